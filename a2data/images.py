@@ -1,0 +1,115 @@
+"""Pictures and masks as arrays: cut out, paste on white, RLE, hashes. Pure functions, numpy and OpenCV."""
+
+import hashlib
+
+import cv2
+import numpy as np
+
+from a2data.records import Box
+
+
+def to_rle(mask: np.ndarray) -> bytes:
+    """An (h, w) bool mask as bytes: lengths of runs, rows first, zeros first, after height and width, as LEB128 integers.
+
+    >>> to_rle(np.array([[0, 1], [1, 0]], bool)).hex()
+    '0202010201'
+    """
+    flat = np.asarray(mask, bool).ravel()
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    bounds = np.concatenate([[0], edges, [flat.size]])
+    runs = np.diff(bounds).tolist()
+    if flat.size and flat[0]:
+        runs.insert(0, 0)
+    return b"".join(_leb128(n) for n in (*mask.shape, *runs))
+
+
+def _leb128(n: int) -> bytes:
+    out = bytearray()
+    while n > 0x7F:
+        out.append(n & 0x7F | 0x80)
+        n >>= 7
+    out.append(n)
+    return bytes(out)
+
+
+def from_rle(rle: bytes) -> np.ndarray:
+    """The (h, w) bool mask that `to_rle` wrote. Raises ValueError where the runs do not fill it."""
+    numbers, n, shift = [], 0, 0
+    for byte in rle:
+        n |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            numbers.append(n)
+            n = shift = 0
+    height, width, *runs = numbers
+    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    if flat.size != height * width:
+        raise ValueError(f"RLE has {flat.size} pixels, but its mask is {height} x {width}")
+    return flat.reshape(height, width)
+
+
+def clamp(box: Box, height: int, width: int) -> tuple[int, int, int, int]:
+    """The whole pixels that a box covers, inside the frame: x0, y0, x1, y1, at least one pixel wide and high."""
+    x0, y0 = (max(0, min(int(np.floor(v)), limit - 1)) for v, limit in ((box[0], width), (box[1], height)))
+    x1, y1 = (
+        max(low + 1, min(int(np.ceil(v)), limit)) for v, low, limit in ((box[2], x0, width), (box[3], y0, height))
+    )
+    return x0, y0, x1, y1
+
+
+def cut_out(frame: np.ndarray, mask: np.ndarray, box: Box) -> np.ndarray:
+    """The box of a frame as (h, w, 4) uint8 RGBA: colours as they are, alpha 255 inside the mask and 0 outside."""
+    x0, y0, x1, y1 = clamp(box, *frame.shape[:2])
+    alpha = np.where(mask[y0:y1, x0:x1], 255, 0).astype(np.uint8)
+    return np.dstack([frame[y0:y1, x0:x1], alpha])
+
+
+def on_white(rgba: np.ndarray, box: Box | None = None, height: int = 0, width: int = 0) -> np.ndarray:
+    """An RGBA cut-out over white, (h, w, 3) uint8. With a box: where it stood, in a white frame of height x width."""
+    alpha = rgba[..., 3:].astype(np.float32) / 255
+    flat = np.rint(rgba[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    if box is None:
+        return flat
+    frame = np.full((height, width, 3), 255, np.uint8)
+    x0, y0, x1, y1 = clamp(box, height, width)
+    frame[y0:y1, x0:x1] = flat
+    return frame
+
+
+def to_png(picture: np.ndarray) -> bytes:
+    """(h, w, 3) RGB or (h, w, 4) RGBA uint8 as PNG; the same pixels give the same bytes."""
+    code = cv2.COLOR_RGBA2BGRA if picture.shape[2] == 4 else cv2.COLOR_RGB2BGR
+    ok, data = cv2.imencode(".png", cv2.cvtColor(picture, code))
+    if not ok:
+        raise ValueError(f"cannot write a PNG of shape {picture.shape}")
+    return data.tobytes()
+
+
+def from_png(data: bytes) -> np.ndarray:
+    """(h, w, 3) RGB or (h, w, 4) RGBA uint8. Raises ValueError for bytes that are no picture."""
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if picture is None:
+        raise ValueError(f"{len(data)} bytes that are no picture")
+    return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA if picture.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+
+
+def sha16(data: bytes) -> str:
+    """The first 16 hex digits of the sha256."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def dhash(picture: np.ndarray) -> int:
+    """A 64-bit difference hash of an RGB picture: near-duplicates differ in few bits (Krawetz 2013, "Kind of Like That")."""
+    small = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
+    bits = (small[:, 1:] > small[:, :-1]).ravel()
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def iou(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes, 0 to 1."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    both = width * height
+    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)

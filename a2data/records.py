@@ -1,0 +1,321 @@
+"""The nouns: one frozen dataclass per table, and the Arrow schema that each one implies.
+
+Conventions, everywhere in the project: frames are (t, h, w, 3) uint8 RGB; boxes are x0, y0, x1, y1 in pixels of the clip's
+frame, x1 and y1 exclusive; `frame` counts the frames of a clip from 0; `source_frame` counts the decoded frames of a source
+video from 0; seconds are presentation time (PTS) in the source, and need not start at 0.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pyarrow as pa
+
+from a2data import video as codec
+
+Box = tuple[float, float, float, float]
+Vector = Annotated[list[float], np.float32]  # half the bytes of a list[float]; to numpy without a copy
+
+
+@dataclass(frozen=True)
+class Source:
+    """A line of the manifest: a file that somebody wants in the corpus, before anybody looked inside."""
+
+    video_id: str  # first 16 hex digits of the sha256 of the file's bytes; "unread-<hash of path>" if it cannot be read
+    path: str  # local path or any URL that fsspec opens
+    license: str
+    source: str  # where it comes from: a site, an archive, a person
+    label: str
+    bytes: int
+    duplicate_of: str  # path of the file with the same bytes that came first; "" for the first
+
+
+@dataclass(frozen=True)
+class Video:
+    """A source video that passed the first filter, as its container and its first decoded frame describe it."""
+
+    video_id: str
+    path: str
+    license: str
+    source: str
+    label: str
+    width: int  # as shown: after rotation and pixel aspect
+    height: int
+    rotation: int  # degrees to turn the decoded picture clockwise: 0, 90, 180, 270
+    fps: float  # average
+    duration_s: float
+    codec: str
+    stream: int  # which of the file's video streams
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A piece of one shot, re-encoded: at most 81 frames at 15 fps, without any transition in it."""
+
+    clip_id: str  # "<video_id>-<first source frame, 8 digits>"
+    video_id: str
+    shot: int  # number of the shot in its video, from 0
+    shot_start: int  # source frames of the shot, end exclusive
+    shot_end: int
+    begins_with: str  # what joins the shot to the one before: "start", "cut", "fade" or "dissolve"
+    fps: float
+    width: int
+    height: int
+    source_frames: list[int]  # the source frame that each frame of the clip shows
+    source_pts_s: list[float]  # and its presentation time
+    crop: (
+        Box  # the part of the source picture (as shown, in its pixels) that the clip shows: letterbox bars are cut off
+    )
+    bars: float  # share of the source picture that letterbox or pillarbox bars take
+    luma: Vector  # mean luma of each frame, 0 to 1
+    sharpness: Vector  # variance of the Laplacian of each frame, at analysis size
+    motion: Vector  # mean absolute difference from the frame before, 0 to 1; the first frame has 0
+
+
+@dataclass(frozen=True)
+class Film(Clip):
+    """A clip with its pixels. A stage that does not ask for a Film never reads them."""
+
+    video: bytes  # mp4 (H.264, yuv420p)
+
+    @cached_property
+    def frames(self) -> np.ndarray:
+        """(t, h, w, 3) uint8 RGB: decoded once, however many stages look."""
+        return codec.decode(self.video)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One measurement of one clip. Scoring never drops anything; select does."""
+
+    clip_id: str
+    metric: str  # "motion", "sharpness", "luma", "bars", "static", "text"
+    value: float
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A clip that passed every threshold."""
+
+    clip_id: str
+    video_id: str
+
+
+@dataclass(frozen=True)
+class Element:
+    """One thing seen in one clip: its best frame, its cut-out, and where else in the clip it was seen."""
+
+    clip_id: str
+    element_id: str  # "<clip_id>/<kind>/<number>"
+    kind: str  # human, object, face, hair, upper, lower, shoes, accessory, background
+    label: str  # the model's word for it: "person", "cup", "red upper clothes"
+    parent_id: str  # the human that a face or a garment belongs to; "" for none
+    frame: int  # its best frame
+    box: Box
+    score: float  # the model's confidence, 0 to 1
+    mask: bytes  # a2data.images.to_rle of the (h, w) mask in the best frame
+    image: bytes  # PNG, RGBA: the box cut out of the best frame, alpha from the mask
+    image_sha256: str  # first 16 hex digits, so that a reference knows when its picture has changed
+    embedding: Vector  # unit length; [] where the element has none. Its length is the model's affair.
+    embedder: str  # the card that made the embedding
+    quality: float  # 0 to 1: how good a picture of it this is (sharp, large, whole, inside the frame)
+    seen_frames: list[int]  # frames in which it was found, ascending
+    seen_boxes: list[Box]  # and where
+    attributes: list[str]  # "name=value", e.g. "colour=red", "yaw=-0.12", "coverage=0.91"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One subject of the structured caption, in the words of SkyReels-V2's schema."""
+
+    type: str  # Human, Animal, Object …
+    sub_type: str  # Woman, Man, Cup …
+    appearance: str
+    action: str
+    expression: str
+    position: str
+    is_main_subject: bool
+    phrase: str  # the noun phrase that stands for it in the prompt, verbatim
+    start: int  # prompt[start:end] == phrase
+    end: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one caption expert said of one field, kept beside the fused caption."""
+
+    expert: str
+    field: str
+    value: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Caption:
+    """The structured caption of a clip and the prompt that was fused from it."""
+
+    clip_id: str
+    prompt: str
+    subjects: list[Subject]
+    shot_type: str
+    shot_angle: str
+    shot_position: str
+    camera_motion: str
+    environment: str
+    environment_start: int  # prompt[start:end] is the phrase for the place; both 0 where the prompt has none
+    environment_end: int
+    lighting: str
+    answers: list[Answer]
+
+
+@dataclass(frozen=True)
+class Match:
+    """A phrase of the prompt and the element it stands for."""
+
+    clip_id: str
+    element_id: str
+    phrase: str
+    start: int  # prompt[start:end] == phrase
+    end: int
+    similarity: float
+    margin: float  # how much better than the next best element for this phrase
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule that was asked about something, and what it answered."""
+
+    name: str
+    value: float
+    low: float  # passes when low <= value <= high; an open side is -inf or inf
+    high: float
+
+    @property
+    def passed(self) -> bool:
+        return self.low <= self.value <= self.high
+
+    def __str__(self) -> str:
+        verdict = "pass" if self.passed else "FAIL"
+        return f"{self.name} = {self.value:.4g}, allowed {self.low:.4g} to {self.high:.4g}: {verdict}"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An element of another clip that shows the same subject as `element_id` does."""
+
+    clip_id: str  # the target clip
+    element_id: str  # the target's element
+    kind: str
+    identity: int  # number of the identity cluster, the same for all who look like it; -1 for none
+    source_shard: int  # where to find the picture
+    source_clip_id: str
+    source_element_id: str
+    image_sha256: str
+    similarity: float
+    copy_risk: float  # 0: surely another view, 1: the same picture
+    rules: list[Rule]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A sample of a WebDataset shard: where it is and what a loader wants to know before it opens it."""
+
+    clip_id: str
+    shard: str  # file name of the tar
+    offset: int  # of the sample's first header in the tar
+    bytes: int  # of the whole sample, headers and padding included
+    members: list[str]  # extensions, in the order they stand in the tar
+    frames: int
+    height: int
+    width: int
+    fps: float
+    roles: list[str]
+    license: str
+    copy_risk: float  # of the riskiest reference
+
+
+@dataclass(frozen=True)
+class Reject:
+    """What a stage yields instead of a row for something it decided against. Goes to the part's footer, not to a table."""
+
+    key: str  # clip_id, element_id or video_id
+    reason: str  # one or two words, the same for all that fail the same rule: what the funnel counts
+    detail: str = ""  # the rule with its value and threshold
+
+
+_SCALARS = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), bytes: pa.large_binary()}
+
+
+def arrow_type(hint: Any) -> pa.DataType:
+    """The Arrow type of one annotation. Raises TypeError for one that has none."""
+    if hint in _SCALARS:
+        return _SCALARS[hint]
+    if is_dataclass(hint):
+        return pa.struct([pa.field(f.name, arrow_type(h), nullable=False) for f, h in _hints(hint)])
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is tuple:
+        return pa.list_(arrow_type(args[0]), len(args))
+    if origin is Annotated:
+        return pa.list_(pa.field("item", pa.from_numpy_dtype(args[1]), nullable=False))
+    if origin is list:
+        return pa.list_(pa.field("item", arrow_type(args[0]), nullable=False))
+    raise TypeError(f"no Arrow type for {hint!r}")
+
+
+def _hints(record: Any) -> list[tuple[Any, Any]]:
+    hints = get_type_hints(record, include_extras=True)
+    return [(f, hints[f.name]) for f in fields(record)]
+
+
+def schema(record: type) -> pa.Schema:
+    """The Arrow schema of a record type; no column is nullable: a record says "none" with an empty value of its own."""
+    return pa.schema([pa.field(f.name, arrow_type(h), nullable=False) for f, h in _hints(record)])
+
+
+def to_table(record: type, rows: Iterable[Any]) -> pa.Table:
+    """Rows as an Arrow table. Raises TypeError or pa.ArrowInvalid, naming the column, where a value does not fit."""
+    rows = list(rows)
+    columns = []
+    for field in schema(record):
+        values = [_plain(getattr(row, field.name)) for row in rows]
+        try:
+            columns.append(pa.array(values, type=field.type))
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise TypeError(f"{record.__name__}.{field.name} does not hold a {field.type}: {error}") from error
+    return pa.table(columns, schema=schema(record))
+
+
+def _plain(value: Any) -> Any:
+    """Nested records as dictionaries, numpy scalars and arrays as Python's own."""
+    if is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return value
+
+
+def from_table(record: type, table: pa.Table | pa.RecordBatch) -> list[Any]:
+    """The rows of a table as records, nested ones too."""
+    hints = _hints(record)
+    columns = [table.column(f.name).to_pylist() for f, _ in hints]
+    makers = [_maker(h) for _, h in hints]
+    return [record(*(make(v) for make, v in zip(makers, row, strict=True))) for row in zip(*columns, strict=True)]
+
+
+def _maker(hint: Any) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if is_dataclass(hint):
+        inner = [(f.name, _maker(h)) for f, h in _hints(hint)]
+        return lambda v: hint(**{name: make(v[name]) for name, make in inner})
+    if origin is list and (is_dataclass(args[0]) or get_origin(args[0]) is tuple):
+        make = _maker(args[0])
+        return lambda v: [make(x) for x in v]
+    if origin is tuple:
+        return tuple
+    assert origin not in (Union, UnionType), f"{hint} is optional: use an empty value instead"
+    return lambda v: v

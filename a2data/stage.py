@@ -1,0 +1,49 @@
+"""The one abstraction: a stage is a value that names its inputs, its output and its cost."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Reads some tables, writes one. Its fields are its settings: CLI flags and resume key alike (str, int, float or bool).
+
+    `load` fetches what is heavy, once per worker; `run` is pure: rows in, rows out. What `run` yields is either a row of
+    `writes` or a Reject; only the runner writes. One that raises costs its unit (a video, a clip), which is then named among
+    the failures of the part and left out of everything that follows.
+
+    What `run` is given depends on `per`:
+
+    * "video" or "clip": `run(model, *rows)`, one list of rows for each table in `reads`, all of one video or clip. The units are
+      those of the first table: that is how a selection is followed.
+    * "shard": the same, with the rows of the whole shard.
+    * "all": `run(model, *tables)`, Arrow tables over every shard, each with an int32 column "shard" added.
+
+    A stage that `borrows` gets one more argument, `lookup(stage, shard, column, values) -> {value: row}`: rows of a borrowed
+    table, found by a column's value in the shard named, whichever shard is being made. What it borrows is no part of the
+    resume key, so a row that it reads must name what it borrows by content (see Reference.image_sha256).
+    """
+
+    reads: ClassVar[dict[str, type]]  # stages whose tables it reads, and the record that says which columns
+    borrows: ClassVar[dict[str, type]] = {}
+    writes: ClassVar[type]
+    per: ClassVar[str] = "clip"
+    cpus: ClassVar[float] = 1
+    gpus: ClassVar[float] = 0
+    version: ClassVar[int] = 1  # raise it when run() gives other rows for the same settings
+
+    @classmethod
+    def name(cls) -> str:
+        return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+
+    def models(self) -> dict[str, str]:
+        """What `load` will load: card or path -> revision. Part of the resume key."""
+        return {}
+
+    def load(self) -> Any:
+        return None
+
+    def run(self, *args: Any, **kwargs: Any) -> Iterable[Any]:
+        raise NotImplementedError(f"{type(self).__name__}.run")

@@ -1,0 +1,144 @@
+"""One card a model: who builds it, where its weights are, and what its licences let you do.
+
+A model is a callable over arrays; it knows no record and no Ray. Its role says how it is called:
+
+* detect: `model(frames) -> list[list[Detection]]`, one list per frame
+* embed:  `model(pictures, masks) -> (n, d) float32`, rows of unit length
+* faces:  `model(frame) -> list[Face]`
+* parse:  `model(person, mask, face) -> {part: mask}`
+* caption: see stages/caption.py
+* text:   `model(frame) -> share of the picture under text, 0 to 1`
+* shots:  see model_zoo/shots.py
+"""
+
+import hashlib
+import importlib
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Detection(NamedTuple):
+    """A thing in a frame."""
+
+    kind: str  # "human" or "object"
+    label: str
+    score: float  # 0 to 1
+    box: tuple[float, float, float, float]
+    mask: np.ndarray | None  # (h, w) bool at the frame's size; None where the model gives boxes only
+
+
+class Face(NamedTuple):
+    """A face in a frame."""
+
+    box: tuple[float, float, float, float]
+    score: float
+    landmarks: np.ndarray  # (5, 2) float32: eyes (left in the picture first), nose, mouth corners
+    embedding: np.ndarray  # (d,) float32, unit length
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model is. A card never changes its weights: new weights are a new card."""
+
+    role: str
+    builder: str  # "module:function", imported on load; called with (card, device)
+    weights: str = ""  # file or folder, "package:<package>/<file>" for one inside an installed package; "" for none
+    revision: str = "1"
+    sha256: str = ""
+    code_license: str = "Apache-2.0"
+    weights_license: str = ""
+    use: str = "permissive"  # permissive, copyleft, non-commercial, gated, biometric-restricted
+    extra: str = ""  # the extra of a2data that brings what the builder imports
+    same: float = 0.0  # cosine similarity from which two embeddings show the same subject, for models that embed
+    gpu_gb: float = 0.0
+
+
+# A family ("yolo", "insightface") is completed by a path: "yolo:/weights/yolo11n-seg.onnx".
+CARDS: dict[str, Card] = {
+    "transnetv2": Card(
+        "shots", "model_zoo.shots:transnetv2", code_license="MIT", weights_license="MIT", extra="builtin"
+    ),
+    "rapidocr": Card("text", "model_zoo.text:rapidocr", weights_license="Apache-2.0", extra="builtin"),
+    "builtin-detect": Card("detect", "model_zoo.builtin_detect:detector", weights_license="BSL-1.0", extra="builtin"),
+    "yolo": Card(
+        "detect",
+        "model_zoo.yolo:detector",
+        code_license="AGPL-3.0",
+        weights_license="AGPL-3.0",
+        use="copyleft",
+        extra="yolo",
+    ),
+    "mobilenetv2": Card(
+        "embed", "model_zoo.embed:mobilenetv2", code_license="MIT", weights_license="MIT", extra="builtin", same=0.8
+    ),
+    "dlib": Card(
+        "faces",
+        "model_zoo.faces:dlib_faces",
+        code_license="BSL-1.0",
+        weights_license="CC0-1.0",
+        extra="builtin",
+        same=0.93,
+    ),
+    "insightface": Card(
+        "faces",
+        "model_zoo.faces:insightface_faces",
+        code_license="MIT",
+        weights_license="non-commercial research only",
+        use="non-commercial",
+        extra="faces",
+        same=0.45,
+    ),
+    "builtin-parse": Card("parse", "model_zoo.builtin_parse:parser"),
+}
+
+
+def card(name: str) -> Card:
+    """The card of that name; for a path to weights, the card of its kind with the path filled in.
+
+    Raises KeyError with the known names for a name that is neither.
+    """
+    if name in CARDS:
+        return CARDS[name]
+    family, _, path = name.partition(":")
+    if path and family in CARDS:
+        if not Path(path).exists():
+            raise FileNotFoundError(f"model {name!r}: there is nothing at {path}")
+        return replace(CARDS[family], weights=path, revision=digest(path))
+    raise KeyError(
+        f"no model called {name!r}; known are {', '.join(sorted(CARDS))}, and FAMILY:PATH for your own weights"
+    )
+
+
+def revision(name: str) -> str:
+    """What changes when the model's output may change: the card's revision, or a digest of the weights at its path."""
+    return card(name).revision
+
+
+def load(name: str, device: str = "cpu") -> Any:
+    """Build the model called `name` and give it its weights.
+
+    Raises ModuleNotFoundError with the pip command where the extra that it needs is not installed.
+    """
+    which = card(name)
+    module, function = which.builder.split(":")
+    try:
+        return getattr(importlib.import_module(module), function)(which, device)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"model {name!r} needs the package {error.name!r}: pip install 'a2data[{which.extra}]'", name=error.name
+        ) from error
+
+
+@lru_cache
+def digest(path: str) -> str:
+    """The first 16 hex digits of the sha256 over a file, or over a folder's files by name."""
+    root, total = Path(path), hashlib.sha256()
+    for file in sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]:
+        total.update(str(file.relative_to(root)).encode())
+        with file.open("rb") as stream:
+            total.update(hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()[:16]
