@@ -105,6 +105,17 @@ def dhash(picture: np.ndarray) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
+def thumb(picture: np.ndarray) -> np.ndarray:
+    """A grey or RGB picture as (18, 24) uint8, by area averaging."""
+    grey = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    return cv2.resize(grey, (24, 18), interpolation=cv2.INTER_AREA)
+
+
+def thumbs(data: bytes) -> np.ndarray:
+    """Clip.thumbs as an array, (t, 18, 24) uint8."""
+    return np.frombuffer(data, np.uint8).reshape(-1, 18, 24)
+
+
 def iou(a: Box, b: Box) -> float:
     """Intersection over union of two boxes, 0 to 1."""
     width = min(a[2], b[2]) - max(a[0], b[0])

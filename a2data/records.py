@@ -73,6 +73,7 @@ class Clip:
     luma: Vector  # mean luma of each frame, 0 to 1
     sharpness: Vector  # variance of the Laplacian of each frame, at analysis size
     motion: Vector  # mean absolute difference from the frame before, 0 to 1; the first frame has 0
+    thumbs: bytes  # (t, 18, 24) uint8: each frame in grey, small; tells a copy from another take (a2data.images.thumbs)
 
 
 @dataclass(frozen=True)
