@@ -9,14 +9,16 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import pyarrow as pa
 
 from a2data import images, video
-from a2data.records import Caption, Film, Match, Reference, Video
-from a2data.store import Store
+from a2data.records import Caption, Film, Match, Reference, Reject, Video
+from a2data.store import Footer, Store
 
 COLOURS = 8  # classes c0 to c7 of report.css; the ninth reference of a clip starts again at c0
 NO_REFERENCE = -1  # the colour of a phrase whose element was paired with nothing
 CUT_OUTS = ("detect", "faces", "parse", "background")  # the tables that hold elements
+MOST_EXAMPLES, MOST_IDENTITIES, MOST_MEMBERS = 6, 12, 8  # shown; all are counted
 PREVIEW_PX, STILL_PX, TILE_PX = 320, 400, 320  # longest side of a picture in the report
 
 Where = tuple[int, str]  # a shard, and a clip_id or element_id in it
@@ -73,9 +75,24 @@ class Triplet:
     source: Video
 
 
+class Example(NamedTuple):
+    """Some things that a stage rejected for one reason."""
+
+    stage: str
+    reason: str
+    total: int
+    shown: list[tuple[Reject, str, str]]  # with a data: URI of a frame, "" for no clip; and the path, if it is a video
+
+
 @dataclass(frozen=True)
 class _Clip:  # columns of the tables that are read here: the fewer, the less there is to load
     clip_id: str
+
+
+@dataclass(frozen=True)
+class _Path:
+    video_id: str
+    path: str
 
 
 @dataclass(frozen=True)
@@ -170,6 +187,52 @@ def cut_outs(store: Store, wanted: Iterable[Where]) -> dict[str, CutOut]:
                 for element_id, (row, *_) in store.groups(stage, shard, _Picture, "element_id", element_ids):
                     found[element_id] = CutOut(row.label, to_jpeg(_within(on_white(row.image), TILE_PX)))
     return found
+
+
+def rejects(store: Store, footers: dict[str, list[tuple[int, Footer]]]) -> list[Example]:
+    """For each stage and reason, how many were rejected and a few of them."""
+    found: dict[tuple[str, str], list[tuple[int, Reject]]] = defaultdict(list)
+    for stage, parts in footers.items():
+        for shard, footer in parts:
+            for reject in footer.rejected:
+                found[stage, reject.reason].append((shard, reject))
+    chosen = {group: spread(rejects, MOST_EXAMPLES) for group, rejects in found.items()}
+    keys = {(shard, reject.key) for rejects in chosen.values() for shard, reject in rejects}
+    frames = strips_of(store, {(shard, key.split("/")[0]) for shard, key in keys}, stills=1)
+    paths = _paths(store, keys)
+    return [
+        Example(stage, reason, len(found[stage, reason]), [_shown(reject, frames, paths) for _, reject in rejects])
+        for (stage, reason), rejects in chosen.items()
+    ]
+
+
+def _paths(store: Store, keys: set[Where]) -> dict[str, str]:
+    """The path of every key that is a video's."""
+    found: dict[str, str] = {}
+    for shard in sorted({shard for shard, _ in keys} & set(store.shards("manifest"))):
+        sources = store.lookup("manifest", shard, _Path, "video_id", {key for place, key in keys if place == shard})
+        found |= {video_id: source.path for video_id, source in sources.items()}
+    return found
+
+
+def _shown(reject: Reject, frames: dict[str, Strip], paths: dict[str, str]) -> tuple[Reject, str, str]:
+    strip = frames.get(reject.key.split("/")[0])
+    return reject, strip.stills[0] if strip else "", paths.get(reject.key, "")
+
+
+def identities(store: Store, pairs: pa.Table) -> list[tuple[int, int, list[CutOut]]]:
+    """The largest identity clusters: number, how many elements are in it, and the pictures of some of them."""
+    members: dict[int, set[Where]] = defaultdict(set)
+    for row in pairs.select(["identity", "shard", "element_id", "source_shard", "source_element_id"]).to_pylist():
+        if row["identity"] >= 0:
+            members[row["identity"]] |= {
+                (row["shard"], row["element_id"]),
+                (row["source_shard"], row["source_element_id"]),
+            }
+    largest = sorted(members, key=lambda identity: (-len(members[identity]), identity))[:MOST_IDENTITIES]
+    shown = {identity: spread(sorted(members[identity]), MOST_MEMBERS) for identity in largest}
+    pictures = cut_outs(store, {where for wheres in shown.values() for where in wheres})
+    return [(i, len(members[i]), [pictures[e] for _, e in shown[i] if e in pictures]) for i in largest]
 
 
 def holding(store: Store, stage: str) -> dict[str, int]:

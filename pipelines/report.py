@@ -22,7 +22,7 @@ from a2data.store import Footer, Store
 from model_zoo.cards import CARDS
 from pipelines import contact
 
-# What the stages do, in their order: name, what `units` of its footers counts, what `rows` counts.
+# The tables in their order: name, what `units` of its footers counts, what its rows are.
 STAGES = (
     ("manifest", "files", "files"),
     ("ingest", "files", "videos"),
@@ -35,12 +35,12 @@ STAGES = (
     ("background", "clips", "backgrounds"),
     ("caption", "clips", "captions"),
     ("match", "clips", "phrases"),
-    ("retrieve", "clips", "references"),
+    ("retrieve", "pairings", "references"),  # a stage over everything: its units are its rows and its rejects
     ("pack", "clips", "samples"),
 )
 CLIP_ID = re.compile(r"-\d{8}(/|$)")  # what a clip's id has after the video's
 BINS = 24  # of a histogram
-MOST_FAILURES, MOST_IDENTITIES, MOST_MEMBERS, MOST_EXAMPLES = 200, 12, 8, 6  # shown; all are counted
+MOST_FAILURES = 200  # shown; all are counted
 
 
 class Slice(NamedTuple):
@@ -48,7 +48,7 @@ class Slice(NamedTuple):
 
     fate: str  # "done", "rejected", "failed" or "left out"
     reason: str  # of a rejection; "" otherwise
-    count: int
+    units: int
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class StageReport:
     name: str
     unit: str  # "clips"
     thing: str  # what a row is: "elements"
-    units: int
+    units: int  # those left out included
     rows: int
     rejected: dict[str, int]  # reason -> units rejected, most frequent first; a unit counts once, for its first reason
     passed_over: dict[str, int]  # reason -> smaller things rejected: elements of a clip, shots of a video
@@ -74,8 +74,8 @@ class StageReport:
         """The bar of the funnel: all units, by how they ended. "Left out" are those that had failed in a stage before."""
         rejected = [Slice("rejected", reason, count) for reason, count in self.rejected.items()]
         ends = [Slice("failed", "", self.failed), Slice("left out", "", self.left_out)]
-        done = self.units - sum(piece.count for piece in (*rejected, *ends))
-        return [piece for piece in (Slice("done", "", done), *rejected, *ends) if piece.count]
+        done = self.units - sum(piece.units for piece in (*rejected, *ends))
+        return [piece for piece in (Slice("done", "", done), *rejected, *ends) if piece.units]
 
 
 class Licence(NamedTuple):
@@ -98,15 +98,6 @@ class Failure(NamedTuple):
     sentence: str
 
 
-class Example(NamedTuple):
-    """Some things that a stage rejected for one reason."""
-
-    stage: str
-    reason: str
-    count: int
-    shown: list[tuple[Reject, str, str]]  # with a data: URI of a frame, "" for no clip; and the path, if it is a video
-
-
 class Histogram(NamedTuple):
     """How the values of one measurement are spread."""
 
@@ -118,13 +109,7 @@ class Histogram(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Path:  # columns of the tables that are read here
-    video_id: str
-    path: str
-
-
-@dataclass(frozen=True)
-class _Length:
+class _Length:  # columns of the tables that are read here
     license: str
     duration_s: float
 
@@ -173,8 +158,8 @@ def write_report(store: Store, out: Path, shards_dir: Path | None = None, sample
         licences=_licences(stages),
         failures=failures[:MOST_FAILURES],
         failure_count=len(failures),
-        examples=_examples(store, footers),
-        identities=_identities(store, pairs),
+        examples=contact.rejects(store, footers),
+        identities=contact.identities(store, pairs),
         histograms=[_histogram("similarity", pairs["similarity"]), _histogram("copy risk", pairs["copy_risk"])],
         tars=_tars(store, shards_dir),
         slowest=max((stage.seconds for stage in stages), default=0.0),
@@ -228,18 +213,18 @@ def _counts(values: list[str]) -> dict[str, int]:
 def _stage(name: str, unit: str, thing: str, footers: list[tuple[int, Footer]]) -> StageReport:
     parts = [footer for _, footer in footers]
     first = parts[0]
-    rejects = [reject for footer in parts for reject in footer.rejected]
-    units = {reject.key: reject.reason for reject in reversed(rejects) if _is_unit(unit, reject.key)}
+    rejected, passed_over = _reasons(unit, [reject for footer in parts for reject in footer.rejected])
+    left_out = sum(len(footer.left_out) for footer in parts)
     return StageReport(
         name=name,
         unit=unit,
         thing=thing,
-        units=sum(footer.units for footer in parts),
+        units=sum(footer.units for footer in parts) + left_out,
         rows=sum(footer.rows for footer in parts),
-        rejected=_counts(list(units.values())),
-        passed_over=_counts([reject.reason for reject in rejects if reject.key not in units]),
+        rejected=_counts(rejected),
+        passed_over=_counts(passed_over),
         failed=sum(len(footer.failed) for footer in parts),
-        left_out=sum(len(footer.left_out) for footer in parts),
+        left_out=left_out,
         seconds=sum(footer.seconds for footer in parts),
         settings=first.settings,
         models=first.models,
@@ -247,17 +232,23 @@ def _stage(name: str, unit: str, thing: str, footers: list[tuple[int, Footer]]) 
     )
 
 
-def _is_unit(unit: str, key: str) -> bool:
-    """Whether what was rejected is a whole unit of the stage (a clip of a stage per clip), not something in it (an element)."""
-    return "/" not in key if unit == "clips" else not CLIP_ID.search(key)
+def _reasons(unit: str, rejects: list[Reject]) -> tuple[list[str], list[str]]:
+    """The reasons why whole units were rejected, the first for each unit, and those for smaller things inside units."""
+    if unit == "pairings":
+        return [reject.reason for reject in rejects], []
+    first: dict[str, str] = {}
+    for reject in rejects:
+        if "/" not in reject.key if unit == "clips" else not CLIP_ID.search(reject.key):
+            first.setdefault(reject.key, reject.reason)
+    return list(first.values()), [reject.reason for reject in rejects if reject.key not in first]
 
 
 def _by_licence(lengths: pa.Table) -> list[tuple[str, int, float]]:
-    """Licence of the footage, number of videos, hours; longest first."""
+    """Licence of the footage, number of videos, seconds; longest first."""
     seconds: dict[str, list[float]] = defaultdict(list)
     for licence, duration_s in zip(lengths["license"].to_pylist(), lengths["duration_s"].to_pylist(), strict=True):
         seconds[licence].append(duration_s)
-    found = [(licence, len(values), sum(values) / 3600) for licence, values in seconds.items()]
+    found = [(licence, len(values), sum(values)) for licence, values in seconds.items()]
     return sorted(found, key=lambda row: (-row[2], row[0]))
 
 
@@ -281,52 +272,6 @@ def _failures(footers: dict[str, list[tuple[int, Footer]]]) -> list[Failure]:
         for shard, footer in parts
         for unit, sentence in sorted(footer.failed.items())
     ]
-
-
-def _examples(store: Store, footers: dict[str, list[tuple[int, Footer]]]) -> list[Example]:
-    """For each stage and reason, how many were rejected and a few of them."""
-    found: dict[tuple[str, str], list[tuple[int, Reject]]] = defaultdict(list)
-    for stage, parts in footers.items():
-        for shard, footer in parts:
-            for reject in footer.rejected:
-                found[stage, reject.reason].append((shard, reject))
-    chosen = {group: contact.spread(rejects, MOST_EXAMPLES) for group, rejects in found.items()}
-    keys = {(shard, reject.key) for rejects in chosen.values() for shard, reject in rejects}
-    frames = contact.strips_of(store, {(shard, key.split("/")[0]) for shard, key in keys}, stills=1)
-    paths = _paths(store, keys)
-    return [
-        Example(stage, reason, len(found[stage, reason]), [_shown(reject, frames, paths) for _, reject in rejects])
-        for (stage, reason), rejects in chosen.items()
-    ]
-
-
-def _paths(store: Store, keys: set[contact.Where]) -> dict[str, str]:
-    """The path of every key that is a video's."""
-    found = {}
-    for shard in sorted({shard for shard, _ in keys} & set(store.shards("manifest"))):
-        sources = store.lookup("manifest", shard, _Path, "video_id", {key for place, key in keys if place == shard})
-        found |= {video_id: source.path for video_id, source in sources.items()}
-    return found
-
-
-def _shown(reject: Reject, frames: dict[str, contact.Strip], paths: dict[str, str]) -> tuple[Reject, str, str]:
-    strip = frames.get(reject.key.split("/")[0])
-    return reject, strip.stills[0] if strip else "", paths.get(reject.key, "")
-
-
-def _identities(store: Store, pairs: pa.Table) -> list[tuple[int, int, list[contact.CutOut]]]:
-    """The largest identity clusters: number, how many elements are in it, and the pictures of some of them."""
-    members: dict[int, set[contact.Where]] = defaultdict(set)
-    for row in pairs.select(["identity", "shard", "element_id", "source_shard", "source_element_id"]).to_pylist():
-        if row["identity"] >= 0:
-            members[row["identity"]] |= {
-                (row["shard"], row["element_id"]),
-                (row["source_shard"], row["source_element_id"]),
-            }
-    largest = sorted(members, key=lambda identity: (-len(members[identity]), identity))[:MOST_IDENTITIES]
-    shown = {identity: contact.spread(sorted(members[identity]), MOST_MEMBERS) for identity in largest}
-    pictures = contact.cut_outs(store, {where for wheres in shown.values() for where in wheres})
-    return [(i, len(members[i]), [pictures[e] for _, e in shown[i] if e in pictures]) for i in largest]
 
 
 def _histogram(title: str, values: pa.ChunkedArray) -> Histogram:
