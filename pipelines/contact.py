@@ -2,10 +2,11 @@
 
 import base64
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -121,30 +122,31 @@ def pieces(prompt: str, spans: Iterable[Span]) -> list[Piece]:
 
 
 def triplets(store: Store, wanted: Iterable[Where]) -> list[Triplet]:
-    """The triplets of some clips, by shard and clip_id. Each has at least one reference, or is left out."""
+    """The triplets of some clips. Those without a reference, and those whose clip or video is gone since, are left out."""
     clips = _by_shard(wanted)
     strips = strips_of(
         store, ((shard, clip_id) for shard, ids in clips.items() for clip_id in ids), stills=4, preview=True
     )
     found = []
     for shard, ids in sorted(clips.items()):
-        references = dict(store.groups("retrieve", shard, Reference, "clip_id", ids))
-        captions = store.lookup("caption", shard, Caption, "clip_id", ids) if shard in store.shards("caption") else {}
-        matches = dict(store.groups("match", shard, Match, "clip_id", ids)) if shard in store.shards("match") else {}
-        videos = store.lookup("ingest", shard, Video, "video_id", {clip_id.rpartition("-")[0] for clip_id in ids})
+        references = dict(_groups(store, "retrieve", shard, Reference, "clip_id", ids))
+        captions = dict(_groups(store, "caption", shard, Caption, "clip_id", ids))
+        matches = dict(_groups(store, "match", shard, Match, "clip_id", ids))
+        videos = dict(_groups(store, "ingest", shard, Video, "video_id", {_video_id(clip_id) for clip_id in ids}))
         pictures = cut_outs(
             store, {(r.source_shard, r.source_element_id) for rows in references.values() for r in rows}
         )
-        for clip_id in sorted(references):
-            matched, caption = matches.get(clip_id, []), captions.get(clip_id)
-            prompt, tiles = _colour(caption, matched, references[clip_id], pictures)
-            source = videos[clip_id.rpartition("-")[0]]
-            found.append(Triplet(clip_id, prompt, strips[clip_id], tiles, source))
+        for clip_id in sorted(references.keys() & strips.keys()):
+            if _video_id(clip_id) not in videos:
+                continue
+            caption = captions[clip_id][0].prompt if clip_id in captions else ""
+            prompt, tiles = colour(caption, matches.get(clip_id, []), references[clip_id], pictures)
+            found.append(Triplet(clip_id, prompt, strips[clip_id], tiles, videos[_video_id(clip_id)][0]))
     return found
 
 
-def _colour(
-    caption: Caption | None, matches: list[Match], references: list[Reference], pictures: dict[str, CutOut]
+def colour(
+    prompt: str, matches: list[Match], references: list[Reference], pictures: dict[str, CutOut]
 ) -> tuple[list[Piece], list[Tile]]:
     """Give each element that has references a colour, in the order in which the prompt names them; the rest come last."""
     phrases: dict[str, Match] = {}
@@ -163,14 +165,14 @@ def _colour(
         )
         for r in sorted(references, key=lambda r: (order.index(r.element_id), r.copy_risk, r.source_element_id))
     ]
-    return pieces(caption.prompt if caption else "", spans), tiles
+    return pieces(prompt, spans), tiles
 
 
 def strips_of(store: Store, wanted: Iterable[Where], stills: int, preview: bool = False) -> dict[str, Strip]:
     """Evenly spread stills of clips, {clip_id: strip}, each clip decoded once. Clips that segment does not hold are left out."""
     found = {}
     for shard, clip_ids in sorted(_by_shard(wanted).items()):
-        for clip_id, (film, *_) in store.groups("segment", shard, Film, "clip_id", clip_ids):
+        for clip_id, (film, *_) in _groups(store, "segment", shard, Film, "clip_id", clip_ids):
             at = ((np.arange(stills) + 0.5) * len(film.frames) / stills).astype(int).tolist()
             pictures = [to_jpeg(_within(film.frames[frame], STILL_PX)) for frame in at]
             small = _mp4(film) if preview else ""
@@ -183,9 +185,8 @@ def cut_outs(store: Store, wanted: Iterable[Where]) -> dict[str, CutOut]:
     found = {}
     for shard, element_ids in sorted(_by_shard(wanted).items()):
         for stage in CUT_OUTS:
-            if shard in store.shards(stage):
-                for element_id, (row, *_) in store.groups(stage, shard, _Picture, "element_id", element_ids):
-                    found[element_id] = CutOut(row.label, to_jpeg(_within(on_white(row.image), TILE_PX)))
+            for element_id, (row, *_) in _groups(store, stage, shard, _Picture, "element_id", element_ids):
+                found[element_id] = CutOut(row.label, to_jpeg(_within(on_white(row.image), TILE_PX)))
     return found
 
 
@@ -208,10 +209,10 @@ def rejects(store: Store, footers: dict[str, list[tuple[int, Footer]]]) -> list[
 
 def _paths(store: Store, keys: set[Where]) -> dict[str, str]:
     """The path of every key that is a video's."""
-    found: dict[str, str] = {}
-    for shard in sorted({shard for shard, _ in keys} & set(store.shards("manifest"))):
-        sources = store.lookup("manifest", shard, _Path, "video_id", {key for place, key in keys if place == shard})
-        found |= {video_id: source.path for video_id, source in sources.items()}
+    found = {}
+    for shard, names in sorted(_by_shard(keys).items()):
+        for video_id, (source, *_) in _groups(store, "manifest", shard, _Path, "video_id", names):
+            found[video_id] = source.path
     return found
 
 
@@ -277,6 +278,18 @@ def _within(picture: np.ndarray, side_px: int, even: bool = False) -> np.ndarray
     step = 2 if even else 1
     size = (max(step, round(width * scale / step) * step), max(step, round(height * scale / step) * step))
     return picture if size == (width, height) else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+
+
+def _groups(
+    store: Store, stage: str, shard: int, record: type, column: str, wanted: set[str]
+) -> Iterator[tuple[str, Any]]:
+    """As Store.groups; nothing where there is no such part (yet): a report can be made at any time of a run."""
+    with suppress(FileNotFoundError):
+        yield from store.groups(stage, shard, record, column, wanted)
+
+
+def _video_id(clip_id: str) -> str:
+    return clip_id.rpartition("-")[0]
 
 
 def _by_shard(wanted: Iterable[Where]) -> dict[int, set[str]]:
