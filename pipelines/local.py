@@ -31,7 +31,7 @@ class Here:
     def wait(self) -> list[Done]:
         return [self.done.popleft()] if self.done else []
 
-    def rest(self, groups: set[Group]) -> None:
+    def rest(self) -> None:
         pass
 
     def close(self) -> None:
@@ -78,7 +78,7 @@ class Children:
             out.append(Done(group, job, error, death))
         return out
 
-    def rest(self, groups: set[Group]) -> None:
+    def rest(self) -> None:
         pass
 
     def close(self) -> None:
