@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -105,13 +106,19 @@ def _serve(pipe: Connection, store: Store, level: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     logging.basicConfig(format="%(levelname)s %(message)s")
     log.setLevel(level)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     models = Models()
     while True:
-        try:
-            todo, job, skip = pipe.recv()
-        except EOFError:
-            os._exit(0)  # the parent is gone
+        todo, job, skip = pipe.recv()
         pipe.send(attempt(models, todo, store, job, skip))
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed says nothing: without this, its child would go on beside the next run's."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
 
 
 class Models:
