@@ -31,6 +31,7 @@ class Source:
     label: str
     bytes: int
     duplicate_of: str  # path of the file with the same bytes that came first; "" for the first
+    modified_ns: int = 0  # time of last change of a local file, so that a known one is not read again; 0 for a URL
 
 
 @dataclass(frozen=True)
