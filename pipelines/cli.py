@@ -184,7 +184,7 @@ def _finish(store: Store, stages: Sequence[Stage], recipe: Recipe, summary: Summ
     shards = store.shards("pack")
     if shards and not summary.blocked:
         rows = [row for shard in shards for row in store.read("pack", shard, Packed)]
-        finish(recipe.out, rows, {"profile": recipe.profile, "stages": {s.name(): _about(s) for s in stages}})
+        finish(Path(recipe.out), rows, {"profile": recipe.profile, "stages": {s.name(): _about(s) for s in stages}})
         print(f"{len(rows)} triplets in {recipe.out}")
     report = write_report(store, Path(store.path("report.html")), Path(recipe.out)) if store.local else None
     failed = planning.failures(store, [stage.name() for stage in stages])

@@ -33,14 +33,13 @@ def connect(address: str) -> None:
     """Join the cluster at `address`, or with "auto" the one that runs here, or else start one on this machine."""
     if ray.is_initialized():
         return
-    quiet = {"log_to_driver": True, "logging_level": logging.WARNING}
-    if address == "auto":
-        try:
-            ray.init("auto", **quiet)
-        except ConnectionError:
-            ray.init(include_dashboard=False, **quiet)
-    else:
-        ray.init(address, **quiet)
+    if address != "auto":
+        ray.init(address, logging_level=logging.WARNING)
+        return
+    try:
+        ray.init("auto", logging_level=logging.WARNING)
+    except ConnectionError:
+        ray.init(include_dashboard=False, logging_level=logging.WARNING)
 
 
 Shape = tuple[float, float]  # CPUs and GPUs that an actor asks for
@@ -100,7 +99,7 @@ class Actors:
         return min(limits, default=self._room(shape))
 
     def _hire(self, shape: Shape) -> None:
-        actor = ray.remote(Worker).options(num_cpus=shape[0], num_gpus=shape[1], max_restarts=0).remote(self.store)
+        actor: Any = ray.remote(Worker).options(num_cpus=shape[0], num_gpus=shape[1], max_restarts=0).remote(self.store)
         self.pools[shape].append(actor)
         self.hiring[actor.ready.remote()] = shape, actor
 
