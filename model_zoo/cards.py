@@ -6,7 +6,8 @@ A model is a callable over arrays; it knows no record and no Ray. Its role says 
 * embed:  `model(pictures, masks) -> (n, d) float32`, rows of unit length
 * faces:  `model(frame) -> list[Face]`
 * parse:  `model(person, mask, face) -> {part: mask}`
-* caption: see stages/caption.py
+* caption, caption-expert, fusion: see stages/caption.py
+* match:  `model(phrases, pictures) -> (phrases, pictures) float32`, 0 to 1: how well each phrase fits each picture
 * text:   `model(frame) -> share of the picture under text, 0 to 1`
 * shots:  see model_zoo/shots.py
 """
@@ -93,6 +94,10 @@ CARDS: dict[str, Card] = {
         same=0.45,
     ),
     "builtin-parse": Card("parse", "model_zoo.builtin_parse:parser"),
+    "builtin-caption": Card("caption", "model_zoo.captions:captioner"),
+    "builtin-shot": Card("caption-expert", "model_zoo.captions:shot_expert"),
+    "builtin-camera": Card("caption-expert", "model_zoo.captions:camera_expert"),
+    "template": Card("fusion", "model_zoo.template:template"),
 }
 
 
