@@ -12,9 +12,9 @@ license, source, label), `plates/<video>-<shot>.png` (the place behind the first
                             "entities": [{"id", "kind": "human" or "object", "label", "outfit",
                                           "frames": {frame: {"box", "mask", "visible"}}}]}]}]}
 
-Frames count from 0 in the video and ends are exclusive; a gradual transition belongs to neither of its shots. Every tenth frame of
-a shot, from its first, has the box (x0, y0, x1, y1 in pixels, x1 and y1 exclusive) and the mask (`a2data.images.to_rle`, in hex) of
-what shows of each entity, and which share of its silhouette inside the picture nothing nearer hides.
+Frames count from 0 in the video and ends are exclusive; a gradual transition belongs to neither of its shots. Every tenth frame
+of a shot, from its first, has the box (x0, y0, x1, y1 in pixels, x1 and y1 exclusive) and the mask (`a2data.images.to_rle`, in
+hex) of what shows of each entity, and which share of it no nearer entity hides (tables and the rim of the picture do not count).
 """
 
 import csv
@@ -141,7 +141,7 @@ def _note(truth: dict[str, Any], frame: int, masks: list[tuple[np.ndarray, float
 
 def draw(shot: Shot, at: float, seed: int, size: tuple[int, int]) -> tuple[np.ndarray, list[tuple[np.ndarray, float]]]:
     """The picture of a shot at `at` (0 its beginning, 1 its end, beyond both in transitions), (h, w, 3) uint8, and for each actor
-    the (h, w) bool mask of what shows and the share of its silhouette in the picture that is not hidden."""
+    the (h, w) bool mask of what shows, and the share that nearer actors leave of it, 0 to 1."""
     camera = view(shot, at, size)
     picture = cv2.warpAffine(demo_places.plate(shot.place), camera, size)
     ledge = int(np.clip(round(camera[1, 1] * demo_places.LEDGE_Y[shot.place] + camera[1, 2]), 0, size[1]))
@@ -159,9 +159,9 @@ def draw(shot: Shot, at: float, seed: int, size: tuple[int, int]) -> tuple[np.nd
     nearer = np.zeros(picture.shape[:2], bool)
     shown = []
     for actor, mask in zip(reversed(shot.actors), reversed(whole), strict=True):
-        seen = mask & ~nearer
         if actor.human:
-            seen[ledge:] = False
+            mask[ledge:] = False
+        seen = mask & ~nearer
         nearer |= seen
         shown.append((seen, float(seen.sum() / max(1, mask.sum()))))
     return grain(demo_places.lit(picture, shot.light), round(at * 1e4), seed), shown[::-1]
@@ -263,16 +263,15 @@ def grain(picture: np.ndarray, frame: int, seed: int) -> np.ndarray:
 def delayed(mp4: bytes, seconds: float) -> bytes:
     """The same stream as Matroska, with a first presentation time of `seconds`, as cut recordings have it."""
     buffer = io.BytesIO()
-    with (
-        av.open(io.BytesIO(mp4)) as source,
-        av.open(buffer, "w", format="matroska", options={"fflags": "+bitexact"}) as target,
-    ):
+    options = {"fflags": "+bitexact"}
+    with av.open(io.BytesIO(mp4), "r") as source, av.open(buffer, "w", format="matroska", options=options) as target:
         stream = target.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(video=0):
-            if packet.dts is not None:
-                shift = round(seconds / packet.time_base)
-                packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
-                target.mux(packet)
+            if packet.pts is None or packet.dts is None:
+                continue  # the empty packet that ends the demuxing
+            shift = round(seconds / packet.time_base)
+            packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
+            target.mux(packet)
     return buffer.getvalue()
 
 

@@ -63,9 +63,9 @@ PEOPLE = {
     "guide": Person(
         "collins",
         Shape(-0.065, -0.031, 0.019, -0.106, -0.119, 0.018, 0.072, -0.021, 0.022),
-        skin=(0.62, 0.47, 0.38),
+        skin=(0.68, 0.52, 0.42),
         hair=(0.30, 0.25, 0.22),
-        neck=(132, 87, 64),
+        neck=(142, 94, 70),
         coats=(("crimson coat", (150, 40, 60)),),
     ),
     "gardener": Person(
@@ -144,7 +144,7 @@ def figure(person: str, outfit: str) -> Figure:
         return _suited()
     head, marks = _collins_head() if who.portrait == "collins" else (_hopper_head(), HOPPER)
     if colour and who.portrait == "hopper":
-        head = np.dstack([recolour(head[..., :3], colour, 1 - soft_mask(marks + [0, -8], soft_px=4)), head[..., 3]])
+        head = np.dstack([recolour(head[..., :3], colour, 1 - soft_mask(marks - (0, 8), soft_px=4)), head[..., 3]])
     head = warp(tone(head, marks, who.skin, who.hair), marks, reshape(marks, who.shape))
     body = dress(_cut("coat"), colour, who.neck)
     if who.mirrored:
@@ -171,8 +171,10 @@ def _portraits() -> dict[str, np.ndarray]:
     from matplotlib.cbook import get_sample_data
     from skimage import data
 
-    with get_sample_data("grace_hopper.jpg") as file:
-        hopper = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR_RGB)
+    path = str(get_sample_data("grace_hopper.jpg", asfileobj=False))
+    hopper = cv2.imread(path, cv2.IMREAD_COLOR_RGB)
+    if hopper is None:
+        raise OSError(f"{path} is no picture: reinstall matplotlib, which brings it")
     return {"collins": data.astronaut(), "hopper": hopper}
 
 
@@ -185,7 +187,8 @@ def _collins_head() -> tuple[np.ndarray, np.ndarray]:
     )  # a similarity of the plane is one complex factor: its least-squares fit
     turn = np.vdot(a_plane, b_plane) / np.vdot(a_plane, a_plane)
     linear = np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
-    shift = HOPPER.mean(0) + [0, 8] - linear @ COLLINS.mean(0)  # 8 px lower: a shorter neck suits the coat better
+    shift = HOPPER.mean(0) - linear @ COLLINS.mean(0)
+    shift[1] += 8  # px: a shorter neck suits the coat better
     moved = cv2.warpAffine(_cut("collins"), np.c_[linear, shift], (WIDTH, HEIGHT))
     return moved, COLLINS @ linear.T + shift
 
@@ -193,7 +196,7 @@ def _collins_head() -> tuple[np.ndarray, np.ndarray]:
 def _hopper_head() -> np.ndarray:
     """Hopper's head and hat without what is below the jaw."""
     whole = _cut("uniform").copy()
-    jaw = np.vstack([HOPPER[2:15] + [0, 5], [(WIDTH, HOPPER[14, 1]), (WIDTH, 0), (0, 0), (0, HOPPER[2, 1])]])
+    jaw = np.vstack([HOPPER[2:15] - (0, -5), [(WIDTH, HOPPER[14, 1]), (WIDTH, 0), (0, 0), (0, HOPPER[2, 1])]])
     hair = points("150,230 205,230 205,306 150,306"), points("335,230 380,230 380,306 335,306")
     whole[..., 3:] *= np.maximum(soft_mask(jaw, soft_px=2), soft_mask(*hair, soft_px=2))
     return whole
@@ -223,8 +226,8 @@ def matte(picture: np.ndarray, outline: np.ndarray, loose_px: int = 7, feather_p
     labels[cv2.erode(inside, disk, borderType=cv2.BORDER_REPLICATE) == 1] = cv2.GC_FGD
     labels[cv2.dilate(inside, disk) == 0] = cv2.GC_BGD
     cv2.setRNGSeed(0)
-    models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(np.ascontiguousarray(picture), labels, None, *models, 4, cv2.GC_INIT_WITH_MASK)
+    inner, outer = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(np.ascontiguousarray(picture), labels, (0, 0, 1, 1), outer, inner, 4, cv2.GC_INIT_WITH_MASK)
     thing = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
     _, parts, stats, _ = cv2.connectedComponentsWithStats(cv2.medianBlur(thing, 5))
     largest = (parts == 1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])).astype(np.float32)

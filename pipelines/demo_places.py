@@ -114,7 +114,8 @@ def _park() -> np.ndarray:
     ):
         cv2.rectangle(scene, (x - radius // 9, top), (x + radius // 9, 330), (74, 56, 42), -1)
         for _ in range(420):  # tufts of leaves, lighter above
-            dx, dy = rng.normal(0, 0.38, 2).clip(-0.85, 0.85) * radius
+            far, around = 0.9 * radius * rng.uniform(0, 1) ** 0.6, rng.uniform(0, 2 * np.pi)
+            dx, dy = far * np.cos(around), far * np.sin(around)
             light = 0.8 - 0.3 * dy / radius + rng.uniform(-0.2, 0.2)
             colour = (np.array((62, 108, 44)) * light).clip(0, 255).tolist()
             cv2.circle(

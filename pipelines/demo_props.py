@@ -73,7 +73,7 @@ def suitcase() -> np.ndarray:
         rgb[125:135, left + 13 : left + 23] *= 0.45
     rgb[112:115] *= 0.55
     rgb[115:117] *= 1.3
-    alpha = np.zeros((height, width), np.float32)
+    alpha: np.ndarray = np.zeros((height, width), np.float32)
     cv2.rectangle(alpha, (26, 42), (width - 26, height - 22), 1.0, -1)
     alpha = np.maximum(alpha, cv2.dilate(alpha, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (41, 41))))
     handle = np.zeros((height, width), np.float32)
@@ -93,12 +93,12 @@ def plant() -> np.ndarray:
     angles = np.linspace(-1.25, 1.25, 13)
     for number in (0, 12, 2, 10, 4, 8, 6, 1, 11, 3, 9, 5, 7):  # the outer leaves behind the inner ones
         _leaf(rgba, angles[number] + rng.uniform(-0.08, 0.08), 150 + rng.uniform(-25, 25), rng.uniform(0.75, 1.15))
-    y, x = np.mgrid[:height, :width].astype(float)
+    x = np.arange(width) + np.zeros((height, 1))
     across = (x - width / 2) / 58
     clay = np.array((190, 96, 58)) * (1.15 - 0.55 * np.clip(across + 0.35, 0, 2) ** 1.5)[..., None].clip(0.4, 1.2)
     clay *= (0.92 + 0.16 * noise(height, width, 9, octaves=6))[..., None]
     clay[244:250] *= 0.7  # the shadow of the rim
-    pot = np.zeros((height, width), np.float32)
+    pot: np.ndarray = np.zeros((height, width), np.float32)
     cv2.fillPoly(pot, [np.array([(80, 240), (180, 240), (168, 312), (92, 312)])], 1.0)
     cv2.ellipse(pot, (130, 310), (38, 7), 0, 0, 360, 1.0, -1)
     cv2.rectangle(pot, (72, 216), (188, 244), 1.0, -1)
