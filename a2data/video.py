@@ -4,7 +4,7 @@ import io
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -46,10 +46,10 @@ def _decode_decord(data: bytes) -> np.ndarray:
     return reader.get_batch(range(len(reader))).asnumpy()
 
 
-def encode(frames: list[av.VideoFrame] | np.ndarray, fps: float, crf: int = 18, preset: str = "veryfast") -> bytes:
+def encode(frames: Iterable[av.VideoFrame | np.ndarray], fps: float, crf: int = 18, preset: str = "veryfast") -> bytes:
     """An mp4 (H.264, yuv420p, moov first) of frames with even sizes; the same frames give the same bytes on any machine.
 
-    frames: (t, h, w, 3) uint8 RGB, or av.VideoFrame, all of one size.
+    frames: (t, h, w, 3) uint8 RGB, or any iterable of (h, w, 3) or of av.VideoFrame, all of one size; taken one at a time.
     """
     rate = Fraction(fps).limit_denominator(1001)
     with tempfile.NamedTemporaryFile(
@@ -59,7 +59,7 @@ def encode(frames: list[av.VideoFrame] | np.ndarray, fps: float, crf: int = 18, 
         return file.read()
 
 
-def _write(path: str, frames: list[av.VideoFrame] | np.ndarray, rate: Fraction, options: dict[str, str]) -> None:
+def _write(path: str, frames: Iterable[av.VideoFrame | np.ndarray], rate: Fraction, options: dict[str, str]) -> None:
     with av.open(path, "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
         stream = container.add_stream("libx264", rate=rate, options=options)
         stream.pix_fmt = "yuv420p"
