@@ -10,7 +10,8 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from itertools import groupby
 from typing import Any
@@ -22,6 +23,7 @@ from pyarrow import fs as arrow_fs
 from a2data.records import Reject, from_table, schema, to_table
 from a2data.stage import Stage
 
+SPILL_ROWS = 16
 ROW_GROUP_BYTES = 1 << 20  # what one read brings in: some hundred rows without pixels, one or two clips with
 
 
@@ -219,28 +221,56 @@ class Part:
         pixels = any(f.type in (bytes, "bytes") for f in fields(record))  # PNG and H.264 do not compress again
         self.writer = pq.ParquetWriter(self.out, schema(record), compression="none" if pixels else "zstd")
         self.sha, self.open = hashlib.sha256(), True
-        self.held: list[pa.Table] = []  # not yet a row group
+        self.held: list[pa.RecordBatch] = []  # not yet a row group
         self.held_bytes = 0
 
     def __enter__(self) -> "Part":
         return self
 
-    def add(self, rows: list[Any]) -> None:
-        """Append the rows of one unit."""
-        if not rows:
-            return
-        table = to_table(self.record, rows)
-        for batch in table.to_batches():
-            self.sha.update(batch.serialize())
-        self.footer.rows += len(rows)
-        self.held.append(table)
-        self.held_bytes += table.nbytes
+    @contextlib.contextmanager
+    def unit(self) -> Iterator[Callable[[Any], None]]:
+        """A function that takes the rows of one unit, one by one. They enter the part when the block ends, or not at all.
+
+        A long film's clips do not fit in memory: what is more than a few rows waits in a temporary file.
+        """
+        with tempfile.TemporaryFile() as spool:
+            waiting: list[Any] = []
+            spilled = pa.ipc.new_stream(spool, schema(self.record))
+
+            def spill() -> None:
+                spilled.write_table(to_table(self.record, waiting))
+                waiting.clear()
+
+            def add(row: Any) -> None:
+                waiting.append(row)
+                if len(waiting) == SPILL_ROWS:
+                    spill()
+
+            yield add
+            if waiting:
+                spill()
+            spilled.close()
+            spool.seek(0)
+            for batch in pa.ipc.open_stream(spool):
+                self._append(batch)
+
+    def add(self, rows: Iterable[Any]) -> None:
+        """Append rows."""
+        with self.unit() as add:
+            for row in rows:
+                add(row)
+
+    def _append(self, batch: pa.RecordBatch) -> None:
+        self.sha.update(batch.serialize())
+        self.footer.rows += len(batch)
+        self.held.append(batch)
+        self.held_bytes += batch.nbytes
         if self.held_bytes >= ROW_GROUP_BYTES:
             self._flush()
 
     def _flush(self) -> None:
         if self.held:
-            table = pa.concat_tables(self.held)
+            table = pa.Table.from_batches(self.held)
             self.writer.write_table(table, row_group_size=len(table))
             self.held, self.held_bytes = [], 0
 

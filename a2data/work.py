@@ -83,7 +83,7 @@ def _do_units(stages: Sequence[Stage], models: Sequence[Any], store: Store, shar
             _note(store, stages, shard, unit, number, parts)
             for stage, model, part in zip(stages, models, parts, strict=True):
                 began = time.perf_counter()
-                _do_unit(stage, model, part, unit, inputs, missing[stage], skip)
+                _do_unit(stage, model, part, unit, inputs, missing[stage], skip, keep=len(stages) > 1)
                 part.footer.seconds += time.perf_counter() - began
         for stage, part in zip(stages, parts, strict=True):  # in order: each finds its forerunner's digest in the store
             part.footer.left_out.extend(sorted(missing[stage] - {*part.footer.left_out, *part.footer.failed}))
@@ -92,9 +92,16 @@ def _do_units(stages: Sequence[Stage], models: Sequence[Any], store: Store, shar
 
 
 def _do_unit(
-    stage: Stage, model: Any, part: Part, unit: str, inputs: dict[str, list], missing: set[str], skip: dict[str, str]
+    stage: Stage,
+    model: Any,
+    part: Part,
+    unit: str,
+    inputs: dict[str, list],
+    missing: set[str],
+    skip: dict[str, str],
+    keep: bool,
 ) -> None:
-    """One stage on one unit: its rows into the part and beside the other inputs, or its name among the failures."""
+    """One stage on one unit: its rows into the part, and kept beside the other inputs; or its name among the failures."""
     footer = part.footer
     if any(name not in inputs for name in stage.reads) or {unit, unit.rpartition("-")[0]} & missing:
         footer.left_out.append(unit)
@@ -103,17 +110,22 @@ def _do_unit(
     if unit in skip:
         footer.failed[unit] = skip[unit]
         return
+    rows: list[Any] = []
+    rejected: list[Reject] = []
     try:
-        made = list(
-            stage.run(model, *(inputs[name] for name in stage.reads))
-        )  # all of it first: a unit is whole or not
-        rows = [row for row in made if not isinstance(row, Reject)]
-        part.add(rows)
+        with part.unit() as add:  # all of it or none: a unit that raises half-way leaves nothing
+            for row in stage.run(model, *(inputs[name] for name in stage.reads)):
+                if isinstance(row, Reject):
+                    rejected.append(row)
+                else:
+                    add(row)
+                    if keep:
+                        rows.append(row)
     except Exception as error:
         log.warning("%s: %s failed", stage.name(), unit, exc_info=True)
         footer.failed[unit] = f"{type(error).__name__}: {error}"
         return
-    footer.rejected += [row for row in made if isinstance(row, Reject)]
+    footer.rejected += rejected
     inputs[stage.name()] = rows
 
 

@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -31,7 +32,7 @@ class Here:
     def wait(self) -> list[Done]:
         return [self.done.popleft()] if self.done else []
 
-    def rest(self, groups: set[Group]) -> None:
+    def rest(self) -> None:
         pass
 
     def close(self) -> None:
@@ -78,7 +79,7 @@ class Children:
             out.append(Done(group, job, error, death))
         return out
 
-    def rest(self, groups: set[Group]) -> None:
+    def rest(self) -> None:
         pass
 
     def close(self) -> None:
@@ -105,13 +106,19 @@ def _serve(pipe: Connection, store: Store, level: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     logging.basicConfig(format="%(levelname)s %(message)s")
     log.setLevel(level)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     models = Models()
     while True:
-        try:
-            todo, job, skip = pipe.recv()
-        except EOFError:
-            os._exit(0)  # the parent is gone
+        todo, job, skip = pipe.recv()
         pipe.send(attempt(models, todo, store, job, skip))
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed says nothing: without this, its child would go on beside the next run's."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
 
 
 class Models:

@@ -5,7 +5,7 @@ A crew is what differs between them (see pipelines/local.py and pipelines/on_ray
 * `take(group, waiting) -> worker | None`: an idle worker for this group of stages, if one can be had now
 * `start(worker, group, job, skip)`: let it do a job
 * `wait() -> list[Done]`: what ended since, or [] after a while, so that progress can be shown
-* `rest(groups)`: told which groups have no job left that could start, so that their workers may be let go
+* `rest()`: told that every job that can start now was offered, so that workers nobody asked for may be let go
 * `close()`
 """
 
@@ -179,7 +179,7 @@ def run(
                     crew.start(worker, group, todo, job, board.skip.get((group, job), {}))
             if not busy and not any(board.ready.values()):
                 break
-            crew.rest({group for group in board.groups if not board.ready[group]})
+            crew.rest()
             for done in crew.wait():
                 todo = busy.pop((done.group, done.job))
                 board.settle(done, len(todo) * len(done.job))

@@ -14,8 +14,14 @@ from pipelines.triplets import triplets
 SHARDS = [0, 1, 2, 3]
 
 
-def digests(store) -> dict:
-    return {(s.name(), n): store.footer(s.name(), n).digest for s in toy.toy() for n in SHARDS}
+def digests(store, shards=SHARDS) -> dict:
+    return {(s.name(), n): store.footer(s.name(), n).digest for s in toy.toy() for n in shards}
+
+
+def remove_all(store) -> None:
+    for stage in toy.toy():
+        for shard in SHARDS:
+            store.remove(stage.name(), f"{shard:05d}.parquet")
 
 
 def test_a_second_run_makes_nothing(store):
@@ -93,9 +99,7 @@ def test_a_job_that_raises_as_a_whole_is_named_and_the_rest_goes_on(store):
 def test_children_make_the_same_as_this_process_does(store, tmp_path, count):
     run(toy.toy(), store, SHARDS, Here(store))
     here = digests(store)
-    for stage in toy.toy():
-        for shard in SHARDS:
-            store.remove(stage.name(), f"{shard:05d}.parquet")
+    remove_all(store)
 
     assert run(toy.toy(), store, SHARDS, Children(store, count)).jobs == 16
     assert digests(store) == here

@@ -3,6 +3,7 @@
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from a2data.records import Kept, Reject, Score, Source
 from a2data.stage import Stage
@@ -36,9 +37,12 @@ class Measure(Stage):
     bad: str = "-"
     deadly: str = "-"
     seconds: float = 0.0
+    pids: str = ""  # a file that workers write their process id to
 
     def run(self, model, clips):
         time.sleep(self.seconds)
+        if self.pids:
+            Path(self.pids).write_text(str(os.getpid()))
         for clip in clips:
             if clip.clip_id.endswith(self.bad):
                 raise ValueError("this clip is bad")
