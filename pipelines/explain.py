@@ -49,7 +49,7 @@ class _Seen:  # an Element without its pictures
 def explain(store: Store, key: str, stages: Sequence[Stage]) -> str:
     """What became of a video_id, clip_id or element_id, and why; the beginning of one is enough where only one begins so.
 
-    stages: the recipe; its "select" says by which thresholds the scores are judged. Raises LookupError, with the nearest keys,
+    stages: the recipe; its "select" says by which thresholds the scores are judged. Raises ValueError, with the nearest keys,
     for a key that is unknown or not unique.
     """
     found = find(store, key, stages)
@@ -87,11 +87,11 @@ def find(store: Store, key: str, stages: Sequence[Stage]) -> Found:
             return Found(kind, name, known[name])
         if begin:
             some = ", ".join(begin[:5])
-            raise LookupError(f"{key!r} is the beginning of {len(begin)} {kind}s, such as {some}: give more of it")
+            raise ValueError(f"{key!r} is the beginning of {len(begin)} {kind}s, such as {some}: give more of it")
     everything = sorted(name for known in names.values() for name in known)
     near = difflib.get_close_matches(key, everything, n=5, cutoff=0.3)
     advice = f"the nearest are {', '.join(near)}" if near else f"it has {len(videos)} videos; none is like it"
-    raise LookupError(f"no video, clip or element in {store.root} begins with {key!r}: {advice}")
+    raise ValueError(f"no video, clip or element in {store.root} begins with {key!r}: {advice}")
 
 
 def _names(store: Store, shard: int, stages: Sequence[Stage]) -> Iterator[str]:

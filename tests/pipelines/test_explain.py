@@ -126,19 +126,19 @@ def test_the_beginning_of_a_key_is_enough(key, meant, corpus_store):
 
 
 def test_a_beginning_that_several_share_is_an_error_that_lists_them(corpus_store):
-    with pytest.raises(LookupError, match=f"beginning of 2 clips, such as {RED}, {GREY}"):
+    with pytest.raises(ValueError, match=f"beginning of 2 clips, such as {RED}, {GREY}"):
         explain(corpus_store, f"{A}-", STAGES)
 
 
 @pytest.mark.parametrize("key", [f"{A}-00000081", "aaaaaaaaaaaaaaab"])
 def test_an_unknown_key_is_an_error_that_names_the_nearest(key, corpus_store):
-    with pytest.raises(LookupError, match=rf"begins with '{key}': the nearest are {A}"):
+    with pytest.raises(ValueError, match=rf"begins with '{key}': the nearest are {A}"):
         explain(corpus_store, key, STAGES)
 
 
 @pytest.mark.parametrize("key", ["", "zzz"])
 def test_a_key_like_no_other_is_an_error_that_counts_the_videos(key, corpus_store):
-    with pytest.raises(LookupError, match="it has 3 videos; none is like it"):
+    with pytest.raises(ValueError, match="it has 3 videos; none is like it"):
         explain(corpus_store, key, STAGES)
 
 

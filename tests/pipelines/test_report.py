@@ -16,7 +16,7 @@ from a2data import video
 from a2data.records import Film, Kept, Match, Packed, Reference, Reject, Source, Video
 from a2data.store import Store
 from pipelines import contact
-from pipelines.contact import NO_REFERENCE, Span, pieces
+from pipelines.contact import NO_REFERENCE, Highlight, pieces
 from pipelines.report import STAGES, write_report
 
 VOID = {"meta", "img", "br", "rect", "line"}
@@ -143,13 +143,13 @@ def test_phrases_wear_the_colour_of_their_reference(page):
     ids=["adjacent", "crossing", "nested", "twice", "too long", "none"],
 )
 def test_spans_cut_the_prompt_where_they_begin_and_end(spans, expected):
-    assert pieces("abcdef", [Span(*span) for span in spans]) == expected
+    assert pieces("abcdef", [Highlight(*span) for span in spans]) == expected
 
 
 numbers = st.integers(0, 14)
 
 
-@given(st.text(max_size=12), st.lists(st.builds(Span, numbers, numbers, st.integers(-1, 3)), max_size=5))
+@given(st.text(max_size=12), st.lists(st.builds(Highlight, numbers, numbers, st.integers(-1, 3)), max_size=5))
 def test_every_character_keeps_its_place_and_has_the_colours_of_the_spans_over_it(prompt, spans):
     found = pieces(prompt, spans)
     assert "".join(piece.text for piece in found) == prompt
@@ -161,9 +161,22 @@ def test_references_beyond_the_last_colour_start_again_and_the_named_come_first(
     kinds = [f"object{n}" for n in range(contact.COLOURS + 1)]
     references = [replace(tiny_corpus.reference("human", 0.9, 0.1), element_id=f"{RED}/{kind}/0") for kind in kinds]
     named = Match(RED, references[-1].element_id, "walks", 26, 31, 0.3, 0.1)
-    _, tiles = contact.colour(PROMPT, [named], references, {})
+    _, tiles = contact.colour(PROMPT, [named], references, {}, {})
     assert [tile.reference.element_id for tile in tiles] == [f"{RED}/{kind}/0" for kind in (kinds[-1], *kinds[:-1])]
     assert [tile.colour for tile in tiles] == [*range(contact.COLOURS), 0]
+
+
+def test_a_face_that_the_prompt_does_not_name_goes_by_the_phrase_of_its_person():
+    human, face = (
+        replace(tiny_corpus.reference("human", 0.9, 0.1), element_id=f"{RED}/{k}/0") for k in ("human", "face")
+    )
+    named = tiny_corpus.match("man in a red coat", "human")
+    prompt, tiles = contact.colour(PROMPT, [named], [face, human], {}, {face.element_id: human.element_id})
+    assert [(tile.reference, tile.colour, tile.phrase) for tile in tiles] == [
+        (human, 0, named.phrase),
+        (face, 1, named.phrase),
+    ]
+    assert prompt[1] == (named.phrase, (0, 1))
 
 
 def test_stills_show_the_clip_and_references_lie_on_white(page):
@@ -224,8 +237,15 @@ def test_a_clip_rejected_twice_counts_once(tmp_path):
 
 def test_rejects_are_shown_with_their_rule_and_their_frame(page):
     assert "motion = 0, allowed 0.0015 to 0.2: FAIL" in page.text("section", id="rejects")
-    frame = next(attrs["src"] for attrs in page.all("img") if attrs["alt"] == f"the middle frame of {GREY}")
+    frame = next(attrs["src"] for attrs in page.all("img") if attrs["alt"] == GREY)
+    assert jpeg(frame).shape == (*tiny_corpus.SIZE, 3)
     assert np.abs(jpeg(frame) - 90.0).max() < 12
+
+
+def test_a_rejected_element_is_shown_by_itself_and_one_without_a_picture_by_its_clip(page):
+    shapes = {attrs["alt"]: jpeg(attrs["src"]).shape[:2] for attrs in page.all("img")}
+    assert shapes[f"{GREEN}/human/0"] == (32, 32)
+    assert shapes[f"{RED}/human/1"] == tiny_corpus.SIZE
 
 
 def test_models_that_are_not_permissive_are_warned_about_at_the_top_and_in_the_table(page):
@@ -239,6 +259,13 @@ def test_models_that_are_not_permissive_are_warned_about_at_the_top_and_in_the_t
 def test_a_stage_made_with_two_settings_is_marked(page):
     assert "detect mixed min_score=0.35" in page.text("section", id="recipe")
     assert "segment mixed" not in page.text("section", id="recipe")
+
+
+def test_a_shard_that_could_not_be_done_is_among_the_failures(tmp_path):
+    store = Store(tmp_path / "work")
+    tiny_corpus.write(store)
+    store.put(b"the disk is full", "match", "00001.broken")
+    assert "match 1 the whole shard the disk is full" in written(store, tmp_path).text("section", id="failures")
 
 
 def test_failures_say_how_to_retry(page, corpus_store):
