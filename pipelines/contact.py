@@ -2,10 +2,11 @@
 
 import base64
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,7 +25,7 @@ PREVIEW_PX, STILL_PX, TILE_PX = 320, 400, 320  # longest side of a picture in th
 Where = tuple[int, str]  # a shard, and a clip_id or element_id in it
 
 
-class Span(NamedTuple):
+class Highlight(NamedTuple):
     """Characters start to end of the prompt, which belong to the reference of that colour."""
 
     start: int
@@ -75,18 +76,32 @@ class Triplet:
     source: Video
 
 
+class Shown(NamedTuple):
+    """Something that was rejected."""
+
+    reject: Reject
+    picture: str  # data: URI of the element's cut-out, else of a frame of the clip; "" where there is neither
+    path: str  # of a video; "" for what is in one
+
+
 class Example(NamedTuple):
     """Some things that a stage rejected for one reason."""
 
     stage: str
     reason: str
     total: int
-    shown: list[tuple[Reject, str, str]]  # with a data: URI of a frame, "" for no clip; and the path, if it is a video
+    shown: list[Shown]
 
 
 @dataclass(frozen=True)
 class _Clip:  # columns of the tables that are read here: the fewer, the less there is to load
     clip_id: str
+
+
+@dataclass(frozen=True)
+class _Part:
+    element_id: str
+    parent_id: str
 
 
 @dataclass(frozen=True)
@@ -102,7 +117,7 @@ class _Picture:
     image: bytes
 
 
-def pieces(prompt: str, spans: Iterable[Span]) -> list[Piece]:
+def pieces(prompt: str, spans: Iterable[Highlight]) -> list[Piece]:
     """Cut the prompt wherever a span begins or ends. The pieces' texts joined are the prompt, however spans overlap.
 
     Spans may lie inside one another, cross or touch; the narrowest over a piece is the last of its colours. What a span has
@@ -121,56 +136,82 @@ def pieces(prompt: str, spans: Iterable[Span]) -> list[Piece]:
 
 
 def triplets(store: Store, wanted: Iterable[Where]) -> list[Triplet]:
-    """The triplets of some clips, by shard and clip_id. Each has at least one reference, or is left out."""
+    """The triplets of some clips. Those without a reference, and those whose clip or video is gone since, are left out."""
     clips = _by_shard(wanted)
     strips = strips_of(
         store, ((shard, clip_id) for shard, ids in clips.items() for clip_id in ids), stills=4, preview=True
     )
     found = []
     for shard, ids in sorted(clips.items()):
-        references = dict(store.groups("retrieve", shard, Reference, "clip_id", ids))
-        captions = store.lookup("caption", shard, Caption, "clip_id", ids) if shard in store.shards("caption") else {}
-        matches = dict(store.groups("match", shard, Match, "clip_id", ids)) if shard in store.shards("match") else {}
-        videos = store.lookup("ingest", shard, Video, "video_id", {clip_id.rpartition("-")[0] for clip_id in ids})
+        references = dict(_groups(store, "retrieve", shard, Reference, "clip_id", ids))
+        captions = dict(_groups(store, "caption", shard, Caption, "clip_id", ids))
+        matches = dict(_groups(store, "match", shard, Match, "clip_id", ids))
+        videos = dict(_groups(store, "ingest", shard, Video, "video_id", {_video_id(clip_id) for clip_id in ids}))
         pictures = cut_outs(
             store, {(r.source_shard, r.source_element_id) for rows in references.values() for r in rows}
         )
-        for clip_id in sorted(references):
-            matched, caption = matches.get(clip_id, []), captions.get(clip_id)
-            prompt, tiles = _colour(caption, matched, references[clip_id], pictures)
-            source = videos[clip_id.rpartition("-")[0]]
-            found.append(Triplet(clip_id, prompt, strips[clip_id], tiles, source))
+        parents = _parents(store, shard, {r.element_id for rows in references.values() for r in rows})
+        for clip_id in sorted(references.keys() & strips.keys()):
+            if _video_id(clip_id) not in videos:
+                continue
+            text = captions[clip_id][0].prompt if clip_id in captions else ""
+            prompt, tiles = colour(text, matches.get(clip_id, []), references[clip_id], pictures, parents)
+            found.append(Triplet(clip_id, prompt, strips[clip_id], tiles, videos[_video_id(clip_id)][0]))
     return found
 
 
-def _colour(
-    caption: Caption | None, matches: list[Match], references: list[Reference], pictures: dict[str, CutOut]
+def colour(
+    prompt: str,
+    matches: list[Match],
+    references: list[Reference],
+    pictures: dict[str, CutOut],
+    parents: dict[str, str],
 ) -> tuple[list[Piece], list[Tile]]:
-    """Give each element that has references a colour, in the order in which the prompt names them; the rest come last."""
+    """Give each element that has references a colour, in the order in which the prompt names them; the rest come last.
+
+    A face or garment that the prompt does not name goes by the phrase of its person, as it does in the shards (stages/pack.py).
+    """
     phrases: dict[str, Match] = {}
     for match in sorted(matches, key=lambda m: (m.start, -m.end, m.element_id)):
         phrases.setdefault(match.element_id, match)
-    paired = {reference.element_id for reference in references}
-    order = [e for e in phrases if e in paired] + sorted(paired - phrases.keys())
+    paired = sorted({reference.element_id for reference in references})
+    named = {e: phrase for e in paired if (phrase := phrases.get(e) or phrases.get(parents.get(e, "")))}
+
+    def rank(element_id: str) -> tuple[int, int, bool, str]:
+        phrase = named.get(element_id)
+        start, end = (phrase.start, phrase.end) if phrase else (len(prompt), 0)
+        return start, -end, element_id not in phrases, element_id
+
+    order = sorted(paired, key=rank)
     colours = {element_id: number % COLOURS for number, element_id in enumerate(order)}
-    spans = [Span(m.start, m.end, colours.get(m.element_id, NO_REFERENCE)) for m in matches]
+    spans = [Highlight(m.start, m.end, colours.get(m.element_id, NO_REFERENCE)) for m in matches]
+    spans += [Highlight(m.start, m.end, colours[e]) for e, m in named.items() if e not in phrases]
     tiles = [
         Tile(
             colours[r.element_id],
-            phrases[r.element_id].phrase if r.element_id in phrases else "",
+            named[r.element_id].phrase if r.element_id in named else "",
             pictures.get(r.source_element_id, CutOut("picture is gone from its table", "")),
             r,
         )
         for r in sorted(references, key=lambda r: (order.index(r.element_id), r.copy_risk, r.source_element_id))
     ]
-    return pieces(caption.prompt if caption else "", spans), tiles
+    return pieces(prompt, spans), tiles
+
+
+def _parents(store: Store, shard: int, element_ids: set[str]) -> dict[str, str]:
+    """The person that each face or garment belongs to."""
+    return {
+        element_id: row.parent_id
+        for stage in ("faces", "parse")
+        for element_id, (row, *_) in _groups(store, stage, shard, _Part, "element_id", element_ids)
+    }
 
 
 def strips_of(store: Store, wanted: Iterable[Where], stills: int, preview: bool = False) -> dict[str, Strip]:
     """Evenly spread stills of clips, {clip_id: strip}, each clip decoded once. Clips that segment does not hold are left out."""
     found = {}
     for shard, clip_ids in sorted(_by_shard(wanted).items()):
-        for clip_id, (film, *_) in store.groups("segment", shard, Film, "clip_id", clip_ids):
+        for clip_id, (film, *_) in _groups(store, "segment", shard, Film, "clip_id", clip_ids):
             at = ((np.arange(stills) + 0.5) * len(film.frames) / stills).astype(int).tolist()
             pictures = [to_jpeg(_within(film.frames[frame], STILL_PX)) for frame in at]
             small = _mp4(film) if preview else ""
@@ -183,9 +224,8 @@ def cut_outs(store: Store, wanted: Iterable[Where]) -> dict[str, CutOut]:
     found = {}
     for shard, element_ids in sorted(_by_shard(wanted).items()):
         for stage in CUT_OUTS:
-            if shard in store.shards(stage):
-                for element_id, (row, *_) in store.groups(stage, shard, _Picture, "element_id", element_ids):
-                    found[element_id] = CutOut(row.label, to_jpeg(_within(on_white(row.image), TILE_PX)))
+            for element_id, (row, *_) in _groups(store, stage, shard, _Picture, "element_id", element_ids):
+                found[element_id] = CutOut(row.label, to_jpeg(_within(on_white(row.image), TILE_PX)))
     return found
 
 
@@ -198,26 +238,28 @@ def rejects(store: Store, footers: dict[str, list[tuple[int, Footer]]]) -> list[
                 found[stage, reject.reason].append((shard, reject))
     chosen = {group: spread(rejects, MOST_EXAMPLES) for group, rejects in found.items()}
     keys = {(shard, reject.key) for rejects in chosen.values() for shard, reject in rejects}
-    frames = strips_of(store, {(shard, key.split("/")[0]) for shard, key in keys}, stills=1)
+    strips = strips_of(store, {(shard, key.split("/")[0]) for shard, key in keys}, stills=1)
+    pictures = {clip_id: strip.stills[0] for clip_id, strip in strips.items()}
+    pictures |= {element_id: cut_out.picture for element_id, cut_out in cut_outs(store, keys).items()}
     paths = _paths(store, keys)
+
+    def show(reject: Reject) -> Shown:
+        picture = pictures.get(reject.key) or pictures.get(reject.key.split("/")[0], "")
+        return Shown(reject, picture, paths.get(reject.key, ""))
+
     return [
-        Example(stage, reason, len(found[stage, reason]), [_shown(reject, frames, paths) for _, reject in rejects])
+        Example(stage, reason, len(found[stage, reason]), [show(reject) for _, reject in rejects])
         for (stage, reason), rejects in chosen.items()
     ]
 
 
 def _paths(store: Store, keys: set[Where]) -> dict[str, str]:
     """The path of every key that is a video's."""
-    found: dict[str, str] = {}
-    for shard in sorted({shard for shard, _ in keys} & set(store.shards("manifest"))):
-        sources = store.lookup("manifest", shard, _Path, "video_id", {key for place, key in keys if place == shard})
-        found |= {video_id: source.path for video_id, source in sources.items()}
+    found = {}
+    for shard, names in sorted(_by_shard(keys).items()):
+        for video_id, (source, *_) in _groups(store, "manifest", shard, _Path, "video_id", names):
+            found[video_id] = source.path
     return found
-
-
-def _shown(reject: Reject, frames: dict[str, Strip], paths: dict[str, str]) -> tuple[Reject, str, str]:
-    strip = frames.get(reject.key.split("/")[0])
-    return reject, strip.stills[0] if strip else "", paths.get(reject.key, "")
 
 
 def identities(store: Store, pairs: pa.Table) -> list[tuple[int, int, list[CutOut]]]:
@@ -277,6 +319,18 @@ def _within(picture: np.ndarray, side_px: int, even: bool = False) -> np.ndarray
     step = 2 if even else 1
     size = (max(step, round(width * scale / step) * step), max(step, round(height * scale / step) * step))
     return picture if size == (width, height) else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+
+
+def _groups(
+    store: Store, stage: str, shard: int, record: type, column: str, wanted: set[str]
+) -> Iterator[tuple[str, Any]]:
+    """As Store.groups; nothing where there is no such part (yet): a report can be made at any time of a run."""
+    with suppress(FileNotFoundError):
+        yield from store.groups(stage, shard, record, column, wanted)
+
+
+def _video_id(clip_id: str) -> str:
+    return clip_id.rpartition("-")[0]
 
 
 def _by_shard(wanted: Iterable[Where]) -> dict[int, set[str]]:

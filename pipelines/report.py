@@ -21,6 +21,7 @@ from a2data.records import Reject, schema
 from a2data.store import Footer, Store
 from model_zoo.cards import CARDS
 from pipelines import contact
+from pipelines import plan as planning
 
 # The tables in their order: name, what `units` of its footers counts, what its rows are.
 STAGES = (
@@ -89,15 +90,6 @@ class Licence(NamedTuple):
     use: str  # see model_zoo.cards.Card; "unknown" for a model without a card
 
 
-class Failure(NamedTuple):
-    """A unit that raised."""
-
-    stage: str
-    shard: int
-    unit: str
-    sentence: str
-
-
 class Histogram(NamedTuple):
     """How the values of one measurement are spread."""
 
@@ -145,7 +137,7 @@ def write_report(store: Store, out: Path, shards_dir: Path | None = None, sample
     pairs, lengths = _whole(store, "retrieve", _Pair), _whole(store, "ingest", _Length)
     paired = contact.holding(store, "pack") or contact.holding(store, "retrieve")
     shown = contact.spread([(shard, clip_id) for clip_id, shard in paired.items()], samples)
-    failures = _failures(footers)
+    failures = planning.failures(store, [name for name, _, _ in STAGES])
     page = _template().render(
         root=store.root,
         stages=stages,
@@ -263,15 +255,6 @@ def _licences(stages: list[StageReport]) -> list[Licence]:
         terms = (card.code_license, card.weights_license, card.use) if card else ("unknown", "unknown", "unknown")
         found.append(Licence(model, revision, names, *terms))
     return found
-
-
-def _failures(footers: dict[str, list[tuple[int, Footer]]]) -> list[Failure]:
-    return [
-        Failure(stage, shard, unit, sentence)
-        for stage, parts in footers.items()
-        for shard, footer in parts
-        for unit, sentence in sorted(footer.failed.items())
-    ]
 
 
 def _histogram(title: str, values: pa.ChunkedArray) -> Histogram:
