@@ -18,7 +18,9 @@ class Identities(NamedTuple):
 
     cluster: np.ndarray  # (n,) int64, numbered in the order of their first nodes
     cohesion: np.ndarray  # (n,) mean similarity to the others of its cluster; -inf for one that is alone
-    margin: np.ndarray  # (n,) cohesion minus the mean similarity to the nearest other cluster; inf where there is none
+    margin: (
+        np.ndarray
+    )  # (n,) cohesion minus the mean similarity to the nearest other cluster; inf without one, -inf alone
     similarity: np.ndarray  # (n, k) to its nearest neighbours in other groups, best first; -inf where there are fewer
     neighbour: np.ndarray  # (n, k) int64, their indices; -1 where there are fewer
 
@@ -35,7 +37,9 @@ def identify(
     similarity, neighbour = top_k(vectors, vectors, neighbours, groups, groups)
     cluster = merge(vectors, mutual(similarity, neighbour, low), apart, low)
     cohesion, rival = stand(vectors, cluster)
-    return Identities(cluster, cohesion, cohesion - rival, similarity, neighbour)
+    alone = np.isneginf(cohesion)
+    margin = np.where(alone, -np.inf, np.where(alone, 0, cohesion) - rival)
+    return Identities(cluster, cohesion, margin, similarity, neighbour)
 
 
 def mutual(similarity: np.ndarray, neighbour: np.ndarray, low: float) -> list[tuple[int, int]]:

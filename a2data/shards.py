@@ -33,7 +33,7 @@ class Placed(NamedTuple):
 def write(
     samples: Iterable[tuple[str, dict[str, bytes]]], out: Path, shard: int, max_bytes: int = 1 << 30
 ) -> Iterator[Placed]:
-    """Write samples to <out>/<shard>-<n>.tar, one in memory at a time; a sample is yielded when its tar is whole and in place.
+    """Write samples to <out>/<shard>-<n>.tar, at most two of them in memory; each is yielded when its tar is in place.
 
     A new tar begins before the sample that would make the current one larger than max_bytes. Tars that an earlier run of this
     shard left over are removed. Raises ValueError where keys do not ascend or do not fit into a tar header.

@@ -15,9 +15,8 @@ from model_zoo.builtin_motion import plates
 from model_zoo.cards import Card, Detection
 
 FACE_LONG_PX = 960  # dlib's HOG finds faces from about 70 px: below that, the frame is enlarged to this long side
-FACE_SCORE = -0.2  # of dlib's detector, per frame; a person must have one face of 0.5
+FACE_SCORE, SURE_FACE, SURE_ALONE = -0.2, 0.5, 0.8  # of dlib's detector: worth a look, a face, a face even if seen once
 LOST_NCC = 0.45  # a head that is followed without a face must look this much like the frame before
-
 Masks = list[np.ndarray]
 _FORE = (grabcut.SURE_FORE, grabcut.MAYBE_FORE)
 
@@ -61,7 +60,9 @@ def detect(frames: np.ndarray, heads: list[list[Head]]) -> list[list[Detection]]
     people = follow(small, heads)
     behind = plates(small)
     found: list[list[Detection]] = []
-    for frame, picture, plate, at in zip(frames, small, behind, zip(*people, strict=True) if people else [()] * len(small), strict=True):
+    for frame, picture, plate, at in zip(
+        frames, small, behind, zip(*people, strict=True) if people else [()] * len(small), strict=True
+    ):
         here = [head for head in at if head is not None]
         moving = difference(picture, plate) > 25
         masks = person_masks(picture, here, moving)
@@ -91,7 +92,8 @@ def _detection(kind: str, label: str, score: float, mask: np.ndarray) -> Detecti
 def follow(small: Sequence[np.ndarray], heads: Sequence[Sequence[Head]]) -> list[list[Head | None]]:
     """One list per person of the head in each frame; where no face was found it is followed by its looks, else None.
 
-    A person needs one face of score 0.5 and, in four frames or more, two faces. A face on another's chest is a print.
+    A person needs a face of SURE_FACE and, in four frames or more, a second one; or one of SURE_ALONE. A face on another's chest is
+    a print.
     """
     people: list[list[Head | None]] = []
     for t, found in enumerate(heads):
@@ -102,7 +104,11 @@ def follow(small: Sequence[np.ndarray], heads: Sequence[Sequence[Head]]) -> list
                 people.append(mine[0])
             mine[0][t] = head
     need = 1 if len(heads) < 4 else 2
-    sure = [p for p in people if max(h.score for h in p if h) >= 0.5 and sum(h is not None for h in p) >= need]
+    sure = []
+    for person in people:
+        scores = [h.score for h in person if h is not None]
+        if max(scores) >= SURE_ALONE or (max(scores) >= SURE_FACE and len(scores) >= need):
+            sure.append(person)
     sure = [p for p in sure if not any(_print_on(p, q) for q in sure if q is not p)]
     return [_fill(small, person) for person in sure]
 
@@ -118,7 +124,9 @@ def _near(a: Head, b: Head) -> bool:
 def _print_on(p: list[Head | None], q: list[Head | None]) -> bool:
     """Whether p is, wherever both are seen, right below q and not larger: a face printed on a chest."""
     both = [(a, b) for a, b in zip(p, q, strict=True) if a and b]
-    return bool(both) and all(abs(a.x - b.x) < b.side and b.side < a.y - b.y < 4 * b.side and a.side < 1.3 * b.side for a, b in both)
+    return bool(both) and all(
+        abs(a.x - b.x) < b.side and b.side < a.y - b.y < 4 * b.side and a.side < 1.3 * b.side for a, b in both
+    )
 
 
 def _fill(small: Sequence[np.ndarray], person: list[Head | None]) -> list[Head | None]:
@@ -196,7 +204,7 @@ def body_hints(shape: tuple[int, int], head: Head, moving: np.ndarray) -> np.nda
     x, y, s, _ = head
     hints = np.full(shape, grabcut.SURE_BACK, np.uint8)
     reach = (_span(y, -2.2, 8.5, s, height), _span(x, -3.2, 3.2, s, width))
-    hints[reach] = grabcut.MAYBE_BACK
+    hints[reach[0], _span(x, -2.5, 2.5, s, width)] = grabcut.MAYBE_BACK
     for beside in (_span(x, -3.2, -1.6, s, width), _span(x, 1.6, 3.2, s, width)):
         hints[_span(y, -2.2, 0.5, s, height), beside] = grabcut.SURE_BACK
     hints[_span(y, -2.2, -1.6, s, height), reach[1]] = grabcut.SURE_BACK
@@ -230,22 +238,33 @@ def difference(picture: np.ndarray, plate: np.ndarray) -> np.ndarray:
     return cv2.GaussianBlur(cv2.absdiff(picture, plate), (0, 0), 1.2).max(2)
 
 
+def unlike(picture: np.ndarray, ground: np.ndarray) -> np.ndarray:
+    """How far each pixel's colour is from the nearest of the ground's 8 main colours, (h, w) float32 in CIE Lab units.
+
+    ground: (h, w) bool with at least one pixel.
+    """
+    lab = cv2.cvtColor(cv2.GaussianBlur(picture, (0, 0), 1.5).astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+    samples = lab[ground]
+    samples = samples[:: max(1, len(samples) // 2000)]
+    cv2.setRNGSeed(0)
+    stop = (cv2.TERM_CRITERIA_MAX_ITER + cv2.TERM_CRITERIA_EPS, 10, 1.0)
+    _, _, colours = cv2.kmeans(samples, min(8, len(samples)), None, stop, 1, cv2.KMEANS_PP_CENTERS)
+    return np.sqrt(np.min([((lab - colour) ** 2).sum(2) for colour in colours], axis=0))
+
+
 def contrast(picture: np.ndarray) -> np.ndarray:
     """How far each pixel's colour is from the colours along the picture's border, (h, w) float32 in CIE Lab units.
 
-    After Wei et al. 2012, "Geodesic saliency using background priors": what touches the border is ground. The border is summed up
-    in its 8 main colours.
+    After Wei et al. 2012, "Geodesic saliency using background priors": what touches the border is ground.
     """
-    lab = cv2.cvtColor(cv2.GaussianBlur(picture, (0, 0), 1.5).astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
     rim = np.ones(picture.shape[:2], bool)
     rim[3:-3, 3:-3] = False
-    cv2.setRNGSeed(0)
-    stop = (cv2.TERM_CRITERIA_MAX_ITER + cv2.TERM_CRITERIA_EPS, 10, 1.0)
-    _, _, colours = cv2.kmeans(lab[rim], 8, None, stop, 1, cv2.KMEANS_PP_CENTERS)
-    return np.min([np.linalg.norm(lab - colour, axis=2) for colour in colours], axis=0).astype(np.float32)
+    return unlike(picture, rim)
 
 
-def object_masks(picture: np.ndarray, plate: np.ndarray, taken: np.ndarray, most: int = 4) -> list[tuple[float, np.ndarray]]:
+def object_masks(
+    picture: np.ndarray, plate: np.ndarray, taken: np.ndarray, most: int = 4
+) -> list[tuple[float, np.ndarray]]:
     """Score and mask of up to `most` things in a small picture that move or stand out and overlap no person, largest first.
 
     plate: the picture without what moves, (h, w, 3) uint8. taken: (h, w) bool, where the people are.
@@ -269,7 +288,9 @@ def object_masks(picture: np.ndarray, plate: np.ndarray, taken: np.ndarray, most
 
 def _blobs(mask: np.ndarray) -> Masks:
     """The connected pieces of a mask of 0.4 % to 40 % of the picture, closed."""
-    closed = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7)))
+    closed = cv2.morphologyEx(
+        mask.astype(np.uint8), cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
+    )
     closed = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
     share = stats[:, cv2.CC_STAT_AREA] / mask.size
@@ -308,13 +329,14 @@ def _cut_blob(picture: np.ndarray, blob: np.ndarray, forbidden: np.ndarray) -> n
 
 
 def _is_thing(mask: np.ndarray, blob: np.ndarray) -> bool:
-    """Large and compact enough, and still where the blob was."""
+    """Large and compact enough, no strip of something larger, and still where the blob was."""
     area = int(mask.sum())
     if area < 0.004 * mask.size or _on_border(mask) > 0.12 or (mask & blob).sum() < 0.5 * blob.sum():
         return False
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     hull = cv2.convexHull(np.concatenate(outlines))
-    return area >= 0.5 * cv2.contourArea(hull)
+    sides = cv2.minAreaRect(hull)[1]
+    return area >= 0.5 * cv2.contourArea(hull) and min(sides) >= 0.25 * max(sides)
 
 
 def _separation(picture: np.ndarray, mask: np.ndarray) -> float:

@@ -15,7 +15,7 @@ Box = tuple[float, float, float, float]
 Parser = Callable[[np.ndarray, np.ndarray, Box | None], dict[str, np.ndarray]]
 
 # Landmarks of a standing adult in head heights below the crown (the classical canon of 7.5 heads).
-SHOULDERS, WAIST, HIP, KNEES, ANKLES, SOLES = 1.3, 2.4, 3.6, 5.4, 7.0, 7.5
+SHOULDERS, WAIST, HIP, KNEES, ANKLES = 1.3, 2.4, 3.6, 5.4, 7.0
 SAME_COLOUR = 12.0  # CIE76 distance that two halves of one garment stay below
 
 
@@ -28,19 +28,19 @@ def parse(person: np.ndarray, mask: np.ndarray, head: Box | None) -> dict[str, n
     """Parts of a person who is upright: {part: (h, w) bool}, disjoint and inside the mask; parts not evident are missing.
 
     person: (h, w, 3) uint8 RGB crop. mask: (h, w) bool. head: x0, y0, x1, y1 of the whole head, hair included, in pixels of the
-    crop; without it only clothes are found, and only on a person shown from head to foot.
+    crop; it is the measure of everything, so that a person without one has no parts: {}.
     Keys are from "face", "hair", "upper", "lower", "shoes".
     """
-    lab = to_lab(person)
     if head is None:
-        return _clothes(lab, mask, *_stature(mask)) if _whole(mask) else {}
-    x0, y0, x1, y1 = head
+        return {}
+    lab = to_lab(person)
     skin = mask & is_skin(lab, mask, head)
     face = mask & _face(skin, head)
     hair = _hair(lab, mask & ~face, skin, head)
-    body = mask & ~face & ~hair & ~skin
-    parts = {"face": face, "hair": hair} if face.any() else {"hair": hair}
-    return {k: v for k, v in {**parts, **_clothes(lab, body, y0, y1 - y0)}.items() if v.any()}
+    rows = (np.arange(len(mask)) - head[1]) / (head[3] - head[1])  # head heights below the crown
+    body = mask & ~face & ~hair & (rows > 0.9)[:, None]
+    parts = {"face": face, "hair": hair, **_clothes(lab, _dressed(lab, body, skin, rows), rows)}
+    return {name: part for name, part in parts.items() if part.any()}
 
 
 def to_lab(picture: np.ndarray) -> np.ndarray:
@@ -80,13 +80,12 @@ def _face(skin: np.ndarray, head: Box) -> np.ndarray:
 
 
 def _hair(lab: np.ndarray, rest: np.ndarray, skin: np.ndarray, head: Box) -> np.ndarray:
-    """What has the colour of the crown, hangs together with it, and lies round the head or down to the chest beside it."""
+    """What has the colour of the crown and hangs together with it, round the head or beside it and down to the chest."""
     x0, y0, x1, y1 = head
     tall, wide = y1 - y0, x1 - x0
     crown = rest & ~skin & _ellipse(head, rest.shape, centre=0.2, across=0.4, down=0.2)
-    none = np.zeros_like(rest)
     if crown.sum() < 0.01 * tall * wide:
-        return none
+        return np.zeros_like(rest)
     y, x = np.mgrid[: rest.shape[0], : rest.shape[1]]
     zone = (y < y0 + 1.9 * tall) & (x > x0 - 0.3 * wide) & (x < x1 + 0.3 * wide)
     colour = np.median(lab[crown], axis=0)
@@ -96,17 +95,14 @@ def _hair(lab: np.ndarray, rest: np.ndarray, skin: np.ndarray, head: Box) -> np.
     count, labels = cv2.connectedComponents(found)
     touching = np.bincount(labels[crown], minlength=count)
     touching[0] = 0
-    hair = labels == touching.argmax() if touching.any() else none
-    # A dark pullover below dark hair is one component: hair that goes on wider than a head is no hair.
-    return hair & _narrowing(hair, int(y1), 1.15 * wide)
+    hair = (labels == touching.argmax()) & touching.any()
+    return hair & ~_too_wide(hair, int(y1), 0.7 * wide)
 
 
-def _narrowing(part: np.ndarray, chin: int, wide: float) -> np.ndarray:
-    """Rows of a part down to where, below the chin, it first gets wider than `wide` pixels."""
-    rows = np.arange(len(part))
-    too_wide = (rows > chin) & (part.sum(1) > 0.6 * wide)
-    end = int(too_wide.argmax()) if too_wide.any() else len(part)
-    return (rows < min(end, chin) if too_wide.any() else rows < end)[:, None]
+def _too_wide(part: np.ndarray, chin: int, wide: float) -> np.ndarray:
+    """Everything below the chin where a part gets wider than `wide` pixels there: a dark pullover below dark hair."""
+    below = np.arange(len(part)) > chin
+    return (below & (part.sum(1)[below].max(initial=0) > wide))[:, None]
 
 
 def largest(mask: np.ndarray) -> np.ndarray:
@@ -117,43 +113,57 @@ def largest(mask: np.ndarray) -> np.ndarray:
     return labels == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()
 
 
-def _whole(mask: np.ndarray) -> bool:
-    """Whether a mask can be a standing person from crown to sole: neither cut off by the crop nor too broad."""
-    if not mask.any() or mask[0].any() or mask[-1].any():
-        return False
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return np.ptp(rows) > 2.2 * np.ptp(columns)
+def _dressed(lab: np.ndarray, body: np.ndarray, skin: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The body without bare skin: what is skin-coloured and more like the skin than like the chest.
+
+    Empty where the chest itself has the colour of the skin: bare, or dressed in it, which colour cannot tell.
+    """
+    chest = body & ((rows > SHOULDERS) & (rows < WAIST))[:, None]
+    if not (chest.any() and skin.any()):
+        return body
+    middles = (
+        np.median(lab[chest], axis=0),
+        np.median(lab[skin & ~body], axis=0) if (skin & ~body).any() else lab[skin][0],
+    )
+    if np.linalg.norm(middles[0] - middles[1]) < SAME_COLOUR:
+        return np.zeros_like(body)
+    to_chest, to_skin = (np.linalg.norm(lab - m, axis=-1) for m in middles)
+    return body & ~(skin & (to_skin < to_chest))
 
 
-def _stature(mask: np.ndarray) -> tuple[float, float]:
-    """Top of a whole person's mask and the height of the head that goes with it."""
-    rows = np.flatnonzero(mask.any(1))
-    return float(rows[0]), float(np.ptp(rows) + 1) / SOLES
+def _clothes(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Upper and lower garment and shoes: a dressed body split at the waist and at the ankles.
 
-
-def _clothes(lab: np.ndarray, body: np.ndarray, top: float, head: float) -> dict[str, np.ndarray]:
-    """Upper and lower garment and shoes: `body` without skin and head, split at the waist and at the ankles."""
-    rows = (np.arange(len(body)) - top) / head  # head heights below the crown
+    Where no change of colour shows the waist, the upper garment ends at three heads and nothing is called the lower one.
+    """
     body = cv2.morphologyEx(body.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)).astype(bool)
     dressed = np.flatnonzero(body.any(1))
     end = rows[dressed[-1]] if len(dressed) else 0.0
     if end < (SHOULDERS + WAIST) / 2:
         return {}
-    waist, evident = _waist(lab, body, rows)
-    parts = {"upper": body & ((rows > 0.9) & (rows < waist))[:, None]}
-    if end > waist + 0.5 and (evident or end > HIP + 0.5):
-        parts["lower"] = body & ((rows >= waist) & (rows < ANKLES - 0.1))[:, None]
+    waist = _waist(lab, body, rows)
+    parts = {"upper": pieces(body & (rows < (waist or 3.0))[:, None])}
+    if waist and end > waist + 0.3:
+        parts["lower"] = pieces(body & ((rows >= waist) & (rows < ANKLES - 0.1))[:, None])
     if end > ANKLES and not body[-1].any():
         parts |= _shoes(lab, body, rows)
-    return {name: part for name, part in parts.items() if part.any()}
+    return parts
 
 
-def _waist(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> tuple[float, bool]:
-    """Where the upper garment ends, in head heights, and whether a change of colour says so (else it is a guess: 3).
+def pieces(mask: np.ndarray) -> np.ndarray:
+    """A mask without specks: its 8-connected components of at least a tenth of the largest one."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    areas = stats[:, cv2.CC_STAT_AREA]
+    areas[0] = 0
+    return (areas >= max(1, 0.1 * areas.max()))[labels]
+
+
+def _waist(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> float:
+    """Where the upper garment ends, in head heights; 0 where no change of colour says so.
 
     The row between WAIST and HIP where the median colours of the half head above and below differ most.
     """
-    best, where = 0.0, 3.0
+    best, where = SAME_COLOUR, 0.0
     for row in np.arange(WAIST, HIP, 0.05):
         above, below = (body & ((rows > a) & (rows <= a + 0.5))[:, None] for a in (row - 0.5, row))
         if min(above.sum(), below.sum()) < 20:
@@ -161,7 +171,7 @@ def _waist(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> tuple[float, 
         change = float(np.linalg.norm(np.median(lab[above], axis=0) - np.median(lab[below], axis=0)))
         if change > best:
             best, where = change, float(row)
-    return (where, True) if best > SAME_COLOUR else (3.0, False)
+    return where
 
 
 def _shoes(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:

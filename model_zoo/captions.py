@@ -123,19 +123,16 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part) if words else ""
 
 
-def _ends(thing: Thing, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Median box of the first and of the last three sightings, in widths of the picture."""
-    boxes = np.asarray(thing.boxes, np.float64) / width
-    return np.median(boxes[:3], axis=0), np.median(boxes[-3:], axis=0)
-
-
 def displacement(
     thing: Thing, followed: Sequence[int], steps: Sequence[camera.Step | None], height: int, width: int
 ) -> tuple[float, float, float]:
     """How far a thing went by itself, the camera's move taken off: right and down in widths of the picture, log of growth."""
-    first, last = _ends(thing, width)
-    during = [s for s, at in zip(steps, followed, strict=False) if s and thing.frames[0] <= at < thing.frames[-1]]
-    dx, dy, scale = (sum(values) for values in list(zip(*during, strict=True))[:3]) if during else (0.0, 0.0, 0.0)
+    boxes = np.asarray(thing.boxes, np.float64) / width
+    few = min(3, max(1, len(boxes) // 3))  # one box that slipped at either end must not make a move
+    first, last = np.median(boxes[:few], axis=0), np.median(boxes[-few:], axis=0)
+    start_frame, end_frame = thing.frames[few // 2], thing.frames[-1 - few // 2]
+    during = [s for s, at in zip(steps, followed, strict=False) if s and start_frame <= at < end_frame]
+    dx, dy, scale, _ = np.sum(during, axis=0) if during else np.zeros(4)
     middle = np.array([0.5, height / width / 2])
     start = (first[:2] + first[2:]) / 2 - middle
     end = (last[:2] + last[2:]) / 2 - middle

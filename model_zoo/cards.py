@@ -74,7 +74,7 @@ CARDS: dict[str, Card] = {
         extra="yolo",
     ),
     "mobilenetv2": Card(
-        "embed", "model_zoo.embed:mobilenetv2", code_license="MIT", weights_license="MIT", extra="builtin", same=0.8
+        "embed", "model_zoo.embed:mobilenetv2", code_license="MIT", weights_license="MIT", extra="builtin", same=0.87
     ),
     "dlib": Card(
         "faces",

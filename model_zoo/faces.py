@@ -98,7 +98,9 @@ def insightface_faces(card: Card, device: str = "cpu") -> FacesModel:
     # A fixed size: left to itself, insightface 2 joins two scales, and its scores then depend on its version.
     app.prepare(ctx_id=int(device.partition(":")[2] or 0) if cuda else -1, det_size=(640, 640))
     if "recognition" not in app.models:
-        raise FileNotFoundError(f"{card.weights} has no recognition model: put an ArcFace ONNX file beside the detector")
+        raise FileNotFoundError(
+            f"{card.weights} has no recognition model: put an ArcFace ONNX file beside the detector"
+        )
 
     def faces(frame: np.ndarray) -> list[Face]:
         found = [

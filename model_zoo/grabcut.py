@@ -17,7 +17,7 @@ def shrink(frame: np.ndarray, long_px: int = WORK_PX) -> np.ndarray:
     return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
 
 
-def cut(small: np.ndarray, hints: np.ndarray, iterations: int = 3) -> np.ndarray:
+def cut(small: np.ndarray, hints: np.ndarray, iterations: int = 2) -> np.ndarray:
     """The foreground of a small (h, w, 3) uint8 picture, as an (h, w) bool mask; empty where the hints leave nothing to learn from.
 
     hints: (h, w) uint8 of the four constants above. Deterministic: OpenCV's generator for k-means is set to one seed.

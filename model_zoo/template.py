@@ -5,6 +5,7 @@ letter by letter as it was given.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 SHOT_TYPES = {
@@ -34,41 +35,48 @@ def template(card: Any, device: str) -> Callable[[dict[str, Any]], str]:
 
 def fuse(scene: dict[str, Any]) -> str:
     """The prompt of a scene, without the camera. Never empty: a scene about which nothing is known says so."""
-    shot = framing(scene)
-    subjects = scene["subjects"]
-    place = scene["environment_phrase"]
+    subjects, place = scene["subjects"], scene["environment_phrase"]
     if subjects:
-        sentences = [opening(shot, subjects[0]), *(following(s) for s in subjects[1:])]
+        sentences = [opening(scene, subjects[0])]
+        sentences += [following(s, before) for before, s in pairwise(subjects)]
         sentences += [setting(place)] if place else []
-    elif place and is_noun_phrase(place):
-        sentences = [f"{capital(shot or 'a view')} of {place} in which nothing stands out"]
     else:
-        sentences = [f"{capital(shot or 'a view')} without a clear subject", *([place] if place else [])]
+        sentences = empty(scene, place)
     if scene["lighting"]:
         sentences.append(f"The lighting is {small(scene['lighting'])}")
     return " ".join(sentence.rstrip(". ") + "." for sentence in sentences)
 
 
+def opening(scene: dict[str, Any], subject: dict[str, Any]) -> str:
+    """The first sentence: how the shot is framed, and its main subject."""
+    return f"{capital(framing(scene)) or 'In this scene'}, {clause(subject, say_where=True)}"
+
+
 def framing(scene: dict[str, Any]) -> str:
-    """ "a medium shot at eye level, seen from the front"; "" where nothing of it is known."""
-    shot, angle = SHOT_TYPES.get(scene["shot_type"], ""), ANGLES.get(scene["shot_angle"], "")
-    view = VIEWS.get(scene["shot_position"], "") if scene["subjects"] else ""
-    if not (shot or angle or view):
-        return ""
-    taken = " ".join(part for part in (shot or "a shot", angle) if part)
-    return f"{taken}, {view}" if view else taken
+    """ "in a medium shot at eye level, seen from the front"; "" where nothing of it is known."""
+    shot = SHOT_TYPES.get(scene["shot_type"], "")
+    taken = " ".join(part for part in (shot and f"in {shot}", ANGLES.get(scene["shot_angle"], "")) if part)
+    return ", ".join(part for part in (taken, VIEWS.get(scene["shot_position"], "")) if part)
 
 
-def opening(shot: str, subject: dict[str, Any]) -> str:
-    """The first sentence: the shot and its main subject."""
-    return f"In {shot or 'this scene'}, {clause(subject, say_where=True)}"
+def empty(scene: dict[str, Any], place: str) -> list[str]:
+    """The sentences for a scene in which no subject was found."""
+    shot = capital(SHOT_TYPES.get(scene["shot_type"], "a view"))
+    angle = ANGLES.get(scene["shot_angle"], "")
+    view = f"{shot} {angle}" if angle else shot
+    if is_noun_phrase(place):
+        return [f"{view} of {place} {'against' if is_backdrop(place) else 'in'} which nothing stands out"]
+    return [f"{view} in which nothing stands out", *([place] if place else [])]
 
 
-def following(subject: dict[str, Any]) -> str:
-    """A sentence for one more subject, which begins with its place."""
+def following(subject: dict[str, Any], before: dict[str, Any]) -> str:
+    """A sentence for one more subject after another, which begins with its place."""
     where = _where(subject)
     if where and _brief(where):
-        return f"{capital(where)}, {clause(subject, say_where=False)}"
+        start = f"Also {where}" if where == _where(before) else capital(where)
+        return f"{start}, {clause(subject, say_where=False)}"
+    if not subject["action"]:
+        return f"There is also {subject['phrase']}{f', {where}' if where else ''}"
     return f"Meanwhile, {clause(subject, say_where=True)}"
 
 
@@ -79,7 +87,9 @@ def clause(subject: dict[str, Any], say_where: bool) -> str:
     if say_where and where:
         said += f" {where}" if _brief(where) else f", {where}"
     mood = small(subject["expression"]).rstrip(". ")
-    return f"{said}, with {mood if 'expression' in mood else f'a {mood} expression'}" if mood else said
+    if mood and "expression" not in mood:
+        mood = f"{'an' if mood[0] in 'aeiou' else 'a'} {mood} expression"
+    return f"{said}, with {mood}" if mood else said
 
 
 def _where(subject: dict[str, Any]) -> str:
@@ -101,12 +111,17 @@ def setting(place: str) -> str:
     """The sentence for the environment; one that is a sentence already stays as it is."""
     if not is_noun_phrase(place):
         return place
-    return f"The scene is set {'against' if place.endswith(('background', 'wall', 'backdrop')) else 'in'} {place}"
+    return f"The scene is set {'against' if is_backdrop(place) else 'in'} {place}"
+
+
+def is_backdrop(place: str) -> bool:
+    """Whether things stand before it, not in it."""
+    return place.endswith(("background", "wall", "backdrop"))
 
 
 def is_noun_phrase(words: str) -> bool:
     """Whether it begins with a small article, as a phrase from inside a sentence does."""
-    return words.startswith(("a ", "an ", "the "))
+    return words.startswith(("a ", "an "))
 
 
 def capital(words: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from a2data import records
+from a2data import phrases, records
 from a2data.records import Answer, Element, Film, Kept, Subject
 from a2data.scenery import background_colours
 from a2data.stage import Stage
@@ -91,7 +91,7 @@ class Caption(Stage):
             said = models[name](film.frames, film.fps, things, scene)
             answers += [Answer(name, field, value, float(sure)) for field, value, sure in said if value]
         decided = scene_of(decide(answers, self.min_confidence), main_subject(scene), self.max_subjects)
-        spoken = phrases(decided["subjects"], self.max_phrase_words)
+        spoken = told_apart(decided["subjects"], self.max_phrase_words)
         for subject, phrase in zip(decided["subjects"], spoken, strict=True):
             subject["phrase"] = phrase
         decided["environment_phrase"] = environment_phrase(decided["environment"])
@@ -171,7 +171,7 @@ def scene_of(fields: dict[str, str], main: int, max_subjects: int) -> dict[str, 
     return scene | {field: fields.get(field, "") for field in TEXTS}
 
 
-def phrases(subjects: Sequence[dict[str, Any]], max_words: int) -> list[str]:
+def told_apart(subjects: Sequence[dict[str, Any]], max_words: int) -> list[str]:
     """A noun phrase for each subject, none of which is found inside another.
 
     Two that would read alike are told apart by where they are, and where that does not help, by counting: "another person".
@@ -179,10 +179,11 @@ def phrases(subjects: Sequence[dict[str, Any]], max_words: int) -> list[str]:
     plain = [noun_phrase(s, max_words) for s in subjects]
     placed = []
     for n, (subject, phrase) in enumerate(zip(subjects, plain, strict=True)):
-        alike = any(within(phrase, other) or within(other, phrase) for m, other in enumerate(plain) if m != n)
+        alike = [m for m, other in enumerate(plain) if m != n and (within(phrase, other) or within(other, phrase))]
         where = subject["position"]
         brief = where.startswith(("in ", "on ", "at ")) and len(where.split()) <= 4
-        placed.append(f"{phrase} {where}" if alike and brief else phrase)
+        tells = alike and brief and all(subjects[m]["position"] != where for m in alike)
+        placed.append(f"{phrase} {where}" if tells else phrase)
     told: list[str] = []
     for phrase in placed:
         counted = (f"{word} {phrase.split(' ', 1)[1]}" for word in COUNTED)
@@ -196,13 +197,14 @@ def noun_phrase(subject: dict[str, Any], max_words: int) -> str:
     noun = (subject["sub_type"] or subject["type"] or "object").lower()
     look = subject["appearance"].rstrip(". ")
     look = look[:1].lower() + look[1:]
-    if not look:
-        words = noun
-    elif " " not in look:
-        words = f"{look} {noun}"
-    else:
-        joined = look if look.startswith(("in ", "with ", "wearing ", "dressed ")) else f"with {look}"
-        words = shortened(f"{noun} {joined}", max_words - 1)
+    colour = re.match(rf"(?:{'|'.join(sorted(phrases.COLOURS))})(?= with | in |,|$)", look)
+    if colour:
+        noun, look = f"{colour.group()} {noun}", look[colour.end() :].lstrip(", ")
+    elif look and " " not in look:
+        noun, look = f"{look} {noun}", ""
+    if look and not look.startswith(("in ", "with ", "wearing ", "dressed ")):
+        look = f"with {look}"
+    words = shortened(f"{noun} {look}".rstrip(), max_words - 1)
     return f"an {words}" if words[0] in "aeiou" else f"a {words}"
 
 
@@ -212,15 +214,16 @@ def shortened(words: str, max_words: int) -> str:
         return words
     cut = " ".join(words.split()[:max_words])
     joints = [m.start() for m in re.finditer(r",| and | wearing ", cut)]
-    if joints:
-        return cut[: joints[-1]]
-    return re.sub(r"(,|\s+(a|an|the|in|with|of|on|and|wearing|dressed))+$", "", cut)
+    if not joints:
+        return re.sub(r"(,|\s+(a|an|the|in|with|of|on|and|wearing|dressed))+$", "", cut)
+    first, comma, last = cut[: joints[-1]].rpartition(", ")  # a list that lost its end gets its "and" back
+    return f"{first} and {last}" if comma and not last.startswith(("wearing ", "with ", "in ")) else cut[: joints[-1]]
 
 
 def environment_phrase(environment: str) -> str:
     """The environment as a phrase inside a sentence: a noun phrase begins small, a sentence stays one, without its full stop."""
     words = environment.rstrip(". ")
-    return words[:1].lower() + words[1:] if words.startswith(("A ", "An ", "The ")) and " is " not in words else words
+    return words[:1].lower() + words[1:] if words.startswith(("A ", "An ")) and " is " not in words else words
 
 
 def with_camera(prompt: str, camera_motion: str) -> str:

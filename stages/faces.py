@@ -55,7 +55,9 @@ class Faces(Stage):
     def load(self) -> Any:
         return cards.load(self.model, self.device)
 
-    def run(self, model: Any, kept: list[Kept], films: list[Film], elements: list[Element]) -> Iterator[Element | Reject]:
+    def run(
+        self, model: Any, kept: list[Kept], films: list[Film], elements: list[Element]
+    ) -> Iterator[Element | Reject]:
         (film,) = films
         people = [e for e in elements if e.kind == "human"]
         frames = film.frames
@@ -168,7 +170,9 @@ def link(sightings: list[list[Sighting]], min_iou: float, reach: int) -> list[Tr
     tracks: list[Track] = []
     for found in sightings:
         live = [t for t in tracks if found and found[0].frame - t[-1].frame <= reach]
-        overlap = np.array([[iou(t[-1].face.box, s.face.box) for s in found] for t in live]).reshape(len(live), len(found))
+        overlap = np.array([[iou(t[-1].face.box, s.face.box) for s in found] for t in live]).reshape(
+            len(live), len(found)
+        )
         rows, columns = linear_sum_assignment(-overlap)
         taken = set()
         for row, column in zip(rows, columns, strict=True):

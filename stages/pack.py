@@ -115,10 +115,8 @@ class Pack(Stage):
         phrases = {m.element_id: m for m in rows.matches[film.clip_id]}
         chosen = self.choose(rows.references[film.clip_id])
         paired = {r.element_id for r in chosen}
-        required = self.require.split("|")
-        unpaired = [
-            m for m in phrases.values() if m.element_id not in paired and traits[m.element_id].kind in self.roles
-        ]
+        roles, required = self.roles.split("|"), self.require.split("|")
+        unpaired = [m for m in phrases.values() if m.element_id not in paired and traits[m.element_id].kind in roles]
         if self.allow_same_clip:
             own = [traits[m.element_id] for m in unpaired if traits[m.element_id].kind in required]
             chosen = self.choose([*chosen, *(own_reference(trait, shard) for trait in own)])
@@ -277,6 +275,7 @@ def about(
 
 
 def to_row(placed: shards.Placed, facts: samples.Facts) -> Packed:
+    """The row of one sample. Its licence is that of the clip and of every reference: each holds for what it is a part of."""
     return Packed(
         clip_id=placed.key,
         shard=placed.shard,
@@ -288,6 +287,6 @@ def to_row(placed: shards.Placed, facts: samples.Facts) -> Packed:
         width=facts.width,
         fps=facts.fps,
         roles=[given.role for given in facts.references],
-        license=facts.license,
+        license=" AND ".join(sorted({facts.license, *(given.origin.license for given in facts.references)})),
         copy_risk=max(given.copy_risk for given in facts.references),
     )
