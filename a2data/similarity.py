@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 STEP = 1e-5  # similarities are rounded to this, so that the order in which a BLAS sums never decides who is nearest
-BLOCK = 4096  # rows of one tile; a tile and its codes take 200 MB
+BLOCK = 2048  # rows of one tile; a tile with its codes takes about 100 MB
 
 
 def vectors(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:

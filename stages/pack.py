@@ -112,15 +112,16 @@ class Pack(Stage):
     ) -> samples.Triplet | Reject:
         """The triplet of one clip, or why there is none."""
         traits = {t.element_id: t for t in rows.traits[film.clip_id]}
-        phrases = {m.element_id: m for m in rows.matches[film.clip_id]}
-        chosen = self.choose(rows.references[film.clip_id])
-        paired = {r.element_id for r in chosen}
+        phrases = {m.element_id: m for m in sorted(rows.matches[film.clip_id], key=lambda m: (m.start, m.element_id))}
         roles, required = self.roles.split("|"), self.require.split("|")
-        unpaired = [m for m in phrases.values() if m.element_id not in paired and traits[m.element_id].kind in roles]
+        available = rows.references[film.clip_id]
         if self.allow_same_clip:
-            own = [traits[m.element_id] for m in unpaired if traits[m.element_id].kind in required]
-            chosen = self.choose([*chosen, *(own_reference(trait, shard) for trait in own)])
-            unpaired = [m for m in unpaired if m.element_id not in {t.element_id for t in own}]
+            paired = {r.element_id for r in available}
+            own = [traits[key] for key in phrases if key not in paired and traits[key].kind in required]
+            available = [*available, *(own_reference(trait, shard) for trait in own)]
+        chosen = self.choose(available)
+        shown = {r.element_id for r in chosen}
+        unpaired = [m for key, m in phrases.items() if key not in shown and traits[key].kind in roles]
         lacking = ", ".join(f"{m.element_id} ({m.phrase!r})" for m in unpaired)
         if not any(r.kind in required for r in chosen):
             return Reject(

@@ -1,9 +1,9 @@
 """For each element, a picture of the same subject from another clip: what keeps a model from learning to copy its reference."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -47,57 +47,58 @@ class Retrieve(Stage):
     def run(self, model: None, matches: pa.Table, clips: pa.Table, *looks: pa.Table) -> Iterator[Reference | Reject]:
         corpus = assemble(looks)
         footage = Footage(clips, self.copy_run)
-        relatives = self.relatives(corpus)
+        group_of = self.groups(corpus)
         for row in targets(corpus, from_table(Match, matches)):
             target = corpus.traits[row]
-            found, reason = relatives(row)
-            judged = [self.judge(corpus, footage, target, kin) for kin in found]
-            accepted = sorted((r for r in judged if all(rule.passed for rule in r.rules)), key=preference(corpus))
+            kin, reason = self.kin(corpus, group_of, row)
+            judged = [self.judge(corpus, footage, target, one) for one in kin]
+            accepted = sorted((r for r in judged if all(rule.passed for rule in r.rules)), key=preference)
             if accepted:
                 yield from one_per_clip(accepted)[: self.max_references]
             else:
                 yield refuse(target, judged, reason)
 
-    def relatives(self, corpus: "Corpus") -> Callable[[int], tuple[list["Kin"], str]]:
-        """A function from an element's row to who shows the same subject elsewhere, and why nobody does where nobody does."""
+    def groups(self, corpus: "Corpus") -> dict[int, tuple["Group", int]]:
+        """Compare faces with faces, objects with objects of their label, places with places: row -> its group, its node there."""
         faces, objects, places = (corpus.with_embedding(kind) for kind in ("face", "object", "background"))
-        alike = [
-            (faces, "min_face"),
-            *((rows, "min_object") for rows in by_label(corpus, objects)),
-            (places, "min_background"),
-        ]
-        groups = [self.group(corpus, rows, setting) for rows, setting in alike if rows]
-        group_of: dict[int, tuple[int, int]] = {}
+        comparable = [(faces, "min_face"), *((rows, "min_object") for rows in by_label(corpus, objects))]
+        comparable += [(places, "min_background")]
+        group_of: dict[int, tuple[Group, int]] = {}
         first = 0
-        for number, group in enumerate(groups):
-            groups[number] = replace(group, first=first)
-            group_of |= {row: (number, node) for node, row in enumerate(group.rows)}
-            first += int(group.found.cluster.max(initial=-1)) + 1
+        for rows, setting in comparable:
+            if rows:
+                group = self.group(corpus, rows, setting, first)
+                group_of |= {row: (group, node) for node, row in enumerate(rows)}
+                first += int(group.found.cluster.max()) + 1
+        return group_of
 
-        def look_up(row: int) -> tuple[list[Kin], str]:
-            trait = corpus.traits[row]
-            human = row if trait.kind == "human" else corpus.rows.get(trait.parent_id, -1)
-            speaker = corpus.face_of.get(human, -1) if trait.kind in ("human", *PARTS) else row
-            if speaker not in group_of:
-                return [], "no identity"
-            number, node = group_of[speaker]
-            kin, reason = groups[number].kin(node)
-            if trait.kind == "human":
-                kin = [replace(k, row=corpus.human_of[k.row]) for k in kin if k.row in corpus.human_of]
-            elif trait.kind in PARTS:
-                kin = [p for k in kin for p in corpus.parts_like(row, k, self.threshold(corpus, [row], "min_part"))]
-            return kin, reason if not kin else ""
-
-        return look_up
-
-    def group(self, corpus: "Corpus", rows: list[int], setting: str) -> "Group":
-        """Cluster the elements of these rows."""
+    def group(self, corpus: "Corpus", rows: list[int], setting: str, first: int) -> "Group":
+        """Cluster the elements of these rows; their identities are numbered from `first`."""
         low = self.threshold(corpus, rows, setting)
         matrix = np.stack([corpus.vectors[row] for row in rows])
-        traits = [corpus.traits[row] for row in rows]
-        clips = np.unique([t.clip_id for t in traits], return_inverse=True)[1]
-        together = seen_together([t.clip_id for t in traits], [corpus.seen(row) for row in rows])
-        return Group(rows, identify(matrix, clips, together, low, self.neighbours), low)
+        clips = [corpus.traits[row].clip_id for row in rows]
+        together = seen_together(clips, [corpus.seen(row) for row in rows])
+        numbers = np.unique(clips, return_inverse=True)[1]
+        return Group(rows, identify(matrix, numbers, together, low, self.neighbours), low, first)
+
+    def kin(self, corpus: "Corpus", group_of: dict[int, tuple["Group", int]], row: int) -> tuple[list["Kin"], str]:
+        """Who shows the same subject in other clips as the element of this row does; if nobody, why. A human and what it wears
+        are known by the face."""
+        trait = corpus.traits[row]
+        human = row if trait.kind == "human" else corpus.rows.get(trait.parent_id, -1)
+        known_by = corpus.face_of.get(human, -1) if trait.kind in ("human", *PARTS) else row
+        if known_by not in group_of or (trait.kind in PARTS and row not in corpus.vectors):
+            return [], "no identity"
+        group, node = group_of[known_by]
+        kin = group.kin(node)
+        if not kin and group.has_likeness(node):
+            return [], "ambiguous identity"
+        if trait.kind == "human":
+            kin = [replace(k, row=corpus.human_of[k.row]) for k in kin if k.row in corpus.human_of]
+        elif trait.kind in PARTS:
+            low = self.threshold(corpus, [row], "min_part")
+            kin = [part for k in kin for part in corpus.parts_like(row, k, low)]
+        return kin, "no other clip shows it"
 
     def threshold(self, corpus: "Corpus", rows: list[int], setting: str) -> float:
         """The setting, or the card's. Raises ValueError for embeddings of two models, or of one whose card says nothing."""
@@ -119,7 +120,8 @@ class Retrieve(Stage):
         shown = footage.picture_distance(source, target.clip_id)
         risk = 1.0 if shown < self.copy_distance else copies.copy_risk(shown, gap_s, self.copy_distance)
         rules = [
-            Rule("similarity", kin.similarity, kin.low, self.max_similarity),
+            Rule("similarity", kin.similarity, kin.low, INF),
+            Rule("likeness", kin.similarity, -INF, self.max_similarity),
             Rule("margin", kin.margin, self.margin * (1 - kin.group_low), INF),
             Rule("cohesion", kin.cohesion, kin.group_low, INF),
             Rule("overlap_s", overlap_s, -INF, 0.0),
@@ -143,41 +145,31 @@ class Retrieve(Stage):
         )
 
 
-COPY_RULES = {"overlap_s", "repeat_distance", "picture_distance", "copy_risk"}
+COPY_RULES = {"likeness", "overlap_s", "repeat_distance", "picture_distance", "copy_risk"}
 
 
 def refuse(target: Trait, judged: list[Reference], reason: str) -> Reject:
-    """Why an element gets no reference; where there were candidates, what the likeliest of them failed."""
+    """Why an element gets no reference: `reason` where there was no candidate, else what stopped them, the likeliest named."""
     if not judged:
-        return Reject(target.element_id, reason or "no other clip shows it")
-    failed = [[rule for rule in r.rules if not rule.passed] for r in judged]
-    if all(any(rule.name in COPY_RULES for rule in rules) or rules[0].value > rules[0].high for rules in failed):
+        return Reject(target.element_id, reason)
+    failed = [{rule.name: rule for rule in r.rules if not rule.passed} for r in judged]
+    if all(COPY_RULES & rules.keys() for rules in failed):
         reason = "only copies"
-    elif any(rule.name in ("margin", "cohesion") for rules in failed for rule in rules):
+    elif any({"margin", "cohesion"} & rules.keys() for rules in failed):
         reason = "ambiguous identity"
-    else:
-        reason = "no other clip shows it"
-    likeliest = max(range(len(judged)), key=lambda i: (judged[i].similarity, judged[i].source_element_id))
-    return Reject(target.element_id, reason, f"{judged[likeliest].source_element_id}: {failed[likeliest][0]}")
+    likeliest, rules = max(zip(judged, failed, strict=True), key=lambda x: (x[0].similarity, x[0].source_element_id))
+    return Reject(target.element_id, reason, f"{likeliest.source_element_id}: {next(iter(rules.values()))}")
 
 
-def preference(corpus: "Corpus") -> Callable[[Reference], tuple[Any, ...]]:
-    """Best first: surely the same subject times surely another view; then the better picture, the lower id.
+def preference(reference: Reference) -> tuple[float, float, str]:
+    """Best first: surely the same subject times surely another view, in twentieths; then the better picture, the lower id.
 
     The least risk alone would prefer whoever looks least like the target, and so whatever slipped in just above the threshold.
     """
-    quality = {t.element_id: t.quality for t in corpus.traits}
-
-    def key(reference: Reference) -> tuple[Any, ...]:
-        similarity = reference.rules[0]
-        sure = (similarity.value - similarity.low) / (1 - similarity.low)
-        return (
-            -round(20 * sure * (1 - reference.copy_risk)),
-            -quality[reference.source_element_id],
-            reference.source_element_id,
-        )
-
-    return key
+    rules = {rule.name: rule for rule in reference.rules}
+    similarity = rules["similarity"]
+    sure = (similarity.value - similarity.low) / (1 - similarity.low)
+    return -round(20 * sure * (1 - reference.copy_risk)), -rules["quality"].value, reference.source_element_id
 
 
 def one_per_clip(references: list[Reference]) -> list[Reference]:
@@ -226,30 +218,28 @@ class Group:
     rows: list[int]
     found: Identities
     low: float
-    first: int = 0  # number of its first identity
+    first: int  # number of its first identity
 
-    def kin(self, node: int) -> tuple[list[Kin], str]:
-        """The node's neighbours of its own cluster, most similar first, or why there is none."""
-        found = self.found
-        near = [
-            (int(j), float(s)) for j, s in zip(found.neighbour[node], found.similarity[node], strict=True) if j >= 0
-        ]
-        identity = int(found.cluster[node])
-        kin = [
+    def kin(self, node: int) -> list[Kin]:
+        """The node's neighbours of its own cluster, most similar first."""
+        found, identity = self.found, int(self.found.cluster[node])
+        return [
             Kin(
-                self.rows[other],
-                self.first + identity,
-                similarity,
-                self.low,
-                float(min(found.margin[node], found.margin[other])),
-                float(min(found.cohesion[node], found.cohesion[other])),
-                self.low,
+                row=self.rows[other],
+                identity=self.first + identity,
+                similarity=similarity,
+                low=self.low,
+                margin=float(min(found.margin[node], found.margin[other])),
+                cohesion=float(min(found.cohesion[node], found.cohesion[other])),
+                group_low=self.low,
             )
-            for other, similarity in near
-            if found.cluster[other] == identity
+            for other, similarity in zip(found.neighbour[node].tolist(), found.similarity[node].tolist(), strict=True)
+            if other >= 0 and found.cluster[other] == identity
         ]
-        alike = [s for _, s in near if s >= self.low]
-        return kin, "ambiguous identity" if alike and not kin else ""
+
+    def has_likeness(self, node: int) -> bool:
+        """Whether somebody is like the node, of its cluster or not."""
+        return bool(self.found.similarity[node, 0] >= self.low)
 
 
 class Corpus(NamedTuple):
@@ -275,7 +265,7 @@ class Corpus(NamedTuple):
         """What the human of this face wears that agrees with a garment in colour."""
         trait = self.traits[row]
         for other in self.parts.get((self.human_of.get(face.row, -1), trait.kind), []):
-            if row in self.vectors and other in self.vectors and colour(trait) == colour(self.traits[other]):
+            if other in self.vectors and colour(trait) == colour(self.traits[other]):
                 similarity = round(float(self.vectors[row] @ self.vectors[other]), 5)
                 if similarity >= low:
                     yield replace(face, row=other, similarity=similarity, low=low)
