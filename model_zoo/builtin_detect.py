@@ -15,9 +15,10 @@ from model_zoo.builtin_motion import plates
 from model_zoo.builtin_things import MOVED, difference, object_masks
 from model_zoo.cards import Card, Detection
 
-FACE_LONG_PX = 960  # dlib's HOG finds faces from about 70 px: below that, the frame is enlarged to this long side
+FACE_LONG_PX = 960  # dlib's HOG finds faces from about 70 px: smaller frames are enlarged to this long side
 FACE_SCORE, SURE_FACE, SURE_ALONE = -0.2, 0.5, 0.8  # of dlib's detector: worth a look, a face, a face even if seen once
 LOST_NCC = 0.45  # a head that is followed without a face must look this much like the frame before
+
 Masks = list[np.ndarray]
 _FORE = (grabcut.SURE_FORE, grabcut.MAYBE_FORE)
 
@@ -29,11 +30,6 @@ class Head(NamedTuple):
     y: float
     side: float
     score: float  # dlib's: 0 is doubtful, 2 is sure
-
-    @property
-    def box(self) -> tuple[float, float, float, float]:
-        half = self.side / 2
-        return self.x - half, self.y - half, self.x + half, self.y + half
 
 
 def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detection]]]:
@@ -59,28 +55,26 @@ def detect(frames: np.ndarray, heads: list[list[Head]]) -> list[list[Detection]]
     """People and things in the (t, h, w, 3) uint8 frames of one shot, given the heads found in each, at grabcut.shrink's size."""
     small = [grabcut.shrink(frame) for frame in frames]
     people = follow(small, heads)
-    behind = plates(small)
-    found: list[list[Detection]] = []
-    for frame, picture, plate, at in zip(
-        frames, small, behind, zip(*people, strict=True) if people else [()] * len(small), strict=True
-    ):
-        here = [head for head in at if head is not None]
-        moving = difference(picture, plate) > MOVED
-        masks = person_masks(picture, here, moving)
-        humans = [
-            _detection("human", "person", float(1 / (1 + np.exp(-head.score))), grabcut.enlarge(mask, frame))
-            for head, mask in zip(here, masks, strict=True)
-        ]
-        taken = np.any(masks, axis=0) if masks else np.zeros(picture.shape[:2], bool)
-        things = [
-            _detection("object", "object", score, grabcut.enlarge(mask, frame))
-            for score, mask in object_masks(picture, plate, taken)
-        ]
-        found.append([d for d in humans + things if d is not None])
-    return found
+    here = [[person[t] for person in people if person[t] is not None] for t in range(len(small))]
+    return [_detections(*one) for one in zip(frames, small, plates(small), here, strict=True)]
+
+
+def _detections(frame: np.ndarray, picture: np.ndarray, plate: np.ndarray, heads: list) -> list[Detection]:
+    """The people below the heads and the things of one frame; picture and plate are small."""
+    masks = person_masks(picture, heads, difference(picture, plate) > MOVED)
+    sure = [float(1 / (1 + np.exp(-head.score))) for head in heads]
+    found = [
+        _detection("human", "person", score, grabcut.enlarge(mask, frame))
+        for score, mask in zip(sure, masks, strict=True)
+    ]
+    taken = np.any(masks, axis=0) if masks else np.zeros(picture.shape[:2], bool)
+    for score, mask in object_masks(picture, plate, taken):
+        found.append(_detection("object", "object", score, grabcut.enlarge(mask, frame)))
+    return [d for d in found if d is not None]
 
 
 def _detection(kind: str, label: str, score: float, mask: np.ndarray) -> Detection | None:
+    """A detection with a tight box; None for an empty mask."""
     ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(ys):
         return None

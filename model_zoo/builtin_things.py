@@ -49,18 +49,18 @@ def object_masks(
 
     plate: the picture without what moves, (h, w, 3) uint8. taken: (h, w) bool, where the people are.
     """
-    near_people = cv2.dilate(taken.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
-    moves = (difference(picture, plate) > MOVED) & ~near_people
-    stands_out = (contrast(picture) > STANDS_OUT) & ~near_people
+    off_limits = cv2.dilate(taken.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    moves = (difference(picture, plate) > MOVED) & ~off_limits
+    stands_out = (contrast(picture) > STANDS_OUT) & ~off_limits
     blobs = [b for b in _blobs(moves) if _is_here(picture, plate, b)]
     if stands_out.mean() <= BUSY:
         blobs += [b for b in _blobs(stands_out) if _on_border(b) == 0 and not any((b & other).any() for other in blobs)]
     blobs = sorted(blobs, key=lambda b: (-int(b.sum()), int(np.argmax(b))))[:most]
     out = []
     for blob in blobs:
-        mask = _cut_blob(picture, blob, near_people) & ~near_people
+        mask = _cut_blob(picture, blob, off_limits) & ~off_limits
         if _is_thing(mask, blob):
-            taken = near_people = near_people | mask
+            off_limits = off_limits | mask
             out.append((_separation(picture, mask), mask))
     return out
 
