@@ -36,7 +36,7 @@ def names(pixels: np.ndarray) -> np.ndarray:
     dull = saturation < np.where(value < 0.35, 0.35, 0.18)
     out[dull] = index["grey"]
     out[dull & (value > 0.82)] = index["white"]
-    out[(dull & (value < 0.3)) | (value < 0.15)] = index["black"]
+    out[(dull & (value < 0.27)) | (value < 0.15)] = index["black"]
     return out
 
 

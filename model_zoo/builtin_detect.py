@@ -1,22 +1,24 @@
 """A detector that needs no weights but dlib's face detector: people grow from faces, things from motion and contrast.
 
-It names nothing: every person is a "person", everything else an "object". It is strong on people who show their face, weak on people
-from behind (who become objects while they move) and blind to things that neither move nor stand out from what frames the picture.
+It names nothing: every person is a "person", everything else an "object". It is strong on people who show their face, weak on
+people from behind (who become objects while they move), and blind to things that neither move nor stand out from the border.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from model_zoo import grabcut
 from model_zoo.builtin_motion import plates
+from model_zoo.builtin_things import MOVED, difference, object_masks
 from model_zoo.cards import Card, Detection
 
-FACE_LONG_PX = 960  # dlib's HOG finds faces from about 70 px: below that, the frame is enlarged to this long side
+FACE_LONG_PX = 960  # dlib's HOG finds faces from about 70 px: smaller frames are enlarged to this long side
 FACE_SCORE, SURE_FACE, SURE_ALONE = -0.2, 0.5, 0.8  # of dlib's detector: worth a look, a face, a face even if seen once
 LOST_NCC = 0.45  # a head that is followed without a face must look this much like the frame before
+
 Masks = list[np.ndarray]
 _FORE = (grabcut.SURE_FORE, grabcut.MAYBE_FORE)
 
@@ -28,11 +30,6 @@ class Head(NamedTuple):
     y: float
     side: float
     score: float  # dlib's: 0 is doubtful, 2 is sure
-
-    @property
-    def box(self) -> tuple[float, float, float, float]:
-        half = self.side / 2
-        return self.x - half, self.y - half, self.x + half, self.y + half
 
 
 def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detection]]]:
@@ -58,42 +55,37 @@ def detect(frames: np.ndarray, heads: list[list[Head]]) -> list[list[Detection]]
     """People and things in the (t, h, w, 3) uint8 frames of one shot, given the heads found in each, at grabcut.shrink's size."""
     small = [grabcut.shrink(frame) for frame in frames]
     people = follow(small, heads)
-    behind = plates(small)
-    found: list[list[Detection]] = []
-    for frame, picture, plate, at in zip(
-        frames, small, behind, zip(*people, strict=True) if people else [()] * len(small), strict=True
-    ):
-        here = [head for head in at if head is not None]
-        moving = difference(picture, plate) > 25
-        masks = person_masks(picture, here, moving)
-        humans = [
-            _detection("human", "person", float(1 / (1 + np.exp(-head.score))), grabcut.enlarge(mask, frame))
-            for head, mask in zip(here, masks, strict=True)
-        ]
-        taken = np.any(masks, axis=0) if masks else np.zeros(picture.shape[:2], bool)
-        things = [
-            _detection("object", "object", score, grabcut.enlarge(mask, frame))
-            for score, mask in object_masks(picture, plate, taken)
-        ]
-        found.append([d for d in humans + things if d is not None])
-    return found
+    here = [[person[t] for person in people if person[t] is not None] for t in range(len(small))]
+    return [_detections(*one) for one in zip(frames, small, plates(small), here, strict=True)]
+
+
+def _detections(frame: np.ndarray, picture: np.ndarray, plate: np.ndarray, heads: list) -> list[Detection]:
+    """The people below the heads and the things of one frame; picture and plate are small."""
+    masks = person_masks(picture, heads, difference(picture, plate) > MOVED)
+    sure = [float(1 / (1 + np.exp(-head.score))) for head in heads]
+    found = [
+        _detection("human", "person", score, grabcut.enlarge(mask, frame))
+        for score, mask in zip(sure, masks, strict=True)
+    ]
+    taken = np.any(masks, axis=0) if masks else np.zeros(picture.shape[:2], bool)
+    for score, mask in object_masks(picture, plate, taken):
+        found.append(_detection("object", "object", score, grabcut.enlarge(mask, frame)))
+    return [d for d in found if d is not None]
 
 
 def _detection(kind: str, label: str, score: float, mask: np.ndarray) -> Detection | None:
+    """A detection with a tight box; None for an empty mask."""
     ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(ys):
         return None
     return Detection(kind, label, score, (float(xs[0]), float(ys[0]), xs[-1] + 1.0, ys[-1] + 1.0), mask)
 
 
-# ------------------------------------------------------------------------------------------------------------------- heads
-
-
 def follow(small: Sequence[np.ndarray], heads: Sequence[Sequence[Head]]) -> list[list[Head | None]]:
     """One list per person of the head in each frame; where no face was found it is followed by its looks, else None.
 
-    A person needs a face of SURE_FACE and, in four frames or more, a second one; or one of SURE_ALONE. A face on another's chest is
-    a print.
+    A person needs a face of SURE_FACE and, in four frames or more, a second one; or one of SURE_ALONE. A face on another's
+    chest is a print.
     """
     people: list[list[Head | None]] = []
     for t, found in enumerate(heads):
@@ -151,9 +143,6 @@ def _move(before: np.ndarray, after: np.ndarray, head: Head) -> Head | None:
     if best < LOST_NCC:
         return None
     return Head(head.x + left + dx - x0, head.y + top + dy - y0, head.side, head.score * best)
-
-
-# ------------------------------------------------------------------------------------------------------------------ people
 
 
 def person_masks(picture: np.ndarray, heads: Sequence[Head], moving: np.ndarray) -> Masks:
@@ -228,121 +217,3 @@ def _oval(picture: np.ndarray, centre: tuple[float, float], radii: tuple[float, 
 
 def _polygon(picture: np.ndarray, corners: list[tuple[float, float]], value: int) -> None:
     cv2.fillPoly(picture, [np.rint(np.array(corners) * 16).astype(np.int32)], value, cv2.LINE_8, shift=4)
-
-
-# ------------------------------------------------------------------------------------------------------------------ things
-
-
-def difference(picture: np.ndarray, plate: np.ndarray) -> np.ndarray:
-    """How far each pixel is from the plate, (h, w) uint8: the largest difference of the three channels, smoothed."""
-    return cv2.GaussianBlur(cv2.absdiff(picture, plate), (0, 0), 1.2).max(2)
-
-
-def unlike(picture: np.ndarray, ground: np.ndarray) -> np.ndarray:
-    """How far each pixel's colour is from the nearest of the ground's 8 main colours, (h, w) float32 in CIE Lab units.
-
-    ground: (h, w) bool with at least one pixel.
-    """
-    lab = cv2.cvtColor(cv2.GaussianBlur(picture, (0, 0), 1.5).astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
-    samples = lab[ground]
-    samples = samples[:: max(1, len(samples) // 2000)]
-    cv2.setRNGSeed(0)
-    stop = (cv2.TERM_CRITERIA_MAX_ITER + cv2.TERM_CRITERIA_EPS, 10, 1.0)
-    _, _, colours = cv2.kmeans(samples, min(8, len(samples)), None, stop, 1, cv2.KMEANS_PP_CENTERS)
-    return np.sqrt(np.min([((lab - colour) ** 2).sum(2) for colour in colours], axis=0))
-
-
-def contrast(picture: np.ndarray) -> np.ndarray:
-    """How far each pixel's colour is from the colours along the picture's border, (h, w) float32 in CIE Lab units.
-
-    After Wei et al. 2012, "Geodesic saliency using background priors": what touches the border is ground.
-    """
-    rim = np.ones(picture.shape[:2], bool)
-    rim[3:-3, 3:-3] = False
-    return unlike(picture, rim)
-
-
-def object_masks(
-    picture: np.ndarray, plate: np.ndarray, taken: np.ndarray, most: int = 4
-) -> list[tuple[float, np.ndarray]]:
-    """Score and mask of up to `most` things in a small picture that move or stand out and overlap no person, largest first.
-
-    plate: the picture without what moves, (h, w, 3) uint8. taken: (h, w) bool, where the people are.
-    """
-    near_people = cv2.dilate(taken.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
-    moves = (difference(picture, plate) > 25) & ~near_people
-    stands_out = (contrast(picture) > 16) & ~near_people
-    busy = stands_out.mean() > 0.35  # a cluttered scene: contrast says nothing there
-    blobs = [b for b in _blobs(moves) if _is_here(picture, plate, b)]
-    if not busy:
-        blobs += [b for b in _blobs(stands_out) if _on_border(b) == 0 and not any((b & other).any() for other in blobs)]
-    blobs = sorted(blobs, key=lambda b: (-int(b.sum()), int(np.argmax(b))))[:most]
-    out = []
-    for blob in blobs:
-        mask = _cut_blob(picture, blob, near_people) & ~near_people
-        if _is_thing(mask, blob):
-            taken = near_people = near_people | mask
-            out.append((_separation(picture, mask), mask))
-    return out
-
-
-def _blobs(mask: np.ndarray) -> Masks:
-    """The connected pieces of a mask of 0.4 % to 40 % of the picture, closed."""
-    closed = cv2.morphologyEx(
-        mask.astype(np.uint8), cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
-    )
-    closed = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
-    share = stats[:, cv2.CC_STAT_AREA] / mask.size
-    return [labels == i for i in range(1, count) if 0.004 <= share[i] <= 0.4]
-
-
-def _on_border(mask: np.ndarray) -> float:
-    """The share of the mask's outline that lies on the picture's border."""
-    edges = mask[0].sum() + mask[-1].sum() + mask[:, 0].sum() + mask[:, -1].sum()
-    outline = cv2.morphologyEx(np.pad(mask, 1).astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8)).sum()
-    return float(edges / max(1, outline))
-
-
-def _is_here(picture: np.ndarray, plate: np.ndarray, blob: np.ndarray) -> bool:
-    """Whether the blob's outline is an edge of the picture rather than of the plate: else it is where something has been."""
-    ring = cv2.morphologyEx(blob.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8)) > 0
-    now, then = (cv2.Laplacian(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY), cv2.CV_32F, ksize=3) for p in (picture, plate))
-    return float(np.abs(now[ring]).mean()) > float(np.abs(then[ring]).mean())
-
-
-def _cut_blob(picture: np.ndarray, blob: np.ndarray, forbidden: np.ndarray) -> np.ndarray:
-    """GrabCut around a blob: its inside is sure, its surroundings are open, what is far or forbidden is ground."""
-    ys, xs = np.flatnonzero(blob.any(1)), np.flatnonzero(blob.any(0))
-    margin = max(4, round(0.2 * max(np.ptp(ys), np.ptp(xs))))
-    area = (slice(max(0, ys[0] - margin), ys[-1] + margin + 1), slice(max(0, xs[0] - margin), xs[-1] + margin + 1))
-    core = cv2.distanceTransform(blob.astype(np.uint8), cv2.DIST_L2, 3)
-    open_to = cv2.dilate(blob.astype(np.uint8), np.ones((2 * (margin // 2) + 1,) * 2, np.uint8)) > 0
-    hints = np.where(open_to, grabcut.MAYBE_BACK, grabcut.SURE_BACK).astype(np.uint8)
-    hints[blob] = grabcut.MAYBE_FORE
-    sure = core >= 0.6 * core.max()
-    hints[sure] = grabcut.SURE_FORE
-    hints[forbidden] = grabcut.SURE_BACK
-    out = np.zeros(blob.shape, bool)
-    out[area] = grabcut.clean(grabcut.cut(np.ascontiguousarray(picture[area]), hints[area]), sure[area], part=0.2)
-    return out
-
-
-def _is_thing(mask: np.ndarray, blob: np.ndarray) -> bool:
-    """Large and compact enough, no strip of something larger, and still where the blob was."""
-    area = int(mask.sum())
-    if area < 0.004 * mask.size or _on_border(mask) > 0.12 or (mask & blob).sum() < 0.5 * blob.sum():
-        return False
-    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    hull = cv2.convexHull(np.concatenate(outlines))
-    sides = cv2.minAreaRect(hull)[1]
-    return area >= 0.5 * cv2.contourArea(hull) and min(sides) >= 0.25 * max(sides)
-
-
-def _separation(picture: np.ndarray, mask: np.ndarray) -> float:
-    """How far the thing's colours are from those just around it, 0 to 1: the distance of the two histograms (Bhattacharyya)."""
-    ring = (cv2.dilate(mask.astype(np.uint8), np.ones((15, 15), np.uint8)) > 0) & ~mask
-    inside, outside = (
-        cv2.calcHist([picture], [0, 1, 2], part.astype(np.uint8), [6, 6, 6], [0, 256] * 3) for part in (mask, ring)
-    )
-    return float(cv2.compareHist(inside, outside, cv2.HISTCMP_BHATTACHARYYA))

@@ -41,7 +41,7 @@ def camera(picture: np.ndarray, other: np.ndarray) -> np.ndarray:
 
     Corners matched by ORB, agreed upon by RANSAC. Deterministic.
     """
-    orb = cv2.ORB_create(600, fastThreshold=10)
+    orb = cv2.ORB.create(600, fastThreshold=10)
     (points, marks), (others, other_marks) = (
         orb.detectAndCompute(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY), None) for p in (picture, other)
     )

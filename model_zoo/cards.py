@@ -73,6 +73,27 @@ CARDS: dict[str, Card] = {
         use="copyleft",
         extra="yolo",
     ),
+    "yolo11n-seg": Card(
+        "detect",
+        "model_zoo.yolo:detector",
+        "yolo11n-seg.pt",
+        revision="8.3.0",
+        code_license="AGPL-3.0",
+        weights_license="AGPL-3.0",
+        use="copyleft",
+        extra="yolo",
+    ),
+    "yolo11x-seg": Card(
+        "detect",
+        "model_zoo.yolo:detector",
+        "yolo11x-seg.pt",
+        revision="8.3.0",
+        code_license="AGPL-3.0",
+        weights_license="AGPL-3.0",
+        use="copyleft",
+        extra="yolo",
+        gpu_gb=2.0,
+    ),
     "mobilenetv2": Card(
         "embed", "model_zoo.embed:mobilenetv2", code_license="MIT", weights_license="MIT", extra="builtin", same=0.87
     ),

@@ -18,7 +18,7 @@ def shrink(frame: np.ndarray, long_px: int = WORK_PX) -> np.ndarray:
 
 
 def cut(small: np.ndarray, hints: np.ndarray, iterations: int = 2) -> np.ndarray:
-    """The foreground of a small (h, w, 3) uint8 picture, as an (h, w) bool mask; empty where the hints leave nothing to learn from.
+    """The foreground of a small (h, w, 3) uint8 picture, (h, w) bool; what is sure alone where one side has no sample to learn.
 
     hints: (h, w) uint8 of the four constants above. Deterministic: OpenCV's generator for k-means is set to one seed.
     """
@@ -27,7 +27,7 @@ def cut(small: np.ndarray, hints: np.ndarray, iterations: int = 2) -> np.ndarray
         return np.isin(hints, (SURE_FORE,))
     cv2.setRNGSeed(0)
     labels = hints.copy()
-    cv2.grabCut(small, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), iterations, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(small, labels, (0, 0, 1, 1), np.zeros((1, 65)), np.zeros((1, 65)), iterations, cv2.GC_INIT_WITH_MASK)
     return np.isin(labels, (SURE_FORE, MAYBE_FORE))
 
 
@@ -82,25 +82,31 @@ def enlarge(mask: np.ndarray, frame: np.ndarray) -> np.ndarray:
 def in_box(frame: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
     """The thing that fills a box, as an (h, w) bool mask inside it: for detectors that give boxes only.
 
-    The box itself where GrabCut finds nothing in it.
+    The whole box where it leaves no ground to learn from, or where nothing in it can be told from the ground.
     """
     height, width = frame.shape[:2]
     x0, y0, x1, y1 = box
+    inside = np.zeros((height, width), bool)
+    inside[max(0, int(y0)) : int(np.ceil(y1)), max(0, int(x0)) : int(np.ceil(x1))] = True
     margin = 0.15 * max(x1 - x0, y1 - y0)  # as much ground around the box as it takes to learn its colours
     left, top = max(0, int(x0 - margin)), max(0, int(y0 - margin))
-    right, bottom = min(width, int(np.ceil(x1 + margin))), min(height, int(np.ceil(y1 + margin)))
-    patch = frame[top:bottom, left:right]
+    area = (slice(top, int(np.ceil(y1 + margin))), slice(left, int(np.ceil(x1 + margin))))
+    patch = frame[area]
     small = shrink(patch)
     scale = small.shape[1] / patch.shape[1]
-    a, b, c, d = (round(v * scale) for v in (x0 - left, y0 - top, x1 - left, y1 - top))
-    hints = np.full(small.shape[:2], SURE_BACK, np.uint8)
-    hints[b:d, a:c] = MAYBE_FORE
-    core = np.zeros_like(hints)
-    axes = (max(1, round((c - a) * 0.15)), max(1, round((d - b) * 0.3)))
-    cv2.ellipse(core, ((a + c) // 2, (b + d) // 2), axes, 0, 0, 360, 1, -1)
-    hints[core > 0] = SURE_FORE
+    hints = _box_hints(small.shape[:2], [max(0, round(v * scale)) for v in (x0 - left, y0 - top, x1 - left, y1 - top)])
+    if (hints == SURE_BACK).sum() < 10:
+        return inside
     mask = np.zeros((height, width), bool)
-    mask[top:bottom, left:right] = enlarge(clean(cut(small, hints), core > 0), patch)
-    inside = np.zeros_like(mask)
-    inside[max(0, int(y0)) : int(np.ceil(y1)), max(0, int(x0)) : int(np.ceil(x1))] = True
+    mask[area] = enlarge(clean(cut(small, hints), hints == SURE_FORE), patch)
     return mask & inside if (mask & inside).any() else inside
+
+
+def _box_hints(shape: tuple[int, int], box: list[int]) -> np.ndarray:
+    """Ground outside the box, sure along its upright axis (where a person or a bottle is), open elsewhere."""
+    x0, y0, x1, y1 = box
+    hints = np.full(shape, SURE_BACK, np.uint8)
+    hints[y0:y1, x0:x1] = MAYBE_FORE
+    axes = (max(1, round((x1 - x0) * 0.12)), max(1, round((y1 - y0) * 0.42)))
+    cv2.ellipse(hints, ((x0 + x1) // 2, (y0 + y1) // 2), axes, 0, 0, 360, SURE_FORE, -1)
+    return hints

@@ -1,8 +1,8 @@
 """Lets torchvision from PyPI, which is built for CUDA, work beside a PyTorch that is built for the CPU.
 
 torchvision's compiled operators link against CUDA libraries that a CPU build of torch does not bring, so they do not load; and
-`import torchvision` then fails with "operator torchvision::nms does not exist" (pytorch/vision issue 8985 and many like it). There
-is no CPU wheel on PyPI. `install` gives the schemas that the import needs and non-maximum suppression in plain torch.
+`import torchvision` then fails with "operator torchvision::nms does not exist". There is no CPU wheel on PyPI. `install` gives
+the schemas that the import needs, and non-maximum suppression in plain torch.
 """
 
 import importlib.util

@@ -33,7 +33,7 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
     model = YOLO(str(weights), task=task)
     if model.task not in ("detect", "segment"):
         raise ValueError(f"{weights} is a YOLO model for {model.task!r}: detection needs one for 'detect' or 'segment'")
-    sized = {} if weights.suffix == ".pt" else {"imgsz": _exported_size(weights)}
+    sized: dict[str, Any] = {} if weights.suffix == ".pt" else {"imgsz": _exported_size(weights)}
     batch = BATCH if weights.suffix == ".pt" else 1
 
     def detect(frames: np.ndarray) -> list[list[Detection]]:
@@ -68,7 +68,7 @@ def find_weights(name: str) -> Path:
 
 
 def task_of(weights: Path) -> str | None:
-    """ "segment" or "detect" as the metadata of an ONNX file says, else by "-seg" in its name; None for .pt, which know it themselves."""
+    """The task that an exported model was trained for, by its metadata or by "-seg" in its name; None for .pt, which know it."""
     if weights.suffix == ".pt":
         return None
     return _metadata(weights).get("task") or ("segment" if "-seg" in weights.stem else "detect")

@@ -1,5 +1,6 @@
 """Clips -> elements: the people and things in them, followed through the clip, each with its best cut-out."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -77,22 +78,22 @@ class Detect(Stage):
             sighted(film.frames[frame], frame, [d for d in detections if d.score >= self.min_score], embedder)
             for frame, detections in zip(samples, found, strict=True)
         ]
-        kept = []
-        for track in follow(sightings):
-            refusal = self._refusal(track, len(samples))
-            if refusal:
+        tracks = sorted(
+            follow(sightings), key=lambda track: (-sum(s.area for s in track), track[0].frame, track[0].box)
+        )
+        refusals = [self._refusal(track, len(samples)) for track in tracks]
+        kept = [track for track, refusal in zip(tracks, refusals, strict=True) if refusal is None]
+        for track, refusal in zip(tracks, refusals, strict=True):
+            if any(track is other for other in kept[self.max_elements :]):
+                refusal = "too many", f"{len(kept)} elements, max_elements = {self.max_elements}"
+            if refusal is not None:
                 yield Reject(f"{film.clip_id}/{track[0].kind}@{track[0].frame}", *refusal)
-            else:
-                kept.append(track)
-        kept.sort(key=lambda track: (-sum(s.area for s in track), track[0].frame, track[0].box))
-        for track in kept[self.max_elements :]:
-            detail = f"max_elements = {self.max_elements}"
-            yield Reject(f"{film.clip_id}/{track[0].kind}@{track[0].frame}", "too many", detail)
-        kept = kept[: self.max_elements]
-        for number, track in enumerate(kept):
+        numbers: Counter[str] = Counter()
+        for track in (kept := kept[: self.max_elements]):
+            kind = track[0].kind
             others = [s for other in kept if other is not track for s in other]
-            ordinal = sum(other[0].kind == track[0].kind for other in kept[:number])
-            yield element(film, f"{film.clip_id}/{track[0].kind}/{ordinal}", track, others, self.embedder)
+            yield element(film, f"{film.clip_id}/{kind}/{numbers[kind]}", track, others, self.embedder)
+            numbers[kind] += 1
 
     def _refusal(self, track: Track, samples: int) -> tuple[str, str] | None:
         """Reason and detail why a track is no element; None for one that is."""
@@ -228,8 +229,8 @@ def sharpness(frame: np.ndarray, seen: Sighting) -> float:
     scale = min(1.0, 256 / max(x1 - x0, y1 - y0))
     size = (max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale)))
     grey = cv2.resize(cv2.cvtColor(frame[y0:y1, x0:x1], cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
-    inside = cv2.resize(seen.mask[y0:y1, x0:x1].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-    inside = cv2.erode(inside, np.ones((3, 3), np.uint8)) > 0  # the outline is as sharp as the background makes it
+    mask = cv2.resize(seen.mask[y0:y1, x0:x1].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    inside = cv2.erode(mask, np.ones((3, 3), np.uint8)) > 0  # the outline is as sharp as the background makes it
     if not inside.any():
         return 0.0
     variance = float(cv2.Laplacian(grey, cv2.CV_32F)[inside].var())

@@ -1,0 +1,60 @@
+from itertools import pairwise
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from a2data.tracks import apart, link, mean_look
+
+RED, BLUE = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
+
+
+def at(x):
+    return (x, 10.0, x + 20.0, 50.0)
+
+
+def test_crossing_things_keep_their_tracks_by_their_looks():
+    right, left = list(range(0, 100, 10)), list(range(90, -10, -10))
+    boxes = [
+        [at(float(a)), at(float(b))] if t % 2 else [at(float(b)), at(float(a))]
+        for t, (a, b) in enumerate(zip(right, left, strict=True))
+    ]
+    looks = [np.stack([RED, BLUE] if t % 2 else [BLUE, RED]) for t in range(10)]
+    tracks = link(boxes, looks)
+    assert [[int(looks[t][i][0]) for t, i in track] for track in tracks] == [[0] * 10, [1] * 10]
+
+
+def test_a_track_survives_a_gap_but_not_a_long_one():
+    looks = [np.stack([RED])] * 12
+    seen = [[at(0.0)] if t in (0, 1, 5, 11) else [] for t in range(12)]
+    assert link(seen, [look[: len(s)] for look, s in zip(looks, seen, strict=True)], gap=3) == [
+        [(0, 0), (1, 0), (5, 0)],
+        [(11, 0)],
+    ]
+
+
+def test_things_that_neither_overlap_nor_look_alike_are_two():
+    assert link([[at(0.0)], [at(30.0)]], [RED[None], BLUE[None]]) == [[(0, 0)], [(1, 0)]]
+
+
+def test_a_fast_thing_is_followed_by_its_looks_but_only_so_far():
+    assert link([[at(0.0)], [at(30.0)]], [RED[None], RED[None]]) == [[(0, 0), (1, 0)]]
+    assert link([[at(0.0)], [at(90.0)]], [RED[None], RED[None]]) == [[(0, 0)], [(1, 0)]]
+
+
+@given(st.lists(st.lists(st.floats(0, 200), max_size=4), max_size=6))
+def test_every_sighting_is_in_one_track_and_no_track_twice_in_a_sample(samples):
+    boxes = [[at(x) for x in sample] for sample in samples]
+    tracks = link(boxes, [np.tile(RED, (len(b), 1)) for b in boxes])
+    assert sorted(s for t in tracks for s in t) == [
+        (t, i) for t, sample in enumerate(samples) for i in range(len(sample))
+    ]
+    assert all(a < b for track in tracks for (a, _), (b, _) in pairwise(track))
+
+
+def test_distance_is_measured_in_sizes_of_the_larger():
+    assert apart((0, 0, 10, 10), (30, 40, 40, 50)) == 5.0
+
+
+def test_the_mean_look_has_unit_length():
+    assert np.allclose(mean_look([RED, BLUE]), [0.5**0.5] * 2)
