@@ -174,7 +174,7 @@ def purity(agreement: np.ndarray) -> float:
 
     What moved there undetected made the others. A foreground that nobody detected and that never moved is not noticed.
     """
-    return float((agreement > 0.5).mean())
+    return float((agreement > 0.5).mean()) if agreement.size else 0.0
 
 
 def largest_rectangle(free: np.ndarray, max_aspect: float = float("inf")) -> tuple[int, int, int, int]:
@@ -194,6 +194,8 @@ def largest_rectangle(free: np.ndarray, max_aspect: float = float("inf")) -> tup
             while stack and stack[-1][1] >= height:
                 left, closed = stack.pop()
                 width = x - left
+                if closed * width <= best:
+                    continue
                 area = min(closed, max_aspect * width) * min(width, max_aspect * closed)
                 if area > best:
                     best, found = area, (left, y + 1 - closed, x, y + 1)
