@@ -41,7 +41,7 @@ class Faces(Stage):
     model: str = "dlib"  # a card of the role faces
     device: str = "cpu"  # cpu or cuda
     every: int = 5  # looks at every n-th frame, and at the best frame of each person
-    min_score: float = 0.5  # of the detector, 0 to 1
+    min_score: float = 0.6  # of the detector, 0 to 1
     min_seen: int = 2  # frames in which a face has to be found
     min_iou: float = 0.3  # between two sightings of one face, 0 to 1
     min_inside: float = 0.7  # share of a face that lies within its person's box, 0 to 1

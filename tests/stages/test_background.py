@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -82,6 +82,7 @@ def test_what_moves_undetected_lowers_the_purity():
     assert find_place(flicker, covered, **loose).purity == pytest.approx(30 / 40)
 
 
+@settings(deadline=None)
 @given(
     hnp.arrays(np.uint8, (5, 4, 6, 3)),
     hnp.arrays(bool, (5, 4, 6)),
@@ -102,6 +103,7 @@ def clipped_area(width: int, height: int, aspect: float) -> float:
     return min(height, aspect * width) * min(width, aspect * height)
 
 
+@settings(deadline=None)
 @given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=7)), st.sampled_from([1.0, 1.5, 2.0, np.inf]))
 def test_no_rectangle_is_larger_than_the_largest(free, aspect):
     x0, y0, x1, y1 = largest_rectangle(free, aspect)
@@ -121,6 +123,7 @@ def test_no_rectangle_is_larger_than_the_largest(free, aspect):
     assert (clipped_area(x1 - x0, y1 - y0, aspect) if x1 > x0 else 0) == best
 
 
+@settings(deadline=None)
 @given(st.integers(0, 90), st.integers(1, 90), st.integers(1, 90), st.floats(1, 4))
 def test_a_box_cut_to_an_aspect_stays_within_itself_and_keeps_the_limit(x0, width, height, limit):
     a, b, c, d = with_aspect((x0, 3, x0 + width, 3 + height), limit)

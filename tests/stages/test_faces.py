@@ -3,7 +3,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from a2data.images import from_png, from_rle, to_rle
@@ -101,7 +101,11 @@ def test_a_face_seen_in_one_frame_only_is_rejected(film):
 
 @pytest.mark.parametrize(
     ("face", "why"),
-    [(face_at(30, 15, side=39), "small"), (face_at(30, 15, turn=0.4), "turned"), (face_at(30, 15, turn=-0.4), "turned")],
+    [
+        (face_at(30, 15, side=39), "small"),
+        (face_at(30, 15, turn=0.4), "turned"),
+        (face_at(30, 15, turn=-0.4), "turned"),
+    ],
 )
 def test_a_small_or_turned_face_is_kept_without_an_identity(film, face, why):
     (row,) = run(Faces(every=4), Script(*[[face]] * 3), film, [])
@@ -185,6 +189,7 @@ def test_the_persons_best_frame_is_preferred_unless_the_face_is_much_worse_there
     assert best_sighting([there._replace(quality=0.45), elsewhere], None).frame == 4
 
 
+@settings(deadline=None)
 @given(st.floats(-60, 60), st.floats(0.5, 4), st.floats(-0.5, 0.5))
 def test_tilt_and_size_do_not_change_the_yaw_and_tilt_is_read_back(tilt, scale, turn):
     points = face_at(0, 0, turn=turn).landmarks
