@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -35,10 +35,8 @@ class Background(Stage):
     reads = {"select": Kept, "segment": Film, "detect": Element}
     writes = Element
     per = "clip"
-    gpus: ClassVar[float] = 0
 
     embedder: str = "mobilenetv2"  # a card of the role embed
-    device: str = "cpu"  # cpu or cuda
     every: int = 3  # looks at every n-th frame
     min_static: float = (
         0.9  # share of background samples that agree with the median, from which the camera stands still
@@ -53,7 +51,7 @@ class Background(Stage):
         return {self.embedder: cards.revision(self.embedder)}
 
     def load(self) -> Any:
-        return cards.load(self.embedder, self.device)
+        return cards.load(self.embedder, cards.device())
 
     def run(
         self, embed: Any, kept: list[Kept], films: list[Film], elements: list[Element]
