@@ -6,7 +6,8 @@ A model is a callable over arrays; it knows no record and no Ray. Its role says 
 * embed:  `model(pictures, masks) -> (n, d) float32`, rows of unit length
 * faces:  `model(frame) -> list[Face]`
 * parse:  `model(person, mask, face) -> {part: mask}`
-* caption: see stages/caption.py
+* caption, caption-expert, fusion: see stages/caption.py
+* match:  `model(phrases, pictures) -> (phrases, pictures) float32`, 0 to 1: how well each phrase fits each picture
 * text:   `model(frame) -> share of the picture under text, 0 to 1`
 * shots:  see model_zoo/shots.py
 """
@@ -74,7 +75,7 @@ CARDS: dict[str, Card] = {
         extra="yolo",
     ),
     "mobilenetv2": Card(
-        "embed", "model_zoo.embed:mobilenetv2", code_license="MIT", weights_license="MIT", extra="builtin", same=0.8
+        "embed", "model_zoo.embed:mobilenetv2", code_license="MIT", weights_license="MIT", extra="builtin", same=0.87
     ),
     "dlib": Card(
         "faces",
@@ -94,6 +95,10 @@ CARDS: dict[str, Card] = {
         same=0.45,  # ArcFace at full size; a small MobileFaceNet takes strangers for one another up to 0.59: use 0.7 there
     ),
     "builtin-parse": Card("parse", "model_zoo.builtin_parse:parser"),
+    "builtin-caption": Card("caption", "model_zoo.captions:captioner"),
+    "builtin-shot": Card("caption-expert", "model_zoo.captions:shot_expert"),
+    "builtin-camera": Card("caption-expert", "model_zoo.captions:camera_expert"),
+    "template": Card("fusion", "model_zoo.template:template"),
 }
 # The published insightface packs, by the names of their folders.
 CARDS |= {pack: replace(CARDS["insightface"], weights=pack) for pack in ("antelopev2", "buffalo_l", "buffalo_s")}

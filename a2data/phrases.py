@@ -1,0 +1,89 @@
+"""What a noun phrase says: whom or what it names, colours, clothes, place, size. Reads words only, never a picture."""
+
+import re
+from typing import NamedTuple
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+PEOPLE = _words(
+    "person man woman boy girl child kid baby toddler lady guy gentleman human adult teenager player worker"
+)
+COLOURS = {
+    **{c: c for c in _words("black white grey red orange yellow green cyan blue purple pink brown")},
+    **{"gray": "grey", "silver": "grey", "navy": "blue", "teal": "cyan", "turquoise": "cyan", "beige": "brown"},
+    **{"tan": "brown", "gold": "yellow", "golden": "yellow", "violet": "purple", "maroon": "red", "crimson": "red"},
+}
+CLOTHES = {
+    **dict.fromkeys(_words("top shirt t-shirt blouse sweater jumper hoodie jacket coat vest blazer cardigan"), "upper"),
+    **dict.fromkeys(_words("bottoms trousers pants jeans skirt shorts leggings"), "lower"),
+    **dict.fromkeys(_words("shoes boots sneakers sandals heels"), "shoes"),
+    **dict.fromkeys(_words("hat cap helmet glasses sunglasses scarf tie necklace bag backpack"), "accessory"),
+    "hair": "hair",
+}
+PLACES = {"left": 0.0, "centre": 0.5, "center": 0.5, "middle": 0.5, "right": 1.0}
+SIZES = {"small": -1, "little": -1, "tiny": -1, "large": 1, "big": 1, "huge": 1}
+DETERMINERS = _words("a an the another third fourth fifth sixth seventh eighth ninth tenth")
+BREAKS = _words("in on at with and or of by from near behind beside wearing dressed holding who which is")
+
+
+class Garment(NamedTuple):
+    """A piece of clothing, or hair, that a phrase names: "a yellow top"."""
+
+    kind: str  # upper, lower, shoes, accessory, hair: the kind of the element that would show it
+    colour: str  # "" for none named
+    start: int  # phrase[start:end] is its own noun phrase
+    end: int
+
+
+class Meaning(NamedTuple):
+    """What a noun phrase says."""
+
+    noun: str  # its head: "person", "bottle", "dining table"
+    human: bool
+    colours: tuple[str, ...]  # of the thing itself, not of what it wears
+    garments: tuple[Garment, ...]
+    place: float | None  # 0 left, 0.5 centre, 1 right
+    size: int  # -1 small, 1 large, 0 not said
+
+
+def read(phrase: str) -> Meaning:
+    """What a noun phrase such as "a small red bottle on the left" says."""
+    words = [(m.group().lower(), m.start(), m.end()) for m in re.finditer(r"[\w'-]+|,", phrase)]
+    head = []
+    for word, _, _ in words:
+        if word in BREAKS or word == ",":
+            break
+        head.append(word)
+    nouns = [w for w in head if w not in COLOURS and w not in SIZES and w not in DETERMINERS]
+    size = next((SIZES[w] for w in head if w in SIZES), 0)
+    human = any(w in PEOPLE for w in nouns)
+    own = colours(" ".join(head))
+    return Meaning(" ".join(nouns), human, own, _garments(words) if human else (), place(phrase), size)
+
+
+def colours(words: str) -> tuple[str, ...]:
+    """The colours that words name, by a2data.colours' names, in their order."""
+    return tuple(COLOURS[w] for w in re.findall(r"\w+", words.lower()) if w in COLOURS)
+
+
+def place(phrase: str) -> float | None:
+    """Where "on the left" and the like say that something is: 0 left, 0.5 centre, 1 right; None where nothing is said."""
+    said = re.search(r"\b(?:on|in|at) the (?:far )?(left|right|cent(?:er|re)|middle)\b", phrase.lower())
+    return PLACES[said.group(1)] if said else None
+
+
+def _garments(words: list[tuple[str, int, int]]) -> tuple[Garment, ...]:
+    found = []
+    for n, (word, _, end) in enumerate(words):
+        if word not in CLOTHES:
+            continue
+        first = n
+        while first and words[first - 1][0] not in BREAKS and words[first - 1][0] != ",":
+            first -= 1
+        own = [w for w, _, _ in words[first:n]]
+        colour = next((COLOURS[w] for w in reversed(own) if w in COLOURS), "")
+        found.append(Garment(CLOTHES[word], colour, words[first][1], end))
+    return tuple(found)

@@ -1,0 +1,39 @@
+"""What colours a background has, where nothing stands in front of it."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from a2data import colours
+from a2data.records import Box
+
+ROWS, COLUMNS = 12, 20  # cells of the picture; each gets one name
+SIDE_PX = 4  # pixels of a cell, each way, from which it is named
+MIN_SHARE = 0.2  # of the background, from which a colour is worth a word
+
+
+def background_colours(picture: np.ndarray, boxes: Sequence[Box]) -> list[str]:
+    """Names of the colours that take a fifth or more of an (h, w, 3) uint8 RGB picture outside the boxes, largest first.
+
+    Empty where the boxes leave less than a twentieth of the picture.
+    """
+    free = free_cells(boxes, *picture.shape[:2])
+    if free.mean() < 0.05:
+        return []
+    small = cv2.resize(picture, (COLUMNS * SIDE_PX, ROWS * SIDE_PX), interpolation=cv2.INTER_AREA)
+    cells = small.reshape(ROWS, SIDE_PX, COLUMNS, SIDE_PX, 3).swapaxes(1, 2).reshape(ROWS, COLUMNS, -1, 3)
+    counts = Counter(colours.name(cells[at]) for at in zip(*np.nonzero(free), strict=True))
+    ranked = sorted(counts, key=lambda colour: (-counts[colour], colour))
+    return [colour for colour in ranked if counts[colour] >= MIN_SHARE * free.sum()]
+
+
+def free_cells(boxes: Sequence[Box], height: int, width: int) -> np.ndarray:
+    """(ROWS, COLUMNS) bool: the cells of a height x width picture that no box touches."""
+    free = np.ones((ROWS, COLUMNS), bool)
+    for x0, y0, x1, y1 in boxes:
+        top, bottom = max(0, int(y0 / height * ROWS)), int(np.ceil(y1 / height * ROWS))
+        left, right = max(0, int(x0 / width * COLUMNS)), int(np.ceil(x1 / width * COLUMNS))
+        free[top:bottom, left:right] = False
+    return free

@@ -1,0 +1,246 @@
+"""Caption experts that measure: what is in the picture, how it moves, how the shot is framed, how the camera moves.
+
+They need no weights and guess nothing: gender, place and mood are left out, because nothing here can see them. How a captioner
+and an expert are called is said in stages/caption.py.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from model_zoo import camera, looks
+
+Box = tuple[float, float, float, float]
+Answer = tuple[str, str, float]  # field, value, confidence 0 to 1
+
+
+class Thing(NamedTuple):
+    """What a captioner is told of an element: where and when it was seen, and what was measured of it."""
+
+    id: str
+    kind: str  # human, object, face, upper, lower, shoes …; "background" for what is behind all of them
+    label: str
+    parent: str  # id of the human that a face or garment belongs to
+    frames: list[int]  # in which it was seen, ascending, never empty
+    boxes: list[Box]  # and where
+    attributes: dict[str, str]  # "colour": "red", "yaw": "-0.12"
+
+
+SIDES = ("on the left", "in the centre", "on the right")
+GARMENTS = {"upper": "a {} top", "lower": "{} bottoms", "shoes": "{} shoes"}  # trousers or skirt: nobody measured
+MOVED = 0.1  # widths of the picture; less is sway
+GREW = 0.35  # logarithm of the ratio of sizes, 1.4 times
+FIDGETS = 0.02  # share of a body's pixels that change from step to step; arms take more, a breath less
+FRONT_YAW = 0.35  # beyond it one cheek is hidden
+
+
+def captioner(card: Any, device: str) -> Callable[[np.ndarray, float, Sequence[Thing]], dict[str, Any]]:
+    """The base captioner: subjects, environment and lighting. It says nothing of the shot and the camera."""
+    return scene
+
+
+def shot_expert(card: Any, device: str) -> Callable[..., list[Answer]]:
+    """The expert for shot type, angle and position."""
+    return shot
+
+
+def camera_expert(card: Any, device: str) -> Callable[..., list[Answer]]:
+    """The expert for camera motion."""
+    return camera_motion
+
+
+def scene(frames: np.ndarray, fps: float, things: Sequence[Thing]) -> dict[str, Any]:
+    """A clip in SkyReels-V2's schema, most important subject first: people before objects, large before small."""
+    height, width = frames.shape[1:3]
+    seen = sorted(
+        (t for t in things if t.kind in ("human", "object")), key=lambda t: (t.kind != "human", -_presence(t), t.id)
+    )
+    boxes = in_front(len(frames), seen)
+    followed = camera.sampled(len(frames), fps)
+    steps = camera.follow(frames, followed, boxes) if seen else []
+    moves = {t.id: displacement(t, followed, steps, height, width) for t in seen}
+    sides = positions([t for t in seen if not _travels(moves[t.id])], width)
+    subjects: list[dict[str, Any]] = []
+    for thing in seen:
+        person = thing.kind == "human"
+        parts = [t for t in things if t.parent == thing.id]
+        label = thing.label or ("person" if person else "object")
+        subjects.append(
+            {
+                "TYPES": {"type": "Human" if person else "Object", "sub_type": label.capitalize()},
+                "appearance": clothes(parts) if person else thing.attributes.get("colour", ""),
+                "action": action(thing, moves[thing.id], parts, frames, followed),
+                "expression": "",
+                "position": sides.get(thing.id, ""),
+                "is_main_subject": not subjects,
+            }
+        )
+    return {"subjects": subjects, "environment": environment(things), "lighting": looks.lighting(frames)}
+
+
+def environment(things: Sequence[Thing]) -> str:
+    """The background in words, from the colours ("grey brown") and mean luma that were measured of it."""
+    behind = [t.attributes for t in things if t.kind == "background"]
+    return looks.environment(behind[0]["colours"].split(), float(behind[0]["luma"])) if behind else ""
+
+
+def _presence(thing: Thing) -> float:
+    """How much of the clip a thing fills, in pixels times frames."""
+    return sum(_area(box) for box in thing.boxes)
+
+
+def _area(box: Box) -> float:
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
+
+
+def in_front(count: int, things: Sequence[Thing]) -> list[list[Box]]:
+    """For each of `count` frames, the boxes of the things nearest in time to it."""
+    boxes: list[list[Box]] = [[] for _ in range(count)]
+    for thing in things:
+        times = np.asarray(thing.frames)
+        for frame in range(count):
+            boxes[frame].append(thing.boxes[int(np.abs(times - frame).argmin())])
+    return boxes
+
+
+def clothes(parts: Sequence[Thing]) -> str:
+    """ "in a yellow top and black bottoms", from the garments of one person whose colour was measured; "" for none."""
+    worn = {p.kind: p.attributes["colour"] for p in sorted(parts, key=lambda p: p.id) if "colour" in p.attributes}
+    words = [with_article(GARMENTS[kind].format(worn[kind])) for kind in GARMENTS if kind in worn]
+    return f"in {listed(words)}" if words else ""
+
+
+def with_article(words: str) -> str:
+    """ "a orange top" -> "an orange top"."""
+    return f"an{words[1:]}" if words.startswith("a ") and words[2:3].lower() in tuple("aeiou") else words
+
+
+def listed(words: Sequence[str]) -> str:
+    """ "a, b and c"."""
+    return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part) if words else ""
+
+
+def displacement(
+    thing: Thing, followed: Sequence[int], steps: Sequence[camera.Step | None], height: int, width: int
+) -> tuple[float, float, float]:
+    """How far a thing went by itself, the camera's move taken off: right and down in widths of the picture, log of growth."""
+    boxes = np.asarray(thing.boxes, np.float64) / width
+    few = min(3, max(1, len(boxes) // 3))  # one box that slipped at either end must not make a move
+    first, last = np.median(boxes[:few], axis=0), np.median(boxes[-few:], axis=0)
+    start_frame, end_frame = thing.frames[few // 2], thing.frames[-1 - few // 2]
+    during = [s for s, at in zip(steps, followed, strict=False) if s and start_frame <= at < end_frame]
+    dx, dy, scale, _ = np.sum(during, axis=0) if during else np.zeros(4)
+    middle = np.array([0.5, height / width / 2])
+    start = (first[:2] + first[2:]) / 2 - middle
+    end = (last[:2] + last[2:]) / 2 - middle
+    right, down = end - (start * np.exp(scale) + (dx, dy))
+    growth = 0.5 * np.log(max(_area(tuple(last)), 1e-9) / max(_area(tuple(first)), 1e-9)) - scale
+    return float(right), float(down), float(growth)
+
+
+def _travels(move: tuple[float, float, float]) -> bool:
+    return max(abs(move[0]), abs(move[1])) >= MOVED
+
+
+def positions(things: Sequence[Thing], width: int) -> dict[str, str]:
+    """Where each thing is: by its third of the picture, or by its order where two of a kind stand clearly apart."""
+    centre = {t.id: float(np.mean([(b[0] + b[2]) / 2 for b in t.boxes])) / width for t in things}
+    told = {id: SIDES[min(2, int(3 * x))] for id, x in centre.items()}
+    for kind in ("human", "object"):
+        pair = sorted((t.id for t in things if t.kind == kind), key=lambda id: (centre[id], id))
+        if len(pair) == 2 and told[pair[0]] == told[pair[1]] and centre[pair[1]] - centre[pair[0]] >= 0.15:
+            told[pair[0]], told[pair[1]] = SIDES[0], SIDES[2]
+    return told
+
+
+def action(
+    thing: Thing, move: tuple[float, float, float], parts: Sequence[Thing], frames: np.ndarray, followed: Sequence[int]
+) -> str:
+    """What a thing does, as a verb in the present; "" for an object that does nothing."""
+    right, down, growth = move
+    if _travels(move):
+        sideways = abs(right) >= abs(down)
+        return (
+            f"moves {('to the right' if right > 0 else 'to the left') if sideways else ('down' if down > 0 else 'up')}"
+        )
+    if abs(growth) >= GREW:
+        return "comes closer" if growth > 0 else "moves away"
+    if thing.kind != "human":
+        return ""
+    face = next((p for p in sorted(parts, key=lambda p: p.id) if p.kind == "face"), None)
+    if unrest(frames, followed, thing, face) < FIDGETS:
+        return "stays still"
+    return "gestures" if face else "moves on the spot"
+
+
+def unrest(frames: np.ndarray, followed: Sequence[int], person: Thing, face: Thing | None) -> float:
+    """Mean share of the pixels of a person's box, below the face where there is one, that change between sampled frames."""
+    x0, y0, x1, y1 = np.median(np.asarray(person.boxes), axis=0)
+    if face is not None:
+        y0 = max(y0, np.median([b[3] for b in face.boxes]))
+    size = frames.shape[1:3]
+    rows, columns = (slice(max(0, int(a)), min(n, int(b))) for a, b, n in ((y0, y1, size[0]), (x0, x1, size[1])))
+    seen = [cv2.cvtColor(frames[i][rows, columns], cv2.COLOR_RGB2GRAY) for i in followed] if y1 > y0 + 8 else []
+    changed = [float((cv2.absdiff(a, b) > 20).mean()) for a, b in pairwise(seen)]
+    return float(np.mean(changed)) if changed else 0.0
+
+
+def shot(frames: np.ndarray, fps: float, things: Sequence[Thing], scene: dict[str, Any]) -> list[Answer]:
+    """Shot type from the size of the main face, person or object; position and angle from the face.
+
+    An angle is only claimed where a face is seen straight on. No face on a large person is a weak sign of a back.
+    """
+    height, width = frames.shape[1:3]
+    people = sorted((t for t in things if t.kind == "human"), key=lambda t: (-_presence(t), t.id))
+    faces = sorted((t for t in things if t.kind == "face"), key=lambda t: (-_presence(t), t.id))
+    if people:
+        faces = [f for f in faces if f.parent in ("", people[0].id)]
+    answers = []
+    if faces:
+        answers.append(("shot_type", by_face(_tall(faces[0]) / height), 0.9))
+        if "yaw" in faces[0].attributes:
+            front = abs(float(faces[0].attributes["yaw"])) <= FRONT_YAW
+            answers.append(("shot_position", "front_view" if front else "side_view", 0.8))
+            if front:
+                answers.append(("shot_angle", "eye_level", 0.6))
+    elif people:
+        answers.append(("shot_type", by_person(people[0], height, width), 0.7))
+        if _tall(people[0]) > height / 2:
+            answers.append(("shot_position", "back_view", 0.3))
+    else:
+        share = max((_area(b) / (height * width) for t in things if t.kind == "object" for b in t.boxes), default=0.0)
+        if share:
+            answers.append(
+                ("shot_type", "close_up" if share > 0.3 else "medium_shot" if share > 0.03 else "long_shot", 0.5)
+            )
+    return answers
+
+
+def _tall(thing: Thing) -> float:
+    return float(np.median([b[3] - b[1] for b in thing.boxes]))
+
+
+def by_face(share: float) -> str:
+    """Shot type from the height of the face as a share of the picture's: a body is about ten faces (chin to brows) high."""
+    bounds = ((0.65, "extreme_close_up"), (0.28, "close_up"), (0.125, "medium_shot"), (0.075, "full_shot"))
+    return next((name for low, name in bounds if share >= low), "long_shot")
+
+
+def by_person(person: Thing, height: int, width: int) -> str:
+    """Shot type from the box of a person without a face: cut off by the border or whole, and how tall."""
+    x0, _, x1, y1 = np.median(np.asarray(person.boxes), axis=0)
+    tall = _tall(person) / height
+    if y1 >= height - 0.02 * height:
+        return "close_up" if (x1 - x0) / width > 0.6 else "medium_shot"
+    return "full_shot" if tall >= 0.55 else "long_shot"
+
+
+def camera_motion(frames: np.ndarray, fps: float, things: Sequence[Thing], scene: dict[str, Any]) -> list[Answer]:
+    """The camera's move in words, as sure as the share of the steps that could be measured."""
+    seen = [t for t in things if t.kind in ("human", "object")]
+    move = camera.measure(frames, fps, in_front(len(frames), seen))
+    said = camera.sentence(move)
+    return [("camera_motion", said, 0.9 * move.known)] if said else []

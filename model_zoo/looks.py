@@ -1,0 +1,45 @@
+"""How a picture looks, in words: its background, and how bright, warm and contrasty the light is."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+DARK, BRIGHT = 0.28, 0.62  # mean luma, 0 to 1
+FLAT, HARD = 0.13, 0.29  # standard deviation of luma
+COOL, WARM = -5.0, 7.0  # mean b* of the pixels that have little colour of their own
+DULL = 40  # chroma (8-bit a*, b*) up to which a pixel may owe its tint to the light
+
+
+def environment(colours: Sequence[str], luma: float) -> str:
+    """ "a bright grey and brown background", from its colours, largest first, and its mean luma, 0 to 1; "" for no colour."""
+    if not colours:
+        return ""
+    if len(colours) > 3:
+        return "a colourful background"
+    light = "dark" if luma < DARK else "bright" if luma > BRIGHT else ""
+    if set(colours) & {"black", "white"}:  # a dark black, a bright white: said already
+        light = ""
+    tints = " and ".join(part for part in (", ".join(colours[:-1]), colours[-1]) if part)
+    words = " ".join(part for part in (light, tints, "background") if part)
+    return f"an {words}" if words[0] in "aeiou" else f"a {words}"
+
+
+def lighting(frames: np.ndarray) -> str:
+    """ "bright and warm, with high contrast", from a few of (t, h, w, 3) uint8 frames; "neutral" where nothing stands out."""
+    few = [cv2.resize(frames[i], (64, 36), interpolation=cv2.INTER_AREA) for i in _spread(len(frames))]
+    lab = cv2.cvtColor(np.concatenate(few), cv2.COLOR_RGB2LAB).reshape(-1, 3).astype(np.float32)
+    luma = lab[:, 0] / 255
+    a, b = lab[:, 1] - 128, lab[:, 2] - 128
+    dull = (np.hypot(a, b) < DULL) & (luma > 0.15)
+    tint = float(b[dull].mean()) if dull.mean() > 0.1 else 0.0
+    brightness = "dim" if luma.mean() < DARK else "bright" if luma.mean() > BRIGHT else ""
+    warmth = "warm" if tint > WARM else "cool" if tint < COOL else ""
+    contrast = "low" if luma.std() < FLAT else "high" if luma.std() > HARD else ""
+    words = " and ".join(word for word in (brightness, warmth) if word) or "neutral"
+    return f"{words}, with {contrast} contrast" if contrast else words
+
+
+def _spread(count: int) -> list[int]:
+    """Three frames: early, middle, late."""
+    return sorted({count // 6, count // 2, 5 * count // 6})

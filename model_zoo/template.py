@@ -1,0 +1,133 @@
+"""Fusion without a language model: a structured caption put into plain English, in SkyReels-V2's order.
+
+Shot, subjects with what they do, environment, lighting. A phrase never begins a sentence, so that it stands in the prompt
+letter by letter as it was given.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+SHOT_TYPES = {
+    "long_shot": "a long shot",
+    "full_shot": "a full shot",
+    "medium_shot": "a medium shot",
+    "close_up": "a close-up",
+    "extreme_close_up": "an extreme close-up",
+}
+ANGLES = {"eye_level": "at eye level", "high_angle": "from a high angle", "low_angle": "from a low angle"}
+VIEWS = {
+    "front_view": "seen from the front",
+    "back_view": "seen from behind",
+    "side_view": "seen from the side",
+    "over_the_shoulder": "seen over the shoulder",
+    "overhead_view": "seen from overhead",
+    "point_of_view": "seen through the eyes of somebody",
+    "aerial_view": "seen from the air",
+    "overlooking_view": "seen from above",
+}
+
+
+def template(card: Any, device: str) -> Callable[[dict[str, Any]], str]:
+    """`model(scene) -> prompt`, see stages/caption.py for what a fusion is given."""
+    return fuse
+
+
+def fuse(scene: dict[str, Any]) -> str:
+    """The prompt of a scene, without the camera. Never empty: a scene about which nothing is known says so."""
+    subjects, place = scene["subjects"], scene["environment_phrase"]
+    if subjects:
+        sentences = [opening(scene, subjects[0])]
+        sentences += [following(s, before) for before, s in pairwise(subjects)]
+        sentences += [setting(place)] if place else []
+    else:
+        sentences = empty(scene, place)
+    if scene["lighting"]:
+        sentences.append(f"The lighting is {small(scene['lighting'])}")
+    return " ".join(sentence.rstrip(". ") + "." for sentence in sentences)
+
+
+def opening(scene: dict[str, Any], subject: dict[str, Any]) -> str:
+    """The first sentence: how the shot is framed, and its main subject."""
+    return f"{capital(framing(scene)) or 'In this scene'}, {clause(subject, say_where=True)}"
+
+
+def framing(scene: dict[str, Any]) -> str:
+    """ "in a medium shot at eye level, seen from the front"; "" where nothing of it is known."""
+    shot = SHOT_TYPES.get(scene["shot_type"], "")
+    taken = " ".join(part for part in (shot and f"in {shot}", ANGLES.get(scene["shot_angle"], "")) if part)
+    return ", ".join(part for part in (taken, VIEWS.get(scene["shot_position"], "")) if part)
+
+
+def empty(scene: dict[str, Any], place: str) -> list[str]:
+    """The sentences for a scene in which no subject was found."""
+    shot = capital(SHOT_TYPES.get(scene["shot_type"], "a view"))
+    angle = ANGLES.get(scene["shot_angle"], "")
+    view = f"{shot} {angle}" if angle else shot
+    if is_noun_phrase(place):
+        return [f"{view} of {place} {'against' if is_backdrop(place) else 'in'} which nothing stands out"]
+    return [f"{view} in which nothing stands out", *([place] if place else [])]
+
+
+def following(subject: dict[str, Any], before: dict[str, Any]) -> str:
+    """A sentence for one more subject after another, which begins with its place."""
+    where = _where(subject)
+    if where and _brief(where):
+        start = f"Also {where}" if where == _where(before) else capital(where)
+        return f"{start}, {clause(subject, say_where=False)}"
+    if not subject["action"]:
+        return f"There is also {subject['phrase']}{f', {where}' if where else ''}"
+    return f"Meanwhile, {clause(subject, say_where=True)}"
+
+
+def clause(subject: dict[str, Any], say_where: bool) -> str:
+    """ "a person in a yellow top gestures in the centre"."""
+    phrase, action, where = subject["phrase"], small(subject["action"]).rstrip(". "), _where(subject)
+    said = f"{phrase} {_verb(action)}" if action else f"there is {phrase}"
+    if say_where and where:
+        said += f" {where}" if _brief(where) else f", {where}"
+    mood = small(subject["expression"]).rstrip(". ")
+    if mood and "expression" not in mood:
+        mood = f"{'an' if mood[0] in 'aeiou' else 'a'} {mood} expression"
+    return f"{said}, with {mood}" if mood else said
+
+
+def _where(subject: dict[str, Any]) -> str:
+    """The subject's position, "" where its phrase has said it already."""
+    where = small(subject["position"]).rstrip(". ")
+    return "" if where and where in subject["phrase"] else where
+
+
+def _brief(words: str) -> bool:
+    return len(words.split()) <= 4
+
+
+def _verb(action: str) -> str:
+    """A participle gets its "is": "sitting on a chair" -> "is sitting on a chair"."""
+    return f"is {action}" if action.split()[0].rstrip(",").endswith("ing") else action
+
+
+def setting(place: str) -> str:
+    """The sentence for the environment; one that is a sentence already stays as it is."""
+    if not is_noun_phrase(place):
+        return place
+    return f"The scene is set {'against' if is_backdrop(place) else 'in'} {place}"
+
+
+def is_backdrop(place: str) -> bool:
+    """Whether things stand before it, not in it."""
+    return place.endswith(("background", "wall", "backdrop"))
+
+
+def is_noun_phrase(words: str) -> bool:
+    """Whether it begins with a small article, as a phrase from inside a sentence does."""
+    return words.startswith(("a ", "an "))
+
+
+def capital(words: str) -> str:
+    return words[:1].upper() + words[1:]
+
+
+def small(words: str) -> str:
+    """The first letter small, unless the word is an acronym or "I"."""
+    return words if words[:2].isupper() or words.startswith("I ") else words[:1].lower() + words[1:]

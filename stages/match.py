@@ -1,0 +1,254 @@
+"""Which element each phrase of the prompt stands for: one to one, and only where no other would do as well."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from a2data import colours, images, phrases, records, scenery
+from a2data.records import Caption, Element, Kept, Reject, Rule, Subject
+from a2data.stage import Stage
+from model_zoo import cards
+
+Matcher = Callable[[list[str], list[np.ndarray]], np.ndarray]
+
+# How much each kind of word counts. The type is a floor that all share; colour tells people and things apart best.
+WEIGHTS = {"type": 1.0, "label": 2.0, "colour": 2.0, "place": 1.5, "size": 0.5}
+# Colours that lie beside each other and are often called by each other's name.
+NEIGHBOURS = frozenset(
+    frozenset(pair.split())
+    for pair in (
+        *("black grey", "grey white", "red orange", "orange yellow", "orange brown", "brown red", "brown black"),
+        *("green cyan", "cyan blue", "blue purple", "purple pink", "pink red", "yellow green", "brown yellow"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Match(Stage):
+    """Captions and elements -> which phrase stands for which element.
+
+    A subject's phrase goes to one person or object, and to the face of that person too; a garment named in it ("a yellow top")
+    to that person's garment of the kind and colour; the phrase for the place to the background. Similarity is between what the
+    words say and what was measured of the element: which element the caption was made from is not asked, so a caption from
+    anywhere is matched the same way. A card as `model` sees phrases and pictures: `model(phrases, pictures) -> (p, e) float32`,
+    0 to 1, pictures (h, w, 3) uint8 on white.
+    """
+
+    reads = {
+        "select": Kept,
+        "caption": Caption,
+        "detect": Element,
+        "faces": Element,
+        "parse": Element,
+        "background": Element,
+    }
+    writes = records.Match
+
+    model: str = "words"  # "words" for words against measurements alone, or the card of a text-image model beside them
+    model_weight: float = 0.5  # of that model's similarity against that of the words, 0 to 1
+    min_similarity: float = 0.55  # below it a phrase stays without an element, 0 to 1
+    min_margin: float = 0.05  # by which an element must beat the next best one for the phrase, 0 to 1
+
+    def models(self) -> dict[str, str]:
+        return {} if self.model == "words" else {self.model: cards.revision(self.model)}
+
+    def load(self) -> Matcher | None:
+        return None if self.model == "words" else cards.load(self.model)
+
+    def run(
+        self,
+        model: Matcher | None,
+        kept: list[Kept],
+        captions: list[Caption],
+        detected: list[Element],
+        faces: list[Element],
+        parsed: list[Element],
+        backgrounds: list[Element],
+    ) -> Iterator[Any]:
+        chosen = {k.clip_id for k in kept}
+        for caption in captions:
+            if caption.clip_id in chosen:
+                mine = [
+                    sorted((e for e in table if e.clip_id == caption.clip_id), key=lambda e: e.element_id)
+                    for table in (detected, [*faces, *parsed], backgrounds)
+                ]
+                yield from self._subjects(model, caption, mine[0], mine[1])
+                yield from place(caption, mine[2], self.min_similarity)
+
+    def _subjects(
+        self, model: Matcher | None, caption: Caption, elements: list[Element], parts: list[Element]
+    ) -> Iterator[Any]:
+        subjects = sorted(caption.subjects, key=lambda s: s.start)
+        similarity = by_words(subjects, looks(elements, parts))
+        if model is not None and similarity.size:
+            seen = np.asarray(model([s.phrase for s in subjects], [picture(e) for e in elements]))
+            both = (1 - self.model_weight) * similarity + self.model_weight * seen
+            similarity = np.where(similarity > 0, both, 0)  # a person stays no cup, however alike
+        taken = assign(similarity, self.min_similarity)
+        for p, subject in enumerate(subjects):
+            key = f"{caption.clip_id} {subject.phrase!r}"
+            if taken[p] < 0:
+                best = Rule("similarity", float(similarity[p].max(initial=0.0)), self.min_similarity, inf)
+                yield Reject(key, "phrase without element", str(best))
+                continue
+            owner, margin = elements[taken[p]], clearance(similarity, taken, p)
+            clear = Rule("margin", margin, self.min_margin, inf)
+            if not clear.passed:
+                yield Reject(key, "ambiguous phrase", str(clear))
+                continue
+            sure = float(similarity[p, taken[p]])
+            yield records.Match(
+                caption.clip_id, owner.element_id, subject.phrase, subject.start, subject.end, sure, margin
+            )
+            own = [part for part in parts if part.parent_id == owner.element_id]
+            for part, start, end in belongings(subject.phrase, own):
+                at = subject.start + start, subject.start + end
+                yield records.Match(
+                    caption.clip_id, part.element_id, subject.phrase[start:end], *at, similarity=sure, margin=margin
+                )
+
+
+class Look(NamedTuple):
+    """What was measured of an element, in the terms that phrases use."""
+
+    human: bool
+    label: str
+    colours: tuple[str, ...]
+    clothes: dict[str, str]  # kind of garment -> its colour
+    centre: float  # 0 at the left border of the picture, 1 at the right
+    size: float  # 1 for the largest in the clip
+
+
+def looks(elements: Sequence[Element], parts: Sequence[Element]) -> list[Look]:
+    """How each element looks; parts: the faces and garments of all of them."""
+    areas = [float(np.mean([(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in e.seen_boxes or [e.box]])) for e in elements]
+    found = []
+    for element, area in zip(elements, areas, strict=True):
+        width = images.from_rle(element.mask).shape[1]
+        centre = float(np.mean([(x0 + x1) / 2 for x0, _, x1, _ in element.seen_boxes or [element.box]])) / width
+        worn = {p.kind: colour(p) for p in parts if p.parent_id == element.element_id and p.kind != "face"}
+        human = element.kind == "human"
+        own = () if human else (colour(element),)
+        found.append(Look(human, element.label.lower(), own, worn, centre, area / max(areas)))
+    return found
+
+
+def colour(element: Element) -> str:
+    """The colour that was measured of an element, or else that of its picture."""
+    said = dict(a.split("=", 1) for a in element.attributes)
+    if "colour" in said:
+        return said["colour"]
+    rgba = images.from_png(element.image)
+    return colours.name(rgba[rgba[..., 3] > 0][:, :3])
+
+
+def picture(element: Element) -> np.ndarray:
+    """An element's cut-out on white, (h, w, 3) uint8."""
+    return images.on_white(images.from_png(element.image))
+
+
+def by_words(subjects: Sequence[Subject], looks: Sequence[Look]) -> np.ndarray:
+    """How well each phrase describes each element, (phrases, elements) float32, 0 to 1; 0 for a wrong type."""
+    return np.array([[agreement(s, look) for look in looks] for s in subjects], np.float32).reshape(
+        len(subjects), len(looks)
+    )
+
+
+def agreement(subject: Subject, look: Look) -> float:
+    """The weighted mean over those of WEIGHTS about which the words say something that was measured."""
+    said = phrases.read(subject.phrase)
+    human = said.human or (subject.type == "Human" and subject.sub_type != "Accessory")
+    if human != look.human:
+        return 0.0
+    values = {"type": 1.0}
+    if not human:
+        values["label"] = same_label(said.noun, look.label)
+        if said.colours:
+            values["colour"] = float(np.mean([max(same_colour(c, d) for d in look.colours) for c in said.colours]))
+    worn = [same_colour(g.colour, look.clothes[g.kind]) for g in said.garments if g.colour and g.kind in look.clothes]
+    if worn:
+        values["colour"] = float(np.mean(worn))
+    where = said.place if said.place is not None else phrases.place(subject.position)
+    if where is not None:
+        values["place"] = 1 - abs(where - look.centre) * (2 if where == 0.5 else 1)
+    if said.size:
+        values["size"] = look.size if said.size > 0 else 1 - look.size
+    return sum(WEIGHTS[k] * v for k, v in values.items()) / sum(WEIGHTS[k] for k in values)
+
+
+def same_label(noun: str, label: str) -> float:
+    """1 for the same word ("cup", "coffee cup"), 0.5 where one of them only says "object", 0 otherwise."""
+    if noun == label or set(noun.split()) & set(label.split()):
+        return 1.0
+    return 0.5 if {"object", "thing", "item", ""} & {noun, label} else 0.0
+
+
+def same_colour(a: str, b: str) -> float:
+    """1 for the same name, 0.5 for neighbours, which people tell apart at different places, 0 otherwise."""
+    return 1.0 if a == b else 0.5 if frozenset((a, b)) in NEIGHBOURS else 0.0
+
+
+def assign(similarity: np.ndarray, min_similarity: float) -> list[int]:
+    """The element of each phrase in the best one-to-one assignment (Kuhn 1955), -1 for none.
+
+    similarity: (phrases, elements). Each phrase has a column of its own that stands for "none" and is worth `min_similarity`.
+    """
+    count, elements = similarity.shape
+    none = np.where(np.eye(count, dtype=bool), min_similarity, -1e3)
+    rows, columns = linear_sum_assignment(np.hstack([similarity, none]), maximize=True)
+    taken = dict(zip(rows.tolist(), columns.tolist(), strict=True))
+    return [taken[p] if taken[p] < elements else -1 for p in range(count)]
+
+
+def clearance(similarity: np.ndarray, taken: Sequence[int], p: int) -> float:
+    """By how much phrase p fits its element better than the next best element, and than any phrase that went without one.
+
+    With a second phrase that describes the only person as well, nobody knows which of the two is in the picture.
+    """
+    e = taken[p]
+    others = np.delete(similarity[p], e)
+    rivals = [similarity[q, e] for q, other in enumerate(taken) if other < 0]
+    return float(similarity[p, e] - max([0.0, *others, *rivals]))
+
+
+def belongings(phrase: str, parts: Sequence[Element]) -> Iterator[tuple[Element, int, int]]:
+    """The face and the garments of whom a phrase stands for, each with the part of the phrase that is about it.
+
+    The best face shows the whole phrase. A garment must be the only one of its kind and of the colour that the phrase says.
+    """
+    faces = sorted((p for p in parts if p.kind == "face"), key=lambda f: (-f.quality, f.element_id))
+    if faces:
+        yield faces[0], 0, len(phrase)
+    for garment in phrases.read(phrase).garments:
+        noun = phrase[garment.start : garment.end].split()[-1].lower()
+        fits = [p for p in parts if p.kind == garment.kind and (not garment.colour or colour(p) == garment.colour)]
+        if garment.kind == "accessory":  # a hat is no bag
+            fits = [p for p in fits if noun in p.label.lower().split()]
+        if len(fits) == 1:
+            yield fits[0], garment.start, garment.end
+
+
+def place(caption: Caption, backgrounds: Sequence[Element], min_similarity: float) -> Iterator[Any]:
+    """The phrase for the place and the background, unless the colours that the phrase names are not there."""
+    start, end = caption.environment_start, caption.environment_end
+    phrase = caption.prompt[start:end]
+    if not phrase or not backgrounds:
+        return
+    wanted = phrases.colours(phrase)
+    scores = []
+    for element in backgrounds:
+        found = scenery.background_colours(picture(element), [])
+        hits = [max((same_colour(w, f) for f in found), default=0.0) for w in wanted]
+        values = {"type": 1.0} | ({"colour": float(np.mean(hits))} if hits else {})
+        scores.append(sum(WEIGHTS[k] * v for k, v in values.items()) / sum(WEIGHTS[k] for k in values))
+    best = int(np.argmax(scores))
+    fits = Rule("similarity", scores[best], min_similarity, inf)
+    if not fits.passed:
+        yield Reject(f"{caption.clip_id} {phrase!r}", "phrase without element", str(fits))
+        return
+    margin = scores[best] - max([0.0, *np.delete(scores, best).tolist()])
+    yield records.Match(caption.clip_id, backgrounds[best].element_id, phrase, start, end, scores[best], margin)

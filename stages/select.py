@@ -1,0 +1,64 @@
+"""Which clips go on: thresholds over their scores, and the rule that each rejected clip failed first."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from a2data import records
+from a2data.records import Clip, Kept, Reject, Rule
+from a2data.stage import Stage
+
+
+@dataclass(frozen=True)
+class Select(Stage):
+    """Clips and their scores -> the clips that pass. Cheap, so that a new threshold never re-runs a model.
+
+    The defaults let a person pass who signs in front of a camera that stands still, and stop pictures that stand still.
+    """
+
+    reads = {"segment": Clip, "score": records.Score}
+    writes = Kept
+
+    min_motion: float = 0.001  # mean difference from frame to frame, 0 to 1
+    max_motion: float = 0.2  # above it, frames have little to do with one another
+    max_static: float = 0.8  # share of the steps without any change, 0 to 1
+    min_sharpness: float = 10.0  # median variance of the Laplacian, 0 and up
+    min_luma: float = 0.06  # mean luma, 0 to 1
+    max_luma: float = 0.94  # mean luma, 0 to 1
+    max_luma_range: float = 0.6  # brightest less darkest frame, 0 to 1
+    max_bars: float = 0.5  # share of the source picture under letterbox bars, 0 to 1
+    max_text: float = 0.15  # share of the picture under text, 0 to 1; inf where text is not measured
+
+    def run(self, model: Any, clips: list[Clip], scores: list[records.Score]) -> Iterator[Any]:
+        for clip in clips:
+            mine = {s.metric: s.value for s in scores if s.clip_id == clip.clip_id}
+            try:
+                failed = [rule for rule in judge(mine, self) if not rule.passed]
+            except KeyError as missing:
+                raise ValueError(
+                    f"clip {clip.clip_id} has no score {missing}: let the score stage measure it, or open the threshold (inf)"
+                ) from missing
+            if failed:
+                yield Reject(clip.clip_id, failed[0].name, str(failed[0]))
+            else:
+                yield Kept(clip.clip_id, clip.video_id)
+
+
+def judge(scores: dict[str, float], settings: Select) -> list[Rule]:
+    """Every rule that the settings ask of a clip, with its answer, in the order in which they are asked.
+
+    A threshold of inf (-inf below) on every side of a metric is not asked. Raises KeyError for a metric that is asked about and
+    was not measured. A score that is not a number passes no rule.
+    """
+    bounds = {
+        "motion": (settings.min_motion, settings.max_motion),
+        "static": (-inf, settings.max_static),
+        "sharpness": (settings.min_sharpness, inf),
+        "luma": (settings.min_luma, settings.max_luma),
+        "luma_range": (-inf, settings.max_luma_range),
+        "bars": (-inf, settings.max_bars),
+        "text": (-inf, settings.max_text),
+    }
+    asked = {metric: sides for metric, sides in bounds.items() if sides != (-inf, inf)}
+    return [Rule(metric, scores[metric], low, high) for metric, (low, high) in asked.items()]

@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+
+from model_zoo import captions
+from model_zoo.camera import Step
+from model_zoo.captions import Thing
+
+STILL = np.full((31, 180, 320, 3), 120, np.uint8)
+
+
+def thing(id: str, kind: str, *boxes: tuple, parent: str = "", label: str = "", **attributes: str) -> Thing:
+    frames = np.linspace(0, 30, len(boxes)).astype(int).tolist()
+    return Thing(id, kind, label, parent, frames, [tuple(map(float, b)) for b in boxes], attributes)
+
+
+@pytest.mark.parametrize(
+    ("share", "shot"),
+    [
+        (0.7, "extreme_close_up"),
+        (0.65, "extreme_close_up"),
+        (0.64, "close_up"),
+        (0.28, "close_up"),
+        (0.27, "medium_shot"),
+        (0.125, "medium_shot"),
+        (0.12, "full_shot"),
+        (0.075, "full_shot"),
+        (0.07, "long_shot"),
+    ],
+)
+def test_the_shot_type_follows_from_the_height_of_the_face(share, shot):
+    face = thing("f", "face", (100, 10, 120, 10 + 180 * share + 1e-6))
+    assert ("shot_type", shot, 0.9) in captions.shot(STILL, 15.0, [face], {})
+
+
+def test_a_person_without_a_face_is_framed_by_what_the_border_cuts_off():
+    assert captions.by_person(thing("p", "human", (100, 20, 160, 170)), 180, 320) == "full_shot"
+    assert captions.by_person(thing("p", "human", (100, 90, 130, 170)), 180, 320) == "long_shot"
+    assert captions.by_person(thing("p", "human", (100, 20, 200, 180)), 180, 320) == "medium_shot"
+    assert captions.by_person(thing("p", "human", (20, 20, 300, 180)), 180, 320) == "close_up"
+
+
+def test_the_view_follows_from_the_yaw_and_a_missing_face_is_only_a_weak_sign():
+    person = thing("p", "human", (100, 20, 200, 180))
+
+    def views(*things: Thing) -> dict[str, tuple]:
+        return {field: (value, sure) for field, value, sure in captions.shot(STILL, 15.0, things, {})}
+
+    front = views(person, thing("f", "face", (130, 30, 160, 70), parent="p", yaw="-0.1"))
+    assert front["shot_position"][0] == "front_view"
+    assert front["shot_angle"][0] == "eye_level"
+    side = views(person, thing("f", "face", (130, 30, 160, 70), parent="p", yaw="0.6"))
+    assert side["shot_position"][0] == "side_view"
+    assert "shot_angle" not in side
+    assert views(person)["shot_position"] == ("back_view", 0.3)
+
+
+def test_nothing_is_said_of_the_shot_when_nothing_was_found():
+    assert captions.shot(STILL, 15.0, [], {}) == []
+
+
+def test_somebody_else_s_face_says_nothing_of_the_main_person():
+    things = [thing("p", "human", (100, 20, 200, 180)), thing("f", "face", (10, 20, 20, 30), parent="q", yaw="0")]
+    assert all(value != "front_view" for _, value, _ in captions.shot(STILL, 15.0, things, {}))
+
+
+@pytest.mark.parametrize(
+    ("boxes", "action"),
+    [
+        (((20, 50, 60, 90), (220, 50, 260, 90)), "moves to the right"),
+        (((220, 50, 260, 90), (20, 50, 60, 90)), "moves to the left"),
+        (((100, 10, 140, 40), (100, 130, 140, 160)), "moves down"),
+        (((100, 130, 140, 160), (100, 10, 140, 40)), "moves up"),
+        (((100, 60, 140, 100), (90, 50, 150, 110)), "comes closer"),
+        (((90, 50, 150, 110), (100, 60, 140, 100)), "moves away"),
+        (((100, 60, 140, 100), (104, 60, 144, 100)), ""),
+    ],
+)
+def test_the_action_of_an_object_follows_from_its_track(boxes, action):
+    subject = captions.scene(STILL, 15.0, [thing("o", "object", *boxes)])["subjects"][0]
+    assert subject["action"] == action
+
+
+def test_what_stands_still_before_a_panning_camera_does_not_move():
+    steps = [Step(-0.05, 0.0, 0.0, 0.0)] * 10  # the picture goes to the left by half its width
+    frames = list(range(0, 33, 3))
+    drifts = thing("o", "object", (200, 60, 240, 100), (40, 60, 80, 100))
+    follows = thing("o", "object", (200, 60, 240, 100), (200, 60, 240, 100))
+    assert captions.displacement(drifts, frames, steps, 180, 320) == pytest.approx((0, 0, 0), abs=1e-6)
+    assert captions.displacement(follows, frames, steps, 180, 320) == pytest.approx((0.5, 0, 0), abs=1e-6)
+
+
+def test_a_still_thing_at_the_border_does_not_move_when_the_camera_zooms():
+    steps = [Step(0.0, 0.0, np.log(1.5) / 10, 0.0)] * 10
+    far = thing("o", "object", (200, 80, 220, 100), (220, 75, 250, 105))
+    assert captions.displacement(far, list(range(0, 33, 3)), steps, 180, 320) == pytest.approx((0, 0, 0), abs=1e-6)
+
+
+def test_a_person_gestures_when_the_picture_changes_below_the_face():
+    person, face = thing("p", "human", (100, 20, 200, 180)), thing("f", "face", (130, 30, 160, 70), parent="p")
+
+    def action(frames: np.ndarray, *things: Thing) -> str:
+        return captions.scene(frames, 15.0, things)["subjects"][0]["action"]
+
+    hands, head = STILL.copy(), STILL.copy()
+    hands[::2, 100:130, 120:180] = 250
+    head[::2, 30:60, 130:160] = 250
+    assert action(hands, person, face) == "gestures"
+    assert action(hands, person) == "moves on the spot"
+    assert action(head, person, face) == "stays still"
+    assert action(STILL, person, face) == "stays still"
+
+
+def test_people_come_before_objects_and_large_before_small():
+    things = [
+        thing("o", "object", (0, 0, 300, 170), label="table", colour="brown"),
+        thing("p1", "human", (0, 0, 20, 40), label="person"),
+        thing("p2", "human", (200, 0, 300, 170), label="person"),
+        thing("u", "upper", (210, 50, 290, 100), parent="p2", colour="orange"),
+        thing("l", "lower", (210, 100, 290, 170), parent="p2", colour="black"),
+    ]
+    subjects = captions.scene(STILL, 15.0, things)["subjects"]
+    told = [(s["TYPES"]["sub_type"], s["appearance"], s["position"], s["is_main_subject"]) for s in subjects]
+    assert told == [
+        ("Person", "in an orange top and black bottoms", "on the right", True),
+        ("Person", "", "on the left", False),
+        ("Table", "brown", "in the centre", False),
+    ]
+
+
+def test_two_of_a_kind_in_one_third_are_told_apart_by_their_order():
+    pair = [thing("a", "human", (170, 0, 210, 99)), thing("b", "human", (110, 0, 150, 99))]
+    assert captions.positions(pair, 320) == {"a": "on the right", "b": "on the left"}
+    assert set(captions.positions([*pair, thing("c", "human", (150, 0, 160, 99))], 320).values()) == {"in the centre"}

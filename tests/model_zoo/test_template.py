@@ -1,0 +1,62 @@
+import pytest
+
+from model_zoo import template
+
+
+def subject(phrase: str, action: str = "", position: str = "", expression: str = "") -> dict[str, str]:
+    return {"phrase": phrase, "action": action, "position": position, "expression": expression}
+
+
+def scene(*subjects: dict[str, str], place: str = "", lighting: str = "", **shot: str) -> dict:
+    other = {"shot_type": "other", "shot_angle": "other", "shot_position": "other"}
+    return {**other, **shot, "subjects": list(subjects), "environment_phrase": place, "lighting": lighting}
+
+
+def test_shot_subjects_environment_and_light_come_in_skyreels_order():
+    person = subject("a person in a yellow top", "gestures", "on the left")
+    prompt = template.fuse(
+        scene(
+            person,
+            subject("a red bottle", "", "on the right"),
+            place="a grey background",
+            lighting="dim",
+            shot_type="medium_shot",
+            shot_position="front_view",
+        )
+    )
+    assert prompt == (
+        "In a medium shot, seen from the front, a person in a yellow top gestures on the left. "
+        "On the right, there is a red bottle. The scene is set against a grey background. The lighting is dim."
+    )
+
+
+def test_a_scene_without_subjects_is_a_sentence_and_no_dash():
+    prompt = template.fuse(scene(place="a grey background", shot_type="long_shot"))
+    assert prompt == "A long shot of a grey background against which nothing stands out."
+    assert template.fuse(scene()) == "A view in which nothing stands out."
+
+
+@pytest.mark.parametrize(
+    ("first", "rest"),
+    [
+        (subject("a cat", "Sitting on a sofa."), "a cat is sitting on a sofa."),
+        (
+            subject("a cat", "runs", "In the middle of the room, beside a chair"),
+            "a cat runs, in the middle of the room,",
+        ),
+        (subject("a woman", "talks", "", "Excited"), "a woman talks, with an excited expression."),
+        (subject("a cup in the centre", "", "in the centre"), "there is a cup in the centre."),
+    ],
+)
+def test_words_of_a_network_are_fitted_into_the_sentence(first, rest):
+    assert template.fuse(scene(first)).startswith(f"In this scene, {rest}")
+
+
+def test_two_subjects_in_the_same_place_share_it():
+    prompt = template.fuse(scene(subject("a cup", "", "on the left"), subject("a hat", "", "on the left")))
+    assert prompt == "In this scene, there is a cup on the left. Also on the left, there is a hat."
+
+
+def test_an_environment_that_is_a_sentence_stays_one():
+    prompt = template.fuse(scene(subject("a cup"), place="The background shows a street"))
+    assert prompt == "In this scene, there is a cup. The background shows a street."
