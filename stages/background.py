@@ -20,7 +20,9 @@ STRIP_PX = 1 << 16  # pixels for which the median is taken at once: bounds the m
 class Place(NamedTuple):
     """A picture of the background, the size of the frame, and which part of it can be had."""
 
-    method: str  # "frame": nothing stood in the way; "plate": seen in turn; "crop": cut off beside the foreground
+    method: (
+        str  # "plate": median of a standing camera; "crop": one frame, beside the foreground; "frame": one without any
+    )
     frame: int  # the frame with most background
     picture: np.ndarray  # (h, w, 3) uint8
     clear: np.ndarray  # (h, w) bool: pixels of background
@@ -134,12 +136,10 @@ def find_place(
     plate, agreement = median_plate(frames, covered)
     seen = (~covered).sum(0)
     static = float((agreement * seen).sum() / max(1, seen.sum())) >= min_static
-    if not covered[best].any():
-        method, picture, clear = "frame", frames[best], ~covered[best]
-    elif static:
+    if static:  # even where one frame is free: the median also removes who passed undetected
         method, picture, clear = "plate", plate, seen >= min(min_samples, len(frames))
     else:
-        method, picture, clear = "crop", frames[best], ~covered[best]
+        method, picture, clear = "crop" if covered[best].any() else "frame", frames[best], ~covered[best]
     x0, y0, x1, y1 = with_aspect(largest_rectangle(clear, max_aspect), max_aspect)
     pure = purity(agreement[y0:y1, x0:x1]) if static else 1.0  # a moving camera shows nothing twice to compare
     return Place(method, best, picture, clear, (float(x0), float(y0), float(x1), float(y1)), pure)

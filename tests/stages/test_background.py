@@ -53,11 +53,19 @@ def test_a_pixel_in_view_too_rarely_is_not_trusted():
     assert find_place(frames, covered, **{**SETTINGS, "min_samples": 2}).clear[:, 22:30].all()
 
 
-def test_a_frame_without_foreground_is_taken_whole_and_unchanged():
-    frames, covered = walk([0, 8, 16])
+def test_under_a_moving_camera_a_frame_without_foreground_is_taken_whole_and_unchanged():
+    frames, covered = walk([0, 8, 16, 24, 32])
+    frames = np.stack([np.roll(f, 5 * n, axis=1) for n, f in enumerate(frames)])
     frames[1], covered[1] = ROOM, False
     place = find_place(frames, covered, **SETTINGS)
     assert (place.method, place.frame, place.box) == ("frame", 1, (0, 0, WIDTH, HEIGHT))
+    assert (place.picture == ROOM).all()
+
+
+def test_who_passes_undetected_is_not_in_the_plate():
+    frames, covered = walk([0, 8, 16, 24, 32, 40, 48])
+    place = find_place(frames, np.zeros_like(covered), **{**SETTINGS, "min_static": 0.7})
+    assert (place.method, place.box) == ("plate", (0, 0, WIDTH, HEIGHT))
     assert (place.picture == ROOM).all()
 
 
