@@ -16,7 +16,7 @@ Parser = Callable[[np.ndarray, np.ndarray, Box | None], dict[str, np.ndarray]]
 
 # Landmarks of a standing adult in head heights below the crown (the classical canon of 7.5 heads).
 SHOULDERS, WAIST, HIP, KNEES, ANKLES = 1.3, 2.4, 3.6, 5.4, 7.0
-SAME_COLOUR = 12.0  # CIE76 distance that two halves of one garment stay below
+SAME_COLOUR = 9.0  # distance in CIE Lab that two pieces of one garment stay below, see `_change`
 
 
 def parser(card: Card, device: str = "cpu") -> Parser:
@@ -89,7 +89,7 @@ def _hair(lab: np.ndarray, rest: np.ndarray, skin: np.ndarray, head: Box) -> np.
     y, x = np.mgrid[: rest.shape[0], : rest.shape[1]]
     zone = (y < y0 + 1.9 * tall) & (x > x0 - 0.3 * wide) & (x < x1 + 0.3 * wide)
     colour = np.median(lab[crown], axis=0)
-    alike = np.linalg.norm((lab - colour) * (0.6, 1, 1), axis=-1) < 1.5 * SAME_COLOUR
+    alike = np.linalg.norm((lab - colour) * (0.6, 1, 1), axis=-1) < 2 * SAME_COLOUR
     found = (rest & ~skin & zone & alike).astype(np.uint8)
     found = cv2.morphologyEx(found, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     count, labels = cv2.connectedComponents(found)
@@ -139,7 +139,7 @@ def _clothes(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> dict[str, n
     body = cv2.morphologyEx(body.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)).astype(bool)
     dressed = np.flatnonzero(body.any(1))
     end = rows[dressed[-1]] if len(dressed) else 0.0
-    if end < (SHOULDERS + WAIST) / 2:
+    if end < SHOULDERS + 0.2:
         return {}
     waist = _waist(lab, body, rows)
     parts = {"upper": pieces(body & (rows < (waist or 3.0))[:, None])}
@@ -168,7 +168,7 @@ def _waist(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> float:
         above, below = (body & ((rows > a) & (rows <= a + 0.5))[:, None] for a in (row - 0.5, row))
         if min(above.sum(), below.sum()) < 20:
             continue
-        change = float(np.linalg.norm(np.median(lab[above], axis=0) - np.median(lab[below], axis=0)))
+        change = _change(lab[above], lab[below])
         if change > best:
             best, where = change, float(row)
     return where
@@ -180,5 +180,9 @@ def _shoes(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> dict[str, np.
     shins = body & ((rows > KNEES) & (rows < ANKLES - 0.3))[:, None]
     if min(feet.sum(), shins.sum()) < 20:
         return {}
-    change = np.linalg.norm(np.median(lab[feet], axis=0) - np.median(lab[shins], axis=0))
-    return {"shoes": feet} if change > SAME_COLOUR else {}
+    return {"shoes": feet} if _change(lab[feet], lab[shins]) > SAME_COLOUR else {}
+
+
+def _change(one: np.ndarray, other: np.ndarray) -> float:
+    """How far the median colours of two sets of (n, 3) Lab pixels are apart; lightness counts half, for it is shading too."""
+    return float(np.linalg.norm((np.median(one, axis=0) - np.median(other, axis=0)) * (0.5, 1, 1)))

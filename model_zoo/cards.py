@@ -14,6 +14,7 @@ A model is a callable over arrays; it knows no record and no Ray. Its role says 
 
 import hashlib
 import importlib
+import importlib.util
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -159,6 +160,15 @@ def load(name: str, device: str = "cpu") -> Any:
         raise ModuleNotFoundError(
             f"model {name!r} needs the package {error.name!r}: pip install 'a2data[{which.extra}]'", name=error.name
         ) from error
+
+
+def device() -> str:
+    """cuda where this worker was given a GPU (Ray hides the others), else cpu."""
+    if importlib.util.find_spec("torch") is None:
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @lru_cache

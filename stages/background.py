@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -20,7 +20,9 @@ STRIP_PX = 1 << 16  # pixels for which the median is taken at once: bounds the m
 class Place(NamedTuple):
     """A picture of the background, the size of the frame, and which part of it can be had."""
 
-    method: str  # "frame": nothing stood in the way; "plate": seen in turn; "crop": cut off beside the foreground
+    method: (
+        str  # "plate": median of a standing camera; "crop": one frame, beside the foreground; "frame": one without any
+    )
     frame: int  # the frame with most background
     picture: np.ndarray  # (h, w, 3) uint8
     clear: np.ndarray  # (h, w) bool: pixels of background
@@ -35,10 +37,8 @@ class Background(Stage):
     reads = {"select": Kept, "segment": Film, "detect": Element}
     writes = Element
     per = "clip"
-    gpus: ClassVar[float] = 0
 
     embedder: str = "mobilenetv2"  # a card of the role embed
-    device: str = "cpu"  # cpu or cuda
     every: int = 3  # looks at every n-th frame
     min_static: float = (
         0.9  # share of background samples that agree with the median, from which the camera stands still
@@ -53,7 +53,7 @@ class Background(Stage):
         return {self.embedder: cards.revision(self.embedder)}
 
     def load(self) -> Any:
-        return cards.load(self.embedder, self.device)
+        return cards.load(self.embedder, cards.device())
 
     def run(
         self, embed: Any, kept: list[Kept], films: list[Film], elements: list[Element]
@@ -136,12 +136,10 @@ def find_place(
     plate, agreement = median_plate(frames, covered)
     seen = (~covered).sum(0)
     static = float((agreement * seen).sum() / max(1, seen.sum())) >= min_static
-    if not covered[best].any():
-        method, picture, clear = "frame", frames[best], ~covered[best]
-    elif static:
+    if static:  # even where one frame is free: the median also removes who passed undetected
         method, picture, clear = "plate", plate, seen >= min(min_samples, len(frames))
     else:
-        method, picture, clear = "crop", frames[best], ~covered[best]
+        method, picture, clear = "crop" if covered[best].any() else "frame", frames[best], ~covered[best]
     x0, y0, x1, y1 = with_aspect(largest_rectangle(clear, max_aspect), max_aspect)
     pure = purity(agreement[y0:y1, x0:x1]) if static else 1.0  # a moving camera shows nothing twice to compare
     return Place(method, best, picture, clear, (float(x0), float(y0), float(x1), float(y1)), pure)
@@ -174,7 +172,7 @@ def purity(agreement: np.ndarray) -> float:
 
     What moved there undetected made the others. A foreground that nobody detected and that never moved is not noticed.
     """
-    return float((agreement > 0.5).mean())
+    return float((agreement > 0.5).mean()) if agreement.size else 0.0
 
 
 def largest_rectangle(free: np.ndarray, max_aspect: float = float("inf")) -> tuple[int, int, int, int]:
@@ -194,6 +192,8 @@ def largest_rectangle(free: np.ndarray, max_aspect: float = float("inf")) -> tup
             while stack and stack[-1][1] >= height:
                 left, closed = stack.pop()
                 width = x - left
+                if closed * width <= best:
+                    continue
                 area = min(closed, max_aspect * width) * min(width, max_aspect * closed)
                 if area > best:
                     best, found = area, (left, y + 1 - closed, x, y + 1)

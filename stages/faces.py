@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -36,12 +36,11 @@ class Faces(Stage):
     reads = {"select": Kept, "segment": Film, "detect": Element}
     writes = Element
     per = "clip"
-    gpus: ClassVar[float] = 0
+    gpus = 0.25
 
     model: str = "dlib"  # a card of the role faces
-    device: str = "cpu"  # cpu or cuda
     every: int = 5  # looks at every n-th frame, and at the best frame of each person
-    min_score: float = 0.5  # of the detector, 0 to 1
+    min_score: float = 0.6  # of the detector, 0 to 1
     min_seen: int = 2  # frames in which a face has to be found
     min_iou: float = 0.3  # between two sightings of one face, 0 to 1
     min_inside: float = 0.7  # share of a face that lies within its person's box, 0 to 1
@@ -53,7 +52,7 @@ class Faces(Stage):
         return {self.model: cards.revision(self.model)}
 
     def load(self) -> Any:
-        return cards.load(self.model, self.device)
+        return cards.load(self.model, cards.device())
 
     def run(
         self, model: Any, kept: list[Kept], films: list[Film], elements: list[Element]

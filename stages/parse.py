@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,11 +24,10 @@ class Parse(Stage):
     reads = {"select": Kept, "segment": Film, "detect": Element, "faces": Element}
     writes = Element
     per = "clip"
-    gpus: ClassVar[float] = 0
+    gpus = 0.25
 
     model: str = "builtin-parse"  # a card of the role parse
     embedder: str = "mobilenetv2"  # a card of the role embed
-    device: str = "cpu"  # cpu or cuda
     margin: float = 0.05  # of the person's box on each side, shown to the model, as a share of its size
     reach: int = 5  # frames over which a head is taken to stand still, see a2data.tracks.box_at
     min_part_px: int = 200  # pixels of a part
@@ -38,7 +37,7 @@ class Parse(Stage):
         return {name: cards.revision(name) for name in (self.model, self.embedder)}
 
     def load(self) -> Any:
-        return cards.load(self.model, self.device), cards.load(self.embedder, self.device)
+        return cards.load(self.model, cards.device()), cards.load(self.embedder, cards.device())
 
     def run(
         self, model: Any, kept: list[Kept], films: list[Film], elements: list[Element], faces: list[Element]
