@@ -31,6 +31,7 @@ class Source:
     label: str
     bytes: int
     duplicate_of: str  # path of the file with the same bytes that came first; "" for the first
+    modified_ns: int = 0  # time of last change of a local file, so that a known one is not read again; 0 for a URL
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,22 @@ class Film(Clip):
 
 
 @dataclass(frozen=True)
+class Span:
+    """When in which source a clip plays: the columns of Clip that fit into memory for a whole corpus."""
+
+    clip_id: str
+    video_id: str
+    source_pts_s: list[float]
+
+
+@dataclass(frozen=True)
+class Take(Span):
+    """A span with its thumbnails."""
+
+    thumbs: bytes
+
+
+@dataclass(frozen=True)
 class Score:
     """One measurement of one clip. Scoring never drops anything; select does."""
 
@@ -126,6 +143,30 @@ class Element:
     seen_frames: list[int]  # frames in which it was found, ascending
     seen_boxes: list[Box]  # and where
     attributes: list[str]  # "name=value", e.g. "colour=red", "yaw=-0.12", "coverage=0.91"
+
+
+@dataclass(frozen=True)
+class Trait:
+    """An element without its picture: what tells who it may be. Columns of Element."""
+
+    clip_id: str
+    element_id: str
+    kind: str
+    label: str
+    parent_id: str
+    frame: int
+    image_sha256: str
+    embedder: str
+    quality: float
+    seen_frames: list[int]
+    attributes: list[str]
+
+
+@dataclass(frozen=True)
+class Look(Trait):
+    """A trait with its embedding."""
+
+    embedding: Vector
 
 
 @dataclass(frozen=True)

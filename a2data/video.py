@@ -1,19 +1,24 @@
 """Video in and out: every frame of a source once, with its time; clips to H.264 bytes and back. PyAV; decord as an option."""
 
 import io
+import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
 import av
+import fsspec
 import numpy as np
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
 
-class Frame(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Frame:
     """A decoded frame of a source video."""
 
     index: int  # counts decoded frames from 0
@@ -25,7 +30,7 @@ def decode(data: bytes, backend: str = "pyav") -> np.ndarray:
     """All frames of a clip, (t, h, w, 3) uint8 RGB. Raises av.error.FFmpegError, or ValueError where there is no frame."""
     if backend == "decord":
         return _decode_decord(data)
-    with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
+    with av.open(io.BytesIO(data), "r", metadata_errors="ignore") as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
@@ -41,10 +46,10 @@ def _decode_decord(data: bytes) -> np.ndarray:
     return reader.get_batch(range(len(reader))).asnumpy()
 
 
-def encode(frames: list[av.VideoFrame] | np.ndarray, fps: float, crf: int = 18, preset: str = "veryfast") -> bytes:
+def encode(frames: Iterable[av.VideoFrame | np.ndarray], fps: float, crf: int = 18, preset: str = "veryfast") -> bytes:
     """An mp4 (H.264, yuv420p, moov first) of frames with even sizes; the same frames give the same bytes on any machine.
 
-    frames: (t, h, w, 3) uint8 RGB, or av.VideoFrame, all of one size.
+    frames: (t, h, w, 3) uint8 RGB, or any iterable of (h, w, 3) or of av.VideoFrame, all of one size; taken one at a time.
     """
     rate = Fraction(fps).limit_denominator(1001)
     with tempfile.NamedTemporaryFile(
@@ -54,7 +59,7 @@ def encode(frames: list[av.VideoFrame] | np.ndarray, fps: float, crf: int = 18, 
         return file.read()
 
 
-def _write(path: str, frames: list[av.VideoFrame] | np.ndarray, rate: Fraction, options: dict[str, str]) -> None:
+def _write(path: str, frames: Iterable[av.VideoFrame | np.ndarray], rate: Fraction, options: dict[str, str]) -> None:
     with av.open(path, "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
         stream = container.add_stream("libx264", rate=rate, options=options)
         stream.pix_fmt = "yuv420p"
@@ -70,27 +75,156 @@ def _write(path: str, frames: list[av.VideoFrame] | np.ndarray, rate: Fraction, 
         container.mux(stream.encode(None))
 
 
-def read(path: str, stream: int = 0) -> Iterator[Frame]:
-    """Every frame of a source, in presentation order, decoded once. Paths are local or any URL that fsspec opens.
+def read(path: str, stream: int = 0, backend: str = "pyav") -> Iterator[Frame]:
+    """Every frame of a source, in presentation order, decoded once, in one thread. Times always grow, see `next_time`.
 
-    Raises av.error.FFmpegError for what is no video, IndexError where there is no such stream.
+    path: local, or any URL that fsspec opens. stream: which of its video streams.
+    Raises ValueError with a sentence where the file is no video, has no such stream, or breaks off: frames before the break have
+    then been given out, and should not be used.
     """
+    return {"pyav": _read_pyav, "decord": _read_decord}[backend](path, stream)
+
+
+def _read_pyav(path: str, stream: int) -> Iterator[Frame]:
+    index, time_s, shift_s = -1, -math.inf, 0.0
     with open_source(path) as container:
-        video = container.streams.video[stream]
-        video.thread_type = "AUTO"
-        for index, picture in enumerate(container.decode(video)):
-            pts_s = (
-                float(picture.pts * picture.time_base)
-                if picture.pts is not None
-                else index / float(video.average_rate or 25)
-            )
-            yield Frame(index, pts_s, picture)
+        video = video_stream(container, path, stream)
+        video.codec_context.thread_count = (
+            1  # a worker has one core; frames in flight in other threads cost memory, too
+        )
+        step_s = 1 / float(video.average_rate or video.guessed_rate or 25)
+        try:
+            for index, picture in enumerate(container.decode(video)):
+                raw_s = picture.time
+                time_s, shift_s = next_time(raw_s, time_s, shift_s, step_s)
+                yield Frame(index, time_s, picture)
+        except av.error.FFmpegError as error:
+            raise ValueError(broken(path, index, time_s, error)) from error
+    if index < 0:
+        raise ValueError(f"{path}: the video stream has no frame that can be decoded")
 
 
-def open_source(path: str) -> av.container.InputContainer:
-    """A container to read from. Local paths are opened by FFmpeg itself, all others through fsspec."""
-    if "://" not in path:
-        return av.open(path, metadata_errors="ignore")
-    import fsspec
+def _read_decord(path: str, stream: int) -> Iterator[Frame]:
+    import decord  # optional: `pip install a2data[decord]`
 
-    return av.open(fsspec.open(path, "rb").open(), metadata_errors="ignore")
+    facts = probe(path)
+    if facts.rotation or stream != facts.stream:
+        raise ValueError(f"{path}: decord misreads rotated videos and picks its own stream; use the decoder pyav")
+    index, time_s, shift_s = -1, -math.inf, 0.0
+    try:
+        with fsspec.open(path, "rb") as file:
+            reader = decord.VideoReader(file, num_threads=1)
+            for index in range(len(reader)):
+                raw_s = float(reader.get_frame_timestamp(index)[0])
+                time_s, shift_s = next_time(raw_s, time_s, shift_s, 1 / facts.fps)
+                yield Frame(index, time_s, av.VideoFrame.from_ndarray(reader[index].asnumpy(), format="rgb24"))
+    except decord.DECORDError as error:
+        raise ValueError(broken(path, index - 1, time_s, error)) from error
+
+
+def broken(path: str, index: int, time_s: float, error: Exception) -> str:
+    """What to tell somebody whose file stopped decoding after frame `index`; -1 for at once."""
+    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    if index < 0:
+        return f"{path}: no frame can be decoded: {reason}"
+    return f"{path}: decoding stopped after frame {index} ({time_s:.2f} s): {reason}. Is the file complete?"
+
+
+def next_time(raw_s: float | None, last_s: float, shift_s: float, step_s: float) -> tuple[float, float]:
+    """The presentation time of a frame and the shift to use from here on, such that time always grows.
+
+    raw_s: as the file says it, None where it does not. last_s: of the frame before, -inf for none. step_s: 1 / fps.
+    A step back of more than a second is a clock that began anew (joined or wrapped MPEG-TS): all that follows is shifted.
+
+    >>> next_time(7.0, 6.5, 0.0, 0.5)
+    (7.0, 0.0)
+    >>> next_time(0.0, 6.5, 0.0, 0.5)
+    (7.0, 7.0)
+    """
+    if math.isinf(last_s):
+        return raw_s or 0.0, 0.0
+    if raw_s is None:
+        return last_s + step_s, shift_s
+    time_s = raw_s + shift_s
+    if time_s > last_s:
+        return time_s, shift_s
+    if last_s - time_s > 1:
+        return last_s + step_s, last_s + step_s - raw_s
+    return last_s + step_s / 2, shift_s
+
+
+class Probe(NamedTuple):
+    """What a container and its first frame say."""
+
+    width: int  # as shown: after rotation and pixel aspect
+    height: int
+    rotation: int  # degrees to turn the decoded picture clockwise: 0, 90, 180, 270
+    fps: float  # average
+    duration_s: float  # 0 where the container does not know
+    codec: str
+    stream: int  # the largest of the video streams that are no cover pictures
+
+
+def probe(path: str) -> Probe:
+    """Raises ValueError with a sentence where the file is no video or its first frame cannot be decoded."""
+    with open_source(path) as container:
+        number = best_stream(container, path)
+        video = container.streams.video[number]
+        try:
+            frame = next(container.decode(video), None)
+        except av.error.FFmpegError as error:
+            raise ValueError(broken(path, -1, 0, error)) from error
+        if frame is None:
+            raise ValueError(f"{path}: the video stream has no frame that can be decoded")
+        aspect = float(video.sample_aspect_ratio or 1)  # of a pixel; 0 and None both mean that nobody knows
+        width, height = round(frame.width * aspect), frame.height
+        rotation = round(-frame.rotation / 90) * 90 % 360  # FFmpeg counts counterclockwise
+        if rotation in (90, 270):
+            width, height = height, width
+        duration_s = (
+            float(video.duration * video.time_base) if video.duration else (container.duration or 0) / av.time_base
+        )
+        fps = float(video.average_rate or video.guessed_rate or 25)
+        return Probe(width, height, rotation, fps, duration_s, video.codec_context.name, number)
+
+
+def best_stream(container: av.container.InputContainer, path: str) -> int:
+    """The number, among the video streams, of the one with the largest picture; cover pictures do not count."""
+    streams = container.streams.video
+    films = [n for n, s in enumerate(streams) if not s.disposition & av.stream.Disposition.attached_pic]
+    if not films:
+        raise ValueError(f"{path}: there is no video stream in it, only {_others(container)}")
+    return max(films, key=lambda n: (streams[n].width * streams[n].height, -n))
+
+
+def _others(container: av.container.InputContainer) -> str:
+    kinds = ["cover picture" if s.type == "video" else s.type for s in container.streams]
+    return ", ".join(sorted(set(kinds))) or "nothing"
+
+
+def video_stream(container: av.container.InputContainer, path: str, stream: int) -> av.video.stream.VideoStream:
+    """A video stream by its number. Raises ValueError where there is none."""
+    if stream >= len(container.streams.video):
+        raise ValueError(f"{path}: no video stream {stream}, it has {len(container.streams.video)}")
+    return container.streams.video[stream]
+
+
+@contextmanager
+def open_source(path: str) -> Iterator[av.container.InputContainer]:
+    """A container to read from. Local paths are opened by FFmpeg itself, all others through fsspec.
+
+    Raises ValueError with a sentence for what is no video, OSError for what is not there or may not be read.
+    """
+    with ExitStack() as stack:
+        file = path if "://" not in path else stack.enter_context(fsspec.open(path, "rb"))
+        try:
+            container = av.open(file, metadata_errors="ignore")
+        except (FileNotFoundError, PermissionError):
+            raise
+        except av.error.FFmpegError as error:
+            raise ValueError(_unopened(path, error)) from error
+        yield stack.enter_context(container)
+
+
+def _unopened(path: str, error: Exception) -> str:
+    return f"{path}: not a video, or one that is empty or lost its index, as after a download that broke off: {error}"

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 SIDE_PX = 512  # the longer side at which the detector looks; smaller type than about 8 px is lost
+MAX_LINE = 0.3  # of the picture's height: PP-OCR takes some whole pictures for one line of type, at scores of 0.7
 MIN_SCORE = 0.6  # below this, PP-OCR also takes blinds and bookshelves for lines of type
 
 
@@ -44,9 +45,17 @@ def rapidocr(card: Any, device: str) -> Callable[[np.ndarray], float]:
 
     def model(frame: np.ndarray) -> float:
         boxes = getattr(ocr(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)), "boxes", None)
-        return share([] if boxes is None else list(boxes), *frame.shape[:2])
+        return share(
+            [box for box in boxes if thickness(box) <= MAX_LINE * len(frame)] if boxes is not None else [],
+            *frame.shape[:2],
+        )
 
     return model
+
+
+def thickness(corners: np.ndarray) -> float:
+    """The height of a line of type, in pixels: the shorter side of the rectangle around (4, 2) corners."""
+    return float(min(cv2.minAreaRect(np.asarray(corners, np.float32))[1]))
 
 
 def share(quadrilaterals: list[np.ndarray], height: int, width: int) -> float:

@@ -1,0 +1,38 @@
+# Everything makes its own environment first: nothing but Python >= 3.11, make and a package index is needed.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+export RAY_USAGE_STATS_ENABLED = 0
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test test-all check bench clean
+
+demo: $(VENV)/ready  ## render a small film set, run the whole pipeline over it, say where shards and report are
+	$(VENV)/bin/a2data demo-films demo/films
+	$(VENV)/bin/a2data run demo/films/manifest.csv --work demo/work --out demo/shards --workers 2
+
+test: $(VENV)/ready  ## what must hold, without network and weights
+	$(RUN) -m pytest -q -n 2 -m "not slow"
+
+test-all: $(VENV)/ready  ## also what takes minutes: kill -9 at random moments, the corpus of real footage
+	$(RUN) -m pytest -q
+
+check: $(VENV)/ready  ## style, types, who may import whom
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
+
+bench: $(VENV)/ready  ## the figures of the README, printed by the scripts that measure them
+	$(RUN) -m benchmarks.overhead local
+	$(RUN) -m benchmarks.overhead ray
+	$(RUN) -m benchmarks.decode_once
+	$(RUN) -m benchmarks.corpus
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo

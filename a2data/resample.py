@@ -1,0 +1,168 @@
+"""From the frames of a source to those of a clip: which ones, how large, which way up, without bars; and what they measure."""
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import av
+import cv2
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+
+from a2data.video import Frame
+
+LATE_S = 0.002  # containers round times to milliseconds: a frame this late still makes its tick
+ANALYSIS_PX = 160  # width of the grey picture that is measured
+SCALING = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+
+
+class Planes(NamedTuple):
+    """A picture as yuv420p, BT.601, limited range: what a decoder assumes that is told nothing."""
+
+    y: np.ndarray  # (h, w) uint8, 16 to 235; h and w even
+    u: np.ndarray  # (h / 2, w / 2) uint8
+    v: np.ndarray
+
+
+class Shown(NamedTuple):
+    """A frame and how often the clock ticks while it is on screen."""
+
+    frame: Frame
+    ticks: int
+    after_gap: bool  # whether the picture had stood still for longer than the largest gap allowed
+
+
+def on_clock(frames: Iterable[Frame], fps: float, max_gap_s: float) -> Iterator[Shown]:
+    """Lay frames on one clock for the whole video: tick k is at the first frame's time + k / fps and shows the last frame due.
+
+    The last frame is shown as long as the one before it. A frame that stands for longer than max_gap_s gets only the ticks of
+    that time. Holds one frame back.
+    """
+    previous: Frame | None = None
+    origin_s, tick, stood_s, after_gap = 0.0, 0, 1 / fps, False
+    for frame in frames:
+        if previous is None:
+            origin_s = frame.pts_s
+        else:
+            stood_s = frame.pts_s - previous.pts_s
+            end = ticks_before(frame.pts_s - origin_s, fps)
+            most = ticks_before(previous.pts_s + max_gap_s - origin_s, fps)
+            yield Shown(previous, max(0, min(end, most) - tick), after_gap)
+            tick, after_gap = end, stood_s > max_gap_s
+        previous = frame
+    if previous is not None:
+        end = ticks_before(previous.pts_s + min(stood_s, max_gap_s) - origin_s, fps)
+        yield Shown(previous, max(0, end - tick), after_gap)
+
+
+def ticks_before(time_s: float, fps: float) -> int:
+    """How many ticks come before a frame that starts time_s after the first.
+
+    >>> [ticks_before(n / 30, 15) for n in range(5)]
+    [0, 1, 1, 2, 2]
+    """
+    return max(0, math.ceil((time_s - LATE_S) * fps))
+
+
+def fit(width: int, height: int, short_side_px: int) -> tuple[int, int]:
+    """The size of a clip: the picture made smaller, never larger, until its short side fits; even numbers."""
+    scale = min(1.0, short_side_px / min(width, height))
+    return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
+
+
+class Shrinker:
+    """Scales frames to what a clip needs and what the shot detectors look at. Keeps FFmpeg's scaler from frame to frame."""
+
+    def __init__(self, width: int, height: int, rotation: int) -> None:
+        """width, height: of the clip, after turning the picture clockwise by `rotation` degrees."""
+        self.size = (height, width) if rotation in (90, 270) else (width, height)
+        self.quarters = rotation // 90
+        self.large, self.small = VideoReformatter(), VideoReformatter()
+
+    def planes(self, picture: av.VideoFrame) -> Planes:
+        """The picture at the clip's size, upright."""
+        scaled = self.large.reformat(
+            picture,
+            *self.size,
+            format="yuv420p",
+            interpolation=SCALING,
+            dst_colorspace=Colorspace.ITU601,
+            dst_color_range=ColorRange.MPEG,
+            threads=1,
+        )
+        turned = (np.rot90(plane, -self.quarters) for plane in split(scaled.to_ndarray()))
+        return Planes(*(np.ascontiguousarray(plane) for plane in turned))
+
+    def tiny(self, picture: av.VideoFrame, width: int, height: int) -> np.ndarray:
+        """The picture as coded, squeezed to (height, width, 3) uint8 RGB."""
+        scaled = self.small.reformat(picture, width, height, format="rgb24", interpolation=SCALING, threads=1)
+        return scaled.to_ndarray()
+
+
+def split(stacked: np.ndarray) -> Planes:
+    """The planes of a yuv420p array as PyAV gives it, (h * 3 / 2, w)."""
+    height, width = stacked.shape[0] * 2 // 3, stacked.shape[1]
+    chroma = stacked[height:].reshape(2, height // 2, width // 2)
+    return Planes(stacked[:height], chroma[0], chroma[1])
+
+
+def to_frame(planes: Planes) -> av.VideoFrame:
+    """Planes as a frame for the encoder."""
+    height, width = planes.y.shape
+    stacked = np.concatenate([planes.y.ravel(), planes.u.ravel(), planes.v.ravel()]).reshape(height * 3 // 2, width)
+    return av.VideoFrame.from_ndarray(stacked, format="yuv420p")
+
+
+def cut(planes: Planes, box: tuple[int, int, int, int]) -> Planes:
+    """The part inside a box of even coordinates."""
+    x0, y0, x1, y1 = box
+    half = np.s_[y0 // 2 : y1 // 2, x0 // 2 : x1 // 2]
+    return Planes(planes.y[y0:y1, x0:x1], planes.u[half], planes.v[half])
+
+
+def without_bars(lumas: list[np.ndarray]) -> tuple[int, int, int, int]:
+    """The box, in even pixels, that remains of pictures (y planes) when black bars on two opposite sides are cut off.
+
+    A bar is flat and black in all of them, and has a bar on the other side: a dark floor is neither. Where the bars would leave
+    less than two fifths of a side, the picture is dark, and stays whole.
+    """
+    lightest = np.max(lumas, axis=0)
+    darkest = np.min(lumas, axis=0)
+    y0, y1 = _between_bars(lightest.max(axis=1), darkest.min(axis=1))
+    x0, x1 = _between_bars(lightest[y0:y1].max(axis=0), darkest[y0:y1].min(axis=0))
+    return x0, y0, x1, y1
+
+
+def _between_bars(lightest: np.ndarray, darkest: np.ndarray) -> tuple[int, int]:
+    size = len(lightest)
+    lines = np.flatnonzero((lightest > 36) | (lightest.astype(int) - darkest > 14))
+    if not len(lines):
+        return 0, size
+    before, after = int(lines[0]), size - 1 - int(lines[-1])
+    if min(before, after) < 2 or size - before - after < size * 2 // 5:
+        return 0, size
+    return -(-(before + 1) // 2) * 2, (size - after - 1) // 2 * 2  # one more pixel: scaling mixed it with the bar
+
+
+def grey(planes: Planes) -> np.ndarray:
+    """The picture in grey, 0 to 255, at most ANALYSIS_PX wide."""
+    height, width = planes.y.shape
+    scale = min(1.0, ANALYSIS_PX / width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = cv2.resize(planes.y, size, interpolation=cv2.INTER_AREA) if scale < 1 else planes.y
+    return cv2.convertScaleAbs(np.maximum(small, 16), alpha=255 / 219, beta=-16 * 255 / 219)
+
+
+def luma(picture: np.ndarray) -> float:
+    """Mean of a grey picture, 0 to 1."""
+    return float(picture.mean()) / 255
+
+
+def sharpness(picture: np.ndarray) -> float:
+    """Variance of the Laplacian of a grey picture (Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy")."""
+    return float(cv2.Laplacian(picture, cv2.CV_32F).var())
+
+
+def motion(before: np.ndarray, picture: np.ndarray) -> float:
+    """Mean absolute difference of two grey pictures, 0 to 1."""
+    return float(cv2.absdiff(before, picture).mean()) / 255

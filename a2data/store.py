@@ -1,0 +1,317 @@
+"""Where tables live: one immutable Parquet part for each stage and shard, which knows what it was made of.
+
+A part is done when its file exists and the key in its footer is the one that today's settings, code version, models and inputs
+give. The inputs enter the key by the digest of their rows, so that a change that alters no row stops there (as in Bazel and
+Shake: early cut-off). A part is written to a temporary name and renamed, or, on an object store, uploaded in one piece: there
+is no half of one.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from itertools import groupby
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs as arrow_fs
+
+from a2data.records import Reject, from_table, schema, to_table
+from a2data.stage import Stage
+
+SPILL_ROWS = 16
+ROW_GROUP_BYTES = 1 << 20  # what one read brings in: some hundred rows without pixels, one or two clips with
+
+
+@dataclass
+class Footer:
+    """A part's own account of itself."""
+
+    key: str = ""
+    digest: str = ""  # of its rows and of the units that are missing from them
+    units: int = 0  # videos or clips that it was asked to do
+    rows: int = 0
+    seconds: float = 0.0  # wall time of making it
+    failed: dict[str, str] = field(default_factory=dict)  # unit -> what happened
+    left_out: list[str] = field(default_factory=list)  # units that failed in a stage before
+    rejected: list[Reject] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
+    version: int = 0
+    inputs: dict[str, str] = field(default_factory=dict)  # table -> digest of its rows, when this part was made
+
+    @property
+    def missing(self) -> set[str]:
+        """The units that must not be used: what a stage further on would make of them would be half the truth."""
+        return {*self.failed, *self.left_out}
+
+
+class Store:
+    """<root>/<stage>/<shard>.parquet. The root is a local folder or a URL that pyarrow or fsspec opens (s3://, gs://, …)."""
+
+    def __init__(self, root: str | os.PathLike):
+        self.root = str(root)
+        self.fs, self.base = _filesystem(self.root)
+        self.local = isinstance(self.fs, arrow_fs.LocalFileSystem)
+
+    def __reduce__(self) -> tuple:
+        return Store, (self.root,)  # file systems do not pickle, and workers may live elsewhere
+
+    def path(self, *names: str) -> str:
+        return "/".join((self.base, *names))
+
+    def part(self, stage: str, shard: int) -> str:
+        return self.path(stage, f"{shard:05d}.parquet")
+
+    def names(self, folder: str) -> list[str]:
+        """The file names in a folder of the store, sorted; none where there is no folder."""
+        infos = self.fs.get_file_info(arrow_fs.FileSelector(self.path(folder), allow_not_found=True))
+        return sorted(info.base_name for info in infos if info.is_file)
+
+    def shards(self, stage: str) -> list[int]:
+        """The shards of which the stage has a part."""
+        return [int(name.split(".")[0]) for name in self.names(stage) if name.endswith(".parquet")]
+
+    # -- small files -------------------------------------------------------------------------------------------------
+
+    def put(self, data: bytes, *names: str, durable: bool = True) -> None:
+        """Write a small file whole or not at all. One that need not outlive a power cut is quicker."""
+        scratch = self._scratch(self.path(*names))
+        with self.fs.open_output_stream(scratch) as out:
+            out.write(data)
+        self._publish(scratch, self.path(*names), durable)
+
+    def get(self, *names: str) -> bytes | None:
+        """A small file's bytes, or None where there is none."""
+        try:
+            with self.fs.open_input_stream(self.path(*names)) as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+
+    def remove(self, *names: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.delete_file(self.path(*names))
+
+    def _scratch(self, path: str) -> str:
+        """Where to write what shall appear at `path`: beside it, or, on an object store, there: uploads are atomic."""
+        self.fs.create_dir(path.rsplit("/", 1)[0], recursive=True)
+        return f"{path}.{os.getpid()}.tmp" if self.local else path
+
+    def _publish(self, scratch: str, path: str, durable: bool = True) -> None:
+        if self.local:
+            if durable:
+                with open(scratch, "rb") as written:
+                    os.fsync(written.fileno())
+            os.replace(scratch, path)
+
+    def sweep(self) -> None:
+        """Remove what killed workers left half-written. For the runner, before it hires anybody."""
+        if self.local and os.path.isdir(self.base):
+            for folder in os.scandir(self.base):
+                for name in os.listdir(folder.path) if folder.is_dir() else []:
+                    if name.endswith((".tmp", ".doing")):
+                        os.unlink(os.path.join(folder.path, name))
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def footer(self, stage: str, shard: int) -> Footer | None:
+        """The part's footer, or None where there is no part."""
+        try:
+            with self.fs.open_input_file(self.part(stage, shard)) as file:
+                metadata = pq.read_metadata(file).metadata or {}
+        except FileNotFoundError:
+            return None
+        about = json.loads(metadata[b"a2data"])
+        about["rejected"] = [Reject(*r) for r in about["rejected"]]
+        return Footer(**about)
+
+    def table(self, stage: str, shard: int, record: type) -> pa.Table:
+        """A whole part, with the columns that `record` names and no others."""
+        with self.fs.open_input_file(self.part(stage, shard)) as file:
+            return pq.read_table(file, columns=schema(record).names)
+
+    def values(self, stage: str, shard: int, column: str) -> list[Any]:
+        """One column of a part."""
+        with self.fs.open_input_file(self.part(stage, shard)) as file:
+            return pq.read_table(file, columns=[column]).column(0).to_pylist()
+
+    def read(self, stage: str, shard: int, record: type) -> Iterator[Any]:
+        """The rows of a part, a row group in memory at a time."""
+        for _, rows in self.groups(stage, shard, record, schema(record).names[0]):
+            yield from rows
+
+    def groups(
+        self, stage: str, shard: int, record: type, column: str, wanted: Iterable[str] | None = None
+    ) -> Iterator[tuple[str, list[Any]]]:
+        """The rows of a part, grouped by consecutive equal values of a column; only the values wanted, if given.
+
+        Row groups without a wanted value are not read, so that a few clips cost a few clips.
+        """
+        want = None if wanted is None else set(wanted)
+        columns = schema(record).names
+        with self.fs.open_input_file(self.part(stage, shard)) as file:
+            parquet = pq.ParquetFile(file)
+
+            def rows() -> Iterator[tuple[str, Any]]:
+                for number in range(parquet.num_row_groups):
+                    values = parquet.read_row_group(number, columns=[column]).column(0).to_pylist()
+                    if want is None or not want.isdisjoint(values):
+                        found = from_table(record, parquet.read_row_group(number, columns=columns))
+                        yield from ((v, row) for v, row in zip(values, found, strict=True) if want is None or v in want)
+
+            for value, group in groupby(rows(), key=lambda pair: pair[0]):
+                yield value, [row for _, row in group]
+
+    def lookup(self, stage: str, shard: int, record: type, column: str, values: Iterable[str]) -> dict[str, Any]:
+        """Rows by a column's value: {value: row}, without the values that are not there."""
+        return {value: rows[0] for value, rows in self.groups(stage, shard, record, column, values)}
+
+    # -- freshness ---------------------------------------------------------------------------------------------------
+
+    def inputs(self, stage: Stage, job: tuple[int, ...]) -> dict[str, str] | None:
+        """What the stage would read for this job: table -> digest. None where a part is missing."""
+        found = {}
+        for name in stage.reads:
+            footers = [self.footer(name, shard) for shard in job]
+            if not all(footers):
+                return None
+            digests = [footer.digest for footer in footers if footer]
+            found[name] = digests[0] if len(digests) == 1 else _sha(digests)
+        return found
+
+    def key(self, stage: Stage, inputs: dict[str, str]) -> str:
+        """What a part must be made of to be fresh: settings, code version, schema, models, inputs."""
+        settings = asdict(stage)  # type: ignore[call-overload]
+        return _sha([stage.name(), stage.version, settings, str(schema(stage.writes)), stage.models(), inputs])
+
+    def fresh(self, stage: Stage, job: tuple[int, ...]) -> bool:
+        inputs = self.inputs(stage, job)
+        if inputs is None:
+            return False
+        key = self.key(stage, inputs)
+        footers = (self.footer(stage.name(), shard) for shard in job)
+        return all(footer is not None and footer.key == key for footer in footers)
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def create(self, name: str, record: type, shard: int) -> "Part":
+        """A part to fill and commit. As a context it is thrown away if the block ends without a commit."""
+        return Part(self, self.part(name, shard), record)
+
+    def write(self, name: str, shard: int, record: type, rows: list[Any]) -> None:
+        """A part that no stage made: the manifest's. Its key is the digest of its rows."""
+        with self.create(name, record, shard) as part:
+            part.add(rows)
+            part.footer.units = len(rows)
+            part.commit()
+
+
+class Part:
+    """A Parquet file in the making: rows go out as row groups fill, the footer at the end."""
+
+    def __init__(self, store: Store, path: str, record: type):
+        self.store, self.path, self.record, self.footer = store, path, record, Footer()
+        self.scratch = store._scratch(path)
+        self.out = store.fs.open_output_stream(self.scratch)
+        pixels = any(f.type in (bytes, "bytes") for f in fields(record))  # PNG and H.264 do not compress again
+        self.writer = pq.ParquetWriter(self.out, schema(record), compression="none" if pixels else "zstd")
+        self.sha, self.open = hashlib.sha256(), True
+        self.held: list[pa.RecordBatch] = []  # not yet a row group
+        self.held_bytes = 0
+
+    def __enter__(self) -> "Part":
+        return self
+
+    @contextlib.contextmanager
+    def unit(self) -> Iterator[Callable[[Any], None]]:
+        """A function that takes the rows of one unit, one by one. They enter the part when the block ends, or not at all.
+
+        A long film's clips do not fit in memory: what is more than a few rows waits in a temporary file.
+        """
+        with tempfile.TemporaryFile() as spool:
+            waiting: list[Any] = []
+            spilled = pa.ipc.new_stream(spool, schema(self.record))
+
+            def spill() -> None:
+                spilled.write_table(to_table(self.record, waiting))
+                waiting.clear()
+
+            def add(row: Any) -> None:
+                waiting.append(row)
+                if len(waiting) == SPILL_ROWS:
+                    spill()
+
+            yield add
+            if waiting:
+                spill()
+            spilled.close()
+            spool.seek(0)
+            for batch in pa.ipc.open_stream(spool):
+                self._append(batch)
+
+    def add(self, rows: Iterable[Any]) -> None:
+        """Append rows."""
+        with self.unit() as add:
+            for row in rows:
+                add(row)
+
+    def _append(self, batch: pa.RecordBatch) -> None:
+        self.sha.update(batch.serialize())
+        self.footer.rows += len(batch)
+        self.held.append(batch)
+        self.held_bytes += batch.nbytes
+        if self.held_bytes >= ROW_GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self.held:
+            table = pa.Table.from_batches(self.held)
+            self.writer.write_table(table, row_group_size=len(table))
+            self.held, self.held_bytes = [], 0
+
+    def commit(self, stage: Stage | None = None, inputs: dict[str, str] | None = None) -> None:
+        """Let the part appear, with the key that the stage and its inputs give it."""
+        self._flush()
+        footer = self.footer
+        self.sha.update(json.dumps(sorted(footer.missing)).encode())
+        footer.digest = footer.key = self.sha.hexdigest()[:16]
+        if stage is not None:
+            footer.key = self.store.key(stage, inputs or {})
+            footer.settings, footer.models, footer.version = asdict(stage), stage.models(), stage.version  # type: ignore[call-overload]
+            footer.inputs = inputs or {}
+        about = asdict(footer) | {"rejected": [(r.key, r.reason, r.detail) for r in footer.rejected]}
+        self.writer.add_key_value_metadata({"a2data": json.dumps(about, ensure_ascii=False, sort_keys=True)})
+        self._close()
+        self.store._publish(self.scratch, self.path)
+
+    def _close(self) -> None:
+        self.open = False
+        self.writer.close()
+        self.out.close()
+
+    def __exit__(self, *_: Any) -> None:
+        if self.open:
+            with contextlib.suppress(OSError, pa.ArrowInvalid):
+                self._close()
+            self.store.fs.delete_file(self.scratch)
+
+
+def _filesystem(root: str) -> tuple[arrow_fs.FileSystem, str]:
+    if "://" not in root:
+        return arrow_fs.LocalFileSystem(), os.path.abspath(root)
+    try:
+        return arrow_fs.FileSystem.from_uri(root)
+    except (ValueError, pa.ArrowInvalid):  # a scheme that Arrow does not speak itself
+        import fsspec
+
+        filesystem, path = fsspec.core.url_to_fs(root)
+        return arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(filesystem)), path.rstrip("/")
+
+
+def _sha(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

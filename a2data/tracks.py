@@ -1,0 +1,76 @@
+"""Sightings in successive frames joined to tracks, by place and by looks; and where a thing was between them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from a2data.images import iou
+from a2data.records import Box, Element
+
+NEAR_IOU = 0.3  # two sightings may be one thing when their boxes overlap this much,
+ALIKE = 0.8  # or when they look this much alike
+NEAR_SIZES = 1.5  # and their middles are at most so many box sizes apart, for each sample between them
+
+
+def link(boxes: Sequence[Sequence[Box]], looks: Sequence[np.ndarray], gap: int = 3) -> list[list[tuple[int, int]]]:
+    """Tracks through samples of a shot, each a list of (sample, sighting) ascending; every sighting is in just one.
+
+    boxes: for each sample its sightings' boxes. looks: for each sample (n, d) float32, rows of unit length (d may be 0).
+    A track that is not seen for more than `gap` samples has ended. Each sample's sightings are given to the open tracks by the
+    Hungarian method, at a cost of one less the mean of overlap and cosine. Tracks are ordered by their first sighting.
+    """
+    tracks: list[list[tuple[int, int]]] = []
+    for t, here in enumerate(boxes):
+        alive = [track for track in tracks if t - track[-1][0] <= gap + 1]
+        pairs = _assign(t, alive, boxes, looks)
+        for row, column in pairs:
+            alive[row].append((t, column))
+        taken = {column for _, column in pairs}
+        tracks += [[(t, column)] for column in range(len(here)) if column not in taken]
+    return tracks
+
+
+def _assign(
+    t: int, alive: list[list[tuple[int, int]]], boxes: Sequence[Sequence[Box]], looks: Sequence[np.ndarray]
+) -> list[tuple[int, int]]:
+    """The (track, sighting) pairs of least cost among those that may be one thing."""
+    far = 10.0
+    cost = np.full((len(alive), len(boxes[t])), far)
+    for row, track in enumerate(alive):
+        last, number = track[-1]
+        before = boxes[last][number]
+        look = mean_look([looks[s][i] for s, i in track[-5:]])
+        for column, box in enumerate(boxes[t]):
+            overlap, alike = iou(before, box), float(look @ looks[t][column])
+            if overlap >= NEAR_IOU or (alike >= ALIKE and apart(before, box) <= NEAR_SIZES * (t - last)):
+                cost[row, column] = 1 - (overlap + alike) / 2
+    rows, columns = linear_sum_assignment(cost)
+    return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if cost[r, c] < far]
+
+
+def mean_look(vectors: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean of unit vectors, (d,) float32, of unit length again."""
+    mean = np.mean(vectors, axis=0)
+    return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
+
+
+def apart(a: Box, b: Box) -> float:
+    """The distance of two boxes' middles, in sizes (the root of the area) of the larger."""
+    dx, dy = ((a[i] + a[i + 2] - b[i] - b[i + 2]) / 2 for i in (0, 1))
+    size = max((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) ** 0.5
+    return float(np.hypot(dx, dy) / max(size, 1e-9))
+
+
+def box_at(element: Element, frame: int, reach: int) -> Box | None:
+    """The element's box in any frame of its clip: as seen, or linear between the nearest two sightings.
+
+    Before the first sighting and after the last it is taken to stand still for `reach` frames, then it is gone: None. A gap
+    between two sightings is bridged however long it is: the thing was there before and after.
+    """
+    seen = element.seen_frames
+    if not seen or not seen[0] - reach <= frame <= seen[-1] + reach:
+        return None
+    sides = np.asarray(element.seen_boxes, float).T
+    x0, y0, x1, y1 = (float(np.interp(frame, seen, side)) for side in sides)
+    return x0, y0, x1, y1

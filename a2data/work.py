@@ -1,0 +1,216 @@
+"""Do one job, here and now: some stages over one shard. No Ray in this file, and none needed to use it."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from a2data.records import Reject, from_table
+from a2data.stage import Stage
+from a2data.store import Part, Store
+
+log = logging.getLogger("a2data")
+
+UNIT = {"video": "video_id", "clip": "clip_id"}  # what `per` means as a column
+
+
+def do(
+    stages: Sequence[Stage],
+    models: Sequence[Any],
+    store: Store,
+    job: tuple[int, ...],
+    skip: dict[str, str] | None = None,
+) -> None:
+    """Make the parts of a job.
+
+    Several stages, all per "clip", go through the shard side by side and share the frames of each clip. A unit that raises
+    is named in the part's footer, with the error, and left out of what follows; so is one in `skip` (unit -> reason), which
+    the runner has seen kill a worker. What a stage per "shard" or "all" raises is raised.
+    """
+    if stages[0].per in UNIT:
+        _do_units(stages, models, store, job[0], skip or {})
+        return
+    (stage,), (model,) = stages, models
+    _demand(stage, store, job)
+    began = time.perf_counter()
+    made = _shard_rows(stage, model, store, job[0]) if stage.per == "shard" else _all_rows(stage, model, store, job)
+    inputs = store.inputs(stage, job)
+    for shard in job:
+        rows, rejected = made[shard]
+        with store.create(stage.name(), stage.writes, shard) as part:
+            part.add(rows)
+            part.footer.rejected, part.footer.units = rejected, len(rows) + len(rejected)
+            part.footer.left_out = sorted(_missing(stage, store, shard))
+            part.footer.seconds = (time.perf_counter() - began) / len(job)
+            part.commit(stage, inputs)
+
+
+def _demand(stage: Stage, store: Store, job: tuple[int, ...], made_here: Sequence[str] = ()) -> None:
+    """Raise FileNotFoundError, with the command to run, where an input is missing."""
+    for name in stage.reads:
+        for shard in job if name not in made_here else ():
+            if store.footer(name, shard) is None:
+                raise FileNotFoundError(
+                    f"{stage.name()} reads the table {name!r}, which has no part for shard {shard}: "
+                    f"run `a2data {name} {store.root}` first"
+                )
+
+
+def _missing(stage: Stage, store: Store, shard: int, made_here: Sequence[str] = ()) -> set[str]:
+    """The units of which some input is missing because they failed there, or before."""
+    footers = [store.footer(name, shard) for name in stage.reads if name not in made_here]
+    return set().union(*(footer.missing for footer in footers if footer))
+
+
+# -- per video, per clip -----------------------------------------------------------------------------------------------
+
+
+def _do_units(stages: Sequence[Stage], models: Sequence[Any], store: Store, shard: int, skip: dict[str, str]) -> None:
+    made_here: list[str] = []
+    missing = {}
+    for stage in stages:
+        _demand(stage, store, (shard,), made_here)
+        missing[stage] = _missing(stage, store, shard, made_here)
+        made_here.append(stage.name())
+    with ExitStack() as stack:
+        parts = [stack.enter_context(store.create(stage.name(), stage.writes, shard)) for stage in stages]
+        for number, (unit, inputs) in enumerate(_units(stages, store, shard)):
+            _note(store, stages, shard, unit, number, parts)
+            for stage, model, part in zip(stages, models, parts, strict=True):
+                began = time.perf_counter()
+                _do_unit(stage, model, part, unit, inputs, missing[stage], skip, keep=len(stages) > 1)
+                part.footer.seconds += time.perf_counter() - began
+        for stage, part in zip(stages, parts, strict=True):  # in order: each finds its forerunner's digest in the store
+            part.footer.left_out.extend(sorted(missing[stage] - {*part.footer.left_out, *part.footer.failed}))
+            part.commit(stage, store.inputs(stage, (shard,)))
+    store.remove(*journal(stages, shard))
+
+
+def _do_unit(
+    stage: Stage,
+    model: Any,
+    part: Part,
+    unit: str,
+    inputs: dict[str, list],
+    missing: set[str],
+    skip: dict[str, str],
+    keep: bool,
+) -> None:
+    """One stage on one unit: its rows into the part, and kept beside the other inputs; or its name among the failures."""
+    footer = part.footer
+    if any(name not in inputs for name in stage.reads) or {unit, unit.rpartition("-")[0]} & missing:
+        footer.left_out.append(unit)
+        return
+    footer.units += 1
+    if unit in skip:
+        footer.failed[unit] = skip[unit]
+        return
+    rows: list[Any] = []
+    rejected: list[Reject] = []
+    try:
+        with part.unit() as add:  # all of it or none: a unit that raises half-way leaves nothing
+            for row in stage.run(model, *(inputs[name] for name in stage.reads)):
+                if isinstance(row, Reject):
+                    rejected.append(row)
+                else:
+                    add(row)
+                    if keep:
+                        rows.append(row)
+    except Exception as error:
+        log.warning("%s: %s failed", stage.name(), unit, exc_info=True)
+        footer.failed[unit] = f"{type(error).__name__}: {error}"
+        return
+    footer.rejected += rejected
+    inputs[stage.name()] = rows
+
+
+def _units(stages: Sequence[Stage], store: Store, shard: int) -> Iterator[tuple[str, dict[str, list]]]:
+    """The units of a shard, in order of their names, each with its rows from every table that the stages read.
+
+    All parts of a shard hold their units in the same, ascending order, so that the tables are merged as they are read.
+    """
+    column, made_here = UNIT[stages[0].per], {stage.name() for stage in stages}
+    reads = {name: record for stage in stages for name, record in stage.reads.items() if name not in made_here}
+    main, *others = reads
+    names = list(dict.fromkeys(store.values(main, shard, column)))
+    if names != sorted(names):
+        raise ValueError(f"shard {shard} of {main!r} does not hold its units in ascending order")
+    readers = {name: store.groups(name, shard, reads[name], column, names) for name in others}
+    ahead = {name: next(reader, None) for name, reader in readers.items()}
+    for unit, rows in store.groups(main, shard, reads[main], column):
+        inputs = {main: rows}
+        for name in others:
+            found = ahead[name]
+            if found is not None and found[0] == unit:
+                inputs[name], ahead[name] = found[1], next(readers[name], None)
+            else:
+                inputs[name] = []
+        yield unit, inputs
+
+
+def journal(stages: Sequence[Stage], shard: int) -> tuple[str, str]:
+    """Where a worker writes which unit it has in hand: what killed it, if it is killed; how far it is, if not."""
+    return stages[0].name(), f"{shard:05d}.doing"
+
+
+def _note(store: Store, stages: Sequence[Stage], shard: int, unit: str, number: int, parts: Sequence[Part]) -> None:
+    about = {
+        "unit": unit,
+        "done": number,
+        "failed": sum(len(p.footer.failed) for p in parts),
+        "rejected": sum(len(p.footer.rejected) for p in parts),
+    }
+    store.put(json.dumps(about).encode(), *journal(stages, shard), durable=False)
+
+
+# -- per shard, over all -----------------------------------------------------------------------------------------------
+
+Made = dict[int, tuple[list[Any], list[Reject]]]
+
+
+def _shard_rows(stage: Stage, model: Any, store: Store, shard: int) -> Made:
+    gone = _missing(stage, store, shard)
+    inputs = [_present(store.table(name, shard, record), gone) for name, record in stage.reads.items()]
+    rows = [from_table(record, table) for record, table in zip(stage.reads.values(), inputs, strict=True)]
+    made = list(stage.run(model, *rows, shard=shard, **_lookup(stage, store)))
+    return {shard: ([r for r in made if not isinstance(r, Reject)], [r for r in made if isinstance(r, Reject)])}
+
+
+def _all_rows(stage: Stage, model: Any, store: Store, job: tuple[int, ...]) -> Made:
+    """Rows go to the shard of their clip; so do rejects, whose key begins with the clip's name."""
+    tables, home = [], {}
+    gone = {shard: _missing(stage, store, shard) for shard in job}
+    for number, (name, record) in enumerate(stage.reads.items()):
+        pieces = []
+        for shard in job:
+            piece = _present(store.table(name, shard, record), gone[shard])
+            pieces.append(piece.append_column("shard", pa.array([shard] * len(piece), pa.int32())))
+            if number == 0:
+                home.update(dict.fromkeys(piece.column("clip_id").to_pylist(), shard))
+        tables.append(pa.concat_tables(pieces))
+    made: Made = {shard: ([], []) for shard in job}
+    for row in stage.run(model, *tables, **_lookup(stage, store)):
+        clip = row.key.split("/")[0] if isinstance(row, Reject) else row.clip_id
+        made[home[clip]][isinstance(row, Reject)].append(row)
+    return made
+
+
+def _present(table: pa.Table, gone: set[str]) -> pa.Table:
+    """A table without the rows of units that are missing somewhere."""
+    for column in UNIT.values():
+        if gone and column in table.column_names:
+            table = table.filter(pc.invert(pc.is_in(table.column(column), pa.array(sorted(gone), pa.string()))))
+    return table
+
+
+def _lookup(stage: Stage, store: Store) -> dict[str, Any]:
+    if not stage.borrows:
+        return {}
+    return {
+        "lookup": lambda name, shard, column, values: store.lookup(name, shard, stage.borrows[name], column, values)
+    }

@@ -1,0 +1,88 @@
+"""What the orchestration costs: stub stages of 10 ms per clip on 2 workers, wall time against the ideal.
+
+    python -m benchmarks.overhead [local|ray]
+
+Prints wall / ideal, where ideal = clips x stages x 10 ms / 2 workers; for Ray also the bytes that crossed its object store.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+
+from a2data.records import Kept, Source
+from a2data.stage import Stage
+from a2data.store import Store
+from pipelines.schedule import run
+
+VIDEOS, SHARDS, CLIPS, SECONDS, WORKERS = 64, 16, 10, 0.010, 2
+
+
+@dataclass(frozen=True)
+class Cut(Stage):
+    reads = {"manifest": Source}
+    writes = Kept
+    per = "video"
+
+    def run(self, model, sources):
+        for n in range(CLIPS):
+            time.sleep(SECONDS)
+            yield Kept(f"{sources[0].video_id}-{n:08d}", sources[0].video_id)
+
+
+@dataclass(frozen=True)
+class Stub(Stage):
+    writes = Kept
+
+    def run(self, model, clips):
+        time.sleep(SECONDS)
+        yield from clips
+
+
+STAGES: list[Stage] = [Cut()]
+for number in range(5):
+    STAGES.append(type(f"Stub{number}", (Stub,), {"reads": {STAGES[-1].name(): Kept}, "__module__": __name__})())
+    globals()[f"Stub{number}"] = type(STAGES[-1])  # so that workers can unpickle it
+
+
+def main(where: str) -> None:
+    with tempfile.TemporaryDirectory() as root:
+        store = Store(root)
+        for shard in range(SHARDS):
+            rows = [Source(f"{shard:08x}{n:08x}", f"{n}.mp4", "", "", "", 1, "") for n in range(VIDEOS // SHARDS)]
+            store.write("manifest", shard, Source, rows)
+        if where == "ray":
+            import ray
+
+            from pipelines.on_ray import Actors
+
+            os.environ["PYTHONPATH"] = os.getcwd()
+            ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False)
+            crew = Actors(store)
+        else:
+            from pipelines.local import Children
+
+            crew = Children(store, WORKERS)
+        began, ideal = time.perf_counter(), VIDEOS * CLIPS * len(STAGES) * SECONDS / WORKERS
+        summary = run(STAGES, store, list(range(SHARDS)), crew)
+        wall = time.perf_counter() - began
+        print(
+            f"{where}: {summary.jobs} jobs, wall {wall:.2f} s, ideal {ideal:.2f} s, wall / ideal = {wall / ideal:.3f}"
+        )
+        if where == "ray":
+            print(f"ray: {_object_store_bytes() / (VIDEOS * CLIPS):.0f} bytes per clip through the object store")
+
+
+def _object_store_bytes() -> int:
+    """What was ever put into this node's object store, by the store's own account."""
+    from ray._private.internal_api import memory_summary
+
+    text = memory_summary(stats_only=True)
+    line = next(line for line in text.splitlines() if line.startswith("Plasma memory usage"))
+    mib = float(line.split("usage ")[1].split(" MiB")[0])
+    return int(mib * (1 << 20))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "local")

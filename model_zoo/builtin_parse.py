@@ -1,0 +1,184 @@
+"""Parts of a person without a network: where they lie below the head, and which colour they have.
+
+A part that is not evident is left out: hair that looks like skin, trousers that the picture cuts off at the hip, shoes of the
+trousers' colour. Accessories are never guessed.
+"""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from model_zoo.cards import Card
+
+Box = tuple[float, float, float, float]
+Parser = Callable[[np.ndarray, np.ndarray, Box | None], dict[str, np.ndarray]]
+
+# Landmarks of a standing adult in head heights below the crown (the classical canon of 7.5 heads).
+SHOULDERS, WAIST, HIP, KNEES, ANKLES = 1.3, 2.4, 3.6, 5.4, 7.0
+SAME_COLOUR = 12.0  # CIE76 distance that two halves of one garment stay below
+
+
+def parser(card: Card, device: str = "cpu") -> Parser:
+    """A function `parse`; it has no weights to load."""
+    return parse
+
+
+def parse(person: np.ndarray, mask: np.ndarray, head: Box | None) -> dict[str, np.ndarray]:
+    """Parts of a person who is upright: {part: (h, w) bool}, disjoint and inside the mask; parts not evident are missing.
+
+    person: (h, w, 3) uint8 RGB crop. mask: (h, w) bool. head: x0, y0, x1, y1 of the whole head, hair included, in pixels of the
+    crop; it is the measure of everything, so that a person without one has no parts: {}.
+    Keys are from "face", "hair", "upper", "lower", "shoes".
+    """
+    if head is None:
+        return {}
+    lab = to_lab(person)
+    skin = mask & is_skin(lab, mask, head)
+    face = mask & _face(skin, head)
+    hair = _hair(lab, mask & ~face, skin, head)
+    rows = (np.arange(len(mask)) - head[1]) / (head[3] - head[1])  # head heights below the crown
+    body = mask & ~face & ~hair & (rows > 0.9)[:, None]
+    parts = {"face": face, "hair": hair, **_clothes(lab, _dressed(lab, body, skin, rows), rows)}
+    return {name: part for name, part in parts.items() if part.any()}
+
+
+def to_lab(picture: np.ndarray) -> np.ndarray:
+    """RGB uint8 as CIE L*a*b*, float32: L 0 to 100; distances are CIE76."""
+    return cv2.cvtColor(cv2.GaussianBlur(picture, (0, 0), 1.0).astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+
+
+def is_skin(lab: np.ndarray, mask: np.ndarray, head: Box) -> np.ndarray:
+    """Pixels of the colour of this person's cheeks and nose, (h, w) bool: chroma close, lightness loosely (shadows)."""
+    cheeks = mask & _ellipse(head, mask.shape, centre=0.62, across=0.22, down=0.12)
+    if cheeks.sum() < 10:
+        return np.zeros_like(mask)
+    middle = np.median(lab[cheeks], axis=0)
+    spread = np.maximum(1.4826 * np.median(np.abs(lab[cheeks] - middle), axis=0), (9.0, 3.0, 3.0))
+    away = (lab - middle) / spread
+    return (np.hypot(away[..., 1], away[..., 2]) < 3.0) & (np.abs(away[..., 0]) < 3.5)
+
+
+def _ellipse(head: Box, shape: tuple[int, ...], centre: float, across: float, down: float) -> np.ndarray:
+    """An ellipse in the head box: its middle at `centre` of the height, half axes as shares of width and height."""
+    x0, y0, x1, y1 = head
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    dx = (x + 0.5 - (x0 + x1) / 2) / (across * (x1 - x0))
+    dy = (y + 0.5 - y0 - centre * (y1 - y0)) / (down * (y1 - y0))
+    return dx**2 + dy**2 <= 1
+
+
+def _face(skin: np.ndarray, head: Box) -> np.ndarray:
+    """The convex hull of the skin in the head's lower part: eyes, brows and mouth are inside it."""
+    zone = skin & _ellipse(head, skin.shape, centre=0.6, across=0.45, down=0.42)
+    zone = largest(cv2.morphologyEx(zone.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)).astype(bool))
+    points = np.argwhere(zone)[:, ::-1].astype(np.int32)
+    hull = np.zeros(skin.shape, np.uint8)
+    if len(points) >= 3:
+        cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
+    return hull.astype(bool)
+
+
+def _hair(lab: np.ndarray, rest: np.ndarray, skin: np.ndarray, head: Box) -> np.ndarray:
+    """What has the colour of the crown and hangs together with it, round the head or beside it and down to the chest."""
+    x0, y0, x1, y1 = head
+    tall, wide = y1 - y0, x1 - x0
+    crown = rest & ~skin & _ellipse(head, rest.shape, centre=0.2, across=0.4, down=0.2)
+    if crown.sum() < 0.01 * tall * wide:
+        return np.zeros_like(rest)
+    y, x = np.mgrid[: rest.shape[0], : rest.shape[1]]
+    zone = (y < y0 + 1.9 * tall) & (x > x0 - 0.3 * wide) & (x < x1 + 0.3 * wide)
+    colour = np.median(lab[crown], axis=0)
+    alike = np.linalg.norm((lab - colour) * (0.6, 1, 1), axis=-1) < 1.5 * SAME_COLOUR
+    found = (rest & ~skin & zone & alike).astype(np.uint8)
+    found = cv2.morphologyEx(found, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    count, labels = cv2.connectedComponents(found)
+    touching = np.bincount(labels[crown], minlength=count)
+    touching[0] = 0
+    hair = (labels == touching.argmax()) & touching.any()
+    return hair & ~_too_wide(hair, int(y1), 0.7 * wide)
+
+
+def _too_wide(part: np.ndarray, chin: int, wide: float) -> np.ndarray:
+    """Everything below the chin where a part gets wider than `wide` pixels there: a dark pullover below dark hair."""
+    below = np.arange(len(part)) > chin
+    return (below & (part.sum(1)[below].max(initial=0) > wide))[:, None]
+
+
+def largest(mask: np.ndarray) -> np.ndarray:
+    """The largest 8-connected component, (h, w) bool; of equals the first by rows."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    if count == 1:
+        return np.zeros_like(mask)
+    return labels == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()
+
+
+def _dressed(lab: np.ndarray, body: np.ndarray, skin: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The body without bare skin: what is skin-coloured and more like the skin than like the chest.
+
+    Empty where the chest itself has the colour of the skin: bare, or dressed in it, which colour cannot tell.
+    """
+    chest = body & ((rows > SHOULDERS) & (rows < WAIST))[:, None]
+    if not (chest.any() and skin.any()):
+        return body
+    middles = (
+        np.median(lab[chest], axis=0),
+        np.median(lab[skin & ~body], axis=0) if (skin & ~body).any() else lab[skin][0],
+    )
+    if np.linalg.norm(middles[0] - middles[1]) < SAME_COLOUR:
+        return np.zeros_like(body)
+    to_chest, to_skin = (np.linalg.norm(lab - m, axis=-1) for m in middles)
+    return body & ~(skin & (to_skin < to_chest))
+
+
+def _clothes(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Upper and lower garment and shoes: a dressed body split at the waist and at the ankles.
+
+    Where no change of colour shows the waist, the upper garment ends at three heads and nothing is called the lower one.
+    """
+    body = cv2.morphologyEx(body.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)).astype(bool)
+    dressed = np.flatnonzero(body.any(1))
+    end = rows[dressed[-1]] if len(dressed) else 0.0
+    if end < (SHOULDERS + WAIST) / 2:
+        return {}
+    waist = _waist(lab, body, rows)
+    parts = {"upper": pieces(body & (rows < (waist or 3.0))[:, None])}
+    if waist and end > waist + 0.3:
+        parts["lower"] = pieces(body & ((rows >= waist) & (rows < ANKLES - 0.1))[:, None])
+    if end > ANKLES and not body[-1].any():
+        parts |= _shoes(lab, body, rows)
+    return parts
+
+
+def pieces(mask: np.ndarray) -> np.ndarray:
+    """A mask without specks: its 8-connected components of at least a tenth of the largest one."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    areas = stats[:, cv2.CC_STAT_AREA]
+    areas[0] = 0
+    return (areas >= max(1, 0.1 * areas.max()))[labels]
+
+
+def _waist(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> float:
+    """Where the upper garment ends, in head heights; 0 where no change of colour says so.
+
+    The row between WAIST and HIP where the median colours of the half head above and below differ most.
+    """
+    best, where = SAME_COLOUR, 0.0
+    for row in np.arange(WAIST, HIP, 0.05):
+        above, below = (body & ((rows > a) & (rows <= a + 0.5))[:, None] for a in (row - 0.5, row))
+        if min(above.sum(), below.sum()) < 20:
+            continue
+        change = float(np.linalg.norm(np.median(lab[above], axis=0) - np.median(lab[below], axis=0)))
+        if change > best:
+            best, where = change, float(row)
+    return where
+
+
+def _shoes(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """What is below the ankles, if its colour is not that of the shins."""
+    feet = body & (rows > ANKLES)[:, None]
+    shins = body & ((rows > KNEES) & (rows < ANKLES - 0.3))[:, None]
+    if min(feet.sum(), shins.sum()) < 20:
+        return {}
+    change = np.linalg.norm(np.median(lab[feet], axis=0) - np.median(lab[shins], axis=0))
+    return {"shoes": feet} if change > SAME_COLOUR else {}

@@ -1,0 +1,151 @@
+"""Faces: dlib (public-domain weights, inside a package) and insightface (any SCRFD + ArcFace pair of ONNX files).
+
+A builder gives `model(frame) -> list[Face]` for an (h, w, 3) uint8 RGB frame, best score first. Every embedding has unit
+length; which cosine similarity means "the same person" depends on the network and stands on its card.
+"""
+
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from model_zoo.cards import Card, Face
+
+FacesModel = Callable[[np.ndarray], list[Face]]
+
+# Where the mouth is in dlib's 5-point convention, which has none: the corners lie this many times as far below the eyes as the
+# base of the nose does, and this many eye distances apart (medians of 94 frontal faces; they err by 0.1 eye distance).
+MOUTH_DEPTH = 1.55
+MOUTH_WIDTH = 0.77
+
+
+def dlib_faces(card: Card, device: str = "cpu") -> FacesModel:
+    """HOG detector, 5-point landmarks, 128-D ResNet of dlib (King 2009; Kazemi & Sullivan 2014). Runs on the CPU only.
+
+    The 68-point predictor of the same package is not used: it was trained on iBUG 300-W, which excludes commercial use.
+    """
+    import dlib
+
+    detect = dlib.get_frontal_face_detector()
+    landmarks = dlib.shape_predictor(_dlib_weights("shape_predictor_5_face_landmarks.dat"))
+    embed = dlib.face_recognition_model_v1(_dlib_weights("dlib_face_recognition_resnet_model_v1.dat"))
+
+    def faces(frame: np.ndarray) -> list[Face]:
+        frame = np.ascontiguousarray(frame)
+        rectangles, margins, _ = detect.run(frame, 0, 0.0)
+        # The detector's window is 80 px. At twice the size it costs four times as much, so that only an empty small frame is
+        # looked at again: a 40 px face beside one of 80 px is missed.
+        if not rectangles and frame.shape[0] * frame.shape[1] < 1280 * 720:
+            rectangles, margins, _ = detect.run(frame, 1, 0.0)
+        found = []
+        for rectangle, margin in zip(rectangles, margins, strict=True):
+            shape = landmarks(frame, rectangle)
+            box = (rectangle.left(), rectangle.top(), rectangle.right() + 1, rectangle.bottom() + 1)
+            five = from_eye_corners(np.array([(p.x, p.y) for p in shape.parts()], np.float32))
+            vector = np.array(embed.compute_face_descriptor(frame, shape), np.float32)
+            found.append(
+                Face(_inside(box, frame), score_of_margin(margin), five, vector / np.linalg.norm(vector)),
+            )
+        return sorted(found, key=_best_first)
+
+    return faces
+
+
+def _dlib_weights(file: str) -> str:
+    """Path of a file of face_recognition_models, found without importing it: its __init__ needs the vanished pkg_resources."""
+    spec = importlib.util.find_spec("face_recognition_models")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("dlib's weights come in face_recognition_models", name="face_recognition_models")
+    return str(Path(spec.submodule_search_locations[0]) / "models" / file)
+
+
+def score_of_margin(margin: float) -> float:
+    """A margin of dlib's linear classifier, 0 and up, as a score from 0.5 to 1 (a logistic curve; not calibrated)."""
+    return float(1 / (1 + np.exp(-2 * margin)))
+
+
+def from_eye_corners(points: np.ndarray) -> np.ndarray:
+    """dlib's 5 points (two corners of each eye, base of the nose) as eyes, nose and mouth corners, (5, 2) float32.
+
+    The eyes are the middles of their corners. The mouth is not seen but constructed: symmetric about the line from the middle
+    of the eyes through the base of the nose, so it follows a turned or tilted head but no expression.
+    """
+    eyes = np.stack([points[0:2].mean(0), points[2:4].mean(0)])
+    left, right = eyes[np.argsort(eyes[:, 0], kind="stable")]
+    middle, nose = (left + right) / 2, points[4]
+    mouth = middle + MOUTH_DEPTH * (nose - middle)
+    half = MOUTH_WIDTH / 2 * (right - left)
+    return np.stack([left, right, nose, mouth - half, mouth + half]).astype(np.float32)
+
+
+def insightface_faces(card: Card, device: str = "cpu") -> FacesModel:
+    """SCRFD (Guo et al. 2021, arXiv 2105.04714) and ArcFace (Deng et al. 2019, arXiv 1801.07698), by insightface.
+
+    `card.weights` is a folder with one detection and one recognition ONNX file, or the name of a published pack, looked for in
+    $A2DATA_WEIGHTS/insightface/models and ~/.insightface/models. Nothing is downloaded. Raises FileNotFoundError.
+    """
+    from insightface.app import FaceAnalysis
+
+    cuda = device.startswith("cuda")
+    app = FaceAnalysis(
+        name=str(insightface_folder(card.weights)),
+        allowed_modules=["detection", "recognition"],
+        providers=["CUDAExecutionProvider", "CPUExecutionProvider"] if cuda else ["CPUExecutionProvider"],
+    )
+    # A fixed size: left to itself, insightface 2 joins two scales, and its scores then depend on its version.
+    app.prepare(ctx_id=int(device.partition(":")[2] or 0) if cuda else -1, det_size=(640, 640))
+    if "recognition" not in app.models:
+        raise FileNotFoundError(
+            f"{card.weights} has no recognition model: put an ArcFace ONNX file beside the detector"
+        )
+
+    def faces(frame: np.ndarray) -> list[Face]:
+        found = [
+            Face(
+                _inside(f.bbox.tolist(), frame),
+                float(f.det_score),
+                np.asarray(f.kps, np.float32),
+                np.asarray(f.normed_embedding, np.float32),
+            )
+            for f in app.get(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        ]
+        return sorted(found, key=_best_first)
+
+    return faces
+
+
+def insightface_folder(weights: str) -> Path:
+    """The folder of a pack, or the folder that `weights` is. Raises FileNotFoundError where there is none with ONNX files."""
+    if not weights:
+        raise FileNotFoundError(
+            "insightface is a family of models: name a pack (buffalo_l, buffalo_s, antelopev2) or insightface:/FOLDER"
+        )
+    places = [Path(weights)] if Path(weights).is_dir() else [root / weights for root in _pack_roots()]
+    for place in places:
+        if any(place.glob("*.onnx")):
+            return place
+    raise FileNotFoundError(
+        f"no insightface pack {weights!r}: no ONNX files in {', '.join(map(str, places))}. Packs are not downloaded: "
+        "their licence (non-commercial research) is yours to accept. Unpack one there, or give insightface:/FOLDER"
+    )
+
+
+def _pack_roots() -> list[Path]:
+    weights = os.environ.get("A2DATA_WEIGHTS")
+    return [
+        *([Path(weights) / "insightface" / "models"] if weights else []),
+        Path.home() / ".insightface" / "models",
+    ]
+
+
+def _inside(box: tuple | list, frame: np.ndarray) -> tuple[float, float, float, float]:
+    height, width = frame.shape[:2]
+    x0, y0, x1, y1 = (float(v) for v in box)
+    return max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
+
+
+def _best_first(face: Face) -> tuple:
+    return -face.score, face.box

@@ -1,0 +1,106 @@
+"""Masks from hints: GrabCut at a small size, cleaned, and brought back to the frame's size with an edge that fits.
+
+Rother, Kolmogorov, Blake 2004, "GrabCut": interactive foreground extraction using iterated graph cuts.
+"""
+
+import cv2
+import numpy as np
+
+SURE_BACK, SURE_FORE, MAYBE_BACK, MAYBE_FORE = cv2.GC_BGD, cv2.GC_FGD, cv2.GC_PR_BGD, cv2.GC_PR_FGD
+WORK_PX = 320  # long side at which the graph is cut: the time grows with the pixels, the edge is sharpened afterwards
+
+
+def shrink(frame: np.ndarray, long_px: int = WORK_PX) -> np.ndarray:
+    """A picture with its long side at most `long_px`, by area averaging."""
+    scale = min(1.0, long_px / max(frame.shape[:2]))
+    size = [max(1, round(side * scale)) for side in frame.shape[1::-1]]
+    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+
+
+def cut(small: np.ndarray, hints: np.ndarray, iterations: int = 2) -> np.ndarray:
+    """The foreground of a small (h, w, 3) uint8 picture, as an (h, w) bool mask; empty where the hints leave nothing to learn from.
+
+    hints: (h, w) uint8 of the four constants above. Deterministic: OpenCV's generator for k-means is set to one seed.
+    """
+    fore = np.isin(hints, (SURE_FORE, MAYBE_FORE))
+    if fore.sum() < 10 or (~fore).sum() < 10:  # cv2 asserts on a side without samples
+        return np.isin(hints, (SURE_FORE,))
+    cv2.setRNGSeed(0)
+    labels = hints.copy()
+    cv2.grabCut(small, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), iterations, cv2.GC_INIT_WITH_MASK)
+    return np.isin(labels, (SURE_FORE, MAYBE_FORE))
+
+
+def clean(mask: np.ndarray, seed: np.ndarray | None = None, hole: float = 0.02, part: float = 0.03) -> np.ndarray:
+    """A mask without specks and hairs: opened, holes below `hole` of its area filled, pieces below `part` of the largest dropped.
+
+    seed: (h, w) bool; of what remains only pieces that touch it stay.
+    """
+    radius = max(1, round(min(mask.shape) / 120))
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, disk)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
+    area = stats[:, cv2.CC_STAT_AREA].copy()
+    area[0] = 0
+    stays = area >= part * area.max(initial=1)
+    if seed is not None:
+        touched = np.zeros(count, bool)
+        touched[np.unique(labels[seed])] = True
+        stays &= touched
+    stays[0] = False
+    kept = stays[labels]
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((~kept).astype(np.uint8), connectivity=4)
+    small = stats[:, cv2.CC_STAT_AREA] < hole * max(1, kept.sum())
+    x0, y0, wide, high = (stats[:, i] for i in range(4))
+    inside = (x0 > 0) & (y0 > 0) & (x0 + wide < mask.shape[1]) & (y0 + high < mask.shape[0])
+    holes = small & inside
+    holes[0] = False
+    return kept | holes[labels]
+
+
+def enlarge(mask: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    """A small mask at the size of the (h, w, 3) uint8 frame, its edge drawn to the frame's own edges.
+
+    The guided filter of He, Sun, Tang 2013 (section 3) with the grey frame as guide, at half its value.
+    """
+    height, width = frame.shape[:2]
+    scale = max(height / mask.shape[0], width / mask.shape[1])
+    soft = cv2.resize(cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.8), (width, height))
+    if scale <= 1:
+        return soft > 0.5
+    guide = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+    side = 2 * round(1.5 * scale) + 1
+
+    def mean(x: np.ndarray) -> np.ndarray:
+        return cv2.blur(x, (side, side))
+
+    of_guide, of_mask = mean(guide), mean(soft)
+    slope = (mean(guide * soft) - of_guide * of_mask) / (mean(guide * guide) - of_guide**2 + 1e-3)
+    return mean(slope) * guide + mean(of_mask - slope * of_guide) > 0.5
+
+
+def in_box(frame: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
+    """The thing that fills a box, as an (h, w) bool mask inside it: for detectors that give boxes only.
+
+    The box itself where GrabCut finds nothing in it.
+    """
+    height, width = frame.shape[:2]
+    x0, y0, x1, y1 = box
+    margin = 0.15 * max(x1 - x0, y1 - y0)  # as much ground around the box as it takes to learn its colours
+    left, top = max(0, int(x0 - margin)), max(0, int(y0 - margin))
+    right, bottom = min(width, int(np.ceil(x1 + margin))), min(height, int(np.ceil(y1 + margin)))
+    patch = frame[top:bottom, left:right]
+    small = shrink(patch)
+    scale = small.shape[1] / patch.shape[1]
+    a, b, c, d = (round(v * scale) for v in (x0 - left, y0 - top, x1 - left, y1 - top))
+    hints = np.full(small.shape[:2], SURE_BACK, np.uint8)
+    hints[b:d, a:c] = MAYBE_FORE
+    core = np.zeros_like(hints)
+    axes = (max(1, round((c - a) * 0.15)), max(1, round((d - b) * 0.3)))
+    cv2.ellipse(core, ((a + c) // 2, (b + d) // 2), axes, 0, 0, 360, 1, -1)
+    hints[core > 0] = SURE_FORE
+    mask = np.zeros((height, width), bool)
+    mask[top:bottom, left:right] = enlarge(clean(cut(small, hints), core > 0), patch)
+    inside = np.zeros_like(mask)
+    inside[max(0, int(y0)) : int(np.ceil(y1)), max(0, int(x0)) : int(np.ceil(x1))] = True
+    return mask & inside if (mask & inside).any() else inside

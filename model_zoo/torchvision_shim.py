@@ -1,0 +1,75 @@
+"""Lets torchvision from PyPI, which is built for CUDA, work beside a PyTorch that is built for the CPU.
+
+torchvision's compiled operators link against CUDA libraries that a CPU build of torch does not bring, so they do not load; and
+`import torchvision` then fails with "operator torchvision::nms does not exist" (pytorch/vision issue 8985 and many like it). There
+is no CPU wheel on PyPI. `install` gives the schemas that the import needs and non-maximum suppression in plain torch.
+"""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+_kept: list[Any] = []  # a torch Library forgets what it defined when it is collected
+
+
+def install() -> None:
+    """Make `import torchvision` work. Call it before the first import of torchvision, and of whatever imports that.
+
+    Does nothing where torchvision is absent or where its own operators load; may be called again. Without them `nms` and
+    `roi_align` work, in Python; `deform_conv2d` and torchvision.io keep their own error.
+    """
+    spec = importlib.util.find_spec("torchvision")
+    if _kept or spec is None or spec.origin is None or _loads(Path(spec.origin).parent):
+        return
+    _define()
+    import torchvision.ops.boxes
+
+    torchvision.ops.boxes._assert_has_ops = lambda: None  # only here: the other operators are still missing
+
+
+def _loads(package: Path) -> bool:
+    """Whether the compiled operators of the torchvision in that folder load beside this torch."""
+    import torch
+
+    library = next(package.glob("_C*.so"), None) or next(package.glob("_C*.pyd"), None)
+    if library is None:
+        return False
+    try:
+        torch.ops.load_library(str(library))
+    except OSError:
+        return False
+    return True
+
+
+def _define() -> None:
+    import torch
+
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define("_cuda_version() -> int")
+    library.impl("nms", nms, "CPU")
+    _kept.append(library)
+
+
+def nms(dets: Any, scores: Any, iou_threshold: float) -> Any:
+    """Greedy non-maximum suppression as torchvision.ops.nms does it: the indices of what is kept, best first, ties by index.
+
+    dets: (n, 4) float tensor of x0, y0, x1, y1; scores: (n,). Computed in double: the same box for box as the compiled operator.
+    """
+    import torch
+
+    order = scores.argsort(descending=True, stable=True)
+    boxes = dets[order].double()
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    alive = torch.ones(len(boxes), dtype=torch.bool)
+    kept = []
+    for i in range(len(boxes)):
+        if not alive[i]:
+            continue
+        kept.append(i)
+        low = torch.maximum(boxes[i, :2], boxes[i + 1 :, :2])
+        high = torch.minimum(boxes[i, 2:], boxes[i + 1 :, 2:])
+        both = (high - low).clamp_(min=0).prod(1)
+        alive[i + 1 :] &= ~(both / (area[i] + area[i + 1 :] - both) > iou_threshold)
+    return order[torch.tensor(kept, dtype=torch.long)]

@@ -1,0 +1,117 @@
+"""The YOLO family through ultralytics (AGPL-3.0): detection and segmentation weights, as .pt or exported to .onnx.
+
+Nothing is ever downloaded: a worker without network must fail with a sentence, not hang.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model_zoo import grabcut, torchvision_shim
+from model_zoo.cards import Card, Detection
+
+BATCH = 16  # frames at a time through .pt weights; exported ones have the batch they were exported with, 1
+CONFIDENCE = 0.1  # below this nothing is worth a row; the stage's min_score decides
+
+
+def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detection]]]:
+    """The model of a card whose weights are a file, or a file's name in the folder that A2DATA_WEIGHTS names.
+
+    Weights for detection only get their masks from grabcut.in_box. Raises FileNotFoundError where the file is in neither place,
+    ValueError for a model of another task.
+    """
+    weights = find_weights(card.weights)
+    task = task_of(weights)
+    _keep_offline()
+    torchvision_shim.install()
+    from ultralytics import YOLO
+
+    model = YOLO(str(weights), task=task)
+    if model.task not in ("detect", "segment"):
+        raise ValueError(f"{weights} is a YOLO model for {model.task!r}: detection needs one for 'detect' or 'segment'")
+    sized = {} if weights.suffix == ".pt" else {"imgsz": _exported_size(weights)}
+    batch = BATCH if weights.suffix == ".pt" else 1
+
+    def detect(frames: np.ndarray) -> list[list[Detection]]:
+        found: list[list[Detection]] = []
+        for start in range(0, len(frames), batch):
+            pictures = [
+                np.ascontiguousarray(f[..., ::-1]) for f in frames[start : start + batch]
+            ]  # ultralytics takes BGR
+            results = model.predict(
+                pictures, conf=CONFIDENCE, retina_masks=True, device=device, verbose=False, save=False, **sized
+            )
+            found += [_detections(result, frame) for result, frame in zip(results, frames[start:], strict=False)]
+        return found
+
+    return detect
+
+
+def find_weights(name: str) -> Path:
+    """The file called `name`: a path, or a file in the folder that A2DATA_WEIGHTS names.
+
+    Raises FileNotFoundError, saying where it looked and what to do.
+    """
+    folder = os.environ.get("A2DATA_WEIGHTS", "")
+    places = [Path(name)] + ([Path(folder) / name] if folder else [])
+    for place in places:
+        if place.is_file():
+            return place
+    raise FileNotFoundError(
+        f"no YOLO weights at {' or '.join(map(str, places))}: download {Path(name).name} from"
+        " https://github.com/ultralytics/assets/releases and name its folder in A2DATA_WEIGHTS"
+    )
+
+
+def task_of(weights: Path) -> str | None:
+    """ "segment" or "detect" as the metadata of an ONNX file says, else by "-seg" in its name; None for .pt, which know it themselves."""
+    if weights.suffix == ".pt":
+        return None
+    return _metadata(weights).get("task") or ("segment" if "-seg" in weights.stem else "detect")
+
+
+def _metadata(weights: Path) -> dict[str, str]:
+    """What ultralytics wrote into an ONNX file on export; nothing for other formats."""
+    if weights.suffix != ".onnx":
+        return {}
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(weights), providers=["CPUExecutionProvider"])
+    sides = session.get_inputs()[0].shape[2:]
+    return dict(session.get_modelmeta().custom_metadata_map) | {"sides": "x".join(map(str, sides))}
+
+
+def _exported_size(weights: Path) -> list[int]:
+    """Height and width that an exported model was made for; ultralytics' own 640 where it takes any."""
+    sides = _metadata(weights).get("sides", "").split("x")
+    return [int(side) if side.isdigit() else 640 for side in sides] if len(sides) == 2 else [640, 640]
+
+
+def _keep_offline() -> None:
+    """Ultralytics reads these on import: it looks for updates, installs packages and writes settings unless told not to."""
+    os.environ["YOLO_OFFLINE"] = "true"
+    os.environ["YOLO_AUTOINSTALL"] = "false"
+    os.environ["YOLO_VERBOSE"] = "false"
+    if "YOLO_CONFIG_DIR" not in os.environ:
+        os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="a2data-yolo-")
+
+
+def _detections(result: Any, frame: np.ndarray) -> list[Detection]:
+    """One ultralytics result as detections: boxes inside the frame, masks at its size; best first, ties from the left."""
+    height, width = frame.shape[:2]
+    boxes, scores = result.boxes.xyxy.cpu().numpy(), result.boxes.conf.cpu().numpy()
+    labels = [result.names[int(c)] for c in result.boxes.cls.cpu().numpy()]
+    masks = None if result.masks is None else result.masks.data.cpu().numpy().astype(bool)
+    found = []
+    for i in sorted(range(len(boxes)), key=lambda i: (-scores[i], *boxes[i])):
+        x0, y0, x1, y1 = (float(v) for v in np.clip(boxes[i], 0, [width, height, width, height]))
+        if x1 - x0 < 1 or y1 - y0 < 1:
+            continue
+        mask = grabcut.in_box(frame, (x0, y0, x1, y1)) if masks is None else masks[i]
+        kind = "human" if labels[i] == "person" else "object"
+        found.append(Detection(kind, labels[i], float(scores[i]), (x0, y0, x1, y1), mask))
+    return found

@@ -1,0 +1,301 @@
+"""a2data: from raw video to prompt-reference-video triplets, stage by stage or all at once."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from a2data.records import Packed, Source
+from a2data.stage import Stage
+from a2data.store import Store
+from pipelines import plan as planning
+from pipelines.schedule import Summary
+from pipelines.schedule import run as run_jobs
+from pipelines.settings import Recipe, add_flags
+from pipelines.triplets import PROFILES, triplets
+
+log = logging.getLogger("a2data")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line. 0: done; 1: something could not be done, and was said; 2: the command makes no sense."""
+    args = parser().parse_args(argv)
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    log.setLevel(logging.INFO if args.verbose else logging.ERROR)
+    try:
+        return int(args.do(args) or 0)
+    except (ValueError, FileNotFoundError, ModuleNotFoundError, PermissionError, ConnectionError) as error:
+        if args.verbose:
+            raise
+        print(f"a2data: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("a2data: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `a2data explain ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command with its flags; those of a stage are its fields."""
+    top = argparse.ArgumentParser("a2data", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, do: Any, summary: str, work: bool = True) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=summary, description=summary)
+        sub.set_defaults(do=do)
+        sub.add_argument("--verbose", action="store_true", help="log what happens, with tracebacks")
+        if work:
+            sub.add_argument("work", metavar="WORK", help="the folder (or URL) of tables")
+        return sub
+
+    sub = command("run", _run, "bring videos through the whole pipeline", work=False)
+    sub.add_argument(
+        "videos", nargs="*", metavar="VIDEOS", help="files, folders, globs, URLs or manifests (csv, jsonl, parquet)"
+    )
+    sub.add_argument(
+        "--work", required=True, help="the folder (or URL) of tables; the same again goes on where it stopped"
+    )
+    sub.add_argument("--out", help="the folder of the WebDataset shards (default: shards inside the work folder)")
+    sub.add_argument("--videos-per-shard", type=int, help="source videos in a shard of work (default: 8)")
+    _recipe_flags(sub)
+    _crew_flags(sub)
+    for stage in triplets():
+        sub = command(stage.name(), _stage, _first_line(stage))
+        sub.add_argument(
+            "--profile", choices=sorted(PROFILES), help="whose settings to start from (default: the last run's)"
+        )
+        add_flags(sub.add_argument_group("settings"), stage)  # type: ignore[arg-type]
+        _crew_flags(sub)
+        sub.set_defaults(stage=stage.name())
+    command("status", _status, "how far every stage is")
+    _recipe_flags(command("plan", _plan, "which jobs a run with these settings would do, and why"))
+    command("failures", _failures, "everything that failed, with its reason")
+    sub = command("retry", _retry, "take up again what failed")
+    sub.add_argument("--stage", dest="only", help="only what failed in this stage")
+    _crew_flags(sub)
+    sub = command("explain", _explain, "why a video, clip, element or reference was kept, rejected or paired")
+    sub.add_argument("key", metavar="KEY", help="its id, or the beginning of one")
+    sub = command("report", _report, "write the report, one HTML file")
+    sub.add_argument("--out", dest="html", help="where to (default: report.html in the work folder)")
+    sub = command("demo-films", _demo_films, "render the demo film set, with its ground truth", work=False)
+    sub.add_argument("folder", metavar="OUT")
+    return top
+
+
+def _recipe_flags(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--profile", choices=sorted(PROFILES), help="which models (default: builtin, or the last run's)")
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="STAGE.FIELD=VALUE", help="a setting of a stage; repeatable"
+    )
+
+
+def _crew_flags(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--ray", metavar="ADDRESS", help="a Ray cluster's address, or auto: join the one here or start one"
+    )
+    sub.add_argument(
+        "--workers",
+        action="append",
+        default=[],
+        metavar="[STAGE=]N",
+        help="workers: of a stage with --ray, else altogether",
+    )
+    sub.add_argument("--cpus-per-worker", type=float, help="what a Ray worker asks for, fractions too (default: 1)")
+    sub.add_argument("--here", action="store_true", help="do the jobs in this process: for a debugger")
+    sub.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _first_line(stage: Stage) -> str:
+    return (type(stage).__doc__ or "").strip().splitlines()[0]
+
+
+# -- commands ----------------------------------------------------------------------------------------------------------
+
+
+def _run(args: argparse.Namespace) -> int:
+    store = Store(args.work)
+    recipe = Recipe.of(store) or Recipe()
+    recipe.profile = args.profile or recipe.profile
+    recipe.out = str(Path(args.out).absolute()) if args.out and "://" not in args.out else args.out or recipe.out
+    recipe.out = recipe.out or store.path("shards")
+    recipe.videos_per_shard = args.videos_per_shard or recipe.videos_per_shard
+    recipe.set(triplets(recipe.profile), args.set)
+    stages = recipe.apply(triplets(recipe.profile))
+    shards = enroll(store, args.videos, recipe.videos_per_shard)
+    recipe.save(store)
+    return _finish(store, stages, recipe, _work(args, stages, store, shards))
+
+
+def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int) -> list[int]:
+    """Give every new source a place in a new shard; say which shards there are. Old shards stay as they are."""
+    from pipelines.manifest import sources
+
+    shards = store.shards("manifest")
+    known = [source for shard in shards for source in store.read("manifest", shard, Source)]
+    new = sources(list(inputs), known) if inputs else []
+    for start in range(0, len(new), videos_per_shard):
+        shards.append(shards[-1] + 1 if shards else 0)
+        rows = sorted(new[start : start + videos_per_shard], key=lambda source: source.video_id)
+        store.write("manifest", shards[-1], Source, rows)
+    if not shards:
+        raise ValueError("no videos: name files, folders, globs or manifests after `a2data run`")
+    return shards
+
+
+def _work(args: argparse.Namespace, stages: Sequence[Stage], store: Store, shards: list[int]) -> Summary:
+    from pipelines.progress import watcher
+
+    if args.ray:
+        from pipelines import on_ray
+
+        on_ray.connect(args.ray)
+        crew: Any = on_ray.Actors(store, _workers(args.workers, stages), args.cpus_per_worker)
+    else:
+        from pipelines import local
+
+        count = max([1, *_workers(args.workers, stages).values()])
+        crew = local.Here(store) if args.here else local.Children(store, count)
+    return run_jobs(stages, store, shards, crew, watcher(store, args.quiet, shards))
+
+
+def _workers(texts: Sequence[str], stages: Sequence[Stage]) -> dict[str, int]:
+    """["detect=2", "3"] as {"detect": 2, …}: a bare number is for every stage."""
+    out: dict[str, int] = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        if not number.isdigit() or int(number) < 1 or (name and name not in {s.name() for s in stages}):
+            raise ValueError(f"--workers {text!r}: write a number, or stage=number, such as detect=2")
+        out.update({name: int(number)} if name else {stage.name(): int(number) for stage in stages})
+    return out
+
+
+def _finish(store: Store, stages: Sequence[Stage], recipe: Recipe, summary: Summary) -> int:
+    """Index, manifest and report of what there is now; a last word on what there is not."""
+    from a2data.shards import finish
+
+    from pipelines.report import write_report
+
+    shards = store.shards("pack")
+    if shards and not summary.blocked:
+        rows = [row for shard in shards for row in store.read("pack", shard, Packed)]
+        finish(Path(recipe.out), rows, {"profile": recipe.profile, "stages": {s.name(): _about(s) for s in stages}})
+        print(f"{len(rows)} triplets in {recipe.out}")
+    report = write_report(store, Path(store.path("report.html")), Path(recipe.out)) if store.local else None
+    failed = planning.failures(store, [stage.name() for stage in stages])
+    if failed:
+        print(
+            f"{len(failed)} failed: `a2data failures {store.root}` names them, `a2data retry {store.root}` tries again"
+        )
+    for (stage, _), why in list(summary.broken.items())[:3]:
+        print(f"a2data: {stage}: {why}", file=sys.stderr)
+    if report:
+        print(f"report: {report}")
+    return 1 if summary.broken else 0
+
+
+def _about(stage: Stage) -> dict[str, Any]:
+    settings = {f.name: getattr(stage, f.name) for f in fields(stage) if f.name != "out"}  # type: ignore[arg-type]
+    return {"version": stage.version, "settings": settings, "models": stage.models()}
+
+
+def _there(args: argparse.Namespace) -> tuple[Store, Recipe, list[Stage]]:
+    """An existing work folder. Raises ValueError where nothing was ever run."""
+    store = Store(args.work)
+    recipe = Recipe.of(store)
+    if recipe is None:
+        raise ValueError(f"{args.work} is no work folder: start one with `a2data run VIDEOS --work {args.work}`")
+    recipe.profile = getattr(args, "profile", None) or recipe.profile
+    recipe.set(triplets(recipe.profile), getattr(args, "set", []))
+    return store, recipe, recipe.apply(triplets(recipe.profile))
+
+
+def _stage(args: argparse.Namespace) -> int:
+    store, recipe, stages = _there(args)
+    (stage,) = (s for s in stages if s.name() == args.stage)
+    given = {f.name: v for f in fields(stage) if (v := getattr(args, f.name)) is not None}  # type: ignore[arg-type]
+    recipe.settings[stage.name()] = recipe.settings.get(stage.name(), {}) | given
+    (stage,) = (s for s in recipe.apply(stages) if s.name() == args.stage)
+    recipe.save(store)
+    summary = _work(args, [stage], store, store.shards("manifest"))
+    for why in summary.broken.values():
+        print(f"a2data: {why}", file=sys.stderr)
+    print(f"{summary.jobs} jobs done")
+    return 1 if summary.broken else 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    store, _, stages = _there(args)
+    shards = store.shards("manifest")
+    print(f"{'stage':12} {'fresh':>9} {'done':>8} {'rejected':>9} {'failed':>7}")
+    for step in planning.plan(stages, store, shards):
+        footers = [f for shard in store.shards(step.stage) if (f := store.footer(step.stage, shard))]
+        rejected, failed = sum(len(f.rejected) for f in footers), sum(len(f.failed) for f in footers)
+        fresh = f"{step.total - step.todo}/{step.total}"
+        print(f"{step.stage:12} {fresh:>9} {sum(f.units for f in footers):8} {rejected:9} {failed:7}")
+    return 0
+
+
+def _plan(args: argparse.Namespace) -> int:
+    store, _, stages = _there(args)
+    steps = planning.plan(stages, store, store.shards("manifest"))
+    for step in steps:
+        why = "; ".join(f"{n} x {reason}" if n > 1 else reason for reason, n in step.reasons.items())
+        print(f"{step.stage:12} {step.todo:5} of {step.total} jobs   {why}".rstrip())
+    print(f"{sum(step.todo for step in steps)} jobs at most: what follows from others may turn out to be the same")
+    return 0
+
+
+def _failures(args: argparse.Namespace) -> int:
+    store, _, stages = _there(args)
+    for stage, shard, unit, why in planning.failures(store, [s.name() for s in stages]):
+        print(f"{stage} shard {shard} {_called(store, shard, unit)}: {why}")
+    return 0
+
+
+def _called(store: Store, shard: int, unit: str) -> str:
+    """A unit with the path of its source, which a person knows it by."""
+    for source in store.read("manifest", shard, Source) if unit else ():
+        if unit == source.video_id or unit.startswith(source.video_id + "-"):
+            return f"{unit} ({source.path})"
+    return unit or "(the whole job)"
+
+
+def _retry(args: argparse.Namespace) -> int:
+    store, recipe, stages = _there(args)
+    for stage, shard, unit, _ in planning.failures(store, [s.name() for s in stages]):
+        if args.only in (None, stage):
+            store.remove(stage, f"{shard:05d}.parquet" if unit else f"{shard:05d}.broken")
+    return _finish(store, stages, recipe, _work(args, stages, store, store.shards("manifest")))
+
+
+def _explain(args: argparse.Namespace) -> int:
+    from pipelines.explain import explain
+
+    store, _, stages = _there(args)
+    print(explain(store, args.key, stages))
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from pipelines.report import write_report
+
+    store, recipe, _ = _there(args)
+    print(write_report(store, Path(args.html or store.path("report.html")), Path(recipe.out)))
+    return 0
+
+
+def _demo_films(args: argparse.Namespace) -> int:
+    from pipelines.demo_films import render
+
+    print(render(Path(args.folder)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

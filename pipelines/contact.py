@@ -1,0 +1,340 @@
+"""Contact sheets: what the report shows of clips, references and identities. Pictures come out as data: URIs."""
+
+import base64
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from a2data import images, video
+from a2data.records import Caption, Film, Match, Reference, Reject, Video
+from a2data.store import Footer, Store
+
+COLOURS = 8  # classes c0 to c7 of report.css; the ninth reference of a clip starts again at c0
+NO_REFERENCE = -1  # the colour of a phrase whose element was paired with nothing
+CUT_OUTS = ("detect", "faces", "parse", "background")  # the tables that hold elements
+MOST_EXAMPLES, MOST_IDENTITIES, MOST_MEMBERS = 6, 12, 8  # shown; all are counted
+PREVIEW_PX, STILL_PX, TILE_PX = 320, 400, 320  # longest side of a picture in the report
+
+Where = tuple[int, str]  # a shard, and a clip_id or element_id in it
+
+
+class Highlight(NamedTuple):
+    """Characters start to end of the prompt, which belong to the reference of that colour."""
+
+    start: int
+    end: int
+    colour: int
+
+
+class Piece(NamedTuple):
+    """A part of the prompt that no span begins or ends in, and the colours of the spans over it, widest span first."""
+
+    text: str
+    colours: tuple[int, ...]
+
+
+class Strip(NamedTuple):
+    """What is shown of a clip."""
+
+    stills: list[str]  # data: URIs of JPEGs
+    times_s: list[float]  # presentation time of each in the source
+    preview: str  # data: URI of a small mp4; "" where none was asked for
+
+
+class CutOut(NamedTuple):
+    """What is shown of an element: its picture on white, as a data: URI."""
+
+    label: str
+    picture: str
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A reference of a triplet, ready to be shown."""
+
+    colour: int
+    phrase: str  # "" where the prompt does not name it
+    cut_out: CutOut
+    reference: Reference
+
+
+@dataclass(frozen=True)
+class Triplet:
+    """Prompt, references and video of one sample, ready to be shown."""
+
+    clip_id: str
+    prompt: list[Piece]
+    strip: Strip
+    tiles: list[Tile]
+    source: Video
+
+
+class Shown(NamedTuple):
+    """Something that was rejected."""
+
+    reject: Reject
+    picture: str  # data: URI of the element's cut-out, else of a frame of the clip; "" where there is neither
+    path: str  # of a video; "" for what is in one
+
+
+class Example(NamedTuple):
+    """Some things that a stage rejected for one reason."""
+
+    stage: str
+    reason: str
+    total: int
+    shown: list[Shown]
+
+
+@dataclass(frozen=True)
+class _Clip:  # columns of the tables that are read here: the fewer, the less there is to load
+    clip_id: str
+
+
+@dataclass(frozen=True)
+class _Part:
+    element_id: str
+    parent_id: str
+
+
+@dataclass(frozen=True)
+class _Path:
+    video_id: str
+    path: str
+
+
+@dataclass(frozen=True)
+class _Picture:
+    element_id: str
+    label: str
+    image: bytes
+
+
+def pieces(prompt: str, spans: Iterable[Highlight]) -> list[Piece]:
+    """Cut the prompt wherever a span begins or ends. The pieces' texts joined are the prompt, however spans overlap.
+
+    Spans may lie inside one another, cross or touch; the narrowest over a piece is the last of its colours. What a span has
+    beyond the end of the prompt is dropped.
+    """
+    limit = len(prompt)
+    ends = {min(max(end, 0), limit) for span in spans for end in span[:2]} if (spans := list(spans)) else set()
+    found = []
+    for start, end in pairwise(sorted({0, limit} | ends)):
+        over = sorted(
+            (span for span in spans if span.start <= start and end <= span.end),
+            key=lambda s: (s.start - s.end, s.colour),
+        )
+        found.append(Piece(prompt[start:end], tuple(dict.fromkeys(span.colour for span in over))))
+    return found
+
+
+def triplets(store: Store, wanted: Iterable[Where]) -> list[Triplet]:
+    """The triplets of some clips. Those without a reference, and those whose clip or video is gone since, are left out."""
+    clips = _by_shard(wanted)
+    strips = strips_of(
+        store, ((shard, clip_id) for shard, ids in clips.items() for clip_id in ids), stills=4, preview=True
+    )
+    found = []
+    for shard, ids in sorted(clips.items()):
+        references = dict(_groups(store, "retrieve", shard, Reference, "clip_id", ids))
+        captions = dict(_groups(store, "caption", shard, Caption, "clip_id", ids))
+        matches = dict(_groups(store, "match", shard, Match, "clip_id", ids))
+        videos = dict(_groups(store, "ingest", shard, Video, "video_id", {_video_id(clip_id) for clip_id in ids}))
+        pictures = cut_outs(
+            store, {(r.source_shard, r.source_element_id) for rows in references.values() for r in rows}
+        )
+        parents = _parents(store, shard, {r.element_id for rows in references.values() for r in rows})
+        for clip_id in sorted(references.keys() & strips.keys()):
+            if _video_id(clip_id) not in videos:
+                continue
+            text = captions[clip_id][0].prompt if clip_id in captions else ""
+            prompt, tiles = colour(text, matches.get(clip_id, []), references[clip_id], pictures, parents)
+            found.append(Triplet(clip_id, prompt, strips[clip_id], tiles, videos[_video_id(clip_id)][0]))
+    return found
+
+
+def colour(
+    prompt: str,
+    matches: list[Match],
+    references: list[Reference],
+    pictures: dict[str, CutOut],
+    parents: dict[str, str],
+) -> tuple[list[Piece], list[Tile]]:
+    """Give each element that has references a colour, in the order in which the prompt names them; the rest come last.
+
+    A face or garment that the prompt does not name goes by the phrase of its person, as it does in the shards (stages/pack.py).
+    """
+    phrases: dict[str, Match] = {}
+    for match in sorted(matches, key=lambda m: (m.start, -m.end, m.element_id)):
+        phrases.setdefault(match.element_id, match)
+    paired = sorted({reference.element_id for reference in references})
+    named = {e: phrase for e in paired if (phrase := phrases.get(e) or phrases.get(parents.get(e, "")))}
+
+    def rank(element_id: str) -> tuple[int, int, bool, str]:
+        phrase = named.get(element_id)
+        start, end = (phrase.start, phrase.end) if phrase else (len(prompt), 0)
+        return start, -end, element_id not in phrases, element_id
+
+    order = sorted(paired, key=rank)
+    colours = {element_id: number % COLOURS for number, element_id in enumerate(order)}
+    spans = [Highlight(m.start, m.end, colours.get(m.element_id, NO_REFERENCE)) for m in matches]
+    spans += [Highlight(m.start, m.end, colours[e]) for e, m in named.items() if e not in phrases]
+    tiles = [
+        Tile(
+            colours[r.element_id],
+            named[r.element_id].phrase if r.element_id in named else "",
+            pictures.get(r.source_element_id, CutOut("picture is gone from its table", "")),
+            r,
+        )
+        for r in sorted(references, key=lambda r: (order.index(r.element_id), r.copy_risk, r.source_element_id))
+    ]
+    return pieces(prompt, spans), tiles
+
+
+def _parents(store: Store, shard: int, element_ids: set[str]) -> dict[str, str]:
+    """The person that each face or garment belongs to."""
+    return {
+        element_id: row.parent_id
+        for stage in ("faces", "parse")
+        for element_id, (row, *_) in _groups(store, stage, shard, _Part, "element_id", element_ids)
+    }
+
+
+def strips_of(store: Store, wanted: Iterable[Where], stills: int, preview: bool = False) -> dict[str, Strip]:
+    """Evenly spread stills of clips, {clip_id: strip}, each clip decoded once. Clips that segment does not hold are left out."""
+    found = {}
+    for shard, clip_ids in sorted(_by_shard(wanted).items()):
+        for clip_id, (film, *_) in _groups(store, "segment", shard, Film, "clip_id", clip_ids):
+            at = ((np.arange(stills) + 0.5) * len(film.frames) / stills).astype(int).tolist()
+            pictures = [to_jpeg(_within(film.frames[frame], STILL_PX)) for frame in at]
+            small = _mp4(film) if preview else ""
+            found[clip_id] = Strip(pictures, [film.source_pts_s[frame] for frame in at], small)
+    return found
+
+
+def cut_outs(store: Store, wanted: Iterable[Where]) -> dict[str, CutOut]:
+    """Pictures of elements on white, {element_id: cut-out}. What no table holds any more is left out."""
+    found = {}
+    for shard, element_ids in sorted(_by_shard(wanted).items()):
+        for stage in CUT_OUTS:
+            for element_id, (row, *_) in _groups(store, stage, shard, _Picture, "element_id", element_ids):
+                found[element_id] = CutOut(row.label, to_jpeg(_within(on_white(row.image), TILE_PX)))
+    return found
+
+
+def rejects(store: Store, footers: dict[str, list[tuple[int, Footer]]]) -> list[Example]:
+    """For each stage and reason, how many were rejected and a few of them."""
+    found: dict[tuple[str, str], list[tuple[int, Reject]]] = defaultdict(list)
+    for stage, parts in footers.items():
+        for shard, footer in parts:
+            for reject in footer.rejected:
+                found[stage, reject.reason].append((shard, reject))
+    chosen = {group: spread(rejects, MOST_EXAMPLES) for group, rejects in found.items()}
+    keys = {(shard, reject.key) for rejects in chosen.values() for shard, reject in rejects}
+    strips = strips_of(store, {(shard, key.split("/")[0]) for shard, key in keys}, stills=1)
+    pictures = {clip_id: strip.stills[0] for clip_id, strip in strips.items()}
+    pictures |= {element_id: cut_out.picture for element_id, cut_out in cut_outs(store, keys).items()}
+    paths = _paths(store, keys)
+
+    def show(reject: Reject) -> Shown:
+        picture = pictures.get(reject.key) or pictures.get(reject.key.split("/")[0], "")
+        return Shown(reject, picture, paths.get(reject.key, ""))
+
+    return [
+        Example(stage, reason, len(found[stage, reason]), [show(reject) for _, reject in rejects])
+        for (stage, reason), rejects in chosen.items()
+    ]
+
+
+def _paths(store: Store, keys: set[Where]) -> dict[str, str]:
+    """The path of every key that is a video's."""
+    found = {}
+    for shard, names in sorted(_by_shard(keys).items()):
+        for video_id, (source, *_) in _groups(store, "manifest", shard, _Path, "video_id", names):
+            found[video_id] = source.path
+    return found
+
+
+def identities(store: Store, pairs: pa.Table) -> list[tuple[int, int, list[CutOut]]]:
+    """The largest identity clusters: number, how many elements are in it, and the pictures of some of them."""
+    members: dict[int, set[Where]] = defaultdict(set)
+    for row in pairs.select(["identity", "shard", "element_id", "source_shard", "source_element_id"]).to_pylist():
+        if row["identity"] >= 0:
+            members[row["identity"]] |= {
+                (row["shard"], row["element_id"]),
+                (row["source_shard"], row["source_element_id"]),
+            }
+    largest = sorted(members, key=lambda identity: (-len(members[identity]), identity))[:MOST_IDENTITIES]
+    shown = {identity: spread(sorted(members[identity]), MOST_MEMBERS) for identity in largest}
+    pictures = cut_outs(store, {where for wheres in shown.values() for where in wheres})
+    return [(i, len(members[i]), [pictures[e] for _, e in shown[i] if e in pictures]) for i in largest]
+
+
+def holding(store: Store, stage: str) -> dict[str, int]:
+    """The shard of every clip that a table has rows of, {clip_id: shard}, in the order of the ids."""
+    found = {}
+    for shard in store.shards(stage):
+        for clip_id in store.table(stage, shard, _Clip).column(0).unique().to_pylist():
+            found[clip_id] = shard
+    return dict(sorted(found.items()))
+
+
+def spread(things: list, most: int) -> list:
+    """At most so many of the things, evenly spread over the list, in its order; the first is always among them."""
+    count = min(most, len(things))
+    return [things[number * len(things) // count] for number in range(count)]
+
+
+def on_white(png: bytes) -> np.ndarray:
+    """A PNG with or without alpha as (h, w, 3) uint8 RGB, over white."""
+    picture = images.from_png(png)
+    return images.on_white(picture) if picture.shape[2] == 4 else picture
+
+
+def to_jpeg(picture: np.ndarray) -> str:
+    """(h, w, 3) uint8 RGB as the data: URI of a JPEG."""
+    ok, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
+    if not ok:
+        raise ValueError(f"cannot write a JPEG of shape {picture.shape}")
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+
+
+def _mp4(film: Film) -> str:
+    """The clip again, small enough for dozens of them to live in one page."""
+    small = np.stack([_within(frame, PREVIEW_PX, even=True) for frame in film.frames])
+    return "data:video/mp4;base64," + base64.b64encode(video.encode(small, film.fps, crf=28)).decode()
+
+
+def _within(picture: np.ndarray, side_px: int, even: bool = False) -> np.ndarray:
+    """The picture scaled down until its longer side is at most side_px; with even sides, as H.264 wants them."""
+    height, width = picture.shape[:2]
+    scale = min(1.0, side_px / max(height, width))
+    step = 2 if even else 1
+    size = (max(step, round(width * scale / step) * step), max(step, round(height * scale / step) * step))
+    return picture if size == (width, height) else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+
+
+def _groups(
+    store: Store, stage: str, shard: int, record: type, column: str, wanted: set[str]
+) -> Iterator[tuple[str, Any]]:
+    """As Store.groups; nothing where there is no such part (yet): a report can be made at any time of a run."""
+    with suppress(FileNotFoundError):
+        yield from store.groups(stage, shard, record, column, wanted)
+
+
+def _video_id(clip_id: str) -> str:
+    return clip_id.rpartition("-")[0]
+
+
+def _by_shard(wanted: Iterable[Where]) -> dict[int, set[str]]:
+    found: dict[int, set[str]] = defaultdict(set)
+    for shard, name in wanted:
+        found[shard].add(name)
+    return dict(found)

@@ -1,0 +1,278 @@
+"""The script of the demo films: who does what, where, in which light and before which camera. Data, and the nouns it needs."""
+
+from dataclasses import dataclass
+
+from pipelines.demo_people import PEOPLE
+
+THINGS = {
+    "cup": "red coffee cup",
+    "shuttle": "toy space shuttle",
+    "ball": "striped ball",
+    "suitcase": "brown suitcase",
+    "plant": "potted plant",
+}
+
+
+@dataclass(frozen=True)
+class Actor:
+    """A person or thing in a shot. Places are in pixels of the plate; it moves from `start` to `end` while the shot lasts."""
+
+    id: str  # of PEOPLE or THINGS
+    start: tuple[float, float, float]  # x of the middle, y of the lower edge, size: a face's or a thing's height
+    end: tuple[float, float, float]
+    outfit: str = ""  # "" for the person's first
+    lift: float = 0.0  # how high it is lifted in the middle of the shot, px
+    rolls: bool = False
+
+    @property
+    def human(self) -> bool:
+        return self.id in PEOPLE
+
+    @property
+    def worn(self) -> str:
+        return (self.outfit or PEOPLE[self.id].coats[0][0]) if self.human else ""
+
+    def where(self, at: float) -> tuple[float, float, float]:
+        """x, y and size at a share of the shot."""
+        x, y, size = (a + (b - a) * at for a, b in zip(self.start, self.end, strict=True))
+        return x, y, size
+
+
+View = tuple[float, float, float]  # of the camera on the plate: x and y of the middle, width, px
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A place, a light, a camera that moves from one view to another, and actors, the farthest first."""
+
+    seconds: float
+    place: str
+    light: str
+    start: View
+    end: View
+    actors: tuple[Actor, ...]
+    then: str = "cut"  # what joins it to the next shot: cut, dissolve or fade
+
+    @property
+    def camera(self) -> str:
+        return "static" if self.start == self.end else "zoom" if self.start[2] != self.end[2] else "pan"
+
+
+@dataclass(frozen=True)
+class Movie:
+    """A video of the set."""
+
+    file: str
+    fps: float
+    shots: tuple[Shot, ...]
+    first_pts_s: float = 0.0
+    transition_s: float = 0.6  # length of its dissolves and fades
+
+
+MIDDLE = (480.0, 330.0, 660.0)
+WIDE = (480.0, 300.0, 800.0)
+
+MOVIES = (
+    Movie(
+        "errand.mp4",
+        25,
+        (
+            Shot(
+                3.0,
+                "room",
+                "day",
+                MIDDLE,
+                MIDDLE,
+                (Actor("admiral", (350, 506, 92), (378, 500, 92)), Actor("cup", (690, 498, 74), (560, 498, 74))),
+            ),
+            Shot(
+                2.6, "street", "day", WIDE, WIDE, (Actor("astronaut", (560, 520, 104), (600, 512, 108), "teal coat"),)
+            ),
+            Shot(
+                2.8,
+                "kitchen",
+                "lamp",
+                MIDDLE,
+                MIDDLE,
+                (Actor("guide", (360, 510, 92), (386, 506, 92)), Actor("plant", (700, 500, 150), (610, 500, 150))),
+                "dissolve",
+            ),
+            Shot(
+                2.8,
+                "park",
+                "day",
+                (360, 360, 600),
+                (600, 360, 600),
+                (Actor("ball", (330, 500, 84), (640, 508, 92), rolls=True),),
+            ),
+            Shot(
+                2.6,
+                "room",
+                "dusk",
+                (440, 320, 560),
+                (440, 320, 560),
+                (Actor("gardener", (420, 570, 118), (462, 566, 116)),),
+            ),
+        ),
+    ),
+    Movie(
+        "launch.mp4",
+        30,
+        (
+            Shot(
+                3.0,
+                "launch pad",
+                "night",
+                (500, 320, 760),
+                (500, 330, 600),
+                (Actor("astronaut", (560, 730, 98), (540, 728, 100)),),
+            ),
+            Shot(
+                2.6,
+                "kitchen",
+                "day",
+                (480, 340, 600),
+                (480, 340, 600),
+                (
+                    Actor("shuttle", (350, 496, 170), (420, 496, 170), lift=60),
+                    Actor("cup", (560, 506, 96), (660, 506, 96)),
+                ),
+                "fade",
+            ),
+            Shot(
+                2.8,
+                "street",
+                "dusk",
+                (420, 330, 600),
+                (420, 330, 600),
+                (
+                    Actor("admiral", (480, 540, 104), (450, 540, 108)),
+                    Actor("suitcase", (210, 512, 110), (300, 512, 110)),
+                ),
+            ),
+            Shot(
+                3.0,
+                "park",
+                "day",
+                WIDE,
+                WIDE,
+                (Actor("guide", (330, 560, 104), (350, 556, 106)), Actor("gardener", (660, 560, 108), (624, 562, 106))),
+            ),
+            Shot(2.6, "launch pad", "day", MIDDLE, MIDDLE, (Actor("captain", (330, 540, 100), (372, 534, 100)),)),
+        ),
+    ),
+    Movie(
+        "garden.mp4",
+        24,
+        (
+            Shot(
+                2.8,
+                "park",
+                "dusk",
+                (420, 330, 640),
+                (420, 330, 640),
+                (
+                    Actor("gardener", (320, 566, 96), (346, 562, 96)),
+                    Actor("suitcase", (640, 500, 104), (560, 504, 108)),
+                ),
+            ),
+            Shot(
+                3.0,
+                "kitchen",
+                "day",
+                (370, 320, 640),
+                (590, 320, 640),
+                (
+                    Actor("admiral", (500, 530, 106), (520, 526, 104)),
+                    Actor("ball", (800, 502, 96), (500, 502, 96), rolls=True),
+                ),
+            ),
+            Shot(
+                2.6,
+                "room",
+                "day",
+                (560, 340, 640),
+                (560, 340, 640),
+                (Actor("suitcase", (420, 506, 130), (480, 506, 130)), Actor("plant", (790, 498, 190), (680, 498, 190))),
+                "dissolve",
+            ),
+            Shot(
+                2.8,
+                "street",
+                "day",
+                (560, 330, 580),
+                (560, 330, 580),
+                (
+                    Actor("guide", (470, 580, 116), (500, 574, 112)),
+                    Actor("shuttle", (700, 500, 150), (740, 500, 150), lift=50),
+                ),
+            ),
+            Shot(
+                2.6,
+                "room",
+                "lamp",
+                WIDE,
+                WIDE,
+                (
+                    Actor("astronaut", (430, 520, 112), (400, 524, 112), "teal coat"),
+                    Actor("cup", (620, 500, 100), (700, 500, 100)),
+                ),
+            ),
+        ),
+    ),
+    Movie(
+        "evening.mkv",
+        30000 / 1001,
+        (
+            Shot(
+                3.0,
+                "kitchen",
+                "lamp",
+                (500, 330, 560),
+                (490, 310, 720),
+                (Actor("gardener", (500, 530, 110), (480, 530, 110)), Actor("cup", (330, 500, 90), (400, 500, 90))),
+            ),
+            Shot(
+                2.6,
+                "launch pad",
+                "day",
+                (440, 330, 640),
+                (440, 330, 640),
+                (Actor("astronaut", (470, 700, 90), (430, 700, 92)),),
+            ),
+            Shot(
+                2.6,
+                "park",
+                "day",
+                (640, 310, 560),
+                (640, 310, 560),
+                (Actor("admiral", (600, 640, 126), (640, 630, 124)),),
+                "fade",
+            ),
+            Shot(
+                2.6,
+                "street",
+                "dusk",
+                (330, 340, 600),
+                (330, 340, 600),
+                (
+                    Actor("ball", (120, 506, 86), (420, 506, 86), rolls=True),
+                    Actor("suitcase", (560, 500, 124), (520, 500, 124)),
+                ),
+            ),
+            Shot(
+                3.0,
+                "room",
+                "day",
+                WIDE,
+                WIDE,
+                (
+                    Actor("guide", (300, 510, 100), (322, 506, 100)),
+                    Actor("astronaut", (650, 516, 106), (620, 520, 104), "teal coat"),
+                    Actor("shuttle", (450, 506, 140), (490, 506, 140)),
+                ),
+            ),
+        ),
+        first_pts_s=0.5,
+    ),
+)

@@ -1,0 +1,260 @@
+"""Why a video, clip or element was kept, rejected or paired: everything that the store knows of it, as plain text."""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from a2data.records import Caption, Clip, Kept, Match, Packed, Reference, Score, Source, Video
+from a2data.stage import Stage
+from a2data.store import Store
+
+ELEMENTS = ("detect", "faces", "parse", "background")  # the tables that hold elements
+COLUMNS = {"segment": "clip_id"} | dict.fromkeys(ELEMENTS, "element_id")
+CLIP_ID = re.compile(r"-\d{8}$")  # what a clip's id has after the video's
+INDENT = 12  # characters of a line's heading
+
+
+class Found(NamedTuple):
+    """What a key means and where it is."""
+
+    kind: str  # "video", "clip" or "element"
+    key: str  # in full
+    shard: int
+
+    @property
+    def clip_id(self) -> str:
+        return self.key.split("/")[0]
+
+    @property
+    def video_id(self) -> str:
+        return self.key if self.kind == "video" else self.clip_id.rpartition("-")[0]
+
+
+@dataclass(frozen=True)
+class _Seen:  # an Element without its pictures
+    clip_id: str
+    element_id: str
+    kind: str
+    label: str
+    parent_id: str
+    frame: int
+    score: float
+    quality: float
+    seen_frames: list[int]
+    attributes: list[str]
+
+
+def explain(store: Store, key: str, stages: Sequence[Stage]) -> str:
+    """What became of a video_id, clip_id or element_id, and why; the beginning of one is enough where only one begins so.
+
+    stages: the recipe; its "select" says by which thresholds the scores are judged. Raises ValueError, with the nearest keys,
+    for a key that is unknown or not unique.
+    """
+    found = find(store, key, stages)
+    lines = [f"{found.kind} {found.key}", ""]
+    if found.kind == "video":
+        lines += [*_source(store, found), *_clips(store, found)]
+    else:
+        select = next((stage for stage in stages if stage.name() == "select"), None)
+        lines += [
+            *_source(store, found),
+            *_shot(store, found),
+            *_scores(store, found, select),
+            *_verdict(store, found, select),
+        ]
+        lines += [*_elements(store, found), *_phrases(store, found), *_references(store, found), *_packed(store, found)]
+    lines += _notes(store, found, stages)
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def find(store: Store, key: str, stages: Sequence[Stage]) -> Found:
+    """The video, clip or element of that key, or the only one that begins with it; a video comes before its clips.
+
+    What was rejected or failed is found too, though it has no row.
+    """
+    videos = {v: shard for shard in store.shards("manifest") for v in store.values("manifest", shard, "video_id")}
+    shards = {shard for video_id, shard in videos.items() if key.startswith(video_id) or video_id.startswith(key)}
+    names = {"video": videos, "clip": {}, "element": {}}
+    for shard in sorted(shards if key else ()):
+        for name in _names(store, shard, stages):
+            names[_kind(name)][name] = shard
+    for kind, known in names.items():
+        begin = sorted(name for name in known if name.startswith(key)) if key else []
+        if key in known or len(begin) == 1:
+            name = key if key in known else begin[0]
+            return Found(kind, name, known[name])
+        if begin:
+            some = ", ".join(begin[:5])
+            raise ValueError(f"{key!r} is the beginning of {len(begin)} {kind}s, such as {some}: give more of it")
+    everything = sorted(name for known in names.values() for name in known)
+    near = difflib.get_close_matches(key, everything, n=5, cutoff=0.3)
+    advice = f"the nearest are {', '.join(near)}" if near else f"it has {len(videos)} videos; none is like it"
+    raise ValueError(f"no video, clip or element in {store.root} begins with {key!r}: {advice}")
+
+
+def _names(store: Store, shard: int, stages: Sequence[Stage]) -> Iterator[str]:
+    """All keys of a shard: those of the tables' rows, and those in the footers."""
+    for table, column in COLUMNS.items():
+        if shard in store.shards(table):
+            yield from store.values(table, shard, column)
+    for stage in stages:
+        if footer := store.footer(stage.name(), shard):
+            yield from (reject.key for reject in footer.rejected)
+            yield from footer.failed
+
+
+def _kind(key: str) -> str:
+    return "element" if "/" in key else "clip" if CLIP_ID.search(key) else "video"
+
+
+def _line(heading: str, text: str = "") -> str:
+    return f"{heading:{INDENT}}{text}"
+
+
+def _listed(heading: str, texts: Iterable[str], none: str) -> Iterator[str]:
+    """Lines under one heading, which stands before the first of them."""
+    for number, text in enumerate(texts := list(texts) or [none]):
+        yield _line("" if number else heading, text)
+
+
+def _rows(store: Store, stage: str, found: Found, record: type, column: str, value: str) -> list[Any]:
+    """The rows of a stage where a column has that value, in the shard of what was found."""
+    if found.shard not in store.shards(stage):
+        return []
+    return [row for _, rows in store.groups(stage, found.shard, record, column, [value]) for row in rows]
+
+
+def _mine(rows: list[Any], found: Found) -> list[Any]:
+    """All rows of the clip, or those of the element that was asked about."""
+    return rows if found.kind == "clip" else [row for row in rows if row.element_id == found.key]
+
+
+def _source(store: Store, found: Found) -> Iterator[str]:
+    for source in _rows(store, "manifest", found, Source, "video_id", found.video_id)[:1]:
+        yield _line("source", source.path)
+        yield _line(
+            "",
+            f"{source.bytes} bytes, licence {source.license or 'not stated'}, from {source.source or 'nobody named'}",
+        )
+    for video in _rows(store, "ingest", found, Video, "video_id", found.video_id):
+        shape = f"{video.width} x {video.height}, {video.fps:.4g} fps, {video.duration_s:.4g} s, {video.codec}"
+        yield _line("video", shape)
+
+
+def _clips(store: Store, found: Found) -> Iterator[str]:
+    clips = _rows(store, "segment", found, Clip, "video_id", found.video_id)
+    kept = {row.clip_id for row in _rows(store, "select", found, Kept, "video_id", found.video_id)}
+    paired = set(store.values("retrieve", found.shard, "clip_id")) if found.shard in store.shards("retrieve") else set()
+    fates = (
+        f"{clip.clip_id}  shot {clip.shot}, {clip.source_pts_s[0]:.2f} to {clip.source_pts_s[-1]:.2f} s: "
+        + ("paired" if clip.clip_id in paired else "kept" if clip.clip_id in kept else "not kept")
+        for clip in clips
+    )
+    yield from _listed("clips", fates, "none")
+
+
+def _shot(store: Store, found: Found) -> Iterator[str]:
+    for clip in _rows(store, "segment", found, Clip, "clip_id", found.clip_id):
+        begins = "at the start" if clip.begins_with == "start" else f"after a {clip.begins_with}"
+        yield _line("shot", f"{clip.shot}, source frames {clip.shot_start} to {clip.shot_end}, begins {begins}")
+        times = f"{clip.source_pts_s[0]:.3f} to {clip.source_pts_s[-1]:.3f} s"
+        size = f"{clip.width} x {clip.height}, {len(clip.source_frames)} frames at {clip.fps:.4g} fps"
+        yield _line("clip", f"{times}, {size}")
+
+
+def _scores(store: Store, found: Found, select: Any) -> Iterator[str]:
+    """Every rule that select asks by today's settings, and the scores that it does not ask about."""
+    scores = {row.metric: row.value for row in _rows(store, "score", found, Score, "clip_id", found.clip_id)}
+    rules = []
+    if select and scores:
+        from stages.select import judge
+
+        try:
+            rules = judge(scores, select)
+        except KeyError as missing:
+            yield _line("rules", f"cannot be asked: the clip has no score {missing}; run the score stage again")
+    asked = {rule.name for rule in rules}
+    rest = [
+        f"{metric} = {value:.4g}, not asked about" for metric, value in sorted(scores.items()) if metric not in asked
+    ]
+    yield from _listed("scores", [*map(str, rules), *rest], "none")
+
+
+def _verdict(store: Store, found: Found, select: Any) -> Iterator[str]:
+    footer = store.footer("select", found.shard)
+    if footer is None:
+        yield _line("verdict", "select has not run")
+        return
+    kept = _rows(store, "select", found, Kept, "clip_id", found.clip_id)
+    yield _line("verdict", "kept" if kept else "not kept: see rejected or failed below")
+    if select and footer.settings != asdict(select):
+        yield _line("", "by other thresholds than those asked above: run select again")
+
+
+def _elements(store: Store, found: Found) -> Iterator[str]:
+    rows = [row for stage in ELEMENTS for row in _rows(store, stage, found, _Seen, "clip_id", found.clip_id)]
+    texts = []
+    for row in _mine(rows, found):
+        looks = f"score {row.score:.2f}, quality {row.quality:.2f}, best frame {row.frame}, seen in {len(row.seen_frames)} frames"
+        extra = [f"of {row.parent_id}"] if row.parent_id else []
+        texts.append(", ".join([f"{row.element_id}  {row.label}", looks, *extra, *row.attributes]))
+    yield from _listed("elements", texts, "none")
+
+
+def _phrases(store: Store, found: Found) -> Iterator[str]:
+    for caption in _rows(store, "caption", found, Caption, "clip_id", found.clip_id):
+        yield _line("prompt", caption.prompt)
+    texts = (
+        f"{m.phrase!r} ({m.start} to {m.end}) is {m.element_id}: similarity {m.similarity:.3f}, margin {m.margin:.3f}"
+        for m in sorted(
+            _mine(_rows(store, "match", found, Match, "clip_id", found.clip_id), found),
+            key=lambda m: (m.start, m.element_id),
+        )
+    )
+    yield from _listed("phrases", texts, "none")
+
+
+def _references(store: Store, found: Found) -> Iterator[str]:
+    texts = []
+    for row in _mine(_rows(store, "retrieve", found, Reference, "clip_id", found.clip_id), found):
+        texts.append(f"{row.element_id} is shown by {row.source_element_id} of shard {row.source_shard}")
+        texts.append(f"  identity {row.identity}, similarity {row.similarity:.3f}, copy risk {row.copy_risk:.3f}")
+        texts += [f"  {rule}" for rule in row.rules]
+    yield from _listed("references", texts, "none")
+
+
+def _packed(store: Store, found: Found) -> Iterator[str]:
+    texts = (
+        f"{row.shard} at byte {row.offset}, {row.bytes} bytes: {', '.join(row.members)}"
+        for row in _rows(store, "pack", found, Packed, "clip_id", found.clip_id)
+    )
+    yield from _listed("packed", texts, "no")
+
+
+def _notes(store: Store, found: Found, stages: Sequence[Stage]) -> Iterator[str]:
+    """What the footers of all stages say of it, of what is in it and of what it is in."""
+    rejected, failed = [], []
+    for stage in (stage.name() for stage in stages):
+        footer = store.footer(stage, found.shard)
+        if footer is None:
+            continue
+        rejected += [
+            f"{stage}: {r.key}: {r.reason}" + (f" ({r.detail})" if r.detail else "")
+            for r in footer.rejected
+            if _about(r.key, found)
+        ]
+        failed += [f"{stage}: {unit}: {text}" for unit, text in sorted(footer.failed.items()) if _about(unit, found)]
+        failed += [
+            f"{stage}: {unit}: left out, for it failed before" for unit in footer.left_out if _about(unit, found)
+        ]
+    yield from _listed("rejected", rejected, "nothing")
+    yield from _listed("failed", failed, "nothing")
+    if failed:
+        yield _line("", f"to try again: a2data retry {store.root}")
+
+
+def _about(key: str, found: Found) -> bool:
+    """Whether a footer's key is the thing itself, in it, or the clip or video that it is in."""
+    return key in (found.key, found.clip_id, found.video_id) or key.startswith((f"{found.key}/", f"{found.key}-"))

@@ -1,0 +1,150 @@
+"""Run jobs on this machine: here in this process, or in child processes that may die without taking the run along."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from a2data.store import Store
+from a2data.work import do
+from pipelines.schedule import Done, Group, Job
+
+log = logging.getLogger("a2data")
+
+
+class Here:
+    """A crew of one, in this process: for tests and for a debugger. What kills it kills the run."""
+
+    def __init__(self, store: Store):
+        self.store, self.done = store, deque[Done]()
+        self.models = Models()
+
+    def take(self, group: Group, waiting: int) -> Any:
+        return None if self.done else self
+
+    def start(self, worker: Any, group: Group, todo: Group, job: Job, skip: dict[str, str]) -> None:
+        self.done.append(Done(group, job, attempt(self.models, todo, self.store, job, skip), ""))
+
+    def wait(self) -> list[Done]:
+        return [self.done.popleft()] if self.done else []
+
+    def rest(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Children:
+    """A crew of child processes. A child that is killed is replaced."""
+
+    def __init__(self, store: Store, count: int = 1):
+        self.store, self.count = store, count
+        self.idle: list[_Child] = []
+        self.busy: dict[_Child, tuple[Group, Job]] = {}
+
+    def take(self, group: Group, waiting: int) -> "_Child | None":
+        for child in self.idle:
+            if child.group == group:  # its models are loaded
+                return child
+        if self.idle:
+            return self.idle[0]
+        if len(self.busy) < self.count:
+            self.idle.append(_Child(self.store))
+            return self.idle[-1]
+        return None
+
+    def start(self, worker: "_Child", group: Group, todo: Group, job: Job, skip: dict[str, str]) -> None:
+        self.idle.remove(worker)
+        self.busy[worker] = group, job
+        worker.group = group
+        worker.pipe.send((todo, job, skip))
+
+    def wait(self) -> list[Done]:
+        by_pipe = {child.pipe: child for child in self.busy}
+        out = []
+        for pipe in wait(list(by_pipe), timeout=0.5):
+            child = by_pipe[pipe]  # type: ignore[index]
+            group, job = self.busy.pop(child)
+            try:
+                error, death = child.pipe.recv(), ""
+                self.idle.append(child)
+            except (EOFError, ConnectionResetError):
+                child.process.join()
+                error, death = "", _how_it_died(child.process.exitcode or 0)
+            out.append(Done(group, job, error, death))
+        return out
+
+    def rest(self) -> None:
+        pass
+
+    def close(self) -> None:
+        for child in [*self.idle, *self.busy]:
+            child.process.kill()
+            child.process.join()
+
+
+class _Child:
+    """A process that does one job after another."""
+
+    def __init__(self, store: Store):
+        context = multiprocessing.get_context("spawn")  # a fork would inherit threads of FFmpeg, Arrow and torch
+        self.pipe, theirs = context.Pipe()
+        self.group: Group = ()
+        self.process = context.Process(
+            target=_serve, args=(theirs, store, logging.getLogger("a2data").level), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+
+
+def _serve(pipe: Connection, store: Store, level: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    logging.basicConfig(format="%(levelname)s %(message)s")
+    log.setLevel(level)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    models = Models()
+    while True:
+        todo, job, skip = pipe.recv()
+        pipe.send(attempt(models, todo, store, job, skip))
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed says nothing: without this, its child would go on beside the next run's."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+class Models:
+    """The models of the group that was done last: a group's worth fits in memory, all groups' together may not."""
+
+    def __init__(self) -> None:
+        self.loaded: dict[Any, Any] = {}
+
+    def of(self, todo: Group) -> list[Any]:
+        self.loaded = {stage: self.loaded[stage] if stage in self.loaded else stage.load() for stage in todo}
+        return list(self.loaded.values())
+
+
+def attempt(models: Any, todo: Group, store: Store, job: Job, skip: dict[str, str]) -> str:
+    """Do a job; the sentence that says why it could not be done, or ""."""
+    try:
+        do(todo, models.of(todo), store, job, skip)
+    except Exception as error:
+        log.warning("%s, shard %s could not be done", todo[0].name(), job[0], exc_info=True)
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _how_it_died(code: int) -> str:
+    return (
+        f"the worker was ended by {signal.Signals(-code).name}"
+        if code < 0
+        else f"the worker left with exit code {code}"
+    )

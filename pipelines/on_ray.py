@@ -1,0 +1,157 @@
+"""Run jobs on a Ray cluster: actors that do the jobs of the schedule. Ray places them and scales; the store remembers.
+
+Through Ray go shard numbers and sentences, never pixels: workers read and write the store themselves, so its root must be
+reachable from every node (a shared folder, or a URL such as s3://).
+"""
+
+import logging
+from typing import Any
+
+import ray
+
+from a2data.store import Store
+from pipelines.local import Models, attempt
+from pipelines.schedule import Done, Group, Job
+
+log = logging.getLogger("a2data")
+
+
+class Worker:
+    """An actor: the stages of a group, with their models, on one node."""
+
+    def __init__(self, store: Store):
+        self.store, self.models = store, Models()
+
+    def ready(self) -> None:
+        """Return when the actor runs."""
+
+    def do(self, todo: Group, job: Job, skip: dict[str, str]) -> str:
+        return attempt(self.models, todo, self.store, job, skip)
+
+
+def connect(address: str) -> None:
+    """Join the cluster at `address`, or with "auto" the one that runs here, or else start one on this machine."""
+    if ray.is_initialized():
+        return
+    if address != "auto":
+        ray.init(address, logging_level=logging.WARNING)
+        return
+    try:
+        ray.init("auto", logging_level=logging.WARNING)
+    except ConnectionError:
+        ray.init(include_dashboard=False, logging_level=logging.WARNING)
+
+
+Shape = tuple[float, float]  # CPUs and GPUs that an actor asks for
+
+
+class Actors:
+    """A crew of actors, hired when there is work for them and let go when others need their place.
+
+    An actor can do the jobs of any group that asks for as much as it holds; it keeps the models of the group it did last, and
+    is given that group's jobs before others'.
+
+    workers: most jobs of a group at a time, by the name of any of its stages; without one, as many as the cluster has room
+    for, and one more that waits, so that an autoscaler sees the demand.
+    cpus: what an actor asks for, in place of what its stages say; fractions let many share few cores.
+    """
+
+    def __init__(self, store: Store, workers: dict[str, int] | None = None, cpus: float | None = None):
+        self.store, self.workers, self.cpus = store, workers or {}, cpus
+        self.pools: dict[Shape, list[Any]] = {}  # every actor that is not known to be dead
+        self.idle: dict[Shape, list[tuple[Group, Any]]] = {}  # with the group that it did last
+        self.hiring: dict[Any, tuple[Shape, Any]] = {}  # ref of ready() -> actor
+        self.busy: dict[Any, tuple[Group, Job, Any]] = {}  # ref of do() -> group, job, actor
+        self.shapes: dict[Group, Shape] = {}
+        self.wanting: set[Shape] = set()  # shapes of which somebody asked for a worker since the last rest()
+
+    def take(self, group: Group, waiting: int) -> Any:
+        shape = self._shape(group)
+        if sum(g == group for g, _, _ in self.busy.values()) >= self._most(group, shape):
+            return None
+        idle = self.idle.setdefault(shape, [])
+        if idle:
+            best = next((n for n, (last, _) in enumerate(idle) if last == group), 0)
+            return idle.pop(best)[1]
+        self.wanting.add(shape)
+        hiring = sum(s == shape for s, _ in self.hiring.values())
+        if hiring < waiting and len(self.pools.setdefault(shape, [])) < self._room(shape):
+            self._hire(shape)
+        return None
+
+    def _shape(self, group: Group) -> Shape:
+        if group not in self.shapes:
+            cpus = self.cpus if self.cpus is not None else max(stage.cpus for stage in group)
+            gpus = min(1.0, sum(stage.gpus for stage in group))
+            if gpus and not ray.cluster_resources().get("GPU"):  # an actor that asks for one would wait for ever
+                log.warning("%s would take %.2f GPU, but the cluster has none: on CPU, then", group[0].name(), gpus)
+                gpus = 0.0
+            self.shapes[group] = cpus, gpus
+        return self.shapes[group]
+
+    def _room(self, shape: Shape) -> int:
+        has = ray.cluster_resources()
+        fits = [int(has.get(name, 0) / need) for name, need in zip(("CPU", "GPU"), shape, strict=True) if need]
+        return min(fits, default=1) + 1
+
+    def _most(self, group: Group, shape: Shape) -> int:
+        limits = [self.workers[stage.name()] for stage in group if stage.name() in self.workers]
+        return min(limits, default=self._room(shape))
+
+    def _hire(self, shape: Shape) -> None:
+        actor: Any = ray.remote(Worker).options(num_cpus=shape[0], num_gpus=shape[1], max_restarts=0).remote(self.store)
+        self.pools[shape].append(actor)
+        self.hiring[actor.ready.remote()] = shape, actor
+
+    def start(self, worker: Any, group: Group, todo: Group, job: Job, skip: dict[str, str]) -> None:
+        self.busy[worker.do.remote(todo, job, skip)] = group, job, worker
+
+    def wait(self) -> list[Done]:
+        refs = [*self.busy, *self.hiring]
+        ended = ray.wait(refs, num_returns=1, timeout=0.5)[0] if refs else []
+        return [done for ref in ended for done in (self._hired(ref) if ref in self.hiring else self._ended(ref))]
+
+    def _hired(self, ref: Any) -> list[Done]:
+        shape, actor = self.hiring.pop(ref)
+        try:
+            ray.get(ref)
+            self.idle.setdefault(shape, []).append(((), actor))
+        except ray.exceptions.RayActorError as error:
+            self.pools[shape].remove(actor)
+            log.warning("a worker did not start: %s", error)
+        return []
+
+    def _ended(self, ref: Any) -> list[Done]:
+        group, job, actor = self.busy.pop(ref)
+        shape = self.shapes[group]
+        try:
+            error, death = ray.get(ref), ""
+            self.idle[shape].append((group, actor))
+        except ray.exceptions.RayActorError as died:  # killed, or its node left
+            self.pools[shape].remove(actor)
+            error, death = "", f"its worker died ({str(died).splitlines()[0]})"
+        except ray.exceptions.RayTaskError as failed:  # could not even begin: a stage that does not unpickle there
+            self.idle[shape].append((group, actor))
+            error, death = str(failed).splitlines()[-1], ""
+        return [Done(group, job, error, death)]
+
+    def rest(self) -> None:
+        """Every job that can start now has been offered: let those go that nobody asked for, if anybody waits for a place."""
+        for shape, idle in self.idle.items():
+            if self.wanting - {shape}:
+                while idle:
+                    self._dismiss(shape, idle.pop()[1])
+        for ref, (shape, actor) in list(self.hiring.items()):
+            if shape not in self.wanting:
+                del self.hiring[ref]
+                self._dismiss(shape, actor)
+        self.wanting.clear()
+
+    def _dismiss(self, shape: Shape, actor: Any) -> None:
+        self.pools[shape].remove(actor)
+        ray.kill(actor)
+
+    def close(self) -> None:
+        for pool in self.pools.values():
+            for actor in pool:
+                ray.kill(actor)

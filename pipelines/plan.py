@@ -1,0 +1,69 @@
+"""What would be done, and why; what is done; what failed. Reads footers only."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import NamedTuple
+
+from a2data.stage import Stage
+from a2data.store import Store
+from pipelines.schedule import Job, groups, jobs
+
+
+class Step(NamedTuple):
+    """The jobs of a stage that would be done, and why."""
+
+    stage: str
+    todo: int
+    total: int
+    reasons: dict[str, int]
+
+
+def plan(stages: Sequence[Stage], store: Store, shards: Sequence[int]) -> list[Step]:
+    """What `run` would do with these settings. Jobs that follow from others count, though some may turn out to be fresh."""
+    remade: set[tuple[str, int]] = set()
+    steps = []
+    for group in groups(stages):
+        for stage in group:
+            reasons: Counter = Counter()
+            for job in jobs(group, shards):
+                why = reason(stage, store, job, remade)
+                if why:
+                    reasons[why] += 1
+                    remade.update((stage.name(), shard) for shard in job)
+            steps.append(Step(stage.name(), sum(reasons.values()), len(jobs(group, shards)), dict(reasons)))
+    return steps
+
+
+def reason(stage: Stage, store: Store, job: Job, remade: set[tuple[str, int]]) -> str:
+    """Why this job must be done; "" where it need not be."""
+    follows = sorted({name for name in stage.reads for shard in job if (name, shard) in remade})
+    footers = [store.footer(stage.name(), shard) for shard in job]
+    if not all(footers):
+        return "never made"
+    old = footers[0]
+    assert old is not None
+    settings = asdict(stage)  # type: ignore[call-overload]
+    changed = [f"{n}: {old.settings.get(n)!r} → {v!r}" for n, v in settings.items() if old.settings.get(n) != v]
+    if changed:
+        return "setting " + ", ".join(changed)
+    if follows:
+        return "follows from " + ", ".join(follows)
+    if old.models != stage.models():
+        return "another model"
+    if old.version != stage.version:
+        return f"code version {old.version} → {stage.version}"
+    return "" if store.fresh(stage, job) else "its input changed"
+
+
+def failures(store: Store, names: Sequence[str]) -> list[tuple[str, int, str, str]]:
+    """(stage, shard, unit, sentence) of everything that failed; unit "" for a job that could not be done as a whole."""
+    found = []
+    for name in names:
+        for file in store.names(name):
+            if file.endswith(".broken"):
+                found.append((name, int(file.split(".")[0]), "", (store.get(name, file) or b"").decode()))
+        for shard in store.shards(name):
+            footer = store.footer(name, shard)
+            found += [(name, shard, unit, why) for unit, why in sorted(footer.failed.items())] if footer else []
+    return found

@@ -1,0 +1,301 @@
+"""One HTML page about a corpus: what came in, what became of it, and what the triplets look like.
+
+The page is a single file that needs no network and runs no script but its own (it carries a Content-Security-Policy with the
+hashes of its one style sheet and one script). It holds no date: the same tables give the same bytes.
+"""
+
+import base64
+import hashlib
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from a2data.records import Reject, schema
+from a2data.store import Footer, Store
+from model_zoo.cards import CARDS
+from pipelines import contact
+from pipelines import plan as planning
+
+# The tables in their order: name, what `units` of its footers counts, what its rows are.
+STAGES = (
+    ("manifest", "files", "files"),
+    ("ingest", "files", "videos"),
+    ("segment", "videos", "clips"),
+    ("score", "clips", "scores"),
+    ("select", "clips", "clips"),
+    ("detect", "clips", "elements"),
+    ("faces", "clips", "faces"),
+    ("parse", "clips", "parts"),
+    ("background", "clips", "backgrounds"),
+    ("caption", "clips", "captions"),
+    ("match", "clips", "phrases"),
+    ("retrieve", "pairings", "references"),  # a stage over everything: its units are its rows and its rejects
+    ("pack", "clips", "samples"),
+)
+CLIP_ID = re.compile(r"-\d{8}(/|$)")  # what a clip's id has after the video's
+BINS = 24  # of a histogram
+MOST_FAILURES = 200  # shown; all are counted
+
+
+class Slice(NamedTuple):
+    """Some units of a stage that ended the same way: a segment of its bar."""
+
+    fate: str  # "done", "rejected", "failed" or "left out"
+    reason: str  # of a rejection; "" otherwise
+    units: int
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What a stage was given and what it did with it, over all its shards."""
+
+    name: str
+    unit: str  # "clips"
+    thing: str  # what a row is: "elements"
+    units: int  # those left out included
+    rows: int
+    rejected: dict[str, int]  # reason -> units rejected, most frequent first; a unit counts once, for its first reason
+    passed_over: dict[str, int]  # reason -> smaller things rejected: elements of a clip, shots of a video
+    failed: int
+    left_out: int
+    seconds: float
+    settings: dict[str, Any]
+    models: dict[str, str]
+    mixed: bool  # some shards were made with other settings or models than the first
+
+    @property
+    def slices(self) -> list[Slice]:
+        """The bar of the funnel: all units, by how they ended. "Left out" are those that had failed in a stage before."""
+        rejected = [Slice("rejected", reason, count) for reason, count in self.rejected.items()]
+        ends = [Slice("failed", "", self.failed), Slice("left out", "", self.left_out)]
+        done = self.units - sum(piece.units for piece in (*rejected, *ends))
+        return [piece for piece in (Slice("done", "", done), *rejected, *ends) if piece.units]
+
+
+class Licence(NamedTuple):
+    """A model that the recipe names, and what its licences let one do."""
+
+    model: str
+    revision: str
+    stages: list[str]
+    code: str
+    weights: str
+    use: str  # see model_zoo.cards.Card; "unknown" for a model without a card
+
+
+class Histogram(NamedTuple):
+    """How the values of one measurement are spread."""
+
+    title: str
+    low: float
+    high: float
+    counts: list[int]  # BINS of equal width from low to high
+    median: float
+
+
+@dataclass(frozen=True)
+class _Length:  # columns of the tables that are read here
+    license: str
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class _Sample:
+    shard: str  # of Packed: the name of a tar
+    bytes: int
+
+
+@dataclass(frozen=True)
+class _Pair:
+    clip_id: str
+    element_id: str
+    kind: str
+    identity: int
+    source_shard: int
+    source_element_id: str
+    similarity: float
+    copy_risk: float
+
+
+def write_report(store: Store, out: Path, shards_dir: Path | None = None, samples: int = 40) -> Path:
+    """Write the page about everything in the store to `out`, and return `out`.
+
+    shards_dir: the folder of packed tars, to say how large they are and whether all are there. samples: how many triplets to
+    show, spread evenly over all. Raises FileNotFoundError where the store has no table at all.
+    """
+    footers = {name: _footers(store, name) for name, _, _ in STAGES}
+    if not any(footers.values()):
+        raise FileNotFoundError(f"there are no tables in {store.root}: run the pipeline first, or name its work folder")
+    stages = [_stage(name, unit, thing, footers[name]) for name, unit, thing in STAGES if footers[name]]
+    pairs, lengths = _whole(store, "retrieve", _Pair), _whole(store, "ingest", _Length)
+    paired = contact.holding(store, "pack") or contact.holding(store, "retrieve")
+    shown = contact.spread([(shard, clip_id) for clip_id, shard in paired.items()], samples)
+    failures = planning.failures(store, [name for name, _, _ in STAGES])
+    page = _template().render(
+        root=store.root,
+        stages=stages,
+        rows={stage.name: stage.rows for stage in stages},
+        triplets=contact.triplets(store, shown),
+        triplet_count=len(paired),
+        seconds=pc.sum(lengths["duration_s"]).as_py() or 0.0,
+        sources=_by_licence(lengths),
+        kinds=_counts(pairs["kind"].to_pylist()),
+        licences=_licences(stages),
+        failures=failures[:MOST_FAILURES],
+        failure_count=len(failures),
+        examples=contact.rejects(store, footers),
+        identities=contact.identities(store, pairs),
+        histograms=[_histogram("similarity", pairs["similarity"]), _histogram("copy risk", pairs["copy_risk"])],
+        tars=_tars(store, shards_dir),
+        slowest=max((stage.seconds for stage in stages), default=0.0),
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page, encoding="utf-8")
+    return out
+
+
+def _template() -> Any:
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    here = files("pipelines")
+    css, script = ((here / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    env.filters |= {"number": _number, "span": _span, "size": _size}
+    env.globals |= {
+        "css": Markup(css),  # ours, not data
+        "script": Markup(script),
+        "policy": f"default-src 'none'; img-src data:; media-src data:; style-src {_hash(css)}; script-src {_hash(script)}",
+    }
+    return env.from_string((here / "report.html").read_text(encoding="utf-8"))
+
+
+def _hash(text: str) -> str:
+    """The source expression that lets exactly this inline text run (CSP level 3, section 2.3.1)."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _footers(store: Store, stage: str) -> list[tuple[int, Footer]]:
+    found = ((shard, store.footer(stage, shard)) for shard in store.shards(stage))
+    return [(shard, footer) for shard, footer in found if footer is not None]
+
+
+def _whole(store: Store, stage: str, record: type) -> pa.Table:
+    """Some columns of a table over all shards, with a column "shard" added."""
+    tables = [
+        (table := store.table(stage, shard, record)).append_column("shard", pa.array([shard] * len(table), pa.int64()))
+        for shard in store.shards(stage)
+    ]
+    empty = schema(record).append(pa.field("shard", pa.int64())).empty_table()
+    return pa.concat_tables(tables) if tables else empty
+
+
+def _counts(values: list[str]) -> dict[str, int]:
+    """How often each value occurs, most frequent first; ties in alphabetical order."""
+    return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
+
+
+def _stage(name: str, unit: str, thing: str, footers: list[tuple[int, Footer]]) -> StageReport:
+    parts = [footer for _, footer in footers]
+    first = parts[0]
+    rejected, passed_over = _reasons(unit, [reject for footer in parts for reject in footer.rejected])
+    left_out = sum(len(footer.left_out) for footer in parts)
+    return StageReport(
+        name=name,
+        unit=unit,
+        thing=thing,
+        units=sum(footer.units for footer in parts) + left_out,
+        rows=sum(footer.rows for footer in parts),
+        rejected=_counts(rejected),
+        passed_over=_counts(passed_over),
+        failed=sum(len(footer.failed) for footer in parts),
+        left_out=left_out,
+        seconds=sum(footer.seconds for footer in parts),
+        settings=first.settings,
+        models=first.models,
+        mixed=any((f.settings, f.models, f.version) != (first.settings, first.models, first.version) for f in parts),
+    )
+
+
+def _reasons(unit: str, rejects: list[Reject]) -> tuple[list[str], list[str]]:
+    """The reasons why whole units were rejected, the first for each unit, and those for smaller things inside units."""
+    if unit == "pairings":
+        return [reject.reason for reject in rejects], []
+    first: dict[str, str] = {}
+    for reject in rejects:
+        if "/" not in reject.key if unit == "clips" else not CLIP_ID.search(reject.key):
+            first.setdefault(reject.key, reject.reason)
+    return list(first.values()), [reject.reason for reject in rejects if reject.key not in first]
+
+
+def _by_licence(lengths: pa.Table) -> list[tuple[str, int, float]]:
+    """Licence of the footage, number of videos, seconds; longest first."""
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for licence, duration_s in zip(lengths["license"].to_pylist(), lengths["duration_s"].to_pylist(), strict=True):
+        seconds[licence].append(duration_s)
+    found = [(licence, len(values), sum(values)) for licence, values in seconds.items()]
+    return sorted(found, key=lambda row: (-row[2], row[0]))
+
+
+def _licences(stages: list[StageReport]) -> list[Licence]:
+    used: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for stage in stages:
+        for model, revision in stage.models.items():
+            used[model, revision].append(stage.name)
+    found = []
+    for (model, revision), names in sorted(used.items()):
+        card = CARDS.get(model) or CARDS.get(model.partition(":")[0])  # the weights of FAMILY:PATH need not be here
+        terms = (card.code_license, card.weights_license, card.use) if card else ("unknown", "unknown", "unknown")
+        found.append(Licence(model, revision, names, *terms))
+    return found
+
+
+def _histogram(title: str, values: pa.ChunkedArray) -> Histogram:
+    """Counts over 0 to 1, or down to the smallest value where cosines are negative."""
+    array = values.to_numpy()
+    low = float(np.floor(min(0.0, array.min(initial=0.0)) * 10) / 10)
+    counts = np.histogram(np.clip(array, low, 1.0), bins=BINS, range=(low, 1.0))[0].tolist()
+    return Histogram(title, low, 1.0, counts, float(np.median(array)) if array.size else 0.0)
+
+
+def _tars(store: Store, folder: Path | None) -> dict[str, Any]:
+    """How many tars were packed, their size, the bytes of their samples, and which are not in the folder."""
+    tables = [store.table("pack", shard, _Sample) for shard in store.shards("pack")]
+    names = sorted({name for table in tables for name in table["shard"].to_pylist()})
+    here = {path.name: path.stat().st_size for path in folder.glob("*.tar")} if folder else {}
+    return {
+        "count": len(names),
+        "bytes": sum(here.get(name, 0) for name in names)
+        if folder
+        else sum(pc.sum(t["bytes"]).as_py() or 0 for t in tables),
+        "missing": [name for name in names if name not in here] if folder else [],
+    }
+
+
+def _number(value: float, digits: int = 0) -> str:
+    """12,345 with a thin space for the comma."""
+    return f"{value:,.{digits}f}".replace(",", " ")
+
+
+def _span(seconds: float) -> str:
+    """Seconds as a person would say them: 4.2 s, 3 min 10 s, 7 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _size(count: float) -> str:
+    """Bytes in the largest unit that leaves at least 1."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

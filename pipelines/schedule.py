@@ -1,0 +1,192 @@
+"""Which jobs there are, which are ready, who does them. The same loop for one process, some processes and a Ray cluster.
+
+A crew is what differs between them (see pipelines/local.py and pipelines/on_ray.py):
+
+* `take(group, waiting) -> worker | None`: an idle worker for this group of stages, if one can be had now
+* `start(worker, group, job, skip)`: let it do a job
+* `wait() -> list[Done]`: what ended since, or [] after a while, so that progress can be shown
+* `rest()`: told that every job that can start now was offered, so that workers nobody asked for may be let go
+* `close()`
+"""
+
+import json
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from a2data.records import Film
+from a2data.stage import Stage
+from a2data.store import Store
+from a2data.work import UNIT, journal
+
+log = logging.getLogger("a2data")
+
+TRIES = 3  # a worker that dies in the same unit this often, dies of it
+
+Group = tuple[Stage, ...]
+Job = tuple[int, ...]
+
+
+class Done(NamedTuple):
+    """A job that ended."""
+
+    group: Group
+    job: Job
+    error: str  # "" when it was done; a sentence when it raised
+    death: str  # how its worker died, when it did
+
+
+@dataclass
+class Summary:
+    """What a run came to."""
+
+    jobs: int = 0  # stages x shards that were made
+    broken: dict[tuple[str, Job], str] = field(default_factory=dict)  # jobs that could not be done, and why
+    blocked: int = 0  # jobs that waited for one of those
+
+
+Watch = Callable[[str, Any], None]  # called with ("begin" | "made" | "doing" | "end", about)
+
+
+def groups(stages: Sequence[Stage]) -> list[Group]:
+    """Stages in runs that one worker does together: neighbours that look at the frames of the same clips."""
+    out: list[Group] = []
+    for stage in stages:
+        looks = stage.per == "clip" and Film in stage.reads.values()
+        if out and looks and out[-1][0].per == "clip" and Film in out[-1][0].reads.values():
+            out[-1] = (*out[-1], stage)
+        else:
+            out.append((stage,))
+    return out
+
+
+def jobs(group: Group, shards: Sequence[int]) -> list[Job]:
+    """The units of work of a group, each a set of shards made together."""
+    return [tuple(shards)] if group[0].per == "all" else [(shard,) for shard in shards]
+
+
+def stale(group: Group, store: Store, job: Job) -> Group:
+    """The stages of a group that this job must do: from the first that is not fresh to the last. () when all are."""
+    for number, stage in enumerate(group):
+        if not store.fresh(stage, job):
+            return group[number:]
+    return ()
+
+
+class Board:
+    """What is to be done, in which order, and what waits for what."""
+
+    def __init__(self, stages: Sequence[Stage], store: Store, shards: Sequence[int]):
+        self.store, self.groups = store, groups(stages)
+        self.ready: dict[Group, deque[Job]] = {group: deque() for group in self.groups}
+        self.waits: Counter = Counter()  # (group, job) -> parts still to come
+        self.feeds: dict[tuple[str, int], list[tuple[Group, Job]]] = {}  # (table, shard) -> jobs that read it
+        self.summary = Summary()
+        self.deaths: Counter = Counter()  # (group, job, unit)
+        self.skip: dict[tuple[Group, Job], dict[str, str]] = {}
+        self.todo: dict[tuple[Group, Job], Group] = {}  # what a ready job must do, once it was looked up
+        self.left = 0
+        made_by = {stage.name(): group for group in self.groups for stage in group}
+        for group in self.groups:
+            reads = {name for stage in group for name in stage.reads if made_by.get(name, group) is not group}
+            for job in jobs(group, shards):
+                inputs = [(name, shard) for name in sorted(reads) for shard in job]
+                for part in inputs:
+                    self.feeds.setdefault(part, []).append((group, job))
+                self.waits[group, job] = len(inputs)
+                self.left += 1
+                if not inputs:
+                    self.ready[group].append(job)
+
+    def next(self, group: Group) -> Job | None:
+        """A job of this group that can start, or None. Jobs that are fresh already are ticked off on the way."""
+        while self.ready[group]:
+            job = self.ready[group][0]
+            if (group, job) not in self.todo:
+                self.todo[group, job] = stale(group, self.store, job)
+            if self.todo[group, job]:
+                return job
+            self.ready[group].popleft()
+            self.finish(group, job)
+        return None
+
+    def finish(self, group: Group, job: Job) -> None:
+        self.left -= 1
+        for part in ((stage.name(), shard) for stage in group for shard in job):
+            for later in self.feeds.get(part, ()):
+                self.waits[later] -= 1
+                if not self.waits[later]:
+                    self.ready[later[0]].append(later[1])
+
+    def settle(self, done: Done, made: int) -> None:
+        """Take in how a job ended: done, raised (what waits for it is never ready), or died with its worker (again, then)."""
+        if not done.error and not done.death:
+            self.summary.jobs += made
+            self.finish(done.group, done.job)
+        elif done.error:
+            self._give_up(done, done.error)
+        else:
+            self._mourn(done)
+
+    def _give_up(self, done: Done, why: str) -> None:
+        self.left -= 1
+        name = done.group[0].name()
+        self.summary.broken[name, done.job] = why
+        self.store.put(why.encode(), name, f"{done.job[0]:05d}.broken")
+
+    def _mourn(self, done: Done) -> None:
+        key = done.group, done.job
+        unit = ""
+        if done.group[0].per in UNIT:
+            where = journal(self.todo[key], done.job[0])
+            note = self.store.get(*where)
+            self.store.remove(*where)
+            unit = json.loads(note)["unit"] if note else ""
+        self.deaths[*key, unit] += 1
+        log.warning(
+            "%s %s: %s%s", done.group[0].name(), done.job[:3], done.death, f" while it had {unit} in hand" * bool(unit)
+        )
+        if self.deaths[*key, unit] >= TRIES:
+            why = f"killed its worker {TRIES} times: {done.death}"
+            if not unit:
+                self._give_up(done, why)
+                return
+            self.skip.setdefault(key, {})[unit] = why
+        self.ready[done.group].append(done.job)
+
+
+def run(
+    stages: Sequence[Stage], store: Store, shards: Sequence[int], crew: Any, watch: Watch = lambda *_: None
+) -> Summary:
+    """Bring every part of every stage up to date; what cannot be done is named in the summary and left."""
+    store.sweep()
+    board = Board(stages, store, shards)
+    watch("begin", board)
+    busy: dict[tuple[Group, Job], Group] = {}
+    try:
+        while board.left:
+            for group in board.groups:
+                while (job := board.next(group)) is not None:
+                    worker = crew.take(group, len(board.ready[group]))
+                    if worker is None:
+                        break
+                    board.ready[group].popleft()
+                    todo = busy[group, job] = board.todo[group, job]
+                    store.remove(group[0].name(), f"{job[0]:05d}.broken")
+                    watch("doing", (todo, job))
+                    crew.start(worker, group, todo, job, board.skip.get((group, job), {}))
+            if not busy and not any(board.ready.values()):
+                break
+            crew.rest()
+            for done in crew.wait():
+                todo = busy.pop((done.group, done.job))
+                board.settle(done, len(todo) * len(done.job))
+                watch("made", (todo, done))
+            watch("look", busy)
+    finally:
+        crew.close()
+    board.summary.blocked = board.left
+    watch("end", board)
+    return board.summary

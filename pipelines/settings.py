@@ -1,0 +1,90 @@
+"""Settings of stages from the command line: every field is a flag, and what a run was told is remembered beside its tables."""
+
+import argparse
+import inspect
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from a2data.stage import Stage
+from a2data.store import Store
+
+TYPES: dict[Any, type] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    str: str,
+    int: int,
+    float: float,
+    bool: bool,
+}
+
+
+@dataclass
+class Recipe:
+    """What was asked of a work folder: `run.json` in it."""
+
+    profile: str = "builtin"
+    out: str = ""  # folder of the WebDataset shards
+    videos_per_shard: int = 8
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # stage -> field -> value
+
+    @classmethod
+    def of(cls, store: Store) -> "Recipe | None":
+        data = store.get("run.json")
+        return cls(**json.loads(data)) if data else None
+
+    def save(self, store: Store) -> None:
+        store.put(json.dumps(asdict(self), indent=1, sort_keys=True).encode(), "run.json")
+
+    def apply(self, stages: Sequence[Stage]) -> list[Stage]:
+        """The stages with these settings. Raises ValueError for a stage or field that there is not."""
+        by_name = {stage.name(): stage for stage in stages}
+        for name, values in self.settings.items():
+            if name not in by_name:
+                raise ValueError(f"there is no stage {name!r}; the stages are {', '.join(by_name)}")
+            by_name[name] = replace(by_name[name], **values)  # type: ignore[type-var]
+        if self.out and "out" in {f.name for f in fields(by_name["pack"])}:  # type: ignore[arg-type]
+            by_name["pack"] = replace(by_name["pack"], out=self.out)  # type: ignore[type-var]
+        return list(by_name.values())
+
+    def set(self, stages: Sequence[Stage], assignments: Sequence[str]) -> None:
+        """Take in "stage.field=value" strings. Raises ValueError for one that does not fit."""
+        types = {s.name(): {f.name: TYPES[f.type] for f in fields(s)} for s in stages}  # type: ignore[arg-type]
+        for text in assignments:
+            match = re.fullmatch(r"([\w-]+)\.(\w+)=(.*)", text, re.DOTALL)
+            if not match:
+                raise ValueError(f"--set {text!r}: write it as stage.field=value, such as detect.min_score=0.5")
+            stage, name, value = match.groups()
+            if stage not in types:
+                raise ValueError(f"--set {text!r}: there is no stage {stage!r}; the stages are {', '.join(types)}")
+            if name not in types[stage]:
+                raise ValueError(f"--set {text!r}: {stage} has no setting {name!r}; it has {', '.join(types[stage])}")
+            self.settings.setdefault(stage, {})[name] = parse(value, types[stage][name], text)
+
+
+def parse(value: str, kind: type, where: str) -> Any:
+    """A setting's value from its text. Raises ValueError, naming where, for text of another type."""
+    if kind is bool:
+        if value.lower() not in ("true", "false", "1", "0", "yes", "no"):
+            raise ValueError(f"{where}: {value!r} is neither true nor false")
+        return value.lower() in ("true", "1", "yes")
+    try:
+        return kind(value)
+    except ValueError:
+        raise ValueError(f"{where}: {value!r} is no {kind.__name__}") from None
+
+
+def add_flags(command: argparse.ArgumentParser, stage: Stage) -> None:
+    """One flag for each field, explained by the comment behind it. A flag that is not given leaves the recipe's value."""
+    notes = dict(re.findall(r"^    (\w+): .*?# (.*)$", inspect.getsource(type(stage)), re.MULTILINE))
+    for f in fields(stage):  # type: ignore[arg-type]
+        flag, kind = "--" + f.name.replace("_", "-"), TYPES[f.type]
+        note = f"{notes.get(f.name, '')} (default: {getattr(stage, f.name)!r})".replace("%", "%%")
+        if kind is bool:
+            command.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=note)
+        else:
+            command.add_argument(flag, type=kind, default=None, help=note, metavar=kind.__name__.upper())

@@ -1,0 +1,209 @@
+"""The place without the people: a temporal-median plate where the camera stands still, else the largest empty rectangle."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import cv2
+import numpy as np
+
+from a2data.images import clamp, cut_out, from_rle, sha16, to_png, to_rle
+from a2data.records import Box, Element, Film, Kept, Reject
+from a2data.stage import Stage
+from a2data.tracks import box_at
+from model_zoo import cards
+
+AGREES = 12  # grey levels by which a pixel may differ from the plate and still be the same thing, in the worst channel
+STRIP_PX = 1 << 16  # pixels for which the median is taken at once: bounds the memory
+
+
+class Place(NamedTuple):
+    """A picture of the background, the size of the frame, and which part of it can be had."""
+
+    method: str  # "frame": nothing stood in the way; "plate": seen in turn; "crop": cut off beside the foreground
+    frame: int  # the frame with most background
+    picture: np.ndarray  # (h, w, 3) uint8
+    clear: np.ndarray  # (h, w) bool: pixels of background
+    box: Box  # the largest rectangle of such pixels
+    purity: float  # see `purity`
+
+
+@dataclass(frozen=True)
+class Background(Stage):
+    """Clips and what was detected in them -> one picture of the place each, with nothing detected in it."""
+
+    reads = {"select": Kept, "segment": Film, "detect": Element}
+    writes = Element
+    per = "clip"
+    gpus: ClassVar[float] = 0
+
+    embedder: str = "mobilenetv2"  # a card of the role embed
+    device: str = "cpu"  # cpu or cuda
+    every: int = 3  # looks at every n-th frame
+    min_static: float = (
+        0.9  # share of background samples that agree with the median, from which the camera stands still
+    )
+    min_samples: int = 3  # frames in which a pixel of the plate was in view, at most all that were looked at
+    dilate: float = 0.02  # how much further than its box or mask a thing reaches, of the frame's longer side
+    min_area: float = 0.2  # share of the frame that the rectangle covers
+    max_aspect: float = 3.0  # longer side of the rectangle over its shorter side
+    min_purity: float = 0.9  # share of the rectangle's pixels that show the same thing whenever they are in view
+
+    def models(self) -> dict[str, str]:
+        return {self.embedder: cards.revision(self.embedder)}
+
+    def load(self) -> Any:
+        return cards.load(self.embedder, self.device)
+
+    def run(
+        self, embed: Any, kept: list[Kept], films: list[Film], elements: list[Element]
+    ) -> Iterator[Element | Reject]:
+        (film,) = films
+        key = f"{film.clip_id}/background"
+        looked = list(range(0, len(film.frames), self.every))
+        covered = np.stack([cover(elements, number, film.frames.shape[1:3], self.every) for number in looked])
+        covered = dilated(covered, self.dilate)
+        place = find_place(film.frames[looked], covered, self.min_static, self.min_samples, self.max_aspect)
+        x0, y0, x1, y1 = place.box
+        area = (x1 - x0) * (y1 - y0) / (film.width * film.height)
+        if area < self.min_area:
+            yield Reject(
+                key, "no background", f"{area:.0%} of the frame free of foreground, wanted {self.min_area:.0%}"
+            )
+        elif place.purity < self.min_purity:
+            yield Reject(key, "impure background", f"purity {place.purity:.2f}, wanted {self.min_purity:.2f}")
+        else:
+            yield self.element(f"{key}/0", film, place._replace(frame=looked[place.frame]), area, embed)
+
+    def element(self, key: str, film: Film, place: Place, area: float, embed: Any) -> Element:
+        """The row of a place."""
+        cut = cut_out(place.picture, place.clear, place.box)
+        image = to_png(cut)
+        (vector,) = embed([cut[..., :3]], [np.ones(cut.shape[:2], bool)])
+        return Element(
+            clip_id=film.clip_id,
+            element_id=key,
+            kind="background",
+            label="background",
+            parent_id="",
+            frame=place.frame,
+            box=place.box,
+            score=place.purity,
+            mask=to_rle(place.clear),
+            image=image,
+            image_sha256=sha16(image),
+            embedding=vector.tolist(),
+            embedder=self.embedder,
+            quality=float(np.sqrt(area) * place.purity),
+            seen_frames=[place.frame],
+            seen_boxes=[place.box],
+            attributes=[
+                f"coverage={place.clear.mean():.3f}",
+                f"area={area:.3f}",
+                f"purity={place.purity:.3f}",
+                f"method={place.method}",
+            ],
+        )
+
+
+def cover(elements: list[Element], frame: int, shape: tuple[int, ...], reach: int) -> np.ndarray:
+    """What the foreground covers in a frame, (h, w) bool: masks where they are known (best frames), boxes between."""
+    covered = np.zeros(shape, bool)
+    for element in elements:
+        if element.frame == frame:
+            covered |= from_rle(element.mask)
+        elif box := box_at(element, frame, reach):
+            x0, y0, x1, y1 = clamp(box, *shape)
+            covered[y0:y1, x0:x1] = True
+    return covered
+
+
+def dilated(covered: np.ndarray, share: float) -> np.ndarray:
+    """(t, h, w) bool, grown on each side by a share of the frame's longer side: shadows, blurred edges, boxes too tight."""
+    reach = round(share * max(covered.shape[1:]))
+    kernel = cv2.getStructuringElement(cv2.MORPH_RECT, (2 * reach + 1, 2 * reach + 1))
+    return np.stack([cv2.dilate(c.astype(np.uint8), kernel) > 0 for c in covered])
+
+
+def find_place(
+    frames: np.ndarray, covered: np.ndarray, min_static: float, min_samples: int, max_aspect: float
+) -> Place:
+    """The best picture of the background that these frames give.
+
+    frames: (t, h, w, 3) uint8. covered: (t, h, w) bool, where the foreground is.
+    """
+    best = int(covered.reshape(len(covered), -1).sum(1).argmin())
+    plate, agreement = median_plate(frames, covered)
+    seen = (~covered).sum(0)
+    static = float((agreement * seen).sum() / max(1, seen.sum())) >= min_static
+    if not covered[best].any():
+        method, picture, clear = "frame", frames[best], ~covered[best]
+    elif static:
+        method, picture, clear = "plate", plate, seen >= min(min_samples, len(frames))
+    else:
+        method, picture, clear = "crop", frames[best], ~covered[best]
+    x0, y0, x1, y1 = with_aspect(largest_rectangle(clear, max_aspect), max_aspect)
+    pure = purity(agreement[y0:y1, x0:x1]) if static else 1.0  # a moving camera shows nothing twice to compare
+    return Place(method, best, picture, clear, (float(x0), float(y0), float(x1), float(y1)), pure)
+
+
+def median_plate(frames: np.ndarray, covered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The per-channel median over time of what is not covered, and how much of it agrees with that median.
+
+    frames: (t, h, w, 3) uint8; covered: (t, h, w) bool. Returns the plate, (h, w, 3) uint8, the lower of two medians and 0
+    where nothing was ever seen; and the agreement, (h, w) float32: the share of a pixel's samples within AGREES of the plate.
+    """
+    count, height, width = covered.shape
+    plate = np.zeros((height, width, 3), np.uint8)
+    agreement = np.zeros((height, width), np.float32)
+    rows = max(1, STRIP_PX // width)
+    for top in range(0, height, rows):
+        strip, hidden = frames[:, top : top + rows], covered[:, top : top + rows]
+        seen = count - hidden.sum(0)
+        ordered = np.sort(np.where(hidden[..., None], 256, strip.astype(np.int16)), axis=0)  # covered samples go last
+        middle = np.take_along_axis(ordered, (np.maximum(seen, 1) - 1)[None, ..., None] // 2, axis=0)[0]
+        middle[seen == 0] = 0
+        agrees = (np.abs(strip.astype(np.int16) - middle).max(-1) <= AGREES) & ~hidden
+        plate[top : top + rows] = middle
+        agreement[top : top + rows] = agrees.sum(0) / np.maximum(seen, 1)
+    return plate, agreement
+
+
+def purity(agreement: np.ndarray) -> float:
+    """Share of pixels that show one thing most of the time they are in view, 0 to 1.
+
+    What moved there undetected made the others. A foreground that nobody detected and that never moved is not noticed.
+    """
+    return float((agreement > 0.5).mean())
+
+
+def largest_rectangle(free: np.ndarray, max_aspect: float = float("inf")) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 (exclusive) of the rectangle of True in an (h, w) bool array that is largest after `with_aspect`.
+
+    Of equals the first found, by its last row, then its right edge; zeros where nothing is True. O(h w): for each row the
+    rectangles under the histogram of heights above it, with a stack (Vandevoorde 1998, "The Maximal Rectangle Problem",
+    Dr. Dobb's Journal). A limit on the aspect changes nothing: what remains of a rectangle grows with its sides.
+    """
+    best, found = 0.0, (0, 0, 0, 0)
+    heights = np.zeros(free.shape[1], np.int64)
+    for y, row in enumerate(free):
+        heights = np.where(row, heights + 1, 0)
+        stack: list[tuple[int, int]] = []  # left edges and heights of the rectangles still open, rising
+        for x, height in enumerate([*heights.tolist(), 0]):
+            left = x
+            while stack and stack[-1][1] >= height:
+                left, closed = stack.pop()
+                width = x - left
+                area = min(closed, max_aspect * width) * min(width, max_aspect * closed)
+                if area > best:
+                    best, found = area, (left, y + 1 - closed, x, y + 1)
+            stack.append((left, height))
+    return found
+
+
+def with_aspect(box: tuple[int, int, int, int], limit: float) -> tuple[int, int, int, int]:
+    """The box, its longer side shortened about the middle until it is at most `limit` times the shorter one."""
+    x0, y0, x1, y1 = box
+    width, height = x1 - x0, y1 - y0
+    spare_x, spare_y = max(0, width - int(limit * height)), max(0, height - int(limit * width))
+    return x0 + spare_x // 2, y0 + spare_y // 2, x1 - (spare_x + 1) // 2, y1 - (spare_y + 1) // 2

@@ -1,0 +1,282 @@
+"""Faces of a clip: found, tracked, given to the people they belong to, each with one embedding for all its good frames."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import cv2
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from a2data.images import clamp, cut_out, from_rle, iou, sha16, to_png, to_rle
+from a2data.records import Box, Element, Film, Kept, Reject
+from a2data.stage import Stage
+from a2data.tracks import box_at
+from model_zoo import cards
+
+
+class Sighting(NamedTuple):
+    """A face in one frame, measured."""
+
+    frame: int
+    face: cards.Face
+    yaw: float  # see `yaw`
+    roll: float  # degrees, clockwise in the picture
+    sharpness: float  # see `sharpness`
+    quality: float  # 0 to 1, see `quality`
+
+
+Track = list[Sighting]  # ascending in frame
+
+
+@dataclass(frozen=True)
+class Faces(Stage):
+    """Clips and their people -> faces. Small, blurred or turned ones are kept as pictures but get no embedding."""
+
+    reads = {"select": Kept, "segment": Film, "detect": Element}
+    writes = Element
+    per = "clip"
+    gpus: ClassVar[float] = 0
+
+    model: str = "dlib"  # a card of the role faces
+    device: str = "cpu"  # cpu or cuda
+    every: int = 5  # looks at every n-th frame, and at the best frame of each person
+    min_score: float = 0.5  # of the detector, 0 to 1
+    min_seen: int = 2  # frames in which a face has to be found
+    min_iou: float = 0.3  # between two sightings of one face, 0 to 1
+    min_inside: float = 0.7  # share of a face that lies within its person's box, 0 to 1
+    min_face_px: int = 40  # smaller side of a face that may become an identity
+    min_sharpness: float = 20.0  # variance of the Laplacian of a face at 112 px, grey levels squared
+    max_yaw: float = 0.35  # nose off the middle of the eyes, in eye distances
+
+    def models(self) -> dict[str, str]:
+        return {self.model: cards.revision(self.model)}
+
+    def load(self) -> Any:
+        return cards.load(self.model, self.device)
+
+    def run(
+        self, model: Any, kept: list[Kept], films: list[Film], elements: list[Element]
+    ) -> Iterator[Element | Reject]:
+        (film,) = films
+        people = [e for e in elements if e.kind == "human"]
+        frames = film.frames
+        looked = sorted({*range(0, len(frames), self.every), *(p.frame for p in people)})
+        sightings = [
+            [measure(number, frames[number], face) for face in model(frames[number]) if face.score >= self.min_score]
+            for number in looked
+        ]
+        tracks = link(sightings, self.min_iou, reach=3 * self.every)
+        owned = give([doubt_outliers(t) for t in tracks], people, self.min_inside, reach=self.every)
+        for number, (track, person) in enumerate(owned):
+            key = f"{film.clip_id}/face/{number}"
+            if len(track) < min(self.min_seen, len(looked)):
+                yield Reject(key, "face seen once", f"in {len(track)} of {len(looked)} frames, wanted {self.min_seen}")
+            else:
+                yield self.element(key, film, track, person)
+
+    def element(self, key: str, film: Film, track: Track, person: Element | None) -> Element:
+        """The row of one face."""
+        good = [s for s in track if not self.flaw(s)]
+        best = best_sighting(good or track, person)
+        frame = film.frames[best.frame]
+        mask = head_mask(best.face.landmarks, *frame.shape[:2])
+        if person is not None and person.frame == best.frame:
+            mask = within(mask, from_rle(person.mask))
+        box = bounds(mask)
+        image = to_png(cut_out(frame, mask, box))
+        attributes = [
+            f"yaw={best.yaw:.2f}",
+            f"roll={best.roll:.0f}",
+            f"sharpness={best.sharpness:.0f}",
+            f"size_px={side(best.face.box):.0f}",
+        ]
+        return Element(
+            clip_id=film.clip_id,
+            element_id=key,
+            kind="face",
+            label="face",
+            parent_id=person.element_id if person else "",
+            frame=best.frame,
+            box=box,
+            score=best.face.score,
+            mask=to_rle(mask),
+            image=image,
+            image_sha256=sha16(image),
+            embedding=mean_embedding(good) if good else [],
+            embedder=self.model,
+            quality=best.quality,
+            seen_frames=[s.frame for s in track],
+            seen_boxes=[bounds(head_mask(s.face.landmarks, *frame.shape[:2])) for s in track],
+            attributes=attributes if good else [*attributes, f"poor={self.flaw(best)}"],
+        )
+
+    def flaw(self, sighting: Sighting) -> str:
+        """Why this sighting must not become an identity: "small", "blurred" or "turned"; "" where it may."""
+        if side(sighting.face.box) < self.min_face_px:
+            return "small"
+        if abs(sighting.yaw) > self.max_yaw:
+            return "turned"
+        return "blurred" if sighting.sharpness < self.min_sharpness else ""
+
+
+def side(box: Box) -> float:
+    """The smaller side of a box, in pixels."""
+    return min(box[2] - box[0], box[3] - box[1])
+
+
+def measure(number: int, frame: np.ndarray, face: cards.Face) -> Sighting:
+    """A face in frame `number`, (h, w, 3) uint8 RGB, with what makes it a good or a poor picture."""
+    turn, sharp = yaw(face.landmarks), sharpness(frame, face.box)
+    good = quality(side(face.box), sharp, turn, face.score)
+    return Sighting(number, face, turn, roll(face.landmarks), sharp, good)
+
+
+def yaw(landmarks: np.ndarray) -> float:
+    """How far the nose stands off the middle of the eyes, along the line of the eyes, in eye distances.
+
+    0 is frontal; positive: the nose points to the right of the picture; about 0.5 is a half profile.
+    """
+    left, right, nose = landmarks[0], landmarks[1], landmarks[2]
+    line = right - left
+    return float((nose - (left + right) / 2) @ line / max(float(line @ line), 1e-6))
+
+
+def roll(landmarks: np.ndarray) -> float:
+    """The tilt of the line of the eyes, in degrees; positive is clockwise in the picture."""
+    dx, dy = landmarks[1] - landmarks[0]
+    return float(np.degrees(np.arctan2(dy, dx)))
+
+
+def sharpness(frame: np.ndarray, box: Box) -> float:
+    """Variance of the Laplacian of the face at 112 px, so that large and small faces compare; grey levels squared."""
+    x0, y0, x1, y1 = clamp(box, *frame.shape[:2])
+    grey = cv2.cvtColor(frame[y0:y1, x0:x1], cv2.COLOR_RGB2GRAY)
+    shrink = grey.shape[0] > 112
+    face = cv2.resize(grey, (112, 112), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
+    return float(cv2.Laplacian(face, cv2.CV_64F).var())
+
+
+def quality(side_px: float, sharp: float, turn: float, score: float) -> float:
+    """Size x sharpness x frontality x score, 0 to 1. A sharp, frontal face of 160 px has about 0.8."""
+    return float(min(1.0, side_px / 160) * sharp / (sharp + 50) * max(0.0, 1 - abs(turn)) * score)
+
+
+def link(sightings: list[list[Sighting]], min_iou: float, reach: int) -> list[Track]:
+    """Sightings, one list per frame looked at, as tracks: each frame's faces go to the tracks they overlap most.
+
+    Optimal for each frame (Kuhn 1955); a track that was not seen for more than `reach` frames is closed.
+    """
+    tracks: list[Track] = []
+    for found in sightings:
+        live = [t for t in tracks if found and found[0].frame - t[-1].frame <= reach]
+        overlap = np.array([[iou(t[-1].face.box, s.face.box) for s in found] for t in live]).reshape(
+            len(live), len(found)
+        )
+        rows, columns = linear_sum_assignment(-overlap)
+        taken = set()
+        for row, column in zip(rows, columns, strict=True):
+            if overlap[row, column] >= min_iou:
+                live[row].append(found[column])
+                taken.add(column)
+        tracks += [[s] for column, s in enumerate(found) if column not in taken]
+    return tracks
+
+
+def doubt_outliers(track: Track) -> Track:
+    """The track, with less quality for sightings that look unlike the rest of it: a hand before the face, a wrong landmark.
+
+    The quality falls by as much as the embedding is further from the track's mean than the median sighting is, so that no
+    threshold depends on the network.
+    """
+    vectors = np.stack([s.face.embedding for s in track])
+    mean = vectors.mean(0)
+    distance = 1 - vectors @ (mean / np.linalg.norm(mean))
+    trust = np.minimum(1, (np.median(distance) + 1e-3) / (distance + 1e-3))
+    return [s._replace(quality=float(s.quality * t)) for s, t in zip(track, trust, strict=True)]
+
+
+def give(
+    tracks: list[Track], people: list[Element], min_inside: float, reach: int
+) -> list[tuple[Track, Element | None]]:
+    """Every track with the person it belongs to, or None; the tracks of one person are joined: one face per person.
+
+    The best pairs first; a person whose face is seen elsewhere in the same frame gets no second one.
+    """
+    ranking = sorted(
+        (-fit(track, person, min_inside, reach), t, p)
+        for t, track in enumerate(tracks)
+        for p, person in enumerate(people)
+    )
+    owner: dict[int, int] = {}
+    faces: dict[int, Track] = {}
+    for score, t, p in ranking:
+        frames = {s.frame for s in faces.get(p, [])}
+        if score < 0 and t not in owner and not any(s.frame in frames for s in tracks[t]):
+            owner[t] = p
+            faces[p] = sorted(faces.get(p, []) + tracks[t], key=lambda s: s.frame)
+    return [(faces[p], people[p]) for p in sorted(faces)] + [
+        (track, None) for t, track in enumerate(tracks) if t not in owner
+    ]
+
+
+def fit(track: Track, person: Element, min_inside: float, reach: int) -> float:
+    """How well a face sits where a person's face is expected, 0 to 1: inside the box, near the middle of its upper edge."""
+    fits = []
+    for sighting in track:
+        box = box_at(person, sighting.frame, reach)
+        if box is not None:
+            fits.append(_fit(sighting.face.box, box, min_inside))
+    return float(np.mean(fits)) if fits else 0.0
+
+
+def _fit(face: Box, person: Box, min_inside: float) -> float:
+    width = min(face[2], person[2]) - max(face[0], person[0])
+    height = min(face[3], person[3]) - max(face[1], person[1])
+    inside = max(width, 0) * max(height, 0) / ((face[2] - face[0]) * (face[3] - face[1]))
+    if inside < min_inside:
+        return 0.0
+    across = abs((face[0] + face[2]) - (person[0] + person[2])) / 2 / (person[2] - person[0])
+    down = max(0.0, (face[1] + face[3]) / 2 - person[1]) / (person[3] - person[1])
+    return inside * (1 - min(across, 1)) * (1 - min(down, 1))
+
+
+def best_sighting(track: Track, person: Element | None) -> Sighting:
+    """The one of highest quality; but the person's own best frame, where the mask is known, if it is nearly as good."""
+    best = max(track, key=lambda s: (s.quality, -s.frame))
+    here = [s for s in track if person is not None and s.frame == person.frame and s.quality >= 0.8 * best.quality]
+    return here[0] if here else best
+
+
+def mean_embedding(sightings: list[Sighting]) -> list[float]:
+    """The mean of unit vectors, weighted by quality, at unit length: steadier than any one frame."""
+    total = np.sum([s.quality * s.face.embedding for s in sightings], axis=0)
+    return (total / np.linalg.norm(total)).astype(np.float32).tolist()
+
+
+def head_mask(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
+    """An ellipse round the whole head, hair included, (h, w) bool, from eyes, nose and mouth corners.
+
+    Measured from the middle of the eyes in eye-to-mouth distances, which a turned head does not shorten: the crown, with hair,
+    is 2.2 above, the chin 1.8 below, the ears 1.5 aside.
+    """
+    eyes, mouth = landmarks[:2].mean(0), landmarks[3:].mean(0)
+    down = mouth - eyes
+    unit = float(np.linalg.norm(down))
+    tilt = float(np.degrees(np.arctan2(down[1], down[0])) - 90)
+    x, y = eyes - 0.2 * down
+    mask = np.zeros((height, width), np.uint8)
+    cv2.ellipse(mask, ((float(x), float(y)), (2 * 1.5 * unit, 2 * 2.0 * unit), tilt), 1, -1)
+    return mask.astype(bool)
+
+
+def within(head: np.ndarray, person: np.ndarray) -> np.ndarray:
+    """The part of the head that belongs to the person; the whole head where the person's mask misses most of it."""
+    both = head & person
+    return both if both.sum() >= 0.4 * head.sum() else head
+
+
+def bounds(mask: np.ndarray) -> Box:
+    """The tightest box round a mask that is not empty."""
+    x0, y0, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return float(x0), float(y0), float(x0 + width), float(y0 + height)

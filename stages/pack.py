@@ -1,0 +1,293 @@
+"""Clips, their captions and their references -> WebDataset shards, every reference with its whole provenance."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from a2data import images, samples, shards
+from a2data.records import (
+    Box,
+    Caption,
+    Clip,
+    Element,
+    Film,
+    Kept,
+    Match,
+    Packed,
+    Reference,
+    Reject,
+    Trait,
+    Video,
+)
+from a2data.stage import Stage
+
+Lookup = Callable[[str, int, str, list[str]], dict[str, Any]]
+
+STAGE_OF = {"human": "detect", "object": "detect", "face": "faces", "background": "background"}  # all others: parse
+
+
+@dataclass(frozen=True)
+class Pack(Stage):
+    """Writes <out>/<shard>-<n>.tar (docs/shards.md) and yields where each sample went.
+
+    The tars are the one output that is no part; a rerun gives them the same bytes. A clip becomes a sample when another clip
+    shows at least one of its subjects; one that has none is rejected as "no reference".
+    """
+
+    reads = {
+        "select": Kept,
+        "retrieve": Reference,
+        "segment": Film,
+        "caption": Caption,
+        "match": Match,
+        "ingest": Video,
+        "detect": Trait,
+        "faces": Trait,
+        "parse": Trait,
+        "background": Trait,
+    }
+    borrows = {
+        "ingest": Video,
+        "segment": Clip,
+        "detect": Element,
+        "faces": Element,
+        "parse": Element,
+        "background": Element,
+    }
+    writes = Packed
+    per = "shard"
+
+    out: str = "shards"  # local folder of the tars
+    roles: str = (
+        "human|object|face|upper|lower|hair|shoes|accessory|background"  # kinds that become references, in order
+    )
+    require: str = "human|object"  # a triplet needs a reference of one of these
+    partial: bool = True  # keep a triplet although a phrase has no reference
+    allow_same_clip: bool = False  # where no other clip shows a subject, use the clip's own picture, and say so
+    max_references: int = 8  # the place not counted
+    max_bytes_per_tar: int = 1_000_000_000
+    made_by: str = ""  # "<stage> <model>@<revision>" of every model, "; " between: goes into each sample
+
+    def run(
+        self,
+        model: None,
+        kept: list[Kept],
+        references: list[Reference],
+        films: list[Film],
+        captions: list[Caption],
+        matches: list[Match],
+        videos: list[Video],
+        *traits: list[Trait],
+        shard: int,
+        lookup: Lookup,
+    ) -> Iterator[Packed | Reject]:
+        wanted = {k.clip_id for k in kept}
+        caption_of = {c.clip_id: c for c in captions}
+        video_of = {v.video_id: v for v in videos}
+        by_clip = Rows(
+            by("clip_id", references), by("clip_id", matches), by("clip_id", [t for ts in traits for t in ts])
+        )
+        rejects: list[Reject] = []
+        facts: dict[str, samples.Facts] = {}
+
+        def triplets() -> Iterator[tuple[str, dict[str, bytes]]]:
+            for film in sorted(films, key=lambda f: f.clip_id):
+                if film.clip_id not in wanted or film.clip_id not in caption_of:
+                    continue
+                made = self.triplet(film, caption_of[film.clip_id], video_of[film.video_id], by_clip, shard, lookup)
+                if isinstance(made, Reject):
+                    rejects.append(made)
+                else:
+                    facts[film.clip_id] = made.facts
+                    yield film.clip_id, samples.to_members(made)
+
+        for placed in shards.write(triplets(), Path(self.out), shard, self.max_bytes_per_tar):
+            yield to_row(placed, facts.pop(placed.key))
+        yield from rejects
+
+    def triplet(
+        self, film: Film, caption: Caption, video: Video, rows: "Rows", shard: int, lookup: Lookup
+    ) -> samples.Triplet | Reject:
+        """The triplet of one clip, or why there is none."""
+        traits = {t.element_id: t for t in rows.traits[film.clip_id]}
+        phrases = {m.element_id: m for m in sorted(rows.matches[film.clip_id], key=lambda m: (m.start, m.element_id))}
+        roles, required = self.roles.split("|"), self.require.split("|")
+        available = rows.references[film.clip_id]
+        if self.allow_same_clip:
+            paired = {r.element_id for r in available}
+            own = [traits[key] for key in phrases if key not in paired and traits[key].kind in required]
+            available = [*available, *(own_reference(trait, shard) for trait in own)]
+        chosen = self.choose(available)
+        shown = {r.element_id for r in chosen}
+        unpaired = [m for key, m in phrases.items() if key not in shown and traits[key].kind in roles]
+        lacking = ", ".join(f"{m.element_id} ({m.phrase!r})" for m in unpaired)
+        if not any(r.kind in required for r in chosen):
+            return Reject(
+                film.clip_id, "no reference", f"none of {self.require}; without a reference: {lacking or 'nothing'}"
+            )
+        if unpaired and not self.partial:
+            return Reject(film.clip_id, "not all paired", f"without a reference: {lacking}")
+        pictures: dict[str, bytes] = {}
+        cut_outs: dict[str, bytes] = {}
+        given = []
+        for reference, name in zip(chosen, names(chosen), strict=True):
+            element, clip, origin = fetch(reference, lookup)
+            phrase = phrases.get(reference.element_id) or phrases.get(traits[reference.element_id].parent_id)
+            given.append(describe(name, reference, phrase, origin))
+            rgba = images.from_png(element.image)
+            if name == "bg":
+                pictures[name] = images.to_png(images.on_white(rgba))
+            else:
+                pictures[name] = images.to_png(images.on_white(rgba, element.box, clip.height, clip.width))
+                cut_outs[name] = element.image
+        listed = [samples.Unpaired(m.element_id, traits[m.element_id].kind, m.phrase, m.start, m.end) for m in unpaired]
+        made_by = [line for line in self.made_by.split("; ") if line]
+        return samples.Triplet(about(film, video, caption, given, listed, made_by), film.video, pictures, cut_outs)
+
+    def choose(self, references: Iterable[Reference]) -> list[Reference]:
+        """Those of a wanted role, in the order of roles, at most one place and `max_references` others; the place comes last."""
+        order = {role: rank for rank, role in enumerate(self.roles.split("|"))}
+        ranked = sorted(
+            (r for r in references if r.kind in order),
+            key=lambda r: (order[r.kind], r.element_id, r.copy_risk, r.source_element_id),
+        )
+        things = [r for r in ranked if r.kind != "background"]
+        places = [r for r in ranked if r.kind == "background"]
+        return things[: self.max_references] + places[:1]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is known of each clip of the shard."""
+
+    references: dict[str, list[Reference]]
+    matches: dict[str, list[Match]]
+    traits: dict[str, list[Trait]]
+
+
+def by(column: str, rows: Iterable[Any]) -> dict[str, list[Any]]:
+    """Rows by the value of a column; an empty list for any other value."""
+    groups: dict[str, list[Any]] = defaultdict(list)
+    for row in rows:
+        groups[getattr(row, column)].append(row)
+    return groups
+
+
+def names(chosen: list[Reference]) -> list[str]:
+    return ["bg" if r.kind == "background" else f"ref{n}" for n, r in enumerate(chosen)]
+
+
+def own_reference(trait: Trait, shard: int) -> Reference:
+    """A clip's own picture as its reference: the copy that it is, at the highest risk."""
+    key = (trait.clip_id, trait.element_id, trait.kind)
+    return Reference(*key, -1, shard, trait.clip_id, trait.element_id, trait.image_sha256, 1.0, 1.0, [])
+
+
+def fetch(reference: Reference, lookup: Lookup) -> tuple[Element, Clip, samples.Origin]:
+    """The element behind a reference and where it comes from. Raises ValueError where it is gone or its picture has changed."""
+    stage = STAGE_OF.get(reference.kind, "parse")
+    shard, source = reference.source_shard, reference.source_element_id
+    element = lookup(stage, shard, "element_id", [source]).get(source)
+    if element is None or element.image_sha256 != reference.image_sha256:
+        raise ValueError(f"{source} is not what {reference.element_id} was paired with: run retrieve again")
+    clip = lookup("segment", shard, "clip_id", [element.clip_id])[element.clip_id]
+    video = lookup("ingest", shard, "video_id", [clip.video_id])[clip.video_id]
+    origin = samples.Origin(
+        video_id=video.video_id,
+        path=video.path,
+        license=video.license,
+        source=video.source,
+        clip_id=clip.clip_id,
+        element_id=element.element_id,
+        parent_id=element.parent_id,
+        label=element.label,
+        attributes=element.attributes,
+        frame=element.frame,
+        source_frame=clip.source_frames[element.frame],
+        pts_s=clip.source_pts_s[element.frame],
+        box=element.box,
+        source_box=in_source(element.box, clip),
+        width=clip.width,
+        height=clip.height,
+        mask=samples.mask_text(element.mask),
+        score=element.score,
+        quality=element.quality,
+        embedder=element.embedder,
+        image_sha256=element.image_sha256,
+    )
+    return element, clip, origin
+
+
+def in_source(box: Box, clip: Clip) -> Box:
+    """A box of the clip's frame in pixels of the source picture, of which the clip shows the part `crop`, scaled."""
+    x0, y0, x1, y1 = clip.crop
+    across, down = (x1 - x0) / clip.width, (y1 - y0) / clip.height
+    return x0 + box[0] * across, y0 + box[1] * down, x0 + box[2] * across, y0 + box[3] * down
+
+
+def describe(name: str, reference: Reference, match: Match | None, origin: samples.Origin) -> samples.Given:
+    phrase, start, end = (match.phrase, match.start, match.end) if match else ("", 0, 0)
+    return samples.Given(
+        name=name,
+        role=reference.kind,
+        phrase=phrase,
+        start=start,
+        end=end,
+        element_id=reference.element_id,
+        identity=reference.identity,
+        similarity=reference.similarity,
+        copy_risk=reference.copy_risk,
+        same_clip=reference.clip_id == reference.source_clip_id,
+        rules=reference.rules,
+        origin=origin,
+    )
+
+
+def about(
+    film: Film,
+    video: Video,
+    caption: Caption,
+    given: list[samples.Given],
+    unpaired: list[samples.Unpaired],
+    made_by: list[str],
+) -> samples.Facts:
+    return samples.Facts(
+        clip_id=film.clip_id,
+        video_id=film.video_id,
+        path=video.path,
+        license=video.license,
+        source=video.source,
+        label=video.label,
+        shot=film.shot,
+        frames=len(film.source_frames),
+        fps=film.fps,
+        width=film.width,
+        height=film.height,
+        crop=film.crop,
+        source_frames=film.source_frames,
+        source_pts_s=film.source_pts_s,
+        caption=caption,
+        references=given,
+        unpaired=unpaired,
+        made_by=made_by,
+    )
+
+
+def to_row(placed: shards.Placed, facts: samples.Facts) -> Packed:
+    """The row of one sample. Its licence is that of the clip and of every reference: each holds for what it is a part of."""
+    return Packed(
+        clip_id=placed.key,
+        shard=placed.shard,
+        offset=placed.offset,
+        bytes=placed.bytes,
+        members=placed.members,
+        frames=facts.frames,
+        height=facts.height,
+        width=facts.width,
+        fps=facts.fps,
+        roles=[given.role for given in facts.references],
+        license=" AND ".join(sorted({facts.license, *(given.origin.license for given in facts.references)})),
+        copy_risk=max(given.copy_risk for given in facts.references),
+    )

@@ -1,0 +1,132 @@
+"""Parts of a person as elements of their own: hair and clothes, named by colour."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+
+from a2data import colours
+from a2data.images import clamp, cut_out, from_png, from_rle, on_white, sha16, to_png, to_rle
+from a2data.records import Box, Element, Film, Kept, Reject
+from a2data.stage import Stage
+from a2data.tracks import box_at
+from model_zoo import cards
+
+WORDS = {"hair": "hair", "upper": "upper clothes", "lower": "lower clothes", "shoes": "shoes", "accessory": "accessory"}
+
+
+@dataclass(frozen=True)
+class Parse(Stage):
+    """People and their faces -> hair, upper and lower clothes, shoes and accessories, cut out of the person's best frame."""
+
+    reads = {"select": Kept, "segment": Film, "detect": Element, "faces": Element}
+    writes = Element
+    per = "clip"
+    gpus: ClassVar[float] = 0
+
+    model: str = "builtin-parse"  # a card of the role parse
+    embedder: str = "mobilenetv2"  # a card of the role embed
+    device: str = "cpu"  # cpu or cuda
+    margin: float = 0.05  # of the person's box on each side, shown to the model, as a share of its size
+    reach: int = 5  # frames over which a head is taken to stand still, see a2data.tracks.box_at
+    min_part_px: int = 200  # pixels of a part
+    min_part_share: float = 0.005  # of the person's pixels
+
+    def models(self) -> dict[str, str]:
+        return {name: cards.revision(name) for name in (self.model, self.embedder)}
+
+    def load(self) -> Any:
+        return cards.load(self.model, self.device), cards.load(self.embedder, self.device)
+
+    def run(
+        self, model: Any, kept: list[Kept], films: list[Film], elements: list[Element], faces: list[Element]
+    ) -> Iterator[Element | Reject]:
+        parse, embed = model
+        (film,) = films
+        parts: list[Element] = []
+        for number, person in enumerate(e for e in elements if e.kind == "human"):
+            for kind, mask in self.parts(parse, film, person, faces):
+                key = f"{film.clip_id}/{kind}/{number}"
+                if too_small := self.too_small(mask, person):
+                    yield Reject(key, "part too small", too_small)
+                else:
+                    parts.append(self.element(key, kind, film, person, mask))
+        yield from embedded(parts, embed)
+
+    def parts(self, parse: Any, film: Film, person: Element, faces: list[Element]) -> Iterator[tuple[str, np.ndarray]]:
+        """The kinds in WORDS that the model finds on a person, as (h, w) bool masks of the frame, in the order of WORDS."""
+        frame, mask = film.frames[person.frame], from_rle(person.mask)
+        x0, y0, x1, y1 = clamp(grown(person.box, self.margin), *mask.shape)
+        heads = [box_at(f, person.frame, self.reach) for f in faces if f.parent_id == person.element_id]
+        head = next(((h[0] - x0, h[1] - y0, h[2] - x0, h[3] - y0) for h in heads if h is not None), None)
+        found = parse(frame[y0:y1, x0:x1], mask[y0:y1, x0:x1], head)
+        for kind in WORDS:
+            if kind in found:
+                whole = np.zeros_like(mask)
+                whole[y0:y1, x0:x1] = found[kind]
+                yield kind, whole & mask
+
+    def too_small(self, mask: np.ndarray, person: Element) -> str:
+        """The limit that a part falls short of, in words; "" where it is large enough."""
+        area, whole = int(mask.sum()), int(from_rle(person.mask).sum())
+        if area < self.min_part_px:
+            return f"{area} pixels, wanted {self.min_part_px}"
+        if area < self.min_part_share * whole:
+            return f"{area / whole:.2%} of the person, wanted {self.min_part_share:.2%}"
+        return ""
+
+    def element(self, key: str, kind: str, film: Film, person: Element, mask: np.ndarray) -> Element:
+        """The row of one part, still without an embedding."""
+        frame = film.frames[person.frame]
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
+        image = to_png(cut_out(frame, mask, box))
+        colour = shade(frame[mask]) if kind == "hair" else colours.name(frame[mask])
+        return Element(
+            clip_id=film.clip_id,
+            element_id=key,
+            kind=kind,
+            label=f"{colour} {WORDS[kind]}".strip(),
+            parent_id=person.element_id,
+            frame=person.frame,
+            box=box,
+            score=person.score,
+            mask=to_rle(mask),
+            image=image,
+            image_sha256=sha16(image),
+            embedding=[],
+            embedder=self.embedder,
+            quality=person.quality * min(1.0, float(np.sqrt(mask.sum())) / 128),
+            seen_frames=[person.frame],
+            seen_boxes=[box],
+            attributes=[f"colour={colour}"] if colour else [],
+        )
+
+
+def shade(pixels: np.ndarray) -> str:
+    """The colour of hair, (n, 3) uint8 RGB: its name if it has one, else "dark" or "fair", or "" for between.
+
+    Under a bluish light brown and blond are both grey; lightness (CIE L*) is what remains of them.
+    """
+    named = colours.name(pixels)
+    if named not in ("grey", "black", "white"):
+        return named
+    lightness = np.median(cv2.cvtColor(pixels[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[..., 0])
+    return "dark" if lightness < 43 else "fair" if lightness > 58 else ""
+
+
+def grown(box: Box, share: float) -> Box:
+    """A box with a margin on each side, as a share of its width and height."""
+    dx, dy = share * (box[2] - box[0]), share * (box[3] - box[1])
+    return box[0] - dx, box[1] - dy, box[2] + dx, box[3] + dy
+
+
+def embedded(parts: list[Element], embed: Any) -> list[Element]:
+    """The parts with their embeddings, all of them in one call."""
+    if not parts:
+        return []
+    cuts = [from_png(p.image) for p in parts]
+    vectors = embed([on_white(c) for c in cuts], [c[..., 3] > 0 for c in cuts])
+    return [replace(p, embedding=v.tolist()) for p, v in zip(parts, vectors, strict=True)]

@@ -1,0 +1,189 @@
+"""Videos -> clips: one decode finds the shots, measures every frame, and cuts, scales and encodes the clips."""
+
+import tempfile
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from a2data import images, resample, video
+from a2data.records import Film, Reject, Video
+from a2data.stage import Stage
+from model_zoo import cards, shots
+
+
+class Tick(NamedTuple):
+    """One tick of the clip clock: the frame that is on screen."""
+
+    source_frame: int
+    pts_s: float
+    planes: resample.Planes
+
+
+@dataclass(frozen=True)
+class Segment(Stage):
+    """Videos -> clips that lie inside one shot each, without any transition.
+
+    The whole video is laid on one clock (see a2data.resample.on_clock), so which frames a clip may need is known when they are
+    decoded; only those are scaled and kept, and only until the shot detectors are sure of them.
+    """
+
+    reads = {"ingest": Video}
+    writes = Film
+    per = "video"
+
+    fps: float = 15.0  # of the clips
+    max_frames: int = 81  # of a clip
+    min_clip_s: float = 1.0  # shorter shots, and shorter rests of long shots, are left out
+    short_side_px: int = 480  # largest short side of a clip
+    margin_frames: int = 4  # source frames left out next to a fade or dissolve: its ends are faint
+    max_gap_s: float = 1.0  # a picture that stands for longer ends the shot
+    crop_bars: bool = True  # cut letterbox and pillarbox bars off
+    crf: int = 18  # x264's quality, 0 (lossless) to 51
+    decoder: str = "pyav"  # or "decord": no AV1, MPEG-TS or rotated video
+    shot_model: str = "transnetv2"  # card of the shot network; "" to do without
+    cut_score: float = 0.4  # the network's score from which it is a cut, 0 to 1
+    transition_score: float = 0.3  # the network's score from which a frame belongs to a fade or dissolve, 0 to 1
+    adaptive_ratio: float = 3.5  # how many times larger than around it a cut's change is
+    min_change: float = 12.0  # mean change in HSV that a cut has at least, 0 to 255
+
+    def models(self) -> dict[str, str]:
+        return {self.shot_model: cards.revision(self.shot_model)} if self.shot_model else {}
+
+    def load(self) -> shots.Network | None:
+        return cards.load(self.shot_model) if self.shot_model else None
+
+    def run(self, network: shots.Network | None, videos: list[Video]) -> Iterator[Film | Reject]:
+        for source in videos:
+            yield from self.clips(network, source)
+
+    def clips(self, network: shots.Network | None, source: Video) -> Iterator[Film | Reject]:
+        """The clips of one video, in order. Memory does not grow with the video's length."""
+        width, height = resample.fit(source.width, source.height, self.short_side_px)
+        shrink = resample.Shrinker(width, height, source.rotation)
+        detector = shots.ShotDetector(
+            network, self.cut_score, self.transition_score, self.adaptive_ratio, self.min_change
+        )
+        with tempfile.TemporaryFile() as spool:
+            reel = Reel(self, source, spool)
+            for shown in resample.on_clock(
+                video.read(source.path, source.stream, self.decoder), self.fps, self.max_gap_s
+            ):
+                frame = shown.frame
+                if shown.ticks:
+                    tick = Tick(frame.index, frame.pts_s, shrink.planes(frame.picture))
+                    reel.ticks.extend([tick] * shown.ticks)
+                tiny = shrink.tiny(frame.picture, shots.WIDTH, shots.HEIGHT)
+                for transition in detector.add(tiny, cut=shown.after_gap):
+                    yield from reel.close(transition)
+                reel.advance(detector.settled, detector.judged)
+            for transition in detector.finish():
+                yield from reel.close(transition)
+            yield from reel.close(shots.Transition("end", detector.settled, detector.settled))
+
+
+@dataclass
+class Reel:
+    """The shot that is being decoded: the ticks that wait to become clips, and the clips that wait for the shot's end.
+
+    A clip names the end of its shot, which for a long shot is far away: its bytes wait in the spool, not in memory.
+    """
+
+    settings: Segment
+    source: Video
+    spool: Any  # a temporary file
+    ticks: deque[Tick] = field(default_factory=deque)
+    waiting: list[tuple[dict[str, Any], int]] = field(default_factory=list)  # fields of a clip, length of its bytes
+    shot: int = 0
+    start: int = 0
+    begins_with: str = "start"
+
+    def advance(self, settled: int, judged: int) -> None:
+        """Make clips of what lies before `settled`; frames from there to `judged` are in a transition and never needed."""
+        self._drop_before(self.start + self._margin(self.begins_with))
+        ready = settled - self.settings.margin_frames
+        while self._count(ready) >= self.settings.max_frames:
+            self._clip(self.settings.max_frames)
+        if settled < judged:
+            self.ticks = deque(t for t in self.ticks if not settled <= t.source_frame < judged)
+
+    def close(self, transition: shots.Transition) -> Iterator[Film | Reject]:
+        """The clips of the shot that a transition ends; a Reject where there is none."""
+        self._drop_before(self.start + self._margin(self.begins_with))
+        gradual = transition.start < transition.end
+        last = transition.start - (self.settings.margin_frames if gradual else 0)
+        while (
+            count := min(self._count(last), self.settings.max_frames)
+        ) >= self.settings.min_clip_s * self.settings.fps:
+            self._clip(count)
+        if transition.start > self.start:
+            yield from self._finished(transition.start)
+            self.shot += 1
+        self._drop_before(transition.end)
+        self.start, self.begins_with = transition.end, transition.kind
+
+    def _margin(self, kind: str) -> int:
+        return self.settings.margin_frames if kind in ("fade", "dissolve") else 0
+
+    def _count(self, end: int) -> int:
+        return sum(tick.source_frame < end for tick in self.ticks)
+
+    def _drop_before(self, frame: int) -> None:
+        while self.ticks and self.ticks[0].source_frame < frame:
+            self.ticks.popleft()
+
+    def _clip(self, count: int) -> None:
+        fields, data = make_clip([self.ticks.popleft() for _ in range(count)], self.source, self.settings)
+        self.spool.write(data)
+        self.waiting.append((fields, len(data)))
+
+    def _finished(self, end: int) -> Iterator[Film | Reject]:
+        if not self.waiting:
+            length = (
+                f"frames {self.start} to {end} of the source hold no {self.settings.min_clip_s:g} s without transition"
+            )
+            yield Reject(f"{self.source.video_id}-{self.start:08d}", "shot too short", length)
+        self.spool.seek(0)
+        for fields, size in self.waiting:
+            yield Film(
+                **fields,
+                shot=self.shot,
+                shot_start=self.start,
+                shot_end=end,
+                begins_with=self.begins_with,
+                video=self.spool.read(size),
+            )
+        self.waiting.clear()
+        self.spool.seek(0)
+        self.spool.truncate()
+
+
+def make_clip(ticks: list[Tick], source: Video, settings: Segment) -> tuple[dict[str, Any], bytes]:
+    """The fields of a clip that do not depend on the rest of its shot, and its mp4."""
+    height, width = ticks[0].planes.y.shape
+    box = (0, 0, width, height)
+    if settings.crop_bars:
+        box = resample.without_bars([tick.planes.y for tick in ticks[:: max(1, len(ticks) // 10)]])
+    pictures = [resample.cut(tick.planes, box) for tick in ticks]
+    greys = [resample.grey(picture) for picture in pictures]
+    x_scale, y_scale = source.width / width, source.height / height
+    x0, y0, x1, y1 = box
+    fields = {
+        "clip_id": f"{source.video_id}-{ticks[0].source_frame:08d}",
+        "video_id": source.video_id,
+        "fps": settings.fps,
+        "width": x1 - x0,
+        "height": y1 - y0,
+        "source_frames": [tick.source_frame for tick in ticks],
+        "source_pts_s": [tick.pts_s for tick in ticks],
+        "crop": (x0 * x_scale, y0 * y_scale, x1 * x_scale, y1 * y_scale),
+        "bars": 1 - (x1 - x0) * (y1 - y0) / (width * height),
+        "luma": [resample.luma(grey) for grey in greys],
+        "sharpness": [resample.sharpness(grey) for grey in greys],
+        "motion": [0.0] + [resample.motion(a, b) for a, b in pairwise(greys)],
+        "thumbs": np.stack([images.thumb(grey) for grey in greys]).tobytes(),
+    }
+    return fields, video.encode([resample.to_frame(picture) for picture in pictures], settings.fps, crf=settings.crf)

@@ -1,0 +1,98 @@
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from a2data import copies, images, video
+
+
+def scene(seed, frames=20, size=(180, 240), path=None):
+    """A textured wall with a figure that walks along `path` (its x in each frame)."""
+    rng = np.random.default_rng(seed)
+    wall = cv2.resize(rng.integers(60, 200, (12, 16), dtype=np.uint8), size[::-1], interpolation=cv2.INTER_CUBIC)
+    out = []
+    for x in np.linspace(20, 180, frames) if path is None else path:
+        frame = np.dstack([wall] * 3)
+        cv2.rectangle(frame, (int(x), 60), (int(x) + 40, 180), (230, 20, 20), -1)
+        cv2.circle(frame, (int(x) + 20, 45), 18, (240, 200, 170), -1)
+        out.append(frame)
+    return np.stack(out)
+
+
+def thumbs(frames):
+    return np.stack([images.thumb(f) for f in frames])
+
+
+def reencoded(frames):
+    """Blurred to half the size, darker, flatter, and strongly compressed."""
+    small = [cv2.resize(f, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for f in frames]
+    large = np.stack([cv2.resize(f, frames.shape[2:0:-1]) for f in small])
+    return video.decode(video.encode((large * 0.8 + 20).astype(np.uint8), 15, crf=34))
+
+
+ORIGINAL = scene(0)
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        ORIGINAL[6:],
+        reencoded(ORIGINAL),
+        reencoded(ORIGINAL[:, :, ::-1]),
+        np.concatenate([scene(1, 8), reencoded(ORIGINAL[4:12]), scene(2, 8)]),
+    ],
+    ids=["cut", "re-encoded", "mirrored", "inside another film"],
+)
+def test_a_copy_is_found(copy):
+    assert copies.repeat_distance(thumbs(ORIGINAL), thumbs(copy)) < copies.COPY
+
+
+def test_another_take_before_the_same_wall_is_no_copy():
+    other = scene(0, path=np.linspace(170, 10, 20) + 7)
+    assert copies.repeat_distance(thumbs(ORIGINAL), thumbs(other)) > copies.COPY
+
+
+def test_one_pose_that_comes_back_does_not_make_a_copy_of_the_clip():
+    other = scene(0, path=[*np.linspace(180, 140, 10), np.linspace(20, 180, 20)[9], *np.linspace(120, 180, 9)])
+    assert copies.picture_distance(thumbs(ORIGINAL)[9], thumbs(other)) < copies.COPY
+    assert copies.repeat_distance(thumbs(ORIGINAL), thumbs(other)) > copies.COPY
+
+
+def test_black_frames_prove_nothing():
+    black = np.zeros((10, 18, 24), np.uint8)
+    assert copies.repeat_distance(black, black) == np.inf
+
+
+def test_distances_are_those_of_every_pair_of_normalised_thumbnails():
+    a, b = thumbs(ORIGINAL[:4]), thumbs(scene(1, 3))
+    table = copies.distances(a, b)
+    for i, x in enumerate(a.astype(float)):
+        for j, y in enumerate(b.astype(float)):
+            for turned, z in enumerate((y, y[:, ::-1])):
+                expected = np.sqrt(np.mean(((x - x.mean()) / x.std() - (z - z.mean()) / z.std()) ** 2))
+                assert np.isclose(table[turned, i, j], expected, atol=1e-3)
+
+
+@given(st.floats(0, 2), st.floats(0, 2), st.floats(0, 1e4), st.floats(0, 1e4))
+def test_the_risk_falls_with_distance_and_with_time(near, far, soon, late):
+    near, far, soon, late = *sorted((near, far)), *sorted((soon, late))
+    assert 0 <= copies.copy_risk(far, late) <= copies.copy_risk(near, soon) <= 1
+
+
+def test_the_risk_is_one_for_the_same_picture_and_none_for_nothing_in_common():
+    assert copies.copy_risk(0.0, np.inf) == 1
+    assert copies.copy_risk(np.inf, np.inf) == 0
+    assert copies.copy_risk(copies.COPY + copies.HALVING, np.inf) == 0.5
+    assert copies.copy_risk(np.inf, 0.0) == copies.SAME_SOURCE
+
+
+def test_real_copies_are_told_from_other_takes_of_the_same_person(corpus):
+    def clip(name, frames=slice(None)):
+        pictures = [f.picture for f in video.read(str(corpus / "video" / name))][frames]
+        return np.stack([images.thumb(p.to_ndarray(format="rgb24")) for p in pictures[::2]])
+
+    film = clip("derived_asl_hardcuts.mp4", slice(226, 275))  # person A signs "help", half a tick off the original
+    assert copies.repeat_distance(film, clip("intel_asl_help.mkv")) < copies.COPY / 2
+    assert copies.repeat_distance(film, clip("intel_asl_brother.mkv")) > copies.COPY * 1.5
+    assert copies.repeat_distance(film, clip("intel_asl_no.mkv")) > copies.COPY * 1.5

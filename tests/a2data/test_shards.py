@@ -1,0 +1,125 @@
+import hashlib
+import json
+import tarfile
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from a2data import shards
+from a2data.records import Packed, from_table
+
+SAMPLES = [(f"clip-{n}", {"mp4": bytes([n]) * 700 * n, "json": b"{}", "ref0.png": b"p" * n}) for n in range(1, 6)]
+
+
+def packed(placed, roles=("human",)):
+    return Packed(*placed[:5], 81, 480, 832, 15.0, list(roles), "CC0", 0.1)
+
+
+def write(out, samples=SAMPLES, shard=3, **options):
+    return list(shards.write(iter(samples), out, shard, **options))
+
+
+def contents(out):
+    return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
+
+
+def test_every_member_is_read_back_by_tarfile(tmp_path):
+    write(tmp_path)
+    with tarfile.open(tmp_path / "00003-000.tar") as tar:
+        found = {m.name: tar.extractfile(m).read() for m in tar}
+        headers = {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in tar}
+    assert found == {f"{key}.{ext}": data for key, members in SAMPLES for ext, data in members.items()}
+    assert headers == {(0, 0, 0, "", "", 0o644)}
+    assert list(found) == sorted(found, key=lambda name: name.split(".", 1))
+
+
+def test_a_sample_lies_where_its_row_says(tmp_path):
+    for placed, (key, members) in zip(write(tmp_path, max_bytes=4000), SAMPLES, strict=True):
+        piece = (tmp_path / placed.shard).read_bytes()[placed.offset : placed.offset + placed.bytes]
+        (tmp_path / "piece.tar").write_bytes(piece + bytes(1024))
+        with tarfile.open(tmp_path / "piece.tar") as tar:
+            assert [m.name for m in tar] == [f"{key}.{ext}" for ext in placed.members]
+            assert [tar.extractfile(m).read() for m in tar] == [members[ext] for ext in placed.members]
+
+
+def test_the_order_of_members_and_a_rerun_do_not_change_a_byte(tmp_path):
+    write(tmp_path / "a")
+    once = contents(tmp_path / "a")
+    write(tmp_path / "a")
+    write(tmp_path / "b", [(key, dict(reversed(members.items()))) for key, members in SAMPLES])
+    assert contents(tmp_path / "a") == contents(tmp_path / "b") == once
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2_000, 20_000))
+def test_tars_are_split_by_size_and_lose_nothing(tmp_path_factory, max_bytes):
+    out = tmp_path_factory.mktemp("tars")
+    placed = write(out, max_bytes=max_bytes)
+    assert [p.key for p in placed] == [key for key, _ in SAMPLES]
+    assert [p.shard for p in placed] == sorted(p.shard for p in placed)
+    for name in {p.shard for p in placed}:
+        inside = [p for p in placed if p.shard == name]
+        assert len(inside) == 1 or sum(p.bytes for p in inside) <= max_bytes
+
+
+def test_a_rerun_with_fewer_samples_leaves_no_old_tar_of_its_shard(tmp_path):
+    write(tmp_path, max_bytes=2000)
+    write(tmp_path, shard=4)
+    assert len(contents(tmp_path)) > 3
+    write(tmp_path, SAMPLES[:1], max_bytes=2000)
+    assert list(contents(tmp_path)) == ["00003-000.tar", "00004-000.tar"]
+    write(tmp_path, [])
+    assert list(contents(tmp_path)) == ["00004-000.tar"]
+
+
+def test_a_run_that_breaks_leaves_the_old_tar_and_no_scratch(tmp_path):
+    write(tmp_path)
+    before = contents(tmp_path)
+
+    def broken():
+        yield SAMPLES[0]
+        raise OSError("disk is gone")
+
+    with pytest.raises(OSError, match="disk is gone"):
+        list(shards.write(broken(), tmp_path, 3))
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [(["b", "a"], "ascending"), (["a", "a"], "ascending"), (["a.b"], "first dot"), ([""], "ascending")],
+)
+def test_keys_that_a_reader_would_mix_up_are_refused(tmp_path, keys, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        write(tmp_path, [(key, {"json": b""}) for key in keys])
+
+
+def test_the_index_and_the_manifest_say_what_the_tars_hold(tmp_path):
+    rows = [packed(p, ["human", "background"]) for p in write(tmp_path, max_bytes=4000)]
+    (tmp_path / "00099-000.tar").write_bytes(b"of an earlier corpus")
+    manifest = shards.finish(tmp_path, rows[::-1], {"recipe": "triplets"})
+    assert manifest == json.loads((tmp_path / "manifest.json").read_text())
+    assert from_table(Packed, pq.read_table(tmp_path / "index.parquet")) == rows
+    assert not (tmp_path / "00099-000.tar").exists()
+    assert manifest["samples"] == sum(s["samples"] for s in manifest["shards"]) == len(SAMPLES)
+    assert manifest["roles"] == {"background": 5, "human": 5}
+    for entry in manifest["shards"]:
+        data = (tmp_path / entry["name"]).read_bytes()
+        assert (entry["bytes"], entry["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_finishing_twice_in_another_order_gives_the_same_bytes(tmp_path):
+    rows = [packed(p) for p in write(tmp_path, max_bytes=4000)]
+    shards.finish(tmp_path, rows, {"models": {"b": 1, "a": 2}})
+    once = contents(tmp_path)
+    shards.finish(tmp_path, rows[::-1], {"models": {"a": 2, "b": 1}})
+    assert contents(tmp_path) == once
+
+
+def test_a_missing_tar_is_named(tmp_path):
+    rows = [packed(p) for p in write(tmp_path)]
+    (tmp_path / "00003-000.tar").unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks 00003-000\.tar"):
+        shards.finish(tmp_path, rows, {})

@@ -1,0 +1,154 @@
+"""Parts: whole or not at all, and fresh or not."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass, replace
+
+import pyarrow.parquet as pq
+import pytest
+
+from a2data.records import Clip, Kept, Reject, Score
+from a2data.stage import Stage
+from a2data.store import Store
+from a2data.work import do
+
+
+@dataclass(frozen=True)
+class Measure(Stage):
+    reads = {"cut": Kept}
+    writes = Score
+
+    metric: str = "length"
+
+    def run(self, model, clips):
+        for clip in clips:
+            if clip.clip_id == "v-00000001":
+                yield Reject(clip.clip_id, "odd")
+            else:
+                yield Score(clip.clip_id, self.metric, 1.0)
+
+
+@pytest.fixture(params=["folder", "memory"])
+def store(request, tmp_path):
+    store = Store(tmp_path if request.param == "folder" else f"memory://{tmp_path}")
+    store.write("cut", 0, Kept, [Kept(f"v-{n:08d}", "v") for n in range(3)])
+    return store
+
+
+def test_a_part_comes_back_as_it_was_written(store):
+    do([Measure()], [None], store, (0,))
+
+    assert list(store.read("measure", 0, Score)) == [
+        Score("v-00000000", "length", 1.0),
+        Score("v-00000002", "length", 1.0),
+    ]
+    footer = store.footer("measure", 0)
+    assert (footer.units, footer.rows, footer.failed) == (3, 2, {})
+    assert footer.rejected == [Reject("v-00000001", "odd")]
+    assert footer.settings == {"metric": "length"}
+
+
+def test_what_is_not_there_has_no_footer_and_no_rows(store):
+    assert store.footer("measure", 7) is None
+    assert store.get("nothing", "here") is None
+    assert store.shards("measure") == []
+
+
+def test_a_missing_input_is_named_with_the_command_that_makes_it(store):
+    with pytest.raises(
+        FileNotFoundError, match="measure reads the table 'cut', which has no part for shard 5: run `a2data cut"
+    ):
+        do([Measure()], [None], store, (5,))
+
+
+def test_rows_are_looked_up_without_reading_the_others(store):
+    assert store.lookup("cut", 0, Kept, "clip_id", ["v-00000002", "nobody"]) == {"v-00000002": Kept("v-00000002", "v")}
+
+
+def test_a_part_that_is_not_committed_leaves_nothing(store):
+    with contextlib.suppress(KeyError), store.create("measure", Score, 0) as part:
+        part.add([Score("c", "m", 1.0)])
+        raise KeyError
+
+    assert store.footer("measure", 0) is None
+    if store.local:
+        assert os.listdir(store.path("measure")) == []
+
+
+def test_fresh_means_same_settings_version_and_inputs(store):
+    stage = Measure()
+    do([stage], [None], store, (0,))
+    assert store.fresh(stage, (0,))
+    assert not store.fresh(replace(stage, metric="other"), (0,))
+
+    store.write("cut", 0, Kept, [Kept("v-00000009", "v")])
+    assert not store.fresh(stage, (0,))
+
+    class Newer(Measure):
+        version = 2
+
+        @classmethod
+        def name(cls):
+            return "measure"
+
+    do([stage], [None], store, (0,))
+    assert not store.fresh(Newer(), (0,))
+
+
+def test_the_digest_is_of_the_rows_not_of_the_time(store):
+    do([Measure()], [None], store, (0,))
+    first = store.footer("measure", 0)
+    do([Measure()], [None], store, (0,))
+
+    assert store.footer("measure", 0).digest == first.digest
+    do([Measure(metric="other")], [None], store, (0,))
+    assert store.footer("measure", 0).digest != first.digest
+
+
+def test_rows_with_pixels_stand_in_small_row_groups(tmp_path):
+    @dataclass(frozen=True)
+    class Blob:
+        clip_id: str
+        video: bytes
+
+    store = Store(tmp_path)
+    store.write("blobs", 0, Blob, [Blob(f"c{n}", bytes(400_000)) for n in range(10)])
+    with store.create("many", Blob, 0) as part:
+        for n in range(10):
+            part.add([Blob(f"c{n}", bytes(400_000))])
+        part.commit()
+
+    assert pq.ParquetFile(store.part("many", 0)).num_row_groups == 4
+    assert [clip for clip, _ in store.groups("many", 0, Blob, "clip_id", ["c3", "c8"])] == ["c3", "c8"]
+
+
+def test_a_table_may_be_read_as_fewer_columns(store):
+    @dataclass(frozen=True)
+    class Name:
+        clip_id: str
+
+    assert [row.clip_id for row in store.read("cut", 0, Name)] == ["v-00000000", "v-00000001", "v-00000002"]
+    assert "clip_id" in Clip.__annotations__
+
+
+def test_a_killed_writer_leaves_no_part_and_its_scratch_is_swept(tmp_path):
+    script = f"""
+        import os, signal
+        from a2data.records import Score
+        from a2data.store import Store
+        with Store({str(tmp_path)!r}).create("measure", Score, 0) as part:
+            part.add([Score("c", "m", 1.0)])
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=os.getcwd())
+    store = Store(tmp_path)
+
+    assert killed.returncode == -signal.SIGKILL
+    assert store.footer("measure", 0) is None
+    assert os.listdir(tmp_path / "measure") != []
+    store.sweep()
+    assert os.listdir(tmp_path / "measure") == []

@@ -1,0 +1,19 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from a2data.records import Source
+from a2data.store import Store
+
+sys.path.insert(0, str(Path(__file__).parent))  # `import toy` here and in worker processes
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    """Four shards of two videos each."""
+    store = Store(tmp_path / "work")
+    for shard in range(4):
+        rows = [Source(f"{shard:015x}{n}", f"{shard}{n}.mp4", "CC0-1.0", "test", "", 1, "") for n in range(2)]
+        store.write("manifest", shard, Source, rows)
+    return store

@@ -1,0 +1,115 @@
+"""The Ray crew on a real cluster of two nodes on this machine, with logical GPUs."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass
+
+import pytest
+import toy
+from test_schedule import digests, remove_all
+from toy import Choose, Cut, Join, Measure
+
+from a2data.records import Score
+from pipelines.local import Here
+from pipelines.schedule import run
+
+ray = pytest.importorskip("ray")
+from pipelines.on_ray import Actors  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    from ray.cluster_utils import Cluster
+
+    os.environ["PYTHONPATH"] = os.pathsep.join([os.path.dirname(__file__), os.getcwd()])
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1, num_gpus=2)
+    ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+SHARDS = [0, 1]
+
+
+@dataclass(frozen=True)
+class GpuMeasure(Measure):
+    gpus = 0.5
+
+    @classmethod
+    def name(cls) -> str:
+        return "measure"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ray_makes_the_same_as_this_process_does(cluster, store, workers):
+    run(toy.toy(), store, SHARDS, Here(store))
+    here = digests(store, SHARDS)
+    remove_all(store)
+
+    crew = Actors(store, {"cut": workers, "measure": workers, "choose": workers, "join": 1}, cpus=0.25)
+    assert run(toy.toy(), store, SHARDS, crew).jobs == 4 * len(SHARDS)
+    assert digests(store, SHARDS) == here
+
+
+def test_more_pools_than_cpus_do_not_wait_for_one_another(cluster, store):
+    summary = run(toy.toy(), store, SHARDS, Actors(store, cpus=1))
+
+    assert summary.jobs == 4 * len(SHARDS)
+
+
+def test_a_clip_that_kills_its_worker_is_set_aside_and_the_rest_is_done(cluster, store):
+    stages = [Cut(), Measure(deadly=f"{1:015x}0-00000001"), Choose(), Join()]
+
+    run(stages, store, SHARDS, Actors(store, cpus=0.25))
+
+    (why,) = store.footer("measure", 1).failed.values()
+    assert why.startswith("killed its worker 3 times")
+    assert sum(len(list(store.read("join", s, Score))) for s in SHARDS) == 11
+
+
+def test_a_share_of_a_gpu_is_granted_where_the_cluster_has_one(cluster, store):
+    assert run([Cut(), GpuMeasure(), Choose(), Join()], store, SHARDS, Actors(store, cpus=0.25)).jobs == 4 * len(SHARDS)
+
+
+def test_the_run_goes_on_when_a_worker_is_killed(cluster, store, tmp_path):
+    pids = tmp_path / "pid"
+
+    def kill_one() -> None:
+        while not (pids.exists() and pids.read_text()):
+            time.sleep(0.01)
+        os.kill(int(pids.read_text()), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    stages = [Cut(), Measure(seconds=0.1, pids=str(pids)), Choose(), Join()]
+    summary = run(stages, store, SHARDS, Actors(store, cpus=0.25))
+    killer.join()
+
+    assert not summary.broken
+    assert summary.jobs == 4 * len(SHARDS)
+
+
+def test_the_run_goes_on_when_a_node_leaves(cluster, store):
+    """Last in this file: the node with the GPUs does not come back."""
+    (node,) = cluster.worker_nodes
+    leaving = threading.Timer(1.5, cluster.remove_node, [node])
+    leaving.start()
+
+    summary = run([Cut(seconds=0.05), Measure(seconds=0.05), Choose(), Join()], store, SHARDS, Actors(store, cpus=0.5))
+    leaving.join()
+
+    assert not summary.broken
+    assert sum(len(list(store.read("join", s, Score))) for s in SHARDS) == 12
+
+
+def test_a_share_of_a_gpu_is_dropped_with_a_warning_where_there_is_none(cluster, store, caplog):
+    with caplog.at_level(logging.WARNING, "a2data"):
+        summary = run([Cut(), GpuMeasure(), Choose(), Join()], store, SHARDS, Actors(store, cpus=0.25))
+
+    assert summary.jobs == 4 * len(SHARDS)
+    assert "on CPU, then" in caplog.text

@@ -1,0 +1,288 @@
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from a2data.records import Look, Match, Reference, Reject, Take, to_table
+from stages.retrieve import Retrieve
+
+D = 32
+
+
+def direction(*seed):
+    x = np.random.default_rng(seed).normal(size=D)
+    return x / np.linalg.norm(x)
+
+
+def like(x, seed, noise=0.4):
+    """A unit vector near x; two of the same x have a cosine of about 1 / (1 + noise ** 2)."""
+    y = x + noise * direction(seed, 1)
+    return (y / np.linalg.norm(y)).astype(np.float32)
+
+
+def take(clip_id, video_id="", seed=None, start_s=0.0, thumbs=None):
+    if thumbs is None:
+        rng = np.random.default_rng([7, seed if seed is not None else int.from_bytes(clip_id.encode(), "big")])
+        thumbs = rng.integers(0, 256, (12, 18, 24), dtype=np.uint8)
+    return Take(clip_id, video_id or clip_id, [start_s + n / 15 for n in range(len(thumbs))], thumbs.tobytes())
+
+
+def look(clip_id, kind, number=0, vector=(), parent="", label="", embedder="dlib", frames=(0, 5, 10), **more):
+    more = {"frame": 5, "quality": 0.5, "attributes": []} | more
+    return Look(
+        clip_id=clip_id,
+        element_id=f"{clip_id}/{kind}/{number}",
+        kind=kind,
+        label=label or kind,
+        parent_id=parent,
+        image_sha256=f"sha of {clip_id}/{kind}/{number}",
+        embedder=embedder,
+        seen_frames=list(frames),
+        embedding=vector,
+        **more,
+    )
+
+
+def person(clip_id, face, number=0, **more):
+    """A human and the face that belongs to it."""
+    human = look(clip_id, "human", number, **more)
+    return [human, look(clip_id, "face", number, face, human.element_id, **more)]
+
+
+def table(record, rows, shard=0):
+    out = to_table(record, rows)
+    return out.append_column(pa.field("shard", pa.int32()), pa.array([shard] * len(rows), pa.int32()))
+
+
+def retrieve(elements, takes, order=None, **settings):
+    """Every element of the given is asked for; settings default to thresholds that suit the vectors of these tests."""
+    settings = {"min_face": 0.7, "min_object": 0.7, "min_part": 0.7, "min_background": 0.7} | settings
+    matches = [Match(e.clip_id, e.element_id, "it", 0, 2, 1.0, 1.0) for e in elements]
+    of = {"detect": ("human", "object"), "faces": ("face",), "background": ("background",)}
+    kinds = [of["detect"], of["faces"], ("upper", "lower", "hair", "shoes", "accessory"), of["background"]]
+    looks = [table(Look, [e for e in elements if e.kind in kind]) for kind in kinds]
+    rows = list(Retrieve(**settings).run(None, table(Match, matches), table(Take, takes), *looks))
+    assert len({r.element_id if isinstance(r, Reference) else r.key for r in rows}) == len(elements)
+    return {r.element_id if isinstance(r, Reference) else r.key: r for r in rows}
+
+
+ANNA, BERT = direction(1), direction(2)
+
+
+def test_a_person_is_found_in_the_other_clip_that_shows_them():
+    elements = [*person("a", like(ANNA, 1)), *person("b", like(ANNA, 2)), *person("c", like(BERT, 3))]
+    found = retrieve(elements, [take("a"), take("b"), take("c")])
+    assert found["a/human/0"].source_element_id == "b/human/0"
+    assert found["a/face/0"].source_element_id == "b/face/0"
+    assert found["a/human/0"].image_sha256 == "sha of b/human/0"
+    assert found["a/human/0"].identity == found["b/face/0"].identity
+    assert found["c/human/0"] == Reject("c/human/0", "no other clip shows it")
+
+
+def test_every_rule_is_recorded_with_its_value_and_passes():
+    found = retrieve([*person("a", like(ANNA, 1)), *person("b", like(ANNA, 2))], [take("a"), take("b")])
+    rules = {rule.name: rule for rule in found["a/human/0"].rules}
+    assert set(rules) >= {
+        "similarity",
+        "margin",
+        "cohesion",
+        "overlap_s",
+        "repeat_distance",
+        "picture_distance",
+        "copy_risk",
+    }
+    assert all(rule.passed for rule in rules.values())
+    assert rules["similarity"].value == pytest.approx(float(like(ANNA, 1) @ like(ANNA, 2)), abs=1e-5)
+
+
+def test_the_shard_of_the_source_is_kept():
+    elements = [*person("a", like(ANNA, 1)), *person("b", like(ANNA, 2))]
+    looks = [
+        pa.concat_tables(
+            [
+                table(Look, [e for e in elements if e.kind == kind and e.clip_id == clip], shard)
+                for clip, shard in (("a", 4), ("b", 9))
+            ]
+        )
+        for kind in ("human", "face", "hair", "background")
+    ]
+    matches = table(Match, [Match("a", "a/human/0", "it", 0, 2, 1.0, 1.0)])
+    rows = list(Retrieve(min_face=0.7).run(None, matches, table(Take, [take("a"), take("b")]), *looks))
+    assert {(r.element_id, r.source_shard) for r in rows} == {("a/human/0", 9), ("a/face/0", 9)}
+
+
+def test_a_face_without_an_embedding_identifies_nobody():
+    elements = [*person("a", []), *person("b", like(ANNA, 2))]
+    found = retrieve(elements, [take("a"), take("b")])
+    assert found["a/human/0"].reason == found["a/face/0"].reason == "no identity"
+
+
+def test_a_clip_of_the_same_footage_is_refused():
+    shown = np.random.default_rng(5).integers(0, 256, (12, 18, 24), dtype=np.uint8)
+    copy = np.clip(shown * 0.8 + 10, 0, 255).astype(np.uint8)[3:]
+    elements = [*person("a", like(ANNA, 1)), *person("b", like(ANNA, 2))]
+    found = retrieve(elements, [take("a", thumbs=shown), take("b", thumbs=copy)])
+    assert found["a/human/0"].reason == "only copies"
+    assert "b/human/0" in found["a/human/0"].detail
+
+
+def test_clips_of_one_source_that_share_a_second_are_refused_and_others_are_not():
+    elements = [*person("a", like(ANNA, 1)), *person("b", like(ANNA, 2))]
+    overlapping = retrieve(elements, [take("a", "v", 1), take("b", "v", 2, start_s=0.5)])
+    apart = retrieve(elements, [take("a", "v", 1), take("b", "v", 2, start_s=60.0)])
+    assert overlapping["a/human/0"].reason == "only copies"
+    assert apart["a/human/0"].source_clip_id == "b"
+
+
+def test_the_same_picture_of_somebody_is_refused_by_its_embedding():
+    elements = [*person("a", like(ANNA, 1)), *person("b", like(ANNA, 1))]
+    assert retrieve(elements, [take("a"), take("b")])["a/human/0"].reason == "only copies"
+
+
+def test_two_in_one_frame_never_become_one_person():
+    twins = [*person("a", like(ANNA, 1), 0), *person("a", like(ANNA, 2), 1)]
+    found = retrieve([*twins, *person("b", like(ANNA, 3))], [take("a"), take("b")])
+    assert {type(found["a/human/0"]), type(found["a/human/1"])} == {Reject}
+    assert found["b/human/0"].reason == "ambiguous identity"
+
+
+def test_the_same_track_found_twice_in_a_clip_is_one_person():
+    early, late = person("a", like(ANNA, 1), 0, frames=(0, 5)), person("a", like(ANNA, 2), 1, frames=(10,))
+    found = retrieve([*early, *late, *person("b", like(ANNA, 3))], [take("a"), take("b")])
+    assert found["a/human/0"].source_clip_id == found["a/human/1"].source_clip_id == "b"
+    assert found["a/human/0"].identity == found["a/human/1"].identity
+
+
+def test_objects_are_the_same_only_under_the_same_label():
+    cup = [
+        look(c, "object", vector=like(ANNA, n), label=label)
+        for n, (c, label) in enumerate([("a", "cup"), ("b", "cup"), ("c", "bottle")])
+    ]
+    found = retrieve(cup, [take("a"), take("b"), take("c")])
+    assert found["a/object/0"].source_clip_id == "b"
+    assert found["c/object/0"].reason == "no other clip shows it"
+
+
+def wearing(clip_id, face, garment, colour):
+    human, seen = person(clip_id, face)
+    return [
+        human,
+        seen,
+        look(clip_id, "upper", vector=garment, parent=human.element_id, attributes=[f"colour={colour}"]),
+    ]
+
+
+def test_a_garment_comes_from_the_same_person_in_the_same_colour():
+    coat = direction(9)
+    elements = [
+        *wearing("a", like(ANNA, 1), like(coat, 1), "red"),
+        *wearing("b", like(ANNA, 2), like(coat, 2), "red"),
+        *wearing("c", like(ANNA, 3), like(coat, 3), "blue"),
+        *wearing("d", like(BERT, 4), like(coat, 4), "red"),
+    ]
+    found = retrieve(elements, [take(c) for c in "abcd"])
+    assert found["a/upper/0"].source_element_id == "b/upper/0"
+    assert found["a/upper/0"].identity == found["a/human/0"].identity
+    assert found["c/upper/0"].reason == found["d/upper/0"].reason == "no other clip shows it"
+
+
+def test_a_place_is_found_in_another_clip_of_it():
+    room, street = direction(11), direction(12)
+    elements = [
+        look(c, "background", vector=like(v, n), embedder="mobilenetv2")
+        for n, (c, v) in enumerate([("a", room), ("b", room), ("c", street)])
+    ]
+    found = retrieve(elements, [take(c) for c in "abc"])
+    assert found["a/background/0"].source_clip_id == "b"
+    assert isinstance(found["c/background/0"], Reject)
+
+
+def test_a_better_picture_wins_among_equals():
+    same = like(ANNA, 2)
+    elements = [*person("a", like(ANNA, 1)), *person("b", same), *person("c", same, quality=0.9)]
+    found = retrieve(elements, [take("a"), take("b"), take("c")])
+    assert found["a/human/0"].source_clip_id == "c"
+
+
+def test_another_take_of_the_scene_is_riskier_than_another_scene():
+    scene = np.random.default_rng(5).integers(0, 256, (12, 18, 24), dtype=np.uint8)
+    other_take = scene.copy()
+    other_take[:, :12, :12] = 255 - scene[:, :12, :12]
+    same = like(ANNA, 2)
+    elements = [*person("a", like(ANNA, 1)), *person("b", same), *person("c", same)]
+    clips = [take("a", thumbs=scene), take("b", thumbs=other_take)]
+    near = retrieve(elements[:4], clips)["a/human/0"]
+    far = retrieve(elements, [*clips, take("c")])["a/human/0"]
+    assert (near.source_clip_id, far.source_clip_id) == ("b", "c")
+    assert near.copy_risk > far.copy_risk
+
+
+def test_several_references_come_from_different_clips():
+    elements = [
+        *person("a", like(ANNA, 1)),
+        *person("b", like(ANNA, 2), 0, frames=(0,)),
+        *person("b", like(ANNA, 3), 1, frames=(10,)),
+        *person("c", like(ANNA, 4)),
+    ]
+    looks = [table(Look, [e for e in elements if e.kind == kind]) for kind in ("human", "face", "hair", "background")]
+    matches = table(Match, [Match("a", "a/human/0", "it", 0, 2, 1.0, 1.0)])
+    takes = table(Take, [take("a"), take("b"), take("c")])
+    rows = list(Retrieve(min_face=0.7, max_references=3).run(None, matches, takes, *looks))
+    assert sorted(r.source_clip_id for r in rows if r.kind == "human") == ["b", "c"]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_the_order_of_rows_changes_nothing(random):
+    elements = [e for n, c in enumerate("abcdef") for e in person(c, like(ANNA if n % 2 else BERT, n, 0.6))]
+    takes = [take(c) for c in "abcdef"]
+    expected = retrieve(elements, takes)
+    random.shuffle(elements)
+    random.shuffle(takes)
+    assert retrieve(elements, takes) == expected
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6))
+def test_planted_people_get_references_of_themselves(seed):
+    """Twelve clips with two people each, of six: whoever gets a reference gets one of the same person in another clip."""
+    rng = np.random.default_rng(seed)
+    elements, who = [], {}
+    for clip in (f"c{n:02d}" for n in range(12)):
+        for number, one in enumerate(rng.choice(6, 2, replace=False)):
+            vector = like(direction(seed, 100 + one), int(rng.integers(1 << 30)), 0.5)
+            elements += person(clip, vector, number)
+            who[f"{clip}/human/{number}"] = one
+    found = retrieve(elements, [take(f"c{n:02d}") for n in range(12)], min_face=0.6)
+    references = [r for r in found.values() if isinstance(r, Reference) and r.kind == "human"]
+    assert all(who[r.element_id] == who[r.source_element_id] and r.clip_id != r.source_clip_id for r in references)
+    several = [key for key, one in who.items() if list(who.values()).count(one) > 1]
+    assert len(references) >= 0.9 * len(several)
+
+
+def test_a_threshold_of_none_comes_from_the_card_and_an_unknown_model_is_named():
+    elements = [*person("a", like(ANNA, 1, 0.1)), *person("b", like(ANNA, 2, 0.1))]
+    found = retrieve(elements, [take("a"), take("b")], min_face=0.0)
+    assert found["a/human/0"].rules[0].low == pytest.approx(0.93, abs=0.05)
+    unknown = [replace(e, embedder="somebody's") for e in elements]
+    with pytest.raises(ValueError, match="set min_face"):
+        retrieve(unknown, [take("a"), take("b")], min_face=0.0)
+
+
+def test_embeddings_of_two_models_are_not_compared():
+    elements = [*person("a", like(ANNA, 1)), *person("b", like(ANNA, 2), embedder="insightface:/w")]
+    with pytest.raises(ValueError, match="cannot be compared"):
+        retrieve(elements, [take("a"), take("b")])
+
+
+def test_only_what_a_phrase_stands_for_and_its_parts_and_places_are_looked_for():
+    elements = [*wearing("a", like(ANNA, 1), like(BERT, 1), "red"), look("a", "object", vector=like(BERT, 5))]
+    looks = [
+        table(Look, [e for e in elements if e.kind in kinds]) for kinds in (("human", "object"), ("face",), ("upper",))
+    ]
+    matches = table(Match, [Match("a", "a/human/0", "it", 0, 2, 1.0, 1.0)])
+    rows = Retrieve(min_face=0.7, min_object=0.7).run(None, matches, table(Take, [take("a")]), *looks, table(Look, []))
+    assert {r.key for r in rows} == {"a/human/0", "a/face/0", "a/upper/0"}
