@@ -5,7 +5,7 @@ letter by letter as it was given.
 """
 
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import groupby
 from typing import Any
 
 SHOT_TYPES = {
@@ -38,7 +38,10 @@ def fuse(scene: dict[str, Any]) -> str:
     subjects, place = scene["subjects"], scene["environment_phrase"]
     if subjects:
         sentences = [opening(scene, subjects[0])]
-        sentences += [following(s, before) for before, s in pairwise(subjects)]
+        before = _where(subjects[0])
+        for where, group in groupby(subjects[1:], key=_where):
+            sentences += following(list(group), where, again=where == before)
+            before = where
         sentences += [setting(place)] if place else []
     else:
         sentences = empty(scene, place)
@@ -69,15 +72,24 @@ def empty(scene: dict[str, Any], place: str) -> list[str]:
     return [f"{view} in which nothing stands out", *([place] if place else [])]
 
 
-def following(subject: dict[str, Any], before: dict[str, Any]) -> str:
-    """A sentence for one more subject after another, which begins with its place."""
-    where = _where(subject)
-    if where and _brief(where):
-        start = f"Also {where}" if where == _where(before) else capital(where)
-        return f"{start}, {clause(subject, say_where=False)}"
-    if not subject["action"]:
-        return f"There is also {subject['phrase']}{f', {where}' if where else ''}"
-    return f"Meanwhile, {clause(subject, say_where=True)}"
+def following(subjects: list[dict[str, Any]], where: str, again: bool) -> list[str]:
+    """Sentences for more subjects in one place, those that only are there in one; `again`: so was the subject before."""
+    idle = [s["phrase"] for s in subjects if not s["action"]]
+    brief = where and _brief(where)
+    sentences = []
+    if idle:
+        there = f"there {'is' if len(idle) == 1 else 'are'}{'' if brief else ' also'} {listed(idle)}"
+        sentences.append(f"{there}, {where}" if where and not brief else there)
+    sentences += [clause(s, say_where=not brief) for s in subjects if s["action"]]
+    starts = [f"also {where}" if again else where] + [f"also {where}"] * len(sentences)
+    if brief:
+        return [f"{capital(start)}, {said}" for start, said in zip(starts, sentences, strict=False)]
+    return [capital(said) if said.startswith("there ") else f"Meanwhile, {said}" for said in sentences]
+
+
+def listed(words: list[str]) -> str:
+    """ "a, b and c"."""
+    return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
 
 
 def clause(subject: dict[str, Any], say_where: bool) -> str:

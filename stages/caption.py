@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Any
 
 import cv2
@@ -186,9 +187,9 @@ def told_apart(subjects: Sequence[dict[str, Any]], max_words: int) -> list[str]:
         placed.append(f"{phrase} {where}" if tells else phrase)
     told: list[str] = []
     for phrase in placed:
-        counted = (f"{word} {phrase.split(' ', 1)[1]}" for word in COUNTED)
-        options = (o for o in (phrase, *counted) if not any(within(o, t) or within(t, o) for t in told))
-        told.append(next(options))
+        article, _, rest = phrase.partition(" ")
+        options = (f"{word} {rest}" for word in chain([article], COUNTED, (f"the {n}th" for n in count(11))))
+        told.append(next(o for o in options if not any(within(o, t) or within(t, o) for t in told)))
     return told
 
 

@@ -52,9 +52,26 @@ def test_words_of_a_network_are_fitted_into_the_sentence(first, rest):
     assert template.fuse(scene(first)).startswith(f"In this scene, {rest}")
 
 
-def test_two_subjects_in_the_same_place_share_it():
-    prompt = template.fuse(scene(subject("a cup", "", "on the left"), subject("a hat", "", "on the left")))
-    assert prompt == "In this scene, there is a cup on the left. Also on the left, there is a hat."
+def test_subjects_in_the_same_place_share_it():
+    cup, hat, pen = (subject(f"a {name}", "", "on the left") for name in ("cup", "hat", "pen"))
+    cat = subject("a cat", "runs", "on the left")
+    assert template.fuse(scene(cup, hat, cat, pen)) == (
+        "In this scene, there is a cup on the left. "
+        "Also on the left, there are a hat and a pen. Also on the left, a cat runs."
+    )
+
+
+def test_subjects_without_a_place_are_told_as_well():
+    cup, cat, pen = subject("a cup"), subject("a cat", "runs"), subject("a pen")
+    assert template.fuse(scene(cup, pen)) == "In this scene, there is a cup. There is also a pen."
+    assert template.fuse(scene(cup, cat)) == "In this scene, there is a cup. Meanwhile, a cat runs."
+
+
+def test_a_long_place_stands_at_the_end():
+    pen = subject("a pen", "", "On the table, in front of the window")
+    assert template.fuse(scene(subject("a cup"), pen)).endswith(
+        "There is also a pen, on the table, in front of the window."
+    )
 
 
 def test_an_environment_that_is_a_sentence_stays_one():

@@ -39,3 +39,10 @@ def test_a_rapidocr_without_its_detector_says_what_to_install(monkeypatch, tmp_p
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
     with pytest.raises(FileNotFoundError, match="no text detector"):
         text.rapidocr(cards.card("rapidocr"), "cpu")
+
+
+def test_the_height_of_a_line_of_type_is_its_shorter_side_however_it_is_turned():
+    line = np.array([[0, 0], [100, 0], [100, 20], [0, 20]], np.float32)
+    turn = np.array([[0.8, -0.6], [0.6, 0.8]], np.float32)
+    assert text.thickness(line) == pytest.approx(20)
+    assert text.thickness(line @ turn) == pytest.approx(20, abs=1e-3)

@@ -1,0 +1,74 @@
+from dataclasses import replace
+from math import inf, nan, nextafter
+from types import SimpleNamespace
+
+import pytest
+
+from a2data.records import Kept, Reject
+from a2data.records import Score as Row
+from stages.select import Select, judge
+
+GOOD = {"motion": 0.01, "static": 0.1, "sharpness": 100.0, "luma": 0.5, "luma_range": 0.1, "bars": 0.0, "text": 0.0}
+CLIP = SimpleNamespace(clip_id="c", video_id="v")
+
+
+def run(scores: dict[str, float], settings: Select | None = None) -> list:
+    return list((settings or Select()).run(None, [CLIP], [Row("c", m, v) for m, v in scores.items()]))
+
+
+@pytest.mark.parametrize(
+    ("metric", "setting", "outside"),
+    [
+        ("motion", "min_motion", -inf),
+        ("motion", "max_motion", inf),
+        ("static", "max_static", inf),
+        ("sharpness", "min_sharpness", -inf),
+        ("luma", "min_luma", -inf),
+        ("luma", "max_luma", inf),
+        ("luma_range", "max_luma_range", inf),
+        ("bars", "max_bars", inf),
+        ("text", "max_text", inf),
+    ],
+)
+def test_a_value_on_the_threshold_passes_and_the_next_one_fails(metric, setting, outside):
+    edge = getattr(Select(), setting)
+    assert run(GOOD | {metric: edge}) == [Kept("c", "v")]
+    (reject,) = run(GOOD | {metric: nextafter(edge, outside)})
+    assert (reject.key, reject.reason) == ("c", metric)
+    assert "FAIL" in reject.detail
+
+
+def test_the_first_rule_that_fails_is_the_reason():
+    assert [r.reason for r in run(GOOD | {"motion": 0.0, "static": 1.0, "text": 1.0})] == ["motion"]
+
+
+def test_every_rule_answers_even_after_one_failed():
+    rules = judge(GOOD | {"motion": 0.0}, Select())
+    assert [r.name for r in rules] == list(GOOD)
+    assert [r.passed for r in rules] == [False] + 6 * [True]
+
+
+def test_a_clip_without_a_score_is_an_error_and_never_kept():
+    with pytest.raises(ValueError, match="clip c has no score 'text'"):
+        run({metric: value for metric, value in GOOD.items() if metric != "text"})
+    with pytest.raises(ValueError, match="has no score"):
+        run({})
+
+
+def test_scores_of_other_clips_do_not_count():
+    with pytest.raises(ValueError, match="has no score"):
+        list(Select().run(None, [CLIP], [Row("other", m, v) for m, v in GOOD.items()]))
+
+
+def test_an_open_threshold_asks_for_no_score():
+    settings = replace(Select(), max_text=inf, min_motion=-inf, max_motion=inf)
+    assert run({m: v for m, v in GOOD.items() if m not in ("text", "motion")}, settings) == [Kept("c", "v")]
+
+
+def test_a_score_that_is_no_number_is_not_kept():
+    assert isinstance(run(GOOD | {"luma": nan})[0], Reject)
+
+
+def test_a_signing_person_passes_and_a_still_picture_does_not():
+    assert run(GOOD | {"motion": 0.0044, "static": 0.0, "sharpness": 196.0})[0] == Kept("c", "v")
+    assert run(GOOD | {"motion": 0.0001, "static": 0.99})[0].reason == "motion"
