@@ -125,7 +125,7 @@ MOVIES = (
                 "night",
                 (500, 320, 760),
                 (500, 330, 600),
-                (Actor("astronaut", (560, 730, 98), (540, 728, 100)),),
+                (Actor("astronaut", (560, 752, 98), (540, 750, 100)),),
             ),
             Shot(
                 2.6,
@@ -158,7 +158,7 @@ MOVIES = (
                 WIDE,
                 (Actor("guide", (330, 560, 104), (350, 556, 106)), Actor("gardener", (660, 560, 108), (624, 562, 106))),
             ),
-            Shot(2.6, "launch pad", "day", MIDDLE, MIDDLE, (Actor("captain", (330, 540, 100), (372, 534, 100)),)),
+            Shot(2.6, "launch pad", "day", MIDDLE, MIDDLE, (Actor("captain", (330, 546, 100), (372, 540, 100)),)),
         ),
     ),
     Movie(
@@ -238,7 +238,7 @@ MOVIES = (
                 "day",
                 (440, 330, 640),
                 (440, 330, 640),
-                (Actor("astronaut", (470, 700, 90), (430, 700, 92)),),
+                (Actor("astronaut", (470, 716, 90), (430, 714, 92)),),
             ),
             Shot(
                 2.6,
