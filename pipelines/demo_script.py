@@ -18,18 +18,20 @@ class Actor:
     """A person or thing in a shot. Places are in pixels of the plate; it moves from `start` to `end` while the shot lasts."""
 
     id: str  # of PEOPLE or THINGS
-    start: tuple[float, float, float]  # x of the middle, y of the lower edge, size: a face's or a thing's height
+    start: tuple[float, float, float]  # x of the middle, y of the lower edge, size: a thing's height, or brows to chin
     end: tuple[float, float, float]
     outfit: str = ""  # "" for the person's first
     lift: float = 0.0  # how high it is lifted in the middle of the shot, px
-    rolls: bool = False
+    rolls: bool = False  # the ball, without slipping
 
     @property
     def human(self) -> bool:
+        """Whether it is one of PEOPLE."""
         return self.id in PEOPLE
 
     @property
     def worn(self) -> str:
+        """The outfit; "" for a thing."""
         return (self.outfit or PEOPLE[self.id].coats[0][0]) if self.human else ""
 
     def where(self, at: float) -> tuple[float, float, float]:
@@ -55,6 +57,7 @@ class Shot:
 
     @property
     def camera(self) -> str:
+        """What the camera does: "static", "pan" or "zoom"."""
         return "static" if self.start == self.end else "zoom" if self.start[2] != self.end[2] else "pan"
 
 
