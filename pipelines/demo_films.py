@@ -1,6 +1,6 @@
 """The demo films: four short videos with recurring people and things, and the truth about every shot of them.
 
-`python -m pipelines.demo_films OUT` writes, in under a minute and without network or weights, the videos, `manifest.csv` (path,
+`python -m pipelines.demo_films OUT` writes, in half a minute and without network or weights, the videos, `manifest.csv` (path,
 license, source, label), `plates/<video>-<shot>.png` (the place behind the first frame of each shot, without anybody) and
 `truth.json`:
 
@@ -39,18 +39,18 @@ from pipelines.demo_script import MOVIES, THINGS, Actor, Movie, Shot
 TRUTH_EVERY = 10  # frames
 
 
-def render(out: Path, seed: int = 0, size: tuple[int, int] = (640, 360)) -> Path:
-    """Write the films and their truth into `out`, and return the path of the manifest. Same seed and size: same bytes.
+def render(out: Path, seed: int = 0, size: tuple[int, int] = (640, 360), movies: tuple[Movie, ...] = MOVIES) -> Path:
+    """Write films and their truth into `out`, and return the path of the manifest. Same arguments: same bytes.
 
-    seed: shifts the phases of small movements and the grain of the picture. size: width and height in px, both even.
-    Raises ValueError for an odd size.
+    seed: shifts the phases of small movements and the grain of the picture. size: width and height in px, 16:9 and even; faces
+    are at least 85 px high at the default. Raises ValueError for another size.
     """
-    if size[0] % 2 or size[1] % 2:
-        raise ValueError(f"size {size[0]} x {size[1]}: H.264 needs an even width and height")
+    if size[0] * 9 != size[1] * 16 or size[0] % 32 or size[0] < 32:
+        raise ValueError(f"size {size[0]} x {size[1]} px: take a multiple of 32 x 18, as the script is framed for 16:9")
     (out / "plates").mkdir(parents=True, exist_ok=True)
-    videos = [_write(movie, out, seed + 100 * number, size) for number, movie in enumerate(MOVIES)]
+    videos = [_write(movie, out, seed + 100 * number, size) for number, movie in enumerate(movies)]
     (out / "truth.json").write_text(json.dumps({"identities": identities(), "videos": videos}, indent=1) + "\n")
-    rows = [(movie.file, "CC0-1.0", "a2data demo films", Path(movie.file).stem) for movie in MOVIES]
+    rows = [(movie.file, "CC0-1.0", "a2data demo films", Path(movie.file).stem) for movie in movies]
     with open(out / "manifest.csv", "w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([("path", "license", "source", "label"), *rows])
     return out / "manifest.csv"
@@ -68,7 +68,7 @@ def identities() -> dict[str, dict[str, Any]]:
 def _write(movie: Movie, out: Path, seed: int, size: tuple[int, int]) -> dict[str, Any]:
     """One video into `out`; returns its truth."""
     shots: list[dict[str, Any]] = []
-    data = encode(frames(movie, seed, size, shots), movie.fps, crf=20)
+    data = encode(frames(movie, seed, size, shots), movie.fps, crf=22)
     (out / movie.file).write_bytes(delayed(data, movie.first_pts_s) if movie.first_pts_s else data)
     for number, (truth, shot) in enumerate(zip(shots, movie.shots, strict=True)):
         truth["plate"] = f"plates/{Path(movie.file).stem}-{number}.png"

@@ -14,13 +14,13 @@ from pipelines.demo_props import noise
 HEIGHT, WIDTH = 540, 960  # of every plate, px
 
 # Rows from here on stand before the people and carry the things: a table top, a parapet.
-LEDGE_Y = {"room": 452, "kitchen": 446, "street": 456, "park": HEIGHT, "launch pad": 462}
+LEDGE_Y = {"room": 452, "kitchen": 446, "street": 456, "park": HEIGHT, "launch pad": 494}
 
 # Gains on RGB, and how much the picture darkens towards its right side.
 LIGHTS = {
     "day": ((1.0, 1.0, 1.0), 0.0),
     "dusk": ((0.92, 0.70, 0.55), 0.15),
-    "lamp": ((1.04, 0.88, 0.66), 0.30),
+    "lamp": ((1.08, 0.92, 0.70), 0.22),
     "night": ((0.62, 0.70, 0.86), 0.10),
 }
 

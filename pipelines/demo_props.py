@@ -59,9 +59,9 @@ def ball(turn: float = 0.0, side: int = 200) -> np.ndarray:
 
 
 def suitcase() -> np.ndarray:
-    """(230, 320, 4) float32: a brown leather suitcase with straps, brass and a handle."""
+    """(230, 320, 4) float32: a blue leather suitcase with straps, brass and a handle."""
     height, width = 230, 320
-    rgb = np.array((122, 70, 36), float) * (0.85 + 0.3 * noise(height, width, 1, octaves=6))[..., None]
+    rgb = np.array((44, 84, 150), float) * (0.85 + 0.3 * noise(height, width, 1, octaves=6))[..., None]
     y, x = np.mgrid[:height, :width].astype(float)
     rgb *= (1.15 - 0.5 * (y - 40) / height - 0.15 * x / width)[..., None]
     for left in (62, 222):

@@ -8,7 +8,7 @@ THINGS = {
     "cup": "red coffee cup",
     "shuttle": "toy space shuttle",
     "ball": "striped ball",
-    "suitcase": "brown suitcase",
+    "suitcase": "blue suitcase",
     "plant": "potted plant",
 }
 
@@ -18,18 +18,20 @@ class Actor:
     """A person or thing in a shot. Places are in pixels of the plate; it moves from `start` to `end` while the shot lasts."""
 
     id: str  # of PEOPLE or THINGS
-    start: tuple[float, float, float]  # x of the middle, y of the lower edge, size: a face's or a thing's height
+    start: tuple[float, float, float]  # x of the middle, y of the lower edge, size: a thing's height, or brows to chin
     end: tuple[float, float, float]
     outfit: str = ""  # "" for the person's first
     lift: float = 0.0  # how high it is lifted in the middle of the shot, px
-    rolls: bool = False
+    rolls: bool = False  # the ball, without slipping
 
     @property
     def human(self) -> bool:
+        """Whether it is one of PEOPLE."""
         return self.id in PEOPLE
 
     @property
     def worn(self) -> str:
+        """The outfit; "" for a thing."""
         return (self.outfit or PEOPLE[self.id].coats[0][0]) if self.human else ""
 
     def where(self, at: float) -> tuple[float, float, float]:
@@ -55,6 +57,7 @@ class Shot:
 
     @property
     def camera(self) -> str:
+        """What the camera does: "static", "pan" or "zoom"."""
         return "static" if self.start == self.end else "zoom" if self.start[2] != self.end[2] else "pan"
 
 
@@ -83,7 +86,7 @@ MOVIES = (
                 "day",
                 MIDDLE,
                 MIDDLE,
-                (Actor("admiral", (350, 506, 92), (378, 500, 92)), Actor("cup", (690, 498, 74), (560, 498, 74))),
+                (Actor("admiral", (350, 506, 92), (378, 500, 92)), Actor("cup", (770, 498, 74), (510, 498, 74))),
             ),
             Shot(
                 2.6, "street", "day", WIDE, WIDE, (Actor("astronaut", (560, 520, 104), (600, 512, 108), "teal coat"),)
@@ -94,7 +97,7 @@ MOVIES = (
                 "lamp",
                 MIDDLE,
                 MIDDLE,
-                (Actor("guide", (360, 510, 92), (386, 506, 92)), Actor("plant", (700, 500, 150), (610, 500, 150))),
+                (Actor("guide", (360, 510, 92), (386, 506, 92)), Actor("plant", (760, 500, 130), (520, 500, 130))),
                 "dissolve",
             ),
             Shot(
@@ -125,7 +128,7 @@ MOVIES = (
                 "night",
                 (500, 320, 760),
                 (500, 330, 600),
-                (Actor("astronaut", (560, 730, 98), (540, 728, 100)),),
+                (Actor("astronaut", (560, 752, 98), (540, 750, 100)),),
             ),
             Shot(
                 2.6,
@@ -134,8 +137,8 @@ MOVIES = (
                 (480, 340, 600),
                 (480, 340, 600),
                 (
-                    Actor("shuttle", (350, 496, 170), (420, 496, 170), lift=60),
-                    Actor("cup", (560, 506, 96), (660, 506, 96)),
+                    Actor("shuttle", (240, 496, 170), (420, 496, 170), lift=60),
+                    Actor("cup", (510, 506, 80), (730, 506, 80)),
                 ),
                 "fade",
             ),
@@ -147,7 +150,7 @@ MOVIES = (
                 (420, 330, 600),
                 (
                     Actor("admiral", (480, 540, 104), (450, 540, 108)),
-                    Actor("suitcase", (210, 512, 110), (300, 512, 110)),
+                    Actor("suitcase", (190, 512, 96), (560, 512, 96)),
                 ),
             ),
             Shot(
@@ -158,7 +161,7 @@ MOVIES = (
                 WIDE,
                 (Actor("guide", (330, 560, 104), (350, 556, 106)), Actor("gardener", (660, 560, 108), (624, 562, 106))),
             ),
-            Shot(2.6, "launch pad", "day", MIDDLE, MIDDLE, (Actor("captain", (330, 540, 100), (372, 534, 100)),)),
+            Shot(2.6, "launch pad", "day", MIDDLE, MIDDLE, (Actor("captain", (330, 546, 100), (372, 540, 100)),)),
         ),
     ),
     Movie(
@@ -173,7 +176,7 @@ MOVIES = (
                 (420, 330, 640),
                 (
                     Actor("gardener", (320, 566, 96), (346, 562, 96)),
-                    Actor("suitcase", (640, 500, 104), (560, 504, 108)),
+                    Actor("suitcase", (670, 500, 96), (400, 504, 98)),
                 ),
             ),
             Shot(
@@ -193,7 +196,7 @@ MOVIES = (
                 "day",
                 (560, 340, 640),
                 (560, 340, 640),
-                (Actor("suitcase", (420, 506, 130), (480, 506, 130)), Actor("plant", (790, 498, 190), (680, 498, 190))),
+                (Actor("suitcase", (310, 506, 100), (530, 506, 100)), Actor("plant", (540, 498, 160), (800, 498, 160))),
                 "dissolve",
             ),
             Shot(
@@ -204,7 +207,7 @@ MOVIES = (
                 (560, 330, 580),
                 (
                     Actor("guide", (470, 580, 116), (500, 574, 112)),
-                    Actor("shuttle", (700, 500, 150), (740, 500, 150), lift=50),
+                    Actor("shuttle", (690, 500, 150), (815, 500, 150), lift=50),
                 ),
             ),
             Shot(
@@ -215,7 +218,7 @@ MOVIES = (
                 WIDE,
                 (
                     Actor("astronaut", (430, 520, 112), (400, 524, 112), "teal coat"),
-                    Actor("cup", (620, 500, 100), (700, 500, 100)),
+                    Actor("cup", (530, 500, 90), (800, 500, 90)),
                 ),
             ),
         ),
@@ -230,7 +233,7 @@ MOVIES = (
                 "lamp",
                 (500, 330, 560),
                 (490, 310, 720),
-                (Actor("gardener", (500, 530, 110), (480, 530, 110)), Actor("cup", (330, 500, 90), (400, 500, 90))),
+                (Actor("gardener", (500, 530, 110), (480, 530, 110)), Actor("cup", (290, 500, 90), (560, 500, 90))),
             ),
             Shot(
                 2.6,
@@ -238,7 +241,7 @@ MOVIES = (
                 "day",
                 (440, 330, 640),
                 (440, 330, 640),
-                (Actor("astronaut", (470, 700, 90), (430, 700, 92)),),
+                (Actor("astronaut", (470, 716, 90), (430, 714, 92)),),
             ),
             Shot(
                 2.6,
@@ -256,8 +259,8 @@ MOVIES = (
                 (330, 340, 600),
                 (330, 340, 600),
                 (
-                    Actor("ball", (120, 506, 86), (420, 506, 86), rolls=True),
-                    Actor("suitcase", (560, 500, 124), (520, 500, 124)),
+                    Actor("ball", (90, 506, 86), (310, 506, 86), rolls=True),
+                    Actor("suitcase", (570, 500, 100), (400, 500, 100)),
                 ),
             ),
             Shot(
@@ -269,7 +272,7 @@ MOVIES = (
                 (
                     Actor("guide", (300, 510, 100), (322, 506, 100)),
                     Actor("astronaut", (650, 516, 106), (620, 520, 104), "teal coat"),
-                    Actor("shuttle", (450, 506, 140), (490, 506, 140)),
+                    Actor("shuttle", (400, 506, 140), (550, 506, 140)),
                 ),
             ),
         ),
