@@ -55,8 +55,8 @@ def encode(frames: Iterable[av.VideoFrame | np.ndarray], fps: float, crf: int = 
     with tempfile.NamedTemporaryFile(
         suffix=".mp4"
     ) as file:  # a real file: FFmpeg reopens it to move the index to the front
-        # x264's macroblock tree gives one of two streams for the same frames, by chance (seen with PyAV 18 at 320x180)
-        options = {"crf": str(crf), "preset": preset, "threads": "1", "x264-params": "mbtree=0"}
+        # without cpu-independent, x264 chooses code by processor and gives now these bytes, now others
+        options = {"crf": str(crf), "preset": preset, "threads": "1", "x264-params": "cpu-independent=1"}
         _write(file.name, frames, rate, options)
         return file.read()
 
@@ -183,9 +183,8 @@ def probe(path: str) -> Probe:
         rotation = round(-frame.rotation / 90) * 90 % 360  # FFmpeg counts counterclockwise
         if rotation in (90, 270):
             width, height = height, width
-        duration_s = (
-            float(video.duration * video.time_base) if video.duration else (container.duration or 0) / av.time_base
-        )
+        seconds = video.duration and video.time_base and float(video.duration * video.time_base)
+        duration_s = seconds or (container.duration or 0) / av.time_base
         fps = float(video.average_rate or video.guessed_rate or 25)
         return Probe(width, height, rotation, fps, duration_s, video.codec_context.name, number)
 

@@ -22,12 +22,9 @@ WIDTH, HEIGHT = 48, 27  # what TransNetV2 was trained on
 WINDOW, STRIDE = 100, 50  # frames that the network sees at once; the middle STRIDE of its answers are used
 FLASH = 3  # frames; longer is a shot of its own
 RAMP = 8  # frames over which a fade or dissolve is looked for; shorter ones are left to the network
-MAX_RAMP = 90  # frames; a longer change is taken for light or camera
-BLANK = (
-    10,
-    245,
-    6.0,
-)  # darker or lighter than these in the mean, with less deviation: shows nothing (a watermark may stay)
+MAX_RAMP = 90  # frames; of a longer fade or dissolve only the network sees more
+SAME = 0.7  # correlation above which two pictures near each other show the same scene
+DARK, LIGHT, FLAT = 10, 245, 6.0  # a picture with such a mean and less deviation is blank; a watermark may stay
 
 Network = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -202,25 +199,26 @@ class ShotDetector:
 
     def _follow_ramp(self, number: int) -> None:
         first = number - RAMP
-        if first in self._grey and is_ramp(*(self._grey[n] for n in range(first, number + 1, RAMP // 4))):
-            if self._ramp < 0:
-                self._ramp = first
-            elif number - self._ramp > MAX_RAMP:
-                self._ramp = number - RAMP
-        else:
+        if first not in self._grey or not is_ramp(*(self._grey[n] for n in range(first, number + 1, RAMP // 4))):
             self._end_ramp(number - 1)
+        elif self._ramp < 0:
+            self._ramp = first
+        elif (
+            number - self._ramp >= MAX_RAMP
+        ):  # a camera that moves slowly over something soft; a dissolve may be inside
+            self._end_ramp(number)
+            self._ramp = number - MAX_RAMP // 2
 
     def _end_ramp(self, last: int) -> None:
         first, self._ramp = self._ramp, -1
         if first < 0:
             return
-        a, b = self._grey[first], self._grey[last]
-        through_blank = not self._blank.isdisjoint(range(first - 2, last + 3))
-        straight = is_ramp(a, self._grey[(first + last) // 2], b, tolerance=0.25)
-        if straight and (
-            through_blank or correlation(a, b) < 0.7
-        ):  # brighter or darker alone is light, not another picture
-            self._gradual.update(range(first + 1, last + 1))
+        pictures = np.stack([self._grey[n] for n in range(first, last + 1)])
+        start, end = steady_part(pictures)
+        quarters = pictures[np.linspace(start, end, 5).round().astype(int)]
+        fades = not self._blank.isdisjoint(range(first + start - 2, first + end + 3))
+        if is_ramp(*quarters, tolerance=0.25) and (fades or is_dissolve(*quarters[::2])):
+            self._gradual.update(range(first + start + 1, first + end + 1))
 
     def _judge(self, until: int) -> list[Transition]:
         """Transitions that end before `until`."""
@@ -262,7 +260,9 @@ class ShotDetector:
             return False
         size = max(self._change(before[-1], number), self._change(number - 1, number))
         pairs = [(a, b) for a in before for b in after if 1 < b - a <= FLASH + 1]
-        return any(self._change(a, b) < 0.4 * size for a, b in pairs)
+        return any(
+            self._change(a, b) < 0.4 * size and correlation(self._grey[a], self._grey[b]) > SAME for a, b in pairs
+        )
 
     def _forget(self) -> None:
         """Drop what no later frame is compared with."""
@@ -276,9 +276,8 @@ class ShotDetector:
 
 def is_blank(grey: np.ndarray) -> bool:
     """Whether a grey picture, uint8, shows nothing: black or white all over."""
-    dark, light, deviation = BLANK
     mean = grey.mean()
-    return bool((mean < dark or mean > light) and grey.std() < deviation)
+    return bool((mean < DARK or mean > LIGHT) and grey.std() < FLAT)
 
 
 def is_ramp(*pictures: np.ndarray, tolerance: float = 0.15) -> bool:
@@ -295,6 +294,24 @@ def is_ramp(*pictures: np.ndarray, tolerance: float = 0.15) -> bool:
         if np.abs(picture - (1 - share) * first - share * last).mean() > tolerance * length:
             return False
     return True
+
+
+def steady_part(pictures: np.ndarray) -> tuple[int, int]:
+    """Between which of the pictures, (n, h, w) float, the step from one to the next goes the way that the whole goes.
+
+    A blend goes straight from one scene to the other; what the scenes themselves did before and after goes elsewhere.
+    """
+    way = pictures[-1] - pictures[0]
+    progress = np.tensordot(np.diff(pictures, axis=0), way, axes=2)
+    steps = np.flatnonzero(progress > 0.3 * np.quantile(progress, 0.9))
+    return int(steps[0]), int(steps[-1]) + 1
+
+
+def is_dissolve(first: np.ndarray, middle: np.ndarray, last: np.ndarray) -> bool:
+    """Whether a picture is a mixture of two others: it has less contrast than they have, as no picture from a moving camera has
+    (Alattar 1993, "Detecting and compressing dissolve regions in video sequences", ISCAS). Two of the same scene are no mixture:
+    there the light changes."""
+    return correlation(first, last) < SAME and bool(middle.std() < 0.92 * (first.std() + last.std()) / 2)
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:

@@ -15,49 +15,56 @@ import pyarrow.parquet as pq
 
 from a2data.records import Source
 
-VIDEO_SUFFIXES = frozenset(
-    ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv .y4m".split()
+VIDEO_SUFFIXES = (
+    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf"),
+    *(".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
 )
-LIST_SUFFIXES = frozenset((".csv", ".jsonl", ".parquet"))
+LIST_SUFFIXES = (".csv", ".jsonl", ".parquet")
 CHUNK = 1 << 20  # bytes read at a time
 
 
 def sources(inputs: Iterable[str], known: Iterable[Source] = (), threads: int = 8) -> list[Source]:
     """The rows of everything in `inputs` that is not in `known` yet, sorted by video_id, whatever order it was found in.
 
-    inputs: folders (searched to the bottom), globs, videos, URLs that fsspec opens (globs, too), and lists of videos: .csv, .jsonl
-    or .parquet with a column "path" or "url" and, if they like, "license", "source" and "label".
-    known: rows of earlier runs. A file with the path, size and time of one of them is not read again; one that has changed gets a
-    new row.
+    inputs: folders (with all below), globs, videos, URLs that fsspec opens (globs, too), and lists of videos: .csv, .jsonl
+    or .parquet with a column "path" or "url" and, if they like, "license", "source" and "label". Local paths become absolute.
+    known: rows of earlier runs. A file with the path, size and time of one of them is not read again; one whose bytes have
+    changed gets a new row.
     Raises ValueError where an input gives no video, FileNotFoundError where it does not exist.
     """
     listed: dict[str, Source] = {}
     for given in inputs:
         for row in expand(given):
             listed.setdefault(row.path, row)
+    known = list(known)
     seen = {(row.path, row.bytes, row.modified_ns) for row in known}
     with ThreadPoolExecutor(threads) as pool:
         stated = list(pool.map(stat, listed.values()))
         new = [row for row in stated if (row.path, row.bytes, row.modified_ns) not in seen]
         hashed = list(pool.map(identify, new))
-    return sorted(mark_duplicates(hashed, known), key=lambda row: row.video_id)
+    ids = {row.video_id for row in known}  # again: touched, but with the same bytes
+    marked = mark_duplicates(hashed, known)
+    return sorted((row for row in marked if row.video_id not in ids), key=lambda row: row.video_id)
 
 
 def expand(given: str) -> list[Source]:
     """The videos that one input stands for, sorted by path; nothing is known of them yet but what a list says."""
-    suffix = os.path.splitext(given)[1].lower()
-    if suffix in LIST_SUFFIXES:
+    here = "://" not in given
+    if os.path.splitext(given)[1].lower() in LIST_SUFFIXES:
         rows = from_list(given)
+    elif here and os.path.isdir(given):
+        paths = sorted(str(path) for path in Path(given).rglob("*") if path.is_file())
+        rows = [blank(path) for path in paths if is_video(path)]
+    elif here and os.path.exists(given):  # before globs: a file name may have brackets
+        rows = [blank(given)]
     elif any(c in given for c in "*?["):
         rows = [blank(path) for path in glob(given) if is_video(path)]
-    elif "://" not in given and Path(given).is_dir():
-        rows = [blank(str(path)) for path in sorted(Path(given).rglob("*")) if path.is_file() and is_video(path.name)]
-    elif "://" in given or Path(given).exists():
-        rows = [blank(given)]
-    else:
+    elif here:
         raise FileNotFoundError(f"{given}: there is no such file or folder")
+    else:
+        rows = [blank(given)]
     if not rows:
-        raise ValueError(f"{given}: no video in it; looked for {' '.join(sorted(VIDEO_SUFFIXES))}")
+        raise ValueError(f"{given}: no video in it; looked for {' '.join(VIDEO_SUFFIXES)}")
     return rows
 
 
@@ -77,10 +84,11 @@ def from_list(path: str) -> list[Source]:
 
     Raises ValueError, naming the line, for one without path or url.
     """
+    suffix = os.path.splitext(path)[1].lower()
     with fsspec.open(path, "rb") as file:
-        if path.endswith(".parquet"):
+        if suffix == ".parquet":
             lines = pq.read_table(file).to_pylist()
-        elif path.endswith(".jsonl"):
+        elif suffix == ".jsonl":
             lines = [json.loads(line) for line in file.read().decode().splitlines() if line.strip()]
         else:
             lines = list(csv.DictReader(file.read().decode("utf-8-sig").splitlines()))
@@ -100,6 +108,7 @@ def from_line(line: dict[str, Any], folder: str, where: str) -> Source:
 
 def blank(path: str) -> Source:
     """A row of which only the path is known."""
+    path = path if "://" in path else os.path.abspath(path)
     return Source(video_id="", path=path, license="", source="", label="", bytes=0, duplicate_of="")
 
 

@@ -1,0 +1,179 @@
+"""What decoding once saves: CPU seconds of the segment stage against bare decoding and against a decode for each consumer.
+
+    python benchmarks/decode_once.py
+
+Also the most memory that the stage takes for a video of one minute and for one of ten. Single-threaded, medians of three. The
+stage runs without its network and, for the CPU seconds, without encoding: both cost the same however often a video is decoded.
+"""
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from unittest.mock import patch
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import av
+import cv2
+import numpy as np
+
+from a2data import resample, video
+from a2data.records import Film, Source, Video
+from model_zoo import shots
+from stages.ingest import Ingest
+from stages.segment import Segment
+
+STAGE = Segment(shot_model="")
+cv2.setNumThreads(1)
+
+
+def make_video(path: Path, width: int, height: int, seconds: int, bit_rate: int, preset: str) -> None:
+    """A camera that pans over textures, 30 fps, with a cut every 8 seconds.
+
+    preset: of x264; "ultrafast" leaves out what makes the streams that one meets (CABAC, B-frames, deblocking) slow to decode.
+    """
+    rng = np.random.default_rng(0)
+    scenes = []
+    for _ in range(3):
+        coarse = cv2.resize(rng.integers(0, 255, (24, 40, 3), np.uint8), (width * 3 // 2, height * 3 // 2))
+        fine = rng.integers(-24, 24, (height * 3 // 2, width * 3 // 2, 1))
+        scenes.append(np.clip(cv2.GaussianBlur(coarse, (0, 0), 3) + fine, 0, 255).astype(np.uint8))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"preset": preset})
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, "yuv420p", bit_rate
+        stream.codec_context.gop_size = 60
+        for number in range(seconds * 30):
+            scene, step = scenes[number // 240 % 3], number % 240
+            x, y = step * width // 500, step * height // 500
+            frame = av.VideoFrame.from_ndarray(
+                np.ascontiguousarray(scene[y : y + height, x : x + width]), format="rgb24"
+            )
+            frame.pts, frame.time_base = number, Fraction(1, 30)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def look(path: Path) -> Video:
+    [found] = Ingest().run(None, [Source("benchmark", str(path), "", "", "", 0, "")])
+    return found
+
+
+def bare(source: Video) -> None:
+    for _ in video.read(source.path, source.stream):
+        pass
+
+
+def ours(source: Video) -> None:
+    with patch.object(video, "encode", lambda *args, **kwargs: b""):
+        for _ in STAGE.run(None, [source]):
+            pass
+
+
+def scaled(source: Video) -> Iterator[tuple[video.Frame, resample.Planes]]:
+    """The frames that clips need, at their size, from a decode of their own."""
+    shrink = resample.Shrinker(*resample.fit(source.width, source.height, STAGE.short_side_px), source.rotation)
+    for shown in resample.on_clock(video.read(source.path, source.stream), STAGE.fps, STAGE.max_gap_s):
+        if shown.ticks:
+            yield shown.frame, shrink.planes(shown.frame.picture)
+
+
+def shots_alone(source: Video) -> None:
+    shrink, detector = resample.Shrinker(2, 2, 0), shots.ShotDetector(None)
+    for frame in video.read(source.path, source.stream):
+        detector.add(shrink.tiny(frame.picture, shots.WIDTH, shots.HEIGHT))
+    detector.finish()
+
+
+def clips_alone(source: Video) -> None:
+    for _, planes in scaled(source):
+        resample.to_frame(planes)
+
+
+def motion_alone(source: Video) -> None:
+    before = None
+    for _, planes in scaled(source):
+        grey = resample.grey(planes)
+        if before is not None:
+            resample.motion(before, grey)
+        before = grey
+
+
+def luma_and_sharpness_alone(source: Video) -> None:
+    for _, planes in scaled(source):
+        grey = resample.grey(planes)
+        resample.luma(grey), resample.sharpness(grey)
+
+
+def bars_alone(source: Video) -> None:
+    resample.without_bars([planes.y for number, (_, planes) in enumerate(scaled(source)) if number % 8 == 0])
+
+
+CONSUMERS = (shots_alone, clips_alone, motion_alone, luma_and_sharpness_alone, bars_alone)
+
+
+def separate(source: Video) -> None:
+    for consumer in CONSUMERS:
+        consumer(source)
+
+
+def cpu_seconds(function: Callable[[Video], None], source: Video, times: int = 3) -> float:
+    taken = []
+    for _ in range(times):
+        before = time.process_time()
+        function(source)
+        taken.append(time.process_time() - before)
+    return statistics.median(taken)
+
+
+def peak_mb(path: Path) -> tuple[float, int]:
+    """The most memory that a process takes which segments that video, in MB, and how many clips it makes."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--segment", str(path)], check=True, capture_output=True, text=True
+    )
+    answer = json.loads(done.stdout)
+    return answer["peak_mb"], answer["clips"]
+
+
+def segment_and_report(path: Path) -> None:
+    clips = sum(isinstance(row, Film) for row in STAGE.run(None, [look(path)]))
+    print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "clips": clips}))
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "1080p.mp4"
+        make_video(path, 1920, 1080, seconds=20, bit_rate=10_000_000, preset="veryfast")
+        source = look(path)
+        seconds = {function.__name__: cpu_seconds(function, source) for function in (bare, ours, separate)}
+        print(f"20 s of 1080p30 H.264, {path.stat().st_size / 1e6:.0f} MB; CPU seconds, medians of 3, one thread")
+        print(f"  bare decode                      {seconds['bare']:6.2f}")
+        print(f"  segment, one decode              {seconds['ours']:6.2f}")
+        print(f"  the same, a decode for each of {len(CONSUMERS)} {seconds['separate']:6.2f}")
+        print(f"  segment / bare decode            {seconds['ours'] / seconds['bare']:6.2f}  (target: at most 1.4)")
+        print(
+            f"  decode for each / segment        {seconds['separate'] / seconds['ours']:6.2f}  (target: at least 3.5)"
+        )
+        peaks = []
+        for minutes in (1, 10):
+            path = Path(folder) / f"{minutes}min.mp4"
+            make_video(path, 320, 240, seconds=60 * minutes, bit_rate=800_000, preset="ultrafast")
+            peak, clips = peak_mb(path)
+            peaks.append(peak)
+            print(f"  peak memory, {minutes:2d} min of 240p        {peak:6.0f} MB, {clips} clips")
+        print(f"  ten minutes / one                {peaks[1] / peaks[0]:6.2f}  (target: at most 1.1)")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--segment"]:
+        segment_and_report(Path(sys.argv[2]))
+    else:
+        main()

