@@ -14,7 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from a2data.records import Box, Caption, Rule, from_table, schema
+from a2data.arrow import from_table, schema
+from a2data.records import Box, Caption, Rule
 
 FORMAT = "a2data-triplet/1"
 

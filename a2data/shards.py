@@ -17,7 +17,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow.parquet as pq
 
-from a2data.records import Packed, to_table
+from a2data.arrow import to_table
+from a2data.records import Packed
 
 
 class Placed(NamedTuple):

@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as arrow_fs
 
-from a2data.records import Reject, from_table, schema, to_table
+from a2data.arrow import from_table, schema, to_table
+from a2data.records import Reject
 from a2data.stage import Stage
 
 SPILL_ROWS = 16

@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from a2data.records import Reject, from_table
+from a2data.arrow import from_table
+from a2data.records import Reject
 from a2data.stage import Stage
 from a2data.store import Part, Store
 

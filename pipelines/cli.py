@@ -178,7 +178,6 @@ def _workers(texts: Sequence[str], stages: Sequence[Stage]) -> dict[str, int]:
 def _finish(store: Store, stages: Sequence[Stage], recipe: Recipe, summary: Summary) -> int:
     """Index, manifest and report of what there is now; a last word on what there is not."""
     from a2data.shards import finish
-
     from pipelines.report import write_report
 
     shards = store.shards("pack")

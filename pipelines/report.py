@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from a2data.records import Reject, schema
+from a2data.arrow import schema
+from a2data.records import Reject
 from a2data.store import Footer, Store
 from model_zoo.cards import CARDS
 from pipelines import contact

@@ -47,8 +47,8 @@ class Recipe:
             if name not in by_name:
                 raise ValueError(f"there is no stage {name!r}; the stages are {', '.join(by_name)}")
             by_name[name] = replace(by_name[name], **values)  # type: ignore[type-var]
-        if self.out and "out" in {f.name for f in fields(by_name["pack"])}:  # type: ignore[arg-type]
-            by_name["pack"] = replace(by_name["pack"], out=self.out)  # type: ignore[type-var]
+        made_by = "; ".join(f"{s.name()} {m}@{r}" for s in by_name.values() for m, r in sorted(s.models().items()))
+        by_name["pack"] = replace(by_name["pack"], out=self.out, made_by=made_by)  # type: ignore[call-arg]
         return list(by_name.values())
 
     def set(self, stages: Sequence[Stage], assignments: Sequence[str]) -> None:

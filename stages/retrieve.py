@@ -10,8 +10,9 @@ import pyarrow as pa
 
 import model_zoo.cards
 from a2data import copies, images
+from a2data.arrow import from_table
 from a2data.identity import Identities, identify, seen_together
-from a2data.records import Look, Match, Reference, Reject, Rule, Span, Take, Trait, from_table
+from a2data.records import Look, Match, Reference, Reject, Rule, Span, Take, Trait
 from a2data.similarity import vectors
 from a2data.stage import Stage
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from a2data.records import Source, schema
+from a2data.arrow import schema
+from a2data.records import Source
 from pipelines.settings import TYPES
 from pipelines.triplets import PROFILES, triplets
 

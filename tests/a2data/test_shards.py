@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from a2data import shards
-from a2data.records import Packed, from_table
+from a2data.arrow import from_table
+from a2data.records import Packed
 
 SAMPLES = [(f"clip-{n}", {"mp4": bytes([n]) * 700 * n, "json": b"{}", "ref0.png": b"p" * n}) for n in range(1, 6)]
 

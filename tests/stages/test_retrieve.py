@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2data.records import Look, Match, Reference, Reject, Take, to_table
+from a2data.arrow import to_table
+from a2data.records import Look, Match, Reference, Reject, Take
 from stages.retrieve import Retrieve
 
 D = 32

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from a2data import images, video
-from a2data.records import Film, Reject, Source, Video, from_table, to_table
+from a2data.arrow import from_table, to_table
+from a2data.records import Film, Reject, Source, Video
 from model_zoo import shots
 from stages.ingest import Ingest
 from stages.segment import Segment

@@ -1,0 +1,83 @@
+"""Records as Arrow tables and back: the schema is derived from the dataclass, so that it is written once."""
+
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pyarrow as pa
+
+_SCALARS = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), bytes: pa.large_binary()}
+
+
+def arrow_type(hint: Any) -> pa.DataType:
+    """The Arrow type of one annotation. Raises TypeError for one that has none."""
+    if hint in _SCALARS:
+        return _SCALARS[hint]
+    if is_dataclass(hint):
+        return pa.struct([pa.field(f.name, arrow_type(h), nullable=False) for f, h in _hints(hint)])
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is tuple:
+        return pa.list_(arrow_type(args[0]), len(args))
+    if origin is Annotated:
+        return pa.list_(pa.field("item", pa.from_numpy_dtype(args[1]), nullable=False))
+    if origin is list:
+        return pa.list_(pa.field("item", arrow_type(args[0]), nullable=False))
+    raise TypeError(f"no Arrow type for {hint!r}")
+
+
+def _hints(record: Any) -> list[tuple[Any, Any]]:
+    hints = get_type_hints(record, include_extras=True)
+    return [(f, hints[f.name]) for f in fields(record)]
+
+
+def schema(record: type) -> pa.Schema:
+    """The Arrow schema of a record type; no column is nullable: a record says "none" with an empty value of its own."""
+    return pa.schema([pa.field(f.name, arrow_type(h), nullable=False) for f, h in _hints(record)])
+
+
+def to_table(record: type, rows: Iterable[Any]) -> pa.Table:
+    """Rows as an Arrow table. Raises TypeError or pa.ArrowInvalid, naming the column, where a value does not fit."""
+    rows = list(rows)
+    columns = []
+    for field in schema(record):
+        values = [_plain(getattr(row, field.name)) for row in rows]
+        try:
+            columns.append(pa.array(values, type=field.type))
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise TypeError(f"{record.__name__}.{field.name} does not hold a {field.type}: {error}") from error
+    return pa.table(columns, schema=schema(record))
+
+
+def _plain(value: Any) -> Any:
+    """Nested records as dictionaries, numpy scalars and arrays as Python's own."""
+    if is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return value
+
+
+def from_table(record: type, table: pa.Table | pa.RecordBatch) -> list[Any]:
+    """The rows of a table as records, nested ones too."""
+    hints = _hints(record)
+    columns = [table.column(f.name).to_pylist() for f, _ in hints]
+    makers = [_maker(h) for _, h in hints]
+    return [record(*(make(v) for make, v in zip(makers, row, strict=True))) for row in zip(*columns, strict=True)]
+
+
+def _maker(hint: Any) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if isinstance(hint, type) and is_dataclass(hint):
+        inner = [(f.name, _maker(h)) for f, h in _hints(hint)]
+        return lambda v: hint(**{name: make(v[name]) for name, make in inner})
+    if origin is list and (is_dataclass(args[0]) or get_origin(args[0]) is tuple):
+        make = _maker(args[0])
+        return lambda v: [make(x) for x in v]
+    if origin is tuple:
+        return tuple
+    assert origin not in (Union, UnionType), f"{hint} is optional: use an empty value instead"
+    return lambda v: v
