@@ -62,7 +62,9 @@ class Store:
         self.local = isinstance(self.fs, arrow_fs.LocalFileSystem)
 
     def __reduce__(self) -> tuple:
-        return Store, (self.base if self.local else self.root,)  # file systems do not pickle; workers may work elsewhere
+        return Store, (
+            self.base if self.local else self.root,
+        )  # file systems do not pickle; workers may work elsewhere
 
     def path(self, *names: str) -> str:
         return "/".join((self.base, *names))

@@ -157,7 +157,9 @@ def attempt(models: Models, todo: Group, store: Store, job: Job, skip: dict[str,
 
 def told(error: Exception) -> str:
     """An error as a person reads it; the type's name helps where the message is a word or a number."""
-    return str(error) if isinstance(error, FileNotFoundError | ModuleNotFoundError) else f"{type(error).__name__}: {error}"
+    return (
+        str(error) if isinstance(error, FileNotFoundError | ModuleNotFoundError) else f"{type(error).__name__}: {error}"
+    )
 
 
 def _how_it_died(code: int) -> str:

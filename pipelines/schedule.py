@@ -79,9 +79,7 @@ def stale(group: Group, store: Store, job: Job) -> Group:
 class Board:
     """What is to be done, in which order, and what waits for what."""
 
-    def __init__(
-        self, stages: Sequence[Stage], store: Store, shards: Sequence[int], watch: Watch = lambda *_: None
-    ):
+    def __init__(self, stages: Sequence[Stage], store: Store, shards: Sequence[int], watch: Watch = lambda *_: None):
         self.store, self.groups, self.watch = store, groups(stages), watch
         self.ready: dict[Group, deque[Job]] = {group: deque() for group in self.groups}
         self.waits: Counter = Counter()  # (group, job) -> parts still to come
