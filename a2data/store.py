@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from itertools import groupby
@@ -25,6 +26,7 @@ from a2data.records import Reject
 from a2data.stage import Stage
 
 SPILL_ROWS = 16
+NOTE_BYTES = 512  # length of a note, padded, so that a shorter one leaves nothing of a longer one
 ROW_GROUP_BYTES = 1 << 20  # what one read brings in: some hundred rows without pixels, one or two clips with
 
 
@@ -60,7 +62,9 @@ class Store:
         self.local = isinstance(self.fs, arrow_fs.LocalFileSystem)
 
     def __reduce__(self) -> tuple:
-        return Store, (self.root,)  # file systems do not pickle, and workers may live elsewhere
+        return Store, (
+            self.base if self.local else self.root,
+        )  # file systems do not pickle; workers may work elsewhere
 
     def path(self, *names: str) -> str:
         return "/".join((self.base, *names))
@@ -79,12 +83,27 @@ class Store:
 
     # -- small files -------------------------------------------------------------------------------------------------
 
-    def put(self, data: bytes, *names: str, durable: bool = True) -> None:
-        """Write a small file whole or not at all. One that need not outlive a power cut is quicker."""
+    def put(self, data: bytes, *names: str) -> None:
+        """Write a small file whole or not at all."""
         scratch = self._scratch(self.path(*names))
         with self.fs.open_output_stream(scratch) as out:
             out.write(data)
-        self._publish(scratch, self.path(*names), durable)
+        self._publish(scratch, self.path(*names))
+
+    def note(self, text: str, *names: str) -> None:
+        """Rewrite a note of at most NOTE_BYTES in a folder that exists.
+
+        On a local disk in one write, in place: ext4 flushes what is renamed over a file, which costs milliseconds each time.
+        """
+        data = text.encode().ljust(NOTE_BYTES)
+        if not self.local:
+            self.put(data, *names)
+            return
+        file = os.open(self.path(*names), os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            os.write(file, data)
+        finally:
+            os.close(file)
 
     def get(self, *names: str) -> bytes | None:
         """A small file's bytes, or None where there is none."""
@@ -101,31 +120,38 @@ class Store:
     def _scratch(self, path: str) -> str:
         """Where to write what shall appear at `path`: beside it, or, on an object store, there: uploads are atomic."""
         self.fs.create_dir(path.rsplit("/", 1)[0], recursive=True)
-        return f"{path}.{os.getpid()}.tmp" if self.local else path
+        return f"{path}.{uuid.uuid4().hex}.tmp" if self.local else path  # process ids repeat from node to node
 
-    def _publish(self, scratch: str, path: str, durable: bool = True) -> None:
+    def _publish(self, scratch: str, path: str) -> None:
         if self.local:
-            if durable:
-                with open(scratch, "rb") as written:
-                    os.fsync(written.fileno())
+            with open(scratch, "rb") as written:
+                os.fsync(written.fileno())
             os.replace(scratch, path)
 
-    def sweep(self) -> None:
-        """Remove what killed workers left half-written. For the runner, before it hires anybody."""
-        if self.local and os.path.isdir(self.base):
-            for folder in os.scandir(self.base):
-                for name in os.listdir(folder.path) if folder.is_dir() else []:
-                    if name.endswith((".tmp", ".doing")):
-                        os.unlink(os.path.join(folder.path, name))
+    def sweep(self, folders: Iterable[str]) -> None:
+        """Remove what runs before left in these folders: half-written files, notes of what was in hand, of what broke.
+
+        For the runner, before it hires anybody.
+        """
+        for folder in folders:
+            for name in self.names(folder):
+                if name.endswith((".tmp", ".doing", ".broken")):
+                    self.remove(folder, name)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def footer(self, stage: str, shard: int) -> Footer | None:
-        """The part's footer, or None where there is no part."""
+        """The part's footer, or None where there is no part. Raises ValueError for a file that is damaged."""
         try:
             with self.fs.open_input_file(self.part(stage, shard)) as file:
                 metadata = pq.read_metadata(file).metadata or {}
         except FileNotFoundError:
+            return None
+        except pa.ArrowInvalid as error:
+            raise ValueError(
+                f"{self.part(stage, shard)} is damaged ({error}): remove it, and the next run makes it again"
+            ) from error
+        if b"a2data" not in metadata:  # an object store shows what was given up for a moment, see Part.__exit__
             return None
         about = json.loads(metadata[b"a2data"])
         about["rejected"] = [Reject(*r) for r in about["rejected"]]
@@ -230,26 +256,28 @@ class Part:
 
         A long film's clips do not fit in memory: what is more than a few rows waits in a temporary file.
         """
-        with tempfile.TemporaryFile() as spool:
+        with contextlib.ExitStack() as stack:
             waiting: list[Any] = []
-            spilled = pa.ipc.new_stream(spool, schema(self.record))
-
-            def spill() -> None:
-                spilled.write_table(to_table(self.record, waiting))
-                waiting.clear()
+            spools: list[tuple[Any, pa.ipc.RecordBatchStreamWriter]] = []  # at most one, opened when it is needed
 
             def add(row: Any) -> None:
                 waiting.append(row)
                 if len(waiting) == SPILL_ROWS:
-                    spill()
+                    if not spools:
+                        spool = stack.enter_context(tempfile.TemporaryFile())
+                        spools.append((spool, pa.ipc.new_stream(spool, schema(self.record))))
+                    spools[0][1].write_table(to_table(self.record, waiting))
+                    waiting.clear()
 
             yield add
+            for spool, writer in spools:
+                writer.close()
+                spool.seek(0)
+                for batch in pa.ipc.open_stream(spool):
+                    self._append(batch)
             if waiting:
-                spill()
-            spilled.close()
-            spool.seek(0)
-            for batch in pa.ipc.open_stream(spool):
-                self._append(batch)
+                for batch in to_table(self.record, waiting).to_batches():
+                    self._append(batch)
 
     def add(self, rows: Iterable[Any]) -> None:
         """Append rows."""

@@ -82,8 +82,9 @@ def _do_units(stages: Sequence[Stage], models: Sequence[Any], store: Store, shar
         made_here.append(stage.name())
     with ExitStack() as stack:
         parts = [stack.enter_context(store.create(stage.name(), stage.writes, shard)) for stage in stages]
-        for number, (unit, inputs) in enumerate(_units(stages, store, shard)):
-            _note(store, stages, shard, unit, number, parts)
+        names = _names(stages, store, shard)
+        for number, (unit, inputs) in enumerate(_units(stages, store, shard, names)):
+            _note(store, stages, shard, unit, number / len(names), parts)
             for stage, model, part in zip(stages, models, parts, strict=True):
                 began = time.perf_counter()
                 _do_unit(stage, model, part, unit, inputs, missing[stage], skip, keep=len(stages) > 1)
@@ -132,7 +133,18 @@ def _do_unit(
     inputs[stage.name()] = rows
 
 
-def _units(stages: Sequence[Stage], store: Store, shard: int) -> Iterator[tuple[str, dict[str, list]]]:
+def _names(stages: Sequence[Stage], store: Store, shard: int) -> list[str]:
+    """The names of the units of a shard: those of the first table. Raises ValueError where they do not ascend."""
+    main = next(iter(stages[0].reads))
+    names = list(dict.fromkeys(store.values(main, shard, UNIT[stages[0].per])))
+    if names != sorted(names):
+        raise ValueError(f"shard {shard} of {main!r} does not hold its units in ascending order")
+    return names
+
+
+def _units(
+    stages: Sequence[Stage], store: Store, shard: int, names: list[str]
+) -> Iterator[tuple[str, dict[str, list]]]:
     """The units of a shard, in order of their names, each with its rows from every table that the stages read.
 
     All parts of a shard hold their units in the same, ascending order, so that the tables are merged as they are read.
@@ -140,9 +152,6 @@ def _units(stages: Sequence[Stage], store: Store, shard: int) -> Iterator[tuple[
     column, made_here = UNIT[stages[0].per], {stage.name() for stage in stages}
     reads = {name: record for stage in stages for name, record in stage.reads.items() if name not in made_here}
     main, *others = reads
-    names = list(dict.fromkeys(store.values(main, shard, column)))
-    if names != sorted(names):
-        raise ValueError(f"shard {shard} of {main!r} does not hold its units in ascending order")
     readers = {name: store.groups(name, shard, reads[name], column, names) for name in others}
     ahead = {name: next(reader, None) for name, reader in readers.items()}
     for unit, rows in store.groups(main, shard, reads[main], column):
@@ -161,14 +170,15 @@ def journal(stages: Sequence[Stage], shard: int) -> tuple[str, str]:
     return stages[0].name(), f"{shard:05d}.doing"
 
 
-def _note(store: Store, stages: Sequence[Stage], shard: int, unit: str, number: int, parts: Sequence[Part]) -> None:
+def _note(store: Store, stages: Sequence[Stage], shard: int, unit: str, share: float, parts: Sequence[Part]) -> None:
     about = {
         "unit": unit,
-        "done": number,
+        "share": share,  # of the job's units that are done, 0 to 1
+        "done": max(p.footer.units for p in parts),
         "failed": sum(len(p.footer.failed) for p in parts),
         "rejected": sum(len(p.footer.rejected) for p in parts),
     }
-    store.put(json.dumps(about).encode(), *journal(stages, shard), durable=False)
+    store.note(json.dumps(about), *journal(stages, shard))
 
 
 # -- per shard, over all -----------------------------------------------------------------------------------------------

@@ -4,19 +4,23 @@ import argparse
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from a2data.records import Packed, Source
+from a2data.records import Source
 from a2data.stage import Stage
 from a2data.store import Store
 from pipelines import plan as planning
+from pipelines import results
+from pipelines.lock import alone
 from pipelines.schedule import Summary
 from pipelines.schedule import run as run_jobs
-from pipelines.settings import Recipe, add_flags
+from pipelines.settings import Recipe, add_flags, typed
 from pipelines.triplets import PROFILES, triplets
+from stages.pack import Pack
 
 log = logging.getLogger("a2data")
 
@@ -28,17 +32,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.setLevel(logging.INFO if args.verbose else logging.ERROR)
     try:
         return int(args.do(args) or 0)
-    except (ValueError, FileNotFoundError, ModuleNotFoundError, PermissionError, ConnectionError) as error:
-        if args.verbose:
-            raise
-        print(f"a2data: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("a2data: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `a2data explain ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        if args.verbose:
+            raise
+        print(f"a2data: {error}", file=sys.stderr)
+        return 2
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
         "--work", required=True, help="the folder (or URL) of tables; the same again goes on where it stopped"
     )
     sub.add_argument("--out", help="the folder of the WebDataset shards (default: shards inside the work folder)")
-    sub.add_argument("--videos-per-shard", type=int, help="source videos in a shard of work (default: 8)")
+    sub.add_argument("--videos-per-shard", type=_count, help="source videos in a shard of work (default: 8)")
     _recipe_flags(sub)
     _crew_flags(sub)
     for stage in triplets():
@@ -77,7 +81,8 @@ def parser() -> argparse.ArgumentParser:
     _recipe_flags(command("plan", _plan, "which jobs a run with these settings would do, and why"))
     command("failures", _failures, "everything that failed, with its reason")
     sub = command("retry", _retry, "take up again what failed")
-    sub.add_argument("--stage", dest="only", help="only what failed in this stage")
+    names = [stage.name() for stage in triplets()]
+    sub.add_argument("--stage", dest="only", choices=names, help="only what failed in this stage")
     _crew_flags(sub)
     sub = command("explain", _explain, "why a video, clip, element or reference was kept, rejected or paired")
     sub.add_argument("key", metavar="KEY", help="its id, or the beginning of one")
@@ -106,9 +111,24 @@ def _crew_flags(sub: argparse.ArgumentParser) -> None:
         metavar="[STAGE=]N",
         help="workers: of a stage with --ray, else altogether",
     )
-    sub.add_argument("--cpus-per-worker", type=float, help="what a Ray worker asks for, fractions too (default: 1)")
+    sub.add_argument(
+        "--cpus-per-worker", type=_share, metavar="CPUS", help="what a Ray worker asks for, fractions too (default: 1)"
+    )
     sub.add_argument("--here", action="store_true", help="do the jobs in this process: for a debugger")
     sub.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    value = typed("--cpus-per-worker", float)(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 up")
+    return value
 
 
 def _first_line(stage: Stage) -> str:
@@ -122,14 +142,21 @@ def _run(args: argparse.Namespace) -> int:
     store = Store(args.work)
     recipe = Recipe.of(store) or Recipe()
     recipe.profile = args.profile or recipe.profile
-    recipe.out = str(Path(args.out).absolute()) if args.out and "://" not in args.out else args.out or recipe.out
-    recipe.out = recipe.out or store.path("shards")
+    recipe.out = _out(args.out, store) if args.out or not recipe.out else recipe.out
     recipe.videos_per_shard = args.videos_per_shard or recipe.videos_per_shard
     recipe.set(triplets(recipe.profile), args.set)
     stages = recipe.apply(triplets(recipe.profile))
-    shards = enroll(store, args.videos, recipe.videos_per_shard)
-    recipe.save(store)
-    return _finish(store, stages, recipe, _work(args, stages, store, shards))
+    with alone(store):
+        shards = enroll(store, args.videos, recipe.videos_per_shard)
+        recipe.save(store)
+        return _finish(store, stages, recipe, _work(args, stages, store, shards))
+
+
+def _out(given: str | None, store: Store) -> str:
+    """The folder of the tars, absolute. Raises ValueError where it would not be a local one."""
+    if "://" in (given or "") or not (given or store.local):
+        raise ValueError("tars are written to a local folder: name one with --out")
+    return str(Path(given or store.path("shards")).absolute())
 
 
 def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int) -> list[int]:
@@ -151,9 +178,14 @@ def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int) -> list[i
 def _work(args: argparse.Namespace, stages: Sequence[Stage], store: Store, shards: list[int]) -> Summary:
     from pipelines.progress import watcher
 
+    for stage in stages:
+        if isinstance(stage, Pack):
+            results.forget_lost_tars(store, Path(stage.out))
     if args.ray:
-        from pipelines import on_ray
-
+        try:
+            from pipelines import on_ray
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(f"--ray needs {error.name}: pip install 'a2data[ray]'") from error
         on_ray.connect(args.ray)
         crew: Any = on_ray.Actors(store, _workers(args.workers, stages), args.cpus_per_worker)
     else:
@@ -177,30 +209,30 @@ def _workers(texts: Sequence[str], stages: Sequence[Stage]) -> dict[str, int]:
 
 def _finish(store: Store, stages: Sequence[Stage], recipe: Recipe, summary: Summary) -> int:
     """Index, manifest and report of what there is now; a last word on what there is not."""
-    from a2data.shards import finish
-    from pipelines.report import write_report
-
-    shards = store.shards("pack")
-    if shards and not summary.blocked:
-        rows = [row for shard in shards for row in store.read("pack", shard, Packed)]
-        finish(Path(recipe.out), rows, {"profile": recipe.profile, "stages": {s.name(): _about(s) for s in stages}})
-        print(f"{len(rows)} triplets in {recipe.out}")
-    report = write_report(store, Path(store.path("report.html")), Path(recipe.out)) if store.local else None
+    out = Path(recipe.out)
+    if summary.broken or summary.blocked:
+        print(f"the index in {out} was left as it is: some jobs could not be done", file=sys.stderr)
+    else:
+        print(f"{results.index(store, out, recipe.profile, stages)} triplets in {out}")
+    report = results.report(store, out, changed=bool(summary.jobs or summary.broken)) if store.local else None
     failed = planning.failures(store, [stage.name() for stage in stages])
     if failed:
         print(
             f"{len(failed)} failed: `a2data failures {store.root}` names them, `a2data retry {store.root}` tries again"
         )
-    for (stage, _), why in list(summary.broken.items())[:3]:
-        print(f"a2data: {stage}: {why}", file=sys.stderr)
     if report:
         print(f"report: {report}")
+    return _complain(summary)
+
+
+def _complain(summary: Summary) -> int:
+    """Say once what many jobs could not be done for. Returns the exit code."""
+    reasons = Counter((stage, why) for (stage, _), why in summary.broken.items())
+    for (stage, why), jobs in reasons.most_common(3):
+        print(f"a2data: {stage}: {why}" + f" ({jobs} jobs)" * (jobs > 1), file=sys.stderr)
+    if len(reasons) > 3:
+        print(f"a2data: and {len(reasons) - 3} other reasons: see `a2data failures`", file=sys.stderr)
     return 1 if summary.broken else 0
-
-
-def _about(stage: Stage) -> dict[str, Any]:
-    settings = {f.name: getattr(stage, f.name) for f in fields(stage) if f.name != "out"}  # type: ignore[arg-type]
-    return {"version": stage.version, "settings": settings, "models": stage.models()}
 
 
 def _there(args: argparse.Namespace) -> tuple[Store, Recipe, list[Stage]]:
@@ -217,15 +249,14 @@ def _there(args: argparse.Namespace) -> tuple[Store, Recipe, list[Stage]]:
 def _stage(args: argparse.Namespace) -> int:
     store, recipe, stages = _there(args)
     (stage,) = (s for s in stages if s.name() == args.stage)
-    given = {f.name: v for f in fields(stage) if (v := getattr(args, f.name)) is not None}  # type: ignore[arg-type]
+    given = {f.name: v for f in fields(stage) if (v := getattr(args, f.name, None)) is not None}  # type: ignore[arg-type]
     recipe.settings[stage.name()] = recipe.settings.get(stage.name(), {}) | given
     (stage,) = (s for s in recipe.apply(stages) if s.name() == args.stage)
-    recipe.save(store)
-    summary = _work(args, [stage], store, store.shards("manifest"))
-    for why in summary.broken.values():
-        print(f"a2data: {why}", file=sys.stderr)
+    with alone(store):
+        recipe.save(store)
+        summary = _work(args, [stage], store, store.shards("manifest"))
     print(f"{summary.jobs} jobs done")
-    return 1 if summary.broken else 0
+    return _complain(summary)
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -252,25 +283,30 @@ def _plan(args: argparse.Namespace) -> int:
 
 def _failures(args: argparse.Namespace) -> int:
     store, _, stages = _there(args)
-    for stage, shard, unit, why in planning.failures(store, [s.name() for s in stages]):
-        print(f"{stage} shard {shard} {_called(store, shard, unit)}: {why}")
+    failed = planning.failures(store, [s.name() for s in stages])
+    sources = planning.sources(store, [shard for _, shard, _, _ in failed])
+    for stage, shard, unit, why in failed:
+        source = sources.get((shard, unit)) or sources.get((shard, unit.rpartition("-")[0]))
+        called = f"{unit} ({source.path})" if source else unit or "(the whole job)"
+        print(f"{stage} shard {shard} {called}: {why}")
     return 0
-
-
-def _called(store: Store, shard: int, unit: str) -> str:
-    """A unit with the path of its source, which a person knows it by."""
-    for source in store.read("manifest", shard, Source) if unit else ():
-        if unit == source.video_id or unit.startswith(source.video_id + "-"):
-            return f"{unit} ({source.path})"
-    return unit or "(the whole job)"
 
 
 def _retry(args: argparse.Namespace) -> int:
     store, recipe, stages = _there(args)
-    for stage, shard, unit, _ in planning.failures(store, [s.name() for s in stages]):
-        if args.only in (None, stage):
-            store.remove(stage, f"{shard:05d}.parquet" if unit else f"{shard:05d}.broken")
-    return _finish(store, stages, recipe, _work(args, stages, store, store.shards("manifest")))
+    with alone(store):
+        failed = [f for f in planning.failures(store, [s.name() for s in stages]) if args.only in (None, f[0])]
+        sources = planning.sources(store, [shard for _, shard, _, _ in failed])
+        for stage, shard, unit, _ in failed:
+            source = sources.get((shard, unit))
+            if source and planning.replaced(source):
+                print(
+                    f"{source.path} is another file than the one that failed: `a2data run` with the same VIDEOS takes it in",
+                    file=sys.stderr,
+                )
+            elif unit:  # a whole job that failed is taken up in any case
+                store.remove(stage, f"{shard:05d}.parquet")
+        return _finish(store, stages, recipe, _work(args, stages, store, store.shards("manifest")))
 
 
 def _explain(args: argparse.Namespace) -> int:
@@ -285,6 +321,8 @@ def _report(args: argparse.Namespace) -> int:
     from pipelines.report import write_report
 
     store, recipe, _ = _there(args)
+    if not (args.html or store.local):
+        raise ValueError("the report is a local file: name it with --out")
     print(write_report(store, Path(args.html or store.path("report.html")), Path(recipe.out)))
     return 0
 

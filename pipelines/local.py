@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections import deque
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -27,7 +28,8 @@ class Here:
         return None if self.done else self
 
     def start(self, worker: Any, group: Group, todo: Group, job: Job, skip: dict[str, str]) -> None:
-        self.done.append(Done(group, job, attempt(self.models, todo, self.store, job, skip), ""))
+        error, loaded = attempt(self.models, todo, self.store, job, skip)
+        self.done.append(Done(group, job, error, "", loaded))
 
     def wait(self) -> list[Done]:
         return [self.done.popleft()] if self.done else []
@@ -48,6 +50,7 @@ class Children:
         self.busy: dict[_Child, tuple[Group, Job]] = {}
 
     def take(self, group: Group, waiting: int) -> "_Child | None":
+        self.idle = [child for child in self.idle if child.process.is_alive()]
         for child in self.idle:
             if child.group == group:  # its models are loaded
                 return child
@@ -62,7 +65,8 @@ class Children:
         self.idle.remove(worker)
         self.busy[worker] = group, job
         worker.group = group
-        worker.pipe.send((todo, job, skip))
+        with suppress(BrokenPipeError, ConnectionResetError):  # died just now: wait() will see it, too
+            worker.pipe.send((todo, job, skip))
 
     def wait(self) -> list[Done]:
         by_pipe = {child.pipe: child for child in self.busy}
@@ -71,12 +75,12 @@ class Children:
             child = by_pipe[pipe]  # type: ignore[index]
             group, job = self.busy.pop(child)
             try:
-                error, death = child.pipe.recv(), ""
+                error, loaded = child.pipe.recv()
                 self.idle.append(child)
+                out.append(Done(group, job, error, "", loaded))
             except (EOFError, ConnectionResetError):
                 child.process.join()
-                error, death = "", _how_it_died(child.process.exitcode or 0)
-            out.append(Done(group, job, error, death))
+                out.append(Done(group, job, "", _how_it_died(child.process.exitcode or 0)))
         return out
 
     def rest(self) -> None:
@@ -128,18 +132,34 @@ class Models:
         self.loaded: dict[Any, Any] = {}
 
     def of(self, todo: Group) -> list[Any]:
-        self.loaded = {stage: self.loaded[stage] if stage in self.loaded else stage.load() for stage in todo}
-        return list(self.loaded.values())
+        self.loaded = {stage: model for stage, model in self.loaded.items() if stage in todo}  # make room first
+        for stage in todo:
+            if stage not in self.loaded:
+                self.loaded[stage] = stage.load()
+        return [self.loaded[stage] for stage in todo]
 
 
-def attempt(models: Any, todo: Group, store: Store, job: Job, skip: dict[str, str]) -> str:
-    """Do a job; the sentence that says why it could not be done, or ""."""
+def attempt(models: Models, todo: Group, store: Store, job: Job, skip: dict[str, str]) -> tuple[str, bool]:
+    """Do a job. Returns the sentence that says why it could not be done, or "", and whether the models could be loaded."""
+    names = "+".join(stage.name() for stage in todo)
     try:
-        do(todo, models.of(todo), store, job, skip)
+        loaded = models.of(todo)
     except Exception as error:
-        log.warning("%s, shard %s could not be done", todo[0].name(), job[0], exc_info=True)
-        return f"{type(error).__name__}: {error}"
-    return ""
+        log.warning("%s: a model does not load", names, exc_info=True)
+        return f"a model does not load: {told(error)}", False
+    try:
+        do(todo, loaded, store, job, skip)
+    except Exception as error:
+        log.warning("%s, shard %s could not be done", names, job[0], exc_info=True)
+        return told(error), True
+    return "", True
+
+
+def told(error: Exception) -> str:
+    """An error as a person reads it; the type's name helps where the message is a word or a number."""
+    return (
+        str(error) if isinstance(error, FileNotFoundError | ModuleNotFoundError) else f"{type(error).__name__}: {error}"
+    )
 
 
 def _how_it_died(code: int) -> str:

@@ -25,7 +25,7 @@ class Worker:
     def ready(self) -> None:
         """Return when the actor runs."""
 
-    def do(self, todo: Group, job: Job, skip: dict[str, str]) -> str:
+    def do(self, todo: Group, job: Job, skip: dict[str, str]) -> tuple[str, bool]:
         return attempt(self.models, todo, self.store, job, skip)
 
 
@@ -125,15 +125,15 @@ class Actors:
         group, job, actor = self.busy.pop(ref)
         shape = self.shapes[group]
         try:
-            error, death = ray.get(ref), ""
+            error, loaded = ray.get(ref)
             self.idle[shape].append((group, actor))
-        except ray.exceptions.RayActorError as died:  # killed, or its node left
-            self.pools[shape].remove(actor)
-            error, death = "", f"its worker died ({str(died).splitlines()[0]})"
+            return [Done(group, job, error, "", loaded)]
         except ray.exceptions.RayTaskError as failed:  # could not even begin: a stage that does not unpickle there
             self.idle[shape].append((group, actor))
-            error, death = str(failed).splitlines()[-1], ""
-        return [Done(group, job, error, death)]
+            return [Done(group, job, str(failed).splitlines()[-1], "")]
+        except ray.exceptions.RayError as died:  # killed, out of memory, or its node left
+            self._dismiss(shape, actor)  # it may be out of reach only: two would write the same part
+            return [Done(group, job, "", f"its worker died ({str(died).splitlines()[0]})")]
 
     def rest(self) -> None:
         """Every job that can start now has been offered: let those go that nobody asked for, if anybody waits for a place."""

@@ -1,12 +1,14 @@
 """What would be done, and why; what is done; what failed. Reads footers only."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import NamedTuple
 
+from a2data.records import Source
 from a2data.stage import Stage
 from a2data.store import Store
+from pipelines import manifest
 from pipelines.schedule import Job, groups, jobs
 
 
@@ -67,3 +69,16 @@ def failures(store: Store, names: Sequence[str]) -> list[tuple[str, int, str, st
             footer = store.footer(name, shard)
             found += [(name, shard, unit, why) for unit, why in sorted(footer.failed.items())] if footer else []
     return found
+
+
+def sources(store: Store, shards: Iterable[int]) -> dict[tuple[int, str], Source]:
+    """The lines of the manifest by shard and video_id, of these shards."""
+    return {(n, source.video_id): source for n in sorted(set(shards)) for source in store.read("manifest", n, Source)}
+
+
+def replaced(source: Source) -> bool:
+    """Whether the file has other bytes than when it was listed: it is another video then, which the next run takes in."""
+    now = manifest.stat(source)
+    if (now.bytes, now.modified_ns) == (source.bytes, source.modified_ns):
+        return False
+    return not source.video_id.startswith(manifest.identify(now).video_id)

@@ -13,6 +13,9 @@ from pipelines.schedule import Board, Done, Group, Job, jobs
 log = logging.getLogger("a2data")
 
 
+Counts = tuple[int, int, int]  # units done, things rejected, units failed
+
+
 def watcher(store: Store, quiet: bool, shards: list[int]) -> Any:
     """The function that `schedule.run` tells what happens."""
     if quiet:
@@ -36,79 +39,115 @@ class Lines:
 
 def tell(store: Store, todo: Group, done: Done) -> str:
     """How a job ended, in a line."""
-    name, shard = (
-        "+".join(stage.name() for stage in todo),
-        f"shard {done.job[0]}" if len(done.job) == 1 else "all shards",
-    )
+    name = "+".join(stage.name() for stage in todo)
+    shard = f"shard {done.job[0]}" if len(done.job) == 1 else "all shards"
     if done.error or done.death:
         return f"{name}, {shard}: {done.error or done.death}"
-    done_, rejected, failed = counts(store, todo, done.job)
-    return f"{name}, {shard}: {done_} done, {rejected} rejected, {failed} failed"
+    units, rejected, failed = counts(store, todo, done.job)
+    return f"{name}, {shard}: {units} done, {rejected} rejected, {failed} failed"
 
 
-def counts(store: Store, todo: Group, job: Job) -> tuple[int, int, int]:
-    """Of the parts of a job: units done, things rejected, units failed."""
-    footers = [f for stage in todo for shard in job if (f := store.footer(stage.name(), shard))]
-    failed = sum(len(f.failed) for f in footers)
-    return max((f.units for f in footers), default=0), sum(len(f.rejected) for f in footers), failed
+def counts(store: Store, todo: Group, job: Job) -> Counts:
+    """Of the parts of a job: units done (by the stage that did most), things rejected, units failed."""
+    footers = {stage: [f for shard in job if (f := store.footer(stage.name(), shard))] for stage in todo}
+    every = [footer for of_stage in footers.values() for footer in of_stage]
+    units = max(sum(footer.units for footer in of_stage) for of_stage in footers.values())
+    return units, sum(len(f.rejected) for f in every), sum(len(f.failed) for f in every)
 
 
 class Bars:
-    """A progress bar for each group of stages: jobs done, and what they came to; the unit in hand moves the bar, too."""
+    """A progress bar for each group of stages: jobs done, and the share of those in hand; what they came to; the time left."""
 
-    def __init__(self, store: Store, shards: list[int]):
+    def __init__(self, store: Store, shards: list[int], console: Any = None):
+        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         self.store, self.shards = store, shards
         self.progress = Progress(
             TextColumn("{task.description:<24}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[told]:<44}"),
+            BarColumn(bar_width=16),
+            TextColumn("{task.percentage:>3.0f}% {task.fields[told]:<40}"),
             TimeElapsedColumn(),
+            TextColumn("left"),
             TimeRemainingColumn(),
+            console=console or Console(stderr=True),
+            speed_estimate_period=3600,  # a job may take many minutes
         )
-        self.tasks: dict[str, Any] = {}
-        self.totals: dict[str, list[int]] = {}
+        self.tasks: dict[Group, Any] = {}
+        self.made: dict[Group, int] = {}  # jobs
+        self.totals: dict[Group, Counts] = {}  # what those came to
+        self.started: set[Any] = set()  # tasks whose clock runs
 
     def __call__(self, event: str, about: Any) -> None:
         if event == "begin":
             self._begin(about)
         elif event == "made":
             self._made(*about)
+        elif event == "fresh":
+            group, job = about
+            self._count(group, group, job)
         elif event == "look":
             self._look(about)
         elif event == "end":
-            for task in self.progress.tasks:
-                if task.completed < (task.total or 0):
-                    self.progress.update(task.id, told=task.fields["told"] or "not reached")
-            self.progress.stop()
+            self._end()
 
     def _begin(self, board: Board) -> None:
         self.progress.start()
         for group in board.groups:
-            total = len(jobs(group, self.shards))
             name = "+".join(stage.name() for stage in group)
             label = name if len(name) <= 24 else f"{group[0].name()} … {group[-1].name()}"
-            task = self.progress.add_task(label, total=total, told="")
-            for stage in group:
-                self.tasks[stage.name()], self.totals[stage.name()] = task, [0, 0, 0]
+            self.tasks[group] = self.progress.add_task(label, total=len(jobs(group, self.shards)), told="", start=False)
+            self.made[group], self.totals[group] = 0, (0, 0, 0)
 
     def _made(self, todo: Group, done: Done) -> None:
-        name = todo[0].name()
         if done.error or done.death:
-            self.progress.console.print(tell(self.store, todo, done), style="red", highlight=False)
-            return
-        self.totals[name] = [a + b for a, b in zip(self.totals[name], counts(self.store, todo, done.job), strict=True)]
-        self.progress.update(self.tasks[name], advance=1, told=_told(*self.totals[name]))
+            self.progress.console.print(tell(self.store, todo, done), style="red", highlight=False, markup=False)
+        else:
+            self._count(done.group, todo, done.job)
+
+    def _count(self, group: Group, todo: Group, job: Job) -> None:
+        self.made[group] += 1
+        self.totals[group] = _sum(self.totals[group], counts(self.store, todo, job))
 
     def _look(self, busy: dict[tuple[Group, Job], Group]) -> None:
-        for (_, job), todo in busy.items():
-            if todo[0].per in UNIT and (note := self.store.get(*journal(todo, job[0]))):
-                now = json.loads(note)
-                done, rejected, failed = self.totals[todo[0].name()]
-                told = _told(done + now["done"], rejected + now["rejected"], failed + now["failed"])
-                self.progress.update(self.tasks[todo[0].name()], told=told)
+        """Set every bar: the jobs that are done, and of those in hand what their workers note."""
+        shares, totals = dict.fromkeys(self.tasks, 0.0), dict(self.totals)
+        for (group, job), todo in busy.items():
+            self._start(group)
+            note = glance(self.store, todo, job)
+            shares[group] += note["share"]
+            totals[group] = _sum(totals[group], (note["done"], note["rejected"], note["failed"]))
+        for group, share in shares.items():
+            told = "{} done · {} rejected · {} failed".format(*totals[group]) if self.made[group] or share else ""
+            self.progress.update(self.tasks[group], completed=self.made[group] + share, told=told)
+
+    def _start(self, group: Group) -> None:
+        """Let the clock of a bar run, from here: what was fresh took no time and tells nothing of what is to be done."""
+        task = self.tasks[group]
+        if task not in self.started:
+            self.started.add(task)
+            self.progress.reset(task, completed=self.made[group])
+
+    def _end(self) -> None:
+        self._look({})
+        for task in self.progress.tasks:
+            self.progress.stop_task(task.id)
+            if task.completed < (task.total or 0):
+                self.progress.update(task.id, told=task.fields["told"] or "not reached")
+        self.progress.stop()
 
 
-def _told(done: int, rejected: int, failed: int) -> str:
-    return f"{done} done · {rejected} rejected · {failed} failed"
+def _sum(a: Counts, b: Counts) -> Counts:
+    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
+
+
+NOTHING = {"share": 0.0, "done": 0, "rejected": 0, "failed": 0}
+
+
+def glance(store: Store, todo: Group, job: Job) -> dict[str, Any]:
+    """What the worker that has this job in hand noted last, see a2data.work; NOTHING where it noted nothing yet."""
+    note = store.get(*journal(todo, job[0])) if todo[0].per in UNIT else None
+    try:
+        return json.loads(note) if note else NOTHING
+    except ValueError:  # read while it was written
+        return NOTHING

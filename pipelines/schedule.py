@@ -36,6 +36,7 @@ class Done(NamedTuple):
     job: Job
     error: str  # "" when it was done; a sentence when it raised
     death: str  # how its worker died, when it did
+    loaded: bool = True  # False: a model did not load, and would not for another job
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Summary:
     blocked: int = 0  # jobs that waited for one of those
 
 
-Watch = Callable[[str, Any], None]  # called with ("begin" | "made" | "doing" | "end", about)
+Watch = Callable[[str, Any], None]  # called with ("begin" | "made" | "fresh" | "look" | "end", about)
 
 
 def groups(stages: Sequence[Stage]) -> list[Group]:
@@ -78,8 +79,8 @@ def stale(group: Group, store: Store, job: Job) -> Group:
 class Board:
     """What is to be done, in which order, and what waits for what."""
 
-    def __init__(self, stages: Sequence[Stage], store: Store, shards: Sequence[int]):
-        self.store, self.groups = store, groups(stages)
+    def __init__(self, stages: Sequence[Stage], store: Store, shards: Sequence[int], watch: Watch = lambda *_: None):
+        self.store, self.groups, self.watch = store, groups(stages), watch
         self.ready: dict[Group, deque[Job]] = {group: deque() for group in self.groups}
         self.waits: Counter = Counter()  # (group, job) -> parts still to come
         self.feeds: dict[tuple[str, int], list[tuple[Group, Job]]] = {}  # (table, shard) -> jobs that read it
@@ -88,6 +89,7 @@ class Board:
         self.skip: dict[tuple[Group, Job], dict[str, str]] = {}
         self.todo: dict[tuple[Group, Job], Group] = {}  # what a ready job must do, once it was looked up
         self.left = 0
+        self.stopped = False  # nothing more is to be started
         made_by = {stage.name(): group for group in self.groups for stage in group}
         for group in self.groups:
             reads = {name for stage in group for name in stage.reads if made_by.get(name, group) is not group}
@@ -102,7 +104,7 @@ class Board:
 
     def next(self, group: Group) -> Job | None:
         """A job of this group that can start, or None. Jobs that are fresh already are ticked off on the way."""
-        while self.ready[group]:
+        while self.ready[group] and not self.stopped:
             job = self.ready[group][0]
             if (group, job) not in self.todo:
                 self.todo[group, job] = stale(group, self.store, job)
@@ -110,6 +112,7 @@ class Board:
                 return job
             self.ready[group].popleft()
             self.finish(group, job)
+            self.watch("fresh", (group, job))
         return None
 
     def finish(self, group: Group, job: Job) -> None:
@@ -132,7 +135,8 @@ class Board:
 
     def _give_up(self, done: Done, why: str) -> None:
         self.left -= 1
-        name = done.group[0].name()
+        self.stopped = self.stopped or not done.loaded  # or every job would say so, hours later
+        name = self.todo[done.group, done.job][0].name()
         self.summary.broken[name, done.job] = why
         self.store.put(why.encode(), name, f"{done.job[0]:05d}.broken")
 
@@ -161,8 +165,8 @@ def run(
     stages: Sequence[Stage], store: Store, shards: Sequence[int], crew: Any, watch: Watch = lambda *_: None
 ) -> Summary:
     """Bring every part of every stage up to date; what cannot be done is named in the summary and left."""
-    store.sweep()
-    board = Board(stages, store, shards)
+    store.sweep([stage.name() for stage in stages])
+    board = Board(stages, store, shards, watch)
     watch("begin", board)
     busy: dict[tuple[Group, Job], Group] = {}
     try:
@@ -174,10 +178,8 @@ def run(
                         break
                     board.ready[group].popleft()
                     todo = busy[group, job] = board.todo[group, job]
-                    store.remove(group[0].name(), f"{job[0]:05d}.broken")
-                    watch("doing", (todo, job))
                     crew.start(worker, group, todo, job, board.skip.get((group, job), {}))
-            if not busy and not any(board.ready.values()):
+            if not busy and (board.stopped or not any(board.ready.values())):
                 break
             crew.rest()
             for done in crew.wait():
@@ -187,6 +189,6 @@ def run(
             watch("look", busy)
     finally:
         crew.close()
+        watch("end", board)
     board.summary.blocked = board.left
-    watch("end", board)
     return board.summary

@@ -4,7 +4,7 @@ import argparse
 import inspect
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -22,6 +22,11 @@ TYPES: dict[Any, type] = {
     bool: bool,
 }
 
+RUNNERS = {  # fields that are not the user's to set, and what to do instead
+    ("pack", "out"): "name the folder of the shards with `a2data run --out`",
+    ("pack", "made_by"): "the runner fills it in",
+}
+
 
 @dataclass
 class Recipe:
@@ -34,20 +39,27 @@ class Recipe:
 
     @classmethod
     def of(cls, store: Store) -> "Recipe | None":
+        """The recipe of a work folder; None where nothing was run. Raises ValueError for one that does not read."""
         data = store.get("run.json")
-        return cls(**json.loads(data)) if data else None
+        try:
+            return cls(**json.loads(data)) if data else None
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{store.path('run.json')} is no recipe of this version: {error}") from error
 
     def save(self, store: Store) -> None:
         store.put(json.dumps(asdict(self), indent=1, sort_keys=True).encode(), "run.json")
 
     def apply(self, stages: Sequence[Stage]) -> list[Stage]:
-        """The stages with these settings. Raises ValueError for a stage or field that there is not."""
+        """The stages with these settings. Raises ValueError for a stage, field or model that there is not."""
         by_name = {stage.name(): stage for stage in stages}
         for name, values in self.settings.items():
             if name not in by_name:
                 raise ValueError(f"there is no stage {name!r}; the stages are {', '.join(by_name)}")
+            unknown = sorted(set(values) - {f.name for f in fields(by_name[name])})  # type: ignore[arg-type]
+            if unknown:
+                raise ValueError(f"run.json: {name} has no setting {', '.join(unknown)} (any more): remove it there")
             by_name[name] = replace(by_name[name], **values)  # type: ignore[type-var]
-        made_by = "; ".join(f"{s.name()} {m}@{r}" for s in by_name.values() for m, r in sorted(s.models().items()))
+        made_by = "; ".join(f"{s.name()} {m}@{r}" for s in by_name.values() for m, r in _models(s))
         by_name["pack"] = replace(by_name["pack"], out=self.out, made_by=made_by)  # type: ignore[call-arg]
         return list(by_name.values())
 
@@ -61,9 +73,18 @@ class Recipe:
             stage, name, value = match.groups()
             if stage not in types:
                 raise ValueError(f"--set {text!r}: there is no stage {stage!r}; the stages are {', '.join(types)}")
+            if (stage, name) in RUNNERS:
+                raise ValueError(f"--set {text!r}: it is not for --set; {RUNNERS[stage, name]}")
             if name not in types[stage]:
                 raise ValueError(f"--set {text!r}: {stage} has no setting {name!r}; it has {', '.join(types[stage])}")
             self.settings.setdefault(stage, {})[name] = parse(value, types[stage][name], text)
+
+
+def _models(stage: Stage) -> list[tuple[str, str]]:
+    try:
+        return sorted(stage.models().items())
+    except KeyError as error:  # from model_zoo.cards, with a sentence
+        raise ValueError(f"{stage.name()}: {error.args[0]}") from error
 
 
 def parse(value: str, kind: type, where: str) -> Any:
@@ -73,18 +94,40 @@ def parse(value: str, kind: type, where: str) -> Any:
             raise ValueError(f"{where}: {value!r} is neither true nor false")
         return value.lower() in ("true", "1", "yes")
     try:
-        return kind(value)
+        number = kind(value)
     except ValueError:
         raise ValueError(f"{where}: {value!r} is no {kind.__name__}") from None
+    if number != number:  # nan: neither above nor below any threshold
+        raise ValueError(f"{where}: {value!r} is no number to compare with")
+    return number
 
 
 def add_flags(command: argparse.ArgumentParser, stage: Stage) -> None:
     """One flag for each field, explained by the comment behind it. A flag that is not given leaves the recipe's value."""
-    notes = dict(re.findall(r"^    (\w+): .*?# (.*)$", inspect.getsource(type(stage)), re.MULTILINE))
+    said = notes(stage)
     for f in fields(stage):  # type: ignore[arg-type]
         flag, kind = "--" + f.name.replace("_", "-"), TYPES[f.type]
-        note = f"{notes.get(f.name, '')} (default: {getattr(stage, f.name)!r})".replace("%", "%%")
+        note = f"{said.get(f.name, '')} (default: {getattr(stage, f.name)!r})".strip().replace("%", "%%")
+        if (stage.name(), f.name) in RUNNERS:
+            continue
         if kind is bool:
             command.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=note)
         else:
-            command.add_argument(flag, type=kind, default=None, help=note, metavar=kind.__name__.upper())
+            command.add_argument(flag, type=typed(flag, kind), default=None, help=note, metavar=kind.__name__.upper())
+
+
+def notes(stage: Stage) -> dict[str, str]:
+    """The comment behind each field of a stage, whether its default stands on its line or, in brackets, on the next."""
+    return dict(re.findall(r"^    (\w+): \w+ = (?:\(\n)?.*?  # (.*)$", inspect.getsource(type(stage)), re.MULTILINE))
+
+
+def typed(flag: str, kind: type) -> Callable[[str], Any]:
+    """For argparse: what makes a value of a flag's text."""
+
+    def read(value: str) -> Any:
+        try:
+            return parse(value, kind, flag)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read

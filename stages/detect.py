@@ -54,7 +54,7 @@ class Detect(Stage):
     every: int = 5  # look at each n-th frame, and at the last
     min_score: float = 0.35  # of a detection, 0 to 1
     min_area: float = 0.005  # of the track's median mask, share of the frame
-    max_area: float = 0.9
+    max_area: float = 0.9  # the same, at most
     min_side_px: int = 40  # of the shorter side of the track's median box
     min_seen: float = 0.3  # share of the sampled frames that an element is seen in; and in two, where there are two
     max_elements: int = 6  # per clip, longest times largest first

@@ -69,7 +69,7 @@ class Pack(Stage):
     partial: bool = True  # keep a triplet although a phrase has no reference
     allow_same_clip: bool = False  # where no other clip shows a subject, use the clip's own picture, and say so
     max_references: int = 8  # the place not counted
-    max_bytes_per_tar: int = 1_000_000_000
+    max_bytes_per_tar: int = 1_000_000_000  # at which the next tar begins
     made_by: str = ""  # "<stage> <model>@<revision>" of every model, "; " between: goes into each sample
 
     def run(

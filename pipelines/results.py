@@ -1,0 +1,68 @@
+"""What a run leaves for others beside the tables: index and manifest of the shards, and the report. Redone only when needed."""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from a2data.records import Packed
+from a2data.shards import finish
+from a2data.stage import Stage
+from a2data.store import Store
+
+
+def forget_lost_tars(store: Store, out: Path) -> None:
+    """Remove the parts of `pack` of which a tar is not in the folder `out` any more, so that it is packed again."""
+    there = {path.name for path in out.glob("*.tar")}
+    for shard in store.shards("pack"):
+        if not there.issuperset(store.values("pack", shard, "shard")):
+            store.remove("pack", f"{shard:05d}.parquet")
+
+
+def index(store: Store, out: Path, profile: str, stages: Sequence[Stage]) -> int:
+    """Write index.parquet and manifest.json for the tars in `out`, unless they are those of these tables already.
+
+    Returns the number of samples. To write them, every tar is read once, for its sha256.
+    """
+    shards = store.shards("pack")
+    digests = [footer.digest for shard in shards if (footer := store.footer("pack", shard))]
+    about = {
+        "profile": profile,
+        "stages": {stage.name(): _about(stage) for stage in stages},
+        "tables": hashlib.sha256("".join(digests).encode()).hexdigest()[:16],
+    }
+    old = _manifest(out)
+    if old.get("about") == about and (out / "index.parquet").exists():
+        return old["samples"]
+    return finish(out, [row for shard in shards for row in store.read("pack", shard, Packed)], about)["samples"]
+
+
+def _manifest(out: Path) -> dict[str, Any]:
+    try:
+        return json.loads((out / "manifest.json").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def _about(stage: Stage) -> dict[str, Any]:
+    settings = {f.name: _finite(getattr(stage, f.name)) for f in fields(stage) if f.name != "out"}  # type: ignore[arg-type]
+    return {"version": stage.version, "settings": settings, "models": stage.models()}
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: "inf", then."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def report(store: Store, out: Path, changed: bool) -> Path:
+    """The report in the work folder, written if anything changed or a table is newer than it is."""
+    from pipelines.report import write_report
+
+    path = Path(store.path("report.html"))
+    tables = [file.stat().st_mtime_ns for file in Path(store.base).glob("*/*.parquet")]
+    if changed or not path.exists() or path.stat().st_mtime_ns < max(tables, default=0):
+        write_report(store, path, out)
+    return path
