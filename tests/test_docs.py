@@ -1,19 +1,20 @@
 """The pages say what is so: their commands, code, links and lists are tried."""
 
+import ast
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from a2data import shards, video
+from a2data import records, shards, video
 from a2data.images import sha16, to_png
 from a2data.records import Caption, Film, Score, Video
 from a2data.samples import Facts, Given, Origin, Triplet, to_members
@@ -21,6 +22,7 @@ from a2data.store import Store
 from docs import make
 from pipelines.cli import parser
 from pipelines.settings import Recipe
+from pipelines.triplets import PROFILES
 
 ROOT = Path(__file__).parents[1]
 README, NEW_STAGE = ROOT / "README.md", ROOT / "docs" / "new-stage.md"
@@ -72,6 +74,10 @@ def test_every_command_is_understood(line):
     program, *words = shlex.split(line, comments=True)
     if program == "a2data" and words[0] != "flicker":  # which docs/new-stage.md adds first
         parser().parse_args(words)
+    elif program == "make":
+        assert f"\n{words[0]}:" in (ROOT / "Makefile").read_text()
+    else:
+        assert program in ("a2data", "pip", "python", "ray")
 
 
 @pytest.mark.parametrize("path", sorted(make.pages()), ids=lambda path: path.name)
@@ -79,16 +85,39 @@ def test_generated_pages_are_up_to_date(path):
     assert path.read_text() == make.pages()[path], "run `python -m docs.make`"
 
 
+def test_the_page_of_records_has_every_record_with_its_own_columns():
+    _, *sections = re.split(r"^## ", (ROOT / "docs" / "records.md").read_text(), flags=re.MULTILINE)
+    listed = {section.split()[0]: re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) for section in sections}
+    known = [r for r in vars(records).values() if is_dataclass(r) and r.__module__ == records.__name__]
+
+    assert len(known) > 15
+    assert {r.__name__: list(vars(r).get("__annotations__", {})) for r in known}.items() <= listed.items()
+
+
+def test_a_comment_inside_a_field_of_many_lines_is_found():
+    tree = ast.parse(source := "class A:\n    box: (\n        int  # of what | which\n    ) = 0\n    n: int")
+
+    assert list(make.columns(tree.body[0], make.comments(source))) == [
+        ("`box`", "`int`", "of what | which"),
+        ("`n`", "`int`", ""),
+    ]
+
+
+def test_a_page_without_marks_is_refused():
+    with pytest.raises(ValueError, match="generated from"):
+        make.fill("# A page", "new")
+
+
 # -- the README --------------------------------------------------------------------------------------------------------
 
 
-def test_the_readme_names_every_command():
+def test_the_readme_names_every_command_and_profile():
     known = re.findall(r"^    ([a-z][a-z-]+)\b", parser().format_help(), re.MULTILINE)
     named = {words[1] for line in commands(README) if (words := line.split())[0] == "a2data"}
     named |= set(re.findall(r"^\| `([a-z-]+)` \|", README.read_text(), re.MULTILINE))
 
     assert len(known) > 12
-    assert set(known) - named == set()
+    assert {*known, *PROFILES} - named == set()
 
 
 def test_everything_in_the_layout_exists():
