@@ -283,3 +283,11 @@ class Reject:
     key: str  # clip_id, element_id or video_id
     reason: str  # one or two words, the same for all that fail the same rule: what the funnel counts
     detail: str = ""  # the rule with its value and threshold
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a stage per "shard" or "all" yields for a unit that it could not do; the others do not suffer for it."""
+
+    key: str  # clip_id or video_id
+    why: str

@@ -12,7 +12,8 @@ class Stage:
 
     `load` fetches what is heavy, once per worker; `run` is pure: rows in, rows out. What `run` yields is either a row of
     `writes` or a Reject; only the runner writes. One that raises costs its unit (a video, a clip), which is then named among
-    the failures of the part and left out of everything that follows.
+    the failures of the part and left out of everything that follows. A stage that sees more than one unit at a time yields a
+    Failure for one that it cannot do.
 
     What `run` is given depends on `per`:
 
@@ -21,9 +22,10 @@ class Stage:
     * "shard": the same, with the rows of the whole shard.
     * "all": `run(model, *tables)`, Arrow tables over every shard, each with an int32 column "shard" added.
 
-    A stage that `borrows` gets one more argument, `lookup(stage, shard, column, values) -> {value: row}`: rows of a borrowed
-    table, found by a column's value in the shard named, whichever shard is being made. What it borrows is no part of the
-    resume key, so a row that it reads must name what it borrows by content (see Reference.image_sha256).
+    A stage that `borrows` gets one more argument, `lookup(stage, shard, column, values, record=None) -> {value: row}` (see
+    a2data.lookup): rows of a borrowed table, found by a column's value in the shard named, whichever shard is being made.
+    What it borrows is no part of the resume key, so a row that it reads must name what it borrows by content (see
+    Reference.image_sha256).
     """
 
     reads: ClassVar[dict[str, type]]  # stages whose tables it reads, and the record that says which columns

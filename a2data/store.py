@@ -168,10 +168,6 @@ class Store:
             for value, group in groupby(rows(), key=lambda pair: pair[0]):
                 yield value, [row for _, row in group]
 
-    def lookup(self, stage: str, shard: int, record: type, column: str, values: Iterable[str]) -> dict[str, Any]:
-        """Rows by a column's value: {value: row}, without the values that are not there."""
-        return {value: rows[0] for value, rows in self.groups(stage, shard, record, column, values)}
-
     # -- freshness ---------------------------------------------------------------------------------------------------
 
     def inputs(self, stage: Stage, job: tuple[int, ...]) -> dict[str, str] | None:

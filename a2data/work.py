@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from a2data.arrow import from_table
-from a2data.records import Reject
+from a2data.lookup import Lookup
+from a2data.records import Failure, Reject
 from a2data.stage import Stage
 from a2data.store import Part, Store
 
@@ -42,10 +43,11 @@ def do(
     made = _shard_rows(stage, model, store, job[0]) if stage.per == "shard" else _all_rows(stage, model, store, job)
     inputs = store.inputs(stage, job)
     for shard in job:
-        rows, rejected = made[shard]
+        rows, rejected, failed = _sorted(made[shard])
         with store.create(stage.name(), stage.writes, shard) as part:
             part.add(rows)
-            part.footer.rejected, part.footer.units = rejected, len(rows) + len(rejected)
+            part.footer.rejected, part.footer.failed = rejected, failed
+            part.footer.units = len(rows) + len(rejected) + len(failed)
             part.footer.left_out = sorted(_missing(stage, store, shard))
             part.footer.seconds = (time.perf_counter() - began) / len(job)
             part.commit(stage, inputs)
@@ -171,19 +173,23 @@ def _note(store: Store, stages: Sequence[Stage], shard: int, unit: str, number: 
 
 # -- per shard, over all -----------------------------------------------------------------------------------------------
 
-Made = dict[int, tuple[list[Any], list[Reject]]]
+
+def _sorted(made: list[Any]) -> tuple[list[Any], list[Reject], dict[str, str]]:
+    """Rows, rejects, failures."""
+    rows = [row for row in made if not isinstance(row, Reject | Failure)]
+    rejected = [row for row in made if isinstance(row, Reject)]
+    return rows, rejected, {row.key: row.why for row in made if isinstance(row, Failure)}
 
 
-def _shard_rows(stage: Stage, model: Any, store: Store, shard: int) -> Made:
+def _shard_rows(stage: Stage, model: Any, store: Store, shard: int) -> dict[int, list[Any]]:
     gone = _missing(stage, store, shard)
     inputs = [_present(store.table(name, shard, record), gone) for name, record in stage.reads.items()]
     rows = [from_table(record, table) for record, table in zip(stage.reads.values(), inputs, strict=True)]
-    made = list(stage.run(model, *rows, shard=shard, **_lookup(stage, store)))
-    return {shard: ([r for r in made if not isinstance(r, Reject)], [r for r in made if isinstance(r, Reject)])}
+    return {shard: list(stage.run(model, *rows, shard=shard, **_lookup(stage, store)))}
 
 
-def _all_rows(stage: Stage, model: Any, store: Store, job: tuple[int, ...]) -> Made:
-    """Rows go to the shard of their clip; so do rejects, whose key begins with the clip's name."""
+def _all_rows(stage: Stage, model: Any, store: Store, job: tuple[int, ...]) -> dict[int, list[Any]]:
+    """What is made, by the shard of its clip; a Reject's key begins with the clip's name."""
     tables, home = [], {}
     gone = {shard: _missing(stage, store, shard) for shard in job}
     for number, (name, record) in enumerate(stage.reads.items()):
@@ -194,10 +200,10 @@ def _all_rows(stage: Stage, model: Any, store: Store, job: tuple[int, ...]) -> M
             if number == 0:
                 home.update(dict.fromkeys(piece.column("clip_id").to_pylist(), shard))
         tables.append(pa.concat_tables(pieces))
-    made: Made = {shard: ([], []) for shard in job}
+    made: dict[int, list[Any]] = {shard: [] for shard in job}
     for row in stage.run(model, *tables, **_lookup(stage, store)):
-        clip = row.key.split("/")[0] if isinstance(row, Reject) else row.clip_id
-        made[home[clip]][isinstance(row, Reject)].append(row)
+        clip = row.key.split("/")[0] if isinstance(row, Reject | Failure) else row.clip_id
+        made[home[clip]].append(row)
     return made
 
 
@@ -210,8 +216,4 @@ def _present(table: pa.Table, gone: set[str]) -> pa.Table:
 
 
 def _lookup(stage: Stage, store: Store) -> dict[str, Any]:
-    if not stage.borrows:
-        return {}
-    return {
-        "lookup": lambda name, shard, column, values: store.lookup(name, shard, stage.borrows[name], column, values)
-    }
+    return {"lookup": Lookup(store, stage.borrows)} if stage.borrows else {}

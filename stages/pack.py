@@ -12,18 +12,20 @@ from a2data.records import (
     Caption,
     Clip,
     Element,
+    Failure,
     Film,
     Kept,
     Match,
     Packed,
     Reference,
     Reject,
+    Span,
     Trait,
     Video,
 )
 from a2data.stage import Stage
 
-Lookup = Callable[[str, int, str, list[str]], dict[str, Any]]
+Lookup = Callable[..., dict[str, Any]]  # a2data.lookup.Lookup
 
 STAGE_OF = {"human": "detect", "object": "detect", "face": "faces", "background": "background"}  # all others: parse
 
@@ -41,7 +43,7 @@ class Pack(Stage):
     reads = {
         "select": Kept,
         "retrieve": Reference,
-        "segment": Film,
+        "segment": Span,
         "caption": Caption,
         "match": Match,
         "ingest": Video,
@@ -52,7 +54,7 @@ class Pack(Stage):
     }
     borrows = {
         "ingest": Video,
-        "segment": Clip,
+        "segment": Film,
         "detect": Element,
         "faces": Element,
         "parse": Element,
@@ -77,37 +79,44 @@ class Pack(Stage):
         model: None,
         kept: list[Kept],
         references: list[Reference],
-        films: list[Film],
+        spans: list[Span],
         captions: list[Caption],
         matches: list[Match],
         videos: list[Video],
         *traits: list[Trait],
         shard: int,
         lookup: Lookup,
-    ) -> Iterator[Packed | Reject]:
+    ) -> Iterator[Packed | Reject | Failure]:
         wanted = {k.clip_id for k in kept}
         caption_of = {c.clip_id: c for c in captions}
         video_of = {v.video_id: v for v in videos}
         by_clip = Rows(
             by("clip_id", references), by("clip_id", matches), by("clip_id", [t for ts in traits for t in ts])
         )
-        rejects: list[Reject] = []
+        turned_away: list[Reject | Failure] = []
         facts: dict[str, samples.Facts] = {}
 
         def triplets() -> Iterator[tuple[str, dict[str, bytes]]]:
-            for film in sorted(films, key=lambda f: f.clip_id):
-                if film.clip_id not in wanted or film.clip_id not in caption_of:
+            for clip_id in sorted(span.clip_id for span in spans):
+                if clip_id not in wanted or clip_id not in caption_of:
                     continue
-                made = self.triplet(film, caption_of[film.clip_id], video_of[film.video_id], by_clip, shard, lookup)
+                film = lookup("segment", shard, "clip_id", [clip_id])[
+                    clip_id
+                ]  # one at a time: a shard's do not fit in memory
+                try:
+                    made = self.triplet(film, caption_of[clip_id], video_of[film.video_id], by_clip, shard, lookup)
+                except Exception as error:  # one clip whose reference is gone must not cost its shard
+                    turned_away.append(Failure(clip_id, f"{type(error).__name__}: {error}"))
+                    continue
                 if isinstance(made, Reject):
-                    rejects.append(made)
+                    turned_away.append(made)
                 else:
                     facts[film.clip_id] = made.facts
                     yield film.clip_id, samples.to_members(made)
 
         for placed in shards.write(triplets(), Path(self.out), shard, self.max_bytes_per_tar):
             yield to_row(placed, facts.pop(placed.key))
-        yield from rejects
+        yield from turned_away
 
     def triplet(
         self, film: Film, caption: Caption, video: Video, rows: "Rows", shard: int, lookup: Lookup
@@ -194,7 +203,7 @@ def fetch(reference: Reference, lookup: Lookup) -> tuple[Element, Clip, samples.
     element = lookup(stage, shard, "element_id", [source]).get(source)
     if element is None or element.image_sha256 != reference.image_sha256:
         raise ValueError(f"{source} is not what {reference.element_id} was paired with: run retrieve again")
-    clip = lookup("segment", shard, "clip_id", [element.clip_id])[element.clip_id]
+    clip = lookup("segment", shard, "clip_id", [element.clip_id], Clip)[element.clip_id]
     video = lookup("ingest", shard, "video_id", [clip.video_id])[clip.video_id]
     origin = samples.Origin(
         video_id=video.video_id,

@@ -65,10 +65,6 @@ def test_a_missing_input_is_named_with_the_command_that_makes_it(store):
         do([Measure()], [None], store, (5,))
 
 
-def test_rows_are_looked_up_without_reading_the_others(store):
-    assert store.lookup("cut", 0, Kept, "clip_id", ["v-00000002", "nobody"]) == {"v-00000002": Kept("v-00000002", "v")}
-
-
 def test_a_part_that_is_not_committed_leaves_nothing(store):
     with contextlib.suppress(KeyError), store.create("measure", Score, 0) as part:
         part.add([Score("c", "m", 1.0)])

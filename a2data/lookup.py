@@ -1,0 +1,49 @@
+"""Single rows of any shard's table, by the value of a column: what a stage that borrows is given."""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from a2data.arrow import from_table, schema
+from a2data.store import Store
+
+OPEN = 256  # parts whose footers and columns of ids are kept in memory
+
+
+class Lookup:
+    """`lookup(stage, shard, column, values) -> {value: row}`, without the values that are not there.
+
+    Reads the column once for each part, and then only the row groups that hold what is asked for.
+    """
+
+    def __init__(self, store: Store, borrows: dict[str, type]):
+        self.store, self.borrows = store, borrows
+        self._places = lru_cache(OPEN)(self._find_places)
+
+    def __call__(
+        self, stage: str, shard: int, column: str, values: Iterable[str], record: type | None = None
+    ) -> dict[str, Any]:
+        """record: fewer columns than the stage declared to borrow; pixels, for one, are dear."""
+        record = record or self.borrows[stage]
+        parquet, places = self._places(stage, shard, column)
+        groups: dict[int, list[str]] = {}
+        for value in values:
+            if value in places:
+                groups.setdefault(places[value][0], []).append(value)
+        found = {}
+        for group, wanted in groups.items():
+            rows = parquet.read_row_group(group, columns=schema(record).names)
+            for value in wanted:
+                (found[value],) = from_table(record, rows.slice(places[value][1], 1))
+        return found
+
+    def _find_places(self, stage: str, shard: int, column: str) -> tuple[pq.ParquetFile, dict[str, tuple[int, int]]]:
+        """The open part, and for each value of the column its row group and its place there; the first where it is not alone."""
+        parquet = pq.ParquetFile(self.store.fs.open_input_file(self.store.part(stage, shard)))
+        places: dict[str, tuple[int, int]] = {}
+        for group in range(parquet.num_row_groups):
+            for row, value in enumerate(parquet.read_row_group(group, columns=[column]).column(0).to_pylist()):
+                places.setdefault(value, (group, row))
+        return parquet, places
