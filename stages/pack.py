@@ -32,7 +32,9 @@ STAGE_OF = {"human": "detect", "object": "detect", "face": "faces", "background"
 
 @dataclass(frozen=True)
 class Pack(Stage):
-    """Writes <out>/<shard>-<n>.tar (docs/shards.md) and yields where each sample went.
+    """Clips, captions and references -> WebDataset shards in `out`, and where in them each sample is.
+
+    A shard is <out>/<shard>-<n>.tar, see docs/shards.md.
 
     The tars are the one output that is no part; a rerun gives them the same bytes. A clip becomes a sample when another clip
     shows at least one of its subjects; one that has none is rejected as "no reference".

@@ -1,0 +1,147 @@
+"""Writes the parts of the pages that follow from the code: the records of docs/records.md, the cards of docs/licences.md.
+
+python -m docs.make
+"""
+
+# The picture of the README is one triplet of the report over the demo films, at twice the size, in 256 colours:
+#
+#   make demo
+#   chromium --headless --force-device-scale-factor=2 --window-size=1300,1700 --screenshot=page.png \
+#       file://$PWD/demo/work/report.html
+#   python -c "from PIL import Image; a = Image.open('page.png').convert('RGB').crop((100, 2020, 2450, 3270)); \
+#       a = a.resize((1600, round(1600 * a.height / a.width)), Image.Resampling.LANCZOS); \
+#       a.quantize(256, dither=Image.Dither.NONE).save('docs/triplet.png', optimize=True)"
+#
+# The crop leaves the line with the paths out.
+
+import ast
+import html
+import inspect
+import io
+import re
+import tokenize
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from a2data import records
+from a2data.arrow import arrow_type
+from model_zoo.cards import CARDS
+from pipelines.triplets import triplets
+
+HERE = Path(__file__).parent
+GENERATED = re.compile(r"<!-- generated from [^>]+ -->\n\n(.*?)\n<!-- to here -->", re.DOTALL)
+
+
+def main() -> None:
+    for path, text in pages().items():
+        path.write_text(text)
+
+
+def pages() -> dict[Path, str]:
+    """Every page with a generated part, and what it should say: its own text around that part, made anew."""
+    parts = {HERE / "records.md": all_records(), HERE / "licences.md": all_cards()}
+    return {path: fill(path.read_text(), part) for path, part in parts.items()}
+
+
+def fill(page: str, part: str) -> str:
+    """The page with `part` between its marks. Raises ValueError where it has no marks."""
+    found = GENERATED.search(page)
+    if found is None:
+        raise ValueError(f"no line like `<!-- generated from ... -->` and `<!-- to here -->` in the page {page[:40]!r}")
+    return page[: found.start(1)] + part + page[found.end(1) :]
+
+
+# -- records -----------------------------------------------------------------------------------------------------------
+
+
+def all_records() -> str:
+    """The conventions, the types, and every record with its columns."""
+    source = inspect.getsource(records)
+    tree, notes = ast.parse(source), comments(source)
+    parts = [conventions(ast.get_docstring(tree) or ""), arrow_types()]
+    parts += [record(node, notes) for node in tree.body if isinstance(node, ast.ClassDef)]
+    return "\n".join(parts)
+
+
+def conventions(docstring: str) -> str:
+    """The conventions that the module begins with, as a list."""
+    _, _, rules = docstring.partition("Conventions, everywhere in the project:")
+    return "".join(f"* {escape(rule)}\n" for rule in " ".join(rules.split()).rstrip(".").split("; "))
+
+
+def arrow_types() -> str:
+    types: dict[str, Any] = {
+        "str": str,
+        "int": int,
+        "float": float,
+        "bool": bool,
+        "bytes": bytes,
+        "list[str]": list[str],
+    }
+    types |= {"Box": records.Box, "Vector": records.Vector}
+    rows = [(f"`{name}`", f"`{arrow_type(hint)}`") for name, hint in types.items()]
+    return table(("in the code", "in the file"), [*rows, ("a record", "a struct of its fields")])
+
+
+def comments(source: str) -> dict[int, str]:
+    """Line number -> the comment on it."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+
+
+def record(node: ast.ClassDef, notes: dict[int, str]) -> str:
+    """A heading, what the record is, who writes it, its columns."""
+    bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+    makers = [stage.name() for stage in triplets() if stage.writes.__name__ == node.name]
+    about = " ".join((ast.get_docstring(node) or "").split())
+    text = f"## {node.name}\n\n{escape(about)}"
+    if makers:
+        text += f" Written by {', '.join(f'`{name}`' for name in makers)}."
+    if bases:
+        text += f" All columns of [{bases[0]}](#{bases[0].lower()}), and:"
+    return text + "\n\n" + table(("column", "type", "what it is"), columns(node, notes))
+
+
+def columns(node: ast.ClassDef, notes: dict[int, str]) -> Iterator[tuple[str, str, str]]:
+    for field in node.body:
+        if isinstance(field, ast.AnnAssign):
+            lines = range(field.lineno, (field.end_lineno or field.lineno) + 1)
+            note = " ".join(notes[n] for n in lines if n in notes)
+            yield f"`{ast.unparse(field.target)}`", f"`{ast.unparse(field.annotation)}`", escape(note)
+
+
+# -- licences ----------------------------------------------------------------------------------------------------------
+
+
+def all_cards() -> str:
+    """Every model with its licences."""
+    rows = [
+        (
+            f"`{name}`",
+            card.role,
+            card.code_license,
+            card.weights_license or "no weights",
+            card.use,
+            f"`{card.extra}`" if card.extra else "",
+        )
+        for name, card in CARDS.items()
+    ]
+    return table(("card", "role", "code", "weights", "use", "extra of a2data"), rows)
+
+
+# -- Markdown ----------------------------------------------------------------------------------------------------------
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def escape(text: str) -> str:
+    """Prose from the code as Markdown: nothing in it is a tag or emphasis."""
+    return html.escape(text, quote=False).replace("*", "\\*")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""The pages say what is so: their commands, code, links and lists are tried."""
+
+import ast
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import is_dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from a2data import records, shards, video
+from a2data.images import sha16, to_png
+from a2data.records import Caption, Film, Score, Video
+from a2data.samples import Facts, Given, Origin, Triplet, to_members
+from a2data.store import Store
+from docs import make
+from pipelines.cli import parser
+from pipelines.settings import Recipe
+from pipelines.triplets import PROFILES
+
+ROOT = Path(__file__).parents[1]
+README, NEW_STAGE = ROOT / "README.md", ROOT / "docs" / "new-stage.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    language: str
+    path: str  # the file that it is, or changes; "" for none
+    text: str
+
+
+def blocks(page: Path) -> list[Block]:
+    return [Block(*found) for found in FENCE.findall(page.read_text())]
+
+
+def commands(page: Path) -> list[str]:
+    """What a reader is told to type: the lines of console blocks after "$ "."""
+    lines = [line for block in blocks(page) if block.language == "console" for line in block.text.splitlines()]
+    return [line[2:] for line in lines if line.startswith("$ ")]
+
+
+# -- every page --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page):
+    links = re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", page.read_text())
+    local = [link for pair in links for link in pair if link and "://" not in link]
+
+    assert [link for link in local if missing(page, link)] == []
+
+
+def missing(page: Path, link: str) -> bool:
+    """Whether a link names a file that is not there, or a heading that its page has not."""
+    path, _, anchor = link.partition("#")
+    target = page.parent / path if path else page
+    if not target.exists():
+        return True
+    headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if anchor else []
+    return bool(anchor) and anchor not in [re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings]
+
+
+@pytest.mark.parametrize("line", sorted({line for page in PAGES for line in commands(page)}))
+def test_every_command_is_understood(line):
+    program, *words = shlex.split(line, comments=True)
+    if program == "a2data" and words[0] != "flicker":  # which docs/new-stage.md adds first
+        parser().parse_args(words)
+    elif program == "make":
+        assert f"\n{words[0]}:" in (ROOT / "Makefile").read_text()
+    else:
+        assert program in ("a2data", "pip", "python", "ray")
+
+
+@pytest.mark.parametrize("path", sorted(make.pages()), ids=lambda path: path.name)
+def test_generated_pages_are_up_to_date(path):
+    assert path.read_text() == make.pages()[path], "run `python -m docs.make`"
+
+
+def test_the_page_of_records_has_every_record_with_its_own_columns():
+    _, *sections = re.split(r"^## ", (ROOT / "docs" / "records.md").read_text(), flags=re.MULTILINE)
+    listed = {section.split()[0]: re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) for section in sections}
+    known = [r for r in vars(records).values() if is_dataclass(r) and r.__module__ == records.__name__]
+
+    assert len(known) > 15
+    assert {r.__name__: list(vars(r).get("__annotations__", {})) for r in known}.items() <= listed.items()
+
+
+def test_a_comment_inside_a_field_of_many_lines_is_found():
+    tree = ast.parse(source := "class A:\n    box: (\n        int  # of what | which\n    ) = 0\n    n: int")
+
+    assert list(make.columns(tree.body[0], make.comments(source))) == [
+        ("`box`", "`int`", "of what | which"),
+        ("`n`", "`int`", ""),
+    ]
+
+
+def test_a_page_without_marks_is_refused():
+    with pytest.raises(ValueError, match="generated from"):
+        make.fill("# A page", "new")
+
+
+# -- the README --------------------------------------------------------------------------------------------------------
+
+
+def test_the_readme_names_every_command_and_profile():
+    known = re.findall(r"^    ([a-z][a-z-]+)\b", parser().format_help(), re.MULTILINE)
+    named = {words[1] for line in commands(README) if (words := line.split())[0] == "a2data"}
+    named |= set(re.findall(r"^\| `([a-z-]+)` \|", README.read_text(), re.MULTILINE))
+
+    assert len(known) > 12
+    assert {*known, *PROFILES} - named == set()
+
+
+def test_everything_in_the_layout_exists():
+    (layout,) = [b.text for b in blocks(README) if b.language == "text" and "a2data/" in b.text and "stages/" in b.text]
+    names = [line.split()[0] for line in layout.splitlines() if line.strip() and not line.startswith(" ")]
+
+    assert len(names) > 5
+    assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", [README, ROOT / "docs" / "shards.md"], ids=lambda page: page.name)
+def test_the_loader_shown_reads_the_shards(page, tmp_path, monkeypatch, capsys):
+    (code,) = [b.text for b in blocks(page) if b.language == "python" and "webdataset" in b.text]
+    folder = tmp_path / re.search(r'"(\S*shards)/', code)[1]
+    list(shards.write([("a-00000000", to_members(triplet()))], folder, 0))
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+
+    exec(compile(code, str(page), "exec"), names)
+
+    assert names["triplet"] == triplet()
+    assert page != README or "a red cup" in capsys.readouterr().out
+
+
+def triplet() -> Triplet:
+    """A clip of eight black frames and a red picture for the cup that its prompt speaks of."""
+    picture = to_png(np.full((32, 32, 3), (200, 0, 0), np.uint8))
+    box = (0.0, 0.0, 32.0, 32.0)
+    origin = Origin(
+        *("b", "b.mp4", "CC0-1.0", "drawn", "b-00000000", "b-00000000/object/0", "", "cup", [], 0, 0, 0.0),
+        *(box, box, 32, 32, "", 0.9, 0.9, "", sha16(picture)),
+    )
+    given = Given("ref0", "object", "a red cup", 0, 9, "a-00000000/object/0", 0, 0.9, 0.1, False, [], origin)
+    caption = Caption("a-00000000", "a red cup stands there.", [], "", "", "", "", "", 0, 0, "", [])
+    where = ("a-00000000", "a", "a.mp4", "CC0-1.0", "drawn", "", 0, 8, 15.0, 32, 32, box, [*range(8)], [0.0] * 8)
+    facts = Facts(*where, caption, [given], [], [])
+    return Triplet(facts, video.encode(np.zeros((8, 32, 32, 3), np.uint8), 15.0), {"ref0": picture}, {"ref0": picture})
+
+
+# -- a new stage -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A copy of the code to which docs/new-stage.md has been done."""
+    for folder in ("a2data", "model_zoo", "pipelines", "stages"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "tests" / "stages").mkdir(parents=True)
+    for file in ("pyproject.toml", "tests/stages/conftest.py"):
+        shutil.copy(ROOT / file, tmp_path / file)
+    for block in blocks(NEW_STAGE):
+        if block.path and block.language == "diff":
+            add_lines(tmp_path / block.path, block.text)
+        elif block.path:
+            (tmp_path / block.path).write_text(block.text)
+    return tmp_path
+
+
+def add_lines(path: Path, diff: str) -> None:
+    """Put the lines with a plus behind the line before them, which the file must have once."""
+    before, *added = diff.splitlines()
+    assert before.startswith(" ")
+    assert all(line.startswith("+") for line in added)
+    text, before = path.read_text(), before[1:] + "\n"
+    assert text.count(before) == 1, f"{path.name} has no single line {before!r}"
+    path.write_text(text.replace(before, before + "".join(line[1:] + "\n" for line in added)))
+
+
+def run_in(checkout: Path, *words: str) -> str:
+    """What a command prints, run in that folder. Raises CalledProcessError where it fails."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-m", *words]
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_test_of_the_new_stage_passes(checkout):
+    out = run_in(checkout, "pytest", "-q", "tests/stages/test_flicker.py")
+
+    assert "4 passed" in out
+
+
+def test_the_commands_of_the_page_run_the_new_stage(checkout):
+    store = Store(checkout / "demo" / "work")
+    Recipe().save(store)
+    store.write("manifest", 0, Video, [])
+    steady = clip("a-00000000", [0.5] * 8)
+    store.write("segment", 0, Film, [steady, replace(steady, clip_id="a-00000008", luma=[0.25, 0.75] * 4)])
+    first, changed, plan = [line.split()[1:] for line in commands(NEW_STAGE) if line.startswith("a2data ")]
+
+    printed = [run_in(checkout, "pipelines.cli", *words, "--here", "--quiet") for words in (first, changed, changed)]
+
+    assert printed == ["1 jobs done\n", "1 jobs done\n", "0 jobs done\n"]
+    assert re.search(r"^flicker .* of 1 jobs", run_in(checkout, "pipelines.cli", *plan), re.MULTILINE)
+    assert list(store.read("flicker", 0, Score)) == [
+        Score("a-00000000", "flicker", 0.0),
+        Score("a-00000008", "flicker", 0.5),
+    ]
+
+
+def clip(clip_id: str, luma: list[float]) -> Film:
+    """A clip of black frames that says it has that luma."""
+    count, each = len(luma), [0.0] * len(luma)
+    seen = (list(range(count)), each, (0.0, 0.0, 32.0, 32.0), 0.0, luma, each, each, bytes(count * 18 * 24))
+    frames = np.zeros((count, 32, 32, 3), np.uint8)
+    return Film(clip_id, "a", 0, 0, count, "start", 15.0, 32, 32, *seen, video.encode(frames, 15.0))
