@@ -1,4 +1,4 @@
-"""WebDataset tars whose bytes depend on their content alone, the Parquet index over them, and the manifest. Local folders.
+"""WebDataset tars whose bytes depend on their content alone, the Parquet index over them, and the manifest.
 
 A sample is a key and its members, extension -> bytes. Members stand in order of key, then extension; every header has mode 644,
 owner 0 and time 0. So the same samples give the same tar on any machine, and its sha256 says whether two data sets are the same.
@@ -7,18 +7,19 @@ owner 0 and time 0. So the same samples give the same tar on any machine, and it
 import hashlib
 import io
 import json
-import os
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
 from a2data.arrow import to_table
 from a2data.records import Packed
+from a2data.store import Store
+
+TAR = re.compile(r"(\d+)-(\d{3,})\.tar")  # shard of work, number within it
 
 
 class Placed(NamedTuple):
@@ -32,7 +33,7 @@ class Placed(NamedTuple):
 
 
 def write(
-    samples: Iterable[tuple[str, dict[str, bytes]]], out: Path, shard: int, max_bytes: int = 1 << 30
+    samples: Iterable[tuple[str, dict[str, bytes]]], out: Store, shard: int, max_bytes: int = 1 << 30
 ) -> Iterator[Placed]:
     """Write samples to <out>/<shard>-<n>.tar, at most two of them in memory; each is yielded when its tar is in place.
 
@@ -44,7 +45,7 @@ def write(
     sample = next(rest, None)
     while sample is not None:
         name = f"{shard:05d}-{number:03d}.tar"
-        with replacing(out / name) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        with out.writing(name) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             while sample is not None:
                 key, members = sample
                 check_key(key, previous)
@@ -57,9 +58,9 @@ def write(
                 previous, sample = key, next(rest, None)
         yield from placed
         number, placed = number + 1, []
-    for stale in sorted(out.glob(f"{shard:05d}-*.tar")):
-        if int(stale.stem.partition("-")[2]) >= number:
-            stale.unlink()
+    for stale in out.names():
+        if (tar_name := TAR.fullmatch(stale)) and int(tar_name[1]) == shard and int(tar_name[2]) >= number:
+            out.remove(stale)
 
 
 def check_key(key: str, previous: str) -> None:
@@ -77,22 +78,7 @@ def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(header, io.BytesIO(data))
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that appears under its name whole, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with scratch.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-def finish(out: Path, packed: Iterable[Packed], about: dict[str, Any]) -> dict[str, Any]:
+def finish(out: Store, packed: Iterable[Packed], about: dict[str, Any]) -> dict[str, Any]:
     """Write index.parquet and manifest.json for the tars of a data set, remove tars that it does not name; return the manifest.
 
     packed: every row of the stage `pack`, in any order. about: what else the manifest should say (recipe, models, licences), as
@@ -100,12 +86,13 @@ def finish(out: Path, packed: Iterable[Packed], about: dict[str, Any]) -> dict[s
     """
     rows = sorted(packed, key=lambda row: (row.shard, row.offset))
     names = sorted({row.shard for row in rows})
-    missing = [name for name in names if not (out / name).exists()]
+    there = out.names()
+    missing = [name for name in names if name not in there]
     if missing:
-        raise FileNotFoundError(f"{out} lacks {', '.join(missing)}: run pack again")
-    for stale in sorted(out.glob("*.tar")):
-        if stale.name not in names:
-            stale.unlink()
+        raise FileNotFoundError(f"{out.root} lacks {', '.join(missing)}: run pack again")
+    for stale in there:
+        if TAR.fullmatch(stale) and stale not in names:
+            out.remove(stale)
     samples = Counter(row.shard for row in rows)
     manifest = {
         "about": about,
@@ -114,19 +101,19 @@ def finish(out: Path, packed: Iterable[Packed], about: dict[str, Any]) -> dict[s
         "frames": sum(row.frames for row in rows),
         "licenses": dict(sorted(Counter(row.license for row in rows).items())),
         "roles": dict(sorted(Counter(role for row in rows for role in row.roles).items())),
-        "shards": [
-            {"name": n, "bytes": (out / n).stat().st_size, "sha256": sha256(out / n), "samples": samples[n]}
-            for n in names
-        ],
+        "shards": [{"name": name, "samples": samples[name], **measure(out, name)} for name in names],
     }
-    with replacing(out / "index.parquet") as file:
+    with out.writing("index.parquet") as file:
         pq.write_table(to_table(Packed, rows), file, compression="zstd")
-    with replacing(out / "manifest.json") as file:
-        text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        file.write(text.encode() + b"\n")
+    text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    out.put(text.encode() + b"\n", "manifest.json")
     return manifest
 
 
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def measure(out: Store, name: str) -> dict[str, Any]:
+    """A file's size and sha256."""
+    with out.reading(name) as file:
+        total = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            total.update(chunk)
+        return {"bytes": file.size(), "sha256": total.hexdigest()}

@@ -72,9 +72,10 @@ class Store:
     def part(self, stage: str, shard: int) -> str:
         return self.path(stage, f"{shard:05d}.parquet")
 
-    def names(self, folder: str) -> list[str]:
-        """The file names in a folder of the store, sorted; none where there is no folder."""
-        infos = self.fs.get_file_info(arrow_fs.FileSelector(self.path(folder), allow_not_found=True))
+    def names(self, folder: str = "") -> list[str]:
+        """The file names in a folder of the store, or in its root, sorted; none where there is no folder."""
+        where = self.path(folder) if folder else self.base
+        infos = self.fs.get_file_info(arrow_fs.FileSelector(where, allow_not_found=True))
         return sorted(info.base_name for info in infos if info.is_file)
 
     def shards(self, stage: str) -> list[int]:
@@ -83,12 +84,24 @@ class Store:
 
     # -- small files -------------------------------------------------------------------------------------------------
 
+    @contextlib.contextmanager
+    def writing(self, *names: str) -> Iterator[pa.NativeFile]:
+        """A stream whose file appears under its name, whole, when the block ends; one that raises leaves none."""
+        path = self.path(*names)
+        scratch = self._scratch(path)
+        try:
+            with self.fs.open_output_stream(scratch) as out:
+                yield out
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                self.fs.delete_file(scratch)
+            raise
+        self._publish(scratch, path)
+
     def put(self, data: bytes, *names: str) -> None:
         """Write a small file whole or not at all."""
-        scratch = self._scratch(self.path(*names))
-        with self.fs.open_output_stream(scratch) as out:
+        with self.writing(*names) as out:
             out.write(data)
-        self._publish(scratch, self.path(*names))
 
     def note(self, text: str, *names: str) -> None:
         """Rewrite a note of at most NOTE_BYTES in a folder that exists.
@@ -104,6 +117,10 @@ class Store:
             os.write(file, data)
         finally:
             os.close(file)
+
+    def reading(self, *names: str) -> pa.NativeFile:
+        """A file of the store, open for reading anywhere in it. Raises FileNotFoundError."""
+        return self.fs.open_input_file(self.path(*names))
 
     def get(self, *names: str) -> bytes | None:
         """A small file's bytes, or None where there is none."""

@@ -37,7 +37,7 @@ def index(store: Store, out: Path, profile: str, stages: Sequence[Stage]) -> int
     old = _manifest(out)
     if old.get("about") == about and (out / "index.parquet").exists():
         return old["samples"]
-    return finish(out, [row for shard in shards for row in store.read("pack", shard, Packed)], about)["samples"]
+    return finish(Store(out), [row for shard in shards for row in store.read("pack", shard, Packed)], about)["samples"]
 
 
 def _manifest(out: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from a2data import images, samples, shards
@@ -24,6 +23,7 @@ from a2data.records import (
     Video,
 )
 from a2data.stage import Stage
+from a2data.store import Store
 
 Lookup = Callable[..., dict[str, Any]]  # a2data.lookup.Lookup
 
@@ -63,7 +63,7 @@ class Pack(Stage):
     writes = Packed
     per = "shard"
 
-    out: str = "shards"  # local folder of the tars
+    out: str = "shards"  # folder of the tars, or a URL
     roles: str = (
         "human|object|face|upper|lower|hair|shoes|accessory|background"  # kinds that become references, in order
     )
@@ -114,7 +114,7 @@ class Pack(Stage):
                     facts[film.clip_id] = made.facts
                     yield film.clip_id, samples.to_members(made)
 
-        for placed in shards.write(triplets(), Path(self.out), shard, self.max_bytes_per_tar):
+        for placed in shards.write(triplets(), Store(self.out), shard, self.max_bytes_per_tar):
             yield to_row(placed, facts.pop(placed.key))
         yield from turned_away
 

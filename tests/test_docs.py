@@ -132,7 +132,7 @@ def test_everything_in_the_layout_exists():
 def test_the_loader_shown_reads_the_shards(page, tmp_path, monkeypatch, capsys):
     (code,) = [b.text for b in blocks(page) if b.language == "python" and "webdataset" in b.text]
     folder = tmp_path / re.search(r'"(\S*shards)/', code)[1]
-    list(shards.write([("a-00000000", to_members(triplet()))], folder, 0))
+    list(shards.write([("a-00000000", to_members(triplet()))], Store(folder), 0))
     monkeypatch.chdir(tmp_path)
     names: dict = {}
 
