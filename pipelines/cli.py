@@ -142,21 +142,16 @@ def _run(args: argparse.Namespace) -> int:
     store = Store(args.work)
     recipe = Recipe.of(store) or Recipe()
     recipe.profile = args.profile or recipe.profile
-    recipe.out = _out(args.out, store) if args.out or not recipe.out else recipe.out
+    recipe.out = os.path.abspath(args.out) if args.out else recipe.out
+    if "://" in (args.out or "") or not (store.local or os.path.isabs(recipe.out)):
+        raise ValueError("tars are written to a local folder: name one with --out")
     recipe.videos_per_shard = args.videos_per_shard or recipe.videos_per_shard
     recipe.set(triplets(recipe.profile), args.set)
-    stages = recipe.apply(triplets(recipe.profile))
+    stages = recipe.apply(triplets(recipe.profile), store)
     with alone(store):
         shards = enroll(store, args.videos, recipe.videos_per_shard)
         recipe.save(store)
         return _finish(store, stages, recipe, _work(args, stages, store, shards))
-
-
-def _out(given: str | None, store: Store) -> str:
-    """The folder of the tars, absolute. Raises ValueError where it would not be a local one."""
-    if "://" in (given or "") or not (given or store.local):
-        raise ValueError("tars are written to a local folder: name one with --out")
-    return str(Path(given or store.path("shards")).absolute())
 
 
 def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int) -> list[int]:
@@ -209,7 +204,7 @@ def _workers(texts: Sequence[str], stages: Sequence[Stage]) -> dict[str, int]:
 
 def _finish(store: Store, stages: Sequence[Stage], recipe: Recipe, summary: Summary) -> int:
     """Index, manifest and report of what there is now; a last word on what there is not."""
-    out = Path(recipe.out)
+    out = recipe.folder(store)
     if summary.broken or summary.blocked:
         print(f"the index in {out} was left as it is: some jobs could not be done", file=sys.stderr)
     else:
@@ -243,7 +238,7 @@ def _there(args: argparse.Namespace) -> tuple[Store, Recipe, list[Stage]]:
         raise ValueError(f"{args.work} is no work folder: start one with `a2data run VIDEOS --work {args.work}`")
     recipe.profile = getattr(args, "profile", None) or recipe.profile
     recipe.set(triplets(recipe.profile), getattr(args, "set", []))
-    return store, recipe, recipe.apply(triplets(recipe.profile))
+    return store, recipe, recipe.apply(triplets(recipe.profile), store)
 
 
 def _stage(args: argparse.Namespace) -> int:
@@ -251,7 +246,7 @@ def _stage(args: argparse.Namespace) -> int:
     (stage,) = (s for s in stages if s.name() == args.stage)
     given = {f.name: v for f in fields(stage) if (v := getattr(args, f.name, None)) is not None}  # type: ignore[arg-type]
     recipe.settings[stage.name()] = recipe.settings.get(stage.name(), {}) | given
-    (stage,) = (s for s in recipe.apply(stages) if s.name() == args.stage)
+    (stage,) = (s for s in recipe.apply(stages, store) if s.name() == args.stage)
     with alone(store):
         recipe.save(store)
         summary = _work(args, [stage], store, store.shards("manifest"))
@@ -323,7 +318,7 @@ def _report(args: argparse.Namespace) -> int:
     store, recipe, _ = _there(args)
     if not (args.html or store.local):
         raise ValueError("the report is a local file: name it with --out")
-    print(write_report(store, Path(args.html or store.path("report.html")), Path(recipe.out)))
+    print(write_report(store, Path(args.html or store.path("report.html")), recipe.folder(store)))
     return 0
 
 

@@ -63,6 +63,7 @@ class Actors:
         self.hiring: dict[Any, tuple[Shape, Any]] = {}  # ref of ready() -> actor
         self.busy: dict[Any, tuple[Group, Job, Any]] = {}  # ref of do() -> group, job, actor
         self.shapes: dict[Group, Shape] = {}
+        self.has: dict[str, float] = {}  # the cluster's resources; asked for once between two rest()s
         self.wanting: set[Shape] = set()  # shapes of which somebody asked for a worker since the last rest()
 
     def take(self, group: Group, waiting: int) -> Any:
@@ -90,8 +91,8 @@ class Actors:
         return self.shapes[group]
 
     def _room(self, shape: Shape) -> int:
-        has = ray.cluster_resources()
-        fits = [int(has.get(name, 0) / need) for name, need in zip(("CPU", "GPU"), shape, strict=True) if need]
+        self.has = self.has or ray.cluster_resources()
+        fits = [int(self.has.get(name, 0) / need) for name, need in zip(("CPU", "GPU"), shape, strict=True) if need]
         return min(fits, default=1) + 1
 
     def _most(self, group: Group, shape: Shape) -> int:
@@ -146,6 +147,7 @@ class Actors:
                 del self.hiring[ref]
                 self._dismiss(shape, actor)
         self.wanting.clear()
+        self.has = {}  # nodes come and go
 
     def _dismiss(self, shape: Shape, actor: Any) -> None:
         self.pools[shape].remove(actor)

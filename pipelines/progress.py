@@ -81,6 +81,8 @@ class Bars:
     def __call__(self, event: str, about: Any) -> None:
         if event == "begin":
             self._begin(about)
+        elif event == "start":
+            self._start(about[0])
         elif event == "made":
             self._made(*about)
         elif event == "fresh":
@@ -113,7 +115,6 @@ class Bars:
         """Set every bar: the jobs that are done, and of those in hand what their workers note."""
         shares, totals = dict.fromkeys(self.tasks, 0.0), dict(self.totals)
         for (group, job), todo in busy.items():
-            self._start(group)
             note = glance(self.store, todo, job)
             shares[group] += note["share"]
             totals[group] = _sum(totals[group], (note["done"], note["rejected"], note["failed"]))

@@ -48,7 +48,7 @@ class Summary:
     blocked: int = 0  # jobs that waited for one of those
 
 
-Watch = Callable[[str, Any], None]  # called with ("begin" | "made" | "fresh" | "look" | "end", about)
+Watch = Callable[[str, Any], None]  # called with ("begin" | "start" | "made" | "fresh" | "look" | "end", about)
 
 
 def groups(stages: Sequence[Stage]) -> list[Group]:
@@ -178,6 +178,7 @@ def run(
                         break
                     board.ready[group].popleft()
                     todo = busy[group, job] = board.todo[group, job]
+                    watch("start", (group, job))
                     crew.start(worker, group, todo, job, board.skip.get((group, job), {}))
             if not busy and (board.stopped or not any(board.ready.values())):
                 break

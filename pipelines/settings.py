@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from a2data.stage import Stage
@@ -33,7 +34,7 @@ class Recipe:
     """What was asked of a work folder: `run.json` in it."""
 
     profile: str = "builtin"
-    out: str = ""  # folder of the WebDataset shards
+    out: str = "shards"  # folder of the WebDataset shards, as seen from the work folder
     videos_per_shard: int = 8
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # stage -> field -> value
 
@@ -49,8 +50,12 @@ class Recipe:
     def save(self, store: Store) -> None:
         store.put(json.dumps(asdict(self), indent=1, sort_keys=True).encode(), "run.json")
 
-    def apply(self, stages: Sequence[Stage]) -> list[Stage]:
-        """The stages with these settings. Raises ValueError for a stage, field or model that there is not."""
+    def folder(self, store: Store) -> Path:
+        """The folder of the shards."""
+        return Path(store.path()) / self.out
+
+    def apply(self, stages: Sequence[Stage], store: Store) -> list[Stage]:
+        """The stages with these settings, for that store. Raises ValueError for a stage, field or model that there is not."""
         by_name = {stage.name(): stage for stage in stages}
         for name, values in self.settings.items():
             if name not in by_name:
@@ -60,7 +65,7 @@ class Recipe:
                 raise ValueError(f"run.json: {name} has no setting {', '.join(unknown)} (any more): remove it there")
             by_name[name] = replace(by_name[name], **values)  # type: ignore[type-var]
         made_by = "; ".join(f"{s.name()} {m}@{r}" for s in by_name.values() for m, r in _models(s))
-        by_name["pack"] = replace(by_name["pack"], out=self.out, made_by=made_by)  # type: ignore[call-arg]
+        by_name["pack"] = replace(by_name["pack"], out=str(self.folder(store)), made_by=made_by)  # type: ignore[call-arg]
         return list(by_name.values())
 
     def set(self, stages: Sequence[Stage], assignments: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ import textwrap
 import time
 from pathlib import Path
 
+import pytest
 import toy
 from test_schedule import SHARDS, digests
 
@@ -30,6 +31,7 @@ DRIVER = """
 """
 
 
+@pytest.mark.slow
 def test_five_kills_of_the_driver_change_nothing(store, tmp_path):
     script = tmp_path / "driver.py"
     script.write_text(textwrap.dedent(DRIVER.format(tests=str(Path(__file__).parent), root=store.root, shards=SHARDS)))

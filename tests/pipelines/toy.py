@@ -52,6 +52,18 @@ class Measure(Stage):
 
 
 @dataclass(frozen=True)
+class Heavy(Measure):
+    """A measure whose model does not load."""
+
+    @classmethod
+    def name(cls) -> str:
+        return "measure"
+
+    def load(self):
+        raise ModuleNotFoundError("model 'heavy' needs the package 'heavy'")
+
+
+@dataclass(frozen=True)
 class Choose(Stage):
     reads = {"cut": Kept, "measure": Score}
     writes = Kept

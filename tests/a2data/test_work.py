@@ -1,0 +1,234 @@
+"""One job, here and now: what goes together, what is left out, what is written down."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+
+import pytest
+
+from a2data.records import Kept, Reject, Score
+from a2data.stage import Stage
+from a2data.store import NOTE_BYTES, SPILL_ROWS, Store
+from a2data.work import do, journal
+
+CLIPS = [f"{video}-{n:08d}" for video in "ab" for n in range(3)]
+
+
+@dataclass(frozen=True)
+class First(Stage):
+    """Measures a clip; raises for the one named, after a row."""
+
+    reads = {"cut": Kept}
+    writes = Score
+
+    bad: str = ""
+    rows: int = 2
+
+    def run(self, model, clips):
+        for n in range(self.rows):
+            yield Score(clips[0].clip_id, "first", float(n))
+            if clips[0].clip_id == self.bad:
+                raise ValueError("this clip is bad")
+
+
+@dataclass(frozen=True)
+class Second(Stage):
+    """Counts what the first one measured."""
+
+    reads = {"cut": Kept, "first": Score}
+    writes = Score
+
+    bad: str = ""
+
+    def run(self, model, clips, scores):
+        if clips[0].clip_id == self.bad:
+            raise ValueError("this clip is bad")
+        yield Score(clips[0].clip_id, "second", float(len(scores)))
+
+
+@dataclass(frozen=True)
+class Third(Stage):
+    reads = {"cut": Kept, "second": Score}
+    writes = Score
+
+    def run(self, model, clips, scores):
+        yield Score(clips[0].clip_id, "third", scores[0].value)
+
+
+@dataclass(frozen=True)
+class All(Stage):
+    reads = {"third": Score}
+    writes = Score
+    per = "all"
+
+    def run(self, model, scores):
+        for clip_id, shard in zip(scores["clip_id"].to_pylist(), scores["shard"].to_pylist(), strict=True):
+            yield Reject(f"{clip_id}/x/0", "odd") if clip_id.endswith("1") else Score(clip_id, "all", float(shard))
+
+
+@pytest.fixture(params=["folder", "memory"])
+def store(request, tmp_path) -> Store:
+    store = Store(tmp_path if request.param == "folder" else f"memory://{tmp_path}")
+    store.write("cut", 0, Kept, [Kept(clip, clip[0]) for clip in CLIPS])
+    return store
+
+
+def clips(store: Store, stage: str) -> list[str]:
+    return list(dict.fromkeys(store.values(stage, 0, "clip_id")))
+
+
+STAGES = [First(), Second(), Third()]
+
+
+def make(store: Store, stages: list[Stage], together: bool) -> list[tuple]:
+    for group in [stages] if together else [[stage] for stage in stages]:
+        do(group, [None] * len(group), store, (0,))
+    footers = [store.footer(stage.name(), 0) for stage in stages]
+    return [(f.key, f.digest, f.units, f.rows, f.failed, f.left_out, f.inputs) for f in footers]
+
+
+@pytest.mark.parametrize("stages", [STAGES, [replace(First(), bad=CLIPS[1]), replace(Second(), bad=CLIPS[4]), Third()]])
+def test_stages_side_by_side_make_the_same_as_one_after_another(store, stages):
+    assert make(store, stages, together=True) == make(store, stages, together=False)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_clip_that_fails_is_named_once_and_absent_from_all_that_follows(store, together):
+    make(store, [First(bad=CLIPS[1]), Second(), Third()], together)
+    do([All()], [None], store, (0,))
+
+    failed = {name: store.footer(name, 0).failed for name in ("first", "second", "third", "all")}
+    assert failed == {"first": {CLIPS[1]: "ValueError: this clip is bad"}, "second": {}, "third": {}, "all": {}}
+    assert [store.footer(name, 0).left_out for name in ("second", "third", "all")] == [[CLIPS[1]]] * 3
+    for name in ("first", "second", "third"):
+        assert clips(store, name) == [c for c in CLIPS if c != CLIPS[1]]
+    assert [r.key for r in store.footer("all", 0).rejected] == [f"{CLIPS[4]}/x/0"]
+
+
+def test_a_clip_that_raises_half_way_leaves_no_row(store):
+    do([First(bad=CLIPS[2], rows=3 * SPILL_ROWS)], [None], store, (0,))
+
+    assert CLIPS[2] not in clips(store, "first")
+    assert store.footer("first", 0).rows == 5 * 3 * SPILL_ROWS
+
+
+def test_a_video_that_failed_leaves_its_clips_out(store):
+    with store.create("ingest", Kept, 0) as part:
+        part.footer.failed = {"a": "no such file"}
+        part.commit()
+
+    @dataclass(frozen=True)
+    class Late(Stage):
+        reads = {"cut": Kept, "ingest": Kept}
+        writes = Score
+
+        def run(self, model, clips, videos):
+            yield Score(clips[0].clip_id, "late", 0.0)
+
+    do([Late()], [None], store, (0,))
+
+    assert clips(store, "late") == CLIPS[3:]
+    assert store.footer("late", 0).left_out == [*CLIPS[:3], "a"]
+
+
+def test_a_clip_to_be_skipped_fails_with_the_reason_given(store):
+    do([First()], [None], store, (0,), {CLIPS[0]: "killed its worker"})
+
+    assert store.footer("first", 0).failed == {CLIPS[0]: "killed its worker"}
+    assert clips(store, "first") == CLIPS[1:]
+
+
+@pytest.mark.parametrize("rows", [0, 1, SPILL_ROWS - 1, SPILL_ROWS, SPILL_ROWS + 1, 5 * SPILL_ROWS])
+def test_rows_come_back_in_order_however_many_a_clip_has(store, rows):
+    do([First(rows=rows)], [None], store, (0,))
+
+    made = [(row.clip_id, row.value) for row in store.read("first", 0, Score)]
+    assert made == [(clip, float(n)) for clip in CLIPS for n in range(rows)]
+
+
+def test_the_worker_notes_which_clip_it_has_in_hand(store):
+    seen = []
+
+    @dataclass(frozen=True)
+    class Peek(First):
+        def run(self, model, clips):
+            seen.append(json.loads(store.get(*journal([self], 0))))
+            yield Reject(clips[0].clip_id, "seen")
+
+    do([Peek()], [None], store, (0,))
+
+    assert [note["unit"] for note in seen] == CLIPS
+    assert [note["share"] for note in seen] == [n / 6 for n in range(6)]
+    assert [(note["done"], note["rejected"]) for note in seen] == [(n, n) for n in range(6)]
+    assert store.get(*journal([Peek()], 0)) is None
+
+
+def test_a_shorter_note_leaves_nothing_of_a_longer_one(store):
+    store.put(b"", "cut", "x")
+    store.note(json.dumps("a" * 400), "cut", "x")
+    store.note(json.dumps("b"), "cut", "x")
+
+    assert json.loads(store.get("cut", "x")) == "b"
+    assert len(store.get("cut", "x")) == NOTE_BYTES
+
+
+def test_rows_over_everything_go_home_to_their_shard(store):
+    store.write("third", 0, Score, [Score(CLIPS[0], "third", 1.0), Score(CLIPS[1], "third", 1.0)])
+    store.write("third", 1, Score, [Score(CLIPS[3], "third", 1.0)])
+    do([All()], [None], store, (0, 1))
+
+    assert [row.value for row in store.read("all", 0, Score)] == [0.0]
+    assert [row.value for row in store.read("all", 1, Score)] == [1.0]
+    assert [r.key for r in store.footer("all", 0).rejected] == [f"{CLIPS[1]}/x/0"]
+    assert store.footer("all", 0).key == store.footer("all", 1).key
+    assert store.fresh(All(), (0, 1))
+    assert not store.fresh(All(), (0,))  # another corpus
+
+
+def test_key_and_digest_are_the_same_in_another_process(tmp_path):
+    script = """
+        import sys
+        sys.path.insert(0, "tests/a2data")
+        from test_work import CLIPS, STAGES, make
+        from a2data.records import Kept
+        from a2data.store import Store
+        store = Store(sys.argv[1])
+        store.write("cut", 0, Kept, [Kept(clip, clip[0]) for clip in CLIPS])
+        print(make(store, STAGES, True))
+    """
+    lines = "\n".join(line.strip() for line in script.splitlines())
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", lines, str(tmp_path / seed)],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": "."},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+
+    assert told[0] == told[1] != ""
+
+
+def test_a_part_that_is_damaged_is_named_with_what_to_do(tmp_path):
+    store = Store(tmp_path)
+    store.put(b"PAR1 and then nothing", "cut", "00000.parquet")
+
+    with pytest.raises(
+        ValueError, match=r"cut/00000\.parquet is damaged .* remove it, and the next run makes it again"
+    ):
+        store.footer("cut", 0)
+
+
+def test_only_what_a_run_left_behind_is_swept(tmp_path):
+    store = Store(tmp_path)
+    for folder in ("first", "mine"):
+        for name in ("00000.parquet", "a.tmp", "00000.doing", "00000.broken"):
+            store.put(b"x", folder, name)
+
+    store.sweep(["first", "second"])
+
+    assert store.names("first") == ["00000.parquet"]
+    assert len(store.names("mine")) == 4

@@ -1,0 +1,321 @@
+"""The command line, from videos to shards: as a user types it, but in this process and on seconds of drawn video."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from a2data import video
+from a2data.store import Store
+from pipelines import cli
+from pipelines.lock import alone
+from pipelines.triplets import triplets
+from stages.caption import Caption
+from stages.match import Match
+
+NAMES = [stage.name() for stage in triplets()]
+CREW = ["--here", "--quiet"]
+QUICK = [
+    *("--set", "segment.shot_model=", "--set", "score.text_model=", "--set", "select.max_text=inf"),
+    *("--set", "pack.require=background", "--videos-per-shard", "2"),
+]
+
+
+def film(path: Path, seed: int, step_px: int = 6) -> Path:
+    """Two seconds of a checked square that slides over a place of its own, 320 x 240."""
+    rng = np.random.default_rng(seed)
+    place = cv2.resize(rng.integers(40, 220, (12, 16, 3), np.uint8), (320, 240), interpolation=cv2.INTER_CUBIC)
+    square = cv2.resize(rng.integers(0, 255, (8, 8, 3), np.uint8), (60, 60), interpolation=cv2.INTER_NEAREST)
+    frames = np.stack([place] * 30)
+    for n, frame in enumerate(frames):
+        frame[80:140, 20 + step_px * n : 80 + step_px * n] = square
+    path.write_bytes(video.encode(frames, 15.0))
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Path:
+    """A folder with videos and the work folder of a run over them. Not to be changed."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "my videos").mkdir()
+    film(folder / "my videos" / "Été à la mer.mp4", 1)
+    film(folder / "my videos" / "b [2].mp4", 2)
+    (folder / "my videos" / "no video.mp4").write_bytes(b"not a video at all" * 100)
+    assert cli.main(["run", str(folder / "my videos"), "--work", str(folder / "work"), *CREW, *QUICK]) == 0
+    return folder
+
+
+@pytest.fixture
+def folder(done, tmp_path) -> Path:
+    """A copy that a test may change; its tars stand in it, so that they are packed again when something runs."""
+    for name in ("my videos", "work"):
+        shutil.copytree(done / name, tmp_path / name)
+    return tmp_path
+
+
+def run(folder: Path, *more: str) -> int:
+    return cli.main(["run", "--work", str(folder / "work"), *CREW, *more])
+
+
+def times(folder: Path) -> dict[str, int]:
+    """When each file of a work folder was written."""
+    files = [
+        path for path in (folder / "work").rglob("*") if path.is_file() and path.name not in ("run.json", "run.lock")
+    ]
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in files}
+
+
+def tars(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (folder / "work/shards").glob("*.tar")}
+
+
+def test_a_run_leaves_shards_with_index_and_manifest_and_a_report(done):
+    manifest = json.loads((done / "work/shards/manifest.json").read_text())
+
+    assert manifest["samples"] == 2 == pq.read_metadata(done / "work/shards/index.parquet").num_rows
+    assert {shard["name"]: shard["sha256"] for shard in manifest["shards"]} == tars(done) != {}
+    assert manifest["about"]["stages"]["select"]["settings"]["max_text"] == "inf"
+    assert "<html" in (done / "work/report.html").read_text()
+
+
+def test_a_run_with_nothing_to_do_writes_nothing(done):
+    before = times(done)
+
+    assert run(done) == 0
+    assert run(done, str(done / "my videos")) == 0
+    assert times(done) == before
+
+
+def test_a_new_video_goes_to_a_new_shard_and_leaves_the_others_alone(folder):
+    assert run(folder) == 0  # the tars are at home here now
+    before, packed = times(folder), tars(folder)
+    new = film(folder / "new.mp4", 3, step_px=0)  # too still to be kept: nobody's reference
+
+    assert run(folder, str(new)) == 0
+    store, after = Store(folder / "work"), times(folder)
+    assert store.shards("manifest") == [0, 1, 2] == store.shards("match")
+    untouched = {name for name in before if name.split("/")[1] in ("manifest", *NAMES) and "retrieve" not in name}
+    assert {name: after[name] for name in untouched} == {name: before[name] for name in untouched}
+    assert tars(folder) == packed
+
+
+@pytest.mark.parametrize("stage", NAMES)
+def test_a_stage_alone_finds_its_work_done(done, capsys, stage):
+    assert cli.main([stage, str(done / "work"), *CREW]) == 0
+    assert capsys.readouterr().out == "0 jobs done\n"
+
+
+def test_a_flag_of_a_stage_is_remembered(folder, capsys):
+    assert cli.main(["select", str(folder / "work"), "--max-motion", "0.0", *CREW]) == 0
+    assert "2 jobs done" in capsys.readouterr().out
+    assert cli.main(["plan", str(folder / "work")]) == 0
+    assert "detect           2 of 2 jobs   2 x its input changed" in capsys.readouterr().out
+    assert json.loads((folder / "work/run.json").read_text())["settings"]["select"]["max_motion"] == 0.0
+
+
+def test_status_counts_what_is_done_and_what_failed(done, capsys):
+    assert cli.main(["status", str(done / "work")]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+
+    assert [line[0] for line in lines] == ["stage", *NAMES]
+    assert lines[1] == ["ingest", "2/2", "3", "0", "1"]
+    assert lines[-1] == ["pack", "2/2", "2", "0", "0"]
+
+
+def test_plan_says_what_a_setting_would_cost_and_does_not_remember_it(done, capsys):
+    assert cli.main(["plan", str(done / "work"), "--set", "match.min_margin=0.2"]) == 0
+    told = capsys.readouterr().out
+
+    assert "match            2 of 2 jobs   2 x setting min_margin: 0.05 → 0.2" in told
+    assert "caption          0 of 2 jobs" in told
+    assert "min_margin" not in (done / "work/run.json").read_text()
+
+
+def test_a_file_that_is_no_video_is_named_with_its_path_and_a_sentence(done, capsys):
+    assert cli.main(["failures", str(done / "work")]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+
+    assert line.startswith("ingest shard ")
+    assert f"({done / 'my videos' / 'no video.mp4'}): " in line
+    assert "Invalid data" in line
+
+
+def test_explain_knows_a_video_by_its_id(done, capsys):
+    store = Store(done / "work")
+    (video_id,) = {v for n in store.shards("ingest") for v in store.footer("ingest", n).failed}
+
+    assert cli.main(["explain", str(done / "work"), video_id]) == 0
+    assert "no video.mp4" in capsys.readouterr().out
+
+
+def test_report_goes_where_it_is_told_to(done, tmp_path, capsys):
+    assert cli.main(["report", str(done / "work"), "--out", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").read_bytes() == (done / "work/report.html").read_bytes()
+
+
+def test_what_failed_once_is_made_good_by_a_retry(folder, capsys, monkeypatch):
+    work = folder / "work"
+
+    def asleep(*_):
+        raise TimeoutError("the disk is asleep")
+
+    monkeypatch.setattr(Match, "run", asleep)
+    assert run(folder, "--set", "match.min_margin=0.06") == 0
+    assert "3 failed" in capsys.readouterr().out
+    cli.main(["failures", str(work)])
+    assert capsys.readouterr().out.count("Été à la mer.mp4): TimeoutError: the disk is asleep") == 1
+
+    monkeypatch.undo()
+    assert run(folder) == 0
+    assert "3 failed" in capsys.readouterr().out  # a failure is a result, until somebody says otherwise
+    assert cli.main(["retry", str(work), "--stage", "match", *CREW]) == 0
+    assert "2 triplets" in capsys.readouterr().out
+    assert [name for n in (0, 1) for name in Store(work).footer("match", n).failed] == []
+
+
+def test_a_file_that_was_repaired_is_a_new_video_for_the_next_run(tmp_path, capsys):
+    path, store = tmp_path / "broken.mp4", Store(tmp_path / "work")
+    path.write_bytes(b"not a video yet")
+    assert run(tmp_path, str(path), *QUICK, "--set", "select.min_motion=1") == 0  # no clip is kept: that is quick
+    film(path, 4)
+
+    assert cli.main(["retry", str(tmp_path / "work"), *CREW]) == 0
+    assert "broken.mp4 is another file than the one that failed" in capsys.readouterr().err
+    assert (store.shards("ingest"), store.footer("ingest", 0).rows) == ([0], 0)
+    assert run(tmp_path, str(path)) == 0
+    assert (store.shards("pack"), store.footer("ingest", 1).rows) == ([0, 1], 1)
+
+
+def test_a_tar_that_was_lost_is_packed_again(folder):
+    run(folder)
+    packed = tars(folder)
+    (folder / "work/shards" / min(packed)).unlink()
+
+    assert run(folder) == 0
+    assert tars(folder) == packed
+
+
+def test_a_model_that_does_not_load_stops_the_run_and_is_said_once(folder, capsys, monkeypatch):
+    def load(self):
+        raise ModuleNotFoundError("model 'x' needs the package 'x': pip install 'a2data[x]'")
+
+    monkeypatch.setattr(Caption, "load", load)
+    assert run(folder, "--set", "caption.min_confidence=0.41") == 1
+    err = capsys.readouterr().err
+    assert err.count("a2data: caption: a model does not load: model 'x' needs the package 'x': pip install") == 1
+    assert len(err.splitlines()) == 2
+    assert len(list((folder / "work").rglob("*.broken"))) == 1
+    monkeypatch.undo()
+    assert run(folder) == 0
+    assert not list((folder / "work").rglob("*.broken"))
+
+
+def test_two_runs_do_not_share_a_work_folder(done, capsys):
+    with alone(Store(done / "work")):
+        assert run(done) == 2
+    assert "work is in use by process" in capsys.readouterr().err
+    assert run(done) == 0
+
+
+def test_an_interrupt_says_how_to_go_on(done, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run_jobs", interrupted)
+    assert run(done) == 130
+    assert capsys.readouterr().err == "a2data: interrupted; the same command goes on from here\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["run", "--work", "W", "--set", "nosuch.x=1"], "there is no stage 'nosuch'; the stages are ingest, segment"),
+        (["run", "--work", "W", "--set", "detect.nosuch=1"], "detect has no setting 'nosuch'; it has model, "),
+        (["run", "--work", "W", "--set", "detect.min_score=high"], "'high' is no float"),
+        (["run", "--work", "W", "--set", "detect.min_score=nan"], "'nan' is no number to compare with"),
+        (["run", "--work", "W", "--set", "detect.min_score"], "write it as stage.field=value"),
+        (["run", "--work", "W", "--set", "detect.model=nosuch"], "detect: no model called 'nosuch'; known are "),
+        (["run", "--work", "W", "--set", "pack.out=x"], "name the folder of the shards with `a2data run --out`"),
+        (["run", "--work", "W", "--workers", "many"], "--workers 'many': write a number, or stage=number"),
+        (["run", "--work", "W", "--workers", "nosuch=2"], "--workers 'nosuch=2': write a number, or stage=number"),
+        (["run", "--work", "W", "--out", "s3://bucket/shards"], "local folder: name one with --out"),
+        (["run", "--work", "NEW"], "no videos: name files, folders, globs or manifests"),
+        (["run", "EMPTY", "--work", "NEW"], "no video in it; looked for .3gp"),
+        (["run", "NOWHERE", "--work", "NEW"], "there is no such file or folder"),
+        (["status", "EMPTY"], "is no work folder: start one with `a2data run VIDEOS --work"),
+        (["detect", "EMPTY"], "is no work folder"),
+        (["explain", "W", "zzz"], "no video, clip or element"),
+    ],
+)
+def test_what_makes_no_sense_is_a_sentence(done, tmp_path, capsys, words, sentence):
+    (tmp_path / "EMPTY").mkdir()
+    places = {"W": done / "work", **{name: tmp_path / name for name in ("EMPTY", "NEW", "NOWHERE")}}
+
+    assert cli.main([str(places.get(word, word)) for word in words]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("a2data: ")
+    assert sentence in said.err
+    assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["run", "--work", "W", "--profile", "nosuch"], "invalid choice: 'nosuch'"),
+        (["run", "--work", "W", "--videos-per-shard", "0"], "'0' is no whole number from 1 up"),
+        (["run", "--work", "W", "--cpus-per-worker", "-1"], "'-1' is no number from 0 up"),
+        (["detect", "W", "--min-score", "high"], "'high' is no float"),
+        (["retry", "W", "--stage", "nosuch"], "invalid choice: 'nosuch'"),
+        (["nosuch"], "invalid choice: 'nosuch'"),
+    ],
+)
+def test_a_flag_that_makes_no_sense_is_a_sentence(capsys, words, sentence):
+    with pytest.raises(SystemExit) as left:
+        cli.main(words)
+
+    assert left.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_verbose_shows_the_traceback(tmp_path):
+    with pytest.raises(ValueError, match="is no work folder"):
+        cli.main(["status", str(tmp_path), "--verbose"])
+
+
+@pytest.mark.slow
+def test_ray_makes_the_same_shards(done, tmp_path, capsys, monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("PYTHONPATH", str(Path(cli.__file__).parents[1]))
+    words = ["run", str(done / "my videos"), "--work", str(tmp_path / "work"), *QUICK]
+    try:
+        assert cli.main([*words, "--ray", "auto", "--cpus-per-worker", "0.5", "--workers", "detect=1"]) == 0
+    finally:
+        ray.shutdown()
+
+    assert "detect+faces+parse+background+caption, shard 1: 1 done" in capsys.readouterr().err
+    assert tars(tmp_path) == tars(done)
+
+
+COMMANDS = ["run", *NAMES, "status", "plan", "failures", "retry", "explain", "report", "demo-films"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(capsys, command):
+    with pytest.raises(SystemExit) as left:
+        cli.main([command, "--help"])
+
+    assert left.value.code == 0
+    assert "--verbose" in capsys.readouterr().out
+
+
+def test_the_commands_are_these(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+
+    told = capsys.readouterr().out
+    assert [name for name in COMMANDS if f"    {name}" not in told] == []

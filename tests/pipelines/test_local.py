@@ -1,0 +1,90 @@
+"""The crews of this machine: what kills a worker, what a model that does not load means, who may work where."""
+
+import os
+import signal
+import time
+
+import pytest
+import toy
+from toy import Choose, Cut, Heavy, Join, Measure
+
+from pipelines.local import Children, Here, Models
+from pipelines.lock import alone
+from pipelines.schedule import run
+
+SHARDS = [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("crew", [Here, Children])
+def test_a_model_that_does_not_load_stops_the_run(store, crew):
+    summary = run([Cut(), Heavy(), Choose(), Join()], store, SHARDS, crew(store))
+
+    assert set(summary.broken.values()) == {"a model does not load: model 'heavy' needs the package 'heavy'"}
+    assert len(summary.broken) == 1  # not one for each shard
+    assert len([name for name in store.names("measure") if name.endswith(".broken")]) == 1
+    assert summary.blocked
+
+
+def test_a_child_that_dies_idle_is_replaced(store):
+    class Unlucky(Children):
+        def wait(self):
+            done = super().wait()
+            for child in self.idle:
+                os.kill(child.process.pid, signal.SIGKILL)
+                child.process.join()
+            return done
+
+    summary = run([Cut(), Measure()], store, [0], crew := Unlucky(store))
+
+    assert summary.broken == {}
+    assert store.shards("measure") == [0]
+    assert not crew.busy
+
+
+def test_children_end_with_the_run(store):
+    crew = Children(store, 2)
+    started = []
+
+    def interrupt(event, about):
+        if event == "look":
+            started.extend(child.process for child in crew.busy)
+            raise KeyboardInterrupt
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run([Cut(seconds=60.0)], store, SHARDS, crew, interrupt)
+
+    assert len(started) == 2
+    assert not any(process.is_alive() for process in started)
+    assert time.monotonic() - began < 30
+
+
+def test_models_are_kept_for_the_next_job_and_let_go_before_others_are_loaded():
+    alive, loads = set(), []
+
+    class Model:
+        def __init__(self, name):
+            loads.append((name, sorted(alive)))
+            self.name = name
+            alive.add(name)
+
+        def __del__(self):
+            alive.discard(self.name)
+
+    class Loads(Cut):
+        def load(self):
+            return Model(self.per_video)
+
+    models = Models()
+    models.of((Loads(1), Loads(2)))
+    models.of((Loads(2), Loads(3)))
+
+    assert loads == [(1, []), (2, [1]), (3, [2])]
+
+
+def test_a_work_folder_takes_one_run_at_a_time(store):
+    held = rf"in use by process {os.getpid()} on \S+: wait for it, or stop it"
+    with alone(store), pytest.raises(BlockingIOError, match=held), alone(store):
+        pass
+    with alone(store):
+        assert run(toy.toy(), store, SHARDS, Here(store)).jobs == 16

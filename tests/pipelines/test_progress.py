@@ -1,0 +1,140 @@
+"""What a person sees: lines in a log, bars on a terminal."""
+
+import io
+import json
+
+import pytest
+import toy
+from rich.console import Console
+from toy import Choose, Cut, Join, Measure
+
+from a2data.work import journal
+from pipelines.local import Here
+from pipelines.progress import NOTHING, Bars, Lines, glance, watcher
+from pipelines.schedule import Board, run
+
+SHARDS = [0, 1, 2, 3]
+BAD = [Cut(), Measure(bad="1-00000002"), Choose(most=1.0), Join()]
+
+
+def bars(store, stages, crew) -> tuple[Bars, str]:
+    """The bars after a run over a terminal, and the last screen."""
+    out = io.StringIO()
+    seen = Bars(store, SHARDS, Console(file=out, force_terminal=True, width=120, color_system=None))
+    run(stages, store, SHARDS, crew, seen)
+    return seen, out.getvalue().rsplit("cut ", 1)[1]
+
+
+def test_a_log_has_a_line_for_each_job(store, capsys):
+    run(BAD, store, SHARDS, Here(store), Lines(store))
+    lines = [line.split("] ")[1] for line in capsys.readouterr().err.splitlines()]
+
+    assert len(lines) == 13
+    assert "cut, shard 0: 2 done, 0 rejected, 0 failed" in lines
+    assert "measure, shard 3: 6 done, 0 rejected, 1 failed" in lines
+    assert "choose, shard 1: 5 done, 5 rejected, 0 failed" in lines
+    assert lines[-1] == "join, all shards: 0 done, 0 rejected, 0 failed"
+
+
+def test_bars_end_full_and_count_over_all_shards(store):
+    seen, screen = bars(store, BAD, Here(store))
+
+    assert [(task.completed, task.total) for task in seen.progress.tasks] == [(4, 4), (4, 4), (4, 4), (1, 1)]
+    assert "100% 24 done · 0 rejected · 4 failed" in screen
+    assert "100% 20 done · 20 rejected · 0 failed" in screen
+
+
+def test_bars_count_what_was_fresh_already(store):
+    run(toy.toy(), store, SHARDS[:3], Here(store))
+    seen, screen = bars(store, toy.toy(), Here(store))
+
+    assert [(task.completed, task.total) for task in seen.progress.tasks] == [(4, 4), (4, 4), (4, 4), (1, 1)]
+    assert "100% 24 done · 0 rejected · 0 failed" in screen
+    assert "not reached" not in screen
+
+
+@pytest.fixture
+def by_hand(store):
+    """Bars over four shards of one stage, a clock that the test sets, and the only group."""
+    seen = Bars(store, SHARDS, Console(file=io.StringIO()))
+    seen.progress.get_time = lambda: seen.now_s
+    seen.now_s = 0.0
+    board = Board([Cut()], store, SHARDS)
+    seen("begin", board)
+    yield seen, board.groups[0]
+    seen("end", board)
+
+
+def test_a_bar_moves_with_the_units_in_hand(store, by_hand):
+    seen, group = by_hand
+    (task,) = seen.progress.tasks
+    store.fs.create_dir(store.path("cut"))
+    for shard, share in ((0, 0.5), (1, 0.25)):
+        store.note(json.dumps({"share": share, "done": 3, "rejected": 1, "failed": 0}), *journal(group, shard))
+
+    seen("look", {(group, (0,)): group, (group, (1,)): group, (group, (2,)): group})
+    assert task.completed == 0.75
+    assert task.fields["told"] == "6 done · 2 rejected · 0 failed"
+
+
+def test_the_time_left_goes_by_the_share_that_is_done(store, by_hand):
+    seen, group = by_hand
+    (task,) = seen.progress.tasks
+    store.fs.create_dir(store.path("cut"))
+    seen("start", (group, (0,)))
+    for percent in range(0, 60, 10):
+        seen.now_s += 60.0
+        store.note(json.dumps({"share": percent / 100, "done": 0, "rejected": 0, "failed": 0}), *journal(group, 0))
+        seen("look", {(group, (0,)): group})
+
+    assert task.completed == 0.5
+    assert task.time_remaining == pytest.approx(3.5 * 600, rel=0.1)  # 600 s for a shard
+
+
+def test_what_was_fresh_does_not_shorten_the_time_left(store, by_hand):
+    seen, group = by_hand
+    (task,) = seen.progress.tasks
+    for shard in SHARDS[:2]:
+        seen("fresh", (group, (shard,)))
+    seen("look", {})
+    seen("start", (group, (2,)))
+    store.fs.create_dir(store.path("cut"))
+    for percent in (10, 20, 30):
+        seen.now_s += 60.0
+        store.note(json.dumps({"share": percent / 100, "done": 0, "rejected": 0, "failed": 0}), *journal(group, 2))
+        seen("look", {(group, (2,)): group})
+
+    assert task.completed == 2.3
+    assert task.time_remaining == pytest.approx(1.7 * 600, rel=0.1)
+
+
+def test_a_job_that_breaks_is_told_above_the_bars_and_what_waits_is_not_reached(store):
+    class Broken(Choose):
+        per = "shard"
+
+        def run(self, model, clips, scores, shard):
+            raise RuntimeError(f"[bold] shard {shard} is no good")
+
+        @classmethod
+        def name(cls):
+            return "choose"
+
+    out = io.StringIO()
+    stages = [Cut(), Measure(), Broken(), Join()]
+    run(stages, store, SHARDS, Here(store), Bars(store, SHARDS, Console(file=out, force_terminal=True, width=120)))
+
+    assert "choose, shard 2: RuntimeError: [bold] shard 2 is no good" in out.getvalue()
+    assert "not reached" in out.getvalue().rsplit("join", 1)[1]
+
+
+def test_a_note_that_is_half_written_is_no_note_yet(store):
+    todo = (Measure(),)
+    assert glance(store, todo, (0,)) == NOTHING
+    store.put(b'{"unit": "a', *journal(todo, 0))
+    assert glance(store, todo, (0,)) == NOTHING
+
+
+def test_quiet_is_quiet(store, capsys):
+    run(toy.toy(), store, SHARDS, Here(store), watcher(store, True, SHARDS))
+
+    assert capsys.readouterr() == ("", "")
