@@ -142,9 +142,8 @@ def _run(args: argparse.Namespace) -> int:
     store = Store(args.work)
     recipe = Recipe.of(store) or Recipe()
     recipe.profile = args.profile or recipe.profile
-    recipe.out = os.path.abspath(args.out) if args.out else recipe.out
-    if "://" in (args.out or "") or not (store.local or os.path.isabs(recipe.out)):
-        raise ValueError("tars are written to a local folder: name one with --out")
+    if args.out:
+        recipe.out = args.out if "://" in args.out else os.path.abspath(args.out)
     recipe.videos_per_shard = args.videos_per_shard or recipe.videos_per_shard
     recipe.set(triplets(recipe.profile), args.set)
     stages = recipe.apply(triplets(recipe.profile), store)
@@ -175,7 +174,7 @@ def _work(args: argparse.Namespace, stages: Sequence[Stage], store: Store, shard
 
     for stage in stages:
         if isinstance(stage, Pack):
-            results.forget_lost_tars(store, Path(stage.out))
+            results.forget_lost_tars(store, Store(stage.out))
     if args.ray:
         try:
             from pipelines import on_ray
@@ -206,9 +205,9 @@ def _finish(store: Store, stages: Sequence[Stage], recipe: Recipe, summary: Summ
     """Index, manifest and report of what there is now; a last word on what there is not."""
     out = recipe.folder(store)
     if summary.broken or summary.blocked:
-        print(f"the index in {out} was left as it is: some jobs could not be done", file=sys.stderr)
+        print(f"the index in {out.root} was left as it is: some jobs could not be done", file=sys.stderr)
     else:
-        print(f"{results.index(store, out, recipe.profile, stages)} triplets in {out}")
+        print(f"{results.index(store, out, recipe.profile, stages)} triplets in {out.root}")
     report = results.report(store, out, changed=bool(summary.jobs or summary.broken)) if store.local else None
     failed = planning.failures(store, [stage.name() for stage in stages])
     if failed:
@@ -318,7 +317,9 @@ def _report(args: argparse.Namespace) -> int:
     store, recipe, _ = _there(args)
     if not (args.html or store.local):
         raise ValueError("the report is a local file: name it with --out")
-    print(write_report(store, Path(args.html or store.path("report.html")), recipe.folder(store)))
+    shards = recipe.folder(store)
+    html = Path(args.html or store.path("report.html"))
+    print(write_report(store, html, Path(shards.base) if shards.local else None))
     return 0
 
 

@@ -14,15 +14,15 @@ from a2data.stage import Stage
 from a2data.store import Store
 
 
-def forget_lost_tars(store: Store, out: Path) -> None:
+def forget_lost_tars(store: Store, out: Store) -> None:
     """Remove the parts of `pack` of which a tar is not in the folder `out` any more, so that it is packed again."""
-    there = {path.name for path in out.glob("*.tar")}
+    there = set(out.names())
     for shard in store.shards("pack"):
         if not there.issuperset(store.values("pack", shard, "shard")):
             store.remove("pack", f"{shard:05d}.parquet")
 
 
-def index(store: Store, out: Path, profile: str, stages: Sequence[Stage]) -> int:
+def index(store: Store, out: Store, profile: str, stages: Sequence[Stage]) -> int:
     """Write index.parquet and manifest.json for the tars in `out`, unless they are those of these tables already.
 
     Returns the number of samples. To write them, every tar is read once, for its sha256.
@@ -35,15 +35,15 @@ def index(store: Store, out: Path, profile: str, stages: Sequence[Stage]) -> int
         "tables": hashlib.sha256("".join(digests).encode()).hexdigest()[:16],
     }
     old = _manifest(out)
-    if old.get("about") == about and (out / "index.parquet").exists():
+    if old.get("about") == about and "index.parquet" in out.names():
         return old["samples"]
-    return finish(Store(out), [row for shard in shards for row in store.read("pack", shard, Packed)], about)["samples"]
+    return finish(out, [row for shard in shards for row in store.read("pack", shard, Packed)], about)["samples"]
 
 
-def _manifest(out: Path) -> dict[str, Any]:
+def _manifest(out: Store) -> dict[str, Any]:
     try:
-        return json.loads((out / "manifest.json").read_bytes())
-    except (FileNotFoundError, ValueError):
+        return json.loads(out.get("manifest.json") or b"{}")
+    except ValueError:
         return {}
 
 
@@ -57,12 +57,12 @@ def _finite(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def report(store: Store, out: Path, changed: bool) -> Path:
+def report(store: Store, out: Store, changed: bool) -> Path:
     """The report in the work folder, written if anything changed or a table is newer than it is."""
     from pipelines.report import write_report
 
     path = Path(store.path("report.html"))
     tables = [file.stat().st_mtime_ns for file in Path(store.base).glob("*/*.parquet")]
     if changed or not path.exists() or path.stat().st_mtime_ns < max(tables, default=0):
-        write_report(store, path, out)
+        write_report(store, path, Path(out.base) if out.local else None)
     return path

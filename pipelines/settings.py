@@ -3,10 +3,10 @@
 import argparse
 import inspect
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
 from a2data.stage import Stage
@@ -50,9 +50,10 @@ class Recipe:
     def save(self, store: Store) -> None:
         store.put(json.dumps(asdict(self), indent=1, sort_keys=True).encode(), "run.json")
 
-    def folder(self, store: Store) -> Path:
+    def folder(self, store: Store) -> Store:
         """The folder of the shards."""
-        return Path(store.path()) / self.out
+        elsewhere = "://" in self.out or os.path.isabs(self.out)
+        return Store(self.out if elsewhere else f"{(store.base if store.local else store.root).rstrip('/')}/{self.out}")
 
     def apply(self, stages: Sequence[Stage], store: Store) -> list[Stage]:
         """The stages with these settings, for that store. Raises ValueError for a stage, field or model that there is not."""
@@ -65,7 +66,7 @@ class Recipe:
                 raise ValueError(f"run.json: {name} has no setting {', '.join(unknown)} (any more): remove it there")
             by_name[name] = replace(by_name[name], **values)  # type: ignore[type-var]
         made_by = "; ".join(f"{s.name()} {m}@{r}" for s in by_name.values() for m, r in _models(s))
-        by_name["pack"] = replace(by_name["pack"], out=str(self.folder(store)), made_by=made_by)  # type: ignore[call-arg]
+        by_name["pack"] = replace(by_name["pack"], out=self.folder(store).root, made_by=made_by)  # type: ignore[call-arg]
         return list(by_name.values())
 
     def set(self, stages: Sequence[Stage], assignments: Sequence[str]) -> None:

@@ -243,7 +243,6 @@ def test_an_interrupt_says_how_to_go_on(done, capsys, monkeypatch):
         (["run", "--work", "W", "--set", "pack.out=x"], "name the folder of the shards with `a2data run --out`"),
         (["run", "--work", "W", "--workers", "many"], "--workers 'many': write a number, or stage=number"),
         (["run", "--work", "W", "--workers", "nosuch=2"], "--workers 'nosuch=2': write a number, or stage=number"),
-        (["run", "--work", "W", "--out", "s3://bucket/shards"], "local folder: name one with --out"),
         (["run", "--work", "NEW"], "no videos: name files, folders, globs or manifests"),
         (["run", "EMPTY", "--work", "NEW"], "no video in it; looked for .3gp"),
         (["run", "NOWHERE", "--work", "NEW"], "there is no such file or folder"),
