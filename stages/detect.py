@@ -192,7 +192,7 @@ def element(film: Film, element_id: str, track: Track, others: Sequence[Sighting
         quality=marks[best_first[0]],
         seen_frames=[s.frame for s in track],
         seen_boxes=[s.box for s in track],
-        attributes=[f"colour={colours.name(frame[best.mask])}", f"size={best.area:.2f}"],
+        attributes=[f"colour={colours.name_in(frame, best.mask)}", f"size={best.area:.2f}"],
     )
 
 
