@@ -42,7 +42,7 @@ def names(pixels: np.ndarray) -> np.ndarray:
     rules = (  # a later one overrules an earlier one
         (red & (light > 60) & (chroma < 55), "pink"),
         ((hue < 12) & (chroma < 28) & (light < 60), "brown"),
-        (orange & ((light < 48) | (chroma < 55)), "brown"),
+        (orange & ((light < 42) | (chroma < 46)), "brown"),
         (orange & (light < 36) & (hue < 20) & (chroma > 38), "red"),  # dark red in warm light
         (yellow & (light < 62), "green"),
         (yellow & (hue < 48) & (light < 62), "brown"),

@@ -17,7 +17,8 @@ Parser = Callable[[np.ndarray, np.ndarray, Box | None], dict[str, np.ndarray]]
 
 # Landmarks of a standing adult in head heights below the crown (the classical canon of 7.5 heads).
 SHOULDERS, WAIST, HIP, KNEES, ANKLES = 1.3, 2.4, 3.6, 5.4, 7.0
-ELBOWS = 2.0  # head heights from one to the other where the arms hang
+ACROSS = 1.2  # head heights that narrow shoulders are wide
+VIVID = 20.0  # chroma from which a colour's hue is sure
 HAIR_IS_ONE = 0.7  # share of the hair that has one colour
 HAIR_IS_EVEN = 20.0  # standard deviation of its lightness, L*; a badge on a cap makes more
 SAME_COLOUR = 9.0  # distance in CIE Lab that two pieces of one garment stay below, see `_change`
@@ -43,7 +44,11 @@ def parse(person: np.ndarray, mask: np.ndarray, head: Box | None) -> dict[str, n
     hair = mask & _hair(lab, _outline(person, mask, head), face, skin, head)
     rows = (np.arange(len(mask)) - head[1]) / (head[3] - head[1])  # head heights below the crown
     body = mask & ~face & ~hair & (rows > 0.9)[:, None]
-    parts = {"face": face, "hair": hair, **_clothes(lab, _dressed(lab, body, skin, rows), rows)}
+    parts = {"face": face, "hair": hair}
+    free = mask & ~face & ~hair
+    for name, part in _clothes(lab, _dressed(lab, body, skin, rows), rows).items():
+        parts[name] = part & free
+        free &= ~part
     return {name: part for name, part in parts.items() if part.any()}
 
 
@@ -103,7 +108,9 @@ def _hair(lab: np.ndarray, outline: np.ndarray, face: np.ndarray, skin: np.ndarr
     colour = np.median(lab[crown], axis=0)
     away = _unlike(lab, colour)
     if skin.any():  # auburn hair is of the colour of a brown skin, but more like itself
-        rest &= ~(skin & (_unlike(lab, np.median(lab[face & skin] if (face & skin).any() else lab[skin], axis=0)) < away))
+        rest &= ~(
+            skin & (_unlike(lab, np.median(lab[face & skin] if (face & skin).any() else lab[skin], axis=0)) < away)
+        )
     y, x = np.mgrid[: rest.shape[0], : rest.shape[1]]
     beside = np.abs(x - (x0 + x1) / 2) > 0.25 * wide
     alike = away < 2 * SAME_COLOUR
@@ -190,7 +197,7 @@ def _clothes(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> dict[str, n
 def garment(mask: np.ndarray) -> np.ndarray:
     """A mask without specks, see `pieces`, and without small holes: a badge or a print is part of the garment, a hand is not."""
     kept = pieces(mask)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats((~kept).astype(np.uint8), connectivity=4)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats((~kept).astype(np.uint8), connectivity=4)
     x0, y0, wide, high, area = stats.T
     inside = (x0 > 0) & (y0 > 0) & (x0 + wide < mask.shape[1]) & (y0 + high < mask.shape[0])
     holes = inside & (area < 0.03 * kept.sum())
@@ -201,17 +208,18 @@ def garment(mask: np.ndarray) -> np.ndarray:
 def _table(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> float:
     """Where furniture begins that the mask took for the body, in head heights below the crown; inf where nothing says so.
 
-    A row below which the mask is wider at once, wider than shoulders, and of another colour: elbows are of the garment's own,
-    hips are narrower.
+    A row of another colour from edge to edge, no narrower than the shoulders above it: no belt, for above the waist there is
+    none, and what is below it is narrower. A chest striped across ends there too: better half a pullover than half a table.
     """
     wide = body.sum(1) * (rows[1] - rows[0])  # in head heights
     for row in np.arange(SHOULDERS, HIP, 0.05):
         above, below = ((rows > a) & (rows <= a + 0.1) for a in (row - 0.1, row + 0.03))
         if not (wide[above].any() and wide[below].any()):
             continue
-        if wide[below].mean() < max(1.15 * wide[above].mean(), ELBOWS):
+        least = max(ACROSS, wide[above].mean() * (1.0 if row < WAIST else 1.15))
+        if wide[above].mean() < ACROSS or wide[below].mean() < least:
             continue
-        if _change(lab[body & above[:, None]], lab[body & below[:, None]]) > SAME_COLOUR:
+        if _change(lab[body & above[:, None]], lab[body & below[:, None]]) > 2 * SAME_COLOUR:
             return float(row)
     return float("inf")
 
@@ -229,15 +237,15 @@ def _waist(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> float:
 
     The row between WAIST and HIP where the median colours of the half head above and below differ most.
     """
-    best, where = SAME_COLOUR, 0.0
+    found = []
     for row in np.arange(WAIST, HIP, 0.05):
         above, below = (body & ((rows > a) & (rows <= a + 0.5))[:, None] for a in (row - 0.5, row))
-        if min(above.sum(), below.sum()) < 20:
-            continue
-        change = _change(lab[above], lab[below])
-        if change > best:
-            best, where = change, float(row)
-    return where
+        if min(above.sum(), below.sum()) >= 20:
+            found.append((_change(lab[above], lab[below]), float(row)))
+    best = max((change for change, _ in found), default=0.0)
+    if best <= SAME_COLOUR:
+        return 0.0
+    return float(np.mean([row for change, row in found if change >= 0.97 * best]))  # medians make a plateau of the peak
 
 
 def _shoes(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -250,5 +258,13 @@ def _shoes(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> dict[str, np.
 
 
 def _change(one: np.ndarray, other: np.ndarray) -> float:
-    """How far the median colours of two sets of (n, 3) Lab pixels are apart, shade set aside: see `_unlike`."""
-    return float(_unlike(np.median(one, axis=0)[None], np.median(other, axis=0))[0])
+    """How far the median colours of two sets of (n, 3) Lab pixels are apart, shade set aside: see `_unlike`.
+
+    Between two vivid colours hue decides: gloss and dust alter the chroma of one cloth.
+    """
+    a, b = np.median(one, axis=0), np.median(other, axis=0)
+    chroma = np.hypot(a[1], a[2]), np.hypot(b[1], b[2])
+    if min(chroma) > VIVID:
+        b = b * (1, chroma[0] / chroma[1], chroma[0] / chroma[1])
+        return float(np.hypot(np.linalg.norm((a - b)[1:]), 0.25 * (chroma[0] - chroma[1])))
+    return float(_unlike(a[None], b)[0])

@@ -13,7 +13,7 @@ from a2data.stage import Stage
 from a2data.tracks import box_at, link
 from model_zoo import cards, heads
 
-LOOKS = 5  # at least, however short the clip
+LOOKS = 4  # frames to look at in a short clip
 GAP = 2  # frames looked at in which a face may be missed
 
 
@@ -61,7 +61,7 @@ class Faces(Stage):
         (film,) = films
         people = [e for e in elements if e.kind == "human"]
         frames = film.frames
-        step = max(1, min(self.every, len(frames) // LOOKS))
+        step = min(self.every, max(5, len(frames) // LOOKS))  # nearer frames tell nothing new
         looked = sorted({*range(0, len(frames), step), *(p.frame for p in people)})
         sightings = [
             [measure(number, frames[number], face) for face in model(frames[number]) if face.score >= self.min_score]
