@@ -86,7 +86,9 @@ def dominant(pixels: np.ndarray) -> np.ndarray:
     if len(pixels) == 0:
         raise ValueError("no pixels: no colour to name")
     some = np.ascontiguousarray(pixels[:: -(-len(pixels) // _ENOUGH)], np.uint8)
-    lab = cv2.cvtColor(some[:, None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[:, 0] * np.float32([0.5, 1, 1])
+    lab = cv2.cvtColor(some[:, None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[:, 0] * np.array(
+        [0.5, 1, 1], np.float32
+    )
     bins, counts = np.unique(np.floor(lab / _BIN), axis=0, return_counts=True)
     middle = (bins[counts.argmax()] + 0.5) * _BIN
     for _ in range(5):

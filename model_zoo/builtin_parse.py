@@ -118,7 +118,7 @@ def _hair(lab: np.ndarray, outline: np.ndarray, face: np.ndarray, skin: np.ndarr
     top = found & (y < y0 + 0.55 * tall)
     if (top & alike).sum() < HAIR_IS_ONE * top.sum() or lab[..., 0][top].std() > HAIR_IS_EVEN:
         return np.zeros_like(rest)
-    return smooth(found, 0.05 * wide, crown)
+    return smooth(found, 0.04 * wide, crown)
 
 
 def _unlike(lab: np.ndarray, colour: np.ndarray) -> np.ndarray:

@@ -206,7 +206,7 @@ def shifted(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rim = 6
     if max(abs(dx), abs(dy)) > rim or min(a.shape) <= 3 * rim:
         return a, b
-    moved = cv2.warpAffine(a, np.float32([[1, 0, dx], [0, 1, dy]]), a.shape[::-1])
+    moved = cv2.warpAffine(a, np.array([[1, 0, dx], [0, 1, dy]], np.float32), a.shape[::-1])
     return moved[rim:-rim, rim:-rim], b[rim:-rim, rim:-rim]
 
 

@@ -37,7 +37,7 @@ def fuse(scene: dict[str, Any]) -> str:
     subjects, place = scene["subjects"], scene["environment_phrase"]
     if subjects:
         sentences = [opening(scene, subjects[0])]
-        sentences += following(subjects[1:])
+        sentences += following(subjects[1:], again=not subjects[0]["action"])
         sentences += [setting(place)] if place else []
     else:
         sentences = empty(scene, place)
@@ -68,12 +68,15 @@ def empty(scene: dict[str, Any], place: str) -> list[str]:
     return [f"{view} in which nothing stands out", *([place] if place else [])]
 
 
-def following(subjects: list[dict[str, Any]]) -> list[str]:
-    """The sentences for the subjects after the main one: first what is only there, then what others do meanwhile."""
+def following(subjects: list[dict[str, Any]], again: bool) -> list[str]:
+    """The sentences for the subjects after the main one: first what is only there, then what others do meanwhile.
+
+    again: whether the sentence before said "there is" already.
+    """
     idle, busy = ([s for s in subjects if bool(s["action"]) is does] for does in (False, True))
     sentences = []
     if idle:
-        sentences.append(f"There is {listed([_placed(s) for s in idle])}")
+        sentences.append(f"There is {'also ' if again else ''}{listed([_placed(s) for s in idle])}")
     if busy:
         sentences.append(f"Meanwhile, {listed([clause(s, say_where=True) for s in busy])}")
     return sentences

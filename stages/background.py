@@ -179,7 +179,7 @@ def coarse_rectangle(free: np.ndarray, max_aspect: float, long_px: int = 240) ->
     """`largest_rectangle` on a grid of at most `long_px` cells a side, a cell being free where all its pixels are."""
     cell = -(-max(free.shape) // long_px)
     height, width = (side // cell for side in free.shape)
-    cells = free[: height * cell, : width * cell].reshape(height, cell, width, cell).all(axis=(1, 3))
+    cells = np.asarray(free[: height * cell, : width * cell].reshape(height, cell, width, cell).all(axis=(1, 3)))
     x0, y0, x1, y1 = largest_rectangle(cells, max_aspect)
     return x0 * cell, y0 * cell, x1 * cell, y1 * cell
 

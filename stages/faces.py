@@ -264,4 +264,5 @@ def head_mask(frame: np.ndarray, landmarks: np.ndarray, person: np.ndarray | Non
     if person is not None:
         head = heads.ellipse(*around, frame.shape)
         person = person if (head & person).sum() >= 0.4 * head.sum() else None
-    return heads.outline(frame, *around, person)
+    found = heads.outline(frame, *around, person)
+    return found & person if person is not None and (found & person).any() else found
