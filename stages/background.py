@@ -37,6 +37,7 @@ class Background(Stage):
     reads = {"select": Kept, "segment": Film, "detect": Element}
     writes = Element
     per = "clip"
+    version = 2
 
     embedder: str = "mobilenetv2"  # a card of the role embed
     every: int = 3  # looks at every n-th frame

@@ -51,6 +51,7 @@ class Caption(Stage):
 
     reads = {"select": Kept, "segment": Film, "detect": Element, "faces": Element, "parse": Element}
     writes = records.Caption
+    version = 2
 
     captioner: str = "builtin-caption"  # card of the base captioner
     experts: str = "builtin-shot,builtin-camera"  # cards of the experts, comma-separated; "" for none

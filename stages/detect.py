@@ -45,6 +45,7 @@ class Detect(Stage):
     reads = {"select": Kept, "segment": Film}
     writes = Element
     per = "clip"
+    version = 2
     gpus = 0.25
 
     model: str = "builtin-detect"  # card of role detect, or yolo:PATH

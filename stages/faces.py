@@ -38,6 +38,7 @@ class Faces(Stage):
     reads = {"select": Kept, "segment": Film, "detect": Element}
     writes = Element
     per = "clip"
+    version = 2
     gpus = 0.25
 
     model: str = "dlib"  # a card of the role faces

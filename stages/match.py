@@ -48,6 +48,7 @@ class Match(Stage):
         "background": Element,
     }
     writes = records.Match
+    version = 2
 
     model: str = "words"  # "words" for words against measurements alone, or the card of a text-image model beside them
     model_weight: float = 0.5  # of that model's similarity against that of the words, 0 to 1

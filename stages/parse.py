@@ -24,6 +24,7 @@ class Parse(Stage):
     reads = {"select": Kept, "segment": Film, "detect": Element, "faces": Element}
     writes = Element
     per = "clip"
+    version = 2
     gpus = 0.25
 
     model: str = "builtin-parse"  # a card of the role parse
@@ -130,7 +131,9 @@ def solid(mask: np.ndarray) -> float:
     radius = max(1, round(float(np.sqrt(mask.sum())) / 8))
     x0, y0, x1, y1 = (int(v) for v in bounds(mask))
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
-    inside = np.pad(mask[y0:y1, x0:x1].astype(np.uint8), radius + 1)  # else OpenCV takes the mask to go on beyond the border
+    inside = np.pad(
+        mask[y0:y1, x0:x1].astype(np.uint8), radius + 1
+    )  # else OpenCV takes the mask to go on beyond the border
     opened = cv2.morphologyEx(inside, cv2.MORPH_OPEN, disk)
     return float(opened.sum() / mask.sum())
 
