@@ -1,50 +1,97 @@
-"""The plain name of a colour: twelve words that a caption may use, decided in hue, saturation and value."""
+"""The plain name of a colour: thirteen words that a caption may use, decided in hue, lightness and chroma."""
 
 import cv2
 import numpy as np
 
-NAMES = ("black", "white", "grey", "red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "brown")
-# Upper end of each hue in degrees, with its name; what lies above the last is red again.
+NAMES = (
+    *("black", "white", "grey", "red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink"),
+    *("brown", "beige"),
+)
+# Upper end of each hue in degrees, with its name; what lies above the last is red again. These are HSV's degrees: the hue of
+# CIE Lab bends, so that it calls a pure blue purple. Lightness and chroma are Lab's: those of HSV call a pale wall vivid.
 _HUES = (
-    (15, "red"),
+    (12, "red"),
     (42, "orange"),
     (68, "yellow"),
-    (165, "green"),
-    (195, "cyan"),
+    (162, "green"),
+    (198, "cyan"),
     (258, "blue"),
-    (300, "purple"),
-    (340, "pink"),
+    (298, "purple"),
+    (342, "pink"),
 )
+_BIN = 10.0  # side of the bins, in Lab units, of which the fullest is where the search for the dominant colour begins
+_NEAR = 16.0  # distance in Lab, lightness at half its value, up to which pixels are one colour in light and shade
+_ENOUGH = 4000  # pixels that are looked at: more change nothing
 
 
 def names(pixels: np.ndarray) -> np.ndarray:
     """The name of each (n, 3) uint8 RGB pixel as (n,) int: indices into NAMES.
 
-    Dark is black whatever its hue; dull is black, grey or white by its lightness; dark orange and dull dark red are brown; light
-    red is pink.
+    Very dark is black whatever its hue; of little chroma is black, grey or white by its lightness. Orange that is dark or dull is
+    brown, and pale it is beige; dark yellow is olive, that is green; dark cyan is teal, green or blue by its hue.
     """
-    hsv = cv2.cvtColor(np.asarray(pixels, np.uint8).reshape(-1, 1, 3).astype(np.float32) / 255, cv2.COLOR_RGB2HSV)[:, 0]
-    hue, saturation, value = hsv.T  # degrees, 0 to 1, 0 to 1
+    flat = np.asarray(pixels, np.uint8).reshape(-1, 1, 3).astype(np.float32) / 255
+    hue = cv2.cvtColor(flat, cv2.COLOR_RGB2HSV)[:, 0, 0]  # degrees
+    light, a, b = cv2.cvtColor(flat, cv2.COLOR_RGB2LAB)[:, 0].T  # 0 to 100, about -100 to 100
+    chroma = np.hypot(a, b)
     index = {name: i for i, name in enumerate(NAMES)}
-    ends = [end for end, _ in _HUES]
-    of_hue = np.array([index[name] for _, name in _HUES] + [index["red"]])
-    out = of_hue[np.searchsorted(ends, hue, side="right")]
-    out[(hue >= 15) & (hue < 42) & (value < 0.55)] = index["brown"]
-    red = (hue < 15) | (hue >= 340)
-    out[(hue < 15) & (value < 0.5) & (saturation < 0.75)] = index["brown"]
-    out[red & (value > 0.75) & (saturation < 0.5)] = index["pink"]
-    dull = saturation < np.where(value < 0.35, 0.35, 0.18)
-    out[dull] = index["grey"]
-    out[dull & (value > 0.82)] = index["white"]
-    out[(dull & (value < 0.27)) | (value < 0.15)] = index["black"]
+    out = np.array([index[name] for _, name in _HUES] + [index["red"]])[
+        np.searchsorted([end for end, _ in _HUES], hue, side="right")
+    ]
+    red, orange, yellow = (hue < 12) | (hue >= 342), (hue >= 12) & (hue < 42), (hue >= 42) & (hue < 68)
+    rules = (  # a later one overrules an earlier one
+        (red & (light > 60) & (chroma < 55), "pink"),
+        ((hue < 12) & (chroma < 28) & (light < 60), "brown"),
+        (orange & ((light < 42) | (chroma < 46)), "brown"),
+        (orange & (light < 36) & (hue < 20) & (chroma > 38), "red"),  # dark red in warm light
+        (yellow & (light < 62), "green"),
+        (yellow & (hue < 48) & (light < 62), "brown"),
+        ((orange | yellow) & (light > 66) & (chroma < 40), "beige"),
+        ((hue >= 162) & (hue < 188) & (light < 50), "green"),
+        ((hue >= 188) & (hue < 198) & (light < 50), "blue"),
+        ((hue >= 298) & (hue < 325) & (light < 48), "purple"),
+        ((hue >= 325) & (hue < 342) & (light < 42), "red"),
+        (chroma < 9, "grey"),
+        ((chroma < 9) & (light > 80), "white"),
+        ((chroma < 14) & (light > 90), "white"),
+        ((chroma < 14) & (light < 22), "black"),
+        ((chroma < 30) & (light < 7), "black"),
+    )
+    for where, name in rules:
+        out[where] = index[name]
     return out
 
 
 def name(pixels: np.ndarray) -> str:
-    """The name of the dominant colour of (n, 3) uint8 RGB pixels: the name that most of them have, ties to the earlier in NAMES.
+    """The name of the dominant colour of (n, 3) uint8 RGB pixels, see `dominant`. Raises ValueError without pixels."""
+    return NAMES[int(names(dominant(pixels)[None])[0])]
 
-    Raises ValueError without pixels.
+
+def name_in(picture: np.ndarray, mask: np.ndarray) -> str:
+    """The name of the dominant colour of an (h, w, 3) uint8 RGB picture inside an (h, w) bool mask, which is not empty.
+
+    The rim of the mask is left out where something remains: it is mixed with what is behind.
+    """
+    reach = max(1, round(float(np.sqrt(mask.sum())) / 25))
+    core = cv2.erode(mask.astype(np.uint8), np.ones((2 * reach + 1,) * 2, np.uint8)) > 0
+    return name(picture[core if core.sum() >= 0.2 * mask.sum() else mask])
+
+
+def dominant(pixels: np.ndarray) -> np.ndarray:
+    """The colour that most of (n, 3) uint8 RGB pixels have, (3,) uint8: neither their mean, which may be nobody's colour, nor one
+    of their highlights or shadows. Raises ValueError without pixels.
+
+    The mean shift of Fukunaga & Hostetler 1975 in Lab, from the fullest bin; ties go to the darkest, then by a* and b*.
     """
     if len(pixels) == 0:
         raise ValueError("no pixels: no colour to name")
-    return NAMES[int(np.bincount(names(pixels), minlength=len(NAMES)).argmax())]
+    some = np.ascontiguousarray(pixels[:: -(-len(pixels) // _ENOUGH)], np.uint8)
+    lab = cv2.cvtColor(some[:, None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[:, 0] * np.array(
+        [0.5, 1, 1], np.float32
+    )
+    bins, counts = np.unique(np.floor(lab / _BIN), axis=0, return_counts=True)
+    middle = (bins[counts.argmax()] + 0.5) * _BIN
+    for _ in range(5):
+        near = ((lab - middle) ** 2).sum(1) <= _NEAR**2
+        middle = lab[near].mean(0)
+    return np.median(some[near], axis=0).astype(np.uint8)

@@ -57,6 +57,12 @@ def clamp(box: Box, height: int, width: int) -> tuple[int, int, int, int]:
     return x0, y0, x1, y1
 
 
+def bounds(mask: np.ndarray) -> Box:
+    """The tightest box round an (h, w) bool mask that is not empty."""
+    x0, y0, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return float(x0), float(y0), float(x0 + width), float(y0 + height)
+
+
 def cut_out(frame: np.ndarray, mask: np.ndarray, box: Box) -> np.ndarray:
     """The box of a frame as (h, w, 4) uint8 RGBA: colours as they are, alpha 255 inside the mask and 0 outside."""
     x0, y0, x1, y1 = clamp(box, *frame.shape[:2])

@@ -12,9 +12,9 @@ PEOPLE = _words(
     "person man woman boy girl child kid baby toddler lady guy gentleman human adult teenager player worker"
 )
 COLOURS = {
-    **{c: c for c in _words("black white grey red orange yellow green cyan blue purple pink brown")},
-    **{"gray": "grey", "silver": "grey", "navy": "blue", "teal": "cyan", "turquoise": "cyan", "beige": "brown"},
-    **{"tan": "brown", "gold": "yellow", "golden": "yellow", "violet": "purple", "maroon": "red", "crimson": "red"},
+    **{c: c for c in _words("black white grey red orange yellow green cyan blue purple pink brown beige")},
+    **{"gray": "grey", "silver": "grey", "navy": "blue", "teal": "cyan", "turquoise": "cyan", "cream": "beige"},
+    **{"tan": "beige", "gold": "yellow", "golden": "yellow", "violet": "purple", "maroon": "red", "crimson": "red"},
 }
 CLOTHES = {
     **dict.fromkeys(_words("top shirt t-shirt blouse sweater jumper hoodie jacket coat vest blazer cardigan"), "upper"),

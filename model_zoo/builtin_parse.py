@@ -9,6 +9,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from model_zoo import heads
 from model_zoo.cards import Card
 
 Box = tuple[float, float, float, float]
@@ -16,6 +17,10 @@ Parser = Callable[[np.ndarray, np.ndarray, Box | None], dict[str, np.ndarray]]
 
 # Landmarks of a standing adult in head heights below the crown (the classical canon of 7.5 heads).
 SHOULDERS, WAIST, HIP, KNEES, ANKLES = 1.3, 2.4, 3.6, 5.4, 7.0
+ACROSS = 1.2  # head heights that narrow shoulders are wide
+VIVID = 20.0  # chroma from which a colour's hue is sure
+HAIR_IS_ONE = 0.7  # share of the hair that has one colour
+HAIR_IS_EVEN = 20.0  # standard deviation of its lightness, L*; a badge on a cap makes more
 SAME_COLOUR = 9.0  # distance in CIE Lab that two pieces of one garment stay below, see `_change`
 
 
@@ -36,10 +41,14 @@ def parse(person: np.ndarray, mask: np.ndarray, head: Box | None) -> dict[str, n
     lab = to_lab(person)
     skin = mask & is_skin(lab, mask, head)
     face = mask & _face(skin, head)
-    hair = _hair(lab, mask & ~face, skin, head)
+    hair = mask & _hair(lab, _outline(person, mask, head), face, skin, head)
     rows = (np.arange(len(mask)) - head[1]) / (head[3] - head[1])  # head heights below the crown
     body = mask & ~face & ~hair & (rows > 0.9)[:, None]
-    parts = {"face": face, "hair": hair, **_clothes(lab, _dressed(lab, body, skin, rows), rows)}
+    parts = {"face": face, "hair": hair}
+    free = mask & ~face & ~hair
+    for name, part in _clothes(lab, _dressed(lab, body, skin, rows), rows).items():
+        parts[name] = part & free
+        free &= ~part
     return {name: part for name, part in parts.items() if part.any()}
 
 
@@ -79,30 +88,64 @@ def _face(skin: np.ndarray, head: Box) -> np.ndarray:
     return hull.astype(bool)
 
 
-def _hair(lab: np.ndarray, rest: np.ndarray, skin: np.ndarray, head: Box) -> np.ndarray:
-    """What has the colour of the crown and hangs together with it, round the head or beside it and down to the chest."""
+def _outline(person: np.ndarray, mask: np.ndarray, head: Box) -> np.ndarray:
+    """The head without what is behind it: the person's mask, (h, w) bool, is rarely that exact."""
+    x0, y0, x1, y1 = head
+    return heads.outline(person, ((x0 + x1) / 2, (y0 + y1) / 2), ((x1 - x0) / 2, (y1 - y0) / 2), person=mask) & mask
+
+
+def _hair(lab: np.ndarray, outline: np.ndarray, face: np.ndarray, skin: np.ndarray, head: Box) -> np.ndarray:
+    """What of the head's outline is neither face nor neck, (h, w) bool, and the strands of its colour beside the cheeks.
+
+    Empty where it is no one thing: a hat with a badge, or a background that slipped in. A plain dark cap passes for hair.
+    """
     x0, y0, x1, y1 = head
     tall, wide = y1 - y0, x1 - x0
+    rest = outline & ~face
     crown = rest & ~skin & _ellipse(head, rest.shape, centre=0.2, across=0.4, down=0.2)
     if crown.sum() < 0.01 * tall * wide:
         return np.zeros_like(rest)
-    y, x = np.mgrid[: rest.shape[0], : rest.shape[1]]
-    zone = (y < y0 + 1.9 * tall) & (x > x0 - 0.3 * wide) & (x < x1 + 0.3 * wide)
     colour = np.median(lab[crown], axis=0)
-    alike = np.linalg.norm((lab - colour) * (0.6, 1, 1), axis=-1) < 2 * SAME_COLOUR
-    found = (rest & ~skin & zone & alike).astype(np.uint8)
-    found = cv2.morphologyEx(found, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    count, labels = cv2.connectedComponents(found)
-    touching = np.bincount(labels[crown], minlength=count)
+    away = _unlike(lab, colour)
+    if skin.any():  # auburn hair is of the colour of a brown skin, but more like itself
+        rest &= ~(
+            skin & (_unlike(lab, np.median(lab[face & skin] if (face & skin).any() else lab[skin], axis=0)) < away)
+        )
+    y, x = np.mgrid[: rest.shape[0], : rest.shape[1]]
+    beside = np.abs(x - (x0 + x1) / 2) > 0.25 * wide
+    alike = away < 2 * SAME_COLOUR
+    found = rest & ((y < y0 + 0.55 * tall) | (alike & beside))
+    top = found & (y < y0 + 0.55 * tall)
+    if (top & alike).sum() < HAIR_IS_ONE * top.sum() or lab[..., 0][top].std() > HAIR_IS_EVEN:
+        return np.zeros_like(rest)
+    return smooth(found, 0.04 * wide, crown)
+
+
+def _unlike(lab: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """How far pixels are from a Lab colour, (h, w) float32, shade and shine set aside.
+
+    Light times k multiplies L* + 16, a* and b* by the cube root of k alike, so that chroma is compared at one lightness;
+    lightness itself counts a quarter.
+    """
+    scale = (colour[0] + 16) / (lab[..., 0] + 16)
+    da, db = lab[..., 1] * scale - colour[1], lab[..., 2] * scale - colour[2]
+    return np.sqrt(da**2 + db**2 + (0.25 * (lab[..., 0] - colour[0])) ** 2)
+
+
+def smooth(mask: np.ndarray, radius: float, seed: np.ndarray) -> np.ndarray:
+    """The piece of a mask with most of the seed, opened and closed by a disk of `radius` pixels, its holes filled."""
+    side = 2 * max(1, round(radius)) + 1
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    pad = side  # closing must not depend on where the picture ends
+    whole = cv2.copyMakeBorder(mask.astype(np.uint8), pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
+    whole = cv2.morphologyEx(cv2.morphologyEx(whole, cv2.MORPH_OPEN, disk), cv2.MORPH_CLOSE, disk)
+    whole = whole[pad:-pad, pad:-pad]
+    count, labels = cv2.connectedComponents(whole)
+    touching = np.bincount(labels[seed], minlength=count)
     touching[0] = 0
-    hair = (labels == touching.argmax()) & touching.any()
-    return hair & ~_too_wide(hair, int(y1), 0.7 * wide)
-
-
-def _too_wide(part: np.ndarray, chin: int, wide: float) -> np.ndarray:
-    """Everything below the chin where a part gets wider than `wide` pixels there: a dark pullover below dark hair."""
-    below = np.arange(len(part)) > chin
-    return (below & (part.sum(1)[below].max(initial=0) > wide))[:, None]
+    piece = (labels == touching.argmax()) & touching.any()
+    outlines, _ = cv2.findContours(piece.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(np.zeros(mask.shape, np.uint8), outlines, -1, 1, cv2.FILLED) > 0
 
 
 def largest(mask: np.ndarray) -> np.ndarray:
@@ -137,17 +180,48 @@ def _clothes(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> dict[str, n
     Where no change of colour shows the waist, the upper garment ends at three heads and nothing is called the lower one.
     """
     body = cv2.morphologyEx(body.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)).astype(bool)
+    body &= (rows < _table(lab, body, rows))[:, None]
     dressed = np.flatnonzero(body.any(1))
     end = rows[dressed[-1]] if len(dressed) else 0.0
     if end < SHOULDERS + 0.2:
         return {}
     waist = _waist(lab, body, rows)
-    parts = {"upper": pieces(body & (rows < (waist or 3.0))[:, None])}
+    parts = {"upper": garment(body & (rows < (waist or 3.0))[:, None])}
     if waist and end > waist + 0.3:
-        parts["lower"] = pieces(body & ((rows >= waist) & (rows < ANKLES - 0.1))[:, None])
+        parts["lower"] = garment(body & ((rows >= waist) & (rows < ANKLES - 0.1))[:, None])
     if end > ANKLES and not body[-1].any():
         parts |= _shoes(lab, body, rows)
     return parts
+
+
+def garment(mask: np.ndarray) -> np.ndarray:
+    """A mask without specks, see `pieces`, and without small holes: a badge or a print is part of the garment, a hand is not."""
+    kept = pieces(mask)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats((~kept).astype(np.uint8), connectivity=4)
+    x0, y0, wide, high, area = stats.T
+    inside = (x0 > 0) & (y0 > 0) & (x0 + wide < mask.shape[1]) & (y0 + high < mask.shape[0])
+    holes = inside & (area < 0.03 * kept.sum())
+    holes[0] = False
+    return kept | holes[labels]
+
+
+def _table(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> float:
+    """Where furniture begins that the mask took for the body, in head heights below the crown; inf where nothing says so.
+
+    A row of another colour from edge to edge, no narrower than the shoulders above it: no belt, for above the waist there is
+    none, and what is below it is narrower. A chest striped across ends there too: better half a pullover than half a table.
+    """
+    wide = body.sum(1) * (rows[1] - rows[0])  # in head heights
+    for row in np.arange(SHOULDERS, HIP, 0.05):
+        above, below = ((rows > a) & (rows <= a + 0.1) for a in (row - 0.1, row + 0.03))
+        if not (wide[above].any() and wide[below].any()):
+            continue
+        least = max(ACROSS, wide[above].mean() * (1.0 if row < WAIST else 1.15))
+        if wide[above].mean() < ACROSS or wide[below].mean() < least:
+            continue
+        if _change(lab[body & above[:, None]], lab[body & below[:, None]]) > 2 * SAME_COLOUR:
+            return float(row)
+    return float("inf")
 
 
 def pieces(mask: np.ndarray) -> np.ndarray:
@@ -163,15 +237,15 @@ def _waist(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> float:
 
     The row between WAIST and HIP where the median colours of the half head above and below differ most.
     """
-    best, where = SAME_COLOUR, 0.0
+    found = []
     for row in np.arange(WAIST, HIP, 0.05):
         above, below = (body & ((rows > a) & (rows <= a + 0.5))[:, None] for a in (row - 0.5, row))
-        if min(above.sum(), below.sum()) < 20:
-            continue
-        change = _change(lab[above], lab[below])
-        if change > best:
-            best, where = change, float(row)
-    return where
+        if min(above.sum(), below.sum()) >= 20:
+            found.append((_change(lab[above], lab[below]), float(row)))
+    best = max((change for change, _ in found), default=0.0)
+    if best <= SAME_COLOUR:
+        return 0.0
+    return float(np.mean([row for change, row in found if change >= 0.97 * best]))  # medians make a plateau of the peak
 
 
 def _shoes(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -184,5 +258,13 @@ def _shoes(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> dict[str, np.
 
 
 def _change(one: np.ndarray, other: np.ndarray) -> float:
-    """How far the median colours of two sets of (n, 3) Lab pixels are apart; lightness counts half, for it is shading too."""
-    return float(np.linalg.norm((np.median(one, axis=0) - np.median(other, axis=0)) * (0.5, 1, 1)))
+    """How far the median colours of two sets of (n, 3) Lab pixels are apart, shade set aside: see `_unlike`.
+
+    Between two vivid colours hue decides: gloss and dust alter the chroma of one cloth.
+    """
+    a, b = np.median(one, axis=0), np.median(other, axis=0)
+    chroma = np.hypot(a[1], a[2]), np.hypot(b[1], b[2])
+    if min(chroma) > VIVID:
+        b = b * (1, chroma[0] / chroma[1], chroma[0] / chroma[1])
+        return float(np.hypot(np.linalg.norm((a - b)[1:]), 0.25 * (chroma[0] - chroma[1])))
+    return float(_unlike(a[None], b)[0])

@@ -5,7 +5,6 @@ letter by letter as it was given.
 """
 
 from collections.abc import Callable
-from itertools import groupby
 from typing import Any
 
 SHOT_TYPES = {
@@ -38,10 +37,7 @@ def fuse(scene: dict[str, Any]) -> str:
     subjects, place = scene["subjects"], scene["environment_phrase"]
     if subjects:
         sentences = [opening(scene, subjects[0])]
-        before = _where(subjects[0])
-        for where, group in groupby(subjects[1:], key=_where):
-            sentences += following(list(group), where, again=where == before)
-            before = where
+        sentences += following(subjects[1:], again=not subjects[0]["action"])
         sentences += [setting(place)] if place else []
     else:
         sentences = empty(scene, place)
@@ -72,19 +68,24 @@ def empty(scene: dict[str, Any], place: str) -> list[str]:
     return [f"{view} in which nothing stands out", *([place] if place else [])]
 
 
-def following(subjects: list[dict[str, Any]], where: str, again: bool) -> list[str]:
-    """Sentences for more subjects in one place, those that only are there in one; `again`: so was the subject before."""
-    idle = [s["phrase"] for s in subjects if not s["action"]]
-    brief = where and _brief(where)
+def following(subjects: list[dict[str, Any]], again: bool) -> list[str]:
+    """The sentences for the subjects after the main one: first what is only there, then what others do meanwhile.
+
+    again: whether the sentence before said "there is" already.
+    """
+    idle, busy = ([s for s in subjects if bool(s["action"]) is does] for does in (False, True))
     sentences = []
     if idle:
-        there = f"there {'is' if len(idle) == 1 else 'are'}{'' if brief else ' also'} {listed(idle)}"
-        sentences.append(f"{there}, {where}" if where and not brief else there)
-    sentences += [clause(s, say_where=not brief) for s in subjects if s["action"]]
-    starts = [f"also {where}" if again else where] + [f"also {where}"] * len(sentences)
-    if brief:
-        return [f"{capital(start)}, {said}" for start, said in zip(starts, sentences, strict=False)]
-    return [capital(said) if said.startswith("there ") else f"Meanwhile, {said}" for said in sentences]
+        sentences.append(f"There is {'also ' if again else ''}{listed([_placed(s) for s in idle])}")
+    if busy:
+        sentences.append(f"Meanwhile, {listed([clause(s, say_where=True) for s in busy])}")
+    return sentences
+
+
+def _placed(subject: dict[str, Any]) -> str:
+    """ "a red cup on the right"; with a comma before a place that takes more words."""
+    where = _where(subject)
+    return f"{subject['phrase']}{' ' if _brief(where) else ', '}{where}" if where else subject["phrase"]
 
 
 def listed(words: list[str]) -> str:

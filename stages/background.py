@@ -37,6 +37,7 @@ class Background(Stage):
     reads = {"select": Kept, "segment": Film, "detect": Element}
     writes = Element
     per = "clip"
+    version = 2
 
     embedder: str = "mobilenetv2"  # a card of the role embed
     every: int = 3  # looks at every n-th frame
@@ -46,7 +47,7 @@ class Background(Stage):
     min_samples: int = 3  # frames in which a pixel of the plate was in view, at most all that were looked at
     dilate: float = 0.02  # how much further than its box or mask a thing reaches, of the frame's longer side
     min_area: float = 0.2  # share of the frame that the rectangle covers
-    max_aspect: float = 3.0  # longer side of the rectangle over its shorter side
+    max_aspect: float = 2.2  # longer side of the rectangle over its shorter side
     min_purity: float = 0.9  # share of the rectangle's pixels that show the same thing whenever they are in view
 
     def models(self) -> dict[str, str]:
@@ -140,7 +141,7 @@ def find_place(
         method, picture, clear = "plate", plate, seen >= min(min_samples, len(frames))
     else:
         method, picture, clear = "crop" if covered[best].any() else "frame", frames[best], ~covered[best]
-    x0, y0, x1, y1 = with_aspect(largest_rectangle(clear, max_aspect), max_aspect)
+    x0, y0, x1, y1 = with_aspect(coarse_rectangle(clear, max_aspect), max_aspect)
     pure = purity(agreement[y0:y1, x0:x1]) if static else 1.0  # a moving camera shows nothing twice to compare
     return Place(method, best, picture, clear, (float(x0), float(y0), float(x1), float(y1)), pure)
 
@@ -173,6 +174,15 @@ def purity(agreement: np.ndarray) -> float:
     What moved there undetected made the others. A foreground that nobody detected and that never moved is not noticed.
     """
     return float((agreement > 0.5).mean()) if agreement.size else 0.0
+
+
+def coarse_rectangle(free: np.ndarray, max_aspect: float, long_px: int = 240) -> tuple[int, int, int, int]:
+    """`largest_rectangle` on a grid of at most `long_px` cells a side, a cell being free where all its pixels are."""
+    cell = -(-max(free.shape) // long_px)
+    height, width = (side // cell for side in free.shape)
+    cells = np.asarray(free[: height * cell, : width * cell].reshape(height, cell, width, cell).all(axis=(1, 3)))
+    x0, y0, x1, y1 = largest_rectangle(cells, max_aspect)
+    return x0 * cell, y0 * cell, x1 * cell, y1 * cell
 
 
 def largest_rectangle(free: np.ndarray, max_aspect: float = float("inf")) -> tuple[int, int, int, int]:

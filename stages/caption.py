@@ -51,6 +51,7 @@ class Caption(Stage):
 
     reads = {"select": Kept, "segment": Film, "detect": Element, "faces": Element, "parse": Element}
     writes = records.Caption
+    version = 2
 
     captioner: str = "builtin-caption"  # card of the base captioner
     experts: str = "builtin-shot,builtin-camera"  # cards of the experts, comma-separated; "" for none
@@ -176,6 +177,7 @@ def told_apart(subjects: Sequence[dict[str, Any]], max_words: int) -> list[str]:
     """A noun phrase for each subject, none of which is found inside another.
 
     Two that would read alike are told apart by where they are, and where that does not help, by counting: "another person".
+    Things without a name get their place too: "a red object on the left".
     """
     plain = [noun_phrase(s, max_words) for s in subjects]
     placed = []
@@ -183,7 +185,8 @@ def told_apart(subjects: Sequence[dict[str, Any]], max_words: int) -> list[str]:
         alike = [m for m, other in enumerate(plain) if m != n and (within(phrase, other) or within(other, phrase))]
         where = subject["position"]
         brief = where.startswith(("in ", "on ", "at ")) and len(where.split()) <= 4
-        tells = alike and brief and all(subjects[m]["position"] != where for m in alike)
+        vague = subject["sub_type"].lower() in ("object", "thing", "") and subject["type"] != "Human"
+        tells = (alike or vague) and brief and all(subjects[m]["position"] != where for m in alike)
         placed.append(f"{phrase} {where}" if tells else phrase)
     told: list[str] = []
     for phrase in placed:

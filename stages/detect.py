@@ -45,6 +45,7 @@ class Detect(Stage):
     reads = {"select": Kept, "segment": Film}
     writes = Element
     per = "clip"
+    version = 2
     gpus = 0.25
 
     model: str = "builtin-detect"  # card of role detect, or yolo:PATH
@@ -192,7 +193,7 @@ def element(film: Film, element_id: str, track: Track, others: Sequence[Sighting
         quality=marks[best_first[0]],
         seen_frames=[s.frame for s in track],
         seen_boxes=[s.box for s in track],
-        attributes=[f"colour={colours.name(frame[best.mask])}", f"size={best.area:.2f}"],
+        attributes=[f"colour={colours.name_in(frame, best.mask)}", f"size={best.area:.2f}"],
     )
 
 

@@ -6,13 +6,15 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
-from a2data.images import clamp, cut_out, from_rle, iou, sha16, to_png, to_rle
+from a2data.images import bounds, clamp, cut_out, from_rle, sha16, to_png, to_rle
 from a2data.records import Box, Element, Film, Kept, Reject
 from a2data.stage import Stage
-from a2data.tracks import box_at
-from model_zoo import cards
+from a2data.tracks import box_at, link
+from model_zoo import cards, heads
+
+LOOKS = 4  # frames to look at in a short clip
+GAP = 2  # frames looked at in which a face may be missed
 
 
 class Sighting(NamedTuple):
@@ -36,13 +38,13 @@ class Faces(Stage):
     reads = {"select": Kept, "segment": Film, "detect": Element}
     writes = Element
     per = "clip"
+    version = 2
     gpus = 0.25
 
     model: str = "dlib"  # a card of the role faces
-    every: int = 5  # looks at every n-th frame, and at the best frame of each person
+    every: int = 10  # looks at every n-th frame, more often in a short clip, and at the best frame of each person
     min_score: float = 0.6  # of the detector, 0 to 1
     min_seen: int = 2  # frames in which a face has to be found
-    min_iou: float = 0.3  # between two sightings of one face, 0 to 1
     min_inside: float = 0.7  # share of a face that lies within its person's box, 0 to 1
     min_face_px: int = 40  # smaller side of a face that may become an identity
     min_sharpness: float = 20.0  # variance of the Laplacian of a face at 112 px, grey levels squared
@@ -60,12 +62,13 @@ class Faces(Stage):
         (film,) = films
         people = [e for e in elements if e.kind == "human"]
         frames = film.frames
-        looked = sorted({*range(0, len(frames), self.every), *(p.frame for p in people)})
+        step = min(self.every, max(5, len(frames) // LOOKS))  # nearer frames tell nothing new
+        looked = sorted({*range(0, len(frames), step), *(p.frame for p in people)})
         sightings = [
             [measure(number, frames[number], face) for face in model(frames[number]) if face.score >= self.min_score]
             for number in looked
         ]
-        tracks = link(sightings, self.min_iou, reach=3 * self.every)
+        tracks = follow(sightings)
         owned = give([doubt_outliers(t) for t in tracks], people, self.min_inside, reach=self.every)
         for number, (track, person) in enumerate(owned):
             key = f"{film.clip_id}/face/{number}"
@@ -79,9 +82,8 @@ class Faces(Stage):
         good = [s for s in track if not self.flaw(s)]
         best = best_sighting(good or track, person)
         frame = film.frames[best.frame]
-        mask = head_mask(best.face.landmarks, *frame.shape[:2])
-        if person is not None and person.frame == best.frame:
-            mask = within(mask, from_rle(person.mask))
+        known = person is not None and person.frame == best.frame
+        mask = head_mask(frame, best.face.landmarks, from_rle(person.mask) if person and known else None)
         box = bounds(mask)
         image = to_png(cut_out(frame, mask, box))
         attributes = [
@@ -106,7 +108,7 @@ class Faces(Stage):
             embedder=self.model,
             quality=best.quality,
             seen_frames=[s.frame for s in track],
-            seen_boxes=[bounds(head_mask(s.face.landmarks, *frame.shape[:2])) for s in track],
+            seen_boxes=[head_box(s.face.landmarks, *frame.shape[:2]) for s in track],
             attributes=attributes if good else [*attributes, f"poor={self.flaw(best)}"],
         )
 
@@ -161,25 +163,11 @@ def quality(side_px: float, sharp: float, turn: float, score: float) -> float:
     return float(min(1.0, side_px / 160) * sharp / (sharp + 50) * max(0.0, 1 - abs(turn)) * score)
 
 
-def link(sightings: list[list[Sighting]], min_iou: float, reach: int) -> list[Track]:
-    """Sightings, one list per frame looked at, as tracks: each frame's faces go to the tracks they overlap most.
-
-    Optimal for each frame (Kuhn 1955); a track that was not seen for more than `reach` frames is closed.
-    """
-    tracks: list[Track] = []
-    for found in sightings:
-        live = [t for t in tracks if found and found[0].frame - t[-1].frame <= reach]
-        overlap = np.array([[iou(t[-1].face.box, s.face.box) for s in found] for t in live]).reshape(
-            len(live), len(found)
-        )
-        rows, columns = linear_sum_assignment(-overlap)
-        taken = set()
-        for row, column in zip(rows, columns, strict=True):
-            if overlap[row, column] >= min_iou:
-                live[row].append(found[column])
-                taken.add(column)
-        tracks += [[s] for column, s in enumerate(found) if column not in taken]
-    return tracks
+def follow(sightings: list[list[Sighting]]) -> list[Track]:
+    """Sightings, one list per frame looked at, as tracks, by where they are alone: faces of one network are all alike."""
+    no_looks = [np.zeros((len(found), 0), np.float32) for found in sightings]
+    tracks = link([[s.face.box for s in found] for found in sightings], no_looks, GAP)
+    return [[sightings[t][i] for t, i in track] for track in tracks]
 
 
 def doubt_outliers(track: Track) -> Track:
@@ -243,7 +231,7 @@ def _fit(face: Box, person: Box, min_inside: float) -> float:
 def best_sighting(track: Track, person: Element | None) -> Sighting:
     """The one of highest quality; but the person's own best frame, where the mask is known, if it is nearly as good."""
     best = max(track, key=lambda s: (s.quality, -s.frame))
-    here = [s for s in track if person is not None and s.frame == person.frame and s.quality >= 0.8 * best.quality]
+    here = [s for s in track if person is not None and s.frame == person.frame and s.quality >= 0.6 * best.quality]
     return here[0] if here else best
 
 
@@ -253,8 +241,8 @@ def mean_embedding(sightings: list[Sighting]) -> list[float]:
     return (total / np.linalg.norm(total)).astype(np.float32).tolist()
 
 
-def head_mask(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
-    """An ellipse round the whole head, hair included, (h, w) bool, from eyes, nose and mouth corners.
+def head_ellipse(landmarks: np.ndarray) -> tuple[tuple[float, float], tuple[float, float], float]:
+    """Middle (x, y), half axes (across, down) and tilt in degrees of an ellipse round the whole head, hair included.
 
     Measured from the middle of the eyes in eye-to-mouth distances, which a turned head does not shorten: the crown, with hair,
     is 2.2 above, the chin 1.8 below, the ears 1.5 aside.
@@ -262,20 +250,20 @@ def head_mask(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
     eyes, mouth = landmarks[:2].mean(0), landmarks[3:].mean(0)
     down = mouth - eyes
     unit = float(np.linalg.norm(down))
-    tilt = float(np.degrees(np.arctan2(down[1], down[0])) - 90)
     x, y = eyes - 0.2 * down
-    mask = np.zeros((height, width), np.uint8)
-    cv2.ellipse(mask, ((float(x), float(y)), (2 * 1.5 * unit, 2 * 2.0 * unit), tilt), 1, -1)
-    return mask.astype(bool)
+    return (float(x), float(y)), (1.5 * unit, 2.0 * unit), float(np.degrees(np.arctan2(down[1], down[0])) - 90)
 
 
-def within(head: np.ndarray, person: np.ndarray) -> np.ndarray:
-    """The part of the head that belongs to the person; the whole head where the person's mask misses most of it."""
-    both = head & person
-    return both if both.sum() >= 0.4 * head.sum() else head
+def head_box(landmarks: np.ndarray, height: int, width: int) -> Box:
+    """The box of the head's ellipse inside the frame."""
+    return bounds(heads.ellipse(*head_ellipse(landmarks), (height, width)))
 
 
-def bounds(mask: np.ndarray) -> Box:
-    """The tightest box round a mask that is not empty."""
-    x0, y0, width, height = cv2.boundingRect(mask.astype(np.uint8))
-    return float(x0), float(y0), float(x0 + width), float(y0 + height)
+def head_mask(frame: np.ndarray, landmarks: np.ndarray, person: np.ndarray | None) -> np.ndarray:
+    """The head without what is behind it, (h, w) bool; a person's mask that misses most of the head is not believed."""
+    around = head_ellipse(landmarks)
+    if person is not None:
+        head = heads.ellipse(*around, frame.shape)
+        person = person if (head & person).sum() >= 0.4 * head.sum() else None
+    found = heads.outline(frame, *around, person)
+    return found & person if person is not None and (found & person).any() else found

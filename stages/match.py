@@ -23,6 +23,7 @@ NEIGHBOURS = frozenset(
     for pair in (
         *("black grey", "grey white", "red orange", "orange yellow", "orange brown", "brown red", "brown black"),
         *("green cyan", "cyan blue", "blue purple", "purple pink", "pink red", "yellow green", "brown yellow"),
+        *("beige brown", "beige orange", "beige yellow", "beige white", "beige grey", "beige pink"),
     )
 )
 
@@ -47,6 +48,7 @@ class Match(Stage):
         "background": Element,
     }
     writes = records.Match
+    version = 2
 
     model: str = "words"  # "words" for words against measurements alone, or the card of a text-image model beside them
     model_weight: float = 0.5  # of that model's similarity against that of the words, 0 to 1
@@ -143,7 +145,7 @@ def colour(element: Element) -> str:
     if "colour" in said:
         return said["colour"]
     rgba = images.from_png(element.image)
-    return colours.name(rgba[rgba[..., 3] > 0][:, :3])
+    return colours.name_in(rgba[..., :3], rgba[..., 3] > 0)
 
 
 def picture(element: Element) -> np.ndarray:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from a2data import colours
-from a2data.images import clamp, cut_out, from_png, from_rle, on_white, sha16, to_png, to_rle
+from a2data.images import bounds, clamp, cut_out, from_png, from_rle, on_white, sha16, to_png, to_rle
 from a2data.records import Box, Element, Film, Kept, Reject
 from a2data.stage import Stage
 from a2data.tracks import box_at
@@ -24,6 +24,7 @@ class Parse(Stage):
     reads = {"select": Kept, "segment": Film, "detect": Element, "faces": Element}
     writes = Element
     per = "clip"
+    version = 2
     gpus = 0.25
 
     model: str = "builtin-parse"  # a card of the role parse
@@ -32,6 +33,10 @@ class Parse(Stage):
     reach: int = 5  # frames over which a head is taken to stand still, see a2data.tracks.box_at
     min_part_px: int = 200  # pixels of a part
     min_part_share: float = 0.005  # of the person's pixels
+    min_solid: float = 0.7  # share of a part that survives an opening, see `solid`, 0 to 1
+    min_filled: float = 0.9  # a part's pixels as a share of itself and its holes, 0 to 1
+    min_hull: float = 0.75  # a garment's pixels as a share of its convex hull, 0 to 1
+    min_hair_span: float = 0.6  # width of the hair as a share of the head's, 0 to 1
 
     def models(self) -> dict[str, str]:
         return {name: cards.revision(name) for name in (self.model, self.embedder)}
@@ -50,6 +55,8 @@ class Parse(Stage):
                 key = f"{film.clip_id}/{kind}/{number}"
                 if too_small := self.too_small(mask, person):
                     yield Reject(key, "part too small", too_small)
+                elif unlikely := self.unlikely(kind, mask, self.head(person, faces)):
+                    yield Reject(key, "part misshapen", unlikely)
                 else:
                     parts.append(self.element(key, kind, film, person, mask))
         yield from embedded(parts, embed)
@@ -58,14 +65,20 @@ class Parse(Stage):
         """The kinds in WORDS that the model finds on a person, as (h, w) bool masks of the frame, in the order of WORDS."""
         frame, mask = film.frames[person.frame], from_rle(person.mask)
         x0, y0, x1, y1 = clamp(grown(person.box, self.margin), *mask.shape)
-        heads = [box_at(f, person.frame, self.reach) for f in faces if f.parent_id == person.element_id]
-        head = next(((h[0] - x0, h[1] - y0, h[2] - x0, h[3] - y0) for h in heads if h is not None), None)
+        head = self.head(person, faces)
+        if head is not None:
+            head = (head[0] - x0, head[1] - y0, head[2] - x0, head[3] - y0)
         found = parse(frame[y0:y1, x0:x1], mask[y0:y1, x0:x1], head)
         for kind in WORDS:
             if kind in found:
                 whole = np.zeros_like(mask)
                 whole[y0:y1, x0:x1] = found[kind]
                 yield kind, whole & mask
+
+    def head(self, person: Element, faces: list[Element]) -> Box | None:
+        """The box of a person's head in their best frame, None where no face of theirs was seen about then."""
+        boxes = [box_at(f, person.frame, self.reach) for f in faces if f.parent_id == person.element_id]
+        return next((box for box in boxes if box is not None), None)
 
     def too_small(self, mask: np.ndarray, person: Element) -> str:
         """The limit that a part falls short of, in words; "" where it is large enough."""
@@ -76,13 +89,22 @@ class Parse(Stage):
             return f"{area / whole:.2%} of the person, wanted {self.min_part_share:.2%}"
         return ""
 
+    def unlikely(self, kind: str, mask: np.ndarray, head: Box | None) -> str:
+        """What tells that a part's outline is no such part's, in words; "" where it may be one."""
+        limits = [("solid", solid(mask), self.min_solid), ("filled", filled(mask), self.min_filled)]
+        if kind in ("upper", "lower"):
+            limits.append(("share of its hull", hull_share(mask), self.min_hull))
+        if kind == "hair" and head is not None:
+            x0, _, x1, _ = bounds(mask)
+            limits.append(("span of the head", (x1 - x0) / (head[2] - head[0]), self.min_hair_span))
+        return ", ".join(f"{name} = {value:.2f}, wanted {low}" for name, value, low in limits if value < low)
+
     def element(self, key: str, kind: str, film: Film, person: Element, mask: np.ndarray) -> Element:
         """The row of one part, still without an embedding."""
         frame = film.frames[person.frame]
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
+        box = bounds(mask)
         image = to_png(cut_out(frame, mask, box))
-        colour = shade(frame[mask]) if kind == "hair" else colours.name(frame[mask])
+        colour = shade(frame[mask]) if kind == "hair" else colours.name_in(frame, mask)
         return Element(
             clip_id=film.clip_id,
             element_id=key,
@@ -102,6 +124,32 @@ class Parse(Stage):
             seen_boxes=[box],
             attributes=[f"colour={colour}"] if colour else [],
         )
+
+
+def solid(mask: np.ndarray) -> float:
+    """Share of a mask that survives an opening by a disk an eighth as wide as its area's root: little of rags, slivers, rims."""
+    radius = max(1, round(float(np.sqrt(mask.sum())) / 8))
+    x0, y0, x1, y1 = (int(v) for v in bounds(mask))
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
+    inside = np.pad(
+        mask[y0:y1, x0:x1].astype(np.uint8), radius + 1
+    )  # else OpenCV takes the mask to go on beyond the border
+    opened = cv2.morphologyEx(inside, cv2.MORPH_OPEN, disk)
+    return float(opened.sum() / mask.sum())
+
+
+def filled(mask: np.ndarray) -> float:
+    """Pixels of a mask as a share of what its outer outlines enclose."""
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    whole = cv2.drawContours(np.zeros(mask.shape, np.uint8), outlines, -1, 1, cv2.FILLED)
+    return float(mask.sum() / whole.sum())
+
+
+def hull_share(mask: np.ndarray) -> float:
+    """Pixels of a mask as a share of its convex hull."""
+    points = np.argwhere(mask)[:, ::-1].astype(np.int32)
+    hull = cv2.fillConvexPoly(np.zeros(mask.shape, np.uint8), cv2.convexHull(points), 1)
+    return float(mask.sum() / hull.sum())
 
 
 def shade(pixels: np.ndarray) -> str:

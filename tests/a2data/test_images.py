@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from a2data import images
 from a2data.images import clamp, cut_out, dhash, from_png, from_rle, iou, on_white, thumb, to_png, to_rle
 
 
@@ -77,3 +78,9 @@ def test_a_thumb_of_grey_and_of_colour_agree():
 
     assert np.array_equal(thumb(grey), thumb(np.dstack([grey] * 3)))
     assert thumb(grey).shape == (18, 24)
+
+
+def test_the_bounds_of_a_mask_touch_its_outermost_pixels():
+    mask = np.zeros((20, 30), bool)
+    mask[4, 7] = mask[11, 25] = True
+    assert images.bounds(mask) == (7, 4, 26, 12)

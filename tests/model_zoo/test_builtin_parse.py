@@ -130,3 +130,23 @@ def test_specks_are_dropped_and_large_pieces_kept():
     assert kept.sum() == 116
     assert not kept[15].any()
     assert not pieces(np.zeros((4, 4), bool)).any()
+
+
+def test_a_table_before_a_person_ends_the_garment():
+    picture, masks = draw()
+    table = np.zeros((HEIGHT, WIDTH), bool)
+    table[heads(2.2) : heads(3.2), 20:140] = True
+    picture = np.where(table[..., None], np.uint8([120, 75, 40]), picture)
+    seen = (~masks["background"] | table) & (np.arange(HEIGHT) < heads(3.2))[:, None]
+    parts = parse(picture, seen, BOX)
+    assert "lower" not in parts
+    assert not (parts["upper"] & (np.arange(HEIGHT) > heads(2.25))[:, None]).any()
+    assert parts["upper"].sum() > 0.8 * (masks["upper"] & ~table).sum()
+
+
+def test_a_badge_on_the_chest_belongs_to_the_garment():
+    picture, masks = draw()
+    badge = np.zeros((HEIGHT, WIDTH), bool)
+    badge[heads(1.7) : heads(1.7) + 5, 60:67] = True
+    parts = parse(np.where(badge[..., None], np.uint8(SKIN), picture), ~masks["background"], BOX)
+    assert parts["upper"][badge].all()

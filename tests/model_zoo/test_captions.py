@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -131,3 +132,18 @@ def test_two_of_a_kind_in_one_third_are_told_apart_by_their_order():
     pair = [thing("a", "human", (170, 0, 210, 99)), thing("b", "human", (110, 0, 150, 99))]
     assert captions.positions(pair, 320) == {"a": "on the right", "b": "on the left"}
     assert set(captions.positions([*pair, thing("c", "human", (150, 0, 160, 99))], 320).values()) == {"in the centre"}
+
+
+def test_a_body_that_only_shifts_does_not_gesture():
+    """A textured body that sways by two pixels, on which nothing else moves."""
+    rng = np.random.default_rng(0)
+    cloth = cv2.resize(rng.integers(0, 256, (30, 40), np.uint8), (160, 120), interpolation=cv2.INTER_CUBIC)
+    frames = np.full((31, 180, 320, 3), 120, np.uint8)
+    for n in range(31):
+        frames[n, 60:180, 80 + 2 * (n % 2) : 240 + 2 * (n % 2)] = cloth[..., None]
+    person = thing("p", "human", (80, 0, 240, 180), (80, 0, 240, 180))
+    face = thing("p/face", "face", (140, 10, 180, 60), (140, 10, 180, 60), parent="p")
+    whole, limbs = captions.unrest(frames, list(range(0, 31, 5)), person, face)
+    assert whole > captions.FIDGETS
+    assert limbs < captions.GESTURES
+    assert captions.action(person, (0, 0, 0), [face], frames, list(range(0, 31, 5))) == "sways gently"

@@ -26,7 +26,7 @@ def test_shot_subjects_environment_and_light_come_in_skyreels_order():
     )
     assert prompt == (
         "In a medium shot, seen from the front, a person in a yellow top gestures on the left. "
-        "On the right, there is a red bottle. The scene is set against a grey background. The lighting is dim."
+        "There is a red bottle on the right. The scene is set against a grey background. The lighting is dim."
     )
 
 
@@ -52,12 +52,13 @@ def test_words_of_a_network_are_fitted_into_the_sentence(first, rest):
     assert template.fuse(scene(first)).startswith(f"In this scene, {rest}")
 
 
-def test_subjects_in_the_same_place_share_it():
-    cup, hat, pen = (subject(f"a {name}", "", "on the left") for name in ("cup", "hat", "pen"))
-    cat = subject("a cat", "runs", "on the left")
-    assert template.fuse(scene(cup, hat, cat, pen)) == (
-        "In this scene, there is a cup on the left. "
-        "Also on the left, there are a hat and a pen. Also on the left, a cat runs."
+def test_what_is_only_there_comes_in_one_sentence_and_what_others_do_in_the_next():
+    dog = subject("a dog", "sleeps", "in the centre")
+    cup, hat = subject("a cup", "", "on the left"), subject("a hat on the right", "", "on the right")
+    cat, ball = subject("a cat", "runs", "on the left"), subject("a ball", "moves up")
+    assert template.fuse(scene(dog, cat, cup, hat, ball)) == (
+        "In this scene, a dog sleeps in the centre. There is a cup on the left and a hat on the right. "
+        "Meanwhile, a cat runs on the left and a ball moves up."
     )
 
 

@@ -6,7 +6,16 @@ from hypothesis.extra import numpy as hnp
 
 from a2data.images import from_png, from_rle
 from a2data.records import Element, Kept, Reject
-from stages.background import Background, cover, dilated, find_place, largest_rectangle, median_plate, with_aspect
+from stages.background import (
+    Background,
+    coarse_rectangle,
+    cover,
+    dilated,
+    find_place,
+    largest_rectangle,
+    median_plate,
+    with_aspect,
+)
 
 HEIGHT, WIDTH = 48, 64
 SETTINGS = {"min_static": 0.9, "min_samples": 3, "max_aspect": 3.0}
@@ -192,3 +201,12 @@ def test_the_same_clip_gives_the_same_bytes_in_any_order_of_its_elements(make_fi
     assert list(stage.run(one_vector, [kept], [film], [one, two])) == list(
         stage.run(one_vector, [kept], [film], [two, one])
     )
+
+
+def test_the_rectangle_on_a_grid_lies_inside_the_free_pixels_and_is_nearly_as_large():
+    free = np.ones((300, 500), bool)
+    free[100:300, 180:330] = False
+    x0, y0, x1, y1 = coarse_rectangle(free, float("inf"))
+    assert free[y0:y1, x0:x1].all()
+    a0, b0, a1, b1 = largest_rectangle(free)
+    assert (x1 - x0) * (y1 - y0) >= 0.95 * (a1 - a0) * (b1 - b0)

@@ -1,11 +1,12 @@
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
 from a2data.images import from_png, from_rle
 from a2data.records import Element, Kept, Reject
-from stages.parse import Parse, shade
+from stages.parse import Parse, filled, hull_share, shade, solid
 
 HEIGHT, WIDTH = 120, 160
 KEPT = [Kept("clip", "video")]
@@ -123,3 +124,37 @@ def test_objects_have_no_clothes_and_nobody_is_no_failure(scene):
 )
 def test_hair_is_called_by_colour_or_else_by_lightness(rgb, name):
     assert shade(np.full((9, 3), rgb, np.uint8)) == name
+
+
+def test_a_disk_is_solid_and_a_rim_and_rags_are_not():
+    disk = cv2.circle(np.zeros((HEIGHT, WIDTH), np.uint8), (80, 60), 40, 1, -1) > 0
+    rim = cv2.circle(np.zeros((HEIGHT, WIDTH), np.uint8), (80, 60), 40, 1, 3) > 0
+    rags = np.random.default_rng(0).random((HEIGHT, WIDTH)) < 0.6
+    assert solid(disk) > 0.95
+    assert solid(rim) < 0.1
+    assert solid(rags & disk) < 0.1
+
+
+def test_holes_are_not_filled_and_notches_leave_the_hull():
+    square = box_mask(20, 20, 60, 60)
+    assert (filled(square), hull_share(square)) == (1, 1)
+    assert filled(square & ~box_mask(30, 30, 50, 50)) == pytest.approx(0.75)
+    notched = square & ~box_mask(30, 20, 50, 60 - 10)
+    assert filled(notched) == 1
+    assert hull_share(notched) == pytest.approx(1 - 20 * 30 / 1600)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mask", "why"),
+    [
+        ("upper", box_mask(40, 20, 100, 100), ""),
+        ("upper", box_mask(40, 20, 100, 100) & ~box_mask(60, 45, 84, 75), "filled"),
+        ("hair", box_mask(60, 10, 90, 30), ""),
+        ("hair", box_mask(60, 10, 72, 50), "span of the head"),
+        ("hair", box_mask(50, 10, 90, 12), "solid"),
+    ],
+)
+def test_a_part_of_an_unlikely_shape_says_what_is_wrong(kind, mask, why):
+    said = Parse().unlikely(kind, mask, (55.0, 10.0, 95.0, 60.0))
+    assert said.startswith(why)
+    assert bool(said) == bool(why)

@@ -1,0 +1,63 @@
+"""The outline of a head: face, hair and hat without what is behind, from where the face is."""
+
+import cv2
+import numpy as np
+
+from model_zoo import grabcut
+
+CORE = 0.55  # half axes of what is face for sure, as shares of the head's, see `outline`
+WORK_PX = 160  # long side at which the graph is cut
+
+
+def ellipse(centre: tuple[float, float], axes: tuple[float, float], tilt: float, shape: tuple[int, ...]) -> np.ndarray:
+    """An (h, w) bool mask: x, y of the middle and half axes in pixels, tilt in degrees clockwise."""
+    mask = np.zeros(shape[:2], np.uint8)
+    cv2.ellipse(mask, (centre, (2 * axes[0], 2 * axes[1]), tilt), 1, -1)
+    return mask > 0
+
+
+def outline(
+    picture: np.ndarray,
+    centre: tuple[float, float],
+    axes: tuple[float, float],
+    tilt: float = 0.0,
+    person: np.ndarray | None = None,
+) -> np.ndarray:
+    """The part of a head's ellipse that is head, (h, w) bool, in one piece and without holes.
+
+    picture: (h, w, 3) uint8 RGB. centre, axes, tilt: of the ellipse round the whole head, see `ellipse`. person: (h, w) bool,
+    outside which there is no head; left out, the ring round the ellipse tells what the background looks like. The lower
+    middle of the ellipse is face whatever the pixels say, so that the outline is never empty where the ellipse is inside.
+    """
+    reach = 1.3 * max(axes)
+    x0, y0 = (max(0, int(c - reach)) for c in centre)
+    x1, y1 = (max(low + 1, int(np.ceil(c + reach))) for low, c in zip((x0, y0), centre, strict=True))
+    area = (slice(y0, y1), slice(x0, x1))
+    patch = np.ascontiguousarray(picture[area])
+    out = np.zeros(picture.shape[:2], bool)
+    if not patch.size:
+        return out
+    small = grabcut.shrink(patch, WORK_PX)
+    scale = small.shape[1] / patch.shape[1]
+    middle = ((centre[0] - x0) * scale, (centre[1] - y0) * scale)
+    half = (axes[0] * scale, axes[1] * scale)
+
+    def grown(share: float) -> np.ndarray:
+        return ellipse(middle, (half[0] * share, half[1] * share), tilt, small.shape)
+
+    down = np.radians(tilt + 90)
+    face = (middle[0] + 0.25 * half[1] * np.cos(down), middle[1] + 0.25 * half[1] * np.sin(down))
+    core = ellipse(face, (CORE * half[0], CORE * half[1]), tilt, small.shape)
+    hints = np.where(grown(1.0), grabcut.MAYBE_FORE, grabcut.MAYBE_BACK).astype(np.uint8)
+    if person is None:
+        hints[~grown(1.2)] = grabcut.SURE_BACK
+    else:
+        inside = cv2.resize(person[area].astype(np.uint8), small.shape[1::-1], interpolation=cv2.INTER_AREA) > 0
+        hints[~inside] = grabcut.SURE_BACK
+    hints[core] = grabcut.SURE_FORE
+    wisp = 2 * max(1, round(0.08 * half[0])) + 1  # what hangs on by less is background of a like colour, or a few hairs
+    found = (grabcut.cut(small, hints, iterations=4) & grown(1.0)).astype(np.uint8)
+    found = cv2.morphologyEx(found, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (wisp, wisp))) > 0
+    found = grabcut.clean(found | core, core, hole=0.2, part=1.0) | core
+    out[area] = grabcut.enlarge(found, patch)
+    return out & ellipse(centre, axes, tilt, picture.shape)
