@@ -8,28 +8,52 @@ import numpy as np
 STILL_PX = 1.0  # mean motion of the corners below which the camera counts as standing
 
 
-def plates(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+def cameras(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """For each picture of a shot the homography, (3, 3) float64, that carries it over the middle one; all identities where
+    the camera stands."""
+    height, width = pictures[0].shape[:2]
+    middle = len(pictures) // 2
+    found = [np.eye(3) if t == middle else camera(p, pictures[middle]) for t, p in enumerate(pictures)]
+    if all(shift(h, width, height) < STILL_PX for h in found):
+        return [np.eye(3) for _ in pictures]
+    return found
+
+
+def as_seen(pictures: Sequence[np.ndarray], views: Sequence[np.ndarray], here: int) -> list[np.ndarray]:
+    """The pictures of a shot as the camera of picture `here` would have seen them; what they do not show is its own."""
+    height, width = pictures[here].shape[:2]
+    back = np.linalg.inv(views[here])
+    out = []
+    for picture, view in zip(pictures, views, strict=True):
+        carry = back @ view
+        if shift(carry, width, height) < 1e-6:
+            out.append(picture)
+        else:
+            own = pictures[here].copy()
+            out.append(cv2.warpPerspective(picture, carry, (width, height), own, borderMode=cv2.BORDER_TRANSPARENT))
+    return out
+
+
+def plates(pictures: Sequence[np.ndarray], views: Sequence[np.ndarray]) -> list[np.ndarray]:
     """For each (h, w, 3) uint8 picture of a shot, the picture without what moves, as that picture's camera saw it.
 
-    The pictures are brought over the middle one by homographies (identity where none can be told), their median taken over
-    what each saw, and carried back. Where only this picture looked, and for a shot of fewer than 3 pictures, the plate is the
-    picture itself: nothing is known to move there.
+    The pictures are brought over the middle one by their views (see `cameras`), their median taken over what each saw, and
+    carried back. Where only this picture looked, and for a shot of fewer than 3 pictures, the plate is the picture itself:
+    nothing is known to move there.
     """
     if len(pictures) < 3:
         return [p.copy() for p in pictures]
     height, width = pictures[0].shape[:2]
-    middle = len(pictures) // 2
-    to_middle = [camera(p, pictures[middle]) for p in pictures]
-    if all(shift(h, width, height) < STILL_PX for h in to_middle):
+    if all(np.array_equal(view, np.eye(3)) for view in views):
         plate = np.median(np.stack(pictures), axis=0).astype(np.uint8)
         return [plate] * len(pictures)
-    over = [cv2.warpPerspective(p, h, (width, height)) for p, h in zip(pictures, to_middle, strict=True)]
-    seen = [cv2.warpPerspective(np.full((height, width), 255, np.uint8), h, (width, height)) > 254 for h in to_middle]
+    over = [cv2.warpPerspective(p, h, (width, height)) for p, h in zip(pictures, views, strict=True)]
+    seen = [cv2.warpPerspective(np.full((height, width), 255, np.uint8), h, (width, height)) > 254 for h in views]
     stack = np.ma.array(np.stack(over), mask=~np.repeat(np.stack(seen)[..., None], 3, axis=3))
     plate = np.ma.median(stack, axis=0).filled(0).astype(np.uint8)
     known = (np.sum(seen, axis=0) >= 3).astype(np.uint8) * 255
     out = []
-    for picture, h in zip(pictures, to_middle, strict=True):
+    for picture, h in zip(pictures, views, strict=True):
         back = np.linalg.inv(h)
         here = cv2.warpPerspective(known, back, (width, height)) > 254
         out.append(np.where(here[..., None], cv2.warpPerspective(plate, back, (width, height)), picture))

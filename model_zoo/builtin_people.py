@@ -1,0 +1,182 @@
+"""People below their heads: what the proportions of a body, the ground beside it and its motion tell GrabCut."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from model_zoo import grabcut
+
+Masks = list[np.ndarray]
+LOST_NCC = 0.45  # what is followed must look this much like it did
+LEDGE_LAB = 12.0  # distance in CIE Lab from which the colour below a head is not that of the ground beside it
+LEDGE_SIDE = 0.4  # face sides of ground that must be in the picture to be compared with
+MOVED_FACE = 0.15  # face sides that a head must have moved before what stays behind tells anything
+STOOD, WENT = 8, 20  # grey values: below, a pixel fits where it stood; above, it does not fit where the head went
+_FORE = (grabcut.SURE_FORE, grabcut.MAYBE_FORE)
+
+
+class Head(NamedTuple):
+    """A face in a small picture: its middle and its side (dlib's boxes are square, from brows to chin)."""
+
+    x: float
+    y: float
+    side: float
+    score: float  # dlib's: 0 is doubtful, 2 is sure
+
+
+def person_masks(
+    picture: np.ndarray, plate: np.ndarray, heads: Sequence[Head], moving: np.ndarray, stays: Sequence[np.ndarray]
+) -> Masks:
+    """The mask of the person below each head in a small picture; no pixel belongs to two.
+
+    plate: the picture without what moves. moving: (h, w) bool, pixels that are not as in the plate. stays: for each head
+    (h, w) bool, what did not go with it (see `left_behind`).
+    """
+    rows, columns = np.indices(picture.shape[:2], dtype=np.float32)
+    distance = [np.hypot((columns - h.x) / h.side, np.minimum(0, rows - h.y) / h.side) for h in heads]
+    hints = [
+        without_ground(body_hints(picture.shape[:2], head, moving), head, still, ledge(plate, head))
+        for head, still in zip(heads, stays, strict=True)
+    ]
+    masks = []
+    for i, head in enumerate(heads):
+        others = [j for j in range(len(heads)) if j != i]
+        nearer = np.any([distance[j] < distance[i] for j in others], axis=0) & np.ones(picture.shape[:2], bool)
+        likely = np.any([np.isin(hints[j], _FORE) for j in others], axis=0) & nearer
+        masks.append(_cut_person(picture, head, np.where(nearer, grabcut.SURE_BACK, hints[i]).astype(np.uint8), likely))
+    return masks
+
+
+def _cut_person(picture: np.ndarray, head: Head, hints: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """GrabCut within an arm's length of a head.
+
+    others: (h, w) bool, where other people are likely: painted over, lest their skin and hair be learnt as ground.
+    """
+    height, width = hints.shape
+    area = (_span(head.y, -2.6, 9, head.side, height), _span(head.x, -3.8, 3.8, head.side, width))
+    patch, labels = picture[area].copy(), hints[area]
+    ground = (labels == grabcut.SURE_BACK) & ~others[area]
+    if ground.any():
+        patch[others[area]] = np.median(patch[ground], axis=0)
+    out = np.zeros(hints.shape, bool)
+    out[area] = grabcut.clean(grabcut.cut(patch, labels), labels == grabcut.SURE_FORE)
+    return out
+
+
+def _span(middle: float, low: float, high: float, unit: float, limit: int) -> slice:
+    """The whole pixels from middle + low units to middle + high units, inside 0 to limit."""
+    return slice(min(limit, max(0, round(middle + low * unit))), min(limit, max(0, round(middle + high * unit))))
+
+
+def body_hints(shape: tuple[int, int], head: Head, moving: np.ndarray) -> np.ndarray:
+    """What GrabCut is told about the person below a face, (h, w) uint8, measured in the face's side.
+
+    Sure: face, neck and the middle of the chest. Likely: hair, shoulders, trunk, legs, and what moves within an arm's length.
+    Sure ground: whatever is beyond an arm's length, below the feet, above the hair, or beside the head and does not move.
+    """
+    height, width = shape
+    x, y, s, _ = head
+    hints = np.full(shape, grabcut.SURE_BACK, np.uint8)
+    reach = (_span(y, -2.2, 8.5, s, height), _span(x, -3.2, 3.2, s, width))
+    hints[reach[0], _span(x, -2.5, 2.5, s, width)] = grabcut.MAYBE_BACK
+    for beside in (_span(x, -3.2, -1.6, s, width), _span(x, 1.6, 3.2, s, width)):
+        hints[_span(y, -2.2, 0.5, s, height), beside] = grabcut.SURE_BACK
+    hints[_span(y, -2.2, -1.6, s, height), reach[1]] = grabcut.SURE_BACK
+    hints[reach][moving[reach]] = grabcut.MAYBE_FORE
+    _oval(hints, (x, y - 0.2 * s), (0.75 * s, s), grabcut.MAYBE_FORE)
+    trunk = [(0.8, 1.0), (1.3, 1.4), (1.3, 4.5), (0.9, 8.0)]  # half a width at a depth below the middle of the face
+    right = [(x + half * s, y + depth * s) for half, depth in trunk]
+    left = [(x - half * s, y + depth * s) for half, depth in reversed(trunk)]
+    _polygon(hints, right + left, grabcut.MAYBE_FORE)
+    _oval(hints, (x, y), (0.4 * s, 0.5 * s), grabcut.SURE_FORE)
+    for half, top, bottom in ((0.25, 0.5, 1.3), (0.55, 1.3, 3.6)):
+        sides, depths = (x - half * s, x + half * s), (y + top * s, y + bottom * s)
+        _polygon(hints, [(sides[i], depths[j]) for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))], grabcut.SURE_FORE)
+    return hints
+
+
+def without_ground(hints: np.ndarray, head: Head, stays: np.ndarray, ledge_y: int) -> np.ndarray:
+    """Hints with what is in front of the body and behind it made ground: all below the ledge, and what does not go with the head.
+
+    Beside the head that is sure; a body may rest while its head moves, so below the chin it is only likely.
+    """
+    out = hints.copy()
+    chin = _span(head.y, 0.8, 99, head.side, len(out)).start
+    out[:chin][stays[:chin] & (out[:chin] != grabcut.SURE_FORE)] = grabcut.SURE_BACK
+    out[chin:][stays[chin:] & (out[chin:] == grabcut.MAYBE_FORE)] = grabcut.MAYBE_BACK
+    out[ledge_y:] = grabcut.SURE_BACK
+    return out
+
+
+def ledge(plate: np.ndarray, head: Head) -> int:
+    """The row from which a table or parapet hides the person, down to the border; the picture's height where none does.
+
+    It is the highest row from which on every row has the same colour below the head as on both sides of the body.
+    """
+    height, width = plate.shape[:2]
+    chest = _span(head.y, 1.0, 99, head.side, height)
+    lab = cv2.cvtColor(plate[chest].astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+    reaches = [_span(head.x, low, high, head.side, width) for low, high in ((-0.8, 0.8), (-3.6, -2.3), (2.3, 3.6))]
+    middle, *sides = (
+        np.median(lab[:, reach], axis=1) for reach in reaches if reach.stop - reach.start >= LEDGE_SIDE * head.side
+    )
+    if not sides or not len(lab):
+        return height
+    unlike = np.max([np.linalg.norm(middle - side, axis=1) for side in sides], axis=0) > LEDGE_LAB
+    body = np.flatnonzero(
+        cv2.erode(unlike.astype(np.uint8), np.ones((2, 1), np.uint8))
+    )  # one odd row is none of the body
+    return chest.start + (int(body[-1]) + 1 if len(body) else 0)
+
+
+def left_behind(seen: Sequence[np.ndarray], here: int, head: Head) -> np.ndarray:
+    """What of picture `here` does not go with the head, (h, w) bool: it fits where it stood better than where the head went.
+
+    seen: the pictures of the shot as this picture's camera would have seen them. All False where the head rests.
+    """
+    picture = seen[here]
+    height, width = picture.shape[:2]
+    area = (_span(head.y, -1.2, 0.9, head.side, height), _span(head.x, -0.9, 0.9, head.side, width))
+    stood, went = [], []
+    for t, other in enumerate(seen):
+        if t == here:
+            continue
+        moved = offset(picture, other, area, round(1.5 * head.side))
+        if moved is None or max(map(abs, moved)) < MOVED_FACE * head.side:
+            continue
+        along = cv2.warpAffine(
+            other, np.array([[1.0, 0, -moved[0]], [0, 1, -moved[1]]]), (width, height), borderMode=cv2.BORDER_REPLICATE
+        )
+        stood.append(_apart(picture, other))
+        went.append(_apart(picture, along))
+    if not stood:
+        return np.zeros((height, width), bool)
+    return (np.median(stood, axis=0) < STOOD) & (np.median(went, axis=0) > WENT)
+
+
+def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """How unlike two pictures are around each pixel, (h, w) uint8 grey values."""
+    return cv2.blur(cv2.absdiff(a, b).max(2), (5, 5))
+
+
+def offset(a: np.ndarray, b: np.ndarray, area: tuple[slice, slice], reach: int) -> tuple[int, int] | None:
+    """By how many pixels (x, y) what fills an area of picture a lies elsewhere in b, at most `reach`; None where it is lost."""
+    rows, columns = area
+    top, left = max(0, rows.start - reach), max(0, columns.start - reach)
+    template = a[area]
+    if min(template.shape[:2]) < 8:
+        return None
+    scores = cv2.matchTemplate(b[top : rows.stop + reach, left : columns.stop + reach], template, cv2.TM_CCOEFF_NORMED)
+    _, best, _, (x, y) = cv2.minMaxLoc(scores)
+    return None if best < LOST_NCC else (x + left - columns.start, y + top - rows.start)
+
+
+def _oval(picture: np.ndarray, centre: tuple[float, float], radii: tuple[float, float], value: int) -> None:
+    middle, axes = [round(v * 16) for v in centre], [round(v * 16) for v in radii]
+    cv2.ellipse(picture, middle, axes, 0, 0, 360, value, -1, cv2.LINE_8, shift=4)
+
+
+def _polygon(picture: np.ndarray, corners: list[tuple[float, float]], value: int) -> None:
+    cv2.fillPoly(picture, [np.rint(np.array(corners) * 16).astype(np.int32)], value, cv2.LINE_8, shift=4)
