@@ -11,8 +11,8 @@ import numpy as np
 
 from model_zoo import grabcut
 from model_zoo.builtin_motion import as_seen, cameras, plates
-from model_zoo.builtin_people import LOST_NCC, Head, left_behind, person_masks
-from model_zoo.builtin_things import MOVED, difference, object_masks
+from model_zoo.builtin_people import LOST_NCC, Head, bodies, left_behind, person_masks
+from model_zoo.builtin_things import MOVED, difference, movers, separation, still_masks
 from model_zoo.cards import Card, Detection
 
 FACE_LONG_PX = 960  # dlib's HOG finds faces from about 70 px: smaller frames are enlarged to this long side
@@ -43,28 +43,36 @@ def detect(frames: np.ndarray, heads: list[list[Head]]) -> list[list[Detection]]
     small = [grabcut.shrink(frame) for frame in frames]
     people = follow(small, heads)
     views = cameras(small)
-    found = []
-    for t, (frame, plate) in enumerate(zip(frames, plates(small, views), strict=True)):
-        here = [head for person in people if (head := person[t]) is not None]
-        seen = as_seen(small, views, t) if here else []
-        stays = [left_behind(seen, t, head) for head in here]
-        found.append(_detections(frame, small[t], plate, here, stays))
-    return found
+    grounds = plates(small, views)
+    here = [[head for person in people if (head := person[t]) is not None] for t in range(len(small))]
+    things = movers(small, grounds, [bodies(p, found) for p, found in zip(grounds, here, strict=True)])
+    out = []
+    for t, frame in enumerate(frames):
+        moving = [mask for thing in things if (mask := thing[t]) is not None]
+        seen = as_seen(small, views, t) if here[t] else []
+        stays = [left_behind(seen, t, head) for head in here[t]]
+        out.append(_detections(frame, small[t], grounds[t], here[t], stays, moving))
+    return out
 
 
 def _detections(
-    frame: np.ndarray, picture: np.ndarray, plate: np.ndarray, heads: list[Head], stays: list[np.ndarray]
+    frame: np.ndarray,
+    picture: np.ndarray,
+    plate: np.ndarray,
+    heads: list[Head],
+    stays: list[np.ndarray],
+    moving: list[np.ndarray],
 ) -> list[Detection]:
     """The people below the heads and the things of one frame; all arrays but the frame are small."""
-    masks = person_masks(picture, plate, heads, difference(picture, plate) > MOVED, stays)
+    things = np.any(moving, axis=0) if moving else np.zeros(picture.shape[:2], bool)
+    people = person_masks(picture, plate, heads, difference(picture, plate) > MOVED, stays, things)
     sure = [float(1 / (1 + np.exp(-head.score))) for head in heads]
     found = [
         _detection("human", "person", score, grabcut.enlarge(mask, frame))
-        for score, mask in zip(sure, masks, strict=True)
+        for score, mask in zip(sure, people, strict=True)
     ]
-    taken = np.any(masks, axis=0) if masks else np.zeros(picture.shape[:2], bool)
-    for score, mask in object_masks(picture, plate, taken):
-        found.append(_detection("object", "object", score, grabcut.enlarge(mask, frame)))
+    for mask in moving + still_masks(picture, np.any([things, *people], axis=0)):
+        found.append(_detection("object", "object", separation(picture, mask), grabcut.enlarge(mask, frame)))
     return [d for d in found if d is not None]
 
 

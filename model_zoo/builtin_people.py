@@ -27,12 +27,17 @@ class Head(NamedTuple):
 
 
 def person_masks(
-    picture: np.ndarray, plate: np.ndarray, heads: Sequence[Head], moving: np.ndarray, stays: Sequence[np.ndarray]
+    picture: np.ndarray,
+    plate: np.ndarray,
+    heads: Sequence[Head],
+    moving: np.ndarray,
+    stays: Sequence[np.ndarray],
+    things: np.ndarray,
 ) -> Masks:
     """The mask of the person below each head in a small picture; no pixel belongs to two.
 
     plate: the picture without what moves. moving: (h, w) bool, pixels that are not as in the plate. stays: for each head
-    (h, w) bool, what did not go with it (see `left_behind`).
+    (h, w) bool, what did not go with it (see `left_behind`). things: (h, w) bool, what is in front of them.
     """
     rows, columns = np.indices(picture.shape[:2], dtype=np.float32)
     distance = [np.hypot((columns - h.x) / h.side, np.minimum(0, rows - h.y) / h.side) for h in heads]
@@ -44,8 +49,10 @@ def person_masks(
     for i, head in enumerate(heads):
         others = [j for j in range(len(heads)) if j != i]
         nearer = np.any([distance[j] < distance[i] for j in others], axis=0) & np.ones(picture.shape[:2], bool)
-        likely = np.any([np.isin(hints[j], _FORE) for j in others], axis=0) & nearer
-        masks.append(_cut_person(picture, head, np.where(nearer, grabcut.SURE_BACK, hints[i]).astype(np.uint8), likely))
+        likely = (np.any([np.isin(hints[j], _FORE) for j in others], axis=0) & nearer) | things
+        masks.append(
+            _cut_person(picture, head, np.where(nearer | things, grabcut.SURE_BACK, hints[i]).astype(np.uint8), likely)
+        )
     return masks
 
 
@@ -97,6 +104,15 @@ def body_hints(shape: tuple[int, int], head: Head, moving: np.ndarray) -> np.nda
     return hints
 
 
+def bodies(plate: np.ndarray, heads: Sequence[Head]) -> np.ndarray:
+    """Where people are likely by their proportions alone, (h, w) bool: no further down than the ledge before them."""
+    still = np.zeros(plate.shape[:2], bool)
+    out = still.copy()
+    for head in heads:
+        out |= np.isin(without_ground(body_hints(still.shape, head, still), head, still, ledge(plate, head)), _FORE)
+    return out
+
+
 def without_ground(hints: np.ndarray, head: Head, stays: np.ndarray, ledge_y: int) -> np.ndarray:
     """Hints with what is in front of the body and behind it made ground: all below the ledge, and what does not go with the head.
 
@@ -117,12 +133,14 @@ def ledge(plate: np.ndarray, head: Head) -> int:
     """
     height, width = plate.shape[:2]
     chest = _span(head.y, 1.0, 99, head.side, height)
+    if chest.start >= height:
+        return height
     lab = cv2.cvtColor(plate[chest].astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
     reaches = [_span(head.x, low, high, head.side, width) for low, high in ((-0.8, 0.8), (-3.6, -2.3), (2.3, 3.6))]
     middle, *sides = (
         np.median(lab[:, reach], axis=1) for reach in reaches if reach.stop - reach.start >= LEDGE_SIDE * head.side
     )
-    if not sides or not len(lab):
+    if not sides:
         return height
     unlike = np.max([np.linalg.norm(middle - side, axis=1) for side in sides], axis=0) > LEDGE_LAB
     body = np.flatnonzero(
