@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 
 from model_zoo import grabcut
-from model_zoo.builtin_motion import as_seen, cameras, plates
+from model_zoo.builtin_motion import MOVED, as_seen, cameras, difference, plates
 from model_zoo.builtin_people import LOST_NCC, Head, bodies, left_behind, person_masks
-from model_zoo.builtin_things import MOVED, difference, movers, separation, still_masks
+from model_zoo.builtin_things import movers, separation, still_masks
 from model_zoo.cards import Card, Detection
 
 FACE_LONG_PX = 960  # dlib's HOG finds faces from about 70 px: smaller frames are enlarged to this long side

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from model_zoo import grabcut
+from model_zoo.builtin_motion import MOVED, difference, is_here
 
-MOVED = 25  # grey values from which a pixel is not as it is in the plate
 STANDS_OUT = 16.0  # distance in CIE Lab from which a colour is none of the border's
 BUSY = 0.35  # share of the picture that stands out from which nothing does
 ALONE = 0.9  # separation from its surroundings from which a thing that does not move is one
@@ -15,11 +15,6 @@ LIKE_BEFORE = 0.6  # correlation from which a thing is found again
 SMALLEST, LARGEST = 0.004, 0.4  # of a thing, share of the picture
 
 Masks = list[np.ndarray | None]
-
-
-def difference(picture: np.ndarray, plate: np.ndarray) -> np.ndarray:
-    """How far each pixel is from the plate, (h, w) uint8: the largest difference of the three channels, smoothed."""
-    return cv2.GaussianBlur(cv2.absdiff(picture, plate), (0, 0), 1.2).max(2)
 
 
 def unlike(picture: np.ndarray, ground: np.ndarray) -> np.ndarray:
@@ -71,7 +66,7 @@ def movers(pictures: Sequence[np.ndarray], plates: Sequence[np.ndarray], bodies:
 def moving_masks(picture: np.ndarray, plate: np.ndarray, body: np.ndarray, most: int = 4) -> list[np.ndarray]:
     """Masks of up to `most` things in a small picture that are not in the plate and touch no body, largest first."""
     moves = difference(picture, plate) > MOVED
-    blobs = [b for b in _blobs(moves) if not (b & body).any() and _is_here(picture, plate, b)]
+    blobs = [b for b in _blobs(moves) if not (b & body).any() and is_here(picture, plate, b)]
     out: list[np.ndarray] = []
     taken = body
     for blob in sorted(blobs, key=lambda b: (-int(b.sum()), int(np.argmax(b))))[:most]:
@@ -168,13 +163,6 @@ def _on_border(mask: np.ndarray) -> float:
     edges = mask[0].sum() + mask[-1].sum() + mask[:, 0].sum() + mask[:, -1].sum()
     outline = cv2.morphologyEx(np.pad(mask, 1).astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8)).sum()
     return float(edges / max(1, outline))
-
-
-def _is_here(picture: np.ndarray, plate: np.ndarray, blob: np.ndarray) -> bool:
-    """Whether the blob's outline is an edge of the picture rather than of the plate: else it is where something has been."""
-    ring = cv2.morphologyEx(blob.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8)) > 0
-    now, then = (cv2.Laplacian(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY), cv2.CV_32F, ksize=3) for p in (picture, plate))
-    return float(np.abs(now[ring]).mean()) > float(np.abs(then[ring]).mean())
 
 
 def _cut_blob(picture: np.ndarray, blob: np.ndarray, forbidden: np.ndarray) -> np.ndarray:
