@@ -11,7 +11,7 @@ import numpy as np
 
 from model_zoo import grabcut
 from model_zoo.builtin_motion import MOVED, as_seen, cameras, difference, plates
-from model_zoo.builtin_people import LOST_NCC, Head, bodies, left_behind, person_masks
+from model_zoo.builtin_people import LOST_NCC, Body, Head, ledges, left_behind, likely, offsets, person_masks, vote
 from model_zoo.builtin_things import movers, separation, still_masks
 from model_zoo.cards import Card, Detection
 
@@ -41,39 +41,68 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
 def detect(frames: np.ndarray, heads: list[list[Head]]) -> list[list[Detection]]:
     """People and things in the (t, h, w, 3) uint8 frames of one shot, given the heads found in each, at grabcut.shrink's size."""
     small = [grabcut.shrink(frame) for frame in frames]
-    people = follow(small, heads)
     views = cameras(small)
     grounds = plates(small, views)
-    here = [[head for person in people if (head := person[t]) is not None] for t in range(len(small))]
-    things = movers(small, grounds, [bodies(p, found) for p, found in zip(grounds, here, strict=True)])
-    out = []
-    for t, frame in enumerate(frames):
-        moving = [mask for thing in things if (mask := thing[t]) is not None]
-        seen = as_seen(small, views, t) if here[t] else []
-        stays = [left_behind(seen, t, head) for head in here[t]]
-        out.append(_detections(frame, small[t], grounds[t], here[t], stays, moving))
-    return out
+    people = [Person(small, views, grounds, heads) for heads in follow(small, heads)]
+    shape = small[0].shape[:2]
+    here = [[p.bodies[t] for p in people if t in p.bodies] for t in range(len(small))]
+    things = movers(small, grounds, [likely(bodies, shape) for bodies in here])
+    moving = [[mask for thing in things if (mask := thing[t]) is not None] for t in range(len(small))]
+    before = [_any(masks, shape) for masks in moving]
+    for t, picture in enumerate(small):
+        moves = difference(picture, grounds[t]) > MOVED
+        there = [p for p in people if t in p.bodies]
+        for person, mask in zip(there, person_masks(picture, here[t], moves, before[t]), strict=True):
+            person.masks[t] = mask
+    out: list[list[Detection | None]] = []
+    for t, (frame, picture) in enumerate(zip(frames, small, strict=True)):
+        taken, found = before[t], []
+        for person in (p for p in people if t in p.bodies):
+            mask = person.agreed(small, views, t) & ~taken
+            taken = taken | mask
+            found.append(_detection("human", "person", person.sure(t), grabcut.enlarge(mask, frame)))
+        for mask in moving[t] + still_masks(picture, taken):
+            found.append(_detection("object", "object", separation(picture, mask), grabcut.enlarge(mask, frame)))
+        out.append(found)
+    return [[d for d in found if d is not None] for found in out]
 
 
-def _detections(
-    frame: np.ndarray,
-    picture: np.ndarray,
-    plate: np.ndarray,
-    heads: list[Head],
-    stays: list[np.ndarray],
-    moving: list[np.ndarray],
-) -> list[Detection]:
-    """The people below the heads and the things of one frame; all arrays but the frame are small."""
-    things = np.any(moving, axis=0) if moving else np.zeros(picture.shape[:2], bool)
-    people = person_masks(picture, plate, heads, difference(picture, plate) > MOVED, stays, things)
-    sure = [float(1 / (1 + np.exp(-head.score))) for head in heads]
-    found = [
-        _detection("human", "person", score, grabcut.enlarge(mask, frame))
-        for score, mask in zip(sure, people, strict=True)
-    ]
-    for mask in moving + still_masks(picture, np.any([things, *people], axis=0)):
-        found.append(_detection("object", "object", separation(picture, mask), grabcut.enlarge(mask, frame)))
-    return [d for d in found if d is not None]
+class Person:
+    """A person in the small pictures of a shot: a body wherever the head is, and the masks that were cut for it."""
+
+    def __init__(
+        self,
+        small: Sequence[np.ndarray],
+        views: Sequence[np.ndarray],
+        grounds: Sequence[np.ndarray],
+        heads: Sequence[Head | None],
+    ):
+        rows = ledges(grounds, views, heads)
+        self.bodies: dict[int, Body] = {}
+        self.moves: dict[int, dict[int, tuple[int, int]]] = {}
+        self.masks: list[np.ndarray | None] = [None] * len(small)
+        for t, head in enumerate(heads):
+            if head is not None:
+                seen = as_seen(small, views, t)
+                self.moves[t] = offsets(seen, t, head)
+                self.bodies[t] = Body(head, rows[t], left_behind(seen, t, head, self.moves[t]))
+
+    def sure(self, t: int) -> float:
+        """How sure the face is, 0 to 1."""
+        return float(1 / (1 + np.exp(-self.bodies[t].head.score)))
+
+    def agreed(self, small: Sequence[np.ndarray], views: Sequence[np.ndarray], t: int) -> np.ndarray:
+        """The mask in picture t after a vote among those nearby."""
+        drawn = [np.zeros(small[0].shape[:2], np.uint8) if m is None else m.astype(np.uint8) for m in self.masks]
+        masks = [
+            None if was is None else mask > 0 for was, mask in zip(self.masks, as_seen(drawn, views, t), strict=True)
+        ]
+        return vote(as_seen(small, views, t), t, masks, self.moves[t])
+
+
+def _any(masks: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """The union of masks, (h, w) bool; all False without any."""
+    return np.any(masks, axis=0) if masks else np.zeros(shape, bool)
 
 
 def _detection(kind: str, label: str, score: float, mask: np.ndarray) -> Detection | None:

@@ -11,9 +11,12 @@ from model_zoo import grabcut
 Masks = list[np.ndarray]
 LOST_NCC = 0.45  # what is followed must look this much like it did
 LEDGE_LAB = 12.0  # distance in CIE Lab from which the colour below a head is not that of the ground beside it
-LEDGE_SIDE = 0.4  # face sides of ground that must be in the picture to be compared with
+LEDGE_SIDE = 0.2  # face sides of ground that must be in the picture to be compared with
+SHOULDER, BESIDE = 1.5, 2.3  # face sides from the middle of the face: where ground may begin, and where it surely has
 MOVED_FACE = 0.15  # face sides that a head must have moved before what stays behind tells anything
 STOOD, WENT = 8, 20  # grey values: below, a pixel fits where it stood; above, it does not fit where the head went
+VOTERS = 3  # pictures to each side that have a say about a mask
+ALIKE = 14  # grey values below which two places look alike
 _FORE = (grabcut.SURE_FORE, grabcut.MAYBE_FORE)
 
 
@@ -26,25 +29,23 @@ class Head(NamedTuple):
     score: float  # dlib's: 0 is doubtful, 2 is sure
 
 
-def person_masks(
-    picture: np.ndarray,
-    plate: np.ndarray,
-    heads: Sequence[Head],
-    moving: np.ndarray,
-    stays: Sequence[np.ndarray],
-    things: np.ndarray,
-) -> Masks:
-    """The mask of the person below each head in a small picture; no pixel belongs to two.
+class Body(NamedTuple):
+    """A head in a small picture, and what the rest of the shot tells about the body below it."""
 
-    plate: the picture without what moves. moving: (h, w) bool, pixels that are not as in the plate. stays: for each head
-    (h, w) bool, what did not go with it (see `left_behind`). things: (h, w) bool, what is in front of them.
+    head: Head
+    ledge_y: int  # the row from which something hides it; the picture's height for nothing
+    stays: np.ndarray  # (h, w) bool: what did not go with the head, see `left_behind`
+
+
+def person_masks(picture: np.ndarray, bodies: Sequence[Body], moving: np.ndarray, things: np.ndarray) -> Masks:
+    """The mask of each person in a small picture; no pixel belongs to two.
+
+    moving: (h, w) bool, pixels that are not as in the plate. things: (h, w) bool, what is in front of people.
     """
+    heads = [body.head for body in bodies]
     rows, columns = np.indices(picture.shape[:2], dtype=np.float32)
     distance = [np.hypot((columns - h.x) / h.side, np.minimum(0, rows - h.y) / h.side) for h in heads]
-    hints = [
-        without_ground(body_hints(picture.shape[:2], head, moving), head, still, ledge(plate, head))
-        for head, still in zip(heads, stays, strict=True)
-    ]
+    hints = [without_ground(body_hints(picture.shape[:2], body.head, moving), body) for body in bodies]
     masks = []
     for i, head in enumerate(heads):
         others = [j for j in range(len(heads)) if j != i]
@@ -104,26 +105,38 @@ def body_hints(shape: tuple[int, int], head: Head, moving: np.ndarray) -> np.nda
     return hints
 
 
-def bodies(plate: np.ndarray, heads: Sequence[Head]) -> np.ndarray:
-    """Where people are likely by their proportions alone, (h, w) bool: no further down than the ledge before them."""
-    still = np.zeros(plate.shape[:2], bool)
-    out = still.copy()
-    for head in heads:
-        out |= np.isin(without_ground(body_hints(still.shape, head, still), head, still, ledge(plate, head)), _FORE)
+def likely(bodies: Sequence[Body], shape: tuple[int, int]) -> np.ndarray:
+    """Where people are by their proportions alone, (h, w) bool."""
+    still, out = np.zeros(shape, bool), np.zeros(shape, bool)
+    for body in bodies:
+        out |= np.isin(without_ground(body_hints(shape, body.head, still), body), _FORE)
     return out
 
 
-def without_ground(hints: np.ndarray, head: Head, stays: np.ndarray, ledge_y: int) -> np.ndarray:
+def without_ground(hints: np.ndarray, body: Body) -> np.ndarray:
     """Hints with what is in front of the body and behind it made ground: all below the ledge, and what does not go with the head.
 
     Beside the head that is sure; a body may rest while its head moves, so below the chin it is only likely.
     """
     out = hints.copy()
-    chin = _span(head.y, 0.8, 99, head.side, len(out)).start
-    out[:chin][stays[:chin] & (out[:chin] != grabcut.SURE_FORE)] = grabcut.SURE_BACK
-    out[chin:][stays[chin:] & (out[chin:] == grabcut.MAYBE_FORE)] = grabcut.MAYBE_BACK
-    out[ledge_y:] = grabcut.SURE_BACK
+    chin = _span(body.head.y, 0.8, 99, body.head.side, len(out)).start
+    out[:chin][body.stays[:chin] & (out[:chin] != grabcut.SURE_FORE)] = grabcut.SURE_BACK
+    out[chin:][body.stays[chin:] & (out[chin:] == grabcut.MAYBE_FORE)] = grabcut.MAYBE_BACK
+    out[body.ledge_y :] = grabcut.SURE_BACK
     return out
+
+
+def ledges(plates: Sequence[np.ndarray], views: Sequence[np.ndarray], heads: Sequence[Head | None]) -> list[int]:
+    """For each picture of a shot the row from which something hides a person: the median of `ledge`, as its camera saw it."""
+    height = plates[0].shape[0]
+    known = [(h.x, ledge(plate, h), view) for plate, h, view in zip(plates, heads, views, strict=True) if h is not None]
+    over = np.median(
+        [cv2.perspectiveTransform(np.array([[[x, float(y)]]]), view)[0, 0] for x, y, view in known], axis=0
+    )
+    if np.mean([y >= height for _, y, _ in known]) > 0.5:
+        return [height] * len(plates)
+    back = [cv2.perspectiveTransform(over[None, None], np.linalg.inv(view))[0, 0, 1] for view in views]
+    return [int(np.clip(round(y), 0, height)) for y in back]
 
 
 def ledge(plate: np.ndarray, head: Head) -> int:
@@ -136,10 +149,13 @@ def ledge(plate: np.ndarray, head: Head) -> int:
     if chest.start >= height:
         return height
     lab = cv2.cvtColor(plate[chest].astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
-    reaches = [_span(head.x, low, high, head.side, width) for low, high in ((-0.8, 0.8), (-3.6, -2.3), (2.3, 3.6))]
-    middle, *sides = (
-        np.median(lab[:, reach], axis=1) for reach in reaches if reach.stop - reach.start >= LEDGE_SIDE * head.side
-    )
+    reaches = [_span(head.x, -0.8, 0.8, head.side, width)]
+    for room, sign in ((head.x / head.side, -1), ((width - head.x) / head.side, 1)):
+        near = min(BESIDE, room - LEDGE_SIDE)  # in a close-up what little ground there is
+        if near >= SHOULDER:
+            low, high = sorted((sign * near, sign * (near + 1.3)))
+            reaches.append(_span(head.x, low, high, head.side, width))
+    middle, *sides = (np.median(lab[:, reach], axis=1) for reach in reaches)
     if not sides:
         return height
     unlike = np.max([np.linalg.norm(middle - side, axis=1) for side in sides], axis=0) > LEDGE_LAB
@@ -149,29 +165,52 @@ def ledge(plate: np.ndarray, head: Head) -> int:
     return chest.start + (int(body[-1]) + 1 if len(body) else 0)
 
 
-def left_behind(seen: Sequence[np.ndarray], here: int, head: Head) -> np.ndarray:
+def offsets(seen: Sequence[np.ndarray], here: int, head: Head) -> dict[int, tuple[int, int]]:
+    """Where the head of picture `here` is in the other pictures of the shot, in pixels (x, y) from where it is here.
+
+    seen: the pictures as this picture's camera would have seen them. One in which nothing looks like the head is left out.
+    """
+    height, width = seen[here].shape[:2]
+    area = (_span(head.y, -1.2, 0.9, head.side, height), _span(head.x, -0.9, 0.9, head.side, width))
+    reach = round(1.5 * head.side)
+    found = {t: offset(seen[here], other, area, reach) for t, other in enumerate(seen) if t != here}
+    return {t: moved for t, moved in found.items() if moved is not None}
+
+
+def left_behind(seen: Sequence[np.ndarray], here: int, head: Head, moves: dict[int, tuple[int, int]]) -> np.ndarray:
     """What of picture `here` does not go with the head, (h, w) bool: it fits where it stood better than where the head went.
 
-    seen: the pictures of the shot as this picture's camera would have seen them. All False where the head rests.
+    seen, moves: see `offsets`. All False where the head rests.
     """
     picture = seen[here]
-    height, width = picture.shape[:2]
-    area = (_span(head.y, -1.2, 0.9, head.side, height), _span(head.x, -0.9, 0.9, head.side, width))
-    stood, went = [], []
-    for t, other in enumerate(seen):
-        if t == here:
-            continue
-        moved = offset(picture, other, area, round(1.5 * head.side))
-        if moved is None or max(map(abs, moved)) < MOVED_FACE * head.side:
-            continue
-        along = cv2.warpAffine(
-            other, np.array([[1.0, 0, -moved[0]], [0, 1, -moved[1]]]), (width, height), borderMode=cv2.BORDER_REPLICATE
-        )
-        stood.append(_apart(picture, other))
-        went.append(_apart(picture, along))
-    if not stood:
-        return np.zeros((height, width), bool)
-    return (np.median(stood, axis=0) < STOOD) & (np.median(went, axis=0) > WENT)
+    far = [t for t, move in moves.items() if max(map(abs, move)) >= MOVED_FACE * head.side]
+    if not far:
+        return np.zeros(picture.shape[:2], bool)
+    stood = np.median([_apart(picture, seen[t]) for t in far], axis=0)
+    went = np.median([_apart(picture, _back(seen[t], moves[t])) for t in far], axis=0)
+    return (stood < STOOD) & (went > WENT)
+
+
+def vote(
+    seen: Sequence[np.ndarray], here: int, masks: Sequence[np.ndarray | None], moves: dict[int, tuple[int, int]]
+) -> np.ndarray:
+    """The mask of a person in picture `here`, (h, w) bool: what looks alike in pictures nearby gets the label that most give it.
+
+    seen, moves: see `offsets`. masks: the person's in each picture, as this picture's camera would have seen it; not None here.
+    """
+    votes = np.where(masks[here], 1, -1)
+    for t, move in moves.items():
+        if abs(t - here) <= VOTERS and (mask := masks[t]) is not None:
+            alike = _apart(seen[here], _back(seen[t], move)) < ALIKE
+            votes += alike * np.where(_back(mask.astype(np.uint8), move), 1, -1)
+    return grabcut.clean(votes > 0)
+
+
+def _back(picture: np.ndarray, move: tuple[int, int]) -> np.ndarray:
+    """A picture shifted so that what had moved is where it was; the border is continued."""
+    matrix = np.array([[1.0, 0, -move[0]], [0, 1, -move[1]]])
+    size = picture.shape[1::-1]
+    return cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:

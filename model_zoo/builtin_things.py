@@ -71,7 +71,7 @@ def moving_masks(picture: np.ndarray, plate: np.ndarray, body: np.ndarray, most:
     taken = body
     for blob in sorted(blobs, key=lambda b: (-int(b.sum()), int(np.argmax(b))))[:most]:
         mask = _cut_blob(picture, blob, taken) & ~taken
-        if _is_thing(mask, blob):
+        if _is_thing(mask, blob, on_border=0.3):
             taken = taken | mask
             out.append(mask)
     return out
@@ -90,7 +90,7 @@ def still_masks(picture: np.ndarray, taken: np.ndarray, most: int = 2) -> list[n
     if len(blobs) > most:
         return []
     masks = [(_cut_blob(picture, b, off_limits) & ~off_limits, b) for b in blobs]
-    return [mask for mask, blob in masks if _is_thing(mask, blob) and separation(picture, mask) >= ALONE]
+    return [mask for mask, blob in masks if _is_thing(mask, blob, on_border=0.0) and separation(picture, mask) >= ALONE]
 
 
 def _same(pictures: Sequence[np.ndarray], thing: Masks, t: int, mask: np.ndarray) -> bool:
@@ -182,10 +182,10 @@ def _cut_blob(picture: np.ndarray, blob: np.ndarray, forbidden: np.ndarray) -> n
     return out
 
 
-def _is_thing(mask: np.ndarray, blob: np.ndarray) -> bool:
-    """Large and compact enough, no strip of something larger, and still where the blob was."""
+def _is_thing(mask: np.ndarray, blob: np.ndarray, on_border: float) -> bool:
+    """Large and compact enough, with no more of its outline on the border than allowed, and still where the blob was."""
     area = int(mask.sum())
-    if area < SMALLEST * mask.size or _on_border(mask) > 0.12 or (mask & blob).sum() < 0.5 * blob.sum():
+    if area < SMALLEST * mask.size or _on_border(mask) > on_border or (mask & blob).sum() < 0.5 * blob.sum():
         return False
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     hull = cv2.convexHull(np.concatenate(outlines))
