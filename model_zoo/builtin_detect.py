@@ -97,7 +97,9 @@ class Person:
         masks = [
             None if was is None else mask > 0 for was, mask in zip(self.masks, as_seen(drawn, views, t), strict=True)
         ]
-        return vote(as_seen(small, views, t), t, masks, self.moves[t])
+        agreed = vote(as_seen(small, views, t), t, masks, self.moves[t])
+        agreed[self.bodies[t].ledge_y :] = False
+        return agreed
 
 
 def _any(masks: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:

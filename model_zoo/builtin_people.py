@@ -94,7 +94,7 @@ def body_hints(shape: tuple[int, int], head: Head, moving: np.ndarray) -> np.nda
     hints[_span(y, -2.2, -1.6, s, height), reach[1]] = grabcut.SURE_BACK
     hints[reach][moving[reach]] = grabcut.MAYBE_FORE
     _oval(hints, (x, y - 0.2 * s), (0.75 * s, s), grabcut.MAYBE_FORE)
-    trunk = [(0.8, 1.0), (1.3, 1.4), (1.3, 4.5), (0.9, 8.0)]  # half a width at a depth below the middle of the face
+    trunk = [(0.8, 1.0), (1.3, 1.4), (1.7, 2.6), (1.7, 4.5), (0.9, 8.0)]  # half a width at a depth below the middle of the face
     right = [(x + half * s, y + depth * s) for half, depth in trunk]
     left = [(x - half * s, y + depth * s) for half, depth in reversed(trunk)]
     _polygon(hints, right + left, grabcut.MAYBE_FORE)
@@ -203,7 +203,7 @@ def vote(
         if abs(t - here) <= VOTERS and (mask := masks[t]) is not None:
             alike = _apart(seen[here], _back(seen[t], move)) < ALIKE
             votes += alike * np.where(_back(mask.astype(np.uint8), move), 1, -1)
-    return grabcut.clean(votes > 0)
+    return grabcut.clean(votes > 0, masks[here])
 
 
 def _back(picture: np.ndarray, move: tuple[int, int]) -> np.ndarray:
