@@ -11,7 +11,7 @@ import numpy as np
 
 from model_zoo import grabcut
 from model_zoo.builtin_motion import MOVED, as_seen, cameras, difference, plates
-from model_zoo.builtin_people import LOST_NCC, Body, Head, ledges, left_behind, likely, offsets, person_masks, vote
+from model_zoo.builtin_people import LOST_NCC, Body, Head, ledges, left_behind, likely, person_masks
 from model_zoo.builtin_things import movers, separation, still_masks
 from model_zoo.cards import Card, Detection
 
@@ -43,63 +43,41 @@ def detect(frames: np.ndarray, heads: list[list[Head]]) -> list[list[Detection]]
     small = [grabcut.shrink(frame) for frame in frames]
     views = cameras(small)
     grounds = plates(small, views)
-    people = [Person(small, views, grounds, heads) for heads in follow(small, heads)]
-    shape = small[0].shape[:2]
-    here = [[p.bodies[t] for p in people if t in p.bodies] for t in range(len(small))]
-    things = movers(small, grounds, [likely(bodies, shape) for bodies in here])
+    people = bodies(small, views, grounds, follow(small, heads))
+    things = movers(small, grounds, [likely(here, small[0].shape[:2]) for here in people])
     moving = [[mask for thing in things if (mask := thing[t]) is not None] for t in range(len(small))]
-    before = [_any(masks, shape) for masks in moving]
-    for t, picture in enumerate(small):
-        moves = difference(picture, grounds[t]) > MOVED
-        there = [p for p in people if t in p.bodies]
-        for person, mask in zip(there, person_masks(picture, here[t], moves, before[t]), strict=True):
-            person.masks[t] = mask
-    out: list[list[Detection | None]] = []
-    for t, (frame, picture) in enumerate(zip(frames, small, strict=True)):
-        taken, found = before[t], []
-        for person in (p for p in people if t in p.bodies):
-            mask = person.agreed(small, views, t) & ~taken
-            taken = taken | mask
-            found.append(_detection("human", "person", person.sure(t), grabcut.enlarge(mask, frame)))
-        for mask in moving[t] + still_masks(picture, taken):
-            found.append(_detection("object", "object", separation(picture, mask), grabcut.enlarge(mask, frame)))
-        out.append(found)
-    return [[d for d in found if d is not None] for found in out]
+    return [_detections(*one) for one in zip(frames, small, grounds, people, moving, strict=True)]
 
 
-class Person:
-    """A person in the small pictures of a shot: a body wherever the head is, and the masks that were cut for it."""
+def bodies(
+    small: Sequence[np.ndarray],
+    views: Sequence[np.ndarray],
+    grounds: Sequence[np.ndarray],
+    people: Sequence[Sequence[Head | None]],
+) -> list[list[Body]]:
+    """For each picture of a shot the bodies below the heads, one list of heads per person, with what the shot tells of them."""
+    rows = [ledges(grounds, views, person) for person in people]
+    out: list[list[Body]] = []
+    for t in range(len(small)):
+        here = [(head, row[t]) for person, row in zip(people, rows, strict=True) if (head := person[t]) is not None]
+        seen = as_seen(small, views, t) if here else []
+        out.append([Body(head, ledge_y, left_behind(seen, t, head)) for head, ledge_y in here])
+    return out
 
-    def __init__(
-        self,
-        small: Sequence[np.ndarray],
-        views: Sequence[np.ndarray],
-        grounds: Sequence[np.ndarray],
-        heads: Sequence[Head | None],
-    ):
-        rows = ledges(grounds, views, heads)
-        self.bodies: dict[int, Body] = {}
-        self.moves: dict[int, dict[int, tuple[int, int]]] = {}
-        self.masks: list[np.ndarray | None] = [None] * len(small)
-        for t, head in enumerate(heads):
-            if head is not None:
-                seen = as_seen(small, views, t)
-                self.moves[t] = offsets(seen, t, head)
-                self.bodies[t] = Body(head, rows[t], left_behind(seen, t, head, self.moves[t]))
 
-    def sure(self, t: int) -> float:
-        """How sure the face is, 0 to 1."""
-        return float(1 / (1 + np.exp(-self.bodies[t].head.score)))
-
-    def agreed(self, small: Sequence[np.ndarray], views: Sequence[np.ndarray], t: int) -> np.ndarray:
-        """The mask in picture t after a vote among those nearby."""
-        drawn = [np.zeros(small[0].shape[:2], np.uint8) if m is None else m.astype(np.uint8) for m in self.masks]
-        masks = [
-            None if was is None else mask > 0 for was, mask in zip(self.masks, as_seen(drawn, views, t), strict=True)
-        ]
-        agreed = vote(as_seen(small, views, t), t, masks, self.moves[t])
-        agreed[self.bodies[t].ledge_y :] = False
-        return agreed
+def _detections(
+    frame: np.ndarray, picture: np.ndarray, plate: np.ndarray, people: list[Body], moving: list[np.ndarray]
+) -> list[Detection]:
+    """The people and things of one frame; all arrays but the frame are small. moving: masks of what moves by itself."""
+    before = _any(moving, picture.shape[:2])
+    masks = person_masks(picture, people, difference(picture, plate) > MOVED, before)
+    found = [
+        _detection("human", "person", float(1 / (1 + np.exp(-body.head.score))), grabcut.enlarge(mask, frame))
+        for body, mask in zip(people, masks, strict=True)
+    ]
+    for mask in moving + still_masks(picture, _any([before, *masks], picture.shape[:2])):
+        found.append(_detection("object", "object", separation(picture, mask), grabcut.enlarge(mask, frame)))
+    return [d for d in found if d is not None]
 
 
 def _any(masks: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:

@@ -15,8 +15,6 @@ LEDGE_SIDE = 0.2  # face sides of ground that must be in the picture to be compa
 SHOULDER, BESIDE = 1.5, 2.3  # face sides from the middle of the face: where ground may begin, and where it surely has
 MOVED_FACE = 0.15  # face sides that a head must have moved before what stays behind tells anything
 STOOD, WENT = 8, 20  # grey values: below, a pixel fits where it stood; above, it does not fit where the head went
-VOTERS = 3  # pictures to each side that have a say about a mask
-ALIKE = 14  # grey values below which two places look alike
 _FORE = (grabcut.SURE_FORE, grabcut.MAYBE_FORE)
 
 
@@ -94,7 +92,13 @@ def body_hints(shape: tuple[int, int], head: Head, moving: np.ndarray) -> np.nda
     hints[_span(y, -2.2, -1.6, s, height), reach[1]] = grabcut.SURE_BACK
     hints[reach][moving[reach]] = grabcut.MAYBE_FORE
     _oval(hints, (x, y - 0.2 * s), (0.75 * s, s), grabcut.MAYBE_FORE)
-    trunk = [(0.8, 1.0), (1.3, 1.4), (1.7, 2.6), (1.7, 4.5), (0.9, 8.0)]  # half a width at a depth below the middle of the face
+    trunk = [
+        (0.8, 1.0),
+        (1.3, 1.4),
+        (1.7, 2.6),
+        (1.7, 4.5),
+        (0.9, 8.0),
+    ]  # half a width at a depth below the middle of the face
     right = [(x + half * s, y + depth * s) for half, depth in trunk]
     left = [(x - half * s, y + depth * s) for half, depth in reversed(trunk)]
     _polygon(hints, right + left, grabcut.MAYBE_FORE)
@@ -127,15 +131,18 @@ def without_ground(hints: np.ndarray, body: Body) -> np.ndarray:
 
 
 def ledges(plates: Sequence[np.ndarray], views: Sequence[np.ndarray], heads: Sequence[Head | None]) -> list[int]:
-    """For each picture of a shot the row from which something hides a person: the median of `ledge`, as its camera saw it."""
+    """For each picture of a shot the row from which something hides a person, as its camera saw it.
+
+    The lower quartile of what `ledge` says: a gesture before a table hides its edge, nothing feigns one. The picture's height
+    where fewer than a third of the pictures have one.
+    """
     height = plates[0].shape[0]
     known = [(h.x, ledge(plate, h), view) for plate, h, view in zip(plates, heads, views, strict=True) if h is not None]
-    over = np.median(
-        [cv2.perspectiveTransform(np.array([[[x, float(y)]]]), view)[0, 0] for x, y, view in known], axis=0
-    )
-    if np.mean([y >= height for _, y, _ in known]) > 0.5:
+    points = [cv2.perspectiveTransform(np.array([[[x, float(y)]]]), view)[0, 0] for x, y, view in known if y < height]
+    if 3 * len(points) < len(known) or not points:
         return [height] * len(plates)
-    back = [cv2.perspectiveTransform(over[None, None], np.linalg.inv(view))[0, 0, 1] for view in views]
+    over = np.array([[[np.median([x for x, _ in points]), np.quantile([y for _, y in points], 0.25)]]])
+    back = [cv2.perspectiveTransform(over, np.linalg.inv(view))[0, 0, 1] for view in views]
     return [int(np.clip(round(y), 0, height)) for y in back]
 
 
@@ -165,52 +172,29 @@ def ledge(plate: np.ndarray, head: Head) -> int:
     return chest.start + (int(body[-1]) + 1 if len(body) else 0)
 
 
-def offsets(seen: Sequence[np.ndarray], here: int, head: Head) -> dict[int, tuple[int, int]]:
-    """Where the head of picture `here` is in the other pictures of the shot, in pixels (x, y) from where it is here.
-
-    seen: the pictures as this picture's camera would have seen them. One in which nothing looks like the head is left out.
-    """
-    height, width = seen[here].shape[:2]
-    area = (_span(head.y, -1.2, 0.9, head.side, height), _span(head.x, -0.9, 0.9, head.side, width))
-    reach = round(1.5 * head.side)
-    found = {t: offset(seen[here], other, area, reach) for t, other in enumerate(seen) if t != here}
-    return {t: moved for t, moved in found.items() if moved is not None}
-
-
-def left_behind(seen: Sequence[np.ndarray], here: int, head: Head, moves: dict[int, tuple[int, int]]) -> np.ndarray:
+def left_behind(seen: Sequence[np.ndarray], here: int, head: Head) -> np.ndarray:
     """What of picture `here` does not go with the head, (h, w) bool: it fits where it stood better than where the head went.
 
-    seen, moves: see `offsets`. All False where the head rests.
+    seen: the pictures of the shot as this picture's camera would have seen them. All False where the head rests.
     """
     picture = seen[here]
-    far = [t for t, move in moves.items() if max(map(abs, move)) >= MOVED_FACE * head.side]
-    if not far:
-        return np.zeros(picture.shape[:2], bool)
-    stood = np.median([_apart(picture, seen[t]) for t in far], axis=0)
-    went = np.median([_apart(picture, _back(seen[t], moves[t])) for t in far], axis=0)
-    return (stood < STOOD) & (went > WENT)
-
-
-def vote(
-    seen: Sequence[np.ndarray], here: int, masks: Sequence[np.ndarray | None], moves: dict[int, tuple[int, int]]
-) -> np.ndarray:
-    """The mask of a person in picture `here`, (h, w) bool: what looks alike in pictures nearby gets the label that most give it.
-
-    seen, moves: see `offsets`. masks: the person's in each picture, as this picture's camera would have seen it; not None here.
-    """
-    votes = np.where(masks[here], 1, -1)
-    for t, move in moves.items():
-        if abs(t - here) <= VOTERS and (mask := masks[t]) is not None:
-            alike = _apart(seen[here], _back(seen[t], move)) < ALIKE
-            votes += alike * np.where(_back(mask.astype(np.uint8), move), 1, -1)
-    return grabcut.clean(votes > 0, masks[here])
+    height, width = picture.shape[:2]
+    area = (_span(head.y, -1.2, 0.9, head.side, height), _span(head.x, -0.9, 0.9, head.side, width))
+    stood, went = [], []
+    for t, other in enumerate(seen):
+        move = None if t == here else offset(picture, other, area, round(1.5 * head.side))
+        if move is not None and max(map(abs, move)) >= MOVED_FACE * head.side:
+            stood.append(_apart(picture, other))
+            went.append(_apart(picture, _back(other, move)))
+    if not stood:
+        return np.zeros((height, width), bool)
+    return (np.median(stood, axis=0) < STOOD) & (np.median(went, axis=0) > WENT)
 
 
 def _back(picture: np.ndarray, move: tuple[int, int]) -> np.ndarray:
     """A picture shifted so that what had moved is where it was; the border is continued."""
     matrix = np.array([[1.0, 0, -move[0]], [0, 1, -move[1]]])
-    size = picture.shape[1::-1]
-    return cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(picture, matrix, picture.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
 
 
 def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
