@@ -176,8 +176,12 @@ def measure(work: Path, films: Path) -> list[str]:
         kind: {i: visible_in(clip, videos[clip.video_id], kind) for i, clip in sorted(clips.items()) if i in kept}
         for kind in KINDS
     }
-    lines = cut_lines(clips.values(), videos) + [f"clips: {len(clips)}, kept {len(kept)}"]
-    return lines + found_lines(found, wanted) + reference_lines(rows("retrieve", Reference), who, wanted)
+    return [
+        *cut_lines(clips.values(), videos),
+        f"clips: {len(clips)}, kept {len(kept)}",
+        *found_lines(found, wanted),
+        *reference_lines(rows("retrieve", Reference), who, wanted),
+    ]
 
 
 def main() -> None:

@@ -118,7 +118,7 @@ def camera(picture: np.ndarray, other: np.ndarray) -> np.ndarray:
     matches = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(marks, other_marks)
     a = np.array([points[m.queryIdx].pt for m in matches])
     b = np.array([others[m.trainIdx].pt for m in matches])
-    candidates = [np.eye(3)]
+    candidates: list[np.ndarray] = [np.eye(3)]
     for _ in range(2):
         if len(a) < 12:
             break
@@ -133,12 +133,17 @@ def camera(picture: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _unlike(picture: np.ndarray, other: np.ndarray, homography: np.ndarray) -> float:
-    """The share of what both show that is unlike when one is carried over the other; a little less for the identity."""
-    size = picture.shape[1::-1]
-    seen = cv2.warpPerspective(np.full(picture.shape[:2], 255, np.uint8), homography, size) > 254
-    if seen.mean() < 0.3:
+    """The share that is unlike when one picture is carried over the other, a little less for the identity.
+
+    Looked at is the frame of the picture without its lower side: whoever moves stands in the middle or below.
+    """
+    height, width = picture.shape[:2]
+    rim = np.ones((height, width), bool)
+    rim[height // 6 :, width // 6 : -(width // 6)] = False
+    seen = rim & (cv2.warpPerspective(np.full((height, width), 255, np.uint8), homography, (width, height)) > 254)
+    if seen.sum() < 0.3 * rim.sum():
         return 1.0
-    share = (difference(cv2.warpPerspective(picture, homography, size), other)[seen] > 12).mean()
+    share = (difference(cv2.warpPerspective(picture, homography, (width, height)), other)[seen] > 12).mean()
     return float(share - 0.005 * np.array_equal(homography, np.eye(3)))
 
 

@@ -86,7 +86,7 @@ def still_masks(picture: np.ndarray, taken: np.ndarray, most: int = 2) -> list[n
     stands_out = (contrast(picture) > STANDS_OUT) & ~off_limits
     if stands_out.mean() > BUSY:
         return []
-    blobs = [b for b in _blobs(stands_out) if _on_border(b) == 0 and separation(picture, b) >= ALONE]
+    blobs = [b for b in _blobs(stands_out) if _on_border(b) == 0 and separation(picture, b) >= 0.8 * ALONE]
     if len(blobs) > most:
         return []
     masks = [(_cut_blob(picture, b, off_limits) & ~off_limits, b) for b in blobs]
@@ -95,8 +95,8 @@ def still_masks(picture: np.ndarray, taken: np.ndarray, most: int = 2) -> list[n
 
 def _same(pictures: Sequence[np.ndarray], thing: Masks, t: int, mask: np.ndarray) -> bool:
     """Whether the mask in picture t is where the thing, last seen before, is found again."""
-    last = next(u for u in reversed(range(t)) if thing[u] is not None)
-    found = _follow(pictures[last], thing[last], pictures[t])
+    last, before = next((u, m) for u in reversed(range(t)) if (m := thing[u]) is not None)
+    found = _follow(pictures[last], before, pictures[t])
     return found is not None and bool((found & mask).sum() > 0.3 * (found | mask).sum())
 
 
@@ -104,8 +104,8 @@ def _fill(pictures: Sequence[np.ndarray], plates: Sequence[np.ndarray], thing: M
     """Follow a thing into the pictures where it was not cut out, forwards and then backwards, and cut it out there."""
     steps = [(t, t - 1) for t in range(1, len(thing))] + [(t, t + 1) for t in reversed(range(len(thing) - 1))]
     for t, other in steps:
-        if thing[t] is None and thing[other] is not None:
-            guess = _follow(pictures[other], thing[other], pictures[t])
+        if thing[t] is None and (known := thing[other]) is not None:
+            guess = _follow(pictures[other], known, pictures[t])
             if guess is not None and (difference(pictures[t], plates[t])[guess] > MOVED).mean() > 0.5:
                 thing[t] = _recut(pictures[t], guess)
 
