@@ -10,7 +10,7 @@ from model_zoo import grabcut
 
 Masks = list[np.ndarray]
 LOST_NCC = 0.45  # what is followed must look this much like it did
-LEDGE_LAB = 12.0  # distance in CIE Lab from which the colour below a head is not that of the ground beside it
+LEDGE_LAB = 16.0  # distance in CIE Lab from which the colour below a head is not that of the ground beside it
 LEDGE_SIDE = 0.2  # face sides of ground that must be in the picture to be compared with
 SHOULDER, BESIDE = 1.5, 2.3  # face sides from the middle of the face: where ground may begin, and where it surely has
 MOVED_FACE = 0.15  # face sides that a head must have moved before what stays behind tells anything
