@@ -5,31 +5,18 @@ people from behind (who become objects while they move), and blind to things tha
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from model_zoo import grabcut
-from model_zoo.builtin_motion import plates
-from model_zoo.builtin_things import MOVED, difference, object_masks
+from model_zoo.builtin_motion import MOVED, as_seen, cameras, difference, plates
+from model_zoo.builtin_people import LOST_NCC, Body, Head, ledges, left_behind, likely, person_masks
+from model_zoo.builtin_things import movers, separation, still_masks
 from model_zoo.cards import Card, Detection
 
 FACE_LONG_PX = 960  # dlib's HOG finds faces from about 70 px: smaller frames are enlarged to this long side
 FACE_SCORE, SURE_FACE, SURE_ALONE = -0.2, 0.5, 0.8  # of dlib's detector: worth a look, a face, a face even if seen once
-LOST_NCC = 0.45  # a head that is followed without a face must look this much like the frame before
-
-Masks = list[np.ndarray]
-_FORE = (grabcut.SURE_FORE, grabcut.MAYBE_FORE)
-
-
-class Head(NamedTuple):
-    """A face in a small picture: its middle and its side (dlib's boxes are square, from brows to chin)."""
-
-    x: float
-    y: float
-    side: float
-    score: float  # dlib's: 0 is doubtful, 2 is sure
 
 
 def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detection]]]:
@@ -54,23 +41,48 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
 def detect(frames: np.ndarray, heads: list[list[Head]]) -> list[list[Detection]]:
     """People and things in the (t, h, w, 3) uint8 frames of one shot, given the heads found in each, at grabcut.shrink's size."""
     small = [grabcut.shrink(frame) for frame in frames]
-    people = follow(small, heads)
-    here = [[person[t] for person in people if person[t] is not None] for t in range(len(small))]
-    return [_detections(*one) for one in zip(frames, small, plates(small), here, strict=True)]
+    views = cameras(small)
+    grounds = plates(small, views)
+    people = bodies(small, views, grounds, follow(small, heads))
+    things = movers(small, grounds, [likely(here, small[0].shape[:2]) for here in people])
+    moving = [[mask for thing in things if (mask := thing[t]) is not None] for t in range(len(small))]
+    return [_detections(*one) for one in zip(frames, small, grounds, people, moving, strict=True)]
 
 
-def _detections(frame: np.ndarray, picture: np.ndarray, plate: np.ndarray, heads: list) -> list[Detection]:
-    """The people below the heads and the things of one frame; picture and plate are small."""
-    masks = person_masks(picture, heads, difference(picture, plate) > MOVED)
-    sure = [float(1 / (1 + np.exp(-head.score))) for head in heads]
+def bodies(
+    small: Sequence[np.ndarray],
+    views: Sequence[np.ndarray],
+    grounds: Sequence[np.ndarray],
+    people: Sequence[Sequence[Head | None]],
+) -> list[list[Body]]:
+    """For each picture of a shot the bodies below the heads, one list of heads per person, with what the shot tells of them."""
+    rows = [ledges(grounds, views, person) for person in people]
+    out: list[list[Body]] = []
+    for t in range(len(small)):
+        here = [(head, row[t]) for person, row in zip(people, rows, strict=True) if (head := person[t]) is not None]
+        seen = as_seen(small, views, t) if here else []
+        out.append([Body(head, ledge_y, left_behind(seen, t, head)) for head, ledge_y in here])
+    return out
+
+
+def _detections(
+    frame: np.ndarray, picture: np.ndarray, plate: np.ndarray, people: list[Body], moving: list[np.ndarray]
+) -> list[Detection]:
+    """The people and things of one frame; all arrays but the frame are small. moving: masks of what moves by itself."""
+    before = _any(moving, picture.shape[:2])
+    masks = person_masks(picture, people, difference(picture, plate) > MOVED, before)
     found = [
-        _detection("human", "person", score, grabcut.enlarge(mask, frame))
-        for score, mask in zip(sure, masks, strict=True)
+        _detection("human", "person", float(1 / (1 + np.exp(-body.head.score))), grabcut.enlarge(mask, frame))
+        for body, mask in zip(people, masks, strict=True)
     ]
-    taken = np.any(masks, axis=0) if masks else np.zeros(picture.shape[:2], bool)
-    for score, mask in object_masks(picture, plate, taken):
-        found.append(_detection("object", "object", score, grabcut.enlarge(mask, frame)))
+    for mask in moving + still_masks(picture, _any([before, *masks], picture.shape[:2])):
+        found.append(_detection("object", "object", separation(picture, mask), grabcut.enlarge(mask, frame)))
     return [d for d in found if d is not None]
+
+
+def _any(masks: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """The union of masks, (h, w) bool; all False without any."""
+    return np.any(masks, axis=0) if masks else np.zeros(shape, bool)
 
 
 def _detection(kind: str, label: str, score: float, mask: np.ndarray) -> Detection | None:
@@ -143,77 +155,3 @@ def _move(before: np.ndarray, after: np.ndarray, head: Head) -> Head | None:
     if best < LOST_NCC:
         return None
     return Head(head.x + left + dx - x0, head.y + top + dy - y0, head.side, head.score * best)
-
-
-def person_masks(picture: np.ndarray, heads: Sequence[Head], moving: np.ndarray) -> Masks:
-    """The mask of the person below each head in a small picture; no pixel belongs to two.
-
-    moving: (h, w) bool, pixels that are not as in the plate.
-    """
-    rows, columns = np.indices(picture.shape[:2], dtype=np.float32)
-    distance = [np.hypot((columns - h.x) / h.side, np.minimum(0, rows - h.y) / h.side) for h in heads]
-    hints = [body_hints(picture.shape[:2], head, moving) for head in heads]
-    masks = []
-    for i, head in enumerate(heads):
-        others = [j for j in range(len(heads)) if j != i]
-        nearer = np.any([distance[j] < distance[i] for j in others], axis=0) & np.ones(picture.shape[:2], bool)
-        likely = np.any([np.isin(hints[j], _FORE) for j in others], axis=0) & nearer
-        masks.append(_cut_person(picture, head, np.where(nearer, grabcut.SURE_BACK, hints[i]).astype(np.uint8), likely))
-    return masks
-
-
-def _cut_person(picture: np.ndarray, head: Head, hints: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """GrabCut within an arm's length of a head.
-
-    others: (h, w) bool, where other people are likely: painted over, lest their skin and hair be learnt as ground.
-    """
-    height, width = hints.shape
-    area = (_span(head.y, -2.6, 9, head.side, height), _span(head.x, -3.8, 3.8, head.side, width))
-    patch, labels = picture[area].copy(), hints[area]
-    ground = (labels == grabcut.SURE_BACK) & ~others[area]
-    if ground.any():
-        patch[others[area]] = np.median(patch[ground], axis=0)
-    out = np.zeros(hints.shape, bool)
-    out[area] = grabcut.clean(grabcut.cut(patch, labels), labels == grabcut.SURE_FORE)
-    return out
-
-
-def _span(middle: float, low: float, high: float, unit: float, limit: int) -> slice:
-    """The whole pixels from middle + low units to middle + high units, inside 0 to limit."""
-    return slice(min(limit, max(0, round(middle + low * unit))), min(limit, max(0, round(middle + high * unit))))
-
-
-def body_hints(shape: tuple[int, int], head: Head, moving: np.ndarray) -> np.ndarray:
-    """What GrabCut is told about the person below a face, (h, w) uint8, measured in the face's side.
-
-    Sure: face, neck and the middle of the chest. Likely: hair, shoulders, trunk, legs, and what moves within an arm's length.
-    Sure ground: whatever is beyond an arm's length, below the feet, above the hair, or beside the head and does not move.
-    """
-    height, width = shape
-    x, y, s, _ = head
-    hints = np.full(shape, grabcut.SURE_BACK, np.uint8)
-    reach = (_span(y, -2.2, 8.5, s, height), _span(x, -3.2, 3.2, s, width))
-    hints[reach[0], _span(x, -2.5, 2.5, s, width)] = grabcut.MAYBE_BACK
-    for beside in (_span(x, -3.2, -1.6, s, width), _span(x, 1.6, 3.2, s, width)):
-        hints[_span(y, -2.2, 0.5, s, height), beside] = grabcut.SURE_BACK
-    hints[_span(y, -2.2, -1.6, s, height), reach[1]] = grabcut.SURE_BACK
-    hints[reach][moving[reach]] = grabcut.MAYBE_FORE
-    _oval(hints, (x, y - 0.2 * s), (0.75 * s, s), grabcut.MAYBE_FORE)
-    trunk = [(0.8, 1.0), (1.3, 1.4), (1.3, 4.5), (0.9, 8.0)]  # half a width at a depth below the middle of the face
-    right = [(x + half * s, y + depth * s) for half, depth in trunk]
-    left = [(x - half * s, y + depth * s) for half, depth in reversed(trunk)]
-    _polygon(hints, right + left, grabcut.MAYBE_FORE)
-    _oval(hints, (x, y), (0.4 * s, 0.5 * s), grabcut.SURE_FORE)
-    for half, top, bottom in ((0.25, 0.5, 1.3), (0.55, 1.3, 3.6)):
-        sides, depths = (x - half * s, x + half * s), (y + top * s, y + bottom * s)
-        _polygon(hints, [(sides[i], depths[j]) for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))], grabcut.SURE_FORE)
-    return hints
-
-
-def _oval(picture: np.ndarray, centre: tuple[float, float], radii: tuple[float, float], value: int) -> None:
-    middle, axes = [round(v * 16) for v in centre], [round(v * 16) for v in radii]
-    cv2.ellipse(picture, middle, axes, 0, 0, 360, value, -1, cv2.LINE_8, shift=4)
-
-
-def _polygon(picture: np.ndarray, corners: list[tuple[float, float]], value: int) -> None:
-    cv2.fillPoly(picture, [np.rint(np.array(corners) * 16).astype(np.int32)], value, cv2.LINE_8, shift=4)

@@ -5,41 +5,109 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+MOVED = 25  # grey values from which a pixel is not as it is in the plate
+SURELY = 1.3  # times stronger an edge must be to be believed
 STILL_PX = 1.0  # mean motion of the corners below which the camera counts as standing
 
 
-def plates(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+def cameras(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """For each picture of a shot the homography, (3, 3) float64, that carries it over the middle one; all identities where
+    the camera stands."""
+    height, width = pictures[0].shape[:2]
+    middle = len(pictures) // 2
+    found = [np.eye(3) if t == middle else camera(p, pictures[middle]) for t, p in enumerate(pictures)]
+    if np.mean([shift(h, width, height) < STILL_PX for h in found]) > 0.5:  # the rest followed somebody
+        return [np.eye(3) for _ in pictures]
+    return found
+
+
+def as_seen(pictures: Sequence[np.ndarray], views: Sequence[np.ndarray], here: int) -> list[np.ndarray]:
+    """The pictures of a shot as the camera of picture `here` would have seen them; what they do not show is its own."""
+    height, width = pictures[here].shape[:2]
+    back = np.linalg.inv(views[here])
+    out = []
+    for picture, view in zip(pictures, views, strict=True):
+        carry = back @ view
+        if shift(carry, width, height) < 1e-6:
+            out.append(picture)
+        else:
+            own = pictures[here].copy()
+            out.append(cv2.warpPerspective(picture, carry, (width, height), own, borderMode=cv2.BORDER_TRANSPARENT))
+    return out
+
+
+def plates(pictures: Sequence[np.ndarray], views: Sequence[np.ndarray]) -> list[np.ndarray]:
     """For each (h, w, 3) uint8 picture of a shot, the picture without what moves, as that picture's camera saw it.
 
-    The pictures are brought over the middle one by homographies (identity where none can be told), their median taken over
-    what each saw, and carried back. Where only this picture looked, and for a shot of fewer than 3 pictures, the plate is the
-    picture itself: nothing is known to move there.
+    The pictures are brought over the middle one by their views (see `cameras`), their median taken over what each saw, and
+    carried back; what covers a place more than half the time is taken out by `uncovered`. Where only this picture looked, and
+    for a shot of fewer than 3 pictures, the plate is the picture itself: nothing is known to move there.
     """
     if len(pictures) < 3:
         return [p.copy() for p in pictures]
     height, width = pictures[0].shape[:2]
-    middle = len(pictures) // 2
-    to_middle = [camera(p, pictures[middle]) for p in pictures]
-    if all(shift(h, width, height) < STILL_PX for h in to_middle):
-        plate = np.median(np.stack(pictures), axis=0).astype(np.uint8)
+    if all(np.array_equal(view, np.eye(3)) for view in views):
+        plate = uncovered(np.median(np.stack(pictures), axis=0).astype(np.uint8), pictures[0], pictures[-1])
         return [plate] * len(pictures)
-    over = [cv2.warpPerspective(p, h, (width, height)) for p, h in zip(pictures, to_middle, strict=True)]
-    seen = [cv2.warpPerspective(np.full((height, width), 255, np.uint8), h, (width, height)) > 254 for h in to_middle]
-    stack = np.ma.array(np.stack(over), mask=~np.repeat(np.stack(seen)[..., None], 3, axis=3))
-    plate = np.ma.median(stack, axis=0).filled(0).astype(np.uint8)
+    over = np.stack([cv2.warpPerspective(p, h, (width, height)) for p, h in zip(pictures, views, strict=True)])
+    whole = np.full((height, width), 255, np.uint8)
+    seen = np.stack([cv2.warpPerspective(whole, h, (width, height)) > 254 for h in views])
+    stack = np.ma.array(over, mask=~np.repeat(seen[..., None], 3, axis=3))
+    first, last = seen.argmax(0), len(seen) - 1 - seen[::-1].argmax(0)
+    ends = (np.take_along_axis(over, end[None, ..., None], 0)[0] for end in (first, last))
+    plate = uncovered(np.ma.median(stack, axis=0).filled(0).astype(np.uint8), *ends)
     known = (np.sum(seen, axis=0) >= 3).astype(np.uint8) * 255
     out = []
-    for picture, h in zip(pictures, to_middle, strict=True):
+    for picture, h in zip(pictures, views, strict=True):
         back = np.linalg.inv(h)
         here = cv2.warpPerspective(known, back, (width, height)) > 254
         out.append(np.where(here[..., None], cv2.warpPerspective(plate, back, (width, height)), picture))
     return out
 
 
+def uncovered(median: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """The median of a shot without what covers a place for most of it, but neither from first to last.
+
+    Where both ends show the same it is the ground. Where the median shows what one end does and the other end something else,
+    the other is the ground if the outline of that place is an edge in the one and none in the other.
+    """
+    kernel = np.ones((3, 3), np.uint8)
+    plate = median.copy()
+    ends_differ = difference(first, last) > MOVED
+    passed = (difference(median, first) > MOVED) & ~ends_differ
+    plate[cv2.dilate(passed.astype(np.uint8), kernel) > 0] = first[cv2.dilate(passed.astype(np.uint8), kernel) > 0]
+    for end, other in ((first, last), (last, first)):
+        like_end = ends_differ & (difference(median, end) <= MOVED)
+        count, labels = cv2.connectedComponents(cv2.morphologyEx(like_end.astype(np.uint8), cv2.MORPH_OPEN, kernel))
+        for i in range(1, count):
+            blob = labels == i
+            if edge(end, blob) > SURELY * edge(other, blob):
+                grown = cv2.dilate(blob.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0  # its soft rim too
+                plate[grown] = other[grown]
+    return plate
+
+
+def difference(picture: np.ndarray, plate: np.ndarray) -> np.ndarray:
+    """How far each pixel is from the plate, (h, w) uint8: the largest difference of the three channels, smoothed."""
+    return cv2.GaussianBlur(cv2.absdiff(picture, plate), (0, 0), 1.2).max(2)
+
+
+def is_here(picture: np.ndarray, plate: np.ndarray, blob: np.ndarray) -> bool:
+    """Whether the blob's outline is an edge of the picture rather than of the plate: else it is where something has been."""
+    return edge(picture, blob) > edge(plate, blob)
+
+
+def edge(picture: np.ndarray, blob: np.ndarray) -> float:
+    """How much of an edge a blob's outline is in a picture: the mean magnitude of the Laplacian there."""
+    ring = cv2.morphologyEx(blob.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8)) > 0
+    return float(np.abs(cv2.Laplacian(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.CV_32F, ksize=3)[ring]).mean())
+
+
 def camera(picture: np.ndarray, other: np.ndarray) -> np.ndarray:
     """The homography, (3, 3) float64, that carries a picture over another of the same scene; the identity where none fits.
 
-    Corners matched by ORB, agreed upon by RANSAC. Deterministic.
+    Corners matched by ORB, agreed upon by RANSAC, and again among those that did not agree: the first may be a person's. Of the
+    two and the identity the one that leaves the fewest pixels unlike. Deterministic.
     """
     orb = cv2.ORB.create(600, fastThreshold=10)
     (points, marks), (others, other_marks) = (
@@ -48,15 +116,35 @@ def camera(picture: np.ndarray, other: np.ndarray) -> np.ndarray:
     if marks is None or other_marks is None:
         return np.eye(3)
     matches = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(marks, other_marks)
-    if len(matches) < 12:
-        return np.eye(3)
     a = np.array([points[m.queryIdx].pt for m in matches])
     b = np.array([others[m.trainIdx].pt for m in matches])
-    cv2.setRNGSeed(0)
-    found, fits = cv2.findHomography(a, b, cv2.RANSAC, 2.0)
-    if found is None or fits.sum() < max(12, 0.3 * len(matches)) or not 0.5 < np.linalg.det(found) < 2:
-        return np.eye(3)
-    return found
+    candidates: list[np.ndarray] = [np.eye(3)]
+    for _ in range(2):
+        if len(a) < 12:
+            break
+        cv2.setRNGSeed(0)
+        found, fits = cv2.findHomography(a, b, cv2.RANSAC, 2.0)
+        if found is None or fits.sum() < 12:
+            break
+        if 0.5 < np.linalg.det(found) < 2:
+            candidates.append(found)
+        a, b = a[fits[:, 0] == 0], b[fits[:, 0] == 0]
+    return min(candidates, key=lambda h: _unlike(picture, other, h))
+
+
+def _unlike(picture: np.ndarray, other: np.ndarray, homography: np.ndarray) -> float:
+    """The share that is unlike when one picture is carried over the other, a little less for the identity.
+
+    Looked at is the frame of the picture without its lower side: whoever moves stands in the middle or below.
+    """
+    height, width = picture.shape[:2]
+    rim = np.ones((height, width), bool)
+    rim[height // 6 :, width // 6 : -(width // 6)] = False
+    seen = rim & (cv2.warpPerspective(np.full((height, width), 255, np.uint8), homography, (width, height)) > 254)
+    if seen.sum() < 0.3 * rim.sum():
+        return 1.0
+    share = (difference(cv2.warpPerspective(picture, homography, (width, height)), other)[seen] > 12).mean()
+    return float(share - 0.005 * np.array_equal(homography, np.eye(3)))
 
 
 def shift(homography: np.ndarray, width: int, height: int) -> float:

@@ -1,19 +1,20 @@
 """Things without names: what moves against the rest of the shot, and what stands out from the border of the picture."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
 from model_zoo import grabcut
+from model_zoo.builtin_motion import MOVED, difference, is_here
 
-MOVED = 25  # grey values from which a pixel is not as it is in the plate
 STANDS_OUT = 16.0  # distance in CIE Lab from which a colour is none of the border's
 BUSY = 0.35  # share of the picture that stands out from which nothing does
+ALONE = 0.9  # separation from its surroundings from which a thing that does not move is one
+LIKE_BEFORE = 0.6  # correlation from which a thing is found again
 SMALLEST, LARGEST = 0.004, 0.4  # of a thing, share of the picture
 
-
-def difference(picture: np.ndarray, plate: np.ndarray) -> np.ndarray:
-    """How far each pixel is from the plate, (h, w) uint8: the largest difference of the three channels, smoothed."""
-    return cv2.GaussianBlur(cv2.absdiff(picture, plate), (0, 0), 1.2).max(2)
+Masks = list[np.ndarray | None]
 
 
 def unlike(picture: np.ndarray, ground: np.ndarray) -> np.ndarray:
@@ -42,27 +43,108 @@ def contrast(picture: np.ndarray) -> np.ndarray:
     return unlike(picture, rim)
 
 
-def object_masks(
-    picture: np.ndarray, plate: np.ndarray, taken: np.ndarray, most: int = 4
-) -> list[tuple[float, np.ndarray]]:
-    """Score and mask of up to `most` things in a small picture that move or stand out and overlap no person, largest first.
+def movers(pictures: Sequence[np.ndarray], plates: Sequence[np.ndarray], bodies: Sequence[np.ndarray]) -> list[Masks]:
+    """What moves by itself in a shot: one list per thing of its (h, w) bool mask in each small picture, None where it is lost.
 
-    plate: the picture without what moves, (h, w, 3) uint8. taken: (h, w) bool, where the people are.
+    plates: the pictures without what moves. bodies: (h, w) bool, where people are likely. A thing is cut out where it is clear
+    of them, and from there followed by its looks, in front of them too.
+    """
+    things: list[Masks] = []
+    for t, (picture, plate, body) in enumerate(zip(pictures, plates, bodies, strict=True)):
+        for mask in moving_masks(picture, plate, body):
+            mine = [thing for thing in things if thing[t] is None and _same(pictures, thing, t, mask)]
+            if not mine:
+                mine = [[None] * len(pictures)]
+                things.append(mine[0])
+            mine[0][t] = mask
+    lasting = [thing for thing in things if sum(mask is not None for mask in thing) >= min(2, len(pictures))]
+    for thing in lasting:
+        _fill(pictures, plates, thing)
+    return lasting
+
+
+def moving_masks(picture: np.ndarray, plate: np.ndarray, body: np.ndarray, most: int = 4) -> list[np.ndarray]:
+    """Masks of up to `most` things in a small picture that are not in the plate and touch no body, largest first."""
+    moves = difference(picture, plate) > MOVED
+    blobs = [b for b in _blobs(moves) if not (b & body).any() and is_here(picture, plate, b)]
+    out: list[np.ndarray] = []
+    taken = body
+    for blob in sorted(blobs, key=lambda b: (-int(b.sum()), int(np.argmax(b))))[:most]:
+        mask = _cut_blob(picture, blob, taken) & ~taken
+        if _is_thing(mask, blob, on_border=0.3):
+            taken = taken | mask
+            out.append(mask)
+    return out
+
+
+def still_masks(picture: np.ndarray, taken: np.ndarray, most: int = 2) -> list[np.ndarray]:
+    """Masks of things that stand out from the border of a small picture and from all that is around them, largest first.
+
+    taken: (h, w) bool, where people and moving things are. More than `most` of them are the furniture of the place: none then.
     """
     off_limits = cv2.dilate(taken.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
-    moves = (difference(picture, plate) > MOVED) & ~off_limits
     stands_out = (contrast(picture) > STANDS_OUT) & ~off_limits
-    blobs = [b for b in _blobs(moves) if _is_here(picture, plate, b)]
-    if stands_out.mean() <= BUSY:
-        blobs += [b for b in _blobs(stands_out) if _on_border(b) == 0 and not any((b & other).any() for other in blobs)]
-    blobs = sorted(blobs, key=lambda b: (-int(b.sum()), int(np.argmax(b))))[:most]
-    out = []
-    for blob in blobs:
-        mask = _cut_blob(picture, blob, off_limits) & ~off_limits
-        if _is_thing(mask, blob):
-            off_limits = off_limits | mask
-            out.append((_separation(picture, mask), mask))
-    return out
+    if stands_out.mean() > BUSY:
+        return []
+    blobs = [b for b in _blobs(stands_out) if _on_border(b) == 0 and separation(picture, b) >= 0.8 * ALONE]
+    if len(blobs) > most:
+        return []
+    masks = [(_cut_blob(picture, b, off_limits) & ~off_limits, b) for b in blobs]
+    return [mask for mask, blob in masks if _is_thing(mask, blob, on_border=0.0) and separation(picture, mask) >= ALONE]
+
+
+def _same(pictures: Sequence[np.ndarray], thing: Masks, t: int, mask: np.ndarray) -> bool:
+    """Whether the mask in picture t is where the thing, last seen before, is found again."""
+    last, before = next((u, m) for u in reversed(range(t)) if (m := thing[u]) is not None)
+    found = _follow(pictures[last], before, pictures[t])
+    return found is not None and bool((found & mask).sum() > 0.3 * (found | mask).sum())
+
+
+def _fill(pictures: Sequence[np.ndarray], plates: Sequence[np.ndarray], thing: Masks) -> None:
+    """Follow a thing into the pictures where it was not cut out, forwards and then backwards, and cut it out there."""
+    steps = [(t, t - 1) for t in range(1, len(thing))] + [(t, t + 1) for t in reversed(range(len(thing) - 1))]
+    for t, other in steps:
+        if thing[t] is None and (known := thing[other]) is not None:
+            guess = _follow(pictures[other], known, pictures[t])
+            if guess is not None and (difference(pictures[t], plates[t])[guess] > MOVED).mean() > 0.5:
+                thing[t] = _recut(pictures[t], guess)
+
+
+def _follow(before: np.ndarray, mask: np.ndarray, after: np.ndarray) -> np.ndarray | None:
+    """The mask where the thing went, by normalised cross-correlation within its own size; None where nothing looks like it."""
+    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    box = slice(ys[0], ys[-1] + 1), slice(xs[0], xs[-1] + 1)
+    reach = max(*before[box].shape[:2])
+    top, left = max(0, ys[0] - reach), max(0, xs[0] - reach)
+    field = after[top : ys[-1] + 1 + reach, left : xs[-1] + 1 + reach]
+    shape = np.repeat(mask[box][..., None], 3, axis=2).astype(np.float32)
+    scores = cv2.matchTemplate(
+        field.astype(np.float32), before[box].astype(np.float32), cv2.TM_CCOEFF_NORMED, mask=shape
+    )
+    scores[~np.isfinite(scores)] = -1  # a flat place has no correlation
+    _, best, _, (x, y) = cv2.minMaxLoc(scores)
+    if best < LIKE_BEFORE:
+        return None
+    move = np.array([[1.0, 0, x + left - xs[0]], [0, 1, y + top - ys[0]]])
+    return cv2.warpAffine(mask.astype(np.uint8), move, mask.shape[::-1], flags=cv2.INTER_NEAREST) > 0
+
+
+def _recut(picture: np.ndarray, guess: np.ndarray) -> np.ndarray:
+    """The mask drawn to the picture's edges, two pixels about a guess."""
+    kernel = np.ones((5, 5), np.uint8)
+    inner, outer = cv2.erode(guess.astype(np.uint8), kernel) > 0, cv2.dilate(guess.astype(np.uint8), kernel) > 0
+    hints = np.where(inner, grabcut.SURE_FORE, np.where(outer, grabcut.MAYBE_BACK, grabcut.SURE_BACK)).astype(np.uint8)
+    hints[guess & ~inner] = grabcut.MAYBE_FORE
+    area = _around(guess, 8)
+    out = np.zeros(guess.shape, bool)
+    out[area] = grabcut.clean(grabcut.cut(np.ascontiguousarray(picture[area]), hints[area]), inner[area])
+    return out if out.any() else guess
+
+
+def _around(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
+    """The mask's box and a margin, as slices."""
+    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return slice(max(0, ys[0] - margin), ys[-1] + margin + 1), slice(max(0, xs[0] - margin), xs[-1] + margin + 1)
 
 
 def _blobs(mask: np.ndarray) -> list[np.ndarray]:
@@ -83,18 +165,11 @@ def _on_border(mask: np.ndarray) -> float:
     return float(edges / max(1, outline))
 
 
-def _is_here(picture: np.ndarray, plate: np.ndarray, blob: np.ndarray) -> bool:
-    """Whether the blob's outline is an edge of the picture rather than of the plate: else it is where something has been."""
-    ring = cv2.morphologyEx(blob.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8)) > 0
-    now, then = (cv2.Laplacian(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY), cv2.CV_32F, ksize=3) for p in (picture, plate))
-    return float(np.abs(now[ring]).mean()) > float(np.abs(then[ring]).mean())
-
-
 def _cut_blob(picture: np.ndarray, blob: np.ndarray, forbidden: np.ndarray) -> np.ndarray:
     """GrabCut around a blob: its inside is sure, its surroundings are open, what is far or forbidden is ground."""
     ys, xs = np.flatnonzero(blob.any(1)), np.flatnonzero(blob.any(0))
     margin = max(4, round(0.2 * max(np.ptp(ys), np.ptp(xs))))
-    area = (slice(max(0, ys[0] - margin), ys[-1] + margin + 1), slice(max(0, xs[0] - margin), xs[-1] + margin + 1))
+    area = _around(blob, margin)
     core = cv2.distanceTransform(blob.astype(np.uint8), cv2.DIST_L2, 3)
     open_to = cv2.dilate(blob.astype(np.uint8), np.ones((2 * (margin // 2) + 1,) * 2, np.uint8)) > 0
     hints = np.where(open_to, grabcut.MAYBE_BACK, grabcut.SURE_BACK).astype(np.uint8)
@@ -107,10 +182,10 @@ def _cut_blob(picture: np.ndarray, blob: np.ndarray, forbidden: np.ndarray) -> n
     return out
 
 
-def _is_thing(mask: np.ndarray, blob: np.ndarray) -> bool:
-    """Large and compact enough, no strip of something larger, and still where the blob was."""
+def _is_thing(mask: np.ndarray, blob: np.ndarray, on_border: float) -> bool:
+    """Large and compact enough, with no more of its outline on the border than allowed, and still where the blob was."""
     area = int(mask.sum())
-    if area < SMALLEST * mask.size or _on_border(mask) > 0.12 or (mask & blob).sum() < 0.5 * blob.sum():
+    if area < SMALLEST * mask.size or _on_border(mask) > on_border or (mask & blob).sum() < 0.5 * blob.sum():
         return False
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     hull = cv2.convexHull(np.concatenate(outlines))
@@ -118,7 +193,7 @@ def _is_thing(mask: np.ndarray, blob: np.ndarray) -> bool:
     return area >= 0.5 * cv2.contourArea(hull) and min(sides) >= 0.25 * max(sides)
 
 
-def _separation(picture: np.ndarray, mask: np.ndarray) -> float:
+def separation(picture: np.ndarray, mask: np.ndarray) -> float:
     """How far the thing's colours are from those just around it, 0 to 1: the distance of the two histograms (Bhattacharyya)."""
     ring = (cv2.dilate(mask.astype(np.uint8), np.ones((15, 15), np.uint8)) > 0) & ~mask
     inside, outside = (

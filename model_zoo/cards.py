@@ -78,7 +78,6 @@ CARDS: dict[str, Card] = {
         "detect",
         "model_zoo.yolo:detector",
         "yolo11n-seg.pt",
-        revision="8.3.0",
         code_license="AGPL-3.0",
         weights_license="AGPL-3.0",
         use="copyleft",
@@ -88,7 +87,6 @@ CARDS: dict[str, Card] = {
         "detect",
         "model_zoo.yolo:detector",
         "yolo11x-seg.pt",
-        revision="8.3.0",
         code_license="AGPL-3.0",
         weights_license="AGPL-3.0",
         use="copyleft",
@@ -143,8 +141,16 @@ def card(name: str) -> Card:
 
 
 def revision(name: str) -> str:
-    """What changes when the model's output may change: the card's revision, or a digest of the weights at its path."""
-    return card(name).revision
+    """What changes when the model's output may change: the card's revision, or a digest of the weights that it would load.
+
+    Raises FileNotFoundError where the weights of a YOLO card are not found.
+    """
+    which = card(name)
+    if which.weights and which.builder == "model_zoo.yolo:detector":
+        from model_zoo.yolo import find_weights
+
+        return digest(str(find_weights(which.weights)))
+    return which.revision
 
 
 def load(name: str, device: str = "cpu") -> Any:

@@ -22,7 +22,7 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
     """The model of a card whose weights are a file, or a file's name in the folder that A2DATA_WEIGHTS names.
 
     Weights for detection only get their masks from grabcut.in_box. Raises FileNotFoundError where the file is in neither place,
-    ValueError for a model of another task.
+    ValueError for a file that is no YOLO model or one of another task.
     """
     weights = find_weights(card.weights)
     task = task_of(weights)
@@ -30,7 +30,10 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
     torchvision_shim.install()
     from ultralytics import YOLO
 
-    model = YOLO(str(weights), task=task)
+    try:
+        model = YOLO(str(weights), task=task)
+    except Exception as error:  # whatever unpickling a foreign file comes to
+        raise ValueError(f"{weights} cannot be read as YOLO weights ({error}): is it the file you meant?") from error
     if model.task not in ("detect", "segment"):
         raise ValueError(f"{weights} is a YOLO model for {model.task!r}: detection needs one for 'detect' or 'segment'")
     sized: dict[str, Any] = {} if weights.suffix == ".pt" else {"imgsz": _exported_size(weights)}
@@ -80,7 +83,10 @@ def _metadata(weights: Path) -> dict[str, str]:
         return {}
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(weights), providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(str(weights), providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a type of its own for each way to be broken
+        raise ValueError(f"{weights} cannot be read as an ONNX model ({error}): is it the file you meant?") from error
     sides = session.get_inputs()[0].shape[2:]
     return dict(session.get_modelmeta().custom_metadata_map) | {"sides": "x".join(map(str, sides))}
 

@@ -47,6 +47,7 @@ class Detect(Stage):
     per = "clip"
     version = 2
     gpus = 0.25
+    version = 2
 
     model: str = "builtin-detect"  # card of role detect, or yolo:PATH
     embedder: str = (
@@ -64,7 +65,7 @@ class Detect(Stage):
         return {name: model_zoo.cards.revision(name) for name in (self.model, self.embedder)}
 
     def load(self) -> tuple[Callable, Callable]:
-        device = _device()
+        device = model_zoo.cards.device()
         return model_zoo.cards.load(self.model, device), model_zoo.cards.load(self.embedder, device)
 
     def run(self, model: tuple[Callable, Callable], kept: list[Kept], films: list[Film]) -> Iterable[Element | Reject]:
@@ -110,13 +111,6 @@ class Detect(Stage):
         if area > self.max_area:
             return "too large", f"area = {area:.4f}, max_area = {self.max_area}"
         return None
-
-
-def _device() -> str:
-    """A GPU where this worker was given one (Ray hides the others), else the CPU."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def sampled(frames: int, every: int) -> list[int]:

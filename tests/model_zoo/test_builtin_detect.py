@@ -3,10 +3,12 @@ import numpy as np
 import pytest
 
 from model_zoo import builtin_motion, cards
-from model_zoo.builtin_detect import Head, detect, follow, person_masks
-from model_zoo.builtin_things import contrast, object_masks
+from model_zoo.builtin_detect import detect, follow
+from model_zoo.builtin_people import Body, Head, ledge, ledges, left_behind, person_masks
+from model_zoo.builtin_things import contrast, movers, moving_masks, still_masks
 
 WALL = (200, 198, 190)
+NOWHERE = np.zeros((240, 320), bool)
 
 
 def overlap(a, b):
@@ -43,17 +45,21 @@ def head(x, y, side, score=1.5):
     return Head(float(x), float(y), float(side), score)
 
 
+def body(one, ledge_y=240, stays=NOWHERE):
+    return Body(one, ledge_y, stays)
+
+
 def test_the_mask_of_a_person_follows_the_silhouette():
     picture = wall()
     truth = paint_person(picture, 160, 70, 36)
-    (mask,) = person_masks(picture, [head(160, 70, 36)], np.zeros((240, 320), bool))
+    (mask,) = person_masks(picture, [body(head(160, 70, 36))], NOWHERE, NOWHERE)
     assert overlap(mask, truth) > 0.96
 
 
 def test_two_people_share_no_pixel_and_each_gets_the_own_body():
     picture = wall()
     truths = paint_person(picture, 90, 80, 30), paint_person(picture, 200, 80, 30, (40, 60, 160))
-    masks = person_masks(picture, [head(90, 80, 30), head(200, 80, 30)], np.zeros((240, 320), bool))
+    masks = person_masks(picture, [body(head(90, 80, 30)), body(head(200, 80, 30))], NOWHERE, NOWHERE)
     assert not (masks[0] & masks[1]).any()
     assert all(overlap(mask, truth) > 0.95 for mask, truth in zip(masks, truths, strict=True))
 
@@ -104,18 +110,85 @@ def test_the_same_frames_give_the_same_detections():
 def test_where_a_thing_has_been_is_no_thing():
     picture, plate = wall(), wall()
     plate[100:150, 100:150] = (30, 120, 60)
-    assert object_masks(picture, plate, np.zeros((240, 320), bool)) == []
+    assert moving_masks(picture, plate, NOWHERE) == []
 
 
 def test_what_stands_out_from_the_border_is_a_thing_unless_a_person_is_there():
     picture = wall()
     picture[90:160, 120:180] = (230, 120, 20)
-    ((score, mask),) = object_masks(picture, picture, np.zeros((240, 320), bool))
+    (mask,) = still_masks(picture, NOWHERE)
     truth = np.zeros((240, 320), bool)
     truth[90:160, 120:180] = True
     assert overlap(mask, truth) > 0.97
-    assert score > 0.9
-    assert object_masks(picture, picture, truth) == []
+    assert still_masks(picture, truth) == []
+
+
+def test_a_row_of_still_things_is_furniture():
+    picture = wall()
+    for x in (80, 140, 200):
+        picture[150:200, x : x + 40] = (230, 120, 20)
+    assert still_masks(picture, NOWHERE) == []
+
+
+def test_a_table_hides_the_person_from_its_edge_on():
+    picture = wall()
+    truth = paint_person(picture, 160, 70, 36)
+    picture[190:] = (120, 80, 40)
+    truth[190:] = False
+    one = head(160, 70, 36)
+    assert abs(ledge(picture, one) - 190) <= 1
+    (mask,) = person_masks(picture, [body(one, 190)], NOWHERE, NOWHERE)
+    assert overlap(mask, truth) > 0.96
+
+
+def test_without_a_table_there_is_no_ledge():
+    picture = wall()
+    paint_person(picture, 160, 70, 36)
+    assert ledges([picture] * 4, [np.eye(3)] * 4, [head(160, 70, 36)] * 4) == [240] * 4
+
+
+def test_a_ledge_that_two_pictures_of_three_see_holds_for_all():
+    bare = wall()
+    paint_person(bare, 160, 70, 36)
+    table = bare.copy()
+    table[190:] = (120, 80, 40)
+    heads = [head(160, 70, 36)] * 3
+    assert all(abs(y - 190) <= 1 for y in ledges([table, bare, table], [np.eye(3)] * 3, heads))
+
+
+def test_what_does_not_go_with_the_head_is_left_behind():
+    pictures = []
+    for x in (140, 152, 164, 176):
+        picture = wall()
+        picture[30:110:6, :] = (40, 40, 90)  # stripes do not move sideways, so only the poles tell
+        picture[20:120, 105:112] = picture[20:120, 222:229] = (20, 90, 30)
+        paint_person(picture, x, 70, 36)
+        pictures.append(picture)
+    behind = left_behind(pictures, 1, head(152, 70, 36))
+    assert behind[40:90, 223:228].mean() > 0.8
+    assert not behind[60:80, 140:165].any()
+    assert not left_behind([pictures[0]] * 4, 1, head(140, 70, 36)).any()
+
+
+def test_a_thing_is_followed_in_front_of_a_person_and_is_no_part_of_them():
+    pictures, plates, truths, people = [], [], [], []
+    for t in range(7):
+        picture = wall(t)
+        person = paint_person(picture, 200, 70, 36)
+        plates.append(picture.copy())
+        x = 20 + 25 * t
+        picture[180:220, x : x + 50] = (250, 220, 30)
+        picture[190:200, x + 10 : x + 40] = (20, 20, 160)
+        thing = np.zeros((240, 320), bool)
+        thing[180:220, x : x + 50] = True
+        pictures.append(picture)
+        truths.append(thing)
+        people.append(person & ~thing)
+    (track,) = movers(pictures, plates, [person | truth & person for person, truth in zip(people, truths, strict=True)])
+    assert [mask is not None for mask in track] == [True] * 7
+    assert min(overlap(mask, truth) for mask, truth in zip(track, truths, strict=True)) > 0.85
+    (mask,) = person_masks(pictures[6], [body(head(200, 70, 36))], NOWHERE, track[6])
+    assert overlap(mask, people[6]) > 0.9
 
 
 def test_an_empty_wall_shows_nothing():
@@ -132,8 +205,27 @@ def test_the_cameras_own_motion_is_taken_out_of_the_plate():
     clean = pictures[2].copy()
     for t, picture in enumerate(pictures):
         picture[100:130, 40 + 35 * t : 70 + 35 * t] = 255
-    plate = builtin_motion.plates(pictures)[2]
+    plate = builtin_motion.plates(pictures, builtin_motion.cameras(pictures))[2]
     assert np.abs(plate[100:130, 110:140].astype(int) - clean[100:130, 110:140]).mean() < 4
+
+
+def test_a_standing_camera_is_not_taken_to_follow_who_moves():
+    rng = np.random.default_rng(1)
+    coat = np.kron(rng.integers(0, 256, (18, 20, 3)), np.ones((8, 8, 1))).astype(np.uint8)  # full of corners
+    pictures = [wall(t) for t in range(5)]
+    for t, picture in enumerate(pictures):
+        picture[60:204, 40 + 9 * t : 200 + 9 * t] = coat
+    assert all(np.array_equal(view, np.eye(3)) for view in builtin_motion.cameras(pictures))
+
+
+def test_the_plate_is_free_of_what_stood_in_the_middle_for_most_of_the_shot():
+    ground = wall()
+    pictures = [wall(t) for t in range(9)]
+    for picture, x in zip(pictures, (20, 70, 120, 120, 120, 120, 120, 170, 220), strict=True):
+        picture[120:170, x : x + 45] = (30, 120, 60)
+    plate = builtin_motion.plates(pictures, builtin_motion.cameras(pictures))[0]
+    assert np.abs(plate.astype(int) - ground).max(2).mean() < 6
+    assert not (builtin_motion.difference(plate, ground) > builtin_motion.MOVED).any()
 
 
 def test_a_face_in_a_photograph_becomes_a_person():

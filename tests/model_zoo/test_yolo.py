@@ -95,3 +95,18 @@ def test_segments_fill_their_boxes_and_a_batch_is_its_frames_one_by_one(corpus, 
         assert (
             np.abs(np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1]) - d.box).max() < 1080 / 80
         )  # one cell of the prototypes
+
+
+def test_a_card_is_known_by_its_weights_and_not_by_a_constant(tmp_path, monkeypatch):
+    monkeypatch.setenv("A2DATA_WEIGHTS", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"yolo11n-seg\.pt"):
+        cards.revision("yolo11n-seg")
+    (tmp_path / "yolo11n-seg.pt").write_bytes(b"some weights")
+    assert cards.revision("yolo11n-seg") == cards.digest(str(tmp_path / "yolo11n-seg.pt"))
+
+
+def test_a_file_that_is_no_model_is_named(tmp_path):
+    wrong = tmp_path / "holiday.onnx"
+    wrong.write_bytes(b"not a network")
+    with pytest.raises(ValueError, match=r"holiday\.onnx cannot be read"):
+        cards.load(f"yolo:{wrong}")

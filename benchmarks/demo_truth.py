@@ -1,0 +1,197 @@
+"""The demo films against their truth: cuts, masks, and whether each reference shows the right person or thing.
+
+    python -m benchmarks.demo_truth [WORK FILMS]      (default: demo/work demo/films, as `make demo` leaves them)
+
+Reads the tables of a finished run and the truth.json of pipelines.demo_films, and prints a line per figure. A person or thing
+counts as found where the mask of one element in its best frame has an IoU of at least 0.5 with what shows of it.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from a2data.images import from_rle
+from a2data.records import Clip, Element, Kept, Reference, Video
+from a2data.store import Store
+
+FOUND_IOU = 0.5  # of an element with an entity, from which the entity is found
+TOUCH_IOU = 0.1  # from which the element is meant to be that entity: counts for the mean IoU and for identities
+VISIBLE = 0.5  # median share of an entity that no nearer one hides, from which it ought to be found
+KINDS = ("human", "object")
+
+
+@dataclass(frozen=True)
+class Found:
+    """An element and the entity of its kind that it overlaps best; "" where it overlaps none."""
+
+    element: Element
+    entity: str
+    iou: float
+
+
+def shot_of(video: dict[str, Any], source_frame: int) -> dict[str, Any] | None:
+    """The truth of the shot that a frame belongs to; None inside a transition."""
+    return next((shot for shot in video["shots"] if shot["start"] <= source_frame < shot["end"]), None)
+
+
+def mask_at(entity: dict[str, Any], source_frame: int) -> np.ndarray | None:
+    """What shows of an entity in a frame, (h, w) bool: the nearest mask that the truth has, moved by linear interpolation.
+
+    None where the entity is not in the picture at the nearest frame.
+    """
+    known = sorted(map(int, entity["frames"]))
+    nearest = min(known, key=lambda frame: (abs(frame - source_frame), frame), default=None)
+    if nearest is None or abs(nearest - source_frame) > 10:
+        return None
+    boxes = np.array([entity["frames"][str(frame)]["box"] for frame in known], float)
+    middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+    x, y = (np.interp(source_frame, known, middles[:, axis]) for axis in (0, 1))
+    there = middles[known.index(nearest)]
+    mask = from_rle(bytes.fromhex(entity["frames"][str(nearest)]["mask"]))
+    move = np.array([[1, 0, x - there[0]], [0, 1, y - there[1]]])
+    return cv2.warpAffine(mask.astype(np.uint8), move, mask.shape[::-1], flags=cv2.INTER_NEAREST) > 0
+
+
+def in_clip(mask: np.ndarray, clip: Clip) -> np.ndarray:
+    """A mask of the source's picture as the clip shows it, (h, w) bool."""
+    x0, y0, x1, y1 = (round(v) for v in clip.crop)
+    part = mask[y0:y1, x0:x1].astype(np.uint8)
+    return cv2.resize(part, (clip.width, clip.height), interpolation=cv2.INTER_NEAREST) > 0
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two masks, 0 to 1."""
+    return float((a & b).sum() / max(1, (a | b).sum()))
+
+
+def find(element: Element, clip: Clip, video: dict[str, Any]) -> Found:
+    """What an element is a picture of, by its mask in its best frame."""
+    frame = clip.source_frames[element.frame]
+    shot = shot_of(video, frame)
+    best = Found(element, "", 0.0)
+    mask = from_rle(element.mask)
+    for entity in shot["entities"] if shot else []:
+        shown = mask_at(entity, frame) if entity["kind"] == element.kind else None
+        if shown is not None and (iou := overlap(in_clip(shown, clip), mask)) >= max(TOUCH_IOU, best.iou):
+            best = Found(element, entity["id"], iou)
+    return best
+
+
+def visible_in(clip: Clip, video: dict[str, Any], kind: str) -> set[str]:
+    """The ids of a kind that ought to be found in a clip: shown and mostly unhidden in most of its truth frames."""
+    shot = shot_of(video, clip.source_frames[len(clip.source_frames) // 2])
+    if shot is None:
+        return set()
+    first, last = clip.source_frames[0], clip.source_frames[-1]
+    times = [t for t in range(shot["start"], shot["end"], 10) if first <= t <= last]
+    shares = {
+        e["id"]: [e["frames"].get(str(t), {"visible": 0.0})["visible"] for t in times]
+        for e in shot["entities"]
+        if e["kind"] == kind
+    }
+    return {name for name, share in shares.items() if share and np.median(share) >= VISIBLE}
+
+
+def ratio(right: int, of: int) -> str:
+    """A share as it is printed."""
+    return f"{right}/{of} = {right / of:.2f}" if of else "0/0"
+
+
+def cut_lines(clips: Iterable[Clip], videos: dict[str, dict[str, Any]]) -> list[str]:
+    """How many hard cuts begin a shot to the frame, and how many shots begin where neither a cut nor a transition is."""
+    starts = {video_id: {0} for video_id in videos}
+    for clip in clips:
+        starts[clip.video_id].add(clip.shot_start)
+    exact = false = total = 0
+    for video_id, video in videos.items():
+        total += len(video["cuts"])
+        exact += len(starts[video_id] & set(video["cuts"]))
+        soft = {f for t in video["transitions"] for f in range(t["start"], t["end"] + 3)}
+        false += len(starts[video_id] - set(video["cuts"]) - soft - {0})
+    return [f"cuts: {ratio(exact, total)} exact, {false} false"]
+
+
+def found_lines(found: Sequence[Found], wanted: dict[str, dict[str, set[str]]]) -> list[str]:
+    """Recall, precision and mean IoU of people and of things. wanted: kind -> clip_id -> ids that ought to be found."""
+    lines = []
+    for kind in KINDS:
+        mine = [f for f in found if f.element.kind == kind]
+        good = {(f.element.clip_id, f.entity) for f in mine if f.iou >= FOUND_IOU}
+        ought = {(clip_id, name) for clip_id, names in wanted[kind].items() for name in names}
+        ious = [f.iou for f in mine if f.entity]
+        lines.append(
+            f"{kind}s: recall {ratio(len(good & ought), len(ought))}, precision {ratio(len(good), len(mine))}, "
+            f"mean IoU {np.mean(ious) if ious else 0:.3f}, least {min(ious, default=0):.2f}"
+        )
+    return lines
+
+
+def reference_lines(
+    references: Sequence[Reference], who: dict[str, str], wanted: dict[str, dict[str, set[str]]]
+) -> list[str]:
+    """Precision and recall of references. who: element_id -> entity, "" for none; wanted as in found_lines.
+
+    Eligible is an entity that ought to be found in the clip and in another one too.
+    """
+    lines = []
+    for kind, kinds in (("human", ("human", "face")), ("object", ("object",))):
+        mine = [r for r in references if r.kind in kinds]
+        right = [r for r in mine if who.get(r.element_id) and who[r.element_id] == who.get(r.source_element_id)]
+        by_clip = wanted[kind]
+        eligible = {
+            (clip, name)
+            for clip, names in by_clip.items()
+            for name in names
+            if any(name in others for other, others in by_clip.items() if other != clip)
+        }
+        got = {(r.clip_id, who[r.element_id]) for r in right} & eligible
+        lines.append(
+            f"{kind} references: precision {ratio(len(right), len(mine))}, recall {ratio(len(got), len(eligible))}"
+        )
+    return lines
+
+
+def measure(work: Path, films: Path) -> list[str]:
+    """The lines of one finished run."""
+    store = Store(work)
+
+    def rows(stage: str, record: type) -> list[Any]:
+        return [row for shard in store.shards(stage) for row in store.read(stage, shard, record)]
+
+    by_file = {video["file"]: video for video in json.loads((films / "truth.json").read_text())["videos"]}
+    videos = {v.video_id: by_file[Path(v.path).name] for v in rows("ingest", Video)}
+    clips = {clip.clip_id: clip for clip in rows("segment", Clip)}
+    kept = {row.clip_id for row in rows("select", Kept)}
+    elements = [e for stage in ("detect", "faces") for e in rows(stage, Element)]
+    found = [find(e, clips[e.clip_id], videos[clips[e.clip_id].video_id]) for e in elements if e.kind in KINDS]
+    who = {f.element.element_id: f.entity for f in found}
+    who |= {e.element_id: who.get(e.parent_id, "") for e in elements if e.parent_id}
+    wanted = {
+        kind: {i: visible_in(clip, videos[clip.video_id], kind) for i, clip in sorted(clips.items()) if i in kept}
+        for kind in KINDS
+    }
+    return [
+        *cut_lines(clips.values(), videos),
+        f"clips: {len(clips)}, kept {len(kept)}",
+        *found_lines(found, wanted),
+        *reference_lines(rows("retrieve", Reference), who, wanted),
+    ]
+
+
+def main() -> None:
+    if len(sys.argv) not in (1, 3):
+        sys.exit("usage: python -m benchmarks.demo_truth [WORK FILMS]")
+    work, films = map(Path, sys.argv[1:] or ("demo/work", "demo/films"))
+    if not (films / "truth.json").exists():
+        sys.exit(f"no truth.json in {films}: render the films with `python -m pipelines.demo_films {films}`")
+    print("\n".join(measure(work, films)))
+
+
+if __name__ == "__main__":
+    main()

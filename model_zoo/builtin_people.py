@@ -1,0 +1,223 @@
+"""People below their heads: what the proportions of a body, the ground beside it and its motion tell GrabCut."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from model_zoo import grabcut
+
+Masks = list[np.ndarray]
+LOST_NCC = 0.45  # what is followed must look this much like it did
+LEDGE_LAB = 16.0  # distance in CIE Lab from which the colour below a head is not that of the ground beside it
+LEDGE_SIDE = 0.2  # face sides of ground that must be in the picture to be compared with
+SHOULDER, BESIDE = 1.5, 2.3  # face sides from the middle of the face: where ground may begin, and where it surely has
+MOVED_FACE = 0.15  # face sides that a head must have moved before what stays behind tells anything
+STOOD, WENT = 8, 20  # grey values: below, a pixel fits where it stood; above, it does not fit where the head went
+_FORE = (grabcut.SURE_FORE, grabcut.MAYBE_FORE)
+
+
+class Head(NamedTuple):
+    """A face in a small picture: its middle and its side (dlib's boxes are square, from brows to chin)."""
+
+    x: float
+    y: float
+    side: float
+    score: float  # dlib's: 0 is doubtful, 2 is sure
+
+
+class Body(NamedTuple):
+    """A head in a small picture, and what the rest of the shot tells about the body below it."""
+
+    head: Head
+    ledge_y: int  # the row from which something hides it; the picture's height for nothing
+    stays: np.ndarray  # (h, w) bool: what did not go with the head, see `left_behind`
+
+
+def person_masks(picture: np.ndarray, bodies: Sequence[Body], moving: np.ndarray, things: np.ndarray) -> Masks:
+    """The mask of each person in a small picture; no pixel belongs to two.
+
+    moving: (h, w) bool, pixels that are not as in the plate. things: (h, w) bool, what is in front of people.
+    """
+    heads = [body.head for body in bodies]
+    rows, columns = np.indices(picture.shape[:2], dtype=np.float32)
+    distance = [np.hypot((columns - h.x) / h.side, np.minimum(0, rows - h.y) / h.side) for h in heads]
+    hints = [without_ground(body_hints(picture.shape[:2], body.head, moving), body) for body in bodies]
+    masks = []
+    for i, head in enumerate(heads):
+        others = [j for j in range(len(heads)) if j != i]
+        nearer = np.any([distance[j] < distance[i] for j in others], axis=0) & np.ones(picture.shape[:2], bool)
+        likely = (np.any([np.isin(hints[j], _FORE) for j in others], axis=0) & nearer) | things
+        masks.append(
+            _cut_person(picture, head, np.where(nearer | things, grabcut.SURE_BACK, hints[i]).astype(np.uint8), likely)
+        )
+    return masks
+
+
+def _cut_person(picture: np.ndarray, head: Head, hints: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """GrabCut within an arm's length of a head.
+
+    others: (h, w) bool, where other people are likely: painted over, lest their skin and hair be learnt as ground.
+    """
+    height, width = hints.shape
+    area = (_span(head.y, -2.6, 9, head.side, height), _span(head.x, -3.8, 3.8, head.side, width))
+    patch, labels = picture[area].copy(), hints[area]
+    ground = (labels == grabcut.SURE_BACK) & ~others[area]
+    if ground.any():
+        patch[others[area]] = np.median(patch[ground], axis=0)
+    out = np.zeros(hints.shape, bool)
+    out[area] = grabcut.clean(grabcut.cut(patch, labels), labels == grabcut.SURE_FORE)
+    return out
+
+
+def _span(middle: float, low: float, high: float, unit: float, limit: int) -> slice:
+    """The whole pixels from middle + low units to middle + high units, inside 0 to limit."""
+    return slice(min(limit, max(0, round(middle + low * unit))), min(limit, max(0, round(middle + high * unit))))
+
+
+def body_hints(shape: tuple[int, int], head: Head, moving: np.ndarray) -> np.ndarray:
+    """What GrabCut is told about the person below a face, (h, w) uint8, measured in the face's side.
+
+    Sure: face, neck and the middle of the chest. Likely: hair, shoulders, trunk, legs, and what moves within an arm's length.
+    Sure ground: whatever is beyond an arm's length, below the feet, above the hair, or beside the head and does not move.
+    """
+    height, width = shape
+    x, y, s, _ = head
+    hints = np.full(shape, grabcut.SURE_BACK, np.uint8)
+    reach = (_span(y, -2.2, 8.5, s, height), _span(x, -3.2, 3.2, s, width))
+    hints[reach[0], _span(x, -2.5, 2.5, s, width)] = grabcut.MAYBE_BACK
+    for beside in (_span(x, -3.2, -1.6, s, width), _span(x, 1.6, 3.2, s, width)):
+        hints[_span(y, -2.2, 0.5, s, height), beside] = grabcut.SURE_BACK
+    hints[_span(y, -2.2, -1.6, s, height), reach[1]] = grabcut.SURE_BACK
+    hints[reach][moving[reach]] = grabcut.MAYBE_FORE
+    _oval(hints, (x, y - 0.2 * s), (0.75 * s, s), grabcut.MAYBE_FORE)
+    trunk = [
+        (0.8, 1.0),
+        (1.3, 1.4),
+        (1.7, 2.6),
+        (1.7, 4.5),
+        (0.9, 8.0),
+    ]  # half a width at a depth below the middle of the face
+    right = [(x + half * s, y + depth * s) for half, depth in trunk]
+    left = [(x - half * s, y + depth * s) for half, depth in reversed(trunk)]
+    _polygon(hints, right + left, grabcut.MAYBE_FORE)
+    _oval(hints, (x, y), (0.4 * s, 0.5 * s), grabcut.SURE_FORE)
+    for half, top, bottom in ((0.25, 0.5, 1.3), (0.55, 1.3, 3.6)):
+        sides, depths = (x - half * s, x + half * s), (y + top * s, y + bottom * s)
+        _polygon(hints, [(sides[i], depths[j]) for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))], grabcut.SURE_FORE)
+    return hints
+
+
+def likely(bodies: Sequence[Body], shape: tuple[int, int]) -> np.ndarray:
+    """Where people are by their proportions alone, (h, w) bool."""
+    still, out = np.zeros(shape, bool), np.zeros(shape, bool)
+    for body in bodies:
+        out |= np.isin(without_ground(body_hints(shape, body.head, still), body), _FORE)
+    return out
+
+
+def without_ground(hints: np.ndarray, body: Body) -> np.ndarray:
+    """Hints with what is in front of the body and behind it made ground: all below the ledge, and what does not go with the head.
+
+    Beside the head that is sure; a body may rest while its head moves, so below the chin it is only likely.
+    """
+    out = hints.copy()
+    chin = _span(body.head.y, 0.8, 99, body.head.side, len(out)).start
+    out[:chin][body.stays[:chin] & (out[:chin] != grabcut.SURE_FORE)] = grabcut.SURE_BACK
+    out[chin:][body.stays[chin:] & (out[chin:] == grabcut.MAYBE_FORE)] = grabcut.MAYBE_BACK
+    out[body.ledge_y :] = grabcut.SURE_BACK
+    return out
+
+
+def ledges(plates: Sequence[np.ndarray], views: Sequence[np.ndarray], heads: Sequence[Head | None]) -> list[int]:
+    """For each picture of a shot the row from which something hides a person, as its camera saw it.
+
+    The lower quartile of what `ledge` says: a gesture before a table hides its edge, nothing feigns one. The picture's height
+    where fewer than a third of the pictures have one.
+    """
+    height = plates[0].shape[0]
+    known = [(h.x, ledge(plate, h), view) for plate, h, view in zip(plates, heads, views, strict=True) if h is not None]
+    points = [cv2.perspectiveTransform(np.array([[[x, float(y)]]]), view)[0, 0] for x, y, view in known if y < height]
+    if 3 * len(points) < len(known) or not points:
+        return [height] * len(plates)
+    over = np.array([[[np.median([x for x, _ in points]), np.quantile([y for _, y in points], 0.25)]]])
+    back = [cv2.perspectiveTransform(over, np.linalg.inv(view))[0, 0, 1] for view in views]
+    return [int(np.clip(round(y), 0, height)) for y in back]
+
+
+def ledge(plate: np.ndarray, head: Head) -> int:
+    """The row from which a table or parapet hides the person, down to the border; the picture's height where none does.
+
+    It is the highest row from which on every row has the same colour below the head as on both sides of the body.
+    """
+    height, width = plate.shape[:2]
+    chest = _span(head.y, 1.0, 99, head.side, height)
+    if chest.start >= height:
+        return height
+    lab = cv2.cvtColor(plate[chest].astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+    reaches = [_span(head.x, -0.8, 0.8, head.side, width)]
+    for room, sign in ((head.x / head.side, -1), ((width - head.x) / head.side, 1)):
+        near = min(BESIDE, room - LEDGE_SIDE)  # in a close-up what little ground there is
+        if near >= SHOULDER:
+            low, high = sorted((sign * near, sign * (near + 1.3)))
+            reaches.append(_span(head.x, low, high, head.side, width))
+    middle, *sides = (np.median(lab[:, reach], axis=1) for reach in reaches)
+    if not sides:
+        return height
+    unlike = np.max([np.linalg.norm(middle - side, axis=1) for side in sides], axis=0) > LEDGE_LAB
+    body = np.flatnonzero(
+        cv2.erode(unlike.astype(np.uint8), np.ones((2, 1), np.uint8))
+    )  # one odd row is none of the body
+    return chest.start + (int(body[-1]) + 1 if len(body) else 0)
+
+
+def left_behind(seen: Sequence[np.ndarray], here: int, head: Head) -> np.ndarray:
+    """What of picture `here` does not go with the head, (h, w) bool: it fits where it stood better than where the head went.
+
+    seen: the pictures of the shot as this picture's camera would have seen them. All False where the head rests.
+    """
+    picture = seen[here]
+    height, width = picture.shape[:2]
+    area = (_span(head.y, -1.2, 0.9, head.side, height), _span(head.x, -0.9, 0.9, head.side, width))
+    stood, went = [], []
+    for t, other in enumerate(seen):
+        move = None if t == here else offset(picture, other, area, round(1.5 * head.side))
+        if move is not None and max(map(abs, move)) >= MOVED_FACE * head.side:
+            stood.append(_apart(picture, other))
+            went.append(_apart(picture, _back(other, move)))
+    if not stood:
+        return np.zeros((height, width), bool)
+    return (np.median(stood, axis=0) < STOOD) & (np.median(went, axis=0) > WENT)
+
+
+def _back(picture: np.ndarray, move: tuple[int, int]) -> np.ndarray:
+    """A picture shifted so that what had moved is where it was; the border is continued."""
+    matrix = np.array([[1.0, 0, -move[0]], [0, 1, -move[1]]])
+    return cv2.warpAffine(picture, matrix, picture.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+
+
+def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """How unlike two pictures are around each pixel, (h, w) uint8 grey values."""
+    return cv2.blur(cv2.absdiff(a, b).max(2), (5, 5))
+
+
+def offset(a: np.ndarray, b: np.ndarray, area: tuple[slice, slice], reach: int) -> tuple[int, int] | None:
+    """By how many pixels (x, y) what fills an area of picture a lies elsewhere in b, at most `reach`; None where it is lost."""
+    rows, columns = area
+    top, left = max(0, rows.start - reach), max(0, columns.start - reach)
+    template = a[area]
+    if min(template.shape[:2]) < 8:
+        return None
+    scores = cv2.matchTemplate(b[top : rows.stop + reach, left : columns.stop + reach], template, cv2.TM_CCOEFF_NORMED)
+    _, best, _, (x, y) = cv2.minMaxLoc(scores)
+    return None if best < LOST_NCC else (x + left - columns.start, y + top - rows.start)
+
+
+def _oval(picture: np.ndarray, centre: tuple[float, float], radii: tuple[float, float], value: int) -> None:
+    middle, axes = [round(v * 16) for v in centre], [round(v * 16) for v in radii]
+    cv2.ellipse(picture, middle, axes, 0, 0, 360, value, -1, cv2.LINE_8, shift=4)
+
+
+def _polygon(picture: np.ndarray, corners: list[tuple[float, float]], value: int) -> None:
+    cv2.fillPoly(picture, [np.rint(np.array(corners) * 16).astype(np.int32)], value, cv2.LINE_8, shift=4)
