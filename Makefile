@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 
 demo: $(VENV)/ready  ## render a small film set, run the whole pipeline over it, say where shards and report are
 	$(VENV)/bin/a2data demo-films demo/films
-	$(VENV)/bin/a2data run demo/films/manifest.csv --work demo/work --out demo/shards --workers 2
+	$(VENV)/bin/a2data run demo/films/manifest.csv --work demo/work --out demo/shards --videos-per-shard 1 --workers 2
 
 test: $(VENV)/ready  ## what must hold, without network and weights
 	$(RUN) -m pytest -q -n 2 -m "not slow"
