@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 
 from a2data.arrow import to_table
+from a2data.folder import Folder
 from a2data.records import Packed
-from a2data.store import Store
 
 TAR = re.compile(r"(\d+)-(\d{3,})\.tar")  # shard of work, number within it
 
@@ -33,7 +33,7 @@ class Placed(NamedTuple):
 
 
 def write(
-    samples: Iterable[tuple[str, dict[str, bytes]]], out: Store, shard: int, max_bytes: int = 1 << 30
+    samples: Iterable[tuple[str, dict[str, bytes]]], out: Folder, shard: int, max_bytes: int = 1 << 30
 ) -> Iterator[Placed]:
     """Write samples to <out>/<shard>-<n>.tar, at most two of them in memory; each is yielded when its tar is in place.
 
@@ -78,7 +78,7 @@ def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(header, io.BytesIO(data))
 
 
-def finish(out: Store, packed: Iterable[Packed], about: dict[str, Any]) -> dict[str, Any]:
+def finish(out: Folder, packed: Iterable[Packed], about: dict[str, Any]) -> dict[str, Any]:
     """Write index.parquet and manifest.json for the tars of a data set, remove tars that it does not name; return the manifest.
 
     packed: every row of the stage `pack`, in any order. about: what else the manifest should say (recipe, models, licences), as
@@ -110,7 +110,7 @@ def finish(out: Store, packed: Iterable[Packed], about: dict[str, Any]) -> dict[
     return manifest
 
 
-def measure(out: Store, name: str) -> dict[str, Any]:
+def measure(out: Folder, name: str) -> dict[str, Any]:
     """A file's size and sha256."""
     with out.reading(name) as file:
         total = hashlib.sha256()

@@ -9,9 +9,7 @@ is no half of one.
 import contextlib
 import hashlib
 import json
-import os
 import tempfile
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from itertools import groupby
@@ -19,14 +17,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import fs as arrow_fs
 
 from a2data.arrow import from_table, schema, to_table
+from a2data.folder import Folder
 from a2data.records import Reject
 from a2data.stage import Stage
 
 SPILL_ROWS = 16
-NOTE_BYTES = 512  # length of a note, padded, so that a shorter one leaves nothing of a longer one
 ROW_GROUP_BYTES = 1 << 20  # what one read brings in: some hundred rows without pixels, one or two clips with
 
 
@@ -53,107 +50,15 @@ class Footer:
         return {*self.failed, *self.left_out}
 
 
-class Store:
-    """<root>/<stage>/<shard>.parquet. The root is a local folder or a URL that pyarrow or fsspec opens (s3://, gs://, …)."""
-
-    def __init__(self, root: str | os.PathLike):
-        self.root = str(root)
-        self.fs, self.base = _filesystem(self.root)
-        self.local = isinstance(self.fs, arrow_fs.LocalFileSystem)
-
-    def __reduce__(self) -> tuple:
-        return Store, (
-            self.base if self.local else self.root,
-        )  # file systems do not pickle; workers may work elsewhere
-
-    def path(self, *names: str) -> str:
-        return "/".join((self.base, *names))
+class Store(Folder):
+    """A folder of tables: <root>/<stage>/<shard>.parquet."""
 
     def part(self, stage: str, shard: int) -> str:
         return self.path(stage, f"{shard:05d}.parquet")
 
-    def names(self, folder: str = "") -> list[str]:
-        """The file names in a folder of the store, or in its root, sorted; none where there is no folder."""
-        where = self.path(folder) if folder else self.base
-        infos = self.fs.get_file_info(arrow_fs.FileSelector(where, allow_not_found=True))
-        return sorted(info.base_name for info in infos if info.is_file)
-
     def shards(self, stage: str) -> list[int]:
         """The shards of which the stage has a part."""
         return [int(name.split(".")[0]) for name in self.names(stage) if name.endswith(".parquet")]
-
-    # -- small files -------------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def writing(self, *names: str) -> Iterator[pa.NativeFile]:
-        """A stream whose file appears under its name, whole, when the block ends; one that raises leaves none."""
-        path = self.path(*names)
-        scratch = self._scratch(path)
-        try:
-            with self.fs.open_output_stream(scratch) as out:
-                yield out
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                self.fs.delete_file(scratch)
-            raise
-        self._publish(scratch, path)
-
-    def put(self, data: bytes, *names: str) -> None:
-        """Write a small file whole or not at all."""
-        with self.writing(*names) as out:
-            out.write(data)
-
-    def note(self, text: str, *names: str) -> None:
-        """Rewrite a note of at most NOTE_BYTES in a folder that exists.
-
-        On a local disk in one write, in place: ext4 flushes what is renamed over a file, which costs milliseconds each time.
-        """
-        data = text.encode().ljust(NOTE_BYTES)
-        if not self.local:
-            self.put(data, *names)
-            return
-        file = os.open(self.path(*names), os.O_WRONLY | os.O_CREAT, 0o666)
-        try:
-            os.write(file, data)
-        finally:
-            os.close(file)
-
-    def reading(self, *names: str) -> pa.NativeFile:
-        """A file of the store, open for reading anywhere in it. Raises FileNotFoundError."""
-        return self.fs.open_input_file(self.path(*names))
-
-    def get(self, *names: str) -> bytes | None:
-        """A small file's bytes, or None where there is none."""
-        try:
-            with self.fs.open_input_stream(self.path(*names)) as file:
-                return file.read()
-        except FileNotFoundError:
-            return None
-
-    def remove(self, *names: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self.fs.delete_file(self.path(*names))
-
-    def _scratch(self, path: str) -> str:
-        """Where to write what shall appear at `path`: beside it, or, on an object store, there: uploads are atomic."""
-        self.fs.create_dir(path.rsplit("/", 1)[0], recursive=True)
-        return f"{path}.{uuid.uuid4().hex}.tmp" if self.local else path  # process ids repeat from node to node
-
-    def _publish(self, scratch: str, path: str) -> None:
-        if self.local:
-            with open(scratch, "rb") as written:
-                os.fsync(written.fileno())
-            os.replace(scratch, path)
-
-    def sweep(self, folders: Iterable[str]) -> None:
-        """Remove what runs before left in these folders: half-written files, notes of what was in hand, of what broke.
-
-        For the runner, before it hires anybody.
-        """
-        for folder in folders:
-            for name in self.names(folder):
-                if name.endswith((".tmp", ".doing", ".broken")):
-                    self.remove(folder, name)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -256,7 +161,7 @@ class Part:
 
     def __init__(self, store: Store, path: str, record: type):
         self.store, self.path, self.record, self.footer = store, path, record, Footer()
-        self.scratch = store._scratch(path)
+        self.scratch = store.scratch(path)
         self.out = store.fs.open_output_stream(self.scratch)
         pixels = any(f.type in (bytes, "bytes") for f in fields(record))  # PNG and H.264 do not compress again
         self.writer = pq.ParquetWriter(self.out, schema(record), compression="none" if pixels else "zstd")
@@ -329,7 +234,7 @@ class Part:
         about = asdict(footer) | {"rejected": [(r.key, r.reason, r.detail) for r in footer.rejected]}
         self.writer.add_key_value_metadata({"a2data": json.dumps(about, ensure_ascii=False, sort_keys=True)})
         self._close()
-        self.store._publish(self.scratch, self.path)
+        self.store.publish(self.scratch, self.path)
 
     def _close(self) -> None:
         self.open = False
@@ -341,18 +246,6 @@ class Part:
             with contextlib.suppress(OSError, pa.ArrowInvalid):
                 self._close()
             self.store.fs.delete_file(self.scratch)
-
-
-def _filesystem(root: str) -> tuple[arrow_fs.FileSystem, str]:
-    if "://" not in root:
-        return arrow_fs.LocalFileSystem(), os.path.abspath(root)
-    try:
-        return arrow_fs.FileSystem.from_uri(root)
-    except (ValueError, pa.ArrowInvalid):  # a scheme that Arrow does not speak itself
-        import fsspec
-
-        filesystem, path = fsspec.core.url_to_fs(root)
-        return arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(filesystem)), path.rstrip("/")
 
 
 def _sha(value: Any) -> str:

@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from a2data.folder import Folder
 from a2data.records import Source
 from a2data.stage import Stage
 from a2data.store import Store
@@ -174,7 +175,7 @@ def _work(args: argparse.Namespace, stages: Sequence[Stage], store: Store, shard
 
     for stage in stages:
         if isinstance(stage, Pack):
-            results.forget_lost_tars(store, Store(stage.out))
+            results.forget_lost_tars(store, Folder(stage.out))
     if args.ray:
         try:
             from pipelines import on_ray

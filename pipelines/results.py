@@ -8,13 +8,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from a2data.folder import Folder
 from a2data.records import Packed
 from a2data.shards import finish
 from a2data.stage import Stage
 from a2data.store import Store
 
 
-def forget_lost_tars(store: Store, out: Store) -> None:
+def forget_lost_tars(store: Store, out: Folder) -> None:
     """Remove the parts of `pack` of which a tar is not in the folder `out` any more, so that it is packed again."""
     there = set(out.names())
     for shard in store.shards("pack"):
@@ -22,7 +23,7 @@ def forget_lost_tars(store: Store, out: Store) -> None:
             store.remove("pack", f"{shard:05d}.parquet")
 
 
-def index(store: Store, out: Store, profile: str, stages: Sequence[Stage]) -> int:
+def index(store: Store, out: Folder, profile: str, stages: Sequence[Stage]) -> int:
     """Write index.parquet and manifest.json for the tars in `out`, unless they are those of these tables already.
 
     Returns the number of samples. To write them, every tar is read once, for its sha256.
@@ -40,7 +41,7 @@ def index(store: Store, out: Store, profile: str, stages: Sequence[Stage]) -> in
     return finish(out, [row for shard in shards for row in store.read("pack", shard, Packed)], about)["samples"]
 
 
-def _manifest(out: Store) -> dict[str, Any]:
+def _manifest(out: Folder) -> dict[str, Any]:
     try:
         return json.loads(out.get("manifest.json") or b"{}")
     except ValueError:
@@ -57,7 +58,7 @@ def _finite(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def report(store: Store, out: Store, changed: bool) -> Path:
+def report(store: Store, out: Folder, changed: bool) -> Path:
     """The report in the work folder, written if anything changed or a table is newer than it is."""
     from pipelines.report import write_report
 

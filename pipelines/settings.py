@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from a2data.folder import Folder
 from a2data.stage import Stage
 from a2data.store import Store
 
@@ -50,10 +51,12 @@ class Recipe:
     def save(self, store: Store) -> None:
         store.put(json.dumps(asdict(self), indent=1, sort_keys=True).encode(), "run.json")
 
-    def folder(self, store: Store) -> Store:
+    def folder(self, store: Store) -> Folder:
         """The folder of the shards."""
         elsewhere = "://" in self.out or os.path.isabs(self.out)
-        return Store(self.out if elsewhere else f"{(store.base if store.local else store.root).rstrip('/')}/{self.out}")
+        return Folder(
+            self.out if elsewhere else f"{(store.base if store.local else store.root).rstrip('/')}/{self.out}"
+        )
 
     def apply(self, stages: Sequence[Stage], store: Store) -> list[Stage]:
         """The stages with these settings, for that store. Raises ValueError for a stage, field or model that there is not."""

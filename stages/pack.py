@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from a2data import images, samples, shards
+from a2data.folder import Folder
 from a2data.records import (
     Box,
     Caption,
@@ -23,7 +24,6 @@ from a2data.records import (
     Video,
 )
 from a2data.stage import Stage
-from a2data.store import Store
 
 Lookup = Callable[..., dict[str, Any]]  # a2data.lookup.Lookup
 
@@ -114,7 +114,7 @@ class Pack(Stage):
                     facts[film.clip_id] = made.facts
                     yield film.clip_id, samples.to_members(made)
 
-        for placed in shards.write(triplets(), Store(self.out), shard, self.max_bytes_per_tar):
+        for placed in shards.write(triplets(), Folder(self.out), shard, self.max_bytes_per_tar):
             yield to_row(placed, facts.pop(placed.key))
         yield from turned_away
 

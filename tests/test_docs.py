@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from a2data import records, shards, video
+from a2data.folder import Folder
 from a2data.images import sha16, to_png
 from a2data.records import Caption, Film, Score, Video
 from a2data.samples import Facts, Given, Origin, Triplet, to_members
@@ -132,7 +133,7 @@ def test_everything_in_the_layout_exists():
 def test_the_loader_shown_reads_the_shards(page, tmp_path, monkeypatch, capsys):
     (code,) = [b.text for b in blocks(page) if b.language == "python" and "webdataset" in b.text]
     folder = tmp_path / re.search(r'"(\S*shards)/', code)[1]
-    list(shards.write([("a-00000000", to_members(triplet()))], Store(folder), 0))
+    list(shards.write([("a-00000000", to_members(triplet()))], Folder(folder), 0))
     monkeypatch.chdir(tmp_path)
     names: dict = {}
 

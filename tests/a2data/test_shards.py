@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from a2data import shards
 from a2data.arrow import from_table
+from a2data.folder import Folder
 from a2data.records import Packed
-from a2data.store import Store
 
 SAMPLES = [(f"clip-{n}", {"mp4": bytes([n]) * 700 * n, "json": b"{}", "ref0.png": b"p" * n}) for n in range(1, 6)]
 
@@ -20,7 +20,7 @@ def packed(placed, roles=("human",)):
 
 
 def write(out, samples=SAMPLES, shard=3, **options):
-    return list(shards.write(iter(samples), Store(out), shard, **options))
+    return list(shards.write(iter(samples), Folder(out), shard, **options))
 
 
 def contents(out):
@@ -85,7 +85,7 @@ def test_a_run_that_breaks_leaves_the_old_tar_and_no_scratch(tmp_path):
         raise OSError("disk is gone")
 
     with pytest.raises(OSError, match="disk is gone"):
-        list(shards.write(broken(), Store(tmp_path), 3))
+        list(shards.write(broken(), Folder(tmp_path), 3))
     assert contents(tmp_path) == before
 
 
@@ -101,7 +101,7 @@ def test_keys_that_a_reader_would_mix_up_are_refused(tmp_path, keys, sentence):
 def test_the_index_and_the_manifest_say_what_the_tars_hold(tmp_path):
     rows = [packed(p, ["human", "background"]) for p in write(tmp_path, max_bytes=4000)]
     (tmp_path / "00099-000.tar").write_bytes(b"of an earlier corpus")
-    manifest = shards.finish(Store(tmp_path), rows[::-1], {"recipe": "triplets"})
+    manifest = shards.finish(Folder(tmp_path), rows[::-1], {"recipe": "triplets"})
     assert manifest == json.loads((tmp_path / "manifest.json").read_text())
     assert from_table(Packed, pq.read_table(tmp_path / "index.parquet")) == rows
     assert not (tmp_path / "00099-000.tar").exists()
@@ -114,9 +114,9 @@ def test_the_index_and_the_manifest_say_what_the_tars_hold(tmp_path):
 
 def test_finishing_twice_in_another_order_gives_the_same_bytes(tmp_path):
     rows = [packed(p) for p in write(tmp_path, max_bytes=4000)]
-    shards.finish(Store(tmp_path), rows, {"models": {"b": 1, "a": 2}})
+    shards.finish(Folder(tmp_path), rows, {"models": {"b": 1, "a": 2}})
     once = contents(tmp_path)
-    shards.finish(Store(tmp_path), rows[::-1], {"models": {"a": 2, "b": 1}})
+    shards.finish(Folder(tmp_path), rows[::-1], {"models": {"a": 2, "b": 1}})
     assert contents(tmp_path) == once
 
 
@@ -124,11 +124,11 @@ def test_a_missing_tar_is_named(tmp_path):
     rows = [packed(p) for p in write(tmp_path)]
     (tmp_path / "00003-000.tar").unlink()
     with pytest.raises(FileNotFoundError, match=r"lacks 00003-000\.tar"):
-        shards.finish(Store(tmp_path), rows, {})
+        shards.finish(Folder(tmp_path), rows, {})
 
 
 def test_shards_go_to_any_url(tmp_path):
-    out = Store(f"memory://{tmp_path}/shards")
+    out = Folder(f"memory://{tmp_path}/shards")
     rows = [packed(p) for p in shards.write(iter(SAMPLES), out, 3, 4000)]
     manifest = shards.finish(out, rows, {})
     write(tmp_path / "local", max_bytes=4000)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from a2data.folder import NOTE_BYTES
 from a2data.records import Kept, Reject, Score
 from a2data.stage import Stage
-from a2data.store import NOTE_BYTES, SPILL_ROWS, Store
+from a2data.store import SPILL_ROWS, Store
 from a2data.work import do, journal
 
 CLIPS = [f"{video}-{n:08d}" for video in "ab" for n in range(3)]

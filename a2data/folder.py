@@ -1,0 +1,117 @@
+"""A folder here or in an object store, whose files appear whole or not at all."""
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+from pyarrow import fs as arrow_fs
+
+NOTE_BYTES = 512  # length of a note, padded, so that a shorter one leaves nothing of a longer one
+
+
+class Folder:
+    """A local folder, or a URL that pyarrow or fsspec opens (s3://, gs://, …)."""
+
+    def __init__(self, root: str | os.PathLike):
+        self.root = str(root)
+        self.fs, self.base = _filesystem(self.root)
+        self.local = isinstance(self.fs, arrow_fs.LocalFileSystem)
+
+    def __reduce__(self) -> tuple:
+        return type(self), (
+            self.base if self.local else self.root,
+        )  # file systems do not pickle; workers may work elsewhere
+
+    def path(self, *names: str) -> str:
+        return "/".join((self.base, *names))
+
+    def names(self, folder: str = "") -> list[str]:
+        """The file names in a folder of the store, or in its root, sorted; none where there is no folder."""
+        where = self.path(folder) if folder else self.base
+        infos = self.fs.get_file_info(arrow_fs.FileSelector(where, allow_not_found=True))
+        return sorted(info.base_name for info in infos if info.is_file)
+
+    @contextlib.contextmanager
+    def writing(self, *names: str) -> Iterator[pa.NativeFile]:
+        """A stream whose file appears under its name, whole, when the block ends; one that raises leaves none."""
+        path = self.path(*names)
+        scratch = self.scratch(path)
+        try:
+            with self.fs.open_output_stream(scratch) as out:
+                yield out
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                self.fs.delete_file(scratch)
+            raise
+        self.publish(scratch, path)
+
+    def put(self, data: bytes, *names: str) -> None:
+        """Write a small file whole or not at all."""
+        with self.writing(*names) as out:
+            out.write(data)
+
+    def note(self, text: str, *names: str) -> None:
+        """Rewrite a note of at most NOTE_BYTES in a folder that exists.
+
+        On a local disk in one write, in place: ext4 flushes what is renamed over a file, which costs milliseconds each time.
+        """
+        data = text.encode().ljust(NOTE_BYTES)
+        if not self.local:
+            self.put(data, *names)
+            return
+        file = os.open(self.path(*names), os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            os.write(file, data)
+        finally:
+            os.close(file)
+
+    def reading(self, *names: str) -> pa.NativeFile:
+        """A file of the store, open for reading anywhere in it. Raises FileNotFoundError."""
+        return self.fs.open_input_file(self.path(*names))
+
+    def get(self, *names: str) -> bytes | None:
+        """A small file's bytes, or None where there is none."""
+        try:
+            with self.fs.open_input_stream(self.path(*names)) as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+
+    def remove(self, *names: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.delete_file(self.path(*names))
+
+    def scratch(self, path: str) -> str:
+        """Where to write what shall appear at `path`: beside it, or, on an object store, there: uploads are atomic."""
+        self.fs.create_dir(path.rsplit("/", 1)[0], recursive=True)
+        return f"{path}.{uuid.uuid4().hex}.tmp" if self.local else path  # process ids repeat from node to node
+
+    def publish(self, scratch: str, path: str) -> None:
+        if self.local:
+            with open(scratch, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(scratch, path)
+
+    def sweep(self, folders: Iterable[str]) -> None:
+        """Remove what runs before left in these folders: half-written files, notes of what was in hand, of what broke.
+
+        For the runner, before it hires anybody.
+        """
+        for folder in folders:
+            for name in self.names(folder):
+                if name.endswith((".tmp", ".doing", ".broken")):
+                    self.remove(folder, name)
+
+
+def _filesystem(root: str) -> tuple[arrow_fs.FileSystem, str]:
+    if "://" not in root:
+        return arrow_fs.LocalFileSystem(), os.path.abspath(root)
+    try:
+        return arrow_fs.FileSystem.from_uri(root)
+    except (ValueError, pa.ArrowInvalid):  # a scheme that Arrow does not speak itself
+        import fsspec
+
+        filesystem, path = fsspec.core.url_to_fs(root)
+        return arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(filesystem)), path.rstrip("/")
