@@ -20,18 +20,21 @@ class Folder:
         self.local = isinstance(self.fs, arrow_fs.LocalFileSystem)
 
     def __reduce__(self) -> tuple:
-        return type(self), (
-            self.base if self.local else self.root,
-        )  # file systems do not pickle; workers may work elsewhere
+        # file systems do not pickle, and workers may have another working directory
+        return type(self), (self.base if self.local else self.root,)
 
     def path(self, *names: str) -> str:
         return "/".join((self.base, *names))
 
-    def names(self, folder: str = "") -> list[str]:
-        """The file names in a folder of the store, or in its root, sorted; none where there is no folder."""
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """The files in a folder below, or in this one, with their sizes, by name; none where there is no folder."""
         where = self.path(folder) if folder else self.base
         infos = self.fs.get_file_info(arrow_fs.FileSelector(where, allow_not_found=True))
-        return sorted(info.base_name for info in infos if info.is_file)
+        return {info.base_name: info.size for info in sorted(infos, key=lambda i: i.base_name) if info.is_file}
+
+    def names(self, folder: str = "") -> list[str]:
+        """The names of those files, sorted."""
+        return list(self.sizes(folder))
 
     @contextlib.contextmanager
     def writing(self, *names: str) -> Iterator[pa.NativeFile]:

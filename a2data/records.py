@@ -264,6 +264,7 @@ class Packed:
 
     clip_id: str
     shard: str  # file name of the tar
+    shard_sha256: str  # of the whole tar
     offset: int  # of the sample's first header in the tar
     bytes: int  # of the whole sample, headers and padding included
     members: list[str]  # extensions, in the order they stand in the tar

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from a2data.arrow import to_table
@@ -27,6 +28,7 @@ class Placed(NamedTuple):
 
     key: str
     shard: str  # file name of the tar
+    shard_sha256: str  # of the whole tar
     offset: int  # of the sample's first header
     bytes: int  # headers and padding included
     members: list[str]  # extensions, in the order they stand in the tar
@@ -45,22 +47,39 @@ def write(
     sample = next(rest, None)
     while sample is not None:
         name = f"{shard:05d}-{number:03d}.tar"
-        with out.writing(name) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        with (
+            out.writing(name) as file,
+            tarfile.open(fileobj=(hashed := Hashed(file)), mode="w", format=tarfile.USTAR_FORMAT) as tar,
+        ):
             while sample is not None:
                 key, members = sample
                 check_key(key, previous)
                 size = sum(512 + -(-len(data) // 512) * 512 for data in members.values())
                 if placed and tar.offset + size > max_bytes:
                     break
-                placed.append(Placed(key, name, tar.offset, size, sorted(members)))
+                placed.append(Placed(key, name, "", tar.offset, size, sorted(members)))
                 for extension in sorted(members):
                     add(tar, f"{key}.{extension}", members[extension])
                 previous, sample = key, next(rest, None)
-        yield from placed
+        yield from (row._replace(shard_sha256=hashed.sha.hexdigest()) for row in placed)
         number, placed = number + 1, []
     for stale in out.names():
         if (tar_name := TAR.fullmatch(stale)) and int(tar_name[1]) == shard and int(tar_name[2]) >= number:
             out.remove(stale)
+
+
+class Hashed(io.BufferedIOBase):
+    """A file that is written once, from its beginning to its end, and hashed on the way."""
+
+    def __init__(self, file: pa.NativeFile):
+        self.file, self.sha = file, hashlib.sha256()
+
+    def write(self, data: Any, /) -> int:
+        self.sha.update(data)
+        return self.file.write(data)
+
+    def tell(self) -> int:
+        return self.file.tell()
 
 
 def check_key(key: str, previous: str) -> None:
@@ -86,7 +105,7 @@ def finish(out: Folder, packed: Iterable[Packed], about: dict[str, Any]) -> dict
     """
     rows = sorted(packed, key=lambda row: (row.shard, row.offset))
     names = sorted({row.shard for row in rows})
-    there = out.names()
+    there, sha256 = out.sizes(), {row.shard: row.shard_sha256 for row in rows}
     missing = [name for name in names if name not in there]
     if missing:
         raise FileNotFoundError(f"{out.root} lacks {', '.join(missing)}: run pack again")
@@ -101,19 +120,10 @@ def finish(out: Folder, packed: Iterable[Packed], about: dict[str, Any]) -> dict
         "frames": sum(row.frames for row in rows),
         "licenses": dict(sorted(Counter(row.license for row in rows).items())),
         "roles": dict(sorted(Counter(role for row in rows for role in row.roles).items())),
-        "shards": [{"name": name, "samples": samples[name], **measure(out, name)} for name in names],
+        "shards": [{"name": n, "samples": samples[n], "bytes": there[n], "sha256": sha256[n]} for n in names],
     }
     with out.writing("index.parquet") as file:
         pq.write_table(to_table(Packed, rows), file, compression="zstd")
     text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     out.put(text.encode() + b"\n", "manifest.json")
     return manifest
-
-
-def measure(out: Folder, name: str) -> dict[str, Any]:
-    """A file's size and sha256."""
-    with out.reading(name) as file:
-        total = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            total.update(chunk)
-        return {"bytes": file.size(), "sha256": total.hexdigest()}

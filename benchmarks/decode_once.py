@@ -63,7 +63,7 @@ def make_video(path: Path, width: int, height: int, seconds: int, bit_rate: int,
 
 
 def look(path: Path) -> Video:
-    [found] = Ingest().run(None, [Source("benchmark", str(path), "", "", "", 0, "")])
+    [found] = Ingest().run(None, [Source("benchmark", str(path), "", "", "", Path(path).stat().st_size, "")])
     return found
 
 

@@ -1,5 +1,6 @@
 """Manifest -> videos: open each file once, say what is in it, and turn away what the corpus does not want."""
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -30,6 +31,10 @@ class Ingest(Stage):
             if reject:
                 yield reject
                 continue
+            if changed(source):
+                raise ValueError(
+                    f"{source.path} has changed since it was listed: `a2data run` takes it in as a new video"
+                )
             facts = video.probe(source.path)
             yield misfit(self, source, facts) or Video(
                 video_id=source.video_id,
@@ -39,6 +44,11 @@ class Ingest(Stage):
                 label=source.label,
                 **facts._asdict(),
             )
+
+
+def changed(source: Source) -> bool:
+    """Whether a local file has another size than when its bytes were hashed: its video_id would be another's."""
+    return os.path.exists(source.path) and os.path.getsize(source.path) != source.bytes
 
 
 def unwanted(settings: Ingest, source: Source) -> Reject | None:

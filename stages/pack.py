@@ -62,6 +62,7 @@ class Pack(Stage):
     }
     writes = Packed
     per = "shard"
+    version = 2
 
     out: str = "shards"  # folder of the tars, or a URL
     roles: str = (
@@ -291,6 +292,7 @@ def to_row(placed: shards.Placed, facts: samples.Facts) -> Packed:
     return Packed(
         clip_id=placed.key,
         shard=placed.shard,
+        shard_sha256=placed.shard_sha256,
         offset=placed.offset,
         bytes=placed.bytes,
         members=placed.members,

@@ -54,7 +54,7 @@ class Segment(Stage):
         return {self.shot_model: cards.revision(self.shot_model)} if self.shot_model else {}
 
     def load(self) -> shots.Network | None:
-        return cards.load(self.shot_model) if self.shot_model else None
+        return cards.load(self.shot_model, cards.device()) if self.shot_model else None
 
     def run(self, network: shots.Network | None, videos: list[Video]) -> Iterator[Film | Reject]:
         for source in videos:

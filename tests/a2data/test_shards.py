@@ -16,7 +16,7 @@ SAMPLES = [(f"clip-{n}", {"mp4": bytes([n]) * 700 * n, "json": b"{}", "ref0.png"
 
 
 def packed(placed, roles=("human",)):
-    return Packed(*placed[:5], 81, 480, 832, 15.0, list(roles), "CC0", 0.1)
+    return Packed(*placed, 81, 480, 832, 15.0, list(roles), "CC0", 0.1)
 
 
 def write(out, samples=SAMPLES, shard=3, **options):

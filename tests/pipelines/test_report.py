@@ -307,7 +307,7 @@ def test_a_triplet_whose_clip_or_video_is_gone_is_left_out(stage, record, tmp_pa
 def test_tars_that_are_not_in_the_folder_are_named(tmp_path):
     store = Store(tmp_path / "work")
     tiny_corpus.write(store)
-    second = Packed(GREEN, "train-00001.tar", 0, 100, [], 6, *tiny_corpus.SIZE, 15.0, [], "", 0.0)
+    second = Packed(GREEN, "train-00001.tar", "", 0, 100, [], 6, *tiny_corpus.SIZE, 15.0, [], "", 0.0)
     tiny_corpus.put(store, "pack", 1, Packed, [second])
     (tmp_path / "train-00000.tar").write_bytes(bytes(2500))
     header = written(store, tmp_path, shards_dir=tmp_path).text("header")

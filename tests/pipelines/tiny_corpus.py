@@ -87,7 +87,7 @@ def write(store: Store) -> None:
         "pack",
         0,
         Packed,
-        [Packed(RED, "train-00000.tar", 512, 9000, ["json", "mp4"], FRAMES, *SIZE, 15.0, [], "", 0.4)],
+        [Packed(RED, "train-00000.tar", "", 512, 9000, ["json", "mp4"], FRAMES, *SIZE, 15.0, [], "", 0.4)],
     )
 
 

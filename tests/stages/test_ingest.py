@@ -58,3 +58,10 @@ def test_a_value_on_the_threshold_passes(source, settings):
 def test_a_copy_is_turned_away_unopened():
     copy = Source("x-dup-1", "/nowhere.mp4", "", "", "", 0, "/first.mp4")
     assert run(Ingest(), copy) == [Reject("x-dup-1", "duplicate", "same bytes as /first.mp4")]
+
+
+def test_a_file_that_has_changed_since_it_was_listed_is_not_taken_for_the_old_one(source):
+    with open(source.path, "ab") as file:
+        file.write(b"more")
+    with pytest.raises(ValueError, match="has changed since it was listed"):
+        run(Ingest(), source)

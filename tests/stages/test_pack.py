@@ -122,7 +122,7 @@ def test_webdataset_reads_the_triplet_and_every_reference_stands_for_its_words(t
     assert all(triplet.prompt[g.start : g.end] == g.phrase for g in given.values())
     assert triplet.video == FILMS[0].video
     assert row == Packed(
-        "v-1", "00007-000.tar", 0, row.bytes,
+        "v-1", "00007-000.tar", row.shard_sha256, 0, row.bytes,
         ["bg.png", "json", "mp4", *(f"ref{n}{e}" for n in range(3) for e in (".png", ".rgba.png"))],
         3, H, W, 15.0, ["human", "object", "upper", "background"], "CC BY 4.0 AND CC0", 0.25,
     )  # fmt: skip

@@ -216,7 +216,7 @@ def test_only_frames_that_may_be_needed_are_kept(tmp_path, monkeypatch):
 
 
 def corpus_video(path: Path) -> Video:
-    [found] = Ingest(min_duration_s=0).run(None, [Source("real", str(path), "", "", "", 0, "")])
+    [found] = Ingest(min_duration_s=0).run(None, [Source("real", str(path), "", "", "", path.stat().st_size, "")])
     return found
 
 
