@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 export RAY_USAGE_STATS_ENABLED = 0
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all check bench clean
+.PHONY: demo truth test test-all check bench clean
 
 demo: $(VENV)/ready  ## render a small film set, run the whole pipeline over it, say where shards and report are
 	$(VENV)/bin/a2data demo-films demo/films
@@ -27,7 +27,11 @@ bench: $(VENV)/ready  ## the figures of the README, printed by the scripts that 
 	$(RUN) -m benchmarks.overhead local
 	$(RUN) -m benchmarks.overhead ray
 	$(RUN) -m benchmarks.decode_once
+	$(RUN) -m benchmarks.kill
 	$(RUN) -m benchmarks.corpus
+
+truth: demo  ## the demo against its ground truth
+	$(RUN) -m benchmarks.demo_truth demo/work demo/films
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -46,6 +46,8 @@ class Children:
 
     def __init__(self, store: Store, count: int = 1):
         self.store, self.count = store, count
+        # children inherit it; without, each of them starts a thread for every core, and they stand in one another's way
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
         self.idle: list[_Child] = []
         self.busy: dict[_Child, tuple[Group, Job]] = {}
 
