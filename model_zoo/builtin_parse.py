@@ -18,6 +18,7 @@ Parser = Callable[[np.ndarray, np.ndarray, Box | None], dict[str, np.ndarray]]
 # Landmarks of a standing adult in head heights below the crown (the classical canon of 7.5 heads).
 SHOULDERS, WAIST, HIP, KNEES, ANKLES = 1.3, 2.4, 3.6, 5.4, 7.0
 ACROSS = 1.2  # head heights that narrow shoulders are wide
+LEAST_CLOTH = 0.2  # square head heights of it from which there is a garment to see
 VIVID = 20.0  # chroma from which a colour's hue is sure
 HAIR_IS_ONE = 0.7  # share of the hair that has one colour
 HAIR_IS_EVEN = 20.0  # standard deviation of its lightness, L*; a badge on a cap makes more
@@ -161,7 +162,7 @@ def _dressed(lab: np.ndarray, body: np.ndarray, skin: np.ndarray, rows: np.ndarr
 
     Empty where the chest itself has the colour of the skin: bare, or dressed in it, which colour cannot tell.
     """
-    chest = body & ((rows > SHOULDERS) & (rows < WAIST))[:, None]
+    chest = body & ((rows > min(SHOULDERS, (1 + _end(body, rows)) / 2)) & (rows < WAIST))[:, None]
     if not (chest.any() and skin.any()):
         return body
     middles = (
@@ -181,9 +182,8 @@ def _clothes(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> dict[str, n
     """
     body = cv2.morphologyEx(body.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)).astype(bool)
     body &= (rows < _table(lab, body, rows))[:, None]
-    dressed = np.flatnonzero(body.any(1))
-    end = rows[dressed[-1]] if len(dressed) else 0.0
-    if end < SHOULDERS + 0.2:
+    end = _end(body, rows)
+    if body.sum() * (rows[1] - rows[0]) ** 2 < LEAST_CLOTH:
         return {}
     waist = _waist(lab, body, rows)
     parts = {"upper": garment(body & (rows < (waist or 3.0))[:, None])}
@@ -192,6 +192,11 @@ def _clothes(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> dict[str, n
     if end > ANKLES and not body[-1].any():
         parts |= _shoes(lab, body, rows)
     return parts
+
+
+def _end(body: np.ndarray, rows: np.ndarray) -> float:
+    """Where the picture or the mask cuts the body off, in head heights below the crown."""
+    return float(rows[np.flatnonzero(body.any(1))[-1]]) if body.any() else 0.0
 
 
 def garment(mask: np.ndarray) -> np.ndarray:
