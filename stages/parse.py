@@ -25,7 +25,6 @@ class Parse(Stage):
     writes = Element
     per = "clip"
     version = 3
-    gpus = 0.25
 
     model: str = "builtin-parse"  # a card of the role parse
     embedder: str = "mobilenetv2"  # a card of the role embed
@@ -38,6 +37,10 @@ class Parse(Stage):
     min_garment_filled: float = 0.8  # the same of upper and lower clothes: a hand before them leaves a hole
     min_hull: float = 0.7  # a garment's pixels as a share of its convex hull, 0 to 1
     min_hair_span: float = 0.6  # width of the hair as a share of the head's, 0 to 1
+
+    @property
+    def gpus(self) -> float:  # type: ignore[override]
+        return cards.gpus(self.model)
 
     def models(self) -> dict[str, str]:
         return {name: cards.revision(name) for name in (self.model, self.embedder)}
