@@ -18,9 +18,13 @@ Parser = Callable[[np.ndarray, np.ndarray, Box | None], dict[str, np.ndarray]]
 # Landmarks of a standing adult in head heights below the crown (the classical canon of 7.5 heads).
 SHOULDERS, WAIST, HIP, KNEES, ANKLES = 1.3, 2.4, 3.6, 5.4, 7.0
 ACROSS = 1.2  # head heights that narrow shoulders are wide
+LEAST_CLOTH = 0.2  # square head heights of it from which there is a garment to see
+THIN = 0.025  # head heights: half the width of the seams and slivers that are left where skin was taken away
 VIVID = 20.0  # chroma from which a colour's hue is sure
 HAIR_IS_ONE = 0.7  # share of the hair that has one colour
 HAIR_IS_EVEN = 20.0  # standard deviation of its lightness, L*; a badge on a cap makes more
+BADGE = 0.1  # square head heights of what is worn on a garment at most; a hand is more
+EDGE_TO_EDGE = 0.8  # share of the columns in which a table's colour is not that of what is above it
 SAME_COLOUR = 9.0  # distance in CIE Lab that two pieces of one garment stay below, see `_change`
 
 
@@ -122,14 +126,14 @@ def _hair(lab: np.ndarray, outline: np.ndarray, face: np.ndarray, skin: np.ndarr
 
 
 def _unlike(lab: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """How far pixels are from a Lab colour, (h, w) float32, shade and shine set aside.
+    """How far Lab pixels (…, 3) are from a colour, (3,) or one each, (…) float32, shade and shine set aside.
 
     Light times k multiplies L* + 16, a* and b* by the cube root of k alike, so that chroma is compared at one lightness;
     lightness itself counts a quarter.
     """
-    scale = (colour[0] + 16) / (lab[..., 0] + 16)
-    da, db = lab[..., 1] * scale - colour[1], lab[..., 2] * scale - colour[2]
-    return np.sqrt(da**2 + db**2 + (0.25 * (lab[..., 0] - colour[0])) ** 2)
+    scale = (colour[..., 0] + 16) / (lab[..., 0] + 16)
+    da, db = lab[..., 1] * scale - colour[..., 1], lab[..., 2] * scale - colour[..., 2]
+    return np.sqrt(da**2 + db**2 + (0.25 * (lab[..., 0] - colour[..., 0])) ** 2)
 
 
 def smooth(mask: np.ndarray, radius: float, seed: np.ndarray) -> np.ndarray:
@@ -148,6 +152,13 @@ def smooth(mask: np.ndarray, radius: float, seed: np.ndarray) -> np.ndarray:
     return cv2.drawContours(np.zeros(mask.shape, np.uint8), outlines, -1, 1, cv2.FILLED) > 0
 
 
+def opened(mask: np.ndarray, radius: float) -> np.ndarray:
+    """An (h, w) bool mask without what is thinner than a disk of `radius` pixels; it may go on beyond the picture's edge."""
+    side = 2 * max(1, round(radius)) + 1
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, disk) > 0
+
+
 def largest(mask: np.ndarray) -> np.ndarray:
     """The largest 8-connected component, (h, w) bool; of equals the first by rows."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
@@ -161,17 +172,18 @@ def _dressed(lab: np.ndarray, body: np.ndarray, skin: np.ndarray, rows: np.ndarr
 
     Empty where the chest itself has the colour of the skin: bare, or dressed in it, which colour cannot tell.
     """
-    chest = body & ((rows > SHOULDERS) & (rows < WAIST))[:, None]
+    chest = body & ((rows > min(SHOULDERS, (1 + _end(body, rows)) / 2)) & (rows < WAIST))[:, None]
     if not (chest.any() and skin.any()):
         return body
-    middles = (
-        np.median(lab[chest], axis=0),
-        np.median(lab[skin & ~body], axis=0) if (skin & ~body).any() else lab[skin][0],
-    )
-    if np.linalg.norm(middles[0] - middles[1]) < SAME_COLOUR:
+    known = lab[skin & ~body] if (skin & ~body).any() else lab[skin]
+    of_chest, of_skin = np.median(lab[chest], axis=0), np.median(known, axis=0)
+    if np.linalg.norm(of_chest - of_skin) < SAME_COLOUR:
         return np.zeros_like(body)
-    to_chest, to_skin = (np.linalg.norm(lab - m, axis=-1) for m in middles)
-    return body & ~(skin & (to_skin < to_chest))
+    to_chest, to_skin = (np.linalg.norm(lab - colour, axis=-1) for colour in (of_chest, of_skin))
+    head_px = 1 / (rows[1] - rows[0])
+    bare = opened(skin & (to_skin < to_chest), THIN * head_px)  # no rim of a badge, which would be filled
+    bare = opened(whole(bare, BADGE * head_px**2), 2 * THIN * head_px)  # with the glare on it; no lanyard
+    return body & ~(cv2.dilate(bare.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0)  # to_lab blurs the seam
 
 
 def _clothes(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -179,30 +191,33 @@ def _clothes(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> dict[str, n
 
     Where no change of colour shows the waist, the upper garment ends at three heads and nothing is called the lower one.
     """
-    body = cv2.morphologyEx(body.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)).astype(bool)
+    head_px = 1 / (rows[1] - rows[0])
+    body = whole(opened(body, THIN * head_px), BADGE * head_px**2)
     body &= (rows < _table(lab, body, rows))[:, None]
-    dressed = np.flatnonzero(body.any(1))
-    end = rows[dressed[-1]] if len(dressed) else 0.0
-    if end < SHOULDERS + 0.2:
+    end = _end(body, rows)
+    if body.sum() * (rows[1] - rows[0]) ** 2 < LEAST_CLOTH:
         return {}
     waist = _waist(lab, body, rows)
-    parts = {"upper": garment(body & (rows < (waist or 3.0))[:, None])}
+    parts = {"upper": pieces(body & (rows < (waist or 3.0))[:, None])}
     if waist and end > waist + 0.3:
-        parts["lower"] = garment(body & ((rows >= waist) & (rows < ANKLES - 0.1))[:, None])
+        parts["lower"] = pieces(body & ((rows >= waist) & (rows < ANKLES - 0.1))[:, None])
     if end > ANKLES and not body[-1].any():
         parts |= _shoes(lab, body, rows)
     return parts
 
 
-def garment(mask: np.ndarray) -> np.ndarray:
-    """A mask without specks, see `pieces`, and without small holes: a badge or a print is part of the garment, a hand is not."""
-    kept = pieces(mask)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats((~kept).astype(np.uint8), connectivity=4)
+def _end(body: np.ndarray, rows: np.ndarray) -> float:
+    """Where the picture or the mask cuts the body off, in head heights below the crown."""
+    return float(rows[np.flatnonzero(body.any(1))[-1]]) if body.any() else 0.0
+
+
+def whole(mask: np.ndarray, hole: float) -> np.ndarray:
+    """A mask without holes of up to `hole` pixels: a badge or a print is part of the garment, a hand is not."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
     x0, y0, wide, high, area = stats.T
-    inside = (x0 > 0) & (y0 > 0) & (x0 + wide < mask.shape[1]) & (y0 + high < mask.shape[0])
-    holes = inside & (area < 0.03 * kept.sum())
+    holes = (x0 > 0) & (y0 > 0) & (x0 + wide < mask.shape[1]) & (y0 + high < mask.shape[0]) & (area <= hole)
     holes[0] = False
-    return kept | holes[labels]
+    return mask | holes[labels]
 
 
 def _table(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> float:
@@ -211,7 +226,11 @@ def _table(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> float:
     A row of another colour from edge to edge, no narrower than the shoulders above it: no belt, for above the waist there is
     none, and what is below it is narrower. A chest striped across ends there too: better half a pullover than half a table.
     """
-    wide = body.sum(1) * (rows[1] - rows[0])  # in head heights
+    left, right = (
+        body.argmax(1),
+        body.shape[1] - body[:, ::-1].argmax(1),
+    )  # a hand before the chest makes it no narrower
+    wide = (right - left) * body.any(1) * (rows[1] - rows[0])  # in head heights
     for row in np.arange(SHOULDERS, HIP, 0.05):
         above, below = ((rows > a) & (rows <= a + 0.1) for a in (row - 0.1, row + 0.03))
         if not (wide[above].any() and wide[below].any()):
@@ -219,17 +238,28 @@ def _table(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> float:
         least = max(ACROSS, wide[above].mean() * (1.0 if row < WAIST else 1.15))
         if wide[above].mean() < ACROSS or wide[below].mean() < least:
             continue
-        if _change(lab[body & above[:, None]], lab[body & below[:, None]]) > 2 * SAME_COLOUR:
+        one, other = (_columns(lab[strip], body[strip]) for strip in (above, below))
+        changed = (
+            _unlike(one, other) > 1.5 * SAME_COLOUR
+        )  # a column without pixels has no colour: nan, which is not more
+        both = ~np.isnan(one[:, 0] + other[:, 0])
+        if changed.sum() > EDGE_TO_EDGE * both.sum():
             return float(row)
     return float("inf")
 
 
+def _columns(lab: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The mean colour of each column of an (h, w, 3) strip inside its (h, w) mask, (w, 3); nan where it has no pixel."""
+    count = mask.sum(0)[:, None]
+    return np.where(count > 0, (lab * mask[..., None]).sum(0) / np.maximum(count, 1), np.nan)
+
+
 def pieces(mask: np.ndarray) -> np.ndarray:
-    """A mask without specks: its 8-connected components of at least a tenth of the largest one."""
+    """A mask without specks: its 8-connected components of at least a fifth of the largest one."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     areas = stats[:, cv2.CC_STAT_AREA]
     areas[0] = 0
-    return (areas >= max(1, 0.1 * areas.max()))[labels]
+    return (areas >= max(1, 0.2 * areas.max()))[labels]
 
 
 def _waist(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> float:

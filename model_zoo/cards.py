@@ -56,7 +56,7 @@ class Card:
     use: str = "permissive"  # permissive, copyleft, non-commercial, gated, biometric-restricted
     extra: str = ""  # the extra of a2data that brings what the builder imports
     same: float = 0.0  # cosine similarity from which two embeddings show the same subject, for models that embed
-    gpu_gb: float = 0.0
+    gpus: float = 0.0  # share of a GPU that a worker with this model asks for; 0 for a model that runs as well on CPU
 
 
 # A family ("yolo", "insightface") is completed by a path: "yolo:/weights/yolo11n-seg.onnx".
@@ -73,6 +73,7 @@ CARDS: dict[str, Card] = {
         weights_license="AGPL-3.0",
         use="copyleft",
         extra="yolo",
+        gpus=0.25,
     ),
     "yolo11n-seg": Card(
         "detect",
@@ -82,6 +83,7 @@ CARDS: dict[str, Card] = {
         weights_license="AGPL-3.0",
         use="copyleft",
         extra="yolo",
+        gpus=0.25,
     ),
     "yolo11x-seg": Card(
         "detect",
@@ -91,7 +93,7 @@ CARDS: dict[str, Card] = {
         weights_license="AGPL-3.0",
         use="copyleft",
         extra="yolo",
-        gpu_gb=2.0,
+        gpus=0.25,
     ),
     "mobilenetv2": Card(
         "embed", "model_zoo.embed:mobilenetv2", code_license="MIT", weights_license="MIT", extra="builtin", same=0.87
@@ -111,6 +113,7 @@ CARDS: dict[str, Card] = {
         weights_license="non-commercial research only",
         use="non-commercial",
         extra="faces",
+        gpus=0.25,
         same=0.45,  # ArcFace at full size; a small MobileFaceNet takes strangers for one another up to 0.59: use 0.7 there
     ),
     "builtin-parse": Card("parse", "model_zoo.builtin_parse:parser"),
@@ -135,9 +138,24 @@ def card(name: str) -> Card:
         if not Path(path).exists():
             raise FileNotFoundError(f"model {name!r}: there is nothing at {path}")
         return replace(CARDS[family], weights=path, revision=digest(path))
-    raise KeyError(
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> KeyError:
+    return KeyError(
         f"no model called {name!r}; known are {', '.join(sorted(CARDS))}, and FAMILY:PATH for your own weights"
     )
+
+
+def gpus(name: str) -> float:
+    """The share of a GPU that a worker with this model asks for, 0 to 1. Looks at no weights: they may be on other nodes only.
+
+    Raises KeyError like `card`.
+    """
+    family = name if name in CARDS else name.partition(":")[0]
+    if family not in CARDS:
+        raise _unknown(name)
+    return CARDS[family].gpus
 
 
 def revision(name: str) -> str:

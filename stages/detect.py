@@ -46,8 +46,6 @@ class Detect(Stage):
     writes = Element
     per = "clip"
     version = 2
-    gpus = 0.25
-    version = 2
 
     model: str = "builtin-detect"  # card of role detect, or yolo:PATH
     embedder: str = (
@@ -60,6 +58,10 @@ class Detect(Stage):
     min_side_px: int = 40  # of the shorter side of the track's median box
     min_seen: float = 0.3  # share of the sampled frames that an element is seen in; and in two, where there are two
     max_elements: int = 6  # per clip, longest times largest first
+
+    @property
+    def gpus(self) -> float:  # type: ignore[override]
+        return model_zoo.cards.gpus(self.model)
 
     def models(self) -> dict[str, str]:
         return {name: model_zoo.cards.revision(name) for name in (self.model, self.embedder)}
@@ -131,7 +133,7 @@ def sighted(frame: np.ndarray, number: int, detections: Sequence[Any], embedder:
     seen = [(d, mask) for d, mask in zip(detections, masks, strict=True) if mask.any()]
     looks = embedder([frame] * len(seen), [mask for _, mask in seen]) if seen else []
     return [
-        Sighting(number, d.kind, d.label, d.score, tight(mask), mask, look)
+        Sighting(number, d.kind, d.label, d.score, images.bounds(mask), mask, look)
         for (d, mask), look in zip(seen, looks, strict=True)
     ]
 
@@ -142,12 +144,6 @@ def filled(box: Box, shape: tuple[int, int]) -> np.ndarray:
     x0, y0, x1, y1 = images.clamp(box, *shape)
     mask[y0:y1, x0:x1] = True
     return mask
-
-
-def tight(mask: np.ndarray) -> Box:
-    """The smallest box around an (h, w) bool mask that is not empty."""
-    xs, ys = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-    return float(xs[0]), float(ys[0]), float(xs[-1] + 1), float(ys[-1] + 1)
 
 
 def follow(samples: Sequence[Sequence[Sighting]]) -> list[Track]:

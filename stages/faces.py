@@ -39,7 +39,6 @@ class Faces(Stage):
     writes = Element
     per = "clip"
     version = 2
-    gpus = 0.25
 
     model: str = "dlib"  # a card of the role faces
     every: int = 10  # looks at every n-th frame, more often in a short clip, and at the best frame of each person
@@ -49,6 +48,10 @@ class Faces(Stage):
     min_face_px: int = 40  # smaller side of a face that may become an identity
     min_sharpness: float = 20.0  # variance of the Laplacian of a face at 112 px, grey levels squared
     max_yaw: float = 0.35  # nose off the middle of the eyes, in eye distances
+
+    @property
+    def gpus(self) -> float:  # type: ignore[override]
+        return cards.gpus(self.model)
 
     def models(self) -> dict[str, str]:
         return {self.model: cards.revision(self.model)}

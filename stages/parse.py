@@ -24,8 +24,7 @@ class Parse(Stage):
     reads = {"select": Kept, "segment": Film, "detect": Element, "faces": Element}
     writes = Element
     per = "clip"
-    version = 2
-    gpus = 0.25
+    version = 3
 
     model: str = "builtin-parse"  # a card of the role parse
     embedder: str = "mobilenetv2"  # a card of the role embed
@@ -35,8 +34,13 @@ class Parse(Stage):
     min_part_share: float = 0.005  # of the person's pixels
     min_solid: float = 0.7  # share of a part that survives an opening, see `solid`, 0 to 1
     min_filled: float = 0.9  # a part's pixels as a share of itself and its holes, 0 to 1
-    min_hull: float = 0.75  # a garment's pixels as a share of its convex hull, 0 to 1
+    min_garment_filled: float = 0.8  # the same of upper and lower clothes: a hand before them leaves a hole
+    min_hull: float = 0.7  # a garment's pixels as a share of its convex hull, 0 to 1
     min_hair_span: float = 0.6  # width of the hair as a share of the head's, 0 to 1
+
+    @property
+    def gpus(self) -> float:  # type: ignore[override]
+        return cards.gpus(self.model)
 
     def models(self) -> dict[str, str]:
         return {name: cards.revision(name) for name in (self.model, self.embedder)}
@@ -91,8 +95,10 @@ class Parse(Stage):
 
     def unlikely(self, kind: str, mask: np.ndarray, head: Box | None) -> str:
         """What tells that a part's outline is no such part's, in words; "" where it may be one."""
-        limits = [("solid", solid(mask), self.min_solid), ("filled", filled(mask), self.min_filled)]
-        if kind in ("upper", "lower"):
+        garment = kind in ("upper", "lower")
+        least = self.min_garment_filled if garment else self.min_filled
+        limits = [("solid", solid(mask), self.min_solid), ("filled", filled(mask), least)]
+        if garment:
             limits.append(("share of its hull", hull_share(mask), self.min_hull))
         if kind == "hair" and head is not None:
             x0, _, x1, _ = bounds(mask)

@@ -84,6 +84,34 @@ def test_a_bald_head_has_no_hair():
     assert "hair" not in parse(picture, ~masks["background"], BOX)
 
 
+def test_a_jacket_that_a_desk_hides_below_the_collar_is_found():
+    picture, masks = draw(shirt=DARK)
+    end = heads(1.5)
+    upper = parse(picture[:end], ~masks["background"][:end], BOX)["upper"]
+    assert overlap(upper, masks["upper"][:end]) > 0.8
+    assert not (upper & masks["skin"][:end])[heads(1.0) :].any()
+
+
+def test_a_collar_alone_is_no_garment():
+    picture, masks = draw()
+    end = heads(1.3)
+    assert "upper" not in parse(picture[:end], ~masks["background"][:end], BOX)
+
+
+def test_a_yoke_of_another_colour_is_no_table_where_the_sleeves_go_on():
+    picture, masks = draw()
+    yoke = masks["upper"] & (np.arange(HEIGHT) < heads(1.8))[:, None] & (np.abs(np.arange(WIDTH) - MIDDLE) < 18)
+    upper = parse(np.where(yoke[..., None], np.uint8(DARK), picture), ~masks["background"], BOX)["upper"]
+    assert overlap(upper, masks["upper"]) > 0.9
+
+
+def test_a_lanyard_of_the_colour_of_skin_does_not_part_the_garment():
+    picture, masks = draw()
+    lanyard = masks["upper"] & (np.abs(np.arange(WIDTH) - MIDDLE + 8) < 2)
+    upper = parse(np.where(lanyard[..., None], np.uint8(SKIN), picture), ~masks["background"], BOX)["upper"]
+    assert upper[lanyard].mean() > 0.9
+
+
 def test_one_colour_from_neck_to_foot_is_not_divided():
     picture, masks = draw(trousers=YELLOW, shoes=YELLOW)
     parts = parse(picture, ~masks["background"], BOX)
@@ -125,9 +153,9 @@ def test_parts_are_disjoint_not_empty_and_inside_the_mask_whatever_the_picture(p
 
 def test_specks_are_dropped_and_large_pieces_kept():
     mask = np.zeros((20, 40), bool)
-    mask[2:12, 2:12] = mask[2:6, 20:24] = mask[15, 30:35] = True  # 100, 16 and 5 pixels
+    mask[2:12, 2:12] = mask[2:7, 20:25] = mask[15, 30:35] = True  # 100, 25 and 5 pixels
     kept = pieces(mask)
-    assert kept.sum() == 116
+    assert kept.sum() == 125
     assert not kept[15].any()
     assert not pieces(np.zeros((4, 4), bool)).any()
 

@@ -148,7 +148,9 @@ def test_holes_are_not_filled_and_notches_leave_the_hull():
     ("kind", "mask", "why"),
     [
         ("upper", box_mask(40, 20, 100, 100), ""),
-        ("upper", box_mask(40, 20, 100, 100) & ~box_mask(60, 45, 84, 75), "filled"),
+        ("upper", box_mask(40, 20, 100, 100) & ~box_mask(58, 40, 84, 78), "filled"),
+        ("upper", box_mask(40, 20, 100, 100) & ~box_mask(60, 45, 84, 75), ""),
+        ("shoes", box_mask(40, 20, 100, 100) & ~box_mask(60, 45, 84, 75), "filled"),
         ("hair", box_mask(60, 10, 90, 30), ""),
         ("hair", box_mask(60, 10, 72, 50), "span of the head"),
         ("hair", box_mask(50, 10, 90, 12), "solid"),
