@@ -8,7 +8,7 @@ python -m docs.make
 #   make demo
 #   chromium --headless --force-device-scale-factor=2 --window-size=1300,1700 --screenshot=page.png \
 #       file://$PWD/demo/work/report.html
-#   python -c "from PIL import Image; a = Image.open('page.png').convert('RGB').crop((100, 2020, 2450, 3270)); \
+#   python -c "from PIL import Image; a = Image.open('page.png').convert('RGB').crop((100, 940, 2430, 2288)); \
 #       a = a.resize((1600, round(1600 * a.height / a.width)), Image.Resampling.LANCZOS); \
 #       a.quantize(256, dither=Image.Dither.NONE).save('docs/triplet.png', optimize=True)"
 #

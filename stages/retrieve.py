@@ -31,10 +31,11 @@ class Retrieve(Stage):
     reads = {"match": Match, "segment": Take, "detect": Look, "faces": Look, "parse": Look, "background": Look}
     writes = Reference
     per = "all"
+    version = 2
 
     min_face: float = 0.0  # cosine from which two faces are one person; 0 = what the card of the embedder says
     min_object: float = 0.0  # the same for objects
-    min_part: float = 0.0  # for garments of one person
+    min_part: float = 0.0  # for garments of one person, in one colour
     min_background: float = 0.0  # for places
     max_similarity: float = 0.999  # cosine above which it is the same picture
     margin: float = 0.1  # lead over the nearest other identity, as a share of what lies between the threshold and 1
@@ -112,7 +113,7 @@ class Retrieve(Stage):
         card = model_zoo.cards.CARDS.get(embedders[0].partition(":")[0])
         if card is None or not card.same:
             raise ValueError(f"the card of {embedders[0]!r} has no threshold: set {setting} of retrieve")
-        return card.same
+        return card.same_garment or card.same if setting == "min_part" else card.same
 
     def judge(self, corpus: "Corpus", footage: "Footage", target: Trait, kin: "Kin") -> Reference:
         """The reference that this relative would make, with every rule that it has to pass."""
