@@ -132,6 +132,8 @@ class Retrieve(Stage):
             Rule("copy_risk", risk, 0.0, self.max_copy_risk),
             Rule("quality", source.quality, self.min_quality, INF),
         ]
+        if target.kind == "human":
+            rules.append(Rule("outfit", corpus.outfit(corpus.rows[target.element_id], kin.row), -INF, INF))
         return Reference(
             target.clip_id,
             target.element_id,
@@ -163,15 +165,18 @@ def refuse(target: Trait, judged: list[Reference], reason: str) -> Reject:
     return Reject(target.element_id, reason, f"{likeliest.source_element_id}: {next(iter(rules.values()))}")
 
 
-def preference(reference: Reference) -> tuple[float, float, str]:
-    """Best first: surely the same subject times surely another view, in twentieths; then the better picture, the lower id.
+def preference(reference: Reference) -> tuple[float, float, float, str]:
+    """Best first: in the same outfit, for the prompt speaks of it; surely the same subject times surely another view, in
+    twentieths; then the better picture, the lower id.
 
     The least risk alone would prefer whoever looks least like the target, and so whatever slipped in just above the threshold.
     """
     rules = {rule.name: rule for rule in reference.rules}
     similarity = rules["similarity"]
     sure = (similarity.value - similarity.low) / (1 - similarity.low)
-    return -round(20 * sure * (1 - reference.copy_risk)), -rules["quality"].value, reference.source_element_id
+    outfit = rules["outfit"].value if "outfit" in rules else 0.0
+    view = round(20 * sure * (1 - reference.copy_risk))
+    return -outfit, -view, -rules["quality"].value, reference.source_element_id
 
 
 def one_per_clip(references: list[Reference]) -> list[Reference]:
@@ -271,6 +276,11 @@ class Corpus(NamedTuple):
                 similarity = round(float(self.vectors[row] @ self.vectors[other]), 5)
                 if similarity >= low:
                     yield replace(face, row=other, similarity=similarity, low=low)
+
+    def outfit(self, a: int, b: int) -> float:
+        """Whether two humans wear tops of one colour: 1, or 0, or 0.5 where that of one is not known."""
+        tops = [{colour(self.traits[r]) for r in self.parts.get((row, "upper"), [])} for row in (a, b)]
+        return 0.5 if not all(tops) else float(not tops[0].isdisjoint(tops[1]))
 
 
 def colour(trait: Trait) -> str:

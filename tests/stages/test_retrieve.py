@@ -190,6 +190,20 @@ def test_a_garment_comes_from_the_same_person_in_the_same_colour():
     assert found["c/upper/0"].reason == found["d/upper/0"].reason == "no other clip shows it"
 
 
+def test_a_person_in_the_same_outfit_goes_before_one_who_is_more_alike():
+    coat, exact = direction(9), like(ANNA, 1)
+    elements = [
+        *wearing("a", exact, like(coat, 1), "red"),
+        *wearing("b", like(ANNA, 2), like(coat, 2), "red"),
+        *wearing("c", like(exact, 3, noise=0.1), like(coat, 3), "blue"),
+    ]
+    found = retrieve(elements, [take(c) for c in "abc"])
+    outfit = {rule.name: rule.value for rule in found["a/human/0"].rules}["outfit"]
+
+    assert (found["a/human/0"].source_clip_id, outfit) == ("b", 1.0)
+    assert {rule.name: rule.value for rule in found["c/human/0"].rules}["outfit"] == 0.0
+
+
 def test_a_place_is_found_in_another_clip_of_it():
     room, street = direction(11), direction(12)
     elements = [
