@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `a2data explain ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ImportError) as error:
         if args.verbose:
             raise
         print(f"a2data: {error}", file=sys.stderr)
@@ -262,7 +262,7 @@ def _status(args: argparse.Namespace) -> int:
         footers = [f for shard in store.shards(step.stage) if (f := store.footer(step.stage, shard))]
         rejected, failed = sum(len(f.rejected) for f in footers), sum(len(f.failed) for f in footers)
         fresh = f"{step.total - step.todo}/{step.total}"
-        print(f"{step.stage:12} {fresh:>9} {sum(f.units for f in footers):8} {rejected:9} {failed:7}")
+        print(f"{step.stage:12} {fresh:>9} {sum(f.units for f in footers) - failed:8} {rejected:9} {failed:7}")
     return 0
 
 

@@ -123,7 +123,7 @@ def test_status_counts_what_is_done_and_what_failed(done, capsys):
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
 
     assert [line[0] for line in lines] == ["stage", *NAMES]
-    assert lines[1] == ["ingest", "2/2", "3", "0", "1"]
+    assert lines[1] == ["ingest", "2/2", "2", "0", "1"]
     assert lines[-1] == ["pack", "2/2", "2", "0", "0"]
 
 
