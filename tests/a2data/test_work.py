@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from a2data.folder import NOTE_BYTES
-from a2data.records import Kept, Reject, Score
+from a2data.records import Failure, Kept, Reject, Score
 from a2data.stage import Stage
 from a2data.store import SPILL_ROWS, Store
 from a2data.work import do, journal
@@ -233,3 +233,28 @@ def test_only_what_a_run_left_behind_is_swept(tmp_path):
 
     assert store.names("first") == ["00000.parquet"]
     assert len(store.names("mine")) == 4
+
+
+@dataclass(frozen=True)
+class Careful(Stage):
+    """Over a whole shard, and names the clip that it cannot do."""
+
+    reads = {"cut": Kept}
+    writes = Score
+    per = "shard"
+
+    def run(self, model, clips, shard):
+        for clip in clips:
+            if clip.clip_id == CLIPS[2]:
+                yield Failure(clip.clip_id, "ValueError: this clip is bad")
+            else:
+                yield Score(clip.clip_id, "shard", float(shard))
+
+
+def test_a_stage_over_a_shard_may_name_a_clip_as_failed_and_do_the_others(store):
+    do([Careful()], [None], store, (0,))
+
+    footer = store.footer("careful", 0)
+    assert footer.failed == {CLIPS[2]: "ValueError: this clip is bad"}
+    assert CLIPS[2] in footer.missing
+    assert [row.clip_id for row in store.read("careful", 0, Score)] == [c for c in CLIPS if c != CLIPS[2]]
