@@ -104,13 +104,6 @@ def sha16(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def dhash(picture: np.ndarray) -> int:
-    """A 64-bit difference hash of an RGB picture: near-duplicates differ in few bits (Krawetz 2013, "Kind of Like That")."""
-    small = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
-    bits = (small[:, 1:] > small[:, :-1]).ravel()
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")
-
-
 def thumb(picture: np.ndarray) -> np.ndarray:
     """A grey or RGB picture as (18, 24) uint8, by area averaging."""
     grey = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from a2data.records import Caption, Clip, Kept, Match, Packed, Reference, Score, Source, Video
+from a2data.records import Caption, Clip, Kept, Match, Packed, Reference, Score, Source, Trait, Video
 from a2data.stage import Stage
 from a2data.store import Store
 
@@ -33,17 +33,8 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Seen:  # an Element without its pictures
-    clip_id: str
-    element_id: str
-    kind: str
-    label: str
-    parent_id: str
-    frame: int
+class _Seen(Trait):
     score: float
-    quality: float
-    seen_frames: list[int]
-    attributes: list[str]
 
 
 def explain(store: Store, key: str, stages: Sequence[Stage]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import toy
-from test_schedule import SHARDS, digests
+from test_schedule import SHARDS, digests, remove_all
 
 from pipelines.local import Here
 from pipelines.schedule import run
@@ -47,9 +47,7 @@ def test_five_kills_of_the_driver_change_nothing(store, tmp_path):
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
     interrupted = digests(store)
 
-    for stage in toy.toy():
-        for shard in SHARDS:
-            store.remove(stage.name(), f"{shard:05d}.parquet")
+    remove_all(store)
     run(toy.toy(), store, SHARDS, Here(store))
     assert digests(store) == interrupted
     assert [name for name in store.names("measure") if not name.endswith(".parquet")] == []
