@@ -26,7 +26,7 @@ from typing import Any
 
 from a2data import records
 from a2data.arrow import arrow_type
-from model_zoo.cards import CARDS
+from model_zoo.catalogue import CARDS
 from pipelines.triplets import triplets
 
 HERE = Path(__file__).parent

@@ -1,5 +1,5 @@
 """Every network the project can use, by name. Nothing is imported or read before load()."""
 
-from model_zoo.cards import CARDS, Card, card, load, revision
+from model_zoo.cards import Card, card, load, revision
 
-__all__ = ["CARDS", "Card", "card", "load", "revision"]
+__all__ = ["Card", "card", "load", "revision"]

@@ -1,15 +1,25 @@
-"""One card a model: who builds it, where its weights are, and what its licences let you do.
+"""What a model is, and how it is built. The models themselves are listed in model_zoo/catalogue.py.
 
 A model is a callable over arrays; it knows no record and no Ray. Its role says how it is called:
 
 * detect: `model(frames) -> list[list[Detection]]`, one list per frame
+* ground: `model(frames, phrases) -> list[list[Detection]]`, one list per frame; a detection's label is one of the phrases
+* masks:  `model(frame, boxes) -> (n, h, w) bool`, one mask for each box
+* track:  `model(boxes, scores) -> list[list[int]]`, the number of the track of each box of each frame, -1 for none
 * embed:  `model(pictures, masks) -> (n, d) float32`, rows of unit length
+* patches: `model(pictures, masks) -> (n, n) float32`, how alike the masked parts are, -1 to 1
 * faces:  `model(frame) -> list[Face]`
 * parse:  `model(person, mask, face) -> {part: mask}`
+* matte:  `model(pictures) -> list[(h, w) float32]`, 0 to 1: how much of each pixel is foreground
 * caption, caption-expert, fusion: see stages/caption.py
 * match:  `model(phrases, pictures) -> (phrases, pictures) float32`, 0 to 1: how well each phrase fits each picture
 * text:   `model(frame) -> share of the picture under text, 0 to 1`
+* quality: `model(frames, fps) -> {metric: value}`: what stages/score.py writes down
+* copy:   `model(pictures) -> (n, d) float32`, rows of unit length; copies of one picture lie close
+* inpaint: `model(picture, mask) -> picture`, with something likely where the mask is
 * shots:  see model_zoo/shots.py
+
+Frames are (t, h, w, 3) uint8 RGB, pictures a list of (h, w, 3) uint8 RGB, masks (h, w) bool.
 """
 
 import hashlib
@@ -48,140 +58,76 @@ class Card:
 
     role: str
     builder: str  # "module:function", imported on load; called with (card, device)
-    weights: str = ""  # file or folder, "package:<package>/<file>" for one inside an installed package; "" for none
-    revision: str = "1"
-    sha256: str = ""
+    weights: str = ""  # where they come from, see model_zoo/weights.py; "" for none
+    revision: str = "1"  # a commit of the Hugging Face repository; else raised when the builder's output changes
+    sha256: str = ""  # of the weights' file, where it is known; else it is noted when they are fetched
     code_license: str = "Apache-2.0"
     weights_license: str = ""
     use: str = "permissive"  # permissive, copyleft, non-commercial, gated, biometric-restricted
     extra: str = ""  # the extra of a2data that brings what the builder imports
+    instead: str = ""  # the card to take where this one's licence is refused
+    input: str = ""  # what the network sees: size, order and range of its pixels
+    size_mb: int = 0  # of the weights' files, about; 0 for less than 1
+    memory_mb: int = 0  # of GPU or main memory while it runs, about
+    gpus: float = 0.0  # share of a GPU that a worker with this model asks for; 0 for a model that runs as well on CPU
     same: float = 0.0  # cosine similarity from which two embeddings show the same subject, for models that embed
     same_garment: float = 0.0  # the same for two garments of one person, in one colour; 0 = as `same`
-    gpus: float = 0.0  # share of a GPU that a worker with this model asks for; 0 for a model that runs as well on CPU
-
-
-# A family ("yolo", "insightface") is completed by a path: "yolo:/weights/yolo11n-seg.onnx".
-CARDS: dict[str, Card] = {
-    "transnetv2": Card(
-        "shots", "model_zoo.shots:transnetv2", code_license="MIT", weights_license="MIT", extra="builtin"
-    ),
-    "rapidocr": Card("text", "model_zoo.text:rapidocr", weights_license="Apache-2.0", extra="builtin"),
-    "builtin-detect": Card("detect", "model_zoo.builtin_detect:detector", weights_license="BSL-1.0", extra="builtin"),
-    "yolo": Card(
-        "detect",
-        "model_zoo.yolo:detector",
-        code_license="AGPL-3.0",
-        weights_license="AGPL-3.0",
-        use="copyleft",
-        extra="yolo",
-        gpus=0.25,
-    ),
-    "yolo11n-seg": Card(
-        "detect",
-        "model_zoo.yolo:detector",
-        "yolo11n-seg.pt",
-        code_license="AGPL-3.0",
-        weights_license="AGPL-3.0",
-        use="copyleft",
-        extra="yolo",
-        gpus=0.25,
-    ),
-    "yolo11x-seg": Card(
-        "detect",
-        "model_zoo.yolo:detector",
-        "yolo11x-seg.pt",
-        code_license="AGPL-3.0",
-        weights_license="AGPL-3.0",
-        use="copyleft",
-        extra="yolo",
-        gpus=0.25,
-    ),
-    "mobilenetv2": Card(
-        "embed",
-        "model_zoo.embed:mobilenetv2",
-        code_license="MIT",
-        weights_license="MIT",
-        extra="builtin",
-        same=0.87,
-        same_garment=0.76,  # tops of five people: of one, 0.75 at least and 0.83 in the middle; of two, 0.75 for 1 pair in 20
-    ),
-    "dlib": Card(
-        "faces",
-        "model_zoo.faces:dlib_faces",
-        code_license="BSL-1.0",
-        weights_license="CC0-1.0",
-        extra="builtin",
-        same=0.97,  # of clip means; its descriptors are not centred: five people had 0.96 at most, one person 0.98 at least
-    ),
-    "insightface": Card(
-        "faces",
-        "model_zoo.faces:insightface_faces",
-        code_license="MIT",
-        weights_license="non-commercial research only",
-        use="non-commercial",
-        extra="faces",
-        gpus=0.25,
-        same=0.45,  # ArcFace at full size; a small MobileFaceNet takes strangers for one another up to 0.59: use 0.7 there
-    ),
-    "builtin-parse": Card("parse", "model_zoo.builtin_parse:parser"),
-    "builtin-caption": Card("caption", "model_zoo.captions:captioner"),
-    "builtin-shot": Card("caption-expert", "model_zoo.captions:shot_expert"),
-    "builtin-camera": Card("caption-expert", "model_zoo.captions:camera_expert"),
-    "template": Card("fusion", "model_zoo.template:template"),
-}
-# The published insightface packs, by the names of their folders.
-CARDS |= {pack: replace(CARDS["insightface"], weights=pack) for pack in ("antelopev2", "buffalo_l", "buffalo_s")}
+    remote_code: bool = False  # its repository brings code of its own, which runs only where A2DATA_REMOTE_CODE=yes
+    name: str = ""  # filled in by `card`
 
 
 def card(name: str) -> Card:
-    """The card of that name; for a path to weights, the card of its kind with the path filled in.
+    """The card of that name; for NAME:PATH the card called NAME with your own weights, for NAME:URL with that server.
 
-    Raises KeyError with the known names for a name that is neither.
+    Raises KeyError with the known names for a name that is neither, FileNotFoundError for a path where there is nothing.
     """
-    if name in CARDS:
-        return CARDS[name]
-    family, _, path = name.partition(":")
-    if path and family in CARDS:
-        if not Path(path).exists():
-            raise FileNotFoundError(f"model {name!r}: there is nothing at {path}")
-        return replace(CARDS[family], weights=path, revision=digest(path))
-    raise _unknown(name)
+    which, (_, _, path) = family(name), name.partition(":")
+    if not path:
+        return which
+    if "://" in path:
+        return replace(which, weights=path)
+    if not Path(path).exists():
+        raise FileNotFoundError(f"model {name!r}: there is nothing at {path}")
+    return replace(which, weights=path, revision=digest(path), sha256="")
 
 
-def _unknown(name: str) -> KeyError:
-    return KeyError(
-        f"no model called {name!r}; known are {', '.join(sorted(CARDS))}, and FAMILY:PATH for your own weights"
-    )
+def family(name: str) -> Card:
+    """The card that NAME or NAME:PATH begins with. Looks at no weights: they may be on other nodes only.
+
+    Raises KeyError with the known names.
+    """
+    from model_zoo.catalogue import CARDS
+
+    which = CARDS.get(name.partition(":")[0])
+    if which is None:
+        known = ", ".join(sorted(CARDS))
+        raise KeyError(f"no model called {name!r}; known are {known}, and NAME:PATH for your own weights")
+    return replace(which, name=name)
 
 
 def gpus(name: str) -> float:
-    """The share of a GPU that a worker with this model asks for, 0 to 1. Looks at no weights: they may be on other nodes only.
-
-    Raises KeyError like `card`.
-    """
-    family = name if name in CARDS else name.partition(":")[0]
-    if family not in CARDS:
-        raise _unknown(name)
-    return CARDS[family].gpus
+    """The share of a GPU that a worker with this model asks for, 0 to 1. Raises KeyError like `family`."""
+    return family(name).gpus
 
 
 def revision(name: str) -> str:
-    """What changes when the model's output may change: the card's revision, or a digest of the weights that it would load.
+    """What changes when the model's output may change: the card's revision, and a digest of the weights that it would load.
 
-    Raises FileNotFoundError where the weights of a YOLO card are not found.
+    Raises FileNotFoundError where weights that must be fetched are not there.
     """
-    which = card(name)
-    if which.weights and which.builder == "model_zoo.yolo:detector":
-        from model_zoo.yolo import find_weights
+    from model_zoo import weights
 
-        return digest(str(find_weights(which.weights)))
-    return which.revision
+    which = card(name)
+    if not weights.fetched(which):
+        return which.revision
+    return digest(str(weights.find(which)))
 
 
 def load(name: str, device: str = "cpu") -> Any:
-    """Build the model called `name` and give it its weights.
+    """Build the model called `name` and give it its weights. Nothing is downloaded.
 
-    Raises ModuleNotFoundError with the pip command where the extra that it needs is not installed.
+    Raises ModuleNotFoundError with the pip command where the extra that it needs is not installed, FileNotFoundError with the
+    command that fetches them where its weights are not there.
     """
     which = card(name)
     module, function = which.builder.split(":")

@@ -13,6 +13,7 @@ import numpy as np
 
 from model_zoo import grabcut, torchvision_shim
 from model_zoo.cards import Card, Detection
+from model_zoo.weights import find
 
 BATCH = 16  # frames at a time through .pt weights; exported ones have the batch they were exported with, 1
 CONFIDENCE = 0.1  # below this nothing is worth a row; the stage's min_score decides
@@ -24,7 +25,7 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
     Weights for detection only get their masks from grabcut.in_box. Raises FileNotFoundError where the file is in neither place,
     ValueError for a file that is no YOLO model or one of another task.
     """
-    weights = find_weights(card.weights)
+    weights = find(card)
     task = task_of(weights)
     _keep_offline()
     torchvision_shim.install()
@@ -52,22 +53,6 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
         return found
 
     return detect
-
-
-def find_weights(name: str) -> Path:
-    """The file called `name`: a path, or a file in the folder that A2DATA_WEIGHTS names.
-
-    Raises FileNotFoundError, saying where it looked and what to do.
-    """
-    folder = os.environ.get("A2DATA_WEIGHTS", "")
-    places = [Path(name)] + ([Path(folder) / name] if folder else [])
-    for place in places:
-        if place.is_file():
-            return place
-    raise FileNotFoundError(
-        f"no YOLO weights at {' or '.join(map(str, places))}: download {Path(name).name} from"
-        " https://github.com/ultralytics/assets/releases and name its folder in A2DATA_WEIGHTS"
-    )
 
 
 def task_of(weights: Path) -> str | None:

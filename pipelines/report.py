@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from a2data.arrow import schema
 from a2data.records import Reject
 from a2data.store import Footer, Store
-from model_zoo.cards import CARDS
+from model_zoo.catalogue import CARDS
 from pipelines import contact
 from pipelines import plan as planning
 
@@ -252,7 +252,7 @@ def _licences(stages: list[StageReport]) -> list[Licence]:
             used[model, revision].append(stage.name)
     found = []
     for (model, revision), names in sorted(used.items()):
-        card = CARDS.get(model) or CARDS.get(model.partition(":")[0])  # the weights of FAMILY:PATH need not be here
+        card = CARDS.get(model.partition(":")[0])  # None for a toy's; the weights of NAME:PATH need not be here
         terms = (card.code_license, card.weights_license, card.use) if card else ("unknown", "unknown", "unknown")
         found.append(Licence(model, revision, names, *terms))
     return found

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import count
 from typing import Any
 
 import cv2
@@ -190,10 +190,20 @@ def told_apart(subjects: Sequence[dict[str, Any]], max_words: int) -> list[str]:
         placed.append(f"{phrase} {where}" if tells else phrase)
     told: list[str] = []
     for phrase in placed:
-        article, _, rest = phrase.partition(" ")
-        options = (f"{word} {rest}" for word in chain([article], COUNTED, (f"the {n}th" for n in count(11))))
-        told.append(next(o for o in options if not any(within(o, t) or within(t, o) for t in told)))
+        told.append(next(o for o in tellings(phrase) if not any(within(o, t) or within(t, o) for t in told)))
     return told
+
+
+def tellings(phrase: str) -> Iterator[str]:
+    """A phrase in ever plainer words, each counted: "a cup in an orange top", "another cup in an orange top" …, "a cup" …
+
+    Counting alone does not tell "a cup in an orange top" from "an orange", which every one of its counted forms has in it.
+    """
+    article, _, rest = phrase.partition(" ")
+    noun = re.split(r",| in | with | wearing | on the ", rest)[0]
+    for words, first in ((rest, article), (noun, article), ("subject", "a")):
+        yield from (f"{word} {words}" for word in (first, *COUNTED))
+    yield from (f"the {n}th subject" for n in count(11))
 
 
 def noun_phrase(subject: dict[str, Any], max_words: int) -> str:

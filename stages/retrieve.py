@@ -110,8 +110,11 @@ class Retrieve(Stage):
             raise ValueError(f"embeddings by {' and '.join(embedders)} cannot be compared: remake them with one model")
         if value or not embedders:
             return value
-        card = model_zoo.cards.CARDS.get(embedders[0].partition(":")[0])
-        if card is None or not card.same:
+        try:
+            card = model_zoo.cards.family(embedders[0])
+        except KeyError as error:
+            raise ValueError(f"{error.args[0]}; or set {setting} of retrieve") from None
+        if not card.same:
             raise ValueError(f"the card of {embedders[0]!r} has no threshold: set {setting} of retrieve")
         return card.same_garment or card.same if setting == "min_part" else card.same
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from model_zoo import cards, yolo
+from model_zoo import cards, weights, yolo
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("ultralytics")
@@ -66,20 +66,20 @@ def test_a_mask_drawn_in_the_letterboxed_picture_comes_back_where_it_was_drawn(s
 
 def test_missing_weights_are_a_sentence(monkeypatch, tmp_path):
     monkeypatch.setenv("A2DATA_WEIGHTS", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"no YOLO weights at yolo11n-seg\.pt or .*A2DATA_WEIGHTS"):
+    with pytest.raises(FileNotFoundError, match=r"no weights at yolo11n-seg\.pt or .*A2DATA_WEIGHTS"):
         yolo.detector(cards.Card("detect", "", weights="yolo11n-seg.pt"), "cpu")
 
 
 def test_weights_are_found_by_name_in_their_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("A2DATA_WEIGHTS", str(tmp_path))
     (tmp_path / "mine.pt").touch()
-    assert yolo.find_weights("mine.pt") == tmp_path / "mine.pt"
+    assert weights.find(cards.Card("detect", "", weights="mine.pt")) == tmp_path / "mine.pt"
 
 
 def test_four_people_and_the_bus_are_found_with_masks_from_boxes(corpus, bus):
     model = cards.load(f"yolo:{corpus}/weights/yolov8n_int8_640.onnx")
     (found,) = model(bus[None])
-    assert sorted(d.label for d in found if d.score > 0.3) == ["bus", "person", "person", "person", "person"]
+    assert sorted(d.label for d in found if d.score > 0.25) == ["bus", "person", "person", "person", "person"]
     assert all(d.mask.shape == bus.shape[:2] and d.mask.any() for d in found)
 
 

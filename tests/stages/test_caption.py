@@ -155,6 +155,14 @@ def test_spans_hold_and_the_order_of_elements_does_not_matter(found, random):
     assert builtin(*found) == once
 
 
+def test_a_phrase_that_is_part_of_anothers_clothes_ends_no_run():
+    subjects = [
+        {"sub_type": "Orange", "type": "", "appearance": "", "position": ""},
+        {"sub_type": "Woman", "type": "", "appearance": "in an orange top", "position": ""},
+    ]
+    assert caption.told_apart(subjects, 14) == ["an orange", "a woman"]
+
+
 def test_two_alike_are_told_apart_by_place_and_else_by_counting():
     def people(*places: str) -> list[dict]:
         return [{"sub_type": "Person", "type": "", "appearance": "in a grey top", "position": p} for p in places]

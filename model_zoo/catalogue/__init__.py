@@ -1,0 +1,6 @@
+"""Every model there is, by name. NAME:PATH takes the card NAME with your own weights."""
+
+from model_zoo.cards import Card
+from model_zoo.catalogue import caption, compare, detect, people, quality
+
+CARDS: dict[str, Card] = {**quality.CARDS, **detect.CARDS, **people.CARDS, **compare.CARDS, **caption.CARDS}
