@@ -1,0 +1,158 @@
+"""SkyReels-A2 (arXiv 2504.02436) on diffusers: its network is Wan2.1's, its pipeline Wan's with other conditions.
+
+What diffusers has is not written again: transformer, VAE, encoders, scheduler, denoising loop. What is here is what it lacks:
+references in place of a first frame, and checkpoints by their parts (the released folder names classes that only its authors'
+code has).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import (
+    AutoencoderKLWan,
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+    WanImageToVideoPipeline,
+    WanTransformer3DModel,
+)
+from diffusers.utils.torch_utils import randn_tensor
+
+from model_zoo import a2_references
+from model_zoo.a2_references import Prepared
+
+PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "image_encoder", "image_processor")
+
+
+class WanA2Pipeline(WanImageToVideoPipeline):
+    """Elements and a prompt in, a video out. One prompt a call, with as many references as leave frames for the video."""
+
+    _squares: np.ndarray | None = None
+
+    @torch.no_grad()
+    def __call__(
+        self, references: Prepared, prompt: str | None = None, *, num_frames: int = 81, **settings: Any
+    ) -> Any:  # type: ignore[override]
+        """Sample a video: (1, num_frames - 4 n, height, width, 3) with `output_type="np"`; the frames of the references are cut off.
+
+        references: see a2_references.prepare; they say the size of the video. settings: those of WanImageToVideoPipeline
+        (prompt_embeds, negative_prompt, num_inference_steps, guidance_scale, generator, output_type …). With output_type
+        "latent" the latents come back whole. Raises ValueError for sizes that the network cannot take and for several prompts.
+        """
+        height, width = references.frames.shape[1:3]
+        check_size(height, width, num_frames, len(references.frames))
+        if isinstance(prompt, list):
+            raise ValueError("one prompt a call: the references are those of one video")
+        pictures = torch.from_numpy(references.frames.transpose(0, 3, 1, 2).copy()).float() / 255
+        self._squares = references.squares
+        try:
+            made = super().__call__(
+                image=pictures, prompt=prompt, height=height, width=width, num_frames=num_frames, **settings
+            )
+        finally:
+            self._squares = None
+        if settings.get("output_type") != "latent":
+            made.frames = made.frames[:, a2_references.head_frames(len(pictures)) :]
+        return made
+
+    def encode_image(self, image: Any, device: torch.device | None = None) -> torch.Tensor:
+        """The tokens of all references, from their squares: what diffusers hands over is at the video's size."""
+        assert self._squares is not None
+        tokens = a2_references.image_tokens(self.image_encoder, self.image_processor, self._squares)
+        return tokens.to(device or self._execution_device)
+
+    def prepare_latents(  # type: ignore[override]
+        self,
+        image: torch.Tensor,
+        batch_size: int,
+        num_channels_latents: int,
+        height: int,
+        width: int,
+        num_frames: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+        latents: torch.Tensor | None = None,
+        last_image: None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Noise and condition. The noise is drawn first, then the VAE's posterior, as the released sampler does: seeds agree."""
+        time, space = self.vae_scale_factor_temporal, self.vae_scale_factor_spatial
+        shape = (batch_size, num_channels_latents, (num_frames - 1) // time + 1, height // space, width // space)
+        if latents is None:
+            latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
+        given = a2_references.condition(self.vae, image, num_frames, generator)
+        return latents.to(device, dtype), given.to(device, dtype).expand(batch_size, -1, -1, -1, -1)
+
+
+def check_size(height: int, width: int, frames: int, references: int) -> None:
+    """Raises ValueError for a height or width not divisible by 16, frames that are not 4 n + 1, or too many references."""
+    if height % 16 or width % 16:
+        near = f"{max(16, round(height / 16) * 16)} x {max(16, round(width / 16) * 16)}"
+        raise ValueError(f"{height} x {width} px: height and width must be divisible by 16; {near} is near")
+    if frames % 4 != 1:
+        raise ValueError(
+            f"{frames} frames: the VAE takes 4 n + 1; {frames // 4 * 4 + 1} or {frames // 4 * 4 + 5} are near"
+        )
+    if a2_references.head_frames(references) >= frames:
+        raise ValueError(
+            f"{references} references take {a2_references.head_frames(references)} frames of {frames}: none is left"
+        )
+
+
+class ReleasedUniPC(UniPCMultistepScheduler):
+    """UniPC on the grid of noise levels of diffusers up to 0.36, on which A2 was released: 0.999 to 0, without the end."""
+
+    def set_timesteps(self, num_inference_steps: int, device: Any = None, **_: Any) -> None:
+        super().set_timesteps(device=device, sigmas=np.linspace(0.999, 0, num_inference_steps + 1)[:-1])
+
+
+def scheduler(name: str = "unipc", flow_shift: float = 8.0) -> Any:
+    """The sampler's schedule: "unipc" (Zhao et al. 2023, arXiv 2302.04867), "unipc-released" on A2's own grid, or "euler".
+
+    flow_shift: the more, the longer the sampler stays where noise is strong; the paper compares 1, 3, 5, 8, 12 and takes 8.
+    """
+    if name == "euler":
+        return FlowMatchEulerDiscreteScheduler(shift=flow_shift)
+    kinds = {"unipc": UniPCMultistepScheduler, "unipc-released": ReleasedUniPC}
+    if name not in kinds:
+        raise ValueError(f"no scheduler called {name!r}: unipc, unipc-released or euler")
+    return kinds[name](prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=flow_shift)
+
+
+def load(
+    folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.bfloat16, schedule: Any = None
+) -> WanA2Pipeline:
+    """The pipeline of a checkpoint folder: the released A2, Wan2.1-I2V in diffusers' layout, or what our trainer exports.
+
+    The transformer and the text encoder get `dtype`, the VAE and the image encoder float32, as released. Nothing is
+    downloaded. Raises FileNotFoundError naming the parts that the folder lacks, ValueError for a transformer without the
+    channels of an image condition (a text-to-video checkpoint).
+    """
+    from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionModel, UMT5EncoderModel
+
+    root = Path(folder)
+    missing = [part for part in PARTS if not (root / part).is_dir()]
+    if missing:
+        raise FileNotFoundError(
+            f"{root} is no checkpoint of A2: it lacks {', '.join(f'{part}/' for part in missing)}. "
+            f"One has the folders {', '.join(f'{part}/' for part in PARTS)}"
+        )
+    transformer = WanTransformer3DModel.from_pretrained(root / "transformer", torch_dtype=dtype, local_files_only=True)
+    if transformer.config.in_channels != 36 or transformer.config.image_dim is None:
+        raise ValueError(
+            f"the transformer in {root} takes {transformer.config.in_channels} channels and "
+            f"{'no ' if transformer.config.image_dim is None else ''}image tokens: A2 takes 36 and image tokens. "
+            "Is it a text-to-video checkpoint?"
+        )
+    return WanA2Pipeline(
+        tokenizer=AutoTokenizer.from_pretrained(root / "tokenizer", local_files_only=True),
+        text_encoder=UMT5EncoderModel.from_pretrained(root / "text_encoder", torch_dtype=dtype, local_files_only=True),
+        image_encoder=CLIPVisionModel.from_pretrained(
+            root / "image_encoder", torch_dtype=torch.float32, local_files_only=True
+        ),
+        image_processor=CLIPImageProcessor.from_pretrained(root / "image_processor", local_files_only=True),
+        transformer=transformer,
+        vae=AutoencoderKLWan.from_pretrained(root / "vae", torch_dtype=torch.float32, local_files_only=True),
+        scheduler=schedule or scheduler(),
+    ).to(device)

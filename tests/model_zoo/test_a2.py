@@ -1,0 +1,241 @@
+"""The A2 pipeline against the released sampler, whose latents are kept as golden tensors, and against Wan."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from model_zoo import torchvision_shim  # noqa: E402
+
+torchvision_shim.install()
+
+from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanTransformer3DModel  # noqa: E402
+from safetensors import safe_open  # noqa: E402
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel  # noqa: E402
+
+from model_zoo import a2, a2_references  # noqa: E402
+from model_zoo.a2_references import Prepared, Reference  # noqa: E402
+
+GOLDEN = Path(os.environ.get("A2DATA_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
+
+
+class Golden:
+    """The released sampler's networks and what came out of it."""
+
+    def __init__(self, path: Path) -> None:
+        with safe_open(path, "pt") as file:
+            self.meta = json.loads(file.metadata()["meta"])
+            self.tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+    def network(self, prefix: str, network):
+        state = {n.removeprefix(f"{prefix}."): t for n, t in self.tensors.items() if n.startswith(f"{prefix}.")}
+        network.load_state_dict(state)
+        return network.eval()
+
+    def prepared(self, n: int) -> Prepared:
+        return Prepared(self.tensors[f"n{n}.refs_u8"].numpy(), self.tensors[f"n{n}.clip_squares_u8"].numpy())
+
+
+@pytest.fixture(scope="module")
+def golden() -> Golden:
+    path = GOLDEN / "a2_reference_sampler.safetensors"
+    if not path.exists():
+        pytest.skip("no golden tensors: set A2DATA_GOLDEN to their folder")
+    return Golden(path)
+
+
+def tiny_parts() -> dict:
+    """Networks of the real classes, small and random, of the golden tensors' shapes."""
+    torch.manual_seed(0)
+    return {
+        "transformer": WanTransformer3DModel(
+            image_dim=64, added_kv_proj_dim=96, attention_head_dim=24, cross_attn_norm=True, ffn_dim=128, freq_dim=256,
+            in_channels=36, num_attention_heads=4, num_layers=2, out_channels=16, text_dim=64,
+            qk_norm="rms_norm_across_heads",
+        ).eval(),
+        "vae": AutoencoderKLWan(base_dim=8, dim_mult=[1, 1, 1, 1], num_res_blocks=1).eval(),
+        "image_encoder": CLIPVisionModel(
+            CLIPVisionConfig(
+                hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4, image_size=224, patch_size=14
+            )
+        ).eval(),
+    }  # fmt: skip
+
+
+def pipeline(parts: dict, kind=a2.WanA2Pipeline, schedule=None):
+    made = kind(
+        tokenizer=None,
+        text_encoder=None,
+        image_processor=CLIPImageProcessor(),
+        scheduler=schedule or a2.scheduler(),
+        **parts,
+    )
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return pipeline(tiny_parts())
+
+
+def pictures(n: int, height: int = 32, width: int = 48) -> Prepared:
+    rng = np.random.default_rng(n)
+    return Prepared(
+        rng.integers(0, 256, (n, height, width, 3), np.uint8), rng.integers(0, 256, (n, 512, 512, 3), np.uint8)
+    )
+
+
+def sample(pipe, prepared, frames=17, seed=0, **settings):
+    words = torch.Generator().manual_seed(1)
+    return pipe(
+        prepared, num_frames=frames, num_inference_steps=settings.pop("steps", 2),
+        prompt_embeds=torch.randn(1, 512, 64, generator=words), negative_prompt_embeds=torch.randn(1, 512, 64, generator=words),
+        generator=torch.Generator().manual_seed(seed), **settings,
+    ).frames  # fmt: skip
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_the_released_samplers_latents_are_reproduced(golden, n):
+    parts = tiny_parts()
+    for name, network in parts.items():
+        golden.network(name, network)
+    meta = golden.meta
+    latents = pipeline(parts)(
+        golden.prepared(n),
+        num_frames=meta["num_frames"],
+        num_inference_steps=meta["num_inference_steps"],
+        guidance_scale=meta["guidance_scale"],
+        prompt_embeds=golden.tensors[f"n{n}.prompt_embeds"],
+        negative_prompt_embeds=golden.tensors[f"n{n}.negative_prompt_embeds"],
+        generator=torch.Generator().manual_seed(meta["generator_seed"]),
+        output_type="latent",
+    ).frames
+    assert (latents - golden.tensors[f"n{n}.latents_out"]).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_as_many_references_as_there_is_room_for_give_a_video_without_their_frames(tiny, n):
+    video = sample(tiny, pictures(n), frames=21, output_type="np")
+    assert video.shape == (1, 21 - 4 * n, 32, 48, 3)
+    assert np.isfinite(video).all()
+
+
+def test_a_seed_says_the_video_and_another_reference_changes_it(tiny):
+    once, again, other = (sample(tiny, p, output_type="latent") for p in (pictures(2), pictures(2), pictures(3)))
+    assert torch.equal(once, again)
+    assert not torch.allclose(once, other)
+
+
+def test_one_reference_is_wans_condition_of_a_first_frame_exactly(tiny):
+    prepared = pictures(1)
+    image = a2_references.as_tensor(prepared.frames)
+    wan = pipeline({n: getattr(tiny, n) for n in ("transformer", "vae", "image_encoder")}, WanImageToVideoPipeline)
+    noise = torch.zeros(1, 16, 5, 4, 6)
+    _, theirs = wan.prepare_latents(image, 1, 16, 32, 48, 17, torch.float32, torch.device("cpu"), None, noise)
+    assert torch.equal(a2_references.condition(tiny.vae, image, 17), theirs)
+
+
+def test_a_released_folder_is_loaded_part_by_part_and_a_wrong_one_is_told_what_it_lacks(tmp_path, tiny):
+    tiny.transformer.save_pretrained(tmp_path / "transformer")
+    with pytest.raises(
+        FileNotFoundError, match=r"lacks vae/, text_encoder/, tokenizer/, image_encoder/, image_processor/"
+    ):
+        a2.load(tmp_path)
+
+
+def test_a_whole_folder_samples_what_its_parts_sample(tmp_path, tiny):
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "a": 2, "<unk>": 3}, unk_token="<unk>"))
+    parts = {
+        **{n: getattr(tiny, n) for n in ("transformer", "vae", "image_encoder", "image_processor")},
+        "tokenizer": PreTrainedTokenizerFast(
+            tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+        ),
+        "text_encoder": UMT5EncoderModel(
+            UMT5Config(d_model=64, d_ff=64, num_layers=1, num_heads=2, d_kv=32, vocab_size=8)
+        ),
+    }
+    for name, part in parts.items():
+        part.save_pretrained(tmp_path / name)
+    config = json.loads((tmp_path / "transformer" / "config.json").read_text())
+    (tmp_path / "transformer" / "config.json").write_text(
+        json.dumps(config | {"_class_name": "A2Model"})
+    )  # as released
+    loaded = a2.load(tmp_path, dtype=torch.float32)
+    loaded.set_progress_bar_config(disable=True)
+    theirs, ours = (sample(pipe, pictures(2), output_type="latent") for pipe in (loaded, tiny))
+    assert torch.allclose(
+        theirs, ours, atol=1e-4
+    )  # not to the bit: transformers picks another attention for loaded networks
+    assert loaded(pictures(1), "a", num_frames=9, num_inference_steps=1).frames.shape == (1, 5, 32, 48, 3)
+
+
+def test_a_text_to_video_checkpoint_is_refused(tmp_path):
+    for part in a2.PARTS:
+        (tmp_path / part).mkdir()
+    WanTransformer3DModel(
+        in_channels=16, num_layers=1, num_attention_heads=2, attention_head_dim=12, text_dim=8, ffn_dim=8
+    ).save_pretrained(tmp_path / "transformer")
+    with pytest.raises(ValueError, match="takes 16 channels and no image tokens.*text-to-video"):
+        a2.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("size", "frames", "n", "sentence"),
+    [
+        ((30, 48), 17, 1, "divisible by 16; 32 x 48 is near"),
+        ((32, 48), 18, 1, r"4 n \+ 1; 17 or 21 are near"),
+        ((32, 48), 9, 3, "3 references take 12 frames of 9"),
+    ],
+)
+def test_sizes_that_the_network_cannot_take_are_a_sentence(tiny, size, frames, n, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        sample(tiny, pictures(n, *size), frames)
+
+
+def test_several_prompts_are_refused(tiny):
+    with pytest.raises(ValueError, match="one prompt a call"):
+        tiny(pictures(1), ["a", "b"], num_frames=9)
+
+
+def test_the_released_grid_ends_where_its_timesteps_did():
+    schedule = a2.scheduler("unipc-released")
+    schedule.set_timesteps(50)
+    assert schedule.timesteps[:5].tolist() == [999, 997, 994, 991, 989]
+    assert schedule.timesteps[-2:].tolist() == [249, 140]
+
+
+@pytest.mark.parametrize("name", ["unipc", "unipc-released", "euler"])
+def test_every_schedule_samples_and_more_shift_stays_longer_in_noise(tiny, name):
+    early = []
+    for shift in (1.0, 3.0, 8.0, 12.0):
+        schedule = a2.scheduler(name, shift)
+        schedule.set_timesteps(50)
+        early.append(int((schedule.sigmas > 0.9).sum()))
+    assert early == sorted(early) and early[0] < early[-1]
+    shown = sample(
+        pipeline({n: getattr(tiny, n) for n in ("transformer", "vae", "image_encoder")}, schedule=a2.scheduler(name)),
+        pictures(1),
+        9,
+    )
+    assert np.isfinite(shown).all()
+
+
+def test_an_unknown_schedule_is_refused():
+    with pytest.raises(ValueError, match="unipc, unipc-released or euler"):
+        a2.scheduler("ddim")
+
+
+def test_references_reach_the_network_in_a2s_order(tiny):
+    human, thing = (np.full((40, 40, 3), v, np.uint8) for v in (10, 200))
+    one = a2_references.prepare([Reference("object", thing), Reference("human", human)], 32, 48)
+    two = a2_references.prepare([Reference("human", human), Reference("object", thing)], 32, 48)
+    assert torch.equal(sample(tiny, one, output_type="latent"), sample(tiny, two, output_type="latent"))
