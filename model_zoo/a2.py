@@ -34,7 +34,7 @@ class WanA2Pipeline(WanImageToVideoPipeline):
     def __call__(
         self, references: Prepared, prompt: str | None = None, *, num_frames: int = 81, **settings: Any
     ) -> Any:  # type: ignore[override]
-        """Sample a video: (1, num_frames - 4 n, height, width, 3) with `output_type="np"`; the frames of the references are cut off.
+        """Sample a video: (1, num_frames - 4 n, height, width, 3) with `output_type="np"`, without the references' frames.
 
         references: see a2_references.prepare; they say the size of the video. settings: those of WanImageToVideoPipeline
         (prompt_embeds, negative_prompt, num_inference_steps, guidance_scale, generator, output_type …). With output_type

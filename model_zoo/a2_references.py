@@ -170,7 +170,8 @@ def condition(
         alone = [encode(vae, reference[None, :, None], generator) for reference in references]
         rest = alone[0].new_zeros(1, alone[0].shape[1], (frames - 1) // STRIDE + 1 - len(alone), *alone[0].shape[3:])
         latents, repeat = torch.cat([*alone, rest], dim=2), True  # one frame of latents each, whatever is repeated
-    given = mask(len(references), frames, *latents.shape[3:], repeat=repeat)
+    height, width = latents.shape[3:]
+    given = mask(len(references), frames, height, width, repeat)
     return torch.cat([given.to(latents), latents], dim=1)
 
 
