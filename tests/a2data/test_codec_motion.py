@@ -1,11 +1,10 @@
 import cv2
 import numpy as np
-import pytest
 
 from a2data import video
 from a2data.codec_motion import codec_motion, lengths, mean_lengths
 
-NAMES = ["w", "h", "dst_x", "dst_y", "motion_x", "motion_y", "motion_scale"]
+NAMES = ["w", "h", "dst_x", "dst_y", "motion_x", "motion_y", "motion_scale"]  # of FFmpeg's record, what is read
 
 
 def texture(height: int, width: int) -> np.ndarray:
@@ -23,7 +22,7 @@ def moving(shift_px: int, part: slice = slice(None), count: int = 20) -> bytes:
 
 
 def vectors(*rows: tuple[int, ...]) -> np.ndarray:
-    return np.array(rows, [(name, int) for name in NAMES])
+    return np.array(list(rows), [(name, int) for name in NAMES])
 
 
 def test_a_clip_that_stands_still_has_no_motion():
@@ -64,11 +63,13 @@ def test_blocks_that_reach_out_of_the_picture_do_not_wrap_round():
     ]
 
 
-def test_most_blocks_of_a_pan_have_the_length_of_its_step():
+def test_most_blocks_of_a_pan_have_the_length_of_one_to_three_of_its_steps():
     cells, sides_px = mean_lengths(moving(4))
     assert sides_px == (256, 512)
     assert cells.shape == (32, 64)
-    assert np.median(cells) == pytest.approx(4, rel=0.5)  # a vector may reach over more than one frame
+    assert (
+        4 <= np.median(cells) <= 12
+    )  # x264 looks up to three frames ahead and back, and which frame it was is not told
 
 
 def test_a_signing_person_moves_by_more_than_nothing(corpus):

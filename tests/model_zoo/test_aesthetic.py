@@ -43,10 +43,14 @@ def pictures(count: int) -> list[np.ndarray]:
     return [np.kron(rng.integers(0, 256, (4, 5, 3)), np.ones((12, 12, 1))).astype(np.uint8) for _ in range(count)]
 
 
+def read(path):
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
 @pytest.mark.parametrize("name", HEADS)
 def test_a_published_head_is_the_product_of_its_layers(corpus, name):
     path = corpus / "weights" / name
-    state = {key: value.double().numpy() for key, value in torch.load(path, weights_only=True).items()}
+    state = {key: value.double().numpy() for key, value in read(path).items()}
     width = next(iter(state.values())).shape[1]
     vectors = unit(50, width)
     expected = vectors.astype(np.float64)
@@ -102,7 +106,7 @@ def installed(tiny, tmp_path, monkeypatch):
     torch.manual_seed(1)
     head = torch.nn.Linear(32, 1)
     torch.save(head.state_dict(), tmp_path / "sa_0_4_vit_l_14_linear.pth")
-    return head
+    return head.requires_grad_(False)
 
 
 def test_the_score_of_a_clip_is_the_mean_of_its_frames_by_clip_and_head(installed, tiny):

@@ -78,7 +78,7 @@ def seen_by(name: str, **settings) -> list:
     seen = []
 
     def model(frames, fps):
-        seen.append((frames[:, 0, 0, 0].tolist(), fps))
+        seen.append((frames[:, 0, 0, 0].round(-1).tolist(), fps))
         return {"looks": 7.0}
 
     stage = Score(text_model="", quality_models=name, **settings)
@@ -127,7 +127,7 @@ def test_flow_is_loaded_named_by_its_weights_and_measured(corpus):
     name = f"raft-small:{corpus / 'weights' / 'raft-small.pth'}"
     stage = Score(text_model="", quality_models=name)
     assert stage.models() == {name: cards.revision(name)}
-    still = replace(FILM, video=video.encode(np.stack([FRAMES[0]] * 2), 15.0))
+    still = replace(FILM, video=video.encode(np.stack([FRAMES[0, :, :32]] * 2), 15.0))
     rows = {r.metric: r.value for r in stage.run(stage.load(), [still])}
     assert rows["flow_dynamic"] == 0
     assert rows["flow"] < 0.05
