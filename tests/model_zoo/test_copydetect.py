@@ -83,10 +83,11 @@ def test_real_frames_of_two_people_are_no_copies(corpus, hashed):
 
 
 class Means(torch.nn.Module):
-    """Stands for SSCD's network: the colours of a 4 x 4 grid over the picture, of unit length."""
+    """Stands for SSCD's network: the colours of a 4 x 4 grid over the picture, less their mean, of unit length."""
 
     def forward(self, x):
-        return torch.nn.functional.normalize(torch.nn.functional.adaptive_avg_pool2d(x, 4).flatten(1))
+        grid = torch.nn.functional.adaptive_avg_pool2d(x, 4).flatten(2)
+        return torch.nn.functional.normalize((grid - grid.mean(2, keepdim=True)).flatten(1))
 
 
 @pytest.fixture(scope="module")
