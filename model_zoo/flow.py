@@ -102,7 +102,8 @@ def measure(flow: Flow, frames: np.ndarray, fps: float) -> dict[str, float]:
     flow: mean speed over all pixels, in widths of the picture per second. flow_top5: the mean shift, from one frame of the
     thinned clip to the next, of the twentieth of the pixels that move most, in pixels at that size. flow_dynamic: 1 for a clip
     that VBench's "dynamic degree" counts (Huang et al. 2024, arXiv 2311.17982; there with the large network and the whole
-    picture), else 0. A clip of one frame has 0, 0, 0.
+    picture), else 0. A clip of one frame has 0, 0, 0. Frames without any texture that grow lighter seem to flow (0.02 for a fade
+    from black), while motion vectors say 0.
     """
     step = max(1, round(fps / RATE_FPS))
     few = np.stack([shrink(frame) for frame in frames[::step]])

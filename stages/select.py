@@ -46,9 +46,7 @@ class Select(Stage):
     max_nsfw: float = inf  # of the worst frame, 0 to 1
     min_flow: float = -inf  # mean speed, widths of the picture per second
     max_flow: float = inf  # the same, at most
-    min_flow_top5: float = (
-        -inf
-    )  # shift of what moves most, px at a shorter side of 256 px; VBench's dynamic begins at 6
+    min_flow_top5: float = -inf  # shift of what moves most, px at a shorter side of 256; VBench takes 6
     min_codec_motion: float = -inf  # mean motion vector, widths plus heights; signing has 0.0006
     min_codec_motion_least: float = -inf  # the same where it is least; cosmos-curate takes 0.000001
 
