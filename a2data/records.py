@@ -107,7 +107,7 @@ class Score:
     """One measurement of one clip. Scoring never drops anything; select does."""
 
     clip_id: str
-    metric: str  # "motion", "sharpness", "luma", "bars", "static", "text"
+    metric: str  # "motion", "sharpness", "luma", "bars", "static", "text" …, see stages/score.py
     value: float
 
 

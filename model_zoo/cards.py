@@ -72,6 +72,10 @@ class Card:
     gpus: float = 0.0  # share of a GPU that a worker with this model asks for; 0 for a model that runs as well on CPU
     same: float = 0.0  # cosine similarity from which two embeddings show the same subject, for models that embed
     same_garment: float = 0.0  # the same for two garments of one person, in one colour; 0 = as `same`
+    on: str = (
+        ""  # the card whose output these weights are a head for: fetched, loaded and named in the resume key with it
+    )
+    whole_clip: bool = False  # for quality: it needs all frames of a clip, in order, not a few of them
     remote_code: bool = False  # its repository brings code of its own, which runs only where A2DATA_REMOTE_CODE=yes
     name: str = ""  # filled in by `card`
 
@@ -113,14 +117,13 @@ def gpus(name: str) -> float:
 def revision(name: str) -> str:
     """What changes when the model's output may change: the card's revision, and a digest of the weights that it would load.
 
-    Raises FileNotFoundError where weights that must be fetched are not there.
+    For a card `on` another, that one's as well. Raises FileNotFoundError where weights that must be fetched are not there.
     """
     from model_zoo import weights
 
     which = card(name)
-    if not weights.fetched(which):
-        return which.revision
-    return digest(str(weights.find(which)))
+    mine = digest(str(weights.find(which))) if weights.fetched(which) else which.revision
+    return f"{mine} on {revision(which.on)}" if which.on else mine
 
 
 def load(name: str, device: str = "cpu") -> Any:

@@ -1,12 +1,16 @@
-"""How much of a picture is covered by text: subtitles, watermarks, signs. PP-OCR's detector, as the rapidocr wheel ships it."""
+"""How much of a picture is covered by text: subtitles, watermarks, signs. PP-OCR's detectors (arXiv 2009.09941)."""
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+
+from model_zoo import torchvision_shim
+from model_zoo.cards import Card
+from model_zoo.weights import find
 
 SIDE_PX = 512  # the longer side at which the detector looks; smaller type than about 8 px is lost
 MAX_LINE = 0.3  # of the picture's height: PP-OCR takes some whole pictures for one line of type, at scores of 0.7
@@ -45,12 +49,45 @@ def rapidocr(card: Any, device: str) -> Callable[[np.ndarray], float]:
 
     def model(frame: np.ndarray) -> float:
         boxes = getattr(ocr(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)), "boxes", None)
-        return share(
-            [box for box in boxes if thickness(box) <= MAX_LINE * len(frame)] if boxes is not None else [],
-            *frame.shape[:2],
-        )
+        return share(lines(boxes if boxes is not None else [], len(frame)), *frame.shape[:2])
 
     return model
+
+
+def ppocr(card: Card, device: str) -> Callable[[np.ndarray], float]:
+    """The same from a PP-OCR detector that transformers runs: the hub's PP-OCRv5_*_det_safetensors, or a folder like them.
+
+    For a GPU, and for larger detectors than the small one in the rapidocr wheel.
+    """
+    torchvision_shim.install()
+    from transformers import AutoImageProcessor, AutoModelForObjectDetection
+
+    folder = find(card)
+    network = AutoModelForObjectDetection.from_pretrained(folder, local_files_only=True).eval().to(device)
+    prepare = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+
+    def model(frame: np.ndarray) -> float:
+        return share(lines(boxes(network, prepare, frame, device), len(frame)), *frame.shape[:2])
+
+    return model
+
+
+def boxes(network: Any, prepare: Any, frame: np.ndarray, device: str = "cpu") -> list[np.ndarray]:
+    """The (4, 2) corners of the boxes that a detector of transformers finds in a (h, w, 3) uint8 RGB frame, in its pixels."""
+    import torch
+
+    inputs = prepare(images=frame, limit_side_len=SIDE_PX, limit_type="max", return_tensors="pt")
+    with torch.inference_mode():
+        found = network(inputs["pixel_values"].to(device))
+    (result,) = prepare.post_process_object_detection(
+        found, target_sizes=inputs["target_sizes"], box_threshold=MIN_SCORE
+    )
+    return [corners.cpu().numpy() for corners in result["boxes"]]
+
+
+def lines(boxes: Iterable[np.ndarray], height: int) -> list[np.ndarray]:
+    """Those boxes that are no higher than a line of type in a picture of that height can be."""
+    return [box for box in boxes if thickness(box) <= MAX_LINE * height]
 
 
 def thickness(corners: np.ndarray) -> float:

@@ -9,6 +9,17 @@ from a2data import records
 from a2data.records import Clip, Kept, Reject, Rule
 from a2data.stage import Stage
 
+# What to set for a metric that is not measured unless one asks for it.
+MEASURED_BY = {
+    "text": "score.text_model=rapidocr",
+    "aesthetic": "score.quality_models=laion-aesthetic",
+    "nsfw": "score.quality_models=falconsai-nsfw",
+    "flow": "score.quality_models=raft-small",
+    "flow_top5": "score.quality_models=raft-small",
+    "codec_motion": "score.codec_motion=true",
+    "codec_motion_least": "score.codec_motion=true",
+}
+
 
 @dataclass(frozen=True)
 class Select(Stage):
@@ -30,19 +41,31 @@ class Select(Stage):
     max_bars: float = 0.5  # share of the source picture under letterbox bars, 0 to 1
     max_text: float = 0.15  # share of the picture under text, 0 to 1; inf where text is not measured
 
+    # Not asked unless you say so; each needs a model or a setting of score, see MEASURED_BY.
+    min_aesthetic: float = -inf  # mean over the frames, about 1 to 10; cosmos-curate takes 3.5
+    max_nsfw: float = inf  # of the worst frame, 0 to 1
+    min_flow: float = -inf  # mean speed, widths of the picture per second
+    max_flow: float = inf  # the same, at most
+    min_flow_top5: float = -inf  # shift of what moves most, px at a shorter side of 256; VBench takes 6
+    min_codec_motion: float = -inf  # mean motion vector, widths plus heights; signing has 0.0006
+    min_codec_motion_least: float = -inf  # the same where it is least; cosmos-curate takes 0.000001
+
     def run(self, model: Any, clips: list[Clip], scores: list[records.Score]) -> Iterator[Any]:
         for clip in clips:
             mine = {s.metric: s.value for s in scores if s.clip_id == clip.clip_id}
             try:
                 failed = [rule for rule in judge(mine, self) if not rule.passed]
             except KeyError as missing:
-                raise ValueError(
-                    f"clip {clip.clip_id} has no score {missing}: let the score stage measure it, or open the threshold (inf)"
-                ) from missing
+                raise ValueError(_unmeasured(clip.clip_id, missing.args[0])) from missing
             if failed:
                 yield Reject(clip.clip_id, failed[0].name, str(failed[0]))
             else:
                 yield Kept(clip.clip_id, clip.video_id)
+
+
+def _unmeasured(clip_id: str, metric: str) -> str:
+    how = f" (--set {MEASURED_BY[metric]})" if metric in MEASURED_BY else ""
+    return f"clip {clip_id} has no score {metric!r}: let the score stage measure it{how}, or open the threshold (inf)"
 
 
 def judge(scores: dict[str, float], settings: Select) -> list[Rule]:
@@ -59,6 +82,12 @@ def judge(scores: dict[str, float], settings: Select) -> list[Rule]:
         "luma_range": (-inf, settings.max_luma_range),
         "bars": (-inf, settings.max_bars),
         "text": (-inf, settings.max_text),
+        "aesthetic": (settings.min_aesthetic, inf),
+        "nsfw": (-inf, settings.max_nsfw),
+        "flow": (settings.min_flow, settings.max_flow),
+        "flow_top5": (settings.min_flow_top5, inf),
+        "codec_motion": (settings.min_codec_motion, inf),
+        "codec_motion_least": (settings.min_codec_motion_least, inf),
     }
     asked = {metric: sides for metric, sides in bounds.items() if sides != (-inf, inf)}
     return [Rule(metric, scores[metric], low, high) for metric, (low, high) in asked.items()]

@@ -5,7 +5,8 @@ import pytest
 
 from a2data import video
 from a2data.records import Film
-from stages.score import Score, measured, text
+from model_zoo import cards
+from stages.score import Models, Score, measured, text
 
 FRAMES = np.stack([np.full((32, 48, 3), level, np.uint8) for level in (10, 50, 90, 130, 170)])
 FILM = Film(
@@ -59,14 +60,74 @@ def test_asking_for_more_frames_than_there_are_looks_at_each_once():
 
 
 def test_a_row_for_each_metric_and_text_only_with_a_model():
-    rows = list(Score().run(brightness, [FILM]))
+    rows = list(Score().run(Models(brightness, {}), [FILM]))
     assert [r.metric for r in rows] == ["bars", "luma", "luma_range", "motion", "sharpness", "static", "text"]
     assert rows[-1].value == pytest.approx(130 / 255, abs=0.02)
-    assert "text" not in [r.metric for r in Score(text_model="").run(None, [FILM])]
+    assert "text" not in [r.metric for r in Score(text_model="").run(Models(None, {}), [FILM])]
 
 
 def test_the_table_is_called_score_and_an_unused_model_is_not_loaded():
     assert Score.name() == "score"
     assert Score(text_model="").models() == {}
-    assert Score(text_model="").load() is None
+    assert Score(text_model="").load() == Models(None, {})
     assert list(Score().models()) == ["rapidocr"]
+
+
+def seen_by(name: str, **settings) -> list:
+    """What a model called by that name is given of the film, and what its stage then writes."""
+    seen = []
+
+    def model(frames, fps):
+        seen.append((frames[:, 0, 0, 0].round(-1).tolist(), fps))
+        return {"looks": 7.0}
+
+    stage = Score(text_model="", quality_models=name, **settings)
+    rows = list(stage.run(Models(None, {name: model}), [FILM]))
+    assert [r.value for r in rows if r.metric == "looks"] == [7.0]
+    return seen
+
+
+def test_a_model_of_looks_sees_a_few_frames_and_one_of_flow_sees_them_all():
+    assert seen_by("laion-aesthetic", quality_frames=2) == [([50, 130], 6.0)]
+    assert seen_by("raft-small", quality_frames=2) == [([10, 50, 90, 130, 170], 15.0)]
+
+
+def test_two_models_that_measure_the_same_are_refused():
+    both = Models(
+        None, {"laion-aesthetic": lambda *_: {"aesthetic": 5.0}, "laion-aesthetic-v1": lambda *_: {"aesthetic": 6.0}}
+    )
+    with pytest.raises(ValueError, match="laion-aesthetic-v1 measures aesthetic, which is measured already"):
+        list(Score().run(both, [FILM]))
+
+
+def test_motion_vectors_are_measured_when_asked_for():
+    rows = {r.metric: r.value for r in Score(text_model="", codec_motion=True).run(Models(None, {}), [FILM])}
+    assert rows["codec_motion"] >= rows["codec_motion_least"] >= 0
+    assert "codec_motion" not in {r.metric for r in Score(text_model="").run(Models(None, {}), [FILM])}
+
+
+def test_the_stage_asks_for_the_largest_share_of_a_gpu_among_its_models():
+    assert Score().gpus == 0
+    assert Score(text_model="").gpus == 0
+    assert Score(quality_models="laion-aesthetic, falconsai-nsfw").gpus == cards.gpus("falconsai-nsfw") == 0.25
+
+
+def test_a_model_of_another_role_is_no_quality_model():
+    with pytest.raises(ValueError, match="yolo is a model of role detect"):
+        Score(quality_models="yolo").models()
+
+
+def test_a_quality_model_that_there_is_not_is_an_error_with_the_known_names():
+    with pytest.raises(KeyError, match="raft-small"):
+        Score(quality_models="raft-tiny").models()
+
+
+def test_flow_is_loaded_named_by_its_weights_and_measured(corpus):
+    pytest.importorskip("torch")
+    name = f"raft-small:{corpus / 'weights' / 'raft-small.pth'}"
+    stage = Score(text_model="", quality_models=name)
+    assert stage.models() == {name: cards.revision(name)}
+    still = replace(FILM, video=video.encode(np.stack([FRAMES[0, :, :32]] * 2), 15.0))
+    rows = {r.metric: r.value for r in stage.run(stage.load(), [still])}
+    assert rows["flow_dynamic"] == 0
+    assert rows["flow"] < 0.05

@@ -6,7 +6,8 @@ import pytest
 
 from a2data.records import Kept, Reject
 from a2data.records import Score as Row
-from stages.select import Select, judge
+from model_zoo import cards
+from stages.select import MEASURED_BY, Select, judge
 
 GOOD = {"motion": 0.01, "static": 0.1, "sharpness": 100.0, "luma": 0.5, "luma_range": 0.1, "bars": 0.0, "text": 0.0}
 CLIP = SimpleNamespace(clip_id="c", video_id="v")
@@ -72,3 +73,34 @@ def test_a_score_that_is_no_number_is_not_kept():
 def test_a_signing_person_passes_and_a_still_picture_does_not():
     assert run(GOOD | {"motion": 0.0044, "static": 0.0, "sharpness": 196.0})[0] == Kept("c", "v")
     assert run(GOOD | {"motion": 0.0001, "static": 0.99})[0].reason == "motion"
+
+
+@pytest.mark.parametrize(
+    ("setting", "metric", "passes", "fails"),
+    [
+        ("min_aesthetic", "aesthetic", 4.0, 3.9),
+        ("max_nsfw", "nsfw", 4.0, 4.1),
+        ("min_flow", "flow", 4.0, 3.9),
+        ("max_flow", "flow", 4.0, 4.1),
+        ("min_flow_top5", "flow_top5", 4.0, 3.9),
+        ("min_codec_motion", "codec_motion", 4.0, 3.9),
+        ("min_codec_motion_least", "codec_motion_least", 4.0, 3.9),
+    ],
+)
+def test_what_models_measure_is_asked_about_only_when_told_to(setting, metric, passes, fails):
+    assert run(GOOD | {metric: fails}) == [Kept("c", "v")]
+    told = replace(Select(), **{setting: 4.0})
+    assert run(GOOD | {metric: passes}, told) == [Kept("c", "v")]
+    assert [r.reason for r in run(GOOD | {metric: fails}, told)] == [metric]
+    with pytest.raises(ValueError, match=f"no score '{metric}'.*--set {MEASURED_BY[metric]}"):
+        run(GOOD, told)
+
+
+def test_what_is_advised_for_a_missing_score_is_a_setting_of_score_and_a_card_of_that_role():
+    from stages.score import Score
+
+    for setting in MEASURED_BY.values():
+        name, value = setting.removeprefix("score.").split("=")
+        assert hasattr(Score(), name)
+        if name != "codec_motion":
+            assert cards.card(value).role == {"text_model": "text", "quality_models": "quality"}[name]

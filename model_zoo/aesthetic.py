@@ -1,0 +1,125 @@
+"""How beautiful people find a picture: LAION's heads on CLIP's image embeddings (Schuhmann et al. 2022, arXiv 2210.08402)."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model_zoo import cards, torchvision_shim
+from model_zoo.cards import Card
+from model_zoo.weights import find
+
+BATCH = 16
+HIDDEN = (1024, 128, 64, 16)  # widths of the layers of sac+logos+ava1; nothing but dropout is between them
+
+Vectors = Callable[[Sequence[np.ndarray]], np.ndarray]
+
+
+def clip_pictures(card: Card, device: str) -> Vectors:
+    """The image tower of a CLIP (Radford et al. 2021, arXiv 2103.00020) through open_clip.
+
+    The weights are a folder with open_clip_config.json beside the weights, as in the hub's repositories for open_clip. The model
+    takes n pictures, (h, w, 3) uint8 RGB, and returns (n, d) float32, rows of unit length. Raises ValueError for a folder
+    without that file.
+    """
+    torchvision_shim.install()
+    import open_clip
+    import torch
+    from PIL import Image
+
+    folder = find(card)
+    if not (folder / "open_clip_config.json").is_file():
+        raise ValueError(f"{folder} is no folder of open_clip: there is no open_clip_config.json in it")
+    half = device.startswith("cuda")
+    network, prepare = open_clip.create_model_from_pretrained(
+        f"local-dir:{folder}", precision="fp16" if half else "fp32", device=device
+    )
+    network.eval()
+    dtype = torch.float16 if half else torch.float32
+
+    def model(pictures: Sequence[np.ndarray]) -> np.ndarray:
+        if not len(pictures):
+            return np.zeros((0, network.visual.output_dim), np.float32)
+        rows = []
+        with torch.inference_mode():
+            for start in range(0, len(pictures), BATCH):
+                few = [prepare(Image.fromarray(picture)) for picture in pictures[start : start + BATCH]]
+                rows.append(network.encode_image(torch.stack(few).to(device, dtype)).float().cpu().numpy())
+        vectors = np.concatenate(rows)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+    return model
+
+
+def laion(card: Card, device: str) -> Callable[[np.ndarray, float], dict[str, float]]:
+    """`model(frames (t, h, w, 3) uint8 RGB, fps) -> {"aesthetic": mean over the frames}`, about 1 to 10, 5 for a plain picture.
+
+    The card's weights are the head; the CLIP that it was trained on is the card that it is `on`. Raises ValueError where the head
+    is none that is known, or is for embeddings of another width.
+    """
+    score = head(find(card))
+    vectors = cards.load(card.on, device)
+
+    def model(frames: np.ndarray, fps: float) -> dict[str, float]:
+        return {"aesthetic": float(score(vectors(list(frames))).mean())}
+
+    return model
+
+
+def head(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """`score(vectors (n, d) float32 of unit length) -> (n,) float32`, from a file of weights, by their names:
+
+    "weight" and "bias" for one linear layer (sa_0_4_vit_*_linear), "layers.*" for five (sac+logos+ava1-l14-linearMSE). Strict:
+    raises ValueError for any other file.
+    """
+    import torch
+
+    state = _read(path)
+    try:
+        network = _linear(state) if "weight" in state else _layers(state)
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"{path} is no aesthetic head of LAION: it holds {', '.join(sorted(state)[:6])}") from error
+    network.eval()
+    width = network[0].in_features
+
+    def score(vectors: np.ndarray) -> np.ndarray:
+        if vectors.shape[1] != width:
+            raise ValueError(f"{path} is a head for embeddings of {width} numbers, these have {vectors.shape[1]}")
+        with torch.inference_mode():
+            return network(torch.from_numpy(vectors)).numpy()[:, 0]
+
+    return score
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    import torch
+
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _linear(state: dict[str, Any]) -> Any:
+    from torch import nn
+
+    network = nn.Sequential(nn.Linear(state["weight"].shape[1], 1))
+    network.load_state_dict({f"0.{key}": value for key, value in state.items()})
+    return network
+
+
+def _layers(state: dict[str, Any]) -> Any:
+    from torch import nn
+
+    widths = (state["layers.0.weight"].shape[1], *HIDDEN, 1)
+    layers: list[Any] = []
+    for n, (before, after) in enumerate(pairwise(widths)):
+        layers.append(nn.Linear(before, after))
+        if n < 3:
+            layers.append(nn.Dropout())  # keeps the numbers of the layers as they were in training; does nothing here
+    network = nn.Sequential(*layers)
+    network.load_state_dict({key.removeprefix("layers."): value for key, value in state.items()})
+    return network

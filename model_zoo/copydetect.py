@@ -1,0 +1,86 @@
+"""Vectors by which copies of a picture are found, whatever was done to it: SSCD, and a perceptual hash without weights."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from model_zoo.cards import Card
+from model_zoo.embed import normalise
+from model_zoo.weights import find
+
+SIDE_PX = 288  # the shorter side at which SSCD looks; proportions are kept
+BATCH = 16
+HASH_PX = 32  # side of the grey picture that is hashed
+HASH_SIDE = 8  # frequencies in each direction that the hash looks at
+
+Vectors = Callable[[Sequence[np.ndarray]], np.ndarray]
+
+
+def sscd(card: Card, device: str) -> Vectors:
+    """SSCD (Pizzi et al. 2022, arXiv 2202.10261), from the TorchScript files that its authors publish.
+
+    The model takes n pictures, (h, w, 3) uint8 RGB, and returns (n, 512) float32, rows of unit length; of pairs with a cosine
+    above 0.75, 90 % are copies (sscd_disc_mixup on DISC). A TorchScript file holds its own program, limited to torch's operators:
+    take it from the authors. Raises ValueError for a file that is none.
+    """
+    import torch
+
+    path = find(card)
+    try:
+        network = torch.jit.load(str(path), map_location=device).eval()
+    except RuntimeError as error:
+        raise ValueError(f"{path} is no TorchScript file: take the one that ends in .torchscript.pt") from error
+
+    def model(pictures: Sequence[np.ndarray]) -> np.ndarray:
+        inputs = [normalise(shrink(picture)) for picture in pictures]
+        alike = defaultdict(list)  # by shape, since a batch has one
+        for n, picture in enumerate(inputs):
+            alike[picture.shape].append(n)
+        rows = np.zeros((len(inputs), 0), np.float32)
+        with torch.inference_mode():
+            for places in alike.values():
+                for start in range(0, len(places), BATCH):
+                    few = places[start : start + BATCH]
+                    found = network(torch.from_numpy(np.stack([inputs[n] for n in few])).to(device)).float().cpu()
+                    if not rows.shape[1]:
+                        rows = np.zeros((len(inputs), found.shape[1]), np.float32)
+                    rows[few] = found.numpy()
+        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+    return model
+
+
+def shrink(picture: np.ndarray, side_px: int = SIDE_PX) -> np.ndarray:
+    """A picture whose shorter side is side_px, as SSCD was trained: bilinear, and smoothed where it gets smaller."""
+    height, width = picture.shape[:2]
+    scale = side_px / min(height, width)
+    size = (max(side_px, int(width * scale)), max(side_px, int(height * scale)))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
+
+
+def phash(card: Card, device: str) -> Vectors:
+    """A perceptual hash as vectors: n pictures, (h, w, 3) uint8 RGB -> (n, 64) float32, each number 1/8 or -1/8.
+
+    The cosine of two is 1 - 2 d / 64, for d differing bits: 0 for pictures that have nothing in common, 1 for copies; see `bits`.
+    """
+
+    def model(pictures: Sequence[np.ndarray]) -> np.ndarray:
+        rows = [np.where(bits(picture), 1.0, -1.0) for picture in pictures]
+        return (np.stack(rows) / HASH_SIDE).astype(np.float32) if rows else np.zeros((0, HASH_SIDE**2), np.float32)
+
+    return model
+
+
+def bits(picture: np.ndarray) -> np.ndarray:
+    """The 64 bits of a picture's perceptual hash (Zauner 2010), (64,) bool.
+
+    The picture in grey, 32 x 32, by its cosine transform: whether each of the 8 x 8 slowest waves that vary in both directions is
+    above the median of them all. Stays the same for other sizes, brightness and contrast, nearly so for JPEG. Finds neither
+    mirrored nor cropped copies; that is what SSCD is for.
+    """
+    grey = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (HASH_PX, HASH_PX), interpolation=cv2.INTER_AREA)
+    waves = cv2.dct(grey.astype(np.float32))[1 : HASH_SIDE + 1, 1 : HASH_SIDE + 1].ravel()
+    return waves > np.median(waves)

@@ -1,0 +1,58 @@
+"""A gate for pictures that are not safe for work: image classifiers of the Hugging Face hub."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from model_zoo import torchvision_shim
+from model_zoo.cards import Card
+from model_zoo.weights import find
+
+BATCH = 16
+
+# All labels of a classifier -> those that are not safe. Any other set is refused: guessing which is which would open the gate.
+UNSAFE = {
+    frozenset({"normal", "nsfw"}): {"nsfw"},
+    frozenset({"sfw", "nsfw"}): {"nsfw"},
+}
+
+
+def classifier(card: Card, device: str) -> Callable[[np.ndarray, float], dict[str, float]]:
+    """`model(frames (t, h, w, 3) uint8 RGB, fps) -> {"nsfw": p}`, 0 to 1: of the worst of the frames.
+
+    The weights are a folder as transformers saves it, with config.json and preprocessor_config.json. Raises ValueError for labels
+    that are not in UNSAFE.
+    """
+    torchvision_shim.install()
+    import torch
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    folder = find(card)
+    dtype = torch.float16 if device.startswith("cuda") else torch.float32
+    network = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True, dtype=dtype)
+    network.eval().to(device)
+    prepare = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    columns = unsafe(network.config.id2label, str(folder))
+
+    def model(frames: np.ndarray, fps: float) -> dict[str, float]:
+        worst = 0.0
+        with torch.inference_mode():
+            for start in range(0, len(frames), BATCH):
+                pixels = prepare(images=list(frames[start : start + BATCH]), return_tensors="pt")["pixel_values"]
+                odds = network(pixels.to(device, dtype)).logits.float().softmax(1)
+                worst = max(worst, float(odds[:, columns].sum(1).max()))
+        return {"nsfw": worst}
+
+    return model
+
+
+def unsafe(id2label: dict[int, str], where: str) -> list[int]:
+    """The columns of a classifier that are not safe for work. Raises ValueError for labels that nobody has told apart."""
+    labels = {int(n): label.lower() for n, label in id2label.items()}
+    if (bad := UNSAFE.get(frozenset(labels.values()))) is None:
+        known = " or ".join(", ".join(sorted(labels)) for labels in UNSAFE)
+        raise ValueError(
+            f"the classifier in {where} has the labels {', '.join(labels.values())}, not {known}: "
+            "say in model_zoo/nsfw.py which of them are unsafe"
+        )
+    return sorted(n for n, label in labels.items() if label in bad)
