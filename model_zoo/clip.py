@@ -58,7 +58,9 @@ def matcher(card: Card, device: str) -> Callable[[Sequence[str], Sequence[np.nda
     def match(phrases: Sequence[str], pictures: Sequence[np.ndarray]) -> np.ndarray:
         if not phrases or not pictures:
             return np.zeros((len(phrases), len(pictures)), np.float32)
-        seen = _encode(network, [alone(p, np.ones(p.shape[:2], bool), _side(network)) for p in pictures], dimension, device)
+        seen = _encode(
+            network, [alone(p, np.ones(p.shape[:2], bool), _side(network)) for p in pictures], dimension, device
+        )
         over = scale * (texts(phrases) @ seen.T - (neutral @ seen.T).max(0))
         return (1 / (1 + np.exp(-over))).astype(np.float32)
 

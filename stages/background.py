@@ -25,9 +25,9 @@ Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class Place(NamedTuple):
     """A picture of the background, the size of the frame, and which part of it can be had."""
 
-    method: (
-        str  # "plate": median of a standing camera; "crop": one frame, beside the foreground; "frame": one without any
-    )  # with "+inpaint" behind it where what is not background was filled
+    # "plate": median of a standing camera; "crop": one frame, beside the foreground; "frame": one without any. "+inpaint"
+    # behind it: with all that is not background filled, which makes a crop a frame.
+    method: str
     frame: int  # the frame with most background
     picture: np.ndarray  # (h, w, 3) uint8
     clear: np.ndarray  # (h, w) bool: pixels of background

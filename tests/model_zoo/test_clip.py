@@ -39,7 +39,7 @@ def words(folder):
 
 
 def test_a_square_fits_the_phrase_of_its_colour_better_than_a_neutral_one_and_no_other_phrase(match):
-    found = match(PHRASES, [square(name, side, (40, 60)) for name in COLOURS for side in (18, 26)])
+    found = match(PHRASES, [square(name, side) for name in COLOURS for side in (18, 26)])
     assert found.shape == (4, 8)
     assert found.dtype == np.float32
     own = np.eye(4, dtype=bool).repeat(2, 1)
@@ -111,7 +111,9 @@ def test_pixels_are_normalised_as_the_folder_says(folder, tmp_path):
     said = json.loads((folder / "open_clip_config.json").read_text())
     said["preprocess_cfg"]["mean"] = [0.1, 0.2, 0.3]
     (tmp_path / "open_clip_config.json").write_text(json.dumps(said))
-    one, other = (cards.load(f"openclip-embed:{f}")([square("red")], [np.ones((40, 40), bool)]) for f in (folder, tmp_path))
+    one, other = (
+        cards.load(f"openclip-embed:{f}")([square("red")], [np.ones((40, 40), bool)]) for f in (folder, tmp_path)
+    )
     assert abs(one - other).max() > 1e-3
 
 

@@ -34,7 +34,12 @@ def onnx_mean(path):
         helper.make_node("Mul", ["image", "zero"], ["blank"]),
         helper.make_node("Add", ["blank", "grey"], ["output"]),
     ]
-    numbers = {"one": np.float32(1), "white": np.float32(255), "zero": np.float32(0), "axes": np.array([2, 3], np.int64)}
+    numbers = {
+        "one": np.float32(1),
+        "white": np.float32(255),
+        "zero": np.float32(0),
+        "axes": np.array([2, 3], np.int64),
+    }
     shapes = {"image": [1, 3, 512, 512], "mask": [1, 1, 512, 512], "output": [1, 3, 512, 512]}
     image, mask, output = (helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes.items())
     known = [numpy_helper.from_array(value, name) for name, value in numbers.items()]
@@ -66,7 +71,9 @@ def test_a_rectangle_is_filled_from_outside_and_all_else_is_the_same_to_the_bit(
     assert out.shape == picture.shape
     assert out.dtype == np.uint8
     assert np.array_equal(out[~mask], picture[~mask])
-    assert np.abs(out[mask].astype(int) - 100).max() <= 3  # nothing red, though the mirrored border shows the room again
+    assert (
+        np.abs(out[mask].astype(int) - 100).max() <= 3
+    )  # nothing red, though the mirrored border shows the room again
     assert np.array_equal(picture, before)
 
 

@@ -12,7 +12,14 @@ transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
 
 SMALL = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 32}
-DINOV2 = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4, "mlp_ratio": 1, "patch_size": 4, "image_size": 64}
+DINOV2 = {
+    "hidden_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "mlp_ratio": 1,
+    "patch_size": 4,
+    "image_size": 64,
+}
 
 
 def network(kind: str):
@@ -84,7 +91,9 @@ def test_a_batch_is_its_pictures_one_by_one(models):
     assert rows.dtype == np.float32
     assert np.linalg.norm(rows, axis=1) == pytest.approx(1, abs=1e-5)
     assert np.allclose(rows, np.concatenate([look([p], [m]) for p, m in zip(pictures, masks, strict=True)]), atol=1e-5)
-    assert np.allclose(alike[[0, -1]][:, [0, -1]], compare([pictures[0], pictures[-1]], [masks[0], masks[-1]]), atol=1e-5)
+    assert np.allclose(
+        alike[[0, -1]][:, [0, -1]], compare([pictures[0], pictures[-1]], [masks[0], masks[-1]]), atol=1e-5
+    )
 
 
 def test_the_background_does_not_enter(models):
@@ -115,7 +124,9 @@ def test_the_similarity_is_the_mean_of_the_best_cosines_both_ways(plain):
     features = []
     for picture, mask in zip(pictures, masks, strict=True):  # another way to the same patches
         pixels = (embed.alone(picture, mask, 64) / 255 - embed.MEAN) / embed.STD
-        rows = [pixels[y : y + 4, x : x + 4].transpose(2, 0, 1).ravel() for y in range(0, 64, 4) for x in range(0, 64, 4)]
+        rows = [
+            pixels[y : y + 4, x : x + 4].transpose(2, 0, 1).ravel() for y in range(0, 64, 4) for x in range(0, 64, 4)
+        ]
         white = [(row - row.mean()) / np.sqrt(row.var() + 1e-6) for row in rows]
         features.append(np.array([row / np.linalg.norm(row) for row in white]))
     cosines = features[0] @ features[1].T
