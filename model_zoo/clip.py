@@ -111,7 +111,8 @@ def _load(card: Card, device: str) -> tuple[Any, Any, int]:
     if not config.exists():
         raise FileNotFoundError(
             f"model {card.name!r}: {config} is missing; open_clip weights are a folder with that file, which says the "
-            "architecture and how pixels are normalised, and with the weights and the tokenizer beside it"
+            "architecture and how pixels are normalised, and with the weights and the tokenizer beside it: "
+            f"{card.name.partition(':')[0]}:FOLDER takes yours"
         )
     said = json.loads(config.read_text())["model_cfg"]
     _refuse_what_is_elsewhere(card, folder, said.get("text_cfg", {}))
