@@ -1,6 +1,9 @@
-"""The place without the people: a temporal-median plate where the camera stands still, else the largest empty rectangle."""
+"""The place without the people: a temporal-median plate where the camera stands still, else the largest empty rectangle.
 
-from collections.abc import Iterator
+With a card of the role inpaint, a hole that is small enough is filled instead, and the whole picture kept.
+"""
+
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,18 +19,21 @@ from model_zoo import cards
 AGREES = 12  # grey levels by which a pixel may differ from the plate and still be the same thing, in the worst channel
 STRIP_PX = 1 << 16  # pixels for which the median is taken at once: bounds the memory
 
+Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
 
 class Place(NamedTuple):
     """A picture of the background, the size of the frame, and which part of it can be had."""
 
-    method: (
-        str  # "plate": median of a standing camera; "crop": one frame, beside the foreground; "frame": one without any
-    )
+    # "plate": median of a standing camera; "crop": one frame, beside the foreground; "frame": one without any. "+inpaint"
+    # behind it: with all that is not background filled, which makes a crop a frame.
+    method: str
     frame: int  # the frame with most background
     picture: np.ndarray  # (h, w, 3) uint8
     clear: np.ndarray  # (h, w) bool: pixels of background
     box: Box  # the largest rectangle of such pixels
     purity: float  # see `purity`
+    agreement: np.ndarray  # (h, w) float32: see `median_plate`; ones under a moving camera, which shows nothing twice
 
 
 @dataclass(frozen=True)
@@ -49,22 +55,36 @@ class Background(Stage):
     min_area: float = 0.2  # share of the frame that the rectangle covers
     max_aspect: float = 2.2  # longer side of the rectangle over its shorter side
     min_purity: float = 0.9  # share of the rectangle's pixels that show the same thing whenever they are in view
+    inpaint: str = ""  # a card of the role inpaint, which fills what is not background; "" crops it away
+    max_inpaint: float = 0.25  # share of the picture that may be filled; where it would be more, it is cropped
+
+    @property
+    def gpus(self) -> float:  # type: ignore[override]
+        return max(cards.gpus(name) for name in self._cards())
 
     def models(self) -> dict[str, str]:
-        return {self.embedder: cards.revision(self.embedder)}
+        return {name: cards.revision(name) for name in self._cards()}
 
-    def load(self) -> Any:
-        return cards.load(self.embedder, cards.device())
+    def load(self) -> tuple[Any, Fill | None]:
+        device = cards.device()
+        return cards.load(self.embedder, device), cards.load(self.inpaint, device) if self.inpaint else None
+
+    def _cards(self) -> list[str]:
+        return [self.embedder, self.inpaint] if self.inpaint else [self.embedder]
 
     def run(
-        self, embed: Any, kept: list[Kept], films: list[Film], elements: list[Element]
+        self, model: tuple[Any, Fill | None], kept: list[Kept], films: list[Film], elements: list[Element]
     ) -> Iterator[Element | Reject]:
+        embed, fill = model
         (film,) = films
         key = f"{film.clip_id}/background"
         looked = list(range(0, len(film.frames), self.every))
         covered = np.stack([cover(elements, number, film.frames.shape[1:3], self.every) for number in looked])
         covered = dilated(covered, self.dilate)
         place = find_place(film.frames[looked], covered, self.min_static, self.min_samples, self.max_aspect)
+        coverage = float(place.clear.mean())
+        if fill is not None:
+            place = inpainted(place, fill, self.max_inpaint, self.max_aspect)
         x0, y0, x1, y1 = place.box
         area = (x1 - x0) * (y1 - y0) / (film.width * film.height)
         if area < self.min_area:
@@ -74,10 +94,10 @@ class Background(Stage):
         elif place.purity < self.min_purity:
             yield Reject(key, "impure background", f"purity {place.purity:.2f}, wanted {self.min_purity:.2f}")
         else:
-            yield self.element(f"{key}/0", film, place._replace(frame=looked[place.frame]), area, embed)
+            yield self.element(f"{key}/0", film, place._replace(frame=looked[place.frame]), coverage, area, embed)
 
-    def element(self, key: str, film: Film, place: Place, area: float, embed: Any) -> Element:
-        """The row of a place."""
+    def element(self, key: str, film: Film, place: Place, coverage: float, area: float, embed: Any) -> Element:
+        """The row of a place; coverage: share of its picture that is background and not filled in."""
         cut = cut_out(place.picture, place.clear, place.box)
         image = to_png(cut)
         (vector,) = embed([cut[..., :3]], [np.ones(cut.shape[:2], bool)])
@@ -99,7 +119,7 @@ class Background(Stage):
             seen_frames=[place.frame],
             seen_boxes=[place.box],
             attributes=[
-                f"coverage={place.clear.mean():.3f}",
+                f"coverage={coverage:.3f}",
                 f"area={area:.3f}",
                 f"purity={place.purity:.3f}",
                 f"method={place.method}",
@@ -142,8 +162,28 @@ def find_place(
     else:
         method, picture, clear = "crop" if covered[best].any() else "frame", frames[best], ~covered[best]
     x0, y0, x1, y1 = with_aspect(coarse_rectangle(clear, max_aspect), max_aspect)
-    pure = purity(agreement[y0:y1, x0:x1]) if static else 1.0  # a moving camera shows nothing twice to compare
-    return Place(method, best, picture, clear, (float(x0), float(y0), float(x1), float(y1)), pure)
+    agreement = agreement if static else np.ones_like(agreement)
+    pure = purity(agreement[y0:y1, x0:x1])
+    return Place(method, best, picture, clear, (float(x0), float(y0), float(x1), float(y1)), pure, agreement)
+
+
+def inpainted(place: Place, fill: Fill, max_share: float, max_aspect: float) -> Place:
+    """The place with all that is not background filled, whole; as it is where there is nothing to fill, or more than max_share.
+
+    Its purity is that of the pixels that were seen, over the whole picture.
+    """
+    if place.clear.all() or 1 - place.clear.mean() > max_share:
+        return place
+    height, width = place.clear.shape
+    x0, y0, x1, y1 = with_aspect((0, 0, width, height), max_aspect)
+    seen = place.clear[y0:y1, x0:x1]
+    return place._replace(
+        method=f"{place.method.replace('crop', 'frame')}+inpaint",
+        picture=fill(place.picture, ~place.clear),
+        clear=np.ones_like(place.clear),
+        box=(float(x0), float(y0), float(x1), float(y1)),
+        purity=purity(place.agreement[y0:y1, x0:x1][seen]),
+    )
 
 
 def median_plate(frames: np.ndarray, covered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -55,11 +55,15 @@ class Match(Stage):
     min_similarity: float = 0.55  # below it a phrase stays without an element, 0 to 1
     min_margin: float = 0.05  # by which an element must beat the next best one for the phrase, 0 to 1
 
+    @property
+    def gpus(self) -> float:  # type: ignore[override]
+        return 0.0 if self.model == "words" else cards.gpus(self.model)
+
     def models(self) -> dict[str, str]:
         return {} if self.model == "words" else {self.model: cards.revision(self.model)}
 
     def load(self) -> Matcher | None:
-        return None if self.model == "words" else cards.load(self.model)
+        return None if self.model == "words" else cards.load(self.model, cards.device())
 
     def run(
         self,

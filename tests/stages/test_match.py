@@ -9,10 +9,13 @@ from hypothesis.extra.numpy import arrays
 
 from a2data import images, records
 from a2data.records import Caption, Element, Kept, Reject, Subject
+from model_zoo import torchvision_shim
 from stages import match
 from stages.match import Match
+from tests.model_zoo import tiny_clip
 
 HEIGHT, WIDTH = 96, 160
+OPAQUE = np.full((40, 40), 255, np.uint8)
 RGB = {"red": (210, 20, 20), "grey": (128, 128, 128), "blue": (20, 40, 220), "yellow": (250, 220, 20)}
 
 
@@ -215,3 +218,21 @@ def test_the_order_of_elements_does_not_matter_and_no_element_is_taken_twice(top
 def test_words_alone_need_no_card():
     assert Match().models() == {}
     assert Match().load() is None
+
+
+def test_a_network_that_learnt_colours_tells_things_apart_that_words_cannot(tmp_path):
+    torchvision_shim.install()
+    pytest.importorskip("open_clip")
+    stage = Match(model=f"openclip:{tiny_clip.trained_on_squares(tmp_path)}", model_weight=1.0)
+    model = stage.load()
+    for first, second in permutations(("red", "blue", "green"), 2):
+        # nobody measured a colour, and both are things: by words one is as good as the other
+        things = [
+            replace(element("object", n, "square", x), image=images.to_png(np.dstack([tiny_clip.square(c), OPAQUE])))
+            for n, (c, x) in enumerate([(first, 10), (second, 110)])
+        ]
+        said = caption(f"a {second} square", f"a {first} square")
+        found = pairs(run(said, *things, stage=stage, model=model))
+        assert found == {f"a {first} square": "c/object/0", f"a {second} square": "c/object/1"}
+    assert stage.models().keys() == {stage.model}
+    assert (stage.gpus, Match().gpus) == (0.25, 0)
