@@ -9,6 +9,7 @@ A model is a callable over arrays; it knows no record and no Ray. Its role says 
 * embed:  `model(pictures, masks) -> (n, d) float32`, rows of unit length
 * patches: `model(pictures, masks) -> (n, n) float32`, how alike the masked parts are, -1 to 1
 * faces:  `model(frame) -> list[Face]`
+* recognise: `model(frame, landmarks) -> (n, d) float32`, rows of unit length: who n faces are, by (n, 5, 2) landmarks
 * parse:  `model(person, mask, face) -> {part: mask}`
 * matte:  `model(pictures) -> list[(h, w) float32]`, 0 to 1: how much of each pixel is foreground
 * caption, caption-expert, fusion: see stages/caption.py
@@ -50,6 +51,7 @@ class Face(NamedTuple):
     score: float
     landmarks: np.ndarray  # (5, 2) float32: eyes (left in the picture first), nose, mouth corners
     embedding: np.ndarray  # (d,) float32, unit length
+    pose: tuple[float, float, float] | None = None  # pitch, yaw, roll in degrees, from models that measure them
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,9 @@ class Card:
     gpus: float = 0.0  # share of a GPU that a worker with this model asks for; 0 for a model that runs as well on CPU
     same: float = 0.0  # cosine similarity from which two embeddings show the same subject, for models that embed
     same_garment: float = 0.0  # the same for two garments of one person, in one colour; 0 = as `same`
-    on: str = (
-        ""  # the card whose output these weights are a head for: fetched, loaded and named in the resume key with it
-    )
     whole_clip: bool = False  # for quality: it needs all frames of a clip, in order, not a few of them
     remote_code: bool = False  # its repository brings code of its own, which runs only where A2DATA_REMOTE_CODE=yes
+    besides: str = ""  # the card of a second network that it stands on; with NAME:FOLDER both are in that folder
     name: str = ""  # filled in by `card`
 
 
@@ -92,7 +92,8 @@ def card(name: str) -> Card:
         return replace(which, weights=path)
     if not Path(path).exists():
         raise FileNotFoundError(f"model {name!r}: there is nothing at {path}")
-    return replace(which, weights=path, revision=digest(path), sha256="")
+    besides = "" if Path(path).is_dir() else which.besides
+    return replace(which, weights=path, revision=digest(path), sha256="", besides=besides)
 
 
 def family(name: str) -> Card:
@@ -122,8 +123,8 @@ def revision(name: str) -> str:
     from model_zoo import weights
 
     which = card(name)
-    mine = digest(str(weights.find(which))) if weights.fetched(which) else which.revision
-    return f"{mine} on {revision(which.on)}" if which.on else mine
+    own = digest(str(weights.find(which))) if weights.fetched(which) else which.revision
+    return f"{own}+{revision(which.besides)}" if which.besides else own
 
 
 def load(name: str, device: str = "cpu") -> Any:

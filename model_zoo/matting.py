@@ -1,0 +1,45 @@
+"""How much of each pixel is the person: mattes with soft edges, for hair and veils."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from model_zoo.cards import Card
+from model_zoo.parsers import cut, padded
+from model_zoo.torchvision_shim import install
+from model_zoo.weights import find
+
+Matte = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
+BATCH = 4  # pictures at a time
+
+
+def sapiens2(card: Card, device: str = "cpu") -> Matte:
+    """Sapiens 2 matting through transformers. Its licence forbids biometric processing.
+
+    The model takes (h, w, 3) uint8 RGB pictures of one person each and gives (h, w) float32 alphas, 0 to 1. Raises
+    FileNotFoundError.
+    """
+    weights = find(card)
+    install()
+    import torch
+    from torch.nn.functional import interpolate
+    from transformers import AutoImageProcessor, Sapiens2ForImageMatting
+
+    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    processor = AutoImageProcessor.from_pretrained(weights, local_files_only=True)
+    network = Sapiens2ForImageMatting.from_pretrained(weights, local_files_only=True, dtype=dtype).eval().to(device)
+
+    def matte(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+        alphas: list[np.ndarray] = []
+        for start in range(0, len(pictures), BATCH):
+            batch = pictures[start : start + BATCH]
+            wholes = [padded(picture) for picture in batch]
+            pixels = processor(images=[whole for whole, _ in wholes], return_tensors="pt")["pixel_values"]
+            with torch.inference_mode():
+                found = network(pixel_values=pixels.to(device, dtype)).alphas.float()
+            for alpha, (whole, corner), picture in zip(found, wholes, batch, strict=True):
+                large = interpolate(alpha[None], size=whole.shape[:2], mode="bilinear", align_corners=False)[0, 0]
+                alphas.append(cut(large.cpu().numpy(), corner, picture))
+        return alphas
+
+    return matte

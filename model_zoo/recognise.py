@@ -1,0 +1,93 @@
+"""Who a face is: networks that turn an aligned face into a vector, for detectors that find faces and no more.
+
+A builder gives `model(frame, landmarks) -> (n, d) float32`, rows of unit length, for an (h, w, 3) uint8 RGB frame and the
+(n, 5, 2) float32 landmarks of its faces: eyes (left in the picture first), nose, mouth corners.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from model_zoo import cards
+from model_zoo.cards import Card
+from model_zoo.faces import onnx_providers
+from model_zoo.weights import find
+
+Recogniser = Callable[[np.ndarray, np.ndarray], np.ndarray]
+BATCH = 32  # faces at a time
+
+
+def arcface(card: Card, device: str = "cpu") -> Recogniser:
+    """Any recognition network in ONNX that insightface knows: ArcFace (Deng et al. 2019, arXiv 1801.07698) and its kin.
+
+    Raises FileNotFoundError, and ValueError for an ONNX file that is no recognition network.
+    """
+    weights = find(card)
+    from insightface.model_zoo import get_model
+    from insightface.utils.face_align import norm_crop
+
+    network = get_model(str(weights), providers=onnx_providers(device))
+    if getattr(network, "taskname", "") != "recognition":
+        raise ValueError(
+            f"{weights} is no recognition network: it must take 112 x 112 faces and give one vector for each"
+        )
+    batch = 1 if isinstance(network.input_shape[0], int) else BATCH
+
+    def recognise(frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+        faces = [norm_crop(bgr, five, image_size=network.input_size[0]) for five in landmarks]
+        rows = [network.get_feat(faces[i : i + batch]) for i in range(0, len(faces), batch)]
+        return unit(np.concatenate(rows)) if rows else np.zeros((0, network.output_shape[1]), np.float32)
+
+    return recognise
+
+
+def sface(card: Card, device: str = "cpu") -> Recogniser:
+    """SFace (Zhong et al. 2021, arXiv 2205.12010) through OpenCV, on the CPU. Raises FileNotFoundError."""
+    weights = str(find(card))
+    network = cv2.FaceRecognizerSF.create(weights, "")
+
+    def recognise(frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        bgr, rows = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), []
+        for five in landmarks:
+            # OpenCV reads a row of its detector: a box, five points, a score. Only the points enter the alignment.
+            row = np.concatenate([np.zeros(4), five.ravel(), [1.0]]).astype(np.float32)[None]
+            rows.append(network.feature(network.alignCrop(bgr, row)).copy())
+        return unit(np.concatenate(rows)) if rows else np.zeros((0, 128), np.float32)
+
+    return recognise
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """(n, d) as float32 rows of unit length."""
+    rows = np.asarray(rows, np.float32)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def with_detector(
+    card: Card, detector: str, recogniser: str, builder: Callable[[Card, str], Recogniser], device: str
+) -> tuple[Path, Recogniser]:
+    """The file of a card's detector, and its recogniser.
+
+    By default that is the card named in `besides`. Where the weights are a folder, both are in it: the files that match the
+    patterns `detector` and `recogniser`, the latter for `builder`. Raises FileNotFoundError.
+    """
+    weights = find(card)
+    if weights.is_dir():
+        second = Card("recognise", "", weights=str(only(weights, recogniser)), name=card.name)
+        return only(weights, detector), builder(second, device)
+    if not card.besides:
+        raise FileNotFoundError(
+            f"{weights} is one file: model {card.name!r} needs a folder with {detector} and {recogniser}"
+        )
+    return weights, cards.load(card.besides, device)
+
+
+def only(folder: Path, pattern: str) -> Path:
+    """The one file of a folder that matches. Raises FileNotFoundError for none, and for several."""
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        raise FileNotFoundError(f"{folder} has {len(found)} files {pattern}: there must be one")
+    return found[0]

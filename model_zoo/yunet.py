@@ -1,0 +1,55 @@
+"""YuNet through OpenCV: a small face detector with landmarks (Wu, Peng & Yu 2023, "A Tiny Millisecond-level Face Detector").
+
+With SFace it is a pair under permissive licences that needs no PyTorch.
+"""
+
+import cv2
+import numpy as np
+
+from model_zoo import recognise
+from model_zoo.cards import Card, Face
+from model_zoo.faces import FacesModel, best_first, inside
+
+LONG_PX = 640  # longer side at which it looks: it was trained on faces of 10 to 300 px
+CONFIDENCE = 0.5  # below this nothing is worth a row; the stage's min_score decides
+OVERLAP = 0.3  # intersection over union from which two boxes are one face
+
+
+def yunet(card: Card, device: str = "cpu") -> FacesModel:
+    """The model of role faces: YuNet and a recogniser. Runs on the CPU.
+
+    The weights are YuNet's ONNX file, with the recogniser of the card's `besides`; or a folder with *yunet*.onnx and
+    *sface*.onnx. Raises FileNotFoundError.
+    """
+    weights, embed = recognise.with_detector(card, "*yunet*.onnx", "*sface*.onnx", recognise.sface, device)
+    detector = cv2.FaceDetectorYN.create(str(weights), "", (LONG_PX, LONG_PX), CONFIDENCE, OVERLAP)
+
+    def faces(frame: np.ndarray) -> list[Face]:
+        found = detections(detector, frame)
+        vectors = embed(frame, found[:, 4:14].reshape(-1, 5, 2))
+        made = [
+            Face(inside(row[:4].tolist(), frame), float(row[14]), row[4:14].reshape(5, 2), vector)
+            for row, vector in zip(found, vectors, strict=True)
+        ]
+        return sorted(made, key=best_first)
+
+    return faces
+
+
+def detections(detector: cv2.FaceDetectorYN, frame: np.ndarray) -> np.ndarray:
+    """The faces of an (h, w, 3) uint8 RGB frame, (n, 15) float32 in its pixels: x0, y0, x1, y1, five points, the score.
+
+    YuNet's points are those of `Face`: it calls the eye on the left of the picture the right one, as its owner would.
+    """
+    height, width = frame.shape[:2]
+    scale = min(1.0, LONG_PX / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA) if scale < 1 else frame
+    detector.setInputSize(size)
+    _, rows = detector.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+    if rows is None:
+        return np.zeros((0, 15), np.float32)
+    rows = np.asarray(rows, np.float32).copy()
+    rows[:, 2:4] += rows[:, :2]
+    rows[:, :14] *= np.tile(np.array([width / size[0], height / size[1]], np.float32), 7)
+    return rows
