@@ -124,6 +124,10 @@ def all_cards() -> str:
     by_role: dict[str, list[tuple[str, Card]]] = {}
     for name, card in CARDS.items():
         by_role.setdefault(card.role, []).append((name, card))
+    if unsaid := set(by_role) - set(said):
+        raise ValueError(
+            f"model_zoo/cards.py does not say how models of the role {', '.join(sorted(unsaid))} are called"
+        )
     parts = [f"## {role}\n\n{said[role]}.\n\n{models(by_role[role])}" for role in said if role in by_role]
     return "\n".join(parts)
 

@@ -52,13 +52,24 @@ def chosen(profile: str | None = None, role: str | None = None, names: Iterable[
 
     named = [*names, *(names_of(profile) if profile else [])]
     try:
-        found = [cards.family(name) for name in dict.fromkeys(named or (() if profile else CARDS))]
+        found = _with_companions([cards.family(name) for name in named or (() if profile else CARDS)])
     except KeyError as error:
         raise ValueError(error.args[0]) from error
     roles = sorted({card.role for card in CARDS.values()})
     if role and role not in roles:
         raise ValueError(f"there is no role {role!r}; the roles are {', '.join(roles)}")
     return [card for card in found if role in (None, card.role)]
+
+
+def _with_companions(found: Iterable[Card]) -> list[Card]:
+    """These cards, each once, with those of the networks that they run beside their own."""
+    out: dict[str, Card] = {}
+    for card in found:
+        out[card.name] = card
+        for field in ("besides", "on"):
+            if other := getattr(card, field, ""):
+                out |= {also.name: also for also in _with_companions([cards.family(other)])}
+    return list(out.values())
 
 
 def names_of(profile: str) -> list[str]:
@@ -74,9 +85,11 @@ def where(card: Card) -> str:
     if weights.fetched(card):
         path = weights.located(card)
         return str(path) if path else "not here"
+    own = f"your own: {card.name}:PATH"
     if _is_family(card):
-        return f"your own: {card.name}:PATH"
-    return f"in packages of a2data[{card.extra}]" if card.weights_license and card.extra else "none needed"
+        return own
+    packaged = f"in packages of a2data[{card.extra}]" if card.weights_license and card.extra else "none needed"
+    return packaged if card.size_mb or not card.weights_license else f"{packaged}, or {own}"
 
 
 def _is_family(card: Card) -> bool:
@@ -128,9 +141,8 @@ def _fetch(args: argparse.Namespace) -> int:
         raise ValueError("which models? Name them, or a --profile or --role; `a2data models list` lists them")
     wanted = chosen(args.profile, args.role, args.names)
     away = [card for card in wanted if weights.fetched(card) and weights.located(card) is None]
-    print(
-        f"{len(away)} of {len(wanted)} models to fetch, about {sum(c.size_mb for c in away)} MB, to {weights.folder()}"
-    )
+    sizes = {card.weights: card.size_mb for card in away}  # two cards may share one network
+    print(f"{len(away)} of {len(wanted)} models to fetch, about {sum(sizes.values()):,} MB, to {weights.folder()}")
     failed = 0
     for card in wanted:
         if not weights.fetched(card):

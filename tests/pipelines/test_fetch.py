@@ -41,7 +41,7 @@ class Server(BaseHTTPRequestHandler):
             self.wfile.write(body)
             self.close_connection = True
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815
 
     def log_message(self, *args):
         pass
@@ -131,7 +131,7 @@ def test_a_file_that_is_not_there_is_a_sentence_and_leaves_nothing(server):
 
 
 def test_a_server_that_is_not_there_is_a_sentence(server):
-    with pytest.raises(OSError, match="'net'.*did not come whole"):
+    with pytest.raises(OSError, match=r"'net'.*did not come whole"):
         fetch.fetch(Card("detect", "", weights="url:http://127.0.0.1:1/net.pt", name="net"))
 
 
