@@ -1,6 +1,6 @@
 """What each expert costs: images per second one by one and in a batch, CPU seconds, and the most memory that it takes.
 
-    [A2DATA_CORPUS=<folder>] python -m benchmarks.experts [NAME ...] [--role ROLE] [--seconds 1]
+    [OMP_NUM_THREADS=1] [A2DATA_CORPUS=<folder>] python -m benchmarks.experts [NAME ...] [--role ROLE] [--seconds 1]
 
 Every card whose packages and weights are here is built and called in a process of its own, on the CPU and, where torch sees one,
 on a GPU; so are the small real networks of the corpus. Its input is that of its role: a clip of 640 x 360 that pans over a
@@ -8,13 +8,15 @@ photograph of a person. Memory is that of the process beyond its inputs; on a GP
 """
 
 import argparse
+import itertools
 import json
 import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +27,14 @@ from model_zoo import cards
 from model_zoo.catalogue import CARDS
 
 CORPUS = Path(os.environ.get("A2DATA_CORPUS", Path(__file__).parents[2] / "shared" / "corpus")) / "weights"
-OWN = {  # real weights of the corpus, by the card that takes them
-    "yolo": ["yolov8n-seg_int8_320.onnx", "yolov8n_int8_640.onnx", "yolo11n_int8_320.onnx"],
-    "insightface": ["models/insightface_mini"],
-    "retinaface": ["retinaface_mnet025.pth"],
-    "yunet-sface": ["yunet_n_dynamic.onnx"],
-    "mobilefacenet": ["models/insightface_mini/mobilefacenet_arcface_128.onnx"],
-    "raft-small": ["raft-small.pth"],
-    "bodypix": ["bodypix_mnv1_075_1280x720_24parts.tflite"],
+SECOND = "models/insightface_mini/mobilefacenet_arcface_128.onnx"
+OWN = {  # real weights of the corpus, by the card that takes them; several files are given as one folder
+    "yolo": [("yolov8n-seg_int8_320.onnx",), ("yolov8n_int8_640.onnx",), ("yolo11n_int8_320.onnx",)],
+    "insightface": [("models/insightface_mini",)],
+    "retinaface": [("retinaface_mnet025.pth", SECOND)],
+    "mobilefacenet": [(SECOND,)],
+    "raft-small": [("raft-small.pth",)],
+    "bodypix": [("bodypix_mnv1_075_1280x720_24parts.tflite",)],
 }
 BATCH = 16  # images
 PERSON = (220.0, 0.0, 500.0, 360.0)  # where the astronaut stands in the frames, px
@@ -90,7 +92,7 @@ def calls(role: str, model: Any) -> dict[int, Callable[[], Any]]:
         "inpaint": lambda: model(frames[0], hole),
         "fusion": lambda: model(scene),
     }
-    together: dict[str, tuple[int, Callable[[], Any]]] = {
+    whole: dict[str, tuple[int, Callable[[], Any]]] = {
         "patches": (BATCH, lambda: model([person] * BATCH, [mask] * BATCH)),
         "quality": (BATCH, lambda: model(frames[:BATCH], FPS)),
         "shots": (100, lambda: model(np.stack([cv2.resize(frame, (48, 27)) for frame in frames]))),
@@ -99,7 +101,7 @@ def calls(role: str, model: Any) -> dict[int, Callable[[], Any]]:
     }
     if role in many:
         return {1: lambda: many[role](1), BATCH: lambda: many[role](BATCH)}
-    return {1: alone[role]} if role in alone else dict([together[role]])
+    return {1: alone[role]} if role in alone else dict([whole[role]])
 
 
 # -- one expert, in a process of its own -------------------------------------------------------------------------------
@@ -130,6 +132,10 @@ def measure(name: str, device: str, seconds: float) -> dict[str, Any]:
 
 def in_a_process(name: str, device: str, seconds: float) -> dict[str, Any] | str:
     """What `measure` says, or why it could not."""
+    try:
+        cards.revision(name)
+    except (OSError, ValueError) as error:  # its weights are not here: no process is needed to tell
+        return str(error)
     command = [sys.executable, "-m", "benchmarks.experts", name, "--child", device, "--seconds", str(seconds)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     if done.returncode == 0:
@@ -140,11 +146,23 @@ def in_a_process(name: str, device: str, seconds: float) -> dict[str, Any] | str
 # -- all of them -------------------------------------------------------------------------------------------------------
 
 
-def names(role: str | None) -> list[str]:
-    """Every card, and every network of the corpus that a card takes."""
-    own = [f"{card}:{CORPUS / file}" for card, files in OWN.items() for file in files if (CORPUS / file).exists()]
-    found = [*CARDS, *(name for name in own if name.partition(":")[0] in CARDS)]
+def names(role: str | None, folder: Path) -> list[str]:
+    """Every card, and every network of the corpus that a card takes; those of several files are put together in `folder`."""
+    found = list(CARDS)
+    for card, networks in OWN.items():
+        for files in networks:
+            if card in CARDS and all((CORPUS / file).exists() for file in files):
+                found.append(f"{card}:{CORPUS / files[0] if len(files) == 1 else together(files, folder)}")
     return [name for name in found if role in (None, cards.family(name).role)]
+
+
+def together(files: Sequence[str], folder: Path) -> Path:
+    """A new folder with links to these files, called as the first."""
+    own = folder / Path(files[0]).stem
+    own.mkdir()
+    for file in files:
+        (own / Path(file).name).symlink_to(CORPUS / file)
+    return own
 
 
 def devices() -> list[str]:
@@ -161,8 +179,9 @@ def line(name: str, device: str, found: dict[str, Any]) -> str:
     gain = f"{most / one:6.2f}" if one and count != "1" else f"{'-':>6}"
     card, _, path = name.partition(":")
     called = f"{card}:{Path(path).name}" if path else card
-    cpu = list(found["cpu"].values())[-1]
-    return f"{called:44} {cards.family(name).role:15} {device:5} {alone} {batched} {gain} {cpu:9.1f} {found['mb']:8.0f}"
+    cpu = [f"{found['cpu'][n]:8.1f}" if n in found["cpu"] else f"{'-':>8}" for n in ("1", count)]
+    cpu = cpu if count != "1" else [cpu[0], f"{'-':>8}"]
+    return f"{called:44} {cards.family(name).role:15} {device:5} {alone} {batched} {gain} {cpu[0]} {cpu[1]} {found['mb']:6.0f}"
 
 
 def main() -> None:
@@ -175,11 +194,11 @@ def main() -> None:
     if args.child:
         print(json.dumps(measure(args.names[0], args.child, args.seconds)))
         return
-    head = f"{'model':44} {'role':15} {'on':5} {'1/call':>10} {'batched':>10} {'n':>5} {'ratio':>6} {'CPU ms':>9} {'MB':>8}"
+    head = f"{'model':44} {'role':15} {'on':5} {'1/call':>10} {'batched':>10} {'n':>5} {'ratio':>6} {'CPU ms':>8} {'batched':>8} {'MB':>6}"
     print(f"images/s; threads: {os.environ.get('OMP_NUM_THREADS', 'as many as there are')}\n{head}", flush=True)
     away = []
-    for name in args.names or names(args.role):
-        for device in devices():
+    with tempfile.TemporaryDirectory() as folder:
+        for name, device in itertools.product(args.names or names(args.role, Path(folder)), devices()):
             found = in_a_process(name, device, args.seconds)
             if isinstance(found, str):
                 away.append(f"{name} on {device}: {found}")
