@@ -194,7 +194,8 @@ def main() -> None:
     if args.child:
         print(json.dumps(measure(args.names[0], args.child, args.seconds)))
         return
-    head = f"{'model':44} {'role':15} {'on':5} {'1/call':>10} {'batched':>10} {'n':>5} {'ratio':>6} {'CPU ms':>8} {'batched':>8} {'MB':>6}"
+    head = f"{'model':44} {'role':15} {'on':5} {'1/call':>10} {'batched':>10} {'n':>5} {'ratio':>6} "
+    head += f"{'CPU ms':>8} {'batched':>8} {'MB':>6}"
     print(f"images/s; threads: {os.environ.get('OMP_NUM_THREADS', 'as many as there are')}\n{head}", flush=True)
     away = []
     with tempfile.TemporaryDirectory() as folder:
