@@ -23,7 +23,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from model_zoo import cards
+from model_zoo import cards, shots
 from model_zoo.catalogue import CARDS
 
 CORPUS = Path(os.environ.get("A2DATA_CORPUS", Path(__file__).parents[2] / "shared" / "corpus")) / "weights"
@@ -95,13 +95,20 @@ def calls(role: str, model: Any) -> dict[int, Callable[[], Any]]:
     whole: dict[str, tuple[int, Callable[[], Any]]] = {
         "patches": (BATCH, lambda: model([person] * BATCH, [mask] * BATCH)),
         "quality": (BATCH, lambda: model(frames[:BATCH], FPS)),
-        "shots": (100, lambda: model(np.stack([cv2.resize(frame, (48, 27)) for frame in frames]))),
+        "shots": (100, lambda: scores(model, frames)),
         "caption": (BATCH, lambda: model(frames[:BATCH], FPS, [])),
         "caption-expert": (BATCH, lambda: model(frames[:BATCH], FPS, [], scene)),
     }
     if role in many:
         return {1: lambda: many[role](1), BATCH: lambda: many[role](BATCH)}
     return {1: alone[role]} if role in alone else dict([whole[role]])
+
+
+def scores(network: Any, frames: np.ndarray) -> list[tuple[float, float]]:
+    """A network of shots over these frames, in the windows that the segment stage feeds it with."""
+    windows = shots.Windows(network)
+    early = [pair for frame in frames for pair in windows.add(cv2.resize(frame, (48, 27)))]
+    return early + windows.finish()
 
 
 # -- one expert, in a process of its own -------------------------------------------------------------------------------
