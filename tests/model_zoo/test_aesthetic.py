@@ -44,7 +44,7 @@ def pictures(count: int) -> list[np.ndarray]:
 
 
 def read(path):
-    return torch.load(path, map_locatibesides="cpu", weights_only=True)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -132,6 +132,6 @@ def test_without_its_clip_a_head_says_what_is_missing(installed, tmp_path):
 def test_every_card_on_another_names_one_that_gives_vectors():
     from model_zoo.catalogue import CARDS
 
-    heads = [card for card in CARDS.values() if card.on]
-    assert {CARDS[card.on].role for card in heads} == {"copy"}
+    heads = [card for card in CARDS.values() if card.besides and card.role == "quality"]
+    assert {CARDS[card.besides].role for card in heads} == {"copy"}
     assert all(replace(card).gpus == 0.25 for card in heads)

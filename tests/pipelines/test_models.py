@@ -1,0 +1,145 @@
+"""`a2data models`, as a user types it."""
+
+import pytest
+
+from model_zoo import weights
+from model_zoo.cards import Card
+from model_zoo.catalogue import CARDS
+from pipelines import models
+from pipelines.cli import main
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("A2DATA_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def net(folder, monkeypatch):
+    """A card of fetched weights, the only one that there is."""
+    card = Card("detect", "", weights="hf:who/net", revision="main")
+    monkeypatch.setattr("model_zoo.catalogue.CARDS", {"net": card})
+    (folder / "net").mkdir()
+    (folder / "net" / "net.bin").write_bytes(b"weights")
+    weights.note(card, folder / "net", "a" * 40)
+    return card
+
+
+def test_the_list_has_a_line_for_every_card_with_its_licence_and_place(capsys):
+    assert main(["models", "list"]) == 0
+
+    lines = {words[0]: words for line in capsys.readouterr().out.splitlines() if len(words := line.split()) > 4}
+    assert set(CARDS) <= set(lines)
+    assert lines["buffalo_l"][1:3] == ["faces", "non-commercial"]
+    assert lines["buffalo_l"][-2:] == ["not", "here"]
+    assert lines["mobilenetv2"][-1] == "a2data[builtin]"
+    assert lines["yolo"][-1] == "yolo:PATH"
+
+
+def test_the_list_is_narrowed_by_role_and_profile(capsys):
+    assert main(["models", "list", "--profile", "production", "--role", "faces"]) == 0
+    out = capsys.readouterr().out
+
+    assert "buffalo_l" in out
+    assert "buffalo_s" not in out
+    assert "template" not in out
+    assert main(["models", "list", "--role", "smell"]) == 2
+    assert "the roles are" in capsys.readouterr().err
+
+
+def test_a_card_is_shown_with_all_that_it_says_and_what_was_fetched(net, capsys):
+    assert main(["models", "show", "net"]) == 0
+
+    out = capsys.readouterr().out
+    assert "hf:who/net" in out
+    assert "a" * 40 in out
+    assert weights.sha256(weights.folder() / "net" / "net.bin") in out
+
+
+def test_an_unknown_name_is_a_sentence_with_the_known_ones(capsys):
+    assert main(["models", "show", "nope"]) == 2
+    assert "no model called 'nope'; known are" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("profile", "model"), [("small", "buffalo_s"), ("production", "buffalo_l")])
+def test_a_profile_names_its_models_though_their_weights_are_elsewhere(profile, model):
+    assert {model, "mobilenetv2", "transnetv2", "template"} <= set(models.names_of(profile))
+
+
+def test_fetch_says_what_it_has_not_to_fetch_and_what_it_may_not(capsys):
+    assert main(["models", "fetch", "template", "buffalo_l"]) == 1
+
+    out, err = capsys.readouterr()
+    assert "template: nothing to fetch: none needed" in out
+    assert "'buffalo_l': a2data does not fetch them, their licence (non-commercial research only)" in err
+    assert main(["models", "fetch"]) == 2
+
+
+def test_the_builtin_profile_has_nothing_to_fetch(capsys):
+    assert main(["models", "fetch", "--profile", "builtin"]) == 0
+    assert capsys.readouterr().out.startswith("0 of ")
+
+
+def test_verify_reads_everything_and_fails_for_what_differs(net, folder, capsys):
+    assert main(["models", "verify"]) == 0
+    assert capsys.readouterr().out == "1 weights read, 0 files or models wrong or missing\n"
+
+    (folder / "net" / "net.bin").write_bytes(b"WEIGHTS")
+    assert main(["models", "verify"]) == 1
+    assert "net.bin is another file than the one fetched" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_verify_fails_for_what_was_fetched_and_is_gone_whether_or_not_its_card_is_left(
+    net, folder, known, capsys, monkeypatch
+):
+    if not known:
+        monkeypatch.setattr("model_zoo.catalogue.CARDS", {})
+    (folder / "net" / "net.bin").unlink()
+    (folder / "net").rmdir()
+
+    assert main(["models", "verify"]) == 1
+    assert "net.bin is missing, which was fetched on" in capsys.readouterr().err
+
+
+def test_verify_fails_for_a_model_of_a_profile_that_is_not_here(capsys):
+    assert main(["models", "verify", "--profile", "builtin"]) == 0
+    assert main(["models", "verify", "--profile", "production"]) == 1
+    assert "'buffalo_l' is not here" in capsys.readouterr().err
+
+
+def test_the_builtin_profile_may_be_used_for_anything_and_production_not(capsys):
+    assert main(["models", "licences", "--profile", "builtin", "--policy", "commercial"]) == 0
+    assert main(["models", "licences", "--profile", "production", "--policy", "research"]) == 0
+    capsys.readouterr()
+
+    assert main(["models", "licences", "--profile", "production", "--policy", "commercial"]) == 1
+    out, err = capsys.readouterr()
+    assert f"buffalo_l (non-commercial research only) is for research only: take {CARDS['buffalo_l'].instead}" in err
+    assert "must offer them that program's source" in err
+    assert "commercial use: forbidden by" in out
+
+
+def test_biometric_terms_forbid_a_model_only_beside_one_that_tells_faces_apart():
+    body = Card("parse", "", use="biometric-restricted", weights_license="Terms", instead="builtin-parse", name="body")
+    faces = Card("faces", "", name="faces")
+
+    assert models.offences([body]) == []
+    assert models.offences([body, faces]) == [
+        "body (Terms) may not serve to tell people apart, and faces does: take builtin-parse"
+    ]
+
+
+def test_copyleft_and_gated_models_are_allowed_with_a_warning():
+    yolo = Card(
+        "detect", "", code_license="AGPL-3.0", weights_license="AGPL-3.0", use="copyleft", instead="b", name="a"
+    )
+    dino = Card("embed", "", weights_license="Terms", use="gated", name="d")
+
+    assert models.offences([yolo, dino]) == []
+    asked, terms = models.warnings([yolo, dino])
+    assert asked.startswith("a (AGPL-3.0): who lets others use")
+    assert asked.endswith("take b where that is refused")
+    assert terms == "d (Terms): read and accept the terms where the weights are"
