@@ -159,7 +159,7 @@ def test_the_worker_notes_which_clip_it_has_in_hand(store):
 
     do([Peek()], [None], store, (0,))
 
-    assert [note["unit"] for note in seen] == CLIPS
+    assert [note["units"] for note in seen] == [[c] for c in CLIPS]
     assert [note["share"] for note in seen] == [n / 6 for n in range(6)]
     assert [(note["done"], note["rejected"]) for note in seen] == [(n, n) for n in range(6)]
     assert store.get(*journal([Peek()], 0)) is None
