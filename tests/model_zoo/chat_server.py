@@ -47,10 +47,10 @@ def serving(answer: Callable[[dict, int], Any], models: int = 200) -> Iterator[C
         def log_message(self, *_: Any) -> None:
             pass
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             self._send(models, {}, b'{"data": []}')
 
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with chat.lock:
                 chat.bodies.append(body)

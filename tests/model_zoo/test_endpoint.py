@@ -232,7 +232,7 @@ def test_an_expert_that_answers_for_too_few_is_refused():
     base = {"subjects": [{"TYPES": {"sub_type": "Woman"}}, {"TYPES": {"sub_type": "Dog"}}]}
     with serving(in_turn(reply({"subjects": [{"expression": "happy"}]}))) as chat:
         expert = cards.load(chat.card("openai-expert", fields="expression"))
-        with pytest.raises(ValueError, match="asked twice.*subjects"):
+        with pytest.raises(ValueError, match=r"asked twice.*subjects"):
             expert(FRAMES, 15.0, [], base)
         assert expert(FRAMES, 15.0, [], {"subjects": []}) == []  # nobody to be asked about
 
