@@ -14,6 +14,7 @@ from a2data import phrases
 COUNTED = ("another", "a third", "a fourth", "a fifth", "a sixth", "a seventh", "an eighth", "a ninth", "a tenth")
 MORE = ("some other", "some more", "yet other", "still more")  # the same for several at a time
 NUMBERS = "two|three|four|five|six|seven|eight|nine|ten|several|many|some"
+FIRST = re.compile(rf"(?:{'|'.join([*COUNTED, *MORE, NUMBERS])}|an?|the) ")  # what a phrase begins with
 PLURAL = re.compile(
     r"(?:people|men|women|children|feet|mice|geese|.*(?<![suios])s)$"
 )  # the last word of "young women", "cups"
@@ -202,10 +203,10 @@ def spoken_once(text: str, told: Sequence[str]) -> str:
 
     That is how English speaks of what was named, and a phrase that stands in the prompt twice could not be told by its span.
     """
-    articles = sorted((*COUNTED, *MORE, "a", "an", "some"), key=len, reverse=True)
     for phrase in sorted(told, key=len, reverse=True):
-        article = next((a for a in articles if phrase.startswith(f"{a} ")), "")
-        again = f"the {phrase[len(article) :].strip()}"
+        article = FIRST.match(phrase)
+        rest = phrase[article.end() :] if article else phrase
+        again = f"that {rest}" if phrase.startswith("the ") else f"the {rest}"
         text = again.join(re.split(rf"(?<!\w){re.escape(phrase)}(?!\w)", text))
     return text
 

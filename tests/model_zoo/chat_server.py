@@ -43,6 +43,7 @@ def serving(answer: Callable[[dict, int], Any], models: int = 200) -> Iterator[C
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # head and body in one packet
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -75,6 +76,7 @@ def serving(answer: Callable[[dict, int], Any], models: int = 200) -> Iterator[C
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(data)
+            self.wfile.flush()
 
     class Quiet(ThreadingHTTPServer):
         daemon_threads = True

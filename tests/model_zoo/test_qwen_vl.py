@@ -130,7 +130,7 @@ def test_a_picture_drawn_on_the_left_is_on_the_left_of_the_patches(tiny):
     _, high, wide = inputs["video_grid_thw"][0].tolist()
     light = inputs["pixel_values_videos"].mean(1).reshape(-1, high // 2, wide // 2, 2, 2)  # merged two by two
     light = light.transpose(-3, -2).reshape(-1, high, wide)
-    assert (light[..., : wide // 2] > 1).all()
+    assert (light[..., : wide // 2] > 0.9).all()
     assert (light[..., wide // 2 :] < 0).all()
 
 
@@ -142,7 +142,8 @@ def test_words_alone_can_be_asked_too(tiny, monkeypatch):
         fuse(scene)
 
 
-def test_a_network_that_was_taught_a_caption_says_it(tmp_path):
+def test_a_network_that_was_taught_a_caption_says_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(structured, "request", lambda: "What is this?")  # quick to learn
     network, processor = build("qwen2.5", tmp_path)
     content = [{"type": "text", "text": structured.request()}, structured.shown(FRAMES[:4], 10.0)]
     inputs = qwen_vl.prepared(processor, [{"role": "user", "content": content}])

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -84,8 +85,11 @@ def made(store: Store, stage: Caption) -> dict[str, records.Caption]:
 
 
 def test_each_answer_is_bound_to_its_clip_though_the_server_answers_in_reverse(store):
+    together = threading.Barrier(AT_ONCE, timeout=20)  # nobody is answered before so many have asked
+
     def answer(body, number):
         clip = which(body)
+        together.wait()
         time.sleep(0.02 * (AT_ONCE - clip % AT_ONCE))  # of those in flight, the last one first
         return reply(scene(clip))
 
@@ -160,7 +164,9 @@ def test_a_stage_that_asks_a_server_has_a_group_of_its_own_and_32_in_flight():
 def wordy() -> dict:
     """A caption as a language model writes it: sentences, subjects in each other's texts, extra and missing fields."""
     woman = {"TYPES": {"type": "Human", "sub_type": "Woman"}, "is_main_subject": True, "mood": "?"}
-    woman |= {"appearance": "The woman has long dark hair, pale skin and freckles. She is wearing a yellow hoodie."}
+    woman |= {
+        "appearance": "The woman has long dark hair, pale skin and freckles on nose and cheeks. She wears a yellow hoodie."
+    }
     woman |= {"action": "The woman hands a cup to a man. She smiles.", "position": "Left side of the frame"}
     man = {"TYPES": {"type": "Human", "sub_type": "Man"}, "appearance": "", "action": "Looks at a café table"}
     cup = {"type": "Object", "sub_type": "Cup", "appearance": None, "position": "in the hand of a man"}
