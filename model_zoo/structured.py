@@ -4,6 +4,8 @@ No network in this file. `ask(messages, schema) -> Said` is one: a server (model
 (model_zoo/qwen_vl.py). messages are the OpenAI chat API's, but that frames are a part {"type": "frames", "frames": (n, h, w, 3)
 uint8 RGB, "seconds": [float]} which each turns into what it can show.
 
+A model with `heeds_things = False` leaves the measured hints unread, so that nobody need measure them.
+
 SkyReels-V2 (Chen et al. 2025, arXiv 2504.13074) and its captioner's script, skycaptioner_v1/scripts/vllm_struct_caption.py.
 """
 
@@ -121,6 +123,7 @@ def captioner(ask: Ask, frames_asked: int = FRAMES) -> Callable[[np.ndarray, flo
         content = [{"type": "text", "text": request()}, shown(frames, fps, frames_asked)]
         return asked(ask, [{"role": "user", "content": content}], SCHEMA, scene)
 
+    caption.heeds_things = False  # type: ignore[attr-defined]
     return caption
 
 
@@ -146,6 +149,7 @@ def expert(ask: Ask, fields: Sequence[str], confidence: float, frames_asked: int
             found += [(f"subjects.{number}.{name}", subject[name], confidence) for name in of_subject]
         return [(field, value.strip(), sure) for field, value, sure in found if value.strip()]
 
+    answer.heeds_things = False  # type: ignore[attr-defined]
     return answer
 
 

@@ -93,7 +93,8 @@ class Caption(Stage):
         for film in films:
             if film.clip_id in chosen:
                 mine = [e for e in (*detected, *faces, *parsed) if e.clip_id == film.clip_id]
-                yield self._caption(models, film, hints(film.frames, mine))
+                heeded = any(getattr(models[name], "heeds_things", True) for name in (self.captioner, *self._experts()))
+                yield self._caption(models, film, hints(film.frames, mine) if heeded else [])
 
     def _caption(self, models: dict[str, Any], film: Film, things: list[Thing]) -> records.Caption:
         base = self.captioner
