@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 from pyarrow import fs as arrow_fs
 
-NOTE_BYTES = 512  # length of a note, padded, so that a shorter one leaves nothing of a longer one
+NOTE_BYTES = 4096  # length of a note, padded, so that a shorter one leaves nothing of a longer one
 
 
 class Folder:

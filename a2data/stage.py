@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 
@@ -26,6 +26,9 @@ class Stage:
     a2data.lookup): rows of a borrowed table, found by a column's value in the shard named, whichever shard is being made.
     What it borrows is no part of the resume key, so a row that it reads must name what it borrows by content (see
     Reference.image_sha256).
+
+    A stage with `in_flight` above 1 is one that waits for a server: `run` is called for so many units at a time, in threads, with
+    one and the same model. Rows are written in the order of the units all the same.
     """
 
     reads: ClassVar[dict[str, type]]  # stages whose tables it reads, and the record that says which columns
@@ -34,11 +37,19 @@ class Stage:
     per: ClassVar[str] = "clip"
     cpus: ClassVar[float] = 1
     gpus: ClassVar[float] = 0
+    in_flight: ClassVar[int] = (
+        1  # units at a time, each in a thread of its own; for stages per "video" or "clip" that wait
+    )
+    unkeyed: ClassVar[tuple[str, ...]] = ()  # settings that change no row, and are no part of the resume key
     version: ClassVar[int] = 1  # raise it when run() gives other rows for the same settings
 
     @classmethod
     def name(cls) -> str:
         return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+
+    def keyed(self) -> dict[str, Any]:
+        """The settings that its rows follow from."""
+        return {name: value for name, value in asdict(self).items() if name not in self.unkeyed}
 
     def models(self) -> dict[str, str]:
         """What `load` will load: card or path -> revision. Part of the resume key."""

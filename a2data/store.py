@@ -131,8 +131,7 @@ class Store(Folder):
 
     def key(self, stage: Stage, inputs: dict[str, str]) -> str:
         """What a part must be made of to be fresh: settings, code version, schema, models, inputs."""
-        settings = asdict(stage)  # type: ignore[call-overload]
-        return _sha([stage.name(), stage.version, settings, str(schema(stage.writes)), stage.models(), inputs])
+        return _sha([stage.name(), stage.version, stage.keyed(), str(schema(stage.writes)), stage.models(), inputs])
 
     def fresh(self, stage: Stage, job: tuple[int, ...]) -> bool:
         inputs = self.inputs(stage, job)
@@ -229,7 +228,7 @@ class Part:
         footer.digest = footer.key = self.sha.hexdigest()[:16]
         if stage is not None:
             footer.key = self.store.key(stage, inputs or {})
-            footer.settings, footer.models, footer.version = asdict(stage), stage.models(), stage.version  # type: ignore[call-overload]
+            footer.settings, footer.models, footer.version = stage.keyed(), stage.models(), stage.version
             footer.inputs = inputs or {}
         about = asdict(footer) | {"rejected": [(r.key, r.reason, r.detail) for r in footer.rejected]}
         self.writer.add_key_value_metadata({"a2data": json.dumps(about, ensure_ascii=False, sort_keys=True)})

@@ -3,8 +3,11 @@
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
+from threading import Thread
 from typing import Any
 
 import pyarrow as pa
@@ -32,7 +35,10 @@ def do(
 
     Several stages, all per "clip", go through the shard side by side and share the frames of each clip. A unit that raises
     is named in the part's footer, with the error, and left out of what follows; so is one in `skip` (unit -> reason), which
-    the runner has seen kill a worker. What a stage per "shard" or "all" raises is raised.
+    the runner has seen kill a worker. A reason of "" only suspects it: it was in hand, with others, when a worker died, and is
+    done with nothing beside it. What a stage per "shard" or "all" raises is raised.
+
+    A stage that keeps several units in flight goes through the shard alone: then threads wait, not this one.
     """
     if stages[0].per in UNIT:
         _do_units(stages, models, store, job[0], skip or {})
@@ -83,42 +89,57 @@ def _do_units(stages: Sequence[Stage], models: Sequence[Any], store: Store, shar
     with ExitStack() as stack:
         parts = [stack.enter_context(store.create(stage.name(), stage.writes, shard)) for stage in stages]
         names = _names(stages, store, shard)
-        for number, (unit, inputs) in enumerate(_units(stages, store, shard, names)):
-            _note(store, stages, shard, unit, number / len(names), parts)
-            for stage, model, part in zip(stages, models, parts, strict=True):
-                began = time.perf_counter()
-                _do_unit(stage, model, part, unit, inputs, missing[stage], skip, keep=len(stages) > 1)
-                part.footer.seconds += time.perf_counter() - began
+        units = _units(stages, store, shard, names)
+
+        def note(in_hand: Sequence[str], number: int) -> None:
+            _note(store, stages, shard, in_hand, number / len(names), parts)
+
+        if len(stages) == 1 and stages[0].in_flight > 1:
+            _many_at_a_time(stages[0], models[0], parts[0], units, missing[stages[0]], skip, note)
+        else:
+            for number, (unit, inputs) in enumerate(units):
+                note([unit], number)
+                for stage, model, part in zip(stages, models, parts, strict=True):
+                    began = time.perf_counter()
+                    rows = (
+                        _run(stage, model, inputs) if _is_due(stage, part, unit, inputs, missing[stage], skip) else None
+                    )
+                    if rows is not None and (made := _put(stage, part, unit, rows, keep=len(stages) > 1)) is not None:
+                        inputs[stage.name()] = made
+                    part.footer.seconds += time.perf_counter() - began
         for stage, part in zip(stages, parts, strict=True):  # in order: each finds its forerunner's digest in the store
             part.footer.left_out.extend(sorted(missing[stage] - {*part.footer.left_out, *part.footer.failed}))
             part.commit(stage, store.inputs(stage, (shard,)))
     store.remove(*journal(stages, shard))
 
 
-def _do_unit(
-    stage: Stage,
-    model: Any,
-    part: Part,
-    unit: str,
-    inputs: dict[str, list],
-    missing: set[str],
-    skip: dict[str, str],
-    keep: bool,
-) -> None:
-    """One stage on one unit: its rows into the part, and kept beside the other inputs; or its name among the failures."""
+def _is_due(
+    stage: Stage, part: Part, unit: str, inputs: dict[str, list], missing: set[str], skip: dict[str, str]
+) -> bool:
+    """Whether a stage is to run on a unit. One that it is not to run on is named in the footer."""
     footer = part.footer
     if any(name not in inputs for name in stage.reads) or {unit, unit.rpartition("-")[0]} & missing:
         footer.left_out.append(unit)
-        return
+        return False
     footer.units += 1
-    if unit in skip:
+    if skip.get(unit):
         footer.failed[unit] = skip[unit]
-        return
+        return False
+    return True
+
+
+def _run(stage: Stage, model: Any, inputs: dict[str, list]) -> Iterator[Any]:
+    """What a stage yields for a unit. Nothing runs, nor raises, before it is asked for the first row."""
+    yield from stage.run(model, *(inputs[name] for name in stage.reads))
+
+
+def _put(stage: Stage, part: Part, unit: str, made: Iterable[Any], keep: bool) -> list[Any] | None:
+    """The rows of a unit into the part, and back where they are to be kept; or its name among the failures, and None."""
     rows: list[Any] = []
     rejected: list[Reject] = []
     try:
         with part.unit() as add:  # all of it or none: a unit that raises half-way leaves nothing
-            for row in stage.run(model, *(inputs[name] for name in stage.reads)):
+            for row in made:
                 if isinstance(row, Reject):
                     rejected.append(row)
                 else:
@@ -127,10 +148,70 @@ def _do_unit(
                         rows.append(row)
     except Exception as error:
         log.warning("%s: %s failed", stage.name(), unit, exc_info=True)
-        footer.failed[unit] = f"{type(error).__name__}: {error}"
-        return
-    footer.rejected += rejected
-    inputs[stage.name()] = rows
+        part.footer.failed[unit] = f"{type(error).__name__}: {error}"
+        return None
+    part.footer.rejected += rejected
+    return rows
+
+
+def _many_at_a_time(
+    stage: Stage,
+    model: Any,
+    part: Part,
+    units: Iterable[tuple[str, dict[str, list]]],
+    missing: set[str],
+    skip: dict[str, str],
+    note: Callable[[Sequence[str], int], None],
+) -> None:
+    """One stage over a shard with up to `in_flight` units running, each in a thread, and their rows put in order.
+
+    As many again may wait, done, for one before them that takes long. Threads are daemons: an interrupt ends the process at
+    once, not after the last answer.
+    """
+    began, most = time.perf_counter(), stage.in_flight
+    held: deque[tuple[str, Future]] = deque()  # begun and not put yet, in order
+
+    def running() -> list[tuple[str, Future]]:
+        return [(unit, future) for unit, future in held if not future.done()]
+
+    def put_first() -> None:
+        unit, future = held.popleft()
+        _put(stage, part, unit, _rows_of(future), keep=False)
+
+    for number, (unit, inputs) in enumerate(units):
+        if not _is_due(stage, part, unit, inputs, missing, skip):
+            continue
+        room = 0 if unit in skip else most - 1  # units that may run beside it
+        while len(busy := running()) > room:
+            wait([future for _, future in busy], return_when=FIRST_COMPLETED)
+        while held and (held[0][1].done() or len(held) >= 2 * most):
+            put_first()
+        held.append((unit, _in_thread(list, _run(stage, model, inputs))))
+        note([name for name, _ in running()], number)
+        if unit in skip:
+            wait([held[-1][1]])
+    while held:
+        put_first()
+    part.footer.seconds += time.perf_counter() - began
+
+
+def _rows_of(future: Future) -> Iterator[Any]:
+    """What a unit's thread came to: its rows, or its error."""
+    yield from future.result()
+
+
+def _in_thread(call: Callable[..., Any], *args: Any) -> Future:
+    """A call in a thread of its own. Nothing waits for it at the end of the process, as it would for a pool's threads."""
+    future: Future = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(call(*args))
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=work, daemon=True).start()
+    return future
 
 
 def _names(stages: Sequence[Stage], store: Store, shard: int) -> list[str]:
@@ -166,13 +247,15 @@ def _units(
 
 
 def journal(stages: Sequence[Stage], shard: int) -> tuple[str, str]:
-    """Where a worker writes which unit it has in hand: what killed it, if it is killed; how far it is, if not."""
+    """Where a worker writes which units it has in hand: what killed it, if it is killed; how far it is, if not."""
     return stages[0].name(), f"{shard:05d}.doing"
 
 
-def _note(store: Store, stages: Sequence[Stage], shard: int, unit: str, share: float, parts: Sequence[Part]) -> None:
+def _note(
+    store: Store, stages: Sequence[Stage], shard: int, in_hand: Sequence[str], share: float, parts: Sequence[Part]
+) -> None:
     about = {
-        "unit": unit,
+        "units": list(in_hand),
         "share": share,  # of the job's units that are done, 0 to 1
         "done": max(p.footer.units for p in parts),
         "failed": sum(len(p.footer.failed) for p in parts),

@@ -132,6 +132,11 @@ def names_only() -> Iterator[None]:
         _names_only.reset(token)
 
 
+def is_served(name: str) -> bool:
+    """Whether NAME:URL names a model behind a server. Raises KeyError like `family`."""
+    return bool(family(name)) and "://" in name.partition(":")[2]
+
+
 def revision(name: str) -> str:
     """What changes when the model's output may change: the card's revision, and a digest of the weights that it would load.
 

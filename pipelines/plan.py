@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from typing import NamedTuple
 
 from a2data.records import Source
@@ -45,8 +44,7 @@ def reason(stage: Stage, store: Store, job: Job, remade: set[tuple[str, int]]) -
         return "never made"
     old = footers[0]
     assert old is not None
-    settings = asdict(stage)  # type: ignore[call-overload]
-    changed = [f"{n}: {old.settings.get(n)!r} → {v!r}" for n, v in settings.items() if old.settings.get(n) != v]
+    changed = [f"{n}: {old.settings.get(n)!r} → {v!r}" for n, v in stage.keyed().items() if old.settings.get(n) != v]
     if changed:
         return "setting " + ", ".join(changed)
     if follows:

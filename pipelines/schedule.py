@@ -52,15 +52,22 @@ Watch = Callable[[str, Any], None]  # called with ("begin" | "start" | "made" | 
 
 
 def groups(stages: Sequence[Stage]) -> list[Group]:
-    """Stages in runs that one worker does together: neighbours that look at the frames of the same clips."""
+    """Stages in runs that one worker does together: neighbours that look at the frames of the same clips.
+
+    One that keeps several clips in flight is alone. It waits for a server: together, detectors would hold a GPU meanwhile, and
+    would have to run in its threads. A second decode of each clip is cheaper than either.
+    """
     out: list[Group] = []
     for stage in stages:
-        looks = stage.per == "clip" and Film in stage.reads.values()
-        if out and looks and out[-1][0].per == "clip" and Film in out[-1][0].reads.values():
+        if out and _looks(stage) and _looks(out[-1][0]):
             out[-1] = (*out[-1], stage)
         else:
             out.append((stage,))
     return out
+
+
+def _looks(stage: Stage) -> bool:
+    return stage.per == "clip" and Film in stage.reads.values() and stage.in_flight == 1
 
 
 def jobs(group: Group, shards: Sequence[int]) -> list[Job]:
@@ -85,7 +92,7 @@ class Board:
         self.waits: Counter = Counter()  # (group, job) -> parts still to come
         self.feeds: dict[tuple[str, int], list[tuple[Group, Job]]] = {}  # (table, shard) -> jobs that read it
         self.summary = Summary()
-        self.deaths: Counter = Counter()  # (group, job, unit)
+        self.deaths: Counter = Counter()  # (group, job, unit), for each unit that was in hand
         self.skip: dict[tuple[Group, Job], dict[str, str]] = {}
         self.todo: dict[tuple[Group, Job], Group] = {}  # what a ready job must do, once it was looked up
         self.left = 0
@@ -142,22 +149,25 @@ class Board:
 
     def _mourn(self, done: Done) -> None:
         key = done.group, done.job
-        unit = ""
+        units = [""]
         if done.group[0].per in UNIT:
             where = journal(self.todo[key], done.job[0])
             note = self.store.get(*where)
             self.store.remove(*where)
-            unit = json.loads(note)["unit"] if note else ""
-        self.deaths[*key, unit] += 1
-        log.warning(
-            "%s %s: %s%s", done.group[0].name(), done.job[:3], done.death, f" while it had {unit} in hand" * bool(unit)
-        )
-        if self.deaths[*key, unit] >= TRIES:
-            why = f"killed its worker {TRIES} times: {done.death}"
-            if not unit:
+            units = json.loads(note)["units"] if note else [""]
+        in_hand = f" while it had {', '.join(units)} in hand" if any(units) else ""
+        log.warning("%s %s: %s%s", done.group[0].name(), done.job[:3], done.death, in_hand)
+        for unit in units:
+            self.deaths[*key, unit] += 1
+            killed = self.deaths[*key, unit] >= TRIES
+            why = f"killed its worker {TRIES} times: {done.death}" if killed else ""
+            if killed and not unit:
                 self._give_up(done, why)
                 return
-            self.skip.setdefault(key, {})[unit] = why
+            if unit:
+                self.skip.setdefault(key, {})[unit] = (
+                    why  # "": one of several that may have done it, done alone from now on
+                )
         self.ready[done.group].append(done.job)
 
 

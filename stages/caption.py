@@ -1,33 +1,24 @@
 """Structured captions: what a base captioner and experts say of a clip, fused field by field, and the prompt made of it."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 
-from a2data import phrases, records
+from a2data import records
 from a2data.records import Answer, Element, Film, Kept, Subject
 from a2data.scenery import background_colours
 from a2data.stage import Stage
+from a2data.wording import environment_phrase, plain, span, spoken_once, told_apart, with_camera
 from model_zoo import cards
 from model_zoo.captions import Thing
+from model_zoo.structured import CHOICES, SUBJECT_FIELDS, TEXTS
 
-# SkyReels-V2's schema (github.com/SkyworkAI/SkyReels-V2, skycaptioner_v1/scripts/vllm_struct_caption.py)
-CHOICES = {
-    "shot_type": ("long_shot", "full_shot", "medium_shot", "close_up", "extreme_close_up"),
-    "shot_angle": ("eye_level", "high_angle", "low_angle"),
-    "shot_position": (
-        *("front_view", "back_view", "side_view", "over_the_shoulder"),
-        *("overhead_view", "point_of_view", "aerial_view", "overlooking_view"),
-    ),
-}
-TEXTS = ("camera_motion", "environment", "lighting")
-SUBJECT_FIELDS = ("type", "sub_type", "appearance", "action", "expression", "position")
-COUNTED = ("another", "a third", "a fourth", "a fifth", "a sixth", "a seventh", "an eighth", "a ninth", "a tenth")
+SERVED_AT_ONCE = 32  # clips for which a server is asked at a time; vLLM runs them as one batch
+NOTHING = ("", "other", "none", "n/a", "unknown", "null")  # how models say that there is nothing to say
+MOST_AT_ONCE = 128  # their names still fit into the worker's note
 
 
 @dataclass(frozen=True)
@@ -51,24 +42,43 @@ class Caption(Stage):
 
     reads = {"select": Kept, "segment": Film, "detect": Element, "faces": Element, "parse": Element}
     writes = records.Caption
-    version = 2
+    unkeyed: ClassVar[tuple[str, ...]] = ("at_once",)
+    version = 3
 
-    captioner: str = "builtin-caption"  # card of the base captioner
+    captioner: str = "builtin-caption"  # card of the base captioner, or openai:http://HOST:8000/v1#MODEL
     experts: str = "builtin-shot,builtin-camera"  # cards of the experts, comma-separated; "" for none
     fusion: str = "template"  # card of the fusion
+    fusion_fallback: str = ""  # card to fuse with where `fusion` loses a phrase, twice; "" = such a clip fails
     base_confidence: float = 0.5  # of whatever the base captioner says, 0 to 1
     min_confidence: float = 0.4  # answers below it are kept, but not believed, 0 to 1
     max_subjects: int = 4  # subjects in the prompt; the captioner puts the most important first
     max_phrase_words: int = 14  # words of a subject's phrase; appearance beyond it is cut at a comma or an "and"
 
-    def _cards(self) -> list[str]:
-        return [self.captioner, *(name for name in self.experts.split(",") if name), self.fusion]
+    at_once: int = 0  # clips in flight, at most 128; 0 = 32 where a server is asked, else 1
+
+    @property
+    def in_flight(self) -> int:  # type: ignore[override]
+        served = any(cards.is_served(name) for name in self.models_named())
+        return min(MOST_AT_ONCE, self.at_once) or (SERVED_AT_ONCE if served else 1)
+
+    @property
+    def gpus(self) -> float:  # type: ignore[override]
+        return min(1.0, sum(cards.gpus(name) for name in self.models_named()))
+
+    def models_named(self) -> list[str]:
+        """The cards by their names: base, experts, fusion and what stands in for it."""
+        names = [self.captioner, *self._experts(), self.fusion, self.fusion_fallback]
+        return list(dict.fromkeys(name for name in names if name))
+
+    def _experts(self) -> list[str]:
+        return [name for name in self.experts.split(",") if name]
 
     def models(self) -> dict[str, str]:
-        return {name: cards.revision(name) for name in self._cards()}
+        return {name: cards.revision(name) for name in self.models_named()}
 
     def load(self) -> dict[str, Any]:
-        return {name: cards.load(name) for name in self._cards()}
+        device = cards.device() if self.gpus else "cpu"
+        return {name: cards.load(name, device) for name in self.models_named()}
 
     def run(
         self,
@@ -83,24 +93,34 @@ class Caption(Stage):
         for film in films:
             if film.clip_id in chosen:
                 mine = [e for e in (*detected, *faces, *parsed) if e.clip_id == film.clip_id]
-                yield self._caption(models, film, hints(film.frames, mine))
+                heeded = any(getattr(models[name], "heeds_things", True) for name in (self.captioner, *self._experts()))
+                yield self._caption(models, film, hints(film.frames, mine) if heeded else [])
 
     def _caption(self, models: dict[str, Any], film: Film, things: list[Thing]) -> records.Caption:
-        base, *experts, fusion = self._cards()
+        base = self.captioner
         scene = models[base](film.frames, film.fps, things)
         answers = [Answer(base, field, value, self.base_confidence) for field, value in flat(scene)]
-        for name in experts:
+        for name in self._experts():
             said = models[name](film.frames, film.fps, things, scene)
             answers += [Answer(name, field, value, float(sure)) for field, value, sure in said if value]
         decided = scene_of(decide(answers, self.min_confidence), main_subject(scene), self.max_subjects)
-        spoken = told_apart(decided["subjects"], self.max_phrase_words)
-        for subject, phrase in zip(decided["subjects"], spoken, strict=True):
-            subject["phrase"] = phrase
-        decided["environment_phrase"] = environment_phrase(decided["environment"])
-        prompt = with_camera(models[fusion](decided), decided["camera_motion"])
+        phrased(decided, self.max_phrase_words)
+        prompt, notes = self._fused(models, decided)
+        prompt = with_camera(prompt, decided["camera_motion"])
+        answers += notes
         caption = spanned(film.clip_id, prompt, decided, answers)
         check(caption)
         return caption
+
+    def _fused(self, models: dict[str, Any], scene: dict[str, Any]) -> tuple[str, list[Answer]]:
+        """The prompt, and a note for the answers where the fallback wrote it."""
+        try:
+            return models[self.fusion](scene), []
+        except ValueError as error:
+            if not self.fusion_fallback:
+                raise
+            why = f"in place of {self.fusion}: {error}"
+            return models[self.fusion_fallback](scene), [Answer(self.fusion_fallback, "prompt", why, 1.0)]
 
 
 def hints(frames: np.ndarray, elements: Sequence[Element]) -> list[Thing]:
@@ -138,7 +158,8 @@ def flat(scene: dict[str, Any]) -> list[tuple[str, str]]:
     for n, subject in enumerate(subjects):
         values = {**subject, **(subject.get("TYPES") or {})}
         pairs += [(f"subjects.{n}.{field}", str(values.get(field) or "")) for field in SUBJECT_FIELDS]
-    return [(field, " ".join(value.split())) for field, value in pairs if value.strip() and value != "other"]
+    clean = [(field, " ".join(value.split())) for field, value in pairs]
+    return [(field, value) for field, value in clean if value.lower().rstrip(".") not in NOTHING]
 
 
 def main_subject(scene: dict[str, Any]) -> int:
@@ -166,103 +187,27 @@ def scene_of(fields: dict[str, str], main: int, max_subjects: int) -> dict[str, 
         subject: dict[str, Any] = {field: fields.get(f"subjects.{n}.{field}", "") for field in SUBJECT_FIELDS}
         if subject["type"] not in ("Human", "Animal") or subject["sub_type"] == "Accessory":
             subject["expression"] = ""
-        subjects.append({**subject, "is_main_subject": n == main})
+        subjects.append({**plain(subject), "is_main_subject": n == main})
     scene: dict[str, Any] = {"subjects": subjects}
     for field, known in CHOICES.items():
         scene[field] = fields.get(field) if fields.get(field) in known else "other"
     return scene | {field: fields.get(field, "") for field in TEXTS}
 
 
-def told_apart(subjects: Sequence[dict[str, Any]], max_words: int) -> list[str]:
-    """A noun phrase for each subject, none of which is found inside another.
-
-    Two that would read alike are told apart by where they are, and where that does not help, by counting: "another person".
-    Things without a name get their place too: "a red object on the left".
-    """
-    plain = [noun_phrase(s, max_words) for s in subjects]
-    placed = []
-    for n, (subject, phrase) in enumerate(zip(subjects, plain, strict=True)):
-        alike = [m for m, other in enumerate(plain) if m != n and (within(phrase, other) or within(other, phrase))]
+def phrased(scene: dict[str, Any], max_words: int) -> None:
+    """Give the subjects and the place of a scene their phrases, and see that no other text of it says one of them again."""
+    subjects = scene["subjects"]
+    told = told_apart(subjects, max_words)
+    scene["environment_phrase"] = spoken_once(environment_phrase(scene["environment"]), told)
+    place = [scene["environment_phrase"]] if scene["environment_phrase"] else []
+    for subject, phrase in zip(subjects, told, strict=True):
+        texts = {field: spoken_once(subject[field], [*told, *place]) for field in ("action", "expression")}
+        # where it stands may be the end of its phrase, which the fusion does not say twice
         where = subject["position"]
-        brief = where.startswith(("in ", "on ", "at ")) and len(where.split()) <= 4
-        vague = subject["sub_type"].lower() in ("object", "thing", "") and subject["type"] != "Human"
-        tells = (alike or vague) and brief and all(subjects[m]["position"] != where for m in alike)
-        placed.append(f"{phrase} {where}" if tells else phrase)
-    told: list[str] = []
-    for phrase in placed:
-        told.append(next(o for o in tellings(phrase) if not any(within(o, t) or within(t, o) for t in told)))
-    return told
-
-
-def tellings(phrase: str) -> Iterator[str]:
-    """A phrase in ever plainer words, each counted: "a cup in an orange top", "another cup in an orange top" …, "a cup" …
-
-    Counting alone does not tell "a cup in an orange top" from "an orange", which every one of its counted forms has in it.
-    """
-    article, _, rest = phrase.partition(" ")
-    noun = re.split(r",| in | with | wearing | on the ", rest)[0]
-    for words, first in ((rest, article), (noun, article), ("subject", "a")):
-        yield from (f"{word} {words}" for word in (first, *COUNTED))
-    yield from (f"the {n}th subject" for n in count(11))
-
-
-def noun_phrase(subject: dict[str, Any], max_words: int) -> str:
-    """ "a person in a yellow top", "a red bottle", "a woman with long black hair, wearing a blue shirt"."""
-    noun = (subject["sub_type"] or subject["type"] or "object").lower()
-    look = subject["appearance"].rstrip(". ")
-    look = look[:1].lower() + look[1:]
-    colour = re.match(rf"(?:{'|'.join(sorted(phrases.COLOURS))})(?= with | in |,|$)", look)
-    if colour:
-        noun, look = f"{colour.group()} {noun}", look[colour.end() :].lstrip(", ")
-    elif look and " " not in look:
-        noun, look = f"{look} {noun}", ""
-    if look and not look.startswith(("in ", "with ", "wearing ", "dressed ")):
-        look = f"with {look}"
-    words = shortened(f"{noun} {look}".rstrip(), max_words - 1)
-    return f"an {words}" if words[0] in "aeiou" else f"a {words}"
-
-
-def shortened(words: str, max_words: int) -> str:
-    """At most so many words, cut before a comma or an "and" where there is one, and never after a word that wants another."""
-    if len(words.split()) <= max_words:
-        return words
-    cut = " ".join(words.split()[:max_words])
-    joints = [m.start() for m in re.finditer(r",| and | wearing ", cut)]
-    if not joints:
-        return re.sub(r"(,|\s+(a|an|the|in|with|of|on|and|wearing|dressed))+$", "", cut)
-    first, comma, last = cut[: joints[-1]].rpartition(", ")  # a list that lost its end gets its "and" back
-    return f"{first} and {last}" if comma and not last.startswith(("wearing ", "with ", "in ")) else cut[: joints[-1]]
-
-
-def environment_phrase(environment: str) -> str:
-    """The environment as a phrase inside a sentence: a noun phrase begins small, a sentence stays one, without its full stop."""
-    words = environment.rstrip(". ")
-    return words[:1].lower() + words[1:] if words.startswith(("A ", "An ")) and " is " not in words else words
-
-
-def with_camera(prompt: str, camera_motion: str) -> str:
-    """The prompt and, last, the camera's sentence."""
-    said = camera_motion.rstrip(". ")
-    return f"{prompt} {said[:1].upper()}{said[1:]}." if said else prompt
-
-
-def within(phrase: str, text: str) -> bool:
-    return bool(occurrences(phrase, text))
-
-
-def occurrences(phrase: str, text: str) -> list[int]:
-    """Where a phrase begins in a text, whole words only: "a cup" is not in "a cupboard"."""
-    return [m.start() for m in re.finditer(rf"(?<!\w){re.escape(phrase)}(?!\w)", text)]
-
-
-def span(phrase: str, prompt: str) -> tuple[int, int]:
-    """Start and end of a phrase. Raises ValueError unless the prompt has it exactly once; (0, 0) for no phrase."""
-    if not phrase:
-        return 0, 0
-    found = occurrences(phrase, prompt)
-    if len(found) != 1:
-        raise ValueError(f"the fused prompt has the phrase {phrase!r} {len(found)} times, not once: {prompt!r}")
-    return found[0], found[0] + len(phrase)
+        texts["position"] = where if where in phrase else spoken_once(where, [*told, *place])
+        subject.update(texts, phrase=phrase)
+    for field in ("lighting", "camera_motion"):
+        scene[field] = spoken_once(scene[field], [*told, *place])
 
 
 def spanned(clip_id: str, prompt: str, scene: dict[str, Any], answers: list[Answer]) -> records.Caption:

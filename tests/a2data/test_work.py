@@ -3,7 +3,10 @@
 import json
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -159,7 +162,7 @@ def test_the_worker_notes_which_clip_it_has_in_hand(store):
 
     do([Peek()], [None], store, (0,))
 
-    assert [note["unit"] for note in seen] == CLIPS
+    assert [note["units"] for note in seen] == [[c] for c in CLIPS]
     assert [note["share"] for note in seen] == [n / 6 for n in range(6)]
     assert [(note["done"], note["rejected"]) for note in seen] == [(n, n) for n in range(6)]
     assert store.get(*journal([Peek()], 0)) is None
@@ -258,3 +261,76 @@ def test_a_stage_over_a_shard_may_name_a_clip_as_failed_and_do_the_others(store)
     assert footer.failed == {CLIPS[2]: "ValueError: this clip is bad"}
     assert CLIPS[2] in footer.missing
     assert [row.clip_id for row in store.read("careful", 0, Score)] == [c for c in CLIPS if c != CLIPS[2]]
+
+
+@dataclass(frozen=True)
+class Waits(First):
+    """A first that waits for each clip, the earlier ones longer, with some clips in flight."""
+
+    at_once: int = 3
+
+    @property
+    def in_flight(self):
+        return self.at_once
+
+    def run(self, model, clips):
+        with model.lock:
+            model.now += 1
+            model.most = max(model.most, model.now)
+            model.order.append(clips[0].clip_id)
+            model.notes.append(json.loads(model.store.get(*journal([self], 0)) or "null"))
+            model.alone[clips[0].clip_id] = model.now
+        time.sleep(0.03 if clips[0].clip_id in CLIPS[::2] else 0.01)
+        with model.lock:
+            model.now -= 1
+        yield from super().run(None, clips)
+
+
+def waiting(store: Store, stage: Waits, skip: dict | None = None) -> SimpleNamespace:
+    model = SimpleNamespace(lock=threading.Lock(), now=0, most=0, order=[], notes=[], alone={}, store=store)
+    do([stage], [model], store, (0,), skip)
+    return model
+
+
+@pytest.mark.parametrize("bad", ["", CLIPS[2]])
+def test_clips_in_flight_make_the_same_part_as_one_after_another(store, bad):
+    one = waiting(store, Waits(bad=bad, at_once=1))
+    footer = store.footer("waits", 0)
+    many = waiting(store, Waits(bad=bad, at_once=3))
+    assert (one.most, many.most) == (1, 3)
+    assert one.order == many.order == CLIPS
+    assert store.footer("waits", 0).digest == footer.digest
+    assert store.footer("waits", 0).failed == footer.failed == ({bad: "ValueError: this clip is bad"} if bad else {})
+
+
+def test_the_note_names_all_that_are_in_flight(store):
+    model = waiting(store, Waits(at_once=6))
+    assert store.get(*journal([Waits()], 0)) is None
+    longest = max((note["units"] for note in model.notes if note), key=len)
+    assert len(longest) > 1
+    assert longest == CLIPS[: len(longest)]
+
+
+def test_a_clip_that_may_have_killed_a_worker_is_done_with_nothing_beside_it(store):
+    model = waiting(store, Waits(), {CLIPS[2]: "", CLIPS[4]: "killed its worker 3 times"})
+    assert model.alone[CLIPS[2]] == 1
+    assert model.most > 1
+    assert store.footer("waits", 0).failed == {CLIPS[4]: "killed its worker 3 times"}
+    assert clips(store, "waits") == [c for c in CLIPS if c != CLIPS[4]]
+
+
+def test_an_interrupt_ends_it_at_once_and_leaves_no_part(store):
+    class Endless(Waits):
+        def run(self, model, clips):
+            if clips[0].clip_id == CLIPS[0]:
+                raise KeyboardInterrupt
+            model.release.wait(30)
+            yield from ()
+
+    release = threading.Event()
+    began = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        do([Endless()], [SimpleNamespace(release=release)], store, (0,))
+    assert time.perf_counter() - began < 10
+    release.set()
+    assert store.footer("endless", 0) is None

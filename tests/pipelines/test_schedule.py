@@ -117,6 +117,16 @@ def test_a_clip_that_kills_its_worker_is_set_aside_and_the_rest_is_done(store):
     assert not summary.broken
 
 
+def test_of_several_in_flight_the_one_that_kills_its_worker_is_found(store):
+    deadly = f"{1:015x}0-00000001"
+
+    summary = run([Cut(), toy.Measures(deadly=deadly), Choose(), Join()], store, SHARDS, Children(store))
+
+    assert store.footer("measure", 1).failed == {deadly: "killed its worker 3 times: the worker was ended by SIGABRT"}
+    assert sum(len(list(store.read("join", s, Score))) for s in SHARDS) == 23
+    assert not summary.broken
+
+
 def test_neighbours_that_look_at_the_same_films_go_together():
     names = [[stage.name() for stage in group] for group in groups(triplets())]
 

@@ -52,6 +52,17 @@ class Measure(Stage):
 
 
 @dataclass(frozen=True)
+class Measures(Measure):
+    """A measure of three clips at a time."""
+
+    in_flight = 3
+
+    @classmethod
+    def name(cls) -> str:
+        return "measure"
+
+
+@dataclass(frozen=True)
 class Heavy(Measure):
     """A measure whose model does not load."""
 

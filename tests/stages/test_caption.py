@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2data import images, records, video
+from a2data import images, records, video, wording
 from a2data.records import Answer, Element, Film, Kept
 from model_zoo import cards, template
 from stages import caption
@@ -149,7 +149,7 @@ def test_spans_hold_and_the_order_of_elements_does_not_matter(found, random):
     once = builtin(*found)
     caption.check(once)
     for subject in once.subjects:
-        assert caption.occurrences(subject.phrase, once.prompt) == [subject.start]
+        assert wording.occurrences(subject.phrase, once.prompt) == [subject.start]
     assert len({s.phrase for s in once.subjects}) == len(once.subjects) <= 4
     random.shuffle(found)
     assert builtin(*found) == once
@@ -160,18 +160,18 @@ def test_a_phrase_that_is_part_of_anothers_clothes_ends_no_run():
         {"sub_type": "Orange", "type": "", "appearance": "", "position": ""},
         {"sub_type": "Woman", "type": "", "appearance": "in an orange top", "position": ""},
     ]
-    assert caption.told_apart(subjects, 14) == ["an orange", "a woman"]
+    assert wording.told_apart(subjects, 14) == ["an orange", "a woman"]
 
 
 def test_two_alike_are_told_apart_by_place_and_else_by_counting():
     def people(*places: str) -> list[dict]:
         return [{"sub_type": "Person", "type": "", "appearance": "in a grey top", "position": p} for p in places]
 
-    assert caption.told_apart(people("on the left", "on the right"), 12) == [
+    assert wording.told_apart(people("on the left", "on the right"), 12) == [
         "a person in a grey top on the left",
         "a person in a grey top on the right",
     ]
-    assert caption.told_apart(people("", "", ""), 12) == [
+    assert wording.told_apart(people("", "", ""), 12) == [
         "a person in a grey top",
         "another person in a grey top",
         "a third person in a grey top",
@@ -194,7 +194,7 @@ def test_two_alike_are_told_apart_by_place_and_else_by_counting():
     ],
 )
 def test_appearance_becomes_part_of_a_noun_phrase_of_limited_length(sub_type, appearance, phrase):
-    assert caption.noun_phrase({"type": "", "sub_type": sub_type, "appearance": appearance}, 11) == phrase
+    assert wording.noun_phrase({"type": "", "sub_type": sub_type, "appearance": appearance}, 11) == phrase
 
 
 def test_the_surest_answer_counts_and_the_later_of_two():
@@ -254,8 +254,8 @@ def test_an_answer_that_is_no_caption_is_an_error(answer):
 def test_a_fusion_that_loses_or_repeats_a_phrase_is_an_error():
     for prompt in ("Somebody waves.", "There is a cup and a cup."):
         with pytest.raises(ValueError, match=r"has the phrase 'a cup' \d times"):
-            caption.span("a cup", prompt)
-    assert caption.span("a cup", "In a cupboard, a cup.") == (15, 20)
+            wording.span("a cup", prompt)
+    assert wording.span("a cup", "In a cupboard, a cup.") == (15, 20)
 
 
 def test_check_finds_broken_spans_overlaps_and_empty_prompts():

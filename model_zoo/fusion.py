@@ -1,0 +1,81 @@
+"""Fusion by a language model: a structured caption written out as a prompt, every phrase of a subject in it letter by letter.
+
+The order is that of SkyReels-V2's text-to-video prompts (skycaptioner_v1/scripts/vllm_fusion_caption.py): shot, subjects with
+their action, appearance, expression and position, environment, lighting. Unlike there, nothing is dropped by chance, so that a
+rerun gives the same request. The camera's motion is not in what the model gets: it is appended afterwards.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from model_zoo.structured import Ask, asked
+
+MAX_WORDS = 250  # the text encoder of the video model sees 512 tokens, camera included
+SHOT = ("shot_type", "shot_angle", "shot_position")
+TOLD = ("action", "appearance", "expression", "position")
+REQUEST = (
+    "Write one paragraph of plain English prose that describes a video clip, from the facts below. First say how it is shot, "
+    "then each subject with its action, appearance, expression and position, then the environment, then the lighting. Say no "
+    "more than the facts do, and nothing about how the camera moves. Skip what is empty.\n"
+    'Each "phrase" must stand in the paragraph exactly once, letter by letter, never at the beginning of a sentence (so that it '
+    "keeps its small first letter); where you speak of the same subject or place again, say it, she, he, they or the place. Do "
+    "not repeat in other words what a phrase says already. Begin the paragraph with the shot, such as: In a medium shot, …\n"
+    "Answer with the paragraph only.\n"
+)
+
+
+def fusion(ask: Ask) -> Callable[[dict[str, Any]], str]:
+    """`model(scene) -> prompt` (see stages/caption.py).
+
+    It raises ValueError, naming the phrase, where the prompt lacks or repeats one and so does that to a second question.
+    """
+
+    def fuse(scene: dict[str, Any]) -> str:
+        wanted = phrases(scene)
+        text = REQUEST + json.dumps(facts(scene), indent=1, ensure_ascii=False)
+        return asked(ask, [{"role": "user", "content": [{"type": "text", "text": text}]}], None, prompt_with(wanted))
+
+    return fuse
+
+
+def phrases(scene: dict[str, Any]) -> list[str]:
+    """What must stand in the prompt: the phrases of the subjects and that of the place."""
+    return [p for p in (*(s["phrase"] for s in scene["subjects"]), scene["environment_phrase"]) if p]
+
+
+def facts(scene: dict[str, Any]) -> dict[str, Any]:
+    """A scene as the model is told of it: no empty fields, no bookkeeping, no camera motion."""
+    told: dict[str, Any] = {name: scene[name].replace("_", " ") for name in SHOT if scene[name] not in ("", "other")}
+    told["subjects"] = [
+        {"phrase": s["phrase"], **{name: s[name] for name in TOLD if s[name]}} for s in scene["subjects"]
+    ]
+    if scene["environment_phrase"]:
+        told["environment"] = {"phrase": scene["environment_phrase"]}
+    if scene["lighting"]:
+        told["lighting"] = scene["lighting"]
+    return told
+
+
+def prompt_with(wanted: list[str]) -> Callable[[str], str]:
+    """Reads an answer: `read(text) -> prompt`, which raises ValueError unless each phrase is in it exactly once."""
+
+    def read(text: str) -> str:
+        prompt = " ".join(text.rpartition("</think>")[2].split())
+        if len(prompt) > 1 and prompt[0] == prompt[-1] == '"':
+            prompt = prompt[1:-1].strip()
+        if not prompt.strip(" -."):
+            raise ValueError("the paragraph is empty")
+        if len(prompt.split()) > MAX_WORDS:
+            raise ValueError(f"the paragraph has {len(prompt.split())} words, more than {MAX_WORDS}")
+        faults = []
+        for phrase in wanted:
+            times = len(re.findall(rf"(?<!\w){re.escape(phrase)}(?!\w)", prompt))
+            if times != 1:
+                faults.append(f"the phrase {phrase!r} stands in it {times} times, not once")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return prompt if prompt.endswith((".", "!", "?")) else f"{prompt}."
+
+    return read

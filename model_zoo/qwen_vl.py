@@ -1,0 +1,102 @@
+"""Vision-language models of the Qwen-VL family, run here by transformers: SkyCaptioner-V1, Qwen2.5-VL, Qwen3-VL.
+
+Frames go in as a video at their true aspect ratio with their times; the answer is greedy, so that it is the same each time.
+Qwen2.5-VL (Bai et al. 2025, arXiv 2502.13923); Qwen3-VL (2025, arXiv 2511.21631); SkyCaptioner-V1 (arXiv 2504.13074).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from model_zoo import structured, torchvision_shim, weights
+from model_zoo.fusion import fusion as fused
+from model_zoo.structured import Ask, Said
+
+MAX_TOKENS = 2048  # of an answer; a caption of four subjects has about 500
+
+
+def captioner(card: Any, device: str) -> Callable[..., dict[str, Any]]:
+    """The base captioner: a whole caption in one answer."""
+    return structured.captioner(asker(card, device))
+
+
+def fusion(card: Any, device: str) -> Callable[[dict[str, Any]], str]:
+    """Fusion by the language model in it, which is shown no picture."""
+    return fused(asker(card, device))
+
+
+def asker(card: Any, device: str) -> Ask:
+    """`ask(messages, schema) -> Said` over the weights of a card. The schema is not enforced: what is said must be checked.
+
+    Raises FileNotFoundError where the weights are not here.
+    """
+    path = str(weights.find(card))
+    torchvision_shim.install()
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(path, local_files_only=True)
+    if (
+        getattr(processor.video_processor, "cap_pixels_per_frame", False) is None
+    ):  # frames come in at most AREA_PX large
+        processor.video_processor.cap_pixels_per_frame = False
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    model: Any = AutoModelForImageTextToText.from_pretrained(path, local_files_only=True, dtype=dtype)
+    model = model.to(device).eval()
+    for name in ("temperature", "top_p", "top_k"):  # of sampling; greedy search warns of each
+        setattr(model.generation_config, name, None)
+
+    def ask(messages: list[dict[str, Any]], schema: dict[str, Any] | None) -> Said:
+        inputs = prepared(processor, messages).to(device)
+        with torch.inference_mode():
+            out = model.generate(**inputs, max_new_tokens=MAX_TOKENS, do_sample=False)
+        new = out[0, inputs["input_ids"].shape[1] :]
+        ends = model.generation_config.eos_token_id
+        ended = len(new) < MAX_TOKENS or int(new[-1]) in (ends if isinstance(ends, list) else [ends])
+        return Said(processor.decode(new, skip_special_tokens=True), ended)
+
+    return ask
+
+
+def prepared(processor: Any, messages: list[dict[str, Any]]) -> Any:
+    """What the network gets for these messages: tokens, and the frames in patches with their times."""
+    videos: list[Any] = []
+    told: list[Any] = []
+    for message in messages:
+        content = message["content"]
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        videos += [part for part in parts if part["type"] == "frames"]
+        told.append(
+            {
+                "role": message["role"],
+                "content": [{"type": "video"} if p["type"] == "frames" else p for p in parts],
+            }
+        )
+    text = processor.apply_chat_template(told, tokenize=False, add_generation_prompt=True)
+    if not videos:
+        return processor(text=[text], return_tensors="pt")
+    return processor(
+        text=[text],
+        videos=[video["frames"] for video in videos],
+        video_metadata=[_times(video["frames"], video["seconds"]) for video in videos],
+        do_sample_frames=False,
+        return_tensors="pt",
+    )
+
+
+def _times(frames: np.ndarray, seconds: list[float]) -> Any:
+    """When the frames play, in the words of transformers. They are evenly spaced."""
+    from transformers.video_utils import VideoMetadata
+
+    count, height, width = frames.shape[:3]
+    lasts = seconds[-1] - seconds[0]
+    fps = (count - 1) / lasts if lasts > 0 else 1.0
+    return VideoMetadata(
+        total_num_frames=count,
+        fps=fps,
+        frames_indices=list(range(count)),
+        duration=count / fps,
+        width=width,
+        height=height,
+    )

@@ -1,0 +1,285 @@
+"""SkyReels-V2's structured caption as a language model is asked for it: the schema, the request, and how an answer is read.
+
+No network in this file. `ask(messages, schema) -> Said` is one: a server (model_zoo/endpoint.py) or weights that are here
+(model_zoo/qwen_vl.py). messages are the OpenAI chat API's, but that frames are a part {"type": "frames", "frames": (n, h, w, 3)
+uint8 RGB, "seconds": [float]} which each turns into what it can show.
+
+A model with `heeds_things = False` leaves the measured hints unread, so that nobody need measure them.
+
+SkyReels-V2 (Chen et al. 2025, arXiv 2504.13074) and its captioner's script, skycaptioner_v1/scripts/vllm_struct_caption.py.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import cv2
+import numpy as np
+
+CHOICES = {
+    "shot_type": ("long_shot", "full_shot", "medium_shot", "close_up", "extreme_close_up"),
+    "shot_angle": ("eye_level", "high_angle", "low_angle"),
+    "shot_position": (
+        *("front_view", "back_view", "side_view", "over_the_shoulder"),
+        *("overhead_view", "point_of_view", "aerial_view", "overlooking_view"),
+    ),
+}
+TEXTS = ("camera_motion", "environment", "lighting")
+SUBJECT_TEXTS = ("appearance", "action", "expression", "position")
+SUBJECT_FIELDS = ("type", "sub_type", *SUBJECT_TEXTS)
+
+FRAMES = 16  # of a clip, evenly spaced, as SkyCaptioner-V1 was asked
+AREA_PX = 360 * 420  # of a frame, as there; but at its true aspect ratio, not squeezed into 360 x 420
+MAX_SUBJECTS = 12  # a model that lists more is in a loop
+
+
+class Said(NamedTuple):
+    """What a language model answered."""
+
+    text: str
+    whole: bool  # False: it was cut off at the most tokens allowed
+
+
+Ask = Callable[[list[dict[str, Any]], dict[str, Any] | None], Said]
+Read = TypeVar("Read")
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    """A JSON schema in which every field is required and no other allowed: what OpenAI's strict mode asks for."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _field(name: str) -> dict[str, Any]:
+    return {"type": "string", "enum": [*CHOICES[name], "other"]} if name in CHOICES else {"type": "string"}
+
+
+SUBJECT = _object(
+    {
+        "TYPES": _object({"type": {"type": "string"}, "sub_type": {"type": "string"}}),
+        **{name: {"type": "string"} for name in SUBJECT_TEXTS},
+        "is_main_subject": {"type": "boolean"},
+    }
+)
+SCHEMA = _object(
+    {
+        "subjects": {"type": "array", "items": SUBJECT, "maxItems": MAX_SUBJECTS},
+        **{name: _field(name) for name in (*CHOICES, *TEXTS)},
+    }
+)
+
+MEANT = {
+    "type": "Human, Animal, Plant, Vehicle, Object … : the broad kind of the subject",
+    "sub_type": "one or two words in the singular: Woman, Man, Girl, Dog, Cup",
+    "appearance": "what it looks like, colours first; of a person each garment with its colour: wearing a yellow hoodie and blue"
+    " jeans, with short black hair",
+    "action": "what it does in the course of the clip, as a phrase that begins with a verb; empty where it does nothing",
+    "expression": "of a person or an animal only: the mood on the face; empty where no face is seen",
+    "position": "where in the frame, such as: on the left, in the centre, on the right, in the background",
+    "is_main_subject": "true for the one subject that the clip is about",
+    "camera_motion": "one sentence about how the camera moves, or that it stays still",
+    "environment": "the place as one noun phrase, without the subjects: a bright kitchen with white tiles",
+    "lighting": "the light in a few words: soft daylight from the left",
+    "shot_type": "by how much of the main subject the frame shows",
+    "shot_angle": "the height from which the camera looks",
+    "shot_position": "the side from which the camera looks at the main subject",
+}
+REQUEST = (
+    "Describe this clip. Its frames are in the order of time. Say only what can be seen; guess no names, no sounds and nothing "
+    "outside the picture. List each person, animal and thing that matters as a subject of its own, the most important first, at "
+    "most four. Answer with one JSON object and nothing else, with exactly these fields:\n"
+)
+
+
+def request(schema: dict[str, Any] = SCHEMA) -> str:
+    """The captioner's question in words, for models that see no schema."""
+    return REQUEST + json.dumps(_example(schema), indent=1, ensure_ascii=False)
+
+
+def _example(schema: dict[str, Any], name: str = "") -> Any:
+    """A schema as the object it describes, with what each field means in place of its value."""
+    if schema["type"] == "object":
+        return {key: _example(inner, key) for key, inner in schema["properties"].items()}
+    if schema["type"] == "array":
+        return [_example(schema["items"], name)]
+    if "enum" in schema:
+        return f"one of {', '.join(schema['enum'])}: {MEANT[name]}"
+    return MEANT.get(name, name)
+
+
+def captioner(ask: Ask, frames_asked: int = FRAMES) -> Callable[[np.ndarray, float, Any], dict[str, Any]]:
+    """A base captioner (see stages/caption.py) over a language model that sees.
+
+    It raises ValueError, with what was wrong, where the answer is no caption and neither is that to a second question.
+    """
+
+    def caption(frames: np.ndarray, fps: float, things: Any) -> dict[str, Any]:
+        content = [{"type": "text", "text": request()}, shown(frames, fps, frames_asked)]
+        return asked(ask, [{"role": "user", "content": content}], SCHEMA, scene)
+
+    caption.heeds_things = False  # type: ignore[attr-defined]
+    return caption
+
+
+def expert(ask: Ask, fields: Sequence[str], confidence: float, frames_asked: int = FRAMES) -> Callable[..., list]:
+    """A caption expert (see stages/caption.py) for named fields of the schema, of the shot or of each subject.
+
+    Raises ValueError for a field that the schema does not have.
+    """
+    unknown = set(fields) - {*CHOICES, *TEXTS, *SUBJECT_TEXTS}
+    if unknown or not fields:
+        known = ", ".join((*CHOICES, *TEXTS, *SUBJECT_TEXTS))
+        raise ValueError(f"an expert is asked for fields of {known}, not for {', '.join(sorted(unknown)) or 'none'}")
+    of_subject = [name for name in fields if name in SUBJECT_TEXTS]
+
+    def answer(frames: np.ndarray, fps: float, things: Any, base: dict[str, Any]) -> list[tuple[str, str, float]]:
+        schema, words = _expert_question(fields, of_subject, base)
+        if not schema["properties"]:
+            return []
+        content = [{"type": "text", "text": words}, shown(frames, fps, frames_asked)]
+        said = asked(ask, [{"role": "user", "content": content}], schema, lambda text: _valid(_json(text), schema))
+        found = [(name, said[name], confidence) for name in fields if name in said]
+        for number, subject in enumerate(said.get("subjects", [])):
+            found += [(f"subjects.{number}.{name}", subject[name], confidence) for name in of_subject]
+        return [(field, value.strip(), sure) for field, value, sure in found if value.strip()]
+
+    answer.heeds_things = False  # type: ignore[attr-defined]
+    return answer
+
+
+def _expert_question(
+    fields: Sequence[str], of_subject: Sequence[str], base: dict[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """The schema of the fields asked for, and the question; the base's subjects are numbered, so that each gets its answer."""
+    subjects = base.get("subjects", [])
+    properties = {name: _field(name) for name in fields if name not in SUBJECT_TEXTS}
+    words = "Look at this clip and answer with one JSON object and nothing else, with exactly these fields:\n"
+    listed = ""
+    if of_subject and subjects:
+        item = _object({name: {"type": "string"} for name in of_subject})
+        count = len(subjects)
+        properties["subjects"] = {"type": "array", "items": item, "minItems": count, "maxItems": count}
+        named = [f"{n + 1}. {_named(subject)}" for n, subject in enumerate(subjects)]
+        listed = f"\nsubjects has {count} entries, about these in this order:\n" + "\n".join(named)
+    schema = _object(properties)
+    return schema, words + json.dumps(_example(schema), indent=1, ensure_ascii=False) + listed
+
+
+def _named(subject: dict[str, Any]) -> str:
+    kind = {**subject, **(subject.get("TYPES") or {})}
+    told = (kind.get("sub_type") or kind.get("type") or "subject", subject.get("appearance"), subject.get("position"))
+    return ", ".join(part for part in told if part)
+
+
+# -- frames ------------------------------------------------------------------------------------------------------------
+
+
+def shown(frames: np.ndarray, fps: float, count: int = FRAMES) -> dict[str, Any]:
+    """Frames as a part of a message: at most `count` of them, evenly spaced from the first to the last, each at its true
+    aspect ratio and of at most AREA_PX pixels. frames: (t, h, w, 3) uint8 RGB."""
+    at = np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int))
+    height, width = frames.shape[1:3]
+    scale = min(1.0, (AREA_PX / (height * width)) ** 0.5)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = [cv2.resize(frames[i], size, interpolation=cv2.INTER_AREA) if scale < 1 else frames[i] for i in at]
+    return {"type": "frames", "frames": np.stack(small), "seconds": [round(float(i) / fps, 2) for i in at]}
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+def asked(ask: Ask, messages: list[dict[str, Any]], schema: dict[str, Any] | None, read: Callable[[str], Read]) -> Read:
+    """The answer as `read` reads it. One that was cut off, or that `read` finds fault with, is asked for once more.
+
+    Raises ValueError with the fault of the second answer.
+    """
+    said = ask(messages, schema)
+    try:
+        return read(_whole(said))
+    except ValueError as error:
+        fault = str(error)
+    again = f"That answer cannot be used: {fault}. Answer again, the whole and nothing else."
+    messages = [
+        *messages,
+        {"role": "assistant", "content": said.text[:4000]},
+        {"role": "user", "content": [{"type": "text", "text": again}]},
+    ]
+    said = ask(messages, schema)
+    try:
+        return read(_whole(said))
+    except ValueError as error:
+        raise ValueError(
+            f"the model was asked twice and gave no answer that can be used: {error}; it begins {said.text[:60]!r}"
+        ) from error
+
+
+def _whole(said: Said) -> str:
+    if not said.whole:
+        raise ValueError(f"it was cut off after {len(said.text)} letters, it must be shorter")
+    return said.text
+
+
+def scene(text: str) -> dict[str, Any]:
+    """A caption out of a model's words. Fields that the schema does not know are dropped; what a model leaves out is empty.
+
+    Raises ValueError, naming the field, for what is no JSON or breaks the schema.
+    """
+    found = _json(text)
+    if not isinstance(found, dict) or not isinstance(found.get("subjects"), list):
+        raise ValueError('it must be a JSON object with a list "subjects"')
+    subjects = [_subject(s) if isinstance(s, dict) else s for s in found["subjects"]]
+    kept = {name: _choice(found.get(name)) for name in CHOICES} | {name: _text(found.get(name)) for name in TEXTS}
+    return _valid({"subjects": subjects, **kept}, SCHEMA)
+
+
+def _subject(found: dict[str, Any]) -> dict[str, Any]:
+    kind = found.get("TYPES", {})
+    if isinstance(kind, dict):
+        kind = {name: _text(kind.get(name, found.get(name))) for name in ("type", "sub_type")}
+        kind["type"] = kind["type"][:1].upper() + kind["type"][1:] if isinstance(kind["type"], str) else kind["type"]
+    texts = {name: _text(found.get(name)) for name in SUBJECT_TEXTS}
+    return {"TYPES": kind, **texts, "is_main_subject": found.get("is_main_subject", False)}
+
+
+def _text(value: Any) -> Any:
+    """A string in one line and one form of Unicode; "" for nothing; anything else as it is, for the schema to refuse."""
+    if value is None:
+        return ""
+    return " ".join(unicodedata.normalize("NFC", value).split()) if isinstance(value, str) else value
+
+
+def _choice(value: Any) -> Any:
+    """ "Close-up" as the schema writes it; "other" for nothing."""
+    return re.sub(r"[\s-]+", "_", value.strip().lower()) or "other" if isinstance(value, str) else value or "other"
+
+
+def _json(text: str) -> Any:
+    """The JSON value in a model's answer, which may stand after its thoughts and in a fence of Markdown."""
+    text = text.rpartition("</think>")[2].strip()
+    fenced = re.fullmatch(r"```(?:json)?\s*(.*?)\s*```", text, re.DOTALL)
+    try:
+        return json.loads(fenced.group(1) if fenced else text, parse_constant=_no_number)
+    except ValueError as error:  # JSONDecodeError is one
+        raise ValueError(f"it is no JSON: {error}") from error
+    except RecursionError as error:
+        raise ValueError("it is no JSON that anybody meant: it is nested too deep") from error
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON number")
+
+
+def _valid(found: Any, schema: dict[str, Any]) -> Any:
+    import jsonschema
+
+    faults = sorted(jsonschema.Draft202012Validator(schema).iter_errors(found), key=lambda e: list(map(str, e.path)))
+    if faults:
+        where = ".".join(map(str, faults[0].path)) or "the object"
+        raise ValueError(f"{where}: {faults[0].message[:200]}")
+    return found
