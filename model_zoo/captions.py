@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from model_zoo import camera, looks
+from model_zoo import camera, camera_moves, looks
 
 Box = tuple[float, float, float, float]
 Answer = tuple[str, str, float]  # field, value, confidence 0 to 1
@@ -133,7 +133,7 @@ def displacement(
     first, last = np.median(boxes[:few], axis=0), np.median(boxes[-few:], axis=0)
     start_frame, end_frame = thing.frames[few // 2], thing.frames[-1 - few // 2]
     during = [s for s, at in zip(steps, followed, strict=False) if s and start_frame <= at < end_frame]
-    dx, dy, scale, _ = np.sum(during, axis=0) if during else np.zeros(4)
+    dx, dy, scale, *_ = np.sum(during, axis=0) if during else np.zeros(4)
     middle = np.array([0.5, height / width / 2])
     start = (first[:2] + first[2:]) / 2 - middle
     end = (last[:2] + last[2:]) / 2 - middle
@@ -264,6 +264,6 @@ def by_person(person: Thing, height: int, width: int) -> str:
 def camera_motion(frames: np.ndarray, fps: float, things: Sequence[Thing], scene: dict[str, Any]) -> list[Answer]:
     """The camera's move in words, as sure as the share of the steps that could be measured."""
     seen = [t for t in things if t.kind in ("human", "object")]
-    move = camera.measure(frames, fps, in_front(len(frames), seen))
-    said = camera.sentence(move)
-    return [("camera_motion", said, 0.9 * move.known)] if said else []
+    steps = camera.follow(frames, camera.sampled(len(frames), fps), in_front(len(frames), seen))
+    said = camera_moves.sentence(camera_moves.phases(steps, fps)) if steps else ""
+    return [("camera_motion", said, 0.9 * sum(s is not None for s in steps) / len(steps))] if said else []

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from model_zoo import camera
+from model_zoo import camera, camera_moves
 
 HEIGHT, WIDTH, COUNT, FPS = 180, 320, 31, 15.0  # two seconds
 
@@ -35,6 +35,15 @@ def nothing() -> list[list[camera.Box]]:
     return [[] for _ in range(COUNT)]
 
 
+def said(frames: np.ndarray, boxes: list[list[camera.Box]]) -> str:
+    return camera_moves.sentence(told(frames, boxes))
+
+
+def told(frames: np.ndarray, boxes: list[list[camera.Box]]) -> list[list[camera_moves.Motion]]:
+    steps = camera.follow(frames, camera.sampled(len(frames), FPS), boxes)
+    return camera_moves.phases(steps, FPS)
+
+
 MOVES = {
     "the camera pans to the right": {"pan": 0.3},
     "the camera pans to the left": {"pan": -0.3},
@@ -53,9 +62,9 @@ MOVES = {
 }
 
 
-@pytest.mark.parametrize(("said", "move"), MOVES.items(), ids=MOVES)
-def test_a_rendered_move_is_called_by_its_name(said, move):
-    assert camera.sentence(camera.measure(film(**move), FPS, nothing())) == said
+@pytest.mark.parametrize(("words", "move"), MOVES.items(), ids=MOVES)
+def test_a_rendered_move_is_called_by_its_name(words, move):
+    assert said(film(**move), nothing()) == words
 
 
 def test_a_move_is_measured_in_widths_logarithms_and_degrees():
@@ -78,18 +87,19 @@ def with_walker(frames: np.ndarray) -> tuple[np.ndarray, list[list[camera.Box]]]
 
 def test_a_person_who_walks_through_the_picture_is_no_pan_once_masked_out():
     frames, boxes = with_walker(film())
-    assert camera.sentence(camera.measure(frames, FPS, boxes)) == "the camera stays still"
+    assert said(frames, boxes) == "the camera stays still"
 
 
 def test_the_camera_is_measured_behind_a_walker():
     frames, boxes = with_walker(film(tilt=0.2))
-    assert camera.sentence(camera.measure(frames, FPS, boxes)) == "the camera tilts up"
+    assert said(frames, boxes) == "the camera tilts up"
 
 
 def test_nothing_is_claimed_of_a_camera_in_front_of_a_plain_wall():
-    move = camera.measure(np.full((COUNT, HEIGHT, WIDTH, 3), 90, np.uint8), FPS, nothing())
-    assert (move.known, camera.sentence(move)) == (0.0, "")
+    plain = np.full((COUNT, HEIGHT, WIDTH, 3), 90, np.uint8)
+    assert camera.measure(plain, FPS, nothing()).known == 0.0
+    assert said(plain, nothing()) == ""
 
 
 def test_one_frame_has_no_camera_motion():
-    assert camera.sentence(camera.measure(film()[:1], FPS, [[]])) == ""
+    assert said(film()[:1], [[]]) == ""
