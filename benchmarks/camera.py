@@ -63,7 +63,10 @@ def picture(name: str) -> np.ndarray:
 
 
 def path(truth: str, speed: str, count: int, rng: np.random.Generator) -> np.ndarray:
-    """(count, 4): where the camera is in each frame: right, up (widths), zoom (logarithm) and roll clockwise (degrees)."""
+    """(count, 4): where the camera is in each frame: right, up (widths), zoom (logarithm) and roll clockwise (degrees).
+
+    Right and up are the picture's own, so that a camera that has rolled still pans along its horizon.
+    """
     stages = truth.split(">")
     rates = np.zeros((count - 1, 4))
     shaken = np.zeros((count, 4))
@@ -76,7 +79,10 @@ def path(truth: str, speed: str, count: int, rng: np.random.Generator) -> np.nda
             elif kind != "static":
                 kind = AS_IF.get(kind, kind)
                 rates[rows, tuple(PER_S)[:4].index(kind)] += SIGN[way] * rng.uniform(*PER_S[kind][speed]) / FPS
-    moved = np.vstack([np.zeros(4), rates.cumsum(axis=0)])
+    zoom, roll = rates[:, 2].cumsum(), np.radians(rates[:, 3].cumsum())
+    zoom, roll = zoom - (zoom.max() + min(zoom.min(), 0)) / 2, roll - (roll.max() + min(roll.min(), 0)) / 2
+    own = (rates[:, 0] + 1j * rates[:, 1]) * np.exp(-1j * roll - zoom)
+    moved = np.vstack([np.zeros(4), np.c_[own.real, own.imag, rates[:, 2:]].cumsum(axis=0)])
     return moved - (moved.max(axis=0) + moved.min(axis=0)) / 2 + shaken
 
 

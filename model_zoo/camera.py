@@ -17,6 +17,7 @@ Box = tuple[float, float, float, float]
 
 WIDTH_PX = 320  # frames are scaled to this width before corners are followed
 SAMPLE_HZ = 5.0  # steps a second; slow moves need a baseline, fast ones must stay within reach of Lucas-Kanade
+FAR = 0.06  # widths of the picture; a step further than that is measured from frame to frame
 MIN_CORNERS = 12  # fewer, and the background is too plain to tell
 GRID = (4, 8)  # rows and columns of the cells from which corners are taken …
 PER_CELL = 10  # … at most so many each, the strongest
@@ -77,16 +78,17 @@ def step_s(fps: float) -> float:
 def follow(frames: np.ndarray, chosen: Sequence[int], boxes: Sequence[Sequence[Box]]) -> list[Step | None]:
     """What the background did between each two successive chosen frames; None where it is too plain to tell.
 
-    A step that is too far for Lucas-Kanade is made of the steps from frame to frame in between.
+    A step that is too far for Lucas-Kanade, or so far that what is near has left the picture, is made of the steps from frame
+    to frame in between.
     """
     zoom = WIDTH_PX / frames.shape[2]
     steps: list[Step | None] = []
     for first, last in zip(chosen, chosen[1:], strict=False):
         found = _step(frames, first, last, boxes, zoom)
-        if found is None and last - first > 1:
+        if last - first > 1 and (found is None or math.hypot(found.dx, found.dy) > FAR):
             small = [_step(frames, i, i + 1, boxes, zoom) for i in range(first, last)]
             known = [s for s in small if s is not None]
-            found = compose(known) if len(known) == len(small) else None
+            found = compose(known) if len(known) == len(small) else found
         steps.append(found)
     return steps
 

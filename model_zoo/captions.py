@@ -71,6 +71,7 @@ def scene(frames: np.ndarray, fps: float, things: Sequence[Thing]) -> dict[str, 
         label = thing.label or ("person" if person else "object")
         subjects.append(
             {
+                "thing": thing.id,  # no field of the schema: it tells experts which thing is meant
                 "TYPES": {"type": "Human" if person else "Object", "sub_type": label.capitalize()},
                 "appearance": clothes(parts) if person else thing.attributes.get("colour", ""),
                 "action": action(thing, moves[thing.id], parts, frames, followed),
@@ -80,6 +81,31 @@ def scene(frames: np.ndarray, fps: float, things: Sequence[Thing]) -> dict[str, 
             }
         )
     return {"subjects": subjects, "environment": environment(things), "lighting": looks.lighting(frames)}
+
+
+def subjects_of(things: Sequence[Thing], scene: dict[str, Any], kinds: Sequence[str] = ("human",)) -> dict[int, Thing]:
+    """Which thing of these kinds each subject of a base captioner's scene is: {number of the subject: thing}.
+
+    The builtin captioner says so. Of one that does not, only people are told: one subject and one person are the same, and more
+    of them where there are as many persons as subjects and each subject is said to be on another side. Who cannot be told is
+    left out.
+    """
+    subjects = scene.get("subjects", [])
+    by_id = {t.id: t for t in things if t.kind in kinds}
+    if any("thing" in s for s in subjects):
+        return {n: by_id[s["thing"]] for n, s in enumerate(subjects) if s.get("thing") in by_id}
+    people = sorted((t for t in by_id.values() if t.kind == "human"), key=lambda t: float(np.mean(t.boxes, axis=0)[[0, 2]].sum()))
+    types = [s.get("TYPES") or s for s in subjects]
+    said = [n for n, t in enumerate(types) if t.get("type") == "Human" and t.get("sub_type") != "Accessory"]
+    sides = [next((i for i, word in enumerate(("left", "cent", "right")) if word in _position(subjects[n])), -1) for n in said]
+    if len(said) != len(people) or (len(said) > 1 and (-1 in sides or len(set(sides)) < len(sides))):
+        return {}
+    ordered = sorted(zip(sides, said, strict=True))
+    return {n: person for (_, n), person in zip(ordered, people, strict=True)}
+
+
+def _position(subject: dict[str, Any]) -> str:
+    return str(subject.get("position") or "").lower().replace("middle", "centre")
 
 
 def environment(things: Sequence[Thing]) -> str:
