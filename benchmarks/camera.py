@@ -34,7 +34,18 @@ PER_S = {  # of each speed, from and to: widths, logarithms, degrees a second; w
     "roll": {"slow": (2.5, 4.0), "medium": (7.0, 16.0), "fast": (25.0, 40.0)},
     "shake": {"slow": (0.004, 0.008), "medium": (0.015, 0.025), "fast": (0.05, 0.06)},
 }
-ONES = ("pan_right", "pan_left", "tilt_up", "tilt_down", "zoom_in", "zoom_out", "roll_cw", "roll_ccw", "static", "handheld")
+ONES = (
+    "pan_right",
+    "pan_left",
+    "tilt_up",
+    "tilt_down",
+    "zoom_in",
+    "zoom_out",
+    "roll_cw",
+    "roll_ccw",
+    "static",
+    "handheld",
+)
 LAYERED = ("truck_right", "truck_left", "pedestal_up", "pedestal_down")
 COMPOSITES = (
     *("pan_right+tilt_up", "pan_left+zoom_in", "tilt_down+zoom_out", "zoom_in+roll_cw", "pan_left+handheld"),
@@ -213,12 +224,18 @@ def measure(condition: str, rounds: int, seed: int, verbose: bool = False) -> li
         if pairs:
             right = sum(ordered(t) == a for t, a in pairs)
             lines.append(f"{name}: {right}/{len(pairs)} = {right / len(pairs):.3f}")
-    return [*lines, f"speed of plain moves that were told: {right_speed}/{speeds} = {right_speed / max(1, speeds):.3f}", ""]
+    return [
+        *lines,
+        f"speed of plain moves that were told: {right_speed}/{speeds} = {right_speed / max(1, speeds):.3f}",
+        "",
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=1000, help="below 100: the pictures that the thresholds were tuned on")
+    parser.add_argument(
+        "--seed", type=int, default=1000, help="below 100: the pictures that the thresholds were tuned on"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="clips of each move and speed")
     parser.add_argument("--verbose", action="store_true", help="say each mistake")
     args = parser.parse_args()

@@ -8,6 +8,7 @@ that a subject has no more of them than its share of the picture. What a move is
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import cv2
@@ -83,7 +84,7 @@ def follow(frames: np.ndarray, chosen: Sequence[int], boxes: Sequence[Sequence[B
     """
     zoom = WIDTH_PX / frames.shape[2]
     steps: list[Step | None] = []
-    for first, last in zip(chosen, chosen[1:], strict=False):
+    for first, last in pairwise(chosen):
         found = _step(frames, first, last, boxes, zoom)
         if last - first > 1 and (found is None or math.hypot(found.dx, found.dy) > FAR):
             small = [_step(frames, i, i + 1, boxes, zoom) for i in range(first, last)]

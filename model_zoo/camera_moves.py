@@ -50,7 +50,7 @@ WORDS = {
     "pedestal_down": "sinks",
 }
 ADVERBS = {"slow": "slowly", "medium": "", "fast": "quickly"}
-SHAKE = (0.003, 0.03, 0.08)  # from here a camera is handheld (a pixel of a picture 320 wide), shakes, shakes strongly
+SHAKE = (0.003, 0.045, 0.12)  # from here a camera is handheld (a pixel of a picture 320 wide), shakes, shakes strongly
 DRIFT = 2.0  # a shaky camera is nowhere twice: it ends this many shakes from where it began without having panned
 PHASE_S = 0.8  # the shortest phase of a move that is told on its own
 PHASES = 3  # at most

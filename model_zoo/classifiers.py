@@ -78,6 +78,9 @@ def classifier_expert(card: Card, device: str = "cpu") -> Callable[..., list[Ans
     video classifier sees as many frames as it was trained on, spread over the clip; an image classifier FRAMES of them, whose
     probabilities are averaged. Raises ValueError for a checkpoint none of whose labels is a word of the schema.
     """
+    from model_zoo import torchvision_shim
+
+    torchvision_shim.install()
     import torch
     from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
     from transformers import AutoModelForVideoClassification as AutoVideo
@@ -86,7 +89,7 @@ def classifier_expert(card: Card, device: str = "cpu") -> Callable[..., list[Ans
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     meanings = known_labels(config.id2label, card.name)
     video = any("VideoClassification" in name for name in config.architectures or [])
-    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, use_fast=False)
+    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
     dtype = torch.float16 if device.startswith("cuda") else torch.float32
     family = AutoVideo if video else AutoModelForImageClassification
     network = family.from_pretrained(folder, local_files_only=True, dtype=dtype).to(device).eval()
@@ -118,8 +121,8 @@ def known_labels(id2label: dict[int, str], name: str) -> dict[int, tuple[str, st
     found = {int(i): MEANINGS[plain(label)] for i, label in id2label.items() if plain(label) in MEANINGS}
     if not found:
         raise ValueError(
-            f"model {name!r}: none of its labels ({', '.join(map(str, list(id2label.values())[:8]))}) is a shot type, an angle, a "
-            "position or a camera motion; take a checkpoint that knows one of these fields"
+            f"model {name!r}: none of its labels ({', '.join(map(str, list(id2label.values())[:8]))}) is a shot type, an angle, "
+            "a position or a camera motion; take a checkpoint that knows one of these fields"
         )
     return found
 

@@ -74,7 +74,9 @@ def network(card: Card, device: str = "cpu") -> Classify:
             planes = (full.astype(np.float32) / 127.5 - 1).transpose(0, 3, 1, 2)
             (scores,) = session.run([exit_.name], {entry.name: np.ascontiguousarray(planes)})
             if scores.shape != (len(full), len(EXPRESSIONS)):
-                raise ValueError(f"model {card.name!r} answered {scores.shape}, not one score for each of {EXPRESSIONS}")
+                raise ValueError(
+                    f"model {card.name!r} answered {scores.shape}, not one score for each of {EXPRESSIONS}"
+                )
             found.append(scores[: len(part)])
         return softmax(np.concatenate(found))
 

@@ -4,6 +4,7 @@ No weights. A path is measured in the picture of the clip's first frame, so that
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,9 +56,7 @@ def trajectories(frames: np.ndarray, fps: float, things: Sequence[Thing], scene:
     return answers
 
 
-def path(
-    thing: Thing, chosen: Sequence[int], steps: Sequence[camera.Step | None], height: int, width: int
-) -> Path:
+def path(thing: Thing, chosen: Sequence[int], steps: Sequence[camera.Step | None], height: int, width: int) -> Path:
     """The path of a thing in the picture of the first frame.
 
     chosen, steps: of camera.sampled and camera.follow. A step that could not be measured counts as none.
@@ -117,7 +116,7 @@ def legs(right: np.ndarray) -> list[float]:
         elif way and -way * ahead >= STRIDE:
             way = -way
             turns_at.append(i)
-    parts = [float(right[b] - right[a]) for a, b in zip(turns_at, turns_at[1:], strict=False)]
+    parts = [float(right[b] - right[a]) for a, b in pairwise(turns_at)]
     longest = max((abs(p) for p in parts), default=0.0)
     if longest < MOVED:
         return []

@@ -5,12 +5,15 @@ from dataclasses import replace
 from model_zoo.cards import Card
 
 CLASSIFIER = Card(
-    "caption-expert", "model_zoo.classifiers:classifier_expert", extra="transformers", input="as the checkpoint's processor says"
+    "caption-expert",
+    "model_zoo.classifiers:classifier_expert",
+    extra="transformers",
+    input="as the checkpoint's processor says",
 )
 
 CARDS: dict[str, Card] = {
-    "builtin-caption": Card("caption", "model_zoo.captions:captioner"),
-    "builtin-shot": Card("caption-expert", "model_zoo.captions:shot_expert"),
+    "builtin-caption": Card("caption", "model_zoo.captions:captioner", revision="2"),
+    "builtin-shot": Card("caption-expert", "model_zoo.captions:shot_expert", revision="2"),
     "builtin-camera": Card("caption-expert", "model_zoo.captions:camera_expert", revision="2"),
     "template": Card("fusion", "model_zoo.template:template"),
     # experts for one field

@@ -32,7 +32,10 @@ def said(thing: Thing, steps: list[Step | None] | None = None) -> str:
         (((140, 80, 170, 140), (120, 50, 190, 170)), "walks towards the camera"),
         (((120, 50, 190, 170), (140, 80, 170, 140)), "walks away from the camera"),
         (((20, 80, 50, 140), (230, 50, 300, 170)), "walks from left to right, towards the camera"),
-        (((60, 60, 100, 160), (200, 60, 240, 160), (60, 60, 100, 160)), "walks to the right, turns and walks back to the left"),
+        (
+            ((60, 60, 100, 160), (200, 60, 240, 160), (60, 60, 100, 160)),
+            "walks to the right, turns and walks back to the left",
+        ),
         (((60, 60, 100, 160), (200, 60, 240, 160), (60, 60, 100, 160), (200, 60, 240, 160)), "walks back and forth"),
         (((20, 100, 32, 130), (300, 100, 312, 130)), "runs from left to right"),
         (((20, 100, 130, 180), (190, 100, 300, 180)), "moves from left to right"),
