@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from model_zoo import camera, looks
+from model_zoo import camera, camera_moves, looks
 
 Box = tuple[float, float, float, float]
 Answer = tuple[str, str, float]  # field, value, confidence 0 to 1
@@ -35,6 +35,14 @@ MOVED = 0.1  # widths of the picture; less is sway
 GREW = 0.35  # logarithm of the ratio of sizes, 1.4 times
 FIDGETS = 0.02  # share of a body's pixels that change from step to step; arms take more, a breath less
 GESTURES = 0.06  # the same with the body's own shift taken off: 25 clips of signers have 0.069 and more, 13 of 17 that sway less
+LARGE_HEAD = 0.75  # share of the picture's height from which a head fills it
+BODY_HEADS, KNEE_HEADS, ELBOW_HEADS = (
+    6.7,
+    5.2,
+    2.5,
+)  # how far below the crown feet, knees and elbows are, in boxes of a head
+FULL = 0.58  # share of the picture's height from which a whole body is a full shot, not a long one
+BUST = 1.15  # height of head and shoulders in their widths, at most
 FRONT_YAW = 0.35  # beyond it one cheek is hidden
 
 
@@ -71,6 +79,7 @@ def scene(frames: np.ndarray, fps: float, things: Sequence[Thing]) -> dict[str, 
         label = thing.label or ("person" if person else "object")
         subjects.append(
             {
+                "thing": thing.id,  # no field of the schema: it tells experts which thing is meant
                 "TYPES": {"type": "Human" if person else "Object", "sub_type": label.capitalize()},
                 "appearance": clothes(parts) if person else thing.attributes.get("colour", ""),
                 "action": action(thing, moves[thing.id], parts, frames, followed),
@@ -80,6 +89,36 @@ def scene(frames: np.ndarray, fps: float, things: Sequence[Thing]) -> dict[str, 
             }
         )
     return {"subjects": subjects, "environment": environment(things), "lighting": looks.lighting(frames)}
+
+
+def subjects_of(things: Sequence[Thing], scene: dict[str, Any], kinds: Sequence[str] = ("human",)) -> dict[int, Thing]:
+    """Which thing of these kinds each subject of a base captioner's scene is: {number of the subject: thing}.
+
+    The builtin captioner says so. Of one that does not, only people are told: one subject and one person are the same, and more
+    of them where there are as many persons as subjects and each subject is said to be on another side. Who cannot be told is
+    left out.
+    """
+    subjects = scene.get("subjects", [])
+    by_id = {t.id: t for t in things if t.kind in kinds}
+    if any("thing" in s for s in subjects):
+        return {n: by_id[s["thing"]] for n, s in enumerate(subjects) if s.get("thing") in by_id}
+    people = sorted(
+        (t for t in by_id.values() if t.kind == "human"), key=lambda t: float(np.mean(t.boxes, axis=0)[[0, 2]].sum())
+    )
+    types = [s.get("TYPES") or s for s in subjects]
+    said = [n for n, t in enumerate(types) if t.get("type") == "Human" and t.get("sub_type") != "Accessory"]
+    sides = [
+        next((i for i, word in enumerate(("left", "cent", "right")) if word in _position(subjects[n])), -1)
+        for n in said
+    ]
+    if len(said) != len(people) or (len(said) > 1 and (-1 in sides or len(set(sides)) < len(sides))):
+        return {}
+    ordered = sorted(zip(sides, said, strict=True))
+    return {n: person for (_, n), person in zip(ordered, people, strict=True)}
+
+
+def _position(subject: dict[str, Any]) -> str:
+    return str(subject.get("position") or "").lower().replace("middle", "centre")
 
 
 def environment(things: Sequence[Thing]) -> str:
@@ -133,7 +172,7 @@ def displacement(
     first, last = np.median(boxes[:few], axis=0), np.median(boxes[-few:], axis=0)
     start_frame, end_frame = thing.frames[few // 2], thing.frames[-1 - few // 2]
     during = [s for s, at in zip(steps, followed, strict=False) if s and start_frame <= at < end_frame]
-    dx, dy, scale, _ = np.sum(during, axis=0) if during else np.zeros(4)
+    dx, dy, scale, *_ = np.sum(during, axis=0) if during else np.zeros(4)
     middle = np.array([0.5, height / width / 2])
     start = (first[:2] + first[2:]) / 2 - middle
     end = (last[:2] + last[2:]) / 2 - middle
@@ -223,7 +262,8 @@ def shot(frames: np.ndarray, fps: float, things: Sequence[Thing], scene: dict[st
         faces = [f for f in faces if f.parent in ("", people[0].id)]
     answers = []
     if faces:
-        answers.append(("shot_type", by_face(_tall(faces[0]) / height), 0.9))
+        mine = people[0] if people and faces[0].parent else None
+        answers.append(("shot_type", by_head(faces[0], mine, height), 0.9))
         if "yaw" in faces[0].attributes:
             front = abs(float(faces[0].attributes["yaw"])) <= FRONT_YAW
             answers.append(("shot_position", "front_view" if front else "side_view", 0.8))
@@ -246,24 +286,42 @@ def _tall(thing: Thing) -> float:
     return float(np.median([b[3] - b[1] for b in thing.boxes]))
 
 
-def by_face(share: float) -> str:
-    """Shot type from the height of the face as a share of the picture's: a body is about ten faces (chin to brows) high."""
-    bounds = ((0.65, "extreme_close_up"), (0.28, "close_up"), (0.125, "medium_shot"), (0.075, "full_shot"))
-    return next((name for low, name in bounds if share >= low), "long_shot")
+def by_head(face: Thing, person: Thing | None, height: int) -> str:
+    """Shot type from the box of a head, hair included, and how much of the body the picture has room for below its crown.
+
+    The body is whole where the picture has room for it, or where its box is as long as a body and ends above the border.
+    """
+    _, y0, _, y1 = np.median(np.asarray(face.boxes), axis=0)
+    if y1 >= 0.99 * height or y1 - y0 >= LARGE_HEAD * height:
+        return "extreme_close_up"
+    head = max(y1 - y0, 1e-6)
+    length = BODY_HEADS * head
+    if person is not None:
+        _, top, _, bottom = np.median(np.asarray(person.boxes), axis=0)
+        if bottom < 0.98 * height and bottom - top >= KNEE_HEADS * head:
+            length = min(length, bottom - top)
+    if y0 + length <= 1.02 * height:
+        return "full_shot" if length >= FULL * height else "long_shot"
+    below = (height - y0) / head
+    return "full_shot" if below >= KNEE_HEADS else "medium_shot" if below >= ELBOW_HEADS else "close_up"
 
 
 def by_person(person: Thing, height: int, width: int) -> str:
-    """Shot type from the box of a person without a face: cut off by the border or whole, and how tall."""
-    x0, _, x1, y1 = np.median(np.asarray(person.boxes), axis=0)
-    tall = _tall(person) / height
-    if y1 >= height - 0.02 * height:
-        return "close_up" if (x1 - x0) / width > 0.6 else "medium_shot"
-    return "full_shot" if tall >= 0.55 else "long_shot"
+    """Shot type from the box of a person without a face: cut off by the border or whole, and of which shape.
+
+    Head and shoulders are about as wide as high; who is cut off at the hips or the knees is higher than wide.
+    """
+    x0, y0, x1, y1 = np.median(np.asarray(person.boxes), axis=0)
+    if y1 < 0.98 * height:
+        return "full_shot" if y1 - y0 >= FULL * height else "long_shot"
+    if y1 - y0 >= BUST * (x1 - x0):
+        return "medium_shot"
+    return "extreme_close_up" if y0 <= 0.01 * height else "close_up"
 
 
 def camera_motion(frames: np.ndarray, fps: float, things: Sequence[Thing], scene: dict[str, Any]) -> list[Answer]:
     """The camera's move in words, as sure as the share of the steps that could be measured."""
     seen = [t for t in things if t.kind in ("human", "object")]
-    move = camera.measure(frames, fps, in_front(len(frames), seen))
-    said = camera.sentence(move)
-    return [("camera_motion", said, 0.9 * move.known)] if said else []
+    steps = camera.follow(frames, camera.sampled(len(frames), fps), in_front(len(frames), seen))
+    said = camera_moves.sentence(camera_moves.phases(steps, fps)) if steps else ""
+    return [("camera_motion", said, 0.9 * sum(s is not None for s in steps) / len(steps))] if said else []

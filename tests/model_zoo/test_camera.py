@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from model_zoo import camera
+from model_zoo import camera, camera_moves
 
 HEIGHT, WIDTH, COUNT, FPS = 180, 320, 31, 15.0  # two seconds
 
@@ -35,6 +35,15 @@ def nothing() -> list[list[camera.Box]]:
     return [[] for _ in range(COUNT)]
 
 
+def said(frames: np.ndarray, boxes: list[list[camera.Box]]) -> str:
+    return camera_moves.sentence(told(frames, boxes))
+
+
+def told(frames: np.ndarray, boxes: list[list[camera.Box]]) -> list[list[camera_moves.Motion]]:
+    steps = camera.follow(frames, camera.sampled(len(frames), FPS), boxes)
+    return camera_moves.phases(steps, FPS)
+
+
 MOVES = {
     "the camera pans to the right": {"pan": 0.3},
     "the camera pans to the left": {"pan": -0.3},
@@ -53,9 +62,9 @@ MOVES = {
 }
 
 
-@pytest.mark.parametrize(("said", "move"), MOVES.items(), ids=MOVES)
-def test_a_rendered_move_is_called_by_its_name(said, move):
-    assert camera.sentence(camera.measure(film(**move), FPS, nothing())) == said
+@pytest.mark.parametrize(("words", "move"), MOVES.items(), ids=MOVES)
+def test_a_rendered_move_is_called_by_its_name(words, move):
+    assert said(film(**move), nothing()) == words
 
 
 def test_a_move_is_measured_in_widths_logarithms_and_degrees():
@@ -78,18 +87,71 @@ def with_walker(frames: np.ndarray) -> tuple[np.ndarray, list[list[camera.Box]]]
 
 def test_a_person_who_walks_through_the_picture_is_no_pan_once_masked_out():
     frames, boxes = with_walker(film())
-    assert camera.sentence(camera.measure(frames, FPS, boxes)) == "the camera stays still"
+    assert said(frames, boxes) == "the camera stays still"
 
 
 def test_the_camera_is_measured_behind_a_walker():
     frames, boxes = with_walker(film(tilt=0.2))
-    assert camera.sentence(camera.measure(frames, FPS, boxes)) == "the camera tilts up"
+    assert said(frames, boxes) == "the camera tilts up"
 
 
 def test_nothing_is_claimed_of_a_camera_in_front_of_a_plain_wall():
-    move = camera.measure(np.full((COUNT, HEIGHT, WIDTH, 3), 90, np.uint8), FPS, nothing())
-    assert (move.known, camera.sentence(move)) == (0.0, "")
+    plain = np.full((COUNT, HEIGHT, WIDTH, 3), 90, np.uint8)
+    assert camera.measure(plain, FPS, nothing()).known == 0.0
+    assert said(plain, nothing()) == ""
 
 
 def test_one_frame_has_no_camera_motion():
-    assert camera.sentence(camera.measure(film()[:1], FPS, [[]])) == ""
+    assert said(film()[:1], [[]]) == ""
+
+
+def names(frames: np.ndarray, boxes: list[list[camera.Box]]) -> list[list[tuple[str, str]]]:
+    return [[tuple(motion) for motion in phase] for phase in told(frames, boxes)]
+
+
+def test_a_move_is_told_in_parts_with_their_speeds():
+    assert names(film(pan=0.08), nothing()) == [[("pan_right", "slow")]]
+    assert names(film(zoom=0.5, pan=-0.15), nothing()) == [[("zoom_in", "medium"), ("pan_left", "medium")]]
+    assert names(film(roll=-60), nothing()) == [[("roll_ccw", "fast")]]
+    assert names(film(), nothing()) == [[("static", "")]]
+
+
+def test_moves_that_follow_one_another_are_told_in_their_order():
+    back = film(pan=0.3)
+    to_and_fro = np.concatenate([back, back[-2::-1]])
+    assert said(to_and_fro, [[] for _ in to_and_fro]) == "the camera pans to the right, then pans to the left"
+    held = np.concatenate([np.repeat(back[:1], COUNT, axis=0), back])
+    assert said(held, [[] for _ in held]) == "the camera stays still, then pans to the right"
+
+
+def test_a_walker_of_whom_nobody_said_where_he_stands_does_not_move_the_camera():
+    frames = film()
+    coat = cv2.resize(texture(7), (640, 360))[:150, :100]
+    for i in range(COUNT):
+        frames[i, 20:170, 5 * i : 5 * i + 100] = coat
+    assert said(frames, nothing()) == "the camera stays still"
+
+
+def test_a_layer_that_moves_further_than_the_rest_shows_a_camera_that_goes_sideways():
+    far, near = film(pan=0.3), film(pan=0.6)
+    both = far.copy()
+    both[:, 125:] = near[:, 125:]
+    assert names(both, nothing()) == [[("truck_right", "medium")]]
+    assert names(far, nothing()) == [[("pan_right", "medium")]]
+
+
+def test_steps_that_follow_one_another_compose_as_their_matrices_do():
+    steps = [camera.Step(0.1, -0.05, 0.2, 10.0), camera.Step(-0.02, 0.03, -0.1, -25.0)]
+
+    def matrix(s: camera.Step) -> np.ndarray:
+        turned = np.exp(s.scale) * np.exp(1j * np.radians(s.turn))
+        return np.array([[turned.real, -turned.imag, s.dx], [turned.imag, turned.real, s.dy], [0, 0, 1]])
+
+    np.testing.assert_allclose(matrix(camera.compose(steps)), matrix(steps[1]) @ matrix(steps[0]))
+
+
+def test_a_step_too_far_to_follow_is_measured_from_frame_to_frame():
+    frames = film(pan=2.0)  # 21 px a frame, 64 px a step
+    (step, *_) = camera.follow(frames, [0, 3, 6], nothing())
+    assert step is not None
+    assert step.dx == pytest.approx(-0.2, abs=0.005)

@@ -15,22 +15,27 @@ def thing(id: str, kind: str, *boxes: tuple, parent: str = "", label: str = "", 
 
 
 @pytest.mark.parametrize(
-    ("share", "shot"),
+    ("head", "shot"),
     [
-        (0.7, "extreme_close_up"),
-        (0.65, "extreme_close_up"),
-        (0.64, "close_up"),
-        (0.28, "close_up"),
-        (0.27, "medium_shot"),
-        (0.125, "medium_shot"),
-        (0.12, "full_shot"),
-        (0.075, "full_shot"),
-        (0.07, "long_shot"),
+        ((100, 0, 240, 180), "extreme_close_up"),  # the chin is cut off
+        ((100, 10, 200, 148), "extreme_close_up"),
+        ((100, 10, 180, 110), "close_up"),
+        ((100, 10, 150, 70), "medium_shot"),
+        ((100, 10, 125, 42), "full_shot"),  # the feet are cut off, the knees are not
+        ((100, 10, 118, 34), "full_shot"),
+        ((100, 10, 110, 24), "long_shot"),
     ],
 )
-def test_the_shot_type_follows_from_the_height_of_the_face(share, shot):
-    face = thing("f", "face", (100, 10, 120, 10 + 180 * share + 1e-6))
-    assert ("shot_type", shot, 0.9) in captions.shot(STILL, 15.0, [face], {})
+def test_the_shot_type_follows_from_the_head_and_the_room_below_it(head, shot):
+    assert ("shot_type", shot, 0.9) in captions.shot(STILL, 15.0, [thing("f", "face", head)], {})
+
+
+def test_a_body_that_ends_above_the_border_is_whole_unless_a_table_hides_it():
+    face = thing("f", "face", (100, 10, 120, 40), parent="p")  # by the head alone, the feet would be cut off
+    stands, sits = thing("p", "human", (90, 10, 140, 174)), thing("p", "human", (90, 10, 140, 100))
+    assert ("shot_type", "full_shot", 0.9) in captions.shot(STILL, 15.0, [stands, face], {})
+    large = thing("f", "face", (100, 10, 140, 60), parent="p")
+    assert ("shot_type", "medium_shot", 0.9) in captions.shot(STILL, 15.0, [sits, large], {})
 
 
 def test_a_person_without_a_face_is_framed_by_what_the_border_cuts_off():
@@ -38,6 +43,7 @@ def test_a_person_without_a_face_is_framed_by_what_the_border_cuts_off():
     assert captions.by_person(thing("p", "human", (100, 90, 130, 170)), 180, 320) == "long_shot"
     assert captions.by_person(thing("p", "human", (100, 20, 200, 180)), 180, 320) == "medium_shot"
     assert captions.by_person(thing("p", "human", (20, 20, 300, 180)), 180, 320) == "close_up"
+    assert captions.by_person(thing("p", "human", (20, 0, 300, 180)), 180, 320) == "extreme_close_up"
 
 
 def test_the_view_follows_from_the_yaw_and_a_missing_face_is_only_a_weak_sign():

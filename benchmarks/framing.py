@@ -1,0 +1,136 @@
+"""Does the shot-type expert name a known framing?
+
+    python -m benchmarks.framing [--seed 1000] [--rounds 12]
+
+Renders the people of the demo films (extra `demo`) standing before pictures of scikit-image, 640 x 360, framed on purpose, with
+legs drawn below the portraits, 7.5 heads in all. The truth is what the picture shows, as film grammar has it:
+
+* extreme close-up: part of a head fills the height
+* close-up: head and shoulders, cut off above the elbows
+* medium shot: cut off between the elbows and the knees
+* full shot: the whole body, over at least 65 % of the height
+* long shot: the whole body, over at most half of the height
+
+The expert is asked twice: with the faces that dlib finds, as in a run, and without any face. The person's box is the rendered
+one, cut off by the border, with 2 % of jitter. Prints a confusion table and the accuracy for each.
+"""
+
+import argparse
+
+import cv2
+import numpy as np
+
+from benchmarks.camera import HELD_OUT, TUNED_ON, picture, table
+from model_zoo import captions, cards
+from model_zoo.captions import Thing
+from pipelines import demo_people
+from pipelines.demo_films import paint
+from stages.faces import head_box, roll, yaw
+
+HEIGHT, WIDTH = 360, 640
+NAMES = ("long_shot", "full_shot", "medium_shot", "close_up", "extreme_close_up")
+HEADS = 7.5  # a grown-up's height in heads
+# Of each framing: the height of the head as a share of the picture's, from and to, and how many heads below the crown the
+# picture is cut off; None where the feet are seen.
+FRAMED = {
+    "long_shot": ((0.2 / HEADS, 0.5 / HEADS), None),
+    "full_shot": ((0.65 / HEADS, 0.95 / HEADS), None),
+    "medium_shot": ((0.0, 0.0), (3.0, 5.0)),
+    "close_up": ((0.0, 0.0), (1.5, 2.3)),
+    "extreme_close_up": ((0.0, 0.0), (0.6, 0.9)),
+}
+
+
+def person(who: str) -> tuple[np.ndarray, float, float]:
+    """A whole person, (h, w, 4) uint8 RGBA premultiplied, with the row of the crown and the height of the head in pixels.
+
+    A head is 1.7 times as high as the face from the brows to the chin.
+    """
+    figure = demo_people.figure(who, demo_people.PEOPLE[who].coats[0][0])
+    body, head = figure.body, figure.head
+    both = body.copy()
+    keep = 255 - head[..., 3:].astype(np.int32)
+    both[:] = np.clip(head + body.astype(np.int32) * keep // 255, 0, 255)
+    rows = np.nonzero(both[..., 3].max(axis=1) > 128)[0]
+    top, tall = float(rows.min()), 1.7 * figure.face_px
+    height, width = both.shape[:2]
+    whole = np.zeros((int(top + HEADS * tall) + 1, width, 4), np.uint8)
+    middle = float(np.nonzero(head[..., 3] > 128)[1].mean())
+    for side in (-1, 1):
+        hip, foot = middle + side * 0.5 * tall, middle + side * 0.6 * tall
+        leg = np.array([(hip - 0.45 * tall, height - 60), (hip + 0.45 * tall, height - 60)])
+        shoe = np.array([(foot + 0.25 * tall, len(whole)), (foot - 0.25 * tall, len(whole))])
+        cv2.fillPoly(whole, [np.vstack([leg, shoe]).astype(np.int32)], (40, 42, 60, 255))
+    under = whole[:height].astype(np.int32) * (255 - both[..., 3:].astype(np.int32)) // 255
+    whole[:height] = np.clip(under + both, 0, 255)
+    return whole, top, tall
+
+
+def render(name: str, rng: np.random.Generator, pictures: tuple[str, ...]) -> tuple[np.ndarray, captions.Box]:
+    """A frame, (360, 640, 3) uint8 RGB, and the person's box in it."""
+    sprite, crown, tall = person(list(demo_people.PEOPLE)[int(rng.integers(len(demo_people.PEOPLE)))])
+    back = picture(pictures[int(rng.integers(len(pictures)))])
+    frame = cv2.resize(back[: back.shape[1] * HEIGHT // WIDTH or None], (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+    shares, cut = FRAMED[name]
+    if cut is None:
+        scale = rng.uniform(*shares) * HEIGHT / tall
+        room = HEIGHT - scale * HEADS * tall
+        y = rng.uniform(0.3, 0.9) * room - scale * crown
+    else:
+        above = -rng.uniform(0.05, 0.3) if name == "extreme_close_up" else rng.uniform(0.1, 0.3)  # heads over the crown
+        scale = HEIGHT / tall / (rng.uniform(*cut) + above)
+        y = above * tall * scale - scale * crown
+    x = rng.uniform(0.35, 0.65) * WIDTH - scale * 0.5 * sprite.shape[1]
+    small = sprite
+    while small.shape[0] > 2 * scale * sprite.shape[0]:
+        small = cv2.resize(small, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    shrunk = scale * sprite.shape[0] / small.shape[0]
+    silhouette = np.zeros((HEIGHT, WIDTH), np.uint8)
+    paint(frame, small, np.array([[shrunk, 0, x], [0, shrunk, y], [0, 0, 1]]), silhouette)
+    rows, columns = np.nonzero(silhouette > 128)
+    box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], float)
+    wide, high = box[2] - box[0], box[3] - box[1]
+    inside = (box > 0) & (box < [WIDTH, HEIGHT, WIDTH, HEIGHT])  # a side that the border cuts off is known exactly
+    box += inside * rng.uniform(-0.02, 0.02, 4) * [wide, high, wide, high]
+    x0, y0, x1, y1 = np.clip(box, 0, [WIDTH, HEIGHT, WIDTH, HEIGHT]).tolist()
+    return frame, (x0, y0, x1, y1)
+
+
+def called(frame: np.ndarray, box: captions.Box, faces: list[cards.Face]) -> str:
+    """The shot type that the expert names."""
+    things = [Thing("p", "human", "person", "", [0], [box], {})]
+    for face in faces[:1]:
+        told = {"yaw": f"{yaw(face.landmarks):.2f}", "roll": f"{roll(face.landmarks):.0f}"}
+        things.append(Thing("p/face", "face", "face", "p", [0], [head_box(face.landmarks, *frame.shape[:2])], told))
+    said = {field: value for field, value, _ in captions.shot(frame[None], 15.0, things, {})}
+    return said.get("shot_type", "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--seed", type=int, default=1000, help="below 100: the pictures that the thresholds were tuned on"
+    )
+    parser.add_argument("--rounds", type=int, default=12, help="pictures of each shot type")
+    args = parser.parse_args()
+    pictures = HELD_OUT if args.seed >= 100 else TUNED_ON
+    detect = cards.load("dlib")
+    found: dict[str, list[tuple[str, str]]] = {"with the faces that dlib finds": [], "without faces": []}
+    faces = 0
+    for turn in range(args.rounds):
+        for n, name in enumerate(NAMES):
+            frame, box = render(name, np.random.default_rng((args.seed, turn, n)), pictures)
+            seen = [face for face in detect(frame) if face.score >= 0.6]
+            faces += bool(seen)
+            for condition, some in zip(found, (seen, []), strict=True):
+                found[condition].append((name, called(frame, box, some)))
+    for condition, pairs in found.items():
+        right = sum(truth == answer for truth, answer in pairs)
+        note = f" (in {faces} of {len(pairs)} pictures)" if condition.startswith("with the") else ""
+        print(
+            "\n".join([condition + note, *table(pairs, NAMES), f"{right}/{len(pairs)} = {right / len(pairs):.3f}", ""])
+        )
+
+
+if __name__ == "__main__":
+    main()

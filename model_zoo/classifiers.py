@@ -1,0 +1,162 @@
+"""Any video or image classifier of transformers whose labels are words of the caption's schema, as an expert.
+
+"CS", "closeUp" and "close-up shot" are all "close_up"; "pan_left" and "Pan Left" are "the camera pans to the left". One
+checkpoint may know several fields; labels that mean nothing here ("ambiguous", "ECS detail") take their probability with them.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from model_zoo import weights
+from model_zoo.captions import Answer, Thing
+from model_zoo.cards import Card
+
+FRAMES = 8  # that an image classifier looks at, spread over the clip
+BATCH = 8  # pictures at once
+SURE = 0.5  # probability from which a label of a checkpoint with several labels at once is one of them
+
+SHOT_TYPES = {
+    "long_shot": "long shot, extreme long shot, very long shot, wide shot, extreme wide shot, establishing shot, ls, els, ws",
+    "full_shot": "full shot, full body shot, medium full shot, medium long shot, fs, mls, mfs",
+    "medium_shot": "medium shot, mid shot, cowboy shot, american shot, waist shot, ms",
+    "close_up": "close up, close up shot, close shot, medium close up, medium close shot, cs, cu, mcu",
+    "extreme_close_up": "extreme close up, extreme close up shot, extreme close shot, detail, insert, ecs, ecu, xcu",
+}
+SHOT_ANGLES = {
+    "eye_level": "eye level, eye level angle, neutral angle, level",
+    "high_angle": "high angle, high",
+    "low_angle": "low angle, low",
+}
+SHOT_POSITIONS = {
+    "front_view": "front view, front, frontal",
+    "back_view": "back view, back, rear view",
+    "side_view": "side view, side, profile",
+    "over_the_shoulder": "over the shoulder, ots",
+    "overhead_view": "overhead view, overhead, top down",
+    "point_of_view": "point of view, pov",
+    "aerial_view": "aerial view, aerial, drone",
+    "overlooking_view": "overlooking view, overlooking",
+}
+CAMERA = {
+    "the camera stays still": "static, static shot, still, fixed, no motion",
+    "the camera pans to the left": "pan left",
+    "the camera pans to the right": "pan right",
+    "the camera tilts up": "tilt up",
+    "the camera tilts down": "tilt down",
+    "the camera zooms in": "zoom in",
+    "the camera zooms out": "zoom out",
+    "the camera rolls clockwise": "roll cw, roll right, roll clockwise",
+    "the camera rolls counterclockwise": "roll ccw, roll left, roll counterclockwise",
+    "the camera moves sideways to the left": "truck left",
+    "the camera moves sideways to the right": "truck right",
+    "the camera rises": "pedestal up",
+    "the camera sinks": "pedestal down",
+    "the camera moves forward": "dolly in, push, push in",
+    "the camera moves backward": "dolly out, pull, pull out",
+    "the camera circles to the left": "arc left, orbit left",
+    "the camera circles to the right": "arc right, orbit right",
+    "the camera shakes": "shake, handheld",
+    "the camera follows the subject": "track, tracking, tracking shot, follow",
+}
+FIELDS = {"shot_type": SHOT_TYPES, "shot_angle": SHOT_ANGLES, "shot_position": SHOT_POSITIONS, "camera_motion": CAMERA}
+MEANINGS = {
+    word: (field, value)
+    for field, values in FIELDS.items()
+    for value, words in values.items()
+    for word in (*words.split(", "), value.replace("_", " "))
+}
+
+
+def classifier_expert(card: Card, device: str = "cpu") -> Callable[..., list[Answer]]:
+    """`expert(frames, fps, things, scene) -> [("shot_type", "close_up", probability)]`, see stages/caption.py.
+
+    card.weights is a folder of a ...ForVideoClassification or ...ForImageClassification with its preprocessor_config.json. A
+    video classifier sees as many frames as it was trained on, spread over the clip; an image classifier FRAMES of them, whose
+    probabilities are averaged. Raises ValueError for a checkpoint none of whose labels is a word of the schema.
+    """
+    from model_zoo import torchvision_shim
+
+    torchvision_shim.install()
+    import torch
+    from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+    from transformers import AutoModelForVideoClassification as AutoVideo
+
+    folder = weights.find(card)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    meanings = known_labels(config.id2label, card.name)
+    video = any("VideoClassification" in name for name in config.architectures or [])
+    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    dtype = torch.float16 if device.startswith("cuda") else torch.float32
+    family = AutoVideo if video else AutoModelForImageClassification
+    network = family.from_pretrained(folder, local_files_only=True, dtype=dtype).to(device).eval()
+    several = config.problem_type == "multi_label_classification"
+
+    @torch.inference_mode()
+    def scores(pictures: list[np.ndarray]) -> np.ndarray:
+        """(labels,) probabilities of a clip's pictures."""
+        batches = [pictures] if video else [pictures[k : k + BATCH] for k in range(0, len(pictures), BATCH)]
+        found = []
+        for batch in batches:
+            pixels = processor(batch, return_tensors="pt")["pixel_values"]
+            if video and pixels.ndim == 4:  # a processor of single pictures: they are the frames of one clip
+                pixels = pixels[None]
+            logits = network(pixel_values=pixels.to(device, dtype)).logits.float()
+            found.append((logits.sigmoid() if several else logits.softmax(-1)).cpu().numpy())
+        return np.concatenate(found).mean(axis=0)
+
+    def expert(frames: np.ndarray, fps: float, things: Sequence[Thing], scene: dict[str, Any]) -> list[Answer]:
+        count = config.num_frames if video else min(FRAMES, len(frames))
+        chosen = np.linspace(0, len(frames) - 1, count).round().astype(int)
+        return answers(scores([halved(frames[i]) for i in chosen]), meanings, several)
+
+    return expert
+
+
+def known_labels(id2label: dict[int, str], name: str) -> dict[int, tuple[str, str]]:
+    """What each label means: {number: (field, value)}. Raises ValueError where none of them means anything here."""
+    found = {int(i): MEANINGS[plain(label)] for i, label in id2label.items() if plain(label) in MEANINGS}
+    if not found:
+        raise ValueError(
+            f"model {name!r}: none of its labels ({', '.join(map(str, list(id2label.values())[:8]))}) is a shot type, an angle, "
+            "a position or a camera motion; take a checkpoint that knows one of these fields"
+        )
+    return found
+
+
+def plain(label: str) -> str:
+    """ "closeUp", "Close-Up" and "close_up" as "close up"."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label)
+    return " ".join(re.sub(r"[^a-z0-9]+", " ", apart.lower()).split())
+
+
+def answers(probabilities: np.ndarray, meanings: dict[int, tuple[str, str]], several: bool = False) -> list[Answer]:
+    """The likeliest value of each field; two labels with one meaning add up, or, where several hold at once, the surer counts.
+
+    Where several labels hold at once, the camera's motions from SURE on are told together, the surest first.
+    """
+    sums: dict[str, dict[str, float]] = {}
+    for i, (field, value) in meanings.items():
+        values = sums.setdefault(field, {})
+        sure = float(probabilities[i])
+        values[value] = max(values.get(value, 0.0), sure) if several else values.get(value, 0.0) + sure
+    out = []
+    for field, values in sums.items():
+        best = max(values, key=lambda value: values[value])
+        told = sorted((v for v in values if values[v] >= SURE), key=lambda v: -values[v]) if several else []
+        if field == "camera_motion" and len(told) > 1:
+            said = " and ".join([told[0], *(v.removeprefix("the camera ") for v in told[1:2])])
+            out.append((field, said, values[told[1]]))
+        else:
+            out.append((field, best, min(1.0, values[best])))
+    return out
+
+
+def halved(frame: np.ndarray) -> np.ndarray:
+    """An (h, w, 3) uint8 frame, halved by area until its shorter side is below 512 px: processors resize without a filter."""
+    while min(frame.shape[:2]) >= 512:
+        frame = cv2.resize(frame, (frame.shape[1] // 2, frame.shape[0] // 2), interpolation=cv2.INTER_AREA)
+    return frame

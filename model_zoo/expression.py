@@ -1,0 +1,150 @@
+"""The expression of a face: one of seven, by a network over aligned faces.
+
+The card's network is the MobileFaceNet of opencv_zoo, taught by a progressive teacher (Jiang and Deng 2021, "Boosting Facial
+Expression Recognition by a Semi-Supervised Progressive Teacher"). Any ONNX file of the same input and output will do.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from model_zoo import weights
+from model_zoo.captions import Answer, Box, Thing, subjects_of
+from model_zoo.cards import Card
+
+EXPRESSIONS = ("angry", "disgusted", "fearful", "happy", "neutral", "sad", "surprised")  # in the order of the network
+SIZE_PX = 112
+# Where the eyes' and the mouth's middle come to lie in the network's input: the means of its five points.
+EYES = (55.9, 51.6)
+MOUTH = (56.1, 92.3)
+LOOKS = 8  # frames of a face that are looked at, at most
+BATCH = 32  # faces at once, at most
+MIN_FACE_PX = 24  # smaller faces have no expression that anybody could read
+MAX_YAW = 0.6  # nose off the middle of the eyes, in eye distances; beyond it half of the face is hidden
+CHANGED = 0.6  # mean probability that each half of a clip must give to its own expression before "neutral, then happy" is said
+
+Classify = Callable[[np.ndarray], np.ndarray]
+
+
+def expression_expert(card: Card, device: str = "cpu") -> Callable[..., list[Answer]]:
+    """`expert(frames, fps, things, scene) -> [("subjects.<n>.expression", "happy", confidence)]`, see stages/caption.py.
+
+    The confidence is the mean probability over the frames that were looked at. People without a face of MIN_FACE_PX, and
+    faces turned away, get no answer. Raises FileNotFoundError where the weights are not there, ValueError for an ONNX file of
+    another shape.
+    """
+    classify = network(card, device)
+
+    def expert(frames: np.ndarray, fps: float, things: Sequence[Thing], scene: dict[str, Any]) -> list[Answer]:
+        answers = []
+        for n, person in subjects_of(things, scene).items():
+            faces = [t for t in things if t.kind == "face" and t.parent == person.id]
+            looks = pictures(frames, faces[0]) if faces else []
+            if looks:
+                value, sure = told(classify(np.stack(looks)))
+                answers.append((f"subjects.{n}.expression", value, sure))
+        return answers
+
+    return expert
+
+
+def network(card: Card, device: str = "cpu") -> Classify:
+    """`model((n, 112, 112, 3) uint8 RGB) -> (n, 7) float32`, probabilities in the order of EXPRESSIONS."""
+    import onnxruntime
+
+    providers = ["CPUExecutionProvider"]
+    if device.startswith("cuda") and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        providers.insert(0, "CUDAExecutionProvider")
+    session = onnxruntime.InferenceSession(str(weights.find(card)), providers=providers)
+    (entry, *_), (exit_, *_) = session.get_inputs(), session.get_outputs()
+    if list(entry.shape[1:]) != [3, SIZE_PX, SIZE_PX]:
+        raise ValueError(
+            f"model {card.name!r}: its input is {entry.shape}, not (n, 3, 112, 112); give an ONNX file of a network for "
+            "aligned faces of 112 px"
+        )
+    batch = entry.shape[0] if isinstance(entry.shape[0], int) else BATCH  # the published file takes one face at a time
+
+    def classify(faces: np.ndarray) -> np.ndarray:
+        found = [np.empty((0, len(EXPRESSIONS)), np.float32)]
+        for start in range(0, len(faces), batch):
+            part = faces[start : start + batch]
+            full = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)]) if batch < BATCH else part
+            planes = (full.astype(np.float32) / 127.5 - 1).transpose(0, 3, 1, 2)
+            (scores,) = session.run([exit_.name], {entry.name: np.ascontiguousarray(planes)})
+            if scores.shape != (len(full), len(EXPRESSIONS)):
+                raise ValueError(
+                    f"model {card.name!r} answered {scores.shape}, not one score for each of {EXPRESSIONS}"
+                )
+            found.append(scores[: len(part)])
+        return softmax(np.concatenate(found))
+
+    return classify
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """(n, k) float32 scores as probabilities, each row adding up to 1."""
+    grown = np.exp(scores - scores.max(axis=1, keepdims=True)) if len(scores) else scores
+    return (grown / grown.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def told(probabilities: np.ndarray) -> tuple[str, float]:
+    """("neutral", 0.83) or ("neutral, then happy", 0.7) from (n, 7) probabilities in the order of time; n is at least 1."""
+    halves = np.array_split(probabilities, 2) if len(probabilities) >= 4 else []
+    means = [half.mean(axis=0) for half in halves]
+    if means and means[0].argmax() != means[1].argmax() and min(float(m.max()) for m in means) >= CHANGED:
+        first, then = (EXPRESSIONS[int(m.argmax())] for m in means)
+        return f"{first}, then {then}", min(float(m.max()) for m in means)
+    mean = probabilities.mean(axis=0)
+    return EXPRESSIONS[int(mean.argmax())], float(mean.max())
+
+
+def pictures(frames: np.ndarray, face: Thing) -> list[np.ndarray]:
+    """At most LOOKS aligned faces, (112, 112, 3) uint8 RGB, spread over the time in which it was seen."""
+    if abs(float(face.attributes.get("yaw", 0.0))) > MAX_YAW:
+        return []
+    size = frames.shape[1:3]
+    good = [i for i, box in enumerate(face.boxes) if unit(box, size) * 2.3 >= MIN_FACE_PX]
+    chosen = [good[round(k)] for k in np.linspace(0, len(good) - 1, min(LOOKS, len(good)))]
+    tilt = float(face.attributes.get("roll", 0.0))
+    return [aligned(frames[face.frames[i]], face.boxes[i], tilt) for i in chosen]
+
+
+def unit(head: Box, size: tuple[int, int]) -> float:
+    """The distance from eyes to mouth, in pixels: a head's box is four of it high and three wide, see stages/faces.head_ellipse.
+
+    size: height and width of the frame, px. A head that the border cuts off is measured by the side that is whole.
+    """
+    x0, y0, x1, y1 = head
+    whole = []
+    if x0 > 0 and x1 < size[1]:
+        whole.append((x1 - x0) / 3)
+    if y0 > 0 and y1 < size[0]:
+        whole.append((y1 - y0) / 4)
+    return float(np.mean(whole)) if whole else max((x1 - x0) / 3, (y1 - y0) / 4)
+
+
+def aligned(frame: np.ndarray, head: Box, tilt: float = 0.0) -> np.ndarray:
+    """A face turned upright and scaled as the network wants it, (112, 112, 3) uint8 RGB.
+
+    head: the box of the whole head, hair included, as the faces stage writes it; tilt: of the eyes, degrees clockwise. The
+    landmarks are not kept, so that they are constructed: the eyes lie 1.8 eye-to-mouth distances above the box's lower edge.
+    """
+    x0, y0, x1, y1 = head
+    size = frame.shape[:2]
+    far = unit(head, size)
+    middle = np.array([(x0 + x1) / 2, y1 - 2.0 * far if y1 < size[0] else y0 + 2.0 * far])  # of the head
+    if x0 <= 0 < x1 < size[1]:
+        middle[0] = x1 - 1.5 * far
+    elif x1 >= size[1] and x0 > 0:
+        middle[0] = x0 + 1.5 * far
+    angle = np.radians(tilt + 90)
+    down = far * np.array([np.cos(angle), np.sin(angle)])
+    eyes = middle + 0.2 * down
+    # one similarity takes the eyes to EYES and the mouth to MOUTH: in the plane of complex numbers z -> factor z + shift
+    ours, theirs = complex(*down), complex(*np.subtract(MOUTH, EYES))
+    factor = theirs / ours
+    shift = complex(*EYES) - factor * complex(*eyes)
+    matrix = np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
+    return cv2.warpAffine(frame, matrix, (SIZE_PX, SIZE_PX), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
