@@ -23,7 +23,7 @@ def result(boxes, scores, classes, masks=None):
 
 
 def test_people_are_human_and_the_rest_objects_best_first():
-    found = yolo._detections(
+    found = yolo.read_result(
         result([[1.0, 2, 30, 40], [50, 5, 90, 60]], [0.5, 0.9], [0.0, 5.0]), np.zeros((64, 96, 3), np.uint8)
     )
     assert [(d.kind, d.label, d.score) for d in found] == [
@@ -33,7 +33,7 @@ def test_people_are_human_and_the_rest_objects_best_first():
 
 
 def test_boxes_end_at_the_frame_and_empty_ones_are_dropped():
-    found = yolo._detections(
+    found = yolo.read_result(
         result([[-5.0, 2, 30, 80], [97.0, 5, 120, 60]], [0.5, 0.9], [0.0, 0.0]), np.zeros((64, 96, 3), np.uint8)
     )
     assert [d.box for d in found] == [(0, 2, 30, 64)]
@@ -43,7 +43,7 @@ def test_a_box_without_a_mask_gets_one_from_its_pixels():
     frame = np.full((120, 160, 3), 200, np.uint8)
     truth = cv2.ellipse(np.zeros((120, 160), np.uint8), (80, 60), (25, 40), 0, 0, 360, 1, -1) > 0
     frame[truth] = (30, 60, 160)
-    (found,) = yolo._detections(result([[54.0, 19, 107, 102]], [0.8], [0.0]), frame)
+    (found,) = yolo.read_result(result([[54.0, 19, 107, 102]], [0.8], [0.0]), frame)
     assert (found.mask & truth).sum() / (found.mask | truth).sum() > 0.95
 
 
@@ -51,7 +51,7 @@ def test_a_box_without_a_mask_gets_one_from_its_pixels():
 def test_a_mask_drawn_in_the_letterboxed_picture_comes_back_where_it_was_drawn(shape):
     from ultralytics.utils import ops
 
-    yolo._keep_offline()
+    yolo.keep_offline()
     height, width = shape
     gain = 320 / max(shape)
     left, top = (320 - width * gain) / 2, (320 - height * gain) / 2

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from a2data import images
+from a2data.elements import quality, sampled, sighted
 from a2data.records import Element, Film, Kept, Reject
 from model_zoo.cards import Detection
-from stages.detect import Detect, quality, sampled, sighted
+from stages.detect import Detect
 
 SHAPE = (120, 160)
 RED, BLUE = (200, 30, 30), (30, 40, 190)
