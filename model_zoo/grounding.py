@@ -37,7 +37,7 @@ def grounding_dino(card: Card, device: str) -> Finder:
     from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoProcessor
 
     config = AutoConfig.from_pretrained(weights, local_files_only=True)
-    if config.model_type not in ("grounding_dino", "mm-grounding-dino"):
+    if config.model_type not in ("grounding-dino", "mm-grounding-dino"):
         raise ValueError(f"{weights} is a {config.model_type!r} network: this card reads Grounding DINO")
     kind: Any = AutoModelForZeroShotObjectDetection
     model = kind.from_pretrained(weights, local_files_only=True, dtype=torch.float32).to(device).eval()
@@ -116,6 +116,7 @@ def yoloe(card: Card, device: str) -> Finder:
     weights = find(card)
     keep_offline()
     torchvision_shim.install()
+    import torch
     from ultralytics import YOLOE
     from ultralytics.nn.modules.head import YOLOEDetect
 
@@ -134,8 +135,9 @@ def yoloe(card: Card, device: str) -> Finder:
         if not phrases:
             return [[] for _ in frames]
         if list(phrases) != asked:
-            features = encode(phrases).to(next(head.parameters()).dtype)
-            model.set_classes(list(phrases), head.get_tpe(features[None]))
+            with torch.no_grad():  # else ultralytics cannot copy the network
+                features = head.get_tpe(encode(phrases).to(next(head.parameters()).dtype)[None])
+            model.set_classes(list(phrases), features)
             asked[:] = phrases
         found: list[list[Detection]] = []
         for start in range(0, len(frames), YOLOE_BATCH):

@@ -120,7 +120,7 @@ def test_a_clip_that_kills_its_worker_is_set_aside_and_the_rest_is_done(store):
 def test_neighbours_that_look_at_the_same_films_go_together():
     names = [[stage.name() for stage in group] for group in groups(triplets())]
 
-    assert ["detect", "faces", "parse", "background", "caption"] in names
+    assert ["detect", "faces", "parse", "background", "caption", "ground"] in names
     assert ["select"] in names
 
 

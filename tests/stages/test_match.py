@@ -57,7 +57,7 @@ def run(said: Caption, *elements: Element, stage: Match | None = None, model=Non
     parsed = [e for e in elements if e.kind in parts and e.kind != "face"]
     backgrounds = [e for e in elements if e.kind == "background"]
     detected = [e for e in elements if e.kind in ("human", "object")]
-    return list((stage or Match()).run(model, [Kept("c", "v")], [said], detected, faces, parsed, backgrounds))
+    return list((stage or Match()).run(model, [Kept("c", "v")], [said], detected, faces, parsed, backgrounds, []))
 
 
 def pairs(rows: list) -> dict[str, str]:

@@ -99,7 +99,7 @@ MATCHES = [match("human", "A person in red"), match("object", "a ball"), match("
 def pack(out, references=REFERENCES, matches=MATCHES, kept=("v-1",), reverse=False, find=lookup, **settings):
     caption = Caption("v-1", PROMPT, [], "", "", "", "", "", 0, 0, "", [])
     traits = [Trait(**{n: getattr(e, n) for n in Trait.__dataclass_fields__}) for e in ELEMENTS.values()]
-    by_stage = [[t for t in traits if STAGE[t.kind] == s] for s in ("detect", "faces", "parse", "background")]
+    by_stage = [[t for t in traits if STAGE[t.kind] == s] for s in ("detect", "faces", "parse", "background", "ground")]
     rows = [[Kept(c, c[0]) for c in kept], list(references), FILMS, [caption], list(matches), VIDEOS, *by_stage]
     rows = [r[::-1] for r in rows] if reverse else rows
     return list(Pack(out=str(out), **settings).run(None, *rows, shard=7, lookup=find))
