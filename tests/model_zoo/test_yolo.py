@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from model_zoo import cards, weights, yolo
+from model_zoo import cards, torchvision_shim, weights, yolo
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("ultralytics")
@@ -62,6 +62,75 @@ def test_a_mask_drawn_in_the_letterboxed_picture_comes_back_where_it_was_drawn(s
     mask = ops.process_mask_native(prototype, torch.ones(1, 1), torch.tensor([[0.0, 0, width, height]]), shape)[0]
     xs, ys = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     assert np.abs(np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1]) - box).max() <= 1.5 / gain
+
+
+@pytest.fixture(scope="module", params=["yolo11n-seg", "yolo26n-seg", "yolo11n"])
+def untrained(request, tmp_path_factory):
+    """A .pt file of a network that has learnt nothing."""
+    yolo.keep_offline()
+    torchvision_shim.install()
+    from ultralytics import YOLO
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("yolo") / f"{request.param}.pt"
+    YOLO(f"{request.param}.yaml").save(path)
+    return path
+
+
+def test_a_batch_of_a_pt_file_is_its_frames_one_by_one(untrained, monkeypatch):
+    monkeypatch.setattr(yolo, "CONFIDENCE", 1e-6)
+    frames = np.random.default_rng(0).integers(0, 255, (3, 96, 128, 3)).astype(np.uint8)
+    model = cards.load(f"yolo:{untrained}")
+    monkeypatch.setattr(yolo, "BATCH", 2)
+    together = model(frames)
+    (alone,) = model(frames[2:])
+    assert len(together) == 3
+    assert len(alone) == len(together[2]) > 0
+    for a, b in zip(alone, together[2], strict=True):
+        assert a.label == b.label
+        assert np.abs(np.subtract(a.box, b.box)).max() < 0.1
+        assert (a.mask.shape, a.mask.dtype) == ((96, 128), bool)
+
+
+def bright(self, letterboxed, *args, **kwargs):
+    """In the network's place: a person wherever the picture that the network is given is bright, with a mask of 4 px cells."""
+    count, _, height, width = letterboxed.shape
+    rows, prototypes = torch.zeros(count, 4 + 80 + 32, 1), torch.zeros(count, 32, height // 4, width // 4)
+    for n, here in enumerate(letterboxed.mean(1) > 0.75):
+        ys, xs = here.any(1).nonzero(), here.any(0).nonzero()
+        x0, y0, x1, y1 = xs[0, 0], ys[0, 0], xs[-1, 0] + 1, ys[-1, 0] + 1
+        rows[n, :4, 0] = torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0])
+        rows[n, 4, 0], rows[n, 84, 0] = 0.9, 1.0
+        prototypes[n, 0] = torch.nn.functional.avg_pool2d(here[None, None].float(), 4)[0, 0] * 2 - 1
+    return (rows, prototypes), None
+
+
+@pytest.mark.parametrize(
+    ("shape", "box"),
+    [
+        ((480, 640), (80, 120, 240, 400)),
+        ((360, 640), (64, 40, 320, 200)),  # bars above and below
+        ((640, 360), (40, 64, 200, 320)),  # at the sides
+        ((240, 320), (40, 60, 120, 200)),  # enlarged twice
+    ],
+)
+def test_a_rectangle_goes_through_the_letterbox_and_comes_back_to_the_pixel(tmp_path, monkeypatch, shape, box):
+    yolo.keep_offline()
+    torchvision_shim.install()
+    from ultralytics import YOLO
+    from ultralytics.engine.predictor import BasePredictor
+
+    YOLO("yolo11n-seg.yaml").save(tmp_path / "mine.pt")
+    model = cards.load(f"yolo:{tmp_path / 'mine.pt'}")
+    monkeypatch.setattr(BasePredictor, "inference", bright)
+    x0, y0, x1, y1 = box
+    frame = np.full((*shape, 3), 40, np.uint8)
+    frame[y0:y1, x0:x1] = 255
+    ((found,),) = model(frame[None])
+    assert np.abs(np.subtract(found.box, box)).max() <= 0.5
+    ys, xs = np.flatnonzero(found.mask.any(1)), np.flatnonzero(found.mask.any(0))
+    assert np.abs(np.subtract((xs[0], ys[0], xs[-1] + 1, ys[-1] + 1), box)).max() <= 1
+    assert (found.kind, found.label) == ("human", "person")
 
 
 def test_missing_weights_are_a_sentence(monkeypatch, tmp_path):
