@@ -55,9 +55,13 @@ class Detect(Stage):
         return {name: model_zoo.cards.revision(name) for name in self._cards()}
 
     def load(self) -> Models:
-        device = model_zoo.cards.device()
-        names = (self.model, self.embedder, self.mask_model, self.tracker)
-        return Models(*(model_zoo.cards.load(name, device) if name else None for name in names))
+        load, device = model_zoo.cards.load, model_zoo.cards.device()
+        return Models(
+            load(self.model, device),
+            load(self.embedder, device),
+            load(self.mask_model, device) if self.mask_model else None,
+            load(self.tracker, device) if self.tracker else None,
+        )
 
     def run(self, model: Models, kept: list[Kept], films: list[Film]) -> Iterable[Element | Reject]:
         for film in films:

@@ -61,8 +61,9 @@ class Ground(Stage):
     def load(self) -> Models | None:
         if not self.model:
             return None
-        names = (self.model, self.embedder, self.mask_model)
-        return Models(*(cards.load(name, cards.device()) if name else None for name in names))
+        device = cards.device()
+        masks = cards.load(self.mask_model, device) if self.mask_model else None
+        return Models(cards.load(self.model, device), cards.load(self.embedder, device), masks)
 
     def run(
         self,

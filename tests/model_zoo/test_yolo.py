@@ -64,7 +64,7 @@ def test_a_mask_drawn_in_the_letterboxed_picture_comes_back_where_it_was_drawn(s
     assert np.abs(np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1]) - box).max() <= 1.5 / gain
 
 
-@pytest.fixture(scope="module", params=["yolo11n-seg", "yolo26n-seg", "yolo11n"])
+@pytest.fixture(scope="module", params=["yolo11n-seg", "yolo26n-seg"])
 def untrained(request, tmp_path_factory):
     """A .pt file of a network that has learnt nothing."""
     yolo.keep_offline()
@@ -93,7 +93,7 @@ def test_a_batch_of_a_pt_file_is_its_frames_one_by_one(untrained, monkeypatch):
 
 
 def bright(self, letterboxed, *args, **kwargs):
-    """In the network's place: a person wherever the picture that the network is given is bright, with a mask of 4 px cells."""
+    """In the network's place: a thing wherever the picture that the network is given is bright, with a mask of 4 px cells."""
     count, _, height, width = letterboxed.shape
     rows, prototypes = torch.zeros(count, 4 + 80 + 32, 1), torch.zeros(count, 32, height // 4, width // 4)
     for n, here in enumerate(letterboxed.mean(1) > 0.75):
@@ -130,7 +130,6 @@ def test_a_rectangle_goes_through_the_letterbox_and_comes_back_to_the_pixel(tmp_
     assert np.abs(np.subtract(found.box, box)).max() <= 0.5
     ys, xs = np.flatnonzero(found.mask.any(1)), np.flatnonzero(found.mask.any(0))
     assert np.abs(np.subtract((xs[0], ys[0], xs[-1] + 1, ys[-1] + 1), box)).max() <= 1
-    assert (found.kind, found.label) == ("human", "person")
 
 
 def test_missing_weights_are_a_sentence(monkeypatch, tmp_path):

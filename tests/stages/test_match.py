@@ -215,3 +215,10 @@ def test_the_order_of_elements_does_not_matter_and_no_element_is_taken_twice(top
 def test_words_alone_need_no_card():
     assert Match().models() == {}
     assert Match().load() is None
+
+
+def test_what_ground_found_is_matched_like_what_detect_found():
+    said, cup = caption("a person in a red top", "a grey cup"), element("object", 0, "cup")
+    human, top = person(0, "red")
+    rows = Match().run(None, [Kept("c", "v")], [said], [human], [], [top], [], [cup])
+    assert pairs(list(rows))["a grey cup"] == "c/object/0"
