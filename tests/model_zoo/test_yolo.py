@@ -64,34 +64,6 @@ def test_a_mask_drawn_in_the_letterboxed_picture_comes_back_where_it_was_drawn(s
     assert np.abs(np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1]) - box).max() <= 1.5 / gain
 
 
-@pytest.fixture(scope="module", params=["yolo11n-seg", "yolo26n-seg"])
-def untrained(request, tmp_path_factory):
-    """A .pt file of a network that has learnt nothing."""
-    yolo.keep_offline()
-    torchvision_shim.install()
-    from ultralytics import YOLO
-
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("yolo") / f"{request.param}.pt"
-    YOLO(f"{request.param}.yaml").save(path)
-    return path
-
-
-def test_a_batch_of_a_pt_file_is_its_frames_one_by_one(untrained, monkeypatch):
-    monkeypatch.setattr(yolo, "CONFIDENCE", 1e-6)
-    frames = np.random.default_rng(0).integers(0, 255, (3, 96, 128, 3)).astype(np.uint8)
-    model = cards.load(f"yolo:{untrained}")
-    monkeypatch.setattr(yolo, "BATCH", 2)
-    together = model(frames)
-    (alone,) = model(frames[2:])
-    assert len(together) == 3
-    assert len(alone) == len(together[2]) > 0
-    for a, b in zip(alone, together[2], strict=True):
-        assert a.label == b.label
-        assert np.abs(np.subtract(a.box, b.box)).max() < 0.1
-        assert (a.mask.shape, a.mask.dtype) == ((96, 128), bool)
-
-
 def bright(self, letterboxed, *args, **kwargs):
     """In the network's place: a thing wherever the picture that the network is given is bright, with a mask of 4 px cells."""
     count, _, height, width = letterboxed.shape
