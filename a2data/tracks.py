@@ -31,6 +31,18 @@ def link(boxes: Sequence[Sequence[Box]], looks: Sequence[np.ndarray], gap: int =
     return tracks
 
 
+def from_numbers(numbers: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
+    """What a tracker says as `link` says it: numbers holds for each sample its sightings' tracks, -1 for none.
+
+    A sighting without a track is one by itself.
+    """
+    tracks: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+    for t, here in enumerate(numbers):
+        for i, number in enumerate(here):
+            tracks.setdefault((number,) if number >= 0 else (-1, t, i), []).append((t, i))
+    return list(tracks.values())
+
+
 def _assign(
     t: int, alive: list[list[tuple[int, int]]], boxes: Sequence[Sequence[Box]], looks: Sequence[np.ndarray]
 ) -> list[tuple[int, int]]:

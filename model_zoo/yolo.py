@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from model_zoo import grabcut, torchvision_shim
+from model_zoo import torchvision_shim
+from model_zoo.boxes import CONFIDENCE, detections
 from model_zoo.cards import Card, Detection
 from model_zoo.weights import find
 
 BATCH = 16  # frames at a time through .pt weights; exported ones have the batch they were exported with, 1
-CONFIDENCE = 0.1  # below this nothing is worth a row; the stage's min_score decides
 
 
 def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detection]]]:
@@ -27,7 +27,7 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
     """
     weights = find(card)
     task = task_of(weights)
-    _keep_offline()
+    keep_offline()
     torchvision_shim.install()
     from ultralytics import YOLO
 
@@ -49,7 +49,7 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
             results = model.predict(
                 pictures, conf=CONFIDENCE, retina_masks=True, device=device, verbose=False, save=False, **sized
             )
-            found += [_detections(result, frame) for result, frame in zip(results, frames[start:], strict=False)]
+            found += [read_result(result, frame) for result, frame in zip(results, frames[start:], strict=False)]
         return found
 
     return detect
@@ -82,7 +82,7 @@ def _exported_size(weights: Path) -> list[int]:
     return [int(side) if side.isdigit() else 640 for side in sides] if len(sides) == 2 else [640, 640]
 
 
-def _keep_offline() -> None:
+def keep_offline() -> None:
     """Ultralytics reads these on import: it looks for updates, installs packages and writes settings unless told not to."""
     os.environ["YOLO_OFFLINE"] = "true"
     os.environ["YOLO_AUTOINSTALL"] = "false"
@@ -91,18 +91,9 @@ def _keep_offline() -> None:
         os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="a2data-yolo-")
 
 
-def _detections(result: Any, frame: np.ndarray) -> list[Detection]:
-    """One ultralytics result as detections: boxes inside the frame, masks at its size; best first, ties from the left."""
-    height, width = frame.shape[:2]
+def read_result(result: Any, frame: np.ndarray) -> list[Detection]:
+    """One ultralytics result as detections, see model_zoo.boxes. frame: (h, w, 3) uint8 RGB, what the result is about."""
     boxes, scores = result.boxes.xyxy.cpu().numpy(), result.boxes.conf.cpu().numpy()
     labels = [result.names[int(c)] for c in result.boxes.cls.cpu().numpy()]
     masks = None if result.masks is None else result.masks.data.cpu().numpy().astype(bool)
-    found = []
-    for i in sorted(range(len(boxes)), key=lambda i: (-scores[i], *boxes[i])):
-        x0, y0, x1, y1 = (float(v) for v in np.clip(boxes[i], 0, [width, height, width, height]))
-        if x1 - x0 < 1 or y1 - y0 < 1:
-            continue
-        mask = grabcut.in_box(frame, (x0, y0, x1, y1)) if masks is None else masks[i]
-        kind = "human" if labels[i] == "person" else "object"
-        found.append(Detection(kind, labels[i], float(scores[i]), (x0, y0, x1, y1), mask))
-    return found
+    return detections(frame, boxes, scores, labels, masks)

@@ -18,7 +18,7 @@ from a2data.store import Footer, Store
 
 COLOURS = 8  # classes c0 to c7 of report.css; the ninth reference of a clip starts again at c0
 NO_REFERENCE = -1  # the colour of a phrase whose element was paired with nothing
-CUT_OUTS = ("detect", "faces", "parse", "background")  # the tables that hold elements
+CUT_OUTS = ("detect", "faces", "parse", "background", "ground")  # the tables that hold elements
 MOST_EXAMPLES, MOST_IDENTITIES, MOST_MEMBERS = 6, 12, 8  # shown; all are counted
 PREVIEW_PX, STILL_PX, TILE_PX = 320, 400, 320  # longest side of a picture in the report
 

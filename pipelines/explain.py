@@ -10,7 +10,7 @@ from a2data.records import Caption, Clip, Kept, Match, Packed, Reference, Score,
 from a2data.stage import Stage
 from a2data.store import Store
 
-ELEMENTS = ("detect", "faces", "parse", "background")  # the tables that hold elements
+ELEMENTS = ("detect", "faces", "parse", "background", "ground")  # the tables that hold elements
 COLUMNS = {"segment": "clip_id"} | dict.fromkeys(ELEMENTS, "element_id")
 CLIP_ID = re.compile(r"-\d{8}$")  # what a clip's id has after the video's
 INDENT = 12  # characters of a line's heading

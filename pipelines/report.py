@@ -36,6 +36,7 @@ STAGES = (
     ("parse", "clips", "parts"),
     ("background", "clips", "backgrounds"),
     ("caption", "clips", "captions"),
+    ("ground", "clips", "elements"),
     ("match", "clips", "phrases"),
     ("retrieve", "pairings", "references"),  # a stage over everything: its units are its rows and its rejects
     ("pack", "clips", "samples"),

@@ -7,6 +7,7 @@ from stages.background import Background
 from stages.caption import Caption
 from stages.detect import Detect
 from stages.faces import Faces
+from stages.ground import Ground
 from stages.ingest import Ingest
 from stages.match import Match
 from stages.pack import Pack
@@ -29,6 +30,7 @@ def builtin() -> list[Stage]:
         Parse(),
         Background(),
         Caption(),
+        Ground(),
         Match(),
         Retrieve(),
         Pack(),

@@ -46,6 +46,7 @@ class Match(Stage):
         "faces": Element,
         "parse": Element,
         "background": Element,
+        "ground": Element,
     }
     writes = records.Match
     version = 2
@@ -74,13 +75,14 @@ class Match(Stage):
         faces: list[Element],
         parsed: list[Element],
         backgrounds: list[Element],
+        grounded: list[Element],
     ) -> Iterator[Any]:
         chosen = {k.clip_id for k in kept}
         for caption in captions:
             if caption.clip_id in chosen:
                 mine = [
                     sorted((e for e in table if e.clip_id == caption.clip_id), key=lambda e: e.element_id)
-                    for table in (detected, [*faces, *parsed], backgrounds)
+                    for table in ([*detected, *grounded], [*faces, *parsed], backgrounds)
                 ]
                 yield from self._subjects(model, caption, mine[0], mine[1])
                 yield from place(caption, mine[2], self.min_similarity)

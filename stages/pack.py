@@ -27,7 +27,8 @@ from a2data.stage import Stage
 
 Lookup = Callable[..., dict[str, Any]]  # a2data.lookup.Lookup
 
-STAGE_OF = {"human": "detect", "object": "detect", "face": "faces", "background": "background"}  # all others: parse
+# The tables in which elements of a kind may be; all others: parse.
+STAGES_OF = {"human": ("detect",), "object": ("detect", "ground"), "face": ("faces",), "background": ("background",)}
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Pack(Stage):
         "faces": Trait,
         "parse": Trait,
         "background": Trait,
+        "ground": Trait,
     }
     borrows = {
         "ingest": Video,
@@ -59,6 +61,7 @@ class Pack(Stage):
         "faces": Element,
         "parse": Element,
         "background": Element,
+        "ground": Element,
     }
     writes = Packed
     per = "shard"
@@ -199,9 +202,9 @@ def own_reference(trait: Trait, shard: int) -> Reference:
 
 def fetch(reference: Reference, lookup: Lookup) -> tuple[Element, Clip, samples.Origin]:
     """The element behind a reference and where it comes from. Raises ValueError where it is gone or its picture has changed."""
-    stage = STAGE_OF.get(reference.kind, "parse")
     shard, source = reference.source_shard, reference.source_element_id
-    element = lookup(stage, shard, "element_id", [source]).get(source)
+    tables = (lookup(stage, shard, "element_id", [source]) for stage in STAGES_OF.get(reference.kind, ("parse",)))
+    element = next((table[source] for table in tables if source in table), None)
     if element is None or element.image_sha256 != reference.image_sha256:
         raise ValueError(f"{source} is not what {reference.element_id} was paired with: run retrieve again")
     clip = lookup("segment", shard, "clip_id", [element.clip_id], Clip)[element.clip_id]

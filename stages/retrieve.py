@@ -28,7 +28,9 @@ class Retrieve(Stage):
     whose they are, their colour and their embedding. Copies of the target's own footage are refused (`a2data.copies`).
     """
 
-    reads = {"match": Match, "segment": Take, "detect": Look, "faces": Look, "parse": Look, "background": Look}
+    reads = {"match": Match, "segment": Take} | dict.fromkeys(
+        ("detect", "faces", "parse", "background", "ground"), Look
+    )
     writes = Reference
     per = "all"
     version = 2

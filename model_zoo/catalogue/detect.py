@@ -4,6 +4,8 @@ from dataclasses import replace
 
 from model_zoo.cards import Card
 
+ASSETS = "url:https://github.com/ultralytics/assets/releases/download/v8.4.0"
+
 YOLO = Card(
     "detect",
     "model_zoo.yolo:detector",
@@ -11,13 +13,113 @@ YOLO = Card(
     weights_license="AGPL-3.0",
     use="copyleft",
     extra="yolo",
+    instead="rf-detr-seg-large",
     input="640 x 640 letterboxed, RGB, 0 to 1",
+    memory_mb=1500,
     gpus=0.25,
+)
+YOLO_MB = {  # a .pt file holds two bytes for each parameter
+    **{"yolo11n": 6, "yolo11s": 20, "yolo11m": 45, "yolo11l": 56, "yolo11x": 125},
+    **{"yolo26n": 6, "yolo26s": 21, "yolo26m": 47, "yolo26l": 56, "yolo26x": 126},
+}
+YOLOE = replace(YOLO, role="ground", builder="model_zoo.grounding:yoloe", instead="llmdet_large", memory_mb=2500)
+MOBILECLIP = Card(
+    "text-encoder",
+    "model_zoo.grounding:mobileclip",
+    code_license="MIT",
+    weights_license="apple-amlr",
+    use="non-commercial",  # research purposes only
+    extra="yolo",
+    instead="llmdet_large",  # there is no YOLOE without it
+    input="77 tokens of CLIP",
+    memory_mb=500,
+)
+DETR = Card(
+    "detect",
+    "model_zoo.detr:detector",
+    revision="main",
+    weights_license="Apache-2.0",
+    extra="transformers",
+    input="640 x 640 stretched, RGB, 0 to 1",
+    memory_mb=1500,
+    gpus=0.25,
+)
+RF_DETR = replace(DETR, input="384 (nano) to 704 (large) on a side, stretched, RGB, ImageNet's mean and deviation")
+RF_DETR_MB = {"nano": 122, "small": 128, "medium": 135, "large": 136}
+RF_DETR_SEG_MB = {"nano": 134, "small": 135, "medium": 143, "large": 145}
+GROUNDING_DINO = Card(
+    "ground",
+    "model_zoo.grounding:grounding_dino",
+    revision="main",
+    weights_license="Apache-2.0",
+    extra="transformers",
+    input="800 px on the shorter side, 1333 at most on the longer, RGB, ImageNet's mean and deviation; up to 256 tokens",
+    memory_mb=4000,
+    gpus=0.5,
+)
+SAM = Card(
+    "masks",
+    "model_zoo.sam:masks",
+    revision="main",
+    weights_license="Apache-2.0",
+    extra="transformers",
+    input="1024 x 1024 stretched, RGB, ImageNet's mean and deviation",
+    memory_mb=3000,
+    gpus=0.25,
+)
+TRACKER = Card(
+    "track",
+    "model_zoo.trackers:bytetrack",
+    code_license="AGPL-3.0",
+    use="copyleft",
+    extra="track",
+    input="boxes and scores",
 )
 
 CARDS: dict[str, Card] = {
     "builtin-detect": Card("detect", "model_zoo.builtin_detect:detector", weights_license="BSL-1.0", extra="builtin"),
     "yolo": YOLO,
-    "yolo11n-seg": replace(YOLO, weights="yolo11n-seg.pt"),
-    "yolo11x-seg": replace(YOLO, weights="yolo11x-seg.pt"),
+    **{f"{n}-seg": replace(YOLO, weights=f"{ASSETS}/{n}-seg.pt", size_mb=mb) for n, mb in YOLO_MB.items()},
+    "detr": DETR,
+    **{
+        f"rf-detr-{n}": replace(RF_DETR, weights=f"hf:Roboflow/rf-detr-{n}", size_mb=mb) for n, mb in RF_DETR_MB.items()
+    },
+    **{
+        f"rf-detr-seg-{n}": replace(RF_DETR, weights=f"hf:Roboflow/rf-detr-seg-{n}", size_mb=mb)
+        for n, mb in RF_DETR_SEG_MB.items()
+    },
+    "rtdetr_v2_r50vd": replace(DETR, weights="hf:PekingU/rtdetr_v2_r50vd", size_mb=172),
+    "dfine-large-coco": replace(DETR, weights="hf:ustc-community/dfine-large-coco", size_mb=126),
+    "dfine-xlarge-obj2coco": replace(DETR, weights="hf:ustc-community/dfine-xlarge-obj2coco", size_mb=252),
+    "yoloe": YOLOE,
+    "yoloe-11l-seg": replace(YOLOE, weights=f"{ASSETS}/yoloe-11l-seg.pt", size_mb=70),
+    "yoloe-26l-seg": replace(YOLOE, weights=f"{ASSETS}/yoloe-26l-seg.pt", size_mb=80),
+    "mobileclip-blt": replace(MOBILECLIP, weights=f"{ASSETS}/mobileclip_blt.ts", size_mb=600),
+    "mobileclip2-b": replace(MOBILECLIP, weights=f"{ASSETS}/mobileclip2_b.ts", size_mb=250),
+    "grounding-dino": GROUNDING_DINO,
+    "grounding-dino-tiny": replace(GROUNDING_DINO, weights="hf:IDEA-Research/grounding-dino-tiny", size_mb=690),
+    "mm_grounding_dino_tiny": replace(
+        GROUNDING_DINO, weights="hf:openmmlab-community/mm_grounding_dino_tiny_o365v1_goldg_v3det", size_mb=690
+    ),
+    "mm_grounding_dino_large": replace(
+        GROUNDING_DINO, weights="hf:openmmlab-community/mm_grounding_dino_large_all", size_mb=1380, memory_mb=6000
+    ),
+    "llmdet_large": replace(GROUNDING_DINO, weights="hf:iSEE-Laboratory/llmdet_large", size_mb=1380, memory_mb=6000),
+    "sam": SAM,
+    "sam2.1-hiera-tiny": replace(SAM, weights="hf:facebook/sam2.1-hiera-tiny", size_mb=156, memory_mb=2000),
+    "sam2.1-hiera-large": replace(SAM, weights="hf:facebook/sam2.1-hiera-large", size_mb=898),
+    "sam3": replace(
+        SAM,
+        weights="hf:facebook/sam3",
+        revision="3c879f39826c281e95690f02c7821c4de09afae7",
+        weights_license="SAM License",  # commercial use allowed, military use not
+        use="gated",
+        instead="sam2.1-hiera-large",
+        input="1008 x 1008 stretched, RGB, -1 to 1",
+        size_mb=3440,
+        memory_mb=6000,
+        gpus=0.5,
+    ),
+    "bytetrack": TRACKER,
+    "botsort": replace(TRACKER, builder="model_zoo.trackers:botsort"),
 }

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from a2data.records import Element
-from a2data.tracks import apart, box_at, link, mean_look
+from a2data.tracks import apart, box_at, from_numbers, link, mean_look
 
 RED, BLUE = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
 
@@ -84,3 +84,7 @@ def test_outside_its_sightings_a_box_stands_still_for_the_reach_and_is_then_gone
 
 def test_what_was_never_seen_has_no_box():
     assert box_at(replace(THING, seen_frames=[], seen_boxes=[]), 4, reach=9) is None
+
+
+def test_the_numbers_of_a_tracker_are_tracks_and_what_has_none_is_a_track_by_itself():
+    assert from_numbers([[0, -1], [], [1, 0], [-1]]) == [[(0, 0), (2, 1)], [(0, 1)], [(2, 0)], [(3, 0)]]

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from model_zoo import cards, weights, yolo
+from model_zoo import cards, torchvision_shim, weights, yolo
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("ultralytics")
@@ -23,7 +23,7 @@ def result(boxes, scores, classes, masks=None):
 
 
 def test_people_are_human_and_the_rest_objects_best_first():
-    found = yolo._detections(
+    found = yolo.read_result(
         result([[1.0, 2, 30, 40], [50, 5, 90, 60]], [0.5, 0.9], [0.0, 5.0]), np.zeros((64, 96, 3), np.uint8)
     )
     assert [(d.kind, d.label, d.score) for d in found] == [
@@ -33,7 +33,7 @@ def test_people_are_human_and_the_rest_objects_best_first():
 
 
 def test_boxes_end_at_the_frame_and_empty_ones_are_dropped():
-    found = yolo._detections(
+    found = yolo.read_result(
         result([[-5.0, 2, 30, 80], [97.0, 5, 120, 60]], [0.5, 0.9], [0.0, 0.0]), np.zeros((64, 96, 3), np.uint8)
     )
     assert [d.box for d in found] == [(0, 2, 30, 64)]
@@ -43,7 +43,7 @@ def test_a_box_without_a_mask_gets_one_from_its_pixels():
     frame = np.full((120, 160, 3), 200, np.uint8)
     truth = cv2.ellipse(np.zeros((120, 160), np.uint8), (80, 60), (25, 40), 0, 0, 360, 1, -1) > 0
     frame[truth] = (30, 60, 160)
-    (found,) = yolo._detections(result([[54.0, 19, 107, 102]], [0.8], [0.0]), frame)
+    (found,) = yolo.read_result(result([[54.0, 19, 107, 102]], [0.8], [0.0]), frame)
     assert (found.mask & truth).sum() / (found.mask | truth).sum() > 0.95
 
 
@@ -51,7 +51,7 @@ def test_a_box_without_a_mask_gets_one_from_its_pixels():
 def test_a_mask_drawn_in_the_letterboxed_picture_comes_back_where_it_was_drawn(shape):
     from ultralytics.utils import ops
 
-    yolo._keep_offline()
+    yolo.keep_offline()
     height, width = shape
     gain = 320 / max(shape)
     left, top = (320 - width * gain) / 2, (320 - height * gain) / 2
@@ -62,6 +62,46 @@ def test_a_mask_drawn_in_the_letterboxed_picture_comes_back_where_it_was_drawn(s
     mask = ops.process_mask_native(prototype, torch.ones(1, 1), torch.tensor([[0.0, 0, width, height]]), shape)[0]
     xs, ys = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     assert np.abs(np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1]) - box).max() <= 1.5 / gain
+
+
+def bright(self, letterboxed, *args, **kwargs):
+    """In the network's place: a thing wherever the picture that the network is given is bright, with a mask of 4 px cells."""
+    count, _, height, width = letterboxed.shape
+    rows, prototypes = torch.zeros(count, 4 + 80 + 32, 1), torch.zeros(count, 32, height // 4, width // 4)
+    for n, here in enumerate(letterboxed.mean(1) > 0.75):
+        ys, xs = here.any(1).nonzero(), here.any(0).nonzero()
+        x0, y0, x1, y1 = xs[0, 0], ys[0, 0], xs[-1, 0] + 1, ys[-1, 0] + 1
+        rows[n, :4, 0] = torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0])
+        rows[n, 4, 0], rows[n, 84, 0] = 0.9, 1.0
+        prototypes[n, 0] = torch.nn.functional.avg_pool2d(here[None, None].float(), 4)[0, 0] * 2 - 1
+    return (rows, prototypes), None
+
+
+@pytest.mark.parametrize(
+    ("shape", "box"),
+    [
+        ((480, 640), (80, 120, 240, 400)),
+        ((360, 640), (64, 40, 320, 200)),  # bars above and below
+        ((640, 360), (40, 64, 200, 320)),  # at the sides
+        ((240, 320), (40, 60, 120, 200)),  # enlarged twice
+    ],
+)
+def test_a_rectangle_goes_through_the_letterbox_and_comes_back_to_the_pixel(tmp_path, monkeypatch, shape, box):
+    yolo.keep_offline()
+    torchvision_shim.install()
+    from ultralytics import YOLO
+    from ultralytics.engine.predictor import BasePredictor
+
+    YOLO("yolo11n-seg.yaml").save(tmp_path / "mine.pt")
+    model = cards.load(f"yolo:{tmp_path / 'mine.pt'}")
+    monkeypatch.setattr(BasePredictor, "inference", bright)
+    x0, y0, x1, y1 = box
+    frame = np.full((*shape, 3), 40, np.uint8)
+    frame[y0:y1, x0:x1] = 255
+    ((found,),) = model(frame[None])
+    assert np.abs(np.subtract(found.box, box)).max() <= 0.5
+    ys, xs = np.flatnonzero(found.mask.any(1)), np.flatnonzero(found.mask.any(0))
+    assert np.abs(np.subtract((xs[0], ys[0], xs[-1] + 1, ys[-1] + 1), box)).max() <= 1
 
 
 def test_missing_weights_are_a_sentence(monkeypatch, tmp_path):

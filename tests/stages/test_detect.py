@@ -6,7 +6,7 @@ import pytest
 from a2data import images
 from a2data.records import Element, Film, Kept, Reject
 from model_zoo.cards import Detection
-from stages.detect import Detect, quality, sampled, sighted
+from stages.detect import Detect
 
 SHAPE = (120, 160)
 RED, BLUE = (200, 30, 30), (30, 40, 190)
@@ -148,30 +148,66 @@ def test_two_runs_give_the_same_rows():
     assert run(Detect(), of_colours(RED, BLUE), frames) == run(Detect(), of_colours(RED, BLUE), frames)
 
 
-def test_samples_hold_the_first_and_the_last_frame():
-    assert sampled(81, 5) == list(range(0, 81, 5))
-    assert sampled(8, 3) == [0, 3, 6, 7]
-    assert sampled(1, 5) == [0]
-
-
-def one(frame, box):
-    (sighting,) = sighted(frame, 0, [Detection("human", "person", 0.9, box, None)], mean_colour)
-    return sighting
-
-
-def test_blur_borders_and_others_lower_the_quality_and_the_bottom_hardly_does():
-    frame = np.random.default_rng(0).integers(0, 256, (*SHAPE, 3)).astype(np.uint8)
-    box, area = (40, 30, 90, 100), 50 * 70 / 120 / 160
-    best = quality(frame, one(frame, box), [], area)
-    assert 0 < best <= 1
-    blurred = np.repeat(np.repeat(frame[::8, ::8], 8, 0), 8, 1)
-    assert quality(blurred, one(blurred, box), [], area) < best
-    assert quality(frame, one(frame, box), [one(frame, (60, 20, 110, 110))], area) < 0.8 * best
-    assert quality(frame, one(frame, box), [], 3 * area) < 0.8 * best
-    at_left, at_bottom = (quality(frame, one(frame, b), [], area) for b in ((0, 30, 50, 100), (40, 50, 90, 120)))
-    assert at_left < 0.7 * best < 0.85 * best < at_bottom < best
-
-
 def test_the_models_are_part_of_the_resume_key():
     assert set(Detect().models()) == {"builtin-detect", "mobilenetv2"}
     assert replace(Detect(), every=3) != Detect()
+
+
+def painter(mask):
+    """A model that draws this mask whatever box it is given, and keeps the boxes."""
+
+    def model(frame, boxes):
+        model.asked = boxes
+        return np.repeat(mask[None], len(boxes), 0)
+
+    return model
+
+
+def recut(mask, **settings):
+    stage, models = Detect(mask_model="sam", **settings), (of_colours(RED), mean_colour, painter(mask))
+    (row,) = stage.run(models, [Kept("v-00000000", "v")], [film(drawn({RED: walking}))])
+    return row, models[2]
+
+
+def test_a_mask_model_draws_the_mask_of_the_best_picture_and_of_no_other():
+    (plain,), _ = run(Detect(), of_colours(RED), drawn({RED: walking}))
+    x0, y0, x1, y1 = walking(plain.frame)
+    smaller = np.zeros(SHAPE, bool)
+    smaller[y0 + 2 : y1, x0 + 1 : x1] = True
+    row, model = recut(smaller)
+    assert model.asked.tolist() == [[x0, y0, x1, y1]]
+    assert np.array_equal(images.from_rle(row.mask), smaller)
+    assert row.box == (x0 + 1, y0 + 2, x1, y1)
+    assert row.attributes[-1] == "mask=sam"
+    assert row.seen_boxes == [row.box if n == row.frame else walking(n) for n in row.seen_frames]
+    assert images.from_png(row.image).shape == (y1 - y0 - 2, x1 - x0 - 1, 4)
+
+
+@pytest.mark.parametrize("drawn_mask", [np.zeros(SHAPE, bool), np.ones(SHAPE, bool)])
+def test_a_mask_that_is_empty_or_elsewhere_is_not_taken_and_that_is_said(drawn_mask):
+    (plain,), _ = run(Detect(), of_colours(RED), drawn({RED: walking}))
+    row, _ = recut(drawn_mask)
+    overlap = 40 * 70 / 120 / 160 if drawn_mask.any() else 0
+    assert row == replace(plain, attributes=[*plain.attributes, "mask=detector", f"sam-iou={overlap:.2f}"])
+    assert recut(drawn_mask, min_mask_iou=0.1)[0].mask != plain.mask or not drawn_mask.any()
+
+
+def test_a_tracker_says_which_sightings_are_one_and_what_it_leaves_alone_flickers():
+    frames = drawn({RED: walking, BLUE: lambda n: (5, 5, 60, 60)})
+    by_hand = lambda boxes, scores: [[0 if i == 0 else -1 for i in range(len(b))] for b in boxes]  # noqa: E731
+    stage = Detect(tracker="bytetrack")
+    rows = list(
+        stage.run(
+            (of_colours(RED, BLUE), mean_colour, None, by_hand), [Kept("v-00000000", "v")], [film(frames, "v-00000000")]
+        )
+    )
+    assert [r.attributes[0] for r in rows if isinstance(r, Element)] == ["colour=red"]
+    assert [r.reason for r in rows if isinstance(r, Reject)] == ["flicker"] * 5
+
+
+def test_what_is_not_asked_for_is_not_loaded_and_what_is_asked_for_is_part_of_the_key():
+    assert Detect().load()[2:] == (None, None)
+    with pytest.raises(FileNotFoundError, match=r"sam2\.1-hiera-tiny"):
+        Detect(mask_model="sam2.1-hiera-tiny").models()
+    assert set(Detect(tracker="bytetrack").models()) == {"builtin-detect", "mobilenetv2", "bytetrack"}
+    assert Detect(model="yolo:/nowhere/best.pt", mask_model="sam:/nowhere").gpus == 0.5

@@ -60,7 +60,7 @@ def run(said: Caption, *elements: Element, stage: Match | None = None, model=Non
     parsed = [e for e in elements if e.kind in parts and e.kind != "face"]
     backgrounds = [e for e in elements if e.kind == "background"]
     detected = [e for e in elements if e.kind in ("human", "object")]
-    return list((stage or Match()).run(model, [Kept("c", "v")], [said], detected, faces, parsed, backgrounds))
+    return list((stage or Match()).run(model, [Kept("c", "v")], [said], detected, faces, parsed, backgrounds, []))
 
 
 def pairs(rows: list) -> dict[str, str]:
@@ -236,3 +236,10 @@ def test_a_network_that_learnt_colours_tells_things_apart_that_words_cannot(tmp_
         assert found == {f"a {first} square": "c/object/0", f"a {second} square": "c/object/1"}
     assert stage.models().keys() == {stage.model}
     assert (stage.gpus, Match().gpus) == (0.25, 0)
+
+
+def test_what_ground_found_is_matched_like_what_detect_found():
+    said, cup = caption("a person in a red top", "a grey cup"), element("object", 0, "cup")
+    human, top = person(0, "red")
+    rows = Match().run(None, [Kept("c", "v")], [said], [human], [], [top], [], [cup])
+    assert pairs(list(rows))["a grey cup"] == "c/object/0"

@@ -9,7 +9,7 @@ import webdataset
 from a2data import images, video
 from a2data.records import Caption, Element, Failure, Film, Kept, Match, Packed, Reference, Reject, Rule, Trait, Video
 from a2data.samples import from_sample, mask_bytes
-from stages.pack import Pack, in_source
+from stages.pack import Pack, fetch, in_source
 
 H, W = 48, 64
 PROMPT = "A person in red holds a ball in a room."
@@ -99,7 +99,7 @@ MATCHES = [match("human", "A person in red"), match("object", "a ball"), match("
 def pack(out, references=REFERENCES, matches=MATCHES, kept=("v-1",), reverse=False, find=lookup, **settings):
     caption = Caption("v-1", PROMPT, [], "", "", "", "", "", 0, 0, "", [])
     traits = [Trait(**{n: getattr(e, n) for n in Trait.__dataclass_fields__}) for e in ELEMENTS.values()]
-    by_stage = [[t for t in traits if STAGE[t.kind] == s] for s in ("detect", "faces", "parse", "background")]
+    by_stage = [[t for t in traits if STAGE[t.kind] == s] for s in ("detect", "faces", "parse", "background", "ground")]
     rows = [[Kept(c, c[0]) for c in kept], list(references), FILMS, [caption], list(matches), VIDEOS, *by_stage]
     rows = [r[::-1] for r in rows] if reverse else rows
     return list(Pack(out=str(out), **settings).run(None, *rows, shard=7, lookup=find))
@@ -210,3 +210,12 @@ def test_a_clip_whose_reference_has_changed_since_is_named_and_never_packed(tmp_
 def test_a_clip_that_was_not_kept_or_has_no_caption_is_left_out(tmp_path):
     assert pack(tmp_path, kept=[]) == []
     assert pack(tmp_path, kept=["w-1"]) == []
+
+
+def test_an_object_that_detect_does_not_know_is_taken_from_the_table_of_ground():
+    def grounded(stage, *args):
+        return {} if stage == "detect" else lookup("detect" if stage == "ground" else stage, *args)
+
+    wanted = ELEMENTS["w-1/object/0"]
+    key = ("v-1", "v-1/object/0", "object", 0, 1, "w-1", wanted.element_id, wanted.image_sha256)
+    assert fetch(Reference(*key, 0.9, 0.1, []), grounded)[0] == wanted

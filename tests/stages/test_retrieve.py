@@ -63,7 +63,7 @@ def retrieve(elements, takes, order=None, **settings):
     settings = {"min_face": 0.7, "min_object": 0.7, "min_part": 0.7, "min_background": 0.7} | settings
     matches = [Match(e.clip_id, e.element_id, "it", 0, 2, 1.0, 1.0) for e in elements]
     of = {"detect": ("human", "object"), "faces": ("face",), "background": ("background",)}
-    kinds = [of["detect"], of["faces"], ("upper", "lower", "hair", "shoes", "accessory"), of["background"]]
+    kinds = [of["detect"], of["faces"], ("upper", "lower", "hair", "shoes", "accessory"), of["background"], ()]
     looks = [table(Look, [e for e in elements if e.kind in kind]) for kind in kinds]
     rows = list(Retrieve(**settings).run(None, table(Match, matches), table(Take, takes), *looks))
     assert len({r.element_id if isinstance(r, Reference) else r.key for r in rows}) == len(elements)

@@ -1,0 +1,230 @@
+"""Detections in sampled frames -> elements: joined to tracks, judged by limits, the best sighting of each cut out."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from a2data import colours, images
+from a2data.records import Box, Element, Film
+from a2data.tracks import from_numbers, link, mean_look
+
+GAP = 3  # samples that a track may be out of sight, behind something or missed
+GOOD_FRAMES = 5  # how many of a track's best sightings its embedding is the mean of
+
+
+class Sighting(NamedTuple):
+    """A detection in a sampled frame."""
+
+    frame: int
+    kind: str
+    label: str
+    score: float
+    box: Box  # tight around the mask
+    mask: np.ndarray  # (h, w) bool
+    look: np.ndarray  # (d,) float32, unit length
+
+    @property
+    def area(self) -> float:
+        """Share of the frame that the mask covers."""
+        return float(self.mask.mean())
+
+
+Track = list[Sighting]
+Tracker = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[list[int]]]  # role track of model_zoo.cards
+
+
+class Limits(NamedTuple):
+    """What makes a track an element; what each says is said where it is set, in stages/detect.py."""
+
+    min_area: float
+    max_area: float
+    min_side_px: int
+    min_seen: float
+    max_elements: int
+
+
+class Recut(NamedTuple):
+    """A model that draws the mask of each best frame again, from its box."""
+
+    model: Callable[[np.ndarray, np.ndarray], np.ndarray]  # role masks of model_zoo.cards
+    name: str  # its card
+    min_iou: float  # of the new mask's box with the old one's, 0 to 1; below it the old mask stays
+
+
+def sampled(frames: int, every: int) -> list[int]:
+    """The numbers of the frames to look at: each `every`-th from the first, and the last.
+
+    >>> sampled(12, 5)
+    [0, 5, 10, 11]
+    """
+    return sorted({*range(0, frames, every), frames - 1})
+
+
+def sighted(frame: np.ndarray, number: int, detections: Sequence[Any], embedder: Callable) -> list[Sighting]:
+    """The detections of one frame with tight boxes and embeddings; one whose mask is empty is no sighting.
+
+    A detection without a mask fills its box.
+    """
+    masks = [filled(d.box, frame.shape[:2]) if d.mask is None else d.mask for d in detections]
+    seen = [(d, mask) for d, mask in zip(detections, masks, strict=True) if mask.any()]
+    looks = embedder([frame] * len(seen), [mask for _, mask in seen]) if seen else []
+    return [
+        Sighting(number, d.kind, d.label, d.score, images.bounds(mask), mask, look)
+        for (d, mask), look in zip(seen, looks, strict=True)
+    ]
+
+
+def filled(box: Box, shape: tuple[int, int]) -> np.ndarray:
+    """The mask of a whole box, (h, w) bool."""
+    mask = np.zeros(shape, bool)
+    x0, y0, x1, y1 = images.clamp(box, *shape)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def follow(samples: Sequence[Sequence[Sighting]], tracker: Tracker | None = None) -> list[Track]:
+    """All tracks through the samples, longest times largest first; a person never becomes a thing.
+
+    tracker: a model of role track, or None for a2data.tracks.link, by place and looks.
+    """
+    tracks: list[Track] = []
+    for kind in ("human", "object"):
+        of_kind = [[s for s in sample if s.kind == kind] for sample in samples]
+        boxes = [[s.box for s in sample] for sample in of_kind]
+        if tracker is None:
+            linked = link(boxes, [np.array([s.look for s in x]) for x in of_kind], GAP)
+        else:
+            arrays = [np.array(here, np.float32).reshape(-1, 4) for here in boxes]
+            linked = from_numbers(tracker(arrays, [np.array([s.score for s in x], np.float32) for x in of_kind]))
+        tracks += [[of_kind[t][i] for t, i in track] for track in linked]
+    return sorted(tracks, key=lambda track: (-sum(s.area for s in track), track[0].frame, track[0].box))
+
+
+def judge(tracks: Sequence[Track], samples: int, limits: Limits) -> list[tuple[str, str] | None]:
+    """Reason and detail why each track is no element; None for one that is. samples: how many frames were looked at."""
+    refusals = [refusal(track, samples, limits) for track in tracks]
+    fit = [number for number, why in enumerate(refusals) if why is None]
+    for number in fit[limits.max_elements :]:
+        refusals[number] = "too many", f"{len(fit)} elements, max_elements = {limits.max_elements}"
+    return refusals
+
+
+def refusal(track: Track, samples: int, limits: Limits) -> tuple[str, str] | None:
+    """Reason and detail why a track is no element, whatever others there are; None for one that is."""
+    need = max(min(2, samples), limits.min_seen * samples)
+    area = float(np.median([s.area for s in track]))
+    if len(track) < need:
+        return "flicker", f"seen in {len(track)} of {samples} samples, min_seen = {limits.min_seen}"
+    if area < limits.min_area:
+        return "too small", f"area = {area:.4f}, min_area = {limits.min_area}"
+    side = float(np.median([min(s.box[2] - s.box[0], s.box[3] - s.box[1]) for s in track]))
+    if side < limits.min_side_px:
+        return "too small", f"side = {side:.0f} px, min_side_px = {limits.min_side_px}"
+    if area > limits.max_area:
+        return "too large", f"area = {area:.4f}, max_area = {limits.max_area}"
+    return None
+
+
+def elements(
+    film: Film,
+    tracks: Sequence[Track],
+    embedder: str,
+    recut: Recut | None = None,
+    taken: Mapping[str, int] | None = None,
+) -> Iterator[Element]:
+    """The rows of tracks that were kept, numbered by kind from 0, or from where `taken` says that others end."""
+    numbers = Counter(taken or {})
+    for track in tracks:
+        kind = track[0].kind
+        others = [s for other in tracks if other is not track for s in other]
+        yield element(film, f"{film.clip_id}/{kind}/{numbers[kind]}", track, others, embedder, recut)
+        numbers[kind] += 1
+
+
+def element(
+    film: Film, element_id: str, track: Track, others: Sequence[Sighting], embedder: str, recut: Recut | None = None
+) -> Element:
+    """The row of one track: its best frame cut out, and where else it was seen."""
+    usual = float(np.median([s.area for s in track]))
+    marks = [quality(film.frames[s.frame], s, [o for o in others if o.frame == s.frame], usual) for s in track]
+    best_first = sorted(range(len(track)), key=lambda i: (-marks[i], track[i].frame))
+    best = track[best_first[0]]
+    frame = film.frames[best.frame]
+    best, notes = (best, []) if recut is None else redrawn(frame, best, recut)
+    png = images.to_png(images.cut_out(frame, best.mask, best.box))
+    return Element(
+        clip_id=film.clip_id,
+        element_id=element_id,
+        kind=best.kind,
+        label=majority(track),
+        parent_id="",
+        frame=best.frame,
+        box=best.box,
+        score=best.score,
+        mask=images.to_rle(best.mask),
+        image=png,
+        image_sha256=images.sha16(png),
+        embedding=mean_look([track[i].look for i in best_first[:GOOD_FRAMES]]).tolist(),
+        embedder=embedder,
+        quality=marks[best_first[0]],
+        seen_frames=[s.frame for s in track],
+        seen_boxes=[best.box if s.frame == best.frame else s.box for s in track],
+        attributes=[f"colour={colours.name_in(frame, best.mask)}", f"size={best.area:.2f}", *notes],
+    )
+
+
+def redrawn(frame: np.ndarray, seen: Sighting, recut: Recut) -> tuple[Sighting, list[str]]:
+    """The sighting with the mask that the model draws in its box, and an attribute that says whose mask it is.
+
+    A mask that is empty, or lies elsewhere than the box, shows that the model took something else for the thing: then the old
+    one stays. The embedding stays that of the old mask, which is how the other sightings were seen.
+    """
+    mask = np.asarray(recut.model(frame, np.array([seen.box], np.float32))[0], bool)
+    overlap = images.iou(images.bounds(mask), seen.box) if mask.any() else 0.0
+    if overlap < recut.min_iou:
+        return seen, ["mask=detector", f"{recut.name}-iou={overlap:.2f}"]
+    return seen._replace(mask=mask, box=images.bounds(mask)), [f"mask={recut.name}"]
+
+
+def majority(track: Track) -> str:
+    """The label with the most confidence over the track; ties to the first in the alphabet."""
+    labels = sorted({s.label for s in track})
+    return max(labels, key=lambda label: sum(s.score for s in track if s.label == label))
+
+
+def quality(frame: np.ndarray, seen: Sighting, others: Sequence[Sighting], usual_area: float) -> float:
+    """How good a picture of its element a sighting is, 0 to 1: a product, so that one bad fault is enough.
+
+    Sharp, large (whole marks from 15 % of the frame), inside the frame (half a person ends at the bottom, which costs little),
+    not behind or before others, about as large as usual (a mask that spilt is not), and sure.
+    """
+    height, width = frame.shape[:2]
+    x0, y0, x1, y1 = seen.box
+    cut = 0.6 ** sum((x0 <= 0, y0 <= 0, x1 >= width)) * (0.9 if y1 >= height else 1.0)
+    covered = np.zeros((height, width), bool)
+    for other in others:
+        covered |= filled(other.box, (height, width))
+    alone = 1 - 0.7 * float(covered[seen.mask].mean())
+    large = min(1.0, seen.area / 0.15) ** 0.25
+    typical = min(seen.area, usual_area) / max(seen.area, usual_area)
+    return float(np.sqrt(sharpness(frame, seen) * typical * seen.score) * large * cut * alone)
+
+
+def sharpness(frame: np.ndarray, seen: Sighting) -> float:
+    """v / (v + 100), v the variance of the Laplacian inside the mask, at most 256 pixels on the long side; 0 to 1.
+
+    Variance of the Laplacian: Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy".
+    """
+    x0, y0, x1, y1 = images.clamp(seen.box, *frame.shape[:2])
+    scale = min(1.0, 256 / max(x1 - x0, y1 - y0))
+    size = (max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale)))
+    grey = cv2.resize(cv2.cvtColor(frame[y0:y1, x0:x1], cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
+    mask = cv2.resize(seen.mask[y0:y1, x0:x1].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    inside = cv2.erode(mask, np.ones((3, 3), np.uint8)) > 0  # the outline is as sharp as the background makes it
+    if not inside.any():
+        return 0.0
+    variance = float(cv2.Laplacian(grey, cv2.CV_32F)[inside].var())
+    return variance / (variance + 100)

@@ -1,0 +1,70 @@
+"""Masks from boxes by Segment Anything 2 and 3 through transformers.
+
+SAM 2: Ravi et al. 2024 (arXiv 2408.00714), Apache-2.0; SAM 3: Carion et al. 2025 (arXiv 2511.16719), its own licence.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from model_zoo import torchvision_shim
+from model_zoo.cards import Card
+from model_zoo.weights import find
+
+BATCH = 16  # boxes at a time through the mask decoder; the picture is encoded once
+
+
+def masks(card: Card, device: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """The model of a card whose weights are a folder as transformers saves it, with its processor.
+
+    `model(frame, boxes) -> (n, h, w) bool`, frame (h, w, 3) uint8 RGB, boxes (n, 4) x0, y0, x1, y1 in its pixels: the mask of
+    the thing in each box, without holes filled or pieces dropped. Raises FileNotFoundError where the folder is not there,
+    ValueError for a network that is neither.
+    """
+    weights = find(card)
+    torchvision_shim.install()
+    import torch
+    from transformers import AutoConfig
+
+    family = AutoConfig.from_pretrained(weights, local_files_only=True).model_type
+    network, reader = _classes(family, str(weights))
+    model = network.from_pretrained(weights, local_files_only=True, dtype=torch.float32).to(device).eval()
+    processor = reader.from_pretrained(weights, local_files_only=True)
+
+    @torch.inference_mode()
+    def cut(frame: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+        found = np.zeros((len(boxes), *frame.shape[:2]), bool)
+        if not len(boxes):
+            return found
+        picture = processor(images=frame, return_tensors="pt")
+        # The encoder is nearly all of the work and bears bfloat16; the decoder draws the edge, in float32.
+        with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
+            features = model.get_image_embeddings(picture["pixel_values"].to(device))
+        features = [level.float() for level in features]
+        for start in range(0, len(boxes), BATCH):
+            asked = processor(
+                input_boxes=[boxes[start : start + BATCH].tolist()],
+                original_sizes=picture["original_sizes"],
+                return_tensors="pt",
+            )
+            output = model(
+                image_embeddings=features, input_boxes=asked["input_boxes"].to(device), multimask_output=False
+            )
+            (drawn,) = processor.post_process_masks(output.pred_masks.cpu(), picture["original_sizes"])
+            found[start : start + BATCH] = drawn[:, 0].numpy()
+        return found
+
+    return cut
+
+
+def _classes(family: str, weights: str) -> tuple[Any, Any]:
+    """The network and the processor for a model type as config.json has it; published folders are those of the video models."""
+    import transformers
+
+    if family in ("sam2", "sam2_video"):
+        return transformers.Sam2Model, transformers.Sam2Processor
+    if family in ("sam3_tracker", "sam3_video", "sam3_tracker_video"):
+        return transformers.Sam3TrackerModel, transformers.Sam3TrackerProcessor
+    raise ValueError(f"{weights} is a {family!r} network: this card reads SAM 2 and SAM 3")

@@ -1,0 +1,79 @@
+import numpy as np
+
+from a2data.elements import Limits, follow, judge, majority, quality, sampled, sighted
+from model_zoo.cards import Detection
+
+SHAPE = (120, 160)
+LIMITS = Limits(min_area=0.005, max_area=0.9, min_side_px=40, min_seen=0.3, max_elements=2)
+
+
+def mean_colour(pictures, masks):
+    rows = np.array([p[m].mean(0) + 1 for p, m in zip(pictures, masks, strict=True)], np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def seen(frame, *boxes, kind="human", label="person", score=0.9):
+    blank = np.full((*SHAPE, 3), 120, np.uint8)
+    return sighted(blank, frame, [Detection(kind, label, score, box, None) for box in boxes], mean_colour)
+
+
+def test_samples_hold_the_first_and_the_last_frame():
+    assert sampled(81, 5) == list(range(0, 81, 5))
+    assert sampled(8, 3) == [0, 3, 6, 7]
+    assert sampled(1, 5) == [0]
+
+
+def one(frame, box):
+    (sighting,) = sighted(frame, 0, [Detection("human", "person", 0.9, box, None)], mean_colour)
+    return sighting
+
+
+def test_blur_borders_and_others_lower_the_quality_and_the_bottom_hardly_does():
+    frame = np.random.default_rng(0).integers(0, 256, (*SHAPE, 3)).astype(np.uint8)
+    box, area = (40, 30, 90, 100), 50 * 70 / 120 / 160
+    best = quality(frame, one(frame, box), [], area)
+    assert 0 < best <= 1
+    blurred = np.repeat(np.repeat(frame[::8, ::8], 8, 0), 8, 1)
+    assert quality(blurred, one(blurred, box), [], area) < best
+    assert quality(frame, one(frame, box), [one(frame, (60, 20, 110, 110))], area) < 0.8 * best
+    assert quality(frame, one(frame, box), [], 3 * area) < 0.8 * best
+    at_left, at_bottom = (quality(frame, one(frame, b), [], area) for b in ((0, 30, 50, 100), (40, 50, 90, 120)))
+    assert at_left < 0.7 * best < 0.85 * best < at_bottom < best
+
+
+def test_a_detection_whose_mask_is_empty_is_no_sighting():
+    frame = np.zeros((*SHAPE, 3), np.uint8)
+    found = [Detection("object", "cup", 0.9, (10, 10, 60, 60), np.zeros(SHAPE, bool))]
+    assert sighted(frame, 0, found, mean_colour) == []
+
+
+def test_a_person_and_a_thing_in_one_place_are_two_tracks_and_the_larger_comes_first():
+    samples = [[*seen(n, (10, 10, 60, 60), kind="object", label="cup"), *seen(n, (10, 10, 60, 100))] for n in range(3)]
+    tracks = follow(samples)
+    assert [(track[0].kind, len(track)) for track in tracks] == [("human", 3), ("object", 3)]
+
+
+def test_a_tracker_is_given_the_boxes_and_scores_of_each_sample_of_one_kind_at_a_time():
+    asked = []
+
+    def tracker(boxes, scores):
+        asked.append(([b.shape for b in boxes], [s.shape for s in scores]))
+        return [[0] * len(b) for b in boxes]
+
+    tracks = follow([seen(0, (10, 10, 60, 60)), [], seen(2, (90, 10, 140, 60))], tracker)
+    assert asked == [([(1, 4), (0, 4), (1, 4)], [(1,), (0,), (1,)]), ([(0, 4)] * 3, [(0,)] * 3)]
+    assert [[s.frame for s in track] for track in tracks] == [[0, 2]]
+
+
+def test_the_limits_say_what_is_no_element_and_too_many_are_the_last():
+    boxes = [(0, 0, 50, 50), (100, 0, 160, 60), (0, 60, 45, 110), (80, 80, 100, 100)]
+    tracks = follow([seen(n, *boxes) for n in range(3)])
+    refusals = judge(tracks, 3, LIMITS)
+    assert [why and why[0] for why in refusals] == [None, None, "too many", "too small"]
+    assert refusals[2][1] == "3 elements, max_elements = 2"
+
+
+def test_a_track_is_called_what_it_is_called_with_the_most_confidence():
+    once, twice = seen(0, (0, 0, 50, 50), label="cup"), seen(5, (0, 0, 50, 50), label="bowl", score=0.5)
+    assert majority([*once, *twice]) == "cup"
+    assert majority([*once, *twice, *seen(10, (0, 0, 50, 50), label="bowl", score=0.5)]) == "bowl"
