@@ -163,8 +163,12 @@ def footage() -> list[Film]:
         truth = files[name]["shots"]
         gradual = [(t["type"], t["start"], t["end"]) for t in truth.get("gradual", [])]
         # of psd_fades, the frames at which PySceneDetect's ThresholdDetector must cut are known: the middles of black
-        gradual += [("fade", n, n + 1) for n in truth.get("upstream_golden", {}).get("ThresholdDetector", []) if not gradual]
-        small = [f.picture.reformat(256, 144, format="rgb24").to_ndarray() for f in video.read(str(CORPUS / "video" / name))]
+        gradual += [
+            ("fade", n, n + 1) for n in truth.get("upstream_golden", {}).get("ThresholdDetector", []) if not gradual
+        ]
+        small = [
+            f.picture.reformat(256, 144, format="rgb24").to_ndarray() for f in video.read(str(CORPUS / "video" / name))
+        ]
         films.append(Film(name, np.stack(small), truth["hard_cuts"], gradual))
     return films
 
@@ -178,7 +182,9 @@ def main() -> None:
     network = cards.load("transnetv2", cards.device())
     total = {name: Count((0,) * len(TOLERANCES), 0, 0, 0, 0) for name in DETECTORS}
     titles = "  ".join(f"P    R    F1@{tolerance}" for tolerance in TOLERANCES)
-    print(f"{args.half} films{'' if corpus else ', without footage'}\n{'film':24} {'detector':10}  {titles}  false  gradual ones in no clip")
+    print(
+        f"{args.half} films{'' if corpus else ', without footage'}\n{'film':24} {'detector':10}  {titles}  false  gradual ones in no clip"
+    )
     rendered = (render(kind, args.half, corpus) for kind in args.films or KINDS)
     for film in chain(rendered, [] if args.films else footage()):
         for name, count in measure(film, network).items():

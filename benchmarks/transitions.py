@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from a2data import video
 
@@ -51,7 +52,7 @@ def photographs(half: str, corpus: Path | None = None) -> list[np.ndarray]:
 
     data = Path(skimage.__file__).parent / "data"
     files = [data / name for name in PHOTOGRAPHS[HALVES.index(half)]]
-    pictures = [cv2.cvtColor(cv2.imread(str(file), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB) for file in files]
+    pictures = [np.asarray(Image.open(file).convert("RGB")) for file in files]
     footage = sorted((corpus / "video").glob("[is]*.m*")) if corpus else []
     for path in footage[HALVES.index(half) :: 2]:
         frame = next(video.read(str(path)))
@@ -59,10 +60,14 @@ def photographs(half: str, corpus: Path | None = None) -> list[np.ndarray]:
     return pictures
 
 
-def shoot(photograph: np.ndarray, count: int, camera: Camera, rng: np.random.Generator) -> np.ndarray:
-    """(count, 144, 256, 3) uint8: a camera over a photograph."""
+def shoot(
+    photograph: np.ndarray, count: int, camera: Camera, rng: np.random.Generator, mirrored: bool = True
+) -> np.ndarray:
+    """(count, 144, 256, 3) uint8: a camera over a photograph, or, by lot, over its mirror image."""
     height, width = photograph.shape[:2]
     fit = max(WIDTH / width, HEIGHT / height) * rng.uniform(1.1, 1.7)
+    if rng.random() >= 0.5 and mirrored:
+        photograph = photograph[:, ::-1]
     centre = np.array([width, height]) * rng.uniform(0.35, 0.65, 2)
     angle, pan = rng.uniform(0, 2 * np.pi), camera.pan * rng.uniform(0.4, 1)
     zoom = camera.zoom * rng.uniform(0.4, 1) * rng.choice([-1, 1])
@@ -76,7 +81,9 @@ def shoot(photograph: np.ndarray, count: int, camera: Camera, rng: np.random.Gen
         matrix = np.array([[scale, 0, 0], [0, scale, 0]])
         matrix[:, 2] = np.array([WIDTH, HEIGHT]) / 2 - scale * centre - moved
         smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        frames.append(cv2.warpAffine(photograph, matrix, (WIDTH, HEIGHT), flags=smooth, borderMode=cv2.BORDER_REFLECT_101))
+        frames.append(
+            cv2.warpAffine(photograph, matrix, (WIDTH, HEIGHT), flags=smooth, borderMode=cv2.BORDER_REFLECT_101)
+        )
     return np.stack(frames)
 
 
@@ -117,7 +124,9 @@ def wipe(shape: str) -> Blend:
 WIPES = ("left", "right", "up", "down", "iris out", "iris in")
 
 
-def join(shots: list[np.ndarray], joints: list[tuple[str, Blend, int]]) -> tuple[np.ndarray, list[int], list[tuple[str, int, int]]]:
+def join(
+    shots: list[np.ndarray], joints: list[tuple[str, Blend, int]]
+) -> tuple[np.ndarray, list[int], list[tuple[str, int, int]]]:
     """Shots one after another: frames, cuts, gradual transitions. A joint is its kind, how it blends, and its length in frames,
     0 for a cut; the shots next to it give it so many frames each."""
     frames, cuts, gradual = list(shots[0]), [], []
@@ -210,9 +219,10 @@ def render(kind: str, half: str, corpus: Path | None = None) -> Film:
     longer = [0, *(length for _, _, length in joints), 0]
     if kind == "jump cuts":  # two takes from nearly the same place
         chosen = [part for picture in chosen for part in near(picture, rng)]
-    shots = [
-        shoot(chosen[n % len(chosen)], int(rng.integers(45, 80)) + longer[n] + longer[n + 1], camera, rng) for n in range(7)
-    ]
+    mirrored, shots = kind != "jump cuts", []
+    for number in range(7):
+        count = int(rng.integers(45, 80)) + longer[number] + longer[number + 1]
+        shots.append(shoot(chosen[number % len(chosen)], count, camera, rng, mirrored))
     frames, cuts, gradual = join(shots, joints)
     if kind == "cuts, flashes":
         frames = flash(frames, cuts, rng)

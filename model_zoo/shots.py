@@ -241,7 +241,9 @@ class ShotDetector:
         pictures = np.stack([self._grey[n] for n in range(first, last + 1)])
         start, end = steady_part(pictures)
         quarters = pictures[np.linspace(start, end, 5).round().astype(int)]
-        fades = not self._blank.isdisjoint(range(first + start - 2, first + end + 3))
+        contrast = sorted((quarters[0].std(), quarters[-1].std()))
+        blank = not self._blank.isdisjoint(range(first + start - 2, first + end + 3))
+        fades = blank and contrast[0] < 0.5 * contrast[1]  # a flash may be blank, too
         if is_ramp(*quarters, tolerance=0.25) and (fades or is_dissolve(*quarters[::2])):
             self._gradual.update(range(first + start + 1, first + end + 1))
 

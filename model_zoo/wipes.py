@@ -30,11 +30,15 @@ class Wipe(NamedTuple):
 class _Lines(NamedTuple):
     """Where to look, for pictures of one size."""
 
-    orders: np.ndarray  # (o, h * w) float: when the boundary reaches each pixel, 0 to 1; each order is followed by its reverse
+    orders: (
+        np.ndarray
+    )  # (o, h * w) float: when the boundary reaches each pixel, 0 to 1; each order is followed by its reverse
     bins: np.ndarray  # (b, h * w) float32: which pixels are in which bin of which forward order
     areas: np.ndarray  # (o, BINS): share of the picture that a bin takes
     lengths: np.ndarray  # (l,)
-    index: np.ndarray  # (o, l, BINS): places on each line, in a flat history that ends with the first frame after the wipe
+    index: (
+        np.ndarray
+    )  # (o, l, BINS): places on each line, in a flat history that ends with the first frame after the wipe
 
 
 def _lines(height: int, width: int) -> _Lines:
@@ -66,7 +70,9 @@ class WipeDetector:
         self.count = 0
         self.frames: list[np.ndarray] = []  # the last ones
         self.steps: list[np.ndarray] = []  # (h * w,) float32: mean change of each pixel from the frame before
-        self.history = np.zeros((LONGEST + LAG + 3, len(self.lines.bins)), np.float32)  # change in each bin, the newest last
+        self.history = np.zeros(
+            (LONGEST + LAG + 3, len(self.lines.bins)), np.float32
+        )  # change in each bin, the newest last
         self.best: tuple[float, int, int, int] = (0.0, 0, 0, 0)  # how good, end, length, order
 
     def add(self, frame: np.ndarray) -> list[Wipe]:
@@ -142,4 +148,8 @@ def change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     lighter, darker = cv2.subtract(after, cv2.dilate(before, near)), cv2.subtract(cv2.erode(before, near), after)
     far = np.maximum(lighter, darker)
     largest = np.maximum(np.maximum(far[..., 0], far[..., 1]), far[..., 2]).ravel()
-    return cv2.subtract(largest, float(np.partition(largest, largest.size // 2)[largest.size // 2])).ravel().astype(np.float32)
+    return (
+        cv2.subtract(largest, float(np.partition(largest, largest.size // 2)[largest.size // 2]))
+        .ravel()
+        .astype(np.float32)
+    )

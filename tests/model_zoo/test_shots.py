@@ -47,6 +47,14 @@ def test_a_flash_is_no_cut(length, level):
     assert detect(frames) == []
 
 
+def test_a_flash_in_a_slow_pan_is_no_fade():
+    frames = scene(1, 80, 0.1)
+    assert any(shots.is_ramp(*frames.mean(axis=3)[n : n + 9 : 2]) for n in range(30)), "straight enough for a fade"
+    for number in (20, 36, 50):
+        frames[number] = 255
+    assert detect(frames) == []
+
+
 def test_a_flash_that_hides_a_cut_is_a_cut():
     frames = np.concatenate([scene(1, 30), np.full((2, *SIZE, 3), 255, np.uint8), scene(2, 30)])
     [found] = detect(frames)
@@ -180,6 +188,19 @@ def test_a_hue_that_jumps_on_a_grey_picture_is_no_cut():
     frames[:30, :, :, 0] += 2
     frames[30:, :, :, 2] += 2
     assert detect(frames) == []
+
+
+@pytest.mark.parametrize("at_once", [2, 3, 4])
+def test_how_many_windows_a_call_takes_changes_nothing(at_once):
+    rng = np.random.default_rng(3)
+    frames = np.concatenate([scene(1, 120), wiped("up", 15), blend(scene(3, 30), scene(4, 30)), scene(4, 100)])
+    frames[:, 0, 0, 0] = np.arange(len(frames)) % 251
+    scores = rng.random((2, 251)) ** 8
+
+    def predict(windows):
+        return tuple(some[windows[:, :, 0, 0, 0]] for some in scores)
+
+    assert detect(frames, shots.Network(predict, at_once)) == detect(frames, shots.Network(predict)) != []
 
 
 WIPES = ("left", "right", "up", "down", "iris out", "iris in")
