@@ -2,14 +2,15 @@
 
     [A2DATA_CORPUS=<folder>] python -m benchmarks.cuts [--half tuning] [film …]
 
-Renders the films of benchmarks.transitions (and reads two of the corpus, where there is one) and prints a line for each film and
-detector: precision, recall and F1 of hard cuts at a tolerance of 0, 1 and 2 frames, and the share of gradual transitions that no
-clip touches. A report matches a cut where both its ends are within the tolerance of it, each cut once, nearest first; a report
-that lies in a gradual transition (2 frames more at either end) counts neither for nor against. Clips are what `segment` would
-cut: between the reports, less its margins, from 1 s. The detectors were tuned on the films of "tuning"; the default is "held-out".
+Renders the films of benchmarks.transitions (and reads three of the corpus, where there is one) and prints a line for each film
+and detector: precision, recall and F1 of hard cuts at a tolerance of 0, 1 and 2 frames, reports that are false, and the share of
+gradual transitions that no clip touches. A report matches a cut where both its ends are within the tolerance of it, each cut
+once, nearest first; a report that touches a gradual transition (or the 2 frames next to it) counts neither for nor against. Clips
+are what `segment` would cut: between the reports, less its margins, from 1 s. The detectors were tuned on the films of "tuning";
+the default is "held-out".
 
-Adaptive is PySceneDetect's AdaptiveDetector as it comes; TransNetV2 has both its outputs at 0.5, as its authors read them: runs of
-"one hot" are cuts, runs of "many hot" longer than 3 frames gradual transitions.
+Adaptive is PySceneDetect's AdaptiveDetector as it comes; TransNetV2 has both its outputs at 0.5, as its authors read them: a run
+of "one hot" is a cut, a run of "many hot" that is longer than 3 frames a gradual transition, with the margins of a dissolve.
 """
 
 import argparse
@@ -146,10 +147,10 @@ def measure(film: Film, network: shots.Network) -> dict[str, Count]:
 def line(name: str, detector: str, count: Count) -> str:
     cells = [f"{name:24} {detector:10}"]
     for tolerance, right in zip(TOLERANCES, count.right, strict=True):
-        precision = f"{right / count.reported:.2f}" if count.reported else "   –"
-        recall = f"{right / count.cuts:.2f}" if count.cuts else "   –"
+        precision = f"{right / count.reported:.2f}" if count.reported else "   -"
+        recall = f"{right / count.cuts:.2f}" if count.cuts else "   -"
         cells.append(f"{precision} {recall} {count.f1(tolerance):.2f}")
-    gradual = f"{count.clean}/{count.gradual} = {count.clean / count.gradual:.2f}" if count.gradual else "–"
+    gradual = f"{count.clean}/{count.gradual} = {count.clean / count.gradual:.2f}" if count.gradual else "-"
     return "  ".join([*cells, f"{count.reported - count.right[-1]:3}", gradual])
 
 
@@ -182,9 +183,8 @@ def main() -> None:
     network = cards.load("transnetv2", cards.device())
     total = {name: Count((0,) * len(TOLERANCES), 0, 0, 0, 0) for name in DETECTORS}
     titles = "  ".join(f"P    R    F1@{tolerance}" for tolerance in TOLERANCES)
-    print(
-        f"{args.half} films{'' if corpus else ', without footage'}\n{'film':24} {'detector':10}  {titles}  false  gradual ones in no clip"
-    )
+    print(f"{args.half} films{'' if corpus else ', without footage'}")
+    print(f"{'film':24} {'detector':10}  {titles}  false  gradual in no clip")
     rendered = (render(kind, args.half, corpus) for kind in args.films or KINDS)
     for film in chain(rendered, [] if args.films else footage()):
         for name, count in measure(film, network).items():

@@ -6,6 +6,7 @@ are made here, then coded as H.264 and decoded again. Photographs and seeds are 
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -147,7 +148,7 @@ def flash(frames: np.ndarray, cuts: list[int], rng: np.random.Generator) -> np.n
     """One or two frames of white or of much light, some way from each cut."""
     frames = frames.copy()
     ends = [0, *cuts, len(frames)]
-    for start, end in zip(ends, ends[1:], strict=False):
+    for start, end in pairwise(ends):
         at, length = rng.integers(start + 12, end - 12), rng.integers(1, 3)
         part = frames[at : at + length].astype(float)
         frames[at : at + length] = np.clip(part * 0.3 + rng.integers(130, 255), 0, 255)

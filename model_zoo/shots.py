@@ -34,8 +34,8 @@ DARK, LIGHT, FLAT = 10, 245, 6.0  # a picture with such a mean and less deviatio
 
 
 class Network(NamedTuple):
-    """A network that finds shots: (n, 100, 27, 48, 3) uint8 RGB, n windows -> two (n, 100) float arrays in 0 to 1: that a frame is
-    the last before a cut or the middle of a transition ("one hot"), and that it belongs to a transition ("many hot")."""
+    """A network that finds shots: n windows, (n, 100, 27, 48, 3) uint8 RGB -> two (n, 100) float arrays in 0 to 1: that a frame
+    is the last before a cut or the middle of a transition ("one hot"), and that it belongs to a transition ("many hot")."""
 
     predict: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
     at_once: int = 1  # windows in one call

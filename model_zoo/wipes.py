@@ -143,7 +143,7 @@ class WipeDetector:
 
 
 def change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """How far each pixel is from all that was within a pixel of it before, (h * w,) float32; less what half of the picture has."""
+    """How far each pixel is from all that was within a pixel of it before, (h * w,) float32, less what half of the pixels have."""
     near = np.ones((3, 3), np.uint8)
     lighter, darker = cv2.subtract(after, cv2.dilate(before, near)), cv2.subtract(cv2.erode(before, near), after)
     far = np.maximum(lighter, darker)
