@@ -78,7 +78,8 @@ def clips(reports: Iterable[tuple[int, int, str]], count: int, fps: float = FPS)
 
 
 def score(film: Film, transitions: list[shots.Transition]) -> Count:
-    reports = [(t.start, t.end) for t in transitions]
+    # a shot may begin with a cut out of black: then the cut is where the black ends
+    reports = [(t.end if t.kind == "cut" else t.start, t.end) for t in transitions]
     inside = {r for r in reports for _, s, e in film.gradual if r[0] < e + 3 and r[1] >= s - 2}
     outside = [r for r in reports if r not in inside]
     kept = clips([(t.start, t.end, t.kind) for t in transitions], len(film.frames))

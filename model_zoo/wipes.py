@@ -143,13 +143,10 @@ class WipeDetector:
 
 
 def change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """How far each pixel is from all that was within a pixel of it before, (h * w,) float32, less what half of the pixels have."""
+    """How far each pixel is from all that was within a pixel of it before, (h * w,) float32, less their median."""
     near = np.ones((3, 3), np.uint8)
     lighter, darker = cv2.subtract(after, cv2.dilate(before, near)), cv2.subtract(cv2.erode(before, near), after)
     far = np.maximum(lighter, darker)
-    largest = np.maximum(np.maximum(far[..., 0], far[..., 1]), far[..., 2]).ravel()
-    return (
-        cv2.subtract(largest, float(np.partition(largest, largest.size // 2)[largest.size // 2]))
-        .ravel()
-        .astype(np.float32)
-    )
+    largest = np.maximum(np.maximum(far[..., 0], far[..., 1]), far[..., 2]).ravel().astype(np.float32)
+    half = largest.size // 2
+    return np.maximum(largest - np.partition(largest, half)[half], 0)
