@@ -102,7 +102,7 @@ class WipeDetector:
             thick += recent[later : LONGEST + 1 + later]
         thick[1:] += recent[:LONGEST]
         lines = self.lines
-        on_line = thick.ravel()[lines.index].sum(axis=2) / self.steps[-1].size / LAG  # (o, l)
+        on_line = thick.ravel()[lines.cells].sum(axis=2) / self.steps[-1].size / LAG  # (o, l)
         around = total[np.maximum(LONGEST - lines.lengths - 1, 0)]
         chance = (LAG + 2) / (lines.lengths + LAG + 2)
         share = (on_line / (around + 1) - chance) / (1 - chance)
@@ -110,7 +110,7 @@ class WipeDetector:
         length, end = int(lines.lengths[place]), self.count - 1 - LAG
         if share[order, place] < max(ON_LINE, self.best[0]) or on_line[order, place] < STRENGTH or end - length < 1:
             return
-        on = thick.ravel()[lines.index[order, place]] / self.steps[-1].size / LAG
+        on = thick.ravel()[lines.cells[order, place]] / self.steps[-1].size / LAG
         covered = (on > 0.25 * lines.areas[order] * on.sum()).mean()
         at_once = recent[LONGEST - length - 1 :, :BINS].sum(axis=1).max() / self.steps[-1].size / LAG / around[place]
         if covered >= COVERED and at_once <= AT_ONCE and not self._same(end - length - 1, end):
