@@ -36,7 +36,7 @@ class _Lines(NamedTuple):
     bins: np.ndarray  # (b, h * w) float32: which pixels are in which bin of which forward order
     areas: np.ndarray  # (o, BINS): share of the picture that a bin takes
     lengths: np.ndarray  # (l,)
-    index: (
+    cells: (
         np.ndarray
     )  # (o, l, BINS): places on each line, in a flat history that ends with the first frame after the wipe
 
