@@ -58,7 +58,7 @@ class Clip:
     shot: int  # number of the shot in its video, from 0
     shot_start: int  # source frames of the shot, end exclusive
     shot_end: int
-    begins_with: str  # what joins the shot to the one before: "start", "cut", "fade" or "dissolve"
+    begins_with: str  # what joins the shot to the one before: "start", "cut", "fade", "dissolve" or "wipe"
     fps: float
     width: int
     height: int

