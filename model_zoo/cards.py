@@ -4,6 +4,7 @@ A model is a callable over arrays; it knows no record and no Ray. Its role says 
 
 * detect: `model(frames) -> list[list[Detection]]`, one list per frame
 * ground: `model(frames, phrases) -> list[list[Detection]]`, one list per frame; a detection's label is one of the phrases
+* text-encoder: `model(phrases) -> (n, d) float32`, rows of unit length
 * masks:  `model(frame, boxes) -> (n, h, w) bool`, one mask for each box
 * track:  `model(boxes, scores) -> list[list[int]]`, the number of the track of each box of each frame, -1 for none
 * embed:  `model(pictures, masks) -> (n, d) float32`, rows of unit length

@@ -38,21 +38,55 @@ def builtin() -> list[Stage]:
 
 
 def small() -> list[Stage]:
-    """A laptop: YOLO11n-seg (AGPL) and insightface's buffalo_s (non-commercial), which must be on this machine."""
-    return _with_experts(Detect(model="yolo11n-seg"), Faces(model="buffalo_s"))
+    """A laptop, for research: YOLO11n (AGPL), insightface's buffalo_s (non-commercial), SegFormer, CLIP, a small Qwen3-VL."""
+    return _with(
+        Detect(model="yolo11n-seg"),
+        Faces(model="buffalo_s"),
+        Parse(model="segformer-clothes"),
+        Caption(captioner="qwen3-vl-2b"),
+        Match(model="ViT-B-32"),
+    )
 
 
 def production() -> list[Stage]:
-    """GPU nodes: YOLO11x-seg (AGPL) and insightface's buffalo_l (non-commercial), which must be on every node."""
-    return _with_experts(Detect(model="yolo11x-seg"), Faces(model="buffalo_l"))
+    """GPU nodes, for research: the strongest of each, whatever its licence (YOLO is AGPL, insightface and Sapiens non-commercial)."""
+    return _with(
+        Score(quality_models="laion-aesthetic,falconsai-nsfw"),
+        Select(min_aesthetic=3.5, max_nsfw=0.5),
+        Detect(model="yolo26x-seg", mask_model="sam2.1-hiera-large"),
+        Faces(model="buffalo_l"),
+        Parse(model="sapiens-seg-1b"),
+        Caption(captioner="skycaptioner-v1"),
+        Ground(model="llmdet_large", mask_model="sam2.1-hiera-large"),
+        Match(model="PE-Core-L-14-336"),
+    )
 
 
-def _with_experts(*experts: Stage) -> list[Stage]:
-    by_name = {stage.name(): stage for stage in experts}
+def permissive() -> list[Stage]:
+    """GPU nodes, for any use: what of production is under permissive licences, and the best such substitutes."""
+    return _with(
+        Score(quality_models="laion-aesthetic,falconsai-nsfw"),
+        Select(min_aesthetic=3.5, max_nsfw=0.5),
+        Detect(model="rf-detr-seg-large", mask_model="sam2.1-hiera-large"),
+        Faces(model="yunet-sface"),
+        Parse(model="bodypix"),
+        Caption(captioner="skycaptioner-v1"),
+        Ground(model="llmdet_large", mask_model="sam2.1-hiera-large"),
+        Match(model="PE-Core-L-14-336"),
+    )
+
+
+def _with(*stages: Stage) -> list[Stage]:
+    by_name = {stage.name(): stage for stage in stages}
     return [by_name.get(stage.name(), stage) for stage in builtin()]
 
 
-PROFILES: dict[str, Callable[[], list[Stage]]] = {"builtin": builtin, "small": small, "production": production}
+PROFILES: dict[str, Callable[[], list[Stage]]] = {
+    "builtin": builtin,
+    "small": small,
+    "production": production,
+    "permissive": permissive,
+}
 
 
 def triplets(profile: str = "builtin") -> list[Stage]:

@@ -44,6 +44,9 @@ CARDS: dict[str, Card] = {
     "skycaptioner-v1": replace(
         QWEN_VL, weights="hf:Skywork/SkyCaptioner-V1", revision="main", size_mb=16600, memory_mb=20000
     ),
+    "qwen3-vl-2b": replace(
+        QWEN_VL, weights="hf:Qwen/Qwen3-VL-2B-Instruct", revision="main", size_mb=4300, memory_mb=7000, gpus=0.5
+    ),
     "qwen2.5-vl-7b": replace(
         QWEN_VL,
         weights="hf:Qwen/Qwen2.5-VL-7B-Instruct",

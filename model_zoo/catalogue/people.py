@@ -26,7 +26,7 @@ SAPIENS = Card(
     weights_license="CC-BY-NC-4.0",
     use="non-commercial",
     extra="transformers",
-    instead="segformer-clothes",
+    instead="bodypix",
     input="1024 x 768 of a person padded to 3:4, RGB, the training pictures' mean and deviation",
 )
 SAPIENS2 = replace(
