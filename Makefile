@@ -29,6 +29,10 @@ bench: $(VENV)/ready  ## the figures of the README, printed by the scripts that 
 	$(RUN) -m benchmarks.decode_once
 	$(RUN) -m benchmarks.kill
 	$(RUN) -m benchmarks.corpus
+	$(RUN) -m benchmarks.cuts
+	$(RUN) -m benchmarks.camera
+	$(RUN) -m benchmarks.framing
+	$(RUN) -m benchmarks.experts
 
 truth: demo  ## the demo against its ground truth
 	$(RUN) -m benchmarks.demo_truth demo/work demo/films

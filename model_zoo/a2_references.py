@@ -48,7 +48,8 @@ def read_picture(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
                 )
             image.load()
             shown = ImageOps.exif_transpose(image)
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+    # ultralytics, once imported, puts a function in the place of Image.open that asks for one package more
+    except (UnidentifiedImageError, Image.DecompressionBombError, ImportError) as error:
         raise ValueError(f"{path} is no picture that can be read ({error})") from error
     except OSError as error:
         if isinstance(error, FileNotFoundError | IsADirectoryError | PermissionError):

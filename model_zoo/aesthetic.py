@@ -54,7 +54,8 @@ def clip_pictures(card: Card, device: str) -> Vectors:
 
 
 def laion(card: Card, device: str) -> Callable[[np.ndarray, float], dict[str, float]]:
-    """`model(frames (t, h, w, 3) uint8 RGB, fps) -> {"aesthetic": mean over the frames}`, about 1 to 10, 5 for a plain picture.
+    """LAION's head on the vectors of a CLIP. `model(frames (t, h, w, 3) uint8 RGB, fps) -> {"aesthetic": mean over the
+    frames}`, about 1 to 10, 5 for a plain picture.
 
     The card's weights are the head; the CLIP that it was trained on is the card that it is `on`. Raises ValueError where the head
     is none that is known, or is for embeddings of another width.

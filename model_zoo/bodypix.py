@@ -21,7 +21,7 @@ NOTHING = 255
 
 
 def bodypix(card: Card, device: str = "cpu") -> Parser:
-    """The model of role parse, see model_zoo/parsers.py; on the CPU. Raises FileNotFoundError.
+    """BodyPix (MobileNet) as a TFLite file; on the CPU. See model_zoo/parsers.py. Raises FileNotFoundError.
 
     Parts are "face", "upper", "lower" and "shoes". `face` is the box of the head; where it is None, the network's own face gives
     the colour of skin, and without either nothing can be told from skin: then the trunk alone is upper clothes.

@@ -20,7 +20,7 @@ FACE_SCORE, SURE_FACE, SURE_ALONE = -0.2, 0.5, 0.8  # of dlib's detector: worth 
 
 
 def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detection]]]:
-    """The model of the card "builtin-detect"; it runs on the CPU whatever the device."""
+    """Motion, saliency and GrabCut around faces, with no training; it runs on the CPU whatever the device."""
     import dlib
 
     faces = dlib.get_frontal_face_detector()

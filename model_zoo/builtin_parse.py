@@ -29,7 +29,7 @@ SAME_COLOUR = 9.0  # distance in CIE Lab that two pieces of one garment stay bel
 
 
 def parser(card: Card, device: str = "cpu") -> Parser:
-    """A function `parse`; it has no weights to load."""
+    """Clothes by the geometry of a person around the face; it has no weights to load."""
     return parse
 
 

@@ -72,7 +72,8 @@ MEANINGS = {
 
 
 def classifier_expert(card: Card, device: str = "cpu") -> Callable[..., list[Answer]]:
-    """`expert(frames, fps, things, scene) -> [("shot_type", "close_up", probability)]`, see stages/caption.py.
+    """A picture or video classifier through transformers. `expert(frames, fps, things, scene) -> [("shot_type", "close_up",
+    probability)]`, see stages/caption.py.
 
     card.weights is a folder of a ...ForVideoClassification or ...ForImageClassification with its preprocessor_config.json. A
     video classifier sees as many frames as it was trained on, spread over the clip; an image classifier FRAMES of them, whose

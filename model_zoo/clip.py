@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def matcher(card: Card, device: str) -> Callable[[Sequence[str], Sequence[np.ndarray]], np.ndarray]:
-    """How well each phrase fits each picture.
+    """A CLIP that open_clip loads: how well each phrase fits each picture.
 
     The model takes p phrases and e pictures, (h, w, 3) uint8 RGB on white, and returns (p, e) float32 from 0 to 1: the
     probability that the phrase rather than the best neutral one ("a person", "something") goes with the picture, the two being
@@ -68,7 +68,7 @@ def matcher(card: Card, device: str) -> Callable[[Sequence[str], Sequence[np.nda
 
 
 def embedder(card: Card, device: str) -> Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], np.ndarray]:
-    """What a picture shows, in the network's own terms.
+    """A picture's vector by the image tower of a CLIP that open_clip loads.
 
     The model takes n pictures, (h, w, 3) uint8 RGB, and n masks, (h, w) bool, and returns (n, d) float32, rows of unit length:
     the network's embedding of the masked part on white.

@@ -19,7 +19,8 @@ FAMILIES = ("rf_detr", "rt_detr", "rt_detr_v2", "d_fine", "deimv2")  # of those 
 
 
 def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detection]]]:
-    """The model of a card whose weights are a folder as transformers saves it, with its image processor.
+    """RF-DETR, RT-DETR or D-FINE through transformers. The card's weights are a folder as transformers saves it, with its
+    image processor.
 
     Masks are the network's own where it was trained for instance segmentation, else grabcut.in_box. Raises FileNotFoundError
     where the folder is not there, ValueError for a network of another family.

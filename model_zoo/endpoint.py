@@ -55,7 +55,7 @@ class BusyError(Exception):
 
 
 def captioner(card: Any, device: str) -> Callable[..., dict[str, Any]]:
-    """The base captioner: a whole caption in one request."""
+    """A base captioner behind a server that speaks the OpenAI chat API: a whole caption in one request."""
     server = connect(card)
     return structured.captioner(asker(server), int(server.options["frames"]))
 

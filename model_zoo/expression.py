@@ -29,7 +29,8 @@ Classify = Callable[[np.ndarray], np.ndarray]
 
 
 def expression_expert(card: Card, device: str = "cpu") -> Callable[..., list[Answer]]:
-    """`expert(frames, fps, things, scene) -> [("subjects.<n>.expression", "happy", confidence)]`, see stages/caption.py.
+    """A classifier of the face's expression. `expert(frames, fps, things, scene) -> [("subjects.<n>.expression", "happy",
+    confidence)]`, see stages/caption.py.
 
     The confidence is the mean probability over the frames that were looked at. People without a face of MIN_FACE_PX, and
     faces turned away, get no answer. Raises FileNotFoundError where the weights are not there, ValueError for an ONNX file of

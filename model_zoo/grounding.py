@@ -26,7 +26,8 @@ Finder = Callable[[np.ndarray, Sequence[str]], list[list[Detection]]]
 
 
 def grounding_dino(card: Card, device: str) -> Finder:
-    """The model of a card whose weights are a folder as transformers saves it, with its processor.
+    """Grounding DINO (Liu et al. 2023), MM-Grounding-DINO or LLMDet through transformers. The card's weights are a folder
+    as transformers saves it, with its processor.
 
     Masks are cut out of the boxes by their colours. Raises FileNotFoundError where the folder is not there, ValueError for a
     network that is no Grounding DINO; the model raises ValueError for more phrases than its text encoder takes.
@@ -108,7 +109,8 @@ def _read(
 
 
 def yoloe(card: Card, device: str) -> Finder:
-    """The YOLOE of a card whose weights are a .pt file, with its text encoder, which is a card of its own (`text_card`).
+    """YOLOE (Wang et al. 2025) through ultralytics. The card's weights are a .pt file; its text encoder is a card of its
+    own (`text_card`).
 
     Masks are the network's own. Raises FileNotFoundError where one of the two files is not there, ValueError for a file that is
     no YOLOE, or one without prompts.

@@ -18,7 +18,8 @@ UNSAFE = {
 
 
 def classifier(card: Card, device: str) -> Callable[[np.ndarray, float], dict[str, float]]:
-    """`model(frames (t, h, w, 3) uint8 RGB, fps) -> {"nsfw": p}`, 0 to 1: of the worst of the frames.
+    """A ViT classifier through transformers. `model(frames (t, h, w, 3) uint8 RGB, fps) -> {"nsfw": p}`, 0 to 1: of the
+    worst of the frames.
 
     The weights are a folder as transformers saves it, with config.json and preprocessor_config.json. Raises ValueError for labels
     that are not in UNSAFE.

@@ -49,7 +49,7 @@ def similarity(card: Card, device: str) -> Callable[[Sequence[np.ndarray], Seque
 
 
 def embedder(card: Card, device: str) -> Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], np.ndarray]:
-    """The mean of a masked thing's patches.
+    """A thing's vector by DINO or SigLIP 2 through transformers: the mean of the patches under its mask.
 
     The model takes n pictures, (h, w, 3) uint8 RGB, and n masks, (h, w) bool, and returns (n, d) float32, rows of unit length;
     of all patches, which are white, where a mask is empty.

@@ -17,7 +17,7 @@ MAX_TOKENS = 2048  # of an answer; a caption of four subjects has about 500
 
 
 def captioner(card: Any, device: str) -> Callable[..., dict[str, Any]]:
-    """The base captioner: a whole caption in one answer."""
+    """A base captioner through transformers, Qwen2.5-VL or Qwen3-VL: a whole caption in one answer."""
     return structured.captioner(asker(card, device))
 
 

@@ -36,7 +36,7 @@ class Found(NamedTuple):
 
 
 def retinaface(card: Card, device: str = "cpu") -> FacesModel:
-    """The model of role faces: RetinaFace and a recogniser.
+    """RetinaFace with MobileNet-0.25 (Deng et al. 2019, arXiv 1905.00641) in torch, and a recogniser.
 
     The weights are a state dict, with the recogniser of the card's `besides`; or a folder with a state dict *.pth and an ArcFace
     *.onnx. Raises FileNotFoundError, and ValueError for a state dict of another network.

@@ -16,7 +16,8 @@ BATCH = 16  # boxes at a time through the mask decoder; the picture is encoded o
 
 
 def masks(card: Card, device: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """The model of a card whose weights are a folder as transformers saves it, with its processor.
+    """SAM 2 (Ravi et al. 2024) or SAM 3 through transformers, asked by boxes. The card's weights are a folder as
+    transformers saves it, with its processor.
 
     `model(frame, boxes) -> (n, h, w) bool`, frame (h, w, 3) uint8 RGB, boxes (n, 4) x0, y0, x1, y1 in its pixels: the mask of
     the thing in each box, without holes filled or pieces dropped. Raises FileNotFoundError where the folder is not there,

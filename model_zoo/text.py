@@ -18,7 +18,8 @@ MIN_SCORE = 0.6  # below this, PP-OCR also takes blinds and bookshelves for line
 
 
 def rapidocr(card: Any, device: str) -> Callable[[np.ndarray], float]:
-    """`model(frame (h, w, 3) uint8 RGB) -> share of the picture under text, 0 to 1`. Only detects: nothing is read.
+    """PP-OCR's text detector through rapidocr. `model(frame (h, w, 3) uint8 RGB) -> share of the picture under text, 0 to
+    1`. Only detects: nothing is read.
 
     Raises FileNotFoundError where the installed rapidocr has no detector inside; rapidocr itself would download one.
     """
@@ -55,7 +56,8 @@ def rapidocr(card: Any, device: str) -> Callable[[np.ndarray], float]:
 
 
 def ppocr(card: Card, device: str) -> Callable[[np.ndarray], float]:
-    """The same from a PP-OCR detector that transformers runs: the hub's PP-OCRv5_*_det_safetensors, or a folder like them.
+    """PP-OCR's text detector through transformers, as rapidocr. The card's weights are the hub's
+    PP-OCRv5_*_det_safetensors, or a folder like them.
 
     For a GPU, and for larger detectors than the small one in the rapidocr wheel.
     """

@@ -33,13 +33,15 @@ Track = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[list[int]]]
 
 
 def bytetrack(card: Card, device: str) -> Track:
-    """`model(boxes, scores) -> numbers`: boxes (n, 4) and scores (n,) of each sampled frame; numbers as in `_numbers`."""
+    """ByteTrack (Zhang et al. 2022) of ultralytics. `model(boxes, scores) -> numbers`: boxes (n, 4) and scores (n,) of each
+    sampled frame; numbers as in `_numbers`.
+    """
     fresh = _classes()[0]
     return lambda boxes, scores: _numbers(fresh(SimpleNamespace(**SETTINGS)), boxes, scores)
 
 
 def botsort(card: Card, device: str) -> Track:
-    """The same, with BoT-SORT's Kalman filter over width and height."""
+    """BoT-SORT (Aharon et al. 2022) of ultralytics: as ByteTrack, with a Kalman filter over width and height."""
     fresh = _classes()[1]
     return lambda boxes, scores: _numbers(fresh(SimpleNamespace(**SETTINGS)), boxes, scores)
 

@@ -20,7 +20,8 @@ BATCH = 16  # frames at a time through .pt weights; exported ones have the batch
 
 
 def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detection]]]:
-    """The model of a card whose weights are a file, or a file's name in the folder that A2DATA_WEIGHTS names.
+    """YOLO through ultralytics: boxes, and masks where the network has them. The card's weights are a file, or a file's
+    name in the folder that A2DATA_WEIGHTS names.
 
     Weights for detection only get their masks from grabcut.in_box. Raises FileNotFoundError where the file is in neither place,
     ValueError for a file that is no YOLO model or one of another task.

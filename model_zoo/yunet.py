@@ -16,7 +16,7 @@ OVERLAP = 0.3  # intersection over union from which two boxes are one face
 
 
 def yunet(card: Card, device: str = "cpu") -> FacesModel:
-    """The model of role faces: YuNet and a recogniser. Runs on the CPU.
+    """YuNet (Wu et al. 2023) through OpenCV, and a recogniser. Runs on the CPU.
 
     The weights are YuNet's ONNX file, with the recogniser of the card's `besides`; or a folder with *yunet*.onnx and
     *sface*.onnx. Raises FileNotFoundError.

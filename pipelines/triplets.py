@@ -49,7 +49,7 @@ def small() -> list[Stage]:
 
 
 def production() -> list[Stage]:
-    """GPU nodes, for research: the strongest of each, whatever its licence (YOLO is AGPL, insightface and Sapiens non-commercial)."""
+    """GPU nodes, for research: the strongest of each (YOLO is AGPL, insightface and Sapiens are non-commercial)."""
     return _with(
         Score(quality_models="laion-aesthetic,falconsai-nsfw"),
         Select(min_aesthetic=3.5, max_nsfw=0.5),

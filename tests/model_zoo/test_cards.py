@@ -31,9 +31,12 @@ def test_the_share_of_an_unknown_model_is_an_error_that_names_the_known_ones(nam
         cards.gpus(name)
 
 
-def test_the_builtin_recipe_asks_for_no_gpu_and_production_for_half_a_one():
+def test_the_builtin_recipe_asks_for_no_gpu_and_production_for_what_its_models_together_take():
     assert [stage.gpus for stage in triplets("builtin") if stage.gpus] == []
-    assert {s.name(): s.gpus for s in triplets("production") if s.gpus} == {"detect": 0.25, "faces": 0.25}
+    asked = {stage.name(): stage.gpus for stage in triplets("production") if stage.gpus}
+    assert asked["detect"] == cards.gpus("yolo26x-seg") + cards.gpus("sam2.1-hiera-large") == 0.5
+    assert asked["caption"] == 1
+    assert set(asked) == {"score", "detect", "faces", "parse", "caption", "ground", "match"}
 
 
 @pytest.mark.parametrize("stage", [Detect, Faces, Parse])

@@ -140,4 +140,7 @@ def test_the_card_brings_its_recogniser_and_a_folder_has_both(weights, monkeypat
     with pytest.raises(FileNotFoundError, match="'mobilefacenet' has no weights"):
         cards.revision("retinaface")
     (tmp_path / "MobileFaceNet.onnx").write_bytes(b"another")
-    assert cards.revision("retinaface") != before
+    with pytest.raises(ValueError, match=r"MobileFaceNet\.onnx is not what the card means"):
+        cards.revision("retinaface")
+    shutil.copyfile(tmp_path / "own" / "MobileFaceNet.onnx", tmp_path / "MobileFaceNet.onnx")
+    assert cards.revision("retinaface") == before

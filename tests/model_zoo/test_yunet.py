@@ -67,9 +67,10 @@ def test_nobody_is_found_in_an_empty_room(faces):
     assert faces(np.full((90, 120, 3), 128, np.uint8)) == []
 
 
-def test_a_folder_without_the_recogniser_is_refused_with_what_is_missing(folder, tmp_path):
+def test_a_folder_without_the_recogniser_is_refused_with_what_is_missing(folder, monkeypatch, tmp_path):
     shutil.copyfile(folder / "yunet.onnx", tmp_path / "yunet.onnx")
     with pytest.raises(FileNotFoundError, match=r"0 files \*sface\*.onnx: there must be one"):
         cards.load(f"yunet-sface:{tmp_path}")
-    with pytest.raises(FileNotFoundError, match="needs a folder"):
+    monkeypatch.setenv("A2DATA_WEIGHTS", str(tmp_path / "nothing"))
+    with pytest.raises(FileNotFoundError, match="'sface' has no weights"):
         cards.load(f"yunet-sface:{tmp_path / 'yunet.onnx'}")
