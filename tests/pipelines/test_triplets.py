@@ -1,0 +1,54 @@
+"""The profiles: what they are made of, and what their licences allow."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from model_zoo import cards
+from pipelines import models
+from pipelines.cli import main
+from pipelines.triplets import PROFILES, triplets
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_has_the_same_stages_in_the_same_order(profile):
+    assert [stage.name() for stage in triplets(profile)] == [stage.name() for stage in triplets()]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_model_of_a_profile_has_a_card(profile):
+    named = models.names_of(profile)
+    assert [cards.family(name).name for name in named] == named
+
+
+@pytest.mark.parametrize(("profile", "code"), [("builtin", 0), ("permissive", 0), ("small", 1), ("production", 1)])
+def test_builtin_and_permissive_are_for_any_use_and_the_others_for_research(profile, code, capsys):
+    assert main(["models", "licences", "--profile", profile, "--policy", "commercial"]) == code
+    said = capsys.readouterr()
+    assert f"commercial use: {'forbidden' if code else 'allowed'}" in said.out
+    assert (" is for research only: take " in said.err) is bool(code)
+
+
+@pytest.mark.parametrize("profile", ["builtin", "permissive"])
+def test_nothing_in_them_is_on_conditions(profile):
+    assert {card.use for card in models.chosen(profile)} == {"permissive"}
+
+
+def test_each_research_model_of_production_has_its_substitute_in_permissive():
+    offered = {card.name for card in models.chosen("permissive")}
+    refused = [card for card in models.chosen("production") if card.use != "permissive"]
+    assert {card.instead for card in refused} <= offered
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_no_profile_puts_weights_that_forbid_biometrics_beside_faces(profile):
+    chosen = models.chosen(profile)
+    assert any(card.role == "faces" for card in chosen)
+    assert not any(card.use == "biometric-restricted" for card in chosen)
+
+
+def test_the_readme_has_a_row_for_every_profile():
+    assert re.findall(r"^\| `(\w+)` \|.*\|.*\|.*\|.*\|.*\|", README, re.MULTILINE)[-4:] == list(PROFILES)
