@@ -23,7 +23,7 @@ SAMPLE_HZ = 5.0  # steps a second; slow moves need a baseline, fast ones must st
 FAR = 0.06  # widths of the picture; a step further than that is measured from frame to frame
 MIN_CORNERS = 12  # fewer, and the background is too plain to tell
 GRID = (4, 8)  # rows and columns of the cells from which corners are taken …
-PER_CELL = 10  # … at most so many each, the strongest
+PER_CELL = 8  # … at most so many each, the strongest
 QUALITY = 0.0003  # of the strongest corner's: a plain wall behind a patterned coat has corners too, if weak ones
 LAYERS = 4  # moves that are looked for in a step: the background, what stands or goes in front of it
 INLIER_PX = 0.6  # a corner so far from where a move takes it belongs to its layer
@@ -93,13 +93,20 @@ def follow(frames: np.ndarray, chosen: Sequence[int], boxes: Sequence[Sequence[B
     zoom = WIDTH_PX / frames.shape[2]
     steps: list[Step | None] = []
     for first, last in pairwise(chosen):
-        found, sure = _step(frames, first, last, boxes, zoom)
-        if last - first > 1 and (found is None or not sure or math.hypot(found.dx, found.dy) > FAR):
+        fast = bool(steps) and _far(steps[-1])  # then so is the next as a rule, and the long way need not be tried
+        found, sure = (None, False) if fast else _step(frames, first, last, boxes, zoom)
+        if last - first > 1 and (not sure or _far(found)):
             small = [_step(frames, i, i + 1, boxes, zoom)[0] for i in range(first, last)]
             known = [s for s in small if s is not None]
             found = compose(known) if len(known) == len(small) else found
+        if fast and found is None:
+            found, _ = _step(frames, first, last, boxes, zoom)
         steps.append(found)
     return steps
+
+
+def _far(step: Step | None) -> bool:
+    return step is not None and math.hypot(step.dx, step.dy) > FAR
 
 
 def _step(
