@@ -12,7 +12,8 @@ legs drawn below the portraits, 7.5 heads in all. The truth is what the picture 
 * long shot: the whole body, over at most half of the height
 
 The expert is asked twice: with the faces that dlib finds within the person's box, as in a run (the pictures behind have faces
-too), and without any face. The person's box is the rendered one, cut off by the border, with 2 % of jitter. Prints a confusion table and the accuracy for each.
+too), and without any face. The person's box is the rendered one, cut off by the border, with 2 % of jitter. Prints a confusion
+table and the accuracy for each.
 """
 
 import argparse
