@@ -246,11 +246,12 @@ def fit(track: Track, person: Element, min_inside: float, reach: int) -> float:
     for sighting in track:
         box = box_at(person, sighting.frame, reach)
         if box is not None:
-            fits.append(_fit(sighting.face.box, box, min_inside))
+            fits.append(fit_in_box(sighting.face.box, box, min_inside))
     return float(np.mean(fits)) if fits else 0.0
 
 
-def _fit(face: Box, person: Box, min_inside: float) -> float:
+def fit_in_box(face: Box, person: Box, min_inside: float) -> float:
+    """How well a face sits in a person's box in one frame, 0 to 1; 0 where less than `min_inside` of it lies within."""
     width = min(face[2], person[2]) - max(face[0], person[0])
     height = min(face[3], person[3]) - max(face[1], person[1])
     inside = max(width, 0) * max(height, 0) / ((face[2] - face[0]) * (face[3] - face[1]))

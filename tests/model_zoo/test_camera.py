@@ -132,6 +132,50 @@ def test_a_walker_of_whom_nobody_said_where_he_stands_does_not_move_the_camera()
     assert said(frames, nothing()) == "the camera stays still"
 
 
+def coated(frames: np.ndarray, step_px: int) -> np.ndarray:
+    """Frames with somebody over 38 % of the picture, from top to bottom, whose coat is all corners; walks step_px a frame."""
+    frames, coat = frames.copy(), cv2.resize(texture(7), (640, 360))[:175, :125]
+    for i in range(COUNT):
+        x = 40 + step_px * i
+        frames[i, 5:, x : x + 125] = coat
+    return frames
+
+
+def wall_of_weak_corners(frames: np.ndarray) -> np.ndarray:
+    return (frames // 8 + 100).astype(np.uint8)
+
+
+def test_the_strong_corners_of_a_coat_do_not_outvote_the_weak_ones_of_the_wall_behind():
+    assert said(coated(wall_of_weak_corners(film()), 4), nothing()) == "the camera stays still"
+    assert said(coated(wall_of_weak_corners(film(pan=-0.3)), 4), nothing()) == "the camera pans to the left"
+
+
+def test_who_stays_in_the_picture_while_the_camera_moves_is_no_layer_at_another_depth():
+    assert names(coated(film(tilt=0.4), 0), nothing()) == [[("tilt_up", "medium")]]
+    assert names(coated(film(tilt=0.4), 4), nothing()) == [[("tilt_up", "medium")]]
+
+
+def test_a_fast_camera_that_goes_with_somebody_is_not_lost():
+    frames = coated(film(pan=2.0), 0)  # 64 px a step: out of reach, while who stays in the picture is easily followed
+    (step, *_) = camera.follow(frames, [0, 3, 6], nothing())
+    assert step is not None
+    assert step.dx == pytest.approx(-0.2, abs=0.005)
+
+
+def test_the_background_is_found_among_layers_by_how_far_it_reaches():
+    places = np.stack(np.meshgrid(np.arange(4.0, 320, 8), np.arange(4.0, 180, 8)), -1).reshape(-1, 2)
+    inside = (np.abs(places[:, 0] - 160) < 60) & (places[:, 1] > 20)
+    gone = places + np.where(inside[:, None], [7, 0], [-3, 2])
+    found = camera.layers(places.astype(np.float32), gone.astype(np.float32))
+    assert [len(of_it) for _, of_it in found] == [(~inside).sum(), inside.sum()]
+    np.testing.assert_allclose(found[0][0][:, 2], [-3, 2], atol=1e-3)
+    np.testing.assert_allclose(found[1][0][:, 2], [7, 0], atol=1e-3)
+    weights = np.full(32, 1 / (len(places) / 32))
+    around, person = (camera.reach(places[of_it], weights, (180, 320)) for _, of_it in found)
+    assert around > 3 * person
+    assert camera.reach(places, weights, (180, 320)) == pytest.approx(1, abs=0.1)
+
+
 def test_a_layer_that_moves_further_than_the_rest_shows_a_camera_that_goes_sideways():
     far, near = film(pan=0.3), film(pan=0.6)
     both = far.copy()
