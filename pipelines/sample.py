@@ -212,7 +212,7 @@ class Sampler:
         if not np.isfinite(made).all():
             raise ValueError("the network gave values that are no numbers; try --dtype float32")
         frames = (made * 255).round().astype(np.uint8)
-        rows = [("references", list(prepared.frames)), (job.prompt[:160], deliver.stills(frames))]
+        rows = [("references", list(prepared.frames)), (" ".join(job.prompt.split())[:160], deliver.stills(frames))]
         sheet = deliver.sheet(rows) if job.preview else None
         deliver.write(job.out, frames, task.record, (job.audio, job.audio_start_s), sheet)
 

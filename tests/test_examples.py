@@ -1,6 +1,7 @@
 """The job files under examples/ are jobs, and one of them becomes videos."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -68,5 +69,5 @@ def test_one_cast_appears_in_several_shots(path, given):
 def test_the_song_runs_on_from_shot_to_shot(given):
     (path,) = [path for path in EXAMPLES if path.stem == "music-video"]
     shots = [job for _, job in jobs.read(given(path), {}, "videos")]
-    for shot, following in zip(shots, shots[1:], strict=False):
+    for shot, following in pairwise(shots):
         assert following.audio_start_s == pytest.approx(shot.audio_start_s + seconds(shot))
