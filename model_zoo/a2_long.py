@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 
 from model_zoo import a2_references
 from model_zoo.a2_references import STRIDE, Prepared
@@ -72,6 +71,18 @@ def windows(frames: int, window: int, head: int, history: int) -> list[Window]:
     return found
 
 
+def parts_of(num_frames: int, window: int, references: int, history: int) -> list[Window]:
+    """As `windows`, of lengths in frames of video."""
+    return windows(_latents(num_frames), _latents(window), references, max(1, round(history / STRIDE)))
+
+
+def passes(parts: list[Window], references: int, steps: int, block: int, lag: int) -> int:
+    """How often the network looks at noise, each time once for each text."""
+    frames = parts[0].stop
+    heads = [0] + [references + part.history for part in parts[1:]]
+    return sum(len(schedule(frames, steps, block, lag, head).done) for head in heads)
+
+
 def sample(pipe: Any, references: Prepared, prompts: list[str], **settings: Any) -> np.ndarray:
     """A video of num_frames - 4 n frames for n references, (frames, height, width, 3) float32, 0 to 1: see `latents`."""
     made = latents(pipe, references, prompts, **settings)
@@ -96,13 +107,15 @@ def latents(
     generator: torch.Generator | None = None,
     on_step: Any = lambda: None,
 ) -> torch.Tensor:
-    """The latents of a long video, normalised, (1, 16, (num_frames - 1) / 4 + 1, height / 8, width / 8), references' frames first.
+    """The latents of a long video, (1, 16, (num_frames + 3) / 4, height / 8, width / 8), those of the references first.
 
     pipe: a WanA2Pipeline. prompts: one for all windows, or a story: one for each, the last for those that remain. num_frames,
     window: 4 m + 1 frames of video. history: frames of video that a window sees of the one before it, history_noise: how much
     noise is laid over them, 0 to 1000, so that their flaws do not grow from window to window. Raises ValueError for sizes that
     the network cannot take and for a window that is too small.
     """
+    from diffusers.utils.torch_utils import randn_tensor  # here, so that plans are made without diffusers
+
     height, width = references.frames.shape[1:3]
     count = len(references.frames)
     for frames in (num_frames, window):
@@ -111,8 +124,8 @@ def latents(
         raise ValueError("no prompt: a long video needs one at least")
     if not 0 <= history_noise <= 1000:
         raise ValueError(f"noise of {history_noise} on the history: it must be from 0 to 1000")
-    total, at_once, seen = _latents(num_frames), _latents(window), max(1, round(history / STRIDE))
-    parts = windows(total, at_once, count, seen)
+    parts = parts_of(num_frames, window, count, history)
+    total, at_once = _latents(num_frames), _latents(window)
     pictures, device = a2_references.as_tensor(references.frames), pipe._execution_device
     tokens = a2_references.image_tokens(pipe.image_encoder, pipe.image_processor, references.squares)
     space = pipe.vae_scale_factor_spatial
@@ -125,9 +138,9 @@ def latents(
             given = a2_references.condition(pipe.vae, pictures, STRIDE * (size[2] - 1) + 1, generator).to(device)
         known = torch.cat([made[:, :, :count], made[:, :, part.start - part.history : part.start]], dim=2)
         embeds = pipe.encode_prompt(
-            prompts[min(number, len(prompts) - 1)],
-            negative_prompt,
-            guidance_scale > 1,
+            prompt=prompts[min(number, len(prompts) - 1)],
+            negative_prompt=negative_prompt,
+            do_classifier_free_guidance=guidance_scale > 1,
             max_sequence_length=512,
             device=device,
         )
@@ -178,10 +191,9 @@ class _Window:
             velocity = self._velocity(x, at)
             for a, b, scheduler in blocks:
                 if moves[a]:
-                    stepped = scheduler.step(
-                        velocity[:, :, a:b], times[done[a]].to(self.scheduler.timesteps), x[:, :, a:b]
-                    )
-                    x[:, :, a:b] = stepped.prev_sample
+                    now = times[done[a]].to(self.scheduler.timesteps)
+                    before = x[:, :, a:b].clone()  # a multistep scheduler keeps it, while x changes in place
+                    x[:, :, a:b] = scheduler.step(velocity[:, :, a:b], now, before).prev_sample
             on_step()
         return torch.cat([known, x[:, :, ready:]], dim=2)
 

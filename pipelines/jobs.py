@@ -32,6 +32,10 @@ RANGES = {
     "seed": (0, 2**63 - 1),
     "fps": (1, 240),
     "audio_start_s": (0, 86_400),
+    "window": (0, 10_001),
+    "history": (1, 10_001),
+    "block": (0, 10_001),
+    "lag": (0, 1000),
 }
 
 
@@ -42,6 +46,7 @@ class Job:
     out: str  # the mp4; its .json stands beside it
     prompt: str
     ref: tuple[str, ...]  # ROLE=FILE each
+    then: tuple[str, ...] = ()  # prompts of the windows of a long video after the first: a story
     height: int = 480  # px, divisible by 16
     width: int = 832  # px, divisible by 16
     frames: int = 81  # that are sampled, 4 n + 1; each reference takes 4 of them
@@ -55,14 +60,22 @@ class Job:
     negative_prompt: str = NEGATIVE  # what shall not be seen
     audio: str = ""  # a file whose sound is laid under the video, cut to its length
     audio_start_s: float = 0.0  # where in that file the video begins
+    window: int = 0  # frames that are sampled at a time, for videos longer than memory or training allow; 0: all
+    history: int = 17  # frames that a window sees of the one before it
+    block: int = 0  # frames of latents, four of video each, that go together within a window; 0: all
+    lag: int = 0  # steps by which a block is behind the one before it, for weights of diffusion forcing
     preview: bool = False  # also a contact sheet, PNG, beside the video: the references, then frames
+
+    def is_long(self) -> bool:
+        return 0 < self.window < self.frames
 
     def references(self) -> list[tuple[str, str]]:
         """(role, file) of each reference."""
         return [(role, file) for role, _, file in (text.partition("=") for text in self.ref)]
 
 
-SETTINGS = [f for f in fields(Job) if f.name not in ("out", "prompt", "ref")]
+LISTS = {"ref": '["human=woman.png", "object=cup.png"]', "then": '["she drinks", "she leaves"]'}
+SETTINGS = [f for f in fields(Job) if f.name not in ("out", "prompt", *LISTS)]
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
@@ -129,10 +142,10 @@ def _typed(name: str, value: Any) -> Any:
     kind = kinds.get(name.replace("-", "_"))
     if kind is None:
         raise ValueError(f"there is no {name!r}; a job has {', '.join(kinds)}")
-    if name == "ref":
+    if name in LISTS:
         value = [value] if isinstance(value, str) else value
         if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-            raise ValueError('ref is no list of texts such as ["human=woman.png", "object=cup.png"]')
+            raise ValueError(f"{name} is no list of texts such as {LISTS[name]}")
         return tuple(value)
     if kind is float and type(value) is int:
         value = float(value)
@@ -154,7 +167,10 @@ def located(values: dict[str, Any], home: str) -> Job:
     pairs = [text.partition("=") for text in values["ref"]]
     refs = tuple(f"{role}={at(file)}" if equals else role for role, equals, file in pairs)
     out = values["out"] if "://" in values["out"] else os.path.abspath(values["out"])
-    return Job(**values | {"ref": refs, "out": out, "audio": at(values.get("audio", ""))})
+    return Job(
+        **values
+        | {"ref": refs, "then": tuple(values.get("then", ())), "out": out, "audio": at(values.get("audio", ""))}
+    )
 
 
 def swept(job: Job, text: str) -> list[Job]:
@@ -197,6 +213,12 @@ def validated(jobs: Sequence[tuple[str, Job]]) -> dict[str, str]:
     return {path: sha256 for (_, path), (sha256, _) in files.items()}
 
 
+def texts(job: Job) -> list[tuple[str, str]]:
+    """All that a job says to the network, each text behind the words for what it is."""
+    named = [("prompt", job.prompt), ("negative prompt", job.negative_prompt)]
+    return named + [(f"prompt of window {number}", text) for number, text in enumerate(job.then, 2)]
+
+
 def problems(job: Job) -> Iterator[str]:
     """What is wrong with a job, without a look at its files."""
     from model_zoo.a2_references import ROLES
@@ -207,7 +229,7 @@ def problems(job: Job) -> Iterator[str]:
         yield f"the video is to be {job.out}, which is a folder"
     if not job.prompt.strip():
         yield "the prompt is empty"
-    for name, text in (("prompt", job.prompt), ("negative prompt", job.negative_prompt)):
+    for name, text in texts(job):
         if len(text.split()) >= MOST_TOKENS:  # a word is a token at least, and one ends the text
             yield f"the {name} has {len(text.split())} words; the network reads {MOST_TOKENS} tokens: make it shorter"
     if not job.ref:
@@ -219,8 +241,6 @@ def problems(job: Job) -> Iterator[str]:
 
 
 def _settings_problems(job: Job) -> Iterator[str]:
-    from model_zoo.a2_references import check_size
-
     off = [name for name, (low, high) in RANGES.items() if not low <= getattr(job, name) <= high]
     for name in off:
         yield f"{name} is {getattr(job, name)}; it must be from {RANGES[name][0]} to {RANGES[name][1]}"
@@ -228,11 +248,35 @@ def _settings_problems(job: Job) -> Iterator[str]:
         yield f"no scheduler called {job.scheduler!r}: {', '.join(SCHEDULERS)}"
     if job.reference_guidance != 1 and job.guidance <= 1:
         yield f"guidance on references needs guidance on the prompt above 1, not {job.guidance:g}"
-    if not {"height", "width", "frames"} & set(off):
-        try:
-            check_size(job.height, job.width, job.frames, len(job.ref))
-        except ValueError as error:
-            yield str(error)
+    if not off:
+        yield from _size_problems(job)
+
+
+def _size_problems(job: Job) -> Iterator[str]:
+    from model_zoo import a2_long
+    from model_zoo.a2_references import check_size
+
+    try:
+        check_size(job.height, job.width, job.frames, len(job.ref))
+        if job.is_long():
+            check_size(job.height, job.width, job.window, len(job.ref))
+            a2_long.parts_of(job.frames, job.window, len(job.ref), job.history)
+    except ValueError as error:
+        yield str(error)
+    if job.is_long() and job.reference_guidance != 1:
+        yield "guidance on references is for videos of one window: leave out --window or --reference-guidance"
+    if job.then and not job.is_long():
+        yield "--then is for the windows of a long video: say with --window how many frames are sampled at a time"
+
+
+def passes(job: Job) -> int:
+    """How many steps of sampling a job takes."""
+    from model_zoo import a2_long
+
+    if not job.is_long():
+        return job.steps
+    parts = a2_long.parts_of(job.frames, job.window, len(job.ref), job.history)
+    return a2_long.passes(parts, len(job.ref), job.steps, job.block, job.lag)
 
 
 def _picture(path: str) -> tuple[str, str]:

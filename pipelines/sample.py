@@ -37,6 +37,9 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         "--ref", action="append", default=[], metavar="ROLE=FILE", help="a picture of a human, object or background"
     )
     command.add_argument(
+        "--then", action="append", default=[], metavar="PROMPT", help="what is to be seen in the next window (--window)"
+    )
+    command.add_argument(
         "--checkpoint", required=True, metavar="DIR", help="A2, Wan2.1-I2V for diffusers, or an export"
     )
     command.add_argument("--out", required=True, help="the mp4; with --jobs the folder of all. What is done stays")
@@ -82,13 +85,15 @@ def _jobs(args: argparse.Namespace) -> list[tuple[str, Job]]:
     """What is asked for, each job with the words that say where it stands ("" for the command line)."""
     given = {f.name: value for f in jobs.SETTINGS if (value := getattr(args, f.name)) is not None}
     if args.jobs:
-        for flag in ("ref", "sweep"):
+        for flag in ("ref", "then", "sweep"):
             if getattr(args, flag):
                 raise ValueError(f"--{flag} goes with --prompt; in a file of jobs every line has its own")
         if args.out.endswith(".mp4"):
             raise ValueError(f"--out {args.out}: with --jobs it is a folder, and each line names its mp4")
         return jobs.read(args.jobs, given, args.out)
-    job = jobs.located(given | {"out": args.out, "prompt": args.prompt, "ref": args.ref}, str(Path.cwd()))
+    job = jobs.located(
+        given | {"out": args.out, "prompt": args.prompt, "ref": args.ref, "then": args.then}, str(Path.cwd())
+    )
     return [("", each) for each in (jobs.swept(job, args.sweep) if args.sweep else [job])]
 
 
@@ -121,11 +126,11 @@ def _check_tokens(root: Path, wanted: Sequence[tuple[str, Job]]) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(root / "tokenizer", local_files_only=True)
-    texts = {(w, name, getattr(job, name)) for w, job in wanted for name in ("prompt", "negative_prompt")}
+    texts = dict.fromkeys((where, name, text) for where, job in wanted for name, text in jobs.texts(job))
     counts = {text: len(tokenizer(text).input_ids) for text in {text for _, _, text in texts}}
     wrong = [
-        f"{where}the {name.replace('_', ' ')} has {counts[text]} tokens; the network reads {MOST_TOKENS}: make it shorter"
-        for where, name, text in sorted(texts)
+        f"{where}the {name} has {counts[text]} tokens; the network reads {MOST_TOKENS}: make it shorter"
+        for where, name, text in texts
         if counts[text] > MOST_TOKENS
     ]
     if wrong:
@@ -145,6 +150,7 @@ def record(job: Job, files: dict[str, str], checkpoint: dict[str, str], dtype: s
     inorder = sorted(job.references(), key=lambda ref: ROLES.index(ref[0]))
     told: dict[str, Any] = {
         "prompt": job.prompt,
+        "then": list(job.then),
         "negative_prompt": job.negative_prompt,
         "references": [{"role": role, "sha256": files[file]} for role, file in inorder],
         "audio": {"sha256": files[job.audio]} if job.audio else None,
@@ -185,7 +191,7 @@ class Sampler:
         """Sample a job's video and write it. The result depends on nothing that was sampled before."""
         import torch
 
-        from model_zoo import a2, a2_references
+        from model_zoo import a2, a2_long, a2_references
         from model_zoo.a2_references import Reference, read_picture
 
         job = task.job
@@ -197,18 +203,26 @@ class Sampler:
             on_step()
             return tensors
 
-        made = self.pipeline(
-            prepared,
-            job.prompt,
-            num_frames=job.frames,
-            negative_prompt=job.negative_prompt,
-            num_inference_steps=job.steps,
-            guidance_scale=job.guidance,
-            reference_guidance=job.reference_guidance,
-            generator=torch.Generator().manual_seed(job.seed),  # on CPU: the same noise on every device
-            output_type="np",
-            callback_on_step_end=after,
-        ).frames[0]
+        same: dict[str, Any] = {
+            "negative_prompt": job.negative_prompt,
+            "num_frames": job.frames,
+            "num_inference_steps": job.steps,
+            "guidance_scale": job.guidance,
+            "generator": torch.Generator().manual_seed(job.seed),  # on CPU: the same noise on every device
+        }
+        if job.is_long():
+            parts = {"window": job.window, "history": job.history, "block": job.block, "lag": job.lag}
+            prompts = [job.prompt, *job.then]
+            made = a2_long.sample(self.pipeline, prepared, prompts, **same, **parts, on_step=on_step)
+        else:
+            made = self.pipeline(
+                prepared,
+                job.prompt,
+                **same,
+                reference_guidance=job.reference_guidance,
+                output_type="np",
+                callback_on_step_end=after,
+            ).frames[0]
         if not np.isfinite(made).all():
             raise ValueError("the network gave values that are no numbers; try --dtype float32")
         frames = (made * 255).round().astype(np.uint8)
@@ -316,7 +330,7 @@ class Bars(Nothing):
         self.progress.start()
 
     def begin(self, job: Job) -> None:
-        self.progress.reset(self.one, total=job.steps, description=Path(job.out).name[-32:])
+        self.progress.reset(self.one, total=jobs.passes(job), description=Path(job.out).name[-32:])
 
     def step(self) -> None:
         self.progress.advance(self.one)

@@ -115,10 +115,11 @@ def test_a_window_without_room_is_refused():
 def tiny():
     """A pipeline of small random networks, whose prompts' embeddings are drawn by the prompt's length."""
     pipe = pipeline(tiny_parts())
-    pipe.encode_prompt = lambda prompt, negative, guided, **_: (
-        embedding(prompt),
-        embedding(negative) if guided else None,
-    )
+
+    def encode_prompt(prompt, negative_prompt, do_classifier_free_guidance, **_):
+        return embedding(prompt), embedding(negative_prompt) if do_classifier_free_guidance else None
+
+    pipe.encode_prompt = encode_prompt
     return pipe
 
 
@@ -135,8 +136,8 @@ def long(pipe, prompts=("a",), frames=17, n=2, window=17, latents=False, **more)
 @pytest.mark.parametrize("g", [1.0, 5.0])
 def test_one_window_without_a_lag_is_what_the_pipeline_samples(tiny, g):
     plain = tiny(
-        pictures(2), num_frames=17, num_inference_steps=3, prompt_embeds=embedding("a"), guidance_scale=g,
-        negative_prompt_embeds=embedding(""), generator=torch.Generator().manual_seed(0), output_type="np",
+        *(pictures(2), "a"), negative_prompt="", num_frames=17, num_inference_steps=3, guidance_scale=g,
+        generator=torch.Generator().manual_seed(0), output_type="np",
     ).frames[0]  # fmt: skip
     assert np.abs(long(tiny, guidance_scale=g) - plain).max() < 1e-4
 
@@ -202,7 +203,10 @@ def test_a_story_changes_only_the_windows_from_its_prompt_on(tiny):
     [
         ({"frames": 18}, r"4 n \+ 1"),
         ({"window": 16}, r"4 n \+ 1"),
-        ({"frames": 33, "window": 13}, "has no room for 2 of references, 1 of history"),
+        (
+            {"frames": 33, "window": 13, "history": 8},
+            "4 frames of latents has no room for 2 of references, 2 of history",
+        ),
         ({"history_noise": 2000}, "from 0 to 1000"),
         ({"prompts": ()}, "no prompt"),
     ],

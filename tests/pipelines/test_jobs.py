@@ -134,6 +134,11 @@ def test_a_good_job_is_told_the_digests_of_its_files(folder):
         ({"seed": -1}, "seed is -1"),
         ({"scheduler": "ddim"}, "no scheduler called 'ddim': unipc, unipc-released, euler"),
         ({"reference_guidance": 2.0, "guidance": 1.0}, "needs guidance on the prompt above 1, not 1"),
+        ({"frames": 33, "window": 16}, "16 frames: the VAE takes 4 n + 1"),
+        ({"frames": 33, "window": 13, "history": 8}, "no room for 2 of references, 2 of history"),
+        ({"frames": 33, "window": 17, "history": 4, "reference_guidance": 2.0}, "is for videos of one window"),
+        ({"then": ["she leaves"]}, "--then is for the windows of a long video"),
+        ({"frames": 33, "window": 21, "history": 4, "then": ["word " * 600]}, "the prompt of window 2 has 600 words"),
         ({"out": "a.avi"}, "a.avi: its name must end in .mp4"),
         ({"ref": ["human=gone.png"]}, "gone.png: No such file or directory"),
         ({"audio": "gone.wav"}, "gone.wav: No such file or directory"),
@@ -211,3 +216,14 @@ def test_a_sweep_of_nothing_is_refused(folder, text, sentence):
 def test_jobs_of_one_shape_go_together_in_the_order_in_which_shapes_come(folder):
     made = [job(folder, out=f"{n}.mp4", frames=frames) for n, frames in enumerate((21, 17, 21, 17, 13))]
     assert [Path(each.out).stem for each in jobs.by_shape(made)] == ["0", "2", "1", "3", "4"]
+
+
+def test_the_steps_of_a_long_video_are_those_of_all_its_windows(folder):
+    assert jobs.passes(job(folder, steps=5)) == 5
+    assert jobs.passes(job(folder, steps=5, window=17)) == 5
+    assert (
+        jobs.passes(job(folder, steps=5, frames=33, window=17, history=4)) == 3 * 5
+    )  # 5 frames of latents, then 2 and 2
+    assert jobs.passes(job(folder, steps=5, frames=33, window=17, history=4, block=1, lag=2)) == (5 + 4 * 2) + 2 * (
+        5 + 2
+    )

@@ -126,6 +126,19 @@ def test_a_sweep_gives_a_video_and_a_row_of_the_sheet_for_each_value(folder, cap
     assert len(sheet) == 3 * (160 + 4 + 20)  # references, and a row each
 
 
+def test_a_long_video_is_sampled_by_windows_that_tell_a_story(folder, capsys):
+    words = ["--frames", "25", "--window", "13", "--history", "4"]
+    assert one(*words) == 0
+    plain = video.decode((folder / "a.mp4").read_bytes())
+    assert one(*words, "--then", "a red room") == 0
+    story = video.decode((folder / "a.mp4").read_bytes())
+
+    assert plain.shape == story.shape == (25 - 4, 32, 48, 3)
+    assert not np.array_equal(plain, story)
+    assert json.loads((folder / "a.json").read_text())["then"] == ["a red room"]
+    assert capsys.readouterr().out.count("1 sampled") == 2
+
+
 # -- a file of jobs ----------------------------------------------------------------------------------------------------
 
 
