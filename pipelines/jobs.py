@@ -74,6 +74,19 @@ class Job:
         return [(role, file) for role, _, file in (text.partition("=") for text in self.ref)]
 
 
+SWEPT = (
+    "frames",
+    "steps",
+    "guidance",
+    "reference_guidance",
+    "flow_shift",
+    "scheduler",
+    "seed",
+    "window",
+    "history",
+    "block",
+    "lag",
+)
 LISTS = {"ref": '["human=woman.png", "object=cup.png"]', "then": '["she drinks", "she leaves"]'}
 SETTINGS = [f for f in fields(Job) if f.name not in ("out", "prompt", *LISTS)]
 
@@ -97,12 +110,16 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 def read(path: str, given: dict[str, Any], out: str) -> list[tuple[str, Job]]:
     """The jobs of a file of JSON lines, each with the words that say where it stands.
 
-    A line's keys are the names of the flags: out, prompt, ref (a list of ROLE=FILE) and settings; `given` holds the settings of
-    lines that do not say them. Pictures and sound are looked for from the file's folder, `out` is below the folder `out`.
+    A line's keys are the names of the flags: out, prompt, ref and then (lists), and settings; `given` holds the settings of lines
+    that do not say them. Pictures and sound are looked for from the file's folder, `out` is below the folder `out`.
     Raises ValueError with a sentence for every line that is wrong.
     """
     home, found, wrong = os.path.dirname(os.path.abspath(path)), [], []
-    for number, text in enumerate(Path(path).read_text(encoding="utf-8-sig").splitlines(), 1):
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8, as a file of JSON lines must be") from error
+    for number, text in enumerate(lines, 1):
         where = f"{path} line {number}: "
         if text.strip():
             try:
@@ -176,7 +193,7 @@ def located(values: dict[str, Any], home: str) -> Job:
 def swept(job: Job, text: str) -> list[Job]:
     """A job for each value of "flow-shift=1,3,5", out-flow-shift-1.mp4 and so on. Raises ValueError for no such setting."""
     flag, _, listed = text.partition("=")
-    kinds = {f.name: TYPES[f.type] for f in SETTINGS if f.type is not bool and f.name not in ("height", "width")}
+    kinds = {f.name: TYPES[f.type] for f in SETTINGS if f.name in SWEPT}
     name = flag.strip().lstrip("-").replace("-", "_")
     if name not in kinds:
         raise ValueError(f"--sweep {text!r}: write SETTING=VALUE,VALUE,… with one of {', '.join(kinds)}")

@@ -93,6 +93,12 @@ def test_a_file_without_jobs_is_told_how_one_looks(folder):
         jobs.read(lines(folder, "", ""), {}, "out")
 
 
+def test_a_file_that_is_no_text_is_named(folder):
+    (folder / "jobs.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"jobs.jsonl is no text in UTF-8"):
+        jobs.read(str(folder / "jobs.jsonl"), {}, "out")
+
+
 def test_what_is_wrong_with_the_files_of_a_line_names_the_line(folder):
     path = lines(folder, ROW, ROW | {"out": "b.mp4", "ref": ["human=gone.png"]})
     with pytest.raises(ValueError, match=r"jobs.jsonl line 2: .*gone.png: No such file") as error:
