@@ -121,6 +121,19 @@ def head_frames(count: int) -> int:
     return STRIDE * count
 
 
+def check_size(height: int, width: int, frames: int, references: int) -> None:
+    """Raises ValueError for a height or width not divisible by 16, frames that are not 4 n + 1, or too many references."""
+    if height % 16 or width % 16:
+        near = f"{max(16, round(height / 16) * 16)} x {max(16, round(width / 16) * 16)}"
+        raise ValueError(f"{height} x {width} px: height and width must be divisible by 16; {near} is near")
+    if frames % 4 != 1:
+        raise ValueError(
+            f"{frames} frames: the VAE takes 4 n + 1; {frames // 4 * 4 + 1} or {frames // 4 * 4 + 5} are near"
+        )
+    if head_frames(references) >= frames:
+        raise ValueError(f"{references} references take {head_frames(references)} frames of {frames}: none is left")
+
+
 def lay_out(references: Float[torch.Tensor, "n 3 h w"], frames: int, repeat: bool = True) -> torch.Tensor:
     """The condition video: the references one after another, then mid-grey. (n, 3, h, w) in -1 to 1 -> (1, 3, frames, h, w).
 
@@ -174,6 +187,19 @@ def condition(
     height, width = latents.shape[3:]
     given = mask(len(references), frames, height, width, repeat)
     return torch.cat([given.to(latents), latents], dim=1)
+
+
+def no_references(vae: Any, frames: int, height: int, width: int) -> Float[torch.Tensor, "1 20 t lh lw"]:
+    """The condition of a video without references: mask 0 everywhere, latents of nothing but mid-grey (the VAE's mode).
+
+    This, and image tokens of zeros in place of CLIP's, is what "without references" means, to a trainer that drops them and to
+    the sampler's guidance on them. Grey is what stands behind the references too, so that the network sees nothing new; zeros
+    as latents would be a picture that no video has. Zeros as tokens are all alike after the embedder, so that their number does
+    not tell how many references there were. height and width are those of the video in pixels; no generator is drawn from.
+    """
+    latents = encode(vae, torch.zeros(1, 3, frames, height, width))
+    given = latents.new_zeros(1, STRIDE, *latents.shape[2:])
+    return torch.cat([given, latents], dim=1)
 
 
 def encode(
