@@ -6,7 +6,7 @@ Torch is needed for the encoded view alone.
 import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import av
@@ -78,29 +78,27 @@ class Decode:
         self, members: dict[str, memoryview], batch: Batch, index: int, row: int, key: str, frames: int
     ) -> Sample:
         """Raises CorruptError for members that are missing, broken, or not what the index says."""
-        about = {
-            "key": key,
-            "step": batch.step,
-            "epoch": batch.epoch,
-            "index": index,
-            "row": row,
-            "bucket": batch.bucket,
-        }
+        made = Sample(key, batch.step, batch.epoch, index, row, batch.bucket)
         if self.view == "bytes":
-            return Sample(**about, members=members)
-        facts = facts_of(members) if self.view == "raw" or "json" in members else None
-        if facts is not None:
-            about |= {"facts": facts, "captions": (captions := captions_of(facts))}
-            about |= {"caption": self.caption(captions, batch.epoch, index)}
-            chosen = self.choose(facts.references, batch.epoch, index)
-            about |= {"chosen": tuple(given.name for given in chosen)}
+            return replace(made, members=members)
+        if self.view == "raw" or "json" in members:
+            made = self.tell(made, facts_of(members))
         if self.view == "encoded":
-            return Sample(**about, tensors=tensors_of(members))
-        references = tuple(Reference(g.role, picture(members, g.name), g.name, g.phrase) for g in chosen)
+            return replace(made, tensors=tensors_of(members))
+        assert made.facts is not None
+        given = {g.name: g for g in made.facts.references}
+        references = tuple(Reference(given[n].role, picture(members, n), n, given[n].phrase) for n in made.chosen)
         start = draw(self.seed, batch.epoch, index, "start").integers(frames - batch.bucket.frames + 1)
         shown = pictures(member(members, "mp4"), int(start), batch.bucket.frames, self.threads)
         video = self.shape(shown, batch.bucket, draw(self.seed, batch.epoch, index, "crop"))
-        return Sample(**about, references=references, video=video)
+        return replace(made, references=references, video=video)
+
+    def tell(self, made: Sample, facts: Facts) -> Sample:
+        """The sample with its facts, and what chance decides about them."""
+        captions = captions_of(facts)
+        caption = self.caption(captions, made.epoch, made.index)
+        chosen = tuple(given.name for given in self.choose(facts.references, made.epoch, made.index))
+        return replace(made, facts=facts, captions=captions, caption=caption, chosen=chosen)
 
     def caption(self, captions: tuple[str, ...], epoch: int, index: int) -> str:
         if draw(self.seed, epoch, index, "caption drop").random() < self.chances.caption_drop:
