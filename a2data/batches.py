@@ -133,15 +133,16 @@ class Stretch:
     def order(self, seed: int, epoch: int, number: int) -> np.ndarray:
         """The rows of a bucket in the order in which an epoch uses them, (size * batches,).
 
-        A row of weight w occurs w times on average, floor(w) or ceil(w) times in each epoch: systematic sampling along the
+        A row of weight w occurs w times on average, and the whole numbers around w in each epoch: systematic sampling along the
         summed weights, so that the number of samples never changes. A last batch that is not full begins again at the front.
         """
         rows = self.rows[number]
         turn = permutation(len(rows), seed, epoch, number, "order")
         if self.weights is not None:
             total = np.cumsum(self.weights[number][turn])
+            count = int(total[-1] + 1e-6)
             start = philox(seed, epoch, number, "start").random_raw() / 2**64
-            points = start + np.arange(int(total[-1] + 1e-6))
+            points = (start + np.arange(count)) * (total[-1] / max(count, 1))
             picked = np.minimum(np.searchsorted(total, points, side="right"), len(rows) - 1)
             turn = turn[picked][permutation(len(picked), seed, epoch, number, "again")]
         return np.resize(rows[turn], self.size[number] * self.batches[number])
@@ -245,7 +246,7 @@ def plan(
     settings: list[Any] = [seed, global_batch, max_tokens, tail, [(list(p.buckets), p.steps) for p in phases[:-1]]]
     made = hashlib.blake2b(json.dumps([*settings, list(phases[-1].buckets)]).encode(), digest_size=8)
     for array in (weights, usable):
-        made.update(b"" if array is None else np.ascontiguousarray(array, np.float64))
+        made.update(b"|" if array is None else array.astype(np.float64).tobytes())
     return Plan(seed, stretches, f"{data}-{made.hexdigest()}", left_out(len(shape[0]), stretches[0], weights, usable))
 
 

@@ -103,10 +103,11 @@ class Reader:
                 frames = int(self.tars.index.shape[0][row])
                 return replace(self.decode(members, slot.batch, slot.number, row, key, frames), set_aside=broken)
             except CorruptError as error:
-                broken[key] = f"{self.tars.index.where(row)}: {error}"
+                broken[key] = f"{key} in {self.tars.index.where(row)}: {error}"
             row = self.plan.instead(slot.batch, slot.number, attempt)
             piece = self.tars.read(row)
-        raise ValueError(f"{ATTEMPTS} samples in turn cannot be read: {'; '.join(broken.values())}")
+        some = "; ".join(list(broken.values())[:3])
+        raise ValueError(f"{ATTEMPTS} samples in turn cannot be read: {some}: copy the data set again, or pack it again")
 
 
 class Stream(IterableDataset):
@@ -218,15 +219,15 @@ class Loader(IterableDataset):
             multiprocessing_context="spawn" if remote else None,  # clients of object stores do not survive a fork
             generator=torch.Generator(),  # leaves torch's own alone: training must not depend on how often we begin
         )
-        for message in workers:
-            if isinstance(message, Exception):
-                raise message
-            yield message[0].sample(), message[1]
+        for sent, last in workers:
+            if isinstance(sent, Exception):
+                raise sent
+            yield sent.sample(), last
 
     def note(self, sample: Sample) -> None:
         for key, why in sample.set_aside.items():
             if key not in self.set_aside:
-                log.warning("%s is set aside: %s", key, why)
+                log.warning("set aside: %s", why)
             self.set_aside[key] = why
 
     def state_dict(self, after: list[Sample] | None = None) -> dict[str, Any]:
@@ -267,14 +268,13 @@ def gathered(stream: Iterator[tuple[Sample, bool]]) -> Iterator[list[Sample]]:
 
 def phases(buckets: Sequence[Bucket] | Sequence[Phase] | None) -> list[Phase]:
     """A curriculum of one phase, where buckets are given. Plain tuples of frames, height, width are buckets too."""
-    given = list(standard_buckets() if buckets is None else buckets)
+    given: list[Any] = list(standard_buckets() if buckets is None else buckets)
     if not given:
         raise ValueError(
             "there is no bucket: give frames, height and width of one at least, or None for the standard ones"
         )
-    if isinstance(given[0], Phase):
-        return [Phase([Bucket(*b) for b in p.buckets], p.steps) for p in given]
-    return [Phase([Bucket(*b) for b in given], 1)]
+    curriculum: list[Any] = given if isinstance(given[0], Phase) else [Phase(given, 1)]
+    return [Phase([Bucket(*bucket) for bucket in phase.buckets], phase.steps) for phase in curriculum]
 
 
 def check_ranks(plan: Plan, rank: int, ranks: int) -> None:

@@ -265,5 +265,5 @@ def balanced(table: pa.Table, column: str = "roles", power: float = 0.5) -> np.n
     rarity = (np.bincount(code) / len(table)) ** -power
     count = np.bincount(row, minlength=len(table))
     total = np.bincount(row, rarity[code], minlength=len(table))
-    weights = np.where(count > 0, total / np.maximum(count, 1), rarity.min(initial=1))
+    weights = np.where(count > 0, total / np.maximum(count, 1), rarity.min() if len(rarity) else 1.0)
     return weights / weights.mean()

@@ -129,9 +129,8 @@ def reading(what: str, *errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except errors as error:
-        raise CorruptError(
-            f"{what} cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        ) from error
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CorruptError(f"{what} cannot be read: {why}") from error
 
 
 def member(members: dict[str, memoryview], extension: str) -> memoryview:
@@ -156,8 +155,9 @@ def captions_of(facts: Facts) -> tuple[str, ...]:
 
 
 def picture(members: dict[str, memoryview], name: str) -> np.ndarray:
+    data = bytes(member(members, f"{name}.png"))
     with reading(f"its .{name}.png", ValueError, cv2.error):
-        return from_png(member(members, f"{name}.png"))[..., :3]  # type: ignore[arg-type]
+        return from_png(data)[..., :3]
 
 
 def tensors_of(members: dict[str, memoryview]) -> dict[str, Any]:
@@ -165,8 +165,9 @@ def tensors_of(members: dict[str, memoryview]) -> dict[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
+    data = bytes(member(members, "safetensors"))
     with reading("its .safetensors", SafetensorError, ValueError):
-        return load(bytes(member(members, "safetensors")))
+        return load(data)
 
 
 def pictures(video: memoryview, start: int, count: int, threads: int) -> Iterator[np.ndarray]:
