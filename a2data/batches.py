@@ -91,7 +91,7 @@ def assign(frames: np.ndarray, height: np.ndarray, width: np.ndarray, buckets: S
     The first wins among equals.
     """
     shapes = pa.array((frames << 40) | (height << 20) | width).dictionary_encode()  # a million clips have few shapes
-    code = shapes.dictionary.to_numpy()
+    code = np.from_dlpack(shapes.dictionary).astype(np.int64)
     f, h, w = code >> 40, (code >> 20) & 0xFFFFF, code & 0xFFFFF
     best, most = np.full(len(code), -1, np.int16), np.zeros(len(code))
     for number, bucket in enumerate(buckets):
@@ -99,7 +99,7 @@ def assign(frames: np.ndarray, height: np.ndarray, width: np.ndarray, buckets: S
         worth = bucket.frames * bucket.height * bucket.width * np.minimum(aspect, 1 / aspect)
         better = (bucket.frames <= f) & (bucket.height <= h) & (bucket.width <= w) & (worth > most)
         best[better], most[better] = number, worth[better]
-    return best[shapes.indices.to_numpy()]
+    return best[np.from_dlpack(shapes.indices)]
 
 
 class Batch(NamedTuple):

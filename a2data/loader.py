@@ -101,13 +101,16 @@ class Reader:
             try:
                 members = tars.members(piece, key, self.tars.index.where(row))
                 frames = int(self.tars.index.shape[0][row])
-                return replace(self.decode(members, slot.batch, slot.number, row, key, frames), set_aside=broken)
+                made = self.decode(members, slot.batch, slot.number, row, key, frames)
+                return replace(made, set_aside=broken) if broken else made
             except CorruptError as error:
                 broken[key] = f"{key} in {self.tars.index.where(row)}: {error}"
             row = self.plan.instead(slot.batch, slot.number, attempt)
             piece = self.tars.read(row)
         some = "; ".join(list(broken.values())[:3])
-        raise ValueError(f"{ATTEMPTS} samples in turn cannot be read: {some}: copy the data set again, or pack it again")
+        raise ValueError(
+            f"{ATTEMPTS} samples in turn cannot be read: {some}: copy the data set again, or pack it again"
+        )
 
 
 class Stream(IterableDataset):

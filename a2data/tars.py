@@ -6,6 +6,8 @@ common position; one behind a URL by a ranged read.
 
 import hashlib
 import os
+import sys
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +21,9 @@ from a2data.folder import Folder
 
 COLUMNS = ("clip_id", "shard", "shard_sha256", "offset", "bytes", "frames", "height", "width", "roles")
 MAX_OPEN = 256  # files at a time; a process may have 1024
+MAX_BUFFERS = 64  # to be filled again
+ALIGN = 64  # bytes: the kernel copies half as fast to where the blocks of malloc begin
+IDLE = 3  # references to a buffer that only its list holds, as sys.getrefcount counts: list, loop variable, its own argument
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,8 @@ class Index:
 
     folders: list[Folder]
     shards: list[tuple[int, str]]  # number of the folder, file name of the tar
-    table: pa.Table  # the columns as they were read, rows in order of folders
+    keys: pa.Array  # of strings
+    table: pa.Table | None  # the columns as they were read, for weights; a worker has none
     folder: np.ndarray  # (n,) int64: number of the folder
     shard: np.ndarray  # (n,) int64: number of the shard
     offset: np.ndarray  # (n,) int64: of the sample's first header
@@ -40,7 +46,7 @@ class Index:
         return len(self.offset)
 
     def key(self, row: int) -> str:
-        return self.table["clip_id"][row].as_py()
+        return self.keys[row].as_py()
 
     def where(self, row: int) -> str:
         folder, name = self.shards[self.shard[row]]
@@ -48,7 +54,7 @@ class Index:
 
     def light(self) -> "Index":
         """Without the columns that only weights ask for: what a worker takes along."""
-        return replace(self, table=self.table.select(["clip_id"]))
+        return replace(self, table=None)
 
 
 def read_index(folders: Sequence[str | os.PathLike], name: str = "index.parquet", every_column: bool = False) -> Index:
@@ -63,10 +69,11 @@ def read_index(folders: Sequence[str | os.PathLike], name: str = "index.parquet"
     of_row, sha = [], hashlib.sha256()
     for number, (folder, table) in enumerate(zip(places, tables, strict=True)):
         names = table["shard"].combine_chunks().dictionary_encode()
-        of_row.append(names.indices.to_numpy().astype(np.int64) + len(shards))
+        code = numbers(names.indices)
+        of_row.append(code + len(shards))
         listed = names.dictionary.to_pylist()
         shards += [(number, shard) for shard in listed]
-        check_tars(folder, listed, names.indices.to_numpy(), ints(table, "offset") + ints(table, "bytes"))
+        check_tars(folder, listed, code, ints(table, "offset") + ints(table, "bytes"))
         for column in ("clip_id", "shard_sha256", "offset", "bytes"):
             hash_column(sha, table[column])
     table = pa.concat_tables(tables, promote_options="permissive")
@@ -74,13 +81,14 @@ def read_index(folders: Sequence[str | os.PathLike], name: str = "index.parquet"
     return Index(
         places,
         shards,
-        table.set_column(table.schema.get_field_index("clip_id"), "clip_id", table["clip_id"].combine_chunks()),
+        pa.concat_arrays(table["clip_id"].chunks),
+        table,
         np.repeat(np.arange(len(sizes)), sizes),
         np.concatenate(of_row),
         ints(table, "offset"),
         ints(table, "bytes"),
         (ints(table, "frames"), ints(table, "height"), ints(table, "width")),
-        pc.list_value_length(table["roles"]).to_numpy().astype(np.int64),
+        numbers(pc.list_value_length(table["roles"].combine_chunks())),
         sha.hexdigest()[:16],
     )
 
@@ -100,7 +108,12 @@ def one_index(folder: Folder, name: str, columns: list[str] | None) -> pa.Table:
 
 
 def ints(table: pa.Table, column: str) -> np.ndarray:
-    return table[column].to_numpy().astype(np.int64, copy=False)
+    return numbers(table[column].combine_chunks())
+
+
+def numbers(array: pa.Array) -> np.ndarray:
+    """Integers as int64. Arrow's own to_numpy would import pandas first, where there is one: a second."""
+    return np.from_dlpack(array).astype(np.int64)  # type: ignore[arg-type]
 
 
 def hash_column(sha: Any, column: pa.ChunkedArray) -> None:
@@ -112,11 +125,11 @@ def hash_column(sha: Any, column: pa.ChunkedArray) -> None:
         return
     array = pa.concat_arrays(column.chunks)
     if pa.types.is_string(array.type):
-        sha.update(np.asarray(pc.binary_length(array)))
+        sha.update(numbers(pc.binary_length(array)).tobytes())
         begin, end = np.frombuffer(array.buffers()[1], np.int32)[[array.offset, array.offset + len(array)]]
         sha.update(array.buffers()[2].slice(begin, end - begin) if array.buffers()[2] else b"")
     else:
-        sha.update(array.to_numpy())
+        sha.update(numbers(array).tobytes())
 
 
 def check_tars(folder: Folder, names: list[str], shard: np.ndarray, ends: np.ndarray) -> None:
@@ -146,6 +159,7 @@ class Tars:
     def __init__(self, index: Index):
         self.index = index
         self.open: dict[int, Any] = {}  # shard -> file descriptor, or a file of an object store
+        self.buffers: list[np.ndarray] = []  # uint8; new memory costs more than to fill it
 
     def __reduce__(self) -> tuple:
         return type(self), (self.index,)
@@ -154,13 +168,33 @@ class Tars:
         """The piece of the tar that holds a sample, headers too. Raises FileNotFoundError, or ValueError if it is cut off."""
         index, size = self.index, int(self.index.bytes[row])
         file, offset = self.file(int(index.shard[row])), int(index.offset[row])
-        data = os.pread(file, size, offset) if isinstance(file, int) else file.read_at(size, offset)
-        if len(data) < size:
+        if isinstance(file, int):
+            data = self.buffer(size)
+            count = os.preadv(file, [data], offset)
+        else:
+            data = memoryview(file.read_at(size, offset))
+            count = len(data)
+        if count < size:
             raise ValueError(
-                f"{index.where(row)} ends at byte {offset + len(data)}, where the sample {index.key(row)} should go on to "
+                f"{index.where(row)} ends at byte {offset + count}, where the sample {index.key(row)} should go on to "
                 f"{offset + size}: it was cut off, copy it again"
             )
-        return memoryview(data)
+        return data
+
+    def buffer(self, size: int) -> memoryview:
+        """Memory that no sample given out before still looks into.
+
+        A view of a numpy array, and a view of that, holds a reference to the array that owns the memory, which is in the list.
+        """
+        for memory in self.buffers:
+            if sys.getrefcount(memory) == IDLE and len(memory) >= size + ALIGN:
+                break
+        else:
+            self.buffers = [memory for memory in self.buffers[-MAX_BUFFERS:] if sys.getrefcount(memory) > IDLE]
+            memory = np.empty(size * 5 // 4 + ALIGN, np.uint8)
+            self.buffers.append(memory)
+        begin = -memory.ctypes.data % ALIGN
+        return memory[begin : begin + size].data
 
     def file(self, shard: int) -> Any:
         if shard not in self.open:
@@ -210,10 +244,11 @@ def header(block: memoryview) -> tuple[str, int]:
     """Name and size of a member, from its USTAR header; "" and 0 where the block is none."""
     raw = bytes(block)
     try:
-        if sum(raw) - sum(raw[148:156]) + 256 != int(raw[148:156].strip(b" \0") or b"-1", 8):
+        stated = int(raw[148:156].strip(b" \0") or b"-1", 8)  # the sum of all bytes, these eight counted as blanks
+        if zlib.adler32(raw) & 0xFFFF != (1 + stated - 256 + sum(raw[148:156])) % 65521:  # its low half is such a sum
             return "", 0
-        name, prefix = (raw[a:b].split(b"\0", 1)[0].decode() for a, b in ((0, 100), (345, 500)))
-        return (f"{prefix}/{name}" if prefix else name), int(raw[124:136].strip(b" \0") or b"0", 8)
+        name, size = raw[: raw.index(0)].decode() if 0 in raw[:100] else raw[:100].decode(), int(raw[124:135], 8)
+        return (raw[345:500].split(b"\0", 1)[0].decode() + "/" + name if raw[345] else name), size
     except ValueError:
         return "", 0
 
@@ -222,9 +257,10 @@ def having(index: Index, roles: Sequence[str]) -> np.ndarray | None:
     """Which samples have a reference, of one of these roles where any are given; (n,) bool, None where all have."""
     usable = index.references > 0
     if roles:
+        assert index.table is not None
         listed = index.table["roles"].combine_chunks()
-        fit = pc.is_in(listed.flatten(), pa.array(roles, listed.type.value_type)).to_numpy(zero_copy_only=False)
-        usable = np.bincount(pc.list_parent_indices(listed).to_numpy(), fit, len(index)) > 0
+        fit = pc.is_in(listed.flatten(), pa.array(roles, listed.type.value_type)).cast(pa.int8())
+        usable = np.bincount(numbers(pc.list_parent_indices(listed)), numbers(fit), len(index)) > 0
     return None if usable.all() else usable
 
 
@@ -258,10 +294,10 @@ def balanced(table: pa.Table, column: str = "roles", power: float = 0.5) -> np.n
     """
     values = table[column].combine_chunks()
     if pa.types.is_list(values.type):
-        row, words = pc.list_parent_indices(values).to_numpy(), values.flatten()
+        row, words = numbers(pc.list_parent_indices(values)), values.flatten()
     else:
         row, words = np.arange(len(values)), values
-    code = words.dictionary_encode().indices.to_numpy()
+    code = numbers(words.dictionary_encode().indices)
     rarity = (np.bincount(code) / len(table)) ** -power
     count = np.bincount(row, minlength=len(table))
     total = np.bincount(row, rarity[code], minlength=len(table))

@@ -78,9 +78,10 @@ class Decode:
         self, members: dict[str, memoryview], batch: Batch, index: int, row: int, key: str, frames: int
     ) -> Sample:
         """Raises CorruptError for members that are missing, broken, or not what the index says."""
-        made = Sample(key, batch.step, batch.epoch, index, row, batch.bucket)
+        place = (key, batch.step, batch.epoch, index, row, batch.bucket)
         if self.view == "bytes":
-            return replace(made, members=members)
+            return Sample(*place, members=members)
+        made = Sample(*place)
         if self.view == "raw" or "json" in members:
             made = self.tell(made, facts_of(members))
         if self.view == "encoded":

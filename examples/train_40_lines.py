@@ -1,4 +1,6 @@
-"""A training loop over packed shards in plain PyTorch, which goes on where it was stopped: python examples/train_40_lines.py SHARDS
+"""A training loop over packed shards in plain PyTorch, which goes on where it was stopped.
+
+    python examples/train_40_lines.py SHARDS [STATE [STEPS]]
 
 The model is too small to be of use: one convolution that predicts the velocity of flow matching from noisy video and references.
 """

@@ -57,6 +57,17 @@ def test_open_files_do_not_travel_to_workers_and_their_number_is_bounded(tmp_pat
     assert [bytes(again.read(row)) for row in range(14)] == read[:14]
 
 
+def test_memory_is_used_again_but_not_while_somebody_looks_into_it(tmp_path, pack):
+    pack(tmp_path)
+    tars = Tars(read_index([tmp_path]))
+    apart = [bytes(tars.read(row)) for row in range(14)]
+    assert len(tars.buffers) < 4
+    pieces = [members(tars.read(row), tars.index.key(row), "") for row in range(14)]  # the views alone are held
+    assert [p["json"] for p in pieces] == [members(memoryview(a), f"clip-{n:03d}", "")["json"] for n, a in enumerate(apart)]
+    del pieces[3]
+    assert [bytes(tars.read(row)) for row in range(14)] == apart
+
+
 def test_several_data_sets_are_joined(tmp_path, pack):
     pack(tmp_path / "a", 5, "a")
     pack(tmp_path / "b", 7, "b")
