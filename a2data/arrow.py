@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -15,7 +16,7 @@ def arrow_type(hint: Any) -> pa.DataType:
     """The Arrow type of one annotation. Raises TypeError for one that has none."""
     if hint in _SCALARS:
         return _SCALARS[hint]
-    if is_dataclass(hint):
+    if isinstance(hint, type) and is_dataclass(hint):
         return pa.struct([pa.field(f.name, arrow_type(h), nullable=False) for f, h in _hints(hint)])
     origin, args = get_origin(hint), get_args(hint)
     if origin is tuple:
@@ -27,7 +28,8 @@ def arrow_type(hint: Any) -> pa.DataType:
     raise TypeError(f"no Arrow type for {hint!r}")
 
 
-def _hints(record: Any) -> list[tuple[Any, Any]]:
+@cache
+def _hints(record: type) -> list[tuple[Any, Any]]:
     hints = get_type_hints(record, include_extras=True)
     return [(f, hints[f.name]) for f in fields(record)]
 

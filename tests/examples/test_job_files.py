@@ -13,7 +13,7 @@ from PIL import Image
 from pipelines import jobs
 from pipelines.jobs import Job
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.jsonl"))
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.jsonl"))
 
 
 @pytest.fixture

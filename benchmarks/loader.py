@@ -1,0 +1,253 @@
+"""How fast samples come out of packed tars: a2data.loader beside webdataset and torchdata's StatefulDataLoader.
+
+    python -m benchmarks.loader [--samples 400] [--passes 5]
+
+Every line is a process of its own, which alternates between reading the tars plainly and the loader that it measures: all members
+as bytes, nothing decoded, the median over the passes. The tars are in the page cache: what counts is what a loader adds. Plain
+reading fills eight buffers of the size of a sample in turn, as a batch of eight must be held; one buffer alone stays in the
+processor's cache and is faster. Without workers the clock is that of the CPU, so that other processes do not matter. Then the
+first batch from the beginning and from the middle, and an index of a million rows.
+"""
+
+import argparse
+import itertools
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from a2data import shards
+from a2data.arrow import schema
+from a2data.folder import Folder
+from a2data.records import Packed
+
+BATCH, MILLION, BLOCK = 8, 1_000_000, 1_758_720
+
+
+def write(folder: Path, count: int) -> None:
+    """Samples of 1.75 MB: a film of 1.5 MB, four pictures of 60 KB, and some text; no member repeats another."""
+    rng = np.random.default_rng(0)
+    sizes = {"json": 10_000, "mp4": 1_500_000, **{f"ref{n}.png": 60_000 for n in range(4)}}
+    made = ((f"clip-{n:06d}", {name: rng.bytes(size) for name, size in sizes.items()}) for n in range(count))
+    put(folder, made, (81, 480, 832))
+
+
+def put(folder: Path, samples: Iterator[tuple[str, dict[str, bytes]]], shape: tuple[int, int, int]) -> None:
+    placed = shards.write(samples, Folder(folder), 0, 128 << 20)
+    shards.finish(Folder(folder), [Packed(*p, *shape, 15.0, ["human"], "CC0", 0.1) for p in placed], {})
+
+
+def write_million(folder: Path) -> None:
+    """An index of a million rows, and a thousand tars that take no room."""
+    rng, tars = np.random.default_rng(0), [f"{n:05d}-000.tar" for n in range(1000)]
+    tar = pa.array(np.arange(MILLION) // 1000)
+    shapes = np.array([(81, 720, 1280), (60, 720, 1280), (81, 1280, 720), (45, 480, 854)])[rng.integers(0, 4, MILLION)]
+    roles = pa.array([["human", "upper"], ["object"], ["human", "object", "background"]])
+    table = pa.table(
+        {
+            "clip_id": pa.array([f"{n * 2654435761 % (1 << 64):016x}-{n % 4096:08d}" for n in range(MILLION)]),
+            "shard": pa.array(tars).take(tar),
+            "shard_sha256": pa.array([f"{n:064x}" for n in range(1000)]).take(tar),
+            "offset": np.arange(MILLION) % 1000 * 2_000_384,
+            "bytes": np.full(MILLION, 2_000_384),
+            "members": pa.array([["json", "mp4", "ref0.png"]]).take(pa.array(np.zeros(MILLION, np.int64))),
+            **{name: shapes[:, n] for n, name in enumerate(["frames", "height", "width"])},
+            "fps": np.full(MILLION, 15.0),
+            "roles": roles.take(pa.array(rng.integers(0, 3, MILLION))),
+            "license": pa.array(["CC0"]).take(pa.array(np.zeros(MILLION, np.int64))),
+            "copy_risk": rng.random(MILLION) * 0.3,
+        }
+    )
+    folder.mkdir()
+    pq.write_table(table.select([field.name for field in schema(Packed)]), folder / "index.parquet", compression="zstd")
+    for name in tars:
+        with open(folder / name, "wb") as file:
+            file.truncate(1000 * 2_000_384 + 1024)
+
+
+# -- the loaders: folder, workers, first sample -> samples, extension -> bytes, for ever ---------------------------------
+
+
+def a2data(folder: Path, workers: int, first: int) -> Iterator[Any]:
+    from a2data.loader import Bucket, Loader
+
+    loader = Loader(folder, seed=0, global_batch=BATCH, workers=workers, buckets=[Bucket(81, 480, 832)], view="bytes")
+    loader.load_state_dict({"epoch": 0, "batch": first // BATCH, "plan": loader.plan.digest})
+    return (sample.members for samples in loader for sample in samples)
+
+
+def tars_of(folder: Path) -> list[str]:
+    return [str(path) for path in sorted(folder.glob("*.tar"))]
+
+
+def webdataset(folder: Path, workers: int, first: int) -> Iterator[Any]:
+    """It has no state: to begin at a sample is to read all before it."""
+    import webdataset
+    from torch.utils.data import DataLoader
+
+    data = webdataset.WebDataset(tars_of(folder), shardshuffle=False).repeat()
+    return itertools.islice(iter(DataLoader(data, batch_size=None, num_workers=workers)), first, None)
+
+
+def stateful(folder: Path, workers: int, first: int) -> Iterator[Any]:
+    """torchdata's, over webdataset; a dataset that has no state of its own is read again up to where it was."""
+    import webdataset
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    data = webdataset.WebDataset(tars_of(folder), shardshuffle=False).repeat()
+    loader = StatefulDataLoader(data, batch_size=None, num_workers=workers)
+    if first:
+        begun = iter(loader)
+        for _ in range(first):
+            next(begun)
+        state = loader.state_dict()
+        del begun
+        loader = StatefulDataLoader(data, batch_size=None, num_workers=workers)
+        loader.load_state_dict(state)
+        CLOCK["began"] = time.perf_counter()
+    return iter(loader)
+
+
+LOADERS: dict[str, Callable[[Path, int, int], Iterator[Any]]] = {
+    "a2data": a2data,
+    "webdataset": webdataset,
+    "stateful": stateful,
+}
+CLOCK: dict[str, float] = {}
+
+
+def size(sample: Any) -> int:
+    return sum(len(data) for data in sample.values() if not isinstance(data, str))
+
+
+# -- what is measured, each in a process of its own -----------------------------------------------------------------------
+
+
+def plain(folder: Path, clock: Callable[[], float], buffers: int) -> float:
+    """Bytes per second of reading the tars from their beginnings to their ends."""
+    memory = [bytearray(BLOCK) for _ in range(buffers)]
+    total, began = 0, clock()
+    for tar in tars_of(folder):
+        with open(tar, "rb", buffering=0) as file:
+            for buffer in itertools.cycle(memory):
+                count = file.readinto(buffer)
+                total += count
+                if not count:
+                    break
+    return total / (clock() - began)
+
+
+def speed(name: str, folder: Path, workers: int, count: int, passes: int) -> dict[str, float]:
+    """Samples per second, and shares of plain reading, medians over passes; most memory beyond that of the first sample."""
+    clock = time.perf_counter if workers else time.process_time
+    samples = LOADERS[name](folder, workers, 0)
+    next(samples)
+    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    rates, shares, hot = [], [], []
+    for _ in range(passes):
+        reading, one_buffer = plain(folder, clock, BATCH), plain(folder, clock, 1)
+        began = clock()
+        total = sum(size(sample) for sample in itertools.islice(samples, count))
+        seconds = clock() - began
+        rates.append(count / seconds)
+        shares.append(total / seconds / reading)
+        hot.append(total / seconds / one_buffer)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base
+    middle = statistics.median
+    return {"rate": middle(rates), "share": middle(shares), "hot": middle(hot), "mb": grown / 1024}
+
+
+def first_batch(name: str, folder: Path, workers: int, first: int) -> dict[str, float]:
+    """Seconds from the constructor to a batch in hand, at any place in the data; modules are imported."""
+    import torchdata.stateful_dataloader  # noqa: F401
+    import webdataset  # noqa: F401
+
+    import a2data.loader  # noqa: F401
+
+    CLOCK["began"] = time.perf_counter()
+    samples = LOADERS[name](folder, workers, first)
+    got = list(itertools.islice(samples, BATCH))
+    return {"seconds": time.perf_counter() - CLOCK["began"], "samples": len(got)}
+
+
+def start(folder: Path) -> dict[str, float]:
+    """Seconds, and CPU seconds, to open an index of a million rows and plan the first epoch; megabytes that it takes."""
+    from a2data.loader import Loader, standard_buckets
+
+    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began, cpu = time.perf_counter(), time.process_time()
+    loader = Loader(folder, seed=0, global_batch=256, buckets=standard_buckets(), view="bytes")
+    opened = time.perf_counter() - began
+    next(loader.plan.batches())
+    planned, used = time.perf_counter() - began, time.process_time() - cpu
+    loader.load_state_dict({"epoch": 40, "batch": 77, "plan": loader.plan.digest})
+    began = time.perf_counter()
+    next(loader.plan.batches(loader.step))
+    resumed = time.perf_counter() - began
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base
+    return {"opened": opened, "planned": planned, "cpu": used, "resumed": resumed, "mb": grown / 1024}
+
+
+def alone(*arguments: Any) -> dict[str, float]:
+    """The result of one of the functions above in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.loader", "--one", json.dumps([str(a) for a in arguments])]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+
+
+def one(what: str, *rest: str) -> dict[str, float]:
+    if what == "speed":
+        return speed(rest[0], Path(rest[1]), int(rest[2]), int(rest[3]), int(rest[4]))
+    if what == "first":
+        return first_batch(rest[0], Path(rest[1]), int(rest[2]), int(rest[3]))
+    return start(Path(rest[0]))
+
+
+def compare(folder: Path, count: int, passes: int) -> None:
+    print(f"{count} samples of 1.75 MB in the page cache, all members as bytes, median of {passes} passes")
+    for workers, name in itertools.product((0, 1, 2), LOADERS):
+        found = alone("speed", name, folder, workers, count, passes)
+        order = "shuffled over all" if name == "a2data" else "in order of the tars"
+        unit = "s" if workers else "CPU s"
+        print(
+            f"{name}, {workers} workers, {order}: {found['rate']:.0f} samples/{unit}, {found['share']:.2f} of plain reading "
+            f"({found['hot']:.2f} of one buffer), {found['mb']:.0f} MB",
+            flush=True,
+        )
+    for name, first in itertools.product(LOADERS, (0, count // 2 // BATCH * BATCH)):
+        found = [alone("first", name, folder, 2, first)["seconds"] for _ in range(2)]
+        print(f"{name}, 2 workers: first batch of {BATCH} from sample {first} after {min(found):.2f} s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=400)
+    parser.add_argument("--passes", type=int, default=5)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(one(*json.loads(args.one))))
+        return
+    with tempfile.TemporaryDirectory() as root:
+        write(Path(root, "data"), args.samples)
+        compare(Path(root, "data"), args.samples, args.passes)
+        write_million(Path(root, "million"))
+        found = [alone("start", Path(root, "million")) for _ in range(3)]
+        best = min(found, key=lambda f: f["planned"])
+        print(
+            f"an index of {MILLION} rows: opened in {best['opened']:.2f} s, first epoch planned after {best['planned']:.2f} s "
+            f"({best['cpu']:.2f} s of CPU), another epoch's middle in {best['resumed']:.2f} s, {best['mb']:.0f} MB"
+        )
+
+
+if __name__ == "__main__":
+    main()
