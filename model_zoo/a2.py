@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import (
-    AutoencoderKLWan,
     FlowMatchEulerDiscreteScheduler,
     UniPCMultistepScheduler,
     WanImageToVideoPipeline,
@@ -20,6 +19,7 @@ from diffusers import (
 from diffusers.utils.torch_utils import randn_tensor
 
 from model_zoo import a2_references
+from model_zoo.a2_encoders import autoencoder
 from model_zoo.a2_references import Prepared
 
 PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "image_encoder", "image_processor")
@@ -153,6 +153,6 @@ def load(
         ),
         image_processor=CLIPImageProcessor.from_pretrained(root / "image_processor", local_files_only=True),
         transformer=transformer,
-        vae=AutoencoderKLWan.from_pretrained(root / "vae", torch_dtype=torch.float32, local_files_only=True),
+        vae=autoencoder(root / "vae"),
         scheduler=schedule or scheduler(),
     ).to(device)

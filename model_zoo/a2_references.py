@@ -175,6 +175,19 @@ def condition(
     return torch.cat([given.to(latents), latents], dim=1)
 
 
+def no_references(vae: Any, frames: int, height: int, width: int) -> Float[torch.Tensor, "1 20 t lh lw"]:
+    """The condition of a video without references: mask 0 everywhere, latents of nothing but mid-grey (the VAE's mode).
+
+    This, and image tokens of zeros in place of CLIP's, is what "without references" means, to a trainer that drops them and to
+    the sampler's guidance on them. Grey is what stands behind the references too, so that the network sees nothing new; zeros
+    as latents would be a picture that no video has. Zeros as tokens are all alike after the embedder, so that their number does
+    not tell how many references there were. height and width are those of the video in pixels; no generator is drawn from.
+    """
+    latents = encode(vae, torch.zeros(1, 3, frames, height, width))
+    given = latents.new_zeros(1, STRIDE, *latents.shape[2:])
+    return torch.cat([given, latents], dim=1)
+
+
 def encode(
     vae: Any, video: torch.Tensor, generator: torch.Generator | None = None
 ) -> Float[torch.Tensor, "b 16 t lh lw"]:
