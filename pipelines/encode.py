@@ -74,9 +74,11 @@ def encode(shards_in: str, out: str, model: Path, how: Encoding, device: str = "
         for split in SPLITS:
             placed[split] += [Packed(**row) for row in part[split]]
         left_out |= part["left out"]
-    finish(target, placed, about | {"left out": left_out}, encoders, model, how)
     for clip, why in left_out.items():
         say(f"left out: {clip}: {why}")
+    if not placed["train"]:
+        raise ValueError(f"no sample of {shards_in} can be trained on: {next(iter(left_out.values()), 'all are held out')}")
+    finish(target, placed, about | {"left out": left_out}, encoders, model, how)
     return {split: len(rows) for split, rows in placed.items()}
 
 
