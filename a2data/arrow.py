@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -27,6 +28,7 @@ def arrow_type(hint: Any) -> pa.DataType:
     raise TypeError(f"no Arrow type for {hint!r}")
 
 
+@cache
 def _hints(record: Any) -> list[tuple[Any, Any]]:
     hints = get_type_hints(record, include_extras=True)
     return [(f, hints[f.name]) for f in fields(record)]

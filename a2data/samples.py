@@ -131,15 +131,7 @@ def from_sample(sample: dict[str, Any]) -> Triplet:
 
     Raises ValueError for a sample of another format, KeyError where a member is missing.
     """
-    data = json.loads(sample["json"])
-    if data.get("format") != FORMAT:
-        raise ValueError(
-            f"sample {sample.get('__key__', '')!r} is {data.get('format')!r}; this version reads {FORMAT!r}"
-        )
-    for given in data["references"]:
-        for rule in given["rules"]:
-            rule |= {name: float(rule[name]) for name in ("value", "low", "high")}
-    facts = from_table(Facts, pa.Table.from_pylist([data], schema=schema(Facts)))[0]
+    facts = to_facts(sample["json"], sample.get("__key__", ""))
     names = [given.name for given in facts.references]
     return Triplet(
         facts,
@@ -147,6 +139,17 @@ def from_sample(sample: dict[str, Any]) -> Triplet:
         {name: sample[f"{name}.png"] for name in names},
         {name: sample[f"{name}.rgba.png"] for name in names if name != "bg"},
     )
+
+
+def to_facts(text: bytes, key: str = "") -> Facts:
+    """The facts in a sample's JSON. Raises ValueError for another format, KeyError where a field is missing."""
+    data = json.loads(text)
+    if data.get("format") != FORMAT:
+        raise ValueError(f"sample {key!r} is {data.get('format')!r}; this version reads {FORMAT!r}")
+    for given in data["references"]:
+        for rule in given["rules"]:
+            rule |= {name: float(rule[name]) for name in ("value", "low", "high")}
+    return from_table(Facts, pa.Table.from_pylist([data], schema=schema(Facts)))[0]
 
 
 def mask_text(rle: bytes) -> str:

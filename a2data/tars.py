@@ -1,0 +1,269 @@
+"""Samples out of packed tars by their index: one positioned read each, wherever they lie.
+
+The tars stay plain WebDataset tars. A local file is read by pread, which shares a file between threads and forks without a
+common position; one behind a URL by a ranged read.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from a2data.folder import Folder
+
+COLUMNS = ("clip_id", "shard", "shard_sha256", "offset", "bytes", "frames", "height", "width", "roles")
+MAX_OPEN = 256  # files at a time; a process may have 1024
+
+
+@dataclass(frozen=True)
+class Index:
+    """The rows of one or more `index.parquet`, as columns: where every sample is, and its shape."""
+
+    folders: list[Folder]
+    shards: list[tuple[int, str]]  # number of the folder, file name of the tar
+    table: pa.Table  # the columns as they were read, rows in order of folders
+    folder: np.ndarray  # (n,) int64: number of the folder
+    shard: np.ndarray  # (n,) int64: number of the shard
+    offset: np.ndarray  # (n,) int64: of the sample's first header
+    bytes: np.ndarray  # (n,) int64
+    shape: tuple[np.ndarray, np.ndarray, np.ndarray]  # frames, height, width, (n,) int64 each
+    references: np.ndarray  # (n,) int64: how many
+    digest: str  # of keys, places and the tars' sha256
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def key(self, row: int) -> str:
+        return self.table["clip_id"][row].as_py()
+
+    def where(self, row: int) -> str:
+        folder, name = self.shards[self.shard[row]]
+        return f"{self.folders[folder].root}/{name}"
+
+    def light(self) -> "Index":
+        """Without the columns that only weights ask for: what a worker takes along."""
+        return replace(self, table=self.table.select(["clip_id"]))
+
+
+def read_index(folders: Sequence[str | os.PathLike], name: str = "index.parquet", every_column: bool = False) -> Index:
+    """The index of data sets, one folder or URL each, joined.
+
+    every_column: read all of `a2data.records.Packed` and whatever else a writer added, for weights. Raises FileNotFoundError
+    where there is no index or it names a tar that is not there, ValueError where a tar is shorter than the index says.
+    """
+    places = [Folder(folder) for folder in folders]
+    tables = [one_index(folder, name, None if every_column else list(COLUMNS)) for folder in places]
+    shards: list[tuple[int, str]] = []
+    of_row, sha = [], hashlib.sha256()
+    for number, (folder, table) in enumerate(zip(places, tables, strict=True)):
+        names = table["shard"].combine_chunks().dictionary_encode()
+        of_row.append(names.indices.to_numpy().astype(np.int64) + len(shards))
+        listed = names.dictionary.to_pylist()
+        shards += [(number, shard) for shard in listed]
+        check_tars(folder, listed, names.indices.to_numpy(), ints(table, "offset") + ints(table, "bytes"))
+        for column in ("clip_id", "shard_sha256", "offset", "bytes"):
+            hash_column(sha, table[column])
+    table = pa.concat_tables(tables, promote_options="permissive")
+    sizes = [len(t) for t in tables]
+    return Index(
+        places,
+        shards,
+        table.set_column(table.schema.get_field_index("clip_id"), "clip_id", table["clip_id"].combine_chunks()),
+        np.repeat(np.arange(len(sizes)), sizes),
+        np.concatenate(of_row),
+        ints(table, "offset"),
+        ints(table, "bytes"),
+        (ints(table, "frames"), ints(table, "height"), ints(table, "width")),
+        pc.list_value_length(table["roles"]).to_numpy().astype(np.int64),
+        sha.hexdigest()[:16],
+    )
+
+
+def one_index(folder: Folder, name: str, columns: list[str] | None) -> pa.Table:
+    try:
+        with folder.reading(name) as file:
+            table = pq.ParquetFile(file, read_dictionary=["shard", "shard_sha256"]).read(columns, use_threads=False)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{folder.root} has no {name}: give the folder that `pack` wrote") from None
+    lacking = sorted(set(COLUMNS) - set(table.column_names))
+    if lacking:
+        raise ValueError(f"{folder.root}/{name} has no column {', '.join(lacking)}: pack the data set again")
+    if not len(table):
+        raise ValueError(f"{folder.root}/{name} has no sample")
+    return table
+
+
+def ints(table: pa.Table, column: str) -> np.ndarray:
+    return table[column].to_numpy().astype(np.int64, copy=False)
+
+
+def hash_column(sha: Any, column: pa.ChunkedArray) -> None:
+    """Add the values of a column to a hash, however it is cut into chunks and dictionaries."""
+    if pa.types.is_dictionary(column.type):
+        values = column.combine_chunks().dictionary_encode() if column.num_chunks else column
+        joined = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+        sha.update(repr(pc.unique(joined).to_pylist()).encode())
+        return
+    array = pa.concat_arrays(column.chunks)
+    if pa.types.is_string(array.type):
+        sha.update(np.asarray(pc.binary_length(array)))
+        begin, end = np.frombuffer(array.buffers()[1], np.int32)[[array.offset, array.offset + len(array)]]
+        sha.update(array.buffers()[2].slice(begin, end - begin) if array.buffers()[2] else b"")
+    else:
+        sha.update(array.to_numpy())
+
+
+def check_tars(folder: Folder, names: list[str], shard: np.ndarray, ends: np.ndarray) -> None:
+    """Say before the first step which tars are missing or cut off, not days later."""
+    there = folder.sizes()
+    missing = [name for name in names if name not in there]
+    if missing:
+        raise FileNotFoundError(f"{folder.root} lacks {named(missing)}, which its index names: copy it again")
+    needed = np.zeros(len(names), np.int64)
+    np.maximum.at(needed, shard, ends)
+    short = [
+        f"{name} ({there[name]} of {need} bytes)"
+        for name, need in zip(names, needed, strict=True)
+        if there[name] < need
+    ]
+    if short:
+        raise ValueError(f"{folder.root}: {named(short)} ends before its last sample: it was cut off, copy it again")
+
+
+def named(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+class Tars:
+    """The open files behind an index. One per process; it pickles as its index."""
+
+    def __init__(self, index: Index):
+        self.index = index
+        self.open: dict[int, Any] = {}  # shard -> file descriptor, or a file of an object store
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.index,)
+
+    def read(self, row: int) -> memoryview:
+        """The piece of the tar that holds a sample, headers too. Raises FileNotFoundError, or ValueError if it is cut off."""
+        index, size = self.index, int(self.index.bytes[row])
+        file, offset = self.file(int(index.shard[row])), int(index.offset[row])
+        data = os.pread(file, size, offset) if isinstance(file, int) else file.read_at(size, offset)
+        if len(data) < size:
+            raise ValueError(
+                f"{index.where(row)} ends at byte {offset + len(data)}, where the sample {index.key(row)} should go on to "
+                f"{offset + size}: it was cut off, copy it again"
+            )
+        return memoryview(data)
+
+    def file(self, shard: int) -> Any:
+        if shard not in self.open:
+            if len(self.open) >= MAX_OPEN:
+                self.close(next(iter(self.open)))
+            folder, name = self.index.folders[self.index.shards[shard][0]], self.index.shards[shard][1]
+            try:
+                local = folder.local
+                self.open[shard] = os.open(folder.path(name), os.O_RDONLY) if local else folder.reading(name)
+            except FileNotFoundError:
+                raise FileNotFoundError(f"{folder.root}/{name} is gone, which the index names: copy it again") from None
+        return self.open[shard]
+
+    def close(self, shard: int) -> None:
+        file = self.open.pop(shard)
+        os.close(file) if isinstance(file, int) else file.close()
+
+    def __del__(self) -> None:
+        for shard in list(getattr(self, "open", {})):
+            self.close(shard)
+
+
+def members(piece: memoryview, key: str, where: str) -> dict[str, memoryview]:
+    """Extension -> bytes of a sample's piece of a tar, without a copy.
+
+    Raises LookupError where the piece does not begin with this sample: the index and the tar disagree. Raises ValueError where
+    a later header is damaged: the sample is corrupt.
+    """
+    found: dict[str, memoryview] = {}
+    at = 0
+    while at < len(piece):
+        name, size = header(piece[at : at + 512])
+        if not name.startswith(f"{key}."):
+            if at == 0:
+                what = f"the member {name!r}" if name else "no tar header"
+                raise LookupError(
+                    f"{where}: the index has the sample {key} where the tar has {what}: index and tar are not of one run; "
+                    "copy both again, or pack again"
+                )
+            raise ValueError(f"has a damaged header {at} bytes behind its first")
+        found[name[len(key) + 1 :]] = piece[at + 512 : at + 512 + size]
+        at += 512 + -(-size // 512) * 512
+    return found
+
+
+def header(block: memoryview) -> tuple[str, int]:
+    """Name and size of a member, from its USTAR header; "" and 0 where the block is none."""
+    raw = bytes(block)
+    try:
+        if sum(raw) - sum(raw[148:156]) + 256 != int(raw[148:156].strip(b" \0") or b"-1", 8):
+            return "", 0
+        name, prefix = (raw[a:b].split(b"\0", 1)[0].decode() for a, b in ((0, 100), (345, 500)))
+        return (f"{prefix}/{name}" if prefix else name), int(raw[124:136].strip(b" \0") or b"0", 8)
+    except ValueError:
+        return "", 0
+
+
+def having(index: Index, roles: Sequence[str]) -> np.ndarray | None:
+    """Which samples have a reference, of one of these roles where any are given; (n,) bool, None where all have."""
+    usable = index.references > 0
+    if roles:
+        listed = index.table["roles"].combine_chunks()
+        fit = pc.is_in(listed.flatten(), pa.array(roles, listed.type.value_type)).to_numpy(zero_copy_only=False)
+        usable = np.bincount(pc.list_parent_indices(listed).to_numpy(), fit, len(index)) > 0
+    return None if usable.all() else usable
+
+
+def mixed(index: Index, shares: Mapping[int, float], weights: np.ndarray | None) -> np.ndarray:
+    """Weights that give each data set its share of an epoch, which keeps as many samples as the index has.
+
+    shares: number of the folder -> share, of any sum. weights: of the samples within their data sets.
+    """
+    base = np.ones(len(index)) if weights is None else weights
+    total, result = sum(shares.values()), np.zeros(len(index))
+    for folder, share in shares.items():
+        mine = index.folder == folder
+        amount = base[mine].sum()
+        if share > 0 and amount == 0:
+            raise ValueError(f"{index.folders[folder].root} has a share of {share} but no sample of a weight above 0")
+        if share > 0:
+            result[mine] = base[mine] * (share / total * len(index) / amount)
+    return result
+
+
+def without_copies(table: pa.Table, power: float = 1.0) -> np.ndarray:
+    """Weights (1 - copy_risk) ** power: the nearer its riskiest reference is to a copy, the rarer a sample."""
+    return (1 - table["copy_risk"].to_numpy()) ** power
+
+
+def balanced(table: pa.Table, column: str = "roles", power: float = 0.5) -> np.ndarray:
+    """Weights that make rare values of a column less rare: the mean over a sample's values of frequency ** -power, of mean 1.
+
+    power 0 changes nothing, 1 makes all values equally frequent as far as samples have one each. column: of strings, or lists
+    of them. A sample without a value gets the weight of the most frequent one.
+    """
+    values = table[column].combine_chunks()
+    if pa.types.is_list(values.type):
+        row, words = pc.list_parent_indices(values).to_numpy(), values.flatten()
+    else:
+        row, words = np.arange(len(values)), values
+    code = words.dictionary_encode().indices.to_numpy()
+    rarity = (np.bincount(code) / len(table)) ** -power
+    count = np.bincount(row, minlength=len(table))
+    total = np.bincount(row, rarity[code], minlength=len(table))
+    weights = np.where(count > 0, total / np.maximum(count, 1), rarity.min() if len(rarity) else 1.0)
+    return weights / weights.mean()

@@ -1,0 +1,207 @@
+"""What a trainer gets of a sample: the members of its tar decoded, cut to the shape of its batch, with what chance decides.
+
+Torch is needed for the encoded view alone.
+"""
+
+import io
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import av
+import cv2
+import numpy as np
+
+from a2data.batches import Batch, Bucket, draw
+from a2data.images import from_png
+from a2data.samples import Facts, Given, to_facts
+
+
+class CorruptError(ValueError):
+    """A sample that cannot be read, although it lies where the index says."""
+
+
+class Chances(NamedTuple):
+    """What is dropped and chosen at random, sample by sample: probabilities. A2 was trained with 0.3 and 0.1 for the drops."""
+
+    caption_drop: float = 0.0  # the caption becomes ""
+    short_caption: float = 0.0  # otherwise, the caption becomes the phrases of subjects and place alone
+    reference_drop: float = 0.0  # there is no reference
+    single_reference: float = 0.0  # otherwise, there is one reference, any of them
+    max_references: int = 0  # no more than these, chosen at random; 0 for all
+    shuffle: bool = False  # references in any order; else as packed: people, things …, the place last
+    roles: tuple[str, ...] = ()  # only these; a sample that has none of them is in no batch. () for all
+
+
+class Reference(NamedTuple):
+    """A picture of somebody, something or some place that is in the video."""
+
+    kind: str  # human, object, face, upper …, background
+    picture: np.ndarray  # (h, w, 3) uint8 RGB; a subject stands on white, where it stood in its own frame
+    name: str  # "ref0", "ref1" …, "bg": of its members
+    phrase: str  # of the prompt, "" for none
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A triplet in a batch. Which fields have something in them depends on the view."""
+
+    key: str
+    step: int  # of the training
+    epoch: int
+    index: int  # counts the samples of the epoch: draw(seed, sample.epoch, sample.index, "noise")
+    row: int  # of the index
+    bucket: Bucket
+    facts: Facts | None = None  # the JSON; None in the view "bytes", and where an encoded sample has none
+    captions: tuple[str, ...] = ()  # the prompt, and the phrases of its subjects and place
+    caption: str = ""  # the one chosen; "" where dropped
+    references: tuple[Reference, ...] = ()  # those chosen; pictures in the raw view only
+    chosen: tuple[str, ...] = ()  # their names, in every view that has facts
+    video: np.ndarray | None = None  # raw: (t, height, width, 3) uint8 RGB
+    tensors: Mapping[str, Any] = field(default_factory=dict)  # encoded: torch tensors by name
+    members: Mapping[str, memoryview] = field(default_factory=dict)  # bytes: by extension
+    set_aside: Mapping[str, str] = field(default_factory=dict)  # key -> why, of the samples that this one replaces
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Members of a tar -> a sample, in one of the views."""
+
+    view: str
+    seed: int
+    shape: Callable[[Iterator[np.ndarray], Bucket, np.random.Generator], np.ndarray]
+    chances: Chances
+    threads: int  # of the video decoder; 0 for as many as it likes
+
+    def __call__(
+        self, members: dict[str, memoryview], batch: Batch, index: int, row: int, key: str, frames: int
+    ) -> Sample:
+        """Raises CorruptError for members that are missing, broken, or not what the index says."""
+        made = Sample(key, batch.step, batch.epoch, index, row, batch.bucket)
+        if self.view == "bytes":
+            return replace(made, members=members)
+        if self.view == "raw" or "json" in members:
+            made = self.tell(made, facts_of(members))
+        if self.view == "encoded":
+            return replace(made, tensors=tensors_of(members))
+        assert made.facts is not None
+        given = {g.name: g for g in made.facts.references}
+        references = tuple(Reference(given[n].role, picture(members, n), n, given[n].phrase) for n in made.chosen)
+        start = draw(self.seed, batch.epoch, index, "start").integers(frames - batch.bucket.frames + 1)
+        shown = pictures(member(members, "mp4"), int(start), batch.bucket.frames, self.threads)
+        video = self.shape(shown, batch.bucket, draw(self.seed, batch.epoch, index, "crop"))
+        return replace(made, references=references, video=video)
+
+    def tell(self, made: Sample, facts: Facts) -> Sample:
+        """The sample with its facts, and what chance decides about them."""
+        captions = captions_of(facts)
+        caption = self.caption(captions, made.epoch, made.index)
+        chosen = tuple(given.name for given in self.choose(facts.references, made.epoch, made.index))
+        return replace(made, facts=facts, captions=captions, caption=caption, chosen=chosen)
+
+    def caption(self, captions: tuple[str, ...], epoch: int, index: int) -> str:
+        if draw(self.seed, epoch, index, "caption drop").random() < self.chances.caption_drop:
+            return ""
+        short = draw(self.seed, epoch, index, "short caption").random() < self.chances.short_caption
+        return captions[-1] if short else captions[0]
+
+    def choose(self, given: list[Given], epoch: int, index: int) -> list[Given]:
+        """The references that chance leaves, in the order in which they are used."""
+        chances = self.chances
+        wanted = [g for g in given if not chances.roles or g.role in chances.roles]
+        if not wanted:
+            raise CorruptError(
+                f"has no reference of {', '.join(chances.roles) or 'any role'}, unlike its row of the index"
+            )
+        if draw(self.seed, epoch, index, "reference drop").random() < chances.reference_drop:
+            return []
+        most = chances.max_references or len(wanted)
+        if draw(self.seed, epoch, index, "single reference").random() < chances.single_reference:
+            most = 1
+        order = np.argsort(draw(self.seed, epoch, index, "references").random(len(wanted)), kind="stable")[:most]
+        return [wanted[n] for n in (order if chances.shuffle else np.sort(order))]
+
+
+@contextmanager
+def reading(what: str, *errors: type[Exception]) -> Iterator[None]:
+    """Says of which member an error is."""
+    try:
+        yield
+    except errors as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CorruptError(f"{what} cannot be read: {why}") from error
+
+
+def member(members: dict[str, memoryview], extension: str) -> memoryview:
+    if extension not in members:
+        raise CorruptError(f"has no member .{extension}, only {', '.join(sorted(members))}")
+    return members[extension]
+
+
+def facts_of(members: dict[str, memoryview]) -> Facts:
+    """The JSON alone: pictures and video need not be there."""
+    text = bytes(member(members, "json"))
+    with reading("its .json", ValueError, KeyError, TypeError, AttributeError):
+        return to_facts(text)
+
+
+def captions_of(facts: Facts) -> tuple[str, ...]:
+    """The prompt, and what it speaks of without the sentences around it: "a person in a red top, a cup, a kitchen"."""
+    caption = facts.caption
+    phrases = [s.phrase for s in caption.subjects if s.phrase]
+    place = caption.prompt[caption.environment_start : caption.environment_end]
+    return caption.prompt, ", ".join([*phrases, *([place] if place else [])]) or caption.prompt
+
+
+def picture(members: dict[str, memoryview], name: str) -> np.ndarray:
+    data = bytes(member(members, f"{name}.png"))
+    with reading(f"its .{name}.png", ValueError, cv2.error):
+        return from_png(data)[..., :3]
+
+
+def tensors_of(members: dict[str, memoryview]) -> dict[str, Any]:
+    """The tensors of the .safetensors, by name."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    data = bytes(member(members, "safetensors"))
+    with reading("its .safetensors", SafetensorError, ValueError):
+        return load(data)
+
+
+def pictures(video: memoryview, start: int, count: int, threads: int) -> Iterator[np.ndarray]:
+    """`count` frames of an mp4 from frame `start` on, (h, w, 3) uint8 RGB. Raises CorruptError where it has fewer."""
+    given = 0
+    with (
+        reading("its .mp4", av.error.FFmpegError, IndexError),
+        av.open(io.BytesIO(video), "r", metadata_errors="ignore") as file,
+    ):
+        stream = file.streams.video[0]
+        stream.thread_type, stream.codec_context.thread_count = "AUTO", threads
+        for number, frame in enumerate(file.decode(stream)):
+            if start <= number < start + count:
+                given += 1
+                yield frame.to_ndarray(format="rgb24")
+            if given == count:
+                return
+    raise CorruptError(f"has {start + given} frames in its .mp4, fewer than its row of the index says")
+
+
+def cover(frames: Iterator[np.ndarray], bucket: Bucket, rng: np.random.Generator, anywhere: bool = False) -> np.ndarray:
+    """Frames (h, w, 3) uint8 -> (t, height, width, 3): the largest part of the bucket's aspect, made smaller by area.
+
+    anywhere: the part lies where rng says, the same in all frames; else in the middle.
+    """
+    at_y, at_x = rng.random(2) if anywhere else (0.5, 0.5)
+    shown = np.empty((bucket.frames, bucket.height, bucket.width, 3), np.uint8)
+    for number, frame in enumerate(frames):
+        h, w = frame.shape[:2]
+        part_h, part_w = (
+            min(h, round(w * bucket.height / bucket.width)),
+            min(w, round(h * bucket.width / bucket.height)),
+        )
+        top, left = int((h - part_h + 1) * at_y), int((w - part_w + 1) * at_x)
+        part = np.ascontiguousarray(frame[top : top + part_h, left : left + part_w])
+        cv2.resize(part, (bucket.width, bucket.height), dst=shown[number], interpolation=cv2.INTER_AREA)
+    return shown

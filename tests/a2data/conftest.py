@@ -1,0 +1,65 @@
+"""A small packed data set to read: real tars, real mp4s, written by a2data.shards."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from a2data import shards, video
+from a2data.folder import Folder
+from a2data.images import to_png
+from a2data.records import Caption, Packed, Subject
+from a2data.samples import Facts, Given, Origin, Triplet, to_members
+
+BOX = (0.0, 0.0, 8.0, 8.0)
+
+
+def facts(key: str, frames: int, height: int, width: int, roles: list[str]) -> Facts:
+    prompt = f"A person, {key}, in a kitchen."
+    caption = Caption(key, prompt, [], "", "", "", "", "a kitchen", len(prompt) - 10, len(prompt) - 1, "", [])
+    caption.subjects.append(Subject("Human", "", "", "", "", "", True, "A person", 0, 8))
+    origin = Origin("v", "v.mp4", "CC0", "", f"{key}-o", "e", "", "", [], 0, 0, 0.0, BOX, BOX, 8, 8, "", 1, 1, "", "")
+    names = ["bg" if role == "background" else f"ref{n}" for n, role in enumerate(roles)]
+    given = [
+        Given(name, role, "A person" if role == "human" else "", 0, 8, "e", 1, 0.9, 0.1, False, [], origin)
+        for name, role in zip(names, roles, strict=True)
+    ]
+    numbers, times = list(range(frames)), [n / 15 for n in range(frames)]
+    whole = (0.0, 0.0, float(width), float(height))
+    return Facts(
+        *(key, "v", "v.mp4", "CC0", "", "", 0, frames, 15.0, width, height, whole),
+        *(numbers, times, caption, given, [], []),
+    )
+
+
+def film(number: int, frames: int, height: int, width: int) -> bytes:
+    """Frame n is as light as 40 + 16 n; a white square lies at (8, 16) to (16, 24)."""
+    pictures = np.empty((frames, height, width, 3), np.uint8)
+    pictures[:] = (40 + 16 * np.arange(frames))[:, None, None, None]
+    pictures[:, 8:16, 16:24] = 255
+    return video.encode(pictures, 15, crf=4)
+
+
+@pytest.fixture(scope="session")
+def pack() -> Callable[..., list[Packed]]:
+    """(folder, number of samples) -> writes tars and index.parquet; every third sample is upright, every fourth has a place."""
+    films = {shape: film(0, *shape) for shape in [(9, 32, 48), (9, 48, 32)]}
+    ink = {role: np.full((8, 8, 3), 60 * n, np.uint8) for n, role in enumerate(["human", "object", "background"])}
+
+    def write(folder: Path, count: int = 14, name: str = "clip", change: Callable | None = None) -> list[Packed]:
+        samples, rows = {}, {}
+        for n in range(count):
+            key, shape = f"{name}-{n:03d}", (9, 48, 32) if n % 3 == 2 else (9, 32, 48)
+            roles = ["human", *(["object"] if n % 2 else []), *(["background"] if n % 4 == 3 else [])]
+            told = facts(key, *shape, roles)
+            given = {g.name: to_png(ink[g.role]) for g in told.references}
+            members = to_members(Triplet(told, films[shape], given, {k: v for k, v in given.items() if k != "bg"}))
+            samples[key] = change(key, members) if change else members
+            rows[key] = (*shape, 15.0, roles, "CC0", n / 100)
+        placed = shards.write(samples.items(), Folder(folder), 0, 40_000)
+        packed = [Packed(*place, *rows[place.key]) for place in placed]
+        shards.finish(Folder(folder), packed, {})
+        return packed
+
+    return write

@@ -1,0 +1,193 @@
+import os
+import pickle
+import tarfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from a2data.tars import Tars, balanced, having, members, mixed, read_index, without_copies
+
+
+def rewritten(folder, **columns):
+    """The index with other columns."""
+    table = pq.read_table(folder / "index.parquet")
+    for name, values in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array(values, table[name].type))
+    pq.write_table(table, folder / "index.parquet")
+
+
+def test_every_sample_is_read_as_tarfile_reads_it(tmp_path, pack):
+    packed = pack(tmp_path)
+    index = read_index([tmp_path])
+    assert len({row.shard for row in packed}) > 1
+    tars = Tars(index)
+    for row, place in enumerate(packed):
+        with tarfile.open(tmp_path / place.shard) as tar:
+            inside = {m.name: tar.extractfile(m).read() for m in tar if m.name.startswith(place.clip_id)}
+        found = members(tars.read(row), index.key(row), index.where(row))
+        assert {f"{place.clip_id}.{name}": bytes(data) for name, data in found.items()} == inside
+        assert (index.key(row), [int(x[row]) for x in index.shape]) == (
+            place.clip_id,
+            [place.frames, place.height, place.width],
+        )
+
+
+def test_a_url_gives_the_same_bytes(tmp_path, pack):
+    from a2data.folder import Folder
+
+    pack(tmp_path)
+    there = Folder(f"memory://{tmp_path}/x")
+    for name in os.listdir(tmp_path):
+        there.put((tmp_path / name).read_bytes(), name)
+    near, far = Tars(read_index([tmp_path])), Tars(read_index([there.root]))
+    assert near.index.digest == far.index.digest
+    assert [bytes(near.read(row)) for row in range(14)] == [bytes(far.read(row)) for row in range(14)]
+
+
+def test_open_files_do_not_travel_to_workers_and_their_number_is_bounded(tmp_path, pack, monkeypatch):
+    pack(tmp_path)
+    monkeypatch.setattr("a2data.tars.MAX_OPEN", 2)
+    tars = Tars(read_index([tmp_path]))
+    read = [bytes(tars.read(row)) for row in [*range(14), *range(14)]]
+    assert len(tars.open) <= 2
+    again = pickle.loads(pickle.dumps(tars))
+    assert not again.open
+    assert [bytes(again.read(row)) for row in range(14)] == read[:14]
+
+
+def test_several_data_sets_are_joined(tmp_path, pack):
+    pack(tmp_path / "a", 5, "a")
+    pack(tmp_path / "b", 7, "b")
+    index = read_index([tmp_path / "a", tmp_path / "b"])
+    assert [index.key(row) for row in range(12)] == [f"a-{n:03d}" for n in range(5)] + [f"b-{n:03d}" for n in range(7)]
+    assert index.folder.tolist() == [0] * 5 + [1] * 7
+    tars = Tars(index)
+    assert all(members(tars.read(row), index.key(row), "") for row in range(12))
+
+
+def test_the_digest_follows_the_data_and_not_how_the_index_was_written(tmp_path, pack):
+    pack(tmp_path)
+    before = read_index([tmp_path]).digest
+    pq.write_table(
+        pq.read_table(tmp_path / "index.parquet"), tmp_path / "index.parquet", row_group_size=3, compression="gzip"
+    )
+    assert read_index([tmp_path]).digest == before
+    rewritten(tmp_path, shard_sha256=["0" * 64] * 14)
+    assert read_index([tmp_path]).digest != before
+
+
+# -- what can be wrong -------------------------------------------------------------------------------------------------
+
+
+def test_no_index_is_a_sentence(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"has no index.parquet: give the folder that `pack` wrote"):
+        read_index([tmp_path])
+
+
+def test_an_empty_index_is_a_sentence(tmp_path, pack):
+    pack(tmp_path)
+    pq.write_table(pq.read_table(tmp_path / "index.parquet").slice(0, 0), tmp_path / "index.parquet")
+    with pytest.raises(ValueError, match="has no sample"):
+        read_index([tmp_path])
+
+
+def test_an_index_without_a_column_is_a_sentence(tmp_path, pack):
+    pack(tmp_path)
+    pq.write_table(pq.read_table(tmp_path / "index.parquet").drop_columns(["frames"]), tmp_path / "index.parquet")
+    with pytest.raises(ValueError, match="has no column frames"):
+        read_index([tmp_path])
+
+
+def test_missing_tars_are_named_before_the_first_step(tmp_path, pack):
+    name = pack(tmp_path)[-1].shard
+    (tmp_path / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"lacks {name}"):
+        read_index([tmp_path])
+
+
+def test_a_tar_that_is_cut_off_is_named_before_the_first_step(tmp_path, pack):
+    last = pack(tmp_path)[-1]
+    os.truncate(tmp_path / last.shard, last.offset + last.bytes - 1)
+    with pytest.raises(ValueError, match=rf"{last.shard} \(\d+ of \d+ bytes\) ends before its last sample"):
+        read_index([tmp_path])
+
+
+def test_a_tar_that_goes_away_or_is_cut_off_during_training_is_named(tmp_path, pack):
+    last = pack(tmp_path)[-1]
+    index = read_index([tmp_path])
+    os.truncate(tmp_path / last.shard, last.offset + 100)
+    with pytest.raises(
+        ValueError, match=rf"{last.shard} ends at byte {last.offset + 100}, where the sample {last.clip_id}"
+    ):
+        Tars(index).read(13)
+    (tmp_path / last.shard).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{last.shard} is gone"):
+        Tars(index).read(13)
+
+
+@pytest.mark.parametrize(("shift", "what"), [(512, "no tar header"), (None, "the member 'clip-001")])
+def test_an_index_that_disagrees_with_its_tar_is_a_sentence(tmp_path, pack, shift, what):
+    packed = pack(tmp_path)
+    offsets = [row.offset for row in packed]
+    offsets[0] = offsets[0] + shift if shift else offsets[1]
+    rewritten(tmp_path, offset=offsets)
+    index = read_index([tmp_path])
+    with pytest.raises(LookupError, match=f"the index has the sample clip-000 where the tar has {what}"):
+        members(Tars(index).read(0), index.key(0), index.where(0))
+
+
+def test_a_later_header_that_is_damaged_makes_the_sample_corrupt(tmp_path, pack):
+    packed = pack(tmp_path)
+    index = read_index([tmp_path])
+    piece = bytearray(Tars(index).read(0))
+    second = 512 + -(-len(members(memoryview(piece), "clip-000", "")["json"]) // 512) * 512
+    piece[second : second + 10] = b"\xff" * 10
+    with pytest.raises(ValueError, match=f"damaged header {second} bytes behind"):
+        members(memoryview(piece), packed[0].clip_id, "")
+
+
+# -- weights -----------------------------------------------------------------------------------------------------------
+
+
+def test_shares_of_data_sets_hold_whatever_their_sizes(tmp_path, pack):
+    pack(tmp_path / "a", 4, "a")
+    pack(tmp_path / "b", 12, "b")
+    index = read_index([tmp_path / "a", tmp_path / "b"])
+    weights = mixed(index, {0: 3, 1: 1}, None)
+    assert weights[:4].sum() == pytest.approx(12)
+    assert weights.sum() == pytest.approx(16)
+    within = mixed(index, {0: 1, 1: 1}, np.r_[1, 0, 0, 1, np.ones(12)])
+    assert within[:4].tolist() == [4, 0, 0, 4]
+    assert mixed(index, {0: 0, 1: 1}, None)[:4].tolist() == [0] * 4
+    with pytest.raises(ValueError, match="has a share of 1 but no sample of a weight above 0"):
+        mixed(index, {0: 1, 1: 1}, np.r_[np.zeros(4), np.ones(12)])
+
+
+def test_rare_roles_weigh_more_by_the_root_of_their_frequency():
+    table = pa.table({"roles": [["human"]] * 16 + [["object"]] * 4 + [["human", "object"]] * 4 + [[]]})
+    weights = balanced(table)
+    human, thing = (20 / 25) ** -0.5, (8 / 25) ** -0.5
+    assert weights[16] / weights[0] == pytest.approx(thing / human)
+    assert weights[20] / weights[0] == pytest.approx((thing + human) / 2 / human)
+    assert weights[24] == pytest.approx(weights[0])
+    assert weights.mean() == pytest.approx(1)
+    assert balanced(table, power=0).tolist() == [1] * 25
+
+
+def test_any_column_of_words_can_be_balanced():
+    table = pa.table({"license": ["CC0"] * 3 + ["CC BY"]})
+    assert np.allclose(balanced(table, "license", power=1), [2 / 3] * 3 + [2])
+
+
+def test_risky_samples_weigh_less():
+    assert without_copies(pa.table({"copy_risk": [0.0, 0.5, 1.0]}), power=2).tolist() == [1, 0.25, 0]
+
+
+def test_samples_without_a_reference_of_the_roles_are_not_usable(tmp_path, pack):
+    pack(tmp_path)
+    assert having(read_index([tmp_path]), ()) is None
+    assert having(read_index([tmp_path]), ("object",)).tolist() == [n % 2 == 1 for n in range(14)]
+    rewritten(tmp_path, roles=[[]] * 2 + [["human"]] * 12)
+    assert having(read_index([tmp_path]), ()).tolist() == [False] * 2 + [True] * 12
