@@ -18,11 +18,10 @@ from diffusers import (
 )
 from diffusers.utils.torch_utils import randn_tensor
 
-from model_zoo import a2_references
+from model_zoo import a2_folder, a2_references
 from model_zoo.a2_encoders import autoencoder
-from model_zoo.a2_references import Prepared
-
-PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "image_encoder", "image_processor")
+from model_zoo.a2_folder import PARTS as PARTS
+from model_zoo.a2_references import Prepared, check_size
 
 
 class WanA2Pipeline(WanImageToVideoPipeline):
@@ -31,27 +30,42 @@ class WanA2Pipeline(WanImageToVideoPipeline):
     _squares: np.ndarray | None = None
 
     @torch.no_grad()
-    def __call__(
-        self, references: Prepared, prompt: str | None = None, *, num_frames: int = 81, **settings: Any
-    ) -> Any:  # type: ignore[override]
+    def __call__(  # type: ignore[override]
+        self,
+        references: Prepared,
+        prompt: str | None = None,
+        *,
+        num_frames: int = 81,
+        guidance_scale: float = 5.0,
+        reference_guidance: float = 1.0,
+        **settings: Any,
+    ) -> Any:
         """Sample a video: (1, num_frames - 4 n, height, width, 3) with `output_type="np"`, without the references' frames.
 
         references: see a2_references.prepare; they say the size of the video. settings: those of WanImageToVideoPipeline
-        (prompt_embeds, negative_prompt, num_inference_steps, guidance_scale, generator, output_type …). With output_type
-        "latent" the latents come back whole. Raises ValueError for sizes that the network cannot take and for several prompts.
+        (prompt_embeds, negative_prompt, num_inference_steps, generator, output_type …). With output_type "latent" the latents
+        come back whole. reference_guidance: see ReferenceGuidance; 1 is as released. Raises ValueError for sizes that the
+        network cannot take, for several prompts, and for guidance on references without guidance on the prompt.
         """
         height, width = references.frames.shape[1:3]
         check_size(height, width, num_frames, len(references.frames))
         if isinstance(prompt, list):
             raise ValueError("one prompt a call: the references are those of one video")
         pictures = torch.from_numpy(references.frames.transpose(0, 3, 1, 2).copy()).float() / 255
+        size = {"height": height, "width": width, "num_frames": num_frames}
+        hook = None
+        if reference_guidance != 1:
+            guide = ReferenceGuidance(
+                reference_guidance, guidance_scale, a2_references.no_references(self.vae, num_frames, height, width)
+            )
+            hook = self.transformer.register_forward_hook(guide, with_kwargs=True)
         self._squares = references.squares
         try:
-            made = super().__call__(
-                image=pictures, prompt=prompt, height=height, width=width, num_frames=num_frames, **settings
-            )
+            made = super().__call__(image=pictures, prompt=prompt, guidance_scale=guidance_scale, **size, **settings)
         finally:
             self._squares = None
+            if hook:
+                hook.remove()
         if settings.get("output_type") != "latent":
             made.frames = made.frames[:, a2_references.head_frames(len(pictures)) :]
         return made
@@ -85,19 +99,41 @@ class WanA2Pipeline(WanImageToVideoPipeline):
         return latents.to(device, dtype), given.to(device, dtype).expand(batch_size, -1, -1, -1, -1)
 
 
-def check_size(height: int, width: int, frames: int, references: int) -> None:
-    """Raises ValueError for a height or width not divisible by 16, frames that are not 4 n + 1, or too many references."""
-    if height % 16 or width % 16:
-        near = f"{max(16, round(height / 16) * 16)} x {max(16, round(width / 16) * 16)}"
-        raise ValueError(f"{height} x {width} px: height and width must be divisible by 16; {near} is near")
-    if frames % 4 != 1:
-        raise ValueError(
-            f"{frames} frames: the VAE takes 4 n + 1; {frames // 4 * 4 + 1} or {frames // 4 * 4 + 5} are near"
-        )
-    if a2_references.head_frames(references) >= frames:
-        raise ValueError(
-            f"{references} references take {a2_references.head_frames(references)} frames of {frames}: none is left"
-        )
+class ReferenceGuidance:
+    """Guidance on the references beside that on the prompt, as a forward hook on the transformer of a sampling pipeline.
+
+    Of three looks at a step's noise, `none` with negative prompt and no references, `shown` with negative prompt and
+    references, `asked` with prompt and references, the velocity is none + s (shown - none) + g (asked - shown) (the sum of
+    SkyReels-V3, arXiv 2601.17323). The pipeline's own is u + g (asked - u), so that with u = shown - (s - 1) / (g - 1) (shown -
+    none) in place of what it takes for `shown`, its loop stays as it is. s = 1 gives u = shown, as released.
+    """
+
+    def __init__(self, s: float, g: float, condition: torch.Tensor):
+        if g <= 1:
+            raise ValueError(f"guidance on references needs guidance on the prompt above 1, not {g:g}")
+        self.pull, self.condition = (s - 1) / (g - 1), condition
+        self.calls, self.looking = 0, False
+
+    def __call__(self, transformer: Any, args: tuple, given: dict[str, Any], made: tuple) -> tuple | None:
+        """The unconditional velocity to use, float32; None (unchanged) for the calls with the prompt."""
+        if self.looking:
+            return None
+        self.calls += 1
+        if self.calls % 2:  # the pipeline asks with the prompt first, then with the negative one
+            return None
+        noise = given["hidden_states"][:, : -self.condition.shape[1]]
+        blind = given | {
+            "hidden_states": torch.cat([noise, self.condition.to(noise).expand(len(noise), -1, -1, -1, -1)], dim=1),
+            "encoder_hidden_states_image": torch.zeros_like(given["encoder_hidden_states_image"]),
+        }
+        self.looking = True
+        try:
+            with transformer.cache_context("without references"):  # or a cache would mistake it for the other look
+                none = transformer(*args, **blind)[0].float()
+        finally:
+            self.looking = False
+        shown = made[0].float()  # in bfloat16 the small difference would be lost
+        return (shown - self.pull * (shown - none),)
 
 
 class ReleasedUniPC(UniPCMultistepScheduler):
@@ -126,25 +162,11 @@ def load(
     """The pipeline of a checkpoint folder: the released A2, Wan2.1-I2V in diffusers' layout, or what our trainer exports.
 
     The transformer and the text encoder get `dtype`, the VAE and the image encoder float32, as released. Nothing is
-    downloaded. Raises FileNotFoundError naming the parts that the folder lacks, ValueError for a transformer without the
-    channels of an image condition (a text-to-video checkpoint).
+    downloaded. Raises FileNotFoundError and ValueError as a2_folder.check does, before a network is loaded.
     """
     from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionModel, UMT5EncoderModel
 
-    root = Path(folder)
-    missing = [part for part in PARTS if not (root / part).is_dir()]
-    if missing:
-        raise FileNotFoundError(
-            f"{root} is no checkpoint of A2: it lacks {', '.join(f'{part}/' for part in missing)}. "
-            f"One has the folders {', '.join(f'{part}/' for part in PARTS)}"
-        )
-    transformer = WanTransformer3DModel.from_pretrained(root / "transformer", torch_dtype=dtype, local_files_only=True)
-    if transformer.config.in_channels != 36 or transformer.config.image_dim is None:
-        raise ValueError(
-            f"the transformer in {root} takes {transformer.config.in_channels} channels and "
-            f"{'no ' if transformer.config.image_dim is None else ''}image tokens: A2 takes 36 and image tokens. "
-            "Is it a text-to-video checkpoint?"
-        )
+    root = a2_folder.check(folder)
     return WanA2Pipeline(
         tokenizer=AutoTokenizer.from_pretrained(root / "tokenizer", local_files_only=True),
         text_encoder=UMT5EncoderModel.from_pretrained(root / "text_encoder", torch_dtype=dtype, local_files_only=True),
@@ -152,7 +174,9 @@ def load(
             root / "image_encoder", torch_dtype=torch.float32, local_files_only=True
         ),
         image_processor=CLIPImageProcessor.from_pretrained(root / "image_processor", local_files_only=True),
-        transformer=transformer,
+        transformer=WanTransformer3DModel.from_pretrained(
+            root / "transformer", torch_dtype=dtype, local_files_only=True
+        ),
         vae=autoencoder(root / "vae"),
         scheduler=schedule or scheduler(),
     ).to(device)

@@ -120,6 +120,19 @@ def head_frames(count: int) -> int:
     return STRIDE * count
 
 
+def check_size(height: int, width: int, frames: int, references: int) -> None:
+    """Raises ValueError for a height or width not divisible by 16, frames that are not 4 n + 1, or too many references."""
+    if height % 16 or width % 16:
+        near = f"{max(16, round(height / 16) * 16)} x {max(16, round(width / 16) * 16)}"
+        raise ValueError(f"{height} x {width} px: height and width must be divisible by 16; {near} is near")
+    if frames % 4 != 1:
+        raise ValueError(
+            f"{frames} frames: the VAE takes 4 n + 1; {frames // 4 * 4 + 1} or {frames // 4 * 4 + 5} are near"
+        )
+    if head_frames(references) >= frames:
+        raise ValueError(f"{references} references take {head_frames(references)} frames of {frames}: none is left")
+
+
 def lay_out(references: Float[torch.Tensor, "n 3 h w"], frames: int, repeat: bool = True) -> torch.Tensor:
     """The condition video: the references one after another, then mid-grey. (n, 3, h, w) in -1 to 1 -> (1, 3, frames, h, w).
 

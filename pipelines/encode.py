@@ -49,6 +49,11 @@ class Encoding:
         return "encode"
 
 
+def tokens(encoding: Encoding) -> int:
+    """Tokens of a video in the transformer: 4 x 16 x 16 pixels each, the first frame alone."""
+    return (1 + (encoding.frames - 1) // 4) * (encoding.height // 16) * (encoding.width // 16)
+
+
 def encode(shards_in: str, out: str, model: Path, how: Encoding, device: str = "cpu", say: Any = print) -> dict[str, int]:
     """Encode every tar of a data set that is not encoded yet. Returns how many samples there are in each split.
 

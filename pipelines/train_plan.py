@@ -7,7 +7,7 @@ blocks, so that one and two blocks say them for all.
 
 from typing import Any, NamedTuple
 
-from pipelines.encode import Encoding
+from pipelines.encode import Encoding, tokens
 from pipelines.train_settings import Settings, network_config
 
 IMAGE_TOKENS = 257  # of CLIP ViT-H/14, for each reference
@@ -20,16 +20,14 @@ class Cost(NamedTuple):
     forward: float  # floating point operations
     step: float  # forward and backward, without recomputing
     kept: float  # bytes that the forward pass keeps for the backward pass
-    kept_by_block: float  # the same, of one block
-
-    def __sub__(self, other: "Cost") -> "Cost":  # type: ignore[override]
-        return Cost(*(a - b for a, b in zip(self, other, strict=True)))
+    block: float  # the same, of one block
+    inputs: float  # the same, where blocks are recomputed: their inputs, and all outside of them
 
 
 def plan(preset: str, encoding: Encoding, settings: Settings, gpus: int, peak_flops: float, share: float) -> str:
     """Parameters, memory on a GPU and time of a step, in words. Raises ValueError for numbers that do not fit one another."""
     from model_zoo import a2_trainable, torchvision_shim
-    from model_zoo.a2_references import check_size  # type: ignore[attr-defined]
+    from model_zoo.a2_references import check_size
 
     torchvision_shim.install()
     check_size(encoding.height, encoding.width, encoding.frames, encoding.max_references)
@@ -44,7 +42,7 @@ def plan(preset: str, encoding: Encoding, settings: Settings, gpus: int, peak_fl
     rows = a2_trainable.table(network)
     block = sum(p.numel() for p in network.blocks[0].parameters())
     cost = of_sample(config, encoding, settings)
-    memory = memory_gb(rows[-1].all, rows[-1].trainable, block, cost, config["num_layers"], settings, gpus)
+    memory = memory_gb(rows[-1].all, rows[-1].trainable, block, cost, settings, gpus)
     executed = cost.step + cost.forward * settings.recompute
     per_gpu = settings.batch * executed / gpus
     lines = [
@@ -82,13 +80,20 @@ def on_meta(config: dict[str, Any], layers: int | None = None) -> Any:
 def of_sample(config: dict[str, Any], encoding: Encoding, settings: Settings) -> Cost:
     """What a sample costs, from networks of one and of two blocks."""
     one, two = (measured(config, layers, encoding, settings) for layers in (1, 2))
-    block = two - one
-    total = [a + b * (config["num_layers"] - 1) for a, b in zip(one, block, strict=True)]
-    return Cost(total[0], total[1], total[2], block.kept)
+    forward, step, kept = (a + (b - a) * (config["num_layers"] - 1) for a, b in zip(one, two, strict=True))
+    block = two[2] - one[2]
+    hidden = 2 * tokens(encoding) * config["num_attention_heads"] * config["attention_head_dim"]  # bfloat16
+    return Cost(forward, step, kept, block, one[2] - block + hidden * config["num_layers"])
 
 
-def measured(config: dict[str, Any], layers: int, encoding: Encoding, settings: Settings) -> Cost:
-    """Operations and kept bytes of a network with so many blocks, in bfloat16."""
+def measured(
+    config: dict[str, Any], layers: int, encoding: Encoding, settings: Settings
+) -> tuple[float, float, float]:
+    """Operations forward, operations of a step and kept bytes of a network with so many blocks, in bfloat16.
+
+    The meta device has the plain attention alone, which keeps its matrices, of a size of tokens x tokens; those of GPUs make them
+    anew, and they are not counted.
+    """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -102,10 +107,12 @@ def measured(config: dict[str, Any], layers: int, encoding: Encoding, settings: 
 
     def keep(tensor: Any) -> Any:
         storage = tensor.untyped_storage()
-        if storage._cdata not in own:
+        matrix = tensor.ndim >= 3 and tensor.shape[-2] == every and tensor.shape[-1] in (every, 512, seen)
+        if storage._cdata not in own and not matrix:
             kept[storage._cdata] = storage.nbytes(), tensor  # held, so that no other storage gets its address
         return tensor
 
+    every, seen = tokens(encoding), IMAGE_TOKENS * encoding.max_references
     t, h, w = (encoding.frames - 1) // 4 + 1, encoding.height // 8, encoding.width // 8
     with torch.device("meta"), FlopCounterMode(display=False) as counted:
         given = {"dtype": torch.bfloat16}
@@ -114,32 +121,26 @@ def measured(config: dict[str, Any], layers: int, encoding: Encoding, settings: 
                 torch.empty(1, 36, t, h, w, **given),
                 torch.empty(1),
                 torch.empty(1, 512, network.config.text_dim, **given),
-                torch.empty(1, IMAGE_TOKENS * encoding.max_references, network.config.image_dim, **given),
+                torch.empty(1, seen, network.config.image_dim, **given),
                 return_dict=False,
             )[0]
             forward = counted.get_total_flops()
             said.float().square().mean().backward()
-    return Cost(forward, counted.get_total_flops(), sum(nbytes for nbytes, _ in kept.values()), 0.0)
+    return forward, counted.get_total_flops(), sum(nbytes for nbytes, _ in kept.values())
 
 
 def memory_gb(
-    parameters: int, trainable: int, block: int, cost: Cost, layers: int, settings: Settings, gpus: int
+    parameters: int, trainable: int, block: int, cost: Cost, settings: Settings, gpus: int
 ) -> dict[str, float]:
     """What lies on each GPU, by kind. Parameters are kept in float32, gathered in bfloat16; two blocks are gathered at a time."""
     over = gpus // settings.replicate
     adam = 2 if settings.optimizer == "adamw8bit" else 8
-    once = cost.kept_by_block if settings.recompute else 0.0
-    inputs = cost.kept - layers * cost.kept_by_block + layers * inputs_bytes(cost, settings)
     return {
         "parameters": 4 * parameters / over / GB,
         "gradients": 4 * trainable / over / GB,
         "optimiser": adam * trainable / over / GB,
         "average (EMA)": 4 * trainable / over / GB,
         "two gathered blocks": 2 * 2 * block / GB if over > 1 else 0.0,
-        "kept for the backward pass": (inputs if settings.recompute else cost.kept) / settings.context / GB,
-        **({"a block that is recomputed": once / settings.context / GB} if settings.recompute else {}),
+        "kept for the backward pass": (cost.inputs if settings.recompute else cost.kept) / settings.context / GB,
+        **({"a block that is recomputed": cost.block / settings.context / GB} if settings.recompute else {}),
     }
-
-
-def inputs_bytes(cost: Cost, settings: Settings) -> float:
-    return 0.0

@@ -236,3 +236,87 @@ def test_references_reach_the_network_in_a2s_order(tiny):
     one = a2_references.prepare([Reference("object", thing), Reference("human", human)], 32, 48)
     two = a2_references.prepare([Reference("human", human), Reference("object", thing)], 32, 48)
     assert torch.equal(sample(tiny, one, output_type="latent"), sample(tiny, two, output_type="latent"))
+
+
+# -- guidance on references --------------------------------------------------------------------------------------------
+
+
+def by_hand(pipe, prepared, s: float, g: float, steps: int = 3):
+    """Latents of a plain loop of three looks a step, with Euler's method written out."""
+    words = torch.Generator().manual_seed(1)
+    prompt, negative = (torch.randn(1, 512, 64, generator=words) for _ in range(2))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 16, 5, 4, 6, generator=generator)
+    given = a2_references.condition(pipe.vae, a2_references.as_tensor(prepared.frames), 17, generator)
+    tokens = a2_references.image_tokens(pipe.image_encoder, pipe.image_processor, prepared.squares)
+    grey = a2_references.encode(pipe.vae, torch.zeros(1, 3, 17, 32, 48))
+    nothing = torch.cat([torch.zeros(1, 4, 5, 4, 6), grey], 1)
+
+    def look(condition, t, text, image):
+        return pipe.transformer(torch.cat([x, condition], 1), t[None], text, image).sample
+
+    schedule = a2.scheduler("euler")
+    schedule.set_timesteps(steps)
+    for t, sigma, after in zip(schedule.timesteps, schedule.sigmas[:-1], schedule.sigmas[1:], strict=True):
+        none = look(nothing, t, negative, torch.zeros_like(tokens))
+        shown, asked = look(given, t, negative, tokens), look(given, t, prompt, tokens)
+        x = x + (after - sigma) * (none + s * (shown - none) + g * (asked - shown))
+    return x
+
+
+@pytest.mark.parametrize(("s", "g"), [(1.0, 5.0), (3.0, 5.0), (0.0, 2.0), (2.5, 1.5)])
+def test_guidance_on_references_is_the_sum_of_three_looks(s, g):
+    pipe = pipeline(tiny_parts(), schedule=a2.scheduler("euler"))
+    made = sample(pipe, pictures(2), steps=3, guidance_scale=g, reference_guidance=s, output_type="latent")
+    with torch.no_grad():
+        wanted = by_hand(pipe, pictures(2), s, g)
+    assert (made - wanted).abs().max() < 1e-4 * wanted.abs().max()
+    assert not pipe.transformer._forward_hooks
+
+
+def test_guidance_on_references_of_one_changes_nothing_and_more_of_it_does(tiny):
+    plain, one, three = (
+        sample(tiny, pictures(2), output_type="latent", **more)
+        for more in ({}, {"reference_guidance": 1.0}, {"reference_guidance": 3.0})
+    )
+    assert torch.equal(plain, one)
+    assert (plain - three).abs().max() > 1e-3
+
+
+def test_guidance_on_references_looks_three_times_a_step_and_once_less_without(tiny):
+    counted = []
+    hook = tiny.transformer.register_forward_pre_hook(lambda *_: counted.append(1))
+    sample(tiny, pictures(1), steps=2)
+    assert len(counted) == 4
+    sample(tiny, pictures(1), steps=2, reference_guidance=2.0)
+    assert len(counted) == 4 + 6
+    hook.remove()
+
+
+def test_guidance_on_references_without_guidance_on_the_prompt_is_refused(tiny):
+    with pytest.raises(ValueError, match="needs guidance on the prompt above 1, not 1"):
+        sample(tiny, pictures(1), guidance_scale=1.0, reference_guidance=2.0)
+
+
+def test_a_run_that_breaks_leaves_no_guidance_behind(tiny):
+    def stop(*_):
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        sample(tiny, pictures(1), reference_guidance=2.0, callback_on_step_end=stop)
+    assert not tiny.transformer._forward_hooks
+    assert tiny._squares is None
+
+
+def test_how_many_references_there_were_does_not_show_where_there_are_none(tiny):
+    nothing = a2_references.no_references(tiny.vae, 17, 32, 48)
+    assert nothing.shape == (1, 20, 5, 4, 6)
+    assert not nothing[:, :4].any()
+    x, words = torch.randn(1, 16, 5, 4, 6), torch.randn(1, 512, 64)
+    with torch.no_grad():
+        one, three = (
+            tiny.transformer(torch.cat([x, nothing], 1), torch.tensor([500]), words, torch.zeros(1, 257 * n, 64)).sample
+            for n in (1, 3)
+        )
+    assert torch.allclose(one, three, atol=1e-5)
+    assert one.isfinite().all()

@@ -17,3 +17,15 @@ def store(tmp_path) -> Store:
         rows = [Source(f"{shard:015x}{n}", f"{shard}{n}.mp4", "CC0-1.0", "test", "", 1, "") for n in range(2)]
         store.write("manifest", shard, Source, rows)
     return store
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> Path:
+    """A checkpoint folder of A2, whole and tiny."""
+    pytest.importorskip("diffusers")
+    from model_zoo import torchvision_shim
+
+    torchvision_shim.install()
+    import tiny_a2
+
+    return tiny_a2.write(tmp_path_factory.mktemp("a2") / "tiny-a2")

@@ -1,0 +1,149 @@
+"""What `a2data sample` leaves of a video: an mp4 with sound that says how it was made, the same as JSON, a contact sheet."""
+
+import hashlib
+import io
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image, ImageDraw
+
+from a2data import images, video
+from a2data.folder import Folder
+
+RATE_HZ = 48_000  # of the sound in the mp4, AAC, stereo
+AAC_SAMPLES = 1024  # of a frame
+TILE_PX, GAP_PX, LABEL_PX = 160, 4, 20  # height of a tile of a contact sheet, space around it, height of a row's label
+STILLS = 6  # frames of a video in a row
+
+
+def place(out: str) -> tuple[Folder, str]:
+    """The folder of a file, here or behind a URL, and its name in it."""
+    folder, _, name = out.rpartition("/")
+    return Folder(folder or "."), name
+
+
+def beside(name: str, suffix: str) -> str:
+    return name.removesuffix(".mp4") + suffix
+
+
+def done(out: str, key: str, preview: bool) -> bool:
+    """Whether the video at `out` is the one of the job with that key, whole and unchanged."""
+    folder, name = place(out)
+    data = folder.get(beside(name, ".json"))
+    try:
+        said = json.loads(data) if data else {}
+    except ValueError:
+        return False
+    mp4 = folder.get(name) if said.get("key") == key else None
+    if mp4 is None or hashlib.sha256(mp4).hexdigest() != said.get("sha256"):
+        return False
+    return not preview or beside(name, ".png") in folder.names()
+
+
+def write(
+    out: str, frames: np.ndarray, record: dict[str, Any], sound: tuple[str, float], sheet: np.ndarray | None
+) -> None:
+    """Write a video, (t, h, w, 3) uint8 RGB, and beside it its record and, where there is one, its contact sheet.
+
+    Each file appears whole or not at all; the record comes last, so that it never speaks of a video that is not there.
+    sound: a file ("" for none) and where in it the video begins, in seconds.
+    """
+    folder, name = place(out)
+    data = tagged(video.encode(frames, record["settings"]["fps"]), record, sound)
+    folder.put(data, name)
+    if sheet is not None:
+        folder.put(images.to_png(sheet), beside(name, ".png"))
+    more = {"frames_written": len(frames), "sha256": hashlib.sha256(data).hexdigest()}
+    folder.put(json.dumps(record | more, indent=1, ensure_ascii=False).encode(), beside(name, ".json"))
+
+
+def tagged(mp4: bytes, record: dict[str, Any], sound: tuple[str, float] = ("", 0.0)) -> bytes:
+    """The mp4 again, its pictures untouched, with the record as its comment, and with sound cut to its length."""
+    with tempfile.NamedTemporaryFile(suffix=".mp4") as file, av.open(io.BytesIO(mp4), "r") as given:
+        options = {"movflags": "+faststart", "fflags": "+bitexact"}
+        with av.open(file.name, "w", format="mp4", options=options) as made:
+            made.metadata["comment"] = json.dumps(record, ensure_ascii=False)
+            (pictures,) = given.streams.video
+            stream = made.add_stream_from_template(pictures)
+            track = made.add_stream("aac", rate=RATE_HZ, layout="stereo", options={"b": "192k"}) if sound[0] else None
+            for packet in given.demux(pictures):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    made.mux(packet)
+            if track is not None:
+                assert pictures.duration is not None
+                assert pictures.time_base is not None
+                for frame in _sound(*sound, length_s=float(pictures.duration * pictures.time_base)):
+                    made.mux(track.encode(frame))
+                made.mux(track.encode(None))
+        return file.read()
+
+
+def _sound(path: str, start_s: float, length_s: float) -> Iterator[av.AudioFrame]:
+    """The sound of a file from start_s on, in frames for AAC; it ends early where the file does."""
+    resample = av.AudioResampler(format="fltp", layout="stereo", rate=RATE_HZ)
+    skip, want = round(start_s * RATE_HZ), round(length_s * RATE_HZ)
+    found: list[np.ndarray] = []
+    count = 0
+    with video.open_source(path) as song:
+        for coded in song.decode(song.streams.audio[0]):
+            found += [part.to_ndarray() for part in resample.resample(coded)]
+            count = sum(part.shape[1] for part in found)
+            while found and skip >= found[0].shape[1]:
+                skip -= found.pop(0).shape[1]
+            if count - skip >= want:
+                break
+    samples = np.concatenate(found, axis=1)[:, skip : skip + want] if found else np.zeros((2, 0), np.float32)
+    if samples.shape[1] == 0:
+        raise ValueError(f"{path} has no sound at {start_s:g} s")
+    for start in range(0, samples.shape[1], AAC_SAMPLES):
+        part = np.ascontiguousarray(samples[:, start : start + AAC_SAMPLES])
+        frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="stereo")
+        frame.sample_rate, frame.pts = RATE_HZ, start
+        yield frame
+
+
+def stills(frames: np.ndarray, most: int = STILLS) -> list[np.ndarray]:
+    """Frames evenly spread over a video, the first and the last among them."""
+    return [frames[round(n)] for n in np.linspace(0, len(frames) - 1, min(most, len(frames)))]
+
+
+def sheet(rows: Sequence[tuple[str, Sequence[np.ndarray]]]) -> np.ndarray:
+    """A contact sheet: rows of pictures, (h, w, 3) uint8 RGB of any sizes, each row under its label. (H, W, 3) uint8."""
+    tiles = [[_tile(picture) for picture in pictures] for _, pictures in rows]
+    width = max(sum(tile.width + GAP_PX for tile in row) for row in tiles) + GAP_PX
+    paper = Image.new("RGB", (width, len(rows) * (LABEL_PX + TILE_PX + GAP_PX)), "white")
+    for number, ((label, _), row) in enumerate(zip(rows, tiles, strict=True)):
+        x, y = GAP_PX, number * (LABEL_PX + TILE_PX + GAP_PX)
+        ImageDraw.Draw(paper).text((x, y + GAP_PX), label, "black")
+        for tile in row:
+            paper.paste(tile, (x, y + LABEL_PX))
+            x += tile.width + GAP_PX
+    return np.asarray(paper)
+
+
+def _tile(picture: np.ndarray) -> Image.Image:
+    height, width = picture.shape[:2]
+    return Image.fromarray(picture).resize((max(1, round(width * TILE_PX / height)), TILE_PX), Image.Resampling.BOX)
+
+
+def sheet_of(outs: dict[str, str], references: Sequence[np.ndarray]) -> np.ndarray:
+    """A contact sheet with a row for each video {label: mp4} below one of references."""
+    rows: list[tuple[str, Sequence[np.ndarray]]] = [("references", references)]
+    for label, out in outs.items():
+        folder, name = place(out)
+        data = folder.get(name)
+        if data is None:
+            raise FileNotFoundError(f"{out} is gone")
+        rows.append((label, stills(video.decode(data))))
+    return sheet(rows)
+
+
+def leave_sheet(out: str, picture: np.ndarray) -> None:
+    """Write a contact sheet as PNG."""
+    folder, name = place(out)
+    folder.put(images.to_png(picture), name)

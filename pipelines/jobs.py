@@ -1,0 +1,275 @@
+"""Jobs of `a2data sample`: what one video is made of, from flags or the lines of a file, and all that can be wrong with it."""
+
+import argparse
+import hashlib
+import inspect
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from pipelines.settings import TYPES, parse, typed
+
+NEGATIVE = (  # what Wan's authors advise against in English, with which A2 was released
+    "Bright tones, overexposed, static, blurred details, subtitles, style, works, paintings, images, static, overall gray, worst "
+    "quality, low quality, JPEG compression residue, ugly, incomplete, extra fingers, poorly drawn hands, poorly drawn faces, "
+    "deformed, disfigured, misshapen limbs, fused fingers, still picture, messy background, three legs, many people in the "
+    "background, walking backwards"
+)
+SCHEDULERS = ("unipc", "unipc-released", "euler")
+MOST_TOKENS = 512  # that the network reads of a prompt
+RANGES = {
+    "height": (16, 8192),
+    "width": (16, 8192),
+    "frames": (5, 10_001),
+    "steps": (1, 1000),
+    "guidance": (0, 100),
+    "reference_guidance": (0, 100),
+    "flow_shift": (0.01, 100),
+    "seed": (0, 2**63 - 1),
+    "fps": (1, 240),
+    "audio_start_s": (0, 86_400),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video to sample. Paths are absolute, or URLs."""
+
+    out: str  # the mp4; its .json stands beside it
+    prompt: str
+    ref: tuple[str, ...]  # ROLE=FILE each
+    height: int = 480  # px, divisible by 16
+    width: int = 832  # px, divisible by 16
+    frames: int = 81  # that are sampled, 4 n + 1; each reference takes 4 of them
+    steps: int = 50  # of denoising
+    guidance: float = 5.0  # on the prompt; at 1 or below none, in half the time
+    reference_guidance: float = 1.0  # on the references; other than 1 it costs a third look at each step
+    flow_shift: float = 8.0  # the more, the longer it stays where noise is strong: better structure, less detail
+    scheduler: str = "unipc"  # unipc, unipc-released (A2's own grid of noise levels) or euler
+    seed: int = 42  # of the noise
+    fps: float = 15.0  # of the mp4; A2 was trained on 15
+    negative_prompt: str = NEGATIVE  # what shall not be seen
+    audio: str = ""  # a file whose sound is laid under the video, cut to its length
+    audio_start_s: float = 0.0  # where in that file the video begins
+    preview: bool = False  # also a contact sheet, PNG, beside the video: the references, then frames
+
+    def references(self) -> list[tuple[str, str]]:
+        """(role, file) of each reference."""
+        return [(role, file) for role, _, file in (text.partition("=") for text in self.ref)]
+
+
+SETTINGS = [f for f in fields(Job) if f.name not in ("out", "prompt", "ref")]
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """A flag for each setting of a job, explained by the comment behind it. One that is not given is None."""
+    said = dict(re.findall(r"^    (\w+): \w+ = .*?  # (.*)$", inspect.getsource(Job), re.MULTILINE))
+    for f in SETTINGS:
+        flag = "--" + f.name.replace("_", "-")
+        default = "the one that Wan's authors advise" if f.default == NEGATIVE else repr(f.default)
+        note = f"{said[f.name]} (default: {default})".replace("%", "%%")
+        if f.type is bool:
+            command.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=note)
+        elif f.name == "scheduler":
+            command.add_argument(flag, choices=SCHEDULERS, help=note)
+        else:
+            kind = TYPES[f.type]
+            command.add_argument(flag, type=typed(flag, kind), help=note, metavar=kind.__name__.upper())
+
+
+def read(path: str, given: dict[str, Any], out: str) -> list[tuple[str, Job]]:
+    """The jobs of a file of JSON lines, each with the words that say where it stands.
+
+    A line's keys are the names of the flags: out, prompt, ref (a list of ROLE=FILE) and settings; `given` holds the settings of
+    lines that do not say them. Pictures and sound are looked for from the file's folder, `out` is below the folder `out`.
+    Raises ValueError with a sentence for every line that is wrong.
+    """
+    home, found, wrong = os.path.dirname(os.path.abspath(path)), [], []
+    for number, text in enumerate(Path(path).read_text(encoding="utf-8-sig").splitlines(), 1):
+        where = f"{path} line {number}: "
+        if text.strip():
+            try:
+                found.append((where, from_line(text, given, home, out)))
+            except ValueError as error:
+                wrong.append(f"{where}{error}")
+    if wrong:
+        raise ValueError("\n".join(wrong))
+    if not found:
+        raise ValueError(f"{path} has no job in it: a line each, such as {EXAMPLE}")
+    return found
+
+
+EXAMPLE = '{"out": "a.mp4", "prompt": "a woman drinks from a cup", "ref": ["human=woman.png", "object=cup.png"]}'
+
+
+def from_line(text: str, given: dict[str, Any], home: str, out: str) -> Job:
+    """The job of a line. Raises ValueError for one that is no job; what a job must be is for `problems`."""
+    try:
+        line = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"this is no JSON ({error})") from error
+    if not isinstance(line, dict):
+        raise ValueError(f"a job is an object, such as {EXAMPLE}")
+    values = given | {name.replace("-", "_"): _typed(name, value) for name, value in line.items()}
+    lacking = [name for name in ("out", "prompt", "ref") if name not in values]
+    if lacking:
+        raise ValueError(f"it lacks {' and '.join(lacking)}")
+    if os.path.isabs(values["out"]) or ".." in Path(values["out"]).parts or "://" in values["out"]:
+        raise ValueError(f"out is {values['out']!r}; it must be a name below the folder that --out names")
+    return located(values | {"out": f"{out.rstrip('/')}/{values['out']}"}, home)
+
+
+def _typed(name: str, value: Any) -> Any:
+    """A value of a line, if it is of its field's type."""
+    kinds = {f.name: f.type for f in fields(Job)}
+    kind = kinds.get(name.replace("-", "_"))
+    if kind is None:
+        raise ValueError(f"there is no {name!r}; a job has {', '.join(kinds)}")
+    if name == "ref":
+        value = [value] if isinstance(value, str) else value
+        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+            raise ValueError('ref is no list of texts such as ["human=woman.png", "object=cup.png"]')
+        return tuple(value)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{name} is {json.dumps(value)}; it must be {_words(kind)}")
+    return value
+
+
+def _words(kind: Any) -> str:
+    return {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}[kind]
+
+
+def located(values: dict[str, Any], home: str) -> Job:
+    """A job of these values, its files absolute as seen from the folder `home`."""
+
+    def at(file: str) -> str:
+        return os.path.join(home, os.path.expanduser(file)) if file else ""
+
+    pairs = [text.partition("=") for text in values["ref"]]
+    refs = tuple(f"{role}={at(file)}" if equals else role for role, equals, file in pairs)
+    out = values["out"] if "://" in values["out"] else os.path.abspath(values["out"])
+    return Job(**values | {"ref": refs, "out": out, "audio": at(values.get("audio", ""))})
+
+
+def swept(job: Job, text: str) -> list[Job]:
+    """A job for each value of "flow-shift=1,3,5", out-flow-shift-1.mp4 and so on. Raises ValueError for no such setting."""
+    flag, _, listed = text.partition("=")
+    kinds = {f.name: TYPES[f.type] for f in SETTINGS if f.type is not bool and f.name not in ("height", "width")}
+    name = flag.strip().lstrip("-").replace("-", "_")
+    if name not in kinds:
+        raise ValueError(f"--sweep {text!r}: write SETTING=VALUE,VALUE,… with one of {', '.join(kinds)}")
+    values = [value.strip() for value in listed.split(",") if value.strip()]
+    if len(values) < 2 or len(set(values)) < len(values):
+        raise ValueError(f"--sweep {text!r}: name two values at least, each once, such as flow-shift=1,3,5,8,12")
+    stem, flag = job.out.removesuffix(".mp4"), name.replace("_", "-")
+    return [
+        replace(job, **{name: parse(v, kinds[name], f"--sweep {text!r}"), "out": f"{stem}-{flag}-{v}.mp4"})
+        for v in values
+    ]
+
+
+def validated(jobs: Sequence[tuple[str, Job]]) -> dict[str, str]:
+    """The sha256 of every file that these jobs read. Reads each once; loads no network.
+
+    Raises ValueError with all sentences that there are to say, each behind the words that say where its job stands.
+    """
+    files: dict[tuple[Any, str], tuple[str, str]] = {}  # as what, path -> sha256, what is wrong with it
+    wrong, outs = [], set()
+    for where, job in jobs:
+        wrong += [f"{where}{sentence}" for sentence in problems(job)]
+        if job.out in outs:
+            wrong.append(f"{where}another job writes {job.out}, too")
+        outs.add(job.out)
+        reads = [(file, _picture) for _, file in job.references() if file] + [(job.audio, _sound)] * bool(job.audio)
+        for path, look in reads:
+            if (look, path) not in files:
+                files[look, path] = look(path)
+            sentence = files[look, path][1]
+            wrong += [f"{where}{sentence}"] if sentence else []
+    if wrong:
+        raise ValueError("\n".join(dict.fromkeys(wrong)))
+    return {path: sha256 for (_, path), (sha256, _) in files.items()}
+
+
+def problems(job: Job) -> Iterator[str]:
+    """What is wrong with a job, without a look at its files."""
+    from model_zoo.a2_references import ROLES
+
+    if not job.out.endswith(".mp4"):
+        yield f"the video is to be {job.out}: its name must end in .mp4"
+    elif os.path.isdir(job.out):
+        yield f"the video is to be {job.out}, which is a folder"
+    if not job.prompt.strip():
+        yield "the prompt is empty"
+    for name, text in (("prompt", job.prompt), ("negative prompt", job.negative_prompt)):
+        if len(text.split()) >= MOST_TOKENS:  # a word is a token at least, and one ends the text
+            yield f"the {name} has {len(text.split())} words; the network reads {MOST_TOKENS} tokens: make it shorter"
+    if not job.ref:
+        yield "no reference: name one at least with --ref ROLE=FILE"
+    for text, (role, file) in zip(job.ref, job.references(), strict=True):
+        if role not in ROLES or not file:
+            yield f"--ref {text}: write ROLE=FILE with one of the roles {', '.join(ROLES)}, such as human={file or text}"
+    yield from _settings_problems(job)
+
+
+def _settings_problems(job: Job) -> Iterator[str]:
+    from model_zoo.a2_references import check_size
+
+    off = [name for name, (low, high) in RANGES.items() if not low <= getattr(job, name) <= high]
+    for name in off:
+        yield f"{name} is {getattr(job, name)}; it must be from {RANGES[name][0]} to {RANGES[name][1]}"
+    if job.scheduler not in SCHEDULERS:
+        yield f"no scheduler called {job.scheduler!r}: {', '.join(SCHEDULERS)}"
+    if job.reference_guidance != 1 and job.guidance <= 1:
+        yield f"guidance on references needs guidance on the prompt above 1, not {job.guidance:g}"
+    if not {"height", "width", "frames"} & set(off):
+        try:
+            check_size(job.height, job.width, job.frames, len(job.ref))
+        except ValueError as error:
+            yield str(error)
+
+
+def _picture(path: str) -> tuple[str, str]:
+    from model_zoo.a2_references import read_picture
+
+    try:
+        read_picture(path)
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest(), ""
+    except (ValueError, OSError) as error:
+        return "", _sentence(path, error)
+
+
+def _sound(path: str) -> tuple[str, str]:
+    from a2data.video import open_source
+
+    try:
+        with open_source(path) as container:
+            if not container.streams.audio:
+                return "", f"{path} has no sound in it"
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest(), ""
+    except (ValueError, OSError) as error:
+        return "", _sentence(path, error)
+
+
+def _sentence(path: str, error: Exception) -> str:
+    return f"{path}: {error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
+
+
+def by_shape(jobs: Iterable[Any], job_of: Any = lambda job: job) -> list[Any]:
+    """Jobs of one shape next to one another, in the order in which the shapes come first: compiled code serves a shape."""
+    jobs = list(jobs)
+    first: dict[tuple, int] = {}
+    for job in jobs:
+        first.setdefault(shape(job_of(job)), len(first))
+    return sorted(jobs, key=lambda job: first[shape(job_of(job))])
+
+
+def shape(job: Job) -> tuple[int, ...]:
+    """What the network's tensors' sizes follow from."""
+    return job.height, job.width, job.frames, len(job.ref)

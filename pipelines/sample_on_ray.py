@@ -1,0 +1,83 @@
+"""`a2data sample --ray`: actors over a Ray cluster, a GPU each, that sample one job after another.
+
+Through Ray go jobs and sentences, never pixels: references, checkpoint and videos must be in reach of every node by the same
+paths. A job whose actor dies is named as failed; the next ones go to another.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+
+from pipelines import jobs, on_ray
+from pipelines.sample import Sampler, Task
+
+
+class Worker:
+    """An actor: a loaded checkpoint."""
+
+    def __init__(self, checkpoint: str, device: str, dtype: str):
+        self.sampler = Sampler(checkpoint, device, dtype)
+
+    def do(self, task: Task) -> str:
+        """Why the job failed; "" if it did not."""
+        try:
+            self.sampler.sample(task)
+            return ""
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+
+
+def device(address: str, wanted: str | None) -> str:
+    """Join the cluster; what its actors sample on. Raises ValueError for a GPU that no node has."""
+    on_ray.connect(address)
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if wanted not in (None, "cpu", "cuda"):
+        raise ValueError(f"--device {wanted}: on a cluster write cpu or cuda, Ray chooses which")
+    if wanted == "cuda" and not gpus:
+        raise ValueError("--device cuda: no node of the cluster has a GPU; leave it out to sample without")
+    return wanted or ("cuda" if gpus else "cpu")
+
+
+def spread(todo: Sequence[Task], watch: Any, checkpoint: tuple[str, str, str], worker: type = Worker) -> dict[str, str]:
+    """Sample the tasks, in as many actors as there is room and work for. {out: why it failed}."""
+    need: dict[str, float] = {"num_cpus": 1, "num_gpus": 1 if checkpoint[1] == "cuda" else 0}
+    waiting, failed = list(todo), {}
+    busy: dict[Any, tuple[Any, Task]] = {}
+
+    def hire() -> Any:
+        return ray.remote(worker).options(**need, max_restarts=0).remote(*checkpoint)
+
+    for _ in range(min(len(todo), _room(need))):
+        _give(hire(), waiting, busy, None)
+    while busy:
+        (ref,), _ = ray.wait(list(busy), num_returns=1)
+        actor, task = busy.pop(ref)
+        try:
+            why = ray.get(ref)
+        except ray.exceptions.RayError as error:
+            why, actor = f"its worker died ({_cause(error)})", hire() if waiting else None
+        if why:
+            failed[task.job.out] = why
+        watch.made(task.job, why)
+        _give(actor, waiting, busy, task)
+    return failed
+
+
+def _room(need: dict[str, float]) -> int:
+    has = ray.cluster_resources()
+    return max(1, int(has.get("GPU", 0) if need["num_gpus"] else has.get("CPU", 1)))
+
+
+def _give(actor: Any, waiting: list[Task], busy: dict[Any, tuple[Any, Task]], last: Task | None) -> None:
+    """Hand out the next task, of the last one's shape if there is one."""
+    if not waiting:
+        return
+    same = (n for n, task in enumerate(waiting) if last and jobs.shape(task.job) == jobs.shape(last.job))
+    task = waiting.pop(next(same, 0))
+    busy[actor.do.remote(task)] = actor, task
+
+
+def _cause(error: Exception) -> str:
+    """The last line of what Ray says, which names the error that an actor ended with."""
+    return [line.strip() for line in str(error).splitlines() if line.strip()][-1]

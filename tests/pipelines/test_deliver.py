@@ -1,0 +1,120 @@
+"""Videos as files: whole, with a comment and sound; contact sheets to the pixel."""
+
+import hashlib
+import io
+import json
+
+import av
+import numpy as np
+import pytest
+
+from a2data import video
+from a2data.folder import Folder
+from pipelines import deliver
+
+RECORD = {"key": "k" * 64, "prompt": "eine Frau trinkt Tee 茶", "settings": {"fps": 15.0}}
+
+
+def colours(*values, height=32, width=48) -> np.ndarray:
+    return np.stack([np.full((height, width, 3), value, np.uint8) for value in values])
+
+
+def song(path, seconds=3.0, rate_hz=44_100):
+    """A file of sound, mono: silence in the first second, then a tone of 440 Hz."""
+    t = np.arange(round(seconds * rate_hz)) / rate_hz
+    samples = (np.sin(2 * np.pi * 440 * t) * 0.5 * (t >= 1)).astype(np.float32)
+    with av.open(str(path), "w") as file:
+        track = file.add_stream("pcm_s16le", rate=rate_hz, layout="mono")
+        frame = av.AudioFrame.from_ndarray((samples * 32767).astype(np.int16)[None], format="s16", layout="mono")
+        frame.sample_rate = rate_hz
+        file.mux(track.encode(frame))
+        file.mux(track.encode(None))
+    return str(path)
+
+
+def heard(mp4: bytes) -> np.ndarray:
+    """The sound of a video, (samples, ) at 48 kHz."""
+    with av.open(io.BytesIO(mp4), "r") as file:
+        return np.concatenate([frame.to_ndarray()[0] for frame in file.decode(audio=0)])
+
+
+def test_the_file_says_how_it_was_made_and_shows_the_same_frames():
+    plain = video.encode(colours(*range(0, 200, 20)), 15.0)
+    made = deliver.tagged(plain, RECORD)
+
+    with av.open(io.BytesIO(made), "r") as file:
+        assert json.loads(file.metadata["comment"]) == RECORD
+    assert np.array_equal(video.decode(made), video.decode(plain))
+    assert made == deliver.tagged(plain, RECORD)
+
+
+@pytest.mark.parametrize(("start_s", "loud"), [(0.0, False), (1.5, True)])
+def test_sound_is_laid_under_from_where_it_is_said_and_cut_to_the_length(tmp_path, start_s, loud):
+    made = deliver.tagged(video.encode(colours(*[90] * 9), 15.0), RECORD, (song(tmp_path / "a.wav"), start_s))
+    sound = heard(made)
+
+    assert abs(len(sound) / deliver.RATE_HZ - 9 / 15) < 0.05
+    middle = sound[len(sound) // 4 : -len(sound) // 4]
+    assert (np.abs(middle).max() > 0.3) == loud
+    if loud:
+        rises = ((middle[1:] > 0) & (middle[:-1] <= 0)).sum()
+        assert rises / (len(middle) / deliver.RATE_HZ) == pytest.approx(440, rel=0.02)
+    assert len(video.decode(made)) == 9
+
+
+def test_sound_that_is_shorter_ends_early_and_none_at_all_is_refused(tmp_path):
+    clip = video.encode(colours(*[90] * 30), 15.0)
+    made = deliver.tagged(clip, RECORD, (song(tmp_path / "a.wav", 1.5), 1.0))
+    assert len(heard(made)) / deliver.RATE_HZ == pytest.approx(0.5, abs=0.05)
+    with pytest.raises(ValueError, match="has no sound at 7 s"):
+        deliver.tagged(clip, RECORD, (song(tmp_path / "a.wav"), 7.0))
+
+
+def test_a_video_is_done_while_its_file_is_the_one_that_its_record_speaks_of(tmp_path):
+    out = str(tmp_path / "deep" / "a.mp4")
+    assert not deliver.done(out, RECORD["key"], preview=False)
+    deliver.write(out, colours(10, 20), RECORD, ("", 0.0), None)
+
+    assert deliver.done(out, RECORD["key"], preview=False)
+    assert not deliver.done(out, "other", preview=False)
+    assert not deliver.done(out, RECORD["key"], preview=True)
+    said = json.loads((tmp_path / "deep" / "a.json").read_text())
+    assert said == RECORD | {
+        "frames_written": 2,
+        "sha256": hashlib.sha256((tmp_path / "deep" / "a.mp4").read_bytes()).hexdigest(),
+    }
+    (tmp_path / "deep" / "a.mp4").write_bytes(b"half")
+    assert not deliver.done(out, RECORD["key"], preview=False)
+    (tmp_path / "deep" / "a.json").write_text("{")
+    assert not deliver.done(out, RECORD["key"], preview=False)
+
+
+def test_a_write_that_breaks_leaves_no_half_file_and_no_record(tmp_path, monkeypatch):
+    def full(self, data, *names):
+        with self.writing(*names) as out:
+            out.write(data[: len(data) // 2])
+            raise OSError("no space left on device")
+
+    monkeypatch.setattr(Folder, "put", full)
+    with pytest.raises(OSError, match="no space left"):
+        deliver.write(str(tmp_path / "a.mp4"), colours(10, 20), RECORD, ("", 0.0), None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sheet_shows_every_picture_at_its_place():
+    red, blue = np.full((20, 40, 3), (255, 0, 0), np.uint8), np.full((32, 16, 3), (0, 0, 255), np.uint8)
+    made = deliver.sheet([("one", [red, blue]), ("two", [blue])])
+
+    tile, gap, label = deliver.TILE_PX, deliver.GAP_PX, deliver.LABEL_PX
+    assert made.shape == (2 * (tile + gap + label), 3 * gap + 2 * tile + tile // 2, 3)
+    assert (made[label : label + tile, gap : gap + 2 * tile] == (255, 0, 0)).all()
+    assert (made[label : label + tile, 2 * gap + 2 * tile : -gap] == (0, 0, 255)).all()
+    below = 2 * label + tile + gap
+    assert (made[below : below + tile, gap : gap + tile // 2] == (0, 0, 255)).all()
+    assert (made[below : below + tile, gap + tile // 2 :] == 255).all()
+    assert (made[:label] < 128).any()  # the label
+
+
+def test_stills_are_spread_from_the_first_frame_to_the_last():
+    assert [int(still[0, 0, 0]) for still in deliver.stills(colours(*range(11)))] == [0, 2, 4, 6, 8, 10]
+    assert len(deliver.stills(colours(1, 2))) == 2
