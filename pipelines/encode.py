@@ -26,6 +26,7 @@ from a2data.records import Packed
 
 VERSION = 1  # raise it when other tensors come out for the same settings
 SPLITS = ("train", "held-out")
+COLOUR_ORDERS = [(0, 1, 2), (1, 2, 0), (2, 0, 1), (1, 0, 2), (0, 2, 1), (2, 1, 0)]
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Encoding:
     combine: str = "before"  # references become one video before the VAE, or after it: a2_references.condition
     repeat: bool = True  # a reference stands for four frames of video
     singles: bool = False  # keep the condition with the first reference alone, too
-    own: bool = False  # references from the clip itself (its first frame), for comparison: what pairing is there to avoid
     held_out: float = 0.05  # share of the samples that never trains
+    variants: int = 1  # of a sample that trains: mirrored, colours exchanged, without words; for small data sets
 
     @staticmethod
     def name() -> str:
@@ -120,26 +121,27 @@ def encode_tar(
 ) -> dict[str, Any]:
     """One packed tar into one tar of each split."""
     left_out: dict[str, str] = {}
-    kept_back: list[tuple[str, dict[str, bytes], list[str]]] = []
+    kept_back: list[tuple[str, dict[str, bytes]]] = []
     roles_of: dict[str, tuple[list[str], Any]] = {}
 
     def encoded() -> Iterator[tuple[str, dict[str, bytes]]]:
         for triplet in read_tar(source, name):
-            made = members(triplet, encoders, how)
             clip = triplet.facts.clip_id
-            if isinstance(made, str):
-                left_out[clip] = made
-                continue
-            members_of, roles = made
-            roles_of[clip] = roles, triplet.facts
-            if clip in held_out:
-                kept_back.append((clip, members_of, roles))
-            else:
-                yield clip, members_of
+            for variant in range(1 if clip in held_out else how.variants):
+                made = members(triplet, encoders, how, variant)
+                if isinstance(made, str):
+                    left_out[clip] = made
+                    break
+                key_of = f"{clip}-v{variant:02d}" if variant else clip
+                roles_of[key_of] = made[1], triplet.facts
+                if clip in held_out:
+                    kept_back.append((clip, made[0]))
+                else:
+                    yield key_of, made[0]
 
     number = int(name.split("-")[0]) * 1000 + int(name.split("-")[1].split(".")[0])
     rows = {"train": list(shards.write(encoded(), Folder(target.path("train")), number, 1 << 40))}
-    rows["held-out"] = list(shards.write(((c, m) for c, m, _ in kept_back), Folder(target.path("held-out")), number, 1 << 40))
+    rows["held-out"] = list(shards.write(iter(kept_back), Folder(target.path("held-out")), number, 1 << 40))
     part = {
         "key": key,
         "left out": left_out,
@@ -170,7 +172,9 @@ def read_tar(source: Folder, name: str) -> Iterator[samples.Triplet]:
         raise ValueError(f"{source.root}/{name} is cut off or damaged ({error}): pack it again") from error
 
 
-def members(triplet: samples.Triplet, encoders: Any, how: Encoding) -> tuple[dict[str, bytes], list[str]] | str:
+def members(
+    triplet: samples.Triplet, encoders: Any, how: Encoding, variant: int = 0
+) -> tuple[dict[str, bytes], list[str]] | str:
     """A triplet's members and the roles that are in its condition, or why it cannot be used."""
     import torch
     from safetensors.torch import save
@@ -180,8 +184,8 @@ def members(triplet: samples.Triplet, encoders: Any, how: Encoding) -> tuple[dic
     frames = video.decode(triplet.video)
     if len(frames) < how.frames:
         return f"it has {len(frames)} frames; {how.frames} are wanted"
-    frames = fitted(frames[: how.frames], how.height, how.width)
-    chosen = choose(triplet, how, frames)
+    frames = varied(fitted(frames[: how.frames], how.height, how.width), variant)
+    chosen = [r._replace(picture=varied(r.picture, variant)) for r in choose(triplet, how)]
     if not chosen:
         return f"it has no reference of the kinds {how.roles}"
     prepared = a2_references.prepare(chosen, how.height, how.width)
@@ -190,7 +194,7 @@ def members(triplet: samples.Triplet, encoders: Any, how: Encoding) -> tuple[dic
         "video": a2_encoders.clip(encoders, frames),
         "condition": condition,
         "image": image,
-        "text": a2_encoders.words(encoders, triplet.prompt),
+        "text": a2_encoders.words(encoders, "" if variant else triplet.prompt),
         "text_empty": a2_encoders.words(encoders, ""),
     }
     if how.singles:
@@ -207,12 +211,10 @@ def members(triplet: samples.Triplet, encoders: Any, how: Encoding) -> tuple[dic
     return {"json": samples.to_members(triplet)["json"], "safetensors": save(stored)}, roles
 
 
-def choose(triplet: samples.Triplet, how: Encoding, frames: np.ndarray) -> list[Any]:
+def choose(triplet: samples.Triplet, how: Encoding) -> list[Any]:
     """The references of a triplet that go into its condition: things first, one place last, as many as are allowed."""
     from model_zoo.a2_references import Reference
 
-    if how.own:
-        return [Reference("background", frames[0])]
     wanted = how.roles.split("|")
     usable = [given for given in triplet.facts.references if given.role in wanted]
     usable.sort(key=lambda given: wanted.index(given.role))
@@ -231,6 +233,17 @@ def fitted(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     cut = frames[:, top : top + rows, left : left + columns]
     how = cv2.INTER_AREA if rows > height else cv2.INTER_CUBIC
     return np.stack([cv2.resize(frame, (width, height), interpolation=how) for frame in cut])
+
+
+def varied(picture: np.ndarray, variant: int) -> np.ndarray:
+    """Pictures (…, w, 3) as the variant of a sample shows them: 0 as they are, of each pair one mirrored, six orders of colours.
+
+    A network that has few videos learns them by heart; one that has seen a scene in six colours must look at its references to
+    know which. Video and references of a sample vary alike; its words do not, and are left out.
+    """
+    order = COLOUR_ORDERS[variant // 2 % len(COLOUR_ORDERS)]
+    turned = picture[..., ::-1, :] if variant % 2 else picture
+    return np.ascontiguousarray(turned[..., order])
 
 
 def to_row(placed: shards.Placed, roles: list[str], facts: samples.Facts, how: Encoding) -> Packed:

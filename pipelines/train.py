@@ -40,8 +40,6 @@ def add_commands(train: argparse.ArgumentParser) -> None:
 def command(args: argparse.Namespace) -> int:
     """Do what the flags say."""
     encoding, settings = (changed(preset, args) for preset in PRESETS[args.preset])
-    # both have a share or number called held_out; the flag is the share
-    settings = replace(settings, held_out=PRESETS[args.preset][1].held_out)
     if args.shards == "plan":
         from pipelines import train_plan
 
@@ -158,7 +156,7 @@ class Run:
         there = self.folder("held-out")
         if "index.parquet" not in there.names():
             return loader, []
-        count = min(self.settings.held_out, len(read_index(there)))
+        count = min(self.settings.validate_samples, len(read_index(there)))
         aside = iter(Loader(there.root, seed=0, global_batch=1, **common))
         return loader, [next(aside)[0] for _ in range(count)]
 
@@ -259,7 +257,11 @@ class Run:
     def swap(self) -> None:
         """Exchange parameters and average; done again, it is undone."""
         import torch
+        from torch.distributed.fsdp import FSDPModule
 
+        for module in self.network.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()  # without a backward pass, the outermost stays gathered
         learning = dict(self.network.named_parameters())
         with torch.no_grad():
             for name, average in self.average.items():

@@ -45,7 +45,7 @@ def material(shards: str, encoding: Encoding) -> tuple[list[Any], list[str]]:
             if len(frames) == encoding.frames:
                 clips.append(fitted(frames, encoding.height, encoding.width))
                 captions.append(triplet.prompt)
-                for reference in choose(triplet, encoding, clips[-1]):
+                for reference in choose(triplet, encoding):
                     clips.append(a2_references.prepare([reference], encoding.height, encoding.width).frames[:1])
     if not clips:
         raise ValueError(f"no clip in {shards} has {encoding.frames} frames: ask for fewer with --frames")

@@ -6,7 +6,10 @@ from typing import Any
 from pipelines.encode import Encoding
 
 # Settings that may differ when a training goes on: they change what is seen of it or how fast it is, not what comes out.
-FREE = {"steps", "workers", "log_every", "validate_every", "save_every", "keep", "compile", "shard", "replicate", "context"}
+FREE = {
+    "steps", "workers", "log_every", "validate_every", "save_every", "keep", "compile", "shard", "replicate", "context",
+    "validate_samples",
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Settings:
     validate_every: int = 500  # steps
     save_every: int = 500  # steps
     keep: int = 3  # newest checkpoints that stay; the best one stays, too
-    held_out: int = 64  # samples that validation looks at, at most
+    validate_samples: int = 64  # held-out samples that validation looks at, at most
 
     @staticmethod
     def name() -> str:
@@ -57,10 +60,10 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 PRESETS: dict[str, tuple[Encoding, Settings]] = {
     "tiny": (
-        Encoding(frames=17, height=96, width=160, dtype="float32", max_references=2, held_out=0.2),
+        Encoding(frames=17, height=64, width=112, dtype="float32", max_references=2, held_out=0.2, variants=6),
         Settings(
             steps=500, batch=4, variant="full", learning_rate=2e-3, warmup=20, ema=0.98, shift=1.0, precision="float32",
-            workers=0, validate_every=100, save_every=100, held_out=8,
+            workers=0, validate_every=100, save_every=100, validate_samples=8,
         ),
     ),
     "1.3b": (Encoding(), Settings(batch=64, variant="full", precision="bfloat16")),

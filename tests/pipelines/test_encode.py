@@ -70,7 +70,7 @@ def test_the_condition_is_what_the_sampler_would_give(encoded, start):
     triplet = tiny_shards.triplet(0)
     key = triplet.facts.clip_id
     found = {**tensors(encoded), **tensors(encoded, "held-out")}[key]
-    prepared = a2_references.prepare(encoding.choose(triplet, HOW, np.zeros(0)), 32, 48)
+    prepared = a2_references.prepare(encoding.choose(triplet, HOW), 32, 48)
     encoders = a2_encoders.load(start)
     theirs = a2_references.condition(encoders.vae, a2_references.as_tensor(prepared.frames), 13)[0]
     assert torch.equal(found["condition"], theirs)

@@ -27,7 +27,7 @@ from pipelines.train import Run, train  # noqa: E402
 from pipelines.train_mesh import Place  # noqa: E402
 from pipelines.train_settings import PRESETS, Settings  # noqa: E402
 
-HOW = replace(PRESETS["tiny"][0], frames=13, height=32, width=48, held_out=0.25)
+HOW = replace(PRESETS["tiny"][0], frames=13, height=32, width=48, held_out=0.25, variants=1)
 SETTINGS = Settings(
     steps=4, batch=2, variant="full", learning_rate=1e-3, shift=1.0, precision="float32", workers=0, log_every=1,
     validate_every=100, save_every=2, keep=2, ema=0.9,
@@ -105,7 +105,7 @@ def test_the_sampler_tells_the_network_what_the_trainer_told_it(ready):
     pipe.set_progress_bar_config(disable=True)
     seen = []
     pipe.transformer.register_forward_pre_hook(lambda _, args, given: seen.append(given), with_kwargs=True)
-    prepared = a2_references.prepare(encoding.choose(triplet, HOW, np.zeros(0)), 32, 48)
+    prepared = a2_references.prepare(encoding.choose(triplet, HOW), 32, 48)
     pipe(prepared, triplet.prompt, num_frames=13, num_inference_steps=1, guidance_scale=1.0, output_type="latent")
     text = torch.nn.functional.pad(tensors["text"], (0, 0, 0, 512 - len(tensors["text"])))
     assert torch.allclose(seen[0]["hidden_states"][0, 16:], tensors["condition"], atol=1e-5)
