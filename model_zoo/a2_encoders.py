@@ -49,12 +49,16 @@ def load(folder: Path, device: str = "cpu") -> Encoders:
 
     missing = [part for part in PARTS if not (folder / part).is_dir()]
     if missing:
-        raise FileNotFoundError(f"{folder} lacks {', '.join(f'{part}/' for part in missing)}: it is no checkpoint of A2 or Wan I2V")
+        raise FileNotFoundError(
+            f"{folder} lacks {', '.join(f'{part}/' for part in missing)}: it is no checkpoint of A2 or Wan I2V"
+        )
     words = torch.bfloat16 if device.startswith("cuda") else torch.float32
     there = {"local_files_only": True}
     return Encoders(
         vae=autoencoder(folder / "vae").to(device).eval(),
-        text_encoder=UMT5EncoderModel.from_pretrained(folder / "text_encoder", torch_dtype=words, **there).to(device).eval(),
+        text_encoder=UMT5EncoderModel.from_pretrained(folder / "text_encoder", torch_dtype=words, **there)
+        .to(device)
+        .eval(),
         tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", **there),
         image_encoder=CLIPVisionModel.from_pretrained(folder / "image_encoder", torch_dtype=torch.float32, **there)
         .to(device)
@@ -101,7 +105,9 @@ def given(
     """Condition and image tokens of references, as the sampler makes them, with the posterior's mode."""
     pictures = a2_references.as_tensor(references.frames)
     condition = a2_references.condition(encoders.vae, pictures, frames, None, repeat, combine)
-    return condition[0], a2_references.image_tokens(encoders.image_encoder, encoders.image_processor, references.squares)[0].float()
+    return condition[0], a2_references.image_tokens(
+        encoders.image_encoder, encoders.image_processor, references.squares
+    )[0].float()
 
 
 @torch.no_grad()

@@ -55,7 +55,9 @@ def choose(network: torch.nn.Module, variant: str, rank: int = 16) -> list[str]:
     try:
         pattern = re.compile(VARIANTS.get(variant, variant))
     except re.error as error:
-        raise ValueError(f"{variant!r} is no variant ({', '.join(VARIANTS)}) and no regular expression: {error}") from error
+        raise ValueError(
+            f"{variant!r} is no variant ({', '.join(VARIANTS)}) and no regular expression: {error}"
+        ) from error
     chosen = []
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(bool(pattern.search(name)))
@@ -63,7 +65,9 @@ def choose(network: torch.nn.Module, variant: str, rank: int = 16) -> list[str]:
             chosen.append(name)
     if not chosen:
         some = ", ".join(name for name, _ in list(network.named_parameters())[:3])
-        raise ValueError(f"no parameter's name fits {variant!r}; the variants are {', '.join(VARIANTS)}, names are {some} …")
+        raise ValueError(
+            f"no parameter's name fits {variant!r}; the variants are {', '.join(VARIANTS)}, names are {some} …"
+        )
     return chosen
 
 

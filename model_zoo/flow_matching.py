@@ -78,7 +78,9 @@ def aim(
 
 
 def loss(
-    predicted: Float[torch.Tensor, "b c t h w"], target: Float[torch.Tensor, "b c t h w"], counts: Bool[torch.Tensor, "t"]
+    predicted: Float[torch.Tensor, "b c t h w"],
+    target: Float[torch.Tensor, "b c t h w"],
+    counts: Bool[torch.Tensor, "t"],
 ) -> Float[torch.Tensor, ""]:
     """Mean squared error over the frames that count, in float32."""
     return (predicted.float() - target.float()).square()[:, :, counts].mean()

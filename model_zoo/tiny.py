@@ -87,7 +87,9 @@ def fit_autoencoder(clips: Sequence[UInt8[np.ndarray, "f h w 3"]]) -> PatchAutoe
     mean = flat.mean(0)
     _, vectors = torch.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))
     components = vectors[:, -CHANNELS:].flip(1)
-    components = components * components.gather(0, components.abs().argmax(0, keepdim=True)).sign()  # one sign on any machine
+    components = (
+        components * components.gather(0, components.abs().argmax(0, keepdim=True)).sign()
+    )  # one sign on any machine
     latents = (flat - mean) @ components
     made = PatchAutoencoder(
         latents_mean=latents.mean(0).tolist(), latents_std=latents.std(0).clamp_min(1e-3).tolist()
@@ -150,7 +152,12 @@ def save_start(folder: Path, clips: Sequence[np.ndarray], captions: Sequence[str
             d_model=DIM, d_kv=16, d_ff=128, num_heads=4, num_layers=2, vocab_size=len(tokenizer), dropout_rate=0.0
         )
         image = CLIPVisionConfig(
-            hidden_size=DIM, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4, image_size=64, patch_size=16
+            hidden_size=DIM,
+            intermediate_size=128,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            image_size=64,
+            patch_size=16,
         )
         parts = {
             "vae": autoencoder,

@@ -55,7 +55,9 @@ def tokens(encoding: Encoding) -> int:
     return (1 + (encoding.frames - 1) // 4) * (encoding.height // 16) * (encoding.width // 16)
 
 
-def encode(shards_in: str, out: str, model: Path, how: Encoding, device: str = "cpu", say: Any = print) -> dict[str, int]:
+def encode(
+    shards_in: str, out: str, model: Path, how: Encoding, device: str = "cpu", say: Any = print
+) -> dict[str, int]:
     """Encode every tar of a data set that is not encoded yet. Returns how many samples there are in each split.
 
     A tar is encoded again when its bytes, the encoders or a setting changed. Raises ValueError with a sentence for a folder that
@@ -83,7 +85,9 @@ def encode(shards_in: str, out: str, model: Path, how: Encoding, device: str = "
     for clip, why in left_out.items():
         say(f"left out: {clip}: {why}")
     if not placed["train"]:
-        raise ValueError(f"no sample of {shards_in} can be trained on: {next(iter(left_out.values()), 'all are held out')}")
+        raise ValueError(
+            f"no sample of {shards_in} can be trained on: {next(iter(left_out.values()), 'all are held out')}"
+        )
     finish(target, placed, about | {"left out": left_out}, encoders, model, how)
     return {split: len(rows) for split, rows in placed.items()}
 

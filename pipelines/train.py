@@ -26,8 +26,12 @@ def add_commands(train: argparse.ArgumentParser) -> None:
     """Give the parser of `a2data train` its flags. `train plan` trains nothing."""
     train.add_argument("shards", metavar="SHARDS", help="the folder of packed shards; or `plan`: what would it take?")
     train.add_argument("--preset", choices=sorted(PRESETS), default="tiny", help="sizes and settings to start from")
-    train.add_argument("--out", type=Path, help="folder of the encoded samples, checkpoints, logs and the trained model")
-    train.add_argument("--model", type=Path, help="checkpoint folder to start from, as a2data sample takes it (tiny: made)")
+    train.add_argument(
+        "--out", type=Path, help="folder of the encoded samples, checkpoints, logs and the trained model"
+    )
+    train.add_argument(
+        "--model", type=Path, help="checkpoint folder to start from, as a2data sample takes it (tiny: made)"
+    )
     train.add_argument("--gpus", type=int, default=8, help="for plan: how many")
     train.add_argument("--tflops", type=float, default=989.0, help="for plan: bfloat16 TFLOP/s of one at its best")
     train.add_argument("--mfu", type=float, default=0.3, help="for plan: share of it that is reached")
@@ -130,7 +134,9 @@ class Run:
             self.begin / "transformer", torch_dtype=torch.float32, local_files_only=True
         )
         if network.config.in_channels != 36 or network.config.image_dim is None:
-            raise ValueError(f"the transformer in {self.begin} takes no references: it is no image-to-video network of Wan")
+            raise ValueError(
+                f"the transformer in {self.begin} takes no references: it is no image-to-video network of Wan"
+            )
         a2_trainable.choose(network, self.settings.variant, self.settings.lora_rank)
         if self.place.rank == 0:
             print(a2_trainable.in_words(a2_trainable.table(network)), flush=True)

@@ -38,9 +38,13 @@ class Checkpoints:
 
     def all(self) -> list[Path]:
         """Every whole checkpoint, the oldest first."""
-        return sorted(path for path in self.folder.iterdir() if NAME.fullmatch(path.name) and (path / "state.json").exists())
+        return sorted(
+            path for path in self.folder.iterdir() if NAME.fullmatch(path.name) and (path / "state.json").exists()
+        )
 
-    def save(self, step: int, network: Any, optimizer: Any, average: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
+    def save(
+        self, step: int, network: Any, optimizer: Any, average: dict[str, torch.Tensor], about: dict[str, Any]
+    ) -> None:
         """Begin to write a checkpoint: a copy is taken before this returns, the rest goes on beside the training."""
         self.finish()
         scratch = self.folder / f"step-{step:06d}.tmp"

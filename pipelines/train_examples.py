@@ -71,7 +71,9 @@ def made(
     slots = slots_of(condition)
     clean, counts = flow_matching.aim(video, condition, slots, target)
     noise = torch.from_numpy(rng.standard_normal(clean.shape, np.float32)).to(device)
-    return Example(clean, counts, noise, level, condition, text, image if referenced else torch.zeros_like(image), slots)
+    return Example(
+        clean, counts, noise, level, condition, text, image if referenced else torch.zeros_like(image), slots
+    )
 
 
 def slots_of(condition: torch.Tensor) -> int:

@@ -63,7 +63,9 @@ class Log:
             return
         levels = {f"held_out/level_{n / 10 + 0.1:.1f}": value for n, value in enumerate(found.levels)}
         self.write(step, {"step": step, "held_out": found.right, "held_out_shuffled": found.shuffled, **levels})
-        print(f"step {step:6d}  held-out loss {found.right:.4f}, with references of others {found.gap:+.1%}", flush=True)
+        print(
+            f"step {step:6d}  held-out loss {found.right:.4f}, with references of others {found.gap:+.1%}", flush=True
+        )
         self.since_s = time.perf_counter()  # its time is not training's
 
     def write(self, step: int, figures: dict[str, Any]) -> None:

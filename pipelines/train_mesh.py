@@ -54,7 +54,9 @@ def spread(network: Any, settings: Settings, place: Place) -> None:
     if settings.context > 1:
         from diffusers import ContextParallelConfig
 
-        network.enable_parallelism(config=ContextParallelConfig(ulysses_degree=settings.context, mesh=mesh["ring", "ulysses"]))
+        network.enable_parallelism(
+            config=ContextParallelConfig(ulysses_degree=settings.context, mesh=mesh["ring", "ulysses"])
+        )
     over = mesh["replicate", "copy"] if settings.replicate > 1 else whole
     half = torch.bfloat16 if settings.precision == "bfloat16" else None
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)

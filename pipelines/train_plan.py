@@ -86,9 +86,7 @@ def of_sample(config: dict[str, Any], encoding: Encoding, settings: Settings) ->
     return Cost(forward, step, kept, block, one[2] - block + hidden * config["num_layers"])
 
 
-def measured(
-    config: dict[str, Any], layers: int, encoding: Encoding, settings: Settings
-) -> tuple[float, float, float]:
+def measured(config: dict[str, Any], layers: int, encoding: Encoding, settings: Settings) -> tuple[float, float, float]:
     """Operations forward, operations of a step and kept bytes of a network with so many blocks, in bfloat16.
 
     The meta device has the plain attention alone, which keeps its matrices, of a size of tokens x tokens; those of GPUs make them

@@ -15,7 +15,9 @@ def check(settings: Settings, ranks: int) -> None:
     shares = {n: getattr(settings, n) for n in ("caption_drop", "reference_drop", "single_share")}
     wrong = [f"{name} {value}" for name, value in shares.items() if not 0 <= value <= 1]
     if wrong or settings.steps < 1 or settings.batch < 1 or not 0 <= settings.ema < 1:
-        raise ValueError(f"settings out of range: {', '.join(wrong) or 'steps and batch are at least 1, ema is below 1'}")
+        raise ValueError(
+            f"settings out of range: {', '.join(wrong) or 'steps and batch are at least 1, ema is below 1'}"
+        )
 
 
 def prepare(shards: str, out: Path, encoding: Encoding, begin: Path, make: bool, device: Any) -> None:
@@ -25,7 +27,10 @@ def prepare(shards: str, out: Path, encoding: Encoding, begin: Path, make: bool,
 
         clips, captions = material(shards, encoding)
         tiny.save_start(begin, clips, captions)
-        print(f"made {begin}: an autoencoder fitted to {len(captions)} clips, a tokenizer, encoders, a network", flush=True)
+        print(
+            f"made {begin}: an autoencoder fitted to {len(captions)} clips, a tokenizer, encoders, a network",
+            flush=True,
+        )
     counts = encode(shards, str(out / "encoded"), begin, encoding, str(device))
     print(f"{counts['train']} samples to train on, {counts['held-out']} held out", flush=True)
 

@@ -48,7 +48,13 @@ def encoded(tmp_path_factory, packed, start) -> Path:
 
 def tensors(folder: Path, split: str = "train") -> dict[str, dict]:
     loader = Loader(
-        folder / split, seed=0, global_batch=1, view="encoded", index="index.parquet", buckets=[(13, 32, 48)], tail="fill"
+        folder / split,
+        seed=0,
+        global_batch=1,
+        view="encoded",
+        index="index.parquet",
+        buckets=[(13, 32, 48)],
+        tail="fill",
     )
     batches = iter(loader)
     return {s.key: s.tensors for s in (next(batches)[0] for _ in encoding.read_index(Folder(folder / split)))}

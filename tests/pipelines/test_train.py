@@ -131,7 +131,8 @@ def test_an_example_is_the_same_on_any_process_and_another_in_another_epoch(read
     run = run_of(ready)
     sample = run.loader.batch(0)[0]
     once, again, later = (
-        train_examples.drawn(s, run.nothing, SETTINGS, torch.device("cpu")) for s in (sample, sample, replace(sample, epoch=9))
+        train_examples.drawn(s, run.nothing, SETTINGS, torch.device("cpu"))
+        for s in (sample, sample, replace(sample, epoch=9))
     )
     assert torch.equal(once.noise, again.noise)
     assert once.level == again.level
@@ -202,7 +203,9 @@ def test_a_full_disk_costs_no_checkpoint(tmp_path, ready):
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
         run.step = 4
         run.save()
-        with pytest.raises(OSError, match=r"checkpoint of step 4 could not be written .* last whole one is step-000002"):
+        with pytest.raises(
+            OSError, match=r"checkpoint of step 4 could not be written .* last whole one is step-000002"
+        ):
             run.checkpoints.finish()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -241,7 +244,12 @@ def test_settings_that_make_no_sense_are_sentences(begun, packed, changes, sente
 
 def test_references_given_alone_can_be_encoded_and_drawn(tmp_path, packed, ready):
     shutil.copytree(ready / "start", tmp_path / "start")
-    train(str(packed), tmp_path, replace(HOW, singles=True), replace(SETTINGS, steps=1, single_share=1.0, reference_drop=0.0))
+    train(
+        str(packed),
+        tmp_path,
+        replace(HOW, singles=True),
+        replace(SETTINGS, steps=1, single_share=1.0, reference_drop=0.0),
+    )
     (line,) = [json.loads(x) for x in (tmp_path / "log.jsonl").read_text().splitlines() if "loss" in json.loads(x)]
     assert "loss_by_references/1" in line
     assert "loss_by_references/2" not in line

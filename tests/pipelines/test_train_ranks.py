@@ -33,6 +33,7 @@ SETTINGS = Settings(
     steps=4, batch=4, variant="cross-attention", learning_rate=1e-3, shift=1.0, precision="float32", workers=0, log_every=1,
     validate_every=4, save_every=2,
 )  # fmt: skip
+NEAR = 5e-6  # of a weight after four steps of 1e-3: Adam divides by a root, which enlarges the rounding of a gradient near 0
 
 
 def start(ranks: int, work, *args):
@@ -96,10 +97,12 @@ def fresh(tmp_path: Path, alone: Path) -> Path:
 def test_two_processes_train_what_one_trains_with_frozen_parameters_beside(tmp_path, packed, alone):
     finish(start(2, go, packed, fresh(tmp_path, alone), SETTINGS))
     assert losses(tmp_path) == pytest.approx(losses(alone), rel=1e-6)
-    one, two, before = weights(alone), weights(tmp_path), load_file(
-        alone / "start" / "transformer" / "diffusion_pytorch_model.safetensors"
+    one, two, before = (
+        weights(alone),
+        weights(tmp_path),
+        load_file(alone / "start" / "transformer" / "diffusion_pytorch_model.safetensors"),
     )
-    assert max((one[name] - two[name]).abs().max() for name in one) < 1e-6
+    assert max((one[name] - two[name]).abs().max() for name in one) < NEAR
     moved = {name for name in one if not torch.equal(one[name], before[name])}
     assert moved
     assert all(".attn2." in name or "patch_embedding" in name or "image_embedder" in name for name in moved)
@@ -114,7 +117,7 @@ def test_a_run_of_two_processes_goes_on_with_one_and_then_with_four(tmp_path, pa
     finish(start(4, go, packed, out, SETTINGS))
     assert losses(out) == pytest.approx(losses(alone), rel=1e-6)
     one, other = weights(alone), weights(out)
-    assert max((one[name] - other[name]).abs().max() for name in one) < 1e-6
+    assert max((one[name] - other[name]).abs().max() for name in one) < NEAR
 
 
 @pytest.mark.slow
@@ -148,7 +151,9 @@ def gradients_of_a_shared_sample(rank: int, ranks: int, out: Path) -> None:
     whole = gradients(network, given, target, 1.0)
     network.zero_grad()
     spread(network, replace(SETTINGS, context=ranks, shard=1), Place(rank, ranks, torch.device("cpu")))
-    shared = gradients(network, given, target, float(ranks))  # as the trainer scales: FSDP takes the mean, it wants the sum
+    shared = gradients(
+        network, given, target, float(ranks)
+    )  # as the trainer scales: FSDP takes the mean, it wants the sum
     worst = {n: float((shared[n] - g).abs().max() / (g.abs().max() + 1e-12)) for n, g in whole.items()}
     if rank == 0:
         (out / "worst.json").write_text(json.dumps(worst))

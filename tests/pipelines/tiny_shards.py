@@ -11,7 +11,13 @@ from a2data.records import Caption, Subject
 from a2data.samples import Facts, Given, Origin, Triplet
 from stages.pack import to_row
 
-COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 60, 220), "white": (250, 250, 250), "grey": (120, 120, 120)}
+COLOURS = {
+    "red": (220, 40, 40),
+    "green": (40, 200, 60),
+    "blue": (50, 60, 220),
+    "white": (250, 250, 250),
+    "grey": (120, 120, 120),
+}
 HEIGHT, WIDTH, FRAMES = 32, 48, 14
 
 
@@ -46,7 +52,11 @@ def triplet(number: int, roles: tuple[str, ...] = ("object", "background")) -> T
         (0.0, 0.0, WIDTH, HEIGHT), list(range(FRAMES)), [n / 15 for n in range(FRAMES)], caption, given, [], [],
     )  # fmt: skip
     shown = {g.name: place if g.role == "background" else picture for g in given}
-    cut = {name: images.to_png(np.dstack([p, np.full(p.shape[:2], 255, np.uint8)])) for name, p in shown.items() if name != "bg"}
+    cut = {
+        name: images.to_png(np.dstack([p, np.full(p.shape[:2], 255, np.uint8)]))
+        for name, p in shown.items()
+        if name != "bg"
+    }
     return Triplet(facts, video.encode(frames, 15.0, crf=1), {name: images.to_png(p) for name, p in shown.items()}, cut)
 
 
