@@ -47,8 +47,8 @@ def group_of(name: str) -> str:
 def choose(network: torch.nn.Module, variant: str, rank: int = 16) -> list[str]:
     """Let those parameters learn that a variant names, or a regular expression finds; freeze all others. Returns their names.
 
-    "lora" adds adapters of `rank` (Hu et al. 2021, arXiv 2106.09685) to the attentions first. Raises ValueError where nothing would
-    learn, or the expression is none.
+    "lora" adds adapters of `rank` (Hu et al. 2021, arXiv 2106.09685) to the attentions first. Raises ValueError where nothing
+    would learn, or the expression is none.
     """
     if variant == "lora" and not any("lora_" in name for name, _ in network.named_parameters()):
         add_lora(network, rank)

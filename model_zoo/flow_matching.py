@@ -59,7 +59,7 @@ def slot_latents(references: int, repeat: bool = True) -> int:
 
 def aim(
     video: Float[torch.Tensor, "b 16 t h w"], condition: Float[torch.Tensor, "b 20 t h w"], slots: int, target: str
-) -> tuple[Float[torch.Tensor, "b 16 t h w"], Bool[torch.Tensor, "t"]]:
+) -> tuple[Float[torch.Tensor, "b 16 t h w"], Bool[torch.Tensor, " t"]]:
     """The clean latents to learn and the frames of them whose loss counts.
 
     The paper does not say what stands in the references' slots; the released model's come out like the references and are cut
@@ -80,7 +80,7 @@ def aim(
 def loss(
     predicted: Float[torch.Tensor, "b c t h w"],
     target: Float[torch.Tensor, "b c t h w"],
-    counts: Bool[torch.Tensor, "t"],
+    counts: Bool[torch.Tensor, " t"],
 ) -> Float[torch.Tensor, ""]:
     """Mean squared error over the frames that count, in float32."""
     return (predicted.float() - target.float()).square()[:, :, counts].mean()

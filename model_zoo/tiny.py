@@ -1,7 +1,7 @@
 """Small stand-ins for Wan's autoencoder and encoders, made from a data set in seconds, so that a trainer can be tried on a CPU.
 
-They have the interfaces of the real ones and nothing of their quality. The autoencoder is linear: principal components of pieces of
-video, 4 frames x 8 x 8 pixels each. The text and image encoders are frozen random networks of the real classes: they tell inputs
+They have the interfaces of the real ones and nothing of their quality. The autoencoder is linear: principal components of pieces
+of video, 4 frames x 8 x 8 pixels each. The text and image encoders are frozen random networks of the real classes: they tell inputs
 apart, and know nothing of words or things. The tokenizer is trained on the captions.
 """
 
@@ -122,7 +122,7 @@ def train_tokenizer(captions: Sequence[str], size: int = 512):
     from transformers import PreTrainedTokenizerFast
 
     words = Tokenizer(models.BPE())
-    words.pre_tokenizer = pre_tokenizers.ByteLevel()
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     words.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,

@@ -6,7 +6,6 @@ sample: {key}.json, the triplet's facts, and {key}.safetensors with `video` (16,
 the first reference alone. OUT/no_references.safetensors is the condition without any. OUT/encoding.json says how all was made.
 """
 
-import argparse
 import hashlib
 import json
 import tarfile
@@ -20,7 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from a2data import images, samples, shards, video
-from a2data.arrow import from_table, to_table
+from a2data.arrow import from_table
 from a2data.folder import Folder
 from a2data.records import Packed
 

@@ -68,8 +68,8 @@ def train(
 ) -> dict[str, float]:
     """Train until settings.steps are done, going on from what is in `out`. Returns the last held-out losses.
 
-    Raises ValueError with a sentence for data, settings or a model that do not fit, OSError for a full disk, FloatingPointError for
-    a loss that is no number; what was saved before stays.
+    Raises ValueError with a sentence for data, settings or a model that do not fit, OSError for a full disk, FloatingPointError
+    for a loss that is no number; what was saved before stays.
     """
     from model_zoo import torchvision_shim
 

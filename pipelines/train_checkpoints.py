@@ -1,7 +1,7 @@
 """Checkpoints that are whole or not there: written in the background, read by any number of processes.
 
-DIR/step-000100/ holds what learns, the optimiser and the average as torch.distributed.checkpoint writes them (each process its own
-part), and state.json: step, place of the loader, settings, losses. It is written under another name and renamed when all of it is
+DIR/step-000100/ holds what learns, the optimiser and the average as torch.distributed.checkpoint writes them (each process its
+own part), and state.json: step, place of the loader, settings, losses. It is written under another name and renamed when all of it is
 there. Frozen parameters are not in it: they are in the folder that training began with.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 NAME = re.compile(r"step-(\d+)")
@@ -65,7 +66,7 @@ class Checkpoints:
                 final = scratch.with_suffix("")
                 shutil.rmtree(final, ignore_errors=True)
                 scratch.rename(final)
-        except Exception as error:
+        except (Exception, CheckpointException) as error:  # torch's is no Exception
             shutil.rmtree(scratch, ignore_errors=True)
             rest = [path.name for path in self.all()]
             raise OSError(
@@ -98,7 +99,7 @@ class Checkpoints:
         state = {"network": learnt, "optimizer": momenta, "average": average}
         try:
             dcp.load(state, checkpoint_id=str(there[-1]))
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, CheckpointException) as error:
             raise ValueError(f"{there[-1]} does not fit this network or this variant ({first_line(error)})") from error
         set_state_dict(
             network, optimizer, model_state_dict=state["network"], optim_state_dict=state["optimizer"], options=LEARNT

@@ -1,7 +1,7 @@
-"""An encoded sample -> what one pass of the network sees: drops, noise level and noise drawn, all by (seed, epoch, sample, purpose).
+"""An encoded sample -> what one pass of the network sees. Drops, level and noise are drawn by (seed, epoch, sample, purpose).
 
-A pass takes one sample. References make the number of image tokens, and Wan's attention takes no mask; so each sample keeps its own
-number, and the same passes are made on any number of processes.
+A pass takes one sample. References make the number of image tokens, and Wan's attention takes no mask; so each sample keeps its
+own number, and the same passes are made on any number of processes.
 """
 
 from collections.abc import Mapping

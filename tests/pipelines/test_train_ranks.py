@@ -1,4 +1,4 @@
-"""Several processes train what one trains: FSDP2, context parallelism, and a run that is killed and goes on with other numbers."""
+"""Several processes train what one trains: FSDP2, context parallelism, a killed run that goes on with other numbers."""
 
 import json
 import os
@@ -48,7 +48,8 @@ def start(ranks: int, work, *args):
 
 def enter(rank: int, ranks: int, port: int, work, args) -> None:
     os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
     }  # fmt: skip
     work(rank, ranks, *args)
     if dist.is_initialized():
