@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import (
-    AutoencoderKLWan,
     FlowMatchEulerDiscreteScheduler,
     UniPCMultistepScheduler,
     WanImageToVideoPipeline,
@@ -20,6 +19,7 @@ from diffusers import (
 from diffusers.utils.torch_utils import randn_tensor
 
 from model_zoo import a2_folder, a2_references
+from model_zoo.a2_encoders import autoencoder
 from model_zoo.a2_folder import PARTS as PARTS
 from model_zoo.a2_references import Prepared, check_size
 
@@ -177,6 +177,6 @@ def load(
         transformer=WanTransformer3DModel.from_pretrained(
             root / "transformer", torch_dtype=dtype, local_files_only=True
         ),
-        vae=AutoencoderKLWan.from_pretrained(root / "vae", torch_dtype=torch.float32, local_files_only=True),
+        vae=autoencoder(root / "vae"),
         scheduler=schedule or scheduler(),
     ).to(device)

@@ -1,0 +1,116 @@
+"""What A2's network is told, as tensors: video and references by the VAE, the prompt by UMT5, reference squares by CLIP.
+
+The same functions as the sampler's (a2_references, diffusers' prompt cleaning), so that a trainer sees what a sampler will give.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, UInt8
+
+from model_zoo import a2_references
+from model_zoo.a2_references import Prepared
+
+PARTS = ("vae", "text_encoder", "tokenizer", "image_encoder", "image_processor")
+EDGE_BYTES = 1 << 20  # of a large file that go into a revision
+
+
+class Encoders(NamedTuple):
+    """A2's networks without its transformer."""
+
+    vae: Any
+    text_encoder: Any
+    tokenizer: Any
+    image_encoder: Any
+    image_processor: Any
+
+
+def autoencoder(folder: Path) -> Any:
+    """The VAE in a folder, float32: Wan's, or the linear one of a2data's tiny preset, as its config.json says."""
+    from diffusers import AutoencoderKLWan
+
+    from model_zoo.tiny import PatchAutoencoder
+
+    said = json.loads((folder / "config.json").read_text()).get("_class_name")
+    kind = PatchAutoencoder if said == PatchAutoencoder.__name__ else AutoencoderKLWan
+    return kind.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True).requires_grad_(False)
+
+
+def load(folder: Path, device: str = "cpu") -> Encoders:
+    """The encoders of a checkpoint folder, frozen. VAE and CLIP in float32, UMT5 in bfloat16 on a GPU, as released.
+
+    Raises FileNotFoundError naming what the folder lacks.
+    """
+    from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionModel, UMT5EncoderModel
+
+    missing = [part for part in PARTS if not (folder / part).is_dir()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder} lacks {', '.join(f'{part}/' for part in missing)}: it is no checkpoint of A2 or Wan I2V"
+        )
+    words = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    there = {"local_files_only": True}
+    return Encoders(
+        vae=autoencoder(folder / "vae").to(device).eval(),
+        text_encoder=UMT5EncoderModel.from_pretrained(folder / "text_encoder", torch_dtype=words, **there)
+        .to(device)
+        .eval(),
+        tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", **there),
+        image_encoder=CLIPVisionModel.from_pretrained(folder / "image_encoder", torch_dtype=torch.float32, **there)
+        .to(device)
+        .eval(),
+        image_processor=CLIPImageProcessor.from_pretrained(folder / "image_processor", **there),
+    )
+
+
+def revision(folder: Path, parts: Sequence[str] = PARTS) -> str:
+    """16 hex digits that change with what the encoders are: every small file, and size, first and last MiB of every large one."""
+    sha = hashlib.sha256()
+    for path in sorted(p for part in parts for p in (folder / part).rglob("*") if p.is_file()):
+        size = path.stat().st_size
+        sha.update(f"{path.relative_to(folder)} {size} ".encode())
+        with path.open("rb") as file:
+            sha.update(file.read(EDGE_BYTES))
+            if size > 2 * EDGE_BYTES:
+                file.seek(-EDGE_BYTES, 2)
+            sha.update(file.read())
+    return sha.hexdigest()[:16]
+
+
+@torch.no_grad()
+def words(encoders: Encoders, text: str) -> Float[torch.Tensor, "m d"]:
+    """A prompt's tokens, without the padding. The empty prompt has its end token."""
+    from diffusers.pipelines.wan.pipeline_wan_i2v import prompt_clean
+
+    made = encoders.tokenizer([prompt_clean(text)], max_length=512, truncation=True, return_tensors="pt")
+    device = encoders.text_encoder.device
+    return encoders.text_encoder(made.input_ids.to(device), made.attention_mask.to(device)).last_hidden_state[0].float()
+
+
+@torch.no_grad()
+def clip(encoders: Encoders, frames: UInt8[Any, "f h w 3"]) -> Float[torch.Tensor, "16 t lh lw"]:
+    """A video's latents, normalised: the mode of the posterior, so that they are the same every time."""
+    video = a2_references.as_tensor(frames).movedim(0, 1)[None]
+    return a2_references.encode(encoders.vae, video)[0]
+
+
+@torch.no_grad()
+def given(
+    encoders: Encoders, references: Prepared, frames: int, repeat: bool = True, combine: str = "before"
+) -> tuple[Float[torch.Tensor, "20 t lh lw"], Float[torch.Tensor, "k e"]]:
+    """Condition and image tokens of references, as the sampler makes them, with the posterior's mode."""
+    pictures = a2_references.as_tensor(references.frames)
+    condition = a2_references.condition(encoders.vae, pictures, frames, None, repeat, combine)
+    return condition[0], a2_references.image_tokens(
+        encoders.image_encoder, encoders.image_processor, references.squares
+    )[0].float()
+
+
+@torch.no_grad()
+def nothing_given(encoders: Encoders, frames: int, height: int, width: int) -> Float[torch.Tensor, "20 t lh lw"]:
+    """The condition where references are dropped."""
+    return a2_references.no_references(encoders.vae, frames, height, width)[0]

@@ -1,0 +1,99 @@
+"""Which parameters of A2's network learn: chosen by a regular expression over their names, and shown as a table.
+
+A2 (arXiv 2504.02436) trains cross-attention, the patch embedding and the embedder of image tokens, and leaves the rest of Wan as
+it is: 6,302,252,800 of 16,394,878,784 parameters at full size.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+
+PATCH_AND_IMAGE = r"^patch_embedding\.|^condition_embedder\.image_embedder\."
+VARIANTS = {
+    "cross-attention": rf"\.attn2\.|{PATCH_AND_IMAGE}",  # the paper's, "cross-1" of its ablation
+    "cross-2": rf"^blocks\.\d*[02468]\.attn2\.|{PATCH_AND_IMAGE}",  # of every second layer
+    "image-branch": r"\.attn2\.(add_k_proj|add_v_proj|norm_added_k)\.",
+    "lora": r"\.lora_",
+    "full": r"",
+}
+LORA_ONTO = r".*\.attn[12]\.(to_q|to_k|to_v|to_out\.0|add_k_proj|add_v_proj)"
+GROUPS = {
+    "self-attention": r"\.attn1\.",
+    "cross-attention, image": r"\.attn2\.(add_k_proj|add_v_proj|norm_added_k)\.",
+    "cross-attention, text": r"\.attn2\.",
+    "feed-forward": r"\.ffn\.",
+    "patch embedding": r"^patch_embedding\.",
+    "image embedder": r"image_embedder\.",
+    "text embedder": r"text_embedder\.",
+}
+REST = "time, norms and output"
+
+
+class Row(NamedTuple):
+    """A group of parameters."""
+
+    group: str
+    trainable: int
+    all: int
+
+
+def group_of(name: str) -> str:
+    """The group of a parameter, in words."""
+    return next((group for group, pattern in GROUPS.items() if re.search(pattern, name)), REST)
+
+
+def choose(network: torch.nn.Module, variant: str, rank: int = 16) -> list[str]:
+    """Let those parameters learn that a variant names, or a regular expression finds; freeze all others. Returns their names.
+
+    "lora" adds adapters of `rank` (Hu et al. 2021, arXiv 2106.09685) to the attentions first. Raises ValueError where nothing
+    would learn, or the expression is none.
+    """
+    if variant == "lora" and not any("lora_" in name for name, _ in network.named_parameters()):
+        add_lora(network, rank)
+    try:
+        pattern = re.compile(VARIANTS.get(variant, variant))
+    except re.error as error:
+        raise ValueError(
+            f"{variant!r} is no variant ({', '.join(VARIANTS)}) and no regular expression: {error}"
+        ) from error
+    chosen = []
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(bool(pattern.search(name)))
+        if parameter.requires_grad:
+            chosen.append(name)
+    if not chosen:
+        some = ", ".join(name for name, _ in list(network.named_parameters())[:3])
+        raise ValueError(
+            f"no parameter's name fits {variant!r}; the variants are {', '.join(VARIANTS)}, names are {some} …"
+        )
+    return chosen
+
+
+def add_lora(network: Any, rank: int) -> None:
+    """Adapters beside every projection of the attentions, by peft; they begin as nothing."""
+    from peft import LoraConfig
+
+    network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_ONTO))
+
+
+def trainable(network: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """Names and parameters that learn."""
+    return ((name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad)
+
+
+def table(network: torch.nn.Module) -> list[Row]:
+    """Parameters by group, and how many of them learn; the last row is all of them. Works on the meta device, too."""
+    counts: dict[str, list[int]] = {group: [0, 0] for group in (*GROUPS, REST)}
+    for name, parameter in network.named_parameters():
+        row = counts[group_of(name)]
+        row[0] += parameter.numel() * parameter.requires_grad
+        row[1] += parameter.numel()
+    rows = [Row(group, *row) for group, row in counts.items() if row[1]]
+    return [*rows, Row("all", sum(r.trainable for r in rows), sum(r.all for r in rows))]
+
+
+def in_words(rows: list[Row]) -> str:
+    """The table as text."""
+    return "\n".join(f"{r.group:24} {r.trainable:>16,} of {r.all:>16,}  {r.trainable / r.all:4.0%}" for r in rows)

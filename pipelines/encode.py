@@ -1,0 +1,278 @@
+"""`a2data encode`: triplets through the frozen encoders once, into shards of tensors beside the packed ones.
+
+OUT/train and OUT/held-out are folders of shards like those of `pack` (tars, index.parquet, manifest.json), with two members to a
+sample: {key}.json, the triplet's facts, and {key}.safetensors with `video` (16, t, h, w), `condition` (20, t, h, w), `image`
+(tokens, dim), `text` and `text_empty` (tokens, dim, unpadded), and with `singles` also `condition_single` and `image_single`, of
+the first reference alone. OUT/no_references.safetensors is the condition without any. OUT/encoding.json says how all was made.
+"""
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+
+from a2data import images, samples, shards, video
+from a2data.arrow import from_table
+from a2data.folder import Folder
+from a2data.records import Packed
+
+VERSION = 1  # raise it when other tensors come out for the same settings
+SPLITS = ("train", "held-out")
+COLOUR_ORDERS = [(0, 1, 2), (1, 2, 0), (2, 0, 1), (1, 0, 2), (0, 2, 1), (2, 1, 0)]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How triplets become tensors; all of it is part of the key under which they are kept."""
+
+    frames: int = 81
+    height: int = 480
+    width: int = 832
+    dtype: str = "bfloat16"  # of what is stored
+    roles: str = "human|object|background"  # kinds of reference that are given, in order
+    max_references: int = 3  # the place included
+    combine: str = "before"  # references become one video before the VAE, or after it: a2_references.condition
+    repeat: bool = True  # a reference stands for four frames of video
+    singles: bool = False  # keep the condition with the first reference alone, too
+    held_out: float = 0.05  # share of the samples that never trains
+    variants: int = 1  # of a sample that trains: mirrored, colours exchanged, without words; for small data sets
+
+    @staticmethod
+    def name() -> str:
+        return "encode"
+
+
+def tokens(encoding: Encoding) -> int:
+    """Tokens of a video in the transformer: 4 x 16 x 16 pixels each, the first frame alone."""
+    return (1 + (encoding.frames - 1) // 4) * (encoding.height // 16) * (encoding.width // 16)
+
+
+def encode(
+    shards_in: str, out: str, model: Path, how: Encoding, device: str = "cpu", say: Any = print
+) -> dict[str, int]:
+    """Encode every tar of a data set that is not encoded yet. Returns how many samples there are in each split.
+
+    A tar is encoded again when its bytes, the encoders or a setting changed. Raises ValueError with a sentence for a folder that
+    holds no shards, a tar that is not what the index says, and a sample that comes out of the encoders as NaN.
+    """
+    from model_zoo import a2_encoders
+
+    source, target = Folder(shards_in), Folder(out)
+    index = read_index(source)
+    held_out = choose_held_out([row.clip_id for row in index], how.held_out)
+    about = {"version": VERSION, "encoders": a2_encoders.revision(model), **asdict(how), "held_out": sorted(held_out)}
+    encoders = None
+    placed: dict[str, list[Packed]] = {split: [] for split in SPLITS}
+    left_out: dict[str, str] = {}
+    for name, digest in sorted({(row.shard, row.shard_sha256) for row in index}):
+        key = hashlib.sha256(json.dumps([name, digest, about], sort_keys=True).encode()).hexdigest()
+        part = fresh(target, name, key)
+        if part is None:
+            encoders = encoders or a2_encoders.load(model, device)
+            part = encode_tar(source, target, name, key, encoders, how, held_out)
+            say(f"encoded {name}: {sum(len(part[split]) for split in SPLITS)} samples")
+        for split in SPLITS:
+            placed[split] += [Packed(**row) for row in part[split]]
+        left_out |= part["left out"]
+    for clip, why in left_out.items():
+        say(f"left out: {clip}: {why}")
+    if not placed["train"]:
+        raise ValueError(
+            f"no sample of {shards_in} can be trained on: {next(iter(left_out.values()), 'all are held out')}"
+        )
+    finish(target, placed, about | {"left out": left_out}, encoders, model, how)
+    return {split: len(rows) for split, rows in placed.items()}
+
+
+def read_index(source: Folder) -> list[Packed]:
+    """The rows of a data set's index. Raises ValueError where there is none."""
+    if "index.parquet" not in source.names():
+        raise ValueError(f"{source.root} holds no index.parquet: it is no folder of shards; `a2data run` makes one")
+    with source.reading("index.parquet") as file:
+        rows = from_table(Packed, pq.read_table(file))
+    if not rows:
+        raise ValueError(f"the index of {source.root} names no sample: there is nothing to train on")
+    return rows
+
+
+def choose_held_out(keys: list[str], share: float) -> set[str]:
+    """The samples that never train: a share of them (at least one where it is not 0), by the hash of their keys."""
+    count = max(1, round(len(keys) * share)) if share > 0 else 0
+    if count >= len(keys):
+        raise ValueError(f"{count} of {len(keys)} samples would be held out: none is left to train on")
+    return set(sorted(keys, key=lambda key: hashlib.sha256(key.encode()).digest())[:count])
+
+
+def fresh(target: Folder, name: str, key: str) -> dict[str, Any] | None:
+    """What is known of an encoded tar, if it is there and was made under this key."""
+    text = target.get("parts", f"{name}.json")
+    part = json.loads(text) if text else {}
+    there = {split: target.names(split) for split in SPLITS}
+    whole = part.get("key") == key and all(row["shard"] in there[split] for split in SPLITS for row in part[split])
+    return part if whole else None
+
+
+def encode_tar(
+    source: Folder, target: Folder, name: str, key: str, encoders: Any, how: Encoding, held_out: set[str]
+) -> dict[str, Any]:
+    """One packed tar into one tar of each split."""
+    left_out: dict[str, str] = {}
+    kept_back: list[tuple[str, dict[str, bytes]]] = []
+    roles_of: dict[str, tuple[list[str], Any]] = {}
+
+    def encoded() -> Iterator[tuple[str, dict[str, bytes]]]:
+        for triplet in read_tar(source, name):
+            clip = triplet.facts.clip_id
+            for variant in range(1 if clip in held_out else how.variants):
+                made = members(triplet, encoders, how, variant)
+                if isinstance(made, str):
+                    left_out[clip] = made
+                    break
+                key_of = f"{clip}-v{variant:02d}" if variant else clip
+                roles_of[key_of] = made[1], triplet.facts
+                if clip in held_out:
+                    kept_back.append((clip, made[0]))
+                else:
+                    yield key_of, made[0]
+
+    number = int(name.split("-")[0]) * 1000 + int(name.split("-")[1].split(".")[0])
+    rows = {"train": list(shards.write(encoded(), Folder(target.path("train")), number, 1 << 40))}
+    rows["held-out"] = list(shards.write(iter(kept_back), Folder(target.path("held-out")), number, 1 << 40))
+    part = {
+        "key": key,
+        "left out": left_out,
+        **{split: [asdict(to_row(p, *roles_of[p.key], how)) for p in placed] for split, placed in rows.items()},
+    }
+    target.put(json.dumps(part).encode(), "parts", f"{name}.json")
+    return part
+
+
+def read_tar(source: Folder, name: str) -> Iterator[samples.Triplet]:
+    """The triplets of a packed tar. Raises ValueError, naming the tar, where it is missing, cut off or no tar."""
+    members_of: dict[str, Any] = {}
+    try:
+        with source.reading(name) as file, tarfile.open(fileobj=file) as tar:
+            for member in tar:
+                key, _, extension = member.name.partition(".")
+                if members_of and members_of["__key__"] != key:
+                    yield samples.from_sample(members_of)
+                    members_of = {}
+                data = tar.extractfile(member)
+                assert data is not None
+                members_of |= {"__key__": key, extension: data.read()}
+        if members_of:
+            yield samples.from_sample(members_of)
+    except FileNotFoundError as error:
+        raise ValueError(f"{source.root} lacks {name}, which its index names: was it moved?") from error
+    except (tarfile.ReadError, KeyError, EOFError, json.JSONDecodeError) as error:
+        raise ValueError(f"{source.root}/{name} is cut off or damaged ({error}): pack it again") from error
+
+
+def members(
+    triplet: samples.Triplet, encoders: Any, how: Encoding, variant: int = 0
+) -> tuple[dict[str, bytes], list[str]] | str:
+    """A triplet's members and the roles that are in its condition, or why it cannot be used."""
+    import torch
+    from safetensors.torch import save
+
+    from model_zoo import a2_encoders, a2_references
+
+    frames = video.decode(triplet.video)
+    if len(frames) < how.frames:
+        return f"it has {len(frames)} frames; {how.frames} are wanted"
+    frames = varied(fitted(frames[: how.frames], how.height, how.width), variant)
+    chosen = [r._replace(picture=varied(r.picture, variant)) for r in choose(triplet, how)]
+    if not chosen:
+        return f"it has no reference of the kinds {how.roles}"
+    prepared = a2_references.prepare(chosen, how.height, how.width)
+    condition, image = a2_encoders.given(encoders, prepared, how.frames, how.repeat, how.combine)
+    made = {
+        "video": a2_encoders.clip(encoders, frames),
+        "condition": condition,
+        "image": image,
+        "text": a2_encoders.words(encoders, "" if variant else triplet.prompt),
+        "text_empty": a2_encoders.words(encoders, ""),
+    }
+    if how.singles:
+        first = a2_references.Prepared(prepared.frames[:1], prepared.squares[:1])
+        made["condition_single"], made["image_single"] = a2_encoders.given(
+            encoders, first, how.frames, how.repeat, how.combine
+        )
+    for name, tensor in made.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{triplet.facts.clip_id}: {name} comes out of its encoder with NaN or infinity")
+    dtype = getattr(torch, how.dtype)
+    roles = sorted((r.role for r in chosen), key=a2_references.ROLES.index)
+    stored = {name: tensor.to(dtype).cpu().contiguous() for name, tensor in made.items()}
+    return {"json": samples.to_members(triplet)["json"], "safetensors": save(stored)}, roles
+
+
+def choose(triplet: samples.Triplet, how: Encoding) -> list[Any]:
+    """The references of a triplet that go into its condition: things first, one place last, as many as are allowed."""
+    from model_zoo.a2_references import Reference
+
+    wanted = how.roles.split("|")
+    usable = [given for given in triplet.facts.references if given.role in wanted]
+    usable.sort(key=lambda given: wanted.index(given.role))
+    places = [given for given in usable if given.role == "background"][:1]
+    things = [given for given in usable if given.role != "background"][: how.max_references - len(places)]
+    return [
+        Reference(given.role, images.from_png(triplet.pictures[given.name])[..., :3]) for given in (*things, *places)
+    ]
+
+
+def fitted(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Frames cropped around their middle to the proportions of height x width, and made that size. (t, h, w, 3) uint8."""
+    h, w = frames.shape[1:3]
+    rows, columns = (h, round(h * width / height)) if w * height > h * width else (round(w * height / width), w)
+    top, left = (h - rows) // 2, (w - columns) // 2
+    cut = frames[:, top : top + rows, left : left + columns]
+    how = cv2.INTER_AREA if rows > height else cv2.INTER_CUBIC
+    return np.stack([cv2.resize(frame, (width, height), interpolation=how) for frame in cut])
+
+
+def varied(picture: np.ndarray, variant: int) -> np.ndarray:
+    """Pictures (…, w, 3) as the variant of a sample shows them: 0 as they are, of each pair one mirrored, six orders of colours.
+
+    A network that has few videos learns them by heart; one that has seen a scene in six colours must look at its references to
+    know which. Video and references of a sample vary alike; its words do not, and are left out.
+    """
+    order = COLOUR_ORDERS[variant // 2 % len(COLOUR_ORDERS)]
+    turned = picture[..., ::-1, :] if variant % 2 else picture
+    return np.ascontiguousarray(turned[..., order])
+
+
+def to_row(placed: shards.Placed, roles: list[str], facts: samples.Facts, how: Encoding) -> Packed:
+    """The index row of an encoded sample: sizes are those of the encoded video, roles those in the condition."""
+    licences = " AND ".join(sorted({facts.license, *(given.origin.license for given in facts.references)}))
+    risk = max(given.copy_risk for given in facts.references)
+    return Packed(
+        placed.key, placed.shard, placed.shard_sha256, placed.offset, placed.bytes, placed.members,
+        how.frames, how.height, how.width, facts.fps, roles, licences, risk,
+    )  # fmt: skip
+
+
+def finish(
+    target: Folder, placed: dict[str, list[Packed]], about: dict[str, Any], encoders: Any, model: Path, how: Encoding
+) -> None:
+    """Index and manifest of each split, and what all samples share."""
+    from safetensors.torch import save
+
+    from model_zoo import a2_encoders
+
+    text = json.dumps(about, indent=1, sort_keys=True).encode()
+    if target.get("encoding.json") == text:
+        return
+    for split, rows in placed.items():
+        shards.finish(Folder(target.path(split)), rows, about)
+    encoders = encoders or a2_encoders.load(model)
+    nothing = a2_encoders.nothing_given(encoders, how.frames, how.height, how.width)
+    target.put(save({"condition": nothing.cpu().contiguous()}), "no_references.safetensors")
+    target.put(text, "encoding.json")

@@ -1,0 +1,89 @@
+"""An encoded sample -> what one pass of the network sees. Drops, level and noise are drawn by (seed, epoch, sample, purpose).
+
+A pass takes one sample. References make the number of image tokens, and Wan's attention takes no mask; so each sample keeps its
+own number, and the same passes are made on any number of processes.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from a2data.batches import draw
+from model_zoo import flow_matching
+from pipelines.train_settings import Settings
+
+
+class Example(NamedTuple):
+    """One sample at one noise level."""
+
+    clean: torch.Tensor  # (1, 16, t, h, w)
+    counts: torch.Tensor  # (t,) bool: frames whose loss counts
+    noise: torch.Tensor
+    level: float
+    condition: torch.Tensor  # (1, 20, t, h, w)
+    text: torch.Tensor  # (1, m, d)
+    image: torch.Tensor  # (1, k, e)
+    slots: int  # frames of latents that show references
+
+
+def drawn(sample: Any, nothing: torch.Tensor, settings: Settings, device: torch.device) -> Example:
+    """The example that training makes of a sample of the loader."""
+
+    def chance(purpose: str) -> np.random.Generator:
+        return draw(settings.seed, sample.epoch, sample.index, purpose)
+
+    single = chance("single reference").random() < settings.single_share
+    level = flow_matching.shifted(float(chance("noise level").random()), settings.shift)
+    return made(
+        sample.tensors,
+        nothing,
+        level,
+        chance("noise"),
+        settings.slots,
+        device,
+        worded=chance("caption drop").random() >= settings.caption_drop,
+        referenced=chance("reference drop").random() >= settings.reference_drop,
+        single="_single" if single else "",
+    )
+
+
+def made(
+    tensors: Mapping[str, torch.Tensor],
+    nothing: torch.Tensor,
+    level: float,
+    rng: np.random.Generator,
+    target: str,
+    device: torch.device,
+    *,
+    worded: bool = True,
+    referenced: bool = True,
+    single: str = "",
+) -> Example:
+    """An example at a noise level. `nothing`: the condition without references, (20, t, h, w)."""
+    if f"condition{single}" not in tensors:
+        raise ValueError("the samples hold no condition with one reference alone: encode them with --singles")
+    video = tensors["video"][None].to(device, torch.float32)
+    condition = (tensors[f"condition{single}"] if referenced else nothing)[None].to(device, torch.float32)
+    image = tensors[f"image{single}"][None].to(device, torch.float32)
+    text = tensors["text" if worded else "text_empty"][None].to(device, torch.float32)
+    slots = slots_of(condition)
+    clean, counts = flow_matching.aim(video, condition, slots, target)
+    noise = torch.from_numpy(rng.standard_normal(clean.shape, np.float32)).to(device)
+    return Example(
+        clean, counts, noise, level, condition, text, image if referenced else torch.zeros_like(image), slots
+    )
+
+
+def slots_of(condition: torch.Tensor) -> int:
+    """Frames of latents that references take in a condition (1, 20, t, h, w): those in which its mask says something."""
+    return int(condition[0, :4, :, 0, 0].any(0).sum())
+
+
+def loss(network: Any, example: Example, precision: str) -> torch.Tensor:
+    """The loss of one example, float32. With "bfloat16" the arithmetic is autocast; parameters stay as they are."""
+    noised = flow_matching.noisy(example.clean, example.noise, example.level)
+    with torch.autocast(noised.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        said = flow_matching.predict(network, noised, example.level, example.condition, example.text, example.image)
+    return flow_matching.loss(said, flow_matching.velocity(example.clean, example.noise), example.counts)

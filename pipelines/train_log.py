@@ -1,0 +1,102 @@
+"""What is seen of a training: a line per so many steps, DIR/log.jsonl with everything, and TensorBoard."""
+
+import importlib.util
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+class Log:
+    """Figures of the steps since the last line. Only the first process writes; all must call `line`."""
+
+    def __init__(self, folder: Path, chief: bool, flops_per_sample: float = 0.0, tokens_per_sample: int = 0):
+        self.flops, self.tokens = flops_per_sample, tokens_per_sample
+        self.seen: list[tuple[float, float, int, list[str]]] = []  # loss, noise level, references, roles of each sample
+        self.norms: dict[str, float] = {}
+        self.waited_s, self.since_s = 0.0, time.perf_counter()
+        self.chief, self.board = chief, None
+        if chief:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.file = (folder / "log.jsonl").open("a")
+            if importlib.util.find_spec("tensorboard"):
+                from torch.utils.tensorboard import SummaryWriter
+
+                self.board = SummaryWriter(str(folder / "tensorboard"))
+
+    def sample(self, loss: float, level: float, references: int, roles: list[str]) -> None:
+        self.seen.append((loss, level, references, roles))
+
+    def line(self, step: int, loss: float, learning_rate: float) -> None:
+        """Write down what happened since the last line."""
+        seen = gathered(self.seen)
+        elapsed = time.perf_counter() - self.since_s
+        if self.chief:
+            figures = {
+                "step": step,
+                "loss": loss,
+                "learning_rate": learning_rate,
+                "samples_per_s": len(seen) / elapsed,
+                "tokens_per_s": len(seen) * self.tokens / elapsed,
+                "tflops": len(seen) * self.flops / elapsed / 1e12,
+                "waited_for_data": self.waited_s / elapsed,
+                **{f"norm/{name}": value for name, value in self.norms.items()},
+                **by_kind(seen),
+            }
+            if torch.cuda.is_available():
+                figures["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
+            self.write(step, figures)
+            print(
+                f"step {step:6d}  loss {loss:.4f}  {figures['samples_per_s']:.2f} samples/s  "
+                f"gradient {self.norms.get('all', 0.0):.3g}  waiting for data {figures['waited_for_data']:.0%}",
+                flush=True,
+            )
+        self.seen, self.waited_s, self.since_s = [], 0.0, time.perf_counter()
+
+    def held_out(self, step: int, found: Any) -> None:
+        """Write down a validation."""
+        if not self.chief:
+            return
+        levels = {f"held_out/level_{n / 10 + 0.1:.1f}": value for n, value in enumerate(found.levels)}
+        self.write(step, {"step": step, "held_out": found.right, "held_out_shuffled": found.shuffled, **levels})
+        print(
+            f"step {step:6d}  held-out loss {found.right:.4f}, with references of others {found.gap:+.1%}", flush=True
+        )
+        self.since_s = time.perf_counter()  # its time is not training's
+
+    def write(self, step: int, figures: dict[str, Any]) -> None:
+        self.file.write(json.dumps(figures) + "\n")
+        self.file.flush()
+        if self.board:
+            for name, value in figures.items():
+                self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        if self.chief:
+            self.file.close()
+        if self.board:
+            self.board.close()
+
+
+def gathered(mine: list[Any]) -> list[Any]:
+    """The lists of all processes as one."""
+    if not dist.is_initialized():
+        return mine
+    lists: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(lists, mine)
+    return [item for part in lists for item in part]
+
+
+def by_kind(seen: list[tuple[float, float, int, list[str]]]) -> dict[str, float]:
+    """Mean loss by third of the noise levels, number of references, and role."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    for loss, level, references, roles in seen:
+        groups[f"loss_by_level/{('low', 'middle', 'high')[min(2, int(level * 3))]}"].append(loss)
+        groups[f"loss_by_references/{references}"].append(loss)
+        for role in sorted(set(roles)) if references else []:
+            groups[f"loss_by_role/{role}"].append(loss)
+    return {name: sum(losses) / len(losses) for name, losses in sorted(groups.items())}

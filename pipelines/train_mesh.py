@@ -1,0 +1,70 @@
+"""Processes and what they share: launched by plain python, torchrun or Ray Train, all of which set the same variables."""
+
+import os
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+
+from pipelines.train_settings import Settings
+
+
+class Place(NamedTuple):
+    """This process among those of a training."""
+
+    rank: int
+    ranks: int
+    device: torch.device
+
+
+def join() -> Place:
+    """Join the other processes, where there are any; the caller may have done it already. NCCL on GPUs, gloo elsewhere."""
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    gpu = torch.cuda.is_available()
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if gpu:
+        torch.cuda.set_device(local)
+    if ranks > 1 and not dist.is_initialized():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
+    device = torch.device("cuda", local) if gpu else torch.device("cpu")
+    return Place(dist.get_rank(), dist.get_world_size(), device) if dist.is_initialized() else Place(0, 1, device)
+
+
+def spread(network: Any, settings: Settings, place: Place) -> None:
+    """Shard parameters over processes with FSDP2 (Zhao et al. 2023, arXiv 2304.11277), one block at a time, in place.
+
+    The processes form groups of shard x context; every group has a whole copy. With `context` above 1, that many processes share
+    each sample's tokens (Ulysses, Jacobs et al. 2023, arXiv 2309.14509, by diffusers). Raises ValueError for numbers that do not
+    multiply to the number of processes.
+    """
+    shard = settings.shard or place.ranks // (settings.replicate * settings.context)
+    if shard * settings.replicate * settings.context != place.ranks:
+        raise ValueError(
+            f"shard {settings.shard} x replicate {settings.replicate} x context {settings.context} is not the number of "
+            f"processes, {place.ranks}"
+        )
+    if place.ranks == 1:
+        return
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    names = ("replicate", "shard", "ring", "ulysses")
+    mesh = init_device_mesh(place.device.type, (settings.replicate, shard, 1, settings.context), mesh_dim_names=names)
+    whole = mesh["shard", "ring", "ulysses"]._flatten("copy")
+    if settings.context > 1:
+        from diffusers import ContextParallelConfig
+
+        network.enable_parallelism(
+            config=ContextParallelConfig(ulysses_degree=settings.context, mesh=mesh["ring", "ulysses"])
+        )
+    over = mesh["replicate", "copy"] if settings.replicate > 1 else whole
+    half = torch.bfloat16 if settings.precision == "bfloat16" else None
+    policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for block in network.blocks:
+        fully_shard(block, mesh=over, mp_policy=policy)
+    fully_shard(network, mesh=over, mp_policy=policy)
+
+
+def data_rank(settings: Settings, place: Place) -> tuple[int, int]:
+    """Which share of each batch a process gets, of how many: those that share a sample's tokens get the same."""
+    return place.rank // settings.context, place.ranks // settings.context

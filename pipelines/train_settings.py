@@ -1,0 +1,103 @@
+"""What a training is: its settings, and the presets tiny, 1.3b and 14b."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipelines.encode import Encoding
+
+# Settings that may differ when a training goes on: they change what is seen of it or how fast it is, not what comes out.
+FREE = {
+    "steps",
+    "workers",
+    "log_every",
+    "validate_every",
+    "save_every",
+    "keep",
+    "compile",
+    "shard",
+    "replicate",
+    "context",
+    "validate_samples",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the network learns. The defaults are the paper's (arXiv 2504.02436) where it says anything."""
+
+    steps: int = 10_000  # of the optimiser, altogether
+    batch: int = 256  # samples in a step, over all processes
+    seed: int = 0  # of every random choice
+    variant: str = (
+        "cross-attention"  # what learns: cross-attention, cross-2, image-branch, lora, full, or a regular expression
+    )
+    lora_rank: int = 16  # of the adapters of the variant lora
+    learning_rate: float = 1e-5  # of Adam
+    warmup: int = 0  # steps in which the learning rate rises to it
+    weight_decay: float = 0.0  # of AdamW
+    optimizer: str = "adamw"  # or adamw8bit, by torchao
+    clip: float = 1.0  # largest norm of a step's gradient
+    ema: float = (
+        0.999  # share of the average that stays from step to step; what is validated and exported is the average
+    )
+    shift: float = 5.0  # of noise levels towards noise; 1: all alike
+    caption_drop: float = 0.3  # share of samples with the empty prompt
+    reference_drop: float = 0.1  # share of samples without references
+    single_share: float = 0.0  # share of samples with their first reference alone (needs encode's singles)
+    slots: str = "reference"  # what is learnt where references stand: reference, video or ignore
+    precision: str = "bfloat16"  # of the arithmetic; masters and averages are float32
+    recompute: bool = False  # keep only the blocks' inputs for the backward pass (activation checkpointing)
+    compile: bool = False  # torch.compile each kind of block
+    workers: int = 2  # processes that read samples
+    shard: int = 0  # processes that share one copy of the parameters (FSDP2); 0: all
+    replicate: int = 1  # such groups, each with a copy
+    context: int = 1  # processes that share one sample's tokens (Ulysses)
+    log_every: int = 10  # steps
+    validate_every: int = 500  # steps
+    save_every: int = 500  # steps
+    keep: int = 3  # newest checkpoints that stay; the best one stays, too
+    validate_samples: int = 64  # held-out samples that validation looks at, at most
+
+    @staticmethod
+    def name() -> str:
+        return "train"
+
+
+# Networks of the presets' sizes: Wan2.1-I2V's with another width and depth. What is trained comes from --model; these are for
+# `plan`, and what `tiny` begins with.
+NETWORKS: dict[str, dict[str, Any]] = {
+    "tiny": {},
+    "1.3b": {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30, "added_kv_proj_dim": 1536},
+    "14b": {"num_attention_heads": 40, "ffn_dim": 13824, "num_layers": 40, "added_kv_proj_dim": 5120},
+}
+
+PRESETS: dict[str, tuple[Encoding, Settings]] = {
+    "tiny": (
+        Encoding(frames=17, height=64, width=112, dtype="float32", max_references=2, held_out=0.2, variants=6),
+        Settings(
+            steps=500, batch=4, variant="full", learning_rate=2e-3, warmup=20, ema=0.98, shift=1.0, precision="float32",
+            workers=0, validate_every=100, save_every=100, validate_samples=8,
+        ),
+    ),
+    "1.3b": (Encoding(), Settings(batch=64, variant="full", precision="bfloat16")),
+    "14b": (Encoding(), Settings(recompute=True)),
+}  # fmt: skip
+
+
+def network_config(preset: str) -> dict[str, Any]:
+    """The config of a preset's network."""
+    if preset == "tiny":
+        from model_zoo.tiny import TRANSFORMER
+
+        return TRANSFORMER
+    return {"attention_head_dim": 128, "in_channels": 36, "out_channels": 16, "image_dim": 1280, **NETWORKS[preset]}
+
+
+def check_same(before: dict[str, Any], settings: Settings) -> None:
+    """Raises ValueError where a training was begun with settings that would make it another one."""
+    now = asdict(settings)
+    other = [f"{n} {before.get(n)!r}, now {v!r}" for n, v in now.items() if n not in FREE and before.get(n) != v]
+    if other:
+        raise ValueError(
+            f"this training was begun with other settings: {'; '.join(other)}. Give the same, or another --out to begin anew"
+        )

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from model_zoo import torchvision_shim  # noqa: E402
+
+torchvision_shim.install()
+
+from model_zoo import a2_encoders, a2_references, tiny  # noqa: E402
+
+CAPTIONS = ["A red square drifts.", "A blue circle stands still."]
+
+
+def clip(seed: int = 0, frames: int = 9) -> np.ndarray:
+    """A smooth ground with a bright rectangle that moves by two pixels a frame."""
+    ramp = np.linspace(40, 120 + 10 * seed, 48)
+    shown = np.broadcast_to(ramp[None, None, :, None], (frames, 32, 48, 3)).astype(np.uint8).copy()
+    for n, frame in enumerate(shown):
+        frame[8:24, 4 + 2 * n : 16 + 2 * n] = (250, 240 - 40 * seed, 30)
+    return shown
+
+
+@pytest.fixture(scope="module")
+def autoencoder():
+    with torch.no_grad():
+        return tiny.fit_autoencoder([clip(n) for n in range(4)])
+
+
+def through(autoencoder, frames: np.ndarray) -> np.ndarray:
+    video = a2_references.as_tensor(frames).movedim(0, 1)[None]
+    with torch.no_grad():
+        made = autoencoder.decode(autoencoder.encode(video).latent_dist.mode()).sample
+    return ((made[0].movedim(0, -1) + 1) * 127.5).round().clamp(0, 255).byte().numpy()
+
+
+def test_a_rectangle_comes_back_where_it_was_to_the_pixel(autoencoder):
+    frames = clip(1)
+    made = through(autoencoder, frames)
+    assert made.shape == frames.shape
+    for before, after in zip(frames, made, strict=True):
+        rows, columns = np.nonzero(after[..., 0] > 185)
+        there = np.nonzero(before[..., 0] > 185)
+        assert np.abs(np.array([rows.min(), rows.max(), columns.min(), columns.max()])
+                      - [there[0].min(), there[0].max(), there[1].min(), there[1].max()]).max() <= 1  # fmt: skip
+
+
+def test_latents_have_wans_shape_and_a_batch_is_one_by_one(autoencoder):
+    videos = torch.stack([a2_references.as_tensor(clip(n)).movedim(0, 1) for n in range(2)])
+    both = autoencoder.encode(videos).latent_dist.mode()
+    assert both.shape == (2, 16, 3, 4, 6)
+    alone = [autoencoder.encode(v[None]).latent_dist.mode() for v in videos]
+    assert torch.allclose(both, torch.cat(alone), atol=1e-5)
+    assert torch.allclose(
+        autoencoder.decode(both).sample, torch.cat([autoencoder.decode(z).sample for z in alone]), atol=1e-5
+    )
+
+
+def test_latents_are_causal_and_normalised(autoencoder):
+    frames = clip(2)
+    later = frames.copy()
+    later[5:] = 0
+    one, other = (
+        a2_references.encode(autoencoder, a2_references.as_tensor(f).movedim(0, 1)[None]) for f in (frames, later)
+    )
+    assert torch.equal(one[:, :, :2], other[:, :, :2])
+    assert not torch.allclose(one[:, :, 2], other[:, :, 2])
+    fitted = torch.cat(
+        [a2_references.encode(autoencoder, a2_references.as_tensor(clip(n)).movedim(0, 1)[None]) for n in range(4)]
+    )
+    assert fitted.mean().abs() < 0.05
+    assert 0.9 < fitted[:, :4].std() < 1.1
+
+
+def test_a_still_picture_has_the_same_latents_in_every_frame(autoencoder):
+    still = np.repeat(clip(3)[:1], 9, axis=0)
+    latents = autoencoder.encode(a2_references.as_tensor(still).movedim(0, 1)[None]).latent_dist.mode()
+    assert torch.allclose(latents[:, :, 0], latents[:, :, 2], atol=1e-5)
+
+
+def test_the_tokenizer_spells_any_text_and_the_empty_one_is_one_token():
+    tokenizer = tiny.train_tokenizer(CAPTIONS)
+    assert len(tokenizer("").input_ids) == 1
+    assert tokenizer("").input_ids[0] == tokenizer.eos_token_id
+    for text in (*CAPTIONS, "Größe 東京"):
+        assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True) == text
+    assert len(tokenizer(CAPTIONS[0]).input_ids) < 10
+
+
+def test_the_same_data_makes_the_same_networks_and_tells_captions_apart(tmp_path):
+    for name in ("one", "two"):
+        tiny.save_start(tmp_path / name, [clip(n) for n in range(3)], CAPTIONS)
+    assert a2_encoders.revision(tmp_path / "one") == a2_encoders.revision(tmp_path / "two")
+    encoders = a2_encoders.load(tmp_path / "one")
+    red, blue = (a2_encoders.words(encoders, text) for text in CAPTIONS)
+    assert red.shape[1] == tiny.DIM
+    assert not torch.allclose(red[-1], blue[-1])
+    squares = np.stack([np.full((512, 512, 3), value, np.uint8) for value in (0, 255)])
+    tokens = a2_references.image_tokens(encoders.image_encoder, encoders.image_processor, squares)
+    assert tokens.shape == (1, 2 * 17, tiny.DIM)
+
+
+def test_a_folder_without_encoders_is_told_what_it_lacks(tmp_path):
+    (tmp_path / "vae").mkdir()
+    with pytest.raises(FileNotFoundError, match="lacks text_encoder/, tokenizer/, image_encoder/, image_processor/"):
+        a2_encoders.load(tmp_path)

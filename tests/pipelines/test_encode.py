@@ -1,0 +1,181 @@
+"""Triplets through real, small encoders into shards of tensors, and what is done again when something changes."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from model_zoo import torchvision_shim  # noqa: E402
+
+torchvision_shim.install()
+
+import tiny_shards  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+
+from a2data.folder import Folder  # noqa: E402
+from a2data.loader import Loader  # noqa: E402
+from model_zoo import a2_encoders, a2_references, tiny  # noqa: E402
+from pipelines import encode as encoding  # noqa: E402
+from pipelines.encode import Encoding, encode  # noqa: E402
+from pipelines.train_prepare import material  # noqa: E402
+
+HOW = Encoding(frames=13, height=32, width=48, dtype="float32", held_out=0.25)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory) -> Path:
+    return tiny_shards.make(tmp_path_factory.mktemp("packed"))
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory, packed) -> Path:
+    folder = tmp_path_factory.mktemp("start")
+    tiny.save_start(folder, *material(str(packed), HOW))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory, packed, start) -> Path:
+    out = tmp_path_factory.mktemp("encoded")
+    encode(str(packed), str(out), start, HOW, say=lambda text: None)
+    return out
+
+
+def tensors(folder: Path, split: str = "train") -> dict[str, dict]:
+    loader = Loader(
+        folder / split,
+        seed=0,
+        global_batch=1,
+        view="encoded",
+        index="index.parquet",
+        buckets=[(13, 32, 48)],
+        tail="fill",
+    )
+    batches = iter(loader)
+    return {s.key: s.tensors for s in (next(batches)[0] for _ in encoding.read_index(Folder(folder / split)))}
+
+
+def test_every_sample_is_in_one_split_and_holds_what_a_network_is_told(encoded):
+    train, held_out = tensors(encoded), tensors(encoded, "held-out")
+    assert (len(train), len(held_out)) == (6, 2)
+    assert not set(train) & set(held_out)
+    one = train[min(train)]
+    assert one["video"].shape == (16, 4, 4, 6)
+    assert one["condition"].shape == (20, 4, 4, 6)
+    assert one["image"].shape == (2 * 17, tiny.DIM)
+    assert one["text_empty"].shape == (1, tiny.DIM)
+    assert one["text"].shape[0] > 4
+
+
+def test_the_condition_is_what_the_sampler_would_give(encoded, start):
+    triplet = tiny_shards.triplet(0)
+    key = triplet.facts.clip_id
+    found = {**tensors(encoded), **tensors(encoded, "held-out")}[key]
+    prepared = a2_references.prepare(encoding.choose(triplet, HOW), 32, 48)
+    encoders = a2_encoders.load(start)
+    theirs = a2_references.condition(encoders.vae, a2_references.as_tensor(prepared.frames), 13)[0]
+    assert torch.equal(found["condition"], theirs)
+    assert found["condition"][:4, :, 0, 0].any(0).tolist() == [True, True, False, False]
+    nothing = load_file(encoded / "no_references.safetensors")["condition"]
+    assert not nothing[:4].any()
+    assert torch.equal(nothing[:, -1], theirs[:, -1])  # grey behind the references, too
+
+
+def test_the_encoded_video_decodes_to_the_clip(encoded, start):
+    key = tiny_shards.triplet(3).facts.clip_id
+    latents = {**tensors(encoded), **tensors(encoded, "held-out")}[key]["video"][None]
+    vae = a2_encoders.autoencoder(start / "vae")
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std))
+    shown = vae.decode(latents * std + mean).sample[0].movedim(0, -1)
+    frames = encoding.fitted(tiny_shards.video.decode(tiny_shards.triplet(3).video)[:13], 32, 48)
+    assert shown.shape == (13, 32, 48, 3)
+    assert ((shown + 1) * 127.5 - torch.from_numpy(frames)).abs().mean() < 12
+
+
+def test_what_is_there_is_not_encoded_again_and_a_changed_setting_does_it(tmp_path, packed, start, monkeypatch):
+    said: list[str] = []
+    encode(str(packed), str(tmp_path), start, HOW, say=said.append)
+    assert len(said) == 2
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.tar")}
+    encode(str(packed), str(tmp_path), start, HOW, say=said.append)
+    assert len(said) == 2
+    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.tar")}
+    (tmp_path / "train" / "00000-000.tar").unlink()  # lost: only its own is made again
+    encode(str(packed), str(tmp_path), start, HOW, say=said.append)
+    assert said[2:] == ["encoded 00000-000.tar: 4 samples"]
+    encode(str(packed), str(tmp_path), start, replace(HOW, combine="after"), say=said.append)
+    assert len(said) == 5
+
+
+def test_other_encoders_have_another_revision(tmp_path, start):
+    import shutil
+
+    shutil.copytree(start, tmp_path / "other")
+    config = tmp_path / "other" / "vae" / "config.json"
+    config.write_text(config.read_text().replace('"z_dim": 16', '"z_dim":  16'))
+    assert a2_encoders.revision(start) != a2_encoders.revision(tmp_path / "other")
+
+
+def test_a_sample_without_usable_references_is_left_out_by_name(tmp_path, start):
+    packed = tiny_shards.make(tmp_path / "packed", roles=("face",))
+    said: list[str] = []
+    with pytest.raises(ValueError, match=r"no sample of .* it has no reference of the kinds human\|object\|background"):
+        encode(str(packed), str(tmp_path / "out"), start, HOW, say=said.append)
+    assert "left out: clip00-00000000: it has no reference of the kinds human|object|background" in said
+
+
+def test_a_folder_without_an_index_a_lost_and_a_cut_off_tar_are_sentences(tmp_path, packed, start):
+    import shutil
+
+    with pytest.raises(ValueError, match=r"holds no index\.parquet: it is no folder of shards"):
+        encode(str(tmp_path), str(tmp_path / "out"), start, HOW)
+    shutil.copytree(packed, tmp_path / "copy")
+    whole = (tmp_path / "copy" / "00001-000.tar").read_bytes()
+    (tmp_path / "copy" / "00001-000.tar").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"00001-000\.tar is cut off or damaged"):
+        encode(str(tmp_path / "copy"), str(tmp_path / "out"), start, HOW, say=lambda text: None)
+    (tmp_path / "copy" / "00001-000.tar").unlink()
+    with pytest.raises(ValueError, match=r"lacks 00001-000\.tar, which its index names"):
+        encode(str(tmp_path / "copy"), str(tmp_path / "out"), start, HOW, say=lambda text: None)
+
+
+def test_what_comes_out_of_an_encoder_as_nan_stops_with_its_name(tmp_path, packed, start):
+    import shutil
+
+    from safetensors.torch import save_file
+
+    shutil.copytree(start, tmp_path / "start")
+    path = next((tmp_path / "start" / "vae").glob("*.safetensors"))
+    weights = load_file(path)
+    weights["mean"][0] = float("nan")
+    save_file(weights, path, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"clip00-00000000: video comes out of its encoder with NaN"):
+        encode(str(packed), str(tmp_path / "out"), tmp_path / "start", HOW, say=lambda text: None)
+
+
+def test_holding_out_everything_is_refused():
+    with pytest.raises(ValueError, match="2 of 2 samples would be held out"):
+        encoding.choose_held_out(["a", "b"], 1.0)
+    assert encoding.choose_held_out(["a", "b", "c"], 0.0) == set()
+    assert encoding.choose_held_out(["a", "b", "c"], 0.01) == encoding.choose_held_out(["c", "b", "a"], 0.01)
+
+
+def test_frames_are_cropped_in_the_middle_to_the_pixel():
+    frames = np.zeros((1, 32, 80, 3), np.uint8)
+    frames[:, :, 16:64] = 255
+    assert (encoding.fitted(frames, 32, 48) == 255).all()
+    frames = np.zeros((1, 64, 48, 3), np.uint8)
+    frames[:, 16:48] = 255
+    assert (encoding.fitted(frames, 32, 48) == 255).all()
+
+
+def test_how_it_was_made_stands_beside_it(encoded, start):
+    about = json.loads((encoded / "encoding.json").read_text())
+    assert about["encoders"] == a2_encoders.revision(start)
+    assert about["frames"] == 13
+    assert len(about["held_out"]) == 2

@@ -1,0 +1,286 @@
+"""The trainer on one process: what it learns from, what it keeps, how it goes on, what it says to bad input."""
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from model_zoo import torchvision_shim  # noqa: E402
+
+torchvision_shim.install()
+
+import tiny_shards  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+
+from model_zoo import a2, a2_references, flow_matching  # noqa: E402
+from pipelines import train_checkpoints, train_examples, train_validation  # noqa: E402
+from pipelines.train import Run, train  # noqa: E402
+from pipelines.train_mesh import Place  # noqa: E402
+from pipelines.train_settings import PRESETS, Settings  # noqa: E402
+
+HOW = replace(PRESETS["tiny"][0], frames=13, height=32, width=48, held_out=0.25, variants=1)
+SETTINGS = Settings(
+    steps=4, batch=2, variant="full", learning_rate=1e-3, shift=1.0, precision="float32", workers=0, log_every=1,
+    validate_every=100, save_every=2, keep=2, ema=0.9,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory) -> Path:
+    return tiny_shards.make(tmp_path_factory.mktemp("packed"), tars=1)
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory, packed) -> Path:
+    """A folder in which two steps were done: start, encoded samples, a checkpoint."""
+    out = tmp_path_factory.mktemp("ready")
+    train(str(packed), out, HOW, replace(SETTINGS, steps=2))
+    return out
+
+
+@pytest.fixture
+def begun(tmp_path, ready) -> Path:
+    """The same as it is before the first step."""
+    for part in ("start", "encoded"):
+        shutil.copytree(ready / part, tmp_path / part)
+    return tmp_path
+
+
+def losses(out: Path) -> list[float]:
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "model" / "transformer" / "diffusion_pytorch_model.safetensors")
+
+
+def run_of(folder: Path, settings: Settings = SETTINGS) -> Run:
+    return Run(folder, folder / "start", HOW, settings, Place(0, 1, torch.device("cpu")))
+
+
+def test_four_steps_are_two_and_two_more_to_the_bit(tmp_path, begun, ready, packed):
+    train(str(packed), begun, HOW, SETTINGS)
+    again = tmp_path / "again"
+    shutil.copytree(ready, again)
+    train(str(packed), again, HOW, SETTINGS)
+    assert losses(again) == losses(begun)
+    assert len(losses(begun)) == 4
+    one, other = weights(begun), weights(again)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert [path.name for path in sorted((begun / "checkpoints").iterdir())] == ["step-000002", "step-000004"]
+
+
+def test_what_is_exported_samples_a_video(ready):
+    pipe = a2.load(ready / "model", dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    pictures = [np.full((40, 40, 3), value, np.uint8) for value in (30, 200)]
+    references = a2_references.prepare(
+        [a2_references.Reference(role, p) for role, p in zip(("object", "background"), pictures, strict=True)], 32, 48
+    )
+    video = pipe(references, "a red square", num_frames=13, num_inference_steps=2, output_type="np").frames
+    assert video.shape == (1, 5, 32, 48, 3)
+    assert np.isfinite(video).all()
+    assert (ready / "model" / "scheduler" / "scheduler_config.json").exists()
+
+
+def test_the_sampler_tells_the_network_what_the_trainer_told_it(ready):
+    """Prompt, image tokens and condition of a pipeline call, seen at the transformer, equal those of the encoded sample."""
+    from pipelines import encode as encoding
+
+    triplet = tiny_shards.triplet(0)
+    run = run_of(ready)
+    samples = {s.key: s for s in [*run.held_out, *(run.loader.batch(n)[k] for n in range(3) for k in range(2))]}
+    tensors = samples[triplet.facts.clip_id].tensors
+    pipe = a2.load(ready / "model", dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    seen = []
+    pipe.transformer.register_forward_pre_hook(lambda _, args, given: seen.append(given), with_kwargs=True)
+    prepared = a2_references.prepare(encoding.choose(triplet, HOW), 32, 48)
+    pipe(prepared, triplet.prompt, num_frames=13, num_inference_steps=1, guidance_scale=1.0, output_type="latent")
+    text = torch.nn.functional.pad(tensors["text"], (0, 0, 0, 512 - len(tensors["text"])))
+    assert torch.allclose(seen[0]["hidden_states"][0, 16:], tensors["condition"], atol=1e-5)
+    assert torch.allclose(seen[0]["encoder_hidden_states"][0], text, atol=1e-5)
+    assert torch.allclose(seen[0]["encoder_hidden_states_image"][0], tensors["image"], atol=1e-5)
+
+
+def test_drops_happen_as_often_as_said_and_differ_from_epoch_to_epoch(ready):
+    run = run_of(ready)
+    settings = replace(SETTINGS, caption_drop=0.3, reference_drop=0.1)
+    sample = run.loader.batch(0)[0]
+    worded, referenced = [], []
+    for epoch in range(600):
+        example = train_examples.drawn(replace(sample, epoch=epoch), run.nothing, settings, torch.device("cpu"))
+        worded.append(example.text.shape[1] > 1)
+        referenced.append(example.slots > 0)
+        assert bool(example.image.any()) == referenced[-1]
+    assert 0.24 < 1 - np.mean(worded) < 0.36  # three standard deviations of 600 draws
+    assert 0.06 < 1 - np.mean(referenced) < 0.14
+
+
+def test_an_example_is_the_same_on_any_process_and_another_in_another_epoch(ready):
+    run = run_of(ready)
+    sample = run.loader.batch(0)[0]
+    once, again, later = (
+        train_examples.drawn(s, run.nothing, SETTINGS, torch.device("cpu"))
+        for s in (sample, sample, replace(sample, epoch=9))
+    )
+    assert torch.equal(once.noise, again.noise)
+    assert once.level == again.level
+    assert once.level != later.level
+    assert not torch.equal(once.noise, later.noise)
+
+
+def test_a_network_that_ignores_references_has_no_gap_and_one_that_copies_them_has(ready):
+    run = run_of(ready)
+
+    def blind(hidden, timestep, words, image, return_dict):
+        return (torch.zeros_like(hidden[:, :16]),)
+
+    def copying(hidden, timestep, words, image, return_dict):  # the clean video is the last reference, standing still
+        level = float(timestep[0]) / 1000
+        return ((hidden[:, :16] - hidden[:, 20:, 1:2]) / level,)
+
+    for network, check in ((blind, lambda gap: gap == 0), (copying, lambda gap: gap > 0.05)):
+        module = torch.nn.Linear(1, 1)  # for its device
+        module.forward = network
+        found = train_validation.held_out(module, run.held_out, run.nothing, "float32")
+        assert check(found.gap)
+        assert len(found.levels) == len(flow_matching.LEVELS)
+
+
+def test_two_processes_see_the_same_held_out_losses(ready):
+    run = run_of(ready)
+    whole = train_validation.held_out(run.network, run.held_out, run.nothing, "float32")
+    again = train_validation.held_out(run.network, run.held_out, run.nothing, "float32")
+    assert whole == again  # noise never changes
+
+
+def test_other_settings_are_refused_and_free_ones_are_not(tmp_path, ready, packed):
+    shutil.copytree(ready, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"begun with other settings: learning_rate 0\.001, now 0\.002"):
+        train(str(packed), tmp_path / "run", HOW, replace(SETTINGS, learning_rate=0.002))
+    train(str(packed), tmp_path / "run", HOW, replace(SETTINGS, steps=3, save_every=7, log_every=2))
+    assert train_checkpoints.about(tmp_path / "run" / "checkpoints" / "step-000003")["step"] == 3
+
+
+def test_a_changed_data_set_is_refused(tmp_path, ready):
+    shutil.copytree(ready, tmp_path / "run")
+    other = tiny_shards.make(tmp_path / "other", count=10, tars=1)
+    with pytest.raises(ValueError, match="taken over other data"):
+        train(str(other), tmp_path / "run", HOW, SETTINGS)
+
+
+def test_nan_in_a_latent_stops_by_name_and_costs_no_checkpoint(begun, packed):
+    from pipelines import train_examples as examples
+
+    run = run_of(begun)
+    samples = run.loader.batch(0)
+    samples[1].tensors["video"][0, -1, 0, 0] = float("nan")
+    before = {n: p.detach().clone() for n, p in run.network.named_parameters()}
+    with pytest.raises(FloatingPointError, match=rf"there is NaN or infinity in {samples[1].key} \(video\)"):
+        run.learn(samples)
+    assert all(torch.equal(before[n], p) for n, p in run.network.named_parameters())
+    assert examples.slots_of(samples[0].tensors["condition"][None]) == 2
+
+
+def test_a_full_disk_costs_no_checkpoint(tmp_path, ready):
+    """Another process goes on with files limited to 200 kB, as on a disk that is full."""
+    shutil.copytree(ready, tmp_path / "run")
+    run = run_of(tmp_path / "run")
+    run.checkpoints.load(run.network, run.optimizer, run.average)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+        run.step = 4
+        run.save()
+        with pytest.raises(
+            OSError, match=r"checkpoint of step 4 could not be written .* last whole one is step-000002"
+        ):
+            run.checkpoints.finish()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in run.checkpoints.folder.iterdir()] == ["step-000002"]
+
+
+def test_the_newest_and_the_best_checkpoints_stay(tmp_path):
+    kept = train_checkpoints.Checkpoints(tmp_path, keep=2)
+    for step, loss in enumerate((3.0, 1.0, 2.0, 2.5, 2.4), 1):
+        folder = tmp_path / f"step-{step:06d}"
+        folder.mkdir()
+        (folder / "state.json").write_text(json.dumps({"held_out": loss}))
+    (tmp_path / "step-000009.tmp").mkdir()
+    kept.thin()
+    assert [path.name for path in kept.all()] == ["step-000002", "step-000004", "step-000005"]
+    train_checkpoints.Checkpoints(tmp_path, keep=2)
+    assert not (tmp_path / "step-000009.tmp").exists()  # half-written: never taken up, removed
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"batch": 0}, "steps and batch are at least 1"),
+        ({"caption_drop": 1.5}, r"out of range: caption_drop 1\.5"),
+        ({"variant": "nowhere"}, "no parameter's name fits 'nowhere'"),
+        ({"optimizer": "sgd"}, "no optimizer called 'sgd': adamw or adamw8bit"),
+        ({"slots": "nothing"}, "no target called 'nothing'"),
+        ({"single_share": 1.0}, "encode them with --singles"),
+        ({"context": 2}, "is not the number of processes, 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_sentences(begun, packed, changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        train(str(packed), begun, HOW, replace(SETTINGS, **changes))
+
+
+def test_references_given_alone_can_be_encoded_and_drawn(tmp_path, packed, ready):
+    shutil.copytree(ready / "start", tmp_path / "start")
+    train(
+        str(packed),
+        tmp_path,
+        replace(HOW, singles=True),
+        replace(SETTINGS, steps=1, single_share=1.0, reference_drop=0.0),
+    )
+    (line,) = [json.loads(x) for x in (tmp_path / "log.jsonl").read_text().splitlines() if "loss" in json.loads(x)]
+    assert "loss_by_references/1" in line
+    assert "loss_by_references/2" not in line
+
+
+def test_adapters_alone_learn_and_are_merged_on_export(begun, packed):
+    settings = replace(SETTINGS, steps=2, variant="lora", lora_rank=4, learning_rate=0.05)
+    train(str(packed), begun, HOW, settings)
+    before = load_file(begun / "start" / "transformer" / "diffusion_pytorch_model.safetensors")
+    after = weights(begun)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert set(before) == set(after)
+    assert changed
+    assert all(".attn" in name and name.endswith("weight") for name in changed)
+    assert (begun / "model" / "lora").is_dir()
+    run = run_of(begun, settings)  # the merged network says what the adapted one says
+    run.checkpoints.load(run.network, run.optimizer, run.average)
+    run.swap()
+    example = train_examples.drawn(run.loader.batch(0)[0], run.nothing, SETTINGS, torch.device("cpu"))
+    merged = a2.load(begun / "model", dtype=torch.float32).transformer
+    with torch.no_grad():
+        one, other = (train_examples.loss(n, example, "float32") for n in (run.network.eval(), merged.eval()))
+    assert torch.allclose(one, other, rtol=1e-5)
+
+
+def test_the_command_line_says_what_is_missing_and_imports_nothing_heavy(tmp_path, packed):
+    heavy = "import sys, pipelines.cli; print([m for m in ('torch', 'ray', 'diffusers', 'ultralytics') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout
+    assert found.strip() == "[]"
+    from pipelines.cli import main
+
+    assert main(["train", str(packed)]) == 2
+    assert main(["train", str(packed), "--preset", "14b", "--out", str(tmp_path)]) == 2
+    assert main(["train", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
