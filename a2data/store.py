@@ -84,10 +84,14 @@ class Store(Folder):
         with self.fs.open_input_file(self.part(stage, shard)) as file:
             return pq.read_table(file, columns=schema(record).names)
 
+    def columns(self, stage: str, shard: int, names: list[str]) -> pa.Table:
+        """Some columns of a part."""
+        with self.fs.open_input_file(self.part(stage, shard)) as file:
+            return pq.read_table(file, columns=names)
+
     def values(self, stage: str, shard: int, column: str) -> list[Any]:
         """One column of a part."""
-        with self.fs.open_input_file(self.part(stage, shard)) as file:
-            return pq.read_table(file, columns=[column]).column(0).to_pylist()
+        return self.columns(stage, shard, [column]).column(0).to_pylist()
 
     def read(self, stage: str, shard: int, record: type) -> Iterator[Any]:
         """The rows of a part, a row group in memory at a time."""
