@@ -29,6 +29,7 @@ class Source:
     bytes: int
     duplicate_of: str  # path of the file with the same bytes that came first; "" for the first
     modified_ns: int = 0  # time of last change of a local file, so that a known one is not read again; 0 for a URL
+    refused: str = ""  # source frames that nothing may be made of, "0-75,210-300", ends exclusive (a2data forget)
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Video:
     duration_s: float
     codec: str
     stream: int  # which of the file's video streams
+    refused: str = ""  # see Source
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from a2data.folder import Folder
 from a2data.records import Source
 from a2data.stage import Stage
 from a2data.store import Store
-from pipelines import models, results
+from pipelines import calibrate, forget, models, results
 from pipelines import plan as planning
 from pipelines.lock import alone
 from pipelines.schedule import Summary
@@ -90,6 +90,8 @@ def parser() -> argparse.ArgumentParser:
     sub = command("report", _report, "write the report, one HTML file")
     sub.add_argument("--out", dest="html", help="where to (default: report.html in the work folder)")
     models.add_commands(command("models", None, "the models: list, show, fetch, verify, licences", work=False))
+    calibrate.add_command(command)
+    forget.add_command(command)
     sub = command("demo-films", _demo_films, "render the demo film set, with its ground truth", work=False)
     sub.add_argument("folder", metavar="OUT")
     return top
@@ -161,7 +163,7 @@ def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int) -> list[i
 
     shards = store.shards("manifest")
     known = [source for shard in shards for source in store.read("manifest", shard, Source)]
-    new = sources(list(inputs), known) if inputs else []
+    new = forget.without_forgotten(store, sources(list(inputs), known)) if inputs else []
     for start in range(0, len(new), videos_per_shard):
         shards.append(shards[-1] + 1 if shards else 0)
         rows = sorted(new[start : start + videos_per_shard], key=lambda source: source.video_id)

@@ -58,8 +58,8 @@ def test_a_chain_of_likenesses_does_not_join_its_ends():
     chain = [(i, i + 1) for i in range(len(x) - 1)]
     cluster = merge(x, chain, nobody(len(x)), low=np.cos(np.deg2rad(30)))
     assert cluster[0] != cluster[-1]
-    for number in set(cluster.tolist()):
-        inside = np.flatnonzero(cluster == number)
+    for one in set(cluster.tolist()):
+        inside = np.flatnonzero(cluster == one)
         assert np.ptp(angles[inside]) <= np.deg2rad(61)
 
 

@@ -80,7 +80,7 @@ def test_embeddings_that_cannot_be_compared_are_refused(rows, sentence):
         vectors(column(rows))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 60), st.integers(1, 60), st.integers(1, 6), st.sampled_from([2, 7, 64]))
 def test_the_join_for_a_gpu_finds_the_same(seed, n, m, k, tile):
     pytest.importorskip("torch")
