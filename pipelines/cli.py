@@ -212,6 +212,7 @@ def _finish(store: Store, stages: Sequence[Stage], recipe: Recipe, summary: Summ
         print(f"the index in {out.root} was left as it is: some jobs could not be done", file=sys.stderr)
     else:
         print(f"{results.index(store, out, recipe.profile, stages)} triplets in {out.root}")
+        print(results.splits(out), end="")
     report = results.report(store, out, changed=bool(summary.jobs or summary.broken)) if store.local else None
     failed = planning.failures(store, [stage.name() for stage in stages])
     if failed:

@@ -1,177 +1,150 @@
 """What is forgotten is gone as if it had never been there, and stays away."""
 
 import hashlib
-import json
-import shutil
+from dataclasses import replace
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
+import toy_pairs
+from toy_pairs import fill, make, stages
 
-from a2data import video
 from a2data.records import Clip, Match, Reference, Source
 from a2data.store import Store
-from a2data.work import UNIT
 from pipelines import cli
-from pipelines.forget import Wanted, of_source, read
+from pipelines.forget import Wanted, forget, of_identity, of_source, read, without_forgotten
 from pipelines.settings import Recipe
-from pipelines.triplets import triplets
 
-CREW = ["--here", "--quiet"]
-QUICK = [
-    *("--set", "segment.shot_model=", "--set", "score.text_model=", "--set", "select.max_text=inf"),
-    *("--set", "pack.require=background", "--videos-per-shard", "2", "--set", "retrieve.min_background=0.5"),
-    *("--set", "retrieve.margin=0", "--set", "retrieve.max_similarity=1"),
-]
-
-
-def film(path: Path, place_seed: int, seed: int) -> Path:
-    """A second and a half of a checked square that slides over a place, which is lit from another side in each film."""
-    rng = np.random.default_rng(place_seed)
-    place = cv2.resize(rng.integers(40, 220, (12, 16, 3), np.uint8), (320, 240), interpolation=cv2.INTER_CUBIC)
-    light = np.roll(np.linspace(0.4, 1.0, 320), 97 * seed)[None, :, None]
-    square = np.random.default_rng(100 + seed).integers(0, 255, (60, 60, 3), np.uint8)
-    frames = np.stack([(place * light).astype(np.uint8)] * 24)
-    for n, frame in enumerate(frames):
-        frame[80:140, 20 + 6 * n : 80 + 6 * n] = square
-    path.write_bytes(video.encode(frames, 15.0))
-    return path
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory) -> Path:
-    """Four films of two places in two shards, paired and packed. Not to be changed."""
-    folder = tmp_path_factory.mktemp("forget")
-    (folder / "films").mkdir()
-    for n in range(4):
-        film(folder / "films" / f"{n}.mp4", n % 2, n)
-    assert cli.main(["run", str(folder / "films"), "--work", str(folder / "work"), *CREW, *QUICK]) == 0
-    assert cli.main(["run", "--work", str(folder / "work"), *CREW]) == 0
-    return folder
+PEOPLE = {"aa11": "anna bert", "bb22": "anna", "cc33": "bert", "dd44": "anna carl", "ee55": "carl", "ff66": "dora"}
+KNOWN = PEOPLE | {"gg77": "dora"}  # who is where, of videos to come too
+EVERYTHING = ("manifest", *(stage.name() for stage in stages(Store("/nowhere"), {})))
 
 
 @pytest.fixture
-def folder(done, tmp_path) -> Path:
-    """A copy that a test may change."""
-    shutil.copytree(done / "work", tmp_path / "work")
-    assert cli.main(["run", "--work", str(tmp_path / "work"), *CREW]) == 0
-    return tmp_path
+def store(tmp_path) -> Store:
+    """Six videos in three shards, paired and packed."""
+    store = Store(tmp_path / "work")
+    fill(store, PEOPLE)
+    make(store, stages(store, KNOWN))
+    return store
 
 
-def tars(folder: Path) -> dict[str, str]:
-    files = [*(folder / "work/shards").glob("*.tar"), folder / "work/shards/index.parquet"]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+def parts(store: Store) -> dict[tuple[str, int], tuple[str, str]]:
+    """Key and digest of every part."""
+    footers = {(name, n): store.footer(name, n) for name in EVERYTHING for n in store.shards(name)}
+    return {where: (footer.key, footer.digest) for where, footer in footers.items() if footer}
 
 
-def parts(folder: Path) -> dict[tuple[str, int], tuple[str, str]]:
-    """The key and the digest of every part."""
-    store = Store(folder / "work")
-    names = ["manifest", *(stage.name() for stage in triplets())]
-    footers = {(name, n): store.footer(name, n) for name in names for n in store.shards(name)}
-    return {where: (f.key, f.digest) for where, f in footers.items() if f}
+def tars(store: Store) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in Path(store.path("shards")).glob("*.tar")}
 
 
-def sources(folder: Path) -> dict[int, list[Source]]:
-    store = Store(folder / "work")
+def manifest(store: Store) -> dict[int, list[Source]]:
     return {n: list(store.read("manifest", n, Source)) for n in store.shards("manifest")}
 
 
-def never_there(folder: Path, elsewhere: Path, manifest: dict[int, list[Source]]) -> Path:
-    """The same recipe over another manifest, from nothing."""
-    store = Store(elsewhere / "work")
-    for shard, rows in manifest.items():
-        store.write("manifest", shard, Source, rows)
-    Recipe.of(Store(folder / "work")).save(store)
-    assert cli.main(["run", "--work", store.root, *CREW]) == 0
-    return elsewhere
-
-
-def test_the_films_are_paired_at_all(done):
-    rows = [r for n in (0, 1) for r in Store(done / "work").read("retrieve", n, Reference)]
-    assert len({r.clip_id for r in rows}) == 4
-    assert len({r.component for r in rows}) == 2
-
-
-def test_a_forgotten_source_leaves_what_a_run_without_it_would_have_made(folder, tmp_path, capsys):
-    gone = sources(folder)[1][0]
-    assert cli.main(["forget", str(folder / "work"), "--source", gone.path, *CREW]) == 0
-    assert "segment             1 rows removed" in capsys.readouterr().out
-    left = {n: [s for s in rows if s.video_id != gone.video_id] for n, rows in sources(folder).items()}
-    assert sources(folder) == left
-    other = never_there(folder, tmp_path / "other", left)
-    assert parts(folder) == parts(other)
-    assert tars(folder) == tars(other)
-    assert all(gone.video_id.encode() not in p.read_bytes() for p in (folder / "work/shards").iterdir())
-
-
-def test_only_shards_that_it_was_in_or_lent_to_are_written_again(folder):
-    gone, before = sources(folder)[1][0], parts(folder)
-    rows = [r for n in (0, 1) for r in Store(folder / "work").read("retrieve", n, Reference)]
-    assert cli.main(["forget", str(folder / "work"), "--source", gone.video_id[:8], *CREW]) == 0
-    after = parts(folder)
-    per_unit = {stage.name() for stage in triplets() if stage.per in UNIT}
-    assert all(after["manifest" if n == "manifest" else n, 0] == before[n, 0] for n in {"manifest", *per_unit})
-    borrowed = any(r.source_clip_id.startswith(gone.video_id) and r.source_shard == 1 for r in rows)
-    assert borrowed
-    assert after["segment", 1] != before["segment", 1]
-
-
-def test_what_was_forgotten_does_not_come_back(folder, done, capsys):
-    gone = sources(folder)[0][0]
-    assert cli.main(["forget", str(folder / "work"), "--source", gone.video_id, *CREW]) == 0
-    before = parts(folder)
-    copy = folder / "another name.mp4"
-    shutil.copy(gone.path, copy)
-    capsys.readouterr()
-    assert cli.main(["run", str(done / "films"), str(copy), "--work", str(folder / "work"), *CREW]) == 0
-    assert parts(folder) == before
-    assert f"not taken in: {copy} was forgotten" in capsys.readouterr().err
-    (line,) = read(Store(folder / "work"))
-    assert (line["what"], line["name"], line["videos"]) == ("source", gone.video_id, [gone.video_id])
-
-
-def test_an_identity_is_forgotten_with_every_shot_that_shows_it(folder, tmp_path):
+def never_there(folder: Path, rows: dict[int, list[Source]]) -> Store:
+    """A run over another manifest, from nothing. The settings of pack name a folder of their own, so its keys differ."""
     store = Store(folder / "work")
-    rows = [r for n in (0, 1) for r in store.read("retrieve", n, Reference) if r.kind == "background"]
-    identity = rows[0].identity
-    shown = {r.clip_id for r in rows if r.identity == identity}
-    assert len(shown) == 2
-    assert cli.main(["forget", store.root, "--identity", str(identity), *CREW]) == 0
-    left = {c.clip_id for n in (0, 1) for c in store.read("segment", n, Clip)}
-    assert left == {r.clip_id for r in rows} - shown
-    assert not shown & {m.clip_id for n in (0, 1) for m in store.read("match", n, Match)}
-    refused = {s.video_id for shard in sources(folder).values() for s in shard if s.refused}
-    assert refused == {clip.rpartition("-")[0] for clip in shown}
-    other = never_there(folder, tmp_path / "other", sources(folder))  # from the films again: it is not brought back
-    assert parts(folder) == parts(other)
-    assert tars(folder) == tars(other)
+    for shard, sources in rows.items():
+        store.write("manifest", shard, Source, sources)
+    make(store, stages(store, KNOWN))
+    return store
 
 
-def test_a_part_that_was_stale_does_not_pass_for_fresh_afterwards(folder):
-    recipe = Recipe.of(store := Store(folder / "work"))
-    recipe.settings.setdefault("select", {})["max_motion"] = 0.1
-    recipe.save(store)
-    gone = sources(folder)[1][0]
-    stages = recipe.apply(triplets(), store)
-    (select,) = (stage for stage in stages if stage.name() == "select")
+def but_pack(found):
+    return {(name, n): f if name != "pack" else f[1] for (name, n), f in found.items()}
+
+
+def references(store: Store) -> list[Reference]:
+    return [row for n in store.shards("retrieve") for row in store.read("retrieve", n, Reference)]
+
+
+def test_a_forgotten_source_leaves_what_a_run_without_it_would_have_made(store, tmp_path):
+    removed = forget(store, of_source(store, "/films/dd44.mp4"), stages(store, KNOWN))
+    assert (removed["manifest"], removed["segment"], removed["faces"], removed["match"]) == (1, 2, 2, 2)
+    assert make(store, stages(store, KNOWN)) == 4 + 2  # retrieve of three shards and pack of them, less one that is the same
+    other = never_there(tmp_path / "other", manifest(store))
+    assert but_pack(parts(store)) == but_pack(parts(other))
+    assert tars(store) == tars(other)
+    assert all(b"dd44" not in path.read_bytes() for path in Path(store.path("shards")).iterdir())
+
+
+def test_only_the_shards_whose_references_change_are_packed_anew(store):
+    def written():
+        return {p.name: p.stat().st_mtime_ns for p in Path(store.path("shards")).glob("*.tar")}
+
+    before, paired = written(), {n: store.footer("retrieve", n).digest for n in (0, 1, 2)}
+    forget(store, of_source(store, "ff66"), stages(store, KNOWN))
+    make(store, stages(store, KNOWN))
+    same = {f"{n:05d}-000.tar" for n in (0, 1) if store.footer("retrieve", n).digest == paired[n]}
+    assert "00000-000.tar" in same
+    assert {name for name, time in written().items() if before[name] == time} == same
+
+
+def test_nothing_else_is_computed_again(store):
+    forget(store, of_source(store, "cc33"), stages(store, KNOWN))
+    todo = [stage for stage in stages(store, KNOWN) if stage.name() not in ("retrieve", "pack")]
+    assert make(store, todo) == 0
+
+
+def test_an_identity_is_forgotten_with_every_shot_that_shows_it_and_is_not_brought_back(store, tmp_path):
+    anna = next(r.identity for r in references(store) if r.clip_id == "bb22-00000000")
+    wanted = of_identity(store, anna, stages(store, KNOWN))
+    assert wanted.spans == {"aa11": [(0, 75)], "bb22": [(0, 75)], "dd44": [(0, 75)]}
+    forget(store, wanted, stages(store, KNOWN))
+    make(store, stages(store, KNOWN))
+    left = {c.clip_id for n in store.shards("segment") for c in store.read("segment", n, Clip)}
+    assert left == {"aa11-00000075", "cc33-00000000", "dd44-00000075", "ee55-00000000", "ff66-00000000"}
+    assert {m.clip_id for n in store.shards("match") for m in store.read("match", n, Match)} == left
+    assert anna not in {r.identity for r in references(store)}
+    other = never_there(tmp_path / "other", manifest(store))  # from the films again, by the manifest's refusals
+    assert but_pack(parts(store)) == but_pack(parts(other))
+    assert tars(store) == tars(other)
+
+
+def test_what_was_forgotten_is_not_taken_in_again_under_any_name(store, capsys):
+    forget(store, of_source(store, "aa"), stages(store, KNOWN))
+    again = [replace(toy_pairs.source("aa11", "anna"), path="/elsewhere.mp4"), toy_pairs.source("new0", "anna")]
+    copy = replace(again[0], video_id="aa11-dup-12345678")
+    assert [s.video_id for s in without_forgotten(store, [*again, copy])] == ["new0"]
+    assert "not taken in: /elsewhere.mp4 was forgotten" in capsys.readouterr().err
+    (line,) = read(store)
+    assert (line["what"], line["name"], line["videos"]) == ("source", "aa", ["aa11"])
+
+
+def test_who_is_killed_in_between_may_go_on_with_the_same_command(store):
+    wanted = of_source(store, "bb22")
+    forget(store, wanted, [])  # as far as the manifest
+    assert "bb22" not in {s.video_id for rows in manifest(store).values() for s in rows}
+    assert of_source(store, "bb22").videos == {"bb22"}
+    make(store, stages(store, KNOWN))
+    assert "bb22" not in {r.clip_id[:4] for r in references(store)}
+
+
+def test_a_part_that_was_stale_does_not_pass_for_fresh_afterwards(store):
+    other = [replace(s, most=0.5) if s.name() == "select" else s for s in stages(store, KNOWN)]
+    (select,) = (s for s in other if s.name() == "select")
+    forget(store, of_source(store, "dd44"), other)
     assert not store.fresh(select, (1,))
-    from pipelines.forget import forget
-
-    forget(store, of_source(store, gone.video_id), stages)
-    assert not store.fresh(select, (1,))
+    assert store.fresh(next(s for s in other if s.name() == "segment"), (1,))
 
 
-@pytest.mark.parametrize("name", ["nobody", "", "/no/such.mp4"])
-def test_a_source_that_there_is_not_is_refused(folder, name):
-    with pytest.raises(ValueError, match="no video of"):
-        of_source(Store(folder / "work"), name or "/nowhere")
+def test_the_command_removes_it_pairs_anew_and_says_what_went(store, capsys):
+    Recipe(settings={"retrieve": {"min_face": 0.8}}).save(store)
+    assert cli.main(["forget", store.root, "--source", "ee55", "--here", "--quiet"]) == 0
+    assert "faces               1 rows removed" in capsys.readouterr().out
+    assert "ee55" not in {r.source_clip_id[:4] for r in references(store)}
+    assert b"ee55" not in Path(store.path("shards/index.parquet")).read_bytes()
 
 
-def test_an_identity_that_there_is_not_is_a_sentence(folder, capsys):
-    assert cli.main(["forget", str(folder / "work"), "--identity", "5", *CREW]) == 2
-    assert "nobody in" in capsys.readouterr().err
-    assert not (folder / "work/forgotten.jsonl").exists()
+def test_what_there_is_not_is_a_sentence_and_nothing_is_refused(store, capsys):
+    Recipe(settings={"retrieve": {"min_face": 0.8}}).save(store)
+    for what in (["--source", "nobody"], ["--identity", "5"], ["--source", ""]):
+        assert cli.main(["forget", store.root, *what, "--here", "--quiet"]) in (1, 2)
+    err = capsys.readouterr().err
+    assert "have the path 'nobody'" in err
+    assert "has the identity 5" in err
+    assert read(store) == []
 
 
 def test_ids_are_of_what_is_forgotten_or_only_begin_alike():
@@ -181,11 +154,11 @@ def test_ids_are_of_what_is_forgotten_or_only_begin_alike():
     assert not any(wanted.gone(key) for key in ("abc", "abc-00000000", "cd", "cd-00000008", "a"))
 
 
-def test_adding_a_video_pairs_anew_without_another_embedding(folder):
-    before = {p: p.stat().st_mtime_ns for p in (folder / "work").glob("*/*.parquet")}
-    new = film(folder / "new.mp4", 0, 9)
-    assert cli.main(["run", str(new), "--work", str(folder / "work"), *CREW]) == 0
-    touched = {p.parent.name for p, time in before.items() if p.stat().st_mtime_ns != time}
-    assert "retrieve" in touched
-    assert touched <= {"retrieve", "pack", "shards"}
-    assert json.loads((folder / "work/shards/manifest.json").read_text())["samples"] == 5
+def test_adding_a_video_pairs_anew_without_another_embedding(store):
+    before = {n: f for n, f in parts(store).items() if n[0] not in ("retrieve", "pack")}
+    assert "ff66" not in {r.clip_id[:4] for r in references(store)}
+    store.write("manifest", 3, Source, [toy_pairs.source("gg77", "dora")])
+    jobs = make(store, stages(store, KNOWN))
+    assert {n: f for n, f in parts(store).items() if n in before} == before
+    assert jobs <= 10 + 4 + 4  # ten stages over the new shard; retrieve and pack over all
+    assert {r.source_clip_id[:4] for r in references(store) if r.clip_id.startswith("ff66")} == {"gg77"}
