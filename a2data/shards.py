@@ -20,7 +20,9 @@ from a2data.arrow import to_table
 from a2data.folder import Folder
 from a2data.records import Packed
 
-TAR = re.compile(r"(?:([a-z]+)-)?(\d+)-(\d{3,})\.tar")  # split, where the data set is split; shard of work; number within it
+TAR = re.compile(
+    r"(?:([a-z]+)-)?(\d+)-(\d{3,})\.tar"
+)  # split, where the data set is split; shard of work; number within it
 
 
 class Placed(NamedTuple):

@@ -215,7 +215,12 @@ def at_rate(negatives: np.ndarray, rate: float) -> float:
     """The lowest threshold, a whole number of STEPs, that at most that share of the negatives reaches."""
     allowed = int(rate * len(negatives) + 1e-9)
     worst = np.partition(negatives, -allowed - 1)[-allowed - 1]
-    return round((np.floor(float(worst) / STEP) + 1) * STEP, 5)
+    return _above(float(worst))
+
+
+def _above(value: float) -> float:
+    """The first whole number of STEPs that a value does not reach."""
+    return round((np.floor(value / STEP + 1e-6) + 1) * STEP, 5)
 
 
 def bootstrap(negatives: Pairs, rate: float) -> tuple[float, float]:
@@ -231,7 +236,7 @@ def bootstrap(negatives: Pairs, rate: float) -> tuple[float, float]:
     for _ in range(RESAMPLES):
         times = np.bincount(rng.integers(0, count, count), minlength=count)[clip].cumsum()
         worst = ranked[np.searchsorted(times, int(rate * times[-1] + 1e-9), side="right").clip(max=len(ranked) - 1)]
-        found.append((np.floor(float(worst) / STEP) + 1) * STEP)
+        found.append(_above(float(worst)))
     low, high = np.percentile(found, [2.5, 97.5])
     return round(float(low), 5), round(float(high), 5)
 

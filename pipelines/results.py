@@ -47,8 +47,12 @@ def splits(out: Folder) -> str:
     lines = []
     for name, about in _manifest(out).get("splits", {}).items():
         held, largest = f"{about['share']:.1%}", f"{about['largest_component']:.1%}"
-        lines.append(f"{name}: {about['samples']} triplets, {held}, in {about['components']} components, the largest {largest}")
-    shares = shares_of(_manifest(out).get("about", {}).get("stages", {}).get("pack", {}).get("settings", {}).get("split", ""))
+        lines.append(
+            f"{name}: {about['samples']} triplets, {held}, in {about['components']} components, the largest {largest}"
+        )
+    shares = shares_of(
+        _manifest(out).get("about", {}).get("stages", {}).get("pack", {}).get("settings", {}).get("split", "")
+    )
     components = {name: about["largest_component"] for name, about in _manifest(out).get("splits", {}).items()}
     for name, share in shares.items():
         if max(components.values(), default=0) > share:

@@ -77,7 +77,9 @@ class Pack(Stage):
     allow_same_clip: bool = False  # where no other clip shows a subject, use the clip's own picture, and say so
     max_references: int = 8  # the place not counted
     max_bytes_per_tar: int = 1_000_000_000  # at which the next tar begins
-    split: str = ""  # shares to hold out, "eval=0.05" or "eval=0.05,test=0.05": no video or identity is in two; "" = none
+    split: str = (
+        ""  # shares to hold out, "eval=0.05" or "eval=0.05,test=0.05": no video or identity is in two; "" = none
+    )
     made_by: str = ""  # "<stage> <model>@<revision>" of every model, "; " between: goes into each sample
 
     def run(
@@ -106,7 +108,7 @@ class Pack(Stage):
         component_of = {r.clip_id: r.component for r in references}
         if shares and self.allow_same_clip:
             raise ValueError(
-                "pack.split and pack.allow_same_clip do not go together: whom a clip shows that lends its own picture, nobody knows"
+                "pack.split and pack.allow_same_clip do not go together: who else is in a clip without a reference, nobody knows"
             )
 
         def triplets(split: str) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -186,7 +188,7 @@ class Pack(Stage):
 
 
 def shares_of(text: str) -> dict[str, float]:
-    """"eval=0.05,test=0.05" as shares by name, in that order. Raises ValueError for text that is none."""
+    """ "eval=0.05,test=0.05" as shares by name, in that order. Raises ValueError for text that is none."""
     shares: dict[str, float] = {}
     for part in text.split(",") if text else ():
         name, _, number = part.strip().partition("=")
@@ -194,7 +196,11 @@ def shares_of(text: str) -> dict[str, float]:
             share = float(number)
         except ValueError:
             share = 0.0
-        if not (name.isascii() and name.isalpha() and name.islower()) or name in (*shares, "train") or not 0 < share < 1:
+        if (
+            not (name.isascii() and name.isalpha() and name.islower())
+            or name in (*shares, "train")
+            or not 0 < share < 1
+        ):
             raise ValueError(f"pack.split {text!r}: write a name in small letters and a share, such as eval=0.05")
         shares[name] = share
     if sum(shares.values()) >= 1:

@@ -4,10 +4,11 @@ A source's label says who is in its shots, in order: "anna bert" is two shots of
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
-from a2data import images
+from a2data import images, video
 from a2data.records import Caption, Element, Film, Kept, Match, Source, Video
 from a2data.stage import Stage
 from pipelines.local import Here
@@ -18,6 +19,11 @@ from stages.segment import without_refused
 
 BOX = (2.0, 2.0, 10.0, 10.0)
 MASK = np.pad(np.ones((8, 8), bool), ((2, 14), (2, 22)))
+
+
+@cache
+def black():
+    return video.encode(np.zeros((12, 24, 32, 3), np.uint8), 15.0)
 
 
 def seeded(*words):
@@ -53,7 +59,7 @@ class Segment(Stage):
                 frames, each = list(range(first, first + 12)), [0.0] * 12
                 thumbs = seeded(clip_id).integers(0, 256, (12, 18, 24), dtype=np.uint8).tobytes()
                 where = (v.video_id, shot, first, first + 75, "cut", 15.0, 32, 24, frames, [n / 15 for n in frames])
-                film = Film(clip_id, *where, (0.0, 0.0, 32.0, 24.0), 0.0, each, each, each, thumbs, clip_id.encode())
+                film = Film(clip_id, *where, (0.0, 0.0, 32.0, 24.0), 0.0, each, each, each, thumbs, black())
                 yield without_refused(film, v)
 
 
