@@ -1,7 +1,7 @@
 """Records as Arrow tables and back: the schema is derived from the dataclass, so that it is written once."""
 
 from collections.abc import Iterable
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -50,6 +50,20 @@ def to_table(record: type, rows: Iterable[Any]) -> pa.Table:
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise TypeError(f"{record.__name__}.{field.name} does not hold a {field.type}: {error}") from error
     return pa.table(columns, schema=schema(record))
+
+
+def complete(record: type, table: pa.Table) -> pa.Table:
+    """A table of an earlier version with the columns that it lacks, at the values that the record gives by default.
+
+    Raises ValueError for a column that has no default: such a table cannot be read.
+    """
+    for place, (field, hint) in enumerate(_hints(record)):
+        if field.name not in table.column_names:
+            if field.default is MISSING:
+                raise ValueError(f"a table of {record.__name__} has no column {field.name!r}: it is of another version")
+            value = pa.array([_plain(field.default)] * len(table), arrow_type(hint))
+            table = table.add_column(place, pa.field(field.name, arrow_type(hint), nullable=False), value)
+    return table
 
 
 def _plain(value: Any) -> Any:

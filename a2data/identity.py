@@ -4,8 +4,9 @@ A greedy average-linkage clustering over the graph of mutual nearest neighbours,
 2005, "Agglomerative Hierarchical Clustering with Constraints"). The constraints cost nothing: nobody is twice in one frame.
 """
 
+import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,16 +27,30 @@ class Identities(NamedTuple):
 
 
 def identify(
-    vectors: np.ndarray, groups: np.ndarray, apart: Sequence[set[int]], low: float, neighbours: int
+    vectors: np.ndarray,
+    groups: np.ndarray,
+    apart: Sequence[set[int]],
+    low: float,
+    neighbours: int,
+    differ: Callable[[int, int], bool] | None = None,
+    approximate_from: int = 0,
 ) -> Identities:
     """Cluster nodes that show the same subject.
 
     vectors: (n, d) float32 of unit length; groups: (n,) integers, the clip of each node: neighbours are sought in other clips;
     apart: for each node, those that are certainly somebody else; low: the similarity from which two nodes may be the same;
-    neighbours: how many nearest neighbours are looked at.
+    neighbours: how many nearest neighbours are looked at; differ: of two that are each among the other's, whether they are two
+    all the same, by what these vectors do not show; approximate_from: see a2data.similarity.top_k.
     """
-    similarity, neighbour = top_k(vectors, vectors, neighbours, groups, groups)
-    cluster = merge(vectors, mutual(similarity, neighbour, low), apart, low)
+    similarity, neighbour = top_k(vectors, vectors, neighbours, groups, groups, approximate_from=approximate_from)
+    pairs = mutual(similarity, neighbour, low)
+    if differ:
+        apart = [set(others) for others in apart]
+        for i, j in pairs:
+            if differ(i, j):
+                apart[i].add(j)
+                apart[j].add(i)
+    cluster = merge(vectors, pairs, apart, low)
     cohesion, rival = stand(vectors, cluster)
     alone = np.isneginf(cohesion)
     margin = np.where(alone, -np.inf, np.where(alone, 0, cohesion) - rival)
@@ -104,3 +119,27 @@ def seen_together(clips: Sequence[str], frames: Sequence[set[int]]) -> list[set[
         for node in nodes:
             apart[node] = {other for other in nodes if other != node and not frames[node].isdisjoint(frames[other])}
     return apart
+
+
+def number(name: str) -> int:
+    """The number of the identity whose first member has that name: 48 bits of its hash, which JSON holds exactly.
+
+    It does not change when others come or go, as a count of clusters would.
+    """
+    return int(hashlib.sha256(name.encode()).hexdigest()[:12], 16)
+
+
+def components(names: Iterable[str], links: Iterable[tuple[str, int]]) -> dict[str, str]:
+    """Each name -> the first, by alphabet, of those that it is connected with: names that have a link's number in common are."""
+    head = {name: name for name in names}
+
+    def find(name: str) -> str:
+        while head[name] != name:
+            head[name] = name = head[head[name]]
+        return name
+
+    first: dict[int, str] = {}
+    for name, shared in links:
+        a, b = sorted((find(name), find(first.setdefault(shared, name))))
+        head[b] = a
+    return {name: find(name) for name in head}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from a2data.arrow import from_table, schema
+from a2data.arrow import complete, from_table, schema
 from a2data.store import Store
 
 OPEN = 256  # parts whose footers and columns of ids are kept in memory
@@ -34,7 +34,8 @@ class Lookup:
                 groups.setdefault(places[value][0], []).append(value)
         found = {}
         for group, wanted in groups.items():
-            rows = parquet.read_row_group(group, columns=schema(record).names)
+            columns = [name for name in schema(record).names if name in parquet.schema_arrow.names]
+            rows = complete(record, parquet.read_row_group(group, columns=columns))
             for value in wanted:
                 (found[value],) = from_table(record, rows.slice(places[value][1], 1))
         return found

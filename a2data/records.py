@@ -29,6 +29,7 @@ class Source:
     bytes: int
     duplicate_of: str  # path of the file with the same bytes that came first; "" for the first
     modified_ns: int = 0  # time of last change of a local file, so that a known one is not read again; 0 for a URL
+    refused: str = ""  # source frames that nothing may be made of, "0-75,210-300", ends exclusive (a2data forget)
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Video:
     duration_s: float
     codec: str
     stream: int  # which of the file's video streams
+    refused: str = ""  # see Source
 
 
 @dataclass(frozen=True)
@@ -248,7 +250,7 @@ class Reference:
     clip_id: str  # the target clip
     element_id: str  # the target's element
     kind: str
-    identity: int  # number of the identity cluster, the same for all who look like it; -1 for none
+    identity: int  # of the identity cluster, the same for all who look like it (a2data.identity.number); -1 for none
     source_shard: int  # where to find the picture
     source_clip_id: str
     source_element_id: str
@@ -256,6 +258,7 @@ class Reference:
     similarity: float
     copy_risk: float  # 0: surely another view, 1: the same picture
     rules: list[Rule]
+    component: str = ""  # first video_id of those that identities link with this clip's: a split must not divide them
 
 
 @dataclass(frozen=True)
@@ -275,6 +278,8 @@ class Packed:
     roles: list[str]
     license: str
     copy_risk: float  # of the riskiest reference
+    split: str = ""  # "train" or "eval" …, see stages/pack.py; "" where the data set is not split
+    component: str = ""  # see Reference; no two splits have one in common
 
 
 @dataclass(frozen=True)

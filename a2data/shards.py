@@ -20,7 +20,9 @@ from a2data.arrow import to_table
 from a2data.folder import Folder
 from a2data.records import Packed
 
-TAR = re.compile(r"(\d+)-(\d{3,})\.tar")  # shard of work, number within it
+TAR = re.compile(
+    r"(?:([a-z]+)-)?(\d+)-(\d{3,})\.tar"
+)  # split, where the data set is split; shard of work; number within it
 
 
 class Placed(NamedTuple):
@@ -35,9 +37,11 @@ class Placed(NamedTuple):
 
 
 def write(
-    samples: Iterable[tuple[str, dict[str, bytes]]], out: Folder, shard: int, max_bytes: int = 1 << 30
+    samples: Iterable[tuple[str, dict[str, bytes]]], out: Folder, shard: int, max_bytes: int = 1 << 30, split: str = ""
 ) -> Iterator[Placed]:
     """Write samples to <out>/<shard>-<n>.tar, at most two of them in memory; each is yielded when its tar is in place.
+
+    With a split, lower-case letters such as "train", it is <out>/<split>-<shard>-<n>.tar.
 
     A new tar begins before the sample that would make the current one larger than max_bytes. Tars that an earlier run of this
     shard left over are removed. Raises ValueError where keys do not ascend or do not fit into a tar header.
@@ -46,7 +50,7 @@ def write(
     rest = iter(samples)
     sample = next(rest, None)
     while sample is not None:
-        name = f"{shard:05d}-{number:03d}.tar"
+        name = f"{split}-{shard:05d}-{number:03d}.tar" if split else f"{shard:05d}-{number:03d}.tar"
         with (
             out.writing(name) as file,
             tarfile.open(fileobj=(hashed := Hashed(file)), mode="w", format=tarfile.USTAR_FORMAT) as tar,
@@ -64,7 +68,8 @@ def write(
         yield from (row._replace(shard_sha256=hashed.sha.hexdigest()) for row in placed)
         number, placed = number + 1, []
     for stale in out.names():
-        if (tar_name := TAR.fullmatch(stale)) and int(tar_name[1]) == shard and int(tar_name[2]) >= number:
+        found = TAR.fullmatch(stale)
+        if found and (found[1] or "") == split and int(found[2]) == shard and int(found[3]) >= number:
             out.remove(stale)
 
 
@@ -97,6 +102,30 @@ def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(header, io.BytesIO(data))
 
 
+def divided(rows: Iterable[Packed]) -> dict[str, dict[str, Any]]:
+    """Split -> its samples, its share of all, its components, and the share of all in the largest; {} where there is no split.
+
+    Raises ValueError where two splits have a component in common: what is trained on would be evaluated on.
+    """
+    counts: dict[str, Counter] = {}
+    for row in rows:
+        if row.split:
+            counts.setdefault(row.split, Counter())[row.component] += 1
+    total = sum(sum(each.values()) for each in counts.values())
+    for component, n in Counter(c for each in counts.values() for c in each).items():
+        if n > 1:
+            raise ValueError(f"the component {component} is in {n} splits: run pack again")
+    return {
+        split: {
+            "samples": sum(each.values()),
+            "share": round(sum(each.values()) / total, 4),
+            "components": len(each),
+            "largest_component": round(max(each.values()) / total, 4),
+        }
+        for split, each in sorted(counts.items())
+    }
+
+
 def finish(out: Folder, packed: Iterable[Packed], about: dict[str, Any]) -> dict[str, Any]:
     """Write index.parquet and manifest.json for the tars of a data set, remove tars that it does not name; return the manifest.
 
@@ -105,6 +134,7 @@ def finish(out: Folder, packed: Iterable[Packed], about: dict[str, Any]) -> dict
     """
     rows = sorted(packed, key=lambda row: (row.shard, row.offset))
     names = sorted({row.shard for row in rows})
+    splits = divided(rows)
     there, sha256 = out.sizes(), {row.shard: row.shard_sha256 for row in rows}
     missing = [name for name in names if name not in there]
     if missing:
@@ -120,6 +150,7 @@ def finish(out: Folder, packed: Iterable[Packed], about: dict[str, Any]) -> dict
         "frames": sum(row.frames for row in rows),
         "licenses": dict(sorted(Counter(row.license for row in rows).items())),
         "roles": dict(sorted(Counter(role for row in rows for role in row.roles).items())),
+        **({"splits": splits} if splits else {}),
         "shards": [{"name": n, "samples": samples[n], "bytes": there[n], "sha256": sha256[n]} for n in names],
     }
     with out.writing("index.parquet") as file:

@@ -1,11 +1,26 @@
-"""Exact nearest neighbours of embeddings, by blocks: memory is bounded, nothing is missed. Numpy alone."""
+"""Nearest neighbours of embeddings. Exact, by tiles: memory is bounded by a tile, nothing is missed; or by an index, for more.
+
+The exact join is one matrix product for each tile. What could still become a neighbour is a handful of the tile's numbers, so
+the rest costs one comparison each: a row's worst neighbour so far is the floor that a number must reach. Numpy does it on a CPU,
+a2data.gpu_join the same on a GPU. The index is faiss's IVF-PQ, whose finds are compared again in full (Johnson, Douze and Jégou
+2017, "Billion-scale similarity search with GPUs").
+"""
+
+import importlib.util
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 STEP = 1e-5  # similarities are rounded to this, so that the order in which a BLAS sums never decides who is nearest
-BLOCK = 2048  # rows of one tile; a tile with its codes takes about 100 MB
+BLOCK = 2048  # rows of one tile; a tile with what is found in it takes about 100 MB
+
+# Of the index; measured by benchmarks/retrieval.py, see docs/pairing.md.
+CELLS_PER_ROOT = 2.3  # cells of the index, times the square root of the keys
+PROBES = 1 / 20  # share of the cells that a query looks into; a neighbour in another cell is missed
+CODE_DIMS = 8  # numbers of an embedding that one 4-bit code stands for
+REFINE = 4  # candidates by code, for each neighbour wanted, that are compared in full
 
 
 def vectors(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
@@ -34,44 +49,153 @@ def top_k(
     query_groups: np.ndarray,
     key_groups: np.ndarray,
     block: int = BLOCK,
+    approximate_from: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k keys of highest dot product for each query, among those of another group; ties go to the lower index.
 
-    queries: (n, d) float32; keys: (m, d) float32; groups: (n,) and (m,) integers.
+    queries: (n, d) float32; keys: (m, d) float32; groups: (n,) and (m,) integers; approximate_from: how many keys are too many
+    to compare with each, 0 for never. Then some neighbours are missed; the similarities of those found are exact.
     Returns similarities (n, k) float64, best first, rounded to STEP, and indices (n, k) int64; -inf and -1 where there are
-    fewer than k.
+    fewer than k. Raises ModuleNotFoundError where the index is asked for and faiss is not installed.
     """
-    similarity = np.full((len(queries), k), -np.inf)
-    index = np.full((len(queries), k), -1, np.int64)
+    if approximate_from and len(keys) >= approximate_from:
+        return search(build(keys), queries, keys, k, query_groups, key_groups)
+    if gpu():
+        from a2data import gpu_join
+
+        codes = gpu_join.join(queries, keys, k, query_groups, key_groups)
+    else:
+        codes = join(queries, keys, k, query_groups, key_groups, block)
+    return decode(codes)
+
+
+def join(
+    queries: np.ndarray, keys: np.ndarray, k: int, query_groups: np.ndarray, key_groups: np.ndarray, block: int
+) -> np.ndarray:
+    """The codes of the nearest keys of each query, (n, k) int64, best first; NONE where there are fewer."""
+    codes = np.full((len(queries), k), NONE)
+    tile = np.empty((min(block, len(queries)), min(block, len(keys))), np.float32)
     for start in range(0, len(queries), block):
         rows = slice(start, start + block)
-        best = np.full((len(queries[rows]), k), _NONE)
-        for low in range(0, len(keys), block):
-            columns = slice(low, low + block)
-            tile = queries[rows] @ keys[columns].T
-            codes = _encode(tile, low)
-            codes[query_groups[rows, None] == key_groups[None, columns]] = _NONE
-            best = np.partition(np.hstack([best, codes]), -k, axis=1)[:, -k:]
-        best = np.sort(best, axis=1)[:, ::-1]
-        found = best > _NONE
-        similarity[rows][found] = _similarity(best[found])
-        index[rows][found] = _index(best[found])
-    return similarity, index
+        best = codes[rows]
+        for first in range(0, len(keys), block):
+            columns = slice(first, first + block)
+            scores = tile[: len(best), : len(keys[columns])]
+            np.matmul(queries[rows], keys[columns].T, out=scores)
+            row, column = candidates(scores, best, query_groups[rows], key_groups[columns])
+            merge(best, row, encode(scores[row, column], first + column))
+        best[:] = np.sort(best, axis=1)[:, ::-1]
+    return codes
 
 
-# A similarity and the index that it belongs to as one integer: the higher similarity is the larger, then the lower index.
-_SHIFT = 1 << 32
-_NONE = np.iinfo(np.int64).min
+def candidates(
+    scores: np.ndarray, best: np.ndarray, query_groups: np.ndarray, key_groups: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the numbers of a tile that may be among the best: row by row, those of the own group left out."""
+    worst = best.min(axis=1)
+    k = best.shape[1]
+    if (worst == NONE).any() and scores.shape[1] > 2 * k:  # no floor yet: the tile itself gives one
+        others = np.where(query_groups[:, None] == key_groups[None], np.float32(-np.inf), scores)
+        floor = np.partition(others, -k, axis=1)[:, -k] - np.float32(STEP)
+        floor = np.where(worst == NONE, floor, (similarity(worst) - 0.51 * STEP).astype(np.float32))
+    else:
+        floor = np.where(worst == NONE, -np.inf, similarity(worst) - 0.51 * STEP).astype(np.float32)
+    row, column = np.divmod(np.flatnonzero(scores >= floor[:, None]), scores.shape[1])
+    other = query_groups[row] != key_groups[column]
+    return row[other], column[other]
 
 
-def _encode(tile: np.ndarray, first: int) -> np.ndarray:
-    index = np.arange(first, first + tile.shape[1])
-    return np.rint(tile / STEP).astype(np.int64) * _SHIFT + (_SHIFT - 1 - index)
+def merge(best: np.ndarray, row: np.ndarray, found: np.ndarray) -> None:
+    """Take the codes found, (s,) int64, each for a row of best, (n, k) int64, among its best, in place. Rows ascend."""
+    if not row.size:
+        return
+    touched, first, count = np.unique(row, return_index=True, return_counts=True)
+    place = np.arange(row.size) - np.repeat(first, count)
+    k = best.shape[1]
+    wide = np.full((touched.size, k + int(count.max())), NONE)
+    wide[:, :k] = best[touched]
+    wide[np.repeat(np.arange(touched.size), count), k + place] = found
+    best[touched] = np.partition(wide, -k, axis=1)[:, -k:]
 
 
-def _similarity(code: np.ndarray) -> np.ndarray:
-    return np.round(code // _SHIFT * STEP, 5)
+def gpu() -> bool:
+    """Whether there is a GPU to multiply on. Torch is not imported where there is none that NVIDIA's driver knows."""
+    import os
+
+    if not any(os.path.exists(p) for p in ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg")):
+        return False
+    if importlib.util.find_spec("torch") is None:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
-def _index(code: np.ndarray) -> np.ndarray:
-    return _SHIFT - 1 - code % _SHIFT
+# -- the index ---------------------------------------------------------------------------------------------------------
+
+
+def build(keys: np.ndarray) -> Any:
+    """A faiss index of (m, d) float32 keys: cells around centroids, in them 4-bit product codes, and the keys themselves.
+
+    The same keys give the same index. Raises ModuleNotFoundError without faiss.
+    """
+    try:
+        import faiss
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "approximate search needs faiss: pip install 'a2data[search]', or set approximate_from=0 to search exactly"
+        ) from error
+    m, d = keys.shape
+    cells = max(1, min(round(CELLS_PER_ROOT * m**0.5), m // 39))  # 39: below, faiss warns of too few to train with
+    codes = next(n for n in (d // CODE_DIMS, *range(d // CODE_DIMS, 0, -1), 1) if n and d % n == 0)
+    index: Any = faiss.index_factory(d, f"IVF{cells},PQ{codes}x4fs,RFlat", faiss.METRIC_INNER_PRODUCT)
+    inner = faiss.extract_index_ivf(index)
+    inner.nprobe = max(1, round(cells * PROBES))
+    sample = np.linspace(0, m - 1, min(m, 64 * cells)).astype(np.int64)
+    index.train(np.ascontiguousarray(keys[sample]))
+    index.add(np.ascontiguousarray(keys))
+    index.k_factor = REFINE
+    return index
+
+
+def search(
+    index: Any, queries: np.ndarray, keys: np.ndarray, k: int, query_groups: np.ndarray, key_groups: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `top_k`, among what the index of the keys finds.
+
+    The own group is left out of what was found, so more is asked for: by the largest group, as far as that is k.
+    """
+    largest = int(np.unique(key_groups, return_counts=True)[1].max(initial=0))
+    wanted = min(k + min(largest, k), len(keys))
+    codes = np.full((len(queries), k), NONE)
+    for start in range(0, len(queries), BLOCK):
+        rows = slice(start, start + BLOCK)
+        _, found = index.search(np.ascontiguousarray(queries[rows]), wanted)
+        scores = np.empty(found.shape, np.float32)
+        for column in range(found.shape[1]):  # a column at a time: all at once would be `wanted` times the block's size
+            scores[:, column] = np.einsum("nd,nd->n", queries[rows], keys[found[:, column]])
+        made = encode(scores, found)
+        made[(found < 0) | (query_groups[rows, None] == key_groups[found])] = NONE
+        best = np.sort(made, axis=1)[:, ::-1][:, :k]
+        codes[rows, : best.shape[1]] = best
+    return decode(codes)
+
+
+# -- a similarity and the index that it belongs to, as one integer: the higher similarity is the larger, then the lower index ---
+
+SHIFT = 1 << 32
+NONE = np.iinfo(np.int64).min
+
+
+def encode(scores: np.ndarray, index: np.ndarray) -> np.ndarray:
+    return np.rint(scores / np.float32(STEP)).astype(np.int64) * SHIFT + (SHIFT - 1 - index)
+
+
+def similarity(code: np.ndarray) -> np.ndarray:
+    return np.round(code // SHIFT * STEP, 5)
+
+
+def decode(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Similarities, float64, and indices, int64; -inf and -1 for NONE."""
+    found = codes > NONE
+    return np.where(found, similarity(codes), -np.inf), np.where(found, SHIFT - 1 - codes % SHIFT, -1)

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from a2data.arrow import from_table, schema, to_table
+from a2data.arrow import complete, from_table, schema, to_table
 from a2data.folder import Folder
 from a2data.records import Reject
 from a2data.stage import Stage
@@ -82,12 +82,27 @@ class Store(Folder):
     def table(self, stage: str, shard: int, record: type) -> pa.Table:
         """A whole part, with the columns that `record` names and no others."""
         with self.fs.open_input_file(self.part(stage, shard)) as file:
-            return pq.read_table(file, columns=schema(record).names)
+            there = pq.read_schema(file).names
+            wanted = [name for name in schema(record).names if name in there]
+            return complete(record, pq.read_table(file, columns=wanted))
+
+    def whole(self, stage: str, record: type) -> pa.Table:
+        """A table over all its shards, with an int32 column "shard" added."""
+        pieces = []
+        for shard in self.shards(stage):
+            piece = self.table(stage, shard, record)
+            pieces.append(piece.append_column("shard", pa.array([shard] * len(piece), pa.int32())))
+        empty = schema(record).append(pa.field("shard", pa.int32())).empty_table()
+        return pa.concat_tables(pieces) if pieces else empty
+
+    def columns(self, stage: str, shard: int, names: list[str]) -> pa.Table:
+        """Some columns of a part."""
+        with self.fs.open_input_file(self.part(stage, shard)) as file:
+            return pq.read_table(file, columns=names)
 
     def values(self, stage: str, shard: int, column: str) -> list[Any]:
         """One column of a part."""
-        with self.fs.open_input_file(self.part(stage, shard)) as file:
-            return pq.read_table(file, columns=[column]).column(0).to_pylist()
+        return self.columns(stage, shard, [column]).column(0).to_pylist()
 
     def read(self, stage: str, shard: int, record: type) -> Iterator[Any]:
         """The rows of a part, a row group in memory at a time."""
@@ -105,12 +120,13 @@ class Store(Folder):
         columns = schema(record).names
         with self.fs.open_input_file(self.part(stage, shard)) as file:
             parquet = pq.ParquetFile(file)
+            columns = [name for name in columns if name in parquet.schema_arrow.names]
 
             def rows() -> Iterator[tuple[str, Any]]:
                 for number in range(parquet.num_row_groups):
                     values = parquet.read_row_group(number, columns=[column]).column(0).to_pylist()
                     if want is None or not want.isdisjoint(values):
-                        found = from_table(record, parquet.read_row_group(number, columns=columns))
+                        found = from_table(record, complete(record, parquet.read_row_group(number, columns=columns)))
                         yield from ((v, row) for v, row in zip(values, found, strict=True) if want is None or v in want)
 
             for value, group in groupby(rows(), key=lambda pair: pair[0]):

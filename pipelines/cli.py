@@ -14,7 +14,7 @@ from a2data.folder import Folder
 from a2data.records import Source
 from a2data.stage import Stage
 from a2data.store import Store
-from pipelines import models, results, sample, train
+from pipelines import calibrate, forget, models, results, sample, train
 from pipelines import plan as planning
 from pipelines.lock import alone
 from pipelines.schedule import Summary
@@ -92,6 +92,8 @@ def parser() -> argparse.ArgumentParser:
     models.add_commands(command("models", None, "the models: list, show, fetch, verify, licences", work=False))
     train.add_commands(command("train", None, "fine-tune A2 on shards; train plan: what would it take?", work=False))
     sample.add_flags(command("sample", None, "a video of a prompt and references", work=False))
+    calibrate.add_command(command)
+    forget.add_command(command)
     sub = command("demo-films", _demo_films, "render the demo film set, with its ground truth", work=False)
     sub.add_argument("folder", metavar="OUT")
     return top
@@ -163,7 +165,7 @@ def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int) -> list[i
 
     shards = store.shards("manifest")
     known = [source for shard in shards for source in store.read("manifest", shard, Source)]
-    new = sources(list(inputs), known) if inputs else []
+    new = forget.without_forgotten(store, sources(list(inputs), known)) if inputs else []
     for start in range(0, len(new), videos_per_shard):
         shards.append(shards[-1] + 1 if shards else 0)
         rows = sorted(new[start : start + videos_per_shard], key=lambda source: source.video_id)
@@ -212,6 +214,7 @@ def _finish(store: Store, stages: Sequence[Stage], recipe: Recipe, summary: Summ
         print(f"the index in {out.root} was left as it is: some jobs could not be done", file=sys.stderr)
     else:
         print(f"{results.index(store, out, recipe.profile, stages)} triplets in {out.root}")
+        print(results.splits(out), end="")
     report = results.report(store, out, changed=bool(summary.jobs or summary.broken)) if store.local else None
     failed = planning.failures(store, [stage.name() for stage in stages])
     if failed:

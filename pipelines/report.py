@@ -21,7 +21,7 @@ from a2data.arrow import schema
 from a2data.records import Reject
 from a2data.store import Footer, Store
 from model_zoo.catalogue import CARDS
-from pipelines import contact
+from pipelines import borderline, contact
 from pipelines import plan as planning
 
 # The tables in their order: name, what `units` of its footers counts, what its rows are.
@@ -100,6 +100,7 @@ class Histogram(NamedTuple):
     high: float
     counts: list[int]  # BINS of equal width from low to high
     median: float
+    limits: list[float]  # the thresholds that they had to pass
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,8 @@ def write_report(store: Store, out: Path, shards_dir: Path | None = None, sample
         failure_count=len(failures),
         examples=contact.rejects(store, footers),
         identities=contact.identities(store, pairs),
-        histograms=[_histogram("similarity", pairs["similarity"]), _histogram("copy risk", pairs["copy_risk"])],
+        histograms=[_histogram(*chart) for chart in borderline.charts(store)],
+        borders=borderline.borders(store, [reject for _, footer in footers["retrieve"] for reject in footer.rejected]),
         tars=_tars(store, shards_dir),
         slowest=max((stage.seconds for stage in stages), default=0.0),
     )
@@ -259,12 +261,11 @@ def _licences(stages: list[StageReport]) -> list[Licence]:
     return found
 
 
-def _histogram(title: str, values: pa.ChunkedArray) -> Histogram:
+def _histogram(title: str, array: np.ndarray, limits: list[float]) -> Histogram:
     """Counts over 0 to 1, or down to the smallest value where cosines are negative."""
-    array = values.to_numpy()
     low = float(np.floor(min(0.0, array.min(initial=0.0)) * 10) / 10)
     counts = np.histogram(np.clip(array, low, 1.0), bins=BINS, range=(low, 1.0))[0].tolist()
-    return Histogram(title, low, 1.0, counts, float(np.median(array)) if array.size else 0.0)
+    return Histogram(title, low, 1.0, counts, float(np.median(array)) if array.size else 0.0, limits)
 
 
 def _tars(store: Store, folder: Path | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from a2data.records import Packed
 from a2data.shards import finish
 from a2data.stage import Stage
 from a2data.store import Store
+from stages.pack import shares_of
 
 
 def forget_lost_tars(store: Store, out: Folder) -> None:
@@ -39,6 +40,28 @@ def index(store: Store, out: Folder, profile: str, stages: Sequence[Stage]) -> i
     if old.get("about") == about and "index.parquet" in out.names():
         return old["samples"]
     return finish(out, [row for shard in shards for row in store.read("pack", shard, Packed)], about)["samples"]
+
+
+def splits(out: Folder) -> str:
+    """What is in each split, a line each, from the manifest; and a line where one component is larger than a share asked for."""
+    lines = []
+    for name, about in _manifest(out).get("splits", {}).items():
+        held, largest = f"{about['share']:.1%}", f"{about['largest_component']:.1%}"
+        lines.append(
+            f"{name}: {about['samples']} triplets, {held}, in {about['components']} components, the largest {largest}"
+        )
+    shares = shares_of(
+        _manifest(out).get("about", {}).get("stages", {}).get("pack", {}).get("settings", {}).get("split", "")
+    )
+    components = {name: about["largest_component"] for name, about in _manifest(out).get("splits", {}).items()}
+    for name, share in shares.items():
+        if max(components.values(), default=0) > share:
+            where = max(components, key=components.__getitem__)
+            lines.append(
+                f"{name} was to hold {share:.1%}, but one component, in {where}, holds {components[where]:.1%}: its videos share "
+                "identities, so that they cannot be divided"
+            )
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _manifest(out: Folder) -> dict[str, Any]:

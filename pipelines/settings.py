@@ -12,6 +12,7 @@ from typing import Any
 from a2data.folder import Folder
 from a2data.stage import Stage
 from a2data.store import Store
+from pipelines import calibrate
 
 TYPES: dict[Any, type] = {
     "str": str,
@@ -27,6 +28,7 @@ TYPES: dict[Any, type] = {
 RUNNERS = {  # fields that are not the user's to set, and what to do instead
     ("pack", "out"): "name the folder of the shards with `a2data run --out`",
     ("pack", "made_by"): "the runner fills it in",
+    ("retrieve", "calibrated"): "`a2data calibrate` finds it",
 }
 
 
@@ -70,6 +72,7 @@ class Recipe:
             by_name[name] = replace(by_name[name], **values)  # type: ignore[type-var]
         made_by = "; ".join(f"{s.name()} {m}@{r}" for s in by_name.values() for m, r in _models(s))
         by_name["pack"] = replace(by_name["pack"], out=self.folder(store).root, made_by=made_by)  # type: ignore[call-arg]
+        by_name["retrieve"] = replace(by_name["retrieve"], calibrated=calibrate.thresholds(store))  # type: ignore[call-arg]
         return list(by_name.values())
 
     def set(self, stages: Sequence[Stage], assignments: Sequence[str]) -> None:

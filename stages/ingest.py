@@ -42,6 +42,7 @@ class Ingest(Stage):
                 license=source.license,
                 source=source.source,
                 label=source.label,
+                refused=source.refused,
                 **facts._asdict(),
             )
 

@@ -1,5 +1,6 @@
 """Clips, their captions and their references -> WebDataset shards, every reference with its whole provenance."""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ STAGES_OF = {"human": ("detect",), "object": ("detect", "ground"), "face": ("fac
 class Pack(Stage):
     """Clips, captions and references -> WebDataset shards in `out`, and where in them each sample is.
 
-    A shard is <out>/<shard>-<n>.tar, see docs/shards.md.
+    A shard is <out>/<shard>-<n>.tar, see docs/shards.md; with a split, <out>/<split>-<shard>-<n>.tar.
 
     The tars are the one output that is no part; a rerun gives them the same bytes. A clip becomes a sample when another clip
     shows at least one of its subjects; one that has none is rejected as "no reference".
@@ -65,7 +66,7 @@ class Pack(Stage):
     }
     writes = Packed
     per = "shard"
-    version = 2
+    version = 3
 
     out: str = "shards"  # folder of the tars, or a URL
     roles: str = (
@@ -76,6 +77,9 @@ class Pack(Stage):
     allow_same_clip: bool = False  # where no other clip shows a subject, use the clip's own picture, and say so
     max_references: int = 8  # the place not counted
     max_bytes_per_tar: int = 1_000_000_000  # at which the next tar begins
+    split: str = (
+        ""  # shares to hold out, "eval=0.05" or "eval=0.05,test=0.05": no video or identity is in two; "" = none
+    )
     made_by: str = ""  # "<stage> <model>@<revision>" of every model, "; " between: goes into each sample
 
     def run(
@@ -100,9 +104,18 @@ class Pack(Stage):
         turned_away: list[Reject | Failure] = []
         facts: dict[str, samples.Facts] = {}
 
-        def triplets() -> Iterator[tuple[str, dict[str, bytes]]]:
+        shares = shares_of(self.split)
+        component_of = {r.clip_id: r.component for r in references}
+        if shares and self.allow_same_clip:
+            raise ValueError(
+                "pack.split and pack.allow_same_clip do not go together: who else is in a clip without a reference, nobody knows"
+            )
+
+        def triplets(split: str) -> Iterator[tuple[str, dict[str, bytes]]]:
             for clip_id in sorted(span.clip_id for span in spans):
                 if clip_id not in wanted or clip_id not in caption_of:
+                    continue
+                if assigned(component_of.get(clip_id, ""), shares) != split:
                     continue
                 film = lookup("segment", shard, "clip_id", [clip_id])[
                     clip_id
@@ -118,8 +131,9 @@ class Pack(Stage):
                     facts[film.clip_id] = made.facts
                     yield film.clip_id, samples.to_members(made)
 
-        for placed in shards.write(triplets(), Folder(self.out), shard, self.max_bytes_per_tar):
-            yield to_row(placed, facts.pop(placed.key))
+        for split in ("train", *shares) if shares else ("",):
+            for placed in shards.write(triplets(split), Folder(self.out), shard, self.max_bytes_per_tar, split):
+                yield to_row(placed, facts.pop(placed.key), split, component_of.get(placed.key, ""))
         yield from turned_away
 
     def triplet(
@@ -171,6 +185,42 @@ class Pack(Stage):
         things = [r for r in ranked if r.kind != "background"]
         places = [r for r in ranked if r.kind == "background"]
         return things[: self.max_references] + places[:1]
+
+
+def shares_of(text: str) -> dict[str, float]:
+    """ "eval=0.05,test=0.05" as shares by name, in that order. Raises ValueError for text that is none."""
+    shares: dict[str, float] = {}
+    for part in text.split(",") if text else ():
+        name, _, number = part.strip().partition("=")
+        try:
+            share = float(number)
+        except ValueError:
+            share = 0.0
+        if (
+            not (name.isascii() and name.isalpha() and name.islower())
+            or name in (*shares, "train")
+            or not 0 < share < 1
+        ):
+            raise ValueError(f"pack.split {text!r}: write a name in small letters and a share, such as eval=0.05")
+        shares[name] = share
+    if sum(shares.values()) >= 1:
+        raise ValueError(f"pack.split {text!r} leaves nothing to train on: its shares must be less than 1 together")
+    return shares
+
+
+def assigned(component: str, shares: dict[str, float]) -> str:
+    """The split of a component, by its hash alone: "" where there are no shares, "train" for what none of them takes.
+
+    So a component stays where it is when others come; shares are right on average only.
+    """
+    if not shares:
+        return ""
+    place = int(hashlib.sha256(component.encode()).hexdigest()[:13], 16) / 16**13
+    for name, share in shares.items():
+        if place < share:
+            return name
+        place -= share
+    return "train"
 
 
 @dataclass(frozen=True)
@@ -290,7 +340,7 @@ def about(
     )
 
 
-def to_row(placed: shards.Placed, facts: samples.Facts) -> Packed:
+def to_row(placed: shards.Placed, facts: samples.Facts, split: str = "", component: str = "") -> Packed:
     """The row of one sample. Its licence is that of the clip and of every reference: each holds for what it is a part of."""
     return Packed(
         clip_id=placed.key,
@@ -306,4 +356,6 @@ def to_row(placed: shards.Placed, facts: samples.Facts) -> Packed:
         roles=[given.role for given in facts.references],
         license=" AND ".join(sorted({facts.license, *(given.origin.license for given in facts.references)})),
         copy_risk=max(given.copy_risk for given in facts.references),
+        split=split,
+        component=component,
     )

@@ -1,23 +1,20 @@
 """For each element, a picture of the same subject from another clip: what keeps a model from learning to copy its reference."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 import model_zoo.cards
-from a2data import copies, images
+from a2data import copies
 from a2data.arrow import from_table
-from a2data.identity import Identities, identify, seen_together
-from a2data.records import Look, Match, Reference, Reject, Rule, Span, Take, Trait
-from a2data.similarity import vectors
+from a2data.corpus import INF, PARTS, Corpus, Footage, assemble, colour
+from a2data.identity import Identities, components, identify, number, seen_together
+from a2data.records import Look, Match, Reference, Reject, Rule, Take, Trait
 from a2data.stage import Stage
-
-INF = float("inf")
-PARTS = ("hair", "upper", "lower", "shoes", "accessory")  # one's clothes of today: the person and the outfit must agree
 
 
 @dataclass(frozen=True)
@@ -33,85 +30,115 @@ class Retrieve(Stage):
     )
     writes = Reference
     per = "all"
-    version = 2
+    version = 3
 
-    min_face: float = 0.0  # cosine from which two faces are one person; 0 = what the card of the embedder says
+    min_face: float = 0.0  # cosine from which two faces are one person; 0 = as calibrated, else what the card says
     min_object: float = 0.0  # the same for objects
     min_part: float = 0.0  # for garments of one person, in one colour
     min_background: float = 0.0  # for places
     max_similarity: float = 0.999  # cosine above which it is the same picture
     margin: float = 0.1  # lead over the nearest other identity, as a share of what lies between the threshold and 1
     neighbours: int = 64  # nearest neighbours that are looked at for each element
+    approximate_from: int = 20_000_000  # elements from which neighbours are sought by an index (faiss); 0 = never
+    different_body: float = (
+        -1.0
+    )  # cosine of bodies, in one video, below which two are two whatever their faces; -1 = never
     copy_distance: float = copies.COPY  # thumbnails nearer than this show the same frame; see a2data.copies
     copy_run: int = copies.RUN  # frames in succession that make a clip a copy
     max_copy_risk: float = 0.95  # 0 to 1; lower it for references from farther away
     min_quality: float = 0.0  # 0 to 1, of the reference's picture
     max_references: int = 1  # for each element, each from another clip
+    calibrated: str = ""  # JSON, embedder -> kind -> cosine: what `a2data calibrate` found
 
     def run(self, model: None, matches: pa.Table, clips: pa.Table, *looks: pa.Table) -> Iterator[Reference | Reject]:
         corpus = assemble(looks)
         footage = Footage(clips, self.copy_run)
-        group_of = self.groups(corpus)
+        group_of = self.groups(corpus, footage)
+        component_of = linked(corpus, footage, group_of)
         for row in targets(corpus, from_table(Match, matches)):
             target = corpus.traits[row]
-            kin, reason = self.kin(corpus, group_of, row)
+            kin, reason, near = self.kin(corpus, group_of, row)
             judged = [self.judge(corpus, footage, target, one) for one in kin]
             accepted = sorted((r for r in judged if all(rule.passed for rule in r.rules)), key=preference)
             if accepted:
-                yield from one_per_clip(accepted)[: self.max_references]
+                component = component_of[footage.video_id(target.clip_id)]
+                yield from (replace(r, component=component) for r in one_per_clip(accepted)[: self.max_references])
             else:
-                yield refuse(target, judged, reason)
+                yield refuse(target, judged, reason, near)
 
-    def groups(self, corpus: "Corpus") -> dict[int, tuple["Group", int]]:
+    def groups(self, corpus: Corpus, footage: Footage) -> "dict[int, tuple[Group, int]]":
         """Compare faces with faces, objects with objects of their label, places with places: row -> its group, its node there."""
         faces, objects, places = (corpus.with_embedding(kind) for kind in ("face", "object", "background"))
         comparable = [(faces, "min_face"), *((rows, "min_object") for rows in by_label(corpus, objects))]
         comparable += [(places, "min_background")]
         group_of: dict[int, tuple[Group, int]] = {}
-        first = 0
         for rows, setting in comparable:
             if rows:
-                group = self.group(corpus, rows, setting, first)
+                group = self.group(corpus, footage, rows, setting)
                 group_of |= {row: (group, node) for node, row in enumerate(rows)}
-                first += int(group.found.cluster.max()) + 1
         return group_of
 
-    def group(self, corpus: "Corpus", rows: list[int], setting: str, first: int) -> "Group":
-        """Cluster the elements of these rows; their identities are numbered from `first`."""
+    def group(self, corpus: Corpus, footage: Footage, rows: list[int], setting: str) -> "Group":
+        """Cluster the elements of these rows."""
         low = self.threshold(corpus, rows, setting)
         matrix = np.stack([corpus.vectors[row] for row in rows])
         clips = [corpus.traits[row].clip_id for row in rows]
         together = seen_together(clips, [corpus.seen(row) for row in rows])
         numbers = np.unique(clips, return_inverse=True)[1]
-        return Group(rows, identify(matrix, numbers, together, low, self.neighbours), low, first)
 
-    def kin(self, corpus: "Corpus", group_of: dict[int, tuple["Group", int]], row: int) -> tuple[list["Kin"], str]:
-        """Who shows the same subject in other clips as the element of this row does; if nobody, why. A human and what it wears
-        are known by the face."""
+        def differ(a: int, b: int) -> bool:
+            bodies = [corpus.vectors.get(corpus.rows.get(corpus.traits[rows[node]].parent_id, -1)) for node in (a, b)]
+            if bodies[0] is None or bodies[1] is None or footage.video_id(clips[a]) != footage.video_id(clips[b]):
+                return False  # clothes change from one video to another
+            return float(bodies[0] @ bodies[1]) < self.different_body
+
+        found = identify(matrix, numbers, together, low, self.neighbours, differ, self.approximate_from)
+        first: dict[int, int] = {}
+        for row, cluster in zip(rows, found.cluster.tolist(), strict=True):
+            first.setdefault(cluster, number(corpus.traits[row].element_id))
+        return Group(rows, found, low, first)
+
+    def kin(
+        self, corpus: Corpus, group_of: "dict[int, tuple[Group, int]]", row: int
+    ) -> tuple[list["Kin"], str, tuple[str, Rule] | None]:
+        """Who shows the same subject in other clips as the element of this row does; if nobody, why, and who came nearest.
+
+        A human and what it wears are known by the face.
+        """
         trait = corpus.traits[row]
         human = row if trait.kind == "human" else corpus.rows.get(trait.parent_id, -1)
         known_by = corpus.face_of.get(human, -1) if trait.kind in ("human", *PARTS) else row
         if known_by not in group_of or (trait.kind in PARTS and row not in corpus.vectors):
-            return [], "no identity"
+            return [], "no identity", None
         group, node = group_of[known_by]
-        kin = group.kin(node)
-        if not kin and group.has_likeness(node):
-            return [], "ambiguous identity"
+        kin, nearest = group.kin(node), group.nearest(node)
+        near = None
+        if nearest:
+            other = corpus.human_of.get(nearest[0], nearest[0]) if trait.kind == "human" else nearest[0]
+            near = corpus.traits[other].element_id, Rule("similarity", nearest[1], group.low, INF)
+        if not kin and near and near[1].passed:
+            return [], "ambiguous identity", near
         if trait.kind == "human":
             kin = [replace(k, row=corpus.human_of[k.row]) for k in kin if k.row in corpus.human_of]
         elif trait.kind in PARTS:
             low = self.threshold(corpus, [row], "min_part")
-            kin = [part for k in kin for part in corpus.parts_like(row, k, low)]
-        return kin, "no other clip shows it"
+            kin = [part for k in kin for part in parts_like(corpus, row, k, low)]
+        return kin, "no other clip shows it", near
 
-    def threshold(self, corpus: "Corpus", rows: list[int], setting: str) -> float:
-        """The setting, or the card's. Raises ValueError for embeddings of two models, or of one whose card says nothing."""
+    def threshold(self, corpus: Corpus, rows: list[int], setting: str) -> float:
+        """The setting, or what was calibrated, or the card's.
+
+        Raises ValueError for embeddings of two models, or of one whose card says nothing.
+        """
         value = float(getattr(self, setting))
         embedders = sorted({corpus.traits[row].embedder for row in rows})
         if len(embedders) > 1:
             raise ValueError(f"embeddings by {' and '.join(embedders)} cannot be compared: remake them with one model")
         if value or not embedders:
             return value
+        calibrated = json.loads(self.calibrated or "{}").get(embedders[0], {}).get(setting.removeprefix("min_"), 0.0)
+        if calibrated:
+            return float(calibrated)
         try:
             card = model_zoo.cards.family(embedders[0])
         except KeyError as error:
@@ -120,7 +147,7 @@ class Retrieve(Stage):
             raise ValueError(f"the card of {embedders[0]!r} has no threshold: set {setting} of retrieve")
         return card.same_garment or card.same if setting == "min_part" else card.same
 
-    def judge(self, corpus: "Corpus", footage: "Footage", target: Trait, kin: "Kin") -> Reference:
+    def judge(self, corpus: Corpus, footage: Footage, target: Trait, kin: "Kin") -> Reference:
         """The reference that this relative would make, with every rule that it has to pass."""
         source = corpus.traits[kin.row]
         overlap_s, gap_s = footage.nearness_s(target.clip_id, source.clip_id)
@@ -157,10 +184,13 @@ class Retrieve(Stage):
 COPY_RULES = {"likeness", "overlap_s", "repeat_distance", "picture_distance", "copy_risk"}
 
 
-def refuse(target: Trait, judged: list[Reference], reason: str) -> Reject:
-    """Why an element gets no reference: `reason` where there was no candidate, else what stopped them, the likeliest named."""
+def refuse(target: Trait, judged: list[Reference], reason: str, near: tuple[str, Rule] | None = None) -> Reject:
+    """Why an element gets no reference: `reason` where there was no candidate, else what stopped them, the likeliest named.
+
+    near: who came nearest to being one, and how near.
+    """
     if not judged:
-        return Reject(target.element_id, reason)
+        return Reject(target.element_id, reason, f"{near[0]}: {near[1]}" if near else "")
     failed = [{rule.name: rule for rule in r.rules if not rule.passed} for r in judged]
     if all(COPY_RULES & rules.keys() for rules in failed):
         reason = "only copies"
@@ -192,7 +222,7 @@ def one_per_clip(references: list[Reference]) -> list[Reference]:
     return list(first.values())
 
 
-def targets(corpus: "Corpus", matches: list[Match]) -> list[int]:
+def targets(corpus: Corpus, matches: list[Match]) -> list[int]:
     """Rows of the elements to find references for: those a phrase stands for, their parts, and the places of their clips."""
     matched, clips = {m.element_id for m in matches}, {m.clip_id for m in matches}
     return [
@@ -202,7 +232,7 @@ def targets(corpus: "Corpus", matches: list[Match]) -> list[int]:
     ]
 
 
-def by_label(corpus: "Corpus", rows: list[int]) -> list[list[int]]:
+def by_label(corpus: Corpus, rows: list[int]) -> list[list[int]]:
     """Objects of one label each: a cup is never the same as a bottle."""
     labels = defaultdict(list)
     for row in rows:
@@ -230,15 +260,15 @@ class Group:
     rows: list[int]
     found: Identities
     low: float
-    first: int  # number of its first identity
+    identities: dict[int, int]  # cluster -> the number of its identity, see a2data.identity.number
 
     def kin(self, node: int) -> list[Kin]:
         """The node's neighbours of its own cluster, most similar first."""
-        found, identity = self.found, int(self.found.cluster[node])
+        found, cluster = self.found, int(self.found.cluster[node])
         return [
             Kin(
                 row=self.rows[other],
-                identity=self.first + identity,
+                identity=self.identities[cluster],
                 similarity=similarity,
                 low=self.low,
                 margin=float(min(found.margin[node], found.margin[other])),
@@ -246,101 +276,32 @@ class Group:
                 group_low=self.low,
             )
             for other, similarity in zip(found.neighbour[node].tolist(), found.similarity[node].tolist(), strict=True)
-            if other >= 0 and found.cluster[other] == identity
+            if other >= 0 and found.cluster[other] == cluster
         ]
 
-    def has_likeness(self, node: int) -> bool:
-        """Whether somebody is like the node, of its cluster or not."""
-        return bool(self.found.similarity[node, 0] >= self.low)
+    def nearest(self, node: int) -> tuple[int, float] | None:
+        """The row of the most similar element of another clip, of the node's cluster or not, and its similarity."""
+        other = int(self.found.neighbour[node, 0])
+        return None if other < 0 else (self.rows[other], float(self.found.similarity[node, 0]))
 
 
-class Corpus(NamedTuple):
-    """All elements in the order of their ids; whatever counts them is a row."""
-
-    traits: list[Trait]
-    shards: list[int]
-    vectors: dict[int, np.ndarray]  # row -> (d,) float32, for those that have an embedding
-    rows: dict[str, int]  # element_id -> row
-    face_of: dict[int, int]  # row of a human -> row of its best face
-    human_of: dict[int, int]  # and back
-    parts: dict[tuple[int, str], list[int]]  # row of a human, kind -> rows of its garments
-
-    def with_embedding(self, kind: str) -> list[int]:
-        return [row for row, trait in enumerate(self.traits) if trait.kind == kind and row in self.vectors]
-
-    def seen(self, row: int) -> set[int]:
-        """The frames in which an element was seen, or the human that it belongs to."""
-        parent = self.rows.get(self.traits[row].parent_id, row)
-        return {*self.traits[row].seen_frames, *self.traits[parent].seen_frames}
-
-    def parts_like(self, row: int, face: Kin, low: float) -> Iterator[Kin]:
-        """What the human of this face wears that agrees with a garment in colour."""
-        trait = self.traits[row]
-        for other in self.parts.get((self.human_of.get(face.row, -1), trait.kind), []):
-            if other in self.vectors and colour(trait) == colour(self.traits[other]):
-                similarity = round(float(self.vectors[row] @ self.vectors[other]), 5)
-                if similarity >= low:
-                    yield replace(face, row=other, similarity=similarity, low=low)
-
-    def outfit(self, a: int, b: int) -> float:
-        """Whether two humans wear tops of one colour: 1, or 0, or 0.5 where that of one is not known."""
-        tops = [{colour(self.traits[r]) for r in self.parts.get((row, "upper"), [])} for row in (a, b)]
-        return 0.5 if not all(tops) else float(not tops[0].isdisjoint(tops[1]))
+def parts_like(corpus: Corpus, row: int, face: Kin, low: float) -> Iterator[Kin]:
+    """What the human of this face wears that agrees with a garment in colour."""
+    trait = corpus.traits[row]
+    for other in corpus.parts.get((corpus.human_of.get(face.row, -1), trait.kind), []):
+        if other in corpus.vectors and colour(trait) == colour(corpus.traits[other]):
+            similarity = round(float(corpus.vectors[row] @ corpus.vectors[other]), 5)
+            if similarity >= low:
+                yield replace(face, row=other, similarity=similarity, low=low)
 
 
-def colour(trait: Trait) -> str:
-    return next((a for a in trait.attributes if a.startswith("colour=")), "")
+def linked(corpus: Corpus, footage: Footage, group_of: dict[int, tuple[Group, int]]) -> dict[str, str]:
+    """video_id -> the first video_id of those that share an identity with it, or with one that does, and so on.
 
-
-def assemble(looks: tuple[pa.Table, ...]) -> Corpus:
-    """The elements of all tables and who belongs to whom, the same whatever the order of their rows."""
-    columns = [f for f in looks[0].column_names if f in (*Look.__dataclass_fields__, "shard")]
-    table = pa.concat_tables([t.select(columns) for t in looks]).sort_by("element_id")
-    traits = from_table(Trait, table)
-    rows = {t.element_id: row for row, t in enumerate(traits)}
-    embeddings: dict[int, np.ndarray] = {}
-    for kind in sorted({t.kind for t in traits}):
-        of_kind = np.array([row for row, t in enumerate(traits) if t.kind == kind])
-        found, matrix = vectors(table["embedding"].take(pa.array(of_kind)))
-        embeddings |= dict(zip(of_kind[found].tolist(), matrix, strict=True))
-    face_of: dict[int, int] = {}
-    parts = defaultdict(list)
-    for row, trait in enumerate(traits):
-        human = rows.get(trait.parent_id, -1)
-        if trait.kind in PARTS:
-            parts[human, trait.kind].append(row)
-        elif trait.kind == "face" and human >= 0 and row in embeddings:
-            best = face_of.setdefault(human, row)
-            face_of[human] = max(best, row, key=lambda r: (traits[r].quality, -r))
-    human_of = {face: human for human, face in face_of.items()}
-    return Corpus(traits, table["shard"].to_pylist(), embeddings, rows, face_of, human_of, dict(parts))
-
-
-class Footage:
-    """What the clips show, by their thumbnails, and when."""
-
-    def __init__(self, takes: pa.Table, run: int):
-        self.run = run
-        self.known: dict[tuple[str, str], float] = {}  # a person's face, hair and clothes all ask for the same clips
-        self.thumbs = takes["thumbs"]
-        self.spans = {span.clip_id: (row, span) for row, span in enumerate(from_table(Span, takes))}
-
-    def pictures(self, clip_id: str) -> np.ndarray:
-        return images.thumbs(self.thumbs[self.spans[clip_id][0]].as_py())
-
-    def repeat_distance(self, a: str, b: str) -> float:
-        pair = (min(a, b), max(a, b))
-        if pair not in self.known:
-            self.known[pair] = copies.repeat_distance(self.pictures(pair[0]), self.pictures(pair[1]), self.run)
-        return self.known[pair]
-
-    def picture_distance(self, source: Trait, clip_id: str) -> float:
-        return copies.picture_distance(self.pictures(source.clip_id)[source.frame], self.pictures(clip_id))
-
-    def nearness_s(self, a: str, b: str) -> tuple[float, float]:
-        """Seconds of one source that two clips share, negative where they are apart, and seconds between them."""
-        x, y = self.spans[a][1], self.spans[b][1]
-        if x.video_id != y.video_id:
-            return -INF, INF
-        shared_s = min(x.source_pts_s[-1], y.source_pts_s[-1]) - max(x.source_pts_s[0], y.source_pts_s[0])
-        return shared_s, max(0.0, -shared_s)
+    What must not be divided where no person, thing or place may be both in training and in evaluation.
+    """
+    pairs = [
+        (footage.video_id(corpus.traits[row].clip_id), group.identities[int(group.found.cluster[node])])
+        for row, (group, node) in sorted(group_of.items())
+    ]
+    return components([span.video_id for _, span in footage.spans.values()], pairs)

@@ -64,7 +64,8 @@ class Segment(Stage):
 
     def run(self, network: shots.Network | None, videos: list[Video]) -> Iterator[Film | Reject]:
         for source in videos:
-            yield from self.clips(network, source)
+            for made in self.clips(network, source):
+                yield without_refused(made, source)
 
     def clips(self, network: shots.Network | None, source: Video) -> Iterator[Film | Reject]:
         """The clips of one video, in order. Memory does not grow with the video's length."""
@@ -162,6 +163,16 @@ class Reel:
         self.waiting.clear()
         self.spool.seek(0)
         self.spool.truncate()
+
+
+def without_refused(made: Film | Reject, source: Video) -> Film | Reject:
+    """A clip, or its rejection where it shows source frames that were forgotten."""
+    if isinstance(made, Film) and source.refused:
+        for span in source.refused.split(","):
+            first, end = map(int, span.split("-"))
+            if made.source_frames[0] < end and first <= made.source_frames[-1]:
+                return Reject(made.clip_id, "forgotten", f"source frames {first} to {end} were forgotten")
+    return made
 
 
 def make_clip(ticks: list[Tick], source: Video, settings: Segment) -> tuple[dict[str, Any], bytes]:

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2data.identity import identify, merge, mutual, seen_together, stand
+from a2data.identity import components, identify, merge, mutual, number, seen_together, stand
 
 
 def planted(seed, people, takes, noise, d=64):
@@ -58,8 +58,8 @@ def test_a_chain_of_likenesses_does_not_join_its_ends():
     chain = [(i, i + 1) for i in range(len(x) - 1)]
     cluster = merge(x, chain, nobody(len(x)), low=np.cos(np.deg2rad(30)))
     assert cluster[0] != cluster[-1]
-    for number in set(cluster.tolist()):
-        inside = np.flatnonzero(cluster == number)
+    for one in set(cluster.tolist()):
+        inside = np.flatnonzero(cluster == one)
         assert np.ptp(angles[inside]) <= np.deg2rad(61)
 
 
@@ -94,3 +94,66 @@ def test_only_those_who_share_a_frame_of_a_clip_are_apart():
     clips = ["a", "a", "a", "b"]
     frames = [{0, 5}, {5, 10}, {10}, {5}]
     assert seen_together(clips, frames) == [{1}, {0, 2}, {1}, set()]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 12))
+def test_the_order_of_the_nodes_does_not_matter(seed, neighbours):
+    rng = np.random.default_rng(seed)
+    x, _ = planted(seed, 4, 5, noise=0.8)
+    apart = nobody(len(x))
+    for i, j in rng.integers(0, len(x), (8, 2)):
+        if i != j:
+            apart[i].add(int(j))
+            apart[j].add(int(i))
+    order = rng.permutation(len(x))
+    place = np.argsort(order)
+    moved = [{int(place[j]) for j in apart[i]} for i in order]
+    one = identify(x, np.arange(len(x)), apart, 0.3, neighbours)
+    other = identify(x[order], np.arange(len(x)), moved, 0.3, neighbours)
+    scores = np.sort(np.unique(np.round(x @ x.T, 5))[:-1])
+    if np.diff(scores).min() > 0 and len(scores) == len(x) * (len(x) - 1) // 2:  # no two pairs alike: no tie to break
+        same = one.cluster[order][:, None] == one.cluster[order][None]
+        assert np.array_equal(same, other.cluster[:, None] == other.cluster[None])
+        np.testing.assert_allclose(one.margin[order], other.margin, atol=2e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.1, 0.8))
+def test_every_cluster_is_as_dense_as_asked_for_when_its_last_two_parts_were_joined(seed, low):
+    x, _ = planted(seed, 3, 6, noise=1.0)
+    found = identify(x, np.arange(len(x)), nobody(len(x)), low, 16)
+    for cluster in set(found.cluster.tolist()):
+        members = x[found.cluster == cluster].astype(np.float64)
+        if len(members) > 1:  # a mean of means of at least `low` each
+            assert (np.sum(members @ members.T) - len(members)) / (len(members) * (len(members) - 1)) >= low - 1e-4
+
+
+def test_two_that_differ_by_something_else_are_never_one():
+    x, who = planted(5, 2, 6, noise=0.3)
+    odd = [n % 2 for n in range(len(x))]
+    found = identify(x, np.arange(len(x)), nobody(len(x)), 0.5, 16, differ=lambda i, j: odd[i] != odd[j])
+    assert all(len({odd[i] for i in np.flatnonzero(found.cluster == c)}) == 1 for c in set(found.cluster.tolist()))
+    plain = identify(x, np.arange(len(x)), nobody(len(x)), 0.5, 16)
+    assert plain.cluster.max() + 1 == 2 < found.cluster.max() + 1
+    assert len(who) == 12
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 6)), max_size=12), st.randoms())
+def test_components_are_those_that_a_walk_over_the_links_reaches(links, random):
+    found = components("abcdefgh", links)
+    for start in "abcdefgh":
+        reached = {start}
+        while len(grown := {n for n, s in links if s in {s for m, s in links if m in reached}} | reached) > len(
+            reached
+        ):
+            reached = grown
+        assert found[start] == min(reached)
+    random.shuffle(links)
+    assert components("hgfedcba", links) == found
+
+
+def test_the_number_of_an_identity_fits_into_json():
+    assert 0 <= number("clip/face/0") < 2**48
+    assert number("clip/face/0") != number("clip/face/1")

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from a2data import gpu_join, similarity
 from a2data.similarity import top_k, vectors
 
 
@@ -77,3 +78,61 @@ def test_a_column_without_any_embedding_gives_none():
 def test_embeddings_that_cannot_be_compared_are_refused(rows, sentence):
     with pytest.raises(ValueError, match=sentence):
         vectors(column(rows))
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 60), st.integers(1, 60), st.integers(1, 6), st.sampled_from([2, 7, 64]))
+def test_the_join_for_a_gpu_finds_the_same(seed, n, m, k, tile):
+    pytest.importorskip("torch")
+    rng = np.random.default_rng(seed)
+    queries, keys = unit(rng, n, 16), unit(rng, m, 16)
+    groups = rng.integers(0, 4, n), rng.integers(0, 4, m)
+    expected = similarity.decode(similarity.join(queries, keys, k, *groups, block=16))
+    found = similarity.decode(gpu_join.join(queries, keys, k, *groups, device="cpu", rows=tile, columns=tile))
+    np.testing.assert_allclose(found[0], expected[0], atol=2e-5)
+    for query, ours, theirs in zip(
+        queries, found[1], expected[1], strict=True
+    ):  # a sum in another order may swap neighbours
+        np.testing.assert_allclose(keys[ours[ours >= 0]] @ query, keys[theirs[theirs >= 0]] @ query, atol=2e-5)
+
+
+def test_memory_is_that_of_a_tile_however_many_keys_there_are():
+    import tracemalloc
+
+    x, each = unit(np.random.default_rng(1), 4000, 16), np.arange(4000)
+    peaks = []
+    for keys in (1000, 4000):
+        tracemalloc.start()
+        similarity.join(x[:256], x[:keys], 8, each[:256], each[:keys], 256)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0]
+    assert peaks[1] < 256 * 4000 * 4
+
+
+def clustered(people, takes, d=64):
+    rng = np.random.default_rng(0)
+    x = np.repeat(unit(rng, people, d), takes, axis=0) + 0.6 * unit(rng, people * takes, d)
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_above_a_size_an_index_finds_nearly_all_with_exact_similarities():
+    pytest.importorskip("faiss")
+    x, groups = clustered(300, 15), np.arange(4500) // 3  # three of each fifteen are in one clip
+    exact, expected = top_k(x, x, 10, groups, groups)
+    near, found = top_k(x, x, 10, groups, groups, approximate_from=4000)
+    shared = [len({*a} & {*b} - {-1}) / 10 for a, b in zip(found.tolist(), expected.tolist(), strict=True)]
+    assert np.mean(shared) > 0.9
+    assert np.all(groups[found[found >= 0]] != np.repeat(groups, 10).reshape(-1, 10)[found >= 0])
+    rows = np.flatnonzero(found[:, 0] >= 0)
+    np.testing.assert_allclose(near[rows, 0], np.sum(x[rows] * x[found[rows, 0]], axis=1), atol=2e-5)
+    again = top_k(x, x, 10, groups, groups, approximate_from=4000)
+    assert np.array_equal(again[1], found)
+    assert np.array_equal(top_k(x, x, 10, groups, groups, approximate_from=5000)[0], exact)
+
+
+def test_without_faiss_the_sentence_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+    x = clustered(2, 2)
+    with pytest.raises(ModuleNotFoundError, match=r"a2data\[search\].*approximate_from=0"):
+        top_k(x, x, 1, np.arange(4), np.arange(4), approximate_from=1)

@@ -80,7 +80,9 @@ def test_a_person_is_found_in_the_other_clip_that_shows_them():
     assert found["a/face/0"].source_element_id == "b/face/0"
     assert found["a/human/0"].image_sha256 == "sha of b/human/0"
     assert found["a/human/0"].identity == found["b/face/0"].identity
-    assert found["c/human/0"] == Reject("c/human/0", "no other clip shows it")
+    reject = found["c/human/0"]
+    assert reject == Reject("c/human/0", "no other clip shows it", reject.detail)
+    assert reject.detail.startswith("b/human/0: similarity = 0.235, allowed 0.7 to inf: FAIL")
 
 
 def test_every_rule_is_recorded_with_its_value_and_passes():
@@ -301,3 +303,47 @@ def test_only_what_a_phrase_stands_for_and_its_parts_and_places_are_looked_for()
     matches = table(Match, [Match("a", "a/human/0", "it", 0, 2, 1.0, 1.0)])
     rows = Retrieve(min_face=0.7, min_object=0.7).run(None, matches, table(Take, [take("a")]), *looks, table(Look, []))
     assert {r.key for r in rows} == {"a/human/0", "a/face/0", "a/upper/0"}
+
+
+def test_an_identity_keeps_its_number_when_others_come():
+    two = [*person("b", like(ANNA, 1)), *person("c", like(ANNA, 2))]
+    three = [*person("a", like(BERT, 3)), *person("aa", like(BERT, 4)), *two]
+    before = retrieve(two, [take("b"), take("c")])["c/human/0"]
+    after = retrieve(three, [take(c) for c in ("a", "aa", "b", "c")])["c/human/0"]
+    assert before.identity == after.identity < 2**53
+    assert before.identity != retrieve(three, [take(c) for c in ("a", "aa", "b", "c")])["a/human/0"].identity
+
+
+def test_videos_that_share_an_identity_are_one_component_however_far_the_chain():
+    elements = [
+        *person("a1", like(ANNA, 1)),
+        *person("b1", like(ANNA, 2)),
+        *person("b2", like(BERT, 3)),
+        *person("c1", like(BERT, 4)),
+        *person("d1", like(direction(3), 5)),
+        *person("d2", like(direction(3), 6)),
+    ]
+    takes = [take(c, c[0], seed, 60.0 * seed) for seed, c in enumerate(("a1", "b1", "b2", "c1", "d1", "d2"))]
+    found = retrieve(elements, takes)
+    assert {found[f"{c}/human/0"].component for c in ("a1", "b1", "b2", "c1")} == {"a"}
+    assert {found[f"{c}/human/0"].component for c in ("d1", "d2")} == {"d"}
+
+
+def test_what_was_calibrated_comes_before_the_card_and_after_the_setting():
+    elements = [*person("a", like(ANNA, 1)), *person("b", like(ANNA, 2))]
+    takes, calibrated = [take("a"), take("b")], '{"dlib": {"face": 0.7}}'
+    by_calibration = retrieve(elements, takes, min_face=0.0, calibrated=calibrated)["a/human/0"]
+    assert {r.name: r.low for r in by_calibration.rules}["similarity"] == 0.7
+    assert isinstance(retrieve(elements, takes, min_face=0.99, calibrated=calibrated)["a/human/0"], Reject)
+
+
+def test_bodies_that_differ_part_two_faces_that_are_alike_but_only_within_a_video():
+    def dressed(clip_id, face, body):
+        human, seen = person(clip_id, face)
+        return [replace(human, embedding=body), seen]
+
+    elements = [*dressed("a", like(ANNA, 1), like(ANNA, 7)), *dressed("b", like(ANNA, 2), like(BERT, 8))]
+    one = [take("a", "v", 1), take("b", "v", 2, start_s=60.0)]
+    assert retrieve(elements, one)["a/human/0"].source_clip_id == "b"
+    assert retrieve(elements, one, different_body=0.5)["a/human/0"].reason == "ambiguous identity"
+    assert retrieve(elements, [take("a"), take("b")], different_body=0.5)["a/human/0"].source_clip_id == "b"

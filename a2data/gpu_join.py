@@ -1,0 +1,73 @@
+"""The exact join of a2data.similarity on a GPU: the same steps, in torch, which is imported when it is asked for."""
+
+from typing import Any
+
+import numpy as np
+
+from a2data.similarity import NONE, SHIFT, STEP
+
+ROWS, COLUMNS = 8192, 32768  # of a tile: 1 GB of float32, and as much again while its floor is sought
+
+
+def join(
+    queries: np.ndarray,
+    keys: np.ndarray,
+    k: int,
+    query_groups: np.ndarray,
+    key_groups: np.ndarray,
+    device: str = "cuda",
+    rows: int = ROWS,
+    columns: int = COLUMNS,
+) -> np.ndarray:
+    """As a2data.similarity.join. The keys go to the GPU a tile at a time, so that they need not fit into its memory.
+
+    float32 throughout: TF32 would round by a thousandth, a hundred times what similarities are rounded to.
+    """
+    import torch
+
+    codes = np.full((len(queries), k), NONE)
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        for start in range(0, len(queries), rows):
+            part = slice(start, start + rows)
+            q = torch.from_numpy(np.ascontiguousarray(queries[part])).to(device)
+            group = torch.from_numpy(np.ascontiguousarray(query_groups[part], np.int64)).to(device)
+            best = torch.full((len(q), k), int(NONE), dtype=torch.int64, device=device)
+            for first in range(0, len(keys), columns):
+                tile = slice(first, first + columns)
+                key = torch.from_numpy(np.ascontiguousarray(keys[tile])).to(device)
+                other = torch.from_numpy(np.ascontiguousarray(key_groups[tile], np.int64)).to(device)
+                best = _merge(best, q @ key.T, group, other, first)
+            codes[part] = best.sort(dim=1, descending=True).values.cpu().numpy()
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    return codes
+
+
+def _merge(best: Any, scores: Any, query_groups: Any, key_groups: Any, first: int) -> Any:
+    """The best codes of each query after this tile of scores, (rows, columns), whose first column is that key."""
+    import torch
+
+    k = best.shape[1]
+    worst = best.min(dim=1).values
+    floor = torch.div(worst, SHIFT, rounding_mode="floor").double() * STEP - 0.51 * STEP
+    if bool((worst == NONE).any()):
+        if scores.shape[1] > 2 * k:
+            others = scores.masked_fill(query_groups[:, None] == key_groups[None], -torch.inf)
+            lowest = others.topk(k, dim=1).values[:, -1].double() - STEP
+        else:
+            lowest = torch.full_like(floor, -torch.inf)
+        floor = torch.where(worst == NONE, lowest, floor)
+    row, column = torch.nonzero(scores >= floor.float()[:, None], as_tuple=True)
+    other = query_groups[row] != key_groups[column]
+    row, column = row[other], column[other]
+    if not len(row):
+        return best
+    found = (scores[row, column] / STEP).round().long() * SHIFT + (SHIFT - 1 - (first + column))
+    count = torch.bincount(row, minlength=len(best))
+    place = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
+    wide = torch.full((len(best), k + int(count.max())), int(NONE), dtype=torch.int64, device=best.device)
+    wide[:, :k] = best
+    wide[row, k + place] = found
+    return wide.topk(k, dim=1).values

@@ -1,0 +1,181 @@
+"""How fast is the search for neighbours, does it miss any, and what does it hold in memory?
+
+    OMP_NUM_THREADS=1 python -m benchmarks.retrieval [join] [index] [clusters] [scans] [costs]
+
+Embeddings are drawn: each of `people` directions, uniform on the sphere, with `takes` takes of it, each the direction plus
+Gaussian noise of length 0.75, so that two takes of one person have a cosine of 0.64 and two people one of about 0; rows are
+shuffled. Every ratio is of one run on one machine. The table of costs is computed, not measured.
+"""
+
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from a2data import identity, similarity
+from a2data.records import Kept, Reference, Rule
+from a2data.store import Store
+
+D, K = 512, 10
+GPU_FLOPS = 0.5 * 67e12  # half of an H100's float32 without TF32, by its data sheet
+
+
+def draw(people: int, takes: int, d: int = D, noise: float = 0.75) -> tuple[np.ndarray, np.ndarray]:
+    """(people * takes, d) float32 of unit length, and who each shows."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((people, d), np.float32)
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    who = rng.permutation(np.repeat(np.arange(people), takes))
+    x = centres[who] + rng.standard_normal((len(who), d), np.float32) * np.float32(noise / d**0.5)
+    return x / np.linalg.norm(x, axis=1, keepdims=True), who
+
+
+def seconds(work: Callable[[], object], times: int = 3) -> float:
+    """The least CPU time of some runs, so that other processes count little."""
+    taken = []
+    for _ in range(times):
+        began = time.process_time()
+        work()
+        taken.append(time.process_time() - began)
+    return min(taken)
+
+
+def naive(x: np.ndarray, k: int, rows: int = 500) -> tuple[np.ndarray, np.ndarray]:
+    """The neighbours of each row by ranking everything, as similarity.top_k gives them."""
+    codes = np.empty((len(x), k), np.int64)
+    for start in range(0, len(x), rows):
+        part = slice(start, start + rows)
+        every = similarity.encode(x[part] @ x.T, np.arange(len(x)))
+        every[np.arange(len(every)), np.arange(start, start + len(every))] = similarity.NONE
+        codes[part] = np.sort(np.partition(every, -k, axis=1)[:, -k:], axis=1)[:, ::-1]
+    return similarity.decode(codes)
+
+
+def join() -> None:
+    """The exact join against bare matrix products of its tiles, and against ranking everything."""
+    x, _ = draw(820, 20)
+    n, block = 16384, similarity.BLOCK
+    x, each = x[:n], np.arange(n)
+    tile = np.empty((block, block), np.float32)
+    gemm = seconds(lambda: [np.matmul(x[:block], x[block : 2 * block].T, out=tile) for _ in range((n // block) ** 2)])
+    whole = seconds(lambda: similarity.join(x, x, 64, each, each, block))
+    flop = 2 * n * n * D
+    print(f"exact join of {n} x {D}, 64 neighbours: {flop / whole / 1e9:.0f} GFLOP/s of CPU time; ", end="")
+    print(f"its matrix products alone {flop / gemm / 1e9:.0f}: {gemm / whole:.2f} (target: at least 0.7)")
+    few = slice(0, 6000)
+    found = similarity.decode(similarity.join(x[few], x[few], K, each[few], each[few], block))
+    expected = naive(x[few], K)
+    share = np.mean([len({*a} & {*b}) / K for a, b in zip(found[1].tolist(), expected[1].tolist(), strict=True)])
+    off = np.abs(found[0] - expected[0]).max()
+    print(f"  recall@{K} against ranking everything, 6000 x {D}: {share:.4f}; similarities differ by {off:.5f} at most")
+    for size in (4096, 16384):
+        tracemalloc.start()
+        similarity.join(x[:block], x[:size], 64, each[:block], each[:size], block)
+        print(
+            f"  memory beside the embeddings, {block} x {size}: {tracemalloc.get_traced_memory()[1] / 1e6:.0f} MB at most"
+        )
+        tracemalloc.stop()
+
+
+def index() -> None:
+    """The index against the exact join, one as well as the other on this machine."""
+    x, _ = draw(10_000, 20)
+    each, some = np.arange(len(x)), np.random.default_rng(1).choice(len(x), 2048, replace=False)
+    began = time.perf_counter()
+    built = similarity.build(x)
+    print(f"index of {len(x)} x {D}, 10000 people with 20 takes: built in {time.perf_counter() - began:.0f} s")
+
+    def exact() -> np.ndarray:
+        return similarity.decode(similarity.join(x[some], x, K, each[some], each, similarity.BLOCK))[1]
+
+    def approximate() -> np.ndarray:
+        return similarity.search(built, x[some], x, K, each[some], each)[1]
+
+    slow, fast = seconds(exact, 1), seconds(approximate)
+    recall = np.mean([len({*a} & {*b}) / K for a, b in zip(exact().tolist(), approximate().tolist(), strict=True)])
+    print(f"  exact {len(some) / slow:.0f} queries a second, index {len(some) / fast:.0f}: ", end="")
+    print(f"{slow / fast:.0f} times (target: at least 20), recall@{K} {recall:.3f} (target: at least 0.94)")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(
+        f"  peak memory {peak:.2f} GB, of which embeddings {x.nbytes / 1e9:.2f} GB, and the index's copy of them as much"
+    )
+
+
+def clusters() -> None:
+    """Identities of 50,000 tracks: neighbours by the join and by ranking everything, clustered alike."""
+    x, who = draw(5000, 10, 128, noise=0.6)
+    each, nobody, low = np.arange(len(x)), [set[int]() for _ in x], 0.55
+    began = time.process_time()
+    found = identity.identify(x, each, nobody, low, 16)
+    taken = time.process_time() - began
+    expected = identity.merge(x, identity.mutual(*naive(x, 16), low), nobody, low)
+    same = (found.cluster == expected).mean()
+    pairs = np.array([who[np.flatnonzero(found.cluster == c)].tolist()[:2] for c in range(200)], dtype=object)
+    pure = np.mean([len(set(p)) == 1 for p in pairs])
+    print(f"clusters of {len(x)} x 128: {found.cluster.max() + 1}, in {taken:.0f} s of CPU; ", end="")
+    print(f"equal to brute force for {same:.4f} of the tracks; of 200 looked at, {pure:.3f} of one person")
+
+
+def scans() -> None:
+    """Two million rows in 250 parts: what is there, what is not, and two columns of the references."""
+    rows, parts = 8000, 250
+    kept = [Kept(f"{n:016x}-{n:08d}", f"{n:016x}") for n in range(rows)]
+    rules = [Rule("similarity", 0.9, 0.8, 1.0)]
+    pair = ("human", 7, 0, "b" * 25, "b" * 33, "c" * 16, 0.9, 0.1, rules)
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(folder)
+        store.write("select", 0, Kept, kept)
+        store.write("retrieve", 0, Reference, [Reference(k.clip_id, f"{k.clip_id}/human/0", *pair) for k in kept])
+        for stage in ("select", "retrieve"):
+            for part in range(1, parts):
+                shutil.copy(store.part(stage, 0), store.part(stage, part))
+
+        def footers() -> int:
+            return sum(store.footer("select", shard).rows for shard in store.shards("select"))
+
+        def ledger() -> int:
+            table = pa.concat_tables([store.table("select", shard, Kept) for shard in store.shards("select")])
+            return len(table.filter(pc.invert(pc.is_in(table["clip_id"], pa.array([k.clip_id for k in kept[::2]])))))
+
+        def table() -> float:
+            values = [store.columns("retrieve", n, ["similarity", "copy_risk"]) for n in store.shards("retrieve")]
+            return pc.mean(pa.concat_tables(values)["similarity"]).as_py()
+
+        for name, work in (("footers", footers), ("ledger and what is not done", ledger), ("two columns", table)):
+            print(f"{rows * parts:,} rows in {parts} parts, {name}: {seconds(work):.2f} s (target: at most 2)")
+
+
+def costs() -> None:
+    """What the joins of large corpora would take, computed."""
+    print(f"computed, not measured: one GPU at {GPU_FLOPS / 1e12:.0f} TFLOP/s in float32, {D} numbers for each track")
+    print(f"  {'tracks':>12} {'operations':>11} {'exact':>9} {'embeddings':>11} {'codes of the index':>19}")
+    for n in (4_000_000, 12_000_000, 100_000_000):
+        flop = 2.0 * n * n * D
+        codes = n * (D // similarity.CODE_DIMS // 2 + 8)
+        hours = flop / GPU_FLOPS / 3600
+        print(f"  {n:12,} {flop:11.1e} {hours:7.1f} h {n * D * 4 / 1e9:8.0f} GB {codes / 1e9:16.1f} GB")
+
+
+PARTS = {work.__name__: work for work in (join, index, clusters, scans, costs)}
+
+
+def main() -> None:
+    unknown = sorted({*sys.argv[1:]} - {*PARTS})
+    if unknown:
+        sys.exit(f"there is no part {', '.join(unknown)}; the parts are {', '.join(PARTS)}")
+    print(f"{os.environ.get('OMP_NUM_THREADS', 'all')} thread(s), {Path(__file__).stem}")
+    for name in sys.argv[1:] or PARTS:
+        PARTS[name]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Pairs near a threshold, for the report: how the values lie about it, and the pairs just on either side, with their pictures."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from a2data.records import Reject, Rule
+from a2data.store import Store
+from pipelines import contact
+from pipelines.contact import CutOut
+
+RULES = ("similarity", "margin", "cohesion", "copy_risk", "picture_distance", "repeat_distance", "likeness")
+MOST = 4  # pairs shown on each side of a threshold
+DETAIL = re.compile(r"(\S+): (\w+) = (\S+), allowed (\S+) to (\S+): FAIL")  # of a reject of retrieve
+
+
+class Pair(NamedTuple):
+    """Two elements that were held against a rule, and their pictures."""
+
+    element_id: str
+    source_element_id: str
+    rule: Rule
+    pictures: list[CutOut]  # of the element, then of what was to be its reference; less those that are gone
+
+
+class Border(NamedTuple):
+    """A rule, and the pairs nearest to its threshold on either side, nearest first."""
+
+    rule: str
+    passed: list[Pair]
+    failed: list[Pair]
+
+
+@dataclass(frozen=True)
+class _Judged:  # columns of the table of references
+    element_id: str
+    kind: str
+    source_shard: int
+    source_element_id: str
+    similarity: float
+    copy_risk: float
+    rules: list[Rule]
+
+
+def charts(store: Store) -> list[tuple[str, np.ndarray, list[float]]]:
+    """Title, values and thresholds of each histogram: similarity, for kinds that have one threshold together, and copy risk."""
+    table = store.whole("retrieve", _Judged)
+    row, rules = _rules(table)
+    similar = rules.filter(pc.equal(rules["name"], "similarity"))
+    of_row = row[pc.equal(rules["name"], "similarity").to_numpy()]
+    kinds, values = np.array(table["kind"].to_pylist(), object), table["similarity"].to_numpy()
+    lows = np.full(len(table), -np.inf)
+    lows[of_row] = similar["low"].to_numpy()
+    found = []
+    for low in sorted({*lows.tolist()}):
+        chosen = lows == low
+        title = f"similarity of {', '.join(sorted({*kinds[chosen]}))}"
+        found.append((title, values[chosen], [low] if np.isfinite(low) else []))
+    highs = rules.filter(pc.equal(rules["name"], "copy_risk"))["high"].unique().to_pylist()
+    return [*(found or [("similarity", values, [])]), ("copy risk", table["copy_risk"].to_numpy(), sorted(highs))]
+
+
+def borders(store: Store, rejects: Iterable[Reject]) -> list[Border]:
+    """For each rule that has pairs near its threshold, those pairs. rejects: of retrieve; each names the likeliest candidate."""
+    table = store.whole("retrieve", _Judged)
+    row, rules = _rules(table)
+    passed, failed = {}, defaultdict(list)
+    for name in RULES:
+        chosen = np.flatnonzero(pc.equal(rules["name"], name).to_numpy())
+        value, low, high = (rules[column].to_numpy()[chosen] for column in ("value", "low", "high"))
+        nearest = np.argsort(np.minimum(np.abs(value - low), np.abs(high - value)), kind="stable")[:MOST]
+        passed[name] = [
+            (int(row[chosen[n]]), Rule(name, float(value[n]), float(low[n]), float(high[n])))
+            for n in nearest
+            if np.isfinite(low[n]) or np.isfinite(high[n])
+        ]
+    for reject in rejects:
+        if match := DETAIL.fullmatch(reject.detail):
+            failed[match[2]].append((reject.key, match[1], Rule(match[2], *(float(x) for x in match.groups()[2:]))))
+    near = {name: sorted(pairs, key=lambda p: (_miss(p[2]), p[0]))[:MOST] for name, pairs in failed.items()}
+    ids = {name: [(*_ids(table, r), rule) for r, rule in pairs] for name, pairs in passed.items()}
+    pictures = _pictures(store, [pair[:2] for pairs in (*ids.values(), *near.values()) for pair in pairs])
+
+    def shown(pairs: list[tuple[str, str, Rule]]) -> list[Pair]:
+        return [Pair(a, b, rule, [pictures[e] for e in (a, b) if e in pictures]) for a, b, rule in pairs]
+
+    found = [Border(name, shown(ids[name]), shown(near.get(name, []))) for name in RULES]
+    return [border for border in found if border.passed or border.failed]
+
+
+def _rules(table: pa.Table) -> tuple[np.ndarray, pa.Table]:
+    """All rules of all rows, and for each the row that it is of."""
+    column = table["rules"].combine_chunks()
+    row = pc.list_parent_indices(column).to_numpy()
+    flat = pc.list_flatten(column)
+    return row, pa.table({name: flat.field(name) for name in ("name", "value", "low", "high")})
+
+
+def _ids(table: pa.Table, row: int) -> tuple[str, str]:
+    return table["element_id"][row].as_py(), table["source_element_id"][row].as_py()
+
+
+def _miss(rule: Rule) -> float:
+    """How far the value is from what is allowed."""
+    return max(rule.low - rule.value, rule.value - rule.high)
+
+
+def _pictures(store: Store, pairs: Iterable[tuple[str, str]]) -> dict[str, CutOut]:
+    elements = {element for pair in pairs for element in pair}
+    shard_of = contact.holding(store, "segment") if elements else {}
+    wanted = ((shard_of.get(element.split("/")[0], -1), element) for element in elements)
+    return contact.cut_outs(store, ((shard, element) for shard, element in wanted if shard >= 0))

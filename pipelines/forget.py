@@ -1,0 +1,242 @@
+"""`a2data forget`: a source, or whoever has an identity, leaves every table and every shard, and does not come back.
+
+What is left is what a run without it would have made: the parts are written again without its rows, with the keys that this
+gives them, so that nothing else is computed again; then everything is paired anew, and those tars are packed anew whose
+content has changed. forgotten.jsonl in the work folder says what was forgotten and is what keeps it from coming back.
+"""
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import Any
+
+from a2data.arrow import schema
+from a2data.corpus import Footage, assemble
+from a2data.records import Look, Source, Take, Video
+from a2data.stage import Stage
+from a2data.store import Footer, Store
+from a2data.work import UNIT
+
+FILE = "forgotten.jsonl"
+Span = tuple[int, int]  # source frames, the end exclusive
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be forgotten: whole videos, and shots of others."""
+
+    what: str  # "source" or "identity"
+    name: str  # as it was asked for
+    videos: frozenset[str]  # video_ids, those of second copies included
+    spans: dict[str, list[Span]]  # video_id -> shots
+    clips: frozenset[str]  # the clips of those shots
+
+    def gone(self, key: str) -> bool:
+        """Whether a video_id, clip_id or element_id, or what begins with one, is of what is forgotten."""
+        clip = key.split("/")[0].split("@")[0]
+        return clip in self.clips or clip in self.videos or clip.rpartition("-")[0] in self.videos
+
+
+def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
+    from pipelines import cli
+
+    sub = command("forget", _forget, "remove a source or a person from every table and every shard, for good")
+    which = sub.add_mutually_exclusive_group(required=True)
+    which.add_argument("--source", metavar="ID|PATH", help="a video, by its id, the beginning of it, or its path")
+    which.add_argument("--identity", type=int, metavar="ID", help="all shots that show an identity, by its number")
+    cli._crew_flags(sub)
+
+
+def _forget(args: argparse.Namespace) -> int:
+    from pipelines import cli
+    from pipelines.lock import alone
+
+    store, recipe, stages = cli._there(args)
+    with alone(store):
+        wanted = of_source(store, args.source) if args.source else of_identity(store, args.identity, stages)
+        removed = forget(store, wanted, stages)
+        for stage, count in removed.items():
+            print(f"{stage:12} {count:8} rows removed")
+        again = [stage for stage in stages if stage.per not in UNIT and store.shards(stage.name())]
+        return cli._finish(store, stages, recipe, cli._work(args, again, store, store.shards("manifest")))
+
+
+def forget(store: Store, wanted: Wanted, stages: Sequence[Stage]) -> dict[str, int]:
+    """Take it out of the manifest and of every table made from units; how many rows went, by table.
+
+    It is refused first and leaves the manifest next: whoever is killed after that may go on with `a2data run` or with the same
+    command. Tables over everything and the shards are the runner's to make again.
+    """
+    _log(store, wanted)
+    removed: dict[str, int] = defaultdict(int)
+    for shard in store.shards("manifest"):
+        sources = list(store.read("manifest", shard, Source))
+        if not any(s.video_id in wanted.videos or s.video_id in wanted.spans for s in sources):
+            continue
+        made = [stage for stage in stages if stage.per in UNIT and store.footer(stage.name(), shard)]
+        fresh = {stage for stage in made if store.fresh(stage, (shard,))}
+        left = [_refuse(s, wanted) for s in sources if s.video_id not in wanted.videos]
+        removed["manifest"] += len(sources) - len(left)
+        store.write("manifest", shard, Source, left)
+        for stage in made:
+            removed[stage.name()] += _without(store, stage, shard, wanted, stage in fresh)
+    return dict(removed)
+
+
+def _refuse(row: Any, wanted: Wanted) -> Any:
+    """A row of a video with the shots that are forgotten among those it refuses."""
+    spans = wanted.spans.get(row.video_id)
+    return replace(row, refused=_text([*_spans(row.refused), *spans])) if spans else row
+
+
+def _without(store: Store, stage: Stage, shard: int, wanted: Wanted, fresh: bool) -> int:
+    """Write a part again without what is forgotten. Returns how many rows went.
+
+    It is fresh afterwards if it was before: its rows are those that today's stage would make of what is left. Rows go in by the
+    units that they came in by, for the digest is that of their batches.
+    """
+    old, unit = store.footer(stage.name(), shard), UNIT[stage.per]
+    assert old is not None
+    name = "clip_id" if "clip_id" in schema(stage.writes).names else unit
+    with store.create(stage.name(), stage.writes, shard) as part:
+        for _, rows in groupby(store.read(stage.name(), shard, stage.writes), key=lambda row: getattr(row, unit)):
+            with part.unit() as add:
+                for row in rows:
+                    if not wanted.gone(getattr(row, name)):
+                        add(_refuse(row, wanted) if stage.writes is Video else row)
+        _keep(part.footer, old, wanted)
+        part.footer.units = max(0, old.units - _units_gone(store, stage, shard, wanted))
+        if fresh:
+            part.commit(stage, store.inputs(stage, (shard,)))
+        else:  # without a key that any settings give: the next run makes it again, as it would have done before
+            part.footer.settings, part.footer.models, part.footer.version = old.settings, old.models, old.version
+            part.commit()
+        return old.rows - part.footer.rows
+
+
+def _keep(new: Footer, old: Footer, wanted: Wanted) -> None:
+    """What the footer says of the units that are left."""
+    new.seconds = old.seconds
+    new.failed = {unit: why for unit, why in old.failed.items() if not wanted.gone(unit)}
+    new.left_out = [unit for unit in old.left_out if not wanted.gone(unit)]
+    new.rejected = [reject for reject in old.rejected if not wanted.gone(reject.key)]
+
+
+def _units_gone(store: Store, stage: Stage, shard: int, wanted: Wanted) -> int:
+    """How many of the units that a part was asked to do are forgotten, as far as its rows and its footer name them."""
+    unit = UNIT[stage.per]
+    old = store.footer(stage.name(), shard)
+    assert old is not None
+    named = {*store.values(stage.name(), shard, unit), *old.failed, *(r.key.split("/")[0] for r in old.rejected)}
+    return sum(wanted.gone(name) for name in named)
+
+
+# -- what is meant -----------------------------------------------------------------------------------------------------
+
+
+def of_source(store: Store, name: str) -> Wanted:
+    """The video of that id, beginning of an id, or path, and second copies of its bytes. Raises ValueError where none is."""
+    import os
+
+    known = [s for shard in store.shards("manifest") for s in store.read("manifest", shard, Source)]
+    path = name if "://" in name else os.path.abspath(name)
+    ids = {s.video_id.partition("-dup-")[0] for s in known if s.path in (name, path)}
+    ids = ids or {s.video_id.partition("-dup-")[0] for s in known if name and s.video_id.startswith(name)}
+    if not ids and any(name in line["videos"] for line in read(store)):
+        ids = {name}  # begun before, and not ended
+    if len(ids) != 1:
+        few = "no video" if not ids else f"{len(ids)} videos, {', '.join(sorted(ids)[:5])},"
+        raise ValueError(f"{few} of {store.root} have the path {name!r} or an id that begins so: name one")
+    (base,) = ids
+    copies = {s.video_id for s in known if s.video_id.startswith(f"{base}-dup-")}
+    return Wanted("source", name, frozenset({base, *copies}), {}, frozenset())
+
+
+def of_identity(store: Store, identity: int, stages: Sequence[Stage]) -> Wanted:
+    """All shots in which an element of that identity was seen. Raises ValueError where there is no such identity."""
+    from stages.retrieve import Retrieve
+
+    (retrieve,) = (stage for stage in stages if isinstance(stage, Retrieve))
+    corpus = assemble(tuple(store.whole(name, Look) for name in retrieve.reads if name not in ("match", "segment")))
+    footage = Footage(store.whole("segment", Take), retrieve.copy_run)
+    clips = {
+        corpus.traits[row].clip_id
+        for row, (group, node) in retrieve.groups(corpus, footage).items()
+        if group.identities[int(group.found.cluster[node])] == identity
+    }
+    if not clips:
+        raise ValueError(
+            f"nobody in {store.root} has the identity {identity}: `a2data explain {store.root} CLIP` and the report name "
+            f"identities; they may be others after a run with other footage or settings"
+        )
+    shots = store.whole("segment", _Shot).to_pylist()
+    spans = defaultdict(list)
+    for shot in shots:
+        if shot["clip_id"] in clips:
+            spans[shot["video_id"]].append((shot["shot_start"], shot["shot_end"]))
+    merged = {video_id: _spans(_text(found)) for video_id, found in sorted(spans.items())}
+    gone = [s for s in shots if any(a <= s["shot_start"] < b for a, b in merged.get(s["video_id"], []))]
+    return Wanted("identity", str(identity), frozenset(), merged, frozenset(s["clip_id"] for s in gone))
+
+
+@dataclass(frozen=True)
+class _Shot:  # columns of segment's table
+    clip_id: str
+    video_id: str
+    shot_start: int
+    shot_end: int
+
+
+def _spans(text: str) -> list[Span]:
+    """ "0-75,210-300" as pairs."""
+    pairs = (part.split("-") for part in text.split(",") if part)
+    return [(int(first), int(end)) for first, end in pairs]
+
+
+def _text(spans: Iterable[Span]) -> str:
+    """Spans in order, those that touch as one."""
+    out: list[Span] = []
+    for first, end in sorted(spans):
+        if out and first <= out[-1][1]:
+            out[-1] = out[-1][0], max(end, out[-1][1])
+        else:
+            out.append((first, end))
+    return ",".join(f"{first}-{end}" for first, end in out)
+
+
+# -- what was forgotten ------------------------------------------------------------------------------------------------
+
+
+def _log(store: Store, wanted: Wanted) -> None:
+    """One more line of forgotten.jsonl."""
+    line = {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "what": wanted.what,
+        "name": wanted.name,
+        "videos": sorted(wanted.videos),
+        "source_frames": {video_id: _text(spans) for video_id, spans in wanted.spans.items()},
+        "clips": sorted(wanted.clips),
+    }
+    store.put((store.get(FILE) or b"") + json.dumps(line, ensure_ascii=False).encode() + b"\n", FILE)
+
+
+def read(store: Store) -> list[dict[str, Any]]:
+    """The lines of forgotten.jsonl."""
+    return [json.loads(line) for line in (store.get(FILE) or b"").decode().splitlines()]
+
+
+def without_forgotten(store: Store, sources: Iterable[Source]) -> list[Source]:
+    """New rows for the manifest, less those whose bytes were forgotten; who they are is said."""
+    refused = {video_id.partition("-dup-")[0] for line in read(store) for video_id in line["videos"]}
+    left = []
+    for source in sources:
+        if source.video_id.partition("-dup-")[0] in refused:
+            print(f"not taken in: {source.path} was forgotten, see {store.path(FILE)}", file=sys.stderr)
+        else:
+            left.append(source)
+    return left

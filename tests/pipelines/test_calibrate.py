@@ -1,0 +1,168 @@
+"""Thresholds from pairs whose answer is known."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from a2data.arrow import schema
+from a2data.records import Clip, Element, Source
+from a2data.store import Store
+from pipelines import calibrate, cli
+from pipelines.calibrate import Finding, Pairs, at_rate, bootstrap, different_sources, judge, wilson
+from pipelines.settings import Recipe
+from pipelines.triplets import triplets
+
+BOX = (10.0, 10.0, 50.0, 50.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(-1, 0.984375, width=32), min_size=1, max_size=200), st.floats(0.001, 0.4))
+def test_the_threshold_is_the_lowest_that_keeps_to_the_rate(values, rate):
+    x = np.array(values)
+    threshold = at_rate(x, rate)
+    assert np.sum(x >= threshold) <= rate * len(x)
+    assert np.sum(x >= threshold - 2e-5) > rate * len(x)
+
+
+def test_wilsons_interval_is_that_of_the_book():
+    low, high = wilson(8, 10)  # Brown, Cai and DasGupta 2001 give 0.49 and 0.94
+    assert (round(low, 2), round(high, 2)) == (0.49, 0.94)
+    assert wilson(0, 0) == (0.0, 1.0)
+    assert wilson(0, 3838)[1] == pytest.approx(0.001, abs=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 500), st.integers(1, 500))
+def test_an_interval_holds_its_share(hits, more):
+    low, high = wilson(hits, hits + more)
+    assert 0 <= low <= hits / (hits + more) <= high <= 1
+
+
+def test_the_bootstrap_covers_the_true_quantile_about_as_often_as_it_says():
+    covered = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        low, high = bootstrap(Pairs(rng.normal(0, 0.1, 3000), np.arange(3000)), 0.05)
+        covered += low <= 0.16449 <= high
+    assert covered >= 34
+
+
+def test_pairs_of_one_clip_give_no_interval_and_of_few_clips_a_wide_one():
+    x = np.random.default_rng(0).normal(0, 0.1, 1000) + np.repeat(np.linspace(0, 0.3, 10), 100)
+    assert all(math.isnan(v) for v in bootstrap(Pairs(x, np.zeros(1000, int)), 0.05))
+    by_clip = bootstrap(Pairs(x, np.repeat(np.arange(10), 100)), 0.05)
+    by_pair = bootstrap(Pairs(x, np.arange(1000)), 0.05)
+    assert by_clip[1] - by_clip[0] > 2 * (by_pair[1] - by_pair[0])
+
+
+def pairs(*values):
+    return Pairs(np.array(values, float), np.arange(len(values)))
+
+
+def test_too_few_pairs_are_refused_with_what_they_would_do_for():
+    sentence = judge(pairs(*[0.1] * 30), pairs(), pairs(0.9), 0.001)
+    assert "needs 1000 pairs" in sentence
+    assert "there are 30 that share a frame" in sentence
+    assert "--false-accept 0.04" in sentence
+    assert isinstance(judge(pairs(*[0.1] * 30), pairs(), pairs(0.9), 0.04), Finding)
+
+
+def test_weak_negatives_are_used_only_where_the_sure_ones_do_not_suffice():
+    sure, weak = pairs(*np.linspace(0, 0.3, 100)), pairs(*np.linspace(0, 0.6, 100))
+    assert judge(sure, weak, pairs(), 0.01).weak_negatives == 0
+    assert judge(sure, weak, pairs(), 0.01).threshold == pytest.approx(0.297, abs=1e-4)
+    mixed = judge(sure, weak, pairs(), 0.005)
+    assert (mixed.negatives, mixed.weak_negatives) == (100, 100)
+    assert mixed.threshold == pytest.approx(0.594, abs=1e-4)
+
+
+def test_a_model_to_which_different_ones_are_the_same_is_refused():
+    assert "cannot tell them apart" in judge(pairs(*[1.0] * 50), pairs(), pairs(), 0.1)
+
+
+def test_only_stated_sources_that_differ_make_weak_negatives():
+    found = different_sources(["a", "a", "b", "", "b"], ["x", "x", "x", "x", "y"])
+    assert found == [(0, 2), (1, 2)]
+
+
+# -- a work folder -----------------------------------------------------------------------------------------------------
+
+
+def unit(x):
+    return (x / np.linalg.norm(x)).astype(np.float32).tolist()
+
+
+def blank(record, **given):
+    """A row of which only some columns matter."""
+    empty = {"string": "", "int64": 0, "double": 0.0, "bool": False, "large_binary": b""}
+    return record(**({f.name: empty.get(str(f.type), []) for f in schema(record)} | given))
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    """A film of 40 shots of two clips with two people each, who go on from the first clip to the second."""
+    store, rng = Store(tmp_path / "work"), np.random.default_rng(0)
+    clips, faces = [], []
+    for shot in range(40):
+        people = rng.normal(size=(2, 64))
+        for part in range(2):
+            clip_id, first_s = f"v-{shot * 200 + part * 81:08d}", shot * 20 + part * 5.4
+            about = {"width": 64, "height": 64, "crop": (0.0, 0.0, 64.0, 64.0), "fps": 15.0}
+            times = [first_s + n / 15 for n in range(81)]
+            clips.append(blank(Clip, clip_id=clip_id, video_id="v", shot=shot, source_pts_s=times, **about))
+            for number, person in enumerate(people):
+                box = tuple(v + 64.0 * number for v in BOX)
+                row = {"clip_id": clip_id, "element_id": f"{clip_id}/face/{number}", "kind": "face", "label": "face"}
+                row |= {"box": box, "seen_frames": [0, 40, 80], "seen_boxes": [box] * 3, "embedder": "dlib"}
+                faces.append(blank(Element, **row, embedding=unit(person + 0.3 * rng.normal(size=64))))
+    store.write("manifest", 0, Source, [Source("v", "/v.mp4", "", "", "", 1, "")])
+    store.write("segment", 0, Clip, clips)
+    for name in calibrate.TABLES:
+        store.write(name, 0, Element, faces if name == "faces" else [])
+    Recipe().save(store)
+    return store
+
+
+def test_those_who_share_a_frame_are_two_and_who_goes_on_in_the_next_clip_is_one(store, capsys):
+    assert cli.main(["calibrate", store.root, "--false-accept", "0.02"]) == 0
+    out = capsys.readouterr().out
+    about = json.loads((store.get("thresholds.json") or b"{}").decode())
+    found = about["evidence"]["dlib face"]
+    assert (found["negatives"], found["weak_negatives"], found["positives"]) == (80, 0, 0)  # 0.07 s apart: not far
+    assert 0.2 < found["threshold"] < 0.6
+    assert "true accepts not known" in out
+    (retrieve,) = (s for s in Recipe().apply(triplets(), store) if s.name() == "retrieve")
+    assert json.loads(retrieve.calibrated) == {"dlib": {"face": found["threshold"]}}
+
+
+def test_a_track_far_apart_in_time_is_a_positive(store, monkeypatch):
+    monkeypatch.setattr(calibrate, "FAR_S", 0.05)
+    found, _ = calibrate.calibrate(store, 0.02)
+    finding = found["dlib", "face"]
+    assert finding.positives == 80
+    assert finding.true_accept == 1.0
+    assert finding.true_accept_low > 0.95
+
+
+def test_a_calibration_is_part_of_the_key_of_retrieve_and_of_no_other_stage(store):
+    before = {s.name(): s.keyed() for s in Recipe().apply(triplets(), store)}
+    cli.main(["calibrate", store.root, "--false-accept", "0.02"])
+    after = {s.name(): s.keyed() for s in Recipe().apply(triplets(), store)}
+    assert [name for name in before if before[name] != after[name]] == ["retrieve"]
+
+
+def test_nothing_is_written_where_nothing_could_be_calibrated_or_by_a_dry_run(store, capsys):
+    assert cli.main(["calibrate", store.root]) == 1
+    assert "needs 1000 pairs that are certainly different, and there are 80" in capsys.readouterr().out
+    assert cli.main(["calibrate", store.root, "--false-accept", "0.02", "--dry-run"]) == 0
+    assert store.get("thresholds.json") is None
+
+
+def test_a_damaged_file_is_named(store):
+    store.put(b"{", "thresholds.json")
+    with pytest.raises(ValueError, match=r"thresholds\.json does not read"):
+        calibrate.thresholds(store)
