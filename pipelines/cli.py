@@ -14,7 +14,7 @@ from a2data.folder import Folder
 from a2data.records import Source
 from a2data.stage import Stage
 from a2data.store import Store
-from pipelines import models, results
+from pipelines import bench_data, models, results
 from pipelines import plan as planning
 from pipelines.lock import alone
 from pipelines.schedule import Summary
@@ -90,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("report", _report, "write the report, one HTML file")
     sub.add_argument("--out", dest="html", help="where to (default: report.html in the work folder)")
     models.add_commands(command("models", None, "the models: list, show, fetch, verify, licences", work=False))
+    bench_data.add_commands(command("bench-data", None, "TripletBench: make, score, report, check", work=False))
     sub = command("demo-films", _demo_films, "render the demo film set, with its ground truth", work=False)
     sub.add_argument("folder", metavar="OUT")
     return top

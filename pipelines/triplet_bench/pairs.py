@@ -61,15 +61,24 @@ class Pair:
 
 
 def pairs_of(ground: Ground) -> list[Pair]:
-    """Every reference of every sample."""
+    """Every reference of every sample that the truth can judge."""
     out = []
     for sample in ground.prediction.samples:
         unit = ground.unit_of.get(sample.clip)
         for ref in sample.references:
             source = ground.find_unit(ref.origin.file, (ref.origin.frame,))
+            if not is_labelled(ref.role, unit, source):
+                continue
             target = _target(ground, ref)
             out.append(Pair(sample, ref, unit, source, target, ground.of_ref(sample.clip, ref)))
     return out
+
+
+def is_labelled(role: str, *units: Unit | None) -> bool:
+    """Whether the truth of these shots says who or what there is of a role; of no shot at all nothing is to be said."""
+    if role == "background":
+        return all(unit is None or unit.shot.place for unit in units)
+    return all(unit is None or (role if role in KINDS else "human") in unit.film.labelled for unit in units)
 
 
 def _target(ground: Ground, ref: Ref) -> Found:
@@ -132,12 +141,12 @@ def entity_scores(ground: Ground) -> list[Score]:
     found: dict[Key, set[str]] = defaultdict(set)
     asked = real = 0
     for element in ground.prediction.elements.values():
-        if element.kind not in KINDS:
+        unit = ground.unit_of.get(element.clip)
+        if element.kind not in KINDS or not is_labelled(element.kind, unit):
             continue
         is_found = ground.of_element(element.id)
         asked += 1
         real += is_found.entity is not None and is_found.entity.kind in KINDS
-        unit = ground.unit_of.get(element.clip)
         if unit and is_found.id and (is_found.iou is None or is_found.iou >= 0.5):
             found[unit.key].add(is_found.id)
     wanted = [(u, e) for u in ground.truth.units for e in ground.truth.wanted[u.key]]

@@ -161,7 +161,7 @@ class Judge:
     def _words(self, sample: Sample) -> list[tuple[str, str]]:
         unit = self.ground.unit_of.get(sample.clip)
         out = []
-        for slot in sample.slots:
+        for slot in words.judged(unit, sample) if unit else sample.slots:
             entity = self.ground.of_element(slot.element).entity if slot.element else None
             if slot.element and not (unit and words.is_right(unit, sample, slot, entity)):
                 out.append(("wrong phrase", f"{slot.phrase!r} for {entity.id if entity else 'nobody'}"))

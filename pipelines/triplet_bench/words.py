@@ -81,13 +81,19 @@ def is_right(unit: Unit, sample: Sample, slot: Slot, entity: Entity | None) -> b
     return misfit(unit, slot.phrase, entity) <= min(misfit(unit, slot.phrase, e) for e in others)
 
 
+def judged(unit: Unit, sample: Sample) -> list[Slot]:
+    """The phrases of the kinds that the truth labels."""
+    return [slot for slot in sample.slots if kind_of(slot.phrase) in unit.film.labelled]
+
+
 def words_of(ground: Ground, sample: Sample) -> Words:
     """The counts of one sample."""
     unit = ground.unit_of.get(sample.clip)
     if unit is None:
         return Words(slots=len(sample.slots), invented=len(sample.slots))
     right, named, true, false = 0, set(), 0, 0
-    bound = [slot for slot in sample.slots if slot.element]
+    slots = judged(unit, sample)
+    bound = [slot for slot in slots if slot.element]
     for slot in bound:
         entity = ground.of_element(slot.element).entity
         reading = read(slot.phrase, entity) if entity else Reading()
@@ -97,7 +103,7 @@ def words_of(ground: Ground, sample: Sample) -> Words:
             named.add(entity.id)  # type: ignore[union-attr]
     wanted = {e.id for e in ground.truth.wanted[unit.key]}
     there = {kind: sum(e.kind == kind for e in unit.shot.entities) for kind in KINDS}
-    said = {kind: sum(kind_of(slot.phrase) == kind for slot in sample.slots) for kind in KINDS}
+    said = {kind: sum(kind_of(slot.phrase) == kind for slot in slots) for kind in KINDS}
     invented = sum(max(0, said[kind] - there[kind]) for kind in KINDS)
     colours = phrases.colours(sample.environment) if unit.shot.colours else ()
     fits = sum(colour in unit.shot.colours for colour in colours)
@@ -107,7 +113,7 @@ def words_of(ground: Ground, sample: Sample) -> Words:
         len(named & wanted),
         len(wanted),
         invented,
-        len(sample.slots),
+        len(slots),
         true,
         false,
         fits,
