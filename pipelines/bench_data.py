@@ -17,7 +17,9 @@ def add_commands(bench: argparse.ArgumentParser) -> None:
     sub = command("make", _make, "render a set of films with its truth, or begin the truth of your own")
     sub.add_argument("out", metavar="OUT", type=Path, help="the folder of the set")
     sub.add_argument("videos", nargs="*", metavar="VIDEOS", help="for tier R: the videos to be labelled")
-    sub.add_argument("--tier", choices=("S", "C", "R"), default="S", help="S rendered, C composited, R your own footage")
+    sub.add_argument(
+        "--tier", choices=("S", "C", "R"), default="S", help="S rendered, C composited, R your own footage"
+    )
     sub.add_argument("--seed", type=int, default=0, help="of S and C: another seed, other films")
     sub.add_argument("--cutouts", type=Path, help="of C: a folder with RGBA pictures in human/ and object/")
     sub.add_argument("--plates", type=Path, help="of C: a folder with pictures of places without anybody")
@@ -72,7 +74,9 @@ def _score(args: argparse.Namespace) -> int:
     name = args.name or predictions.about(shards).get("profile", "run")
     again = None
     if args.again:
-        again = share("samples the same to the byte", *predictions.same_bytes(made, predictions.read(args.work, args.again)))
+        again = share(
+            "samples the same to the byte", *predictions.same_bytes(made, predictions.read(args.work, args.again))
+        )
     data = report.to_json(score(known, made, args.truth), name, again)
     print(report.to_text(data))
     if args.out:

@@ -96,10 +96,14 @@ def poster(person: str, width_px: int = 100) -> np.ndarray:
     ys, xs = np.nonzero(head)
     picture = np.full((*head.shape, 3), (206, 214, 220), np.uint8)
     for layer in (figure.body, figure.head):
-        picture = cv2.add(cv2.multiply(picture, cv2.merge([255 - layer[..., 3]] * 3), scale=1 / 255), layer[..., :3].copy())
+        picture = cv2.add(
+            cv2.multiply(picture, cv2.merge([255 - layer[..., 3]] * 3), scale=1 / 255), layer[..., :3].copy()
+        )
     side = xs.max() - xs.min()
     x0, x1 = max(0, xs.min() - side // 3), min(head.shape[1], xs.max() + side // 3)
     y1 = min(head.shape[0], ys.max() + side // 2)
     y0 = max(0, ys.min() - side // 8)
-    photo = cv2.resize(picture[y0:y1, x0:x1], (width_px, round(width_px * (y1 - y0) / (x1 - x0))), interpolation=cv2.INTER_AREA)
+    photo = cv2.resize(
+        picture[y0:y1, x0:x1], (width_px, round(width_px * (y1 - y0) / (x1 - x0))), interpolation=cv2.INTER_AREA
+    )
     return cv2.copyMakeBorder(photo, 7, 7, 7, 7, cv2.BORDER_CONSTANT, value=(72, 50, 34))

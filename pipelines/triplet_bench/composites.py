@@ -1,9 +1,9 @@
 """Tier C: real cut-outs over real plates, with the exact alpha of every frame. `a2data bench-data make OUT --tier C`.
 
 The cut-outs are photographs inside installed packages (Eileen Collins by NASA, Grace Hopper by the US Navy, a cup, a model
-shuttle), and, where the user names a folder, the RGBA pictures in its subfolders `human` and `object`: `<identity>.<anything>.png`,
-so that one identity may have several. The plates are photographs too, or those of a folder. Each shot shows its subjects in another
-size, turn and light; one shot comes twice, mirrored.
+shuttle), or, where the user names a folder, the RGBA pictures in its subfolders `human` and `object`, by the name
+`<identity>.<anything>.png`, so that one identity may have several. The plates are photographs too, or those of a folder. Each
+shot shows its subjects in another size, turn and light; one shot comes twice, mirrored.
 """
 
 from dataclasses import dataclass
@@ -61,9 +61,10 @@ class Take:
 def make(out: Path, seed: int = 0, cut_outs: Path | None = None, plates: Path | None = None) -> Truth:
     """Render the films of a seed into `out`, with their truth. Raises ValueError for a folder without pictures."""
     (out / "plates").mkdir(parents=True, exist_ok=True)
-    cast_of = [*builtin_cut_outs(), *(folder_of_cut_outs(cut_outs) if cut_outs else [])]
+    cast_of = folder_of_cut_outs(cut_outs) if cut_outs else builtin_cut_outs()
     places = folder_of_plates(plates) if plates else builtin_plates()
-    films = [_film(n, takes, places, out, seed) for n, takes in enumerate(script(cast_of, sorted(places), seed))]
+    takes = [t for t in script(cast_of, sorted(places), seed) if t]
+    films = [_film(n, shots, places, out, seed) for n, shots in enumerate(takes)]
     truth = Truth("C", films, seed)
     save(truth, out)
     return truth
@@ -145,7 +146,9 @@ def _wide(picture: np.ndarray) -> np.ndarray:
     height, width = picture.shape[:2]
     scale = max(960 / width, 540 / height)
     size = max(960, round(width * scale)), max(540, round(height * scale))
-    big = cv2.resize(np.ascontiguousarray(picture), size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
+    big = cv2.resize(
+        np.ascontiguousarray(picture), size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+    )
     y, x = (big.shape[0] - 540) // 2, (big.shape[1] - 960) // 2
     return np.ascontiguousarray(big[y : y + 540, x : x + 960])
 
@@ -183,7 +186,9 @@ def _part(rng: np.random.Generator, who: CutOut, x: float) -> Part:
     low = float(rng.uniform(0.84, 0.94) if who.whole else 1.04)
     away = float(rng.uniform(0.16, 0.22) if who.whole else rng.uniform(0.03, 0.06)) * (1 if x < 0.7 else -1)
     grown = tall * float(rng.uniform(0.95, 1.06))
-    return Part(who, (x - away / 2, low, tall), (x + away / 2, low, grown), float(rng.uniform(1, 3)), bool(rng.random() < 0.3))
+    return Part(
+        who, (x - away / 2, low, tall), (x + away / 2, low, grown), float(rng.uniform(1, 3)), bool(rng.random() < 0.3)
+    )
 
 
 def _film(number: int, takes: list[Take], places: dict[str, np.ndarray], out: Path, seed: int) -> Film:

@@ -58,7 +58,7 @@ def f_score(name: str, precision: Score, recall: Score, beta: float) -> Score:
 
 def average_precision(similarity: np.ndarray, same: np.ndarray) -> float:
     """Area under precision over recall, ties taken together. similarity: (n,) float; same: (n,) bool, at least one True."""
-    thresholds, right, taken = _sweep(similarity, same)
+    _, right, taken = _sweep(similarity, same)
     recall = right / same.sum()
     return float(np.sum(np.diff(np.concatenate([[0.0], recall])) * (right / taken)))
 

@@ -103,10 +103,17 @@ def describe(entity: Entity) -> str:
 
 
 def _partner(truth: Truth, unit: Unit, entity: Entity, elements: Elements) -> Element:
-    """The same entity in another take: in the same outfit if there is one, then the next shot in order."""
+    """The same entity in another take: in the same outfit if there is one, elsewhere if it can be, then the next in order."""
     mine = truth.units.index(unit)
     others = [(n, u) for n, u in enumerate(truth.units) if u.take != unit.take and (clip_id(u), entity.id) in elements]
-    other = min(others, key=lambda x: (x[1].entity(entity.id).outfit != entity.outfit, (x[0] - mine) % len(truth.units)))  # type: ignore[union-attr]
+
+    def order(numbered: tuple[int, Unit]) -> tuple[bool, bool, int]:
+        number, other = numbered
+        there = other.entity(entity.id)
+        same_outfit = there is not None and there.outfit == entity.outfit
+        return not same_outfit, other.shot.place == unit.shot.place, (number - mine) % len(truth.units)
+
+    other = min(others, key=order)
     return elements[clip_id(other[1]), entity.id]
 
 
@@ -128,9 +135,7 @@ def _place(truth: Truth, unit: Unit) -> list[Ref]:
             whole = (0.0, 0.0, float(film.width), float(film.height))
             seen = Seen(film.file, frame, to_rle(clear), whole)
             name = f"{clip_id(other)}/background/0"
-            return [
-                Ref("background", f"{clip_id(unit)}/background/0", -1, name, clip_id(other), seen, box=whole)
-            ]
+            return [Ref("background", f"{clip_id(unit)}/background/0", -1, name, clip_id(other), seen, box=whole)]
     return []
 
 
@@ -156,14 +161,11 @@ def shift_frames(truth: Truth, prediction: Prediction) -> Prediction:
         return replace(seen, frame=seen.frame + 1)
 
     clips = {
-        i: replace(
-            c, frames=tuple(f + 1 for f in c.frames), shot_start=c.shot_start + 1, shot_end=c.shot_end + 1
-        )
+        i: replace(c, frames=tuple(f + 1 for f in c.frames), shot_start=c.shot_start + 1, shot_end=c.shot_end + 1)
         for i, c in prediction.clips.items()
     }
     elements = {
-        i: replace(e, best=later(e.best), frames=tuple(f + 1 for f in e.frames))
-        for i, e in prediction.elements.items()
+        i: replace(e, best=later(e.best), frames=tuple(f + 1 for f in e.frames)) for i, e in prediction.elements.items()
     }
     made = [
         replace(
@@ -183,7 +185,9 @@ def swap_captions(truth: Truth, prediction: Prediction) -> Prediction:
         (i, j)
         for i, one in enumerate(made)
         for j, two in enumerate(made)
-        if i < j and len(one.slots) == len(two.slots) and all(_differ(x, y) for x, y in zip(one.slots, two.slots, strict=True))
+        if i < j
+        and len(one.slots) == len(two.slots)
+        and all(_differ(x, y) for x, y in zip(one.slots, two.slots, strict=True))
     )
     made[a], made[b] = _in_words_of(made[a], made[b]), _in_words_of(made[b], made[a])
     return replace(prediction, samples=made)
@@ -213,7 +217,8 @@ def restart_ids(truth: Truth, prediction: Prediction) -> Prediction:
         names = list(dict.fromkeys(e.id for shot in film.shots for e in shot.entities))
         of |= {f"{film.file} {name}": n for n, name in enumerate(names)}
     who_is = {  # element -> the number of its entity in its film
-        element.id: of[f"{element.best.file} {entity}"] for (_, entity), element in _by_entity(truth, prediction).items()
+        element.id: of[f"{element.best.file} {entity}"]
+        for (_, entity), element in _by_entity(truth, prediction).items()
     }
 
     def by_number(ref: Ref) -> Ref:

@@ -52,7 +52,9 @@ def cleanliness(ground: Ground, ref: Ref, found: Found) -> Cleanliness | None:
     both, union = overlap(alpha, mask)
     whole = float(solid(alpha, mask).sum())
     neighbours = entity_masks(film, Unit(film, shot), ref.origin.frame)
-    leak = sum(float((a[mask] > SOLID).sum()) for name, a in neighbours.items() if name != found.id) / max(1, mask.sum())
+    leak = sum(float((a[mask] > SOLID).sum()) for name, a in neighbours.items() if name != found.id) / max(
+        1, mask.sum()
+    )
     return Cleanliness(
         both / union,
         both / max(1, float(mask.sum())),

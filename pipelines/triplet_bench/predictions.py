@@ -1,8 +1,8 @@
 """What a pipeline made of the films: its shards as any reader gets them, and from its tables what the shards do not say.
 
 From the shards: prompts, phrases, references with their origin, the pictures, the clip itself. From the tables: where the shots
-are (segment), what was kept (select), every element with its sightings and its embedding (detect, ground, faces; a sample names the
-element that a reference stands for but not where it is seen), and which elements have a phrase (match).
+are (segment), what was kept (select), every element with its sightings and its embedding (detect, ground, faces; a sample names
+the element that a reference stands for but not where it is seen), and which elements have a phrase (match).
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Tier R: truth files for real footage, to be filled in by somebody who watches it. `a2data bench-data make OUT --tier R VIDEOS`."""
+"""Tier R: truth files for real footage, for somebody who watches it to fill in. `a2data bench-data make OUT VIDEOS --tier R`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,9 @@ def draft(out: Path, videos: Sequence[str]) -> Truth:
     names = [Path(path).name for path in videos]
     twice = sorted({Path(n).stem for n in names if [Path(m).stem for m in names].count(Path(n).stem) > 1})
     if twice or not names:
-        raise ValueError(f"two videos have the name {twice[0]}: rename one" if twice else "name the videos to be labelled")
+        raise ValueError(
+            f"two videos have the name {twice[0]}: rename one" if twice else "name the videos to be labelled"
+        )
     truth = Truth("R", [draft_film(path) for path in videos])
     save(truth, out)
     return truth

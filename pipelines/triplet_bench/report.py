@@ -74,7 +74,7 @@ def to_markdown(results: Sequence[dict[str, Any]]) -> str:
 
 def _cell(result: dict[str, Any], name: str) -> str:
     value = next((s["value"] for s in result["scores"] if s["name"] == name), None)
-    return "–" if value is None else f"{value:.3f}"
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _listed(counts: dict[str, Any]) -> str:
@@ -120,7 +120,7 @@ def _section(result: dict[str, Any]) -> str:
 
 def _row(score: Score) -> str:
     if score.value is None:
-        return f"<tr class=none><td>{html.escape(score.name)}<td class=n>–<td>{html.escape(score.note)}"
+        return f"<tr class=none><td>{html.escape(score.name)}<td class=n>-<td>{html.escape(score.note)}"
     counts = f"{score.right:g} of {score.of:g}, {score.low:.3f} to {score.high:.3f}" if score.low is not None else ""
     low = " low" if score.value < 0.9 else ""
     return f"<tr><td>{html.escape(score.name)}<td class='n{low}'>{score.value:.3f}<td>{counts}"

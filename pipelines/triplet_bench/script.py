@@ -1,7 +1,7 @@
 """The script of tier S, written by a seeded generator: who plays where, in which light, before which camera, and after which cut.
 
-The deck of scenes is fixed, as every trap must be in it; where they play, in which order and how is drawn. No scene stands next
-to one of the same place, and a subject's scenes are spread over the films.
+The deck of scenes is fixed, as every trap must be in it; where they play, in which order and how is drawn. Scenes that follow one
+another in a film play in different places, but for the one that jumps and, at times, the copy.
 """
 
 from dataclasses import dataclass, replace
@@ -85,9 +85,7 @@ def reels(seed: int = 0) -> tuple[Reel, ...]:
     films[LETTERBOXED] = [_lower(scene) for scene in films[LETTERBOXED]]
     odd: tuple[dict, ...] = ({}, {"first_pts_s": 1.075}, {"bars_px": 36}, {"jitter": 0.4}, {"first_pts_s": 0.5})
     kinds, rates = ("mp4", "mkv", "mp4", "mkv", "mkv"), (25.0, 30.0, 24.0, 25.0, 30000 / 1001)
-    return tuple(
-        Reel(f"reel{n}.{kinds[n]}", rates[n], _joined(scenes, n), **odd[n]) for n, scenes in enumerate(films)
-    )
+    return tuple(Reel(f"reel{n}.{kinds[n]}", rates[n], _joined(scenes, n), **odd[n]) for n, scenes in enumerate(films))
 
 
 def _dealt(rng: np.random.Generator) -> list[tuple[int, int]]:
@@ -144,12 +142,14 @@ def _actor(n: int, name: str, outfit: str, how: str, people: int, rng: np.random
     if how == "crosses":
         return Actor(name, (160.0, low + 20, size * 1.12), (800.0, low + 20, size * 1.12), outfit)
     x = (300.0 if n == 0 else 660.0) if people > 1 else rng.uniform(390, 470)
-    return Actor(name, (x, low, size), (x + rng.uniform(20, 44), low - rng.uniform(0, 6), size * rng.uniform(0.98, 1.04)), outfit)
+    return Actor(
+        name, (x, low, size), (x + rng.uniform(20, 44), low - rng.uniform(0, 6), size * rng.uniform(0.98, 1.04)), outfit
+    )
 
 
 def _nearer(scene: Scene) -> Scene:
     """The same scene going on, seen from nearer."""
-    x, y, width = scene.end
+    _, y, width = scene.end
     actor = scene.actors[0]
     x1, y1, size = actor.end
     view = (x1 + 20, y - 8, width * 0.8)

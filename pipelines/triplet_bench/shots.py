@@ -1,4 +1,4 @@
-"""Scores of the shots: are the cuts where they are, do clips stay inside one shot, and are their frames those they are said to be?"""
+"""Scores of the shots: are cuts found, do clips stay inside one shot, and are their frames those they are said to be?"""
 
 from collections.abc import Iterable
 

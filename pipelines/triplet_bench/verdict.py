@@ -1,4 +1,4 @@
-"""Is a triplet valid? The checks, the share of valid ones, what fails first, and what each stage costs. See docs/triplet-bench.md."""
+"""Is a triplet valid? The checks, the share of valid ones, what fails first, what each stage costs (docs/triplet-bench.md)."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -192,7 +192,7 @@ def rates(
 
 
 def substitution(truth: Truth, verdicts: list[Verdict], lost: dict[Key, str]) -> dict[str, float]:
-    """What TripletF0.5 would gain at most if one stage were right everywhere: its checks pass, and what it lost is found and valid."""
+    """What TripletF0.5 would gain at most if a stage were right everywhere: its checks pass, what it lost is found and valid."""
     now = f_beta(*rates(truth, verdicts), 0.5)
     out = {}
     for stage in STAGES:

@@ -66,7 +66,9 @@ def _film(reel: Reel, out: Path, seed: int, size: tuple[int, int], wardrobes: di
         plate = framed(empty(scene, 0.0, (size[0], size[1] - 2 * bars)), bars)
         name = f"plates/{Path(reel.file).stem}-{number}.png"
         (out / name).write_bytes(to_png(plate))
-        shots[number] = Shot(**{**vars(shot), "plate": name, "colours": cast.place_colours(plate[bars : size[1] - bars])})
+        shots[number] = Shot(
+            **{**vars(shot), "plate": name, "colours": cast.place_colours(plate[bars : size[1] - bars])}
+        )
     joints = list(zip(reel.scenes, shots, shots[1:], strict=False))
     return Film(
         file=reel.file,
@@ -275,7 +277,9 @@ def retimed(mp4: bytes, times_s: list[float]) -> bytes:
         for number, packet in enumerate(packets):
             base = packet.time_base
             shown = round(times_s[order[packet.pts]] / base)
-            early = times_s[0] - (2 - number) / 30 if number < 2 else times_s[number - 2]  # decoding runs two frames ahead
+            early = (
+                times_s[0] - (2 - number) / 30 if number < 2 else times_s[number - 2]
+            )  # decoding runs two frames ahead
             packet.pts, packet.dts, packet.stream = shown, min(shown, round(early / base)), stream
             target.mux(packet)
     return buffer.getvalue()

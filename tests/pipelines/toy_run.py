@@ -1,6 +1,6 @@
 """The right answer about the toy films as a real run leaves it: tables, and shards that the stage pack writes.
 
-The films are drawn from their truth, with black bars above and below, which the clips do not have; the clips are at half the size.
+The films are drawn from their truth, with black bars that the clips do not have; the clips are at half the size.
 """
 
 from dataclasses import replace
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from toy_truth import HEIGHT, WIDTH
 
 from a2data import images, video
 from a2data.records import Caption, Element, Film, Kept, Match, Reference, Subject, Video
@@ -18,7 +19,6 @@ from pipelines.local import Here
 from pipelines.triplet_bench import oracle
 from pipelines.triplet_bench.truth import Truth
 from stages.pack import Pack
-from toy_truth import HEIGHT, WIDTH
 
 TOP, BOTTOM = 6, 82  # rows between the bars
 COLOURS = {"ann": (210, 30, 30), "bea": (30, 160, 60), "cup": (240, 220, 40), "box": (120, 80, 40)}
@@ -56,7 +56,11 @@ def write(truth: Truth, folder: Path) -> Truth:
                  for s in right.samples for r in s.references
                  if r.role == "background" and r.element not in elements}  # fmt: skip
     put = lambda name, record, rows: store.write(name, 0, record, rows)  # noqa: E731
-    put("ingest", Video, [Video(f.file, f"/films/{f.file}", "CC0", "", "", WIDTH, HEIGHT, 0, 25.0, 3.0, "h264", 0) for f in truth.films])
+    put(
+        "ingest",
+        Video,
+        [Video(f.file, f"/films/{f.file}", "CC0", "", "", WIDTH, HEIGHT, 0, 25.0, 3.0, "h264", 0) for f in truth.films],
+    )
     put("segment", Film, [clip(c, pictures[c.file]) for c in right.clips.values()])
     put("select", Kept, [Kept(c.id, c.file) for c in right.clips.values()])
     put("detect", Element, [e for e in elements.values() if e.kind in ("human", "object")])
@@ -64,7 +68,11 @@ def write(truth: Truth, folder: Path) -> Truth:
     for name in ("faces", "parse", "ground"):
         put(name, Element, [])
     put("caption", Caption, [caption(s) for s in right.samples])
-    put("match", Match, [Match(s.clip, x.element, x.phrase, x.start, x.end, 1.0, 1.0) for s in right.samples for x in s.slots])
+    put(
+        "match",
+        Match,
+        [Match(s.clip, x.element, x.phrase, x.start, x.end, 1.0, 1.0) for s in right.samples for x in s.slots],
+    )
     put("retrieve", Reference, [
         Reference(s.clip, r.element, r.role, r.identity, 0, r.source_clip, r.source_element,
                   elements[r.source_element].image_sha256, 0.9, 0.1, [])
@@ -127,8 +135,8 @@ def _half(frame: np.ndarray) -> np.ndarray:
 
 
 def caption(s) -> Caption:
-    subjects = [Subject("Human", "Woman", "", "", "", "", n == 0, x.phrase, x.start, x.end) for n, x in enumerate(s.slots)]
+    subjects = [
+        Subject("Human", "Woman", "", "", "", "", n == 0, x.phrase, x.start, x.end) for n, x in enumerate(s.slots)
+    ]
     start = s.prompt.index(s.environment)
     return Caption(s.clip, s.prompt, subjects, "", "", "", "", s.environment, start, start + len(s.environment), "", [])
-
-

@@ -1,10 +1,10 @@
 """The benchmark, tested: what is right in everything scores 1, and each fault is seen where it is."""
 
 import pytest
+from toy_truth import truth
 
 from pipelines.triplet_bench.oracle import FAULTS, oracle
 from pipelines.triplet_bench.verdict import score
-from toy_truth import truth
 
 
 @pytest.fixture(scope="module")

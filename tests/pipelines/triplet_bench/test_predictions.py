@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 import toy_run
+from toy_truth import truth
+
 from pipelines.cli import main
 from pipelines.triplet_bench import predictions
 from pipelines.triplet_bench.oracle import oracle
 from pipelines.triplet_bench.truth import save
 from pipelines.triplet_bench.verdict import score
-from toy_truth import truth
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,15 @@ def test_a_clip_whose_frames_are_misnumbered_is_found_by_its_pictures(run):
 
 def test_the_command_prints_the_score_and_writes_it(run, capsys):
     folder, _, _ = run
-    command = ["bench-data", "score", str(folder), "--work", str(folder / "work"), "--again", str(folder / "work" / "shards")]
+    command = [
+        "bench-data",
+        "score",
+        str(folder),
+        "--work",
+        str(folder / "work"),
+        "--again",
+        str(folder / "work" / "shards"),
+    ]
     assert main([*command, "--out", str(folder / "out")]) == 0
     out = capsys.readouterr().out
     assert "oracle on tier S: TripletF0.5 1.000" in out
@@ -74,9 +82,33 @@ def test_the_command_prints_the_score_and_writes_it(run, capsys):
 
 def test_scores_of_two_runs_make_one_table(run, capsys):
     folder, _, _ = run
-    main(["bench-data", "score", str(folder), "--work", str(folder / "work"), "--name", "mine", "--out", str(folder / "mine")])
+    main(
+        [
+            "bench-data",
+            "score",
+            str(folder),
+            "--work",
+            str(folder / "work"),
+            "--name",
+            "mine",
+            "--out",
+            str(folder / "mine"),
+        ]
+    )
     capsys.readouterr()
-    assert main(["bench-data", "report", str(folder / "mine"), str(folder / "mine" / "score.json"), "--html", str(folder / "p.html")]) == 0
+    assert (
+        main(
+            [
+                "bench-data",
+                "report",
+                str(folder / "mine"),
+                str(folder / "mine" / "score.json"),
+                "--html",
+                str(folder / "p.html"),
+            ]
+        )
+        == 0
+    )
     table = capsys.readouterr().out
     assert table.startswith("| | mine, S | mine, S |")
     assert "| TripletF0.5 | 1.000 | 1.000 |" in table
@@ -93,7 +125,20 @@ def test_the_command_check_tests_the_benchmark_on_a_set(run, capsys):
 
 def test_shards_of_another_run_are_refused(run, tmp_path, capsys):
     folder, _, _ = run
-    assert main(["bench-data", "score", str(folder), "--work", str(tmp_path / "empty"), "--shards", str(folder / "work" / "shards")]) == 2
+    assert (
+        main(
+            [
+                "bench-data",
+                "score",
+                str(folder),
+                "--work",
+                str(tmp_path / "empty"),
+                "--shards",
+                str(folder / "work" / "shards"),
+            ]
+        )
+        == 2
+    )
     assert "of two runs" in capsys.readouterr().err
     assert main(["bench-data", "score", str(tmp_path), "--work", str(folder / "work")]) == 2
     assert "has no set.json" in capsys.readouterr().err

@@ -4,19 +4,28 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from toy_truth import truth
 
 from a2data.images import to_rle
 from pipelines.triplet_bench import oracle, pairs, pictures, shots, who, words
 from pipelines.triplet_bench.predictions import Clip, Prediction, Ref, Sample, Seen, Slot
 from pipelines.triplet_bench.truth import Entity, Film, Shot, Transition, Truth, sight
 from pipelines.triplet_bench.verdict import score
-from toy_truth import truth
 
 WHOLE = (0.0, 0.0, 160.0, 90.0)
 
 
 def film(**changes) -> Film:
-    known = Film("a.mp4", 25, 100, 160, 90, [30, 60], [Shot(0, 30), Shot(30, 60), Shot(60, 80), Shot(90, 100)], [Transition("fade", 80, 90)])
+    known = Film(
+        "a.mp4",
+        25,
+        100,
+        160,
+        90,
+        [30, 60],
+        [Shot(0, 30), Shot(30, 60), Shot(60, 80), Shot(90, 100)],
+        [Transition("fade", 80, 90)],
+    )
     return replace(known, **changes)
 
 
@@ -30,14 +39,22 @@ def cuts(*clips):
 
 
 def test_cuts_are_matched_within_a_tolerance_one_to_one():
-    found = cuts(clip("a", 0, 0, 30, "start"), clip("b", 1, 30, 61), clip("c", 2, 61, 80), clip("d", 3, 90, 100, "fade"))
+    found = cuts(
+        clip("a", 0, 0, 30, "start"), clip("b", 1, 30, 61), clip("c", 2, 61, 80), clip("d", 3, 90, 100, "fade")
+    )
     assert found["cuts, recall at 0"] == found["cuts, precision at 0"] == 0.5
     assert found["cuts, F1 at 1"] == 1.0
     assert found["gradual transitions, recall"] == 1.0
 
 
 def test_a_cut_said_inside_a_transition_or_nowhere_is_false():
-    found = cuts(clip("a", 0, 0, 30, "start"), clip("b", 1, 30, 45), clip("c", 2, 45, 60), clip("d", 3, 60, 85), clip("e", 4, 85, 100))
+    found = cuts(
+        clip("a", 0, 0, 30, "start"),
+        clip("b", 1, 30, 45),
+        clip("c", 2, 45, 60),
+        clip("d", 3, 60, 85),
+        clip("e", 4, 85, 100),
+    )
     assert found["cuts, recall at 0"] == 1.0
     assert found["cuts, precision at 0"] == pytest.approx(2 / 3)  # that at 45; the one in the fade is a fade noticed
     assert found["gradual transitions, recall"] == 1.0
@@ -47,7 +64,9 @@ def test_the_end_of_a_shot_whose_next_is_too_short_for_a_clip_counts_where_it_is
     assert cuts(clip("a", 0, 0, 30, "start"), clip("c", 2, 60, 80))["cuts, recall at 0"] == 1.0
 
 
-@pytest.mark.parametrize(("first", "last", "pure"), [(0, 30, True), (0, 32, True), (0, 33, False), (60, 82, True), (60, 84, False)])
+@pytest.mark.parametrize(
+    ("first", "last", "pure"), [(0, 30, True), (0, 32, True), (0, 33, False), (60, 82, True), (60, 84, False)]
+)
 def test_a_clip_is_pure_up_to_two_frames_at_its_ends(first, last, pure):
     assert shots.is_pure(film(), tuple(range(first, last))) is pure
 
@@ -69,7 +88,9 @@ def square(x, y=20, side=40):
 
 
 def ground(*entities, **changes):
-    known = film(shots=[Shot(0, 30, "hall", camera="static", entities=list(entities), **changes)], cuts=[], transitions=[])
+    known = film(
+        shots=[Shot(0, 30, "hall", camera="static", entities=list(entities), **changes)], cuts=[], transitions=[]
+    )
     return who.Ground(Truth("S", [known]), Prediction({}, {}, []))
 
 
@@ -113,7 +134,9 @@ def test_a_half_transparent_rim_is_right_either_way():
 
 def test_boundaries_agree_within_a_share_of_the_diagonal():
     assert pictures.boundary_f(square(10), square(10)) == 1.0
-    assert pictures.boundary_f(square(10), square(11)) == 1.0  # 0.8 % of 57 px is less than a pixel, which is always allowed
+    assert (
+        pictures.boundary_f(square(10), square(11)) == 1.0
+    )  # 0.8 % of 57 px is less than a pixel, which is always allowed
     assert pictures.boundary_f(square(10), square(14)) < 0.6
 
 

@@ -3,9 +3,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from toy_truth import truth
 
 from pipelines.triplet_bench.truth import Entity, Film, Shot, Truth, Unit, load, save, sight
-from toy_truth import truth
 
 
 def test_a_set_comes_back_from_its_folder(tmp_path):
@@ -29,7 +29,16 @@ def test_a_label_made_by_hand_needs_a_box_only(tmp_path):
     """The example of docs/triplet-bench.md."""
     entity = {"id": "ann", "kind": "human", "nouns": ["woman"], "sights": {"12": {"box": [10, 20, 60, 90]}}}
     shots = [{"start": 0, "end": 40, "place": "yard", "entities": [entity]}]
-    film = {"file": "a.mp4", "fps": 25, "frames": 40, "width": 160, "height": 90, "cuts": [], "shots": shots, "reach": 40}
+    film = {
+        "file": "a.mp4",
+        "fps": 25,
+        "frames": 40,
+        "width": 160,
+        "height": 90,
+        "cuts": [],
+        "shots": shots,
+        "reach": 40,
+    }
     (tmp_path / "set.json").write_text(json.dumps({"format": "triplet-truth/1", "tier": "R", "films": ["a.mp4"]}))
     (tmp_path / "a.truth.json").write_text(json.dumps(film))
     (known,) = load(tmp_path).films
