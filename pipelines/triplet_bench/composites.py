@@ -192,7 +192,9 @@ def _part(rng: np.random.Generator, who: CutOut, x: float) -> Part:
 
 
 def _film(number: int, takes: list[Take], places: dict[str, np.ndarray], out: Path, seed: int) -> Film:
-    file, shots, pictures = f"composite{number}.mp4", [], []
+    file = f"composite{number}.mp4"
+    shots: list[Shot] = []
+    pictures: list[np.ndarray] = []
     for index, take in enumerate(takes):
         first = len(pictures)
         sights: dict[str, dict[int, Sight]] = {part.cut_out.id: {} for part in take.parts}

@@ -206,8 +206,8 @@ def cluster_scores(ground: Ground, pairs: list[Pair]) -> list[Score]:
     cluster: dict[str, tuple[str, int]] = {}
     for pair in pairs:
         if pair.ref.role in KINDS and pair.ref.identity >= 0:
-            for element in (pair.ref.element, pair.ref.source_element):
-                cluster[element] = (pair.ref.role, pair.ref.identity)
+            for name in (pair.ref.element, pair.ref.source_element):
+                cluster[name] = (pair.ref.role, pair.ref.identity)
     clusters, classes = [], []
     for element in ground.prediction.elements.values():
         unit, found = ground.unit_of.get(element.clip), ground.of_element(element.id)

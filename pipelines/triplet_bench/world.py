@@ -273,13 +273,12 @@ def retimed(mp4: bytes, times_s: list[float]) -> bytes:
         coded = source.streams.video[0]
         stream = target.add_stream_from_template(coded)
         packets = [p for p in source.demux(video=0) if p.pts is not None and p.dts is not None]
-        order = {pts: n for n, pts in enumerate(sorted(p.pts for p in packets))}
+        order = {pts: n for n, pts in enumerate(sorted(p.pts for p in packets if p.pts is not None))}
         for number, packet in enumerate(packets):
             base = packet.time_base
             shown = round(times_s[order[packet.pts]] / base)
-            early = (
-                times_s[0] - (2 - number) / 30 if number < 2 else times_s[number - 2]
-            )  # decoding runs two frames ahead
+            # decoding runs two frames ahead of showing
+            early = times_s[number - 2] if number >= 2 else times_s[0] - (2 - number) / 30
             packet.pts, packet.dts, packet.stream = shown, min(shown, round(early / base)), stream
             target.mux(packet)
     return buffer.getvalue()
