@@ -14,7 +14,7 @@ from a2data.folder import Folder
 from a2data.records import Source
 from a2data.stage import Stage
 from a2data.store import Store
-from pipelines import calibrate, forget, models, results, sample, train
+from pipelines import bench_data, calibrate, forget, models, results, sample, train
 from pipelines import plan as planning
 from pipelines.lock import alone
 from pipelines.schedule import Summary
@@ -94,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     sample.add_flags(command("sample", None, "a video of a prompt and references", work=False))
     calibrate.add_command(command)
     forget.add_command(command)
+    bench_data.add_commands(command("bench-data", None, "TripletBench: make, score, report, check", work=False))
     sub = command("demo-films", _demo_films, "render the demo film set, with its ground truth", work=False)
     sub.add_argument("folder", metavar="OUT")
     return top

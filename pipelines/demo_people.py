@@ -138,7 +138,12 @@ RIBBONS = points("318,528 362,484 412,484 412,494 456,496 456,530 318,530")
 @cache
 def figure(person: str, outfit: str) -> Figure:
     """A person of PEOPLE in one of the person's outfits. Raises KeyError for a name or an outfit that is not there."""
-    who = PEOPLE[person]
+    return dressed(PEOPLE[person], outfit)
+
+
+@cache
+def dressed(who: Person, outfit: str) -> Figure:
+    """A person in one of the person's outfits. Raises KeyError for an outfit that is not there."""
     colour = dict(who.coats)[outfit]
     if outfit == "orange space suit":
         return _suited()

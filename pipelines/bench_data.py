@@ -1,0 +1,120 @@
+"""`a2data bench-data`: films whose truth is known, a score of what a pipeline makes of them, and a test of the score itself."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_commands(bench: argparse.ArgumentParser) -> None:
+    """Give the parser of `a2data bench-data` its own commands."""
+    commands = bench.add_subparsers(dest="action", required=True, metavar="COMMAND")
+
+    def command(name: str, do: Any, summary: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=summary, description=summary)
+        sub.set_defaults(do=do)
+        return sub
+
+    sub = command("make", _make, "render a set of films with its truth, or begin the truth of your own")
+    sub.add_argument("out", metavar="OUT", type=Path, help="the folder of the set")
+    sub.add_argument("videos", nargs="*", metavar="VIDEOS", help="for tier R: the videos to be labelled")
+    sub.add_argument(
+        "--tier", choices=("S", "C", "R"), default="S", help="S rendered, C composited, R your own footage"
+    )
+    sub.add_argument("--seed", type=int, default=0, help="of S and C: another seed, other films")
+    sub.add_argument("--cutouts", type=Path, help="of C: a folder with RGBA pictures in human/ and object/")
+    sub.add_argument("--plates", type=Path, help="of C: a folder with pictures of places without anybody")
+    sub = command("score", _score, "score a finished run over a set")
+    sub.add_argument("truth", metavar="SET", type=Path, help="the folder of the set")
+    sub.add_argument("--work", required=True, type=Path, help="the run's folder of tables")
+    sub.add_argument("--shards", type=Path, help="the run's shards (default: shards inside the work folder)")
+    sub.add_argument("--again", type=Path, help="shards of a second run, which should be the same to the byte")
+    sub.add_argument("--name", help="what to call the run (default: its profile)")
+    sub.add_argument("--out", type=Path, help="write score.json, score.md and score.html into this folder")
+    sub = command("report", _report, "bring scores into one table and one page")
+    sub.add_argument("scores", nargs="+", metavar="SCORE", type=Path, help="score.json files, or their folders")
+    sub.add_argument("--html", type=Path, help="write the page here")
+    sub = command("check", _check, "the score's own test: the right answer scores 1, and every planted fault is named")
+    sub.add_argument("truth", metavar="SET", type=Path, help="the folder of the set")
+
+
+def _make(args: argparse.Namespace) -> int:
+    made: Any
+    if args.videos and args.tier != "R":
+        raise ValueError(f"tier {args.tier} makes its own films: VIDEOS are for --tier R")
+    try:
+        if args.tier == "S":
+            from pipelines.triplet_bench.world import make
+
+            made = make(args.out, args.seed)
+        elif args.tier == "C":
+            from pipelines.triplet_bench.composites import make as compose
+
+            made = compose(args.out, args.seed, args.cutouts, args.plates)
+        else:
+            from pipelines.triplet_bench.real import draft
+
+            made = draft(args.out, args.videos)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"the films need {error.name}: pip install 'a2data[demo]'") from error
+    shots = sum(len(film.shots) for film in made.films)
+    print(f"{len(made.films)} films, {shots} shots, {len(made.achievable)} of them can become triplets: {args.out}")
+    if args.tier == "R":
+        print("fill in the shots of the *.truth.json, as docs/triplet-bench.md says")
+    return 0
+
+
+def _score(args: argparse.Namespace) -> int:
+    from pipelines.triplet_bench import predictions, report, truth
+    from pipelines.triplet_bench.counts import share
+    from pipelines.triplet_bench.verdict import score
+
+    shards = args.shards or args.work / "shards"
+    known = truth.load(args.truth)
+    made = predictions.read(args.work, shards)
+    name = args.name or predictions.about(shards).get("profile", "run")
+    again = None
+    if args.again:
+        again = share(
+            "samples the same to the byte", *predictions.same_bytes(made, predictions.read(args.work, args.again))
+        )
+    data = report.to_json(score(known, made, args.truth), name, again)
+    print(report.to_text(data))
+    if args.out:
+        report.write(data, args.out)
+        print(f"\nreport: {args.out / 'score.html'}")
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from pipelines.triplet_bench import report
+
+    scores = [report.read(path) for path in args.scores]
+    print(report.to_markdown(scores), end="")
+    if args.html:
+        args.html.write_text(report.to_html(scores))
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    """1 where the benchmark itself is wrong about this set."""
+    from pipelines.triplet_bench import truth
+    from pipelines.triplet_bench.oracle import FAULTS, oracle
+    from pipelines.triplet_bench.verdict import score
+
+    known = truth.load(args.truth)
+    right = oracle(known)
+    best = score(known, right, args.truth)
+    short = [s for s in best.scores if s.value is not None and s.value < 1 - 1e-9]
+    print(f"{'the right answer':32} TripletF0.5 {best.headline:.3f}" + "".join(f"\n  not 1: {s}" for s in short))
+    wrong = bool(short)
+    for name, plant in FAULTS.items():
+        after = score(known, plant(known, right), args.truth)
+        moved = [
+            f"{s.name} {s.value:.3f}"
+            for s, b in zip(after.scores, best.scores, strict=True)
+            if s.value is not None and b.value is not None and s.value < b.value - 1e-9
+        ]
+        wrong |= not moved
+        print(f"{name:32} TripletF0.5 {after.headline:.3f}  {'; '.join(f'{k} {v}' for k, v in after.worst) or '-'}")
+        print(f"{'':34}{', '.join(moved[:6])}")
+    return int(wrong)

@@ -1,0 +1,268 @@
+"""Tier C: real cut-outs over real plates, with the exact alpha of every frame. `a2data bench-data make OUT --tier C`.
+
+The cut-outs are photographs inside installed packages (Eileen Collins by NASA, Grace Hopper by the US Navy, a cup, a model
+shuttle), or, where the user names a folder, the RGBA pictures in its subfolders `human` and `object`, by the name
+`<identity>.<anything>.png`, so that one identity may have several. The plates are photographs too, or those of a folder. Each
+shot shows its subjects in another size, turn and light; one shot comes twice, mirrored.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from a2data.images import from_png, thumb, to_png
+from a2data.video import encode
+from pipelines import demo_films, demo_people, demo_props
+from pipelines.triplet_bench import cast
+from pipelines.triplet_bench.truth import Entity, Film, Shot, Sight, Truth, save, sight
+
+SIZE, FPS, FRAMES, FILMS = (640, 360), 25.0, 56, 4
+GAINS = {"day": (1.0, 1.0, 1.0), "warm": (1.06, 0.95, 0.78), "cold": (0.84, 0.94, 1.06), "dim": (0.66, 0.64, 0.62)}
+
+
+@dataclass(frozen=True)
+class CutOut:
+    """Somebody or something, cut out of a photograph."""
+
+    id: str
+    kind: str
+    picture: np.ndarray  # (h, w, 4) uint8 RGBA, premultiplied
+    nouns: tuple[str, ...] = ()
+    tops: tuple[str, ...] = ()  # colours that are true of the upper clothes
+    whole: bool = False  # stands in the picture; else it is cut off by the picture's lower edge
+
+
+@dataclass(frozen=True)
+class Part:
+    """A cut-out in a shot: where its lower edge's middle begins and ends, in shares of the picture, and how tall it is there."""
+
+    cut_out: CutOut
+    start: tuple[float, float, float]
+    end: tuple[float, float, float]
+    sway: float  # degrees
+    mirrored: bool
+
+
+@dataclass(frozen=True)
+class Take:
+    """A shot before it is rendered."""
+
+    plate: str
+    light: str
+    moving: bool  # the camera
+    parts: tuple[Part, ...]
+    name: str = ""
+    mirrored: bool = False
+
+
+def make(out: Path, seed: int = 0, cut_outs: Path | None = None, plates: Path | None = None) -> Truth:
+    """Render the films of a seed into `out`, with their truth. Raises ValueError for a folder without pictures."""
+    (out / "plates").mkdir(parents=True, exist_ok=True)
+    cast_of = folder_of_cut_outs(cut_outs) if cut_outs else builtin_cut_outs()
+    places = folder_of_plates(plates) if plates else builtin_plates()
+    takes = [t for t in script(cast_of, sorted(places), seed) if t]
+    films = [_film(n, shots, places, out, seed) for n, shots in enumerate(takes)]
+    truth = Truth("C", films, seed)
+    save(truth, out)
+    return truth
+
+
+def builtin_cut_outs() -> list[CutOut]:
+    """Two people, one in another's clothes, and two things."""
+    hopper = demo_people.premultiplied(demo_people._cut("uniform"))
+    collins = demo_people.premultiplied(demo_people._cut("suit"))
+    captain = demo_people.dressed(_in_uniform(), "navy uniform")
+    navy, orange = ("black", "blue", "grey"), ("orange", "red", "brown")
+    return [
+        CutOut("collins", "human", _trimmed(collins), ("woman",), orange),
+        CutOut("hopper", "human", _trimmed(hopper), ("woman",), navy),
+        CutOut("captain", "human", _trimmed(_flat(captain.body, captain.head)), ("woman", "man"), navy),
+        CutOut("cup", "object", demo_props.prop("cup"), tuple(cast.NOUNS["cup"]), whole=True),
+        CutOut("shuttle", "object", demo_props.prop("shuttle"), tuple(cast.NOUNS["shuttle"]), whole=True),
+    ]
+
+
+def _in_uniform() -> demo_people.Person:
+    """The demo's captain, in the admiral's clothes: the same photograph of them, with another face."""
+    captain = demo_people.PEOPLE["captain"]
+    return demo_people.Person("hopper", captain.shape, captain.skin, neck=captain.neck, coats=(("navy uniform", None),))
+
+
+def _flat(body: np.ndarray, head: np.ndarray) -> np.ndarray:
+    """Two premultiplied layers as one."""
+    keep = 255 - head[..., 3:].astype(np.uint16)
+    return (head + (body * keep + 127) // 255).clip(0, 255).astype(np.uint8)
+
+
+def _trimmed(rgba: np.ndarray) -> np.ndarray:
+    ys, xs = np.nonzero(rgba[..., 3])
+    return np.ascontiguousarray(rgba[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1])
+
+
+def folder_of_cut_outs(folder: Path) -> list[CutOut]:
+    """The RGBA pictures in <folder>/human and <folder>/object. Raises ValueError where there are none, or one has no alpha."""
+    found = []
+    for kind in ("human", "object"):
+        for path in sorted((folder / kind).glob("*.png")):
+            rgba = from_png(path.read_bytes())
+            if rgba.shape[2] != 4:
+                raise ValueError(f"{path} has no alpha: a cut-out is an RGBA picture")
+            layer = np.dstack([rgba[..., :3].astype(np.float32), rgba[..., 3:] / 255])
+            name = path.name.partition(".")[0]
+            found.append(CutOut(name, kind, _trimmed(demo_people.premultiplied(layer)), whole=kind == "object"))
+    if not found:
+        raise ValueError(f"{folder} has no cut-outs: RGBA PNG files in its folders human and object")
+    return found
+
+
+@cache
+def builtin_plates() -> dict[str, np.ndarray]:
+    """Photographs as places, (540, 960, 3) uint8 each: name -> picture."""
+    from skimage import data
+
+    grey = {"brick": data.brick(), "gravel": data.gravel(), "grass": data.grass()}
+    tints = {"brick": (1.05, 0.8, 0.72), "gravel": (1.0, 0.97, 0.9), "grass": (0.72, 1.0, 0.55)}
+    out = {
+        name: np.rint(cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB) * np.array(tints[name])).clip(0, 255).astype(np.uint8)
+        for name, picture in grey.items()
+    }
+    out |= {"rocket": data.rocket()[:400], "sky": data.hubble_deep_field()}
+    return {name: _wide(picture) for name, picture in out.items()}
+
+
+def folder_of_plates(folder: Path) -> dict[str, np.ndarray]:
+    """The pictures of a folder, none of which should show anybody. Raises ValueError where there are none."""
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg"))
+    if not paths:
+        raise ValueError(f"{folder} has no plates: PNG or JPEG pictures of places without anybody")
+    return {p.stem: _wide(from_png(p.read_bytes())[..., :3]) for p in paths}
+
+
+def _wide(picture: np.ndarray) -> np.ndarray:
+    """A picture cut and scaled to 960 x 540."""
+    height, width = picture.shape[:2]
+    scale = max(960 / width, 540 / height)
+    size = max(960, round(width * scale)), max(540, round(height * scale))
+    big = cv2.resize(
+        np.ascontiguousarray(picture), size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+    )
+    y, x = (big.shape[0] - 540) // 2, (big.shape[1] - 960) // 2
+    return np.ascontiguousarray(big[y : y + 540, x : x + 960])
+
+
+def script(cut_outs: list[CutOut], plates: list[str], seed: int) -> list[list[Take]]:
+    """FILMS films. Everybody has at least three shots, each over another plate and in another film; one person's comes twice."""
+    rng = np.random.default_rng((seed, 11))
+    people = sorted({c.id for c in cut_outs if c.kind == "human"})
+    things = sorted({c.id for c in cut_outs if c.kind == "object"})
+    films: list[list[Take]] = [[] for _ in range(FILMS)]
+    for n, name in enumerate([*people, *things]):
+        shown = [c for c in cut_outs if c.id == name]
+        for turn in range(3):
+            beside = None
+            if things and name in people and turn == 1:
+                beside = next(c for c in cut_outs if c.id == things[n % len(things)])
+            plate = plates[(n + 2 * turn) % len(plates)]
+            films[(n + turn) % FILMS].append(_take(rng, shown[turn % len(shown)], beside, plate))
+    first = films[0][0]
+    films[0][0] = Take(**{**vars(first), "name": "copied"})
+    films[2].append(Take(**{**vars(first), "name": "copied", "mirrored": True}))
+    return films
+
+
+def _take(rng: np.random.Generator, who: CutOut, beside: CutOut | None, plate: str) -> Take:
+    light = str(rng.choice(sorted(GAINS)))
+    parts = [_part(rng, who, float(rng.uniform(0.36, 0.48) if beside else rng.uniform(0.4, 0.6)))]
+    if beside:
+        parts.append(_part(rng, beside, 0.8))
+    return Take(plate, light, bool(rng.random() < 0.4), tuple(parts))
+
+
+def _part(rng: np.random.Generator, who: CutOut, x: float) -> Part:
+    tall = float(rng.uniform(0.36, 0.46) if who.whole else rng.uniform(0.86, 1.0))
+    low = float(rng.uniform(0.84, 0.94) if who.whole else 1.04)
+    away = float(rng.uniform(0.16, 0.22) if who.whole else rng.uniform(0.03, 0.06)) * (1 if x < 0.7 else -1)
+    grown = tall * float(rng.uniform(0.95, 1.06))
+    return Part(
+        who, (x - away / 2, low, tall), (x + away / 2, low, grown), float(rng.uniform(1, 3)), bool(rng.random() < 0.3)
+    )
+
+
+def _film(number: int, takes: list[Take], places: dict[str, np.ndarray], out: Path, seed: int) -> Film:
+    file = f"composite{number}.mp4"
+    shots: list[Shot] = []
+    pictures: list[np.ndarray] = []
+    for index, take in enumerate(takes):
+        first = len(pictures)
+        sights: dict[str, dict[int, Sight]] = {part.cut_out.id: {} for part in take.parts}
+        for step in range(FRAMES):
+            picture, shown = draw(take, places[take.plate], step / FRAMES, seed + 10 * number + index)
+            pictures.append(picture)
+            for name, (alpha, visible) in shown.items():
+                if (alpha >= 0.5).any():
+                    sights[name][first + step] = sight(alpha, visible, soft=True)
+        plate = draw(Take(take.plate, take.light, take.moving, (), "", take.mirrored), places[take.plate], 0.0, -1)[0]
+        name = f"plates/composite{number}-{index}.png"
+        (out / name).write_bytes(to_png(plate))
+        shots.append(_shot(take, first, name, cast.place_colours(plate), sights))
+    (out / file).write_bytes(encode(pictures, FPS, crf=18))
+    cuts = [shot.start for shot in shots[1:]]
+    thumbs = np.stack([thumb(p) for p in pictures])
+    return Film(file, FPS, len(pictures), *SIZE, cuts, shots, thumbs=thumbs)
+
+
+def _shot(take: Take, first: int, plate: str, colours: list[str], sights: dict[str, dict[int, Sight]]) -> Shot:
+    entities = []
+    for part in take.parts:
+        who = part.cut_out
+        tops = {"upper": list(who.tops)} if who.tops else {}
+        traps = ["same clothes"] if who.id in ("hopper", "captain") else []
+        entities.append(Entity(who.id, who.kind, list(who.nouns), "", tops, traps, sights[who.id]))
+    camera = "moving" if take.moving else "static"
+    return Shot(first, first + FRAMES, take.plate, take.light, camera, take.name, colours, plate, entities)
+
+
+def draw(take: Take, plate: np.ndarray, at: float, seed: int) -> tuple[np.ndarray, dict[str, tuple[np.ndarray, float]]]:
+    """A frame, (h, w, 3) uint8, and for each subject the (h, w) float32 alpha of what shows and its visible share.
+
+    seed: of the grain; -1 for none.
+    """
+    width, height = SIZE
+    shift = 60 * at if take.moving else 0.0
+    picture = cv2.warpAffine(plate, np.array([[0.75, 0, -30 - shift], [0, 0.75, -20.0]]), SIZE)
+    alphas: list[tuple[str, np.ndarray, float]] = []
+    for part in take.parts:
+        silhouette = np.zeros((height, width), np.uint8)
+        matrix, inside = place(part, at)
+        sprite = part.cut_out.picture[:, ::-1] if part.mirrored else part.cut_out.picture
+        demo_films.paint(picture, np.ascontiguousarray(sprite), matrix, silhouette)
+        alphas.append((part.cut_out.id, silhouette.astype(np.float32) / 255, inside))
+    shown, left = {}, np.ones((height, width), np.float32)
+    for name, alpha, inside in reversed(alphas):
+        seen = alpha * left
+        shown[name] = (seen, inside * float(seen.sum() / max(1.0, alpha.sum())))
+        left = left * (1 - alpha)
+    picture = cv2.convertScaleAbs(picture * np.array(GAINS[take.light], np.float32))
+    if seed >= 0:
+        picture = demo_films.grain(picture, round(at * 1e4), seed)
+    if take.mirrored:
+        picture = np.ascontiguousarray(picture[:, ::-1])
+        shown = {name: (np.ascontiguousarray(alpha[:, ::-1]), v) for name, (alpha, v) in shown.items()}
+    return picture, shown
+
+
+def place(part: Part, at: float) -> tuple[np.ndarray, float]:
+    """(3, 3) matrix from the cut-out to the picture, and which share of its width is inside."""
+    width, height = SIZE
+    x, y, tall = (a + (b - a) * at for a, b in zip(part.start, part.end, strict=True))
+    rows, columns = part.cut_out.picture.shape[:2]
+    scale = tall * height / rows
+    turn = np.deg2rad(part.sway * np.sin(2 * np.pi * at))
+    spin = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) * scale
+    foot = np.array([x * width, y * height]) - spin @ (columns / 2, rows)
+    half = scale * columns / 2
+    inside = (min(width, x * width + half) - max(0.0, x * width - half)) / (2 * half)
+    return np.vstack([np.c_[spin, foot], (0, 0, 1)]), float(np.clip(inside, 0, 1))

@@ -1,0 +1,325 @@
+"""What a pipeline without fault would make of a set, and the same with one fault planted: the benchmark's own test.
+
+The oracle must score 1.000 everywhere, and each fault must move its own figure and stand first in the histogram.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from a2data.images import from_rle, to_rle
+from a2data.records import Box
+from pipelines.triplet_bench.predictions import Clip, Element, Prediction, Ref, Sample, Seen, Slot
+from pipelines.triplet_bench.truth import KINDS, Entity, Truth, Unit
+from pipelines.triplet_bench.who import RIM, entity_masks
+
+Elements = dict[tuple[str, str], Element]  # clip, id of the entity -> its element
+
+
+def oracle(truth: Truth) -> Prediction:
+    """The prediction that is right in everything."""
+    clips = {clip_id(u): _clip(u, n) for film in truth.films for n, u in enumerate(Unit(film, s) for s in film.shots)}
+    names = sorted({e.id for u in truth.units for e in u.shot.entities})
+    elements: Elements = {}
+    for unit in truth.units:
+        for number, entity in enumerate(unit.wanted(0.01)):
+            elements[clip_id(unit), entity.id] = _element(unit, entity, number, names)
+    made = [sample for unit in truth.units if (sample := _sample(truth, unit, elements, names))]
+    return Prediction(
+        clips, {e.id: e for e in elements.values()}, made, frozenset(s.element for m in made for s in m.slots)
+    )
+
+
+def clip_id(unit: Unit) -> str:
+    return f"{unit.film.file.rpartition('.')[0]}-{unit.shot.start:08d}"
+
+
+def _clip(unit: Unit, number: int) -> Clip:
+    start, end = unit.shot.start, unit.shot.end
+    soft = next((t.kind for t in unit.film.transitions if t.end == start), "start")
+    begins_with = "cut" if start in unit.film.cuts else soft
+    return Clip(clip_id(unit), unit.film.file, number, start, end, begins_with, tuple(range(start, end)))
+
+
+def _element(unit: Unit, entity: Entity, number: int, names: list[str]) -> Element:
+    film, name = unit.film, f"{clip_id(unit)}/{entity.kind}/{number}"
+    vector = tuple(float(entity.id == other) for other in names)
+    whole = (0.0, 0.0, float(film.width), float(film.height))
+    if not entity.sights:  # only the shot is known
+        seen = Seen(film.file, unit.shot.start, to_rle(np.ones((film.height, film.width), bool)), whole)
+        return Element(name, clip_id(unit), entity.kind, "", seen, (unit.shot.start,), (whole,), vector)
+    shown = {f: s for f, s in sorted(entity.sights.items()) if s.visible >= 0.5}
+    best = max(shown, key=lambda f: (shown[f].visible, _area(shown[f].box), -f))
+    mask = shown[best].pixels(film.height, film.width) >= 0.5
+    seen = Seen(film.file, best, to_rle(mask), whole)
+    return Element(
+        name, clip_id(unit), entity.kind, "", seen, tuple(shown), tuple(s.box for s in shown.values()), vector
+    )
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _sample(truth: Truth, unit: Unit, elements: Elements, names: list[str]) -> Sample | None:
+    """The triplet of a shot; None where none of its entities can have a reference."""
+    refs, slots, prompt = [], [], ""
+    for entity in truth.wanted[unit.key]:
+        phrase = describe(entity)
+        prompt += ", " if prompt else ""
+        slot = Slot(phrase, len(prompt), len(prompt) + len(phrase), elements[clip_id(unit), entity.id].id)
+        prompt += phrase
+        slots.append(slot)
+        if entity.id in truth.eligible[unit.key]:
+            source = _partner(truth, unit, entity, elements)
+            refs.append(_ref(slot.element, source, names.index(entity.id), entity.kind, slot))
+    if not refs:
+        return None
+    place = _place(truth, unit)
+    environment = f"a {unit.shot.colours[0]} place" if unit.shot.colours else "a place"
+    frames = tuple(range(unit.shot.start, unit.shot.end))
+    thumbs = np.zeros((0, 18, 24), np.uint8) if unit.film.thumbs is None else unit.film.thumbs[list(frames)]
+    return Sample(
+        clip_id(unit),
+        f"{prompt} before {environment}",
+        tuple(slots),
+        environment,
+        (*refs, *place),
+        frames,
+        thumbs,
+        clip_id(unit),
+    )
+
+
+def describe(entity: Entity) -> str:
+    """A phrase that is true of an entity."""
+    noun = entity.nouns[0] if entity.nouns else "person" if entity.kind == "human" else "object"
+    colour = next(iter(entity.colours.get("upper" if entity.kind == "human" else "", [])), "")
+    if entity.kind == "human":
+        return f"a {noun} in a {colour} top" if colour else f"a {noun}"
+    return f"a {colour} {noun}" if colour else f"a {noun}"
+
+
+def _partner(truth: Truth, unit: Unit, entity: Entity, elements: Elements) -> Element:
+    """The same entity in another take: in the same outfit if there is one, elsewhere if it can be, then the next in order."""
+    mine = truth.units.index(unit)
+    others = [(n, u) for n, u in enumerate(truth.units) if u.take != unit.take and (clip_id(u), entity.id) in elements]
+
+    def order(numbered: tuple[int, Unit]) -> tuple[bool, bool, int]:
+        number, other = numbered
+        there = other.entity(entity.id)
+        same_outfit = there is not None and there.outfit == entity.outfit
+        return not same_outfit, other.shot.place == unit.shot.place, (number - mine) % len(truth.units)
+
+    other = min(others, key=order)
+    return elements[clip_id(other[1]), entity.id]
+
+
+def _ref(element: str, source: Element, identity: int, role: str, slot: Slot) -> Ref:
+    return Ref(role, element, identity, source.id, source.clip, source.best, slot.phrase, slot.start, slot.end)
+
+
+def _place(truth: Truth, unit: Unit) -> list[Ref]:
+    """The place as another take shows it, without those who are there."""
+    for other in truth.units:
+        film, frame = other.film, other.shot.start
+        if not unit.shot.place or other.shot.place != unit.shot.place or other.take == unit.take:
+            continue
+        if any(not e.sights for e in other.shot.entities):
+            continue
+        there = [m >= RIM[0] for m in entity_masks(film, other, frame).values()]
+        clear = ~np.max(there, axis=0) if there else np.ones((film.height, film.width), bool)
+        if clear.mean() >= 0.25:
+            whole = (0.0, 0.0, float(film.width), float(film.height))
+            seen = Seen(film.file, frame, to_rle(clear), whole)
+            name = f"{clip_id(other)}/background/0"
+            return [Ref("background", f"{clip_id(unit)}/background/0", -1, name, clip_id(other), seen, box=whole)]
+    return []
+
+
+# -- faults ------------------------------------------------------------------------------------------------------------
+
+Change = Callable[[Ref], Ref]
+
+
+def _each_ref(prediction: Prediction, change: Change, roles: tuple[str, ...] = KINDS) -> Prediction:
+    """The prediction with other references of these roles."""
+
+    def changed(ref: Ref) -> Ref:
+        return change(ref) if ref.role in roles else ref
+
+    made = [replace(s, references=tuple(changed(r) for r in s.references)) for s in prediction.samples]
+    return replace(prediction, samples=made)
+
+
+def shift_frames(truth: Truth, prediction: Prediction) -> Prediction:
+    """Every frame of a source is called by the number of the next one."""
+
+    def later(seen: Seen) -> Seen:
+        return replace(seen, frame=seen.frame + 1)
+
+    clips = {
+        i: replace(c, frames=tuple(f + 1 for f in c.frames), shot_start=c.shot_start + 1, shot_end=c.shot_end + 1)
+        for i, c in prediction.clips.items()
+    }
+    elements = {
+        i: replace(e, best=later(e.best), frames=tuple(f + 1 for f in e.frames)) for i, e in prediction.elements.items()
+    }
+    made = [
+        replace(
+            s,
+            frames=tuple(f + 1 for f in s.frames),
+            references=tuple(replace(r, origin=later(r.origin)) for r in s.references),
+        )
+        for s in prediction.samples
+    ]
+    return replace(prediction, clips=clips, elements=elements, samples=made)
+
+
+def swap_captions(truth: Truth, prediction: Prediction) -> Prediction:
+    """Two clips have each other's words; what is bound to what stays."""
+    made = list(prediction.samples)
+    a, b = next(
+        (i, j)
+        for i, one in enumerate(made)
+        for j, two in enumerate(made)
+        if i < j
+        and len(one.slots) == len(two.slots)
+        and all(_differ(x, y) for x, y in zip(one.slots, two.slots, strict=True))
+    )
+    made[a], made[b] = _in_words_of(made[a], made[b]), _in_words_of(made[b], made[a])
+    return replace(prediction, samples=made)
+
+
+def _differ(one: Slot, other: Slot) -> bool:
+    """Whether two phrases contradict each other."""
+    return not set(one.phrase.split()) & set(other.phrase.split()) - {"a", "in", "top", "woman", "person"}
+
+
+def _in_words_of(sample: Sample, other: Sample) -> Sample:
+    slots = tuple(replace(theirs, element=s.element) for s, theirs in zip(sample.slots, other.slots, strict=True))
+    of = {slot.element: slot for slot in slots}
+    refs = tuple(
+        replace(r, phrase=of[r.element].phrase, start=of[r.element].start, end=of[r.element].end)
+        if r.element in of
+        else r
+        for r in sample.references
+    )
+    return replace(sample, prompt=other.prompt, slots=slots, references=refs)
+
+
+def restart_ids(truth: Truth, prediction: Prediction) -> Prediction:
+    """Identities are numbered from 0 in every film, and pairs are made by their numbers."""
+    of: dict[str, int] = {}
+    for film in truth.films:
+        names = list(dict.fromkeys(e.id for shot in film.shots for e in shot.entities))
+        of |= {f"{film.file} {name}": n for n, name in enumerate(names)}
+    who_is = {  # element -> the number of its entity in its film
+        element.id: of[f"{element.best.file} {entity}"]
+        for (_, entity), element in _by_entity(truth, prediction).items()
+    }
+
+    def by_number(ref: Ref) -> Ref:
+        mine = prediction.elements[ref.element]
+        others = [
+            e
+            for e in prediction.elements.values()
+            if e.kind == mine.kind and e.best.file != mine.best.file and who_is[e.id] == who_is[mine.id]
+        ]
+        return _to(replace(ref, identity=who_is[mine.id]), min(others, key=lambda e: e.id)) if others else ref
+
+    return _each_ref(prediction, by_number)
+
+
+def _by_entity(truth: Truth, prediction: Prediction) -> Elements:
+    """The oracle's elements by clip and entity."""
+    names = sorted({e.id for u in truth.units for e in u.shot.entities})
+    return {(e.clip, names[e.embedding.index(1.0)]): e for e in prediction.elements.values()}
+
+
+def _to(ref: Ref, source: Element) -> Ref:
+    return replace(ref, source_element=source.id, source_clip=source.clip, origin=source.best)
+
+
+def split_tracks(truth: Truth, prediction: Prediction) -> Prediction:
+    """A track gets a new id in the middle of its clip."""
+    elements = {}
+    for name, e in prediction.elements.items():
+        half = len(e.frames) // 2
+        elements[name] = replace(e, frames=e.frames[:half], boxes=e.boxes[:half])
+        elements[f"{name}+"] = replace(e, id=f"{name}+", frames=e.frames[half:], boxes=e.boxes[half:])
+    return replace(prediction, elements=elements)
+
+
+def pair_within_clip(truth: Truth, prediction: Prediction) -> Prediction:
+    """The clip's own picture is its reference."""
+    return _each_ref(prediction, lambda ref: _to(ref, prediction.elements[ref.element]))
+
+
+def pair_at_random(truth: Truth, prediction: Prediction, seed: int = 0) -> Prediction:
+    """Anybody of the kind, from any other clip."""
+    rng = np.random.default_rng(seed)
+
+    def anybody(ref: Ref) -> Ref:
+        mine = prediction.elements[ref.element]
+        others = [e for e in prediction.elements.values() if e.kind == mine.kind and e.clip != mine.clip]
+        return _to(ref, others[rng.integers(len(others))])
+
+    return _each_ref(prediction, anybody)
+
+
+def _morph(prediction: Prediction, how: int, reach_px: int) -> Prediction:
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach_px + 1, 2 * reach_px + 1))
+
+    def morphed(ref: Ref) -> Ref:
+        mask = cv2.morphologyEx(from_rle(ref.origin.mask).astype(np.uint8), how, disk) > 0
+        return replace(ref, origin=replace(ref.origin, mask=to_rle(mask)))
+
+    return _each_ref(prediction, morphed)
+
+
+def dilate_masks(truth: Truth, prediction: Prediction) -> Prediction:
+    """Masks are 9 px too large on every side."""
+    return _morph(prediction, cv2.MORPH_DILATE, 9)
+
+
+def erode_masks(truth: Truth, prediction: Prediction) -> Prediction:
+    """Masks are 9 px too small on every side."""
+    return _morph(prediction, cv2.MORPH_ERODE, 9)
+
+
+def whole_frame_as_place(truth: Truth, prediction: Prediction) -> Prediction:
+    """The place is a frame with everybody in it."""
+
+    def whole(ref: Ref) -> Ref:
+        mask = np.ones_like(from_rle(ref.origin.mask))
+        return replace(ref, origin=replace(ref.origin, mask=to_rle(mask)))
+
+    return _each_ref(prediction, whole, ("background",))
+
+
+def drop_clip(truth: Truth, prediction: Prediction) -> Prediction:
+    """One clip is nowhere."""
+    lost = next(clip_id(u) for u in truth.units if u.key in truth.achievable)
+    return replace(
+        prediction,
+        clips={i: c for i, c in prediction.clips.items() if i != lost},
+        elements={i: e for i, e in prediction.elements.items() if e.clip != lost},
+        samples=[s for s in prediction.samples if s.clip != lost],
+    )
+
+
+FAULTS: dict[str, Callable[[Truth, Prediction], Prediction]] = {
+    "frames shifted by one": shift_frames,
+    "two captions swapped": swap_captions,
+    "ids restarted": restart_ids,
+    "tracks split": split_tracks,
+    "paired within the clip": pair_within_clip,
+    "paired at random": pair_at_random,
+    "masks dilated by 9 px": dilate_masks,
+    "masks eroded by 9 px": erode_masks,
+    "the whole frame as the place": whole_frame_as_place,
+    "a clip dropped": drop_clip,
+}

@@ -1,0 +1,224 @@
+"""Scores of the pairing: is a reference the same person, thing or place, from another clip, and no copy of this one?"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from pipelines.triplet_bench import counts
+from pipelines.triplet_bench.counts import Score, share
+from pipelines.triplet_bench.predictions import Element, Ref, Sample
+from pipelines.triplet_bench.truth import KINDS, Unit
+from pipelines.triplet_bench.who import Found, Ground, Key
+
+SUBJECTS = ("human", "object", "face")
+NEAR = 8  # of the 64 bits of two difference hashes
+SIZES = (("small", 0.02, 0.05), ("medium", 0.05, 0.15), ("large", 0.15, 1.01))  # share of the picture
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A reference and what the truth says of it."""
+
+    sample: Sample
+    ref: Ref
+    unit: Unit | None  # of the target
+    source: Unit | None  # of the reference
+    target: Found
+    found: Found
+
+    @property
+    def known(self) -> bool:
+        """Whether both ends show somebody or something of the truth, and no poster of it."""
+        if self.ref.role == "background":
+            return self.unit is not None and self.source is not None
+        return all(f.entity is not None and f.entity.kind in KINDS for f in (self.target, self.found))
+
+    @property
+    def same_subject(self) -> bool:
+        """The same person, thing or place; a garment also needs the same outfit."""
+        if self.ref.role == "background":
+            return self.known and self.unit.shot.place == self.source.shot.place  # type: ignore[union-attr]
+        if not self.known or self.target.id != self.found.id:
+            return False
+        worn = self.ref.role not in (*SUBJECTS, "hair")
+        return not worn or self.target.entity.outfit == self.found.entity.outfit  # type: ignore[union-attr]
+
+    @property
+    def other_clip(self) -> bool:
+        return self.ref.source_clip != self.sample.clip
+
+    @property
+    def no_copy(self) -> bool:
+        """Whether the two shots are of different takes; a clip paired with itself is counted elsewhere."""
+        same_shot = self.unit is not None and self.source is not None and self.unit.key == self.source.key
+        return same_shot or self.unit is None or self.source is None or self.unit.take != self.source.take
+
+    @property
+    def right(self) -> bool:
+        return self.same_subject and self.other_clip
+
+
+def pairs_of(ground: Ground) -> list[Pair]:
+    """Every reference of every sample that the truth can judge."""
+    out = []
+    for sample in ground.prediction.samples:
+        unit = ground.unit_of.get(sample.clip)
+        for ref in sample.references:
+            source = ground.find_unit(ref.origin.file, (ref.origin.frame,))
+            if not is_labelled(ref.role, unit, source):
+                continue
+            target = _target(ground, ref)
+            out.append(Pair(sample, ref, unit, source, target, ground.of_ref(sample.clip, ref)))
+    return out
+
+
+def is_labelled(role: str, *units: Unit | None) -> bool:
+    """Whether the truth of these shots says who or what there is of a role; of no shot at all nothing is to be said."""
+    if role == "background":
+        return all(unit is None or unit.shot.place for unit in units)
+    return all(unit is None or (role if role in KINDS else "human") in unit.film.labelled for unit in units)
+
+
+def _target(ground: Ground, ref: Ref) -> Found:
+    """Whom the element of a reference shows. A garment is not among the elements read: it is its wearer's."""
+    owner = ground.prediction.owners.get(ref.element, ref.element)
+    return ground.of_element(owner)
+
+
+def pairing_scores(ground: Ground, pairs: list[Pair]) -> list[Score]:
+    """Precision, recall and F0.5 over people, things and faces; slices by role and by trap; what was copied."""
+    mine = [p for p in pairs if p.ref.role in SUBJECTS]
+    precision = share("pairing, precision", sum(p.right for p in mine), len(mine))
+    wanted = {(key, name) for key, names in ground.truth.eligible.items() for name in names}
+    got = {(p.unit.key, p.target.id) for p in mine if p.right and p.unit}
+    recall = share("pairing, recall", len(got & wanted), len(wanted))
+    scores = [precision, recall, counts.f_score("pairing, F0.5", precision, recall, 0.5)]
+    for role in sorted({p.ref.role for p in pairs}):
+        of = [p for p in pairs if p.ref.role == role]
+        scores.append(share(f"pairing, precision: {role}", sum(p.right for p in of), len(of)))
+    traps = sorted({t for u in ground.truth.units for e in ground.truth.wanted[u.key] for t in e.traps})
+    for trap in traps:
+        of = [p for p in mine if p.target.entity and trap in p.target.entity.traps]
+        scores.append(share(f"pairing, precision: {trap}", sum(p.right for p in of), len(of)))
+    return [*scores, *copy_scores(ground, pairs)]
+
+
+def copy_scores(ground: Ground, pairs: list[Pair]) -> list[Score]:
+    """References from another clip, from another take, and unlike the frames of their target."""
+    hashes = {}
+    for film in ground.truth.films:
+        if film.thumbs is not None:
+            hashes[film.file] = np.stack([dhash(t) for t in film.thumbs])
+    near = [d <= NEAR for p in pairs if (d := _distance(ground, p, hashes)) is not None]
+    return [
+        share("references from another clip", sum(p.other_clip for p in pairs), len(pairs)),
+        share("references from another take", sum(p.no_copy for p in pairs), len(pairs)),
+        share("references from a frame unlike the clip's", sum(not n for n in near), len(near), "no thumbnails"),
+    ]
+
+
+def dhash(grey: np.ndarray) -> np.ndarray:
+    """(64,) bool of an (h, w) uint8 picture: is each of 8 x 8 places darker than the next to its right."""
+    small = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
+    return (small[:, 1:] > small[:, :-1]).ravel()
+
+
+def _distance(ground: Ground, pair: Pair, hashes: dict[str, np.ndarray]) -> int | None:
+    """Bits in which the reference's frame differs from the nearest frame of its target; None where frames are not known."""
+    clip = ground.prediction.clips.get(pair.sample.clip)
+    here, there = hashes.get(clip.file if clip else ""), hashes.get(pair.ref.origin.file)
+    frame = pair.ref.origin.frame
+    frames = [f for f in pair.sample.frames if here is not None and f < len(here)]
+    if here is None or there is None or not frames or frame >= len(there):
+        return None
+    return int((here[frames] != there[frame]).sum(1).min())
+
+
+def entity_scores(ground: Ground) -> list[Score]:
+    """Which of the entities to be found have an element, by size; how many elements are one."""
+    found: dict[Key, set[str]] = defaultdict(set)
+    asked = real = 0
+    for element in ground.prediction.elements.values():
+        unit = ground.unit_of.get(element.clip)
+        if element.kind not in KINDS or not is_labelled(element.kind, unit):
+            continue
+        is_found = ground.of_element(element.id)
+        asked += 1
+        real += is_found.entity is not None and is_found.entity.kind in KINDS
+        if unit and is_found.id and (is_found.iou is None or is_found.iou >= 0.5):
+            found[unit.key].add(is_found.id)
+    wanted = [(u, e) for u in ground.truth.units for e in ground.truth.wanted[u.key]]
+    scores = [share("entities, precision", real, asked)]
+    scores.append(share("entities, recall", sum(e.id in found[u.key] for u, e in wanted), len(wanted)))
+    for name, low, high in SIZES:
+        of = [(u, e) for u, e in wanted if e.sights and low <= u.size(e) < high]
+        scores.append(share(f"entities, recall: {name}", sum(e.id in found[u.key] for u, e in of), len(of)))
+    return scores
+
+
+def embedding_scores(ground: Ground) -> list[Score]:
+    """AP, AUC and TAR over all pairs of elements from different takes, without any threshold of the pipeline's."""
+    scores: list[Score] = []
+    for kind in KINDS:
+        similarity, same = _all_pairs(ground, kind)
+        names = (f"{kind} embeddings, AP", f"{kind} embeddings, AUC")
+        rates = ((0.01, f"{kind} embeddings, TAR at FAR 1e-2"), (0.001, f"{kind} embeddings, TAR at FAR 1e-3"))
+        if not same.any() or same.all():
+            note = "no two pairs to compare"
+            scores += [Score(name, None, note=note) for name in (*names, *(name for _, name in rates))]
+            continue
+        values = (counts.average_precision(similarity, same), counts.roc_auc(similarity, same))
+        scores += [Score(name, value, of=len(same)) for name, value in zip(names, values, strict=True)]
+        scores += [Score(n, counts.accept_rate(similarity, same, far), of=len(same)) for far, n in rates]
+    return scores
+
+
+def _all_pairs(ground: Ground, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines of all pairs of different takes, and whether they are of one entity. People are compared by their faces."""
+    faces = {e.parent: e for e in ground.prediction.elements.values() if e.kind == "face" and e.embedding}
+    known: list[tuple[tuple[float, ...], str, str]] = []
+    for element in ground.prediction.elements.values():
+        found, unit = ground.of_element(element.id), ground.unit_of.get(element.clip)
+        vector = _vector(element, faces)
+        if element.kind == kind and found.entity and found.entity.kind in KINDS and unit and vector:
+            known.append((vector, found.id, unit.take))
+    if len({len(vector) for vector, _, _ in known}) != 1:
+        return np.zeros(0), np.zeros(0, bool)
+    matrix = np.array([vector for vector, _, _ in known], np.float32)
+    names, takes = (np.array([row[n] for row in known]) for n in (1, 2))
+    a, b = np.triu_indices(len(known), 1)
+    apart = takes[a] != takes[b]
+    return (matrix @ matrix.T)[a, b][apart], (names[a] == names[b])[apart]
+
+
+def _vector(element: Element, faces: dict[str, Element]) -> tuple[float, ...]:
+    """What tells an element from others: its face's embedding, where it has a face; a human without one is left out
+    where others have one."""
+    if element.kind == "human" and faces:
+        return faces[element.id].embedding if element.id in faces else ()
+    return element.embedding
+
+
+def cluster_scores(ground: Ground, pairs: list[Pair]) -> list[Score]:
+    """B-cubed of the identities that the references carry, over the elements that could have one."""
+    cluster: dict[str, tuple[str, int]] = {}
+    for pair in pairs:
+        if pair.ref.role in KINDS and pair.ref.identity >= 0:
+            for name in (pair.ref.element, pair.ref.source_element):
+                cluster[name] = (pair.ref.role, pair.ref.identity)
+    clusters, classes = [], []
+    for element in ground.prediction.elements.values():
+        unit, found = ground.unit_of.get(element.clip), ground.of_element(element.id)
+        if element.kind in KINDS and unit and found.id in ground.truth.eligible[unit.key]:
+            clusters.append(cluster.get(element.id, element.id))
+            classes.append(found.id)
+    precision, recall = counts.b_cubed(clusters, classes)
+    if not clusters:
+        return [Score(f"identities, B3 {name}", None, note="no elements") for name in ("precision", "recall", "F1")]
+    return [
+        Score("identities, B3 precision", precision, of=len(clusters)),
+        Score("identities, B3 recall", recall, of=len(clusters)),
+        Score("identities, B3 F1", counts.f_beta(precision, recall, 1.0), of=len(clusters)),
+    ]

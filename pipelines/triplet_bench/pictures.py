@@ -1,0 +1,161 @@
+"""Scores of the pictures: is a reference the entity, the whole entity and nothing else; is the place free of everybody?"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from a2data.images import clamp, from_png, from_rle
+from pipelines.triplet_bench.counts import Score, mean, share
+from pipelines.triplet_bench.predictions import Ref
+from pipelines.triplet_bench.truth import KINDS, Film, Shot, Unit
+from pipelines.triplet_bench.who import RIM as SOFT
+from pipelines.triplet_bench.who import Found, Ground, entity_masks, overlap, solid
+
+CLEAN_IOU, CLEAN_LEAK, CLEAN_WHITE, CLEAN_PART, VISIBLE = 0.85, 0.02, 0.98, 0.9, 0.5
+PURE_LEAK = 0.01  # of the place
+RIM = 0.008  # of the diagonal of the box: how far a boundary may be off (as in DAVIS)
+SOLID = SOFT[1]  # alpha from which a pixel is surely somebody's
+LIKE_PLATE = 30  # grey levels within which a pixel shows the plate
+
+
+@dataclass(frozen=True)
+class Cleanliness:
+    """How clean a reference is; every figure 0 to 1, 1 best. A part (a face, a garment) has no mask of its own in the truth."""
+
+    iou: float
+    purity: float  # share of the mask that is the entity
+    completeness: float  # share of the entity's visible pixels that the mask has
+    boundary: float  # F of the two boundaries
+    others: float  # 1 - share of the mask that is some other entity
+    white: float  # share of the picture outside the mask that is white
+    visible: float
+    part: bool
+
+    @property
+    def clean(self) -> bool:
+        fits = self.purity >= CLEAN_PART if self.part else self.iou >= CLEAN_IOU
+        return fits and self.others >= 1 - CLEAN_LEAK and self.white >= CLEAN_WHITE and self.visible >= VISIBLE
+
+
+def cleanliness(ground: Ground, ref: Ref, found: Found) -> Cleanliness | None:
+    """None for a place, for nobody, and where the truth has no pixels."""
+    film = ground.truth.by_file.get(ref.origin.file)
+    shot = film.shot_at(ref.origin.frame) if film else None
+    if ref.role == "background" or found.entity is None or found.iou is None or film is None or shot is None:
+        return None
+    shown = film.seen(found.entity, ref.origin.frame)
+    if shown is None or not (shown.mask or shown.alpha):
+        return None
+    alpha, mask = shown.pixels(film.height, film.width), ref.origin.in_source(film.height, film.width)
+    both, union = overlap(alpha, mask)
+    whole = float(solid(alpha, mask).sum())
+    neighbours = entity_masks(film, Unit(film, shot), ref.origin.frame)
+    leak = sum(float((a[mask] > SOLID).sum()) for name, a in neighbours.items() if name != found.id) / max(
+        1, mask.sum()
+    )
+    return Cleanliness(
+        both / union,
+        both / max(1, float(mask.sum())),
+        both / max(1.0, whole),
+        boundary_f(solid(alpha, mask), mask),
+        1 - min(1.0, leak),
+        ref.white,
+        shown.visible,
+        ref.role not in KINDS,
+    )
+
+
+def boundary_f(a: np.ndarray, b: np.ndarray, rim: float = RIM) -> float:
+    """F of the boundaries of two masks, each matched within a share of the diagonal of the first's box (Perazzi et al. 2016)."""
+    ys, xs = np.nonzero(a)
+    if not len(xs) or not b.any():
+        return 0.0
+    reach = max(1, round(rim * float(np.hypot(np.ptp(xs) + 1, np.ptp(ys) + 1))))
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    edges = [_edge(m) for m in (a, b)]
+    near = [cv2.dilate(e.astype(np.uint8), disk) > 0 for e in edges]
+    precision = (edges[1] & near[0]).sum() / max(1, edges[1].sum())
+    recall = (edges[0] & near[1]).sum() / max(1, edges[0].sum())
+    return float(2 * precision * recall / max(1e-9, precision + recall))
+
+
+def _edge(mask: np.ndarray) -> np.ndarray:
+    """The mask's pixels beside one outside it; the rim of the picture is no edge."""
+    inside = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=1)
+    return mask & (inside == 0)
+
+
+@dataclass(frozen=True)
+class PlaceFigures:
+    """How good a picture of a place is."""
+
+    empty: float  # 1 - share of it that shows an entity
+    coverage: float  # share of the source picture
+
+    @property
+    def score(self) -> float:
+        return self.empty * min(1.0, self.coverage / 0.25)
+
+    @property
+    def clean(self) -> bool:
+        return 1 - self.empty <= PURE_LEAK
+
+
+def place_figures(ground: Ground, ref: Ref, plates: dict[str, np.ndarray]) -> PlaceFigures | None:
+    """None where the truth has no pixels. plates: file of a plate -> (h, w, 3) uint8, of those that are there."""
+    film = ground.truth.by_file.get(ref.origin.file)
+    shot = film.shot_at(ref.origin.frame) if film else None
+    if film is None or shot is None or any(not e.sights for e in shot.entities):
+        return None
+    masks = entity_masks(film, Unit(film, shot), ref.origin.frame).values()
+    there = np.max([m > SOLID for m in masks], axis=0) if masks else np.zeros((film.height, film.width), bool)
+    region, picture = region_of(film, ref)
+    if picture is not None and shot.camera == "static" and shot.plate in plates:
+        # a plate made of many frames shows what stood behind whoever is there in this one
+        there = there & (np.abs(picture.astype(int) - plates[shot.plate]).max(-1) > LIKE_PLATE)
+    area = float(region.sum())
+    return PlaceFigures(1 - float((region & there).sum()) / max(1.0, area), area / region.size)
+
+
+def region_of(film: Film, ref: Ref) -> tuple[np.ndarray, np.ndarray | None]:
+    """Which of the source's pixels a picture of the place shows, (h, w) bool, and what it shows there, (h, w, 3) uint8."""
+    mask = from_rle(ref.origin.mask)
+    x0, y0, x1, y1 = clamp(ref.box, *mask.shape)
+    inside = np.zeros_like(mask)
+    inside[y0:y1, x0:x1] = mask[y0:y1, x0:x1]
+    left, top, right, bottom = (round(v) for v in ref.origin.crop)
+    size = right - left, bottom - top
+    region = np.zeros((film.height, film.width), bool)
+    region[top:bottom, left:right] = cv2.resize(inside.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+    if ref.picture is None:
+        return region, None
+    frame = np.full((*mask.shape, 3), 255, np.uint8)
+    frame[y0:y1, x0:x1] = ref.picture
+    whole = np.full((film.height, film.width, 3), 255, np.uint8)
+    whole[top:bottom, left:right] = cv2.resize(frame, size)
+    return region, whole
+
+
+def plates_of(shots: Iterable[Shot], folder) -> dict[str, np.ndarray]:
+    """The plates that lie beside the truth."""
+    names = sorted({shot.plate for shot in shots if shot.plate})
+    return {name: from_png((folder / name).read_bytes()) for name in names if (folder / name).exists()}
+
+
+def picture_scores(clean: list[Cleanliness], places: list[PlaceFigures]) -> list[Score]:
+    """Means over all references, and shares of clean ones."""
+    whole, note = [c for c in clean if not c.part], "no masks in the truth"
+    return [
+        share("references, clean", sum(c.clean for c in clean), len(clean), note),
+        mean("references, IoU", [c.iou for c in whole], note),
+        mean("references, purity", [c.purity for c in clean], note),
+        mean("references, completeness", [c.completeness for c in whole], note),
+        mean("references, boundary F", [c.boundary for c in whole], note),
+        mean("references, without another entity", [c.others for c in clean], note),
+        mean("references, white around", [c.white for c in clean], note),
+        share("places, clean", sum(p.clean for p in places), len(places), note),
+        mean("places, without a subject", [p.empty for p in places], note),
+        mean("places, empty and large", [p.score for p in places], note),
+    ]

@@ -1,0 +1,247 @@
+"""What a pipeline made of the films: its shards as any reader gets them, and from its tables what the shards do not say.
+
+From the shards: prompts, phrases, references with their origin, the pictures, the clip itself. From the tables: where the shots
+are (segment), what was kept (select), every element with its sightings and its embedding (detect, ground, faces; a sample names
+the element that a reference stands for but not where it is seen), and which elements have a phrase (match).
+"""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+
+from a2data import images, records, samples, video
+from a2data.arrow import from_table
+from a2data.records import Box, Packed
+from a2data.store import Store
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A mask in one frame of a source video."""
+
+    file: str  # of the film, without folders
+    frame: int  # source frame
+    mask: bytes  # a2data.images.to_rle, of the clip's frame
+    crop: Box  # the part of the source picture that the clip's frame shows
+
+    def in_source(self, height: int, width: int) -> np.ndarray:
+        """(height, width) bool: the mask in the source's pixels."""
+        mask = images.from_rle(self.mask)
+        x0, y0, x1, y1 = (round(v) for v in self.crop)
+        out = np.zeros((height, width), bool)
+        part = cv2.resize(mask.astype(np.uint8), (x1 - x0, y1 - y0), interpolation=cv2.INTER_NEAREST) > 0
+        top, left = max(0, y0), max(0, x0)
+        out[top : min(height, y1), left : min(width, x1)] = part[top - y0 : height - y0, left - x0 : width - x0]
+        return out
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip and its shot, as segment found them."""
+
+    id: str
+    file: str
+    shot: int
+    shot_start: int
+    shot_end: int
+    begins_with: str
+    frames: tuple[int, ...]  # source frame of each frame
+    kept: bool = True
+
+
+@dataclass(frozen=True)
+class Element:
+    """A person, a thing or a face that was found in a clip."""
+
+    id: str
+    clip: str
+    kind: str
+    parent: str
+    best: Seen
+    frames: tuple[int, ...]  # source frames in which it was found
+    boxes: tuple[Box, ...]  # and where, in the source picture
+    embedding: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A phrase of the prompt that stands for a subject."""
+
+    phrase: str
+    start: int
+    end: int
+    element: str = ""  # what it was bound to; "" for nothing
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A reference of a triplet."""
+
+    role: str
+    element: str  # what it stands for in the clip
+    identity: int
+    source_element: str
+    source_clip: str
+    origin: Seen
+    phrase: str = ""
+    start: int = 0
+    end: int = 0
+    white: float = 1.0  # share of the picture outside the mask that is white
+    picture: np.ndarray | None = field(default=None, compare=False)  # of the place: (h, w, 3) uint8 of `box`
+    box: Box = (0, 0, 0, 0)  # in the clip's frame
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A triplet."""
+
+    clip: str
+    prompt: str
+    slots: tuple[Slot, ...]
+    environment: str  # its phrase; "" for none
+    references: tuple[Ref, ...]
+    frames: tuple[int, ...]  # the source frame that each frame of the video is said to be
+    thumbs: np.ndarray = field(compare=False)  # (t, 18, 24) uint8: what it shows
+    digest: str = ""  # of all its bytes
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Everything that is scored."""
+
+    clips: dict[str, Clip]
+    elements: dict[str, Element]
+    samples: list[Sample]
+    matched: frozenset[str] = frozenset()  # elements that a phrase stands for
+    owners: dict[str, str] = field(default_factory=dict)  # garment -> the human that it belongs to
+
+
+def read(work: Path, shards: Path) -> Prediction:
+    """The prediction of a finished run. Raises ValueError where the shards are not those of the tables."""
+    store = Store(work)
+    files = {v.video_id: Path(v.path).name for v in rows(store, "ingest", records.Video)}
+    kept = {row.clip_id for row in rows(store, "select", records.Kept)}
+    clips = {c.clip_id: c for c in rows(store, "segment", records.Clip)}
+    elements = [
+        _element(e, clips[e.clip_id], files)
+        for stage in ("detect", "ground", "faces")
+        for e in rows(store, stage, records.Element)
+    ]
+    matched = {m.element_id for m in rows(store, "match", records.Match)}
+    owners = {t.element_id: t.parent_id for t in rows(store, "parse", records.Trait)}
+    made = [_sample(clips, members) for members in tar_samples(shards)]
+    return Prediction(
+        {i: _clip(c, files[c.video_id], i in kept) for i, c in clips.items()},
+        {e.id: e for e in elements},
+        made,
+        frozenset(matched),
+        owners,
+    )
+
+
+def rows(store: Store, stage: str, record: type) -> Iterator:
+    for shard in store.shards(stage):
+        yield from store.read(stage, shard, record)
+
+
+def tar_samples(shards: Path) -> Iterator[dict[str, bytes]]:
+    """The members of each sample of a folder of shards, by extension, in the order of the index."""
+    if not (shards / "index.parquet").exists():
+        raise ValueError(f"{shards} has no index.parquet: name the folder of the shards with --shards")
+    for row in from_table(Packed, pq.read_table(shards / "index.parquet")):
+        with open(shards / row.shard, "rb") as file:
+            file.seek(row.offset)
+            data = file.read(row.bytes)
+        with tarfile.open(fileobj=io.BytesIO(data + bytes(1024))) as tar:
+            members = {m.name.partition(".")[2]: tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]
+        if sorted(members) != row.members:
+            raise ValueError(f"{shards / row.shard} holds another sample at {row.offset} than the index says")
+        yield members
+
+
+def _clip(clip: records.Clip, file: str, kept: bool) -> Clip:
+    shot = clip.shot, clip.shot_start, clip.shot_end, clip.begins_with
+    return Clip(clip.clip_id, file, *shot, tuple(clip.source_frames), kept)
+
+
+def _element(e: records.Element, clip: records.Clip, files: dict[str, str]) -> Element:
+    best = Seen(files[clip.video_id], clip.source_frames[e.frame], e.mask, clip.crop)
+    boxes = tuple(_in_source(box, clip.crop, clip.width, clip.height) for box in e.seen_boxes)
+    frames = tuple(clip.source_frames[n] for n in e.seen_frames)
+    return Element(e.element_id, e.clip_id, e.kind, e.parent_id, best, frames, boxes, tuple(e.embedding))
+
+
+def _in_source(box: Box, crop: Box, width: int, height: int) -> Box:
+    across, down = (crop[2] - crop[0]) / width, (crop[3] - crop[1]) / height
+    return crop[0] + box[0] * across, crop[1] + box[1] * down, crop[0] + box[2] * across, crop[1] + box[3] * down
+
+
+def _sample(clips: dict[str, records.Clip], members: dict[str, bytes]) -> Sample:
+    triplet = samples.from_sample(members)
+    facts = triplet.facts
+    if facts.clip_id not in clips:
+        raise ValueError(f"the shards have the clip {facts.clip_id}, but the work folder has not: they are of two runs")
+    bound = {(g.start, g.end): g.element_id for g in facts.references if g.role in ("human", "object")}
+    bound |= {(u.start, u.end): u.element_id for u in facts.unpaired if u.kind in ("human", "object")}
+    slots = tuple(
+        Slot(s.phrase, s.start, s.end, bound.get((s.start, s.end), "")) for s in facts.caption.subjects if s.phrase
+    )
+    place = triplet.prompt[facts.caption.environment_start : facts.caption.environment_end]
+    refs = tuple(_ref(given, triplet.pictures[given.name]) for given in facts.references)
+    thumbs = np.stack([images.thumb(frame) for frame in video.decode(triplet.video)])
+    digest = hashlib.sha256(b"".join(members[name] for name in sorted(members))).hexdigest()
+    return Sample(facts.clip_id, triplet.prompt, slots, place, refs, tuple(facts.source_frames), thumbs, digest)
+
+
+def _ref(given: samples.Given, png: bytes) -> Ref:
+    origin = given.origin
+    mask = samples.mask_bytes(origin.mask)
+    seen = Seen(Path(origin.path).name, origin.source_frame, mask, crop_of(origin))
+    picture = images.from_png(png)
+    outside = ~images.from_rle(mask)
+    is_place = given.role == "background"
+    if not is_place and picture.shape[:2] != outside.shape:
+        raise ValueError(f"{given.element_id}: the reference's picture is not of the size of its mask")
+    white = 1.0 if is_place or not outside.any() else float((picture[outside] >= 250).all(-1).mean())
+    return Ref(
+        given.role,
+        given.element_id,
+        given.identity,
+        origin.element_id,
+        origin.clip_id,
+        seen,
+        given.phrase,
+        given.start,
+        given.end,
+        white,
+        picture if is_place else None,
+        origin.box,
+    )
+
+
+def crop_of(origin: samples.Origin) -> Box:
+    """What part of the source picture the clip's frame shows: from one box in both."""
+    (x0, y0, x1, y1), (left, top, right, bottom) = origin.box, origin.source_box
+    across, down = (right - left) / (x1 - x0), (bottom - top) / (y1 - y0)
+    corner = left - x0 * across, top - y0 * down
+    return *corner, corner[0] + origin.width * across, corner[1] + origin.height * down
+
+
+def same_bytes(one: Prediction, other: Prediction) -> tuple[int, int]:
+    """Of the samples of two runs, how many have the same bytes in both, of how many in either."""
+    a, b = ({(s.clip, s.digest) for s in p.samples} for p in (one, other))
+    return len(a & b), len({clip for clip, _ in a | b})
+
+
+def about(shards: Path) -> dict:
+    """What the manifest of the shards says: profile, models, settings."""
+    path = shards / "manifest.json"
+    return json.loads(path.read_text())["about"] if path.exists() else {}

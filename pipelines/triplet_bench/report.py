@@ -1,0 +1,143 @@
+"""A score as JSON, as text, as Markdown and as one HTML page."""
+
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipelines.triplet_bench.counts import Score
+from pipelines.triplet_bench.verdict import Result
+
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#222}
+table{border-collapse:collapse;margin:1rem 0}td,th{padding:.15rem .8rem .15rem 0;text-align:left;vertical-align:top}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.bar{background:#c33;height:.8em;display:inline-block}
+.low{color:#b00}.none{color:#888}h1 small{font-weight:normal;color:#666}"""
+
+
+def to_json(result: Result, name: str, again: Score | None = None) -> dict[str, Any]:
+    """Everything of a result, as JSON. name: of the recipe, for the tables. again: of a second run's shards."""
+    scores = [*result.scores, *([again] if again else [])]
+    return {
+        "format": "triplet-score/1",
+        "name": name,
+        "tier": result.tier,
+        "triplet_f05": result.headline,
+        "precision": result.precision,
+        "recall": result.recall,
+        "worst": result.worst,
+        "histogram": result.histogram,
+        "substitution": result.substitution,
+        "scores": [asdict(score) for score in scores],
+        "failed": [
+            {"clip": v.sample.clip, "shot": v.unit, "checks": [list(f) for f in v.failed]}
+            for v in result.verdicts
+            if v.failed
+        ],
+        "lost": [{"shot": key, "in": stage} for key, stage in sorted(result.lost.items())],
+    }
+
+
+def to_text(data: dict[str, Any]) -> str:
+    """What the command prints."""
+    lines = [
+        f"{data['name']} on tier {data['tier']}: TripletF0.5 {data['triplet_f05']:.3f} "
+        f"(precision {data['precision']:.3f}, recall {data['recall']:.3f})",
+        "worst: " + ("; ".join(f"{check} {n}" for check, n in data["worst"]) or "nothing failed"),
+        "",
+        *[str(Score(**score)) for score in data["scores"]],
+        "",
+        "first failing checks:",
+        *[f"  {n:3}  {check}" for check, n in ranked(data["histogram"])],
+        "TripletF0.5 would gain, at most, if a stage made no mistake:",
+        *[f"  {gain:+.3f}  {stage}" for stage, gain in ranked(data["substitution"]) if gain > 0],
+    ]
+    return "\n".join(lines)
+
+
+def ranked(counts: dict[str, Any]) -> list[tuple[str, Any]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def to_markdown(results: Sequence[dict[str, Any]]) -> str:
+    """A table of the figures, a column for each result, and what fails first in each."""
+    names = list(dict.fromkeys(s["name"] for r in results for s in r["scores"]))
+    head = [f"{r['name']}, {r['tier']}" for r in results]
+    lines = ["| | " + " | ".join(head) + " |", "|---|" + "---|" * len(results)]
+    for name in ["TripletF0.5", *(n for n in names if n != "TripletF0.5")]:
+        lines.append(f"| {name} | " + " | ".join(_cell(r, name) for r in results) + " |")
+    for title, what in (("fails first", "histogram"), ("would gain at most", "substitution")):
+        lines.append(f"| {title} | " + " | ".join(_listed(r[what]) for r in results) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(result: dict[str, Any], name: str) -> str:
+    value = next((s["value"] for s in result["scores"] if s["name"] == name), None)
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _listed(counts: dict[str, Any]) -> str:
+    shown = [f"{k} {v:+.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in ranked(counts) if v]
+    return "; ".join(shown) or "nothing"
+
+
+def to_html(results: Sequence[dict[str, Any]]) -> str:
+    """One page without links outward."""
+    sections = "".join(_section(result) for result in results)
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>TripletBench</title>"
+        f"<style>{STYLE}</style><h1>TripletBench</h1>{sections}</html>\n"
+    )
+
+
+def _section(result: dict[str, Any]) -> str:
+    rows = "".join(_row(Score(**score)) for score in result["scores"])
+    total = max([1, *result["histogram"].values()])
+    bars = "".join(
+        f"<tr><td>{html.escape(check)}<td class=n>{n}<td><span class=bar style='width:{20 * n / total:.1f}em'></span>"
+        for check, n in ranked(result["histogram"])
+    )
+    gains = "".join(
+        f"<tr><td>{stage}<td class=n>{gain:+.3f}" for stage, gain in ranked(result["substitution"]) if gain > 0
+    )
+    failed = "".join(
+        f"<tr><td>{html.escape(f['clip'])}<td>" + "<br>".join(html.escape(": ".join(c)) for c in f["checks"])
+        for f in result["failed"]
+    )
+    lost = "".join(f"<tr><td>{html.escape(str(f['shot']))}<td>{f['in']}" for f in result["lost"])
+    return (
+        f"<h2>{html.escape(result['name'])}, tier {result['tier']}: {result['triplet_f05']:.3f} "
+        f"<small>precision {result['precision']:.3f}, recall {result['recall']:.3f}</small></h2>"
+        f"<h3>What fails first</h3><table>{bars or '<tr><td>nothing'}</table>"
+        f"<h3>What a stage without mistakes would gain, at most</h3><table>{gains or '<tr><td>nothing'}</table>"
+        f"<h3>Figures</h3><table>{rows}</table>"
+        f"<details><summary>{len(result['failed'])} triplets that are not valid</summary><table>{failed}</table></details>"
+        f"<details><summary>{len(result['lost'])} shots without a triplet, and where they were lost</summary>"
+        f"<table>{lost}</table></details>"
+    )
+
+
+def _row(score: Score) -> str:
+    if score.value is None:
+        return f"<tr class=none><td>{html.escape(score.name)}<td class=n>-<td>{html.escape(score.note)}"
+    counts = f"{score.right:g} of {score.of:g}, {score.low:.3f} to {score.high:.3f}" if score.low is not None else ""
+    low = " low" if score.value < 0.9 else ""
+    return f"<tr><td>{html.escape(score.name)}<td class='n{low}'>{score.value:.3f}<td>{counts}"
+
+
+def write(data: dict[str, Any], out: Path) -> None:
+    """score.json, score.md and score.html in a folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "score.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    (out / "score.md").write_text(to_markdown([data]))
+    (out / "score.html").write_text(to_html([data]))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A score.json, or the folder that it is in. Raises ValueError for another file."""
+    file = path / "score.json" if path.is_dir() else path
+    data = json.loads(file.read_text())
+    if not isinstance(data, dict) or data.get("format") != "triplet-score/1":
+        raise ValueError(f"{file} is no score: `a2data bench-data score` writes one")
+    return data

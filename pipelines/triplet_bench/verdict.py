@@ -1,0 +1,222 @@
+"""Is a triplet valid? The checks, the share of valid ones, what fails first, what each stage costs (docs/triplet-bench.md)."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pipelines.triplet_bench import pairs, pictures, shots, who, words
+from pipelines.triplet_bench.counts import Score, f_beta, share
+from pipelines.triplet_bench.predictions import Prediction, Sample
+from pipelines.triplet_bench.truth import KINDS, Truth
+from pipelines.triplet_bench.who import Ground, Key
+
+# In the order in which they are asked; and the stage to whose account each goes.
+CHECKS = {
+    "frame offset": "segment",
+    "impure clip": "segment",
+    "no such subject": "detect",
+    "same clip": "retrieve",
+    "near copy": "retrieve",
+    "wrong identity": "retrieve",
+    "wrong place": "retrieve",
+    "dirty reference": "detect",
+    "background leak": "background",
+    "wrong phrase": "match",
+    "false words": "caption",
+}
+LOST = ("segment", "select", "detect", "match", "retrieve")  # the stage at which a shot without a triplet was lost
+STAGES = ("segment", "select", "detect", "background", "caption", "match", "retrieve")
+
+
+class Verdict(NamedTuple):
+    """One triplet."""
+
+    sample: Sample
+    unit: Key | None
+    failed: tuple[tuple[str, str], ...]  # check, what about; in the order of CHECKS
+
+    @property
+    def checks(self) -> set[str]:
+        return {check for check, _ in self.failed}
+
+
+@dataclass(frozen=True)
+class Result:
+    """A scored prediction."""
+
+    tier: str
+    scores: list[Score]
+    verdicts: list[Verdict]
+    lost: dict[Key, str]  # achievable shot without a triplet -> the stage that lost it
+    histogram: dict[str, int]  # first failing check, or "lost in <stage>" -> triplets or shots
+    substitution: dict[str, float]  # stage -> what TripletF0.5 would gain if the stage made no mistake
+    precision: float
+    recall: float
+
+    @property
+    def headline(self) -> float:
+        """TripletF0.5."""
+        return f_beta(self.precision, self.recall, 0.5)
+
+    def value(self, name: str) -> float | None:
+        return next(s.value for s in self.scores if s.name == name)
+
+    @property
+    def worst(self) -> list[tuple[str, int]]:
+        """The three entries of the histogram that cost most."""
+        return sorted(self.histogram.items(), key=lambda item: (-item[1], item[0]))[:3]
+
+
+def score(truth: Truth, prediction: Prediction, folder: Path | None = None) -> Result:
+    """All figures. folder: of the truth, for its plates; without it a place counts as made of the pixels of its frame."""
+    ground = Ground(truth, prediction)
+    all_pairs = pairs.pairs_of(ground)
+    plates = pictures.plates_of([u.shot for u in truth.units], folder) if folder else {}
+    by_sample: dict[str, list[pairs.Pair]] = {}
+    for pair in all_pairs:
+        by_sample.setdefault(pair.sample.clip, []).append(pair)
+    judge = Judge(ground, plates)
+    verdicts = [judge.verdict(s, by_sample.get(s.clip, [])) for s in prediction.samples]
+    total = sum((words.words_of(ground, s) for s in prediction.samples), words.Words())
+    lost = lost_in(ground)
+    precision, recall = rates(truth, verdicts)
+    twice, boxes = who.identity_f1(ground)
+    figures = [
+        *shots.cut_scores(truth, prediction),
+        shots.purity_score(truth, prediction),
+        shots.frame_score(truth, prediction),
+        *pairs.entity_scores(ground),
+        Score("tracks, IDF1", twice / boxes if boxes else None, twice, boxes, note="no boxes in the truth"),
+        *pairs.pairing_scores(ground, all_pairs),
+        *pairs.embedding_scores(ground),
+        *pairs.cluster_scores(ground, all_pairs),
+        *pictures.picture_scores(judge.clean, judge.places),
+        *words.word_scores(total),
+        share("triplets, precision", sum(not v.failed for v in verdicts), len(verdicts)),
+        share("triplets, recall", len(valid_units(verdicts) & {*truth.achievable}), len(truth.achievable)),
+        Score("TripletF0.5", f_beta(precision, recall, 0.5)),
+    ]
+    histogram = Counter(v.failed[0][0] for v in verdicts if v.failed) + Counter(f"lost in {s}" for s in lost.values())
+    gains = substitution(truth, verdicts, lost)
+    return Result(truth.tier, figures, verdicts, lost, dict(histogram), gains, precision, recall)
+
+
+@dataclass
+class Judge:
+    """The checks of single triplets; keeps what it measured of their pictures."""
+
+    ground: Ground
+    plates: dict[str, np.ndarray]
+
+    def __post_init__(self) -> None:
+        self.clean: list[pictures.Cleanliness] = []
+        self.places: list[pictures.PlaceFigures] = []
+
+    def verdict(self, sample: Sample, mine: list[pairs.Pair]) -> Verdict:
+        unit = self.ground.unit_of.get(sample.clip)
+        failed = [*self._clip(sample), *(f for pair in mine for f in self._pair(pair)), *self._words(sample)]
+        order = list(CHECKS)
+        failed.sort(key=lambda f: order.index(f[0]))
+        return Verdict(sample, unit.key if unit else None, tuple(failed))
+
+    def _clip(self, sample: Sample) -> list[tuple[str, str]]:
+        film = self.ground.truth.by_file.get(self.ground.prediction.clips[sample.clip].file)
+        if film is None:
+            raise ValueError(f"the truth knows no film {self.ground.prediction.clips[sample.clip].file}")
+        out, off = [], shots.offset(film, sample)
+        if off:
+            out.append(("frame offset", f"frames are {off:+d} from those stated"))
+        if sample.clip not in self.ground.unit_of or not shots.is_pure(film, sample.frames):
+            out.append(("impure clip", f"{film.file}, frames {sample.frames[0]} to {sample.frames[-1]}"))
+        return out
+
+    def _pair(self, pair: pairs.Pair) -> list[tuple[str, str]]:
+        ref = pair.ref
+        about = f"{ref.role} {ref.element} by {ref.source_element}"
+        place = ref.role == "background"
+        if not pair.known:
+            return [("no such subject", about)]
+        checks = [
+            ("same clip", pair.other_clip),
+            ("near copy", pair.no_copy),
+            ("wrong place" if place else "wrong identity", pair.same_subject),
+            ("background leak" if place else "dirty reference", self._is_clean(pair)),
+        ]
+        shows = f"{pair.target.id or '?'} by {pair.found.id or '?'}"
+        return [(name, about if place else f"{about}: {shows}") for name, passed in checks if not passed]
+
+    def _is_clean(self, pair: pairs.Pair) -> bool:
+        """True where the truth has no pixels to say."""
+        if pair.ref.role == "background":
+            place = pictures.place_figures(self.ground, pair.ref, self.plates)
+            self.places += [place] if place else []
+            return place is None or place.clean
+        clean = pictures.cleanliness(self.ground, pair.ref, pair.found)
+        self.clean += [clean] if clean else []
+        return clean is None or clean.clean
+
+    def _words(self, sample: Sample) -> list[tuple[str, str]]:
+        unit = self.ground.unit_of.get(sample.clip)
+        out = []
+        for slot in words.judged(unit, sample) if unit else sample.slots:
+            entity = self.ground.of_element(slot.element).entity if slot.element else None
+            if slot.element and not (unit and words.is_right(unit, sample, slot, entity)):
+                out.append(("wrong phrase", f"{slot.phrase!r} for {entity.id if entity else 'nobody'}"))
+            elif entity and words.read(slot.phrase, entity).false:
+                out.append(("false words", f"{slot.phrase!r} for {entity.id}"))
+        for ref in sample.references:
+            if ref.phrase and sample.prompt[ref.start : ref.end] != ref.phrase:
+                out.append(("wrong phrase", f"{ref.phrase!r} is not at {ref.start} to {ref.end}"))
+        return out
+
+
+def valid_units(verdicts: list[Verdict], forgiven: frozenset[str] = frozenset()) -> set[Key]:
+    return {v.unit for v in verdicts if v.unit and v.checks <= forgiven}
+
+
+def rates(
+    truth: Truth, verdicts: list[Verdict], forgiven: frozenset[str] = frozenset(), found: frozenset[Key] = frozenset()
+) -> tuple[float, float]:
+    """Precision and recall of triplets, when some checks are forgiven and some lost shots found.
+
+    Precision: valid ones of those emitted. Recall: shots with a valid one, of those all of whose entities can have a reference.
+    """
+    achievable = {*truth.achievable}
+    emitted = len(verdicts) + len(found)
+    valid = sum(v.checks <= forgiven for v in verdicts) + len(found)
+    reached = len((valid_units(verdicts, forgiven) | found) & achievable)
+    return valid / emitted if emitted else 0.0, reached / len(achievable) if achievable else 0.0
+
+
+def substitution(truth: Truth, verdicts: list[Verdict], lost: dict[Key, str]) -> dict[str, float]:
+    """What TripletF0.5 would gain at most if a stage were right everywhere: its checks pass, what it lost is found and valid."""
+    now = f_beta(*rates(truth, verdicts), 0.5)
+    out = {}
+    for stage in STAGES:
+        forgiven = frozenset(check for check, at in CHECKS.items() if at == stage)
+        found = frozenset(key for key, at in lost.items() if at == stage)
+        out[stage] = f_beta(*rates(truth, verdicts, forgiven, found), 0.5) - now
+    return out
+
+
+def lost_in(ground: Ground) -> dict[Key, str]:
+    """Achievable shots without any triplet, and the first stage after which nothing of them was left."""
+    emitted = {unit.key for s in ground.prediction.samples if (unit := ground.unit_of.get(s.clip))}
+    clips = who.clips_of(ground)
+    elements: dict[str, list[str]] = {}
+    for element in ground.prediction.elements.values():
+        if element.kind in KINDS:
+            elements.setdefault(element.clip, []).append(element.id)
+    out = {}
+    for key in ground.truth.achievable:
+        if key in emitted:
+            continue
+        kept = [clip for clip in clips.get(key, []) if clip.kept]
+        asked = {e.id for e in ground.truth.wanted[key]}
+        mine = [e for clip in kept for e in elements.get(clip.id, []) if ground.of_element(e).id in asked]
+        reached = [bool(clips.get(key)), bool(kept), bool(mine), any(e in ground.prediction.matched for e in mine)]
+        out[key] = LOST[reached.index(False)] if False in reached else "retrieve"
+    return out

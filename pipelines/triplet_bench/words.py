@@ -1,0 +1,131 @@
+"""Scores of the words: does each phrase stand for what it says, and is what it says true? Vocabulary only, no language model."""
+
+from dataclasses import dataclass
+
+from a2data import phrases
+from pipelines.triplet_bench.counts import Score, share
+from pipelines.triplet_bench.predictions import Sample, Slot
+from pipelines.triplet_bench.truth import KINDS, Entity, Unit
+from pipelines.triplet_bench.who import Ground
+
+ANYTHING = {"object", "thing", "item", ""}
+ANYBODY = {"person", "human", "adult", "figure"}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a phrase says of an entity, as far as the truth knows."""
+
+    true: int = 0
+    false: int = 0
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a sample's phrases say."""
+
+    right: int = 0  # phrases bound to the entity that they describe best
+    bound: int = 0
+    named: int = 0  # entities to be found that a right phrase stands for
+    wanted: int = 0
+    invented: int = 0  # phrases beyond the entities of their kind
+    slots: int = 0
+    true: int = 0  # colours and nouns
+    false: int = 0
+    place_true: int = 0  # colours of the place
+    place_false: int = 0
+
+    def __add__(self, other: "Words") -> "Words":
+        return Words(**{name: value + getattr(other, name) for name, value in vars(self).items()})
+
+
+def kind_of(phrase: str) -> str:
+    return "human" if phrases.read(phrase).human else "object"
+
+
+def read(phrase: str, entity: Entity) -> Reading:
+    """How many of the colours and nouns of a phrase are true of an entity. What the truth does not know is not asked."""
+    said = phrases.read(phrase)
+    true = false = 0
+    claims = [(colour, entity.colours.get("")) for colour in said.colours]
+    claims += [(garment.colour, entity.colours.get(garment.kind)) for garment in said.garments if garment.colour]
+    nouns = set(said.noun.split())
+    if entity.nouns and not nouns & (ANYBODY if said.human else ANYTHING) and nouns:
+        claims.append((next(iter(sorted(nouns & set(entity.nouns))), said.noun), entity.nouns))
+    for claim, known in claims:
+        if known is not None:
+            true, false = true + (claim in known), false + (claim not in known)
+    return Reading(true, false)
+
+
+def side(unit: Unit, entity: Entity) -> float | None:
+    """Where an entity stands, 0 left to 1 right, on the average of its sights."""
+    if not entity.sights:
+        return None
+    middles = [(s.box[0] + s.box[2]) / 2 for s in entity.sights.values()]
+    return sum(middles) / len(middles) / unit.film.width
+
+
+def misfit(unit: Unit, phrase: str, entity: Entity) -> float:
+    """How badly a phrase describes an entity of its kind: what it says that is false, and the distance to where it says it is."""
+    where, there = phrases.read(phrase).place, side(unit, entity)
+    away = abs(where - there) if where is not None and there is not None else 0.0
+    return read(phrase, entity).false + (1.0 if away > 0.5 else 0.0)
+
+
+def is_right(unit: Unit, sample: Sample, slot: Slot, entity: Entity | None) -> bool:
+    """Whether a phrase is in the prompt where it is said to be, and no other entity of the shot fits it better than its own."""
+    if entity is None or sample.prompt[slot.start : slot.end] != slot.phrase or entity.kind != kind_of(slot.phrase):
+        return False
+    others = [e for e in unit.shot.entities if e.kind == entity.kind]
+    return misfit(unit, slot.phrase, entity) <= min(misfit(unit, slot.phrase, e) for e in others)
+
+
+def judged(unit: Unit, sample: Sample) -> list[Slot]:
+    """The phrases of the kinds that the truth labels."""
+    return [slot for slot in sample.slots if kind_of(slot.phrase) in unit.film.labelled]
+
+
+def words_of(ground: Ground, sample: Sample) -> Words:
+    """The counts of one sample."""
+    unit = ground.unit_of.get(sample.clip)
+    if unit is None:
+        return Words(slots=len(sample.slots), invented=len(sample.slots))
+    right, named, true, false = 0, set(), 0, 0
+    slots = judged(unit, sample)
+    bound = [slot for slot in slots if slot.element]
+    for slot in bound:
+        entity = ground.of_element(slot.element).entity
+        reading = read(slot.phrase, entity) if entity else Reading()
+        true, false = true + reading.true, false + reading.false
+        if is_right(unit, sample, slot, entity):
+            right += 1
+            named.add(entity.id)  # type: ignore[union-attr]
+    wanted = {e.id for e in ground.truth.wanted[unit.key]}
+    there = {kind: sum(e.kind == kind for e in unit.shot.entities) for kind in KINDS}
+    said = {kind: sum(kind_of(slot.phrase) == kind for slot in slots) for kind in KINDS}
+    invented = sum(max(0, said[kind] - there[kind]) for kind in KINDS)
+    colours = phrases.colours(sample.environment) if unit.shot.colours else ()
+    fits = sum(colour in unit.shot.colours for colour in colours)
+    return Words(
+        right,
+        len(bound),
+        len(named & wanted),
+        len(wanted),
+        invented,
+        len(slots),
+        true,
+        false,
+        fits,
+        len(colours) - fits,
+    )
+
+
+def word_scores(total: Words) -> list[Score]:
+    return [
+        share("phrases, on the right entity", total.right, total.bound),
+        share("phrases, entities named", total.named, total.wanted),
+        share("phrases, not invented", total.slots - total.invented, total.slots),
+        share("phrases, colours and nouns true", total.true, total.true + total.false),
+        share("phrases, colours of the place true", total.place_true, total.place_true + total.place_false),
+    ]
