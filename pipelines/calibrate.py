@@ -9,7 +9,7 @@ weak negatives only.
 import argparse
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -59,8 +59,8 @@ class Finding:
     true_accept_low: float  # lower end of Wilson's interval
 
 
-def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
-    sub = command("calibrate", _calibrate, "find the thresholds of retrieve in the corpus itself")
+def add_flags(sub: argparse.ArgumentParser) -> None:
+    """Give the parser of `a2data calibrate` its flags."""
     sub.add_argument(
         "--false-accept",
         type=_rate,
@@ -69,6 +69,7 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
         help="share of different ones that may be taken for the same (default: 0.001)",
     )
     sub.add_argument("--dry-run", action="store_true", help="print the thresholds and write nothing")
+    sub.set_defaults(do=_calibrate)
 
 
 def _rate(text: str) -> float:

@@ -4,24 +4,19 @@ import argparse
 import logging
 import os
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from a2data.folder import Folder
 from a2data.records import Source
 from a2data.stage import Stage
 from a2data.store import Store
-from pipelines import bench_data, calibrate, forget, models, results, sample, train
+from pipelines import bench_data, calibrate, forget, models, runs, sample, train
 from pipelines import plan as planning
 from pipelines.lock import alone
-from pipelines.schedule import Summary
-from pipelines.schedule import run as run_jobs
-from pipelines.settings import Recipe, add_flags, typed
+from pipelines.settings import Recipe, add_flags
 from pipelines.triplets import PROFILES, triplets
-from stages.pack import Pack
 
 log = logging.getLogger("a2data")
 
@@ -69,14 +64,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", help="the folder of the WebDataset shards (default: shards inside the work folder)")
     sub.add_argument("--videos-per-shard", type=_count, help="source videos in a shard of work (default: 8)")
     _recipe_flags(sub)
-    _crew_flags(sub)
+    runs.add_flags(sub)
     for stage in triplets():
         sub = command(stage.name(), _stage, _first_line(stage))
         sub.add_argument(
             "--profile", choices=sorted(PROFILES), help="whose settings to start from (default: the last run's)"
         )
         add_flags(sub.add_argument_group("settings"), stage)  # type: ignore[arg-type]
-        _crew_flags(sub)
+        runs.add_flags(sub)
         sub.set_defaults(stage=stage.name())
     command("status", _status, "how far every stage is")
     _recipe_flags(command("plan", _plan, "which jobs a run with these settings would do, and why"))
@@ -84,16 +79,16 @@ def parser() -> argparse.ArgumentParser:
     sub = command("retry", _retry, "take up again what failed")
     names = [stage.name() for stage in triplets()]
     sub.add_argument("--stage", dest="only", choices=names, help="only what failed in this stage")
-    _crew_flags(sub)
+    runs.add_flags(sub)
     sub = command("explain", _explain, "why a video, clip, element or reference was kept, rejected or paired")
     sub.add_argument("key", metavar="KEY", help="its id, or the beginning of one")
     sub = command("report", _report, "write the report, one HTML file")
     sub.add_argument("--out", dest="html", help="where to (default: report.html in the work folder)")
     models.add_commands(command("models", None, "the models: list, show, fetch, verify, licences", work=False))
-    train.add_commands(command("train", None, "fine-tune A2 on shards; train plan: what would it take?", work=False))
+    train.add_flags(command("train", None, "fine-tune A2 on shards; train plan: what would it take?", work=False))
     sample.add_flags(command("sample", None, "a video of a prompt and references", work=False))
-    calibrate.add_command(command)
-    forget.add_command(command)
+    calibrate.add_flags(command("calibrate", None, "find the thresholds of retrieve in the corpus itself"))
+    forget.add_flags(command("forget", None, "remove a source or a person from every table and every shard, for good"))
     bench_data.add_commands(command("bench-data", None, "TripletBench: make, score, report, check", work=False))
     sub = command("demo-films", _demo_films, "render the demo film set, with its ground truth", work=False)
     sub.add_argument("folder", metavar="OUT")
@@ -107,35 +102,10 @@ def _recipe_flags(sub: argparse.ArgumentParser) -> None:
     )
 
 
-def _crew_flags(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--ray", metavar="ADDRESS", help="a Ray cluster's address, or auto: join the one here or start one"
-    )
-    sub.add_argument(
-        "--workers",
-        action="append",
-        default=[],
-        metavar="[STAGE=]N",
-        help="workers: of a stage with --ray, else altogether",
-    )
-    sub.add_argument(
-        "--cpus-per-worker", type=_share, metavar="CPUS", help="what a Ray worker asks for, fractions too (default: 1)"
-    )
-    sub.add_argument("--here", action="store_true", help="do the jobs in this process: for a debugger")
-    sub.add_argument("--quiet", action="store_true", help="no progress")
-
-
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
     return int(text)
-
-
-def _share(text: str) -> float:
-    value = typed("--cpus-per-worker", float)(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 up")
-    return value
 
 
 def _first_line(stage: Stage) -> str:
@@ -157,7 +127,7 @@ def _run(args: argparse.Namespace) -> int:
     with alone(store):
         shards = enroll(store, args.videos, recipe.videos_per_shard)
         recipe.save(store)
-        return _finish(store, stages, recipe, _work(args, stages, store, shards))
+        return runs.finish(store, stages, recipe, runs.work(args, stages, store, shards))
 
 
 def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int) -> list[int]:
@@ -176,93 +146,21 @@ def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int) -> list[i
     return shards
 
 
-def _work(args: argparse.Namespace, stages: Sequence[Stage], store: Store, shards: list[int]) -> Summary:
-    from pipelines.progress import watcher
-
-    for stage in stages:
-        if isinstance(stage, Pack):
-            results.forget_lost_tars(store, Folder(stage.out))
-    if args.ray:
-        try:
-            from pipelines import on_ray
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(f"--ray needs {error.name}: pip install 'a2data[ray]'") from error
-        on_ray.connect(args.ray)
-        crew: Any = on_ray.Actors(store, _workers(args.workers, stages), args.cpus_per_worker)
-    else:
-        from pipelines import local
-
-        count = max([1, *_workers(args.workers, stages).values()])
-        crew = local.Here(store) if args.here else local.Children(store, count)
-    return run_jobs(stages, store, shards, crew, watcher(store, args.quiet, shards))
-
-
-def _workers(texts: Sequence[str], stages: Sequence[Stage]) -> dict[str, int]:
-    """["detect=2", "3"] as {"detect": 2, …}: a bare number is for every stage."""
-    out: dict[str, int] = {}
-    for text in texts:
-        name, _, number = text.rpartition("=")
-        if not number.isdigit() or int(number) < 1 or (name and name not in {s.name() for s in stages}):
-            raise ValueError(f"--workers {text!r}: write a number, or stage=number, such as detect=2")
-        out.update({name: int(number)} if name else {stage.name(): int(number) for stage in stages})
-    return out
-
-
-def _finish(store: Store, stages: Sequence[Stage], recipe: Recipe, summary: Summary) -> int:
-    """Index, manifest and report of what there is now; a last word on what there is not."""
-    out = recipe.folder(store)
-    if summary.broken or summary.blocked:
-        print(f"the index in {out.root} was left as it is: some jobs could not be done", file=sys.stderr)
-    else:
-        print(f"{results.index(store, out, recipe.profile, stages)} triplets in {out.root}")
-        print(results.splits(out), end="")
-    report = results.report(store, out, changed=bool(summary.jobs or summary.broken)) if store.local else None
-    failed = planning.failures(store, [stage.name() for stage in stages])
-    if failed:
-        print(
-            f"{len(failed)} failed: `a2data failures {store.root}` names them, `a2data retry {store.root}` tries again"
-        )
-    if report:
-        print(f"report: {report}")
-    return _complain(summary)
-
-
-def _complain(summary: Summary) -> int:
-    """Say once what many jobs could not be done for. Returns the exit code."""
-    reasons = Counter((stage, why) for (stage, _), why in summary.broken.items())
-    for (stage, why), jobs in reasons.most_common(3):
-        print(f"a2data: {stage}: {why}" + f" ({jobs} jobs)" * (jobs > 1), file=sys.stderr)
-    if len(reasons) > 3:
-        print(f"a2data: and {len(reasons) - 3} other reasons: see `a2data failures`", file=sys.stderr)
-    return 1 if summary.broken else 0
-
-
-def _there(args: argparse.Namespace) -> tuple[Store, Recipe, list[Stage]]:
-    """An existing work folder. Raises ValueError where nothing was ever run."""
-    store = Store(args.work)
-    recipe = Recipe.of(store)
-    if recipe is None:
-        raise ValueError(f"{args.work} is no work folder: start one with `a2data run VIDEOS --work {args.work}`")
-    recipe.profile = getattr(args, "profile", None) or recipe.profile
-    recipe.set(triplets(recipe.profile), getattr(args, "set", []))
-    return store, recipe, recipe.apply(triplets(recipe.profile), store)
-
-
 def _stage(args: argparse.Namespace) -> int:
-    store, recipe, stages = _there(args)
+    store, recipe, stages = runs.opened(args)
     (stage,) = (s for s in stages if s.name() == args.stage)
     given = {f.name: v for f in fields(stage) if (v := getattr(args, f.name, None)) is not None}  # type: ignore[arg-type]
     recipe.settings[stage.name()] = recipe.settings.get(stage.name(), {}) | given
     (stage,) = (s for s in recipe.apply(stages, store) if s.name() == args.stage)
     with alone(store):
         recipe.save(store)
-        summary = _work(args, [stage], store, store.shards("manifest"))
+        summary = runs.work(args, [stage], store, store.shards("manifest"))
     print(f"{summary.jobs} jobs done")
-    return _complain(summary)
+    return runs.complain(summary)
 
 
 def _status(args: argparse.Namespace) -> int:
-    store, _, stages = _there(args)
+    store, _, stages = runs.opened(args)
     shards = store.shards("manifest")
     print(f"{'stage':12} {'fresh':>9} {'done':>8} {'rejected':>9} {'failed':>7}")
     for step in planning.plan(stages, store, shards):
@@ -274,7 +172,7 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    store, _, stages = _there(args)
+    store, _, stages = runs.opened(args)
     steps = planning.plan(stages, store, store.shards("manifest"))
     for step in steps:
         why = "; ".join(f"{n} x {reason}" if n > 1 else reason for reason, n in step.reasons.items())
@@ -284,7 +182,7 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _failures(args: argparse.Namespace) -> int:
-    store, _, stages = _there(args)
+    store, _, stages = runs.opened(args)
     failed = planning.failures(store, [s.name() for s in stages])
     sources = planning.sources(store, [shard for _, shard, _, _ in failed])
     for stage, shard, unit, why in failed:
@@ -295,7 +193,7 @@ def _failures(args: argparse.Namespace) -> int:
 
 
 def _retry(args: argparse.Namespace) -> int:
-    store, recipe, stages = _there(args)
+    store, recipe, stages = runs.opened(args)
     with alone(store):
         failed = [f for f in planning.failures(store, [s.name() for s in stages]) if args.only in (None, f[0])]
         sources = planning.sources(store, [shard for _, shard, _, _ in failed])
@@ -308,13 +206,13 @@ def _retry(args: argparse.Namespace) -> int:
                 )
             elif unit:  # a whole job that failed is taken up in any case
                 store.remove(stage, f"{shard:05d}.parquet")
-        return _finish(store, stages, recipe, _work(args, stages, store, store.shards("manifest")))
+        return runs.finish(store, stages, recipe, runs.work(args, stages, store, store.shards("manifest")))
 
 
 def _explain(args: argparse.Namespace) -> int:
     from pipelines.explain import explain
 
-    store, _, stages = _there(args)
+    store, _, stages = runs.opened(args)
     print(explain(store, args.key, stages))
     return 0
 
@@ -322,7 +220,7 @@ def _explain(args: argparse.Namespace) -> int:
 def _report(args: argparse.Namespace) -> int:
     from pipelines.report import write_report
 
-    store, recipe, _ = _there(args)
+    store, recipe, _ = runs.opened(args)
     if not (args.html or store.local):
         raise ValueError("the report is a local file: name it with --out")
     shards = recipe.folder(store)

@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
@@ -21,6 +21,7 @@ from a2data.records import Look, Source, Take, Video
 from a2data.stage import Stage
 from a2data.store import Footer, Store
 from a2data.work import UNIT
+from pipelines import runs
 
 FILE = "forgotten.jsonl"
 Span = tuple[int, int]  # source frames, the end exclusive
@@ -42,28 +43,26 @@ class Wanted:
         return clip in self.clips or clip in self.videos or clip.rpartition("-")[0] in self.videos
 
 
-def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
-    from pipelines import cli
-
-    sub = command("forget", _forget, "remove a source or a person from every table and every shard, for good")
+def add_flags(sub: argparse.ArgumentParser) -> None:
+    """Give the parser of `a2data forget` its flags."""
     which = sub.add_mutually_exclusive_group(required=True)
     which.add_argument("--source", metavar="ID|PATH", help="a video, by its id, the beginning of it, or its path")
     which.add_argument("--identity", type=int, metavar="ID", help="all shots that show an identity, by its number")
-    cli._crew_flags(sub)
+    runs.add_flags(sub)
+    sub.set_defaults(do=_forget)
 
 
 def _forget(args: argparse.Namespace) -> int:
-    from pipelines import cli
     from pipelines.lock import alone
 
-    store, recipe, stages = cli._there(args)
+    store, recipe, stages = runs.opened(args)
     with alone(store):
         wanted = of_source(store, args.source) if args.source else of_identity(store, args.identity, stages)
         removed = forget(store, wanted, stages)
         for stage, count in removed.items():
             print(f"{stage:12} {count:8} rows removed")
         again = [stage for stage in stages if stage.per not in UNIT and store.shards(stage.name())]
-        return cli._finish(store, stages, recipe, cli._work(args, again, store, store.shards("manifest")))
+        return runs.finish(store, stages, recipe, runs.work(args, again, store, store.shards("manifest")))
 
 
 def forget(store: Store, wanted: Wanted, stages: Sequence[Stage]) -> dict[str, int]:

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.encode import Encoding, read_index, tokens
-from pipelines.settings import add_flags
+from pipelines.settings import add_flags as add_fields
 from pipelines.train_prepare import check, optimizer_of, prepare
 from pipelines.train_settings import PRESETS, Settings, check_same
 
 
-def add_commands(train: argparse.ArgumentParser) -> None:
+def add_flags(train: argparse.ArgumentParser) -> None:
     """Give the parser of `a2data train` its flags. `train plan` trains nothing."""
     train.add_argument("shards", metavar="SHARDS", help="the folder of packed shards; or `plan`: what would it take?")
     train.add_argument("--preset", choices=sorted(PRESETS), default="tiny", help="sizes and settings to start from")
@@ -36,8 +36,8 @@ def add_commands(train: argparse.ArgumentParser) -> None:
     train.add_argument("--tflops", type=float, default=989.0, help="for plan: bfloat16 TFLOP/s of one at its best")
     train.add_argument("--mfu", type=float, default=0.3, help="for plan: share of it that is reached")
     encoding, settings = PRESETS["14b"]
-    add_flags(train.add_argument_group("samples"), encoding)  # type: ignore[arg-type]
-    add_flags(train.add_argument_group("training"), settings)  # type: ignore[arg-type]
+    add_fields(train.add_argument_group("samples"), encoding)  # type: ignore[arg-type]
+    add_fields(train.add_argument_group("training"), settings)  # type: ignore[arg-type]
     train.set_defaults(do=command)
 
 

@@ -1,0 +1,117 @@
+"""What the commands that start jobs share: their flags, an existing work folder, the crew, and the last word."""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from a2data.folder import Folder
+from a2data.stage import Stage
+from a2data.store import Store
+from pipelines import plan as planning
+from pipelines import results
+from pipelines.schedule import Summary
+from pipelines.schedule import run as run_jobs
+from pipelines.settings import Recipe, typed
+from pipelines.triplets import triplets
+from stages.pack import Pack
+
+
+def add_flags(sub: argparse.ArgumentParser) -> None:
+    """Who does the work: the flags of every command that starts jobs."""
+    sub.add_argument(
+        "--ray", metavar="ADDRESS", help="a Ray cluster's address, or auto: join the one here or start one"
+    )
+    sub.add_argument(
+        "--workers",
+        action="append",
+        default=[],
+        metavar="[STAGE=]N",
+        help="workers: of a stage with --ray, else altogether",
+    )
+    sub.add_argument(
+        "--cpus-per-worker", type=_share, metavar="CPUS", help="what a Ray worker asks for, fractions too (default: 1)"
+    )
+    sub.add_argument("--here", action="store_true", help="do the jobs in this process: for a debugger")
+    sub.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _share(text: str) -> float:
+    value = typed("--cpus-per-worker", float)(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 up")
+    return value
+
+
+def opened(args: argparse.Namespace) -> tuple[Store, Recipe, list[Stage]]:
+    """An existing work folder. Raises ValueError where nothing was ever run."""
+    store = Store(args.work)
+    recipe = Recipe.of(store)
+    if recipe is None:
+        raise ValueError(f"{args.work} is no work folder: start one with `a2data run VIDEOS --work {args.work}`")
+    recipe.profile = getattr(args, "profile", None) or recipe.profile
+    recipe.set(triplets(recipe.profile), getattr(args, "set", []))
+    return store, recipe, recipe.apply(triplets(recipe.profile), store)
+
+
+def work(args: argparse.Namespace, stages: Sequence[Stage], store: Store, shards: list[int]) -> Summary:
+    """Do the jobs that are due, here, in child processes or on Ray, as the flags say."""
+    from pipelines.progress import watcher
+
+    for stage in stages:
+        if isinstance(stage, Pack):
+            results.forget_lost_tars(store, Folder(stage.out))
+    if args.ray:
+        try:
+            from pipelines import on_ray
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(f"--ray needs {error.name}: pip install 'a2data[ray]'") from error
+        on_ray.connect(args.ray)
+        crew: Any = on_ray.Actors(store, _workers(args.workers, stages), args.cpus_per_worker)
+    else:
+        from pipelines import local
+
+        count = max([1, *_workers(args.workers, stages).values()])
+        crew = local.Here(store) if args.here else local.Children(store, count)
+    return run_jobs(stages, store, shards, crew, watcher(store, args.quiet, shards))
+
+
+def _workers(texts: Sequence[str], stages: Sequence[Stage]) -> dict[str, int]:
+    """["detect=2", "3"] as {"detect": 2, …}: a bare number is for every stage."""
+    out: dict[str, int] = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        if not number.isdigit() or int(number) < 1 or (name and name not in {s.name() for s in stages}):
+            raise ValueError(f"--workers {text!r}: write a number, or stage=number, such as detect=2")
+        out.update({name: int(number)} if name else {stage.name(): int(number) for stage in stages})
+    return out
+
+
+def finish(store: Store, stages: Sequence[Stage], recipe: Recipe, summary: Summary) -> int:
+    """Index, manifest and report of what there is now; a last word on what there is not."""
+    out = recipe.folder(store)
+    if summary.broken or summary.blocked:
+        print(f"the index in {out.root} was left as it is: some jobs could not be done", file=sys.stderr)
+    else:
+        print(f"{results.index(store, out, recipe.profile, stages)} triplets in {out.root}")
+        print(results.splits(out), end="")
+    report = results.report(store, out, changed=bool(summary.jobs or summary.broken)) if store.local else None
+    failed = planning.failures(store, [stage.name() for stage in stages])
+    if failed:
+        print(
+            f"{len(failed)} failed: `a2data failures {store.root}` names them, `a2data retry {store.root}` tries again"
+        )
+    if report:
+        print(f"report: {report}")
+    return complain(summary)
+
+
+def complain(summary: Summary) -> int:
+    """Say once what many jobs could not be done for. Returns the exit code."""
+    reasons = Counter((stage, why) for (stage, _), why in summary.broken.items())
+    for (stage, why), jobs in reasons.most_common(3):
+        print(f"a2data: {stage}: {why}" + f" ({jobs} jobs)" * (jobs > 1), file=sys.stderr)
+    if len(reasons) > 3:
+        print(f"a2data: and {len(reasons) - 3} other reasons: see `a2data failures`", file=sys.stderr)
+    return 1 if summary.broken else 0
