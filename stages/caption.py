@@ -43,7 +43,7 @@ class Caption(Stage):
     reads = {"select": Kept, "segment": Film, "detect": Element, "faces": Element, "parse": Element}
     writes = records.Caption
     unkeyed: ClassVar[tuple[str, ...]] = ("at_once",)
-    version = 3
+    version = 4
 
     captioner: str = "builtin-caption"  # card of the base captioner, or openai:http://HOST:8000/v1#MODEL
     experts: str = "builtin-shot,builtin-camera"  # cards of the experts, comma-separated; "" for none
