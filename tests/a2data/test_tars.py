@@ -63,7 +63,9 @@ def test_memory_is_used_again_but_not_while_somebody_looks_into_it(tmp_path, pac
     apart = [bytes(tars.read(row)) for row in range(14)]
     assert len(tars.buffers) < 4
     pieces = [members(tars.read(row), tars.index.key(row), "") for row in range(14)]  # the views alone are held
-    assert [p["json"] for p in pieces] == [members(memoryview(a), f"clip-{n:03d}", "")["json"] for n, a in enumerate(apart)]
+    assert [p["json"] for p in pieces] == [
+        members(memoryview(a), f"clip-{n:03d}", "")["json"] for n, a in enumerate(apart)
+    ]
     del pieces[3]
     assert [bytes(tars.read(row)) for row in range(14)] == apart
 
