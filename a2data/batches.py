@@ -90,7 +90,11 @@ def assign(frames: np.ndarray, height: np.ndarray, width: np.ndarray, buckets: S
     most of it: frames x height x width x the share of the picture that is left when it is cropped to the bucket's aspect.
     The first wins among equals.
     """
-    shapes = pa.array((frames << 40) | (height << 20) | width).dictionary_encode()  # a million clips have few shapes
+    every = np.ascontiguousarray((frames << 40) | (height << 20) | width, np.int64)
+    held = pa.Array.from_buffers(
+        pa.int64(), len(every), [None, pa.py_buffer(every)]
+    )  # pa.array would import pandas first
+    shapes = held.dictionary_encode()  # a million clips have few shapes
     code = np.from_dlpack(shapes.dictionary).astype(np.int64)
     f, h, w = code >> 40, (code >> 20) & 0xFFFFF, code & 0xFFFFF
     best, most = np.full(len(code), -1, np.int16), np.zeros(len(code))

@@ -244,7 +244,7 @@ def header(block: memoryview) -> tuple[str, int]:
     """Name and size of a member, from its USTAR header; "" and 0 where the block is none."""
     raw = bytes(block)
     try:
-        stated = int(raw[148:156].strip(b" \0") or b"-1", 8)  # the sum of all bytes, these eight counted as blanks
+        stated = int(raw[148:154], 8)  # the sum of all bytes, these eight counted as blanks
         if zlib.adler32(raw) & 0xFFFF != (1 + stated - 256 + sum(raw[148:156])) % 65521:  # its low half is such a sum
             return "", 0
         name, size = raw[: raw.index(0)].decode() if 0 in raw[:100] else raw[:100].decode(), int(raw[124:135], 8)
