@@ -1,8 +1,8 @@
 """`a2data train plan`: memory and time of a training before anyone pays for a GPU.
 
 The network is built on the meta device, where tensors have shapes and no content. Floating point operations are those that
-PyTorch counts in a forward and backward pass; what a pass keeps for the backward pass is counted, too. Both are linear in the number of
-blocks, so that one and two blocks say them for all.
+PyTorch counts in a forward and backward pass; what a pass keeps for the backward pass is counted, too. Both are linear in
+the number of blocks, so that one and two blocks say them for all.
 """
 
 from typing import Any, NamedTuple
