@@ -1,8 +1,8 @@
 """Small stand-ins for Wan's autoencoder and encoders, made from a data set in seconds, so that a trainer can be tried on a CPU.
 
-They have the interfaces of the real ones and nothing of their quality. The autoencoder is linear: principal components of pieces
-of video, 4 frames x 8 x 8 pixels each. The text and image encoders are frozen random networks of the real classes: they
-tell inputs apart, and know nothing of words or things. The tokenizer is trained on the captions.
+They have the interfaces of the real ones and nothing of their quality. The autoencoder is linear: principal components of
+pieces of video, 4 frames x 8 x 8 pixels each. The text and image encoders are frozen random networks of the real classes:
+they tell inputs apart, and know nothing of words or things. The tokenizer is trained on the captions.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Checkpoints that are whole or not there: written in the background, read by any number of processes.
 
-DIR/step-000100/ holds what learns, the optimiser and the average as torch.distributed.checkpoint writes them (each process its
-own part), and state.json: step, place of the loader, settings, losses. It is written under another name and renamed when
+DIR/step-000100/ holds what learns, the optimiser and the average as torch.distributed.checkpoint writes them (each process
+its own part), and state.json: step, place of the loader, settings, losses. It is written under another name and renamed when
 all of it is there. Frozen parameters are not in it: they are in the folder that training began with.
 """
 
