@@ -42,7 +42,7 @@ class Retrieve(Stage):
     approximate_from: int = 20_000_000  # elements from which neighbours are sought by an index (faiss); 0 = never
     different_body: float = (
         -1.0
-    )  # cosine of bodies, in one video, below which two are two whatever their faces; -1 = never
+    )  # cosine of bodies below which two in one video are two, whatever their faces; -1 = off
     copy_distance: float = copies.COPY  # thumbnails nearer than this show the same frame; see a2data.copies
     copy_run: int = copies.RUN  # frames in succession that make a clip a copy
     max_copy_risk: float = 0.95  # 0 to 1; lower it for references from farther away
@@ -92,7 +92,8 @@ class Retrieve(Stage):
                 return False  # clothes change from one video to another
             return float(bodies[0] @ bodies[1]) < self.different_body
 
-        found = identify(matrix, numbers, together, low, self.neighbours, differ, self.approximate_from)
+        asked = differ if self.different_body > -1 else None
+        found = identify(matrix, numbers, together, low, self.neighbours, asked, self.approximate_from)
         first: dict[int, int] = {}
         for row, cluster in zip(rows, found.cluster.tolist(), strict=True):
             first.setdefault(cluster, number(corpus.traits[row].element_id))
