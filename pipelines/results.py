@@ -11,9 +11,9 @@ from typing import Any
 from a2data.folder import Folder
 from a2data.records import Packed
 from a2data.shards import finish
+from a2data.splits import shares_of
 from a2data.stage import Stage
 from a2data.store import Store
-from stages.pack import shares_of
 
 
 def forget_lost_tars(store: Store, out: Folder) -> None:

@@ -1,6 +1,5 @@
 """Clips, their captions and their references -> WebDataset shards, every reference with its whole provenance."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from a2data.records import (
     Trait,
     Video,
 )
+from a2data.splits import assigned, shares_of
 from a2data.stage import Stage
 
 Lookup = Callable[..., dict[str, Any]]  # a2data.lookup.Lookup
@@ -185,42 +185,6 @@ class Pack(Stage):
         things = [r for r in ranked if r.kind != "background"]
         places = [r for r in ranked if r.kind == "background"]
         return things[: self.max_references] + places[:1]
-
-
-def shares_of(text: str) -> dict[str, float]:
-    """ "eval=0.05,test=0.05" as shares by name, in that order. Raises ValueError for text that is none."""
-    shares: dict[str, float] = {}
-    for part in text.split(",") if text else ():
-        name, _, number = part.strip().partition("=")
-        try:
-            share = float(number)
-        except ValueError:
-            share = 0.0
-        if (
-            not (name.isascii() and name.isalpha() and name.islower())
-            or name in (*shares, "train")
-            or not 0 < share < 1
-        ):
-            raise ValueError(f"pack.split {text!r}: write a name in small letters and a share, such as eval=0.05")
-        shares[name] = share
-    if sum(shares.values()) >= 1:
-        raise ValueError(f"pack.split {text!r} leaves nothing to train on: its shares must be less than 1 together")
-    return shares
-
-
-def assigned(component: str, shares: dict[str, float]) -> str:
-    """The split of a component, by its hash alone: "" where there are no shares, "train" for what none of them takes.
-
-    So a component stays where it is when others come; shares are right on average only.
-    """
-    if not shares:
-        return ""
-    place = int(hashlib.sha256(component.encode()).hexdigest()[:13], 16) / 16**13
-    for name, share in shares.items():
-        if place < share:
-            return name
-        place -= share
-    return "train"
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,7 @@ class Retrieve(Stage):
     margin: float = 0.1  # lead over the nearest other identity, as a share of what lies between the threshold and 1
     neighbours: int = 64  # nearest neighbours that are looked at for each element
     approximate_from: int = 20_000_000  # elements from which neighbours are sought by an index (faiss); 0 = never
-    different_body: float = (
-        -1.0
-    )  # cosine of bodies, in one video, below which two are two whatever their faces; -1 = never
+    different_body: float = -1.0  # cosine of bodies, in one video, below which alike faces are of two; -1 = off
     copy_distance: float = copies.COPY  # thumbnails nearer than this show the same frame; see a2data.copies
     copy_run: int = copies.RUN  # frames in succession that make a clip a copy
     max_copy_risk: float = 0.95  # 0 to 1; lower it for references from farther away
@@ -92,7 +90,8 @@ class Retrieve(Stage):
                 return False  # clothes change from one video to another
             return float(bodies[0] @ bodies[1]) < self.different_body
 
-        found = identify(matrix, numbers, together, low, self.neighbours, differ, self.approximate_from)
+        asked = differ if self.different_body > -1 else None
+        found = identify(matrix, numbers, together, low, self.neighbours, asked, self.approximate_from)
         first: dict[int, int] = {}
         for row, cluster in zip(rows, found.cluster.tolist(), strict=True):
             first.setdefault(cluster, number(corpus.traits[row].element_id))

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 import pyarrow.parquet as pq
 import pytest
 
-from a2data.records import Clip, Kept, Reject, Score
+from a2data.arrow import from_table
+from a2data.lookup import Lookup
+from a2data.records import Clip, Kept, Reject, Score, Source
 from a2data.stage import Stage
 from a2data.store import Store
 from a2data.work import do
@@ -148,3 +150,27 @@ def test_a_killed_writer_leaves_no_part_and_its_scratch_is_swept(tmp_path):
     assert os.listdir(tmp_path / "measure") != []
     store.sweep(["measure"])
     assert os.listdir(tmp_path / "measure") == []
+
+
+def test_a_table_of_an_earlier_version_is_read_with_the_defaults_of_what_it_lacks(tmp_path):
+    store = Store(tmp_path)
+    rows = [Source(f"v{n}", f"{n}.mp4", "", "", "", 1, "", 7) for n in range(3)]
+    store.write("manifest", 0, Source, rows)
+    old = pq.read_table(store.part("manifest", 0)).drop_columns(["refused", "modified_ns"])
+    pq.write_table(old, store.part("manifest", 0))
+    expected = [replace(row, modified_ns=0) for row in rows]
+    assert list(store.read("manifest", 0, Source)) == expected
+    assert from_table(Source, store.table("manifest", 0, Source)) == expected
+    assert Lookup(store, {"manifest": Source})("manifest", 0, "video_id", ["v1"])["v1"] == expected[1]
+    pq.write_table(old.drop_columns(["label"]), store.part("manifest", 0))
+    with pytest.raises(ValueError, match="no column 'label': it is of another version"):
+        store.table("manifest", 0, Source)
+
+
+def test_a_table_over_all_shards_says_which_each_row_is_of(tmp_path):
+    store = Store(tmp_path)
+    for shard in (0, 3):
+        store.write("manifest", shard, Source, [Source(f"v{shard}", "", "", "", "", 1, "")])
+    found = store.whole("manifest", Source)
+    assert found.select(["video_id", "shard"]).to_pydict() == {"video_id": ["v0", "v3"], "shard": [0, 3]}
+    assert len(store.whole("nothing", Source)) == 0

@@ -13,9 +13,10 @@ from toy_pairs import fill, make, stages
 
 from a2data.records import Packed, Reference
 from a2data.shards import divided
+from a2data.splits import assigned, shares_of
 from a2data.store import Store
 from pipelines import results
-from stages.pack import Pack, assigned, shares_of
+from stages.pack import Pack
 
 PEOPLE = {f"{n:02d}aa": f"p{n // 2} q{n // 4}" if n % 4 < 2 else f"p{n // 2}" for n in range(24)}
 
