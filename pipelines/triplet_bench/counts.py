@@ -31,6 +31,7 @@ def share(name: str, right: float, of: float, note: str = "nothing to measure it
     """So many of so many, with Wilson's interval (Wilson 1927)."""
     if not of:
         return Score(name, None, note=note)
+    right, of = float(right), float(of)  # they may be numpy's, which JSON does not know
     p = right / of
     middle, spread = (p + Z * Z / (2 * of)), Z * np.sqrt(p * (1 - p) / of + Z * Z / (4 * of * of))
     scale = 1 + Z * Z / of

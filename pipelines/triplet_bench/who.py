@@ -136,7 +136,7 @@ def identity_f1(ground: Ground) -> tuple[float, float]:
         # tracks of what is too small to be asked for count neither way
         asked = [t for t in tracks if (name := ground.of_element(t.id).id) == "" or name in {e.id for e in entities}]
         total += sum(map(len, truth)) + sum(len(t.frames) for t in asked)
-    return twice, total
+    return float(twice), float(total)
 
 
 def _hits(track: Element, boxes: dict[int, tuple]) -> int:

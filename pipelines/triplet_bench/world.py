@@ -199,7 +199,7 @@ def draw(scene: Scene, at: float, seed: int, size: tuple[int, int]) -> Drawn:
         if actor.id not in CAST:
             demo_films.paint(picture, demo_films._shadow(), camera @ _cast(actor, at))
         extent = [np.inf, -np.inf]
-        for sprite, matrix in layers(actor, at, scene.seconds, seed):
+        for sprite, matrix in layers(actor, at, scene.seconds, zlib.crc32(scene.take.encode()) if scene.take else seed):
             demo_films.paint(picture, sprite, camera @ matrix, silhouette)
             xs = (camera @ matrix @ np.array([(0, 0, 1), (sprite.shape[1], 0, 1)]).T)[0]
             extent = [min(extent[0], xs.min()), max(extent[1], xs.max())]
@@ -276,7 +276,7 @@ def retimed(mp4: bytes, times_s: list[float]) -> bytes:
         order = {pts: n for n, pts in enumerate(sorted(p.pts for p in packets if p.pts is not None))}
         for number, packet in enumerate(packets):
             base = packet.time_base
-            shown = round(times_s[order[packet.pts]] / base)
+            shown = round(times_s[order[packet.pts or 0]] / base)
             # decoding runs two frames ahead of showing
             early = times_s[number - 2] if number >= 2 else times_s[0] - (2 - number) / 30
             packet.pts, packet.dts, packet.stream = shown, min(shown, round(early / base)), stream
