@@ -154,7 +154,7 @@ class Run:
         from pipelines.train_mesh import data_rank
 
         rank, ranks = data_rank(self.settings, self.place)
-        common = {"view": "encoded", "index": "index.parquet", "buckets": [bucket], "tail": "fill"}
+        common: dict[str, Any] = {"view": "encoded", "index": "index.parquet", "buckets": [bucket], "tail": "fill"}
         loader = Loader(
             self.folder("train").root, seed=self.settings.seed, global_batch=self.settings.batch, rank=rank, ranks=ranks,
             workers=self.settings.workers, **common,

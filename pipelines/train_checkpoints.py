@@ -50,7 +50,7 @@ class Checkpoints:
         self.finish()
         scratch = self.folder / f"step-{step:06d}.tmp"
         learnt, momenta = get_state_dict(network, optimizer, options=LEARNT)
-        state = {"network": learnt, "optimizer": momenta, "average": average}
+        state: dict[str, Any] = {"network": learnt, "optimizer": momenta, "average": average}
         future = dcp.async_save(state, checkpoint_id=str(scratch), process_group=self.group)
         self.writing = future, scratch, {"step": step, **about}  # type: ignore[assignment]
 
@@ -96,7 +96,7 @@ class Checkpoints:
         if not there:
             return None
         learnt, momenta = get_state_dict(network, optimizer, options=LEARNT)
-        state = {"network": learnt, "optimizer": momenta, "average": average}
+        state: dict[str, Any] = {"network": learnt, "optimizer": momenta, "average": average}
         try:
             dcp.load(state, checkpoint_id=str(there[-1]))
         except (RuntimeError, ValueError, CheckpointException) as error:

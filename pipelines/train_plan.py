@@ -113,7 +113,7 @@ def measured(config: dict[str, Any], layers: int, encoding: Encoding, settings: 
     every, seen = tokens(encoding), IMAGE_TOKENS * encoding.max_references
     t, h, w = (encoding.frames - 1) // 4 + 1, encoding.height // 8, encoding.width // 8
     with torch.device("meta"), FlopCounterMode(display=False) as counted:
-        given = {"dtype": torch.bfloat16}
+        given: dict[str, Any] = {"dtype": torch.bfloat16}
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             said = network(
                 torch.empty(1, 36, t, h, w, **given),

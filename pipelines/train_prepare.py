@@ -61,7 +61,7 @@ def optimizer_of(parameters: list[Any], settings: Settings) -> Any:
     """AdamW, or its 8-bit form (Dettmers et al. 2021, arXiv 2110.02861) by torchao."""
     import torch
 
-    how = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    how: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(parameters, **how)
     if settings.optimizer != "adamw8bit":

@@ -19,7 +19,8 @@ CORPUS = Path(os.environ.get("A2DATA_CORPUS", Path(__file__).parents[2] / "share
 if importlib.util.find_spec("jaxtyping"):  # the shapes and dtypes that model_zoo states are checked in every test
     from jaxtyping import install_import_hook
 
-    install_import_hook(["model_zoo.a2_references"], "beartype.beartype")
+    SHAPED = ["a2_encoders", "a2_references", "flow_matching", "tiny"]
+    install_import_hook([f"model_zoo.{name}" for name in SHAPED], "beartype.beartype")
 
 
 @pytest.fixture(scope="session")
