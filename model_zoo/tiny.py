@@ -62,7 +62,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         posterior = DiagonalGaussianDistribution(torch.cat([latents, torch.full_like(latents, CERTAIN)], 1))
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
 
-    def decode(self, z: Float[torch.Tensor, "b 16 t h w"], return_dict: bool = True) -> DecoderOutput:
+    def decode(self, z: Float[torch.Tensor, "b 16 t h w"], return_dict: bool = True) -> DecoderOutput | tuple:
         """Latents as video, (b, 3, 4 (t - 1) + 1, 8 h, 8 w), -1 to 1."""
         b, _, t, h, w = z.shape
         made = self.decoder(z.transpose(1, 2).flatten(0, 1)).view(b, t, TIME, SPACE, SPACE, 3, h, w)
@@ -79,7 +79,7 @@ def pieces(video: Float[torch.Tensor, "b 3 f h w"]) -> Float[torch.Tensor, "b t 
     return cut.permute(0, 2, 4, 6, 3, 5, 7, 1).reshape(b, f // TIME, h // SPACE, w // SPACE, VALUES)
 
 
-def fit_autoencoder(clips: Sequence[UInt8[np.ndarray, "f h w 3"]]) -> PatchAutoencoder:
+def fit_autoencoder(clips: Sequence[UInt8[np.ndarray, "_ h w 3"]]) -> PatchAutoencoder:
     """The transform that keeps most of these clips: 4 n + 1 frames each, height and width divisible by 8. Takes seconds."""
     videos = [torch.from_numpy(c.copy()).movedim(-1, 0)[None].float().div(127.5).sub(1) for c in clips]
     cut = [pieces(v) for v in videos]

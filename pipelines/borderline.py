@@ -74,7 +74,9 @@ def borders(store: Store, rejects: Iterable[Reject]) -> list[Border]:
     for name in RULES:
         chosen = np.flatnonzero(pc.equal(rules["name"], name).to_numpy())
         value, low, high = (rules[column].to_numpy()[chosen] for column in ("value", "low", "high"))
-        nearest = np.argsort(np.minimum(np.abs(value - low), np.abs(high - value)), kind="stable")[:MOST]
+        with np.errstate(invalid="ignore"):  # a value of inf under a limit of inf: not near it, and sorted last
+            distance = np.minimum(np.abs(value - low), np.abs(high - value))
+        nearest = np.argsort(distance, kind="stable")[:MOST]
         passed[name] = [
             (int(row[chosen[n]]), Rule(name, float(value[n]), float(low[n]), float(high[n])))
             for n in nearest

@@ -12,7 +12,7 @@ import pytest
 
 from a2data import video
 from a2data.store import Store
-from pipelines import cli
+from pipelines import cli, runs
 from pipelines.lock import alone
 from pipelines.triplets import triplets
 from stages.caption import Caption
@@ -226,7 +226,7 @@ def test_an_interrupt_says_how_to_go_on(done, capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "run_jobs", interrupted)
+    monkeypatch.setattr(runs, "run_jobs", interrupted)
     assert run(done) == 130
     assert capsys.readouterr().err == "a2data: interrupted; the same command goes on from here\n"
 

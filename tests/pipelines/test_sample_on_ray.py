@@ -27,7 +27,7 @@ class Toy:
 @pytest.fixture
 def cluster():
     here = os.pathsep.join([os.path.dirname(__file__), os.getcwd()])
-    ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False,
+    ray.init("local", num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False,
              runtime_env={"env_vars": {"PYTHONPATH": here}})  # fmt: skip
     yield
     ray.shutdown()

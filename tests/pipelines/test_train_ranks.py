@@ -111,6 +111,7 @@ def test_two_processes_train_what_one_trains_with_frozen_parameters_beside(tmp_p
     assert held_out[0] == pytest.approx(held_out[1], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_goes_on_with_one_and_then_with_four(tmp_path, packed, alone):
     out = fresh(tmp_path, alone)
     finish(start(2, go, packed, out, replace(SETTINGS, steps=1, save_every=1)))
