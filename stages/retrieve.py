@@ -160,7 +160,7 @@ class Retrieve(Stage):
             Rule("overlap_s", overlap_s, -INF, 0.0),
             Rule("repeat_distance", footage.repeat_distance(target.clip_id, source.clip_id), self.copy_distance, INF),
             Rule("picture_distance", shown, self.copy_distance, INF),
-            Rule("copy_risk", risk, 0.0, self.max_copy_risk),
+            Rule("copy_risk", risk, -INF, self.max_copy_risk),
             Rule("quality", source.quality, self.min_quality, INF),
         ]
         if target.kind == "human":
