@@ -65,6 +65,8 @@ def write_million(folder: Path) -> None:
             "roles": roles.take(pa.array(rng.integers(0, 3, MILLION))),
             "license": pa.array(["CC0"]).take(pa.array(np.zeros(MILLION, np.int64))),
             "copy_risk": rng.random(MILLION) * 0.3,
+            "split": pa.array([""]).take(pa.array(np.zeros(MILLION, np.int64))),
+            "component": pa.array([f"{n:016x}" for n in range(1000)]).take(tar),
         }
     )
     folder.mkdir()

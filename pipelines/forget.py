@@ -149,8 +149,12 @@ def of_source(store: Store, name: str) -> Wanted:
     if not ids and any(name in line["videos"] for line in read(store)):
         ids = {name}  # begun before, and not ended
     if len(ids) != 1:
-        few = "no video" if not ids else f"{len(ids)} videos, {', '.join(sorted(ids)[:5])},"
-        raise ValueError(f"{few} of {store.root} have the path {name!r} or an id that begins so: name one")
+        few = (
+            f"{len(ids)} videos, {', '.join(sorted(ids)[:5])}, of {store.root} have"
+            if ids
+            else f"no video of {store.root} has"
+        )
+        raise ValueError(f"{few} the path {name!r} or an id that begins so: name one")
     (base,) = ids
     copies = {s.video_id for s in known if s.video_id.startswith(f"{base}-dup-")}
     return Wanted("source", name, frozenset({base, *copies}), {}, frozenset())

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from model_zoo import a2_folder
-from pipelines import deliver, jobs
-from pipelines.jobs import MOST_TOKENS, Job
+from pipelines.sampling import deliver, jobs
+from pipelines.sampling.jobs import MOST_TOKENS, Job
 
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -102,9 +102,9 @@ def _device(args: argparse.Namespace) -> tuple[str, str]:
     import torch
 
     if args.ray:
-        from pipelines import sample_on_ray
+        from pipelines.sampling import on_ray
 
-        device = sample_on_ray.device(args.ray, args.device)
+        device = on_ray.device(args.ray, args.device)
     else:
         device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
         kind, _, number = device.partition(":")
@@ -234,9 +234,9 @@ class Sampler:
 def _crew(args: argparse.Namespace, checkpoint: str, device: str, dtype: str) -> Any:
     """A function (tasks, watch) -> {out: why it failed}."""
     if args.ray:
-        from pipelines import sample_on_ray
+        from pipelines.sampling import on_ray
 
-        return lambda todo, watch: sample_on_ray.spread(todo, watch, (checkpoint, device, dtype))
+        return lambda todo, watch: on_ray.spread(todo, watch, (checkpoint, device, dtype))
     return lambda todo, watch: here(todo, watch, Sampler(checkpoint, device, dtype))
 
 

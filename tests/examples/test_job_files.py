@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("jaxtyping")
 from PIL import Image
 
-from pipelines import jobs
-from pipelines.jobs import Job
+from pipelines.sampling import jobs
+from pipelines.sampling.jobs import Job
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.jsonl"))
 

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from test_deliver import song
+from tiny_song import song
 
 pytest.importorskip("diffusers")
 from a2data import images, video

@@ -9,8 +9,9 @@ from typing import Any
 
 import ray
 
-from pipelines import jobs, on_ray
+from pipelines import on_ray
 from pipelines.sample import Sampler, Task
+from pipelines.sampling import jobs
 
 
 class Worker:

@@ -7,7 +7,8 @@ import pytest
 
 ray = pytest.importorskip("ray")
 pytest.importorskip("jaxtyping")
-from pipelines import jobs, sample, sample_on_ray  # noqa: E402
+from pipelines import sample  # noqa: E402
+from pipelines.sampling import jobs, on_ray  # noqa: E402
 
 
 class Toy:
@@ -41,8 +42,8 @@ def test_actors_do_every_job_and_name_those_that_failed_or_killed_them(tmp_path,
     seen: list[str] = []
     watch = sample.Nothing()
     watch.made = lambda job, why: seen.append(job.out)
-    assert sample_on_ray.device("auto", None) == "cpu"
-    failed = sample_on_ray.spread([sample.Task(j, {}) for j in wanted], watch, ("a2", "cpu", "float32"), Toy)
+    assert on_ray.device("auto", None) == "cpu"
+    failed = on_ray.spread([sample.Task(j, {}) for j in wanted], watch, ("a2", "cpu", "float32"), Toy)
 
     assert {os.path.basename(out): why.split("(")[0].strip() for out, why in failed.items()} == {
         "13.mp4": "its worker died",
@@ -51,4 +52,4 @@ def test_actors_do_every_job_and_name_those_that_failed_or_killed_them(tmp_path,
     assert (tmp_path / "3.mp4").read_text() == "a2 cpu float32"
     assert sorted(seen) == sorted(job.out for job in wanted)
     with pytest.raises(ValueError, match="no node of the cluster has a GPU"):
-        sample_on_ray.device("auto", "cuda")
+        on_ray.device("auto", "cuda")

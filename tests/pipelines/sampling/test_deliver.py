@@ -7,29 +7,17 @@ import json
 import av
 import numpy as np
 import pytest
+from tiny_song import song
 
 from a2data import video
 from a2data.folder import Folder
-from pipelines import deliver
+from pipelines.sampling import deliver
 
 RECORD = {"key": "k" * 64, "prompt": "eine Frau trinkt Tee 茶", "settings": {"fps": 15.0}}
 
 
 def colours(*values, height=32, width=48) -> np.ndarray:
     return np.stack([np.full((height, width, 3), value, np.uint8) for value in values])
-
-
-def song(path, seconds=3.0, rate_hz=44_100):
-    """A file of sound, mono: silence in the first second, then a tone of 440 Hz."""
-    t = np.arange(round(seconds * rate_hz)) / rate_hz
-    samples = (np.sin(2 * np.pi * 440 * t) * 0.5 * (t >= 1)).astype(np.float32)
-    with av.open(str(path), "w") as file:
-        track = file.add_stream("pcm_s16le", rate=rate_hz, layout="mono")
-        frame = av.AudioFrame.from_ndarray((samples * 32767).astype(np.int16)[None], format="s16", layout="mono")
-        frame.sample_rate = rate_hz
-        file.mux(track.encode(frame))
-        file.mux(track.encode(None))
-    return str(path)
 
 
 def heard(mp4: bytes) -> np.ndarray:

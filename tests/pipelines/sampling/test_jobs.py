@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("jaxtyping")
-from pipelines import jobs
-from pipelines.jobs import Job
+from pipelines.sampling import jobs
+from pipelines.sampling.jobs import Job
 
 
 @pytest.fixture
