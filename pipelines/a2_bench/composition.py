@@ -1,7 +1,7 @@
 """Whether the people, things and places of a video are those of the references. Arrays in, numbers out; networks are given.
 
-The paper (Fei et al. 2025, arXiv 2504.02436) names the metrics and gives no sampling, threshold or rule for what is not found: those
-here are ours. A cosine below 0 counts as 0, so that every figure is 0 to 1.
+The paper (Fei et al. 2025, arXiv 2504.02436) names the metrics and gives no sampling, threshold or rule for what is not found:
+those here are ours. A cosine below 0 counts as 0, so that every figure is 0 to 1.
 """
 
 from collections.abc import Callable, Sequence
@@ -86,9 +86,9 @@ def painted_over(frame: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
 def copy_paste(generated: np.ndarray, truth: np.ndarray, reference: np.ndarray) -> float | None:
     """Whether an output is nearer to the reference than to the truth (Xu et al. 2025, WithAnyone, arXiv 2510.14975), -1 to 1.
 
-    (angle(generated, truth) - angle(generated, reference)) / angle(truth, reference), of (d,) vectors of one person or thing: 1 is
-    a copy of the reference, -1 the truth itself. The truth must be another picture than the reference, as in the triplets that
-    are paired across clips; None where they are the same.
+    (angle(generated, truth) - angle(generated, reference)) / angle(truth, reference), of (d,) vectors of one person or thing: 1
+    is a copy of the reference, -1 the truth itself. The truth must be another picture than the reference, as in the triplets
+    that are paired across clips; None where they are the same.
     """
     apart = angle(truth, reference)
     if apart < 1e-6:

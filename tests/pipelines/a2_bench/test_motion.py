@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.a2_bench import motion
@@ -66,6 +66,18 @@ def test_only_the_twentieth_that_moves_most_is_asked():
     """If half of that twentieth stands still, its mean is half."""
     assert motion.dynamic_degree(fields([11.0] * 15, top=0.025), video(16), 8) == 0.0
     assert motion.dynamic_degree(fields([13.0] * 15, top=0.025), video(16), 8) == 1.0
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 20), st.floats(2, 8))
+def test_the_decision_is_vbenchs_on_any_flow(seed, frames, speed):
+    """Said again in its own words: threshold 6 s / 256, the mean of the largest 5 %, round(4 n / 16) pairs of n frames."""
+    fields = np.random.default_rng(seed).gamma(speed / 4, 1, (frames - 1, 256, 256, 2)).astype(np.float32)
+    fields[::2] *= 0.5
+    lengths = [np.sort(np.sqrt((field**2).sum(-1)), None)[::-1] for field in fields]
+    moving = sum(float(np.mean(length[: int(256 * 256 * 0.05)])) > 6.0 * 256 / 256.0 for length in lengths)
+    needed = max(1, round(4 * (frames / 16.0)))
+    assert motion.dynamic_degree(lambda _: fields, video(frames), 8) == float(moving >= needed)
 
 
 def test_frames_are_thinned_to_about_eight_a_second():
