@@ -11,9 +11,9 @@ FEWEST = 3  # pairs; the rank correlation of two is 1 or -1 whatever they are
 def krippendorff(units: Sequence[Sequence[float]], level: str = "ordinal") -> float | None:
     """Krippendorff's alpha (Krippendorff 2011): 1 for raters who always agree, 0 for chance, below 0 for worse than it.
 
-    units: for each thing rated, the ratings that it got, in any order, as many as there are; a thing with one rating says nothing.
-    level: "ordinal", where only the order of ratings counts, "interval", where their distances do, or "nominal". None where
-    nothing was rated twice, or all ratings are the same.
+    units: for each thing rated, the ratings that it got, in any order, as many as there are; a thing with one rating says
+    nothing. level: "ordinal", where only the order of ratings counts, "interval", where their distances do, or "nominal". None
+    where nothing was rated twice, or all ratings are the same.
     """
     paired = [list(unit) for unit in units if len(unit) > 1]
     values = sorted({value for unit in paired for value in unit})

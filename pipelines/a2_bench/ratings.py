@@ -1,4 +1,4 @@
-"""What the raters of a study said: means with intervals, how far they agree, and how far each automatic metric agrees with them."""
+"""What the raters of a study said: means, how far they agree with one another, and each automatic metric with them."""
 
 import json
 from collections import defaultdict
@@ -111,6 +111,7 @@ def case_means(ratings: Iterable[Rating]) -> dict[str, dict[str, dict[str, float
 
 def _figures(cases: Mapping[str, Mapping[str, float]], seed: int) -> dict[str, Figure]:
     table = {case: {criterion: Measured(value) for criterion, value in said.items()} for case, said in cases.items()}
+    # some criteria are called like metrics, of which `summary` has its own ideas
     figures = summary({case: {f"rated {k}": m for k, m in row.items()} for case, row in table.items()}, "lenient", seed)
     empty = Figure(None, note="nobody was asked")
     return {criterion: figures.get(f"rated {criterion}", empty) for criterion in (*study.CRITERIA, OVERALL)}

@@ -1,4 +1,4 @@
-"""A study with people: one page that shows the videos of several systems side by side, without their names, and asks ten questions.
+"""A study with people: a page that shows the videos of several systems side by side, without their names, and asks of each.
 
 The criteria are those of the paper's user study (Fei et al. 2025, arXiv 2504.02436, Table 3), the words of the anchors are ours.
 """
@@ -114,10 +114,9 @@ def make(
 ) -> dict[str, Any]:
     """Write study.html and key.json into a folder, and return the key, which says which video is whose: raters must not have it.
 
-    systems: name -> the folder with its <case>.mp4. The order of a case's videos is drawn from the seed. The videos are copied into
-    media/ beside the page under names that say nothing, or with `embed` into the page itself, in either case without their tags
-    and sound, which may name who made them. A case of which fewer than one video is there is left out. Raises ValueError where no
-    video is left.
+    systems: name -> the folder with its <case>.mp4. The order of a case's videos is drawn from the seed. The videos are copied
+    into media/ beside the page under names that say nothing, or with `embed` into the page itself, in either case without their
+    tags and sound, which may name who made them. A case without any video is left out. Raises ValueError where none is left.
     """
     key: dict[str, Any] = {"format": FORMAT, "seed": seed, "systems": list(systems), "slots": {}, "missing": {}}
     shown = []

@@ -68,8 +68,8 @@ def test_only_the_twentieth_that_moves_most_is_asked():
     assert motion.dynamic_degree(fields([13.0] * 15, top=0.025), video(16), 8) == 1.0
 
 
-@settings(max_examples=12, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(2, 20), st.floats(2, 8))
+@settings(max_examples=5, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 10), st.floats(2, 8))
 def test_the_decision_is_vbenchs_on_any_flow(seed, frames, speed):
     """Said again in its own words: threshold 6 s / 256, the mean of the largest 5 %, round(4 n / 16) pairs of n frames."""
     fields = np.random.default_rng(seed).gamma(speed / 4, 1, (frames - 1, 256, 256, 2)).astype(np.float32)
