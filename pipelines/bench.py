@@ -34,6 +34,23 @@ def add_flags(bench: argparse.ArgumentParser) -> None:
         metavar="SHARDS",
         help="training shards that must share no picture",
     )
+    sub = _command(commands, "score", _score, "measure the videos of a system; what is done stays")
+    sub.add_argument("videos", metavar="VIDEOS", type=Path, help="the folder with a <case>.mp4 for each case")
+    sub.add_argument("--cases", required=True, type=Path, metavar="FILE", help="the cases")
+    sub.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="score.json, score.md, and what is done so far"
+    )
+    sub.add_argument("--name", help="what to call the system (default: the name of the folder)")
+    sub.add_argument(
+        "--model", action="append", default=[], metavar="KIND=CARD",
+        help="faces, aesthetic, flow, ground, masks or pictures by another model; its metrics then bear its name; repeat",
+    )  # fmt: skip
+    sub.add_argument(
+        "--measured", action="append", default=[], type=Path, metavar="FILE",
+        help="values measured elsewhere: JSON lines with case, metric and value; repeat",
+    )  # fmt: skip
+    sub.add_argument("--device", default="cpu", help="cpu or cuda")
+    sub.add_argument("--seed", type=int, default=0, help="of the intervals")
     sub = _command(commands, "leaderboard", _leaderboard, "one page: the paper's four systems, as published, and ours")
     sub.add_argument("scores", nargs="*", metavar="SCORE", type=Path, help="score.json files, or their folders")
     sub.add_argument("--out", required=True, type=Path, metavar="HTML", help="where to write the page")
@@ -91,6 +108,33 @@ def _make(args: argparse.Namespace) -> int:
             + ("" if found else ", byte for byte or pixel for pixel")
         )
     return int(bool(found))
+
+
+def _score(args: argparse.Namespace) -> int:
+    """1 where a case has no video."""
+    from pipelines.a2_bench import cases, measure, result, videos
+
+    chosen = {}
+    for text in args.model:
+        kind, _, card = text.partition("=")
+        if kind not in measure.DEFAULTS or not card:
+            raise ValueError(f"--model {text}: write KIND=CARD, a kind of {', '.join(measure.DEFAULTS)}")
+        chosen[kind] = card
+    asked = measure.experts(chosen, args.device)
+    wanted = cases.read(args.cases)
+    elsewhere = [measure.given(file.read_text().splitlines(), str(file), wanted) for file in args.measured]
+    table = videos.table(wanted, args.videos, asked, args.out, lambda text: print(text, file=sys.stderr))
+    models = {metric: expert.made_by for expert in asked for metric in expert.metrics if expert.made_by}
+    for file, rows in zip(args.measured, elsewhere, strict=True):
+        for case, row in rows.items():
+            if double := [m for m in row if m in models and models[m] != file.name]:
+                raise ValueError(f"{file} has {double[0]}, which is measured here: name another model, or leave it out")
+            table[case].update(row)
+        models |= dict.fromkeys({m for row in rows.values() for m in row}, file.name)
+    made = result.to_json(table, args.name or args.videos.resolve().name, models, args.seed)
+    result.write(made, args.out)
+    print(result.to_text(made))
+    return int(bool(made["missing_videos"]))
 
 
 def _leaderboard(args: argparse.Namespace) -> int:

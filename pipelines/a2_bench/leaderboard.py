@@ -70,10 +70,11 @@ def page(results: Sequence[Mapping[str, Any]], people: Mapping[str, Any] | None 
 
 
 NOTE = (
-    "Rows marked <em>as published</em> are Table 1 of arXiv 2504.02436, measured by its authors on their cases with code that is not "
-    "public: they are here for orientation, and differ from ours by more than the system. Lenient leaves out what was not found, "
-    "strict counts it as 0. Of <em>paper-fit</em> the published rows have the printed total; ours is a formula that we fitted to "
-    "those four. <em>normalised</em> is ours alone. A metric without a number was not measured, and there is no total without it."
+    "Rows marked <em>as published</em> are Table 1 of arXiv 2504.02436, measured by its authors on their cases with code that "
+    "is not public: they are here for orientation, and differ from ours by more than the system. Lenient leaves out what was "
+    "not found, strict counts it as 0. Of <em>paper-fit</em> the published rows have the printed total; ours is a formula that "
+    "we fitted to those four. <em>normalised</em> is ours alone. A metric without a number was not measured, and there is no "
+    "total without it."
 )
 
 

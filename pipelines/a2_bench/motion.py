@@ -84,13 +84,13 @@ def by_flow(flow: Flow) -> Between:
     def between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         height, width = a.shape[:2]
         there, back = (flow(np.stack(pair))[0] for pair in ((a, b), (b, a)))
-        grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
-        moved = [
-            cv2.remap(picture, grid - shift / 2, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(
-                np.float32
+        x, y = (axis.astype(np.float32) for axis in np.meshgrid(np.arange(width), np.arange(height)))
+        moved = []
+        for picture, shift in ((a, there), (b, back)):
+            from_x, from_y = x - shift[..., 0] / 2, y - shift[..., 1] / 2
+            moved.append(
+                cv2.remap(picture, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(float)
             )
-            for picture, shift in ((a, there), (b, back))
-        ]
         return np.round((moved[0] + moved[1]) / 2).astype(np.uint8)
 
     return between
