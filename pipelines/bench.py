@@ -123,7 +123,7 @@ def _score(args: argparse.Namespace) -> int:
     asked = measure.experts(chosen, args.device)
     wanted = cases.read(args.cases)
     elsewhere = [measure.given(file.read_text().splitlines(), str(file), wanted) for file in args.measured]
-    table = videos.table(wanted, args.videos, asked, args.out, lambda text: print(text, file=sys.stderr))
+    table, gone = videos.table(wanted, args.videos, asked, args.out, lambda text: print(text, file=sys.stderr))
     models = {metric: expert.made_by for expert in asked for metric in expert.metrics if expert.made_by}
     for file, rows in zip(args.measured, elsewhere, strict=True):
         for case, row in rows.items():
@@ -131,10 +131,12 @@ def _score(args: argparse.Namespace) -> int:
                 raise ValueError(f"{file} has {double[0]}, which is measured here: name another model, or leave it out")
             table[case].update(row)
         models |= dict.fromkeys({m for row in rows.values() for m in row}, file.name)
-    made = result.to_json(table, args.name or args.videos.resolve().name, models, args.seed)
+    measure.fill_in(table, gone)
+    name = args.name or args.videos.resolve().name
+    made = result.to_json(table, name, models, args.seed, [case.id for case in gone])
     result.write(made, args.out)
     print(result.to_text(made))
-    return int(bool(made["missing_videos"]))
+    return int(bool(gone))
 
 
 def _leaderboard(args: argparse.Namespace) -> int:

@@ -40,6 +40,7 @@ ELSEWHERE = {
     "motion_smoothness": "AMT-S is not in the model zoo (CC BY-NC 4.0): hand over its values",
     "text_similarity": "ViCLIP is not in the model zoo: hand over its values",
 }
+NEEDS = {"id_consistency": "human", "object_consistency": "object", "background_consistency": "background"}
 PAD = 0.25  # of a portrait's sides, in grey, where no face is found: detectors miss faces that fill a picture
 GREY = 128
 
@@ -101,10 +102,26 @@ def row(case: Case, frames: np.ndarray | None, fps: float, asked: Iterable[Exper
         if expert.ask is None:
             found |= {metric: Measured(skipped=expert.reason) for metric in expert.metrics}
         elif frames is None:
-            found |= {metric: Measured(None, 0, 0) for metric in expert.metrics}
+            found |= {metric: absent(case, metric) for metric in expert.metrics}
         else:
             found |= expert.ask(case, frames, fps)
     return found
+
+
+def absent(case: Case, metric: str) -> Measured:
+    """What is said of a video that is not there: nothing was found, unless the case would not have asked for it."""
+    role = NEEDS.get(metric.partition(".")[0])
+    return Measured(None, 0, 0) if role is None or case.of(role) else Measured(skipped=f"the case has no {role}")
+
+
+def fill_in(table: dict[str, Row], gone: Iterable[Case]) -> None:
+    """Let videos that are not there count in every metric that others have, also in those that were measured elsewhere."""
+    known = {metric for row in table.values() for metric, found in row.items() if not found.skipped}
+    for case in gone:
+        row = table[case.id]
+        row.update(
+            {metric: absent(case, metric) for metric in sorted(known) if metric not in row or row[metric].skipped}
+        )
 
 
 def identity(name: str, device: str) -> Ask:
@@ -115,7 +132,7 @@ def identity(name: str, device: str) -> Ask:
     def ask(case: Case, frames: np.ndarray, fps: float) -> Row:
         people = case.of("human")
         if not people:
-            return {"id_consistency": Measured(skipped="the case has no person")}
+            return {"id_consistency": Measured(skipped="the case has no human")}
         for element in people:
             if element.path not in known:
                 known[element.path] = portrait(model, picture(element.path))

@@ -11,15 +11,19 @@ from pipelines.a2_bench.score import DIMENSIONS, METRICS, VARIANTS, WEIGHTS, Fig
 FORMAT = "a2-score/1"
 
 
-def to_json(table: Table, name: str, models: Mapping[str, str], seed: int = 0) -> dict[str, Any]:
-    """Everything about a system's videos, as JSON. models: metric -> what measured it, with its revision."""
-    missing = [case for case, row in table.items() if row and all(m.of == 0 for m in row.values() if not m.skipped)]
+def to_json(
+    table: Table, name: str, models: Mapping[str, str], seed: int = 0, missing: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Everything about a system's videos, as JSON.
+
+    models: metric -> what measured it, with its revision. missing: the cases without a video.
+    """
     rates = {m: {"seen": seen, "of": of, "rate": seen / of} for m, (seen, of) in detection(table).items()}
     return {
         "format": FORMAT,
         "name": name,
         "cases": len(table),
-        "missing_videos": [case for case in missing if any(not m.skipped for m in table[case].values())],
+        "missing_videos": list(missing),
         "seed": seed,
         **{v: {m: asdict(figure) for m, figure in summary(table, v, seed).items()} for v in VARIANTS},
         "detection": rates,

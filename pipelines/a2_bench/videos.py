@@ -21,27 +21,30 @@ VERSION = 1  # of what is measured; a higher one measures all videos again
 
 def table(
     cases: Sequence[Case], folder: Path, asked: Sequence[Expert], out: Path, say: Callable[[str], None]
-) -> dict[str, Row]:
-    """Case -> metric -> what was found in <folder>/<case>.mp4. Each case is noted in <out>/measured/ when it is done.
+) -> tuple[dict[str, Row], list[Case]]:
+    """Case -> metric -> what was found in <folder>/<case>.mp4; and the cases whose video is not there or cannot be decoded.
 
-    A case is measured again where its video, its pictures or the models have changed. A video that is not there, or cannot be
-    decoded, is said and counts as missing.
+    Each case is noted in <out>/measured/ when it is done, and measured again where its video, its pictures or the models have
+    changed. What is missing is said.
     """
-    notes, found = out / "measured", {}
+    notes, found, gone = out / "measured", dict[str, Row](), list[Case]()
     notes.mkdir(parents=True, exist_ok=True)
     for case in cases:
         path, note = folder / f"{case.id}.mp4", notes / f"{case.id}.json"
         key = _key(case, path, asked)
         known = _noted(note, key)
         if known is None:
-            frames, fps = _decoded(path, say)
-            known = row(case, frames, fps, asked)
-            text = json.dumps({"key": key, "row": {m: asdict(x) for m, x in known.items()}}, allow_nan=False)
+            frames, fps, missing = _decoded(path)
+            known = row(case, frames, fps, asked), missing
+            facts = {"key": key, "missing": missing, "row": {m: asdict(x) for m, x in known[0].items()}}
             scratch = note.with_suffix(".tmp")
-            scratch.write_text(text)
+            scratch.write_text(json.dumps(facts, allow_nan=False))
             os.replace(scratch, note)
-        found[case.id] = known
-    return found
+        found[case.id], missing = known
+        if missing:
+            say(missing)
+            gone.append(case)
+    return found, gone
 
 
 def _key(case: Case, path: Path, asked: Sequence[Expert]) -> str:
@@ -55,20 +58,18 @@ def _key(case: Case, path: Path, asked: Sequence[Expert]) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _noted(note: Path, key: str) -> Row | None:
+def _noted(note: Path, key: str) -> tuple[Row, str] | None:
     if not note.is_file():
         return None
     data: Mapping[str, Any] = json.loads(note.read_text())
-    return {m: Measured(**x) for m, x in data["row"].items()} if data["key"] == key else None
+    return ({m: Measured(**x) for m, x in data["row"].items()}, data["missing"]) if data["key"] == key else None
 
 
-def _decoded(path: Path, say: Callable[[str], None]) -> tuple[np.ndarray | None, float]:
+def _decoded(path: Path) -> tuple[np.ndarray | None, float, str]:
+    """Frames, frames per second, and what is missing."""
     if not path.is_file():
-        say(f"{path} is not there")
-        return None, 0.0
+        return None, 0.0, f"{path} is not there"
     try:
-        data = path.read_bytes()
-        return video.decode(data), video.probe(str(path)).fps
+        return video.decode(path.read_bytes()), video.probe(str(path)).fps, ""
     except (av.error.FFmpegError, ValueError) as error:
-        say(f"{path} cannot be decoded and counts as missing ({error})")
-        return None, 0.0
+        return None, 0.0, f"{path} cannot be decoded and counts as missing ({error})"

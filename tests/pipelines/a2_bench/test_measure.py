@@ -173,6 +173,23 @@ def test_values_from_elsewhere_are_read_and_wrong_ones_named():
         measure.given(lines * 2, "f", cases)
 
 
+def test_a_missing_video_counts_in_what_the_others_have_and_its_case_asks_for(tmp_path):
+    cup = Element("object", tmp_path / "cup.png", "cup")
+    gone = Case("gone", "", (cup,))
+    asked = [
+        measure.Expert(("id_consistency", "object_consistency"), "x", lambda *_: {}),
+        measure.Expert(("iq",), "", None, "no iq"),
+    ]
+    table = {"here": {"iq": Measured(0.5)}, "gone": measure.row(gone, None, 0, asked)}
+    assert table["gone"]["id_consistency"].skipped == "the case has no human"
+    assert table["gone"]["object_consistency"] == Measured(None, 0, 0)
+    assert table["gone"]["iq"].skipped
+    measure.fill_in(table, [gone])
+    assert table["gone"]["iq"] == Measured(None, 0, 0)
+    assert table["gone"]["id_consistency"].skipped
+    assert table["here"] == {"iq": Measured(0.5)}
+
+
 def test_a_video_is_measured_once_and_again_when_it_or_a_model_changed(tmp_path):
     home, out, seen, said = tmp_path / "videos", tmp_path / "out", [], []
     home.mkdir()
@@ -187,7 +204,9 @@ def test_a_video_is_measured_once_and_again_when_it_or_a_model_changed(tmp_path)
 
     def run(revision="1"):
         asked = [measure.Expert(("lightness",), f"eye@{revision}", light), measure.Expert(("x",), "", None, "no x")]
-        return videos.table(cases, home, asked, out, said.append)
+        table, gone = videos.table(cases, home, asked, out, said.append)
+        assert [case.id for case in gone] == ["c", "d"]
+        return table
 
     first = run()
     assert seen == [("a", 3, 8.0), ("b", 3, 8.0)]
