@@ -120,7 +120,10 @@ def _score(args: argparse.Namespace) -> int:
         if kind not in measure.DEFAULTS or not card:
             raise ValueError(f"--model {text}: write KIND=CARD, a kind of {', '.join(measure.DEFAULTS)}")
         chosen[kind] = card
-    asked = measure.experts(chosen, args.device)
+    try:
+        asked = measure.experts(chosen, args.device)
+    except KeyError as error:
+        raise ValueError(error.args[0]) from error
     wanted = cases.read(args.cases)
     elsewhere = [measure.given(file.read_text().splitlines(), str(file), wanted) for file in args.measured]
     table, gone = videos.table(wanted, args.videos, asked, args.out, lambda text: print(text, file=sys.stderr))

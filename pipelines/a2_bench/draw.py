@@ -94,8 +94,10 @@ def prompt(chosen: Sequence[Element], template: str) -> str:
 
 
 def with_article(label: str) -> str:
-    """ "a teapot", "an umbrella"; a label that begins with an article, or stands for several, as it is."""
-    first = label.split()[0].lower()
+    """ "a teapot", "an umbrella"; a label that begins with an article, or seems to stand for several ("shoes"), as it is."""
+    first, last = label.split()[0].lower(), label.split()[-1].lower()
     if first in ("a", "an", "the", "two", "three", "some", "several"):
+        return label
+    if last.endswith("s") and not last.endswith(("ss", "us", "is")):
         return label
     return ("an " if first[0] in "aeiou" else "a ") + label

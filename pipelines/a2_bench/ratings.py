@@ -36,24 +36,30 @@ def read(paths: Iterable[Path], key: Mapping[str, Any]) -> list[Rating]:
     found: list[Rating] = []
     seen: dict[tuple[str, str], Path] = {}
     for path in paths:
-        data = json.loads(path.read_text())
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise ValueError(f"{path} is no file of ratings: the study's page exports them")
-        if data["study"] != key["study"]:
-            raise ValueError(f"{path} is of the study {data['study']}, the key of {key['study']}")
-        rater = (data["rater"].get("kind", "person"), data["rater"]["name"])
-        if rater[0] not in KINDS:
-            raise ValueError(f"{path}: a rater is a person or a model, not {rater[0]!r}")
+        try:
+            rater, answers = _read_one(json.loads(path.read_text()), key, path)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} lacks {error}: it is not as the study's page exports it") from error
         if rater in seen:
             raise ValueError(
                 f"{path} and {seen[rater]} are both by {rater[1]!r}: leave one out, or give them two names"
             )
         seen[rater] = path
-        answers = [_rating(row, rater, key, path) for row in data["ratings"]]
         if len({answer[:5] for answer in answers}) < len(answers):
             raise ValueError(f"{path} answers a question twice")
         found += answers
     return found
+
+
+def _read_one(data: Mapping[str, Any], key: Mapping[str, Any], path: Path) -> tuple[tuple[str, str], list[Rating]]:
+    if data.get("format") != FORMAT:
+        raise ValueError(f"{path} is no file of ratings: the study's page exports them")
+    if data["study"] != key["study"]:
+        raise ValueError(f"{path} is of the study {data['study']}, the key of {key['study']}")
+    rater = (data["rater"].get("kind", "person"), data["rater"]["name"])
+    if rater[0] not in KINDS:
+        raise ValueError(f"{path}: a rater is a person or a model, not {rater[0]!r}")
+    return rater, [_rating(row, rater, key, path) for row in data["ratings"]]
 
 
 def _rating(row: Mapping[str, Any], rater: tuple[str, str], key: Mapping[str, Any], path: Path) -> Rating:

@@ -111,6 +111,7 @@ def test_pictures_of_the_training_shards_are_named(pictures, tmp_path, capsys):
     ("flags", "complaint"),
     [
         (["score", "x", "--cases", "x", "--out", "x", "--model", "nose=dlib"], "write KIND=CARD"),
+        (["score", "x", "--cases", "x", "--out", "x", "--model", "faces=nobody"], "no model called 'nobody'"),
         (["study", "make", "x", "--cases", "x", "--system", "ours"], "write NAME=DIR"),
         (["leaderboard", "nothing.json", "--out", "x"], "nothing.json"),
     ],

@@ -61,6 +61,22 @@ def test_labels_come_from_the_text_the_folder_or_the_name_and_stand_in_the_promp
         assert case.prompt.endswith(".")
 
 
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("teapot", "a teapot"),
+        ("old umbrella", "an old umbrella"),
+        ("the sea", "the sea"),
+        ("red shoes", "red shoes"),
+        ("yellow bus", "a yellow bus"),
+        ("glass", "a glass"),
+        ("two cups of tea", "two cups of tea"),
+    ],
+)
+def test_a_label_gets_an_article_where_it_needs_one(label, said):
+    assert draw.with_article(label) == said
+
+
 def test_all_combinations_can_be_drawn_and_not_one_more(tmp_path):
     paint(tmp_path / "human/woman.png", 1)
     for n in range(3):

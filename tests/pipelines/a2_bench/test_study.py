@@ -205,6 +205,7 @@ def test_a_model_that_fills_in_the_form_is_not_counted_as_people(tmp_path):
     [
         ({"study": "t"}, "is of the study t, the key of s"),
         ({"format": "x"}, "is no file of ratings"),
+        ({"rater": {}}, "lacks 'name'"),
         ({"rater": {"name": "x", "kind": "parrot"}}, "a person or a model, not 'parrot'"),
         ({"ratings": [{"case": "a", "slot": "C", "criterion": "video_quality", "score": 1}]}, "no video C of a"),
         ({"ratings": [{"case": "a", "slot": "A", "criterion": "face_consistency", "score": 2}]}, "2 is no answer"),
