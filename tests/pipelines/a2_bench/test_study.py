@@ -139,6 +139,74 @@ def test_the_page_keeps_what_was_answered_and_exports_what_can_be_read(world, tm
     assert [r.system for r in found] == [key["slots"]["case-0"]["A"], key["slots"]["case-3"]["B"]]
 
 
+BROWSER = """
+class Element {
+  constructor() { this.children = []; this.listeners = {}; this.dataset = {}; }
+  append(...those) { this.children.push(...those.filter((one) => one instanceof Element)); }
+  replaceChildren() { this.children = []; }
+  addEventListener(kind, f) { this.listeners[kind] = f; }
+  all() { return [this, ...this.children.flatMap((child) => child.all())]; }
+  click() { if (this.listeners.click) this.listeners.click(); else files.push([this.download, this.href]); }
+}
+const parts = {}, files = [], said = [];
+const kept = { value: {}, getItem: (k) => kept.value[k] ?? null, setItem: (k, v) => { kept.value[k] = v; } };
+globalThis.localStorage = kept;
+globalThis.scrollTo = () => {};
+globalThis.alert = (text) => said.push(text);
+globalThis.Blob = class { constructor(texts) { this.text = texts.join(""); } };
+globalThis.URL.createObjectURL = (blob) => blob.text;
+globalThis.document = {
+  getElementById: (id) => parts[id] ??= new Element(),
+  createElement: (tag) => Object.assign(new Element(), { tag }),
+};
+document.getElementById("study").textContent = STUDY;
+"""
+CLICKS = """
+const radios = () => parts.case.all().filter((one) => one.type === "radio");
+const choose = (radio) => { radio.checked = true; radio.listeners.change(); };
+parts.export.click();  // refused: nobody knows who it is
+parts.rater.listeners.input({ target: { value: "Bea 7" } });
+for (;;) {
+  const groups = Map.groupBy ? Map.groupBy(radios(), (one) => one.name) : radios().reduce(
+    (all, one) => all.set(one.name, [...(all.get(one.name) || []), one]), new Map());
+  for (const group of groups.values()) choose(group[group.length - 1]);
+  if (parts.next.disabled) break;
+  parts.next.click();
+}
+choose(radios()[0]);  // changes the last video's first answer
+start();  // the page opened again
+const checked = radios().filter((one) => one.checked).length;
+parts.export.click();
+console.log(JSON.stringify({ said, checked, name: files[0][0], made: JSON.parse(files[0][1]),
+                             count: parts.count.textContent, radios: radios().length }));
+"""
+
+
+def test_the_whole_page_is_clicked_through_closed_opened_and_exported(world, tmp_path):
+    """The page's own script on a document of twenty lines: what is asked, kept, shown again and exported."""
+    if shutil.which("node") is None:
+        pytest.skip("no node to run the page's script in")
+    cases, folders = world
+    key = study.make(cases, folders, tmp_path / "study")
+    page = (tmp_path / "study/study.html").read_text()
+    code = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)[-1]
+    browser = BROWSER.replace("STUDY", json.dumps(json.dumps(embedded(page))))
+    ran = subprocess.run(["node", "-e", browser + code + CLICKS], capture_output=True, text=True, check=True)
+    told = json.loads(ran.stdout)
+    assert told["said"] == ["Please give your name or number first."]
+    assert told["radios"] == 3 * (8 * 5 + 2 * 3)  # the first case again: three videos
+    assert told["checked"] == 3 * 10
+    assert told["count"] == "110 of 110 answers"
+    assert told["name"] == f"ratings-{key['study']}-Bea_7.json"
+    (tmp_path / "bea.json").write_text(json.dumps(told["made"]))
+    found = ratings.read([tmp_path / "bea.json"], key)
+    assert len(found) == 110
+    assert sorted(r.score for r in found) == [1] + [5] * 109
+    (changed,) = (r for r in found if r.score == 1)
+    assert (changed.case, changed.criterion, changed.rater) == ("case-3", "face_consistency", "Bea 7")
+    assert changed.system == key["slots"]["case-3"]["A"]
+
+
 KEY = {"study": "s", "slots": {"a": {"A": "ours", "B": "theirs"}, "b": {"A": "theirs", "B": "ours"}}}
 # rater -> (case, slot) -> video quality
 SAID = {
