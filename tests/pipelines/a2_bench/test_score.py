@@ -2,6 +2,7 @@ import math
 import random
 import statistics
 
+import numpy as np
 import pytest
 
 from pipelines.a2_bench.score import (
@@ -30,6 +31,14 @@ def table(cases=6, **changes):
 )
 def test_the_fit_gives_the_four_printed_totals(system, total):
     assert round(comprehensive(published(system)), 3) == total == PUBLISHED[system][1]
+
+
+def test_no_other_weights_in_hundredths_give_the_printed_totals():
+    parts = [[np.mean(row[:3]), np.mean(row[3:7]), row[7] / 100] for row, _ in PUBLISHED.values()]
+    printed = [total for _, total in PUBLISHED.values()]
+    hundredths = np.stack(np.meshgrid(*[np.arange(101) / 100] * 3, indexing="ij"), -1).reshape(-1, 3)
+    fitting = (np.abs(hundredths @ np.array(parts).T - printed) <= 5e-4).all(1)
+    assert hundredths[fitting].tolist() == [list(WEIGHTS["paper-fit"].values())]
 
 
 def test_the_bounded_total_keeps_the_ranking_and_its_bounds():
