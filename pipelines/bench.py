@@ -10,6 +10,16 @@ from typing import Any
 def add_flags(bench: argparse.ArgumentParser) -> None:
     """Give the parser of `a2data bench` its own commands."""
     commands = bench.add_subparsers(dest="action", required=True, metavar="COMMAND")
+    _make_flags(commands)
+    _score_flags(commands)
+    sub = _command(commands, "leaderboard", _leaderboard, "one page: the paper's four systems, as published, and ours")
+    sub.add_argument("scores", nargs="*", metavar="SCORE", type=Path, help="score.json files, or their folders")
+    sub.add_argument("--out", required=True, type=Path, metavar="HTML", help="where to write the page")
+    sub.add_argument("--study", type=Path, metavar="FILE", help="what `study aggregate --out` wrote")
+    _study_flags(commands)
+
+
+def _make_flags(commands: Any) -> None:
     sub = _command(
         commands, "make", _make, "draw cases from labelled pictures, or bring another benchmark's into our form"
     )
@@ -34,6 +44,9 @@ def add_flags(bench: argparse.ArgumentParser) -> None:
         metavar="SHARDS",
         help="training shards that must share no picture",
     )
+
+
+def _score_flags(commands: Any) -> None:
     sub = _command(commands, "score", _score, "measure the videos of a system; what is done stays")
     sub.add_argument("videos", metavar="VIDEOS", type=Path, help="the folder with a <case>.mp4 for each case")
     sub.add_argument("--cases", required=True, type=Path, metavar="FILE", help="the cases")
@@ -51,10 +64,9 @@ def add_flags(bench: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     sub.add_argument("--device", default="cpu", help="cpu or cuda")
     sub.add_argument("--seed", type=int, default=0, help="of the intervals")
-    sub = _command(commands, "leaderboard", _leaderboard, "one page: the paper's four systems, as published, and ours")
-    sub.add_argument("scores", nargs="*", metavar="SCORE", type=Path, help="score.json files, or their folders")
-    sub.add_argument("--out", required=True, type=Path, metavar="HTML", help="where to write the page")
-    sub.add_argument("--study", type=Path, metavar="FILE", help="study.json of `study aggregate`")
+
+
+def _study_flags(commands: Any) -> None:
     study = commands.add_parser(
         "study", help="a study with people", description="A study with people: its page, its results."
     )
