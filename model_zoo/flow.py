@@ -47,6 +47,11 @@ def raft_large(card: Card, device: str) -> Callable[[np.ndarray, float], dict[st
     return _quality(_network("raft_large", card, device))
 
 
+def fields(card: Card, device: str) -> Flow:
+    """The flow itself of a card of RAFT, see `_network`: for metrics of one's own."""
+    return _network(card.builder.partition(":")[2], card, device)
+
+
 def _quality(flow: Flow) -> Callable[[np.ndarray, float], dict[str, float]]:
     def model(frames: np.ndarray, fps: float) -> dict[str, float]:
         return measure(flow, frames, fps)

@@ -12,7 +12,7 @@ from typing import Any
 from a2data.records import Source
 from a2data.stage import Stage
 from a2data.store import Store
-from pipelines import bench_data, calibrate, forget, models, runs, sample, train
+from pipelines import bench, bench_data, calibrate, forget, models, runs, sample, train
 from pipelines import plan as planning
 from pipelines.lock import alone
 from pipelines.settings import Recipe, add_flags
@@ -90,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     calibrate.add_flags(command("calibrate", None, "find the thresholds of retrieve in the corpus itself"))
     forget.add_flags(command("forget", None, "remove a source or a person from every table and every shard, for good"))
     bench_data.add_commands(command("bench-data", None, "TripletBench: make, score, report, check", work=False))
+    bench.add_flags(command("bench", None, "A2-Bench: make, score, study, leaderboard", work=False))
     sub = command("demo-films", _demo_films, "render the demo film set, with its ground truth", work=False)
     sub.add_argument("folder", metavar="OUT")
     return top

@@ -1,0 +1,53 @@
+"""How far people agree with one another, and machines with people."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+FEWEST = 3  # pairs; the rank correlation of two is 1 or -1 whatever they are
+
+
+def krippendorff(units: Sequence[Sequence[float]], level: str = "ordinal") -> float | None:
+    """Krippendorff's alpha (Krippendorff 2011): 1 for raters who always agree, 0 for chance, below 0 for worse than it.
+
+    units: for each thing rated, the ratings that it got, in any order, as many as there are; a thing with one rating says
+    nothing. level: "ordinal", where only the order of ratings counts, "interval", where their distances do, or "nominal". None
+    where nothing was rated twice, or all ratings are the same.
+    """
+    paired = [list(unit) for unit in units if len(unit) > 1]
+    values = sorted({value for unit in paired for value in unit})
+    together = np.zeros((len(values), len(values)))
+    for unit in paired:
+        counts = np.array([Counter(unit)[value] for value in values], float)
+        together += (np.outer(counts, counts) - np.diag(counts)) / (len(unit) - 1)
+    times = together.sum(1)
+    apart = _apart(np.array(values, float), times, level)
+    expected = (np.outer(times, times) * apart).sum()
+    if not expected:
+        return None
+    return float(1 - (times.sum() - 1) * (together * apart).sum() / expected)
+
+
+def _apart(values: np.ndarray, times: np.ndarray, level: str) -> np.ndarray:
+    """(v, v): the squared difference of any two values."""
+    if level == "interval":
+        return (values[:, None] - values[None]) ** 2
+    if level == "nominal":
+        return (values[:, None] != values[None]).astype(float)
+    if level != "ordinal":
+        raise ValueError(f"{level!r} is none of ordinal, interval, nominal")
+    before = np.cumsum(times) - times / 2  # the ratings below a value, and half of those at it
+    return (before[:, None] - before[None]) ** 2
+
+
+def correlation(a: Sequence[float], b: Sequence[float]) -> dict[str, float] | None:
+    """Spearman's rho and Kendall's tau-b of two lists, pair by pair, ties considered; None where they are undefined.
+
+    That is with fewer than three pairs, or where one of the lists holds a single value.
+    """
+    if len(a) < FEWEST or len(set(a)) < 2 or len(set(b)) < 2:
+        return None
+    from scipy import stats
+
+    return {"spearman": float(stats.spearmanr(a, b).statistic), "kendall": float(stats.kendalltau(a, b).statistic)}

@@ -1,0 +1,184 @@
+"""The cases of a benchmark: a prompt, and the pictures of the people, things and places that its video should show."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+ROLES = ("human", "object", "background")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+FILE = "cases.jsonl"
+
+# What OpenS2V-Eval (Yuan et al. 2025, arXiv 2505.20292) gives is a label and a path, no role; these words tell it.
+HUMAN = {
+    "human",
+    "person",
+    "people",
+    "man",
+    "woman",
+    "boy",
+    "girl",
+    "child",
+    "face",
+    "singleface",
+    "singlehuman",
+    "humans",
+}
+PLACE = {"background", "environment", "scene", "place"}
+
+
+@dataclass(frozen=True)
+class Element:
+    """A picture of somebody, something or some place, and what to call it."""
+
+    role: str  # human, object, background
+    path: Path
+    label: str = ""  # a noun with what goes before it, no article: "old man", "red teapot"
+    category: str = ""  # of an object: what it is drawn by, so that no kind is forgotten
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is asked of a model: its video is called <id>.mp4."""
+
+    id: str
+    prompt: str
+    elements: tuple[Element, ...]
+
+    def of(self, role: str) -> list[Element]:
+        return [element for element in self.elements if element.role == role]
+
+
+def read(path: Path) -> list[Case]:
+    """The cases of a cases.jsonl or its folder, of OpenS2V-Eval's JSON, or of a folder with pictures by role.
+
+    Every picture is there and the ids are different names of files, else ValueError says which line is wrong.
+    """
+    if path.is_dir() and (path / FILE).is_file():
+        path = path / FILE
+    if path.is_dir():
+        cases = _role_folders(path)
+    elif path.suffix == ".jsonl":
+        cases = [_from_line(line, path, n) for n, line in enumerate(path.read_text().splitlines(), 1) if line.strip()]
+    else:
+        cases = _opens2v(path)
+    return _checked(cases, path)
+
+
+def write(cases: Iterable[Case], out: Path) -> Path:
+    """A cases.jsonl in a folder, and beside it every picture, in a folder for each role, by the sha256 of its bytes."""
+    lines = []
+    for case in cases:
+        elements = []
+        for element in case.elements:
+            data = element.path.read_bytes()
+            sha256 = hashlib.sha256(data).hexdigest()
+            name = f"{element.role}/{sha256[:16]}{element.path.suffix.lower()}"
+            (out / element.role).mkdir(parents=True, exist_ok=True)
+            if not (out / name).exists():
+                (out / name).write_bytes(data)
+            said = {"role": element.role, "path": name, "label": element.label, "category": element.category}
+            elements.append({**said, "sha256": sha256})
+        line = {"id": case.id, "prompt": case.prompt, "elements": elements}
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / FILE).write_text("".join(lines))
+    return out / FILE
+
+
+def picture(path: Path) -> np.ndarray:
+    """(h, w, 3) uint8 RGB of a file as a viewer shows it: turned by EXIF, on white where transparent. Raises ValueError."""
+    try:
+        with Image.open(path) as image:
+            shown = ImageOps.exif_transpose(image).convert("RGBA")
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{path} is no picture that can be read ({error})") from error
+    ground = Image.new("RGBA", shown.size, "white")
+    return np.asarray(Image.alpha_composite(ground, shown).convert("RGB"))
+
+
+def _from_line(line: str, path: Path, number: int) -> Case:
+    where = f"{path}, line {number}"
+    try:
+        data = json.loads(line)
+        elements = tuple(_from_json(element, path.parent, where) for element in data["elements"])
+        return Case(str(data["id"]), str(data["prompt"]), elements)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where} is no JSON ({error})") from error
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{where} lacks {error}: a case has id, prompt and elements with role and path") from error
+
+
+def _from_json(data: Mapping[str, Any], home: Path, where: str) -> Element:
+    file = home / data["path"]
+    expected = data.get("sha256", "")
+    if expected and file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() != expected:
+        raise ValueError(f"{where}: {file} is another picture than the one that the case was made with")
+    return Element(data["role"], file, data.get("label", ""), data.get("category", ""))
+
+
+def _opens2v(path: Path) -> list[Case]:
+    try:
+        data = json.loads(path.read_text())
+        return [_from_opens2v(key, case, path.parent) for key, case in data.items()]
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is neither cases.jsonl nor OpenS2V-Eval's JSON ({error!r})") from error
+
+
+def _from_opens2v(key: str, case: Mapping[str, Any], home: Path) -> Case:
+    labels = list(case.get("class_label") or [])
+    if labels and len(labels) != len(case["img_paths"]):
+        raise ValueError(f"{key} has {len(case['img_paths'])} pictures and {len(labels)} labels")
+    labels = labels or [""] * len(case["img_paths"])
+    pairs = zip(case["img_paths"], labels, strict=True)
+    elements = tuple(Element(role_of(label, path), home / path, label.lower()) for path, label in pairs)
+    return Case(key, case["prompt"], elements)
+
+
+def role_of(label: str, path: str) -> str:
+    """The role of a picture of OpenS2V-Eval, by the words of its label, else by the folder that it is in."""
+    folder = Path(path).parent.name
+    for words in (set(label.lower().split()), {folder.lower()}):
+        if words & HUMAN:
+            return "human"
+        if words & PLACE:
+            return "background"
+    return "object"
+
+
+def _role_folders(path: Path) -> list[Case]:
+    """Pictures of the same name in human/, object/ and background/ are one case; prompts.json has its prompt under that name."""
+    found: dict[str, list[Element]] = {}
+    for role in ROLES:
+        for file in sorted((path / role).glob("*")):
+            if file.suffix.lower() in PICTURES:
+                found.setdefault(file.stem, []).append(Element(role, file))
+    prompts = path / "prompts.json"
+    if not found or not prompts.is_file():
+        raise ValueError(f"{path} has no {FILE}; nor pictures in {', '.join(ROLES)} with a prompts.json beside them")
+    said = json.loads(prompts.read_text())
+    silent = sorted(set(found) - set(said))
+    if silent:
+        raise ValueError(f"{prompts} has no prompt for {', '.join(silent[:5])}")
+    return [Case(name, said[name], tuple(elements)) for name, elements in sorted(found.items())]
+
+
+def _checked(cases: list[Case], path: Path) -> list[Case]:
+    if not cases:
+        raise ValueError(f"{path} has no cases")
+    seen: set[str] = set()
+    for case in cases:
+        if not case.id or case.id in seen or set(case.id) & set("/\\\0") or case.id.startswith("."):
+            raise ValueError(f"{path}: the id {case.id!r} comes twice, or is no name for a file")
+        seen.add(case.id)
+        for element in case.elements:
+            if element.role not in ROLES:
+                raise ValueError(f"{path}: {case.id} has the role {element.role!r}; roles are {', '.join(ROLES)}")
+            if not element.path.is_file():
+                raise ValueError(f"{path}: {case.id} shows {element.path}, which is not there")
+    return cases

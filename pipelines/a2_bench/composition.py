@@ -1,0 +1,106 @@
+"""Whether the people, things and places of a video are those of the references. Arrays in, numbers out; networks are given.
+
+The paper (Fei et al. 2025, arXiv 2504.02436) names the metrics and gives no sampling, threshold or rule for what is not found:
+those here are ours. A cosine below 0 counts as 0, so that every figure is 0 to 1.
+"""
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from pipelines.a2_bench.score import Measured
+
+GROW = 0.02  # of the shorter side, by which the foreground is enlarged before it is painted over
+MOST_FOREGROUND = 0.9  # of a frame; of one with more there is no background to be seen
+# The mean colour of the pictures that CLIP was trained on: zero after its normalisation.
+CLIP_GREY = np.array([123, 117, 104], np.uint8)
+
+Embed = Callable[[Sequence[np.ndarray]], np.ndarray]  # n (h, w, 3) uint8 RGB -> (n, d) float32 of unit length
+
+
+def assigned(faces: np.ndarray, references: np.ndarray) -> list[float | None]:
+    """For each reference, the cosine of the face that stands for it; None for those for whom none is left.
+
+    faces: (k, d), references: (r, d), rows of unit length. Every face stands for one reference at most; the whole assignment has
+    the largest sum of cosines that there is (Kuhn 1955).
+    """
+    found: list[float | None] = [None] * len(references)
+    if len(faces) and len(references):
+        cosines = faces @ references.T
+        for face, reference in zip(*linear_sum_assignment(-cosines), strict=True):
+            found[reference] = float(cosines[face, reference])
+    return found
+
+
+def identity(faces: Sequence[np.ndarray], references: np.ndarray) -> Measured:
+    """ID consistency: for each frame (k, d) vectors of its faces, k may be 0; (r, d) vectors of the people asked for.
+
+    The value is the mean cosine over all pairs of a frame and a person for whom it has a face; seen and of count these pairs.
+    """
+    if not len(references):
+        return Measured(skipped="the case has no face in its pictures of people")
+    pairs = [cosine for frame in faces for cosine in assigned(frame, references)]
+    return _mean([max(0.0, cosine) for cosine in pairs if cosine is not None], len(pairs))
+
+
+def thing(frames: np.ndarray, masks: Sequence[np.ndarray | None], reference: np.ndarray, embed: Embed) -> Measured:
+    """Object consistency: the mean cosine of the thing, cut out on white in each frame that has it, and its reference.
+
+    frames: (t, h, w, 3) uint8. masks: for each frame (h, w) bool, or None where it was not found. reference: (d,) unit length.
+    """
+    cut = [on_white(frame, mask) for frame, mask in zip(frames, masks, strict=True) if mask is not None and mask.any()]
+    cosines = embed(cut) @ reference if cut else np.zeros(0)
+    return _mean(np.maximum(0.0, cosines).tolist(), len(frames))
+
+
+def on_white(frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """What a mask covers, white around it, cropped to it: as references are."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    inside = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return np.where(mask[inside][..., None], frame[inside], np.uint8(255))
+
+
+def background(frames: np.ndarray, masks: np.ndarray, reference: np.ndarray, embed: Embed) -> Measured:
+    """Background consistency: the mean cosine of each frame, its foreground painted over, and the picture of the place.
+
+    frames: (t, h, w, 3) uint8; masks: (t, h, w) bool, True on people and things; reference: (d,) unit length. A frame of which
+    more than 0.9 is foreground shows no place and counts as not seen.
+    """
+    shown = [
+        painted for frame, mask in zip(frames, masks, strict=True) if (painted := painted_over(frame, mask)) is not None
+    ]
+    cosines = embed(shown) @ reference if shown else np.zeros(0)
+    return _mean(np.maximum(0.0, cosines).tolist(), len(frames))
+
+
+def painted_over(frame: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+    """The frame with CLIP's mean colour on the mask and a little around it; None where that leaves less than a tenth."""
+    reach = round(GROW * min(mask.shape))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    grown = cv2.dilate(mask.astype(np.uint8), kernel) > 0
+    return None if grown.mean() > MOST_FOREGROUND else np.where(grown[..., None], CLIP_GREY, frame)
+
+
+def copy_paste(generated: np.ndarray, truth: np.ndarray, reference: np.ndarray) -> float | None:
+    """Whether an output is nearer to the reference than to the truth (Xu et al. 2025, WithAnyone, arXiv 2510.14975), -1 to 1.
+
+    (angle(generated, truth) - angle(generated, reference)) / angle(truth, reference), of (d,) vectors of one person or thing: 1
+    is a copy of the reference, -1 the truth itself. The truth must be another picture than the reference, as in the triplets
+    that are paired across clips; None where they are the same.
+    """
+    apart = angle(truth, reference)
+    if apart < 1e-6:
+        return None
+    return (angle(generated, truth) - angle(generated, reference)) / apart
+
+
+def angle(a: np.ndarray, b: np.ndarray) -> float:
+    """Between two (d,) vectors, in radians. By their difference and sum: an arc cosine is blind to small angles."""
+    a, b = (np.asarray(v, float) / np.linalg.norm(v) for v in (a, b))
+    return float(2 * np.arctan2(np.linalg.norm(a - b), np.linalg.norm(a + b)))
+
+
+def _mean(values: Sequence[float], of: int) -> Measured:
+    return Measured(float(np.mean(values)) if len(values) else None, len(values), of)

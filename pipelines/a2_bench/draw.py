@@ -1,0 +1,103 @@
+"""New cases, drawn from labelled folders of people, things and places, with prompts by template."""
+
+import random
+import re
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+
+from pipelines.a2_bench.cases import PICTURES, ROLES, Case, Element
+
+COUNT = 50  # combinations, as in the paper
+# {human}, {object} and {background} are labels with "a" or "an".
+TEMPLATES = (
+    "{human} holds {object} and looks at it in {background}.",
+    "{human} walks through {background} with {object}.",
+    "In {background}, {human} puts {object} down and smiles at the camera.",
+    "{human} picks up {object} and turns around in {background}.",
+    "{human} shows {object} to the camera in {background}.",
+    "{human} sits in {background} beside {object}.",
+    "In {background}, {human} reaches for {object}.",
+    "{human} lifts {object} into the light in {background}.",
+)
+
+
+def pool(folder: Path) -> dict[str, list[Element]]:
+    """Role -> the pictures of a folder with human/, object/ and background/.
+
+    A picture's label is the first line of the text file of its name, else the name of the folder inside its role's that it is in,
+    else its own name without numbers: object/teapot/3.png, or object/teapot_3.png. That folder, else the label, is its category.
+    Raises ValueError where a role has no picture.
+    """
+    found = {}
+    for role in ROLES:
+        files = sorted(f for f in (folder / role).rglob("*") if f.suffix.lower() in PICTURES)
+        if not files:
+            raise ValueError(f"{folder / role} has no picture: cases are drawn from {', '.join(ROLES)}")
+        found[role] = [_element(role, file, folder / role) for file in files]
+    return found
+
+
+def _element(role: str, file: Path, home: Path) -> Element:
+    text = file.with_suffix(".txt")
+    inside = _words(file.parent.name) if file.parent != home else ""
+    said = text.read_text().strip().splitlines() if text.is_file() else []
+    label = said[0].strip() if said else inside or _words(file.stem)
+    if not label:
+        raise ValueError(f"{file} says nothing of what it shows: put a line into {text.name}")
+    return Element(role, file, label, inside or label)
+
+
+def _words(name: str) -> str:
+    return re.sub(r"[\d_\-\s]+", " ", name).strip().lower()
+
+
+def draw(pictures: dict[str, list[Element]], count: int = COUNT, seed: int = 0) -> list[Case]:
+    """`count` different combinations of one person, one thing and one place; the same seed gives the same.
+
+    Every picture is used before one is used again, as often as the sizes allow; things are taken from each category in turn.
+    Raises ValueError where there are not so many combinations.
+    """
+    most = len(list(product(*(pictures[role] for role in ROLES)))) if count > 1 else 1
+    if count > most:
+        raise ValueError(f"the pictures make {most} combinations, not {count}: add pictures, or ask for fewer cases")
+    chance = random.Random(seed)
+    decks = {role: _deck(pictures[role], chance) for role in ROLES}
+    taken: set[tuple[Element, ...]] = set()
+    cases = []
+    for number in range(count):
+        chosen = tuple(next(decks[role]) for role in ROLES)
+        if chosen in taken:
+            chosen = chance.choice([c for c in product(*(pictures[role] for role in ROLES)) if c not in taken])
+        taken.add(chosen)
+        cases.append(Case(f"case-{number:03d}", prompt(chosen, chance.choice(TEMPLATES)), chosen))
+    return cases
+
+
+def _deck(elements: Sequence[Element], chance: random.Random) -> Iterator[Element]:
+    """For ever: all elements in random order, one of each category in turn, then all again in another order."""
+    while True:
+        groups: dict[str, list[Element]] = {}
+        for element in chance.sample(elements, len(elements)):
+            groups.setdefault(element.category if element.role == "object" else "", []).append(element)
+        while groups:
+            for category in list(groups):
+                yield groups[category].pop()
+                if not groups[category]:
+                    del groups[category]
+
+
+def prompt(chosen: Sequence[Element], template: str) -> str:
+    """A sentence about them: a template of TEMPLATES with their labels."""
+    text = template.format(**{element.role: with_article(element.label) for element in chosen})
+    return text[0].upper() + text[1:]
+
+
+def with_article(label: str) -> str:
+    """ "a teapot", "an umbrella"; a label that begins with an article, or seems to stand for several ("shoes"), as it is."""
+    first, last = label.split()[0].lower(), label.split()[-1].lower()
+    if first in ("a", "an", "the", "two", "three", "some", "several"):
+        return label
+    if last.endswith("s") and not last.endswith(("ss", "us", "is")):
+        return label
+    return ("an " if first[0] in "aeiou" else "a ") + label

@@ -1,0 +1,188 @@
+"""What the raters of a study said: means, how far they agree with one another, and each automatic metric with them."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipelines.a2_bench import study
+from pipelines.a2_bench.agreement import correlation, krippendorff
+from pipelines.a2_bench.result import table_of
+from pipelines.a2_bench.score import Figure, Measured, Table, summary
+
+FORMAT = "a2-ratings/1"
+KINDS = ("person", "model")  # never mixed: a model that fills in the form is reported beside the people
+OVERALL = "overall"  # the mean of what was asked of a video
+
+
+class Rating(NamedTuple):
+    """One answer."""
+
+    kind: str
+    rater: str
+    system: str
+    case: str
+    criterion: str
+    score: int
+
+
+def read(paths: Iterable[Path], key: Mapping[str, Any]) -> list[Rating]:
+    """The answers in exported files, with the names of the systems from the study's key.
+
+    Raises ValueError for a file of another study, an answer that the form does not have, and two files of one rater.
+    """
+    found: list[Rating] = []
+    seen: dict[tuple[str, str], Path] = {}
+    for path in paths:
+        try:
+            rater, answers = _read_one(json.loads(path.read_text()), key, path)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} lacks {error}: it is not as the study's page exports it") from error
+        if rater in seen:
+            raise ValueError(
+                f"{path} and {seen[rater]} are both by {rater[1]!r}: leave one out, or give them two names"
+            )
+        seen[rater] = path
+        if len({answer[:5] for answer in answers}) < len(answers):
+            raise ValueError(f"{path} answers a question twice")
+        found += answers
+    return found
+
+
+def _read_one(data: Mapping[str, Any], key: Mapping[str, Any], path: Path) -> tuple[tuple[str, str], list[Rating]]:
+    if data.get("format") != FORMAT:
+        raise ValueError(f"{path} is no file of ratings: the study's page exports them")
+    if data["study"] != key["study"]:
+        raise ValueError(f"{path} is of the study {data['study']}, the key of {key['study']}")
+    rater = (data["rater"].get("kind", "person"), data["rater"]["name"])
+    if rater[0] not in KINDS:
+        raise ValueError(f"{path}: a rater is a person or a model, not {rater[0]!r}")
+    return rater, [_rating(row, rater, key, path) for row in data["ratings"]]
+
+
+def _rating(row: Mapping[str, Any], rater: tuple[str, str], key: Mapping[str, Any], path: Path) -> Rating:
+    system = key["slots"].get(row["case"], {}).get(row["slot"])
+    if system is None:
+        raise ValueError(f"{path}: the study shows no video {row['slot']} of {row['case']}")
+    criterion = study.CRITERIA.get(row["criterion"])
+    if criterion is None or row["score"] not in criterion.anchors:
+        raise ValueError(f"{path}: {row['criterion']} {row['score']!r} is no answer of the form")
+    return Rating(*rater, system, row["case"], row["criterion"], row["score"])
+
+
+def aggregate(
+    ratings: Sequence[Rating], scores: Mapping[str, Mapping[str, Any]], name: str = "", seed: int = 0
+) -> dict[str, Any]:
+    """Everything that the ratings say, as JSON, for people and for models apart.
+
+    scores: system -> its score as `a2data bench score` writes it, for the correlations. A mean is over cases, of each the mean of
+    its raters; its interval is a bootstrap over cases: raters are taken as they are.
+    """
+    kinds = {kind: [r for r in ratings if r.kind == kind] for kind in KINDS}
+    return {
+        "format": "a2-aggregate/1",
+        "study": name,
+        "seed": seed,
+        **{kind: _of_kind(own, scores, seed) for kind, own in kinds.items() if own},
+    }
+
+
+def _of_kind(ratings: Sequence[Rating], scores: Mapping[str, Mapping[str, Any]], seed: int) -> dict[str, Any]:
+    means = case_means(ratings)
+    systems = list(dict.fromkeys(r.system for r in ratings))
+    return {
+        "raters": sorted({r.rater for r in ratings}),
+        "ratings": len(ratings),
+        "means": {system: {k: asdict(f) for k, f in _figures(means[system], seed).items()} for system in systems},
+        "alpha": {criterion: _alpha(ratings, criterion) for criterion in study.CRITERIA},
+        "correlation": correlations(means, {system: table_of(score) for system, score in scores.items()}),
+    }
+
+
+def case_means(ratings: Iterable[Rating]) -> dict[str, dict[str, dict[str, float]]]:
+    """System -> case -> criterion -> mean over raters; and OVERALL, the mean of these."""
+    given: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for r in ratings:
+        given[r.system, r.case, r.criterion].append(r.score)
+    means: dict[str, dict[str, dict[str, float]]] = {}
+    for (system, case, criterion), values in given.items():
+        means.setdefault(system, {}).setdefault(case, {})[criterion] = sum(values) / len(values)
+    for cases in means.values():
+        for said in cases.values():
+            said[OVERALL] = sum(said.values()) / len(said)
+    return means
+
+
+def _figures(cases: Mapping[str, Mapping[str, float]], seed: int) -> dict[str, Figure]:
+    table = {case: {criterion: Measured(value) for criterion, value in said.items()} for case, said in cases.items()}
+    # some criteria are called like metrics, of which `summary` has its own ideas
+    figures = summary({case: {f"rated {k}": m for k, m in row.items()} for case, row in table.items()}, "lenient", seed)
+    empty = Figure(None, note="nobody was asked")
+    return {criterion: figures.get(f"rated {criterion}", empty) for criterion in (*study.CRITERIA, OVERALL)}
+
+
+def _alpha(ratings: Iterable[Rating], criterion: str) -> dict[str, Any]:
+    """Of one criterion, over all videos. The ordinal one is the one to quote: answers are grades, not measures."""
+    units: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for r in ratings:
+        if r.criterion == criterion:
+            units[r.system, r.case].append(r.score)
+    rated = list(units.values())
+    videos = sum(len(unit) > 1 for unit in rated)
+    return {"ordinal": krippendorff(rated), "interval": krippendorff(rated, "interval"), "videos_rated_twice": videos}
+
+
+def correlations(
+    means: Mapping[str, Mapping[str, Mapping[str, float]]], tables: Mapping[str, Table]
+) -> dict[str, dict[str, Any]]:
+    """Metric -> criterion -> Spearman's rho and Kendall's tau-b over all videos that have both, and their number.
+
+    A metric takes part as its strict number: what it did not find, raters saw missing.
+    """
+    names = sorted({metric for table in tables.values() for row in table.values() for metric in row})
+    out: dict[str, dict[str, Any]] = {}
+    for metric in names:
+        for criterion in (*study.CRITERIA, OVERALL):
+            pairs = list(_pairs(means, tables, metric, criterion))
+            found = correlation([a for a, _ in pairs], [b for _, b in pairs])
+            if found:
+                out.setdefault(metric, {})[criterion] = {**found, "n": len(pairs)}
+    return out
+
+
+def _pairs(means: Mapping, tables: Mapping[str, Table], metric: str, criterion: str) -> Iterable[tuple[float, float]]:
+    for system, table in tables.items():
+        for case, row in table.items():
+            said = means.get(system, {}).get(case, {}).get(criterion)
+            if said is not None and metric in row and not row[metric].skipped:
+                yield row[metric].as_number("strict"), said
+
+
+def to_text(made: Mapping[str, Any]) -> str:
+    """What the command prints."""
+    lines = []
+    for kind in KINDS:
+        if kind not in made:
+            continue
+        part = made[kind]
+        lines.append(f"{len(part['raters'])} x {kind}, {part['ratings']} answers")
+        for criterion in (*study.CRITERIA, OVERALL):
+            cells = [f"{system} {_number(figures[criterion])}" for system, figures in part["means"].items()]
+            alpha = part["alpha"].get(criterion, {}).get("ordinal")
+            agree = f"   alpha (ordinal) {alpha:.3f}" if alpha is not None else ""
+            lines.append(f"  {criterion:24} " + "   ".join(cells) + agree)
+        for metric, by in part["correlation"].items():
+            if OVERALL in by:
+                found = by[OVERALL]
+                lines.append(
+                    f"  {metric}: rho {found['spearman']:+.3f}, tau {found['kendall']:+.3f} with overall, n {found['n']}"
+                )
+    return "\n".join(lines) or "no answers"
+
+
+def _number(figure: Mapping[str, Any]) -> str:
+    if figure["value"] is None:
+        return "-"
+    return f"{figure['value']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})"

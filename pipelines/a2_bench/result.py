@@ -1,0 +1,115 @@
+"""A score as JSON, as text and as Markdown."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipelines.a2_bench.score import DIMENSIONS, METRICS, VARIANTS, WEIGHTS, Figure, Measured, Table, detection, summary
+
+FORMAT = "a2-score/1"
+
+
+def to_json(
+    table: Table, name: str, models: Mapping[str, str], seed: int = 0, missing: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Everything about a system's videos, as JSON.
+
+    models: metric -> what measured it, with its revision. missing: the cases without a video.
+    """
+    rates = {m: {"seen": seen, "of": of, "rate": seen / of} for m, (seen, of) in detection(table).items()}
+    return {
+        "format": FORMAT,
+        "name": name,
+        "cases": len(table),
+        "missing_videos": list(missing),
+        "seed": seed,
+        **{v: {m: asdict(figure) for m, figure in summary(table, v, seed).items()} for v in VARIANTS},
+        "detection": rates,
+        "models": dict(models),
+        "table": [{"case": case, "metric": m, **asdict(x)} for case, row in table.items() for m, x in row.items()],
+    }
+
+
+def table_of(result: Mapping[str, Any]) -> dict[str, dict[str, Measured]]:
+    """The per-case table of a score: case -> metric -> what was found."""
+    table: dict[str, dict[str, Measured]] = {}
+    for row in result["table"]:
+        facts = {key: row[key] for key in ("value", "seen", "of", "skipped")}
+        table.setdefault(row["case"], {})[row["metric"]] = Measured(**facts)
+    return table
+
+
+def figure_text(figure: Figure) -> str:
+    if figure.value is None:
+        return figure.note
+    spread = f"  {figure.low:.3f} to {figure.high:.3f}" if figure.low is not None else ""
+    return f"{figure.value:.3f}{spread}  n {figure.n}"
+
+
+def to_text(result: Mapping[str, Any]) -> str:
+    """What the command prints."""
+    missing = result["missing_videos"]
+    lines = [f"{result['name']}: {result['cases']} cases, {len(missing)} without a video"]
+    for variant in VARIANTS:
+        lines.append(f"{variant}:")
+        lines += [f"  {name:28} {figure_text(Figure(**figure))}" for name, figure in result[variant].items()]
+    for name, rate in result["detection"].items():
+        lines.append(f"{name}: found in {rate['seen']} of {rate['of']} frames")
+    return "\n".join(lines)
+
+
+def to_markdown(results: Sequence[Mapping[str, Any]]) -> str:
+    """A table of the figures, two columns for each result, and one row for each case below it."""
+    own = dict.fromkeys(name for result in results for name in result["lenient"])
+    order = [*METRICS, *DIMENSIONS, *WEIGHTS]
+    head = [f"{result['name']}, {variant}" for result in results for variant in VARIANTS]
+    lines = ["| | " + " | ".join(head) + " |", "|---|" + "---|" * len(head)]
+    for name in [*order, *(name for name in own if name not in order)]:
+        cells = [_cell(result[variant].get(name)) for result in results for variant in VARIANTS]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n" + "".join(_cases(result) for result in results)
+
+
+def _cell(figure: Mapping[str, Any] | None) -> str:
+    return figure_text(Figure(**figure)) if figure else "skipped: not measured"
+
+
+def _cases(result: Mapping[str, Any]) -> str:
+    table = table_of(result)
+    names = list(dict.fromkeys(m for row in table.values() for m in row))
+    lines = [
+        f"\n## {result['name']}, case by case\n",
+        "| case | " + " | ".join(names) + " |",
+        "|---|" + "---|" * len(names),
+    ]
+    absent = Measured(skipped="not measured")
+    for case, row in table.items():
+        lines.append(f"| {case} | " + " | ".join(_one(row.get(name, absent)) for name in names) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _one(m: Measured) -> str:
+    if m.skipped:
+        return "skipped"
+    if m.value is None:
+        return "no video" if m.of == 0 else f"not found in {m.of}"
+    return f"{m.value:.3f}" + (f" ({m.seen}/{m.of})" if m.seen != m.of else "")
+
+
+def write(result: Mapping[str, Any], out: Path) -> None:
+    """score.json and score.md in a folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
+    (out / "score.json").write_text(text + "\n")
+    (out / "score.md").write_text(to_markdown([result]))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A score.json, or the folder that it is in. Raises ValueError for another file."""
+    file = path / "score.json" if path.is_dir() else path
+    data = json.loads(file.read_text())
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise ValueError(f"{file} is no score of A2-Bench: `a2data bench score` writes one")
+    return data

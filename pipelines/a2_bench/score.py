@@ -1,0 +1,208 @@
+"""The score of a system: eight metrics over its videos, their intervals, and two totals. Pure numpy.
+
+The paper (Fei et al. 2025, arXiv 2504.02436, Table 1) prints a comprehensive score and not how it weights the metrics. Both
+totals here are ours: `paper-fit` was fitted to the four printed rows and gives their four totals to the third digit;
+`normalised` is bounded.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+RESAMPLES = 2000
+INTERVAL = (2.5, 97.5)  # percentiles of the resamples
+VARIANTS = ("lenient", "strict")
+
+
+class Metric(NamedTuple):
+    """One of the eight."""
+
+    dimension: str
+    title: str
+    most: float  # the highest value that there can be; the lowest is 0
+
+
+METRICS: dict[str, Metric] = {
+    "id_consistency": Metric("composition", "ID consistency", 1.0),
+    "object_consistency": Metric("composition", "Object consistency", 1.0),
+    "background_consistency": Metric("composition", "Background consistency", 1.0),
+    "image_quality": Metric("visual", "Image quality", 1.0),
+    "aesthetic_quality": Metric("visual", "Aesthetic quality", 1.0),
+    "motion_smoothness": Metric("visual", "Motion smoothness", 1.0),
+    "dynamic_degree": Metric("visual", "Dynamic degree", 1.0),
+    "text_similarity": Metric("prompt", "Image-text similarity", 100.0),  # 100 times a cosine, as the paper prints it
+}
+DIMENSIONS: dict[str, tuple[str, ...]] = {
+    name: tuple(m for m, metric in METRICS.items() if metric.dimension == name)
+    for name in ("composition", "visual", "prompt")
+}
+
+# Weights of the dimensions, of whose metrics the mean is taken; and the value from which a metric counts as 1.
+WEIGHTS = {
+    "paper-fit": {"composition": 0.58, "visual": 0.50, "prompt": 0.21},  # fitted by us; they do not sum to 1
+    "normalised": {"composition": 1 / 3, "visual": 1 / 2, "prompt": 1 / 6},
+}
+FULL = {
+    "paper-fit": {"text_similarity": 100.0},
+    "normalised": {"id_consistency": 0.5, "text_similarity": 30.0},
+}
+
+# Table 1 of the paper, as printed: the eight metrics in the order above, and the comprehensive score.
+PUBLISHED: dict[str, tuple[tuple[float, ...], float]] = {
+    "Pika 2.1": ((0.388, 0.788, 0.733, 0.548, 0.628, 0.917, 0.918, 29.128), 0.807),
+    "Vidu 2.1": ((0.455, 0.796, 0.727, 0.565, 0.616, 0.960, 0.878, 28.926), 0.821),
+    "Keling 1.6": ((0.497, 0.790, 0.700, 0.587, 0.609, 0.879, 1.000, 27.504), 0.826),
+    "SkyReels-A2": ((0.398, 0.809, 0.677, 0.683, 0.579, 0.891, 1.000, 28.188), 0.818),
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one metric found in one video. A video that is not there is Measured(None, 0, 0)."""
+
+    value: float | None = None  # the mean over the frames in which the thing was found; None where it never was
+    seen: int = 1  # frames in which it was found
+    of: int = 1  # frames in which it was looked for
+    skipped: str = ""  # why nothing was measured: no model, or nothing of the kind in the case. Then there is no number
+
+    def as_number(self, variant: str) -> float:
+        """lenient: the mean of what was found, nan where nothing was; strict: what was not found counts as 0."""
+        if self.skipped:
+            return float("nan")
+        if variant == "lenient":
+            return float("nan") if self.value is None else self.value
+        return (self.value or 0.0) * self.seen / max(1, self.of)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A mean over cases with its 95 % interval; no value where it was not measured, and why."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0  # cases
+    note: str = ""
+
+
+Table = Mapping[str, Mapping[str, Measured]]  # case -> metric -> what was found
+
+
+def published(name: str) -> dict[str, float]:
+    """A row of the paper's Table 1, metric -> value. Raises KeyError for a system that is not in it."""
+    return dict(zip(METRICS, PUBLISHED[name][0], strict=True))
+
+
+def comprehensive(values: Mapping[str, Any], version: str = "paper-fit") -> Any:
+    """The total of all eight metrics: of floats, or of arrays of them, which must all be there (KeyError).
+
+    `paper-fit`: 0.58 composition + 0.50 visual + 0.21 prompt / 100, from 0 to 1.29. `normalised`: 0 to 1; an ID consistency
+    of 0.5 and a similarity of 30 count as full, since cosines of real matches hardly exceed them.
+    """
+    full = FULL[version]
+    scaled = {name: np.asarray(values[name], float) / full.get(name, 1.0) for name in METRICS}
+    if version == "normalised":
+        scaled = {name: np.clip(value, 0.0, 1.0) for name, value in scaled.items()}
+    total: Any = sum(
+        WEIGHTS[version][d] * np.mean([scaled[m] for m in names], axis=0) for d, names in DIMENSIONS.items()
+    )
+    return float(total) if np.ndim(total) == 0 else total
+
+
+def summary(table: Table, variant: str, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Figure]:
+    """Metric, dimension or total -> its figure over the cases. Names of metrics beyond the eight get theirs and enter no total.
+
+    Cases are drawn with replacement, all metrics of a case together (percentile bootstrap, Efron 1979), from `seed`: the same
+    table gives the same interval. A dimension or total of which a metric was not measured at all has no value; its note says
+    which metric, and between which bounds the total lies whatever that one would have been.
+    """
+    names = [*METRICS, *sorted({m for row in table.values() for m in row} - set(METRICS))]
+    absent = Measured(skipped="not measured")
+    found = [[row.get(name, absent).as_number(variant) for name in names] for row in table.values()]
+    numbers = np.array(found, float).reshape(len(table), len(names))
+    drawn = _resampled(numbers, seed, resamples)
+    known = ~np.isnan(numbers)
+    means = [float(numbers[known[:, k], k].mean()) if known[:, k].any() else None for k in range(len(names))]
+    figures = {}
+    for k, name in enumerate(names):
+        if means[k] is None:
+            figures[name] = Figure(None, note=reason(table, name))
+        else:
+            figures[name] = Figure(means[k], *_interval(drawn[:, k]), int(known[:, k].sum()))
+    eight = dict(zip(names, means, strict=True))
+    spread = {name: drawn[:, k] for k, name in enumerate(names)}
+    return figures | _dimensions(eight, spread, figures) | _totals(eight, spread, figures)
+
+
+def reason(table: Table, name: str) -> str:
+    """Why a metric has no number: the sentence that most of the cases give."""
+    given = [row[name].skipped for row in table.values() if name in row and row[name].skipped]
+    if given:
+        return "skipped: " + max(dict.fromkeys(given), key=given.count)
+    return "nothing was found in any video" if any(name in row for row in table.values()) else "skipped: not measured"
+
+
+def detection(table: Table) -> dict[str, tuple[int, int]]:
+    """Metric -> frames in which the thing was found, of those in which it was looked for; for metrics that look for something."""
+    rates: dict[str, tuple[int, int]] = {}
+    for row in table.values():
+        for name, m in row.items():
+            if not m.skipped and m.of > 1:
+                seen, of = rates.get(name, (0, 0))
+                rates[name] = (seen + m.seen, of + m.of)
+    return rates
+
+
+def _resampled(numbers: np.ndarray, seed: int, resamples: int) -> np.ndarray:
+    """(cases, metrics), nan where there is no number -> (resamples, metrics) means of cases drawn with replacement."""
+    cases = len(numbers)
+    if not cases:
+        return np.full((resamples, numbers.shape[1]), np.nan)
+    counts = np.random.default_rng(seed).multinomial(cases, np.full(cases, 1 / cases), resamples).astype(float)
+    total = counts @ np.isfinite(numbers)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(total > 0, counts @ np.nan_to_num(numbers) / total, np.nan)
+
+
+def _interval(drawn: np.ndarray) -> tuple[float | None, float | None]:
+    known = drawn[np.isfinite(drawn)]
+    if not len(known):
+        return None, None
+    low, high = np.percentile(known, INTERVAL)
+    return float(low), float(high)
+
+
+def _dimensions(
+    eight: Mapping[str, float | None], spread: Mapping[str, np.ndarray], figures: Mapping[str, Figure]
+) -> dict:
+    out = {}
+    for name, parts in DIMENSIONS.items():
+        lacking = [m for m in parts if eight[m] is None]
+        if lacking:
+            out[name] = Figure(None, note="; ".join(f"{m} {figures[m].note}" for m in lacking))
+        else:
+            scale = [METRICS[m].most for m in parts]
+            value = float(np.mean([(eight[m] or 0.0) / s for m, s in zip(parts, scale, strict=True)]))
+            drawn = np.mean([spread[m] / s for m, s in zip(parts, scale, strict=True)], axis=0)
+            out[name] = Figure(value, *_interval(drawn), min(figures[m].n for m in parts))
+    return out
+
+
+def _totals(eight: Mapping[str, float | None], spread: Mapping[str, np.ndarray], figures: Mapping[str, Figure]) -> dict:
+    lacking = [m for m in METRICS if eight[m] is None]
+    out = {}
+    for version in WEIGHTS:
+        if not lacking:
+            value = comprehensive(eight, version)
+            cases = min(figures[m].n for m in METRICS)
+            out[version] = Figure(value, *_interval(comprehensive(spread, version)), cases)
+            continue
+        worst = comprehensive({m: 0.0 if v is None else v for m, v in eight.items() if m in METRICS}, version)
+        best = comprehensive(
+            {m: METRICS[m].most if v is None else v for m, v in eight.items() if m in METRICS}, version
+        )
+        named = "; ".join(f"{m} {figures[m].note}" for m in lacking)
+        out[version] = Figure(None, note=f"no total without {named}; between {worst:.3f} and {best:.3f} whatever it is")
+    return out

@@ -1,0 +1,195 @@
+"""A study with people: a page that shows the videos of several systems side by side, without their names, and asks of each.
+
+The criteria are those of the paper's user study (Fei et al. 2025, arXiv 2504.02436, Table 3), the words of the anchors are ours.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import random
+import string
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+from PIL import Image
+
+from pipelines.a2_bench.cases import Case, picture
+
+FORMAT = "a2-study/1"
+SIDE_PX = 360  # the longer side at which the pictures of the references are shown
+
+
+class Criterion(NamedTuple):
+    """One question, and what its answers mean."""
+
+    title: str
+    asks: str
+    anchors: dict[int, str]  # the answers that there are; three for what is only told apart coarsely
+
+
+CRITERIA: dict[str, Criterion] = {
+    "face_consistency": Criterion(
+        "Face consistency",
+        "Is the person's face that of the picture?",
+        {1: "another person", 3: "resembles them", 5: "clearly the same person"},
+    ),
+    "dress_consistency": Criterion(
+        "Dress consistency",
+        "Are the clothes those of the picture?",
+        {
+            1: "other clothes",
+            2: "one trait in common",
+            3: "same kind, other details",
+            4: "small differences",
+            5: "the same",
+        },
+    ),
+    "background_consistency": Criterion(
+        "Background consistency",
+        "Is the place that of the picture?",
+        {
+            1: "another place",
+            2: "one trait in common",
+            3: "same kind of place",
+            4: "small differences",
+            5: "the same place",
+        },
+    ),
+    "object_consistency": Criterion(
+        "Object consistency",
+        "Is the object that of the picture?",
+        {1: "missing, or another", 3: "same kind, other details", 5: "the same object"},
+    ),
+    "instruction_following": Criterion(
+        "Instruction following",
+        "Does what the text says happen?",
+        {1: "nothing of it", 2: "little", 3: "about half", 4: "most", 5: "all of it"},
+    ),
+    "rationality": Criterion(
+        "Rationality",
+        "Are sizes, places and contacts of things in space possible?",
+        {
+            1: "impossible throughout",
+            2: "grave mistakes",
+            3: "noticeable mistakes",
+            4: "a slight mistake",
+            5: "all possible",
+        },
+    ),
+    "subject_coherence": Criterion(
+        "Subject coherence",
+        "Do person and object stay whole and themselves from beginning to end?",
+        {
+            1: "they dissolve",
+            2: "grave changes",
+            3: "noticeable changes",
+            4: "slight changes",
+            5: "they stay themselves",
+        },
+    ),
+    "motion_smoothness": Criterion(
+        "Motion smoothness",
+        "Is the motion smooth and natural?",
+        {1: "jerky or frozen", 2: "often unnatural", 3: "sometimes unnatural", 4: "nearly natural", 5: "natural"},
+    ),
+    "aesthetic_quality": Criterion(
+        "Aesthetic quality",
+        "Is it a beautiful picture: composition, light, colour?",
+        {1: "ugly", 2: "rather ugly", 3: "plain", 4: "rather beautiful", 5: "beautiful"},
+    ),
+    "video_quality": Criterion(
+        "Video quality",
+        "Is the picture clear: sharpness, noise, artifacts?",
+        {1: "unwatchable", 2: "poor", 3: "acceptable", 4: "good", 5: "flawless"},
+    ),
+}
+
+
+def make(
+    cases: Sequence[Case], systems: Mapping[str, Path], out: Path, seed: int = 0, embed: bool = False, title: str = ""
+) -> dict[str, Any]:
+    """Write study.html and key.json into a folder, and return the key, which says which video is whose: raters must not have it.
+
+    systems: name -> the folder with its <case>.mp4. The order of a case's videos is drawn from the seed. The videos are copied
+    into media/ beside the page under names that say nothing, or with `embed` into the page itself, in either case without their
+    tags and sound, which may name who made them. A case without any video is left out. Raises ValueError where none is left.
+    """
+    key: dict[str, Any] = {"format": FORMAT, "seed": seed, "systems": list(systems), "slots": {}, "missing": {}}
+    shown = []
+    for case in cases:
+        there = {name: path for name, home in systems.items() if (path := home / f"{case.id}.mp4").is_file()}
+        if lacking := [name for name in systems if name not in there]:
+            key["missing"][case.id] = lacking
+        if not there:
+            continue
+        order = list(there)
+        random.Random(f"{seed}/{case.id}").shuffle(order)
+        slots = dict(zip(_letters(len(order)), order, strict=True))
+        key["slots"][case.id] = slots
+        videos = {slot: _place(there[name], f"{seed}/{name}/{case.id}", out, embed) for slot, name in slots.items()}
+        references = [{"role": e.role, "label": e.label, "picture": _thumbnail(e.path)} for e in case.elements]
+        shown.append({"id": case.id, "prompt": case.prompt, "references": references, "videos": videos})
+    if not shown:
+        raise ValueError(f"none of {', '.join(systems)} has a video called like a case, such as {cases[0].id}.mp4")
+    asked = {
+        name: {**c._asdict(), "anchors": {str(n): t for n, t in c.anchors.items()}} for name, c in CRITERIA.items()
+    }
+    data = {"format": FORMAT, "title": title or "Which video is better?", "criteria": asked, "cases": shown}
+    key["study"] = data["study"] = hashlib.sha256(json.dumps([data, key], sort_keys=True).encode()).hexdigest()[:12]
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "study.html").write_text(page(data))
+    (out / "key.json").write_text(json.dumps(key, indent=1, ensure_ascii=False) + "\n")
+    return key
+
+
+def page(data: Mapping[str, Any]) -> str:
+    """The page with its data inside."""
+    template = files("pipelines.a2_bench").joinpath("study.html").read_text()
+    text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")  # so that no word of it ends the script
+    return template.replace("STUDY_DATA", text)
+
+
+def _letters(count: int) -> list[str]:
+    if count > len(string.ascii_uppercase):
+        raise ValueError(f"{count} systems in one study are more than people can compare: 26 at most")
+    return list(string.ascii_uppercase[:count])
+
+
+def _place(video: Path, name: str, out: Path, embed: bool) -> str:
+    """Where the page finds a video: its data, or a path beside the page."""
+    data = without_tags(video)
+    if embed:
+        return "data:video/mp4;base64," + base64.b64encode(data).decode()
+    file = f"media/{hashlib.sha256(name.encode()).hexdigest()[:16]}.mp4"
+    (out / "media").mkdir(parents=True, exist_ok=True)
+    (out / file).write_bytes(data)
+    return file
+
+
+def without_tags(video: Path) -> bytes:
+    """An mp4 with the same pictures, coded as they were, and nothing else: no tags, no sound. Raises ValueError for no video."""
+    target = io.BytesIO()
+    try:
+        with av.open(str(video)) as source, av.open(target, "w", format="mp4", options={"fflags": "+bitexact"}) as to:
+            stream = source.streams.video[0]
+            copy = to.add_stream_from_template(stream)
+            copy.metadata.clear()
+            for packet in source.demux(stream):
+                if packet.dts is not None:
+                    packet.stream = copy
+                    to.mux(packet)
+    except (av.error.FFmpegError, IndexError) as error:
+        raise ValueError(f"{video} is no video that can be copied ({error})") from error
+    return target.getvalue()
+
+
+def _thumbnail(path: Path) -> str:
+    image = Image.fromarray(picture(path))
+    image.thumbnail((SIDE_PX, SIDE_PX))
+    target = io.BytesIO()
+    image.save(target, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(target.getvalue()).decode()
