@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 
-def add_commands(bench: argparse.ArgumentParser) -> None:
+def add_flags(bench: argparse.ArgumentParser) -> None:
     """Give the parser of `a2data bench-data` its own commands."""
     commands = bench.add_subparsers(dest="action", required=True, metavar="COMMAND")
 

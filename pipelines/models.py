@@ -20,7 +20,7 @@ USES = {
 AGPL = "who lets others use a program with it over a network must offer them that program's source, all of it"
 
 
-def add_commands(models: argparse.ArgumentParser) -> None:
+def add_flags(models: argparse.ArgumentParser) -> None:
     """Give the parser of `a2data models` its own commands."""
     commands = models.add_subparsers(dest="action", required=True, metavar="COMMAND")
 
