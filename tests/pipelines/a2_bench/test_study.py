@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from a2data import video
-from pipelines import deliver
 from pipelines.a2_bench import ratings, result, study
 from pipelines.a2_bench.cases import Case, Element
 from pipelines.a2_bench.score import Measured
+from pipelines.sampling import deliver
 
 SYSTEMS = ("ours", "theirs", "tiny")
 
