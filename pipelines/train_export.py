@@ -19,7 +19,9 @@ def export(network: Any, begin: Path, folder: Path, chief: bool, lora: bool = Fa
     """
     from diffusers import WanTransformer3DModel
 
-    state: dict[str, Any] = get_model_state_dict(network, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    state: dict[str, Any] = get_model_state_dict(
+        network, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+    )
     if not chief:
         return
     scratch = folder.with_name(f"{folder.name}.tmp")
