@@ -7,6 +7,7 @@ they tell inputs apart, and know nothing of words or things. The tokenizer is tr
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,13 +57,13 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         self.components = torch.nn.Parameter(torch.zeros(VALUES, z_dim), requires_grad=False)
         self.decoder = torch.nn.Conv2d(z_dim, VALUES, 3, padding=1, padding_mode="replicate").requires_grad_(False)
 
-    def encode(self, x: Float[torch.Tensor, "b 3 f h w"], return_dict: bool = True) -> AutoencoderKLOutput:
+    def encode(self, x: Float[torch.Tensor, "b 3 f h w"], return_dict: bool = True) -> AutoencoderKLOutput | tuple[Any]:
         """Video, -1 to 1, as a posterior over (b, 16, (f - 1) / 4 + 1, h / 8, w / 8) that is one point."""
         latents = ((pieces(x) - self.mean) @ self.components).movedim(-1, 1)
         posterior = DiagonalGaussianDistribution(torch.cat([latents, torch.full_like(latents, CERTAIN)], 1))
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
 
-    def decode(self, z: Float[torch.Tensor, "b 16 t h w"], return_dict: bool = True) -> DecoderOutput:
+    def decode(self, z: Float[torch.Tensor, "b 16 t h w"], return_dict: bool = True) -> DecoderOutput | tuple[Any]:
         """Latents as video, (b, 3, 4 (t - 1) + 1, 8 h, 8 w), -1 to 1."""
         b, _, t, h, w = z.shape
         made = self.decoder(z.transpose(1, 2).flatten(0, 1)).view(b, t, TIME, SPACE, SPACE, 3, h, w)
