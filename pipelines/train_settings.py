@@ -80,8 +80,8 @@ PRESETS: dict[str, tuple[Encoding, Settings]] = {
             held_out_variants=4,
         ),
         Settings(
-            steps=400, batch=16, together=16, variant="full", learning_rate=2e-3, warmup=20, cooldown=150, ema=0.98,
-            shift=3.0, precision="float32", workers=0, validate_every=100, save_every=100, validate_samples=20,
+            steps=160, batch=16, together=16, variant="full", learning_rate=2e-3, warmup=20, cooldown=80, ema=0.98,
+            shift=3.0, precision="float32", workers=0, validate_every=80, save_every=80, validate_samples=20,
         ),
     ),
     "1.3b": (Encoding(), Settings(batch=64, variant="full", precision="bfloat16")),
