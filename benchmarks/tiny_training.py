@@ -15,6 +15,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ STUDENT = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    asked = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     asked.add_argument("shards")
     asked.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     asked.add_argument("--steps", type=int)
@@ -34,7 +35,7 @@ def main() -> None:
     show(rows)
 
 
-def one(shards: str, out: Path, seed: int, steps: int | None) -> dict:
+def one(shards: str, out: Path, seed: int, steps: int | None) -> dict[str, Any]:
     """Train with one seed, in out/seed-N. Returns what the log says, CPU minutes, and the gap by held-out clip."""
     from pipelines.train import train
     from pipelines.train_settings import PRESETS
@@ -53,7 +54,7 @@ def one(shards: str, out: Path, seed: int, steps: int | None) -> dict:
     return {"seed": seed, "minutes": minutes, "steps": settings.steps, **read(lines)}
 
 
-def read(lines: list[dict]) -> dict:
+def read(lines: list[dict[str, Any]]) -> dict[str, Any]:
     """First and last held-out losses of a log, by level, and the last with references of others."""
     held_out = [line for line in lines if "held_out" in line]
     last = held_out[-1]
@@ -70,7 +71,7 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean()), float(STUDENT[len(values)] * values.std(ddof=1) / len(values) ** 0.5)
 
 
-def show(rows: list[dict]) -> None:
+def show(rows: list[dict[str, Any]]) -> None:
     print("seed  steps  loss at 0  loss at the end  factor   gap  95 % over clips  CPU minutes")
     for row in rows:
         mean, half = interval(np.array(list(row["clips"].values())))

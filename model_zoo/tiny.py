@@ -137,7 +137,7 @@ def train_tokenizer(captions: Sequence[str], size: int = 512):
 
 
 @torch.no_grad()
-def begin_with_noise(network: torch.nn.Module) -> None:
+def begin_with_noise(network: Any) -> None:
     """Let an untrained WanTransformer3DModel say about the noise that is in its input: velocity without the video.
 
     The noised patch lies in 64 dimensions of the tokens by a rotation, the strongest components of the condition in the rest,
