@@ -4,6 +4,7 @@ A straight path leads from the clean latents to noise, x = (1 - s) clean + s noi
 noise - clean. Nothing here draws a random number.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,17 +39,18 @@ def velocity(
 def predict(
     network: Any,
     noised: Float[torch.Tensor, "b 16 t h w"],
-    level: float,
+    level: float | Sequence[float],
     condition: Float[torch.Tensor, "b 20 t h w"],
     text: Float[torch.Tensor, "b m d"],
     image: Float[torch.Tensor, "b k e"],
 ) -> Float[torch.Tensor, "b 16 t h w"]:
     """The network's word for the direction, given what it is told: mask and latents, tokens of text (at most 512) and image.
 
-    Text is filled up with zeros to 512 tokens, as Wan's pipeline does it.
+    One level for all, or one each. Text is filled up with zeros to 512 tokens, as Wan's pipeline does it.
     """
     words = torch.nn.functional.pad(text, (0, 0, 0, TOKENS - text.shape[1]))
-    timestep = torch.full((len(noised),), level * 1000, device=noised.device)
+    levels = [level] * len(noised) if isinstance(level, float) else level
+    timestep = torch.tensor([each * 1000 for each in levels], device=noised.device)
     return network(torch.cat([noised, condition], 1), timestep, words, image, return_dict=False)[0]
 
 

@@ -7,6 +7,7 @@ they tell inputs apart, and know nothing of words or things. The tokenizer is tr
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ TRANSFORMER = {
     "added_kv_proj_dim": 96,
     "freq_dim": 64,
     "ffn_dim": 256,
-    "num_layers": 4,
+    "num_layers": 2,
     "rope_max_seq_len": 128,
 }
 
@@ -56,13 +57,13 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         self.components = torch.nn.Parameter(torch.zeros(VALUES, z_dim), requires_grad=False)
         self.decoder = torch.nn.Conv2d(z_dim, VALUES, 3, padding=1, padding_mode="replicate").requires_grad_(False)
 
-    def encode(self, x: Float[torch.Tensor, "b 3 f h w"], return_dict: bool = True) -> AutoencoderKLOutput:
+    def encode(self, x: Float[torch.Tensor, "b 3 f h w"], return_dict: bool = True) -> AutoencoderKLOutput | tuple[Any]:
         """Video, -1 to 1, as a posterior over (b, 16, (f - 1) / 4 + 1, h / 8, w / 8) that is one point."""
         latents = ((pieces(x) - self.mean) @ self.components).movedim(-1, 1)
         posterior = DiagonalGaussianDistribution(torch.cat([latents, torch.full_like(latents, CERTAIN)], 1))
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
 
-    def decode(self, z: Float[torch.Tensor, "b 16 t h w"], return_dict: bool = True) -> DecoderOutput | tuple:
+    def decode(self, z: Float[torch.Tensor, "b 16 t h w"], return_dict: bool = True) -> DecoderOutput | tuple[Any]:
         """Latents as video, (b, 3, 4 (t - 1) + 1, 8 h, 8 w), -1 to 1."""
         b, _, t, h, w = z.shape
         made = self.decoder(z.transpose(1, 2).flatten(0, 1)).view(b, t, TIME, SPACE, SPACE, 3, h, w)
@@ -91,9 +92,9 @@ def fit_autoencoder(clips: Sequence[UInt8[np.ndarray, "_ h w 3"]]) -> PatchAutoe
         components * components.gather(0, components.abs().argmax(0, keepdim=True)).sign()
     )  # one sign on any machine
     latents = (flat - mean) @ components
-    made = PatchAutoencoder(
-        latents_mean=latents.mean(0).tolist(), latents_std=latents.std(0).clamp_min(1e-3).tolist()
-    ).eval()
+    # one measure for all: what is hardly to be seen hardly counts in the loss, whose noise would drown the rest otherwise
+    most = float(latents.std(0).max().clamp_min(1e-3))
+    made = PatchAutoencoder(latents_mean=latents.mean(0).tolist(), latents_std=[most] * CHANNELS).eval()
     made.mean.copy_(mean)
     made.components.copy_(components)
     fit_decoder(made, cut)
@@ -135,6 +136,31 @@ def train_tokenizer(captions: Sequence[str], size: int = 512):
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>", model_max_length=512)
 
 
+@torch.no_grad()
+def begin_with_noise(network: Any) -> None:
+    """Let an untrained WanTransformer3DModel say about the noise that is in its input: velocity without the video.
+
+    The noised patch lies in 64 dimensions of the tokens by a rotation, the strongest components of the condition in the rest,
+    and the output turns the 64 back. As layers are normalised, this holds at any noise level. Learning it takes most of a short
+    training; what is left to learn is the video.
+    """
+    embedding, width = network.patch_embedding.weight, network.proj_out.weight.shape[1]
+    turn = torch.linalg.qr(torch.randn(width, width))[0]
+    values = CHANNELS * 4  # of a patch of 2 x 2 pieces
+    rest = (width - values) // 4
+    embedding.zero_()
+    embedding[:, :CHANNELS] = turn[:, :values].view(width, CHANNELS, 1, 2, 2)
+    shown = slice(CHANNELS + 4, CHANNELS + 4 + rest)  # behind the noised latents and the mask
+    embedding[:, shown] = turn[:, values : values + 4 * rest].view(width, rest, 1, 2, 2)
+    back = turn[:, :values].view(width, CHANNELS, 1, 2, 2).permute(2, 3, 4, 1, 0)
+    network.proj_out.weight.copy_(back.reshape(values, width) * (values / width) ** 0.5)
+    for part in (network.patch_embedding.bias, network.proj_out.bias, network.scale_shift_table):
+        part.zero_()
+    for block in network.blocks:
+        for part in (block.attn1.to_out[0], block.attn2.to_out[0], block.ffn.net[2]):
+            part.weight.mul_(0.5)
+
+
 def save_start(folder: Path, clips: Sequence[np.ndarray], captions: Sequence[str], seed: int = 0) -> None:
     """A folder of the layout that a2.load opens: encoders made from this data set, and an untrained transformer.
 
@@ -159,13 +185,15 @@ def save_start(folder: Path, clips: Sequence[np.ndarray], captions: Sequence[str
             image_size=64,
             patch_size=16,
         )
+        network = WanTransformer3DModel(**TRANSFORMER)
+        begin_with_noise(network)
         parts = {
             "vae": autoencoder,
             "tokenizer": tokenizer,
             "text_encoder": UMT5EncoderModel(text),
             "image_encoder": CLIPVisionModel(image),
             "image_processor": CLIPImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}),
-            "transformer": WanTransformer3DModel(**TRANSFORMER),
+            "transformer": network,
         }
     for name, part in parts.items():
         part.save_pretrained(folder / name)

@@ -23,8 +23,10 @@ from a2data.arrow import from_table
 from a2data.folder import Folder
 from a2data.records import Packed
 
-VERSION = 1  # raise it when other tensors come out for the same settings
+VERSION = 2  # raise it when other tensors come out for the same settings
 SPLITS = ("train", "held-out")
+VARIANT = "-v"  # between a clip and the number of its variant, in the key of a sample
+APART = 7  # so many variants lie between two of a held-out sample, so many frames between two of any
 COLOUR_ORDERS = [(0, 1, 2), (1, 2, 0), (2, 0, 1), (1, 0, 2), (0, 2, 1), (2, 1, 0)]
 
 
@@ -41,8 +43,11 @@ class Encoding:
     combine: str = "before"  # references become one video before the VAE, or after it: a2_references.condition
     repeat: bool = True  # a reference stands for four frames of video
     singles: bool = False  # keep the condition with the first reference alone, too
-    held_out: float = 0.05  # share of the samples that never trains
-    variants: int = 1  # of a sample that trains: mirrored, colours exchanged, without words; for small data sets
+    held_out: float = 0.05  # share of the samples that never trains; where pack divided the data set, its splits decide
+    variants: int = (
+        1  # of a sample that trains: other frames, mirrored, colours exchanged, without words; for small data sets
+    )
+    held_out_variants: int = 1  # the same of a sample that is held out
 
     @staticmethod
     def name() -> str:
@@ -66,7 +71,8 @@ def encode(
 
     source, target = Folder(shards_in), Folder(out)
     index = read_index(source)
-    held_out = choose_held_out([row.clip_id for row in index], how.held_out)
+    apart = {row.clip_id for row in index if row.split not in ("", "train")}
+    held_out = apart or choose_held_out([row.clip_id for row in index], how.held_out)
     about = {"version": VERSION, "encoders": a2_encoders.revision(model), **asdict(how), "held_out": sorted(held_out)}
     encoders = None
     placed: dict[str, list[Packed]] = {split: [] for split in SPLITS}
@@ -130,21 +136,27 @@ def encode_tar(
     def encoded() -> Iterator[tuple[str, dict[str, bytes]]]:
         for triplet in read_tar(source, name):
             clip = triplet.facts.clip_id
-            for variant in range(1 if clip in held_out else how.variants):
-                made = members(triplet, encoders, how, variant)
-                if isinstance(made, str):
-                    left_out[clip] = made
-                    break
-                key_of = f"{clip}-v{variant:02d}" if variant else clip
-                roles_of[key_of] = made[1], triplet.facts
+            shown = pictures(triplet, how)
+            if isinstance(shown, str):
+                left_out[clip] = shown
+                continue
+            for variant in range(how.held_out_variants if clip in held_out else how.variants):
+                made = members(triplet, shown, encoders, how, variant * APART if clip in held_out else variant)
+                key_of = f"{clip}{VARIANT}{variant:02d}" if variant else clip
+                roles_of[key_of] = shown[2], triplet.facts
                 if clip in held_out:
-                    kept_back.append((clip, made[0]))
+                    kept_back.append((key_of, made))
                 else:
-                    yield key_of, made[0]
+                    yield key_of, made
 
-    number = int(name.split("-")[0]) * 1000 + int(name.split("-")[1].split(".")[0])
-    rows = {"train": list(shards.write(encoded(), Folder(target.path("train")), number, 1 << 40))}
-    rows["held-out"] = list(shards.write(iter(kept_back), Folder(target.path("held-out")), number, 1 << 40))
+    found = shards.TAR.fullmatch(name)
+    if found is None:
+        raise ValueError(
+            f"{source.root}/{name} is not called like a shard, such as 00000-000.tar or train-00000-000.tar"
+        )
+    where = int(found[2]) * 1000 + int(found[3]), 1 << 40, found[1] or ""
+    rows = {"train": list(shards.write(encoded(), Folder(target.path("train")), *where))}
+    rows["held-out"] = list(shards.write(iter(kept_back), Folder(target.path("held-out")), *where))
     part = {
         "key": key,
         "left out": left_out,
@@ -175,23 +187,33 @@ def read_tar(source: Folder, name: str) -> Iterator[samples.Triplet]:
         raise ValueError(f"{source.root}/{name} is cut off or damaged ({error}): pack it again") from error
 
 
+def pictures(triplet: samples.Triplet, how: Encoding) -> tuple[np.ndarray, Any, list[str]] | str:
+    """A triplet's frames, cut to size, its references, prepared, and their roles in order; or why it cannot be used."""
+    from model_zoo import a2_references
+
+    frames = video.decode(triplet.video)
+    if len(frames) < how.frames:
+        return f"it has {len(frames)} frames; {how.frames} are wanted"
+    chosen = choose(triplet, how)
+    if not chosen:
+        return f"it has no reference of the kinds {how.roles}"
+    kept = frames if how.variants > 1 else frames[: how.frames]
+    roles = sorted((r.role for r in chosen), key=a2_references.ROLES.index)
+    return fitted(kept, how.height, how.width), a2_references.prepare(chosen, how.height, how.width), roles
+
+
 def members(
-    triplet: samples.Triplet, encoders: Any, how: Encoding, variant: int = 0
-) -> tuple[dict[str, bytes], list[str]] | str:
-    """A triplet's members and the roles that are in its condition, or why it cannot be used."""
+    triplet: samples.Triplet, shown: tuple[np.ndarray, Any, list[str]], encoders: Any, how: Encoding, variant: int = 0
+) -> dict[str, bytes]:
+    """A triplet's members; `shown` is what `pictures` made of it."""
     import torch
     from safetensors.torch import save
 
     from model_zoo import a2_encoders, a2_references
 
-    frames = video.decode(triplet.video)
-    if len(frames) < how.frames:
-        return f"it has {len(frames)} frames; {how.frames} are wanted"
-    frames = varied(fitted(frames[: how.frames], how.height, how.width), variant)
-    chosen = [r._replace(picture=varied(r.picture, variant)) for r in choose(triplet, how)]
-    if not chosen:
-        return f"it has no reference of the kinds {how.roles}"
-    prepared = a2_references.prepare(chosen, how.height, how.width)
+    start = variant * APART % (len(shown[0]) - how.frames + 1)
+    frames = varied(shown[0][start : start + how.frames], variant)
+    prepared = a2_references.Prepared(*(varied(each, variant) for each in shown[1]))
     condition, image = a2_encoders.given(encoders, prepared, how.frames, how.repeat, how.combine)
     made = {
         "video": a2_encoders.clip(encoders, frames),
@@ -209,9 +231,8 @@ def members(
         if not tensor.isfinite().all():
             raise ValueError(f"{triplet.facts.clip_id}: {name} comes out of its encoder with NaN or infinity")
     dtype = getattr(torch, how.dtype)
-    roles = sorted((r.role for r in chosen), key=a2_references.ROLES.index)
     stored = {name: tensor.to(dtype).cpu().contiguous() for name, tensor in made.items()}
-    return {"json": samples.to_members(triplet)["json"], "safetensors": save(stored)}, roles
+    return {"json": samples.to_members(triplet)["json"], "safetensors": save(stored)}
 
 
 def choose(triplet: samples.Triplet, how: Encoding) -> list[Any]:
@@ -239,14 +260,20 @@ def fitted(frames: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def varied(picture: np.ndarray, variant: int) -> np.ndarray:
-    """Pictures (…, w, 3) as the variant of a sample shows them: 0 as they are, of each pair one mirrored, six orders of colours.
+    """Pictures (…, w, 3) uint8 as one of 96 variants of a sample shows them: 0 as they are, others mirrored, in other colours.
 
-    A network that has few videos learns them by heart; one that has seen a scene in six colours must look at its references to
-    know which. Video and references of a sample vary alike; its words do not, and are left out.
+    Six orders of the colours, each of them as it is or as a negative, mirrored or not. A network that has few videos learns them
+    by heart; one that has seen a scene in many colours must look at its references to know which. Video and references of a
+    sample vary alike; its words do not, and are left out.
     """
-    order = COLOUR_ORDERS[variant // 2 % len(COLOUR_ORDERS)]
-    turned = picture[..., ::-1, :] if variant % 2 else picture
-    return np.ascontiguousarray(turned[..., order])
+    negative = np.array([variant // 6 >> n & 1 for n in range(3)], np.uint8) * 255
+    turned = picture[..., ::-1, :] if (variant + variant // 48) % 2 else picture
+    return np.ascontiguousarray(turned[..., COLOUR_ORDERS[variant % 6]] ^ negative)  # 255 - x is x with all bits turned
+
+
+def clip_of(key: str) -> str:
+    """The clip of a sample's key, without the variant."""
+    return key.split(VARIANT)[0]
 
 
 def to_row(placed: shards.Placed, roles: list[str], facts: samples.Facts, how: Encoding) -> Packed:

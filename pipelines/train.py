@@ -174,6 +174,8 @@ class Run:
             self.loader.load_state_dict(known["loader"])
             self.step, self.seconds, self.last = known["step"], known["seconds"], known["last"]
             self.say(f"going on after step {self.step}")
+        elif self.held_out:
+            self.validate()
         batches = iter(self.loader)
         while self.step < self.settings.steps:
             began = time.perf_counter()
@@ -196,7 +198,8 @@ class Run:
 
     def rate(self) -> float:
         """The learning rate of the next step."""
-        return self.settings.learning_rate * min(1.0, (self.step + 1) / max(1, self.settings.warmup))
+        rate = self.settings.learning_rate * min(1.0, (self.step + 1) / max(1, self.settings.warmup))
+        return rate * min(1.0, (self.settings.steps - self.step) / max(1, self.settings.cooldown))
 
     def learn(self, samples: Sequence[Any]) -> float:
         """One step of the optimiser. Returns the mean loss of the batch over all processes."""
@@ -210,15 +213,16 @@ class Run:
         ranks = self.place.ranks
         mine = torch.zeros((), dtype=torch.float64, device=self.place.device)
         odd = []
-        for sample in samples:
-            example = train_examples.drawn(sample, self.nothing, self.settings, self.place.device)
-            loss = train_examples.loss(self.network, example, self.settings.precision)
+        for start in range(0, len(samples), self.settings.together):
+            group = samples[start : start + self.settings.together]
+            examples = [train_examples.drawn(s, self.nothing, self.settings, self.place.device) for s in group]
+            losses = train_examples.losses(self.network, examples, self.settings.precision)
             # FSDP takes the mean over processes; what is wanted is the mean over samples
-            (loss * (ranks / self.settings.batch)).backward()
-            value = float(loss.detach())
-            mine += value
-            odd += [] if value == value and abs(value) < float("inf") else [sample.key]
-            self.log.sample(value, example.level, example.slots, self.roles.get(sample.key, []))
+            (losses.sum() * (ranks / self.settings.batch)).backward()
+            for sample, example, value in zip(group, examples, losses.tolist(), strict=True):
+                mine += value
+                odd += [] if abs(value) < float("inf") else [sample.key]
+                self.log.sample(value, example.level, example.slots, self.roles.get(sample.key, []))
         if ranks > 1:
             dist.all_reduce(mine)
             mine /= self.settings.context
@@ -283,9 +287,8 @@ class Run:
 
         self.swap()
         self.network.eval()
-        found = held_out(
-            self.network, self.held_out, self.nothing, self.settings.precision, *data_rank(self.settings, self.place)
-        )
+        how = self.settings.precision, self.settings.together
+        found = held_out(self.network, self.held_out, self.nothing, *how, *data_rank(self.settings, self.place))
         self.network.train()
         self.swap()
         self.last = {"held_out": found.right, "held_out_shuffled": found.shuffled, "gap": found.gap}

@@ -1,10 +1,11 @@
-"""An encoded sample -> what one pass of the network sees. Drops, level and noise are drawn by (seed, epoch, sample, purpose).
+"""Encoded samples -> what one pass of the network sees. Drops, level and noise are drawn by (seed, epoch, sample, purpose).
 
-A pass takes one sample. References make the number of image tokens, and Wan's attention takes no mask; so each sample keeps its
-own number, and the same passes are made on any number of processes.
+References make the number of image tokens, and Wan's attention takes no mask. Where a pass takes several samples, the tokens of
+each are repeated until all have equally many: attention to tokens that all stand there twice is attention to them once.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,7 +84,20 @@ def slots_of(condition: torch.Tensor) -> int:
 
 def loss(network: Any, example: Example, precision: str) -> torch.Tensor:
     """The loss of one example, float32. With "bfloat16" the arithmetic is autocast; parameters stay as they are."""
-    noised = flow_matching.noisy(example.clean, example.noise, example.level)
+    return losses(network, [example], precision)[0]
+
+
+def losses(network: Any, examples: Sequence[Example], precision: str) -> torch.Tensor:
+    """The loss of each of several examples of one shape, (n,) float32, in one pass. They are what one by one would give."""
+    noised = torch.cat([flow_matching.noisy(e.clean, e.noise, e.level) for e in examples])
+    condition = torch.cat([e.condition for e in examples])
+    most = max(e.text.shape[1] for e in examples)
+    text = torch.cat([torch.nn.functional.pad(e.text, (0, 0, 0, most - e.text.shape[1])) for e in examples])
+    many = math.lcm(*(e.image.shape[1] for e in examples))
+    image = torch.cat([e.image.repeat(1, many // e.image.shape[1], 1) for e in examples])
     with torch.autocast(noised.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        said = flow_matching.predict(network, noised, example.level, example.condition, example.text, example.image)
-    return flow_matching.loss(said, flow_matching.velocity(example.clean, example.noise), example.counts)
+        said = flow_matching.predict(network, noised, [e.level for e in examples], condition, text, image)
+    aims = [flow_matching.velocity(e.clean, e.noise) for e in examples]
+    return torch.stack(
+        [flow_matching.loss(one[None], aim, e.counts) for one, aim, e in zip(said, aims, examples, strict=True)]
+    )

@@ -62,7 +62,10 @@ class Log:
         if not self.chief:
             return
         levels = {f"held_out/level_{n / 10 + 0.1:.1f}": value for n, value in enumerate(found.levels)}
-        self.write(step, {"step": step, "held_out": found.right, "held_out_shuffled": found.shuffled, **levels})
+        others = {f"held_out_shuffled/level_{n / 10 + 0.1:.1f}": v for n, v in enumerate(found.shuffled_levels)}
+        figures = {"step": step, "held_out": found.right, "held_out_shuffled": found.shuffled, **levels, **others}
+        figures |= {f"gap/{clip}": value for clip, value in found.clips.items()}
+        self.write(step, figures)
         print(
             f"step {step:6d}  held-out loss {found.right:.4f}, with references of others {found.gap:+.1%}", flush=True
         )

@@ -14,9 +14,9 @@ def check(settings: Settings, ranks: int) -> None:
         raise ValueError(f"a batch of {settings.batch} samples cannot be divided among {data_ranks} processes")
     shares = {n: getattr(settings, n) for n in ("caption_drop", "reference_drop", "single_share")}
     wrong = [f"{name} {value}" for name, value in shares.items() if not 0 <= value <= 1]
-    if wrong or settings.steps < 1 or settings.batch < 1 or not 0 <= settings.ema < 1:
+    if wrong or min(settings.steps, settings.batch, settings.together) < 1 or not 0 <= settings.ema < 1:
         raise ValueError(
-            f"settings out of range: {', '.join(wrong) or 'steps and batch are at least 1, ema is below 1'}"
+            f"settings out of range: {', '.join(wrong) or 'steps, batch and together are at least 1, ema is below 1'}"
         )
 
 
@@ -36,22 +36,25 @@ def prepare(shards: str, out: Path, encoding: Encoding, begin: Path, make: bool,
 
 
 def material(shards: str, encoding: Encoding) -> tuple[list[Any], list[str]]:
-    """Clips and references, cut to size, and captions: what the tiny preset's encoders are made from."""
+    """Clips and references, cut to size, as they are and in one other variant, and captions: for the tiny encoders."""
     from a2data import video
     from a2data.folder import Folder
     from model_zoo import a2_references
-    from pipelines.encode import choose, fitted, read_tar
+    from pipelines.encode import APART, choose, fitted, read_tar, varied
 
     source = Folder(shards)
     clips, captions = [], []
     for name in sorted({row.shard for row in read_index(source)}):
         for triplet in read_tar(source, name):
             frames = video.decode(triplet.video)[: encoding.frames]
-            if len(frames) == encoding.frames:
-                clips.append(fitted(frames, encoding.height, encoding.width))
-                captions.append(triplet.prompt)
-                for reference in choose(triplet, encoding):
-                    clips.append(a2_references.prepare([reference], encoding.height, encoding.width).frames[:1])
+            if len(frames) < encoding.frames:
+                continue
+            shown = [fitted(frames, encoding.height, encoding.width)]
+            for reference in choose(triplet, encoding):
+                shown.append(a2_references.prepare([reference], encoding.height, encoding.width).frames[:1])
+            for variant in sorted({0, (1 + len(captions) * APART) % encoding.variants}):
+                clips += [varied(one, variant) for one in shown]
+            captions.append(triplet.prompt)
     if not clips:
         raise ValueError(f"no clip in {shards} has {encoding.frames} frames: ask for fewer with --frames")
     return clips, captions

@@ -33,7 +33,9 @@ class Settings:
     )
     lora_rank: int = 16  # of the adapters of the variant lora
     learning_rate: float = 1e-5  # of Adam
+    together: int = 1  # samples in one pass of the network; a batch is the sum of its passes
     warmup: int = 0  # steps in which the learning rate rises to it
+    cooldown: int = 0  # last steps, in which it falls to nothing
     weight_decay: float = 0.0  # of AdamW
     optimizer: str = "adamw"  # or adamw8bit, by torchao
     clip: float = 1.0  # largest norm of a step's gradient
@@ -73,10 +75,13 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 PRESETS: dict[str, tuple[Encoding, Settings]] = {
     "tiny": (
-        Encoding(frames=17, height=64, width=112, dtype="float32", max_references=2, held_out=0.2, variants=6),
+        Encoding(
+            frames=17, height=64, width=112, dtype="float32", max_references=2, held_out=0.25, variants=48,
+            held_out_variants=4,
+        ),
         Settings(
-            steps=500, batch=4, variant="full", learning_rate=2e-3, warmup=20, ema=0.98, shift=1.0, precision="float32",
-            workers=0, validate_every=100, save_every=100, validate_samples=8,
+            steps=160, batch=16, together=16, variant="full", learning_rate=2e-3, warmup=20, cooldown=80, ema=0.98,
+            shift=3.0, precision="float32", workers=0, validate_every=80, save_every=80, validate_samples=20,
         ),
     ),
     "1.3b": (Encoding(), Settings(batch=64, variant="full", precision="bfloat16")),

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from a2data.batches import draw
 from model_zoo.flow_matching import LEVELS
 from pipelines import train_examples
+from pipelines.encode import clip_of
 
 SHUFFLES = 3  # other samples whose references each sample is shown
 
@@ -25,7 +26,8 @@ class HeldOut:
     right: float  # with their own references
     shuffled: float  # with those of others
     levels: list[float]  # with their own, at each of LEVELS
-    samples: list[float]  # (shuffled - right) / right of each sample
+    shuffled_levels: list[float]  # with those of others
+    clips: dict[str, float]  # (shuffled - right) / right of each clip: the mean over its variants
 
     @property
     def gap(self) -> float:
@@ -33,42 +35,71 @@ class HeldOut:
         return self.shuffled / self.right - 1
 
 
+def strangers(clips: Sequence[str]) -> list[list[int]]:
+    """For each sample up to SHUFFLES others, of other clips: those that follow it. A clip may be there in several variants.
+
+    Raises ValueError where there is no other clip.
+    """
+    if len(set(clips)) < 2:
+        raise ValueError("validation compares samples with one another: hold out two at least (--held-out)")
+    count = len(clips)
+    after = [[(n + k) % count for k in range(1, count) if clips[(n + k) % count] != clips[n]] for n in range(count)]
+    fewest = min(SHUFFLES, *(len(others) for others in after))
+    return [others[:fewest] for others in after]  # as many for each: passes are as many on every process
+
+
 @torch.no_grad()
 def held_out(
-    network: Any, samples: Sequence[Any], nothing: torch.Tensor, precision: str, rank: int = 0, ranks: int = 1
+    network: Any,
+    samples: Sequence[Any],
+    nothing: torch.Tensor,
+    precision: str,
+    together: int = 1,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> HeldOut:
     """The losses. Each of `ranks` processes looks at every ranks-th sample; all of them get all figures.
 
-    Passes are as many on every process: FSDP gathers parameters in each.
+    A pass takes `together` levels of a sample. Passes are as many on every process: FSDP gathers parameters in each.
     """
-    if len(samples) < 2:
-        raise ValueError("validation compares samples with one another: hold out two at least (--held-out)")
     device = next(network.parameters()).device
-    conditions = [train_examples.slots_of(s.tensors["condition"][None]) for s in samples]
-    first = max(conditions)  # a frame that shows a reference of no sample
-    others = [0, *range(1, min(SHUFFLES, len(samples) - 1) + 1)]
-    losses = torch.zeros(len(samples), len(others), len(LEVELS), dtype=torch.float64)
+    others = strangers([clip_of(s.key) for s in samples])
+    first = max(
+        train_examples.slots_of(s.tensors["condition"][None]) for s in samples
+    )  # a frame that shows no reference
+    losses = torch.zeros(len(samples), 1 + len(others[0]), len(LEVELS), dtype=torch.float64)
     for start in range(0, len(samples), ranks):
         mine = start + rank
         sample = samples[mine % len(samples)]
-        for column, other in enumerate(others):
-            shown = samples[(mine + other) % len(samples)].tensors
+        for column, other in enumerate([mine % len(samples), *others[mine % len(samples)]]):
+            shown = samples[other].tensors
             tensors = {**sample.tensors, "condition": shown["condition"], "image": shown["image"]}
-            for row, level in enumerate(LEVELS):
-                rng = draw(0, 0, sample.key, f"held out {row}")
-                example = train_examples.made(tensors, nothing, level, rng, "reference", device)
+            examples = [
+                train_examples.made(
+                    tensors, nothing, level, draw(0, 0, sample.key, f"held out {row}"), "reference", device
+                )
+                for row, level in enumerate(LEVELS)
+            ]
+            for example in examples:
                 example.counts[:first] = False
-                value = train_examples.loss(network, example, precision)
-                if mine < len(samples):
-                    losses[mine, column, row] = value
+            found = [
+                train_examples.losses(network, examples[n : n + together], precision)
+                for n in range(0, len(LEVELS), together)
+            ]
+            if mine < len(samples):
+                losses[mine, column] = torch.cat(found)
     if ranks > 1:
         summed = losses.to(device)
         dist.all_reduce(summed)
         losses = summed.cpu()
     right, shuffled = losses[:, 0].mean(1), losses[:, 1:].mean((1, 2))
+    gaps: dict[str, list[float]] = {}
+    for sample, one, other in zip(samples, right.tolist(), shuffled.tolist(), strict=True):
+        gaps.setdefault(clip_of(sample.key), []).append(other / one - 1)
     return HeldOut(
         float(right.mean()),
         float(shuffled.mean()),
         losses[:, 0].mean(0).tolist(),
-        ((shuffled - right) / right).tolist(),
+        losses[:, 1:].mean((0, 1)).tolist(),
+        {clip: sum(each) / len(each) for clip, each in sorted(gaps.items())},
     )

@@ -17,6 +17,7 @@ torchvision_shim.install()
 import tiny_shards  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
+from a2data import shards  # noqa: E402
 from a2data.folder import Folder  # noqa: E402
 from a2data.loader import Loader  # noqa: E402
 from model_zoo import a2_encoders, a2_references, tiny  # noqa: E402
@@ -84,6 +85,48 @@ def test_the_condition_is_what_the_sampler_would_give(encoded, start):
     nothing = load_file(encoded / "no_references.safetensors")["condition"]
     assert not nothing[:4].any()
     assert torch.equal(nothing[:, -1], theirs[:, -1])  # grey behind the references, too
+
+
+def test_variants_are_96_and_keep_what_is_where():
+    picture = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    made = [encoding.varied(picture, n) for n in range(96)]
+    assert (made[0] == picture).all()
+    assert len({m.tobytes() for m in made}) == 96
+    for one in made:  # the same values, or those of the negative, in the same place or mirrored
+        assert any(np.isin(one[1, x], [*picture[1, 2], *(255 - picture[1, 2])]).all() for x in (2, 3))
+
+
+def test_held_out_variants_stay_held_out_and_video_and_references_vary_alike(tmp_path, packed, start):
+    how = replace(HOW, variants=3, held_out_variants=2)
+    encode(str(packed), str(tmp_path), start, how, say=lambda text: None)
+    train, held_out = tensors(tmp_path), tensors(tmp_path, "held-out")
+    assert (len(train), len(held_out)) == (18, 4)
+    assert not {encoding.clip_of(k) for k in train} & {encoding.clip_of(k) for k in held_out}
+    key = next(k for k in train if k.endswith("-v02"))
+    triplet = next(t for n in range(8) if (t := tiny_shards.triplet(n)).facts.clip_id == encoding.clip_of(key))
+    frames, prepared, _ = encoding.pictures(triplet, how)
+    encoders = a2_encoders.load(start)
+    theirs = a2_references.condition(encoders.vae, a2_references.as_tensor(encoding.varied(prepared.frames, 2)), 13)[0]
+    assert torch.equal(train[key]["condition"], theirs)
+    first = 2 * encoding.APART % (len(frames) - 13 + 1)
+    assert torch.equal(train[key]["video"], a2_encoders.clip(encoders, encoding.varied(frames[first : first + 13], 2)))
+    assert torch.equal(train[key]["text"], train[key]["text_empty"])
+
+
+def test_what_pack_set_aside_for_evaluation_never_trains(tmp_path, packed, start):
+    folder = Folder(packed)
+    rows = [
+        replace(row, split="eval" if row.shard == "00001-000.tar" else "train") for row in encoding.read_index(folder)
+    ]
+    (tmp_path / "in").mkdir()
+    for old, split in (("00000-000.tar", "train"), ("00001-000.tar", "eval")):
+        (tmp_path / "in" / f"{split}-{old}").write_bytes((packed / old).read_bytes())
+    renamed = [replace(row, shard=f"{row.split}-{row.shard}", component=row.split) for row in rows]
+    shards.finish(Folder(tmp_path / "in"), renamed, {})
+    encode(str(tmp_path / "in"), str(tmp_path / "out"), start, HOW, say=lambda text: None)
+    aside = {row.clip_id for row in rows if row.split == "eval"}
+    assert set(tensors(tmp_path / "out", "held-out")) == aside
+    assert not set(tensors(tmp_path / "out")) & aside
 
 
 def test_the_encoded_video_decodes_to_the_clip(encoded, start):

@@ -158,6 +158,51 @@ def test_a_network_that_ignores_references_has_no_gap_and_one_that_copies_them_h
         assert len(found.levels) == len(flow_matching.LEVELS)
 
 
+def test_one_pass_over_several_samples_gives_the_loss_and_gradient_of_each(ready):
+    """One with two references, one with its first alone (half as many image tokens), one with none, with and without words."""
+    run = run_of(ready)
+    tensors = run.loader.batch(0)[0].tensors
+    alone = {**tensors, "image": tensors["image"][:17], "condition": tensors["condition"].clone()}
+    alone["condition"][:4, 1] = 0
+    examples = [
+        train_examples.made(
+            given, run.nothing, level, np.random.default_rng(n), "reference", torch.device("cpu"), **how
+        )
+        for n, (given, level, how) in enumerate(
+            ((tensors, 0.2, {}), (alone, 0.7, {"worded": False}), (tensors, 0.9, {"referenced": False}))
+        )
+    ]
+    assert [e.slots for e in examples] == [2, 1, 0]
+
+    def seen(losses):
+        run.network.zero_grad()
+        losses.sum().backward()
+        return losses.detach(), [p.grad.clone() for p in run.network.parameters() if p.grad is not None]
+
+    together, gradients = seen(train_examples.losses(run.network, examples, "float32"))
+    one_by_one, theirs = seen(torch.stack([train_examples.loss(run.network, e, "float32") for e in examples]))
+    assert torch.allclose(together, one_by_one, rtol=1e-5)
+    assert len(set(together.tolist())) == 3
+    for one, other in zip(gradients, theirs, strict=True):
+        assert (one - other).abs().max() <= 1e-4 * other.abs().max() + 1e-7
+
+
+def test_references_are_exchanged_with_other_clips_not_with_variants_of_the_own():
+    clips = ["a", "a", "b", "b", "c"]
+    others = train_validation.strangers(clips)
+    assert others == [[2, 3, 4], [2, 3, 4], [4, 0, 1], [4, 0, 1], [0, 1, 2]]
+    with pytest.raises(ValueError, match="hold out two at least"):
+        train_validation.strangers(["a", "a"])
+
+
+def test_the_learning_rate_rises_and_falls_as_said(ready):
+    run = run_of(ready, replace(SETTINGS, steps=10, warmup=4, cooldown=5, learning_rate=1.0))
+    rates = []
+    for run.step in range(10):
+        rates.append(run.rate())
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])
+
+
 def test_two_processes_see_the_same_held_out_losses(ready):
     run = run_of(ready)
     whole = train_validation.held_out(run.network, run.held_out, run.nothing, "float32")

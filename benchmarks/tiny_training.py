@@ -1,0 +1,90 @@
+"""Does a network that is trained on our shards use its references? The preset tiny, several seeds, one table.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.tiny_training demo/shards [--seeds 0 1 2] [--steps N] [--out DIR]
+
+Encoders, encoded samples and the network to begin with are made once; a seed changes the order of the samples and every draw.
+Held-out samples come in several variants, which tell less than other clips would: the interval is Student's t over the clips.
+The held-out loss is that of the average of parameters at nine noise levels, with noise that never changes; the gap says how much
+larger it is with the references of other held-out clips.
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+STUDENT = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}  # 97.5 %, by number of values
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    asked.add_argument("shards")
+    asked.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    asked.add_argument("--steps", type=int)
+    asked.add_argument("--out", type=Path)
+    args = asked.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        out = args.out or Path(folder)
+        rows = [one(args.shards, out, seed, args.steps) for seed in args.seeds]
+    show(rows)
+
+
+def one(shards: str, out: Path, seed: int, steps: int | None) -> dict[str, Any]:
+    """Train with one seed, in out/seed-N. Returns what the log says, CPU minutes, and the gap by held-out clip."""
+    from pipelines.train import train
+    from pipelines.train_settings import PRESETS
+
+    encoding, settings = PRESETS["tiny"]
+    settings = replace(settings, seed=seed, steps=steps or settings.steps)
+    mine = out / f"seed-{seed}"
+    made = next(out.glob("seed-*/model"), None)  # the folder of another seed, finished
+    if made and not mine.exists():
+        for part in ("start", "encoded"):
+            shutil.copytree(made.parent / part, mine / part)
+    began = time.process_time()
+    train(shards, mine, encoding, settings)
+    minutes = (time.process_time() - began) / 60
+    lines = [json.loads(line) for line in (mine / "log.jsonl").read_text().splitlines()]
+    return {"seed": seed, "minutes": minutes, "steps": settings.steps, **read(lines)}
+
+
+def read(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """First and last held-out losses of a log, by level, and the last with references of others."""
+    held_out = [line for line in lines if "held_out" in line]
+    last = held_out[-1]
+    levels = [key.removeprefix("held_out/") for key in last if key.startswith("held_out/level")]
+    right, others = (np.array([last[f"{kind}/{key}"] for key in levels]) for kind in ("held_out", "held_out_shuffled"))
+    first = held_out[0]["held_out"]
+    gap = last["held_out_shuffled"] / last["held_out"] - 1
+    clips = {key: value for key, value in last.items() if key.startswith("gap/")}
+    return {"first": first, "last": last["held_out"], "gap": gap, "levels": others / right - 1, "clips": clips}
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Mean and half width of its 95 % interval by Student's t."""
+    return float(values.mean()), float(STUDENT[len(values)] * values.std(ddof=1) / len(values) ** 0.5)
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    print("seed  steps  loss at 0  loss at the end  factor   gap  95 % over clips  CPU minutes")
+    for row in rows:
+        mean, half = interval(np.array(list(row["clips"].values())))
+        print(
+            f"{row['seed']:4d} {row['steps']:6d} {row['first']:10.3f} {row['last']:16.4f} {row['first'] / row['last']:7.2f}"
+            f" {row['gap']:+6.1%} {mean - half:+7.1%} … {mean + half:+.1%} {row['minutes']:10.1f}"
+        )
+    clips = np.mean([list(row["clips"].values()) for row in rows], 0)
+    mean, half = interval(clips)
+    print(f"all seeds: gap {mean:+.1%}, 95 % over {len(clips)} held-out clips {mean - half:+.1%} … {mean + half:+.1%}")
+    levels = np.mean([row["levels"] for row in rows], 0)
+    print("gap by noise level: " + "  ".join(f"{(n + 1) / 10:.1f} {gap:+.1%}" for n, gap in enumerate(levels)))
+
+
+if __name__ == "__main__":
+    main()
