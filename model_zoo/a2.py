@@ -156,6 +156,19 @@ def scheduler(name: str = "unipc", flow_shift: float = 8.0) -> Any:
     return kinds[name](prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=flow_shift)
 
 
+def quiet() -> None:
+    """Stop the progress bars and warnings of diffusers, transformers and torch that ask nothing of anybody."""
+    import warnings
+
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()
+        library.set_verbosity_error()
+    warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process saves; that is meant
+
+
 def load(
     folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.bfloat16, schedule: Any = None
 ) -> WanA2Pipeline:

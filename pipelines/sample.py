@@ -174,13 +174,10 @@ class Sampler:
 
         torchvision_shim.install()
         import torch
-        from diffusers.utils import logging as diffusers_logging
-        from transformers.utils import logging as transformers_logging
 
         from model_zoo import a2
 
-        for library in (diffusers_logging, transformers_logging):
-            library.disable_progress_bar()  # of loading; a terminal has ours
+        a2.quiet()
         try:
             self.pipeline = a2.load(checkpoint, device, getattr(torch, dtype))
         except Exception as error:  # of safetensors, transformers, diffusers, each with classes of its own

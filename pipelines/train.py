@@ -18,8 +18,8 @@ from typing import Any
 
 from pipelines.encode import Encoding, read_index, tokens
 from pipelines.settings import add_flags as add_fields
-from pipelines.train_prepare import check, optimizer_of, prepare
-from pipelines.train_settings import PRESETS, Settings, check_same
+from pipelines.training.prepare import check, optimizer_of, prepare
+from pipelines.training.settings import PRESETS, Settings, check_same
 
 
 def add_flags(train: argparse.ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def command(args: argparse.Namespace) -> int:
     """Do what the flags say."""
     encoding, settings = (changed(preset, args) for preset in PRESETS[args.preset])
     if args.shards == "plan":
-        from pipelines import train_plan
+        from pipelines.training import plan as train_plan
 
         print(train_plan.plan(args.preset, encoding, settings, args.gpus, args.tflops * 1e12, args.mfu))
         return 0
@@ -76,8 +76,10 @@ def train(
     torchvision_shim.install()
     import torch.distributed as dist
 
-    from pipelines.train_mesh import join
+    from model_zoo import a2
+    from pipelines.training.mesh import join
 
+    a2.quiet()
     place = join()
     check(settings, place.ranks)
     begin = model or out / "start"
@@ -99,8 +101,8 @@ class Run:
         import torch
         from safetensors.torch import load_file
 
-        from pipelines.train_checkpoints import Checkpoints
-        from pipelines.train_log import Log
+        from pipelines.training.checkpoints import Checkpoints
+        from pipelines.training.log import Log
 
         self.out, self.begin, self.settings, self.place = out, begin, settings, place
         self.network = self.built()
@@ -128,7 +130,7 @@ class Run:
         from diffusers import WanTransformer3DModel
 
         from model_zoo import a2_trainable
-        from pipelines.train_mesh import spread
+        from pipelines.training.mesh import spread
 
         network = WanTransformer3DModel.from_pretrained(
             self.begin / "transformer", torch_dtype=torch.float32, local_files_only=True
@@ -151,7 +153,7 @@ class Run:
     def readers(self, bucket: tuple[int, int, int]) -> tuple[Any, list[Any]]:
         """The loader of the samples that train, and the held-out samples."""
         from a2data.loader import Loader
-        from pipelines.train_mesh import data_rank
+        from pipelines.training.mesh import data_rank
 
         rank, ranks = data_rank(self.settings, self.place)
         common: dict[str, Any] = {"view": "encoded", "index": "index.parquet", "buckets": [bucket], "tail": "fill"}
@@ -206,7 +208,7 @@ class Run:
         import torch
         import torch.distributed as dist
 
-        from pipelines import train_examples
+        from pipelines.training import examples as train_examples
 
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
@@ -282,8 +284,8 @@ class Run:
 
     def validate(self) -> None:
         """Held-out losses of the average."""
-        from pipelines.train_mesh import data_rank
-        from pipelines.train_validation import held_out
+        from pipelines.training.mesh import data_rank
+        from pipelines.training.validation import held_out
 
         self.swap()
         self.network.eval()
@@ -306,7 +308,7 @@ class Run:
 
     def export(self) -> None:
         """DIR/model: the average in a folder that a2data sample and diffusers open."""
-        from pipelines.train_export import export
+        from pipelines.training.export import export
 
         self.swap()
         export(self.network, self.begin, self.out / "model", self.place.rank == 0, self.settings.variant == "lora")

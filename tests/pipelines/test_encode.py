@@ -23,7 +23,7 @@ from a2data.loader import Loader  # noqa: E402
 from model_zoo import a2_encoders, a2_references, tiny  # noqa: E402
 from pipelines import encode as encoding  # noqa: E402
 from pipelines.encode import Encoding, encode  # noqa: E402
-from pipelines.train_prepare import material  # noqa: E402
+from pipelines.training.prepare import material  # noqa: E402
 
 HOW = Encoding(frames=13, height=32, width=48, dtype="float32", held_out=0.25)
 

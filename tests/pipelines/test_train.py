@@ -22,10 +22,12 @@ import tiny_shards  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from model_zoo import a2, a2_references, flow_matching  # noqa: E402
-from pipelines import train_checkpoints, train_examples, train_validation  # noqa: E402
 from pipelines.train import Run, train  # noqa: E402
-from pipelines.train_mesh import Place  # noqa: E402
-from pipelines.train_settings import PRESETS, Settings  # noqa: E402
+from pipelines.training import checkpoints as train_checkpoints  # noqa: E402
+from pipelines.training import examples as train_examples  # noqa: E402
+from pipelines.training import validation as train_validation  # noqa: E402
+from pipelines.training.mesh import Place  # noqa: E402
+from pipelines.training.settings import PRESETS, Settings  # noqa: E402
 
 HOW = replace(PRESETS["tiny"][0], frames=13, height=32, width=48, held_out=0.25, variants=1)
 SETTINGS = Settings(
@@ -226,7 +228,7 @@ def test_a_changed_data_set_is_refused(tmp_path, ready):
 
 
 def test_nan_in_a_latent_stops_by_name_and_costs_no_checkpoint(begun, packed):
-    from pipelines import train_examples as examples
+    from pipelines.training import examples
 
     run = run_of(begun)
     samples = run.loader.batch(0)
@@ -273,7 +275,7 @@ def test_the_newest_and_the_best_checkpoints_stay(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"batch": 0}, "steps and batch are at least 1"),
+        ({"batch": 0}, "steps, batch and together are at least 1"),
         ({"caption_drop": 1.5}, r"out of range: caption_drop 1\.5"),
         ({"variant": "nowhere"}, "no parameter's name fits 'nowhere'"),
         ({"optimizer": "sgd"}, "no optimizer called 'sgd': adamw or adamw8bit"),

@@ -25,8 +25,8 @@ from safetensors.torch import load_file  # noqa: E402
 
 from model_zoo import a2_trainable, tiny  # noqa: E402
 from pipelines.train import train  # noqa: E402
-from pipelines.train_mesh import Place, spread  # noqa: E402
-from pipelines.train_settings import PRESETS, Settings  # noqa: E402
+from pipelines.training.mesh import Place, spread  # noqa: E402
+from pipelines.training.settings import PRESETS, Settings  # noqa: E402
 
 HOW = replace(PRESETS["tiny"][0], frames=13, height=32, width=48, held_out=0.25, variants=1)
 SETTINGS = Settings(

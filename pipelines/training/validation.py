@@ -13,8 +13,8 @@ import torch.distributed as dist
 
 from a2data.batches import draw
 from model_zoo.flow_matching import LEVELS
-from pipelines import train_examples
 from pipelines.encode import clip_of
+from pipelines.training import examples as train_examples
 
 SHUFFLES = 3  # other samples whose references each sample is shown
 

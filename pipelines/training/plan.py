@@ -8,7 +8,7 @@ the number of blocks, so that one and two blocks say them for all.
 from typing import Any, NamedTuple
 
 from pipelines.encode import Encoding, tokens
-from pipelines.train_settings import Settings, network_config
+from pipelines.training.settings import Settings, network_config
 
 IMAGE_TOKENS = 257  # of CLIP ViT-H/14, for each reference
 GB = 1e9

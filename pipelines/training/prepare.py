@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.encode import Encoding, encode, read_index
-from pipelines.train_settings import Settings
+from pipelines.training.settings import Settings
 
 
 def check(settings: Settings, ranks: int) -> None:
@@ -43,7 +43,8 @@ def material(shards: str, encoding: Encoding) -> tuple[list[Any], list[str]]:
     from pipelines.encode import APART, choose, fitted, read_tar, varied
 
     source = Folder(shards)
-    clips, captions = [], []
+    clips: list[Any] = []
+    captions: list[str] = []
     for name in sorted({row.shard for row in read_index(source)}):
         for triplet in read_tar(source, name):
             frames = video.decode(triplet.video)[: encoding.frames]

@@ -13,7 +13,7 @@ import torch
 
 from a2data.batches import draw
 from model_zoo import flow_matching
-from pipelines.train_settings import Settings
+from pipelines.training.settings import Settings
 
 
 class Example(NamedTuple):
