@@ -83,6 +83,7 @@ def test_a_rendered_wipe_changes_each_pixel_once(shape):
     assert 0.02 < new[5].mean() < 0.98
 
 
+@pytest.mark.slow
 def test_a_film_is_the_same_every_time_and_its_truth_is_in_it():
     pytest.importorskip("skimage")
     film, again = (transitions.render("cuts", "tuning") for _ in range(2))

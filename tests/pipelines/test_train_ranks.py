@@ -95,6 +95,7 @@ def fresh(tmp_path: Path, alone: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_trains_with_frozen_parameters_beside(tmp_path, packed, alone):
     finish(start(2, go, packed, fresh(tmp_path, alone), SETTINGS))
     assert losses(tmp_path) == pytest.approx(losses(alone), rel=1e-6)

@@ -34,6 +34,7 @@ def cluster():
     ray.shutdown()
 
 
+@pytest.mark.slow
 def test_actors_do_every_job_and_name_those_that_failed_or_killed_them(tmp_path, cluster):
     wanted = [
         jobs.located({"out": str(tmp_path / f"{seed}.mp4"), "prompt": "a", "ref": ["human=a.png"], "seed": seed}, ".")
