@@ -63,22 +63,19 @@ def production() -> list[Stage]:
 
 
 def permissive() -> list[Stage]:
-    """GPU nodes, for any use: what of production is under permissive licences, and the best such substitutes."""
+    """GPU nodes, for any use: production, with the best permissive substitutes for what is under other licences."""
     return _with(
-        Score(quality_models="laion-aesthetic,falconsai-nsfw"),
-        Select(min_aesthetic=3.5, max_nsfw=0.5),
         Detect(model="rf-detr-seg-large", mask_model="sam2.1-hiera-large"),
         Faces(model="yunet-sface"),
         Parse(model="bodypix"),
-        Caption(captioner="skycaptioner-v1"),
-        Ground(model="llmdet_large", mask_model="sam2.1-hiera-large"),
-        Match(model="PE-Core-L-14-336"),
+        base=production,
     )
 
 
-def _with(*stages: Stage) -> list[Stage]:
+def _with(*stages: Stage, base: Callable[[], list[Stage]] = builtin) -> list[Stage]:
+    """Another profile with these in the place of its stages of their names."""
     by_name = {stage.name(): stage for stage in stages}
-    return [by_name.get(stage.name(), stage) for stage in builtin()]
+    return [by_name.get(stage.name(), stage) for stage in base()]
 
 
 PROFILES: dict[str, Callable[[], list[Stage]]] = {
