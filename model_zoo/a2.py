@@ -20,7 +20,6 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from model_zoo import a2_folder, a2_references
 from model_zoo.a2_encoders import autoencoder
-from model_zoo.a2_folder import PARTS as PARTS
 from model_zoo.a2_references import Prepared, check_size
 
 

@@ -3,7 +3,6 @@
 The same functions as the sampler's (a2_references, diffusers' prompt cleaning), so that a trainer sees what a sampler will give.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +12,10 @@ import torch
 from jaxtyping import Float, UInt8
 
 from model_zoo import a2_references
+from model_zoo.a2_folder import digest
 from model_zoo.a2_references import Prepared
 
 PARTS = ("vae", "text_encoder", "tokenizer", "image_encoder", "image_processor")
-EDGE_BYTES = 1 << 20  # of a large file that go into a revision
 
 
 class Encoders(NamedTuple):
@@ -68,17 +67,8 @@ def load(folder: Path, device: str = "cpu") -> Encoders:
 
 
 def revision(folder: Path, parts: Sequence[str] = PARTS) -> str:
-    """16 hex digits that change with what the encoders are: every small file, and size, first and last MiB of every large one."""
-    sha = hashlib.sha256()
-    for path in sorted(p for part in parts for p in (folder / part).rglob("*") if p.is_file()):
-        size = path.stat().st_size
-        sha.update(f"{path.relative_to(folder)} {size} ".encode())
-        with path.open("rb") as file:
-            sha.update(file.read(EDGE_BYTES))
-            if size > 2 * EDGE_BYTES:
-                file.seek(-EDGE_BYTES, 2)
-            sha.update(file.read())
-    return sha.hexdigest()[:16]
+    """16 hex digits that change with what the encoders are, see `a2_folder.digest`."""
+    return digest(folder, parts)[:16]
 
 
 @torch.no_grad()

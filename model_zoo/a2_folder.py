@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "image_encoder", "image_processor")
@@ -58,14 +59,14 @@ def _weights(part: Path) -> bool:
     return any(path.suffix in WEIGHTS for path in part.iterdir())
 
 
-def digest(folder: str | Path) -> str:
+def digest(folder: str | Path, parts: Sequence[str] = PARTS) -> str:
     """A checkpoint's 64 hex digits: a sha256 over the names, sizes and bytes of the files of its parts, wherever it lies.
 
     Of a file above 8 MiB only 4 KiB of each 4 MiB, and its end, are read: 50 GB take a second, not a minute. Training moves
     every weight of a matrix, so that two checkpoints differ there; a single flipped bit may not show.
     """
     root, all_of_it = Path(folder), hashlib.sha256()
-    files = [path for part in PARTS for path in (root / part).rglob("*") if path.is_file()]
+    files = [path for part in parts for path in (root / part).rglob("*") if path.is_file()]
     for path in sorted(files):
         size = path.stat().st_size
         all_of_it.update(f"{path.relative_to(root).as_posix()} {size}\n".encode())

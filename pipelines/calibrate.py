@@ -22,6 +22,7 @@ from a2data.identity import seen_together
 from a2data.records import Box, Look
 from a2data.similarity import STEP
 from a2data.store import Store
+from pipelines.intervals import wilson
 
 FILE = "thresholds.json"
 TABLES = ("detect", "faces", "parse", "background", "ground")
@@ -33,7 +34,6 @@ GOES_ON_S, GOES_ON_IOU = (
 )  # a track goes on in the next clip within so much time, with boxes that overlap so much
 MOST_WEAK = 300_000  # weak negatives that are drawn
 RESAMPLES = 200  # of the bootstrap
-Z = 1.96  # standard deviations either side: 95 %
 
 
 class Pairs(NamedTuple):
@@ -240,15 +240,6 @@ def bootstrap(negatives: Pairs, rate: float) -> tuple[float, float]:
         found.append(_above(float(worst)))
     low, high = np.percentile(found, [2.5, 97.5])
     return round(float(low), 5), round(float(high), 5)
-
-
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """Wilson's interval of 95 % for a share (Wilson 1927); 0 to 1 where nothing was seen."""
-    if not n:
-        return 0.0, 1.0
-    share, z2 = hits / n, Z * Z
-    middle, half = share + z2 / (2 * n), Z * np.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, float((middle - half) / (1 + z2 / n))), min(1.0, float((middle + half) / (1 + z2 / n)))
 
 
 # -- pairs -------------------------------------------------------------------------------------------------------------

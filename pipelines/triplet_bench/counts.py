@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Z = 1.959964  # of 95 %
+from pipelines.intervals import wilson
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,7 @@ def share(name: str, right: float, of: float, note: str = "nothing to measure it
     if not of:
         return Score(name, None, note=note)
     right, of = float(right), float(of)  # they may be numpy's, which JSON does not know
-    p = right / of
-    middle, spread = (p + Z * Z / (2 * of)), Z * np.sqrt(p * (1 - p) / of + Z * Z / (4 * of * of))
-    scale = 1 + Z * Z / of
-    low, high = max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
-    return Score(name, p, right, of, float(low), float(high))
+    return Score(name, right / of, right, of, *wilson(right, of))
 
 
 def mean(name: str, values: Iterable[float], note: str = "nothing to measure it on") -> Score:

@@ -18,7 +18,7 @@ from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanTransformer3
 from safetensors import safe_open  # noqa: E402
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel  # noqa: E402
 
-from model_zoo import a2, a2_references  # noqa: E402
+from model_zoo import a2, a2_folder, a2_references  # noqa: E402
 from model_zoo.a2_references import Prepared, Reference  # noqa: E402
 
 GOLDEN = Path(os.environ.get("A2DATA_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
@@ -179,7 +179,7 @@ def test_a_whole_folder_samples_what_its_parts_sample(tmp_path, tiny):
 
 
 def test_a_text_to_video_checkpoint_is_refused(tmp_path):
-    for part in a2.PARTS:
+    for part in a2_folder.PARTS:
         (tmp_path / part).mkdir()
     WanTransformer3DModel(
         in_channels=16, num_layers=1, num_attention_heads=2, attention_head_dim=12, text_dim=8, ffn_dim=8

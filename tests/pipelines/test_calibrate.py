@@ -12,7 +12,7 @@ from a2data.arrow import schema
 from a2data.records import Clip, Element, Source
 from a2data.store import Store
 from pipelines import calibrate, cli
-from pipelines.calibrate import Finding, Pairs, at_rate, bootstrap, different_sources, judge, wilson
+from pipelines.calibrate import Finding, Pairs, at_rate, bootstrap, different_sources, judge
 from pipelines.settings import Recipe
 from pipelines.triplets import triplets
 
@@ -26,20 +26,6 @@ def test_the_threshold_is_the_lowest_that_keeps_to_the_rate(values, rate):
     threshold = at_rate(x, rate)
     assert np.sum(x >= threshold) <= rate * len(x)
     assert np.sum(x >= threshold - 2e-5) > rate * len(x)
-
-
-def test_wilsons_interval_is_that_of_the_book():
-    low, high = wilson(8, 10)  # Brown, Cai and DasGupta 2001 give 0.49 and 0.94
-    assert (round(low, 2), round(high, 2)) == (0.49, 0.94)
-    assert wilson(0, 0) == (0.0, 1.0)
-    assert wilson(0, 3838)[1] == pytest.approx(0.001, abs=1e-5)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 500), st.integers(1, 500))
-def test_an_interval_holds_its_share(hits, more):
-    low, high = wilson(hits, hits + more)
-    assert 0 <= low <= hits / (hits + more) <= high <= 1
 
 
 def test_the_bootstrap_covers_the_true_quantile_about_as_often_as_it_says():
