@@ -186,8 +186,8 @@ def _many_at_a_time(
             wait([future for _, future in busy], return_when=FIRST_COMPLETED)
         while held and (held[0][1].done() or len(held) >= 2 * most):
             put_first()
+        note([*(name for name, _ in running()), unit], number)  # before it begins: it may kill this process at once
         held.append((unit, _in_thread(list, _run(stage, model, inputs))))
-        note([name for name, _ in running()], number)
         if unit in skip:
             wait([held[-1][1]])
     while held:
