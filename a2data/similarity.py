@@ -19,6 +19,7 @@ from a2data.spread import Spread, in_turn
 STEP = 1e-5  # similarities are rounded to this, so that the order in which a BLAS sums never decides who is nearest
 SLACK = 1.2e-6  # see `slack`: twice what was found at most, for unit vectors of 64 to 2048 numbers
 BLOCK = 2048  # rows of one matrix product; with what is found in it, about 50 MB
+CHUNK = 16  # numbers of a row of which the largest stands for all, see `lowest`
 TILE = 32768  # queries and keys of one task; with 512 numbers each, 134 MB
 
 # Of the index; measured by benchmarks/retrieval.py, see docs/pairing.md.
@@ -138,17 +139,30 @@ def candidates(
     What float32 puts a little below the floor may belong above it.
     """
     worst = best.min(axis=1)
-    k = best.shape[1]
     floor = similarity(worst) - STEP / 2
-    if (worst == NONE).any() and scores.shape[1] > 2 * k:  # no floor yet: the tile itself gives one
-        others = np.where(query_groups[:, None] == key_groups[None], np.float32(-np.inf), scores)
-        floor = np.where(worst == NONE, np.partition(others, -k, axis=1)[:, -k] - STEP - SLACK, floor)
-    else:
-        floor = np.where(worst == NONE, -np.inf, floor)
+    new = worst == NONE
+    if new.any():
+        floor = np.where(new, lowest(scores, best.shape[1], query_groups, key_groups) - STEP - SLACK, floor)
     floor -= 1.2 * SLACK
     row, column = np.divmod(np.flatnonzero(scores >= floor.astype(np.float32)[:, None]), scores.shape[1])
     other = query_groups[row] != key_groups[column]
     return row[other], column[other]
+
+
+def lowest(scores: np.ndarray, k: int, query_groups: np.ndarray, key_groups: np.ndarray) -> np.ndarray:
+    """For each row of a tile a number that at least k of another group reach, and few more; -inf where there are too few.
+
+    It is the largest of each CHUNK numbers that are ranked: as many different ones are as large as the last of them.
+    """
+    width, own = scores.shape[1], int(np.unique(key_groups, return_counts=True)[1].max())
+    chunks = width // CHUNK
+    if k + own <= 3 * chunks // 4:
+        largest = scores[:, : chunks * CHUNK].reshape(len(scores), CHUNK, chunks).max(axis=1)
+        return np.partition(largest, -k - own, axis=1)[:, -k - own]
+    if width <= 2 * k:
+        return np.full(len(scores), -np.inf)
+    others = np.where(query_groups[:, None] == key_groups[None], np.float32(-np.inf), scores)
+    return np.partition(others, -k, axis=1)[:, -k]
 
 
 def settle(
@@ -160,7 +174,8 @@ def settle(
     again: products in float32, which are the same everywhere, and their sum in float64, whose order does not show.
     """
     out = scores.astype(np.float64)
-    close = np.flatnonzero(np.abs(out / STEP % 1 - 0.5) < slack(out) / STEP)
+    steps = out / STEP
+    close = np.flatnonzero(0.5 - np.abs(steps - np.rint(steps)) < slack(out) / STEP)
     for first in range(0, close.size, 512):  # what fits into a cache
         some = close[first : first + 512]
         product = queries.take(row[some], axis=0)
