@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from a2data import shards, video
 from a2data.folder import Folder
@@ -15,6 +16,10 @@ from a2data.records import Caption, Packed, Subject
 from a2data.samples import Facts, Given, Origin, Triplet, to_members
 
 CORPUS = Path(os.environ.get("A2DATA_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
+
+# no deadline: how long a call takes says nothing on a machine with other work; the same examples for everybody
+settings.register_profile("suite", deadline=None, derandomize=True)
+settings.load_profile("suite")
 
 if importlib.util.find_spec("jaxtyping"):  # the shapes and dtypes that model_zoo states are checked in every test
     from jaxtyping import install_import_hook
