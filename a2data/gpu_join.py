@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from a2data.similarity import NONE, SHIFT, STEP
+from a2data.similarity import NONE, SHIFT, SLACK, STEP
 
 ROWS, COLUMNS = 8192, 32768  # of a tile: 1 GB of float32, and as much again while its floor is sought
 
@@ -38,24 +38,24 @@ def join(
                 tile = slice(first, first + columns)
                 key = torch.from_numpy(np.ascontiguousarray(keys[tile])).to(device)
                 other = torch.from_numpy(np.ascontiguousarray(key_groups[tile], np.int64)).to(device)
-                best = _merge(best, q @ key.T, group, other, first)
+                best = _merge(best, q, key, group, other, first)
             codes[part] = best.sort(dim=1, descending=True).values.cpu().numpy()
     finally:
         torch.set_float32_matmul_precision(precision)
     return codes
 
 
-def _merge(best: Any, scores: Any, query_groups: Any, key_groups: Any, first: int) -> Any:
-    """The best codes of each query after this tile of scores, (rows, columns), whose first column is that key."""
+def _merge(best: Any, queries: Any, keys: Any, query_groups: Any, key_groups: Any, first: int) -> Any:
+    """The best codes of each query after this tile of keys, the first of which has that number."""
     import torch
 
-    k = best.shape[1]
+    k, scores = best.shape[1], queries @ keys.T
     worst = best.min(dim=1).values
-    floor = torch.div(worst, SHIFT, rounding_mode="floor").double() * STEP - 0.51 * STEP
+    floor = torch.div(worst, SHIFT, rounding_mode="floor").double() * STEP - STEP / 2 - SLACK
     if bool((worst == NONE).any()):
         if scores.shape[1] > 2 * k:
             others = scores.masked_fill(query_groups[:, None] == key_groups[None], -torch.inf)
-            lowest = others.topk(k, dim=1).values[:, -1].double() - STEP
+            lowest = others.topk(k, dim=1).values[:, -1].double() - STEP - 2 * SLACK
         else:
             lowest = torch.full_like(floor, -torch.inf)
         floor = torch.where(worst == NONE, lowest, floor)
@@ -64,7 +64,10 @@ def _merge(best: Any, scores: Any, query_groups: Any, key_groups: Any, first: in
     row, column = row[other], column[other]
     if not len(row):
         return best
-    found = (scores[row, column] / STEP).round().long() * SHIFT + (SHIFT - 1 - (first + column))
+    near = scores[row, column].double()
+    close = ((near / STEP).remainder(1) - 0.5).abs() < SLACK / STEP  # as a2data.similarity.settle
+    near[close] = (queries[row[close]].double() * keys[column[close]].double()).sum(dim=1)
+    found = (near / STEP).round().long() * SHIFT + (SHIFT - 1 - (first + column))
     count = torch.bincount(row, minlength=len(best))
     place = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
     wide = torch.full((len(best), k + int(count.max())), int(NONE), dtype=torch.int64, device=best.device)

@@ -7,11 +7,12 @@ A greedy average-linkage clustering over the graph of mutual nearest neighbours,
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from a2data.similarity import top_k
+from a2data.similarity import TILE, top_k
+from a2data.spread import Spread, in_turn
 
 
 class Identities(NamedTuple):
@@ -34,15 +35,20 @@ def identify(
     neighbours: int,
     differ: Callable[[int, int], bool] | None = None,
     approximate_from: int = 0,
+    tile: int = TILE,
+    spread: Spread = in_turn,
 ) -> Identities:
     """Cluster nodes that show the same subject.
 
     vectors: (n, d) float32 of unit length; groups: (n,) integers, the clip of each node: neighbours are sought in other clips;
     apart: for each node, those that are certainly somebody else; low: the similarity from which two nodes may be the same;
     neighbours: how many nearest neighbours are looked at; differ: of two that are each among the other's, whether they are two
-    all the same, by what these vectors do not show; approximate_from: see a2data.similarity.top_k.
+    all the same, by what these vectors do not show; approximate_from, tile, spread: see a2data.similarity.top_k.
     """
-    similarity, neighbour = top_k(vectors, vectors, neighbours, groups, groups, approximate_from=approximate_from)
+    how: dict[str, Any] = {"tile": tile, "spread": spread}
+    similarity, neighbour = top_k(
+        vectors, vectors, neighbours, groups, groups, approximate_from=approximate_from, **how
+    )
     pairs = mutual(similarity, neighbour, low)
     if differ:
         apart = [set(others) for others in apart]
@@ -51,7 +57,7 @@ def identify(
                 apart[i].add(j)
                 apart[j].add(i)
     cluster = merge(vectors, pairs, apart, low)
-    cohesion, rival = stand(vectors, cluster)
+    cohesion, rival = stand(vectors, cluster, **how)
     alone = np.isneginf(cohesion)
     margin = np.where(alone, -np.inf, np.where(alone, 0, cohesion) - rival)
     return Identities(cluster, cohesion, margin, similarity, neighbour)
@@ -94,7 +100,9 @@ def merge(vectors: np.ndarray, pairs: list[tuple[int, int]], apart: Sequence[set
     return np.array([number[c] for c in home], np.int64)
 
 
-def stand(vectors: np.ndarray, cluster: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def stand(
+    vectors: np.ndarray, cluster: np.ndarray, tile: int = TILE, spread: Spread = in_turn
+) -> tuple[np.ndarray, np.ndarray]:
     """How well each node stands in its cluster: its mean similarity to the others in it, and to the nearest other cluster.
 
     Both (n,) float64, rounded to 5 decimals; -inf where there is nobody to compare with.
@@ -105,7 +113,7 @@ def stand(vectors: np.ndarray, cluster: np.ndarray) -> tuple[np.ndarray, np.ndar
     own, size = np.einsum("nd,nd->n", vectors, total[cluster] - vectors), count[cluster]
     cohesion = np.where(size > 1, own / np.maximum(size - 1, 1), -np.inf)
     centres = (total / np.maximum(count, 1)[:, None]).astype(np.float32)
-    rival, _ = top_k(vectors, centres, 1, cluster, np.arange(count.size))
+    rival, _ = top_k(vectors, centres, 1, cluster, np.arange(count.size), tile=tile, spread=spread)
     return np.round(cohesion, 5), rival[:, 0]
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from a2data.arrow import to_table
+from a2data.arrow import complete, from_table, to_table
 from a2data.folder import Folder
 from a2data.records import Packed
 
@@ -124,6 +124,22 @@ def divided(rows: Iterable[Packed]) -> dict[str, dict[str, Any]]:
         }
         for split, each in sorted(counts.items())
     }
+
+
+def rows(folder: Folder) -> list[Packed]:
+    """The rows of the index of a data set, in the order of the index.
+
+    Columns that an older index lacks have the values that Packed gives them. Raises ValueError, with what to do, where there is
+    no index or it lacks another column.
+    """
+    if "index.parquet" not in folder.names():
+        raise ValueError(f"{folder.root} holds no index.parquet: it is no folder of shards; `a2data run` makes one")
+    with folder.reading("index.parquet") as file:
+        table = pq.read_table(file)
+    try:
+        return from_table(Packed, complete(Packed, table))
+    except ValueError as error:
+        raise ValueError(f"{folder.root}/index.parquet cannot be read: {error}; pack the data set again") from None
 
 
 def finish(out: Folder, packed: Iterable[Packed], about: dict[str, Any]) -> dict[str, Any]:

@@ -7,14 +7,19 @@ a2data.gpu_join the same on a GPU. The index is faiss's IVF-PQ, whose finds are 
 """
 
 import importlib.util
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from a2data.spread import Spread, in_turn
+
 STEP = 1e-5  # similarities are rounded to this, so that the order in which a BLAS sums never decides who is nearest
-BLOCK = 2048  # rows of one tile; a tile with what is found in it takes about 100 MB
+SLACK = 1.2e-6  # twice what float32 was off by, at most, for unit vectors of 128 to 2048 numbers
+BLOCK = 2048  # rows of one matrix product; with what is found in it, about 50 MB
+TILE = 32768  # queries and keys of one task; with 512 numbers each, 134 MB
 
 # Of the index; measured by benchmarks/retrieval.py, see docs/pairing.md.
 CELLS_PER_ROOT = 2.3  # cells of the index, times the square root of the keys
@@ -50,23 +55,56 @@ def top_k(
     key_groups: np.ndarray,
     block: int = BLOCK,
     approximate_from: int = 0,
+    tile: int = TILE,
+    spread: Spread = in_turn,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k keys of highest dot product for each query, among those of another group; ties go to the lower index.
 
     queries: (n, d) float32; keys: (m, d) float32; groups: (n,) and (m,) integers; approximate_from: how many keys are too many
     to compare with each, 0 for never. Then some neighbours are missed; the similarities of those found are exact.
+    tile: how many queries are compared with how many keys in one task of `spread`.
     Returns similarities (n, k) float64, best first, rounded to STEP, and indices (n, k) int64; -inf and -1 where there are
-    fewer than k. Raises ModuleNotFoundError where the index is asked for and faiss is not installed.
+    fewer than k. They are the same whatever the tile, the machine and the number of threads.
+    Raises ModuleNotFoundError where the index is asked for and faiss is not installed.
     """
     if approximate_from and len(keys) >= approximate_from:
         return search(build(keys), queries, keys, k, query_groups, key_groups)
+    return decode(tiles(queries, keys, k, query_groups, key_groups, block, tile, spread))
+
+
+def tiles(
+    queries: np.ndarray,
+    keys: np.ndarray,
+    k: int,
+    query_groups: np.ndarray,
+    key_groups: np.ndarray,
+    block: int,
+    tile: int,
+    spread: Spread,
+) -> np.ndarray:
+    """The codes of the nearest keys of each query, (n, k) int64, best first: those of each tile, merged."""
+    if tile < 1:
+        raise ValueError(f"a tile of {tile} embeddings compares nothing: it must hold at least one")
+    rows, columns = ([slice(i, i + tile) for i in range(0, len(x), tile)] for x in (queries, keys))
+    things = [(queries[part], query_groups[part]) for part in rows] + [
+        (keys[part], key_groups[part]) for part in columns
+    ]
+    tasks = [(i, len(rows) + j) for i in range(len(rows)) for j in range(len(columns))]
+    codes = np.full((len(queries), k), NONE)
+    for (i, j), found in zip(tasks, spread(partial(nearest, k=k, block=block), things, tasks), strict=True):
+        moved = np.where(found > NONE, found - (j - len(rows)) * tile, NONE)  # to the numbers of all keys
+        both = np.concatenate([codes[rows[i]], moved], axis=1)
+        codes[rows[i]] = np.sort(both, axis=1)[:, : -k - 1 : -1]
+    return codes
+
+
+def nearest(queries: tuple, keys: tuple, k: int, block: int) -> np.ndarray:
+    """The codes of one tile, with a GPU where there is one. queries, keys: vectors and groups."""
     if gpu():
         from a2data import gpu_join
 
-        codes = gpu_join.join(queries, keys, k, query_groups, key_groups)
-    else:
-        codes = join(queries, keys, k, query_groups, key_groups, block)
-    return decode(codes)
+        return gpu_join.join(queries[0], keys[0], k, queries[1], keys[1])
+    return join(queries[0], keys[0], k, queries[1], keys[1], block)
 
 
 def join(
@@ -74,16 +112,16 @@ def join(
 ) -> np.ndarray:
     """The codes of the nearest keys of each query, (n, k) int64, best first; NONE where there are fewer."""
     codes = np.full((len(queries), k), NONE)
-    tile = np.empty((min(block, len(queries)), min(block, len(keys))), np.float32)
     for start in range(0, len(queries), block):
         rows = slice(start, start + block)
         best = codes[rows]
         for first in range(0, len(keys), block):
             columns = slice(first, first + block)
-            scores = tile[: len(best), : len(keys[columns])]
+            scores = np.empty((len(best), len(keys[columns])), np.float32)
             np.matmul(queries[rows], keys[columns].T, out=scores)
             row, column = candidates(scores, best, query_groups[rows], key_groups[columns])
-            merge(best, row, encode(scores[row, column], first + column))
+            found = settle(scores[row, column], queries[rows], keys[columns], row, column)
+            merge(best, row, encode(found, first + column))
         best[:] = np.sort(best, axis=1)[:, ::-1]
     return codes
 
@@ -91,18 +129,38 @@ def join(
 def candidates(
     scores: np.ndarray, best: np.ndarray, query_groups: np.ndarray, key_groups: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the numbers of a tile that may be among the best: row by row, those of the own group left out."""
+    """Rows and columns of the numbers of a tile that may be among the best: row by row, those of the own group left out.
+
+    What float32 puts below the floor by up to SLACK may belong above it.
+    """
     worst = best.min(axis=1)
     k = best.shape[1]
+    floor = similarity(worst) - STEP / 2 - SLACK
     if (worst == NONE).any() and scores.shape[1] > 2 * k:  # no floor yet: the tile itself gives one
         others = np.where(query_groups[:, None] == key_groups[None], np.float32(-np.inf), scores)
-        floor = np.partition(others, -k, axis=1)[:, -k] - np.float32(STEP)
-        floor = np.where(worst == NONE, floor, (similarity(worst) - 0.51 * STEP).astype(np.float32))
+        floor = np.where(worst == NONE, np.partition(others, -k, axis=1)[:, -k] - (STEP + 2 * SLACK), floor)
     else:
-        floor = np.where(worst == NONE, -np.inf, similarity(worst) - 0.51 * STEP).astype(np.float32)
-    row, column = np.divmod(np.flatnonzero(scores >= floor[:, None]), scores.shape[1])
+        floor = np.where(worst == NONE, -np.inf, floor)
+    row, column = np.divmod(np.flatnonzero(scores >= floor.astype(np.float32)[:, None]), scores.shape[1])
     other = query_groups[row] != key_groups[column]
     return row[other], column[other]
+
+
+def settle(
+    scores: np.ndarray, queries: np.ndarray, keys: np.ndarray, row: np.ndarray, column: np.ndarray
+) -> np.ndarray:
+    """The dot products of some pairs, (s,) float64, that round to the same on every machine.
+
+    scores: (s,) float32, off by up to SLACK, as the order of a sum has it. Those so near to where rounding turns are computed
+    again in float64.
+    """
+    out = scores.astype(np.float64)
+    close = np.flatnonzero(np.abs(out / STEP % 1 - 0.5) < SLACK / STEP)
+    for part in range(0, close.size, BLOCK):
+        some = close[part : part + BLOCK]
+        x, y = queries[row[some]].astype(np.float64), keys[column[some]].astype(np.float64)
+        out[some] = np.einsum("nd,nd->n", x, y)
+    return out
 
 
 def merge(best: np.ndarray, row: np.ndarray, found: np.ndarray) -> None:
@@ -171,9 +229,11 @@ def search(
     for start in range(0, len(queries), BLOCK):
         rows = slice(start, start + BLOCK)
         _, found = index.search(np.ascontiguousarray(queries[rows]), wanted)
-        scores = np.empty(found.shape, np.float32)
+        scores = np.empty(found.shape)
+        each = np.arange(len(found))
         for column in range(found.shape[1]):  # a column at a time: all at once would be `wanted` times the block's size
-            scores[:, column] = np.einsum("nd,nd->n", queries[rows], keys[found[:, column]])
+            near = np.einsum("nd,nd->n", queries[rows], keys[found[:, column]])
+            scores[:, column] = settle(near, queries[rows], keys, each, found[:, column])
         made = encode(scores, found)
         made[(found < 0) | (query_groups[rows, None] == key_groups[found])] = NONE
         best = np.sort(made, axis=1)[:, ::-1][:, :k]
@@ -188,7 +248,7 @@ NONE = np.iinfo(np.int64).min
 
 
 def encode(scores: np.ndarray, index: np.ndarray) -> np.ndarray:
-    return np.rint(scores / np.float32(STEP)).astype(np.int64) * SHIFT + (SHIFT - 1 - index)
+    return np.rint(scores / STEP).astype(np.int64) * SHIFT + (SHIFT - 1 - index)
 
 
 def similarity(code: np.ndarray) -> np.ndarray:

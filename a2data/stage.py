@@ -27,6 +27,9 @@ class Stage:
     What it borrows is no part of the resume key, so a row that it reads must name what it borrows by content (see
     Reference.image_sha256).
 
+    A stage per "all" that `spreads` gets `spread`, with which it may have pure calls done wherever there is room (see
+    a2data.spread): what it would otherwise compute alone while a cluster waits.
+
     A stage with `in_flight` above 1 is one that waits for a server: `run` is called for so many units at a time, in threads, with
     one and the same model. Rows are written in the order of the units all the same.
     """
@@ -40,6 +43,7 @@ class Stage:
     in_flight: ClassVar[int] = (
         1  # units at a time, each in a thread of its own; for stages per "video" or "clip" that wait
     )
+    spreads: ClassVar[bool] = False
     unkeyed: ClassVar[tuple[str, ...]] = ()  # settings that change no row, and are no part of the resume key
     version: ClassVar[int] = 1  # raise it when run() gives other rows for the same settings
 

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from a2data.arrow import from_table
 from a2data.lookup import Lookup
 from a2data.records import Failure, Reject
+from a2data.spread import Spread, in_turn
 from a2data.stage import Stage
 from a2data.store import Part, Store
 
@@ -30,8 +31,9 @@ def do(
     store: Store,
     job: tuple[int, ...],
     skip: dict[str, str] | None = None,
+    spread: Spread = in_turn,
 ) -> None:
-    """Make the parts of a job.
+    """Make the parts of a job. spread: who does what a stage over all shards hands out.
 
     Several stages, all per "clip", go through the shard side by side and share the frames of each clip. A unit that raises
     is named in the part's footer, with the error, and left out of what follows; so is one in `skip` (unit -> reason), which
@@ -46,7 +48,10 @@ def do(
     (stage,), (model,) = stages, models
     _demand(stage, store, job)
     began = time.perf_counter()
-    made = _shard_rows(stage, model, store, job[0]) if stage.per == "shard" else _all_rows(stage, model, store, job)
+    if stage.per == "shard":
+        made = _shard_rows(stage, model, store, job[0])
+    else:
+        made = _all_rows(stage, model, store, job, spread)
     inputs = store.inputs(stage, job)
     for shard in job:
         rows, rejected, failed = _sorted(made[shard])
@@ -281,7 +286,7 @@ def _shard_rows(stage: Stage, model: Any, store: Store, shard: int) -> dict[int,
     return {shard: list(stage.run(model, *rows, shard=shard, **_lookup(stage, store)))}
 
 
-def _all_rows(stage: Stage, model: Any, store: Store, job: tuple[int, ...]) -> dict[int, list[Any]]:
+def _all_rows(stage: Stage, model: Any, store: Store, job: tuple[int, ...], spread: Spread) -> dict[int, list[Any]]:
     """What is made, by the shard of its clip; a Reject's key begins with the clip's name."""
     tables, home = [], {}
     gone = {shard: _missing(stage, store, shard) for shard in job}
@@ -294,7 +299,8 @@ def _all_rows(stage: Stage, model: Any, store: Store, job: tuple[int, ...]) -> d
                 home.update(dict.fromkeys(piece.column("clip_id").to_pylist(), shard))
         tables.append(pa.concat_tables(pieces))
     made: dict[int, list[Any]] = {shard: [] for shard in job}
-    for row in stage.run(model, *tables, **_lookup(stage, store)):
+    more = {"spread": spread} if stage.spreads else {}
+    for row in stage.run(model, *tables, **_lookup(stage, store), **more):
         clip = row.key.split("/")[0] if isinstance(row, Reject | Failure) else row.clip_id
         made[home[clip]].append(row)
     return made

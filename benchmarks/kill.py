@@ -1,9 +1,10 @@
-"""Kill -9 the driver, and Ray workers, at random moments of a real run: are the shards the same, byte for byte?
+"""Kill -9 the driver, and Ray workers, in the midst of real runs: is what they make the same, byte for byte?
 
-    python -m benchmarks.kill [--kills 5] [--seed 0]
+    OMP_NUM_THREADS=1 python -m benchmarks.kill [films] [join] [--kills 5] [--seed 0]
 
-Over two of the demo films: one run that nobody disturbs; one whose driver is killed; Ray with one worker, with two, and with two
-of which one is killed again and again. Prints the sha256 of all tars together for each, and how many jobs were done.
+films: two of the demo films, killed at random moments. join: `retrieve` alone over 12,000 drawn faces, killed while tiles of its
+join are in hand. Each of them undisturbed; with the driver killed; on Ray with one worker, with two, and with two of which one
+is killed again and again. Prints the sha256 of all tars, or of the references, for each. The Ray cluster is the script's own.
 """
 
 import argparse
@@ -17,112 +18,235 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from a2data import similarity
+from a2data.records import Look, Match, Reference, Source, Take
+from a2data.store import Store
 from pipelines.demo_films import MOVIES, render
+from pipelines.settings import Recipe
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.getcwd(), "RAY_USAGE_STATS_ENABLED": "0"}
+NOTED = (
+    "A2DATA_BENCHMARK_TILES"  # names a file that grows by a byte with each tile that is begun, in the driver's children
+)
+FACES, TILE = 12_000, 2048  # 36 tiles
+TITLES = {
+    "films": b"ray::Worker.do",
+    "join": b"ray::spread",
+}  # how a Ray process is called that has a job, or a tile, in hand
 
 
 class Run:
-    """A run of the command line over the films, into a folder of its own."""
+    """A command of a2data over a work folder of its own."""
 
-    def __init__(self, films: Path, root: Path, *flags: str):
-        self.root, self.jobs = root, 0
-        places = ["--work", str(root / "work"), "--out", str(root / "shards"), "--videos-per-shard", "1"]
-        self.command = [sys.executable, "-m", "pipelines.cli", "run", str(films / "manifest.csv"), *places, *flags]
+    def __init__(self, root: Path, command: list[str]):
+        self.root, self.log = root, root.with_suffix(".log")
+        self.command = [sys.executable, "-m", "benchmarks.kill", "--command", *command]
 
-    def start(self) -> subprocess.Popen:
-        log = (self.root.with_suffix(".log")).open("a")
-        return subprocess.Popen(self.command, env=ENVIRONMENT, stdout=log, stderr=log)
+    def start(self, **environment: str) -> subprocess.Popen:
+        with self.log.open("a") as log:
+            return subprocess.Popen(self.command, env=ENVIRONMENT | environment, stdout=log, stderr=log)
 
     def finish(self, process: subprocess.Popen) -> None:
         if process.wait() != 0:
-            sys.exit(f"{self.root.name}: the run failed, see {self.root.with_suffix('.log')}")
+            sys.exit(f"{self.root.name}: the run failed: {self.log.read_text()[-2000:]}")
 
     def report(self, what: str) -> str:
-        """The sha256 over all tars, in order of their names; printed with the number of jobs that were done."""
-        total = hashlib.sha256()
+        """The sha256 over all tars, or where there are none over the references, in order; printed."""
+        total, store = hashlib.sha256(), Store(self.root / "work")
         for tar in sorted((self.root / "shards").glob("*.tar")):
             total.update(tar.read_bytes())
-        jobs = len(re.findall(r"^\[ *[\d.]+ s\] .* done, ", self.root.with_suffix(".log").read_text(), re.MULTILINE))
-        print(f"{what}: {jobs} jobs done, shards {total.hexdigest()[:16]}", flush=True)
+        rows = [row for shard in store.shards("retrieve") for row in store.read("retrieve", shard, Reference)]
+        if not (self.root / "shards").exists():
+            total.update(repr(rows).encode())
+        jobs = len(re.findall(r"^\[ *[\d.]+ s\] .* done, ", self.log.read_text(), re.MULTILINE))
+        print(f"  {what}: {jobs} jobs done, {len(rows)} references, sha256 {total.hexdigest()[:16]}", flush=True)
         return total.hexdigest()
 
 
-def moments(seconds: float, count: int, rng: random.Random) -> Iterator[float]:
-    """Pauses between kills, so that they fall anywhere in a run of that length."""
-    for _ in range(count):
-        yield rng.uniform(0.3, 1.7) * seconds / (count + 1)
+def over_films(root: Path, films: Path, *flags: str) -> Run:
+    places = ["--work", str(root / "work"), "--out", str(root / "shards"), "--videos-per-shard", "1"]
+    return Run(root, ["run", str(films / "manifest.csv"), *places, *flags])
 
 
-def ray_workers() -> list[int]:
-    """Process ids of Ray actors that have a job in hand."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                title = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if title.startswith(b"ray::Worker.do"):
-                found.append(int(entry.name))
-    return found
+def over_faces(root: Path, _: Path, *flags: str) -> Run:
+    """A work folder with the tables that retrieve reads: 6,000 people, each in two clips of two videos, in three shards."""
+    rng, store = np.random.default_rng(0), Store(root / "work")
+    centres = rng.standard_normal((FACES // 2, 128), np.float32)
+    x = np.repeat(centres, 2, axis=0) + 0.4 * rng.standard_normal((FACES, 128), np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    thumbs = rng.integers(0, 256, (FACES, 6 * 18 * 24), dtype=np.uint8)
+    times = [n / 15 for n in range(6)]
+    for shard in range(3):
+        mine = range(shard, FACES, 3)
+        clips = {n: f"{n:016x}-00000000" for n in mine}
+        seen = [_face(clips[n], x[n]) for n in mine]
+        store.write(
+            "manifest", shard, Source, [Source(f"{n:016x}", f"{n}.mp4", "CC0-1.0", "", "", 1, "") for n in mine]
+        )
+        store.write("segment", shard, Take, [Take(clips[n], f"{n:016x}", times, thumbs[n].tobytes()) for n in mine])
+        store.write("match", shard, Match, [Match(f.clip_id, f.element_id, "it", 0, 2, 1.0, 1.0) for f in seen])
+        store.write("faces", shard, Look, seen)
+        for name in ("detect", "parse", "background", "ground"):
+            store.write(name, shard, Look, [])
+    Recipe().save(store)
+    return Run(root, ["retrieve", str(root / "work"), "--tile", str(TILE), "--min-face", "0.6", *flags])
 
 
-def kill_drivers(run: Run, pauses: Iterator[float]) -> None:
-    for pause in pauses:
+def _face(clip_id: str, vector: np.ndarray) -> Look:
+    about = (f"{clip_id}/face/0", "face", "face", "", 2, "", "dlib", 0.5, [0, 2], [])
+    return Look(clip_id, *about, vector)
+
+
+# -- who is killed, and when -------------------------------------------------------------------------------------------
+
+
+def kill_drivers(run: Run, seconds: float, kills: int, rng: random.Random) -> None:
+    """At moments that fall anywhere in a run of that length."""
+    for _ in range(kills):
         process = run.start()
-        time.sleep(pause)
+        time.sleep(rng.uniform(0.3, 1.7) * seconds / (kills + 1))
         process.send_signal(signal.SIGKILL)
         process.wait()
     run.finish(run.start())
 
 
-def kill_workers(run: Run, pauses: Iterator[float]) -> None:
-    process = run.start()
-    for pause in pauses:
-        time.sleep(pause)
-        while process.poll() is None and not (workers := ray_workers()):
-            time.sleep(0.05)
-        if process.poll() is None:
-            os.kill(min(workers), signal.SIGKILL)
-    run.finish(process)
+def kill_joins(run: Run, _: float, kills: int, rng: random.Random) -> None:
+    """When so many tiles have been begun: inside the join, however fast or slow the machine is."""
+    for number in range(kills):
+        note = run.root / f"tiles{number}"
+        process, after = run.start(**{NOTED: str(note)}), rng.randrange(1, (FACES // TILE) ** 2)
+        while process.poll() is None and not (note.exists() and note.stat().st_size >= after):
+            time.sleep(0.01)
+        if process.poll() is not None:
+            sys.exit(f"{run.root.name}: ended before tile {after} was begun: {run.log.read_text()[-2000:]}")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    run.finish(run.start())
+
+
+def kill_workers(what: str, kills: int, rng: random.Random) -> Callable[[Run, float], None]:
+    def kill(run: Run, seconds: float) -> None:
+        process, killed = run.start(), 0
+        while process.poll() is None and killed < kills:
+            if busy := ray_processes(TITLES[what]):
+                os.kill(min(busy), signal.SIGKILL)
+                killed += 1
+                time.sleep(rng.uniform(0.3, 1.7) * seconds / (kills + 1) / 2)
+            time.sleep(0.02)
+        run.finish(process)
+        print(f"  {killed} workers killed")
+
+    return kill
+
+
+def ray_processes(title: bytes) -> list[int]:
+    """Process ids of this script's Ray processes that are called so."""
+    found, parents = [], {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                called, stat = (entry / "cmdline").read_bytes(), (entry / "stat").read_text()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+            if called.startswith(title):
+                found.append(int(entry.name))
+    return [pid for pid in found if os.getpid() in _ancestors(pid, parents)]
+
+
+def _ancestors(pid: int, parents: dict[int, int]) -> Iterator[int]:
+    while pid in parents:
+        pid = parents[pid]
+        yield pid
+
+
+# -- the runs ----------------------------------------------------------------------------------------------------------
+
+
+def compare(what: str, root: Path, films: Path, address: str, kills: int, seed: int) -> bool:
+    """All the runs over the films, or over the faces; whether they came to the same."""
+    rng = random.Random(seed)
+    make: Callable[..., Run] = {"films": over_films, "join": over_faces}[what]
+    drivers = {"films": kill_drivers, "join": kill_joins}[what]
+    print(f"{what}:", flush=True)
+    calm = make(root / what / "undisturbed", films)
+    calm.root.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    calm.finish(calm.start())
+    seconds = time.perf_counter() - began
+    expected = calm.report("undisturbed")
+    ray = ("--ray", address, "--cpus-per-worker", "0.5")
+    plain: Callable[[Run, float], None] = lambda run, _: run.finish(run.start())  # noqa: E731
+    runs: list[tuple[str, tuple[str, ...], Callable[[Run, float], None]]] = [
+        ("2 workers", ("--workers", "2"), plain),
+        (f"driver killed {kills} times", (), lambda run, s: drivers(run, s, kills, rng)),
+        ("ray, 1 worker", (*ray, "--workers", "1"), plain),
+        ("ray, 2 workers", (*ray, "--workers", "2"), plain),
+        (f"ray, 2 workers, {kills} to be killed", (*ray, "--workers", "2"), kill_workers(what, kills, rng)),
+    ]
+    same = True
+    for name, flags, disturb in runs:
+        folder = root / what / re.sub(r"\W+", "_", name)
+        folder.mkdir(parents=True)
+        run = make(folder, films, *flags)
+        disturb(run, seconds)
+        same &= run.report(name) == expected
+    return same
+
+
+@contextmanager
+def cluster() -> Iterator[str]:
+    """The address of a Ray cluster of this script's own, so that nobody else's workers are killed."""
+    os.environ |= ENVIRONMENT  # a worker imports what the driver does
+    from ray.cluster_utils import Cluster
+
+    own = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    try:
+        yield own.address
+    finally:
+        own.shutdown()
+
+
+def a2data(argv: list[str]) -> int:
+    from pipelines.cli import main as command
+
+    return command(argv)
+
+
+def noted(work: Callable[..., Any], path: str) -> Callable[..., Any]:
+    """The same, which says in a file that it was begun."""
+
+    def call(*args: Any, **how: Any) -> Any:
+        with open(path, "ab") as file:
+            file.write(b".")
+        return work(*args, **how)
+
+    return call
+
+
+if os.environ.get(NOTED):  # in the driver, and in its children, which import this module too
+    similarity.nearest = noted(similarity.nearest, os.environ[NOTED])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", choices=["films", "join", []])
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    rng = random.Random(args.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        films = render(root / "films", movies=MOVIES[:2]).parent
-        began = time.perf_counter()
-        calm = Run(films, root / "undisturbed")
-        calm.finish(calm.start())
-        seconds = time.perf_counter() - began
-        expected = calm.report("undisturbed")
-        same = True
-        ray = ("--ray", "auto", "--cpus-per-worker", "1")
-        disturbed: list[tuple[str, tuple[str, ...], Callable[[Run], None]]] = [
-            (f"driver killed {args.kills} times", (), lambda r: kill_drivers(r, moments(seconds, args.kills, rng))),
-            ("ray, 1 worker", (*ray, "--workers", "1"), lambda r: r.finish(r.start())),
-            ("ray, 2 workers", (*ray, "--workers", "2"), lambda r: r.finish(r.start())),
-            (
-                f"ray, 2 workers, one killed {args.kills} times",
-                (*ray, "--workers", "2"),
-                lambda r: kill_workers(r, moments(seconds / 2, args.kills, rng)),
-            ),
-        ]
-        for what, flags, disturb in disturbed:
-            run = Run(films, root / what.replace(" ", "_").replace(",", ""), *flags)
-            disturb(run)
-            same &= run.report(what) == expected
-        print("all the same" if same else "NOT the same")
-        sys.exit(not same)
+    with tempfile.TemporaryDirectory() as folder, cluster() as address:
+        root, whats = Path(folder), args.what or ["films", "join"]
+        films = render(root / "films", movies=MOVIES[:2]).parent if "films" in whats else root
+        same = [compare(what, root, films, address, args.kills, args.seed) for what in whats]
+    print("all the same" if all(same) else "NOT the same")
+    sys.exit(not all(same))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(a2data(sys.argv[2:])) if sys.argv[1:2] == ["--command"] else main()

@@ -16,10 +16,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow.parquet as pq
 
 from a2data import images, samples, shards, video
-from a2data.arrow import from_table
 from a2data.folder import Folder
 from a2data.records import Packed
 
@@ -99,10 +97,7 @@ def encode(
 
 def read_index(source: Folder) -> list[Packed]:
     """The rows of a data set's index. Raises ValueError where there is none."""
-    if "index.parquet" not in source.names():
-        raise ValueError(f"{source.root} holds no index.parquet: it is no folder of shards; `a2data run` makes one")
-    with source.reading("index.parquet") as file:
-        rows = from_table(Packed, pq.read_table(file))
+    rows = shards.rows(source)
     if not rows:
         raise ValueError(f"the index of {source.root} names no sample: there is nothing to train on")
     return rows

@@ -6,10 +6,14 @@ import os
 import signal
 import threading
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from a2data.spread import Spread, in_turn
 from a2data.store import Store
 from a2data.work import do
 from pipelines.schedule import Done, Group, Job
@@ -59,7 +63,7 @@ class Children:
         if self.idle:
             return self.idle[0]
         if len(self.busy) < self.count:
-            self.idle.append(_Child(self.store))
+            self.idle.append(_Child(self.store, self.count))
             return self.idle[-1]
         return None
 
@@ -97,18 +101,18 @@ class Children:
 class _Child:
     """A process that does one job after another."""
 
-    def __init__(self, store: Store):
+    def __init__(self, store: Store, threads: int):
         context = multiprocessing.get_context("spawn")  # a fork would inherit threads of FFmpeg, Arrow and torch
         self.pipe, theirs = context.Pipe()
         self.group: Group = ()
         self.process = context.Process(
-            target=_serve, args=(theirs, store, logging.getLogger("a2data").level), daemon=True
+            target=_serve, args=(theirs, store, threads, logging.getLogger("a2data").level), daemon=True
         )
         self.process.start()
         theirs.close()
 
 
-def _serve(pipe: Connection, store: Store, level: int) -> None:
+def _serve(pipe: Connection, store: Store, threads: int, level: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     logging.basicConfig(format="%(levelname)s %(message)s")
     log.setLevel(level)
@@ -116,7 +120,15 @@ def _serve(pipe: Connection, store: Store, level: int) -> None:
     models = Models()
     while True:
         todo, job, skip = pipe.recv()
-        pipe.send(attempt(models, todo, store, job, skip))
+        pipe.send(attempt(models, todo, store, job, skip, partial(in_threads, threads)))
+
+
+def in_threads(
+    threads: int, work: Callable[..., Any], things: Sequence[Any], tasks: Sequence[tuple[int, ...]]
+) -> Iterator[Any]:
+    """As a2data.spread.in_turn, so many tasks at a time: while one child works on all shards, the others wait."""
+    with ThreadPoolExecutor(threads) as pool:
+        yield from pool.map(lambda task: work(*(things[place] for place in task)), tasks)
 
 
 def _end_with_parent() -> None:
@@ -141,7 +153,9 @@ class Models:
         return [self.loaded[stage] for stage in todo]
 
 
-def attempt(models: Models, todo: Group, store: Store, job: Job, skip: dict[str, str]) -> tuple[str, bool]:
+def attempt(
+    models: Models, todo: Group, store: Store, job: Job, skip: dict[str, str], spread: Spread = in_turn
+) -> tuple[str, bool]:
     """Do a job. Returns the sentence that says why it could not be done, or "", and whether the models could be loaded."""
     names = "+".join(stage.name() for stage in todo)
     try:
@@ -150,7 +164,7 @@ def attempt(models: Models, todo: Group, store: Store, job: Job, skip: dict[str,
         log.warning("%s: a model does not load", names, exc_info=True)
         return f"a model does not load: {told(error)}", False
     try:
-        do(todo, loaded, store, job, skip)
+        do(todo, loaded, store, job, skip, spread)
     except Exception as error:
         log.warning("%s, shard %s could not be done", names, job[0], exc_info=True)
         return told(error), True

@@ -5,10 +5,13 @@ reachable from every node (a shared folder, or a URL such as s3://).
 """
 
 import logging
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import ray
 
+from a2data.spread import in_turn
 from a2data.store import Store
 from pipelines.local import Models, attempt
 from pipelines.schedule import Done, Group, Job
@@ -17,16 +20,48 @@ log = logging.getLogger("a2data")
 
 
 class Worker:
-    """An actor: the stages of a group, with their models, on one node."""
+    """An actor: the stages of a group, with their models, on one node. cpus: what a task of a stage that spreads asks for."""
 
-    def __init__(self, store: Store):
-        self.store, self.models = store, Models()
+    def __init__(self, store: Store, cpus: float = 1):
+        self.store, self.models, self.cpus = store, Models(), cpus
 
     def ready(self) -> None:
         """Return when the actor runs."""
 
     def do(self, todo: Group, job: Job, skip: dict[str, str]) -> tuple[str, bool]:
-        return attempt(self.models, todo, self.store, job, skip)
+        return attempt(self.models, todo, self.store, job, skip, partial(in_tasks, self.cpus))
+
+
+def in_tasks(
+    cpus: float, work: Callable[..., Any], things: Sequence[Any], tasks: Sequence[tuple[int, ...]]
+) -> Iterator[Any]:
+    """As a2data.spread.in_turn, by tasks of Ray from the first on, and meanwhile by this worker from the last, until they meet.
+
+    So nothing waits for room: an actor keeps its CPU while it waits, and where that was the last one no task would ever begin.
+    """
+    if len(tasks) < 2:
+        yield from in_turn(work, things, tasks)
+        return
+    there = [ray.put(thing) for thing in things]
+    remote = ray.remote(_task).options(num_cpus=cpus, name="spread")
+    refs = [remote.remote(work, *(there[place] for place in task)) for task in tasks]
+    mine: dict[int, Any] = {}
+    last = len(refs)
+    for number, ref in enumerate(refs):
+        while number < last and not _ended(ref):
+            last -= 1
+            if not _ended(refs[last]):
+                ray.cancel(refs[last])
+                mine[last] = work(*(things[place] for place in tasks[last]))
+        yield mine.pop(number) if number in mine else ray.get(ref)
+
+
+def _task(work: Callable[..., Any], *things: Any) -> Any:
+    return work(*things)
+
+
+def _ended(ref: Any) -> bool:
+    return bool(ray.wait([ref], timeout=0)[0])
 
 
 def connect(address: str) -> None:
@@ -100,7 +135,11 @@ class Actors:
         return min(limits, default=self._room(shape))
 
     def _hire(self, shape: Shape) -> None:
-        actor: Any = ray.remote(Worker).options(num_cpus=shape[0], num_gpus=shape[1], max_restarts=0).remote(self.store)
+        actor: Any = (
+            ray.remote(Worker)
+            .options(num_cpus=shape[0], num_gpus=shape[1], max_restarts=0)
+            .remote(self.store, shape[0])
+        )
         self.pools[shape].append(actor)
         self.hiring[actor.ready.remote()] = shape, actor
 

@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,8 @@ from a2data.arrow import from_table
 from a2data.corpus import INF, PARTS, Corpus, Footage, assemble, colour
 from a2data.identity import Identities, components, identify, number, seen_together
 from a2data.records import Look, Match, Reference, Reject, Rule, Take, Trait
+from a2data.similarity import TILE
+from a2data.spread import Spread, in_turn
 from a2data.stage import Stage
 
 
@@ -30,7 +33,9 @@ class Retrieve(Stage):
     )
     writes = Reference
     per = "all"
-    version = 3
+    spreads = True
+    unkeyed = ("tile",)
+    version = 4
 
     min_face: float = 0.0  # cosine from which two faces are one person; 0 = as calibrated, else what the card says
     min_object: float = 0.0  # the same for objects
@@ -40,6 +45,9 @@ class Retrieve(Stage):
     margin: float = 0.1  # lead over the nearest other identity, as a share of what lies between the threshold and 1
     neighbours: int = 64  # nearest neighbours that are looked at for each element
     approximate_from: int = 20_000_000  # elements from which neighbours are sought by an index (faiss); 0 = never
+    tile: int = (
+        TILE  # elements that one task compares with as many: what bounds its memory, and what a cluster shares out
+    )
     different_body: float = -1.0  # cosine of bodies, in one video, below which alike faces are of two; -1 = off
     copy_distance: float = copies.COPY  # thumbnails nearer than this show the same frame; see a2data.copies
     copy_run: int = copies.RUN  # frames in succession that make a clip a copy
@@ -48,10 +56,12 @@ class Retrieve(Stage):
     max_references: int = 1  # for each element, each from another clip
     calibrated: str = ""  # JSON, embedder -> kind -> cosine: what `a2data calibrate` found
 
-    def run(self, model: None, matches: pa.Table, clips: pa.Table, *looks: pa.Table) -> Iterator[Reference | Reject]:
+    def run(
+        self, model: None, matches: pa.Table, clips: pa.Table, *looks: pa.Table, spread: Spread = in_turn
+    ) -> Iterator[Reference | Reject]:
         corpus = assemble(looks)
         footage = Footage(clips, self.copy_run)
-        group_of = self.groups(corpus, footage)
+        group_of = self.groups(corpus, footage, spread)
         component_of = linked(corpus, footage, group_of)
         for row in targets(corpus, from_table(Match, matches)):
             target = corpus.traits[row]
@@ -64,7 +74,7 @@ class Retrieve(Stage):
             else:
                 yield refuse(target, judged, reason, near)
 
-    def groups(self, corpus: Corpus, footage: Footage) -> "dict[int, tuple[Group, int]]":
+    def groups(self, corpus: Corpus, footage: Footage, spread: Spread = in_turn) -> "dict[int, tuple[Group, int]]":
         """Compare faces with faces, objects with objects of their label, places with places: row -> its group, its node there."""
         faces, objects, places = (corpus.with_embedding(kind) for kind in ("face", "object", "background"))
         comparable = [(faces, "min_face"), *((rows, "min_object") for rows in by_label(corpus, objects))]
@@ -72,11 +82,13 @@ class Retrieve(Stage):
         group_of: dict[int, tuple[Group, int]] = {}
         for rows, setting in comparable:
             if rows:
-                group = self.group(corpus, footage, rows, setting)
+                group = self.group(corpus, footage, rows, setting, spread)
                 group_of |= {row: (group, node) for node, row in enumerate(rows)}
         return group_of
 
-    def group(self, corpus: Corpus, footage: Footage, rows: list[int], setting: str) -> "Group":
+    def group(
+        self, corpus: Corpus, footage: Footage, rows: list[int], setting: str, spread: Spread = in_turn
+    ) -> "Group":
         """Cluster the elements of these rows."""
         low = self.threshold(corpus, rows, setting)
         matrix = np.stack([corpus.vectors[row] for row in rows])
@@ -91,7 +103,8 @@ class Retrieve(Stage):
             return float(bodies[0] @ bodies[1]) < self.different_body
 
         asked = differ if self.different_body > -1 else None
-        found = identify(matrix, numbers, together, low, self.neighbours, asked, self.approximate_from)
+        how: dict[str, Any] = {"approximate_from": self.approximate_from, "tile": self.tile, "spread": spread}
+        found = identify(matrix, numbers, together, low, self.neighbours, asked, **how)
         first: dict[int, int] = {}
         for row, cluster in zip(rows, found.cluster.tolist(), strict=True):
             first.setdefault(cluster, number(corpus.traits[row].element_id))

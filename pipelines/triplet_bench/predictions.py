@@ -15,11 +15,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pyarrow.parquet as pq
 
 from a2data import images, records, samples, video
-from a2data.arrow import from_table
-from a2data.records import Box, Packed
+from a2data.folder import Folder
+from a2data.records import Box
+from a2data.shards import rows as packed_rows
 from a2data.store import Store
 
 
@@ -154,9 +154,7 @@ def rows(store: Store, stage: str, record: type) -> Iterator:
 
 def tar_samples(shards: Path) -> Iterator[dict[str, bytes]]:
     """The members of each sample of a folder of shards, by extension, in the order of the index."""
-    if not (shards / "index.parquet").exists():
-        raise ValueError(f"{shards} has no index.parquet: name the folder of the shards with --shards")
-    for row in from_table(Packed, pq.read_table(shards / "index.parquet")):
+    for row in packed_rows(Folder(shards)):
         with open(shards / row.shard, "rb") as file:
             file.seek(row.offset)
             data = file.read(row.bytes)

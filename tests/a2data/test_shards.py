@@ -135,3 +135,20 @@ def test_shards_go_to_any_url(tmp_path):
 
     assert {name: out.get(name) for name in out.names() if name.endswith(".tar")} == contents(tmp_path / "local")
     assert manifest["samples"] == len(SAMPLES)
+
+
+def test_an_index_of_before_there_were_splits_is_read(pack, tmp_path):
+    packed = pack(tmp_path, 3)
+    table = pq.read_table(tmp_path / "index.parquet")
+    pq.write_table(table.drop_columns(["split", "component"]), tmp_path / "index.parquet")
+    assert shards.rows(Folder(tmp_path)) == packed
+
+
+def test_an_index_that_lacks_what_it_must_say_is_named(pack, tmp_path):
+    with pytest.raises(ValueError, match="holds no index.parquet"):
+        shards.rows(Folder(tmp_path))
+    pack(tmp_path, 3)
+    table = pq.read_table(tmp_path / "index.parquet")
+    pq.write_table(table.drop_columns(["offset"]), tmp_path / "index.parquet")
+    with pytest.raises(ValueError, match="index.parquet cannot be read.*no column 'offset'.*pack the data set again"):
+        shards.rows(Folder(tmp_path))

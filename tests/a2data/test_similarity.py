@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from a2data import gpu_join, similarity
 from a2data.similarity import top_k, vectors
+from a2data.spread import in_turn
+from pipelines.local import in_threads
 
 
 def unit(rng, n, d):
@@ -87,13 +89,9 @@ def test_the_join_for_a_gpu_finds_the_same(seed, n, m, k, tile):
     rng = np.random.default_rng(seed)
     queries, keys = unit(rng, n, 16), unit(rng, m, 16)
     groups = rng.integers(0, 4, n), rng.integers(0, 4, m)
-    expected = similarity.decode(similarity.join(queries, keys, k, *groups, block=16))
-    found = similarity.decode(gpu_join.join(queries, keys, k, *groups, device="cpu", rows=tile, columns=tile))
-    np.testing.assert_allclose(found[0], expected[0], atol=2e-5)
-    for query, ours, theirs in zip(
-        queries, found[1], expected[1], strict=True
-    ):  # a sum in another order may swap neighbours
-        np.testing.assert_allclose(keys[ours[ours >= 0]] @ query, keys[theirs[theirs >= 0]] @ query, atol=2e-5)
+    expected = similarity.join(queries, keys, k, *groups, block=16)
+    found = gpu_join.join(queries, keys, k, *groups, device="cpu", rows=tile, columns=tile)
+    assert np.array_equal(found, expected)
 
 
 def test_memory_is_that_of_a_tile_however_many_keys_there_are():
@@ -136,3 +134,48 @@ def test_without_faiss_the_sentence_says_what_to_do(monkeypatch):
     x = clustered(2, 2)
     with pytest.raises(ModuleNotFoundError, match=r"a2data\[search\].*approximate_from=0"):
         top_k(x, x, 1, np.arange(4), np.arange(4), approximate_from=1)
+
+
+def by_float64(x, k, groups):
+    """Similarities and indices of the nearest of other groups, from float64 products, rounded."""
+    scores = np.round(x.astype(np.float64) @ x.astype(np.float64).T, 5)
+    scores[groups[:, None] == groups[None]] = -np.inf
+    index = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, index, 1), index
+
+
+@pytest.mark.parametrize(("block", "tile"), [(2048, 32768), (64, 64), (37, 100), (1000, 333)])
+def test_tiles_of_any_size_find_the_same_to_the_last_digit(block, tile):
+    x, groups = clustered(50, 12, d=256), np.arange(600) // 2
+    x[300:320] = x[300]  # many of one picture: ties
+    expected = by_float64(x, 9, groups)
+    for spread in (in_turn, lambda *work: in_threads(3, *work)):
+        found = top_k(x, x, 9, groups, groups, block, tile=tile, spread=spread)
+        assert np.array_equal(found[0], expected[0])
+        assert np.array_equal(found[1], expected[1])
+
+
+def test_a_sum_in_another_order_rounds_to_the_same():
+    x, each = clustered(400, 2, d=512), np.arange(800)
+    dims = np.random.default_rng(3).permutation(512)
+    one, other = top_k(x, x, 20, each, each), top_k(x[:, dims].copy(), x[:, dims].copy(), 20, each, each)
+    near = x @ x.T, x[:, dims] @ x[:, dims].T
+    assert np.any(
+        np.rint(near[0] / np.float32(1e-5)) != np.rint(near[1] / np.float32(1e-5))
+    )  # float32 alone would not do
+    assert np.array_equal(one[0], other[0])
+    assert np.array_equal(one[1], other[1])
+
+
+def test_float32_is_never_off_by_more_than_is_allowed_for():
+    for d in (64, 512, 1280):
+        x = np.abs(clustered(100, 2, d=d))
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        off = np.abs((x @ x.T) - x.astype(np.float64) @ x.T.astype(np.float64))
+        assert off.max() < similarity.SLACK
+
+
+def test_a_tile_that_holds_nothing_is_refused():
+    x = clustered(2, 2)
+    with pytest.raises(ValueError, match="a tile of 0 embeddings"):
+        top_k(x, x, 1, np.arange(4), np.arange(4), tile=0)

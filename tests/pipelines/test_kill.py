@@ -7,14 +7,67 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import toy
+import toy_pairs
 from test_schedule import SHARDS, digests, remove_all
 
-from pipelines.local import Here
+from a2data.records import Reference
+from a2data.store import Store
+from pipelines.local import Children, Here
 from pipelines.schedule import run
+
+JOIN = """
+    import sys, time
+    from pathlib import Path
+    sys.path.insert(0, {tests!r})
+    from a2data import similarity
+    from a2data.store import Store
+    from pipelines.local import Children
+    from pipelines.schedule import run
+    from stages.retrieve import Retrieve
+
+    nearest, begun = similarity.nearest, Path({begun!r})
+
+    def slowly(*things, **how):
+        begun.write_bytes(b"." + (begun.read_bytes() if begun.exists() else b""))
+        time.sleep(0.3)
+        return nearest(*things, **how)
+
+    similarity.nearest = slowly  # in the child that does the join, too: it imports this file
+
+    if __name__ == "__main__":
+        store = Store({root!r})
+        print(run([Retrieve(min_face=0.8, tile=2)], store, store.shards("manifest"), Children(store, 1)).jobs)
+"""
+
+
+def test_a_run_killed_inside_the_join_goes_on_to_the_same_references(tmp_path):
+    store, begun = Store(tmp_path / "work"), tmp_path / "begun"
+    people = {f"{letter * 16}": "anna bert carl" for letter in "ab"}
+    toy_pairs.fill(store, people)
+    *before, retrieve, _ = toy_pairs.stages(store, people)
+    toy_pairs.make(store, before)
+    script = tmp_path / "driver.py"
+    script.write_text(textwrap.dedent(JOIN.format(tests=str(Path(__file__).parent), begun=str(begun), root=store.root)))
+    driver = subprocess.Popen([sys.executable, str(script)], env=os.environ | {"PYTHONPATH": os.getcwd()})
+    while driver.poll() is None and not (begun.exists() and begun.stat().st_size >= 3):
+        time.sleep(0.01)
+    assert driver.poll() is None
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    assert store.shards("retrieve") == []
+
+    assert run([replace(retrieve, tile=2)], store, [0], Children(store, 2)).jobs == 1
+    resumed = list(store.read("retrieve", 0, Reference))
+    store.remove("retrieve", "00000.parquet")
+    run([retrieve], store, [0], Here(store))
+    assert list(store.read("retrieve", 0, Reference)) == resumed
+    assert len(resumed) == 12
+
 
 DRIVER = """
     import sys

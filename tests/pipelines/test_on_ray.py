@@ -5,14 +5,16 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import toy
+import toy_pairs
 from test_schedule import digests, remove_all
 from toy import Choose, Cut, Join, Measure
 
-from a2data.records import Score
+from a2data.records import Reference, Score
+from a2data.store import Store
 from pipelines.local import Here
 from pipelines.schedule import run
 
@@ -92,6 +94,22 @@ def test_the_run_goes_on_when_a_worker_is_killed(cluster, store, tmp_path):
 
     assert not summary.broken
     assert summary.jobs == 4 * len(SHARDS)
+
+
+@pytest.mark.parametrize("cpus", [0.25, 1])  # 1: the worker holds one of two CPUs, and does what tasks have no room for
+def test_tiles_by_tasks_give_the_same_references(cluster, tmp_path, cpus):
+    people = {f"{letter * 16}": "anna bert carl" for letter in "abc"}
+    pairs = Store(tmp_path / "work")
+    toy_pairs.fill(pairs, people, per_shard=1)
+    *before, retrieve, _ = toy_pairs.stages(pairs, people)
+    toy_pairs.make(pairs, [*before, retrieve])
+    expected = [list(pairs.read("retrieve", shard, Reference)) for shard in range(3)]
+    assert [len(rows) for rows in expected] == [6, 6, 6]
+    for name in pairs.names("retrieve"):
+        pairs.remove("retrieve", name)
+
+    assert run([replace(retrieve, tile=2)], pairs, [0, 1, 2], Actors(pairs, cpus=cpus)).jobs == 3
+    assert [list(pairs.read("retrieve", shard, Reference)) for shard in range(3)] == expected
 
 
 def test_the_run_goes_on_when_a_node_leaves(cluster, store):
