@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from a2data.similarity import NONE, SHIFT, SLACK, STEP
+from a2data.similarity import NONE, SHIFT, SLACK, STEP, slack
 
 ROWS, COLUMNS = 8192, 32768  # of a tile: 1 GB of float32, and as much again while its floor is sought
 
@@ -51,22 +51,22 @@ def _merge(best: Any, queries: Any, keys: Any, query_groups: Any, key_groups: An
 
     k, scores = best.shape[1], queries @ keys.T
     worst = best.min(dim=1).values
-    floor = torch.div(worst, SHIFT, rounding_mode="floor").double() * STEP - STEP / 2 - SLACK
+    floor = torch.div(worst, SHIFT, rounding_mode="floor").double() * STEP - STEP / 2
     if bool((worst == NONE).any()):
         if scores.shape[1] > 2 * k:
             others = scores.masked_fill(query_groups[:, None] == key_groups[None], -torch.inf)
-            lowest = others.topk(k, dim=1).values[:, -1].double() - STEP - 2 * SLACK
+            lowest = others.topk(k, dim=1).values[:, -1].double() - STEP - SLACK
         else:
             lowest = torch.full_like(floor, -torch.inf)
         floor = torch.where(worst == NONE, lowest, floor)
-    row, column = torch.nonzero(scores >= floor.float()[:, None], as_tuple=True)
+    row, column = torch.nonzero(scores >= (floor - 1.2 * SLACK).float()[:, None], as_tuple=True)
     other = query_groups[row] != key_groups[column]
     row, column = row[other], column[other]
     if not len(row):
         return best
     near = scores[row, column].double()
-    close = ((near / STEP).remainder(1) - 0.5).abs() < SLACK / STEP  # as a2data.similarity.settle
-    near[close] = (queries[row[close]].double() * keys[column[close]].double()).sum(dim=1)
+    close = ((near / STEP).remainder(1) - 0.5).abs() < slack(near) / STEP  # as a2data.similarity.settle
+    near[close] = (queries[row[close]] * keys[column[close]]).double().sum(dim=1)
     found = (near / STEP).round().long() * SHIFT + (SHIFT - 1 - (first + column))
     count = torch.bincount(row, minlength=len(best))
     place = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]

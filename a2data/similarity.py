@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from a2data.spread import Spread, in_turn
 
 STEP = 1e-5  # similarities are rounded to this, so that the order in which a BLAS sums never decides who is nearest
-SLACK = 1.2e-6  # twice what float32 was off by, at most, for unit vectors of 128 to 2048 numbers
+SLACK = 1.2e-6  # see `slack`: twice what was found at most, for unit vectors of 64 to 2048 numbers
 BLOCK = 2048  # rows of one matrix product; with what is found in it, about 50 MB
 TILE = 32768  # queries and keys of one task; with 512 numbers each, 134 MB
 
@@ -131,16 +131,17 @@ def candidates(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of the numbers of a tile that may be among the best: row by row, those of the own group left out.
 
-    What float32 puts below the floor by up to SLACK may belong above it.
+    What float32 puts a little below the floor may belong above it.
     """
     worst = best.min(axis=1)
     k = best.shape[1]
-    floor = similarity(worst) - STEP / 2 - SLACK
+    floor = similarity(worst) - STEP / 2
     if (worst == NONE).any() and scores.shape[1] > 2 * k:  # no floor yet: the tile itself gives one
         others = np.where(query_groups[:, None] == key_groups[None], np.float32(-np.inf), scores)
-        floor = np.where(worst == NONE, np.partition(others, -k, axis=1)[:, -k] - (STEP + 2 * SLACK), floor)
+        floor = np.where(worst == NONE, np.partition(others, -k, axis=1)[:, -k] - STEP - SLACK, floor)
     else:
         floor = np.where(worst == NONE, -np.inf, floor)
+    floor -= 1.2 * SLACK
     row, column = np.divmod(np.flatnonzero(scores >= floor.astype(np.float32)[:, None]), scores.shape[1])
     other = query_groups[row] != key_groups[column]
     return row[other], column[other]
@@ -151,16 +152,23 @@ def settle(
 ) -> np.ndarray:
     """The dot products of some pairs, (s,) float64, that round to the same on every machine.
 
-    scores: (s,) float32, off by up to SLACK, as the order of a sum has it. Those so near to where rounding turns are computed
-    again in float64.
+    scores: (s,) float32, off by up to `slack`, as the order of a sum has it. Those so near to where rounding turns are computed
+    again: products in float32, which are the same everywhere, and their sum in float64, whose order does not show.
     """
     out = scores.astype(np.float64)
-    close = np.flatnonzero(np.abs(out / STEP % 1 - 0.5) < SLACK / STEP)
-    for part in range(0, close.size, BLOCK):
-        some = close[part : part + BLOCK]
-        x, y = queries[row[some]].astype(np.float64), keys[column[some]].astype(np.float64)
-        out[some] = np.einsum("nd,nd->n", x, y)
+    close = np.flatnonzero(np.abs(out / STEP % 1 - 0.5) < slack(out) / STEP)
+    for first in range(0, close.size, 128):  # what fits into a cache
+        some = close[first : first + 128]
+        out[some] = (queries[row[some]] * keys[column[some]]).sum(axis=1, dtype=np.float64)
     return out
+
+
+def slack(scores: Any) -> Any:
+    """What a float32 dot product of unit vectors may be off by; array or tensor. It grows with the sums on the way.
+
+    A network's numbers come in no order, so that these are hardly above the result: 0.2 allows for them.
+    """
+    return SLACK * (abs(scores) + 0.2)
 
 
 def merge(best: np.ndarray, row: np.ndarray, found: np.ndarray) -> None:

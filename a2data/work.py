@@ -48,10 +48,8 @@ def do(
     (stage,), (model,) = stages, models
     _demand(stage, store, job)
     began = time.perf_counter()
-    if stage.per == "shard":
-        made = _shard_rows(stage, model, store, job[0])
-    else:
-        made = _all_rows(stage, model, store, job, spread)
+    alone = stage.per == "shard"
+    made = _shard_rows(stage, model, store, job[0]) if alone else _all_rows(stage, model, store, job, spread)
     inputs = store.inputs(stage, job)
     for shard in job:
         rows, rejected, failed = _sorted(made[shard])

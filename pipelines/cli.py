@@ -84,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("key", metavar="KEY", help="its id, or the beginning of one")
     sub = command("report", _report, "write the report, one HTML file")
     sub.add_argument("--out", dest="html", help="where to (default: report.html in the work folder)")
+    sub.add_argument("--pairs", type=_count, default=80, help="of how many pairs to show the frames (default: 80)")
     models.add_flags(command("models", None, "the models: list, show, fetch, verify, licences", work=False))
     train.add_flags(command("train", None, "fine-tune A2 on shards; train plan: what would it take?", work=False))
     sample.add_flags(command("sample", None, "a video of a prompt and references", work=False))
@@ -226,7 +227,7 @@ def _report(args: argparse.Namespace) -> int:
         raise ValueError("the report is a local file: name it with --out")
     shards = recipe.folder(store)
     html = Path(args.html or store.path("report.html"))
-    print(write_report(store, html, Path(shards.base) if shards.local else None))
+    print(write_report(store, html, Path(shards.base) if shards.local else None, pairs_drawn=args.pairs))
     return 0
 
 

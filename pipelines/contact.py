@@ -213,7 +213,7 @@ def strips_of(store: Store, wanted: Iterable[Where], stills: int, preview: bool 
     for shard, clip_ids in sorted(_by_shard(wanted).items()):
         for clip_id, (film, *_) in _groups(store, "segment", shard, Film, "clip_id", clip_ids):
             at = ((np.arange(stills) + 0.5) * len(film.frames) / stills).astype(int).tolist()
-            pictures = [to_jpeg(_within(film.frames[frame], STILL_PX)) for frame in at]
+            pictures = [to_jpeg(within(film.frames[frame], STILL_PX)) for frame in at]
             small = _mp4(film) if preview else ""
             found[clip_id] = Strip(pictures, [film.source_pts_s[frame] for frame in at], small)
     return found
@@ -225,7 +225,7 @@ def cut_outs(store: Store, wanted: Iterable[Where]) -> dict[str, CutOut]:
     for shard, element_ids in sorted(_by_shard(wanted).items()):
         for stage in CUT_OUTS:
             for element_id, (row, *_) in _groups(store, stage, shard, _Picture, "element_id", element_ids):
-                found[element_id] = CutOut(row.label, to_jpeg(_within(on_white(row.image), TILE_PX)))
+                found[element_id] = CutOut(row.label, to_jpeg(within(on_white(row.image), TILE_PX)))
     return found
 
 
@@ -308,11 +308,11 @@ def to_jpeg(picture: np.ndarray) -> str:
 
 def _mp4(film: Film) -> str:
     """The clip again, small enough for dozens of them to live in one page."""
-    small = np.stack([_within(frame, PREVIEW_PX, even=True) for frame in film.frames])
+    small = np.stack([within(frame, PREVIEW_PX, even=True) for frame in film.frames])
     return "data:video/mp4;base64," + base64.b64encode(video.encode(small, film.fps, crf=28)).decode()
 
 
-def _within(picture: np.ndarray, side_px: int, even: bool = False) -> np.ndarray:
+def within(picture: np.ndarray, side_px: int, even: bool = False) -> np.ndarray:
     """The picture scaled down until its longer side is at most side_px; with even sides, as H.264 wants them."""
     height, width = picture.shape[:2]
     scale = min(1.0, side_px / max(height, width))

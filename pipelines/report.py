@@ -21,7 +21,7 @@ from a2data.arrow import schema
 from a2data.records import Reject
 from a2data.store import Footer, Store
 from model_zoo.catalogue import CARDS
-from pipelines import borderline, contact
+from pipelines import audit, borderline, contact
 from pipelines import plan as planning
 
 # The tables in their order: name, what `units` of its footers counts, what its rows are.
@@ -127,11 +127,14 @@ class _Pair:
     copy_risk: float
 
 
-def write_report(store: Store, out: Path, shards_dir: Path | None = None, samples: int = 40) -> Path:
+def write_report(
+    store: Store, out: Path, shards_dir: Path | None = None, samples: int = 40, pairs_drawn: int = 80
+) -> Path:
     """Write the page about everything in the store to `out`, and return `out`.
 
     shards_dir: the folder of packed tars, to say how large they are and whether all are there. samples: how many triplets to
-    show, spread evenly over all. Raises FileNotFoundError where the store has no table at all.
+    show, spread evenly over all. pairs_drawn: of how many pairs the audit has pictures; it has the scores of all. Raises
+    FileNotFoundError where the store has no table at all.
     """
     footers = {name: _footers(store, name) for name, _, _ in STAGES}
     if not any(footers.values()):
@@ -140,6 +143,8 @@ def write_report(store: Store, out: Path, shards_dir: Path | None = None, sample
     pairs, lengths = _whole(store, "retrieve", _Pair), _whole(store, "ingest", _Length)
     paired = contact.holding(store, "pack") or contact.holding(store, "retrieve")
     shown = contact.spread([(shard, clip_id) for clip_id, shard in paired.items()], samples)
+    refused = [reject for _, footer in footers["retrieve"] for reject in footer.rejected]
+    require = next((str(f.settings["require"]) for _, f in footers["pack"] if "require" in f.settings), "human|object")
     failures = planning.failures(store, [name for name, _, _ in STAGES])
     page = _template().render(
         root=store.root,
@@ -156,7 +161,8 @@ def write_report(store: Store, out: Path, shards_dir: Path | None = None, sample
         examples=contact.rejects(store, footers),
         identities=contact.identities(store, pairs),
         histograms=[_histogram(*chart) for chart in borderline.charts(store)],
-        borders=borderline.borders(store, [reject for _, footer in footers["retrieve"] for reject in footer.rejected]),
+        borders=borderline.borders(store, refused),
+        audit=audit.audit(store, refused, require, pairs_drawn),
         tars=_tars(store, shards_dir),
         slowest=max((stage.seconds for stage in stages), default=0.0),
     )
@@ -170,7 +176,8 @@ def _template() -> Any:
     from markupsafe import Markup
 
     here = files("pipelines")
-    css, script = ((here / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    css, *scripts = ((here / name).read_text(encoding="utf-8") for name in ("report.css", "report.js", "audit.js"))
+    script = "".join(scripts)
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     env.filters |= {"number": _number, "span": _span, "size": _size}
     env.globals |= {

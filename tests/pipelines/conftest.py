@@ -1,5 +1,6 @@
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,3 +30,22 @@ def checkpoint(tmp_path_factory) -> Path:
     import tiny_a2
 
     return tiny_a2.write(tmp_path_factory.mktemp("a2") / "tiny-a2")
+
+
+@pytest.fixture(scope="session")
+def corpus_store(tmp_path_factory) -> Store:
+    import tiny_corpus
+
+    store = Store(tmp_path_factory.mktemp("report") / "work")
+    tiny_corpus.write(store)
+    return store
+
+
+@pytest.fixture(scope="session")
+def page(corpus_store, tmp_path_factory) -> Any:
+    from html_page import Page
+
+    from pipelines.report import write_report
+
+    out = tmp_path_factory.mktemp("page") / "report.html"
+    return Page(write_report(corpus_store, out).read_text(encoding="utf-8"))

@@ -1,0 +1,226 @@
+"""Pairs to be looked at one by one, for the report: every rule with its value and threshold, both frames, both outlines.
+
+All scores of up to MOST_PAIRS pairs go into the page, so that it can count anew under other thresholds; pictures only of some.
+"""
+
+import base64
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from a2data import images
+from a2data.records import Box, Film, Reference, Reject, Rule
+from a2data.store import Store
+from pipelines import contact
+
+MOST_PAIRS = 100_000  # whose scores are in the page; spread evenly over all
+FRAME_PX = 480  # longer side of a frame in the page
+DETAIL = re.compile(r"(\S+): (\w+) = (\S+), allowed (\S+) to (\S+): (?:FAIL|pass)")  # of a reject of retrieve
+PARTS = [f.name for f in fields(Reference) if f.name.endswith("_apart")] + ["gap_s"]  # what a copy risk is made of
+
+
+class Pair(NamedTuple):
+    """An element, what was held against it, and whether that became its reference."""
+
+    target: str  # element_id
+    source: str
+    kind: str
+    accepted: bool
+    reason: str  # of a reject; "" for a reference
+    identity: int
+    rules: list[Rule]  # of a reject the one that refused it: retrieve keeps no other
+    parts: dict[str, float]  # of its copy risk, those that were measured
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What the page knows of the pairs."""
+
+    scores: str  # JSON, see `scores`
+    pictures: str  # JSON, see `pictures`
+    total: int  # pairs that there are
+    shown: int  # whose scores are in the page
+    pictured: int
+
+
+@dataclass(frozen=True)
+class _Seen:  # columns of the tables of elements
+    clip_id: str
+    element_id: str
+    label: str
+    frame: int
+    box: Box
+    mask: bytes
+
+
+def audit(store: Store, rejects: Iterable[Reject], require: str, most: int = 80) -> Audit:
+    """All pairs of retrieve, and the pictures of at most so many of them: those nearest to a threshold, the rest spread evenly.
+
+    rejects: of retrieve. require: the kinds of reference of which a triplet needs one, "human|object" (see stages/pack.py).
+    """
+    rows = store.whole("retrieve", Reference)
+    refused = [pair for reject in rejects if (pair := _refused(reject))]
+    total = len(rows) + len(refused)
+    if total > MOST_PAIRS:  # in proportion, so that what the page counts is a share of all
+        keep = round(MOST_PAIRS * len(rows) / total)
+        rows = rows.take(np.linspace(0, max(len(rows) - 1, 0), keep).astype(np.int64))
+        refused = contact.spread(refused, MOST_PAIRS - keep)
+    pairs = [*_accepted(rows), *refused]
+    drawn = pictures(store, [pairs[n] for n in chosen(pairs, most)])
+    triplets = contact.holding(store, "pack")
+    about = scores(pairs, require.split("|"), {*triplets}, total)
+    known = drawn["elements"]
+    pictured = sum(pair.target in known and pair.source in known for pair in pairs)
+    return Audit(_json(about), _json(drawn), total, len(pairs), pictured)
+
+
+def _accepted(rows: pa.Table) -> list[Pair]:
+    known = [name for name in PARTS if name in rows.column_names]
+    columns = ["element_id", "source_element_id", "kind", "identity", "rules", *known]
+    found = []
+    for row in rows.select(columns).to_pylist():
+        parts = {name: row[name] for name in known if row[name] >= 0}
+        rules = [Rule(**rule) for rule in row["rules"]]
+        about = (row["kind"], True, "", row["identity"], rules, parts)
+        found.append(Pair(row["element_id"], row["source_element_id"], *about))
+    return found
+
+
+def _refused(reject: Reject) -> Pair | None:
+    """None where nobody was held against the element."""
+    match = DETAIL.fullmatch(reject.detail)
+    if not match:
+        return None
+    kind = reject.key.split("/")[1]
+    rule = Rule(match[2], *(float(x) for x in match.groups()[2:]))
+    return Pair(reject.key, match[1], kind, False, reject.reason, -1, [rule], {})
+
+
+def chosen(pairs: list[Pair], most: int) -> list[int]:
+    """Numbers of the pairs to be drawn: half of them nearest to a threshold of theirs, half spread evenly over all."""
+    near = sorted(range(len(pairs)), key=lambda n: (min(map(_distance, pairs[n].rules), default=math.inf), n))
+    return list(dict.fromkeys([*near[: most // 2], *contact.spread(list(range(len(pairs))), most), *near]))[:most]
+
+
+def _distance(rule: Rule) -> float:
+    """From the value to the threshold that is nearer; inf where nothing is asked."""
+    ends = [end for end in (rule.low, rule.high) if math.isfinite(end)]
+    return min((abs(rule.value - end) for end in ends), default=math.inf)
+
+
+def scores(pairs: list[Pair], require: list[str], triplets: set[str], total: int) -> dict[str, Any]:
+    """What the page counts with, column by column, as few characters as may be.
+
+    rules: of each its rows (numbers of pairs; "" for the first ones), their values, and which of its `limits` each had to pass;
+    "" for the first. Numbers are base64 of little-endian int32 and float32. triplets: packed clips, as numbers of `clips`.
+    """
+    owners = sorted({name.split("/")[0] for pair in pairs for name in (pair.target, pair.source)})
+    clips = {clip: n for n, clip in enumerate(owners)}
+    kinds = sorted({p.kind for p in pairs})
+    reasons = sorted({p.reason for p in pairs})
+    rules: dict[str, list[tuple[int, Rule]]] = defaultdict(list)
+    parts: dict[str, list[tuple[int, Rule]]] = defaultdict(list)
+    for n, pair in enumerate(pairs):
+        for rule in pair.rules:
+            rules[rule.name].append((n, rule))
+        for name, value in pair.parts.items():
+            parts[name].append((n, Rule(name, value, -math.inf, math.inf)))
+    ends = ((p.target, p.source) for p in pairs)
+    names = [tuple(name.partition("/") for name in pair) for pair in ends]
+    tails = sorted({name[2] for pair in names for name in pair})
+    tail = {name: n for n, name in enumerate(tails)}
+    return {
+        "total": total,
+        "clips": list(clips),
+        "tails": tails,
+        "kinds": kinds,
+        "reasons": reasons,
+        "require": require,
+        "target": _int32([(clips[t[0]], tail[t[2]]) for t, _ in names]),
+        "source": _int32([(clips[s[0]], tail[s[2]]) for _, s in names]),
+        "kind": _int32([kinds.index(p.kind) for p in pairs]),
+        "reason": _int32([reasons.index(p.reason) for p in pairs]),
+        "accepted": _int32([p.accepted for p in pairs]),
+        "identity": [p.identity for p in pairs],
+        "triplets": _int32(sorted(clips[clip] for clip in triplets & clips.keys())),
+        "rules": [_column(name, held) for name, held in rules.items()],
+        "parts": [_column(name, held) for name, held in parts.items()],
+    }
+
+
+def _column(name: str, held: list[tuple[int, Rule]]) -> dict[str, Any]:
+    limits = sorted({(rule.low, rule.high) for _, rule in held})
+    number = {limit: n for n, limit in enumerate(limits)}
+    values = np.array([rule.value for _, rule in held], "<f4")
+    return {
+        "name": name,
+        "limits": [[_number(low), _number(high)] for low, high in limits],
+        "rows": _int32([n for n, _ in held]) if [n for n, _ in held] != list(range(len(held))) else "",
+        "limit": _int32([number[rule.low, rule.high] for _, rule in held]) if len(limits) > 1 else "",
+        "values": base64.b64encode(values.tobytes()).decode(),
+    }
+
+
+def _number(value: float) -> float | None:
+    """None for what is not finite: JSON has no infinity, and a limit at infinity is none."""
+    return value if math.isfinite(value) else None
+
+
+def _int32(values: Any) -> str:
+    return base64.b64encode(np.array(values, "<i4").tobytes()).decode()
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+
+def pictures(store: Store, pairs: list[Pair]) -> dict[str, Any]:
+    """frames: data: URIs; elements: element_id -> number of its frame, width, height, label, and its outline as a path of SVG.
+
+    What no table holds any more is left out.
+    """
+    wanted = {name for pair in pairs for name in (pair.target, pair.source)}
+    shard_of = contact.holding(store, "segment") if wanted else {}
+    by_shard: dict[int, set[str]] = defaultdict(set)
+    for name in wanted:
+        if (shard := shard_of.get(name.split("/")[0])) is not None:
+            by_shard[shard].add(name)
+    frames: list[str] = []
+    elements: dict[str, list] = {}
+    for shard, names in sorted(by_shard.items()):
+        seen = [
+            row
+            for stage in contact.CUT_OUTS
+            if shard in store.shards(stage)
+            for _, rows in store.groups(stage, shard, _Seen, "element_id", names)
+            for row in rows
+        ]
+        of_clip = defaultdict(list)
+        for row in seen:
+            of_clip[row.clip_id].append(row)
+        for clip_id, (film, *_) in store.groups("segment", shard, Film, "clip_id", set(of_clip)):
+            places = {frame: len(frames) + n for n, frame in enumerate(sorted({r.frame for r in of_clip[clip_id]}))}
+            frames += [contact.to_jpeg(contact.within(film.frames[frame], FRAME_PX)) for frame in places]
+            for row in of_clip[clip_id]:
+                size = film.frames.shape[2], film.frames.shape[1]
+                elements[row.element_id] = [places[row.frame], *size, row.label, outline(images.from_rle(row.mask))]
+    return {"frames": frames, "elements": elements}
+
+
+def outline(mask: np.ndarray) -> str:
+    """The borders of an (h, w) bool mask, holes too, as a path of SVG in its pixels; "" for an empty one."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    rounded = (cv2.approxPolyDP(contour, 0.7, True)[:, 0] for contour in contours)
+    return "".join("M" + "L".join(f"{x} {y}" for x, y in points.tolist()) + "Z" for points in rounded)
+
+
+def _json(value: Any) -> str:
+    """As it may stand in a <script> that holds data: no "<" that could end it."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")
