@@ -1,7 +1,7 @@
 """Run jobs on a Ray cluster: actors that do the jobs of the schedule. Ray places them and scales; the store remembers.
 
-Through Ray go shard numbers and sentences, never pixels: workers read and write the store themselves, so its root must be
-reachable from every node (a shared folder, or a URL such as s3://).
+Through Ray go shard numbers, sentences and what `spread` is given, never pixels: workers read and write the store themselves, so
+its root must be reachable from every node (a shared folder, or a URL such as s3://).
 """
 
 import logging
