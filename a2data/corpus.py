@@ -139,6 +139,12 @@ def assemble(looks: Iterable[pa.Table]) -> Corpus:
     return Corpus(traits.take(order).combine_chunks(), embeddings)
 
 
+def only(table: pa.Table, kind: str) -> pa.Table:
+    """Its rows of a kind; the table itself, which is no copy, where it has no others."""
+    mine = pc.equal(table["kind"], kind)
+    return table if pc.all(mine).as_py() else table.filter(mine)
+
+
 class Footage:
     """What the clips show, by their thumbnails, and when."""
 
