@@ -12,7 +12,7 @@ demo: $(VENV)/ready  ## render a small film set, run the whole pipeline over it,
 	$(VENV)/bin/a2data run demo/films/manifest.csv --work demo/work --out demo/shards --videos-per-shard 1 --workers 2
 
 test: $(VENV)/ready  ## what must hold, without network and weights
-	$(RUN) -m pytest -q -n 2 -m "not slow"
+	$(RUN) -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 test-all: $(VENV)/ready  ## also what takes minutes: kill -9 at random moments, the corpus of real footage
 	$(RUN) -m pytest -q

@@ -19,6 +19,15 @@ _HUES = (
     (298, "purple"),
     (342, "pink"),
 )
+# Colours that lie beside each other and are often called by each other's name.
+NEIGHBOURS = frozenset(
+    frozenset(pair.split())
+    for pair in (
+        *("black grey", "grey white", "red orange", "orange yellow", "orange brown", "brown red", "brown black"),
+        *("green cyan", "cyan blue", "blue purple", "purple pink", "pink red", "yellow green", "brown yellow"),
+        *("beige brown", "beige orange", "beige yellow", "beige white", "beige grey", "beige pink"),
+    )
+)
 _BIN = 10.0  # side of the bins, in Lab units, of which the fullest is where the search for the dominant colour begins
 _NEAR = 16.0  # distance in Lab, lightness at half its value, up to which pixels are one colour in light and shade
 _ENOUGH = 4000  # pixels that are looked at: more change nothing
@@ -67,6 +76,13 @@ def name(pixels: np.ndarray) -> str:
     return NAMES[int(names(dominant(pixels)[None])[0])]
 
 
+def share(pixels: np.ndarray, name: str) -> float:
+    """Of (n, 3) uint8 RGB pixels, the share that has this name, 0 to 1. Raises ValueError without pixels."""
+    if len(pixels) == 0:
+        raise ValueError("no pixels: no colour takes a share")
+    return float((names(pixels[:: -(-len(pixels) // _ENOUGH)]) == NAMES.index(name)).mean())
+
+
 def name_in(picture: np.ndarray, mask: np.ndarray) -> str:
     """The name of the dominant colour of an (h, w, 3) uint8 RGB picture inside an (h, w) bool mask, which is not empty.
 
@@ -95,3 +111,17 @@ def dominant(pixels: np.ndarray) -> np.ndarray:
         near = ((lab - middle) ** 2).sum(1) <= _NEAR**2
         middle = lab[near].mean(0)
     return np.median(some[near], axis=0).astype(np.uint8)
+
+
+def alike(a: str, b: str) -> float:
+    """1 for the same name, 0.5 for neighbours, which people tell apart at different places, 0 otherwise."""
+    return 1.0 if a == b else 0.5 if frozenset((a, b)) in NEIGHBOURS else 0.0
+
+
+def opposed(a: str, b: str) -> bool:
+    """Whether two names, "" for not known, cannot be of one thing in two lights: hues that are neither the same nor neighbours.
+
+    Black, grey, white, brown and beige are no hues here: light and shade turn many a colour into one of them.
+    """
+    hues = {name for _, name in _HUES}
+    return a in hues and b in hues and alike(a, b) == 0

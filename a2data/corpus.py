@@ -1,101 +1,179 @@
-"""The elements of a whole corpus: who belongs to whom, when and where each was seen. What is compared across clips."""
+"""The elements of a whole corpus: who belongs to whom, when and where each was seen. What is compared across clips.
 
-from collections import defaultdict
-from typing import NamedTuple
+It stays in columns: an element takes some hundred bytes beside its embedding, not the some thousand of an object (`python -m
+benchmarks.corpus_memory` measures both). A row becomes a `Trait` when it is asked for.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from a2data import copies, images
-from a2data.arrow import from_table
-from a2data.records import Look, Span, Trait
+from a2data.arrow import schema
+from a2data.records import Look, Trait
 from a2data.similarity import vectors
 
 INF = float("inf")
 PARTS = ("hair", "upper", "lower", "shoes", "accessory")  # one's clothes of today: the person and the outfit must agree
+PAIRS = 4096  # of clips whose distance is kept: a person's face, hair and clothes all ask for the same ones
 
 
-class Corpus(NamedTuple):
-    """All elements in the order of their ids; whatever counts them is a row."""
+class Traits:
+    """A table of traits as a sequence of which each is made when it is asked for."""
 
-    traits: list[Trait]
-    shards: list[int]
-    vectors: dict[int, np.ndarray]  # row -> (d,) float32, for those that have an embedding
-    rows: dict[str, int]  # element_id -> row
-    face_of: dict[int, int]  # row of a human -> row of its best face
-    human_of: dict[int, int]  # and back
-    parts: dict[tuple[int, str], list[int]]  # row of a human, kind -> rows of its garments
+    def __init__(self, table: pa.Table):
+        self.columns = {name: table[name] for name in Trait.__dataclass_fields__}
 
-    def with_embedding(self, kind: str) -> list[int]:
-        return [row for row, trait in enumerate(self.traits) if trait.kind == kind and row in self.vectors]
+    def __len__(self) -> int:
+        return len(self.columns["element_id"])
+
+    def __getitem__(self, row: int) -> Trait:
+        return Trait(**{name: column[int(row)].as_py() for name, column in self.columns.items()})
+
+    def __iter__(self) -> Iterator[Trait]:
+        return (self[row] for row in range(len(self)))
+
+
+class Corpus:
+    """All elements in the order of their ids; whatever counts them is a row. -1 is no row."""
+
+    def __init__(self, table: pa.Table, embeddings: dict[str, tuple[np.ndarray, np.ndarray]]):
+        """table: of Trait and "shard", in the order of element_id; embeddings: kind -> (n,) rows, (n, d) float32."""
+        self.table, self.traits = table, Traits(table)
+        self.shards = table["shard"].to_numpy()
+        self.label, self.clip, self.embedder = (table[name] for name in ("label", "clip_id", "embedder"))
+        codes = table["kind"].combine_chunks().dictionary_encode()
+        self.kinds: list[str] = codes.dictionary.to_pylist()
+        self.kind = codes.indices.to_numpy()
+        self.parent = rows_of(table["parent_id"], table["element_id"])
+        self.matrices = {kind: matrix for kind, (_, matrix) in embeddings.items()}
+        self.place = np.full(len(table), -1)  # of its embedding in the matrix of its kind
+        for rows, _ in embeddings.values():
+            self.place[rows] = np.arange(len(rows))
+        self._family = np.argsort(self.parent, kind="stable")  # children beside one another
+        self._first = self.parent[self._family]
+        self.face_of, self.human_of = self._faces(table["quality"].to_numpy())
+
+    def _faces(self, quality: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Row of a human -> row of its best face that has an embedding, the first of equals; and back."""
+        face_of, human_of = np.full(len(self.kind), -1), np.full(len(self.kind), -1)
+        faces = self.with_embedding("face")
+        faces = faces[self.parent[faces] >= 0]
+        worst_first = faces[np.lexsort((-faces, quality[faces]))]
+        face_of[self.parent[worst_first]] = worst_first  # the last that is written stays
+        humans = np.flatnonzero(face_of >= 0)
+        human_of[face_of[humans]] = humans
+        return face_of, human_of
+
+    def of_kind(self, *kinds: str) -> np.ndarray:
+        """(n,) bool: which rows are of these kinds."""
+        return np.isin(self.kind, [n for n, kind in enumerate(self.kinds) if kind in kinds])
+
+    def with_embedding(self, kind: str) -> np.ndarray:
+        """The rows of a kind that have an embedding, ascending."""
+        return np.flatnonzero(self.of_kind(kind) & (self.place >= 0))
+
+    def vector(self, row: int) -> np.ndarray | None:
+        """(d,) float32, or None."""
+        return self.matrices[self.kinds[self.kind[row]]][self.place[row]] if row >= 0 and self.place[row] >= 0 else None
+
+    def vectors_of(self, rows: np.ndarray) -> np.ndarray:
+        """(n, d) float32 of rows of one kind that have an embedding."""
+        return self.matrices[self.kinds[self.kind[rows[0]]]][self.place[rows]]
+
+    def text(self, column: pa.ChunkedArray, rows: Sequence[int] | np.ndarray) -> list[str]:
+        """A column's values at some rows."""
+        return column.take(pa.array(rows, pa.int64())).to_pylist()
+
+    def parts(self, human: int, kind: str) -> list[int]:
+        """The rows of what a human wears, or of their hair."""
+        if human < 0:
+            return []
+        low, high = np.searchsorted(self._first, [human, human + 1])
+        return [int(row) for row in self._family[low:high] if self.kinds[self.kind[row]] == kind]
 
     def seen(self, row: int) -> set[int]:
         """The frames in which an element was seen, or the human that it belongs to."""
-        parent = self.rows.get(self.traits[row].parent_id, row)
-        return {*self.traits[row].seen_frames, *self.traits[parent].seen_frames}
+        frames = self.table["seen_frames"]
+        parent = self.parent[row]
+        return {*frames[int(row)].as_py(), *(frames[int(parent)].as_py() if parent >= 0 else ())}
 
     def outfit(self, a: int, b: int) -> float:
         """Whether two humans wear tops of one colour: 1, or 0, or 0.5 where that of one is not known."""
-        tops = [{colour(self.traits[r]) for r in self.parts.get((row, "upper"), [])} for row in (a, b)]
+        tops = [{colour(self.traits[r]) for r in self.parts(row, "upper")} for row in (a, b)]
         return 0.5 if not all(tops) else float(not tops[0].isdisjoint(tops[1]))
 
 
 def colour(trait: Trait) -> str:
-    return next((a for a in trait.attributes if a.startswith("colour=")), "")
+    """The name of the colour that was measured of an element; "" for none."""
+    return next((a.removeprefix("colour=") for a in trait.attributes if a.startswith("colour=")), "")
 
 
-def assemble(looks: tuple[pa.Table, ...]) -> Corpus:
+def rows_of(ids: pa.ChunkedArray, known: pa.ChunkedArray) -> np.ndarray:
+    """(n,) int64: where each id stands among the known ones, -1 where it does not."""
+    return pc.fill_null(pc.index_in(ids, value_set=known.combine_chunks()), -1).to_numpy().astype(np.int64)
+
+
+def assemble(looks: Iterable[pa.Table]) -> Corpus:
     """The elements of all tables and who belongs to whom, the same whatever the order of their rows."""
-    columns = [f for f in looks[0].column_names if f in (*Look.__dataclass_fields__, "shard")]
-    table = pa.concat_tables([t.select(columns) for t in looks]).sort_by("element_id")
-    traits = from_table(Trait, table)
-    rows = {t.element_id: row for row, t in enumerate(traits)}
-    embeddings: dict[int, np.ndarray] = {}
-    for kind in sorted({t.kind for t in traits}):
-        of_kind = np.array([row for row, t in enumerate(traits) if t.kind == kind])
-        found, matrix = vectors(table["embedding"].take(pa.array(of_kind)))
-        embeddings |= dict(zip(of_kind[found].tolist(), matrix, strict=True))
-    face_of: dict[int, int] = {}
-    parts = defaultdict(list)
-    for row, trait in enumerate(traits):
-        human = rows.get(trait.parent_id, -1)
-        if trait.kind in PARTS:
-            parts[human, trait.kind].append(row)
-        elif trait.kind == "face" and human >= 0 and row in embeddings:
-            best = face_of.setdefault(human, row)
-            face_of[human] = max(best, row, key=lambda r: (traits[r].quality, -r))
-    human_of = {face: human for human, face in face_of.items()}
-    return Corpus(traits, table["shard"].to_pylist(), embeddings, rows, face_of, human_of, dict(parts))
+    columns = [*Trait.__dataclass_fields__, "shard"]
+    given = [
+        t if "shard" in t.column_names else t.append_column("shard", pa.array([0] * len(t), pa.int32())) for t in looks
+    ]
+    traits = pa.concat_tables([t.select(columns) for t in given])
+    order = pc.sort_indices(traits["element_id"])
+    row_of = np.empty(len(traits), np.int64)
+    row_of[order.to_numpy()] = np.arange(len(traits))
+    embeddings = {}
+    for kind in sorted(pc.unique(traits["kind"]).to_pylist()):
+        of_kind = [t.filter(pc.equal(t["kind"], kind))["embedding"] for t in given]
+        column = pa.chunked_array(
+            [chunk for found in of_kind for chunk in found.chunks], schema(Look).field("embedding").type
+        )
+        found, matrix = vectors(column)
+        rows = row_of[pc.equal(traits["kind"], kind).to_numpy()]
+        embeddings[kind] = rows[found], matrix
+    return Corpus(traits.take(order).combine_chunks(), embeddings)
+
+
+def only(table: pa.Table, kind: str) -> pa.Table:
+    """Its rows of a kind; the table itself, which is no copy, where it has no others."""
+    mine = pc.equal(table["kind"], kind)
+    return table if pc.all(mine).as_py() else table.filter(mine)
 
 
 class Footage:
     """What the clips show, by their thumbnails, and when."""
 
     def __init__(self, takes: pa.Table, run: int):
-        self.run = run
-        self.known: dict[tuple[str, str], float] = {}  # a person's face, hair and clothes all ask for the same clips
-        self.thumbs = takes["thumbs"]
-        self.spans = {span.clip_id: (row, span) for row, span in enumerate(from_table(Span, takes))}
+        self.takes = takes
+        self.rows = {clip_id: row for row, clip_id in enumerate(takes["clip_id"].to_pylist())}
+        self.videos = takes["video_id"]
+
+        def distance(a: str, b: str) -> float:
+            return copies.repeat_distance(self.pictures(a), self.pictures(b), run)
+
+        self._distance = lru_cache(PAIRS)(distance)
 
     def video_id(self, clip_id: str) -> str:
-        return self.spans[clip_id][1].video_id
+        return self.videos[self.rows[clip_id]].as_py()
 
     def pictures(self, clip_id: str) -> np.ndarray:
-        return images.thumbs(self.thumbs[self.spans[clip_id][0]].as_py())
+        return images.thumbs(self.takes["thumbs"][self.rows[clip_id]].as_py())
 
     def repeat_distance(self, a: str, b: str) -> float:
-        pair = (min(a, b), max(a, b))
-        if pair not in self.known:
-            self.known[pair] = copies.repeat_distance(self.pictures(pair[0]), self.pictures(pair[1]), self.run)
-        return self.known[pair]
+        return self._distance(min(a, b), max(a, b))
 
     def picture_distance(self, source: Trait, clip_id: str) -> float:
         return copies.picture_distance(self.pictures(source.clip_id)[source.frame], self.pictures(clip_id))
 
     def nearness_s(self, a: str, b: str) -> tuple[float, float]:
         """Seconds of one source that two clips share, negative where they are apart, and seconds between them."""
-        x, y = self.spans[a][1], self.spans[b][1]
-        if x.video_id != y.video_id:
+        if self.video_id(a) != self.video_id(b):
             return -INF, INF
-        shared_s = min(x.source_pts_s[-1], y.source_pts_s[-1]) - max(x.source_pts_s[0], y.source_pts_s[0])
+        x, y = (self.takes["source_pts_s"][self.rows[clip_id]] for clip_id in (a, b))
+        shared_s = min(x[-1].as_py(), y[-1].as_py()) - max(x[0].as_py(), y[0].as_py())
         return shared_s, max(0.0, -shared_s)

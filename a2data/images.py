@@ -48,6 +48,18 @@ def from_rle(rle: bytes) -> np.ndarray:
     return flat.reshape(height, width)
 
 
+def rle_size(rle: bytes) -> tuple[int, int]:
+    """Height and width of the mask that `to_rle` wrote, without its pixels."""
+    numbers, n, shift = [], 0, 0
+    for byte in rle[:20]:
+        n |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            numbers.append(n)
+            n = shift = 0
+    return numbers[0], numbers[1]
+
+
 def clamp(box: Box, height: int, width: int) -> tuple[int, int, int, int]:
     """The whole pixels that a box covers, inside the frame: x0, y0, x1, y1, at least one pixel wide and high."""
     x0, y0 = (max(0, min(int(np.floor(v)), limit - 1)) for v, limit in ((box[0], width), (box[1], height)))

@@ -1,6 +1,6 @@
 """Single rows of any shard's table, by the value of a column: what a stage that borrows is given."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 from a2data.arrow import complete, from_table, schema
 from a2data.store import Store
 
+# The tables in which elements of a kind may be; all others: parse.
+TABLES = {"human": ("detect",), "object": ("detect", "ground"), "face": ("faces",), "background": ("background",)}
 OPEN = 256  # parts whose footers and columns of ids are kept in memory
 
 
@@ -48,3 +50,14 @@ class Lookup:
             for row, value in enumerate(parquet.read_row_group(group, columns=[column]).column(0).to_pylist()):
                 places.setdefault(value, (group, row))
         return parquet, places
+
+
+def element_row(
+    lookup: Callable[..., dict[str, Any]], kind: str, shard: int, element_id: str, record: type | None = None
+) -> Any:
+    """The row of an element in whichever table of its kind has it; None where none has. record: as in Lookup."""
+    more = {} if record is None else {"record": record}
+    for stage in TABLES.get(kind, ("parse",)):
+        if found := lookup(stage, shard, "element_id", [element_id], **more):
+            return found[element_id]
+    return None

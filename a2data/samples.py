@@ -17,7 +17,7 @@ import pyarrow as pa
 from a2data.arrow import from_table, schema
 from a2data.records import Box, Caption, Rule
 
-FORMAT = "a2data-triplet/1"
+FORMAT = "a2data-triplet/2"
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,17 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where in its own clip something is: what a phrase, and a reference of another clip, stands for."""
+
+    frame: int  # of the clip
+    source_frame: int  # decoded frame of the source video
+    box: Box  # in the clip's frame
+    source_box: Box  # the same in pixels of the source picture, as shown
+    mask: str  # a2data.images.to_rle of the mask in the clip's frame, base64
+
+
+@dataclass(frozen=True)
 class Given:
     """A reference of a triplet: a picture of something in the clip, and the words of the prompt that it stands for."""
 
@@ -63,6 +74,7 @@ class Given:
     same_clip: bool  # no other clip shows it: this is the target's own picture
     rules: list[Rule]
     origin: Origin
+    target: Place  # where in this clip what it shows is
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,7 @@ class Unpaired:
     phrase: str
     start: int
     end: int
+    target: Place  # where in this clip it is
 
 
 @dataclass(frozen=True)
@@ -145,7 +158,7 @@ def to_facts(text: bytes, key: str = "") -> Facts:
     """The facts in a sample's JSON. Raises ValueError for another format, KeyError where a field is missing."""
     data = json.loads(text)
     if data.get("format") != FORMAT:
-        raise ValueError(f"sample {key!r} is {data.get('format')!r}; this version reads {FORMAT!r}")
+        raise ValueError(f"sample {key!r} is {data.get('format')!r}; this version reads {FORMAT!r}: pack it again")
     for given in data["references"]:
         for rule in given["rules"]:
             rule |= {name: float(rule[name]) for name in ("value", "low", "high")}

@@ -18,7 +18,9 @@ def link(boxes: Sequence[Sequence[Box]], looks: Sequence[np.ndarray], gap: int =
 
     boxes: for each sample its sightings' boxes. looks: for each sample (n, d) float32, rows of unit length (d may be 0).
     A track that is not seen for more than `gap` samples has ended. Each sample's sightings are given to the open tracks by the
-    Hungarian method, at a cost of one less the mean of overlap and cosine. Tracks are ordered by their first sighting.
+    Hungarian method, at a cost of one less the mean of overlap and cosine. The overlap is with where the track would be had it
+    gone on as it went (Bewley et al. 2016, SORT): of two who pass one another, the other is nearer to where each was last.
+    Tracks are ordered by their first sighting.
     """
     tracks: list[list[tuple[int, int]]] = []
     for t, here in enumerate(boxes):
@@ -50,8 +52,8 @@ def _assign(
     far = 10.0
     cost = np.full((len(alive), len(boxes[t])), far)
     for row, track in enumerate(alive):
-        last, number = track[-1]
-        before = boxes[last][number]
+        last = track[-1][0]
+        before = foreseen(t, track, boxes)
         look = mean_look([looks[s][i] for s, i in track[-5:]])
         for column, box in enumerate(boxes[t]):
             overlap, alike = iou(before, box), float(look @ looks[t][column])
@@ -59,6 +61,19 @@ def _assign(
                 cost[row, column] = 1 - (overlap + alike) / 2
     rows, columns = linear_sum_assignment(cost)
     return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if cost[r, c] < far]
+
+
+def foreseen(t: int, track: Sequence[tuple[int, int]], boxes: Sequence[Sequence[Box]]) -> Box:
+    """Where a track's last box would be at sample t, moving on as its middle did between the last two sightings."""
+    last, number = track[-1]
+    x0, y0, x1, y1 = boxes[last][number]
+    if len(track) < 2:
+        return x0, y0, x1, y1
+    earlier, other = track[-2]
+    a0, b0, a1, b1 = boxes[earlier][other]
+    steps = (t - last) / (last - earlier)
+    right, down = (x0 + x1 - a0 - a1) / 2 * steps, (y0 + y1 - b0 - b1) / 2 * steps
+    return x0 + right, y0 + down, x1 + right, y1 + down
 
 
 def mean_look(vectors: Sequence[np.ndarray]) -> np.ndarray:

@@ -95,6 +95,8 @@ def calls(role: str, model: Any) -> dict[int, Callable[[], Any]]:
     whole: dict[str, tuple[int, Callable[[], Any]]] = {
         "patches": (BATCH, lambda: model([person] * BATCH, [mask] * BATCH)),
         "quality": (BATCH, lambda: model(frames[:BATCH], FPS)),
+        "between": (2, lambda: model(frames[0], frames[1])),
+        "text-video": (8, lambda: model(frames[:8], PHRASES[0])),
         "shots": (100, lambda: scores(model, frames)),
         "caption": (BATCH, lambda: model(frames[:BATCH], FPS, [])),
         "caption-expert": (BATCH, lambda: model(frames[:BATCH], FPS, [], scene)),

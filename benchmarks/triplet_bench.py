@@ -1,28 +1,29 @@
 """TripletBench from end to end: make the films, run the pipeline over them, score what it made, and test the score on them.
 
-    python -m benchmarks.triplet_bench [S] [C] [R] [--profile builtin] [--set STAGE.FIELD=VALUE] [--seed 0] [--folder FOLDER]
+    python -m benchmarks.triplet_bench [S] [C] [R] [--recipe builtin --recipe weights] [--set STAGE.FIELD=VALUE] [--seed 0]
+                                       [--folder FOLDER] [--brief]
 
-Prints TripletF0.5, the three worst checks and every figure, and writes score.html beside the tables. Tier R is the corpus of real
-footage named by A2DATA_CORPUS: single shots of people who sign and a film cut from some of them, with its MANIFEST.json as truth.
+Prints TripletF0.5, the three worst checks and every figure for each tier and recipe, writes score.html beside the tables, and
+ends with the table of the README. A recipe is a profile, or "weights": `builtin` with the YOLO and insightface weights of the
+corpus (benchmarks/corpus.py). Tier R is the corpus of real footage named by A2DATA_CORPUS: single shots of people who sign and a
+film cut from some of them, with its MANIFEST.json as truth. What is in the folder already is not made again.
 """
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.corpus import CORPUS, SETTINGS
 from pipelines.cli import main as a2data
 from pipelines.triplet_bench import predictions, report
 from pipelines.triplet_bench.oracle import oracle
 from pipelines.triplet_bench.real import draft_film
 from pipelines.triplet_bench.truth import Entity, Film, Shot, Truth, load, save
-from pipelines.triplet_bench.verdict import score
-
-CORPUS = Path(os.environ.get("A2DATA_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
+from pipelines.triplet_bench.verdict import Result, score
 
 
 def corpus_films() -> list[Path]:
@@ -69,39 +70,68 @@ def prepare(tier: str, folder: Path, seed: int) -> list[Path]:
     return [folder / film.file for film in load(folder).films]
 
 
-def measure(tier: str, folder: Path, profile: str, settings: list[str], seed: int) -> str:
-    """The lines of one tier."""
-    films, work = prepare(tier, folder / tier, seed), folder / f"{tier}-{profile}"
+def measure(tier: str, folder: Path, recipe: str, settings: list[str], seed: int, brief: bool) -> tuple[str, str]:
+    """The lines of one tier and recipe, and its row of the table."""
+    films, work = prepare(tier, folder / tier, seed), folder / f"{tier}-{recipe}"
     began = time.perf_counter()
-    command = ["run", *map(str, films), "--work", str(work), "--profile", profile, "--quiet"]
-    for setting in settings:
+    profile, more = ("builtin", SETTINGS[recipe]) if recipe == "weights" else (recipe, [])
+    command = [
+        "run",
+        *map(str, films),
+        "--work",
+        str(work),
+        "--out",
+        str(work / "shards"),
+        "--profile",
+        profile,
+        "--quiet",
+    ]
+    for setting in (*more, *settings):
         command += ["--set", setting]
     if a2data(command) != 0:
         sys.exit(f"the run over {work} did not end well")
     seconds = time.perf_counter() - began
     truth, made = load(folder / tier), predictions.read(work, work / "shards")
-    data = report.to_json(score(truth, made, folder / tier), profile)
+    result = score(truth, made, folder / tier)
+    data = report.to_json(result, recipe)
     report.write(data, work / "score")
-    best = score(truth, oracle(truth), folder / tier)
-    lines = [
-        report.to_text(data),
-        f"time: {seconds:.0f} s, {len(truth.units)} shots",
-        f"the oracle: {best.headline:.3f}",
-    ]
-    return "\n".join(lines)
+    lines = [f"{recipe} on tier {tier}:"] if brief else [report.to_text(data)]
+    lines.append(f"time: {seconds:.0f} s, {len(truth.units)} shots")
+    if not brief:
+        lines.append(f"the oracle: {score(truth, oracle(truth), folder / tier).headline:.3f}")
+    return "\n".join(lines), row(tier, recipe, result)
+
+
+COLUMNS = ("tier", "recipe", "TripletF0.5", "precision", "recall", "pairing precision", "worst checks")
+
+
+def row(tier: str, recipe: str, result: Result) -> str:
+    """A line of the table."""
+    found = {s.name: s for s in result.scores}
+    shares = [found[n] for n in ("triplets, precision", "triplets, recall", "pairing, precision")]
+    cells = [f"{s.right:g}/{s.of:g}" if s.value is not None else "-" for s in shares]
+    worst = ", ".join(f"{count} {name}" for name, count in result.worst) or "nothing failed"
+    return "| " + " | ".join([tier, recipe, f"{result.headline:.3f}", *cells, worst]) + " |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tiers", nargs="*", default=["S", "C"], help="S, C, R (default: S C)")
-    parser.add_argument("--profile", default="builtin")
+    parser.add_argument("--recipe", action="append", help="a profile or weights (default: builtin)")
     parser.add_argument("--set", action="append", default=[], metavar="STAGE.FIELD=VALUE")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="keep films and tables here")
+    parser.add_argument("--brief", action="store_true", help="the table alone")
     args = parser.parse_args()
+    rows = []
     with tempfile.TemporaryDirectory() as scratch:
         for tier in args.tiers:
-            print(measure(tier, args.folder or Path(scratch), args.profile, args.set, args.seed), flush=True)
+            for recipe in args.recipe or ["builtin"]:
+                folder = args.folder or Path(scratch)
+                lines, one = measure(tier, folder, recipe, args.set, args.seed, args.brief)
+                print(lines, flush=True)
+                rows.append(one)
+    print("\n".join([f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|", *rows]))
 
 
 if __name__ == "__main__":

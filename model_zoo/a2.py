@@ -16,10 +16,13 @@ from diffusers import (
     WanImageToVideoPipeline,
     WanTransformer3DModel,
 )
+from diffusers.hooks import HookRegistry
 from diffusers.utils.torch_utils import randn_tensor
 
-from model_zoo import a2_folder, a2_references
+from model_zoo import a2_folder, a2_guidance, a2_references
 from model_zoo.a2_encoders import autoencoder
+from model_zoo.a2_guidance import SharedLooks
+from model_zoo.a2_parallel import Groups
 from model_zoo.a2_references import Prepared, check_size
 
 
@@ -27,6 +30,7 @@ class WanA2Pipeline(WanImageToVideoPipeline):
     """Elements and a prompt in, a video out. One prompt a call, with as many references as leave frames for the video."""
 
     _squares: np.ndarray | None = None
+    groups: Groups = Groups()  # of processes that sample one video together
 
     @torch.no_grad()
     def __call__(  # type: ignore[override]
@@ -43,31 +47,50 @@ class WanA2Pipeline(WanImageToVideoPipeline):
 
         references: see a2_references.prepare; they say the size of the video. settings: those of WanImageToVideoPipeline
         (prompt_embeds, negative_prompt, num_inference_steps, generator, output_type …). With output_type "latent" the latents
-        come back whole. reference_guidance: see ReferenceGuidance; 1 is as released. Raises ValueError for sizes that the
+        come back whole. reference_guidance: see a2_guidance; 1 is as released. Raises ValueError for sizes that the
         network cannot take, for several prompts, and for guidance on references without guidance on the prompt.
         """
         height, width = references.frames.shape[1:3]
         check_size(height, width, num_frames, len(references.frames))
         if isinstance(prompt, list):
             raise ValueError("one prompt a call: the references are those of one video")
+        a2_guidance.check(reference_guidance, guidance_scale)
         pictures = torch.from_numpy(references.frames.transpose(0, 3, 1, 2).copy()).float() / 255
         size = {"height": height, "width": width, "num_frames": num_frames}
-        hook = None
-        if reference_guidance != 1:
-            guide = ReferenceGuidance(
-                reference_guidance, guidance_scale, a2_references.no_references(self.vae, num_frames, height, width)
-            )
-            hook = self.transformer.register_forward_hook(guide, with_kwargs=True)
+        words = self._words(prompt, guidance_scale > 1, settings)
+        registry = HookRegistry.check_if_exists_or_initialize(self.transformer)
+        if guidance_scale > 1 and (reference_guidance != 1 or self.groups.looks):
+            nothing = None
+            if reference_guidance != 1:
+                nothing = a2_references.no_references(self.vae, num_frames, height, width)
+            negative = words["negative_prompt_embeds"]
+            assert negative is not None  # there is guidance on the prompt
+            looks = SharedLooks(reference_guidance, guidance_scale, negative, nothing, self.groups.looks)
+            registry.register_hook(looks, a2_guidance.HOOK)
         self._squares = references.squares
         try:
-            made = super().__call__(image=pictures, prompt=prompt, guidance_scale=guidance_scale, **size, **settings)
+            made = super().__call__(image=pictures, guidance_scale=guidance_scale, **words, **size, **settings)
         finally:
             self._squares = None
-            if hook:
-                hook.remove()
+            registry.remove_hook(a2_guidance.HOOK, recurse=False)
+            registry.reset_stateful_hooks()  # what a cache knows of this video
         if settings.get("output_type") != "latent":
             made.frames = made.frames[:, a2_references.head_frames(len(pictures)) :]
         return made
+
+    def _words(self, prompt: str | None, guided: bool, settings: dict[str, Any]) -> dict[str, torch.Tensor | None]:
+        """The texts as they are told to the network; what `settings` say of them is taken out."""
+        given = {
+            name: settings.pop(name, None) for name in ("negative_prompt", "prompt_embeds", "negative_prompt_embeds")
+        }
+        asked, negative = self.encode_prompt(
+            prompt=prompt,
+            do_classifier_free_guidance=guided,
+            max_sequence_length=settings.get("max_sequence_length", 512),
+            device=self._execution_device,
+            **given,
+        )
+        return {"prompt_embeds": asked, "negative_prompt_embeds": negative}
 
     def encode_image(self, image: Any, device: torch.device | None = None) -> torch.Tensor:
         """The tokens of all references, from their squares: what diffusers hands over is at the video's size."""
@@ -96,43 +119,6 @@ class WanA2Pipeline(WanImageToVideoPipeline):
             latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
         given = a2_references.condition(self.vae, image, num_frames, generator)
         return latents.to(device, dtype), given.to(device, dtype).expand(batch_size, -1, -1, -1, -1)
-
-
-class ReferenceGuidance:
-    """Guidance on the references beside that on the prompt, as a forward hook on the transformer of a sampling pipeline.
-
-    Of three looks at a step's noise, `none` with negative prompt and no references, `shown` with negative prompt and
-    references, `asked` with prompt and references, the velocity is none + s (shown - none) + g (asked - shown) (the sum of
-    SkyReels-V3, arXiv 2601.17323). The pipeline's own is u + g (asked - u), so that with u = shown - (s - 1) / (g - 1) (shown -
-    none) in place of what it takes for `shown`, its loop stays as it is. s = 1 gives u = shown, as released.
-    """
-
-    def __init__(self, s: float, g: float, condition: torch.Tensor):
-        if g <= 1:
-            raise ValueError(f"guidance on references needs guidance on the prompt above 1, not {g:g}")
-        self.pull, self.condition = (s - 1) / (g - 1), condition
-        self.calls, self.looking = 0, False
-
-    def __call__(self, transformer: Any, args: tuple, given: dict[str, Any], made: tuple) -> tuple | None:
-        """The unconditional velocity to use, float32; None (unchanged) for the calls with the prompt."""
-        if self.looking:
-            return None
-        self.calls += 1
-        if self.calls % 2:  # the pipeline asks with the prompt first, then with the negative one
-            return None
-        noise = given["hidden_states"][:, : -self.condition.shape[1]]
-        blind = given | {
-            "hidden_states": torch.cat([noise, self.condition.to(noise).expand(len(noise), -1, -1, -1, -1)], dim=1),
-            "encoder_hidden_states_image": torch.zeros_like(given["encoder_hidden_states_image"]),
-        }
-        self.looking = True
-        try:
-            with transformer.cache_context("without references"):  # or a cache would mistake it for the other look
-                none = transformer(*args, **blind)[0].float()
-        finally:
-            self.looking = False
-        shown = made[0].float()  # in bfloat16 the small difference would be lost
-        return (shown - self.pull * (shown - none),)
 
 
 class ReleasedUniPC(UniPCMultistepScheduler):
@@ -169,17 +155,24 @@ def quiet() -> None:
 
 
 def load(
-    folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.bfloat16, schedule: Any = None
+    folder: str | Path,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.bfloat16,
+    schedule: Any = None,
+    quantised: Any = None,
+    offload: bool = False,
 ) -> WanA2Pipeline:
     """The pipeline of a checkpoint folder: the released A2, Wan2.1-I2V in diffusers' layout, or what our trainer exports.
 
-    The transformer and the text encoder get `dtype`, the VAE and the image encoder float32, as released. Nothing is
-    downloaded. Raises FileNotFoundError and ValueError as a2_folder.check does, before a network is loaded.
+    The transformer and the text encoder get `dtype`, the VAE and the image encoder float32, as released. quantised: a
+    quantization_config of diffusers for the transformer. With `offload`, weights stay in memory and go to the device block by
+    block when they are used; the whole is never there. Nothing is downloaded. Raises FileNotFoundError and ValueError as
+    a2_folder.check does, before a network is loaded.
     """
     from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionModel, UMT5EncoderModel
 
     root = a2_folder.check(folder)
-    return WanA2Pipeline(
+    pipe = WanA2Pipeline(
         tokenizer=AutoTokenizer.from_pretrained(root / "tokenizer", local_files_only=True),
         text_encoder=UMT5EncoderModel.from_pretrained(root / "text_encoder", torch_dtype=dtype, local_files_only=True),
         image_encoder=CLIPVisionModel.from_pretrained(
@@ -187,8 +180,14 @@ def load(
         ),
         image_processor=CLIPImageProcessor.from_pretrained(root / "image_processor", local_files_only=True),
         transformer=WanTransformer3DModel.from_pretrained(
-            root / "transformer", torch_dtype=dtype, local_files_only=True
+            root / "transformer", torch_dtype=dtype, quantization_config=quantised, local_files_only=True
         ),
         vae=autoencoder(root / "vae"),
         scheduler=schedule or scheduler(),
-    ).to(device)
+    )
+    if not offload:
+        return pipe.to(device)
+    onto = torch.device(device)
+    pipe.vae.to(onto)  # 0.5 GB, and used frame by frame: to move it each time would take longer than what it does
+    pipe.enable_group_offload(onto, num_blocks_per_group=1, use_stream=onto.type == "cuda", exclude_modules=["vae"])
+    return pipe

@@ -53,40 +53,61 @@ class Window(NamedTuple):
     stop: int
 
 
-def windows(frames: int, window: int, head: int, history: int) -> list[Window]:
+def windows(frames: int, window: int, head: int, history: int, ready: int = 0) -> list[Window]:
     """The windows of a video of `frames` frames of latents, of which `head` are the references'.
 
-    Every window but that of a short video has `window` frames, so that compiled code serves all: the last one sees more
-    history where less is left to make. No frame is dropped. Raises ValueError for a window without room for a new frame.
+    Every window has `window` frames, so that compiled code serves all: the last one sees more history where less is left to
+    make. Only a video with less before it than that has shorter ones. With `ready`, the references' and those of a given video
+    are there already. No frame is dropped. Raises ValueError for a window without room for a new frame.
     """
     if window <= head + history or head < 0 or history < 1:
         raise ValueError(
             f"a window of {window} frames of latents has no room for {head} of references, {history} of history and a new one"
         )
-    found = [Window(0, 0, min(window, frames))]
+    found = [Window(0, 0, ready or min(window, frames))]
     while found[-1].stop < frames:
         start = found[-1].stop
         stop = min(start + window - head - history, frames)
-        found.append(Window(window - head - (stop - start), start, stop))
-    return found
+        found.append(Window(min(window - head - (stop - start), start - head), start, stop))
+    return found[bool(ready) :]
 
 
-def parts_of(num_frames: int, window: int, references: int, history: int) -> list[Window]:
-    """As `windows`, of lengths in frames of video."""
-    return windows(_latents(num_frames), _latents(window), references, max(1, round(history / STRIDE)))
+def parts_of(num_frames: int, window: int, references: int, history: int, before: int = 0) -> list[Window]:
+    """As `windows`, of lengths in frames of video; `before`: frames of latents of a given video that is to go on."""
+    total, ready = _latents(num_frames) + before, references + before if before else 0
+    return windows(total, _latents(window) if window else total, references, max(1, round(history / STRIDE)), ready)
 
 
 def passes(parts: list[Window], references: int, steps: int, block: int, lag: int) -> int:
     """How often the network looks at noise, each time once for each text."""
-    frames = parts[0].stop
-    heads = [0] + [references + part.history for part in parts[1:]]
-    return sum(len(schedule(frames, steps, block, lag, head).done) for head in heads)
+    heads = [references + part.history if part.start else 0 for part in parts]
+    lengths = [head + part.stop - part.start for head, part in zip(heads, parts, strict=True)]
+    return sum(len(schedule(n, steps, block, lag, head).done) for n, head in zip(lengths, heads, strict=True))
 
 
-def sample(pipe: Any, references: Prepared, prompts: list[str], **settings: Any) -> np.ndarray:
-    """A video of num_frames - 4 n frames for n references, (frames, height, width, 3) float32, 0 to 1: see `latents`."""
-    made = latents(pipe, references, prompts, **settings)
-    return _decode(pipe, made)[a2_references.head_frames(len(references.frames)) :]
+def seen_of(frames: int, history: int) -> int:
+    """Frames of latents of a given video of so many frames that are known when it goes on: one more than the history."""
+    return 1 + min((frames - 1) // STRIDE, max(1, round(history / STRIDE)))
+
+
+def sample(
+    pipe: Any, references: Prepared, prompts: list[str], beginning: np.ndarray | None = None, **settings: Any
+) -> np.ndarray:
+    """A video of num_frames - 4 n frames for n references, (frames, height, width, 3) float32, 0 to 1: see `latents`.
+
+    With `beginning`, a video (f, height, width, 3) uint8, it is that video, untouched, and num_frames - 4 n + 3 frames more.
+    """
+    count = len(references.frames)
+    if beginning is None:
+        made = latents(pipe, references, prompts, **settings)
+        return _decode(pipe, made)[a2_references.head_frames(count) :]
+    seen = seen_of(len(beginning), settings["history"])
+    tail = a2_references.as_tensor(beginning[-(STRIDE * (seen - 1) + 1) :]).movedim(0, 1)[None]
+    with torch.no_grad():
+        known = a2_references.encode(pipe.vae, tail)
+    made = latents(pipe, references, prompts, before=known, **settings)
+    new = _decode(pipe, made[:, :, count:])[tail.shape[2] :]
+    return np.concatenate([beginning.astype(np.float32) / 255, new])
 
 
 @torch.no_grad()
@@ -95,6 +116,7 @@ def latents(
     references: Prepared,
     prompts: list[str],
     *,
+    before: torch.Tensor | None = None,
     num_frames: int = 257,
     window: int = 81,
     history: int = 17,
@@ -104,50 +126,46 @@ def latents(
     negative_prompt: str = "",
     num_inference_steps: int = 50,
     guidance_scale: float = 5.0,
+    reference_guidance: float = 1.0,
     generator: torch.Generator | None = None,
     on_step: Any = lambda: None,
 ) -> torch.Tensor:
     """The latents of a long video, (1, 16, (num_frames + 3) / 4, height / 8, width / 8), those of the references first.
 
     pipe: a WanA2Pipeline. prompts: one for all windows, or a story: one for each, the last for those that remain. num_frames,
-    window: 4 m + 1 frames of video. history: frames of video that a window sees of the one before it, history_noise: how much
-    noise is laid over them, 0 to 1000, so that their flaws do not grow from window to window. Raises ValueError for sizes that
-    the network cannot take and for a window that is too small.
+    window: 4 m + 1 frames of video, window 0 all at once. history: frames of video that a window sees of the one before it,
+    history_noise: how much noise is laid over them, 0 to 1000, so that their flaws do not grow from window to window. before:
+    latents of a video that is to go on, which stand between the references' and the new ones. Raises ValueError for sizes
+    that the network cannot take and for a window that is too small.
     """
     from diffusers.utils.torch_utils import randn_tensor  # here, so that plans are made without diffusers
 
+    from model_zoo import a2_guidance
+
     height, width = references.frames.shape[1:3]
     count = len(references.frames)
-    for frames in (num_frames, window):
+    for frames in (num_frames, window or num_frames):
         a2_references.check_size(height, width, frames, count)
     if not prompts:
         raise ValueError("no prompt: a long video needs one at least")
     if not 0 <= history_noise <= 1000:
         raise ValueError(f"noise of {history_noise} on the history: it must be from 0 to 1000")
-    parts = parts_of(num_frames, window, count, history)
-    total, at_once = _latents(num_frames), _latents(window)
-    pictures, device = a2_references.as_tensor(references.frames), pipe._execution_device
-    tokens = a2_references.image_tokens(pipe.image_encoder, pipe.image_processor, references.squares)
-    space = pipe.vae_scale_factor_spatial
-    size = (1, pipe.vae.config.z_dim, min(total, at_once), height // space, width // space)
-    given = None
-    made = torch.zeros(1, size[1], 0, *size[3:], device=device)
+    a2_guidance.check(reference_guidance, guidance_scale)
+    parts = parts_of(num_frames, window, count, history, 0 if before is None else before.shape[2])
+    told = _Told(pipe, references, guidance_scale, reference_guidance, generator)
+    made = torch.zeros(1, pipe.vae.config.z_dim, 0, *told.grid, device=told.device)
     for number, part in enumerate(parts):
-        noise = randn_tensor(size, generator=generator, device=device, dtype=torch.float32)
-        if given is None:  # behind the noise, as the released sampler draws
-            given = a2_references.condition(pipe.vae, pictures, STRIDE * (size[2] - 1) + 1, generator).to(device)
+        ready = count + part.history if part.start else 0
+        size = (1, made.shape[1], ready + part.stop - part.start, *told.grid)
+        noise = randn_tensor(size, generator=generator, device=told.device, dtype=torch.float32)
+        told.of_length(size[2])  # behind the noise, as the released sampler draws
+        if number == 0 and before is not None:
+            made = torch.cat([told.given[:, STRIDE:, :count], before.to(told.given)], dim=2)
         known = torch.cat([made[:, :, :count], made[:, :, part.start - part.history : part.start]], dim=2)
-        embeds = pipe.encode_prompt(
-            prompt=prompts[min(number, len(prompts) - 1)],
-            negative_prompt=negative_prompt,
-            do_classifier_free_guidance=guidance_scale > 1,
-            max_sequence_length=512,
-            device=device,
-        )
-        plan = schedule(size[2], num_inference_steps, block, lag, known.shape[2])
-        whole = _Window(pipe, given, tokens.to(device), embeds, guidance_scale)
-        whole_made = whole.denoise(noise, known, plan, num_inference_steps, history_noise / 1000, on_step)
-        made = torch.cat([made, whole_made[:, :, known.shape[2] :]], dim=2)
+        told.say(prompts[min(number, len(prompts) - 1)], negative_prompt)
+        plan = schedule(size[2], num_inference_steps, block, lag, ready)
+        whole = denoise(told, noise, known[:, :, :ready], plan, num_inference_steps, history_noise / 1000, on_step)
+        made = torch.cat([made, whole[:, :, ready:]], dim=2)
     return made
 
 
@@ -165,45 +183,92 @@ def _decode(pipe: Any, latents: torch.Tensor) -> np.ndarray:
     return pipe.video_processor.postprocess_video(video, output_type="np")[0]
 
 
-class _Window:
-    """What stays the same over the passes of one window."""
+class _Told:
+    """What the network is told beside the noise: references, texts, guidance."""
 
-    def __init__(self, pipe: Any, given: torch.Tensor, tokens: torch.Tensor, embeds: tuple, guidance: float):
-        self.network, self.given, self.guidance = pipe.transformer, given, guidance
-        self.dtype = pipe.transformer.dtype
+    def __init__(self, pipe: Any, references: Prepared, g: float, s: float, generator: torch.Generator | None):
+        self.pipe, self.g, self.s, self.generator = pipe, g, s, generator
+        self.device, self.dtype = pipe._execution_device, pipe.transformer.dtype
+        self.pictures = a2_references.as_tensor(references.frames)
+        self.count = len(references.frames)
+        self.grid = tuple(side // pipe.vae_scale_factor_spatial for side in references.frames.shape[1:3])
+        tokens = a2_references.image_tokens(pipe.image_encoder, pipe.image_processor, references.squares)
+        self.tokens = tokens.to(self.device, self.dtype)
+        self.given = self.nothing = torch.zeros(0, 0, 0)
+
+    def of_length(self, latents: int) -> None:
+        """Conditions for a window of so many frames of latents."""
+        if self.given.shape[2] == latents:
+            return
+        frames = STRIDE * (latents - 1) + 1
+        self.given = a2_references.condition(self.pipe.vae, self.pictures, frames, self.generator).to(self.device)
+        if self.s != 1:
+            size = self.pictures.shape[2:]
+            self.nothing = a2_references.no_references(self.pipe.vae, frames, *size).to(self.device)
+
+    def say(self, prompt: str, negative: str) -> None:
+        """The texts of a window. What a cache knows of the one before is forgotten."""
+        embeds = self.pipe.encode_prompt(
+            prompt=prompt,
+            negative_prompt=negative,
+            do_classifier_free_guidance=self.g > 1,
+            max_sequence_length=512,
+            device=self.device,
+        )
         self.texts = [text.to(self.dtype) for text in embeds if text is not None]
-        self.tokens = tokens.to(self.dtype)
-        self.scheduler = pipe.scheduler
+        self.pipe.transformer._reset_stateful_cache()
 
-    def denoise(
-        self, noise: torch.Tensor, known: torch.Tensor, plan: Schedule, steps: int, level: float, on_step: Any
-    ) -> torch.Tensor:
-        """The window's latents: `known` as they are, then what `noise` becomes. level: noise on what is known, 0 to 1."""
-        ready = known.shape[2]
-        self.scheduler.set_timesteps(steps, device=noise.device)
-        times = torch.cat([self.scheduler.timesteps.float(), noise.new_zeros(1)])
-        x = torch.cat([(1 - level) * known + level * noise[:, :, :ready], noise[:, :, ready:]], dim=2)
-        edges = [ready, *(ready + 1 + np.flatnonzero(np.diff(plan.done[:, ready:], axis=1).any(axis=0))), x.shape[2]]
-        blocks = [(a, b, deepcopy(self.scheduler)) for a, b in pairwise(edges)]
-        for done, moves in zip(plan.done, plan.moves, strict=True):
-            at = times[torch.from_numpy(done)]
-            at[:ready] = level * 1000
-            velocity = self._velocity(x, at)
-            for a, b, scheduler in blocks:
-                if moves[a]:
-                    now = times[done[a]].to(self.scheduler.timesteps)
-                    before = x[:, :, a:b].clone()  # a multistep scheduler keeps it, while x changes in place
-                    x[:, :, a:b] = scheduler.step(velocity[:, :, a:b], now, before).prev_sample
-            on_step()
-        return torch.cat([known, x[:, :, ready:]], dim=2)
+    def velocity(self, x: torch.Tensor, at: torch.Tensor, ready: int) -> torch.Tensor:
+        """The velocity of noise, (1, 16, t, h, w), whose frames of latents have times of their own, (t,)."""
+        from model_zoo import a2_guidance
 
-    def _velocity(self, x: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-        """One look with each text, at frames of latents of which each has its own time."""
-        _, h, w = self.network.config.patch_size
-        each = at.repeat_interleave((x.shape[3] // h) * (x.shape[4] // w))[None]
-        seen = torch.cat([x, self.given.to(x)], dim=1).to(self.dtype)
-        looks = []
-        for name, text in zip(("cond", "uncond"), self.texts, strict=False):
-            with self.network.cache_context(name):
-                looks.append(self.network(seen, each, text, self.tokens, return_dict=False)[0].float())
-        return looks[0] if len(looks) == 1 else looks[1] + self.guidance * (looks[0] - looks[1])
+        looks = [self._look(x, at, self.given, self.tokens, text) for text in self.texts]
+        head = self.count if ready else 0  # what is known shows the references: a look without them begins behind it
+        if self.s != 1:
+            tokens = torch.zeros_like(self.tokens)
+            nothing = self.nothing[:, :, : x.shape[2] - head]
+            looks.append(self._look(x[:, :, head:], at[head:], nothing, tokens, self.texts[1]))
+        network = self.pipe.transformer
+        asked, *others = (v.float() for v in a2_guidance.look(network, network, looks, self.pipe.groups.looks))
+        if not others:
+            return asked
+        shown, *none = others
+        if none:
+            behind = torch.nn.functional.pad(none[0], (0, 0, 0, 0, head, 0))
+            shown = a2_guidance.stand_in(shown, behind, self.s, self.g)
+        return shown + self.g * (asked - shown)
+
+    def _look(
+        self, x: torch.Tensor, at: torch.Tensor, given: torch.Tensor, tokens: torch.Tensor, text: torch.Tensor
+    ) -> dict[str, Any]:
+        _, h, w = self.pipe.transformer.config.patch_size
+        return {
+            "hidden_states": torch.cat([x, given.to(x)], dim=1).to(self.dtype),
+            "timestep": at.repeat_interleave((x.shape[3] // h) * (x.shape[4] // w))[None],
+            "encoder_hidden_states": text,
+            "encoder_hidden_states_image": tokens,
+            "return_dict": False,
+        }
+
+
+def denoise(
+    told: _Told, noise: torch.Tensor, known: torch.Tensor, plan: Schedule, steps: int, level: float, on_step: Any
+) -> torch.Tensor:
+    """A window's latents: `known` as they are, then what `noise` becomes. level: noise on what is known, 0 to 1."""
+    ready, main = known.shape[2], told.pipe.scheduler
+    main.set_timesteps(steps, device=noise.device)
+    times = torch.cat([main.timesteps.float(), noise.new_zeros(1)])
+    x = torch.cat([(1 - level) * known + level * noise[:, :, :ready], noise[:, :, ready:]], dim=2)
+    edges = [ready, *(ready + 1 + np.flatnonzero(np.diff(plan.done[:, ready:], axis=1).any(axis=0))), x.shape[2]]
+    blocks = [(a, b, deepcopy(main)) for a, b in pairwise(edges)]
+    for done, moves in zip(plan.done, plan.moves, strict=True):
+        at = times[torch.from_numpy(done)]
+        at[:ready] = level * 1000
+        velocity = told.velocity(x, at, ready)
+        for a, b, scheduler in blocks:
+            if moves[a]:
+                now = times[done[a]].to(main.timesteps)
+                before = x[:, :, a:b].clone()  # a multistep scheduler keeps it, while x changes in place
+                x[:, :, a:b] = scheduler.step(velocity[:, :, a:b], now, before).prev_sample
+        on_step()
+    return torch.cat([known, x[:, :, ready:]], dim=2)

@@ -3,27 +3,36 @@
 import argparse
 import json
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from pipelines import bench_run
 
 
 def add_flags(bench: argparse.ArgumentParser) -> None:
     """Give the parser of `a2data bench` its own commands."""
     commands = bench.add_subparsers(dest="action", required=True, metavar="COMMAND")
-    _make_flags(commands)
-    _score_flags(commands)
+    sub = _command(commands, "make", _make, "draw cases, or bring another benchmark's into our form")
+    sub.add_argument("out", metavar="OUT", type=Path, help="the folder of the cases: cases.jsonl, and every picture")
+    _case_flags(sub)
+    run = _command(commands, "run", None, "make cases, sample them, score the videos, write the page")
+    run.add_argument(
+        "out", metavar="OUT", type=Path, help="the folder of everything; the same again goes on from there"
+    )
+    _case_flags(run)
+    score = _command(commands, "score", None, "measure the videos of a system; what is done stays")
+    bench_run.add_flags(run, score)
     sub = _command(commands, "leaderboard", _leaderboard, "one page: the paper's four systems, as published, and ours")
     sub.add_argument("scores", nargs="*", metavar="SCORE", type=Path, help="score.json files, or their folders")
     sub.add_argument("--out", required=True, type=Path, metavar="HTML", help="where to write the page")
     sub.add_argument("--study", type=Path, metavar="FILE", help="what `study aggregate --out` wrote")
+    sub.add_argument("--cases", type=Path, metavar="FILE", help="the cases: with them the page shows samples")
     _study_flags(commands)
 
 
-def _make_flags(commands: Any) -> None:
-    sub = _command(
-        commands, "make", _make, "draw cases from labelled pictures, or bring another benchmark's into our form"
-    )
-    sub.add_argument("out", metavar="OUT", type=Path, help="the folder of the cases: cases.jsonl, and every picture")
+def _case_flags(sub: argparse.ArgumentParser) -> None:
     what = sub.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--pictures",
@@ -34,36 +43,20 @@ def _make_flags(commands: Any) -> None:
     what.add_argument(
         "--cases", type=Path, metavar="FILE", help="cases there are: ours, OpenS2V-Eval's, or folders by role"
     )
+    what.add_argument("--triplets", type=Path, metavar="SHARDS", help="held-out shards: a triplet each, with its truth")
+    sub.add_argument("--split", default="", help="of those shards, such as eval (default: all)")
     sub.add_argument("--count", type=int, default=50, help="cases to draw (default: 50, as in the paper)")
-    sub.add_argument("--seed", type=int, default=0, help="of the draw")
+    sub.add_argument("--draw", type=int, default=0, metavar="SEED", help="of the draw (default: 0)")
     sub.add_argument(
         "--against",
         type=Path,
         action="append",
         default=[],
         metavar="SHARDS",
-        help="training shards that must share no picture",
+        help="training shards that must share no picture, person or source; with --split the others of the same shards",
     )
-
-
-def _score_flags(commands: Any) -> None:
-    sub = _command(commands, "score", _score, "measure the videos of a system; what is done stays")
-    sub.add_argument("videos", metavar="VIDEOS", type=Path, help="the folder with a <case>.mp4 for each case")
-    sub.add_argument("--cases", required=True, type=Path, metavar="FILE", help="the cases")
-    sub.add_argument(
-        "--out", required=True, type=Path, metavar="DIR", help="score.json, score.md, and what is done so far"
-    )
-    sub.add_argument("--name", help="what to call the system (default: the name of the folder)")
-    sub.add_argument(
-        "--model", action="append", default=[], metavar="KIND=CARD",
-        help="faces, aesthetic, flow, ground, masks or pictures by another model; its metrics then bear its name; repeat",
-    )  # fmt: skip
-    sub.add_argument(
-        "--measured", action="append", default=[], type=Path, metavar="FILE",
-        help="values measured elsewhere: JSON lines with case, metric and value; repeat",
-    )  # fmt: skip
-    sub.add_argument("--device", default="cpu", help="cpu or cuda")
-    sub.add_argument("--seed", type=int, default=0, help="of the intervals")
+    sub.add_argument("--looks", default="phash", metavar="CARD", help="tells copies of pictures (default: phash)")
+    sub.add_argument("--faces", default="", metavar="CARD", help="tells faces, such as dlib; slow (default: none)")
 
 
 def _study_flags(commands: Any) -> None:
@@ -84,6 +77,13 @@ def _study_flags(commands: Any) -> None:
     sub.add_argument("--seed", type=int, default=0, help="of the order of the videos")
     sub.add_argument("--embed", action="store_true", help="put the videos into the page: one file, a third larger")
     sub.add_argument("--title", default="", help="what the page is called")
+    sub = _command(actions, "judge", _study_judge, "let a language model that sees fill in the form, marked as one")
+    sub.add_argument("--model", required=True, metavar="CARD", help="openai:http://HOST:8000/v1#MODEL")
+    sub.add_argument("--cases", required=True, type=Path, metavar="FILE", help="the cases")
+    sub.add_argument("--key", required=True, type=Path, help="key.json of the study")
+    sub.add_argument("--system", action="append", required=True, metavar="NAME=DIR", help="as for make")
+    sub.add_argument("--name", default="", help="what to call the model (default: the name on its server)")
+    sub.add_argument("--out", required=True, type=Path, metavar="FILE", help="where to write its answers")
     sub = _command(
         actions, "aggregate", _study_aggregate, "what the raters said: means, agreement, correlation with metrics"
     )
@@ -103,62 +103,42 @@ def _command(commands: Any, name: str, do: Any, summary: str) -> argparse.Argume
 
 
 def _make(args: argparse.Namespace) -> int:
-    """1 where pictures of the cases are in the training shards."""
-    from pipelines.a2_bench import cases, draw, overlap
+    """1 where the cases share something with the training shards."""
+    return int(made(args, args.out)[1])
 
-    drawn = draw.draw(draw.pool(args.pictures), args.count, args.seed) if args.pictures else cases.read(args.cases)
-    found = overlap.overlaps(drawn, args.against) if args.against else []
+
+def made(args: argparse.Namespace, out: Path) -> tuple[list[Any], bool]:
+    """The cases that the flags ask for, written into a folder; and whether they share something with the training shards."""
+    from pipelines.a2_bench import cases, draw, held_out, overlap
+
+    with tempfile.TemporaryDirectory() as scratch:
+        if args.pictures:
+            drawn = draw.draw(draw.pool(args.pictures), args.count, args.draw)
+        elif args.triplets:
+            drawn = held_out.draw(args.triplets, args.split, args.count, args.draw, Path(scratch))
+        else:
+            drawn = cases.read(args.cases)
+        print(f"{len(drawn)} cases: {cases.write(drawn, out)}")
+    drawn = cases.read(out)
+    if not args.against:
+        return drawn, False
+    found = [str(each) for each in overlap.overlaps(drawn, args.against, args.looks, args.faces)]
+    if args.triplets:
+        found += held_out.shared(args.triplets, args.split, drawn, args.against)
     for each in found:
-        print(
-            f"{each.case} shows {each.picture}, which is {each.reference} of {each.sample} in {each.shard} (the same {each.how})",
-            file=sys.stderr,
-        )
-    print(f"{len(drawn)} cases: {cases.write(drawn, args.out)}")
-    if args.against:
-        print(
-            f"{len(found)} pictures shared with the training shards"
-            + ("" if found else ", byte for byte or pixel for pixel")
-        )
-    return int(bool(found))
-
-
-def _score(args: argparse.Namespace) -> int:
-    """1 where a case has no video."""
-    from pipelines.a2_bench import cases, measure, result, videos
-
-    chosen = {}
-    for text in args.model:
-        kind, _, card = text.partition("=")
-        if kind not in measure.DEFAULTS or not card:
-            raise ValueError(f"--model {text}: write KIND=CARD, a kind of {', '.join(measure.DEFAULTS)}")
-        chosen[kind] = card
-    try:
-        asked = measure.experts(chosen, args.device)
-    except KeyError as error:
-        raise ValueError(error.args[0]) from error
-    wanted = cases.read(args.cases)
-    elsewhere = [measure.given(file.read_text().splitlines(), str(file), wanted) for file in args.measured]
-    table, gone = videos.table(wanted, args.videos, asked, args.out, lambda text: print(text, file=sys.stderr))
-    models = {metric: expert.made_by for expert in asked for metric in expert.metrics if expert.made_by}
-    for file, rows in zip(args.measured, elsewhere, strict=True):
-        for case, row in rows.items():
-            if double := [m for m in row if m in models and models[m] != file.name]:
-                raise ValueError(f"{file} has {double[0]}, which is measured here: name another model, or leave it out")
-            table[case].update(row)
-        models |= dict.fromkeys({m for row in rows.values() for m in row}, file.name)
-    measure.fill_in(table, gone)
-    name = args.name or args.videos.resolve().name
-    made = result.to_json(table, name, models, args.seed, [case.id for case in gone])
-    result.write(made, args.out)
-    print(result.to_text(made))
-    return int(bool(gone))
+        print(each, file=sys.stderr)
+    how = f"pictures by bytes, pixels and {args.looks}" + f", faces by {args.faces}" * bool(args.faces)
+    print(f"{len(found)} things shared with the training shards ({how})")
+    return drawn, bool(found)
 
 
 def _leaderboard(args: argparse.Namespace) -> int:
-    from pipelines.a2_bench import leaderboard, result
+    from pipelines.a2_bench import cases, grid, leaderboard, result
 
     people = json.loads(args.study.read_text()) if args.study else None
-    args.out.write_text(leaderboard.page([result.read(path) for path in args.scores], people))
+    results = [result.read(path) for path in args.scores]
+    shown = grid.grid(cases.read(args.cases), grid.folders(results, args.scores)) if args.cases else ""
+    args.out.write_text(leaderboard.page(results, people, shown))
     print(args.out)
     return 0
 
@@ -166,18 +146,40 @@ def _leaderboard(args: argparse.Namespace) -> int:
 def _study_make(args: argparse.Namespace) -> int:
     from pipelines.a2_bench import cases, study
 
-    systems = {}
-    for text in args.system:
-        name, _, folder = text.partition("=")
-        if not name or not folder or name in systems:
-            raise ValueError(f"--system {text}: write NAME=DIR, every name once")
-        systems[name] = Path(folder)
+    systems = _systems(args.system)
     key = study.make(cases.read(args.cases), systems, args.out, args.seed, args.embed, args.title)
     for case, names in key["missing"].items():
         print(f"no video of {case} by {', '.join(names)}", file=sys.stderr)
     print(f"{len(key['slots'])} cases, {sum(map(len, key['slots'].values()))} videos: {args.out / 'study.html'}")
     print(f"keep {args.out / 'key.json'} from the raters: it says whose videos they are")
     return 0
+
+
+def _systems(texts: Sequence[str]) -> dict[str, Path]:
+    systems: dict[str, Path] = {}
+    for text in texts:
+        name, _, folder = text.partition("=")
+        if not name or not folder or name in systems:
+            raise ValueError(f"--system {text}: write NAME=DIR, every name once")
+        systems[name] = Path(folder)
+    return systems
+
+
+def _study_judge(args: argparse.Namespace) -> int:
+    """1 where a video has no answers."""
+    from model_zoo import cards, endpoint
+    from pipelines.a2_bench import cases, judge
+
+    key, systems = json.loads(args.key.read_text()), _systems(args.system)
+    if strange := sorted(set(key["systems"]) - set(systems)):
+        raise ValueError(f"the study shows videos of {', '.join(strange)}: name their folders with --system, too")
+    server = endpoint.connect(cards.card(args.model))
+    made, failed = judge.judged(endpoint.asker(server), args.name or server.model, cases.read(args.cases), key, systems)
+    for where, why in failed.items():
+        print(f"{where}: {why}", file=sys.stderr)
+    args.out.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
+    print(f"{len(made['ratings'])} answers, {len(failed)} videos without: {args.out}")
+    return int(bool(failed))
 
 
 def _study_aggregate(args: argparse.Namespace) -> int:

@@ -152,10 +152,10 @@ def calibrate(store: Store, rate: float) -> tuple[dict[tuple[str, str], Finding]
     found, refused = {}, []
     for kind in KINDS:
         by_embedder = defaultdict(list)
-        for row in corpus.with_embedding(kind):
-            by_embedder[corpus.traits[row].embedder].append(row)
+        for row in corpus.with_embedding(kind).tolist():
+            by_embedder[corpus.embedder[row].as_py()].append(row)
         for embedder, rows in sorted(by_embedder.items()):
-            x = np.stack([corpus.vectors[row] for row in rows])
+            x = corpus.vectors_of(np.array(rows))
             clip = np.unique([corpus.traits[row].clip_id for row in rows], return_inverse=True)[1]
 
             def pairs(ij: Sequence[tuple[int, int]], x: np.ndarray = x, clip: np.ndarray = clip) -> Pairs:

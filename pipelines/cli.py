@@ -12,7 +12,7 @@ from typing import Any
 from a2data.records import Source
 from a2data.stage import Stage
 from a2data.store import Store
-from pipelines import bench, bench_data, calibrate, forget, models, runs, sample, train
+from pipelines import bench, bench_data, calibrate, forget, models, runs, sample, train, ui
 from pipelines import plan as planning
 from pipelines.lock import alone
 from pipelines.settings import Recipe, add_flags
@@ -88,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     models.add_flags(command("models", None, "the models: list, show, fetch, verify, licences", work=False))
     train.add_flags(command("train", None, "fine-tune A2 on shards; train plan: what would it take?", work=False))
     sample.add_flags(command("sample", None, "a video of a prompt and references", work=False))
+    ui.add_flags(command("ui", None, "a page on this machine: sample videos, look through shards", work=False))
     calibrate.add_flags(command("calibrate", None, "find the thresholds of retrieve in the corpus itself"))
     forget.add_flags(command("forget", None, "remove a source or a person from every table and every shard, for good"))
     bench_data.add_flags(command("bench-data", None, "TripletBench: make, score, report, check", work=False))

@@ -3,27 +3,21 @@
 import argparse
 import hashlib
 import json
+import os
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from model_zoo import a2_folder
-from pipelines.sampling import deliver, jobs
+from pipelines.sampling import checks, cutouts, deliver, faster, jobs
+from pipelines.sampling.faster import EXACT, Faster
 from pipelines.sampling.jobs import MOST_TOKENS, Job
+from pipelines.sampling.sampler import Sampler, Task
+from pipelines.sampling.watch import watcher
 
 DTYPES = ("bfloat16", "float16", "float32")
-
-
-class Task(NamedTuple):
-    """A job and what will be said of its video."""
-
-    job: Job
-    record: dict[str, Any]
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
@@ -45,6 +39,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", required=True, help="the mp4; with --jobs the folder of all. What is done stays")
     command.add_argument("--sweep", metavar="SETTING=V,V,…", help="a video for each value, and a contact sheet of all")
     jobs.add_flags(command.add_argument_group("settings"))  # type: ignore[arg-type]
+    faster.add_flags(command.add_argument_group("faster, or in less memory"))  # type: ignore[arg-type]
     crew = command.add_argument_group("where")
     crew.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
     crew.add_argument("--dtype", choices=DTYPES, help="of the weights (default: bfloat16 on a GPU, float32 on CPU)")
@@ -55,23 +50,29 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def sample(args: argparse.Namespace) -> int:
     """Check everything, sample what is not done yet. Returns 1 where a job failed, having named it."""
-    wanted = _jobs(args)
+    wanted, how = _jobs(args), faster.of(args)
     try:
-        files = jobs.validated(wanted)
+        files = checks.validated(wanted)
+        cutouts.check(wanted)
         root = a2_folder.check(args.checkpoint)
         device, dtype = _device(args)
+        faster.check(how, device, dtype, root, [job for _, job in wanted], bool(args.ray))
         _check_tokens(root, wanted)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"sampling needs {error.name}: pip install 'a2data[train]'") from error
     checkpoint = {"name": root.resolve().name, "digest": a2_folder.digest(root)}
-    tasks = [Task(job, record(job, files, checkpoint, dtype)) for _, job in wanted]
+    tasks = [Task(job, record(job, files, checkpoint, dtype, how)) for _, job in wanted]
     todo = [task for task in tasks if not deliver.done(task.job.out, task.record["key"], task.job.preview)]
     todo = jobs.by_shape(todo, lambda task: task.job)
-    watch = watcher(len(todo), args.quiet)
+    todo = [task._replace(job=job) for task, job in zip(todo, cutouts.made([t.job for t in todo]), strict=True)]
+    speaks = not how.ranks() or os.environ.get("RANK") == "0"
+    watch = watcher(len(todo), args.quiet or not speaks)
     try:
-        failed = _crew(args, str(root.resolve()), device, dtype)(todo, watch) if todo else {}
+        failed = _crew(args, (str(root.resolve()), device, dtype, how))(todo, watch) if todo else {}
     finally:
         watch.end()
+    if not speaks:
+        return 1 if failed else 0
     for out, why in failed.items():
         print(f"a2data: {out}: {why}", file=sys.stderr)
     if args.sweep:
@@ -99,23 +100,38 @@ def _jobs(args: argparse.Namespace) -> list[tuple[str, Job]]:
 
 def _device(args: argparse.Namespace) -> tuple[str, str]:
     """The device and dtype to sample with. Raises ValueError for a GPU that is not there."""
+    if not args.ray:
+        return placed(args.device, args.dtype)
+    from pipelines.sampling import on_ray
+
+    device = on_ray.device(args.ray, args.device)
+    return device, args.dtype or _dtype(device)
+
+
+def placed(wanted: str | None, dtype: str | None = None) -> tuple[str, str]:
+    """The device and dtype to sample with on this machine. Raises ValueError for a GPU that is not there."""
     import torch
 
-    if args.ray:
-        from pipelines.sampling import on_ray
+    device = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+        raise ValueError(f"--device {device}: write cpu, cuda or cuda:N")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "cuda" and int(number or 0) >= count:
+        raise ValueError(f"--device {device}: torch finds {count or 'no'} GPUs here; leave it out to sample without")
+    return device, dtype or _dtype(device)
 
-        device = on_ray.device(args.ray, args.device)
-    else:
-        device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        kind, _, number = device.partition(":")
-        if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
-            raise ValueError(f"--device {device}: write cpu, cuda or cuda:N")
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if kind == "cuda" and int(number or 0) >= count:
-            raise ValueError(
-                f"--device {device}: torch finds {count or 'no'} GPUs here; leave it out to sample without"
-            )
-    return device, args.dtype or ("bfloat16" if device.startswith("cuda") else "float32")
+
+def _dtype(device: str) -> str:
+    return "bfloat16" if device.startswith("cuda") else "float32"
+
+
+def prepared(checkpoint: str, device: str | None, job: Job, files: dict[str, str]) -> Task:
+    """The task of one job that is valid, and reads these files, {path: sha256}. Raises ValueError for prompts too long."""
+    root = a2_folder.check(checkpoint)
+    _check_tokens(root, [("", job)])
+    known = {"name": root.resolve().name, "digest": a2_folder.digest(root)}
+    return Task(job, record(job, files, known, placed(device)[1]))
 
 
 def _check_tokens(root: Path, wanted: Sequence[tuple[str, Job]]) -> None:
@@ -126,7 +142,7 @@ def _check_tokens(root: Path, wanted: Sequence[tuple[str, Job]]) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(root / "tokenizer", local_files_only=True)
-    texts = dict.fromkeys((where, name, text) for where, job in wanted for name, text in jobs.texts(job))
+    texts = dict.fromkeys((where, name, text) for where, job in wanted for name, text in checks.texts(job))
     counts = {text: len(tokenizer(text).input_ids) for text in {text for _, _, text in texts}}
     wrong = [
         f"{where}the {name} has {counts[text]} tokens; the network reads {MOST_TOKENS}: make it shorter"
@@ -137,7 +153,9 @@ def _check_tokens(root: Path, wanted: Sequence[tuple[str, Job]]) -> None:
         raise ValueError("\n".join(wrong))
 
 
-def record(job: Job, files: dict[str, str], checkpoint: dict[str, str], dtype: str) -> dict[str, Any]:
+def record(
+    job: Job, files: dict[str, str], checkpoint: dict[str, str], dtype: str, how: Faster = EXACT
+) -> dict[str, Any]:
     """How a video is made, for its file and for the JSON beside it. `key` names all that its pixels and sound depend on.
 
     Two runs with the same key differ by the device and the versions of the libraries at most.
@@ -145,7 +163,9 @@ def record(job: Job, files: dict[str, str], checkpoint: dict[str, str], dtype: s
     from model_zoo.a2_references import ROLES
 
     settings = {
-        f.name: getattr(job, f.name) for f in jobs.SETTINGS if f.name not in ("audio", "preview", "negative_prompt")
+        f.name: getattr(job, f.name)
+        for f in jobs.SETTINGS
+        if f.name not in ("audio", "extend", "preview", "negative_prompt")
     }
     inorder = sorted(job.references(), key=lambda ref: ROLES.index(ref[0]))
     told: dict[str, Any] = {
@@ -154,87 +174,27 @@ def record(job: Job, files: dict[str, str], checkpoint: dict[str, str], dtype: s
         "negative_prompt": job.negative_prompt,
         "references": [{"role": role, "sha256": files[file]} for role, file in inorder],
         "audio": {"sha256": files[job.audio]} if job.audio else None,
-        "settings": settings | {"dtype": dtype},
+        "extend": {"sha256": files[job.extend]} if job.extend else None,
+        "settings": settings | {"dtype": dtype} | how.drift(),
         "checkpoint": checkpoint["digest"],
     }
     key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
     for shown, (_, file) in zip(told["references"], inorder, strict=True):
         shown["file"] = Path(file).name
-    if job.audio:
-        told["audio"]["file"] = Path(job.audio).name
+    for name in ("audio", "extend"):
+        if told[name]:
+            told[name]["file"] = Path(getattr(job, name)).name
     versions = {name: version(name) for name in ("a2data", "diffusers", "torch", "transformers")}
     return {"key": key, **told, "checkpoint": checkpoint, "versions": versions}
 
 
-class Sampler:
-    """A loaded checkpoint."""
-
-    def __init__(self, checkpoint: str, device: str, dtype: str):
-        from model_zoo import torchvision_shim
-
-        torchvision_shim.install()
-        import torch
-
-        from model_zoo import a2
-
-        a2.quiet()
-        try:
-            self.pipeline = a2.load(checkpoint, device, getattr(torch, dtype))
-        except Exception as error:  # of safetensors, transformers, diffusers, each with classes of its own
-            raise ValueError(f"{checkpoint} does not load: {type(error).__name__}: {error}") from error
-        self.pipeline.set_progress_bar_config(disable=True)
-
-    def sample(self, task: Task, on_step: Callable[[], None] = lambda: None) -> None:
-        """Sample a job's video and write it. The result depends on nothing that was sampled before."""
-        import torch
-
-        from model_zoo import a2, a2_long, a2_references
-        from model_zoo.a2_references import Reference, read_picture
-
-        job = task.job
-        given = [Reference(role, read_picture(file)) for role, file in job.references()]
-        prepared = a2_references.prepare(given, job.height, job.width)
-        self.pipeline.scheduler = a2.scheduler(job.scheduler, job.flow_shift)
-
-        def after(_pipeline: Any, _step: int, _time: Any, tensors: dict) -> dict:
-            on_step()
-            return tensors
-
-        same: dict[str, Any] = {
-            "negative_prompt": job.negative_prompt,
-            "num_frames": job.frames,
-            "num_inference_steps": job.steps,
-            "guidance_scale": job.guidance,
-            "generator": torch.Generator().manual_seed(job.seed),  # on CPU: the same noise on every device
-        }
-        if job.is_long():
-            parts = {"window": job.window, "history": job.history, "block": job.block, "lag": job.lag}
-            prompts = [job.prompt, *job.then]
-            made = a2_long.sample(self.pipeline, prepared, prompts, **same, **parts, on_step=on_step)
-        else:
-            made = self.pipeline(
-                prepared,
-                job.prompt,
-                **same,
-                reference_guidance=job.reference_guidance,
-                output_type="np",
-                callback_on_step_end=after,
-            ).frames[0]
-        if not np.isfinite(made).all():
-            raise ValueError("the network gave values that are no numbers; try --dtype float32")
-        frames = (made * 255).round().astype(np.uint8)
-        rows = [("references", list(prepared.frames)), (" ".join(job.prompt.split())[:160], deliver.stills(frames))]
-        sheet = deliver.sheet(rows) if job.preview else None
-        deliver.write(job.out, frames, task.record, (job.audio, job.audio_start_s), sheet)
-
-
-def _crew(args: argparse.Namespace, checkpoint: str, device: str, dtype: str) -> Any:
+def _crew(args: argparse.Namespace, checkpoint: tuple[str, str, str, Faster]) -> Any:
     """A function (tasks, watch) -> {out: why it failed}."""
     if args.ray:
         from pipelines.sampling import on_ray
 
-        return lambda todo, watch: on_ray.spread(todo, watch, (checkpoint, device, dtype))
-    return lambda todo, watch: here(todo, watch, Sampler(checkpoint, device, dtype))
+        return lambda todo, watch: on_ray.spread(todo, watch, checkpoint)
+    return lambda todo, watch: here(todo, watch, Sampler(*checkpoint))
 
 
 def here(todo: Sequence[Task], watch: Any, sampler: Any) -> dict[str, str]:
@@ -265,75 +225,3 @@ def _leave_sheet(args: argparse.Namespace, made: Sequence[Job]) -> None:
     out = f"{args.out.removesuffix('.mp4')}-{flag}.png"
     deliver.leave_sheet(out, picture)
     print(f"contact sheet: {out}")
-
-
-# -- what a person sees meanwhile --------------------------------------------------------------------------------------
-
-
-def watcher(count: int, quiet: bool) -> Any:
-    """Told when a job begins, when a step is done, when a video is made or has failed, and at the end."""
-    if quiet or not count:
-        return Nothing()
-    return Bars(count) if sys.stderr.isatty() else Lines(count)
-
-
-class Nothing:
-    """Says nothing."""
-
-    def begin(self, job: Job) -> None: ...
-    def step(self) -> None: ...
-    def made(self, job: Job, failure: str) -> None: ...
-    def end(self) -> None: ...
-
-
-class Lines(Nothing):
-    """A line for each video: for logs."""
-
-    def __init__(self, count: int):
-        self.count, self.ended, self.began = count, 0, time.monotonic()
-
-    def made(self, job: Job, failure: str) -> None:
-        self.ended += 1
-        took = f"[{time.monotonic() - self.began:7.1f} s] {self.ended} of {self.count}"
-        print(f"{took}: {job.out}{': failed' if failure else ''}", file=sys.stderr, flush=True)
-
-
-class Bars(Nothing):
-    """A bar for the videos and one for the steps of the one in hand."""
-
-    def __init__(self, count: int, console: Any = None):
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self.progress = Progress(
-            TextColumn("{task.description:<32}", markup=False),
-            BarColumn(bar_width=16),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console or Console(stderr=True),
-            speed_estimate_period=3600,
-        )
-        self.all = self.progress.add_task("videos", total=count)
-        self.one = self.progress.add_task("the checkpoint loads", total=None)
-        self.progress.start()
-
-    def begin(self, job: Job) -> None:
-        self.progress.reset(self.one, total=jobs.passes(job), description=Path(job.out).name[-32:])
-
-    def step(self) -> None:
-        self.progress.advance(self.one)
-
-    def made(self, job: Job, failure: str) -> None:
-        self.progress.advance(self.all)
-
-    def end(self) -> None:
-        self.progress.stop()

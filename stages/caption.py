@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
-from a2data import records
+from a2data import colours, images, records
 from a2data.records import Answer, Element, Film, Kept, Subject
 from a2data.scenery import background_colours
 from a2data.stage import Stage
@@ -18,6 +18,8 @@ from model_zoo.structured import CHOICES, SUBJECT_FIELDS, TEXTS
 
 SERVED_AT_ONCE = 32  # clips for which a server is asked at a time; vLLM runs them as one batch
 NOTHING = ("", "other", "none", "n/a", "unknown", "null")  # how models say that there is nothing to say
+GARMENTS = ("upper", "lower", "shoes")
+MOST = 0.5  # of a garment that its colour takes, from which the prompt says it
 MOST_AT_ONCE = 128  # their names still fit into the worker's note
 
 
@@ -43,7 +45,7 @@ class Caption(Stage):
     reads = {"select": Kept, "segment": Film, "detect": Element, "faces": Element, "parse": Element}
     writes = records.Caption
     unkeyed: ClassVar[tuple[str, ...]] = ("at_once",)
-    version = 4
+    version = 5
 
     captioner: str = "builtin-caption"  # card of the base captioner, or openai:http://HOST:8000/v1#MODEL
     experts: str = "builtin-shot,builtin-camera"  # cards of the experts, comma-separated; "" for none
@@ -51,6 +53,7 @@ class Caption(Stage):
     fusion_fallback: str = ""  # card to fuse with where `fusion` loses a phrase, twice; "" = such a clip fails
     base_confidence: float = 0.5  # of whatever the base captioner says, 0 to 1
     min_confidence: float = 0.4  # answers below it are kept, but not believed, 0 to 1
+    min_quality: float = 0.35  # of a thing's best picture, 0 to 1, below which captioners are not told of it
     max_subjects: int = 4  # subjects in the prompt; the captioner puts the most important first
     max_phrase_words: int = 14  # words of a subject's phrase; appearance beyond it is cut at a comma or an "and"
 
@@ -94,7 +97,7 @@ class Caption(Stage):
             if film.clip_id in chosen:
                 mine = [e for e in (*detected, *faces, *parsed) if e.clip_id == film.clip_id]
                 heeded = any(getattr(models[name], "heeds_things", True) for name in (self.captioner, *self._experts()))
-                yield self._caption(models, film, hints(film.frames, mine) if heeded else [])
+                yield self._caption(models, film, hints(film.frames, mine, self.min_quality) if heeded else [])
 
     def _caption(self, models: dict[str, Any], film: Film, things: list[Thing]) -> records.Caption:
         base = self.captioner
@@ -123,8 +126,13 @@ class Caption(Stage):
             return models[self.fusion_fallback](scene), [Answer(self.fusion_fallback, "prompt", why, 1.0)]
 
 
-def hints(frames: np.ndarray, elements: Sequence[Element]) -> list[Thing]:
-    """The elements as captioners are told of them, and the background, measured where the middle frame shows it."""
+def hints(frames: np.ndarray, elements: Sequence[Element], min_quality: float = 0.0) -> list[Thing]:
+    """The elements as captioners are told of them, and the background, measured where the middle frame shows it.
+
+    Objects whose best picture is poor are left out: what is small, unsharp and unsure at once is most often none. So is the
+    colour of a garment that takes less than half of it: of a space suit cut off below its collar, the collar's.
+    """
+    elements = [e for e in elements if e.kind != "object" or e.quality >= min_quality]
     things = [
         Thing(
             e.element_id,
@@ -133,7 +141,7 @@ def hints(frames: np.ndarray, elements: Sequence[Element]) -> list[Thing]:
             e.parent_id,
             e.seen_frames or [e.frame],
             e.seen_boxes or [e.box],
-            dict(a.split("=", 1) for a in e.attributes),
+            looks_of(e),
         )
         for e in sorted(elements, key=lambda e: e.element_id)
     ]
@@ -142,6 +150,16 @@ def hints(frames: np.ndarray, elements: Sequence[Element]) -> list[Thing]:
     luma = float(cv2.cvtColor(frames[middle], cv2.COLOR_RGB2GRAY).mean()) / 255
     measured = {"colours": " ".join(background_colours(frames[middle], boxes)), "luma": f"{luma:.3f}"}
     return [*things, Thing("background", "background", "", "", [middle], [], measured)]
+
+
+def looks_of(element: Element) -> dict[str, str]:
+    """What was measured of an element, by name."""
+    said = dict(a.split("=", 1) for a in element.attributes)
+    if element.kind in GARMENTS and "colour" in said:
+        rgba = images.from_png(element.image)
+        if colours.share(rgba[..., :3][rgba[..., 3] > 0], said["colour"]) < MOST:
+            del said["colour"]
+    return said
 
 
 def nearest(thing: Thing, frame: int) -> records.Box:

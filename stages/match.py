@@ -17,15 +17,6 @@ Matcher = Callable[[list[str], list[np.ndarray]], np.ndarray]
 
 # How much each kind of word counts. The type is a floor that all share; colour tells people and things apart best.
 WEIGHTS = {"type": 1.0, "label": 2.0, "colour": 2.0, "place": 1.5, "size": 0.5}
-# Colours that lie beside each other and are often called by each other's name.
-NEIGHBOURS = frozenset(
-    frozenset(pair.split())
-    for pair in (
-        *("black grey", "grey white", "red orange", "orange yellow", "orange brown", "brown red", "brown black"),
-        *("green cyan", "cyan blue", "blue purple", "purple pink", "pink red", "yellow green", "brown yellow"),
-        *("beige brown", "beige orange", "beige yellow", "beige white", "beige grey", "beige pink"),
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -176,8 +167,8 @@ def agreement(subject: Subject, look: Look) -> float:
     if not human:
         values["label"] = same_label(said.noun, look.label)
         if said.colours:
-            values["colour"] = float(np.mean([max(same_colour(c, d) for d in look.colours) for c in said.colours]))
-    worn = [same_colour(g.colour, look.clothes[g.kind]) for g in said.garments if g.colour and g.kind in look.clothes]
+            values["colour"] = float(np.mean([max(colours.alike(c, d) for d in look.colours) for c in said.colours]))
+    worn = [colours.alike(g.colour, look.clothes[g.kind]) for g in said.garments if g.colour and g.kind in look.clothes]
     if worn:
         values["colour"] = float(np.mean(worn))
     where = said.place if said.place is not None else phrases.place(subject.position)
@@ -193,11 +184,6 @@ def same_label(noun: str, label: str) -> float:
     if noun == label or set(noun.split()) & set(label.split()):
         return 1.0
     return 0.5 if {"object", "thing", "item", ""} & {noun, label} else 0.0
-
-
-def same_colour(a: str, b: str) -> float:
-    """1 for the same name, 0.5 for neighbours, which people tell apart at different places, 0 otherwise."""
-    return 1.0 if a == b else 0.5 if frozenset((a, b)) in NEIGHBOURS else 0.0
 
 
 def assign(similarity: np.ndarray, min_similarity: float) -> list[int]:
@@ -250,7 +236,7 @@ def place(caption: Caption, backgrounds: Sequence[Element], min_similarity: floa
     scores = []
     for element in backgrounds:
         found = scenery.background_colours(picture(element), [])
-        hits = [max((same_colour(w, f) for f in found), default=0.0) for w in wanted]
+        hits = [max((colours.alike(w, f) for f in found), default=0.0) for w in wanted]
         values = {"type": 1.0} | ({"colour": float(np.mean(hits))} if hits else {})
         scores.append(sum(WEIGHTS[k] * v for k, v in values.items()) / sum(WEIGHTS[k] for k in values))
     best = int(np.argmax(scores))

@@ -7,6 +7,7 @@ from typing import Any
 
 from a2data import images, samples, shards
 from a2data.folder import Folder
+from a2data.lookup import element_row
 from a2data.records import (
     Box,
     Caption,
@@ -27,9 +28,6 @@ from a2data.splits import assigned, shares_of
 from a2data.stage import Stage
 
 Lookup = Callable[..., dict[str, Any]]  # a2data.lookup.Lookup
-
-# The tables in which elements of a kind may be; all others: parse.
-STAGES_OF = {"human": ("detect",), "object": ("detect", "ground"), "face": ("faces",), "background": ("background",)}
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class Pack(Stage):
     }
     writes = Packed
     per = "shard"
-    version = 3
+    version = 4
 
     out: str = "shards"  # folder of the tars, or a URL
     roles: str = (
@@ -164,14 +162,19 @@ class Pack(Stage):
         for reference, name in zip(chosen, names(chosen), strict=True):
             element, clip, origin = fetch(reference, lookup)
             phrase = phrases.get(reference.element_id) or phrases.get(traits[reference.element_id].parent_id)
-            given.append(describe(name, reference, phrase, origin))
+            given.append(
+                describe(name, reference, phrase, origin, where(traits[reference.element_id], film, shard, lookup))
+            )
             rgba = images.from_png(element.image)
             if name == "bg":
                 pictures[name] = images.to_png(images.on_white(rgba))
             else:
                 pictures[name] = images.to_png(images.on_white(rgba, element.box, clip.height, clip.width))
                 cut_outs[name] = element.image
-        listed = [samples.Unpaired(m.element_id, traits[m.element_id].kind, m.phrase, m.start, m.end) for m in unpaired]
+        listed = [
+            samples.Unpaired(m.element_id, trait.kind, m.phrase, m.start, m.end, where(trait, film, shard, lookup))
+            for m, trait in ((m, traits[m.element_id]) for m in unpaired)
+        ]
         made_by = [line for line in self.made_by.split("; ") if line]
         return samples.Triplet(about(film, video, caption, given, listed, made_by), film.video, pictures, cut_outs)
 
@@ -217,8 +220,7 @@ def own_reference(trait: Trait, shard: int) -> Reference:
 def fetch(reference: Reference, lookup: Lookup) -> tuple[Element, Clip, samples.Origin]:
     """The element behind a reference and where it comes from. Raises ValueError where it is gone or its picture has changed."""
     shard, source = reference.source_shard, reference.source_element_id
-    tables = (lookup(stage, shard, "element_id", [source]) for stage in STAGES_OF.get(reference.kind, ("parse",)))
-    element = next((table[source] for table in tables if source in table), None)
+    element = element_row(lookup, reference.kind, shard, source)
     if element is None or element.image_sha256 != reference.image_sha256:
         raise ValueError(f"{source} is not what {reference.element_id} was paired with: run retrieve again")
     clip = lookup("segment", shard, "clip_id", [element.clip_id], Clip)[element.clip_id]
@@ -249,6 +251,21 @@ def fetch(reference: Reference, lookup: Lookup) -> tuple[Element, Clip, samples.
     return element, clip, origin
 
 
+@dataclass(frozen=True)
+class _Seen:  # columns of Element that say where one is
+    element_id: str
+    frame: int
+    box: Box
+    mask: bytes
+
+
+def where(trait: Trait, clip: Clip, shard: int, lookup: Lookup) -> samples.Place:
+    """Where in its clip an element of this shard is."""
+    seen = element_row(lookup, trait.kind, shard, trait.element_id, _Seen)
+    source_frame = clip.source_frames[seen.frame]
+    return samples.Place(seen.frame, source_frame, seen.box, in_source(seen.box, clip), samples.mask_text(seen.mask))
+
+
 def in_source(box: Box, clip: Clip) -> Box:
     """A box of the clip's frame in pixels of the source picture, of which the clip shows the part `crop`, scaled."""
     x0, y0, x1, y1 = clip.crop
@@ -256,7 +273,9 @@ def in_source(box: Box, clip: Clip) -> Box:
     return x0 + box[0] * across, y0 + box[1] * down, x0 + box[2] * across, y0 + box[3] * down
 
 
-def describe(name: str, reference: Reference, match: Match | None, origin: samples.Origin) -> samples.Given:
+def describe(
+    name: str, reference: Reference, match: Match | None, origin: samples.Origin, target: samples.Place
+) -> samples.Given:
     phrase, start, end = (match.phrase, match.start, match.end) if match else ("", 0, 0)
     return samples.Given(
         name=name,
@@ -271,6 +290,7 @@ def describe(name: str, reference: Reference, match: Match | None, origin: sampl
         same_clip=reference.clip_id == reference.source_clip_id,
         rules=reference.rules,
         origin=origin,
+        target=target,
     )
 
 

@@ -1,149 +1,169 @@
 """For each element, a picture of the same subject from another clip: what keeps a model from learning to copy its reference."""
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 import model_zoo.cards
-from a2data import copies
-from a2data.arrow import from_table
+from a2data import colours, copies, images
 from a2data.corpus import INF, PARTS, Corpus, Footage, assemble, colour
-from a2data.identity import Identities, components, identify, number, seen_together
-from a2data.records import Look, Match, Reference, Reject, Rule, Take, Trait
+from a2data.groups import Group, Groups, Kin, clear_of
+from a2data.identity import components, identify, number, seen_together
+from a2data.lookup import element_row
+from a2data.records import Element, Look, Match, Reference, Reject, Rule, Take, Trait
 from a2data.similarity import TILE
 from a2data.spread import Spread, in_turn
 from a2data.stage import Stage
+
+TABLES = ("detect", "faces", "parse", "background", "ground")
+Lookup = Callable[..., dict[str, Any]]  # a2data.lookup.Lookup
 
 
 @dataclass(frozen=True)
 class Retrieve(Stage):
     """Elements that a phrase stands for, their parts and the places -> their references, or why there is none.
 
-    People are told by their faces (`a2data.identity`), objects and places by their embeddings in the same way, garments by
-    whose they are, their colour and their embedding. Copies of the target's own footage are refused (`a2data.copies`).
+    People are told by their faces (`a2data.identity`), objects and places by their embeddings in the same way, objects by their
+    colour, too, garments by whose they are, their colour and their embedding. Copies of the target's own footage are refused
+    (`a2data.copies`).
     """
 
-    reads = {"match": Match, "segment": Take} | dict.fromkeys(
-        ("detect", "faces", "parse", "background", "ground"), Look
-    )
+    reads = {"match": Match, "segment": Take} | dict.fromkeys(TABLES, Look)
+    borrows = dict.fromkeys(TABLES, Element)
     writes = Reference
     per = "all"
     spreads = True
     unkeyed = ("tile",)
-    version = 4
+    version = 5
 
     min_face: float = 0.0  # cosine from which two faces are one person; 0 = as calibrated, else what the card says
     min_object: float = 0.0  # the same for objects
     min_part: float = 0.0  # for garments of one person, in one colour
     min_background: float = 0.0  # for places
-    max_similarity: float = 0.999  # cosine above which it is the same picture
+    max_similarity: float = 0.998  # share of what lies between the threshold and 1, above which it is the same picture
     margin: float = 0.1  # lead over the nearest other identity, as a share of what lies between the threshold and 1
     neighbours: int = 64  # nearest neighbours that are looked at for each element
     approximate_from: int = 20_000_000  # elements from which neighbours are sought by an index (faiss); 0 = never
     tile: int = (
-        TILE  # elements that one task compares with as many: what bounds its memory, and what a cluster shares out
+        TILE  # elements that one task compares with as many: bounds its memory, and is what a cluster shares out
     )
     different_body: float = -1.0  # cosine of bodies, in one video, below which alike faces are of two; -1 = off
     copy_distance: float = copies.COPY  # thumbnails nearer than this show the same frame; see a2data.copies
     copy_run: int = copies.RUN  # frames in succession that make a clip a copy
     max_copy_risk: float = 0.95  # 0 to 1; lower it for references from farther away
     min_quality: float = 0.0  # 0 to 1, of the reference's picture
-    max_references: int = 1  # for each element, each from another clip
+    max_references: int = 1  # for each element, each from another clip, and unlike those before it
+    compared: int = 8  # candidates for each element whose pictures are laid over its own: each is read from its shard
     calibrated: str = ""  # JSON, embedder -> kind -> cosine: what `a2data calibrate` found
 
     def run(
-        self, model: None, matches: pa.Table, clips: pa.Table, *looks: pa.Table, spread: Spread = in_turn
+        self,
+        model: None,
+        matches: pa.Table,
+        clips: pa.Table,
+        *looks: pa.Table,
+        lookup: Lookup,
+        spread: Spread = in_turn,
     ) -> Iterator[Reference | Reject]:
         corpus = assemble(looks)
         footage = Footage(clips, self.copy_run)
         group_of = self.groups(corpus, footage, spread)
         component_of = linked(corpus, footage, group_of)
-        for row in targets(corpus, from_table(Match, matches)):
+        shown = Shown(corpus, footage, lookup)
+        for row in targets(corpus, matches):
             target = corpus.traits[row]
             kin, reason, near = self.kin(corpus, group_of, row)
-            judged = [self.judge(corpus, footage, target, one) for one in kin]
-            accepted = sorted((r for r in judged if all(rule.passed for rule in r.rules)), key=preference)
+            judged = [self.judge(corpus, footage, row, target, one) for one in kin]
+            likely = one_per_clip(sorted((r for r in judged if passes(r)), key=preference))
+            looked = [self.compare(shown, row, target, r) for r in likely[: self.compared]]
+            accepted = sorted((r for r in looked if passes(r)), key=preference)
             if accepted:
                 component = component_of[footage.video_id(target.clip_id)]
-                yield from (replace(r, component=component) for r in one_per_clip(accepted)[: self.max_references])
+                yield from (replace(r, component=component) for r in varied(shown, accepted, self.max_references))
             else:
-                yield refuse(target, judged, reason, near)
+                refused = [r for r in (*looked, *judged) if not passes(r)]
+                yield refuse(target, refused, reason, near)
 
-    def groups(self, corpus: Corpus, footage: Footage, spread: Spread = in_turn) -> "dict[int, tuple[Group, int]]":
-        """Compare faces with faces, objects with objects of their label, places with places: row -> its group, its node there."""
-        faces, objects, places = (corpus.with_embedding(kind) for kind in ("face", "object", "background"))
-        comparable = [(faces, "min_face"), *((rows, "min_object") for rows in by_label(corpus, objects))]
-        comparable += [(places, "min_background")]
-        group_of: dict[int, tuple[Group, int]] = {}
-        for rows, setting in comparable:
-            if rows:
-                group = self.group(corpus, footage, rows, setting, spread)
-                group_of |= {row: (group, node) for node, row in enumerate(rows)}
-        return group_of
+    def groups(self, corpus: Corpus, footage: Footage, spread: Spread = in_turn) -> Groups:
+        """Compare faces with faces, objects with objects of their label, places with places."""
+        comparable = [(corpus.with_embedding("face"), "min_face")]
+        comparable += [(rows, "min_object") for rows in by_label(corpus, corpus.with_embedding("object"))]
+        comparable += [(corpus.with_embedding("background"), "min_background")]
+        groups = [self.group(corpus, footage, rows, setting, spread) for rows, setting in comparable if len(rows)]
+        return Groups(len(corpus.traits), groups)
 
     def group(
-        self, corpus: Corpus, footage: Footage, rows: list[int], setting: str, spread: Spread = in_turn
-    ) -> "Group":
+        self, corpus: Corpus, footage: Footage, rows: np.ndarray, setting: str, spread: Spread = in_turn
+    ) -> Group:
         """Cluster the elements of these rows."""
         low = self.threshold(corpus, rows, setting)
-        matrix = np.stack([corpus.vectors[row] for row in rows])
-        clips = [corpus.traits[row].clip_id for row in rows]
+        clips = corpus.text(corpus.clip, rows)
         together = seen_together(clips, [corpus.seen(row) for row in rows])
         numbers = np.unique(clips, return_inverse=True)[1]
 
-        def differ(a: int, b: int) -> bool:
-            bodies = [corpus.vectors.get(corpus.rows.get(corpus.traits[rows[node]].parent_id, -1)) for node in (a, b)]
+        def bodies_differ(a: int, b: int) -> bool:
+            bodies = [corpus.vector(corpus.parent[rows[node]]) for node in (a, b)]
             if bodies[0] is None or bodies[1] is None or footage.video_id(clips[a]) != footage.video_id(clips[b]):
                 return False  # clothes change from one video to another
             return float(bodies[0] @ bodies[1]) < self.different_body
 
-        asked = differ if self.different_body > -1 else None
+        named = [colour(corpus.traits[row]) for row in rows] if setting == "min_object" else []
+
+        def colours_differ(a: int, b: int) -> bool:
+            return colours.opposed(named[a], named[b])
+
+        asked = colours_differ if named else bodies_differ if self.different_body > -1 else None
+        vectors = corpus.vectors_of(rows)
         how: dict[str, Any] = {"approximate_from": self.approximate_from, "tile": self.tile, "spread": spread}
-        found = identify(matrix, numbers, together, low, self.neighbours, asked, **how)
+        found = identify(vectors, numbers, together, low, self.neighbours, asked, **how)
+        if named:
+            found = clear_of(found, vectors, named, colours.opposed)
         first: dict[int, int] = {}
         for row, cluster in zip(rows, found.cluster.tolist(), strict=True):
-            first.setdefault(cluster, number(corpus.traits[row].element_id))
+            if cluster not in first:
+                first[cluster] = number(corpus.traits[row].element_id)
         return Group(rows, found, low, first)
 
-    def kin(
-        self, corpus: Corpus, group_of: "dict[int, tuple[Group, int]]", row: int
-    ) -> tuple[list["Kin"], str, tuple[str, Rule] | None]:
+    def kin(self, corpus: Corpus, group_of: Groups, row: int) -> tuple[list[Kin], str, tuple[str, Rule] | None]:
         """Who shows the same subject in other clips as the element of this row does; if nobody, why, and who came nearest.
 
         A human and what it wears are known by the face.
         """
         trait = corpus.traits[row]
-        human = row if trait.kind == "human" else corpus.rows.get(trait.parent_id, -1)
-        known_by = corpus.face_of.get(human, -1) if trait.kind in ("human", *PARTS) else row
-        if known_by not in group_of or (trait.kind in PARTS and row not in corpus.vectors):
+        human = row if trait.kind == "human" else int(corpus.parent[row])
+        known_by = row
+        if trait.kind in ("human", *PARTS):
+            known_by = int(corpus.face_of[human]) if human >= 0 else -1
+        if known_by not in group_of or (trait.kind in PARTS and corpus.place[row] < 0):
             return [], "no identity", None
         group, node = group_of[known_by]
         kin, nearest = group.kin(node), group.nearest(node)
         near = None
         if nearest:
-            other = corpus.human_of.get(nearest[0], nearest[0]) if trait.kind == "human" else nearest[0]
+            owner = int(corpus.human_of[nearest[0]])
+            other = owner if trait.kind == "human" and owner >= 0 else nearest[0]
             near = corpus.traits[other].element_id, Rule("similarity", nearest[1], group.low, INF)
         if not kin and near and near[1].passed:
             return [], "ambiguous identity", near
         if trait.kind == "human":
-            kin = [replace(k, row=corpus.human_of[k.row]) for k in kin if k.row in corpus.human_of]
+            kin = [replace(k, row=int(corpus.human_of[k.row])) for k in kin if corpus.human_of[k.row] >= 0]
         elif trait.kind in PARTS:
-            low = self.threshold(corpus, [row], "min_part")
+            low = self.threshold(corpus, np.array([row]), "min_part")
             kin = [part for k in kin for part in parts_like(corpus, row, k, low)]
         return kin, "no other clip shows it", near
 
-    def threshold(self, corpus: Corpus, rows: list[int], setting: str) -> float:
+    def threshold(self, corpus: Corpus, rows: np.ndarray, setting: str) -> float:
         """The setting, or what was calibrated, or the card's.
 
         Raises ValueError for embeddings of two models, or of one whose card says nothing.
         """
         value = float(getattr(self, setting))
-        embedders = sorted({corpus.traits[row].embedder for row in rows})
+        embedders = sorted({*corpus.text(corpus.embedder, rows)})
         if len(embedders) > 1:
             raise ValueError(f"embeddings by {' and '.join(embedders)} cannot be compared: remake them with one model")
         if value or not embedders:
@@ -159,38 +179,94 @@ class Retrieve(Stage):
             raise ValueError(f"the card of {embedders[0]!r} has no threshold: set {setting} of retrieve")
         return card.same_garment or card.same if setting == "min_part" else card.same
 
-    def judge(self, corpus: Corpus, footage: Footage, target: Trait, kin: "Kin") -> Reference:
-        """The reference that this relative would make, with every rule that it has to pass."""
+    def judge(self, corpus: Corpus, footage: Footage, row: int, target: Trait, kin: Kin) -> Reference:
+        """The reference that this relative would make, with every rule that needs no picture of the two."""
         source = corpus.traits[kin.row]
         overlap_s, gap_s = footage.nearness_s(target.clip_id, source.clip_id)
         shown = footage.picture_distance(source, target.clip_id)
-        risk = 1.0 if shown < self.copy_distance else copies.copy_risk(shown, gap_s, self.copy_distance)
         rules = [
             Rule("similarity", kin.similarity, kin.low, INF),
-            Rule("likeness", kin.similarity, -INF, self.max_similarity),
+            Rule("likeness", kin.similarity, -INF, kin.low + self.max_similarity * (1 - kin.low)),
             Rule("margin", kin.margin, self.margin * (1 - kin.group_low), INF),
             Rule("cohesion", kin.cohesion, kin.group_low, INF),
             Rule("overlap_s", overlap_s, -INF, 0.0),
             Rule("repeat_distance", footage.repeat_distance(target.clip_id, source.clip_id), self.copy_distance, INF),
             Rule("picture_distance", shown, self.copy_distance, INF),
-            Rule("copy_risk", risk, -INF, self.max_copy_risk),
             Rule("quality", source.quality, self.min_quality, INF),
         ]
         if target.kind == "human":
-            rules.append(Rule("outfit", corpus.outfit(corpus.rows[target.element_id], kin.row), -INF, INF))
+            rules.append(Rule("outfit", corpus.outfit(row, kin.row), -INF, INF))
         return Reference(
             target.clip_id,
             target.element_id,
             target.kind,
             kin.identity,
-            corpus.shards[kin.row],
+            int(corpus.shards[kin.row]),
             source.clip_id,
             source.element_id,
             source.image_sha256,
             kin.similarity,
-            risk,
+            copies.copy_risk(copies.Parts(shown, INF, 1.0, INF, 1.0, 1.0, gap_s), self.copy_distance),
             rules,
+            frames_apart=shown,
+            gap_s=gap_s,
         )
+
+    def compare(self, shown: "Shown", row: int, target: Trait, reference: Reference) -> Reference:
+        """The reference with its pictures laid over the target's own: its copy risk, the parts of it, and the rule about it."""
+        parts = shown.parts(row, target, reference)
+        risk = 1.0 if parts.frames < self.copy_distance else copies.copy_risk(parts, self.copy_distance)
+        return replace(
+            reference,
+            copy_risk=risk,
+            rules=[*reference.rules, Rule("copy_risk", risk, -INF, self.max_copy_risk)],
+            pixels_apart=parts.pixels,
+            pose_apart=parts.pose,
+            scale_apart=parts.scale,
+            light_apart=parts.light,
+            place_apart=parts.place,
+        )
+
+
+class Shown:
+    """The pictures of elements, read from the shards that they are in."""
+
+    def __init__(self, corpus: Corpus, footage: Footage, lookup: Lookup):
+        self.corpus, self.footage, self.lookup = corpus, footage, lookup
+        self.last: tuple[int, Element | None] = (-1, None)  # a target is compared with several
+
+    def element(self, kind: str, element_id: str, shard: int) -> Element:
+        """Raises ValueError where it is gone."""
+        found = element_row(self.lookup, kind, shard, element_id)
+        if found is not None:
+            return found
+        raise ValueError(f"{element_id} is not in shard {shard}, where it was compared: run retrieve again")
+
+    def parts(self, row: int, target: Trait, reference: Reference) -> copies.Parts:
+        """How far a reference is from what it stands for."""
+        if self.last[0] != row:
+            self.last = row, self.element(target.kind, target.element_id, int(self.corpus.shards[row]))
+        mine, other = self.last[1], self.element(target.kind, reference.source_element_id, reference.source_shard)
+        assert mine is not None
+        pictures = [images.from_png(e.image) for e in (mine, other)]
+        pixels, pose, light = copies.alike(*pictures)
+        sizes = [images.rle_size(e.mask) for e in (mine, other)]
+        sides = [(p[..., 3].sum() / 255 / (h * w)) ** 0.5 for p, (h, w) in zip(pictures, sizes, strict=True)]
+        boxes = [np.array(e.box) / (w, h, w, h) for e, (h, w) in zip((mine, other), sizes, strict=True)]
+        thumbs = [self.footage.pictures(e.clip_id)[e.frame] for e in (mine, other)]
+        scale = round(abs(float(np.log2(sides[0] / sides[1]))), 5)
+        place = copies.around(thumbs[0], boxes[0], thumbs[1], boxes[1]) if target.kind != "background" else 0.0
+        return copies.Parts(reference.frames_apart, pixels, pose, scale, light, place, reference.gap_s)
+
+    def distance(self, a: Reference, b: Reference) -> float:
+        """From the frame of one reference's picture to that of another's, see a2data.copies; at most 2."""
+        found = [self.element(r.kind, r.source_element_id, r.source_shard) for r in (a, b)]
+        one, other = (self.footage.pictures(e.clip_id)[e.frame] for e in found)
+        return copies.picture_distance(one, other[None]) if one.std() >= copies.FLAT <= other.std() else 2.0
+
+
+def passes(reference: Reference) -> bool:
+    return all(rule.passed for rule in reference.rules)
 
 
 COPY_RULES = {"likeness", "overlap_s", "repeat_distance", "picture_distance", "copy_risk"}
@@ -234,86 +310,54 @@ def one_per_clip(references: list[Reference]) -> list[Reference]:
     return list(first.values())
 
 
-def targets(corpus: Corpus, matches: list[Match]) -> list[int]:
+def varied(shown: Shown, accepted: list[Reference], most: int) -> list[Reference]:
+    """The best reference and others that are unlike those before them, best first.
+
+    Each next one has the largest distance to the nearest of those taken, in units of a COPY, less a step for each place that it
+    stands lower: the marginal relevance of Carbonell & Goldstein 1998.
+    """
+    taken, left = accepted[:1], accepted[1:]
+
+    def gain(one: tuple[int, Reference]) -> tuple[float, int]:
+        rank, reference = one
+        return min(shown.distance(reference, other) for other in taken) / copies.COPY - rank, -rank
+
+    while left and len(taken) < most:
+        place, _ = max(enumerate(left), key=gain)
+        taken.append(left.pop(place))
+    return taken
+
+
+def targets(corpus: Corpus, matches: pa.Table) -> list[int]:
     """Rows of the elements to find references for: those a phrase stands for, their parts, and the places of their clips."""
-    matched, clips = {m.element_id for m in matches}, {m.clip_id for m in matches}
-    return [
-        row
-        for row, t in enumerate(corpus.traits)
-        if t.element_id in matched or t.parent_id in matched or (t.kind == "background" and t.clip_id in clips)
-    ]
+    matched, clips = (matches[name].combine_chunks() for name in ("element_id", "clip_id"))
+    wanted = pc.or_(pc.is_in(corpus.table["element_id"], matched), pc.is_in(corpus.table["parent_id"], matched))
+    places = corpus.of_kind("background") & pc.is_in(corpus.clip, clips).to_numpy()
+    return np.flatnonzero(wanted.to_numpy() | places).tolist()
 
 
-def by_label(corpus: Corpus, rows: list[int]) -> list[list[int]]:
+def by_label(corpus: Corpus, rows: np.ndarray) -> list[np.ndarray]:
     """Objects of one label each: a cup is never the same as a bottle."""
-    labels = defaultdict(list)
-    for row in rows:
-        labels[corpus.traits[row].label].append(row)
-    return [labels[label] for label in sorted(labels)]
-
-
-@dataclass(frozen=True)
-class Kin:
-    """An element that shows the same subject as a target does."""
-
-    row: int
-    identity: int
-    similarity: float
-    low: float  # what the similarity must reach
-    margin: float  # the smaller one of the pair's: how far they stand from the nearest other identity
-    cohesion: float  # the smaller one of the pair's: how far they stand in their own
-    group_low: float  # what the cohesion must reach
-
-
-@dataclass(frozen=True)
-class Group:
-    """Elements that were compared with one another. Nodes count them, rows count the elements of the corpus."""
-
-    rows: list[int]
-    found: Identities
-    low: float
-    identities: dict[int, int]  # cluster -> the number of its identity, see a2data.identity.number
-
-    def kin(self, node: int) -> list[Kin]:
-        """The node's neighbours of its own cluster, most similar first."""
-        found, cluster = self.found, int(self.found.cluster[node])
-        return [
-            Kin(
-                row=self.rows[other],
-                identity=self.identities[cluster],
-                similarity=similarity,
-                low=self.low,
-                margin=float(min(found.margin[node], found.margin[other])),
-                cohesion=float(min(found.cohesion[node], found.cohesion[other])),
-                group_low=self.low,
-            )
-            for other, similarity in zip(found.neighbour[node].tolist(), found.similarity[node].tolist(), strict=True)
-            if other >= 0 and found.cluster[other] == cluster
-        ]
-
-    def nearest(self, node: int) -> tuple[int, float] | None:
-        """The row of the most similar element of another clip, of the node's cluster or not, and its similarity."""
-        other = int(self.found.neighbour[node, 0])
-        return None if other < 0 else (self.rows[other], float(self.found.similarity[node, 0]))
+    labels = np.array(corpus.text(corpus.label, rows), object)
+    return [rows[labels == label] for label in sorted({*labels.tolist()})]
 
 
 def parts_like(corpus: Corpus, row: int, face: Kin, low: float) -> Iterator[Kin]:
     """What the human of this face wears that agrees with a garment in colour."""
     trait = corpus.traits[row]
-    for other in corpus.parts.get((corpus.human_of.get(face.row, -1), trait.kind), []):
-        if other in corpus.vectors and colour(trait) == colour(corpus.traits[other]):
-            similarity = round(float(corpus.vectors[row] @ corpus.vectors[other]), 5)
+    for other in corpus.parts(int(corpus.human_of[face.row]), trait.kind):
+        if corpus.place[other] >= 0 and colour(trait) == colour(corpus.traits[other]):
+            similarity = round(float(corpus.vector(row) @ corpus.vector(other)), 5)  # type: ignore[operator]
             if similarity >= low:
                 yield replace(face, row=other, similarity=similarity, low=low)
 
 
-def linked(corpus: Corpus, footage: Footage, group_of: dict[int, tuple[Group, int]]) -> dict[str, str]:
+def linked(corpus: Corpus, footage: Footage, group_of: Groups) -> dict[str, str]:
     """video_id -> the first video_id of those that share an identity with it, or with one that does, and so on.
 
     What must not be divided where no person, thing or place may be both in training and in evaluation.
     """
-    pairs = [
-        (footage.video_id(corpus.traits[row].clip_id), group.identities[int(group.found.cluster[node])])
-        for row, (group, node) in sorted(group_of.items())
-    ]
-    return components([span.video_id for _, span in footage.spans.values()], pairs)
+    pairs = (
+        (footage.video_id(corpus.clip[row].as_py()), group.identity(node)) for row, (group, node) in group_of.items()
+    )
+    return components(footage.videos.to_pylist(), pairs)

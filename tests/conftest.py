@@ -7,14 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from a2data import shards, video
 from a2data.folder import Folder
 from a2data.images import to_png
 from a2data.records import Caption, Packed, Subject
-from a2data.samples import Facts, Given, Origin, Triplet, to_members
+from a2data.samples import Facts, Given, Origin, Place, Triplet, to_members
 
 CORPUS = Path(os.environ.get("A2DATA_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
+
+# no deadline: how long a call takes says nothing on a machine with other work; the same examples for everybody
+settings.register_profile("suite", deadline=None, derandomize=True)
+settings.load_profile("suite")
 
 if importlib.util.find_spec("jaxtyping"):  # the shapes and dtypes that model_zoo states are checked in every test
     from jaxtyping import install_import_hook
@@ -37,9 +42,10 @@ def facts(key: str, frames: int, height: int, width: int, roles: list[str]) -> F
     caption.subjects.append(Subject("Human", "", "", "", "", "", True, "A person", 0, 8))
     box = (0.0, 0.0, 8.0, 8.0)
     origin = Origin("v", "v.mp4", "CC0", "", f"{key}-o", "e", "", "", [], 0, 0, 0.0, box, box, 8, 8, "", 1, 1, "", "")
+    place = Place(0, 0, box, box, "")
     names = ["bg" if role == "background" else f"ref{n}" for n, role in enumerate(roles)]
     given = [
-        Given(name, role, "A person" if role == "human" else "", 0, 8, "e", 1, 0.9, 0.1, False, [], origin)
+        Given(name, role, "A person" if role == "human" else "", 0, 8, "e", 1, 0.9, 0.1, False, [], origin, place)
         for name, role in zip(names, roles, strict=True)
     ]
     numbers, times = list(range(frames)), [n / 15 for n in range(frames)]

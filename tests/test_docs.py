@@ -18,7 +18,7 @@ from a2data import records, shards, video
 from a2data.folder import Folder
 from a2data.images import sha16, to_png
 from a2data.records import Caption, Film, Score, Video
-from a2data.samples import Facts, Given, Origin, Triplet, to_members
+from a2data.samples import Facts, Given, Origin, Place, Triplet, to_members
 from a2data.store import Store
 from docs import make
 from model_zoo.cards import Card
@@ -173,7 +173,21 @@ def triplet() -> Triplet:
         *("b", "b.mp4", "CC0-1.0", "drawn", "b-00000000", "b-00000000/object/0", "", "cup", [], 0, 0, 0.0),
         *(box, box, 32, 32, "", 0.9, 0.9, "", sha16(picture)),
     )
-    given = Given("ref0", "object", "a red cup", 0, 9, "a-00000000/object/0", 0, 0.9, 0.1, False, [], origin)
+    given = Given(
+        "ref0",
+        "object",
+        "a red cup",
+        0,
+        9,
+        "a-00000000/object/0",
+        0,
+        0.9,
+        0.1,
+        False,
+        [],
+        origin,
+        Place(0, 0, box, box, ""),
+    )
     caption = Caption("a-00000000", "a red cup stands there.", [], "", "", "", "", "", 0, 0, "", [])
     where = ("a-00000000", "a", "a.mp4", "CC0-1.0", "drawn", "", 0, 8, 15.0, 32, 32, box, [*range(8)], [0.0] * 8)
     facts = Facts(*where, caption, [given], [], [])

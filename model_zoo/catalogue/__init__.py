@@ -1,6 +1,13 @@
 """Every model there is, by name. NAME:PATH takes the card NAME with your own weights."""
 
 from model_zoo.cards import Card
-from model_zoo.catalogue import caption, compare, detect, people, quality
+from model_zoo.catalogue import bench, caption, compare, detect, people, quality
 
-CARDS: dict[str, Card] = {**quality.CARDS, **detect.CARDS, **people.CARDS, **compare.CARDS, **caption.CARDS}
+CARDS: dict[str, Card] = {
+    **quality.CARDS,
+    **detect.CARDS,
+    **people.CARDS,
+    **compare.CARDS,
+    **caption.CARDS,
+    **bench.CARDS,
+}

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -49,6 +49,7 @@ class Case:
     id: str
     prompt: str
     elements: tuple[Element, ...]
+    truth: Path | None = None  # the video that the case was taken from, where there is one: see `held_out`
 
     def of(self, role: str) -> list[Element]:
         return [element for element in self.elements if element.role == role]
@@ -76,28 +77,35 @@ def write(cases: Iterable[Case], out: Path) -> Path:
     for case in cases:
         elements = []
         for element in case.elements:
-            data = element.path.read_bytes()
-            sha256 = hashlib.sha256(data).hexdigest()
-            name = f"{element.role}/{sha256[:16]}{element.path.suffix.lower()}"
-            (out / element.role).mkdir(parents=True, exist_ok=True)
-            if not (out / name).exists():
-                (out / name).write_bytes(data)
-            said = {"role": element.role, "path": name, "label": element.label, "category": element.category}
-            elements.append({**said, "sha256": sha256})
-        line = {"id": case.id, "prompt": case.prompt, "elements": elements}
+            said = {"role": element.role, "label": element.label, "category": element.category}
+            elements.append(said | _kept(element.path, element.role, out))
+        line: dict[str, Any] = {"id": case.id, "prompt": case.prompt, "elements": elements}
+        if case.truth is not None:
+            line["truth"] = _kept(case.truth, "truth", out)
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     out.mkdir(parents=True, exist_ok=True)
     (out / FILE).write_text("".join(lines))
     return out / FILE
 
 
-def picture(path: Path) -> np.ndarray:
+def _kept(file: Path, folder: str, out: Path) -> dict[str, str]:
+    """A file's copy in a folder of `out`, by its content: where it is, and its sha256."""
+    data = file.read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    name = f"{folder}/{sha256[:16]}{file.suffix.lower()}"
+    (out / folder).mkdir(parents=True, exist_ok=True)
+    if not (out / name).exists():
+        (out / name).write_bytes(data)
+    return {"path": name, "sha256": sha256}
+
+
+def picture(file: Path | IO[bytes], name: str = "") -> np.ndarray:
     """(h, w, 3) uint8 RGB of a file as a viewer shows it: turned by EXIF, on white where transparent. Raises ValueError."""
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             shown = ImageOps.exif_transpose(image).convert("RGBA")
     except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path} is no picture that can be read ({error})") from error
+        raise ValueError(f"{name or file} is no picture that can be read ({error})") from error
     ground = Image.new("RGBA", shown.size, "white")
     return np.asarray(Image.alpha_composite(ground, shown).convert("RGB"))
 
@@ -107,7 +115,8 @@ def _from_line(line: str, path: Path, number: int) -> Case:
     try:
         data = json.loads(line)
         elements = tuple(_from_json(element, path.parent, where) for element in data["elements"])
-        return Case(str(data["id"]), str(data["prompt"]), elements)
+        truth = _unchanged(data["truth"], path.parent, where) if "truth" in data else None
+        return Case(str(data["id"]), str(data["prompt"]), elements, truth)
     except json.JSONDecodeError as error:
         raise ValueError(f"{where} is no JSON ({error})") from error
     except (KeyError, TypeError) as error:
@@ -115,11 +124,16 @@ def _from_line(line: str, path: Path, number: int) -> Case:
 
 
 def _from_json(data: Mapping[str, Any], home: Path, where: str) -> Element:
-    file = home / data["path"]
+    file = _unchanged(data, home, where)
+    return Element(data["role"], file, data.get("label", ""), data.get("category", ""))
+
+
+def _unchanged(data: Mapping[str, Any], home: Path, where: str) -> Path:
+    file: Path = home / data["path"]
     expected = data.get("sha256", "")
     if expected and file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() != expected:
-        raise ValueError(f"{where}: {file} is another picture than the one that the case was made with")
-    return Element(data["role"], file, data.get("label", ""), data.get("category", ""))
+        raise ValueError(f"{where}: {file} is another file than the one that the case was made with")
+    return file
 
 
 def _opens2v(path: Path) -> list[Case]:
@@ -181,4 +195,6 @@ def _checked(cases: list[Case], path: Path) -> list[Case]:
                 raise ValueError(f"{path}: {case.id} has the role {element.role!r}; roles are {', '.join(ROLES)}")
             if not element.path.is_file():
                 raise ValueError(f"{path}: {case.id} shows {element.path}, which is not there")
+        if case.truth is not None and not case.truth.is_file():
+            raise ValueError(f"{path}: {case.id} was taken from {case.truth}, which is not there")
     return cases

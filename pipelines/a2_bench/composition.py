@@ -20,18 +20,23 @@ CLIP_GREY = np.array([123, 117, 104], np.uint8)
 Embed = Callable[[Sequence[np.ndarray]], np.ndarray]  # n (h, w, 3) uint8 RGB -> (n, d) float32 of unit length
 
 
-def assigned(faces: np.ndarray, references: np.ndarray) -> list[float | None]:
-    """For each reference, the cosine of the face that stands for it; None for those for whom none is left.
+def matched(faces: np.ndarray, references: np.ndarray) -> list[int | None]:
+    """For each reference, which face stands for it; None for those for whom none is left.
 
     faces: (k, d), references: (r, d), rows of unit length. Every face stands for one reference at most; the whole assignment has
     the largest sum of cosines that there is (Kuhn 1955).
     """
-    found: list[float | None] = [None] * len(references)
+    found: list[int | None] = [None] * len(references)
     if len(faces) and len(references):
-        cosines = faces @ references.T
-        for face, reference in zip(*linear_sum_assignment(-cosines), strict=True):
-            found[reference] = float(cosines[face, reference])
+        for face, reference in zip(*linear_sum_assignment(-(faces @ references.T)), strict=True):
+            found[reference] = int(face)
     return found
+
+
+def assigned(faces: np.ndarray, references: np.ndarray) -> list[float | None]:
+    """For each reference, the cosine of the face that stands for it, see `matched`."""
+    pairs = zip(references, matched(faces, references), strict=True)
+    return [None if face is None else float(faces[face] @ reference) for reference, face in pairs]
 
 
 def identity(faces: Sequence[np.ndarray], references: np.ndarray) -> Measured:
@@ -94,6 +99,36 @@ def copy_paste(generated: np.ndarray, truth: np.ndarray, reference: np.ndarray) 
     if apart < 1e-6:
         return None
     return (angle(generated, truth) - angle(generated, reference)) / apart
+
+
+def copied(generated: Sequence[np.ndarray], truth: Sequence[np.ndarray], references: np.ndarray) -> Measured:
+    """The copy-paste score of a video: the mean of `copy_paste` over its frames and people.
+
+    generated, truth: for each frame of the video, and of the one that the case was taken from, (k, d) vectors of its faces.
+    references: (r, d). A person's truth is the mean of their faces there. Where nobody is to be compared nothing is measured:
+    0 would say that the output is as near to the one as to the other.
+    """
+    people = [(middle, reference) for reference, middle in zip(references, _middles(truth, references), strict=True)]
+    known = [(middle, reference) for middle, reference in people if middle is not None]
+    between = np.array([middle + reference for middle, reference in known])  # favours neither
+    scores: list[float] = []
+    for faces in generated:
+        for (middle, reference), face in zip(known, matched(faces, between), strict=True):
+            found = None if face is None else copy_paste(faces[face], middle, reference)
+            scores += [] if found is None else [found]
+    if not scores:
+        return Measured(skipped="no face could be compared, in the video or in its truth")
+    return Measured(float(np.mean(scores)))
+
+
+def _middles(frames: Sequence[np.ndarray], references: np.ndarray) -> list[np.ndarray | None]:
+    """For each reference the mean of the faces that stand for it, (d,) of unit length; None where there are none."""
+    found: list[list[np.ndarray]] = [[] for _ in references]
+    for faces in frames:
+        for mine, face in zip(found, matched(faces, references), strict=True):
+            mine += [] if face is None else [faces[face]]
+    means = [np.mean(mine, axis=0) if mine else None for mine in found]
+    return [None if mean is None else mean / np.linalg.norm(mean) for mean in means]
 
 
 def angle(a: np.ndarray, b: np.ndarray) -> float:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pipelines.a2_bench import grid
 from pipelines.a2_bench.score import FULL, METRICS, PUBLISHED, VARIANTS, WEIGHTS, Figure, comprehensive, published
 from pipelines.a2_bench.study import CRITERIA
 
@@ -54,17 +55,17 @@ def rows(results: Sequence[Mapping[str, Any]]) -> list[Row]:
     return out
 
 
-def page(results: Sequence[Mapping[str, Any]], people: Mapping[str, Any] | None = None) -> str:
-    """The HTML. results: as `result.to_json` makes them. people: what `ratings.aggregate` makes."""
+def page(results: Sequence[Mapping[str, Any]], people: Mapping[str, Any] | None = None, samples: str = "") -> str:
+    """The HTML. results: as `result.to_json` makes them. people: what `ratings.aggregate` makes. samples: a `grid.grid`."""
     lines = rows(results)
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     bars = "".join(bar_plot(lines, name) for name in (*METRICS, *WEIGHTS))
     return (
         "<!doctype html>\n<html lang=en><meta charset=utf-8>"
-        f'<meta http-equiv=Content-Security-Policy content="{policy}"><title>A2-Bench</title><style>{STYLE}</style>'
+        f'<meta http-equiv=Content-Security-Policy content="{policy}"><title>A2-Bench</title><style>{STYLE}{grid.STYLE}</style>'
         f"<h1>A2-Bench</h1><p>{NOTE}</p>{_table(lines)}<h2>Profile</h2>{radar(lines)}"
-        f"<h2>Metric by metric</h2><div class=plots>{bars}</div>{_people(people or {})}"
+        f"<h2>Metric by metric</h2><div class=plots>{bars}</div>{samples}{_people(people or {})}"
         f"<script>{SCRIPT}</script></html>\n"
     )
 
@@ -100,7 +101,7 @@ def _text(text: str) -> str:
 def _cell(figure: Figure | None) -> str:
     if figure is None or figure.value is None:
         why = html.escape(figure.note if figure else "skipped: not measured")
-        return f'<td class=none data-value="" title="{why}">{"skipped" if "skipped" in why else "none"}'
+        return f'<td class=none data-value="" title="{why}">{"none" if why.startswith("nothing") else "skipped"}'
     spread = f"<br><small>{figure.low:.3f} to {figure.high:.3f}, n {figure.n}</small>" if figure.low is not None else ""
     return f'<td data-value="{figure.value:.6f}">{figure.value:.3f}{spread}'
 

@@ -1,116 +1,140 @@
-"""The metrics of a video, by the networks of the model zoo. One that is not here is skipped, and the score says why."""
+"""Which model measures what, under which name; and what is said where nothing could be measured.
+
+A metric bears the paper's name only with the models that the paper, or VBench, has. With any other card its name has the card's
+behind a dot, and it enters no total. A model that is not here is a reason, never a number.
+"""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from model_zoo import cards, flow
-from model_zoo.cards import Detection
-from pipelines.a2_bench import composition, motion
-from pipelines.a2_bench.cases import Case, Element, picture
+from model_zoo import cards
+from pipelines.a2_bench.cases import Case
+from pipelines.a2_bench.records import Asked, Sampled
 from pipelines.a2_bench.score import Measured
 
 Row = dict[str, Measured]
-Ask = Callable[[Case, np.ndarray, float], Row]
+Ask = Callable[[Asked, Sampled], Row]
 
-# Which card does what, unless others are named; and those with which a metric bears the paper's name. With any other card its
-# name has the card's behind a dot, and it enters no total.
-DEFAULTS = {
-    "faces": "buffalo_l",
-    "aesthetic": "laion-aesthetic-v1",
-    "flow": "raft-large",
-    "ground": "grounding-dino-tiny",
-    "masks": "sam2.1-hiera-large",
-    "pictures": "clip-vit-l14",
+# What each kind of model is for: the field of the stages in `metrics` that names its card.
+KINDS = {
+    "faces": "who a face is",
+    "ground": "finds what a label names",
+    "masks": "cuts out what was found",
+    "pictures": "how alike two pictures are",
+    "quality": "how clear a picture is",
+    "aesthetic": "how beautiful a picture is",
+    "between": "the frame half way between two",
+    "flow": "how far everything moves",
+    "words": "how well a video fits a text",
+}
+PROFILES: dict[str, dict[str, str]] = {
+    "paper": {
+        "faces": "buffalo_l",
+        "ground": "grounding-dino-tiny",
+        "masks": "sam2.1-hiera-large",
+        "pictures": "clip-vit-l14",
+        "quality": "musiq-spaq",
+        "aesthetic": "laion-aesthetic-v1",
+        "between": "amt-s",
+        "flow": "raft-large",
+        "words": "viclip",
+    },
+    # Any CPU, nothing fetched: figures of their own, for a look at one's own training, and to try the commands.
+    "builtin": {
+        "faces": "dlib",
+        "ground": "builtin-detect",
+        "masks": "",
+        "pictures": "mobilenetv2",
+        "quality": "blur-effect",
+        "aesthetic": "laion-aesthetic-v1",
+        "between": "dis-between",
+        "flow": "dis",
+        "words": "viclip",
+    },
 }
 ORIGINALS = {
     "faces": {"buffalo_l", "antelopev2"},  # ArcFace
-    "aesthetic": {"laion-aesthetic-v1"},  # the linear head, as in VBench
-    "flow": {"raft-large"},  # raft-things, as in VBench
     "ground": {"grounding-dino-tiny", "grounding-dino"},
     "masks": {"sam2.1-hiera-tiny", "sam2.1-hiera-large", "sam3"},
     "pictures": {"clip-vit-l14"},  # the paper says CLIP, not which
-}
-# Metrics whose own model may not come with us. Their values can be measured elsewhere and handed over, see `given`.
-ELSEWHERE = {
-    "image_quality": "MUSIQ-SPAQ is not in the model zoo (pyiqa is for non-commercial use): hand over its values",
-    "motion_smoothness": "AMT-S is not in the model zoo (CC BY-NC 4.0): hand over its values",
-    "text_similarity": "ViCLIP is not in the model zoo: hand over its values",
+    "quality": {"musiq-spaq"},  # as in VBench
+    "aesthetic": {"laion-aesthetic-v1"},  # the linear head, as in VBench
+    "between": {"amt-s"},  # as in VBench
+    "flow": {"raft-large"},  # raft-things, as in VBench
+    "words": {"viclip"},
 }
 NEEDS = {"id_consistency": "human", "object_consistency": "object", "background_consistency": "background"}
-PAD = 0.25  # of a portrait's sides, in grey, where no face is found: detectors miss faces that fill a picture
-GREY = 128
 
 
 class Expert(NamedTuple):
-    """A network that gives one metric or several; or the reason why it does not."""
+    """What gives one metric or several; or the reason why it does not."""
 
     metrics: tuple[str, ...]
-    made_by: str  # cards with their revisions
     ask: Ask | None
     reason: str = ""
 
 
-def experts(chosen: Mapping[str, str], device: str) -> list[Expert]:
-    """All that measure, and a skipped one for each metric that nobody measures.
+def named(metric: str, models: Mapping[str, str]) -> str:
+    """A metric's name when these measure it, kind -> card: its own, and behind dots the cards that are not the paper's.
 
-    chosen: kind of DEFAULTS -> card, for those that differ. Raises KeyError for a card that nobody knows.
+    Raises KeyError for a card that nobody knows.
     """
-    models = {**DEFAULTS, **chosen}
-    made = [
-        _built(("id_consistency",), ("faces",), models, device, identity),
-        _built(
-            ("object_consistency", "background_consistency"), ("ground", "masks", "pictures"), models, device, grounded
-        ),
-        _built(("aesthetic_quality",), ("aesthetic",), models, device, aesthetic),
-        _built(("dynamic_degree", "motion_smoothness.by-flow"), ("flow",), models, device, moving),
-    ]
-    return [*made, *(Expert((metric,), "", None, why) for metric, why in ELSEWHERE.items())]
+    others = [name.partition(":")[0] for kind, name in models.items() if name and not _is_original(kind, name)]
+    return metric + "".join(f".{name}" for name in others)
 
 
-def _built(
-    metrics: tuple[str, ...],
-    kinds: tuple[str, ...],
-    models: Mapping[str, str],
-    device: str,
-    builder: Callable[..., Ask],
-) -> Expert:
-    names = [models[kind] for kind in kinds]
-    others = [cards.family(models[k]).name for k in kinds if models[k].partition(":")[0] not in ORIGINALS[k]]
-    suffix = "".join(f".{name.partition(':')[0]}" for name in others)
-    called = tuple(metric + suffix for metric in metrics)
+def _is_original(kind: str, name: str) -> bool:
+    cards.family(name)
+    return name.partition(":")[0] in ORIGINALS[kind]
+
+
+def built(metrics: tuple[str, ...], models: Mapping[str, str], builder: Callable[..., Ask]) -> Expert:
+    """What measures `metrics` by these cards, kind -> card; one with a reason where a model is not here.
+
+    builder: called with the names of the cards and the device, it gives the metrics by their own names.
+    """
+    called = {metric: named(metric, models) for metric in metrics}
     try:
-        made_by = ", ".join(f"{name.partition(':')[0]}@{cards.revision(name)}" for name in names)
-        ask = builder(*names, device)
+        ask = builder(*models.values(), cards.device())
     except (FileNotFoundError, ModuleNotFoundError, PermissionError) as error:
-        return Expert(called, "", None, str(error))
+        return Expert(tuple(called.values()), None, str(error))
 
-    def renamed(case: Case, frames: np.ndarray, fps: float) -> Row:
-        found = ask(case, frames, fps)
-        return {name: found[metric] for name, metric in zip(called, metrics, strict=True)}
+    def renamed(asked: Asked, sampled: Sampled) -> Row:
+        return {called[metric]: found for metric, found in ask(asked, sampled).items()}
 
-    return Expert(called, made_by, renamed)
+    return Expert(tuple(called.values()), renamed)
 
 
-def row(case: Case, frames: np.ndarray | None, fps: float, asked: Iterable[Expert]) -> Row:
-    """Every metric of one video; frames (t, h, w, 3) uint8 RGB, None for a video that is not there."""
+def row(experts: Iterable[Expert], asked: Asked, sampled: Sampled) -> Row:
+    """Every metric of one video."""
     found: Row = {}
-    for expert in asked:
+    for expert in experts:
         if expert.ask is None:
             found |= {metric: Measured(skipped=expert.reason) for metric in expert.metrics}
-        elif frames is None:
-            found |= {metric: absent(case, metric) for metric in expert.metrics}
         else:
-            found |= expert.ask(case, frames, fps)
+            found |= expert.ask(asked, sampled)
     return found
+
+
+def revisions(names: Iterable[str]) -> dict[str, str]:
+    """Card -> what changes when its output may: so that a model that was not here is asked when it is."""
+    return {name: _revision(name) for name in names if name}
+
+
+def _revision(name: str) -> str:
+    try:
+        return cards.revision(name)
+    except FileNotFoundError:
+        return "not here"
 
 
 def absent(case: Case, metric: str) -> Measured:
     """What is said of a video that is not there: nothing was found, unless the case would not have asked for it."""
-    role = NEEDS.get(metric.partition(".")[0])
+    plain = metric.partition(".")[0]
+    role = NEEDS.get(plain)
+    if plain == "copy_paste":
+        return Measured(skipped="there is no video")  # 0 would say: as near to the one as to the other
     return Measured(None, 0, 0) if role is None or case.of(role) else Measured(skipped=f"the case has no {role}")
 
 
@@ -118,115 +142,10 @@ def fill_in(table: dict[str, Row], gone: Iterable[Case]) -> None:
     """Let videos that are not there count in every metric that others have, also in those that were measured elsewhere."""
     known = {metric for row in table.values() for metric, found in row.items() if not found.skipped}
     for case in gone:
-        row = table[case.id]
+        row = table.setdefault(case.id, {})
         row.update(
             {metric: absent(case, metric) for metric in sorted(known) if metric not in row or row[metric].skipped}
         )
-
-
-def identity(name: str, device: str) -> Ask:
-    """ID consistency: the faces of 32 frames, and the largest face of each picture of a person."""
-    model = cards.load(name, device)
-    known: dict[Path, np.ndarray | None] = {}
-
-    def ask(case: Case, frames: np.ndarray, fps: float) -> Row:
-        people = case.of("human")
-        if not people:
-            return {"id_consistency": Measured(skipped="the case has no human")}
-        for element in people:
-            if element.path not in known:
-                known[element.path] = portrait(model, picture(element.path))
-        references = [vector for element in people if (vector := known[element.path]) is not None]
-        seen = [np.array([face.embedding for face in model(frames[n])]) for n in motion.spread_frames(len(frames))]
-        return {"id_consistency": composition.identity(seen, np.array(references))}
-
-    return ask
-
-
-def portrait(model: Callable[[np.ndarray], list], shown: np.ndarray) -> np.ndarray | None:
-    """The embedding of the largest face of a picture, if need be with grey around it; None where there is none."""
-    height, width = (round(PAD * side) for side in shown.shape[:2])
-    padded = np.pad(shown, ((height, height), (width, width), (0, 0)), constant_values=GREY)
-    for attempt in (shown, padded):
-        if faces := model(attempt):
-            return max(faces, key=lambda face: (face.box[2] - face.box[0]) * (face.box[3] - face.box[1])).embedding
-    return None
-
-
-def aesthetic(name: str, device: str) -> Ask:
-    """Aesthetic quality: the mean over all frames, a tenth of LAION's 0 to 10."""
-    model = cards.load(name, device)
-
-    def ask(case: Case, frames: np.ndarray, fps: float) -> Row:
-        return {"aesthetic_quality": Measured(float(np.clip(model(frames, fps)["aesthetic"] / 10, 0, 1)))}
-
-    return ask
-
-
-def moving(name: str, device: str) -> Ask:
-    """Dynamic degree; and how well every second frame follows from its neighbours by the flow, which is not VBench's measure."""
-    fields = flow.fields(cards.card(name), device)
-
-    def ask(case: Case, frames: np.ndarray, fps: float) -> Row:
-        smooth = motion.smoothness_by_flow(fields, frames)
-        short = "the video has fewer than three frames"
-        return {
-            "dynamic_degree": Measured(motion.dynamic_degree(fields, frames, fps)),
-            "motion_smoothness.by-flow": Measured(skipped=short) if smooth is None else Measured(smooth),
-        }
-
-    return ask
-
-
-def grounded(ground: str, masks: str, pictures: str, device: str) -> Ask:
-    """Object and background consistency: what the labels name is found in 32 frames, cut out, and painted over."""
-    find, cut, embed = (cards.load(name, device) for name in (ground, masks, pictures))
-    known: dict[Path, np.ndarray] = {}
-
-    def vector(element: Element) -> np.ndarray:
-        if element.path not in known:
-            known[element.path] = embed([picture(element.path)])[0]
-        return known[element.path]
-
-    def ask(case: Case, frames: np.ndarray, fps: float) -> Row:
-        few = frames[motion.spread_frames(len(frames))]
-        things, places = [e for e in case.of("object") if e.label], case.of("background")
-        labels = list(dict.fromkeys([*(e.label for e in things), *(e.label or "person" for e in case.of("human"))]))
-        found = [best(detections, labels) for detections in find(few, labels)]
-        drawn = [
-            dict(zip(boxes, cut(frame, np.array(list(boxes.values()))), strict=True))
-            for frame, boxes in zip(few, found, strict=True)
-        ]
-        each = [composition.thing(few, [m.get(e.label) for m in drawn], vector(e), embed) for e in things]
-        nobody = np.zeros(few.shape[1:3], bool)
-        front = np.stack([np.logical_or.reduce([nobody, *m.values()]) for m in drawn])
-        place = (
-            composition.background(few, front, vector(places[0]), embed)
-            if places
-            else Measured(skipped="the case has no background")
-        )
-        return {"object_consistency": joined(each), "background_consistency": place}
-
-    return ask
-
-
-def best(detections: list[Detection], labels: Iterable[str]) -> dict[str, tuple[float, float, float, float]]:
-    """Label -> the box that fits it best, for those that were found."""
-    boxes = {}
-    for label in labels:
-        mine = [d for d in detections if d.label == label]
-        if mine:
-            boxes[label] = max(mine, key=lambda d: d.score).box
-    return boxes
-
-
-def joined(each: list[Measured]) -> Measured:
-    """Several things of one video as one: the mean over all frames in which one of them was found."""
-    if not each:
-        return Measured(skipped="the case has no object with a label")
-    seen, of = sum(m.seen for m in each), sum(m.of for m in each)
-    total = sum(m.value * m.seen for m in each if m.value is not None)
-    return Measured(total / seen if seen else None, seen, of)
 
 
 def given(lines: Iterable[str], where: str, cases: Iterable[Case]) -> dict[str, Row]:

@@ -3,23 +3,18 @@
 Definitions are VBench's (Huang et al. 2024, arXiv 2311.17982), which A2-Bench follows for its visual metrics.
 """
 
-from collections.abc import Callable
 from itertools import pairwise
 
-import cv2
 import numpy as np
 
 from model_zoo.flow import Flow, measure, shrink
+from model_zoo.interpolate import Between, by_flow
 
 FRAMES = 32  # of a video, for metrics that do not look at all of them: OpenS2V's number; A2's is not known
 VICLIP_FRAMES = 8
 # What VBench's leaderboard makes 0 and 1 of motion smoothness. The paper prints 0.879 to 0.960, low for the measure itself; taken
 # back through this range they are 0.962 to 0.986. So its figures seem to be normalised; it does not say so.
 SMOOTHNESS_RANGE = (0.706, 0.9975)
-
-Between = Callable[
-    [np.ndarray, np.ndarray], np.ndarray
-]  # two (h, w, 3) uint8 frames -> the one half way, of the same kind
 
 
 def middle_frames(count: int, frames: int = VICLIP_FRAMES) -> list[int]:
@@ -73,27 +68,6 @@ def normalised_smoothness(value: float) -> float:
     """Motion smoothness as VBench's leaderboard shows it: 0 at 0.706, 1 at 0.9975."""
     low, high = SMOOTHNESS_RANGE
     return float(np.clip((value - low) / (high - low), 0, 1))
-
-
-def by_flow(flow: Flow) -> Between:
-    """An interpolator of optical flow: both frames, each moved half way, and the mean of the two. For frames of `shrink`'s sizes.
-
-    It stands in where an interpolation network is not there, under its own name: it knows nothing of what is uncovered.
-    """
-
-    def between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        height, width = a.shape[:2]
-        there, back = (flow(np.stack(pair))[0] for pair in ((a, b), (b, a)))
-        x, y = (axis.astype(np.float32) for axis in np.meshgrid(np.arange(width), np.arange(height)))
-        moved = []
-        for picture, shift in ((a, there), (b, back)):
-            from_x, from_y = x - shift[..., 0] / 2, y - shift[..., 1] / 2
-            moved.append(
-                cv2.remap(picture, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(float)
-            )
-        return np.round((moved[0] + moved[1]) / 2).astype(np.uint8)
-
-    return between
 
 
 def smoothness_by_flow(flow: Flow, frames: np.ndarray) -> float | None:

@@ -49,15 +49,19 @@ def figure_text(figure: Figure) -> str:
 
 
 def to_text(result: Mapping[str, Any]) -> str:
-    """What the command prints."""
+    """What the command prints: a line for each figure, both variants side by side; a reason once."""
     missing = result["missing_videos"]
-    lines = [f"{result['name']}: {result['cases']} cases, {len(missing)} without a video"]
-    for variant in VARIANTS:
-        lines.append(f"{variant}:")
-        lines += [f"  {name:28} {figure_text(Figure(**figure))}" for name, figure in result[variant].items()]
+    lines = [f"{result['name']}: {result['cases']} cases, {len(missing)} without a video", _line("", VARIANTS)]
+    for name in result["lenient"]:
+        both = [figure_text(Figure(**result[variant][name])) for variant in VARIANTS]
+        lines.append(_line(name, both[:1] if both[0] == both[1] else both))
     for name, rate in result["detection"].items():
         lines.append(f"{name}: found in {rate['seen']} of {rate['of']} frames")
     return "\n".join(lines)
+
+
+def _line(name: str, cells: Sequence[str]) -> str:
+    return f"{name:46} " + " ".join(f"{cell:31}" for cell in cells).rstrip()
 
 
 def to_markdown(results: Sequence[Mapping[str, Any]]) -> str:

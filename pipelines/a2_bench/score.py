@@ -181,7 +181,7 @@ def _dimensions(
     for name, parts in DIMENSIONS.items():
         lacking = [m for m in parts if eight[m] is None]
         if lacking:
-            out[name] = Figure(None, note="; ".join(f"{m} {figures[m].note}" for m in lacking))
+            out[name] = Figure(None, note=f"no figure without {', '.join(lacking)}")
         else:
             scale = [METRICS[m].most for m in parts]
             value = float(np.mean([(eight[m] or 0.0) / s for m, s in zip(parts, scale, strict=True)]))
@@ -203,6 +203,6 @@ def _totals(eight: Mapping[str, float | None], spread: Mapping[str, np.ndarray],
         best = comprehensive(
             {m: METRICS[m].most if v is None else v for m, v in eight.items() if m in METRICS}, version
         )
-        named = "; ".join(f"{m} {figures[m].note}" for m in lacking)
-        out[version] = Figure(None, note=f"no total without {named}; between {worst:.3f} and {best:.3f} whatever it is")
+        bounds = f"between {worst:.3f} and {best:.3f} whatever they are"
+        out[version] = Figure(None, note=f"no total without {', '.join(lacking)}; {bounds}")
     return out

@@ -1,12 +1,11 @@
 """Jobs of `a2data sample`: what one video is made of, from flags or the lines of a file, and all that can be wrong with it."""
 
 import argparse
-import hashlib
 import inspect
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -56,18 +55,36 @@ class Job:
     flow_shift: float = 8.0  # the more, the longer it stays where noise is strong: better structure, less detail
     scheduler: str = "unipc"  # unipc, unipc-released (A2's own grid of noise levels) or euler
     seed: int = 42  # of the noise
+    cut_out: str = "builtin-detect"  # the detector that cuts out people and things that are no cut-outs, or none
     fps: float = 15.0  # of the mp4; A2 was trained on 15
     negative_prompt: str = NEGATIVE  # what shall not be seen
     audio: str = ""  # a file whose sound is laid under the video, cut to its length
     audio_start_s: float = 0.0  # where in that file the video begins
     window: int = 0  # frames that are sampled at a time, for videos longer than memory or training allow; 0: all
+    extend: str = ""  # a video that is to go on: what is sampled follows its last frame
     history: int = 17  # frames that a window sees of the one before it
     block: int = 0  # frames of latents, four of video each, that go together within a window; 0: all
     lag: int = 0  # steps by which a block is behind the one before it, for weights of diffusion forcing
     preview: bool = False  # also a contact sheet, PNG, beside the video: the references, then frames
 
     def is_long(self) -> bool:
-        return 0 < self.window < self.frames
+        return bool(self.extend) or 0 < self.window < self.frames
+
+    def lengths(self) -> set[int]:
+        """The frames that the network takes at once, of the references and the history too."""
+        if not self.is_long():
+            return {self.frames}
+        heads = [len(self.ref) + part.history if part.start else 0 for part in self.parts()]
+        whole = {4 * (head + part.stop - part.start) - 3 for head, part in zip(heads, self.parts(), strict=True)}
+        blind = {n - 4 * len(self.ref) for n in whole} if self.reference_guidance != 1 else set()
+        return whole | blind
+
+    def parts(self) -> list[Any]:
+        """The windows of a long video, as if a video that is to go on had at least as many frames as the history."""
+        from model_zoo import a2_long
+
+        before = a2_long.seen_of(self.history + 4, self.history) if self.extend else 0
+        return a2_long.parts_of(self.frames, self.window, len(self.ref), self.history, before)
 
     def references(self) -> list[tuple[str, str]]:
         """(role, file) of each reference."""
@@ -137,7 +154,7 @@ EXAMPLE = '{"out": "a.mp4", "prompt": "a woman drinks from a cup", "ref": ["huma
 
 
 def from_line(text: str, given: dict[str, Any], home: str, out: str) -> Job:
-    """The job of a line. Raises ValueError for one that is no job; what a job must be is for `problems`."""
+    """The job of a line. Raises ValueError for one that is no job; what a job must be is for checks.problems."""
     try:
         line = json.loads(text)
     except ValueError as error:
@@ -186,7 +203,8 @@ def located(values: dict[str, Any], home: str) -> Job:
     out = values["out"] if "://" in values["out"] else os.path.abspath(values["out"])
     return Job(
         **values
-        | {"ref": refs, "then": tuple(values.get("then", ())), "out": out, "audio": at(values.get("audio", ""))}
+        | {name: at(values.get(name, "")) for name in ("audio", "extend")}
+        | {"ref": refs, "then": tuple(values.get("then", ())), "out": out}
     )
 
 
@@ -207,119 +225,13 @@ def swept(job: Job, text: str) -> list[Job]:
     ]
 
 
-def validated(jobs: Sequence[tuple[str, Job]]) -> dict[str, str]:
-    """The sha256 of every file that these jobs read. Reads each once; loads no network.
-
-    Raises ValueError with all sentences that there are to say, each behind the words that say where its job stands.
-    """
-    files: dict[tuple[Any, str], tuple[str, str]] = {}  # as what, path -> sha256, what is wrong with it
-    wrong, outs = [], set()
-    for where, job in jobs:
-        wrong += [f"{where}{sentence}" for sentence in problems(job)]
-        if job.out in outs:
-            wrong.append(f"{where}another job writes {job.out}, too")
-        outs.add(job.out)
-        reads = [(file, _picture) for _, file in job.references() if file] + [(job.audio, _sound)] * bool(job.audio)
-        for path, look in reads:
-            if (look, path) not in files:
-                files[look, path] = look(path)
-            sentence = files[look, path][1]
-            wrong += [f"{where}{sentence}"] if sentence else []
-    if wrong:
-        raise ValueError("\n".join(dict.fromkeys(wrong)))
-    return {path: sha256 for (_, path), (sha256, _) in files.items()}
-
-
-def texts(job: Job) -> list[tuple[str, str]]:
-    """All that a job says to the network, each text behind the words for what it is."""
-    named = [("prompt", job.prompt), ("negative prompt", job.negative_prompt)]
-    return named + [(f"prompt of window {number}", text) for number, text in enumerate(job.then, 2)]
-
-
-def problems(job: Job) -> Iterator[str]:
-    """What is wrong with a job, without a look at its files."""
-    from model_zoo.a2_references import ROLES
-
-    if not job.out.endswith(".mp4"):
-        yield f"the video is to be {job.out}: its name must end in .mp4"
-    elif os.path.isdir(job.out):
-        yield f"the video is to be {job.out}, which is a folder"
-    if not job.prompt.strip():
-        yield "the prompt is empty"
-    for name, text in texts(job):
-        if len(text.split()) >= MOST_TOKENS:  # a word is a token at least, and one ends the text
-            yield f"the {name} has {len(text.split())} words; the network reads {MOST_TOKENS} tokens: make it shorter"
-    if not job.ref:
-        yield "no reference: name one at least with --ref ROLE=FILE"
-    for text, (role, file) in zip(job.ref, job.references(), strict=True):
-        if role not in ROLES or not file:
-            yield f"--ref {text}: write ROLE=FILE with one of the roles {', '.join(ROLES)}, such as human={file or text}"
-    yield from _settings_problems(job)
-
-
-def _settings_problems(job: Job) -> Iterator[str]:
-    off = [name for name, (low, high) in RANGES.items() if not low <= getattr(job, name) <= high]
-    for name in off:
-        yield f"{name} is {getattr(job, name)}; it must be from {RANGES[name][0]} to {RANGES[name][1]}"
-    if job.scheduler not in SCHEDULERS:
-        yield f"no scheduler called {job.scheduler!r}: {', '.join(SCHEDULERS)}"
-    if job.reference_guidance != 1 and job.guidance <= 1:
-        yield f"guidance on references needs guidance on the prompt above 1, not {job.guidance:g}"
-    if not off:
-        yield from _size_problems(job)
-
-
-def _size_problems(job: Job) -> Iterator[str]:
-    from model_zoo import a2_long
-    from model_zoo.a2_references import check_size
-
-    try:
-        check_size(job.height, job.width, job.frames, len(job.ref))
-        if job.is_long():
-            check_size(job.height, job.width, job.window, len(job.ref))
-            a2_long.parts_of(job.frames, job.window, len(job.ref), job.history)
-    except ValueError as error:
-        yield str(error)
-    if job.is_long() and job.reference_guidance != 1:
-        yield "guidance on references is for videos of one window: leave out --window or --reference-guidance"
-    if job.then and not job.is_long():
-        yield "--then is for the windows of a long video: say with --window how many frames are sampled at a time"
-
-
 def passes(job: Job) -> int:
     """How many steps of sampling a job takes."""
     from model_zoo import a2_long
 
     if not job.is_long():
         return job.steps
-    parts = a2_long.parts_of(job.frames, job.window, len(job.ref), job.history)
-    return a2_long.passes(parts, len(job.ref), job.steps, job.block, job.lag)
-
-
-def _picture(path: str) -> tuple[str, str]:
-    from model_zoo.a2_references import read_picture
-
-    try:
-        read_picture(path)
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest(), ""
-    except (ValueError, OSError) as error:
-        return "", _sentence(path, error)
-
-
-def _sound(path: str) -> tuple[str, str]:
-    from a2data.video import open_source
-
-    try:
-        with open_source(path) as container:
-            if not container.streams.audio:
-                return "", f"{path} has no sound in it"
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest(), ""
-    except (ValueError, OSError) as error:
-        return "", _sentence(path, error)
-
-
-def _sentence(path: str, error: Exception) -> str:
-    return f"{path}: {error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
+    return a2_long.passes(job.parts(), len(job.ref), job.steps, job.block, job.lag)
 
 
 def by_shape(jobs: Iterable[Any], job_of: Any = lambda job: job) -> list[Any]:
@@ -333,4 +245,4 @@ def by_shape(jobs: Iterable[Any], job_of: Any = lambda job: job) -> list[Any]:
 
 def shape(job: Job) -> tuple[int, ...]:
     """What the network's tensors' sizes follow from."""
-    return job.height, job.width, job.frames, len(job.ref)
+    return job.height, job.width, job.frames, len(job.ref), int(job.is_long())

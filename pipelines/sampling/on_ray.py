@@ -10,15 +10,16 @@ from typing import Any
 import ray
 
 from pipelines import on_ray
-from pipelines.sample import Sampler, Task
 from pipelines.sampling import jobs
+from pipelines.sampling.faster import Faster
+from pipelines.sampling.sampler import Sampler, Task
 
 
 class Worker:
     """An actor: a loaded checkpoint."""
 
-    def __init__(self, checkpoint: str, device: str, dtype: str):
-        self.sampler = Sampler(checkpoint, device, dtype)
+    def __init__(self, checkpoint: str, device: str, dtype: str, how: Faster):
+        self.sampler = Sampler(checkpoint, device, dtype, how)
 
     def do(self, task: Task) -> str:
         """Why the job failed; "" if it did not."""
@@ -40,7 +41,9 @@ def device(address: str, wanted: str | None) -> str:
     return wanted or ("cuda" if gpus else "cpu")
 
 
-def spread(todo: Sequence[Task], watch: Any, checkpoint: tuple[str, str, str], worker: type = Worker) -> dict[str, str]:
+def spread(
+    todo: Sequence[Task], watch: Any, checkpoint: tuple[str, str, str, Faster], worker: type = Worker
+) -> dict[str, str]:
     """Sample the tasks, in as many actors as there is room and work for. {out: why it failed}."""
     need: dict[str, float] = {"num_cpus": 1, "num_gpus": 1 if checkpoint[1] == "cuda" else 0}
     waiting, failed = list(todo), {}

@@ -1,8 +1,8 @@
 """What a pipeline made of the films: its shards as any reader gets them, and from its tables what the shards do not say.
 
-From the shards: prompts, phrases, references with their origin, the pictures, the clip itself. From the tables: where the shots
-are (segment), what was kept (select), every element with its sightings and its embedding (detect, ground, faces; a sample names
-the element that a reference stands for but not where it is seen), and which elements have a phrase (match).
+From the shards: prompts, phrases, references with their origin and where in the clip is what they stand for, the pictures, the
+clip itself. From the tables: where the shots are (segment), what was kept (select), every element with its sightings and its
+embedding (detect, ground, faces), and which elements have a phrase (match).
 """
 
 import hashlib
@@ -10,8 +10,9 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -111,6 +112,7 @@ class Sample:
     frames: tuple[int, ...]  # the source frame that each frame of the video is said to be
     thumbs: np.ndarray = field(compare=False)  # (t, 18, 24) uint8: what it shows
     digest: str = ""  # of all its bytes
+    targets: dict[str, Seen] = field(default_factory=dict, compare=False)  # element -> where the sample says that it is
 
 
 @dataclass(frozen=True)
@@ -138,9 +140,10 @@ def read(work: Path, shards: Path) -> Prediction:
     matched = {m.element_id for m in rows(store, "match", records.Match)}
     owners = {t.element_id: t.parent_id for t in rows(store, "parse", records.Trait)}
     made = [_sample(clips, members) for members in tar_samples(shards)]
+    stated = {name: seen for sample in made for name, seen in sample.targets.items()}
     return Prediction(
         {i: _clip(c, files[c.video_id], i in kept) for i, c in clips.items()},
-        {e.id: e for e in elements},
+        {e.id: replace(e, best=stated.get(e.id, e.best)) for e in elements},
         made,
         frozenset(matched),
         owners,
@@ -196,7 +199,14 @@ def _sample(clips: dict[str, records.Clip], members: dict[str, bytes]) -> Sample
     refs = tuple(_ref(given, triplet.pictures[given.name]) for given in facts.references)
     thumbs = np.stack([images.thumb(frame) for frame in video.decode(triplet.video)])
     digest = hashlib.sha256(b"".join(members[name] for name in sorted(members))).hexdigest()
-    return Sample(facts.clip_id, triplet.prompt, slots, place, refs, tuple(facts.source_frames), thumbs, digest)
+    file = Path(facts.path).name
+    targets = {
+        one.element_id: Seen(file, one.target.source_frame, samples.mask_bytes(one.target.mask), facts.crop)
+        for one in cast(list[samples.Given | samples.Unpaired], [*facts.references, *facts.unpaired])
+    }
+    return Sample(
+        facts.clip_id, triplet.prompt, slots, place, refs, tuple(facts.source_frames), thumbs, digest, targets
+    )
 
 
 def _ref(given: samples.Given, png: bytes) -> Ref:

@@ -116,3 +116,26 @@ def test_no_pixels_have_no_colour():
 def test_every_colour_has_a_name_and_greys_have_no_hue(rgb):
     assert colours.name(np.array([rgb], np.uint8)) in colours.NAMES
     assert colours.name(np.full((1, 3), rgb[0], np.uint8)) in ("black", "grey", "white")
+
+
+def test_hues_are_opposed_unless_light_may_have_turned_one_into_the_other():
+    assert colours.opposed("blue", "green")
+    assert colours.opposed("red", "cyan")
+    for a, b in (
+        ("blue", "blue"),
+        ("blue", "cyan"),
+        ("red", "orange"),
+        ("blue", "black"),
+        ("white", "red"),
+        ("", "red"),
+    ):
+        assert not colours.opposed(a, b)
+        assert not colours.opposed(b, a)
+
+
+def test_a_share_counts_the_pixels_of_a_name():
+    pixels = np.array([(250, 10, 10)] * 30 + [(10, 10, 250)] * 70, np.uint8)
+    assert colours.share(pixels, "red") == 0.3
+    assert colours.share(pixels, "blue") == 0.7
+    with pytest.raises(ValueError, match="no pixels"):
+        colours.share(pixels[:0], "red")

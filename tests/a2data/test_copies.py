@@ -74,17 +74,58 @@ def test_distances_are_those_of_every_pair_of_normalised_thumbnails():
                 assert np.isclose(table[turned, i, j], expected, atol=1e-3)
 
 
-@given(st.floats(0, 2), st.floats(0, 2), st.floats(0, 1e4), st.floats(0, 1e4))
-def test_the_risk_falls_with_distance_and_with_time(near, far, soon, late):
-    near, far, soon, late = *sorted((near, far)), *sorted((soon, late))
-    assert 0 <= copies.copy_risk(far, late) <= copies.copy_risk(near, soon) <= 1
+FAR = copies.Parts(np.inf, 1.0, 1.0, 9.0, 1.0, 1.0, np.inf)
+
+
+@given(st.floats(0, 2), st.floats(0, 2), st.sampled_from(copies.Parts._fields))
+def test_the_risk_falls_with_every_part(near, far, part):
+    near, far = sorted((near, far))
+    of = (
+        [FAR._replace(frames=1.0, gap_s=20.0, scale=1.0, **{part: value}) for value in (far, near)]
+        if part not in ("frames", "gap_s", "scale")
+        else [FAR._replace(**{part: value}) for value in (far, near)]
+    )
+    assert 0 <= copies.copy_risk(of[0]) <= copies.copy_risk(of[1]) <= 1
 
 
 def test_the_risk_is_one_for_the_same_picture_and_none_for_nothing_in_common():
-    assert copies.copy_risk(0.0, np.inf) == 1
-    assert copies.copy_risk(np.inf, np.inf) == 0
-    assert copies.copy_risk(copies.COPY + copies.HALVING, np.inf) == 0.5
-    assert copies.copy_risk(np.inf, 0.0) == copies.SAME_SOURCE
+    assert copies.copy_risk(FAR._replace(frames=0.0)) == 1
+    assert copies.copy_risk(FAR) < 1e-3
+    assert copies.copy_risk(FAR._replace(frames=copies.COPY + copies.HALVING)) == pytest.approx(0.5, abs=1e-3)
+    assert copies.copy_risk(FAR._replace(gap_s=0.0)) == pytest.approx(copies.SAME_SOURCE, abs=1e-3)
+    assert copies.copy_risk(copies.Parts(np.inf, 0, 0, 0, 0, 0, np.inf)) == 1
+
+
+def face(seed, light=1.0):
+    """A soft random picture in an ellipse that leans to the left."""
+    rgb = cv2.resize(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8), (60, 80)) * light
+    mask = cv2.ellipse(np.zeros((80, 60), np.uint8), (28, 40), (22, 36), 20, 0, 360, 1, -1) > 0
+    return images.cut_out(rgb.astype(np.uint8), mask, (0, 0, 60, 80))
+
+
+def test_a_cut_out_laid_over_itself_is_no_distance_away_however_large_or_which_way_round():
+    larger = cv2.resize(face(1), None, fx=1.5, fy=1.5, interpolation=cv2.INTER_NEAREST)
+    for same in (face(1), larger, face(1)[:, ::-1]):
+        pixels, pose, light = copies.alike(face(1), same)
+        assert max(pixels, pose, light) < 0.05
+
+
+def test_pixels_pose_and_light_are_told_apart():
+    pixels, pose, light = copies.alike(face(1), face(2))
+    assert pose < 0.01 < 0.5 < pixels
+    pixels, pose, light = copies.alike(face(1), face(1, light=0.5))
+    assert max(pixels, pose) < 0.01 < 0.15 < light
+    leaning = face(1).copy()
+    leaning[:40, :, 3] = 0
+    assert copies.alike(face(1), leaning)[1] > 0.1
+
+
+def test_what_is_around_is_compared_outside_both_boxes():
+    a, b = np.full((18, 24), 100, np.uint8), np.full((18, 24), 100, np.uint8)
+    a[:, :12], b[:, :12] = 0, 255
+    assert copies.around(a, (0.0, 0.0, 0.5, 1.0), b, (0.1, 0.1, 0.2, 0.2)) == 0
+    assert copies.around(a, (0.0, 0.0, 0.0, 0.0), b, (0.0, 0.0, 0.0, 0.0)) == pytest.approx(0.5**0.5, abs=1e-5)
+    assert copies.around(a, (0.0, 0.0, 1.0, 1.0), b, (0.0, 0.0, 0.0, 0.0)) == 0
 
 
 def test_real_copies_are_told_from_other_takes_of_the_same_person(corpus):

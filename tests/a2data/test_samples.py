@@ -10,6 +10,7 @@ from a2data.samples import (
     Facts,
     Given,
     Origin,
+    Place,
     Triplet,
     Unpaired,
     from_sample,
@@ -45,7 +46,8 @@ ORIGIN = Origin(
     image_sha256="0123456789abcdef",
 )
 RULES = [Rule("margin", math.inf, 0.1, math.inf), Rule("overlap_s", -math.inf, -math.inf, 0.0)]
-HUMAN = Given("ref0", "human", "Ein Mädchen 👧", 0, 13, "a-0/human/0", 4, 0.8, 0.2, False, RULES, ORIGIN)
+HERE = Place(1, 2, (5.0, 6.0, 20.0, 30.0), (5.0, 10.0, 20.0, 34.0), mask_text(b"\x02\x02\x04"))
+HUMAN = Given("ref0", "human", "Ein Mädchen 👧", 0, 13, "a-0/human/0", 4, 0.8, 0.2, False, RULES, ORIGIN, HERE)
 PLACE = replace(HUMAN, name="bg", role="background", phrase="", start=0, end=0, rules=[])
 FACTS = Facts(
     clip_id="a-0",
@@ -64,7 +66,7 @@ FACTS = Facts(
     source_pts_s=[0.0, 1 / 15, 2 / 15],
     caption=CAPTION,
     references=[HUMAN, PLACE],
-    unpaired=[Unpaired("a-0/object/0", "object", "eine Tasse", 20, 30)],
+    unpaired=[Unpaired("a-0/object/0", "object", "eine Tasse", 20, 30, HERE)],
     made_by=["detect yolo11n-seg@1"],
 )
 TRIPLET = Triplet(FACTS, b"mp4", {"ref0": b"on white", "bg": b"place"}, {"ref0": b"cut out"})
@@ -96,7 +98,7 @@ def test_phrases_still_stand_where_they_stood():
 def test_a_sample_of_another_format_is_refused():
     members = to_members(TRIPLET)
     members["json"] = members["json"].replace(FORMAT.encode(), b"a2data-triplet/0")
-    with pytest.raises(ValueError, match="this version reads 'a2data-triplet/1'"):
+    with pytest.raises(ValueError, match="this version reads 'a2data-triplet/2'"):
         from_sample(members)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from a2data.records import Element
-from a2data.tracks import apart, box_at, from_numbers, link, mean_look
+from a2data.tracks import apart, box_at, foreseen, from_numbers, link, mean_look
 
 RED, BLUE = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
 
@@ -88,3 +88,24 @@ def test_what_was_never_seen_has_no_box():
 
 def test_the_numbers_of_a_tracker_are_tracks_and_what_has_none_is_a_track_by_itself():
     assert from_numbers([[0, -1], [], [1, 0], [-1]]) == [[(0, 0), (2, 1)], [(0, 1)], [(2, 0)], [(3, 0)]]
+
+
+def test_of_two_who_pass_one_another_each_keeps_their_track():
+    """One walks to the right; of whom is behind, the mask spills to that side until both are seen again."""
+    sides = (
+        ((0, 158), (30, 223), (102, 293), (243, 464), (281, 529)),
+        ((155, 335), (221, 552), (291, 626), (0, 260), (62, 282)),
+    )
+    walker, stands = ([(float(a), 30.0, float(b), 350.0) for a, b in one] for one in sides)
+    looks = [np.array([[0.8, 0.6], [0.6, 0.8]], np.float32)] * 5
+    for order in (slice(None), slice(None, None, -1)):
+        boxes = [[a, b][order] for a, b in zip(walker, stands, strict=True)]
+        tracks = link(boxes, [look[order] for look in looks])
+        shown = {tuple(boxes[t][i] for t, i in track) for track in tracks}
+        assert shown == {tuple(walker), tuple(stands)}
+
+
+def test_where_a_track_will_be_is_where_it_would_go_on_to():
+    boxes = [[(0.0, 0.0, 10.0, 10.0)], [(4.0, 2.0, 14.0, 12.0)], []]
+    assert foreseen(1, [(0, 0)], boxes) == (0, 0, 10, 10)
+    assert foreseen(4, [(0, 0), (1, 0)], boxes) == (16, 8, 26, 18)

@@ -338,6 +338,6 @@ def test_an_interrupt_ends_it_at_once_and_leaves_no_part(store):
     began = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
         do([Endless()], [SimpleNamespace(release=release)], store, (0,))
-    assert time.perf_counter() - began < 10
+    assert time.perf_counter() - began < 25  # the others would wait for 30
     release.set()
     assert store.footer("endless", 0) is None

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("jaxtyping")
 from PIL import Image
 
-from pipelines.sampling import jobs
+from pipelines.sampling import checks, jobs
 from pipelines.sampling.jobs import Job
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.jsonl"))
@@ -56,7 +56,7 @@ def test_every_line_is_a_job_once_its_pictures_are_there(path, given):
     found = jobs.read(given(path), {}, "videos")
 
     assert len(found) > 3
-    assert jobs.validated(found)
+    assert checks.validated(found)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

@@ -271,7 +271,7 @@ def test_guidance_on_references_is_the_sum_of_three_looks(s, g):
     with torch.no_grad():
         wanted = by_hand(pipe, pictures(2), s, g)
     assert (made - wanted).abs().max() < 1e-4 * wanted.abs().max()
-    assert not pipe.transformer._forward_hooks
+    assert not pipe.transformer._diffusers_hook.hooks
 
 
 def test_guidance_on_references_of_one_changes_nothing_and_more_of_it_does(tiny):
@@ -285,7 +285,7 @@ def test_guidance_on_references_of_one_changes_nothing_and_more_of_it_does(tiny)
 
 def test_guidance_on_references_looks_three_times_a_step_and_once_less_without(tiny):
     counted = []
-    hook = tiny.transformer.register_forward_pre_hook(lambda *_: counted.append(1))
+    hook = tiny.transformer.blocks[0].register_forward_pre_hook(lambda *_: counted.append(1))
     sample(tiny, pictures(1), steps=2)
     assert len(counted) == 4
     sample(tiny, pictures(1), steps=2, reference_guidance=2.0)
@@ -304,7 +304,7 @@ def test_a_run_that_breaks_leaves_no_guidance_behind(tiny):
 
     with pytest.raises(RuntimeError, match="stop"):
         sample(tiny, pictures(1), reference_guidance=2.0, callback_on_step_end=stop)
-    assert not tiny.transformer._forward_hooks
+    assert not tiny.transformer._diffusers_hook.hooks
     assert tiny._squares is None
 
 

@@ -116,7 +116,9 @@ def tiny():
     """A pipeline of small random networks, whose prompts' embeddings are drawn by the prompt's length."""
     pipe = pipeline(tiny_parts())
 
-    def encode_prompt(prompt, negative_prompt, do_classifier_free_guidance, **_):
+    def encode_prompt(prompt, do_classifier_free_guidance, prompt_embeds=None, negative_prompt=None, **given_):
+        if prompt_embeds is not None:
+            return prompt_embeds, given_["negative_prompt_embeds"]
         return embedding(prompt), embedding(negative_prompt) if do_classifier_free_guidance else None
 
     pipe.encode_prompt = encode_prompt
@@ -158,10 +160,10 @@ def test_what_a_window_made_is_not_changed_by_those_after_it(tiny):
 def test_a_window_sees_its_history_and_the_references(tiny):
     plain = long(tiny, frames=25, latents=True)
     seen = []
-    hook = tiny.transformer.register_forward_pre_hook(lambda _, args: seen.append(args))
+    hook = tiny.transformer.register_forward_pre_hook(lambda _, __, given_: seen.append(given_), with_kwargs=True)
     long(tiny, frames=25, latents=True, history_noise=0, guidance_scale=1.0)
     hook.remove()
-    x, times = seen[-1][0], seen[-1][1]
+    x, times = seen[-1]["hidden_states"], seen[-1]["timestep"]
     first = long(tiny, frames=17, latents=True, guidance_scale=1.0)
     assert plain.shape[2] == 7
     assert torch.equal(x[:, :16, :2], first[:, :, :2])  # the references' frames
@@ -173,9 +175,13 @@ def test_a_window_sees_its_history_and_the_references(tiny):
     assert (by_frame[3:] > 0).all()
 
 
+def note_times(into: list):
+    return lambda _, __, given_: into.append(given_["timestep"].view(5, -1)[:, 0].tolist())
+
+
 def test_noise_on_the_history_is_told_to_the_network_by_its_time(tiny):
     times = []
-    hook = tiny.transformer.register_forward_pre_hook(lambda _, args: times.append(args[1].view(5, -1)[:, 0].tolist()))
+    hook = tiny.transformer.register_forward_pre_hook(note_times(times), with_kwargs=True)
     long(tiny, frames=25, history_noise=20, guidance_scale=1.0)
     hook.remove()
     assert [each[:3] for each in times[3:]] == [[20.0] * 3] * 3
@@ -183,7 +189,7 @@ def test_noise_on_the_history_is_told_to_the_network_by_its_time(tiny):
 
 def test_with_a_lag_later_frames_are_noisier(tiny):
     times = []
-    hook = tiny.transformer.register_forward_pre_hook(lambda _, args: times.append(args[1].view(5, -1)[:, 0].tolist()))
+    hook = tiny.transformer.register_forward_pre_hook(note_times(times), with_kwargs=True)
     made = long(tiny, block=2, lag=1, guidance_scale=1.0)
     hook.remove()
     assert len(times) == 3 + 2

@@ -14,8 +14,10 @@ pytest.importorskip("diffusers")
 from a2data import images, video
 from pipelines import sample
 from pipelines.cli import main
+from pipelines.sampling import watch
 
 SMALL = ["--height", "32", "--width", "48", "--frames", "13", "--steps", "2", "--device", "cpu", "--quiet"]
+SMALL += ["--cut-out", "none"]  # the pictures are noise
 
 
 @pytest.fixture
@@ -28,6 +30,14 @@ def folder(checkpoint, tmp_path, monkeypatch):
     (tmp_path / "a2").symlink_to(checkpoint)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def unloaded(monkeypatch):
+    def load(*_):
+        raise AssertionError("a checkpoint was loaded")
+
+    monkeypatch.setattr(sample, "Sampler", load)
 
 
 def one(*more: str) -> int:
@@ -198,15 +208,75 @@ def test_a_job_that_fails_is_named_and_the_rest_goes_on(folder, capsys):
     assert sorted(p.name for p in (folder / "made").iterdir()) == ["b.json", "b.mp4"]
 
 
+# -- faster ------------------------------------------------------------------------------------------------------------
+
+
+def made_with(folder, *flags: str) -> np.ndarray:
+    assert one("--out", f"with{'-'.join(flags)}.mp4", "--steps", "6", *flags) == 0
+    return video.decode((folder / f"with{'-'.join(flags)}.mp4").read_bytes())
+
+
+def test_a_cache_changes_the_video_and_is_in_its_record_and_key(folder):
+    flags = ("--cache", "taylorseer", "--cache-interval", "2")
+    exact, cached = made_with(folder), made_with(folder, *flags)
+    assert not np.array_equal(exact, cached)
+    exact, cached = (json.loads((folder / f"{name}.json").read_text()) for name in ("with", f"with{'-'.join(flags)}"))
+    assert cached["settings"]["cache"] == "taylorseer"
+    assert "cache" not in exact["settings"]
+    assert cached["key"] != exact["key"]
+
+
+def test_exact_flags_give_the_same_video(folder):
+    exact = made_with(folder).astype(int)
+    assert np.abs(exact - made_with(folder, "--attention", "native")).max() <= 1
+    assert np.abs(exact - made_with(folder, "--tiled-vae")).max() <= 1  # smaller than a tile
+
+
+# -- cut-outs ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_thing_on_a_plain_table_is_cut_out_and_left_beside_the_video(folder):
+    photo = np.full((120, 200, 3), (90, 110, 130), np.uint8)
+    photo[40:80, 80:120] = (220, 30, 30)
+    Image.fromarray(photo).save(folder / "photo.png")
+    white = np.full((40, 40, 3), 255, np.uint8)
+    white[10:30, 10:30] = 0
+    Image.fromarray(white).save(folder / "woman.png")
+    more = ["--ref", "object=photo.png", "--ref", "background=room.png", "--frames", "17"]
+    assert one(*more, "--cut-out", "builtin-detect") == 0
+
+    (cut,) = folder.glob("a-cut-*.png")
+    alone = images.from_png(cut.read_bytes())
+    assert (alone[45:75, 85:115] == (220, 30, 30)).all()
+    assert (alone[:30] == 255).all()
+    said = json.loads((folder / "a.json").read_text())
+    assert [ref["file"] for ref in said["references"]] == ["woman.png", "photo.png", "room.png"]
+    assert said["settings"]["cut_out"] == "builtin-detect"
+
+
+def test_a_picture_in_which_nobody_is_found_is_named_before_anything_loads(folder, unloaded, capsys):
+    Image.fromarray(np.full((60, 60, 3), 90, np.uint8)).save(folder / "woman.png")
+    assert one("--cut-out", "builtin-detect") == 2
+    said = capsys.readouterr().err
+    assert "woman.png: no human is found in it, by builtin-detect. Bring it on white" in said
+
+
+# -- a video goes on ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window", ["0", "17"])
+def test_a_given_video_goes_on_with_its_own_frames_untouched(folder, window):
+    given = np.random.default_rng(0).integers(0, 256, (14, 32, 48, 3), np.uint8)
+    (folder / "given.mp4").write_bytes(video.encode(given, 15, crf=1))
+    assert one("--extend", "given.mp4", "--frames", "25", "--window", window, "--history", "4") == 0
+    made = video.decode((folder / "a.mp4").read_bytes())
+    assert len(made) == 14 + (25 - 4 + 3)
+    shown = video.decode((folder / "given.mp4").read_bytes()).astype(int)
+    assert np.abs(made[:14] - shown).mean() < 12  # but for being coded again
+    assert json.loads((folder / "a.json").read_text())["extend"]["file"] == "given.mp4"
+
+
 # -- what is wrong is said before anything loads -----------------------------------------------------------------------
-
-
-@pytest.fixture
-def unloaded(monkeypatch):
-    def load(*_):
-        raise AssertionError("a checkpoint was loaded")
-
-    monkeypatch.setattr(sample, "Sampler", load)
 
 
 @pytest.mark.parametrize(
@@ -220,6 +290,17 @@ def unloaded(monkeypatch):
         (("--device", "tpu"), "write cpu, cuda or cuda:N"),
         (("--sweep", "shift=1,2"), "write SETTING=VALUE,VALUE"),
         (("--audio", "woman.png"), "has no sound in it"),
+        (("--extend", "gone.mp4"), "gone.mp4: No such file"),
+        (("--extend", "woman.png"), "frames a second, and what follows 15"),
+        (("--offload",), "--offload moves weights between memory and a GPU"),
+        (("--weights", "fp8"), "--weights fp8 needs a GPU"),
+        (("--attention", "sage"), "--attention sage needs a GPU"),
+        (("--attention", "mine"), "--attention mine: diffusers has flash"),
+        (("--cache", "first-block"), "--cache first-block: the transformer has 1 block"),
+        (("--cfg-parallel", "2"), "is not the number of processes, 1: torchrun --nproc-per-node 2"),
+        (("--cache-interval", "1"), "--cache-interval 2 at least"),
+        (("--cut-out", "yunet"), "--cut-out yunet has the role faces"),
+        (("--cut-out", "scissors"), "--cut-out scissors: "),
     ],
 )
 def test_what_is_wrong_is_one_sentence_and_exit_code_2(folder, unloaded, monkeypatch, capsys, words, sentence):
@@ -272,7 +353,7 @@ def test_weights_that_do_not_load_are_a_sentence(folder, checkpoint, capsys):
 def test_the_bars_count_videos_and_steps(folder):
     from rich.console import Console
 
-    bars = sample.Bars(2, Console(file=io.StringIO(), force_terminal=True, width=120))
+    bars = watch.Bars(2, Console(file=io.StringIO(), force_terminal=True, width=120))
     job = sample.jobs.located({"out": "a.mp4", "prompt": "a", "ref": ["human=woman.png"], "steps": 3}, ".")
     bars.begin(job)
     for _ in range(3):
@@ -286,7 +367,7 @@ def test_the_bars_count_videos_and_steps(folder):
 
 
 def test_without_a_terminal_there_is_a_line_for_each_video(capsys):
-    lines = sample.Lines(2)
+    lines = watch.Lines(2)
     job = sample.jobs.located({"out": "a.mp4", "prompt": "a", "ref": ["human=woman.png"]}, ".")
     lines.made(job, "")
     lines.made(job, "broken")

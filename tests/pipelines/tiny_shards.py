@@ -8,7 +8,7 @@ import numpy as np
 from a2data import images, samples, shards, video
 from a2data.folder import Folder
 from a2data.records import Caption, Subject
-from a2data.samples import Facts, Given, Origin, Triplet
+from a2data.samples import Facts, Given, Origin, Place, Triplet
 from stages.pack import to_row
 
 COLOURS = {
@@ -69,4 +69,5 @@ def reference(name: str, role: str, key: str) -> Given:
         other, "films/other.mp4", "CC0-1.0", "drawn", f"{other}-0", f"{other}-0/{role}/0", "", role, [], 0, 0, 0.0,
         (0.0, 0.0, 16.0, 16.0), (0.0, 0.0, 16.0, 16.0), WIDTH, HEIGHT, "", 1.0, 1.0, "", "0" * 16,
     )  # fmt: skip
-    return Given(name, role, "", 0, 0, f"{key}/{role}/0", 0, 0.9, 0.1, False, [], origin)
+    place = Place(0, 0, origin.box, origin.box, "")
+    return Given(name, role, "", 0, 0, f"{key}/{role}/0", 0, 0.9, 0.1, False, [], origin, place)

@@ -35,11 +35,26 @@ FILM = Film(
 )
 
 
+PAINTS = {
+    "yellow": (250, 220, 20),
+    "red": (210, 20, 20),
+    "blue": (20, 40, 220),
+    "black": (5, 5, 5),
+    "orange": (240, 120, 20),
+}
+
+
+def painted(attributes: tuple[str, ...]) -> np.ndarray:
+    """The first frame in the colour that was measured, so that it was measured rightly."""
+    paint = next((PAINTS.get(a.removeprefix("colour=")) for a in attributes if a.startswith("colour=")), None)
+    return PIXELS[0] if paint is None else np.full_like(PIXELS[0], paint)
+
+
 def element(kind: str, number: int, box: tuple, label: str = "", parent: str = "", *attributes: str) -> Element:
     x0, y0, x1, y1 = images.clamp(box, HEIGHT, WIDTH)
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[y0:y1, x0:x1] = True
-    png = images.to_png(images.cut_out(PIXELS[0], mask, box))
+    png = images.to_png(images.cut_out(painted(attributes), mask, box))
     return Element(
         clip_id=FILM.clip_id,
         element_id=f"{FILM.clip_id}/{kind}/{number}",
@@ -104,6 +119,37 @@ def test_a_measured_clip_reads_as_a_sentence_and_its_phrase_is_found():
     assert made.prompt[subject.start : subject.end] == subject.phrase == "a person in a yellow top"
     assert made.prompt[made.environment_start : made.environment_end] == "a grey background"
     assert (made.shot_type, made.shot_angle, made.shot_position) == ("medium_shot", "eye_level", "front_view")
+
+
+def test_the_colour_of_a_garment_is_said_only_where_it_takes_half_of_it():
+    person = element("human", 0, (100.0, 10.0, 150.0, 96.0), "person")
+    top = element("upper", 0, (105.0, 45.0, 145.0, 85.0), "black upper clothes", person.element_id, "colour=black")
+    rgba = images.from_png(top.image)
+    for orange, phrase in ((10, "a person in a black top"), (24, "a person")):
+        rgba[:orange, :, :3] = PAINTS["orange"]
+        made = builtin(person, replace(top, image=images.to_png(rgba)))
+        assert [s.phrase for s in made.subjects] == [phrase]
+
+
+def test_a_thing_of_which_there_is_no_good_picture_is_not_spoken_of():
+    cup = element("object", 0, (10.0, 30.0, 50.0, 80.0), "cup", "", "colour=red")
+    assert [s.phrase for s in builtin(cup).subjects] == ["a red cup"]
+    assert builtin(replace(cup, quality=0.2)).subjects == []
+
+
+def test_two_that_look_alike_are_told_apart_by_their_sides_though_both_move():
+    boxes = {
+        0: ((5.0, 30.0, 45.0, 80.0), (35.0, 30.0, 75.0, 80.0)),
+        1: ((110.0, 30.0, 150.0, 80.0), (80.0, 30.0, 120.0, 80.0)),
+    }
+    first, second = (
+        replace(element("object", n, b[0], "cup", "", "colour=red"), seen_boxes=list(b)) for n, b in boxes.items()
+    )
+    assert {s.phrase for s in builtin(first, second).subjects} == {"a red cup on the left", "a red cup on the right"}
+
+    crossed = replace(second, seen_boxes=[*second.seen_boxes[:1], (5.0, 30.0, 45.0, 80.0)])
+    said = {s.phrase for s in builtin(first, crossed).subjects}
+    assert said == {"a red cup", "another red cup"}
 
 
 def test_an_empty_clip_has_a_prompt_too():

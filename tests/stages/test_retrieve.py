@@ -1,13 +1,15 @@
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from a2data import images
 from a2data.arrow import to_table
-from a2data.records import Look, Match, Reference, Reject, Take
+from a2data.records import Element, Look, Match, Reference, Reject, Take
 from stages.retrieve import Retrieve
 
 D = 32
@@ -58,14 +60,49 @@ def table(record, rows, shard=0):
     return out.append_column(pa.field("shard", pa.int32()), pa.array([shard] * len(rows), pa.int32()))
 
 
-def retrieve(elements, takes, order=None, **settings):
+def picture(seed, height=24, width=24, seen=20):
+    """A cut-out of its own, whose mask is an ellipse."""
+    rgb = cv2.resize(np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8), (width, height))
+    mask = cv2.ellipse(
+        np.zeros((height, width), np.uint8), (width // 2, height // 2), (seen // 2, 11), 0, 0, 360, 1, -1
+    )
+    return images.cut_out(rgb, mask > 0, (0, 0, width, height))
+
+
+def halved(rgba):
+    """Its right half is behind something."""
+    out = rgba.copy()
+    out[:, 12:, 3] = 0
+    return out
+
+
+def pictured(elements, pictures):
+    """Their rows in any table, as a stage that borrows reads them; pictures: element_id -> RGBA."""
+
+    def lookup(stage, shard, column, values):
+        return {e.element_id: element(e) for e in elements if e.element_id in values}
+
+    def element(look):
+        rgba = pictures.get(look.element_id, picture(list(look.element_id.encode())))
+        mask = np.zeros((48, 64), bool)
+        mask[4 : 4 + len(rgba), 8 : 8 + rgba.shape[1]] = rgba[..., 3] > 0
+        known = {name: getattr(look, name) for name in Look.__dataclass_fields__}
+        box = (8.0, 4.0, 8.0 + rgba.shape[1], 4.0 + len(rgba))
+        seen = {"seen_boxes": [box], "box": box, "score": 1.0}
+        return Element(**known | seen | {"mask": images.to_rle(mask), "image": images.to_png(rgba)})
+
+    return lookup
+
+
+def retrieve(elements, takes, order=None, pictures=None, **settings):
     """Every element of the given is asked for; settings default to thresholds that suit the vectors of these tests."""
     settings = {"min_face": 0.7, "min_object": 0.7, "min_part": 0.7, "min_background": 0.7} | settings
     matches = [Match(e.clip_id, e.element_id, "it", 0, 2, 1.0, 1.0) for e in elements]
     of = {"detect": ("human", "object"), "faces": ("face",), "background": ("background",)}
     kinds = [of["detect"], of["faces"], ("upper", "lower", "hair", "shoes", "accessory"), of["background"], ()]
     looks = [table(Look, [e for e in elements if e.kind in kind]) for kind in kinds]
-    rows = list(Retrieve(**settings).run(None, table(Match, matches), table(Take, takes), *looks))
+    lookup = pictured(elements, pictures or {})
+    rows = list(Retrieve(**settings).run(None, table(Match, matches), table(Take, takes), *looks, lookup=lookup))
     assert len({r.element_id if isinstance(r, Reference) else r.key for r in rows}) == len(elements)
     return {r.element_id if isinstance(r, Reference) else r.key: r for r in rows}
 
@@ -113,7 +150,11 @@ def test_the_shard_of_the_source_is_kept():
         for kind in ("human", "face", "hair", "background")
     ]
     matches = table(Match, [Match("a", "a/human/0", "it", 0, 2, 1.0, 1.0)])
-    rows = list(Retrieve(min_face=0.7).run(None, matches, table(Take, [take("a"), take("b")]), *looks))
+    rows = list(
+        Retrieve(min_face=0.7).run(
+            None, matches, table(Take, [take("a"), take("b")]), *looks, lookup=pictured(elements, {})
+        )
+    )
     assert {(r.element_id, r.source_shard) for r in rows} == {("a/human/0", 9), ("a/face/0", 9)}
 
 
@@ -247,7 +288,9 @@ def test_several_references_come_from_different_clips():
     looks = [table(Look, [e for e in elements if e.kind == kind]) for kind in ("human", "face", "hair", "background")]
     matches = table(Match, [Match("a", "a/human/0", "it", 0, 2, 1.0, 1.0)])
     takes = table(Take, [take("a"), take("b"), take("c")])
-    rows = list(Retrieve(min_face=0.7, max_references=3).run(None, matches, takes, *looks))
+    rows = list(
+        Retrieve(min_face=0.7, max_references=3).run(None, matches, takes, *looks, lookup=pictured(elements, {}))
+    )
     assert sorted(r.source_clip_id for r in rows if r.kind == "human") == ["b", "c"]
 
 
@@ -300,8 +343,13 @@ def test_only_what_a_phrase_stands_for_and_its_parts_and_places_are_looked_for()
     looks = [
         table(Look, [e for e in elements if e.kind in kinds]) for kinds in (("human", "object"), ("face",), ("upper",))
     ]
-    matches = table(Match, [Match("a", "a/human/0", "it", 0, 2, 1.0, 1.0)])
-    rows = Retrieve(min_face=0.7, min_object=0.7).run(None, matches, table(Take, [take("a")]), *looks, table(Look, []))
+    tables = (
+        table(Match, [Match("a", "a/human/0", "it", 0, 2, 1.0, 1.0)]),
+        table(Take, [take("a")]),
+        *looks,
+        table(Look, []),
+    )
+    rows = Retrieve(min_face=0.7, min_object=0.7).run(None, *tables, lookup=pictured(elements, {}))
     assert {r.key for r in rows} == {"a/human/0", "a/face/0", "a/upper/0"}
 
 
@@ -347,3 +395,61 @@ def test_bodies_that_differ_part_two_faces_that_are_alike_but_only_within_a_vide
     assert retrieve(elements, one)["a/human/0"].source_clip_id == "b"
     assert retrieve(elements, one, different_body=0.5)["a/human/0"].reason == "ambiguous identity"
     assert retrieve(elements, [take("a"), take("b")], different_body=0.5)["a/human/0"].source_clip_id == "b"
+
+
+def test_the_parts_of_the_copy_risk_are_columns_and_the_more_alike_picture_is_the_riskier():
+    same = like(ANNA, 2)
+    elements = [*person("a", like(ANNA, 1)), *person("b", same), *person("c", same)]
+    shown = {"a/human/0": picture(1), "b/human/0": picture(2), "c/human/0": halved(picture(1))}
+    found = retrieve(elements[:4], [take(c) for c in "ab"], pictures=shown)["a/human/0"]
+    chosen = retrieve(elements, [take(c) for c in "abc"], pictures=shown)["a/human/0"]
+    shown["b/human/0"] = halved(picture(1))
+    near = retrieve(elements[:4], [take(c) for c in "ab"], pictures=shown)["a/human/0"]
+
+    assert chosen.source_clip_id == found.source_clip_id == "b"
+    assert near.pixels_apart < found.pixels_apart
+    assert near.copy_risk > found.copy_risk
+    assert found.pose_apart == 0
+    assert near.pose_apart > 0.1
+    assert found.frames_apart == {r.name: r.value for r in found.rules}["picture_distance"]
+    assert found.gap_s == float("inf")
+    assert near.scale_apart == pytest.approx(np.log2(2**0.5), abs=0.1)
+
+
+def test_a_cropped_copy_that_thumbnails_miss_is_told_by_its_subject():
+    elements = [*person("a", like(ANNA, 1)), *person("b", like(ANNA, 2))]
+    shown = {"a/human/0": picture(1), "b/human/0": picture(1)}
+    cropped = [take("a", seed=1), take("b", seed=2)]
+    risky = retrieve(elements, cropped, pictures=shown)["a/human/0"].copy_risk
+    refused = retrieve(elements, cropped, pictures=shown, max_copy_risk=0.3)["a/human/0"]
+
+    assert risky > 0.4
+    assert refused.reason == "only copies"
+    assert "copy_risk" in refused.detail
+
+
+def test_a_thing_of_another_colour_is_another_thing_whatever_its_embedding():
+    blue, green, teal = (
+        look(c, "object", vector=like(ANNA, n), label="case", attributes=[f"colour={name}"])
+        for n, (c, name) in enumerate([("a", "blue"), ("b", "red"), ("c", "cyan")])
+    )
+    found = retrieve([blue, green, teal], [take(c) for c in "abc"])
+    assert found["a/object/0"].source_clip_id == "c"
+    assert isinstance(found["b/object/0"], Reject)
+
+
+def test_the_second_of_several_references_is_unlike_the_first():
+    first = np.random.default_rng(5).integers(0, 256, (12, 18, 24), dtype=np.uint8)
+    again = np.clip(first * 0.9 + 20, 0, 255).astype(np.uint8)
+    elements = [
+        *person("a", like(ANNA, 1)),
+        *(e for n, c in enumerate("bcd") for e in person(c, like(ANNA, 2 + n, 0.2))),
+    ]
+    looks = [table(Look, [e for e in elements if e.kind == kind]) for kind in ("human", "face", "hair", "background")]
+    for pair in ("bc", "bd", "cd"):  # two of one footage: never both
+        takes = [take(c, thumbs={pair[0]: first, pair[1]: again}.get(c)) for c in "abcd"]
+        tables = table(Match, [Match("a", "a/human/0", "it", 0, 2, 1.0, 1.0)]), table(Take, takes), *looks
+        rows = Retrieve(min_face=0.7, max_references=2).run(None, *tables, lookup=pictured(elements, {}))
+        taken = {r.source_clip_id for r in rows if r.kind == "human"}
+        assert len(taken) == 2
+        assert taken != set(pair)

@@ -33,7 +33,7 @@ def no_weights(tmp_path, monkeypatch):
 
 def test_from_pictures_to_a_page_that_compares(pictures, tmp_path, no_weights, capsys):
     bench = tmp_path / "bench"
-    assert main(["bench", "make", str(bench), "--pictures", str(pictures), "--count", "4", "--seed", "1"]) == 0
+    assert main(["bench", "make", str(bench), "--pictures", str(pictures), "--count", "4", "--draw", "1"]) == 0
     made = cases.read(bench)
     assert len(made) == 4
     lines = []
@@ -44,7 +44,16 @@ def test_from_pictures_to_a_page_that_compares(pictures, tmp_path, no_weights, c
     for case in made:
         lines += [json.dumps({"case": case.id, "metric": m, "value": v}) for m, v in published("SkyReels-A2").items()]
     (tmp_path / "elsewhere.jsonl").write_text("\n".join(lines))
-    score = ["bench", "score", "--cases", str(bench), "--measured", str(tmp_path / "elsewhere.jsonl")]
+    score = [
+        "bench",
+        "score",
+        "--here",
+        "--quiet",
+        "--cases",
+        str(bench),
+        "--measured",
+        str(tmp_path / "elsewhere.jsonl"),
+    ]
     assert main([*score, str(tmp_path / "ours"), "--out", str(tmp_path / "score")]) == 0
     said = json.loads((tmp_path / "score/score.json").read_text())
     assert said["name"] == "ours"
@@ -77,14 +86,26 @@ def test_a_missing_video_is_said_and_missing_models_are_skipped(pictures, tmp_pa
     main(["bench", "make", str(bench), "--pictures", str(pictures), "--count", "2"])
     (tmp_path / "ours").mkdir()
     (tmp_path / "ours/case-000.mp4").write_bytes(video.encode(np.zeros((3, 16, 16, 3), np.uint8), 8))
-    main(["bench", "score", str(tmp_path / "ours"), "--cases", str(bench), "--out", str(tmp_path / "score")])
+    main(
+        [
+            "bench",
+            "score",
+            "--here",
+            "--quiet",
+            str(tmp_path / "ours"),
+            "--cases",
+            str(bench),
+            "--out",
+            str(tmp_path / "score"),
+        ]
+    )
     told = capsys.readouterr()
     assert "case-001.mp4 is not there" in told.err
     said = json.loads((tmp_path / "score/score.json").read_text())
     assert said["missing_videos"] == ["case-001"]
     for variant in ("lenient", "strict"):
         assert all(said[variant][m]["value"] is None for m in METRICS)
-        assert said[variant]["paper-fit"]["note"].startswith("no total without id_consistency skipped: ")
+        assert said[variant]["paper-fit"]["note"].startswith("no total without id_consistency, object_consistency")
 
 
 def test_pictures_of_the_training_shards_are_named(pictures, tmp_path, capsys):

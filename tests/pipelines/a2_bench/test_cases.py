@@ -111,7 +111,7 @@ def test_a_picture_that_was_exchanged_is_named(folder, tmp_path):
     file = cases.write(draw.draw(draw.pool(folder), 2), tmp_path / "bench")
     one = cases.read(file)[1].elements[0].path
     paint(one, 255)
-    with pytest.raises(ValueError, match=r"another picture than the one that the case was made with"):
+    with pytest.raises(ValueError, match=r"another file than the one that the case was made with"):
         cases.read(file)
 
 

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model_zoo import interpolate
 from pipelines.a2_bench import motion
 
 
@@ -145,6 +146,6 @@ def test_an_interpolation_by_the_true_flow_beats_a_cross_fade():
         forward = np.abs(frames[0, :, :-8].astype(int) - frames[1, :, 8:]).max() == 0
         return np.full((1, *frames.shape[1:3], 2), (8 if forward else -8, 0), np.float32)
 
-    by_flow, by_blend = motion.smoothness(moving, motion.by_flow(flow)), motion.smoothness(moving, blend)
+    by_flow, by_blend = motion.smoothness(moving, interpolate.by_flow(flow)), motion.smoothness(moving, blend)
     assert by_flow > 0.96
     assert by_blend < 0.9

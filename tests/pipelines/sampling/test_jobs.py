@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("jaxtyping")
-from pipelines.sampling import jobs
+from pipelines.sampling import checks, jobs
 from pipelines.sampling.jobs import Job
 
 
@@ -36,7 +36,7 @@ ROW = {"out": "a.mp4", "prompt": "a woman", "ref": ["human=woman.png"]}
 def refused(*wanted) -> list[str]:
     """The sentences with which these jobs are refused."""
     with pytest.raises(ValueError) as error:  # noqa: PT011
-        jobs.validated([("", each) for each in wanted])
+        checks.validated([("", each) for each in wanted])
     return str(error.value).splitlines()
 
 
@@ -102,7 +102,7 @@ def test_a_file_that_is_no_text_is_named(folder):
 def test_what_is_wrong_with_the_files_of_a_line_names_the_line(folder):
     path = lines(folder, ROW, ROW | {"out": "b.mp4", "ref": ["human=gone.png"]})
     with pytest.raises(ValueError, match=r"jobs.jsonl line 2: .*gone.png: No such file") as error:
-        jobs.validated(jobs.read(path, {}, str(folder)))
+        checks.validated(jobs.read(path, {}, str(folder)))
     assert "line 1" not in str(error.value)
 
 
@@ -114,7 +114,7 @@ def test_two_jobs_for_one_video_are_refused(folder):
 
 
 def test_a_good_job_is_told_the_digests_of_its_files(folder):
-    found = jobs.validated([("", job(folder))])
+    found = checks.validated([("", job(folder))])
     assert sorted(Path(path).name for path in found) == ["cup.png", "woman.png"]
     assert {len(sha256) for sha256 in found.values()} == {64}
 
@@ -177,7 +177,7 @@ def test_a_file_that_is_no_usable_picture_is_one_sentence(folder, make, sentence
 @pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P", "I;16"])
 def test_grey_cmyk_and_transparent_pictures_are_welcome(folder, mode):
     Image.new(mode, (40, 24)).save(folder / "odd.tif")
-    jobs.validated([("", job(folder, ref=["human=odd.tif"]))])
+    checks.validated([("", job(folder, ref=["human=odd.tif"]))])
 
 
 def test_a_folder_in_the_place_of_the_video_is_one_sentence(folder):
@@ -190,7 +190,7 @@ def test_a_picture_of_many_jobs_is_read_once(folder, monkeypatch):
 
     read, seen = a2_references.read_picture, []
     monkeypatch.setattr(a2_references, "read_picture", lambda path: seen.append(path) or read(path))
-    jobs.validated([("", job(folder, out=f"{n}.mp4")) for n in range(3)])
+    checks.validated([("", job(folder, out=f"{n}.mp4")) for n in range(3)])
     assert len(seen) == 2
 
 

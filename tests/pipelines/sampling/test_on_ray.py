@@ -7,15 +7,17 @@ import pytest
 
 ray = pytest.importorskip("ray")
 pytest.importorskip("jaxtyping")
-from pipelines import sample  # noqa: E402
 from pipelines.sampling import jobs, on_ray  # noqa: E402
+from pipelines.sampling.faster import Faster  # noqa: E402
+from pipelines.sampling.sampler import Task  # noqa: E402
+from pipelines.sampling.watch import Nothing  # noqa: E402
 
 
 class Toy:
     """A worker that writes down what it was given, and dies of a job with the seed 13."""
 
-    def __init__(self, checkpoint, device, dtype):
-        self.said = f"{checkpoint} {device} {dtype}"
+    def __init__(self, checkpoint, device, dtype, how):
+        self.said = f"{checkpoint} {device} {dtype} {how.cache}"
 
     def do(self, task):
         if task.job.seed == 13:
@@ -41,16 +43,18 @@ def test_actors_do_every_job_and_name_those_that_failed_or_killed_them(tmp_path,
         for seed in (1, 13, 5, 2, 3)
     ]
     seen: list[str] = []
-    watch = sample.Nothing()
+    watch = Nothing()
     watch.made = lambda job, why: seen.append(job.out)
     assert on_ray.device("auto", None) == "cpu"
-    failed = on_ray.spread([sample.Task(j, {}) for j in wanted], watch, ("a2", "cpu", "float32"), Toy)
+    failed = on_ray.spread(
+        [Task(j, {}) for j in wanted], watch, ("a2", "cpu", "float32", Faster(cache="taylorseer")), Toy
+    )
 
     assert {os.path.basename(out): why.split("(")[0].strip() for out, why in failed.items()} == {
         "13.mp4": "its worker died",
         "5.mp4": "ValueError: no",
     }
-    assert (tmp_path / "3.mp4").read_text() == "a2 cpu float32"
+    assert (tmp_path / "3.mp4").read_text() == "a2 cpu float32 taylorseer"
     assert sorted(seen) == sorted(job.out for job in wanted)
     with pytest.raises(ValueError, match="no node of the cluster has a GPU"):
         on_ray.device("auto", "cuda")

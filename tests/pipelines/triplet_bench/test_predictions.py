@@ -142,3 +142,18 @@ def test_shards_of_another_run_are_refused(run, tmp_path, capsys):
     assert "of two runs" in capsys.readouterr().err
     assert main(["bench-data", "score", str(tmp_path), "--work", str(folder / "work")]) == 2
     assert "has no set.json" in capsys.readouterr().err
+
+
+def test_what_a_reference_stands_for_is_where_the_sample_says_that_it_is(run):
+    _, known, made = run
+    sample = made.samples[0]
+    targets = {ref.element for ref in sample.references if ref.role != "background"}
+    assert targets <= set(sample.targets)
+    for name in targets:
+        seen = sample.targets[name]
+        assert made.elements[name].best == seen
+        film = known.by_file[seen.file]
+        boxes = [e.sights[seen.frame].box for e in film.shot_at(seen.frame).entities if seen.frame in e.sights]
+        ys, xs = np.nonzero(seen.in_source(film.height, film.width))
+        found = np.array((xs.min(), ys.min(), xs.max() + 1, ys.max() + 1))
+        assert min(np.abs(found - np.array(box)).max() for box in boxes) <= 1

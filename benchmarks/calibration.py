@@ -1,0 +1,110 @@
+"""Does `a2data calibrate` keep the rate that it states? Measured on faces of people who were not in what it saw.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.calibration [--people 24] [--takes 4] [--seed 0]
+
+Draws people (the demo's portraits with features, skin and hair drawn at random), renders each in several lights, sizes and poses,
+and embeds their faces with dlib. Half of the people are the corpus that calibrates: each pair of takes of two people stands for
+two tracks that share a frame, each pair of takes of one for a track that goes on. The other half is the truth that the threshold
+is held against. Intervals are of 95 %: the threshold's from calibrate's bootstrap, the rates' Wilson's.
+"""
+
+import argparse
+from itertools import combinations
+
+import cv2
+import numpy as np
+
+from model_zoo import cards
+from pipelines import demo_films, demo_people, demo_places
+from pipelines.calibrate import Finding, Pairs, judge
+from pipelines.demo_people import Person, Shape
+from pipelines.intervals import wilson
+
+SIZE = (400, 360)  # width, height of a take, px
+RATES = (0.1, 0.03, 0.01, 0.003, 0.001)
+
+
+def drawn(rng: np.random.Generator) -> Person:
+    """Somebody who is nobody else."""
+    portrait = str(rng.choice(["collins", "hopper"]))
+    skin, hair = (tuple(np.sort(rng.uniform(low, high, 3))[::-1].tolist()) for low, high in ((0.45, 1.0), (0.2, 0.9)))
+    coat = tuple(int(c) for c in rng.integers(30, 200, 3))
+    shape = Shape(*rng.normal(0, 0.09, 9).tolist())
+    return Person(portrait, shape, skin, hair, mirrored=bool(rng.random() < 0.5), coats=(("coat", coat),))
+
+
+def take(who: Person, rng: np.random.Generator) -> np.ndarray:
+    """A picture of somebody somewhere, (h, w, 3) uint8 RGB."""
+    figure = demo_people.dressed(who, "coat")
+    place, light = (
+        str(rng.choice(["room", "kitchen", "street", "park"])),
+        str(rng.choice(["day", "dusk", "lamp", "night"])),
+    )
+    picture = np.ascontiguousarray(demo_places.plate(place)[100 : 100 + SIZE[1], 200 : 200 + SIZE[0]])
+    scale = rng.uniform(80, 130) / figure.face_px
+    at = demo_films._upright(figure.body, rng.uniform(170, 230), rng.uniform(350, 380), scale)
+    nod = np.vstack([cv2.getRotationMatrix2D(figure.neck, rng.uniform(-6, 6), 1.0), (0, 0, 1)])
+    for sprite, matrix in ((figure.body, at), (figure.head, at @ nod)):
+        demo_films.paint(picture, sprite, matrix)
+    return demo_films.grain(demo_places.lit(picture, light), 0, int(rng.integers(8)))
+
+
+def faces(people: int, takes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n, 128) float32 embeddings and (n,) who each is; takes in which no face was found are left out."""
+    rng, model = np.random.default_rng(seed), cards.load("dlib", "cpu")
+    found, who = [], []
+    for number in range(people):
+        person = drawn(rng)
+        for _ in range(takes):
+            seen = model(take(person, rng))
+            if len(seen) == 1:
+                found.append(seen[0].embedding)
+                who.append(number)
+    return np.array(found, np.float32), np.array(who)
+
+
+def pairs(x: np.ndarray, who: np.ndarray) -> tuple[Pairs, Pairs]:
+    """All pairs of two people, and all of one; the bootstrap draws people."""
+    i, j = np.array(list(combinations(range(len(x)), 2))).T
+    similarity, same = np.einsum("nd,nd->n", x[i], x[j]), who[i] == who[j]
+    return tuple(Pairs(similarity[of], who[i][of]) for of in (~same, same))  # type: ignore[return-value]
+
+
+def lines(people: int, takes: int, seed: int) -> list[str]:
+    """The table."""
+    seen, held = (pairs(*faces(people, takes, seed + n)) for n in (0, 1))
+    none = Pairs(np.zeros(0), np.zeros(0, np.int64))
+    out = [
+        f"{people} people calibrate, {people} others are the truth, {takes} takes each: {len(seen[0].similarity)} and "
+        f"{len(held[0].similarity)} pairs of two people, {len(seen[1].similarity)} and {len(held[1].similarity)} of one",
+        "stated FAR  threshold (95 %)            FAR of the others (95 %)      TAR of the others",
+    ]
+    for rate in RATES:
+        found = judge(seen[0], none, seen[1], rate)
+        if not isinstance(found, Finding):
+            out.append(f"{rate:<10g}  {found}")
+            continue
+        interval = f"({found.threshold_low:.4f} to {found.threshold_high:.4f})"
+        out.append(f"{rate:<10g}  {found.threshold:.4f} {interval}   {_held(held, found.threshold)}")
+    card = cards.card("dlib").same
+    return [*out, f"the card's  {card:.4f}                      {_held(held, card)}"]
+
+
+def _held(held: tuple[Pairs, Pairs], threshold: float) -> str:
+    false, true = (int((p.similarity >= threshold).sum()) for p in held)
+    low, high = wilson(false, len(held[0].similarity))
+    share = false / len(held[0].similarity)
+    return f"{share:.4f} ({low:.4f} to {high:.4f})     {true / len(held[1].similarity):.3f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--people", type=int, default=24)
+    parser.add_argument("--takes", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    print("\n".join(lines(args.people, args.takes, args.seed)))
+
+
+if __name__ == "__main__":
+    main()

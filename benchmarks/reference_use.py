@@ -1,0 +1,134 @@
+"""Does a sampled video look like its references? Right references against those of another clip, the same prompt and noise.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.reference_use SHARDS CHECKPOINT [--seeds 0 1] [--steps 20] [--sheet OUT.png]
+
+For each clip of the shards: a video with its own references and one with another clip's, each seed. Its similarity is that of the
+video's colours to those of the clip's own references: the intersection of their histograms in Lab, without what is white. The
+interval is Student's t over clips, which are held out where the checkpoint's training says so.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from a2data.folder import Folder
+from benchmarks.tiny_training import STUDENT
+from model_zoo import torchvision_shim
+
+BINS = (6, 12, 12)  # of lightness, a and b
+WHITE = 245
+STUDENT_MANY = 2.1  # about, from 14 values on
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    asked.add_argument("shards")
+    asked.add_argument("checkpoint", type=Path)
+    asked.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    asked.add_argument("--steps", type=int, default=20)
+    asked.add_argument("--guidance", type=float, default=1.0)
+    asked.add_argument("--reference-guidance", type=float, default=1.0)
+    asked.add_argument(
+        "--sheet", help="a picture of the first held-out clips: references, video; those of another clip, video"
+    )
+    args = asked.parse_args()
+    torchvision_shim.install()
+    cases, held_out = read(args.shards, args.checkpoint)
+    made = run(cases, held_out, args)
+    for name, clips in (("held out", held_out), ("trained on", set(cases) - held_out)):
+        show(name, {clip: made[clip] for clip in clips if clip in made})
+    if args.sheet:
+        sheet(cases, made, sorted(held_out)[:3], args.sheet)
+
+
+def read(shards: str, checkpoint: Path) -> tuple[dict[str, Any], set[str]]:
+    """{clip: (prompt, frames, references prepared)} of the size that the checkpoint was trained on, and which were held out."""
+    from pipelines.encode import Encoding, pictures, read_tar
+
+    said = json.loads((checkpoint.parent / "encoded" / "encoding.json").read_text())
+    how = Encoding(**{name: said[name] for name in Encoding.__dataclass_fields__ if name in said})
+    source, found = Folder(shards), {}
+    for name in sorted(n for n in source.names() if n.endswith(".tar")):
+        for triplet in read_tar(source, name):
+            shown = pictures(triplet, how)
+            if not isinstance(shown, str):
+                found[triplet.facts.clip_id] = (triplet.prompt, shown[0][: how.frames], shown[1])
+    return found, set(said["held_out"])
+
+
+def run(cases: dict[str, Any], held_out: set[str], args: argparse.Namespace) -> dict[str, list[Any]]:
+    """{clip: [(similarity with its own, with another's, video, video, the other clip) for each seed]}."""
+    import torch
+
+    from model_zoo import a2
+
+    a2.quiet()
+    pipe = a2.load(args.checkpoint, dtype=torch.float32, schedule=a2.scheduler("unipc", 3.0))
+    pipe.set_progress_bar_config(disable=True)
+    made: dict[str, list[Any]] = {}
+    for group in (sorted(held_out & set(cases)), sorted(set(cases) - held_out)):
+        for clip, other in zip(group, group[1:] + group[:1], strict=True):
+            prompt, frames, own = cases[clip]
+            for seed in args.seeds:
+                same = {
+                    "guidance_scale": args.guidance,
+                    "reference_guidance": args.reference_guidance,
+                    "output_type": "np",
+                }
+                same |= {"num_frames": len(frames), "num_inference_steps": args.steps}
+                both = [
+                    pipe(given, prompt, generator=torch.Generator().manual_seed(seed), **same).frames[0]
+                    for given in (own, cases[other][2])
+                ]
+                videos = [(video.clip(0, 1) * 255).round().astype(np.uint8) for video in both]
+                alike = [similarity(video, own.frames) for video in videos]
+                made.setdefault(clip, []).append((*alike, *videos, other))
+    return made
+
+
+def colours(pictures: np.ndarray) -> np.ndarray:
+    """The shares of colours in (n, h, w, 3) uint8 pictures, smoothed, without what is white."""
+    lab = np.stack([cv2.cvtColor(p, cv2.COLOR_RGB2LAB) for p in pictures])[pictures.min(-1) < WHITE]
+    counts, _ = np.histogramdd(lab, bins=BINS, range=[(0, 256)] * 3)
+    for axis in range(3):  # so that neighbouring colours count as alike
+        counts = counts + 0.5 * (np.roll(counts, 1, axis) + np.roll(counts, -1, axis))
+    return counts / counts.sum()
+
+
+def similarity(video: np.ndarray, references: np.ndarray) -> float:
+    """The mean over references of the intersection of their colours with the video's, 0 to 1."""
+    seen = colours(video)
+    return float(np.mean([np.minimum(seen, colours(one[None])).sum() for one in references]))
+
+
+def show(name: str, made: dict[str, list[Any]]) -> None:
+    right, others = (np.array([np.mean([row[n] for row in rows]) for rows in made.values()]) for n in (0, 1))
+    gain = right - others
+    half = STUDENT.get(len(gain), STUDENT_MANY) * gain.std(ddof=1) / len(gain) ** 0.5
+    print(
+        f"{name}: {len(gain)} clips, similarity {right.mean():.3f} with their own references, {others.mean():.3f} with others'; "
+        f"gain {gain.mean():+.3f}, 95 % {gain.mean() - half:+.3f} … {gain.mean() + half:+.3f}; larger in {(gain > 0).sum()}"
+    )
+
+
+def sheet(cases: dict[str, Any], made: dict[str, list[Any]], clips: list[str], out: str) -> None:
+    """Rows of references and frames, for a person to look at."""
+    from PIL import Image
+
+    from pipelines.sampling import deliver
+
+    rows: list[tuple[str, list[np.ndarray]]] = []
+    for clip in clips:
+        *_, right, others, other = made[clip][0]
+        for whose, video in ((clip, right), (other, others)):
+            label = "its references" if whose == clip else "another clip's references"
+            rows.append((f"{label} | video sampled with them", [*cases[whose][2].frames, *deliver.stills(video, 5)]))
+    Image.fromarray(deliver.sheet(rows)).save(out)
+
+
+if __name__ == "__main__":
+    main()

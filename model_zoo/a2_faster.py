@@ -1,0 +1,98 @@
+"""What diffusers has to sample faster or in less memory, switched on for A2: caches, attention, compilation, tiles, weights.
+
+What each gains and how far its video is from the exact one is measured by benchmarks/sampling.py.
+"""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from model_zoo.a2_parallel import Groups, share_tiles, share_tokens
+
+CACHES = ("first-block", "taylorseer")
+WEIGHTS = ("int8", "fp8")
+
+
+def quantisation(weights: str) -> Any:
+    """A quantization_config of diffusers for weights in "int8" or "fp8" (torchao), activations as they are; None for "".
+
+    Raises ValueError where torchao is not installed.
+    """
+    if not weights:
+        return None
+    if find_spec("torchao") is None:
+        raise ValueError(f"--weights {weights} needs torchao, which is not installed: pip install torchao")
+    from diffusers import TorchAoConfig
+    from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
+
+    return TorchAoConfig({"int8": Int8WeightOnlyConfig, "fp8": Float8WeightOnlyConfig}[weights]())
+
+
+def cache(transformer: Any, kind: str, threshold: float = 0.05, interval: int = 3) -> None:
+    """Let steps use what those before them computed, from now on; "" is none, and ends what was there.
+
+    "first-block" (ParaAttention): where the first block's residual differs from that of the last whole pass by less than
+    `threshold`, theirs is reused. "taylorseer" (arXiv 2503.06923, its light form): of `interval` steps one is computed,
+    the others' velocities follow its Taylor series of first order; the first 3 steps are always computed.
+    """
+    from diffusers import FirstBlockCacheConfig
+    from diffusers.hooks import TaylorSeerCacheConfig
+
+    if transformer.is_cache_enabled:
+        transformer.disable_cache()
+    if kind == "first-block":
+        transformer.enable_cache(FirstBlockCacheConfig(threshold=threshold))
+    elif kind == "taylorseer":
+        how = TaylorSeerCacheConfig(
+            cache_interval=interval,
+            taylor_factors_dtype=transformer.dtype,
+            cache_identifiers=["proj_out"],  # its defaults name no module of Wan's, and would do nothing
+            skip_predict_identifiers=[r"blocks\.\d+"],
+        )
+        transformer.enable_cache(how)
+    elif kind:
+        raise ValueError(f"no cache called {kind!r}: {', '.join(CACHES)}")
+
+
+def check_attention(name: str, device: str, tokens: int = 1) -> None:
+    """Raises ValueError for an attention backend that diffusers does not have, or that cannot run here."""
+    from diffusers.models.attention_dispatch import (
+        AttentionBackendName,
+        _AttentionBackendRegistry,
+        _check_attention_backend_requirements,
+    )
+
+    names = [backend.value for backend in AttentionBackendName]
+    if name not in names:
+        raise ValueError(f"--attention {name}: diffusers has {', '.join(n for n in names if not n.startswith('_'))}")
+    if device == "cpu" and name not in ("native", "_native_math", "flex"):
+        raise ValueError(f"--attention {name} needs a GPU, and this samples on the CPU: leave it out")
+    try:
+        _check_attention_backend_requirements(AttentionBackendName(name))
+    except Exception as error:  # RuntimeError, ImportError, as each backend likes
+        raise ValueError(f"--attention {name}: {error}") from error
+    if tokens > 1 and not _AttentionBackendRegistry._is_context_parallel_available(AttentionBackendName(name)):
+        raise ValueError(f"--attention {name} cannot be shared by processes: leave out it or --context-parallel")
+
+
+def check_tiles(folder: Path) -> None:
+    """Raises ValueError for a checkpoint whose VAE is not Wan's."""
+    kind = json.loads((folder / "vae" / "config.json").read_text()).get("_class_name")
+    if kind != "AutoencoderKLWan":
+        raise ValueError(f"--tiled-vae: the VAE in {folder} is a {kind}, which has no tiles")
+
+
+def apply(pipe: Any, groups: Groups, attention: str = "", tiled: bool = False, compiled: bool = False) -> None:
+    """Switch these on in a pipeline, in the order in which they must come."""
+    if attention:
+        pipe.transformer.set_attention_backend(attention)
+    pipe.groups = groups
+    if groups.tokens:
+        share_tokens(pipe.transformer, groups.tokens)
+    if tiled:
+        pipe.vae.enable_tiling()
+        if groups.everything:
+            share_tiles(pipe.vae, groups.everything)
+    if compiled:
+        pipe.transformer.compile_repeated_blocks()

@@ -1,0 +1,134 @@
+"""One video on several processes: its looks, its tokens and its tiles shared among them (CFG, context, VAE parallel).
+
+What diffusers has is Ulysses (Jacobs et al. 2023, arXiv 2309.14509). It lacks the other two. All processes run the same pipeline
+with the same seed and end with the same video.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+
+STRIDE_PX = 16  # of a token, each way: the VAE's 8 times the transformer's patch of 2
+
+
+class Groups(NamedTuple):
+    """The processes that share something with this one; None where it shares with nobody."""
+
+    looks: Any = None  # for a2_guidance.look
+    tokens: Any = None  # a mesh of "ring" and "ulysses"
+    everything: Any = None  # for tiles
+
+    def first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.everything is None or distributed.get_rank() == 0
+
+
+def groups(looks: int, tokens: int, device: str = "cpu") -> Groups:
+    """The groups of this process among looks x tokens of them; torch.distributed has been joined.
+
+    Raises ValueError for numbers that do not multiply to that of the processes.
+    """
+    count = distributed.get_world_size() if distributed.is_initialized() else 1
+    if looks * tokens != count:
+        raise ValueError(
+            f"--cfg-parallel {looks} x --context-parallel {tokens} is not the number of processes, {count}: start it with "
+            f"torchrun --nproc-per-node {looks * tokens} -m pipelines.cli sample ..."
+        )
+    if count == 1:
+        return Groups()
+    mesh = init_device_mesh(device, (looks, 1, tokens), mesh_dim_names=("looks", "ring", "ulysses"))
+    return Groups(
+        looks=mesh["looks"].get_group() if looks > 1 else None,
+        tokens=mesh["ring", "ulysses"] if tokens > 1 else None,
+        everything=distributed.group.WORLD,
+    )
+
+
+def check_tokens(height: int, width: int, frames: int, heads: int, tokens: int) -> None:
+    """Raises ValueError where `tokens` processes cannot have equal shares of a video's tokens and of the network's heads."""
+    count = ((frames - 1) // 4 + 1) * (height // STRIDE_PX) * (width // STRIDE_PX)
+    for number, what in ((count, f"tokens of {frames} frames of {height} x {width}"), (heads, "heads of attention")):
+        if number % tokens:
+            raise ValueError(f"--context-parallel {tokens}: the {number} {what} cannot be shared evenly")
+
+
+def share_tokens(transformer: Any, mesh: Any) -> None:
+    """Give each process of the mesh its part of every video's tokens, by diffusers' Ulysses, from now on.
+
+    What `transformer.enable_parallelism` does, which counts accelerators and divides by their number: on CPU that is 0.
+    """
+    from diffusers import ContextParallelConfig
+    from diffusers.hooks import apply_context_parallel
+    from diffusers.models._modeling_parallel import ParallelConfig
+
+    shares = ContextParallelConfig(ulysses_degree=mesh["ulysses"].size(), mesh=mesh)
+    config = ParallelConfig(context_parallel_config=shares)
+    config.setup(distributed.get_rank(), distributed.get_world_size(), torch.device(mesh.device_type), mesh=mesh)
+    for processor in transformer.attn_processors.values():
+        processor._parallel_config = config
+    apply_context_parallel(transformer, shares, transformer._cp_plan)
+
+
+def share_tiles(vae: Any, group: Any) -> None:
+    """Let the VAE's tiles be shared, from now on: every process codes every n-th, all get all, diffusers blends them."""
+    vae.enable_tiling()
+    vae.tiled_encode = partial(_tiled, vae, "encoder", type(vae).tiled_encode, group)
+    vae.tiled_decode = partial(_tiled, vae, "decoder", type(vae).tiled_decode, group)
+
+
+def _tiled(vae: Any, part: str, tiled: Any, group: Any, x: torch.Tensor, **more: Any) -> Any:
+    """Twice through diffusers' own loop over tiles: once to code those of this process, once to give back all.
+
+    So their sizes, order and blending are diffusers', whatever its version.
+    """
+    rank, size = distributed.get_rank(group), distributed.get_world_size(group)
+    network, pieces, owners = getattr(vae, part), [], []
+    coding, tile = network.forward, -1
+
+    def own(x: torch.Tensor, feat_cache: list, **state: Any) -> torch.Tensor:
+        nonlocal tile
+        first = feat_cache[0] is None  # as the loop leaves it for a new tile
+        tile += first
+        if tile % size == rank:
+            piece = coding(x, feat_cache=feat_cache, **state).contiguous()
+        else:
+            feat_cache[0] = "elsewhere"
+            piece = x.new_empty(_coded(vae, part, x, first))
+        pieces.append(piece)
+        owners.append(tile % size)
+        return piece
+
+    with _instead(network, own):
+        tiled(vae, x, **more)
+    for owner, piece in zip(owners, pieces, strict=True):
+        distributed.broadcast(piece, group=group, group_src=owner)
+    made = iter(pieces)
+    with _instead(network, lambda *_, **__: next(made)):
+        return tiled(vae, x, **more)
+
+
+def _coded(vae: Any, part: str, x: torch.Tensor, first: bool) -> tuple[int, ...]:
+    """The shape of what the VAE's encoder or decoder makes of a tile at one frame of latents."""
+    space, (batch, _, _, height, width) = vae.spatial_compression_ratio, x.shape
+    if part == "encoder":
+        return batch, 2 * vae.config.z_dim, 1, height // space, width // space
+    frames = 1 if first else vae.config.scale_factor_temporal
+    return batch, vae.config.out_channels, frames, height * space, width * space
+
+
+@contextmanager
+def _instead(network: Any, forward: Any) -> Iterator[None]:
+    """With another forward pass in the place of a network's own."""
+    before = network.__dict__.get("forward")
+    network.forward = forward
+    try:
+        yield
+    finally:
+        del network.forward
+        if before is not None:  # of a hook
+            network.forward = before

@@ -1,0 +1,67 @@
+"""Models that A2-Bench measures with and no stage of the pipeline does."""
+
+from dataclasses import replace
+from typing import Any
+
+from model_zoo.cards import Card
+from model_zoo.catalogue.compare import VIT_B, VIT_L
+
+MUSIQ = Card(
+    "quality",
+    "model_zoo.clarity:musiq",
+    weights="url:https://github.com/chaofengc/IQA-PyTorch/releases/download/v0.1-weights/musiq_spaq_ckpt-358bb6af.pth",
+    code_license="PolyForm-Noncommercial-1.0.0",
+    weights_license="PolyForm-Noncommercial-1.0.0, as the package pyiqa",
+    use="non-commercial",
+    instead="clip-iqa",
+    input="at most 512 px on the longer side, RGB, 0 to 1",
+    size_mb=109,
+    memory_mb=1500,
+    gpus=0.25,
+)
+VICLIP = Card(
+    "text-video",
+    "model_zoo.text_video:viclip",
+    weights="hf:OpenGVLab/VBench_Used_Models/ViClip-InternVid-10M-FLT.pth",
+    revision="main",
+    weights_license="MIT",
+    extra="match",
+    instead="clipsim-l14",
+    input="8 frames of 224 x 224 from the middle, RGB, CLIP's mean and deviation; 32 tokens",
+    size_mb=1710,
+    memory_mb=2500,
+    gpus=0.25,
+)
+CLIPSIM: dict[str, Any] = {
+    "role": "text-video",
+    "builder": "model_zoo.text_video:clipsim",
+    "input": "224 x 224 from the middle, RGB, CLIP's mean and deviation; 77 tokens",
+    "gpus": 0.25,
+}
+BETWEEN = Card("between", "model_zoo.interpolate:by_dis", input="grey", memory_mb=50)
+
+CARDS: dict[str, Card] = {
+    "musiq-spaq": MUSIQ,
+    "clip-iqa": replace(VIT_L, role="quality", builder="model_zoo.clarity:clip_iqa", input=CLIPSIM["input"]),
+    "blur-effect": Card("quality", "model_zoo.clarity:blur_effect", extra="demo", input="grey, 0 to 1"),
+    "viclip": VICLIP,
+    "clipsim-l14": replace(VIT_L, **CLIPSIM),
+    "clipsim-b32": replace(VIT_B, **CLIPSIM),
+    "amt-s": replace(
+        BETWEEN,
+        builder="model_zoo.interpolate:amt",
+        weights="AMT",  # a checkout of MCG-NKU/AMT with amt-s.pth in it
+        code_license="CC-BY-NC-4.0",
+        weights_license="CC-BY-NC-4.0",
+        use="non-commercial",
+        extra="match",
+        instead="dis-between",
+        input="sides in multiples of 16 px, RGB, 0 to 1",
+        size_mb=12,
+        memory_mb=2500,
+        gpus=0.25,
+        remote_code=True,
+    ),
+    "dis-between": BETWEEN,
+    "dis": Card("quality", "model_zoo.dis:quality", input="shorter side 256 px, grey", memory_mb=50, whole_clip=True),
+}

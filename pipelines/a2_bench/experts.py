@@ -1,0 +1,236 @@
+"""The metrics of one video, by the networks of the model zoo: each function takes cards and gives what asks them."""
+
+import importlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from model_zoo import cards
+from model_zoo.cards import Detection
+from pipelines.a2_bench import composition, motion
+from pipelines.a2_bench.composition import Embed
+from pipelines.a2_bench.measure import Ask, Row
+from pipelines.a2_bench.records import Asked, Sampled, Shown
+from pipelines.a2_bench.score import Measured
+
+PAD = 0.25  # of a portrait's sides, in grey, where no face is found: detectors miss faces that fill a picture
+GREY = 128
+SHORT = Measured(skipped="the video has fewer than three frames")
+
+Masks = list[dict[str, np.ndarray]]  # for each frame, label -> (h, w) bool
+Find = Callable[[np.ndarray, Sequence[str], Sequence[str]], Masks]
+
+
+def identity(name: str, device: str) -> Ask:
+    """ID consistency: the faces of 32 frames, and the largest face of each picture of a person."""
+    model = cards.load(name, device)
+    portraits = _remembered(lambda shown: portrait(model, shown.pixels))
+
+    def ask(asked: Asked, sampled: Sampled) -> Row:
+        people = asked.of("human")
+        if not people:
+            return {"id_consistency": Measured(skipped="the case has no human")}
+        references = [vector for shown in people if (vector := portraits(shown)) is not None]
+        return {"id_consistency": composition.identity(_faces(model, sampled.frames), np.array(references))}
+
+    return ask
+
+
+def copied(name: str, device: str) -> Ask:
+    """The copy-paste score of the people of a case that was taken from a held-out triplet, by their faces."""
+    model = cards.load(name, device)
+
+    def ask(asked: Asked, sampled: Sampled) -> Row:
+        if not asked.truth or not asked.of("human"):
+            return {"copy_paste": Measured(skipped="the case has no truth with a human to compare with")}
+        found = [portrait(model, shown.pixels) for shown in asked.of("human")]
+        references = np.array([vector for vector in found if vector is not None])
+        if not len(references):
+            return {"copy_paste": Measured(skipped="the case has no face in its pictures of people")}
+        truth, made = (_faces(model, frames) for frames in (asked.true_frames, sampled.frames))
+        return {"copy_paste": composition.copied(made, truth, references)}
+
+    return ask
+
+
+def _faces(model: Callable[[np.ndarray], list], frames: np.ndarray) -> list[np.ndarray]:
+    """For each of 32 frames (k, d) vectors of its faces."""
+    return [np.array([face.embedding for face in model(frames[n])]) for n in motion.spread_frames(len(frames))]
+
+
+def portrait(model: Callable[[np.ndarray], list], shown: np.ndarray) -> np.ndarray | None:
+    """The embedding of the largest face of a picture, if need be with grey around it; None where there is none."""
+    height, width = (round(PAD * side) for side in shown.shape[:2])
+    padded = np.pad(shown, ((height, height), (width, width), (0, 0)), constant_values=GREY)
+    for attempt in (shown, padded):
+        if faces := model(attempt):
+            return max(faces, key=lambda face: (face.box[2] - face.box[0]) * (face.box[3] - face.box[1])).embedding
+    return None
+
+
+def _remembered(look: Callable[[Shown], np.ndarray | None]) -> Callable[[Shown], np.ndarray | None]:
+    """The same, with each picture looked at once."""
+    known: dict[str, np.ndarray | None] = {}
+
+    def remembered(shown: Shown) -> np.ndarray | None:
+        if shown.sha256 not in known:
+            known[shown.sha256] = look(shown)
+        return known[shown.sha256]
+
+    return remembered
+
+
+def aesthetic(name: str, device: str) -> Ask:
+    """Aesthetic quality: the mean over all frames, a tenth of LAION's 0 to 10."""
+    model = cards.load(name, device)
+
+    def ask(asked: Asked, sampled: Sampled) -> Row:
+        value = model(sampled.frames, sampled.fps)["aesthetic"] / 10
+        return {"aesthetic_quality": Measured(float(np.clip(value, 0, 1)))}
+
+    return ask
+
+
+def quality(name: str, device: str) -> Ask:
+    """Image quality: the mean over all frames, 0 to 1."""
+    model = cards.load(name, device)
+
+    def ask(asked: Asked, sampled: Sampled) -> Row:
+        return {"image_quality": Measured(float(model(sampled.frames, sampled.fps)["image_quality"]))}
+
+    return ask
+
+
+def smooth(name: str, device: str) -> Ask:
+    """Motion smoothness by an interpolator, on the scale of VBench's leaderboard."""
+    between = cards.load(name, device)
+
+    def ask(asked: Asked, sampled: Sampled) -> Row:
+        value = motion.smoothness(sampled.frames, between)
+        return {"motion_smoothness": SHORT if value is None else Measured(motion.normalised_smoothness(value))}
+
+    return ask
+
+
+def dynamic(name: str, device: str) -> Ask:
+    """Dynamic degree; and, raw, how well every second frame follows from its neighbours by the flow, which is not VBench's."""
+    card = cards.card(name)
+    fields = importlib.import_module(card.builder.partition(":")[0]).fields(card, device)
+
+    def ask(asked: Asked, sampled: Sampled) -> Row:
+        value = motion.smoothness_by_flow(fields, sampled.frames)
+        return {
+            "dynamic_degree": Measured(motion.dynamic_degree(fields, sampled.frames, sampled.fps)),
+            "motion_smoothness.by-flow": SHORT if value is None else Measured(value),
+        }
+
+    return ask
+
+
+def words(name: str, device: str) -> Ask:
+    """Image-text similarity: 100 times the cosine of the prompt and the middle frames of 8 equal parts."""
+    model = cards.load(name, device)
+
+    def ask(asked: Asked, sampled: Sampled) -> Row:
+        few = sampled.frames[motion.middle_frames(len(sampled.frames))]
+        return {"text_similarity": Measured(100 * max(0.0, model(few, asked.prompt)))}
+
+    return ask
+
+
+def grounded(ground: str, masks: str, pictures: str, device: str) -> Ask:
+    """Object and background consistency: what the labels name is found in 32 frames, cut out, and painted over."""
+    find, embed = finder(ground, masks, device), embedder(pictures, device)
+    vector: Callable[[Shown], Any] = _remembered(lambda shown: embed([shown.pixels])[0])
+
+    def ask(asked: Asked, sampled: Sampled) -> Row:
+        few = sampled.frames[motion.spread_frames(len(sampled.frames))]
+        things, places = [e for e in asked.of("object") if e.label], asked.of("background")
+        people = [e.label or "person" for e in asked.of("human")]
+        drawn = find(few, list(dict.fromkeys(e.label for e in things)), list(dict.fromkeys(people)))
+        each = [composition.thing(few, [m.get(e.label) for m in drawn], vector(e), embed) for e in things]
+        nobody = np.zeros(few.shape[1:3], bool)
+        front = np.stack([np.logical_or.reduce([nobody, *m.values()]) for m in drawn])
+        place = (
+            composition.background(few, front, vector(places[0]), embed)
+            if places
+            else Measured(skipped="the case has no background")
+        )
+        return {"object_consistency": joined(each), "background_consistency": place}
+
+    return ask
+
+
+def embedder(name: str, device: str) -> Embed:
+    """Vectors of whole pictures, by a card of role copy or embed."""
+    model = cards.load(name, device)
+    if cards.family(name).role != "embed":
+        return model
+    return lambda pictures: model(pictures, [np.ones(picture.shape[:2], bool) for picture in pictures])
+
+
+def finder(ground: str, masks: str, device: str) -> Find:
+    """`find(frames, things, people)`: for each frame the mask of each label that was found in it.
+
+    ground: a card of role ground, asked for the labels; or one of role detect, which knows classes of its own, see `by_class`.
+    masks: the card that cuts out the boxes; "" for the masks of the one that found them. Raises ValueError where neither cuts.
+    """
+    model = cards.load(ground, device)
+    cut = cards.load(masks, device) if masks else None
+    detects = cards.family(ground).role == "detect"
+
+    def find(frames: np.ndarray, things: Sequence[str], people: Sequence[str]) -> Masks:
+        labels = list(dict.fromkeys([*things, *people]))
+        seen = model(frames) if detects else model(frames, labels)
+        found = [by_class(few, things, people) if detects else best(few, labels) for few in seen]
+        return [_masks(frame, boxes, cut) for frame, boxes in zip(frames, found, strict=True)]
+
+    return find
+
+
+def _masks(frame: np.ndarray, found: dict[str, Detection], cut: Callable | None) -> dict[str, np.ndarray]:
+    if cut is not None:
+        boxes = np.array([d.box for d in found.values()])
+        return dict(zip(found, cut(frame, boxes), strict=True)) if found else {}
+    if any(d.mask is None for d in found.values()):
+        raise ValueError("the model that finds gives boxes only: name a model for masks, too")
+    return {label: d.mask for label, d in found.items() if d.mask is not None}
+
+
+def best(detections: Sequence[Detection], labels: Iterable[str]) -> dict[str, Detection]:
+    """Label -> what fits it best, for those that were found."""
+    found = {}
+    for label in labels:
+        mine = [d for d in detections if d.label == label]
+        if mine:
+            found[label] = max(mine, key=lambda d: d.score)
+    return found
+
+
+def by_class(detections: Sequence[Detection], things: Sequence[str], people: Sequence[str]) -> dict[str, Detection]:
+    """What a detector with classes of its own found, by the labels asked for: the surest first, each for one label.
+
+    A human stands for a label of people. A thing stands for a label that has its class among its words ("red cup": cup), or for
+    any where the detector names no classes.
+    """
+    found: dict[str, Detection] = {}
+    for detection in sorted(detections, key=lambda d: -d.score):
+        fits = (
+            people
+            if detection.kind == "human"
+            else [t for t in things if detection.label in ("", "object") or detection.label in t.lower().split()]
+        )
+        free = [label for label in fits if label not in found]
+        if free:
+            found[free[0]] = detection
+    return found
+
+
+def joined(each: list[Measured]) -> Measured:
+    """Several things of one video as one: the mean over all frames in which one of them was found."""
+    if not each:
+        return Measured(skipped="the case has no object with a label")
+    seen, of = sum(m.seen for m in each), sum(m.of for m in each)
+    total = sum(m.value * m.seen for m in each if m.value is not None)
+    return Measured(total / seen if seen else None, seen, of)

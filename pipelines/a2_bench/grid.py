@@ -1,0 +1,50 @@
+"""Sample grids of the page that compares: for each case its pictures and prompt, and a few frames of each system's video."""
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.a2_bench import strips
+from pipelines.a2_bench.cases import Case, picture
+
+MOST = 8  # cases on the page
+STYLE = ".grid td{text-align:left;padding:.3rem .7rem .3rem 0;border-bottom:1px solid #ddd}.grid img{height:96px;display:block}"
+
+
+def grid(cases: Sequence[Case], scores: Mapping[str, Path], most: int = MOST) -> str:
+    """An HTML table: a row for each of the first cases, a column for each system.
+
+    scores: name of the system -> the folder of its score, with strips/<case>.jpg. Pictures are inside the page.
+    """
+    if not scores or not cases:
+        return ""
+    head = "".join(f"<th class=w>{html.escape(name)}" for name in scores)
+    rows = "".join(_row(case, scores) for case in cases[:most])
+    more = f"<p><small>{most} of {len(cases)} cases.</small></p>" if len(cases) > most else ""
+    return f"<h2>Samples</h2><table class=grid><thead><tr><th class=w>Asked for{head}</thead><tbody>{rows}</tbody></table>{more}"
+
+
+def _row(case: Case, scores: Mapping[str, Path]) -> str:
+    shown = (
+        _image(strips.jpeg(strips.strip([picture(e.path) for e in case.elements])), "the pictures")
+        if case.elements
+        else ""
+    )
+    asked = f"<td>{shown}<small>{html.escape(case.id)}: {html.escape(case.prompt)}</small>"
+    return f"<tr>{asked}" + "".join(_cell(case, folder) for folder in scores.values())
+
+
+def _cell(case: Case, folder: Path) -> str:
+    file = folder / strips.FOLDER / f"{case.id}.jpg"
+    return f"<td>{_image(file.read_bytes(), 'frames of the video')}" if file.is_file() else "<td class=none>no video"
+
+
+def _image(data: bytes, alt: str) -> str:
+    return f'<img src="{strips.data_url(data)}" alt="{alt}">'
+
+
+def folders(results: Sequence[Mapping[str, Any]], paths: Sequence[Path]) -> dict[str, Path]:
+    """Name of the system -> the folder that its score is in."""
+    homes = (path if path.is_dir() else path.parent for path in paths)
+    return {result["name"]: home for result, home in zip(results, homes, strict=True)}

@@ -1,0 +1,130 @@
+"""A language model that sees fills in the study's form, behind a server that speaks the OpenAI chat API. It is marked as one.
+
+It is shown what a rater is shown: the pictures, the prompt, frames of one video, the questions with their anchors; never whose
+video it is. It sees videos one by one, since what comes first sways such judges (Zheng et al. 2023, arXiv 2306.05685).
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from a2data import video
+from model_zoo.endpoint import data_url
+from model_zoo.structured import Ask, Said
+from pipelines.a2_bench import ratings, study
+from pipelines.a2_bench.cases import Case, picture
+
+FRAMES = 16  # of a video that it is shown: as many as OpenS2V's judge
+LONGEST_PX = 512  # of a side of what it is shown
+AT_ONCE = 8  # requests in flight
+
+
+def judged(
+    ask: Ask,
+    name: str,
+    cases: Sequence[Case],
+    key: Mapping[str, Any],
+    videos: Mapping[str, Path],
+    at_once: int = AT_ONCE,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The filled-in form of a model, as the page exports it, and "case/slot" -> why it has no answers there.
+
+    ask: asks the model. key: the study's, for its slots. videos: system -> folder of its <case>.mp4.
+    """
+    known = {case.id: case for case in cases}
+    asked = [
+        (known[case], slot, videos[system]) for case, slots in key["slots"].items() for slot, system in slots.items()
+    ]
+    rows, failed = [], {}
+
+    def one(case: Case, slot: str, folder: Path) -> list[dict[str, Any]] | str:
+        try:
+            scores = answered(ask, case, folder / f"{case.id}.mp4")
+        except (RuntimeError, ValueError) as error:
+            return str(error)
+        return [{"case": case.id, "slot": slot, "criterion": name, "score": score} for name, score in scores.items()]
+
+    with ThreadPoolExecutor(at_once) as pool:
+        for (case, slot, _), found in zip(asked, pool.map(lambda each: one(*each), asked), strict=True):
+            if isinstance(found, str):
+                failed[f"{case.id}/{slot}"] = found
+            else:
+                rows += found
+    rater = {"name": name, "kind": "model"}
+    return {"format": ratings.FORMAT, "study": key["study"], "rater": rater, "ratings": rows}, failed
+
+
+def answered(ask: Ask, case: Case, path: Path) -> dict[str, int]:
+    """Criterion -> answer for one video. An answer that is none is asked for once more; raises ValueError for the second."""
+    messages = question(case, video.decode(path.read_bytes()))
+    for last in (False, True):
+        said = ask(messages, schema())
+        try:
+            return _read(said)
+        except ValueError as error:
+            if last:
+                raise ValueError(f"the model gave no answers that the form has: {error}") from error
+            messages = [
+                *messages,
+                {"role": "user", "content": f"That does not fit: {error}. Answer again, JSON alone."},
+            ]
+    raise AssertionError
+
+
+def question(case: Case, frames: np.ndarray) -> list[dict[str, Any]]:
+    """What it is shown and asked, as messages of `model_zoo.endpoint`. frames: (t, h, w, 3) uint8 RGB."""
+    pictures: list[dict[str, Any]] = []
+    for number, element in enumerate(case.elements, 1):
+        pictures.append({"type": "text", "text": f"Picture {number}, {element.role} {element.label}".strip() + ":"})
+        pictures.append(_shown(picture(element.path)))
+    picked = [round(n) for n in np.linspace(0, len(frames) - 1, min(FRAMES, len(frames)))]
+    asked = "\n".join(
+        f"{name}: {c.asks} " + "; ".join(f"{score} = {anchor}" for score, anchor in c.anchors.items())
+        for name, c in study.CRITERIA.items()
+    )
+    return [
+        {
+            "role": "system",
+            "content": "You rate a video that was made from pictures and a text. Answer as the questions say.",
+        },
+        {
+            "role": "user",
+            "content": [
+                *pictures,
+                {"type": "text", "text": f"The text: {case.prompt}\nFrames of the video, in order:"},
+                *(_shown(frames[n]) for n in picked),
+                {"type": "text", "text": f"Answer each question by one of its numbers, as a JSON object:\n{asked}"},
+            ],
+        },
+    ]
+
+
+def schema() -> dict[str, Any]:
+    """Of the answers: every criterion, one of its own numbers."""
+    fields = {name: {"type": "integer", "enum": list(c.anchors)} for name, c in study.CRITERIA.items()}
+    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+
+
+def _read(said: Said) -> dict[str, int]:
+    """The answers. Raises ValueError with a sentence for the model."""
+    found = re.search(r"\{.*\}", said.text, re.DOTALL)
+    if not said.whole or not found:
+        raise ValueError("it was cut off" if not said.whole else f"{said.text[:80]!r} has no JSON object")
+    data = json.loads(found[0])
+    for name, criterion in study.CRITERIA.items():
+        if type(data.get(name)) is not int or data[name] not in criterion.anchors:
+            raise ValueError(f"{name} is {data.get(name)!r}, not one of {', '.join(map(str, criterion.anchors))}")
+    return {name: data[name] for name in study.CRITERIA}
+
+
+def _shown(pixels: np.ndarray) -> dict[str, Any]:
+    """A picture as a part of a message."""
+    scale = LONGEST_PX / max(pixels.shape[:2])
+    small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
+    return {"type": "image_url", "image_url": {"url": data_url(small)}}

@@ -1,0 +1,195 @@
+"""The stages of `a2data bench run`: one that samples, and one for each group of metrics that share a model.
+
+A model that is not here fails no job: its metrics are skipped, with the reason. It is part of the resume key that it was not
+here, so that the same command measures once it is.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from a2data.stage import Stage
+from model_zoo import cards
+from pipelines.a2_bench import experts, measure
+from pipelines.a2_bench.measure import Ask, Expert, built
+from pipelines.a2_bench.records import Asked, Sampled, Scored, rate_fps
+
+
+@dataclass(frozen=True)
+class Sample(Stage):
+    """Samples the video of each case, with its pictures as references and its prompt."""
+
+    reads = {"cases": Asked}
+    writes = Sampled
+    gpus = 1
+    unkeyed = ("checkpoint",)  # its digest is in the key
+
+    checkpoint: str = ""  # a folder with A2, Wan2.1-I2V for diffusers, or an export of our trainer
+    dtype: str = "float32"  # of its weights
+    settings: str = "{}"  # as of `a2data sample`, as a JSON object
+
+    def models(self) -> dict[str, str]:
+        from model_zoo import a2_folder
+
+        return {"checkpoint": a2_folder.digest(a2_folder.check(self.checkpoint))}
+
+    def load(self) -> Any:
+        from pipelines.sample import Sampler
+
+        return Sampler(self.checkpoint, cards.device(), self.dtype)
+
+    def run(self, model: Any, asked: list[Asked]) -> Iterator[Sampled]:
+        for case in asked:
+            with tempfile.TemporaryDirectory() as folder:
+                data = self._made(model, case, Path(folder))
+            yield Sampled(case.clip_id, rate_fps(data), data)
+
+    def _made(self, model: Any, case: Asked, folder: Path) -> bytes:
+        from pipelines import sample
+        from pipelines.sampling import jobs
+
+        refs = []
+        for number, shown in enumerate(case.shown):
+            (folder / f"{number}{shown.suffix}").write_bytes(shown.image)
+            refs.append(f"{shown.role}={number}{shown.suffix}")
+        out = folder / "made.mp4"
+        values = json.loads(self.settings) | {"prompt": case.prompt, "ref": refs, "out": str(out)}
+        job = jobs.located(values, str(folder))
+        files = jobs.validated([("", job)])
+        checkpoint = {"name": Path(self.checkpoint).name, "digest": self.models()["checkpoint"]}
+        model.sample(sample.Task(job, sample.record(job, files, checkpoint, self.dtype)))
+        return out.read_bytes()
+
+
+class Metrics(Stage):
+    """What the stages below share: they read cases and videos, and their fields are cards."""
+
+    reads = {"cases": Asked, "sample": Sampled}
+    writes = Scored
+
+    def cards(self) -> dict[str, str]:
+        return asdict(self)  # type: ignore[call-overload]
+
+    @property
+    def gpus(self) -> float:  # type: ignore[override]
+        return min(1.0, sum(cards.gpus(name) for name in self.cards().values() if name))
+
+    def models(self) -> dict[str, str]:
+        return measure.revisions(self.cards().values())
+
+    def gives(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
+        """The metrics by their own names, and what makes of the cards and a device that which asks them."""
+        raise NotImplementedError(f"{type(self).__name__}.gives")
+
+    def names(self) -> list[str]:
+        """The metrics as they are called with these cards. Raises KeyError for a card that nobody knows."""
+        return [measure.named(metric, self.cards()) for metric in self.gives()[0]]
+
+    def load(self) -> Expert:
+        metrics, builder = self.gives()
+        return built(metrics, self.cards(), builder)
+
+    def run(self, model: Expert, asked: list[Asked], sampled: list[Sampled]) -> Iterator[Scored]:
+        for case, made in zip(asked, sampled, strict=bool(sampled)):  # no row of a video that is not there
+            for metric, found in measure.row([model], case, made).items():
+                number = 0.0 if found.value is None else found.value
+                facts = (found.value is not None and not found.skipped, found.seen, found.of, found.skipped)
+                yield Scored(case.clip_id, metric, number, *facts)
+
+
+@dataclass(frozen=True)
+class Identity(Metrics):
+    """Whether the people are those of the pictures."""
+
+    faces: str = "buffalo_l"  # card of role faces
+
+    def gives(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
+        return ("id_consistency",), experts.identity
+
+
+@dataclass(frozen=True)
+class CopyPaste(Metrics):
+    """Whether a face is nearer to the reference than to the truth."""
+
+    faces: str = "buffalo_l"  # card of role faces
+
+    def gives(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
+        return ("copy_paste",), experts.copied
+
+
+@dataclass(frozen=True)
+class Things(Metrics):
+    """Whether the things and the place are those of the pictures."""
+
+    ground: str = "grounding-dino-tiny"  # card of role ground or detect
+    masks: str = "sam2.1-hiera-large"  # card of role masks; "" for the masks of `ground`
+    pictures: str = "clip-vit-l14"  # card of role copy or embed
+
+    def gives(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
+        return ("object_consistency", "background_consistency"), experts.grounded
+
+
+@dataclass(frozen=True)
+class Quality(Metrics):
+    """How clear the pictures are."""
+
+    quality: str = "musiq-spaq"  # card of role quality that gives image_quality
+
+    def gives(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
+        return ("image_quality",), experts.quality
+
+
+@dataclass(frozen=True)
+class Aesthetic(Metrics):
+    """How beautiful the pictures are."""
+
+    aesthetic: str = "laion-aesthetic-v1"  # card of role quality that gives aesthetic
+
+    def gives(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
+        return ("aesthetic_quality",), experts.aesthetic
+
+
+@dataclass(frozen=True)
+class Smoothness(Metrics):
+    """How well every second frame follows from its neighbours."""
+
+    between: str = "amt-s"  # card of role between
+
+    def gives(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
+        return ("motion_smoothness",), experts.smooth
+
+
+@dataclass(frozen=True)
+class Dynamics(Metrics):
+    """Whether anything moves; and how well every second frame follows by the flow."""
+
+    flow: str = "raft-large"  # card of optical flow
+
+    def gives(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
+        return ("dynamic_degree", "motion_smoothness.by-flow"), experts.dynamic
+
+
+@dataclass(frozen=True)
+class Words(Metrics):
+    """How well the video fits the prompt."""
+
+    words: str = "viclip"  # card of role text-video
+
+    def gives(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
+        return ("text_similarity",), experts.words
+
+
+METRICS: tuple[type[Metrics], ...] = (Identity, CopyPaste, Things, Quality, Aesthetic, Smoothness, Dynamics, Words)
+
+
+def metrics(models: dict[str, str], only: list[str] | None = None) -> list[Metrics]:
+    """The stages that measure with these cards, kind -> card, all or those by name. Raises ValueError for no such stage."""
+    known = {stage.name(): stage for stage in METRICS}
+    strange = [name for name in only or [] if name not in known]
+    if strange:
+        raise ValueError(f"there is no metric {strange[0]!r}; there are {', '.join(known)}")
+    chosen = [known[name] for name in known if not only or name in only]
+    return [stage(**{f.name: models[f.name] for f in fields(stage)}) for stage in chosen]  # type: ignore[arg-type]

@@ -1,0 +1,103 @@
+"""A benchmark run in a work folder: its sources, its stages, and what they came to."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import av
+
+from a2data.store import Store
+from pipelines import plan
+from pipelines.a2_bench.cases import Case
+from pipelines.a2_bench.measure import Row, fill_in
+from pipelines.a2_bench.metrics import Metrics
+from pipelines.a2_bench.records import Asked, Sampled, Scored, asked, rate_fps
+from pipelines.a2_bench.score import Measured
+
+VIDEOS = "videos"  # the folder of a run's videos
+
+
+def sources(store: Store, cases: Sequence[Case]) -> dict[str, int]:
+    """The cases as the table "cases", each a shard of its own; case -> its shard.
+
+    A case keeps its shard for ever, a new one gets the next, so that what is known of the others stays fresh.
+    """
+    home = {row.clip_id: shard for shard in store.shards("cases") for row in store.read("cases", shard, Asked)}
+    free = max(home.values(), default=-1) + 1
+    for number, case in enumerate(case for case in cases if case.id not in home):
+        home[case.id] = free + number
+    for case in cases:
+        store.write("cases", home[case.id], Asked, [asked(case)])
+    return {case.id: home[case.id] for case in cases}
+
+
+def take(store: Store, home: Mapping[str, int], folder: Path) -> dict[str, str]:
+    """The videos of a folder, <case>.mp4, as the table "sample"; case -> why it has none. A case without one has no row."""
+    missing = {}
+    for case, shard in home.items():
+        path, rows = folder / f"{case}.mp4", []
+        try:
+            data = path.read_bytes()
+            rows = [row := Sampled(case, rate_fps(data), data)]
+            _ = row.frames  # the whole video decodes, or it is none
+        except FileNotFoundError:
+            missing[case] = f"{path} is not there"
+        except (av.error.FFmpegError, ValueError) as error:
+            rows, missing[case] = [], f"{path} cannot be decoded and counts as missing ({error})"
+        store.write("sample", shard, Sampled, rows)
+    return missing
+
+
+def deliver(store: Store, home: Mapping[str, int], folder: Path) -> None:
+    """The sampled videos as files, <case>.mp4: for people, and for a study. One that is there with the same bytes stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for case, shard in home.items():
+        for row in store.read("sample", shard, Sampled) if shard in store.shards("sample") else ():
+            path = folder / f"{case}.mp4"
+            if not path.is_file() or path.read_bytes() != row.video:
+                path.write_bytes(row.video)
+
+
+def table(
+    store: Store, cases: Sequence[Case], home: Mapping[str, int], stages: Sequence[Metrics]
+) -> tuple[dict[str, Row], list[Case]]:
+    """Case -> metric -> what was found, and the cases without a video.
+
+    A metric that failed on a video is skipped, with the sentence: it is neither found nor missing.
+    """
+    failed = {(name, shard): why for name, shard, _, why in plan.failures(store, [s.name() for s in stages])}
+    there = set(store.shards("sample"))
+    found, gone = dict[str, Row](), []
+    for case in cases:
+        shard, row = home[case.id], dict[str, Measured]()
+        for stage in stages:
+            if why := failed.get((stage.name(), shard)):
+                row |= {metric: Measured(skipped=f"it failed: {why}") for metric in stage.names()}
+            elif store.fresh(stage, (shard,)):
+                row |= {r.metric: _measured(r) for r in store.read(stage.name(), shard, Scored)}
+            else:
+                row |= {metric: Measured(skipped="the run ended before it was measured") for metric in stage.names()}
+        found[case.id] = row
+        if shard not in there or not list(store.values("sample", shard, "clip_id")):
+            gone.append(case)
+    fill_in(found, gone)
+    return found, gone
+
+
+def _measured(row: Scored) -> Measured:
+    return Measured(row.value if row.found else None, row.seen, row.of, row.skipped)
+
+
+def made_by(stages: Sequence[Metrics], table: Mapping[str, Row]) -> dict[str, str]:
+    """Metric -> the cards that measured it, with their revisions; for those that were measured."""
+    known = {metric for row in table.values() for metric, found in row.items() if not found.skipped}
+    out: dict[str, str] = {}
+    for stage in stages:
+        said = ", ".join(f"{name.partition(':')[0]}@{revision}" for name, revision in stage.models().items())
+        out |= {metric: said for metric in stage.names() if metric in known}
+    return out
+
+
+def unmade(store: Store, home: Mapping[str, int], gone: Sequence[Case]) -> dict[str, str]:
+    """Case -> why its video could not be sampled."""
+    failed = {shard: why for _, shard, _, why in plan.failures(store, ["sample"])}
+    return {case.id: f"no video of {case.id}: {failed.get(home[case.id], 'it was not sampled')}" for case in gone}

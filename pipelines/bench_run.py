@@ -1,0 +1,152 @@
+"""`a2data bench run` and `a2data bench score`: cases are sampled, or videos of any system taken, and measured, stage by stage."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines import runs
+
+CASES, WORK = "cases", "work"  # folders of a run
+
+
+def add_flags(run: argparse.ArgumentParser, score: argparse.ArgumentParser) -> None:
+    """Give the parsers of `a2data bench run` and `a2data bench score` their flags, but for those of the cases."""
+    _score_flags(score)
+    run.add_argument("--checkpoint", required=True, metavar="DIR", help="A2, Wan2.1-I2V for diffusers, or an export")
+    run.add_argument("--dtype", default="float32", help="of the weights: float32, float16 or bfloat16")
+    _model_flags(run)
+    runs.add_flags(run)
+    _sampling_flags(run.add_argument_group("sampling"))
+    run.set_defaults(do=_run)
+
+
+def _score_flags(score: argparse.ArgumentParser) -> None:
+    score.add_argument("videos", metavar="VIDEOS", type=Path, help="the folder with a <case>.mp4 for each case")
+    score.add_argument("--cases", required=True, type=Path, metavar="FILE", help="the cases")
+    score.add_argument("--out", required=True, type=Path, metavar="DIR", help="score.json, score.md, and the tables")
+    _model_flags(score)
+    score.add_argument(
+        "--measured", action="append", default=[], type=Path, metavar="FILE",
+        help="values measured elsewhere: JSON lines with case, metric and value; repeat",
+    )  # fmt: skip
+    runs.add_flags(score)
+    score.set_defaults(do=_score)
+
+
+def _model_flags(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--name", help="what to call the system (default: the name of its folder)")
+    sub.add_argument(
+        "--profile", default="paper", help="which models: paper, or builtin, which needs no weights (default: paper)"
+    )
+    sub.add_argument(
+        "--model", action="append", default=[], metavar="KIND=CARD",
+        help="faces, ground, masks, pictures, quality, aesthetic, between, flow or words by another model; its metrics then "
+        "bear its name; repeat",
+    )  # fmt: skip
+    sub.add_argument(
+        "--metric", action="append", default=[], metavar="STAGE",
+        help="only identity, copy-paste, things, quality, aesthetic, smoothness, dynamics or words; repeat",
+    )  # fmt: skip
+
+
+def _sampling_flags(group: Any) -> None:
+    from pipelines.sampling import jobs
+
+    jobs.add_flags(group)
+
+
+def _run(args: argparse.Namespace) -> int:
+    """1 where a case has no video, or something could not be done."""
+    from pipelines.a2_bench import grid, leaderboard, metrics, recipe, result
+    from pipelines.bench import made
+    from pipelines.sampling import jobs
+
+    measuring = metrics.metrics(_models(args), args.metric)
+    wanted, shared = made(args, args.out / CASES)
+    if shared:
+        return 1
+    given = {f.name: value for f in jobs.SETTINGS if (value := getattr(args, f.name)) is not None}
+    sample = metrics.Sample(str(Path(args.checkpoint).resolve()), args.dtype, json.dumps(given, sort_keys=True))
+    sample.models()  # a folder that is no checkpoint is told so at once
+    score, code = _measured(
+        args, wanted, args.out, args.name or Path(args.checkpoint).resolve().name, measuring, sample
+    )
+    board = args.out / "board.html"
+    board.write_text(leaderboard.page([score], samples=grid.grid(wanted, {score["name"]: args.out})))
+    result.write(score, args.out)
+    print(result.to_text(score))
+    print(f"videos: {args.out / recipe.VIDEOS}\nleaderboard: {board}")
+    return code
+
+
+def _score(args: argparse.Namespace) -> int:
+    """1 where a case has no video, or something could not be done."""
+    from pipelines.a2_bench import cases, metrics, result
+
+    measuring = metrics.metrics(_models(args), args.metric)
+    wanted = cases.read(args.cases)
+    score, code = _measured(args, wanted, args.out, args.name or args.videos.resolve().name, measuring, None)
+    result.write(score, args.out)
+    print(result.to_text(score))
+    return code
+
+
+def _measured(
+    args: argparse.Namespace, wanted: Sequence[Any], out: Path, name: str, measuring: Sequence[Any], sample: Any
+) -> tuple[dict[str, Any], int]:
+    """The score, by these stages, of the videos that `sample` makes, or that are in args.videos; and the exit code."""
+    from a2data.store import Store
+    from pipelines.a2_bench import measure, recipe, result, strips
+    from pipelines.lock import alone
+
+    elsewhere = [measure.given(f.read_text().splitlines(), str(f), wanted) for f in getattr(args, "measured", [])]
+    store = Store(str(out / WORK))
+    with alone(store):
+        home = recipe.sources(store, wanted)
+        missing = {} if sample else recipe.take(store, home, args.videos)
+        stages = [*([sample] if sample else []), *measuring]
+        summary = runs.work(args, stages, store, sorted(home.values()))
+        table, gone = recipe.table(store, wanted, home, measuring)
+        if sample:
+            recipe.deliver(store, home, out / recipe.VIDEOS)
+            missing = recipe.unmade(store, home, gone)
+        strips.write(store, home, out)
+    for why in missing.values():
+        print(why, file=sys.stderr)
+    models = recipe.made_by(measuring, table)
+    _take_in(table, elsewhere, getattr(args, "measured", []), models)
+    measure.fill_in(table, gone)
+    made = result.to_json(table, name, models, 0, [case.id for case in gone])
+    return made, int(bool(gone)) or runs.complain(summary)
+
+
+def _models(args: argparse.Namespace) -> dict[str, str]:
+    """Kind -> card. Raises ValueError for a profile, kind or card that there is not."""
+    from model_zoo import cards
+    from pipelines.a2_bench import measure
+
+    if args.profile not in measure.PROFILES:
+        raise ValueError(f"--profile {args.profile}: there are {', '.join(measure.PROFILES)}")
+    chosen = dict(measure.PROFILES[args.profile])
+    for text in args.model:
+        kind, equals, card = text.partition("=")
+        if kind not in measure.KINDS or not equals or not (card or kind == "masks"):
+            raise ValueError(f"--model {text}: write KIND=CARD, a kind of {', '.join(measure.KINDS)}")
+        try:
+            chosen[kind] = cards.card(card).name if card else ""  # a path where there is nothing is told so at once
+        except KeyError as error:
+            raise ValueError(error.args[0]) from error
+    return chosen
+
+
+def _take_in(table: dict[str, Any], elsewhere: Sequence[Any], files: Sequence[Path], models: dict[str, str]) -> None:
+    """Add what was measured elsewhere, file by file. Raises ValueError for a metric that is measured here as well."""
+    for file, rows in zip(files, elsewhere, strict=True):
+        for case, row in rows.items():
+            if double := [m for m in row if m in models and models[m] != file.name]:
+                raise ValueError(f"{file} has {double[0]}, which is measured here: name another model, or leave it out")
+            table[case].update(row)
+        models |= dict.fromkeys({m for row in rows.values() for m in row}, file.name)

@@ -1,0 +1,132 @@
+"""All that can be wrong with jobs of `a2data sample`, a sentence each, said before anything loads."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from pipelines.sampling.jobs import MOST_TOKENS, RANGES, SCHEDULERS, Job
+
+
+def validated(jobs: Sequence[tuple[str, Job]]) -> dict[str, str]:
+    """The sha256 of every file that these jobs read. Reads each once; loads no network.
+
+    Raises ValueError with all sentences that there are to say, each behind the words that say where its job stands.
+    """
+    files: dict[tuple[Any, str], tuple[str, str]] = {}  # as what, path -> sha256, what is wrong with it
+    wrong, outs = [], set()
+    for where, job in jobs:
+        wrong += [f"{where}{sentence}" for sentence in problems(job)]
+        if job.out in outs:
+            wrong.append(f"{where}another job writes {job.out}, too")
+        outs.add(job.out)
+        reads = [(file, _picture) for _, file in job.references() if file]
+        reads += [(job.audio, _sound)] * bool(job.audio) + [(job.extend, _video(job.fps))] * bool(job.extend)
+        for path, look in reads:
+            if (look, path) not in files:
+                files[look, path] = look(path)
+            sentence = files[look, path][1]
+            wrong += [f"{where}{sentence}"] if sentence else []
+    if wrong:
+        raise ValueError("\n".join(dict.fromkeys(wrong)))
+    return {path: sha256 for (_, path), (sha256, _) in files.items()}
+
+
+def texts(job: Job) -> list[tuple[str, str]]:
+    """All that a job says to the network, each text behind the words for what it is."""
+    named = [("prompt", job.prompt), ("negative prompt", job.negative_prompt)]
+    return named + [(f"prompt of window {number}", text) for number, text in enumerate(job.then, 2)]
+
+
+def problems(job: Job) -> Iterator[str]:
+    """What is wrong with a job, without a look at its files."""
+    from model_zoo.a2_references import ROLES
+
+    if not job.out.endswith(".mp4"):
+        yield f"the video is to be {job.out}: its name must end in .mp4"
+    elif os.path.isdir(job.out):
+        yield f"the video is to be {job.out}, which is a folder"
+    if not job.prompt.strip():
+        yield "the prompt is empty"
+    for name, text in texts(job):
+        if len(text.split()) >= MOST_TOKENS:  # a word is a token at least, and one ends the text
+            yield f"the {name} has {len(text.split())} words; the network reads {MOST_TOKENS} tokens: make it shorter"
+    if not job.ref:
+        yield "no reference: name one at least with --ref ROLE=FILE"
+    for text, (role, file) in zip(job.ref, job.references(), strict=True):
+        if role not in ROLES or not file:
+            yield f"--ref {text}: write ROLE=FILE with one of the roles {', '.join(ROLES)}, such as human={file or text}"
+    yield from _settings_problems(job)
+
+
+def _settings_problems(job: Job) -> Iterator[str]:
+    off = [name for name, (low, high) in RANGES.items() if not low <= getattr(job, name) <= high]
+    for name in off:
+        yield f"{name} is {getattr(job, name)}; it must be from {RANGES[name][0]} to {RANGES[name][1]}"
+    if job.scheduler not in SCHEDULERS:
+        yield f"no scheduler called {job.scheduler!r}: {', '.join(SCHEDULERS)}"
+    if job.reference_guidance != 1 and job.guidance <= 1:
+        yield f"guidance on references needs guidance on the prompt above 1, not {job.guidance:g}"
+    if not off:
+        yield from _size_problems(job)
+
+
+def _size_problems(job: Job) -> Iterator[str]:
+    from model_zoo.a2_references import check_size
+
+    try:
+        check_size(job.height, job.width, job.frames, len(job.ref))
+        if job.window:
+            check_size(job.height, job.width, job.window, len(job.ref))
+        if job.is_long():
+            job.parts()
+    except ValueError as error:
+        yield str(error)
+    if job.then and not job.is_long():
+        yield "--then is for the windows of a long video: say with --window how many frames are sampled at a time"
+
+
+def _picture(path: str) -> tuple[str, str]:
+    from model_zoo.a2_references import read_picture
+
+    try:
+        read_picture(path)
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest(), ""
+    except (ValueError, OSError) as error:
+        return "", _sentence(path, error)
+
+
+def _sound(path: str) -> tuple[str, str]:
+    from a2data.video import open_source
+
+    try:
+        with open_source(path) as container:
+            if not container.streams.audio:
+                return "", f"{path} has no sound in it"
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest(), ""
+    except (ValueError, OSError) as error:
+        return "", _sentence(path, error)
+
+
+@cache
+def _video(fps: float) -> Any:
+    """A look at a video that is to go on at that rate: always the same function, so that each file is looked at once."""
+    return partial(_continued, fps)
+
+
+def _continued(fps: float, path: str) -> tuple[str, str]:
+    from a2data.video import probe
+
+    try:
+        found = probe(path)
+        if abs(found.fps - fps) > 0.01 * fps:
+            return "", f"{path} has {found.fps:g} frames a second, and what follows {fps:g}: say --fps {found.fps:g}"
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest(), ""
+    except (ValueError, OSError) as error:
+        return "", _sentence(path, error)
+
+
+def _sentence(path: str, error: Exception) -> str:
+    return f"{path}: {error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)

@@ -1,0 +1,133 @@
+"""Flags of `a2data sample` that make it faster or smaller, and all that can be wrong with them, said before anything loads."""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pipelines.sampling.jobs import Job
+
+CACHES = ("first-block", "taylorseer")
+WEIGHTS = ("int8", "fp8")
+
+
+@dataclass(frozen=True)
+class Faster:
+    """How to sample; the defaults are exact, on one device, with everything on it."""
+
+    cache: str = ""  # one of CACHES
+    cache_threshold: float = 0.05  # of first-block
+    cache_interval: int = 3  # of taylorseer, steps
+    attention: str = ""  # a backend of diffusers
+    weights: str = ""  # one of WEIGHTS
+    compile: bool = False
+    offload: bool = False
+    tiled_vae: bool = False
+    cfg_parallel: int = 1  # processes that share the looks of a step
+    context_parallel: int = 1  # processes that share the tokens of a look
+
+    def ranks(self) -> bool:
+        """Whether several processes sample each video."""
+        return self.cfg_parallel * self.context_parallel > 1
+
+    def drift(self) -> dict[str, Any]:
+        """The settings that change the video beyond rounding, and are not their defaults: they belong to its record."""
+        used = {"cache": bool(self.cache), "weights": bool(self.weights), "tiled_vae": self.tiled_vae}
+        used |= {"cache_threshold": self.cache == "first-block", "cache_interval": self.cache == "taylorseer"}
+        return {name: getattr(self, name) for name, counts in used.items() if counts}
+
+
+EXACT = Faster()
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """A flag for each field of Faster."""
+    add = command.add_argument
+    add("--cache", choices=CACHES, default="", help="steps use what those before them computed: not exact")
+    add("--cache-threshold", type=float, default=0.05, metavar="FLOAT", help="of first-block (default: 0.05)")
+    add(
+        "--cache-interval",
+        type=int,
+        default=3,
+        metavar="STEPS",
+        help="of taylorseer: one in so many is computed (default: 3)",
+    )
+    add(
+        "--attention",
+        default="",
+        metavar="NAME",
+        help="an attention backend of diffusers: native, sage, _flash_3_hub ...",
+    )
+    add("--weights", choices=WEIGHTS, default="", help="the transformer's weights in 8 bits, by torchao: not exact")
+    add("--compile", action="store_true", help="compile the transformer's blocks: a minute before the first step")
+    add("--offload", action="store_true", help="weights go to the GPU block by block: for GPUs smaller than the model")
+    add("--tiled-vae", action="store_true", help="code and decode in tiles of 256 px: less memory, not exact")
+    add(
+        "--cfg-parallel", type=int, default=1, metavar="N", help="processes that share the 2 looks of a step (torchrun)"
+    )
+    add("--context-parallel", type=int, default=1, metavar="N", help="processes that share a look's tokens (torchrun)")
+
+
+def of(args: argparse.Namespace) -> Faster:
+    """What the flags say."""
+    return Faster(**{f.name: getattr(args, f.name) for f in fields(Faster)})
+
+
+def check(how: Faster, device: str, dtype: str, root: Path, jobs: Sequence[Job], on_ray: bool) -> None:
+    """Raises ValueError with a sentence for what cannot be, here, with this checkpoint or for these jobs. Loads no network."""
+    from model_zoo import a2_faster
+
+    gpu = device.startswith("cuda")
+    if how.cache_threshold <= 0 or how.cache_interval < 2:
+        raise ValueError("--cache-threshold must be above 0, and --cache-interval 2 at least")
+    if how.offload and not gpu:
+        raise ValueError("--offload moves weights between memory and a GPU, and this samples on the CPU: leave it out")
+    if how.weights == "fp8" and not gpu:
+        raise ValueError("--weights fp8 needs a GPU that computes in 8 bits, and this samples on the CPU: leave it out")
+    if how.offload and how.compile:
+        raise ValueError("--offload moves what --compile compiled: leave out one of them")
+    a2_faster.quantisation(how.weights)
+    if how.attention:
+        a2_faster.check_attention(how.attention, "cuda" if gpu else device, how.context_parallel)
+    if how.tiled_vae:
+        a2_faster.check_tiles(root)
+    blocks = _transformer(root).get("num_layers", 40)
+    if how.cache == "first-block" and blocks < 2:
+        raise ValueError(
+            f"--cache first-block: the transformer has {blocks} block, and this cache skips those behind the first"
+        )
+    if how.ranks() or "WORLD_SIZE" in os.environ:
+        _check_ranks(how, root, jobs, on_ray)
+
+
+def _check_ranks(how: Faster, root: Path, jobs: Sequence[Job], on_ray: bool) -> None:
+    from model_zoo.a2_parallel import check_tokens
+
+    if on_ray:
+        raise ValueError("--ray gives each job to one process: leave it out, or --cfg-parallel and --context-parallel")
+    if min(how.cfg_parallel, how.context_parallel) < 1:
+        raise ValueError("--cfg-parallel and --context-parallel are numbers from 1 up")
+    want, count = how.cfg_parallel * how.context_parallel, int(os.environ.get("WORLD_SIZE", "1"))
+    if want != count:
+        raise ValueError(
+            f"--cfg-parallel {how.cfg_parallel} x --context-parallel {how.context_parallel} is not the number of processes, "
+            f"{count}: torchrun --nproc-per-node {want} -m pipelines.cli sample ..."
+        )
+    if how.context_parallel > 1 and how.cache == "first-block":
+        raise ValueError(
+            "--cache first-block: processes with other tokens would decide otherwise; take taylorseer with --context-parallel"
+        )
+    heads = _transformer(root)["num_attention_heads"]
+    for job in jobs:
+        looks = 1 if job.guidance <= 1 else 2 if job.reference_guidance == 1 else 3
+        if how.cfg_parallel > looks:
+            raise ValueError(f"--cfg-parallel {how.cfg_parallel}: a step of {job.out} has {looks} looks to share")
+        for frames in job.lengths():
+            check_tokens(job.height, job.width, frames, heads, how.context_parallel)
+
+
+def _transformer(root: Path) -> dict[str, Any]:
+    return json.loads((root / "transformer" / "config.json").read_text())

@@ -1,0 +1,103 @@
+"""A loaded checkpoint that samples one job after another."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from pipelines.sampling import deliver
+from pipelines.sampling.faster import EXACT, Faster
+from pipelines.sampling.jobs import Job
+
+
+class Task(NamedTuple):
+    """A job and what will be said of its video."""
+
+    job: Job
+    record: dict[str, Any]
+
+
+class Sampler:
+    """A loaded checkpoint."""
+
+    def __init__(self, checkpoint: str, device: str, dtype: str, how: Faster = EXACT):
+        from model_zoo import torchvision_shim
+
+        torchvision_shim.install()
+        import torch
+
+        from model_zoo import a2, a2_faster, a2_parallel
+
+        a2.quiet()
+        if how.ranks():
+            from pipelines.training import mesh
+
+            device = str(mesh.join().device)
+        self.groups = a2_parallel.groups(how.cfg_parallel, how.context_parallel, device.partition(":")[0])
+        try:
+            quantised = a2_faster.quantisation(how.weights)
+            self.pipeline = a2.load(checkpoint, device, getattr(torch, dtype), quantised=quantised, offload=how.offload)
+        except Exception as error:  # of safetensors, transformers, diffusers, each with classes of its own
+            raise ValueError(f"{checkpoint} does not load: {type(error).__name__}: {error}") from error
+        self.pipeline.set_progress_bar_config(disable=True)
+        a2_faster.apply(self.pipeline, self.groups, how.attention, how.tiled_vae, how.compile)
+        a2_faster.cache(self.pipeline.transformer, how.cache, how.cache_threshold, how.cache_interval)
+
+    def sample(self, task: Task, on_step: Callable[[], None] = lambda: None) -> None:
+        """Sample a job's video and write it. The result depends on nothing that was sampled before."""
+        import torch
+
+        from model_zoo import a2, a2_long, a2_references
+        from model_zoo.a2_references import Reference, read_picture
+
+        job = task.job
+        given = [Reference(role, read_picture(file)) for role, file in job.references()]
+        prepared = a2_references.prepare(given, job.height, job.width)
+        self.pipeline.scheduler = a2.scheduler(job.scheduler, job.flow_shift)
+
+        def after(_pipeline: Any, _step: int, _time: Any, tensors: dict) -> dict:
+            on_step()
+            return tensors
+
+        same: dict[str, Any] = {
+            "negative_prompt": job.negative_prompt,
+            "num_frames": job.frames,
+            "num_inference_steps": job.steps,
+            "guidance_scale": job.guidance,
+            "generator": torch.Generator().manual_seed(job.seed),  # on CPU: the same noise on every device
+        }
+        if job.is_long():
+            parts = {name: getattr(job, name) for name in ("window", "history", "block", "lag", "reference_guidance")}
+            prompts, before = [job.prompt, *job.then], beginning(job) if job.extend else None
+            made = a2_long.sample(self.pipeline, prepared, prompts, before, **same, **parts, on_step=on_step)
+        else:
+            made = self.pipeline(
+                prepared,
+                job.prompt,
+                **same,
+                reference_guidance=job.reference_guidance,
+                output_type="np",
+                callback_on_step_end=after,
+            ).frames[0]
+        if not np.isfinite(made).all():
+            raise ValueError("the network gave values that are no numbers; try --dtype float32")
+        frames = (made * 255).round().astype(np.uint8)
+        rows = [("references", list(prepared.frames)), (" ".join(job.prompt.split())[:160], deliver.stills(frames))]
+        sheet = deliver.sheet(rows) if job.preview else None
+        if self.groups.first():
+            deliver.write(job.out, frames, task.record, (job.audio, job.audio_start_s), sheet)
+
+
+def beginning(job: Job) -> np.ndarray:
+    """The frames of the video that is to go on, (f, height, width, 3) uint8, cropped in the middle to the job's proportions."""
+    from a2data import video
+    from model_zoo.a2_references import cropped
+
+    shown = video.probe(job.extend)
+    frames = []
+    for frame in video.read(job.extend, shown.stream):
+        turned = np.rot90(frame.picture.to_ndarray(format="rgb24"), -shown.rotation // 90)
+        square = np.asarray(Image.fromarray(turned).resize((shown.width, shown.height)))
+        frames.append(cropped(square, job.height, job.width))
+    return np.stack(frames)

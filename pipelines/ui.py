@@ -1,0 +1,298 @@
+"""`a2data ui`: a page on this machine to sample videos and to look through packed shards (Gradio)."""
+
+import argparse
+import io
+import json
+import os
+import tarfile
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from a2data.samples import Triplet, from_sample
+from pipelines.sampling import checks, cutouts, jobs
+from pipelines.sampling.jobs import Job
+
+LOOPBACK = "127.0.0.1"
+ROLES = {"human": "People", "object": "Things", "background": "Place"}
+CSS = "footer {display: none !important} .gradio-container {max-width: 1400px !important; width: 100%; margin: 0 auto !important}"
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """Give the parser of `a2data ui` its flags."""
+    command.add_argument(
+        "--checkpoint", metavar="DIR", help="what to sample with: A2, Wan2.1-I2V for diffusers, or an export"
+    )
+    command.add_argument("--shards", metavar="DIR", help="a folder (or URL) of packed shards to look through")
+    command.add_argument("--out", default="videos", metavar="DIR", help="where sampled videos stay (default: videos)")
+    command.add_argument("--host", default=LOOPBACK, help="whom to listen to (default: 127.0.0.1, this machine alone)")
+    command.add_argument("--port", type=int, default=7860)
+    command.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
+    command.set_defaults(do=ui)
+
+
+def ui(args: argparse.Namespace) -> int:
+    """Serve the page until it is interrupted."""
+    made = page(args.checkpoint, args.shards, args.out, args.device)
+    print(f"a2data ui: http://{args.host}:{args.port}", flush=True)
+    serve(made, args.host, args.port, args.out).block_thread()
+    return 0
+
+
+def serve(made: Any, host: str = LOOPBACK, port: int | None = None, out: str = "videos") -> Any:
+    """Listen, without waiting; returns the page."""
+    import gradio as gr
+
+    theme = gr.themes.Base(
+        font=["system-ui", "sans-serif"], font_mono=["monospace"]
+    )  # others are fetched from the network
+    made.launch(
+        server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, theme=theme, css=CSS, show_error=True,
+        allowed_paths=[os.path.abspath(out)], share=False, enable_monitoring=False, ssr_mode=False,
+    )  # fmt: skip
+    return made
+
+
+def page(checkpoint: str | None, shards: str | None, out: str, device: str | None = None) -> Any:
+    """The page: a tab to sample where there is a checkpoint, a tab of shards where there are some.
+
+    Raises ValueError where there is neither, FileNotFoundError for a folder that is none of that, ModuleNotFoundError without
+    gradio. Nothing heavy is loaded before the first video is asked for.
+    """
+    if not checkpoint and not shards:
+        raise ValueError("nothing to show: name a --checkpoint to sample with, --shards to look through, or both")
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        import gradio as gr
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("the page needs gradio: pip install 'a2data[ui]'") from error
+    with gr.Blocks(title="a2data", analytics_enabled=False, fill_width=True) as made:
+        gr.Markdown("# a2data")
+        if checkpoint:
+            from model_zoo import a2_folder
+
+            a2_folder.check(checkpoint)
+            with gr.Tab("Sample"):
+                _sample_tab(gr, partial(sampled, Once(checkpoint, device), out))
+        if shards:
+            with gr.Tab("Shards"):
+                _shards_tab(gr, made, Packed(shards))
+    return made
+
+
+# -- sampling ----------------------------------------------------------------------------------------------------------
+
+
+def _sample_tab(gr: Any, sample: Callable[..., Any]) -> None:
+    plain = {f.name: f.default for f in jobs.SETTINGS}
+    with gr.Row():
+        with gr.Column(scale=1):
+            prompt = gr.Textbox(label="Prompt", lines=3, placeholder="A woman drinks from a red cup.", elem_id="prompt")
+            shown = [
+                gr.File(
+                    label=f"{name}: pictures", file_count="multiple", file_types=["image"], elem_id=role, height=150
+                )
+                for role, name in ROLES.items()
+            ]
+            cut = gr.Checkbox(True, label="Cut out people and things that do not stand on white")
+            with gr.Accordion("Settings", open=False, elem_id="settings"):
+                with gr.Row():
+                    height = gr.Number(plain["height"], label="Height, px", precision=0, elem_id="height")
+                    width = gr.Number(plain["width"], label="Width, px", precision=0, elem_id="width")
+                    frames = gr.Number(plain["frames"], label="Frames, 4 n + 1", precision=0, elem_id="frames")
+                with gr.Row():
+                    steps = gr.Number(plain["steps"], label="Steps", precision=0, elem_id="steps")
+                    guidance = gr.Number(plain["guidance"], label="Guidance")
+                    references = gr.Number(plain["reference_guidance"], label="Guidance on references")
+                with gr.Row():
+                    shift = gr.Number(plain["flow_shift"], label="Flow shift")
+                    scheduler = gr.Dropdown(list(jobs.SCHEDULERS), value=plain["scheduler"], label="Scheduler")
+                    seed = gr.Number(plain["seed"], label="Seed", precision=0)
+                negative = gr.Textbox(plain["negative_prompt"], label="Negative prompt", lines=2)
+            start = gr.Button("Sample", variant="primary", elem_id="start")
+        with gr.Column(scale=1):
+            video = gr.Video(label="Video", autoplay=True, loop=True, elem_id="video")
+            sheet = gr.Image(label="References as the network sees them, and frames", elem_id="sheet")
+            with gr.Accordion("How it was made", open=False):
+                record = gr.JSON(show_label=False)
+    values = [height, width, frames, steps, guidance, references, shift, scheduler, seed, negative]
+    start.click(sample, [prompt, *shown, cut, *values], [video, sheet, record], concurrency_limit=1, api_name=False)
+
+
+NAMES = (
+    "height",
+    "width",
+    "frames",
+    "steps",
+    "guidance",
+    "reference_guidance",
+    "flow_shift",
+    "scheduler",
+    "seed",
+    "negative_prompt",
+)
+
+
+class Once:
+    """A checkpoint that is loaded when it is first asked for; one video at a time."""
+
+    def __init__(self, checkpoint: str, device: str | None):
+        self.checkpoint, self.device, self.lock = checkpoint, device, threading.Lock()
+        self.sampler: Any = None
+
+    def sample(self, task: Any, on_step: Callable[[], None]) -> None:
+        """Sample a job's video and write it."""
+        from pipelines.sample import placed
+        from pipelines.sampling.sampler import Sampler
+
+        with self.lock:
+            if self.sampler is None:
+                self.sampler = Sampler(str(Path(self.checkpoint).resolve()), *placed(self.device))
+            self.sampler.sample(task, on_step)
+
+
+def sampled(once: Once, out: str, prompt: str, *rest: Any, progress: Any = None) -> tuple[str, str, dict[str, Any]]:
+    """What the page's button does: the video's path, its contact sheet's, and how it was made.
+
+    rest: files of people, of things, of the place, whether to cut out, then NAMES. What is wrong is shown as a sentence.
+    """
+    import gradio as gr
+
+    from pipelines.sample import prepared
+
+    files, cut, values = rest[:3], rest[3], dict(zip(NAMES, rest[4:], strict=True))
+    progress = progress or gr.Progress()
+    try:
+        job = job_of(prompt or "", files, bool(cut), values, out)
+        digests = checks.validated([("", job)])
+        progress(0, desc="cut-outs")
+        task = prepared(once.checkpoint, once.device, job, digests)
+        task = task._replace(job=cutouts.made([task.job])[0])
+        total, done = jobs.passes(job), iter(range(1, 1 << 30))
+        progress(0, desc="the checkpoint loads")
+        once.sample(task, lambda: progress((next(done), total), desc="sampling", unit="steps"))
+    except (ValueError, OSError, ImportError) as error:
+        raise gr.Error(str(error), duration=None, print_exception=False) from error
+    stem = job.out.removesuffix(".mp4")
+    return job.out, f"{stem}.png", json.loads(Path(f"{stem}.json").read_text())
+
+
+def job_of(prompt: str, files: tuple[Any, ...], cut: bool, values: dict[str, Any], out: str) -> Job:
+    """The job that the page describes, its video called by the first free number below `out`."""
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    number = next(n for n in range(1, 1 << 30) if not (folder / f"{n:04d}.mp4").exists())
+    kinds = {f.name: f.type for f in jobs.SETTINGS}
+    empty = [name for name, value in values.items() if value is None]
+    if empty:
+        raise ValueError(f"{' and '.join(empty)}: a number is missing")
+    typed = {name: kinds[name](value) for name, value in values.items()}
+    refs = [f"{role}={os.path.abspath(file)}" for role, some in zip(ROLES, files, strict=True) for file in some or []]
+    return jobs.located(
+        {"out": str(folder / f"{number:04d}.mp4"), "prompt": prompt, "ref": refs, "preview": True}
+        | typed
+        | {"cut_out": Job.cut_out if cut else "none"},
+        os.getcwd(),
+    )
+
+
+# -- shards ------------------------------------------------------------------------------------------------------------
+
+
+class Packed:
+    """The triplets of a folder of shards, read one at a time by their place in a tar."""
+
+    def __init__(self, root: str):
+        import pyarrow.parquet as parquet
+
+        from a2data.folder import Folder
+
+        self.folder = Folder(root)
+        data = self.folder.get("index.parquet")
+        if data is None:
+            raise FileNotFoundError(f"{root} has no index.parquet: it is no folder of packed shards")
+        self.videos = tempfile.TemporaryDirectory(prefix="a2data-ui-")
+        self.rows = {row["clip_id"]: row for row in parquet.read_table(io.BytesIO(data)).to_pylist()}
+
+    def triplet(self, clip: str) -> Triplet:
+        """Raises ValueError where a shard is gone or damaged."""
+        row = self.rows[clip]
+        try:
+            with self.folder.reading(row["shard"]) as file:
+                file.seek(row["offset"])
+                part = io.BytesIO(file.read(row["bytes"]) + bytes(1024))
+            members: dict[str, Any] = {"__key__": clip}
+            with tarfile.open(fileobj=part) as tar:
+                for member in tar:
+                    data = tar.extractfile(member)
+                    assert data is not None
+                    members[member.name.partition(".")[2]] = data.read()
+            return from_sample(members)
+        except (OSError, tarfile.TarError, KeyError) as error:
+            raise ValueError(f"{row['shard']} cannot be read at {clip} ({error}): pack it again") from error
+
+
+def _shards_tab(gr: Any, page: Any, packed: Packed) -> None:
+    rows = list(packed.rows.values())
+    first = rows[0]["clip_id"] if rows else None
+    licences = ", ".join(sorted({row["license"] or "no licence" for row in rows}))
+    gr.Markdown(
+        f"{len(rows)} triplets from {len({row['shard'] for row in rows})} shards in `{packed.folder.root}`, {licences}"
+    )
+    with gr.Row():
+        which = gr.Dropdown([row["clip_id"] for row in rows], value=first, label="Clip", elem_id="clip", scale=3)
+        before, after = (gr.Button(word, elem_id=word.lower(), scale=1) for word in ("Previous", "Next"))
+    prompt = gr.HighlightedText(
+        label="Prompt, with the phrases of its references", combine_adjacent=False, elem_id="phrases"
+    )
+    with gr.Row():
+        video = gr.Video(label="Video", autoplay=True, loop=True, elem_id="clip-video", height=320)
+        shown = gr.Gallery(
+            label="References, from other clips", columns=3, height=320, elem_id="references", object_fit="contain"
+        )
+    with gr.Row():
+        caption, provenance = gr.JSON(label="Caption"), gr.JSON(label="Where it is from, and every rule that it passed")
+    outputs = [prompt, video, shown, caption, provenance]
+    keys = [row["clip_id"] for row in rows]
+
+    def move(clip: str, by: int) -> str:
+        return keys[(keys.index(clip) + by) % len(keys)]
+
+    if keys:
+        page.load(partial(looked_at, packed), which, outputs, api_name=False)
+        which.change(partial(looked_at, packed), which, outputs, api_name=False)
+        before.click(lambda clip: move(clip, -1), which, which, api_name=False)
+        after.click(lambda clip: move(clip, 1), which, which, api_name=False)
+
+
+def looked_at(packed: Packed, clip: str) -> tuple[Any, ...]:
+    """What the page shows of a triplet: coloured prompt, video, references, caption, provenance."""
+    from a2data import images
+
+    triplet = packed.triplet(clip)
+    facts = triplet.facts
+    video = Path(packed.videos.name) / f"{clip}.mp4"
+    video.write_bytes(triplet.video)
+    labels = [(g.start, g.end, g.name) for g in facts.references if g.phrase]
+    gallery = [
+        (images.from_png(triplet.pictures[g.name]), f"{g.name}: {g.role}, {g.phrase or 'no phrase'}")
+        for g in facts.references
+    ]
+    said = json.loads(json.dumps(asdict(facts), default=str))
+    caption = said.pop("caption")
+    return highlighted(triplet.prompt, labels), str(video), gallery, caption, said
+
+
+def highlighted(prompt: str, spans: list[tuple[int, int, str]]) -> list[tuple[str, str | None]]:
+    """The prompt in pieces, each with the names of the references whose phrase it belongs to, or None."""
+    edges = sorted({0, len(prompt), *(edge for start, end, _ in spans for edge in (start, end))})
+    pieces = []
+    for start, end in pairwise(edges):
+        names = [name for low, high, name in spans if low <= start and end <= high]
+        pieces.append((prompt[start:end], " ".join(names) or None))
+    return pieces

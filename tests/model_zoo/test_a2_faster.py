@@ -1,0 +1,101 @@
+"""Caches, backends and tiles switched on: they compute less, or the same, and what cannot be is a sentence."""
+
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from model_zoo import torchvision_shim  # noqa: E402
+
+torchvision_shim.install()
+
+from model_zoo import a2_faster  # noqa: E402
+from model_zoo.a2_parallel import Groups  # noqa: E402
+from tests.model_zoo.test_a2 import pictures, pipeline, sample, tiny_parts  # noqa: E402
+
+
+def looks(pipe, block: int, steps: int = 6, **more):
+    """Latents, and how often a block's attention computed."""
+    counted = []
+    hook = pipe.transformer.blocks[block].attn1.to_q.register_forward_pre_hook(lambda *_: counted.append(1))
+    made = sample(pipe, pictures(1), frames=9, steps=steps, output_type="latent", **more)
+    hook.remove()
+    return made, len(counted)
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return pipeline(tiny_parts())
+
+
+@pytest.fixture(scope="module")
+def exact(pipe):
+    return looks(pipe, 1)[0]
+
+
+def test_a_first_block_cache_skips_the_others_where_the_first_hardly_changes(pipe, exact):
+    a2_faster.cache(pipe.transformer, "first-block", threshold=1e-9)
+    made, computed = looks(pipe, 1)
+    assert torch.equal(made, exact)
+    assert computed == 12
+
+    a2_faster.cache(pipe.transformer, "first-block", threshold=9.0)
+    made, computed = looks(pipe, 1)
+    assert computed == 2  # the first step, with and without the prompt
+    assert not torch.equal(made, exact)
+    again, computed = looks(pipe, 1)
+    assert torch.equal(made, again)  # nothing is left of the video before
+    assert computed == 2
+
+    a2_faster.cache(pipe.transformer, "")
+    assert torch.equal(looks(pipe, 1)[0], exact)
+
+
+def test_taylorseer_computes_the_first_steps_and_one_of_each_interval(pipe, exact):
+    a2_faster.cache(pipe.transformer, "taylorseer", interval=3)
+    made, computed = looks(pipe, 1, steps=9)
+    again, _ = looks(pipe, 1, steps=9)
+    a2_faster.cache(pipe.transformer, "")
+    assert computed == 2 * (3 + 2)  # steps 0, 1, 2 and then one of three
+    assert torch.equal(made, again)
+
+
+def test_a_cache_keeps_the_three_looks_of_guidance_on_references_apart(pipe):
+    exact, _ = looks(pipe, 1, reference_guidance=3.0)
+    a2_faster.cache(pipe.transformer, "first-block", threshold=1e-9)
+    made, computed = looks(pipe, 1, reference_guidance=3.0)
+    a2_faster.cache(pipe.transformer, "")
+    assert torch.equal(made, exact)
+    assert computed == 18
+
+
+@pytest.mark.parametrize(
+    ("ask", "sentence"),
+    [
+        (lambda _: a2_faster.cache(pipeline(tiny_parts()).transformer, "tea"), "no cache called 'tea': first-block"),
+        (lambda _: a2_faster.check_attention("tea", "cpu"), "--attention tea: diffusers has flash"),
+        (lambda _: a2_faster.check_attention("sage", "cpu"), "--attention sage needs a GPU"),
+        (lambda folder: a2_faster.check_tiles(folder), "is a PatchAutoencoder, which has no tiles"),
+    ],
+)
+def test_what_cannot_be_is_a_sentence(tmp_path, ask, sentence):
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text(json.dumps({"_class_name": "PatchAutoencoder"}))
+    with pytest.raises(ValueError, match=sentence):
+        ask(tmp_path)
+
+
+def test_without_torchao_weights_in_8_bits_are_refused_by_name(monkeypatch):
+    monkeypatch.setattr(a2_faster, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="--weights int8 needs torchao, which is not installed: pip install torchao"):
+        a2_faster.quantisation("int8")
+    assert a2_faster.quantisation("") is None
+
+
+def test_another_backend_and_tiles_sample_the_same(pipe, exact):
+    other = pipeline(tiny_parts())
+    a2_faster.apply(other, Groups(), attention="_native_math", tiled=True)
+    assert (looks(other, 1)[0] - exact).abs().max() < 1e-4
+    assert other.vae.use_tiling

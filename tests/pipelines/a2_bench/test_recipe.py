@@ -1,0 +1,139 @@
+"""The stages of a benchmark run on the runner: what is done stays, what is killed goes on, what fails is named."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tiny_shards
+import toy_bench
+
+from a2data.store import Store
+from pipelines import local
+from pipelines.a2_bench import cases, metrics, recipe
+from pipelines.a2_bench.cases import Case
+from pipelines.a2_bench.measure import PROFILES, Expert
+from pipelines.a2_bench.score import Measured
+from pipelines.cli import main
+from pipelines.schedule import run
+
+SHARP = metrics.metrics(PROFILES["builtin"], ["quality"])
+
+
+@pytest.fixture
+def videos(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        frames = rng.integers(0, 256, (3, 32, 32, 3), np.uint8)
+        toy_bench.write(tmp_path / f"videos/{name}.mp4", frames)
+    (tmp_path / "videos/c.mp4").write_bytes(b"no video")
+    return tmp_path / "videos"
+
+
+def measured(store, wanted, folder):
+    """The table of these cases, and the jobs that were done for it."""
+    home = recipe.sources(store, wanted)
+    missing = recipe.take(store, home, folder)
+    done = []
+
+    def watch(event, about):
+        if event == "made":
+            done.extend(about[1].job)
+
+    summary = run(SHARP, store, sorted(home.values()), local.Here(store), watch)
+    table, gone = recipe.table(store, wanted, home, SHARP)
+    return table, [case.id for case in gone], missing, sorted(done), summary
+
+
+def test_a_video_is_measured_once_and_again_when_it_changed(videos, tmp_path):
+    pytest.importorskip("skimage")
+    store, wanted = Store(str(tmp_path / "work")), [Case(name, "", ()) for name in "abcd"]
+    first, gone, missing, done, _ = measured(store, wanted, videos)
+    assert (gone, done) == (["c", "d"], [0, 1, 2, 3])
+    assert ["cannot be decoded" in missing["c"], "is not there" in missing["d"]] == [True, True]
+    assert 0 < first["a"]["image_quality.blur-effect"].value < 1
+    assert first["c"] == first["d"] == {"image_quality.blur-effect": Measured(None, 0, 0)}
+    assert measured(store, wanted, videos)[3] == []
+    os.replace(videos / "b.mp4", videos / "a.mp4")
+    again, gone, _, done, _ = measured(store, wanted, videos)
+    assert (gone, done) == (["b", "c", "d"], [0, 1])
+    assert again["a"] == first["b"]
+
+
+def test_a_case_keeps_its_shard_whatever_comes_before_it(tmp_path):
+    store = Store(str(tmp_path / "work"))
+    assert recipe.sources(store, [Case("b", "", ()), Case("c", "", ())]) == {"b": 0, "c": 1}
+    assert recipe.sources(store, [Case("a", "", ()), Case("c", "", ()), Case("d", "", ())]) == {"a": 2, "c": 1, "d": 3}
+
+
+def test_a_metric_that_fails_on_a_video_is_neither_found_nor_missing(videos, tmp_path, monkeypatch):
+    def ask(asked, sampled):
+        if asked.clip_id == "a":
+            raise ValueError("it fell over")
+        return {"image_quality.blur-effect": Measured(0.5)}
+
+    monkeypatch.setattr(metrics.Metrics, "load", lambda self: Expert(tuple(self.names()), ask))
+    table, *_ = measured(Store(str(tmp_path / "work")), [Case("a", "", ()), Case("b", "", ())], videos)
+    assert "it fell over" in table["a"]["image_quality.blur-effect"].skipped
+    assert table["b"]["image_quality.blur-effect"] == Measured(0.5)
+
+
+RUN = [
+    "--profile",
+    "builtin",
+    "--metric",
+    "quality",
+    "--metric",
+    "dynamics",
+    "--quiet",
+    "--height",
+    "32",
+    "--width",
+    "48",
+]
+RUN += ["--frames", "17", "--steps", "2", "--guidance", "1"]
+
+
+def figures(folder):
+    said = json.loads((folder / "score.json").read_text())
+    return {key: said[key] for key in ("lenient", "strict", "table", "missing_videos")}
+
+
+def test_a_run_from_triplets_to_the_page_and_the_same_again(tmp_path, checkpoint, capsys):
+    shards = tiny_shards.make(tmp_path / "shards", 4)
+    out = tmp_path / "run"
+    flags = ["--triplets", str(shards), "--count", "2", "--checkpoint", str(checkpoint), *RUN, "--here"]
+    assert main(["bench", "run", str(out), *flags]) == 0
+    said = json.loads((out / "score.json").read_text())
+    assert (said["cases"], said["missing_videos"], said["name"]) == (2, [], checkpoint.name)
+    assert set(said["models"]) == {"image_quality.blur-effect", "dynamic_degree.dis", "motion_smoothness.by-flow.dis"}
+    ids = [case.id for case in cases.read(out / "cases")]
+    assert sorted(path.stem for path in (out / "videos").glob("*.mp4")) == ids
+    page = (out / "board.html").read_text()
+    assert page.count("data:image/jpeg") == 2 * 2  # for each case its pictures, and frames
+    before = {
+        path: path.stat().st_mtime_ns for path in (out / "work").rglob("*.parquet") if path.parent.name != "cases"
+    }
+    assert main(["bench", "run", str(out), *flags]) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_and_comes_to_the_same(tmp_path, checkpoint):
+    shards = tiny_shards.make(tmp_path / "shards", 4)
+    flags = ["--triplets", str(shards), "--count", "3", "--checkpoint", str(checkpoint), *RUN]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert main(["bench", "run", str(whole), *flags]) == 0
+    command = [sys.executable, "-m", "pipelines.cli", "bench", "run", str(killed), *flags]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None and len(list((killed / "work/sample").glob("*.parquet"))) < 2:
+            pass
+        process.kill()
+    assert not (killed / "score.json").exists()
+    begun = {path.name: path.stat().st_mtime_ns for path in (killed / "work/sample").glob("*.parquet")}
+    assert begun
+    assert main(["bench", "run", str(killed), *flags]) == 0
+    assert figures(killed) == figures(whole)
+    assert all((killed / "work/sample" / name).stat().st_mtime_ns == when for name, when in begun.items())

@@ -1,0 +1,99 @@
+"""`a2data ui` in a real browser: a video is sampled from an upload, a bad upload is a sentence, shards are looked through."""
+
+import shutil
+
+import pytest
+
+pytest.importorskip("diffusers")
+gradio = pytest.importorskip("gradio")
+sync_api = pytest.importorskip("playwright.sync_api")
+
+from a2data import video  # noqa: E402
+from pipelines import ui  # noqa: E402
+from pipelines.cli import main  # noqa: E402
+
+WAIT_MS = 120_000
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("no chromium")
+    with sync_api.sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def opened(browser, monkeypatch):
+    """A function that serves a page and opens it; no request leaves this machine."""
+    served, asked = [], []
+
+    def open_(*args):
+        made = ui.serve(ui.page(*args), out=args[2])
+        served.append(made)
+        tab = browser.new_page()
+        tab.set_default_timeout(WAIT_MS)
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.goto(made.local_url)
+        return tab
+
+    yield open_
+    for made in served:
+        made.close()
+    outside = [url for url in asked if not url.startswith(("http://127.0.0.1", "data:", "blob:"))]
+    assert not outside
+
+
+def test_a_video_is_sampled_from_what_was_uploaded_and_a_wrong_size_is_a_sentence(opened, checkpoint, tmp_path):
+    import tiny_a2
+
+    picture = tiny_a2.picture(tmp_path / "woman.png")
+    tab = opened(str(checkpoint), None, str(tmp_path / "made"))
+    tab.locator("#prompt textarea").fill("a woman drinks")
+    tab.locator("#human input[type=file]").set_input_files(str(picture))
+    tab.get_by_label("Cut out people and things").uncheck()
+    tab.locator("#settings button").first.click()
+    for name, value in (("height", "30"), ("width", "48"), ("frames", "13"), ("steps", "2")):
+        tab.locator(f"#{name} input").fill(value)
+    tab.locator("#start").click()
+    tab.get_by_text("height and width must be divisible by 16").wait_for()
+
+    tab.locator("#height input").fill("32")
+    tab.locator("#start").click()
+    tab.locator("#video video").wait_for()
+    assert video.decode((tmp_path / "made" / "0001.mp4").read_bytes()).shape == (9, 32, 48, 3)
+
+
+def test_shards_are_looked_through_clip_by_clip(opened, tmp_path):
+    import tiny_shards
+
+    shards = tiny_shards.make(tmp_path / "shards")
+    tab = opened(None, str(shards), str(tmp_path))
+    first = tab.locator("#clip input").input_value()
+    tab.locator("#next").click()
+    tab.wait_for_function("first => document.querySelector('#clip input').value != first", arg=first)
+    tab.locator("#clip-video video").wait_for()
+    assert tab.locator("#references img").count() > 0
+
+
+def test_a_page_of_nothing_and_a_folder_of_no_shards_are_a_sentence(tmp_path, capsys):
+    assert main(["ui"]) == 2
+    assert main(["ui", "--shards", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "name a --checkpoint to sample with" in said
+    assert "has no index.parquet" in said
+
+
+def test_the_phrases_of_a_prompt_are_marked_where_they_stand():
+    made = ui.highlighted("a man in a red top", [(0, 18, "ref0"), (9, 18, "ref1")])
+    assert made == [("a man in ", "ref0"), ("a red top", "ref0 ref1")]
+    assert ui.highlighted("a room", []) == [("a room", None)]
+
+
+def test_an_empty_number_is_named(tmp_path):
+    values = {name: 1 for name in ui.NAMES} | {"scheduler": "euler", "negative_prompt": "", "steps": None}
+    with pytest.raises(ValueError, match="steps: a number is missing"):
+        ui.job_of("a", ([], [], []), True, values, str(tmp_path))
