@@ -76,12 +76,19 @@ def picture_distance(picture: np.ndarray, clip: np.ndarray) -> float:
     return round(float(distances(picture[None], clip).min()), 5)
 
 
-def alike(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
-    """How far apart two cut-outs, (h, w, 4) uint8 RGBA, are in pixels, pose and light, see `Parts`.
+class Stamp(NamedTuple):
+    """A cut-out laid tight into a small square, in grey."""
 
-    Each is laid tight into a square, in grey. Pixels and pose are those of the way round, as it is or mirrored, that fits better.
+    grey: np.ndarray  # (SIDE_PX, SIDE_PX) float32
+    inside: np.ndarray  # (SIDE_PX, SIDE_PX) bool: where it shows anything
+
+
+def alike(a: Stamp, b: Stamp) -> tuple[float, float, float]:
+    """How far apart two cut-outs are in pixels, pose and light, see `Parts`.
+
+    Pixels and pose are those of the way round, as it is or mirrored, that fits better.
     """
-    (x, in_x), (y, in_y) = _square(a), _square(b)
+    (x, in_x), (y, in_y) = a, b
     light = abs(float(x[in_x].mean()) - float(y[in_y].mean())) / 255
     ways = []
     for other, inside in ((y, in_y), (y[:, ::-1], in_y[:, ::-1])):
@@ -92,8 +99,8 @@ def alike(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
     return round(pixels, 5), round(pose, 5), round(light, 5)
 
 
-def _square(rgba: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Grey, (SIDE_PX, SIDE_PX) float32, and (SIDE_PX, SIDE_PX) bool, where it shows anything."""
+def stamp(rgba: np.ndarray) -> Stamp:
+    """The stamp of a cut-out, (h, w, 4) uint8 RGBA."""
     alpha = rgba[..., 3] > 0
     ys, xs = np.flatnonzero(alpha.any(1)), np.flatnonzero(alpha.any(0))
     part = rgba[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
@@ -101,7 +108,7 @@ def _square(rgba: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     grey = cv2.cvtColor(np.ascontiguousarray(part[..., :3]), cv2.COLOR_RGB2GRAY) * weight
     # area averaging that leaves out what is outside the mask
     total, covered = (cv2.resize(v, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA) for v in (grey, weight))
-    return total / np.maximum(covered, 1e-6), covered >= 0.5
+    return Stamp(total / np.maximum(covered, 1e-6), covered >= 0.5)
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:

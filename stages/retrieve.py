@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import model_zoo.cards
-from a2data import colours, copies, images
+from a2data import colours, copies
 from a2data.corpus import INF, PARTS, Corpus, Footage, assemble, colour
 from a2data.groups import Group, Groups, Kin, clear_of
 from a2data.identity import components, identify, number, seen_together
-from a2data.lookup import element_row
+from a2data.pictures import Shown
 from a2data.records import Element, Look, Match, Reference, Reject, Rule, Take, Trait
 from a2data.similarity import TILE
 from a2data.spread import Spread, in_turn
@@ -212,7 +212,7 @@ class Retrieve(Stage):
             gap_s=gap_s,
         )
 
-    def compare(self, shown: "Shown", row: int, target: Trait, reference: Reference) -> Reference:
+    def compare(self, shown: Shown, row: int, target: Trait, reference: Reference) -> Reference:
         """The reference with its pictures laid over the target's own: its copy risk, the parts of it, and the rule about it."""
         parts = shown.parts(row, target, reference)
         risk = 1.0 if parts.frames < self.copy_distance else copies.copy_risk(parts, self.copy_distance)
@@ -226,43 +226,6 @@ class Retrieve(Stage):
             light_apart=parts.light,
             place_apart=parts.place,
         )
-
-
-class Shown:
-    """The pictures of elements, read from the shards that they are in."""
-
-    def __init__(self, corpus: Corpus, footage: Footage, lookup: Lookup):
-        self.corpus, self.footage, self.lookup = corpus, footage, lookup
-        self.last: tuple[int, Element | None] = (-1, None)  # a target is compared with several
-
-    def element(self, kind: str, element_id: str, shard: int) -> Element:
-        """Raises ValueError where it is gone."""
-        found = element_row(self.lookup, kind, shard, element_id)
-        if found is not None:
-            return found
-        raise ValueError(f"{element_id} is not in shard {shard}, where it was compared: run retrieve again")
-
-    def parts(self, row: int, target: Trait, reference: Reference) -> copies.Parts:
-        """How far a reference is from what it stands for."""
-        if self.last[0] != row:
-            self.last = row, self.element(target.kind, target.element_id, int(self.corpus.shards[row]))
-        mine, other = self.last[1], self.element(target.kind, reference.source_element_id, reference.source_shard)
-        assert mine is not None
-        pictures = [images.from_png(e.image) for e in (mine, other)]
-        pixels, pose, light = copies.alike(*pictures)
-        sizes = [images.rle_size(e.mask) for e in (mine, other)]
-        sides = [(p[..., 3].sum() / 255 / (h * w)) ** 0.5 for p, (h, w) in zip(pictures, sizes, strict=True)]
-        boxes = [np.array(e.box) / (w, h, w, h) for e, (h, w) in zip((mine, other), sizes, strict=True)]
-        thumbs = [self.footage.pictures(e.clip_id)[e.frame] for e in (mine, other)]
-        scale = round(abs(float(np.log2(sides[0] / sides[1]))), 5)
-        place = copies.around(thumbs[0], boxes[0], thumbs[1], boxes[1]) if target.kind != "background" else 0.0
-        return copies.Parts(reference.frames_apart, pixels, pose, scale, light, place, reference.gap_s)
-
-    def distance(self, a: Reference, b: Reference) -> float:
-        """From the frame of one reference's picture to that of another's, see a2data.copies; at most 2."""
-        found = [self.element(r.kind, r.source_element_id, r.source_shard) for r in (a, b)]
-        one, other = (self.footage.pictures(e.clip_id)[e.frame] for e in found)
-        return copies.picture_distance(one, other[None]) if one.std() >= copies.FLAT <= other.std() else 2.0
 
 
 def passes(reference: Reference) -> bool:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from a2data.lookup import Lookup
+from a2data.lookup import Lookup, element_row
 from a2data.records import Kept
 from a2data.store import Store
 
@@ -29,3 +29,19 @@ def test_of_rows_with_the_same_value_the_first_is_found(tmp_path):
     store.write("cut", 0, Kept, [Kept("a", "v"), Kept("b", "v")])
 
     assert Lookup(store, {"cut": Kept})("cut", 0, "video_id", ["v"]) == {"v": Kept("a", "v")}
+
+
+def test_an_element_is_found_in_whichever_table_of_its_kind_has_it(tmp_path):
+    store = Store(tmp_path)
+    for stage, clip in (("detect", "a"), ("ground", "b"), ("parse", "c")):
+        store.write(stage, 0, Kept, [Kept(clip, "v")])
+    rows = Lookup(store, dict.fromkeys(("detect", "ground", "parse"), Kept))
+
+    def lookup(stage, shard, column, values, record=None):  # these rows have another id
+        return rows(stage, shard, "clip_id", values, record)
+
+    assert [element_row(lookup, kind, 0, name) for kind, name in (("object", "a"), ("object", "b"), ("hair", "c"))] == [
+        Kept("a", "v"), Kept("b", "v"), Kept("c", "v")
+    ]  # fmt: skip
+    assert element_row(lookup, "object", 0, "b", Name) == Name("b")
+    assert element_row(lookup, "human", 0, "b") is None

@@ -453,3 +453,14 @@ def test_the_second_of_several_references_is_unlike_the_first():
         taken = {r.source_clip_id for r in rows if r.kind == "human"}
         assert len(taken) == 2
         assert taken != set(pair)
+
+
+@pytest.mark.parametrize(
+    ("low", "cosine", "refused"), [(0.5, 0.9995, True), (0.97, 0.9995, False), (0.97, 0.99999, True)]
+)
+def test_what_is_too_alike_depends_on_where_the_network_begins_to_call_two_the_same(low, cosine, refused):
+    across = direction(99) - (direction(99) @ ANNA) * ANNA
+    other = cosine * ANNA + np.sqrt(1 - cosine**2) * across / np.linalg.norm(across)
+    elements = [*person("a", ANNA.astype(np.float32)), *person("b", other.astype(np.float32))]
+    found = retrieve(elements, [take("a"), take("b")], min_face=low)["a/human/0"]
+    assert (getattr(found, "reason", "") == "only copies") == refused
