@@ -49,13 +49,16 @@ def main() -> None:
     asked.add_argument("--profile", default="builtin", choices=sorted(PROFILES))
     asked.add_argument("--model", action="append", default=[], metavar="KIND=CARD")
     asked.add_argument("--frames", type=int, default=24)
-    asked.add_argument("--metric", action="append", default=[])
+    asked.add_argument("--metric", action="append", default=[], metavar="STAGE")
+    asked.add_argument("--scene", default="", choices=["", *SCENES])
     args = asked.parse_args()
     models = PROFILES[args.profile] | corpus_models(args.profile) | dict(m.split("=", 1) for m in args.model)
     stages = metrics.metrics({kind: models[kind] for kind in KINDS}, args.metric)
     loaded = [stage.load() for stage in stages]
     experts = [expert for expert in loaded if expert.ask]
-    for scene, make in (("a person who signs", signer), ("a bottle", bottle)):
+    for scene, make in SCENES.items():
+        if args.scene not in ("", scene):
+            continue
         case, frames, damages = make(args.frames)
         before, table = measured(experts, case, frames), {}
         for name, degrees in damages.items():
@@ -112,6 +115,9 @@ def bottle(count: int) -> tuple[Asked, np.ndarray, dict[str, list[np.ndarray]]]:
     damages = common(frames)
     damages["thing"] = [mixed(frames, clip("intel_store-aisle-detection.mp4", count), share) for share in SHARES]
     return case, frames, damages
+
+
+SCENES = {"signer": signer, "bottle": bottle}
 
 
 def where_is(frame: np.ndarray, label: str) -> tuple[int, int, int, int]:
