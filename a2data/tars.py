@@ -23,7 +23,7 @@ COLUMNS = ("clip_id", "shard", "shard_sha256", "offset", "bytes", "frames", "hei
 MAX_OPEN = 256  # files at a time; a process may have 1024
 MAX_BUFFERS = 64  # to be filled again
 ALIGN = 64  # bytes: the kernel copies half as fast to where the blocks of malloc begin
-IDLE = 3  # references to a buffer that only its list holds, as sys.getrefcount counts: list, loop variable, its own argument
+IDLE = 3  # references to a buffer that only its list holds, as sys.getrefcount counts: a tuple there, loop variable, its argument
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,9 @@ class Tars:
     def __init__(self, index: Index):
         self.index = index
         self.open: dict[int, Any] = {}  # shard -> file descriptor, or a file of an object store
-        self.buffers: list[np.ndarray] = []  # uint8; new memory costs more than to fill it
+        self.buffers: list[
+            tuple[np.ndarray, int]
+        ] = []  # uint8, and where to begin; new memory costs more than to fill it
 
     def __reduce__(self) -> tuple:
         return type(self), (self.index,)
@@ -186,14 +188,16 @@ class Tars:
 
         A view of a numpy array, and a view of that, holds a reference to the array that owns the memory, which is in the list.
         """
-        for memory in self.buffers:
+        for memory, known in self.buffers:
             if sys.getrefcount(memory) == IDLE and len(memory) >= size + ALIGN:
+                begin = known
                 break
         else:
-            self.buffers = [memory for memory in self.buffers[-MAX_BUFFERS:] if sys.getrefcount(memory) > IDLE]
+            some = self.buffers[-MAX_BUFFERS:]
+            self.buffers = [(memory, begin) for memory, begin in some if sys.getrefcount(memory) > IDLE]
             memory = np.empty(size * 5 // 4 + ALIGN, np.uint8)
-            self.buffers.append(memory)
-        begin = -memory.ctypes.data % ALIGN
+            begin = -memory.ctypes.data % ALIGN  # asked once: it takes as long as to read 100 KB
+            self.buffers.append((memory, begin))
         return memory[begin : begin + size].data
 
     def file(self, shard: int) -> Any:

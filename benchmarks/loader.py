@@ -1,4 +1,4 @@
-"""How fast samples come out of packed tars: a2data.loader beside webdataset and torchdata's StatefulDataLoader.
+"""How fast samples come out of packed tars: a2data.loader beside webdataset, torchdata's StatefulDataLoader and litdata.
 
     python -m benchmarks.loader [--samples 400] [--passes 5]
 
@@ -6,15 +6,18 @@ Every line is a process of its own, which alternates between reading the tars pl
 as bytes, nothing decoded, the best of the passes each. The tars are in the page cache: what counts is what a loader adds. Plain
 reading fills eight buffers of the size of a sample in turn, as a batch of eight must be held; one buffer alone stays in the
 processor's cache and is faster. Without workers the clock is that of the CPU, so that other processes do not matter. Then the
-first batch from the beginning and from the middle, and an index of a million rows.
+first batch from the beginning and from the middle, and an index of a million rows. litdata reads no tars: the same samples are
+written in its own chunks first, and how long that takes is printed.
 """
 
 import argparse
 import itertools
 import json
+import operator
 import resource
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -119,10 +122,48 @@ def stateful(folder: Path, workers: int, first: int) -> Iterator[Any]:
     return iter(loader)
 
 
+def written_for_litdata(sample: tuple[str, str]) -> dict[str, bytes]:
+    """A sample of a tar, by the tar and its key, as litdata keeps it."""
+    tar, key = sample
+    with tarfile.open(tar) as file:
+        members = [m for m in file if m.name.partition(".")[0] == key]
+        return {m.name.partition(".")[2]: file.extractfile(m).read() for m in members}  # type: ignore[union-attr]
+
+
+def write_for_litdata(folder: Path) -> None:
+    """The data set in litdata's chunks, 128 MB each, in folder/litdata."""
+    import litdata
+
+    index = pq.read_table(folder / "index.parquet", columns=["shard", "clip_id"])
+    samples = [(str(folder / row["shard"]), row["clip_id"]) for row in index.to_pylist()]
+    litdata.optimize(
+        written_for_litdata, samples, output_dir=str(folder / "litdata"), chunk_bytes="128MB", num_workers=1
+    )
+
+
+def litdata(folder: Path, workers: int, first: int) -> Iterator[Any]:
+    """litdata's own loader; it goes on from a state."""
+    from litdata import StreamingDataLoader, StreamingDataset
+
+    data = StreamingDataset(str(folder / "litdata"), shuffle=True, drop_last=False)
+    loader = StreamingDataLoader(data, batch_size=1, num_workers=workers, collate_fn=operator.itemgetter(0))
+    if first:
+        begun = iter(loader)
+        for _ in range(first):
+            next(begun)
+        state = loader.state_dict()
+        del begun
+        loader = StreamingDataLoader(data, batch_size=1, num_workers=workers, collate_fn=operator.itemgetter(0))
+        loader.load_state_dict(state)
+        CLOCK["began"] = time.perf_counter()
+    return itertools.chain.from_iterable(itertools.repeat(loader))
+
+
 LOADERS: dict[str, Callable[[Path, int, int], Iterator[Any]]] = {
     "a2data": a2data,
     "webdataset": webdataset,
     "stateful": stateful,
+    "litdata": litdata,
 }
 CLOCK: dict[str, float] = {}
 
@@ -215,7 +256,7 @@ def compare(folder: Path, count: int, passes: int) -> None:
     print(f"{count} samples of 1.75 MB in the page cache, all members as bytes, best of {passes} passes")
     for workers, name in itertools.product((0, 1, 2), LOADERS):
         found = alone("speed", name, folder, workers, count, passes)
-        order = "shuffled over all" if name == "a2data" else "in order of the tars"
+        order = "shuffled over all" if name in ("a2data", "litdata") else "in order of the tars"
         unit = "s" if workers else "CPU s"
         print(
             f"{name}, {workers} workers, {order}: {found['rate']:.0f} samples/{unit}, {found['share']:.2f} of plain reading "
@@ -238,6 +279,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as root:
         write(Path(root, "data"), args.samples)
+        began = time.perf_counter()
+        write_for_litdata(Path(root, "data"))
+        print(f"written once more for litdata in {time.perf_counter() - began:.1f} s", flush=True)
         compare(Path(root, "data"), args.samples, args.passes)
         write_million(Path(root, "million"))
         found = [alone("start", Path(root, "million")) for _ in range(3)]

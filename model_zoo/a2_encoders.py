@@ -101,6 +101,6 @@ def given(
 
 
 @torch.no_grad()
-def nothing_given(encoders: Encoders, frames: int, height: int, width: int) -> Float[torch.Tensor, "20 t lh lw"]:
+def nothing_given(vae: Any, frames: int, height: int, width: int) -> Float[torch.Tensor, "20 t lh lw"]:
     """The condition where references are dropped."""
-    return a2_references.no_references(encoders.vae, frames, height, width)[0]
+    return a2_references.no_references(vae, frames, height, width)[0]

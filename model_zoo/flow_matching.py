@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Bool, Float
 
 from model_zoo import a2_references
+from model_zoo.a2_padding import TOKENS
 
 LEVELS = tuple(n / 10 for n in range(1, 10))  # noise levels at which held-out samples are looked at
-TOKENS = 512  # of text, which Wan's cross-attention counts on
 TARGETS = ("reference", "video", "ignore")  # what the network learns to say where the references stand
 
 
@@ -46,9 +46,11 @@ def predict(
 ) -> Float[torch.Tensor, "b 16 t h w"]:
     """The network's word for the direction, given what it is told: mask and latents, tokens of text (at most 512) and image.
 
-    One level for all, or one each. Text is filled up with zeros to 512 tokens, as Wan's pipeline does it.
+    One level for all, or one each. Text is filled up with zeros to 512 tokens, as Wan's pipeline does it, or as
+    a2_padding.shorten wants it, which comes to the same.
     """
-    words = torch.nn.functional.pad(text, (0, 0, 0, TOKENS - text.shape[1]))
+    short = getattr(network, "one_padding", None)
+    words = short.fill_up(text) if short else torch.nn.functional.pad(text, (0, 0, 0, TOKENS - text.shape[1]))
     levels = [level] * len(noised) if isinstance(level, float) else level
     timestep = torch.tensor([each * 1000 for each in levels], device=noised.device)
     return network(torch.cat([noised, condition], 1), timestep, words, image, return_dict=False)[0]

@@ -1,8 +1,9 @@
 """Small stand-ins for Wan's autoencoder and encoders, made from a data set in seconds, so that a trainer can be tried on a CPU.
 
-They have the interfaces of the real ones and nothing of their quality. The autoencoder is linear: principal components of
-pieces of video, 4 frames x 8 x 8 pixels each. The text and image encoders are frozen random networks of the real classes:
-they tell inputs apart, and know nothing of words or things. The tokenizer is trained on the captions.
+They have the interfaces of the real ones and nothing of their quality. The autoencoder is linear: principal components of pieces
+of video, 4 frames x 8 x 8 pixels each, and where a piece lies in the picture. The text and image encoders are frozen random
+networks of the real classes: they tell inputs apart, and know nothing of words or things. The tokenizer is trained on
+captions.
 """
 
 from collections.abc import Sequence
@@ -17,20 +18,25 @@ from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Float, UInt8
 
+from model_zoo import a2_references
+
 TIME, SPACE, CHANNELS = 4, 8, 16  # as Wan's autoencoder
+SEEN = 12  # of the channels that show something; the others say where it is
 VALUES = TIME * SPACE * SPACE * 3  # of a piece
 CERTAIN = -30.0  # log variance of a posterior that is one point
 DIM = 64  # of tokens of text and image
+ANCHOR = 16.0  # the constant in two dimensions of an untrained network's tokens
+GAIN = 8.0  # about the largest by which it multiplies a value
 TRANSFORMER = {
     "num_attention_heads": 4,
-    "attention_head_dim": 24,
+    "attention_head_dim": 40,
     "in_channels": 36,
     "out_channels": 16,
     "text_dim": DIM,
     "image_dim": DIM,
-    "added_kv_proj_dim": 96,
+    "added_kv_proj_dim": 160,
     "freq_dim": 64,
-    "ffn_dim": 256,
+    "ffn_dim": 320,
     "num_layers": 2,
     "rope_max_seq_len": 128,
 }
@@ -41,6 +47,9 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
 
     As there, the first frame has a frame of latents to itself (it is taken as if it stood still for four), and each four that
     follow have one. A piece is decoded from its own latents and those of the eight around it, by least squares: fewer edges.
+
+    The last four channels are the same for every video: where a piece lies (Liu et al. 2018, arXiv 1807.03247). Wan's transformer
+    knows what is beside what, and a small one has no means to find from it what is above and what below.
     """
 
     @register_to_config
@@ -54,19 +63,21 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         self.mean = torch.nn.Parameter(torch.zeros(VALUES), requires_grad=False)
-        self.components = torch.nn.Parameter(torch.zeros(VALUES, z_dim), requires_grad=False)
-        self.decoder = torch.nn.Conv2d(z_dim, VALUES, 3, padding=1, padding_mode="replicate").requires_grad_(False)
+        self.components = torch.nn.Parameter(torch.zeros(VALUES, SEEN), requires_grad=False)
+        self.decoder = torch.nn.Conv2d(SEEN, VALUES, 3, padding=1, padding_mode="replicate").requires_grad_(False)
 
     def encode(self, x: Float[torch.Tensor, "b 3 f h w"], return_dict: bool = True) -> AutoencoderKLOutput | tuple[Any]:
         """Video, -1 to 1, as a posterior over (b, 16, (f - 1) / 4 + 1, h / 8, w / 8) that is one point."""
-        latents = ((pieces(x) - self.mean) @ self.components).movedim(-1, 1)
+        seen = ((pieces(x) - self.mean) @ self.components).movedim(-1, 1)
+        where = places(*seen.shape[3:]).to(seen)[None, :, None].expand(len(seen), -1, seen.shape[2], -1, -1)
+        latents = torch.cat([seen, where], 1)
         posterior = DiagonalGaussianDistribution(torch.cat([latents, torch.full_like(latents, CERTAIN)], 1))
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
 
     def decode(self, z: Float[torch.Tensor, "b 16 t h w"], return_dict: bool = True) -> DecoderOutput | tuple[Any]:
         """Latents as video, (b, 3, 4 (t - 1) + 1, 8 h, 8 w), -1 to 1."""
         b, _, t, h, w = z.shape
-        made = self.decoder(z.transpose(1, 2).flatten(0, 1)).view(b, t, TIME, SPACE, SPACE, 3, h, w)
+        made = self.decoder(z[:, :SEEN].transpose(1, 2).flatten(0, 1)).view(b, t, TIME, SPACE, SPACE, 3, h, w)
         video = made.permute(0, 5, 1, 2, 6, 3, 7, 4).reshape(b, 3, t * TIME, h * SPACE, w * SPACE).clamp(-1, 1)
         video = torch.cat([video[:, :, :TIME].mean(2, keepdim=True), video[:, :, TIME:]], 2)
         return DecoderOutput(sample=video) if return_dict else (video,)
@@ -80,6 +91,13 @@ def pieces(video: Float[torch.Tensor, "b 3 f h w"]) -> Float[torch.Tensor, "b t 
     return cut.permute(0, 2, 4, 6, 3, 5, 7, 1).reshape(b, f // TIME, h // SPACE, w // SPACE, VALUES)
 
 
+def places(height: int, width: int) -> Float[torch.Tensor, "4 height width"]:
+    """Where each piece of a picture lies: two waves down and two across, between -1 and 1."""
+    down, across = (torch.pi * (torch.arange(n) + 0.5) / n for n in (height, width))
+    waves = [torch.cos(wave * (1 + n)) for n in range(2) for wave in (down, across)]
+    return torch.stack([w.view((-1, 1) if n % 2 == 0 else (1, -1)).expand(height, width) for n, w in enumerate(waves)])
+
+
 def fit_autoencoder(clips: Sequence[UInt8[np.ndarray, "_ h w 3"]]) -> PatchAutoencoder:
     """The transform that keeps most of these clips: 4 n + 1 frames each, height and width divisible by 8. Takes seconds."""
     videos = [torch.from_numpy(c.copy()).movedim(-1, 0)[None].float().div(127.5).sub(1) for c in clips]
@@ -87,14 +105,17 @@ def fit_autoencoder(clips: Sequence[UInt8[np.ndarray, "_ h w 3"]]) -> PatchAutoe
     flat = torch.cat([p.reshape(-1, VALUES) for p in cut]).double()
     mean = flat.mean(0)
     _, vectors = torch.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))
-    components = vectors[:, -CHANNELS:].flip(1)
+    components = vectors[:, -SEEN:].flip(1)
     components = (
         components * components.gather(0, components.abs().argmax(0, keepdim=True)).sign()
     )  # one sign on any machine
     latents = (flat - mean) @ components
     # one measure for all: what is hardly to be seen hardly counts in the loss, whose noise would drown the rest otherwise
     most = float(latents.std(0).max().clamp_min(1e-3))
-    made = PatchAutoencoder(latents_mean=latents.mean(0).tolist(), latents_std=[most] * CHANNELS).eval()
+    rest = CHANNELS - SEEN
+    made = PatchAutoencoder(
+        latents_mean=[*latents.mean(0).tolist(), *[0.0] * rest], latents_std=[*[most] * SEEN, *[2.0] * rest]
+    ).eval()
     made.mean.copy_(mean)
     made.components.copy_(components)
     fit_decoder(made, cut)
@@ -112,7 +133,7 @@ def fit_decoder(autoencoder: PatchAutoencoder, cut: Sequence[torch.Tensor]) -> N
         answer = answer + features.T @ pieces_of_one.reshape(-1, VALUES).double()
     ridge = 1e-6 * normal.diagonal().mean() * torch.eye(len(normal), dtype=torch.double)
     solved = torch.linalg.solve(normal + ridge, answer)
-    autoencoder.decoder.weight.copy_(solved[:-1].T.view(VALUES, CHANNELS, 3, 3))
+    autoencoder.decoder.weight.copy_(solved[:-1].T.view(VALUES, SEEN, 3, 3))
     assert autoencoder.decoder.bias is not None
     autoencoder.decoder.bias.copy_(solved[-1])
 
@@ -137,28 +158,97 @@ def train_tokenizer(captions: Sequence[str], size: int = 512):
 
 
 @torch.no_grad()
-def begin_with_noise(network: Any) -> None:
-    """Let an untrained WanTransformer3DModel say about the noise that is in its input: velocity without the video.
+def measured(autoencoder: PatchAutoencoder, clips: Sequence[UInt8[np.ndarray, "_ h w 3"]]) -> tuple[Any, Any]:
+    """Mean square of each component of normalised latents of these clips, and the latents of mid-grey: (16,) each."""
+    made = [a2_references.encode(autoencoder, a2_references.as_tensor(c).movedim(0, 1)[None]) for c in clips]
+    grey = a2_references.encode(autoencoder, torch.zeros(1, 3, 1, 2 * SPACE, 2 * SPACE)).mean((2, 3, 4))
+    return torch.cat([m.movedim(1, -1).reshape(-1, CHANNELS) for m in made]).square().mean(0), grey.flatten()
 
-    The noised patch lies in 64 dimensions of the tokens by a rotation, the strongest components of the condition in the rest,
-    and the output turns the 64 back. As layers are normalised, this holds at any noise level. Learning it takes most of a short
-    training; what is left to learn is the video.
+
+@torch.no_grad()
+def begin_linear(network: Any, variance: Float[torch.Tensor, " 16"], grey: Float[torch.Tensor, " 16"]) -> None:
+    """Let an untrained WanTransformer3DModel say the best linear guess of each value by itself (Wiener's filter).
+
+    Of x = (1 - s) clean + s noise, where clean has `variance`, the guess of noise - clean is gain(s) x. A short training would
+    spend most of its steps on learning that; what is left to learn is what neighbours, references and words tell.
+
+    The values of a noised patch lie in dimensions of their own, those of the condition, less `grey` (what stands where nothing is
+    given), behind them; the output takes the latter off, too, as if they were a guess of what is clean. Two dimensions
+    hold large constants: as layers are normalised, these set the measure, and not the patch, so that what follows is nearly
+    linear. The last layer multiplies by 1 + gain(s) and adds gain(s) also; a dimension of zeros for each component gives the
+    latter alone, to be taken off.
     """
     embedding, width = network.patch_embedding.weight, network.proj_out.weight.shape[1]
-    turn = torch.linalg.qr(torch.randn(width, width))[0]
     values = CHANNELS * 4  # of a patch of 2 x 2 pieces
-    rest = (width - values) // 4
+    anchors, given = slice(values + CHANNELS, values + CHANNELS + 2), values + CHANNELS + 2
+    shown = min(CHANNELS, (width - given - 1) // 4)  # components of the condition
     embedding.zero_()
-    embedding[:, :CHANNELS] = turn[:, :values].view(width, CHANNELS, 1, 2, 2)
-    shown = slice(CHANNELS + 4, CHANNELS + 4 + rest)  # behind the noised latents and the mask
-    embedding[:, shown] = turn[:, values : values + 4 * rest].view(width, rest, 1, 2, 2)
-    back = turn[:, :values].view(width, CHANNELS, 1, 2, 2).permute(2, 3, 4, 1, 0)
-    network.proj_out.weight.copy_(back.reshape(values, width) * (values / width) ** 0.5)
-    for part in (network.patch_embedding.bias, network.proj_out.bias, network.scale_shift_table):
-        part.zero_()
+    network.patch_embedding.bias.zero_()
+    network.proj_out.weight.zero_()
+    network.proj_out.bias.zero_()
+    network.scale_shift_table.zero_()
+    unit = (2 * ANCHOR**2 / width) ** 0.5  # what normalisation divides by
+    for place in range(4):
+        row, column = divmod(place, 2)
+        for channel in range(CHANNELS):
+            value = place * CHANNELS + channel
+            embedding[value, channel, 0, row, column] = 1
+            network.proj_out.weight[value, value] = unit * GAIN
+            network.proj_out.weight[value, values + channel] = -unit * GAIN
+        for channel in range(shown):
+            said = given + place * shown + channel
+            embedding[said, CHANNELS + 4 + channel, 0, row, column] = 1
+            network.patch_embedding.bias[said] = -grey[channel]
+            network.proj_out.weight[place * CHANNELS + channel, said] = -unit
+    embedding[given + 4 * shown, CHANNELS : CHANNELS + 4] = 1 / 4  # the mask: 4 where a reference stands
+    network.patch_embedding.bias[anchors] = torch.tensor([ANCHOR, -ANCHOR])
+    gains(network, variance, values)
     for block in network.blocks:
-        for part in (block.attn1.to_out[0], block.attn2.to_out[0], block.ffn.net[2]):
-            part.weight.mul_(0.5)
+        for layer in (block.attn1.to_q, block.attn1.to_k, block.attn1.to_v, block.attn2.to_q, block.ffn.net[0].proj):
+            layer.weight.mul_(unit)
+            layer.weight[:, anchors] = 0
+        for layer in (block.attn1.to_out[0], block.attn2.to_out[0], block.ffn.net[2]):
+            layer.weight.mul_(0.2)
+            layer.weight[:given] = 0  # what is noised stays as it is
+            layer.bias.zero_()
+        block.scale_shift_table.zero_()
+        block.scale_shift_table[:, [2, 5]] = 1  # gates of attention and feed-forward, which are all but shut otherwise
+        look_around(block.attn1, network.rope)
+
+
+def look_around(attention: Any, rope: Any) -> None:
+    """Two heads begin by looking at the same place of the picture in all frames, the nearer the more (rotary positions).
+
+    Such heads are what training finds first, and slowly (Trockman and Kolter 2023, arXiv 2305.09828, on other transformers).
+    """
+    size = attention.to_q.weight.shape[0] // attention.heads
+    for head in (0, 1):
+        mine = slice(head * size, (head + 1) * size)
+        for layer in (attention.to_q, attention.to_k):
+            layer.weight[mine] *= 0.5
+            layer.bias[mine] = 0
+            for axis in (rope.t_dim, rope.t_dim + rope.h_dim):  # the fastest of the rotations by row, and by column
+                layer.bias[head * size + axis : head * size + axis + 2] = 2.0
+
+
+def gains(network: Any, variance: torch.Tensor, values: int) -> None:
+    """Fit the embedding of time, so that the last layer multiplies each value by what its noise level asks for."""
+    level = torch.linspace(0.005, 1, 2000, dtype=torch.double)[:, None]
+    some = variance.double().clamp_min(1e-3)
+    gain = (level - (1 - level) * some) / ((1 - level) ** 2 * some + level**2)
+    embedder = network.condition_embedder
+    first, last = embedder.time_embedder.linear_1, embedder.time_embedder.linear_2
+    known = torch.nn.functional.silu(first(embedder.timesteps_proj(level[:, 0].float() * 1000))).double()
+    known = torch.nn.functional.pad(known, (0, 1), value=1.0)
+    normal = known.T @ known + 1e-6 * len(known) * torch.eye(known.shape[1], dtype=torch.double)
+    solved = torch.linalg.solve(normal, known.T @ (gain / GAIN - 1))  # (hidden + 1, components)
+    for start in range(0, values + CHANNELS, CHANNELS):
+        last.weight[start : start + CHANNELS] = solved[:-1].T
+        last.bias[start : start + CHANNELS] = solved[-1]
+    last.weight[values + CHANNELS :] *= 0.1
+    last.bias[values + CHANNELS :] = 0
+    embedder.time_proj.weight *= 0.1
+    embedder.time_proj.bias.zero_()
 
 
 def save_start(folder: Path, clips: Sequence[np.ndarray], captions: Sequence[str], seed: int = 0) -> None:
@@ -186,7 +276,7 @@ def save_start(folder: Path, clips: Sequence[np.ndarray], captions: Sequence[str
             patch_size=16,
         )
         network = WanTransformer3DModel(**TRANSFORMER)
-        begin_with_noise(network)
+        begin_linear(network, *measured(autoencoder, clips))
         parts = {
             "vae": autoencoder,
             "tokenizer": tokenizer,

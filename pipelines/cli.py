@@ -12,7 +12,7 @@ from typing import Any
 from a2data.records import Source
 from a2data.stage import Stage
 from a2data.store import Store
-from pipelines import bench, bench_data, calibrate, forget, models, runs, sample, train, ui
+from pipelines import bench, bench_data, calibrate, encode, forget, models, runs, sample, train, ui
 from pipelines import plan as planning
 from pipelines.lock import alone
 from pipelines.settings import Recipe, add_flags
@@ -86,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", dest="html", help="where to (default: report.html in the work folder)")
     sub.add_argument("--pairs", type=_count, default=80, help="of how many pairs to show the frames (default: 80)")
     models.add_flags(command("models", None, "the models: list, show, fetch, verify, licences", work=False))
+    encode.add_flags(command("encode", None, "shards through A2's encoders, for training", work=False))
     train.add_flags(command("train", None, "fine-tune A2 on shards; train plan: what would it take?", work=False))
     sample.add_flags(command("sample", None, "a video of a prompt and references", work=False))
     ui.add_flags(command("ui", None, "a page on this machine: sample videos, look through shards", work=False))

@@ -1,31 +1,36 @@
 """`a2data encode`: triplets through the frozen encoders once, into shards of tensors beside the packed ones.
 
+    a2data encode SHARDS --out DIR --model A2 [--ray auto]
+
+`a2data train` does it by itself where it was not done; `train --out DIR` takes up what `encode --out DIR/encoded` made.
+
 OUT/train and OUT/held-out are folders of shards like those of `pack` (tars, index.parquet, manifest.json), with two members to a
 sample: {key}.json, the triplet's facts, and {key}.safetensors with `video` (16, t, h, w), `condition` (20, t, h, w), `image`
 (tokens, dim), `text` and `text_empty` (tokens, dim, unpadded), and with `singles` also `condition_single` and `image_single`, of
 the first reference alone. OUT/no_references.safetensors is the condition without any. OUT/encoding.json says how all was made.
 """
 
+import argparse
 import hashlib
 import json
 import tarfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from a2data import images, samples, shards, video
 from a2data.folder import Folder
 from a2data.records import Packed
+from pipelines.settings import add_flags as add_fields
+from pipelines.training.pictures import fitted, varied
 
-VERSION = 2  # raise it when other tensors come out for the same settings
+VERSION = 3  # raise it when other tensors come out for the same settings
 SPLITS = ("train", "held-out")
 VARIANT = "-v"  # between a clip and the number of its variant, in the key of a sample
 APART = 7  # so many variants lie between two of a held-out sample, so many frames between two of any
-COLOUR_ORDERS = [(0, 1, 2), (1, 2, 0), (2, 0, 1), (1, 0, 2), (0, 2, 1), (2, 1, 0)]
 
 
 @dataclass(frozen=True)
@@ -57,13 +62,45 @@ def tokens(encoding: Encoding) -> int:
     return (1 + (encoding.frames - 1) // 4) * (encoding.height // 16) * (encoding.width // 16)
 
 
+def add_flags(asked: argparse.ArgumentParser) -> None:
+    """Give the parser of `a2data encode` its flags."""
+    asked.add_argument("shards", metavar="SHARDS", help="the folder of packed shards")
+    asked.add_argument("--out", required=True, help="folder of the encoded samples")
+    asked.add_argument(
+        "--model", type=Path, required=True, help="checkpoint folder with the encoders, as a2data sample takes it"
+    )
+    asked.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    asked.add_argument("--ray", metavar="ADDRESS", help="an actor to each tar at a time: a cluster's address, or auto")
+    add_fields(asked.add_argument_group("samples"), Encoding())  # type: ignore[arg-type]
+    asked.set_defaults(do=command)
+
+
+def command(args: argparse.Namespace) -> int:
+    """Do what the flags say."""
+    from model_zoo import torchvision_shim
+
+    torchvision_shim.install()
+    import torch
+
+    given = {f.name: v for f in fields(Encoding) if (v := getattr(args, f.name, None)) is not None}
+    device, spread = args.device or ("cuda" if torch.cuda.is_available() else "cpu"), None
+    if args.ray:
+        from pipelines.training import on_ray
+
+        device, spread = on_ray.device(args.ray, args.device), on_ray.encode_tars
+    counts = encode(args.shards, args.out, args.model, Encoding(**given), device, spread=spread)
+    print(f"{args.out}: {counts['train']} samples to train on, {counts['held-out']} held out")
+    return 0
+
+
 def encode(
-    shards_in: str, out: str, model: Path, how: Encoding, device: str = "cpu", say: Any = print
+    shards_in: str, out: str, model: Path, how: Encoding, device: str = "cpu", say: Any = print, spread: Any = None
 ) -> dict[str, int]:
     """Encode every tar of a data set that is not encoded yet. Returns how many samples there are in each split.
 
-    A tar is encoded again when its bytes, the encoders or a setting changed. Raises ValueError with a sentence for a folder that
-    holds no shards, a tar that is not what the index says, and a sample that comes out of the encoders as NaN.
+    A tar is encoded again when its bytes, the encoders or a setting changed. `spread` encodes elsewhere, see `encode_tars`.
+    Raises ValueError with a sentence for a folder that holds no shards, a tar that is not what the index says, and a sample that
+    comes out of the encoders as NaN.
     """
     from model_zoo import a2_encoders
 
@@ -72,27 +109,37 @@ def encode(
     apart = {row.clip_id for row in index if row.split not in ("", "train")}
     held_out = apart or choose_held_out([row.clip_id for row in index], how.held_out)
     about = {"version": VERSION, "encoders": a2_encoders.revision(model), **asdict(how), "held_out": sorted(held_out)}
-    encoders = None
-    placed: dict[str, list[Packed]] = {split: [] for split in SPLITS}
-    left_out: dict[str, str] = {}
+    parts: dict[str, Any] = {}
+    todo = []
     for name, digest in sorted({(row.shard, row.shard_sha256) for row in index}):
         key = hashlib.sha256(json.dumps([name, digest, about], sort_keys=True).encode()).hexdigest()
-        part = fresh(target, name, key)
-        if part is None:
-            encoders = encoders or a2_encoders.load(model, device)
-            part = encode_tar(source, target, name, key, encoders, how, held_out)
-            say(f"encoded {name}: {sum(len(part[split]) for split in SPLITS)} samples")
-        for split in SPLITS:
-            placed[split] += [Packed(**row) for row in part[split]]
-        left_out |= part["left out"]
+        parts[name] = fresh(target, name, key)
+        if parts[name] is None:
+            todo.append((name, key))
+    for name, part in (spread or encode_tars)(todo, shards_in, out, str(model), device, how, held_out):
+        parts[name] = part
+        say(f"encoded {name}: {sum(len(part[split]) for split in SPLITS)} samples")
+    left_out = {clip: why for part in parts.values() for clip, why in part["left out"].items()}
     for clip, why in left_out.items():
         say(f"left out: {clip}: {why}")
+    placed = {split: [Packed(**row) for part in parts.values() for row in part[split]] for split in SPLITS}
     if not placed["train"]:
         raise ValueError(
             f"no sample of {shards_in} can be trained on: {next(iter(left_out.values()), 'all are held out')}"
         )
-    finish(target, placed, about | {"left out": left_out}, encoders, model, how)
+    finish(target, placed, about | {"left out": left_out}, model, how)
     return {split: len(rows) for split, rows in placed.items()}
+
+
+def encode_tars(
+    todo: list[tuple[str, str]], shards_in: str, out: str, model: str, device: str, how: Encoding, held_out: set[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Encode tars, given by name and key, one after another in this process: what is known of each."""
+    from model_zoo import a2_encoders
+
+    encoders = a2_encoders.load(Path(model), device) if todo else None
+    for name, key in todo:
+        yield name, encode_tar(Folder(shards_in), Folder(out), name, key, encoders, how, held_out)
 
 
 def read_index(source: Folder) -> list[Packed]:
@@ -244,28 +291,6 @@ def choose(triplet: samples.Triplet, how: Encoding) -> list[Any]:
     ]
 
 
-def fitted(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Frames cropped around their middle to the proportions of height x width, and made that size. (t, h, w, 3) uint8."""
-    h, w = frames.shape[1:3]
-    rows, columns = (h, round(h * width / height)) if w * height > h * width else (round(w * height / width), w)
-    top, left = (h - rows) // 2, (w - columns) // 2
-    cut = frames[:, top : top + rows, left : left + columns]
-    how = cv2.INTER_AREA if rows > height else cv2.INTER_CUBIC
-    return np.stack([cv2.resize(frame, (width, height), interpolation=how) for frame in cut])
-
-
-def varied(picture: np.ndarray, variant: int) -> np.ndarray:
-    """Pictures (…, w, 3) uint8 as one of 96 variants of a sample shows them: 0 as they are, others mirrored, in other colours.
-
-    Six orders of the colours, each of them as it is or as a negative, mirrored or not. A network that has few videos learns them
-    by heart; one that has seen a scene in many colours must look at its references to know which. Video and references of a
-    sample vary alike; its words do not, and are left out.
-    """
-    negative = np.array([variant // 6 >> n & 1 for n in range(3)], np.uint8) * 255
-    turned = picture[..., ::-1, :] if (variant + variant // 48) % 2 else picture
-    return np.ascontiguousarray(turned[..., COLOUR_ORDERS[variant % 6]] ^ negative)  # 255 - x is x with all bits turned
-
-
 def clip_of(key: str) -> str:
     """The clip of a sample's key, without the variant."""
     return key.split(VARIANT)[0]
@@ -281,9 +306,7 @@ def to_row(placed: shards.Placed, roles: list[str], facts: samples.Facts, how: E
     )  # fmt: skip
 
 
-def finish(
-    target: Folder, placed: dict[str, list[Packed]], about: dict[str, Any], encoders: Any, model: Path, how: Encoding
-) -> None:
+def finish(target: Folder, placed: dict[str, list[Packed]], about: dict[str, Any], model: Path, how: Encoding) -> None:
     """Index and manifest of each split, and what all samples share."""
     from safetensors.torch import save
 
@@ -294,7 +317,6 @@ def finish(
         return
     for split, rows in placed.items():
         shards.finish(Folder(target.path(split)), rows, about)
-    encoders = encoders or a2_encoders.load(model)
-    nothing = a2_encoders.nothing_given(encoders, how.frames, how.height, how.width)
+    nothing = a2_encoders.nothing_given(a2_encoders.autoencoder(model / "vae"), how.frames, how.height, how.width)
     target.put(save({"condition": nothing.cpu().contiguous()}), "no_references.safetensors")
     target.put(text, "encoding.json")

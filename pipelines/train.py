@@ -2,6 +2,7 @@
 
     a2data train SHARDS --preset tiny --out DIR
     torchrun --nproc-per-node 8 -m pipelines.cli train SHARDS --preset 14b --model A2 --out DIR
+    a2data train SHARDS --preset 14b --model A2 --out DIR --ray auto --gpus 8
 
 Everything that chance decides is keyed by seed, epoch, sample and purpose, so that neither an interruption nor the number of
 processes changes what is trained.
@@ -32,7 +33,10 @@ def add_flags(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--model", type=Path, help="checkpoint folder to start from, as a2data sample takes it (tiny: made)"
     )
-    train.add_argument("--gpus", type=int, default=8, help="for plan: how many")
+    train.add_argument("--ray", metavar="ADDRESS", help="train on a cluster by Ray Train: its address, or auto")
+    train.add_argument(
+        "--gpus", type=int, default=8, help="for plan and Ray: how many; CPUs where a cluster has no GPU"
+    )
     train.add_argument("--tflops", type=float, default=989.0, help="for plan: bfloat16 TFLOP/s of one at its best")
     train.add_argument("--mfu", type=float, default=0.3, help="for plan: share of it that is reached")
     encoding, settings = PRESETS["14b"]
@@ -53,6 +57,11 @@ def command(args: argparse.Namespace) -> int:
         raise ValueError("say with --out where checkpoints and the trained model go")
     if args.model is None and args.preset != "tiny":
         raise ValueError(f"the preset {args.preset} fine-tunes a network: name its folder with --model")
+    if args.ray:
+        from pipelines.training import on_ray
+
+        on_ray.train(args.ray, args.gpus, args.shards, args.out, encoding, settings, args.model)
+        return 0
     train(args.shards, args.out, encoding, settings, args.model)
     return 0
 
@@ -103,6 +112,7 @@ class Run:
 
         from pipelines.training.checkpoints import Checkpoints
         from pipelines.training.log import Log
+        from pipelines.training.plan import of_sample
 
         self.out, self.begin, self.settings, self.place = out, begin, settings, place
         self.network = self.built()
@@ -114,7 +124,9 @@ class Run:
         bucket = (encoding.frames, encoding.height, encoding.width)
         self.loader, self.held_out = self.readers(bucket)
         self.checkpoints = Checkpoints(out / "checkpoints", settings.keep)
-        self.log = Log(out, place.rank == 0, tokens_per_sample=tokens(encoding))
+        timed = place.rank == 0 and place.device.type == "cuda"  # of a CPU nobody asks how many
+        cost = of_sample(dict(self.network.config), encoding, settings).step if timed else 0.0
+        self.log = Log(out, place, cost, tokens(encoding))
         self.step, self.seconds = 0, 0.0
         self.last: dict[str, float] = {}
         torch.manual_seed(settings.seed)  # nothing draws from it; if something ever does, it is the same every time
@@ -129,7 +141,7 @@ class Run:
         import torch
         from diffusers import WanTransformer3DModel
 
-        from model_zoo import a2_trainable
+        from model_zoo import a2_padding, a2_trainable
         from pipelines.training.mesh import spread
 
         network = WanTransformer3DModel.from_pretrained(
@@ -146,6 +158,8 @@ class Run:
         if self.settings.recompute:
             network.enable_gradient_checkpointing()
         spread(network, self.settings, self.place)
+        if self.place.device.type == "cpu" and self.settings.context == 1:
+            a2_padding.shorten(network)
         if self.settings.compile:
             network.compile_repeated_blocks()
         return network
@@ -231,7 +245,7 @@ class Run:
         mean = float(mine) / self.settings.batch
         if not abs(mean) < float("inf"):
             raise FloatingPointError(
-                f"the loss of step {self.step + 1} is {mean}: {why(samples, odd)}. Nothing was learnt from it; "
+                f"the loss of step {self.step + 1} is {mean}: {train_examples.why(samples, odd)}. Nothing was learnt from it; "
                 "the checkpoints are those before it"
             )
         self.norms()
@@ -245,6 +259,7 @@ class Run:
         import torch
 
         from model_zoo.a2_trainable import group_of
+        from pipelines.training import mesh
 
         groups: dict[str, list[Any]] = {}
         for name, parameter in self.network.named_parameters():
@@ -253,23 +268,27 @@ class Run:
         everything = [p for group in groups.values() for p in group]
         if (self.step + 1) % self.settings.log_every == 0:
             of = {name: torch.nn.utils.get_total_norm([p.grad for p in group]) for name, group in groups.items()}
-            self.log.norms = {name: whole(norm) for name, norm in of.items()}
-        self.log.norms["all"] = whole(torch.nn.utils.clip_grad_norm_(everything, self.settings.clip))
+            self.log.norms = {name: mesh.whole(norm) for name, norm in of.items()}
+        self.log.norms["all"] = mesh.whole(torch.nn.utils.clip_grad_norm_(everything, self.settings.clip))
 
     def follow(self) -> None:
         """Move the average towards the parameters; at the beginning faster, so that it does not remember the start."""
         import torch
 
+        from pipelines.training import mesh
+
         stays = min(self.settings.ema, (self.step + 1) / (self.step + 10))
         learning = dict(self.network.named_parameters())
         with torch.no_grad():
             for name, average in self.average.items():
-                local(average).lerp_(local(learning[name].detach()), 1 - stays)
+                mesh.local(average).lerp_(mesh.local(learning[name].detach()), 1 - stays)
 
     def swap(self) -> None:
         """Exchange parameters and average; done again, it is undone."""
         import torch
         from torch.distributed.fsdp import FSDPModule
+
+        from pipelines.training import mesh
 
         for module in self.network.modules():
             if isinstance(module, FSDPModule):
@@ -277,7 +296,7 @@ class Run:
         learning = dict(self.network.named_parameters())
         with torch.no_grad():
             for name, average in self.average.items():
-                one, other = local(learning[name].detach()), local(average)
+                one, other = mesh.local(learning[name].detach()), mesh.local(average)
                 kept = one.clone()
                 one.copy_(other)
                 other.copy_(kept)
@@ -320,23 +339,6 @@ class Run:
     def say(self, text: str) -> None:
         if self.place.rank == 0:
             print(text, flush=True)
-
-
-def local(tensor: Any) -> Any:
-    """This process's part of a tensor that may be shared."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
-
-
-def whole(norm: Any) -> float:
-    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-
-
-def why(samples: Sequence[Any], odd: list[str]) -> str:
-    """Which samples did it, and whether it is in them."""
-    holding = [f"{s.key} ({name})" for s in samples for name, t in s.tensors.items() if not t.isfinite().all()]
-    if holding:
-        return f"there is NaN or infinity in {', '.join(holding)}; encode its shard again"
-    return f"after {', '.join(odd) or 'samples of another process'}; is the learning rate too high?"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,12 @@
-"""What is seen of a training: a line per so many steps, DIR/log.jsonl with everything, and TensorBoard."""
+"""What is seen of a training: a line per so many steps, DIR/log.jsonl with everything, TensorBoard, Weights & Biases.
+
+`tflops` are those of the network's own matrices, forward and backward, as `train plan` counts them; what is recomputed is not
+counted again. `mfu` is their share of what the GPUs can do at their best in bfloat16, where that is known.
+"""
 
 import importlib.util
 import json
+import os
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -10,16 +15,24 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from pipelines.training.mesh import Place
+
+PEAK_TFLOPS = {  # of a GPU, dense, bfloat16, by what its name holds: NVIDIA's data sheets
+    "B200": 2250.0, "H200": 989.0, "H100 PCIe": 756.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "RTX 4090": 165.0,
+}  # fmt: skip
+
 
 class Log:
     """Figures of the steps since the last line. Only the first process writes; all must call `line`."""
 
-    def __init__(self, folder: Path, chief: bool, flops_per_sample: float = 0.0, tokens_per_sample: int = 0):
+    def __init__(self, folder: Path, place: Place, flops_per_sample: float = 0.0, tokens_per_sample: int = 0):
+        chief = place.rank == 0
+        self.peak = place.ranks * peak_tflops(place.device)
         self.flops, self.tokens = flops_per_sample, tokens_per_sample
         self.seen: list[tuple[float, float, int, list[str]]] = []  # loss, noise level, references, roles of each sample
         self.norms: dict[str, float] = {}
         self.waited_s, self.since_s = 0.0, time.perf_counter()
-        self.chief, self.board = chief, None
+        self.chief, self.board, self.wandb = chief, None, None
         if chief:
             folder.mkdir(parents=True, exist_ok=True)
             self.file = (folder / "log.jsonl").open("a")
@@ -27,6 +40,10 @@ class Log:
                 from torch.utils.tensorboard import SummaryWriter
 
                 self.board = SummaryWriter(str(folder / "tensorboard"))
+            if importlib.util.find_spec("wandb") and {"WANDB_API_KEY", "WANDB_MODE"} & set(os.environ):
+                import wandb
+
+                self.wandb = wandb.init(project="a2data", name=folder.name, dir=str(folder))
 
     def sample(self, loss: float, level: float, references: int, roles: list[str]) -> None:
         self.seen.append((loss, level, references, roles))
@@ -42,11 +59,14 @@ class Log:
                 "learning_rate": learning_rate,
                 "samples_per_s": len(seen) / elapsed,
                 "tokens_per_s": len(seen) * self.tokens / elapsed,
-                "tflops": len(seen) * self.flops / elapsed / 1e12,
                 "waited_for_data": self.waited_s / elapsed,
                 **{f"norm/{name}": value for name, value in self.norms.items()},
                 **by_kind(seen),
             }
+            if self.flops:
+                figures["tflops"] = len(seen) * self.flops / elapsed / 1e12
+            if self.flops and self.peak:
+                figures["mfu"] = figures["tflops"] / self.peak
             if torch.cuda.is_available():
                 figures["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
             self.write(step, figures)
@@ -77,12 +97,24 @@ class Log:
         if self.board:
             for name, value in figures.items():
                 self.board.add_scalar(name, value, step)
+        if self.wandb:
+            self.wandb.log(figures, step=step)
 
     def close(self) -> None:
         if self.chief:
             self.file.close()
         if self.board:
             self.board.close()
+        if self.wandb:
+            self.wandb.finish()
+
+
+def peak_tflops(device: torch.device) -> float:
+    """What a device can do at its best; 0 where nobody said."""
+    if device.type != "cuda":
+        return 0.0
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAK_TFLOPS.items() if part in name), 0.0)
 
 
 def gathered(mine: list[Any]) -> list[Any]:

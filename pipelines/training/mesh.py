@@ -68,3 +68,12 @@ def spread(network: Any, settings: Settings, place: Place) -> None:
 def data_rank(settings: Settings, place: Place) -> tuple[int, int]:
     """Which share of each batch a process gets, of how many: those that share a sample's tokens get the same."""
     return place.rank // settings.context, place.ranks // settings.context
+
+
+def local(tensor: Any) -> Any:
+    """This process's part of a tensor that may be shared."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def whole(norm: Any) -> float:
+    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)

@@ -36,11 +36,11 @@ def prepare(shards: str, out: Path, encoding: Encoding, begin: Path, make: bool,
 
 
 def material(shards: str, encoding: Encoding) -> tuple[list[Any], list[str]]:
-    """Clips and references, cut to size, as they are and in one other variant, and captions: for the tiny encoders."""
+    """Clips and references, cut to size, and captions: for the tiny encoders."""
     from a2data import video
     from a2data.folder import Folder
     from model_zoo import a2_references
-    from pipelines.encode import APART, choose, fitted, read_tar, varied
+    from pipelines.encode import choose, fitted, read_tar
 
     source = Folder(shards)
     clips: list[Any] = []
@@ -50,11 +50,9 @@ def material(shards: str, encoding: Encoding) -> tuple[list[Any], list[str]]:
             frames = video.decode(triplet.video)[: encoding.frames]
             if len(frames) < encoding.frames:
                 continue
-            shown = [fitted(frames, encoding.height, encoding.width)]
+            clips.append(fitted(frames, encoding.height, encoding.width))
             for reference in choose(triplet, encoding):
-                shown.append(a2_references.prepare([reference], encoding.height, encoding.width).frames[:1])
-            for variant in sorted({0, (1 + len(captions) * APART) % encoding.variants}):
-                clips += [varied(one, variant) for one in shown]
+                clips.append(a2_references.prepare([reference], encoding.height, encoding.width).frames[:1])
             captions.append(triplet.prompt)
     if not clips:
         raise ValueError(f"no clip in {shards} has {encoding.frames} frames: ask for fewer with --frames")

@@ -76,12 +76,12 @@ NETWORKS: dict[str, dict[str, Any]] = {
 PRESETS: dict[str, tuple[Encoding, Settings]] = {
     "tiny": (
         Encoding(
-            frames=17, height=64, width=112, dtype="float32", max_references=2, held_out=0.25, variants=48,
+            frames=17, height=64, width=112, dtype="float32", max_references=2, held_out=0.25, variants=24,
             held_out_variants=4,
         ),
         Settings(
-            steps=160, batch=16, together=16, variant="full", learning_rate=2e-3, warmup=20, cooldown=80, ema=0.98,
-            shift=3.0, precision="float32", workers=0, validate_every=80, save_every=80, validate_samples=20,
+            steps=240, batch=16, together=16, variant="full", learning_rate=1e-3, warmup=20, cooldown=100, ema=0.98,
+            shift=5.0, precision="float32", workers=0, validate_every=120, save_every=120, validate_samples=20,
         ),
     ),
     "1.3b": (Encoding(), Settings(batch=64, variant="full", precision="bfloat16")),

@@ -1,10 +1,12 @@
 """Triplets through real, small encoders into shards of tensors, and what is done again when something changes."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -87,13 +89,23 @@ def test_the_condition_is_what_the_sampler_would_give(encoded, start):
     assert torch.equal(nothing[:, -1], theirs[:, -1])  # grey behind the references, too
 
 
-def test_variants_are_96_and_keep_what_is_where():
-    picture = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
-    made = [encoding.varied(picture, n) for n in range(96)]
+def test_variants_differ_keep_black_and_white_and_what_is_where():
+    picture = np.random.default_rng(0).integers(1, 255, (4, 6, 3), np.uint8)
+    picture[0, 0], picture[3, 5] = 0, 255
+    made = [encoding.varied(picture, n) for n in range(60)]
     assert (made[0] == picture).all()
-    assert len({m.tobytes() for m in made}) == 96
-    for one in made:  # the same values, or those of the negative, in the same place or mirrored
-        assert any(np.isin(one[1, x], [*picture[1, 2], *(255 - picture[1, 2])]).all() for x in (2, 3))
+    assert len({m.tobytes() for m in made}) == 60
+    for one in made:
+        turned = bool((one[0, 0] != 0).any())
+        plain = one[:, ::-1] if turned else one
+        assert not plain[0, 0].any()
+        assert (plain[3, 5] == 255).all()
+        order = np.argsort(picture.reshape(-1, 3), 0)  # a power keeps the order of a colour's values, wherever it went
+        assert all(
+            any((np.diff(plain[..., c].reshape(-1)[order[:, source]].astype(int)) >= 0).all() for source in range(3))
+            for c in range(3)
+        )
+    assert len({bool((m[0, 0] != 0).any()) for m in made}) == 2
 
 
 def test_held_out_variants_stay_held_out_and_video_and_references_vary_alike(tmp_path, packed, start):
@@ -222,3 +234,41 @@ def test_how_it_was_made_stands_beside_it(encoded, start):
     assert about["encoders"] == a2_encoders.revision(start)
     assert about["frames"] == 13
     assert len(about["held_out"]) == 2
+
+
+def test_an_index_of_an_older_version_is_a_sentence(tmp_path, packed, start):
+    old = shutil.copytree(packed, tmp_path / "old")
+    table = pq.read_table(old / "index.parquet")
+    pq.write_table(table.drop_columns(["roles"]), old / "index.parquet")
+    with pytest.raises(ValueError, match=r"has no column 'roles': .*; pack the data set again"):
+        encoding.encode(str(old), str(tmp_path / "out"), start, HOW)
+
+
+def test_the_command_encodes_what_a_training_then_takes(tmp_path, packed, start, capsys):
+    from pipelines.cli import main
+
+    flags = ["--frames", "13", "--height", "32", "--width", "48", "--held-out", "0.25", "--dtype", "float32"]
+    out = tmp_path / "encoded"
+    assert main(["encode", str(packed), "--out", str(out), "--model", str(start), "--device", "cpu", *flags]) == 0
+    said = capsys.readouterr().out
+    assert "samples to train on" in said
+    assert main(["encode", str(packed), "--out", str(out), "--model", str(start), "--device", "cpu", *flags]) == 0
+    assert "encoded " not in capsys.readouterr().out  # nothing is done twice
+
+
+@pytest.mark.slow
+def test_actors_encode_the_same(tmp_path, packed, start, encoded):
+    pytest.importorskip("ray")
+    import ray
+
+    from pipelines.training import on_ray
+
+    ray.init(num_cpus=2, include_dashboard=False)
+    try:
+        assert on_ray.device("auto", None) == "cpu"
+        encoding.encode(str(packed), str(tmp_path), start, HOW, spread=on_ray.encode_tars)
+    finally:
+        ray.shutdown()
+    for split in encoding.SPLITS:
+        one, other = (pq.read_table(folder / split / "index.parquet") for folder in (encoded, tmp_path))
+        assert one.equals(other)

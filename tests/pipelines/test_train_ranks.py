@@ -89,7 +89,7 @@ def alone(tmp_path_factory, packed) -> Path:
     return out
 
 
-def fresh(tmp_path: Path, alone: Path) -> Path:
+def fresh(tmp_path: Path, alone: Path) -> Path:  # what the first process made, without its checkpoints
     for part in ("start", "encoded"):
         shutil.copytree(alone / part, tmp_path / part)
     return tmp_path
@@ -182,3 +182,19 @@ def test_gradients_of_a_sample_shared_by_two_processes_are_those_of_one(tmp_path
     worst = json.loads((tmp_path / "worst.json").read_text())
     assert {a2_trainable.group_of(n) for n in worst} >= {"patch embedding", "image embedder", "cross-attention, image"}
     assert max(worst.values()) < 1e-5
+
+
+@pytest.mark.slow
+def test_two_workers_of_ray_train_what_one_process_trains(tmp_path, packed, alone):
+    pytest.importorskip("ray.train")
+    import ray
+
+    from pipelines.training import on_ray
+
+    out = fresh(tmp_path / "out", alone)
+    ray.init(num_cpus=3, include_dashboard=False)
+    try:
+        on_ray.train("auto", 2, str(packed), out, HOW, SETTINGS, None)
+    finally:
+        ray.shutdown()
+    assert losses(out) == pytest.approx(losses(alone), rel=1e-6)

@@ -1,0 +1,97 @@
+"""Encoding and training on a Ray cluster: an actor to each tar at a time, a worker of Ray Train to each GPU.
+
+Through Ray go settings and sentences, never tensors: shards, model and `--out` must be in reach of every node by the same paths.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from a2data.folder import Folder
+from pipelines import encode, on_ray
+from pipelines.encode import Encoding
+from pipelines.training.settings import Settings
+
+
+class Encoder:
+    """An actor: loaded encoders, and tars from one folder to another."""
+
+    def __init__(self, shards_in: str, out: str, model: str, device: str, how: Encoding, held_out: set[str]):
+        from model_zoo import torchvision_shim
+
+        torchvision_shim.install()
+        from model_zoo import a2_encoders
+
+        self.folders, self.how, self.held_out = (Folder(shards_in), Folder(out)), how, held_out
+        self.encoders = a2_encoders.load(Path(model), device)
+
+    def do(self, name: str, key: str) -> tuple[str, dict[str, Any]]:
+        return name, encode.encode_tar(*self.folders, name, key, self.encoders, self.how, self.held_out)
+
+
+def device(address: str, wanted: str | None) -> str:
+    """Join the cluster; what its actors encode on. Raises ValueError for a GPU that no node has."""
+    on_ray.connect(address)
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if wanted not in (None, "cpu", "cuda"):
+        raise ValueError(f"--device {wanted}: on a cluster write cpu or cuda, Ray chooses which")
+    if wanted == "cuda" and not gpus:
+        raise ValueError("--device cuda: no node of the cluster has a GPU; leave it out to encode without")
+    return wanted or ("cuda" if gpus else "cpu")
+
+
+def encode_tars(
+    todo: list[tuple[str, str]], shards_in: str, out: str, model: str, device: str, how: Encoding, held_out: set[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """As pipelines.encode.encode_tars, in as many actors as there is room and work for, in the order in which they are done.
+
+    Raises RuntimeError naming the tar whose actor died, ValueError for what an actor found wrong; what is done stays.
+    """
+    need: dict[str, float] = {"num_cpus": 1, "num_gpus": 1 if device == "cuda" else 0}
+    has = ray.cluster_resources()
+    room = max(1, int(has.get("GPU", 0) if need["num_gpus"] else has.get("CPU", 1)))
+    given = shards_in, out, model, device, how, held_out
+    idle: list[Any] = [ray.remote(Encoder).options(**need).remote(*given) for _ in range(min(len(todo), room))]
+    waiting, busy = list(todo), dict[Any, tuple[Any, str]]()
+    while waiting or busy:
+        while waiting and idle:
+            actor, tar = idle.pop(), waiting.pop(0)
+            busy[actor.do.remote(*tar)] = actor, tar[0]
+        (done,), _ = ray.wait(list(busy), num_returns=1)
+        actor, name = busy.pop(done)
+        try:
+            yield ray.get(done)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        except ray.exceptions.RayError as error:
+            raise RuntimeError(f"the worker that encoded {name} died ({error}); the same command goes on") from error
+        idle.append(actor)
+
+
+def train(
+    address: str, workers: int, shards: str, out: Path, encoding: Encoding, settings: Settings, model: Path | None
+) -> None:
+    """`a2data train` in so many workers of Ray Train, which sets up their process group. Going on is the trainer's own."""
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    on_ray.connect(address)
+    gpu = ray.cluster_resources().get("GPU", 0) > 0
+    TorchTrainer(
+        worker,
+        train_loop_config={"given": (shards, Path(out).absolute(), encoding, settings, model)},
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpu else "gloo"),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
+        run_config=RunConfig(name="ray-train", storage_path=str(Path(out).absolute())),
+    ).fit()
+
+
+def worker(config: dict[str, Any]) -> None:
+    """One process of a training on a cluster."""
+    from pipelines.train import train
+
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    train(*config["given"])
