@@ -37,7 +37,7 @@ class Sample(Stage):
         return {"checkpoint": a2_folder.digest(a2_folder.check(self.checkpoint))}
 
     def load(self) -> Any:
-        from pipelines.sample import Sampler
+        from pipelines.sampling.sampler import Sampler
 
         return Sampler(self.checkpoint, cards.device(), self.dtype)
 
@@ -49,7 +49,8 @@ class Sample(Stage):
 
     def _made(self, model: Any, case: Asked, folder: Path) -> bytes:
         from pipelines import sample
-        from pipelines.sampling import jobs
+        from pipelines.sampling import checks, jobs
+        from pipelines.sampling.sampler import Task
 
         refs = []
         for number, shown in enumerate(case.shown):
@@ -58,9 +59,9 @@ class Sample(Stage):
         out = folder / "made.mp4"
         values = json.loads(self.settings) | {"prompt": case.prompt, "ref": refs, "out": str(out)}
         job = jobs.located(values, str(folder))
-        files = jobs.validated([("", job)])
+        files = checks.validated([("", job)])
         checkpoint = {"name": Path(self.checkpoint).name, "digest": self.models()["checkpoint"]}
-        model.sample(sample.Task(job, sample.record(job, files, checkpoint, self.dtype)))
+        model.sample(Task(job, sample.record(job, files, checkpoint, self.dtype)))
         return out.read_bytes()
 
 
