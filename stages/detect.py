@@ -26,7 +26,7 @@ class Detect(Stage):
     reads = {"select": Kept, "segment": Film}
     writes = Element
     per = "clip"
-    version = 2
+    version = 3
 
     model: str = "builtin-detect"  # card of role detect, or yolo:PATH
     embedder: str = (
