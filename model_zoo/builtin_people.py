@@ -7,10 +7,12 @@ import cv2
 import numpy as np
 
 from model_zoo import grabcut
+from model_zoo.builtin_motion import MOVED, difference
 
 Masks = list[np.ndarray]
 LOST_NCC = 0.45  # what is followed must look this much like it did
 LEDGE_LAB = 16.0  # distance in CIE Lab from which the colour below a head is not that of the ground beside it
+STEP_LAB, STEP_ROWS = 6.0, 4  # change of colour from the rows above a table's edge to those below, beside the body
 LEDGE_SIDE = 0.2  # face sides of ground that must be in the picture to be compared with
 SHOULDER, BESIDE = 1.5, 2.3  # face sides from the middle of the face: where ground may begin, and where it surely has
 MOVED_FACE = 0.15  # face sides that a head must have moved before what stays behind tells anything
@@ -35,10 +37,13 @@ class Body(NamedTuple):
     stays: np.ndarray  # (h, w) bool: what did not go with the head, see `left_behind`
 
 
-def person_masks(picture: np.ndarray, bodies: Sequence[Body], moving: np.ndarray, things: np.ndarray) -> Masks:
+def person_masks(
+    picture: np.ndarray, bodies: Sequence[Body], moving: np.ndarray, things: np.ndarray, iterations: int = 2
+) -> Masks:
     """The mask of each person in a small picture; no pixel belongs to two.
 
-    moving: (h, w) bool, pixels that are not as in the plate. things: (h, w) bool, what is in front of people.
+    moving: (h, w) bool, pixels that are not as in the plate. things: (h, w) bool, what is in front of people. iterations: of
+    GrabCut; one is a first guess.
     """
     heads = [body.head for body in bodies]
     rows, columns = np.indices(picture.shape[:2], dtype=np.float32)
@@ -49,13 +54,12 @@ def person_masks(picture: np.ndarray, bodies: Sequence[Body], moving: np.ndarray
         others = [j for j in range(len(heads)) if j != i]
         nearer = np.any([distance[j] < distance[i] for j in others], axis=0) & np.ones(picture.shape[:2], bool)
         likely = (np.any([np.isin(hints[j], _FORE) for j in others], axis=0) & nearer) | things
-        masks.append(
-            _cut_person(picture, head, np.where(nearer | things, grabcut.SURE_BACK, hints[i]).astype(np.uint8), likely)
-        )
+        mine = np.where(nearer | things, grabcut.SURE_BACK, hints[i]).astype(np.uint8)
+        masks.append(_cut_person(picture, head, mine, likely, iterations))
     return masks
 
 
-def _cut_person(picture: np.ndarray, head: Head, hints: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _cut_person(picture: np.ndarray, head: Head, hints: np.ndarray, others: np.ndarray, iterations: int) -> np.ndarray:
     """GrabCut within an arm's length of a head.
 
     others: (h, w) bool, where other people are likely: painted over, lest their skin and hair be learnt as ground.
@@ -67,7 +71,7 @@ def _cut_person(picture: np.ndarray, head: Head, hints: np.ndarray, others: np.n
     if ground.any():
         patch[others[area]] = np.median(patch[ground], axis=0)
     out = np.zeros(hints.shape, bool)
-    out[area] = grabcut.clean(grabcut.cut(patch, labels), labels == grabcut.SURE_FORE)
+    out[area] = grabcut.clean(grabcut.cut(patch, labels, iterations), labels == grabcut.SURE_FORE)
     return out
 
 
@@ -130,14 +134,24 @@ def without_ground(hints: np.ndarray, body: Body) -> np.ndarray:
     return out
 
 
-def ledges(plates: Sequence[np.ndarray], views: Sequence[np.ndarray], heads: Sequence[Head | None]) -> list[int]:
+def ledges(
+    pictures: Sequence[np.ndarray],
+    plates: Sequence[np.ndarray],
+    views: Sequence[np.ndarray],
+    heads: Sequence[Head | None],
+) -> list[int]:
     """For each picture of a shot the row from which something hides a person, as its camera saw it.
 
-    The lower quartile of what `ledge` says: a gesture before a table hides its edge, nothing feigns one. The picture's height
-    where fewer than a third of the pictures have one.
+    Looked for in the plate, or in the picture where the person is not in the plate, as one who walks by. The lower quartile of
+    what `ledge` says: a gesture before a table hides its edge, nothing feigns one. The picture's height where fewer than a
+    third of the pictures have one.
     """
     height = plates[0].shape[0]
-    known = [(h.x, ledge(plate, h), view) for plate, h, view in zip(plates, heads, views, strict=True) if h is not None]
+    known = [
+        (head.x, ledge(picture if _gone(picture, plate, head) else plate, head), view)
+        for picture, plate, head, view in zip(pictures, plates, heads, views, strict=True)
+        if head is not None
+    ]
     points = [cv2.perspectiveTransform(np.array([[[x, float(y)]]]), view)[0, 0] for x, y, view in known if y < height]
     if 3 * len(points) < len(known) or not points:
         return [height] * len(plates)
@@ -146,10 +160,19 @@ def ledges(plates: Sequence[np.ndarray], views: Sequence[np.ndarray], heads: Seq
     return [int(np.clip(round(y), 0, height)) for y in back]
 
 
+def _gone(picture: np.ndarray, plate: np.ndarray, head: Head) -> bool:
+    """Whether the plate does not show the person: the neck and the top of the chest are not as in the picture."""
+    height, width = plate.shape[:2]
+    chest = _span(head.y, 0.6, 2, head.side, height), _span(head.x, -0.5, 0.5, head.side, width)
+    moved = difference(picture, plate)[chest] > MOVED
+    return bool(moved.size and moved.mean() > 0.5)
+
+
 def ledge(plate: np.ndarray, head: Head) -> int:
     """The row from which a table or parapet hides the person, down to the border; the picture's height where none does.
 
-    It is the highest row from which on every row has the same colour below the head as on both sides of the body.
+    It is an edge beside the body, at or below the highest row from which on every row has the same colour below the head as on
+    both sides: clothes of the colour of the wall are no table.
     """
     height, width = plate.shape[:2]
     chest = _span(head.y, 1.0, 99, head.side, height)
@@ -169,7 +192,15 @@ def ledge(plate: np.ndarray, head: Head) -> int:
     body = np.flatnonzero(
         cv2.erode(unlike.astype(np.uint8), np.ones((2, 1), np.uint8))
     )  # one odd row is none of the body
-    return chest.start + (int(body[-1]) + 1 if len(body) else 0)
+    same = int(body[-1]) + 1 if len(body) else 0
+    edges = [row for row in range(max(STEP_ROWS, same - STEP_ROWS), height - chest.start) if _steps(sides, row)]
+    return chest.start + max(same, edges[0]) if edges else height
+
+
+def _steps(sides: Sequence[np.ndarray], row: int) -> bool:
+    """Whether the colour beside a body changes at a row: (n, 3) CIE Lab, one row of it for each of the picture."""
+    steps = [np.median(s[row - STEP_ROWS : row], 0) - np.median(s[row : row + STEP_ROWS], 0) for s in sides]
+    return max(float(np.linalg.norm(step)) for step in steps) > STEP_LAB
 
 
 def left_behind(seen: Sequence[np.ndarray], here: int, head: Head) -> np.ndarray:

@@ -6,13 +6,17 @@ import cv2
 import numpy as np
 
 from model_zoo import grabcut
-from model_zoo.builtin_motion import MOVED, difference, is_here
+from model_zoo.builtin_motion import MOVED, as_seen, difference, is_here
 
 STANDS_OUT = 16.0  # distance in CIE Lab from which a colour is none of the border's
 BUSY = 0.35  # share of the picture that stands out from which nothing does
 ALONE = 0.9  # separation from its surroundings from which a thing that does not move is one
 LIKE_BEFORE = 0.6  # correlation from which a thing is found again
 SMALLEST, LARGEST = 0.004, 0.4  # of a thing, share of the picture
+LEFT = 0.4  # share of a thing's pixels that are something else once it has gone
+TRAVELS = 0.25  # of its own size that a thing must move to be one
+BESIDE = 0.3  # share of a thing within a person's usual outline, at most, where it is first seen
+NEAR_PX = 3  # from a person's mask within which what moves is their own rim
 
 Masks = list[np.ndarray | None]
 
@@ -43,33 +47,71 @@ def contrast(picture: np.ndarray) -> np.ndarray:
     return unlike(picture, rim)
 
 
-def movers(pictures: Sequence[np.ndarray], plates: Sequence[np.ndarray], bodies: Sequence[np.ndarray]) -> list[Masks]:
+def movers(
+    pictures: Sequence[np.ndarray],
+    views: Sequence[np.ndarray],
+    plates: Sequence[np.ndarray],
+    people: Sequence[np.ndarray],
+    usual: Sequence[np.ndarray],
+) -> list[Masks]:
     """What moves by itself in a shot: one list per thing of its (h, w) bool mask in each small picture, None where it is lost.
 
-    plates: the pictures without what moves. bodies: (h, w) bool, where people are likely. A thing is cut out where it is clear
-    of them, and from there followed by its looks, in front of them too.
+    views, plates: see builtin_motion. people: (h, w) bool, the masks of people; usual: the same by their proportions alone. A
+    thing is first seen beside both: what is below a head is the person's; from there it is followed by its looks and its way,
+    in front of them too. What stays where it is on the ground is a hole in the plate.
     """
     things: list[Masks] = []
-    for t, (picture, plate, body) in enumerate(zip(pictures, plates, bodies, strict=True)):
+    for t, (picture, plate, body) in enumerate(zip(pictures, plates, people, strict=True)):
         for mask in moving_masks(picture, plate, body):
             mine = [thing for thing in things if thing[t] is None and _same(pictures, thing, t, mask)]
-            if not mine:
-                mine = [[None] * len(pictures)]
-                things.append(mine[0])
-            mine[0][t] = mask
+            if mine:
+                mine[0][t] = mask
+            elif (mask & usual[t]).sum() < BESIDE * mask.sum():
+                things.append([mask if u == t else None for u in range(len(pictures))])
     lasting = [thing for thing in things if sum(mask is not None for mask in thing) >= min(2, len(pictures))]
     for thing in lasting:
         _fill(pictures, plates, thing)
-    return lasting
+    return [
+        thing for thing in lasting if len(pictures) < 3 or (_travels(thing, views) and _leaves(thing, pictures, views))
+    ]
 
 
-def moving_masks(picture: np.ndarray, plate: np.ndarray, body: np.ndarray, most: int = 4) -> list[np.ndarray]:
-    """Masks of up to `most` things in a small picture that are not in the plate and touch no body, largest first."""
-    moves = difference(picture, plate) > MOVED
-    blobs = [b for b in _blobs(moves) if not (b & body).any() and is_here(picture, plate, b)]
+def _leaves(thing: Masks, pictures: Sequence[np.ndarray], views: Sequence[np.ndarray]) -> bool:
+    """Whether the other pictures show something else where the thing is in its first picture, and where it is in its last.
+
+    Three quarters of them, on LEFT of it: an edge that the camera's motion left over, or a shadow, is there in all of them.
+    """
+    known = [t for t, mask in enumerate(thing) if mask is not None]
+    for t in (known[0], known[-1]):
+        inside = cv2.erode(np.asarray(thing[t], np.uint8), np.ones((3, 3), np.uint8)) > 0
+        if not inside.any():
+            return False
+        seen = as_seen(pictures, views, t)
+        shares = [(difference(pictures[t], other)[inside] > MOVED).mean() for u, other in enumerate(seen) if u != t]
+        if np.quantile(shares, 0.25) < LEFT:
+            return False
+    return True
+
+
+def _travels(thing: Masks, views: Sequence[np.ndarray]) -> bool:
+    """Whether a thing is ever as far from where it was on the ground as TRAVELS of its size."""
+    middles, sizes = [], []
+    for mask, view in zip(thing, views, strict=True):
+        if mask is not None:
+            middles.append(cv2.perspectiveTransform(np.array([[_middle(mask)]]), view)[0, 0])
+            sizes.append(np.sqrt(mask.sum()))
+    steps = np.linalg.norm(np.array(middles)[:, None] - np.array(middles)[None], axis=2)
+    return bool(steps.max() >= TRAVELS * np.median(sizes))
+
+
+def moving_masks(picture: np.ndarray, plate: np.ndarray, people: np.ndarray, most: int = 4) -> list[np.ndarray]:
+    """Masks of up to `most` things in a small picture that are neither in the plate nor on people, largest first."""
+    near = cv2.dilate(people.astype(np.uint8), np.ones((2 * NEAR_PX + 1,) * 2, np.uint8)) > 0
+    moves = (difference(picture, plate) > MOVED) & ~near
+    found = [b for b in blobs(moves) if is_here(picture, plate, b)]
     out: list[np.ndarray] = []
-    taken = body
-    for blob in sorted(blobs, key=lambda b: (-int(b.sum()), int(np.argmax(b))))[:most]:
+    taken = people
+    for blob in sorted(found, key=lambda b: (-int(b.sum()), int(np.argmax(b))))[:most]:
         mask = _cut_blob(picture, blob, taken) & ~taken
         if _is_thing(mask, blob, on_border=0.3):
             taken = taken | mask
@@ -86,18 +128,41 @@ def still_masks(picture: np.ndarray, taken: np.ndarray, most: int = 2) -> list[n
     stands_out = (contrast(picture) > STANDS_OUT) & ~off_limits
     if stands_out.mean() > BUSY:
         return []
-    blobs = [b for b in _blobs(stands_out) if _on_border(b) == 0 and separation(picture, b) >= 0.8 * ALONE]
-    if len(blobs) > most:
+    found = [b for b in blobs(stands_out) if _on_border(b) == 0 and separation(picture, b) >= 0.8 * ALONE]
+    if len(found) > most:
         return []
-    masks = [(_cut_blob(picture, b, off_limits) & ~off_limits, b) for b in blobs]
+    masks = [(_cut_blob(picture, b, off_limits) & ~off_limits, b) for b in found]
     return [mask for mask, blob in masks if _is_thing(mask, blob, on_border=0.0) and separation(picture, mask) >= ALONE]
 
 
 def _same(pictures: Sequence[np.ndarray], thing: Masks, t: int, mask: np.ndarray) -> bool:
-    """Whether the mask in picture t is where the thing, last seen before, is found again."""
+    """Whether the mask in picture t is where the thing, last seen before, is found again, or was heading: a ball rolls."""
     last, before = next((u, m) for u in reversed(range(t)) if (m := thing[u]) is not None)
-    found = _follow(pictures[last], before, pictures[t])
-    return found is not None and bool((found & mask).sum() > 0.3 * (found | mask).sum())
+    guesses = [_follow(pictures[last], before, pictures[t]), _onward(thing, t)]
+    return any(guess is not None and (guess & mask).sum() > 0.3 * (guess | mask).sum() for guess in guesses)
+
+
+def _onward(thing: Masks, t: int) -> np.ndarray | None:
+    """The last mask before picture t, gone on as from the one before it; None where there are no two near enough."""
+    seen = [u for u in range(t) if thing[u] is not None][-2:]
+    if len(seen) < 2 or t - seen[0] > 3:
+        return None
+    (x0, y0), (x1, y1) = (_middle(thing[u]) for u in seen)
+    share = (t - seen[1]) / (seen[1] - seen[0])
+    last = thing[seen[1]]
+    assert last is not None
+    return _moved(last, share * (x1 - x0), share * (y1 - y0))
+
+
+def _middle(mask: np.ndarray | None) -> tuple[float, float]:
+    ys, xs = np.nonzero(np.asarray(mask))
+    return float(xs.mean()), float(ys.mean())
+
+
+def _moved(mask: np.ndarray, x: float, y: float) -> np.ndarray:
+    """A mask moved by whole pixels."""
+    matrix = np.array([[1.0, 0, round(x)], [0, 1, round(y)]])
+    return cv2.warpAffine(mask.astype(np.uint8), matrix, mask.shape[::-1], flags=cv2.INTER_NEAREST) > 0
 
 
 def _fill(pictures: Sequence[np.ndarray], plates: Sequence[np.ndarray], thing: Masks) -> None:
@@ -125,8 +190,7 @@ def _follow(before: np.ndarray, mask: np.ndarray, after: np.ndarray) -> np.ndarr
     _, best, _, (x, y) = cv2.minMaxLoc(scores)
     if best < LIKE_BEFORE:
         return None
-    move = np.array([[1.0, 0, x + left - xs[0]], [0, 1, y + top - ys[0]]])
-    return cv2.warpAffine(mask.astype(np.uint8), move, mask.shape[::-1], flags=cv2.INTER_NEAREST) > 0
+    return _moved(mask, x + left - xs[0], y + top - ys[0])
 
 
 def _recut(picture: np.ndarray, guess: np.ndarray) -> np.ndarray:
@@ -147,7 +211,7 @@ def _around(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
     return slice(max(0, ys[0] - margin), ys[-1] + margin + 1), slice(max(0, xs[0] - margin), xs[-1] + margin + 1)
 
 
-def _blobs(mask: np.ndarray) -> list[np.ndarray]:
+def blobs(mask: np.ndarray) -> list[np.ndarray]:
     """The connected pieces of a mask that are neither too small nor too large, closed."""
     closed = cv2.morphologyEx(
         mask.astype(np.uint8), cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
