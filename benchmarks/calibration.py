@@ -85,7 +85,8 @@ def lines(people: int, takes: int, seed: int) -> list[str]:
             out.append(f"{rate:<10g}  {found}")
             continue
         interval = f"({found.threshold_low:.4f} to {found.threshold_high:.4f})"
-        out.append(f"{rate:<10g}  {found.threshold:.4f} {interval}   {_held(held, found.threshold)}")
+        for name, value in (("", found.threshold), ("here alone", found.threshold_here)):
+            out.append(f"{rate:<10g}  {value:.4f} {interval}   {_held(held, value)}  {name}")
     card = cards.card("dlib").same
     return [*out, f"the card's  {card:.4f}                      {_held(held, card)}"]
 
