@@ -64,10 +64,10 @@ def faces(people: int, takes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pairs(x: np.ndarray, who: np.ndarray) -> tuple[Pairs, Pairs]:
-    """All pairs of two people, and all of one; the bootstrap draws people."""
+    """All pairs of two people, and all of one; the pairs of the same two count as a clip, of which the bootstrap draws."""
     i, j = np.array(list(combinations(range(len(x)), 2))).T
-    similarity, same = np.einsum("nd,nd->n", x[i], x[j]), who[i] == who[j]
-    return tuple(Pairs(similarity[of], who[i][of]) for of in (~same, same))  # type: ignore[return-value]
+    similarity, same, clip = np.einsum("nd,nd->n", x[i], x[j]), who[i] == who[j], who[i] * 1000 + who[j]
+    return tuple(Pairs(similarity[of], clip[of]) for of in (~same, same))  # type: ignore[return-value]
 
 
 def lines(people: int, takes: int, seed: int) -> list[str]:
@@ -85,7 +85,8 @@ def lines(people: int, takes: int, seed: int) -> list[str]:
             out.append(f"{rate:<10g}  {found}")
             continue
         interval = f"({found.threshold_low:.4f} to {found.threshold_high:.4f})"
-        out.append(f"{rate:<10g}  {found.threshold:.4f} {interval}   {_held(held, found.threshold)}")
+        for name, value in (("", found.threshold), ("here alone", found.threshold_here)):
+            out.append(f"{rate:<10g}  {value:.4f} {interval}   {_held(held, value)}  {name}")
     card = cards.card("dlib").same
     return [*out, f"the card's  {card:.4f}                      {_held(held, card)}"]
 

@@ -47,7 +47,8 @@ class Pairs(NamedTuple):
 class Finding:
     """A threshold and what it rests on. Intervals are of 95 %."""
 
-    threshold: float
+    threshold: float  # the upper end of its interval, at which the rate is kept; where there is none, that of these pairs alone
+    threshold_here: float  # at which just these negatives keep to the rate; others would exceed it every other time
     threshold_low: float  # bootstrap over clips; nan where all pairs are of one clip
     threshold_high: float
     negatives: int  # that share a frame
@@ -130,7 +131,7 @@ def table(found: dict[tuple[str, str], Finding], rate: float) -> Iterator[str]:
     for (embedder, kind), f in found.items():
         weak = f" and {f.weak_negatives} weak (different sources)" if f.weak_negatives else ""
         yield (
-            f"{embedder} {kind}: {f.threshold:.4f} [{f.threshold_low:.4f}, {f.threshold_high:.4f}]; "
+            f"{embedder} {kind}: {f.threshold:.4f}, here {f.threshold_here:.4f} [{f.threshold_low:.4f}, {f.threshold_high:.4f}]; "
             f"{f.negatives} negatives that share a frame{weak}, false accepts {f.false_accept:.4f} (up to "
             f"{f.false_accept_high:.4f}); {f.positives} positives, true accepts "
             + (f"{f.true_accept:.3f} (at least {f.true_accept_low:.3f})" if f.positives else "not known")
@@ -186,14 +187,16 @@ def judge(strong: Pairs, weak: Pairs, positive: Pairs, rate: float) -> Finding |
             f"a rate of {rate:g} needs {least} pairs that are certainly different, and there are {len(strong.similarity)} that "
             f"share a frame and {len(weak.similarity)} of different sources: run more footage{attainable}"
         )
-    threshold = at_rate(used.similarity, rate)
-    if threshold > 1:
+    here = at_rate(used.similarity, rate)
+    if here > 1:
         return f"{int(rate * n) + 1} pairs that are certainly different are the same to the model: it cannot tell them apart"
     low, high = bootstrap(used, rate)
+    threshold = here if np.isnan(high) else min(1.0, max(here, high))
     false, true = int((used.similarity >= threshold).sum()), int((positive.similarity >= threshold).sum())
     m = len(positive.similarity)
     return Finding(
         threshold=threshold,
+        threshold_here=here,
         threshold_low=low,
         threshold_high=high,
         negatives=len(strong.similarity),

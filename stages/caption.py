@@ -53,7 +53,9 @@ class Caption(Stage):
     fusion_fallback: str = ""  # card to fuse with where `fusion` loses a phrase, twice; "" = such a clip fails
     base_confidence: float = 0.5  # of whatever the base captioner says, 0 to 1
     min_confidence: float = 0.4  # answers below it are kept, but not believed, 0 to 1
-    min_quality: float = 0.35  # of a thing's best picture, 0 to 1, below which captioners are not told of it
+    min_quality: float = (
+        0.3  # of a thing's best picture times its presence, 0 to 1; captioners are not told of one below it
+    )
     max_subjects: int = 4  # subjects in the prompt; the captioner puts the most important first
     max_phrase_words: int = 14  # words of a subject's phrase; appearance beyond it is cut at a comma or an "and"
 
@@ -129,10 +131,12 @@ class Caption(Stage):
 def hints(frames: np.ndarray, elements: Sequence[Element], min_quality: float = 0.0) -> list[Thing]:
     """The elements as captioners are told of them, and the background, measured where the middle frame shows it.
 
-    Objects whose best picture is poor are left out: what is small, unsharp and unsure at once is most often none. So is the
-    colour of a garment that takes less than half of it: of a space suit cut off below its collar, the collar's.
+    Objects are left out whose best picture is poor, or which were seen in few of the samples: what is small, unsharp and unsure
+    at once, and comes and goes, is most often none. So is the colour of a garment that takes less than half of it: of a space
+    suit cut off below its collar, the collar's.
     """
-    elements = [e for e in elements if e.kind != "object" or e.quality >= min_quality]
+    looks = max((len(e.seen_frames) for e in elements if e.kind in ("human", "object")), default=1)
+    elements = [e for e in elements if e.kind != "object" or e.quality * len(e.seen_frames) / looks >= min_quality]
     things = [
         Thing(
             e.element_id,

@@ -40,12 +40,14 @@ class Match(Stage):
         "ground": Element,
     }
     writes = records.Match
-    version = 2
+    version = 3
 
     model: str = "words"  # "words" for words against measurements alone, or the card of a text-image model beside them
     model_weight: float = 0.5  # of that model's similarity against that of the words, 0 to 1
     min_similarity: float = 0.55  # below it a phrase stays without an element, 0 to 1
-    min_margin: float = 0.05  # by which an element must beat the next best one for the phrase, 0 to 1
+    min_margin: float = (
+        0.05  # by which the best assignment must beat those that give the phrase another element, 0 to 1
+    )
 
     @property
     def gpus(self) -> float:  # type: ignore[override]
@@ -94,7 +96,7 @@ class Match(Stage):
                 best = Rule("similarity", float(similarity[p].max(initial=0.0)), self.min_similarity, inf)
                 yield Reject(key, "phrase without element", str(best))
                 continue
-            owner, margin = elements[taken[p]], clearance(similarity, taken, p)
+            owner, margin = elements[taken[p]], clearance(similarity, self.min_similarity, taken, p)
             clear = Rule("margin", margin, self.min_margin, inf)
             if not clear.passed:
                 yield Reject(key, "ambiguous phrase", str(clear))
@@ -198,15 +200,21 @@ def assign(similarity: np.ndarray, min_similarity: float) -> list[int]:
     return [taken[p] if taken[p] < elements else -1 for p in range(count)]
 
 
-def clearance(similarity: np.ndarray, taken: Sequence[int], p: int) -> float:
-    """By how much phrase p fits its element better than the next best element, and than any phrase that went without one.
+def clearance(similarity: np.ndarray, min_similarity: float, taken: Sequence[int], p: int) -> float:
+    """What the best assignment loses, in all, if phrase p must not have its element: 0 where another does as well.
 
-    With a second phrase that describes the only person as well, nobody knows which of the two is in the picture.
+    That is the lead over the next best element where the others' phrases are settled; "a person" beside "a person in a red top"
+    is whoever is left. With a second phrase that describes the only person as well, nobody knows which of the two is there.
     """
-    e = taken[p]
-    others = np.delete(similarity[p], e)
-    rivals = [similarity[q, e] for q, other in enumerate(taken) if other < 0]
-    return float(similarity[p, e] - max([0.0, *others, *rivals]))
+    other = similarity.copy()
+    other[p, taken[p]] = 0.0
+    instead = assign(other, min_similarity)
+    return worth(similarity, min_similarity, taken) - worth(other, min_similarity, instead)
+
+
+def worth(similarity: np.ndarray, min_similarity: float, taken: Sequence[int]) -> float:
+    """The sum that `assign` makes as large as it can be."""
+    return float(sum(similarity[p, e] if e >= 0 else min_similarity for p, e in enumerate(taken)))
 
 
 def belongings(phrase: str, parts: Sequence[Element]) -> Iterator[tuple[Element, int, int]]:

@@ -45,6 +45,17 @@ def test_pairs_of_one_clip_give_no_interval_and_of_few_clips_a_wide_one():
     assert by_clip[1] - by_clip[0] > 2 * (by_pair[1] - by_pair[0])
 
 
+def test_the_threshold_keeps_to_the_rate_on_other_pairs_too_and_that_of_these_alone_does_not():
+    kept, here = 0, 0
+    for seed in range(30):
+        seen, other = np.random.default_rng(seed).normal(0, 0.1, (2, 20_000))
+        found = judge(Pairs(seen[:1000], np.arange(1000)), pairs(), pairs(0.9), 0.02)
+        kept += (other >= found.threshold).mean() <= 0.02
+        here += (other >= found.threshold_here).mean() <= 0.02
+    assert kept >= 27
+    assert here <= 22
+
+
 def pairs(*values):
     return Pairs(np.array(values, float), np.arange(len(values)))
 
@@ -60,10 +71,10 @@ def test_too_few_pairs_are_refused_with_what_they_would_do_for():
 def test_weak_negatives_are_used_only_where_the_sure_ones_do_not_suffice():
     sure, weak = pairs(*np.linspace(0, 0.3, 100)), pairs(*np.linspace(0, 0.6, 100))
     assert judge(sure, weak, pairs(), 0.01).weak_negatives == 0
-    assert judge(sure, weak, pairs(), 0.01).threshold == pytest.approx(0.297, abs=1e-4)
+    assert judge(sure, weak, pairs(), 0.01).threshold_here == pytest.approx(0.297, abs=1e-4)
     mixed = judge(sure, weak, pairs(), 0.005)
     assert (mixed.negatives, mixed.weak_negatives) == (100, 100)
-    assert mixed.threshold == pytest.approx(0.594, abs=1e-4)
+    assert mixed.threshold_here == pytest.approx(0.594, abs=1e-4)
 
 
 def test_a_model_to_which_different_ones_are_the_same_is_refused():

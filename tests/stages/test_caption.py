@@ -137,6 +137,15 @@ def test_a_thing_of_which_there_is_no_good_picture_is_not_spoken_of():
     assert builtin(replace(cup, quality=0.2)).subjects == []
 
 
+def test_a_thing_that_comes_and_goes_is_not_spoken_of():
+    person = element("human", 0, (100.0, 10.0, 150.0, 96.0), "person")
+    person = replace(person, seen_frames=[0, 1, 2, 3], seen_boxes=[person.box] * 4)
+    cup = element("object", 0, (10.0, 30.0, 50.0, 80.0), "cup", "", "colour=red")
+    often = replace(cup, seen_frames=[0, 1, 3], seen_boxes=[cup.box] * 3)
+    assert {s.phrase for s in builtin(person, often).subjects} == {"a person", "a red cup"}
+    assert {s.phrase for s in builtin(person, cup).subjects} == {"a person"}
+
+
 def test_two_that_look_alike_are_told_apart_by_their_sides_though_both_move():
     boxes = {
         0: ((5.0, 30.0, 45.0, 80.0), (35.0, 30.0, 75.0, 80.0)),

@@ -243,3 +243,35 @@ def test_what_ground_found_is_matched_like_what_detect_found():
     human, top = person(0, "red")
     rows = Match().run(None, [Kept("c", "v")], [said], [human], [], [top], [], [cup])
     assert pairs(list(rows))["a grey cup"] == "c/object/0"
+
+
+def test_a_phrase_that_fits_both_stands_for_whoever_the_other_phrase_leaves():
+    plain_and_red = np.array([[1.0, 1.0], [0.4, 1.0]], np.float32)  # "a person" and "a person in a red top"
+    taken = match.assign(plain_and_red, 0.55)
+    assert taken == [0, 1]
+    assert [match.clearance(plain_and_red, 0.55, taken, p) for p in (0, 1)] == pytest.approx(
+        [0.45, 0.45], abs=1e-6
+    )  # the next best: one of them for nobody
+
+    both_plain = np.array([[1.0, 1.0], [1.0, 1.0]], np.float32)
+    assert match.clearance(both_plain, 0.55, match.assign(both_plain, 0.55), 0) == pytest.approx(0)
+
+    two_for_one = np.array([[0.9], [0.9]], np.float32)
+    taken = match.assign(two_for_one, 0.55)
+    assert match.clearance(two_for_one, 0.55, taken, taken.index(0)) == pytest.approx(0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(arrays(np.float32, st.tuples(st.integers(1, 3), st.integers(1, 3)), elements=st.floats(0, 1, width=16)))
+def test_the_clearance_is_the_lead_over_the_best_assignment_that_gives_the_phrase_something_else(similarity):
+    count, elements = similarity.shape
+
+    def total(way):
+        return sum(similarity[p, e] if e < elements else 0.5 for p, e in enumerate(way))
+
+    ways = list(permutations(range(elements + count), count))
+    taken = match.assign(similarity, 0.5)
+    for p, e in enumerate(taken):
+        if e >= 0:
+            best, other = max(map(total, ways)), max(total(w) for w in ways if w[p] != e)
+            assert match.clearance(similarity, 0.5, taken, p) == pytest.approx(best - other, abs=1e-5)
