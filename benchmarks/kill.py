@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.kill [films] [join] [--kills 5] [--seed 0]
 
-films: two of the demo films, killed at random moments. join: `retrieve` alone over 6,000 drawn faces, killed while tiles of its
+films: two of the demo films, killed at random moments. join: `retrieve` alone over 3,000 drawn faces, killed while tiles of its
 join are in hand. Each of them undisturbed; with the driver killed; on Ray with one worker, with two, and with two of which one
 is killed again and again. Prints the sha256 of all tars, or of the references, for each. The Ray cluster is the script's own.
 """
@@ -34,7 +34,7 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": os.getcwd(), "RAY_USAGE_STATS_ENABLED"
 NOTED = (
     "A2DATA_BENCHMARK_TILES"  # names a file that grows by a byte with each tile that is begun, in the driver's children
 )
-FACES, TILE, SHARDS = 6000, 1024, 24  # 36 tiles
+FACES, TILE, SHARDS = 3000, 512, 12  # 36 tiles
 TITLES = {
     "films": b"ray::Worker.do",
     "join": b"ray::spread",
@@ -75,7 +75,7 @@ def over_films(root: Path, films: Path, *flags: str) -> Run:
 
 
 def over_faces(root: Path, _: Path, *flags: str) -> Run:
-    """A work folder with the tables that retrieve reads: 3,000 people, each in two clips of two videos."""
+    """A work folder with the tables that retrieve reads: 1,500 people, each in two clips of two videos."""
     rng, store = np.random.default_rng(0), Store(root / "work")
     centres = rng.standard_normal((FACES // 2, 128), np.float32)
     x = np.repeat(centres, 2, axis=0) + 0.4 * rng.standard_normal((FACES, 128), np.float32)
