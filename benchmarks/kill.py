@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.kill [films] [join] [--kills 5] [--seed 0]
 
-films: two of the demo films, killed at random moments. join: `retrieve` alone over 6,000 drawn faces, killed while tiles of its
+films: two of the demo films, killed at random moments. join: `retrieve` alone over 3,000 drawn faces, killed while tiles of its
 join are in hand. Each of them undisturbed; with the driver killed; on Ray with one worker, with two, and with two of which one
 is killed again and again. Prints the sha256 of all tars, or of the references, for each. The Ray cluster is the script's own.
 """
@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from a2data import similarity
-from a2data.records import Look, Match, Reference, Source, Take
+from a2data import images, similarity
+from a2data.records import Element, Match, Reference, Source, Take
 from a2data.store import Store
 from pipelines.demo_films import MOVIES, render
 from pipelines.settings import Recipe
@@ -34,7 +34,7 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": os.getcwd(), "RAY_USAGE_STATS_ENABLED"
 NOTED = (
     "A2DATA_BENCHMARK_TILES"  # names a file that grows by a byte with each tile that is begun, in the driver's children
 )
-FACES, TILE = 6000, 1024  # 36 tiles
+FACES, TILE, SHARDS = 3000, 512, 12  # 36 tiles
 TITLES = {
     "films": b"ray::Worker.do",
     "join": b"ray::spread",
@@ -75,32 +75,36 @@ def over_films(root: Path, films: Path, *flags: str) -> Run:
 
 
 def over_faces(root: Path, _: Path, *flags: str) -> Run:
-    """A work folder with the tables that retrieve reads: 3,000 people, each in two clips of two videos, in three shards."""
+    """A work folder with the tables that retrieve reads: 1,500 people, each in two clips of two videos."""
     rng, store = np.random.default_rng(0), Store(root / "work")
     centres = rng.standard_normal((FACES // 2, 128), np.float32)
     x = np.repeat(centres, 2, axis=0) + 0.4 * rng.standard_normal((FACES, 128), np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     thumbs = rng.integers(0, 256, (FACES, 6 * 18 * 24), dtype=np.uint8)
+    pixels = rng.integers(0, 256, (FACES, 8, 8, 4), dtype=np.uint8)
     times = [n / 15 for n in range(6)]
-    for shard in range(3):
-        mine = range(shard, FACES, 3)
+    for shard in range(SHARDS):
+        mine = range(shard, FACES, SHARDS)
         clips = {n: f"{n:016x}-00000000" for n in mine}
-        seen = [_face(clips[n], x[n]) for n in mine]
+        seen = [_face(clips[n], x[n], pixels[n]) for n in mine]
         store.write(
             "manifest", shard, Source, [Source(f"{n:016x}", f"{n}.mp4", "CC0-1.0", "", "", 1, "") for n in mine]
         )
         store.write("segment", shard, Take, [Take(clips[n], f"{n:016x}", times, thumbs[n].tobytes()) for n in mine])
-        store.write("match", shard, Match, [Match(f.clip_id, f.element_id, "it", 0, 2, 1.0, 1.0) for f in seen])
-        store.write("faces", shard, Look, seen)
+        named = seen[::10]  # all are compared; these get references
+        store.write("match", shard, Match, [Match(f.clip_id, f.element_id, "it", 0, 2, 1.0, 1.0) for f in named])
+        store.write("faces", shard, Element, seen)
         for name in ("detect", "parse", "background", "ground"):
-            store.write(name, shard, Look, [])
+            store.write(name, shard, Element, [])
     Recipe().save(store)
     return Run(root, ["retrieve", str(root / "work"), "--tile", str(TILE), "--min-face", "0.6", *flags])
 
 
-def _face(clip_id: str, vector: np.ndarray) -> Look:
-    about = (f"{clip_id}/face/0", "face", "face", "", 2, "", "dlib", 0.5, [0, 2], [])
-    return Look(clip_id, *about, vector)
+def _face(clip_id: str, vector: np.ndarray, rgba: np.ndarray) -> Element:
+    png, box, mask = images.to_png(rgba), (2.0, 2.0, 10.0, 10.0), np.zeros((24, 32), bool)
+    mask[2:10, 2:10] = True
+    about = (f"{clip_id}/face/0", "face", "face", "", 2, box, 0.9, images.to_rle(mask), png, images.sha16(png))
+    return Element(clip_id, *about, vector, "dlib", 0.5, [0, 2], [box, box], [])
 
 
 # -- who is killed, and when -------------------------------------------------------------------------------------------
