@@ -1,8 +1,8 @@
 """Wan reads 512 tokens of text, nearly all of them padding; here all padding is one token that counts as many.
 
-Zeros behind a prompt become the same key and the same value each, and attention to n equal tokens is attention to one whose score
-is log n larger. So the output is the same to rounding, and what a small network spends most of its time on is saved: of the tiny
-preset's step, three fifths. At full size it is nothing. For trainers; a sampler has diffusers' own.
+Zeros behind a prompt become the same key and the same value each, and attention to n equal tokens is attention to one whose
+score is log n larger. So the output is the same to rounding, and what a small network spends most of its time on is saved:
+more than half of the tiny preset's step. At full size it is nothing. For trainers; a sampler has diffusers' own.
 """
 
 import math
