@@ -187,7 +187,7 @@ def job_of(prompt: str, files: tuple[Any, ...], cut: bool, values: dict[str, Any
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     number = next(n for n in range(1, 1 << 30) if not (folder / f"{n:04d}.mp4").exists())
-    kinds = {f.name: f.type for f in jobs.SETTINGS}
+    kinds: dict[str, Any] = {f.name: f.type for f in jobs.SETTINGS}
     empty = [name for name, value in values.items() if value is None]
     if empty:
         raise ValueError(f"{' and '.join(empty)}: a number is missing")
