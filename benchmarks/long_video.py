@@ -32,7 +32,7 @@ WORDS = "a square moves"
 
 
 class Jumps(NamedTuple):
-    """Mean absolute change from a frame to the next, 0 to 255, and of the next from this one moved as the square moves."""
+    """Mean absolute change from a frame to the next, 0 to 255, and of the next from the square moved on as it moves."""
 
     inside: float
     joins: float
@@ -135,9 +135,10 @@ def joins(frames: int = FRAMES) -> list[int]:
 def jumps(video: np.ndarray, at: list[int]) -> Jumps:
     """The change into each frame: into those at which a window begins, and into the others."""
     change = np.abs(np.diff(video, axis=0)).mean((1, 2, 3))
-    columns = np.linspace(20, 90, WIDTH)[None, None, :, None]
-    alone = video - columns  # the square moves, what is behind it does not
-    off = np.abs(alone[1:] - np.roll(alone[:-1], STEP_PX, axis=2)).mean((1, 2, 3))
+    places = np.stack([pattern(start, 1)[0] for start in range(WIDTH)]).astype(float)
+    apart_by_place = np.stack([np.abs(frame - places).mean((1, 2, 3)) for frame in video])
+    nexts = (apart_by_place.argmin(1)[:-1] + STEP_PX) % WIDTH  # where the square is to be, from where it seems to be
+    off = apart_by_place[np.arange(1, len(video)), nexts]
     here = np.zeros(len(change), bool)
     here[[number - 1 for number in at]] = True
     return Jumps(*(float(v) for v in (change[~here].mean(), change[here].mean(), off[~here].mean(), off[here].mean())))

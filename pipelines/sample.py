@@ -52,15 +52,15 @@ def sample(args: argparse.Namespace) -> int:
     """Check everything, sample what is not done yet. Returns 1 where a job failed, having named it."""
     wanted, how = _jobs(args), faster.of(args)
     try:
-        files = checks.validated(wanted)
+        root, parts = _checkpoint(args.checkpoint)
+        files = checks.validated(wanted, referenced="image_encoder" in parts)
         cutouts.check(wanted)
-        root = a2_folder.check(args.checkpoint)
         device, dtype = _device(args)
         faster.check(how, device, dtype, root, [job for _, job in wanted], bool(args.ray))
         _check_tokens(root, wanted)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"sampling needs {error.name}: pip install 'a2data[train]'") from error
-    checkpoint = {"name": root.resolve().name, "digest": a2_folder.digest(root)}
+    checkpoint = {"name": root.resolve().name, "digest": a2_folder.digest(root, parts)}
     tasks = [Task(job, record(job, files, checkpoint, dtype, how)) for _, job in wanted]
     todo = [task for task in tasks if not deliver.done(task.job.out, task.record["key"], task.job.preview)]
     todo = jobs.by_shape(todo, lambda task: task.job)
@@ -80,6 +80,15 @@ def sample(args: argparse.Namespace) -> int:
     there = len(tasks) - len(todo)
     print(f"{len(todo) - len(failed)} sampled, {there} done before, {len(failed)} failed")
     return 1 if failed else 0
+
+
+def _checkpoint(folder: str) -> tuple[Path, Sequence[str]]:
+    """The folder and its parts. Raises FileNotFoundError and ValueError for one that is no checkpoint."""
+    from model_zoo import skyreels_v2
+
+    if skyreels_v2.is_one(folder):
+        return skyreels_v2.check(folder), skyreels_v2.PARTS
+    return a2_folder.check(folder), a2_folder.PARTS
 
 
 def _jobs(args: argparse.Namespace) -> list[tuple[str, Job]]:

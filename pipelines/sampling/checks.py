@@ -10,15 +10,15 @@ from typing import Any
 from pipelines.sampling.jobs import MOST_TOKENS, RANGES, SCHEDULERS, Job
 
 
-def validated(jobs: Sequence[tuple[str, Job]]) -> dict[str, str]:
-    """The sha256 of every file that these jobs read. Reads each once; loads no network.
+def validated(jobs: Sequence[tuple[str, Job]], referenced: bool = True) -> dict[str, str]:
+    """The sha256 of every file that these jobs read. Reads each once; loads no network. referenced: False for SkyReels-V2.
 
     Raises ValueError with all sentences that there are to say, each behind the words that say where its job stands.
     """
     files: dict[tuple[Any, str], tuple[str, str]] = {}  # as what, path -> sha256, what is wrong with it
     wrong, outs = [], set()
     for where, job in jobs:
-        wrong += [f"{where}{sentence}" for sentence in problems(job)]
+        wrong += [f"{where}{sentence}" for sentence in problems(job, referenced)]
         if job.out in outs:
             wrong.append(f"{where}another job writes {job.out}, too")
         outs.add(job.out)
@@ -40,7 +40,7 @@ def texts(job: Job) -> list[tuple[str, str]]:
     return named + [(f"prompt of window {number}", text) for number, text in enumerate(job.then, 2)]
 
 
-def problems(job: Job) -> Iterator[str]:
+def problems(job: Job, referenced: bool = True) -> Iterator[str]:
     """What is wrong with a job, without a look at its files."""
     from model_zoo.a2_references import ROLES
 
@@ -53,15 +53,26 @@ def problems(job: Job) -> Iterator[str]:
     for name, text in texts(job):
         if len(text.split()) >= MOST_TOKENS:  # a word is a token at least, and one ends the text
             yield f"the {name} has {len(text.split())} words; the network reads {MOST_TOKENS} tokens: make it shorter"
-    if not job.ref:
+    if not referenced:
+        yield from _text_alone_problems(job)
+    elif not job.ref:
         yield "no reference: name one at least with --ref ROLE=FILE"
     for text, (role, file) in zip(job.ref, job.references(), strict=True):
         if role not in ROLES or not file:
             yield f"--ref {text}: write ROLE=FILE with one of the roles {', '.join(ROLES)}, such as human={file or text}"
-    yield from _settings_problems(job)
+    yield from _settings_problems(job, referenced)
 
 
-def _settings_problems(job: Job) -> Iterator[str]:
+def _text_alone_problems(job: Job) -> Iterator[str]:
+    """What a checkpoint of SkyReels-V2 cannot do."""
+    for name, given in (("ref", job.ref), ("then", job.then), ("extend", job.extend)):
+        if given:
+            yield f"a checkpoint of SkyReels-V2 samples one text: leave out --{name}"
+    if job.reference_guidance != 1:
+        yield "a checkpoint of SkyReels-V2 has no references: leave out --reference-guidance"
+
+
+def _settings_problems(job: Job, referenced: bool) -> Iterator[str]:
     off = [name for name, (low, high) in RANGES.items() if not low <= getattr(job, name) <= high]
     for name in off:
         yield f"{name} is {getattr(job, name)}; it must be from {RANGES[name][0]} to {RANGES[name][1]}"
@@ -70,17 +81,20 @@ def _settings_problems(job: Job) -> Iterator[str]:
     if job.reference_guidance != 1 and job.guidance <= 1:
         yield f"guidance on references needs guidance on the prompt above 1, not {job.guidance:g}"
     if not off:
-        yield from _size_problems(job)
+        yield from _size_problems(job, referenced)
 
 
-def _size_problems(job: Job) -> Iterator[str]:
+def _size_problems(job: Job, referenced: bool) -> Iterator[str]:
+    from model_zoo import skyreels_v2
     from model_zoo.a2_references import check_size
 
     try:
         check_size(job.height, job.width, job.frames, len(job.ref))
         if job.window:
             check_size(job.height, job.width, job.window, len(job.ref))
-        if job.is_long():
+        if not referenced:
+            skyreels_v2.check_frames(job.frames, job.window, job.history, job.block)
+        elif job.is_long():
             job.parts()
     except ValueError as error:
         yield str(error)

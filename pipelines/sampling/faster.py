@@ -78,9 +78,13 @@ def of(args: argparse.Namespace) -> Faster:
 
 def check(how: Faster, device: str, dtype: str, root: Path, jobs: Sequence[Job], on_ray: bool) -> None:
     """Raises ValueError with a sentence for what cannot be, here, with this checkpoint or for these jobs. Loads no network."""
-    from model_zoo import a2_faster
+    from model_zoo import a2_faster, skyreels_v2
 
     gpu = device.startswith("cuda")
+    if skyreels_v2.is_one(root) and how != EXACT:
+        raise ValueError(
+            "a checkpoint of SkyReels-V2 is sampled by diffusers' pipeline as it is: leave out the flags for faster"
+        )
     if how.cache_threshold <= 0 or how.cache_interval < 2:
         raise ValueError("--cache-threshold must be above 0, and --cache-interval 2 at least")
     if how.offload and not gpu:

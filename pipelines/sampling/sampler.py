@@ -27,7 +27,7 @@ class Sampler:
         torchvision_shim.install()
         import torch
 
-        from model_zoo import a2, a2_faster, a2_parallel
+        from model_zoo import a2, a2_faster, a2_parallel, skyreels_v2
 
         a2.quiet()
         if how.ranks():
@@ -35,7 +35,11 @@ class Sampler:
 
             device = str(mesh.join().device)
         self.groups = a2_parallel.groups(how.cfg_parallel, how.context_parallel, device.partition(":")[0])
+        self.text_alone = skyreels_v2.is_one(checkpoint)
         try:
+            if self.text_alone:
+                self.pipeline = skyreels_v2.load(checkpoint, device, getattr(torch, dtype))
+                return
             quantised = a2_faster.quantisation(how.weights)
             self.pipeline = a2.load(checkpoint, device, getattr(torch, dtype), quantised=quantised, offload=how.offload)
         except Exception as error:  # of safetensors, transformers, diffusers, each with classes of its own
@@ -48,18 +52,13 @@ class Sampler:
         """Sample a job's video and write it. The result depends on nothing that was sampled before."""
         import torch
 
-        from model_zoo import a2, a2_long, a2_references
+        from model_zoo import a2, a2_references
         from model_zoo.a2_references import Reference, read_picture
 
         job = task.job
         given = [Reference(role, read_picture(file)) for role, file in job.references()]
-        prepared = a2_references.prepare(given, job.height, job.width)
+        prepared = a2_references.prepare(given, job.height, job.width) if given else None
         self.pipeline.scheduler = a2.scheduler(job.scheduler, job.flow_shift)
-
-        def after(_pipeline: Any, _step: int, _time: Any, tensors: dict) -> dict:
-            on_step()
-            return tensors
-
         same: dict[str, Any] = {
             "negative_prompt": job.negative_prompt,
             "num_frames": job.frames,
@@ -67,26 +66,36 @@ class Sampler:
             "guidance_scale": job.guidance,
             "generator": torch.Generator().manual_seed(job.seed),  # on CPU: the same noise on every device
         }
-        if job.is_long():
-            parts = {name: getattr(job, name) for name in ("window", "history", "block", "lag", "reference_guidance")}
-            prompts, before = [job.prompt, *job.then], beginning(job) if job.extend else None
-            made = a2_long.sample(self.pipeline, prepared, prompts, before, **same, **parts, on_step=on_step)
-        else:
-            made = self.pipeline(
-                prepared,
-                job.prompt,
-                **same,
-                reference_guidance=job.reference_guidance,
-                output_type="np",
-                callback_on_step_end=after,
-            ).frames[0]
+        made = self._made(job, prepared, same, on_step)
         if not np.isfinite(made).all():
             raise ValueError("the network gave values that are no numbers; try --dtype float32")
         frames = (made * 255).round().astype(np.uint8)
-        rows = [("references", list(prepared.frames)), (" ".join(job.prompt.split())[:160], deliver.stills(frames))]
+        rows = [("references", list(prepared.frames))] if prepared else []
+        rows.append((" ".join(job.prompt.split())[:160], deliver.stills(frames)))
         sheet = deliver.sheet(rows) if job.preview else None
         if self.groups.first():
             deliver.write(job.out, frames, task.record, (job.audio, job.audio_start_s), sheet)
+
+    def _made(self, job: Job, prepared: Any, same: dict[str, Any], on_step: Callable[[], None]) -> np.ndarray:
+        """The frames of a job's video, (f, height, width, 3), 0 to 1."""
+        from model_zoo import a2_long, skyreels_v2
+
+        parts: dict[str, Any] = {name: getattr(job, name) for name in ("window", "history", "block", "lag")}
+        parts["on_step"] = on_step
+        if self.text_alone:
+            size: dict[str, Any] = {"height": job.height, "width": job.width, "fps": round(job.fps)}
+            return skyreels_v2.sample(self.pipeline, job.prompt, **size, **same, **parts)
+        if job.is_long():
+            parts["reference_guidance"] = job.reference_guidance
+            prompts, before = [job.prompt, *job.then], beginning(job) if job.extend else None
+            return a2_long.sample(self.pipeline, prepared, prompts, before, **same, **parts)
+
+        def after(_pipeline: Any, _step: int, _time: Any, tensors: dict) -> dict:
+            on_step()
+            return tensors
+
+        said = {"output_type": "np", "callback_on_step_end": after, "reference_guidance": job.reference_guidance}
+        return self.pipeline(prepared, job.prompt, **same, **said).frames[0]
 
 
 def beginning(job: Job) -> np.ndarray:

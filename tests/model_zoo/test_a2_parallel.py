@@ -50,10 +50,7 @@ def sampled(kind: str, groups: a2_parallel.Groups):
         a2_parallel.share_tokens(pipe.transformer, groups.tokens)
     if kind == "long":
         pipe.encode_prompt = lambda **_: tuple(words(2))
-        made = a2_long.latents(
-            pipe, pictures(2), ["a"], generator=torch.Generator().manual_seed(0), reference_guidance=2.0, **LONG
-        )
-        return made
+        return a2_long.latents(pipe, pictures(2), ["a"], generator=torch.Generator().manual_seed(0), **LONG)
     guidance = {"plain": 1.0, "three looks": 3.0}[kind]
     return sample(pipe, pictures(2), frames=13, output_type="latent", reference_guidance=guidance)
 

@@ -276,6 +276,26 @@ def test_a_given_video_goes_on_with_its_own_frames_untouched(folder, window):
     assert json.loads((folder / "a.json").read_text())["extend"]["file"] == "given.mp4"
 
 
+# -- SkyReels-V2 -------------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_of_skyreels_v2_samples_text_alone(folder, capsys):
+    from tests.model_zoo.test_skyreels_v2 import write
+
+    write(folder / "skyreels")
+    words = ["sample", "--prompt", "a", "--checkpoint", "skyreels", "--out", "s.mp4", *SMALL]
+    assert main([*words, "--preview"]) == 0
+    assert len(video.decode((folder / "s.mp4").read_bytes())) == 13
+    assert json.loads((folder / "s.json").read_text())["references"] == []
+
+    assert main([*words, "--ref", "human=woman.png", "--frames", "17", "--block", "2"]) == 2
+    said = capsys.readouterr().err
+    assert "SkyReels-V2 samples one text: leave out --ref" in said
+    assert "would leave what does not fill a block as noise" in said
+    assert main([*words, "--cache", "taylorseer"]) == 2
+    assert "leave out the flags for faster" in capsys.readouterr().err
+
+
 # -- what is wrong is said before anything loads -----------------------------------------------------------------------
 
 
@@ -299,7 +319,7 @@ def test_a_given_video_goes_on_with_its_own_frames_untouched(folder, window):
         (("--cache", "first-block"), "--cache first-block: the transformer has 1 block"),
         (("--cfg-parallel", "2"), "is not the number of processes, 1: torchrun --nproc-per-node 2"),
         (("--cache-interval", "1"), "--cache-interval 2 at least"),
-        (("--cut-out", "yunet"), "--cut-out yunet has the role faces"),
+        (("--cut-out", "builtin-parse"), "--cut-out builtin-parse has the role parse"),
         (("--cut-out", "scissors"), "--cut-out scissors: "),
     ],
 )

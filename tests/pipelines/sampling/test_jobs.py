@@ -142,7 +142,6 @@ def test_a_good_job_is_told_the_digests_of_its_files(folder):
         ({"reference_guidance": 2.0, "guidance": 1.0}, "needs guidance on the prompt above 1, not 1"),
         ({"frames": 33, "window": 16}, "16 frames: the VAE takes 4 n + 1"),
         ({"frames": 33, "window": 13, "history": 8}, "no room for 2 of references, 2 of history"),
-        ({"frames": 33, "window": 17, "history": 4, "reference_guidance": 2.0}, "is for videos of one window"),
         ({"then": ["she leaves"]}, "--then is for the windows of a long video"),
         ({"frames": 33, "window": 21, "history": 4, "then": ["word " * 600]}, "the prompt of window 2 has 600 words"),
         ({"out": "a.avi"}, "a.avi: its name must end in .mp4"),

@@ -1,0 +1,92 @@
+"""SkyReels-V2 through diffusers, on a tiny random folder of the real classes: all frames, or a sentence."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from model_zoo import torchvision_shim  # noqa: E402
+
+torchvision_shim.install()
+
+from diffusers import (  # noqa: E402
+    AutoencoderKLWan,
+    SkyReelsV2DiffusionForcingPipeline,
+    SkyReelsV2Transformer3DModel,
+    UniPCMultistepScheduler,
+)
+from tokenizers import Tokenizer, models  # noqa: E402
+from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel  # noqa: E402
+
+from model_zoo import skyreels_v2  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("skyreels"))
+
+
+def write(root):
+    """A whole checkpoint, under a megabyte."""
+    torch.manual_seed(0)
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3}, unk_token="<unk>"))
+    SkyReelsV2DiffusionForcingPipeline(
+        tokenizer=PreTrainedTokenizerFast(
+            tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+        ),
+        text_encoder=UMT5EncoderModel(UMT5Config(d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8, vocab_size=4)),
+        transformer=SkyReelsV2Transformer3DModel(
+            num_attention_heads=2, attention_head_dim=12, text_dim=16, freq_dim=32, ffn_dim=32, num_layers=1
+        ),
+        vae=AutoencoderKLWan(base_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1),
+        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=8.0),
+    ).save_pretrained(root)
+    return root
+
+
+def made(folder, **lengths):
+    pipe = skyreels_v2.load(folder, dtype=torch.float32)
+    steps = []
+    video = skyreels_v2.sample(
+        pipe, "a", height=32, width=32, num_inference_steps=2, guidance_scale=1.0, on_step=lambda: steps.append(1),
+        generator=torch.Generator().manual_seed(0), **lengths,
+    )  # fmt: skip
+    return video, len(steps)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "steps"),
+    [({"num_frames": 13}, 2), ({"num_frames": 25, "window": 17, "history": 5}, 4)],
+)
+def test_all_frames_are_sampled_in_one_window_and_in_more(folder, lengths, steps):
+    video, taken = made(folder, **lengths)
+    assert video.shape == (lengths["num_frames"], 32, 32, 3)
+    assert np.isfinite(video).all()
+    assert taken == steps
+
+
+@pytest.mark.parametrize(
+    ("lengths", "sentence"),
+    [
+        ((18, 0, 17, 0), "frames 18: SkyReels-V2 takes 4 n"),
+        ((33, 17, 17, 0), "a window of 17 frames has no room for 17 of history"),
+        ((17, 0, 17, 2), "blocks of 2: one of the windows has 5 frames of latents"),
+        ((29, 17, 5, 5), "would leave what does not fill a block as noise"),
+    ],
+)
+def test_lengths_whose_last_frames_would_stay_noise_are_a_sentence(lengths, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        skyreels_v2.check_frames(*lengths)
+
+
+def test_lengths_that_fill_their_blocks_are_taken():
+    skyreels_v2.check_frames(29, 0, 17, 4)
+    skyreels_v2.check_frames(257, 97, 17, 5)
+
+
+def test_a_folder_is_known_by_what_it_says_and_told_what_it_lacks(folder, tmp_path):
+    assert skyreels_v2.is_one(folder)
+    assert not skyreels_v2.is_one(tmp_path)
+    with pytest.raises(FileNotFoundError, match="it lacks transformer/, vae/"):
+        skyreels_v2.check(tmp_path)
