@@ -13,11 +13,13 @@ from pipelines.a2_bench.study import CRITERIA
 
 COLOURS = ("#4269d0", "#d1603d", "#3a9e5c", "#8a5cc2", "#c23b75", "#2b8c9e", "#8c6d1f", "#6b7280")
 PAPER = "as published"
+SHORT = {PAPER: "", "lenient": ", lenient", "strict": ", strict"}  # for plots: what has no word is published
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .7rem .2rem 0;text-align:right;vertical-align:top}
 td:first-child,th:first-child,td.w,th.w{text-align:left}td{font-variant-numeric:tabular-nums}.none{color:#888}
 th button{font:inherit;font-weight:600;border:0;background:none;padding:0;cursor:pointer;text-align:inherit}
-small{color:#555}svg text{font:12px system-ui,sans-serif;fill:#222}.plots{display:flex;flex-wrap:wrap;gap:1.5rem}"""
+small{color:#555}svg text{font:12px system-ui,sans-serif;fill:#222}
+.wide{overflow-x:auto}.plots{display:flex;flex-wrap:wrap;gap:1.5rem}"""
 SCRIPT = """document.querySelectorAll("th button").forEach((button) => button.addEventListener("click", () => {
   const head = button.closest("th"), body = head.closest("table").tBodies[0];
   const column = [...head.parentNode.children].indexOf(head), up = head.getAttribute("aria-sort") === "descending";
@@ -60,7 +62,7 @@ def page(results: Sequence[Mapping[str, Any]], people: Mapping[str, Any] | None 
     lines = rows(results)
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    bars = "".join(bar_plot(lines, name) for name in (*METRICS, *WEIGHTS))
+    bars = "".join(bar_plot(lines, name) for name in (*METRICS, *WEIGHTS, *others(lines)))
     return (
         "<!doctype html>\n<html lang=en><meta charset=utf-8>"
         f'<meta http-equiv=Content-Security-Policy content="{policy}"><title>A2-Bench</title><style>{STYLE}{grid.STYLE}</style>'
@@ -80,8 +82,7 @@ NOTE = (
 
 
 def _table(lines: Sequence[Row]) -> str:
-    others = dict.fromkeys(m for line in lines for m in line.figures if "." in m)
-    names = [*WEIGHTS, *METRICS, *others]
+    names = [*WEIGHTS, *METRICS]
     titles = [METRICS[m].title if m in METRICS else m for m in names]
     head = "".join(f"<th><button type=button>{html.escape(title)}</button>" for title in titles)
     body = "".join(
@@ -89,8 +90,28 @@ def _table(lines: Sequence[Row]) -> str:
         for line in lines
     )
     return (
-        "<table><thead><tr><th><button type=button>System</button><th class=w><button type=button>Row</button>"
-        f"{head}</thead><tbody>{body}</tbody></table>"
+        "<div class=wide><table><thead><tr><th><button type=button>System</button><th class=w><button type=button>Row</button>"
+        f"{head}</thead><tbody>{body}</tbody></table></div>{_others(lines)}"
+    )
+
+
+def others(lines: Sequence[Row]) -> list[str]:
+    """The metrics that have names of their own, because another model measured them; and the copy-paste score."""
+    own = dict.fromkeys(m for line in lines for m in line.figures)
+    return [m for m in own if "." in m or m == "copy_paste"]
+
+
+def _others(lines: Sequence[Row]) -> str:
+    """A table of those: a row for each, since their names are long, and a column for each of our rows."""
+    names, ours = others(lines), [line for line in lines if line.kind != PAPER]
+    if not names:
+        return ""
+    head = "".join(f"<th><button type=button>{html.escape(line.name)}, {line.kind}</button>" for line in ours)
+    body = "".join(f"<tr>{_text(m)}" + "".join(_cell(line.figures.get(m)) for line in ours) for m in names)
+    return (
+        "<h2>By other models, under their own names</h2><p>They enter no total, and compare with nothing above.</p>"
+        f"<div class=wide><table><thead><tr><th><button type=button>Metric</button>{head}</thead>"
+        f"<tbody>{body}</tbody></table></div>"
     )
 
 
@@ -114,7 +135,7 @@ def scaled(metric: str, value: float) -> float:
 def radar(lines: Sequence[Row], radius_px: float = 150) -> str:
     """One axis for each of the eight metrics, one outline for each row; strict rows are left out, and so are rows with gaps."""
     shown = [line for line in lines if line.kind != "strict" and all(_value(line, m) is not None for m in METRICS)]
-    centre, count = radius_px + 110, len(METRICS)
+    centre, count = radius_px + 150, len(METRICS)
 
     def point(k: int, share: float) -> tuple[float, float]:
         turn = 2 * math.pi * k / count
@@ -156,8 +177,10 @@ def bar_plot(lines: Sequence[Row], metric: str) -> str:
     width, parts = 200, []
     for k, (n, line, value) in enumerate(known):
         y, figure = 8 + 22 * k, line.figures[metric]
-        parts.append(f"<text x=165 y={y + 12} text-anchor=end>{html.escape(line.name[:16])}, {line.kind[:7]}</text>")
-        parts.append(f"<rect x=170 y={y} width={width * value / top:.1f} height=15 fill={COLOURS[n % len(COLOURS)]} />")
+        parts.append(f"<text x=165 y={y + 12} text-anchor=end>{html.escape(line.name[:16])}{SHORT[line.kind]}</text>")
+        parts.append(
+            f"<rect x=170 y={y} width={width * max(0.0, value) / top:.1f} height=15 fill={COLOURS[n % len(COLOURS)]} />"
+        )
         if figure.low is not None and figure.high is not None:
             low, high = (170 + width * edge / top for edge in (figure.low, figure.high))
             parts.append(f"<line x1={low:.1f} y1={y + 7.5} x2={high:.1f} y2={y + 7.5} stroke=#222 stroke-width=2 />")

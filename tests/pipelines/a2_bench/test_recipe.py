@@ -2,9 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -102,39 +99,37 @@ def figures(folder):
     return {key: said[key] for key in ("lenient", "strict", "table", "missing_videos")}
 
 
-def test_a_run_from_triplets_to_the_page_and_the_same_again(tmp_path, checkpoint, capsys):
+def test_a_run_that_is_broken_off_goes_on_comes_to_the_same_and_is_done(tmp_path, checkpoint, monkeypatch, capsys):
+    """From triplets to the page: once in one go, once stopped while it samples the second case; then the same again."""
     shards = tiny_shards.make(tmp_path / "shards", 4)
-    out = tmp_path / "run"
     flags = ["--triplets", str(shards), "--count", "2", "--checkpoint", str(checkpoint), *RUN, "--here"]
+    whole, out = tmp_path / "whole", tmp_path / "broken"
+    assert main(["bench", "run", str(whole), *flags]) == 0
+    true, seen = metrics.Sample.run, []
+
+    def stopped(self, model, asked):
+        seen.append(asked[0].clip_id)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return true(self, model, asked)
+
+    with monkeypatch.context() as while_broken:
+        while_broken.setattr(metrics.Sample, "run", stopped)
+        assert main(["bench", "run", str(out), *flags]) == 130
+    (part,) = (out / "work/sample").glob("*.parquet")
+    begun = part.stat().st_mtime_ns
+    assert not (out / "score.json").exists()
     assert main(["bench", "run", str(out), *flags]) == 0
+    assert part.stat().st_mtime_ns == begun
+    assert figures(out) == figures(whole)
+
     said = json.loads((out / "score.json").read_text())
     assert (said["cases"], said["missing_videos"], said["name"]) == (2, [], checkpoint.name)
     assert set(said["models"]) == {"image_quality.blur-effect", "dynamic_degree.dis", "motion_smoothness.by-flow.dis"}
     ids = [case.id for case in cases.read(out / "cases")]
     assert sorted(path.stem for path in (out / "videos").glob("*.mp4")) == ids
-    page = (out / "board.html").read_text()
-    assert page.count("data:image/jpeg") == 2 * 2  # for each case its pictures, and frames
-    before = {
-        path: path.stat().st_mtime_ns for path in (out / "work").rglob("*.parquet") if path.parent.name != "cases"
-    }
+    assert (out / "board.html").read_text().count("data:image/jpeg") == 2 * 2  # of each case its pictures, and frames
+    made = [path for path in (out / "work").rglob("*.parquet") if path.parent.name != "cases"]
+    before = {path: path.stat().st_mtime_ns for path in made}
     assert main(["bench", "run", str(out), *flags]) == 0
-    assert before == {path: path.stat().st_mtime_ns for path in before}
-
-
-@pytest.mark.slow
-def test_a_run_that_is_killed_goes_on_and_comes_to_the_same(tmp_path, checkpoint):
-    shards = tiny_shards.make(tmp_path / "shards", 4)
-    flags = ["--triplets", str(shards), "--count", "3", "--checkpoint", str(checkpoint), *RUN, "--here"]
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    command = [sys.executable, "-m", "pipelines.cli", "bench", "run", str(killed), *flags]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None and len(list((killed / "work/sample").glob("*.parquet"))) < 2:
-            time.sleep(0.05)
-        process.kill()
-    assert not (killed / "score.json").exists()
-    begun = {path.name: path.stat().st_mtime_ns for path in (killed / "work/sample").glob("*.parquet")}
-    assert begun
-    for folder in (killed, whole):
-        assert main(["bench", "run", str(folder), *flags]) == 0
-    assert figures(killed) == figures(whole)
-    assert all((killed / "work/sample" / name).stat().st_mtime_ns == when for name, when in begun.items())
+    assert before == {path: path.stat().st_mtime_ns for path in made}
