@@ -13,7 +13,7 @@ from model_zoo import grabcut
 from model_zoo.builtin_heads import follow, is_print
 from model_zoo.builtin_motion import MOVED, as_seen, cameras, difference, plates
 from model_zoo.builtin_people import Body, Head, ledges, left_behind, likely, person_masks
-from model_zoo.builtin_things import blobs, movers, separation, still_masks
+from model_zoo.builtin_things import blobs, goes_with, movers, separation, still_masks
 from model_zoo.cards import Card, Detection
 
 FACE_LONG_PX = 960  # dlib's HOG finds faces from about 70 px: smaller frames are enlarged to this long side
@@ -44,10 +44,12 @@ def detect(frames: np.ndarray, heads: list[list[Head]]) -> list[list[Detection]]
     small = [grabcut.shrink(frame) for frame in frames]
     views = cameras(small)
     grounds = plates(small, views)
-    people = bodies(small, views, grounds, [p for p in follow(small, heads) if not is_print(small, views, p)])
+    persons = [p for p in follow(small, heads) if not is_print(small, views, p)]
+    people = bodies(small, views, grounds, persons)
     moved = [difference(picture, plate) > MOVED for picture, plate in zip(small, grounds, strict=True)]
     usual = [likely(here, small[0].shape[:2]) for here in people]
     things = movers(small, views, grounds, _theirs(small, people, moved, usual), usual)
+    things = [thing for thing in things if not any(goes_with(thing, person) for person in persons)]
     out = []
     for t, (frame, picture) in enumerate(zip(frames, small, strict=True)):
         moving = [mask for thing in things if (mask := thing[t]) is not None]

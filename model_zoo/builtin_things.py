@@ -7,6 +7,7 @@ import numpy as np
 
 from model_zoo import grabcut
 from model_zoo.builtin_motion import MOVED, as_seen, difference, is_here
+from model_zoo.builtin_people import Head
 
 STANDS_OUT = 16.0  # distance in CIE Lab from which a colour is none of the border's
 BUSY = 0.35  # share of the picture that stands out from which nothing does
@@ -16,6 +17,7 @@ SMALLEST, LARGEST = 0.004, 0.4  # of a thing, share of the picture
 LEFT = 0.4  # share of a thing's pixels that are something else once it has gone
 TRAVELS = 0.25  # of its own size that a thing must move to be one
 BESIDE = 0.3  # share of a thing within a person's usual outline, at most, where it is first seen
+ARM = 1.7  # face sides from the middle of a head within which what goes with it is the person
 NEAR_PX = 3  # from a person's mask within which what moves is their own rim
 
 Masks = list[np.ndarray | None]
@@ -140,6 +142,21 @@ def _same(pictures: Sequence[np.ndarray], thing: Masks, t: int, mask: np.ndarray
     last, before = next((u, m) for u in reversed(range(t)) if (m := thing[u]) is not None)
     guesses = [_follow(pictures[last], before, pictures[t]), _onward(thing, t)]
     return any(guess is not None and (guess & mask).sum() > 0.3 * (guess | mask).sum() for guess in guesses)
+
+
+def goes_with(thing: Masks, person: Sequence[Head | None]) -> bool:
+    """Whether a thing goes where the head above it goes: a coat that was not taken for the person's."""
+    both = [
+        (_middle(mask), head) for mask, head in zip(thing, person, strict=True) if mask is not None and head is not None
+    ]
+    if len(both) < 2:
+        return False
+    apart = np.array([((x - head.x) / head.side, (y - head.y) / head.side) for (x, y), head in both])
+    way = np.array([(head.x / head.side, head.y / head.side) for _, head in both])
+    below = np.abs(apart[:, 0]).max() < ARM and apart[:, 1].min() > 0
+    return bool(
+        below and np.ptp(way, axis=0).max() > ARM / 2 and np.ptp(apart, axis=0).max() < 0.3 * np.ptp(way, axis=0).max()
+    )
 
 
 def _onward(thing: Masks, t: int) -> np.ndarray | None:

@@ -6,7 +6,7 @@ from model_zoo import builtin_motion, cards
 from model_zoo.builtin_detect import detect
 from model_zoo.builtin_heads import HIDDEN, follow, is_print
 from model_zoo.builtin_people import Body, Head, ledge, ledges, left_behind, person_masks
-from model_zoo.builtin_things import contrast, movers, moving_masks, still_masks
+from model_zoo.builtin_things import contrast, goes_with, movers, moving_masks, still_masks
 
 WALL = (200, 198, 190)
 NOWHERE = np.zeros((240, 320), bool)
@@ -272,6 +272,17 @@ def test_a_thing_is_followed_in_front_of_a_person_and_is_no_part_of_them():
     assert min(overlap(mask, truth) for mask, truth in zip(track, truths, strict=True)) > 0.85
     (mask,) = person_masks(pictures[6], [body(head(200, 70, 36))], NOWHERE, track[6])
     assert overlap(mask, people[6]) > 0.9
+
+
+def test_a_coat_goes_with_its_head_and_a_case_goes_its_own_way():
+    heads = [head(60 + 30 * t, 60, 36) for t in range(5)]
+    coat, case = ([np.zeros((240, 320), bool) for _ in heads] for _ in range(2))
+    for t in range(5):
+        coat[t][110:150, 40 + 30 * t : 80 + 30 * t] = True
+        case[t][180:220, 200 - 30 * t : 240 - 30 * t] = True
+    assert goes_with(coat, heads)
+    assert not goes_with(case, heads)
+    assert not goes_with(coat, [None] * 5)
 
 
 def test_an_empty_wall_shows_nothing():
