@@ -86,7 +86,7 @@ def lines(people: int, takes: int, seed: int) -> list[str]:
             continue
         interval = f"({found.threshold_low:.4f} to {found.threshold_high:.4f})"
         for name, value in (("", found.threshold), ("here alone", found.threshold_here)):
-            out.append(f"{rate:<10g}  {value:.4f} {interval}   {_held(held, value)}  {name}")
+            out.append(f"{rate:<10g}  {value:.4f} {interval}   {_held(held, value)}  {name}".rstrip())
     card = cards.card("dlib").same
     return [*out, f"the card's  {card:.4f}                      {_held(held, card)}"]
 
