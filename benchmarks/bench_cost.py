@@ -67,8 +67,8 @@ def show(stage: metrics.Metrics, where: str, found: dict) -> None:
     if "reason" in found:
         print(f"{names:72} {where:>5} {found['reason'][:90]}")
     else:
-        figures = f"{found['loads_s']:8.1f} {found['clip_s']:9.2f} {found['cpu_s']:6.2f} {found['memory_mb']:6.0f}"
-        print(f"{names:72} {where:>5} {figures}")
+        seconds = f"{found['loads_s']:8.1f} {found['clip_s']:9.2f} {found['cpu_s']:6.2f}"
+        print(f"{names:72} {where:>5} {seconds} {found['memory_mb']:6.0f}")
 
 
 def cost(stage: metrics.Metrics, count: int) -> dict:
