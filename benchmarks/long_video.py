@@ -83,7 +83,8 @@ def learn(
     for _ in range(steps):
         x0 = clean[torch.randint(len(clean), (many,))]
         known = torch.randint(0, LATENTS - 1, (many,)) * (torch.rand(many) < 0.6)
-        level = torch.rand(many) * 3 / (1 + 2 * torch.rand(many))
+        drawn = torch.rand(many)
+        level = 3 * drawn / (1 + 2 * drawn)  # more of them near noise, as the sampler's steps are
         told = torch.arange(LATENTS)[None] < known[:, None]
         levels = torch.where(told, KNOWN_LEVEL, level.clamp(0.001, 1.0)[:, None])
         noise = torch.randn_like(x0)
