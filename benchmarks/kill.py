@@ -30,7 +30,11 @@ from a2data.store import Store
 from pipelines.demo_films import MOVIES, render
 from pipelines.settings import Recipe
 
-ENVIRONMENT = os.environ | {"PYTHONPATH": os.getcwd(), "RAY_USAGE_STATS_ENABLED": "0"}
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": os.getcwd(),
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_raylet_start_wait_time_s": "180",
+}
 NOTED = (
     "A2DATA_BENCHMARK_TILES"  # names a file that grows by a byte with each tile that is begun, in the driver's children
 )
