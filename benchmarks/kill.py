@@ -30,15 +30,15 @@ from a2data.store import Store
 from pipelines.demo_films import MOVIES, render
 from pipelines.settings import Recipe
 
-ENVIRONMENT = os.environ | {"PYTHONPATH": os.getcwd(), "RAY_USAGE_STATS_ENABLED": "0"}
-NOTED = (
-    "A2DATA_BENCHMARK_TILES"  # names a file that grows by a byte with each tile that is begun, in the driver's children
-)
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": os.getcwd(),
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_raylet_start_wait_time_s": "180",
+}
+NOTED = "A2DATA_BENCHMARK_TILES"  # names a file that grows by a byte with each tile that is begun
 FACES, TILE, SHARDS = 3000, 512, 12  # 36 tiles
-TITLES = {
-    "films": b"ray::Worker.do",
-    "join": b"ray::spread",
-}  # how a Ray process is called that has a job, or a tile, in hand
+# How a Ray process is called that has a job, or a tile, in hand.
+TITLES = {"films": b"ray::Worker.do", "join": b"ray::spread"}
 
 
 class Run:
@@ -104,7 +104,7 @@ def _face(clip_id: str, vector: np.ndarray, rgba: np.ndarray) -> Element:
     png, box, mask = images.to_png(rgba), (2.0, 2.0, 10.0, 10.0), np.zeros((24, 32), bool)
     mask[2:10, 2:10] = True
     about = (f"{clip_id}/face/0", "face", "face", "", 2, box, 0.9, images.to_rle(mask), png, images.sha16(png))
-    return Element(clip_id, *about, vector, "dlib", 0.5, [0, 2], [box, box], [])
+    return Element(clip_id, *about, vector.tolist(), "dlib", 0.5, [0, 2], [box, box], [])
 
 
 # -- who is killed, and when -------------------------------------------------------------------------------------------
