@@ -17,7 +17,8 @@ SMALLEST, LARGEST = 0.004, 0.4  # of a thing, share of the picture
 LEFT = 0.4  # share of a thing's pixels that are something else once it has gone
 TRAVELS = 0.25  # of its own size that a thing must move to be one
 BESIDE = 0.3  # share of a thing within a person's usual outline, at most, where it is first seen
-ARM = 1.7  # face sides from the middle of a head within which what goes with it is the person
+ARM = 3.2  # face sides from the middle of a head within which what goes with it is the person's
+WENT_SIDES = 0.5  # that the head must go before that can be told
 NEAR_PX = 3  # from a person's mask within which what moves is their own rim
 
 Masks = list[np.ndarray | None]
@@ -155,7 +156,9 @@ def goes_with(thing: Masks, person: Sequence[Head | None]) -> bool:
     way = np.array([(head.x / head.side, head.y / head.side) for _, head in both])
     below = np.abs(apart[:, 0]).max() < ARM and apart[:, 1].min() > 0
     return bool(
-        below and np.ptp(way, axis=0).max() > ARM / 2 and np.ptp(apart, axis=0).max() < 0.3 * np.ptp(way, axis=0).max()
+        below
+        and np.ptp(way, axis=0).max() > WENT_SIDES
+        and np.ptp(apart, axis=0).max() < 0.3 * np.ptp(way, axis=0).max()
     )
 
 
