@@ -129,10 +129,11 @@ def _move(before: np.ndarray, after: np.ndarray, head: Head) -> Head | None:
 
 
 def is_print(small: Sequence[np.ndarray], views: Sequence[np.ndarray], person: Sequence[Head | None]) -> bool:
-    """Whether a face is a picture on a wall: in three quarters of the frames it is where it was on the ground, and as it was.
+    """Whether a face is a picture on a wall: it stays where it was on the ground, and as it was.
 
-    views: see builtin_motion.cameras. A person breathes, blinks and talks. Fewer than three frames, and a shot in which nothing
-    moves at all, show no difference between the two: then it is none.
+    In three quarters of the frames before a standing camera, as somebody may pass; in all of them before a moving one. A person
+    breathes, blinks and talks. Fewer than three frames, and a shot in which nothing moves at all, show no difference between the
+    two: then it is none. views: see builtin_motion.cameras.
     """
     known = [t for t, head in enumerate(person) if head is not None and head.score > HIDDEN]
     if len(known) < 3:
@@ -148,8 +149,11 @@ def is_print(small: Sequence[np.ndarray], views: Sequence[np.ndarray], person: S
         return False
     found = [_stirred(small[here], seen[t], (rows, columns)) for t in known if t != here]
     away, alike = (np.array(values) for values in zip(*found, strict=True))
-    least = PRINT_NCC_STILL if stands else PRINT_NCC
-    return bool(np.quantile(away, 0.75) <= PRINT_PX and np.quantile(alike, 0.25) >= least)
+    if stands:
+        return bool(np.quantile(away, 0.75) <= PRINT_PX and np.quantile(alike, 0.25) >= PRINT_NCC_STILL)
+    return bool(
+        away.max() <= PRINT_PX and alike.min() >= PRINT_NCC
+    )  # a pan follows who sways: no frame may say otherwise
 
 
 def _stirred(picture: np.ndarray, other: np.ndarray, area: tuple[slice, slice], reach: int = 5) -> tuple[float, float]:

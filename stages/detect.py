@@ -26,7 +26,7 @@ class Detect(Stage):
     reads = {"select": Kept, "segment": Film}
     writes = Element
     per = "clip"
-    version = 3
+    version = 4
 
     model: str = "builtin-detect"  # card of role detect, or yolo:PATH
     embedder: str = (

@@ -115,6 +115,15 @@ def test_a_face_that_goes_with_the_wall_before_a_moving_camera_is_a_picture():
     assert not is_print(pictures, views, heads)  # who stays in the picture while the wall goes by walks
 
 
+def test_before_a_moving_camera_one_frame_in_which_the_face_moved_is_enough():
+    pictures, heads = hung(lambda t: 160 + 6 * (t == 0), 80)
+    views = [np.array([[1.0, 0, 0.1 * t], [0, 1, 0], [0, 0, 1]]) for t in range(6)]
+    best = [h._replace(score=2.0) if t == 3 else h for t, h in enumerate(heads)]
+    assert not is_print(pictures, views, best)
+    pictures, heads = hung(lambda t: 160, 80)
+    assert is_print(pictures, views, heads)
+
+
 def test_where_nothing_moves_a_face_is_a_persons():
     pictures, heads = hung(lambda t: 160, 80)
     assert not is_print([pictures[0]] * 6, [np.eye(3)] * 6, heads)
