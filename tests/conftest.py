@@ -1,6 +1,7 @@
 """Shared fixtures. Real footage and weights are optional: tests that need them skip, and say so."""
 
 import importlib.util
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,12 @@ if importlib.util.find_spec("jaxtyping"):  # the shapes and dtypes that model_zo
 
     SHAPED = ["a2_encoders", "a2_references", "flow_matching", "tiny"]
     install_import_hook([f"model_zoo.{name}" for name in SHAPED], "beartype.beartype")
+
+
+@pytest.fixture(autouse=True)
+def log_of_its_own() -> None:
+    """What a test reads in the log does not depend on how loud a command was made in a test before it."""
+    logging.getLogger("a2data").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
