@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from a2data.images import iou
 from a2data.records import Box, Element
@@ -49,6 +48,8 @@ def _assign(
     t: int, alive: list[list[tuple[int, int]]], boxes: Sequence[Sequence[Box]], looks: Sequence[np.ndarray]
 ) -> list[tuple[int, int]]:
     """The (track, sighting) pairs of least cost among those that may be one thing."""
+    from scipy.optimize import linear_sum_assignment  # 0.5 s, which no command should wait for
+
     far = 10.0
     cost = np.full((len(alive), len(boxes[t])), far)
     for row, track in enumerate(alive):

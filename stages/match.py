@@ -6,7 +6,6 @@ from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from a2data import colours, images, phrases, records, scenery
 from a2data.records import Caption, Element, Kept, Reject, Rule, Subject
@@ -193,6 +192,8 @@ def assign(similarity: np.ndarray, min_similarity: float) -> list[int]:
 
     similarity: (phrases, elements). Each phrase has a column of its own that stands for "none" and is worth `min_similarity`.
     """
+    from scipy.optimize import linear_sum_assignment  # 0.5 s, which no command should wait for
+
     count, elements = similarity.shape
     none = np.where(np.eye(count, dtype=bool), min_similarity, -1e3)
     rows, columns = linear_sum_assignment(np.hstack([similarity, none]), maximize=True)

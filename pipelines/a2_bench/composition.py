@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from pipelines.a2_bench.score import Measured
 
@@ -26,6 +25,8 @@ def matched(faces: np.ndarray, references: np.ndarray) -> list[int | None]:
     faces: (k, d), references: (r, d), rows of unit length. Every face stands for one reference at most; the whole assignment has
     the largest sum of cosines that there is (Kuhn 1955).
     """
+    from scipy.optimize import linear_sum_assignment  # 0.5 s, which no command should wait for
+
     found: list[int | None] = [None] * len(references)
     if len(faces) and len(references):
         for face, reference in zip(*linear_sum_assignment(-(faces @ references.T)), strict=True):
