@@ -85,9 +85,10 @@ def command(args: argparse.Namespace) -> int:
     given = {f.name: v for f in fields(Encoding) if (v := getattr(args, f.name, None)) is not None}
     device, spread = args.device or ("cuda" if torch.cuda.is_available() else "cpu"), None
     if args.ray:
-        from pipelines.training import on_ray
+        from pipelines import on_ray
+        from pipelines.training.on_ray import encode_tars
 
-        device, spread = on_ray.device(args.ray, args.device), on_ray.encode_tars
+        device, spread = on_ray.device(args.ray, args.device), encode_tars
     counts = encode(args.shards, args.out, args.model, Encoding(**given), device, spread=spread)
     print(f"{args.out}: {counts['train']} samples to train on, {counts['held-out']} held out")
     return 0

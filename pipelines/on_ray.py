@@ -77,6 +77,24 @@ def connect(address: str) -> None:
         ray.init(include_dashboard=False, logging_level=logging.WARNING)
 
 
+def device(address: str, wanted: str | None) -> str:
+    """Join the cluster; what its actors compute on, "cpu" or "cuda". Raises ValueError for a GPU that no node has."""
+    connect(address)
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if wanted not in (None, "cpu", "cuda"):
+        raise ValueError(f"--device {wanted}: on a cluster write cpu or cuda, Ray chooses which")
+    if wanted == "cuda" and not gpus:
+        raise ValueError("--device cuda: no node of the cluster has a GPU; leave it out to do without")
+    return wanted or ("cuda" if gpus else "cpu")
+
+
+def crew_of(device: str, tasks: int) -> tuple[dict[str, float], int]:
+    """What each actor that computes on this device asks for, and how many of them there is room and work for."""
+    has = ray.cluster_resources()
+    room = has.get("GPU", 0) if device == "cuda" else has.get("CPU", 1)
+    return {"num_cpus": 1, "num_gpus": 1 if device == "cuda" else 0}, min(tasks, max(1, int(room)))
+
+
 Shape = tuple[float, float]  # CPUs and GPUs that an actor asks for
 
 

@@ -111,7 +111,7 @@ def _device(args: argparse.Namespace) -> tuple[str, str]:
     """The device and dtype to sample with. Raises ValueError for a GPU that is not there."""
     if not args.ray:
         return placed(args.device, args.dtype)
-    from pipelines.sampling import on_ray
+    from pipelines import on_ray
 
     device = on_ray.device(args.ray, args.device)
     return device, args.dtype or _dtype(device)

@@ -30,29 +30,18 @@ class Worker:
             return f"{type(error).__name__}: {error}"
 
 
-def device(address: str, wanted: str | None) -> str:
-    """Join the cluster; what its actors sample on. Raises ValueError for a GPU that no node has."""
-    on_ray.connect(address)
-    gpus = ray.cluster_resources().get("GPU", 0)
-    if wanted not in (None, "cpu", "cuda"):
-        raise ValueError(f"--device {wanted}: on a cluster write cpu or cuda, Ray chooses which")
-    if wanted == "cuda" and not gpus:
-        raise ValueError("--device cuda: no node of the cluster has a GPU; leave it out to sample without")
-    return wanted or ("cuda" if gpus else "cpu")
-
-
 def spread(
     todo: Sequence[Task], watch: Any, checkpoint: tuple[str, str, str, Faster], worker: type = Worker
 ) -> dict[str, str]:
     """Sample the tasks, in as many actors as there is room and work for. {out: why it failed}."""
-    need: dict[str, float] = {"num_cpus": 1, "num_gpus": 1 if checkpoint[1] == "cuda" else 0}
+    need, count = on_ray.crew_of(checkpoint[1], len(todo))
     waiting, failed = list(todo), {}
     busy: dict[Any, tuple[Any, Task]] = {}
 
     def hire() -> Any:
         return ray.remote(worker).options(**need, max_restarts=0).remote(*checkpoint)
 
-    for _ in range(min(len(todo), _room(need))):
+    for _ in range(count):
         _give(hire(), waiting, busy, None)
     while busy:
         (ref,), _ = ray.wait(list(busy), num_returns=1)
@@ -66,11 +55,6 @@ def spread(
         watch.made(task.job, why)
         _give(actor, waiting, busy, task)
     return failed
-
-
-def _room(need: dict[str, float]) -> int:
-    has = ray.cluster_resources()
-    return max(1, int(has.get("GPU", 0) if need["num_gpus"] else has.get("CPU", 1)))
 
 
 def _give(actor: Any, waiting: list[Task], busy: dict[Any, tuple[Any, Task]], last: Task | None) -> None:

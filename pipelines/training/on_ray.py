@@ -32,17 +32,6 @@ class Encoder:
         return name, encode.encode_tar(*self.folders, name, key, self.encoders, self.how, self.held_out)
 
 
-def device(address: str, wanted: str | None) -> str:
-    """Join the cluster; what its actors encode on. Raises ValueError for a GPU that no node has."""
-    on_ray.connect(address)
-    gpus = ray.cluster_resources().get("GPU", 0)
-    if wanted not in (None, "cpu", "cuda"):
-        raise ValueError(f"--device {wanted}: on a cluster write cpu or cuda, Ray chooses which")
-    if wanted == "cuda" and not gpus:
-        raise ValueError("--device cuda: no node of the cluster has a GPU; leave it out to encode without")
-    return wanted or ("cuda" if gpus else "cpu")
-
-
 def encode_tars(
     todo: list[tuple[str, str]], shards_in: str, out: str, model: str, device: str, how: Encoding, held_out: set[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -50,11 +39,9 @@ def encode_tars(
 
     Raises RuntimeError naming the tar whose actor died, ValueError for what an actor found wrong; what is done stays.
     """
-    need: dict[str, float] = {"num_cpus": 1, "num_gpus": 1 if device == "cuda" else 0}
-    has = ray.cluster_resources()
-    room = max(1, int(has.get("GPU", 0) if need["num_gpus"] else has.get("CPU", 1)))
+    need, count = on_ray.crew_of(device, len(todo))
     given = shards_in, out, model, device, how, held_out
-    idle: list[Any] = [ray.remote(Encoder).options(**need).remote(*given) for _ in range(min(len(todo), room))]
+    idle: list[Any] = [ray.remote(Encoder).options(**need).remote(*given) for _ in range(count)]
     waiting, busy = list(todo), dict[Any, tuple[Any, str]]()
     while waiting or busy:
         while waiting and idle:

@@ -261,12 +261,13 @@ def test_actors_encode_the_same(tmp_path, packed, start, encoded):
     pytest.importorskip("ray")
     import ray
 
-    from pipelines.training import on_ray
+    from pipelines.on_ray import device
+    from pipelines.training.on_ray import encode_tars
 
     ray.init(num_cpus=2, include_dashboard=False)
     try:
-        assert on_ray.device("auto", None) == "cpu"
-        encoding.encode(str(packed), str(tmp_path), start, HOW, spread=on_ray.encode_tars)
+        assert device("auto", None) == "cpu"
+        encoding.encode(str(packed), str(tmp_path), start, HOW, spread=encode_tars)
     finally:
         ray.shutdown()
     for split in encoding.SPLITS:

@@ -7,6 +7,7 @@ import pytest
 
 ray = pytest.importorskip("ray")
 pytest.importorskip("jaxtyping")
+from pipelines.on_ray import device  # noqa: E402
 from pipelines.sampling import jobs, on_ray  # noqa: E402
 from pipelines.sampling.faster import Faster  # noqa: E402
 from pipelines.sampling.sampler import Task  # noqa: E402
@@ -45,7 +46,7 @@ def test_actors_do_every_job_and_name_those_that_failed_or_killed_them(tmp_path,
     seen: list[str] = []
     watch = Nothing()
     watch.made = lambda job, why: seen.append(job.out)
-    assert on_ray.device("auto", None) == "cpu"
+    assert device("auto", None) == "cpu"
     failed = on_ray.spread(
         [Task(j, {}) for j in wanted], watch, ("a2", "cpu", "float32", Faster(cache="taylorseer")), Toy
     )
@@ -57,4 +58,4 @@ def test_actors_do_every_job_and_name_those_that_failed_or_killed_them(tmp_path,
     assert (tmp_path / "3.mp4").read_text() == "a2 cpu float32 taylorseer"
     assert sorted(seen) == sorted(job.out for job in wanted)
     with pytest.raises(ValueError, match="no node of the cluster has a GPU"):
-        on_ray.device("auto", "cuda")
+        device("auto", "cuda")
