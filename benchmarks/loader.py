@@ -109,17 +109,22 @@ def stateful(folder: Path, workers: int, first: int) -> Iterator[Any]:
     from torchdata.stateful_dataloader import StatefulDataLoader
 
     data = webdataset.WebDataset(tars_of(folder), shardshuffle=False).repeat()
-    loader = StatefulDataLoader(data, batch_size=None, num_workers=workers)
+    return iter(resumed(lambda: StatefulDataLoader(data, batch_size=None, num_workers=workers), first))
+
+
+def resumed(make: Callable[[], Any], first: int) -> Any:
+    """A loader with a state, going on where another one was after so many samples; the clock begins when it is told so."""
+    loader = make()
     if first:
         begun = iter(loader)
         for _ in range(first):
             next(begun)
         state = loader.state_dict()
         del begun
-        loader = StatefulDataLoader(data, batch_size=None, num_workers=workers)
+        loader = make()
         loader.load_state_dict(state)
         CLOCK["began"] = time.perf_counter()
-    return iter(loader)
+    return loader
 
 
 def written_for_litdata(sample: tuple[str, str]) -> dict[str, bytes]:
@@ -146,16 +151,8 @@ def litdata(folder: Path, workers: int, first: int) -> Iterator[Any]:
     from litdata import StreamingDataLoader, StreamingDataset
 
     data = StreamingDataset(str(folder / "litdata"), shuffle=True, drop_last=False)
-    loader = StreamingDataLoader(data, batch_size=1, num_workers=workers, collate_fn=operator.itemgetter(0))
-    if first:
-        begun = iter(loader)
-        for _ in range(first):
-            next(begun)
-        state = loader.state_dict()
-        del begun
-        loader = StreamingDataLoader(data, batch_size=1, num_workers=workers, collate_fn=operator.itemgetter(0))
-        loader.load_state_dict(state)
-        CLOCK["began"] = time.perf_counter()
+    how: dict[str, Any] = {"batch_size": 1, "num_workers": workers, "collate_fn": operator.itemgetter(0)}
+    loader = resumed(lambda: StreamingDataLoader(data, **how), first)
     return itertools.chain.from_iterable(itertools.repeat(loader))
 
 

@@ -28,12 +28,7 @@ from pipelines.training.settings import PRESETS
 
 KINDS = ("other clips", "own clip")
 ROLES = "human|object|background"
-NOBODY = (
-    "--set",
-    "retrieve.min_quality=2",
-    "--set",
-    "pack.allow_same_clip=true",
-)  # retrieve refuses all, pack takes its own
+NOBODY = ("--set", "retrieve.min_quality=2", "--set", "pack.allow_same_clip=true")  # pack takes what is left: its own
 
 
 def main() -> None:
@@ -50,11 +45,16 @@ def main() -> None:
     show(found, args.seeds)
 
 
+def home(out: Path, kind: str) -> Path:
+    """The folder of what is made with references of a kind."""
+    return out / kind.replace(" ", "-")
+
+
 def data_sets(work: Path, out: Path) -> dict[str, Path]:
     """Folders of shards with the same triplets and references, by where the pictures come from."""
     triplets = {}
     for kind, more in zip(KINDS, ((), NOBODY), strict=True):
-        mine = out / kind.replace(" ", "-")
+        mine = home(out, kind)
         shutil.copytree(work, mine / "work", ignore=shutil.ignore_patterns("shards", "report.html"))
         flags = ["--set", f"pack.roles={ROLES}", "--set", f"pack.require={ROLES}", *more]
         if a2data(["run", "--work", str(mine / "work"), "--out", str(mine / "packed"), "--quiet", *flags]):
@@ -71,8 +71,8 @@ def data_sets(work: Path, out: Path) -> dict[str, Path]:
         alike = [
             made for clip in both if (made := limited(triplets[kind][clip], triplets[other][clip])).facts.references
         ]
-        write(alike, out / kind.replace(" ", "-") / "shards")
-    return {kind: out / kind.replace(" ", "-") / "shards" for kind in KINDS}
+        write(alike, home(out, kind) / "shards")
+    return {kind: home(out, kind) / "shards" for kind in KINDS}
 
 
 def limited(triplet: samples.Triplet, other: samples.Triplet) -> samples.Triplet:
@@ -109,11 +109,11 @@ def trained(sets: dict[str, Path], kind: str, out: Path, seed: int, steps: int |
     encoding, settings = PRESETS["tiny"]
     settings = replace(settings, seed=seed, steps=steps or settings.steps)
     for each in (kind, *KINDS):  # both are encoded, by the encoders that were made first
-        mine = out / each.replace(" ", "-") / f"seed-{seed}"
+        mine = home(out, each) / f"seed-{seed}"
         first = next(out.glob("*/seed-*/start"), None)
         if first and not (mine / "start").exists():
             shutil.copytree(first, mine / "start")
-        before = next((out / each.replace(" ", "-")).glob("seed-*/encoded"), None)
+        before = next(home(out, each).glob("seed-*/encoded"), None)
         if before and not (mine / "encoded").exists():
             shutil.copytree(before, mine / "encoded")
         if each == kind:
@@ -122,8 +122,8 @@ def trained(sets: dict[str, Path], kind: str, out: Path, seed: int, steps: int |
             from pipelines.training.prepare import prepare
 
             prepare(str(sets[each]), mine, encoding, mine / "start", True, "cpu")
-    ended = out / kind.replace(" ", "-") / f"seed-{seed}"
-    return {each: losses(ended / "model", out / each.replace(" ", "-") / f"seed-{seed}", encoding) for each in KINDS}
+    ended = home(out, kind) / f"seed-{seed}"
+    return {each: losses(ended / "model", home(out, each) / f"seed-{seed}", encoding) for each in KINDS}
 
 
 def losses(model: Path, mine: Path, encoding: Any) -> np.ndarray:

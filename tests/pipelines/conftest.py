@@ -1,3 +1,4 @@
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,3 +50,16 @@ def page(corpus_store, tmp_path_factory) -> Any:
 
     out = tmp_path_factory.mktemp("page") / "report.html"
     return Page(write_report(corpus_store, out).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless chromium. Not of the whole session: while it is open an event loop runs, which other tests would meet."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("no chromium in PATH")
+    with sync_api.sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()

@@ -1,7 +1,6 @@
 """The audit in a real browser, offline: what it counts, shows and says."""
 
 import math
-import shutil
 
 import numpy as np
 import pytest
@@ -12,9 +11,6 @@ from a2data.records import Packed, Reference, Reject, Rule
 from a2data.store import Store
 from pipelines.report import write_report
 
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium in PATH")
 CLIPS = [f"{n // 3:016x}-{75 * (n % 3):08d}" for n in range(30)]
 
 
@@ -46,14 +42,6 @@ REJECTS = [
     )
     for n, clip in enumerate(CLIPS[::5])
 ]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

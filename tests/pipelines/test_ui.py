@@ -1,29 +1,15 @@
 """`a2data ui` in a real browser: a video is sampled from an upload, a bad upload is a sentence, shards are looked through."""
 
-import shutil
-
 import pytest
 
 pytest.importorskip("diffusers")
 gradio = pytest.importorskip("gradio")
-sync_api = pytest.importorskip("playwright.sync_api")
 
 from a2data import video  # noqa: E402
 from pipelines import ui  # noqa: E402
 from pipelines.cli import main  # noqa: E402
 
 WAIT_MS = 120_000
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium")
-    if not chromium:
-        pytest.skip("no chromium")
-    with sync_api.sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The study's page in a real browser: three raters click through it, export, and are added up by hand."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -11,19 +10,7 @@ from PIL import Image
 from pipelines.a2_bench import ratings, study
 from pipelines.a2_bench.cases import Case, Element
 
-CHROMIUM = shutil.which("chromium")
 RATERS = ("ann", "bea", "cat")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no chromium")
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield found
-        found.close()
 
 
 @pytest.fixture
