@@ -93,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
     calibrate.add_flags(command("calibrate", None, "find the thresholds of retrieve in the corpus itself"))
     forget.add_flags(command("forget", None, "remove a source or a person from every table and every shard, for good"))
     bench_data.add_flags(command("bench-data", None, "TripletBench: make, score, report, check", work=False))
-    bench.add_flags(command("bench", None, "A2-Bench: make, score, study, leaderboard", work=False))
+    bench.add_flags(command("bench", None, "A2-Bench: make, run, score, study, leaderboard", work=False))
     sub = command("demo-films", _demo_films, "render the demo film set, with its ground truth", work=False)
     sub.add_argument("folder", metavar="OUT")
     return top
