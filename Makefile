@@ -23,7 +23,7 @@ check: $(VENV)/ready  ## style, types, who may import whom
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
 
-bench: $(VENV)/ready  ## the figures of the README, printed by the scripts that measure them
+bench: demo  ## the figures of the README, printed by the scripts that measure them; hours
 	$(RUN) -m benchmarks.overhead local
 	$(RUN) -m benchmarks.overhead ray
 	$(RUN) -m benchmarks.decode_once
@@ -33,6 +33,11 @@ bench: $(VENV)/ready  ## the figures of the README, printed by the scripts that 
 	$(RUN) -m benchmarks.camera
 	$(RUN) -m benchmarks.framing
 	$(RUN) -m benchmarks.experts
+	$(RUN) -m benchmarks.demo_truth demo/work demo/films
+	$(RUN) -m benchmarks.triplet_bench S C R --recipe builtin --recipe weights
+	$(RUN) -m benchmarks.retrieval
+	$(RUN) -m benchmarks.loader
+	$(RUN) -m benchmarks.tiny_training demo/shards
 
 truth: demo  ## the demo against its ground truth
 	$(RUN) -m benchmarks.demo_truth demo/work demo/films
