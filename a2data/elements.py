@@ -34,6 +34,8 @@ class Sighting(NamedTuple):
 
 Track = list[Sighting]
 Tracker = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[list[int]]]  # role track of model_zoo.cards
+Judge = Callable[[np.ndarray, list[list[tuple[int, np.ndarray]]]], list[list[float]]]  # model_zoo.mask_trust.mask_trust
+NOT_JUDGED = -1.0
 
 
 class Limits(NamedTuple):
@@ -134,26 +136,42 @@ def elements(
     embedder: str,
     recut: Recut | None = None,
     taken: Mapping[str, int] | None = None,
+    judge_masks: Judge | None = None,
 ) -> Iterator[Element]:
-    """The rows of tracks that were kept, numbered by kind from 0, or from where `taken` says that others end."""
+    """The rows of tracks that were kept, numbered by kind from 0, or from where `taken` says that others end.
+
+    judge_masks: says how far each mask of the tracks is to be trusted; None where nothing can.
+    """
     numbers = Counter(taken or {})
-    for track in tracks:
+    masks = [[(s.frame, s.mask) for s in track] for track in tracks]
+    trusted = judge_masks(film.frames, masks) if judge_masks else [[NOT_JUDGED] * len(track) for track in tracks]
+    for track, trusts in zip(tracks, trusted, strict=True):
         kind = track[0].kind
         others = [s for other in tracks if other is not track for s in other]
-        yield element(film, f"{film.clip_id}/{kind}/{numbers[kind]}", track, others, embedder, recut)
+        yield element(film, f"{film.clip_id}/{kind}/{numbers[kind]}", track, others, trusts, embedder, recut)
         numbers[kind] += 1
 
 
 def element(
-    film: Film, element_id: str, track: Track, others: Sequence[Sighting], embedder: str, recut: Recut | None = None
+    film: Film,
+    element_id: str,
+    track: Track,
+    others: Sequence[Sighting],
+    trusts: Sequence[float],
+    embedder: str,
+    recut: Recut | None = None,
 ) -> Element:
-    """The row of one track: its best frame cut out, and where else it was seen."""
+    """The row of one track: its best frame cut out, and where else it was seen.
+
+    trusts: of each sighting's mask, 0 to 1, or NOT_JUDGED, as the mask is that `recut` drew again.
+    """
     usual = float(np.median([s.area for s in track]))
     marks = [quality(film.frames[s.frame], s, [o for o in others if o.frame == s.frame], usual) for s in track]
-    best_first = sorted(range(len(track)), key=lambda i: (-marks[i], track[i].frame))
-    best = track[best_first[0]]
-    frame = film.frames[best.frame]
-    best, notes = (best, []) if recut is None else redrawn(frame, best, recut)
+    worth = [mark * (1.0 if trust == NOT_JUDGED else trust) for mark, trust in zip(marks, trusts, strict=True)]
+    best_first = sorted(range(len(track)), key=lambda i: (-worth[i], track[i].frame))
+    seen = track[best_first[0]]
+    frame = film.frames[seen.frame]
+    best, notes = (seen, []) if recut is None else redrawn(frame, seen, recut)
     png = images.to_png(images.cut_out(frame, best.mask, best.box))
     return Element(
         clip_id=film.clip_id,
@@ -173,6 +191,7 @@ def element(
         seen_frames=[s.frame for s in track],
         seen_boxes=[best.box if s.frame == best.frame else s.box for s in track],
         attributes=[f"colour={colours.name_in(frame, best.mask)}", f"size={best.area:.2f}", *notes],
+        mask_trust=round(trusts[best_first[0]], 4) if best.mask is seen.mask else NOT_JUDGED,
     )
 
 

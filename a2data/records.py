@@ -5,7 +5,7 @@ frame, x1 and y1 exclusive; `frame` counts the frames of a clip from 0; `source_
 video from 0; seconds are presentation time (PTS) in the source, and need not start at 0.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated
 
@@ -142,6 +142,7 @@ class Element:
     seen_frames: list[int]  # frames in which it was found, ascending
     seen_boxes: list[Box]  # and where
     attributes: list[str]  # "name=value", e.g. "colour=red", "yaw=-0.12", "coverage=0.91"
+    mask_trust: float = -1.0  # 0 to 1: how far its outline is to be trusted (model_zoo.mask_trust); -1: not judged
 
 
 @dataclass(frozen=True)
@@ -159,13 +160,14 @@ class Trait:
     quality: float
     seen_frames: list[int]
     attributes: list[str]
+    mask_trust: float = -1.0
 
 
 @dataclass(frozen=True)
 class Look(Trait):
     """A trait with its embedding."""
 
-    embedding: Vector
+    embedding: Vector = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,7 @@ class Card:
     gpus: float = 0.0  # share of a GPU that a worker with this model asks for; 0 for a model that runs as well on CPU
     same: float = 0.0  # cosine similarity from which two embeddings show the same subject, for models that embed
     same_garment: float = 0.0  # the same for two garments of one person, in one colour; 0 = as `same`
+    grown: bool = False  # for detect: its outlines are grown from colours, and model_zoo.mask_trust can judge them
     whole_clip: bool = False  # for quality: it needs all frames of a clip, in order, not a few of them
     remote_code: bool = False  # its repository brings code of its own, which runs only where A2DATA_REMOTE_CODE=yes
     besides: str = ""  # the card of a second network that it stands on; with NAME:FOLDER both are in that folder

@@ -15,7 +15,16 @@ from a2data.store import Store
 from pipelines import contact
 from pipelines.contact import CutOut
 
-RULES = ("similarity", "margin", "cohesion", "copy_risk", "picture_distance", "repeat_distance", "likeness")
+RULES = (
+    "similarity",
+    "margin",
+    "cohesion",
+    "copy_risk",
+    "picture_distance",
+    "repeat_distance",
+    "likeness",
+    "mask_trust",
+)
 MOST = 4  # pairs shown on each side of a threshold
 DETAIL = re.compile(r"(\S+): (\w+) = (\S+), allowed (\S+) to (\S+): FAIL")  # of a reject of retrieve
 

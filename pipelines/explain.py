@@ -34,7 +34,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class _Seen(Trait):
-    score: float
+    score: float = 0.0
 
 
 def explain(store: Store, key: str, stages: Sequence[Stage]) -> str:

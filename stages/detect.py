@@ -8,6 +8,7 @@ import model_zoo.cards
 from a2data import elements
 from a2data.records import Element, Film, Kept, Reject
 from a2data.stage import Stage
+from model_zoo.mask_trust import mask_trust
 
 
 class Models(NamedTuple):
@@ -17,6 +18,7 @@ class Models(NamedTuple):
     embedder: Callable
     masks: Callable | None = None
     tracker: Callable | None = None
+    judge: elements.Judge | None = None  # of the detector's masks
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Detect(Stage):
     reads = {"select": Kept, "segment": Film}
     writes = Element
     per = "clip"
-    version = 4
+    version = 5
 
     model: str = "builtin-detect"  # card of role detect, or yolo:PATH
     embedder: str = (
@@ -61,6 +63,7 @@ class Detect(Stage):
             load(self.embedder, device),
             load(self.mask_model, device) if self.mask_model else None,
             load(self.tracker, device) if self.tracker else None,
+            mask_trust if model_zoo.cards.family(self.model).grown else None,
         )
 
     def run(self, model: Models, kept: list[Kept], films: list[Film]) -> Iterable[Element | Reject]:
@@ -84,4 +87,4 @@ class Detect(Stage):
                 yield Reject(f"{film.clip_id}/{track[0].kind}@{track[0].frame}", *refusal)
         kept = [track for track, refusal in zip(tracks, refusals, strict=True) if refusal is None]
         recut = elements.Recut(models.masks, self.mask_model, self.min_mask_iou) if models.masks else None
-        yield from elements.elements(film, kept, self.embedder, recut)
+        yield from elements.elements(film, kept, self.embedder, recut, judge_masks=models.judge)

@@ -35,6 +35,7 @@ class Ground(Stage):
     reads = {"select": Kept, "segment": Film, "detect": Element, "caption": Caption}
     writes = Element
     per = "clip"
+    version = 2
 
     model: str = ""  # card of role ground, finds things by phrases; "" = nothing is looked for
     embedder: str = "mobilenetv2"  # card of role embed: tells things apart while tracking, and across clips later

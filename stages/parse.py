@@ -24,7 +24,7 @@ class Parse(Stage):
     reads = {"select": Kept, "segment": Film, "detect": Element, "faces": Element}
     writes = Element
     per = "clip"
-    version = 3
+    version = 4
 
     model: str = "builtin-parse"  # a card of the role parse
     embedder: str = "mobilenetv2"  # a card of the role embed
@@ -129,6 +129,7 @@ class Parse(Stage):
             seen_frames=[person.frame],
             seen_boxes=[box],
             attributes=[f"colour={colour}"] if colour else [],
+            mask_trust=person.mask_trust,
         )
 
 

@@ -39,7 +39,7 @@ class Retrieve(Stage):
     per = "all"
     spreads = True
     unkeyed = ("tile",)
-    version = 5
+    version = 6
 
     min_face: float = 0.0  # cosine from which two faces are one person; 0 = as calibrated, else what the card says
     min_object: float = 0.0  # the same for objects
@@ -57,6 +57,7 @@ class Retrieve(Stage):
     copy_run: int = copies.RUN  # frames in succession that make a clip a copy
     max_copy_risk: float = 0.95  # 0 to 1; lower it for references from farther away
     min_quality: float = 0.0  # 0 to 1, of the reference's picture
+    min_mask_trust: float = 0.67  # 0 to 1, of its outline (model_zoo.mask_trust), where that was judged
     max_references: int = 1  # for each element, each from another clip, and unlike those before it
     compared: int = 8  # candidates for each element whose pictures are laid over its own: each is read from its shard
     calibrated: str = ""  # JSON, embedder -> kind -> cosine: what `a2data calibrate` found
@@ -194,6 +195,8 @@ class Retrieve(Stage):
             Rule("picture_distance", shown, self.copy_distance, INF),
             Rule("quality", source.quality, self.min_quality, INF),
         ]
+        if source.mask_trust >= 0:
+            rules.append(Rule("mask_trust", source.mask_trust, self.min_mask_trust, INF))
         if target.kind == "human":
             rules.append(Rule("outfit", corpus.outfit(row, kin.row), -INF, INF))
         return Reference(
@@ -247,13 +250,15 @@ def refuse(target: Trait, judged: list[Reference], reason: str, near: tuple[str,
         reason = "only copies"
     elif any({"margin", "cohesion"} & rules.keys() for rules in failed):
         reason = "ambiguous identity"
+    elif all("mask_trust" in rules for rules in failed):
+        reason = "doubtful outline"
     likeliest, rules = max(zip(judged, failed, strict=True), key=lambda x: (x[0].similarity, x[0].source_element_id))
     return Reject(target.element_id, reason, f"{likeliest.source_element_id}: {next(iter(rules.values()))}")
 
 
 def preference(reference: Reference) -> tuple[float, float, float, str]:
-    """Best first: in the same outfit, for the prompt speaks of it; surely the same subject times surely another view, in
-    twentieths; then the better picture, the lower id.
+    """Best first: in the same outfit, for the prompt speaks of it; surely the same subject times surely another view times surely
+    its outline, in twentieths; then the better picture, the lower id.
 
     The least risk alone would prefer whoever looks least like the target, and so whatever slipped in just above the threshold.
     """
@@ -261,7 +266,8 @@ def preference(reference: Reference) -> tuple[float, float, float, str]:
     similarity = rules["similarity"]
     sure = (similarity.value - similarity.low) / (1 - similarity.low)
     outfit = rules["outfit"].value if "outfit" in rules else 0.0
-    view = round(20 * sure * (1 - reference.copy_risk))
+    outline = rules["mask_trust"].value if "mask_trust" in rules else 1.0
+    view = round(20 * sure * (1 - reference.copy_risk) * outline)
     return -outfit, -view, -rules["quality"].value, reference.source_element_id
 
 

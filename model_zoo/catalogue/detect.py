@@ -77,7 +77,9 @@ TRACKER = Card(
 )
 
 CARDS: dict[str, Card] = {
-    "builtin-detect": Card("detect", "model_zoo.builtin_detect:detector", weights_license="BSL-1.0", extra="builtin"),
+    "builtin-detect": Card(
+        "detect", "model_zoo.builtin_detect:detector", weights_license="BSL-1.0", extra="builtin", grown=True
+    ),
     "yolo": YOLO,
     **{f"{n}-seg": replace(YOLO, weights=f"{ASSETS}/{n}-seg.pt", size_mb=mb) for n, mb in YOLO_MB.items()},
     "detr": DETR,

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import model_zoo.cards
 from a2data import images
 from a2data.records import Element, Film, Kept, Reject
 from model_zoo.cards import Detection
@@ -205,8 +206,36 @@ def test_a_tracker_says_which_sightings_are_one_and_what_it_leaves_alone_flicker
     assert [r.reason for r in rows if isinstance(r, Reject)] == ["flicker"] * 5
 
 
+def test_the_picture_is_taken_where_the_mask_is_trusted_most_and_the_trust_is_noted():
+    frames = drawn({RED: walking})
+    asked = []
+
+    def judge(shown, tracks):
+        asked.append((shown.shape, [[(number, mask.sum()) for number, mask in track] for track in tracks]))
+        return [[0.9 if number == 15 else 0.3 for number, _ in track] for track in tracks]
+
+    def chosen(judge, masks=None):
+        models = (of_colours(RED), mean_colour, masks, None, judge)
+        (element,) = Detect().run(models, [Kept("v-00000000", "v")], [film(frames)])
+        return element
+
+    assert (chosen(judge).frame, chosen(judge).mask_trust) == (15, 0.9)
+    assert asked[0] == (frames.shape, [[(n, 40 * 70) for n in (0, 5, 10, 15, 20)]])
+    assert chosen(None).mask_trust == -1.0
+    redraw = lambda frame, boxes: np.ones((1, *SHAPE), bool) * [[[x < 100 for x in range(160)]]]  # noqa: E731
+    whole = Detect(min_mask_iou=0.1)
+    models = (of_colours(RED), mean_colour, redraw, None, judge)
+    (element,) = whole.run(models, [Kept("v-00000000", "v")], [film(frames)])
+    assert element.mask_trust == -1.0  # nobody judged the mask that was drawn again
+
+
+def test_only_outlines_grown_from_colours_are_judged():
+    assert Detect().load().judge is not None
+    assert not model_zoo.cards.family("yolo11n").grown
+
+
 def test_what_is_not_asked_for_is_not_loaded_and_what_is_asked_for_is_part_of_the_key():
-    assert Detect().load()[2:] == (None, None)
+    assert Detect().load()[2:4] == (None, None)
     with pytest.raises(FileNotFoundError, match=r"sam2\.1-hiera-tiny"):
         Detect(mask_model="sam2.1-hiera-tiny").models()
     assert set(Detect(tracker="bytetrack").models()) == {"builtin-detect", "mobilenetv2", "bytetrack"}

@@ -1,0 +1,114 @@
+"""How far a mask can be trusted, measured without a truth, for detectors that grow their outlines from colours (GrabCut).
+
+Four things tell that such a mask is wrong, each 0 to 1; trust is their product, so that one bad fault is enough:
+
+* the same track's masks in the samples around are of another shape: one that spilt once stands alone;
+* its outline runs where the picture has no edge: a black coat before a black sky is divided somewhere, along nothing;
+* its outline is near another element's mask: where one passes the other, it is a guess which pixel is whose;
+* inside and just outside are of the same colours: the same coat and sky, where stars make edges enough.
+
+A mask that is wrong alike in all samples, along edges of the picture, is trusted: this is no proof. And it is no measure for the
+masks of a network, whose outlines are smooth and stand a little off the edges, however right they are.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from model_zoo.builtin_things import separation
+from model_zoo.grabcut import shrink
+
+AROUND = 4  # sightings of the track, the nearest in time, with which each is compared
+EDGE_LAB = 25.0  # Sobel magnitude in CIE Lab from which a pixel is on an edge, in a picture of grabcut.WORK_PX
+NEAR_PX = 8  # from another's mask within which an outline is doubtful, there
+
+Seen = tuple[int, np.ndarray]  # frame, (h, w) bool mask of the frame's size
+
+
+def mask_trust(frames: np.ndarray, tracks: Sequence[Sequence[Seen]]) -> list[list[float]]:
+    """The trust of each sighting of each track of a clip, 0 to 1.
+
+    frames: (t, h, w, 3) uint8 RGB. A mask without a pixel has none. Deterministic, on the CPU.
+    """
+    numbers = sorted({number for track in tracks for number, _ in track})
+    small = {number: shrink(frames[number]) for number in numbers}
+    edges = {number: edge(picture) for number, picture in small.items()}
+    looks = [[(number, resized(mask, small[number].shape[:2])) for number, mask in track] for track in tracks]
+    out: list[list[float]] = []
+    for track in looks:
+        others = [seen for other in looks if other is not track for seen in other]
+        out.append([])
+        for i, (number, mask) in enumerate(track):
+            near = [other for frame, other in others if frame == number]
+            faults = (
+                agreement(track, i),
+                on_edge(mask, edges[number]),
+                apart(mask, near),
+                apart_in_colour(small[number], mask),
+            )
+            out[-1].append(float(np.prod(faults)) if mask.any() else 0.0)
+    return out
+
+
+def resized(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The (h, w) bool mask at another size, by area."""
+    return cv2.resize(mask.astype(np.float32), shape[1::-1], interpolation=cv2.INTER_AREA) > 0.5
+
+
+def agreement(track: Sequence[Seen], here: int) -> float:
+    """The mean IoU of a mask with those of the AROUND nearest sightings, middle laid on middle; 1 for a track of one sighting.
+
+    By their middles and not by optical flow: a ball is elsewhere after five frames, where flow does not find it.
+    """
+    mask = track[here][1]
+    near = sorted((i for i in range(len(track)) if i != here), key=lambda i: (abs(i - here), i))[:AROUND]
+    ious = []
+    for i in near:
+        moved = laid_on(track[i][1], mask)
+        ious.append((mask & moved).sum() / max(1, (mask | moved).sum()))
+    return float(np.mean(ious)) if ious else 1.0
+
+
+def laid_on(other: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The other mask moved by whole pixels, so that their middles meet; what leaves the picture is gone."""
+    if not mask.any() or not other.any():
+        return other
+    (y, x), (v, u) = (np.argwhere(m).mean(0) for m in (mask, other))
+    move = np.array([[1.0, 0, round(x - u)], [0, 1, round(y - v)]])
+    return cv2.warpAffine(other.astype(np.uint8), move, other.shape[::-1], flags=cv2.INTER_NEAREST) > 0
+
+
+def edge(picture: np.ndarray) -> np.ndarray:
+    """(h, w) bool: pixels of an RGB picture that are on an edge, or beside one."""
+    lab = cv2.cvtColor(cv2.GaussianBlur(picture, (0, 0), 1.0).astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+    steps = cv2.Sobel(lab, cv2.CV_32F, 1, 0) ** 2 + cv2.Sobel(lab, cv2.CV_32F, 0, 1) ** 2
+    return cv2.dilate((steps.sum(2) >= EDGE_LAB**2).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+
+
+def outline(mask: np.ndarray) -> np.ndarray:
+    """(h, w) bool: the mask's pixels beside one outside it, but not those on the picture's border."""
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    rim = mask & (cv2.erode(mask.astype(np.uint8), cross, borderType=cv2.BORDER_CONSTANT, borderValue=1) == 0)
+    rim[[0, -1]] = rim[:, [0, -1]] = False
+    return rim
+
+
+def on_edge(mask: np.ndarray, edges: np.ndarray) -> float:
+    """The share of a mask's outline that lies on an edge of the picture; 1 for a mask without an outline."""
+    rim = outline(mask)
+    return float(edges[rim].mean()) if rim.any() else 1.0
+
+
+def apart(mask: np.ndarray, others: Sequence[np.ndarray]) -> float:
+    """The share of a mask's outline that is near no other mask; 1 for a mask without an outline."""
+    rim = outline(mask)
+    if not others or not rim.any():
+        return 1.0
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * NEAR_PX + 1, 2 * NEAR_PX + 1))
+    return 1 - float(cv2.dilate(np.any(others, axis=0).astype(np.uint8), disk)[rim].mean())
+
+
+def apart_in_colour(picture: np.ndarray, mask: np.ndarray) -> float:
+    """How far the colours inside are from those just outside, 0 to 1: the root of `separation`, as two who differ share many."""
+    return float(np.sqrt(separation(picture, mask))) if mask.any() and not mask.all() else 0.0
