@@ -56,8 +56,16 @@ def element_row(
     lookup: Callable[..., dict[str, Any]], kind: str, shard: int, element_id: str, record: type | None = None
 ) -> Any:
     """The row of an element in whichever table of its kind has it; None where none has. record: as in Lookup."""
+    return element_rows(lookup, kind, shard, [element_id], record).get(element_id)
+
+
+def element_rows(
+    lookup: Callable[..., dict[str, Any]], kind: str, shard: int, element_ids: Iterable[str], record: type | None = None
+) -> dict[str, Any]:
+    """The rows of elements of one kind and shard, by their ids, without those that no table has. record: as in Lookup."""
     more = {} if record is None else {"record": record}
+    found: dict[str, Any] = {}
     for stage in TABLES.get(kind, ("parse",)):
-        if found := lookup(stage, shard, "element_id", [element_id], **more):
-            return found[element_id]
-    return None
+        if left := [element_id for element_id in element_ids if element_id not in found]:
+            found |= lookup(stage, shard, "element_id", left, **more)
+    return found

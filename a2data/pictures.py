@@ -1,17 +1,17 @@
 """The pictures of elements, as far as they are compared with one another: a reference with what it stands for."""
 
-from collections.abc import Callable
-from functools import lru_cache
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from a2data import copies, images
 from a2data.corpus import Corpus, Footage
-from a2data.lookup import element_row
-from a2data.records import Reference, Trait
+from a2data.lookup import element_rows
+from a2data.records import Element, Reference, Trait
 
-PICTURES = 4096
+Key = tuple[str, str, int]  # kind, element_id, shard
 
 
 class Picture(NamedTuple):
@@ -24,17 +24,43 @@ class Picture(NamedTuple):
 
 
 class Shown:
-    """The pictures of elements, read from the shards that they are in; the last PICTURES of them are kept, 20 KB each."""
+    """The pictures of elements, read from the shards that they are in: 20 KB each, of those that were last asked for."""
 
     def __init__(self, corpus: Corpus, footage: Footage, lookup: Callable[..., dict[str, Any]]):
         self.corpus, self.footage, self.lookup = corpus, footage, lookup
-        self.picture = lru_cache(PICTURES)(self._picture)
+        self.known: dict[Key, Picture] = {}
 
-    def _picture(self, kind: str, element_id: str, shard: int) -> Picture:
-        """Raises ValueError where it is gone."""
-        found = element_row(self.lookup, kind, shard, element_id)
-        if found is None:
-            raise ValueError(f"{element_id} is not in shard {shard}, where it was compared: run retrieve again")
+    def read(self, wanted: Iterable[Key]) -> None:
+        """Have these and no others: a shard's are read together, for a row group that holds one is read as a whole.
+
+        Raises ValueError where one is gone.
+        """
+        keys = {*wanted}
+        self.known = {key: picture for key, picture in self.known.items() if key in keys}
+        together: dict[tuple[str, int], list[str]] = defaultdict(list)
+        for kind, element_id, shard in sorted(keys - self.known.keys()):
+            together[kind, shard].append(element_id)
+        for (kind, shard), element_ids in together.items():
+            found = element_rows(self.lookup, kind, shard, element_ids)
+            for element_id in element_ids:
+                if element_id not in found:
+                    raise ValueError(f"{element_id} is not in shard {shard}, where it was compared: run retrieve again")
+                self.known[kind, element_id, shard] = self._picture(found[element_id])
+
+    def keys(self, row: int, target: Trait, references: Iterable[Reference]) -> list[Key]:
+        """What `parts` and `distance` look at for a target and these references."""
+        kind = target.kind
+        return [(kind, target.element_id, int(self.corpus.shards[row]))] + [
+            (kind, r.source_element_id, r.source_shard) for r in references
+        ]
+
+    def picture(self, *key: Any) -> Picture:
+        """One of those that were read; another is read for itself. Raises ValueError where it is gone."""
+        if key not in self.known:
+            self.read([*self.known, key])  # type: ignore[list-item]
+        return self.known[key]  # type: ignore[index]
+
+    def _picture(self, found: Element) -> Picture:
         rgba, (height, width) = images.from_png(found.image), images.rle_size(found.mask)
         side = float((rgba[..., 3] > 0).sum() / (height * width)) ** 0.5
         box = np.array(found.box) / (width, height, width, height)

@@ -1,6 +1,7 @@
 """People below their heads: what the proportions of a body, the ground beside it and its motion tell GrabCut."""
 
 from collections.abc import Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import cv2
@@ -17,6 +18,10 @@ LEDGE_SIDE = 0.2  # face sides of ground that must be in the picture to be compa
 SHOULDER, BESIDE = 1.5, 2.3  # face sides from the middle of the face: where ground may begin, and where it surely has
 MOVED_FACE = 0.15  # face sides that a head must have moved before what stays behind tells anything
 STOOD, WENT = 8, 20  # grey values: below, a pixel fits where it stood; above, it does not fit where the head went
+BY_SIDES = 1.2  # face sides between two heads from which each shows clothes that are surely theirs
+TOUCH_PX = 2  # that masks are apart at most where the people may hide one another
+WORN_PX = 60  # of somebody's clothes that must be seen to know their colours
+UNLIKE = 0.6  # Bhattacharyya's distance from which two wear different colours
 _FORE = (grabcut.SURE_FORE, grabcut.MAYBE_FORE)
 
 
@@ -56,7 +61,51 @@ def person_masks(
         likely = (np.any([np.isin(hints[j], _FORE) for j in others], axis=0) & nearer) | things
         mine = np.where(nearer | things, grabcut.SURE_BACK, hints[i]).astype(np.uint8)
         masks.append(_cut_person(picture, head, mine, likely, iterations))
+    for i, j in combinations(range(len(heads)), 2):
+        masks[i], masks[j] = divided(picture, (heads[i], heads[j]), (masks[i], masks[j]))
     return masks
+
+
+def divided(picture: np.ndarray, heads: tuple[Head, Head], masks: tuple[np.ndarray, np.ndarray]) -> Masks:
+    """The masks of two people, what lies between their heads given to whom its colours fit; as they are where they do not touch.
+
+    So far the line between them is halfway between their heads; but of two who pass one another one is in front. What each is
+    sure to wear is below the face, and on its side of the other's. Two in alike clothes are not to be told apart so, nor two of
+    whom one all but hides the other.
+    """
+    joined = masks[0] | masks[1]
+    if abs(heads[0].x - heads[1].x) < BY_SIDES * max(head.side for head in heads):
+        return list(masks)
+    grown = cv2.dilate(masks[0].astype(np.uint8), np.ones((2 * TOUCH_PX + 1,) * 2, np.uint8)) > 0
+    if not (grown & masks[1]).any():
+        return list(masks)
+    sure = [worn(mask, head, other) for mask, head, other in zip(masks, heads, reversed(heads), strict=True)]
+    if min(s.sum() for s in sure) < WORN_PX or _colours_apart(picture, *sure) < UNLIKE:
+        return list(masks)
+    chin = max(0, round(max(head.y + 0.6 * head.side for head in heads)))
+    open_to = joined & ~sure[0] & ~sure[1]
+    open_to[:chin] = False
+    hints = np.where(masks[0], grabcut.SURE_FORE, grabcut.SURE_BACK).astype(np.uint8)
+    hints[open_to & masks[0]] = grabcut.MAYBE_FORE
+    hints[open_to & masks[1]] = grabcut.MAYBE_BACK
+    patch = picture.copy()  # what is neither of them must not be learnt as one of them
+    patch[~joined] = np.resize(picture[sure[1]], ((~joined).sum(), 3))
+    first = grabcut.cut(patch, hints) & joined
+    return [grabcut.clean(m, s, hole=0.005) for m, s in ((first, sure[0]), (joined & ~first, sure[1]))]
+
+
+def worn(mask: np.ndarray, head: Head, other: Head) -> np.ndarray:
+    """(h, w) bool: the part of a mask that is surely this person's clothes: below the face, and beyond it from the other."""
+    rows, columns = np.indices(mask.shape)
+    away = np.sign(head.x - other.x) * (columns - head.x) / head.side  # from the other
+    below = rows > head.y + 0.8 * head.side
+    return mask & below & (away > 0.2)
+
+
+def _colours_apart(picture: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
+    """How far the colours of two areas are apart, 0 to 1: Bhattacharyya's distance of their histograms."""
+    one, two = (cv2.calcHist([picture], [0, 1, 2], part.astype(np.uint8), [6, 6, 6], [0, 256] * 3) for part in (a, b))
+    return float(cv2.compareHist(one, two, cv2.HISTCMP_BHATTACHARYYA))
 
 
 def _cut_person(picture: np.ndarray, head: Head, hints: np.ndarray, others: np.ndarray, iterations: int) -> np.ndarray:

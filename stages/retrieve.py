@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +20,20 @@ from a2data.similarity import TILE
 from a2data.spread import Spread, in_turn
 from a2data.stage import Stage
 
+TOGETHER = 256  # elements whose pictures, and those of their candidates, are read and held at a time: 46 MB with 8 each
 TABLES = ("detect", "faces", "parse", "background", "ground")
 Lookup = Callable[..., dict[str, Any]]  # a2data.lookup.Lookup
+
+
+class Asked(NamedTuple):
+    """An element that wants a reference, and those that may be one."""
+
+    row: int
+    target: Trait
+    judged: list[Reference]  # with all rules that need no picture
+    likely: list[Reference]  # those that pass them, best first
+    reason: str  # why there are none, where there are none
+    near: tuple[str, Rule] | None  # who came nearest to being one
 
 
 @dataclass(frozen=True)
@@ -75,20 +87,26 @@ class Retrieve(Stage):
         footage = Footage(clips, self.copy_run)
         group_of = self.groups(corpus, footage, spread)
         component_of = linked(corpus, footage, group_of)
-        shown = Shown(corpus, footage, lookup)
-        for row in targets(corpus, matches):
-            target = corpus.traits[row]
-            kin, reason, near = self.kin(corpus, group_of, row)
-            judged = [self.judge(corpus, footage, row, target, one) for one in kin]
-            likely = one_per_clip(sorted((r for r in judged if passes(r)), key=preference))
-            looked = [self.compare(shown, row, target, r) for r in likely[: self.compared]]
-            accepted = sorted((r for r in looked if passes(r)), key=preference)
-            if accepted:
-                component = component_of[footage.video_id(target.clip_id)]
-                yield from (replace(r, component=component) for r in varied(shown, accepted, self.max_references))
-            else:
-                refused = [r for r in (*looked, *judged) if not passes(r)]
-                yield refuse(target, refused, reason, near)
+        shown, rows = Shown(corpus, footage, lookup), targets(corpus, matches)
+        for first in range(0, len(rows), TOGETHER):
+            asked = [self.asked(corpus, footage, group_of, row) for row in rows[first : first + TOGETHER]]
+            shown.read(key for a in asked for key in shown.keys(a.row, a.target, a.likely))
+            for a in asked:
+                looked = [self.compare(shown, a.row, a.target, r) for r in a.likely]
+                accepted = sorted((r for r in looked if passes(r)), key=preference)
+                if accepted:
+                    component = component_of[footage.video_id(a.target.clip_id)]
+                    yield from (replace(r, component=component) for r in varied(shown, accepted, self.max_references))
+                else:
+                    yield refuse(a.target, [r for r in (*looked, *a.judged) if not passes(r)], a.reason, a.near)
+
+    def asked(self, corpus: Corpus, footage: Footage, group_of: Groups, row: int) -> Asked:
+        """What can be said of an element's candidates without a look at their pictures."""
+        target = corpus.traits[row]
+        kin, reason, near = self.kin(corpus, group_of, row)
+        judged = [self.judge(corpus, footage, row, target, one) for one in kin]
+        likely = one_per_clip(sorted((r for r in judged if passes(r)), key=preference))[: self.compared]
+        return Asked(row, target, judged, likely, reason, near)
 
     def groups(self, corpus: Corpus, footage: Footage, spread: Spread = in_turn) -> Groups:
         """Compare faces with faces, objects with objects of their label, places with places."""

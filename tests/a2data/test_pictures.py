@@ -75,3 +75,16 @@ def test_one_that_is_gone_is_named():
     found, _ = shown([element("a1")], THUMBS)
     with pytest.raises(ValueError, match="b1 is not in shard 7, where it was compared: run retrieve again"):
         found.parts(0, SimpleNamespace(kind="human", element_id="a1"), reference("a1", "b1"))
+
+
+def test_pictures_of_a_shard_are_read_together_once_and_those_of_no_further_use_are_forgotten():
+    elements = [element(name) for name in ("a1", "b1", "c2", "d3")]
+    found, asked = shown(elements, THUMBS)
+    first = [("human", "a1", 3), ("human", "b1", 7), ("human", "c2", 7)]
+    found.read(first)
+    assert sorted(asked) == [("detect", 3), ("detect", 7)]
+    found.read([*first[:2], ("human", "d3", 7)])
+    assert asked[2:] == [("detect", 7)]
+    assert {name for _, name, _ in found.known} == {"a1", "b1", "d3"}
+    with pytest.raises(ValueError, match="e4 is not in shard 7"):
+        found.read([("human", "e4", 7)])
