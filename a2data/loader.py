@@ -49,7 +49,7 @@ VIEWS = {
     "bytes": "index.parquet",
 }  # and the index each is read by
 ATTEMPTS = 16  # to replace a sample, before the data set is taken to be broken
-AHEAD = 8  # ranged reads at a time, where a data set lies behind a URL
+AHEAD = 8  # samples that are read before the first is decoded; behind a URL, ranged reads at a time
 Shards = str | os.PathLike | Sequence[str | os.PathLike] | Mapping[str, float]
 
 
@@ -80,10 +80,15 @@ class Reader:
             yield from (Slot(batch, place, place == end - 1) for place in range(begin, end))
 
     def samples(self, slots: Iterator[Slot]) -> Iterator[tuple[Sample, bool]]:
-        """The sample of each slot, and whether it is the last of its batch."""
+        """The sample of each slot, and whether it is the last of its batch.
+
+        Several are read before the first of them is taken apart: a read leaves nothing else in the processor's caches.
+        """
         if all(folder.local for folder in self.tars.index.folders):
-            for slot in slots:
-                yield self.sample(slot, self.tars.read(int(slot.batch.rows[slot.place]))), slot.last
+            while some := list(itertools.islice(slots, AHEAD)):
+                pieces = [self.tars.read(int(slot.batch.rows[slot.place])) for slot in some]
+                for slot in some:
+                    yield self.sample(slot, pieces.pop(0)), slot.last
             return
         with ThreadPoolExecutor(AHEAD) as pool:
             reads = ((slot, pool.submit(self.tars.read, int(slot.batch.rows[slot.place]))) for slot in slots)
@@ -95,16 +100,15 @@ class Reader:
 
     def sample(self, slot: Slot, piece: memoryview) -> Sample:
         """The sample of a slot; where it is corrupt another one of its bucket, the same on every rank and in every run."""
-        row, broken = int(slot.batch.rows[slot.place]), dict[str, str]()
+        index, row, broken = self.tars.index, int(slot.batch.rows[slot.place]), dict[str, str]()
         for attempt in range(ATTEMPTS):
-            key = self.tars.index.key(row)
+            key, frames = index.key(row), int(index.shape[0][row])
             try:
-                members = tars.members(piece, key, self.tars.index.where(row))
-                frames = int(self.tars.index.shape[0][row])
+                members = tars.members(piece, key, index.where(row))
                 made = self.decode(members, slot.batch, slot.number, row, key, frames)
                 return replace(made, set_aside=broken) if broken else made
             except CorruptError as error:
-                broken[key] = f"{key} in {self.tars.index.where(row)}: {error}"
+                broken[key] = f"{key} in {index.where(row)}: {error}"
             row = self.plan.instead(slot.batch, slot.number, attempt)
             piece = self.tars.read(row)
         some = "; ".join(list(broken.values())[:3])

@@ -52,7 +52,8 @@ def predict(
     short = getattr(network, "one_padding", None)
     words = short.fill_up(text) if short else torch.nn.functional.pad(text, (0, 0, 0, TOKENS - text.shape[1]))
     levels = [level] * len(noised) if isinstance(level, float) else level
-    timestep = torch.tensor([each * 1000 for each in levels], device=noised.device)
+    # filled where it is: a copy from the CPU would wait for all that a GPU still has to do
+    timestep = torch.cat([torch.full((1,), each * 1000, device=noised.device) for each in levels])
     return network(torch.cat([noised, condition], 1), timestep, words, image, return_dict=False)[0]
 
 
@@ -87,4 +88,5 @@ def loss(
     counts: Bool[torch.Tensor, " t"],
 ) -> Float[torch.Tensor, ""]:
     """Mean squared error over the frames that count, in float32."""
-    return (predicted.float() - target.float()).square()[:, :, counts].mean()
+    by_frame = (predicted.float() - target.float()).square().mean((0, 1, 3, 4))
+    return torch.where(counts, by_frame, 0).sum() / counts.sum()

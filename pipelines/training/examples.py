@@ -65,16 +65,22 @@ def made(
     """An example at a noise level. `nothing`: the condition without references, (20, t, h, w)."""
     if f"condition{single}" not in tensors:
         raise ValueError("the samples hold no condition with one reference alone: encode them with --singles")
-    video = tensors["video"][None].to(device, torch.float32)
-    condition = (tensors[f"condition{single}"] if referenced else nothing)[None].to(device, torch.float32)
-    image = tensors[f"image{single}"][None].to(device, torch.float32)
-    text = tensors["text" if worded else "text_empty"][None].to(device, torch.float32)
-    slots = slots_of(condition)
+    given = tensors[f"condition{single}"] if referenced else nothing
+    slots = slots_of(given[None])  # before it is on a GPU, which would have to be waited for
+    video, condition = onto(tensors["video"], device), onto(given, device)
+    image, text = onto(tensors[f"image{single}"], device), onto(tensors["text" if worded else "text_empty"], device)
     clean, counts = flow_matching.aim(video, condition, slots, target)
-    noise = torch.from_numpy(rng.standard_normal(clean.shape, np.float32)).to(device)
+    noise = onto(torch.from_numpy(rng.standard_normal(clean.shape[1:], np.float32)), device)
     return Example(
         clean, counts, noise, level, condition, text, image if referenced else torch.zeros_like(image), slots
     )
+
+
+def onto(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A batch of one, float32, on a device. A GPU fetches it from pinned memory while it still works on what came before."""
+    if device.type == "cuda":
+        return tensor[None].pin_memory().to(device, non_blocking=True).float()
+    return tensor[None].to(device, torch.float32)
 
 
 def slots_of(condition: torch.Tensor) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from pipelines.training.mesh import Place
+from pipelines.training.mesh import Place, whole
 
 PEAK_TFLOPS = {  # of a GPU, dense, bfloat16, by what its name holds: NVIDIA's data sheets
     "B200": 2250.0, "H200": 989.0, "H100 PCIe": 756.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "RTX 4090": 165.0,
@@ -30,7 +30,7 @@ class Log:
         self.peak = place.ranks * peak_tflops(place.device)
         self.flops, self.tokens = flops_per_sample, tokens_per_sample
         self.seen: list[tuple[float, float, int, list[str]]] = []  # loss, noise level, references, roles of each sample
-        self.norms: dict[str, float] = {}
+        self.norms: dict[str, Any] = {}  # tensors, which are asked for their values when a line is written
         self.waited_s, self.since_s = 0.0, time.perf_counter()
         self.chief, self.board, self.wandb = chief, None, None
         if chief:
@@ -48,9 +48,15 @@ class Log:
     def sample(self, loss: float, level: float, references: int, roles: list[str]) -> None:
         self.seen.append((loss, level, references, roles))
 
+    def step(self, found: Any, roles: list[list[str]]) -> None:
+        """Keep what came of a step (pipelines.training.learning.Step), with the roles of each sample's references."""
+        for (loss, level, references), shown in zip(found.samples, roles, strict=True):
+            self.sample(loss, level, references, shown)
+        self.norms |= found.norms
+
     def line(self, step: int, loss: float, learning_rate: float) -> None:
         """Write down what happened since the last line."""
-        seen = gathered(self.seen)
+        seen, norms = gathered(self.seen), {name: whole(norm) for name, norm in self.norms.items()}
         elapsed = time.perf_counter() - self.since_s
         if self.chief:
             figures = {
@@ -60,7 +66,7 @@ class Log:
                 "samples_per_s": len(seen) / elapsed,
                 "tokens_per_s": len(seen) * self.tokens / elapsed,
                 "waited_for_data": self.waited_s / elapsed,
-                **{f"norm/{name}": value for name, value in self.norms.items()},
+                **{f"norm/{name}": value for name, value in norms.items()},
                 **by_kind(seen),
             }
             if self.flops:
@@ -72,7 +78,7 @@ class Log:
             self.write(step, figures)
             print(
                 f"step {step:6d}  loss {loss:.4f}  {figures['samples_per_s']:.2f} samples/s  "
-                f"gradient {self.norms.get('all', 0.0):.3g}  waiting for data {figures['waited_for_data']:.0%}",
+                f"gradient {norms.get('all', 0.0):.3g}  waiting for data {figures['waited_for_data']:.0%}",
                 flush=True,
             )
         self.seen, self.waited_s, self.since_s = [], 0.0, time.perf_counter()

@@ -29,7 +29,7 @@ from pipelines.training import validation as train_validation  # noqa: E402
 from pipelines.training.mesh import Place  # noqa: E402
 from pipelines.training.settings import PRESETS, Settings  # noqa: E402
 
-HOW = replace(PRESETS["tiny"][0], frames=13, height=32, width=48, held_out=0.25, variants=1)
+HOW = replace(PRESETS["tiny"][0], frames=13, height=32, width=48, held_out=0.25, variants=1, held_out_variants=1)
 SETTINGS = Settings(
     steps=4, batch=2, variant="full", learning_rate=1e-3, shift=1.0, precision="float32", workers=0, log_every=1,
     validate_every=100, save_every=2, keep=2, ema=0.9,
@@ -121,7 +121,7 @@ def test_drops_happen_as_often_as_said_and_differ_from_epoch_to_epoch(ready):
     sample = run.loader.batch(0)[0]
     worded, referenced = [], []
     for epoch in range(600):
-        example = train_examples.drawn(replace(sample, epoch=epoch), run.nothing, settings, torch.device("cpu"))
+        example = train_examples.drawn(replace(sample, epoch=epoch), run.learner.nothing, settings, torch.device("cpu"))
         worded.append(example.text.shape[1] > 1)
         referenced.append(example.slots > 0)
         assert bool(example.image.any()) == referenced[-1]
@@ -133,7 +133,7 @@ def test_an_example_is_the_same_on_any_process_and_another_in_another_epoch(read
     run = run_of(ready)
     sample = run.loader.batch(0)[0]
     once, again, later = (
-        train_examples.drawn(s, run.nothing, SETTINGS, torch.device("cpu"))
+        train_examples.drawn(s, run.learner.nothing, SETTINGS, torch.device("cpu"))
         for s in (sample, sample, replace(sample, epoch=9))
     )
     assert torch.equal(once.noise, again.noise)
@@ -155,7 +155,7 @@ def test_a_network_that_ignores_references_has_no_gap_and_one_that_copies_them_h
     for network, check in ((blind, lambda gap: gap == 0), (copying, lambda gap: gap > 0.05)):
         module = torch.nn.Linear(1, 1)  # for its device
         module.forward = network
-        found = train_validation.held_out(module, run.held_out, run.nothing, "float32")
+        found = train_validation.held_out(module, run.held_out, run.learner.nothing, "float32")
         assert check(found.gap)
         assert len(found.levels) == len(flow_matching.LEVELS)
 
@@ -168,7 +168,7 @@ def test_one_pass_over_several_samples_gives_the_loss_and_gradient_of_each(ready
     alone["condition"][:4, 1] = 0
     examples = [
         train_examples.made(
-            given, run.nothing, level, np.random.default_rng(n), "reference", torch.device("cpu"), **how
+            given, run.learner.nothing, level, np.random.default_rng(n), "reference", torch.device("cpu"), **how
         )
         for n, (given, level, how) in enumerate(
             ((tensors, 0.2, {}), (alone, 0.7, {"worded": False}), (tensors, 0.9, {"referenced": False}))
@@ -177,12 +177,12 @@ def test_one_pass_over_several_samples_gives_the_loss_and_gradient_of_each(ready
     assert [e.slots for e in examples] == [2, 1, 0]
 
     def seen(losses):
-        run.network.zero_grad()
+        run.learner.network.zero_grad()
         losses.sum().backward()
-        return losses.detach(), [p.grad.clone() for p in run.network.parameters() if p.grad is not None]
+        return losses.detach(), [p.grad.clone() for p in run.learner.network.parameters() if p.grad is not None]
 
-    together, gradients = seen(train_examples.losses(run.network, examples, "float32"))
-    one_by_one, theirs = seen(torch.stack([train_examples.loss(run.network, e, "float32") for e in examples]))
+    together, gradients = seen(train_examples.losses(run.learner.network, examples, "float32"))
+    one_by_one, theirs = seen(torch.stack([train_examples.loss(run.learner.network, e, "float32") for e in examples]))
     assert torch.allclose(together, one_by_one, rtol=1e-5)
     assert len(set(together.tolist())) == 3
     for one, other in zip(gradients, theirs, strict=True):
@@ -200,15 +200,15 @@ def test_references_are_exchanged_with_other_clips_not_with_variants_of_the_own(
 def test_the_learning_rate_rises_and_falls_as_said(ready):
     run = run_of(ready, replace(SETTINGS, steps=10, warmup=4, cooldown=5, learning_rate=1.0))
     rates = []
-    for run.step in range(10):
-        rates.append(run.rate())
+    for step in range(10):
+        rates.append(run.learner.rate(step))
     assert rates == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])
 
 
 def test_two_processes_see_the_same_held_out_losses(ready):
     run = run_of(ready)
-    whole = train_validation.held_out(run.network, run.held_out, run.nothing, "float32")
-    again = train_validation.held_out(run.network, run.held_out, run.nothing, "float32")
+    whole = train_validation.held_out(run.learner.network, run.held_out, run.learner.nothing, "float32")
+    again = train_validation.held_out(run.learner.network, run.held_out, run.learner.nothing, "float32")
     assert whole == again  # noise never changes
 
 
@@ -233,10 +233,10 @@ def test_nan_in_a_latent_stops_by_name_and_costs_no_checkpoint(begun, packed):
     run = run_of(begun)
     samples = run.loader.batch(0)
     samples[1].tensors["video"][0, -1, 0, 0] = float("nan")
-    before = {n: p.detach().clone() for n, p in run.network.named_parameters()}
+    before = {n: p.detach().clone() for n, p in run.learner.network.named_parameters()}
     with pytest.raises(FloatingPointError, match=rf"there is NaN or infinity in {samples[1].key} \(video\)"):
-        run.learn(samples)
-    assert all(torch.equal(before[n], p) for n, p in run.network.named_parameters())
+        run.learner.learn(samples, 0)
+    assert all(torch.equal(before[n], p) for n, p in run.learner.network.named_parameters())
     assert examples.slots_of(samples[0].tensors["condition"][None]) == 2
 
 
@@ -244,7 +244,7 @@ def test_a_full_disk_costs_no_checkpoint(tmp_path, ready):
     """Another process goes on with files limited to 200 kB, as on a disk that is full."""
     shutil.copytree(ready, tmp_path / "run")
     run = run_of(tmp_path / "run")
-    run.checkpoints.load(run.network, run.optimizer, run.average)
+    run.checkpoints.load(*run.learnt())
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
@@ -313,12 +313,12 @@ def test_adapters_alone_learn_and_are_merged_on_export(begun, packed):
     assert all(".attn" in name and name.endswith("weight") for name in changed)
     assert (begun / "model" / "lora").is_dir()
     run = run_of(begun, settings)  # the merged network says what the adapted one says
-    run.checkpoints.load(run.network, run.optimizer, run.average)
-    run.swap()
-    example = train_examples.drawn(run.loader.batch(0)[0], run.nothing, SETTINGS, torch.device("cpu"))
+    run.checkpoints.load(*run.learnt())
+    run.learner.swap()
+    example = train_examples.drawn(run.loader.batch(0)[0], run.learner.nothing, SETTINGS, torch.device("cpu"))
     merged = a2.load(begun / "model", dtype=torch.float32).transformer
     with torch.no_grad():
-        one, other = (train_examples.loss(n, example, "float32") for n in (run.network.eval(), merged.eval()))
+        one, other = (train_examples.loss(n, example, "float32") for n in (run.learner.network.eval(), merged.eval()))
     assert torch.allclose(one, other, rtol=1e-5)
 
 

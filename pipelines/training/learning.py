@@ -1,0 +1,143 @@
+"""The network that learns, and one step of its optimiser: what a training does between reading samples and writing things down.
+
+On a GPU a step waits for it once, when its losses are asked for: all else is queued, so that chance draws the next sample's noise
+while the GPU goes through the last one.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch.distributed.fsdp import FSDPModule
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from model_zoo import a2_padding, a2_trainable
+from pipelines.training import examples, mesh
+from pipelines.training.mesh import Place
+from pipelines.training.prepare import optimizer_of
+from pipelines.training.settings import Settings
+
+
+def made_ready(network: Any, settings: Settings, place: Place) -> Any:
+    """A WanTransformer3DModel on its device, shared with the other processes, with those parameters learning that are to."""
+    a2_trainable.choose(network, settings.variant, settings.lora_rank)
+    if place.rank == 0:
+        print(a2_trainable.in_words(a2_trainable.table(network)), flush=True)
+    network = network.to(place.device).train()
+    if settings.recompute:
+        network.enable_gradient_checkpointing()
+    mesh.spread(network, settings, place)
+    if place.device.type == "cpu" and settings.context == 1:
+        a2_padding.shorten(network)
+    if settings.compile:
+        network.compile_repeated_blocks()
+    return network
+
+
+class Step(NamedTuple):
+    """What came of a step of the optimiser."""
+
+    loss: float  # mean over the samples of all processes
+    samples: list[
+        tuple[float, float, int]
+    ]  # of this process: loss, noise level, frames of latents that show references
+    norms: dict[
+        str, torch.Tensor
+    ]  # of the gradient before it was clipped: "all", and each group's where the log is due
+
+
+class Learner:
+    """A network that is ready, its optimiser, and the average of the parameters that learn.
+
+    nothing: the condition without references, (20, t, h, w).
+    """
+
+    def __init__(self, network: Any, nothing: torch.Tensor, settings: Settings, place: Place):
+        self.network, self.nothing, self.settings, self.place = network, nothing, settings, place
+        learning = dict(a2_trainable.trainable(network))
+        self.parameters = list(learning.values())
+        self.optimizer = optimizer_of(self.parameters, settings)
+        self.average = {name: parameter.detach().clone() for name, parameter in learning.items()}
+        self.groups: dict[str, list[torch.nn.Parameter]] = {}  # by what they are, for the log
+        for name, parameter in learning.items():
+            self.groups.setdefault(a2_trainable.group_of(name), []).append(parameter)
+
+    def rate(self, step: int) -> float:
+        """The learning rate of the step after `step`."""
+        of = self.settings
+        rate = of.learning_rate * min(1.0, (step + 1) / max(1, of.warmup))
+        return rate * min(1.0, (of.steps - step) / max(1, of.cooldown))
+
+    def learn(self, samples: Sequence[Any], step: int) -> Step:
+        """The step after `step` of the optimiser, from this process's samples.
+
+        Raises FloatingPointError, naming the samples, for a loss that is no number; nothing is learnt then.
+        """
+        of = self.settings
+        drawn, passes = [], []
+        for start in range(0, len(samples), of.together):
+            group = [
+                examples.drawn(sample, self.nothing, of, self.place.device)
+                for sample in samples[start : start + of.together]
+            ]
+            losses = examples.losses(self.network, group, of.precision)
+            # FSDP takes the mean over processes; what is wanted is the mean over samples
+            (losses.sum() * (self.place.ranks / of.batch)).backward()
+            drawn += [(example.level, example.slots) for example in group]
+            passes.append(losses.detach())
+        every = torch.cat(passes)
+        values, mean = every.tolist(), self.mean(every)
+        if not abs(mean) < float("inf"):
+            odd = [sample.key for sample, value in zip(samples, values, strict=True) if not abs(value) < float("inf")]
+            raise FloatingPointError(
+                f"the loss of step {step + 1} is {mean}: {examples.why(samples, odd)}. Nothing was learnt from it; "
+                "the checkpoints are those before it"
+            )
+        norms = self.clip(groups=(step + 1) % of.log_every == 0)
+        for some in self.optimizer.param_groups:
+            some["lr"] = self.rate(step)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.follow(step)
+        return Step(mean, [(value, *how) for value, how in zip(values, drawn, strict=True)], norms)
+
+    def mean(self, losses: torch.Tensor) -> float:
+        """The mean loss of the samples of all processes."""
+        total = losses.double().sum()
+        if self.place.ranks > 1:
+            dist.all_reduce(total)
+            total /= self.settings.context
+        return float(total) / self.settings.batch
+
+    def clip(self, groups: bool) -> dict[str, torch.Tensor]:
+        """Clip the gradient. Its norm before, and where asked that of each group of parameters; who reads them waits for them."""
+        learning = [parameter for group in self.groups.values() for parameter in group]
+        norms = {}
+        if groups:
+            there = {name: [p.grad for p in group if p.grad is not None] for name, group in self.groups.items()}
+            norms = {name: torch.nn.utils.get_total_norm(gradients) for name, gradients in there.items()}
+        return norms | {"all": torch.nn.utils.clip_grad_norm_(learning, self.settings.clip)}
+
+    @torch.no_grad()
+    def follow(self, step: int) -> None:
+        """Move the average towards the parameters; at the beginning faster, so that it does not remember the start."""
+        stays = min(self.settings.ema, (step + 1) / (step + 10))
+        get_ema_multi_avg_fn(stays)(
+            [mesh.local(average) for average in self.average.values()],
+            [mesh.local(parameter.detach()) for parameter in self.parameters],
+            0,
+        )
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange parameters and average; done again, it is undone."""
+        for module in self.network.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()  # without a backward pass, the outermost stays gathered
+        learning = dict(self.network.named_parameters())
+        for name, average in self.average.items():
+            one, other = mesh.local(learning[name].detach()), mesh.local(average)
+            kept = one.clone()
+            one.copy_(other)
+            other.copy_(kept)
