@@ -1,8 +1,11 @@
-"""How well the windows of a long video join: the tiny transformer, overfitted to a moving square, samples six windows.
+"""Do the windows of a long video join without a seam? A small transformer, overfitted to a moving bar, samples six windows.
 
-`python -m benchmarks.long_video`: two minutes of one core. It prints how much the picture changes from one frame to the next at
-the joins and inside the windows, how far both are from the square's own motion, and the same for windows that know nothing of one
-another.
+    OMP_NUM_THREADS=1 python -m benchmarks.long_video [--steps 3000] [--seeds 0 1 2 3] [--frames join.png]
+
+Some minutes of one core. The transformer is of Wan's class and trained as the sampler uses it: frames that are known, with a
+little noise or none, and behind them noise that never falls along time. It prints, of the frames with which a window begins
+(joins) and of those with which any other frame of latents does (inside): by how much the bar's step misses its 2 px, and how much
+the picture changes; for windows with a history, and for windows that know nothing of one another.
 """
 
 import argparse
@@ -15,52 +18,66 @@ import torch
 
 from model_zoo import torchvision_shim
 
-HEIGHT, WIDTH, SQUARE_PX, STEP_PX = (
-    32,
-    48,
-    14,
-    2,
-)  # of the pattern; the square moves so far in a frame, and comes in again
-FRAMES, WINDOW, HISTORY = (
-    97,
-    25,
-    9,
-)  # 25 frames of latents, 7 a window: 1 of the reference, 2 of history
+HEIGHT, WIDTH, STEP_PX = 16, 64, 2  # of the pattern; the bar moves so far in a frame, and comes in again
+FRAMES, WINDOW, HISTORY = 97, 25, 9  # 25 frames of latents, 7 a window: 1 of the reference, 2 of history
 LATENTS = 1 + (WINDOW - 1) // 4
-KNOWN_LEVEL = 0.02  # of noise on the history, as a2_long lays over it
-WORDS = "a square moves"
+BATCH, RATE = 16, 3e-3
+SHIFT = 3.0  # of the sampler and of the training's noise levels
+WORDS = "a bar moves"
 
 
-class Jumps(NamedTuple):
-    """Mean absolute change from a frame to the next, 0 to 255, and of the next from the square moved on as it moves."""
+class Joins(NamedTuple):
+    """Means over frames at joins and over those at other edges of frames of latents."""
 
-    inside: float
-    joins: float
-    off_inside: float
-    off_joins: float
+    off_joins_px: float  # root mean square of the bar's step less STEP_PX
+    off_inside_px: float
+    change_joins: float  # of a pixel into such a frame, of 255
+    change_inside: float
 
-
-def pattern(start_px: int, frames: int) -> np.ndarray:
-    """The moving square, (frames, HEIGHT, WIDTH, 3) uint8."""
-    columns = np.linspace(20, 90, WIDTH).astype(np.uint8)
-    video = np.repeat(np.broadcast_to(columns[None, None, :, None], (1, HEIGHT, WIDTH, 3)), frames, axis=0).copy()
-    for number, frame in enumerate(video):
-        across = (start_px + STEP_PX * number + np.arange(SQUARE_PX)) % WIDTH
-        frame[9 : 9 + SQUARE_PX, across] = (230, 60, 40)
-    return video
+    def ratio(self) -> float:
+        """How many times as much the picture changes at joins as inside."""
+        return self.change_joins / self.change_inside
 
 
-def overfitted(folder: Path, steps: int = 400, seed: int = 0) -> Any:
-    """A pipeline whose tiny transformer has seen nothing but the square, half of the time with the frames before it known."""
+def pattern(start_px: float, frames: int) -> np.ndarray:
+    """The moving bar, soft, light on dark: (frames, HEIGHT, WIDTH, 3) uint8."""
+    places = start_px + STEP_PX * np.arange(frames)[:, None]
+    light = np.exp(4 * (np.cos(2 * np.pi * (np.arange(WIDTH) - places) / WIDTH) - 1))[..., None]
+    row = np.array([30.0, 40.0, 90.0]) + light * np.array([200.0, 120.0, -20.0])
+    return np.repeat(row[:, None], HEIGHT, axis=1).round().astype(np.uint8)
+
+
+def places_px(video: np.ndarray) -> np.ndarray:
+    """Where the bar is in each frame, 0 to WIDTH: the phase of the longest wave across the picture."""
+    waves = np.exp(2j * np.pi * np.arange(WIDTH) / WIDTH)
+    return np.angle((video.astype(float).mean(axis=(1, 3)) * waves).sum(axis=1)) * WIDTH / (2 * np.pi) % WIDTH
+
+
+def measured(video: np.ndarray, at: list[int]) -> Joins:
+    """Of a video (frames, HEIGHT, WIDTH, 3), 0 to 255, in which windows begin with the frames numbered `at`."""
+    missed = (np.diff(places_px(video)) - STEP_PX + WIDTH / 2) % WIDTH - WIDTH / 2
+    change = np.abs(np.diff(video.astype(float), axis=0)).mean((1, 2, 3))
+    number = np.arange(1, len(video))
+    joins = np.isin(number, at)
+    inside = ((number - at[0]) % 4 == 0) & ~joins
+    off = [float(np.sqrt(np.square(missed[here]).mean())) for here in (joins, inside)]
+    return Joins(*off, *(float(change[here].mean()) for here in (joins, inside)))
+
+
+def overfitted(folder: Path, steps: int = 3000, seed: int = 0) -> Any:
+    """A pipeline whose small transformer has seen nothing but the bar."""
+    from diffusers import WanTransformer3DModel
+
     from model_zoo import a2, a2_references, tiny
-    from model_zoo.a2_references import Reference
 
-    torch.manual_seed(seed)
-    clips = [pattern(start, WINDOW) for start in range(0, WIDTH, STEP_PX)]
+    clips = [pattern(start, WINDOW) for start in range(WIDTH)]
     tiny.save_start(folder, clips, [WORDS], seed)
     pipe = a2.load(folder, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
-    prepared = a2_references.prepare([Reference("object", reference())], HEIGHT, WIDTH)
+    torch.manual_seed(seed)
+    small = {"num_attention_heads": 4, "attention_head_dim": 24, "added_kv_proj_dim": 96, "ffn_dim": 192}
+    pipe.transformer = WanTransformer3DModel(**tiny.TRANSFORMER | small)
+    prepared = reference()
     with torch.no_grad():
         given = a2_references.condition(pipe.vae, a2_references.as_tensor(prepared.frames), WINDOW)
         videos = torch.cat([a2_references.as_tensor(clip).movedim(0, 1)[None] for clip in clips])
@@ -68,113 +85,123 @@ def overfitted(folder: Path, steps: int = 400, seed: int = 0) -> Any:
         tokens = a2_references.image_tokens(pipe.image_encoder, pipe.image_processor, prepared.squares)
         text = pipe.encode_prompt(WORDS, do_classifier_free_guidance=False, max_sequence_length=512)[0]
     clean = torch.cat([given[:, 4:, :1].expand(len(clean), -1, -1, -1, -1), clean[:, :, 1:]], dim=2)
-    learn(pipe.transformer, clean, given, text, tokens, steps)
+    learn(pipe.transformer, clean, given, text[:, : int(text[0].any(dim=-1).sum())], tokens, steps)
     return pipe
 
 
 def learn(
     network: Any, clean: torch.Tensor, given: torch.Tensor, text: torch.Tensor, tokens: torch.Tensor, steps: int
 ) -> None:
-    """Diffusion forcing in small: the frames of a sample have one noise level, those that are known a level of their own."""
-    optimiser = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=0.0)
-    slope = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps)
-    many, grid = 16, clean.shape[3] * clean.shape[4] // 4
+    """Diffusion forcing in small: flow matching, a noise level for each frame of latents, no loss on those that are known."""
+    from model_zoo import a2_padding
+
+    optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.0)
+    slope = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps, pct_start=0.1)
+    processors = {name: type(processor)() for name, processor in network.attn_processors.items()}
+    a2_padding.shorten(network)
+    shown, words, looks = (each.expand(BATCH, *[-1] * (each.ndim - 1)) for each in (given, text, tokens))
     network.train()
     for _ in range(steps):
-        x0 = clean[torch.randint(len(clean), (many,))]
-        known = torch.randint(0, LATENTS - 1, (many,)) * (torch.rand(many) < 0.6)
-        drawn = torch.rand(many)
-        level = 3 * drawn / (1 + 2 * drawn)  # more of them near noise, as the sampler's steps are
-        told = torch.arange(LATENTS)[None] < known[:, None]
-        levels = torch.where(told, KNOWN_LEVEL, level.clamp(0.001, 1.0)[:, None])
-        noise = torch.randn_like(x0)
-        at = levels[:, None, :, None, None]
-        seen = torch.cat([(1 - at) * x0 + at * noise, given.expand(many, -1, -1, -1, -1)], dim=1)
-        times = (levels * 1000).repeat_interleave(grid, dim=1)
-        said = network(seen, times, text.expand(many, -1, -1), tokens.expand(many, -1, -1), return_dict=False)[0]
-        wrong = (said - (noise - x0)).square().mean((1, 3, 4))
-        loss = wrong[~told].mean()
+        x0 = clean[torch.randint(len(clean), (BATCH,))]
+        level, known = levels()
+        noise, at = torch.randn_like(x0), level[:, None, :, None, None]
+        seen = torch.cat([(1 - at) * x0 + at * noise, shown], dim=1)
+        times = (level * 1000).repeat_interleave(HEIGHT * WIDTH // 256, dim=1)
+        said = network(seen, times, network.one_padding.fill_up(words), looks, return_dict=False)[0]
+        loss = (said - (noise - x0)).square().mean((1, 3, 4))[~known].mean()
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         slope.step()
     network.eval()
+    network.set_attn_processor(processors)
+    del network.one_padding
 
 
-def reference() -> np.ndarray:
-    """The square alone, on white."""
-    picture = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
-    picture[9 : 9 + SQUARE_PX, 17 : 17 + SQUARE_PX] = (230, 60, 40)
-    return picture
+def levels() -> tuple[torch.Tensor, torch.Tensor]:
+    """Noise levels of BATCH samples, 0 to 1, and which of their frames of latents are known: (BATCH, LATENTS) each.
+
+    In 6 of 10 samples the reference and one to four frames behind it are known, most under noise of up to 0.05; blocks of one
+    to three frames follow, in 4 of 10 one behind the other.
+    """
+    frames = torch.arange(LATENTS)[None]
+    ready = torch.where(torch.rand(BATCH) < 0.6, torch.randint(2, LATENTS - 1, (BATCH,)), 0)[:, None]
+    lag = torch.rand(BATCH, 1) * 0.5 * (torch.rand(BATCH, 1) < 0.4)
+    block = (frames - ready).clamp(min=0) // torch.randint(1, 4, (BATCH, 1))
+    done = (torch.rand(BATCH, 1) * (1 + lag * block.amax(1, keepdim=True)) - lag * block).clamp(0, 1)
+    level = SHIFT * (1 - done) / (1 + (SHIFT - 1) * (1 - done))
+    little = 0.05 * torch.rand(BATCH, 1) * (torch.rand(BATCH, 1) < 0.7)
+    level = torch.where(frames < ready, little, level)
+    return level, (frames < ready) | (level == 0)
 
 
-def sampled(pipe: Any, frames: int = FRAMES, seed: int = 0, window: int = WINDOW) -> np.ndarray:
-    """A long video of it, (frames - 4, HEIGHT, WIDTH, 3), 0 to 255."""
-    from model_zoo import a2, a2_long, a2_references
+def reference() -> Any:
+    from model_zoo import a2_references
     from model_zoo.a2_references import Reference
 
-    pipe.scheduler = a2.scheduler("unipc", 3.0)
-    prepared = a2_references.prepare([Reference("object", reference())], HEIGHT, WIDTH)
-    made = a2_long.sample(
-        pipe, prepared, [WORDS], num_frames=frames, window=window, history=HISTORY, num_inference_steps=12,
-        guidance_scale=1.0, generator=torch.Generator().manual_seed(seed),
-    )  # fmt: skip
-    return made * 255
+    return a2_references.prepare([Reference("object", pattern(0, 1)[0])], HEIGHT, WIDTH)
 
 
-def joins(frames: int = FRAMES) -> list[int]:
-    """The numbers of the frames with which a window after the first begins."""
+def sampled(pipe: Any, seed: int, frames: int = FRAMES, **how: Any) -> np.ndarray:
+    """A video of the bar, (frames - 4, HEIGHT, WIDTH, 3), 0 to 255."""
+    from model_zoo import a2, a2_long
+
+    pipe.scheduler = a2.scheduler("unipc", SHIFT)
+    settings = {"num_frames": frames, "window": WINDOW, "history": HISTORY, "num_inference_steps": 16} | how
+    noise = torch.Generator().manual_seed(seed)
+    return a2_long.sample(pipe, reference(), [WORDS], guidance_scale=1.0, generator=noise, **settings) * 255
+
+
+def apart(pipe: Any, seed: int) -> np.ndarray:
+    """As long a video, of windows that were sampled each for itself."""
+    edges = [0, *joins(), FRAMES - 4]
+    parts = [sampled(pipe, 1000 * (seed + 1) + n, WINDOW) for n in range(len(edges) - 1)]
+    return np.concatenate([part[a - b :] for part, a, b in zip(parts, edges, edges[1:], strict=False)])
+
+
+def joins() -> list[int]:
+    """The numbers of the frames with which a window after the first begins; the reference's 4 are cut off."""
     from model_zoo import a2_long
 
-    starts = [part.start for part in a2_long.parts_of(frames, WINDOW, 1, HISTORY)[1:]]  # in frames of latents
-    return [
-        4 * (start - 1) + 1 - 4 for start in starts
-    ]  # 4 frames each behind the first; the reference's 4 are cut off
+    starts = [part.start for part in a2_long.parts_of(FRAMES, WINDOW, 1, HISTORY)[1:]]  # in frames of latents
+    return [4 * (start - 1) + 1 - 4 for start in starts]
 
 
-def jumps(video: np.ndarray, at: list[int]) -> Jumps:
-    """The change into each frame: into those at which a window begins, and into the others."""
-    change = np.abs(np.diff(video, axis=0)).mean((1, 2, 3))
-    places = np.stack([pattern(start, 1)[0] for start in range(WIDTH)]).astype(float)
-    apart_by_place = np.stack([np.abs(frame - places).mean((1, 2, 3)) for frame in video])
-    nexts = (apart_by_place.argmin(1)[:-1] + STEP_PX) % WIDTH  # where the square is to be, from where it seems to be
-    off = apart_by_place[np.arange(1, len(video)), nexts]
-    here = np.zeros(len(change), bool)
-    here[[number - 1 for number in at]] = True
-    return Jumps(*(float(v) for v in (change[~here].mean(), change[here].mean(), off[~here].mean(), off[here].mean())))
-
-
-def apart(pipe: Any, at: list[int]) -> np.ndarray:
-    """As long a video of windows that were sampled each for itself."""
-    edges = [0, *at]
-    parts = [sampled(pipe, WINDOW, seed) for seed in range(len(edges))]
-    lengths = [b - a for a, b in zip(edges, [*at, FRAMES - 4], strict=True)]
-    return np.concatenate([part[-length:] for part, length in zip(parts, lengths, strict=True)])
+def mean(found: list[Joins]) -> Joins:
+    """Over seeds: root mean squares of misses, means of changes."""
+    table = np.array(found)
+    return Joins(*np.sqrt(np.square(table[:, :2]).mean(0)), *table[:, 2:].mean(0))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=400, help="of training")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--steps", type=int, default=3000, help="of training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3], help="of the videos")
     parser.add_argument("--frames", help="where to write the frames around the first join, as a picture")
     args = parser.parse_args()
     torchvision_shim.install()
     with tempfile.TemporaryDirectory() as folder:
         pipe = overfitted(Path(folder), args.steps)
-        at = joins()
-        joined, alone = sampled(pipe), apart(pipe, at)
-    print(f"{len(at) + 1} windows, {len(joined)} frames; mean change from a frame to the next, of 255")
-    for name, video in (("windows with a history", joined), ("windows each for itself", alone)):
-        found = jumps(video, at)
-        print(f"{name}: inside {found.inside:.2f}, at joins {found.joins:.2f} ({found.joins / found.inside:.2f} times); "
-              f"off the square's motion: {found.off_inside:.2f}, {found.off_joins:.2f}")  # fmt: skip
-    truth = jumps(pattern(0, FRAMES - 4).astype(float), at)
-    print(f"the square itself: {truth.inside:.2f}, {truth.joins:.2f}; {truth.off_inside:.2f}, {truth.off_joins:.2f}")
+    at, count = joins(), len(args.seeds)
+    print(f"{len(at) + 1} windows, {FRAMES - 4} frames, {count} videos of a bar that moves {STEP_PX} px a frame")
+    print(f"{'':44s} step missed, px     change, of 255\n{'':44s} joins  inside     joins  inside  ratio")
+    arms = {
+        "history under noise of 0.02": lambda seed: sampled(pipe, seed),
+        "history as it is": lambda seed: sampled(pipe, seed, history_noise=0),
+        "history, frames of latents 2 steps apart": lambda seed: sampled(pipe, seed, block=1, lag=2),
+        "windows each for itself": lambda seed: apart(pipe, seed),
+        "the bar itself": lambda seed: pattern(seed, FRAMES - 4),
+    }
+    for name, make in arms.items():
+        m = mean([measured(make(seed), at) for seed in args.seeds])
+        print(f"{name:44s} {m.off_joins_px:5.2f}  {m.off_inside_px:6.2f}     {m.change_joins:5.2f}  {m.change_inside:6.2f}  "
+              f"{m.ratio():5.2f}", flush=True)  # fmt: skip
     if args.frames:
         from PIL import Image
 
-        shown = joined[at[0] - 6 : at[0] + 6].clip(0, 255).round().astype(np.uint8)
-        Image.fromarray(np.concatenate(list(shown), axis=1)).save(args.frames)
+        shown = sampled(pipe, args.seeds[0])[at[0] - 12 : at[0] + 12].clip(0, 255).round().astype(np.uint8)
+        Image.fromarray(np.concatenate(list(shown), axis=0)).save(args.frames)
 
 
 if __name__ == "__main__":

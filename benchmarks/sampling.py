@@ -1,15 +1,16 @@
-"""What each flag that makes sampling faster gains, and how far its video is then from the exact one; one run, one table.
+"""Stock diffusers and a2data side by side, then what each flag of `a2data sample` gains, costs in memory and changes; one run.
 
     OMP_NUM_THREADS=1 python -m benchmarks.sampling [CHECKPOINT] [--height 64 --width 112 --frames 17] [--steps 30]
+    python -m benchmarks.sampling --shape 14b --height 480 --width 832 --frames 81 --steps 8 --repeats 1
 
-Without a checkpoint the transformer is `--blocks` random blocks of the tiny preset's kind: good for times, not for drift. Each
-flag is timed in turn with the exact run; the gain is the ratio of medians of seconds of its steps, on a CPU of processor time,
-which a busy machine does not lengthen. Drift is the PSNR of the video against the exact one; more is nearer.
+Without a checkpoint the networks are random ones of `--shape`: good for times and memory, not for drift. Every row is timed in
+turn with the exact run. ms/step is the mean over steps and the median over repeats, on a CPU of processor time, which a busy
+machine does not lengthen; gain is the exact run's divided by it. VAE s: coding the condition and decoding the video. Peak: the
+GPU's memory of tensors while a video is made. Drift is the PSNR of the video against the exact one; more is nearer.
 """
 
 import argparse
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,17 +23,31 @@ from model_zoo import torchvision_shim
 
 torchvision_shim.install()
 
+from PIL import Image  # noqa: E402
+
+from benchmarks import sampling_shapes  # noqa: E402
 from model_zoo import a2, a2_faster, a2_references  # noqa: E402
 from model_zoo.a2_parallel import Groups  # noqa: E402
 from model_zoo.a2_references import Reference  # noqa: E402
 
+BACKENDS = ("_native_math", "_native_flash", "_native_cudnn", "flash", "_flash_3_hub", "sage")
+
 
 class Flag(NamedTuple):
-    """A flag of `a2data sample`, and how it is switched on in a pipeline and off again."""
+    """A flag, how it is switched on in a pipeline, and off again; None where there is no way back."""
 
     name: str
     on: Callable[[Any], None]
-    off: Callable[[Any], None]
+    off: Callable[[Any], None] | None
+
+
+class Made(NamedTuple):
+    """A video, (f, h, w, 3) 0 to 1, and what it took."""
+
+    video: np.ndarray
+    step_s: float  # mean
+    whole_s: float
+    peak_bytes: int  # 0 on a CPU
 
 
 def cache(name: str, kind: str, **how: Any) -> Flag:
@@ -44,105 +59,201 @@ def cache(name: str, kind: str, **how: Any) -> Flag:
 
 
 def attention(name: str) -> Flag:
-    return Flag(
-        f"--attention {name}",
-        lambda pipe: pipe.transformer.set_attention_backend(name),
-        lambda pipe: pipe.transformer.reset_attention_backend(),
-    )
+    def on(pipe: Any) -> None:
+        a2_faster.check_attention(name, pipe.device.type)
+        pipe.transformer.set_attention_backend(name)
+
+    return Flag(f"--attention {name}", on, lambda pipe: pipe.transformer.reset_attention_backend())
 
 
-FLAGS = [
-    cache("--cache first-block, threshold 0.02", "first-block", threshold=0.02),
-    cache("--cache first-block", "first-block", threshold=0.05),
-    cache("--cache first-block, threshold 0.1", "first-block", threshold=0.1),
-    cache("--cache taylorseer, interval 2", "taylorseer", interval=2),
-    cache("--cache taylorseer", "taylorseer", interval=3),
-    attention("_native_math"),
-    Flag(
-        "--compile", lambda pipe: a2_faster.apply(pipe, Groups(), compiled=True), lambda _: None
-    ),  # last: there is no way back
-]
+def quantised(weights: str) -> Flag:
+    def on(pipe: Any) -> None:
+        how = a2_faster.quantisation(weights)
+        from torchao.quantization import quantize_
+
+        quantize_(pipe.transformer, how.quant_type)
+
+    return Flag(f"--weights {weights}", on, None)
+
+
+def offload(pipe: Any) -> None:
+    if pipe.device.type != "cuda":
+        raise ValueError("--offload moves weights between memory and a GPU, and this is a CPU")
+    device = pipe.device
+    pipe.to("cpu")
+    torch.cuda.empty_cache()
+    a2.offload(pipe, device)
+
+
+def flags(ratios: list[float], steps: int) -> list[Flag]:
+    """All of them; ratios: what the cache "mag" goes by."""
+    made = [
+        cache("--cache first-block, threshold 0.02", "first-block", threshold=0.02),
+        cache("--cache first-block", "first-block", threshold=0.05),
+        cache("--cache first-block, threshold 0.1", "first-block", threshold=0.1),
+        cache("--cache taylorseer, interval 2", "taylorseer", interval=2),
+        cache("--cache taylorseer", "taylorseer", interval=3),
+        cache("--cache mag", "mag", threshold=0.05, ratios=ratios, steps=steps),
+        cache("--cache mag, threshold 0.2", "mag", threshold=0.2, ratios=ratios, steps=steps),
+        *(attention(name) for name in BACKENDS),
+        Flag("--tiled-vae", lambda pipe: pipe.vae.enable_tiling(), lambda pipe: pipe.vae.disable_tiling()),
+        Flag("--compile", lambda pipe: a2_faster.apply(pipe, Groups(), compiled=True), None),
+        quantised("int8"),
+        quantised("fp8"),
+        Flag("--offload", offload, None),
+    ]
+    return made
 
 
 def main() -> None:
     asked = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     asked.add_argument("checkpoint", nargs="?", type=Path)
+    asked.add_argument("--shape", choices=sampling_shapes.SHAPES, default="tiny", help="of random networks")
     asked.add_argument("--height", type=int, default=64)
     asked.add_argument("--width", type=int, default=112)
     asked.add_argument("--frames", type=int, default=17)
     asked.add_argument("--steps", type=int, default=30)
     asked.add_argument("--repeats", type=int, default=3)
-    asked.add_argument("--blocks", type=int, default=12)
     asked.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    asked.add_argument("--without", nargs="*", default=[], metavar="FLAG", help="leave out flags that begin so")
+    asked.add_argument("--only", nargs="*", default=[], metavar="FLAG", help="measure flags that begin so, without --")
     args = asked.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        pipe = loaded(args, Path(folder))
-        exact, _ = run(pipe, args)
-        print(
-            f"{'exact':40s} {run(pipe, args)[1] / args.steps * 1000:8.1f} ms/step on {args.device}, {args.steps} steps",
-            flush=True,
-        )
-        for flag in FLAGS:
-            if not flag.name.startswith(tuple(args.without) or ("-" * 9,)):
-                row(flag, pipe, args, exact)
+    pipe = loaded(args)
+    with a2_faster.Magnitudes(pipe.transformer, looks=2) as heard:
+        exact = run(pipe, args)  # warms up, too
+    print(f"{args.checkpoint or args.shape} on {where(args.device)}, {args.frames} x {args.height} x {args.width}, "
+          f"{args.steps} steps, two looks each", flush=True)  # fmt: skip
+    print(f"{'':38s} {'ms/step':>9s} {'gain':>6s} {'VAE s':>7s} {'peak GB':>8s} {'drift dB':>9s}")
+    stock(pipe, args)
+    for flag in flags(heard.ratios(), args.steps):
+        asked_for = not args.only or flag.name.removeprefix("--").startswith(tuple(args.only))
+        if asked_for and not row(flag, pipe, args, exact.video):
+            pipe = loaded(args)
 
 
-def row(flag: Flag, pipe: Any, args: argparse.Namespace, exact: np.ndarray) -> None:
-    """Time the flag and the exact run in turns, and print the flag's line."""
-    plain, quick = [], []
-    for number in range(args.repeats + 1):
-        if flag.name != "--compile":
-            plain.append(run(pipe, args)[1])
-        elif number == 0:
-            plain += [run(pipe, args)[1] for _ in range(args.repeats)]
-        flag.on(pipe) if flag.name != "--compile" or number == 0 else None
-        video, took = run(pipe, args)
-        quick.append(took)
-        flag.off(pipe)
-    gain = statistics.median(plain) / statistics.median(quick[1:])  # the first one compiles, or fills caches
-    print(f"{flag.name:40s} {gain:6.2f} times as fast, {psnr(video, exact):6.1f} dB", flush=True)
+def where(device: str) -> str:
+    return (
+        torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{torch.get_num_threads()} CPU thread(s)"
+    )
 
 
-def loaded(args: argparse.Namespace, folder: Path) -> Any:
-    """The checkpoint's pipeline, or one with a random transformer of `--blocks` blocks."""
+def stock(pipe: Any, args: argparse.Namespace) -> None:
+    """diffusers' own pipeline for Wan2.1-I2V over the same networks, in turn with ours, one reference each."""
+    runs = [(run_stock(pipe, args), run(pipe, args)) for _ in range(args.repeats + 1)][1:]
+    theirs, ours = ([pair[n] for pair in runs] for n in (0, 1))
+    coded = vae_s(pipe, args)
+    line("stock diffusers, Wan2.1-I2V", theirs, ours, coded, float("nan"))
+    line("a2data, exact", ours, ours, coded, float("inf"))
+    share = coded / statistics.median(made.whole_s for made in ours)
+    print(
+        f"  of {statistics.median(made.whole_s for made in ours):.1f} s for a video the VAE takes {share:.0%}",
+        flush=True,
+    )
+
+
+def row(flag: Flag, pipe: Any, args: argparse.Namespace, exact: np.ndarray) -> bool:
+    """Time the flag and the exact run in turn, print the flag's line. False where the pipeline must be loaded anew."""
+    plain = [run(pipe, args) for _ in range(args.repeats)] if flag.off is None else []
+    quick = []
+    try:
+        for number in range(args.repeats + 1):
+            if flag.off is not None and number:
+                plain.append(run(pipe, args))
+            if flag.off is not None or number == 0:
+                flag.on(pipe)
+            quick.append(run(pipe, args))
+            coded = vae_s(pipe, args) if number == args.repeats else 0.0
+            if flag.off is not None:
+                flag.off(pipe)
+    except Exception as error:  # a backend that is not installed, a compiler that is not there: the next flag goes on
+        print(f"{flag.name:38s} not here: {str(error).splitlines()[0][:90]}", flush=True)
+        return False
+    line(flag.name, quick[1:], plain, coded, psnr(quick[-1].video, exact))  # the first compiles, or fills caches
+    return flag.off is not None
+
+
+def line(name: str, some: list[Made], plain: list[Made], coded_s: float, drift_db: float) -> None:
+    step, exact = (statistics.median(made.step_s for made in each) for each in (some, plain))
+    peak = max(made.peak_bytes for made in some) / 1e9
+    shown = f"{peak:8.1f}" if peak else f"{'-':>8s}"
+    print(f"{name:38s} {step * 1000:9.1f} {exact / step:6.2f} {coded_s:7.2f} {shown} {drift_db:9.1f}", flush=True)
+
+
+def loaded(args: argparse.Namespace) -> Any:
+    """The checkpoint's pipeline, or one of random networks."""
     a2.quiet()
+    dtype = torch.float32 if args.device == "cpu" else torch.bfloat16
     if args.checkpoint:
-        pipe = a2.load(args.checkpoint, args.device, torch.float32 if args.device == "cpu" else torch.bfloat16)
+        pipe = a2.load(args.checkpoint, args.device, dtype)
     else:
-        from diffusers import WanTransformer3DModel
-
-        from model_zoo import tiny
-
-        clips = [np.random.default_rng(n).integers(0, 256, (args.frames, 64, 64, 3), np.uint8) for n in range(2)]
-        tiny.save_start(folder, clips, ["a"])
-        pipe = a2.load(folder, args.device, torch.float32)
-        torch.manual_seed(0)
-        pipe.transformer = (
-            WanTransformer3DModel(**tiny.TRANSFORMER | {"num_layers": args.blocks}).eval().to(args.device)
-        )
+        pipe = sampling_shapes.pipeline(args.shape, args.device, dtype)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def run(pipe: Any, args: argparse.Namespace) -> tuple[np.ndarray, float]:
-    """A video, (f, h, w, 3) 0 to 1, and the seconds that its steps took, without encoding and decoding."""
-    rng = np.random.default_rng(0)
-    picture = rng.integers(0, 256, (args.height, args.width, 3), np.uint8)
-    prepared = a2_references.prepare([Reference("object", picture)], args.height, args.width)
+def told(pipe: Any, args: argparse.Namespace) -> tuple[dict[str, Any], list[float]]:
+    """What both pipelines are told, and the list that the times of their steps go into."""
     times: list[float] = []
 
     def after(_pipe: Any, _step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        if args.device != "cpu":
-            torch.cuda.synchronize()
-        times.append(time.process_time() if args.device == "cpu" else time.perf_counter())
+        times.append(clock(args.device))
         return tensors
 
-    made = pipe(
-        prepared, "a", num_frames=args.frames, num_inference_steps=args.steps, guidance_scale=5.0, output_type="np",
-        generator=torch.Generator().manual_seed(0), callback_on_step_end=after,
-    ).frames[0]  # fmt: skip
-    return made, (times[-1] - times[0]) * args.steps / (args.steps - 1)
+    width = pipe.transformer.config.text_dim
+    text, none = (torch.randn(1, 512, width, generator=torch.Generator().manual_seed(n)) for n in (1, 2))
+    place = pipe._execution_device, pipe.transformer.dtype
+    said = {"prompt_embeds": text.to(*place), "negative_prompt_embeds": none.to(*place), "guidance_scale": 5.0}
+    said |= {"num_frames": args.frames, "num_inference_steps": args.steps, "callback_on_step_end": after}
+    return said | {"output_type": "np", "generator": torch.Generator().manual_seed(0)}, times
+
+
+def picture(args: argparse.Namespace) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (args.height, args.width, 3), np.uint8)
+
+
+def run(pipe: Any, args: argparse.Namespace) -> Made:
+    """A video of ours, with one reference."""
+    said, times = told(pipe, args)
+    prepared = a2_references.prepare([Reference("object", picture(args))], args.height, args.width)
+    return measured(lambda: pipe(prepared, **said), times, args.device)
+
+
+def run_stock(pipe: Any, args: argparse.Namespace) -> Made:
+    """A video of diffusers' own pipeline, from the same picture."""
+    from diffusers import WanImageToVideoPipeline
+
+    theirs = WanImageToVideoPipeline(**{name: part for name, part in pipe.components.items()})
+    theirs.set_progress_bar_config(disable=True)
+    said, times = told(pipe, args)
+    said |= {"image": Image.fromarray(picture(args)), "height": args.height, "width": args.width}
+    return measured(lambda: theirs(**said), times, args.device)
+
+
+def measured(make: Callable[[], Any], times: list[float], device: str) -> Made:
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats(device)
+    began = clock(device)
+    video = make().frames[0]
+    whole = clock(device) - began
+    peak = 0 if device == "cpu" else torch.cuda.max_memory_allocated(device)
+    return Made(video, float(np.diff(times).mean()), whole, peak)
+
+
+@torch.no_grad()
+def vae_s(pipe: Any, args: argparse.Namespace) -> float:
+    """Seconds to code the condition of one reference and to decode a video."""
+    shown = a2_references.as_tensor(picture(args)[None])
+    began = clock(args.device)
+    given = a2_references.condition(pipe.vae, shown, args.frames)
+    pipe.vae.decode(given[:, a2_references.STRIDE :].to(pipe.vae.device, pipe.vae.dtype), return_dict=False)
+    return clock(args.device) - began
+
+
+def clock(device: str) -> float:
+    """Seconds: of the processor on a CPU, of the wall on a GPU, which has then done all that it was told."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def psnr(video: np.ndarray, exact: np.ndarray) -> float:

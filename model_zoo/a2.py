@@ -160,12 +160,12 @@ def load(
     dtype: torch.dtype = torch.bfloat16,
     schedule: Any = None,
     quantised: Any = None,
-    offload: bool = False,
+    by_blocks: bool = False,
 ) -> WanA2Pipeline:
     """The pipeline of a checkpoint folder: the released A2, Wan2.1-I2V in diffusers' layout, or what our trainer exports.
 
     The transformer and the text encoder get `dtype`, the VAE and the image encoder float32, as released. quantised: a
-    quantization_config of diffusers for the transformer. With `offload`, weights stay in memory and go to the device block by
+    quantization_config of diffusers for the transformer. With `by_blocks`, weights stay in memory and go to the device block by
     block when they are used; the whole is never there. Nothing is downloaded. Raises FileNotFoundError and ValueError as
     a2_folder.check does, before a network is loaded.
     """
@@ -185,9 +185,11 @@ def load(
         vae=autoencoder(root / "vae"),
         scheduler=schedule or scheduler(),
     )
-    if not offload:
-        return pipe.to(device)
-    onto = torch.device(device)
+    return offload(pipe, torch.device(device)) if by_blocks else pipe.to(device)
+
+
+def offload(pipe: WanA2Pipeline, onto: torch.device) -> WanA2Pipeline:
+    """Let weights that are in memory stay there, and go to a device block by block when they are used."""
     pipe.vae.to(onto)  # 0.5 GB, and used frame by frame: to move it each time would take longer than what it does
     pipe.enable_group_offload(onto, num_blocks_per_group=1, use_stream=onto.type == "cuda", exclude_modules=["vae"])
     return pipe

@@ -4,13 +4,14 @@ What each gains and how far its video is from the exact one is measured by bench
 """
 
 import json
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from model_zoo.a2_parallel import Groups, share_tiles, share_tokens
 
-CACHES = ("first-block", "taylorseer")
+CACHES = ("first-block", "taylorseer", "mag")
 WEIGHTS = ("int8", "fp8")
 
 
@@ -29,14 +30,23 @@ def quantisation(weights: str) -> Any:
     return TorchAoConfig({"int8": Int8WeightOnlyConfig, "fp8": Float8WeightOnlyConfig}[weights]())
 
 
-def cache(transformer: Any, kind: str, threshold: float = 0.05, interval: int = 3) -> None:
+def cache(
+    transformer: Any,
+    kind: str,
+    threshold: float = 0.05,
+    interval: int = 3,
+    ratios: Sequence[float] = (),
+    steps: int = 50,
+) -> None:
     """Let steps use what those before them computed, from now on; "" is none, and ends what was there.
 
     "first-block" (ParaAttention): where the first block's residual differs from that of the last whole pass by less than
     `threshold`, theirs is reused. "taylorseer" (arXiv 2503.06923, its light form): of `interval` steps one is computed,
-    the others' velocities follow its Taylor series of first order; the first 3 steps are always computed.
+    the others' velocities follow its Taylor series of first order; the first 3 steps are always computed. "mag" (MagCache,
+    arXiv 2506.09045): of `steps` steps those behind the first fifth reuse the blocks' residual, three in a row at most, while
+    its size, as `ratios` of the checkpoint foretell it (see `magnitudes`), has changed by less than `threshold`.
     """
-    from diffusers import FirstBlockCacheConfig
+    from diffusers import FirstBlockCacheConfig, MagCacheConfig
     from diffusers.hooks import TaylorSeerCacheConfig
 
     if transformer.is_cache_enabled:
@@ -51,8 +61,49 @@ def cache(transformer: Any, kind: str, threshold: float = 0.05, interval: int = 
             skip_predict_identifiers=[r"blocks\.\d+"],
         )
         transformer.enable_cache(how)
+    elif kind == "mag":
+        transformer.enable_cache(
+            MagCacheConfig(threshold=threshold, num_inference_steps=steps, mag_ratios=list(ratios))
+        )
     elif kind:
         raise ValueError(f"no cache called {kind!r}: {', '.join(CACHES)}")
+
+
+class Magnitudes:
+    """How the size of what all blocks add changes from step to step: what the cache "mag" goes by (arXiv 2506.09045).
+
+    While it is open it listens to a transformer that samples exactly. `ratios` are then the mean over tokens, and over the looks
+    of a step, of the residual's norm divided by that of the step before; the first is 1. diffusers has the same sum, and
+    prints it.
+    """
+
+    def __init__(self, transformer: Any, looks: int):
+        self.transformer, self.looks = transformer, looks
+        self.entered: Any = None
+        self.before: list[Any] = [None] * looks
+        self.found: list[float] = []
+
+    def __enter__(self) -> "Magnitudes":
+        blocks = self.transformer.blocks
+        self.hooks = [blocks[0].register_forward_pre_hook(self._enter), blocks[-1].register_forward_hook(self._leave)]
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+    def _enter(self, _block: Any, given: tuple[Any, ...]) -> None:
+        self.entered = given[0]
+
+    def _leave(self, _block: Any, _given: tuple[Any, ...], left: Any) -> None:
+        norm, look = (left - self.entered).float().norm(dim=-1), len(self.found) % self.looks
+        before, self.before[look] = self.before[look], norm
+        self.found.append(1.0 if before is None else float((norm / (before + 1e-8)).mean()))
+
+    def ratios(self) -> list[float]:
+        """One for each step that was sampled, rounded to 5 digits."""
+        steps = [self.found[n : n + self.looks] for n in range(0, len(self.found), self.looks)]
+        return [round(sum(looks) / len(looks), 5) for looks in steps]
 
 
 def check_attention(name: str, device: str, tokens: int = 1) -> None:

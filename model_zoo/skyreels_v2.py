@@ -1,16 +1,19 @@
-"""SkyReels-V2 (arXiv 2504.13074), text to long video by diffusion forcing, through diffusers' own pipeline.
+"""SkyReels-V2 (arXiv 2504.13074), diffusion forcing through diffusers' own pipelines: a text, a first frame or a video to go on.
 
-Its checkpoints take no references. What is here is what diffusers lacks: a look at a checkpoint folder before it is loaded, and a
-sentence where its loop would leave the last frames as noise.
+Its checkpoints take no references. What is here is what diffusers lacks: a look at a checkpoint folder before it is loaded, a
+sentence where its loop would leave frames as noise, noise that a seed decides, and a given video without its end shown twice.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
+from PIL import Image
 
 CLASS = "SkyReelsV2DiffusionForcingPipeline"
 PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -32,24 +35,32 @@ def check(folder: str | Path) -> Path:
     return root
 
 
-def check_frames(frames: int, window: int, history: int, block: int) -> None:
-    """Raises ValueError for lengths of which diffusers would not sample the last frames.
+def check_frames(
+    frames: int, window: int, history: int, block: int, first_frame: bool = False, extends: bool = False
+) -> None:
+    """Raises ValueError for lengths of which diffusers would not sample all frames, or would not keep those that are given.
 
-    Its schedule counts whole blocks of frames of latents: what is left over in a window stays noise, in silence.
+    Its schedule counts whole blocks of frames of latents: what is left over in a window stays noise, and what is known and
+    does not fill a block is sampled as if it were not, both in silence.
     """
     for name, value in (("frames", frames), ("window", window or frames), ("history", history)):
         if value % STRIDE != 1:
             raise ValueError(f"{name} {value}: SkyReels-V2 takes 4 n + 1")
-    total, known = _latents(frames), _latents(history)
-    at_once = min(total, _latents(window or frames))
-    if at_once < total and known >= at_once:
+    known = _latents(history)
+    total = _latents(frames) + (known if extends else 0)
+    at_once = min(total, _latents(window)) if window else total
+    if (at_once < total or extends) and known >= at_once:
         raise ValueError(f"a window of {window} frames has no room for {history} of history and a new one")
+    if first_frame and block > 1:
+        raise ValueError(
+            f"blocks of {block}: a first frame fills none of them, and SkyReels-V2 would not keep it; leave out block"
+        )
     lengths, done = [at_once], at_once
     while done < total:
         lengths.append(min(total - done + known, at_once))
         done += lengths[-1] - known
     for length in lengths:
-        if block and (length % block or (len(lengths) > 1 and known % block)):
+        if block and (length % block or ((len(lengths) > 1 or extends) and known % block)):
             raise ValueError(
                 f"blocks of {block}: one of the windows has {length} frames of latents, {known} of them history, and SkyReels-V2 "
                 f"would leave what does not fill a block as noise; choose frames, window and history of 4 x {block} n - 3"
@@ -78,6 +89,9 @@ def sample(
     height: int,
     width: int,
     num_frames: int,
+    generator: torch.Generator,
+    first_frame: UInt8[np.ndarray, "height width 3"] | None = None,
+    beginning: UInt8[np.ndarray, "f height width 3"] | None = None,
     window: int = 0,
     history: int = 17,
     block: int = 0,
@@ -86,33 +100,71 @@ def sample(
     on_step: Callable[[], None] = lambda: None,
     **settings: Any,
 ) -> np.ndarray:
-    """A video, (num_frames, height, width, 3) float32, 0 to 1. settings: those of diffusers' pipeline.
+    """A video, (num_frames, height, width, 3) float32, 0 to 1. settings: those of diffusers' pipelines.
 
-    The lengths are those of a2_long: window, history in frames of video, block in frames of latents, lag in steps.
-    Raises ValueError as `check_frames`.
+    With `first_frame`, a picture, the video begins with it, as the VAE gives it back. With `beginning`, a video, it is that,
+    untouched, and num_frames + 3 new frames, which see its last `history`. The lengths are those of a2_long: window, history in
+    frames of video, block in frames of latents, lag in steps. Raises ValueError as `check_frames`, and for a beginning that is
+    shorter than the history.
     """
-    check_frames(num_frames, window, history, block)
-    is_long = 0 < window < num_frames
+    check_frames(num_frames, window, history, block, first_frame is not None, beginning is not None)
+    if beginning is not None and len(beginning) < history:
+        raise ValueError(f"the video that is to go on has {len(beginning)} frames, fewer than the history of {history}")
+    runs, total = pipe, num_frames
+    given: dict[str, Any] = {}
+    if first_frame is not None:
+        runs, given = (
+            _other(pipe, "SkyReelsV2DiffusionForcingImageToVideoPipeline"),
+            {"image": Image.fromarray(first_frame)},
+        )
+    if beginning is not None:
+        runs = _other(pipe, "SkyReelsV2DiffusionForcingVideoToVideoPipeline")
+        shown = beginning[None, -history:].astype(np.float32) / 255
+        given, total = {"video": shown}, history + num_frames + STRIDE - 1
+    by_windows = beginning is not None or 0 < window < total
 
     def after(_pipe: Any, _step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         on_step()
         return tensors
 
     pipe.transformer._set_ar_attention(block or 1)
-    video = pipe(
-        prompt,
-        height=height,
-        width=width,
-        num_frames=num_frames,
-        base_num_frames=window if is_long else num_frames,
-        overlap_history=history if is_long else None,
-        addnoise_condition=history_noise if is_long else 0,
-        ar_step=lag,
-        causal_block_size=block or None,
-        output_type="np",
-        callback_on_step_end=after,
-        **settings,
-    ).frames[0]
-    if len(video) != num_frames:
-        raise ValueError(f"SkyReels-V2 made {len(video)} frames of {num_frames}")
+    with _drawn_from(generator, pipe._execution_device):
+        video = runs(
+            prompt=prompt,
+            height=height,
+            width=width,
+            num_frames=total,
+            base_num_frames=min(window or total, total),
+            overlap_history=history if by_windows else None,
+            addnoise_condition=history_noise if by_windows else 0,
+            ar_step=lag,
+            causal_block_size=block or None,
+            output_type="np",
+            generator=generator,
+            callback_on_step_end=after,
+            **given,
+            **settings,
+        ).frames[0]
+    if beginning is not None:  # diffusers gives the history as it was, then once more as the VAE gives it back
+        video = np.concatenate([beginning.astype(np.float32) / 255, video[2 * history :]])
+    expected = num_frames if beginning is None else len(beginning) + num_frames + STRIDE - 1
+    if len(video) != expected:
+        raise ValueError(f"SkyReels-V2 made {len(video)} frames of {expected}")
     return video
+
+
+def _other(pipe: Any, name: str) -> Any:
+    """Another of diffusers' pipelines over the same networks."""
+    import diffusers
+
+    made = getattr(diffusers, name)(**pipe.components)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+@contextmanager
+def _drawn_from(generator: torch.Generator, device: torch.device) -> Iterator[None]:
+    """With torch's own generators seeded alike, and then as before: diffusers draws the noise on the history from those."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(generator.initial_seed())
+        yield

@@ -61,8 +61,11 @@ def sample(args: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"sampling needs {error.name}: pip install 'a2data[train]'") from error
     checkpoint = {"name": root.resolve().name, "digest": a2_folder.digest(root, parts)}
+    how = faster.with_ratios(how, root, checkpoint["digest"])
     tasks = [Task(job, record(job, files, checkpoint, dtype, how)) for _, job in wanted]
-    todo = [task for task in tasks if not deliver.done(task.job.out, task.record["key"], task.job.preview)]
+    todo = [
+        task for task in tasks if how.calibrate or not deliver.done(task.job.out, task.record["key"], task.job.preview)
+    ]
     todo = jobs.by_shape(todo, lambda task: task.job)
     todo = [task._replace(job=job) for task, job in zip(todo, cutouts.made([t.job for t in todo]), strict=True)]
     speaks = not how.ranks() or os.environ.get("RANK") == "0"
@@ -172,9 +175,7 @@ def record(
     from model_zoo.a2_references import ROLES
 
     settings = {
-        f.name: getattr(job, f.name)
-        for f in jobs.SETTINGS
-        if f.name not in ("audio", "extend", "preview", "negative_prompt")
+        f.name: getattr(job, f.name) for f in jobs.SETTINGS if f.name not in (*jobs.FILES, "preview", "negative_prompt")
     }
     inorder = sorted(job.references(), key=lambda ref: ROLES.index(ref[0]))
     told: dict[str, Any] = {
@@ -187,11 +188,13 @@ def record(
         "settings": settings | {"dtype": dtype} | how.drift(),
         "checkpoint": checkpoint["digest"],
     }
+    if job.first_frame:  # not null without one: the keys of videos that were made before stay as they are
+        told["first_frame"] = {"sha256": files[job.first_frame]}
     key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
     for shown, (_, file) in zip(told["references"], inorder, strict=True):
         shown["file"] = Path(file).name
-    for name in ("audio", "extend"):
-        if told[name]:
+    for name in jobs.FILES:
+        if told.get(name):
             told[name]["file"] = Path(getattr(job, name)).name
     versions = {name: version(name) for name in ("a2data", "diffusers", "torch", "transformers")}
     return {"key": key, **told, "checkpoint": checkpoint, "versions": versions}

@@ -22,7 +22,8 @@ def validated(jobs: Sequence[tuple[str, Job]], referenced: bool = True) -> dict[
         if job.out in outs:
             wrong.append(f"{where}another job writes {job.out}, too")
         outs.add(job.out)
-        reads = [(file, _picture) for _, file in job.references() if file]
+        pictures = [file for _, file in job.references()] + [job.first_frame]
+        reads = [(file, _picture) for file in pictures if file]
         reads += [(job.audio, _sound)] * bool(job.audio) + [(job.extend, _video(job.fps))] * bool(job.extend)
         for path, look in reads:
             if (look, path) not in files:
@@ -53,21 +54,28 @@ def problems(job: Job, referenced: bool = True) -> Iterator[str]:
     for name, text in texts(job):
         if len(text.split()) >= MOST_TOKENS:  # a word is a token at least, and one ends the text
             yield f"the {name} has {len(text.split())} words; the network reads {MOST_TOKENS} tokens: make it shorter"
-    if not referenced:
-        yield from _text_alone_problems(job)
-    elif not job.ref:
-        yield "no reference: name one at least with --ref ROLE=FILE"
+    yield from _references_problems(job) if referenced else _text_alone_problems(job)
     for text, (role, file) in zip(job.ref, job.references(), strict=True):
         if role not in ROLES or not file:
             yield f"--ref {text}: write ROLE=FILE with one of the roles {', '.join(ROLES)}, such as human={file or text}"
     yield from _settings_problems(job, referenced)
 
 
+def _references_problems(job: Job) -> Iterator[str]:
+    """What a checkpoint of A2 needs, and has no use for."""
+    if not job.ref:
+        yield "no reference: name one at least with --ref ROLE=FILE"
+    if job.first_frame:
+        yield "--first-frame is for checkpoints of SkyReels-V2: with this one name the picture with --ref"
+
+
 def _text_alone_problems(job: Job) -> Iterator[str]:
     """What a checkpoint of SkyReels-V2 cannot do."""
-    for name, given in (("ref", job.ref), ("then", job.then), ("extend", job.extend)):
+    for name, given in (("ref", job.ref), ("then", job.then)):
         if given:
             yield f"a checkpoint of SkyReels-V2 samples one text: leave out --{name}"
+    if job.first_frame and job.extend:
+        yield "a video that goes on has its first frame: leave out --first-frame or --extend"
     if job.reference_guidance != 1:
         yield "a checkpoint of SkyReels-V2 has no references: leave out --reference-guidance"
 
@@ -93,7 +101,8 @@ def _size_problems(job: Job, referenced: bool) -> Iterator[str]:
         if job.window:
             check_size(job.height, job.width, job.window, len(job.ref))
         if not referenced:
-            skyreels_v2.check_frames(job.frames, job.window, job.history, job.block)
+            given = bool(job.first_frame), bool(job.extend)
+            skyreels_v2.check_frames(job.frames, job.window, job.history, job.block, *given)
         elif job.is_long():
             job.parts()
     except ValueError as error:

@@ -4,14 +4,16 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from a2data.folder import Folder
 from pipelines.sampling.jobs import Job
 
-CACHES = ("first-block", "taylorseer")
+CACHES = ("first-block", "taylorseer", "mag")
 WEIGHTS = ("int8", "fp8")
+RATIOS = "mag_ratios.json"  # in a checkpoint's folder: what --calibrate measured for --cache mag
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,10 @@ class Faster:
     """How to sample; the defaults are exact, on one device, with everything on it."""
 
     cache: str = ""  # one of CACHES
-    cache_threshold: float = 0.05  # of first-block
+    cache_threshold: float = 0.05  # of first-block and mag
     cache_interval: int = 3  # of taylorseer, steps
+    cache_ratios: tuple[float, ...] = ()  # of mag, from the checkpoint's folder
+    calibrate: bool = False  # measure them: the video is exact
     attention: str = ""  # a backend of diffusers
     weights: str = ""  # one of WEIGHTS
     compile: bool = False
@@ -36,7 +40,8 @@ class Faster:
     def drift(self) -> dict[str, Any]:
         """The settings that change the video beyond rounding, and are not their defaults: they belong to its record."""
         used = {"cache": bool(self.cache), "weights": bool(self.weights), "tiled_vae": self.tiled_vae}
-        used |= {"cache_threshold": self.cache == "first-block", "cache_interval": self.cache == "taylorseer"}
+        used |= {"cache_threshold": self.cache in ("first-block", "mag"), "cache_interval": self.cache == "taylorseer"}
+        used |= {"cache_ratios": self.cache == "mag"}
         return {name: getattr(self, name) for name, counts in used.items() if counts}
 
 
@@ -47,13 +52,18 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     """A flag for each field of Faster."""
     add = command.add_argument
     add("--cache", choices=CACHES, default="", help="steps use what those before them computed: not exact")
-    add("--cache-threshold", type=float, default=0.05, metavar="FLOAT", help="of first-block (default: 0.05)")
+    add("--cache-threshold", type=float, default=0.05, metavar="FLOAT", help="of first-block and mag (default: 0.05)")
     add(
         "--cache-interval",
         type=int,
         default=3,
         metavar="STEPS",
         help="of taylorseer: one in so many is computed (default: 3)",
+    )
+    add(
+        "--calibrate",
+        action="store_true",
+        help=f"sample one video exactly, and leave in the checkpoint's folder what --cache mag needs to know ({RATIOS})",
     )
     add(
         "--attention",
@@ -73,7 +83,34 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def of(args: argparse.Namespace) -> Faster:
     """What the flags say."""
-    return Faster(**{f.name: getattr(args, f.name) for f in fields(Faster)})
+    return Faster(**{f.name: getattr(args, f.name) for f in fields(Faster) if f.name != "cache_ratios"})
+
+
+def with_ratios(how: Faster, root: Path, digest: str) -> Faster:
+    """The same with what a calibration of this checkpoint found, where --cache mag needs it. Raises ValueError where none is."""
+    if how.cache != "mag":
+        return how
+    try:
+        said = json.loads((root / RATIOS).read_text())
+        ratios = tuple(float(ratio) for ratio in said["ratios"])
+    except FileNotFoundError:
+        raise ValueError(
+            f"--cache mag: {root} has no {RATIOS}; sample one video of it with --calibrate, which measures them"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"--cache mag: {root / RATIOS} cannot be read ({error}); measure again with --calibrate"
+        ) from error
+    if said.get("checkpoint") != digest:
+        raise ValueError(f"--cache mag: {root / RATIOS} was measured on other weights; measure again with --calibrate")
+    return replace(how, cache_ratios=ratios)
+
+
+def leave_ratios(root: Path, ratios: Sequence[float], record: dict[str, Any]) -> Path:
+    """Write what a calibration found into the checkpoint's folder, with the checkpoint's digest and the settings of its video."""
+    said = {"checkpoint": record["checkpoint"]["digest"], "ratios": list(ratios), "settings": record["settings"]}
+    Folder(str(root)).put(json.dumps(said, indent=1).encode(), RATIOS)
+    return root / RATIOS
 
 
 def check(how: Faster, device: str, dtype: str, root: Path, jobs: Sequence[Job], on_ray: bool) -> None:
@@ -93,6 +130,7 @@ def check(how: Faster, device: str, dtype: str, root: Path, jobs: Sequence[Job],
         raise ValueError("--weights fp8 needs a GPU that computes in 8 bits, and this samples on the CPU: leave it out")
     if how.offload and how.compile:
         raise ValueError("--offload moves what --compile compiled: leave out one of them")
+    _check_mag(how, jobs, on_ray)
     a2_faster.quantisation(how.weights)
     if how.attention:
         a2_faster.check_attention(how.attention, "cuda" if gpu else device, how.context_parallel)
@@ -105,6 +143,24 @@ def check(how: Faster, device: str, dtype: str, root: Path, jobs: Sequence[Job],
         )
     if how.ranks() or "WORLD_SIZE" in os.environ:
         _check_ranks(how, root, jobs, on_ray)
+
+
+def _check_mag(how: Faster, jobs: Sequence[Job], on_ray: bool) -> None:
+    if how.cache == "mag" and any(job.is_long() and job.lag for job in jobs):
+        raise ValueError(
+            "--cache mag counts the steps of a window, and with --lag there are more: leave out one of them"
+        )
+    if not how.calibrate:
+        return
+    if how.cache or how.ranks() or on_ray or how.compile:
+        raise ValueError(
+            "--calibrate samples exactly, in one process: leave out --cache, --compile, --ray, --cfg-parallel and "
+            "--context-parallel"
+        )
+    if len(jobs) != 1 or jobs[0].is_long():
+        raise ValueError(
+            "--calibrate takes one video, of one window: one --prompt, without --sweep, --window and --extend"
+        )
 
 
 def _check_ranks(how: Faster, root: Path, jobs: Sequence[Job], on_ray: bool) -> None:

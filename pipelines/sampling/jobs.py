@@ -62,6 +62,7 @@ class Job:
     audio_start_s: float = 0.0  # where in that file the video begins
     window: int = 0  # frames that are sampled at a time, for videos longer than memory or training allow; 0: all
     extend: str = ""  # a video that is to go on: what is sampled follows its last frame
+    first_frame: str = ""  # a picture with which the video begins, for checkpoints of SkyReels-V2
     history: int = 17  # frames that a window sees of the one before it
     block: int = 0  # frames of latents, four of video each, that go together within a window; 0: all
     lag: int = 0  # steps by which a block is behind the one before it, for weights of diffusion forcing
@@ -105,6 +106,7 @@ SWEPT = (
     "lag",
 )
 LISTS = {"ref": '["human=woman.png", "object=cup.png"]', "then": '["she drinks", "she leaves"]'}
+FILES = ("audio", "extend", "first_frame")  # settings that are paths
 SETTINGS = [f for f in fields(Job) if f.name not in ("out", "prompt", *LISTS)]
 
 
@@ -162,7 +164,7 @@ def from_line(text: str, given: dict[str, Any], home: str, out: str) -> Job:
     if not isinstance(line, dict):
         raise ValueError(f"a job is an object, such as {EXAMPLE}")
     values = given | {name.replace("-", "_"): _typed(name, value) for name, value in line.items()}
-    lacking = [name for name in ("out", "prompt", "ref") if name not in values]
+    lacking = [name for name in ("out", "prompt") if name not in values]
     if lacking:
         raise ValueError(f"it lacks {' and '.join(lacking)}")
     if os.path.isabs(values["out"]) or ".." in Path(values["out"]).parts or "://" in values["out"]:
@@ -198,12 +200,12 @@ def located(values: dict[str, Any], home: str) -> Job:
     def at(file: str) -> str:
         return os.path.join(home, os.path.expanduser(file)) if file else ""
 
-    pairs = [text.partition("=") for text in values["ref"]]
+    pairs = [text.partition("=") for text in values.get("ref", ())]
     refs = tuple(f"{role}={at(file)}" if equals else role for role, equals, file in pairs)
     out = values["out"] if "://" in values["out"] else os.path.abspath(values["out"])
     return Job(
         **values
-        | {name: at(values.get(name, "")) for name in ("audio", "extend")}
+        | {name: at(values.get(name, "")) for name in FILES}
         | {"ref": refs, "then": tuple(values.get("then", ())), "out": out}
     )
 

@@ -1,12 +1,14 @@
 """A loaded checkpoint that samples one job after another."""
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from pipelines.sampling import deliver
+from pipelines.sampling import deliver, faster
 from pipelines.sampling.faster import EXACT, Faster
 from pipelines.sampling.jobs import Job
 
@@ -35,18 +37,20 @@ class Sampler:
 
             device = str(mesh.join().device)
         self.groups = a2_parallel.groups(how.cfg_parallel, how.context_parallel, device.partition(":")[0])
+        self.checkpoint, self.how, self.cached = Path(checkpoint), how, -1
         self.text_alone = skyreels_v2.is_one(checkpoint)
         try:
             if self.text_alone:
                 self.pipeline = skyreels_v2.load(checkpoint, device, getattr(torch, dtype))
                 return
             quantised = a2_faster.quantisation(how.weights)
-            self.pipeline = a2.load(checkpoint, device, getattr(torch, dtype), quantised=quantised, offload=how.offload)
+            self.pipeline = a2.load(
+                checkpoint, device, getattr(torch, dtype), quantised=quantised, by_blocks=how.offload
+            )
         except Exception as error:  # of safetensors, transformers, diffusers, each with classes of its own
             raise ValueError(f"{checkpoint} does not load: {type(error).__name__}: {error}") from error
         self.pipeline.set_progress_bar_config(disable=True)
         a2_faster.apply(self.pipeline, self.groups, how.attention, how.tiled_vae, how.compile)
-        a2_faster.cache(self.pipeline.transformer, how.cache, how.cache_threshold, how.cache_interval)
 
     def sample(self, task: Task, on_step: Callable[[], None] = lambda: None) -> None:
         """Sample a job's video and write it. The result depends on nothing that was sampled before."""
@@ -56,6 +60,7 @@ class Sampler:
         from model_zoo.a2_references import Reference, read_picture
 
         job = task.job
+        self._cache(job.steps)
         given = [Reference(role, read_picture(file)) for role, file in job.references()]
         prepared = a2_references.prepare(given, job.height, job.width) if given else None
         self.pipeline.scheduler = a2.scheduler(job.scheduler, job.flow_shift)
@@ -66,7 +71,7 @@ class Sampler:
             "guidance_scale": job.guidance,
             "generator": torch.Generator().manual_seed(job.seed),  # on CPU: the same noise on every device
         }
-        made = self._made(job, prepared, same, on_step)
+        made = self._calibrating(task, partial(self._made, job, prepared, same, on_step))
         if not np.isfinite(made).all():
             raise ValueError("the network gave values that are no numbers; try --dtype float32")
         frames = (made * 255).round().astype(np.uint8)
@@ -76,6 +81,29 @@ class Sampler:
         if self.groups.first():
             deliver.write(job.out, frames, task.record, (job.audio, job.audio_start_s), sheet)
 
+    def _cache(self, steps: int) -> None:
+        """Switch the cache on, as --cache asks; mag goes by the number of steps."""
+        from model_zoo import a2_faster
+
+        how, counted = self.how, steps if self.how.cache == "mag" else 0
+        if how.cache and self.cached != counted:
+            rules = how.cache_threshold, how.cache_interval, how.cache_ratios, steps
+            a2_faster.cache(self.pipeline.transformer, how.cache, *rules)
+            self.cached = counted
+
+    def _calibrating(self, task: Task, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """Make the video; with --calibrate also leave beside the checkpoint what --cache mag needs to know."""
+        from model_zoo import a2_faster
+
+        if not self.how.calibrate:
+            return make()
+        job = task.job
+        looks = 1 if job.guidance <= 1 else 2 if job.reference_guidance == 1 else 3
+        with a2_faster.Magnitudes(self.pipeline.transformer, looks) as heard:
+            made = make()
+        faster.leave_ratios(self.checkpoint, heard.ratios(), task.record)
+        return made
+
     def _made(self, job: Job, prepared: Any, same: dict[str, Any], on_step: Callable[[], None]) -> np.ndarray:
         """The frames of a job's video, (f, height, width, 3), 0 to 1."""
         from model_zoo import a2_long, skyreels_v2
@@ -84,7 +112,11 @@ class Sampler:
         parts["on_step"] = on_step
         if self.text_alone:
             size: dict[str, Any] = {"height": job.height, "width": job.width, "fps": round(job.fps)}
-            return skyreels_v2.sample(self.pipeline, job.prompt, **size, **same, **parts)
+            given: dict[str, Any] = {
+                "first_frame": first_frame(job) if job.first_frame else None,
+                "beginning": beginning(job) if job.extend else None,
+            }
+            return skyreels_v2.sample(self.pipeline, job.prompt, **size, **given, **same, **parts)
         if job.is_long():
             parts["reference_guidance"] = job.reference_guidance
             prompts, before = [job.prompt, *job.then], beginning(job) if job.extend else None
@@ -110,3 +142,10 @@ def beginning(job: Job) -> np.ndarray:
         square = np.asarray(Image.fromarray(turned).resize((shown.width, shown.height)))
         frames.append(cropped(square, job.height, job.width))
     return np.stack(frames)
+
+
+def first_frame(job: Job) -> np.ndarray:
+    """The picture with which a video is to begin, (height, width, 3) uint8, cropped in the middle to the job's proportions."""
+    from model_zoo.a2_references import cropped, read_picture
+
+    return cropped(read_picture(job.first_frame), job.height, job.width)

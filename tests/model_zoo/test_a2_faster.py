@@ -11,7 +11,9 @@ from model_zoo import torchvision_shim  # noqa: E402
 
 torchvision_shim.install()
 
-from model_zoo import a2_faster  # noqa: E402
+from diffusers import MagCacheConfig  # noqa: E402
+
+from model_zoo import a2, a2_faster  # noqa: E402
 from model_zoo.a2_parallel import Groups  # noqa: E402
 from tests.model_zoo.test_a2 import pictures, pipeline, sample, tiny_parts  # noqa: E402
 
@@ -62,6 +64,32 @@ def test_taylorseer_computes_the_first_steps_and_one_of_each_interval(pipe, exac
     assert torch.equal(made, again)
 
 
+def test_magnitudes_are_those_that_diffusers_prints(pipe, exact, capsys):
+    with a2_faster.Magnitudes(pipe.transformer, looks=2) as heard:
+        made, _ = looks(pipe, 1)
+    assert torch.equal(made, exact)
+
+    pipe.transformer.enable_cache(MagCacheConfig(calibrate=True, num_inference_steps=6))
+    looks(pipe, 1)
+    a2_faster.cache(pipe.transformer, "")
+    asked, shown = (json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("[1"))
+    assert heard.ratios() == pytest.approx([(a + b) / 2 for a, b in zip(asked, shown, strict=True)], abs=1e-4)
+
+
+def test_a_mag_cache_reuses_what_its_ratios_say_hardly_changes(pipe, exact):
+    a2_faster.cache(pipe.transformer, "mag", ratios=[0.5] * 6, steps=6)
+    made, computed = looks(pipe, 1)
+    assert torch.equal(made, exact)
+    assert computed == 12
+
+    a2_faster.cache(pipe.transformer, "mag", ratios=[1.0] * 6, steps=10)
+    made, computed = looks(pipe, 1, steps=10)
+    again, _ = looks(pipe, 1, steps=10)
+    a2_faster.cache(pipe.transformer, "")
+    assert computed == 2 * (2 + 2)  # the first fifth, and then one of four
+    assert torch.equal(made, again)
+
+
 def test_a_cache_keeps_the_three_looks_of_guidance_on_references_apart(pipe):
     exact, _ = looks(pipe, 1, reference_guidance=3.0)
     a2_faster.cache(pipe.transformer, "first-block", threshold=1e-9)
@@ -92,6 +120,19 @@ def test_without_torchao_weights_in_8_bits_are_refused_by_name(monkeypatch):
     with pytest.raises(ValueError, match="--weights int8 needs torchao, which is not installed: pip install torchao"):
         a2_faster.quantisation("int8")
     assert a2_faster.quantisation("") is None
+
+
+def test_offloading_moves_no_whole_network_and_samples_the_same(exact, monkeypatch):
+    made, moved = pipeline(tiny_parts()), []
+    monkeypatch.setattr(type(made), "to", lambda *_: pytest.fail("the whole pipeline went to the device"))
+    for part in (made.transformer, made.image_encoder):
+        monkeypatch.setattr(part, "to", lambda *_: pytest.fail("a whole network went to the device"))
+    monkeypatch.setattr(made.vae, "to", moved.append)
+    a2.offload(made, torch.device("cpu"))
+    assert set(moved) == {torch.device("cpu")}  # the VAE alone
+    for block in made.transformer.blocks:  # each goes by itself, when it is used
+        assert block._diffusers_hook.get_hook("group_offloading") is not None
+    assert torch.equal(looks(made, 1)[0], exact)
 
 
 def test_another_backend_and_tiles_sample_the_same(pipe, exact):

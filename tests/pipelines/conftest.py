@@ -1,3 +1,4 @@
+import functools
 import shutil
 import sys
 from pathlib import Path
@@ -31,6 +32,40 @@ def checkpoint(tmp_path_factory) -> Path:
     import tiny_a2
 
     return tiny_a2.write(tmp_path_factory.mktemp("a2") / "tiny-a2")
+
+
+@functools.cache
+def loaded_once(*settings: Any) -> Any:
+    """A Sampler, the same for all tests that ask for the same: what it samples does not depend on what it sampled before."""
+    from pipelines.sampling.sampler import Sampler
+
+    return Sampler(*settings)
+
+
+@pytest.fixture
+def studio(checkpoint, tmp_path, monkeypatch) -> Path:
+    """A working folder with pictures and a checkpoint to sample with, in which the test runs."""
+    import tiny_a2
+
+    from pipelines import sample
+
+    monkeypatch.setattr(sample, "Sampler", loaded_once)
+    for seed, name in enumerate(("woman", "cup", "room")):
+        tiny_a2.picture(tmp_path / f"{name}.png", seed)
+    (tmp_path / "a2").symlink_to(checkpoint)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def unloaded(monkeypatch) -> None:
+    """No network may be loaded."""
+    from pipelines import sample
+
+    def load(*_: Any) -> None:
+        raise AssertionError("a checkpoint was loaded")
+
+    monkeypatch.setattr(sample, "Sampler", load)
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,7 @@ def test_every_line_that_is_no_job_is_named_before_anything_is_done(folder):
         (
             "no JSON",
             "a job is an object",
-            "lacks prompt and ref",
+            "lacks prompt",
             "no 'promt'",
             "whole number",
             "list of texts",
