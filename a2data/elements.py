@@ -165,8 +165,7 @@ def element(
 
     trusts: of each sighting's mask, 0 to 1, or NOT_JUDGED, as the mask is that `recut` drew again.
     """
-    usual = float(np.median([s.area for s in track]))
-    marks = [quality(film.frames[s.frame], s, [o for o in others if o.frame == s.frame], usual) for s in track]
+    marks = qualities(film.frames, track, others)
     worth = [mark * (1.0 if trust == NOT_JUDGED else trust) for mark, trust in zip(marks, trusts, strict=True)]
     best_first = sorted(range(len(track)), key=lambda i: (-worth[i], track[i].frame))
     seen = track[best_first[0]]
@@ -212,6 +211,12 @@ def majority(track: Track) -> str:
     """The label with the most confidence over the track; ties to the first in the alphabet."""
     labels = sorted({s.label for s in track})
     return max(labels, key=lambda label: sum(s.score for s in track if s.label == label))
+
+
+def qualities(frames: np.ndarray, track: Track, others: Sequence[Sighting]) -> list[float]:
+    """How good a picture of a track's element each of its sightings is. others: the sightings of the other tracks."""
+    usual = float(np.median([s.area for s in track]))
+    return [quality(frames[s.frame], s, [o for o in others if o.frame == s.frame], usual) for s in track]
 
 
 def quality(frame: np.ndarray, seen: Sighting, others: Sequence[Sighting], usual_area: float) -> float:

@@ -12,6 +12,7 @@ masks of a network, whose outlines are smooth and stand a little off the edges, 
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -26,28 +27,43 @@ NEAR_PX = 8  # from another's mask within which an outline is doubtful, there
 Seen = tuple[int, np.ndarray]  # frame, (h, w) bool mask of the frame's size
 
 
-def mask_trust(frames: np.ndarray, tracks: Sequence[Sequence[Seen]]) -> list[list[float]]:
-    """The trust of each sighting of each track of a clip, 0 to 1.
+class Signs(NamedTuple):
+    """What speaks for a mask, each 0 to 1."""
 
-    frames: (t, h, w, 3) uint8 RGB. A mask without a pixel has none. Deterministic, on the CPU.
-    """
+    agrees: float  # with the shapes of the same track around
+    on_edge: float
+    apart: float  # from others
+    in_colour: float  # how far its colours are from those around
+
+    @property
+    def trust(self) -> float:
+        return float(np.prod(self))
+
+
+def mask_trust(frames: np.ndarray, tracks: Sequence[Sequence[Seen]]) -> list[list[float]]:
+    """The trust of each sighting of each track of a clip, 0 to 1. frames: (t, h, w, 3) uint8 RGB."""
+    return [[signs.trust for signs in track] for track in signs_of(frames, tracks)]
+
+
+def signs_of(frames: np.ndarray, tracks: Sequence[Sequence[Seen]]) -> list[list[Signs]]:
+    """What speaks for each sighting; nothing for a mask without a pixel. Deterministic, on the CPU."""
     numbers = sorted({number for track in tracks for number, _ in track})
     small = {number: shrink(frames[number]) for number in numbers}
     edges = {number: edge(picture) for number, picture in small.items()}
     looks = [[(number, resized(mask, small[number].shape[:2])) for number, mask in track] for track in tracks]
-    out: list[list[float]] = []
+    out: list[list[Signs]] = []
     for track in looks:
         others = [seen for other in looks if other is not track for seen in other]
         out.append([])
         for i, (number, mask) in enumerate(track):
             near = [other for frame, other in others if frame == number]
-            faults = (
+            found = Signs(
                 agreement(track, i),
                 on_edge(mask, edges[number]),
                 apart(mask, near),
                 apart_in_colour(small[number], mask),
             )
-            out[-1].append(float(np.prod(faults)) if mask.any() else 0.0)
+            out[-1].append(found if mask.any() else Signs(0.0, 0.0, 0.0, 0.0))
     return out
 
 

@@ -70,7 +70,8 @@ class Detect(Stage):
         for film in films:
             yield from self._elements(Models(*model), film)
 
-    def _elements(self, models: Models, film: Film) -> Iterator[Element | Reject]:
+    def tracks(self, models: Models, film: Film) -> tuple[list[elements.Track], list[Reject]]:
+        """The tracks of a clip that become elements, and why others do not."""
         samples = elements.sampled(len(film.frames), self.every)
         found = models.detector(film.frames[samples])
         sightings = [
@@ -82,9 +83,15 @@ class Detect(Stage):
         tracks = elements.follow(sightings, models.tracker)
         limits = elements.Limits(self.min_area, self.max_area, self.min_side_px, self.min_seen, self.max_elements)
         refusals = elements.judge(tracks, len(samples), limits)
-        for track, refusal in zip(tracks, refusals, strict=True):
-            if refusal is not None:
-                yield Reject(f"{film.clip_id}/{track[0].kind}@{track[0].frame}", *refusal)
-        kept = [track for track, refusal in zip(tracks, refusals, strict=True) if refusal is None]
+        rejects = [
+            Reject(f"{film.clip_id}/{track[0].kind}@{track[0].frame}", *refusal)
+            for track, refusal in zip(tracks, refusals, strict=True)
+            if refusal is not None
+        ]
+        return [track for track, refusal in zip(tracks, refusals, strict=True) if refusal is None], rejects
+
+    def _elements(self, models: Models, film: Film) -> Iterator[Element | Reject]:
+        kept, rejects = self.tracks(models, film)
+        yield from rejects
         recut = elements.Recut(models.masks, self.mask_model, self.min_mask_iou) if models.masks else None
         yield from elements.elements(film, kept, self.embedder, recut, judge_masks=models.judge)

@@ -231,7 +231,7 @@ def test_the_picture_is_taken_where_the_mask_is_trusted_most_and_the_trust_is_no
 
 def test_only_outlines_grown_from_colours_are_judged():
     assert Detect().load().judge is not None
-    assert not model_zoo.cards.family("yolo11n-seg").grown
+    assert not model_zoo.cards.family("yolo").grown
 
 
 def test_what_is_not_asked_for_is_not_loaded_and_what_is_asked_for_is_part_of_the_key():

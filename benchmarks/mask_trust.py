@@ -1,0 +1,101 @@
+"""What tells a wrong mask from a right one: each sign of model_zoo.mask_trust held against the truth of rendered films.
+
+    python -m benchmarks.mask_trust FILMS WORK [FILMS WORK ...]
+
+FILMS: a set that `a2data bench-data make` made; WORK: the tables of a finished run over it. The clips that it kept are looked at
+again as `detect` looks. A mask is right where a reference with it would be clean (docs/triplet-bench.md). Printed are the area
+under the ROC curve of each sign and of their product, over all sightings, and, of the pictures that would be chosen, for some
+thresholds of trust, how many right and how many wrong ones would stay.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from a2data import elements, images, records
+from a2data.store import Store
+from model_zoo.mask_trust import Signs, signs_of
+from pipelines.triplet_bench import pictures, truth, who
+from pipelines.triplet_bench.predictions import Prediction, Ref, Seen, rows
+from stages.detect import Detect
+
+NOTHING = Prediction({}, {}, [])
+THRESHOLDS = (0.0, 0.55, 0.6, 0.63, 0.67, 0.7, 0.75)
+
+
+class Judged(NamedTuple):
+    """A sighting, and whether its mask is right."""
+
+    kind: str
+    signs: Signs
+    quality: float
+    right: bool
+
+
+def main() -> None:
+    paths = [Path(argument) for argument in sys.argv[1:]]
+    if not paths or len(paths) % 2:
+        sys.exit(__doc__)
+    tracks = [track for films, work in zip(paths[::2], paths[1::2], strict=True) for track in judged(films, work)]
+    print("\n".join(table(tracks)))
+
+
+def judged(films: Path, work: Path) -> Iterator[list[Judged]]:
+    """Each track of the clips that a run kept."""
+    known, store, stage = truth.load(films), Store(work), Detect()
+    files = {video.video_id: Path(video.path).name for video in rows(store, "ingest", records.Video)}
+    kept = {row.clip_id for row in rows(store, "select", records.Kept)}
+    models = stage.load()
+    for film in rows(store, "segment", records.Film):
+        if film.clip_id in kept:
+            tracks = stage.tracks(models, film)[0]
+            signs = signs_of(film.frames, [[(s.frame, s.mask) for s in track] for track in tracks])
+            for n, track in enumerate(tracks):
+                others = [s for other in tracks if other is not track for s in other]
+                marks = elements.qualities(film.frames, track, others)
+                yield [
+                    Judged(s.kind, sign, mark, is_right(known, film, files[film.video_id], s))
+                    for s, sign, mark in zip(track, signs[n], marks, strict=True)
+                ]
+
+
+def is_right(known: truth.Truth, film: records.Film, file: str, sighting: elements.Sighting) -> bool:
+    """Whether a reference with this mask would be clean; a mask of nobody is not."""
+    seen = Seen(file, film.source_frames[sighting.frame], images.to_rle(sighting.mask), film.crop)
+    ref = Ref(sighting.kind, "", -1, "", "", seen)
+    clean = pictures.cleanliness(who.Ground(known, NOTHING), ref, who.find(known, seen, sighting.kind))
+    return clean is not None and clean.clean
+
+
+def auc(values: np.ndarray, right: np.ndarray) -> float:
+    """The share of pairs of a right and a wrong one in which the right one has the larger value, ties as a half; nan for none."""
+    if right.all() or not right.any():
+        return float("nan")
+    a, b = values[right][:, None], values[~right][None]
+    return float(((a > b) + 0.5 * (a == b)).mean())
+
+
+def table(tracks: list[list[Judged]]) -> Iterator[str]:
+    """The lines that are printed."""
+    seen = [s for track in tracks for s in track]
+    right = np.array([s.right for s in seen])
+    human = np.array([s.kind == "human" for s in seen])
+    yield f"{len(seen)} sightings of {len(tracks)} tracks, {right.sum()} right"
+    yield "| sign | all | people | things |\n|---|---|---|---|"
+    columns = {name: np.array([getattr(s.signs, name) for s in seen]) for name in (*Signs._fields, "trust")}
+    for name, values in (columns | {"quality": np.array([s.quality for s in seen])}).items():
+        areas = [auc(values[of], right[of]) for of in (human | ~human, human, ~human)]
+        yield f"| {name} | {' | '.join(f'{area:.2f}' for area in areas)} |"
+    best = [max(track, key=lambda s: s.quality) for track in tracks]
+    chosen = [max(track, key=lambda s: s.quality * s.signs.trust) for track in tracks]
+    yield f"chosen by quality: {sum(s.right for s in best)} right; by quality and trust: {sum(s.right for s in chosen)}"
+    for low in THRESHOLDS:
+        stay = [s.right for s in chosen if s.signs.trust >= low]
+        yield f"trust from {low}: {sum(stay)} right, {len(stay) - sum(stay)} wrong"
+
+
+if __name__ == "__main__":
+    main()
