@@ -162,9 +162,7 @@ class Tars:
     def __init__(self, index: Index):
         self.index = index
         # numbers out of a memoryview are Python's own, three times as fast as numpy's
-        self.shard, self.offset, self.bytes = (
-            memoryview(column) for column in (index.shard, index.offset, index.bytes)
-        )
+        self.shard, self.offset, self.bytes = index.shard.data, index.offset.data, index.bytes.data
         self.open: dict[int, Any] = {}  # shard -> file descriptor, or a file of an object store
         self.buffers: list[
             tuple[np.ndarray, int]
