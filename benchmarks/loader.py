@@ -12,6 +12,7 @@ left out.
 """
 
 import argparse
+import functools
 import itertools
 import json
 import mmap
@@ -175,10 +176,15 @@ def size(sample: Any) -> int:
 # -- what is measured, each in a process of its own -----------------------------------------------------------------------
 
 
+@functools.cache
+def buffers() -> list[mmap.mmap]:
+    """Memory for a batch, each sample's beginning with a page; made once, as its pages are new at first."""
+    return [mmap.mmap(-1, BLOCK) for _ in range(BATCH)]
+
+
 def plain(folder: Path, clock: Callable[[], float]) -> float:
     """Bytes per second of reading the tars from their beginnings to their ends, into eight buffers in turn."""
-    memory = [mmap.mmap(-1, BLOCK) for _ in range(BATCH)]  # begin with a page
-    total, began = 0, clock()
+    memory, total, began = buffers(), 0, clock()
     for tar in tars_of(folder):
         with open(tar, "rb", buffering=0) as file:
             for buffer in itertools.cycle(memory):
@@ -194,7 +200,7 @@ def speed(name: str, folder: Path, workers: int, count: int, passes: int) -> dic
     clock = time.perf_counter if workers else time.process_time
     samples = LOADERS[name](folder, workers, 0)
     next(samples)
-    plain(folder, clock)  # whose pages are new
+    plain(folder, clock)  # whose buffers are new
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rates, shares = list[float](), list[float]()
     for _ in range(passes):
