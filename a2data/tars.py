@@ -25,7 +25,7 @@ HEADER = struct.Struct(
 )  # of a member: its name, size, "ustar", and what stands before the name
 MAX_OPEN = 256  # files at a time; a process may have 1024
 MAX_BUFFERS = 64  # to be filled again
-ALIGN = 64  # bytes: the kernel copies half as fast to where the blocks of malloc begin
+ALIGN = 4096  # bytes, a page: the kernel copies half as fast to where the blocks of malloc begin
 IDLE = 3  # references to a buffer that only its list holds, as sys.getrefcount counts: a tuple there, loop variable, its argument
 
 
