@@ -25,7 +25,7 @@ HEADER = struct.Struct(
 )  # of a member: its name, size, "ustar", and what stands before the name
 MAX_OPEN = 256  # files at a time; a process may have 1024
 MAX_BUFFERS = 64  # to be filled again
-ALIGN = 64  # bytes: the kernel copies half as fast to where the blocks of malloc begin
+ALIGN = 4096  # bytes, a page: the kernel copies half as fast to where the blocks of malloc begin
 IDLE = 3  # references to a buffer that only its list holds, as sys.getrefcount counts: a tuple there, loop variable, its argument
 
 
@@ -162,9 +162,7 @@ class Tars:
     def __init__(self, index: Index):
         self.index = index
         # numbers out of a memoryview are Python's own, three times as fast as numpy's
-        self.shard, self.offset, self.bytes = (
-            memoryview(column) for column in (index.shard, index.offset, index.bytes)
-        )
+        self.shard, self.offset, self.bytes = index.shard.data, index.offset.data, index.bytes.data
         self.open: dict[int, Any] = {}  # shard -> file descriptor, or a file of an object store
         self.buffers: list[
             tuple[np.ndarray, int]

@@ -1,6 +1,6 @@
 """How fast samples come out of packed tars: a2data.loader beside webdataset, torchdata's StatefulDataLoader and litdata.
 
-    python -m benchmarks.loader [--samples 400] [--passes 15]
+    python -m benchmarks.loader [--samples 400] [--passes 15] [--workers 0 1 2]
 
 Every line is a process of its own, which alternates between reading the tars plainly and the loader that it measures: all members
 as bytes, nothing decoded; a share is the median over such pairs. The tars are in the page cache: what counts is what a loader
@@ -12,6 +12,7 @@ left out.
 """
 
 import argparse
+import functools
 import itertools
 import json
 import mmap
@@ -175,10 +176,15 @@ def size(sample: Any) -> int:
 # -- what is measured, each in a process of its own -----------------------------------------------------------------------
 
 
+@functools.cache
+def buffers() -> list[mmap.mmap]:
+    """Memory for a batch, each sample's beginning with a page; made once, as its pages are new at first."""
+    return [mmap.mmap(-1, BLOCK) for _ in range(BATCH)]
+
+
 def plain(folder: Path, clock: Callable[[], float]) -> float:
     """Bytes per second of reading the tars from their beginnings to their ends, into eight buffers in turn."""
-    memory = [mmap.mmap(-1, BLOCK) for _ in range(BATCH)]  # begin with a page
-    total, began = 0, clock()
+    memory, total, began = buffers(), 0, clock()
     for tar in tars_of(folder):
         with open(tar, "rb", buffering=0) as file:
             for buffer in itertools.cycle(memory):
@@ -194,7 +200,7 @@ def speed(name: str, folder: Path, workers: int, count: int, passes: int) -> dic
     clock = time.perf_counter if workers else time.process_time
     samples = LOADERS[name](folder, workers, 0)
     next(samples)
-    plain(folder, clock)  # whose pages are new
+    plain(folder, clock)  # whose buffers are new
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rates, shares = list[float](), list[float]()
     for _ in range(passes):
@@ -254,12 +260,12 @@ def one(what: str, *rest: str) -> dict[str, float]:
     return start(Path(rest[0]))
 
 
-def compare(folder: Path, count: int, passes: int) -> None:
+def compare(folder: Path, count: int, passes: int, crews: list[int]) -> None:
     print(
         f"{count} samples of 1.75 MB in the page cache, all members as bytes, medians of {passes} pairs (10 % to 90 %)"
     )
     tars = len(tars_of(folder))
-    for workers, name in itertools.product((0, 1, 2), LOADERS):
+    for workers, name in itertools.product(crews, LOADERS):
         if name in BY_TAR and workers > tars:
             print(
                 f"{name}, {workers} workers: left out, it needs a tar for each worker and there are {tars}", flush=True
@@ -284,6 +290,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=400)
     parser.add_argument("--passes", type=int, default=15)
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="processes that read")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
@@ -294,7 +301,7 @@ def main() -> None:
         began = time.perf_counter()
         write_for_litdata(Path(root, "data"))
         print(f"written once more for litdata in {time.perf_counter() - began:.1f} s", flush=True)
-        compare(Path(root, "data"), args.samples, args.passes)
+        compare(Path(root, "data"), args.samples, args.passes, args.workers)
         write_million(Path(root, "million"))
         found = [alone("start", Path(root, "million")) for _ in range(3)]
         best = min(found, key=lambda f: f["planned"])

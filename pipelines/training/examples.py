@@ -6,6 +6,7 @@ each are repeated until all have equally many: attention to tokens that all stan
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,7 +102,7 @@ def losses(network: Any, examples: Sequence[Example], precision: str) -> torch.T
     text = torch.cat([torch.nn.functional.pad(e.text, (0, 0, 0, most - e.text.shape[1])) for e in examples])
     many = math.lcm(*(e.image.shape[1] for e in examples))
     image = torch.cat([e.image.repeat(1, many // e.image.shape[1], 1) for e in examples])
-    with torch.autocast(noised.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+    with torch.autocast(noised.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext():
         said = flow_matching.predict(network, noised, [e.level for e in examples], condition, text, image)
     aims = [flow_matching.velocity(e.clean, e.noise) for e in examples]
     return torch.stack(

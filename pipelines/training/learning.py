@@ -24,10 +24,10 @@ def made_ready(network: Any, settings: Settings, place: Place) -> Any:
     a2_trainable.choose(network, settings.variant, settings.lora_rank)
     if place.rank == 0:
         print(a2_trainable.in_words(a2_trainable.table(network)), flush=True)
-    network = network.to(place.device).train()
     if settings.recompute:
         network.enable_gradient_checkpointing()
-    mesh.spread(network, settings, place)
+    mesh.spread(network.train(), settings, place)  # block by block: no GPU ever holds all of it
+    network = network.to(place.device)
     if place.device.type == "cpu" and settings.context == 1:
         a2_padding.shorten(network)
     if settings.compile:

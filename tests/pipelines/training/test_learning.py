@@ -1,0 +1,81 @@
+"""A step of the optimiser by itself: what it waits for, what it clips, how its average follows."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from model_zoo import torchvision_shim  # noqa: E402
+
+torchvision_shim.install()
+
+from diffusers import WanTransformer3DModel  # noqa: E402
+
+from model_zoo import tiny  # noqa: E402
+from pipelines.training import examples  # noqa: E402
+from pipelines.training.learning import Learner, made_ready  # noqa: E402
+from pipelines.training.mesh import Place  # noqa: E402
+from pipelines.training.settings import Settings  # noqa: E402
+
+SETTINGS = Settings(
+    batch=2,
+    variant="cross-attention",
+    learning_rate=0.1,
+    precision="float32",
+    ema=0.5,
+    log_every=2,
+    clip=0.01,
+    reference_drop=0.0,
+)
+CPU = torch.device("cpu")
+
+
+def network():
+    torch.manual_seed(0)
+    return WanTransformer3DModel(**tiny.TRANSFORMER | {"num_layers": 1})
+
+
+def sample(number: int):
+    rng = torch.Generator().manual_seed(number)
+    shapes = {"video": (16, 3, 4, 6), "condition": (20, 3, 4, 6), "text": (5, tiny.DIM), "image": (34, tiny.DIM)}
+    tensors = {name: torch.randn(*shape, generator=rng) for name, shape in shapes.items()}
+    tensors["condition"][:4] = torch.tensor([1.0, 0.0, 0.0])[:, None, None]
+    return SimpleNamespace(
+        key=f"s{number}", epoch=0, index=number, tensors=tensors | {"text_empty": torch.zeros(1, tiny.DIM)}
+    )
+
+
+@pytest.mark.parametrize("slots", ["reference", "video", "ignore"])
+def test_a_pass_forward_and_back_asks_its_device_for_no_value(slots):
+    """Tensors of the meta device have none: whoever asks for one gets an error here, and would wait for the GPU there."""
+    settings, meta = replace(SETTINGS, slots=slots), torch.device("meta")
+    learning = network().to(meta)
+    drawn = [examples.drawn(sample(n), torch.zeros(20, 3, 4, 6), settings, meta) for n in range(2)]
+    losses = examples.losses(learning, drawn, "float32")
+    losses.sum().backward()
+    assert losses.shape == (2,)
+    assert all(p.grad.device.type == "meta" for p in learning.parameters() if p.grad is not None)
+
+
+def test_a_step_clips_once_moves_what_learns_and_lets_the_average_follow():
+    learner = Learner(
+        made_ready(network(), SETTINGS, Place(0, 1, CPU)), torch.zeros(20, 3, 4, 6), SETTINGS, Place(0, 1, CPU)
+    )
+    before = {name: average.clone() for name, average in learner.average.items()}
+    seen = []
+    learner.optimizer.register_step_pre_hook(lambda *_: seen.append([p.grad.clone() for p in learner.parameters]))
+    first, second = (learner.learn([sample(0), sample(1)], step) for step in (0, 1))
+    assert first.loss == pytest.approx(sum(loss for loss, _, _ in first.samples) / 2)
+    assert [slots for _, _, slots in first.samples] == [1, 1]
+    assert float(first.norms["all"]) > SETTINGS.clip
+    for gradients in seen:
+        assert float(sum(g.square().sum() for g in gradients).sqrt()) == pytest.approx(SETTINGS.clip, rel=1e-3)
+    assert set(first.norms) == {"all"}  # groups are asked for where a line of the log is due
+    of_groups = [float(norm) ** 2 for name, norm in second.norms.items() if name != "all"]
+    assert sum(of_groups) ** 0.5 == pytest.approx(float(second.norms["all"]), rel=1e-5)
+    now = dict(learner.network.named_parameters())
+    for name, average in learner.average.items():
+        assert (average - now[name]).abs().max() < (before[name] - now[name]).abs().max()
