@@ -66,6 +66,7 @@ def measured(video: np.ndarray, at: list[int]) -> Joins:
 
 def overfitted(folder: Path, steps: int = 3000, seed: int = 0) -> Any:
     """A pipeline whose small transformer has seen nothing but the bar."""
+    torchvision_shim.install()
     from diffusers import WanTransformer3DModel
 
     from model_zoo import a2, a2_references, tiny
@@ -180,7 +181,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3], help="of the videos")
     parser.add_argument("--frames", help="where to write the frames around the first join, as a picture")
     args = parser.parse_args()
-    torchvision_shim.install()
     with tempfile.TemporaryDirectory() as folder:
         pipe = overfitted(Path(folder), args.steps)
     at, count = joins(), len(args.seeds)

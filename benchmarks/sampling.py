@@ -127,6 +127,7 @@ def main() -> None:
     for flag in flags(heard.ratios(), args.steps):
         asked_for = not args.only or flag.name.removeprefix("--").startswith(tuple(args.only))
         if asked_for and not row(flag, pipe, args, exact.video):
+            del pipe  # before the next is there: two of 14B are more than a GPU has
             pipe = loaded(args)
 
 

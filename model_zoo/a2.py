@@ -16,7 +16,7 @@ from diffusers import (
     WanImageToVideoPipeline,
     WanTransformer3DModel,
 )
-from diffusers.hooks import HookRegistry
+from diffusers.hooks import HookRegistry, apply_group_offloading
 from diffusers.utils.torch_utils import randn_tensor
 
 from model_zoo import a2_folder, a2_guidance, a2_references
@@ -189,7 +189,20 @@ def load(
 
 
 def offload(pipe: WanA2Pipeline, onto: torch.device) -> WanA2Pipeline:
-    """Let weights that are in memory stay there, and go to a device block by block when they are used."""
+    """Let weights that are in memory stay there, and go to a device block by block when they are used.
+
+    diffusers' own call for a pipeline looks for blocks among a network's direct parts, and those of the encoders lie deeper: all
+    11 GB of the text encoder would go at once.
+    """
     pipe.vae.to(onto)  # 0.5 GB, and used frame by frame: to move it each time would take longer than what it does
-    pipe.enable_group_offload(onto, num_blocks_per_group=1, use_stream=onto.type == "cuda", exclude_modules=["vae"])
+    for part in (pipe.transformer, pipe.text_encoder, pipe.image_encoder):
+        if part is not None:
+            apply_group_offloading(
+                part,
+                onload_device=onto,
+                offload_type="block_level",
+                num_blocks_per_group=1,
+                use_stream=onto.type == "cuda",
+                block_modules=["encoder", "vision_model"],  # of UMT5 and CLIP: what holds their layers
+            )
     return pipe

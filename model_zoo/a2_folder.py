@@ -21,12 +21,13 @@ def check(folder: str | Path) -> Path:
     image condition (a text-to-video checkpoint).
     """
     root = Path(folder)
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {root}: name a checkpoint of A2, Wan2.1-I2V for diffusers, or an export"
+        )
     missing = [f"{part}/" for part in PARTS if not (root / part).is_dir()]
     if missing:
-        raise FileNotFoundError(
-            f"{root} is no checkpoint of A2: it lacks {', '.join(missing)}. "
-            f"One has the folders {', '.join(f'{part}/' for part in PARTS)}"
-        )
+        raise FileNotFoundError(f"{root} is no checkpoint of A2: it lacks {', '.join(missing)}")
     _check_transformer(root)
     missing = [f"{part}/config.json" for part in NETWORKS if not (root / part / "config.json").is_file()]
     missing += [f"weights in {part}/" for part in NETWORKS if not _weights(root / part)]

@@ -44,7 +44,7 @@ def read_picture(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
             pixels = image.width * image.height
             if pixels > MAX_PIXELS:
                 raise ValueError(
-                    f"{path} has {pixels / 1e6:.0f} megapixels; a reference has 50 at most: make it smaller"
+                    f"{path} has {pixels / 1e6:.4g} megapixels; a reference has 50 at most: make it smaller"
                 )
             image.load()
             shown = ImageOps.exif_transpose(image)

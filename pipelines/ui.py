@@ -1,6 +1,7 @@
 """`a2data ui`: a page on this machine to sample videos and to look through packed shards (Gradio)."""
 
 import argparse
+import html
 import io
 import json
 import os
@@ -19,6 +20,7 @@ from pipelines.sampling import checks, cutouts, jobs
 from pipelines.sampling.jobs import Job
 
 LOOPBACK = "127.0.0.1"
+SHOWN_S = 20  # that a sentence about what is wrong stays on the page, over the video
 ROLES = {"human": "People", "object": "Things", "background": "Place"}
 CSS = "footer {display: none !important} .gradio-container {max-width: 1400px !important; width: 100%; margin: 0 auto !important}"
 
@@ -117,7 +119,8 @@ def _sample_tab(gr: Any, sample: Callable[..., Any]) -> None:
             start = gr.Button("Sample", variant="primary", elem_id="start")
         with gr.Column(scale=1):
             video = gr.Video(label="Video", autoplay=True, loop=True, elem_id="video")
-            sheet = gr.Image(label="References as the network sees them, and frames", elem_id="sheet")
+            gr.Markdown("References as the network sees them, and frames")  # a label would lie over the picture
+            sheet = gr.Image(show_label=False, elem_id="sheet", buttons=["download", "fullscreen"])
             with gr.Accordion("How it was made", open=False):
                 record = gr.JSON(show_label=False)
     values = [height, width, frames, steps, guidance, references, shift, scheduler, seed, negative]
@@ -177,13 +180,19 @@ def sampled(once: Once, out: str, prompt: str, *rest: Any, progress: Any = None)
         progress(0, desc="the checkpoint loads")
         once.sample(task, lambda: progress((next(done), total), desc="sampling", unit="steps"))
     except (ValueError, OSError, ImportError) as error:
-        raise gr.Error(str(error), duration=None, print_exception=False) from error
+        sentences = "<br>".join(html.escape(line) for line in str(error).splitlines())
+        raise gr.Error(sentences, duration=SHOWN_S, print_exception=False) from error
     stem = job.out.removesuffix(".mp4")
     return job.out, f"{stem}.png", json.loads(Path(f"{stem}.json").read_text())
 
 
 def job_of(prompt: str, files: tuple[Any, ...], cut: bool, values: dict[str, Any], out: str) -> Job:
     """The job that the page describes, its video called by the first free number below `out`."""
+    lacking = [] if prompt.strip() else ["the prompt is empty: say what is to be seen"]
+    if not any(files):
+        lacking.append("no reference: upload a picture of a person, a thing or a place")
+    if lacking:
+        raise ValueError("\n".join(lacking))
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     number = next(n for n in range(1, 1 << 30) if not (folder / f"{n:04d}.mp4").exists())

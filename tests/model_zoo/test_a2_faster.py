@@ -1,6 +1,7 @@
 """Caches, backends and tiles switched on: they compute less, or the same, and what cannot be is a sentence."""
 
 import json
+import re
 
 import pytest
 
@@ -16,6 +17,7 @@ from diffusers import MagCacheConfig  # noqa: E402
 from model_zoo import a2, a2_faster  # noqa: E402
 from model_zoo.a2_parallel import Groups  # noqa: E402
 from tests.model_zoo.test_a2 import pictures, pipeline, sample, tiny_parts  # noqa: E402
+from tests.pipelines.tiny_a2 import write  # noqa: E402
 
 
 def looks(pipe, block: int, steps: int = 6, **more):
@@ -122,17 +124,22 @@ def test_without_torchao_weights_in_8_bits_are_refused_by_name(monkeypatch):
     assert a2_faster.quantisation("") is None
 
 
-def test_offloading_moves_no_whole_network_and_samples_the_same(exact, monkeypatch):
-    made, moved = pipeline(tiny_parts()), []
-    monkeypatch.setattr(type(made), "to", lambda *_: pytest.fail("the whole pipeline went to the device"))
-    for part in (made.transformer, made.image_encoder):
-        monkeypatch.setattr(part, "to", lambda *_: pytest.fail("a whole network went to the device"))
-    monkeypatch.setattr(made.vae, "to", moved.append)
-    a2.offload(made, torch.device("cpu"))
-    assert set(moved) == {torch.device("cpu")}  # the VAE alone
-    for block in made.transformer.blocks:  # each goes by itself, when it is used
-        assert block._diffusers_hook.get_hook("group_offloading") is not None
-    assert torch.equal(looks(made, 1)[0], exact)
+def test_offloading_moves_no_whole_network_and_samples_the_same(tmp_path, monkeypatch):
+    def latents(pipe):
+        told = {"num_frames": 9, "num_inference_steps": 2, "output_type": "latent"}
+        return pipe(pictures(1), "a woman", generator=torch.Generator().manual_seed(0), **told).frames
+
+    folder = write(tmp_path)
+    exact = latents(a2.load(folder, dtype=torch.float32))
+
+    monkeypatch.setattr(a2.WanA2Pipeline, "to", lambda *_: pytest.fail("the whole pipeline went to the device"))
+    made = a2.load(folder, dtype=torch.float32, by_blocks=True)
+    layers = [*made.transformer.blocks, *made.text_encoder.encoder.block]
+    layers += [layer for name, layer in made.image_encoder.named_modules() if re.fullmatch(r".*layers\.\d+", name)]
+    assert len(layers) == 1 + 1 + 2
+    for layer in layers:  # each goes by itself, when it is used
+        assert layer._diffusers_hook.get_hook("group_offloading") is not None
+    assert torch.equal(latents(made), exact)
 
 
 def test_another_backend_and_tiles_sample_the_same(pipe, exact):

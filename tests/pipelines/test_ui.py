@@ -82,4 +82,13 @@ def test_the_phrases_of_a_prompt_are_marked_where_they_stand():
 def test_an_empty_number_is_named(tmp_path):
     values = {name: 1 for name in ui.NAMES} | {"scheduler": "euler", "negative_prompt": "", "steps": None}
     with pytest.raises(ValueError, match="steps: a number is missing"):
-        ui.job_of("a", ([], [], []), True, values, str(tmp_path))
+        ui.job_of("a", (["woman.png"], [], None), True, values, str(tmp_path))
+
+
+def test_a_page_on_which_nothing_was_filled_in_says_what_is_lacking():
+    once = ui.Once("nowhere", None)
+    with pytest.raises(gradio.Error) as error:
+        ui.sampled(once, "made", "", None, None, None, True, *[1] * len(ui.NAMES))
+    first, second = error.value.message.split("<br>")
+    assert first == "the prompt is empty: say what is to be seen"
+    assert second.startswith("no reference: upload a picture")
