@@ -5,7 +5,9 @@
 Two data sets of the same triplets: references from other clips, as the run paired them, and the clip's own pictures of the same
 elements, as `pack.allow_same_clip` takes them. Encoders and the network to begin with are the same, and so are seeds, draws and
 held-out clips. Printed is each network's loss on the held-out clips with references of either kind: what a model that was trained
-on own pictures loses when it is asked with a picture of another day is what it learnt by copying.
+on own pictures loses when it is asked with a picture of another day is what it learnt by copying. And the copy-paste score of
+what either samples on held-out clips, shown other clips' references: is the video, where a reference stands on its canvas, nearer
+to the reference (up to 1) or to the clip as it is (down to -1)? A folder given with --out is gone on with.
 """
 
 import argparse
@@ -16,18 +18,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from a2data import samples, shards
 from a2data.folder import Folder
 from a2data.records import Packed
+from benchmarks import reference_use
 from benchmarks.tiny_training import interval
+from pipelines.a2_bench.composition import copy_paste
 from pipelines.cli import main as a2data
 from pipelines.encode import read_tar
 from pipelines.training.settings import PRESETS
 
 KINDS = ("other clips", "own clip")
 ROLES = "human|object|background"
+CELLS = 16, 10  # across and down, in which colours are compared
+SHOWN = 0.5  # of a cell must show the reference
 NOBODY = ("--set", "retrieve.min_quality=2", "--set", "pack.allow_same_clip=true")  # pack takes what is left: its own
 
 
@@ -36,13 +43,19 @@ def main() -> None:
     asked.add_argument("work", type=Path)
     asked.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     asked.add_argument("--steps", type=int)
+    asked.add_argument("--noises", type=int, nargs="+", default=[0, 1, 2], help="seeds of what each network samples")
     asked.add_argument("--out", type=Path)
     args = asked.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         out = args.out or Path(folder)
         sets = data_sets(args.work, out)
         found = {(kind, seed): trained(sets, kind, out, seed, args.steps) for seed in args.seeds for kind in KINDS}
+        copied = {
+            (kind, seed): scores(sets[KINDS[0]], home(out, kind) / f"seed-{seed}" / "model", args.noises)
+            for kind, seed in found
+        }
     show(found, args.seeds)
+    show_copied(copied, args.seeds)
 
 
 def home(out: Path, kind: str) -> Path:
@@ -52,6 +65,9 @@ def home(out: Path, kind: str) -> Path:
 
 def data_sets(work: Path, out: Path) -> dict[str, Path]:
     """Folders of shards with the same triplets and references, by where the pictures come from."""
+    finished = {kind: home(out, kind) / "shards" for kind in KINDS}
+    if all(shards.rows(Folder(str(folder))) for folder in finished.values()):
+        return finished
     triplets = {}
     for kind, more in zip(KINDS, ((), NOBODY), strict=True):
         mine = home(out, kind)
@@ -72,7 +88,7 @@ def data_sets(work: Path, out: Path) -> dict[str, Path]:
             made for clip in both if (made := limited(triplets[kind][clip], triplets[other][clip])).facts.references
         ]
         write(alike, home(out, kind) / "shards")
-    return {kind: home(out, kind) / "shards" for kind in KINDS}
+    return finished
 
 
 def limited(triplet: samples.Triplet, other: samples.Triplet) -> samples.Triplet:
@@ -166,6 +182,56 @@ def losses(model: Path, mine: Path, encoding: Any) -> np.ndarray:
     return np.array([np.mean(by_clip[clip]) for clip in sorted(by_clip)])
 
 
+def scores(shards_of: Path, model: Path, noises: list[int]) -> dict[str, float]:
+    """Held-out clip -> copy-paste score of what a network samples with the references in these shards, mean over noises."""
+    import torch
+
+    from model_zoo import a2, torchvision_shim
+
+    torchvision_shim.install()
+    a2.quiet()
+    pipe = a2.load(model, dtype=torch.float32, schedule=a2.scheduler("unipc", 3.0))
+    pipe.set_progress_bar_config(disable=True)
+    cases, held_out = reference_use.read(str(shards_of), model)
+    found: dict[str, float] = {}
+    for clip in sorted(held_out & set(cases)):
+        prompt, frames, given = cases[clip]
+        each = []
+        for noise in noises:
+            how = {"guidance_scale": 1.0, "num_inference_steps": 20}
+            video = reference_use.sampled(pipe, given, prompt, len(frames), noise, **how)
+            each.append(copied(video, frames[-len(video) :], given.frames))
+        found[clip] = float(np.mean(each))
+    return found
+
+
+def copied(video: np.ndarray, truth: np.ndarray, references: np.ndarray) -> float:
+    """The copy-paste score (pipelines.a2_bench.composition) of a video, mean over references; all (n, h, w, 3) uint8.
+
+    Compared are colours in Lab, less mid-grey, in the cells where the reference shows something: not what is white around it.
+    """
+    made, real = (cells(frames.mean(0).round().astype(np.uint8)) for frames in (video, truth))
+    found = []
+    for reference in references:
+        shows = (reference.min(-1) < reference_use.WHITE).astype(np.float32)
+        there = cv2.resize(shows, CELLS, interpolation=cv2.INTER_AREA) > SHOWN
+        score = copy_paste(*(unit(each[there]) for each in (made, real, cells(reference)))) if there.any() else None
+        found += [] if score is None else [score]
+    if not found:
+        raise ValueError("no reference differs from the clip: there is nothing to compare")
+    return float(np.mean(found))
+
+
+def cells(picture: np.ndarray) -> np.ndarray:
+    """Mean colours in Lab, less mid-grey, of a picture's cells: (down, across, 3)."""
+    lab = cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB) - np.float32([50, 0, 0])
+    return cv2.resize(lab, CELLS, interpolation=cv2.INTER_AREA)
+
+
+def unit(colours: np.ndarray) -> np.ndarray:
+    return colours.ravel().astype(float) / max(1e-6, float(np.linalg.norm(colours)))
+
+
 def show(found: dict[tuple[str, int], dict[str, np.ndarray]], seeds: list[int]) -> None:
     print("                       held-out loss with references of")
     print(f"seed  trained with     {KINDS[0]:>12} {KINDS[1]:>12}  dearer with other clips'")
@@ -177,6 +243,20 @@ def show(found: dict[tuple[str, int], dict[str, np.ndarray]], seeds: list[int]) 
     print(
         f"asked with other clips' references, the one trained on own pictures has a loss {middle:+.1%} larger "
         f"(95 % over {len(mean[KINDS[0]])} held-out clips {middle - half:+.1%} … {middle + half:+.1%})"
+    )
+
+
+def show_copied(copied: dict[tuple[str, int], dict[str, float]], seeds: list[int]) -> None:
+    """The score of each training, and the difference between the two kinds: pairs of seed and held-out clip."""
+    print("copy-paste score of samples, -1 the clip itself … 1 the reference itself")
+    for (kind, seed), by_clip in copied.items():
+        print(f"{seed:4d}  trained with {kind:11}  {np.mean(list(by_clip.values())):+.3f}")
+    clips = sorted(copied[KINDS[0], seeds[0]])
+    both = {kind: np.array([np.mean([copied[kind, seed][clip] for seed in seeds]) for clip in clips]) for kind in KINDS}
+    middle, half = interval(both[KINDS[1]] - both[KINDS[0]])
+    print(
+        f"trained on own pictures it is {middle:+.3f} higher "
+        f"(95 % over {len(clips)} held-out clips {middle - half:+.3f} … {middle + half:+.3f})"
     )
 
 

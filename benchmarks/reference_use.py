@@ -69,25 +69,26 @@ def run(cases: dict[str, Any], held_out: set[str], args: argparse.Namespace) -> 
     a2.quiet()
     pipe = a2.load(args.checkpoint, dtype=torch.float32, schedule=a2.scheduler("unipc", 3.0))
     pipe.set_progress_bar_config(disable=True)
+    how = {"guidance_scale": args.guidance, "reference_guidance": args.reference_guidance}
+    how |= {"num_inference_steps": args.steps}
     made: dict[str, list[Any]] = {}
     for group in (sorted(held_out & set(cases)), sorted(set(cases) - held_out)):
         for clip, other in zip(group, group[1:] + group[:1], strict=True):
             prompt, frames, own = cases[clip]
             for seed in args.seeds:
-                same = {
-                    "guidance_scale": args.guidance,
-                    "reference_guidance": args.reference_guidance,
-                    "output_type": "np",
-                }
-                same |= {"num_frames": len(frames), "num_inference_steps": args.steps}
-                both = [
-                    pipe(given, prompt, generator=torch.Generator().manual_seed(seed), **same).frames[0]
-                    for given in (own, cases[other][2])
-                ]
-                videos = [(video.clip(0, 1) * 255).round().astype(np.uint8) for video in both]
+                videos = [sampled(pipe, given, prompt, len(frames), seed, **how) for given in (own, cases[other][2])]
                 alike = [similarity(video, own.frames) for video in videos]
                 made.setdefault(clip, []).append((*alike, *videos, other))
     return made
+
+
+def sampled(pipe: Any, given: Any, prompt: str, frames: int, seed: int, **how: Any) -> np.ndarray:
+    """A video of a pipeline, (t, h, w, 3) uint8, without the frames that show references."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    made = pipe(given, prompt, num_frames=frames, generator=generator, output_type="np", **how)
+    return (made.frames[0].clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def colours(pictures: np.ndarray) -> np.ndarray:
