@@ -263,14 +263,14 @@ def refuse(target: Trait, judged: list[Reference], reason: str, near: tuple[str,
     """
     if not judged:
         return Reject(target.element_id, reason, f"{near[0]}: {near[1]}" if near else "")
-    failed = [{rule.name: rule for rule in r.rules if not rule.passed} for r in judged]
-    if all(COPY_RULES & rules.keys() for rules in failed):
+    failed = [(r, {rule.name: rule for rule in r.rules if not rule.passed}) for r in judged]
+    if alone := [(r, rules) for r, rules in failed if rules.keys() == {"mask_trust"}]:
+        reason, failed = "doubtful outline", alone
+    elif all(COPY_RULES & rules.keys() for _, rules in failed):
         reason = "only copies"
-    elif any({"margin", "cohesion"} & rules.keys() for rules in failed):
+    elif any({"margin", "cohesion"} & rules.keys() for _, rules in failed):
         reason = "ambiguous identity"
-    elif all("mask_trust" in rules for rules in failed):
-        reason = "doubtful outline"
-    likeliest, rules = max(zip(judged, failed, strict=True), key=lambda x: (x[0].similarity, x[0].source_element_id))
+    likeliest, rules = max(failed, key=lambda x: (x[0].similarity, x[0].source_element_id))
     return Reject(target.element_id, reason, f"{likeliest.source_element_id}: {next(iter(rules.values()))}")
 
 

@@ -143,6 +143,13 @@ def test_a_doubtful_outline_is_no_reference_and_the_rule_says_so():
     assert alone["a/human/0"].reason == "doubtful outline"
     assert "mask_trust = 0.5, allowed 0.67 to inf: FAIL" in alone["a/human/0"].detail
     assert alone["b/human/0"].source_element_id == "a/human/0"  # what it stands for may have any outline
+    copy = [*person("d", like(ANNA, 2), mask_trust=0.5)]
+    footage = [take("a", seed=3), take("b"), take("d", seed=3)]
+    either = retrieve([*person("a", like(ANNA, 1)), *doubtful, *copy], footage)["a/human/0"]
+    assert (either.reason, either.detail[:22]) == (
+        "doubtful outline",
+        "b/human/0: mask_trust ",
+    )  # the copy is none anyway
     better = [*person("c", like(ANNA, 3, noise=0.5), mask_trust=0.8)]
     found = retrieve([*person("a", like(ANNA, 1)), *doubtful, *better], [take("a"), take("b"), take("c")])
     assert found["a/human/0"].source_element_id == "c/human/0"
