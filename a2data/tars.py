@@ -115,8 +115,8 @@ def ints(table: pa.Table, column: str) -> np.ndarray:
 
 
 def numbers(array: pa.Array) -> np.ndarray:
-    """Integers as int64. Arrow's own to_numpy would import pandas first, where there is one: a second."""
-    return np.from_dlpack(array).astype(np.int64)  # type: ignore[arg-type]
+    """Integers as int64, in Arrow's memory where they are. Its to_numpy would import pandas first, if there is one: a second."""
+    return np.from_dlpack(array).astype(np.int64, copy=False)  # type: ignore[arg-type]
 
 
 def hash_column(sha: Any, column: pa.ChunkedArray) -> None:
