@@ -110,17 +110,8 @@ def sample(
     check_frames(num_frames, window, history, block, first_frame is not None, beginning is not None)
     if beginning is not None and len(beginning) < history:
         raise ValueError(f"the video that is to go on has {len(beginning)} frames, fewer than the history of {history}")
-    runs, total = pipe, num_frames
-    given: dict[str, Any] = {}
-    if first_frame is not None:
-        runs, given = (
-            _other(pipe, "SkyReelsV2DiffusionForcingImageToVideoPipeline"),
-            {"image": Image.fromarray(first_frame)},
-        )
-    if beginning is not None:
-        runs = _other(pipe, "SkyReelsV2DiffusionForcingVideoToVideoPipeline")
-        shown = beginning[None, -history:].astype(np.float32) / 255
-        given, total = {"video": shown}, history + num_frames + STRIDE - 1
+    runs, given = _chosen(pipe, first_frame, None if beginning is None else beginning[-history:])
+    total = num_frames if beginning is None else history + num_frames + STRIDE - 1
     by_windows = beginning is not None or 0 < window < total
 
     def after(_pipe: Any, _step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -153,13 +144,23 @@ def sample(
     return video
 
 
-def _other(pipe: Any, name: str) -> Any:
-    """Another of diffusers' pipelines over the same networks."""
-    import diffusers
+def _chosen(pipe: Any, first_frame: Any, seen: Any) -> tuple[Any, dict[str, Any]]:
+    """Which of diffusers' pipelines, over the same networks, takes what is given, and how it is told."""
+    from diffusers import (
+        SkyReelsV2DiffusionForcingImageToVideoPipeline,
+        SkyReelsV2DiffusionForcingVideoToVideoPipeline,
+    )
 
-    made = getattr(diffusers, name)(**pipe.components)
-    made.set_progress_bar_config(disable=True)
-    return made
+    if first_frame is None and seen is None:
+        return pipe, {}
+    if seen is None:
+        runs = SkyReelsV2DiffusionForcingImageToVideoPipeline(**pipe.components)
+        given = {"image": Image.fromarray(first_frame)}
+    else:
+        runs = SkyReelsV2DiffusionForcingVideoToVideoPipeline(**pipe.components)
+        given = {"video": seen[None].astype(np.float32) / 255}
+    runs.set_progress_bar_config(disable=True)
+    return runs, given
 
 
 @contextmanager
