@@ -27,6 +27,8 @@ CERTAIN = -30.0  # log variance of a posterior that is one point
 DIM = 64  # of tokens of text and image
 ANCHOR = 16.0  # the constant in two dimensions of an untrained network's tokens
 GAIN = 8.0  # about the largest by which it multiplies a value
+PATCH = 4 * CHANNELS  # values of a token: 2 x 2 pieces
+NOISED, GIVEN = 0.2, 6.0  # by how much layers look less at what is noised, and more at place, references and mask
 TRANSFORMER = {
     "num_attention_heads": 4,
     "attention_head_dim": 40,
@@ -159,42 +161,57 @@ def train_tokenizer(captions: Sequence[str], size: int = 512):
 
 @torch.no_grad()
 def measured(autoencoder: PatchAutoencoder, clips: Sequence[UInt8[np.ndarray, "_ h w 3"]]) -> tuple[Any, Any]:
-    """Mean square of each component of normalised latents of these clips, and the latents of mid-grey: (16,) each."""
-    made = [a2_references.encode(autoencoder, a2_references.as_tensor(c).movedim(0, 1)[None]) for c in clips]
+    """Mean products of the values of a patch (2 x 2 pieces, 16 channels each), (64, 64), and the latents of mid-grey, (16,)."""
+    seen = []
+    for clip in clips:
+        latents = a2_references.encode(autoencoder, a2_references.as_tensor(clip).movedim(0, 1)[None])[0]
+        seen.append(latents.unflatten(2, (-1, 2)).unflatten(4, (-1, 2)).permute(1, 2, 4, 3, 5, 0).reshape(-1, PATCH))
+    patches = torch.cat(seen).double()
     grey = a2_references.encode(autoencoder, torch.zeros(1, 3, 1, 2 * SPACE, 2 * SPACE)).mean((2, 3, 4))
-    return torch.cat([m.movedim(1, -1).reshape(-1, CHANNELS) for m in made]).square().mean(0), grey.flatten()
+    return patches.T @ patches / len(patches), grey.flatten()
+
+
+def directions(products: Float[torch.Tensor, "64 64"]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Principal directions of patches as columns, (64, 64), and the variance of 16 kinds of them, four alike in each.
+
+    The kinds repeat four times, so that direction n is of kind n % 16: a network that knows 16 gains knows all.
+    """
+    variances, vectors = torch.linalg.eigh(products.double())
+    variances, vectors = variances.flip(0).clamp_min(0), vectors.flip(1)
+    vectors = vectors * vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()  # one sign on any machine
+    inorder = torch.arange(PATCH).view(CHANNELS, 4).T.flatten()
+    return vectors[:, inorder].float(), variances.view(CHANNELS, 4).mean(1).float()
 
 
 @torch.no_grad()
-def begin_linear(network: Any, variance: Float[torch.Tensor, " 16"], grey: Float[torch.Tensor, " 16"]) -> None:
-    """Let an untrained WanTransformer3DModel say the best linear guess of each value by itself (Wiener's filter).
+def begin_linear(network: Any, products: Float[torch.Tensor, "64 64"], grey: Float[torch.Tensor, " 16"]) -> None:
+    """Let an untrained WanTransformer3DModel say the best linear guess of each patch by itself (Wiener's filter).
 
-    Of x = (1 - s) clean + s noise, where clean has `variance`, the guess of noise - clean is gain(s) x. A short training would
-    spend most of its steps on learning that; what is left to learn is what neighbours, references and words tell.
+    Of x = (1 - s) clean + s noise, the guess of noise - clean is gain(s) x along each principal direction of clean patches, whose
+    mean products are given. A short training would spend most of its steps on learning that; what is left to learn is what
+    neighbours, references and words tell.
 
-    The values of a noised patch lie in dimensions of their own, those of the condition, less `grey` (what stands where nothing is
-    given), behind them; the output takes the latter off, too, as if they were a guess of what is clean. Two dimensions
+    A noised patch lies along its directions in dimensions of their own, the condition's values, less `grey` (what stands where
+    nothing is given), behind them; the output takes the latter off, too, as if they were a guess of what is clean. Two dimensions
     hold large constants: as layers are normalised, these set the measure, and not the patch, so that what follows is nearly
-    linear. The last layer multiplies by 1 + gain(s) and adds gain(s) also; a dimension of zeros for each component gives the
-    latter alone, to be taken off.
+    linear. The last layer multiplies by 1 + gain(s) and adds gain(s) also; a dimension of zeros for each kind of direction gives
+    the latter alone, to be taken off. Attention and feed-forward look at what is given more than at noise.
     """
     embedding, width = network.patch_embedding.weight, network.proj_out.weight.shape[1]
-    values = CHANNELS * 4  # of a patch of 2 x 2 pieces
-    anchors, given = slice(values + CHANNELS, values + CHANNELS + 2), values + CHANNELS + 2
+    anchors, given = slice(PATCH + CHANNELS, PATCH + CHANNELS + 2), PATCH + CHANNELS + 2
     shown = min(CHANNELS, (width - given - 1) // 4)  # components of the condition
+    vectors, variances = directions(products)
     embedding.zero_()
     network.patch_embedding.bias.zero_()
     network.proj_out.weight.zero_()
     network.proj_out.bias.zero_()
     network.scale_shift_table.zero_()
     unit = (2 * ANCHOR**2 / width) ** 0.5  # what normalisation divides by
+    embedding[:PATCH, :CHANNELS, 0] = vectors.T.view(PATCH, 2, 2, CHANNELS).permute(0, 3, 1, 2)
+    network.proj_out.weight[:, :PATCH] = unit * GAIN * vectors
+    network.proj_out.weight[:, PATCH : PATCH + CHANNELS] = -unit * GAIN * vectors.view(PATCH, 4, CHANNELS).sum(1)
     for place in range(4):
         row, column = divmod(place, 2)
-        for channel in range(CHANNELS):
-            value = place * CHANNELS + channel
-            embedding[value, channel, 0, row, column] = 1
-            network.proj_out.weight[value, value] = unit * GAIN
-            network.proj_out.weight[value, values + channel] = -unit * GAIN
         for channel in range(shown):
             said = given + place * shown + channel
             embedding[said, CHANNELS + 4 + channel, 0, row, column] = 1
@@ -202,11 +219,13 @@ def begin_linear(network: Any, variance: Float[torch.Tensor, " 16"], grey: Float
             network.proj_out.weight[place * CHANNELS + channel, said] = -unit
     embedding[given + 4 * shown, CHANNELS : CHANNELS + 4] = 1 / 4  # the mask: 4 where a reference stands
     network.patch_embedding.bias[anchors] = torch.tensor([ANCHOR, -ANCHOR])
-    gains(network, variance, values)
+    gains(network, variances, PATCH)
     for block in network.blocks:
         for layer in (block.attn1.to_q, block.attn1.to_k, block.attn1.to_v, block.attn2.to_q, block.ffn.net[0].proj):
             layer.weight.mul_(unit)
+            layer.weight[:, : PATCH + CHANNELS] *= NOISED
             layer.weight[:, anchors] = 0
+            layer.weight[:, given:] *= GIVEN
         for layer in (block.attn1.to_out[0], block.attn2.to_out[0], block.ffn.net[2]):
             layer.weight.mul_(0.2)
             layer.weight[:given] = 0  # what is noised stays as it is

@@ -76,12 +76,12 @@ NETWORKS: dict[str, dict[str, Any]] = {
 PRESETS: dict[str, tuple[Encoding, Settings]] = {
     "tiny": (
         Encoding(
-            frames=17, height=64, width=112, dtype="float32", max_references=2, held_out=0.25, variants=24,
+            frames=13, height=48, width=80, dtype="float32", max_references=2, held_out=0.25, variants=8,
             held_out_variants=4,
         ),
         Settings(
-            steps=240, batch=16, together=16, variant="full", learning_rate=1e-3, warmup=20, cooldown=100, ema=0.98,
-            shift=5.0, precision="float32", workers=0, validate_every=120, save_every=120, validate_samples=20,
+            steps=600, batch=16, together=16, variant="full", learning_rate=2e-3, warmup=20, cooldown=240, ema=0.98,
+            shift=8.0, precision="float32", workers=0, validate_every=300, save_every=300, validate_samples=20,
         ),
     ),
     "1.3b": (Encoding(), Settings(batch=64, variant="full", precision="bfloat16")),

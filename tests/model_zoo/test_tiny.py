@@ -116,21 +116,23 @@ def test_the_same_data_makes_the_same_networks_and_tells_captions_apart(tmp_path
     assert tokens.shape == (1, 2 * 17, tiny.DIM)
 
 
-def test_an_untrained_network_says_the_best_linear_guess_of_each_value():
+def test_an_untrained_network_says_the_best_linear_guess_of_each_patch():
     from diffusers import WanTransformer3DModel
 
     torch.manual_seed(0)
     network = WanTransformer3DModel(**tiny.TRANSFORMER)
-    variance = torch.linspace(1, 0.05, 16)
-    tiny.begin_linear(network, variance, torch.zeros(16))
-    spread = variance.sqrt().view(1, 16, 1, 1, 1)
-    clean, noise = spread * torch.randn(4, 16, 5, 8, 12), torch.randn(4, 16, 5, 8, 12)
+    mixed, _ = torch.linalg.qr(torch.randn(64, 64, dtype=torch.double))
+    variances = torch.logspace(0.5, -2, 64, dtype=torch.double)
+    tiny.begin_linear(network, mixed * variances @ mixed.T, torch.zeros(16))
+    patches = (torch.randn(4, 5, 4, 6, 64, dtype=torch.double) * variances.sqrt() @ mixed.T).float()
+    clean = patches.view(4, 5, 4, 6, 2, 2, 16).permute(0, 6, 1, 2, 4, 3, 5).reshape(4, 16, 5, 8, 12)
+    noise = torch.randn(clean.shape)
     nothing, text, image = torch.zeros(4, 20, 5, 8, 12), torch.zeros(4, 1, tiny.DIM), torch.zeros(4, 17, tiny.DIM)
     for level in (0.3, 0.5, 0.8, 1.0):
         noised = flow_matching.noisy(clean, noise, level)
         with torch.no_grad():
             said = flow_matching.predict(network, noised, level, nothing, text, image)
-        power = variance / ((1 - level) ** 2 * variance + level**2)  # what no linear guess of one value can do better
+        power = variances / ((1 - level) ** 2 * variances + level**2)  # what no linear guess of a patch can do better
         assert float((said - noise + clean).square().mean()) == pytest.approx(float(power.mean()), rel=0.25)
 
 
