@@ -21,6 +21,10 @@ from model_zoo import torchvision_shim
 HEIGHT, WIDTH, STEP_PX = 16, 64, 2  # of the pattern; the bar moves so far in a frame, and comes in again
 FRAMES, WINDOW, HISTORY = 97, 25, 9  # 25 frames of latents, 7 a window: 1 of the reference, 2 of history
 LATENTS = 1 + (WINDOW - 1) // 4
+SMALL = {
+    "in_channels": 36, "out_channels": 16, "num_layers": 2, "num_attention_heads": 4, "attention_head_dim": 24,
+    "added_kv_proj_dim": 96, "ffn_dim": 192, "freq_dim": 64, "rope_max_seq_len": 128,
+}  # fmt: skip
 BATCH, RATE = 16, 3e-3
 SHIFT = 3.0  # of the sampler and of the training's noise levels
 WORDS = "a bar moves"
@@ -76,8 +80,7 @@ def overfitted(folder: Path, steps: int = 3000, seed: int = 0) -> Any:
     pipe = a2.load(folder, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     torch.manual_seed(seed)
-    small = {"num_attention_heads": 4, "attention_head_dim": 24, "added_kv_proj_dim": 96, "ffn_dim": 192}
-    pipe.transformer = WanTransformer3DModel(**tiny.TRANSFORMER | small)
+    pipe.transformer = WanTransformer3DModel(**SMALL, text_dim=tiny.DIM, image_dim=tiny.DIM)
     prepared = reference()
     with torch.no_grad():
         given = a2_references.condition(pipe.vae, a2_references.as_tensor(prepared.frames), WINDOW)

@@ -39,9 +39,10 @@ def test_it_trains_on_noise_that_never_falls_along_time_behind_what_is_known():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a minute and a half of one core
 def test_windows_with_a_history_join_and_windows_without_do_not(tmp_path):
     pytest.importorskip("diffusers")
-    pipe = long_video.overfitted(tmp_path, steps=1500)
+    pipe = long_video.overfitted(tmp_path, steps=800)
     at = long_video.joins()
     joined = long_video.measured(long_video.sampled(pipe, 0), at)
     alone = long_video.measured(long_video.apart(pipe, 0), at)
