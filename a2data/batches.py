@@ -78,9 +78,8 @@ def permutation(count: int, *key: int | str) -> np.ndarray:
     """0 to count - 1 in an order that the key alone decides, int64."""
     bits = np.uint64(int(count).bit_length())
     numbered = philox(*key).random_raw(count) >> bits << bits | np.arange(count, dtype=np.uint64)
-    return (np.sort(numbered) & ((np.uint64(1) << bits) - np.uint64(1))).astype(
-        np.int64
-    )  # no ties: any sort sorts them alike
+    # no ties: any sort sorts them alike
+    return (np.sort(numbered) & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)
 
 
 def assign(frames: np.ndarray, height: np.ndarray, width: np.ndarray, buckets: Sequence[Bucket]) -> np.ndarray:
@@ -91,9 +90,8 @@ def assign(frames: np.ndarray, height: np.ndarray, width: np.ndarray, buckets: S
     The first wins among equals.
     """
     every = np.ascontiguousarray((frames << 40) | (height << 20) | width, np.int64)
-    held = pa.Array.from_buffers(
-        pa.int64(), len(every), [None, pa.py_buffer(every)]
-    )  # pa.array would import pandas first
+    # pa.array would import pandas first
+    held = pa.Array.from_buffers(pa.int64(), len(every), [None, pa.py_buffer(every)])
     shapes = held.dictionary_encode()  # a million clips have few shapes
     code = np.from_dlpack(shapes.dictionary).astype(np.int64)
     f, h, w = code >> 40, (code >> 20) & 0xFFFFF, code & 0xFFFFF
@@ -167,12 +165,10 @@ class Plan:
 
     seed: int
     stretches: list[Stretch]
-    digest: str = field(
-        compare=False
-    )  # of all that decides it: "<hash of the data>-<hash of seed, buckets, sizes, weights>"
-    left_out: dict[str, int] = field(
-        compare=False
-    )  # why samples of the index are in no batch -> how many, in the first phase
+    # of all that decides it: "<hash of the data>-<hash of seed, buckets, sizes, weights>"
+    digest: str = field(compare=False)
+    # why samples of the index are in no batch -> how many, in the first phase
+    left_out: dict[str, int] = field(compare=False)
 
     def stretch(self, step: int) -> Stretch:
         return self.stretches[bisect_right([s.first_step for s in self.stretches], step) - 1]

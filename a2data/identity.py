@@ -20,9 +20,8 @@ class Identities(NamedTuple):
 
     cluster: np.ndarray  # (n,) int64, numbered in the order of their first nodes
     cohesion: np.ndarray  # (n,) mean similarity to the others of its cluster; -inf for one that is alone
-    margin: (
-        np.ndarray
-    )  # (n,) cohesion minus the mean similarity to the nearest other cluster; inf without one, -inf alone
+    # (n,) cohesion minus the mean similarity to the nearest other cluster; inf without one, -inf alone
+    margin: np.ndarray
     similarity: np.ndarray  # (n, k) to its nearest neighbours in other groups, best first; -inf where there are fewer
     neighbour: np.ndarray  # (n, k) int64, their indices; -1 where there are fewer
 

@@ -43,11 +43,8 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-VIEWS = {
-    "raw": "index.parquet",
-    "encoded": "encoded.parquet",
-    "bytes": "index.parquet",
-}  # and the index each is read by
+# view -> the index by which it is read
+VIEWS = {"raw": "index.parquet", "encoded": "encoded.parquet", "bytes": "index.parquet"}
 ATTEMPTS = 16  # to replace a sample, before the data set is taken to be broken
 AHEAD = 8  # samples that are read before the first is decoded; behind a URL, ranged reads at a time
 Shards = str | os.PathLike | Sequence[str | os.PathLike] | Mapping[str, float]

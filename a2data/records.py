@@ -262,9 +262,7 @@ class Reference:
     rules: list[Rule]
     component: str = ""  # first video_id of those that identities link with this clip's: a split must not divide them
     # What copy_risk is made of: how far the reference is from what it stands for (a2data.copies.Parts); -1: not measured
-    frames_apart: float = (
-        -1.0
-    )  # its frame from the nearest of the clip, by thumbnails; 0 the same, about 1.4 nothing in common
+    frames_apart: float = -1.0  # its frame from the clip's nearest, by thumbnails; 0 the same, 1.4 nothing in common
     pixels_apart: float = -1.0  # 1 - correlation of the two cut-outs laid over each other, inside both masks
     pose_apart: float = -1.0  # 1 - IoU of their silhouettes
     scale_apart: float = -1.0  # |log2| of the ratio of their sides

@@ -147,9 +147,8 @@ def _between_bars(lightest: np.ndarray, darkest: np.ndarray) -> tuple[int, int]:
 def grey(planes: Planes) -> np.ndarray:
     """The picture in grey, 0 to 255, at most ANALYSIS_PX wide."""
     height, width = planes.y.shape
-    block = -(
-        -width // ANALYSIS_PX
-    )  # whole blocks are averaged five times as fast; up to block - 1 lines at the edge are lost
+    # whole blocks are averaged five times as fast; up to block - 1 lines at the edge are lost
+    block = -(-width // ANALYSIS_PX)
     columns, rows = width // block, max(1, height // block)
     small = cv2.resize(planes.y[: rows * block, : columns * block], (columns, rows), interpolation=cv2.INTER_AREA)
     return cv2.convertScaleAbs(np.maximum(small, 16), alpha=255 / 219, beta=-16 * 255 / 219)

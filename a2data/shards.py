@@ -20,9 +20,8 @@ from a2data.arrow import complete, from_table, to_table
 from a2data.folder import Folder
 from a2data.records import Packed
 
-TAR = re.compile(
-    r"(?:([a-z]+)-)?(\d+)-(\d{3,})\.tar"
-)  # split, where the data set is split; shard of work; number within it
+# split, where the data set is split; shard of work; number within it
+TAR = re.compile(r"(?:([a-z]+)-)?(\d+)-(\d{3,})\.tar")
 
 
 class Placed(NamedTuple):

@@ -113,9 +113,8 @@ def join(
 ) -> np.ndarray:
     """The codes of the nearest keys of each query, (n, k) int64, best first; NONE where there are fewer."""
     codes = np.full((len(queries), k), NONE)
-    room = np.empty(
-        min(block, len(queries)) * min(block, len(keys)), np.float32
-    )  # a new one each time would cost a tenth
+    # a new one each time would cost a tenth
+    room = np.empty(min(block, len(queries)) * min(block, len(keys)), np.float32)
     for start in range(0, len(queries), block):
         rows = slice(start, start + block)
         best = codes[rows]

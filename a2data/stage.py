@@ -40,9 +40,7 @@ class Stage:
     per: ClassVar[str] = "clip"
     cpus: ClassVar[float] = 1
     gpus: ClassVar[float] = 0
-    in_flight: ClassVar[int] = (
-        1  # units at a time, each in a thread of its own; for stages per "video" or "clip" that wait
-    )
+    in_flight: ClassVar[int] = 1  # units at a time, each in its own thread; for stages per "video" or "clip" that wait
     spreads: ClassVar[bool] = False
     unkeyed: ClassVar[tuple[str, ...]] = ()  # settings that change no row, and are no part of the resume key
     version: ClassVar[int] = 1  # raise it when run() gives other rows for the same settings

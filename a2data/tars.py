@@ -20,9 +20,8 @@ import pyarrow.parquet as pq
 from a2data.folder import Folder
 
 COLUMNS = ("clip_id", "shard", "shard_sha256", "offset", "bytes", "frames", "height", "width", "roles")
-HEADER = struct.Struct(
-    "100s24x12s121x5s83x155s12x"
-)  # of a member: its name, size, "ustar", and what stands before the name
+# of a member: its name, size, "ustar", and what stands before the name
+HEADER = struct.Struct("100s24x12s121x5s83x155s12x")
 MAX_OPEN = 256  # files at a time; a process may have 1024
 MAX_BUFFERS = 64  # to be filled again
 ALIGN = 4096  # bytes, a page: the kernel copies half as fast to where the blocks of malloc begin
@@ -164,9 +163,8 @@ class Tars:
         # numbers out of a memoryview are Python's own, three times as fast as numpy's
         self.shard, self.offset, self.bytes = index.shard.data, index.offset.data, index.bytes.data
         self.open: dict[int, Any] = {}  # shard -> file descriptor, or a file of an object store
-        self.buffers: list[
-            tuple[np.ndarray, int]
-        ] = []  # uint8, and where to begin; new memory costs more than to fill it
+        # uint8, and where to begin; new memory costs more than to fill it
+        self.buffers: list[tuple[np.ndarray, int]] = []
 
     def __reduce__(self) -> tuple:
         return type(self), (self.index,)

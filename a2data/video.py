@@ -52,9 +52,8 @@ def encode(frames: Iterable[av.VideoFrame | np.ndarray], fps: float, crf: int = 
     frames: (t, h, w, 3) uint8 RGB, or any iterable of (h, w, 3) or of av.VideoFrame, all of one size; taken one at a time.
     """
     rate = Fraction(fps).limit_denominator(1001)
-    with tempfile.NamedTemporaryFile(
-        suffix=".mp4"
-    ) as file:  # a real file: FFmpeg reopens it to move the index to the front
+    # a real file: FFmpeg reopens it to move the index to the front
+    with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
         # without cpu-independent, x264 chooses code by processor and gives now these bytes, now others
         options = {"crf": str(crf), "preset": preset, "threads": "1", "x264-params": "cpu-independent=1"}
         _write(file.name, frames, rate, options)
@@ -91,9 +90,8 @@ def _read_pyav(path: str, stream: int) -> Iterator[Frame]:
     index, time_s, shift_s = -1, -math.inf, 0.0
     with open_source(path) as container:
         video = video_stream(container, path, stream)
-        video.codec_context.thread_count = (
-            1  # a worker has one core; frames in flight in other threads cost memory, too
-        )
+        # a worker has one core; frames in flight in other threads cost memory, too
+        video.codec_context.thread_count = 1
         step_s = 1 / float(video.average_rate or video.guessed_rate or 25)
         try:
             for index, picture in enumerate(container.decode(video)):

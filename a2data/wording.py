@@ -15,9 +15,8 @@ COUNTED = ("another", "a third", "a fourth", "a fifth", "a sixth", "a seventh", 
 MORE = ("some other", "some more", "yet other", "still more")  # the same for several at a time
 NUMBERS = "two|three|four|five|six|seven|eight|nine|ten|several|many|some"
 FIRST = re.compile(rf"(?:{'|'.join([*COUNTED, *MORE, NUMBERS])}|an?|the) ")  # what a phrase begins with
-PLURAL = re.compile(
-    r"(?:people|men|women|children|feet|mice|geese|.*(?<![suios])s)$"
-)  # the last word of "young women", "cups"
+# the last word of "young women", "cups"
+PLURAL = re.compile(r"(?:people|men|women|children|feet|mice|geese|.*(?<![suios])s)$")
 ONE_S = frozenset(
     ["jeans", "trousers", "glasses", "sunglasses", "shorts", "scissors", "pants", "leggings", "binoculars"]
 )

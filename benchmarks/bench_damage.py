@@ -214,9 +214,8 @@ def cell(metric: str, values: list[float | None]) -> str:
     if len(known) < len(values):
         return "none"
     steps = [a - b for a, b in pairwise(known)]
-    least = (
-        0 if metric.startswith("dynamic_degree") else LEAST * abs(known[0] or 1)
-    )  # 0 or 1, which cannot fall three times
+    # 0 or 1, which cannot fall three times
+    least = 0 if metric.startswith("dynamic_degree") else LEAST * abs(known[0] or 1)
     falls = min(steps) >= least and known[-1] < known[0]
     lost = 1 - known[-1] / known[0] if known[0] else 0.0
     return f"{lost:.0%}{' v' if falls else '  '}"

@@ -135,9 +135,8 @@ def clusters() -> None:
     each, low, k = np.arange(len(x)), 0.55, 16
     apart = [set[int]() for _ in x]
     takes = np.argsort(who, kind="stable").tolist()
-    for i, j in zip(
-        takes[::10], takes[1::10], strict=True
-    ):  # of each person two that were seen in one frame, as twins are
+    # of each person two that were seen in one frame, as twins are
+    for i, j in zip(takes[::10], takes[1::10], strict=True):
         apart[i].add(j)
         apart[j].add(i)
     began = time.process_time()

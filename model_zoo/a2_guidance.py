@@ -12,11 +12,8 @@ import torch
 from diffusers.hooks import ModelHook
 from torch import distributed
 
-NAMES = (
-    "cond",
-    "uncond",
-    "without references",
-)  # asked, shown, none; those that a cache must not mistake for one another
+# asked, shown, none; those that a cache must not mistake for one another
+NAMES = ("cond", "uncond", "without references")
 HOOK = "a2_shared_looks"
 
 

@@ -39,9 +39,8 @@ def schedule(frames: int, steps: int, block: int = 0, lag: int = 0, ready: int =
     blocks = np.arange(frames - ready) // (block or frames)
     starts = blocks * min(lag, steps)
     passes = np.arange(starts[-1] + steps + 1)[:, None]
-    done = np.concatenate(
-        [np.full((len(passes), ready), steps), np.clip(passes - starts[None], 0, steps)], axis=1
-    )  # one row more than there are passes: the end, where all is done
+    # one row more than there are passes: the end, where all is done
+    done = np.concatenate([np.full((len(passes), ready), steps), np.clip(passes - starts[None], 0, steps)], axis=1)
     return Schedule(done[:-1], np.diff(done, axis=0) > 0)
 
 

@@ -151,9 +151,8 @@ def is_print(small: Sequence[np.ndarray], views: Sequence[np.ndarray], person: S
     away, alike = (np.array(values) for values in zip(*found, strict=True))
     if stands:
         return bool(np.quantile(away, 0.75) <= PRINT_PX and np.quantile(alike, 0.25) >= PRINT_NCC_STILL)
-    return bool(
-        away.max() <= PRINT_PX and alike.min() >= PRINT_NCC
-    )  # a pan follows who sways: no frame may say otherwise
+    # a pan follows who sways: no frame may say otherwise
+    return bool(away.max() <= PRINT_PX and alike.min() >= PRINT_NCC)
 
 
 def _stirred(picture: np.ndarray, other: np.ndarray, area: tuple[slice, slice], reach: int = 5) -> tuple[float, float]:

@@ -226,10 +226,8 @@ def _table(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> float:
     A row of another colour from edge to edge, no narrower than the shoulders above it: no belt, for above the waist there is
     none, and what is below it is narrower. A chest striped across ends there too: better half a pullover than half a table.
     """
-    left, right = (
-        body.argmax(1),
-        body.shape[1] - body[:, ::-1].argmax(1),
-    )  # a hand before the chest makes it no narrower
+    # a hand before the chest makes it no narrower
+    left, right = (body.argmax(1), body.shape[1] - body[:, ::-1].argmax(1))
     wide = (right - left) * body.any(1) * (rows[1] - rows[0])  # in head heights
     for row in np.arange(SHOULDERS, HIP, 0.05):
         above, below = ((rows > a) & (rows <= a + 0.1) for a in (row - 0.1, row + 0.03))
@@ -239,9 +237,8 @@ def _table(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> float:
         if wide[above].mean() < ACROSS or wide[below].mean() < least:
             continue
         one, other = (_columns(lab[strip], body[strip]) for strip in (above, below))
-        changed = (
-            _unlike(one, other) > 1.5 * SAME_COLOUR
-        )  # a column without pixels has no colour: nan, which is not more
+        # a column without pixels has no colour: nan, which is not more
+        changed = _unlike(one, other) > 1.5 * SAME_COLOUR
         both = ~np.isnan(one[:, 0] + other[:, 0])
         if changed.sum() > EDGE_TO_EDGE * both.sum():
             return float(row)

@@ -145,13 +145,8 @@ def body_hints(shape: tuple[int, int], head: Head, moving: np.ndarray) -> np.nda
     hints[_span(y, -2.2, -1.6, s, height), reach[1]] = grabcut.SURE_BACK
     hints[reach][moving[reach]] = grabcut.MAYBE_FORE
     _oval(hints, (x, y - 0.2 * s), (0.75 * s, s), grabcut.MAYBE_FORE)
-    trunk = [
-        (0.8, 1.0),
-        (1.3, 1.4),
-        (1.7, 2.6),
-        (1.7, 4.5),
-        (0.9, 8.0),
-    ]  # half a width at a depth below the middle of the face
+    # half a width at a depth below the middle of the face
+    trunk = [(0.8, 1.0), (1.3, 1.4), (1.7, 2.6), (1.7, 4.5), (0.9, 8.0)]
     right = [(x + half * s, y + depth * s) for half, depth in trunk]
     left = [(x - half * s, y + depth * s) for half, depth in reversed(trunk)]
     _polygon(hints, right + left, grabcut.MAYBE_FORE)
@@ -238,9 +233,8 @@ def ledge(plate: np.ndarray, head: Head) -> int:
     if not sides:
         return height
     unlike = np.max([np.linalg.norm(middle - side, axis=1) for side in sides], axis=0) > LEDGE_LAB
-    body = np.flatnonzero(
-        cv2.erode(unlike.astype(np.uint8), np.ones((2, 1), np.uint8))
-    )  # one odd row is none of the body
+    # one odd row is none of the body
+    body = np.flatnonzero(cv2.erode(unlike.astype(np.uint8), np.ones((2, 1), np.uint8)))
     same = int(body[-1]) + 1 if len(body) else 0
     edges = [row for row in range(max(STEP_ROWS, same - STEP_ROWS), height - chest.start) if _steps(sides, row)]
     return chest.start + max(same, edges[0]) if edges else height

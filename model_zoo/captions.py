@@ -37,11 +37,8 @@ GREW = 0.35  # logarithm of the ratio of sizes, 1.4 times
 FIDGETS = 0.02  # share of a body's pixels that change from step to step; arms take more, a breath less
 GESTURES = 0.06  # the same with the body's own shift taken off: 25 clips of signers have 0.069 and more, 13 of 17 that sway less
 LARGE_HEAD = 0.75  # share of the picture's height from which a head fills it
-BODY_HEADS, KNEE_HEADS, ELBOW_HEADS = (
-    6.7,
-    5.2,
-    2.5,
-)  # how far below the crown feet, knees and elbows are, in boxes of a head
+# how far below the crown feet, knees and elbows are, in boxes of a head
+BODY_HEADS, KNEE_HEADS, ELBOW_HEADS = (6.7, 5.2, 2.5)
 FULL = 0.58  # share of the picture's height from which a whole body is a full shot, not a long one
 BUST = 1.15  # height of head and shoulders in their widths, at most
 FRONT_YAW = 0.35  # beyond it one cheek is hidden

@@ -84,9 +84,8 @@ def connect(card: Any) -> Server:
     client = httpx.Client(
         headers={"Authorization": f"Bearer {key}"} if key else {},
         timeout=httpx.Timeout(float(options["timeout"]), connect=min(CONNECT_S, float(options["timeout"]))),
-        verify=url.startswith(
-            "https"
-        ),  # redirects are not followed, so http needs no certificates, which take long to read
+        # redirects are not followed, so http needs no certificates, which take long to read
+        verify=url.startswith("https"),
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),  # how many at once, the stage decides
     )
     server = Server(url, model, options, client)

@@ -19,9 +19,8 @@ SETTINGS = {"corr_radius": 3, "corr_lvls": 4, "num_flows": 3}  # of AMT-S, as in
 PACKAGES = ("networks", "utils")  # of its checkout
 CELL_PX = 16  # AMT takes sides that are multiples of this
 
-Between = Callable[
-    [np.ndarray, np.ndarray], np.ndarray
-]  # two (h, w, 3) uint8 RGB -> the one half way, of the same kind
+# two (h, w, 3) uint8 RGB -> the one half way, of the same kind
+Between = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def amt(card: Card, device: str) -> Between:

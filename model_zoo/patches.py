@@ -69,9 +69,8 @@ def own_patches(mask: np.ndarray, patch_px: int) -> np.ndarray:
     A thing too thin to cover half of any patch has the patch that it covers most; an empty mask has none.
     """
     side = GRID * patch_px
-    white = alone(np.zeros((*mask.shape, 3), np.uint8), mask, side)[
-        ..., 0
-    ]  # black where the thing is: the same geometry
+    # black where the thing is: the same geometry
+    white = alone(np.zeros((*mask.shape, 3), np.uint8), mask, side)[..., 0]
     share = 1 - white.reshape(GRID, patch_px, GRID, patch_px).mean((1, 3)).ravel() / 255
     return share >= min(COVERED, share.max()) if share.any() else np.zeros(GRID * GRID, bool)
 

@@ -37,9 +37,8 @@ def asker(card: Any, device: str) -> Ask:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     processor = AutoProcessor.from_pretrained(path, local_files_only=True)
-    if (
-        getattr(processor.video_processor, "cap_pixels_per_frame", False) is None
-    ):  # frames come in at most AREA_PX large
+    # frames come in at most AREA_PX large
+    if getattr(processor.video_processor, "cap_pixels_per_frame", False) is None:
         processor.video_processor.cap_pixels_per_frame = False
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     model: Any = AutoModelForImageTextToText.from_pretrained(path, local_files_only=True, dtype=dtype)

@@ -228,9 +228,8 @@ class ShotDetector:
             self._end_ramp(number - 1)
         elif self._ramp < 0:
             self._ramp = first
-        elif (
-            number - self._ramp >= MAX_RAMP
-        ):  # a camera that moves slowly over something soft; a dissolve may be inside
+        # a camera that moves slowly over something soft; a dissolve may be inside
+        elif number - self._ramp >= MAX_RAMP:
             self._end_ramp(number)
             self._ramp = number - MAX_RAMP // 2
 

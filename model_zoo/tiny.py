@@ -108,9 +108,8 @@ def fit_autoencoder(clips: Sequence[UInt8[np.ndarray, "_ h w 3"]]) -> PatchAutoe
     mean = flat.mean(0)
     _, vectors = torch.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))
     components = vectors[:, -SEEN:].flip(1)
-    components = (
-        components * components.gather(0, components.abs().argmax(0, keepdim=True)).sign()
-    )  # one sign on any machine
+    # one sign on any machine
+    components = components * components.gather(0, components.abs().argmax(0, keepdim=True)).sign()
     latents = (flat - mean) @ components
     # one measure for all: what is hardly to be seen hardly counts in the loss, whose noise would drown the rest otherwise
     most = float(latents.std(0).max().clamp_min(1e-3))

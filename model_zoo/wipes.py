@@ -30,15 +30,13 @@ class Wipe(NamedTuple):
 class _Lines(NamedTuple):
     """Where to look, for pictures of one size."""
 
-    orders: (
-        np.ndarray
-    )  # (o, h * w) float: when the boundary reaches each pixel, 0 to 1; each order is followed by its reverse
+    # (o, h * w) float: when the boundary reaches each pixel, 0 to 1; each order is followed by its reverse
+    orders: np.ndarray
     bins: np.ndarray  # (b, h * w) float32: which pixels are in which bin of which forward order
     areas: np.ndarray  # (o, BINS): share of the picture that a bin takes
     lengths: np.ndarray  # (l,)
-    cells: (
-        np.ndarray
-    )  # (o, l, BINS): places on each line, in a flat history that ends with the first frame after the wipe
+    # (o, l, BINS): places on each line, in a flat history that ends with the first frame after the wipe
+    cells: np.ndarray
 
 
 def _lines(height: int, width: int) -> _Lines:
@@ -70,9 +68,8 @@ class WipeDetector:
         self.count = 0
         self.frames: list[np.ndarray] = []  # the last ones
         self.steps: list[np.ndarray] = []  # (h * w,) float32: mean change of each pixel from the frame before
-        self.history = np.zeros(
-            (LONGEST + LAG + 3, len(self.lines.bins)), np.float32
-        )  # change in each bin, the newest last
+        # change in each bin, the newest last
+        self.history = np.zeros((LONGEST + LAG + 3, len(self.lines.bins)), np.float32)
         self.best: tuple[float, int, int, int] = (0.0, 0, 0, 0)  # how good, end, length, order
 
     def add(self, frame: np.ndarray) -> list[Wipe]:

@@ -44,9 +44,8 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
     def detect(frames: np.ndarray) -> list[list[Detection]]:
         found: list[list[Detection]] = []
         for start in range(0, len(frames), batch):
-            pictures = [
-                np.ascontiguousarray(f[..., ::-1]) for f in frames[start : start + batch]
-            ]  # ultralytics takes BGR
+            # ultralytics takes BGR
+            pictures = [np.ascontiguousarray(f[..., ::-1]) for f in frames[start : start + batch]]
             results = model.predict(
                 pictures, conf=CONFIDENCE, retina_masks=True, device=device, verbose=False, save=False, **sized
             )

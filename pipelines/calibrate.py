@@ -28,10 +28,8 @@ FILE = "thresholds.json"
 TABLES = ("detect", "faces", "parse", "background", "ground")
 KINDS = ("face", "object", "background")
 FAR_S = 2.0  # seconds between two sightings of one track that make a positive: another pose, another light
-GOES_ON_S, GOES_ON_IOU = (
-    0.5,
-    0.5,
-)  # a track goes on in the next clip within so much time, with boxes that overlap so much
+# a track goes on in the next clip within so much time, with boxes that overlap so much
+GOES_ON_S, GOES_ON_IOU = (0.5, 0.5)
 MOST_WEAK = 300_000  # weak negatives that are drawn
 RESAMPLES = 200  # of the bootstrap
 

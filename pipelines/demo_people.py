@@ -186,10 +186,8 @@ def _portraits() -> dict[str, np.ndarray]:
 def _collins_head() -> tuple[np.ndarray, np.ndarray]:
     """Collins's head on the canvas, where Hopper's face is, and its landmarks there."""
     a, b = COLLINS - COLLINS.mean(0), HOPPER - HOPPER.mean(0)
-    a_plane, b_plane = (
-        a @ [1, 1j],
-        b @ [1, 1j],
-    )  # a similarity of the plane is one complex factor: its least-squares fit
+    # a similarity of the plane is one complex factor: its least-squares fit
+    a_plane, b_plane = (a @ [1, 1j], b @ [1, 1j])
     turn = np.vdot(a_plane, b_plane) / np.vdot(a_plane, a_plane)
     linear = np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
     shift = HOPPER.mean(0) - linear @ COLLINS.mean(0)
@@ -269,9 +267,8 @@ def warp(layer: np.ndarray, source: np.ndarray, target: np.ndarray, step_px: int
     rim = np.array([(x, y) for x in np.linspace(0, WIDTH, 5) for y in np.linspace(0, HEIGHT, 5)])
     rim = rim[(rim[:, 0] % WIDTH == 0) | (rim[:, 1] % HEIGHT == 0)]
     to = np.vstack([target, rim])
-    spline = RBFInterpolator(
-        to, np.vstack([source, rim]) - to, smoothing=20.0
-    )  # backwards: from where does a pixel come
+    # backwards: from where does a pixel come
+    spline = RBFInterpolator(to, np.vstack([source, rim]) - to, smoothing=20.0)
     ys, xs = np.mgrid[0 : HEIGHT + 1 : step_px, 0 : WIDTH + 1 : step_px]
     coarse = spline(np.c_[xs.ravel(), ys.ravel()].astype(float)).reshape(*xs.shape, 2).astype(np.float32)
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)

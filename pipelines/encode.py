@@ -47,9 +47,7 @@ class Encoding:
     repeat: bool = True  # a reference stands for four frames of video
     singles: bool = False  # keep the condition with the first reference alone, too
     held_out: float = 0.05  # share of the samples that never trains; where pack divided the data set, its splits decide
-    variants: int = (
-        1  # of a sample that trains: other frames, mirrored, colours exchanged, without words; for small data sets
-    )
+    variants: int = 1  # of a sample that trains: other frames, mirrored, other colours, no words; for small data sets
     held_out_variants: int = 1  # the same of a sample that is held out
 
     @staticmethod

@@ -165,9 +165,8 @@ class Board:
                 self._give_up(done, why)
                 return
             if unit:
-                self.skip.setdefault(key, {})[unit] = (
-                    why  # "": one of several that may have done it, done alone from now on
-                )
+                # "": one of several that may have done it, done alone from now on
+                self.skip.setdefault(key, {})[unit] = why
         self.ready[done.group].append(done.job)
 
 

@@ -16,6 +16,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from a2data.shards import rows
 from pipelines.encode import Encoding, read_index, tokens
 from pipelines.settings import add_flags as add_fields
 from pipelines.training.prepare import check, prepare
@@ -145,9 +146,9 @@ class Run:
             workers=self.settings.workers, **common,
         )  # fmt: skip
         there = self.folder("held-out")
-        if "index.parquet" not in there.names():
+        count = min(self.settings.validate_samples, len(rows(there)))  # none where all samples train
+        if not count:
             return loader, []
-        count = min(self.settings.validate_samples, len(read_index(there)))
         aside = iter(Loader(there.root, seed=0, global_batch=1, **common))
         return loader, [next(aside)[0] for _ in range(count)]
 

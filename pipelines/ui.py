@@ -50,9 +50,8 @@ def serve(made: Any, host: str = LOOPBACK, port: int | None = None, out: str = "
     """Listen, without waiting; returns the page."""
     import gradio as gr
 
-    theme = gr.themes.Base(
-        font=["system-ui", "sans-serif"], font_mono=["monospace"]
-    )  # others are fetched from the network
+    # others are fetched from the network
+    theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     made.launch(
         server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, theme=theme, css=CSS, show_error=True,
         allowed_paths=[os.path.abspath(out)], share=False, enable_monitoring=False, ssr_mode=False,

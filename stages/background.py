@@ -47,9 +47,7 @@ class Background(Stage):
 
     embedder: str = "mobilenetv2"  # a card of the role embed
     every: int = 3  # looks at every n-th frame
-    min_static: float = (
-        0.9  # share of background samples that agree with the median, from which the camera stands still
-    )
+    min_static: float = 0.9  # share of background samples like the median, from which the camera stands still
     min_samples: int = 3  # frames in which a pixel of the plate was in view, at most all that were looked at
     dilate: float = 0.02  # how much further than its box or mask a thing reaches, of the frame's longer side
     min_area: float = 0.2  # share of the frame that the rectangle covers

@@ -53,9 +53,7 @@ class Caption(Stage):
     fusion_fallback: str = ""  # card to fuse with where `fusion` loses a phrase, twice; "" = such a clip fails
     base_confidence: float = 0.5  # of whatever the base captioner says, 0 to 1
     min_confidence: float = 0.4  # answers below it are kept, but not believed, 0 to 1
-    min_quality: float = (
-        0.3  # of a thing's best picture times its presence, 0 to 1; captioners are not told of one below it
-    )
+    min_quality: float = 0.3  # of a thing's best picture times its presence, 0 to 1; one below it is not spoken of
     max_subjects: int = 4  # subjects in the prompt; the captioner puts the most important first
     max_phrase_words: int = 14  # words of a subject's phrase; appearance beyond it is cut at a comma or an "and"
 

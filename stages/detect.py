@@ -31,9 +31,7 @@ class Detect(Stage):
     version = 5
 
     model: str = "builtin-detect"  # card of role detect, or yolo:PATH
-    embedder: str = (
-        "mobilenetv2"  # card of role embed: tells one person from another while tracking, and across clips later
-    )
+    embedder: str = "mobilenetv2"  # card of role embed: tells people apart while tracking, and across clips later
     every: int = 5  # look at each n-th frame, and at the last
     min_score: float = 0.35  # of a detection, 0 to 1
     min_area: float = 0.005  # of the track's median mask, share of the frame

@@ -44,9 +44,7 @@ class Match(Stage):
     model: str = "words"  # "words" for words against measurements alone, or the card of a text-image model beside them
     model_weight: float = 0.5  # of that model's similarity against that of the words, 0 to 1
     min_similarity: float = 0.55  # below it a phrase stays without an element, 0 to 1
-    min_margin: float = (
-        0.05  # by which the best assignment must beat those that give the phrase another element, 0 to 1
-    )
+    min_margin: float = 0.05  # by which the best assignment must beat any that gives the phrase another element
 
     @property
     def gpus(self) -> float:  # type: ignore[override]

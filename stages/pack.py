@@ -67,17 +67,13 @@ class Pack(Stage):
     version = 4
 
     out: str = "shards"  # folder of the tars, or a URL
-    roles: str = (
-        "human|object|face|upper|lower|hair|shoes|accessory|background"  # kinds that become references, in order
-    )
+    roles: str = "human|object|face|upper|lower|hair|shoes|accessory|background"  # that become references, in order
     require: str = "human|object"  # a triplet needs a reference of one of these
     partial: bool = True  # keep a triplet although a phrase has no reference
     allow_same_clip: bool = False  # where no other clip shows a subject, use the clip's own picture, and say so
     max_references: int = 8  # the place not counted
     max_bytes_per_tar: int = 1_000_000_000  # at which the next tar begins
-    split: str = (
-        ""  # shares to hold out, "eval=0.05" or "eval=0.05,test=0.05": no video or identity is in two; "" = none
-    )
+    split: str = ""  # shares to hold out, "eval=0.05,test=0.05": no video or identity is in two; "" = none
     made_by: str = ""  # "<stage> <model>@<revision>" of every model, "; " between: goes into each sample
 
     def run(
@@ -115,9 +111,8 @@ class Pack(Stage):
                     continue
                 if assigned(component_of.get(clip_id, ""), shares) != split:
                     continue
-                film = lookup("segment", shard, "clip_id", [clip_id])[
-                    clip_id
-                ]  # one at a time: a shard's do not fit in memory
+                # one at a time: a shard's do not fit in memory
+                film = lookup("segment", shard, "clip_id", [clip_id])[clip_id]
                 try:
                     made = self.triplet(film, caption_of[clip_id], video_of[film.video_id], by_clip, shard, lookup)
                 except Exception as error:  # one clip whose reference is gone must not cost its shard

@@ -138,9 +138,8 @@ def solid(mask: np.ndarray) -> float:
     radius = max(1, round(float(np.sqrt(mask.sum())) / 8))
     x0, y0, x1, y1 = (int(v) for v in bounds(mask))
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
-    inside = np.pad(
-        mask[y0:y1, x0:x1].astype(np.uint8), radius + 1
-    )  # else OpenCV takes the mask to go on beyond the border
+    # else OpenCV takes the mask to go on beyond the border
+    inside = np.pad(mask[y0:y1, x0:x1].astype(np.uint8), radius + 1)
     opened = cv2.morphologyEx(inside, cv2.MORPH_OPEN, disk)
     return float(opened.sum() / mask.sum())
 

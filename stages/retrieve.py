@@ -61,9 +61,7 @@ class Retrieve(Stage):
     margin: float = 0.1  # lead over the nearest other identity, as a share of what lies between the threshold and 1
     neighbours: int = 64  # nearest neighbours that are looked at for each element
     approximate_from: int = 20_000_000  # elements from which neighbours are sought by an index (faiss); 0 = never
-    tile: int = (
-        TILE  # elements that one task compares with as many: bounds its memory, and is what a cluster shares out
-    )
+    tile: int = TILE  # elements that one task compares with as many: its memory, and what a cluster shares out
     different_body: float = -1.0  # cosine of bodies, in one video, below which alike faces are of two; -1 = off
     copy_distance: float = copies.COPY  # thumbnails nearer than this show the same frame; see a2data.copies
     copy_run: int = copies.RUN  # frames in succession that make a clip a copy

@@ -19,9 +19,8 @@ FLAT = 8.0  # grey levels of standard deviation below which a picture is like an
 WHITE = 200  # of 255, in every channel
 SPECKS = 0.01  # share of a row or column that may be darker in a margin
 
-Vector = Callable[
-    [np.ndarray], np.ndarray | None
-]  # (h, w, 3) uint8 -> (d,) of unit length; None where there is nothing
+# (h, w, 3) uint8 -> (d,) of unit length; None where there is nothing
+Vector = Callable[[np.ndarray], np.ndarray | None]
 
 
 class Overlap(NamedTuple):

@@ -39,12 +39,10 @@ class Step(NamedTuple):
     """What came of a step of the optimiser."""
 
     loss: float  # mean over the samples of all processes
-    samples: list[
-        tuple[float, float, int]
-    ]  # of this process: loss, noise level, frames of latents that show references
-    norms: dict[
-        str, torch.Tensor
-    ]  # of the gradient before it was clipped: "all", and each group's where the log is due
+    # of this process: loss, noise level, frames of latents that show references
+    samples: list[tuple[float, float, int]]
+    # of the gradient before it was clipped: "all", and each group's where the log is due
+    norms: dict[str, torch.Tensor]
 
 
 class Learner:

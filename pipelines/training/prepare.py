@@ -65,9 +65,8 @@ def optimizer_of(parameters: list[Any], settings: Settings) -> Any:
 
     how: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(
-            parameters, fused=True, **how
-        )  # one pass over the parameters, not one for each operation
+        # one pass over the parameters, not one for each operation
+        return torch.optim.AdamW(parameters, fused=True, **how)
     if settings.optimizer != "adamw8bit":
         raise ValueError(f"no optimizer called {settings.optimizer!r}: adamw or adamw8bit")
     try:

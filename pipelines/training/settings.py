@@ -28,9 +28,7 @@ class Settings:
     steps: int = 10_000  # of the optimiser, altogether
     batch: int = 256  # samples in a step, over all processes
     seed: int = 0  # of every random choice
-    variant: str = (
-        "cross-attention"  # what learns: cross-attention, cross-2, image-branch, lora, full, or a regular expression
-    )
+    variant: str = "cross-attention"  # what learns: it, cross-2, image-branch, lora, full, or a regular expression
     lora_rank: int = 16  # of the adapters of the variant lora
     learning_rate: float = 1e-5  # of Adam
     together: int = 1  # samples in one pass of the network; a batch is the sum of its passes
@@ -39,9 +37,7 @@ class Settings:
     weight_decay: float = 0.0  # of AdamW
     optimizer: str = "adamw"  # or adamw8bit, by torchao
     clip: float = 1.0  # largest norm of a step's gradient
-    ema: float = (
-        0.999  # share of the average that stays from step to step; what is validated and exported is the average
-    )
+    ema: float = 0.999  # share of the average that stays at a step; the average is validated and exported
     shift: float = 5.0  # of noise levels towards noise; 1: all alike
     caption_drop: float = 0.3  # share of samples with the empty prompt
     reference_drop: float = 0.1  # share of samples without references

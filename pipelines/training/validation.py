@@ -64,9 +64,8 @@ def held_out(
     """
     device = next(network.parameters()).device
     others = strangers([clip_of(s.key) for s in samples])
-    first = max(
-        train_examples.slots_of(s.tensors["condition"][None]) for s in samples
-    )  # a frame that shows no reference
+    # a frame that shows no reference
+    first = max(train_examples.slots_of(s.tensors["condition"][None]) for s in samples)
     losses = torch.zeros(len(samples), 1 + len(others[0]), len(LEVELS), dtype=torch.float64)
     for start in range(0, len(samples), ranks):
         mine = start + rank

@@ -109,9 +109,8 @@ class Film:
     shots: list[Shot]
     transitions: list[Transition] = field(default_factory=list)
     content: Box | None = None  # the picture without letterbox bars; None for all of it
-    labelled: list[str] = field(
-        default_factory=lambda: list(KINDS)
-    )  # kinds of which everybody is named; others are not scored
+    # kinds of which everybody is named; others are not scored
+    labelled: list[str] = field(default_factory=lambda: list(KINDS))
     reach: int = 0  # a sight holds for frames so far from its own: 0 where every frame has its own
     thumbs: np.ndarray | None = field(default=None, compare=False, repr=False)  # (frames, 18, 24) uint8 of `content`
 

@@ -67,9 +67,8 @@ def test_most_blocks_of_a_pan_have_the_length_of_one_to_three_of_its_steps():
     cells, sides_px = mean_lengths(moving(4))
     assert sides_px == (256, 512)
     assert cells.shape == (32, 64)
-    assert (
-        4 <= np.median(cells) <= 12
-    )  # x264 looks up to three frames ahead and back, and which frame it was is not told
+    # x264 looks up to three frames ahead and back, and which frame it was is not told
+    assert 4 <= np.median(cells) <= 12
 
 
 def test_a_signing_person_moves_by_more_than_nothing(corpus):

@@ -160,9 +160,8 @@ def test_a_sum_in_another_order_rounds_to_the_same():
     dims = np.random.default_rng(3).permutation(512)
     one, other = top_k(x, x, 20, each, each), top_k(x[:, dims].copy(), x[:, dims].copy(), 20, each, each)
     near = x @ x.T, x[:, dims] @ x[:, dims].T
-    assert np.any(
-        np.rint(near[0] / np.float32(1e-5)) != np.rint(near[1] / np.float32(1e-5))
-    )  # float32 alone would not do
+    # float32 alone would not do
+    assert np.any(np.rint(near[0] / np.float32(1e-5)) != np.rint(near[1] / np.float32(1e-5)))
     assert np.array_equal(one[0], other[0])
     assert np.array_equal(one[1], other[1])
 

@@ -62,9 +62,8 @@ def test_dlib_finds_nobody_in_noise_and_boxes_stay_inside_the_frame(dlib_faces, 
 @settings(deadline=None)
 @given(st.floats(-80, 80), st.floats(0.2, 5), st.floats(-300, 300))
 def test_eyes_and_mouth_follow_the_corners_however_the_head_is_tilted(tilt, scale, shift):
-    corners = np.array(
-        [(60, 40), (50, 40), (10, 40), (20, 40), (35, 60)], float
-    )  # dlib begins with the eye on the right
+    # dlib begins with the eye on the right
+    corners = np.array([(60, 40), (50, 40), (10, 40), (20, 40), (35, 60)], float)
     expected = np.array([(15, 40), (55, 40), (35, 60), (35 - 15.4, 71), (35 + 15.4, 71)])
     angle = np.radians(tilt)
     turn = scale * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])

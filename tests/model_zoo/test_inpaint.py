@@ -71,9 +71,8 @@ def test_a_rectangle_is_filled_from_outside_and_all_else_is_the_same_to_the_bit(
     assert out.shape == picture.shape
     assert out.dtype == np.uint8
     assert np.array_equal(out[~mask], picture[~mask])
-    assert (
-        np.abs(out[mask].astype(int) - 100).max() <= 3
-    )  # nothing red, though the mirrored border shows the room again
+    # nothing red, though the mirrored border shows the room again
+    assert np.abs(out[mask].astype(int) - 100).max() <= 3
     assert np.array_equal(picture, before)
 
 

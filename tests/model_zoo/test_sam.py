@@ -122,9 +122,8 @@ def test_a_box_goes_into_the_network_and_comes_out_as_the_same_rectangle_to_the_
     loaded = SimpleNamespace(to=lambda _: SimpleNamespace(eval=lambda: Tracer(side)))
     fake = SimpleNamespace(from_pretrained=lambda *_, **__: loaded)
     monkeypatch.setattr(sam, "_classes", lambda *_: (fake, reader))
-    boxes = np.array(
-        [[16, 32, 96, 124], [8, 0, 256, 64], [0, 4, 16, 12]]
-    )  # a pixel of the network's masks is 8 x 4 here
+    # a pixel of the network's masks is 8 x 4 here
+    boxes = np.array([[16, 32, 96, 124], [8, 0, 256, 64], [0, 4, 16, 12]])
     masks = cards.load(f"sam:{folder}")(np.zeros((128, 256, 3), np.uint8), boxes)
     for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
         truth = np.zeros((128, 256), bool)

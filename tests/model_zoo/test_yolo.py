@@ -132,9 +132,8 @@ def test_segments_fill_their_boxes_and_a_batch_is_its_frames_one_by_one(corpus, 
         assert all(np.array_equal(a.mask, b.mask) for a, b in zip(alone, together, strict=True))
     for d in (d for d in batch[0] if d.score > 0.5):
         xs, ys = np.flatnonzero(d.mask.any(0)), np.flatnonzero(d.mask.any(1))
-        assert (
-            np.abs(np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1]) - d.box).max() < 1080 / 80
-        )  # one cell of the prototypes
+        # one cell of the prototypes
+        assert np.abs(np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1]) - d.box).max() < 1080 / 80
 
 
 def test_a_card_is_known_by_its_weights_and_not_by_a_constant(tmp_path, monkeypatch):

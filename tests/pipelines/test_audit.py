@@ -74,9 +74,8 @@ def test_an_outline_surrounds_what_the_mask_holds_and_leaves_out_its_holes():
     mask[5:40, 10:50] = True
     mask[15:30, 20:40] = False
     mask[50:58, 60:75] = True
-    assert (
-        filled(outline(mask), mask.shape) != mask
-    ).mean() < 0.02  # a hole's border is drawn on the mask's own pixels
+    # a hole's border is drawn on the mask's own pixels
+    assert (filled(outline(mask), mask.shape) != mask).mean() < 0.02
     assert outline(mask).count("M") == 3
     assert outline(np.zeros((4, 4), bool)) == ""
 

@@ -99,9 +99,8 @@ def test_a_slider_counts_anew_from_the_stored_scores(page):
     assert counted(page) == left()
     assert number(page, "back") == 0
     sliders = page.locator("input[type=range][data-rule=similarity]")
-    assert (
-        sliders.count() == 3
-    )  # 0.6 to 1 of the tiny corpus is a rule with two ends, 0.6 to infinity of the others with one
+    # 0.6 to 1 of the tiny corpus is a rule with two ends, 0.6 to infinity of the others with one
+    assert sliders.count() == 3
     for similarity in (0.7, 0.85, 0.95):
         for which in range(3):
             if which != 1:  # the upper end

@@ -189,9 +189,8 @@ def faces():
     """Person -> (n, 128) descriptors by dlib's face network, of a frame of each shot that the person is in."""
     import dlib
 
-    package = importlib.util.find_spec(
-        "face_recognition_models"
-    )  # not imported: its __init__ needs the old pkg_resources
+    # not imported: its __init__ needs the old pkg_resources
+    package = importlib.util.find_spec("face_recognition_models")
     models = Path(package.submodule_search_locations[0]) / "models"
     detect = dlib.get_frontal_face_detector()
     predictor = dlib.shape_predictor(str(models / "shape_predictor_5_face_landmarks.dat"))

@@ -62,9 +62,8 @@ def references(store: Store) -> list[Reference]:
 def test_a_forgotten_source_leaves_what_a_run_without_it_would_have_made(store, tmp_path):
     removed = forget(store, of_source(store, "/films/dd44.mp4"), stages(store, KNOWN))
     assert (removed["manifest"], removed["segment"], removed["faces"], removed["match"]) == (1, 2, 2, 2)
-    assert (
-        make(store, stages(store, KNOWN)) == 4 + 2
-    )  # retrieve of three shards and pack of them, less one that is the same
+    # retrieve of three shards and pack of them, less one that is the same
+    assert make(store, stages(store, KNOWN)) == 4 + 2
     other = never_there(tmp_path / "other", manifest(store))
     assert but_pack(parts(store)) == but_pack(parts(other))
     assert tars(store) == tars(other)

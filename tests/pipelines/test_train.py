@@ -21,6 +21,8 @@ torchvision_shim.install()
 import tiny_shards  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
+from a2data import shards  # noqa: E402
+from a2data.folder import Folder  # noqa: E402
 from model_zoo import a2, a2_references, flow_matching  # noqa: E402
 from pipelines.train import Run, train  # noqa: E402
 from pipelines.training import checkpoints as train_checkpoints  # noqa: E402
@@ -68,6 +70,12 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 
 def run_of(folder: Path, settings: Settings = SETTINGS) -> Run:
     return Run(folder, folder / "start", HOW, settings, Place(0, 1, torch.device("cpu")))
+
+
+def test_where_all_samples_train_none_is_held_out(begun):
+    aside = Folder(begun / "encoded" / "held-out")
+    shards.finish(aside, [], {})
+    assert run_of(begun).held_out == []
 
 
 def test_four_steps_are_two_and_two_more_to_the_bit(tmp_path, begun, ready, packed):

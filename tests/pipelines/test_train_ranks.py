@@ -154,9 +154,8 @@ def gradients_of_a_shared_sample(rank: int, ranks: int, out: Path) -> None:
     whole = gradients(network, given, target, 1.0)
     network.zero_grad()
     spread(network, replace(SETTINGS, context=ranks, shard=1), Place(rank, ranks, torch.device("cpu")))
-    shared = gradients(
-        network, given, target, float(ranks)
-    )  # as the trainer scales: FSDP takes the mean, it wants the sum
+    # as the trainer scales: FSDP takes the mean, it wants the sum
+    shared = gradients(network, given, target, float(ranks))
     worst = {n: float((shared[n] - g).abs().max() / (g.abs().max() + 1e-12)) for n, g in whole.items()}
     if rank == 0:
         (out / "worst.json").write_text(json.dumps(worst))

@@ -249,9 +249,8 @@ def test_a_phrase_that_fits_both_stands_for_whoever_the_other_phrase_leaves():
     plain_and_red = np.array([[1.0, 1.0], [0.4, 1.0]], np.float32)  # "a person" and "a person in a red top"
     taken = match.assign(plain_and_red, 0.55)
     assert taken == [0, 1]
-    assert [match.clearance(plain_and_red, 0.55, taken, p) for p in (0, 1)] == pytest.approx(
-        [0.45, 0.45], abs=1e-6
-    )  # the next best: one of them for nobody
+    # the next best: one of them for nobody
+    assert [match.clearance(plain_and_red, 0.55, taken, p) for p in (0, 1)] == pytest.approx([0.45, 0.45], abs=1e-6)
 
     both_plain = np.array([[1.0, 1.0], [1.0, 1.0]], np.float32)
     assert match.clearance(both_plain, 0.55, match.assign(both_plain, 0.55), 0) == pytest.approx(0)

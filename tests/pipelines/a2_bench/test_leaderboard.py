@@ -73,9 +73,8 @@ def test_the_page_names_nothing_outside_itself():
 
 def test_there_is_a_bar_for_every_value_and_an_outline_for_every_whole_row():
     lines = leaderboard.rows([ours("a"), ours("b", image_quality=Measured(skipped="no"))])
-    assert (
-        leaderboard.radar(lines).count("<title>") == 5
-    )  # four published, ours without gaps; strict rows are not drawn
+    # four published, ours without gaps; strict rows are not drawn
+    assert leaderboard.radar(lines).count("<title>") == 5
     assert leaderboard.bar_plot(lines, "image_quality").count("<rect") == 6
     assert leaderboard.bar_plot(lines, "id_consistency").count("<rect") == 8
 

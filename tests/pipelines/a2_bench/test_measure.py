@@ -42,10 +42,8 @@ def test_a_metric_bears_its_plain_name_with_the_papers_models_only():
     paper = {name for stage in metrics.metrics(PROFILES["paper"]) for name in stage.names()}
     assert paper == {*METRICS, "copy_paste", "motion_smoothness.by-flow"}
     builtin = {name for stage in metrics.metrics(PROFILES["builtin"]) for name in stage.names()}
-    assert builtin & set(METRICS) == {
-        "aesthetic_quality",
-        "text_similarity",
-    }  # of which there is no stand-in without weights
+    # of which there is no stand-in without weights
+    assert builtin & set(METRICS) == {"aesthetic_quality", "text_similarity"}
     assert "object_consistency.builtin-detect.mobilenetv2" in builtin
     assert measure.named("id_consistency", {"faces": "antelopev2"}) == "id_consistency"
     with pytest.raises(KeyError, match="no model called 'raft-huge'"):

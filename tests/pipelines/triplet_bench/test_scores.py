@@ -134,9 +134,8 @@ def test_a_half_transparent_rim_is_right_either_way():
 
 def test_boundaries_agree_within_a_share_of_the_diagonal():
     assert pictures.boundary_f(square(10), square(10)) == 1.0
-    assert (
-        pictures.boundary_f(square(10), square(11)) == 1.0
-    )  # 0.8 % of 57 px is less than a pixel, which is always allowed
+    # 0.8 % of 57 px is less than a pixel, which is always allowed
+    assert pictures.boundary_f(square(10), square(11)) == 1.0
     assert pictures.boundary_f(square(10), square(14)) < 0.6
 
 

@@ -53,9 +53,8 @@ def test_the_truth_is_what_the_files_show(made):
             plate = cv2.imread(str(out / shot.plate), cv2.IMREAD_COLOR_RGB)
             there = sum(e.sights[shot.start].pixels(film.height, film.width) for e in shot.entities) > 0.5
             changed = np.abs(frames[shot.start].astype(int) - plate).max(-1) > 40
-            near = (
-                cv2.dilate(there.astype(np.uint8), np.ones((61, 61), np.uint8)) > 0
-            )  # its shadow, and what H.264 smears
+            # its shadow, and what H.264 smears
+            near = cv2.dilate(there.astype(np.uint8), np.ones((61, 61), np.uint8)) > 0
             assert (changed & there).sum() > 0.4 * there.sum()
             assert (changed & ~near).mean() < 0.004
 
