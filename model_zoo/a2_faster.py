@@ -44,7 +44,7 @@ def cache(
     `threshold`, theirs is reused. "taylorseer" (arXiv 2503.06923, its light form): of `interval` steps one is computed,
     the others' velocities follow its Taylor series of first order; the first 3 steps are always computed. "mag" (MagCache,
     arXiv 2506.09045): of `steps` steps those behind the first fifth reuse the blocks' residual, three in a row at most, while
-    its size, as `ratios` of the checkpoint foretell it (see `magnitudes`), has changed by less than `threshold`.
+    its size, as `ratios` of the checkpoint foretell it (see `Magnitudes`), has changed by less than `threshold`.
     """
     from diffusers import FirstBlockCacheConfig, MagCacheConfig
     from diffusers.hooks import TaylorSeerCacheConfig

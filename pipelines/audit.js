@@ -58,7 +58,7 @@
     }
   }
   judge();
-  const first = bad.slice(); // a refused pair may have passed the rule that is stored of it: who it is was not clear enough
+  const first = bad.slice(); // a refused pair may have passed all rules that are stored of it: who it is was not clear enough
   const returns = (n) => !accepted[n] && first[n] && !bad[n];
   const tally = (lives) => {
     const elements = new Uint8Array(numbers.size), clips = new Uint8Array(packed.length);

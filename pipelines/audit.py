@@ -6,7 +6,6 @@ All scores of up to MOST_PAIRS pairs go into the page, so that it can count anew
 import base64
 import json
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -18,12 +17,12 @@ import pyarrow as pa
 
 from a2data import images
 from a2data.records import Box, Film, Reference, Reject, Rule
+from a2data.refusals import held_against
 from a2data.store import Store
 from pipelines import contact
 
 MOST_PAIRS = 100_000  # whose scores are in the page; spread evenly over all
 FRAME_PX = 480  # longer side of a frame in the page
-DETAIL = re.compile(r"(\S+): (\w+) = (\S+), allowed (\S+) to (\S+): (?:FAIL|pass)")  # of a reject of retrieve
 PARTS = [f.name for f in fields(Reference) if f.name.endswith("_apart")] + ["gap_s"]  # what a copy risk is made of
 
 
@@ -36,7 +35,7 @@ class Pair(NamedTuple):
     accepted: bool
     reason: str  # of a reject; "" for a reference
     identity: int
-    rules: list[Rule]  # of a reject the one that refused it: retrieve keeps no other
+    rules: list[Rule]  # of a reject those about the likeliest candidate, first those that failed
     parts: dict[str, float]  # of its copy risk, those that were measured
 
 
@@ -96,12 +95,9 @@ def _accepted(rows: pa.Table) -> list[Pair]:
 
 def _refused(reject: Reject) -> Pair | None:
     """None where nobody was held against the element."""
-    match = DETAIL.fullmatch(reject.detail)
-    if not match:
-        return None
+    source, rules = held_against(reject)
     kind = reject.key.split("/")[1]
-    rule = Rule(match[2], *(float(x) for x in match.groups()[2:]))
-    return Pair(reject.key, match[1], kind, False, reject.reason, -1, [rule], {})
+    return Pair(reject.key, source, kind, False, reject.reason, -1, rules, {}) if rules else None
 
 
 def chosen(pairs: list[Pair], most: int) -> list[int]:

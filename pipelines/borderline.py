@@ -1,6 +1,5 @@
 """Pairs near a threshold, for the report: how the values lie about it, and the pairs just on either side, with their pictures."""
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from a2data.records import Reject, Rule
+from a2data.refusals import held_against
 from a2data.store import Store
 from pipelines import contact
 from pipelines.contact import CutOut
@@ -26,7 +26,6 @@ RULES = (
     "mask_trust",
 )
 MOST = 4  # pairs shown on each side of a threshold
-DETAIL = re.compile(r"(\S+): (\w+) = (\S+), allowed (\S+) to (\S+): FAIL")  # of a reject of retrieve
 
 
 class Pair(NamedTuple):
@@ -92,8 +91,9 @@ def borders(store: Store, rejects: Iterable[Reject]) -> list[Border]:
             if np.isfinite(low[n]) or np.isfinite(high[n])
         ]
     for reject in rejects:
-        if match := DETAIL.fullmatch(reject.detail):
-            failed[match[2]].append((reject.key, match[1], Rule(match[2], *(float(x) for x in match.groups()[2:]))))
+        source, rules = held_against(reject)
+        if rules and not rules[0].passed:
+            failed[rules[0].name].append((reject.key, source, rules[0]))
     near = {name: sorted(pairs, key=lambda p: (_miss(p[2]), p[0]))[:MOST] for name, pairs in failed.items()}
     ids = {name: [(*_ids(table, r), rule) for r, rule in pairs] for name, pairs in passed.items()}
     pictures = _pictures(store, [pair[:2] for pairs in (*ids.values(), *near.values()) for pair in pairs])

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from a2data.records import Caption, Clip, Kept, Match, Packed, Reference, Score, Source, Trait, Video
+from a2data.records import Caption, Clip, Kept, Match, Packed, Reference, Reject, Score, Source, Trait, Video
+from a2data.refusals import held_against
 from a2data.stage import Stage
 from a2data.store import Store
 
@@ -224,6 +225,14 @@ def _packed(store: Store, found: Found) -> Iterator[str]:
     yield from _listed("packed", texts, "no")
 
 
+def _refusal(reject: Reject) -> list[str]:
+    """Its reason, and where somebody was held against it by several rules, what each of them said."""
+    source, rules = held_against(reject)
+    if len(rules) > 1:
+        return [f"{reject.key}: {reject.reason} ({source})", *(f"  {rule}" for rule in rules)]
+    return [f"{reject.key}: {reject.reason}" + (f" ({reject.detail})" if reject.detail else "")]
+
+
 def _notes(store: Store, found: Found, stages: Sequence[Stage]) -> Iterator[str]:
     """What the footers of all stages say of it, of what is in it and of what it is in."""
     rejected, failed = [], []
@@ -231,11 +240,7 @@ def _notes(store: Store, found: Found, stages: Sequence[Stage]) -> Iterator[str]
         footer = store.footer(stage, found.shard)
         if footer is None:
             continue
-        rejected += [
-            f"{stage}: {r.key}: {r.reason}" + (f" ({r.detail})" if r.detail else "")
-            for r in footer.rejected
-            if _about(r.key, found)
-        ]
+        rejected += [f"{stage}: {line}" for r in footer.rejected if _about(r.key, found) for line in _refusal(r)]
         failed += [f"{stage}: {unit}: {text}" for unit, text in sorted(footer.failed.items()) if _about(unit, found)]
         failed += [
             f"{stage}: {unit}: left out, for it failed before" for unit in footer.left_out if _about(unit, found)

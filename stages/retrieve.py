@@ -16,6 +16,7 @@ from a2data.groups import Group, Groups, Kin, clear_of
 from a2data.identity import components, identify, number, seen_together
 from a2data.pictures import Shown
 from a2data.records import Element, Look, Match, Reference, Reject, Rule, Take, Trait
+from a2data.refusals import refuse
 from a2data.similarity import TILE
 from a2data.spread import Spread, in_turn
 from a2data.stage import Stage
@@ -51,7 +52,7 @@ class Retrieve(Stage):
     per = "all"
     spreads = True
     unkeyed = ("tile",)
-    version = 6
+    version = 7
 
     min_face: float = 0.0  # cosine from which two faces are one person; 0 = as calibrated, else what the card says
     min_object: float = 0.0  # the same for objects
@@ -249,27 +250,6 @@ class Retrieve(Stage):
 
 def passes(reference: Reference) -> bool:
     return all(rule.passed for rule in reference.rules)
-
-
-COPY_RULES = {"likeness", "overlap_s", "repeat_distance", "picture_distance", "copy_risk"}
-
-
-def refuse(target: Trait, judged: list[Reference], reason: str, near: tuple[str, Rule] | None = None) -> Reject:
-    """Why an element gets no reference: `reason` where there was no candidate, else what stopped them, the likeliest named.
-
-    near: who came nearest to being one, and how near.
-    """
-    if not judged:
-        return Reject(target.element_id, reason, f"{near[0]}: {near[1]}" if near else "")
-    failed = [(r, {rule.name: rule for rule in r.rules if not rule.passed}) for r in judged]
-    if alone := [(r, rules) for r, rules in failed if rules.keys() == {"mask_trust"}]:
-        reason, failed = "doubtful outline", alone
-    elif all(COPY_RULES & rules.keys() for _, rules in failed):
-        reason = "only copies"
-    elif any({"margin", "cohesion"} & rules.keys() for _, rules in failed):
-        reason = "ambiguous identity"
-    likeliest, rules = max(failed, key=lambda x: (x[0].similarity, x[0].source_element_id))
-    return Reject(target.element_id, reason, f"{likeliest.source_element_id}: {next(iter(rules.values()))}")
 
 
 def preference(reference: Reference) -> tuple[float, float, float, str]:

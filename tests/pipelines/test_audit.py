@@ -13,7 +13,11 @@ from a2data.store import Store
 from pipelines import audit
 from pipelines.audit import Pair, chosen, outline
 
-REFUSED = Reject(f"{GREEN}/human/0", "ambiguous identity", f"{RED}/human/0: margin = 0.01, allowed 0.1 to inf: FAIL")
+REFUSED = Reject(
+    f"{GREEN}/human/0",
+    "ambiguous identity",
+    f"{RED}/human/0: margin = 0.01, allowed 0.1 to inf: FAIL; similarity = 0.8, allowed 0.6 to 1: pass",
+)
 
 
 def corpus(tmp_path) -> Store:
@@ -45,7 +49,8 @@ def test_the_page_knows_every_pair_and_the_likeliest_of_those_refused(tmp_path):
     assert names["source"] == [f"{GREEN}/human/0", f"{GREEN}/upper/0", f"{RED}/human/0"]
     assert ints(scores["accepted"]) == [1, 1, 0]
     similarity, margin = scores["rules"]
-    assert np.frombuffer(base64.b64decode(similarity["values"]), "<f4").tolist() == [np.float32(0.9), np.float32(0.7)]
+    values = np.frombuffer(base64.b64decode(similarity["values"]), "<f4")
+    assert values.tolist() == [np.float32(n) for n in (0.9, 0.7, 0.8)]  # of the refused pair too, which passes
     assert (similarity["name"], similarity["limits"], similarity["rows"]) == ("similarity", [[0.6, 1.0]], "")
     assert (margin["name"], margin["limits"], ints(margin["rows"])) == ("margin", [[0.1, None]], [2])
     assert [scores["clips"][n] for n in ints(scores["triplets"])] == [RED]

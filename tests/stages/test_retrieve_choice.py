@@ -3,6 +3,7 @@ import pytest
 from toy_looks import ANNA, direction, halved, like, person, picture, pictured, retrieve, table, take, wearing
 
 from a2data.records import Look, Match, Take
+from a2data.refusals import held_against
 from stages.retrieve import Retrieve
 
 
@@ -141,7 +142,9 @@ def test_a_doubtful_outline_is_no_reference_and_the_rule_says_so():
     doubtful = [*person("b", like(ANNA, 2), mask_trust=0.5)]
     alone = retrieve([*person("a", like(ANNA, 1), mask_trust=0.9), *doubtful], [take("a"), take("b")])
     assert alone["a/human/0"].reason == "doubtful outline"
-    assert "mask_trust = 0.5, allowed 0.67 to inf: FAIL" in alone["a/human/0"].detail
+    source, (first, *others) = held_against(alone["a/human/0"])
+    assert (source, str(first)) == ("b/human/0", "mask_trust = 0.5, allowed 0.67 to inf: FAIL")
+    assert {rule.name for rule in others if rule.passed} >= {"similarity", "picture_distance", "quality"}
     assert alone["b/human/0"].source_element_id == "a/human/0"  # what it stands for may have any outline
     copy = [*person("d", like(ANNA, 2), mask_trust=0.5)]
     footage = [take("a", seed=3), take("b"), take("d", seed=3)]

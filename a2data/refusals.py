@@ -1,0 +1,34 @@
+"""Why an element got no reference: written by the stage `retrieve`, read by the report."""
+
+import re
+
+from a2data.records import Reference, Reject, Rule, Trait
+
+RULE = re.compile(r"(\w+) = (\S+), allowed (\S+) to (\S+): (?:FAIL|pass)")  # as a Rule is printed
+COPY_RULES = {"likeness", "overlap_s", "repeat_distance", "picture_distance", "copy_risk"}
+
+
+def refuse(target: Trait, judged: list[Reference], reason: str, near: tuple[str, Rule] | None = None) -> Reject:
+    """Why an element gets no reference: `reason` where there was no candidate, else what stopped them, the likeliest named.
+
+    near: who came nearest to being one, and how near.
+    """
+    if not judged:
+        return Reject(target.element_id, reason, f"{near[0]}: {near[1]}" if near else "")
+    failed = [(r, {rule.name: rule for rule in r.rules if not rule.passed}) for r in judged]
+    if alone := [(r, rules) for r, rules in failed if rules.keys() == {"mask_trust"}]:
+        reason, failed = "doubtful outline", alone
+    elif all(COPY_RULES & rules.keys() for _, rules in failed):
+        reason = "only copies"
+    elif any({"margin", "cohesion"} & rules.keys() for _, rules in failed):
+        reason = "ambiguous identity"
+    likeliest, _ = max(failed, key=lambda x: (x[0].similarity, x[0].source_element_id))
+    asked = sorted(likeliest.rules, key=lambda rule: rule.passed)
+    return Reject(target.element_id, reason, f"{likeliest.source_element_id}: {'; '.join(map(str, asked))}")
+
+
+def held_against(reject: Reject) -> tuple[str, list[Rule]]:
+    """Whom `refuse` names, and the rules about them, first those that failed; "" and none where there was nobody."""
+    source, _, told = reject.detail.partition(": ")
+    rules = [Rule(match[1], *map(float, match.groups()[1:])) for match in RULE.finditer(told)]
+    return (source, rules) if rules else ("", [])
