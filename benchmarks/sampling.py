@@ -61,7 +61,7 @@ def cache(name: str, kind: str, **how: Any) -> Flag:
 def attention(name: str) -> Flag:
     def on(pipe: Any) -> None:
         a2_faster.check_attention(name, pipe.device.type)
-        pipe.transformer.set_attention_backend(name)
+        a2_faster.attend(pipe.transformer, name)
 
     return Flag(f"--attention {name}", on, lambda pipe: pipe.transformer.reset_attention_backend())
 

@@ -127,6 +127,14 @@ def check_attention(name: str, device: str, tokens: int = 1) -> None:
         raise ValueError(f"--attention {name} cannot be shared by processes: leave out it or --context-parallel")
 
 
+def attend(transformer: Any, backend: str) -> None:
+    """Let a network attend by a backend, and no other: diffusers' call makes it the default of the whole process, too."""
+    from diffusers.models.attention_dispatch import _AttentionBackendRegistry, attention_backend
+
+    with attention_backend(_AttentionBackendRegistry.get_active_backend()[0]):
+        transformer.set_attention_backend(backend)
+
+
 def check_tiles(folder: Path) -> None:
     """Raises ValueError for a checkpoint whose VAE is not Wan's."""
     kind = json.loads((folder / "vae" / "config.json").read_text()).get("_class_name")
@@ -137,7 +145,7 @@ def check_tiles(folder: Path) -> None:
 def apply(pipe: Any, groups: Groups, attention: str = "", tiled: bool = False, compiled: bool = False) -> None:
     """Switch these on in a pipeline, in the order in which they must come."""
     if attention:
-        pipe.transformer.set_attention_backend(attention)
+        attend(pipe.transformer, attention)
     pipe.groups = groups
     if groups.tokens:
         share_tokens(pipe.transformer, groups.tokens)

@@ -61,10 +61,19 @@ def share_tokens(transformer: Any, mesh: Any) -> None:
     """Give each process of the mesh its part of every video's tokens, by diffusers' Ulysses, from now on.
 
     What `transformer.enable_parallelism` does, which counts accelerators and divides by their number: on CPU that is 0.
+    Raises ValueError for an attention backend by which each process would attend to its own tokens alone, in silence.
     """
     from diffusers import ContextParallelConfig
     from diffusers.hooks import apply_context_parallel
     from diffusers.models._modeling_parallel import ParallelConfig
+    from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+
+    default = _AttentionBackendRegistry.get_active_backend()[0]
+    for backend in {processor._attention_backend or default for processor in transformer.attn_processors.values()}:
+        if not _AttentionBackendRegistry._is_context_parallel_available(backend):
+            raise ValueError(
+                f"attention by {backend.value} cannot be shared by processes: leave out it or --context-parallel"
+            )
 
     shares = ContextParallelConfig(ulysses_degree=mesh["ulysses"].size(), mesh=mesh)
     config = ParallelConfig(context_parallel_config=shares)

@@ -15,7 +15,7 @@ torchvision_shim.install()
 import torch.distributed as dist  # noqa: E402
 import torch.multiprocessing as multiprocessing  # noqa: E402
 
-from model_zoo import a2_long, a2_parallel  # noqa: E402
+from model_zoo import a2_faster, a2_long, a2_parallel  # noqa: E402
 from tests.model_zoo.test_a2 import pictures, pipeline, sample, tiny_parts  # noqa: E402
 
 LONG = {"num_frames": 25, "window": 17, "history": 4, "num_inference_steps": 2, "reference_guidance": 2.0}
@@ -100,6 +100,25 @@ def test_numbers_that_are_not_that_of_the_processes_are_refused():
         ValueError, match="2 x --context-parallel 3 is not the number of processes, 1: start it with torchrun"
     ):
         a2_parallel.groups(2, 3)
+
+
+def test_attention_that_no_processes_can_share_is_refused():
+    from diffusers.models.attention_dispatch import attention_backend
+
+    transformer = tiny_parts()["transformer"]
+    with attention_backend("_native_math"), pytest.raises(ValueError, match="_native_math cannot be shared"):
+        a2_parallel.share_tokens(transformer, None)
+    a2_faster.attend(transformer, "_native_math")
+    with pytest.raises(ValueError, match="_native_math cannot be shared"):
+        a2_parallel.share_tokens(transformer, None)
+
+
+def test_one_networks_attention_is_not_that_of_the_others():
+    from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+
+    before = _AttentionBackendRegistry.get_active_backend()
+    a2_faster.attend(tiny_parts()["transformer"], "_native_math")
+    assert _AttentionBackendRegistry.get_active_backend() == before
 
 
 @pytest.mark.parametrize(("size", "heads", "sentence"), [

@@ -40,6 +40,7 @@ def test_a_video_is_sampled_from_what_was_uploaded_and_a_wrong_size_is_a_sentenc
     tab = opened(str(checkpoint), None, str(tmp_path / "made"))
     tab.locator("#prompt textarea").fill("a woman drinks")
     tab.locator("#human input[type=file]").set_input_files(str(picture))
+    tab.locator("#human .file-preview a").first.wait_for()  # uploaded: a click before that would sample without it
     tab.get_by_label("Cut out people and things").uncheck()
     tab.locator("#settings button").first.click()
     for name, value in (("height", "30"), ("width", "48"), ("frames", "13"), ("steps", "2")):
