@@ -184,14 +184,7 @@ def losses(model: Path, mine: Path, encoding: Any) -> np.ndarray:
 
 def scores(shards_of: Path, model: Path, noises: list[int]) -> dict[str, float]:
     """Held-out clip -> copy-paste score of what a network samples with the references in these shards, mean over noises."""
-    import torch
-
-    from model_zoo import a2, torchvision_shim
-
-    torchvision_shim.install()
-    a2.quiet()
-    pipe = a2.load(model, dtype=torch.float32, schedule=a2.scheduler("unipc", 3.0))
-    pipe.set_progress_bar_config(disable=True)
+    pipe = reference_use.opened(model)
     cases, held_out = reference_use.read(str(shards_of), model)
     found: dict[str, float] = {}
     for clip in sorted(held_out & set(cases)):

@@ -36,7 +36,6 @@ def main() -> None:
         "--sheet", help="a picture of the first held-out clips: references, video; those of another clip, video"
     )
     args = asked.parse_args()
-    torchvision_shim.install()
     cases, held_out = read(args.shards, args.checkpoint)
     made = run(cases, held_out, args)
     for name, clips in (("held out", held_out), ("trained on", set(cases) - held_out)):
@@ -62,13 +61,7 @@ def read(shards: str, checkpoint: Path) -> tuple[dict[str, Any], set[str]]:
 
 def run(cases: dict[str, Any], held_out: set[str], args: argparse.Namespace) -> dict[str, list[Any]]:
     """{clip: [(similarity with its own, with another's, video, video, the other clip) for each seed]}."""
-    import torch
-
-    from model_zoo import a2
-
-    a2.quiet()
-    pipe = a2.load(args.checkpoint, dtype=torch.float32, schedule=a2.scheduler("unipc", 3.0))
-    pipe.set_progress_bar_config(disable=True)
+    pipe = opened(args.checkpoint)
     how = {"guidance_scale": args.guidance, "reference_guidance": args.reference_guidance}
     how |= {"num_inference_steps": args.steps}
     made: dict[str, list[Any]] = {}
@@ -80,6 +73,19 @@ def run(cases: dict[str, Any], held_out: set[str], args: argparse.Namespace) -> 
                 alike = [similarity(video, own.frames) for video in videos]
                 made.setdefault(clip, []).append((*alike, *videos, other))
     return made
+
+
+def opened(checkpoint: Path) -> Any:
+    """The pipeline of a tiny network, on the CPU, with the noise levels that its videos are small enough for."""
+    torchvision_shim.install()
+    import torch
+
+    from model_zoo import a2
+
+    a2.quiet()
+    pipe = a2.load(checkpoint, dtype=torch.float32, schedule=a2.scheduler("unipc", 3.0))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def sampled(pipe: Any, given: Any, prompt: str, frames: int, seed: int, **how: Any) -> np.ndarray:

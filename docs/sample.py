@@ -15,7 +15,6 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from benchmarks import reference_use
-from model_zoo import torchvision_shim
 
 LARGER = 3
 GAP_PX, HEAD_PX = 6, 16
@@ -34,7 +33,7 @@ def main() -> None:
     args = asked.parse_args()
     cases, held_out = reference_use.read(args.shards, args.checkpoint)
     trained_on = sorted(set(cases) - held_out)
-    pipe, shown = pipe_of(args), args.clips or trained_on[:2] + sorted(held_out)[:2]
+    pipe, shown = reference_use.opened(args.checkpoint), args.clips or trained_on[:2] + sorted(held_out)[:2]
     rows = [row(cases[clip], clip in held_out, pipe, args) for clip in shown]
     width = max(each[0].shape[1] for each in rows)
     pages = []
@@ -48,18 +47,6 @@ def main() -> None:
         args.out, save_all=True, append_images=there_and_back[1:], duration=FRAME_MS, loop=0, quality=80, method=6
     )
     print(f"{args.out}: {args.out.stat().st_size / 1000:.0f} kB, {len(pages)} frames")
-
-
-def pipe_of(args: argparse.Namespace) -> Any:
-    torchvision_shim.install()
-    import torch
-
-    from model_zoo import a2
-
-    a2.quiet()
-    pipe = a2.load(args.checkpoint, dtype=torch.float32, schedule=a2.scheduler("unipc", 3.0))
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 def row(case: Any, held_out: bool, pipe: Any, args: argparse.Namespace) -> np.ndarray:
