@@ -2,8 +2,11 @@
 
 import contextlib
 import os
+import shutil
+import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO
 
 import pyarrow as pa
 from pyarrow import fs as arrow_fs
@@ -32,6 +35,11 @@ class Folder:
         infos = self.fs.get_file_info(arrow_fs.FileSelector(where, allow_not_found=True))
         return {info.base_name: info.size for info in sorted(infos, key=lambda i: i.base_name) if info.is_file}
 
+    def entries(self) -> list[str]:
+        """The names of the files and folders in this folder, sorted."""
+        infos = self.fs.get_file_info(arrow_fs.FileSelector(self.base, allow_not_found=True))
+        return sorted(info.base_name for info in infos)
+
     def names(self, folder: str = "") -> list[str]:
         """The names of those files, sorted."""
         return list(self.sizes(folder))
@@ -49,6 +57,36 @@ class Folder:
                 self.fs.delete_file(scratch)
             raise
         self.publish(scratch, path)
+
+    @contextlib.contextmanager
+    def draft(self) -> Iterator[tuple[BinaryIO, Callable[[str], None]]]:
+        """Yield a file to write and a function that publishes it, whole, under a name that is chosen after writing.
+
+        A draft that is not published leaves nothing. Object stores cannot rename, so there the draft is a local temporary file,
+        which publishing uploads.
+        """
+        if not self.local:
+            with tempfile.TemporaryFile() as spool:
+
+                def upload(name: str) -> None:
+                    spool.seek(0)
+                    with self.writing(name) as out:
+                        shutil.copyfileobj(spool, out, 1 << 20)
+
+                yield spool, upload
+            return
+        scratch = self.scratch(self.path("draft"))
+        try:
+            with open(scratch, "wb") as file:
+
+                def rename(name: str) -> None:
+                    file.flush()
+                    self.publish(scratch, self.path(name))
+
+                yield file, rename
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(scratch)
 
     def put(self, data: bytes, *names: str) -> None:
         """Write a small file whole or not at all."""

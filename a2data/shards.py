@@ -11,17 +11,18 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from a2data.arrow import complete, from_table, to_table
 from a2data.folder import Folder
 from a2data.records import Packed
 
-# split, where the data set is split; shard of work; number within it
-TAR = re.compile(r"(?:([a-z]+)-)?(\d+)-(\d{3,})\.tar")
+# split, where the data set is split; shard of work; number within it; beginning of its sha256 (before 2026-12 there was none)
+TAR = re.compile(r"(?:([a-z]+)-)?(\d+)-(\d{3,})(?:-[0-9a-f]{12})?\.tar")
+PENDING = ".pending"  # NAME.pending: this folder's owner wrote the tar NAME, and no manifest lists it yet
+REPLACED = "replaced.json"  # names of tars that the manifest listed and that its successor does not
 
 
 class Placed(NamedTuple):
@@ -38,44 +39,53 @@ class Placed(NamedTuple):
 def write(
     samples: Iterable[tuple[str, dict[str, bytes]]], out: Folder, shard: int, max_bytes: int = 1 << 30, split: str = ""
 ) -> Iterator[Placed]:
-    """Write samples to <out>/<shard>-<n>.tar, at most two of them in memory; each is yielded when its tar is in place.
+    """Write samples to <out>/<shard>-<n>-<sha256>.tar, at most two of them in memory; each is yielded when its tar is in place.
 
-    With a split, lower-case letters such as "train", it is <out>/<split>-<shard>-<n>.tar.
+    With a split, lower-case letters such as "train", it is <out>/<split>-<shard>-<n>-<sha256>.tar. A name ends in the first 12
+    hex digits of the tar's sha256, so a tar never replaces one with other bytes: readers of the present index are not disturbed.
+    Nothing is removed here; `finish` does that. A file NAME.pending beside each new tar says that it is the owner's.
 
-    A new tar begins before the sample that would make the current one larger than max_bytes. Tars that an earlier run of this
-    shard left over are removed. Raises ValueError where keys do not ascend or do not fit into a tar header.
+    A new tar begins before the sample that would make the current one larger than max_bytes. Raises ValueError where keys do
+    not ascend or do not fit into a tar header, FileExistsError where the owner of `out` did not write the file of that name.
     """
-    number, previous, placed = 0, "", list[Placed]()
+    number, previous, placed, own = 0, "", list[Placed](), written(out)
     rest = iter(samples)
     sample = next(rest, None)
     while sample is not None:
-        name = f"{split}-{shard:05d}-{number:03d}.tar" if split else f"{shard:05d}-{number:03d}.tar"
-        with (
-            out.writing(name) as file,
-            tarfile.open(fileobj=(hashed := Hashed(file)), mode="w", format=tarfile.USTAR_FORMAT) as tar,
-        ):
-            while sample is not None:
-                key, members = sample
-                check_key(key, previous)
-                size = sum(512 + -(-len(data) // 512) * 512 for data in members.values())
-                if placed and tar.offset + size > max_bytes:
-                    break
-                placed.append(Placed(key, name, "", tar.offset, size, sorted(members)))
-                for extension in sorted(members):
-                    add(tar, f"{key}.{extension}", members[extension])
-                previous, sample = key, next(rest, None)
-        yield from (row._replace(shard_sha256=hashed.sha.hexdigest()) for row in placed)
+        with out.draft() as (file, publish):
+            with tarfile.open(fileobj=(hashed := Hashed(file)), mode="w", format=tarfile.USTAR_FORMAT) as tar:
+                while sample is not None:
+                    key, members = sample
+                    check_key(key, previous)
+                    size = sum(512 + -(-len(data) // 512) * 512 for data in members.values())
+                    if placed and tar.offset + size > max_bytes:
+                        break
+                    placed.append(Placed(key, "", "", tar.offset, size, sorted(members)))
+                    for extension in sorted(members):
+                        add(tar, f"{key}.{extension}", members[extension])
+                    previous, sample = key, next(rest, None)
+            sha256 = hashed.sha.hexdigest()
+            name = f"{split}-" * bool(split) + f"{shard:05d}-{number:03d}-{sha256[:12]}.tar"
+            if name not in own:
+                _check_name(out, name, sha256)
+            out.put(b"", name + PENDING)
+            publish(name)
+        yield from (row._replace(shard=name, shard_sha256=sha256) for row in placed)
         number, placed = number + 1, []
-    for stale in out.names():
-        found = TAR.fullmatch(stale)
-        if found and (found[1] or "") == split and int(found[2]) == shard and int(found[3]) >= number:
-            out.remove(stale)
+
+
+def _check_name(out: Folder, name: str, sha256: str) -> None:
+    """Raise FileExistsError if a file of this name exists with other bytes."""
+    if name in out.names():
+        with out.reading(name) as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise FileExistsError(f"{out.path(name)} was not written by this work folder: move it elsewhere")
 
 
 class Hashed(io.BufferedIOBase):
     """A file that is written once, from its beginning to its end, and hashed on the way."""
 
-    def __init__(self, file: pa.NativeFile):
+    def __init__(self, file: BinaryIO):
         self.file, self.sha = file, hashlib.sha256()
 
     def write(self, data: Any, /) -> int:
@@ -141,11 +151,51 @@ def rows(folder: Folder) -> list[Packed]:
         raise ValueError(f"{folder.root}/index.parquet cannot be read: {error}; pack the data set again") from None
 
 
-def finish(out: Folder, packed: Iterable[Packed], about: dict[str, Any]) -> dict[str, Any]:
-    """Write index.parquet and manifest.json for the tars of a data set, remove tars that it does not name; return the manifest.
+def manifest(out: Folder) -> dict[str, Any]:
+    """The manifest of a folder of shards; {} where there is none or it is damaged."""
+    try:
+        found = json.loads(out.get("manifest.json") or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def listed(about: dict[str, Any]) -> set[str]:
+    """The names of the tars that a manifest lists."""
+    entries = about.get("shards") or []
+    return {str(e.get("name")) for e in entries if isinstance(e, dict) and TAR.fullmatch(str(e.get("name")))}
+
+
+def written(out: Folder) -> set[str]:
+    """The names of the tars that the owner of a folder wrote: those of its manifest, and those that no manifest lists yet."""
+    pending = {name.removesuffix(PENDING) for name in out.names() if name.endswith(PENDING)}
+    return listed(manifest(out)) | {name for name in pending if TAR.fullmatch(name)}
+
+
+def put_manifest(out: Folder, about: dict[str, Any]) -> None:
+    """Write manifest.json: canonical JSON, so that equal manifests are equal bytes."""
+    text = json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    out.put(text.encode() + b"\n", "manifest.json")
+
+
+def check_owner(out: Folder, about: dict[str, Any], owner: dict[str, str] | None) -> None:
+    """Raise PermissionError if the manifest of a folder names another owner: a run took it over while this one was running."""
+    found = about.get("owner")
+    if found != owner:
+        other = found.get("work") if isinstance(found, dict) else "another folder"
+        raise PermissionError(f"{out.root} belongs to {other} since this run started: nothing was published")
+
+
+def finish(
+    out: Folder, packed: Iterable[Packed], about: dict[str, Any], owner: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """Write index.parquet and manifest.json for the tars of a data set, then remove the tars that they replace.
 
     packed: every row of the stage `pack`, in any order. about: what else the manifest should say (recipe, models, licences), as
-    JSON. Raises FileNotFoundError where a tar is missing.
+    JSON. owner: the work folder that the manifest must belong to; None leaves the owner as it is. Returns the manifest.
+
+    Tars are removed after index and manifest are in place, and only those that the old manifest lists or `write` left. Raises
+    FileNotFoundError where a tar is missing, PermissionError where the folder belongs to another owner by now.
     """
     rows = sorted(packed, key=lambda row: (row.shard, row.offset))
     names = sorted({row.shard for row in rows})
@@ -154,22 +204,50 @@ def finish(out: Folder, packed: Iterable[Packed], about: dict[str, Any]) -> dict
     missing = [name for name in names if name not in there]
     if missing:
         raise FileNotFoundError(f"{out.root} lacks {', '.join(missing)}: run pack again")
-    for stale in there:
-        if TAR.fullmatch(stale) and stale not in names:
-            out.remove(stale)
-    samples = Counter(row.shard for row in rows)
-    manifest = {
+    old = manifest(out)
+    owner = owner or old.get("owner")
+    check_owner(out, old, owner)
+    samples, index = Counter(row.shard for row in rows), io.BytesIO()
+    pq.write_table(to_table(Packed, rows), index, compression="zstd")
+    new = {
         "about": about,
         "format": "webdataset",
         "samples": len(rows),
         "frames": sum(row.frames for row in rows),
+        "index": {"bytes": index.tell(), "sha256": hashlib.sha256(index.getbuffer()).hexdigest()},
         "licenses": dict(sorted(Counter(row.license for row in rows).items())),
         "roles": dict(sorted(Counter(role for row in rows for role in row.roles).items())),
         **({"splits": splits} if splits else {}),
+        **({"owner": owner} if owner else {}),
         "shards": [{"name": n, "samples": samples[n], "bytes": there[n], "sha256": sha256[n]} for n in names],
     }
-    with out.writing("index.parquet") as file:
-        pq.write_table(to_table(Packed, rows), file, compression="zstd")
-    text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    out.put(text.encode() + b"\n", "manifest.json")
-    return manifest
+    replaced = listed(old) - set(names)
+    if replaced:  # else a run that is killed after the manifest would leave tars that nothing names
+        out.put(json.dumps(sorted(replaced | _replaced(out))).encode(), REPLACED)
+    out.put(index.getvalue(), "index.parquet")
+    put_manifest(out, new)
+    remove_replaced(out)
+    return new
+
+
+def _replaced(out: Folder) -> set[str]:
+    """The names in REPLACED, less what is not the name of a tar."""
+    try:
+        return {name for name in json.loads(out.get(REPLACED) or b"[]") if TAR.fullmatch(name)}
+    except (TypeError, ValueError):
+        return set()
+
+
+def remove_replaced(out: Folder) -> None:
+    """Remove the tars that the owner of a folder wrote and that its manifest does not list. The manifest must be up to date.
+
+    These are the tars of the manifest before, and those of runs that were interrupted. Other files are left alone.
+    """
+    there, current = out.names(), listed(manifest(out))
+    markers = [name for name in there if name.endswith(PENDING) and TAR.fullmatch(name.removesuffix(PENDING))]
+    for name in sorted({*(marker.removesuffix(PENDING) for marker in markers), *_replaced(out)} - current):
+        out.remove(name)
+    for marker in markers:
+        out.remove(marker)
+    if REPLACED in there:
+        out.remove(REPLACED)

@@ -1,6 +1,7 @@
 """a2data: from raw video to prompt-reference-video triplets, stage by stage or all at once."""
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -12,11 +13,12 @@ from typing import Any
 from a2data.records import Source
 from a2data.stage import Stage
 from a2data.store import Store
-from pipelines import bench, bench_data, calibrate, encode, forget, models, runs, sample, train, ui
+from pipelines import bench, bench_data, calibrate, encode, forget, models, ownership, results, runs, sample, train, ui
 from pipelines import plan as planning
 from pipelines.lock import alone
 from pipelines.settings import Recipe, add_flags
 from pipelines.triplets import PROFILES, triplets
+from stages.pack import Pack
 
 log = logging.getLogger("a2data")
 
@@ -65,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--videos-per-shard", type=_count, help="source videos in a shard of work (default: 8)")
     _recipe_flags(sub)
     runs.add_flags(sub)
+    runs.add_out_flags(sub)
     for stage in triplets():
         sub = command(stage.name(), _stage, _first_line(stage))
         sub.add_argument(
@@ -72,6 +75,8 @@ def parser() -> argparse.ArgumentParser:
         )
         add_flags(sub.add_argument_group("settings"), stage)  # type: ignore[arg-type]
         runs.add_flags(sub)
+        if isinstance(stage, Pack):
+            runs.add_out_flags(sub, publishes=False)
         sub.set_defaults(stage=stage.name())
     command("status", _status, "how far every stage is")
     _recipe_flags(command("plan", _plan, "which jobs a run with these settings would do, and why"))
@@ -80,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     names = [stage.name() for stage in triplets()]
     sub.add_argument("--stage", dest="only", choices=names, help="only what failed in this stage")
     runs.add_flags(sub)
+    runs.add_out_flags(sub)
     sub = command("explain", _explain, "why a video, clip, element or reference was kept, rejected or paired")
     sub.add_argument("key", metavar="KEY", help="its id, or the beginning of one")
     sub = command("report", _report, "write the report, one HTML file")
@@ -124,14 +130,18 @@ def _run(args: argparse.Namespace) -> int:
     recipe = Recipe.of(store) or Recipe()
     recipe.profile = args.profile or recipe.profile
     if args.out:
-        recipe.out = args.out if "://" in args.out else os.path.abspath(args.out)
+        recipe.set_folder(store, args.out)
     recipe.videos_per_shard = args.videos_per_shard or recipe.videos_per_shard
     recipe.set(triplets(recipe.profile), args.set)
     stages = recipe.apply(triplets(recipe.profile), store)
+    out = recipe.folder(store)
     with alone(store):
+        ownership.check(store, out, args.take_over)  # before anything is saved
         shards = enroll(store, args.videos, recipe.videos_per_shard)
         recipe.save(store)
-        return runs.finish(store, stages, recipe, runs.work(args, stages, store, shards))
+        with ownership.claimed(store, out, args.take_over) as owner:
+            summary = runs.work(args, stages, store, shards)
+            return runs.finish(store, stages, recipe, summary, owner, args.allow_shrink)
 
 
 def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int) -> list[int]:
@@ -156,11 +166,18 @@ def _stage(args: argparse.Namespace) -> int:
     given = {f.name: v for f in fields(stage) if (v := getattr(args, f.name, None)) is not None}  # type: ignore[arg-type]
     recipe.settings[stage.name()] = recipe.settings.get(stage.name(), {}) | given
     (stage,) = (s for s in recipe.apply(stages, store) if s.name() == args.stage)
-    with alone(store):
+    packs, reasons = isinstance(stage, Pack), list[str]()
+    with alone(store), contextlib.ExitStack() as stack:
+        if packs:
+            stack.enter_context(ownership.claimed(store, recipe.folder(store), args.take_over))
         recipe.save(store)
         summary = runs.work(args, [stage], store, store.shards("manifest"))
+        reasons = planning.all_failed(store, [stage.name()])
+        if packs:
+            left = sum(footer.rows for n in store.shards("pack") if (footer := store.footer("pack", n)))
+            reasons += runs.none_left(left, len(results.published(recipe.folder(store))))
     print(f"{summary.jobs} jobs done")
-    return runs.complain(summary)
+    return runs.conclude(runs.complain(summary), reasons)
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -198,7 +215,7 @@ def _failures(args: argparse.Namespace) -> int:
 
 def _retry(args: argparse.Namespace) -> int:
     store, recipe, stages = runs.opened(args)
-    with alone(store):
+    with alone(store), ownership.claimed(store, recipe.folder(store), args.take_over) as owner:
         failed = [f for f in planning.failures(store, [s.name() for s in stages]) if args.only in (None, f[0])]
         sources = planning.sources(store, [shard for _, shard, _, _ in failed])
         for stage, shard, unit, _ in failed:
@@ -210,7 +227,8 @@ def _retry(args: argparse.Namespace) -> int:
                 )
             elif unit:  # a whole job that failed is taken up in any case
                 store.remove(stage, f"{shard:05d}.parquet")
-        return runs.finish(store, stages, recipe, runs.work(args, stages, store, store.shards("manifest")))
+        summary = runs.work(args, stages, store, store.shards("manifest"))
+        return runs.finish(store, stages, recipe, summary, owner, args.allow_shrink)
 
 
 def _explain(args: argparse.Namespace) -> int:

@@ -312,10 +312,17 @@ def finish(target: Folder, placed: dict[str, list[Packed]], about: dict[str, Any
     from model_zoo import a2_encoders
 
     text = json.dumps(about, indent=1, sort_keys=True).encode()
-    if target.get("encoding.json") == text:
+    index = {split: sorted(rows, key=lambda row: (row.shard, row.offset)) for split, rows in placed.items()}
+    if target.get("encoding.json") == text and all(_indexed(target, split, rows) for split, rows in index.items()):
         return
     for split, rows in placed.items():
         shards.finish(Folder(target.path(split)), rows, about)
     nothing = a2_encoders.nothing_given(a2_encoders.autoencoder(model / "vae"), how.frames, how.height, how.width)
     target.put(save({"condition": nothing.cpu().contiguous()}), "no_references.safetensors")
     target.put(text, "encoding.json")
+
+
+def _indexed(target: Folder, split: str, rows: list[Packed]) -> bool:
+    """Whether the index of a split holds these rows."""
+    folder = Folder(target.path(split))
+    return "index.parquet" in folder.names() and shards.rows(folder) == rows

@@ -49,20 +49,23 @@ def add_flags(sub: argparse.ArgumentParser) -> None:
     which.add_argument("--source", metavar="ID|PATH", help="a video, by its id, the beginning of it, or its path")
     which.add_argument("--identity", type=int, metavar="ID", help="all shots that show an identity, by its number")
     runs.add_flags(sub)
+    runs.add_out_flags(sub)
     sub.set_defaults(do=_forget)
 
 
 def _forget(args: argparse.Namespace) -> int:
     from pipelines.lock import alone
+    from pipelines.ownership import claimed
 
     store, recipe, stages = runs.opened(args)
-    with alone(store):
+    with alone(store), claimed(store, recipe.folder(store), args.take_over) as owner:
         wanted = of_source(store, args.source) if args.source else of_identity(store, args.identity, stages)
         removed = forget(store, wanted, stages)
         for stage, count in removed.items():
             print(f"{stage:12} {count:8} rows removed")
         again = [stage for stage in stages if stage.per not in UNIT and store.shards(stage.name())]
-        return runs.finish(store, stages, recipe, runs.work(args, again, store, store.shards("manifest")))
+        summary = runs.work(args, again, store, store.shards("manifest"))
+        return runs.finish(store, stages, recipe, summary, owner, args.allow_shrink, wanted.gone)
 
 
 def forget(store: Store, wanted: Wanted, stages: Sequence[Stage]) -> dict[str, int]:

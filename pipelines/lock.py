@@ -1,4 +1,4 @@
-"""One run at a time in a work folder."""
+"""One run at a time in a work folder, and in a folder of shards."""
 
 import fcntl
 import os
@@ -6,12 +6,14 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from a2data.store import Store
+from a2data.folder import Folder
+
+LOCK = "run.lock"
 
 
 @contextmanager
-def alone(store: Store) -> Iterator[None]:
-    """Keep other runs out of a local work folder while the block lasts. The lock ends with the process, however it ends.
+def alone(store: Folder) -> Iterator[None]:
+    """Keep other runs out of a local folder while the block lasts. The lock ends with the process, however it ends.
 
     Two runs would give the same number to different shards, and sweep away what the other has half-written. A URL has no such
     lock: there it is for the user to see to. Raises BlockingIOError, naming the other process.
@@ -20,7 +22,7 @@ def alone(store: Store) -> Iterator[None]:
         yield
         return
     os.makedirs(store.base, exist_ok=True)
-    with open(store.path("run.lock"), "a+", encoding="utf-8") as lock:  # stays: to remove it would be a race
+    with open(store.path(LOCK), "a+", encoding="utf-8") as lock:  # stays: to remove it would be a race
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

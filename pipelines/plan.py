@@ -69,6 +69,20 @@ def failures(store: Store, names: Sequence[str]) -> list[tuple[str, int, str, st
     return found
 
 
+def all_failed(store: Store, names: Sequence[str]) -> list[str]:
+    """A sentence for each stage of which every unit failed, with the most frequent error. Rejected units did not fail."""
+    found = []
+    for name in names:
+        footers = [footer for shard in store.shards(name) if (footer := store.footer(name, shard))]
+        errors = Counter(why for footer in footers for why in footer.failed.values())
+        units = sum(footer.units for footer in footers)
+        if errors and errors.total() >= units:
+            found.append(
+                f"every unit of {name} failed ({errors.total()} of {units}), such as with {errors.most_common(1)[0][0]}"
+            )
+    return found
+
+
 def sources(store: Store, shards: Iterable[int]) -> dict[tuple[int, str], Source]:
     """The lines of the manifest by shard and video_id, of these shards."""
     return {(n, source.video_id): source for n in sorted(set(shards)) for source in store.read("manifest", n, Source)}

@@ -1,16 +1,18 @@
 """What a run leaves for others beside the tables: index and manifest of the shards, and the report. Redone only when needed."""
 
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from a2data import shards as tars
 from a2data.folder import Folder
 from a2data.records import Packed
-from a2data.shards import finish
 from a2data.splits import shares_of
 from a2data.stage import Stage
 from a2data.store import Store
@@ -24,36 +26,78 @@ def forget_lost_tars(store: Store, out: Folder) -> None:
             store.remove("pack", f"{shard:05d}.parquet")
 
 
-def index(store: Store, out: Folder, profile: str, stages: Sequence[Stage]) -> int:
+class ShrinkError(Exception):
+    """Publishing would lose more than half of the samples that are published."""
+
+
+def tables(store: Store) -> str:
+    """A digest of the rows of the table `pack`; "" where there is none."""
+    digests = [footer.digest for shard in store.shards("pack") if (footer := store.footer("pack", shard))]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16] if digests else ""
+
+
+def index(
+    store: Store,
+    out: Folder,
+    profile: str,
+    stages: Sequence[Stage],
+    owner: dict[str, str] | None = None,
+    least: int = 0,
+) -> int:
     """Write index.parquet and manifest.json for the tars in `out`, unless they are those of these tables already.
 
-    Returns the number of samples. To write them, every tar is read once, for its sha256.
+    owner: the work folder that must own `out`. least: the fewest samples to publish. Returns the number of samples. Raises
+    ShrinkError, before anything is replaced or removed, where there are fewer.
     """
-    shards = store.shards("pack")
-    digests = [footer.digest for shard in shards if (footer := store.footer("pack", shard))]
     about = {
         "profile": profile,
         "stages": {stage.name(): _about(stage) for stage in stages},
-        "tables": hashlib.sha256("".join(digests).encode()).hexdigest()[:16],
+        "tables": tables(store) or hashlib.sha256(b"").hexdigest()[:16],
     }
-    old = _manifest(out)
-    if old.get("about") == about and "index.parquet" in out.names():
+    old = tars.manifest(out)
+    tars.check_owner(out, old, owner or old.get("owner"))
+    if old.get("about") == about and _is_indexed(out, old):
+        tars.remove_replaced(out)
         return old["samples"]
-    return finish(out, [row for shard in shards for row in store.read("pack", shard, Packed)], about)["samples"]
+    rows = [row for shard in store.shards("pack") for row in store.read("pack", shard, Packed)]
+    if len(rows) < least:
+        raise ShrinkError(
+            f"only {len(rows)} triplets would be left in {out.root}, fewer than half of those there: nothing was published or "
+            f"removed; see `a2data status {store.root}`, or publish with `a2data run --work {store.root} --allow-shrink`"
+        )
+    return tars.finish(out, rows, about, owner)["samples"]
+
+
+def published(out: Folder) -> list[str]:
+    """The clip ids of the samples in the index of `out`; [] where there is no index, or none that can be read."""
+    data = out.get("index.parquet")
+    try:
+        return pq.read_table(pa.BufferReader(data), columns=["clip_id"]).column(0).to_pylist() if data else []
+    except pa.ArrowInvalid:
+        return []
+
+
+def _is_indexed(out: Folder, manifest: dict[str, Any]) -> bool:
+    """Whether the index is the manifest's: a run may be killed after it wrote the one and before it wrote the other."""
+    data = out.get("index.parquet")
+    if data is None:
+        return False
+    recorded = manifest.get("index")  # absent from manifests of before 2026-12
+    return recorded is None or recorded["sha256"] == hashlib.sha256(data).hexdigest()
 
 
 def splits(out: Folder) -> str:
     """What is in each split, a line each, from the manifest; and a line where one component is larger than a share asked for."""
     lines = []
-    for name, about in _manifest(out).get("splits", {}).items():
+    for name, about in tars.manifest(out).get("splits", {}).items():
         held, largest = f"{about['share']:.1%}", f"{about['largest_component']:.1%}"
         lines.append(
             f"{name}: {about['samples']} triplets, {held}, in {about['components']} components, the largest {largest}"
         )
     shares = shares_of(
-        _manifest(out).get("about", {}).get("stages", {}).get("pack", {}).get("settings", {}).get("split", "")
+        tars.manifest(out).get("about", {}).get("stages", {}).get("pack", {}).get("settings", {}).get("split", "")
     )
-    components = {name: about["largest_component"] for name, about in _manifest(out).get("splits", {}).items()}
+    components = {name: about["largest_component"] for name, about in tars.manifest(out).get("splits", {}).items()}
     for name, share in shares.items():
         if max(components.values(), default=0) > share:
             where = max(components, key=components.__getitem__)
@@ -62,13 +106,6 @@ def splits(out: Folder) -> str:
                 "identities, so that they cannot be divided"
             )
     return "".join(f"{line}\n" for line in lines)
-
-
-def _manifest(out: Folder) -> dict[str, Any]:
-    try:
-        return json.loads(out.get("manifest.json") or b"{}")
-    except ValueError:
-        return {}
 
 
 def _about(stage: Stage) -> dict[str, Any]:

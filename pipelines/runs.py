@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from a2data.folder import Folder
@@ -35,6 +35,21 @@ def add_flags(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--here", action="store_true", help="do the jobs in this process: for a debugger")
     sub.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def add_out_flags(sub: argparse.ArgumentParser, publishes: bool = True) -> None:
+    """Give the parser the flags of a command that writes tars, and of one that publishes them."""
+    sub.add_argument(
+        "--take-over",
+        action="store_true",
+        help="own the folder of the shards although another work folder owns it or it holds other files",
+    )
+    if publishes:
+        sub.add_argument(
+            "--allow-shrink",
+            action="store_true",
+            help="publish shards even if fewer than half of the triplets are left",
+        )
 
 
 def _share(text: str) -> float:
@@ -88,14 +103,34 @@ def _workers(texts: Sequence[str], stages: Sequence[Stage]) -> dict[str, int]:
     return out
 
 
-def finish(store: Store, stages: Sequence[Stage], recipe: Recipe, summary: Summary) -> int:
-    """Index, manifest and report of what there is now; a last word on what there is not."""
+def finish(
+    store: Store,
+    stages: Sequence[Stage],
+    recipe: Recipe,
+    summary: Summary,
+    owner: dict[str, str],
+    allow_shrink: bool = False,
+    forgotten: Callable[[str], bool] = lambda clip_id: False,
+) -> int:
+    """Publish index, manifest and report of what there is now; report what failed. Returns the exit code.
+
+    owner: of the shards. allow_shrink: publish fewer than half of the samples that are published, too. forgotten: clip_ids
+    that do not count among those. Exit code 1, with a last line that says why, where a job could not be done, every unit of a
+    stage failed, or the triplets are all gone, or would be more than half.
+    """
     out = recipe.folder(store)
+    before = [clip_id for clip_id in results.published(out) if not forgotten(clip_id)]
+    refused, left = "", len(before)
     if summary.broken or summary.blocked:
         print(f"the index in {out.root} was left as it is: some jobs could not be done", file=sys.stderr)
     else:
-        print(f"{results.index(store, out, recipe.profile, stages)} triplets in {out.root}")
-        print(results.splits(out), end="")
+        try:
+            least = 0 if allow_shrink else (len(before) + 1) // 2
+            left = results.index(store, out, recipe.profile, stages, owner, least)
+            print(f"{left} triplets in {out.root}")
+            print(results.splits(out), end="")
+        except results.ShrinkError as error:
+            refused = str(error)
     report = results.report(store, out, changed=bool(summary.jobs or summary.broken)) if store.local else None
     failed = planning.failures(store, [stage.name() for stage in stages])
     if failed:
@@ -104,7 +139,21 @@ def finish(store: Store, stages: Sequence[Stage], recipe: Recipe, summary: Summa
         )
     if report:
         print(f"report: {report}")
-    return complain(summary)
+    gone = [refused] if refused else none_left(left, len(before))
+    return conclude(complain(summary), planning.all_failed(store, [stage.name() for stage in stages]) + gone)
+
+
+def none_left(left: int, before: int) -> list[str]:
+    """The reason to fail where there are no triplets any more; [] where there are some, or never were."""
+    return [f"no triplet is left, of {before} before"] if before and not left else []
+
+
+def conclude(code: int, reasons: Sequence[str]) -> int:
+    """Report on the last line why a command failed although its jobs were done. Returns the exit code."""
+    if reasons:
+        sys.stdout.flush()
+        print(f"a2data: {'; '.join(reasons)}", file=sys.stderr)
+    return 1 if reasons else code
 
 
 def complain(summary: Summary) -> int:

@@ -60,6 +60,14 @@ class Recipe:
             self.out if elsewhere else f"{(store.base if store.local else store.root).rstrip('/')}/{self.out}"
         )
 
+    def set_folder(self, store: Store, out: str) -> None:
+        """Remember the folder of the shards: relative to the work folder if it is inside, so that both can be moved together."""
+        if "://" not in out:
+            out = os.path.abspath(out)
+            inside = store.local and out.startswith(f"{store.base}/")
+            out = os.path.relpath(out, store.base) if inside else out
+        self.out = out
+
     def apply(self, stages: Sequence[Stage], store: Store) -> list[Stage]:
         """The stages with these settings, for that store. Raises ValueError for a stage, field or model that there is not."""
         by_name = {stage.name(): stage for stage in stages}

@@ -36,6 +36,8 @@ def source(video_id, people):
 
 @dataclass(frozen=True)
 class Ingest(Stage):
+    """Each source is a video."""
+
     reads = {"manifest": Source}
     writes = Video
     per = "video"
@@ -48,6 +50,8 @@ class Ingest(Stage):
 
 @dataclass(frozen=True)
 class Segment(Stage):
+    """A clip for each word of the label."""
+
     reads = {"ingest": Video}
     writes = Film
     per = "video"
@@ -65,6 +69,8 @@ class Segment(Stage):
 
 @dataclass(frozen=True)
 class Select(Stage):
+    """Keeps every clip."""
+
     reads = {"segment": Film}
     writes = Kept
 
@@ -83,6 +89,8 @@ def element(clip_id, kind, vector=(), parent=""):
 
 @dataclass(frozen=True)
 class Detect(Stage):
+    """One human in each clip."""
+
     reads = {"select": Kept}
     writes = Element
 
@@ -113,6 +121,8 @@ class Seen(Stage):
 
 @dataclass(frozen=True)
 class Nothing(Stage):
+    """Nothing to be seen."""
+
     reads = {"select": Kept}
     writes = Element
 
@@ -121,19 +131,21 @@ class Nothing(Stage):
 
 
 class Parse(Nothing):
-    pass
+    """No parts."""
 
 
 class Background(Nothing):
-    pass
+    """No places."""
 
 
 class Ground(Nothing):
-    pass
+    """No other things."""
 
 
 @dataclass(frozen=True)
 class Captions(Stage):
+    """The same caption for all."""
+
     reads = {"select": Kept}
     writes = Caption
 
@@ -147,6 +159,8 @@ class Captions(Stage):
 
 @dataclass(frozen=True)
 class Matches(Stage):
+    """The caption's person is the human."""
+
     reads = {"caption": Caption, "detect": Element}
     writes = Match
 

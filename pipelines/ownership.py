@@ -1,0 +1,123 @@
+"""An out folder of shards belongs to one work folder: its manifest names the owner, and nothing else may write into it.
+
+`work.json` in a work folder holds its id and the folder that it was made in. Where that is not the folder that it is in now, it
+is a copy or was moved, and gets a new id. A copied work folder whose shards are inside it owns the copies of the shards.
+"""
+
+import contextlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from a2data import shards
+from a2data.folder import Folder
+from a2data.store import Store
+from pipelines import results
+from pipelines.lock import LOCK, alone
+
+FILE = "work.json"
+SCRATCH = re.compile(r".+\.[0-9a-f]{32}\.tmp")  # what Folder.scratch names
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which work folder this is."""
+
+    id: str
+    made_in: str  # absolute path or URL
+    copied_from: tuple[str, ...] = ()  # ids that it had elsewhere, oldest first
+
+    @property
+    def owner(self) -> dict[str, str]:
+        """The manifest's entry."""
+        return {"id": self.id, "work": self.made_in}
+
+
+def identify(store: Store) -> Identity:
+    """Return the identity of a work folder, after giving it a new one if it has none or is in another place than before.
+
+    Call it under the lock of the work folder. Raises ValueError for a file that cannot be read.
+    """
+    here, data = _place(store), store.get(FILE)
+    try:
+        known = Identity(**json.loads(data)) if data else None
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{store.path(FILE)} is damaged ({error}): remove it, and the next run makes it again"
+        ) from None
+    if known and known.made_in == here:
+        return known
+    new = Identity(uuid.uuid4().hex, here, (*known.copied_from, known.id) if known else ())
+    store.put(json.dumps(asdict(new), indent=1, sort_keys=True).encode(), FILE)
+    return new
+
+
+def _place(folder: Folder) -> str:
+    return os.path.realpath(folder.base) if folder.local else folder.root.rstrip("/")
+
+
+def refusal(me: Identity, about: dict[str, Any], entries: Sequence[str], inside: bool, tables: str) -> str:
+    """Why a work folder may not write into an out folder; "" if it may. Pure.
+
+    about: the manifest in the out folder. entries: what else is in it. inside: whether it is in the work folder. tables: the
+    digest of the work folder's table `pack`: manifests had no owner before 2026-12.
+    """
+    owner = about.get("owner")
+    if isinstance(owner, dict):
+        mine = (me.id, *me.copied_from) if inside else (me.id,)
+        return "" if owner.get("id") in mine else f"belongs to the work folder {owner.get('work')}"
+    if inside or not entries or (tables and about.get("about", {}).get("tables") == tables):
+        return ""
+    more = f" and {len(entries) - 3} more" if len(entries) > 3 else ""
+    return f"holds files that this work folder did not write ({', '.join(entries[:3])}{more})"
+
+
+def check(store: Store, out: Folder, take_over: bool = False) -> Identity:
+    """Return the identity of the work folder. Raises PermissionError where the out folder is not its to write to."""
+    me, about = identify(store), shards.manifest(out)
+    entries = [name for name in out.entries() if name != LOCK]
+    inside = f"{_place(out)}/".startswith(f"{_place(store)}/")
+    why = "" if take_over else refusal(me, about, entries, inside, results.tables(store))
+    if why:
+        raise PermissionError(
+            f"{out.root} {why}: name another folder with `a2data run --out`, or pass --take-over to let {store.root} own it; "
+            "tars that its manifest lists are then removed once new ones have replaced them, other files never"
+        )
+    return me
+
+
+@contextlib.contextmanager
+def claimed(store: Store, out: Folder, take_over: bool = False) -> Iterator[dict[str, str]]:
+    """Own the out folder of a work folder, and keep other runs out of it while the block lasts. Yields the manifest's owner.
+
+    The claim is written before the first tar, into the manifest. Local folders are locked; a URL has no lock: there a second
+    run that claims the folder at the same time makes this one stop before it publishes. Raises PermissionError where another
+    work folder owns it, or it holds other files, unless take_over is set; BlockingIOError where another run uses it.
+    """
+    check(store, out, take_over)  # before the lock, which writes a file
+    with alone(out):
+        owner = check(store, out, take_over).owner
+        about = shards.manifest(out)
+        if out.local:  # half-written files of runs that were killed
+            for name in filter(SCRATCH.fullmatch, out.names()):
+                out.remove(name)
+        if "owner" not in about:
+            _mark_unlisted(store, out, shards.listed(about))
+        if about.get("owner") != owner:
+            start = about or {"format": "webdataset", "samples": 0, "shards": []}
+            shards.put_manifest(out, start | {"owner": owner})
+        yield owner
+
+
+def _mark_unlisted(store: Store, out: Folder, listed: set[str]) -> None:
+    """Mark the tars that this work folder packed into an out folder before manifests had owners, and that none lists."""
+    there = set(out.names())
+    for shard in store.shards("pack"):
+        footer = store.footer("pack", shard)
+        if footer and footer.settings.get("out") == out.root:
+            for name in there & set(store.values("pack", shard, "shard")) - listed:
+                out.put(b"", name + shards.PENDING)
