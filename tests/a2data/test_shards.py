@@ -28,8 +28,8 @@ def contents(out):
 
 
 def test_every_member_is_read_back_by_tarfile(tmp_path):
-    write(tmp_path)
-    with tarfile.open(tmp_path / "00003-000.tar") as tar:
+    name = write(tmp_path)[0].shard
+    with tarfile.open(tmp_path / name) as tar:
         found = {m.name: tar.extractfile(m).read() for m in tar}
         headers = {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in tar}
     assert found == {f"{key}.{ext}": data for key, members in SAMPLES for ext, data in members.items()}
@@ -66,14 +66,34 @@ def test_tars_are_split_by_size_and_lose_nothing(tmp_path_factory, max_bytes):
         assert len(inside) == 1 or sum(p.bytes for p in inside) <= max_bytes
 
 
-def test_a_rerun_with_fewer_samples_leaves_no_old_tar_of_its_shard(tmp_path):
-    write(tmp_path, max_bytes=2000)
-    write(tmp_path, shard=4)
-    assert len(contents(tmp_path)) > 3
-    write(tmp_path, SAMPLES[:1], max_bytes=2000)
-    assert list(contents(tmp_path)) == ["00003-000.tar", "00004-000.tar"]
-    write(tmp_path, [])
-    assert list(contents(tmp_path)) == ["00004-000.tar"]
+def test_a_tar_is_named_by_its_shard_its_number_and_its_sha256(tmp_path):
+    placed = write(tmp_path, max_bytes=2000, split="train")
+    for number, name in enumerate(dict.fromkeys(p.shard for p in placed)):
+        sha256 = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+        assert name == f"train-00003-{number:03d}-{sha256[:12]}.tar"
+        assert {p.shard_sha256 for p in placed if p.shard == name} == {sha256}
+
+
+def test_a_rerun_replaces_no_tar_with_other_bytes_and_finishing_removes_what_is_left_over(tmp_path):
+    every = [packed(p) for p in [*write(tmp_path, max_bytes=2000), *write(tmp_path, shard=4)]]
+    shards.finish(Folder(tmp_path), every, {})
+    before = contents(tmp_path)
+    left_over = write(tmp_path, SAMPLES[:2], max_bytes=2000)
+    few = [packed(p) for p in write(tmp_path, SAMPLES[:1], max_bytes=2000)]
+    assert before.items() <= contents(tmp_path).items()
+    assert left_over[1].shard in contents(tmp_path)
+
+    shards.finish(Folder(tmp_path), few, {})
+    assert list(contents(tmp_path)) == [few[0].shard, "index.parquet", "manifest.json"]
+
+
+def test_finishing_removes_no_tar_that_was_not_written_here(tmp_path):
+    (tmp_path / "00003-000.tar").write_bytes(b"of another program")
+    (tmp_path / "00003-000-0123456789ab.tar").write_bytes(b"of another program")
+    shards.finish(Folder(tmp_path), [packed(p) for p in write(tmp_path)], {})
+    shards.finish(Folder(tmp_path), [], {})
+
+    assert set(contents(tmp_path)) == {"00003-000.tar", "00003-000-0123456789ab.tar", "index.parquet", "manifest.json"}
 
 
 def test_a_run_that_breaks_leaves_the_old_tar_and_no_scratch(tmp_path):
@@ -100,11 +120,9 @@ def test_keys_that_a_reader_would_mix_up_are_refused(tmp_path, keys, sentence):
 
 def test_the_index_and_the_manifest_say_what_the_tars_hold(tmp_path):
     rows = [packed(p, ["human", "background"]) for p in write(tmp_path, max_bytes=4000)]
-    (tmp_path / "00099-000.tar").write_bytes(b"of an earlier corpus")
     manifest = shards.finish(Folder(tmp_path), rows[::-1], {"recipe": "triplets"})
     assert manifest == json.loads((tmp_path / "manifest.json").read_text())
     assert from_table(Packed, pq.read_table(tmp_path / "index.parquet")) == rows
-    assert not (tmp_path / "00099-000.tar").exists()
     assert manifest["samples"] == sum(s["samples"] for s in manifest["shards"]) == len(SAMPLES)
     assert manifest["roles"] == {"background": 5, "human": 5}
     for entry in manifest["shards"]:
@@ -122,8 +140,8 @@ def test_finishing_twice_in_another_order_gives_the_same_bytes(tmp_path):
 
 def test_a_missing_tar_is_named(tmp_path):
     rows = [packed(p) for p in write(tmp_path)]
-    (tmp_path / "00003-000.tar").unlink()
-    with pytest.raises(FileNotFoundError, match=r"lacks 00003-000\.tar"):
+    (tmp_path / rows[0].shard).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"lacks {rows[0].shard}"):
         shards.finish(Folder(tmp_path), rows, {})
 
 
@@ -133,7 +151,8 @@ def test_shards_go_to_any_url(tmp_path):
     manifest = shards.finish(out, rows, {})
     write(tmp_path / "local", max_bytes=4000)
 
-    assert {name: out.get(name) for name in out.names() if name.endswith(".tar")} == contents(tmp_path / "local")
+    here = {name: data for name, data in contents(tmp_path / "local").items() if name.endswith(".tar")}
+    assert {name: out.get(name) for name in out.names() if name.endswith(".tar")} == here
     assert manifest["samples"] == len(SAMPLES)
 
 

@@ -165,13 +165,17 @@ def test_what_failed_once_is_made_good_by_a_retry(folder, capsys, monkeypatch):
         raise TimeoutError("the disk is asleep")
 
     monkeypatch.setattr(Match, "run", asleep)
-    assert run(folder, "--set", "match.min_margin=0.06") == 0
-    assert "3 failed" in capsys.readouterr().out
+    assert run(folder, "--set", "match.min_margin=0.06") == 1
+    said = capsys.readouterr()
+    assert "3 failed" in said.out
+    assert said.err.splitlines()[-1].startswith(
+        "a2data: every unit of match failed (2 of 2), such as with TimeoutError: the disk is asleep; only 0 triplets would be left"
+    )
     cli.main(["failures", str(work)])
     assert capsys.readouterr().out.count("Été à la mer.mp4): TimeoutError: the disk is asleep") == 1
 
     monkeypatch.undo()
-    assert run(folder) == 0
+    assert run(folder) == 1
     assert "3 failed" in capsys.readouterr().out  # a failure is a result, until somebody says otherwise
     assert cli.main(["retry", str(work), "--stage", "match", *CREW]) == 0
     assert "2 triplets" in capsys.readouterr().out
@@ -181,10 +185,11 @@ def test_what_failed_once_is_made_good_by_a_retry(folder, capsys, monkeypatch):
 def test_a_file_that_was_repaired_is_a_new_video_for_the_next_run(tmp_path, capsys):
     path, store = tmp_path / "broken.mp4", Store(tmp_path / "work")
     path.write_bytes(b"not a video yet")
-    assert run(tmp_path, str(path), *QUICK, "--set", "select.min_motion=1") == 0  # no clip is kept: that is quick
+    assert run(tmp_path, str(path), *QUICK, "--set", "select.min_motion=1") == 1  # no clip is kept: that is quick
+    assert capsys.readouterr().err.splitlines()[-1].startswith("a2data: every unit of ingest failed (1 of 1), such as with ")
     film(path, 4)
 
-    assert cli.main(["retry", str(tmp_path / "work"), *CREW]) == 0
+    assert cli.main(["retry", str(tmp_path / "work"), *CREW]) == 1
     assert "broken.mp4 is another file than the one that failed" in capsys.readouterr().err
     assert (store.shards("ingest"), store.footer("ingest", 0).rows) == ([0], 0)
     assert run(tmp_path, str(path)) == 0

@@ -128,10 +128,10 @@ def test_held_out_variants_stay_held_out_and_video_and_references_vary_alike(tmp
 def test_what_pack_set_aside_for_evaluation_never_trains(tmp_path, packed, start):
     folder = Folder(packed)
     rows = [
-        replace(row, split="eval" if row.shard == "00001-000.tar" else "train") for row in encoding.read_index(folder)
+        replace(row, split="eval" if row.shard.startswith("00001") else "train") for row in encoding.read_index(folder)
     ]
     (tmp_path / "in").mkdir()
-    for old, split in (("00000-000.tar", "train"), ("00001-000.tar", "eval")):
+    for old, split in {(row.shard, row.split) for row in rows}:
         (tmp_path / "in" / f"{split}-{old}").write_bytes((packed / old).read_bytes())
     renamed = [replace(row, shard=f"{row.split}-{row.shard}", component=row.split) for row in rows]
     shards.finish(Folder(tmp_path / "in"), renamed, {})
@@ -160,11 +160,38 @@ def test_what_is_there_is_not_encoded_again_and_a_changed_setting_does_it(tmp_pa
     encode(str(packed), str(tmp_path), start, HOW, say=said.append)
     assert len(said) == 2
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.tar")}
-    (tmp_path / "train" / "00000-000.tar").unlink()  # lost: only its own is made again
+    next(tmp_path.glob("train/00000-000-*.tar")).unlink()  # lost: only its own is made again
     encode(str(packed), str(tmp_path), start, HOW, say=said.append)
-    assert said[2:] == ["encoded 00000-000.tar: 4 samples"]
+    assert said[2:] == [f"encoded {next(packed.glob('00000-000-*.tar')).name}: 4 samples"]
+    old = {p.name for p in tmp_path.rglob("*.tar")}
     encode(str(packed), str(tmp_path), start, replace(HOW, combine="after"), say=said.append)
     assert len(said) == 5
+    for split in encoding.SPLITS:
+        assert {p.name for p in (tmp_path / split).glob("*.tar")} == {
+            row.shard for row in encoding.read_index(Folder(tmp_path / split))
+        }
+    assert old != {p.name for p in tmp_path.rglob("*.tar")}
+
+
+def test_shards_that_were_packed_anew_get_a_new_index_of_what_is_encoded(tmp_path, start):
+    encode(
+        str(tiny_shards.make(tmp_path / "packed", count=8, tars=2)),
+        str(tmp_path / "out"),
+        start,
+        HOW,
+        say=lambda _: None,
+    )
+    encode(
+        str(tiny_shards.make(tmp_path / "packed", count=8, tars=1)),
+        str(tmp_path / "out"),
+        start,
+        HOW,
+        say=lambda _: None,
+    )
+    for split in encoding.SPLITS:
+        rows = encoding.read_index(Folder(tmp_path / "out" / split))
+        assert {row.shard for row in rows} == {p.name for p in (tmp_path / "out" / split).glob("*.tar")}
+        assert {row.shard[:5] for row in rows} == {"00000"}
 
 
 def test_other_encoders_have_another_revision(tmp_path, start):
@@ -190,12 +217,13 @@ def test_a_folder_without_an_index_a_lost_and_a_cut_off_tar_are_sentences(tmp_pa
     with pytest.raises(ValueError, match=r"holds no index\.parquet: it is no folder of shards"):
         encode(str(tmp_path), str(tmp_path / "out"), start, HOW)
     shutil.copytree(packed, tmp_path / "copy")
-    whole = (tmp_path / "copy" / "00001-000.tar").read_bytes()
-    (tmp_path / "copy" / "00001-000.tar").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"00001-000\.tar is cut off or damaged"):
+    second = next(tmp_path.glob("copy/00001-000-*.tar"))
+    whole = second.read_bytes()
+    second.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"00001-000-\w+\.tar is cut off or damaged"):
         encode(str(tmp_path / "copy"), str(tmp_path / "out"), start, HOW, say=lambda text: None)
-    (tmp_path / "copy" / "00001-000.tar").unlink()
-    with pytest.raises(ValueError, match=r"lacks 00001-000\.tar, which its index names"):
+    second.unlink()
+    with pytest.raises(ValueError, match=r"lacks 00001-000-\w+\.tar, which its index names"):
         encode(str(tmp_path / "copy"), str(tmp_path / "out"), start, HOW, say=lambda text: None)
 
 
