@@ -13,7 +13,7 @@ from typing import Any
 from a2data.records import Source
 from a2data.stage import Stage
 from a2data.store import Store
-from pipelines import bench, bench_data, calibrate, encode, forget, models, ownership, results, runs, sample, train, ui
+from pipelines import bench, bench_data, calibrate, encode, forget, models, ownership, runs, sample, train, ui
 from pipelines import plan as planning
 from pipelines.lock import alone
 from pipelines.settings import Recipe, add_flags
@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
         add_flags(sub.add_argument_group("settings"), stage)  # type: ignore[arg-type]
         runs.add_flags(sub)
         if isinstance(stage, Pack):
-            runs.add_out_flags(sub, publishes=False)
+            runs.add_out_flags(sub)
         sub.set_defaults(stage=stage.name())
     command("status", _status, "how far every stage is")
     _recipe_flags(command("plan", _plan, "which jobs a run with these settings would do, and why"))
@@ -165,19 +165,17 @@ def _stage(args: argparse.Namespace) -> int:
     (stage,) = (s for s in stages if s.name() == args.stage)
     given = {f.name: v for f in fields(stage) if (v := getattr(args, f.name, None)) is not None}  # type: ignore[arg-type]
     recipe.settings[stage.name()] = recipe.settings.get(stage.name(), {}) | given
-    (stage,) = (s for s in recipe.apply(stages, store) if s.name() == args.stage)
-    packs, reasons = isinstance(stage, Pack), list[str]()
+    stages = recipe.apply(stages, store)
+    (stage,) = (s for s in stages if s.name() == args.stage)
+    packs = isinstance(stage, Pack)
     with alone(store), contextlib.ExitStack() as stack:
-        if packs:
-            stack.enter_context(ownership.claimed(store, recipe.folder(store), args.take_over))
+        owner = stack.enter_context(ownership.claimed(store, recipe.folder(store), args.take_over)) if packs else {}
         recipe.save(store)
         summary = runs.work(args, [stage], store, store.shards("manifest"))
-        reasons = planning.all_failed(store, [stage.name()])
+        print(f"{summary.jobs} jobs done")
         if packs:
-            left = sum(footer.rows for n in store.shards("pack") if (footer := store.footer("pack", n)))
-            reasons += runs.none_left(left, len(results.published(recipe.folder(store))))
-    print(f"{summary.jobs} jobs done")
-    return runs.conclude(runs.complain(summary), reasons)
+            return runs.finish(store, stages, recipe, summary, owner, args.allow_shrink)
+    return runs.conclude(runs.complain(summary), planning.all_failed(store, [stage.name()]))
 
 
 def _status(args: argparse.Namespace) -> int:

@@ -37,19 +37,16 @@ def add_flags(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--quiet", action="store_true", help="no progress")
 
 
-def add_out_flags(sub: argparse.ArgumentParser, publishes: bool = True) -> None:
-    """Give the parser the flags of a command that writes tars, and of one that publishes them."""
+def add_out_flags(sub: argparse.ArgumentParser) -> None:
+    """Give the parser the flags of a command that publishes shards."""
     sub.add_argument(
         "--take-over",
         action="store_true",
         help="own the folder of the shards although another work folder owns it or it holds other files",
     )
-    if publishes:
-        sub.add_argument(
-            "--allow-shrink",
-            action="store_true",
-            help="publish shards even if fewer than half of the triplets are left",
-        )
+    sub.add_argument(
+        "--allow-shrink", action="store_true", help="publish shards even if fewer than half of the triplets are left"
+    )
 
 
 def _share(text: str) -> float:

@@ -162,6 +162,21 @@ def test_a_work_folder_with_its_shards_inside_can_be_copied_and_moved(tmp_path, 
     assert not (tmp_path / "w").exists() or tars(tmp_path / "w" / inside) == packed
 
 
+def test_shards_may_be_beside_the_tables(tmp_path, filled):
+    work = filled(tmp_path / "w")
+    assert run(work, work) == 0
+    assert run(work) == 0
+    assert {entry["name"] for entry in manifest(work)["shards"]} == set(tars(work)) != set()
+
+
+def test_a_damaged_id_is_reported_with_its_path(tmp_path, filled, capsys):
+    work = filled(tmp_path / "w")
+    for text in ("{", "[1]", '{"id": "x"}'):
+        (tmp_path / "w" / "work.json").write_text(text)
+        assert run(work) == 2
+        assert f"{work}/work.json is damaged" in capsys.readouterr().err
+
+
 def test_shards_behind_a_link_are_not_inside_a_copied_work_folder(tmp_path, capsys, filled):
     (tmp_path / "disk").mkdir()
     work = Path(filled(tmp_path / "w"))
@@ -468,7 +483,15 @@ def test_a_stage_command_of_which_every_unit_fails_exits_1_and_says_so_last(tmp_
             "a2data: every unit of caption failed (8 of 8), such as with ValueError: the captioner's answer is not JSON"
         )
     assert a2data("pack", work) == 1
-    assert "no triplet is left, of 7 before" in capsys.readouterr().err.splitlines()[-1]
+    assert "only 0 triplets would be left" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_command_pack_publishes_what_it_packs(tmp_path, filled):
+    work, out = filled(tmp_path / "w"), tmp_path / "w" / "shards"
+    run(work)
+    assert a2data("pack", work, "--split", "eval=0.3") == 0
+    assert {row.split for row in shards.rows(Folder(str(out)))} <= {"train", "eval"}
+    assert {entry["name"] for entry in manifest(out)["shards"]} == set(tars(out))
 
 
 def test_a_run_that_is_allowed_to_shrink_to_nothing_does_so_and_exits_1(tmp_path, capsys, filled):
