@@ -252,4 +252,4 @@ def same_bytes(one: Prediction, other: Prediction) -> tuple[int, int]:
 def about(shards: Path) -> dict:
     """What the manifest of the shards says: profile, models, settings."""
     path = shards / "manifest.json"
-    return json.loads(path.read_text())["about"] if path.exists() else {}
+    return json.loads(path.read_text()).get("about", {}) if path.exists() else {}
