@@ -11,6 +11,7 @@ import re
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import PurePath
 from typing import Any
 
 from a2data import shards
@@ -60,18 +61,31 @@ def _place(folder: Folder) -> str:
     return os.path.realpath(folder.base) if folder.local else folder.root.rstrip("/")
 
 
-def refusal(me: Identity, about: dict[str, Any], entries: Sequence[str], inside: bool, tables: str) -> str:
+def _host(out: Folder) -> str:
+    """The work folder that a local folder is inside; "" if it is not inside one."""
+    place = _place(out)
+    above = [place, *map(str, PurePath(place).parents)] if out.local else []
+    return next((folder for folder in above if os.path.exists(os.path.join(folder, "run.json"))), "")
+
+
+def refusal(
+    me: Identity, about: dict[str, Any], entries: Sequence[str], inside: bool, tables: str, host: str = ""
+) -> str:
     """Why a work folder may not write into an out folder; "" if it may. Pure.
 
     about: the manifest in the out folder. entries: what else is in it. inside: whether it is in the work folder. tables: the
-    digest of the work folder's table `pack`: manifests had no owner before 2026-12.
+    digest of the work folder's table `pack`: manifests had no owner before 2026-12. host: the work folder that it is inside.
     """
     owner = about.get("owner")
     if isinstance(owner, dict):
         mine = (me.id, *me.copied_from) if inside else (me.id,)
         return "" if owner.get("id") in mine else f"belongs to the work folder {owner.get('work')}"
-    if inside or not entries or (tables and about.get("about", {}).get("tables") == tables):
+    recipe = about.get("about")
+    packed_here = bool(tables) and isinstance(recipe, dict) and recipe.get("tables") == tables
+    if inside or not entries or (packed_here and not host):
         return ""
+    if host:
+        return f"is inside the work folder {host}"
     more = f" and {len(entries) - 3} more" if len(entries) > 3 else ""
     return f"holds files that this work folder did not write ({', '.join(entries[:3])}{more})"
 
@@ -81,7 +95,7 @@ def check(store: Store, out: Folder, take_over: bool = False) -> Identity:
     me, about = identify(store), shards.manifest(out)
     entries = [name for name in out.entries() if name != LOCK]
     inside = f"{_place(out)}/".startswith(f"{_place(store)}/")
-    why = "" if take_over else refusal(me, about, entries, inside, results.tables(store))
+    why = "" if take_over else refusal(me, about, entries, inside, results.tables(store), _host(out))
     if why:
         raise PermissionError(
             f"{out.root} {why}: name another folder with `a2data run --out`, or pass --take-over to let {store.root} own it; "

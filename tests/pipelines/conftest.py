@@ -98,3 +98,38 @@ def browser():
         opened = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="module")
+def toy_stages():
+    """For tests of toy_folder.py: every profile is the toy pipeline: tables without pixels, but the real retrieve and pack."""
+    from toy_folder import stages
+
+    from pipelines import cli, results, runs
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (cli, runs):
+            patch.setattr(module, "triplets", stages)
+        patch.setattr(cli, "parser", functools.cache(cli.parser))  # for speed, like the next
+        patch.setattr(results, "report", lambda *_, **__: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """A function that makes a work folder of people, {video_id: who}, in which all is done but the packing."""
+    import toy_pairs
+    from toy_folder import PEOPLE, stages
+
+    made: dict[str, Path] = {}
+
+    def fill(work, people=None) -> str:
+        people = people or PEOPLE
+        if repr(people) not in made:
+            store = Store(made.setdefault(repr(people), tmp_path_factory.mktemp("filled")))
+            toy_pairs.fill(store, people)
+            toy_pairs.make(store, stages()[:-1])
+        shutil.copytree(made[repr(people)], work)
+        return str(work)
+
+    return fill

@@ -1,7 +1,5 @@
 """A folder of shards belongs to one work folder; nothing in it is lost to another, to a crash or to a run that went wrong."""
 
-import functools
-import hashlib
 import json
 import multiprocessing
 import shutil
@@ -9,86 +7,17 @@ from pathlib import Path
 
 import pytest
 import toy_pairs
+from toy_folder import KNOWN, OTHERS, PEOPLE, a2data, fail_captions, manifest, readable, run, tars
 
 from a2data import shards
 from a2data.folder import Folder
 from a2data.records import Packed
 from a2data.store import Store
-from pipelines import cli, results, runs
+from pipelines import runs
 from pipelines.lock import alone
 
-# who is in which clip of a video
-KNOWN = {"aa11": "anna bert", "bb22": "anna", "cc33": "bert", "dd44": "anna carl", "ee55": "carl", "gg77": "carl " * 4}
-PEOPLE = {video: KNOWN[video] for video in ("aa11", "bb22", "cc33")}  # four triplets in two tars
-OTHERS = {video: KNOWN[video] for video in ("dd44", "ee55")}  # two triplets in one tar
+pytestmark = pytest.mark.usefixtures("toy_stages")
 STRANGER = "train-00007-000.tar"
-
-
-def stages(profile="builtin"):
-    return toy_pairs.stages(Store("/nowhere"), KNOWN)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _toy_stages():
-    """Every profile is the toy pipeline: tables without pixels, but the real retrieve and pack."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (cli, runs):
-            patch.setattr(module, "triplets", stages)
-        patch.setattr(cli, "parser", functools.cache(cli.parser))  # for speed, like the next
-        patch.setattr(results, "report", lambda *_, **__: None)
-        yield
-
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory):
-    """A function that makes a work folder of people, {video_id: who}, in which all is done but the packing."""
-    made: dict[str, Path] = {}
-
-    def fill(work, people=PEOPLE) -> str:
-        if repr(people) not in made:
-            store = Store(made.setdefault(repr(people), tmp_path_factory.mktemp("filled")))
-            toy_pairs.fill(store, people)
-            toy_pairs.make(store, stages()[:-1])
-        shutil.copytree(made[repr(people)], work)
-        return str(work)
-
-    return fill
-
-
-def a2data(*words) -> int:
-    return cli.main([*map(str, words), "--here", "--quiet"])
-
-
-def run(work, out=None, *more) -> int:
-    return a2data("run", "--work", work, *(("--out", out) if out else ()), *more)
-
-
-def tars(out) -> dict[str, str]:
-    folder = Folder(str(out))
-    return {n: hashlib.sha256(folder.get(n)).hexdigest() for n in folder.names() if n.endswith(".tar")}
-
-
-def manifest(out) -> dict:
-    return json.loads(Folder(str(out)).get("manifest.json"))
-
-
-def readable(out) -> list[str]:
-    """The clips of the index, each found in its tar where the index says that it is."""
-    folder, clips = Folder(str(out)), []
-    for row in shards.rows(folder):
-        with folder.reading(row.shard) as file:
-            file.seek(row.offset)
-            assert file.read(len(row.clip_id)).decode() == row.clip_id
-        clips.append(row.clip_id)
-    return clips
-
-
-def fail_captions(monkeypatch) -> None:
-    def nonsense(*_):
-        raise ValueError("the captioner's answer is not JSON")
-
-    monkeypatch.setattr(toy_pairs.Captions, "run", nonsense)
-    monkeypatch.setattr(toy_pairs.Captions, "version", 2)
 
 
 # -- two owners --------------------------------------------------------------------------------------------------------
@@ -254,13 +183,30 @@ def test_shards_of_before_there_were_owners_are_adopted_by_the_work_folder_that_
     assert manifest(out)["owner"]["work"] == work
 
 
+def test_a_copy_does_not_adopt_shards_of_before_there_were_owners_inside_its_original(tmp_path, filled, capsys):
+    work = filled(tmp_path / "w")
+    out = tmp_path / "w" / "shards"
+    run(work)
+    about = manifest(out)
+    del about["owner"], about["index"]
+    (out / "manifest.json").write_text(json.dumps(about))
+    (tmp_path / "w" / "work.json").unlink()
+    recipe = json.loads((tmp_path / "w" / "run.json").read_text())
+    (tmp_path / "w" / "run.json").write_text(json.dumps(recipe | {"out": str(out)}))  # what --out did to paths inside
+    shutil.copytree(work, tmp_path / "w2")
+
+    assert run(tmp_path / "w2") == 2
+    assert f"is inside the work folder {work}" in capsys.readouterr().err
+    assert run(work) == 0
+
+
 def test_a_hostile_manifest_names_no_file_outside_to_be_removed(tmp_path, filled):
     out, work = tmp_path / "out", filled(tmp_path / "w")
     (tmp_path / "precious.tar").write_bytes(b"precious")
     (tmp_path / "00000-000.tar").write_bytes(b"precious")
     out.mkdir()
     names = ["../precious.tar", "../00000-000.tar", str(tmp_path / "precious.tar"), 7]
-    (out / "manifest.json").write_text(json.dumps({"shards": [*({"name": name} for name in names), "x"]}))
+    (out / "manifest.json").write_text(json.dumps({"about": "x", "shards": [*({"name": name} for name in names), "x"]}))
     (out / "replaced.json").write_text(json.dumps(names[:3]))
 
     assert run(work, out, "--take-over") == 0
@@ -468,55 +414,16 @@ def test_a_run_whose_folder_was_claimed_meanwhile_publishes_nothing(tmp_path, ca
     assert manifest(out) == claimed["manifest"]
 
 
-# -- exit codes --------------------------------------------------------------------------------------------------------
-
-
-def test_a_stage_command_of_which_every_unit_fails_exits_1_and_says_so_last(tmp_path, capsys, monkeypatch, filled):
-    work = filled(tmp_path / "w")
+def test_the_index_of_a_killed_run_does_not_pass_for_that_of_the_manifest(tmp_path, filled):
+    out, work = tmp_path / "w" / "shards", filled(tmp_path / "w")
     run(work)
-    fail_captions(monkeypatch)
-    for jobs in (2, 0):  # and again, where the failures are fresh
-        capsys.readouterr()
-        assert a2data("caption", work) == 1
-        said = capsys.readouterr()
-        assert said.out == f"{jobs} jobs done\n"
-        assert said.err.splitlines()[-1] == (
-            "a2data: every unit of caption failed (4 of 4), such as with ValueError: the captioner's answer is not JSON"
-        )
-    assert a2data("pack", work) == 1
-    assert "only 0 triplets would be left" in capsys.readouterr().err.splitlines()[-1]
+    good = (out / "index.parquet").read_bytes()
+    shutil.copy(out / "index.parquet", tmp_path / "index.parquet")
+    shards.finish(Folder(str(tmp_path / "empty")), list[Packed](), {})
+    shutil.copy(tmp_path / "empty" / "index.parquet", out / "index.parquet")
 
-
-def test_the_command_pack_publishes_what_it_packs(tmp_path, filled):
-    work, out = filled(tmp_path / "w"), tmp_path / "w" / "shards"
-    run(work)
-    assert a2data("pack", work, "--split", "eval=0.3") == 0
-    assert {row.split for row in shards.rows(Folder(str(out)))} <= {"train", "eval"}
-    assert {entry["name"] for entry in manifest(out)["shards"]} == set(tars(out))
-
-
-def test_a_run_that_is_allowed_to_shrink_to_nothing_does_so_and_exits_1(tmp_path, capsys, filled):
-    work = filled(tmp_path / "w")
-    run(work)
-    apart = ("--set", "pack.require=background")
-    assert run(work, None, *apart, "--allow-shrink") == 1
-    assert capsys.readouterr().err.splitlines()[-1] == "a2data: no triplet is left, of 4 before"
-    assert tars(tmp_path / "w" / "shards") == {}
-    assert run(work, None, *apart) == 0  # there were none before this one
-
-
-def test_rejects_and_single_failures_and_no_clips_at_all_are_no_reason_to_fail(tmp_path, monkeypatch, filled):
-    assert run(filled(tmp_path / "alone", {"aa11": "anna"})) == 0  # nobody to pair: rejected
-    assert run(filled(tmp_path / "empty", {"aa11": ""})) == 0  # no clip in it
-    original = toy_pairs.Captions.run
-
-    def one_fails(self, model, kept):
-        if kept[0].clip_id == "aa11-00000000":
-            raise ValueError("only this one")
-        yield from original(self, model, kept)
-
-    monkeypatch.setattr(toy_pairs.Captions, "run", one_fails)
-    assert run(filled(tmp_path / "w")) == 0
+    assert run(work) == 0
+    assert (out / "index.parquet").read_bytes() == good
 
 
 # -- forget ------------------------------------------------------------------------------------------------------------
@@ -532,15 +439,3 @@ def test_what_is_forgotten_does_not_count_among_what_must_be_left(tmp_path, fill
     assert readable(out) == ["dd44-00000075", "ee55-00000000"]
     assert all(b"gg77-0" not in path.read_bytes() for path in out.iterdir())
     assert {entry["name"] for entry in manifest(out)["shards"]} == set(tars(out))
-
-
-def test_the_index_of_a_killed_run_does_not_pass_for_that_of_the_manifest(tmp_path, filled):
-    out, work = tmp_path / "w" / "shards", filled(tmp_path / "w")
-    run(work)
-    good = (out / "index.parquet").read_bytes()
-    shutil.copy(out / "index.parquet", tmp_path / "index.parquet")
-    shards.finish(Folder(str(tmp_path / "empty")), list[Packed](), {})
-    shutil.copy(tmp_path / "empty" / "index.parquet", out / "index.parquet")
-
-    assert run(work) == 0
-    assert (out / "index.parquet").read_bytes() == good
