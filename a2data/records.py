@@ -22,14 +22,16 @@ class Source:
     """A line of the manifest: a file that somebody wants in the corpus, before anybody looked inside."""
 
     video_id: str  # first 16 hex digits of the sha256 of the file's bytes; "unread-<hash of path>" if it cannot be read
-    path: str  # local path or any URL that fsspec opens
+    path: str  # local path, or a URL without password and query
     license: str
     source: str  # where it comes from: a site, an archive, a person
     label: str
     bytes: int
     duplicate_of: str  # path of the file with the same bytes that came first; "" for the first
-    modified_ns: int = 0  # time of last change of a local file, so that a known one is not read again; 0 for a URL
+    modified_ns: int = 0  # time of last change, so that a known file is not read again; 0 where it is not known
     refused: str = ""  # source frames that nothing may be made of, "0-75,210-300", ends exclusive (a2data forget)
+    unreadable: str = ""  # why its bytes could not be read, or may not be, when it was listed; "" if they were
+    license_conflict: str = ""  # the different licences that were stated for it, and where; "" if there is one or none
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,9 @@ class Stage:
     A stage per "all" that `spreads` gets `spread`, with which it may have pure calls done wherever there is room (see
     a2data.spread): what it would otherwise compute alone while a cluster waits.
 
+    A stage per "video" that `opens_sources` gets `source_file(video_id, path)`, which says how the copy of a downloaded source is
+    opened (see a2data.source_files).
+
     A stage with `in_flight` above 1 is one that waits for a server: `run` is called for so many units at a time, in threads, with
     one and the same model. Rows are written in the order of the units all the same.
     """
@@ -42,6 +45,7 @@ class Stage:
     gpus: ClassVar[float] = 0
     in_flight: ClassVar[int] = 1  # units at a time, each in its own thread; for stages per "video" or "clip" that wait
     spreads: ClassVar[bool] = False
+    opens_sources: ClassVar[bool] = False
     unkeyed: ClassVar[tuple[str, ...]] = ()  # settings that change no row, and are no part of the resume key
     version: ClassVar[int] = 1  # raise it when run() gives other rows for the same settings
 

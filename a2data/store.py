@@ -9,6 +9,7 @@ is no half of one.
 import contextlib
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
@@ -22,6 +23,7 @@ from a2data.arrow import complete, from_table, schema, to_table
 from a2data.folder import Folder
 from a2data.records import Reject
 from a2data.stage import Stage
+from a2data.url import refuse_password
 
 SPILL_ROWS = 16
 ROW_GROUP_BYTES = 1 << 20  # what one read brings in: some hundred rows without pixels, one or two clips with
@@ -52,6 +54,9 @@ class Footer:
 
 class Store(Folder):
     """A folder of tables: <root>/<stage>/<shard>.parquet."""
+
+    def __init__(self, root: str | os.PathLike):
+        super().__init__(refuse_password(str(root)))
 
     def part(self, stage: str, shard: int) -> str:
         return self.path(stage, f"{shard:05d}.parquet")

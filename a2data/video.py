@@ -14,7 +14,13 @@ import av
 import fsspec
 import numpy as np
 
+from a2data.source_files import Opener
+
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+
+# playlists and the like: demuxers that open other files and URLs, which the file that they are handed may choose
+INDIRECT = {"concat", "dash", "hls", "image2", "imf", "rtp", "rtp_mpegts", "rtsp", "sdp", "webm_dash_manifest"}
+DIRECT = ",".join(sorted(name for name in av.formats_available if not INDIRECT & set(name.split(","))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +82,19 @@ def _write(path: str, frames: Iterable[av.VideoFrame | np.ndarray], rate: Fracti
         container.mux(stream.encode(None))
 
 
-def read(path: str, stream: int = 0, backend: str = "pyav") -> Iterator[Frame]:
+def read(path: str, stream: int = 0, backend: str = "pyav", opener: Opener | None = None) -> Iterator[Frame]:
     """Every frame of a source, in presentation order, decoded once, in one thread. Times always grow, see `next_time`.
 
-    path: local, or any URL that fsspec opens. stream: which of its video streams.
+    path: local, or any URL that fsspec opens. stream: which of its video streams. opener: opens a copy of it, where there is one.
     Raises ValueError with a sentence where the file is no video, has no such stream, or breaks off: frames before the break have
     then been given out, and should not be used.
     """
-    return {"pyav": _read_pyav, "decord": _read_decord}[backend](path, stream)
+    return {"pyav": _read_pyav, "decord": _read_decord}[backend](path, stream, opener)
 
 
-def _read_pyav(path: str, stream: int) -> Iterator[Frame]:
+def _read_pyav(path: str, stream: int, opener: Opener | None) -> Iterator[Frame]:
     index, time_s, shift_s = -1, -math.inf, 0.0
-    with open_source(path) as container:
+    with open_source(path, opener) as container:
         video = video_stream(container, path, stream)
         # a worker has one core; frames in flight in other threads cost memory, too
         video.codec_context.thread_count = 1
@@ -104,15 +110,15 @@ def _read_pyav(path: str, stream: int) -> Iterator[Frame]:
         raise ValueError(f"{path}: the video stream has no frame that can be decoded")
 
 
-def _read_decord(path: str, stream: int) -> Iterator[Frame]:
+def _read_decord(path: str, stream: int, opener: Opener | None) -> Iterator[Frame]:
     import decord  # optional: `pip install a2data[decord]`
 
-    facts = probe(path)
+    facts = probe(path, opener)
     if facts.rotation or stream != facts.stream:
         raise ValueError(f"{path}: decord misreads rotated videos and picks its own stream; use the decoder pyav")
     index, time_s, shift_s = -1, -math.inf, 0.0
     try:
-        with fsspec.open(path, "rb") as file:
+        with opener() if opener else fsspec.open(path, "rb") as file:
             reader = decord.VideoReader(file, num_threads=1)
             for index in range(len(reader)):
                 raw_s = float(reader.get_frame_timestamp(index)[0])
@@ -165,9 +171,9 @@ class Probe(NamedTuple):
     stream: int  # the largest of the video streams that are no cover pictures
 
 
-def probe(path: str) -> Probe:
+def probe(path: str, opener: Opener | None = None) -> Probe:
     """Raises ValueError with a sentence where the file is no video or its first frame cannot be decoded."""
-    with open_source(path) as container:
+    with open_source(path, opener) as container:
         number = best_stream(container, path)
         video = container.streams.video[number]
         try:
@@ -209,15 +215,20 @@ def video_stream(container: av.container.InputContainer, path: str, stream: int)
 
 
 @contextmanager
-def open_source(path: str) -> Iterator[av.container.InputContainer]:
-    """A container to read from. Local paths are opened by FFmpeg itself, all others through fsspec.
+def open_source(path: str, opener: Opener | None = None) -> Iterator[av.container.InputContainer]:
+    """A container to read from. Local paths are opened by FFmpeg itself, URLs through fsspec, copies by their opener.
 
+    Formats that are made of other files (playlists) are not opened: they would choose what else is read.
     Raises ValueError with a sentence for what is no video, OSError for what is not there or may not be read.
     """
     with ExitStack() as stack:
-        file = path if "://" not in path else stack.enter_context(fsspec.open(path, "rb"))
+        file = path
+        if opener:
+            file = stack.enter_context(opener())
+        elif "://" in path:
+            file = stack.enter_context(fsspec.open(path, "rb"))
         try:
-            container = av.open(file, metadata_errors="ignore")
+            container = av.open(file, metadata_errors="ignore", options={"format_whitelist": DIRECT})
         except (FileNotFoundError, PermissionError):
             raise
         except av.error.FFmpegError as error:

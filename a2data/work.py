@@ -16,9 +16,11 @@ import pyarrow.compute as pc
 from a2data.arrow import from_table
 from a2data.lookup import Lookup
 from a2data.records import Failure, Reject
+from a2data.source_files import SourceFiles
 from a2data.spread import Spread, in_turn
 from a2data.stage import Stage
 from a2data.store import Part, Store
+from a2data.url import scrub
 
 log = logging.getLogger("a2data")
 
@@ -98,14 +100,16 @@ def _do_units(stages: Sequence[Stage], models: Sequence[Any], store: Store, shar
             _note(store, stages, shard, in_hand, number / len(names), parts)
 
         if len(stages) == 1 and stages[0].in_flight > 1:
-            _many_at_a_time(stages[0], models[0], parts[0], units, missing[stages[0]], skip, note)
+            _many_at_a_time(stages[0], models[0], parts[0], store, units, missing[stages[0]], skip, note)
         else:
             for number, (unit, inputs) in enumerate(units):
                 note([unit], number)
                 for stage, model, part in zip(stages, models, parts, strict=True):
                     began = time.perf_counter()
                     rows = (
-                        _run(stage, model, inputs) if _is_due(stage, part, unit, inputs, missing[stage], skip) else None
+                        _run(stage, model, inputs, store)
+                        if _is_due(stage, part, unit, inputs, missing[stage], skip)
+                        else None
                     )
                     if rows is not None and (made := _put(stage, part, unit, rows, keep=len(stages) > 1)) is not None:
                         inputs[stage.name()] = made
@@ -131,9 +135,10 @@ def _is_due(
     return True
 
 
-def _run(stage: Stage, model: Any, inputs: dict[str, list]) -> Iterator[Any]:
+def _run(stage: Stage, model: Any, inputs: dict[str, list], store: Store) -> Iterator[Any]:
     """What a stage yields for a unit. Nothing runs, nor raises, before it is asked for the first row."""
-    yield from stage.run(model, *(inputs[name] for name in stage.reads))
+    more = {"source_file": SourceFiles(store).opener} if stage.opens_sources else {}
+    yield from stage.run(model, *(inputs[name] for name in stage.reads), **more)
 
 
 def _put(stage: Stage, part: Part, unit: str, made: Iterable[Any], keep: bool) -> list[Any] | None:
@@ -151,7 +156,7 @@ def _put(stage: Stage, part: Part, unit: str, made: Iterable[Any], keep: bool) -
                         rows.append(row)
     except Exception as error:
         log.warning("%s: %s failed", stage.name(), unit, exc_info=True)
-        part.footer.failed[unit] = f"{type(error).__name__}: {error}"
+        part.footer.failed[unit] = scrub(f"{type(error).__name__}: {error}")
         return None
     part.footer.rejected += rejected
     return rows
@@ -161,6 +166,7 @@ def _many_at_a_time(
     stage: Stage,
     model: Any,
     part: Part,
+    store: Store,
     units: Iterable[tuple[str, dict[str, list]]],
     missing: set[str],
     skip: dict[str, str],
@@ -190,7 +196,7 @@ def _many_at_a_time(
         while held and (held[0][1].done() or len(held) >= 2 * most):
             put_first()
         note([*(name for name, _ in running()), unit], number)  # before it begins: it may kill this process at once
-        held.append((unit, _in_thread(list, _run(stage, model, inputs))))
+        held.append((unit, _in_thread(list, _run(stage, model, inputs, store))))
         if unit in skip:
             wait([held[-1][1]])
     while held:
@@ -274,7 +280,7 @@ def _sorted(made: list[Any]) -> tuple[list[Any], list[Reject], dict[str, str]]:
     """Rows, rejects, failures."""
     rows = [row for row in made if not isinstance(row, Reject | Failure)]
     rejected = [row for row in made if isinstance(row, Reject)]
-    return rows, rejected, {row.key: row.why for row in made if isinstance(row, Failure)}
+    return rows, rejected, {row.key: scrub(row.why) for row in made if isinstance(row, Failure)}
 
 
 def _shard_rows(stage: Stage, model: Any, store: Store, shard: int) -> dict[int, list[Any]]:

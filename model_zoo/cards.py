@@ -111,10 +111,17 @@ def family(name: str) -> Card:
     """
     from model_zoo.catalogue import CARDS
 
-    which = CARDS.get(name.partition(":")[0])
+    known_as, _, path = name.partition(":")
+    which = CARDS.get(known_as)
     if which is None:
         known = ", ".join(sorted(CARDS))
         raise KeyError(f"no model called {name!r}; known are {known}, and NAME:PATH for your own weights")
+    address = path.partition("#")[0]
+    if "://" in address and ("@" in address or "?" in address):
+        raise ValueError(
+            f"model {known_as!r}: a server's address is written into run.json and into shards, so it may have no "
+            "user, password or query; the key for it belongs into A2DATA_API_KEY"
+        )
     return replace(which, name=name)
 
 

@@ -10,10 +10,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from a2data.records import Source
 from a2data.stage import Stage
 from a2data.store import Store
-from pipelines import bench, bench_data, calibrate, encode, forget, models, ownership, runs, sample, train, ui
+from a2data.url import public_name, scrub
+from pipelines import bench, bench_data, calibrate, encode, enrolment, forget, models, ownership, runs, sample, train, ui
 from pipelines import plan as planning
 from pipelines.lock import alone
 from pipelines.settings import Recipe, add_flags
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         if args.verbose:
             raise
-        print(f"a2data: {error}", file=sys.stderr)
+        print(scrub(f"a2data: {error}"), file=sys.stderr)
         return 2
 
 
@@ -66,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", help="the folder of the WebDataset shards (default: shards inside the work folder)")
     sub.add_argument("--videos-per-shard", type=_count, help="source videos in a shard of work (default: 8)")
     _recipe_flags(sub)
+    enrolment.add_flags(sub.add_argument_group("sources"))  # type: ignore[arg-type]
     runs.add_flags(sub)
     runs.add_out_flags(sub)
     for stage in triplets():
@@ -137,27 +138,11 @@ def _run(args: argparse.Namespace) -> int:
     out = recipe.folder(store)
     with alone(store):
         ownership.check(store, out, args.take_over)  # before anything is saved
-        shards = enroll(store, args.videos, recipe.videos_per_shard)
+        shards = enrolment.enroll(store, args.videos, recipe.videos_per_shard, enrolment.access(args, store))
         recipe.save(store)
         with ownership.claimed(store, out, args.take_over) as owner:
             summary = runs.work(args, stages, store, shards)
             return runs.finish(store, stages, recipe, summary, owner, args.allow_shrink)
-
-
-def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int) -> list[int]:
-    """Give every new source a place in a new shard; say which shards there are. Old shards stay as they are."""
-    from pipelines.manifest import sources
-
-    shards = store.shards("manifest")
-    known = [source for shard in shards for source in store.read("manifest", shard, Source)]
-    new = forget.without_forgotten(store, sources(list(inputs), known)) if inputs else []
-    for start in range(0, len(new), videos_per_shard):
-        shards.append(shards[-1] + 1 if shards else 0)
-        rows = sorted(new[start : start + videos_per_shard], key=lambda source: source.video_id)
-        store.write("manifest", shards[-1], Source, rows)
-    if not shards:
-        raise ValueError("no videos: name files, folders, globs or manifests after `a2data run`")
-    return shards
 
 
 def _stage(args: argparse.Namespace) -> int:
@@ -206,7 +191,7 @@ def _failures(args: argparse.Namespace) -> int:
     sources = planning.sources(store, [shard for _, shard, _, _ in failed])
     for stage, shard, unit, why in failed:
         source = sources.get((shard, unit)) or sources.get((shard, unit.rpartition("-")[0]))
-        called = f"{unit} ({source.path})" if source else unit or "(the whole job)"
+        called = f"{unit} ({public_name(source.path)})" if source else unit or "(the whole job)"
         print(f"{stage} shard {shard} {called}: {why}")
     return 0
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 from a2data import images, video
 from a2data.records import Caption, Film, Match, Reference, Reject, Video
 from a2data.store import Footer, Store
+from a2data.url import public_name
 
 COLOURS = 8  # classes c0 to c7 of report.css; the ninth reference of a clip starts again at c0
 NO_REFERENCE = -1  # the colour of a phrase whose element was paired with nothing
@@ -258,7 +259,7 @@ def _paths(store: Store, keys: set[Where]) -> dict[str, str]:
     found = {}
     for shard, names in sorted(_by_shard(keys).items()):
         for video_id, (source, *_) in _groups(store, "manifest", shard, _Path, "video_id", names):
-            found[video_id] = source.path
+            found[video_id] = public_name(source.path)
     return found
 
 

@@ -10,6 +10,7 @@ from a2data.records import Caption, Clip, Kept, Match, Packed, Reference, Reject
 from a2data.refusals import held_against
 from a2data.stage import Stage
 from a2data.store import Store
+from a2data.url import public_name
 
 ELEMENTS = ("detect", "faces", "parse", "background", "ground")  # the tables that hold elements
 COLUMNS = {"segment": "clip_id"} | dict.fromkeys(ELEMENTS, "element_id")
@@ -125,7 +126,7 @@ def _mine(rows: list[Any], found: Found) -> list[Any]:
 
 def _source(store: Store, found: Found) -> Iterator[str]:
     for source in _rows(store, "manifest", found, Source, "video_id", found.video_id)[:1]:
-        yield _line("source", source.path)
+        yield _line("source", public_name(source.path))
         yield _line(
             "",
             f"{source.bytes} bytes, licence {source.license or 'not stated'}, from {source.source or 'nobody named'}",

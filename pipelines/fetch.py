@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path, PurePosixPath
 
+from a2data.url import scrub
 from model_zoo import weights
 from model_zoo.cards import Card
 
@@ -101,7 +102,7 @@ def _from_url(card: Card, part: Path) -> None:
             f"model {card.name!r}: {url} answers {error.response.status_code} {error.response.reason_phrase}"
         ) from error
     except httpx.HTTPError as error:
-        raise OSError(f"model {card.name!r}: {url} did not come whole ({error}): fetch it again") from error
+        raise OSError(f"model {card.name!r}: {url} did not come whole ({scrub(str(error))}): fetch it again") from error
 
 
 def _save(response, part: Path, name: str) -> None:  # type: ignore[no-untyped-def] # httpx is imported above only

@@ -18,8 +18,10 @@ from typing import Any
 from a2data.arrow import schema
 from a2data.corpus import Footage, assemble
 from a2data.records import Look, Source, Take, Video
+from a2data.source_files import SourceFiles
 from a2data.stage import Stage
 from a2data.store import Footer, Store
+from a2data.url import is_url, public_name
 from a2data.work import UNIT
 from pipelines import runs
 
@@ -83,6 +85,9 @@ def forget(store: Store, wanted: Wanted, stages: Sequence[Stage]) -> dict[str, i
         made = [stage for stage in stages if stage.per in UNIT and store.footer(stage.name(), shard)]
         fresh = {stage for stage in made if store.fresh(stage, (shard,))}
         left = [_refuse(s, wanted) for s in sources if s.video_id not in wanted.videos]
+        for source in sources:
+            if source.video_id in wanted.videos:
+                SourceFiles(store).remove(source.video_id)
         removed["manifest"] += len(sources) - len(left)
         store.write("manifest", shard, Source, left)
         for stage in made:
@@ -146,8 +151,9 @@ def of_source(store: Store, name: str) -> Wanted:
     import os
 
     known = [s for shard in store.shards("manifest") for s in store.read("manifest", shard, Source)]
-    path = name if "://" in name else os.path.abspath(name)
-    ids = {s.video_id.partition("-dup-")[0] for s in known if s.path in (name, path)}
+    name = public_name(name)
+    path = name if is_url(name) else os.path.abspath(name)
+    ids = {s.video_id.partition("-dup-")[0] for s in known if public_name(s.path) in (name, path)}
     ids = ids or {s.video_id.partition("-dup-")[0] for s in known if name and s.video_id.startswith(name)}
     if not ids and any(name in line["videos"] for line in read(store)):
         ids = {name}  # begun before, and not ended

@@ -15,6 +15,7 @@ from typing import Any
 
 from a2data.spread import Spread, in_turn
 from a2data.store import Store
+from a2data.url import scrub
 from a2data.work import do
 from pipelines.schedule import Done, Group, Job
 
@@ -173,7 +174,7 @@ def attempt(
 
 def told(error: Exception) -> str:
     """An error as a person reads it; the type's name helps where the message is a word or a number."""
-    return (
+    return scrub(
         str(error) if isinstance(error, FileNotFoundError | ModuleNotFoundError) else f"{type(error).__name__}: {error}"
     )
 

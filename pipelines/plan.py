@@ -2,11 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from a2data.records import Source
 from a2data.stage import Stage
 from a2data.store import Store
+from a2data.url import is_web, public_name
 from pipelines import manifest
 from pipelines.schedule import Job, groups, jobs
 
@@ -90,7 +92,9 @@ def sources(store: Store, shards: Iterable[int]) -> dict[tuple[int, str], Source
 
 def replaced(source: Source) -> bool:
     """Whether the file has other bytes than when it was listed: it is another video then, which the next run takes in."""
-    now = manifest.stat(source)
+    if source.path != public_name(source.path) or is_web(source.path):
+        return False  # it is downloaded again by the next `a2data run` with its list
+    now = manifest.stat(replace(source, unreadable=""))
     if (now.bytes, now.modified_ns) == (source.bytes, source.modified_ns):
         return False
     return not source.video_id.startswith(manifest.identify(now).video_id)

@@ -12,6 +12,7 @@ from typing import Any
 from a2data.folder import Folder
 from a2data.stage import Stage
 from a2data.store import Store
+from a2data.url import is_url, refuse_password
 from pipelines import calibrate
 
 TYPES: dict[Any, type] = {
@@ -55,7 +56,7 @@ class Recipe:
 
     def folder(self, store: Store) -> Folder:
         """The folder of the shards."""
-        elsewhere = "://" in self.out or os.path.isabs(self.out)
+        elsewhere = is_url(refuse_password(self.out)) or os.path.isabs(self.out)
         return Folder(
             self.out if elsewhere else f"{(store.base if store.local else store.root).rstrip('/')}/{self.out}"
         )

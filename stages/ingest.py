@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from a2data import video
 from a2data.records import Reject, Source, Video
+from a2data.source_files import SourceFile, in_place
 from a2data.stage import Stage
 
 
@@ -16,6 +17,7 @@ class Ingest(Stage):
     reads = {"manifest": Source}
     writes = Video
     per = "video"
+    opens_sources = True
 
     min_short_side_px: int = 200  # as shown
     min_duration_s: float = 1.0  # where the container knows its duration
@@ -25,17 +27,19 @@ class Ingest(Stage):
     sources: str = ""  # comma-separated sources that are wanted; "" for all
     licenses: str = ""  # comma-separated licences that are wanted; "" for all
 
-    def run(self, model: None, manifest: list[Source]) -> Iterator[Video | Reject]:
+    def run(self, model: None, manifest: list[Source], source_file: SourceFile = in_place) -> Iterator[Video | Reject]:
         for source in manifest:
             reject = unwanted(self, source)
             if reject:
                 yield reject
                 continue
+            if source.unreadable:
+                raise ValueError(f"{source.path}: {source.unreadable}")
             if changed(source):
                 raise ValueError(
                     f"{source.path} has changed since it was listed: `a2data run` takes it in as a new video"
                 )
-            facts = video.probe(source.path)
+            facts = video.probe(source.path, source_file(source.video_id, source.path))
             yield misfit(self, source, facts) or Video(
                 video_id=source.video_id,
                 path=source.path,
@@ -56,6 +60,8 @@ def unwanted(settings: Ingest, source: Source) -> Reject | None:
     """Why the manifest alone is enough to turn a source away; None if it is not."""
     if source.duplicate_of:
         return Reject(source.video_id, "duplicate", f"same bytes as {source.duplicate_of}")
+    if source.license_conflict:
+        return Reject(source.video_id, "licence conflict", source.license_conflict)
     for reason, value, allowed in (
         ("label", source.label, settings.labels),
         ("source", source.source, settings.sources),

@@ -26,6 +26,7 @@ from a2data.records import (
 )
 from a2data.splits import assigned, shares_of
 from a2data.stage import Stage
+from a2data.url import public_name
 
 Lookup = Callable[..., dict[str, Any]]  # a2data.lookup.Lookup
 
@@ -222,7 +223,7 @@ def fetch(reference: Reference, lookup: Lookup) -> tuple[Element, Clip, samples.
     video = lookup("ingest", shard, "video_id", [clip.video_id])[clip.video_id]
     origin = samples.Origin(
         video_id=video.video_id,
-        path=video.path,
+        path=public_name(video.path),
         license=video.license,
         source=video.source,
         clip_id=clip.clip_id,
@@ -300,7 +301,7 @@ def about(
     return samples.Facts(
         clip_id=film.clip_id,
         video_id=film.video_id,
-        path=video.path,
+        path=public_name(video.path),
         license=video.license,
         source=video.source,
         label=video.label,

@@ -11,6 +11,7 @@ import numpy as np
 
 from a2data import images, resample, video
 from a2data.records import Film, Reject, Video
+from a2data.source_files import SourceFile, in_place
 from a2data.stage import Stage
 from model_zoo import cards, shots
 
@@ -34,6 +35,7 @@ class Segment(Stage):
     reads = {"ingest": Video}
     writes = Film
     per = "video"
+    opens_sources = True
     version = 2
 
     fps: float = 15.0  # of the clips
@@ -62,13 +64,18 @@ class Segment(Stage):
     def load(self) -> shots.Network | None:
         return cards.load(self.shot_model, cards.device()) if self.shot_model else None
 
-    def run(self, network: shots.Network | None, videos: list[Video]) -> Iterator[Film | Reject]:
+    def run(
+        self, network: shots.Network | None, videos: list[Video], source_file: SourceFile = in_place
+    ) -> Iterator[Film | Reject]:
         for source in videos:
-            for made in self.clips(network, source):
+            for made in self.clips(network, source, source_file):
                 yield without_refused(made, source)
 
-    def clips(self, network: shots.Network | None, source: Video) -> Iterator[Film | Reject]:
+    def clips(
+        self, network: shots.Network | None, source: Video, source_file: SourceFile = in_place
+    ) -> Iterator[Film | Reject]:
         """The clips of one video, in order. Memory does not grow with the video's length."""
+        opener = source_file(source.video_id, source.path)
         width, height = resample.fit(source.width, source.height, self.short_side_px)
         shrink = resample.Shrinker(width, height, source.rotation)
         detector = shots.ShotDetector(
@@ -77,7 +84,7 @@ class Segment(Stage):
         with tempfile.TemporaryFile() as spool:
             reel = Reel(self, source, spool)
             for shown in resample.on_clock(
-                video.read(source.path, source.stream, self.decoder), self.fps, self.max_gap_s
+                video.read(source.path, source.stream, self.decoder, opener), self.fps, self.max_gap_s
             ):
                 frame = shown.frame
                 if shown.ticks:

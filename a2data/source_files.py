@@ -1,0 +1,70 @@
+"""Copies of downloaded sources in the work folder, `sources/<video_id>`: a signed URL is needed once, and by one process."""
+
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+from pyarrow import fs as arrow_fs
+
+from a2data.folder import Folder
+from a2data.url import is_url, is_web
+
+FOLDER = "sources"
+Opener = Callable[[], Any]  # returns a seekable binary file
+SourceFile = Callable[
+    [str, str], Opener | None
+]  # (video_id, path) -> how to open its copy, None to open the path itself
+
+
+def in_place(video_id: str, path: str) -> None:
+    """A SourceFile for sources that have no copies."""
+
+
+class SourceFiles:
+    """The copies in one work folder."""
+
+    def __init__(self, store: Folder):
+        self.store = store
+
+    def has(self, video_id: str) -> bool:
+        return self.store.fs.get_file_info(self._path(video_id)).type == arrow_fs.FileType.File
+
+    def opener(self, video_id: str, path: str) -> Opener | None:
+        """How to open the copy of a source; None for one that is opened at its path.
+
+        Raises FileNotFoundError for a web address without a copy: it is downloaded under limits, by enrolment and nothing else.
+        """
+        if not is_url(path):
+            return None
+        if self.has(video_id):
+            return lambda: self.store.reading(FOLDER, video_id)
+        if is_web(path):
+            raise FileNotFoundError(
+                f"{path}: its copy {self._path(video_id)} is not there: `a2data run` with the same input downloads it again"
+            )
+        return None
+
+    def scratch(self) -> str:
+        """A local path to download to: in the work folder where that is local, so that the copy need not be moved far."""
+        if self.store.local:
+            return self.store.scratch(self._path("download"))
+        import tempfile
+
+        handle, path = tempfile.mkstemp(prefix="a2data-source-")
+        os.close(handle)
+        return path
+
+    def keep(self, scratch: str, video_id: str) -> None:
+        """Let a finished download appear as the copy of that source."""
+        if self.store.local:
+            self.store.publish(scratch, self._path(video_id))
+            return
+        with open(scratch, "rb") as file, self.store.writing(FOLDER, video_id) as out:
+            shutil.copyfileobj(file, out, 1 << 20)
+
+    def remove(self, video_id: str) -> None:
+        self.store.remove(FOLDER, video_id)
+
+    def _path(self, video_id: str) -> str:
+        return self.store.path(FOLDER, video_id)

@@ -1,0 +1,93 @@
+"""Enrolment: every new source gets a place in a new shard of the manifest; nothing of an old shard changes but licences."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from a2data.records import Source
+from a2data.source_files import FOLDER, SourceFiles
+from a2data.store import Store
+from pipelines import forget
+from pipelines.download import Downloader, Limits
+from pipelines.manifest import Access, survey
+
+DEFAULT = Limits()
+
+
+def add_flags(sub: argparse.ArgumentParser) -> None:
+    """Which sources may be read, and how."""
+    sub.add_argument(
+        "--max-source-bytes", type=_positive, default=DEFAULT.max_bytes, metavar="BYTES",
+        help="largest video to download (default: %(default)s)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--source-timeout", type=_positive, default=int(DEFAULT.timeout_s), metavar="S",
+        help="longest download, in seconds (default: %(default)s)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--allow-local-urls", action="store_true",
+        help="let lists name file:// URLs and hosts that are not on the public internet",
+    )  # fmt: skip
+    sub.add_argument(
+        "--list-encoding", default="", metavar="NAME",
+        help="encoding of csv and jsonl lists (default: UTF-8, or what a byte order mark says)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--replace-licenses", action="store_true",
+        help="the licences that the inputs state take the place of those of videos that are known",
+    )  # fmt: skip
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
+def access(args: argparse.Namespace, store: Store) -> Access:
+    """What the flags say."""
+    limits = Limits(max_bytes=args.max_source_bytes, timeout_s=float(args.source_timeout))
+    downloader = Downloader(limits, args.allow_local_urls)
+    return Access(downloader, SourceFiles(store), args.list_encoding, args.replace_licenses)
+
+
+def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int, how: Access | None = None) -> list[int]:
+    """Give every new source a place in a new shard; say which shards there are.
+
+    Old shards keep their sources; a licence that is stated for one of them only now, or that contradicts, is entered there.
+    Raises ValueError where there is no source at all.
+    """
+    how = how or Access(files=SourceFiles(store))
+    shards = store.shards("manifest")
+    rows = {shard: list(store.read("manifest", shard, Source)) for shard in shards}
+    store.sweep([FOLDER])
+    found = survey(list(inputs), [row for shard in shards for row in rows[shard]], how)
+    new = forget.without_forgotten(store, found.new)
+    if how.files:
+        for video_id in {row.video_id for row in found.new} - {row.video_id for row in new}:
+            how.files.remove(video_id)
+    amended = {row.video_id: row for row in found.amended}
+    for shard in shards:
+        if any(row.video_id in amended for row in rows[shard]):
+            store.write("manifest", shard, Source, [amended.get(row.video_id, row) for row in rows[shard]])
+    for row in found.amended:
+        what = (
+            f"two licences, {row.license_conflict}" if row.license_conflict else f"the licence is now {row.license!r}"
+        )
+        print(f"{row.path}: {what}", file=sys.stderr)
+    for start in range(0, len(new), videos_per_shard):
+        shards.append(shards[-1] + 1 if shards else 0)
+        chosen = sorted(new[start : start + videos_per_shard], key=lambda source: source.video_id)
+        store.write("manifest", shards[-1], Source, chosen)
+    _keep_private(store)
+    if not shards:
+        raise ValueError("no videos: name files, folders, globs or manifests after `a2data run`")
+    return shards
+
+
+def _keep_private(store: Store) -> None:
+    """Copies of downloads are for the owner of a local work folder alone: what a signature gave out need not be public."""
+    folder = Path(store.path(FOLDER))
+    if store.local and folder.is_dir():
+        folder.chmod(0o700)

@@ -1,0 +1,228 @@
+"""Lists of videos: .csv, .jsonl and .parquet -> entries. What does not parse is an error that names file and row."""
+
+import codecs
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from a2data.url import is_url, public_name
+
+SUFFIXES = (".csv", ".jsonl", ".parquet")
+COLUMNS = ("path", "url", "license", "source", "label")
+ALIASES = {"licence": "license"}
+MAX_FAULTS = 10  # that one error names
+MARKS = (  # of UTF-32 first: its mark begins with that of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A video that an input names, and what the input says of it."""
+
+    location: str = field(repr=False)  # absolute local path, or a URL with its secrets: for this process alone
+    license: str = ""
+    source: str = ""
+    label: str = ""
+    stated_in: str = ""  # "list.csv, row 3"; "" for what the command line names
+    problem: str = ""  # why it may not be opened
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the user named it, and no list."""
+        return not self.stated_in
+
+
+class _Fault(Exception):  # noqa: N818
+    """What is wrong with a row."""
+
+
+def is_list(path: str) -> bool:
+    """Whether a path or URL is that of a list, by its name."""
+    return PurePath(public_name(path)).suffix.lower() in SUFFIXES
+
+
+def entries(data: bytes, path: str, encoding: str = "") -> list[Entry]:
+    """The rows of a list with the bytes `data`; relative paths are as they stand.
+
+    path: of the list, whose suffix says what it is. encoding: of .csv and .jsonl; "" for UTF-8, or what a byte order mark says.
+    Raises ValueError that names the list and each of the first rows that cannot be read.
+    """
+    name = public_name(path)
+    suffix = PurePath(name).suffix.lower()
+    if suffix == ".parquet":
+        rows = _parquet(data, name)
+    else:
+        text = _text(data, name, encoding)
+        rows = _jsonl(text) if suffix == ".jsonl" else _csv(text)
+    found, faults = [], []
+    for number, row in rows:
+        try:
+            if isinstance(row, _Fault):
+                raise row
+            found.append(_entry(row, f"{name}, row {number}"))
+        except _Fault as fault:
+            faults.append(f"row {number}: {fault}")
+    if faults:
+        more = f"; and {len(faults) - MAX_FAULTS} more rows" if len(faults) > MAX_FAULTS else ""
+        raise ValueError(f"{name}, {'; '.join(faults[:MAX_FAULTS])}{more}")
+    return found
+
+
+# -- text --------------------------------------------------------------------------------------------------------------
+
+
+def _text(data: bytes, name: str, encoding: str) -> str:
+    marked = next((marked for mark, marked in MARKS if data.startswith(mark)), "")
+    chosen = marked or encoding or "utf-8"
+    try:
+        text = data.decode(chosen)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"{name}, line {line} is not {chosen.upper()}, at byte {error.start} ({data[error.start : error.start + 1]!r}): "
+            "save the list as UTF-8, or say what it is with --list-encoding, such as latin-1"
+        ) from None
+    except LookupError:
+        raise ValueError(
+            f"--list-encoding {encoding!r}: there is no such encoding; write utf-8, latin-1, utf-16-le …"
+        ) from None
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise ValueError(
+            f"{name}, line {line} holds a NUL: is it UTF-16 without a byte order mark? Then say --list-encoding utf-16-le"
+        )
+    return text
+
+
+Rows = Iterator[tuple[int, "dict[str, Any] | _Fault"]]  # numbered from 1
+
+
+def _csv(text: str) -> Rows:
+    """Rows by the rules of csv alone: str.splitlines() would also break lines at U+2028, U+0085 and the vertical tab."""
+    limit = csv.field_size_limit(len(text) + 1)  # for this thread's while: the module has one limit for all readers
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+        header: list[str] | None = None
+        number = 0
+        try:
+            for cells in reader:
+                if not cells:
+                    continue
+                if header is None:
+                    header = cells
+                    continue
+                number += 1
+                if len(cells) > len(header):
+                    yield (
+                        number,
+                        _Fault(f"has {len(cells)} fields, the header {len(header)}: quote a field with a comma in it"),
+                    )
+                else:
+                    yield number, _columns(zip(header, cells, strict=False))
+        except csv.Error as error:
+            yield number + 1, _Fault(f"is not csv, at line {reader.line_num}: {error}")
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _jsonl(text: str) -> Rows:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line, object_pairs_hook=_columns)
+        except (ValueError, RecursionError) as error:
+            yield number, _Fault(f"is not JSON: {error}")
+            continue
+        yield (
+            number,
+            row if isinstance(row, dict | _Fault) else _Fault(f"is a JSON {type(row).__name__}, not an object"),
+        )
+
+
+def _parquet(data: bytes, name: str) -> Rows:
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        wanted = [column for column in file.schema_arrow.names if _plain_name(column) in COLUMNS]
+        rows = file.read(columns=wanted).to_pylist() if wanted else [dict.fromkeys(file.schema_arrow.names)]
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{name} is not a parquet file that can be read: {error}") from None
+    for number, row in enumerate(rows, 1):
+        yield number, _columns(row.items())
+
+
+def _plain_name(column: str) -> str:
+    name = column.strip().lower()
+    return ALIASES.get(name, name)
+
+
+def _columns(pairs: Any) -> "dict[str, Any] | _Fault":
+    """Values by the plain names of their columns."""
+    row: dict[str, Any] = {}
+    for column, value in pairs:
+        name = _plain_name(column)
+        if name in COLUMNS and name in row and row[name] != value:
+            both = f": {row[name]!r} and {value!r}" if name not in ("path", "url") else ""
+            return _Fault(f"states {name!r} twice{both}")
+        row[name] = value
+    return row
+
+
+# -- a row -------------------------------------------------------------------------------------------------------------
+
+
+def _entry(row: dict[str, Any], where: str) -> Entry:
+    values = {column: _value(row.get(column), column) for column in COLUMNS}
+    path = values["path"] or values["url"]
+    if not path:
+        raise _Fault(f'needs a "path" or a "url", has {", ".join(map(str, row)) or "nothing"}')
+    if values["path"] and values["url"] and values["path"] != values["url"]:
+        raise _Fault('has a "path" and another "url": which of them?')
+    stated = {column: values[column].strip(" \t") for column in ("license", "source", "label")}
+    return Entry(path, **stated, stated_in=where)
+
+
+def _value(value: Any, column: str) -> str:
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            raise _Fault(
+                f"has a {column!r} that is not UTF-8: {public_name(value.decode(errors='backslashreplace'))!r}"
+            ) from None
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and column not in ("path", "url")
+    if not isinstance(value, str) and not is_number:
+        raise _Fault(f"has a {column!r} that is not text: {type(value).__name__}")
+    text = str(value)
+    if "\0" in text:
+        raise _Fault(f"has a NUL in its {column!r}")
+    if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+        raise _Fault(f"has a {column!r} that is not valid Unicode: {public_name(text)!a}")
+    return text
+
+
+def located(path: str, of_list: str) -> str:
+    """A path of a list as an absolute one: a relative path is seen from the folder of the list.
+
+    >>> located("b/c.mp4", "/lists/a.csv"), located("c.mp4", "https://host/lists/a.csv?sig=x")
+    ('/lists/b/c.mp4', 'https://host/lists/c.mp4')
+    """
+    if is_url(path) or path.startswith("/"):
+        return path
+    folder = public_name(of_list).rpartition("/")[0]
+    return f"{folder}/{path}" if folder else path
