@@ -27,7 +27,7 @@ def public_name(path: str) -> str:
     >>> public_name("/films/a?b=c.mp4")
     '/films/a?b=c.mp4'
     """
-    if "::" in path and is_url(path):
+    if "::" in path and is_url(path) and not is_web(path):
         return "::".join(public_name(link) for link in path.split("::"))
     scheme, found, _ = path.partition("://")
     if not found:

@@ -102,3 +102,22 @@ def test_a_clock_that_begins_anew_is_joined_to_the_old_one():
         last, shift = video.next_time(value, last, shift, 0.5)
         times.append(last)
     assert times == [50.0, 50.5, 51.0, 51.5, 52.0]
+
+
+@pytest.mark.parametrize(
+    "playlist",
+    [
+        "ffconcat version 1.0\nfile inner.mp4\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\ninner.mp4\n#EXT-X-ENDLIST\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n",
+    ],
+)
+@pytest.mark.parametrize("by_opener", [False, True])
+def test_a_playlist_is_not_a_video_and_opens_nothing_else(tmp_path, monkeypatch, playlist, by_opener):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "inner.mp4").write_bytes(video.encode(np.zeros((5, 64, 64, 3), np.uint8), 15.0))
+    path = tmp_path / "outer.mp4"
+    path.write_text(playlist)
+    assert video.probe(str(tmp_path / "inner.mp4")).width == 64
+    with pytest.raises(ValueError, match="not a video"):
+        video.probe(str(path), (lambda: path.open("rb")) if by_opener else None)
