@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from a2data.records import Source
 from a2data.source_files import FOLDER, SourceFiles
@@ -80,14 +79,6 @@ def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int, how: Acce
         shards.append(shards[-1] + 1 if shards else 0)
         chosen = sorted(new[start : start + videos_per_shard], key=lambda source: source.video_id)
         store.write("manifest", shards[-1], Source, chosen)
-    _keep_private(store)
     if not shards:
         raise ValueError("no videos: name files, folders, globs or manifests after `a2data run`")
     return shards
-
-
-def _keep_private(store: Store) -> None:
-    """Copies of downloads are for the owner of a local work folder alone: what a signature gave out need not be public."""
-    folder = Path(store.path(FOLDER))
-    if store.local and folder.is_dir():
-        folder.chmod(0o700)

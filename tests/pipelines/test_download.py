@@ -1,5 +1,6 @@
 import io
 import socket
+import threading
 import time
 
 import films_server as web
@@ -223,3 +224,11 @@ def test_a_list_may_name_web_addresses_and_object_stores_and_files_where_allowed
     ):
         check_listed(url)
     check_listed("file:///films/x.mp4", allow_local=True)
+
+
+def test_downloads_under_way_end_when_the_run_is_interrupted(server, get):
+    server.answers["/slow"] = web.drip()
+    downloader = Downloader(network=server.network(HOSTS))
+    threading.Timer(0.2, downloader.stop.set).start()
+    with pytest.raises(DownloadError, match="interrupted"):
+        downloader.get("http://films.example/slow", io.BytesIO())

@@ -4,13 +4,15 @@ import socket
 import time
 
 import films_server as web
+import numpy as np
 import pytest
 
+from a2data import video
 from a2data.records import Source
 from a2data.source_files import SourceFiles
 from a2data.store import Store
 from a2data.work import do
-from pipelines import enrolment, plan
+from pipelines import enrolment, forget, plan
 from pipelines.download import Downloader, Limits
 from pipelines.explain import explain
 from pipelines.manifest import Access
@@ -72,7 +74,6 @@ def test_a_url_of_a_list_is_named_without_its_secrets_and_has_a_copy(corpus):
     assert row.path == "http://films.example/a.mp4"
     assert row.bytes == 6
     assert corpus.files.opener(row.video_id, row.path)().read() == b"film a"
-    assert os.stat(corpus.store.path("sources")).st_mode & 0o777 == 0o700
 
 
 def test_a_fresh_signature_is_the_same_video_and_nothing_is_downloaded_again(corpus):
@@ -113,6 +114,27 @@ def test_addresses_that_differ_in_their_queries_are_different_videos(corpus):
     rows = corpus.enroll(listed)
     assert len({row.video_id for row in rows}) == len(rows) == 5
     assert corpus.enroll(listed) == rows
+
+
+def test_copies_are_kept_and_decoded_in_an_object_store_too(corpus):
+    corpus.store = Store("memory://work-of-test-enrolment")
+    corpus.files = SourceFiles(corpus.store)
+    corpus.server.answers["/a.mp4"] = data = video.encode(np.zeros((15, 240, 320, 3), np.uint8), 15.0)
+    [row] = rows = corpus.enroll(corpus.list({"url": f"http://films.example/a.mp4{SIGNED}"}))
+    opener = corpus.files.opener(row.video_id, row.path)
+    assert opener().read() == data
+    assert len(list(video.read(row.path, opener=opener))) == 15
+    assert corpus.enroll(corpus.list({"url": "http://films.example/a.mp4"})) == rows
+
+
+def test_a_source_that_was_forgotten_leaves_no_copy_and_gets_none(corpus):
+    listed = corpus.list({"url": "http://films.example/a.mp4"}, {"url": "http://films.example/b.mp4"})
+    row, other = corpus.enroll(listed)
+    forget.forget(corpus.store, forget.of_source(corpus.store, f"{row.path}{SIGNED}"), [Ingest()])
+    assert not corpus.files.has(row.video_id)
+    assert corpus.enroll(listed) == [other]
+    assert os.listdir(corpus.store.path("sources")) == [other.video_id]
+    assert b"SECRET" not in corpus.store.get("forgotten.jsonl")
 
 
 BROKEN = {
