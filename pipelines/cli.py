@@ -13,7 +13,20 @@ from typing import Any
 from a2data.stage import Stage
 from a2data.store import Store
 from a2data.url import public_name, scrub
-from pipelines import bench, bench_data, calibrate, encode, enrolment, forget, models, ownership, runs, sample, train, ui
+from pipelines import (
+    bench,
+    bench_data,
+    calibrate,
+    encode,
+    enrolment,
+    forget,
+    models,
+    ownership,
+    runs,
+    sample,
+    train,
+    ui,
+)
 from pipelines import plan as planning
 from pipelines.lock import alone
 from pipelines.settings import Recipe, add_flags
