@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
-import pyarrow.parquet as pq
-
+from a2data import parquet
 from a2data.arrow import complete, from_table, schema
 from a2data.store import Store
 
@@ -29,27 +28,34 @@ class Lookup:
     ) -> dict[str, Any]:
         """record: fewer columns than the stage declared to borrow; pixels, for one, are dear."""
         record = record or self.borrows[stage]
-        parquet, places = self._places(stage, shard, column)
+        part, places = self._places(stage, shard, column)
         groups: dict[int, list[str]] = {}
         for value in values:
             if value in places:
                 groups.setdefault(places[value][0], []).append(value)
         found = {}
         for group, wanted in groups.items():
-            columns = [name for name in schema(record).names if name in parquet.schema_arrow.names]
-            rows = complete(record, parquet.read_row_group(group, columns=columns))
+            columns = [name for name in schema(record).names if name in part.names]
+            try:
+                rows = complete(record, part.group(group, columns))
+            except parquet.DamagedError as error:
+                raise self.store.set_aside(error) from error
             for value in wanted:
                 (found[value],) = from_table(record, rows.slice(places[value][1], 1))
         return found
 
-    def _find_places(self, stage: str, shard: int, column: str) -> tuple[pq.ParquetFile, dict[str, tuple[int, int]]]:
+    def _find_places(self, stage: str, shard: int, column: str) -> tuple[parquet.Reader, dict[str, tuple[int, int]]]:
         """The open part, and for each value of the column its row group and its place there; the first where it is not alone."""
-        parquet = pq.ParquetFile(self.store.fs.open_input_file(self.store.part(stage, shard)))
+        path = self.store.part(stage, shard)
         places: dict[str, tuple[int, int]] = {}
-        for group in range(parquet.num_row_groups):
-            for row, value in enumerate(parquet.read_row_group(group, columns=[column]).column(0).to_pylist()):
-                places.setdefault(value, (group, row))
-        return parquet, places
+        try:
+            part = parquet.Reader(self.store.fs.open_input_file(path), path)
+            for group in range(part.groups):
+                for row, value in enumerate(part.group(group, [column]).column(0).to_pylist()):
+                    places.setdefault(value, (group, row))
+        except parquet.DamagedError as error:
+            raise self.store.set_aside(error) from error
+        return part, places
 
 
 def element_row(

@@ -143,11 +143,11 @@ def rows(folder: Folder) -> list[Packed]:
     """
     if "index.parquet" not in folder.names():
         raise ValueError(f"{folder.root} holds no index.parquet: it is no folder of shards; `a2data run` makes one")
-    with folder.reading("index.parquet") as file:
-        table = pq.read_table(file)
     try:
+        with folder.reading("index.parquet") as file:
+            table = pq.read_table(file, page_checksum_verification=True)
         return from_table(Packed, complete(Packed, table))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"{folder.root}/index.parquet cannot be read: {error}; pack the data set again") from None
 
 
@@ -208,7 +208,7 @@ def finish(
     owner = owner or old.get("owner")
     check_owner(out, old, owner)
     samples, index = Counter(row.shard for row in rows), io.BytesIO()
-    pq.write_table(to_table(Packed, rows), index, compression="zstd")
+    pq.write_table(to_table(Packed, rows), index, compression="zstd", write_page_checksum=True)
     new = {
         "about": about,
         "format": "webdataset",

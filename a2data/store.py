@@ -9,23 +9,27 @@ is no half of one.
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
-from itertools import groupby
+from itertools import count, groupby
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from a2data import parquet
 from a2data.arrow import complete, from_table, schema, to_table
 from a2data.folder import Folder
 from a2data.records import Reject
 from a2data.stage import Stage
 from a2data.url import refuse_password
 
+log = logging.getLogger("a2data")
+
 SPILL_ROWS = 16
+DAMAGED = ".damaged"  # behind the name of a part that was moved aside
 ROW_GROUP_BYTES = 1 << 20  # what one read brings in: some hundred rows without pixels, one or two clips with
 
 
@@ -65,31 +69,74 @@ class Store(Folder):
         """The shards of which the stage has a part."""
         return [int(name.split(".")[0]) for name in self.names(stage) if name.endswith(".parquet")]
 
+    # -- damage ------------------------------------------------------------------------------------------------------
+
+    def set_aside(self, error: parquet.DamagedError) -> parquet.DamagedError:
+        """Move a damaged part to NAME.damaged, or NAME.damaged.1 and so on, so that the next run makes it again.
+
+        Returns the error with the new path in it. Where the part cannot be moved it stays; a part that another process moved
+        meanwhile is left alone.
+        """
+        if error.moved or not error.path.startswith(f"{self.base}/"):
+            return error
+        stage, name = error.path.removeprefix(f"{self.base}/").rsplit("/", 1)
+        taken = set(self.names(stage))
+        moved = next(n for k in count() if (n := f"{name}{DAMAGED}{f'.{k}' if k else ''}") not in taken)
+        try:
+            self.fs.move(error.path, self.path(stage, moved))
+        except OSError:
+            return error
+        return parquet.DamagedError(error.path, error.why, self.path(stage, moved))
+
+    @contextlib.contextmanager
+    def opened(self, stage: str, shard: int) -> Iterator[parquet.Reader]:
+        """Yield a part to read. A part that turns out to be damaged is moved aside, and DamagedError names both paths.
+
+        Raises FileNotFoundError where there is none.
+        """
+        path = self.part(stage, shard)
+        with self.fs.open_input_file(path) as file:
+            try:
+                yield parquet.Reader(file, path)
+            except parquet.DamagedError as error:
+                raise self.set_aside(error) from error
+
+    def damaged(self, stage: str) -> dict[int, str]:
+        """The shards whose part was moved aside and not made again yet, and the path that it was moved to."""
+        names = self.names(stage)
+        aside = {int(name.split(".")[0]): self.path(stage, name) for name in names if f".parquet{DAMAGED}" in name}
+        return {shard: path for shard, path in aside.items() if f"{shard:05d}.parquet" not in names}
+
+    def remove_damaged(self, stage: str) -> None:
+        """Remove the parts that were moved aside and made again since."""
+        waiting = set(self.damaged(stage).values())
+        for name in self.names(stage):
+            if f".parquet{DAMAGED}" in name and self.path(stage, name) not in waiting:
+                self.remove(stage, name)
+
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def footer(self, stage: str, shard: int) -> Footer | None:
-        """The part's footer, or None where there is no part. Raises ValueError for a file that is damaged."""
+        """The part's footer, or None where there is no part. A damaged part is moved aside and reported: there is none then."""
         try:
-            with self.fs.open_input_file(self.part(stage, shard)) as file:
-                metadata = pq.read_metadata(file).metadata or {}
+            with self.opened(stage, shard) as part:
+                notes = part.notes
         except FileNotFoundError:
             return None
-        except pa.ArrowInvalid as error:
-            raise ValueError(
-                f"{self.part(stage, shard)} is damaged ({error}): remove it, and the next run makes it again"
-            ) from error
-        if b"a2data" not in metadata:  # an object store shows what was given up for a moment, see Part.__exit__
+        except parquet.DamagedError as error:
+            log.error("%s", error)
             return None
-        about = json.loads(metadata[b"a2data"])
+        if b"a2data" not in notes:  # an object store shows what was given up for a moment, see Part.__exit__
+            return None
+        about = json.loads(notes[b"a2data"])
         about["rejected"] = [Reject(*r) for r in about["rejected"]]
         return Footer(**about)
 
     def table(self, stage: str, shard: int, record: type) -> pa.Table:
         """A whole part, with the columns that `record` names and no others."""
-        with self.fs.open_input_file(self.part(stage, shard)) as file:
-            there = pq.read_schema(file).names
-            wanted = [name for name in schema(record).names if name in there]
-            return complete(record, pq.read_table(file, columns=wanted))
+        with self.opened(stage, shard) as part:
+            wanted = [name for name in schema(record).names if name in part.names]
+            return complete(record, part.table(wanted))
 
     def whole(self, stage: str, record: type) -> pa.Table:
         """A table over all its shards, with an int32 column "shard" added."""
@@ -102,8 +149,8 @@ class Store(Folder):
 
     def columns(self, stage: str, shard: int, names: list[str]) -> pa.Table:
         """Some columns of a part."""
-        with self.fs.open_input_file(self.part(stage, shard)) as file:
-            return pq.read_table(file, columns=names)
+        with self.opened(stage, shard) as part:
+            return part.table(names)
 
     def values(self, stage: str, shard: int, column: str) -> list[Any]:
         """One column of a part."""
@@ -123,15 +170,14 @@ class Store(Folder):
         """
         want = None if wanted is None else set(wanted)
         columns = schema(record).names
-        with self.fs.open_input_file(self.part(stage, shard)) as file:
-            parquet = pq.ParquetFile(file)
-            columns = [name for name in columns if name in parquet.schema_arrow.names]
+        with self.opened(stage, shard) as part:
+            columns = [name for name in columns if name in part.names]
 
             def rows() -> Iterator[tuple[str, Any]]:
-                for number in range(parquet.num_row_groups):
-                    values = parquet.read_row_group(number, columns=[column]).column(0).to_pylist()
+                for number in range(part.groups):
+                    values = part.group(number, [column]).column(0).to_pylist()
                     if want is None or not want.isdisjoint(values):
-                        found = from_table(record, complete(record, parquet.read_row_group(number, columns=columns)))
+                        found = from_table(record, complete(record, part.group(number, columns)))
                         yield from ((v, row) for v, row in zip(values, found, strict=True) if want is None or v in want)
 
             for value, group in groupby(rows(), key=lambda pair: pair[0]):
@@ -184,7 +230,7 @@ class Part:
         self.scratch = store.scratch(path)
         self.out = store.fs.open_output_stream(self.scratch)
         pixels = any(f.type in (bytes, "bytes") for f in fields(record))  # PNG and H.264 do not compress again
-        self.writer = pq.ParquetWriter(self.out, schema(record), compression="none" if pixels else "zstd")
+        self.writer = parquet.Writer(self.out, schema(record), compression="none" if pixels else "zstd")
         self.sha, self.open = hashlib.sha256(), True
         self.held: list[pa.RecordBatch] = []  # not yet a row group
         self.held_bytes = 0
@@ -237,8 +283,7 @@ class Part:
 
     def _flush(self) -> None:
         if self.held:
-            table = pa.Table.from_batches(self.held)
-            self.writer.write_table(table, row_group_size=len(table))
+            self.writer.write(pa.Table.from_batches(self.held))
             self.held, self.held_bytes = [], 0
 
     def commit(self, stage: Stage | None = None, inputs: dict[str, str] | None = None) -> None:
@@ -252,13 +297,12 @@ class Part:
             footer.settings, footer.models, footer.version = stage.keyed(), stage.models(), stage.version
             footer.inputs = inputs or {}
         about = asdict(footer) | {"rejected": [(r.key, r.reason, r.detail) for r in footer.rejected]}
-        self.writer.add_key_value_metadata({"a2data": json.dumps(about, ensure_ascii=False, sort_keys=True)})
-        self._close()
+        self._close({"a2data": json.dumps(about, ensure_ascii=False, sort_keys=True)})
         self.store.publish(self.scratch, self.path)
 
-    def _close(self) -> None:
+    def _close(self, notes: dict[str, str] | None = None) -> None:
         self.open = False
-        self.writer.close()
+        self.writer.close(notes)
         self.out.close()
 
     def __exit__(self, *_: Any) -> None:

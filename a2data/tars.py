@@ -98,9 +98,13 @@ def read_index(folders: Sequence[str | os.PathLike], name: str = "index.parquet"
 def one_index(folder: Folder, name: str, columns: list[str] | None) -> pa.Table:
     try:
         with folder.reading(name) as file:
-            table = pq.ParquetFile(file, read_dictionary=["shard", "shard_sha256"]).read(columns, use_threads=False)
+            table = pq.ParquetFile(
+                file, read_dictionary=["shard", "shard_sha256"], page_checksum_verification=True
+            ).read(columns, use_threads=False)
     except FileNotFoundError:
         raise FileNotFoundError(f"{folder.root} has no {name}: give the folder that `pack` wrote") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{folder.root}/{name} is damaged ({error}): pack the data set again") from error
     lacking = sorted(set(COLUMNS) - set(table.column_names))
     if lacking:
         raise ValueError(f"{folder.root}/{name} has no column {', '.join(lacking)}: pack the data set again")

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from a2data.arrow import from_table
 from a2data.lookup import Lookup
+from a2data.parquet import DamagedError
 from a2data.records import Failure, Reject
 from a2data.source_files import SourceFiles
 from a2data.spread import Spread, in_turn
@@ -154,6 +155,8 @@ def _put(stage: Stage, part: Part, unit: str, made: Iterable[Any], keep: bool) -
                     add(row)
                     if keep:
                         rows.append(row)
+    except DamagedError:  # of an input part, not of this unit
+        raise
     except Exception as error:
         log.warning("%s: %s failed", stage.name(), unit, exc_info=True)
         part.footer.failed[unit] = scrub(f"{type(error).__name__}: {error}")

@@ -10,6 +10,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from a2data.folder import Folder
+from a2data.parquet import DamagedError
 from a2data.stage import Stage
 from a2data.store import Store
 from a2data.url import public_name, scrub
@@ -26,6 +28,7 @@ from pipelines import (
     sample,
     train,
     ui,
+    verify,
 )
 from pipelines import plan as planning
 from pipelines.lock import alone
@@ -42,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO if args.verbose else logging.ERROR)
     try:
-        return int(args.do(args) or 0)
+        return _do(args)
     except KeyboardInterrupt:
         print("a2data: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -54,6 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(scrub(f"a2data: {error}"), file=sys.stderr)
         return 2
+
+
+def _do(args: argparse.Namespace) -> int:
+    """Run the command; again without a part that it found damaged and that was moved aside. Every command may be run again."""
+    while True:
+        try:
+            return int(args.do(args) or 0)
+        except DamagedError as error:
+            if not error.moved:
+                raise
+            log.error("%s", error)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -93,6 +107,18 @@ def parser() -> argparse.ArgumentParser:
             runs.add_out_flags(sub)
         sub.set_defaults(stage=stage.name())
     command("status", _status, "how far every stage is")
+    sub = command("verify", _verify, "compare shards with their manifest, and tables with their checksums", work=False)
+    sub.add_argument("shards", metavar="SHARDS", help="the folder (or URL) of the shards")
+    sub.add_argument("--work", help="verify the tables of this work folder, too")
+    sub.add_argument(
+        "--decode",
+        nargs="?",
+        type=_count_or_all,
+        const=0,
+        metavar="N",
+        help="decode N samples, spread over the shards; all without a number",
+    )
+    sub.add_argument("--quiet", action="store_true", help="no progress")
     _recipe_flags(command("plan", _plan, "which jobs a run with these settings would do, and why"))
     command("failures", _failures, "everything that failed, with its reason")
     sub = command("retry", _retry, "take up again what failed")
@@ -132,6 +158,10 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _count_or_all(text: str) -> int:
+    return 0 if text == "all" else _count(text)
+
+
 def _first_line(stage: Stage) -> str:
     return (type(stage).__doc__ or "").strip().splitlines()[0]
 
@@ -152,6 +182,7 @@ def _run(args: argparse.Namespace) -> int:
     with alone(store):
         ownership.check(store, out, args.take_over)  # before anything is saved
         shards = enrolment.enroll(store, args.videos, recipe.videos_per_shard, enrolment.access(args, store))
+        runs.check_sources(store)
         recipe.save(store)
         with ownership.claimed(store, out, args.take_over) as owner:
             summary = runs.work(args, stages, store, shards)
@@ -169,6 +200,7 @@ def _stage(args: argparse.Namespace) -> int:
     with alone(store), contextlib.ExitStack() as stack:
         owner = stack.enter_context(ownership.claimed(store, recipe.folder(store), args.take_over)) if packs else {}
         recipe.save(store)
+        runs.check_sources(store)
         summary = runs.work(args, [stage], store, store.shards("manifest"))
         print(f"{summary.jobs} jobs done")
         if packs:
@@ -177,7 +209,7 @@ def _stage(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    store, _, stages = runs.opened(args)
+    store, recipe, stages = runs.opened(args)
     shards = store.shards("manifest")
     print(f"{'stage':12} {'fresh':>9} {'done':>8} {'rejected':>9} {'failed':>7}")
     for step in planning.plan(stages, store, shards):
@@ -185,7 +217,36 @@ def _status(args: argparse.Namespace) -> int:
         rejected, failed = sum(len(f.rejected) for f in footers), sum(len(f.failed) for f in footers)
         fresh = f"{step.total - step.todo}/{step.total}"
         print(f"{step.stage:12} {fresh:>9} {sum(f.units for f in footers) - failed:8} {rejected:9} {failed:7}")
+    for name, folder in (("shards", recipe.folder(store)), ("work folder", store)):
+        found = verify.last(folder)
+        print(f"{name} last verified {found.line if found else 'never: see `a2data verify`'}")
     return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from pipelines.progress import steps
+
+    out = Folder(args.shards)
+    with steps("verify", args.quiet) as report:
+        tars, problems = verify.verify_shards(out, report)
+        decoded = parts = 0
+        if args.decode is not None:
+            decoded, more = verify.decode_samples(out, args.decode, report)
+            problems += more
+        if args.work:
+            store, _, stages = runs.opened(args)
+            parts, more = verify.verify_parts(store, ["manifest", *(stage.name() for stage in stages)], report)
+            problems += more
+    found = verify.Verification(verify.now(), len(tars), parts, decoded, problems=problems)
+    verify.record(out, found)
+    if args.work:
+        verify.record(store, found)
+    for name in verify.unlisted(out):
+        print(f"{out.path(name)} is not in the manifest: left alone")
+    for problem in problems:
+        print(problem)
+    print(found.line)
+    return 1 if problems else 0
 
 
 def _plan(args: argparse.Namespace) -> int:
@@ -212,6 +273,7 @@ def _failures(args: argparse.Namespace) -> int:
 def _retry(args: argparse.Namespace) -> int:
     store, recipe, stages = runs.opened(args)
     with alone(store), ownership.claimed(store, recipe.folder(store), args.take_over) as owner:
+        runs.check_sources(store)
         failed = [f for f in planning.failures(store, [s.name() for s in stages]) if args.only in (None, f[0])]
         sources = planning.sources(store, [shard for _, shard, _, _ in failed])
         for stage, shard, unit, _ in failed:

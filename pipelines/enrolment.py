@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import count
 
 from a2data.records import Source
 from a2data.source_files import FOLDER, SourceFiles
@@ -58,6 +59,8 @@ def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int, how: Acce
     Raises ValueError where there is no source at all.
     """
     how = how or Access(files=SourceFiles(store))
+    for shard in store.shards("manifest"):
+        store.footer("manifest", shard)  # moves a damaged list aside, before the shards are counted
     shards = store.shards("manifest")
     rows = {shard: list(store.read("manifest", shard, Source)) for shard in shards}
     store.sweep([FOLDER])
@@ -75,10 +78,12 @@ def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int, how: Acce
             f"two licences, {row.license_conflict}" if row.license_conflict else f"the licence is now {row.license!r}"
         )
         print(f"{row.path}: {what}", file=sys.stderr)
-    for start in range(0, len(new), videos_per_shard):
-        shards.append(shards[-1] + 1 if shards else 0)
+    # the lowest numbers without a list: those of lists that were damaged come first
+    free = (number for number in count() if number not in set(shards))
+    for start, number in zip(range(0, len(new), videos_per_shard), free, strict=False):
         chosen = sorted(new[start : start + videos_per_shard], key=lambda source: source.video_id)
-        store.write("manifest", shards[-1], Source, chosen)
+        store.write("manifest", number, Source, chosen)
+    shards = store.shards("manifest")
     if not shards:
         raise ValueError("no videos: name files, folders, globs or manifests after `a2data run`")
     return shards

@@ -77,6 +77,8 @@ def forget(store: Store, wanted: Wanted, stages: Sequence[Stage]) -> dict[str, i
     command. Tables over everything and the shards are the runner's to make again.
     """
     _log(store, wanted)
+    for name in ("manifest", *(stage.name() for stage in stages)):
+        store.remove_damaged(name)  # which may hold what is forgotten
     removed: dict[str, int] = defaultdict(int)
     for shard in store.shards("manifest"):
         sources = list(store.read("manifest", shard, Source))

@@ -13,6 +13,7 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from a2data.parquet import DamagedError
 from a2data.spread import Spread, in_turn
 from a2data.store import Store
 from a2data.url import scrub
@@ -175,7 +176,9 @@ def attempt(
 def told(error: Exception) -> str:
     """An error as a person reads it; the type's name helps where the message is a word or a number."""
     return scrub(
-        str(error) if isinstance(error, FileNotFoundError | ModuleNotFoundError) else f"{type(error).__name__}: {error}"
+        str(error)
+        if isinstance(error, FileNotFoundError | ModuleNotFoundError | DamagedError)
+        else f"{type(error).__name__}: {error}"
     )
 
 

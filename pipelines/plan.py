@@ -65,6 +65,8 @@ def failures(store: Store, names: Sequence[str]) -> list[tuple[str, int, str, st
         for file in store.names(name):
             if file.endswith(".broken"):
                 found.append((name, int(file.split(".")[0]), "", (store.get(name, file) or b"").decode()))
+        for shard, path in store.damaged(name).items():
+            found.append((name, shard, "", f"the part was damaged and is now {path}: the next run makes it again"))
         for shard in store.shards(name):
             footer = store.footer(name, shard)
             found += [(name, shard, unit, why) for unit, why in sorted(footer.failed.items())] if footer else []

@@ -1,9 +1,11 @@
 """What a person sees while a run goes on: a bar per stage on a terminal, a line per job elsewhere, nothing with --quiet."""
 
+import contextlib
 import json
 import logging
 import sys
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from a2data.store import Store
@@ -21,6 +23,18 @@ def watcher(store: Store, quiet: bool, shards: list[int]) -> Any:
     if quiet:
         return lambda *_: None
     return Bars(store, shards) if sys.stderr.isatty() else Lines(store)
+
+
+@contextlib.contextmanager
+def steps(name: str, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows what is being done: on a terminal in one line that changes, elsewhere not at all."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(name) as status:
+        yield lambda text: status.update(f"{name}: {text}")
 
 
 class Lines:
@@ -88,6 +102,8 @@ class Bars:
         elif event == "fresh":
             group, job = about
             self._count(group, group, job)
+        elif event == "again":
+            self.made[about[0]] -= 1
         elif event == "look":
             self._look(about)
         elif event == "end":

@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from a2data.arrow import schema
+from a2data.folder import Folder
 from a2data.records import Reject
 from a2data.store import Footer, Store
 from model_zoo.catalogue import CARDS
-from pipelines import audit, borderline, contact
+from pipelines import audit, borderline, contact, verify
 from pipelines import plan as planning
 
 # The tables in their order: name, what `units` of its footers counts, what its rows are.
@@ -164,6 +165,7 @@ def write_report(
         borders=borderline.borders(store, refused),
         audit=audit.audit(store, refused, require, pairs_drawn),
         tars=_tars(store, shards_dir),
+        verified=verify.last(Folder(shards_dir)) if shards_dir else None,
         slowest=max((stage.seconds for stage in stages), default=0.0),
     )
     out.parent.mkdir(parents=True, exist_ok=True)

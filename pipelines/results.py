@@ -18,14 +18,6 @@ from a2data.stage import Stage
 from a2data.store import Store
 
 
-def forget_lost_tars(store: Store, out: Folder) -> None:
-    """Remove the parts of `pack` of which a tar is not in the folder `out` any more, so that it is packed again."""
-    there = set(out.names())
-    for shard in store.shards("pack"):
-        if not there.issuperset(store.values("pack", shard, "shard")):
-            store.remove("pack", f"{shard:05d}.parquet")
-
-
 class ShrinkError(Exception):
     """Publishing would lose more than half of the samples that are published."""
 
@@ -72,8 +64,11 @@ def published(out: Folder) -> list[str]:
     """The clip ids of the samples in the index of `out`; [] where there is no index, or none that can be read."""
     data = out.get("index.parquet")
     try:
-        return pq.read_table(pa.BufferReader(data), columns=["clip_id"]).column(0).to_pylist() if data else []
-    except pa.ArrowInvalid:
+        if not data:
+            return []
+        table = pq.read_table(pa.BufferReader(data), columns=["clip_id"], page_checksum_verification=True)
+        return table.column(0).to_pylist()
+    except (pa.ArrowInvalid, OSError):
         return []
 
 

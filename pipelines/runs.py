@@ -10,7 +10,7 @@ from a2data.folder import Folder
 from a2data.stage import Stage
 from a2data.store import Store
 from pipelines import plan as planning
-from pipelines import results
+from pipelines import results, verify
 from pipelines.schedule import Summary
 from pipelines.schedule import run as run_jobs
 from pipelines.settings import Recipe, typed
@@ -47,6 +47,11 @@ def add_out_flags(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--allow-shrink", action="store_true", help="publish shards even if fewer than half of the triplets are left"
     )
+    sub.add_argument(
+        "--verify",
+        action="store_true",
+        help="compare the sha256 of every tar, not only its size, and pack damaged ones again",
+    )
 
 
 def _share(text: str) -> float:
@@ -67,13 +72,27 @@ def opened(args: argparse.Namespace) -> tuple[Store, Recipe, list[Stage]]:
     return store, recipe, recipe.apply(triplets(recipe.profile), store)
 
 
+def check_sources(store: Store) -> None:
+    """Raise ValueError if a list of sources is damaged and its sources were not listed again: no run can make it."""
+    for shard in store.shards("manifest"):
+        store.footer("manifest", shard)  # moves a damaged one aside
+    for shard, path in store.damaged("manifest").items():
+        raise ValueError(
+            f"{path} held the sources of shard {shard} and is damaged: name the same videos in `a2data run VIDEOS --work "
+            f"{store.root}` to list them again, or remove that file to go on without them"
+        )
+
+
 def work(args: argparse.Namespace, stages: Sequence[Stage], store: Store, shards: list[int]) -> Summary:
     """Do the jobs that are due, here, in child processes or on Ray, as the flags say."""
     from pipelines.progress import watcher
 
     for stage in stages:
         if isinstance(stage, Pack):
-            results.forget_lost_tars(store, Folder(stage.out))
+            hashed = getattr(args, "verify", False)
+            found = verify.forget_damaged_tars(store, Folder(stage.out), hashed)
+            if hashed:
+                verify.record(Folder(stage.out), found)
     if args.ray:
         try:
             from pipelines import on_ray

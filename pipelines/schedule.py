@@ -23,6 +23,7 @@ from a2data.work import UNIT, journal
 
 log = logging.getLogger("a2data")
 
+REMAKES = 2  # times that a part is made again in one run because it was found damaged
 TRIES = 3  # a worker that dies in the same unit this often, dies of it
 
 Group = tuple[Stage, ...]
@@ -48,7 +49,9 @@ class Summary:
     blocked: int = 0  # jobs that waited for one of those
 
 
-Watch = Callable[[str, Any], None]  # called with ("begin" | "start" | "made" | "fresh" | "look" | "end", about)
+Watch = Callable[
+    [str, Any], None
+]  # called with ("begin" | "start" | "made" | "fresh" | "again" | "look" | "end", about)
 
 
 def groups(stages: Sequence[Stage]) -> list[Group]:
@@ -83,18 +86,25 @@ def stale(group: Group, store: Store, job: Job) -> Group:
     return ()
 
 
+def parts_of(group: Group, job: Job) -> list[tuple[str, int]]:
+    """Return the parts, (table, shard), that a job makes."""
+    return [(stage.name(), shard) for stage in group for shard in job]
+
+
 class Board:
     """What is to be done, in which order, and what waits for what."""
 
     def __init__(self, stages: Sequence[Stage], store: Store, shards: Sequence[int], watch: Watch = lambda *_: None):
         self.store, self.groups, self.watch = store, groups(stages), watch
         self.ready: dict[Group, deque[Job]] = {group: deque() for group in self.groups}
-        self.waits: Counter = Counter()  # (group, job) -> parts still to come
+        self.waits: dict[tuple[Group, Job], set[tuple[str, int]]] = {}  # parts still to come
         self.feeds: dict[tuple[str, int], list[tuple[Group, Job]]] = {}  # (table, shard) -> jobs that read it
         self.summary = Summary()
         self.deaths: Counter = Counter()  # (group, job, unit), for each unit that was in hand
         self.skip: dict[tuple[Group, Job], dict[str, str]] = {}
         self.todo: dict[tuple[Group, Job], Group] = {}  # what a ready job must do, once it was looked up
+        self.finished: set[tuple[Group, Job]] = set()
+        self.remade: Counter = Counter()  # (table, shard) -> times that a finished part was damaged
         self.left = 0
         self.stopped = False  # nothing more is to be started
         made_by = {stage.name(): group for group in self.groups for stage in group}
@@ -104,7 +114,7 @@ class Board:
                 inputs = [(name, shard) for name in sorted(reads) for shard in job]
                 for part in inputs:
                     self.feeds.setdefault(part, []).append((group, job))
-                self.waits[group, job] = len(inputs)
+                self.waits[group, job] = set(inputs)
                 self.left += 1
                 if not inputs:
                     self.ready[group].append(job)
@@ -124,11 +134,13 @@ class Board:
 
     def finish(self, group: Group, job: Job) -> None:
         self.left -= 1
-        for part in ((stage.name(), shard) for stage in group for shard in job):
+        self.finished.add((group, job))
+        for part in parts_of(group, job):
             for later in self.feeds.get(part, ()):
-                self.waits[later] -= 1
-                if not self.waits[later]:
-                    self.ready[later[0]].append(later[1])
+                if part in self.waits[later]:
+                    self.waits[later].remove(part)
+                    if not self.waits[later]:
+                        self.ready[later[0]].append(later[1])
 
     def settle(self, done: Done, made: int) -> None:
         """Take in how a job ended: done, raised (what waits for it is never ready), or died with its worker (again, then)."""
@@ -136,9 +148,47 @@ class Board:
             self.summary.jobs += made
             self.finish(done.group, done.job)
         elif done.error:
-            self._give_up(done, done.error)
+            if not self._wait_for_damaged(done):
+                self._give_up(done, done.error)
         else:
             self._mourn(done)
+
+    def _wait_for_damaged(self, done: Done) -> bool:
+        """Make finished parts again that were found damaged and moved aside, and let the job that found them wait for that.
+
+        Returns whether there are any. A part that is damaged REMAKES times is not made again: then the disk is at fault.
+        """
+        if not done.loaded:
+            return False
+        names = {stage.name() for group in self.groups for stage in group}
+        there = {(name, shard) for name in names for shard in self.store.shards(name)}
+        lost = {key: lost for key in self.finished if (lost := set(parts_of(*key)) - there)}
+        missing = {part for parts in lost.values() for part in parts}
+        self.remade.update(missing)
+        if any(self.remade[part] > REMAKES for part in missing):
+            return False
+        for group, job in lost:
+            self.finished.remove((group, job))
+            self.todo.pop((group, job), None)
+            self.left += 1
+            self.ready[group].append(job)
+            self.watch("again", (group, job))
+        key = done.group, done.job
+        # parts of jobs that another job found damaged before this one met the gap
+        missing |= {
+            part for part, later in self.feeds.items() if key in later and part not in there and part[0] in names
+        }
+        for part in missing:
+            readers = self.feeds.setdefault(part, [])
+            if key not in readers:  # a table that it borrows
+                readers.append(key)
+            self.waits[key].add(part)
+            for later in readers:
+                if self.waits[later]:
+                    self.waits[later].add(part)
+        if missing:
+            log.warning("%s: %s", done.group[0].name(), done.error)
+        return bool(missing)
 
     def _give_up(self, done: Done, why: str) -> None:
         self.left -= 1

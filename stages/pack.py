@@ -8,6 +8,7 @@ from typing import Any
 from a2data import images, samples, shards
 from a2data.folder import Folder
 from a2data.lookup import element_row
+from a2data.parquet import DamagedError
 from a2data.records import (
     Box,
     Caption,
@@ -114,12 +115,8 @@ class Pack(Stage):
                     continue
                 # one at a time: a shard's do not fit in memory
                 film = lookup("segment", shard, "clip_id", [clip_id])[clip_id]
-                try:
-                    made = self.triplet(film, caption_of[clip_id], video_of[film.video_id], by_clip, shard, lookup)
-                except Exception as error:  # one clip whose reference is gone must not cost its shard
-                    turned_away.append(Failure(clip_id, f"{type(error).__name__}: {error}"))
-                    continue
-                if isinstance(made, Reject):
+                made = self.attempt(film, caption_of[clip_id], video_of[film.video_id], by_clip, shard, lookup)
+                if isinstance(made, Reject | Failure):
                     turned_away.append(made)
                 else:
                     facts[film.clip_id] = made.facts
@@ -129,6 +126,15 @@ class Pack(Stage):
             for placed in shards.write(triplets(split), Folder(self.out), shard, self.max_bytes_per_tar, split):
                 yield to_row(placed, facts.pop(placed.key), split, component_of.get(placed.key, ""))
         yield from turned_away
+
+    def attempt(self, film: Film, *rest: Any) -> samples.Triplet | Reject | Failure:
+        """Return what `triplet` does, or why it failed: a clip whose reference is gone must not fail its shard."""
+        try:
+            return self.triplet(film, *rest)
+        except DamagedError:  # of a part, which the runner makes again
+            raise
+        except Exception as error:
+            return Failure(film.clip_id, f"{type(error).__name__}: {error}")
 
     def triplet(
         self, film: Film, caption: Caption, video: Video, rows: "Rows", shard: int, lookup: Lookup

@@ -216,14 +216,14 @@ def test_key_and_digest_are_the_same_in_another_process(tmp_path):
     assert told[0] == told[1] != ""
 
 
-def test_a_part_that_is_damaged_is_named_with_what_to_do(tmp_path):
+def test_a_damaged_part_is_reported_and_moved_aside(tmp_path, caplog):
     store = Store(tmp_path)
     store.put(b"PAR1 and then nothing", "cut", "00000.parquet")
 
-    with pytest.raises(
-        ValueError, match=r"cut/00000\.parquet is damaged .* remove it, and the next run makes it again"
-    ):
-        store.footer("cut", 0)
+    assert store.footer("cut", 0) is None
+    assert f"{tmp_path}/cut/00000.parquet is damaged" in caplog.text
+    assert store.get("cut", "00000.parquet.damaged") == b"PAR1 and then nothing"
+    assert store.damaged("cut") == {0: f"{tmp_path}/cut/00000.parquet.damaged"}
 
 
 def test_only_what_a_run_left_behind_is_swept(tmp_path):

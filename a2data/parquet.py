@@ -1,0 +1,186 @@
+"""Read and write Parquet files so that damage is found.
+
+Every page has a CRC-32, which is part of Parquet and is verified whenever the page is read. Parquet has none for the footer,
+which holds the schema, the offsets of the pages and our own notes: the footer's sha256 is written in front of it, where other
+readers of Parquet do not look. Files of earlier versions have neither and are read without verification.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+# followed by 32 bytes; in front of the footer
+SEAL = b"a2data-footer-sha256:"
+END = 8  # bytes behind the footer: its length, "PAR1"
+TAIL = 1 << 16  # bytes that are read first: nearly all footers are shorter
+
+
+class DamagedError(ValueError):
+    """A file does not hold what was written to it.
+
+    path: in its file system; why: what the reader found; moved: where the file was moved to, "" if it was not.
+    """
+
+    def __init__(self, path: str, why: str, moved: str = ""):
+        super().__init__(path, why, moved)
+        self.path, self.why, self.moved = path, why, moved
+
+    def __str__(self) -> str:
+        return f"{self.path} is damaged ({self.why})" + (f": moved to {self.moved}" if self.moved else "")
+
+
+@contextlib.contextmanager
+def reporting(path: str) -> Iterator[None]:
+    """Turn what pyarrow raises about the content of a file into DamagedError; errors of the disk or network pass unchanged."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise DamagedError(path, _first_line(error)) from error
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise DamagedError(path, _first_line(error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+class Writer:
+    """Write a table, a row group at a time, to a file that has `write` and `tell`. The file stays open."""
+
+    def __init__(self, file: Any, schema: pa.Schema, compression: str = "zstd"):
+        self.sink = _Sink(file)
+        self.parquet = pq.ParquetWriter(self.sink, schema, compression=compression, write_page_checksum=True)
+
+    def write(self, table: pa.Table) -> None:
+        """Append a row group."""
+        self.parquet.write_table(table, row_group_size=max(1, len(table)))
+
+    def close(self, notes: dict[str, str] | None = None) -> None:
+        """Write the footer, with these notes, and the seal in front of it."""
+        if notes:
+            self.parquet.add_key_value_metadata(notes)
+        self.sink.held = bytearray()
+        self.parquet.close()
+        tail = bytes(self.sink.held)
+        begin = len(tail) - END - _length(tail)
+        self.sink.file.write(tail[:begin] + SEAL + hashlib.sha256(tail[begin:]).digest() + tail[begin:])
+
+
+class _Sink:
+    """The file that pyarrow writes to. While `held` is not None it collects the bytes there instead."""
+
+    closed = False
+
+    def __init__(self, file: Any):
+        self.file = file
+        self.held: bytearray | None = None
+
+    def write(self, data: Any) -> int:
+        if self.held is None:
+            self.file.write(data)
+        else:
+            self.held += data
+        return len(data)
+
+    def tell(self) -> int:
+        return self.file.tell() + len(self.held or b"")
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def _length(tail: bytes) -> int:
+    """Return the length of the footer in bytes, as the last bytes of the file state it."""
+    return int.from_bytes(tail[-END:-4], "little")
+
+
+class Reader:
+    """An open Parquet file that is verified as it is read.
+
+    sealed: whether it has checksums. Every method raises DamagedError, with the path, for content that is not what was written.
+    """
+
+    def __init__(self, file: pa.NativeFile, path: str, read_dictionary: list[str] | None = None):
+        self.path = path
+        metadata, self.sealed = _metadata(file, path)
+        with reporting(path):
+            self.parquet = pq.ParquetFile(
+                file, metadata=metadata, read_dictionary=read_dictionary, page_checksum_verification=True
+            )
+            self.names: list[str] = self.parquet.schema_arrow.names
+        self.groups: int = metadata.num_row_groups
+        self.rows: int = metadata.num_rows
+        self.notes: dict[bytes, bytes] = metadata.metadata or {}
+
+    def group(self, number: int, columns: list[str] | None = None) -> pa.Table:
+        """A row group."""
+        with reporting(self.path):
+            table = self.parquet.read_row_group(number, columns=columns)
+            if not self.sealed:
+                table.validate(full=True)
+        about = self.parquet.metadata.row_group(number)
+        if len(table) != about.num_rows:
+            raise DamagedError(self.path, f"row group {number} has {len(table)} of {about.num_rows} rows")
+        if self.sealed:
+            self._count_values(table, about)
+        return table
+
+    def _count_values(self, table: pa.Table, about: pq.RowGroupMetaData) -> None:
+        """Compare the lengths of lists with the footer: no checksum covers a page's header, which may shorten one."""
+        stated: dict[str, list[int]] = {}
+        for number in range(about.num_columns):
+            column = about.column(number)
+            stated.setdefault(column.path_in_schema.split(".")[0], []).append(column.num_values)
+        for name in table.column_names:
+            found = [sum(counts) for counts in zip(*map(_values, table[name].chunks), strict=True)]
+            if found and found != stated[name]:
+                raise DamagedError(self.path, f"column {name!r} has {found} values where its footer has {stated[name]}")
+
+    def table(self, columns: list[str] | None = None) -> pa.Table:
+        """Return all rows. They are read group by group, so that a page with a wrong number of values cannot shift later ones."""
+        groups = [self.group(number, columns) for number in range(self.groups)]
+        if groups:
+            return pa.concat_tables(groups)
+        empty = self.parquet.schema_arrow.empty_table()
+        return empty if columns is None else empty.select(columns)
+
+
+def _values(array: pa.Array) -> list[int]:
+    """Count the values of each leaf column of an array as Parquet counts them: an empty list is one."""
+    kind = array.type
+    if pa.types.is_struct(kind):
+        return [count for number in range(kind.num_fields) for count in _values(array.field(number))]
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        empty = pc.sum(pc.equal(pc.fill_null(pc.list_value_length(array), 0), 0)).as_py() or 0
+        return [empty + count for count in _values(array.flatten())]
+    if pa.types.is_fixed_size_list(kind):
+        return _values(array.flatten())
+    return [len(array)]
+
+
+def _metadata(file: pa.NativeFile, path: str) -> tuple[pq.FileMetaData, bool]:
+    """Return the footer and whether it has a seal. Raises DamagedError where the two disagree."""
+    size = file.size()
+    tail = file.read_at(min(size, TAIL), max(0, size - TAIL))
+    need = _length(tail) + END + len(SEAL) + 32
+    if len(tail) < need <= size:
+        tail = file.read_at(need, size - need)
+    if len(tail) < 12 or tail[-4:] != b"PAR1" or _length(tail) + END > len(tail):
+        raise DamagedError(path, f"{size} bytes without the end of a Parquet file: truncated or overwritten")
+    footer = tail[len(tail) - END - _length(tail) :]
+    seal = tail[: len(tail) - len(footer)][-len(SEAL) - 32 :]
+    sealed = seal.startswith(SEAL)
+    if sealed and seal[len(SEAL) :] != hashlib.sha256(footer).digest():
+        raise DamagedError(path, "the footer is not the one that was written")
+    with reporting(path):
+        return pq.read_metadata(pa.BufferReader(b"PAR1" + footer)), sealed

@@ -1,0 +1,219 @@
+"""Compare shards with their manifest and tables with their checksums, and decode samples: what is damaged, by path.
+
+The result is recorded in verification.json beside the manifest, and in the work folder where one was verified, so that `status`
+and the report can say when the last verification was.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from a2data import shards
+from a2data.folder import Folder
+from a2data.parquet import DamagedError
+from a2data.records import Packed
+from a2data.store import Store
+from a2data.tars import Tars, members, read_index
+
+log = logging.getLogger("a2data")
+
+FILE = "verification.json"
+CHUNK = 1 << 22  # bytes of a tar that are hashed at a time
+TAR_RECORD = 10240  # bytes; tarfile fills a tar up to a multiple of it
+TAR_END = 1024  # bytes; two blocks of zeros end a tar
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What one verification checked and found.
+
+    at: ISO 8601, UTC. tars, parts, decoded: how many were checked. problems: a line each, beginning with a path.
+    """
+
+    at: str
+    tars: int = 0
+    parts: int = 0
+    decoded: int = 0
+    hashed: bool = True  # False: sizes only
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def line(self) -> str:
+        """One line for `status` and the report."""
+        checked = f"{self.tars} tars" + (f", {self.parts} parts" if self.parts else "")
+        decoded = f", {self.decoded} samples decoded" if self.decoded else ""
+        found = f"{len(self.problems)} damaged" if self.problems else "no damage"
+        return f"{self.at}: {checked}{decoded}: {found}"
+
+
+def now() -> str:
+    """Return the present time as Verification.at has it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def last(folder: Folder) -> Verification | None:
+    """Return the last verification of a folder; None if there was none or its record cannot be read."""
+    try:
+        return Verification(**json.loads(folder.get(FILE) or b""))
+    except (TypeError, ValueError):
+        return None
+
+
+def record(folder: Folder, found: Verification) -> None:
+    """Record a verification in a folder; a folder that cannot be written to keeps the record it has."""
+    try:
+        folder.put(json.dumps(asdict(found), indent=1, ensure_ascii=False).encode() + b"\n", FILE)
+    except OSError as error:
+        log.error("%s cannot be written: %s", folder.path(FILE), error)
+
+
+# -- shards ------------------------------------------------------------------------------------------------------------
+
+
+def tar_bytes(end: int) -> int:
+    """Return the size of a tar whose last sample ends at byte `end`."""
+    return -(-(end + TAR_END) // TAR_RECORD) * TAR_RECORD
+
+
+def tar_problem(out: Folder, name: str, size: int | None, expected: int, sha256: str) -> str:
+    """Return what is wrong with a tar, "" if nothing is.
+
+    size: its size in bytes, None where it is missing. expected: the size that it must have. sha256: what it must hash to; "" to
+    compare the size only.
+    """
+    if size is None:
+        return f"{out.path(name)} is missing"
+    if size != expected:
+        return f"{out.path(name)} has {size} bytes, not {expected}"
+    if sha256 and (found := sha256_of(out, name)) != sha256:
+        return f"{out.path(name)} has the sha256 {found[:12]}…, not {sha256[:12]}…"
+    return ""
+
+
+def sha256_of(out: Folder, name: str) -> str:
+    """Return the sha256 of a file."""
+    total = hashlib.sha256()
+    with out.reading(name) as file:
+        while chunk := file.read(CHUNK):
+            total.update(chunk)
+    return total.hexdigest()
+
+
+def verify_shards(out: Folder, report: Report = lambda _: None) -> tuple[list[str], list[str]]:
+    """Compare every tar and the index with the manifest.
+
+    Returns the names of the tars that the manifest lists, and the problems. Raises ValueError where there is no manifest.
+    """
+    manifest = shards.manifest(out)
+    entries = [entry for entry in manifest.get("shards", []) if isinstance(entry, dict) and "name" in entry]
+    if "shards" not in manifest:
+        raise ValueError(f"{out.root} has no manifest.json that can be read: `a2data run` writes it again")
+    problems, sizes = [], out.sizes()
+    for entry in entries:
+        report(entry["name"])
+        wrong = tar_problem(out, entry["name"], sizes.get(entry["name"]), entry["bytes"], entry["sha256"])
+        problems += [wrong] if wrong else []
+    index = manifest.get("index")
+    if index and "index.parquet" not in sizes:
+        problems.append(f"{out.path('index.parquet')} is missing")
+    elif index and sha256_of(out, "index.parquet") != index["sha256"]:
+        problems.append(f"{out.path('index.parquet')} is not the index that the manifest names")
+    return [entry["name"] for entry in entries], problems
+
+
+def unlisted(out: Folder) -> list[str]:
+    """Return the tars of a folder that its manifest does not list. They are left alone."""
+    mine = shards.written(out)
+    return [name for name in out.names() if name.endswith(".tar") and name not in mine]
+
+
+def decode_samples(out: Folder, count: int, report: Report = lambda _: None) -> tuple[int, list[str]]:
+    """Decode samples: JSON, every picture, every frame. count: how many, spread evenly over the index; 0 for all.
+
+    Returns how many were decoded and the problems.
+    """
+    from a2data.view import CorruptError, facts_of, picture, pictures  # late: FFmpeg and OpenCV
+
+    try:
+        index = read_index([out.root])
+    except (ValueError, OSError) as error:
+        return 0, [str(error)]
+    rows = np.unique(np.linspace(0, len(index) - 1, count or len(index)).astype(int)).tolist()
+    tars, problems = Tars(index), []
+    for row in rows:
+        key, where = index.key(row), index.where(row)
+        report(key)
+        try:
+            parts = members(tars.read(row), key, where)
+            facts = facts_of(parts)
+            for given in facts.references:
+                picture(parts, given.name)
+            frames = sum(1 for _ in pictures(parts["mp4"], 0, int(index.shape[0][row]), 1))
+            if frames != facts.frames:
+                raise CorruptError(f"has {frames} frames, and its JSON says {facts.frames}")
+        except (ValueError, LookupError, OSError) as error:
+            problems.append(f"{where}: {key}: {error}")
+    return len(rows), problems
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def verify_parts(store: Store, stages: Sequence[str], report: Report = lambda _: None) -> tuple[int, list[str]]:
+    """Read every part of these stages with its checksums. A damaged part is moved aside, so that the next run makes it again.
+
+    Returns how many parts were read, and the problems.
+    """
+    count, problems = 0, []
+    for stage in stages:
+        for shard in store.shards(stage):
+            report(f"{stage} {shard:05d}")
+            count += 1
+            try:
+                for _ in read_groups(store, stage, shard):
+                    pass
+            except DamagedError as error:
+                problems.append(str(error))
+    return count, problems
+
+
+def read_groups(store: Store, stage: str, shard: int) -> Iterator[Any]:
+    """Yield the row groups of a part, all columns."""
+    with store.opened(stage, shard) as part:
+        for number in range(part.groups):
+            yield part.group(number)
+
+
+# -- before a run ------------------------------------------------------------------------------------------------------
+
+
+def forget_damaged_tars(store: Store, out: Folder, hashed: bool) -> Verification:
+    """Remove the parts of `pack` of which a tar in `out` is missing or was altered, so that the run packs it again.
+
+    hashed: compare sha256, which reads every tar; otherwise the size alone.
+    """
+    sizes, tars, problems = out.sizes(), 0, []
+    for shard in store.shards("pack"):
+        ends: dict[str, tuple[int, str]] = {}
+        for row in store.read("pack", shard, Packed):
+            ends[row.shard] = max(ends.get(row.shard, (0, "")), (row.offset + row.bytes, row.shard_sha256))
+        wrong = [
+            problem
+            for name, (end, sha256) in sorted(ends.items())
+            if (problem := tar_problem(out, name, sizes.get(name), tar_bytes(end), sha256 if hashed else ""))
+        ]
+        tars += len(ends)
+        if wrong:
+            problems += wrong
+            store.remove("pack", f"{shard:05d}.parquet")
+    for problem in problems:
+        log.error("%s: it is packed again", problem)
+    return Verification(now(), tars, hashed=hashed, problems=problems)
