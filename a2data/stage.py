@@ -30,6 +30,10 @@ class Stage:
     A stage per "all" that `spreads` gets `spread`, with which it may have pure calls done wherever there is room (see
     a2data.spread): what it would otherwise compute alone while a cluster waits.
 
+    A stage with `accounts_for` yields something, be it a Reject, for every value that this column of its first table has. The
+    runner reports the unit of a value without any as failed, so that no input disappears. Without it, no row means that there was
+    nothing to find.
+
     A stage with `in_flight` above 1 is one that waits for a server: `run` is called for so many units at a time, in threads, with
     one and the same model. Rows are written in the order of the units all the same.
     """
@@ -42,6 +46,7 @@ class Stage:
     gpus: ClassVar[float] = 0
     in_flight: ClassVar[int] = 1  # units at a time, each in its own thread; for stages per "video" or "clip" that wait
     spreads: ClassVar[bool] = False
+    accounts_for: ClassVar[str] = ""  # "video_id", "clip_id" or, for stages per "all", "element_id"; "" = may yield nothing
     unkeyed: ClassVar[tuple[str, ...]] = ()  # settings that change no row, and are no part of the resume key
     version: ClassVar[int] = 1  # raise it when run() gives other rows for the same settings
 

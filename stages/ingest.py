@@ -16,6 +16,7 @@ class Ingest(Stage):
     reads = {"manifest": Source}
     writes = Video
     per = "video"
+    accounts_for = "video_id"
 
     min_short_side_px: int = 200  # as shown
     min_duration_s: float = 1.0  # where the container knows its duration

@@ -34,6 +34,7 @@ class Segment(Stage):
     reads = {"ingest": Video}
     writes = Film
     per = "video"
+    accounts_for = "video_id"
     version = 2
 
     fps: float = 15.0  # of the clips
@@ -90,6 +91,8 @@ class Segment(Stage):
             for transition in detector.finish():
                 yield from reel.close(transition)
             yield from reel.close(shots.Transition("end", detector.settled, detector.settled))
+            if not reel.shot:
+                yield no_shot(source, detector.count, detector.blank)
 
 
 @dataclass
@@ -163,6 +166,15 @@ class Reel:
         self.waiting.clear()
         self.spool.seek(0)
         self.spool.truncate()
+
+
+def no_shot(source: Video, frames: int, blank: int) -> Reject:
+    """The rejection of a video whose every frame is blank or part of a transition; blank: how many are black or white."""
+    if blank == frames:
+        detail = f"black or white throughout: all {frames} frames are blank"
+    else:
+        detail = f"only transitions: of {frames} frames {blank} are black or white, the others in a fade, dissolve or wipe"
+    return Reject(source.video_id, "no shot", detail)
 
 
 def without_refused(made: Film | Reject, source: Video) -> Film | Reject:
