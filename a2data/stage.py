@@ -46,7 +46,9 @@ class Stage:
     gpus: ClassVar[float] = 0
     in_flight: ClassVar[int] = 1  # units at a time, each in its own thread; for stages per "video" or "clip" that wait
     spreads: ClassVar[bool] = False
-    accounts_for: ClassVar[str] = ""  # "video_id", "clip_id" or, for stages per "all", "element_id"; "" = may yield nothing
+    accounts_for: ClassVar[str] = (
+        ""  # "video_id", "clip_id" or, for stages per "all", "element_id"; "" = may yield nothing
+    )
     unkeyed: ClassVar[tuple[str, ...]] = ()  # settings that change no row, and are no part of the resume key
     version: ClassVar[int] = 1  # raise it when run() gives other rows for the same settings
 

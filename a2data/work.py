@@ -274,9 +274,7 @@ def _note(
 # -- per shard, over all -----------------------------------------------------------------------------------------------
 
 
-def _sorted(
-    stage: Stage, store: Store, shard: int, made: list[Any]
-) -> tuple[list[Any], list[Reject], dict[str, str]]:
+def _sorted(stage: Stage, store: Store, shard: int, made: list[Any]) -> tuple[list[Any], list[Reject], dict[str, str]]:
     """Rows, rejects, failures. A clip for which something is missing that the stage accounts for is a failure, without rows."""
     rows = [row for row in made if not isinstance(row, Reject | Failure)]
     rejected = [row for row in made if isinstance(row, Reject)]

@@ -10,6 +10,8 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from a2data import images
+
 ROLES = ("human", "object", "background")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FILE = "cases.jsonl"
@@ -103,8 +105,13 @@ def picture(file: Path | IO[bytes], name: str = "") -> np.ndarray:
     """(h, w, 3) uint8 RGB of a file as a viewer shows it: turned by EXIF, on white where transparent. Raises ValueError."""
     try:
         with Image.open(file) as image:
+            if image.width * image.height > images.MAX_PIXELS:
+                megapixels = images.MAX_PIXELS / 1e6
+                raise ValueError(
+                    f"{name or file} is {image.width} x {image.height} px; a picture has {megapixels:g} megapixels at most"
+                )
             shown = ImageOps.exif_transpose(image).convert("RGBA")
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
         raise ValueError(f"{name or file} is no picture that can be read ({error})") from error
     ground = Image.new("RGBA", shown.size, "white")
     return np.asarray(Image.alpha_composite(ground, shown).convert("RGB"))

@@ -118,7 +118,9 @@ def test_a_video_that_is_one_dissolve_is_rejected_by_name(tmp_path, monkeypatch)
     source = film_of(tmp_path, blend(scene(1, 60), scene(2, 60)))
     [reject] = Segment(shot_model="").run(network, [source])
     assert (reject.key, reject.reason) == ("feed", "no shot")
-    assert reject.detail == "only transitions: of 60 frames 0 are black or white, the others in a fade, dissolve or wipe"
+    assert (
+        reject.detail == "only transitions: of 60 frames 0 are black or white, the others in a fade, dissolve or wipe"
+    )
 
 
 def test_a_video_of_one_short_shot_in_black_is_rejected_once(tmp_path):
