@@ -1,14 +1,11 @@
 """Pictures and masks as arrays: cut out, paste on white, RLE, hashes. Pure functions, numpy and OpenCV."""
 
 import hashlib
-import struct
 
 import cv2
 import numpy as np
 
 from a2data.records import Box
-
-MAX_PIXELS = 50_000_000  # of a picture that is decoded: an 8K frame has 35 million; in RGBA they take 0.2 GB
 
 
 def to_rle(mask: np.ndarray) -> bytes:
@@ -106,19 +103,8 @@ def to_png(picture: np.ndarray) -> bytes:
     return data.tobytes()
 
 
-def png_size(data: bytes) -> tuple[int, int]:
-    """Height and width in pixels of a PNG, from its header. Raises ValueError for bytes that are not a PNG."""
-    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR" or len(data) < 24:
-        raise ValueError(f"{len(data)} bytes that are not a PNG")
-    width, height = struct.unpack(">II", data[16:24])
-    return height, width
-
-
-def from_png(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """(h, w, 3) RGB or (h, w, 4) RGBA uint8. Raises ValueError for bytes that are not a PNG, or one of more pixels."""
-    height, width = png_size(data)
-    if height * width > max_pixels:
-        raise ValueError(f"a PNG of {width} x {height} pixels, over {max_pixels / 1e6:g} megapixels")
+def from_png(data: bytes) -> np.ndarray:
+    """(h, w, 3) RGB or (h, w, 4) RGBA uint8. Raises ValueError for bytes that are no picture."""
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if picture is None:
         raise ValueError(f"{len(data)} bytes that are no picture")

@@ -281,7 +281,9 @@ def open_source(
         except MemoryError as error:
             raise _out_of_memory(path, limits) from error
         except av.error.ArgumentError as error:
-            raise ValueError(f"{path}: not a video container that is read ({formats.replace(',', ', ')})") from error
+            raise ValueError(
+                f"{path}: not a container of the formats that are read ({formats.replace(',', ', ')})"
+            ) from error
         except av.error.FFmpegError as error:
             raise ValueError(_unopened(path, error)) from error
         yield stack.enter_context(container), ceiling

@@ -3,6 +3,7 @@
 Torch is needed for the encoded view alone.
 """
 
+import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,6 @@ import numpy as np
 from a2data.batches import Batch, Bucket, draw
 from a2data.images import from_png
 from a2data.samples import Facts, Given, to_facts
-from a2data.video import open_bytes
 
 
 class CorruptError(ValueError):
@@ -176,7 +176,7 @@ def pictures(video: memoryview, start: int, count: int, threads: int) -> Iterato
     given = 0
     with (
         reading("its .mp4", av.error.FFmpegError, IndexError),
-        open_bytes(video) as file,
+        av.open(io.BytesIO(video), "r", metadata_errors="ignore") as file,
     ):
         stream = file.streams.video[0]
         stream.thread_type, stream.codec_context.thread_count = "AUTO", threads

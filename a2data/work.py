@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from a2data import accounting
 from a2data.arrow import from_table
 from a2data.lookup import Lookup
 from a2data.records import Failure, Reject
@@ -52,11 +53,11 @@ def do(
     made = _shard_rows(stage, model, store, job[0]) if alone else _all_rows(stage, model, store, job, spread)
     inputs = store.inputs(stage, job)
     for shard in job:
-        rows, rejected, failed = _sorted(stage, store, shard, made[shard])
+        rows, rejected, failed = accounting.sort(stage, made[shard], _accountable(stage, store, shard))
         with store.create(stage.name(), stage.writes, shard) as part:
             part.add(rows)
             part.footer.rejected, part.footer.failed = rejected, failed
-            part.footer.units = _count(stage, [*rows, *rejected]) + len(failed)
+            part.footer.units = accounting.count(stage, [*rows, *rejected]) + len(failed)
             part.footer.left_out = sorted(_missing(stage, store, shard))
             part.footer.seconds = (time.perf_counter() - began) / len(job)
             part.commit(stage, inputs)
@@ -274,44 +275,13 @@ def _note(
 # -- per shard, over all -----------------------------------------------------------------------------------------------
 
 
-def _sorted(stage: Stage, store: Store, shard: int, made: list[Any]) -> tuple[list[Any], list[Reject], dict[str, str]]:
-    """Rows, rejects, failures. A clip for which something is missing that the stage accounts for is a failure, without rows."""
-    rows = [row for row in made if not isinstance(row, Reject | Failure)]
-    rejected = [row for row in made if isinstance(row, Reject)]
-    failed = {row.key: row.why for row in made if isinstance(row, Failure)}
+def _accountable(stage: Stage, store: Store, shard: int) -> dict[str, str]:
+    """Each value that a stage per "shard" or "all" accounts for, and its clip."""
     if not stage.accounts_for:
-        return rows, rejected, failed
-    answered = {_subject(stage, row) for row in (*rows, *rejected)}
-    lost: dict[str, list[str]] = {}
-    for subject, clip in _accountable(stage, store, shard):
-        if subject not in answered and clip not in failed:
-            lost.setdefault(clip, []).append(subject)
-    for clip, subjects in lost.items():
-        failed[clip] = f"LookupError: {stage.name()} yielded neither a row nor a reject for {', '.join(subjects)}"
-    return (
-        [row for row in rows if row.clip_id not in lost],
-        [reject for reject in rejected if reject.key.split("/")[0] not in lost],
-        failed,
-    )
-
-
-def _subject(stage: Stage, made: Any) -> str:
-    """The value of `accounts_for` that a row or a Reject is about."""
-    if isinstance(made, Reject):
-        return made.key.split("/")[0] if stage.accounts_for == "clip_id" else made.key
-    return getattr(made, stage.accounts_for)
-
-
-def _count(stage: Stage, made: Sequence[Any]) -> int:
-    """How many units rows and Rejects are of: an element may have several references."""
-    return len({_subject(stage, one) for one in made}) if stage.accounts_for else len(made)
-
-
-def _accountable(stage: Stage, store: Store, shard: int) -> Iterator[tuple[str, str]]:
-    """Each value that a stage per "shard" or "all" accounts for, once, with its clip."""
+        return {}
     table = store.columns(next(iter(stage.reads)), shard, sorted({stage.accounts_for, "clip_id"}))
     table = _present(table, _missing(stage, store, shard))
-    yield from dict(zip(*(table.column(c).to_pylist() for c in (stage.accounts_for, "clip_id")), strict=True)).items()
+    return dict(zip(*(table.column(c).to_pylist() for c in (stage.accounts_for, "clip_id")), strict=True))
 
 
 def _shard_rows(stage: Stage, model: Any, store: Store, shard: int) -> dict[int, list[Any]]:
