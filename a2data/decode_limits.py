@@ -78,10 +78,15 @@ class MemoryCeiling:
     """
 
     def __init__(self, more_bytes: int) -> None:
+        self.more_bytes = more_bytes
         self.soft, self.hard = resource.getrlimit(resource.RLIMIT_DATA)
         self.bytes = data_bytes() + more_bytes if sys.platform == "linux" else None
         bounds = [value for value in (self.soft, self.hard, self.bytes) if value not in (None, resource.RLIM_INFINITY)]
         self.lowest = min(bounds, default=resource.RLIM_INFINITY)
+
+    def is_near(self) -> bool:
+        """Whether nine tenths of it are taken: some decoders report a failed allocation as damaged data."""
+        return self.bytes is not None and data_bytes() > self.bytes - self.more_bytes / 10
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -125,6 +125,8 @@ def _read_pyav(path: str, stream: int, limits: Limits) -> Iterator[Frame]:
         except MemoryError as error:
             raise _out_of_memory(path, limits) from error
         except av.error.FFmpegError as error:
+            if ceiling.is_near():
+                raise _out_of_memory(path, limits) from error
             raise ValueError(broken(path, index, time_s, error)) from error
     if index < 0:
         raise ValueError(f"{path}: the video stream has no frame that can be decoded")
