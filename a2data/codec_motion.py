@@ -5,10 +5,10 @@ serve compression, not truth: in flat areas they wander, and a fade, a flash or 
 a clip in which all moves (a camera, a flock) from one where something moves in front of what stands still.
 """
 
-import io
-
 import av
 import numpy as np
+
+from a2data import video
 
 CELL_PX = 8  # side of the smallest block that FFmpeg reports; the others are one or two cells high and wide
 PATCH_PX = 256  # side of a patch, about: as many as fit are spread evenly
@@ -39,7 +39,7 @@ def mean_lengths(data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
 
     The frame that the clip begins with can have no vectors and does not count. Raises ValueError for a clip without frames.
     """
-    with av.open(io.BytesIO(data), "r", metadata_errors="ignore") as container:
+    with video.open_bytes(data) as container:
         stream = container.streams.video[0]
         stream.codec_context.flags2 |= av.codec.context.Flags2.export_mvs
         stream.codec_context.thread_count = 1  # frames decoded in several threads have lost vectors in some FFmpegs

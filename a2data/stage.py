@@ -32,6 +32,9 @@ class Stage:
 
     A stage per "video" that `opens_sources` gets `source_file(video_id, path)`, which says how the copy of a downloaded source is
     opened (see a2data.source_files).
+    A stage with `accounts_for` yields something, be it a Reject, for every value that this column of its first table has. The
+    runner reports the unit of a value without any as failed, so that no input disappears. Without it, no row means that there was
+    nothing to find.
 
     A stage with `in_flight` above 1 is one that waits for a server: `run` is called for so many units at a time, in threads, with
     one and the same model. Rows are written in the order of the units all the same.
@@ -46,6 +49,9 @@ class Stage:
     in_flight: ClassVar[int] = 1  # units at a time, each in its own thread; for stages per "video" or "clip" that wait
     spreads: ClassVar[bool] = False
     opens_sources: ClassVar[bool] = False
+    accounts_for: ClassVar[str] = (
+        ""  # "video_id", "clip_id" or, for stages per "all", "element_id"; "" = may yield nothing
+    )
     unkeyed: ClassVar[tuple[str, ...]] = ()  # settings that change no row, and are no part of the resume key
     version: ClassVar[int] = 1  # raise it when run() gives other rows for the same settings
 

@@ -14,13 +14,12 @@ import av
 import fsspec
 import numpy as np
 
+from a2data.decode_limits import LIMITS, VIDEO_FORMATS, LimitError, Limits, MemoryCeiling, coded_size, shown_size
 from a2data.source_files import Opener
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
-# playlists and the like: demuxers that open other files and URLs, which the file that they are handed may choose
-INDIRECT = {"concat", "dash", "hls", "image2", "imf", "rtp", "rtp_mpegts", "rtsp", "sdp", "webm_dash_manifest"}
-DIRECT = ",".join(sorted(name for name in av.formats_available if not INDIRECT & set(name.split(","))))
+MAX_CLIP_BYTES = 2_000_000_000  # of a clip's frames in RGB, which are held at once: 1,600 of 832 x 480
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +31,28 @@ class Frame:
     picture: av.VideoFrame  # as coded: neither rotated nor scaled to square pixels
 
 
+def open_bytes(data: bytes | memoryview) -> av.container.InputContainer:
+    """A container in memory, of the formats and the size of picture that a source may have: a data set of others may hold
+    anything. Raises av.error.FFmpegError."""
+    options = LIMITS.options()
+    container = av.open(io.BytesIO(data), "r", metadata_errors="ignore", options=dict(options))
+    for stream in container.streams.video:
+        stream.codec_context.options = {"max_pixels": options["max_pixels"]}
+    return container
+
+
 def decode(data: bytes, backend: str = "pyav") -> np.ndarray:
     """All frames of a clip, (t, h, w, 3) uint8 RGB. Raises av.error.FFmpegError, or ValueError where there is no frame."""
     if backend == "decord":
         return _decode_decord(data)
-    with av.open(io.BytesIO(data), "r", metadata_errors="ignore") as container:
+    with open_bytes(data) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        frames: list[np.ndarray] = []
+        for frame in container.decode(stream):
+            if (len(frames) + 1) * frame.width * frame.height * 3 > MAX_CLIP_BYTES:
+                raise ValueError(f"the clip has more than {MAX_CLIP_BYTES / 1e9:g} GB of frames")
+            frames.append(frame.to_ndarray(format="rgb24"))
     if not frames:
         raise ValueError("the clip has no frame")
     return np.stack(frames)
@@ -82,38 +95,67 @@ def _write(path: str, frames: Iterable[av.VideoFrame | np.ndarray], rate: Fracti
         container.mux(stream.encode(None))
 
 
-def read(path: str, stream: int = 0, backend: str = "pyav", opener: Opener | None = None) -> Iterator[Frame]:
+def read(
+    path: str, stream: int = 0, backend: str = "pyav", limits: Limits = LIMITS, opener: Opener | None = None
+) -> Iterator[Frame]:
     """Every frame of a source, in presentation order, decoded once, in one thread. Times always grow, see `next_time`.
 
-    path: local, or any URL that fsspec opens. stream: which of its video streams. opener: opens a copy of it, where there is one.
-    Raises ValueError with a sentence where the file is no video, has no such stream, or breaks off: frames before the break have
-    then been given out, and should not be used.
+    path: local, or any URL that fsspec opens. stream: which of its video streams. limits: checked again for each frame, as a
+    container may lie and pictures may grow. opener: opens a copy of the source, where there is one.
+    Raises ValueError with a sentence where the file is no video, has no such stream, exceeds the limits (LimitError), or breaks
+    off: frames before the break have then been given out, and should not be used.
     """
-    return {"pyav": _read_pyav, "decord": _read_decord}[backend](path, stream, opener)
+    for frame in {"pyav": _read_pyav, "decord": _read_decord}[backend](path, stream, limits, opener):
+        coded_size(path, frame.picture.width, frame.picture.height, limits)
+        if frame.index >= limits.max_frames:
+            raise LimitError(path, "too many frames", f"more than {limits.max_frames} were decoded")
+        yield frame
 
 
-def _read_pyav(path: str, stream: int, opener: Opener | None) -> Iterator[Frame]:
+def _read_pyav(path: str, stream: int, limits: Limits, opener: Opener | None) -> Iterator[Frame]:
     index, time_s, shift_s = -1, -math.inf, 0.0
-    with open_source(path, opener) as container:
+    with open_source(path, limits, opener=opener) as (container, ceiling):
         video = video_stream(container, path, stream)
         # a worker has one core; frames in flight in other threads cost memory, too
         video.codec_context.thread_count = 1
         step_s = 1 / float(video.average_rate or video.guessed_rate or 25)
         try:
-            for index, picture in enumerate(container.decode(video)):
+            for index, picture in enumerate(_decoded(container, video, limits, ceiling)):
                 raw_s = picture.time
                 time_s, shift_s = next_time(raw_s, time_s, shift_s, step_s)
                 yield Frame(index, time_s, picture)
+        except MemoryError as error:
+            raise _out_of_memory(path, limits) from error
         except av.error.FFmpegError as error:
+            if ceiling.is_near():
+                raise _out_of_memory(path, limits) from error
             raise ValueError(broken(path, index, time_s, error)) from error
     if index < 0:
         raise ValueError(f"{path}: the video stream has no frame that can be decoded")
 
 
-def _read_decord(path: str, stream: int, opener: Opener | None) -> Iterator[Frame]:
+def _decoded(
+    container: av.container.InputContainer, stream: av.VideoStream, limits: Limits, ceiling: MemoryCeiling
+) -> Iterator[av.VideoFrame]:
+    """The frames of a stream, each decoded below the ceiling, which does not bound what the caller does with them."""
+    stream.codec_context.options = {"max_pixels": limits.options()["max_pixels"]}
+    frames = container.decode(stream)
+    while True:
+        with ceiling.held():
+            frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame
+
+
+def _out_of_memory(path: str, limits: Limits) -> LimitError:
+    return LimitError(path, "memory", f"its decoder needs more than {limits.max_decoder_bytes / 1e9:g} GB")
+
+
+def _read_decord(path: str, stream: int, limits: Limits, opener: Opener | None) -> Iterator[Frame]:
     import decord  # optional: `pip install a2data[decord]`
 
-    facts = probe(path, opener)
+    facts = probe(path, limits, opener)
     if facts.rotation or stream != facts.stream:
         raise ValueError(f"{path}: decord misreads rotated videos and picks its own stream; use the decoder pyav")
     index, time_s, shift_s = -1, -math.inf, 0.0
@@ -169,28 +211,36 @@ class Probe(NamedTuple):
     duration_s: float  # 0 where the container does not know
     codec: str
     stream: int  # the largest of the video streams that are no cover pictures
+    frames: int  # as the container counts them, or else duration times fps; 0 where neither is known
 
 
-def probe(path: str, opener: Opener | None = None) -> Probe:
-    """Raises ValueError with a sentence where the file is no video or its first frame cannot be decoded."""
-    with open_source(path, opener) as container:
+def probe(path: str, limits: Limits = LIMITS, opener: Opener | None = None) -> Probe:
+    """What a file holds. Raises ValueError with a sentence where it is no video or its first frame cannot be decoded, and
+    LimitError where its pictures or its decoder's memory exceed the limits."""
+    with open_source(path, limits, opener=opener) as (container, ceiling):
         number = best_stream(container, path)
         video = container.streams.video[number]
+        coded_size(path, video.width, video.height, limits)
         try:
-            frame = next(container.decode(video), None)
+            frame = next(_decoded(container, video, limits, ceiling), None)
+        except MemoryError as error:
+            raise _out_of_memory(path, limits) from error
         except av.error.FFmpegError as error:
             raise ValueError(broken(path, -1, 0, error)) from error
         if frame is None:
             raise ValueError(f"{path}: the video stream has no frame that can be decoded")
+        coded_size(path, frame.width, frame.height, limits)
         aspect = float(video.sample_aspect_ratio or 1)  # of a pixel; 0 and None both mean that nobody knows
         width, height = round(frame.width * aspect), frame.height
         rotation = round(-frame.rotation / 90) * 90 % 360  # FFmpeg counts counterclockwise
         if rotation in (90, 270):
             width, height = height, width
+        shown_size(path, width, height, aspect, limits)
         seconds = video.duration and video.time_base and float(video.duration * video.time_base)
         duration_s = seconds or (container.duration or 0) / av.time_base
         fps = float(video.average_rate or video.guessed_rate or 25)
-        return Probe(width, height, rotation, fps, duration_s, video.codec_context.name, number)
+        frames = max(video.frames, round(duration_s * fps))
+        return Probe(width, height, rotation, fps, duration_s, video.codec_context.name, number, frames)
 
 
 def best_stream(container: av.container.InputContainer, path: str) -> int:
@@ -215,25 +265,36 @@ def video_stream(container: av.container.InputContainer, path: str, stream: int)
 
 
 @contextmanager
-def open_source(path: str, opener: Opener | None = None) -> Iterator[av.container.InputContainer]:
-    """A container to read from. Local paths are opened by FFmpeg itself, URLs through fsspec, copies by their opener.
+def open_source(
+    path: str, limits: Limits = LIMITS, formats: str = VIDEO_FORMATS, opener: Opener | None = None
+) -> Iterator[tuple[av.container.InputContainer, MemoryCeiling]]:
+    """A container to read from, and the ceiling below which to decode it. Local paths are opened by FFmpeg itself, URLs through
+    fsspec, copies by their opener.
 
-    Formats that are made of other files (playlists) are not opened: they would choose what else is read.
+    formats: FFmpeg's names of the formats that are opened; none of them lets the file name others.
     Raises ValueError with a sentence for what is no video, OSError for what is not there or may not be read.
     """
+    local, ceiling = not opener and "://" not in path, MemoryCeiling(limits.max_decoder_bytes)
     with ExitStack() as stack:
         file = path
         if opener:
             file = stack.enter_context(opener())
-        elif "://" in path:
+        elif not local:
             file = stack.enter_context(fsspec.open(path, "rb"))
         try:
-            container = av.open(file, metadata_errors="ignore", options={"format_whitelist": DIRECT})
+            with ceiling.held():
+                container = av.open(file, metadata_errors="ignore", options=limits.options(formats, local))
         except (FileNotFoundError, PermissionError):
             raise
+        except MemoryError as error:
+            raise _out_of_memory(path, limits) from error
+        except av.error.ArgumentError as error:
+            raise ValueError(
+                f"{path}: not a container of the formats that are read ({formats.replace(',', ', ')})"
+            ) from error
         except av.error.FFmpegError as error:
             raise ValueError(_unopened(path, error)) from error
-        yield stack.enter_context(container)
+        yield stack.enter_context(container), ceiling
 
 
 def _unopened(path: str, error: Exception) -> str:

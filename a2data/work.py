@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from a2data import accounting
 from a2data.arrow import from_table
 from a2data.lookup import Lookup
 from a2data.parquet import DamagedError
@@ -55,11 +56,11 @@ def do(
     made = _shard_rows(stage, model, store, job[0]) if alone else _all_rows(stage, model, store, job, spread)
     inputs = store.inputs(stage, job)
     for shard in job:
-        rows, rejected, failed = _sorted(made[shard])
+        rows, rejected, failed = accounting.sort(stage, made[shard], _accountable(stage, store, shard))
         with store.create(stage.name(), stage.writes, shard) as part:
             part.add(rows)
             part.footer.rejected, part.footer.failed = rejected, failed
-            part.footer.units = len(rows) + len(rejected) + len(failed)
+            part.footer.units = accounting.count(stage, [*rows, *rejected]) + len(failed)
             part.footer.left_out = sorted(_missing(stage, store, shard))
             part.footer.seconds = (time.perf_counter() - began) / len(job)
             part.commit(stage, inputs)
@@ -146,6 +147,7 @@ def _put(stage: Stage, part: Part, unit: str, made: Iterable[Any], keep: bool) -
     """The rows of a unit into the part, and back where they are to be kept; or its name among the failures, and None."""
     rows: list[Any] = []
     rejected: list[Reject] = []
+    count = 0  # of rows, which are not all kept
     try:
         with part.unit() as add:  # all of it or none: a unit that raises half-way leaves nothing
             for row in made:
@@ -153,8 +155,11 @@ def _put(stage: Stage, part: Part, unit: str, made: Iterable[Any], keep: bool) -
                     rejected.append(row)
                 else:
                     add(row)
+                    count += 1
                     if keep:
                         rows.append(row)
+            if stage.accounts_for and not count and not rejected:
+                raise LookupError(f"{stage.name()} yielded neither a row nor a reject")
     except DamagedError:  # of an input part, not of this unit
         raise
     except Exception as error:
@@ -279,11 +284,13 @@ def _note(
 # -- per shard, over all -----------------------------------------------------------------------------------------------
 
 
-def _sorted(made: list[Any]) -> tuple[list[Any], list[Reject], dict[str, str]]:
-    """Rows, rejects, failures."""
-    rows = [row for row in made if not isinstance(row, Reject | Failure)]
-    rejected = [row for row in made if isinstance(row, Reject)]
-    return rows, rejected, {row.key: scrub(row.why) for row in made if isinstance(row, Failure)}
+def _accountable(stage: Stage, store: Store, shard: int) -> dict[str, str]:
+    """Each value that a stage per "shard" or "all" accounts for, and its clip."""
+    if not stage.accounts_for:
+        return {}
+    table = store.columns(next(iter(stage.reads)), shard, sorted({stage.accounts_for, "clip_id"}))
+    table = _present(table, _missing(stage, store, shard))
+    return dict(zip(*(table.column(c).to_pylist() for c in (stage.accounts_for, "clip_id")), strict=True))
 
 
 def _shard_rows(stage: Stage, model: Any, store: Store, shard: int) -> dict[int, list[Any]]:

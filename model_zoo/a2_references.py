@@ -16,7 +16,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 ROLES = ("human", "object", "background")  # in the order in which A2 was trained on them
 CLIP_SIDE_PX = 512  # of the white square, which CLIP's own processor makes smaller
 STRIDE = 4  # frames of video to one frame of latents, behind the first
-MAX_PIXELS = 50_000_000
+MAX_PIXELS = 50_000_000  # 0.15 GB in RGB; checked in the header, before a pixel is decoded
+MAX_SIDE_PX = 10_000  # a long, thin picture is padded to the proportions of the video: 10,000 x 10,000 are 0.3 GB
 MIN_SIDE_PX = 16
 
 
@@ -37,7 +38,8 @@ class Prepared(NamedTuple):
 def read_picture(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
     """A picture from a file, as it is shown: turned as its EXIF says, on white where it is transparent, RGB whatever it was.
 
-    Raises ValueError, naming the file, for what is no picture, and for one under 16 px a side or over 50 megapixels.
+    Raises ValueError, naming the file, for what is no picture, and for one with a side under 16 or over 10,000 px or over 50
+    megapixels.
     """
     try:
         with Image.open(path) as image:
@@ -45,6 +47,10 @@ def read_picture(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
             if pixels > MAX_PIXELS:
                 raise ValueError(
                     f"{path} has {pixels / 1e6:.4g} megapixels; a reference has 50 at most: make it smaller"
+                )
+            if max(image.size) > MAX_SIDE_PX:
+                raise ValueError(
+                    f"{path} is {image.width} x {image.height} px; a reference has {MAX_SIDE_PX} a side at most: make it smaller"
                 )
             image.load()
             shown = ImageOps.exif_transpose(image)

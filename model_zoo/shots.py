@@ -139,6 +139,7 @@ class ShotDetector:
         self.wipes = wipes.WipeDetector(HEIGHT, WIDTH)
         self.cut_score, self.transition_score = cut_score, transition_score
         self.count = 0
+        self.blank = 0  # frames so far that are black or white
         self.settled = 0
         self.judged = 0
         self._open = -1  # first frame of the transition that `judged` is in; -1 for none
@@ -165,6 +166,7 @@ class ShotDetector:
         self._grey[number] = grey.astype(np.float32)
         if is_blank(grey):
             self._blank.add(number)
+            self.blank += 1
         if cut:
             self._sure.add(number)
         found = self.adaptive.process_frame(FrameTimecode(number, Fraction(30)), frame[..., ::-1])

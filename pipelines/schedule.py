@@ -62,11 +62,16 @@ def groups(stages: Sequence[Stage]) -> list[Group]:
     """
     out: list[Group] = []
     for stage in stages:
-        if out and _looks(stage) and _looks(out[-1][0]):
+        if out and _looks(stage) and _looks(out[-1][0]) and _units_of(stage) == _units_of(out[-1][0]):
             out[-1] = (*out[-1], stage)
         else:
             out.append((stage,))
     return out
+
+
+def _units_of(stage: Stage) -> str:
+    """The table whose clips the stage is run on. Only the first stage's clips pass through a group."""
+    return next(iter(stage.reads))
 
 
 def _looks(stage: Stage) -> bool:

@@ -43,6 +43,7 @@ class Background(Stage):
     reads = {"select": Kept, "segment": Film, "detect": Element}
     writes = Element
     per = "clip"
+    accounts_for = "clip_id"
     version = 2
 
     embedder: str = "mobilenetv2"  # a card of the role embed

@@ -44,6 +44,7 @@ class Caption(Stage):
 
     reads = {"select": Kept, "segment": Film, "detect": Element, "faces": Element, "parse": Element}
     writes = records.Caption
+    accounts_for = "clip_id"
     unkeyed: ClassVar[tuple[str, ...]] = ("at_once",)
     version = 5
 

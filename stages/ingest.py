@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from a2data import video
+from a2data.decode_limits import LimitError, Limits
 from a2data.records import Reject, Source, Video
 from a2data.source_files import SourceFile, in_place
 from a2data.stage import Stage
@@ -18,11 +19,19 @@ class Ingest(Stage):
     writes = Video
     per = "video"
     opens_sources = True
+    accounts_for = "video_id"
 
     min_short_side_px: int = 200  # as shown
     min_duration_s: float = 1.0  # where the container knows its duration
     max_duration_s: float = 36000.0  # 10 hours
     min_fps: float = 8.0  # below half the clip's 15 fps every frame would be shown twice
+    max_fps: float = 1000.0  # high-speed cameras have 960; above it, a container states its clock's ticks
+    max_side_px: int = 8192  # longest side, as coded and as shown: DCI 8K
+    max_pixel_aspect: float = 4.0  # width of a pixel over its height, or the reverse; anamorphic film has 2
+    max_aspect: float = 4.0  # longer side over the shorter one, as shown; Polyvision, the widest film format, has 4
+    max_source_frames: int = 5_000_000  # of a video: 10 hours at 120 fps are 4.3 million
+    max_bytes: int = 1_000_000_000_000  # of a file: 10 hours of ProRes 4444 in 4K are 0.9 TB
+    max_decoder_bytes: int = 1_500_000_000  # memory that opening a file and decoding its first frame may take; on Linux
     labels: str = ""  # comma-separated labels that are wanted; "" for all
     sources: str = ""  # comma-separated sources that are wanted; "" for all
     licenses: str = ""  # comma-separated licences that are wanted; "" for all
@@ -39,7 +48,12 @@ class Ingest(Stage):
                 raise ValueError(
                     f"{source.path} has changed since it was listed: `a2data run` takes it in as a new video"
                 )
-            facts = video.probe(source.path, source_file(source.video_id, source.path))
+            try:
+                facts = video.probe(source.path, self.limits(), source_file(source.video_id, source.path))
+            except LimitError as error:
+                yield Reject(source.video_id, error.reason, error.detail)
+                continue
+            described = {name: value for name, value in facts._asdict().items() if name != "frames"}
             yield misfit(self, source, facts) or Video(
                 video_id=source.video_id,
                 path=source.path,
@@ -47,8 +61,13 @@ class Ingest(Stage):
                 source=source.source,
                 label=source.label,
                 refused=source.refused,
-                **facts._asdict(),
+                **described,
             )
+
+    def limits(self) -> Limits:
+        return Limits(
+            self.max_side_px, self.max_pixel_aspect, self.max_aspect, self.max_source_frames, self.max_decoder_bytes
+        )
 
 
 def changed(source: Source) -> bool:
@@ -62,6 +81,8 @@ def unwanted(settings: Ingest, source: Source) -> Reject | None:
         return Reject(source.video_id, "duplicate", f"same bytes as {source.duplicate_of}")
     if source.license_conflict:
         return Reject(source.video_id, "licence conflict", source.license_conflict)
+    if source.bytes > settings.max_bytes:
+        return Reject(source.video_id, "too many bytes", f"{source.bytes} bytes are over {settings.max_bytes}")
     for reason, value, allowed in (
         ("label", source.label, settings.labels),
         ("source", source.source, settings.sources),
@@ -89,5 +110,11 @@ def misfit(settings: Ingest, source: Source, facts: video.Probe) -> Reject | Non
         ),
         (duration > settings.max_duration_s, "too long", f"{duration:.6g} s is over {settings.max_duration_s:g} s"),
         (facts.fps < settings.min_fps, "too few fps", f"{facts.fps:.3g} fps is under {settings.min_fps:g}"),
+        (facts.fps > settings.max_fps, "too many fps", f"{facts.fps:.6g} fps is over {settings.max_fps:g}"),
+        (
+            facts.frames > settings.max_source_frames,
+            "too many frames",
+            f"{facts.frames} frames are over {settings.max_source_frames}",
+        ),
     )
     return next((Reject(source.video_id, reason, detail) for broken, reason, detail in rules if broken), None)

@@ -66,6 +66,7 @@ class Pack(Stage):
     }
     writes = Packed
     per = "shard"
+    accounts_for = "clip_id"
     version = 4
 
     out: str = "shards"  # folder of the tars, or a URL

@@ -50,6 +50,7 @@ class Retrieve(Stage):
     borrows = dict.fromkeys(TABLES, Element)
     writes = Reference
     per = "all"
+    accounts_for = "element_id"
     spreads = True
     unkeyed = ("tile",)
     version = 7

@@ -34,6 +34,7 @@ class Score(Stage):
 
     reads = {"segment": Film}
     writes = records.Score
+    accounts_for = "clip_id"
 
     text_model: str = "rapidocr"  # card of the text detector; "" leaves text unmeasured
     text_frames: int = 2  # frames of each clip that are searched for text

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from a2data import images, resample, video
+from a2data.decode_limits import Limits
 from a2data.records import Film, Reject, Video
 from a2data.source_files import SourceFile, in_place
 from a2data.stage import Stage
@@ -36,7 +37,9 @@ class Segment(Stage):
     writes = Film
     per = "video"
     opens_sources = True
+    accounts_for = "video_id"
     version = 2
+    unkeyed = ("max_side_px", "max_source_frames", "max_decoder_bytes")
 
     fps: float = 15.0  # of the clips
     max_frames: int = 81  # of a clip
@@ -52,6 +55,12 @@ class Segment(Stage):
     transition_score: float = 0.3  # the network's score from which a frame belongs to a fade or dissolve, 0 to 1
     adaptive_ratio: float = 3.5  # how many times larger than around it a cut's change is
     min_change: float = 12.0  # mean change in HSV that a cut has at least, 0 to 255
+
+    # Of what is decoded, whatever its container says; a video beyond one of them fails. They are no part of the resume key: after
+    # raising one, `a2data retry` takes those videos up.
+    max_side_px: int = 8192  # longest side of a frame, as coded
+    max_source_frames: int = 5_000_000  # of a video
+    max_decoder_bytes: int = 1_500_000_000  # memory that decoding may add to the worker's own; on Linux
 
     def models(self) -> dict[str, str]:
         return {self.shot_model: cards.revision(self.shot_model)} if self.shot_model else {}
@@ -81,10 +90,15 @@ class Segment(Stage):
         detector = shots.ShotDetector(
             network, self.cut_score, self.transition_score, self.adaptive_ratio, self.min_change
         )
+        limits = Limits(
+            max_side_px=self.max_side_px,
+            max_frames=self.max_source_frames,
+            max_decoder_bytes=self.max_decoder_bytes,
+        )
         with tempfile.TemporaryFile() as spool:
             reel = Reel(self, source, spool)
             for shown in resample.on_clock(
-                video.read(source.path, source.stream, self.decoder, opener), self.fps, self.max_gap_s
+                video.read(source.path, source.stream, self.decoder, limits, opener), self.fps, self.max_gap_s
             ):
                 frame = shown.frame
                 if shown.ticks:
@@ -97,6 +111,8 @@ class Segment(Stage):
             for transition in detector.finish():
                 yield from reel.close(transition)
             yield from reel.close(shots.Transition("end", detector.settled, detector.settled))
+            if not reel.shot:
+                yield no_shot(source, detector.count, detector.blank)
 
 
 @dataclass
@@ -170,6 +186,17 @@ class Reel:
         self.waiting.clear()
         self.spool.seek(0)
         self.spool.truncate()
+
+
+def no_shot(source: Video, frames: int, blank: int) -> Reject:
+    """The rejection of a video whose every frame is blank or part of a transition; blank: how many are black or white."""
+    if blank == frames:
+        detail = f"black or white throughout: all {frames} frames are blank"
+    else:
+        detail = (
+            f"only transitions: of {frames} frames {blank} are black or white, the others in a fade, dissolve or wipe"
+        )
+    return Reject(source.video_id, "no shot", detail)
 
 
 def without_refused(made: Film | Reject, source: Video) -> Film | Reject:

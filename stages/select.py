@@ -30,6 +30,7 @@ class Select(Stage):
 
     reads = {"segment": Clip, "score": records.Score}
     writes = Kept
+    accounts_for = "clip_id"
 
     min_motion: float = 0.001  # mean difference from frame to frame, 0 to 1
     max_motion: float = 0.2  # above it, frames have little to do with one another

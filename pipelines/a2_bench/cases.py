@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 ROLES = ("human", "object", "background")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FILE = "cases.jsonl"
+MAX_PIXELS = 50_000_000  # of a picture; its three copies in RGBA then take 0.6 GB
 
 # What OpenS2V-Eval (Yuan et al. 2025, arXiv 2505.20292) gives is a label and a path, no role; these words tell it.
 HUMAN = {
@@ -103,8 +104,13 @@ def picture(file: Path | IO[bytes], name: str = "") -> np.ndarray:
     """(h, w, 3) uint8 RGB of a file as a viewer shows it: turned by EXIF, on white where transparent. Raises ValueError."""
     try:
         with Image.open(file) as image:
+            if image.width * image.height > MAX_PIXELS:
+                megapixels = MAX_PIXELS / 1e6
+                raise ValueError(
+                    f"{name or file} is {image.width} x {image.height} px; a picture has {megapixels:g} megapixels at most"
+                )
             shown = ImageOps.exif_transpose(image).convert("RGBA")
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
         raise ValueError(f"{name or file} is no picture that can be read ({error})") from error
     ground = Image.new("RGBA", shown.size, "white")
     return np.asarray(Image.alpha_composite(ground, shown).convert("RGB"))

@@ -24,6 +24,7 @@ class Sample(Stage):
 
     reads = {"cases": Asked}
     writes = Sampled
+    accounts_for = "clip_id"
     gpus = 1
     unkeyed = ("checkpoint",)  # its digest is in the key
 

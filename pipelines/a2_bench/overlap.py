@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from a2data.samples import to_facts
 from a2data.tars import Tars, members, read_index
@@ -53,8 +52,7 @@ def overlaps(cases: Iterable[Case], shards: Sequence[Path], looks: str = "", fac
     near += [_near([m for m in mine if m[2] == "human"], pictures, *_people(faces))] if faces else []
     found = []
     for key, name, role, data, where in _references(shards):
-        with Image.open(io.BytesIO(data)) as image:
-            pixels = np.asarray(image.convert("RGB"))
+        pixels = picture(io.BytesIO(data), f"{where}, {name}.png")
         best = {hit: how for compare in near for hit, how in compare(pixels, role).items()}
         best |= dict.fromkeys(exact.get(content(pixels), ()), "pixels")
         best |= dict.fromkeys(exact.get(hashlib.sha256(data).hexdigest(), ()), "bytes")  # the stronger word comes last

@@ -5,10 +5,10 @@ import io
 from dataclasses import dataclass
 from functools import cached_property
 
-import av
 import numpy as np
 
 from a2data import video as codec
+from a2data.video import open_bytes
 from pipelines.a2_bench.cases import Case, picture
 
 
@@ -84,7 +84,7 @@ def asked(case: Case) -> Asked:
 
 def rate_fps(data: bytes) -> float:
     """The frames per second of an mp4's first video. Raises av.error.FFmpegError or ValueError for what is none."""
-    with av.open(io.BytesIO(data)) as container:
+    with open_bytes(data) as container:
         if not container.streams.video:
             raise ValueError("there is no video in it")
         rate = container.streams.video[0].average_rate

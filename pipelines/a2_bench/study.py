@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import av
 from PIL import Image
 
+from a2data.video import open_bytes
 from pipelines.a2_bench.cases import Case, picture
 
 FORMAT = "a2-study/1"
@@ -174,7 +175,10 @@ def without_tags(video: Path) -> bytes:
     """An mp4 with the same pictures, coded as they were, and nothing else: no tags, no sound. Raises ValueError for no video."""
     target = io.BytesIO()
     try:
-        with av.open(str(video)) as source, av.open(target, "w", format="mp4", options={"fflags": "+bitexact"}) as to:
+        with (
+            open_bytes(video.read_bytes()) as source,
+            av.open(target, "w", format="mp4", options={"fflags": "+bitexact"}) as to,
+        ):
             stream = source.streams.video[0]
             copy = to.add_stream_from_template(stream)
             copy.metadata.clear()

@@ -122,10 +122,11 @@ def _picture(path: str) -> tuple[str, str]:
 
 
 def _sound(path: str) -> tuple[str, str]:
+    from a2data.decode_limits import SOUND_FORMATS
     from a2data.video import open_source
 
     try:
-        with open_source(path) as container:
+        with open_source(path, formats=SOUND_FORMATS) as (container, _):
             if not container.streams.audio:
                 return "", f"{path} has no sound in it"
         return hashlib.sha256(Path(path).read_bytes()).hexdigest(), ""

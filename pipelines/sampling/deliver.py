@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from a2data import images, video
+from a2data.decode_limits import SOUND_FORMATS
 from a2data.folder import Folder
 
 RATE_HZ = 48_000  # of the sound in the mp4, AAC, stereo
@@ -89,7 +90,7 @@ def _sound(path: str, start_s: float, length_s: float) -> Iterator[av.AudioFrame
     skip, want = round(start_s * RATE_HZ), round(length_s * RATE_HZ)
     found: list[np.ndarray] = []
     count = 0
-    with video.open_source(path) as song:
+    with video.open_source(path, formats=SOUND_FORMATS) as (song, _):
         for coded in song.decode(song.streams.audio[0]):
             found += [part.to_ndarray() for part in resample.resample(coded)]
             count = sum(part.shape[1] for part in found)

@@ -12,6 +12,8 @@ from pipelines.sampling import deliver, faster
 from pipelines.sampling.faster import EXACT, Faster
 from pipelines.sampling.jobs import Job
 
+MAX_EXTEND_BYTES = 4_000_000_000  # of the frames of a video to extend, which are held at once: 3,300 of 832 x 480
+
 
 class Task(NamedTuple):
     """A job and what will be said of its video."""
@@ -136,8 +138,12 @@ def beginning(job: Job) -> np.ndarray:
     from model_zoo.a2_references import cropped
 
     shown = video.probe(job.extend)
-    frames = []
+    frames: list[np.ndarray] = []
     for frame in video.read(job.extend, shown.stream):
+        if (len(frames) + 1) * job.height * job.width * 3 > MAX_EXTEND_BYTES:
+            raise ValueError(
+                f"{job.extend} is too long to extend: after {len(frames)} frames it has {MAX_EXTEND_BYTES / 1e9:g} GB"
+            )
         turned = np.rot90(frame.picture.to_ndarray(format="rgb24"), -shown.rotation // 90)
         square = np.asarray(Image.fromarray(turned).resize((shown.width, shown.height)))
         frames.append(cropped(square, job.height, job.width))

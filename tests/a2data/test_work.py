@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from a2data.folder import NOTE_BYTES
-from a2data.records import Failure, Kept, Reject, Score
+from a2data.records import Failure, Kept, Match, Reference, Reject, Score
 from a2data.stage import Stage
 from a2data.store import SPILL_ROWS, Store
 from a2data.work import do, journal
@@ -261,6 +261,104 @@ def test_a_stage_over_a_shard_may_name_a_clip_as_failed_and_do_the_others(store)
     assert footer.failed == {CLIPS[2]: "ValueError: this clip is bad"}
     assert CLIPS[2] in footer.missing
     assert [row.clip_id for row in store.read("careful", 0, Score)] == [c for c in CLIPS if c != CLIPS[2]]
+
+
+@dataclass(frozen=True)
+class Forgetful(Stage):
+    """Measures every clip but one, of which it says nothing."""
+
+    reads = {"cut": Kept}
+    writes = Score
+    accounts_for = "clip_id"
+
+    lost: str = CLIPS[2]
+    at_once: int = 1
+
+    @property
+    def in_flight(self):
+        return self.at_once
+
+    def run(self, model, clips, shard=0):
+        yield from (Score(clip.clip_id, "length", 1.0) for clip in clips if clip.clip_id != self.lost)
+
+
+@dataclass(frozen=True)
+class ForgetfulOfShards(Forgetful):
+    per = "shard"
+
+
+@dataclass(frozen=True)
+class After(Stage):
+    reads = {"cut": Kept, "forgetful": Score}
+    writes = Score
+
+    def run(self, model, clips, scores):
+        yield from scores
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [[Forgetful()], [Forgetful(at_once=3)], [ForgetfulOfShards()], [Forgetful(), After()]],
+    ids=["alone", "in flight", "per shard", "in a group"],
+)
+def test_a_clip_that_leaves_neither_row_nor_reject_is_reported_as_failed(store, stages):
+    do(stages, [None] * len(stages), store, (0,))
+
+    footer = store.footer(stages[0].name(), 0)
+    assert list(footer.failed) == [CLIPS[2]]
+    assert "yielded neither a row nor a reject" in footer.failed[CLIPS[2]]
+    assert (footer.units, footer.rows) == (6, 5)
+    if len(stages) > 1:
+        assert store.footer("after", 0).left_out == [CLIPS[2]]
+
+
+def test_a_stage_that_accounts_for_nothing_may_find_nothing(store):
+    class Looks(Forgetful):
+        accounts_for = ""
+
+    do([Looks()], [None], store, (0,))
+
+    footer = store.footer("looks", 0)
+    assert (footer.units, footer.rows, footer.failed) == (6, 5, {})
+
+
+@dataclass(frozen=True)
+class Pairs(Stage):
+    """Two references for the first element of each clip, a reject for the second, and of the one named nothing."""
+
+    reads = {"match": Match}
+    writes = Reference
+    per = "all"
+    accounts_for = "element_id"
+
+    lost: str = ""
+
+    def run(self, model, matches):
+        for element in matches["element_id"].to_pylist():
+            clip, number = element.split("/")
+            if element == self.lost:
+                continue
+            if number == "1":
+                yield Reject(element, "no other clip shows it")
+                continue
+            for other in "xy":
+                yield Reference(clip, element, "object", -1, 0, other, f"{other}/0", "", 0.9, 0.1, [])
+
+
+@pytest.mark.parametrize("lost", ["", f"{CLIPS[1]}/0", f"{CLIPS[1]}/1"])
+def test_an_element_that_leaves_neither_row_nor_reject_costs_its_clip_and_no_other(store, lost):
+    elements = [f"{clip}/{n}" for clip in CLIPS for n in range(2)]
+    store.write("match", 0, Match, [Match(e.split("/")[0], e, "it", 0, 2, 0.9, 0.5) for e in elements])
+
+    do([Pairs(lost)], [None], store, (0,))
+
+    footer = store.footer("pairs", 0)
+    whole = [clip for clip in CLIPS if not lost.startswith(clip)] if lost else CLIPS
+    assert list(footer.failed) == ([CLIPS[1]] if lost else [])
+    assert all(lost in why for why in footer.failed.values())
+    assert [r.key for r in footer.rejected] == [f"{clip}/1" for clip in whole]
+    assert [r.element_id for r in store.read("pairs", 0, Reference)] == [f"{clip}/0" for clip in whole for _ in "xy"]
+    assert footer.units == 2 * len(whole) + len(footer.failed)  # two references of an element count once
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import pytest
 import toy
 from toy import Choose, Cut, Join, Measure
 
-from a2data.records import Kept, Score
+from a2data.records import Film, Kept, Score
+from a2data.stage import Stage
 from pipelines.local import Children, Here
 from pipelines.schedule import groups, run
 from pipelines.triplets import triplets
@@ -132,6 +133,21 @@ def test_neighbours_that_look_at_the_same_films_go_together():
 
     assert ["detect", "faces", "parse", "background", "caption", "ground"] in names
     assert ["select"] in names
+
+
+def test_neighbours_that_do_not_run_on_the_same_clips_stay_apart():
+    """Else those of the second that the first does not have would get no row, and nothing would say so."""
+
+    class Selected(Stage):
+        reads = {"select": Kept, "segment": Film}
+        writes = Score
+
+    class Every(Stage):
+        reads = {"segment": Film}
+        writes = Score
+
+    assert len(groups([Selected(), Every()])) == 2
+    assert len(groups([Selected(), Selected()])) == 1
 
 
 def test_units_must_ascend(store):

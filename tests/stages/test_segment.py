@@ -105,6 +105,30 @@ def test_a_short_shot_is_rejected_by_name(tmp_path):
     assert [row.shot for row in rows if isinstance(row, Film)] == [0, 2]
 
 
+@pytest.mark.parametrize("shade", [0, 255])
+def test_a_video_that_is_black_or_white_throughout_is_rejected_by_name(tmp_path, shade):
+    [reject] = run(film_of(tmp_path, np.full((45, HEIGHT, WIDTH, 3), shade, np.uint8)))
+    assert (reject.key, reject.reason) == ("feed", "no shot")
+    assert reject.detail == "black or white throughout: all 45 frames are blank"
+
+
+def test_a_video_that_is_one_dissolve_is_rejected_by_name(tmp_path, monkeypatch):
+    """As the network sees it: it scores every frame as part of a transition."""
+    network = shots.Network(lambda windows: (np.zeros(windows.shape[:2]), np.ones(windows.shape[:2])))
+    source = film_of(tmp_path, blend(scene(1, 60), scene(2, 60)))
+    [reject] = Segment(shot_model="").run(network, [source])
+    assert (reject.key, reject.reason) == ("feed", "no shot")
+    assert (
+        reject.detail == "only transitions: of 60 frames 0 are black or white, the others in a fade, dissolve or wipe"
+    )
+
+
+def test_a_video_of_one_short_shot_in_black_is_rejected_once(tmp_path):
+    black = np.zeros((30, HEIGHT, WIDTH, 3), np.uint8)
+    [reject] = run(film_of(tmp_path, black, scene(1, 15), black))
+    assert (reject.key, reject.reason) == ("feed-00000030", "shot too short")
+
+
 def test_measurements_are_those_of_the_clips_frames(tmp_path):
     [film] = run(film_of(tmp_path, scene(1, 40)))
     greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in film.frames]

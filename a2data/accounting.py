@@ -1,0 +1,47 @@
+"""What became of each unit of a stage over a shard or over all: rows, rejects, failures. Nothing disappears."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from a2data.records import Failure, Reject
+from a2data.stage import Stage
+from a2data.url import scrub
+
+
+def sort(
+    stage: Stage, made: Sequence[Any], accountable: Mapping[str, str]
+) -> tuple[list[Any], list[Reject], dict[str, str]]:
+    """Rows, rejects, and failures by clip.
+
+    accountable: each value that the stage accounts for, and its clip. A clip with a value of which nothing was made is a failure,
+    and has no rows.
+    """
+    rows = [row for row in made if not isinstance(row, Reject | Failure)]
+    rejected = [row for row in made if isinstance(row, Reject)]
+    failed = {row.key: scrub(row.why) for row in made if isinstance(row, Failure)}
+    if not stage.accounts_for:
+        return rows, rejected, failed
+    answered = {subject(stage, row) for row in (*rows, *rejected)}
+    lost: dict[str, list[str]] = {}
+    for value, clip in accountable.items():
+        if value not in answered and clip not in failed:
+            lost.setdefault(clip, []).append(value)
+    for clip, values in lost.items():
+        failed[clip] = f"LookupError: {stage.name()} yielded neither a row nor a reject for {', '.join(values)}"
+    return (
+        [row for row in rows if row.clip_id not in lost],
+        [reject for reject in rejected if reject.key.split("/")[0] not in lost],
+        failed,
+    )
+
+
+def subject(stage: Stage, made: Any) -> str:
+    """The value of `accounts_for` that a row or a Reject is about."""
+    if isinstance(made, Reject):
+        return made.key.split("/")[0] if stage.accounts_for == "clip_id" else made.key
+    return getattr(made, stage.accounts_for)
+
+
+def count(stage: Stage, made: Sequence[Any]) -> int:
+    """The number of units that rows and Rejects are about: an element may have several references."""
+    return len({subject(stage, one) for one in made}) if stage.accounts_for else len(made)
