@@ -14,6 +14,7 @@ import av
 import fsspec
 import numpy as np
 
+from a2data import heartbeat
 from a2data.source_files import Opener
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
@@ -103,6 +104,7 @@ def _read_pyav(path: str, stream: int, opener: Opener | None) -> Iterator[Frame]
             for index, picture in enumerate(container.decode(video)):
                 raw_s = picture.time
                 time_s, shift_s = next_time(raw_s, time_s, shift_s, step_s)
+                heartbeat.step()
                 yield Frame(index, time_s, picture)
         except av.error.FFmpegError as error:
             raise ValueError(broken(path, index, time_s, error)) from error
@@ -123,6 +125,7 @@ def _read_decord(path: str, stream: int, opener: Opener | None) -> Iterator[Fram
             for index in range(len(reader)):
                 raw_s = float(reader.get_frame_timestamp(index)[0])
                 time_s, shift_s = next_time(raw_s, time_s, shift_s, 1 / facts.fps)
+                heartbeat.step()
                 yield Frame(index, time_s, av.VideoFrame.from_ndarray(reader[index].asnumpy(), format="rgb24"))
     except decord.DECORDError as error:
         raise ValueError(broken(path, index - 1, time_s, error)) from error

@@ -51,6 +51,7 @@ class Retrieve(Stage):
     writes = Reference
     per = "all"
     spreads = True
+    unit_timeout_s = 86400.0  # beside the tasks of its search it counts no steps
     unkeyed = ("tile",)
     version = 7
 

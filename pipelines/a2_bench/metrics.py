@@ -25,6 +25,7 @@ class Sample(Stage):
     reads = {"cases": Asked}
     writes = Sampled
     gpus = 1
+    unit_timeout_s = 86400.0  # one video of a large network without a GPU
     unkeyed = ("checkpoint",)  # its digest is in the key
 
     checkpoint: str = ""  # a folder with A2, Wan2.1-I2V for diffusers, or an export of our trainer
