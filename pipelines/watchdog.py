@@ -15,6 +15,7 @@ from a2data.stage import Stage
 WORKER_TIMEOUT_S = (
     600.0  # without a sign of life; a call into C that keeps Python's lock (a sort, an import) takes less
 )
+STARTUP_S = 600.0  # at least, until a worker first reports on its job: a process that starts imports for seconds, or for minutes
 SETUP_TIMEOUT_S = 3600.0  # for what is not a unit: to load a model, to read the inputs, to write the part
 LONGEST_LOOK_S = 5.0  # counted between two looks; where more went by, the driver itself was stopped or held up
 
@@ -109,7 +110,7 @@ class Watchdog:
     def _verdict(self, watched: _Watched) -> Verdict | None:
         if watched.heard_s is None:
             silent_s = self.now_s - watched.begun_s
-            return Verdict((), silent_s) if silent_s >= self.timeouts.worker_s else None
+            return Verdict((), silent_s) if silent_s >= max(STARTUP_S, self.timeouts.worker_s) else None
         silent_s = self.now_s - watched.heard_s
         limits = {unit: watched.limits[stage] if unit else watched.setup_s for unit, (stage, _) in watched.last.items()}
         # silent for as long as a unit may take: no report says which unit is at fault, so it is the worker that is ended
