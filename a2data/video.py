@@ -14,6 +14,7 @@ import av
 import fsspec
 import numpy as np
 
+from a2data import heartbeat
 from a2data.decode_limits import LIMITS, VIDEO_FORMATS, LimitError, Limits, MemoryCeiling, coded_size, shown_size
 from a2data.source_files import Opener
 
@@ -123,6 +124,7 @@ def _read_pyav(path: str, stream: int, limits: Limits, opener: Opener | None) ->
             for index, picture in enumerate(_decoded(container, video, limits, ceiling)):
                 raw_s = picture.time
                 time_s, shift_s = next_time(raw_s, time_s, shift_s, step_s)
+                heartbeat.step()
                 yield Frame(index, time_s, picture)
         except MemoryError as error:
             raise _out_of_memory(path, limits) from error
@@ -165,6 +167,7 @@ def _read_decord(path: str, stream: int, limits: Limits, opener: Opener | None) 
             for index in range(len(reader)):
                 raw_s = float(reader.get_frame_timestamp(index)[0])
                 time_s, shift_s = next_time(raw_s, time_s, shift_s, 1 / facts.fps)
+                heartbeat.step()
                 yield Frame(index, time_s, av.VideoFrame.from_ndarray(reader[index].asnumpy(), format="rgb24"))
     except decord.DECORDError as error:
         raise ValueError(broken(path, index - 1, time_s, error)) from error

@@ -13,8 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from a2data import accounting
+from a2data import accounting, heartbeat
 from a2data.arrow import from_table
+from a2data.heartbeat import Progress
 from a2data.lookup import Lookup
 from a2data.parquet import DamagedError
 from a2data.records import Failure, Reject
@@ -36,24 +37,28 @@ def do(
     job: tuple[int, ...],
     skip: dict[str, str] | None = None,
     spread: Spread = in_turn,
+    progress: Progress | None = None,
 ) -> None:
-    """Make the parts of a job. spread: who does what a stage over all shards hands out.
+    """Make the parts of a job. spread: who does what a stage over all shards hands out. progress: where units count their steps.
 
     Several stages, all per "clip", go through the shard side by side and share the frames of each clip. A unit that raises
     is named in the part's footer, with the error, and left out of what follows; so is one in `skip` (unit -> reason), which
     the runner has seen kill a worker. A reason of "" only suspects it: it was in hand, with others, when a worker died, and is
-    done with nothing beside it. What a stage per "shard" or "all" raises is raised.
+    done with nothing beside it. A key "stage/unit" stands for a unit in one of the stages only. What a stage per "shard" or "all"
+    raises is raised.
 
     A stage that keeps several units in flight goes through the shard alone: then threads wait, not this one.
     """
+    progress = progress or Progress(stages[0].name())
     if stages[0].per in UNIT:
-        _do_units(stages, models, store, job[0], skip or {})
+        _do_units(stages, models, store, job[0], skip or {}, progress)
         return
     (stage,), (model,) = stages, models
     _demand(stage, store, job)
     began = time.perf_counter()
     alone = stage.per == "shard"
-    made = _shard_rows(stage, model, store, job[0]) if alone else _all_rows(stage, model, store, job, spread)
+    with progress.unit("", stage.name()):
+        made = _shard_rows(stage, model, store, job[0]) if alone else _all_rows(stage, model, store, job, spread)
     inputs = store.inputs(stage, job)
     for shard in job:
         rows, rejected, failed = accounting.sort(stage, made[shard], _accountable(stage, store, shard))
@@ -86,7 +91,14 @@ def _missing(stage: Stage, store: Store, shard: int, made_here: Sequence[str] = 
 # -- per video, per clip -----------------------------------------------------------------------------------------------
 
 
-def _do_units(stages: Sequence[Stage], models: Sequence[Any], store: Store, shard: int, skip: dict[str, str]) -> None:
+def _do_units(
+    stages: Sequence[Stage],
+    models: Sequence[Any],
+    store: Store,
+    shard: int,
+    skip: dict[str, str],
+    progress: Progress,
+) -> None:
     made_here: list[str] = []
     missing = {}
     for stage in stages:
@@ -102,24 +114,37 @@ def _do_units(stages: Sequence[Stage], models: Sequence[Any], store: Store, shar
             _note(store, stages, shard, in_hand, number / len(names), parts)
 
         if len(stages) == 1 and stages[0].in_flight > 1:
-            _many_at_a_time(stages[0], models[0], parts[0], store, units, missing[stages[0]], skip, note)
+            _many_at_a_time(stages[0], models[0], parts[0], store, units, missing[stages[0]], skip, note, progress)
         else:
             for number, (unit, inputs) in enumerate(units):
                 note([unit], number)
-                for stage, model, part in zip(stages, models, parts, strict=True):
-                    began = time.perf_counter()
-                    rows = (
-                        _run(stage, model, inputs, store)
-                        if _is_due(stage, part, unit, inputs, missing[stage], skip)
-                        else None
-                    )
-                    if rows is not None and (made := _put(stage, part, unit, rows, keep=len(stages) > 1)) is not None:
-                        inputs[stage.name()] = made
-                    part.footer.seconds += time.perf_counter() - began
+                with progress.unit(unit, stages[0].name()):
+                    for stage, model, part in zip(stages, models, parts, strict=True):
+                        progress.enter(stage.name())
+                        _do_unit(stage, model, part, store, unit, inputs, missing[stage], skip, keep=len(stages) > 1)
         for stage, part in zip(stages, parts, strict=True):  # in order: each finds its forerunner's digest in the store
             part.footer.left_out.extend(sorted(missing[stage] - {*part.footer.left_out, *part.footer.failed}))
             part.commit(stage, store.inputs(stage, (shard,)))
     store.remove(*journal(stages, shard))
+
+
+def _do_unit(
+    stage: Stage,
+    model: Any,
+    part: Part,
+    store: Store,
+    unit: str,
+    inputs: dict[str, list],
+    missing: set[str],
+    skip: dict[str, str],
+    keep: bool,
+) -> None:
+    """One stage on one unit. keep: its rows are put among the inputs, for the stages after it."""
+    began = time.perf_counter()
+    rows = _run(stage, model, inputs, store) if _is_due(stage, part, unit, inputs, missing, skip) else None
+    if rows is not None and (made := _put(stage, part, unit, rows, keep)) is not None:
+        inputs[stage.name()] = made
+    part.footer.seconds += time.perf_counter() - began
 
 
 def _is_due(
@@ -131,8 +156,9 @@ def _is_due(
         footer.left_out.append(unit)
         return False
     footer.units += 1
-    if skip.get(unit):
-        footer.failed[unit] = skip[unit]
+    why = skip.get(unit) or skip.get(f"{stage.name()}/{unit}")
+    if why:
+        footer.failed[unit] = why
         return False
     return True
 
@@ -140,7 +166,14 @@ def _is_due(
 def _run(stage: Stage, model: Any, inputs: dict[str, list], store: Store) -> Iterator[Any]:
     """What a stage yields for a unit. Nothing runs, nor raises, before it is asked for the first row."""
     more = {"source_file": SourceFiles(store).opener} if stage.opens_sources else {}
-    yield from stage.run(model, *(inputs[name] for name in stage.reads), **more)
+    yield from _counted(stage.run(model, *(inputs[name] for name in stage.reads), **more))
+
+
+def _counted(made: Iterable[Any]) -> Iterator[Any]:
+    """The same, each a step of the unit in work."""
+    for row in made:
+        heartbeat.step()
+        yield row
 
 
 def _put(stage: Stage, part: Part, unit: str, made: Iterable[Any], keep: bool) -> list[Any] | None:
@@ -179,6 +212,7 @@ def _many_at_a_time(
     missing: set[str],
     skip: dict[str, str],
     note: Callable[[Sequence[str], int], None],
+    progress: Progress,
 ) -> None:
     """One stage over a shard with up to `in_flight` units running, each in a thread, and their rows put in order.
 
@@ -190,6 +224,10 @@ def _many_at_a_time(
 
     def running() -> list[tuple[str, Future]]:
         return [(unit, future) for unit, future in held if not future.done()]
+
+    def rows(unit: str, inputs: dict[str, list]) -> list[Any]:
+        with progress.unit(unit, stage.name()):
+            return list(_run(stage, model, inputs, store))
 
     def put_first() -> None:
         unit, future = held.popleft()
@@ -204,7 +242,7 @@ def _many_at_a_time(
         while held and (held[0][1].done() or len(held) >= 2 * most):
             put_first()
         note([*(name for name, _ in running()), unit], number)  # before it begins: it may kill this process at once
-        held.append((unit, _in_thread(list, _run(stage, model, inputs, store))))
+        held.append((unit, _in_thread(rows, unit, inputs)))
         if unit in skip:
             wait([held[-1][1]])
     while held:
@@ -297,7 +335,7 @@ def _shard_rows(stage: Stage, model: Any, store: Store, shard: int) -> dict[int,
     gone = _missing(stage, store, shard)
     inputs = [_present(store.table(name, shard, record), gone) for name, record in stage.reads.items()]
     rows = [from_table(record, table) for record, table in zip(stage.reads.values(), inputs, strict=True)]
-    return {shard: list(stage.run(model, *rows, shard=shard, **_lookup(stage, store)))}
+    return {shard: list(_counted(stage.run(model, *rows, shard=shard, **_lookup(stage, store))))}
 
 
 def _all_rows(stage: Stage, model: Any, store: Store, job: tuple[int, ...], spread: Spread) -> dict[int, list[Any]]:
@@ -313,8 +351,12 @@ def _all_rows(stage: Stage, model: Any, store: Store, job: tuple[int, ...], spre
                 home.update(dict.fromkeys(piece.column("clip_id").to_pylist(), shard))
         tables.append(pa.concat_tables(pieces))
     made: dict[int, list[Any]] = {shard: [] for shard in job}
-    more = {"spread": spread} if stage.spreads else {}
-    for row in stage.run(model, *tables, **_lookup(stage, store), **more):
+
+    def counted_spread(*what: Any) -> Iterator[Any]:
+        return _counted(spread(*what))
+
+    more = {"spread": counted_spread} if stage.spreads else {}
+    for row in _counted(stage.run(model, *tables, **_lookup(stage, store), **more)):
         clip = row.key.split("/")[0] if isinstance(row, Reject | Failure) else row.clip_id
         made[home[clip]].append(row)
     return made

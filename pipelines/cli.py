@@ -32,6 +32,7 @@ from pipelines import (
 )
 from pipelines import plan as planning
 from pipelines.lock import alone
+from pipelines.schedule import CrewLostError
 from pipelines.settings import Recipe, add_flags
 from pipelines.triplets import PROFILES, triplets
 from stages.pack import Pack
@@ -52,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `a2data explain ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except CrewLostError as error:
+        print(f"a2data: {error}", file=sys.stderr)
+        return 1
     except (ValueError, OSError, ImportError) as error:
         if args.verbose:
             raise

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,18 +14,23 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from a2data.heartbeat import Progress
 from a2data.parquet import DamagedError
 from a2data.spread import Spread, in_turn
 from a2data.store import Store
 from a2data.url import scrub
 from a2data.work import do
 from pipelines.schedule import Done, Group, Job
+from pipelines.watchdog import Timeouts, Verdict, Watchdog
 
 log = logging.getLogger("a2data")
 
+BEAT_S = 1.0  # between two reports of a child
+KILL_S = 10.0  # after SIGKILL; a process that waits for a dead network disk takes no signal
+
 
 class Here:
-    """A crew of one, in this process: for tests and for a debugger. What kills it kills the run."""
+    """A crew of one, in this process: for tests and for a debugger. What kills it, or holds it up, does so to the run."""
 
     def __init__(self, store: Store):
         self.store, self.done = store, deque[Done]()
@@ -48,10 +54,11 @@ class Here:
 
 
 class Children:
-    """A crew of child processes. A child that is killed is replaced."""
+    """A crew of child processes. A child that is killed, that stops, or whose unit makes no progress, is replaced."""
 
-    def __init__(self, store: Store, count: int = 1):
+    def __init__(self, store: Store, count: int = 1, timeouts: Timeouts | None = None):
         self.store, self.count = store, count
+        self.watchdog = Watchdog(timeouts or Timeouts())
         # children inherit it; without, each of them starts a thread for every core, and they stand in one another's way
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
         self.idle: list[_Child] = []
@@ -65,7 +72,7 @@ class Children:
         if self.idle:
             return self.idle[0]
         if len(self.busy) < self.count:
-            self.idle.append(_Child(self.store, self.count))
+            self.idle.append(_Child(self.store, self.count, self.watchdog.timeouts.interval_s(BEAT_S)))
             return self.idle[-1]
         return None
 
@@ -73,56 +80,107 @@ class Children:
         self.idle.remove(worker)
         self.busy[worker] = group, job
         worker.group = group
+        self.watchdog.begin(worker, todo)
         with suppress(BrokenPipeError, ConnectionResetError):  # died just now: wait() will see it, too
             worker.pipe.send((todo, job, skip))
 
     def wait(self) -> list[Done]:
         by_pipe = {child.pipe: child for child in self.busy}
         out = []
-        for pipe in wait(list(by_pipe), timeout=0.5):
-            child = by_pipe[pipe]  # type: ignore[index]
-            group, job = self.busy.pop(child)
-            try:
-                error, loaded = child.pipe.recv()
-                self.idle.append(child)
-                out.append(Done(group, job, error, "", loaded))
-            except (EOFError, ConnectionResetError):
-                child.process.join()
-                out.append(Done(group, job, "", _how_it_died(child.process.exitcode or 0)))
+        for pipe in wait(list(by_pipe), timeout=min(0.5, self.watchdog.timeouts.interval_s(BEAT_S))):
+            out += self._receive(by_pipe[pipe])  # type: ignore[index]
+        for child, verdict in self.watchdog.verdicts():
+            out.append(self._end(child, verdict))
         return out
+
+    def _receive(self, child: "_Child") -> list[Done]:
+        """What a child has sent: reports, and how its job ended."""
+        try:
+            while child.pipe.poll():
+                kind, what = child.pipe.recv()
+                if kind == "report":
+                    self.watchdog.beat(child, what)
+                    continue
+                self.idle.append(child)
+                return [Done(*self._pop(child), what[0], "", what[1])]
+            return []
+        except (EOFError, ConnectionResetError):
+            child.process.join()
+            return [Done(*self._pop(child), "", _how_it_died(child.process.exitcode or 0))]
+
+    def _end(self, child: Any, verdict: Verdict) -> Done:
+        child.end()
+        return Done(*self._pop(child), "", verdict.sentence(), stuck=verdict.stuck)
+
+    def _pop(self, child: "_Child") -> tuple[Group, Job]:
+        self.watchdog.end(child)
+        return self.busy.pop(child)
 
     def rest(self) -> None:
         pass
 
     def close(self) -> None:
         for child in [*self.idle, *self.busy]:
-            child.process.kill()
-            child.process.join()
+            child.process.kill()  # all of them, before the first is waited for
+        for child in [*self.idle, *self.busy]:
+            child.end()
 
 
 class _Child:
     """A process that does one job after another."""
 
-    def __init__(self, store: Store, threads: int):
+    def __init__(self, store: Store, threads: int, interval_s: float):
         context = multiprocessing.get_context("spawn")  # a fork would inherit threads of FFmpeg, Arrow and torch
         self.pipe, theirs = context.Pipe()
         self.group: Group = ()
-        self.process = context.Process(
-            target=_serve, args=(theirs, store, threads, logging.getLogger("a2data").level), daemon=True
-        )
+        self.process = context.Process(target=_serve, args=(theirs, store, threads, interval_s, log.level), daemon=True)
         self.process.start()
         theirs.close()
 
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join(KILL_S)
+        if self.process.is_alive():
+            log.error("process %d does not end: it waits for a device or a network disk", self.process.pid)
 
-def _serve(pipe: Connection, store: Store, threads: int, level: int) -> None:
+
+def _serve(pipe: Connection, store: Store, threads: int, interval_s: float, level: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     logging.basicConfig(format="%(levelname)s %(message)s")
     log.setLevel(level)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    models = Models()
+    models, reports = Models(), Reports(pipe)
+    threading.Thread(target=reports.send_for_ever, args=(interval_s,), daemon=True).start()
     while True:
         todo, job, skip = pipe.recv()
-        pipe.send(attempt(models, todo, store, job, skip, partial(in_threads, threads)))
+        progress = Progress(todo[0].name())
+        reports.begin(progress)
+        reports.end(attempt(models, todo, store, job, skip, partial(in_threads, threads), progress))
+
+
+class Reports:
+    """What a child sends to its parent: how far its job is, now and then, and how it ended."""
+
+    def __init__(self, pipe: Connection):
+        self.pipe, self.lock = pipe, threading.Lock()
+        self.progress: Progress | None = None
+
+    def begin(self, progress: Progress) -> None:
+        with self.lock:
+            self.progress = progress
+            self.pipe.send(("report", progress.report()))
+
+    def end(self, outcome: tuple[str, bool]) -> None:
+        with self.lock:
+            self.progress = None  # no report after it: it would be taken for the next job's
+            self.pipe.send(("end", outcome))
+
+    def send_for_ever(self, interval_s: float) -> None:
+        while True:
+            time.sleep(interval_s)
+            with self.lock:
+                if self.progress is not None:
+                    self.pipe.send(("report", self.progress.report()))
 
 
 def in_threads(
@@ -156,7 +214,13 @@ class Models:
 
 
 def attempt(
-    models: Models, todo: Group, store: Store, job: Job, skip: dict[str, str], spread: Spread = in_turn
+    models: Models,
+    todo: Group,
+    store: Store,
+    job: Job,
+    skip: dict[str, str],
+    spread: Spread = in_turn,
+    progress: Progress | None = None,
 ) -> tuple[str, bool]:
     """Do a job. Returns the sentence that says why it could not be done, or "", and whether the models could be loaded."""
     names = "+".join(stage.name() for stage in todo)
@@ -166,7 +230,7 @@ def attempt(
         log.warning("%s: a model does not load", names, exc_info=True)
         return f"a model does not load: {told(error)}", False
     try:
-        do(todo, loaded, store, job, skip, spread)
+        do(todo, loaded, store, job, skip, spread, progress)
     except Exception as error:
         log.warning("%s, shard %s could not be done", names, job[0], exc_info=True)
         return told(error), True

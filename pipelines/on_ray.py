@@ -5,18 +5,30 @@ its root must be reachable from every node (a shared folder, or a URL such as s3
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 import ray
 
+from a2data.heartbeat import Progress, Report
 from a2data.spread import in_turn
 from a2data.store import Store
 from pipelines.local import Models, attempt
-from pipelines.schedule import Done, Group, Job
+from pipelines.schedule import CrewLostError, Done, Group, Job
+from pipelines.watchdog import Timeouts, Verdict, Watchdog
 
 log = logging.getLogger("a2data")
+
+REPORT_S = 10.0  # between two questions to a worker how far it is; also between two looks at the nodes
+PLACEMENT_S = 1800.0  # without any worker that runs, while some are asked for: an autoscaler takes minutes
+REMINDER_S = 60.0  # between two lines that say so
+CALL_S = 40.0  # for one call of Ray; after 60 s without the cluster's head Ray itself ends the process, and says less
 
 
 class Worker:
@@ -24,12 +36,23 @@ class Worker:
 
     def __init__(self, store: Store, cpus: float = 1):
         self.store, self.models, self.cpus = store, Models(), cpus
+        self.progress: Progress | None = None  # of the job that it does
 
     def ready(self) -> None:
         """Return when the actor runs."""
 
     def do(self, todo: Group, job: Job, skip: dict[str, str]) -> tuple[str, bool]:
-        return attempt(self.models, todo, self.store, job, skip, partial(in_tasks, self.cpus))
+        self.progress = Progress(todo[0].name())
+        try:
+            return attempt(self.models, todo, self.store, job, skip, partial(in_tasks, self.cpus), self.progress)
+        finally:
+            self.progress = None
+
+    @ray.method(concurrency_group="report")
+    def report(self) -> Report:
+        """How far the job is, asked for while `do` runs."""
+        progress = self.progress
+        return progress.report() if progress else {}
 
 
 def in_tasks(
@@ -95,6 +118,8 @@ def crew_of(device: str, tasks: int) -> tuple[dict[str, float], int]:
     return {"num_cpus": 1, "num_gpus": 1 if device == "cuda" else 0}, min(tasks, max(1, int(room)))
 
 
+RESUME = "start it again (`ray start`, or leave it to --ray auto), and the same command goes on from here"
+
 Shape = tuple[float, float]  # CPUs and GPUs that an actor asks for
 
 
@@ -109,8 +134,22 @@ class Actors:
     cpus: what an actor asks for, in place of what its stages say; fractions let many share few cores.
     """
 
-    def __init__(self, store: Store, workers: dict[str, int] | None = None, cpus: float | None = None):
-        self.store, self.workers, self.cpus = store, workers or {}, cpus
+    def __init__(
+        self,
+        store: Store,
+        workers: dict[str, int] | None = None,
+        cpus: float | None = None,
+        timeouts: Timeouts | None = None,
+        placement_s: float = PLACEMENT_S,
+    ):
+        self.store, self.workers, self.cpus, self.placement_s = store, workers or {}, cpus, placement_s
+        self.watchdog = Watchdog(timeouts or Timeouts())
+        self.interval_s = self.watchdog.timeouts.interval_s(REPORT_S)
+        self.reports: dict[Any, Any] = {}  # ref of report() -> ref of do()
+        self.asked_s = self.looked_s = (
+            time.monotonic()
+        )  # when reports were asked for, and when the nodes were looked at
+        self.placed_s = self.reminded_s = time.monotonic()  # when a worker last had a job or none was asked for
         self.pools: dict[Shape, list[Any]] = {}  # every actor that is not known to be dead
         self.idle: dict[Shape, list[tuple[Group, Any]]] = {}  # with the group that it did last
         self.hiring: dict[Any, tuple[Shape, Any]] = {}  # ref of ready() -> actor
@@ -154,7 +193,7 @@ class Actors:
 
     def _hire(self, shape: Shape) -> None:
         actor: Any = (
-            ray.remote(Worker)
+            ray.remote(concurrency_groups={"report": 1})(Worker)  # type: ignore[call-overload]
             .options(num_cpus=shape[0], num_gpus=shape[1], max_restarts=0)
             .remote(self.store, shape[0])
         )
@@ -162,12 +201,71 @@ class Actors:
         self.hiring[actor.ready.remote()] = shape, actor
 
     def start(self, worker: Any, group: Group, todo: Group, job: Job, skip: dict[str, str]) -> None:
-        self.busy[worker.do.remote(todo, job, skip)] = group, job, worker
+        ref = worker.do.remote(todo, job, skip)
+        self.busy[ref] = group, job, worker
+        self.watchdog.begin(ref, todo)
 
     def wait(self) -> list[Done]:
         refs = [*self.busy, *self.hiring]
-        ended = ray.wait(refs, num_returns=1, timeout=0.5)[0] if refs else []
-        return [done for ref in ended for done in (self._hired(ref) if ref in self.hiring else self._ended(ref))]
+        ended = ray.wait(refs, num_returns=1, timeout=min(0.5, self.interval_s))[0] if refs else []
+        out = [done for ref in ended for done in (self._hired(ref) if ref in self.hiring else self._ended(ref))]
+        self._ask()
+        out += [self._end(ref, verdict) for ref, verdict in self.watchdog.verdicts()]
+        self._look_at_nodes()
+        self._look_at_placement()
+        return out
+
+    def _ask(self) -> None:
+        """Take in the reports that came, and ask for the next ones. A worker that has not answered is not asked again."""
+        for ref in ray.wait(list(self.reports), num_returns=len(self.reports), timeout=0)[0] if self.reports else []:
+            of = self.reports.pop(ref)
+            with suppress(ray.exceptions.RayError):  # its job's ref tells it, too
+                self.watchdog.beat(of, ray.get(ref))
+        if time.monotonic() - self.asked_s >= self.interval_s:
+            self.asked_s = time.monotonic()
+            asked = set(self.reports.values())
+            for ref, (_, _, actor) in self.busy.items():
+                if ref not in asked:
+                    self.reports[actor.report.remote()] = ref
+
+    def _end(self, ref: Any, verdict: Verdict) -> Done:
+        group, job, actor = self.busy.pop(ref)
+        self._forget(ref)
+        self._dismiss(self.shapes[group], actor)  # the node's raylet kills it, also where it is stopped
+        return Done(group, job, "", verdict.sentence(), stuck=verdict.stuck)
+
+    def _forget(self, ref: Any) -> None:
+        self.watchdog.end(ref)
+        self.reports = {report: of for report, of in self.reports.items() if of != ref}
+
+    def _look_at_nodes(self) -> None:
+        """Raise CrewLostError where the node that the driver runs on has left: no worker can be had through it any more."""
+        if time.monotonic() - self.looked_s < REPORT_S:
+            return
+        self.looked_s = time.monotonic()
+        mine = ray.get_runtime_context().get_node_id()
+        if not any(node["Alive"] for node in ray.nodes() if node["NodeID"] == mine):
+            raise CrewLostError(f"the Ray node of this machine has died; {RESUME}")
+
+    def _look_at_placement(self) -> None:
+        """Say when no worker runs though some are asked for. Raises CrewLostError after `placement_s`."""
+        now = time.monotonic()
+        if self.busy or not self.hiring:
+            self.placed_s = self.reminded_s = now
+            return
+        shapes = " or ".join(f"{cpus:g} CPU" + f" and {gpus:g} GPU" * bool(gpus) for cpus, gpus in self.wanted())
+        if now - self.placed_s >= self.placement_s:
+            raise CrewLostError(
+                f"the cluster has placed no worker for {self.placement_s:g} s: each asks for {shapes}, and no node has that free "
+                f"(see `ray status`); {RESUME}"
+            )
+        if now - self.reminded_s >= REMINDER_S:
+            self.reminded_s = now
+            log.error("no worker for %.0f s: the cluster has no node with %s free", now - self.placed_s, shapes)
+
+    def wanted(self) -> list[Shape]:
+        """What the workers that are not placed yet ask for."""
+        return sorted({shape for shape, _ in self.hiring.values()})
 
     def _hired(self, ref: Any) -> list[Done]:
         shape, actor = self.hiring.pop(ref)
@@ -181,6 +279,7 @@ class Actors:
 
     def _ended(self, ref: Any) -> list[Done]:
         group, job, actor = self.busy.pop(ref)
+        self._forget(ref)
         shape = self.shapes[group]
         try:
             error, loaded = ray.get(ref)
@@ -214,3 +313,53 @@ class Actors:
         for pool in self.pools.values():
             for actor in pool:
                 ray.kill(actor)
+
+
+class Bounded:
+    """A crew whose calls go through a thread of their own, one after another. One that is late raises CrewLostError.
+
+    Ray's calls wait, with no limit, for a cluster that has gone. An interrupt gets through meanwhile, which it does not in C++.
+    """
+
+    def __init__(self, crew: Any, call_s: float = CALL_S):
+        self.crew, self.call_s, self.lost = crew, call_s, False
+        self.calls: SimpleQueue = SimpleQueue()
+        Thread(target=self._serve, daemon=True).start()
+
+    def take(self, group: Group, waiting: int) -> Any:
+        return self._call(self.crew.take, group, waiting)
+
+    def start(self, worker: Any, group: Group, todo: Group, job: Job, skip: dict[str, str]) -> None:
+        self._call(self.crew.start, worker, group, todo, job, skip)
+
+    def wait(self) -> list[Done]:
+        return self._call(self.crew.wait)
+
+    def rest(self) -> None:
+        self._call(self.crew.rest)
+
+    def close(self) -> None:
+        if not self.lost:
+            with suppress(CrewLostError):  # it has been said
+                self._call(self.crew.close)
+        self.calls.put(None)
+
+    def _call(self, call: Callable[..., Any], *args: Any) -> Any:
+        future: Future = Future()
+        self.calls.put((future, call, args))
+        try:
+            return future.result(self.call_s)
+        except TimeoutError:
+            self.lost = True
+            raise CrewLostError(f"the Ray cluster has not answered for {self.call_s:g} s; {RESUME}") from None
+        except CrewLostError:
+            self.lost = True
+            raise
+
+    def _serve(self) -> None:
+        while (task := self.calls.get()) is not None:
+            future, call, args = task
+            try:
+                future.set_result(call(*args))
+            except BaseException as error:
+                future.set_exception(error)

@@ -15,6 +15,7 @@ from pipelines.schedule import Summary
 from pipelines.schedule import run as run_jobs
 from pipelines.settings import Recipe, typed
 from pipelines.triplets import triplets
+from pipelines.watchdog import WORKER_TIMEOUT_S, Timeouts
 from stages.pack import Pack
 
 
@@ -32,6 +33,20 @@ def add_flags(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument(
         "--cpus-per-worker", type=_share, metavar="CPUS", help="what a Ray worker asks for, fractions too (default: 1)"
+    )
+    sub.add_argument(
+        "--unit-timeout",
+        action="append",
+        default=[],
+        metavar="[STAGE=]SECONDS",
+        help="give up a video or clip of which no row, frame or task was done for so long, name it as failed and go on; 0: never "
+        "(default: 1800; pack 21600, retrieve 86400)",
+    )
+    sub.add_argument(
+        "--worker-timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="end and replace a worker that gives no sign of life for so long: stopped, or out of reach; 0: never (default: 600)",
     )
     sub.add_argument("--here", action="store_true", help="do the jobs in this process: for a debugger")
     sub.add_argument("--quiet", action="store_true", help="no progress")
@@ -59,6 +74,17 @@ def _share(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 up")
     return value
+
+
+def _seconds(text: str) -> float:
+    """A limit in seconds; 0 stands for none. Raises ArgumentTypeError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 up")
+    return value or float("inf")
 
 
 def opened(args: argparse.Namespace) -> tuple[Store, Recipe, list[Stage]]:
@@ -93,18 +119,20 @@ def work(args: argparse.Namespace, stages: Sequence[Stage], store: Store, shards
             found = verify.forget_damaged_tars(store, Folder(stage.out), hashed)
             if hashed:
                 verify.record(Folder(stage.out), found)
+    limits = timeouts(args.unit_timeout, args.worker_timeout, stages)
     if args.ray:
         try:
             from pipelines import on_ray
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(f"--ray needs {error.name}: pip install 'a2data[ray]'") from error
         on_ray.connect(args.ray)
-        crew: Any = on_ray.Actors(store, _workers(args.workers, stages), args.cpus_per_worker)
+        actors = on_ray.Actors(store, _workers(args.workers, stages), args.cpus_per_worker, limits)
+        crew: Any = on_ray.Bounded(actors)
     else:
         from pipelines import local
 
         count = max([1, *_workers(args.workers, stages).values()])
-        crew = local.Here(store) if args.here else local.Children(store, count)
+        crew = local.Here(store) if args.here else local.Children(store, count, limits)
     return run_jobs(stages, store, shards, crew, watcher(store, args.quiet, shards))
 
 
@@ -117,6 +145,26 @@ def _workers(texts: Sequence[str], stages: Sequence[Stage]) -> dict[str, int]:
             raise ValueError(f"--workers {text!r}: write a number, or stage=number, such as detect=2")
         out.update({name: int(number)} if name else {stage.name(): int(number) for stage in stages})
     return out
+
+
+def timeouts(texts: Sequence[str], worker_s: float | None, stages: Sequence[Stage]) -> Timeouts:
+    """The limits of --unit-timeout, such as ["caption=600", "3600"], and of --worker-timeout.
+
+    A number without a stage is for every stage that is not named. Raises ValueError.
+    """
+    every: dict[str, float] = {}
+    named: dict[str, float] = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            limit_s = _seconds(number)
+        except argparse.ArgumentTypeError:
+            limit_s = 0.0
+        if not limit_s or (name and name not in {s.name() for s in stages}):
+            raise ValueError(f"--unit-timeout {text!r}: write seconds, or stage=seconds, such as caption=600")
+        named.update({name: limit_s} if name else {})
+        every.update({} if name else {stage.name(): limit_s for stage in stages})
+    return Timeouts(every | named, WORKER_TIMEOUT_S if worker_s is None else worker_s)
 
 
 def finish(

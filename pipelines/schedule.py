@@ -20,6 +20,7 @@ from a2data.records import Film
 from a2data.stage import Stage
 from a2data.store import Store
 from a2data.work import UNIT, journal
+from pipelines.watchdog import Stuck
 
 log = logging.getLogger("a2data")
 
@@ -38,6 +39,11 @@ class Done(NamedTuple):
     error: str  # "" when it was done; a sentence when it raised
     death: str  # how its worker died, when it did
     loaded: bool = True  # False: a model did not load, and would not for another job
+    stuck: tuple[Stuck, ...] = ()  # units that made no progress, for which its worker was ended
+
+
+class CrewLostError(RuntimeError):
+    """The cluster is gone, or gives no worker: no job can be done any more."""
 
 
 @dataclass
@@ -148,13 +154,15 @@ class Board:
                         self.ready[later[0]].append(later[1])
 
     def settle(self, done: Done, made: int) -> None:
-        """Take in how a job ended: done, raised (what waits for it is never ready), or died with its worker (again, then)."""
+        """Take in how a job ended: done, raised (what waits for it is never ready), stuck, or its worker died (then again)."""
         if not done.error and not done.death:
             self.summary.jobs += made
             self.finish(done.group, done.job)
         elif done.error:
             if not self._wait_for_damaged(done):
                 self._give_up(done, done.error)
+        elif done.stuck:
+            self._leave_out_stuck(done)
         else:
             self._mourn(done)
 
@@ -201,6 +209,25 @@ class Board:
         name = self.todo[done.group, done.job][0].name()
         self.summary.broken[name, done.job] = why
         self.store.put(why.encode(), name, f"{done.job[0]:05d}.broken")
+
+    def _leave_out_stuck(self, done: Done) -> None:
+        """Name the unit that made no progress as failed, at once: another try would take as long again. Do the others.
+
+        Where several made none, one may have held up the others: each is done alone from now on.
+        """
+        key = done.group, done.job
+        first = done.stuck[0]
+        log.warning("%s %s: %s", first.stage, done.job[:3], done.death)
+        if not first.unit:
+            self._give_up(done, first.sentence())
+            return
+        self.store.remove(*journal(self.todo[key], done.job[0]))
+        skip = self.skip.setdefault(key, {})
+        if len(done.stuck) == 1:
+            skip[f"{first.stage}/{first.unit}"] = first.sentence()
+        else:
+            skip.update(dict.fromkeys((stuck.unit for stuck in done.stuck), ""))
+        self.ready[done.group].append(done.job)
 
     def _mourn(self, done: Done) -> None:
         key = done.group, done.job

@@ -67,6 +67,7 @@ class Pack(Stage):
     writes = Packed
     per = "shard"
     accounts_for = "clip_id"
+    unit_timeout_s = 21600.0  # a tar is done when its last clip is
     version = 4
 
     out: str = "shards"  # folder of the tars, or a URL

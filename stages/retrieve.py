@@ -52,6 +52,7 @@ class Retrieve(Stage):
     per = "all"
     accounts_for = "element_id"
     spreads = True
+    unit_timeout_s = 86400.0  # beside the tasks of its search it counts no steps
     unkeyed = ("tile",)
     version = 7
 

@@ -119,5 +119,5 @@ def test_a_playlist_is_not_a_video_and_opens_nothing_else(tmp_path, monkeypatch,
     path = tmp_path / "outer.mp4"
     path.write_text(playlist)
     assert video.probe(str(tmp_path / "inner.mp4")).width == 64
-    with pytest.raises(ValueError, match="not a (video|container)"):
+    with pytest.raises(ValueError, match=r"not a (video|container)"):
         video.probe(str(path), opener=(lambda: path.open("rb")) if by_opener else None)

@@ -10,16 +10,19 @@ from dataclasses import dataclass, replace
 import pytest
 import toy
 import toy_pairs
+import toy_stuck
 from test_schedule import digests, remove_all
 from toy import Choose, Cut, Join, Measure
 
 from a2data.records import Reference, Score
 from a2data.store import Store
 from pipelines.local import Here
-from pipelines.schedule import run
+from pipelines.schedule import CrewLostError, run
+from pipelines.watchdog import Timeouts
 
 ray = pytest.importorskip("ray")
-from pipelines.on_ray import Actors  # noqa: E402
+from pipelines import on_ray  # noqa: E402
+from pipelines.on_ray import Actors, Bounded  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +113,45 @@ def test_tiles_by_tasks_give_the_same_references(cluster, tmp_path, cpus):
 
     assert run([replace(retrieve, tile=2)], pairs, [0, 1, 2], Actors(pairs, cpus=cpus)).jobs == 3
     assert [list(pairs.read("retrieve", shard, Reference)) for shard in range(3)] == expected
+
+
+def test_a_unit_that_makes_no_progress_fails_and_a_stopped_worker_is_replaced(cluster, store, tmp_path):
+    stages = [
+        Cut(),
+        toy_stuck.Measure("sleep|stop_once", f"{1:015x}0-00000001|{0:015x}1-00000000", str(tmp_path / "stopped")),
+    ]
+    crew = Bounded(Actors(store, cpus=0.25, timeouts=Timeouts({"measure": 6.0}, 3.0)))
+
+    summary = run([*stages, Choose(), Join()], store, SHARDS, crew)
+
+    assert not summary.broken
+    assert (tmp_path / "stopped").exists()
+    assert store.footer("measure", 0).failed == {}
+    (why,) = store.footer("measure", 1).failed.values()
+    assert why.startswith("measure made no progress for 6 s")
+    assert sum(len(list(store.read("join", s, Score))) for s in SHARDS) == 11
+
+
+def test_a_run_ends_when_no_node_can_take_its_workers(cluster, store, monkeypatch, caplog):
+    monkeypatch.setattr(on_ray, "REMINDER_S", 0.3)
+
+    with pytest.raises(
+        CrewLostError, match=r"placed no worker for 1 s: each asks for 64 CPU.*the same command goes on"
+    ):
+        run([Cut()], store, SHARDS, Bounded(Actors(store, cpus=64, placement_s=1.0)))
+
+    assert "no node with 64 CPU free" in caplog.text
+
+
+def test_a_cluster_that_does_not_answer_ends_the_run(store):
+    class Hung(Here):
+        def wait(self):
+            time.sleep(600)
+
+    began = time.monotonic()
+    with pytest.raises(CrewLostError, match=r"has not answered for 0\.5 s"):
+        run([Cut()], store, SHARDS, Bounded(Hung(store), 0.5))
+    assert time.monotonic() - began < 5
 
 
 def test_the_run_goes_on_when_a_node_leaves(cluster, store):

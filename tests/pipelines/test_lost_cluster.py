@@ -1,0 +1,89 @@
+"""kill -9 of Ray's own processes while a driver waits for its workers: it goes on with what is left, or says that it cannot."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from a2data.records import Score
+
+pytest.importorskip("ray")
+
+# the driver is a command of a2data, so that its exit code and its last line are those that a user sees
+DRIVER = """
+    import os, sys, threading, time
+    sys.path.insert(0, {tests!r})
+    import ray
+    from ray.cluster_utils import Cluster
+    from toy import Choose, Cut, Join, Measure
+    from a2data.store import Store
+    from pipelines import cli
+    from pipelines.on_ray import Actors, Bounded
+    from pipelines.schedule import run
+
+    victim, shards = {victim!r}, [0, 1]
+    cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1, "include_dashboard": False}})
+    node = cluster.add_node(num_cpus=1) if victim == "other raylet" else cluster.head_node
+    ray.init(address=cluster.address, log_to_driver=False)
+    store = Store({root!r})
+    stages = [Cut(), Measure(seconds={seconds!r}), Choose(), Join()]
+
+    def kill():
+        while not any(name.endswith(".doing") for name in store.names("measure")):
+            time.sleep(0.05)
+        for process in node.all_processes[victim.split()[-1]]:
+            process.process.kill()
+
+    def work(args):
+        threading.Thread(target=kill, daemon=True).start()
+        return len(run(stages, store, shards, Bounded(Actors(store, cpus=0.5))).broken)
+
+    cli._demo_films = work
+    sys.exit(cli.main(["demo-films", "none"]))
+"""
+
+
+def killed(store, tmp_path, victim: str, seconds: float) -> tuple[int, str, float]:
+    """The exit code of a driver, one of whose Ray processes is killed, its last lines and its time in seconds."""
+    script = tmp_path / "driver.py"
+    tests = str(Path(__file__).parent)
+    script.write_text(textwrap.dedent(DRIVER.format(tests=tests, victim=victim, root=store.root, seconds=seconds)))
+    paths = os.pathsep.join([tests, os.getcwd()])
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    return done.returncode, done.stderr, time.monotonic() - began
+
+
+@pytest.mark.slow
+def test_the_run_ends_with_an_error_when_the_raylet_of_its_machine_is_killed(store, tmp_path):
+    code, said, _ = killed(store, tmp_path, "raylet", 600.0)
+
+    assert code == 1, said
+    assert "a2data: the Ray node of this machine has died; start it again" in said
+
+
+@pytest.mark.slow
+def test_the_run_ends_with_an_error_when_the_head_of_the_cluster_is_killed(store, tmp_path):
+    code, said, _ = killed(store, tmp_path, "gcs_server", 600.0)
+
+    assert code == 1, said
+    assert "a2data: the Ray cluster has not answered for 40 s; start it again" in said
+
+
+@pytest.mark.slow
+def test_the_run_goes_on_when_the_raylet_of_another_node_is_killed(store, tmp_path):
+    code, said, _ = killed(store, tmp_path, "other raylet", 0.5)
+
+    assert code == 0, said
+    assert sum(len(list(store.read("join", shard, Score))) for shard in (0, 1)) == 12

@@ -1,0 +1,144 @@
+"""Units that make no progress and workers that stop are named, ended and left behind; the run goes on."""
+
+import os
+import time
+
+import pytest
+from toy import Choose, Cut, Join
+from toy_stuck import ChooseForEver, Measure, Measures
+
+from a2data.records import Score
+from pipelines import plan, runs
+from pipelines.cli import parser
+from pipelines.local import Children, Here
+from pipelines.schedule import run
+from pipelines.watchdog import WORKER_TIMEOUT_S, Timeouts
+
+SHARDS = [0, 1]
+STUCK = f"{1:015x}0-00000001"
+NO_PROGRESS = "measure made no progress for 1 s: where it needs longer, raise --unit-timeout measure=SECONDS"
+SHORT = Timeouts({"measure": 1.0}, 60.0)
+
+
+def rows(store) -> int:
+    return sum(len(list(store.read("join", shard, Score))) for shard in SHARDS)
+
+
+def test_a_unit_that_makes_no_progress_fails_at_once_and_the_rest_is_done(store):
+    deaths = []
+
+    def watch(event, about):
+        if event == "made" and about[1].death:
+            deaths.append(about[1].death)
+
+    stages = [Cut(), Measure("sleep", STUCK), Choose(), Join()]
+    summary = run(stages, store, SHARDS, Children(store, timeouts=SHORT), watch)
+
+    assert store.footer("measure", 1).failed == {STUCK: NO_PROGRESS}
+    assert plan.failures(store, ["measure"]) == [("measure", 1, STUCK, NO_PROGRESS)]
+    assert deaths == [f"{STUCK}: {NO_PROGRESS}"]  # one try, not three
+    assert rows(store) == 11
+    assert not summary.broken
+
+    store.remove("measure", "00001.parquet")  # as `a2data retry` does
+    run([Cut(), Measure(), Choose(), Join()], store, SHARDS, Here(store))
+    assert store.footer("measure", 1).failed == {}
+    assert rows(store) == 12
+
+
+def test_a_unit_that_advances_is_not_ended(store):
+    summary = run([Cut(), Measure("advance", STUCK)], store, [1], Children(store, timeouts=SHORT))
+
+    assert store.footer("measure", 1).failed == {}
+    assert summary.jobs == 2
+
+
+@pytest.mark.slow
+def test_a_fifo_that_has_no_writer_is_a_failure_of_its_unit(store, tmp_path):
+    os.mkfifo(tmp_path / "film.mp4")
+    stage = Measure("open_fifo", STUCK, str(tmp_path / "film.mp4"))
+
+    run([Cut(), stage], store, [1], Children(store, timeouts=SHORT))
+
+    assert store.footer("measure", 1).failed == {STUCK: NO_PROGRESS}
+
+
+def test_a_worker_that_is_stopped_is_replaced_and_no_unit_is_lost(store, tmp_path):
+    stage = Measure("stop_once", STUCK, str(tmp_path / "stopped"))
+    crew = Children(store, timeouts=Timeouts({}, 3.0))
+
+    summary = run([Cut(), stage, Choose(), Join()], store, SHARDS, crew)
+
+    assert (tmp_path / "stopped").exists()
+    assert store.footer("measure", 1).failed == {}
+    assert rows(store) == 12
+    assert not summary.broken
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["stop", "hold_the_lock"])
+def test_a_unit_that_silences_its_worker_each_time_is_named(store, how):
+    summary = run([Cut(), Measure(how, STUCK)], store, [1], Children(store, timeouts=Timeouts({}, 3.0)))
+
+    (why,) = store.footer("measure", 1).failed.values()
+    assert why.startswith("killed its worker 3 times: the worker gave no sign of life for 3")
+    assert len(list(store.read("measure", 1, Score))) == 5
+    assert not summary.broken
+
+
+def test_of_several_in_flight_the_ones_that_make_no_progress_are_found(store):
+    other = f"{1:015x}1-00000002"
+
+    summary = run([Cut(), Measures("sleep", f"{STUCK}|{other}")], store, [1], Children(store, timeouts=SHORT))
+
+    assert store.footer("measure", 1).failed == {STUCK: NO_PROGRESS, other: NO_PROGRESS}
+    assert len(list(store.read("measure", 1, Score))) == 4
+    assert not summary.broken
+
+
+def test_a_whole_shard_that_makes_no_progress_is_named_once(store):
+    run([Cut(), Measure()], store, [1], Here(store))
+    crew = Children(store, timeouts=Timeouts({"choose": 1.0}))
+
+    summary = run([Cut(), Measure(), ChooseForEver(), Join()], store, [1], crew)
+
+    (why,) = summary.broken.values()
+    assert why.startswith("choose made no progress for 1 s")
+    assert store.get("choose", "00001.broken").decode() == why
+
+
+def test_a_run_with_a_stopped_worker_ends_at_once_when_it_is_interrupted(store):
+    began = []
+
+    def interrupt(event, about):
+        if event == "look" and about:
+            began.append(time.monotonic())
+            if began[-1] - began[0] > 1:
+                raise KeyboardInterrupt
+
+    crew = Children(store)
+    run([Cut()], store, [1], Here(store))
+    with pytest.raises(KeyboardInterrupt):
+        run([Measure("stop", f"{1:015x}0-00000000")], store, [1], crew, interrupt)
+    assert time.monotonic() - began[-1] < 5
+    assert not any(child.process.is_alive() for child in crew.busy)
+
+
+def limits(*flags: str) -> Timeouts:
+    args = parser().parse_args(["run", "films", "--work", "w", *flags])
+    return runs.timeouts(args.unit_timeout, args.worker_timeout, [Cut(), Measure()])
+
+
+def test_limits_are_given_per_stage_or_for_all():
+    given = limits("--unit-timeout", "measure=60", "--unit-timeout", "7.5")
+
+    assert (given.of(Cut()), given.of(Measure())) == (7.5, 60.0)
+    assert limits().of(Cut()) == 1800.0
+    assert limits("--unit-timeout", "0").of(Cut()) == float("inf")
+    assert (limits().worker_s, limits("--worker-timeout", "9").worker_s) == (WORKER_TIMEOUT_S, 9.0)
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "nan", "shear=5", "measure=", "measure=x"])
+def test_a_limit_that_makes_no_sense_is_refused(text):
+    with pytest.raises(ValueError, match="write seconds, or stage=seconds"):
+        limits(f"--unit-timeout={text}")
