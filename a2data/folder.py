@@ -27,6 +27,10 @@ class Folder:
         return type(self), (self.base if self.local else self.root,)
 
     def path(self, *names: str) -> str:
+        """The full path of a file below this folder. Raises ValueError for a name that leads out of it."""
+        for name in names:
+            if "\0" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
+                raise ValueError(f"{name!r} is not a path inside {self.root}")
         return "/".join((self.base, *names))
 
     def sizes(self, folder: str = "") -> dict[str, int]:

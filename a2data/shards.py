@@ -16,8 +16,10 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow.parquet as pq
 
 from a2data.arrow import complete, from_table, to_table
+from a2data.filename import safe_name
 from a2data.folder import Folder
 from a2data.records import Packed
+from a2data.tars import members
 
 # split, where the data set is split; shard of work; number within it; beginning of its sha256 (before 2026-12 there was none)
 TAR = re.compile(r"(?:([a-z]+)-)?(\d+)-(\d{3,})(?:-[0-9a-f]{12})?\.tar")
@@ -139,16 +141,39 @@ def rows(folder: Folder) -> list[Packed]:
     """The rows of the index of a data set, in the order of the index.
 
     Columns that an older index lacks have the values that Packed gives them. Raises ValueError, with what to do, where there is
-    no index or it lacks another column.
+    no index or it lacks another column, and where a key or a shard cannot be used as a file name.
     """
     if "index.parquet" not in folder.names():
         raise ValueError(f"{folder.root} holds no index.parquet: it is no folder of shards; `a2data run` makes one")
     try:
         with folder.reading("index.parquet") as file:
             table = pq.read_table(file, page_checksum_verification=True)
-        return from_table(Packed, complete(Packed, table))
+        found = from_table(Packed, complete(Packed, table))
     except (ValueError, OSError) as error:
         raise ValueError(f"{folder.root}/index.parquet cannot be read: {error}; pack the data set again") from None
+    for name in {row.shard for row in found} | {row.clip_id for row in found}:
+        safe_name(name, f"{folder.root}/index.parquet")
+    return found
+
+
+def read_sample(folder: Folder, key: str, shard: str, offset: int, size: int) -> dict[str, bytes]:
+    """Return the members of one sample, extension -> bytes, from where the index has it.
+
+    Raises FileNotFoundError where the tar is missing, ValueError for a shard outside the folder, for a place outside the tar and
+    where the tar has another sample there.
+    """
+    with folder.reading(shard) as file:
+        length = file.size()
+        if not 0 <= offset < offset + size <= length:
+            raise ValueError(
+                f"{folder.root}/{shard} has {length} bytes, and the index has the sample {key} at byte {offset} with {size} bytes"
+            )
+        file.seek(offset)
+        piece = memoryview(file.read(size))
+    try:
+        return {name: bytes(data) for name, data in members(piece, key, f"{folder.root}/{shard}").items()}
+    except LookupError as error:
+        raise ValueError(str(error)) from error
 
 
 def manifest(out: Folder) -> dict[str, Any]:

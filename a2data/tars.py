@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from a2data.filename import safe_name
 from a2data.folder import Folder
 
 COLUMNS = ("clip_id", "shard", "shard_sha256", "offset", "bytes", "frames", "height", "width", "roles")
@@ -63,7 +64,8 @@ def read_index(folders: Sequence[str | os.PathLike], name: str = "index.parquet"
     """The index of data sets, one folder or URL each, joined.
 
     every_column: read all of `a2data.records.Packed` and whatever else a writer added, for weights. Raises FileNotFoundError
-    where there is no index or it names a tar that is not there, ValueError where a tar is shorter than the index says.
+    where there is no index or it names a tar that is not there, ValueError where a tar is shorter than the index says or its
+    name leads out of the folder.
     """
     places = [Folder(folder) for folder in folders]
     tables = [one_index(folder, name, None if every_column else list(COLUMNS)) for folder in places]
@@ -73,7 +75,7 @@ def read_index(folders: Sequence[str | os.PathLike], name: str = "index.parquet"
         names = table["shard"].combine_chunks().dictionary_encode()
         code = numbers(names.indices)
         of_row.append(code + len(shards))
-        listed = names.dictionary.to_pylist()
+        listed = [safe_name(shard, f"{folder.root}/{name}") for shard in names.dictionary.to_pylist()]
         shards += [(number, shard) for shard in listed]
         check_tars(folder, listed, code, ints(table, "offset") + ints(table, "bytes"))
         for column in ("clip_id", "shard_sha256", "offset", "bytes"):

@@ -217,8 +217,9 @@ def read_tar(source: Folder, name: str) -> Iterator[samples.Triplet]:
                 if members_of and members_of["__key__"] != key:
                     yield samples.from_sample(members_of)
                     members_of = {}
-                data = tar.extractfile(member)
-                assert data is not None
+                data = tar.extractfile(member) if member.isfile() else None
+                if data is None:
+                    raise ValueError(f"{source.root}/{name} has the member {member.name!r}, which is not a file")
                 members_of |= {"__key__": key, extension: data.read()}
         if members_of:
             yield samples.from_sample(members_of)

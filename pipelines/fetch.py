@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path, PurePosixPath
 
+from a2data.filename import safe_path
 from a2data.url import scrub
 from model_zoo import weights
 from model_zoo.cards import Card
@@ -141,7 +142,7 @@ def _from_hub(card: Card, part: Path) -> tuple[str, Path]:
     try:
         info = HfApi(endpoint=endpoint).model_info(f"{owner}/{name}", revision=_revision(card), files_metadata=True)
         published = {s.rfilename: s.lfs.sha256 if s.lfs else "" for s in info.siblings or []}
-        for wanted in file or chosen(list(published)):
+        for wanted in [safe_path(name, card.weights) for name in file or chosen(list(published))]:
             got = hf_hub_download(
                 f"{owner}/{name}", wanted, revision=info.sha, local_dir=part, endpoint=endpoint, library_name="a2data"
             )

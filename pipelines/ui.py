@@ -5,7 +5,6 @@ import html
 import io
 import json
 import os
-import tarfile
 import tempfile
 import threading
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from a2data.filename import safe_name
 from a2data.samples import Triplet, from_sample
 from pipelines.sampling import checks, cutouts, jobs
 from pipelines.sampling.jobs import Job
@@ -179,10 +179,17 @@ def sampled(once: Once, out: str, prompt: str, *rest: Any, progress: Any = None)
         progress(0, desc="the checkpoint loads")
         once.sample(task, lambda: progress((next(done), total), desc="sampling", unit="steps"))
     except (ValueError, OSError, ImportError) as error:
-        sentences = "<br>".join(html.escape(line) for line in str(error).splitlines())
-        raise gr.Error(sentences, duration=SHOWN_S, print_exception=False) from error
+        raise told(error) from error
     stem = job.out.removesuffix(".mp4")
     return job.out, f"{stem}.png", json.loads(Path(f"{stem}.json").read_text())
+
+
+def told(error: Exception) -> Exception:
+    """Return what Gradio shows of an error: its message as text, since Gradio renders messages as HTML."""
+    import gradio as gr
+
+    lines = "<br>".join(html.escape(line) for line in str(error).splitlines())
+    return gr.Error(lines, duration=SHOWN_S, print_exception=False)
 
 
 def job_of(prompt: str, files: tuple[Any, ...], cut: bool, values: dict[str, Any], out: str) -> Job:
@@ -228,20 +235,13 @@ class Packed:
         self.rows = {row["clip_id"]: row for row in parquet.read_table(io.BytesIO(data)).to_pylist()}
 
     def triplet(self, clip: str) -> Triplet:
-        """Raises ValueError where a shard is gone or damaged."""
+        """Raises ValueError where a shard is gone, damaged or outside the folder."""
+        from a2data.shards import read_sample
+
         row = self.rows[clip]
         try:
-            with self.folder.reading(row["shard"]) as file:
-                file.seek(row["offset"])
-                part = io.BytesIO(file.read(row["bytes"]) + bytes(1024))
-            members: dict[str, Any] = {"__key__": clip}
-            with tarfile.open(fileobj=part) as tar:
-                for member in tar:
-                    data = tar.extractfile(member)
-                    assert data is not None
-                    members[member.name.partition(".")[2]] = data.read()
-            return from_sample(members)
-        except (OSError, tarfile.TarError, KeyError) as error:
+            return from_sample(read_sample(self.folder, clip, row["shard"], row["offset"], row["bytes"]))
+        except (AttributeError, OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{row['shard']} cannot be read at {clip} ({error}): pack it again") from error
 
 
@@ -249,9 +249,11 @@ def _shards_tab(gr: Any, page: Any, packed: Packed) -> None:
     rows = list(packed.rows.values())
     first = rows[0]["clip_id"] if rows else None
     licences = ", ".join(sorted({row["license"] or "no licence" for row in rows}))
-    gr.Markdown(
-        f"{len(rows)} triplets from {len({row['shard'] for row in rows})} shards in `{packed.folder.root}`, {licences}"
+    about = (
+        f"{len(rows)} triplets from {len({row['shard'] for row in rows})} shards in {packed.folder.root}, {licences}"
     )
+    # plain text: Markdown in the licences of a data set would let its author run what a page can do
+    gr.Textbox(about, show_label=False, container=False, interactive=False, lines=1, max_lines=5, elem_id="about")
     with gr.Row():
         which = gr.Dropdown([row["clip_id"] for row in rows], value=first, label="Clip", elem_id="clip", scale=3)
         before, after = (gr.Button(word, elem_id=word.lower(), scale=1) for word in ("Previous", "Next"))
@@ -282,15 +284,16 @@ def looked_at(packed: Packed, clip: str) -> tuple[Any, ...]:
     """What the page shows of a triplet: coloured prompt, video, references, caption, provenance."""
     from a2data import images
 
-    triplet = packed.triplet(clip)
-    facts = triplet.facts
-    video = Path(packed.videos.name) / f"{clip}.mp4"
+    try:
+        triplet = packed.triplet(clip)
+        video = Path(packed.videos.name) / safe_name(f"{clip}.mp4", packed.folder.root)
+        pictures = {name: images.from_png(data) for name, data in triplet.pictures.items()}
+    except (LookupError, ValueError) as error:
+        raise told(error) from error
     video.write_bytes(triplet.video)
+    facts = triplet.facts
     labels = [(g.start, g.end, g.name) for g in facts.references if g.phrase]
-    gallery = [
-        (images.from_png(triplet.pictures[g.name]), f"{g.name}: {g.role}, {g.phrase or 'no phrase'}")
-        for g in facts.references
-    ]
+    gallery = [(pictures[g.name], f"{g.name}: {g.role}, {g.phrase or 'no phrase'}") for g in facts.references]
     said = json.loads(json.dumps(asdict(facts), default=str))
     caption = said.pop("caption")
     return highlighted(triplet.prompt, labels), str(video), gallery, caption, said

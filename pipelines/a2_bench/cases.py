@@ -10,6 +10,8 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from a2data.filename import safe_name, safe_path
+
 ROLES = ("human", "object", "background")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FILE = "cases.jsonl"
@@ -59,7 +61,8 @@ class Case:
 def read(path: Path) -> list[Case]:
     """The cases of a cases.jsonl or its folder, of OpenS2V-Eval's JSON, or of a folder with pictures by role.
 
-    Every picture is there and the ids are different names of files, else ValueError says which line is wrong.
+    Every picture is there, in the folder of the file or below it, and the ids are different names of files, else ValueError says
+    which line is wrong.
     """
     if path.is_dir() and (path / FILE).is_file():
         path = path / FILE
@@ -125,7 +128,7 @@ def _from_line(line: str, path: Path, number: int) -> Case:
         return Case(str(data["id"]), str(data["prompt"]), elements, truth)
     except json.JSONDecodeError as error:
         raise ValueError(f"{where} is no JSON ({error})") from error
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{where} lacks {error}: a case has id, prompt and elements with role and path") from error
 
 
@@ -135,7 +138,7 @@ def _from_json(data: Mapping[str, Any], home: Path, where: str) -> Element:
 
 
 def _unchanged(data: Mapping[str, Any], home: Path, where: str) -> Path:
-    file: Path = home / data["path"]
+    file: Path = home / safe_path(data["path"], where)
     expected = data.get("sha256", "")
     if expected and file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() != expected:
         raise ValueError(f"{where}: {file} is another file than the one that the case was made with")
@@ -156,7 +159,10 @@ def _from_opens2v(key: str, case: Mapping[str, Any], home: Path) -> Case:
         raise ValueError(f"{key} has {len(case['img_paths'])} pictures and {len(labels)} labels")
     labels = labels or [""] * len(case["img_paths"])
     pairs = zip(case["img_paths"], labels, strict=True)
-    elements = tuple(Element(role_of(label, path), home / path, label.lower()) for path, label in pairs)
+    elements = tuple(
+        Element(role_of(label, path), home / safe_path(path.removeprefix("./"), key), label.lower())
+        for path, label in pairs
+    )
     return Case(key, case["prompt"], elements)
 
 
@@ -193,8 +199,9 @@ def _checked(cases: list[Case], path: Path) -> list[Case]:
         raise ValueError(f"{path} has no cases")
     seen: set[str] = set()
     for case in cases:
-        if not case.id or case.id in seen or set(case.id) & set("/\\\0") or case.id.startswith("."):
-            raise ValueError(f"{path}: the id {case.id!r} comes twice, or is no name for a file")
+        safe_name(f"{case.id}.mp4", f"{path}: id of a case")
+        if case.id in seen:
+            raise ValueError(f"{path}: two cases have the id {case.id!r}")
         seen.add(case.id)
         for element in case.elements:
             if element.role not in ROLES:

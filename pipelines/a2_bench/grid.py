@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from a2data.filename import safe_name
 from pipelines.a2_bench import strips
 from pipelines.a2_bench.cases import Case, picture
 
@@ -36,7 +37,7 @@ def _row(case: Case, scores: Mapping[str, Path]) -> str:
 
 
 def _cell(case: Case, folder: Path) -> str:
-    file = folder / strips.FOLDER / f"{case.id}.jpg"
+    file = folder / strips.FOLDER / safe_name(f"{case.id}.jpg", "id of a case")
     return f"<td>{_image(file.read_bytes(), 'frames of the video')}" if file.is_file() else "<td class=none>no video"
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from a2data.filename import safe_name
 from a2data.samples import Facts, Given, to_facts
 from a2data.tars import Index, Tars, members, read_index
 from pipelines.a2_bench.cases import ROLES, Case, Element
@@ -15,7 +16,7 @@ def draw(shards: Path, split: str, count: int, seed: int, folder: Path) -> list[
 
     Only references from other clips are shown, of people, things and places; a clip without a person or thing is no case. Those
     that show more are taken first, and of those with as much, one from each source before another from one. Raises ValueError
-    where there is none.
+    where there is none, and where a clip or a reference has a name that cannot be used as a file name.
     """
     able = [
         (facts, parts) for facts, parts in _samples(shards, split) if {g.role for g in _usable(facts)} & set(ROLES[:2])
@@ -30,7 +31,9 @@ def draw(shards: Path, split: str, count: int, seed: int, folder: Path) -> list[
         turn[facts.video_id] = turn.get(facts.video_id, 0) + 1
         order.append((-len({g.role for g in _usable(facts)}), turn[facts.video_id], facts, parts))
     order.sort(key=lambda one: one[:2])
-    return sorted((_case(facts, parts, folder) for _, _, facts, parts in order[:count]), key=lambda case: case.id)
+    return sorted(
+        (_case(facts, parts, folder, str(shards)) for _, _, facts, parts in order[:count]), key=lambda case: case.id
+    )
 
 
 def _usable(facts: Facts) -> list[Given]:
@@ -58,13 +61,13 @@ def _indexed(shards: Path) -> tuple[Index, list[str]]:
     return index, table["split"].to_pylist() if "split" in table.column_names else [""] * len(index)
 
 
-def _case(facts: Facts, parts: dict[str, bytes], folder: Path) -> Case:
+def _case(facts: Facts, parts: dict[str, bytes], folder: Path, where: str) -> Case:
     elements = []
     for given in sorted(_usable(facts), key=lambda given: ROLES.index(given.role)):
-        file = folder / f"{facts.clip_id}.{given.name}.png"
+        file = folder / safe_name(f"{facts.clip_id}.{given.name}.png", where)
         file.write_bytes(parts[f"{given.name}.png"])
         elements.append(Element(given.role, file, _label(given)))
-    truth = folder / f"{facts.clip_id}.mp4"
+    truth = folder / safe_name(f"{facts.clip_id}.mp4", where)
     truth.write_bytes(parts["mp4"])
     return Case(facts.clip_id, facts.caption.prompt, tuple(elements), truth)
 

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from a2data import video
+from a2data.filename import safe_name
 from model_zoo.endpoint import data_url
 from model_zoo.structured import Ask, Said
 from pipelines.a2_bench import ratings, study
@@ -45,7 +46,7 @@ def judged(
 
     def one(case: Case, slot: str, folder: Path) -> list[dict[str, Any]] | str:
         try:
-            scores = answered(ask, case, folder / f"{case.id}.mp4")
+            scores = answered(ask, case, folder / safe_name(f"{case.id}.mp4", "id of a case"))
         except (RuntimeError, ValueError) as error:
             return str(error)
         return [{"case": case.id, "slot": slot, "criterion": name, "score": score} for name, score in scores.items()]

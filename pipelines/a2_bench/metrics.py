@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from a2data.filename import safe_name
 from a2data.stage import Stage
 from model_zoo import cards
 from pipelines.a2_bench import experts, measure
@@ -56,8 +57,9 @@ class Sample(Stage):
 
         refs = []
         for number, shown in enumerate(case.shown):
-            (folder / f"{number}{shown.suffix}").write_bytes(shown.image)
-            refs.append(f"{shown.role}={number}{shown.suffix}")
+            name = safe_name(f"{number}{shown.suffix}", f"picture {number} of the case {case.clip_id}")
+            (folder / name).write_bytes(shown.image)
+            refs.append(f"{shown.role}={name}")
         out = folder / "made.mp4"
         values = json.loads(self.settings) | {"prompt": case.prompt, "ref": refs, "out": str(out)}
         job = jobs.located(values, str(folder))

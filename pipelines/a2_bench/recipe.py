@@ -5,6 +5,7 @@ from pathlib import Path
 
 import av
 
+from a2data.filename import safe_name
 from a2data.store import Store
 from pipelines import plan
 from pipelines.a2_bench.cases import Case
@@ -34,7 +35,7 @@ def take(store: Store, home: Mapping[str, int], folder: Path) -> dict[str, str]:
     """The videos of a folder, <case>.mp4, as the table "sample"; case -> why it has none. A case without one has no row."""
     missing = {}
     for case, shard in home.items():
-        path, rows = folder / f"{case}.mp4", []
+        path, rows = folder / safe_name(f"{case}.mp4", "id of a case"), []
         try:
             data = path.read_bytes()
             rows = [row := Sampled(case, rate_fps(data), data)]
@@ -52,7 +53,7 @@ def deliver(store: Store, home: Mapping[str, int], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for case, shard in home.items():
         for row in store.read("sample", shard, Sampled) if shard in store.shards("sample") else ():
-            path = folder / f"{case}.mp4"
+            path = folder / safe_name(f"{case}.mp4", "id of a case")
             if not path.is_file() or path.read_bytes() != row.video:
                 path.write_bytes(row.video)
 

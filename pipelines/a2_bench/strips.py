@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from a2data.filename import safe_name
 from a2data.store import Store
 from pipelines.a2_bench.records import Sampled
 
@@ -21,7 +22,7 @@ def write(store: Store, home: Mapping[str, int], out: Path) -> None:
     (out / FOLDER).mkdir(parents=True, exist_ok=True)
     there = set(store.shards("sample"))
     for case, shard in home.items():
-        path = out / FOLDER / f"{case}.jpg"
+        path = out / FOLDER / safe_name(f"{case}.jpg", "id of a case")
         path.unlink(missing_ok=True)
         for row in store.read("sample", shard, Sampled) if shard in there else ():
             frames = row.frames

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import av
 from PIL import Image
 
+from a2data.filename import safe_name
 from a2data.video import open_bytes
 from pipelines.a2_bench.cases import Case, picture
 
@@ -122,7 +123,8 @@ def make(
     key: dict[str, Any] = {"format": FORMAT, "seed": seed, "systems": list(systems), "slots": {}, "missing": {}}
     shown = []
     for case in cases:
-        there = {name: path for name, home in systems.items() if (path := home / f"{case.id}.mp4").is_file()}
+        file = safe_name(f"{case.id}.mp4", "id of a case")
+        there = {name: path for name, home in systems.items() if (path := home / file).is_file()}
         if lacking := [name for name in systems if name not in there]:
             key["missing"][case.id] = lacking
         if not there:

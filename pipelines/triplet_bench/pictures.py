@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from a2data.filename import safe_path
 from a2data.images import clamp, from_png, from_rle
 from pipelines.triplet_bench.counts import Score, mean, share
 from pipelines.triplet_bench.predictions import Ref
@@ -141,7 +142,8 @@ def region_of(film: Film, ref: Ref) -> tuple[np.ndarray, np.ndarray | None]:
 def plates_of(shots: Iterable[Shot], folder) -> dict[str, np.ndarray]:
     """The plates that lie beside the truth."""
     names = sorted({shot.plate for shot in shots if shot.plate})
-    return {name: from_png((folder / name).read_bytes()) for name in names if (folder / name).exists()}
+    paths = {name: folder / safe_path(name, f"plate of a film in {folder}") for name in names}
+    return {name: from_png(path.read_bytes()) for name, path in paths.items() if path.exists()}
 
 
 def picture_scores(clean: list[Cleanliness], places: list[PlaceFigures]) -> list[Score]:

@@ -6,9 +6,7 @@ embedding (detect, ground, faces), and which elements have a phrase (match).
 """
 
 import hashlib
-import io
 import json
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy as np
 from a2data import images, records, samples, video
 from a2data.folder import Folder
 from a2data.records import Box
+from a2data.shards import read_sample
 from a2data.shards import rows as packed_rows
 from a2data.store import Store
 
@@ -157,14 +156,11 @@ def rows(store: Store, stage: str, record: type) -> Iterator:
 
 def tar_samples(shards: Path) -> Iterator[dict[str, bytes]]:
     """The members of each sample of a folder of shards, by extension, in the order of the index."""
-    for row in packed_rows(Folder(shards)):
-        with open(shards / row.shard, "rb") as file:
-            file.seek(row.offset)
-            data = file.read(row.bytes)
-        with tarfile.open(fileobj=io.BytesIO(data + bytes(1024))) as tar:
-            members = {m.name.partition(".")[2]: tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]
+    folder = Folder(shards)
+    for row in packed_rows(folder):
+        members = read_sample(folder, row.clip_id, row.shard, row.offset, row.bytes)
         if sorted(members) != row.members:
-            raise ValueError(f"{shards / row.shard} holds another sample at {row.offset} than the index says")
+            raise ValueError(f"{shards}/{row.shard} holds another sample at {row.offset} than the index says")
         yield members
 
 

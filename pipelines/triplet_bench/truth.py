@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from a2data.filename import safe_name
 from a2data.images import bounds, from_png, from_rle, to_png, to_rle
 from a2data.records import Box
 
@@ -208,9 +209,9 @@ def save(truth: Truth, folder: Path) -> None:
         stem = Path(film.file).stem
         data = {name: value for name, value in vars(film).items() if name != "thumbs"}
         data |= {"shots": [asdict(s) for s in film.shots], "transitions": [asdict(t) for t in film.transitions]}
-        (folder / f"{stem}.truth.json").write_text(json.dumps(data) + "\n")
+        (folder / safe_name(f"{stem}.truth.json", film.file)).write_text(json.dumps(data) + "\n")
         if film.thumbs is not None:
-            np.save(folder / f"{stem}.thumbs.npy", film.thumbs)
+            np.save(folder / safe_name(f"{stem}.thumbs.npy", film.file), film.thumbs)
 
 
 def load(folder: Path) -> Truth:
@@ -224,11 +225,11 @@ def load(folder: Path) -> Truth:
 
 
 def _film(folder: Path, name: str) -> Film:
-    path = folder / f"{Path(name).stem}.truth.json"
+    path = folder / safe_name(f"{Path(name).stem}.truth.json", f"{folder}/set.json")
     if not path.exists():
         raise ValueError(f"set.json names {name}, but there is no {path}")
     data = json.loads(path.read_text())
-    thumbs = path.with_name(f"{Path(name).stem}.thumbs.npy")
+    thumbs = path.with_name(safe_name(f"{Path(name).stem}.thumbs.npy", f"{folder}/set.json"))
     try:
         data["shots"] = [_shot(shot) for shot in data["shots"]]
         data["transitions"] = [Transition(**t) for t in data.get("transitions", [])]

@@ -239,6 +239,15 @@ def test_a_repository_or_revision_that_is_not_there_is_a_sentence(server):
         fetch.fetch(Card("detect", "", weights="hf:who/net", revision="main", name="net"))
 
 
+def test_a_repository_writes_no_file_outside_its_folder(server, tmp_path):
+    card = repository(server, files={"config.json": b"{}", str(tmp_path / "outside.bin"): b"evil"})
+
+    with pytest.raises(ValueError, match=r"hf:who/net: '/.*outside.bin' is not a path inside its folder"):
+        fetch.fetch(card)
+
+    assert left(tmp_path) == []
+
+
 def test_weights_behind_a_form_say_where_to_accept_it(server):
     card = repository(server)
     server.files["/api/models/who/net/revision/main"] = (403, b"{}")

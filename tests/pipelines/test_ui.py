@@ -1,5 +1,7 @@
 """`a2data ui` in a real browser: a video is sampled from an upload, a bad upload is a sentence, shards are looked through."""
 
+import json
+
 import pytest
 
 pytest.importorskip("diffusers")
@@ -105,3 +107,57 @@ def test_a_page_on_which_nothing_was_filled_in_says_what_is_lacking():
     first, second = error.value.message.split("<br>")
     assert first == "the prompt is empty: say what is to be seen"
     assert second.startswith("no reference: upload a picture")
+
+
+REMOTE = "http://pictures.invalid"
+PICTURE = f'![x]({REMOTE}/markdown.png) <img src="{REMOTE}/html.png"> <b>bold</b>'
+
+
+def hostile_triplets(folder):
+    """Shards whose every text is Markdown and HTML with a picture on another machine."""
+    import hostile_shards
+
+    said = json.loads(hostile_shards.plain()["json"])
+    texts = {
+        name: PICTURE for name, value in said.items() if isinstance(value, str) and name not in ("format", "clip_id")
+    }
+    caption = {name: PICTURE if isinstance(value, str) else value for name, value in said["caption"].items()}
+    reference = said["references"][0] | {"phrase": PICTURE[:60], "end": 60, "role": PICTURE, "label": PICTURE}
+    return hostile_shards.make(
+        folder,
+        index={"license": PICTURE},
+        **texts | {"caption": caption, "references": [reference], "made_by": [PICTURE]},
+    )
+
+
+def test_text_from_shards_is_shown_as_text_and_fetches_nothing(opened, tmp_path):
+    home = hostile_triplets(tmp_path / "shards")
+    tab = opened(None, str(home), str(tmp_path))
+    tab.locator("#clip-video video").wait_for()
+    tab.locator("#references img").first.wait_for()
+    assert PICTURE in tab.locator("#about textarea, #about input").input_value()
+    assert PICTURE[:60] in tab.locator("#phrases").inner_text()
+    assert tab.locator(f"[src^='{REMOTE}']").count() == 0
+
+
+def test_the_error_of_a_damaged_shard_is_shown_as_text(opened, tmp_path):
+    import hostile_shards
+
+    home = hostile_shards.make(tmp_path / "shards", shard=f"<img src='{REMOTE}/error.png'>")
+    tab = opened(None, str(home), str(tmp_path))
+    tab.get_by_text(f"<img src='{REMOTE}").first.wait_for()
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_a_hostile_clip_of_the_index_is_not_written(tmp_path, monkeypatch, number):
+    import hostile_shards
+
+    for name in ("outside", "temporary"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    clip = hostile_shards.names(tmp_path / "outside")[number]
+    packed = ui.Packed(str(hostile_shards.make(tmp_path / "shards", key=clip)))
+    before = hostile_shards.tree(tmp_path)
+    with pytest.raises(gradio.Error):
+        ui.looked_at(packed, clip)
+    assert hostile_shards.tree(tmp_path) == before

@@ -163,7 +163,7 @@ def test_pictures_in_folders_by_role_are_joined_by_their_names(tmp_path):
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ('{"id": "a/b", "prompt": "", "elements": []}', "no name for a file"),
+        ('{"id": "a/b", "prompt": "", "elements": []}', "cannot be used as a file name"),
         ('{"id": "a", "elements": []}', "line 1 lacks 'prompt'"),
         ('{"id": "a", "prompt": "", "elements": [{"role": "human", "path": "none.png"}]}', "which is not there"),
         ('{"id": "a", "prompt": "", "elements": [{"role": "pet", "path": "x.png"}]}', "has the role 'pet'"),
