@@ -30,7 +30,7 @@ spaced quantiles, and for one take in ten. Lookalikes have the cosine of the two
 people measured. Two people who are more alike than the threshold by chance are not drawn: 21 pairs of people say nothing about
 how rare they are.
 
-A target is one of 400 clips of the people with that many clips, or one of 200 others; "in reach" is the share of the former that
+A target is one of 200 clips of the people with that many clips, or one of 100 others; "in reach" is the share of the former that
 reach the threshold with any other clip of the same person, "right" the share with a reference that shows the same person,
 "precision" the share of all references that do.
 """
@@ -66,7 +66,7 @@ CLIPS = {
     "10000": [10_000] * 2,
 }
 CLIPS["mixed"] = [10_000] * 3 + [1000] * 5 + [100] * 20
-TARGETS, OTHERS = 400, 200
+TARGETS, OTHERS = 200, 100
 ROW = "{:>10} {:>6} {:>3} {:>8} {:>6} {:>9} {:>7} {:>10} {:>8} {:>12} {:>8} {:>10} {:>9}"
 
 
