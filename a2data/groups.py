@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from a2data.identity import Identities
+from a2data.identity import Identities, doubtful, neighbourhood_margin
 from a2data.similarity import top_k
 
 
@@ -30,25 +31,79 @@ class Group:
     found: Identities
     low: float
     identities: dict[int, int]  # cluster -> the number of its identity, see a2data.identity.number
+    clips: np.ndarray  # (n,) int64, the clip of each node
+    videos: np.ndarray  # (n,) int64, the video of each node
+    vectors_of: Callable[[np.ndarray], np.ndarray]  # rows -> their embeddings, (m, d) float32
 
     def identity(self, node: int) -> int:
         return self.identities[int(self.found.cluster[node])]
 
+    @cached_property
+    def _members(self) -> tuple[np.ndarray, np.ndarray]:
+        """The nodes, those of one cluster beside one another, and where each cluster begins."""
+        order = np.argsort(self.found.cluster, kind="stable")
+        return order, np.searchsorted(self.found.cluster[order], np.arange(int(self.found.cluster.max()) + 2))
+
+    def others(self, node: int) -> np.ndarray:
+        """The nodes of the node's cluster that are in other clips, ascending."""
+        order, first = self._members
+        cluster = self.found.cluster[node]
+        members = order[first[cluster] : first[cluster + 1]]
+        return members[self.clips[members] != self.clips[node]]
+
     def kin(self, node: int) -> list[Kin]:
-        """The node's neighbours of its own cluster, most similar first."""
-        found, cluster = self.found, int(self.found.cluster[node])
+        """The nearest nodes of the node's own cluster in other clips, most similar first: as many as neighbours were looked for.
+
+        Where others crowd the node's list of neighbours, such as the ten thousand clips of a lookalike, its own are sought apart.
+        """
+        found = self.found
+        own = (found.neighbour[node] >= 0) & (found.cluster[found.neighbour[node]] == found.cluster[node])
+        wanted = found.neighbour.shape[1]
+        if not own.all() and own.sum() < min(wanted, len(others := self.others(node))):
+            return self._by_similarity(node, others)[:wanted]
+        return self._kin(node, found.neighbour[node][own], found.similarity[node][own])
+
+    def farther_kin(self, node: int) -> list[Kin]:
+        """More of the node's cluster, where its nearest are all copies: the nearest of each other video, then of its own video.
+
+        At most twice as many as neighbours were looked for; those of its own video are evenly spaced by their rank, for the
+        nearest are of one shot.
+        """
+        wanted, others, near = self.found.neighbour.shape[1], self.others(node), {k.row for k in self.kin(node)}
+        if len(others) == len(near):
+            return []
+        ranked = [k for k in self._by_similarity(node, others) if k.row not in near]
+        video_of = dict(zip(self.rows[others].tolist(), self.videos[others].tolist(), strict=True))
+        own = int(self.videos[node])
+        elsewhere: dict[int, Kin] = {}
+        for one in ranked:
+            elsewhere.setdefault(video_of[one.row], one)
+        elsewhere.pop(own, None)
+        here = [k for k in ranked if video_of[k.row] == own]
+        step = -(-len(here) // wanted) or 1
+        return [*list(elsewhere.values())[:wanted], *here[step - 1 :: step]]
+
+    def _by_similarity(self, node: int, others: np.ndarray) -> list[Kin]:
+        """These nodes of the same cluster, most similar first."""
+        if not len(others):
+            return []
+        vector, vectors = self.vectors_of(self.rows[[node]]), self.vectors_of(self.rows[others])
+        similarity, place = top_k(vector, vectors, len(others), np.array([-1]), np.zeros(len(others), np.int64))
+        return self._kin(node, others[place[0]], similarity[0])
+
+    def _kin(self, node: int, others: np.ndarray, similarities: np.ndarray) -> list[Kin]:
+        found = self.found
         return [
             Kin(
                 row=int(self.rows[other]),
-                identity=self.identities[cluster],
+                identity=self.identity(node),
                 similarity=similarity,
                 low=self.low,
                 margin=float(min(found.margin[node], found.margin[other])),
                 cohesion=float(min(found.cohesion[node], found.cohesion[other])),
                 group_low=self.low,
             )
-            for other, similarity in zip(found.neighbour[node].tolist(), found.similarity[node].tolist(), strict=True)
-            if other >= 0 and found.cluster[other] == cluster
+            for other, similarity in zip(others.tolist(), similarities.tolist(), strict=True)
         ]
 
     def nearest(self, node: int) -> tuple[int, float] | None:
@@ -58,12 +113,17 @@ class Group:
 
 
 def clear_of(
-    found: Identities, vectors: np.ndarray, names: Sequence[str], opposed: Callable[[str, str], bool]
+    found: Identities,
+    vectors: np.ndarray,
+    names: Sequence[str],
+    opposed: Callable[[str, str], bool],
+    low: float = 0.0,
 ) -> Identities:
     """The same with margins for which only those clusters count that may be a node's by their names.
 
     A blue case is like a green one in all but its colour: where that is known to tell them apart, the green one is no rival.
-    names: (n,) of the nodes; a cluster is out of the question for those whose names are opposed to all of its members'.
+    names: (n,) of the nodes; a cluster is out of the question for those whose names are opposed to all of its members';
+    low: as for a2data.identity.doubtful.
     """
     known, code = np.unique(np.array(names, object).astype(str), return_inverse=True)
     count = int(found.cluster.max()) + 1
@@ -79,6 +139,9 @@ def clear_of(
         rival, _ = top_k(vectors[nodes], centres[clusters], 1, found.cluster[nodes], clusters)
         together = np.isfinite(found.cohesion[nodes])
         margin[nodes[together]] = found.cohesion[nodes[together]] - rival[together, 0]
+        unsure = np.intersect1d(nodes, doubtful(found.cluster, margin, low))
+        near = neighbourhood_margin(vectors, found.cluster, unsure, clusters)
+        margin[unsure] = np.maximum(margin[unsure], near)
     return found._replace(margin=margin)
 
 

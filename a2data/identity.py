@@ -2,6 +2,7 @@
 
 A greedy average-linkage clustering over the graph of mutual nearest neighbours, with cannot-link constraints (Davidson and Ravi
 2005, "Agglomerative Hierarchical Clustering with Constraints"). The constraints cost nothing: nobody is twice in one frame.
+Rounds over the clusters follow, for a cluster may be larger than the lists of neighbours are long.
 """
 
 import hashlib
@@ -14,13 +15,21 @@ import numpy as np
 from a2data.similarity import TILE, top_k
 from a2data.spread import Spread, in_turn
 
+# A subject of many nodes is compared by its nearest tenth, see `neighbourhood_margin`; one of at most FEW others by all.
+SHARE, FEW = 0.1, 10
+SAMPLE = 1000  # nodes of a cluster, evenly spaced, that stand for all of it where its nearest tenth is sought
+BLOCK = 512  # nodes whose similarities to a sample are held at a time: 4 MB
+RIVALS = 8  # clusters, by their means, of which the nearest tenth is sought
+SOME = 16  # nodes of each of two clusters that are asked whether they differ
+
 
 class Identities(NamedTuple):
     """What `identify` found out about n nodes."""
 
     cluster: np.ndarray  # (n,) int64, numbered in the order of their first nodes
     cohesion: np.ndarray  # (n,) mean similarity to the others of its cluster; -inf for one that is alone
-    # (n,) cohesion minus the mean similarity to the nearest other cluster; inf without one, -inf alone
+    # (n,) cohesion minus the mean similarity to the nearest other cluster, or `neighbourhood_margin` where that is
+    # more; inf without another cluster, -inf alone
     margin: np.ndarray
     similarity: np.ndarray  # (n, k) to its nearest neighbours in other groups, best first; -inf where there are fewer
     neighbour: np.ndarray  # (n, k) int64, their indices; -1 where there are fewer
@@ -55,10 +64,17 @@ def identify(
             if differ(i, j):
                 apart[i].add(j)
                 apart[j].add(i)
-    cluster = merge(vectors, pairs, apart, low)
+    clusters = Clusters(vectors, apart)
+    for i, j in pairs:
+        clusters.join(i, j, low)
+    unsettled = unfinished(similarity, neighbour, clusters.numbers(), low)
+    consolidate(clusters, groups, unsettled, low, neighbours, differ, **how)
+    cluster = clusters.numbers()
     cohesion, rival = stand(vectors, cluster, **how)
     alone = np.isneginf(cohesion)
     margin = np.where(alone, -np.inf, np.where(alone, 0, cohesion) - rival)
+    nodes = doubtful(cluster, margin, low)
+    margin[nodes] = np.maximum(margin[nodes], neighbourhood_margin(vectors, cluster, nodes, np.unique(cluster), **how))
     return Identities(cluster, cohesion, margin, similarity, neighbour)
 
 
@@ -78,25 +94,136 @@ def merge(vectors: np.ndarray, pairs: list[tuple[int, int]], apart: Sequence[set
 
     The mean keeps chains short: a is like b and b like c does not make a and c the same. Returns (n,) int64 cluster numbers.
     """
-    home = list(range(len(vectors)))
-    members = {i: [i] for i in home}
-    enemies = {i: set(apart[i]) for i in home}
-    total = {i: vectors[i].astype(np.float64) for i in home}
+    clusters = Clusters(vectors, apart)
     for i, j in pairs:
-        keep, gone = sorted((home[i], home[j]), key=lambda c: (-len(members[c]), c))
-        if keep == gone or not enemies[keep].isdisjoint(members[gone]):
-            continue
-        mean = total[keep] @ total[gone] / (len(members[keep]) * len(members[gone]))
-        if round(float(mean), 5) < low:
-            continue
-        for node in members[gone]:
-            home[node] = keep
-        members[keep] += members.pop(gone)
-        enemies[keep] |= enemies.pop(gone)
-        total[keep] += total.pop(gone)
-    first = {c: min(nodes) for c, nodes in members.items()}
-    number = {c: n for n, c in enumerate(sorted(members, key=first.__getitem__))}
-    return np.array([number[c] for c in home], np.int64)
+        clusters.join(i, j, low)
+    return clusters.numbers()
+
+
+class Clusters:
+    """A partition of nodes, each alone at first, that joins make coarser. A cluster is named by one of its nodes.
+
+    The sum of a cluster's vectors is all that its mean similarity to another one takes, and constraints are kept between
+    clusters, not between nodes: a test of two costs the same whatever their sizes, and all joins together n log n.
+    """
+
+    def __init__(self, vectors: np.ndarray, apart: Sequence[set[int]]):
+        """vectors: (n, d) float32 of unit length; apart: for each node, those that must not be in its cluster."""
+        self.vectors = vectors
+        self.home = list(range(len(vectors)))  # the cluster of each node
+        self.members = {i: [i] for i in self.home}
+        self.apart: dict[int, set[int]] = defaultdict(set)  # cluster -> the clusters that it must not join
+        self._sums: dict[int, np.ndarray] = {}  # of clusters of several
+        for i, others in enumerate(apart):
+            for j in others:
+                self.separate(i, j)
+
+    def separate(self, a: int, b: int) -> None:
+        """Never join these two clusters."""
+        self.apart[a].add(b)
+        self.apart[b].add(a)
+
+    def sum(self, cluster: int) -> np.ndarray:
+        """(d,) float64: the sum of the vectors of its nodes."""
+        return self._sums[cluster] if cluster in self._sums else self.vectors[cluster].astype(np.float64)
+
+    def mean(self, a: int, b: int) -> float:
+        """The mean similarity of the nodes of one cluster to those of another."""
+        return round(float(self.sum(a) @ self.sum(b)) / (len(self.members[a]) * len(self.members[b])), 5)
+
+    def within(self, cluster: int) -> float:
+        """The mean similarity of the nodes of a cluster to one another; nan for a node alone."""
+        count, total = len(self.members[cluster]), self.sum(cluster)
+        return round(float(total @ total - count) / (count * (count - 1)), 5) if count > 1 else float("nan")
+
+    def join(self, i: int, j: int, low: float) -> bool:
+        """Join the clusters of two nodes unless they are apart or less similar than `low` in the mean; whether it was done."""
+        keep, gone = sorted((self.home[i], self.home[j]), key=lambda c: (-len(self.members[c]), c))
+        if keep == gone or gone in self.apart.get(keep, ()) or self.mean(keep, gone) < low:
+            return False
+        self._sums[keep] = self.sum(keep) + self.sum(gone)
+        self._sums.pop(gone, None)
+        for node in self.members[gone]:
+            self.home[node] = keep
+        self.members[keep] += self.members.pop(gone)
+        for other in self.apart.pop(gone, ()):
+            self.apart[other].discard(gone)
+            self.separate(keep, other)
+        return True
+
+    def numbers(self) -> np.ndarray:
+        """(n,) int64: the clusters, numbered in the order of their first nodes."""
+        _, first, number = np.unique(np.array(self.home, np.int64), return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(first))[number]
+
+
+def unfinished(similarity: np.ndarray, neighbour: np.ndarray, cluster: np.ndarray, low: float) -> np.ndarray:
+    """(n,) bool: whether a node of another cluster may reach `low` with it.
+
+    Where the list of its nearest neighbours goes down below `low`, all that do are in it: a cluster of which they all are members
+    cannot be joined with any other. So it is with most clusters that are smaller than the list is long.
+    """
+    like = similarity >= low
+    return like[:, -1] | (like & (cluster[neighbour] != cluster[:, None])).any(1)
+
+
+def consolidate(
+    clusters: Clusters,
+    groups: np.ndarray,
+    unsettled: np.ndarray,
+    low: float,
+    neighbours: int,
+    differ: Callable[[int, int], bool] | None = None,
+    **how: Any,
+) -> None:
+    """Join clusters, as `identify` has found them, with one another until none of their mean similarities reaches `low`.
+
+    A subject of more nodes than the list of neighbours is long comes in pieces, for its nodes fill one another's lists. Each
+    round looks for the nearest neighbours of the pieces, by the means of their vectors, whose product is their mean similarity,
+    and joins the most similar first. One of the two must be among the other's nearest, not both: a large piece would otherwise
+    take in only as many of the small ones in a round as its own list is long.
+
+    groups: (n,) the clip of each node; unsettled: (n,) bool, the nodes whose clusters may have to be joined.
+    """
+    heads = np.unique(np.array(clusters.home, np.int64)[unsettled]).tolist()
+    while len(heads) > 1:
+        heads.sort(key=lambda head: min(clusters.members[head]))
+        centres = np.stack([clusters.sum(head) / len(clusters.members[head]) for head in heads]).astype(np.float32)
+        clips = [{int(groups[node]) for node in clusters.members[head]} for head in heads]
+        own = np.array([next(iter(clip)) if len(clip) == 1 else -1 - n for n, clip in enumerate(clips)])
+        similarity, neighbour = top_k(centres, centres, neighbours, own, own, **how)
+        joined = 0
+        for i, j in either(similarity, neighbour, low):
+            a, b = clusters.home[heads[i]], clusters.home[heads[j]]
+            if differ and a != b and clusters.mean(a, b) >= low and any_differ(clusters, a, b, differ):
+                clusters.separate(a, b)
+            joined += clusters.join(a, b, low)
+        if not joined:
+            return
+        # the mean over a union is not above that over one of its parts: what reaches `low` with no other never will
+        heads = sorted({clusters.home[head] for head, best in zip(heads, similarity[:, 0], strict=True) if best >= low})
+
+
+def either(similarity: np.ndarray, neighbour: np.ndarray, low: float) -> list[tuple[int, int]]:
+    """Pairs i < j of which one is among the other's nearest, at `low` or above: most similar first, then by index."""
+    nodes, ranks = np.nonzero((neighbour >= 0) & (similarity >= low))
+    others = neighbour[nodes, ranks]
+    code = np.minimum(nodes, others) * max(len(neighbour), 1) + np.maximum(nodes, others)
+    code, first = np.unique(code, return_index=True)
+    i, j = np.divmod(code, max(len(neighbour), 1))
+    order = np.lexsort((j, i, -similarity[nodes[first], ranks[first]]))
+    return list(zip(i[order].tolist(), j[order].tolist(), strict=True))
+
+
+def any_differ(clusters: Clusters, a: int, b: int, differ: Callable[[int, int], bool]) -> bool:
+    """Whether two clusters differ: any of the SOME nodes of one that are most like the other, from any of the other's."""
+
+    def nearest(cluster: int, other: int) -> list[int]:
+        nodes = np.array(sorted(clusters.members[cluster]))
+        scores = np.round(clusters.vectors[nodes] @ (clusters.sum(other) / len(clusters.members[other])), 5)
+        return nodes[np.argsort(-scores, kind="stable")[:SOME]].tolist()
+
+    return any(differ(i, j) for i in nearest(a, b) for j in nearest(b, a))
 
 
 def stand(
@@ -114,6 +241,64 @@ def stand(
     centres = (total / np.maximum(count, 1)[:, None]).astype(np.float32)
     rival, _ = top_k(vectors, centres, 1, cluster, np.arange(count.size), tile=tile, spread=spread)
     return np.round(cohesion, 5), rival[:, 0]
+
+
+def doubtful(cluster: np.ndarray, margin: np.ndarray, low: float) -> np.ndarray:
+    """The nodes of large clusters whose margin is less than half of what lies between `low` and 1."""
+    large = np.bincount(cluster)[cluster] > FEW + 1
+    return np.flatnonzero(large & np.isfinite(margin) & (margin < (1 - low) / 2))
+
+
+def neighbourhood_margin(
+    vectors: np.ndarray, cluster: np.ndarray, nodes: np.ndarray, clusters: np.ndarray, **how: Any
+) -> np.ndarray:
+    """By how much each node is nearer to the nearest tenth of its own cluster than to that of any other one.
+
+    A person of thousands of clips is seen in many ways, from the side as from the front, and some views are so far from the
+    rest that they are left alone. The more there are, the more likely another side view is nearer to one of those than to the
+    mean of all. A tenth, not the very nearest: the nearest of ten thousand is near by chance.
+
+    nodes: (m,) of vectors; clusters: those that count as others. Returns (m,) float64, rounded to 5 decimals.
+    """
+    if not len(nodes):
+        return np.empty(0)
+    order = np.argsort(cluster, kind="stable")
+    first = np.searchsorted(cluster[order], np.arange(int(cluster.max()) + 2))
+    count = np.diff(first)
+    members = np.split(order, first[1:-1])
+    total = np.zeros((count.size, vectors.shape[1]))
+    np.add.at(total, cluster, vectors)
+    centres = (total[clusters] / count[clusters, None]).astype(np.float32)
+    _, rivals = top_k(vectors[nodes], centres, RIVALS, cluster[nodes], clusters, **how)
+    pairs, rank = np.nonzero(rivals >= 0)
+
+    rival = np.full(len(nodes), -np.inf)
+    np.maximum.at(rival, pairs, nearest_share(vectors, members, nodes[pairs], clusters[rivals[pairs, rank]]))
+    return np.round(nearest_share(vectors, members, nodes, cluster[nodes]) - rival, 5)
+
+
+def nearest_share(
+    vectors: np.ndarray, members: Sequence[np.ndarray], nodes: np.ndarray, clusters: np.ndarray
+) -> np.ndarray:
+    """(m,) float64: the mean similarity of each of m nodes to the nearest tenth of the cluster beside it, itself left out.
+
+    members: the nodes of each cluster, of which SAMPLE at most are looked at, so that the cost is linear in the pairs.
+    """
+    out = np.empty(len(nodes))
+    order = np.argsort(clusters, kind="stable")
+    for part in np.split(order, np.flatnonzero(np.diff(clusters[order])) + 1) if len(nodes) else []:
+        those = members[clusters[part[0]]]
+        those = those[np.linspace(0, len(those) - 1, min(len(those), SAMPLE)).astype(np.int64)]
+        shown = vectors[those].astype(np.float64)
+        for start in range(0, len(part), BLOCK):
+            rows = part[start : start + BLOCK]
+            scores = vectors[nodes[rows]].astype(np.float64) @ shown.T
+            scores[nodes[rows][:, None] == those[None]] = -np.inf
+            left = np.isfinite(scores).sum(1)
+            used = np.maximum(np.minimum(left, FEW), np.ceil(SHARE * left).astype(np.int64))
+            best = -np.sort(-scores, axis=1)
+            out[rows] = np.cumsum(best, axis=1)[np.arange(len(rows)), used - 1] / used
+    return out
 
 
 def seen_together(clips: Sequence[str], frames: Sequence[set[int]]) -> list[set[int]]:

@@ -1,10 +1,11 @@
 """How fast is the search for neighbours, does it miss any, and what does it hold in memory?
 
-    OMP_NUM_THREADS=1 python -m benchmarks.retrieval [join] [index] [clusters] [scans] [costs]
+    OMP_NUM_THREADS=1 python -m benchmarks.retrieval [join] [index] [clusters] [scans] [costs] [hubs]
 
 Embeddings are drawn: each of `people` directions, uniform on the sphere, with `takes` takes of it, each the direction plus
 Gaussian noise of length 0.75, so that two takes of one person have a cosine of 0.64 and two people one of about 0; rows are
-shuffled. Every ratio is of one run on one machine. The table of costs is computed, not measured.
+shuffled. Every ratio is of one run on one machine. The table of costs is computed, not measured. For hubs, which takes about 20
+minutes and runs only where it is named, see benchmarks/hubs.py.
 """
 
 import os
@@ -15,6 +16,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ import pyarrow.compute as pc
 from a2data import identity, similarity
 from a2data.records import Kept, Reference, Rule
 from a2data.store import Store
+from benchmarks import hubs
 
 D, K = 512, 10
 GPU_FLOPS = 0.5 * 67e12  # half of an H100's float32 without TF32, by its data sheet
@@ -225,16 +228,17 @@ def costs() -> None:
         print(f"  {n:12,} {flop:11.1e} {hours:7.1f} h {n * D * 4 / 1e9:8.0f} GB {codes / 1e9:16.1f} GB")
 
 
-PARTS = {work.__name__: work for work in (join, index, clusters, scans, costs)}
+PARTS: dict[str, Callable[[], None]] = {work.__name__: work for work in (join, index, clusters, scans, costs)}
+NAMED = {"hubs": partial(hubs.table, [*hubs.CLIPS], [*hubs.SPREADS], [64, 16])}  # only where they are asked for
 
 
 def main() -> None:
-    unknown = sorted({*sys.argv[1:]} - {*PARTS})
+    unknown = sorted({*sys.argv[1:]} - {*PARTS, *NAMED})
     if unknown:
-        sys.exit(f"there is no part {', '.join(unknown)}; the parts are {', '.join(PARTS)}")
+        sys.exit(f"there is no part {', '.join(unknown)}; the parts are {', '.join([*PARTS, *NAMED])}")
     print(f"{os.environ.get('OMP_NUM_THREADS', 'all')} thread(s), {Path(__file__).stem}")
     for name in sys.argv[1:] or PARTS:
-        PARTS[name]()
+        (PARTS | NAMED)[name]()
 
 
 if __name__ == "__main__":

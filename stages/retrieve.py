@@ -22,6 +22,7 @@ from a2data.spread import Spread, in_turn
 from a2data.stage import Stage
 
 TOGETHER = 256  # elements whose pictures, and those of their candidates, are read and held at a time: 46 MB with 8 each
+FARTHER = {"only copies", "doubtful outline"}  # reasons for which others of the same subject are looked at, too
 TABLES = ("detect", "faces", "parse", "background", "ground")
 Lookup = Callable[..., dict[str, Any]]  # a2data.lookup.Lookup
 
@@ -54,7 +55,7 @@ class Retrieve(Stage):
     spreads = True
     unit_timeout_s = 86400.0  # beside the tasks of its search it counts no steps
     unkeyed = ("tile",)
-    version = 7
+    version = 8
 
     min_face: float = 0.0  # cosine from which two faces are one person; 0 = as calibrated, else what the card says
     min_object: float = 0.0  # the same for objects
@@ -95,16 +96,25 @@ class Retrieve(Stage):
             for a in asked:
                 looked = [self.compare(shown, a.row, a.target, r) for r in a.likely]
                 accepted = sorted((r for r in looked if passes(r)), key=preference)
+                refused = [r for r in (*looked, *a.judged) if not passes(r)]
+                reject = None if accepted else refuse(a.target, refused, a.reason, a.near)
+                if reject and reject.reason in FARTHER:
+                    likely = self.asked(corpus, footage, group_of, a.row, farther=True).likely
+                    looked = [self.compare(shown, a.row, a.target, r) for r in likely]
+                    accepted = sorted((r for r in looked if passes(r)), key=preference)
                 if accepted:
                     component = component_of[footage.video_id(a.target.clip_id)]
                     yield from (replace(r, component=component) for r in varied(shown, accepted, self.max_references))
-                else:
-                    yield refuse(a.target, [r for r in (*looked, *a.judged) if not passes(r)], a.reason, a.near)
+                elif reject:
+                    yield reject
 
-    def asked(self, corpus: Corpus, footage: Footage, group_of: Groups, row: int) -> Asked:
-        """What can be said of an element's candidates without a look at their pictures."""
+    def asked(self, corpus: Corpus, footage: Footage, group_of: Groups, row: int, farther: bool = False) -> Asked:
+        """What can be said of an element's candidates without a look at their pictures.
+
+        farther: of those that come after the nearest, which may all be copies where someone is filmed for hours from one place.
+        """
         target = corpus.traits[row]
-        kin, reason, near = self.kin(corpus, group_of, row)
+        kin, reason, near = self.kin(corpus, group_of, row, farther)
         judged = [self.judge(corpus, footage, row, target, one) for one in kin]
         likely = one_per_clip(sorted((r for r in judged if passes(r)), key=preference))[: self.compared]
         return Asked(row, target, judged, likely, reason, near)
@@ -142,17 +152,20 @@ class Retrieve(Stage):
         how: dict[str, Any] = {"approximate_from": self.approximate_from, "tile": self.tile, "spread": spread}
         found = identify(vectors, numbers, together, low, self.neighbours, asked, **how)
         if named:
-            found = clear_of(found, vectors, named, colours.opposed)
+            found = clear_of(found, vectors, named, colours.opposed, low)
         first: dict[int, int] = {}
         for row, cluster in zip(rows, found.cluster.tolist(), strict=True):
             if cluster not in first:
                 first[cluster] = number(corpus.traits[row].element_id)
-        return Group(rows, found, low, first)
+        videos = np.unique([footage.video_id(clip_id) for clip_id in clips], return_inverse=True)[1]
+        return Group(rows, found, low, first, numbers, videos, corpus.vectors_of)
 
-    def kin(self, corpus: Corpus, group_of: Groups, row: int) -> tuple[list[Kin], str, tuple[str, Rule] | None]:
+    def kin(
+        self, corpus: Corpus, group_of: Groups, row: int, farther: bool = False
+    ) -> tuple[list[Kin], str, tuple[str, Rule] | None]:
         """Who shows the same subject in other clips as the element of this row does; if nobody, why, and who came nearest.
 
-        A human and what it wears are known by the face.
+        A human and what it wears are known by the face. farther: those that come after the nearest.
         """
         trait = corpus.traits[row]
         human = row if trait.kind == "human" else int(corpus.parent[row])
@@ -162,7 +175,7 @@ class Retrieve(Stage):
         if known_by not in group_of or (trait.kind in PARTS and corpus.place[row] < 0):
             return [], "no identity", None
         group, node = group_of[known_by]
-        kin, nearest = group.kin(node), group.nearest(node)
+        kin, nearest = group.farther_kin(node) if farther else group.kin(node), group.nearest(node)
         near = None
         if nearest:
             owner = int(corpus.human_of[nearest[0]])

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from a2data.groups import Group, Groups, clear_of
 from a2data.identity import identify
@@ -40,10 +41,48 @@ def test_a_cluster_counts_as_a_rival_as_long_as_one_of_its_members_may_be_meant(
 
 def test_every_row_is_found_in_its_group():
     found = identify(VECTORS, CLIPS, [set(), set(), set()], 0.9, 2)
-    groups = Groups(7, [Group(np.array([5, 1, 4]), found, 0.9, {0: 77}), Group(np.array([2]), found, 0.9, {0: 9})])
+    about = (CLIPS, CLIPS, lambda rows: VECTORS[: len(rows)])
+    several, one = (
+        Group(np.array([5, 1, 4]), found, 0.9, {0: 77}, *about),
+        Group(np.array([2]), found, 0.9, {0: 9}, *about),
+    )
+    groups = Groups(7, [several, one])
     assert [row for row, _ in groups.items()] == [1, 2, 4, 5]
     assert groups[4][1] == 2
     assert groups[2][0].identity(0) == 9
     assert 3 not in groups
     assert -1 not in groups
     assert {k.row for k in groups[5][0].kin(0)} == {1, 4}
+
+
+def crowd(seed=0):
+    """Twelve clips of Anna, four a video, and sixty of a lookalike, who is nearer to each of them than she is herself."""
+    rng = np.random.default_rng(seed)
+    anna, double = np.eye(24)[0], np.eye(24)[0] + 0.1 * np.eye(24)[1]
+    x = np.vstack([anna + 0.06 * rng.normal(size=(12, 24)), double + 0.001 * rng.normal(size=(60, 24))])
+    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    apart = [{*range(12, 72)} if n < 12 else {*range(12)} for n in range(72)]
+    found = identify(x, np.arange(72), apart, 0.5, 8)
+    return Group(np.arange(72), found, 0.5, {0: 1, 1: 2}, np.arange(72), np.arange(72) // 4, lambda rows: x[rows]), x
+
+
+def test_members_whom_a_lookalike_crowds_out_of_the_neighbours_are_found_all_the_same():
+    group, x = crowd()
+    own = [(group.found.cluster[group.found.neighbour[n]] == 0).sum() for n in range(12)]
+    assert min(own) < 8
+    for node in range(12):
+        kin = group.kin(node)
+        expected = sorted((float(x[node] @ x[n]) for n in range(12) if n != node), reverse=True)[:8]
+        assert [k.similarity for k in kin] == pytest.approx(expected, abs=2e-5)
+        assert all(k.row < 12 for k in kin)
+
+
+def test_farther_kin_come_from_other_videos_first_and_then_from_all_ranks_of_the_own():
+    group, _ = crowd()
+    near, farther = {k.row for k in group.kin(20)}, [k.row for k in group.farther_kin(20)]
+    assert not near & {*farther}
+    elsewhere = [row for row in farther if row // 4 != 5]
+    assert elsewhere == farther[: len(elsewhere)]
+    assert len({row // 4 for row in elsewhere}) == len(elsewhere) == 8
+    assert len(farther) <= 16
+    assert {k.row for k in group.farther_kin(0)} <= {*range(12)}

@@ -1,8 +1,21 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2data.identity import components, identify, merge, mutual, number, seen_together, stand
+from a2data.identity import (
+    Clusters,
+    components,
+    doubtful,
+    identify,
+    merge,
+    mutual,
+    neighbourhood_margin,
+    number,
+    seen_together,
+    stand,
+    unfinished,
+)
 
 
 def planted(seed, people, takes, noise, d=64):
@@ -127,6 +140,85 @@ def test_every_cluster_is_as_dense_as_asked_for_when_its_last_two_parts_were_joi
         members = x[found.cluster == cluster].astype(np.float64)
         if len(members) > 1:  # a mean of means of at least `low` each
             assert (np.sum(members @ members.T) - len(members)) / (len(members) * (len(members) - 1)) >= low - 1e-4
+
+
+@pytest.mark.parametrize("neighbours", [4, 8])
+def test_a_person_of_more_clips_than_neighbours_is_one_cluster(neighbours):
+    x, who = planted(1, people=4, takes=60, noise=0.75)
+    found = identify(x, np.arange(len(x)), nobody(len(x)), low=0.45, neighbours=neighbours)
+    assert len({*zip(found.cluster.tolist(), who.tolist(), strict=True)}) == found.cluster.max() + 1 == 4
+    assert found.margin.min() > 0.1
+
+
+def test_pieces_whose_nodes_were_seen_together_or_differ_stay_apart():
+    x, _ = planted(2, people=1, takes=60, noise=0.75)
+    each = np.arange(len(x))
+    apart = nobody(len(x))
+    apart[0], apart[1] = {1}, {0}
+    parted = identify(x, each, apart, 0.45, 4)
+    assert parted.cluster[0] != parted.cluster[1]
+    half = [n % 2 for n in range(len(x))]
+    parted = identify(x, each, nobody(len(x)), 0.45, 4, differ=lambda i, j: half[i] != half[j])
+    assert all(len({half[i] for i in np.flatnonzero(parted.cluster == c)}) == 1 for c in {*parted.cluster.tolist()})
+    assert parted.cluster.max() == 1
+
+
+def test_joins_of_pieces_do_not_depend_on_the_tile():
+    x, _ = planted(3, people=5, takes=40, noise=0.8)
+    one, other = (identify(x, np.arange(len(x)), nobody(len(x)), 0.45, 6, tile=tile) for tile in (1 << 15, 37))
+    assert np.array_equal(one.cluster, other.cluster)
+    assert np.array_equal(one.margin, other.margin)
+
+
+def test_clusters_that_are_complete_are_not_looked_at_again():
+    x, _ = planted(4, people=5, takes=6, noise=0.3)
+    found = identify(x, np.arange(len(x)), nobody(len(x)), low=0.6, neighbours=16)
+    assert not unfinished(found.similarity, found.neighbour, found.cluster, 0.6).any()
+    halved = np.arange(len(x)) % 2 + 2 * found.cluster
+    assert unfinished(found.similarity, found.neighbour, halved, 0.6).all()
+    assert unfinished(found.similarity[:, :3], found.neighbour[:, :3], found.cluster, 0.6).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 60))
+def test_clusters_keep_their_sums_and_constraints_through_any_joins(seed, joins):
+    rng = np.random.default_rng(seed)
+    x, _ = planted(seed, 3, 5, noise=1.0)
+    apart = nobody(len(x))
+    for i, j in rng.integers(0, len(x), (5, 2)).tolist():
+        if i != j:
+            apart[i].add(j)
+    clusters = Clusters(x, apart)
+    for i, j in rng.integers(0, len(x), (joins, 2)).tolist():
+        clusters.join(i, j, low=-1.0)
+    cluster = clusters.numbers()
+    assert cluster[0] == 0
+    assert all(cluster[i] != cluster[j] for i, others in enumerate(apart) for j in others)
+    for head, members in clusters.members.items():
+        assert sorted(members) == np.flatnonzero(cluster == cluster[head]).tolist()
+        np.testing.assert_allclose(clusters.sum(head), x[members].astype(float).sum(0), atol=1e-9)
+
+
+def test_a_view_left_alone_is_not_a_rival_to_one_that_is_nearer_to_many_of_its_own():
+    rng = np.random.default_rng(0)
+    front, side = np.eye(16)[:2]
+    angle = np.deg2rad(np.linspace(0, 60, 80))
+    views = np.cos(angle)[:, None] * front + np.sin(angle)[:, None] * side + 0.02 * rng.normal(size=(80, 16))
+    alone = np.cos(np.deg2rad(68)) * front + np.sin(np.deg2rad(68)) * side
+    x = np.vstack([views, alone])
+    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    cluster = np.array([0] * 80 + [1])
+    cohesion, rival = stand(x, cluster)
+    assert cohesion[79] < rival[79]  # by the mean of all views, the profile belongs with the one that is alone
+    nodes = doubtful(cluster, cohesion - rival, 0.6)
+    near = dict(zip(nodes.tolist(), neighbourhood_margin(x, cluster, nodes, np.arange(2)), strict=True))
+    own = np.sort(x[:79].astype(float) @ x[79].astype(float))[::-1][:10].mean()
+    assert near[79] == pytest.approx(own - float(x[79] @ x[80]), abs=1e-4)
+    assert 80 not in near
+
+
+def test_small_clusters_are_compared_by_all_of_their_members():
+    assert doubtful(np.repeat([0, 1], [11, 12]), np.zeros(23), 0.5).tolist() == list(range(11, 23))
 
 
 def test_two_that_differ_by_something_else_are_never_one():

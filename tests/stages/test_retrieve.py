@@ -143,6 +143,28 @@ def test_planted_people_get_references_of_themselves(seed):
     assert len(references) >= 0.9 * len(several)
 
 
+def test_people_of_many_more_clips_than_neighbours_get_references_of_themselves():
+    who = {f"c{n:03d}/face/0": n % 2 for n in range(120)}
+    vectors = {name: like(direction(5, one), 100 + n, 0.75) for n, (name, one) in enumerate(who.items())}
+    elements = [look(name[:4], "face", vector=vector) for name, vector in vectors.items()]
+    found = retrieve(elements, [take(e.clip_id) for e in elements], min_face=0.45, neighbours=8)
+    references = [r for r in found.values() if isinstance(r, Reference)]
+    assert len(references) >= 0.99 * len(who)
+    assert all(who[r.element_id] == who[r.source_element_id] for r in references)
+
+
+def test_someone_whose_nearest_clips_are_all_copies_gets_a_reference_from_another_video():
+    desk = np.random.default_rng(5).integers(0, 256, (12, 18, 24), dtype=np.uint8)
+    news = [f"n{n:02d}" for n in range(20)]
+    elements = [e for n, c in enumerate(news) for e in person(c, like(like(ANNA, 50, 0.3), n, 0.1))]
+    takes = [take(c, "news", start_s=60.0 * n, thumbs=desk) for n, c in enumerate(news)]
+    elements += person("other", like(ANNA, 51, 0.3))
+    found = retrieve(elements, [*takes, take("other")], neighbours=4)
+    assert {found[f"{c}/human/0"].source_clip_id for c in news} == {"other"}
+    alone = retrieve(elements[:-2], takes, neighbours=4)
+    assert {alone[f"{c}/human/0"].reason for c in news} == {"only copies"}
+
+
 def test_a_threshold_of_none_comes_from_the_card_and_an_unknown_model_is_named():
     elements = [*person("a", like(ANNA, 1, 0.1)), *person("b", like(ANNA, 2, 0.1))]
     found = retrieve(elements, [take("a"), take("b")], min_face=0.0)
