@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +58,21 @@ class Run:
 
     def report(self, what: str) -> str:
         """The sha256 over all tars, or where there are none over the references, in order; printed."""
-        total, store = hashlib.sha256(), Store(self.root / "work")
-        for tar in sorted((self.root / "shards").glob("*.tar")):
-            total.update(tar.read_bytes())
+        store = Store(self.root / "work")
         rows = [row for shard in store.shards("retrieve") for row in store.read("retrieve", shard, Reference)]
-        if not (self.root / "shards").exists():
-            total.update(repr(rows).encode())
+        packed = (self.root / "shards").exists()
+        sha256 = tars_sha256(self.root / "shards") if packed else hashlib.sha256(repr(rows).encode()).hexdigest()
         jobs = len(re.findall(r"^\[ *[\d.]+ s\] .* done, ", self.log.read_text(), re.MULTILINE))
-        print(f"  {what}: {jobs} jobs done, {len(rows)} references, sha256 {total.hexdigest()[:16]}", flush=True)
-        return total.hexdigest()
+        print(f"  {what}: {jobs} jobs done, {len(rows)} references, sha256 {sha256[:16]}", flush=True)
+        return sha256
+
+
+def tars_sha256(folder: Path) -> str:
+    """Return the sha256 over all tars of a folder, in the order of their names."""
+    total = hashlib.sha256()
+    for tar in sorted(folder.glob("*.tar")):
+        total.update(tar.read_bytes())
+    return total.hexdigest()
 
 
 def over_films(root: Path, films: Path, *flags: str) -> Run:
@@ -151,22 +157,31 @@ def kill_workers(what: str, kills: int, rng: random.Random) -> Callable[[Run, fl
 
 def ray_processes(title: bytes) -> list[int]:
     """Process ids of this script's Ray processes that are called so."""
-    found, parents = [], {}
+    parent_of = parents()
+    return [
+        pid for pid in parent_of if command_line(pid).startswith(title) and os.getpid() in _ancestors(pid, parent_of)
+    ]
+
+
+def parents() -> dict[int, int]:
+    """Return the parent's process id of every process of this machine, by process id."""
+    found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            try:
-                called, stat = (entry / "cmdline").read_bytes(), (entry / "stat").read_text()
-            except OSError:
-                continue
-            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-            if called.startswith(title):
-                found.append(int(entry.name))
-    return [pid for pid in found if os.getpid() in _ancestors(pid, parents)]
+            with suppress(OSError):  # ended meanwhile
+                found[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    return found
 
 
-def _ancestors(pid: int, parents: dict[int, int]) -> Iterator[int]:
-    while pid in parents:
-        pid = parents[pid]
+def command_line(pid: int) -> bytes:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+def _ancestors(pid: int, parent_of: dict[int, int]) -> Iterator[int]:
+    while pid in parent_of:
+        pid = parent_of[pid]
         yield pid
 
 

@@ -46,7 +46,7 @@ def test_files_are_short_enough_to_read_in_one_sitting():
     folders = ("a2data", "stages", "model_zoo", "pipelines")
     lengths = {p: len(p.read_text().splitlines()) for folder in folders for p in (ROOT / folder).rglob("*.py")}
 
-    assert {p.name: n for p, n in lengths.items() if n > 350} == {}
+    assert {p.name: n for p, n in lengths.items() if n > 500} == {}
 
 
 def test_the_cluster_file_passes_rays_own_validation():
