@@ -236,15 +236,17 @@ def _verify(args: argparse.Namespace) -> int:
     out = Folder(args.shards)
     with steps("verify", args.quiet) as report:
         tars, problems = verify.verify_shards(out, report)
-        decoded = parts = 0
+        decoded = parts = unsealed = 0
         if args.decode is not None:
             decoded, more = verify.decode_samples(out, args.decode, report)
             problems += more
         if args.work:
             store, _, stages = runs.opened(args)
-            parts, more = verify.verify_parts(store, ["manifest", *(stage.name() for stage in stages)], report)
+            parts, unsealed, more = verify.verify_parts(
+                store, ["manifest", *(stage.name() for stage in stages)], report
+            )
             problems += more
-    found = verify.Verification(verify.now(), len(tars), parts, decoded, problems=problems)
+    found = verify.Verification(verify.now(), len(tars), parts, decoded, unsealed, problems=problems)
     verify.record(out, found)
     if args.work:
         verify.record(store, found)
