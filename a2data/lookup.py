@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
-from a2data import parquet
+from a2data import parquet, pixels
 from a2data.arrow import complete, from_table, schema
 from a2data.store import Store
 
@@ -38,6 +38,8 @@ class Lookup:
             columns = [name for name in schema(record).names if name in part.names]
             try:
                 rows = complete(record, part.group(group, columns))
+                if not part.sealed:
+                    pixels.check(rows.take([places[value][1] for value in wanted]), part.path)
             except parquet.DamagedError as error:
                 raise self.store.set_aside(error) from error
             for value in wanted:
@@ -53,6 +55,8 @@ class Lookup:
             for group in range(part.groups):
                 for row, value in enumerate(part.group(group, [column]).column(0).to_pylist()):
                     places.setdefault(value, (group, row))
+        except FileNotFoundError as error:  # another worker has moved it aside: that is no fault of what is looked up
+            raise parquet.DamagedError(path, "there is no such file") from error
         except parquet.DamagedError as error:
             raise self.store.set_aside(error) from error
         return part, places

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
@@ -18,8 +19,9 @@ from itertools import count, groupby
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from a2data import parquet
+from a2data import parquet, pixels
 from a2data.arrow import complete, from_table, schema, to_table
 from a2data.folder import Folder
 from a2data.records import Reject
@@ -30,6 +32,7 @@ log = logging.getLogger("a2data")
 
 SPILL_ROWS = 16
 DAMAGED = ".damaged"  # behind the name of a part that was moved aside
+COPY = ".copy"  # SHARD.copy is a second copy of SHARD.parquet
 ROW_GROUP_BYTES = 1 << 20  # what one read brings in: some hundred rows without pixels, one or two clips with
 
 
@@ -72,21 +75,88 @@ class Store(Folder):
     # -- damage ------------------------------------------------------------------------------------------------------
 
     def set_aside(self, error: parquet.DamagedError) -> parquet.DamagedError:
-        """Move a damaged part to NAME.damaged, or NAME.damaged.1 and so on, so that the next run makes it again.
+        """Move a damaged part to NAME.damaged, or NAME.damaged.1 and so on, and put its copy in its place if it has one.
 
-        Returns the error with the new path in it. Where the part cannot be moved it stays; a part that another process moved
-        meanwhile is left alone.
+        Returns the error with the new path in it. The part is read once more before it is moved: where it is not damaged, another
+        worker has made it again, or the network was at fault, and it stays. So does one that cannot be moved, or is gone.
         """
         if error.moved or not error.path.startswith(f"{self.base}/"):
             return error
-        stage, name = error.path.removeprefix(f"{self.base}/").rsplit("/", 1)
+        stage, shard = self.place(error.path)
+        name = f"{shard:05d}.parquet"
+        try:
+            self.check(stage, shard)
+            return error
+        except FileNotFoundError:
+            return error
+        except parquet.DamagedError:
+            pass
         taken = set(self.names(stage))
         moved = next(n for k in count() if (n := f"{name}{DAMAGED}{f'.{k}' if k else ''}") not in taken)
         try:
             self.fs.move(error.path, self.path(stage, moved))
         except OSError:
             return error
+        if (copy := self._copy(stage, shard)) is not None:
+            self.put(copy, stage, name)
         return parquet.DamagedError(error.path, error.why, self.path(stage, moved))
+
+    def place(self, path: str) -> tuple[str, int]:
+        """Return the stage and the shard of the part at a path."""
+        *_, stage, name = path.split("/")
+        return stage, int(name.split(".")[0])
+
+    def exists(self, stage: str, shard: int) -> bool:
+        """Return whether there is a part, damaged or not."""
+        return f"{shard:05d}.parquet" in self.names(stage)
+
+    def check(self, stage: str, shard: int) -> bool:
+        """Read every page of a part. Returns whether it has checksums; without them, its pixels are decoded.
+
+        Raises FileNotFoundError, or DamagedError; errors of the disk or network pass unchanged.
+        """
+        path = self.part(stage, shard)
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(self.fs.open_input_file(path))
+            if not self.local:  # pyarrow would report what the network raises as if the file were at fault
+                copy = stack.enter_context(tempfile.NamedTemporaryFile())
+                shutil.copyfileobj(file, copy)
+                copy.flush()
+                file = stack.enter_context(pa.OSFile(copy.name))
+            part = parquet.Reader(file, path)
+            rows = 0
+            for number in range(part.groups):
+                table = part.group(number)
+                rows += len(table)
+                if not part.sealed:
+                    pixels.check(table, path)
+            if b"a2data" in part.notes and rows != (stated := _footer(part.notes[b"a2data"], path).rows):
+                raise parquet.DamagedError(path, f"it has {rows} rows, and its footer says {stated}")
+            return part.sealed
+
+    def check_pixels(self, stage: str, shard: int, column: str, values: Iterable[str]) -> None:
+        """Raise DamagedError if a part without checksums has damaged pixels in rows with one of these values in a column."""
+        wanted = pa.array(sorted(values), pa.string())
+        with self.opened(stage, shard) as part:
+            if not part.sealed and column in part.names:
+                for number in range(part.groups):
+                    table = part.group(number)
+                    pixels.check(table.filter(pc.is_in(table[column], wanted)), part.path)
+
+    def keep_copy(self, stage: str, shard: int) -> None:
+        """Write a second copy of a part that no stage can make again, unless there is one that can be read."""
+        if self._copy(stage, shard) is None and (data := self.get(stage, f"{shard:05d}.parquet")):
+            self.put(data, stage, f"{shard:05d}{COPY}")
+
+    def _copy(self, stage: str, shard: int) -> bytes | None:
+        """The second copy of a part; None where there is none, or it is damaged."""
+        data = self.get(stage, f"{shard:05d}{COPY}")
+        try:
+            if data is not None:
+                parquet.Reader(pa.BufferReader(data), self.path(stage, f"{shard:05d}{COPY}")).table()
+        except parquet.DamagedError:
+            return None
+        return data
 
     @contextlib.contextmanager
     def opened(self, stage: str, shard: int) -> Iterator[parquet.Reader]:
@@ -108,29 +178,26 @@ class Store(Folder):
         return {shard: path for shard, path in aside.items() if f"{shard:05d}.parquet" not in names}
 
     def remove_damaged(self, stage: str) -> None:
-        """Remove the parts that were moved aside and made again since."""
-        waiting = set(self.damaged(stage).values())
+        """Remove the parts that were moved aside."""
         for name in self.names(stage):
-            if f".parquet{DAMAGED}" in name and self.path(stage, name) not in waiting:
+            if f".parquet{DAMAGED}" in name:
                 self.remove(stage, name)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def footer(self, stage: str, shard: int) -> Footer | None:
         """The part's footer, or None where there is no part. A damaged part is moved aside and reported: there is none then."""
-        try:
-            with self.opened(stage, shard) as part:
-                notes = part.notes
-        except FileNotFoundError:
-            return None
-        except parquet.DamagedError as error:
-            log.error("%s", error)
-            return None
-        if b"a2data" not in notes:  # an object store shows what was given up for a moment, see Part.__exit__
-            return None
-        about = json.loads(notes[b"a2data"])
-        about["rejected"] = [Reject(*r) for r in about["rejected"]]
-        return Footer(**about)
+        for _ in range(2):  # again where the part is whole by now: its copy is in its place
+            try:
+                with self.opened(
+                    stage, shard
+                ) as part:  # without notes: an object store shows for a moment what was given up
+                    return _footer(part.notes[b"a2data"], part.path) if b"a2data" in part.notes else None
+            except FileNotFoundError:
+                return None
+            except parquet.DamagedError as error:
+                log.error("%s", error)
+        return None
 
     def table(self, stage: str, shard: int, record: type) -> pa.Table:
         """A whole part, with the columns that `record` names and no others."""
@@ -215,11 +282,13 @@ class Store(Folder):
         return Part(self, self.part(name, shard), record)
 
     def write(self, name: str, shard: int, record: type, rows: list[Any]) -> None:
-        """A part that no stage made: the manifest's. Its key is the digest of its rows."""
+        """A part that no stage made: the manifest's. Its key is the digest of its rows. It has a copy: no stage can mend it."""
+        self.remove(name, f"{shard:05d}{COPY}")  # first: what was forgotten must not come back from it
         with self.create(name, record, shard) as part:
             part.add(rows)
             part.footer.units = len(rows)
             part.commit()
+        self.keep_copy(name, shard)
 
 
 class Part:
@@ -310,6 +379,14 @@ class Part:
             with contextlib.suppress(OSError, pa.ArrowInvalid):
                 self._close()
             self.store.fs.delete_file(self.scratch)
+
+
+def _footer(notes: bytes, path: str) -> Footer:
+    try:
+        about = json.loads(notes)
+        return Footer(**about | {"rejected": [Reject(*r) for r in about["rejected"]]})
+    except (ValueError, TypeError, KeyError) as error:  # of a part without checksums
+        raise parquet.DamagedError(path, f"its notes cannot be read: {error}") from error
 
 
 def _sha(value: Any) -> str:

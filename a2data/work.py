@@ -122,6 +122,7 @@ def _do_units(
                     for stage, model, part in zip(stages, models, parts, strict=True):
                         progress.enter(stage.name())
                         _do_unit(stage, model, part, store, unit, inputs, missing[stage], skip, keep=len(stages) > 1)
+        _check_inputs(stages, parts, store, shard, made_here)
         for stage, part in zip(stages, parts, strict=True):  # in order: each finds its forerunner's digest in the store
             part.footer.left_out.extend(sorted(missing[stage] - {*part.footer.left_out, *part.footer.failed}))
             part.commit(stage, store.inputs(stage, (shard,)))
@@ -145,6 +146,15 @@ def _do_unit(
     if rows is not None and (made := _put(stage, part, unit, rows, keep)) is not None:
         inputs[stage.name()] = made
     part.footer.seconds += time.perf_counter() - began
+
+
+def _check_inputs(
+    stages: Sequence[Stage], parts: Sequence[Part], store: Store, shard: int, made_here: Sequence[str]
+) -> None:
+    """Raise DamagedError if a unit failed because its pixels, in a part from before there were checksums, are damaged."""
+    failed = {unit for part in parts for unit in part.footer.failed}
+    for name in sorted({name for stage in stages for name in stage.reads} - {*made_here}) if failed else ():
+        store.check_pixels(name, shard, UNIT[stages[0].per], failed)
 
 
 def _is_due(

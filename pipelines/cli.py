@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -32,7 +33,7 @@ from pipelines import (
 )
 from pipelines import plan as planning
 from pipelines.lock import alone
-from pipelines.schedule import CrewLostError
+from pipelines.schedule import TRIES, CrewLostError
 from pipelines.settings import Recipe, add_flags
 from pipelines.triplets import PROFILES, triplets
 from stages.pack import Pack
@@ -65,11 +66,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _do(args: argparse.Namespace) -> int:
     """Run the command; again without a part that it found damaged and that was moved aside. Every command may be run again."""
+    met: Counter = Counter()
     while True:
         try:
             return int(args.do(args) or 0)
         except DamagedError as error:
-            if not error.moved:
+            met[error.path] += 1
+            if not error.moved or met[error.path] == TRIES:
                 raise
             log.error("%s", error)
 
@@ -233,15 +236,17 @@ def _verify(args: argparse.Namespace) -> int:
     out = Folder(args.shards)
     with steps("verify", args.quiet) as report:
         tars, problems = verify.verify_shards(out, report)
-        decoded = parts = 0
+        decoded = parts = unsealed = 0
         if args.decode is not None:
             decoded, more = verify.decode_samples(out, args.decode, report)
             problems += more
         if args.work:
             store, _, stages = runs.opened(args)
-            parts, more = verify.verify_parts(store, ["manifest", *(stage.name() for stage in stages)], report)
+            parts, unsealed, more = verify.verify_parts(
+                store, ["manifest", *(stage.name() for stage in stages)], report
+            )
             problems += more
-    found = verify.Verification(verify.now(), len(tars), parts, decoded, problems=problems)
+    found = verify.Verification(verify.now(), len(tars), parts, decoded, unsealed, problems=problems)
     verify.record(out, found)
     if args.work:
         verify.record(store, found)

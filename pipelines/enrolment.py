@@ -7,7 +7,7 @@ from itertools import count
 
 from a2data.records import Source
 from a2data.source_files import FOLDER, SourceFiles
-from a2data.store import Store
+from a2data.store import COPY, Store
 from pipelines import forget
 from pipelines.download import Downloader, Limits
 from pipelines.manifest import Access, survey
@@ -63,6 +63,7 @@ def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int, how: Acce
         store.footer("manifest", shard)  # moves a damaged list aside, before the shards are counted
     shards = store.shards("manifest")
     rows = {shard: list(store.read("manifest", shard, Source)) for shard in shards}
+    keep_copies(store, shards)
     store.sweep([FOLDER])
     found = survey(list(inputs), [row for shard in shards for row in rows[shard]], how)
     new = forget.without_forgotten(store, found.new)
@@ -78,8 +79,8 @@ def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int, how: Acce
             f"two licences, {row.license_conflict}" if row.license_conflict else f"the licence is now {row.license!r}"
         )
         print(f"{row.path}: {what}", file=sys.stderr)
-    # the lowest numbers without a list: those of lists that were damaged come first
-    free = (number for number in count() if number not in set(shards))
+    new = restore_lists(store, new)
+    free = count(max([*store.shards("manifest"), *store.damaged("manifest")], default=-1) + 1)
     for start, number in zip(range(0, len(new), videos_per_shard), free, strict=False):
         chosen = sorted(new[start : start + videos_per_shard], key=lambda source: source.video_id)
         store.write("manifest", number, Source, chosen)
@@ -87,3 +88,26 @@ def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int, how: Acce
     if not shards:
         raise ValueError("no videos: name files, folders, globs or manifests after `a2data run`")
     return shards
+
+
+def keep_copies(store: Store, shards: Sequence[int]) -> None:
+    """Copy the lists of work folders from before there were copies."""
+    there = set(store.names("manifest"))
+    for shard in shards:
+        if f"{shard:05d}{COPY}" not in there:
+            store.keep_copy("manifest", shard)
+
+
+def restore_lists(store: Store, new: Sequence[Source]) -> list[Source]:
+    """Write the damaged lists again of which all ingested videos are named again. Returns the sources that are in none.
+
+    A list that is not written again is still missing, see runs.check_sources: its number and its videos are not given away.
+    """
+    left = {source.video_id: source for source in new}
+    for shard in store.damaged("manifest"):
+        footer = store.footer("ingest", shard)
+        rejected = {reject.key for reject in footer.rejected} if footer else set()
+        ids = {*store.values("ingest", shard, "video_id"), *footer.failed, *rejected} if footer else set()
+        if ids and ids <= left.keys():
+            store.write("manifest", shard, Source, [left.pop(video_id) for video_id in sorted(ids)])
+    return [source for source in new if source.video_id in left]

@@ -61,12 +61,16 @@ def _forget(args: argparse.Namespace) -> int:
 
     store, recipe, stages = runs.opened(args)
     with alone(store), claimed(store, recipe.folder(store), args.take_over) as owner:
+        runs.check_sources(store)
         wanted = of_source(store, args.source) if args.source else of_identity(store, args.identity, stages)
         removed = forget(store, wanted, stages)
+        remake = {stage for stage in stages if store.damaged(stage.name())}
+        _remove_damaged(store, stages)
         for stage, count in removed.items():
             print(f"{stage:12} {count:8} rows removed")
-        again = [stage for stage in stages if stage.per not in UNIT and store.shards(stage.name())]
+        again = [stage for stage in stages if stage in remake or (stage.per not in UNIT and store.shards(stage.name()))]
         summary = runs.work(args, again, store, store.shards("manifest"))
+        _remove_damaged(store, stages)  # found since
         return runs.finish(store, stages, recipe, summary, owner, args.allow_shrink, wanted.gone)
 
 
@@ -77,8 +81,6 @@ def forget(store: Store, wanted: Wanted, stages: Sequence[Stage]) -> dict[str, i
     command. Tables over everything and the shards are the runner's to make again.
     """
     _log(store, wanted)
-    for name in ("manifest", *(stage.name() for stage in stages)):
-        store.remove_damaged(name)  # which may hold what is forgotten
     removed: dict[str, int] = defaultdict(int)
     for shard in store.shards("manifest"):
         sources = list(store.read("manifest", shard, Source))
@@ -95,6 +97,12 @@ def forget(store: Store, wanted: Wanted, stages: Sequence[Stage]) -> dict[str, i
         for stage in made:
             removed[stage.name()] += _without(store, stage, shard, wanted, stage in fresh)
     return dict(removed)
+
+
+def _remove_damaged(store: Store, stages: Sequence[Stage]) -> None:
+    """Remove the parts that were moved aside: they may hold what is forgotten."""
+    for name in ("manifest", *(stage.name() for stage in stages)):
+        store.remove_damaged(name)
 
 
 def _refuse(row: Any, wanted: Wanted) -> Any:

@@ -20,7 +20,7 @@ from a2data.spread import Spread, in_turn
 from a2data.store import Store
 from a2data.url import scrub
 from a2data.work import do
-from pipelines.schedule import Done, Group, Job
+from pipelines.schedule import TRIES, Done, Group, Job
 from pipelines.watchdog import Timeouts, Verdict, Watchdog
 
 log = logging.getLogger("a2data")
@@ -230,7 +230,14 @@ def attempt(
         log.warning("%s: a model does not load", names, exc_info=True)
         return f"a model does not load: {told(error)}", False
     try:
-        do(todo, loaded, store, job, skip, spread, progress)
+        for tries_left in reversed(range(TRIES)):
+            try:
+                do(todo, loaded, store, job, skip, spread, progress)
+                break
+            except DamagedError as error:  # again if the part is whole by now, see Store.set_aside
+                log.error("%s", error)
+                if not tries_left or not store.exists(*store.place(error.path)):
+                    raise
     except Exception as error:
         log.warning("%s, shard %s could not be done", names, job[0], exc_info=True)
         return told(error), True

@@ -104,8 +104,8 @@ def check_sources(store: Store) -> None:
         store.footer("manifest", shard)  # moves a damaged one aside
     for shard, path in store.damaged("manifest").items():
         raise ValueError(
-            f"{path} held the sources of shard {shard} and is damaged: name the same videos in `a2data run VIDEOS --work "
-            f"{store.root}` to list them again, or remove that file to go on without them"
+            f"{path} held the sources of shard {shard} and is damaged, and so is its copy: name the same videos in `a2data run "
+            f"VIDEOS --work {store.root}` to list them again, or remove that file to go on without those that are not listed"
         )
 
 

@@ -42,6 +42,7 @@ class Verification:
     tars: int = 0
     parts: int = 0
     decoded: int = 0
+    unsealed: int = 0  # parts without checksums
     hashed: bool = True  # False: sizes only
     problems: list[str] = field(default_factory=list)
 
@@ -49,6 +50,7 @@ class Verification:
     def line(self) -> str:
         """One line for `status` and the report."""
         checked = f"{self.tars} tars" + (f", {self.parts} parts" if self.parts else "")
+        checked += f" ({self.unsealed} of them without checksums)" if self.unsealed else ""
         decoded = f", {self.decoded} samples decoded" if self.decoded else ""
         found = f"{len(self.problems)} damaged" if self.problems else "no damage"
         return f"{self.at}: {checked}{decoded}: {found}"
@@ -114,6 +116,8 @@ def verify_shards(out: Folder, report: Report = lambda _: None) -> tuple[list[st
     """
     manifest = shards.manifest(out)
     entries = [entry for entry in manifest.get("shards", []) if isinstance(entry, dict) and "name" in entry]
+    if not manifest and "manifest.json" in out.names():
+        return [], [f"{out.path('manifest.json')} is damaged: it is not JSON; `a2data run` writes it again"]
     if "shards" not in manifest:
         raise ValueError(f"{out.root} has no manifest.json that can be read: `a2data run` writes it again")
     problems, sizes = [], out.sizes()
@@ -167,22 +171,23 @@ def decode_samples(out: Folder, count: int, report: Report = lambda _: None) -> 
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def verify_parts(store: Store, stages: Sequence[str], report: Report = lambda _: None) -> tuple[int, list[str]]:
+def verify_parts(store: Store, stages: Sequence[str], report: Report = lambda _: None) -> tuple[int, int, list[str]]:
     """Read every part of these stages with its checksums. A damaged part is moved aside, so that the next run makes it again.
 
-    Returns how many parts were read, and the problems.
+    Returns how many parts were read, how many of them have no checksums, as in earlier versions, and the problems.
     """
-    count, problems = 0, []
+    count, unsealed, problems = 0, 0, list[str]()
     for stage in stages:
         for shard in store.shards(stage):
             report(f"{stage} {shard:05d}")
             count += 1
             try:
-                for _ in read_groups(store, stage, shard):
-                    pass
+                unsealed += not store.check(stage, shard)
             except DamagedError as error:
-                problems.append(str(error))
-    return count, problems
+                problems.append(str(store.set_aside(error)))
+    for shard in store.shards("manifest"):
+        store.keep_copy("manifest", shard)
+    return count, unsealed, problems
 
 
 def read_groups(store: Store, stage: str, shard: int) -> Iterator[Any]:

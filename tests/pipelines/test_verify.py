@@ -117,9 +117,12 @@ def test_a_command_of_one_stage_says_which_part_is_damaged_and_where_it_went(fin
     assert f"{part}.damaged" in capsys.readouterr().err
 
 
-def test_a_damaged_list_of_sources_is_an_error_until_the_same_videos_are_listed_again(finished, capsys):
+def test_a_list_of_sources_that_is_damaged_with_its_copy_is_an_error_until_the_same_videos_are_listed_again(
+    finished, capsys
+):
     part = finished / "manifest" / "00000.parquet"
     truncate(part)
+    part.with_suffix(".copy").unlink()
     for command in (["run", "--work", finished], ["retry", finished], ["pack", finished]):
         assert a2data(*command) == 2
         assert f"{part}.damaged held the sources of shard 0" in capsys.readouterr().err
