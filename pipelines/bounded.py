@@ -48,6 +48,8 @@ class Bounded:
         try:
             return future.result(self.call_s)
         except TimeoutError:
+            if future.done():  # the call's own
+                raise
             self.lost = True
             raise CrewLostError(f"the Ray cluster has not answered for {self.call_s:g} s; {RESUME}") from None
         except CrewLostError:
