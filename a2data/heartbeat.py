@@ -4,10 +4,13 @@ The runner ends a unit whose count has not changed for too long (see pipelines/w
 another machine enters.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
 
 Report = dict[str, tuple[str, int]]  # unit -> stage, steps; the unit "" stands for the job as a whole
 
@@ -28,6 +31,13 @@ def step() -> None:
     counter = _counter.get()
     if counter is not None:
         counter.steps += 1
+
+
+def counted(rows: Iterable[T]) -> Iterator[T]:
+    """Return the same rows, each a step."""
+    for row in rows:
+        step()
+        yield row
 
 
 class Progress:

@@ -1,6 +1,5 @@
 """Do one job, here and now: some stages over one shard. No Ray in this file, and none needed to use it."""
 
-import json
 import logging
 import time
 from collections import deque
@@ -13,9 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from a2data import accounting, heartbeat
+from a2data import accounting
 from a2data.arrow import from_table
-from a2data.heartbeat import Progress
+from a2data.heartbeat import Progress, counted
+from a2data.journal import journal, note_units
 from a2data.lookup import Lookup
 from a2data.parquet import DamagedError
 from a2data.records import Failure, Reject
@@ -111,7 +111,7 @@ def _do_units(
         units = _units(stages, store, shard, names)
 
         def note(in_hand: Sequence[str], number: int) -> None:
-            _note(store, stages, shard, in_hand, number / len(names), parts)
+            note_units(store, stages, shard, in_hand, number / len(names), parts)
 
         if len(stages) == 1 and stages[0].in_flight > 1:
             _many_at_a_time(stages[0], models[0], parts[0], store, units, missing[stages[0]], skip, note, progress)
@@ -176,14 +176,7 @@ def _is_due(
 def _run(stage: Stage, model: Any, inputs: dict[str, list], store: Store) -> Iterator[Any]:
     """What a stage yields for a unit. Nothing runs, nor raises, before it is asked for the first row."""
     more = {"source_file": SourceFiles(store).opener} if stage.opens_sources else {}
-    yield from _counted(stage.run(model, *(inputs[name] for name in stage.reads), **more))
-
-
-def _counted(made: Iterable[Any]) -> Iterator[Any]:
-    """The same, each a step of the unit in work."""
-    for row in made:
-        heartbeat.step()
-        yield row
+    yield from counted(stage.run(model, *(inputs[name] for name in stage.reads), **more))
 
 
 def _put(stage: Stage, part: Part, unit: str, made: Iterable[Any], keep: bool) -> list[Any] | None:
@@ -311,24 +304,6 @@ def _units(
         yield unit, inputs
 
 
-def journal(stages: Sequence[Stage], shard: int) -> tuple[str, str]:
-    """Where a worker writes which units it has in hand: what killed it, if it is killed; how far it is, if not."""
-    return stages[0].name(), f"{shard:05d}.doing"
-
-
-def _note(
-    store: Store, stages: Sequence[Stage], shard: int, in_hand: Sequence[str], share: float, parts: Sequence[Part]
-) -> None:
-    about = {
-        "units": list(in_hand),
-        "share": share,  # of the job's units that are done, 0 to 1
-        "done": max(p.footer.units for p in parts),
-        "failed": sum(len(p.footer.failed) for p in parts),
-        "rejected": sum(len(p.footer.rejected) for p in parts),
-    }
-    store.note(json.dumps(about), *journal(stages, shard))
-
-
 # -- per shard, over all -----------------------------------------------------------------------------------------------
 
 
@@ -345,7 +320,7 @@ def _shard_rows(stage: Stage, model: Any, store: Store, shard: int) -> dict[int,
     gone = _missing(stage, store, shard)
     inputs = [_present(store.table(name, shard, record), gone) for name, record in stage.reads.items()]
     rows = [from_table(record, table) for record, table in zip(stage.reads.values(), inputs, strict=True)]
-    return {shard: list(_counted(stage.run(model, *rows, shard=shard, **_lookup(stage, store))))}
+    return {shard: list(counted(stage.run(model, *rows, shard=shard, **_lookup(stage, store))))}
 
 
 def _all_rows(stage: Stage, model: Any, store: Store, job: tuple[int, ...], spread: Spread) -> dict[int, list[Any]]:
@@ -363,10 +338,10 @@ def _all_rows(stage: Stage, model: Any, store: Store, job: tuple[int, ...], spre
     made: dict[int, list[Any]] = {shard: [] for shard in job}
 
     def counted_spread(*what: Any) -> Iterator[Any]:
-        return _counted(spread(*what))
+        return counted(spread(*what))
 
     more = {"spread": counted_spread} if stage.spreads else {}
-    for row in _counted(stage.run(model, *tables, **_lookup(stage, store), **more)):
+    for row in counted(stage.run(model, *tables, **_lookup(stage, store), **more)):
         clip = row.key.split("/")[0] if isinstance(row, Reject | Failure) else row.clip_id
         made[home[clip]].append(row)
     return made

@@ -7,11 +7,8 @@ its root must be reachable from every node (a shared folder, or a URL such as s3
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from queue import SimpleQueue
-from threading import Thread
 from typing import Any
 
 import ray
@@ -19,6 +16,7 @@ import ray
 from a2data.heartbeat import Progress, Report
 from a2data.spread import in_turn
 from a2data.store import Store
+from pipelines.bounded import RESUME
 from pipelines.local import Models, attempt
 from pipelines.schedule import CrewLostError, Done, Group, Job
 from pipelines.watchdog import Timeouts, Verdict, Watchdog
@@ -28,7 +26,6 @@ log = logging.getLogger("a2data")
 REPORT_S = 10.0  # between two questions to a worker how far it is; also between two looks at the nodes
 PLACEMENT_S = 1800.0  # without any worker that runs, while some are asked for: an autoscaler takes minutes
 REMINDER_S = 60.0  # between two lines that say so
-CALL_S = 40.0  # for one call of Ray; after 60 s without the cluster's head Ray itself ends the process, and says less
 
 
 class Worker:
@@ -117,8 +114,6 @@ def crew_of(device: str, tasks: int) -> tuple[dict[str, float], int]:
     room = has.get("GPU", 0) if device == "cuda" else has.get("CPU", 1)
     return {"num_cpus": 1, "num_gpus": 1 if device == "cuda" else 0}, min(tasks, max(1, int(room)))
 
-
-RESUME = "start it again (`ray start`, or leave it to --ray auto), and the same command goes on from here"
 
 Shape = tuple[float, float]  # CPUs and GPUs that an actor asks for
 
@@ -313,53 +308,3 @@ class Actors:
         for pool in self.pools.values():
             for actor in pool:
                 ray.kill(actor)
-
-
-class Bounded:
-    """A crew whose calls go through a thread of their own, one after another. One that is late raises CrewLostError.
-
-    Ray's calls wait, with no limit, for a cluster that has gone. An interrupt gets through meanwhile, which it does not in C++.
-    """
-
-    def __init__(self, crew: Any, call_s: float = CALL_S):
-        self.crew, self.call_s, self.lost = crew, call_s, False
-        self.calls: SimpleQueue = SimpleQueue()
-        Thread(target=self._serve, daemon=True).start()
-
-    def take(self, group: Group, waiting: int) -> Any:
-        return self._call(self.crew.take, group, waiting)
-
-    def start(self, worker: Any, group: Group, todo: Group, job: Job, skip: dict[str, str]) -> None:
-        self._call(self.crew.start, worker, group, todo, job, skip)
-
-    def wait(self) -> list[Done]:
-        return self._call(self.crew.wait)
-
-    def rest(self) -> None:
-        self._call(self.crew.rest)
-
-    def close(self) -> None:
-        if not self.lost:
-            with suppress(CrewLostError):  # it has been said
-                self._call(self.crew.close)
-        self.calls.put(None)
-
-    def _call(self, call: Callable[..., Any], *args: Any) -> Any:
-        future: Future = Future()
-        self.calls.put((future, call, args))
-        try:
-            return future.result(self.call_s)
-        except TimeoutError:
-            self.lost = True
-            raise CrewLostError(f"the Ray cluster has not answered for {self.call_s:g} s; {RESUME}") from None
-        except CrewLostError:
-            self.lost = True
-            raise
-
-    def _serve(self) -> None:
-        while (task := self.calls.get()) is not None:
-            future, call, args = task
-            try:
-                future.set_result(call(*args))
-            except BaseException as error:
-                future.set_exception(error)

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from a2data.journal import journal
 from a2data.store import Store
-from a2data.work import UNIT, journal
+from a2data.work import UNIT
 from pipelines.schedule import Board, Done, Group, Job, jobs
 
 log = logging.getLogger("a2data")
@@ -162,7 +163,7 @@ NOTHING = {"share": 0.0, "done": 0, "rejected": 0, "failed": 0}
 
 
 def glance(store: Store, todo: Group, job: Job) -> dict[str, Any]:
-    """What the worker that has this job in hand noted last, see a2data.work; NOTHING where it noted nothing yet."""
+    """What the worker that has this job in hand noted last, see a2data.journal; NOTHING where it noted nothing yet."""
     note = store.get(*journal(todo, job[0])) if todo[0].per in UNIT else None
     try:
         return json.loads(note) if note else NOTHING

@@ -11,6 +11,7 @@ from a2data.stage import Stage
 from a2data.store import Store
 from pipelines import plan as planning
 from pipelines import results, verify
+from pipelines.bounded import Bounded
 from pipelines.schedule import Summary
 from pipelines.schedule import run as run_jobs
 from pipelines.settings import Recipe, typed
@@ -127,7 +128,7 @@ def work(args: argparse.Namespace, stages: Sequence[Stage], store: Store, shards
             raise ModuleNotFoundError(f"--ray needs {error.name}: pip install 'a2data[ray]'") from error
         on_ray.connect(args.ray)
         actors = on_ray.Actors(store, _workers(args.workers, stages), args.cpus_per_worker, limits)
-        crew: Any = on_ray.Bounded(actors)
+        crew: Any = Bounded(actors)
     else:
         from pipelines import local
 

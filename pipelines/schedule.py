@@ -16,10 +16,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from a2data.journal import journal
 from a2data.records import Film
 from a2data.stage import Stage
 from a2data.store import Store
-from a2data.work import UNIT, journal
+from a2data.work import UNIT
 from pipelines.watchdog import Stuck
 
 log = logging.getLogger("a2data")

@@ -11,10 +11,11 @@ from types import SimpleNamespace
 import pytest
 
 from a2data.folder import NOTE_BYTES
+from a2data.journal import journal
 from a2data.records import Failure, Kept, Match, Reference, Reject, Score
 from a2data.stage import Stage
 from a2data.store import SPILL_ROWS, Store
-from a2data.work import do, journal
+from a2data.work import do
 
 CLIPS = [f"{video}-{n:08d}" for video in "ab" for n in range(3)]
 

@@ -22,7 +22,8 @@ DRIVER = """
     from toy import Choose, Cut, Join, Measure
     from a2data.store import Store
     from pipelines import cli
-    from pipelines.on_ray import Actors, Bounded
+    from pipelines.bounded import Bounded
+    from pipelines.on_ray import Actors
     from pipelines.schedule import run
 
     victim, shards = {victim!r}, [0, 1]

@@ -8,7 +8,7 @@ import toy
 from rich.console import Console
 from toy import Choose, Cut, Join, Measure
 
-from a2data.work import journal
+from a2data.journal import journal
 from pipelines.local import Here
 from pipelines.progress import NOTHING, Bars, Lines, glance, watcher
 from pipelines.schedule import Board, run
