@@ -164,6 +164,7 @@ document.getElementById("study").textContent = STUDY;
 CLICKS = """
 const radios = () => parts.case.all().filter((one) => one.type === "radio");
 const choose = (radio) => { radio.checked = true; radio.listeners.change(); };
+const untouched = Object.keys(kept.value).length;  // opening the page saves nothing over what was saved before
 parts.export.click();  // refused: nobody knows who it is
 parts.rater.listeners.input({ target: { value: "Bea 7" } });
 for (;;) {
@@ -177,7 +178,7 @@ choose(radios()[0]);  // changes the last video's first answer
 start();  // the page opened again
 const checked = radios().filter((one) => one.checked).length;
 parts.export.click();
-console.log(JSON.stringify({ said, checked, name: files[0][0], made: JSON.parse(files[0][1]),
+console.log(JSON.stringify({ untouched, said, checked, name: files[0][0], made: JSON.parse(files[0][1]),
                              count: parts.count.textContent, radios: radios().length }));
 """
 
@@ -193,6 +194,7 @@ def test_the_whole_page_is_clicked_through_closed_opened_and_exported(world, tmp
     browser = BROWSER.replace("STUDY", json.dumps(json.dumps(embedded(page))))
     ran = subprocess.run(["node", "-e", browser + code + CLICKS], capture_output=True, text=True, check=True)
     told = json.loads(ran.stdout)
+    assert told["untouched"] == 0
     assert told["said"] == ["Please give your name or number first."]
     assert told["radios"] == 3 * (8 * 5 + 2 * 3)  # the first case again: three videos
     assert told["checked"] == 3 * 10

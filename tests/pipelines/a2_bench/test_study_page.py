@@ -59,6 +59,34 @@ def rate(browser, home, rater, start):
     return json.loads((home / f"{rater}.json").read_text())
 
 
+FORGETFUL = "Storage.prototype.getItem = () => null; Storage.prototype.setItem = () => {};"
+REFUSING = "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('denied', 'SecurityError'); } });"
+
+
+@pytest.mark.parametrize("storage", [FORGETFUL, REFUSING], ids=["forgets", "refuses"])
+def test_answers_outlive_a_reload_when_the_browser_loses_local_storage(browser, pages, storage):
+    context = browser.new_context()
+    context.add_init_script(storage)
+    page = context.new_page()
+    page.goto((pages[1] / "study/study.html").as_uri())
+    page.locator("#rater").fill("ann")
+    fill_in(page, 0)
+    page.reload()
+    assert page.locator("#count").inner_text() == "40 of 40 answers"
+    assert page.locator("#rater").input_value() == "ann"
+    context.close()
+
+
+def test_a_browser_that_keeps_nothing_is_reported_on_the_page(browser, pages):
+    context = browser.new_context()
+    context.add_init_script(f"{REFUSING} history.replaceState = () => {{ throw new DOMException('denied'); }};")
+    page = context.new_page()
+    page.goto((pages[1] / "study/study.html").as_uri())
+    page.locator("input[type=radio]").first.click()
+    assert "export before you close the page" in page.locator("#count").inner_text()
+    context.close()
+
+
 def test_three_raters_fill_in_the_page_and_are_added_up_as_by_hand(browser, pages):
     key, home = pages
     said = {rater: rate(browser, home, rater, start) for start, rater in enumerate(RATERS)}
