@@ -7,6 +7,7 @@ counts as found where the mask of one element in its best frame has an IoU of at
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,19 @@ FOUND_IOU = 0.5  # of an element with an entity, from which the entity is found
 TOUCH_IOU = 0.1  # from which the element is meant to be that entity: counts for the mean IoU and for identities
 VISIBLE = 0.5  # median share of an entity that no nearer one hides, from which it ought to be found
 KINDS = ("human", "object")
+# what --check demands: a little below the figures in docs/figures.md
+FLOORS = {
+    "cuts exact": 1.0,
+    "cuts without false ones": 1.0,
+    "humans recall": 0.94,
+    "humans precision": 0.94,
+    "objects recall": 0.75,
+    "objects precision": 0.9,
+    "human references precision": 1.0,
+    "human references recall": 0.88,
+    "object references precision": 1.0,
+    "object references recall": 0.6,
+}
 
 
 @dataclass(frozen=True)
@@ -184,13 +198,34 @@ def measure(work: Path, films: Path) -> list[str]:
     ]
 
 
+def shortfalls(lines: Sequence[str]) -> list[str]:
+    """Return the figures that are below their floor, a line each."""
+    figures = {}
+    for line in lines:
+        name, _, rest = line.partition(": ")
+        for what, right, of in re.findall(r"(\w+) (\d+)/(\d+) = ", f"exact {rest}" if name == "cuts" else rest):
+            figures[f"{name} {what}"] = int(right) / int(of) if int(of) else 0.0
+        if false := re.search(r"(\d+) false", rest):
+            figures[f"{name} without false ones"] = 1.0 if false[1] == "0" else 0.0
+    return [
+        f"{name}: {figures.get(name, 0.0):.3f}, at least {floor} expected"
+        for name, floor in FLOORS.items()
+        if figures.get(name, 0.0) < floor
+    ]
+
+
 def main() -> None:
-    if len(sys.argv) not in (1, 3):
-        sys.exit("usage: python -m benchmarks.demo_truth [WORK FILMS]")
-    work, films = map(Path, sys.argv[1:] or ("demo/work", "demo/films"))
+    check = "--check" in sys.argv
+    words = [word for word in sys.argv[1:] if word != "--check"]
+    if len(words) not in (0, 2):
+        sys.exit("usage: python -m benchmarks.demo_truth [--check] [WORK FILMS]")
+    work, films = map(Path, words or ("demo/work", "demo/films"))
     if not (films / "truth.json").exists():
         sys.exit(f"no truth.json in {films}: render the films with `python -m pipelines.demo_films {films}`")
-    print("\n".join(measure(work, films)))
+    lines = measure(work, films)
+    print("\n".join(lines))
+    if check and (below := shortfalls(lines)):
+        sys.exit("\n".join(below))
 
 
 if __name__ == "__main__":

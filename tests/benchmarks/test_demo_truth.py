@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from a2data.images import to_rle
+from benchmarks import demo_truth
 from benchmarks.demo_truth import find, in_clip, mask_at, reference_lines, shot_of, visible_in
 
 
@@ -86,3 +87,21 @@ def test_a_reference_to_somebody_unknown_is_wrong_and_a_clip_without_partner_is_
         "human references: precision 1/2 = 0.50, recall 1/2 = 0.50",
         "object references: precision 0/0, recall 0/0",
     ]
+
+
+def test_figures_below_their_floor_are_named():
+    good = [
+        "cuts: 12/12 = 1.00 exact, 0 false",
+        "clips: 20, kept 20",
+        "humans: recall 18/18 = 1.00, precision 18/18 = 1.00, mean IoU 0.911, least 0.64",
+        "objects: recall 14/16 = 0.88, precision 14/14 = 1.00, mean IoU 0.903, least 0.51",
+        "human references: precision 34/34 = 1.00, recall 17/17 = 1.00",
+        "object references: precision 12/12 = 1.00, recall 12/16 = 0.75",
+    ]
+    assert demo_truth.shortfalls(good) == []
+    worse = [line.replace("0 false", "1 false").replace("34/34", "33/34") for line in good]
+    assert demo_truth.shortfalls(worse) == [
+        "cuts without false ones: 0.000, at least 1.0 expected",
+        "human references precision: 0.971, at least 1.0 expected",
+    ]
+    assert len(demo_truth.shortfalls([])) == len(demo_truth.FLOORS)

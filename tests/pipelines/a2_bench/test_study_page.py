@@ -60,7 +60,9 @@ def rate(browser, home, rater, start):
 
 
 FORGETFUL = "Storage.prototype.getItem = () => null; Storage.prototype.setItem = () => {};"
-REFUSING = "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('denied', 'SecurityError'); } });"
+REFUSING = (
+    "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('denied', 'SecurityError'); } });"
+)
 
 
 @pytest.mark.parametrize("storage", [FORGETFUL, REFUSING], ids=["forgets", "refuses"])
