@@ -7,7 +7,7 @@ common position; one behind a URL by a ranged read.
 import hashlib
 import os
 import struct
-import sys
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,9 +23,8 @@ COLUMNS = ("clip_id", "shard", "shard_sha256", "offset", "bytes", "frames", "hei
 # of a member: its name, size, "ustar", and what stands before the name
 HEADER = struct.Struct("100s24x12s121x5s83x155s12x")
 MAX_OPEN = 256  # files at a time; a process may have 1024
-MAX_BUFFERS = 64  # to be filled again
+MAX_FREE_BUFFERS = 64
 ALIGN = 4096  # bytes, a page: the kernel copies half as fast to where the blocks of malloc begin
-IDLE = 3  # references to a buffer that only its list holds, as sys.getrefcount counts: a tuple there, loop variable, its argument
 
 
 @dataclass(frozen=True)
@@ -155,6 +154,38 @@ def named(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
+class Buffers:
+    """Memory that is filled again and again: new memory costs more than filling it.
+
+    Each lease is an array object of its own, which every view made of it keeps alive; when the last of them is gone, a finalizer
+    puts the memory back on the free list. No reference is counted: what is counted differs between versions of Python.
+    """
+
+    def __init__(self) -> None:
+        self.free: list[np.ndarray] = []  # uint8, each beginning with a page
+
+    def lease(self, size: int) -> memoryview:
+        """`size` bytes that no view given out before still looks into."""
+        memory = self.take(size)
+        lease = memory[:size]
+        # the finalizer must not refer to the lease, or it would live for ever
+        weakref.finalize(lease, give_back, self.free, memory).atexit = False
+        return lease.data
+
+    def take(self, size: int) -> np.ndarray:
+        while self.free:
+            memory = self.free.pop(0)
+            if len(memory) >= size:
+                return memory
+        memory = np.empty(size * 5 // 4 + ALIGN, np.uint8)
+        return memory[-memory.ctypes.data % ALIGN :]
+
+
+def give_back(free: list[np.ndarray], memory: np.ndarray) -> None:
+    if len(free) < MAX_FREE_BUFFERS:
+        free.append(memory)
+
+
 class Tars:
     """The open files behind an index. One per process; it pickles as its index."""
 
@@ -163,8 +194,7 @@ class Tars:
         # numbers out of a memoryview are Python's own, three times as fast as numpy's
         self.shard, self.offset, self.bytes = index.shard.data, index.offset.data, index.bytes.data
         self.open: dict[int, Any] = {}  # shard -> file descriptor, or a file of an object store
-        # uint8, and where to begin; new memory costs more than to fill it
-        self.buffers: list[tuple[np.ndarray, int]] = []
+        self.buffers = Buffers()
 
     def __reduce__(self) -> tuple:
         return type(self), (self.index,)
@@ -174,7 +204,7 @@ class Tars:
         index, offset, size = self.index, self.offset[row], self.bytes[row]
         file = self.file(self.shard[row])
         if isinstance(file, int):
-            data = self.buffer(size)
+            data = self.buffers.lease(size)
             count = os.preadv(file, [data], offset)
         else:
             data = memoryview(file.read_at(size, offset))
@@ -185,23 +215,6 @@ class Tars:
                 f"{offset + size}: it was cut off, copy it again"
             )
         return data
-
-    def buffer(self, size: int) -> memoryview:
-        """Memory that no sample given out before still looks into.
-
-        A view of a numpy array, and a view of that, holds a reference to the array that owns the memory, which is in the list.
-        """
-        for memory, known in self.buffers:
-            if sys.getrefcount(memory) == IDLE and len(memory) >= size + ALIGN:
-                begin = known
-                break
-        else:
-            some = self.buffers[-MAX_BUFFERS:]
-            self.buffers = [(memory, begin) for memory, begin in some if sys.getrefcount(memory) > IDLE]
-            memory = np.empty(size * 5 // 4 + ALIGN, np.uint8)
-            begin = -memory.ctypes.data % ALIGN  # asked once: it takes as long as to read 100 KB
-            self.buffers.append((memory, begin))
-        return memory[begin : begin + size].data
 
     def file(self, shard: int) -> Any:
         if shard not in self.open:
