@@ -182,15 +182,72 @@ def test_a_tar_that_goes_away_or_is_cut_off_during_training_is_named(tmp_path, p
         Tars(index).read(13)
 
 
-@pytest.mark.parametrize(("shift", "what"), [(512, "no tar header"), (None, "the member 'clip-001")])
-def test_an_index_that_disagrees_with_its_tar_is_a_sentence(tmp_path, pack, shift, what):
+@pytest.mark.parametrize(("swap", "what"), [(False, "no tar header"), (True, "the member 'clip-001")])
+def test_an_index_that_disagrees_with_its_tar_is_a_sentence(tmp_path, pack, swap, what):
     packed = pack(tmp_path)
-    offsets = [row.offset for row in packed]
-    offsets[0] = offsets[0] + shift if shift else offsets[1]
-    rewritten(tmp_path, offset=offsets)
+    places = [(row.offset, row.bytes) for row in packed]
+    places[0], places[1] = (places[1], places[0]) if swap else ((places[0][0] + 512, places[0][1] - 512), places[1])
+    rewritten(tmp_path, offset=[offset for offset, _ in places], bytes=[size for _, size in places])
     index = read_index([tmp_path])
     with pytest.raises(LookupError, match=f"the index has the sample clip-000 where the tar has {what}"):
         members(Tars(index).read(0), index.key(0), index.where(0))
+
+
+WRONG_ROWS = {
+    "negative offset": ({"offset": -512}, r"row 3 \(clip-003\) has -512 for offset"),
+    "offset beyond 64 bits": ({"offset": (1 << 63) - 512}, "for offset, outside of 0 to"),
+    "no bytes": ({"bytes": 0}, "has 0 for bytes"),
+    "negative bytes": ({"bytes": -1}, "has -1 for bytes"),
+    "more bytes than a process should read": ({"bytes": 1 << 40}, "has 1099511627776 for bytes"),
+    "no frames": ({"frames": 0}, "has 0 for frames"),
+    "a side that overflows": ({"width": 1 << 20}, "has 1048576 for width"),
+    "behind the end of its tar": ({"offset": 1 << 40}, "ends before its last sample"),
+    "over its neighbour": ({"offset": 512}, "lie over one another in their tar"),
+    "nothing for its key": ({"clip_id": None}, "1 rows have nothing in the column clip_id"),
+    "nothing for its offset": ({"offset": None}, "1 rows have nothing in the column offset"),
+}
+
+
+@pytest.mark.parametrize(("change", "sentence"), WRONG_ROWS.values(), ids=WRONG_ROWS)
+def test_an_index_with_a_row_that_makes_no_sense_is_refused_by_row(tmp_path, pack, change, sentence):
+    packed = pack(tmp_path)
+    ((name, value),) = change.items()
+    values = [getattr(row, name) for row in packed]
+    values[3] = value
+    rewritten(tmp_path, **{name: values})
+    with pytest.raises(ValueError, match=sentence):
+        read_index([tmp_path])
+
+
+def test_an_index_that_is_damaged_or_of_other_types_is_refused_by_path(tmp_path, pack):
+    pack(tmp_path)
+    whole, table = (tmp_path / "index.parquet").read_bytes(), pq.read_table(tmp_path / "index.parquet")
+    for data in (whole[: len(whole) // 2], b"", whole[:50] + b"x" * 200 + whole[250:]):
+        (tmp_path / "index.parquet").write_bytes(data)
+        with pytest.raises(ValueError, match=r"index.parquet"):
+            read_index([tmp_path])
+    for name, values in {"offset": ["0"] * 14, "frames": [9.0] * 14, "clip_id": list(range(14))}.items():
+        other = table.set_column(table.schema.get_field_index(name), name, pa.array(values))
+        pq.write_table(other, tmp_path / "index.parquet")
+        with pytest.raises(ValueError, match=f"the column {name} is of the type"):
+            read_index([tmp_path])
+
+
+def test_a_header_with_a_negative_size_ends_the_search(tmp_path, pack):
+    """512 bytes back is where the search came from: it went on for ever."""
+    pack(tmp_path)
+    piece = bytearray(Tars(read_index([tmp_path])).read(0))
+    second = 512 + -(-len(members(memoryview(piece), "clip-000", "")["json"]) // 512) * 512
+    piece[second + 124 : second + 135] = b"-0000001000"
+    with pytest.raises(ValueError, match=f"damaged header {second} bytes behind"):
+        members(memoryview(piece), "clip-000", "")
+
+
+def test_a_member_that_occurs_twice_makes_the_sample_corrupt(tmp_path, pack):
+    pack(tmp_path)
+    piece = bytes(Tars(read_index([tmp_path])).read(0))
+    with pytest.raises(ValueError, match=r"has two members \.json"):
+        members(memoryview(piece + piece), "clip-000", "")
 
 
 def test_a_later_header_that_is_damaged_makes_the_sample_corrupt(tmp_path, pack):
