@@ -30,7 +30,8 @@ def decode(data: bytes, backend: str = "pyav") -> np.ndarray:
     """All frames of a clip, (t, h, w, 3) uint8 RGB. Raises av.error.FFmpegError, or ValueError where there is no frame."""
     if backend == "decord":
         return _decode_decord(data)
-    with av.open(io.BytesIO(data), "r", metadata_errors="ignore") as container:
+    # the format is given: FFmpeg would take any other, playlists of other files among them
+    with av.open(io.BytesIO(data), "r", format="mp4", metadata_errors="ignore") as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]

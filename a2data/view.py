@@ -109,7 +109,7 @@ class Decode:
             return Sample(*place, members=members)
         made = Sample(*place)
         if self.view == "raw" or "json" in members:
-            made = self.tell(made, facts_of(members))
+            made = self.tell(made, facts_of(members, key))
         if self.view == "encoded":
             return replace(made, tensors=tensors_of(members))
         assert made.facts is not None
@@ -185,11 +185,11 @@ def member(members: dict[str, memoryview], extension: str) -> memoryview:
     return members[extension]
 
 
-def facts_of(members: dict[str, memoryview]) -> Facts:
+def facts_of(members: dict[str, memoryview], key: str) -> Facts:
     """The JSON alone: pictures and video need not be there."""
     text = member(members, "json")
     with reading("its .json"):
-        return to_facts(bytes(text))
+        return to_facts(bytes(text), key)
 
 
 def captions_of(facts: Facts) -> tuple[str, ...]:
@@ -238,8 +238,8 @@ def pictures(
             stream = file.streams.video[0]
             if stream.codec_context.name not in CODECS:
                 raise CorruptError(f"has a video of the codec {stream.codec_context.name} in its .mp4")
-            # where a stream changes its size, the decoder refuses before it takes memory
-            stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}
+            # where a stream changes its size, the decoder refuses before it takes memory; it counts its margins, too
+            stream.codec_context.options = {"max_pixels": str(2 * limits.max_pixels + (1 << 16))}
             check_size(stream.codec_context.height, stream.codec_context.width, shape, limits)
             stream.thread_type, stream.codec_context.thread_count = "AUTO", threads
             for number, frame in enumerate(file.decode(stream)):
