@@ -14,6 +14,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}  # chunks that pixels are made of
 PNG_COLOURS = {2: "RGB", 3: "palette", 6: "RGBA"}  # that are read, 8 bits or fewer to a channel
 
+
 def to_rle(mask: np.ndarray) -> bytes:
     """An (h, w) bool mask as bytes: lengths of runs, rows first, zeros first, after height and width, as LEB128 integers.
 

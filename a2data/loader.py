@@ -286,7 +286,9 @@ class Loader(IterableDataset):
             )
         step = self.plan.step(state["epoch"], state["batch"])
         if self.plan.place(step) != (state["epoch"], state["batch"]):
-            raise ValueError(f"the state says batch {state['batch']} of epoch {state['epoch']}, which has fewer: it is damaged")
+            raise ValueError(
+                f"the state says batch {state['batch']} of epoch {state['epoch']}, which has fewer: it is damaged"
+            )
         self.step = step
 
 

@@ -130,7 +130,9 @@ def check_column(where: str, name: str, column: pa.ChunkedArray) -> None:
     if not fits[wanted](kind) or pa.types.is_unsigned_integer(kind):
         raise ValueError(f"{where}: the column {name} is of the type {column.type}: pack the data set again")
     if column.null_count:
-        raise ValueError(f"{where}: {column.null_count} rows have nothing in the column {name}: pack the data set again")
+        raise ValueError(
+            f"{where}: {column.null_count} rows have nothing in the column {name}: pack the data set again"
+        )
 
 
 def check_rows(where: str, table: pa.Table, shard: np.ndarray, max_bytes: int) -> None:

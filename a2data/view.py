@@ -232,7 +232,9 @@ def pictures(
     with reading("its .mp4"):
         frames = frame_count(video, limits.max_frames)
         if shape and frames != shape[0]:
-            raise CorruptError(f"has {frames} frames in its .mp4, {fewer_or_more(frames, shape[0])} than its row of the index says")
+            raise CorruptError(
+                f"has {frames} frames in its .mp4, {fewer_or_more(frames, shape[0])} than its row of the index says"
+            )
         # the format is given: FFmpeg would take any other, playlists of other files among them
         with av.open(io.BytesIO(video), "r", format="mp4", metadata_errors="ignore") as file:
             stream = file.streams.video[0]

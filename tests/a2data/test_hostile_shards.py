@@ -159,7 +159,10 @@ def encoded(frames, height, width):
 
 
 FILMS = {
-    "a hundred million frames by its index": (lambda f: with_count(f, b"stsz", 8, 10**8), "100000000 frames, more than"),
+    "a hundred million frames by its index": (
+        lambda f: with_count(f, b"stsz", 8, 10**8),
+        "100000000 frames, more than",
+    ),
     "times for a billion frames": (lambda f: with_count(f, b"stts", 8, 10**9), "times for"),
     "a table that is longer than its box": (lambda f: with_count(f, b"stts", 4, 10**9), "ends before"),
     "a box that is longer than the file": (lambda f: with_count(f, b"ftyp", -8, 1 << 30), "where .* are left"),
