@@ -124,7 +124,8 @@ class Reader:
         index, row, broken = self.tars.index, int(slot.batch.rows[slot.place]), dict[str, str]()
         for attempt in range(ATTEMPTS):
             key = index.key(row)
-            shape = Shape(*(int(column[row]) for column in index.shape), int(index.references[row]))
+            frames, height, width = (int(column[row]) for column in index.shape)
+            shape = Shape(frames, height, width, int(index.references[row]))
             try:
                 made = self.decode(self.members(row, piece), slot.batch, slot.number, row, key, shape)
                 return replace(made, set_aside=broken) if broken else made

@@ -68,9 +68,9 @@ def read_index(
 ) -> Index:
     """The index of data sets, one folder or URL each, joined.
 
-    every_column: read all of `a2data.records.Packed` and whatever else a writer added, for weights. max_bytes: of a sample. Raises
-    FileNotFoundError where there is no index or it names a tar that is not there, ValueError where a tar is shorter than the index
-    says, and for rows that make no sense.
+    every_column: read all of `a2data.records.Packed` and whatever else a writer added, for weights. max_bytes: of a sample.
+    Raises FileNotFoundError where there is no index or it names a tar that is not there, ValueError where a tar is shorter than
+    the index says, and for rows that make no sense.
     """
     places = [Folder(folder) for folder in folders]
     tables = [one_index(folder, name, None if every_column else list(COLUMNS)) for folder in places]

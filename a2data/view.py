@@ -232,9 +232,8 @@ def pictures(
     with reading("its .mp4"):
         frames = frame_count(video, limits.max_frames)
         if shape and frames != shape[0]:
-            raise CorruptError(
-                f"has {frames} frames in its .mp4, {fewer_or_more(frames, shape[0])} than its row of the index says"
-            )
+            order = "fewer" if frames < shape[0] else "more"
+            raise CorruptError(f"has {frames} frames in its .mp4, {order} than its row of the index says")
         # the format is given: FFmpeg would take any other, playlists of other files among them
         with av.open(io.BytesIO(video), "r", format="mp4", metadata_errors="ignore") as file:
             stream = file.streams.video[0]
@@ -252,10 +251,6 @@ def pictures(
                 if given == count:
                     return
     raise CorruptError(f"has {start + given} frames in its .mp4, fewer than its row of the index says")
-
-
-def fewer_or_more(count: int, than: int) -> str:
-    return "fewer" if count < than else "more"
 
 
 def check_size(height: int, width: int, shape: tuple[int, int, int] | None, limits: Limits) -> None:

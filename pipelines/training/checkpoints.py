@@ -1,9 +1,10 @@
 """Checkpoints that are whole or not there: written in the background, read by any number of processes, checked before.
 
 DIR/step-000100/ holds what learns, the optimiser and the average as torch.distributed.checkpoint writes them (each process
-its own part), and state.json: step, place of the loader, settings, losses, size and sha256 of each file, and of all that itself. It
-is written under another name and renamed when all of it is there. Frozen parameters are not in it: they are in the folder that
-training began with. A checkpoint that is damaged is renamed to step-000100.damaged, and the one before it is taken up.
+its own part), and state.json: step, place of the loader, settings, losses, size and sha256 of each file, and of all that
+itself. It is written under another name and renamed when all of it is there. Frozen parameters are not in it: they are in the
+folder that training began with. A checkpoint that is damaged is renamed to step-000100.damaged, and the one before it is
+taken up.
 """
 
 import hashlib
@@ -124,13 +125,15 @@ class Checkpoints:
     def load(self, network: Any, optimizer: Any, average: dict[str, torch.Tensor]) -> dict[str, Any] | None:
         """Take up the newest whole checkpoint, in place; what is known of it, or None where there never was one.
 
-        All processes decide alike. One that is damaged is put aside, and the one before it is tried. Raises ValueError where none is
-        whole, or where the parameters of one are not those that learn now.
+        All processes decide alike. One that is damaged is put aside, and the one before it is tried. Raises ValueError where none
+        is whole, or where the parameters of one are not those that learn now.
         """
         whys: list[str] = []
         for path in reversed([self.folder / name for name in self.from_chief([p.name for p in self.folders()])]):
             found = self.damage(path) or self.take_up(path, network, optimizer, average)
             if not found:
+                if whys and self.chief:
+                    print(f"{path.name} is taken up in its place", flush=True)
                 return about(path)
             whys.append(found)
             if self.chief:
@@ -139,8 +142,8 @@ class Checkpoints:
         aside = self.from_chief(sorted(path.name for path in self.folder.glob("step-*.damaged*")))
         if aside:
             raise ValueError(
-                f"no checkpoint in {self.folder} is whole: {'; '.join(whys) or 'there are only ' + ', '.join(aside)}. Copy one from "
-                "elsewhere, or give another --out to begin anew"
+                f"no checkpoint in {self.folder} is whole: {'; '.join(whys) or 'there are only ' + ', '.join(aside)}. Copy one "
+                "from elsewhere, or give another --out to begin anew"
             )
         return None
 
@@ -169,7 +172,9 @@ class Checkpoints:
         rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         found = ""
         try:
-            files = about(path).get("files", {})  # none in a checkpoint of an earlier version
+            state = about(path)
+            check_state(path, state)
+            files = state.get("files", {})  # none in a checkpoint of an earlier version
             for name in sorted(files)[rank::ranks]:
                 check_file(path / name, files[name])
             if self.chief:
@@ -183,7 +188,7 @@ class Checkpoints:
         names = (f"{path.name}.damaged{n or ''}" for n in itertools.count())
         aside = next(place for name in names if not (place := path.with_name(name)).exists())
         path.rename(aside)
-        print(f"a checkpoint is damaged: {why}; it is kept as {aside.name}, the one before it is taken", flush=True)
+        print(f"{path.name} is damaged, and kept as {aside.name}: {why}", flush=True)
 
     def gathered(self, mine: Any) -> list[Any]:
         """What each process says, in the order of their ranks."""
@@ -215,6 +220,20 @@ def about(checkpoint: Path) -> dict[str, Any]:
     if ("files" in state or "sha256" in state) and state.pop("sha256", None) != digest(state):
         raise DamagedError(f"{path} is damaged: it does not have the sha256 that it names")
     return state
+
+
+def check_state(checkpoint: Path, state: dict[str, Any]) -> None:
+    """Raises DamagedError where the state of a checkpoint is not one that `Checkpoints.save` was given, or of another step."""
+    kinds = {"step": int, "seconds": float, "settings": dict, "loader": dict, "last": dict}
+    wrong = [
+        name for name, kind in kinds.items() if type(state.get(name)) not in (kind, int if kind is float else kind)
+    ]
+    files = state.get("files", {})
+    known = files.values() if isinstance(files, dict) else [None]
+    if not all(isinstance(file, dict) and {"bytes", "sha256"} <= set(file) for file in known):
+        wrong.append("files")
+    if wrong or NAME.fullmatch(checkpoint.name)[1].lstrip("0") != str(state["step"] or ""):  # type: ignore[index]
+        raise DamagedError(f"{checkpoint / 'state.json'} is damaged: it says no or other {', '.join(wrong) or 'step'}")
 
 
 def digest(state: dict[str, Any]) -> str:

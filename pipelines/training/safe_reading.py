@@ -62,7 +62,7 @@ def metadata_in(folder: Path) -> Metadata:
         name, offset, length = (getattr(place, part, None) for part in ("relative_path", "offset", "length"))
         if not isinstance(name, str) or not FILE.fullmatch(name) or getattr(place, "transform_descriptors", None):
             raise DamagedError(f"{path} is damaged, or not of this program: it names the file {name!r}")
-        if not (type(offset) is int and type(length) is int and 0 <= offset and 0 <= length):
+        if not (type(offset) is int and type(length) is int and offset >= 0 and length >= 0):
             raise DamagedError(f"{path} is damaged: {name} would be read from byte {offset!r} on for {length!r}")
         size = (folder / name).stat().st_size if (folder / name).is_file() else -1
         if offset + length > size:

@@ -1,5 +1,6 @@
 """Shards of strangers: whatever is in a sample, the loader skips it by name; memory stays bounded."""
 
+import contextlib
 import itertools
 import json
 import resource
@@ -202,12 +203,8 @@ def test_whatever_bytes_are_changed_the_sample_is_read_or_corrupt(sample, data):
     at = data.draw(st.integers(0, len(old) - 1))
     new = data.draw(st.binary(min_size=0, max_size=8))
     made = old[:at] + new + old[at + data.draw(st.integers(0, 8)) :]
-    try:
-        read = decoded(sample | {name: made})
-    except CorruptError as error:
-        assert str(error)
-    else:
-        assert read.video.shape == (4, 16, 16, 3)
+    with contextlib.suppress(CorruptError):
+        assert decoded(sample | {name: made}).video.shape == (4, 16, 16, 3)
 
 
 def test_three_hundred_damaged_samples_are_skipped_by_name_in_bounded_memory(tmp_path, pack, monkeypatch):
