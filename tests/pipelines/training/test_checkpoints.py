@@ -208,22 +208,17 @@ def test_code_in_the_metadata_is_refused_by_file_and_never_run(folder, tmp_path,
 def test_code_in_a_data_file_is_refused_by_file_and_never_run(folder, tmp_path, part, capsys):
     """A value that is not a tensor is read by torch's own planner with weights_only=False."""
     checkpoint = folder / "step-000003"
-    learnt = Learnt(3)
-    shutil.rmtree(checkpoint / "__0_0.distcp", ignore_errors=True)
-    payload = Evil(tmp_path / "ran")
-    metadata = metadata_in(checkpoint)
-    names = [n for n in metadata.storage_data if ("param_groups" in n.fqn) == (part == "value")]
-    (checkpoint / "__0_0.distcp").write_bytes(b"")
-    with (checkpoint / "__0_0.distcp").open("wb") as file:
-        torch.save(payload, file)
-    size = (checkpoint / "__0_0.distcp").stat().st_size
-    for name in metadata.storage_data:
-        place = metadata.storage_data[name]
-        place.offset, place.length = 0, size
-    assert names
+    metadata, path = metadata_in(checkpoint), checkpoint / "__0_0.distcp"
+    begin = path.stat().st_size
+    with path.open("ab") as file:
+        torch.save(Evil(tmp_path / "ran"), file)
+    places = [at for name, at in metadata.storage_data.items() if ("param_groups" in name.fqn) == (part == "value")]
+    assert places
+    for place in places:
+        place.offset, place.length = begin, path.stat().st_size - begin
     (checkpoint / ".metadata").write_bytes(pickle.dumps(metadata))
     resealed(checkpoint)
-    assert Checkpoints(folder, keep=5).load(*learnt)["step"] == 2
+    assert Checkpoints(folder, keep=5).load(*Learnt())["step"] == 2
     assert "__0_0.distcp is damaged, or not of this program" in capsys.readouterr().out
     assert not (tmp_path / "ran").exists()
 
