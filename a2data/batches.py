@@ -251,8 +251,14 @@ def plan(
 
 
 def check_weights(weights: np.ndarray, count: int) -> None:
-    if weights.shape != (count,) or not np.isfinite(weights).all() or weights.min(initial=0) < 0:
-        raise ValueError(f"weights must be {count} finite numbers, none below 0, one per row of the index")
+    if weights.shape != (count,):
+        raise ValueError(f"weights must be {count} numbers, one per row of the index, and not of shape {weights.shape}")
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if len(wrong):
+        raise ValueError(
+            f"weights must be finite numbers, none below 0: row {wrong[0]} of the index has {weights[wrong[0]]}, and so have "
+            f"{len(wrong) - 1} more rows"
+        )
 
 
 def batch_size(bucket: Bucket, global_batch: int, max_tokens: int | None) -> int:

@@ -1,11 +1,18 @@
 """Pictures and masks as arrays: cut out, paste on white, RLE, hashes. Pure functions, numpy and OpenCV."""
 
 import hashlib
+import struct
+import zlib
 
 import cv2
 import numpy as np
 
 from a2data.records import Box
+
+MAX_PIXELS = 1 << 25  # 33.5 million: 8K
+PNG = b"\x89PNG\r\n\x1a\n"
+PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}  # chunks that pixels are made of
+PNG_COLOURS = {2: "RGB", 3: "palette", 6: "RGBA"}  # that are read, 8 bits or fewer to a channel
 
 
 def to_rle(mask: np.ndarray) -> bytes:
@@ -103,12 +110,51 @@ def to_png(picture: np.ndarray) -> bytes:
     return data.tobytes()
 
 
-def from_png(data: bytes) -> np.ndarray:
-    """(h, w, 3) RGB or (h, w, 4) RGBA uint8. Raises ValueError for bytes that are no picture."""
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if picture is None:
+def from_png(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """(h, w, 3) RGB or (h, w, 4) RGBA uint8. Of an animation it is the still picture.
+
+    Raises ValueError for bytes that are not a PNG, for a damaged one, for grey or 16 bits, and for more than max_pixels.
+    """
+    height, width = png_size(data)
+    if height * width > max_pixels:
+        raise ValueError(f"a picture of {height} x {width} pixels, more than {max_pixels}")
+    picture = cv2.imdecode(np.frombuffer(png_pixels(data), np.uint8), cv2.IMREAD_UNCHANGED)
+    if picture is None or picture.dtype != np.uint8 or picture.shape not in ((height, width, 3), (height, width, 4)):
         raise ValueError(f"{len(data)} bytes that are no picture")
     return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA if picture.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+
+
+def png_size(data: bytes) -> tuple[int, int]:
+    """Height and width of a PNG by its header, px. Raises ValueError for anything that `from_png` does not read."""
+    if data[:8] != PNG or data[12:16] != b"IHDR" or len(data) < 33:
+        raise ValueError(f"{len(data)} bytes that are no picture")
+    width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
+    if colour not in PNG_COLOURS or depth > 8:
+        raise ValueError(f"a PNG of colour type {colour} with {depth} bits; RGB or RGBA with 8 bits are read")
+    if not height or not width:
+        raise ValueError(f"a PNG of {height} x {width} pixels")
+    return height, width
+
+
+def png_pixels(data: bytes) -> bytes:
+    """A PNG without the chunks that no pixel is made of: compressed text and profiles unpack to gigabytes.
+
+    Raises ValueError where it is cut off, or a chunk does not have its checksum.
+    """
+    kept, at = [PNG], 8
+    while at < len(data):
+        size, kind = struct.unpack_from(">I4s", data, at) if at + 8 <= len(data) else (0, b"")
+        end = at + 12 + size
+        if end > len(data):
+            break
+        if kind in PNG_PIXELS:
+            if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+                raise ValueError(f"a PNG with a damaged chunk {kind.decode()} at byte {at}")
+            kept.append(data[at:end])
+        if kind == b"IEND":
+            return b"".join(kept)
+        at = end
+    raise ValueError(f"a PNG that is cut off at byte {len(data)}")
 
 
 def sha16(data: bytes) -> str:

@@ -25,11 +25,12 @@ from a2data import tars
 from a2data.batches import Batch, Bucket, Phase, Plan, draw, plan, standard_buckets
 from a2data.bundle import bundled
 from a2data.tars import Tars, balanced, without_copies
-from a2data.view import Chances, CorruptError, Decode, Reference, Sample, cover
+from a2data.view import LIMITS, Chances, CorruptError, Decode, Limits, Reference, Sample, Shape, cover
 
 __all__ = [
     "Bucket",
     "Chances",
+    "Limits",
     "Loader",
     "Phase",
     "Reference",
@@ -47,6 +48,8 @@ log = logging.getLogger(__name__)
 VIEWS = {"raw": "index.parquet", "encoded": "encoded.parquet", "bytes": "index.parquet"}
 ATTEMPTS = 16  # to replace a sample, before the data set is taken to be broken
 AHEAD = 8  # samples that are read before the first is decoded; behind a URL, ranged reads at a time
+MAX_PLACE = 1 << 40  # epochs, and batches of one
+AHEAD_BYTES = 1 << 28  # or fewer, where they are large
 Shards = str | os.PathLike | Sequence[str | os.PathLike] | Mapping[str, float]
 
 
@@ -82,7 +85,7 @@ class Reader:
         Several are read before the first of them is taken apart: a read leaves nothing else in the processor's caches.
         """
         if all(folder.local for folder in self.tars.index.folders):
-            while some := list(itertools.islice(slots, AHEAD)):
+            while some := self.ahead(slots):
                 pieces = [self.tars.read(int(slot.batch.rows[slot.place])) for slot in some]
                 for slot in some:
                     yield self.sample(slot, pieces.pop(0)), slot.last
@@ -95,14 +98,36 @@ class Reader:
                 yield self.sample(slot, read.result()), slot.last
                 ahead += itertools.islice(reads, 1)
 
+    def ahead(self, slots: Iterator[Slot]) -> list[Slot]:
+        """The next slots, whose samples are read before the first of them is taken apart."""
+        some, size = list[Slot](), 0
+        for slot in slots:
+            some.append(slot)
+            size += self.tars.bytes[int(slot.batch.rows[slot.place])]
+            if len(some) == AHEAD or size >= AHEAD_BYTES:
+                break
+        return some
+
+    def members(self, row: int, piece: memoryview) -> dict[str, memoryview]:
+        """Extension -> bytes. Raises CorruptError for a damaged header, LookupError where the tar is of another index."""
+        try:
+            return tars.members(piece, self.tars.index.key(row), self.tars.index.where(row))
+        except LookupError as error:
+            if not self.tars.has_neighbours_of(row):
+                raise
+            raise CorruptError("does not begin where the index says, as others of its tar do: it is damaged") from error
+        except ValueError as error:
+            raise CorruptError(str(error)) from error
+
     def sample(self, slot: Slot, piece: memoryview) -> Sample:
         """The sample of a slot; where it is corrupt another one of its bucket, the same on every rank and in every run."""
         index, row, broken = self.tars.index, int(slot.batch.rows[slot.place]), dict[str, str]()
         for attempt in range(ATTEMPTS):
-            key, frames = index.key(row), int(index.shape[0][row])
+            key = index.key(row)
+            frames, height, width = (int(column[row]) for column in index.shape)
+            shape = Shape(frames, height, width, int(index.references[row]))
             try:
-                members = tars.members(piece, key, index.where(row))
-                made = self.decode(members, slot.batch, slot.number, row, key, frames)
+                made = self.decode(self.members(row, piece), slot.batch, slot.number, row, key, shape)
                 return replace(made, set_aside=broken) if broken else made
             except CorruptError as error:
                 broken[key] = f"{key} in {index.where(row)}: {error}"
@@ -143,6 +168,7 @@ class Loader(IterableDataset):
     shape: (frames of the right number, an iterator of (h, w, 3) uint8; bucket; generator) -> (t, height, width, 3); or `cover`.
     chances: what is dropped and chosen at random. weight: the index as a table -> (n,), how often each sample occurs in an epoch.
     max_tokens, tail: see a2data.batches.plan. prefetch: samples that each worker reads ahead. index: the file to read by.
+    limits: what a sample may have at most, see a2data.view.Limits.
 
     Raises FileNotFoundError for a missing index or tar, ValueError for a tar that is cut off, an index that disagrees with its
     tar, settings that give no batch or cannot be divided by the ranks.
@@ -166,11 +192,12 @@ class Loader(IterableDataset):
         tail: str = "drop",
         prefetch: int = 2,
         index: str = "",
+        limits: Limits = LIMITS,
     ):
         if view not in VIEWS:
             raise ValueError(f"view is {view!r}; the views are {', '.join(VIEWS)}")
         folders = [shards] if isinstance(shards, str | os.PathLike) else list(shards)
-        self.index = tars.read_index(folders, index or VIEWS[view], weight is not None)
+        self.index = tars.read_index(folders, index or VIEWS[view], weight is not None, limits.max_bytes)
         weights = None if weight is None else np.asarray(weight(self.index.table), np.float64)
         if isinstance(shards, Mapping):
             weights = tars.mixed(self.index, dict(enumerate(shards.values())), weights)
@@ -187,7 +214,7 @@ class Loader(IterableDataset):
             data=self.index.digest,
         )
         check_ranks(self.plan, rank, ranks)
-        decode = Decode(view, seed, shape or cover, chances, threads=1 if workers else 0)
+        decode = Decode(view, seed, shape or cover, chances, 1 if workers else 0, limits)
         self.reader = Reader(Tars(self.index.light()), self.plan, rank, ranks, decode)
         self.workers, self.prefetch, self.step = workers, prefetch, 0
         self.set_aside: dict[str, str] = {}  # samples that could not be read, by key, and why
@@ -244,7 +271,8 @@ class Loader(IterableDataset):
 
         Raises ValueError where the data or the settings that decide the order are not those of the state.
         """
-        data, settings = str(state["plan"]).split("-")
+        check_state(state)
+        data, settings = state["plan"].split("-")
         mine, ours = self.plan.digest.split("-")
         where = ", ".join(folder.root for folder in self.index.folders)
         if data != mine:
@@ -257,7 +285,27 @@ class Loader(IterableDataset):
                 "the state was taken with another seed, global_batch, max_tokens, tail, weights, roles or buckets: the order of "
                 "samples would be another one. Give the same, or begin anew without the loader's state"
             )
-        self.step = self.plan.step(state["epoch"], state["batch"])
+        step = self.plan.step(state["epoch"], state["batch"])
+        if self.plan.place(step) != (state["epoch"], state["batch"]):
+            raise ValueError(
+                f"the state says batch {state['batch']} of epoch {state['epoch']}, which has fewer: it is damaged"
+            )
+        self.step = step
+
+
+def check_state(state: Any) -> None:
+    """Raises ValueError for what `Loader.state_dict` never gives."""
+    numbers = [state.get(name) for name in ("epoch", "batch")] if isinstance(state, Mapping) else []
+    if (
+        not numbers
+        or any(type(number) is not int or not 0 <= number <= MAX_PLACE for number in numbers)
+        or not isinstance(state.get("plan"), str)
+        or state["plan"].count("-") != 1
+    ):
+        raise ValueError(
+            f"{str(state)[:200]} is not a state of the loader, which has whole numbers epoch and batch, and the hash plan: "
+            "give what state_dict() returned"
+        )
 
 
 def gathered(stream: Iterator[tuple[Sample, bool]]) -> Iterator[list[Sample]]:

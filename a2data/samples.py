@@ -18,6 +18,7 @@ from a2data.arrow import from_table, schema
 from a2data.records import Box, Caption, Rule
 
 FORMAT = "a2data-triplet/2"
+MAX_JSON_BYTES = 8 << 20  # objects of Python take some twenty times as much
 
 
 @dataclass(frozen=True)
@@ -155,14 +156,53 @@ def from_sample(sample: dict[str, Any]) -> Triplet:
 
 
 def to_facts(text: bytes, key: str = "") -> Facts:
-    """The facts in a sample's JSON. Raises ValueError for another format, KeyError where a field is missing."""
-    data = json.loads(text)
+    """The facts in a sample's JSON.
+
+    Raises ValueError for another format, for JSON that is too long, nested too deeply, ambiguous, or whose values are not of the
+    types of `Facts`; KeyError, TypeError or AttributeError where what is named or nested is something else.
+    """
+    if len(text) > MAX_JSON_BYTES:
+        raise ValueError(f"sample {key!r} has a JSON of {len(text)} bytes, more than {MAX_JSON_BYTES}")
+    try:
+        data = json.loads(text, object_pairs_hook=without_repeats, parse_constant=not_a_number)
+    except RecursionError:
+        raise ValueError(f"sample {key!r} has a JSON that is nested too deeply") from None
     if data.get("format") != FORMAT:
         raise ValueError(f"sample {key!r} is {data.get('format')!r}; this version reads {FORMAT!r}: pack it again")
     for given in data["references"]:
         for rule in given["rules"]:
             rule |= {name: float(rule[name]) for name in ("value", "low", "high")}
-    return from_table(Facts, pa.Table.from_pylist([data], schema=schema(Facts)))[0]
+    try:
+        table = pa.Table.from_pylist([data], schema=schema(Facts))
+    except OverflowError as error:
+        raise ValueError(f"sample {key!r} has a number that is out of range: {error}") from error
+    for field, column in zip(table.schema, table.columns, strict=True):
+        check_complete(field.name, column.combine_chunks(), key)
+    return from_table(Facts, table)[0]
+
+
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError for a name that occurs twice: readers differ in which of the values they take."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it says {next(name for name in names if names.count(name) > 1)!r} twice")
+    return made
+
+
+def not_a_number(constant: str) -> float:
+    raise ValueError(f"it has {constant}, which is not JSON")
+
+
+def check_complete(name: str, array: pa.Array, key: str) -> None:
+    """Raises ValueError, naming the field, for one that is missing or null, at any depth."""
+    if array.null_count:
+        raise ValueError(f"sample {key!r} has nothing for {name}")
+    if pa.types.is_struct(array.type):
+        for number in range(array.type.num_fields):
+            check_complete(f"{name}.{array.type.field(number).name}", array.field(number), key)
+    elif pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type):
+        check_complete(f"{name}[]", array.flatten(), key)
 
 
 def mask_text(rle: bytes) -> str:

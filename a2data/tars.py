@@ -7,7 +7,7 @@ common position; one behind a URL by a ranged read.
 import hashlib
 import os
 import struct
-import sys
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,10 +23,11 @@ from a2data.folder import Folder
 COLUMNS = ("clip_id", "shard", "shard_sha256", "offset", "bytes", "frames", "height", "width", "roles")
 # of a member: its name, size, "ustar", and what stands before the name
 HEADER = struct.Struct("100s24x12s121x5s83x155s12x")
+MAX_SAMPLE_BYTES = 1 << 28  # several samples are read at a time
+MAX_SIDE = 1 << 20  # a2data.batches.assign has 20 bits for a side
 MAX_OPEN = 256  # files at a time; a process may have 1024
-MAX_BUFFERS = 64  # to be filled again
+MAX_FREE_BUFFERS = 64
 ALIGN = 4096  # bytes, a page: the kernel copies half as fast to where the blocks of malloc begin
-IDLE = 3  # references to a buffer that only its list holds, as sys.getrefcount counts: a tuple there, loop variable, its argument
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,17 @@ class Index:
         return replace(self, table=None)
 
 
-def read_index(folders: Sequence[str | os.PathLike], name: str = "index.parquet", every_column: bool = False) -> Index:
+def read_index(
+    folders: Sequence[str | os.PathLike],
+    name: str = "index.parquet",
+    every_column: bool = False,
+    max_bytes: int = MAX_SAMPLE_BYTES,
+) -> Index:
     """The index of data sets, one folder or URL each, joined.
 
-    every_column: read all of `a2data.records.Packed` and whatever else a writer added, for weights. Raises FileNotFoundError
-    where there is no index or it names a tar that is not there, ValueError where a tar is shorter than the index says or its
-    name leads out of the folder.
+    every_column: read all of `a2data.records.Packed` and whatever else a writer added, for weights. max_bytes: of a sample.
+    Raises FileNotFoundError where there is no index or it names a tar that is not there, ValueError where a tar is shorter than
+    the index says or its name leads out of the folder, and for rows that make no sense.
     """
     places = [Folder(folder) for folder in folders]
     tables = [one_index(folder, name, None if every_column else list(COLUMNS)) for folder in places]
@@ -76,6 +82,7 @@ def read_index(folders: Sequence[str | os.PathLike], name: str = "index.parquet"
         code = numbers(names.indices)
         of_row.append(code + len(shards))
         listed = [safe_name(shard, f"{folder.root}/{name}") for shard in names.dictionary.to_pylist()]
+        check_rows(f"{folder.root}/{name}", table, code, max_bytes)
         shards += [(number, shard) for shard in listed]
         check_tars(folder, listed, code, ints(table, "offset") + ints(table, "bytes"))
         for column in ("clip_id", "shard_sha256", "offset", "bytes"):
@@ -105,14 +112,54 @@ def one_index(folder: Folder, name: str, columns: list[str] | None) -> pa.Table:
             ).read(columns, use_threads=False)
     except FileNotFoundError:
         raise FileNotFoundError(f"{folder.root} has no {name}: give the folder that `pack` wrote") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{folder.root}/{name} is damaged ({error}): pack the data set again") from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{folder.root}/{name} cannot be read ({why}): copy it again, or pack again") from error
     lacking = sorted(set(COLUMNS) - set(table.column_names))
     if lacking:
         raise ValueError(f"{folder.root}/{name} has no column {', '.join(lacking)}: pack the data set again")
+    for column in COLUMNS:
+        check_column(f"{folder.root}/{name}", column, table[column])
     if not len(table):
         raise ValueError(f"{folder.root}/{name} has no sample")
     return table
+
+
+def check_column(where: str, name: str, column: pa.ChunkedArray) -> None:
+    """Raises ValueError for a column that is not of the type that it has in `a2data.records.Packed`, or has gaps."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    fits = {str: pa.types.is_string, int: pa.types.is_integer, list: pa.types.is_list}
+    wanted = {"clip_id": str, "shard": str, "shard_sha256": str, "roles": list}.get(name, int)
+    if not fits[wanted](kind) or pa.types.is_unsigned_integer(kind):
+        raise ValueError(f"{where}: the column {name} is of the type {column.type}: pack the data set again")
+    if column.null_count:
+        raise ValueError(
+            f"{where}: {column.null_count} rows have nothing in the column {name}: pack the data set again"
+        )
+
+
+def check_rows(where: str, table: pa.Table, shard: np.ndarray, max_bytes: int) -> None:
+    """Raises ValueError, naming the first, for rows with numbers that make no sense, or that overlap in their tar."""
+    offset, size = ints(table, "offset"), ints(table, "bytes")
+    bounds = {"offset": (0, 1 << 62), "bytes": (1024, max_bytes), "frames": (1, 1 << 22)}
+    bounds |= {"height": (1, MAX_SIDE - 1), "width": (1, MAX_SIDE - 1)}
+    for name, (low, high) in bounds.items():
+        values = ints(table, name)
+        wrong = np.flatnonzero((values < low) | (values > high))
+        if len(wrong):
+            row = int(wrong[0])
+            raise ValueError(
+                f"{where}: row {row} ({table['clip_id'][row].as_py()}) has {values[row]} for {name}, outside of {low} to {high}, "
+                f"and so have {len(wrong) - 1} more: copy the index again, or pack again"
+            )
+    order = np.arange(len(offset))
+    if not ((shard[1:] > shard[:-1]) | (shard[1:] == shard[:-1]) & (offset[1:] >= offset[:-1])).all():
+        order = np.lexsort((offset, shard))
+    first, then = order[:-1], order[1:]
+    wrong = np.flatnonzero((shard[first] == shard[then]) & (offset[first] + size[first] > offset[then]))
+    if len(wrong):
+        pair = [table["clip_id"][int(rows[wrong[0]])].as_py() for rows in (first, then)]
+        raise ValueError(f"{where}: {pair[0]} and {pair[1]} lie over one another in their tar: pack the data set again")
 
 
 def ints(table: pa.Table, column: str) -> np.ndarray:
@@ -161,6 +208,38 @@ def named(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
+class Buffers:
+    """Memory that is filled again and again: new memory costs more than filling it.
+
+    Each lease is an array object of its own, which every view made of it keeps alive; when the last of them is gone, a finalizer
+    puts the memory back on the free list. No reference is counted: what is counted differs between versions of Python.
+    """
+
+    def __init__(self) -> None:
+        self.free: list[np.ndarray] = []  # uint8, each beginning with a page
+
+    def lease(self, size: int) -> memoryview:
+        """`size` bytes that no view given out before still looks into."""
+        memory = self.take(size)
+        lease = memory[:size]
+        # the finalizer must not refer to the lease, or it would live for ever
+        weakref.finalize(lease, give_back, self.free, memory).atexit = False
+        return lease.data
+
+    def take(self, size: int) -> np.ndarray:
+        while self.free:
+            memory = self.free.pop(0)
+            if len(memory) >= size:
+                return memory
+        memory = np.empty(size * 5 // 4 + ALIGN, np.uint8)
+        return memory[-memory.ctypes.data % ALIGN :]
+
+
+def give_back(free: list[np.ndarray], memory: np.ndarray) -> None:
+    if len(free) < MAX_FREE_BUFFERS:
+        free.append(memory)
+
+
 class Tars:
     """The open files behind an index. One per process; it pickles as its index."""
 
@@ -169,8 +248,7 @@ class Tars:
         # numbers out of a memoryview are Python's own, three times as fast as numpy's
         self.shard, self.offset, self.bytes = index.shard.data, index.offset.data, index.bytes.data
         self.open: dict[int, Any] = {}  # shard -> file descriptor, or a file of an object store
-        # uint8, and where to begin; new memory costs more than to fill it
-        self.buffers: list[tuple[np.ndarray, int]] = []
+        self.buffers = Buffers()
 
     def __reduce__(self) -> tuple:
         return type(self), (self.index,)
@@ -180,7 +258,7 @@ class Tars:
         index, offset, size = self.index, self.offset[row], self.bytes[row]
         file = self.file(self.shard[row])
         if isinstance(file, int):
-            data = self.buffer(size)
+            data = self.buffers.lease(size)
             count = os.preadv(file, [data], offset)
         else:
             data = memoryview(file.read_at(size, offset))
@@ -192,22 +270,17 @@ class Tars:
             )
         return data
 
-    def buffer(self, size: int) -> memoryview:
-        """Memory that no sample given out before still looks into.
+    def has_neighbours_of(self, row: int) -> bool:
+        """Whether another sample of the same tar lies where the index says: then the tar is of this index."""
+        others = np.flatnonzero(self.index.shard == self.shard[row])
+        near = others[np.argsort(np.abs(others - row), kind="stable")][1:9]
+        return any(self.begins(int(other)) for other in near)
 
-        A view of a numpy array, and a view of that, holds a reference to the array that owns the memory, which is in the list.
-        """
-        for memory, known in self.buffers:
-            if sys.getrefcount(memory) == IDLE and len(memory) >= size + ALIGN:
-                begin = known
-                break
-        else:
-            some = self.buffers[-MAX_BUFFERS:]
-            self.buffers = [(memory, begin) for memory, begin in some if sys.getrefcount(memory) > IDLE]
-            memory = np.empty(size * 5 // 4 + ALIGN, np.uint8)
-            begin = -memory.ctypes.data % ALIGN  # asked once: it takes as long as to read 100 KB
-            self.buffers.append((memory, begin))
-        return memory[begin : begin + size].data
+    def begins(self, row: int) -> bool:
+        """Whether the tar has a header of a sample where the index says."""
+        file, offset = self.file(self.shard[row]), self.offset[row]
+        data = os.pread(file, 512, offset) if isinstance(file, int) else file.read_at(512, offset)
+        return header(memoryview(data), 0)[0].startswith(f"{self.index.key(row)}.")
 
     def file(self, shard: int) -> Any:
         if shard not in self.open:
@@ -249,7 +322,10 @@ def members(piece: memoryview, key: str, where: str) -> dict[str, memoryview]:
                 )
             raise ValueError(f"has a damaged header {at} bytes behind its first")
         at += 512
-        found[name[len(begin) :]] = piece[at : at + size]
+        extension = name[len(begin) :]
+        if extension in found:
+            raise ValueError(f"has two members .{extension}")
+        found[extension] = piece[at : at + size]
         at += (size + 511) & -512
     if at > len(piece):
         raise ValueError(f"has a damaged header {at} bytes behind its first")
@@ -265,7 +341,9 @@ def header(piece: memoryview, at: int) -> tuple[str, int]:
         name, size, magic, prefix = HEADER.unpack_from(piece, at)
         named = name.rstrip(b"\0").decode()
         if magic == b"ustar":
-            return (prefix.rstrip(b"\0").decode() + "/" + named if prefix[0] else named), int(size[:11], 8)
+            length = int(size[:11], 8)
+            if length >= 0:
+                return (prefix.rstrip(b"\0").decode() + "/" + named if prefix[0] else named), length
     except (ValueError, struct.error):
         pass
     return "", 0

@@ -14,12 +14,37 @@ import cv2
 import numpy as np
 
 from a2data.batches import Batch, Bucket, draw
-from a2data.images import from_png
+from a2data.images import MAX_PIXELS, from_png
+from a2data.mp4 import frame_count
 from a2data.samples import Facts, Given, to_facts
 
 
 class CorruptError(ValueError):
     """A sample that cannot be read, although it lies where the index says."""
+
+
+CODECS = {"h264", "hevc", "vp9", "av1", "libdav1d"}  # of the video in an mp4
+MORE_PIXELS = 4  # all references of a sample may have so many times the pixels of one
+
+
+class Limits(NamedTuple):
+    """What a sample may have at most; one that has more is set aside. They bound the memory of a process that reads shards."""
+
+    max_pixels: int = MAX_PIXELS  # height x width of a frame or a reference; 33.5 million: 8K
+    max_frames: int = 10_000  # of a video
+    max_bytes: int = 1 << 28  # in its tar; an index that has more is refused
+
+
+LIMITS = Limits()
+
+
+class Shape(NamedTuple):
+    """What a row of the index says of its sample."""
+
+    frames: int
+    height: int  # px
+    width: int
+    references: int
 
 
 class Chances(NamedTuple):
@@ -73,9 +98,10 @@ class Decode:
     shape: Callable[[Iterator[np.ndarray], Bucket, np.random.Generator], np.ndarray]
     chances: Chances
     threads: int  # of the video decoder; 0 for as many as it likes
+    limits: Limits = LIMITS
 
     def __call__(
-        self, members: dict[str, memoryview], batch: Batch, index: int, row: int, key: str, frames: int
+        self, members: dict[str, memoryview], batch: Batch, index: int, row: int, key: str, shape: Shape
     ) -> Sample:
         """Raises CorruptError for members that are missing, broken, or not what the index says."""
         place = (key, batch.step, batch.epoch, index, row, batch.bucket)
@@ -83,16 +109,33 @@ class Decode:
             return Sample(*place, members=members)
         made = Sample(*place)
         if self.view == "raw" or "json" in members:
-            made = self.tell(made, facts_of(members))
+            made = self.tell(made, facts_of(members, key))
         if self.view == "encoded":
             return replace(made, tensors=tensors_of(members))
         assert made.facts is not None
-        given = {g.name: g for g in made.facts.references}
-        references = tuple(Reference(given[n].role, picture(members, n), n, given[n].phrase) for n in made.chosen)
-        start = draw(self.seed, batch.epoch, index, "start").integers(frames - batch.bucket.frames + 1)
-        shown = pictures(member(members, "mp4"), int(start), batch.bucket.frames, self.threads)
+        if len(made.facts.references) != shape.references:
+            raise CorruptError(
+                f"has {len(made.facts.references)} references in its .json, its row of the index says {shape.references}"
+            )
+        references = self.references(members, made)
+        start = draw(self.seed, batch.epoch, index, "start").integers(shape.frames - batch.bucket.frames + 1)
+        film = member(members, "mp4")
+        shown = pictures(film, int(start), batch.bucket.frames, self.threads, shape[:3], self.limits)
         video = self.shape(shown, batch.bucket, draw(self.seed, batch.epoch, index, "crop"))
         return replace(made, references=references, video=video)
+
+    def references(self, members: dict[str, memoryview], made: Sample) -> tuple[Reference, ...]:
+        """The pictures that were chosen."""
+        assert made.facts is not None
+        given = {g.name: g for g in made.facts.references}
+        if len(given) < len(made.facts.references):
+            raise CorruptError("has two references of one name in its .json")
+        found, left = list[Reference](), MORE_PIXELS * self.limits.max_pixels
+        for name in made.chosen:
+            shown = picture(members, name, min(left, self.limits.max_pixels))
+            left -= shown.shape[0] * shown.shape[1]
+            found.append(Reference(given[name].role, shown, name, given[name].phrase))
+        return tuple(found)
 
     def tell(self, made: Sample, facts: Facts) -> Sample:
         """The sample with its facts, and what chance decides about them."""
@@ -125,11 +168,13 @@ class Decode:
 
 
 @contextmanager
-def reading(what: str, *errors: type[Exception]) -> Iterator[None]:
-    """Says of which member an error is."""
+def reading(what: str) -> Iterator[None]:
+    """Says of which member an error is. Whatever a decoder raises for bytes of a stranger, the sample is corrupt."""
     try:
         yield
-    except errors as error:
+    except (CorruptError, MemoryError):
+        raise
+    except Exception as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CorruptError(f"{what} cannot be read: {why}") from error
 
@@ -140,11 +185,11 @@ def member(members: dict[str, memoryview], extension: str) -> memoryview:
     return members[extension]
 
 
-def facts_of(members: dict[str, memoryview]) -> Facts:
+def facts_of(members: dict[str, memoryview], key: str) -> Facts:
     """The JSON alone: pictures and video need not be there."""
-    text = bytes(member(members, "json"))
-    with reading("its .json", ValueError, KeyError, TypeError, AttributeError):
-        return to_facts(text)
+    text = member(members, "json")
+    with reading("its .json"):
+        return to_facts(bytes(text), key)
 
 
 def captions_of(facts: Facts) -> tuple[str, ...]:
@@ -155,38 +200,66 @@ def captions_of(facts: Facts) -> tuple[str, ...]:
     return caption.prompt, ", ".join([*phrases, *([place] if place else [])]) or caption.prompt
 
 
-def picture(members: dict[str, memoryview], name: str) -> np.ndarray:
+def picture(members: dict[str, memoryview], name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     data = bytes(member(members, f"{name}.png"))
-    with reading(f"its .{name}.png", ValueError, cv2.error):
-        return from_png(data)[..., :3]
+    with reading(f"its .{name}.png"):
+        return from_png(data, max_pixels)[..., :3]
 
 
 def tensors_of(members: dict[str, memoryview]) -> dict[str, Any]:
     """The tensors of the .safetensors, by name."""
-    from safetensors import SafetensorError
     from safetensors.torch import load
 
     data = bytes(member(members, "safetensors"))
-    with reading("its .safetensors", SafetensorError, ValueError):
+    with reading("its .safetensors"):
         return load(data)
 
 
-def pictures(video: memoryview, start: int, count: int, threads: int) -> Iterator[np.ndarray]:
-    """`count` frames of an mp4 from frame `start` on, (h, w, 3) uint8 RGB. Raises CorruptError where it has fewer."""
+def pictures(
+    video: memoryview,
+    start: int,
+    count: int,
+    threads: int,
+    shape: tuple[int, int, int] | None = None,
+    limits: Limits = LIMITS,
+) -> Iterator[np.ndarray]:
+    """`count` frames of an mp4 from frame `start` on, (h, w, 3) uint8 RGB.
+
+    shape: frames, height and width by the index. Raises CorruptError where the mp4 has others, or fewer frames, or more of
+    something than the limits allow.
+    """
     given = 0
-    with (
-        reading("its .mp4", av.error.FFmpegError, IndexError),
-        av.open(io.BytesIO(video), "r", metadata_errors="ignore") as file,
-    ):
-        stream = file.streams.video[0]
-        stream.thread_type, stream.codec_context.thread_count = "AUTO", threads
-        for number, frame in enumerate(file.decode(stream)):
-            if start <= number < start + count:
-                given += 1
-                yield frame.to_ndarray(format="rgb24")
-            if given == count:
-                return
+    with reading("its .mp4"):
+        frames = frame_count(video, limits.max_frames)
+        if shape and frames != shape[0]:
+            order = "fewer" if frames < shape[0] else "more"
+            raise CorruptError(f"has {frames} frames in its .mp4, {order} than its row of the index says")
+        # the format is given: FFmpeg would take any other, playlists of other files among them
+        with av.open(io.BytesIO(video), "r", format="mp4", metadata_errors="ignore") as file:
+            stream = file.streams.video[0]
+            if stream.codec_context.name not in CODECS:
+                raise CorruptError(f"has a video of the codec {stream.codec_context.name} in its .mp4")
+            # where a stream changes its size, the decoder refuses before it takes memory; it counts its margins, too
+            stream.codec_context.options = {"max_pixels": str(2 * limits.max_pixels + (1 << 16))}
+            check_size(stream.codec_context.height, stream.codec_context.width, shape, limits)
+            stream.thread_type, stream.codec_context.thread_count = "AUTO", threads
+            for number, frame in enumerate(file.decode(stream)):
+                if start <= number < start + count:
+                    check_size(frame.height, frame.width, shape, limits)
+                    given += 1
+                    yield frame.to_ndarray(format="rgb24")
+                if given == count:
+                    return
     raise CorruptError(f"has {start + given} frames in its .mp4, fewer than its row of the index says")
+
+
+def check_size(height: int, width: int, shape: tuple[int, int, int] | None, limits: Limits) -> None:
+    if height * width > limits.max_pixels:
+        raise CorruptError(f"has frames of {height} x {width} pixels in its .mp4, more than {limits.max_pixels}")
+    if shape and (height, width) != shape[1:]:
+        raise CorruptError(
+            f"has frames of {height} x {width} pixels in its .mp4, its row of the index says {shape[1]} x {shape[2]}"
+        )
 
 
 def cover(frames: Iterator[np.ndarray], bucket: Bucket, rng: np.random.Generator, anywhere: bool = False) -> np.ndarray:

@@ -167,7 +167,7 @@ class Run:
             began = time.perf_counter()
             samples = next(batches)
             self.log.waited_s += time.perf_counter() - began
-            found = self.learner.learn(samples, self.step)
+            found = self.learn(samples)
             self.log.step(found, [self.roles.get(sample.key, []) for sample in samples])
             self.step, self.seconds = self.step + 1, self.seconds + time.perf_counter() - began
             if self.due(self.settings.log_every):
@@ -179,6 +179,18 @@ class Run:
         self.checkpoints.finish()
         self.export()
         return self.last
+
+    def learn(self, samples: list[Any]) -> Any:
+        """A step. Raises FloatingPointError, which also names the tars of these samples that are not as they were encoded."""
+        try:
+            return self.learner.learn(samples, self.step)
+        except FloatingPointError as error:
+            altered = altered_tars(self.loader.index, samples)
+            if not altered:
+                raise
+            raise FloatingPointError(
+                f"{error}. {', '.join(altered)} changed after encoding: remove it, the same command encodes it again"
+            ) from error
 
     def due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.settings.steps
@@ -227,6 +239,18 @@ class Run:
     def say(self, text: str) -> None:
         if self.place.rank == 0:
             print(text, flush=True)
+
+
+def altered_tars(index: Any, samples: list[Any]) -> list[str]:
+    """The tars of these samples whose sha256 is not that of the index."""
+    from pipelines.training import checkpoints
+
+    row_of = {index.where(sample.row): sample.row for sample in samples}
+    return [
+        tar
+        for tar, row in sorted(row_of.items())
+        if checkpoints.sha256(Path(tar)) != index.table["shard_sha256"][row].as_py()
+    ]
 
 
 def network_in(folder: Path) -> Any:

@@ -157,7 +157,7 @@ def decode_samples(out: Folder, count: int, report: Report = lambda _: None) -> 
         report(key)
         try:
             parts = members(tars.read(row), key, where)
-            facts = facts_of(parts)
+            facts = facts_of(parts, key)
             for given in facts.references:
                 picture(parts, given.name)
             frames = sum(1 for _ in pictures(parts["mp4"], 0, int(index.shape[0][row]), 1))

@@ -108,11 +108,3 @@ def losses(network: Any, examples: Sequence[Example], precision: str) -> torch.T
     return torch.stack(
         [flow_matching.loss(one[None], aim, e.counts) for one, aim, e in zip(said, aims, examples, strict=True)]
     )
-
-
-def why(samples: Sequence[Any], odd: list[str]) -> str:
-    """Which samples did it, and whether it is in them."""
-    holding = [f"{s.key} ({name})" for s in samples for name, t in s.tensors.items() if not t.isfinite().all()]
-    if holding:
-        return f"there is NaN or infinity in {', '.join(holding)}; encode its shard again"
-    return f"after {', '.join(odd) or 'samples of another process'}; is the learning rate too high?"

@@ -4,6 +4,7 @@ On a GPU a step waits for it once, when its losses are asked for: all else is qu
 while the GPU goes through the last one.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from model_zoo import a2_padding, a2_trainable
-from pipelines.training import examples, mesh
+from pipelines.training import diagnosis, examples, mesh
 from pipelines.training.mesh import Place
 from pipelines.training.prepare import optimizer_of
 from pipelines.training.settings import Settings
@@ -70,7 +71,7 @@ class Learner:
     def learn(self, samples: Sequence[Any], step: int) -> Step:
         """The step after `step` of the optimiser, from this process's samples.
 
-        Raises FloatingPointError, naming the samples, for a loss that is no number; nothing is learnt then.
+        Raises FloatingPointError, naming what is damaged, for a loss or a gradient that is not a number; nothing is learnt then.
         """
         of = self.settings
         drawn, passes = [], []
@@ -85,14 +86,20 @@ class Learner:
             drawn += [(example.level, example.slots) for example in group]
             passes.append(losses.detach())
         every = torch.cat(passes)
-        values, mean = every.tolist(), self.mean(every)
-        if not abs(mean) < float("inf"):
-            odd = [sample.key for sample, value in zip(samples, values, strict=True) if not abs(value) < float("inf")]
-            raise FloatingPointError(
-                f"the loss of step {step + 1} is {mean}: {examples.why(samples, odd)}. Nothing was learnt from it; "
-                "the checkpoints are those before it"
-            )
         norms = self.clip(groups=(step + 1) % of.log_every == 0)
+        values, mean, norm = self.measured(every, norms["all"])
+        if not (math.isfinite(mean) and math.isfinite(norm)):
+            odd = [sample.key for sample, value in zip(samples, values, strict=True) if not math.isfinite(value)]
+            parameters = {name: p.detach() for name, p in self.network.named_parameters() if not p.is_meta}
+            why = diagnosis.cause(samples, odd, self.nothing, parameters)
+            what = (
+                f"gradient of step {step + 1} is {norm}"
+                if math.isfinite(mean)
+                else f"loss of step {step + 1} is {mean}"
+            )
+            raise FloatingPointError(
+                f"the {what}: {why}. Nothing was learnt from it; the checkpoints are those before it"
+            )
         for some in self.optimizer.param_groups:
             some["lr"] = self.rate(step)
         self.optimizer.step()
@@ -100,13 +107,15 @@ class Learner:
         self.follow(step)
         return Step(mean, [(value, *how) for value, how in zip(values, drawn, strict=True)], norms)
 
-    def mean(self, losses: torch.Tensor) -> float:
-        """The mean loss of the samples of all processes."""
+    def measured(self, losses: torch.Tensor, norm: torch.Tensor) -> tuple[list[float], float, float]:
+        """This process's losses, the mean loss of the samples of all processes, and the norm of the gradient: one wait."""
         total = losses.double().sum()
         if self.place.ranks > 1:
             dist.all_reduce(total)
             total /= self.settings.context
-        return float(total) / self.settings.batch
+        whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        *values, mean, size = torch.cat([losses.double(), total[None], whole.double()[None]]).tolist()
+        return values, mean / self.settings.batch, size
 
     def clip(self, groups: bool) -> dict[str, torch.Tensor]:
         """Clip the gradient. Its norm before, and where asked that of each group of parameters; who reads them waits for them."""

@@ -221,7 +221,7 @@ def test_a_plan_says_how_many_samples_it_leaves_out_and_why():
         ({"tail": "pad"}, "'drop' or 'fill'"),
         ({"max_tokens": 20}, "max_tokens is 20: raise it"),
         ({"weights": np.full(28, np.nan)}, "finite numbers"),
-        ({"weights": np.ones(3)}, "28 finite"),
+        ({"weights": np.ones(3)}, "28 numbers"),
         ({"phases": [Phase([SMALL], 0), Phase([TALL], 1)]}, "at least one step"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from a2data import video
 from a2data.batches import Batch, Bucket
 from a2data.tars import Tars, members, read_index
-from a2data.view import Chances, CorruptError, Decode, captions_of, cover, pictures
+from a2data.view import Chances, CorruptError, Decode, Shape, captions_of, cover, pictures
 
 BUCKET = Bucket(4, 16, 16)
 
@@ -23,7 +23,7 @@ def sample(tmp_path_factory, pack):
 
 def decoded(sample, index=0, view="raw", shape=cover, **chances):
     batch = Batch(0, 0, 0, 0, BUCKET, np.array([7]))
-    return Decode(view, 0, shape, Chances(**chances), 1)(sample, batch, index, 7, "clip-007", 9)
+    return Decode(view, 0, shape, Chances(**chances), 1)(sample, batch, index, 7, "clip-007", Shape(9, 32, 48, 3))
 
 
 def test_a_raw_sample_has_frames_of_its_bucket_and_pictures(sample):

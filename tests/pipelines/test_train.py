@@ -248,6 +248,41 @@ def test_nan_in_a_latent_stops_by_name_and_costs_no_checkpoint(begun, packed):
     assert examples.slots_of(samples[0].tensors["condition"][None]) == 2
 
 
+def test_a_training_goes_on_from_the_checkpoint_before_a_damaged_one_to_the_bit(tmp_path, begun, packed, capsys):
+    settings = replace(SETTINGS, steps=3, save_every=1, keep=3)
+    train(str(packed), begun, HOW, settings)
+    expected = weights(begun)
+    data = bytearray((begun / "checkpoints" / "step-000003" / "__0_0.distcp").read_bytes())
+    data[len(data) // 2] ^= 1
+    (begun / "checkpoints" / "step-000003" / "__0_0.distcp").write_bytes(data)
+    train(str(packed), begun, HOW, settings)
+    said = capsys.readouterr().out
+    assert "step-000003 is damaged, and kept as step-000003.damaged" in said
+    assert "going on after step 2" in said
+    again = weights(begun)
+    assert all(torch.equal(expected[name], again[name]) for name in expected)
+    kept = ["step-000001", "step-000002", "step-000003", "step-000003.damaged"]
+    assert sorted(path.name for path in (begun / "checkpoints").iterdir()) == kept
+
+
+def test_a_tar_that_changed_after_encoding_is_named_where_a_loss_is_not_a_number(begun):
+    run = run_of(begun)
+    samples = run.loader.batch(0)
+    (tar,) = (begun / "encoded" / "train").glob("*.tar")
+    data = bytearray(tar.read_bytes())
+    latents = samples[1].tensors["video"]
+    place = data.index(latents.numpy().tobytes(), int(run.loader.index.offset[samples[1].row]))
+    place += 4 * latents[0, :-1].numel()  # of the last frame: references stand in the first ones
+    data[place : place + 4] = np.float32(np.nan).tobytes()
+    tar.write_bytes(data)
+    damaged = run.loader.batch(0)
+    with pytest.raises(FloatingPointError) as error:
+        run.learn(damaged)
+    assert f"there is NaN or infinity in {samples[1].key} (video)" in str(error.value)
+    assert f"{tar} changed after encoding" in str(error.value)
+    assert samples[0].key == samples[1].key or samples[0].key not in str(error.value)
+
+
 def test_a_full_disk_costs_no_checkpoint(tmp_path, ready):
     """Another process goes on with files limited to 200 kB, as on a disk that is full."""
     shutil.copytree(ready, tmp_path / "run")

@@ -79,3 +79,54 @@ def test_a_step_clips_once_moves_what_learns_and_lets_the_average_follow():
     now = dict(learner.network.named_parameters())
     for name, average in learner.average.items():
         assert (average - now[name]).abs().max() < (before[name] - now[name]).abs().max()
+
+
+def learner_of(settings=SETTINGS):
+    place = Place(0, 1, CPU)
+    return Learner(made_ready(network(), settings, place), torch.zeros(20, 3, 4, 6), settings, place)
+
+
+def refused(learner, samples) -> str:
+    """What a step says that learns nothing."""
+    before = [p.detach().clone() for p in learner.parameters]
+    with pytest.raises(FloatingPointError) as error:
+        learner.learn(samples, 0)
+    now = [p.detach() for p in learner.parameters]
+    assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(before, now, strict=True))
+    return str(error.value)
+
+
+def test_a_network_that_holds_nan_is_named_and_no_sample_is():
+    learner = learner_of()
+    name, parameter = next(iter(learner.network.named_parameters()))
+    with torch.no_grad():
+        parameter.view(-1)[0] = float("nan")
+    said = refused(learner, [sample(0), sample(1)])
+    assert f"the network holds NaN or infinity in {name} before this step" in said
+    assert "s0" not in said
+    assert "s1" not in said
+
+
+def test_a_condition_without_references_that_holds_nan_is_named_and_no_sample_is():
+    learner = learner_of(replace(SETTINGS, reference_drop=1.0))
+    learner.nothing[0, 0, 0, 0] = float("inf")
+    said = refused(learner, [sample(0), sample(1)])
+    assert "the condition without references, and in no sample" in said
+    assert "s0" not in said
+
+
+@pytest.mark.parametrize("value", [1e22, 3e38])
+def test_a_tensor_with_absurd_finite_values_is_named_before_anything_is_learnt_from_its_gradient(value):
+    """The loss may be finite where the gradient is not: the step would break the network, and the next samples be blamed."""
+    learner, samples = learner_of(), [sample(0), sample(1)]
+    samples[1].tensors["video"][0, 1, 1, 1] = value
+    said = refused(learner, samples)
+    assert "s1 (video)" in said
+    assert "s0" not in said
+
+
+def test_a_gradient_that_is_not_a_number_is_not_learnt_from(monkeypatch):
+    learner = learner_of()
+    monkeypatch.setattr(learner, "clip", lambda groups: {"all": torch.tensor(float("inf"))})
+    said = refused(learner, [sample(0), sample(1)])
+    assert said.startswith("the gradient of step 1 is inf: after s0, s1")

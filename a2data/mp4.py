@@ -1,0 +1,77 @@
+"""What an mp4 says of itself, read before FFmpeg opens it, so that a few bytes cannot make it allocate gigabytes.
+
+FFmpeg's demuxer believes the counts in the index of an mp4 (how many samples, how many edits) and unpacks compressed indices. The
+files that `a2data.video.encode` writes have one video track, one index, and no fragments.
+"""
+
+import struct
+from collections.abc import Iterator
+
+CONTAINERS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts"}
+REFUSED = {b"moof": "fragments", b"cmov": "a compressed index"}
+MAX_EDITS = 16
+INDEX_BYTES = 1 << 16  # of an index, beside what each frame takes in it
+INDEX_BYTES_PER_FRAME = 64
+
+
+def boxes(data: memoryview, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Type, first and last byte (exclusive) of the content of each box, containers before what they hold.
+
+    Raises ValueError for a box that does not fit into what holds it.
+    """
+    while begin < end:
+        if end - begin < 8:
+            raise ValueError(f"has {end - begin} bytes that are not a box of an mp4")
+        size, kind = struct.unpack_from(">I4s", data, begin)
+        head = 8
+        if size == 1 and end - begin >= 16:
+            size, head = struct.unpack_from(">Q", data, begin + 8)[0], 16
+        last = end if size == 0 else begin + size
+        if last > end or last < begin + head:
+            raise ValueError(f"has a box {kind!r} of {size} bytes where {end - begin} are left")
+        yield kind, begin + head, last
+        if kind in CONTAINERS:
+            yield from boxes(data, begin + head, last)
+        begin = last
+
+
+def frame_count(data: memoryview, max_frames: int) -> int:
+    """How many frames the one video track has, by its index.
+
+    Raises ValueError for more than max_frames, for anything but one video track with one index, and for a damaged index.
+    """
+    frames, tracks = list[int](), list[bytes]()
+    for kind, begin, end in boxes(data, 0, len(data)):
+        if kind in REFUSED:
+            raise ValueError(f"has {REFUSED[kind]}, which a packed mp4 never has")
+        if kind == b"moov" and end - begin > INDEX_BYTES + INDEX_BYTES_PER_FRAME * max_frames:
+            raise ValueError(f"has an index of {end - begin} bytes, too many for {max_frames} frames")
+        if kind in (b"stsz", b"stz2"):
+            frames.append(number(data, begin + 8, end))
+        elif kind == b"elst" and number(data, begin + 4, end) > MAX_EDITS:
+            raise ValueError(f"has {number(data, begin + 4, end)} edits, more than {MAX_EDITS}")
+        elif kind in (b"stts", b"ctts"):
+            check_runs(data, begin, end, kind, max_frames)
+        elif kind == b"hdlr":
+            tracks.append(bytes(data[begin + 8 : begin + 12]))
+    if len(frames) != 1 or [track for track in tracks if track not in (b"mdir", b"mdta")] != [b"vide"]:
+        raise ValueError(f"has {len(frames)} tracks with frames instead of one video track")
+    if frames[0] > max_frames:
+        raise ValueError(f"has {frames[0]} frames, more than {max_frames}")
+    return frames[0]
+
+
+def check_runs(data: memoryview, begin: int, end: int, kind: bytes, max_frames: int) -> None:
+    """Raises ValueError where the runs of a table of times are of more frames than there may be."""
+    runs = number(data, begin + 4, end)
+    if begin + 8 + 8 * runs > end:
+        raise ValueError(f"has a table {kind!r} of {runs} rows that ends before them")
+    total = sum(struct.unpack_from(f">{2 * runs}I", data, begin + 8)[::2])
+    if total > max_frames:
+        raise ValueError(f"has times for {total} frames, more than {max_frames}")
+
+
+def number(data: memoryview, at: int, end: int) -> int:
+    if at + 4 > end:
+        raise ValueError("has a table that ends before its length")
+    return struct.unpack_from(">I", data, at)[0]
