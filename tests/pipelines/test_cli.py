@@ -120,11 +120,13 @@ def test_a_flag_of_a_stage_is_remembered(folder, capsys):
 
 def test_status_counts_what_is_done_and_what_failed(done, capsys):
     assert cli.main(["status", str(done / "work")]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    told = capsys.readouterr().out
+    lines = [line.split() for line in told.splitlines()]
 
-    assert [line[0] for line in lines] == ["stage", *NAMES]
+    assert [line[0] for line in lines] == ["stage", *NAMES, "shards", "work"]
+    assert "never: see `a2data verify`" in told
     assert lines[1] == ["ingest", "2/2", "2", "0", "1"]
-    assert lines[-1] == ["pack", "2/2", "2", "0", "0"]
+    assert lines[len(NAMES)] == ["pack", "2/2", "2", "0", "0"]
 
 
 def test_plan_says_what_a_setting_would_cost_and_does_not_remember_it(done, capsys):
