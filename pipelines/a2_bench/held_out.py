@@ -51,7 +51,13 @@ def _samples(shards: Path, split: str) -> Iterator[tuple[Facts, dict[str, bytes]
         if not split or splits[row] == split:
             key, where = index.key(row), index.where(row)
             parts = {name: bytes(part) for name, part in members(tars.read(row), key, where).items()}
-            yield to_facts(parts["json"], key), parts
+            if "json" not in parts:
+                raise ValueError(f"{where}: the sample {key} has no .json: copy it again, or pack again")
+            facts = to_facts(parts["json"], key)
+            lacking = [name for name in ("mp4", *(f"{g.name}.png" for g in facts.references)) if name not in parts]
+            if lacking:
+                raise ValueError(f"{where}: the sample {key} has no .{lacking[0]}: copy it again, or pack again")
+            yield facts, parts
 
 
 def _indexed(shards: Path) -> tuple[Index, list[str]]:

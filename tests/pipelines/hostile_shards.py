@@ -48,18 +48,21 @@ def make(
     reference: str = "ref0",
     member: tarfile.TarInfo | None = None,
     index: dict[str, Any] | None = None,
+    lacking: str = "",
     **facts: Any,
 ) -> Path:
     """Write an index of one row, and a tar with that sample.
 
     key, shard: as the index has them; the tar itself is always SHARD. reference: what ref0 is called. member: one more, without
-    content, in the middle of the sample. index, facts: other values of the row and of the JSON.
+    content, in the middle of the sample. lacking: extension of a member to leave out. index, facts: other values of the row and
+    of the JSON.
     """
     said = json.loads(plain()["json"]) | facts
     said["references"][0]["name"] = reference
     parts = {name.replace("ref0", reference): data for name, data in plain().items()} | {
         "json": json.dumps(said).encode()
     }
+    parts.pop(lacking, None)
     folder.mkdir(parents=True)
     with tarfile.open(folder / SHARD, "w", format=tarfile.USTAR_FORMAT) as tar:
         for number, (extension, data) in enumerate(parts.items()):

@@ -147,7 +147,7 @@ def test_a_good_job_is_told_the_digests_of_its_files(folder):
         ({"out": "a.avi"}, "a.avi: its name must end in .mp4"),
         ({"ref": ["human=gone.png"]}, "gone.png: No such file or directory"),
         ({"audio": "gone.wav"}, "gone.wav: No such file or directory"),
-        ({"audio": "woman.png"}, "woman.png has no sound in it"),
+        ({"audio": "woman.png"}, "woman.png: not a container of the formats that are read"),
         ({"audio": "text.txt"}, "text.txt: not a video"),
     ],
 )
