@@ -43,7 +43,7 @@ def open_fifo(path: str) -> None:
 
 def advance(_: str) -> None:
     """Take longer than any limit of these tests, a step at a time."""
-    for _ in range(8):
+    for _ in range(16):
         time.sleep(0.25)
         heartbeat.step()
 
