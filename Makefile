@@ -28,6 +28,7 @@ bench: demo  ## the figures of the README, printed by the scripts that measure t
 	$(RUN) -m benchmarks.overhead ray
 	$(RUN) -m benchmarks.decode_once
 	$(RUN) -m benchmarks.kill
+	$(RUN) -m benchmarks.faults
 	$(RUN) -m benchmarks.corpus
 	$(RUN) -m benchmarks.cuts
 	$(RUN) -m benchmarks.camera

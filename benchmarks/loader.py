@@ -13,6 +13,7 @@ left out.
 
 import argparse
 import functools
+import importlib.util
 import itertools
 import json
 import mmap
@@ -298,9 +299,13 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as root:
         write(Path(root, "data"), args.samples)
-        began = time.perf_counter()
-        write_for_litdata(Path(root, "data"))
-        print(f"written once more for litdata in {time.perf_counter() - began:.1f} s", flush=True)
+        if importlib.util.find_spec("litdata"):
+            began = time.perf_counter()
+            write_for_litdata(Path(root, "data"))
+            print(f"written once more for litdata in {time.perf_counter() - began:.1f} s", flush=True)
+        else:
+            del LOADERS["litdata"]
+            print("litdata is not installed, so it is not compared: pip install litdata", flush=True)
         compare(Path(root, "data"), args.samples, args.passes, args.workers)
         write_million(Path(root, "million"))
         found = [alone("start", Path(root, "million")) for _ in range(3)]
