@@ -71,6 +71,8 @@ class Reader:
 
     def __init__(self, tars: Tars, plan: Plan, rank: int, ranks: int, decode: Callable[..., Sample]):
         self.tars, self.plan, self.rank, self.ranks, self.decode = tars, plan, rank, ranks, decode
+        # samples that are read before the first of them is taken apart
+        self.ahead = min(AHEAD, max(1, AHEAD_BYTES // int(tars.index.bytes.max())))
 
     def slots(self, step: int, first: int = 0, every: int = 1) -> Iterator[Slot]:
         """This rank's contiguous share of every batch from a step on; or of every n-th, beginning with the first-th."""
@@ -85,7 +87,7 @@ class Reader:
         Several are read before the first of them is taken apart: a read leaves nothing else in the processor's caches.
         """
         if all(folder.local for folder in self.tars.index.folders):
-            while some := self.ahead(slots):
+            while some := list(itertools.islice(slots, self.ahead)):
                 pieces = [self.tars.read(int(slot.batch.rows[slot.place])) for slot in some]
                 for slot in some:
                     yield self.sample(slot, pieces.pop(0)), slot.last
@@ -98,16 +100,6 @@ class Reader:
                 yield self.sample(slot, read.result()), slot.last
                 ahead += itertools.islice(reads, 1)
 
-    def ahead(self, slots: Iterator[Slot]) -> list[Slot]:
-        """The next slots, whose samples are read before the first of them is taken apart."""
-        some, size = list[Slot](), 0
-        for slot in slots:
-            some.append(slot)
-            size += self.tars.bytes[int(slot.batch.rows[slot.place])]
-            if len(some) == AHEAD or size >= AHEAD_BYTES:
-                break
-        return some
-
     def members(self, row: int, piece: memoryview) -> dict[str, memoryview]:
         """Extension -> bytes. Raises CorruptError for a damaged header, LookupError where the tar is of another index."""
         try:
@@ -119,15 +111,18 @@ class Reader:
         except ValueError as error:
             raise CorruptError(str(error)) from error
 
+    def shape(self, row: int) -> Shape:
+        index = self.tars.index
+        frames, height, width = (int(column[row]) for column in index.shape)
+        return Shape(frames, height, width, int(index.references[row]))
+
     def sample(self, slot: Slot, piece: memoryview) -> Sample:
         """The sample of a slot; where it is corrupt another one of its bucket, the same on every rank and in every run."""
         index, row, broken = self.tars.index, int(slot.batch.rows[slot.place]), dict[str, str]()
         for attempt in range(ATTEMPTS):
             key = index.key(row)
-            frames, height, width = (int(column[row]) for column in index.shape)
-            shape = Shape(frames, height, width, int(index.references[row]))
             try:
-                made = self.decode(self.members(row, piece), slot.batch, slot.number, row, key, shape)
+                made = self.decode(self.members(row, piece), slot.batch, slot.number, row, key, self.shape)
                 return replace(made, set_aside=broken) if broken else made
             except CorruptError as error:
                 broken[key] = f"{key} in {index.where(row)}: {error}"

@@ -101,9 +101,18 @@ class Decode:
     limits: Limits = LIMITS
 
     def __call__(
-        self, members: dict[str, memoryview], batch: Batch, index: int, row: int, key: str, shape: Shape
+        self,
+        members: dict[str, memoryview],
+        batch: Batch,
+        index: int,
+        row: int,
+        key: str,
+        shape_of: Callable[[int], Shape],
     ) -> Sample:
-        """Raises CorruptError for members that are missing, broken, or not what the index says."""
+        """Decode the members of one sample.
+
+        shape_of: what the index says of a row. Raises CorruptError for members that are missing, broken, or not what it says.
+        """
         place = (key, batch.step, batch.epoch, index, row, batch.bucket)
         if self.view == "bytes":
             return Sample(*place, members=members)
@@ -113,6 +122,7 @@ class Decode:
         if self.view == "encoded":
             return replace(made, tensors=tensors_of(members))
         assert made.facts is not None
+        shape = shape_of(row)
         if len(made.facts.references) != shape.references:
             raise CorruptError(
                 f"has {len(made.facts.references)} references in its .json, its row of the index says {shape.references}"

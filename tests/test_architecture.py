@@ -1,5 +1,6 @@
 """The rules that no reader should have to remember."""
 
+import ast
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass
@@ -58,3 +59,45 @@ def test_the_cluster_file_passes_rays_own_validation():
     validate_config(config)
 
     assert config["available_node_types"]["gpu"]["resources"]["GPU"] == 4
+
+
+READS_ARBITRARY_OBJECTS = {
+    "pickle.load": "a2data and its stages read Parquet, JSON and safetensors",
+    "pickle.loads": "likewise",
+    "cloudpickle.loads": "likewise",
+    "joblib.load": "likewise",
+    "torch.load": "say weights_only=True",
+    "np.load": "say allow_pickle=False, or leave it out",
+    "dcp.load": "give pipelines.training.safe_reading's Reader and Planner",
+}
+
+
+def reads_objects(path: Path) -> list[str]:
+    """Calls in a file that would run what a file of a stranger holds."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        if name not in READS_ARBITRARY_OBJECTS:
+            continue
+        given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+        safe = {
+            "torch.load": given.get("weights_only") == "True",
+            "np.load": given.get("allow_pickle", "False") == "False",
+            "dcp.load": given.get("storage_reader", "").startswith("Reader(") and given.get("planner") == "Planner()",
+        }
+        if not safe.get(name, False):
+            found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {name}: {READS_ARBITRARY_OBJECTS[name]}")
+    return found
+
+
+def test_nothing_reads_a_file_that_may_name_code_to_run():
+    folders = ("a2data", "stages", "model_zoo", "pipelines", "examples")
+    assert [line for folder in folders for path in (ROOT / folder).rglob("*.py") for line in reads_objects(path)] == []
+
+
+def test_the_search_for_unsafe_readers_finds_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    (tmp_path / "x.py").write_text(
+        "torch.load(p)\nnp.load(p, allow_pickle=True)\ndcp.load(s, checkpoint_id=p)\npickle.loads(b)\n"
+    )
+    assert len(reads_objects(tmp_path / "x.py")) == 4

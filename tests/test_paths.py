@@ -55,6 +55,7 @@ ALLOWED = {
     ("pipelines/fetch.py", "f'.{home.name}.part'"): "the last part of a path that a card names",
     ("pipelines/sampling/cutouts.py", "f\"{job.out.removesuffix('.mp4')}-cut-{number}.png\""): "jobs.read checks --out",
     ("pipelines/training/export.py", "f'{folder.name}.tmp'"): TYPED,
+    ("pipelines/training/safe_reading.py", "self.path"): "a checkpoint's folder, in an error message",
     ("pipelines/triplet_bench/composites.py", "file"): OURS,
     ("pipelines/triplet_bench/composites.py", "name"): OURS,
     ("pipelines/triplet_bench/world.py", "name"): CONSTANT,

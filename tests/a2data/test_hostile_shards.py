@@ -45,7 +45,7 @@ def decoded(made, limits=None):
     batch = Batch(0, 0, 0, 0, BUCKET, np.array([7]))
     views = {name: memoryview(data) for name, data in made.items()}
     decode = Decode("raw", 0, cover, Chances(), 1, limits or Limits())
-    return decode(views, batch, 0, 7, "clip-007", Shape(9, 32, 48, 3))
+    return decode(views, batch, 0, 7, "clip-007", lambda row: Shape(9, 32, 48, 3))
 
 
 def chunk(kind, data):

@@ -23,7 +23,9 @@ def sample(tmp_path_factory, pack):
 
 def decoded(sample, index=0, view="raw", shape=cover, **chances):
     batch = Batch(0, 0, 0, 0, BUCKET, np.array([7]))
-    return Decode(view, 0, shape, Chances(**chances), 1)(sample, batch, index, 7, "clip-007", Shape(9, 32, 48, 3))
+    return Decode(view, 0, shape, Chances(**chances), 1)(
+        sample, batch, index, 7, "clip-007", lambda row: Shape(9, 32, 48, 3)
+    )
 
 
 def test_a_raw_sample_has_frames_of_its_bucket_and_pictures(sample):

@@ -242,7 +242,7 @@ def test_a_repository_or_revision_that_is_not_there_is_a_sentence(server):
 def test_a_repository_writes_no_file_outside_its_folder(server, tmp_path):
     card = repository(server, files={"config.json": b"{}", str(tmp_path / "outside.bin"): b"evil"})
 
-    with pytest.raises(ValueError, match=r"hf:who/net: '/.*outside.bin' is not a path inside its folder"):
+    with pytest.raises(ValueError, match=r"hf:who/net: '/.*' is not a path inside its folder"):
         fetch.fetch(card)
 
     assert left(tmp_path) == []
