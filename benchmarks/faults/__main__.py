@@ -16,6 +16,7 @@ import argparse
 import logging
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.faults import folders, hostile, kills, table, videos
@@ -40,6 +41,7 @@ def main() -> None:
         for section in sections:
             home = root / section
             home.mkdir()
+            found: Iterable[table.Row]
             if section == "videos":
                 found = videos.damaged_videos(home, args.count, args.seed)
             elif section == "kills":
@@ -48,8 +50,9 @@ def main() -> None:
                 found = folders.damaged_folders(home, run, args.seed)
             else:
                 found = hostile.hostile_shards(home, run.root / "shards")
-            print(table.markdown(found), flush=True)
-            rows += found
+            for row in found:
+                print(*row, sep=" | ", flush=True)
+                rows.append(row)
     print(table.markdown(rows))
     print(f"largest memory of a child process: {table.peak_children_mb():.0f} MB")
     sys.exit(any(row.survived < row.tried for row in rows))

@@ -4,7 +4,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.faults.damage import flip_bits
@@ -102,17 +102,15 @@ def mended(run: Run, expected: str) -> str:
     return "" if tars_sha256(run.root / "shards") == expected else "other shards"
 
 
-def damaged_folders(root: Path, run: Run, seed: int) -> list[Row]:
+def damaged_folders(root: Path, run: Run, seed: int) -> Iterator[Row]:
     """Damage a finished run in each way, mend it and compare. One row for each damage. The run is whole again afterwards."""
     rng = random.Random(seed)
     expected = tars_sha256(run.root / "shards")
     shutil.copytree(run.root, root / "whole")
-    rows = []
     for name, damage in cases().items():
         damage(run.root, rng)
         wrong = mended(run, expected)
-        rows.append(Row(f"folder: {name}", 1, int(not wrong), wrong or "mended"))
+        yield Row(f"folder: {name}", 1, int(not wrong), wrong or "mended")
         # in place: a copied work folder would be another owner of the shards
         shutil.rmtree(run.root)
         shutil.copytree(root / "whole", run.root)
-    return rows

@@ -15,7 +15,7 @@ import tarfile
 import tempfile
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -251,11 +251,10 @@ def read_with_all(folder: Path) -> None:
             print(f"{WRONG} {program}: {type(error).__name__}: {str(error)[:200]!r}", flush=True)
 
 
-def hostile_shards(root: Path, honest: Path) -> list[Row]:
+def hostile_shards(root: Path, honest: Path) -> Iterator[Row]:
     """Read each hostile folder with every program. honest: a folder of shards to start from. One row for each folder."""
     samples = read_samples(honest, COUNT)
     schema = pq.read_schema(honest / "index.parquet")
-    rows = []
     for number, (name, change) in enumerate(cases(root / "outside").items()):
         home = root / f"{number:02d}"
         (root / "outside").mkdir(exist_ok=True)
@@ -265,9 +264,8 @@ def hostile_shards(root: Path, honest: Path) -> list[Row]:
         wrong, peak_mb = attempt(home / "shards", home)
         written = {path for path in tree(root) - before if not path.startswith(home.name)}
         wrong += [f"wrote {path}" for path in sorted(written)[:2]]
-        rows.append(Row(f"shards: {name}", 1, int(not wrong), "; ".join(wrong) or f"peak {peak_mb:.0f} MB"))
+        yield Row(f"shards: {name}", 1, int(not wrong), "; ".join(wrong) or f"peak {peak_mb:.0f} MB")
         shutil.rmtree(home)
-    return rows
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.faults.table import Row
@@ -59,11 +60,10 @@ def finished_run(root: Path) -> tuple[Run, Path, float]:
     return run, films, time.perf_counter() - began
 
 
-def kills(root: Path, calm: Run, films: Path, seconds: float, count: int, seed: int) -> list[Row]:
+def kills(root: Path, calm: Run, films: Path, seconds: float, count: int, seed: int) -> Iterator[Row]:
     """Run the pipeline over the films of a finished run again, with `count` kills in all, and compare. One row for each kind."""
     rng = random.Random(seed)
     expected = calm.report("undisturbed")
-    rows = []
     shares = (("driver, SIGKILL", 0.4), ("worker, SIGKILL", 0.4), ("driver, SIGTERM", 0.1), ("driver, SIGINT", 0.1))
     for kind, share in shares:
         number = math.ceil(count * share)
@@ -77,5 +77,4 @@ def kills(root: Path, calm: Run, films: Path, seconds: float, count: int, seed: 
         else:
             hit = interrupt_driver(run, seconds, number, getattr(signal, kind.rpartition(" ")[2]), rng)
         same = run.report(kind) == expected
-        rows.append(Row(f"kill: {kind}", hit, hit if same else 0, "same sha256" if same else "OTHER sha256"))
-    return rows
+        yield Row(f"kill: {kind}", hit, hit if same else 0, "same sha256" if same else "OTHER sha256")
