@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from a2data.filename import safe_name
-from a2data.samples import Facts, Given, to_facts
+from a2data.samples import Facts, Given
 from a2data.tars import Index, Tars, members, read_index
+from a2data.view import facts_of
 from pipelines.a2_bench.cases import ROLES, Case, Element
 
 
@@ -49,15 +50,21 @@ def _samples(shards: Path, split: str) -> Iterator[tuple[Facts, dict[str, bytes]
     tars = Tars(index)
     for row in range(len(index)):
         if not split or splits[row] == split:
-            key, where = index.key(row), index.where(row)
-            parts = {name: bytes(part) for name, part in members(tars.read(row), key, where).items()}
-            if "json" not in parts:
-                raise ValueError(f"{where}: the sample {key} has no .json: copy it again, or pack again")
-            facts = to_facts(parts["json"], key)
-            lacking = [name for name in ("mp4", *(f"{g.name}.png" for g in facts.references)) if name not in parts]
-            if lacking:
-                raise ValueError(f"{where}: the sample {key} has no .{lacking[0]}: copy it again, or pack again")
-            yield facts, parts
+            yield sample(tars, row)
+
+
+def sample(tars: Tars, row: int) -> tuple[Facts, dict[str, bytes]]:
+    """Return the facts and the members of one sample. Raises ValueError, naming it, where it is damaged or lacks a member."""
+    key, where = tars.index.key(row), tars.index.where(row)
+    try:
+        parts = members(tars.read(row), key, where)
+        facts = facts_of(parts, key)
+    except (LookupError, ValueError) as error:
+        raise ValueError(f"{where}: the sample {key[:80]}: {error}") from error
+    lacking = [name for name in ("mp4", *(f"{g.name}.png" for g in facts.references)) if name not in parts]
+    if lacking:
+        raise ValueError(f"{where}: the sample {key} has no .{lacking[0]}: copy it again, or pack again")
+    return facts, {name: bytes(part) for name, part in parts.items()}
 
 
 def _indexed(shards: Path) -> tuple[Index, list[str]]:
@@ -118,5 +125,4 @@ def _others(shards: Path, split: str) -> Iterator[Facts]:
     tars = Tars(index)
     for row in range(len(index)):
         if not split or splits[row] != split:
-            key = index.key(row)
-            yield to_facts(bytes(members(tars.read(row), key, index.where(row))["json"]), key)
+            yield sample(tars, row)[0]

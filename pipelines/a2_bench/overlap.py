@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from a2data.samples import to_facts
-from a2data.tars import Tars, members, read_index
+from a2data.tars import Tars, read_index
 from model_zoo import cards
 from pipelines.a2_bench.cases import Case, picture
 from pipelines.a2_bench.experts import portrait
+from pipelines.a2_bench.held_out import sample
 
 FLAT = 8.0  # grey levels of standard deviation below which a picture is like any other and proves nothing
 WHITE = 200  # of 255, in every channel
@@ -66,10 +66,10 @@ def _references(shards: Sequence[Path]) -> Iterator[tuple[str, str, str, bytes, 
     tars = Tars(index)
     for row in range(len(index)):
         key, where = index.key(row), index.where(row)
-        parts = members(tars.read(row), key, where)
-        given = [(g.name, g.role) for g in to_facts(bytes(parts["json"]), key).references]
+        facts, parts = sample(tars, row)
+        given = [(g.name, g.role) for g in facts.references]
         # what was read is gone with the next row
-        yield from [(key, name, role, bytes(parts[f"{name}.png"]), where) for name, role in given]
+        yield from [(key, name, role, parts[f"{name}.png"], where) for name, role in given]
 
 
 def _exact(
