@@ -22,6 +22,7 @@ from pipelines.cli import main as a2data
 
 CORPUS = Path(os.environ.get("A2DATA_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 WEIGHTS = CORPUS / "weights"
+NO_CORPUS = "skipped: no corpus of real footage; set A2DATA_CORPUS to its folder"
 SETTINGS = {
     "builtin": [],
     "weights": [
@@ -30,6 +31,11 @@ SETTINGS = {
         "retrieve.min_face=0.7",  # halfway between the most alike strangers and the least alike pictures of one person
     ],
 }
+
+
+def available() -> bool:
+    """Whether there is a corpus of real footage."""
+    return (CORPUS / "MANIFEST.json").exists()
 
 
 class Truth:
@@ -100,8 +106,9 @@ def main() -> None:
     parser.add_argument("profiles", nargs="*", default=sorted(SETTINGS))
     parser.add_argument("--work", type=Path, help="keep the tables here")
     args = parser.parse_args()
-    if not (CORPUS / "MANIFEST.json").exists():
-        sys.exit("no corpus of real footage: set A2DATA_CORPUS to its folder")
+    if not available():
+        print(NO_CORPUS)
+        return
     with tempfile.TemporaryDirectory() as scratch:
         for profile in args.profiles:
             print("\n".join(measure(profile, (args.work or Path(scratch)) / profile)), flush=True)

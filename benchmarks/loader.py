@@ -7,13 +7,12 @@ as bytes, nothing decoded; a share is the median over such pairs. The tars are i
 adds. Plain reading fills eight buffers of the size of a sample in turn, as a batch of eight must be held; they begin where the
 kernel copies fastest. Without workers the clock is that of the CPU, so that other processes matter little. Then the first batch
 from the beginning and from the middle, and an index of a million rows. litdata reads no tars: the same samples are written in its
-own chunks first, and how long that takes is printed. webdataset gives each worker whole tars: with fewer tars than workers it is
-left out.
+own chunks first, and how long that takes is printed; where litdata is not installed, it is skipped. webdataset gives each worker
+whole tars: with fewer tars than workers it is left out.
 """
 
 import argparse
 import functools
-import importlib.util
 import itertools
 import json
 import mmap
@@ -25,6 +24,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -261,12 +261,17 @@ def one(what: str, *rest: str) -> dict[str, float]:
     return start(Path(rest[0]))
 
 
-def compare(folder: Path, count: int, passes: int, crews: list[int]) -> None:
+def compared() -> list[str]:
+    """The loaders to measure; litdata only where it is installed: it brings boto3, which nothing else here needs."""
+    return [name for name in LOADERS if name != "litdata" or find_spec("litdata")]
+
+
+def compare(folder: Path, names: list[str], count: int, passes: int, crews: list[int]) -> None:
     print(
         f"{count} samples of 1.75 MB in the page cache, all members as bytes, medians of {passes} pairs (10 % to 90 %)"
     )
     tars = len(tars_of(folder))
-    for workers, name in itertools.product(crews, LOADERS):
+    for workers, name in itertools.product(crews, names):
         if name in BY_TAR and workers > tars:
             print(
                 f"{name}, {workers} workers: left out, it needs a tar for each worker and there are {tars}", flush=True
@@ -280,7 +285,7 @@ def compare(folder: Path, count: int, passes: int, crews: list[int]) -> None:
             f"({found['low']:.2f} to {found['high']:.2f}), {found['mb']:.0f} MB",
             flush=True,
         )
-    for name, first in itertools.product(LOADERS, (0, count // 2 // BATCH * BATCH)):
+    for name, first in itertools.product(names, (0, count // 2 // BATCH * BATCH)):
         if name in BY_TAR and tars < 2:
             continue
         found = [alone("first", name, folder, 2, first)["seconds"] for _ in range(2)]
@@ -299,14 +304,13 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as root:
         write(Path(root, "data"), args.samples)
-        if importlib.util.find_spec("litdata"):
-            began = time.perf_counter()
+        names, began = compared(), time.perf_counter()
+        if "litdata" in names:
             write_for_litdata(Path(root, "data"))
             print(f"written once more for litdata in {time.perf_counter() - began:.1f} s", flush=True)
         else:
-            del LOADERS["litdata"]
-            print("litdata is not installed, so it is not compared: pip install litdata", flush=True)
-        compare(Path(root, "data"), args.samples, args.passes, args.workers)
+            print("litdata: skipped, it is not installed (pip install litdata)", flush=True)
+        compare(Path(root, "data"), names, args.samples, args.passes, args.workers)
         write_million(Path(root, "million"))
         found = [alone("start", Path(root, "million")) for _ in range(3)]
         best = min(found, key=lambda f: f["planned"])

@@ -17,7 +17,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.corpus import CORPUS, SETTINGS
+from benchmarks.corpus import CORPUS, NO_CORPUS, SETTINGS, available
 from pipelines.cli import main as a2data
 from pipelines.triplet_bench import predictions, report
 from pipelines.triplet_bench.oracle import oracle
@@ -59,8 +59,6 @@ def labelled(film: Film, shots: list[tuple[int, int, str, str]]) -> Film:
 def prepare(tier: str, folder: Path, seed: int) -> list[Path]:
     """The set of a tier in a folder, made unless it is there; returns its films."""
     if tier == "R":
-        if not (CORPUS / "MANIFEST.json").exists():
-            sys.exit("no corpus of real footage: set A2DATA_CORPUS to its folder")
         if not (folder / "set.json").exists():
             corpus_truth(folder)
         return corpus_films()
@@ -127,6 +125,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for tier in args.tiers:
             for recipe in args.recipe or ["builtin"]:
+                if (tier == "R" or recipe == "weights") and not available():
+                    print(f"{recipe} on tier {tier}: {NO_CORPUS}", flush=True)
+                    continue
                 folder = args.folder or Path(scratch)
                 lines, one = measure(tier, folder, recipe, args.set, args.seed, args.brief)
                 print(lines, flush=True)
