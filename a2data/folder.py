@@ -1,6 +1,7 @@
 """A folder here or in an object store, whose files appear whole or not at all."""
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
@@ -115,6 +116,11 @@ class Folder:
     def reading(self, *names: str) -> pa.NativeFile:
         """A file of the store, open for reading anywhere in it. Raises FileNotFoundError."""
         return self.fs.open_input_file(self.path(*names))
+
+    def sha256(self, *names: str) -> str:
+        """Return the sha256 of a file, in hexadecimal. Raises FileNotFoundError."""
+        with self.reading(*names) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def get(self, *names: str) -> bytes | None:
         """A small file's bytes, or None where there is none."""

@@ -78,10 +78,8 @@ def write(
 
 def _check_name(out: Folder, name: str, sha256: str) -> None:
     """Raise FileExistsError if a file of this name exists with other bytes."""
-    if name in out.names():
-        with out.reading(name) as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                raise FileExistsError(f"{out.path(name)} was not written by this work folder: move it elsewhere")
+    if name in out.names() and out.sha256(name) != sha256:
+        raise FileExistsError(f"{out.path(name)} was not written by this work folder: move it elsewhere")
 
 
 class Hashed(io.BufferedIOBase):

@@ -49,9 +49,8 @@ class Stage:
     in_flight: ClassVar[int] = 1  # units at a time, each in its own thread; for stages per "video" or "clip" that wait
     spreads: ClassVar[bool] = False
     opens_sources: ClassVar[bool] = False
-    accounts_for: ClassVar[str] = (
-        ""  # "video_id", "clip_id" or, for stages per "all", "element_id"; "" = may yield nothing
-    )
+    # "video_id", "clip_id" or, for stages per "all", "element_id"; "" = may yield nothing
+    accounts_for: ClassVar[str] = ""
     unit_timeout_s: ClassVar[float] = 1800.0  # without a row, a frame or a task done, after which a unit is given up
     unkeyed: ClassVar[tuple[str, ...]] = ()  # settings that change no row, and are no part of the resume key
     version: ClassVar[int] = 1  # raise it when run() gives other rows for the same settings

@@ -207,6 +207,7 @@ def _stage(args: argparse.Namespace) -> int:
     with alone(store), contextlib.ExitStack() as stack:
         owner = stack.enter_context(ownership.claimed(store, recipe.folder(store), args.take_over)) if packs else {}
         recipe.save(store)
+        runs.move_damaged_lists(store)
         runs.check_sources(store)
         summary = runs.work(args, [stage], store, store.shards("manifest"))
         print(f"{summary.jobs} jobs done")
@@ -282,6 +283,7 @@ def _failures(args: argparse.Namespace) -> int:
 def _retry(args: argparse.Namespace) -> int:
     store, recipe, stages = runs.opened(args)
     with alone(store), ownership.claimed(store, recipe.folder(store), args.take_over) as owner:
+        runs.move_damaged_lists(store)
         runs.check_sources(store)
         failed = [f for f in planning.failures(store, [s.name() for s in stages]) if args.only in (None, f[0])]
         sources = planning.sources(store, [shard for _, shard, _, _ in failed])

@@ -8,7 +8,7 @@ from itertools import count
 from a2data.records import Source
 from a2data.source_files import FOLDER, SourceFiles
 from a2data.store import COPY, Store
-from pipelines import forget
+from pipelines import forget, runs
 from pipelines.download import Downloader, Limits
 from pipelines.manifest import Access, survey
 
@@ -59,8 +59,7 @@ def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int, how: Acce
     Raises ValueError where there is no source at all.
     """
     how = how or Access(files=SourceFiles(store))
-    for shard in store.shards("manifest"):
-        store.footer("manifest", shard)  # moves a damaged list aside, before the shards are counted
+    runs.move_damaged_lists(store)
     shards = store.shards("manifest")
     rows = {shard: list(store.read("manifest", shard, Source)) for shard in shards}
     keep_copies(store, shards)

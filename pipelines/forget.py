@@ -61,6 +61,7 @@ def _forget(args: argparse.Namespace) -> int:
 
     store, recipe, stages = runs.opened(args)
     with alone(store), claimed(store, recipe.folder(store), args.take_over) as owner:
+        runs.move_damaged_lists(store)
         runs.check_sources(store)
         wanted = of_source(store, args.source) if args.source else of_identity(store, args.identity, stages)
         removed = forget(store, wanted, stages)

@@ -99,10 +99,14 @@ def opened(args: argparse.Namespace) -> tuple[Store, Recipe, list[Stage]]:
     return store, recipe, recipe.apply(triplets(recipe.profile), store)
 
 
-def check_sources(store: Store) -> None:
-    """Raise ValueError if a list of sources is damaged and its sources were not listed again: no run can make it."""
+def move_damaged_lists(store: Store) -> None:
+    """Move damaged lists of sources aside, and put their copies in their place, before the shards are counted."""
     for shard in store.shards("manifest"):
-        store.footer("manifest", shard)  # moves a damaged one aside
+        store.footer("manifest", shard)
+
+
+def check_sources(store: Store) -> None:
+    """Raise ValueError if a damaged list of sources was moved aside and not listed again: no run can make it."""
     for shard, path in store.damaged("manifest").items():
         raise ValueError(
             f"{path} held the sources of shard {shard} and is damaged, and so is its copy: name the same videos in `a2data run "

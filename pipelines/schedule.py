@@ -56,9 +56,8 @@ class Summary:
     blocked: int = 0  # jobs that waited for one of those
 
 
-Watch = Callable[
-    [str, Any], None
-]  # called with ("begin" | "start" | "made" | "fresh" | "again" | "look" | "end", about)
+# called with ("begin" | "start" | "made" | "fresh" | "again" | "look" | "end", about)
+Watch = Callable[[str, Any], None]
 
 
 def groups(stages: Sequence[Stage]) -> list[Group]:

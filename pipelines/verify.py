@@ -4,27 +4,23 @@ The result is recorded in verification.json beside the manifest, and in the work
 and the report can say when the last verification was.
 """
 
-import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 
 from a2data import shards
 from a2data.folder import Folder
 from a2data.parquet import DamagedError
-from a2data.records import Packed
 from a2data.store import Store
 from a2data.tars import Tars, members, read_index
 
 log = logging.getLogger("a2data")
 
 FILE = "verification.json"
-CHUNK = 1 << 22  # bytes of a tar that are hashed at a time
 TAR_RECORD = 10240  # bytes; tarfile fills a tar up to a multiple of it
 TAR_END = 1024  # bytes; two blocks of zeros end a tar
 
@@ -95,18 +91,9 @@ def tar_problem(out: Folder, name: str, size: int | None, expected: int, sha256:
         return f"{out.path(name)} is missing"
     if size != expected:
         return f"{out.path(name)} has {size} bytes, not {expected}"
-    if sha256 and (found := sha256_of(out, name)) != sha256:
+    if sha256 and (found := out.sha256(name)) != sha256:
         return f"{out.path(name)} has the sha256 {found[:12]}…, not {sha256[:12]}…"
     return ""
-
-
-def sha256_of(out: Folder, name: str) -> str:
-    """Return the sha256 of a file."""
-    total = hashlib.sha256()
-    with out.reading(name) as file:
-        while chunk := file.read(CHUNK):
-            total.update(chunk)
-    return total.hexdigest()
 
 
 def verify_shards(out: Folder, report: Report = lambda _: None) -> tuple[list[str], list[str]]:
@@ -128,7 +115,7 @@ def verify_shards(out: Folder, report: Report = lambda _: None) -> tuple[list[st
     index = manifest.get("index")
     if index and "index.parquet" not in sizes:
         problems.append(f"{out.path('index.parquet')} is missing")
-    elif index and sha256_of(out, "index.parquet") != index["sha256"]:
+    elif index and out.sha256("index.parquet") != index["sha256"]:
         problems.append(f"{out.path('index.parquet')} is not the index that the manifest names")
     return [entry["name"] for entry in entries], problems
 
@@ -190,13 +177,6 @@ def verify_parts(store: Store, stages: Sequence[str], report: Report = lambda _:
     return count, unsealed, problems
 
 
-def read_groups(store: Store, stage: str, shard: int) -> Iterator[Any]:
-    """Yield the row groups of a part, all columns."""
-    with store.opened(stage, shard) as part:
-        for number in range(part.groups):
-            yield part.group(number)
-
-
 # -- before a run ------------------------------------------------------------------------------------------------------
 
 
@@ -208,8 +188,9 @@ def forget_damaged_tars(store: Store, out: Folder, hashed: bool) -> Verification
     sizes, tars, problems = out.sizes(), 0, []
     for shard in store.shards("pack"):
         ends: dict[str, tuple[int, str]] = {}
-        for row in store.read("pack", shard, Packed):
-            ends[row.shard] = max(ends.get(row.shard, (0, "")), (row.offset + row.bytes, row.shard_sha256))
+        for row in store.columns("pack", shard, ["shard", "offset", "bytes", "shard_sha256"]).to_pylist():
+            end = row["offset"] + row["bytes"], row["shard_sha256"]
+            ends[row["shard"]] = max(ends.get(row["shard"], (0, "")), end)
         wrong = [
             problem
             for name, (end, sha256) in sorted(ends.items())

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pipelines.download import Network, connect
 
 PUBLIC, OTHER = "93.184.216.34", "8.8.4.4"
+HOSTS = {"films.example": PUBLIC, "other.example": OTHER, "inside.example": "10.0.0.7"}
 DATE = "Sat, 01 Nov 2025 00:00:00 GMT"
 
 

@@ -17,8 +17,6 @@ from pipelines.download import (
     resolve,
 )
 
-HOSTS = {"films.example": web.PUBLIC, "other.example": web.OTHER, "inside.example": "10.0.0.7"}
-
 
 @pytest.fixture(scope="module")
 def server():
@@ -31,7 +29,7 @@ def get(server):
     """Download from the public internet, all of which is the server; returns the bytes."""
     server.answers, server.asked = {"/a.mp4": b"film"}, []
 
-    def got(url, limits=Limits(), hosts=HOSTS, **how):  # noqa: B008
+    def got(url, limits=Limits(), hosts=web.HOSTS, **how):  # noqa: B008
         out = io.BytesIO()
         Downloader(limits, how.pop("allow_local", False), server.network(hosts)).get(url, out, **how)
         return out.getvalue()
@@ -82,14 +80,14 @@ def test_localhost_is_recognised_in_every_notation(host):
 
 
 def test_one_private_address_among_public_ones_is_enough_to_refuse(server):
-    network = server.network(HOSTS)._replace(resolve=lambda host, port: [web.PUBLIC, "10.0.0.1"])
+    network = server.network(web.HOSTS)._replace(resolve=lambda host, port: [web.PUBLIC, "10.0.0.1"])
     with pytest.raises(RefusedError):
         Downloader(network=network).get("http://films.example/a.mp4", io.BytesIO())
 
 
 def test_a_name_that_changes_its_address_after_the_check_is_not_followed(get, server):
     answers = iter([web.PUBLIC, "127.0.0.1", "127.0.0.1"])
-    network = server.network(HOSTS)._replace(resolve=lambda host, port: [next(answers)])
+    network = server.network(web.HOSTS)._replace(resolve=lambda host, port: [next(answers)])
     Downloader(network=network).get("http://films.example/a.mp4", io.BytesIO())
     assert server.connected == [web.PUBLIC]
 
@@ -105,7 +103,7 @@ def test_a_name_that_changes_its_address_after_the_check_is_not_followed(get, se
 )
 def test_a_redirect_to_a_local_host_is_refused(get, server, to):
     server.answers["/moved"] = web.redirect(to)
-    hosts = HOSTS | {"127.0.0.1": "127.0.0.1", "169.254.169.254": "169.254.169.254"}
+    hosts = web.HOSTS | {"127.0.0.1": "127.0.0.1", "169.254.169.254": "169.254.169.254"}
     with pytest.raises(RefusedError, match="not a public address"):
         get("http://films.example/moved", hosts=hosts)
     with pytest.raises(RefusedError, match="not a public address"):
@@ -173,7 +171,7 @@ def test_a_file_that_says_it_is_too_large_is_not_read(get, server):
     server.answers["/large"] = b"x" * 2000
     out = io.BytesIO()
     with pytest.raises(DownloadError, match="over 1000 bytes"):
-        Downloader(Limits(max_bytes=1000), network=server.network(HOSTS)).get("http://films.example/large", out)
+        Downloader(Limits(max_bytes=1000), network=server.network(web.HOSTS)).get("http://films.example/large", out)
     assert out.getvalue() == b""
 
 
@@ -228,7 +226,7 @@ def test_a_list_may_name_web_addresses_and_object_stores_and_files_where_allowed
 
 def test_downloads_under_way_end_when_the_run_is_interrupted(server, get):
     server.answers["/slow"] = web.drip()
-    downloader = Downloader(network=server.network(HOSTS))
+    downloader = Downloader(network=server.network(web.HOSTS))
     threading.Timer(0.2, downloader.stop.set).start()
     with pytest.raises(DownloadError, match="interrupted"):
         downloader.get("http://films.example/slow", io.BytesIO())

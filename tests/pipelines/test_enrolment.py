@@ -20,7 +20,6 @@ from stages.ingest import Ingest
 
 SECRET = "me:hunter2@"
 SIGNED = "?X-Amz-Signature=SECRET"
-HOSTS = {"films.example": web.PUBLIC, "other.example": web.OTHER, "inside.example": "10.0.0.7"}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +50,7 @@ class Corpus:
         return str(self.folder / name)
 
     def enroll(self, *inputs, limits=Limits(), allow_local=False, **how):  # noqa: B008
-        downloader = Downloader(limits, allow_local, self.server.network(HOSTS))
+        downloader = Downloader(limits, allow_local, self.server.network(web.HOSTS))
         enrolment.enroll(self.store, list(inputs), 8, Access(downloader, self.files, **how))
         return self.rows()
 
