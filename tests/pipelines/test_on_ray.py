@@ -22,7 +22,7 @@ from pipelines.schedule import CrewLostError, run
 from pipelines.watchdog import Timeouts
 
 ray = pytest.importorskip("ray")
-from pipelines import on_ray  # noqa: E402
+from pipelines import on_ray, watchdog  # noqa: E402
 from pipelines.on_ray import Actors  # noqa: E402
 
 
@@ -116,7 +116,8 @@ def test_tiles_by_tasks_give_the_same_references(cluster, tmp_path, cpus):
     assert [list(pairs.read("retrieve", shard, Reference)) for shard in range(3)] == expected
 
 
-def test_a_unit_that_makes_no_progress_fails_and_a_stopped_worker_is_replaced(cluster, store, tmp_path):
+def test_a_unit_that_makes_no_progress_fails_and_a_stopped_worker_is_replaced(cluster, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(watchdog, "STARTUP_S", 30.0)
     stages = [
         Cut(),
         toy_stuck.Measure("sleep|stop_once", f"{1:015x}0-00000001|{0:015x}1-00000000", str(tmp_path / "stopped")),

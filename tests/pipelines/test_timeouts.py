@@ -8,7 +8,7 @@ from toy import Choose, Cut, Join
 from toy_stuck import ChooseForEver, Measure, Measures
 
 from a2data.records import Score
-from pipelines import plan, runs
+from pipelines import plan, runs, watchdog
 from pipelines.cli import parser
 from pipelines.local import Children, Here
 from pipelines.schedule import Done, run
@@ -18,6 +18,11 @@ SHARDS = [0, 1]
 STUCK = f"{1:015x}0-00000001"
 NO_PROGRESS = "measure made no progress for 3 s: where it needs longer, raise --unit-timeout measure=SECONDS"
 SHORT = Timeouts({"measure": 3.0}, 60.0)  # a new process on a loaded machine takes a second for its first unit
+
+
+@pytest.fixture(autouse=True)
+def short_startup(monkeypatch):
+    monkeypatch.setattr(watchdog, "STARTUP_S", 30.0)
 
 
 def rows(store) -> int:
