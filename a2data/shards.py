@@ -178,9 +178,25 @@ def manifest(out: Folder) -> dict[str, Any]:
     """The manifest of a folder of shards; {} where there is none or it is damaged."""
     try:
         found = json.loads(out.get("manifest.json") or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found if is_manifest(found) else {}
+
+
+def is_manifest(found: object) -> bool:
+    """Return whether parsed JSON has the types of a manifest: names, sizes and sha256 of the tars and the index, splits."""
+    if not isinstance(found, dict):
+        return False
+    shards, index, splits = found.get("shards", []), found.get("index", {}), found.get("splits", {})
+    types = {"bytes": int, "sha256": str}
+    return (
+        isinstance(shards, list)
+        and all(isinstance(e, dict) and isinstance(e.get("name"), str) for e in shards)
+        and all(isinstance(e.get(key), type_) for e in shards for key, type_ in types.items())
+        and all(isinstance(each, dict) for each in (index, splits, found.get("about", {})))
+        and all(isinstance(about, dict) and {"share", "largest_component"} <= about.keys() for about in splits.values())
+        and all(isinstance(index[key], type_) for key, type_ in types.items() if key in index)
+    )
 
 
 def listed(about: dict[str, Any]) -> set[str]:

@@ -104,7 +104,9 @@ def verify_shards(out: Folder, report: Report = lambda _: None) -> tuple[list[st
     manifest = shards.manifest(out)
     entries = [entry for entry in manifest.get("shards", []) if isinstance(entry, dict) and "name" in entry]
     if not manifest and "manifest.json" in out.names():
-        return [], [f"{out.path('manifest.json')} is damaged: it is not JSON; `a2data run` writes it again"]
+        return [], [
+            f"{out.path('manifest.json')} is damaged: it is not what `pack` writes; `a2data run` writes it again"
+        ]
     if "shards" not in manifest:
         raise ValueError(f"{out.root} has no manifest.json that can be read: `a2data run` writes it again")
     problems, sizes = [], out.sizes()

@@ -75,7 +75,10 @@ def cases() -> dict[str, Damage]:
         "tar altered": alter("shards/*.tar"),
         "tar removed": remove("shards/*.tar"),
         "index truncated": truncate("shards/index.parquet"),
+        "list of sources truncated": truncate("work/manifest/00000.parquet"),
+        "list of sources altered": alter("work/manifest/00000.parquet"),
         "manifest truncated": truncate("shards/manifest.json"),
+        "manifest of other types": litter("shards/manifest.json", b'{"shards": [{"name": 7}], "index": 3}'),
         "progress note of noise": litter("work/detect/00000.doing", b"\xff{"),
         "temporary file left": litter("work/detect/00000.parquet.tmp", b"half"),
     }

@@ -1,5 +1,6 @@
 """Damage is found, named by path, moved aside and mended by the next run; nothing damaged is served or packed."""
 
+import json
 import random
 import shutil
 
@@ -232,7 +233,6 @@ def test_verify_leaves_a_tar_alone_that_the_manifest_does_not_list(finished, cap
 def test_verify_decodes_and_names_the_sample_that_cannot_be_decoded(finished, capsys):
     """A tar that is whole by its manifest, and holds a sample that is not."""
     import hashlib
-    import json
 
     shards = finished / "shards"
     about = manifest(shards)
@@ -243,3 +243,16 @@ def test_verify_decodes_and_names_the_sample_that_cannot_be_decoded(finished, ca
     assert cli.main(["verify", str(shards)]) == 0
     assert cli.main(["verify", str(shards), "--decode", "all"]) == 1
     assert "png cannot be read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("entries", [[{"name": "x.tar"}], [{"name": "x.tar", "bytes": "7"}], ["x.tar"], 7, None])
+def test_verify_names_damaged_entries_of_a_manifest_and_the_next_run_writes_it_again(finished, capsys, entries):
+    shards = finished / "shards"
+    about = manifest(shards)
+    (shards / "manifest.json").write_text(json.dumps({**about, "shards": entries, "index": 3}))
+
+    assert cli.main(["verify", str(shards)]) == 1
+    assert "manifest.json is damaged" in capsys.readouterr().out
+    assert run(finished) == 0
+    assert manifest(shards)["shards"] == about["shards"]
+    assert manifest(shards)["index"] == about["index"]
