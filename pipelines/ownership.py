@@ -9,7 +9,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import Any
@@ -69,12 +69,20 @@ def _host(out: Folder) -> str:
 
 
 def refusal(
-    me: Identity, about: dict[str, Any], entries: Sequence[str], inside: bool, tables: str, host: str = ""
+    me: Identity,
+    about: dict[str, Any],
+    entries: Sequence[str],
+    inside: bool,
+    tables: str,
+    host: str = "",
+    packed: Set[str] = frozenset(),
 ) -> str:
     """Why a work folder may not write into an out folder; "" if it may. Pure.
 
-    about: the manifest in the out folder. entries: what else is in it. inside: whether it is in the work folder. tables: the
-    digest of the work folder's table `pack`: manifests had no owner before 2026-12. host: the work folder that it is inside.
+    about: the manifest in the out folder; {} where it is missing or damaged. entries: what else is in it. inside: whether it is
+    in the work folder. tables: the digest of the work folder's table `pack`: manifests had no owner before 2026-12. host: the
+    work folder that it is inside. packed: the tars that the work folder packed into this out folder: where there is no manifest,
+    one of them, whose name ends in its sha256, shows whose the folder is. A copy of a work folder packed none of them.
     """
     owner = about.get("owner")
     if isinstance(owner, dict):
@@ -82,7 +90,8 @@ def refusal(
         return "" if owner.get("id") in mine else f"belongs to the work folder {owner.get('work')}"
     recipe = about.get("about")
     packed_here = bool(tables) and isinstance(recipe, dict) and recipe.get("tables") == tables
-    if inside or not entries or (packed_here and not host):
+    has_mine = not about and not me.copied_from and not packed.isdisjoint(entries)
+    if inside or not entries or ((packed_here or has_mine) and not host):
         return ""
     if host:
         return f"is inside the work folder {host}"
@@ -97,7 +106,8 @@ def check(store: Store, out: Folder, take_over: bool = False) -> Identity:
     inside = f"{_place(out)}/".startswith(f"{_place(store)}/")
     # manifests with an owner decide by that alone: the footers of `pack` are not read
     tables = "" if take_over or isinstance(about.get("owner"), dict) else results.tables(store)
-    why = "" if take_over else refusal(me, about, entries, inside, tables, _host(out))
+    packed = frozenset() if take_over or about else _packed(store, out)
+    why = "" if take_over else refusal(me, about, entries, inside, tables, _host(out), packed)
     if why:
         raise PermissionError(
             f"{out.root} {why}: name another folder with `a2data run --out`, or pass --take-over to let {store.root} own it; "
@@ -131,9 +141,15 @@ def claimed(store: Store, out: Folder, take_over: bool = False) -> Iterator[dict
 
 def _mark_unlisted(store: Store, out: Folder, listed: set[str]) -> None:
     """Mark the tars that this work folder packed into an out folder before manifests had owners, and that none lists."""
-    there = set(out.names())
+    for name in _packed(store, out) & set(out.names()) - listed:
+        out.put(b"", name + shards.PENDING)
+
+
+def _packed(store: Store, out: Folder) -> frozenset[str]:
+    """The names of the tars that the tables of a work folder say it packed into an out folder."""
+    names = set[str]()
     for shard in store.shards("pack"):
         footer = store.footer("pack", shard)
         if footer and footer.settings.get("out") == out.root:
-            for name in there & set(store.values("pack", shard, "shard")) - listed:
-                out.put(b"", name + shards.PENDING)
+            names |= set(store.values("pack", shard, "shard"))
+    return frozenset(names)

@@ -200,6 +200,22 @@ def test_a_copy_does_not_adopt_shards_of_before_there_were_owners_inside_its_ori
     assert run(work) == 0
 
 
+@pytest.mark.parametrize("damage", [lambda text: text[: len(text) // 2], lambda _: b'{"shards": 3}', None])
+def test_a_damaged_or_missing_manifest_is_written_again_by_the_work_folder_whose_tars_are_there(
+    tmp_path, filled, damage
+):
+    out = tmp_path / "out"
+    assert run(filled(tmp_path / "w"), out) == 0
+    whole, path = manifest(out), out / "manifest.json"
+    path.unlink() if damage is None else path.write_bytes(damage(path.read_bytes()))
+    shutil.copytree(tmp_path / "w", tmp_path / "copy")
+
+    assert run(tmp_path / "copy", out) == 2
+    assert run(filled(tmp_path / "other", OTHERS), out) == 2
+    assert run(tmp_path / "w", out) == 0
+    assert manifest(out) == whole
+
+
 def test_a_hostile_manifest_names_no_file_outside_to_be_removed(tmp_path, filled):
     out, work = tmp_path / "out", filled(tmp_path / "w")
     (tmp_path / "precious.tar").write_bytes(b"precious")
