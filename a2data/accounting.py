@@ -5,7 +5,7 @@ from typing import Any
 
 from a2data.records import Failure, Reject
 from a2data.stage import Stage
-from a2data.url import scrub
+from a2data.store.url import scrub
 
 
 def sort(

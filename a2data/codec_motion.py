@@ -8,7 +8,7 @@ a clip in which all moves (a camera, a flock) from one where something moves in 
 import av
 import numpy as np
 
-from a2data import video
+from a2data.media import video
 
 CELL_PX = 8  # side of the smallest block that FFmpeg reports; the others are one or two cells high and wide
 PATCH_PX = 256  # side of a patch, about: as many as fit are spread evenly

@@ -1,7 +1,7 @@
 """How far the units in work have come, counted in the worker and read by a thread that reports it to the runner.
 
-The runner ends a unit whose count has not changed for too long (see pipelines/watchdog.py). It sees the count only: no clock of
-another machine enters.
+The runner ends a unit whose count has not changed for too long (see pipelines/run/watchdog.py). It sees the count only: no
+clock of another machine enters.
 """
 
 from collections.abc import Iterable, Iterator

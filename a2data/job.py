@@ -13,17 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from a2data import accounting
-from a2data.arrow import from_table
 from a2data.heartbeat import Progress, counted
 from a2data.journal import journal, note_units
-from a2data.lookup import Lookup
-from a2data.parquet import DamagedError
+from a2data.media.source_files import SourceFiles
 from a2data.records import Failure, Reject
-from a2data.source_files import SourceFiles
-from a2data.spread import Spread, in_turn
 from a2data.stage import Stage
-from a2data.store import Part, Store
-from a2data.url import scrub
+from a2data.store.lookup import Lookup
+from a2data.store.parquet import DamagedError
+from a2data.store.schema import from_table
+from a2data.store.tables import Part, Store
+from a2data.store.url import scrub
+from a2data.task_map import Spread, in_turn
 
 log = logging.getLogger("a2data")
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 
 from a2data.stage import Stage
-from a2data.store import Part, Store
+from a2data.store.tables import Part, Store
 
 
 def journal(stages: Sequence[Stage], shard: int) -> tuple[str, str]:

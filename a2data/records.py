@@ -1,4 +1,4 @@
-"""The nouns: one frozen dataclass per table. Their Arrow schemas are derived from them, see a2data.arrow.
+"""The nouns: one frozen dataclass per table. Their Arrow schemas are derived from them, see a2data.store.schema.
 
 Conventions, everywhere in the project: frames are (t, h, w, 3) uint8 RGB; boxes are x0, y0, x1, y1 in pixels of the clip's
 frame, x1 and y1 exclusive; `frame` counts the frames of a clip from 0; `source_frame` counts the decoded frames of a source
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import numpy as np
 
-from a2data import video as codec
+from a2data.media import video as codec
 
 Box = tuple[float, float, float, float]
 Vector = Annotated[list[float], np.float32]  # half the bytes of a list[float]; to numpy without a copy
@@ -75,7 +75,7 @@ class Clip:
     luma: Vector  # mean luma of each frame, 0 to 1
     sharpness: Vector  # variance of the Laplacian of each frame, at analysis size
     motion: Vector  # mean absolute difference from the frame before, 0 to 1; the first frame has 0
-    thumbs: bytes  # (t, 18, 24) uint8: each frame in grey, small; tells a copy from another take (a2data.images.thumbs)
+    thumbs: bytes  # (t, 18, 24) uint8: each frame in grey, small; tells a copy from another take (a2data.media.images.thumbs)
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Element:
     frame: int  # its best frame
     box: Box
     score: float  # the model's confidence, 0 to 1
-    mask: bytes  # a2data.images.to_rle of the (h, w) mask in the best frame
+    mask: bytes  # a2data.media.images.to_rle of the (h, w) mask in the best frame
     image: bytes  # PNG, RGBA: the box cut out of the best frame, alpha from the mask
     image_sha256: str  # first 16 hex digits, so that a reference knows when its picture has changed
     embedding: Vector  # unit length; [] where the element has none. Its length is the model's affair.
@@ -144,7 +144,9 @@ class Element:
     seen_frames: list[int]  # frames in which it was found, ascending
     seen_boxes: list[Box]  # and where
     attributes: list[str]  # "name=value", e.g. "colour=red", "yaw=-0.12", "coverage=0.91"
-    mask_trust: float = -1.0  # 0 to 1: how far its outline is to be trusted (model_zoo.mask_trust); -1: not judged
+    mask_trust: float = (
+        -1.0
+    )  # 0 to 1: how far its outline is to be trusted (model_zoo.detect.mask_trust); -1: not judged
 
 
 @dataclass(frozen=True)
@@ -254,7 +256,9 @@ class Reference:
     clip_id: str  # the target clip
     element_id: str  # the target's element
     kind: str
-    identity: int  # of the identity cluster, the same for all who look like it (a2data.identity.number); -1 for none
+    identity: (
+        int  # of the identity cluster, the same for all who look like it (stages.retrieve.clusters.number); -1 for none
+    )
     source_shard: int  # where to find the picture
     source_clip_id: str
     source_element_id: str
@@ -263,7 +267,7 @@ class Reference:
     copy_risk: float  # 0: surely another view, 1: the same picture
     rules: list[Rule]
     component: str = ""  # first video_id of those that identities link with this clip's: a split must not divide them
-    # What copy_risk is made of: how far the reference is from what it stands for (a2data.copies.Parts); -1: not measured
+    # What copy_risk is made of: how far the reference is from what it stands for (stages.retrieve.copies.Parts); -1: not measured
     frames_apart: float = -1.0  # its frame from the clip's nearest, by thumbnails; 0 the same, 1.4 nothing in common
     pixels_apart: float = -1.0  # 1 - correlation of the two cut-outs laid over each other, inside both masks
     pose_apart: float = -1.0  # 1 - IoU of their silhouettes
@@ -290,7 +294,7 @@ class Packed:
     roles: list[str]
     license: str
     copy_risk: float  # of the riskiest reference
-    split: str = ""  # "train" or "eval" …, see stages/pack.py; "" where the data set is not split
+    split: str = ""  # "train" or "eval" …, see stages/pack/stage.py; "" where the data set is not split
     component: str = ""  # see Reference; no two splits have one in common
 
 

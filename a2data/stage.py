@@ -23,15 +23,15 @@ class Stage:
     * "all": `run(model, *tables)`, Arrow tables over every shard, each with an int32 column "shard" added.
 
     A stage that `borrows` gets one more argument, `lookup(stage, shard, column, values, record=None) -> {value: row}` (see
-    a2data.lookup): rows of a borrowed table, found by a column's value in the shard named, whichever shard is being made.
+    a2data.store.lookup): rows of a borrowed table, found by a column's value in the shard named, whichever shard is being made.
     What it borrows is no part of the resume key, so a row that it reads must name what it borrows by content (see
     Reference.image_sha256).
 
     A stage per "all" that `spreads` gets `spread`, with which it may have pure calls done wherever there is room (see
-    a2data.spread): what it would otherwise compute alone while a cluster waits.
+    a2data.task_map): what it would otherwise compute alone while a cluster waits.
 
     A stage per "video" that `opens_sources` gets `source_file(video_id, path)`, which says how the copy of a downloaded source is
-    opened (see a2data.source_files).
+    opened (see a2data.media.source_files).
     A stage with `accounts_for` yields something, be it a Reject, for every value that this column of its first table has. The
     runner reports the unit of a value without any as failed, so that no input disappears. Without it, no row means that there was
     nothing to find.

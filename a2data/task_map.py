@@ -1,7 +1,7 @@
 """Work that is many independent calls over few large things: who does it is the crew's affair, what comes of it is not.
 
-A stage that `spreads` is given a `Spread`. Here the calls come one after another; pipelines/local.py has threads for them and
-pipelines/on_ray.py the tasks of a cluster.
+A stage that `spreads` is given a `Spread`. Here the calls come one after another; pipelines/run/local.py has threads for them and
+pipelines/run/on_ray.py the tasks of a cluster.
 """
 
 from collections.abc import Callable, Iterator, Sequence

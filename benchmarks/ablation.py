@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.tiny_training import read
 from pipelines.encode import Encoding
-from pipelines.training.settings import PRESETS, Settings
+from pipelines.train.settings import PRESETS, Settings
 
 SINGLES = {"singles": True}  # what is encoded for the shares of single references, too
 ARMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # what is encoded otherwise, what is learnt otherwise
@@ -46,7 +46,7 @@ def settings_of(arm: str, steps: int, seed: int) -> tuple[Encoding, Settings]:
 
 def one(shards: str, out: Path, arm: str, steps: int, seed: int) -> dict[str, Any]:
     """Train an arm in out/ARM, with the encoders of the arms before it, and their samples where they are encoded alike."""
-    from pipelines.train import train
+    from pipelines.train.trainer import train
 
     encoding, settings = settings_of(arm, steps, seed)
     mine = out / arm.replace(" ", "-").replace(":", "to")

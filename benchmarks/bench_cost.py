@@ -18,10 +18,10 @@ import time
 import cv2
 import numpy as np
 
-from a2data import images
-from pipelines.a2_bench import metrics
-from pipelines.a2_bench.measure import PROFILES
-from pipelines.a2_bench.records import Asked, Sampled, Shown
+from a2data.media import images
+from pipelines.bench.a2 import stages as metrics
+from pipelines.bench.a2.profiles import PROFILES
+from pipelines.bench.a2.records import Asked, Sampled, Shown
 
 HEIGHT, WIDTH, FPS = 480, 832, 15.0
 

@@ -25,10 +25,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from a2data import images, video
-from pipelines.a2_bench import metrics
-from pipelines.a2_bench.measure import KINDS, PROFILES
-from pipelines.a2_bench.records import Asked, Sampled, Shown
+from a2data.media import images, video
+from pipelines.bench.a2 import stages as metrics
+from pipelines.bench.a2.profiles import KINDS, PROFILES
+from pipelines.bench.a2.records import Asked, Sampled, Shown
 
 CORPUS = Path(os.environ.get("A2DATA_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 SIGMAS_PX, SHIFTS_PX, SHARES = (1.0, 2.0, 4.0), (2, 4, 8), (1 / 3, 2 / 3, 1.0)

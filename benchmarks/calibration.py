@@ -15,10 +15,11 @@ import cv2
 import numpy as np
 
 from model_zoo import cards
-from pipelines import demo_films, demo_people, demo_places
-from pipelines.calibrate import Finding, Pairs, judge
-from pipelines.demo_people import Person, Shape
-from pipelines.intervals import wilson
+from pipelines.corpus.calibrate import Finding, Pairs, judge
+from pipelines.films import demo, places
+from pipelines.films import people as demo_people
+from pipelines.films.people import Person, Shape
+from pipelines.statistics import wilson
 
 SIZE = (400, 360)  # width, height of a take, px
 RATES = (0.1, 0.03, 0.01, 0.003, 0.001)
@@ -40,13 +41,13 @@ def take(who: Person, rng: np.random.Generator) -> np.ndarray:
         str(rng.choice(["room", "kitchen", "street", "park"])),
         str(rng.choice(["day", "dusk", "lamp", "night"])),
     )
-    picture = np.ascontiguousarray(demo_places.plate(place)[100 : 100 + SIZE[1], 200 : 200 + SIZE[0]])
+    picture = np.ascontiguousarray(places.plate(place)[100 : 100 + SIZE[1], 200 : 200 + SIZE[0]])
     scale = rng.uniform(80, 130) / figure.face_px
-    at = demo_films._upright(figure.body, rng.uniform(170, 230), rng.uniform(350, 380), scale)
+    at = demo._upright(figure.body, rng.uniform(170, 230), rng.uniform(350, 380), scale)
     nod = np.vstack([cv2.getRotationMatrix2D(figure.neck, rng.uniform(-6, 6), 1.0), (0, 0, 1)])
     for sprite, matrix in ((figure.body, at), (figure.head, at @ nod)):
-        demo_films.paint(picture, sprite, matrix)
-    return demo_films.grain(demo_places.lit(picture, light), 0, int(rng.integers(8)))
+        demo.paint(picture, sprite, matrix)
+    return demo.grain(places.lit(picture, light), 0, int(rng.integers(8)))
 
 
 def faces(people: int, takes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

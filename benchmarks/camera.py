@@ -19,10 +19,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from model_zoo import camera, camera_moves
-from model_zoo.captions import Thing, in_front
-from pipelines import demo_people
-from pipelines.demo_films import paint
+from model_zoo.caption import camera, camera_moves
+from model_zoo.caption.measured import Thing, in_front
+from pipelines.films import people
+from pipelines.films.demo import paint
 
 HEIGHT, WIDTH, FPS = 180, 320, 15.0
 TUNED_ON = ("coffee", "chelsea", "grass")
@@ -141,8 +141,8 @@ def render(truth: str, speed: str, condition: str, pictures: tuple[str, ...], rn
 
 def walk(frames: np.ndarray, rng: np.random.Generator) -> tuple[dict[int, camera.Box], float]:
     """Lets a person walk through the frames, in place: the box in each frame, and the largest share of one that is covered."""
-    who = list(demo_people.PEOPLE)[int(rng.integers(2))]
-    figure = demo_people.figure(who, demo_people.PEOPLE[who].coats[0][0])
+    who = list(people.PEOPLE)[int(rng.integers(2))]
+    figure = people.figure(who, people.PEOPLE[who].coats[0][0])
     whole = float((figure.body[..., 3] > 0).mean()) * figure.body.shape[1] / figure.body.shape[0]
     tall = min(np.sqrt(rng.uniform(0.1, 0.3) * HEIGHT * WIDTH / whole), 0.95 * HEIGHT)
     scale, way = tall / figure.body.shape[0], rng.choice([-1, 1])

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from a2data.records import Clip, Element, Kept, Reference, Video
-from a2data.store import Store
-from pipelines.cli import main as a2data
+from a2data.store.tables import Store
+from pipelines.cli.main import main as a2data
 
 CORPUS = Path(os.environ.get("A2DATA_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 WEIGHTS = CORPUS / "weights"

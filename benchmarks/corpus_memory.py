@@ -2,8 +2,8 @@
 
     python -m benchmarks.corpus_memory [--elements 100000] [--dims 128]
 
-Prints bytes per element, embeddings apart: as the rows of the tables come from Parquet, as `a2data.corpus` keeps them, and as a
-Python object each.
+Prints bytes per element, embeddings apart: as the rows of the tables come from Parquet, as `stages.retrieve.corpus` keeps them,
+and as a Python object each.
 """
 
 import argparse
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from a2data.arrow import from_table, schema
-from a2data.corpus import assemble
 from a2data.records import Look, Trait
+from a2data.store.schema import from_table, schema
+from stages.retrieve.corpus import assemble
 
 
 def drawn(elements: int, dims: int, batch: int = 5000) -> pa.Table:

@@ -27,10 +27,11 @@ import numpy as np
 from scenedetect.common import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector
 
-from a2data import video
+from a2data.media import video
 from benchmarks.transitions import FPS, HALVES, KINDS, Film, render
-from model_zoo import cards, shots
-from stages.segment import Segment
+from model_zoo import cards
+from model_zoo.shots import detector as shots
+from stages.segment.stage import Segment
 
 CORPUS = Path(os.environ.get("A2DATA_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 TOLERANCES = (0, 1, 2)  # frames

@@ -26,11 +26,12 @@ import av
 import cv2
 import numpy as np
 
-from a2data import resample, video
+from a2data.media import video
 from a2data.records import Film, Source, Video
-from model_zoo import shots
+from model_zoo.shots import detector as shots
 from stages.ingest import Ingest
-from stages.segment import Segment
+from stages.segment import clock
+from stages.segment.stage import Segment
 
 STAGE = Segment(shot_model="")
 cv2.setNumThreads(1)
@@ -78,16 +79,16 @@ def ours(source: Video) -> None:
             pass
 
 
-def scaled(source: Video) -> Iterator[tuple[video.Frame, resample.Planes]]:
+def scaled(source: Video) -> Iterator[tuple[video.Frame, clock.Planes]]:
     """The frames that clips need, at their size, from a decode of their own."""
-    shrink = resample.Shrinker(*resample.fit(source.width, source.height, STAGE.short_side_px), source.rotation)
-    for shown in resample.on_clock(video.read(source.path, source.stream), STAGE.fps, STAGE.max_gap_s):
+    shrink = clock.Shrinker(*clock.fit(source.width, source.height, STAGE.short_side_px), source.rotation)
+    for shown in clock.on_clock(video.read(source.path, source.stream), STAGE.fps, STAGE.max_gap_s):
         if shown.ticks:
             yield shown.frame, shrink.planes(shown.frame.picture)
 
 
 def shots_alone(source: Video) -> None:
-    shrink, detector = resample.Shrinker(2, 2, 0), shots.ShotDetector(None)
+    shrink, detector = clock.Shrinker(2, 2, 0), shots.ShotDetector(None)
     for frame in video.read(source.path, source.stream):
         detector.add(shrink.tiny(frame.picture, shots.WIDTH, shots.HEIGHT))
     detector.finish()
@@ -95,26 +96,26 @@ def shots_alone(source: Video) -> None:
 
 def clips_alone(source: Video) -> None:
     for _, planes in scaled(source):
-        resample.to_frame(planes)
+        clock.to_frame(planes)
 
 
 def motion_alone(source: Video) -> None:
     before = None
     for _, planes in scaled(source):
-        grey = resample.grey(planes)
+        grey = clock.grey(planes)
         if before is not None:
-            resample.motion(before, grey)
+            clock.motion(before, grey)
         before = grey
 
 
 def luma_and_sharpness_alone(source: Video) -> None:
     for _, planes in scaled(source):
-        grey = resample.grey(planes)
-        resample.luma(grey), resample.sharpness(grey)
+        grey = clock.grey(planes)
+        clock.luma(grey), clock.sharpness(grey)
 
 
 def bars_alone(source: Video) -> None:
-    resample.without_bars([planes.y for number, (_, planes) in enumerate(scaled(source)) if number % 8 == 0])
+    clock.without_bars([planes.y for number, (_, planes) in enumerate(scaled(source)) if number % 8 == 0])
 
 
 CONSUMERS = (shots_alone, clips_alone, motion_alone, luma_and_sharpness_alone, bars_alone)

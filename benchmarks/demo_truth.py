@@ -2,7 +2,7 @@
 
     python -m benchmarks.demo_truth [WORK FILMS]      (default: demo/work demo/films, as `make demo` leaves them)
 
-Reads the tables of a finished run and the truth.json of pipelines.demo_films, and prints a line per figure. A person or thing
+Reads the tables of a finished run and the truth.json of pipelines.films.demo, and prints a line per figure. A person or thing
 counts as found where the mask of one element in its best frame has an IoU of at least 0.5 with what shows of it.
 """
 
@@ -17,9 +17,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from a2data.images import from_rle
+from a2data.media.images import from_rle
 from a2data.records import Clip, Element, Kept, Reference, Video
-from a2data.store import Store
+from a2data.store.tables import Store
 
 FOUND_IOU = 0.5  # of an element with an entity, from which the entity is found
 TOUCH_IOU = 0.1  # from which the element is meant to be that entity: counts for the mean IoU and for identities
@@ -221,7 +221,7 @@ def main() -> None:
         sys.exit("usage: python -m benchmarks.demo_truth [--check] [WORK FILMS]")
     work, films = map(Path, words or ("demo/work", "demo/films"))
     if not (films / "truth.json").exists():
-        sys.exit(f"no truth.json in {films}: render the films with `python -m pipelines.demo_films {films}`")
+        sys.exit(f"no truth.json in {films}: render the films with `python -m pipelines.films.demo {films}`")
     lines = measure(work, films)
     print("\n".join(lines))
     if check and (below := shortfalls(lines)):

@@ -23,8 +23,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from model_zoo import cards, shots
+from model_zoo import cards
 from model_zoo.catalogue import CARDS
+from model_zoo.shots import detector
 
 CORPUS = Path(os.environ.get("A2DATA_CORPUS", Path(__file__).parents[2] / "shared" / "corpus")) / "weights"
 SECOND = "models/insightface_mini/mobilefacenet_arcface_128.onnx"
@@ -108,7 +109,7 @@ def calls(role: str, model: Any) -> dict[int, Callable[[], Any]]:
 
 def scores(network: Any, frames: np.ndarray) -> list[tuple[float, float]]:
     """A network of shots over these frames, in the windows that the segment stage feeds it with."""
-    windows = shots.Windows(network)
+    windows = detector.Windows(network)
     early = [pair for frame in frames for pair in windows.add(cv2.resize(frame, (48, 27)))]
     return early + windows.finish()
 

@@ -22,10 +22,11 @@ import cv2
 import numpy as np
 
 from benchmarks.camera import HELD_OUT, TUNED_ON, picture, table
-from model_zoo import captions, cards
-from model_zoo.captions import Thing
-from pipelines import demo_people
-from pipelines.demo_films import paint
+from model_zoo import cards
+from model_zoo.caption import measured
+from model_zoo.caption.measured import Thing
+from pipelines.films import people
+from pipelines.films.demo import paint
 from stages.faces import Faces, fit_in_box, head_box, roll, yaw
 
 HEIGHT, WIDTH = 360, 640
@@ -47,7 +48,7 @@ def person(who: str) -> tuple[np.ndarray, float, float]:
 
     A head is 1.7 times as high as the face from the brows to the chin.
     """
-    figure = demo_people.figure(who, demo_people.PEOPLE[who].coats[0][0])
+    figure = people.figure(who, people.PEOPLE[who].coats[0][0])
     body, head = figure.body, figure.head
     both = body.copy()
     keep = 255 - head[..., 3:].astype(np.int32)
@@ -67,9 +68,9 @@ def person(who: str) -> tuple[np.ndarray, float, float]:
     return whole, top, tall
 
 
-def render(name: str, rng: np.random.Generator, pictures: tuple[str, ...]) -> tuple[np.ndarray, captions.Box]:
+def render(name: str, rng: np.random.Generator, pictures: tuple[str, ...]) -> tuple[np.ndarray, measured.Box]:
     """A frame, (360, 640, 3) uint8 RGB, and the person's box in it."""
-    sprite, crown, tall = person(list(demo_people.PEOPLE)[int(rng.integers(len(demo_people.PEOPLE)))])
+    sprite, crown, tall = person(list(people.PEOPLE)[int(rng.integers(len(people.PEOPLE)))])
     back = picture(pictures[int(rng.integers(len(pictures)))])
     frame = cv2.resize(back[: back.shape[1] * HEIGHT // WIDTH or None], (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
     shares, cut = FRAMED[name]
@@ -97,20 +98,20 @@ def render(name: str, rng: np.random.Generator, pictures: tuple[str, ...]) -> tu
     return frame, (x0, y0, x1, y1)
 
 
-def own(faces: list[cards.Face], box: captions.Box) -> list[cards.Face]:
+def own(faces: list[cards.Face], box: measured.Box) -> list[cards.Face]:
     """The faces that may be the person's, the one that sits best first, as the stage `faces` gives them to people."""
     stage = Faces()
     fits = [(fit_in_box(face.box, box, stage.min_inside), face) for face in faces if face.score >= stage.min_score]
     return [face for well, face in sorted(fits, key=lambda pair: -pair[0]) if well > 0]
 
 
-def called(frame: np.ndarray, box: captions.Box, faces: list[cards.Face]) -> str:
+def called(frame: np.ndarray, box: measured.Box, faces: list[cards.Face]) -> str:
     """The shot type that the expert names."""
     things = [Thing("p", "human", "person", "", [0], [box], {})]
     for face in faces[:1]:
         told = {"yaw": f"{yaw(face.landmarks):.2f}", "roll": f"{roll(face.landmarks):.0f}"}
         things.append(Thing("p/face", "face", "face", "p", [0], [head_box(face.landmarks, *frame.shape[:2])], told))
-    said = {field: value for field, value, _ in captions.shot(frame[None], 15.0, things, {})}
+    said = {field: value for field, value, _ in measured.shot(frame[None], 15.0, things, {})}
     return said.get("shot_type", "")
 
 

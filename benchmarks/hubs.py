@@ -50,10 +50,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from a2data import identity, images
-from a2data.arrow import schema, to_table
+from a2data.media import images
 from a2data.records import Element, Look, Match, Reference, Take
-from stages.retrieve import Retrieve
+from a2data.store.schema import schema, to_table
+from stages.retrieve import clusters
+from stages.retrieve.stage import Retrieve
 
 D = 128
 SMALL = 1500  # people of few clips beside those of a row
@@ -236,9 +237,9 @@ def row(clips: str, embedder: str, neighbours: int, spread: Spread) -> str:
 
 def timed(spent: dict[str, float]) -> Callable[[], None]:
     """Count the CPU seconds of the join, the first call of `top_k`, and of the rest of `identify`; returns what undoes it."""
-    import stages.retrieve
+    import stages.retrieve.stage
 
-    top_k, identify = identity.top_k, identity.identify
+    top_k, identify = clusters.top_k, clusters.identify
 
     def join(*args: Any, **how: Any) -> Any:
         began = time.process_time()
@@ -254,9 +255,9 @@ def timed(spent: dict[str, float]) -> Callable[[], None]:
         return found
 
     def undo() -> None:
-        identity.top_k, stages.retrieve.identify = top_k, identify
+        clusters.top_k, stages.retrieve.stage.identify = top_k, identify
 
-    identity.top_k, stages.retrieve.identify = join, whole
+    clusters.top_k, stages.retrieve.stage.identify = join, whole
     return undo
 
 

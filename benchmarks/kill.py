@@ -24,11 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from a2data import images, similarity
+from a2data.media import images
 from a2data.records import Element, Match, Reference, Source, Take
-from a2data.store import Store
-from pipelines.demo_films import MOVIES, render
-from pipelines.settings import Recipe
+from a2data.store.tables import Store
+from pipelines.films.demo import MOVIES, render
+from pipelines.run.settings import Recipe
+from stages.retrieve import nearest as similarity
 
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": os.getcwd(),
@@ -233,7 +234,7 @@ def cluster() -> Iterator[str]:
 
 
 def a2data(argv: list[str]) -> int:
-    from pipelines.cli import main as command
+    from pipelines.cli.main import main as command
 
     return command(argv)
 

@@ -1,4 +1,4 @@
-"""How fast samples come out of packed tars: a2data.loader beside webdataset, torchdata's StatefulDataLoader and litdata.
+"""How fast samples come out of packed tars: a2data.dataset.loader beside webdataset, torchdata's StatefulDataLoader and litdata.
 
     python -m benchmarks.loader [--samples 400] [--passes 15] [--workers 0 1 2]
 
@@ -32,10 +32,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from a2data import shards
-from a2data.arrow import schema
-from a2data.folder import Folder
+from a2data.dataset import writer
 from a2data.records import Packed
+from a2data.store.folder import Folder
+from a2data.store.schema import schema
 
 BATCH, MILLION, BLOCK = 8, 1_000_000, 1_758_720
 
@@ -49,8 +49,8 @@ def write(folder: Path, count: int) -> None:
 
 
 def put(folder: Path, samples: Iterator[tuple[str, dict[str, bytes]]], shape: tuple[int, int, int]) -> None:
-    placed = shards.write(samples, Folder(folder), 0, 128 << 20)
-    shards.finish(Folder(folder), [Packed(*p, *shape, 15.0, ["human"], "CC0", 0.1) for p in placed], {})
+    placed = writer.write(samples, Folder(folder), 0, 128 << 20)
+    writer.finish(Folder(folder), [Packed(*p, *shape, 15.0, ["human"], "CC0", 0.1) for p in placed], {})
 
 
 def write_million(folder: Path) -> None:
@@ -87,7 +87,7 @@ def write_million(folder: Path) -> None:
 
 
 def a2data(folder: Path, workers: int, first: int) -> Iterator[Any]:
-    from a2data.loader import Bucket, Loader
+    from a2data.dataset.loader import Bucket, Loader
 
     loader = Loader(folder, seed=0, global_batch=BATCH, workers=workers, buckets=[Bucket(81, 480, 832)], view="bytes")
     loader.load_state_dict({"epoch": 0, "batch": first // BATCH, "plan": loader.plan.digest})
@@ -221,7 +221,7 @@ def first_batch(name: str, folder: Path, workers: int, first: int) -> dict[str, 
     import torchdata.stateful_dataloader  # noqa: F401
     import webdataset  # noqa: F401
 
-    import a2data.loader  # noqa: F401
+    import a2data.dataset.loader  # noqa: F401
 
     CLOCK["began"] = time.perf_counter()
     samples = LOADERS[name](folder, workers, first)
@@ -231,7 +231,7 @@ def first_batch(name: str, folder: Path, workers: int, first: int) -> dict[str, 
 
 def start(folder: Path) -> dict[str, float]:
     """Seconds, and CPU seconds, to open an index of a million rows and plan the first epoch; megabytes that it takes."""
-    from a2data.loader import Loader, standard_buckets
+    from a2data.dataset.loader import Loader, standard_buckets
 
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began, cpu = time.perf_counter(), time.process_time()

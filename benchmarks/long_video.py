@@ -73,20 +73,20 @@ def overfitted(folder: Path, steps: int = 3000, seed: int = 0) -> Any:
     torchvision_shim.install()
     from diffusers import WanTransformer3DModel
 
-    from model_zoo import a2, a2_references, tiny
+    from model_zoo.a2 import pipeline, references, tiny
 
     clips = [pattern(start, WINDOW) for start in range(WIDTH)]
     tiny.save_start(folder, clips, [WORDS], seed)
-    pipe = a2.load(folder, dtype=torch.float32)
+    pipe = pipeline.load(folder, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     torch.manual_seed(seed)
     pipe.transformer = WanTransformer3DModel(**SMALL, text_dim=tiny.DIM, image_dim=tiny.DIM)
     prepared = reference()
     with torch.no_grad():
-        given = a2_references.condition(pipe.vae, a2_references.as_tensor(prepared.frames), WINDOW)
-        videos = torch.cat([a2_references.as_tensor(clip).movedim(0, 1)[None] for clip in clips])
-        clean = a2_references.encode(pipe.vae, videos)
-        tokens = a2_references.image_tokens(pipe.image_encoder, pipe.image_processor, prepared.squares)
+        given = references.condition(pipe.vae, references.as_tensor(prepared.frames), WINDOW)
+        videos = torch.cat([references.as_tensor(clip).movedim(0, 1)[None] for clip in clips])
+        clean = references.encode(pipe.vae, videos)
+        tokens = references.image_tokens(pipe.image_encoder, pipe.image_processor, prepared.squares)
         text = pipe.encode_prompt(WORDS, do_classifier_free_guidance=False, max_sequence_length=512)[0]
     clean = torch.cat([given[:, 4:, :1].expand(len(clean), -1, -1, -1, -1), clean[:, :, 1:]], dim=2)
     learn(pipe.transformer, clean, given, text[:, : int(text[0].any(dim=-1).sum())], tokens, steps)
@@ -97,12 +97,12 @@ def learn(
     network: Any, clean: torch.Tensor, given: torch.Tensor, text: torch.Tensor, tokens: torch.Tensor, steps: int
 ) -> None:
     """Diffusion forcing in small: flow matching, a noise level for each frame of latents, no loss on those that are known."""
-    from model_zoo import a2_padding
+    from model_zoo.a2 import padding
 
     optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.0)
     slope = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps, pct_start=0.1)
     processors = {name: type(processor)() for name, processor in network.attn_processors.items()}
-    a2_padding.shorten(network)
+    padding.shorten(network)
     shown, words, looks = (each.expand(BATCH, *[-1] * (each.ndim - 1)) for each in (given, text, tokens))
     network.train()
     for _ in range(steps):
@@ -141,20 +141,20 @@ def levels() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def reference() -> Any:
-    from model_zoo import a2_references
-    from model_zoo.a2_references import Reference
+    from model_zoo.a2 import references
+    from model_zoo.a2.references import Reference
 
-    return a2_references.prepare([Reference("object", pattern(0, 1)[0])], HEIGHT, WIDTH)
+    return references.prepare([Reference("object", pattern(0, 1)[0])], HEIGHT, WIDTH)
 
 
 def sampled(pipe: Any, seed: int, frames: int = FRAMES, **how: Any) -> np.ndarray:
     """A video of the bar, (frames - 4, HEIGHT, WIDTH, 3), 0 to 255."""
-    from model_zoo import a2, a2_long
+    from model_zoo.a2 import long, pipeline
 
-    pipe.scheduler = a2.scheduler("unipc", SHIFT)
+    pipe.scheduler = pipeline.scheduler("unipc", SHIFT)
     settings = {"num_frames": frames, "window": WINDOW, "history": HISTORY, "num_inference_steps": 16} | how
     noise = torch.Generator().manual_seed(seed)
-    return a2_long.sample(pipe, reference(), [WORDS], guidance_scale=1.0, generator=noise, **settings) * 255
+    return long.sample(pipe, reference(), [WORDS], guidance_scale=1.0, generator=noise, **settings) * 255
 
 
 def apart(pipe: Any, seed: int) -> np.ndarray:
@@ -166,9 +166,9 @@ def apart(pipe: Any, seed: int) -> np.ndarray:
 
 def joins() -> list[int]:
     """The numbers of the frames with which a window after the first begins; the reference's 4 are cut off."""
-    from model_zoo import a2_long
+    from model_zoo.a2 import long
 
-    starts = [part.start for part in a2_long.parts_of(FRAMES, WINDOW, 1, HISTORY)[1:]]  # in frames of latents
+    starts = [part.start for part in long.parts_of(FRAMES, WINDOW, 1, HISTORY)[1:]]  # in frames of latents
     return [4 * (start - 1) + 1 - 4 for start in starts]
 
 

@@ -1,4 +1,4 @@
-"""What tells a wrong mask from a right one: each sign of model_zoo.mask_trust held against the truth of rendered films.
+"""What tells a wrong mask from a right one: each sign of model_zoo.detect.mask_trust held against the truth of rendered films.
 
     python -m benchmarks.mask_trust FILMS WORK [FILMS WORK ...]
 
@@ -15,11 +15,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from a2data import elements, images, records
-from a2data.store import Store
-from model_zoo.mask_trust import Signs, signs_of
-from pipelines.triplet_bench import pictures, truth, who
-from pipelines.triplet_bench.predictions import Prediction, Ref, Seen, rows
+from a2data import records
+from a2data.elements import build
+from a2data.media import images
+from a2data.store.tables import Store
+from model_zoo.detect.mask_trust import Signs, signs_of
+from pipelines.bench.triplets import match_truth, pictures
+from pipelines.bench.triplets.predictions import Prediction, Ref, Seen, rows
+from pipelines.films import truth
 from stages.detect import Detect
 
 NOTHING = Prediction({}, {}, [])
@@ -55,18 +58,18 @@ def judged(films: Path, work: Path) -> Iterator[list[Judged]]:
             signs = signs_of(film.frames, [[(s.frame, s.mask) for s in track] for track in tracks])
             for n, track in enumerate(tracks):
                 others = [s for other in tracks if other is not track for s in other]
-                marks = elements.qualities(film.frames, track, others)
+                marks = build.qualities(film.frames, track, others)
                 yield [
                     Judged(s.kind, sign, mark, is_right(known, film, files[film.video_id], s))
                     for s, sign, mark in zip(track, signs[n], marks, strict=True)
                 ]
 
 
-def is_right(known: truth.Truth, film: records.Film, file: str, sighting: elements.Sighting) -> bool:
+def is_right(known: truth.Truth, film: records.Film, file: str, sighting: build.Sighting) -> bool:
     """Whether a reference with this mask would be clean; a mask of nobody is not."""
     seen = Seen(file, film.source_frames[sighting.frame], images.to_rle(sighting.mask), film.crop)
     ref = Ref(sighting.kind, "", -1, "", "", seen)
-    clean = pictures.cleanliness(who.Ground(known, NOTHING), ref, who.find(known, seen, sighting.kind))
+    clean = pictures.cleanliness(match_truth.Ground(known, NOTHING), ref, match_truth.find(known, seen, sighting.kind))
     return clean is not None and clean.clean
 
 

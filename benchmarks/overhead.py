@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from a2data.records import Kept, Source
 from a2data.stage import Stage
-from a2data.store import Store
-from pipelines.schedule import run
+from a2data.store.tables import Store
+from pipelines.run.schedule import run
 
 VIDEOS, SHARDS, CLIPS, SECONDS, WORKERS = 64, 16, 10, 0.010, 2
 
@@ -55,13 +55,13 @@ def main(where: str) -> None:
         if where == "ray":
             import ray
 
-            from pipelines.on_ray import Actors
+            from pipelines.run.on_ray import Actors
 
             os.environ["PYTHONPATH"] = os.getcwd()
             ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False)
             crew = Actors(store)
         else:
-            from pipelines.local import Children
+            from pipelines.run.local import Children
 
             crew = Children(store, WORKERS)
         began, ideal = time.perf_counter(), VIDEOS * CLIPS * len(STAGES) * SECONDS / WORKERS

@@ -21,15 +21,16 @@ from typing import Any
 import cv2
 import numpy as np
 
-from a2data import samples, shards
-from a2data.folder import Folder
+from a2data.dataset import triplet as samples
+from a2data.dataset import writer
 from a2data.records import Packed
+from a2data.store.folder import Folder
 from benchmarks import reference_use
 from benchmarks.tiny_training import interval
-from pipelines.a2_bench.composition import copy_paste
-from pipelines.cli import main as a2data
+from pipelines.bench.a2.composition import copy_paste
+from pipelines.cli.main import main as a2data
 from pipelines.encode import read_tar
-from pipelines.training.settings import PRESETS
+from pipelines.train.settings import PRESETS
 
 KINDS = ("other clips", "own clip")
 ROLES = "human|object|background"
@@ -66,7 +67,7 @@ def home(out: Path, kind: str) -> Path:
 def data_sets(work: Path, out: Path) -> dict[str, Path]:
     """Folders of shards with the same triplets and references, by where the pictures come from."""
     finished = {kind: home(out, kind) / "shards" for kind in KINDS}
-    if all(shards.rows(Folder(str(folder))) for folder in finished.values()):
+    if all(writer.rows(Folder(str(folder))) for folder in finished.values()):
         return finished
     triplets = {}
     for kind, more in zip(KINDS, ((), NOBODY), strict=True):
@@ -78,7 +79,7 @@ def data_sets(work: Path, out: Path) -> dict[str, Path]:
         source = Folder(str(mine / "packed"))
         triplets[kind] = {
             t.facts.clip_id: t
-            for name in sorted({row.shard for row in shards.rows(source)})
+            for name in sorted({row.shard for row in writer.rows(source)})
             for t in read_tar(source, name)
         }
     both = sorted(triplets[KINDS[0]].keys() & triplets[KINDS[1]].keys())
@@ -105,9 +106,9 @@ def limited(triplet: samples.Triplet, other: samples.Triplet) -> samples.Triplet
 
 
 def write(triplets: list[samples.Triplet], folder: Path) -> None:
-    placed = shards.write(((t.facts.clip_id, samples.to_members(t)) for t in triplets), Folder(str(folder)), 0)
+    placed = writer.write(((t.facts.clip_id, samples.to_members(t)) for t in triplets), Folder(str(folder)), 0)
     packed = [Packed(*place, *described(triplet)) for place, triplet in zip(placed, triplets, strict=True)]
-    shards.finish(Folder(str(folder)), packed, {})
+    writer.finish(Folder(str(folder)), packed, {})
 
 
 def described(triplet: samples.Triplet) -> Iterator[Any]:
@@ -120,7 +121,7 @@ def described(triplet: samples.Triplet) -> Iterator[Any]:
 
 def trained(sets: dict[str, Path], kind: str, out: Path, seed: int, steps: int | None) -> dict[str, np.ndarray]:
     """Train on one data set. Returns kind -> the loss on each held-out clip, shown references of that kind."""
-    from pipelines.train import train
+    from pipelines.train.trainer import train
 
     encoding, settings = PRESETS["tiny"]
     settings = replace(settings, seed=seed, steps=steps or settings.steps)
@@ -135,7 +136,7 @@ def trained(sets: dict[str, Path], kind: str, out: Path, seed: int, steps: int |
         if each == kind:
             train(str(sets[each]), mine, encoding, settings)
         elif not (mine / "encoded").exists():
-            from pipelines.training.prepare import prepare
+            from pipelines.train.start import prepare
 
             prepare(str(sets[each]), mine, encoding, mine / "start", True, "cpu")
     ended = home(out, kind) / f"seed-{seed}"
@@ -148,21 +149,21 @@ def losses(model: Path, mine: Path, encoding: Any) -> np.ndarray:
     from diffusers import WanTransformer3DModel
     from safetensors.torch import load_file
 
-    from a2data.batches import draw
-    from a2data.loader import Loader
-    from model_zoo import a2_padding
-    from model_zoo.flow_matching import LEVELS
+    from a2data.dataset.batch_plan import draw
+    from a2data.dataset.loader import Loader
+    from model_zoo.a2 import padding
+    from model_zoo.a2.objective import LEVELS
     from pipelines.encode import clip_of
-    from pipelines.training import examples
+    from pipelines.train import examples
 
     network = WanTransformer3DModel.from_pretrained(model / "transformer", local_files_only=True).eval()
-    a2_padding.shorten(network)
+    padding.shorten(network)
     nothing = load_file(mine / "encoded" / "no_references.safetensors")["condition"]
     bucket = (encoding.frames, encoding.height, encoding.width)
     common: dict[str, Any] = {"view": "encoded", "index": "index.parquet", "buckets": [bucket]}
     loader = Loader(str(mine / "encoded" / "held-out"), seed=0, global_batch=1, **common)
     stream, by_clip = iter(loader), dict[str, list[float]]()
-    for _ in range(len(shards.rows(Folder(str(mine / "encoded" / "held-out"))))):
+    for _ in range(len(writer.rows(Folder(str(mine / "encoded" / "held-out"))))):
         sample = next(stream)[0]
         told = [
             examples.made(
@@ -199,7 +200,7 @@ def scores(shards_of: Path, model: Path, noises: list[int]) -> dict[str, float]:
 
 
 def copied(video: np.ndarray, truth: np.ndarray, references: np.ndarray) -> float:
-    """The copy-paste score (pipelines.a2_bench.composition) of a video, mean over references; all (n, h, w, 3) uint8.
+    """The copy-paste score (pipelines.bench.a2.composition) of a video, mean over references; all (n, h, w, 3) uint8.
 
     Compared are colours in Lab, less mid-grey, in the cells where the reference shows something: not what is white around it.
     """

@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from a2data.folder import Folder
+from a2data.store.folder import Folder
 from benchmarks.tiny_training import STUDENT
 from model_zoo import torchvision_shim
 
@@ -80,10 +80,10 @@ def opened(checkpoint: Path) -> Any:
     torchvision_shim.install()
     import torch
 
-    from model_zoo import a2
+    from model_zoo.a2 import pipeline
 
-    a2.quiet()
-    pipe = a2.load(checkpoint, dtype=torch.float32, schedule=a2.scheduler("unipc", 3.0))
+    pipeline.quiet()
+    pipe = pipeline.load(checkpoint, dtype=torch.float32, schedule=pipeline.scheduler("unipc", 3.0))
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -126,15 +126,15 @@ def sheet(cases: dict[str, Any], made: dict[str, list[Any]], clips: list[str], o
     """Rows of references and frames, for a person to look at."""
     from PIL import Image
 
-    from pipelines.sampling import deliver
+    from pipelines.sample import output
 
     rows: list[tuple[str, list[np.ndarray]]] = []
     for clip in clips:
         *_, right, others, other = made[clip][0]
         for whose, video in ((clip, right), (other, others)):
             label = "its references" if whose == clip else "another clip's references"
-            rows.append((f"{label} | video sampled with them", [*cases[whose][2].frames, *deliver.stills(video, 5)]))
-    Image.fromarray(deliver.sheet(rows)).save(out)
+            rows.append((f"{label} | video sampled with them", [*cases[whose][2].frames, *output.stills(video, 5)]))
+    Image.fromarray(output.sheet(rows)).save(out)
 
 
 if __name__ == "__main__":

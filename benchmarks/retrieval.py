@@ -23,10 +23,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from a2data import identity, similarity
 from a2data.records import Kept, Reference, Rule
-from a2data.store import Store
+from a2data.store.tables import Store
 from benchmarks import hubs
+from stages.retrieve import clusters as identity
+from stages.retrieve import nearest as similarity
 
 D, K = 512, 10
 GPU_FLOPS = 0.5 * 67e12  # half of an H100's float32 without TF32, by its data sheet

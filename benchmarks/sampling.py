@@ -26,9 +26,10 @@ torchvision_shim.install()
 from PIL import Image  # noqa: E402
 
 from benchmarks import sampling_shapes  # noqa: E402
-from model_zoo import a2, a2_faster, a2_references  # noqa: E402
-from model_zoo.a2_parallel import Groups  # noqa: E402
-from model_zoo.a2_references import Reference  # noqa: E402
+from model_zoo.a2 import acceleration, references  # noqa: E402
+from model_zoo.a2 import pipeline as a2  # noqa: E402
+from model_zoo.a2.parallel import Groups  # noqa: E402
+from model_zoo.a2.references import Reference  # noqa: E402
 
 BACKENDS = ("_native_math", "_native_flash", "_native_cudnn", "flash", "_flash_3_hub", "sage")
 
@@ -53,22 +54,22 @@ class Made(NamedTuple):
 def cache(name: str, kind: str, **how: Any) -> Flag:
     return Flag(
         name,
-        lambda pipe: a2_faster.cache(pipe.transformer, kind, **how),
-        lambda pipe: a2_faster.cache(pipe.transformer, ""),
+        lambda pipe: acceleration.cache(pipe.transformer, kind, **how),
+        lambda pipe: acceleration.cache(pipe.transformer, ""),
     )
 
 
 def attention(name: str) -> Flag:
     def on(pipe: Any) -> None:
-        a2_faster.check_attention(name, pipe.device.type)
-        a2_faster.attend(pipe.transformer, name)
+        acceleration.check_attention(name, pipe.device.type)
+        acceleration.attend(pipe.transformer, name)
 
     return Flag(f"--attention {name}", on, lambda pipe: pipe.transformer.reset_attention_backend())
 
 
 def quantised(weights: str) -> Flag:
     def on(pipe: Any) -> None:
-        how = a2_faster.quantisation(weights)
+        how = acceleration.quantisation(weights)
         from torchao.quantization import quantize_
 
         quantize_(pipe.transformer, how.quant_type)
@@ -97,7 +98,7 @@ def flags(ratios: list[float], steps: int) -> list[Flag]:
         cache("--cache mag, threshold 0.2", "mag", threshold=0.2, ratios=ratios, steps=steps),
         *(attention(name) for name in BACKENDS),
         Flag("--tiled-vae", lambda pipe: pipe.vae.enable_tiling(), lambda pipe: pipe.vae.disable_tiling()),
-        Flag("--compile", lambda pipe: a2_faster.apply(pipe, Groups(), compiled=True), None),
+        Flag("--compile", lambda pipe: acceleration.apply(pipe, Groups(), compiled=True), None),
         quantised("int8"),
         quantised("fp8"),
         Flag("--offload", offload, None),
@@ -118,7 +119,7 @@ def main() -> None:
     asked.add_argument("--only", nargs="*", default=[], metavar="FLAG", help="measure flags that begin so, without --")
     args = asked.parse_args()
     pipe = loaded(args)
-    with a2_faster.Magnitudes(pipe.transformer, looks=2) as heard:
+    with acceleration.Magnitudes(pipe.transformer, looks=2) as heard:
         exact = run(pipe, args)  # warms up, too
     print(f"{args.checkpoint or args.shape} on {where(args.device)}, {args.frames} x {args.height} x {args.width}, "
           f"{args.steps} steps, two looks each", flush=True)  # fmt: skip
@@ -214,7 +215,7 @@ def picture(args: argparse.Namespace) -> np.ndarray:
 def run(pipe: Any, args: argparse.Namespace) -> Made:
     """A video of ours, with one reference."""
     said, times = told(pipe, args)
-    prepared = a2_references.prepare([Reference("object", picture(args))], args.height, args.width)
+    prepared = references.prepare([Reference("object", picture(args))], args.height, args.width)
     return measured(lambda: pipe(prepared, **said), times, args.device)
 
 
@@ -242,10 +243,10 @@ def measured(make: Callable[[], Any], times: list[float], device: str) -> Made:
 @torch.no_grad()
 def vae_s(pipe: Any, args: argparse.Namespace) -> float:
     """Seconds to code the condition of one reference and to decode a video."""
-    shown = a2_references.as_tensor(picture(args)[None])
+    shown = references.as_tensor(picture(args)[None])
     began = clock(args.device)
-    given = a2_references.condition(pipe.vae, shown, args.frames)
-    pipe.vae.decode(given[:, a2_references.STRIDE :].to(pipe.vae.device, pipe.vae.dtype), return_dict=False)
+    given = references.condition(pipe.vae, shown, args.frames)
+    pipe.vae.decode(given[:, references.STRIDE :].to(pipe.vae.device, pipe.vae.dtype), return_dict=False)
     return clock(args.device) - began
 
 

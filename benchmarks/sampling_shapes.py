@@ -31,7 +31,7 @@ def pipeline(shape: str, device: str, dtype: torch.dtype) -> Any:
     from diffusers import AutoencoderKLWan, WanTransformer3DModel
     from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
-    from model_zoo import a2
+    from model_zoo.a2 import pipeline as a2
 
     config, before = SHAPES[shape], torch.get_default_dtype()
     looks = {"hidden_size": config["image_dim"], "intermediate_size": 4 * config["image_dim"], "num_hidden_layers": 2}

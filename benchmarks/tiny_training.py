@@ -37,8 +37,8 @@ def main() -> None:
 
 def one(shards: str, out: Path, seed: int, steps: int | None) -> dict[str, Any]:
     """Train with one seed, in out/seed-N. Returns what the log says, CPU minutes, and the gap by held-out clip."""
-    from pipelines.train import train
-    from pipelines.training.settings import PRESETS
+    from pipelines.train.settings import PRESETS
+    from pipelines.train.trainer import train
 
     encoding, settings = PRESETS["tiny"]
     settings = replace(settings, seed=seed, steps=steps or settings.steps)

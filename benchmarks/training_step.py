@@ -31,9 +31,9 @@ torchvision_shim.install()
 import torch  # noqa: E402
 
 from pipelines.encode import Encoding, tokens  # noqa: E402
-from pipelines.training import plan  # noqa: E402
-from pipelines.training.log import peak_tflops  # noqa: E402
-from pipelines.training.settings import PRESETS, Settings, network_config  # noqa: E402
+from pipelines.train import cost as plan  # noqa: E402
+from pipelines.train.log import peak_tflops  # noqa: E402
+from pipelines.train.settings import PRESETS, Settings, network_config  # noqa: E402
 
 WAYS = ("ours, partial", "plain, partial", "ours, full", "plain, full")
 WORDS = 120  # tokens of a prompt; A2's are about as long
@@ -78,8 +78,8 @@ def ours(
     network: Any, settings: Settings, device: torch.device, encoding: Encoding
 ) -> Callable[[list[Any], int], float]:
     """The trainer's own step: (samples, step) -> loss."""
-    from pipelines.training.learning import Learner, made_ready
-    from pipelines.training.mesh import Place
+    from pipelines.train.optimizer_step import Learner, made_ready
+    from pipelines.train.parallelize import Place
 
     place = Place(0, 1, device)
     t, h, w = (encoding.frames - 1) // 4 + 1, encoding.height // 8, encoding.width // 8
@@ -91,9 +91,9 @@ def plain(
     network: Any, settings: Settings, device: torch.device, encoding: Encoding
 ) -> Callable[[list[Any], int], float]:
     """A loop as one writes it, of the same arithmetic: (samples, step) -> loss."""
-    from model_zoo import a2_trainable
+    from model_zoo.a2 import trainable
 
-    a2_trainable.choose(network, settings.variant)
+    trainable.choose(network, settings.variant)
     network.train()
     if settings.recompute:
         network.enable_gradient_checkpointing()

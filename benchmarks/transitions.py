@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from a2data import video
+from a2data.media import video
 
 WIDTH, HEIGHT, FPS = 256, 144, 30
 HALVES = ("tuning", "held-out")

@@ -18,12 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.corpus import CORPUS, NO_CORPUS, SETTINGS, available
-from pipelines.cli import main as a2data
-from pipelines.triplet_bench import predictions, report
-from pipelines.triplet_bench.oracle import oracle
-from pipelines.triplet_bench.real import draft_film
-from pipelines.triplet_bench.truth import Entity, Film, Shot, Truth, load, save
-from pipelines.triplet_bench.verdict import Result, score
+from pipelines.bench.triplets import predictions, report
+from pipelines.bench.triplets.score import Result, score
+from pipelines.bench.triplets.self_test import oracle
+from pipelines.cli.main import main as a2data
+from pipelines.films.tier_r import draft_film
+from pipelines.films.truth import Entity, Film, Shot, Truth, load, save
 
 
 def corpus_films() -> list[Path]:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from a2data import records
-from a2data.arrow import arrow_type
+from a2data.store.schema import arrow_type
 from model_zoo import cards
 from model_zoo.cards import Card
 from model_zoo.catalogue import CARDS

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch.nn.functional import interpolate, mse_loss
 
-from a2data.loader import Bucket, Chances, Loader, draw
+from a2data.dataset.loader import Bucket, Chances, Loader, draw
 
 SEED, BUCKET = 0, Bucket(9, 32, 48)
 

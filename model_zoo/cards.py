@@ -13,7 +13,7 @@ A model is a callable over arrays; it knows no record and no Ray. Its role says 
 * recognise: `model(frame, landmarks) -> (n, d) float32`, rows of unit length: who n faces are, by (n, 5, 2) landmarks
 * parse:  `model(person, mask, face) -> {part: mask}`
 * matte:  `model(pictures) -> list[(h, w) float32]`, 0 to 1: how much of each pixel is foreground
-* caption, caption-expert, fusion: see stages/caption.py
+* caption, caption-expert, fusion: see stages/caption/stage.py
 * match:  `model(phrases, pictures) -> (phrases, pictures) float32`, 0 to 1: how well each phrase fits each picture
 * text:   `model(frame) -> share of the picture under text, 0 to 1`
 * quality: `model(frames, fps) -> {metric: value}`: what stages/score.py writes down
@@ -21,7 +21,7 @@ A model is a callable over arrays; it knows no record and no Ray. Its role says 
 * text-video: `model(frames, text) -> cosine`
 * copy:   `model(pictures) -> (n, d) float32`, rows of unit length; copies of one picture lie close
 * inpaint: `model(picture, mask) -> picture`, with something likely where the mask is
-* shots:  see model_zoo/shots.py
+* shots:  see model_zoo/shots/detector.py
 
 Frames are (t, h, w, 3) uint8 RGB, pictures a list of (h, w, 3) uint8 RGB, masks (h, w) bool.
 """
@@ -81,7 +81,9 @@ class Card:
     gpus: float = 0.0  # share of a GPU that a worker with this model asks for; 0 for a model that runs as well on CPU
     same: float = 0.0  # cosine similarity from which two embeddings show the same subject, for models that embed
     same_garment: float = 0.0  # the same for two garments of one person, in one colour; 0 = as `same`
-    grown: bool = False  # for detect: its outlines are grown from colours, and model_zoo.mask_trust can judge them
+    grown: bool = (
+        False  # for detect: its outlines are grown from colours, and model_zoo.detect.mask_trust can judge them
+    )
     whole_clip: bool = False  # for quality: it needs all frames of a clip, in order, not a few of them
     remote_code: bool = False  # its repository brings code of its own, which runs only where A2DATA_REMOTE_CODE=yes
     besides: str = ""  # the card of a second network that it stands on; with NAME:FOLDER both are in that folder

@@ -21,11 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from a2data import images, samples, shards, video
-from a2data.folder import Folder
+from a2data.dataset import triplet as samples
+from a2data.dataset import writer
+from a2data.media import images, video
 from a2data.records import Packed
-from pipelines.settings import add_flags as add_fields
-from pipelines.training.pictures import fitted, varied
+from a2data.store.folder import Folder
+from pipelines.run.settings import add_flags as add_fields
+from stages.encode.augment import fitted, varied
 
 VERSION = 3  # raise it when other tensors come out for the same settings
 SPLITS = ("train", "held-out")
@@ -83,8 +85,8 @@ def command(args: argparse.Namespace) -> int:
     given = {f.name: v for f in fields(Encoding) if (v := getattr(args, f.name, None)) is not None}
     device, spread = args.device or ("cuda" if torch.cuda.is_available() else "cpu"), None
     if args.ray:
-        from pipelines import on_ray
-        from pipelines.training.on_ray import encode_tars
+        from pipelines.run import on_ray
+        from pipelines.train.on_ray import encode_tars
 
         device, spread = on_ray.device(args.ray, args.device), encode_tars
     counts = encode(args.shards, args.out, args.model, Encoding(**given), device, spread=spread)
@@ -101,7 +103,7 @@ def encode(
     Raises ValueError with a sentence for a folder that holds no shards, a tar that is not what the index says, and a sample that
     comes out of the encoders as NaN.
     """
-    from model_zoo import a2_encoders
+    from model_zoo.a2 import encoders as a2_encoders
 
     source, target = Folder(shards_in), Folder(out)
     index = read_index(source)
@@ -134,7 +136,7 @@ def encode_tars(
     todo: list[tuple[str, str]], shards_in: str, out: str, model: str, device: str, how: Encoding, held_out: set[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Encode tars, given by name and key, one after another in this process: what is known of each."""
-    from model_zoo import a2_encoders
+    from model_zoo.a2 import encoders as a2_encoders
 
     encoders = a2_encoders.load(Path(model), device) if todo else None
     for name, key in todo:
@@ -143,7 +145,7 @@ def encode_tars(
 
 def read_index(source: Folder) -> list[Packed]:
     """The rows of a data set's index. Raises ValueError where there is none."""
-    rows = shards.rows(source)
+    rows = writer.rows(source)
     if not rows:
         raise ValueError(f"the index of {source.root} names no sample: there is nothing to train on")
     return rows
@@ -190,14 +192,14 @@ def encode_tar(
                 else:
                     yield key_of, made
 
-    found = shards.TAR.fullmatch(name)
+    found = writer.TAR.fullmatch(name)
     if found is None:
         raise ValueError(
             f"{source.root}/{name} is not called like a shard, such as 00000-000.tar or train-00000-000.tar"
         )
     where = int(found[2]) * 1000 + int(found[3]), 1 << 40, found[1] or ""
-    rows = {"train": list(shards.write(encoded(), Folder(target.path("train")), *where))}
-    rows["held-out"] = list(shards.write(iter(kept_back), Folder(target.path("held-out")), *where))
+    rows = {"train": list(writer.write(encoded(), Folder(target.path("train")), *where))}
+    rows["held-out"] = list(writer.write(iter(kept_back), Folder(target.path("held-out")), *where))
     part = {
         "key": key,
         "left out": left_out,
@@ -231,7 +233,7 @@ def read_tar(source: Folder, name: str) -> Iterator[samples.Triplet]:
 
 def pictures(triplet: samples.Triplet, how: Encoding) -> tuple[np.ndarray, Any, list[str]] | str:
     """A triplet's frames, cut to size, its references, prepared, and their roles in order; or why it cannot be used."""
-    from model_zoo import a2_references
+    from model_zoo.a2 import references as a2_references
 
     frames = video.decode(triplet.video)
     if len(frames) < how.frames:
@@ -251,7 +253,8 @@ def members(
     import torch
     from safetensors.torch import save
 
-    from model_zoo import a2_encoders, a2_references
+    from model_zoo.a2 import encoders as a2_encoders
+    from model_zoo.a2 import references as a2_references
 
     start = variant * APART % (len(shown[0]) - how.frames + 1)
     frames = varied(shown[0][start : start + how.frames], variant)
@@ -279,7 +282,7 @@ def members(
 
 def choose(triplet: samples.Triplet, how: Encoding) -> list[Any]:
     """The references of a triplet that go into its condition: things first, one place last, as many as are allowed."""
-    from model_zoo.a2_references import Reference
+    from model_zoo.a2.references import Reference
 
     wanted = how.roles.split("|")
     usable = [given for given in triplet.facts.references if given.role in wanted]
@@ -296,7 +299,7 @@ def clip_of(key: str) -> str:
     return key.split(VARIANT)[0]
 
 
-def to_row(placed: shards.Placed, roles: list[str], facts: samples.Facts, how: Encoding) -> Packed:
+def to_row(placed: writer.Placed, roles: list[str], facts: samples.Facts, how: Encoding) -> Packed:
     """The index row of an encoded sample: sizes are those of the encoded video, roles those in the condition."""
     licences = " AND ".join(sorted({facts.license, *(given.origin.license for given in facts.references)}))
     risk = max(given.copy_risk for given in facts.references)
@@ -310,14 +313,14 @@ def finish(target: Folder, placed: dict[str, list[Packed]], about: dict[str, Any
     """Index and manifest of each split, and what all samples share."""
     from safetensors.torch import save
 
-    from model_zoo import a2_encoders
+    from model_zoo.a2 import encoders as a2_encoders
 
     text = json.dumps(about, indent=1, sort_keys=True).encode()
     index = {split: sorted(rows, key=lambda row: (row.shard, row.offset)) for split, rows in placed.items()}
     if target.get("encoding.json") == text and all(_indexed(target, split, rows) for split, rows in index.items()):
         return
     for split, rows in placed.items():
-        shards.finish(Folder(target.path(split)), rows, about)
+        writer.finish(Folder(target.path(split)), rows, about)
     nothing = a2_encoders.nothing_given(a2_encoders.autoencoder(model / "vae"), how.frames, how.height, how.width)
     target.put(save({"condition": nothing.cpu().contiguous()}), "no_references.safetensors")
     target.put(text, "encoding.json")
@@ -326,4 +329,4 @@ def finish(target: Folder, placed: dict[str, list[Packed]], about: dict[str, Any
 def _indexed(target: Folder, split: str, rows: list[Packed]) -> bool:
     """Whether the index of a split holds these rows."""
     folder = Folder(target.path(split))
-    return "index.parquet" in folder.names() and shards.rows(folder) == rows
+    return "index.parquet" in folder.names() and writer.rows(folder) == rows

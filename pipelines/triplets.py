@@ -4,17 +4,17 @@ from collections.abc import Callable
 
 from a2data.stage import Stage
 from stages.background import Background
-from stages.caption import Caption
+from stages.caption.stage import Caption
 from stages.detect import Detect
 from stages.faces import Faces
 from stages.ground import Ground
 from stages.ingest import Ingest
 from stages.match import Match
-from stages.pack import Pack
+from stages.pack.stage import Pack
 from stages.parse import Parse
-from stages.retrieve import Retrieve
+from stages.retrieve.stage import Retrieve
 from stages.score import Score
-from stages.segment import Segment
+from stages.segment.stage import Segment
 from stages.select import Select
 
 

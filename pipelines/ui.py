@@ -14,10 +14,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from a2data.filename import safe_name
-from a2data.samples import Triplet, from_sample
-from pipelines.sampling import checks, cutouts, jobs
-from pipelines.sampling.jobs import Job
+from a2data.dataset.triplet import Triplet, from_sample
+from a2data.store.filename import safe_name
+from pipelines.sample import checks, cutouts
+from pipelines.sample import job as jobs
+from pipelines.sample.job import Job
 
 LOOPBACK = "127.0.0.1"
 SHOWN_S = 20  # that a sentence about what is wrong stays on the page, over the video
@@ -75,7 +76,7 @@ def page(checkpoint: str | None, shards: str | None, out: str, device: str | Non
     with gr.Blocks(title="a2data", analytics_enabled=False, fill_width=True) as made:
         gr.Markdown("# a2data")
         if checkpoint:
-            from model_zoo import a2_folder
+            from model_zoo.a2 import checkpoint as a2_folder
 
             a2_folder.check(checkpoint)
             with gr.Tab("Sample"):
@@ -149,8 +150,8 @@ class Once:
 
     def sample(self, task: Any, on_step: Callable[[], None]) -> None:
         """Sample a job's video and write it."""
-        from pipelines.sample import placed
-        from pipelines.sampling.sampler import Sampler
+        from pipelines.sample.record import placed
+        from pipelines.sample.sampler import Sampler
 
         with self.lock:
             if self.sampler is None:
@@ -165,7 +166,7 @@ def sampled(once: Once, out: str, prompt: str, *rest: Any, progress: Any = None)
     """
     import gradio as gr
 
-    from pipelines.sample import prepared
+    from pipelines.sample.record import prepared
 
     files, cut, values = rest[:3], rest[3], dict(zip(NAMES, rest[4:], strict=True))
     progress = progress or gr.Progress()
@@ -225,7 +226,7 @@ class Packed:
     def __init__(self, root: str):
         import pyarrow.parquet as parquet
 
-        from a2data.folder import Folder
+        from a2data.store.folder import Folder
 
         self.folder = Folder(root)
         data = self.folder.get("index.parquet")
@@ -236,7 +237,7 @@ class Packed:
 
     def triplet(self, clip: str) -> Triplet:
         """Raises ValueError where a shard is gone, damaged or outside the folder."""
-        from a2data.shards import read_sample
+        from a2data.dataset.writer import read_sample
 
         row = self.rows[clip]
         try:
@@ -282,7 +283,7 @@ def _shards_tab(gr: Any, page: Any, packed: Packed) -> None:
 
 def looked_at(packed: Packed, clip: str) -> tuple[Any, ...]:
     """What the page shows of a triplet: coloured prompt, video, references, caption, provenance."""
-    from a2data import images
+    from a2data.media import images
 
     try:
         triplet = packed.triplet(clip)

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from a2data.images import clamp, cut_out, from_rle, sha16, to_png, to_rle
+from a2data.elements.tracks import box_at
+from a2data.media.images import clamp, cut_out, from_rle, sha16, to_png, to_rle
 from a2data.records import Box, Element, Film, Kept, Reject
 from a2data.stage import Stage
-from a2data.tracks import box_at
 from model_zoo import cards
 
 AGREES = 12  # grey levels by which a pixel may differ from the plate and still be the same thing, in the worst channel

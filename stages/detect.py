@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import model_zoo.cards
-from a2data import elements
+from a2data.elements import build
 from a2data.records import Element, Film, Kept, Reject
 from a2data.stage import Stage
-from model_zoo.mask_trust import mask_trust
+from model_zoo.detect.mask_trust import mask_trust
 
 
 class Models(NamedTuple):
@@ -18,7 +18,7 @@ class Models(NamedTuple):
     embedder: Callable
     masks: Callable | None = None
     tracker: Callable | None = None
-    judge: elements.Judge | None = None  # of the detector's masks
+    judge: build.Judge | None = None  # of the detector's masks
 
 
 @dataclass(frozen=True)
@@ -68,19 +68,19 @@ class Detect(Stage):
         for film in films:
             yield from self._elements(Models(*model), film)
 
-    def tracks(self, models: Models, film: Film) -> tuple[list[elements.Track], list[Reject]]:
+    def tracks(self, models: Models, film: Film) -> tuple[list[build.Track], list[Reject]]:
         """The tracks of a clip that become elements, and why others do not."""
-        samples = elements.sampled(len(film.frames), self.every)
+        samples = build.sampled(len(film.frames), self.every)
         found = models.detector(film.frames[samples])
         sightings = [
-            elements.sighted(
+            build.sighted(
                 film.frames[frame], frame, [d for d in detections if d.score >= self.min_score], models.embedder
             )
             for frame, detections in zip(samples, found, strict=True)
         ]
-        tracks = elements.follow(sightings, models.tracker)
-        limits = elements.Limits(self.min_area, self.max_area, self.min_side_px, self.min_seen, self.max_elements)
-        refusals = elements.judge(tracks, len(samples), limits)
+        tracks = build.follow(sightings, models.tracker)
+        limits = build.Limits(self.min_area, self.max_area, self.min_side_px, self.min_seen, self.max_elements)
+        refusals = build.judge(tracks, len(samples), limits)
         rejects = [
             Reject(f"{film.clip_id}/{track[0].kind}@{track[0].frame}", *refusal)
             for track, refusal in zip(tracks, refusals, strict=True)
@@ -91,5 +91,5 @@ class Detect(Stage):
     def _elements(self, models: Models, film: Film) -> Iterator[Element | Reject]:
         kept, rejects = self.tracks(models, film)
         yield from rejects
-        recut = elements.Recut(models.masks, self.mask_model, self.min_mask_iou) if models.masks else None
-        yield from elements.elements(film, kept, self.embedder, recut, judge_masks=models.judge)
+        recut = build.Recut(models.masks, self.mask_model, self.min_mask_iou) if models.masks else None
+        yield from build.elements(film, kept, self.embedder, recut, judge_masks=models.judge)

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from a2data.images import bounds, clamp, cut_out, from_rle, sha16, to_png, to_rle
+from a2data.elements.tracks import box_at, link
+from a2data.media.images import bounds, clamp, cut_out, from_rle, sha16, to_png, to_rle
 from a2data.records import Box, Element, Film, Kept, Reject
 from a2data.stage import Stage
-from a2data.tracks import box_at, link
-from model_zoo import cards, heads
+from model_zoo import cards
+from model_zoo.faces import head_outline
 
 LOOKS = 4  # frames to look at in a short clip
 GAP = 2  # frames looked at in which a face may be missed
@@ -290,14 +291,14 @@ def head_ellipse(landmarks: np.ndarray) -> tuple[tuple[float, float], tuple[floa
 
 def head_box(landmarks: np.ndarray, height: int, width: int) -> Box:
     """The box of the head's ellipse inside the frame."""
-    return bounds(heads.ellipse(*head_ellipse(landmarks), (height, width)))
+    return bounds(head_outline.ellipse(*head_ellipse(landmarks), (height, width)))
 
 
 def head_mask(frame: np.ndarray, landmarks: np.ndarray, person: np.ndarray | None) -> np.ndarray:
     """The head without what is behind it, (h, w) bool; a person's mask that misses most of the head is not believed."""
     around = head_ellipse(landmarks)
     if person is not None:
-        head = heads.ellipse(*around, frame.shape)
+        head = head_outline.ellipse(*around, frame.shape)
         person = person if (head & person).sum() >= 0.4 * head.sum() else None
-    found = heads.outline(frame, *around, person)
+    found = head_outline.outline(frame, *around, person)
     return found & person if person is not None and (found & person).any() else found

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from a2data import elements, phrases
-from a2data.images import iou
+from a2data.elements import build, phrases
+from a2data.elements.tracks import box_at
+from a2data.media.images import iou
 from a2data.records import Caption, Element, Film, Kept, Reject
 from a2data.stage import Stage
-from a2data.tracks import box_at
 from model_zoo import cards
 
 VAGUE = frozenset(("object", "thing", "item", ""))  # nouns that a model which finds things by name cannot look for
@@ -86,10 +86,10 @@ class Ground(Stage):
     def _elements(
         self, models: Models, film: Film, nouns: list[str], known: list[Element]
     ) -> Iterator[Element | Reject]:
-        samples = elements.sampled(len(film.frames), self.every)
+        samples = build.sampled(len(film.frames), self.every)
         found = models.finder(film.frames[samples], nouns)
         sightings = [
-            elements.sighted(
+            build.sighted(
                 film.frames[frame],
                 frame,
                 [d._replace(kind="object") for d in detections if d.score >= self.min_score],
@@ -97,21 +97,21 @@ class Ground(Stage):
             )
             for frame, detections in zip(samples, found, strict=True)
         ]
-        tracks = elements.follow(sightings)
+        tracks = build.follow(sightings)
         already = {id(track): where for track in tracks if (where := self._known(track, known))}
         new = [track for track in tracks if id(track) not in already]
-        limits = elements.Limits(self.min_area, self.max_area, self.min_side_px, self.min_seen, self.max_elements)
-        refusals = elements.judge(new, len(samples), limits)
+        limits = build.Limits(self.min_area, self.max_area, self.min_side_px, self.min_seen, self.max_elements)
+        refusals = build.judge(new, len(samples), limits)
         for track in tracks:
             why = already.get(id(track)) or next(r for t, r in zip(new, refusals, strict=True) if t is track)
             if why is not None:
-                yield Reject(f"{film.clip_id}/{elements.majority(track)}@{track[0].frame}", *why)
+                yield Reject(f"{film.clip_id}/{build.majority(track)}@{track[0].frame}", *why)
         fit = [track for track, refusal in zip(new, refusals, strict=True) if refusal is None]
-        recut = elements.Recut(models.masks, self.mask_model, self.min_mask_iou) if models.masks else None
+        recut = build.Recut(models.masks, self.mask_model, self.min_mask_iou) if models.masks else None
         taken = Counter(e.kind for e in known)  # their numbers go on from those of `detect`
-        yield from elements.elements(film, fit, self.embedder, recut, taken)
+        yield from build.elements(film, fit, self.embedder, recut, taken)
 
-    def _known(self, track: elements.Track, known: Sequence[Element]) -> tuple[str, str] | None:
+    def _known(self, track: build.Track, known: Sequence[Element]) -> tuple[str, str] | None:
         """Reason and detail where a track is an element that is known already."""
         for element in known:
             places = [(s.box, box_at(element, s.frame, self.every)) for s in track]

@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from a2data import video
-from a2data.decode_limits import LimitError, Limits
+from a2data.media import video
+from a2data.media.decode_limits import LimitError, Limits
+from a2data.media.source_files import SourceFile, in_place
 from a2data.records import Reject, Source, Video
-from a2data.source_files import SourceFile, in_place
 from a2data.stage import Stage
 
 

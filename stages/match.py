@@ -7,7 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from a2data import colours, images, phrases, records, scenery
+from a2data import records
+from a2data.elements import background_colours as scenery
+from a2data.elements import phrases
+from a2data.media import colours, images
 from a2data.records import Caption, Element, Kept, Reject, Rule, Subject
 from a2data.stage import Stage
 from model_zoo import cards

@@ -7,11 +7,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from a2data import colours
-from a2data.images import bounds, clamp, cut_out, from_png, from_rle, on_white, sha16, to_png, to_rle
+from a2data.elements.tracks import box_at
+from a2data.media import colours
+from a2data.media.images import bounds, clamp, cut_out, from_png, from_rle, on_white, sha16, to_png, to_rle
 from a2data.records import Box, Element, Film, Kept, Reject
 from a2data.stage import Stage
-from a2data.tracks import box_at
 from model_zoo import cards
 
 WORDS = {"hair": "hair", "upper": "upper clothes", "lower": "lower clothes", "shoes": "shoes", "accessory": "accessory"}
@@ -29,7 +29,7 @@ class Parse(Stage):
     model: str = "builtin-parse"  # a card of the role parse
     embedder: str = "mobilenetv2"  # a card of the role embed
     margin: float = 0.05  # of the person's box on each side, shown to the model, as a share of its size
-    reach: int = 5  # frames over which a head is taken to stand still, see a2data.tracks.box_at
+    reach: int = 5  # frames over which a head is taken to stand still, see a2data.elements.tracks.box_at
     min_part_px: int = 200  # pixels of a part
     min_part_share: float = 0.005  # of the person's pixels
     min_solid: float = 0.7  # share of a part that survives an opening, see `solid`, 0 to 1

@@ -29,7 +29,7 @@ class Score(Stage):
 
     Beside `measured`: text, the share of the picture under text (role text); what each of the quality models says, for those in
     the catalogue aesthetic (about 1 to 10, laion-aesthetic), nsfw (0 to 1, falconsai-nsfw), flow, flow_top5 and flow_dynamic
-    (raft-small, see model_zoo/flow.py); and codec_motion, codec_motion_least (see a2data/codec_motion.py).
+    (raft-small, see model_zoo/flow/raft.py); and codec_motion, codec_motion_least (see a2data/codec_motion.py).
     """
 
     reads = {"segment": Film}

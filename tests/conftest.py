@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from a2data import shards, video
-from a2data.folder import Folder
-from a2data.images import to_png
+from a2data.dataset import writer
+from a2data.dataset.triplet import Facts, Given, Origin, Place, Triplet, to_members
+from a2data.media import video
+from a2data.media.images import to_png
 from a2data.records import Caption, Packed, Subject
-from a2data.samples import Facts, Given, Origin, Place, Triplet, to_members
+from a2data.store.folder import Folder
 
 CORPUS = Path(os.environ.get("A2DATA_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 
@@ -25,8 +26,8 @@ settings.load_profile("suite")
 if importlib.util.find_spec("jaxtyping"):  # the shapes and dtypes that model_zoo states are checked in every test
     from jaxtyping import install_import_hook
 
-    SHAPED = ["a2_encoders", "a2_references", "flow_matching", "tiny"]
-    install_import_hook([f"model_zoo.{name}" for name in SHAPED], "beartype.beartype")
+    SHAPED = ["encoders", "references", "objective", "tiny"]
+    install_import_hook([f"model_zoo.a2.{name}" for name in SHAPED], "beartype.beartype")
 
 
 @pytest.fixture(autouse=True)
@@ -87,9 +88,9 @@ def pack() -> Callable[..., list[Packed]]:
             members = to_members(Triplet(told, films[shape], given, {k: v for k, v in given.items() if k != "bg"}))
             samples[key] = change(key, members) if change else members
             rows[key] = (*shape, 15.0, roles, "CC0", n / 100)
-        placed = shards.write(samples.items(), Folder(folder), 0, 40_000)
+        placed = writer.write(samples.items(), Folder(folder), 0, 40_000)
         packed = [Packed(*place, *rows[place.key]) for place in placed]
-        shards.finish(Folder(folder), packed, {})
+        writer.finish(Folder(folder), packed, {})
         return packed
 
     return write

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from a2data.arrow import schema
 from a2data.records import Source
-from pipelines.settings import TYPES
+from a2data.store.schema import schema
+from pipelines.run.settings import TYPES
 from pipelines.triplets import PROFILES, triplets
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +68,7 @@ READS_ARBITRARY_OBJECTS = {
     "joblib.load": "likewise",
     "torch.load": "say weights_only=True",
     "np.load": "say allow_pickle=False, or leave it out",
-    "dcp.load": "give pipelines.training.safe_reading's Reader and Planner",
+    "dcp.load": "give pipelines.train.safe_reading's Reader and Planner",
 }
 
 

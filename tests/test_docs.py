@@ -14,17 +14,19 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from a2data import records, shards, video
-from a2data.folder import Folder
-from a2data.images import sha16, to_png
+from a2data import records
+from a2data.dataset import writer
+from a2data.dataset.triplet import Facts, Given, Origin, Place, Triplet, to_members
+from a2data.media import video
+from a2data.media.images import sha16, to_png
 from a2data.records import Caption, Film, Score, Video
-from a2data.samples import Facts, Given, Origin, Place, Triplet, to_members
-from a2data.store import Store
+from a2data.store.folder import Folder
+from a2data.store.tables import Store
 from docs import make
 from model_zoo.cards import Card
 from model_zoo.catalogue import CARDS
-from pipelines.cli import parser
-from pipelines.settings import Recipe
+from pipelines.cli.main import parser
+from pipelines.run.settings import Recipe
 from pipelines.triplets import PROFILES
 
 ROOT = Path(__file__).parents[1]
@@ -111,7 +113,7 @@ def test_the_page_of_models_has_every_card_under_its_role_with_what_its_builder_
 
 
 def test_a_role_that_nobody_explained_has_no_place_on_the_page(monkeypatch):
-    monkeypatch.setitem(CARDS, "novel", Card("smell", "model_zoo.text:rapidocr"))
+    monkeypatch.setitem(CARDS, "novel", Card("smell", "model_zoo.quality.text:rapidocr"))
 
     with pytest.raises(ValueError, match=r"cards\.py does not say .* role smell"):
         make.all_cards()
@@ -155,7 +157,7 @@ def test_everything_in_the_layout_exists():
 def test_the_loader_shown_reads_the_shards(page, tmp_path, monkeypatch, capsys):
     (code,) = [b.text for b in blocks(page) if b.language == "python" and "webdataset" in b.text]
     folder = tmp_path / re.search(r'"(\S*shards)/', code)[1]
-    list(shards.write([("a-00000000", to_members(triplet()))], Folder(folder), 0))
+    list(writer.write([("a-00000000", to_members(triplet()))], Folder(folder), 0))
     monkeypatch.chdir(tmp_path)
     names: dict = {}
 

@@ -1,4 +1,5 @@
-"""A name that comes from data goes through `a2data.filename` before it becomes part of a path; the code is searched for others.
+"""A name that comes from data goes through `a2data.store.filename` before it becomes part of a path; the code is searched for
+others.
 
 Where a path is built (PATH / x, Path(x), open(x), os.path.join(x), joinpath, with_name …), x is suspicious if it is
 
@@ -7,8 +8,9 @@ Where a path is built (PATH / x, Path(x), open(x), os.path.join(x), joinpath, wi
   like an identifier (IDENTIFIERS);
 * a variable that the same function sets to one of these.
 
-It is fine inside safe_name(…) or safe_path(…), or where ALLOWED says why. `Folder` checks its names itself, see a2data/folder.py.
-Benchmarks are not searched: they read what they made. The rule knows no types, and a name that passes through a call escapes it.
+It is fine inside safe_name(…) or safe_path(…), or where ALLOWED says why. `Folder` checks its names itself, see
+a2data/store/folder.py. Benchmarks are not searched: they read what they made. The rule knows no types, and a name that passes
+through a call escapes it.
 """
 
 import ast
@@ -48,18 +50,18 @@ TYPED = "the user typed it on the command line"
 ALLOWED = {
     ("examples/train_40_lines.py", "f'{out}.new'"): TYPED,
     ("model_zoo/weights.py", "Path(file[0]).name"): "a card names it; cards are code",
-    ("pipelines/a2_bench/cases.py", "name"): OURS,
-    ("pipelines/a2_bench/study.py", "file"): "a hash, or the result of safe_name",
-    ("pipelines/demo_films.py", "movie.file"): CONSTANT,
-    ("pipelines/demo_films.py", "truth['plate']"): CONSTANT,
-    ("pipelines/fetch.py", "f'.{home.name}.part'"): "the last part of a path that a card names",
-    ("pipelines/sampling/cutouts.py", "f\"{job.out.removesuffix('.mp4')}-cut-{number}.png\""): "jobs.read checks --out",
-    ("pipelines/training/export.py", "f'{folder.name}.tmp'"): TYPED,
-    ("pipelines/training/safe_reading.py", "self.path"): "a checkpoint's folder, in an error message",
-    ("pipelines/triplet_bench/composites.py", "file"): OURS,
-    ("pipelines/triplet_bench/composites.py", "name"): OURS,
-    ("pipelines/triplet_bench/world.py", "name"): CONSTANT,
-    ("pipelines/triplet_bench/world.py", "reel.file"): CONSTANT,
+    ("pipelines/bench/a2/cases.py", "name"): OURS,
+    ("pipelines/bench/a2/study/page.py", "file"): "a hash, or the result of safe_name",
+    ("pipelines/films/demo.py", "movie.file"): CONSTANT,
+    ("pipelines/films/demo.py", "truth['plate']"): CONSTANT,
+    ("pipelines/cli/fetch.py", "f'.{home.name}.part'"): "the last part of a path that a card names",
+    ("pipelines/sample/cutouts.py", "f\"{job.out.removesuffix('.mp4')}-cut-{number}.png\""): "jobs.read checks --out",
+    ("pipelines/train/export.py", "f'{folder.name}.tmp'"): TYPED,
+    ("pipelines/train/safe_reading.py", "self.path"): "a checkpoint's folder, in an error message",
+    ("pipelines/films/tier_c.py", "file"): OURS,
+    ("pipelines/films/tier_c.py", "name"): OURS,
+    ("pipelines/films/tier_s.py", "name"): CONSTANT,
+    ("pipelines/films/tier_s.py", "reel.file"): CONSTANT,
     ("pipelines/ui.py", "f'{stem}.json'"): "job_of numbers the videos",
     ("pipelines/ui.py", "packed.videos.name"): "a temporary folder",
 }
@@ -132,7 +134,7 @@ def searched() -> dict[tuple[str, str], int]:
 
 def test_no_name_from_data_becomes_part_of_a_path_unchecked():
     unchecked = [f"{file}:{line}: {text}" for (file, text), line in searched().items() if (file, text) not in ALLOWED]
-    assert unchecked == [], "wrap it in a2data.filename.safe_name, or say in ALLOWED why it needs no check"
+    assert unchecked == [], "wrap it in a2data.store.filename.safe_name, or say in ALLOWED why it needs no check"
 
 
 def test_every_exception_is_still_needed():

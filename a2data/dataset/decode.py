@@ -13,10 +13,10 @@ import av
 import cv2
 import numpy as np
 
-from a2data.batches import Batch, Bucket, draw
-from a2data.images import MAX_PIXELS, from_png
-from a2data.mp4 import frame_count
-from a2data.samples import Facts, Given, to_facts
+from a2data.dataset.batch_plan import Batch, Bucket, draw
+from a2data.dataset.triplet import Facts, Given, to_facts
+from a2data.media.images import MAX_PIXELS, from_png
+from a2data.media.mp4 import frame_count
 
 
 class CorruptError(ValueError):

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from a2data.folder import Folder
+from a2data.store.folder import Folder
 
-MAX_SIDE = 1 << 20  # a2data.batches.assign has 20 bits for a side
+MAX_SIDE = 1 << 20  # a2data.dataset.batch_plan.assign has 20 bits for a side
 
 
 def check_column(where: str, name: str, column: pa.ChunkedArray) -> None:

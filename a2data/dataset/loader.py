@@ -5,7 +5,8 @@
         train(samples)
         save(loader.state_dict())   # what was consumed, whatever the workers have read ahead
 
-What comes when is decided in a2data.batches, where it lies in a2data.tars. This file and what imports it need torch.
+What comes when is decided in a2data.dataset.batch_plan, where it lies in a2data.dataset.reader. This file and what imports it
+need torch.
 """
 
 import itertools
@@ -21,11 +22,11 @@ import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from a2data import tars
-from a2data.batches import Batch, Bucket, Phase, Plan, draw, plan, standard_buckets
-from a2data.bundle import bundled
-from a2data.tars import Tars, balanced, without_copies
-from a2data.view import LIMITS, Chances, CorruptError, Decode, Limits, Reference, Sample, Shape, cover
+from a2data.dataset import reader as tars
+from a2data.dataset.batch_plan import Batch, Bucket, Phase, Plan, draw, plan, standard_buckets
+from a2data.dataset.decode import LIMITS, Chances, CorruptError, Decode, Limits, Reference, Sample, Shape, cover
+from a2data.dataset.reader import Tars, balanced, without_copies
+from a2data.dataset.shared_memory import bundled
 
 __all__ = [
     "Bucket",
@@ -162,8 +163,8 @@ class Loader(IterableDataset):
     view: "raw" decodes the mp4 and the pictures; "encoded" reads tensors by encoded.parquet; "bytes" decodes nothing.
     shape: (frames of the right number, an iterator of (h, w, 3) uint8; bucket; generator) -> (t, height, width, 3); or `cover`.
     chances: what is dropped and chosen at random. weight: the index as a table -> (n,), how often each sample occurs in an epoch.
-    max_tokens, tail: see a2data.batches.plan. prefetch: samples that each worker reads ahead. index: the file to read by.
-    limits: what a sample may have at most, see a2data.view.Limits.
+    max_tokens, tail: see a2data.dataset.batch_plan.plan. prefetch: samples that each worker reads ahead. index: the file to
+    read by. limits: what a sample may have at most, see a2data.dataset.decode.Limits.
 
     Raises FileNotFoundError for a missing index or tar, ValueError for a tar that is cut off, an index that disagrees with its
     tar, settings that give no batch or cannot be divided by the ranks.

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from a2data.filename import safe_name
-from a2data.folder import Folder
-from a2data.index_checks import check_column, check_rows, check_tars, ints, numbers
+from a2data.dataset.index_checks import check_column, check_rows, check_tars, ints, numbers
+from a2data.store.filename import safe_name
+from a2data.store.folder import Folder
 
 COLUMNS = ("clip_id", "shard", "shard_sha256", "offset", "bytes", "frames", "height", "width", "roles")
 # of a member: its name, size, "ustar", and what stands before the name

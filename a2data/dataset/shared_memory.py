@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from a2data.view import Sample
+from a2data.dataset.decode import Sample
 
 
 class Bundled(NamedTuple):

@@ -14,8 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from a2data.arrow import from_table, schema
 from a2data.records import Box, Caption, Rule
+from a2data.store.schema import from_table, schema
 
 FORMAT = "a2data-triplet/2"
 MAX_JSON_BYTES = 8 << 20  # objects of Python take some twenty times as much
@@ -41,7 +41,7 @@ class Origin:
     source_box: Box  # the same in pixels of the source picture, as shown
     width: int  # of the clip's frame
     height: int
-    mask: str  # a2data.images.to_rle of the mask in the clip's frame, base64
+    mask: str  # a2data.media.images.to_rle of the mask in the clip's frame, base64
     score: float
     quality: float
     embedder: str
@@ -56,7 +56,7 @@ class Place:
     source_frame: int  # decoded frame of the source video
     box: Box  # in the clip's frame
     source_box: Box  # the same in pixels of the source picture, as shown
-    mask: str  # a2data.images.to_rle of the mask in the clip's frame, base64
+    mask: str  # a2data.media.images.to_rle of the mask in the clip's frame, base64
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def mask_text(rle: bytes) -> str:
 
 
 def mask_bytes(text: str) -> bytes:
-    """What `a2data.images.from_rle` takes, from Origin.mask."""
+    """What `a2data.media.images.from_rle` takes, from Origin.mask."""
     return base64.b64decode(text, validate=True)
 
 

@@ -15,11 +15,11 @@ from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow.parquet as pq
 
-from a2data.arrow import complete, from_table, to_table
-from a2data.filename import safe_name
-from a2data.folder import Folder
+from a2data.dataset.reader import members
 from a2data.records import Packed
-from a2data.tars import members
+from a2data.store.filename import safe_name
+from a2data.store.folder import Folder
+from a2data.store.schema import complete, from_table, to_table
 
 # split, where the data set is split; shard of work; number within it; beginning of its sha256 (before 2026-12 there was none)
 TAR = re.compile(r"(?:([a-z]+)-)?(\d+)-(\d{3,})(?:-[0-9a-f]{12})?\.tar")

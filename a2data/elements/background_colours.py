@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from a2data import colours
+from a2data.media import colours
 from a2data.records import Box
 
 ROWS, COLUMNS = 12, 20  # cells of the picture; each gets one name

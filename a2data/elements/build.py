@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from a2data import colours, images
+from a2data.elements.tracks import from_numbers, link, mean_look
+from a2data.media import colours, images
 from a2data.records import Box, Element, Film
-from a2data.tracks import from_numbers, link, mean_look
 
 GAP = 3  # samples that a track may be out of sight, behind something or missed
 GOOD_FRAMES = 5  # how many of a track's best sightings its embedding is the mean of
@@ -34,7 +34,9 @@ class Sighting(NamedTuple):
 
 Track = list[Sighting]
 Tracker = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[list[int]]]  # role track of model_zoo.cards
-Judge = Callable[[np.ndarray, list[list[tuple[int, np.ndarray]]]], list[list[float]]]  # model_zoo.mask_trust.mask_trust
+Judge = Callable[
+    [np.ndarray, list[list[tuple[int, np.ndarray]]]], list[list[float]]
+]  # model_zoo.detect.mask_trust.mask_trust
 NOT_JUDGED = -1.0
 
 
@@ -90,7 +92,7 @@ def filled(box: Box, shape: tuple[int, int]) -> np.ndarray:
 def follow(samples: Sequence[Sequence[Sighting]], tracker: Tracker | None = None) -> list[Track]:
     """All tracks through the samples, longest times largest first; a person never becomes a thing.
 
-    tracker: a model of role track, or None for a2data.tracks.link, by place and looks.
+    tracker: a model of role track, or None for a2data.elements.tracks.link, by place and looks.
     """
     tracks: list[Track] = []
     for kind in ("human", "object"):

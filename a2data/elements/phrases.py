@@ -65,7 +65,7 @@ def read(phrase: str) -> Meaning:
 
 
 def colours(words: str) -> tuple[str, ...]:
-    """The colours that words name, by a2data.colours' names, in their order."""
+    """The colours that words name, by a2data.media.colours' names, in their order."""
     return tuple(COLOURS[w] for w in re.findall(r"\w+", words.lower()) if w in COLOURS)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from a2data.images import iou
+from a2data.media.images import iou
 from a2data.records import Box, Element
 
 NEAR_IOU = 0.3  # two sightings may be one thing when their boxes overlap this much,

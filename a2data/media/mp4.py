@@ -1,7 +1,7 @@
 """What an mp4 says of itself, read before FFmpeg opens it, so that a few bytes cannot make it allocate gigabytes.
 
 FFmpeg's demuxer believes the counts in the index of an mp4 (how many samples, how many edits) and unpacks compressed indices. The
-files that `a2data.video.encode` writes have one video track, one index, and no fragments.
+files that `a2data.media.video.encode` writes have one video track, one index, and no fragments.
 """
 
 import struct

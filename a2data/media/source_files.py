@@ -7,8 +7,8 @@ from typing import Any
 
 from pyarrow import fs as arrow_fs
 
-from a2data.folder import Folder
-from a2data.url import is_url, is_web
+from a2data.store.folder import Folder
+from a2data.store.url import is_url, is_web
 
 FOLDER = "sources"
 Opener = Callable[[], Any]  # returns a seekable binary file

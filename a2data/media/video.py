@@ -15,8 +15,8 @@ import fsspec
 import numpy as np
 
 from a2data import heartbeat
-from a2data.decode_limits import LIMITS, VIDEO_FORMATS, LimitError, Limits, MemoryCeiling, coded_size, shown_size
-from a2data.source_files import Opener
+from a2data.media.decode_limits import LIMITS, VIDEO_FORMATS, LimitError, Limits, MemoryCeiling, coded_size, shown_size
+from a2data.media.source_files import Opener
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
-from a2data import parquet, pixels
-from a2data.arrow import complete, from_table, schema
-from a2data.store import Store
+from a2data.store import parquet, pixels
+from a2data.store.schema import complete, from_table, schema
+from a2data.store.tables import Store
 
 # The tables in which elements of a kind may be; all others: parse.
 TABLES = {"human": ("detect",), "object": ("detect", "ground"), "face": ("faces",), "background": ("background",)}

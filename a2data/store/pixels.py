@@ -5,8 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from a2data import video
-from a2data.parquet import DamagedError
+from a2data.media import video
+from a2data.store.parquet import DamagedError
 
 
 def check(table: pa.Table, path: str) -> None:

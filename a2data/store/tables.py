@@ -21,12 +21,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from a2data import parquet, pixels
-from a2data.arrow import complete, from_table, schema, to_table
-from a2data.folder import Folder
 from a2data.records import Reject
 from a2data.stage import Stage
-from a2data.url import refuse_password
+from a2data.store import parquet, pixels
+from a2data.store.folder import Folder
+from a2data.store.schema import complete, from_table, schema, to_table
+from a2data.store.url import refuse_password
 
 log = logging.getLogger("a2data")
 

@@ -193,7 +193,7 @@ def read_with(program: str, folder: Path) -> int:
         for clip in packed.rows:
             ui.looked_at(packed, clip)
         return 0
-    from pipelines.cli import main
+    from pipelines.cli.main import main
 
     if program == "bench":
         return main(["bench", "make", "cases", "--triplets", str(folder)])
@@ -201,7 +201,7 @@ def read_with(program: str, folder: Path) -> int:
 
 
 def _read_with_loader(folder: Path) -> int:
-    from a2data.loader import Loader, standard_buckets
+    from a2data.dataset.loader import Loader, standard_buckets
 
     loader = Loader(folder, seed=0, global_batch=1, workers=0, buckets=standard_buckets())
     read, skipped = set(), set()

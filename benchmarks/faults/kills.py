@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.faults.table import Row
 from benchmarks.kill import Run, command_line, over_films, parents
-from pipelines.demo_films import MOVIES, render
+from pipelines.films.demo import MOVIES, render
 
 
 def children(process: subprocess.Popen) -> list[int]:

@@ -9,14 +9,14 @@ import av
 import numpy as np
 
 from a2data.records import Source
-from a2data.store import Store
+from a2data.store.tables import Store
 from benchmarks.faults.damage import WAYS
 from benchmarks.faults.table import Row
-from pipelines import schedule
-from pipelines.enrolment import enroll
-from pipelines.local import Children
+from pipelines.run import schedule
+from pipelines.run.local import Children
+from pipelines.sources.enrolment import enroll
 from stages.ingest import Ingest
-from stages.segment import Segment
+from stages.segment.stage import Segment
 
 CONTAINERS = {
     "mp4": "libx264",

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from model_zoo.a2_parallel import Groups, share_tiles, share_tokens
+from model_zoo.a2.parallel import Groups, share_tiles, share_tokens
 
 CACHES = ("first-block", "taylorseer", "mag")
 WEIGHTS = ("int8", "fp8")

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, UInt8
 
-from model_zoo import a2_references
-from model_zoo.a2_folder import digest
-from model_zoo.a2_references import Prepared
+from model_zoo.a2 import references as a2_references
+from model_zoo.a2.checkpoint import digest
+from model_zoo.a2.references import Prepared
 
 PARTS = ("vae", "text_encoder", "tokenizer", "image_encoder", "image_processor")
 
@@ -32,7 +32,7 @@ def autoencoder(folder: Path) -> Any:
     """The VAE in a folder, float32: Wan's, or the linear one of a2data's tiny preset, as its config.json says."""
     from diffusers import AutoencoderKLWan
 
-    from model_zoo.tiny import PatchAutoencoder
+    from model_zoo.a2.tiny import PatchAutoencoder
 
     said = json.loads((folder / "config.json").read_text()).get("_class_name")
     kind = PatchAutoencoder if said == PatchAutoencoder.__name__ else AutoencoderKLWan

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from model_zoo import a2_references
-from model_zoo.a2_references import STRIDE, Prepared
+from model_zoo.a2 import references as a2_references
+from model_zoo.a2.references import STRIDE, Prepared
 
 
 class Schedule(NamedTuple):
@@ -139,7 +139,7 @@ def latents(
     """
     from diffusers.utils.torch_utils import randn_tensor  # here, so that plans are made without diffusers
 
-    from model_zoo import a2_guidance
+    from model_zoo.a2 import guidance
 
     height, width = references.frames.shape[1:3]
     count = len(references.frames)
@@ -149,7 +149,7 @@ def latents(
         raise ValueError("no prompt: a long video needs one at least")
     if not 0 <= history_noise <= 1000:
         raise ValueError(f"noise of {history_noise} on the history: it must be from 0 to 1000")
-    a2_guidance.check(reference_guidance, guidance_scale)
+    guidance.check(reference_guidance, guidance_scale)
     parts = parts_of(num_frames, window, count, history, 0 if before is None else before.shape[2])
     told = _Told(pipe, references, guidance_scale, reference_guidance, generator)
     made = torch.zeros(1, pipe.vae.config.z_dim, 0, *told.grid, device=told.device)
@@ -219,7 +219,7 @@ class _Told:
 
     def velocity(self, x: torch.Tensor, at: torch.Tensor, ready: int) -> torch.Tensor:
         """The velocity of noise, (1, 16, t, h, w), whose frames of latents have times of their own, (t,)."""
-        from model_zoo import a2_guidance
+        from model_zoo.a2 import guidance
 
         looks = [self._look(x, at, self.given, self.tokens, text) for text in self.texts]
         head = self.count if ready else 0  # what is known shows the references: a look without them begins behind it
@@ -228,13 +228,13 @@ class _Told:
             nothing = self.nothing[:, :, : x.shape[2] - head]
             looks.append(self._look(x[:, :, head:], at[head:], nothing, tokens, self.texts[1]))
         network = self.pipe.transformer
-        asked, *others = (v.float() for v in a2_guidance.look(network, network, looks, self.pipe.groups.looks))
+        asked, *others = (v.float() for v in guidance.look(network, network, looks, self.pipe.groups.looks))
         if not others:
             return asked
         shown, *none = others
         if none:
             behind = torch.nn.functional.pad(none[0], (0, 0, 0, 0, head, 0))
-            shown = a2_guidance.stand_in(shown, behind, self.s, self.g)
+            shown = guidance.stand_in(shown, behind, self.s, self.g)
         return shown + self.g * (asked - shown)
 
     def _look(

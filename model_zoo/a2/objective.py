@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 
-from model_zoo import a2_references
-from model_zoo.a2_padding import TOKENS
+from model_zoo.a2 import references as a2_references
+from model_zoo.a2.padding import TOKENS
 
 LEVELS = tuple(n / 10 for n in range(1, 10))  # noise levels at which held-out samples are looked at
 TARGETS = ("reference", "video", "ignore")  # what the network learns to say where the references stand

@@ -19,11 +19,12 @@ from diffusers import (
 from diffusers.hooks import HookRegistry, apply_group_offloading
 from diffusers.utils.torch_utils import randn_tensor
 
-from model_zoo import a2_folder, a2_guidance, a2_references
-from model_zoo.a2_encoders import autoencoder
-from model_zoo.a2_guidance import SharedLooks
-from model_zoo.a2_parallel import Groups
-from model_zoo.a2_references import Prepared, check_size
+from model_zoo.a2 import checkpoint, guidance
+from model_zoo.a2 import references as a2_references
+from model_zoo.a2.encoders import autoencoder
+from model_zoo.a2.guidance import SharedLooks
+from model_zoo.a2.parallel import Groups
+from model_zoo.a2.references import Prepared, check_size
 
 
 class WanA2Pipeline(WanImageToVideoPipeline):
@@ -54,7 +55,7 @@ class WanA2Pipeline(WanImageToVideoPipeline):
         check_size(height, width, num_frames, len(references.frames))
         if isinstance(prompt, list):
             raise ValueError("one prompt a call: the references are those of one video")
-        a2_guidance.check(reference_guidance, guidance_scale)
+        guidance.check(reference_guidance, guidance_scale)
         pictures = torch.from_numpy(references.frames.transpose(0, 3, 1, 2).copy()).float() / 255
         size = {"height": height, "width": width, "num_frames": num_frames}
         words = self._words(prompt, guidance_scale > 1, settings)
@@ -66,13 +67,13 @@ class WanA2Pipeline(WanImageToVideoPipeline):
             negative = words["negative_prompt_embeds"]
             assert negative is not None  # there is guidance on the prompt
             looks = SharedLooks(reference_guidance, guidance_scale, negative, nothing, self.groups.looks)
-            registry.register_hook(looks, a2_guidance.HOOK)
+            registry.register_hook(looks, guidance.HOOK)
         self._squares = references.squares
         try:
             made = super().__call__(image=pictures, guidance_scale=guidance_scale, **words, **size, **settings)
         finally:
             self._squares = None
-            registry.remove_hook(a2_guidance.HOOK, recurse=False)
+            registry.remove_hook(guidance.HOOK, recurse=False)
             registry.reset_stateful_hooks()  # what a cache knows of this video
         if settings.get("output_type") != "latent":
             made.frames = made.frames[:, a2_references.head_frames(len(pictures)) :]
@@ -171,7 +172,7 @@ def load(
     """
     from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionModel, UMT5EncoderModel
 
-    root = a2_folder.check(folder)
+    root = checkpoint.check(folder)
     pipe = WanA2Pipeline(
         tokenizer=AutoTokenizer.from_pretrained(root / "tokenizer", local_files_only=True),
         text_encoder=UMT5EncoderModel.from_pretrained(root / "text_encoder", torch_dtype=dtype, local_files_only=True),

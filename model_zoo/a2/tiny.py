@@ -18,7 +18,7 @@ from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Float, UInt8
 
-from model_zoo import a2_references
+from model_zoo.a2 import references
 
 TIME, SPACE, CHANNELS = 4, 8, 16  # as Wan's autoencoder
 SEEN = 12  # of the channels that show something; the others say where it is
@@ -163,10 +163,10 @@ def measured(autoencoder: PatchAutoencoder, clips: Sequence[UInt8[np.ndarray, "_
     """Mean products of the values of a patch (2 x 2 pieces, 16 channels each), (64, 64), and the latents of mid-grey, (16,)."""
     seen = []
     for clip in clips:
-        latents = a2_references.encode(autoencoder, a2_references.as_tensor(clip).movedim(0, 1)[None])[0]
+        latents = references.encode(autoencoder, references.as_tensor(clip).movedim(0, 1)[None])[0]
         seen.append(latents.unflatten(2, (-1, 2)).unflatten(4, (-1, 2)).permute(1, 2, 4, 3, 5, 0).reshape(-1, PATCH))
     patches = torch.cat(seen).double()
-    grey = a2_references.encode(autoencoder, torch.zeros(1, 3, 1, 2 * SPACE, 2 * SPACE)).mean((2, 3, 4))
+    grey = references.encode(autoencoder, torch.zeros(1, 3, 1, 2 * SPACE, 2 * SPACE)).mean((2, 3, 4))
     return patches.T @ patches / len(patches), grey.flatten()
 
 

@@ -5,7 +5,8 @@ RANSAC (Fischler and Bolles 1981). What stands in front is masked out first: a p
 otherwise be taken for a pan. Nobody may have said who stands in front; so the corners are sorted into layers, each with a move
 of its own (RANSAC again on what is left over, Torr 1998), and the background is the layer that reaches furthest along the left,
 the right and the upper border, not the one with the most corners: a person in a patterned coat has more of them than a plain
-wall, but stands on the lower border and seldom fills two others. What a move is called is said in model_zoo/camera_moves.py.
+wall, but stands on the lower border and seldom fills two others. What a move is called is said in
+model_zoo/caption/camera_moves.py.
 """
 
 import math

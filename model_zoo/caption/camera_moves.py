@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from model_zoo.camera import Move, Step, step_s, total
+from model_zoo.caption.camera import Move, Step, step_s, total
 
 
 class Motion(NamedTuple):
@@ -92,7 +92,7 @@ def _name(part: str, move: Move) -> str:
 def phases(steps: Sequence[Step | None], fps: float) -> list[list[Motion]]:
     """The motions of a clip in order, one list for each phase; [] where the camera could not be measured.
 
-    steps: of model_zoo.camera.follow. A clip is cut where two steady moves explain its steps much better than one (binary
+    steps: of model_zoo.caption.camera.follow. A clip is cut where two steady moves explain its steps much better than one (binary
     segmentation, Scott and Knott 1974), and only where the two have different names.
     """
     pieces = _pieces(list(steps), fps, PHASES)

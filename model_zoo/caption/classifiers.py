@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from model_zoo import weights
-from model_zoo.captions import Answer, Thing
+from model_zoo.caption.measured import Answer, Thing
 from model_zoo.cards import Card
 
 FRAMES = 8  # that an image classifier looks at, spread over the clip
@@ -73,7 +73,7 @@ MEANINGS = {
 
 def classifier_expert(card: Card, device: str = "cpu") -> Callable[..., list[Answer]]:
     """A picture or video classifier through transformers. `expert(frames, fps, things, scene) -> [("shot_type", "close_up",
-    probability)]`, see stages/caption.py.
+    probability)]`, see stages/caption/stage.py.
 
     card.weights is a folder of a ...ForVideoClassification or ...ForImageClassification with its preprocessor_config.json. A
     video classifier sees as many frames as it was trained on, spread over the clip; an image classifier FRAMES of them, whose

@@ -25,9 +25,9 @@ import httpx
 import numpy as np
 import tenacity
 
-from model_zoo import structured
-from model_zoo.fusion import fusion as fused
-from model_zoo.structured import Ask, Said
+from model_zoo.caption import schema as structured
+from model_zoo.caption.fusion_llm import fusion as fused
+from model_zoo.caption.schema import Ask, Said
 
 FIRST_WAIT_S = 1.0  # before the second attempt; twice as long before each further one, less a random part
 LONGEST_WAIT_S = 60.0

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from model_zoo import weights
-from model_zoo.captions import Answer, Box, Thing, subjects_of
+from model_zoo.caption.measured import Answer, Box, Thing, subjects_of
 from model_zoo.cards import Card
 
 EXPRESSIONS = ("angry", "disgusted", "fearful", "happy", "neutral", "sad", "surprised")  # in the order of the network
@@ -30,7 +30,7 @@ Classify = Callable[[np.ndarray], np.ndarray]
 
 def expression_expert(card: Card, device: str = "cpu") -> Callable[..., list[Answer]]:
     """A classifier of the face's expression. `expert(frames, fps, things, scene) -> [("subjects.<n>.expression", "happy",
-    confidence)]`, see stages/caption.py.
+    confidence)]`, see stages/caption/stage.py.
 
     The confidence is the mean probability over the frames that were looked at. People without a face of MIN_FACE_PX, and
     faces turned away, get no answer. Raises FileNotFoundError where the weights are not there, ValueError for an ONNX file of

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from model_zoo.structured import Ask, asked
+from model_zoo.caption.schema import Ask, asked
 
 MAX_WORDS = 250  # the text encoder of the video model sees 512 tokens, camera included
 SHOT = ("shot_type", "shot_angle", "shot_position")
@@ -27,7 +27,7 @@ REQUEST = (
 
 
 def fusion(ask: Ask) -> Callable[[dict[str, Any]], str]:
-    """`model(scene) -> prompt` (see stages/caption.py).
+    """`model(scene) -> prompt` (see stages/caption/stage.py).
 
     It raises ValueError, naming the phrase, where the prompt lacks or repeats one and so does that to a second question.
     """

@@ -28,7 +28,7 @@ VIEWS = {
 
 
 def template(card: Any, device: str) -> Callable[[dict[str, Any]], str]:
-    """A sentence by templates. `model(scene) -> prompt`, see stages/caption.py for what a fusion is given."""
+    """A sentence by templates. `model(scene) -> prompt`, see stages/caption/stage.py for what a fusion is given."""
     return fuse
 
 

@@ -1,7 +1,7 @@
 """Caption experts that measure: what is in the picture, how it moves, how the shot is framed, how the camera moves.
 
 They need no weights and guess nothing: gender, place and mood are left out, because nothing here can see them. How a captioner
-and an expert are called is said in stages/caption.py.
+and an expert are called is said in stages/caption/stage.py.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from model_zoo import camera, camera_moves, looks
+from model_zoo.caption import camera, camera_moves
+from model_zoo.caption import lighting as looks
 
 Box = tuple[float, float, float, float]
 Answer = tuple[str, str, float]  # field, value, confidence 0 to 1

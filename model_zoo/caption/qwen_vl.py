@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from model_zoo import structured, torchvision_shim, weights
-from model_zoo.fusion import fusion as fused
-from model_zoo.structured import Ask, Said
+from model_zoo import torchvision_shim, weights
+from model_zoo.caption import schema as structured
+from model_zoo.caption.fusion_llm import fusion as fused
+from model_zoo.caption.schema import Ask, Said
 
 MAX_TOKENS = 2048  # of an answer; a caption of four subjects has about 500
 

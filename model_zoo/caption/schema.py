@@ -1,8 +1,8 @@
 """SkyReels-V2's structured caption as a language model is asked for it: the schema, the request, and how an answer is read.
 
-No network in this file. `ask(messages, schema) -> Said` is one: a server (model_zoo/endpoint.py) or weights that are here
-(model_zoo/qwen_vl.py). messages are the OpenAI chat API's, but that frames are a part {"type": "frames", "frames": (n, h, w, 3)
-uint8 RGB, "seconds": [float]} which each turns into what it can show.
+No network in this file. `ask(messages, schema) -> Said` is one: a server (model_zoo/caption/endpoint.py) or weights that are here
+(model_zoo/caption/qwen_vl.py). messages are the OpenAI chat API's, but that frames are a part {"type": "frames", "frames": (n,
+h, w, 3) uint8 RGB, "seconds": [float]} which each turns into what it can show.
 
 A model with `heeds_things = False` leaves the measured hints unread, so that nobody need measure them.
 
@@ -114,7 +114,7 @@ def _example(schema: dict[str, Any], name: str = "") -> Any:
 
 
 def captioner(ask: Ask, frames_asked: int = FRAMES) -> Callable[[np.ndarray, float, Any], dict[str, Any]]:
-    """A base captioner (see stages/caption.py) over a language model that sees.
+    """A base captioner (see stages/caption/stage.py) over a language model that sees.
 
     It raises ValueError, with what was wrong, where the answer is no caption and neither is that to a second question.
     """
@@ -128,7 +128,7 @@ def captioner(ask: Ask, frames_asked: int = FRAMES) -> Callable[[np.ndarray, flo
 
 
 def expert(ask: Ask, fields: Sequence[str], confidence: float, frames_asked: int = FRAMES) -> Callable[..., list]:
-    """A caption expert (see stages/caption.py) for named fields of the schema, of the shot or of each subject.
+    """A caption expert (see stages/caption/stage.py) for named fields of the schema, of the shot or of each subject.
 
     Raises ValueError for a field that the schema does not have.
     """

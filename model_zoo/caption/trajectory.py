@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from model_zoo import camera
-from model_zoo.captions import MOVED, SIDES, Answer, Thing, in_front, subjects_of
+from model_zoo.caption import camera
+from model_zoo.caption.measured import MOVED, SIDES, Answer, Thing, in_front, subjects_of
 
 
 class Path(NamedTuple):
@@ -35,7 +35,7 @@ def trajectory_expert(card: Any, device: str) -> Callable[..., list[Answer]]:
 
 
 def trajectories(frames: np.ndarray, fps: float, things: Sequence[Thing], scene: dict[str, Any]) -> list[Answer]:
-    """[("subjects.0.action", "walks from left to right, towards the camera", 0.7)]; see stages/caption.py."""
+    """[("subjects.0.action", "walks from left to right, towards the camera", 0.7)]; see stages/caption/stage.py."""
     owned = subjects_of(things, scene, ("human", "object"))
     if not owned:
         return []

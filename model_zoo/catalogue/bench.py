@@ -8,7 +8,7 @@ from model_zoo.catalogue.compare import VIT_B, VIT_L
 
 MUSIQ = Card(
     "quality",
-    "model_zoo.clarity:musiq",
+    "model_zoo.quality.clarity:musiq",
     weights="url:https://github.com/chaofengc/IQA-PyTorch/releases/download/v0.1-weights/musiq_spaq_ckpt-358bb6af.pth",
     code_license="PolyForm-Noncommercial-1.0.0",
     weights_license="PolyForm-Noncommercial-1.0.0, as the package pyiqa",
@@ -21,7 +21,7 @@ MUSIQ = Card(
 )
 VICLIP = Card(
     "text-video",
-    "model_zoo.text_video:viclip",
+    "model_zoo.text_video.scorers:viclip",
     weights="hf:OpenGVLab/VBench_Used_Models/ViClip-InternVid-10M-FLT.pth",
     revision="main",
     weights_license="MIT",
@@ -34,22 +34,22 @@ VICLIP = Card(
 )
 CLIPSIM: dict[str, Any] = {
     "role": "text-video",
-    "builder": "model_zoo.text_video:clipsim",
+    "builder": "model_zoo.text_video.scorers:clipsim",
     "input": "224 x 224 from the middle, RGB, CLIP's mean and deviation; 77 tokens",
     "gpus": 0.25,
 }
-BETWEEN = Card("between", "model_zoo.interpolate:by_dis", input="grey", memory_mb=50)
+BETWEEN = Card("between", "model_zoo.flow.interpolate:by_dis", input="grey", memory_mb=50)
 
 CARDS: dict[str, Card] = {
     "musiq-spaq": MUSIQ,
-    "clip-iqa": replace(VIT_L, role="quality", builder="model_zoo.clarity:clip_iqa", input=CLIPSIM["input"]),
-    "blur-effect": Card("quality", "model_zoo.clarity:blur_effect", extra="demo", input="grey, 0 to 1"),
+    "clip-iqa": replace(VIT_L, role="quality", builder="model_zoo.quality.clarity:clip_iqa", input=CLIPSIM["input"]),
+    "blur-effect": Card("quality", "model_zoo.quality.clarity:blur_effect", extra="demo", input="grey, 0 to 1"),
     "viclip": VICLIP,
     "clipsim-l14": replace(VIT_L, **CLIPSIM),
     "clipsim-b32": replace(VIT_B, **CLIPSIM),
     "amt-s": replace(
         BETWEEN,
-        builder="model_zoo.interpolate:amt",
+        builder="model_zoo.flow.interpolate:amt",
         weights="AMT",  # a checkout of MCG-NKU/AMT with amt-s.pth in it
         code_license="CC-BY-NC-4.0",
         weights_license="CC-BY-NC-4.0",
@@ -63,5 +63,7 @@ CARDS: dict[str, Card] = {
         remote_code=True,
     ),
     "dis-between": BETWEEN,
-    "dis": Card("quality", "model_zoo.dis:quality", input="shorter side 256 px, grey", memory_mb=50, whole_clip=True),
+    "dis": Card(
+        "quality", "model_zoo.flow.dis:quality", input="shorter side 256 px, grey", memory_mb=50, whole_clip=True
+    ),
 }

@@ -6,7 +6,7 @@ from model_zoo.cards import Card
 
 SERVED = Card(
     "caption",
-    "model_zoo.endpoint:captioner",
+    "model_zoo.caption.endpoint:captioner",
     weights_license="that of the model served",
     extra="caption",
     input="16 frames as JPEG at their true aspect ratio, at most 151,200 px each, each after its time",
@@ -14,7 +14,7 @@ SERVED = Card(
 
 QWEN_VL = Card(
     "caption",
-    "model_zoo.qwen_vl:captioner",
+    "model_zoo.caption.qwen_vl:captioner",
     weights_license="Apache-2.0",
     extra="transformers",
     input="16 frames as a video at their true aspect ratio, at most 151,200 px each, with their times",
@@ -23,21 +23,21 @@ QWEN_VL = Card(
 
 CLASSIFIER = Card(
     "caption-expert",
-    "model_zoo.classifiers:classifier_expert",
+    "model_zoo.caption.classifiers:classifier_expert",
     extra="transformers",
     input="as the checkpoint's processor says",
 )
 
 CARDS: dict[str, Card] = {
-    "builtin-caption": Card("caption", "model_zoo.captions:captioner", revision="2"),
-    "builtin-shot": Card("caption-expert", "model_zoo.captions:shot_expert", revision="2"),
-    "builtin-camera": Card("caption-expert", "model_zoo.captions:camera_expert", revision="2"),
-    "template": Card("fusion", "model_zoo.template:template"),
-    # Any server that speaks the OpenAI chat API: NAME:http://HOST:8000/v1#MODEL, see model_zoo/endpoint.py.
+    "builtin-caption": Card("caption", "model_zoo.caption.measured:captioner", revision="2"),
+    "builtin-shot": Card("caption-expert", "model_zoo.caption.measured:shot_expert", revision="2"),
+    "builtin-camera": Card("caption-expert", "model_zoo.caption.measured:camera_expert", revision="2"),
+    "template": Card("fusion", "model_zoo.caption.fusion_template:template"),
+    # Any server that speaks the OpenAI chat API: NAME:http://HOST:8000/v1#MODEL, see model_zoo/caption/endpoint.py.
     "openai": SERVED,
-    "openai-expert": replace(SERVED, role="caption-expert", builder="model_zoo.endpoint:expert"),
+    "openai-expert": replace(SERVED, role="caption-expert", builder="model_zoo.caption.endpoint:expert"),
     "openai-fusion": replace(
-        SERVED, role="fusion", builder="model_zoo.endpoint:fusion", input="the structured caption, as text"
+        SERVED, role="fusion", builder="model_zoo.caption.endpoint:fusion", input="the structured caption, as text"
     ),
     # Weights that are here; qwen-vl:PATH for your own.
     "qwen-vl": QWEN_VL,
@@ -69,13 +69,13 @@ CARDS: dict[str, Card] = {
         memory_mb=68000,
     ),
     "qwen-vl-fusion": replace(
-        QWEN_VL, role="fusion", builder="model_zoo.qwen_vl:fusion", input="the structured caption, as text"
+        QWEN_VL, role="fusion", builder="model_zoo.caption.qwen_vl:fusion", input="the structured caption, as text"
     ),
     # experts for one field
-    "builtin-trajectory": Card("caption-expert", "model_zoo.trajectory:trajectory_expert"),
+    "builtin-trajectory": Card("caption-expert", "model_zoo.caption.trajectory:trajectory_expert"),
     "fer-mobilefacenet": Card(
         "caption-expert",
-        "model_zoo.expression:expression_expert",
+        "model_zoo.caption.expression:expression_expert",
         weights=(
             "url:https://github.com/opencv/opencv_zoo/raw/966be4cb6eefc2a4f586ed0581bf4bbaa2533070/models/"
             "facial_expression_recognition/facial_expression_recognition_mobilefacenet_2022july.onnx"
@@ -89,7 +89,7 @@ CARDS: dict[str, Card] = {
     ),
     "expression": Card(
         "caption-expert",
-        "model_zoo.expression:expression_expert",
+        "model_zoo.caption.expression:expression_expert",
         extra="builtin",
         input="112 x 112 aligned faces, RGB, -1 to 1",
     ),

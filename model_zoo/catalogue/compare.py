@@ -10,7 +10,7 @@ from model_zoo.cards import Card
 
 OPENCLIP = Card(
     "match",
-    "model_zoo.clip:matcher",
+    "model_zoo.compare.clip:matcher",
     code_license="MIT",
     weights_license="as its folder says",
     extra="match",
@@ -53,11 +53,11 @@ VIT_B = replace(
     gpus=0.0,
 )
 
-EMBED: dict[str, Any] = {"role": "embed", "builder": "model_zoo.clip:embedder"}
+EMBED: dict[str, Any] = {"role": "embed", "builder": "model_zoo.compare.clip:embedder"}
 
 DINOV2 = Card(
     "embed",
-    "model_zoo.patches:embedder",
+    "model_zoo.compare.patches:embedder",
     weights="hf:facebook/dinov2-base",
     revision="369b1309d0ea32e09fdc25ee029917e2e5a2db8f",
     weights_license="Apache-2.0",
@@ -87,7 +87,7 @@ NAFLEX = replace(
     memory_mb=1200,
 )
 
-PATCHES: dict[str, Any] = {"role": "patches", "builder": "model_zoo.patches:similarity"}
+PATCHES: dict[str, Any] = {"role": "patches", "builder": "model_zoo.compare.patches:similarity"}
 
 LAMA = Card(
     "inpaint",
@@ -106,7 +106,7 @@ LAMA = Card(
 CARDS: dict[str, Card] = {
     "mobilenetv2": Card(
         "embed",
-        "model_zoo.embed:mobilenetv2",
+        "model_zoo.compare.mobilenet:mobilenetv2",
         code_license="MIT",
         weights_license="MIT",
         extra="builtin",

@@ -8,7 +8,7 @@ ASSETS = "url:https://github.com/ultralytics/assets/releases/download/v8.4.0"
 
 YOLO = Card(
     "detect",
-    "model_zoo.yolo:detector",
+    "model_zoo.detect.yolo:detector",
     code_license="AGPL-3.0",
     weights_license="AGPL-3.0",
     use="copyleft",
@@ -22,10 +22,10 @@ YOLO_MB = {  # a .pt file holds two bytes for each parameter
     **{"yolo11n": 6, "yolo11s": 20, "yolo11m": 45, "yolo11l": 56, "yolo11x": 125},
     **{"yolo26n": 6, "yolo26s": 21, "yolo26m": 47, "yolo26l": 56, "yolo26x": 126},
 }
-YOLOE = replace(YOLO, role="ground", builder="model_zoo.grounding:yoloe", instead="llmdet_large", memory_mb=2500)
+YOLOE = replace(YOLO, role="ground", builder="model_zoo.detect.grounding:yoloe", instead="llmdet_large", memory_mb=2500)
 MOBILECLIP = Card(
     "text-encoder",
-    "model_zoo.grounding:mobileclip",
+    "model_zoo.detect.grounding:mobileclip",
     code_license="MIT",
     weights_license="apple-amlr",
     use="non-commercial",  # research purposes only
@@ -36,7 +36,7 @@ MOBILECLIP = Card(
 )
 DETR = Card(
     "detect",
-    "model_zoo.detr:detector",
+    "model_zoo.detect.detr:detector",
     revision="main",
     weights_license="Apache-2.0",
     extra="transformers",
@@ -49,7 +49,7 @@ RF_DETR_MB = {"nano": 122, "small": 128, "medium": 135, "large": 136}
 RF_DETR_SEG_MB = {"nano": 134, "small": 135, "medium": 143, "large": 145}
 GROUNDING_DINO = Card(
     "ground",
-    "model_zoo.grounding:grounding_dino",
+    "model_zoo.detect.grounding:grounding_dino",
     revision="main",
     weights_license="Apache-2.0",
     extra="transformers",
@@ -59,7 +59,7 @@ GROUNDING_DINO = Card(
 )
 SAM = Card(
     "masks",
-    "model_zoo.sam:masks",
+    "model_zoo.detect.sam:masks",
     revision="main",
     weights_license="Apache-2.0",
     extra="transformers",
@@ -69,7 +69,7 @@ SAM = Card(
 )
 TRACKER = Card(
     "track",
-    "model_zoo.trackers:bytetrack",
+    "model_zoo.detect.trackers:bytetrack",
     code_license="AGPL-3.0",
     use="copyleft",
     extra="track",
@@ -78,7 +78,7 @@ TRACKER = Card(
 
 CARDS: dict[str, Card] = {
     "builtin-detect": Card(
-        "detect", "model_zoo.builtin_detect:detector", weights_license="BSL-1.0", extra="builtin", grown=True
+        "detect", "model_zoo.detect.builtin.detector:detector", weights_license="BSL-1.0", extra="builtin", grown=True
     ),
     "yolo": YOLO,
     **{f"{n}-seg": replace(YOLO, weights=f"{ASSETS}/{n}-seg.pt", size_mb=mb) for n, mb in YOLO_MB.items()},
@@ -123,5 +123,5 @@ CARDS: dict[str, Card] = {
         gpus=0.5,
     ),
     "bytetrack": TRACKER,
-    "botsort": replace(TRACKER, builder="model_zoo.trackers:botsort"),
+    "botsort": replace(TRACKER, builder="model_zoo.detect.trackers:botsort"),
 }

@@ -6,7 +6,7 @@ from model_zoo.cards import Card
 
 INSIGHTFACE = Card(
     "faces",
-    "model_zoo.faces:insightface_faces",
+    "model_zoo.faces.dlib_insightface:insightface_faces",
     code_license="MIT",
     weights_license="non-commercial research only",
     use="non-commercial",
@@ -20,7 +20,7 @@ INSIGHTFACE = Card(
 # 1024 x 768, height first: a crop of one person, padded to 3:4.
 SAPIENS = Card(
     "parse",
-    "model_zoo.parsers:sapiens",
+    "model_zoo.parse.sapiens_segformer:sapiens",
     revision="main",
     code_license="CC-BY-NC-4.0",
     weights_license="CC-BY-NC-4.0",
@@ -31,7 +31,7 @@ SAPIENS = Card(
 )
 SAPIENS2 = replace(
     SAPIENS,
-    builder="model_zoo.parsers:sapiens2",
+    builder="model_zoo.parse.sapiens_segformer:sapiens2",
     code_license="Apache-2.0",
     weights_license="Sapiens2 License",
     use="biometric-restricted",  # no biometric processing: not beside face embeddings
@@ -43,7 +43,7 @@ OPENCV_ZOO = "https://github.com/opencv/opencv_zoo/raw/966be4cb6eefc2a4f586ed058
 CARDS: dict[str, Card] = {
     "dlib": Card(
         "faces",
-        "model_zoo.faces:dlib_faces",
+        "model_zoo.faces.dlib_insightface:dlib_faces",
         code_license="BSL-1.0",
         weights_license="CC0-1.0",
         extra="builtin",
@@ -57,7 +57,7 @@ CARDS: dict[str, Card] = {
     # Trained on WIDER FACE; the recogniser beside it on MS1M, which its publisher has withdrawn.
     "retinaface": Card(
         "faces",
-        "model_zoo.retinaface:retinaface",
+        "model_zoo.faces.retinaface:retinaface",
         weights=f"url:{MOBILEFACENET}/retinaface/weights/mobilenet0.25_Final.pth",
         sha256="2979b33ffafda5d74b6948cd7a5b9a7a62f62b949cef24e95fd15d2883a65220",
         weights_license="MIT",
@@ -71,7 +71,7 @@ CARDS: dict[str, Card] = {
     ),
     "mobilefacenet": Card(
         "recognise",
-        "model_zoo.recognise:arcface",
+        "model_zoo.faces.recognise:arcface",
         weights=f"url:{MOBILEFACENET}/weights/MobileFaceNet.onnx",
         sha256="b7120c095d60094f28a4a54ba6a8bf51b297a6273fb40ef6350dfec1f63d9507",
         weights_license="Apache-2.0",
@@ -84,7 +84,7 @@ CARDS: dict[str, Card] = {
     ),
     "yunet-sface": Card(
         "faces",
-        "model_zoo.yunet:yunet",
+        "model_zoo.faces.yunet:yunet",
         weights=f"url:{OPENCV_ZOO}/face_detection_yunet/face_detection_yunet_2023mar.onnx",
         sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
         weights_license="MIT",
@@ -95,7 +95,7 @@ CARDS: dict[str, Card] = {
     ),
     "sface": Card(
         "recognise",
-        "model_zoo.recognise:sface",
+        "model_zoo.faces.recognise:sface",
         weights=f"url:{OPENCV_ZOO}/face_recognition_sface/face_recognition_sface_2021dec.onnx",
         sha256="0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79",
         weights_license="Apache-2.0",
@@ -104,7 +104,7 @@ CARDS: dict[str, Card] = {
         memory_mb=150,
         same=0.363,
     ),
-    "builtin-parse": Card("parse", "model_zoo.builtin_parse:parser"),
+    "builtin-parse": Card("parse", "model_zoo.parse.builtin:parser"),
     "sapiens-seg-0.3b": replace(
         SAPIENS,
         weights="hf:facebook/sapiens-seg-0.3b-torchscript/"
@@ -142,7 +142,7 @@ CARDS: dict[str, Card] = {
     ),
     "segformer-clothes": Card(
         "parse",
-        "model_zoo.parsers:segformer",
+        "model_zoo.parse.sapiens_segformer:segformer",
         weights="hf:mattmdjaga/segformer_b2_clothes",
         revision="main",
         weights_license="MIT",  # as tagged; it began as nvidia/mit-b2, whose licence allows research and evaluation only
@@ -156,7 +156,7 @@ CARDS: dict[str, Card] = {
     ),
     "bodypix": Card(
         "parse",
-        "model_zoo.bodypix:bodypix",
+        "model_zoo.parse.bodypix:bodypix",
         weights="url:https://github.com/google-coral/project-bodypix/raw/a46c428d729741c82f64550d742b2c65fe92999b/models/"
         "bodypix_mobilenet_v1_075_720_1280_16_quant.tflite",
         sha256="6abaed4ad9080cafd327d0f03fd23f0c46d4409b75b6e23abde9a35582067696",
@@ -170,7 +170,7 @@ CARDS: dict[str, Card] = {
     "sapiens2-matting-1b": replace(
         SAPIENS2,
         role="matte",
-        builder="model_zoo.matting:sapiens2",
+        builder="model_zoo.parse.matting:sapiens2",
         weights="hf:facebook/sapiens2-matting-1b",
         instead="",
         size_mb=5900,

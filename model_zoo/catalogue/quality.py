@@ -6,7 +6,7 @@ from model_zoo.cards import Card
 
 PPOCR = Card(
     "text",
-    "model_zoo.text:ppocr",
+    "model_zoo.quality.text:ppocr",
     weights_license="Apache-2.0",
     extra="transformers",
     instead="rapidocr",
@@ -15,7 +15,7 @@ PPOCR = Card(
 
 CLIP = Card(
     "copy",
-    "model_zoo.aesthetic:clip_pictures",
+    "model_zoo.quality.aesthetic:clip_pictures",
     code_license="MIT",
     weights_license="MIT",
     extra="match",
@@ -27,7 +27,7 @@ CLIP = Card(
 
 LAION = Card(
     "quality",
-    "model_zoo.aesthetic:laion",
+    "model_zoo.quality.aesthetic:laion",
     besides="clip-vit-l14",
     code_license="Apache-2.0",
     weights_license="MIT",
@@ -45,7 +45,7 @@ LAION_V2 = (
 
 RAFT = Card(
     "quality",
-    "model_zoo.flow:raft_small",
+    "model_zoo.flow.raft:raft_small",
     code_license="BSD-3-Clause",
     weights_license="BSD-3-Clause",
     extra="match",
@@ -57,7 +57,7 @@ RAFT = Card(
 
 NSFW = Card(
     "quality",
-    "model_zoo.nsfw:classifier",
+    "model_zoo.quality.nsfw:classifier",
     weights_license="Apache-2.0",
     extra="transformers",
     revision="main",
@@ -69,7 +69,7 @@ NSFW = Card(
 CARDS: dict[str, Card] = {
     "transnetv2": Card(
         "shots",
-        "model_zoo.shots:transnetv2",
+        "model_zoo.shots.detector:transnetv2",
         code_license="MIT",
         weights_license="MIT",
         extra="builtin",
@@ -79,7 +79,7 @@ CARDS: dict[str, Card] = {
     ),
     "rapidocr": Card(
         "text",
-        "model_zoo.text:rapidocr",
+        "model_zoo.quality.text:rapidocr",
         weights_license="Apache-2.0",
         extra="builtin",
         input="at most 512 px on the longer side, BGR, ImageNet's mean and deviation",
@@ -105,7 +105,7 @@ CARDS: dict[str, Card] = {
     "clip-vit-b32": replace(CLIP, weights="hf:timm/vit_base_patch32_clip_224.openai", size_mb=605, memory_mb=1000),
     "sscd": Card(
         "copy",
-        "model_zoo.copydetect:sscd",
+        "model_zoo.compare.copydetect:sscd",
         weights="url:https://dl.fbaipublicfiles.com/sscd-copy-detection/sscd_disc_mixup.torchscript.pt",
         code_license="MIT",
         weights_license="MIT",
@@ -119,7 +119,7 @@ CARDS: dict[str, Card] = {
     ),
     "phash": Card(
         "copy",
-        "model_zoo.copydetect:phash",
+        "model_zoo.compare.copydetect:phash",
         input="32 x 32, grey",
         same=0.75,  # 8 bits of 64 differ
     ),
@@ -153,7 +153,7 @@ CARDS: dict[str, Card] = {
     ),
     "raft-large": replace(
         RAFT,
-        builder="model_zoo.flow:raft_large",
+        builder="model_zoo.flow.raft:raft_large",
         weights="url:https://download.pytorch.org/models/raft_large_C_T_V1-22a6c225.pth",
         instead="raft-small",
         size_mb=20,

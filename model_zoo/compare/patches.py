@@ -11,8 +11,8 @@ import numpy as np
 
 from model_zoo import torchvision_shim, weights
 from model_zoo.cards import Card
-from model_zoo.clip import unit
-from model_zoo.embed import MEAN, STD, alone
+from model_zoo.compare.clip import unit
+from model_zoo.compare.mobilenet import MEAN, STD, alone
 
 GRID = 16  # patches a side: what SigLIP 2 NaFlex was trained with, and DINO at 224 or 256 px
 BATCH = 8

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from model_zoo.builtin_things import separation
-from model_zoo.grabcut import shrink
+from model_zoo.detect.builtin.grabcut import shrink
+from model_zoo.detect.builtin.things import separation
 
 AROUND = 4  # sightings of the track, the nearest in time, with which each is compared
 EDGE_LAB = 25.0  # Sobel magnitude in CIE Lab from which a pixel is on an edge, in a picture of grabcut.WORK_PX

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from model_zoo import torchvision_shim
-from model_zoo.boxes import CONFIDENCE, detections
 from model_zoo.cards import Card, Detection
+from model_zoo.detect.boxes import CONFIDENCE, detections
 from model_zoo.weights import find
 
 BATCH = 16  # frames at a time through .pt weights; exported ones have the batch they were exported with, 1
@@ -92,7 +92,7 @@ def keep_offline() -> None:
 
 
 def read_result(result: Any, frame: np.ndarray) -> list[Detection]:
-    """One ultralytics result as detections, see model_zoo.boxes. frame: (h, w, 3) uint8 RGB, what the result is about."""
+    """One ultralytics result as detections, see model_zoo.detect.boxes. frame: (h, w, 3) uint8 RGB, what the result is about."""
     boxes, scores = result.boxes.xyxy.cpu().numpy(), result.boxes.conf.cpu().numpy()
     labels = [result.names[int(c)] for c in result.boxes.cls.cpu().numpy()]
     masks = None if result.masks is None else result.masks.data.cpu().numpy().astype(bool)

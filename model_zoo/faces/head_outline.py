@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from model_zoo import grabcut
+from model_zoo.detect.builtin import grabcut
 
 CORE = 0.55  # half axes of what is face for sure, as shares of the head's, see `outline`
 WORK_PX = 160  # long side at which the graph is cut

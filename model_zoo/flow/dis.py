@@ -5,17 +5,17 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from model_zoo import flow
 from model_zoo.cards import Card
-from model_zoo.flow import Flow
+from model_zoo.flow import raft
+from model_zoo.flow.raft import Flow
 
 
 def quality(card: Card, device: str) -> Callable[[np.ndarray, float], dict[str, float]]:
-    """DIS as a quality model, see `model_zoo.flow.measure`."""
+    """DIS as a quality model, see `model_zoo.flow.raft.measure`."""
     field = fields(card, device)
 
     def model(frames: np.ndarray, fps: float) -> dict[str, float]:
-        return flow.measure(field, frames, fps)
+        return raft.measure(field, frames, fps)
 
     return model
 

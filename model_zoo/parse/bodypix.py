@@ -9,9 +9,9 @@ What it gives is coarse: a cell is 16 px.
 import cv2
 import numpy as np
 
-from model_zoo.builtin_parse import is_skin, largest, to_lab
 from model_zoo.cards import Card
-from model_zoo.parsers import Box, Parser, nonempty, without_specks
+from model_zoo.parse.builtin import is_skin, largest, to_lab
+from model_zoo.parse.sapiens_segformer import Box, Parser, nonempty, without_specks
 from model_zoo.weights import find
 
 STRIDE = 16  # px of its input between the cells of its maps; the first cell is at the first pixel
@@ -21,7 +21,7 @@ NOTHING = 255
 
 
 def bodypix(card: Card, device: str = "cpu") -> Parser:
-    """BodyPix (MobileNet) as a TFLite file; on the CPU. See model_zoo/parsers.py. Raises FileNotFoundError.
+    """BodyPix (MobileNet) as a TFLite file; on the CPU. See model_zoo/parse/sapiens_segformer.py. Raises FileNotFoundError.
 
     Parts are "face", "upper", "lower" and "shoes". `face` is the box of the head; where it is None, the network's own face gives
     the colour of skin, and without either nothing can be told from skin: then the trunk alone is upper clothes.

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from model_zoo import heads
 from model_zoo.cards import Card
+from model_zoo.faces import head_outline
 
 Box = tuple[float, float, float, float]
 Parser = Callable[[np.ndarray, np.ndarray, Box | None], dict[str, np.ndarray]]
@@ -95,7 +95,9 @@ def _face(skin: np.ndarray, head: Box) -> np.ndarray:
 def _outline(person: np.ndarray, mask: np.ndarray, head: Box) -> np.ndarray:
     """The head without what is behind it: the person's mask, (h, w) bool, is rarely that exact."""
     x0, y0, x1, y1 = head
-    return heads.outline(person, ((x0 + x1) / 2, (y0 + y1) / 2), ((x1 - x0) / 2, (y1 - y0) / 2), person=mask) & mask
+    return (
+        head_outline.outline(person, ((x0 + x1) / 2, (y0 + y1) / 2), ((x1 - x0) / 2, (y1 - y0) / 2), person=mask) & mask
+    )
 
 
 def _hair(lab: np.ndarray, outline: np.ndarray, face: np.ndarray, skin: np.ndarray, head: Box) -> np.ndarray:

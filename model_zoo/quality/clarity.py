@@ -68,9 +68,9 @@ def clip_iqa(card: Card, device: str) -> Model:
     `model(frames (t, h, w, 3) uint8 RGB, fps) -> {"image_quality": mean over the frames, 0 to 1}`: the probability of the first
     at CLIP's own temperature of 100. The authors take positions out of CLIP's ResNet; this is the plain form.
     """
-    from model_zoo import text_video
+    from model_zoo.text_video import scorers
 
-    pictures, texts = text_video.towers(card, device)
+    pictures, texts = scorers.towers(card, device)
     pair = texts(["Good photo.", "Bad photo."])
 
     def model(frames: np.ndarray, fps: float) -> dict[str, float]:

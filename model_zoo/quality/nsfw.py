@@ -54,6 +54,6 @@ def unsafe(id2label: dict[int, str], where: str) -> list[int]:
         known = " or ".join(", ".join(sorted(labels)) for labels in UNSAFE)
         raise ValueError(
             f"the classifier in {where} has the labels {', '.join(labels.values())}, not {known}: "
-            "say in model_zoo/nsfw.py which of them are unsafe"
+            "say in model_zoo/quality/nsfw.py which of them are unsafe"
         )
     return sorted(n for n, label in labels.items() if label in bad)

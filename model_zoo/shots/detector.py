@@ -6,7 +6,7 @@ Four detectors look at the same small frames, (27, 48, 3) uint8 RGB, and what an
 * AdaptiveDetector of PySceneDetect: a change in HSV that stands out from those around it; cuts between alike pictures;
 * ramps: every pixel goes in a straight line from one picture to another, which is what a fade or a dissolve is and what motion
   is not; and blank frames, black or white, which belong to no shot;
-* wipes: a boundary moves over the picture, and what it has passed stays as it is then (model_zoo/wipes.py).
+* wipes: a boundary moves over the picture, and what it has passed stays as it is then (model_zoo/shots/wipes.py).
 
 A flash (up to 3 frames, then the same picture again) is no cut.
 """
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from model_zoo import wipes
+from model_zoo.shots import wipes
 
 WIDTH, HEIGHT = 48, 27  # what TransNetV2 was trained on
 WINDOW, STRIDE = 100, 50  # frames in a window of the network; the middle STRIDE of its answers are used

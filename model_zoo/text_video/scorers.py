@@ -67,7 +67,7 @@ def prepared(frames: np.ndarray) -> Any:
 
 def networks(video: dict[str, int], text: dict[str, int]) -> tuple[Any, Any]:
     """ViCLIP's two towers with random weights, of these widths, layers and heads, under the names of its checkpoint."""
-    from model_zoo.viclip_towers import TextTower, VideoTower
+    from model_zoo.text_video.viclip_towers import TextTower, VideoTower
 
     return VideoTower(**video, frames=FRAMES), TextTower(**text, words=WORDS)
 

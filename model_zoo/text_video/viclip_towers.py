@@ -8,7 +8,7 @@ import torch
 from open_clip.transformer import LayerNorm, QuickGELU, Transformer
 from torch import Tensor, nn
 
-from model_zoo.text_video import PATCH_PX, SHARED, SIDE_PX, VOCABULARY
+from model_zoo.text_video.scorers import PATCH_PX, SHARED, SIDE_PX, VOCABULARY
 
 
 class VideoTower(nn.Module):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines import bench_run
+from pipelines.cli import a2_bench_run
 
 
 def add_flags(bench: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def add_flags(bench: argparse.ArgumentParser) -> None:
     )
     _case_flags(run)
     score = _command(commands, "score", None, "measure the videos of a system; what is done stays")
-    bench_run.add_flags(run, score)
+    a2_bench_run.add_flags(run, score)
     sub = _command(commands, "leaderboard", _leaderboard, "one page: the paper's four systems, as published, and ours")
     sub.add_argument("scores", nargs="*", metavar="SCORE", type=Path, help="score.json files, or their folders")
     sub.add_argument("--out", required=True, type=Path, metavar="HTML", help="where to write the page")
@@ -109,22 +109,22 @@ def _make(args: argparse.Namespace) -> int:
 
 def made(args: argparse.Namespace, out: Path) -> tuple[list[Any], bool]:
     """The cases that the flags ask for, written into a folder; and whether they share something with the training shards."""
-    from pipelines.a2_bench import cases, draw, held_out, overlap
+    from pipelines.bench.a2 import cases, from_pictures, from_triplets, leakage
 
     with tempfile.TemporaryDirectory() as scratch:
         if args.pictures:
-            drawn = draw.draw(draw.pool(args.pictures), args.count, args.draw)
+            drawn = from_pictures.draw(from_pictures.pool(args.pictures), args.count, args.draw)
         elif args.triplets:
-            drawn = held_out.draw(args.triplets, args.split, args.count, args.draw, Path(scratch))
+            drawn = from_triplets.draw(args.triplets, args.split, args.count, args.draw, Path(scratch))
         else:
             drawn = cases.read(args.cases)
         print(f"{len(drawn)} cases: {cases.write(drawn, out)}")
     drawn = cases.read(out)
     if not args.against:
         return drawn, False
-    found = [str(each) for each in overlap.overlaps(drawn, args.against, args.looks, args.faces)]
+    found = [str(each) for each in leakage.overlaps(drawn, args.against, args.looks, args.faces)]
     if args.triplets:
-        found += held_out.shared(args.triplets, args.split, drawn, args.against)
+        found += from_triplets.shared(args.triplets, args.split, drawn, args.against)
     for each in found:
         print(each, file=sys.stderr)
     how = f"pictures by bytes, pixels and {args.looks}" + f", faces by {args.faces}" * bool(args.faces)
@@ -133,10 +133,10 @@ def made(args: argparse.Namespace, out: Path) -> tuple[list[Any], bool]:
 
 
 def _leaderboard(args: argparse.Namespace) -> int:
-    from pipelines.a2_bench import cases, grid, leaderboard, result
+    from pipelines.bench.a2 import cases, grid, leaderboard, score_file
 
     people = json.loads(args.study.read_text()) if args.study else None
-    results = [result.read(path) for path in args.scores]
+    results = [score_file.read(path) for path in args.scores]
     shown = grid.grid(cases.read(args.cases), grid.folders(results, args.scores)) if args.cases else ""
     args.out.write_text(leaderboard.page(results, people, shown))
     print(args.out)
@@ -144,7 +144,8 @@ def _leaderboard(args: argparse.Namespace) -> int:
 
 
 def _study_make(args: argparse.Namespace) -> int:
-    from pipelines.a2_bench import cases, study
+    from pipelines.bench.a2 import cases
+    from pipelines.bench.a2.study import page as study
 
     systems = _systems(args.system)
     key = study.make(cases.read(args.cases), systems, args.out, args.seed, args.embed, args.title)
@@ -167,8 +168,10 @@ def _systems(texts: Sequence[str]) -> dict[str, Path]:
 
 def _study_judge(args: argparse.Namespace) -> int:
     """1 where a video has no answers."""
-    from model_zoo import cards, endpoint
-    from pipelines.a2_bench import cases, judge
+    from model_zoo import cards
+    from model_zoo.caption import endpoint
+    from pipelines.bench.a2 import cases
+    from pipelines.bench.a2.study import judge
 
     key, systems = json.loads(args.key.read_text()), _systems(args.system)
     if strange := sorted(set(key["systems"]) - set(systems)):
@@ -183,10 +186,11 @@ def _study_judge(args: argparse.Namespace) -> int:
 
 
 def _study_aggregate(args: argparse.Namespace) -> int:
-    from pipelines.a2_bench import ratings, result
+    from pipelines.bench.a2 import score_file
+    from pipelines.bench.a2.study import ratings
 
     key = json.loads(args.key.read_text())
-    scores = {score["name"]: score for score in map(result.read, args.score)}
+    scores = {score["name"]: score for score in map(score_file.read, args.score)}
     strange = sorted(set(scores) - set(key["systems"]))
     if strange:
         raise ValueError(f"the study has no system called {', '.join(strange)}: it has {', '.join(key['systems'])}")

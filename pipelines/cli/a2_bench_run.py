@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines import runs
+from pipelines.cli import session
 
 CASES, WORK = "cases", "work"  # folders of a run
 
@@ -18,7 +18,7 @@ def add_flags(run: argparse.ArgumentParser, score: argparse.ArgumentParser) -> N
     run.add_argument("--checkpoint", required=True, metavar="DIR", help="A2, Wan2.1-I2V for diffusers, or an export")
     run.add_argument("--dtype", default="float32", help="of the weights: float32, float16 or bfloat16")
     _model_flags(run)
-    runs.add_flags(run)
+    session.add_flags(run)
     _sampling_flags(run.add_argument_group("sampling"))
     run.set_defaults(do=_run)
 
@@ -32,7 +32,7 @@ def _score_flags(score: argparse.ArgumentParser) -> None:
         "--measured", action="append", default=[], type=Path, metavar="FILE",
         help="values measured elsewhere: JSON lines with case, metric and value; repeat",
     )  # fmt: skip
-    runs.add_flags(score)
+    session.add_flags(score)
     score.set_defaults(do=_score)
 
 
@@ -53,22 +53,24 @@ def _model_flags(sub: argparse.ArgumentParser) -> None:
 
 
 def _sampling_flags(group: Any) -> None:
-    from pipelines.sampling import jobs
+    from pipelines.sample import job
 
-    jobs.add_flags(group)
+    job.add_flags(group)
 
 
 def _run(args: argparse.Namespace) -> int:
     """1 where a case has no video, or something could not be done."""
-    from pipelines.a2_bench import grid, leaderboard, metrics, recipe, result
-    from pipelines.bench import made
-    from pipelines.sampling import jobs
+    from pipelines.bench.a2 import grid, leaderboard, score_file
+    from pipelines.bench.a2 import stages as metrics
+    from pipelines.bench.a2 import tables as recipe
+    from pipelines.cli.a2_bench import made
+    from pipelines.sample import job
 
     measuring = metrics.metrics(_models(args), args.metric)
     wanted, shared = made(args, args.out / CASES)
     if shared:
         return 1
-    given = {f.name: value for f in jobs.SETTINGS if (value := getattr(args, f.name)) is not None}
+    given = {f.name: value for f in job.SETTINGS if (value := getattr(args, f.name)) is not None}
     sample = metrics.Sample(str(Path(args.checkpoint).resolve()), args.dtype, json.dumps(given, sort_keys=True))
     sample.models()  # a folder that is no checkpoint is told so at once
     score, code = _measured(
@@ -76,21 +78,22 @@ def _run(args: argparse.Namespace) -> int:
     )
     board = args.out / "board.html"
     board.write_text(leaderboard.page([score], samples=grid.grid(wanted, {score["name"]: args.out})))
-    result.write(score, args.out)
-    print(result.to_text(score))
+    score_file.write(score, args.out)
+    print(score_file.to_text(score))
     print(f"videos: {args.out / recipe.VIDEOS}\nleaderboard: {board}")
     return code
 
 
 def _score(args: argparse.Namespace) -> int:
     """1 where a case has no video, or something could not be done."""
-    from pipelines.a2_bench import cases, metrics, result
+    from pipelines.bench.a2 import cases, score_file
+    from pipelines.bench.a2 import stages as metrics
 
     measuring = metrics.metrics(_models(args), args.metric)
     wanted = cases.read(args.cases)
     score, code = _measured(args, wanted, args.out, args.name or args.videos.resolve().name, measuring, None)
-    result.write(score, args.out)
-    print(result.to_text(score))
+    score_file.write(score, args.out)
+    print(score_file.to_text(score))
     return code
 
 
@@ -98,17 +101,18 @@ def _measured(
     args: argparse.Namespace, wanted: Sequence[Any], out: Path, name: str, measuring: Sequence[Any], sample: Any
 ) -> tuple[dict[str, Any], int]:
     """The score, by these stages, of the videos that `sample` makes, or that are in args.videos; and the exit code."""
-    from a2data.store import Store
-    from pipelines.a2_bench import measure, recipe, result, strips
-    from pipelines.lock import alone
+    from a2data.store.tables import Store
+    from pipelines.bench.a2 import profiles, score_file, strips
+    from pipelines.bench.a2 import tables as recipe
+    from pipelines.run.lock import alone
 
-    elsewhere = [measure.given(f.read_text().splitlines(), str(f), wanted) for f in getattr(args, "measured", [])]
+    elsewhere = [profiles.given(f.read_text().splitlines(), str(f), wanted) for f in getattr(args, "measured", [])]
     store = Store(str(out / WORK))
     with alone(store):
         home = recipe.sources(store, wanted)
         missing = {} if sample else recipe.take(store, home, args.videos)
         stages = [*([sample] if sample else []), *measuring]
-        summary = runs.work(args, stages, store, sorted(home.values()))
+        summary = session.work(args, stages, store, sorted(home.values()))
         table, gone = recipe.table(store, wanted, home, measuring)
         if sample:
             recipe.deliver(store, home, out / recipe.VIDEOS)
@@ -118,23 +122,23 @@ def _measured(
         print(why, file=sys.stderr)
     models = recipe.made_by(measuring, table)
     _take_in(table, elsewhere, getattr(args, "measured", []), models)
-    measure.fill_in(table, gone)
-    made = result.to_json(table, name, models, 0, [case.id for case in gone])
-    return made, int(bool(gone)) or runs.complain(summary)
+    profiles.fill_in(table, gone)
+    made = score_file.to_json(table, name, models, 0, [case.id for case in gone])
+    return made, int(bool(gone)) or session.complain(summary)
 
 
 def _models(args: argparse.Namespace) -> dict[str, str]:
     """Kind -> card. Raises ValueError for a profile, kind or card that there is not."""
     from model_zoo import cards
-    from pipelines.a2_bench import measure
+    from pipelines.bench.a2 import profiles
 
-    if args.profile not in measure.PROFILES:
-        raise ValueError(f"--profile {args.profile}: there are {', '.join(measure.PROFILES)}")
-    chosen = dict(measure.PROFILES[args.profile])
+    if args.profile not in profiles.PROFILES:
+        raise ValueError(f"--profile {args.profile}: there are {', '.join(profiles.PROFILES)}")
+    chosen = dict(profiles.PROFILES[args.profile])
     for text in args.model:
         kind, equals, card = text.partition("=")
-        if kind not in measure.KINDS or not equals or not (card or kind == "masks"):
-            raise ValueError(f"--model {text}: write KIND=CARD, a kind of {', '.join(measure.KINDS)}")
+        if kind not in profiles.KINDS or not equals or not (card or kind == "masks"):
+            raise ValueError(f"--model {text}: write KIND=CARD, a kind of {', '.join(profiles.KINDS)}")
         try:
             chosen[kind] = cards.card(card).name if card else ""  # a path where there is nothing is told so at once
         except KeyError as error:

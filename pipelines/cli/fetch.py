@@ -5,8 +5,8 @@ import re
 import shutil
 from pathlib import Path, PurePosixPath
 
-from a2data.filename import safe_path
-from a2data.url import scrub
+from a2data.store.filename import safe_path
+from a2data.store.url import scrub
 from model_zoo import weights
 from model_zoo.cards import Card
 

@@ -11,32 +11,24 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from a2data.folder import Folder
-from a2data.parquet import DamagedError
 from a2data.stage import Stage
-from a2data.store import Store
-from a2data.url import public_name, scrub
-from pipelines import (
-    bench,
-    bench_data,
-    calibrate,
-    encode,
-    enrolment,
-    forget,
-    models,
-    ownership,
-    runs,
-    sample,
-    train,
-    ui,
-    verify,
-)
-from pipelines import plan as planning
-from pipelines.lock import alone
-from pipelines.schedule import TRIES, CrewLostError
-from pipelines.settings import Recipe, add_flags
+from a2data.store.folder import Folder
+from a2data.store.parquet import DamagedError
+from a2data.store.tables import Store
+from a2data.store.url import public_name, scrub
+from pipelines import encode, ui
+from pipelines.cli import a2_bench, models, session, triplet_bench
+from pipelines.corpus import calibrate, forget
+from pipelines.run import ownership, verify
+from pipelines.run import status as planning
+from pipelines.run.lock import alone
+from pipelines.run.schedule import TRIES, CrewLostError
+from pipelines.run.settings import Recipe, add_flags
+from pipelines.sample import record as sample
+from pipelines.sources import enrolment
+from pipelines.train import trainer
 from pipelines.triplets import PROFILES, triplets
-from stages.pack import Pack
+from stages.pack.stage import Pack
 
 log = logging.getLogger("a2data")
 
@@ -101,17 +93,17 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--videos-per-shard", type=_count, help="source videos in a shard of work (default: 8)")
     _recipe_flags(sub)
     enrolment.add_flags(sub.add_argument_group("sources"))  # type: ignore[arg-type]
-    runs.add_flags(sub)
-    runs.add_out_flags(sub)
+    session.add_flags(sub)
+    session.add_out_flags(sub)
     for stage in triplets():
         sub = command(stage.name(), _stage, _first_line(stage))
         sub.add_argument(
             "--profile", choices=sorted(PROFILES), help="whose settings to start from (default: the last run's)"
         )
         add_flags(sub.add_argument_group("settings"), stage)  # type: ignore[arg-type]
-        runs.add_flags(sub)
+        session.add_flags(sub)
         if isinstance(stage, Pack):
-            runs.add_out_flags(sub)
+            session.add_out_flags(sub)
         sub.set_defaults(stage=stage.name())
     command("status", _status, "how far every stage is")
     sub = command("verify", _verify, "compare shards with their manifest, and tables with their checksums", work=False)
@@ -131,8 +123,8 @@ def parser() -> argparse.ArgumentParser:
     sub = command("retry", _retry, "take up again what failed")
     names = [stage.name() for stage in triplets()]
     sub.add_argument("--stage", dest="only", choices=names, help="only what failed in this stage")
-    runs.add_flags(sub)
-    runs.add_out_flags(sub)
+    session.add_flags(sub)
+    session.add_out_flags(sub)
     sub = command("explain", _explain, "why a video, clip, element or reference was kept, rejected or paired")
     sub.add_argument("key", metavar="KEY", help="its id, or the beginning of one")
     sub = command("report", _report, "write the report, one HTML file")
@@ -140,13 +132,13 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--pairs", type=_count, default=80, help="of how many pairs to show the frames (default: 80)")
     models.add_flags(command("models", None, "the models: list, show, fetch, verify, licences", work=False))
     encode.add_flags(command("encode", None, "shards through A2's encoders, for training", work=False))
-    train.add_flags(command("train", None, "fine-tune A2 on shards; train plan: what would it take?", work=False))
+    trainer.add_flags(command("train", None, "fine-tune A2 on shards; train plan: what would it take?", work=False))
     sample.add_flags(command("sample", None, "a video of a prompt and references", work=False))
     ui.add_flags(command("ui", None, "a page on this machine: sample videos, look through shards", work=False))
     calibrate.add_flags(command("calibrate", None, "find the thresholds of retrieve in the corpus itself"))
     forget.add_flags(command("forget", None, "remove a source or a person from every table and every shard, for good"))
-    bench_data.add_flags(command("bench-data", None, "TripletBench: make, score, report, check", work=False))
-    bench.add_flags(command("bench", None, "A2-Bench: make, run, score, study, leaderboard", work=False))
+    triplet_bench.add_flags(command("bench-data", None, "TripletBench: make, score, report, check", work=False))
+    a2_bench.add_flags(command("bench", None, "A2-Bench: make, run, score, study, leaderboard", work=False))
     sub = command("demo-films", _demo_films, "render the demo film set, with its ground truth", work=False)
     sub.add_argument("folder", metavar="OUT")
     return top
@@ -189,15 +181,15 @@ def _run(args: argparse.Namespace) -> int:
     with alone(store):
         ownership.check(store, out, args.take_over)  # before anything is saved
         shards = enrolment.enroll(store, args.videos, recipe.videos_per_shard, enrolment.access(args, store))
-        runs.check_sources(store)
+        session.check_sources(store)
         recipe.save(store)
         with ownership.claimed(store, out, args.take_over) as owner:
-            summary = runs.work(args, stages, store, shards)
-            return runs.finish(store, stages, recipe, summary, owner, args.allow_shrink)
+            summary = session.work(args, stages, store, shards)
+            return session.finish(store, stages, recipe, summary, owner, args.allow_shrink)
 
 
 def _stage(args: argparse.Namespace) -> int:
-    store, recipe, stages = runs.opened(args)
+    store, recipe, stages = session.opened(args)
     (stage,) = (s for s in stages if s.name() == args.stage)
     given = {f.name: v for f in fields(stage) if (v := getattr(args, f.name, None)) is not None}  # type: ignore[arg-type]
     recipe.settings[stage.name()] = recipe.settings.get(stage.name(), {}) | given
@@ -207,17 +199,17 @@ def _stage(args: argparse.Namespace) -> int:
     with alone(store), contextlib.ExitStack() as stack:
         owner = stack.enter_context(ownership.claimed(store, recipe.folder(store), args.take_over)) if packs else {}
         recipe.save(store)
-        runs.move_damaged_lists(store)
-        runs.check_sources(store)
-        summary = runs.work(args, [stage], store, store.shards("manifest"))
+        session.move_damaged_lists(store)
+        session.check_sources(store)
+        summary = session.work(args, [stage], store, store.shards("manifest"))
         print(f"{summary.jobs} jobs done")
         if packs:
-            return runs.finish(store, stages, recipe, summary, owner, args.allow_shrink)
-    return runs.conclude(runs.complain(summary), planning.all_failed(store, [stage.name()]))
+            return session.finish(store, stages, recipe, summary, owner, args.allow_shrink)
+    return session.conclude(session.complain(summary), planning.all_failed(store, [stage.name()]))
 
 
 def _status(args: argparse.Namespace) -> int:
-    store, recipe, stages = runs.opened(args)
+    store, recipe, stages = session.opened(args)
     shards = store.shards("manifest")
     print(f"{'stage':12} {'fresh':>9} {'done':>8} {'rejected':>9} {'failed':>7}")
     for step in planning.plan(stages, store, shards):
@@ -232,7 +224,7 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from pipelines.progress import steps
+    from pipelines.run.progress import steps
 
     out = Folder(args.shards)
     with steps("verify", args.quiet) as report:
@@ -242,7 +234,7 @@ def _verify(args: argparse.Namespace) -> int:
             decoded, more = verify.decode_samples(out, args.decode, report)
             problems += more
         if args.work:
-            store, _, stages = runs.opened(args)
+            store, _, stages = session.opened(args)
             parts, unsealed, more = verify.verify_parts(
                 store, ["manifest", *(stage.name() for stage in stages)], report
             )
@@ -260,7 +252,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    store, _, stages = runs.opened(args)
+    store, _, stages = session.opened(args)
     steps = planning.plan(stages, store, store.shards("manifest"))
     for step in steps:
         why = "; ".join(f"{n} x {reason}" if n > 1 else reason for reason, n in step.reasons.items())
@@ -270,7 +262,7 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _failures(args: argparse.Namespace) -> int:
-    store, _, stages = runs.opened(args)
+    store, _, stages = session.opened(args)
     failed = planning.failures(store, [s.name() for s in stages])
     sources = planning.sources(store, [shard for _, shard, _, _ in failed])
     for stage, shard, unit, why in failed:
@@ -281,10 +273,10 @@ def _failures(args: argparse.Namespace) -> int:
 
 
 def _retry(args: argparse.Namespace) -> int:
-    store, recipe, stages = runs.opened(args)
+    store, recipe, stages = session.opened(args)
     with alone(store), ownership.claimed(store, recipe.folder(store), args.take_over) as owner:
-        runs.move_damaged_lists(store)
-        runs.check_sources(store)
+        session.move_damaged_lists(store)
+        session.check_sources(store)
         failed = [f for f in planning.failures(store, [s.name() for s in stages]) if args.only in (None, f[0])]
         sources = planning.sources(store, [shard for _, shard, _, _ in failed])
         for stage, shard, unit, _ in failed:
@@ -296,22 +288,22 @@ def _retry(args: argparse.Namespace) -> int:
                 )
             elif unit:  # a whole job that failed is taken up in any case
                 store.remove(stage, f"{shard:05d}.parquet")
-        summary = runs.work(args, stages, store, store.shards("manifest"))
-        return runs.finish(store, stages, recipe, summary, owner, args.allow_shrink)
+        summary = session.work(args, stages, store, store.shards("manifest"))
+        return session.finish(store, stages, recipe, summary, owner, args.allow_shrink)
 
 
 def _explain(args: argparse.Namespace) -> int:
-    from pipelines.explain import explain
+    from pipelines.corpus.explain import explain
 
-    store, _, stages = runs.opened(args)
+    store, _, stages = session.opened(args)
     print(explain(store, args.key, stages))
     return 0
 
 
 def _report(args: argparse.Namespace) -> int:
-    from pipelines.report import write_report
+    from pipelines.report.page import write_report
 
-    store, recipe, _ = runs.opened(args)
+    store, recipe, _ = session.opened(args)
     if not (args.html or store.local):
         raise ValueError("the report is a local file: name it with --out")
     shards = recipe.folder(store)
@@ -321,11 +313,7 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _demo_films(args: argparse.Namespace) -> int:
-    from pipelines.demo_films import render
+    from pipelines.films.demo import render
 
     print(render(Path(args.folder)))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -134,7 +134,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _fetch(args: argparse.Namespace) -> int:
-    from pipelines.fetch import fetch
+    from pipelines.cli.fetch import fetch
 
     if not (args.names or args.profile or args.role):
         raise ValueError("which models? Name them, or a --profile or --role; `a2data models list` lists them")

@@ -6,18 +6,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from a2data.folder import Folder
 from a2data.stage import Stage
-from a2data.store import Store
-from pipelines import plan as planning
-from pipelines import results, verify
-from pipelines.bounded import Bounded
-from pipelines.schedule import Summary
-from pipelines.schedule import run as run_jobs
-from pipelines.settings import Recipe, typed
+from a2data.store.folder import Folder
+from a2data.store.tables import Store
+from pipelines.run import outputs, verify
+from pipelines.run import status as planning
+from pipelines.run.bounded import Bounded
+from pipelines.run.schedule import Summary
+from pipelines.run.schedule import run as run_jobs
+from pipelines.run.settings import Recipe, typed
+from pipelines.run.watchdog import WORKER_TIMEOUT_S, Timeouts
 from pipelines.triplets import triplets
-from pipelines.watchdog import WORKER_TIMEOUT_S, Timeouts
-from stages.pack import Pack
+from stages.pack.stage import Pack
 
 
 def add_flags(sub: argparse.ArgumentParser) -> None:
@@ -116,7 +116,7 @@ def check_sources(store: Store) -> None:
 
 def work(args: argparse.Namespace, stages: Sequence[Stage], store: Store, shards: list[int]) -> Summary:
     """Do the jobs that are due, here, in child processes or on Ray, as the flags say."""
-    from pipelines.progress import watcher
+    from pipelines.run.progress import watcher
 
     for stage in stages:
         if isinstance(stage, Pack):
@@ -127,14 +127,14 @@ def work(args: argparse.Namespace, stages: Sequence[Stage], store: Store, shards
     limits = timeouts(args.unit_timeout, args.worker_timeout, stages)
     if args.ray:
         try:
-            from pipelines import on_ray
+            from pipelines.run import on_ray
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(f"--ray needs {error.name}: pip install 'a2data[ray]'") from error
         on_ray.connect(args.ray)
         actors = on_ray.Actors(store, _workers(args.workers, stages), args.cpus_per_worker, limits)
         crew: Any = Bounded(actors)
     else:
-        from pipelines import local
+        from pipelines.run import local
 
         count = max([1, *_workers(args.workers, stages).values()])
         crew = local.Here(store) if args.here else local.Children(store, count, limits)
@@ -188,19 +188,19 @@ def finish(
     stage failed, or the triplets are all gone, or would be more than half.
     """
     out = recipe.folder(store)
-    before = [clip_id for clip_id in results.published(out) if not forgotten(clip_id)]
+    before = [clip_id for clip_id in outputs.published(out) if not forgotten(clip_id)]
     refused, left = "", len(before)
     if summary.broken or summary.blocked:
         print(f"the index in {out.root} was left as it is: some jobs could not be done", file=sys.stderr)
     else:
         try:
             least = 0 if allow_shrink else (len(before) + 1) // 2
-            left = results.index(store, out, recipe.profile, stages, owner, least)
+            left = outputs.index(store, out, recipe.profile, stages, owner, least)
             print(f"{left} triplets in {out.root}")
-            print(results.splits(out), end="")
-        except results.ShrinkError as error:
+            print(outputs.splits(out), end="")
+        except outputs.ShrinkError as error:
             refused = str(error)
-    report = results.report(store, out, changed=bool(summary.jobs or summary.broken)) if store.local else None
+    report = outputs.report(store, out, changed=bool(summary.jobs or summary.broken)) if store.local else None
     failed = planning.failures(store, [stage.name() for stage in stages])
     if failed:
         print(

@@ -43,15 +43,15 @@ def _make(args: argparse.Namespace) -> int:
         raise ValueError(f"tier {args.tier} makes its own films: VIDEOS are for --tier R")
     try:
         if args.tier == "S":
-            from pipelines.triplet_bench.world import make
+            from pipelines.films.tier_s import make
 
             made = make(args.out, args.seed)
         elif args.tier == "C":
-            from pipelines.triplet_bench.composites import make as compose
+            from pipelines.films.tier_c import make as compose
 
             made = compose(args.out, args.seed, args.cutouts, args.plates)
         else:
-            from pipelines.triplet_bench.real import draft
+            from pipelines.films.tier_r import draft
 
             made = draft(args.out, args.videos)
     except ModuleNotFoundError as error:
@@ -64,9 +64,10 @@ def _make(args: argparse.Namespace) -> int:
 
 
 def _score(args: argparse.Namespace) -> int:
-    from pipelines.triplet_bench import predictions, report, truth
-    from pipelines.triplet_bench.counts import share
-    from pipelines.triplet_bench.verdict import score
+    from pipelines.bench.triplets import predictions, report
+    from pipelines.bench.triplets.score import score
+    from pipelines.bench.triplets.statistics import share
+    from pipelines.films import truth
 
     shards = args.shards or args.work / "shards"
     known = truth.load(args.truth)
@@ -86,7 +87,7 @@ def _score(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from pipelines.triplet_bench import report
+    from pipelines.bench.triplets import report
 
     scores = [report.read(path) for path in args.scores]
     print(report.to_markdown(scores), end="")
@@ -97,9 +98,9 @@ def _report(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     """1 where the benchmark itself is wrong about this set."""
-    from pipelines.triplet_bench import truth
-    from pipelines.triplet_bench.oracle import FAULTS, oracle
-    from pipelines.triplet_bench.verdict import score
+    from pipelines.bench.triplets.score import score
+    from pipelines.bench.triplets.self_test import FAULTS, oracle
+    from pipelines.films import truth
 
     known = truth.load(args.truth)
     right = oracle(known)

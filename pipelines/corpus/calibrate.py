@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from a2data.arrow import from_table
-from a2data.corpus import Corpus, assemble
-from a2data.identity import seen_together
 from a2data.records import Box, Look
-from a2data.similarity import STEP
-from a2data.store import Store
-from pipelines.intervals import wilson
+from a2data.store.schema import from_table
+from a2data.store.tables import Store
+from pipelines.statistics import wilson
+from stages.retrieve.clusters import seen_together
+from stages.retrieve.corpus import Corpus, assemble
+from stages.retrieve.nearest import STEP
 
 FILE = "thresholds.json"
 TABLES = ("detect", "faces", "parse", "background", "ground")
@@ -82,7 +82,7 @@ def _rate(text: str) -> float:
 
 
 def _calibrate(args: argparse.Namespace) -> int:
-    from pipelines.lock import alone
+    from pipelines.run.lock import alone
 
     store = Store(args.work)
     found, refused = calibrate(store, args.false_accept)
@@ -320,7 +320,7 @@ def _span_s(corpus: Corpus, row: int, shots: dict[str, _Shot]) -> tuple[float, f
 
 def _goes_on(corpus: Corpus, a: int, b: int, shots: dict[str, _Shot], boxes: dict[str, list[Box]]) -> bool:
     """Whether the track of b, in a later clip of the shot, begins where and when that of a ends."""
-    from stages.pack import in_source
+    from stages.pack.stage import in_source
 
     one, other = corpus.traits[a], corpus.traits[b]
     gap_s = _span_s(corpus, b, shots)[0] - _span_s(corpus, a, shots)[1]

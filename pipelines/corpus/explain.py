@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from a2data.records import Caption, Clip, Kept, Match, Packed, Reference, Reject, Score, Source, Trait, Video
-from a2data.refusals import held_against
 from a2data.stage import Stage
-from a2data.store import Store
-from a2data.url import public_name
+from a2data.store.tables import Store
+from a2data.store.url import public_name
+from stages.retrieve.rejections import held_against
 
 ELEMENTS = ("detect", "faces", "parse", "background", "ground")  # the tables that hold elements
 COLUMNS = {"segment": "clip_id"} | dict.fromkeys(ELEMENTS, "element_id")

@@ -15,15 +15,15 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
-from a2data.arrow import schema
-from a2data.corpus import Footage, assemble
+from a2data.job import UNIT
+from a2data.media.source_files import SourceFiles
 from a2data.records import Look, Source, Take, Video
-from a2data.source_files import SourceFiles
 from a2data.stage import Stage
-from a2data.store import Footer, Store
-from a2data.url import is_url, public_name
-from a2data.work import UNIT
-from pipelines import runs
+from a2data.store.schema import schema
+from a2data.store.tables import Footer, Store
+from a2data.store.url import is_url, public_name
+from pipelines.cli import session
+from stages.retrieve.corpus import Footage, assemble
 
 FILE = "forgotten.jsonl"
 Span = tuple[int, int]  # source frames, the end exclusive
@@ -50,19 +50,19 @@ def add_flags(sub: argparse.ArgumentParser) -> None:
     which = sub.add_mutually_exclusive_group(required=True)
     which.add_argument("--source", metavar="ID|PATH", help="a video, by its id, the beginning of it, or its path")
     which.add_argument("--identity", type=int, metavar="ID", help="all shots that show an identity, by its number")
-    runs.add_flags(sub)
-    runs.add_out_flags(sub)
+    session.add_flags(sub)
+    session.add_out_flags(sub)
     sub.set_defaults(do=_forget)
 
 
 def _forget(args: argparse.Namespace) -> int:
-    from pipelines.lock import alone
-    from pipelines.ownership import claimed
+    from pipelines.run.lock import alone
+    from pipelines.run.ownership import claimed
 
-    store, recipe, stages = runs.opened(args)
+    store, recipe, stages = session.opened(args)
     with alone(store), claimed(store, recipe.folder(store), args.take_over) as owner:
-        runs.move_damaged_lists(store)
-        runs.check_sources(store)
+        session.move_damaged_lists(store)
+        session.check_sources(store)
         wanted = of_source(store, args.source) if args.source else of_identity(store, args.identity, stages)
         removed = forget(store, wanted, stages)
         remake = {stage for stage in stages if store.damaged(stage.name())}
@@ -70,9 +70,9 @@ def _forget(args: argparse.Namespace) -> int:
         for stage, count in removed.items():
             print(f"{stage:12} {count:8} rows removed")
         again = [stage for stage in stages if stage in remake or (stage.per not in UNIT and store.shards(stage.name()))]
-        summary = runs.work(args, again, store, store.shards("manifest"))
+        summary = session.work(args, again, store, store.shards("manifest"))
         _remove_damaged(store, stages)  # found since
-        return runs.finish(store, stages, recipe, summary, owner, args.allow_shrink, wanted.gone)
+        return session.finish(store, stages, recipe, summary, owner, args.allow_shrink, wanted.gone)
 
 
 def forget(store: Store, wanted: Wanted, stages: Sequence[Stage]) -> dict[str, int]:
@@ -182,7 +182,7 @@ def of_source(store: Store, name: str) -> Wanted:
 
 def of_identity(store: Store, identity: int, stages: Sequence[Stage]) -> Wanted:
     """All shots in which an element of that identity was seen. Raises ValueError where there is no such identity."""
-    from stages.retrieve import Retrieve
+    from stages.retrieve.stage import Retrieve
 
     (retrieve,) = (stage for stage in stages if isinstance(stage, Retrieve))
     corpus = assemble(tuple(store.whole(name, Look) for name in retrieve.reads if name not in ("match", "segment")))

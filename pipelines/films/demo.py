@@ -1,6 +1,6 @@
 """The demo films: four short videos with recurring people and things, and the truth about every shot of them.
 
-`python -m pipelines.demo_films OUT` writes, in half a minute and without network or weights, the videos, `manifest.csv` (path,
+`python -m pipelines.films.demo OUT` writes, in half a minute and without network or weights, the videos, `manifest.csv` (path,
 license, source, label), `plates/<video>-<shot>.png` (the place behind the first frame of each shot, without anybody) and
 `truth.json`:
 
@@ -13,8 +13,9 @@ license, source, label), `plates/<video>-<shot>.png` (the place behind the first
                                           "frames": {frame: {"box", "mask", "visible"}}}]}]}]}
 
 Frames count from 0 in the video and ends are exclusive; a gradual transition belongs to neither of its shots. Every tenth frame
-of a shot, from its first, has the box (x0, y0, x1, y1 in pixels, x1 and y1 exclusive) and the mask (`a2data.images.to_rle`, in
-hex) of what shows of each entity, and which share of it no nearer entity hides (tables and the rim of the picture do not count).
+of a shot, from its first, has the box (x0, y0, x1, y1 in pixels, x1 and y1 exclusive) and the mask
+(`a2data.media.images.to_rle`, in hex) of what shows of each entity, and which share of it no nearer entity hides (tables and
+the rim of the picture do not count).
 """
 
 import csv
@@ -31,10 +32,11 @@ import av
 import cv2
 import numpy as np
 
-from a2data.images import to_png, to_rle
-from a2data.video import encode
-from pipelines import demo_people, demo_places, demo_props
-from pipelines.demo_script import MOVIES, THINGS, Actor, Movie, Shot
+from a2data.media.images import to_png, to_rle
+from a2data.media.video import encode
+from pipelines.films import people as demo_people
+from pipelines.films import places, props
+from pipelines.films.demo_script import MOVIES, THINGS, Actor, Movie, Shot
 
 TRUTH_EVERY = 10  # frames
 
@@ -143,8 +145,8 @@ def draw(shot: Shot, at: float, seed: int, size: tuple[int, int]) -> tuple[np.nd
     """The picture of a shot at `at` (0 its beginning, 1 its end, beyond both in transitions), (h, w, 3) uint8, and for each actor
     the (h, w) bool mask of what shows, and the share that nearer actors leave of it, 0 to 1."""
     camera = view(shot, at, size)
-    picture = cv2.warpAffine(demo_places.plate(shot.place), camera, size)
-    ledge = int(np.clip(round(camera[1, 1] * demo_places.LEDGE_Y[shot.place] + camera[1, 2]), 0, size[1]))
+    picture = cv2.warpAffine(places.plate(shot.place), camera, size)
+    ledge = int(np.clip(round(camera[1, 1] * places.LEDGE_Y[shot.place] + camera[1, 2]), 0, size[1]))
     whole = []
     for actor in shot.actors:
         front = picture[ledge:].copy()
@@ -164,12 +166,12 @@ def draw(shot: Shot, at: float, seed: int, size: tuple[int, int]) -> tuple[np.nd
         seen = mask & ~nearer
         nearer |= seen
         shown.append((seen, float(seen.sum() / max(1, mask.sum()))))
-    return grain(demo_places.lit(picture, shot.light), round(at * 1e4), seed), shown[::-1]
+    return grain(places.lit(picture, shot.light), round(at * 1e4), seed), shown[::-1]
 
 
 def plate(shot: Shot, at: float, size: tuple[int, int]) -> np.ndarray:
     """What the camera would see if nobody were there, (h, w, 3) uint8."""
-    return demo_places.lit(cv2.warpAffine(demo_places.plate(shot.place), view(shot, at, size), size), shot.light)
+    return places.lit(cv2.warpAffine(places.plate(shot.place), view(shot, at, size), size), shot.light)
 
 
 def view(shot: Shot, at: float, size: tuple[int, int]) -> np.ndarray:
@@ -185,7 +187,7 @@ def layers(actor: Actor, at: float, seconds: float, seed: int) -> Iterator[tuple
     if not actor.human:
         y -= actor.lift * np.sin(np.pi * np.clip(at, 0, 1))
         turn = (x - actor.start[0]) / (height / 2) if actor.rolls else 0.0
-        sprite = demo_props.premultiplied(demo_props.ball(turn, 128)) if actor.rolls else _sprite(actor.id, height)
+        sprite = props.premultiplied(props.ball(turn, 128)) if actor.rolls else _sprite(actor.id, height)
         yield sprite, _upright(sprite, x, y, height / len(sprite))
         return
     figure = demo_people.figure(actor.id, actor.worn)
@@ -206,7 +208,7 @@ def _upright(sprite: np.ndarray, x: float, y: float, scale: float) -> np.ndarray
 @cache
 def _sprite(thing: str, height: float) -> np.ndarray:
     """A thing, not more than twice as tall as it will be shown: bilinear sampling of a taller one would flicker."""
-    sprite = demo_props.prop(thing)
+    sprite = props.prop(thing)
     while len(sprite) > 2 * height:
         sprite = cv2.resize(sprite, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     return sprite
@@ -223,7 +225,7 @@ def _shadow() -> np.ndarray:
 def _cast(actor: Actor, at: float) -> np.ndarray:
     """(3, 3) matrix of a thing's shadow, which stays where the thing would stand."""
     x, y, height = actor.where(at)
-    sprite = demo_props.prop(actor.id)
+    sprite = props.prop(actor.id)
     width = 1.15 * height * sprite.shape[1] / sprite.shape[0]
     return np.array([[width / 256, 0, x - width / 2], [0, height / 300, y - 0.55 * 64 * height / 300], [0, 0, 1]])
 
@@ -277,5 +279,5 @@ def delayed(mp4: bytes, seconds: float) -> bytes:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m pipelines.demo_films OUT")
+        sys.exit("usage: python -m pipelines.films.demo OUT")
     print(render(Path(sys.argv[1])))

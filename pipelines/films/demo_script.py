@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipelines.demo_people import PEOPLE
+from pipelines.films.people import PEOPLE
 
 THINGS = {
     "cup": "red coffee cup",

@@ -9,7 +9,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-from pipelines.demo_props import noise
+from pipelines.films.props import noise
 
 HEIGHT, WIDTH = 540, 960  # of every plate, px
 

@@ -9,7 +9,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-from pipelines.demo_people import matte, points, premultiplied
+from pipelines.films.people import matte, points, premultiplied
 
 CUP_OUTLINE = points(
     """77,225 82,185 100,140 140,95 180,72 190,50 220,27 260,18 310,18 350,27 385,50 398,70 405,66 418,68 425,78 419,98

@@ -13,11 +13,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from a2data.images import from_png, thumb, to_png
-from a2data.video import encode
-from pipelines import demo_films, demo_people, demo_props
-from pipelines.triplet_bench import cast
-from pipelines.triplet_bench.truth import Entity, Film, Shot, Sight, Truth, save, sight
+from a2data.media.images import from_png, thumb, to_png
+from a2data.media.video import encode
+from pipelines.films import demo, props, tier_s_cast
+from pipelines.films import people as demo_people
+from pipelines.films.truth import Entity, Film, Shot, Sight, Truth, save, sight
 
 SIZE, FPS, FRAMES, FILMS = (640, 360), 25.0, 56, 4
 GAINS = {"day": (1.0, 1.0, 1.0), "warm": (1.06, 0.95, 0.78), "cold": (0.84, 0.94, 1.06), "dim": (0.66, 0.64, 0.62)}
@@ -80,8 +80,8 @@ def builtin_cut_outs() -> list[CutOut]:
         CutOut("collins", "human", _trimmed(collins), ("woman",), orange),
         CutOut("hopper", "human", _trimmed(hopper), ("woman",), navy),
         CutOut("captain", "human", _trimmed(_flat(captain.body, captain.head)), ("woman", "man"), navy),
-        CutOut("cup", "object", demo_props.prop("cup"), tuple(cast.NOUNS["cup"]), whole=True),
-        CutOut("shuttle", "object", demo_props.prop("shuttle"), tuple(cast.NOUNS["shuttle"]), whole=True),
+        CutOut("cup", "object", props.prop("cup"), tuple(tier_s_cast.NOUNS["cup"]), whole=True),
+        CutOut("shuttle", "object", props.prop("shuttle"), tuple(tier_s_cast.NOUNS["shuttle"]), whole=True),
     ]
 
 
@@ -207,7 +207,7 @@ def _film(number: int, takes: list[Take], places: dict[str, np.ndarray], out: Pa
         plate = draw(Take(take.plate, take.light, take.moving, (), "", take.mirrored), places[take.plate], 0.0, -1)[0]
         name = f"plates/composite{number}-{index}.png"
         (out / name).write_bytes(to_png(plate))
-        shots.append(_shot(take, first, name, cast.place_colours(plate), sights))
+        shots.append(_shot(take, first, name, tier_s_cast.place_colours(plate), sights))
     (out / file).write_bytes(encode(pictures, FPS, crf=18))
     cuts = [shot.start for shot in shots[1:]]
     thumbs = np.stack([thumb(p) for p in pictures])
@@ -238,7 +238,7 @@ def draw(take: Take, plate: np.ndarray, at: float, seed: int) -> tuple[np.ndarra
         silhouette = np.zeros((height, width), np.uint8)
         matrix, inside = place(part, at)
         sprite = part.cut_out.picture[:, ::-1] if part.mirrored else part.cut_out.picture
-        demo_films.paint(picture, np.ascontiguousarray(sprite), matrix, silhouette)
+        demo.paint(picture, np.ascontiguousarray(sprite), matrix, silhouette)
         alphas.append((part.cut_out.id, silhouette.astype(np.float32) / 255, inside))
     shown, left = {}, np.ones((height, width), np.float32)
     for name, alpha, inside in reversed(alphas):
@@ -247,7 +247,7 @@ def draw(take: Take, plate: np.ndarray, at: float, seed: int) -> tuple[np.ndarra
         left = left * (1 - alpha)
     picture = cv2.convertScaleAbs(picture * np.array(GAINS[take.light], np.float32))
     if seed >= 0:
-        picture = demo_films.grain(picture, round(at * 1e4), seed)
+        picture = demo.grain(picture, round(at * 1e4), seed)
     if take.mirrored:
         picture = np.ascontiguousarray(picture[:, ::-1])
         shown = {name: (np.ascontiguousarray(alpha[:, ::-1]), v) for name, (alpha, v) in shown.items()}

@@ -6,8 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from a2data import images, video
-from pipelines.triplet_bench.truth import Film, Shot, Truth, save
+from a2data.media import images, video
+from pipelines.films.truth import Film, Shot, Truth, save
 
 
 def draft(out: Path, videos: Sequence[str]) -> Truth:

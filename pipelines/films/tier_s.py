@@ -10,14 +10,13 @@ import av
 import cv2
 import numpy as np
 
-from a2data.images import thumb, to_png
-from a2data.video import encode
-from pipelines import demo_films, demo_people, demo_places
-from pipelines.demo_script import Actor
-from pipelines.triplet_bench import cast
-from pipelines.triplet_bench.cast import ALIKE, CAST, NOUNS
-from pipelines.triplet_bench.script import Reel, Scene, reels
-from pipelines.triplet_bench.truth import Entity, Film, Shot, Sight, Transition, Truth, save, sight
+from a2data.media.images import thumb, to_png
+from a2data.media.video import encode
+from pipelines.films import demo, people, places, tier_s_cast
+from pipelines.films.demo_script import Actor
+from pipelines.films.tier_s_cast import ALIKE, CAST, NOUNS
+from pipelines.films.tier_s_script import Reel, Scene, reels
+from pipelines.films.truth import Entity, Film, Shot, Sight, Transition, Truth, save, sight
 
 SIZE = (640, 360)
 POSTER_AT = (176, 168)  # its upper left corner on the plate, px
@@ -67,7 +66,7 @@ def _film(reel: Reel, out: Path, seed: int, size: tuple[int, int], wardrobes: di
         name = f"plates/{Path(reel.file).stem}-{number}.png"
         (out / name).write_bytes(to_png(plate))
         shots[number] = Shot(
-            **{**vars(shot), "plate": name, "colours": cast.place_colours(plate[bars : size[1] - bars])}
+            **{**vars(shot), "plate": name, "colours": tier_s_cast.place_colours(plate[bars : size[1] - bars])}
         )
     joints = list(zip(reel.scenes, shots, shots[1:], strict=False))
     return Film(
@@ -123,7 +122,7 @@ def framed(picture: np.ndarray, bars: int) -> np.ndarray:
 def blend(old: np.ndarray, new: np.ndarray, share: float, kind: str) -> np.ndarray:
     """A picture of a transition; share 0 is the old scene, 1 the new one."""
     if kind != "wipe":
-        return demo_films.blend(old, new, share, kind)
+        return demo.blend(old, new, share, kind)
     edge = round(share * old.shape[1])
     return np.hstack([new[:, :edge], old[:, edge:]])
 
@@ -152,9 +151,9 @@ def _entity(actor: Actor, scene: Scene, sights: dict[int, Sight], wardrobes: dic
     }
     known = [trap for trap, is_there in traps.items() if is_there]
     if human:
-        tops = {"upper": cast.top_colours(actor.outfit, scene.light)}
+        tops = {"upper": tier_s_cast.top_colours(actor.outfit, scene.light)}
         return Entity(actor.id, "human", ["woman"], actor.outfit, tops, known, sights)
-    own = {"": list(cast.thing_colours(actor.id, scene.light))}
+    own = {"": list(tier_s_cast.thing_colours(actor.id, scene.light))}
     return Entity(actor.id, "object", NOUNS[actor.id], "", own, known, sights)
 
 
@@ -163,15 +162,15 @@ def _entity(actor: Actor, scene: Scene, sights: dict[int, Sight], wardrobes: dic
 
 def empty(scene: Scene, at: float, size: tuple[int, int]) -> np.ndarray:
     """What the camera would see if nobody were there, (h, w, 3) uint8."""
-    plate = demo_places.lit(cv2.warpAffine(_wall(scene), demo_films.view(scene, at, size), size), scene.light)
+    plate = places.lit(cv2.warpAffine(_wall(scene), demo.view(scene, at, size), size), scene.light)
     return plate[:, ::-1] if scene.mirrored else plate
 
 
 def _wall(scene: Scene) -> np.ndarray:
-    plate = demo_places.plate(scene.place)
+    plate = places.plate(scene.place)
     if not scene.poster:
         return plate
-    picture, (x, y) = cast.poster(scene.poster), POSTER_AT
+    picture, (x, y) = tier_s_cast.poster(scene.poster), POSTER_AT
     hung = plate.copy()
     hung[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
     return hung
@@ -179,15 +178,15 @@ def _wall(scene: Scene) -> np.ndarray:
 
 def _hung_box(scene: Scene) -> np.ndarray:
     """(2, 3): the corners of the poster on the plate, homogeneous."""
-    picture, (x, y) = cast.poster(scene.poster), POSTER_AT
+    picture, (x, y) = tier_s_cast.poster(scene.poster), POSTER_AT
     return np.array([(x, y, 1), (x + picture.shape[1], y + picture.shape[0], 1)], float)
 
 
 def draw(scene: Scene, at: float, seed: int, size: tuple[int, int]) -> Drawn:
     """A scene at `at`: 0 its beginning, 1 its end, beyond both in transitions."""
-    camera = demo_films.view(scene, at, size)
+    camera = demo.view(scene, at, size)
     picture = cv2.warpAffine(_wall(scene), camera, size)
-    ledge = int(np.clip(round(camera[1, 1] * demo_places.LEDGE_Y[scene.place] + camera[1, 2]), 0, size[1]))
+    ledge = int(np.clip(round(camera[1, 1] * places.LEDGE_Y[scene.place] + camera[1, 2]), 0, size[1]))
     whole: list[tuple[str, np.ndarray, float]] = []
     if scene.poster:
         (x0, y0), (x1, y1) = np.clip(np.rint(_hung_box(scene) @ camera.T), 0, size).astype(int)
@@ -197,10 +196,10 @@ def draw(scene: Scene, at: float, seed: int, size: tuple[int, int]) -> Drawn:
     for actor in scene.actors:
         front, silhouette = picture[ledge:].copy(), np.zeros(picture.shape[:2], np.uint8)
         if actor.id not in CAST:
-            demo_films.paint(picture, demo_films._shadow(), camera @ _cast(actor, at))
+            demo.paint(picture, demo._shadow(), camera @ _cast(actor, at))
         extent = [np.inf, -np.inf]
         for sprite, matrix in layers(actor, at, scene.seconds, zlib.crc32(scene.take.encode()) if scene.take else seed):
-            demo_films.paint(picture, sprite, camera @ matrix, silhouette)
+            demo.paint(picture, sprite, camera @ matrix, silhouette)
             xs = (camera @ matrix @ np.array([(0, 0, 1), (sprite.shape[1], 0, 1)]).T)[0]
             extent = [min(extent[0], xs.min()), max(extent[1], xs.max())]
         if actor.id in CAST:
@@ -209,7 +208,7 @@ def draw(scene: Scene, at: float, seed: int, size: tuple[int, int]) -> Drawn:
         inside = (min(extent[1], size[0]) - max(extent[0], 0)) / (extent[1] - extent[0])
         whole.append((actor.id, silhouette > 127, float(np.clip(inside, 0, 1))))
     shown = _seen(whole)
-    picture = demo_films.grain(demo_places.lit(picture, scene.light), round(at * 1e4), seed)
+    picture = demo.grain(places.lit(picture, scene.light), round(at * 1e4), seed)
     if scene.mirrored:
         picture = np.ascontiguousarray(picture[:, ::-1])
         shown = {name: (mask[:, ::-1], visible) for name, (mask, visible) in shown.items()}
@@ -232,17 +231,17 @@ def layers(actor: Actor, at: float, seconds: float, seed: int) -> Iterator[tuple
     x, y, height = actor.where(at)
     if actor.id not in CAST:
         if actor.id != "green suitcase":
-            yield from demo_films.layers(actor, at, seconds, seed)
+            yield from demo.layers(actor, at, seconds, seed)
             return
-        sprite = cast.thing(actor.id)
+        sprite = tier_s_cast.thing(actor.id)
         while len(sprite) > 2 * height:
             sprite = cv2.resize(sprite, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-        yield sprite, demo_films._upright(sprite, x, y, height / len(sprite))
+        yield sprite, demo._upright(sprite, x, y, height / len(sprite))
         return
-    figure = demo_people.dressed(CAST[actor.id], actor.outfit)
+    figure = people.dressed(CAST[actor.id], actor.outfit)
     phase = 2 * np.pi * np.random.default_rng((seed, zlib.crc32(actor.id.encode()))).random(3)
     waves = np.sin(2 * np.pi * np.array([0.26, 0.41, 0.34]) * at * seconds + phase)
-    place = demo_films._upright(figure.body, x + 4 * waves[0], y + 2 * waves[1], height / figure.face_px)
+    place = demo._upright(figure.body, x + 4 * waves[0], y + 2 * waves[1], height / figure.face_px)
     nod = np.vstack([cv2.getRotationMatrix2D(figure.neck, 3.2 * waves[2], 1.0), (0, 0, 1)])
     yield figure.body, place
     yield figure.head, place @ nod
@@ -251,7 +250,7 @@ def layers(actor: Actor, at: float, seconds: float, seed: int) -> Iterator[tuple
 def _cast(actor: Actor, at: float) -> np.ndarray:
     """(3, 3) matrix of a thing's shadow, which stays where the thing would stand."""
     x, y, height = actor.where(at)
-    sprite = cast.thing(actor.id)
+    sprite = tier_s_cast.thing(actor.id)
     width = 1.15 * height * sprite.shape[1] / sprite.shape[0]
     return np.array([[width / 256, 0, x - width / 2], [0, height / 300, y - 0.55 * 64 * height / 300], [0, 0, 1]])
 

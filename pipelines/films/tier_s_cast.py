@@ -6,10 +6,10 @@ from functools import cache
 import cv2
 import numpy as np
 
-from a2data import colours
-from pipelines import demo_people, demo_props
-from pipelines.demo_people import PEOPLE, Person, Shape
-from pipelines.demo_places import LIGHTS
+from a2data.media import colours
+from pipelines.films import people, props
+from pipelines.films.people import PEOPLE, Person, Shape
+from pipelines.films.places import LIGHTS
 
 TEAL, CRIMSON, OLIVE, KHAKI = (32, 110, 118), (150, 40, 60), (92, 104, 58), (150, 128, 92)
 COATS = {"teal coat": TEAL, "crimson coat": CRIMSON, "olive coat": OLIVE, "khaki uniform": KHAKI}
@@ -50,8 +50,8 @@ NOUNS = {
 def thing(name: str) -> np.ndarray:
     """(h, w, 4) uint8 RGBA, premultiplied. Raises KeyError for another name."""
     if name != "green suitcase":
-        return demo_props.prop(name)
-    blue = demo_props.prop("suitcase")
+        return props.prop(name)
+    blue = props.prop("suitcase")
     hsv = cv2.cvtColor(np.ascontiguousarray(blue[..., :3]), cv2.COLOR_RGB2HSV)
     leather = (hsv[..., 0] > 90) & (hsv[..., 0] < 130)
     hsv[..., 0][leather] = 62
@@ -91,7 +91,7 @@ def _names(pixels: np.ndarray, least: float) -> list[str]:
 def poster(person: str, width_px: int = 100) -> np.ndarray:
     """(h, w, 3) uint8: a framed photograph of somebody, to hang on a wall."""
     who = CAST[person]
-    figure = demo_people.dressed(who, who.coats[-1][0])
+    figure = people.dressed(who, who.coats[-1][0])
     head = figure.head[..., 3] > 127
     ys, xs = np.nonzero(head)
     picture = np.full((*head.shape, 3), (206, 214, 220), np.uint8)

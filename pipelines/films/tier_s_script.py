@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipelines.demo_places import LIGHTS
-from pipelines.demo_script import Actor, Shot
-from pipelines.triplet_bench.cast import CAST
+from pipelines.films.demo_script import Actor, Shot
+from pipelines.films.places import LIGHTS
+from pipelines.films.tier_s_cast import CAST
 
 PLACES = ("room", "kitchen", "street", "park", "launch pad")
 WALLS = ("room", "kitchen", "street")

@@ -16,9 +16,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from a2data.filename import safe_name
-from a2data.images import bounds, from_png, from_rle, to_png, to_rle
+from a2data.media.images import bounds, from_png, from_rle, to_png, to_rle
 from a2data.records import Box
+from a2data.store.filename import safe_name
 
 FORMAT = "triplet-truth/1"
 KINDS = ("human", "object")  # what must be found; anything else (a poster of a person) must not be taken for one
@@ -30,7 +30,7 @@ class Sight:
 
     box: Box
     visible: float = 1.0  # share of it that nothing nearer hides and that lies inside the picture, 0 to 1
-    mask: str = ""  # base64 of a2data.images.to_rle, of the whole picture; "" where only the box is known
+    mask: str = ""  # base64 of a2data.media.images.to_rle, of the whole picture; "" where only the box is known
     alpha: str = ""  # base64 of a PNG, (h, w) of the box: how much of each pixel is the entity; "" where it is 0 or 1
 
     def pixels(self, height: int, width: int) -> np.ndarray:

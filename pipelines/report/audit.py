@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from a2data import images
+from a2data.media import images
 from a2data.records import Box, Film, Reference, Reject, Rule
-from a2data.refusals import held_against
-from a2data.store import Store
-from pipelines import contact
+from a2data.store.tables import Store
+from pipelines.report import contact_sheets
+from stages.retrieve.rejections import held_against
 
 MOST_PAIRS = 100_000  # whose scores are in the page; spread evenly over all
 FRAME_PX = 480  # longer side of a frame in the page
@@ -63,7 +63,7 @@ class _Seen:  # columns of the tables of elements
 def audit(store: Store, rejects: Iterable[Reject], require: str, most: int = 80) -> Audit:
     """All pairs of retrieve, and the pictures of at most so many of them: those nearest to a threshold, the rest spread evenly.
 
-    rejects: of retrieve. require: the kinds of reference of which a triplet needs one, "human|object" (see stages/pack.py).
+    rejects: of retrieve. require: the kinds of reference of which a triplet needs one, "human|object" (see stages/pack/stage.py).
     """
     rows = store.whole("retrieve", Reference)
     refused = [pair for reject in rejects if (pair := _refused(reject))]
@@ -71,10 +71,10 @@ def audit(store: Store, rejects: Iterable[Reject], require: str, most: int = 80)
     if total > MOST_PAIRS:  # in proportion, so that what the page counts is a share of all
         keep = round(MOST_PAIRS * len(rows) / total)
         rows = rows.take(np.linspace(0, max(len(rows) - 1, 0), keep).astype(np.int64))
-        refused = contact.spread(refused, MOST_PAIRS - keep)
+        refused = contact_sheets.spread(refused, MOST_PAIRS - keep)
     pairs = [*_accepted(rows), *refused]
     drawn = pictures(store, [pairs[n] for n in chosen(pairs, most)])
-    triplets = contact.holding(store, "pack")
+    triplets = contact_sheets.holding(store, "pack")
     about = scores(pairs, require.split("|"), {*triplets}, total)
     known = drawn["elements"]
     pictured = sum(pair.target in known and pair.source in known for pair in pairs)
@@ -103,7 +103,9 @@ def _refused(reject: Reject) -> Pair | None:
 def chosen(pairs: list[Pair], most: int) -> list[int]:
     """Numbers of the pairs to be drawn: half of them nearest to a threshold of theirs, half spread evenly over all."""
     near = sorted(range(len(pairs)), key=lambda n: (min(map(_distance, pairs[n].rules), default=math.inf), n))
-    return list(dict.fromkeys([*near[: most // 2], *contact.spread(list(range(len(pairs))), most), *near]))[:most]
+    return list(dict.fromkeys([*near[: most // 2], *contact_sheets.spread(list(range(len(pairs))), most), *near]))[
+        :most
+    ]
 
 
 def _distance(rule: Rule) -> float:
@@ -183,7 +185,7 @@ def pictures(store: Store, pairs: list[Pair]) -> dict[str, Any]:
     What no table holds any more is left out.
     """
     wanted = {name for pair in pairs for name in (pair.target, pair.source)}
-    shard_of = contact.holding(store, "segment") if wanted else {}
+    shard_of = contact_sheets.holding(store, "segment") if wanted else {}
     by_shard: dict[int, set[str]] = defaultdict(set)
     for name in wanted:
         if (shard := shard_of.get(name.split("/")[0])) is not None:
@@ -193,7 +195,7 @@ def pictures(store: Store, pairs: list[Pair]) -> dict[str, Any]:
     for shard, names in sorted(by_shard.items()):
         seen = [
             row
-            for stage in contact.CUT_OUTS
+            for stage in contact_sheets.CUT_OUTS
             if shard in store.shards(stage)
             for _, rows in store.groups(stage, shard, _Seen, "element_id", names)
             for row in rows
@@ -203,7 +205,7 @@ def pictures(store: Store, pairs: list[Pair]) -> dict[str, Any]:
             of_clip[row.clip_id].append(row)
         for clip_id, (film, *_) in store.groups("segment", shard, Film, "clip_id", set(of_clip)):
             places = {frame: len(frames) + n for n, frame in enumerate(sorted({r.frame for r in of_clip[clip_id]}))}
-            frames += [contact.to_jpeg(contact.within(film.frames[frame], FRAME_PX)) for frame in places]
+            frames += [contact_sheets.to_jpeg(contact_sheets.within(film.frames[frame], FRAME_PX)) for frame in places]
             for row in of_clip[clip_id]:
                 size = film.frames.shape[2], film.frames.shape[1]
                 elements[row.element_id] = [places[row.frame], *size, row.label, outline(images.from_rle(row.mask))]

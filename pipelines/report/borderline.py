@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from a2data.records import Reject, Rule
-from a2data.refusals import held_against
-from a2data.store import Store
-from pipelines import contact
-from pipelines.contact import CutOut
+from a2data.store.tables import Store
+from pipelines.report import contact_sheets
+from pipelines.report.contact_sheets import CutOut
+from stages.retrieve.rejections import held_against
 
 RULES = (
     "similarity",
@@ -124,6 +124,6 @@ def _miss(rule: Rule) -> float:
 
 def _pictures(store: Store, pairs: Iterable[tuple[str, str]]) -> dict[str, CutOut]:
     elements = {element for pair in pairs for element in pair}
-    shard_of = contact.holding(store, "segment") if elements else {}
+    shard_of = contact_sheets.holding(store, "segment") if elements else {}
     wanted = ((shard_of.get(element.split("/")[0], -1), element) for element in elements)
-    return contact.cut_outs(store, ((shard, element) for shard, element in wanted if shard >= 0))
+    return contact_sheets.cut_outs(store, ((shard, element) for shard, element in wanted if shard >= 0))

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from a2data import images, video
+from a2data.media import images, video
 from a2data.records import Caption, Film, Match, Reference, Reject, Video
-from a2data.store import Footer, Store
-from a2data.url import public_name
+from a2data.store.tables import Footer, Store
+from a2data.store.url import public_name
 
 COLOURS = 8  # classes c0 to c7 of report.css; the ninth reference of a clip starts again at c0
 NO_REFERENCE = -1  # the colour of a phrase whose element was paired with nothing
@@ -170,7 +170,8 @@ def colour(
 ) -> tuple[list[Piece], list[Tile]]:
     """Give each element that has references a colour, in the order in which the prompt names them; the rest come last.
 
-    A face or garment that the prompt does not name goes by the phrase of its person, as it does in the shards (stages/pack.py).
+    A face or garment that the prompt does not name goes by the phrase of its person, as it does in the shards
+    (stages/pack/stage.py).
     """
     phrases: dict[str, Match] = {}
     for match in sorted(matches, key=lambda m: (m.start, -m.end, m.element_id)):

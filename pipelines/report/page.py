@@ -17,13 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from a2data.arrow import schema
-from a2data.folder import Folder
 from a2data.records import Reject
-from a2data.store import Footer, Store
+from a2data.store.folder import Folder
+from a2data.store.schema import schema
+from a2data.store.tables import Footer, Store
 from model_zoo.catalogue import CARDS
-from pipelines import audit, borderline, contact, verify
-from pipelines import plan as planning
+from pipelines.report import audit, borderline, contact_sheets
+from pipelines.run import status as planning
+from pipelines.run import verify
 
 # The tables in their order: name, what `units` of its footers counts, what its rows are.
 STAGES = (
@@ -142,8 +143,8 @@ def write_report(
         raise FileNotFoundError(f"there are no tables in {store.root}: run the pipeline first, or name its work folder")
     stages = [_stage(name, unit, thing, footers[name]) for name, unit, thing in STAGES if footers[name]]
     pairs, lengths = _whole(store, "retrieve", _Pair), _whole(store, "ingest", _Length)
-    paired = contact.holding(store, "pack") or contact.holding(store, "retrieve")
-    shown = contact.spread([(shard, clip_id) for clip_id, shard in paired.items()], samples)
+    paired = contact_sheets.holding(store, "pack") or contact_sheets.holding(store, "retrieve")
+    shown = contact_sheets.spread([(shard, clip_id) for clip_id, shard in paired.items()], samples)
     refused = [reject for _, footer in footers["retrieve"] for reject in footer.rejected]
     require = next((str(f.settings["require"]) for _, f in footers["pack"] if "require" in f.settings), "human|object")
     failures = planning.failures(store, [name for name, _, _ in STAGES])
@@ -151,7 +152,7 @@ def write_report(
         root=store.root,
         stages=stages,
         rows={stage.name: stage.rows for stage in stages},
-        triplets=contact.triplets(store, shown),
+        triplets=contact_sheets.triplets(store, shown),
         triplet_count=len(paired),
         seconds=pc.sum(lengths["duration_s"]).as_py() or 0.0,
         sources=_by_licence(lengths),
@@ -159,8 +160,8 @@ def write_report(
         licences=_licences(stages),
         failures=failures[:MOST_FAILURES],
         failure_count=len(failures),
-        examples=contact.rejects(store, footers),
-        identities=contact.identities(store, pairs),
+        examples=contact_sheets.rejects(store, footers),
+        identities=contact_sheets.identities(store, pairs),
         histograms=[_histogram(*chart) for chart in borderline.charts(store)],
         borders=borderline.borders(store, refused),
         audit=audit.audit(store, refused, require, pairs_drawn),
@@ -177,7 +178,7 @@ def _template() -> Any:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    here = files("pipelines")
+    here = files("pipelines.report")
     css, *scripts = ((here / name).read_text(encoding="utf-8") for name in ("report.css", "report.js", "audit.js"))
     script = "".join(scripts)
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

@@ -7,7 +7,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from pipelines.schedule import CrewLostError, Done, Group, Job
+from pipelines.run.schedule import CrewLostError, Done, Group, Job
 
 CALL_S = 40.0  # for one call of Ray; after 60 s without the cluster's head Ray itself ends the process, and says less
 RESUME = "start it again (`ray start`, or leave it to --ray auto), and the same command goes on from here"

@@ -15,13 +15,13 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from a2data.heartbeat import Progress
-from a2data.parquet import DamagedError
-from a2data.spread import Spread, in_turn
-from a2data.store import Store
-from a2data.url import scrub
-from a2data.work import do
-from pipelines.schedule import TRIES, Done, Group, Job
-from pipelines.watchdog import Timeouts, Verdict, Watchdog
+from a2data.job import do
+from a2data.store.parquet import DamagedError
+from a2data.store.tables import Store
+from a2data.store.url import scrub
+from a2data.task_map import Spread, in_turn
+from pipelines.run.schedule import TRIES, Done, Group, Job
+from pipelines.run.watchdog import Timeouts, Verdict, Watchdog
 
 log = logging.getLogger("a2data")
 
@@ -186,7 +186,7 @@ class Reports:
 def in_threads(
     threads: int, work: Callable[..., Any], things: Sequence[Any], tasks: Sequence[tuple[int, ...]]
 ) -> Iterator[Any]:
-    """As a2data.spread.in_turn, so many tasks at a time: while one child works on all shards, the others wait."""
+    """As a2data.task_map.in_turn, so many tasks at a time: while one child works on all shards, the others wait."""
     with ThreadPoolExecutor(threads) as pool:
         yield from pool.map(lambda task: work(*(things[place] for place in task)), tasks)
 

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from a2data.folder import Folder
+from a2data.store.folder import Folder
 
 LOCK = "run.lock"
 

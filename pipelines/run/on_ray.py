@@ -14,12 +14,12 @@ from typing import Any
 import ray
 
 from a2data.heartbeat import Progress, Report
-from a2data.spread import in_turn
-from a2data.store import Store
-from pipelines.bounded import RESUME
-from pipelines.local import Models, attempt
-from pipelines.schedule import CrewLostError, Done, Group, Job
-from pipelines.watchdog import Timeouts, Verdict, Watchdog
+from a2data.store.tables import Store
+from a2data.task_map import in_turn
+from pipelines.run.bounded import RESUME
+from pipelines.run.local import Models, attempt
+from pipelines.run.schedule import CrewLostError, Done, Group, Job
+from pipelines.run.watchdog import Timeouts, Verdict, Watchdog
 
 log = logging.getLogger("a2data")
 
@@ -55,7 +55,7 @@ class Worker:
 def in_tasks(
     cpus: float, work: Callable[..., Any], things: Sequence[Any], tasks: Sequence[tuple[int, ...]]
 ) -> Iterator[Any]:
-    """As a2data.spread.in_turn, by tasks of Ray from the first on, and meanwhile by this worker from the last, until they meet.
+    """As a2data.task_map.in_turn, by tasks of Ray from the first on, and meanwhile by this worker from the last, until they meet.
 
     So nothing waits for room: an actor keeps its CPU while it waits, and where that was the last one no task would ever begin.
     """

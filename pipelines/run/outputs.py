@@ -10,12 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from a2data import shards as tars
-from a2data.folder import Folder
+from a2data.dataset import writer as tars
 from a2data.records import Packed
-from a2data.splits import shares_of
 from a2data.stage import Stage
-from a2data.store import Store
+from a2data.store.folder import Folder
+from a2data.store.tables import Store
+from stages.pack.splits import shares_of
 
 
 class ShrinkError(Exception):
@@ -115,7 +115,7 @@ def _finite(value: Any) -> Any:
 
 def report(store: Store, out: Folder, changed: bool) -> Path:
     """The report in the work folder, written if anything changed or a table is newer than it is."""
-    from pipelines.report import write_report
+    from pipelines.report.page import write_report
 
     path = Path(store.path("report.html"))
     tables = [file.stat().st_mtime_ns for file in Path(store.base).glob("*/*.parquet")]

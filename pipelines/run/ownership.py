@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import Any
 
-from a2data import shards
-from a2data.folder import Folder
-from a2data.store import Store
-from pipelines import results
-from pipelines.lock import LOCK, alone
+from a2data.dataset import writer
+from a2data.store.folder import Folder
+from a2data.store.tables import Store
+from pipelines.run import outputs
+from pipelines.run.lock import LOCK, alone
 
 FILE = "work.json"
 SCRATCH = re.compile(r".+\.[0-9a-f]{32}\.tmp")  # what Folder.scratch names
@@ -101,11 +101,11 @@ def refusal(
 
 def check(store: Store, out: Folder, take_over: bool = False) -> Identity:
     """Return the identity of the work folder. Raises PermissionError where the out folder is not its to write to."""
-    me, about = identify(store), shards.manifest(out)
+    me, about = identify(store), writer.manifest(out)
     entries = [name for name in out.entries() if name != LOCK]
     inside = f"{_place(out)}/".startswith(f"{_place(store)}/")
     # manifests with an owner decide by that alone: the footers of `pack` are not read
-    tables = "" if take_over or isinstance(about.get("owner"), dict) else results.tables(store)
+    tables = "" if take_over or isinstance(about.get("owner"), dict) else outputs.tables(store)
     packed = frozenset() if take_over or about else _packed(store, out)
     why = "" if take_over else refusal(me, about, entries, inside, tables, _host(out), packed)
     if why:
@@ -127,22 +127,22 @@ def claimed(store: Store, out: Folder, take_over: bool = False) -> Iterator[dict
     check(store, out, take_over)  # before the lock, which writes a file
     with alone(out) if _place(out) != _place(store) else contextlib.nullcontext():
         owner = check(store, out, take_over).owner
-        about = shards.manifest(out)
+        about = writer.manifest(out)
         if out.local:  # half-written files of runs that were killed
             for name in filter(SCRATCH.fullmatch, out.names()):
                 out.remove(name)
         if "owner" not in about:
-            _mark_unlisted(store, out, shards.listed(about))
+            _mark_unlisted(store, out, writer.listed(about))
         if about.get("owner") != owner:
             start = about or {"format": "webdataset", "samples": 0, "shards": []}
-            shards.put_manifest(out, start | {"owner": owner})
+            writer.put_manifest(out, start | {"owner": owner})
         yield owner
 
 
 def _mark_unlisted(store: Store, out: Folder, listed: set[str]) -> None:
     """Mark the tars that this work folder packed into an out folder before manifests had owners, and that none lists."""
     for name in _packed(store, out) & set(out.names()) - listed:
-        out.put(b"", name + shards.PENDING)
+        out.put(b"", name + writer.PENDING)
 
 
 def _packed(store: Store, out: Folder) -> frozenset[str]:

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from a2data.job import UNIT
 from a2data.journal import journal
-from a2data.store import Store
-from a2data.work import UNIT
-from pipelines.schedule import Board, Done, Group, Job, jobs
+from a2data.store.tables import Store
+from pipelines.run.schedule import Board, Done, Group, Job, jobs
 
 log = logging.getLogger("a2data")
 

@@ -1,6 +1,6 @@
 """Which jobs there are, which are ready, who does them. The same loop for one process, some processes and a Ray cluster.
 
-A crew is what differs between them (see pipelines/local.py and pipelines/on_ray.py):
+A crew is what differs between them (see pipelines/run/local.py and pipelines/run/on_ray.py):
 
 * `take(group, waiting) -> worker | None`: an idle worker for this group of stages, if one can be had now
 * `start(worker, group, job, skip)`: let it do a job
@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from a2data.job import UNIT
 from a2data.journal import journal
 from a2data.records import Film
 from a2data.stage import Stage
-from a2data.store import Store
-from a2data.work import UNIT
-from pipelines.watchdog import Stuck
+from a2data.store.tables import Store
+from pipelines.run.watchdog import Stuck
 
 log = logging.getLogger("a2data")
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from a2data.folder import Folder
 from a2data.stage import Stage
-from a2data.store import Store
-from a2data.url import is_url, refuse_password
-from pipelines import calibrate
+from a2data.store.folder import Folder
+from a2data.store.tables import Store
+from a2data.store.url import is_url, refuse_password
+from pipelines.corpus import calibrate
 
 TYPES: dict[Any, type] = {
     "str": str,

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from a2data.records import Source
 from a2data.stage import Stage
-from a2data.store import Store
-from a2data.url import is_web, public_name
-from pipelines import manifest
-from pipelines.schedule import Job, groups, jobs
+from a2data.store.tables import Store
+from a2data.store.url import is_web, public_name
+from pipelines.run.schedule import Job, groups, jobs
+from pipelines.sources import manifest
 
 
 class Step(NamedTuple):

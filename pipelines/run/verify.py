@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from a2data import shards
-from a2data.folder import Folder
-from a2data.parquet import DamagedError
-from a2data.store import Store
-from a2data.tars import Tars, members, read_index
+from a2data.dataset import writer
+from a2data.dataset.reader import Tars, members, read_index
+from a2data.store.folder import Folder
+from a2data.store.parquet import DamagedError
+from a2data.store.tables import Store
 
 log = logging.getLogger("a2data")
 
@@ -101,7 +101,7 @@ def verify_shards(out: Folder, report: Report = lambda _: None) -> tuple[list[st
 
     Returns the names of the tars that the manifest lists, and the problems. Raises ValueError where there is no manifest.
     """
-    manifest = shards.manifest(out)
+    manifest = writer.manifest(out)
     entries = [entry for entry in manifest.get("shards", []) if isinstance(entry, dict) and "name" in entry]
     if not manifest and "manifest.json" in out.names():
         return [], [
@@ -124,7 +124,7 @@ def verify_shards(out: Folder, report: Report = lambda _: None) -> tuple[list[st
 
 def unlisted(out: Folder) -> list[str]:
     """Return the tars of a folder that its manifest does not list. They are left alone."""
-    mine = shards.written(out)
+    mine = writer.written(out)
     return [name for name in out.names() if name.endswith(".tar") and name not in mine]
 
 
@@ -133,7 +133,7 @@ def decode_samples(out: Folder, count: int, report: Report = lambda _: None) -> 
 
     Returns how many were decoded and the problems.
     """
-    from a2data.view import CorruptError, facts_of, picture, pictures  # late: FFmpeg and OpenCV
+    from a2data.dataset.decode import CorruptError, facts_of, picture, pictures  # late: FFmpeg and OpenCV
 
     try:
         index = read_index([out.root])

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from a2data.folder import Folder
-from pipelines.sampling.jobs import Job
+from a2data.store.folder import Folder
+from pipelines.sample.job import Job
 
 CACHES = ("first-block", "taylorseer", "mag")
 WEIGHTS = ("int8", "fp8")
@@ -115,7 +115,7 @@ def leave_ratios(root: Path, ratios: Sequence[float], record: dict[str, Any]) ->
 
 def check(how: Faster, device: str, dtype: str, root: Path, jobs: Sequence[Job], on_ray: bool) -> None:
     """Raises ValueError with a sentence for what cannot be, here, with this checkpoint or for these jobs. Loads no network."""
-    from model_zoo import a2_faster, skyreels_v2
+    from model_zoo.a2 import acceleration, skyreels_v2
 
     gpu = device.startswith("cuda")
     if skyreels_v2.is_one(root) and how != EXACT:
@@ -131,11 +131,11 @@ def check(how: Faster, device: str, dtype: str, root: Path, jobs: Sequence[Job],
     if how.offload and how.compile:
         raise ValueError("--offload moves what --compile compiled: leave out one of them")
     _check_mag(how, jobs, on_ray)
-    a2_faster.quantisation(how.weights)
+    acceleration.quantisation(how.weights)
     if how.attention:
-        a2_faster.check_attention(how.attention, "cuda" if gpu else device, how.context_parallel)
+        acceleration.check_attention(how.attention, "cuda" if gpu else device, how.context_parallel)
     if how.tiled_vae:
-        a2_faster.check_tiles(root)
+        acceleration.check_tiles(root)
     blocks = _transformer(root).get("num_layers", 40)
     if how.cache == "first-block" and blocks < 2:
         raise ValueError(
@@ -164,7 +164,7 @@ def _check_mag(how: Faster, jobs: Sequence[Job], on_ray: bool) -> None:
 
 
 def _check_ranks(how: Faster, root: Path, jobs: Sequence[Job], on_ray: bool) -> None:
-    from model_zoo.a2_parallel import check_tokens
+    from model_zoo.a2.parallel import check_tokens
 
     if on_ray:
         raise ValueError("--ray gives each job to one process: leave it out, or --cfg-parallel and --context-parallel")

@@ -7,7 +7,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from pipelines.sampling.jobs import MOST_TOKENS, RANGES, SCHEDULERS, Job
+from pipelines.sample.job import MOST_TOKENS, RANGES, SCHEDULERS, Job
 
 
 def validated(jobs: Sequence[tuple[str, Job]], referenced: bool = True) -> dict[str, str]:
@@ -43,7 +43,7 @@ def texts(job: Job) -> list[tuple[str, str]]:
 
 def problems(job: Job, referenced: bool = True) -> Iterator[str]:
     """What is wrong with a job, without a look at its files."""
-    from model_zoo.a2_references import ROLES
+    from model_zoo.a2.references import ROLES
 
     if not job.out.endswith(".mp4"):
         yield f"the video is to be {job.out}: its name must end in .mp4"
@@ -93,8 +93,8 @@ def _settings_problems(job: Job, referenced: bool) -> Iterator[str]:
 
 
 def _size_problems(job: Job, referenced: bool) -> Iterator[str]:
-    from model_zoo import skyreels_v2
-    from model_zoo.a2_references import check_size
+    from model_zoo.a2 import skyreels_v2
+    from model_zoo.a2.references import check_size
 
     try:
         check_size(job.height, job.width, job.frames, len(job.ref))
@@ -112,7 +112,7 @@ def _size_problems(job: Job, referenced: bool) -> Iterator[str]:
 
 
 def _picture(path: str) -> tuple[str, str]:
-    from model_zoo.a2_references import read_picture
+    from model_zoo.a2.references import read_picture
 
     try:
         read_picture(path)
@@ -122,8 +122,8 @@ def _picture(path: str) -> tuple[str, str]:
 
 
 def _sound(path: str) -> tuple[str, str]:
-    from a2data.decode_limits import SOUND_FORMATS
-    from a2data.video import open_source
+    from a2data.media.decode_limits import SOUND_FORMATS
+    from a2data.media.video import open_source
 
     try:
         with open_source(path, formats=SOUND_FORMATS) as (container, _):
@@ -141,7 +141,7 @@ def _video(fps: float) -> Any:
 
 
 def _continued(fps: float, path: str) -> tuple[str, str]:
-    from a2data.video import probe
+    from a2data.media.video import probe
 
     try:
         found = probe(path)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from a2data import images
+from a2data.media import images
 from model_zoo import cards
-from pipelines.sampling.jobs import Job
+from pipelines.sample.job import Job
 
 WHITE, BORDER = 245, 0.9  # a cut-out has at least this share of such pixels on its border
 LEAST = 0.01  # of the picture, that a cut-out has
@@ -26,7 +26,7 @@ def cut_out(picture: np.ndarray, role: str, detect: Any) -> np.ndarray:
 
     detect: a model with the role "detect", see model_zoo.cards. Raises ValueError where it finds none.
     """
-    from model_zoo import grabcut
+    from model_zoo.detect.builtin import grabcut
 
     found = [d for d in detect(picture[None])[0] if d.kind == role]
     masks = [grabcut.in_box(picture, d.box) if d.mask is None else d.mask for d in found]
@@ -67,7 +67,7 @@ def made(jobs: Sequence[Job]) -> list[Job]:
 
 
 def _made(job: Job, loaded: dict[str, Any]) -> Job:
-    from model_zoo.a2_references import read_picture
+    from model_zoo.a2.references import read_picture
 
     refs = []
     for number, (role, file) in enumerate(job.references()):

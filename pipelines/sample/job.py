@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.settings import TYPES, parse, typed
+from pipelines.run.settings import TYPES, parse, typed
 
 NEGATIVE = (  # what Wan's authors advise against in English, with which A2 was released
     "Bright tones, overexposed, static, blurred details, subtitles, style, works, paintings, images, static, overall gray, worst "
@@ -82,10 +82,10 @@ class Job:
 
     def parts(self) -> list[Any]:
         """The windows of a long video, as if a video that is to go on had at least as many frames as the history."""
-        from model_zoo import a2_long
+        from model_zoo.a2 import long
 
-        before = a2_long.seen_of(self.history + 4, self.history) if self.extend else 0
-        return a2_long.parts_of(self.frames, self.window, len(self.ref), self.history, before)
+        before = long.seen_of(self.history + 4, self.history) if self.extend else 0
+        return long.parts_of(self.frames, self.window, len(self.ref), self.history, before)
 
     def references(self) -> list[tuple[str, str]]:
         """(role, file) of each reference."""
@@ -229,11 +229,11 @@ def swept(job: Job, text: str) -> list[Job]:
 
 def passes(job: Job) -> int:
     """How many steps of sampling a job takes."""
-    from model_zoo import a2_long
+    from model_zoo.a2 import long
 
     if not job.is_long():
         return job.steps
-    return a2_long.passes(job.parts(), len(job.ref), job.steps, job.block, job.lag)
+    return long.passes(job.parts(), len(job.ref), job.steps, job.block, job.lag)
 
 
 def by_shape(jobs: Iterable[Any], job_of: Any = lambda job: job) -> list[Any]:

@@ -9,10 +9,10 @@ from typing import Any
 
 import ray
 
-from pipelines import on_ray
-from pipelines.sampling import jobs
-from pipelines.sampling.faster import Faster
-from pipelines.sampling.sampler import Sampler, Task
+from pipelines.run import on_ray
+from pipelines.sample import job as jobs
+from pipelines.sample.acceleration import Faster
+from pipelines.sample.sampler import Sampler, Task
 
 
 class Worker:

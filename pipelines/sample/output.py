@@ -11,9 +11,9 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw
 
-from a2data import images, video
-from a2data.decode_limits import SOUND_FORMATS
-from a2data.folder import Folder
+from a2data.media import images, video
+from a2data.media.decode_limits import SOUND_FORMATS
+from a2data.store.folder import Folder
 
 RATE_HZ = 48_000  # of the sound in the mp4, AAC, stereo
 AAC_SAMPLES = 1024  # of a frame

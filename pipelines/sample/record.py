@@ -10,12 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from model_zoo import a2_folder
-from pipelines.sampling import checks, cutouts, deliver, faster, jobs
-from pipelines.sampling.faster import EXACT, Faster
-from pipelines.sampling.jobs import MOST_TOKENS, Job
-from pipelines.sampling.sampler import Sampler, Task
-from pipelines.sampling.watch import watcher
+from model_zoo.a2 import checkpoint as a2_folder
+from pipelines.sample import acceleration, checks, cutouts, output
+from pipelines.sample import job as jobs
+from pipelines.sample.acceleration import EXACT, Faster
+from pipelines.sample.job import MOST_TOKENS, Job
+from pipelines.sample.sampler import Sampler, Task
+from pipelines.sample.watch import watcher
 
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -39,7 +40,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", required=True, help="the mp4; with --jobs the folder of all. What is done stays")
     command.add_argument("--sweep", metavar="SETTING=V,V,…", help="a video for each value, and a contact sheet of all")
     jobs.add_flags(command.add_argument_group("settings"))  # type: ignore[arg-type]
-    faster.add_flags(command.add_argument_group("faster, or in less memory"))  # type: ignore[arg-type]
+    acceleration.add_flags(command.add_argument_group("faster, or in less memory"))  # type: ignore[arg-type]
     crew = command.add_argument_group("where")
     crew.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
     crew.add_argument("--dtype", choices=DTYPES, help="of the weights (default: bfloat16 on a GPU, float32 on CPU)")
@@ -50,21 +51,21 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def sample(args: argparse.Namespace) -> int:
     """Check everything, sample what is not done yet. Returns 1 where a job failed, having named it."""
-    wanted, how = _jobs(args), faster.of(args)
+    wanted, how = _jobs(args), acceleration.of(args)
     try:
         root, parts = _checkpoint(args.checkpoint)
         files = checks.validated(wanted, referenced="image_encoder" in parts)
         cutouts.check(wanted)
         device, dtype = _device(args)
-        faster.check(how, device, dtype, root, [job for _, job in wanted], bool(args.ray))
+        acceleration.check(how, device, dtype, root, [job for _, job in wanted], bool(args.ray))
         _check_tokens(root, wanted)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"sampling needs {error.name}: pip install 'a2data[train]'") from error
     checkpoint = {"name": root.resolve().name, "digest": a2_folder.digest(root, parts)}
-    how = faster.with_ratios(how, root, checkpoint["digest"])
+    how = acceleration.with_ratios(how, root, checkpoint["digest"])
     tasks = [Task(job, record(job, files, checkpoint, dtype, how)) for _, job in wanted]
     todo = [
-        task for task in tasks if how.calibrate or not deliver.done(task.job.out, task.record["key"], task.job.preview)
+        task for task in tasks if how.calibrate or not output.done(task.job.out, task.record["key"], task.job.preview)
     ]
     todo = jobs.by_shape(todo, lambda task: task.job)
     todo = [task._replace(job=job) for task, job in zip(todo, cutouts.made([t.job for t in todo]), strict=True)]
@@ -87,7 +88,7 @@ def sample(args: argparse.Namespace) -> int:
 
 def _checkpoint(folder: str) -> tuple[Path, Sequence[str]]:
     """The folder and its parts. Raises FileNotFoundError and ValueError for one that is no checkpoint."""
-    from model_zoo import skyreels_v2
+    from model_zoo.a2 import skyreels_v2
 
     if skyreels_v2.is_one(folder):
         return skyreels_v2.check(folder), skyreels_v2.PARTS
@@ -114,7 +115,7 @@ def _device(args: argparse.Namespace) -> tuple[str, str]:
     """The device and dtype to sample with. Raises ValueError for a GPU that is not there."""
     if not args.ray:
         return placed(args.device, args.dtype)
-    from pipelines import on_ray
+    from pipelines.run import on_ray
 
     device = on_ray.device(args.ray, args.device)
     return device, args.dtype or _dtype(device)
@@ -172,7 +173,7 @@ def record(
 
     Two runs with the same key differ by the device and the versions of the libraries at most.
     """
-    from model_zoo.a2_references import ROLES
+    from model_zoo.a2.references import ROLES
 
     settings = {
         f.name: getattr(job, f.name) for f in jobs.SETTINGS if f.name not in (*jobs.FILES, "preview", "negative_prompt")
@@ -203,7 +204,7 @@ def record(
 def _crew(args: argparse.Namespace, checkpoint: tuple[str, str, str, Faster]) -> Any:
     """A function (tasks, watch) -> {out: why it failed}."""
     if args.ray:
-        from pipelines.sampling import on_ray
+        from pipelines.sample import on_ray
 
         return lambda todo, watch: on_ray.spread(todo, watch, checkpoint)
     return lambda todo, watch: here(todo, watch, Sampler(*checkpoint))
@@ -224,7 +225,7 @@ def here(todo: Sequence[Task], watch: Any, sampler: Any) -> dict[str, str]:
 
 def _leave_sheet(args: argparse.Namespace, made: Sequence[Job]) -> None:
     """The contact sheet of a sweep, out-flow-shift.png: a row for each video that there is."""
-    from model_zoo.a2_references import read_picture
+    from model_zoo.a2.references import read_picture
 
     if not made:
         return
@@ -233,7 +234,7 @@ def _leave_sheet(args: argparse.Namespace, made: Sequence[Job]) -> None:
     rows = {
         f"{flag} {v:g}" if isinstance(v, float) else f"{flag} {v}": job.out for v, job in zip(values, made, strict=True)
     }
-    picture = deliver.sheet_of(rows, [read_picture(file) for _, file in made[0].references()])
+    picture = output.sheet_of(rows, [read_picture(file) for _, file in made[0].references()])
     out = f"{args.out.removesuffix('.mp4')}-{flag}.png"
-    deliver.leave_sheet(out, picture)
+    output.leave_sheet(out, picture)
     print(f"contact sheet: {out}")

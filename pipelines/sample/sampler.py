@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from pipelines.sampling import deliver, faster
-from pipelines.sampling.faster import EXACT, Faster
-from pipelines.sampling.jobs import Job
+from pipelines.sample import output
+from pipelines.sample.acceleration import EXACT, Faster, leave_ratios
+from pipelines.sample.job import Job
 
 MAX_EXTEND_BYTES = 4_000_000_000  # of the frames of a video to extend, which are held at once: 3,300 of 832 x 480
 
@@ -31,35 +31,37 @@ class Sampler:
         torchvision_shim.install()
         import torch
 
-        from model_zoo import a2, a2_faster, a2_parallel, skyreels_v2
+        from model_zoo.a2 import acceleration, parallel, skyreels_v2
+        from model_zoo.a2 import pipeline as a2
 
         a2.quiet()
         if how.ranks():
-            from pipelines.training import mesh
+            from pipelines.train import parallelize
 
-            device = str(mesh.join().device)
-        self.groups = a2_parallel.groups(how.cfg_parallel, how.context_parallel, device.partition(":")[0])
+            device = str(parallelize.join().device)
+        self.groups = parallel.groups(how.cfg_parallel, how.context_parallel, device.partition(":")[0])
         self.checkpoint, self.how, self.cached = Path(checkpoint), how, -1
         self.text_alone = skyreels_v2.is_one(checkpoint)
         try:
             if self.text_alone:
                 self.pipeline = skyreels_v2.load(checkpoint, device, getattr(torch, dtype))
                 return
-            quantised = a2_faster.quantisation(how.weights)
+            quantised = acceleration.quantisation(how.weights)
             self.pipeline = a2.load(
                 checkpoint, device, getattr(torch, dtype), quantised=quantised, by_blocks=how.offload
             )
         except Exception as error:  # of safetensors, transformers, diffusers, each with classes of its own
             raise ValueError(f"{checkpoint} does not load: {type(error).__name__}: {error}") from error
         self.pipeline.set_progress_bar_config(disable=True)
-        a2_faster.apply(self.pipeline, self.groups, how.attention, how.tiled_vae, how.compile)
+        acceleration.apply(self.pipeline, self.groups, how.attention, how.tiled_vae, how.compile)
 
     def sample(self, task: Task, on_step: Callable[[], None] = lambda: None) -> None:
         """Sample a job's video and write it. The result depends on nothing that was sampled before."""
         import torch
 
-        from model_zoo import a2, a2_references
-        from model_zoo.a2_references import Reference, read_picture
+        from model_zoo.a2 import pipeline as a2
+        from model_zoo.a2 import references as a2_references
+        from model_zoo.a2.references import Reference, read_picture
 
         job = task.job
         self._cache(job.steps)
@@ -78,37 +80,37 @@ class Sampler:
             raise ValueError("the network gave values that are no numbers; try --dtype float32")
         frames = (made * 255).round().astype(np.uint8)
         rows = [("references", list(prepared.frames))] if prepared else []
-        rows.append((" ".join(job.prompt.split())[:160], deliver.stills(frames)))
-        sheet = deliver.sheet(rows) if job.preview else None
+        rows.append((" ".join(job.prompt.split())[:160], output.stills(frames)))
+        sheet = output.sheet(rows) if job.preview else None
         if self.groups.first():
-            deliver.write(job.out, frames, task.record, (job.audio, job.audio_start_s), sheet)
+            output.write(job.out, frames, task.record, (job.audio, job.audio_start_s), sheet)
 
     def _cache(self, steps: int) -> None:
         """Switch the cache on, as --cache asks; mag goes by the number of steps."""
-        from model_zoo import a2_faster
+        from model_zoo.a2 import acceleration
 
         how, counted = self.how, steps if self.how.cache == "mag" else 0
         if how.cache and self.cached != counted:
             rules = how.cache_threshold, how.cache_interval, how.cache_ratios, steps
-            a2_faster.cache(self.pipeline.transformer, how.cache, *rules)
+            acceleration.cache(self.pipeline.transformer, how.cache, *rules)
             self.cached = counted
 
     def _calibrating(self, task: Task, make: Callable[[], np.ndarray]) -> np.ndarray:
         """Make the video; with --calibrate also leave beside the checkpoint what --cache mag needs to know."""
-        from model_zoo import a2_faster
+        from model_zoo.a2 import acceleration
 
         if not self.how.calibrate:
             return make()
         job = task.job
         looks = 1 if job.guidance <= 1 else 2 if job.reference_guidance == 1 else 3
-        with a2_faster.Magnitudes(self.pipeline.transformer, looks) as heard:
+        with acceleration.Magnitudes(self.pipeline.transformer, looks) as heard:
             made = make()
-        faster.leave_ratios(self.checkpoint, heard.ratios(), task.record)
+        leave_ratios(self.checkpoint, heard.ratios(), task.record)
         return made
 
     def _made(self, job: Job, prepared: Any, same: dict[str, Any], on_step: Callable[[], None]) -> np.ndarray:
         """The frames of a job's video, (f, height, width, 3), 0 to 1."""
-        from model_zoo import a2_long, skyreels_v2
+        from model_zoo.a2 import long, skyreels_v2
 
         parts: dict[str, Any] = {name: getattr(job, name) for name in ("window", "history", "block", "lag")}
         parts["on_step"] = on_step
@@ -122,7 +124,7 @@ class Sampler:
         if job.is_long():
             parts["reference_guidance"] = job.reference_guidance
             prompts, before = [job.prompt, *job.then], beginning(job) if job.extend else None
-            return a2_long.sample(self.pipeline, prepared, prompts, before, **same, **parts)
+            return long.sample(self.pipeline, prepared, prompts, before, **same, **parts)
 
         def after(_pipeline: Any, _step: int, _time: Any, tensors: dict) -> dict:
             on_step()
@@ -134,8 +136,8 @@ class Sampler:
 
 def beginning(job: Job) -> np.ndarray:
     """The frames of the video that is to go on, (f, height, width, 3) uint8, cropped in the middle to the job's proportions."""
-    from a2data import video
-    from model_zoo.a2_references import cropped
+    from a2data.media import video
+    from model_zoo.a2.references import cropped
 
     shown = video.probe(job.extend)
     frames: list[np.ndarray] = []
@@ -152,6 +154,6 @@ def beginning(job: Job) -> np.ndarray:
 
 def first_frame(job: Job) -> np.ndarray:
     """The picture with which a video is to begin, (height, width, 3) uint8, cropped in the middle to the job's proportions."""
-    from model_zoo.a2_references import cropped, read_picture
+    from model_zoo.a2.references import cropped, read_picture
 
     return cropped(read_picture(job.first_frame), job.height, job.width)

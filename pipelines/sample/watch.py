@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipelines.sampling import jobs
-from pipelines.sampling.jobs import Job
+from pipelines.sample import job as jobs
+from pipelines.sample.job import Job
 
 
 def watcher(count: int, quiet: bool) -> Any:

@@ -17,7 +17,7 @@ from threading import Event
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from a2data.url import WEB, is_web, public_name, scrub
+from a2data.store.url import WEB, is_web, public_name, scrub
 
 OBJECT_STORES = (
     "s3",

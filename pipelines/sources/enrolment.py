@@ -5,12 +5,13 @@ import sys
 from collections.abc import Sequence
 from itertools import count
 
+from a2data.media.source_files import FOLDER, SourceFiles
 from a2data.records import Source
-from a2data.source_files import FOLDER, SourceFiles
-from a2data.store import COPY, Store
-from pipelines import forget, runs
-from pipelines.download import Downloader, Limits
-from pipelines.manifest import Access, survey
+from a2data.store.tables import COPY, Store
+from pipelines.cli import session
+from pipelines.corpus import forget
+from pipelines.sources.download import Downloader, Limits
+from pipelines.sources.manifest import Access, survey
 
 DEFAULT = Limits()
 
@@ -59,7 +60,7 @@ def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int, how: Acce
     Raises ValueError where there is no source at all.
     """
     how = how or Access(files=SourceFiles(store))
-    runs.move_damaged_lists(store)
+    session.move_damaged_lists(store)
     shards = store.shards("manifest")
     rows = {shard: list(store.read("manifest", shard, Source)) for shard in shards}
     keep_copies(store, shards)

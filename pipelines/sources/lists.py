@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from a2data.url import is_url, public_name
+from a2data.store.url import is_url, public_name
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 COLUMNS = ("path", "url", "license", "source", "label")

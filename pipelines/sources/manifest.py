@@ -13,13 +13,13 @@ from typing import Any, BinaryIO, NamedTuple
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from a2data.media.source_files import SourceFiles
 from a2data.records import Source
-from a2data.source_files import SourceFiles
-from a2data.url import is_url, is_web, public_name, scrub
-from pipelines import lists
-from pipelines.download import Answer, Downloader, DownloadError, Watch, check_listed, copy
-from pipelines.licences import Statement, settle
-from pipelines.lists import Entry
+from a2data.store.url import is_url, is_web, public_name, scrub
+from pipelines.sources import lists
+from pipelines.sources.download import Answer, Downloader, DownloadError, Watch, check_listed, copy
+from pipelines.sources.licences import Statement, settle
+from pipelines.sources.lists import Entry
 
 VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf"),

@@ -23,8 +23,8 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
-from pipelines.training.mesh import local
-from pipelines.training.safe_reading import DamagedError, Planner, Reader, metadata_in
+from pipelines.train.parallelize import local
+from pipelines.train.safe_reading import DamagedError, Planner, Reader, metadata_in
 
 NAME = re.compile(r"step-(\d+)")
 LEARNT = StateDictOptions(ignore_frozen_params=True, strict=False)

@@ -8,7 +8,7 @@ the number of blocks, so that one and two blocks say them for all.
 from typing import Any, NamedTuple
 
 from pipelines.encode import Encoding, tokens
-from pipelines.training.settings import Settings, network_config
+from pipelines.train.settings import Settings, network_config
 
 IMAGE_TOKENS = 257  # of CLIP ViT-H/14, for each reference
 GB = 1e9
@@ -26,8 +26,9 @@ class Cost(NamedTuple):
 
 def plan(preset: str, encoding: Encoding, settings: Settings, gpus: int, peak_flops: float, share: float) -> str:
     """Parameters, memory on a GPU and time of a step, in words. Raises ValueError for numbers that do not fit one another."""
-    from model_zoo import a2_trainable, torchvision_shim
-    from model_zoo.a2_references import check_size
+    from model_zoo import torchvision_shim
+    from model_zoo.a2 import trainable as a2_trainable
+    from model_zoo.a2.references import check_size
 
     torchvision_shim.install()
     check_size(encoding.height, encoding.width, encoding.frames, encoding.max_references)
@@ -95,7 +96,7 @@ def measured(config: dict[str, Any], layers: int, encoding: Encoding, settings: 
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from model_zoo import a2_trainable
+    from model_zoo.a2 import trainable as a2_trainable
 
     network = on_meta(config, layers)
     a2_trainable.choose(network, settings.variant, settings.lora_rank)

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from pipelines.training.log import gathered
-from pipelines.training.mesh import local
+from pipelines.train.log import gathered
+from pipelines.train.parallelize import local
 
 LARGE = 1e6  # latents and embeddings are in the units, embeddings of text in the hundreds at most
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from a2data.batches import draw
-from model_zoo import flow_matching
-from pipelines.training.settings import Settings
+from a2data.dataset.batch_plan import draw
+from model_zoo.a2 import objective
+from pipelines.train.settings import Settings
 
 
 class Example(NamedTuple):
@@ -37,7 +37,7 @@ def drawn(sample: Any, nothing: torch.Tensor, settings: Settings, device: torch.
         return draw(settings.seed, sample.epoch, sample.index, purpose)
 
     single = chance("single reference").random() < settings.single_share
-    level = flow_matching.shifted(float(chance("noise level").random()), settings.shift)
+    level = objective.shifted(float(chance("noise level").random()), settings.shift)
     return made(
         sample.tensors,
         nothing,
@@ -70,7 +70,7 @@ def made(
     slots = slots_of(given[None])  # before it is on a GPU, which would have to be waited for
     video, condition = onto(tensors["video"], device), onto(given, device)
     image, text = onto(tensors[f"image{single}"], device), onto(tensors["text" if worded else "text_empty"], device)
-    clean, counts = flow_matching.aim(video, condition, slots, target)
+    clean, counts = objective.aim(video, condition, slots, target)
     noise = onto(torch.from_numpy(rng.standard_normal(clean.shape[1:], np.float32)), device)
     return Example(
         clean, counts, noise, level, condition, text, image if referenced else torch.zeros_like(image), slots
@@ -96,15 +96,15 @@ def loss(network: Any, example: Example, precision: str) -> torch.Tensor:
 
 def losses(network: Any, examples: Sequence[Example], precision: str) -> torch.Tensor:
     """The loss of each of several examples of one shape, (n,) float32, in one pass. They are what one by one would give."""
-    noised = torch.cat([flow_matching.noisy(e.clean, e.noise, e.level) for e in examples])
+    noised = torch.cat([objective.noisy(e.clean, e.noise, e.level) for e in examples])
     condition = torch.cat([e.condition for e in examples])
     most = max(e.text.shape[1] for e in examples)
     text = torch.cat([torch.nn.functional.pad(e.text, (0, 0, 0, most - e.text.shape[1])) for e in examples])
     many = math.lcm(*(e.image.shape[1] for e in examples))
     image = torch.cat([e.image.repeat(1, many // e.image.shape[1], 1) for e in examples])
     with torch.autocast(noised.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext():
-        said = flow_matching.predict(network, noised, [e.level for e in examples], condition, text, image)
-    aims = [flow_matching.velocity(e.clean, e.noise) for e in examples]
+        said = objective.predict(network, noised, [e.level for e in examples], condition, text, image)
+    aims = [objective.velocity(e.clean, e.noise) for e in examples]
     return torch.stack(
-        [flow_matching.loss(one[None], aim, e.counts) for one, aim, e in zip(said, aims, examples, strict=True)]
+        [objective.loss(one[None], aim, e.counts) for one, aim, e in zip(said, aims, examples, strict=True)]
     )

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from model_zoo import a2
-from model_zoo.a2_encoders import PARTS
+from model_zoo.a2 import pipeline
+from model_zoo.a2.encoders import PARTS
 
 
 def export(network: Any, begin: Path, folder: Path, chief: bool, lora: bool = False) -> None:
@@ -35,7 +35,7 @@ def export(network: Any, begin: Path, folder: Path, chief: bool, lora: bool = Fa
     plain.save_pretrained(scratch / "transformer")
     for part in PARTS:
         shutil.copytree(begin / part, scratch / part, copy_function=link)
-    a2.scheduler().save_pretrained(scratch / "scheduler")
+    pipeline.scheduler().save_pretrained(scratch / "scheduler")
     shutil.rmtree(folder, ignore_errors=True)
     scratch.rename(folder)
 

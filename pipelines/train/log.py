@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from pipelines.training.mesh import Place, whole
+from pipelines.train.parallelize import Place, whole
 
 PEAK_TFLOPS = {  # of a GPU, dense, bfloat16, by what its name holds: NVIDIA's data sheets
     "B200": 2250.0, "H200": 989.0, "H100 PCIe": 756.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "RTX 4090": 165.0,
@@ -49,7 +49,7 @@ class Log:
         self.seen.append((loss, level, references, roles))
 
     def step(self, found: Any, roles: list[list[str]]) -> None:
-        """Keep what came of a step (pipelines.training.learning.Step), with the roles of each sample's references."""
+        """Keep what came of a step (pipelines.train.optimizer_step.Step), with the roles of each sample's references."""
         for (loss, level, references), shown in zip(found.samples, roles, strict=True):
             self.sample(loss, level, references, shown)
         self.norms |= found.norms

@@ -10,10 +10,11 @@ from typing import Any
 
 import ray
 
-from a2data.folder import Folder
-from pipelines import encode, on_ray
+from a2data.store.folder import Folder
+from pipelines import encode
 from pipelines.encode import Encoding
-from pipelines.training.settings import Settings
+from pipelines.run import on_ray
+from pipelines.train.settings import Settings
 
 
 class Encoder:
@@ -23,7 +24,7 @@ class Encoder:
         from model_zoo import torchvision_shim
 
         torchvision_shim.install()
-        from model_zoo import a2_encoders
+        from model_zoo.a2 import encoders as a2_encoders
 
         self.folders, self.how, self.held_out = (Folder(shards_in), Folder(out)), how, held_out
         self.encoders = a2_encoders.load(Path(model), device)
@@ -78,7 +79,7 @@ def train(
 
 def worker(config: dict[str, Any]) -> None:
     """One process of a training on a cluster."""
-    from pipelines.train import train
+    from pipelines.train.trainer import train
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     train(*config["given"])

@@ -13,11 +13,12 @@ import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from model_zoo import a2_padding, a2_trainable
-from pipelines.training import diagnosis, examples, mesh
-from pipelines.training.mesh import Place
-from pipelines.training.prepare import optimizer_of
-from pipelines.training.settings import Settings
+from model_zoo.a2 import padding
+from model_zoo.a2 import trainable as a2_trainable
+from pipelines.train import diagnosis, examples, parallelize
+from pipelines.train.parallelize import Place
+from pipelines.train.settings import Settings
+from pipelines.train.start import optimizer_of
 
 
 def made_ready(network: Any, settings: Settings, place: Place) -> Any:
@@ -27,10 +28,10 @@ def made_ready(network: Any, settings: Settings, place: Place) -> Any:
         print(a2_trainable.in_words(a2_trainable.table(network)), flush=True)
     if settings.recompute:
         network.enable_gradient_checkpointing()
-    mesh.spread(network.train(), settings, place)  # block by block: no GPU ever holds all of it
+    parallelize.spread(network.train(), settings, place)  # block by block: no GPU ever holds all of it
     network = network.to(place.device)
     if place.device.type == "cpu" and settings.context == 1:
-        a2_padding.shorten(network)
+        padding.shorten(network)
     if settings.compile:
         network.compile_repeated_blocks()
     return network
@@ -131,8 +132,8 @@ class Learner:
         """Move the average towards the parameters; at the beginning faster, so that it does not remember the start."""
         stays = min(self.settings.ema, (step + 1) / (step + 10))
         get_ema_multi_avg_fn(stays)(
-            [mesh.local(average) for average in self.average.values()],
-            [mesh.local(parameter.detach()) for parameter in self.parameters],
+            [parallelize.local(average) for average in self.average.values()],
+            [parallelize.local(parameter.detach()) for parameter in self.parameters],
             0,
         )
 
@@ -144,7 +145,7 @@ class Learner:
                 module.reshard()  # without a backward pass, the outermost stays gathered
         learning = dict(self.network.named_parameters())
         for name, average in self.average.items():
-            one, other = mesh.local(learning[name].detach()), mesh.local(average)
+            one, other = parallelize.local(learning[name].detach()), parallelize.local(average)
             kept = one.clone()
             one.copy_(other)
             other.copy_(kept)

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
-from pipelines.training.settings import Settings
+from pipelines.train.settings import Settings
 
 
 class Place(NamedTuple):

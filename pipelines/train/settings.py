@@ -88,7 +88,7 @@ PRESETS: dict[str, tuple[Encoding, Settings]] = {
 def network_config(preset: str) -> dict[str, Any]:
     """The config of a preset's network."""
     if preset == "tiny":
-        from model_zoo.tiny import TRANSFORMER
+        from model_zoo.a2.tiny import TRANSFORMER
 
         return TRANSFORMER
     return {"attention_head_dim": 128, "in_channels": 36, "out_channels": 16, "image_dim": 1280, **NETWORKS[preset]}

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.encode import Encoding, encode, read_index
-from pipelines.training.settings import Settings
+from pipelines.train.settings import Settings
 
 
 def check(settings: Settings, ranks: int) -> None:
@@ -23,7 +23,7 @@ def check(settings: Settings, ranks: int) -> None:
 def prepare(shards: str, out: Path, encoding: Encoding, begin: Path, make: bool, device: Any) -> None:
     """What must lie ready: for tiny the encoders, for all the encoded samples. Nothing is done twice."""
     if make and not (begin / "transformer").is_dir():
-        from model_zoo import tiny
+        from model_zoo.a2 import tiny
 
         clips, captions = material(shards, encoding)
         tiny.save_start(begin, clips, captions)
@@ -37,9 +37,9 @@ def prepare(shards: str, out: Path, encoding: Encoding, begin: Path, make: bool,
 
 def material(shards: str, encoding: Encoding) -> tuple[list[Any], list[str]]:
     """Clips and references, cut to size, and captions: for the tiny encoders."""
-    from a2data import video
-    from a2data.folder import Folder
-    from model_zoo import a2_references
+    from a2data.media import video
+    from a2data.store.folder import Folder
+    from model_zoo.a2 import references
     from pipelines.encode import choose, fitted, read_tar
 
     source = Folder(shards)
@@ -52,7 +52,7 @@ def material(shards: str, encoding: Encoding) -> tuple[list[Any], list[str]]:
                 continue
             clips.append(fitted(frames, encoding.height, encoding.width))
             for reference in choose(triplet, encoding):
-                clips.append(a2_references.prepare([reference], encoding.height, encoding.width).frames[:1])
+                clips.append(references.prepare([reference], encoding.height, encoding.width).frames[:1])
             captions.append(triplet.prompt)
     if not clips:
         raise ValueError(f"no clip in {shards} has {encoding.frames} frames: ask for fewer with --frames")

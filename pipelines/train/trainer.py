@@ -10,17 +10,16 @@ processes changes what is trained.
 
 import argparse
 import json
-import sys
 import time
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from a2data.shards import rows
+from a2data.dataset.writer import rows
 from pipelines.encode import Encoding, read_index, tokens
-from pipelines.settings import add_flags as add_fields
-from pipelines.training.prepare import check, prepare
-from pipelines.training.settings import PRESETS, Settings, check_same
+from pipelines.run.settings import add_flags as add_fields
+from pipelines.train.settings import PRESETS, Settings, check_same
+from pipelines.train.start import check, prepare
 
 
 def add_flags(train: argparse.ArgumentParser) -> None:
@@ -49,7 +48,7 @@ def command(args: argparse.Namespace) -> int:
     """Do what the flags say."""
     encoding, settings = (changed(preset, args) for preset in PRESETS[args.preset])
     if args.shards == "plan":
-        from pipelines.training import plan as train_plan
+        from pipelines.train import cost as train_plan
 
         print(train_plan.plan(args.preset, encoding, settings, args.gpus, args.tflops * 1e12, args.mfu))
         return 0
@@ -58,7 +57,7 @@ def command(args: argparse.Namespace) -> int:
     if args.model is None and args.preset != "tiny":
         raise ValueError(f"the preset {args.preset} fine-tunes a network: name its folder with --model")
     if args.ray:
-        from pipelines.training import on_ray
+        from pipelines.train import on_ray
 
         on_ray.train(args.ray, args.gpus, args.shards, args.out, encoding, settings, args.model)
         return 0
@@ -85,10 +84,10 @@ def train(
     torchvision_shim.install()
     import torch.distributed as dist
 
-    from model_zoo import a2
-    from pipelines.training.mesh import join
+    from model_zoo.a2 import pipeline
+    from pipelines.train.parallelize import join
 
-    a2.quiet()
+    pipeline.quiet()
     place = join()
     check(settings, place.ranks)
     begin = model or out / "start"
@@ -110,10 +109,10 @@ class Run:
         import torch
         from safetensors.torch import load_file
 
-        from pipelines.training.checkpoints import Checkpoints
-        from pipelines.training.learning import Learner, made_ready
-        from pipelines.training.log import Log
-        from pipelines.training.plan import of_sample
+        from pipelines.train.checkpoints import Checkpoints
+        from pipelines.train.cost import of_sample
+        from pipelines.train.log import Log
+        from pipelines.train.optimizer_step import Learner, made_ready
 
         self.out, self.begin, self.settings, self.place = out, begin, settings, place
         nothing = load_file(out / "encoded" / "no_references.safetensors")["condition"]
@@ -130,14 +129,14 @@ class Run:
         torch.manual_seed(settings.seed)  # nothing draws from it; if something ever does, it is the same every time
 
     def folder(self, split: str) -> Any:
-        from a2data.folder import Folder
+        from a2data.store.folder import Folder
 
         return Folder(str(self.out / "encoded" / split))
 
     def readers(self, bucket: tuple[int, int, int]) -> tuple[Any, list[Any]]:
         """The loader of the samples that train, and the held-out samples."""
-        from a2data.loader import Loader
-        from pipelines.training.mesh import data_rank
+        from a2data.dataset.loader import Loader
+        from pipelines.train.parallelize import data_rank
 
         rank, ranks = data_rank(self.settings, self.place)
         common: dict[str, Any] = {"view": "encoded", "index": "index.parquet", "buckets": [bucket], "tail": "fill"}
@@ -201,8 +200,8 @@ class Run:
 
     def validate(self) -> None:
         """Held-out losses of the average."""
-        from pipelines.training.mesh import data_rank
-        from pipelines.training.validation import held_out
+        from pipelines.train.parallelize import data_rank
+        from pipelines.train.validation import held_out
 
         network, of = self.learner.network, self.settings
         self.learner.swap()
@@ -226,7 +225,7 @@ class Run:
 
     def export(self) -> None:
         """DIR/model: the average in a folder that a2data sample and diffusers open."""
-        from pipelines.training.export import export
+        from pipelines.train.export import export
 
         self.learner.swap()
         adapted = self.settings.variant == "lora"
@@ -243,7 +242,7 @@ class Run:
 
 def altered_tars(index: Any, samples: list[Any]) -> list[str]:
     """The tars of these samples whose sha256 is not that of the index."""
-    from pipelines.training import checkpoints
+    from pipelines.train import checkpoints
 
     row_of = {index.where(sample.row): sample.row for sample in samples}
     return [
@@ -264,9 +263,3 @@ def network_in(folder: Path) -> Any:
     if network.config.in_channels != 36 or network.config.image_dim is None:
         raise ValueError(f"the transformer in {folder} takes no references: it is no image-to-video network of Wan")
     return network
-
-
-if __name__ == "__main__":
-    from pipelines.cli import main
-
-    sys.exit(main(["train", *sys.argv[1:]]))

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from a2data.batches import draw
-from model_zoo.flow_matching import LEVELS
+from a2data.dataset.batch_plan import draw
+from model_zoo.a2.objective import LEVELS
 from pipelines.encode import clip_of
-from pipelines.training import examples as train_examples
+from pipelines.train import examples as train_examples
 
 SHUFFLES = 3  # other samples whose references each sample is shown
 

@@ -7,14 +7,15 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
-from a2data import colours, images, records
+from a2data import records
+from a2data.elements.background_colours import background_colours
+from a2data.media import colours, images
 from a2data.records import Answer, Element, Film, Kept, Subject
-from a2data.scenery import background_colours
 from a2data.stage import Stage
-from a2data.wording import environment_phrase, plain, span, spoken_once, told_apart, with_camera
 from model_zoo import cards
-from model_zoo.captions import Thing
-from model_zoo.structured import CHOICES, SUBJECT_FIELDS, TEXTS
+from model_zoo.caption.measured import Thing
+from model_zoo.caption.schema import CHOICES, SUBJECT_FIELDS, TEXTS
+from stages.caption.wording import environment_phrase, plain, span, spoken_once, told_apart, with_camera
 
 SERVED_AT_ONCE = 32  # clips for which a server is asked at a time; vLLM runs them as one batch
 NOTHING = ("", "other", "none", "n/a", "unknown", "null")  # how models say that there is nothing to say

@@ -1,7 +1,8 @@
 """Wording: the noun phrases that stand for subjects in a prompt, and where they are found in it. Words only, never a picture.
 
 A captioner may be a language model, so what comes in may be sentences, plurals, "left side" for a place, and the words for one
-subject inside those for another. What goes out are phrases that a2data.phrases reads and that stand in the prompt once each.
+subject inside those for another. What goes out are phrases that a2data.elements.phrases reads and that stand in the prompt once
+each.
 """
 
 import re
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
 
-from a2data import phrases
+from a2data.elements import phrases
 
 COUNTED = ("another", "a third", "a fourth", "a fifth", "a sixth", "a seventh", "an eighth", "a ninth", "a tenth")
 MORE = ("some other", "some more", "yet other", "still more")  # the same for several at a time

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from a2data.batches import draw
+from a2data.dataset.batch_plan import draw
 
 COLOUR_ORDERS = [(0, 1, 2), (1, 2, 0), (2, 0, 1), (1, 0, 2), (0, 2, 1), (2, 1, 0)]
 

@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from a2data import images, samples, shards
-from a2data.folder import Folder
-from a2data.lookup import element_row
-from a2data.parquet import DamagedError
+from a2data.dataset import triplet as samples
+from a2data.dataset import writer
+from a2data.media import images
 from a2data.records import (
     Box,
     Caption,
@@ -25,11 +24,14 @@ from a2data.records import (
     Trait,
     Video,
 )
-from a2data.splits import assigned, shares_of
 from a2data.stage import Stage
-from a2data.url import public_name
+from a2data.store.folder import Folder
+from a2data.store.lookup import element_row
+from a2data.store.parquet import DamagedError
+from a2data.store.url import public_name
+from stages.pack.splits import assigned, shares_of
 
-Lookup = Callable[..., dict[str, Any]]  # a2data.lookup.Lookup
+Lookup = Callable[..., dict[str, Any]]  # a2data.store.lookup.Lookup
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class Pack(Stage):
                     yield film.clip_id, samples.to_members(made)
 
         for split in ("train", *shares) if shares else ("",):
-            for placed in shards.write(triplets(split), Folder(self.out), shard, self.max_bytes_per_tar, split):
+            for placed in writer.write(triplets(split), Folder(self.out), shard, self.max_bytes_per_tar, split):
                 yield to_row(placed, facts.pop(placed.key), split, component_of.get(placed.key, ""))
         yield from turned_away
 
@@ -328,7 +330,7 @@ def about(
     )
 
 
-def to_row(placed: shards.Placed, facts: samples.Facts, split: str = "", component: str = "") -> Packed:
+def to_row(placed: writer.Placed, facts: samples.Facts, split: str = "", component: str = "") -> Packed:
     """The row of one sample. Its licence is that of the clip and of every reference: each holds for what it is a part of."""
     return Packed(
         clip_id=placed.key,

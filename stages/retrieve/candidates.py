@@ -6,8 +6,8 @@ from functools import cached_property
 
 import numpy as np
 
-from a2data.identity import Identities, doubtful, neighbourhood_margin
-from a2data.similarity import top_k
+from stages.retrieve.clusters import Identities, doubtful, neighbourhood_margin
+from stages.retrieve.nearest import top_k
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Group:
     rows: np.ndarray  # (n,) int64
     found: Identities
     low: float
-    identities: dict[int, int]  # cluster -> the number of its identity, see a2data.identity.number
+    identities: dict[int, int]  # cluster -> the number of its identity, see stages.retrieve.clusters.number
     clips: np.ndarray  # (n,) int64, the clip of each node
     videos: np.ndarray  # (n,) int64, the video of each node
     vectors_of: Callable[[np.ndarray], np.ndarray]  # rows -> their embeddings, (m, d) float32
@@ -123,7 +123,7 @@ def clear_of(
 
     A blue case is like a green one in all but its colour: where that is known to tell them apart, the green one is no rival.
     names: (n,) of the nodes; a cluster is out of the question for those whose names are opposed to all of its members';
-    low: as for a2data.identity.doubtful.
+    low: as for stages.retrieve.clusters.doubtful.
     """
     known, code = np.unique(np.array(names, object).astype(str), return_inverse=True)
     count = int(found.cluster.max()) + 1

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from a2data.similarity import TILE, top_k
-from a2data.spread import Spread, in_turn
+from a2data.task_map import Spread, in_turn
+from stages.retrieve.nearest import TILE, top_k
 
 # A subject of many nodes is compared by its nearest tenth, see `neighbourhood_margin`; one of at most FEW others by all.
 SHARE, FEW = 0.1, 10
@@ -51,7 +51,7 @@ def identify(
     vectors: (n, d) float32 of unit length; groups: (n,) integers, the clip of each node: neighbours are sought in other clips;
     apart: for each node, those that are certainly somebody else; low: the similarity from which two nodes may be the same;
     neighbours: how many nearest neighbours are looked at; differ: of two that are each among the other's, whether they are two
-    all the same, by what these vectors do not show; approximate_from, tile, spread: see a2data.similarity.top_k.
+    all the same, by what these vectors do not show; approximate_from, tile, spread: see stages.retrieve.nearest.top_k.
     """
     how: dict[str, Any] = {"tile": tile, "spread": spread}
     similarity, neighbour = top_k(

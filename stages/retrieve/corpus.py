@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from a2data import copies, images
-from a2data.arrow import schema
+from a2data.media import images
 from a2data.records import Look, Trait
-from a2data.similarity import vectors
+from a2data.store.schema import schema
+from stages.retrieve import copies
+from stages.retrieve.nearest import vectors
 
 INF = float("inf")
 PARTS = ("hair", "upper", "lower", "shoes", "accessory")  # one's clothes of today: the person and the outfit must agree

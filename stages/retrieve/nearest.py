@@ -2,8 +2,8 @@
 
 The exact join is one matrix product for each tile. What could still become a neighbour is a handful of the tile's numbers, so
 the rest costs one comparison each: a row's worst neighbour so far is the floor that a number must reach. Numpy does it on a CPU,
-a2data.gpu_join the same on a GPU. The index is faiss's IVF-PQ, whose finds are compared again in full (Johnson, Douze and Jégou
-2017, "Billion-scale similarity search with GPUs").
+stages.retrieve.join_gpu the same on a GPU. The index is faiss's IVF-PQ, whose finds are compared again in full (Johnson, Douze
+and Jégou 2017, "Billion-scale similarity search with GPUs").
 """
 
 import importlib.util
@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from a2data.spread import Spread, in_turn
+from a2data.task_map import Spread, in_turn
 
 STEP = 1e-5  # similarities are rounded to this, so that the order in which a BLAS sums never decides who is nearest
 SLACK = 1.2e-6  # see `slack`: twice what was found at most, for unit vectors of 64 to 2048 numbers
@@ -102,9 +102,9 @@ def tiles(
 def nearest(queries: tuple, keys: tuple, k: int, block: int) -> np.ndarray:
     """The codes of one tile, with a GPU where there is one. queries, keys: vectors and groups."""
     if gpu():
-        from a2data import gpu_join
+        from stages.retrieve import join_gpu
 
-        return gpu_join.join(queries[0], keys[0], k, queries[1], keys[1])
+        return join_gpu.join(queries[0], keys[0], k, queries[1], keys[1])
     return join(queries[0], keys[0], k, queries[1], keys[1], block)
 
 

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from a2data import copies, images
-from a2data.corpus import Corpus, Footage
-from a2data.lookup import element_rows
+from a2data.media import images
 from a2data.records import Element, Reference, Trait
+from a2data.store.lookup import element_rows
+from stages.retrieve import copies
+from stages.retrieve.corpus import Corpus, Footage
 
 Key = tuple[str, str, int]  # kind, element_id, shard
 
@@ -76,6 +77,6 @@ class Shown:
         return copies.Parts(reference.frames_apart, pixels, pose, scale, light, place, reference.gap_s)
 
     def distance(self, a: Reference, b: Reference) -> float:
-        """From the frame of one reference's picture to that of another's, see a2data.copies; at most 2."""
+        """From the frame of one reference's picture to that of another's, see stages.retrieve.copies; at most 2."""
         one, other = (self.picture(r.kind, r.source_element_id, r.source_shard).thumb for r in (a, b))
         return min(2.0, copies.picture_distance(one, other[None]))

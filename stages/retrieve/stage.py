@@ -10,21 +10,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import model_zoo.cards
-from a2data import colours, copies
-from a2data.corpus import INF, PARTS, Corpus, Footage, assemble, colour
-from a2data.groups import Group, Groups, Kin, clear_of
-from a2data.identity import components, identify, number, seen_together
-from a2data.pictures import Shown
+from a2data.media import colours
 from a2data.records import Element, Look, Match, Reference, Reject, Rule, Take, Trait
-from a2data.refusals import refuse
-from a2data.similarity import TILE
-from a2data.spread import Spread, in_turn
 from a2data.stage import Stage
+from a2data.task_map import Spread, in_turn
+from stages.retrieve import copies
+from stages.retrieve.candidates import Group, Groups, Kin, clear_of
+from stages.retrieve.clusters import components, identify, number, seen_together
+from stages.retrieve.corpus import INF, PARTS, Corpus, Footage, assemble, colour
+from stages.retrieve.nearest import TILE
+from stages.retrieve.pictures import Shown
+from stages.retrieve.rejections import refuse
 
 TOGETHER = 256  # elements whose pictures, and those of their candidates, are read and held at a time: 46 MB with 8 each
 FARTHER = {"only copies", "doubtful outline"}  # reasons for which others of the same subject are looked at, too
 TABLES = ("detect", "faces", "parse", "background", "ground")
-Lookup = Callable[..., dict[str, Any]]  # a2data.lookup.Lookup
+Lookup = Callable[..., dict[str, Any]]  # a2data.store.lookup.Lookup
 
 
 class Asked(NamedTuple):
@@ -42,9 +43,9 @@ class Asked(NamedTuple):
 class Retrieve(Stage):
     """Elements that a phrase stands for, their parts and the places -> their references, or why there is none.
 
-    People are told by their faces (`a2data.identity`), objects and places by their embeddings in the same way, objects by their
-    colour, too, garments by whose they are, their colour and their embedding. Copies of the target's own footage are refused
-    (`a2data.copies`).
+    People are told by their faces (`stages.retrieve.clusters`), objects and places by their embeddings in the same way, objects
+    by their colour, too, garments by whose they are, their colour and their embedding. Copies of the target's own footage are
+    refused (`stages.retrieve.copies`).
     """
 
     reads = {"match": Match, "segment": Take} | dict.fromkeys(TABLES, Look)
@@ -67,11 +68,11 @@ class Retrieve(Stage):
     approximate_from: int = 20_000_000  # elements from which neighbours are sought by an index (faiss); 0 = never
     tile: int = TILE  # elements that one task compares with as many: its memory, and what a cluster shares out
     different_body: float = -1.0  # cosine of bodies, in one video, below which alike faces are of two; -1 = off
-    copy_distance: float = copies.COPY  # thumbnails nearer than this show the same frame; see a2data.copies
+    copy_distance: float = copies.COPY  # thumbnails nearer than this show the same frame; see stages.retrieve.copies
     copy_run: int = copies.RUN  # frames in succession that make a clip a copy
     max_copy_risk: float = 0.95  # 0 to 1; lower it for references from farther away
     min_quality: float = 0.0  # 0 to 1, of the reference's picture
-    min_mask_trust: float = 0.67  # 0 to 1, of its outline (model_zoo.mask_trust), where that was judged
+    min_mask_trust: float = 0.67  # 0 to 1, of its outline (model_zoo.detect.mask_trust), where that was judged
     max_references: int = 1  # for each element, each from another clip, and unlike those before it
     compared: int = 8  # candidates for each element whose pictures are laid over its own: each is read from its shard
     calibrated: str = ""  # JSON, embedder -> kind -> cosine: what `a2data calibrate` found

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from a2data.video import Frame
+from a2data.media.video import Frame
 
 LATE_S = 0.002  # containers round times to milliseconds: a frame this late still makes its tick
 ANALYSIS_PX = 160  # width of the grey picture that is measured

@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from a2data import images, resample, video
-from a2data.decode_limits import Limits
+from a2data.media import images, video
+from a2data.media.decode_limits import Limits
+from a2data.media.source_files import SourceFile, in_place
 from a2data.records import Film, Reject, Video
-from a2data.source_files import SourceFile, in_place
 from a2data.stage import Stage
-from model_zoo import cards, shots
+from model_zoo import cards
+from model_zoo.shots import detector as shots
+from stages.segment import clock
 
 
 class Tick(NamedTuple):
@@ -22,15 +24,15 @@ class Tick(NamedTuple):
 
     source_frame: int
     pts_s: float
-    planes: resample.Planes
+    planes: clock.Planes
 
 
 @dataclass(frozen=True)
 class Segment(Stage):
     """Videos -> clips that lie inside one shot each, without any transition.
 
-    The whole video is laid on one clock (see a2data.resample.on_clock), so which frames a clip may need is known when they are
-    decoded; only those are scaled and kept, and only until the shot detectors are sure of them.
+    The whole video is laid on one clock (see stages.segment.clock.on_clock), so which frames a clip may need is known when they
+    are decoded; only those are scaled and kept, and only until the shot detectors are sure of them.
     """
 
     reads = {"ingest": Video}
@@ -85,8 +87,8 @@ class Segment(Stage):
     ) -> Iterator[Film | Reject]:
         """The clips of one video, in order. Memory does not grow with the video's length."""
         opener = source_file(source.video_id, source.path)
-        width, height = resample.fit(source.width, source.height, self.short_side_px)
-        shrink = resample.Shrinker(width, height, source.rotation)
+        width, height = clock.fit(source.width, source.height, self.short_side_px)
+        shrink = clock.Shrinker(width, height, source.rotation)
         detector = shots.ShotDetector(
             network, self.cut_score, self.transition_score, self.adaptive_ratio, self.min_change
         )
@@ -97,7 +99,7 @@ class Segment(Stage):
         )
         with tempfile.TemporaryFile() as spool:
             reel = Reel(self, source, spool)
-            for shown in resample.on_clock(
+            for shown in clock.on_clock(
                 video.read(source.path, source.stream, self.decoder, limits, opener), self.fps, self.max_gap_s
             ):
                 frame = shown.frame
@@ -214,9 +216,9 @@ def make_clip(ticks: list[Tick], source: Video, settings: Segment) -> tuple[dict
     height, width = ticks[0].planes.y.shape
     box = (0, 0, width, height)
     if settings.crop_bars:
-        box = resample.without_bars([tick.planes.y for tick in ticks[:: max(1, len(ticks) // 10)]])
-    pictures = [resample.cut(tick.planes, box) for tick in ticks]
-    greys = [resample.grey(picture) for picture in pictures]
+        box = clock.without_bars([tick.planes.y for tick in ticks[:: max(1, len(ticks) // 10)]])
+    pictures = [clock.cut(tick.planes, box) for tick in ticks]
+    greys = [clock.grey(picture) for picture in pictures]
     x_scale, y_scale = source.width / width, source.height / height
     x0, y0, x1, y1 = box
     fields = {
@@ -229,9 +231,9 @@ def make_clip(ticks: list[Tick], source: Video, settings: Segment) -> tuple[dict
         "source_pts_s": [tick.pts_s for tick in ticks],
         "crop": (x0 * x_scale, y0 * y_scale, x1 * x_scale, y1 * y_scale),
         "bars": 1 - (x1 - x0) * (y1 - y0) / (width * height),
-        "luma": [resample.luma(grey) for grey in greys],
-        "sharpness": [resample.sharpness(grey) for grey in greys],
-        "motion": [0.0] + [resample.motion(a, b) for a, b in pairwise(greys)],
+        "luma": [clock.luma(grey) for grey in greys],
+        "sharpness": [clock.sharpness(grey) for grey in greys],
+        "motion": [0.0] + [clock.motion(a, b) for a, b in pairwise(greys)],
         "thumbs": np.stack([images.thumb(grey) for grey in greys]).tobytes(),
     }
-    return fields, video.encode([resample.to_frame(picture) for picture in pictures], settings.fps, crf=settings.crf)
+    return fields, video.encode([clock.to_frame(picture) for picture in pictures], settings.fps, crf=settings.crf)

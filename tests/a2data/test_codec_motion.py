@@ -1,8 +1,8 @@
 import cv2
 import numpy as np
 
-from a2data import video
 from a2data.codec_motion import codec_motion, lengths, mean_lengths
+from a2data.media import video
 
 NAMES = ["w", "h", "dst_x", "dst_y", "motion_x", "motion_y", "motion_scale"]  # of FFmpeg's record, what is read
 

@@ -2,8 +2,9 @@
 
 from threading import Barrier, Thread
 
-from a2data import heartbeat, video
+from a2data import heartbeat
 from a2data.heartbeat import Progress
+from a2data.media import video
 
 
 def test_steps_count_for_the_unit_in_work():

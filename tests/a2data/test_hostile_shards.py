@@ -16,17 +16,17 @@ from hypothesis import given
 from hypothesis import settings as how_many
 from hypothesis import strategies as st
 
-from a2data import video
-from a2data.batches import Batch, Bucket
-from a2data.images import from_png, to_png
-from a2data.tars import Tars, members, read_index, without_copies
-from a2data.view import Chances, CorruptError, Decode, Limits, Shape, cover
+from a2data.dataset.batch_plan import Batch, Bucket
+from a2data.dataset.decode import Chances, CorruptError, Decode, Limits, Shape, cover
+from a2data.dataset.reader import Tars, members, read_index, without_copies
+from a2data.media import video
+from a2data.media.images import from_png, to_png
 
 torch = pytest.importorskip("torch")
 
 from safetensors.torch import save  # noqa: E402
 
-from a2data.loader import Loader  # noqa: E402
+from a2data.dataset.loader import Loader  # noqa: E402
 
 BUCKET = Bucket(4, 16, 16)
 GROWTH_BYTES = 300 << 20  # most that a refusal may take for a moment
@@ -141,7 +141,7 @@ def test_a_palette_becomes_rgb():
 
 
 def test_references_have_a_limit_each_and_one_together(sample, monkeypatch):
-    monkeypatch.setattr("a2data.view.MORE_PIXELS", 2)
+    monkeypatch.setattr("a2data.dataset.decode.MORE_PIXELS", 2)
     limits = Limits(max_pixels=32 * 48)
     assert decoded(sample, limits).references
     large = {f"{name}.png": to_png(np.zeros((32, 40, 3), np.uint8)) for name in ("ref0", "ref1", "bg")}
@@ -209,7 +209,7 @@ def test_whatever_bytes_are_changed_the_sample_is_read_or_corrupt(sample, data):
 
 def test_three_hundred_damaged_samples_are_skipped_by_name_in_bounded_memory(tmp_path, pack, monkeypatch):
     """Every byte of a sample's piece of the tar, headers too, may be hit: the loader goes on, and says whom it skipped."""
-    monkeypatch.setattr("a2data.loader.ATTEMPTS", 500)  # nearly all are damaged
+    monkeypatch.setattr("a2data.dataset.loader.ATTEMPTS", 500)  # nearly all are damaged
     rng = np.random.default_rng(0)
     packed = pack(tmp_path, 400)
     for row in packed[:300]:

@@ -10,12 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from a2data.folder import NOTE_BYTES
+from a2data.job import do
 from a2data.journal import journal
 from a2data.records import Failure, Kept, Match, Reference, Reject, Score
 from a2data.stage import Stage
-from a2data.store import SPILL_ROWS, Store
-from a2data.work import do
+from a2data.store.folder import NOTE_BYTES
+from a2data.store.tables import SPILL_ROWS, Store
 
 CLIPS = [f"{video}-{n:08d}" for video in "ab" for n in range(3)]
 
@@ -195,9 +195,9 @@ def test_key_and_digest_are_the_same_in_another_process(tmp_path):
     script = """
         import sys
         sys.path.insert(0, "tests/a2data")
-        from test_work import CLIPS, STAGES, make
+        from test_job import CLIPS, STAGES, make
         from a2data.records import Kept
-        from a2data.store import Store
+        from a2data.store.tables import Store
         store = Store(sys.argv[1])
         store.write("cut", 0, Kept, [Kept(clip, clip[0]) for clip in CLIPS])
         print(make(store, STAGES, True))

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from a2data import records
-from a2data.arrow import from_table, schema, to_table
 from a2data.records import Answer, Caption, Element, Film, Rule, Score, Subject
+from a2data.store.schema import from_table, schema, to_table
 
 TABLES = [v for v in vars(records).values() if isinstance(v, type) and hasattr(v, "__dataclass_fields__")]
 

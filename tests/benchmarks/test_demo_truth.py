@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from a2data.images import to_rle
+from a2data.media.images import to_rle
 from benchmarks import demo_truth
 from benchmarks.demo_truth import find, in_clip, mask_at, reference_lines, shot_of, visible_in
 

@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import mannwhitneyu
 
 from benchmarks.mask_trust import Judged, auc, table
-from model_zoo.mask_trust import Signs
+from model_zoo.detect.mask_trust import Signs
 
 
 def test_the_area_under_the_curve_is_mann_and_whitneys_u():

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 from benchmarks import sampling  # noqa: E402
-from pipelines.sampling import faster  # noqa: E402
+from pipelines.sample import acceleration  # noqa: E402
 
 
 def test_stock_diffusers_and_flags_are_printed_side_by_side(monkeypatch, capsys):
@@ -24,7 +24,9 @@ def test_stock_diffusers_and_flags_are_printed_side_by_side(monkeypatch, capsys)
 
 def test_every_cache_and_every_kind_of_weights_is_measured():
     names = {flag.name for flag in sampling.flags([1.0], 3)}
-    assert {f"--cache {kind}" for kind in faster.CACHES} | {f"--weights {kind}" for kind in faster.WEIGHTS} <= names
+    assert {f"--cache {kind}" for kind in acceleration.CACHES} | {
+        f"--weights {kind}" for kind in acceleration.WEIGHTS
+    } <= names
 
 
 def test_drift_is_the_ratio_of_the_error_to_white_in_decibels():

@@ -10,8 +10,9 @@ import pytest
 pytest.importorskip("jaxtyping")
 from PIL import Image
 
-from pipelines.sampling import checks, jobs
-from pipelines.sampling.jobs import Job
+from pipelines.sample import checks
+from pipelines.sample import job as jobs
+from pipelines.sample.job import Job
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.jsonl"))
 

@@ -5,7 +5,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from pipelines.download import Network, connect
+from pipelines.sources.download import Network, connect
 
 PUBLIC, OTHER = "93.184.216.34", "8.8.4.4"
 HOSTS = {"films.example": PUBLIC, "other.example": OTHER, "inside.example": "10.0.0.7"}

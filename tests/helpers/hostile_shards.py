@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tiny_shards
 
-from a2data import samples
-from a2data.arrow import schema
+from a2data.dataset import triplet as samples
 from a2data.records import Packed
+from a2data.store.schema import schema
 
 KEY = "clip00-00000000"
 SHARD = "00000-000.tar"

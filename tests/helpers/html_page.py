@@ -3,8 +3,8 @@
 from html.parser import HTMLParser
 from pathlib import Path
 
-from a2data.store import Store
-from pipelines.report import write_report
+from a2data.store.tables import Store
+from pipelines.report.page import write_report
 
 VOID = {"meta", "img", "br", "rect", "line", "input", "image", "path"}
 

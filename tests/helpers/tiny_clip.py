@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from model_zoo import torchvision_shim
-from model_zoo.embed import alone
+from model_zoo.compare.mobilenet import alone
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 180, 40), "blue": (20, 40, 220), "yellow": (240, 220, 20)}
 CLIP = {

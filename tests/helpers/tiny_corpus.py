@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from a2data import images, video
+from a2data.media import images, video
 from a2data.records import (
     Caption,
     Element,
@@ -23,7 +23,7 @@ from a2data.records import (
     Source,
     Video,
 )
-from a2data.store import Store
+from a2data.store.tables import Store
 
 A, B, C = "a" * 16, "b" * 16, "c" * 16
 RED, GREY, GREEN = f"{A}-00000000", f"{A}-00000080", f"{B}-00000000"

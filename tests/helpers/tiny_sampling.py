@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 
-from a2data import video
-from pipelines.cli import main
+from a2data.media import video
+from pipelines.cli.main import main
 
 SMALL = [
     "--height",

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from a2data import images, samples, shards, video
-from a2data.folder import Folder
+from a2data.dataset import triplet as samples
+from a2data.dataset import writer
+from a2data.dataset.triplet import Facts, Given, Origin, Place, Triplet
+from a2data.media import images, video
 from a2data.records import Caption, Subject
-from a2data.samples import Facts, Given, Origin, Place, Triplet
-from stages.pack import to_row
+from a2data.store.folder import Folder
+from stages.pack.stage import to_row
 
 COLOURS = {
     "red": (220, 40, 40),
@@ -28,8 +30,8 @@ def make(folder: Path, count: int = 8, tars: int = 2, roles: tuple[str, ...] = (
         mine = [triplet(n, roles) for n in range(count) if n * tars // count == tar]
         facts = {t.facts.clip_id: t.facts for t in mine}
         members = ((t.facts.clip_id, samples.to_members(t)) for t in mine)
-        rows += [to_row(placed, facts[placed.key]) for placed in shards.write(members, out, tar)]
-    shards.finish(out, rows, {})
+        rows += [to_row(placed, facts[placed.key]) for placed in writer.write(members, out, tar)]
+    writer.finish(out, rows, {})
     return folder
 
 

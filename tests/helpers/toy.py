@@ -104,3 +104,16 @@ class Join(Stage):
 
 def toy() -> list[Stage]:
     return [Cut(), Measure(), Choose(), Join()]
+
+
+SHARDS = [0, 1, 2, 3]
+
+
+def digests(store, shards=SHARDS) -> dict:
+    return {(s.name(), n): store.footer(s.name(), n).digest for s in toy() for n in shards}
+
+
+def remove_all(store) -> None:
+    for stage in toy():
+        for shard in SHARDS:
+            store.remove(stage.name(), f"{shard:05d}.parquet")

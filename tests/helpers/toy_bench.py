@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from a2data import images
-from pipelines.a2_bench.records import Asked, Sampled, Shown
+from a2data.media import images
+from pipelines.bench.a2.records import Asked, Sampled, Shown
 
 
 def shown(role: str, picture: np.ndarray | tuple[int, int, int], label: str = "") -> Shown:
@@ -26,7 +26,7 @@ def sampled(frames: np.ndarray, fps: float = 15.0) -> Sampled:
 
 
 def write(path: Path, frames: np.ndarray, fps: float = 8.0) -> Path:
-    from a2data import video
+    from a2data.media import video
 
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(video.encode(frames, fps))

@@ -5,10 +5,10 @@ import json
 
 import toy_pairs
 
-from a2data import shards
-from a2data.folder import Folder
-from a2data.store import Store
-from pipelines import cli
+from a2data.dataset import writer
+from a2data.store.folder import Folder
+from a2data.store.tables import Store
+from pipelines.cli import main as cli
 
 # who is in which clip of a video
 KNOWN = {"aa11": "anna bert", "bb22": "anna", "cc33": "bert", "dd44": "anna carl", "ee55": "carl", "gg77": "carl " * 4}
@@ -40,7 +40,7 @@ def manifest(out) -> dict:
 def readable(out) -> list[str]:
     """The clips of the index, each found in its tar where the index says that it is."""
     folder, clips = Folder(str(out)), []
-    for row in shards.rows(folder):
+    for row in writer.rows(folder):
         with folder.reading(row.shard) as file:
             file.seek(row.offset)
             assert file.read(len(row.clip_id)).decode() == row.clip_id

@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from a2data import images
-from a2data.arrow import to_table
+from a2data.media import images
 from a2data.records import Element, Look, Match, Reference, Take
-from stages.retrieve import Retrieve
+from a2data.store.schema import to_table
+from stages.retrieve.stage import Retrieve
 
 D = 32
 

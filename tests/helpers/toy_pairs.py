@@ -8,14 +8,14 @@ from functools import cache
 
 import numpy as np
 
-from a2data import images, video
+from a2data.media import images, video
 from a2data.records import Caption, Element, Film, Kept, Match, Source, Video
 from a2data.stage import Stage
-from pipelines.local import Here
-from pipelines.schedule import run
-from stages.pack import Pack
-from stages.retrieve import Retrieve
-from stages.segment import without_refused
+from pipelines.run.local import Here
+from pipelines.run.schedule import run
+from stages.pack.stage import Pack
+from stages.retrieve.stage import Retrieve
+from stages.segment.stage import without_refused
 
 BOX = (2.0, 2.0, 10.0, 10.0)
 MASK = np.pad(np.ones((8, 8), bool), ((2, 14), (2, 22)))

@@ -10,15 +10,15 @@ import cv2
 import numpy as np
 from toy_truth import HEIGHT, WIDTH
 
-from a2data import images, video
+from a2data.dataset.writer import finish
+from a2data.media import images, video
 from a2data.records import Caption, Element, Film, Kept, Match, Reference, Subject, Video
-from a2data.shards import finish
-from a2data.store import Store
-from pipelines import schedule
-from pipelines.local import Here
-from pipelines.triplet_bench import oracle
-from pipelines.triplet_bench.truth import Truth
-from stages.pack import Pack
+from a2data.store.tables import Store
+from pipelines.bench.triplets import self_test
+from pipelines.films.truth import Truth
+from pipelines.run import schedule
+from pipelines.run.local import Here
+from stages.pack.stage import Pack
 
 TOP, BOTTOM = 6, 82  # rows between the bars
 COLOURS = {"ann": (210, 30, 30), "bea": (30, 160, 60), "cup": (240, 220, 40), "box": (120, 80, 40)}
@@ -47,7 +47,7 @@ def write(truth: Truth, folder: Path) -> Truth:
     pictures = {film.file: drawn(film) for film in truth.films}
     thumbs = {name: np.stack([images.thumb(p[y0:y1, x0:x1]) for p in frames]) for name, frames in pictures.items()}
     truth = replace(truth, films=[replace(f, thumbs=thumbs[f.file], content=CROP) for f in truth.films])
-    right = oracle.oracle(truth)
+    right = self_test.oracle(truth)
     store = Store(folder / "work")
     elements = {e.id: element(e, pictures) for e in right.elements.values()}
     places = [r for s in right.samples for r in s.references if r.role == "background"]
@@ -81,8 +81,8 @@ def write(truth: Truth, folder: Path) -> Truth:
     packer = Pack(out=str(folder / "work" / "shards"))
     summary = schedule.run([packer], store, [0], Here(store))
     assert not summary.broken, summary.broken
-    from a2data.folder import Folder
     from a2data.records import Packed
+    from a2data.store.folder import Folder
 
     finish(Folder(packer.out), list(store.read("pack", 0, Packed)), {"profile": "oracle"})
     return truth

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipelines.triplet_bench.truth import Entity, Film, Shot, Transition, Truth, sight
+from pipelines.films.truth import Entity, Film, Shot, Transition, Truth, sight
 
 HEIGHT, WIDTH, LENGTH = 90, 160, 20
 CAST = {

@@ -9,7 +9,7 @@ import pytest
 from model_zoo import weights
 from model_zoo.cards import Card, card
 from model_zoo.catalogue import CARDS
-from pipelines.models import USES
+from pipelines.cli.models import USES
 
 ROOT = Path(__file__).parents[2]
 every_card = pytest.mark.parametrize("name", sorted(CARDS))

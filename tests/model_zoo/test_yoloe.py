@@ -1,11 +1,12 @@
-"""YOLOE with its text encoder, both small and random; see model_zoo/grounding.py."""
+"""YOLOE with its text encoder, both small and random; see model_zoo/detect/grounding.py."""
 
 import shutil
 
 import numpy as np
 import pytest
 
-from model_zoo import cards, grounding, torchvision_shim, yolo
+from model_zoo import cards, torchvision_shim
+from model_zoo.detect import grounding, yolo
 
 torch = pytest.importorskip("torch")
 torchvision_shim.install()

@@ -1,15 +1,12 @@
 import functools
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from a2data.records import Source
-from a2data.store import Store
-
-sys.path.insert(0, str(Path(__file__).parent))  # `import toy` here and in worker processes
+from a2data.store.tables import Store
 
 
 @pytest.fixture
@@ -37,7 +34,7 @@ def checkpoint(tmp_path_factory) -> Path:
 @functools.cache
 def loaded_once(*settings: Any) -> Any:
     """A Sampler, the same for all tests that ask for the same: what it samples does not depend on what it sampled before."""
-    from pipelines.sampling.sampler import Sampler
+    from pipelines.sample.sampler import Sampler
 
     return Sampler(*settings)
 
@@ -47,9 +44,9 @@ def studio(checkpoint, tmp_path, monkeypatch) -> Path:
     """A working folder with pictures and a checkpoint to sample with, in which the test runs."""
     import tiny_a2
 
-    from pipelines import sample
+    from pipelines.sample import record
 
-    monkeypatch.setattr(sample, "Sampler", loaded_once)
+    monkeypatch.setattr(record, "Sampler", loaded_once)
     for seed, name in enumerate(("woman", "cup", "room")):
         tiny_a2.picture(tmp_path / f"{name}.png", seed)
     (tmp_path / "a2").symlink_to(checkpoint)
@@ -60,12 +57,12 @@ def studio(checkpoint, tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def unloaded(monkeypatch) -> None:
     """No network may be loaded."""
-    from pipelines import sample
+    from pipelines.sample import record
 
     def load(*_: Any) -> None:
         raise AssertionError("a checkpoint was loaded")
 
-    monkeypatch.setattr(sample, "Sampler", load)
+    monkeypatch.setattr(record, "Sampler", load)
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +78,7 @@ def corpus_store(tmp_path_factory) -> Store:
 def page(corpus_store, tmp_path_factory) -> Any:
     from html_page import Page
 
-    from pipelines.report import write_report
+    from pipelines.report.page import write_report
 
     out = tmp_path_factory.mktemp("page") / "report.html"
     return Page(write_report(corpus_store, out).read_text(encoding="utf-8"))
@@ -105,13 +102,15 @@ def toy_stages():
     """For tests of toy_folder.py: every profile is the toy pipeline: tables without pixels, but the real retrieve and pack."""
     from toy_folder import stages
 
-    from pipelines import cli, results, runs
+    from pipelines.cli import main as cli
+    from pipelines.cli import session
+    from pipelines.run import outputs
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (cli, runs):
+        for module in (cli, session):
             patch.setattr(module, "triplets", stages)
         patch.setattr(cli, "parser", functools.cache(cli.parser))  # for speed, like the next
-        patch.setattr(results, "report", lambda *_, **__: None)
+        patch.setattr(outputs, "report", lambda *_, **__: None)
         yield
 
 

@@ -8,8 +8,8 @@ import tiny_corpus
 from tiny_corpus import GREEN, RED
 
 from a2data.records import Packed, Reference, Reject, Rule
-from a2data.store import Store
-from pipelines.report import write_report
+from a2data.store.tables import Store
+from pipelines.report.page import write_report
 
 CLIPS = [f"{n // 3:016x}-{75 * (n % 3):08d}" for n in range(30)]
 

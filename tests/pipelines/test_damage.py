@@ -9,13 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 from toy_folder import KNOWN, a2data, run, stages, tars
 
-from a2data.lookup import Lookup
-from a2data.parquet import DamagedError
+from a2data.job import do
 from a2data.records import Element, Score, Source
-from a2data.store import Store
-from a2data.work import do
-from pipelines import cli, verify
-from pipelines.local import Models, attempt
+from a2data.store.lookup import Lookup
+from a2data.store.parquet import DamagedError
+from a2data.store.tables import Store
+from pipelines.cli import main as cli
+from pipelines.run import verify
+from pipelines.run.local import Models, attempt
 
 pytestmark = pytest.mark.usefixtures("toy_stages")
 
@@ -163,7 +164,7 @@ def test_a_part_that_is_damaged_each_time_it_is_made_ends_the_command(finished, 
         flip_last_value(finished / "match/00000.parquet")
         list(store.read("match", 0, Score))
 
-    monkeypatch.setattr(cli.runs, "finish", lambda store, *_, **__: spoiled(store))
+    monkeypatch.setattr(cli.session, "finish", lambda store, *_, **__: spoiled(store))
     assert a2data("run", "--work", finished) != 0
     assert f"{finished}/match/00000.parquet is damaged" in capsys.readouterr().err
     assert len(made) == 3
@@ -218,7 +219,7 @@ def test_a_list_that_is_lost_with_its_copy_is_not_replaced_by_other_videos(finis
 
 
 def test_a_lost_list_is_restored_to_its_shard_when_its_videos_are_named_again(finished, monkeypatch):
-    from pipelines import enrolment
+    from pipelines.sources import enrolment
 
     store, packed = Store(finished), tars(finished / "shards")
     rows = list(store.read("manifest", 0, Source))

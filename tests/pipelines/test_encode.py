@@ -19,13 +19,14 @@ torchvision_shim.install()
 import tiny_shards  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
-from a2data import shards  # noqa: E402
-from a2data.folder import Folder  # noqa: E402
-from a2data.loader import Loader  # noqa: E402
-from model_zoo import a2_encoders, a2_references, tiny  # noqa: E402
+from a2data.dataset import writer  # noqa: E402
+from a2data.dataset.loader import Loader  # noqa: E402
+from a2data.store.folder import Folder  # noqa: E402
+from model_zoo.a2 import encoders as a2_encoders  # noqa: E402
+from model_zoo.a2 import references, tiny  # noqa: E402
 from pipelines import encode as encoding  # noqa: E402
 from pipelines.encode import Encoding, encode  # noqa: E402
-from pipelines.training.prepare import material  # noqa: E402
+from pipelines.train.start import material  # noqa: E402
 
 HOW = Encoding(frames=13, height=32, width=48, dtype="float32", held_out=0.25)
 
@@ -79,9 +80,9 @@ def test_the_condition_is_what_the_sampler_would_give(encoded, start):
     triplet = tiny_shards.triplet(0)
     key = triplet.facts.clip_id
     found = {**tensors(encoded), **tensors(encoded, "held-out")}[key]
-    prepared = a2_references.prepare(encoding.choose(triplet, HOW), 32, 48)
+    prepared = references.prepare(encoding.choose(triplet, HOW), 32, 48)
     encoders = a2_encoders.load(start)
-    theirs = a2_references.condition(encoders.vae, a2_references.as_tensor(prepared.frames), 13)[0]
+    theirs = references.condition(encoders.vae, references.as_tensor(prepared.frames), 13)[0]
     assert torch.equal(found["condition"], theirs)
     assert found["condition"][:4, :, 0, 0].any(0).tolist() == [True, True, False, False]
     nothing = load_file(encoded / "no_references.safetensors")["condition"]
@@ -118,7 +119,7 @@ def test_held_out_variants_stay_held_out_and_video_and_references_vary_alike(tmp
     triplet = next(t for n in range(8) if (t := tiny_shards.triplet(n)).facts.clip_id == encoding.clip_of(key))
     frames, prepared, _ = encoding.pictures(triplet, how)
     encoders = a2_encoders.load(start)
-    theirs = a2_references.condition(encoders.vae, a2_references.as_tensor(encoding.varied(prepared.frames, 2)), 13)[0]
+    theirs = references.condition(encoders.vae, references.as_tensor(encoding.varied(prepared.frames, 2)), 13)[0]
     assert torch.equal(train[key]["condition"], theirs)
     first = 2 * encoding.APART % (len(frames) - 13 + 1)
     assert torch.equal(train[key]["video"], a2_encoders.clip(encoders, encoding.varied(frames[first : first + 13], 2)))
@@ -134,7 +135,7 @@ def test_what_pack_set_aside_for_evaluation_never_trains(tmp_path, packed, start
     for old, split in {(row.shard, row.split) for row in rows}:
         (tmp_path / "in" / f"{split}-{old}").write_bytes((packed / old).read_bytes())
     renamed = [replace(row, shard=f"{row.split}-{row.shard}", component=row.split) for row in rows]
-    shards.finish(Folder(tmp_path / "in"), renamed, {})
+    writer.finish(Folder(tmp_path / "in"), renamed, {})
     encode(str(tmp_path / "in"), str(tmp_path / "out"), start, HOW, say=lambda text: None)
     aside = {row.clip_id for row in rows if row.split == "eval"}
     assert set(tensors(tmp_path / "out", "held-out")) == aside
@@ -273,7 +274,7 @@ def test_an_index_of_an_older_version_is_a_sentence(tmp_path, packed, start):
 
 
 def test_the_command_encodes_what_a_training_then_takes(tmp_path, packed, start, capsys):
-    from pipelines.cli import main
+    from pipelines.cli.main import main
 
     flags = ["--frames", "13", "--height", "32", "--width", "48", "--held-out", "0.25", "--dtype", "float32"]
     out = tmp_path / "encoded"
@@ -289,8 +290,8 @@ def test_actors_encode_the_same(tmp_path, packed, start, encoded):
     pytest.importorskip("ray")
     import ray
 
-    from pipelines.on_ray import device
-    from pipelines.training.on_ray import encode_tars
+    from pipelines.run.on_ray import device
+    from pipelines.train.on_ray import encode_tars
 
     ray.init(num_cpus=2, include_dashboard=False)
     try:

@@ -4,8 +4,8 @@ import pytest
 import toy_pairs
 from toy_folder import a2data, fail_captions, manifest, run, tars
 
-from a2data import shards
-from a2data.folder import Folder
+from a2data.dataset import writer
+from a2data.store.folder import Folder
 
 pytestmark = pytest.mark.usefixtures("toy_stages")
 
@@ -30,7 +30,7 @@ def test_the_command_pack_publishes_what_it_packs(tmp_path, filled):
     work, out = filled(tmp_path / "w"), tmp_path / "w" / "shards"
     run(work)
     assert a2data("pack", work, "--split", "eval=0.3") == 0
-    assert {row.split for row in shards.rows(Folder(str(out)))} <= {"train", "eval"}
+    assert {row.split for row in writer.rows(Folder(str(out)))} <= {"train", "eval"}
     assert {entry["name"] for entry in manifest(out)["shards"]} == set(tars(out))
 
 

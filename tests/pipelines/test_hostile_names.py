@@ -7,12 +7,14 @@ from pathlib import Path
 import hostile_shards
 import pytest
 
-from a2data import shards, tars
-from a2data.folder import Folder
+from a2data.dataset import reader as tars
+from a2data.dataset import writer
+from a2data.store.folder import Folder
 from pipelines import encode
-from pipelines.a2_bench import cases, held_out
-from pipelines.cli import main
-from pipelines.triplet_bench import predictions, truth
+from pipelines.bench.a2 import cases, from_triplets
+from pipelines.bench.triplets import predictions
+from pipelines.cli.main import main
+from pipelines.films import truth
 
 NAMES = range(len(hostile_shards.names(Path("/"))))
 
@@ -41,12 +43,14 @@ def test_bench_make_rejects_a_hostile_clip_and_writes_nothing_elsewhere(tmp_path
 @pytest.mark.parametrize("name", ["/../../outside/ref", "a/b", "a\0"], ids=ascii)
 def test_a_hostile_reference_is_not_written(tmp_path, outside, name):
     home = hostile_shards.make(tmp_path / "shards")
-    facts, parts = next(held_out._samples(home, ""))
+    facts, parts = next(from_triplets._samples(home, ""))
     given = facts.references[0].__class__(**vars(facts.references[0]) | {"name": name})
     parts[f"{name}.png"] = parts["ref0.png"]
     before = hostile_shards.tree(tmp_path)
     with pytest.raises(ValueError, match="cannot be used as a file name"):
-        held_out._case(facts.__class__(**vars(facts) | {"references": [given]}), parts, tmp_path / "shards", str(home))
+        from_triplets._case(
+            facts.__class__(**vars(facts) | {"references": [given]}), parts, tmp_path / "shards", str(home)
+        )
     assert hostile_shards.tree(tmp_path) == before
 
 
@@ -54,7 +58,7 @@ READERS = {
     "loader": lambda home: tars.read_index([str(home)]),
     "encode": lambda home: encode.read_index(Folder(home)),
     "bench-data": lambda home: list(predictions.tar_samples(home)),
-    "a sample": lambda home: shards.read_sample(Folder(home), hostile_shards.KEY, "../outside/secret.tar", 0, 6),
+    "a sample": lambda home: writer.read_sample(Folder(home), hostile_shards.KEY, "../outside/secret.tar", 0, 6),
     "a tar": lambda home: list(encode.read_tar(Folder(home), "../outside/secret.tar")),
 }
 
@@ -85,8 +89,8 @@ def test_a_member_that_is_not_a_file_is_reported_and_leads_nowhere(tmp_path, out
     before = hostile_shards.tree(tmp_path)
     with pytest.raises(ValueError, match="which is not a file"):
         list(encode.read_tar(Folder(home), hostile_shards.SHARD))
-    (row,) = shards.rows(Folder(home))
-    read = shards.read_sample(Folder(home), row.clip_id, row.shard, row.offset, row.bytes)
+    (row,) = writer.rows(Folder(home))
+    read = writer.read_sample(Folder(home), row.clip_id, row.shard, row.offset, row.bytes)
     assert not any(read[name] for name in read if name.startswith("png"))
     assert hostile_shards.tree(tmp_path) == before
 
@@ -94,9 +98,9 @@ def test_a_member_that_is_not_a_file_is_reported_and_leads_nowhere(tmp_path, out
 def test_an_absolute_member_of_a_tar_is_another_sample(tmp_path, outside):
     member = tarfile.TarInfo(str(outside / "absolute.png"))
     home = hostile_shards.make(tmp_path / "shards", member=member)
-    (row,) = shards.rows(Folder(home))
+    (row,) = writer.rows(Folder(home))
     with pytest.raises(ValueError, match="damaged header"):
-        shards.read_sample(Folder(home), row.clip_id, row.shard, row.offset, row.bytes)
+        writer.read_sample(Folder(home), row.clip_id, row.shard, row.offset, row.bytes)
     assert sorted(path.name for path in outside.iterdir()) == ["secret.tar"]
 
 
@@ -116,7 +120,7 @@ def test_a_list_of_cases_names_no_file_outside_its_folder(tmp_path, outside, pat
 
 
 def test_a_plate_of_a_labelled_film_lies_beside_its_truth(tmp_path, outside):
-    from pipelines.triplet_bench.pictures import plates_of
+    from pipelines.bench.triplets.pictures import plates_of
 
     with pytest.raises(ValueError, match="is not a path inside its folder"):
         plates_of([truth.Shot(0, 9, plate="../outside/secret.tar")], tmp_path)
@@ -126,4 +130,4 @@ def test_a_plate_of_a_labelled_film_lies_beside_its_truth(tmp_path, outside):
 def test_a_sample_without_a_member_is_reported_by_bench_make(tmp_path, extension):
     home = hostile_shards.make(tmp_path / "shards", lacking=extension)
     with pytest.raises(ValueError, match=rf"has no (member )?\.{extension}"):
-        held_out.draw(home, "", 1, 0, tmp_path)
+        from_triplets.draw(home, "", 1, 0, tmp_path)

@@ -13,31 +13,31 @@ from pathlib import Path
 import pytest
 import toy
 import toy_pairs
-from test_schedule import SHARDS, digests, remove_all
+from toy import SHARDS, digests, remove_all
 
 from a2data.records import Reference
-from a2data.store import Store
-from pipelines.local import Children, Here
-from pipelines.schedule import run
+from a2data.store.tables import Store
+from pipelines.run.local import Children, Here
+from pipelines.run.schedule import run
 
 JOIN = """
     import sys, time
     from pathlib import Path
     sys.path.insert(0, {tests!r})
-    from a2data import similarity
-    from a2data.store import Store
-    from pipelines.local import Children
-    from pipelines.schedule import run
-    from stages.retrieve import Retrieve
+    from stages.retrieve import nearest as join
+    from a2data.store.tables import Store
+    from pipelines.run.local import Children
+    from pipelines.run.schedule import run
+    from stages.retrieve.stage import Retrieve
 
-    nearest, begun = similarity.nearest, Path({begun!r})
+    nearest, begun = join.nearest, Path({begun!r})
 
     def slowly(*things, **how):
         begun.write_bytes(b"." + (begun.read_bytes() if begun.exists() else b""))
         time.sleep(0.3)
         return nearest(*things, **how)
 
-    similarity.nearest = slowly  # in the child that does the join, too: it imports this file
+    join.nearest = slowly  # in the child that does the join, too: it imports this file
 
     if __name__ == "__main__":
         store = Store({root!r})
@@ -52,7 +52,9 @@ def test_a_run_killed_inside_the_join_goes_on_to_the_same_references(tmp_path):
     *before, retrieve, _ = toy_pairs.stages(store, people)
     toy_pairs.make(store, before)
     script = tmp_path / "driver.py"
-    script.write_text(textwrap.dedent(JOIN.format(tests=str(Path(__file__).parent), begun=str(begun), root=store.root)))
+    script.write_text(
+        textwrap.dedent(JOIN.format(tests=str(Path(toy.__file__).parent), begun=str(begun), root=store.root))
+    )
     driver = subprocess.Popen([sys.executable, str(script)], env=os.environ | {"PYTHONPATH": os.getcwd()})
     while driver.poll() is None and not (begun.exists() and begun.stat().st_size >= 3):
         time.sleep(0.01)
@@ -73,9 +75,9 @@ DRIVER = """
     import sys
     sys.path.insert(0, {tests!r})
     from toy import Choose, Cut, Join, Measure
-    from a2data.store import Store
-    from pipelines.local import Children
-    from pipelines.schedule import run
+    from a2data.store.tables import Store
+    from pipelines.run.local import Children
+    from pipelines.run.schedule import run
 
     if __name__ == "__main__":
         store = Store({root!r})
@@ -87,7 +89,9 @@ DRIVER = """
 @pytest.mark.slow
 def test_five_kills_of_the_driver_change_nothing(store, tmp_path):
     script = tmp_path / "driver.py"
-    script.write_text(textwrap.dedent(DRIVER.format(tests=str(Path(__file__).parent), root=store.root, shards=SHARDS)))
+    script.write_text(
+        textwrap.dedent(DRIVER.format(tests=str(Path(toy.__file__).parent), root=store.root, shards=SHARDS))
+    )
     command = [sys.executable, str(script)]
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
     rng = random.Random(0)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import toy
 
 from a2data.records import Score
 
@@ -20,11 +21,11 @@ DRIVER = """
     import ray
     from ray.cluster_utils import Cluster
     from toy import Choose, Cut, Join, Measure
-    from a2data.store import Store
-    from pipelines import cli
-    from pipelines.bounded import Bounded
-    from pipelines.on_ray import Actors
-    from pipelines.schedule import run
+    from a2data.store.tables import Store
+    from pipelines.cli import main as cli
+    from pipelines.run.bounded import Bounded
+    from pipelines.run.on_ray import Actors
+    from pipelines.run.schedule import run
 
     victim, shards = {victim!r}, [0, 1]
     cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1, "include_dashboard": False}})
@@ -51,7 +52,7 @@ DRIVER = """
 def killed(store, tmp_path, victim: str, seconds: float) -> tuple[int, str, float]:
     """The exit code of a driver, one of whose Ray processes is killed, its last lines and its time in seconds."""
     script = tmp_path / "driver.py"
-    tests = str(Path(__file__).parent)
+    tests = str(Path(toy.__file__).parent)
     script.write_text(textwrap.dedent(DRIVER.format(tests=tests, victim=victim, root=store.root, seconds=seconds)))
     paths = os.pathsep.join([tests, os.getcwd()])
     began = time.monotonic()

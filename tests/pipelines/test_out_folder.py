@@ -9,12 +9,12 @@ import pytest
 import toy_pairs
 from toy_folder import KNOWN, OTHERS, PEOPLE, a2data, fail_captions, manifest, readable, run, tars
 
-from a2data import shards
-from a2data.folder import Folder
+from a2data.dataset import writer
 from a2data.records import Packed
-from a2data.store import Store
-from pipelines import runs
-from pipelines.lock import alone
+from a2data.store.folder import Folder
+from a2data.store.tables import Store
+from pipelines.cli import session
+from pipelines.run.lock import alone
 
 pytestmark = pytest.mark.usefixtures("toy_stages")
 STRANGER = "train-00007-000.tar"
@@ -158,15 +158,15 @@ def test_a_strangers_file_that_appears_later_is_left_alone(tmp_path, filled):
 
 
 def test_a_file_of_another_program_with_a_name_that_is_needed_is_not_replaced(tmp_path):
-    name = next(shards.write([("a", {"json": b"{}"})], Folder(tmp_path / "a"), 0)).shard
+    name = next(writer.write([("a", {"json": b"{}"})], Folder(tmp_path / "a"), 0)).shard
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / name).write_bytes(b"of another program")
 
     with pytest.raises(FileExistsError, match="was not written by this work folder"):
-        list(shards.write([("a", {"json": b"{}"})], Folder(tmp_path / "b"), 0))
+        list(writer.write([("a", {"json": b"{}"})], Folder(tmp_path / "b"), 0))
     assert (tmp_path / "b" / name).read_bytes() == b"of another program"
     shutil.copy(tmp_path / "a" / name, tmp_path / "b" / name)  # a copy of the tar itself does no harm
-    assert len(list(shards.write([("a", {"json": b"{}"})], Folder(tmp_path / "b"), 0))) == 1
+    assert len(list(writer.write([("a", {"json": b"{}"})], Folder(tmp_path / "b"), 0))) == 1
 
 
 def test_shards_of_before_there_were_owners_are_adopted_by_the_work_folder_that_packed_them(tmp_path, filled):
@@ -286,7 +286,7 @@ def test_old_tars_go_after_the_new_index_is_in_place(tmp_path, monkeypatch, fill
     def remove(self, *names):
         if names[-1] in old:
             removed.append(names[-1])
-            assert {row.shard for row in shards.rows(Folder(str(out)))} & old == set()
+            assert {row.shard for row in writer.rows(Folder(str(out)))} & old == set()
             assert readable(out) == clips
         original(self, *names)
 
@@ -337,7 +337,7 @@ def test_a_run_that_is_killed_at_any_write_leaves_a_data_set_and_the_next_one_cl
 def test_a_killed_first_run_has_claimed_its_folder(tmp_path, monkeypatch, filled):
     out, work = tmp_path / "out", filled(tmp_path / "w")
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "run_jobs", lambda *_: (_ for _ in ()).throw(Killed))
+        patch.setattr(session, "run_jobs", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             run(work, out)
     (out / f"draft.{'a' * 32}.tmp").write_bytes(b"half a tar")
@@ -414,7 +414,7 @@ def test_a_run_whose_folder_was_claimed_meanwhile_publishes_nothing(tmp_path, ca
     out = f"memory://{tmp_path}/out"
     work, other = filled(tmp_path / "w"), filled(tmp_path / "w2")
     claimed = {}
-    original = runs.run_jobs
+    original = session.run_jobs
 
     def overtaken(*args):
         if not claimed:
@@ -423,7 +423,7 @@ def test_a_run_whose_folder_was_claimed_meanwhile_publishes_nothing(tmp_path, ca
             claimed["manifest"] = manifest(out)
         return original(*args)
 
-    monkeypatch.setattr(runs, "run_jobs", overtaken)
+    monkeypatch.setattr(session, "run_jobs", overtaken)
     assert run(work, out) == 2
     assert f"belongs to {other} since this run started" in capsys.readouterr().err
     assert claimed["code"] == 0
@@ -435,7 +435,7 @@ def test_the_index_of_a_killed_run_does_not_pass_for_that_of_the_manifest(tmp_pa
     run(work)
     good = (out / "index.parquet").read_bytes()
     shutil.copy(out / "index.parquet", tmp_path / "index.parquet")
-    shards.finish(Folder(str(tmp_path / "empty")), list[Packed](), {})
+    writer.finish(Folder(str(tmp_path / "empty")), list[Packed](), {})
     shutil.copy(tmp_path / "empty" / "index.parquet", out / "index.parquet")
 
     assert run(work) == 0

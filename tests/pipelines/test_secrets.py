@@ -7,15 +7,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from a2data import video
+from a2data.media import video
+from a2data.media.source_files import SourceFiles
 from a2data.records import Video
-from a2data.source_files import SourceFiles
-from a2data.store import Store
-from pipelines import enrolment
-from pipelines.cli import main
-from pipelines.download import Downloader
-from pipelines.manifest import Access
-from pipelines.settings import Recipe
+from a2data.store.tables import Store
+from pipelines.cli.main import main
+from pipelines.run.settings import Recipe
+from pipelines.sources import enrolment
+from pipelines.sources.download import Downloader
+from pipelines.sources.manifest import Access
 
 PLANTED = (b"hunter2", b"X-Amz-Signature", b"TOPSECRET")
 QUERY = "?X-Amz-Signature=TOPSECRET"

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.intervals import wilson
+from pipelines.statistics import wilson
 
 
 def test_wilsons_interval_is_that_of_the_book():

@@ -8,11 +8,12 @@ from toy import Choose, Cut, Join
 from toy_stuck import ChooseForEver, Measure, Measures
 
 from a2data.records import Score
-from pipelines import plan, runs, watchdog
-from pipelines.cli import parser
-from pipelines.local import Children, Here
-from pipelines.schedule import Done, run
-from pipelines.watchdog import WORKER_TIMEOUT_S, Stuck, Timeouts
+from pipelines.cli import session
+from pipelines.cli.main import parser
+from pipelines.run import status, watchdog
+from pipelines.run.local import Children, Here
+from pipelines.run.schedule import Done, run
+from pipelines.run.watchdog import WORKER_TIMEOUT_S, Stuck, Timeouts
 
 SHARDS = [0, 1]
 STUCK = f"{1:015x}0-00000001"
@@ -40,7 +41,7 @@ def test_a_unit_that_makes_no_progress_fails_at_once_and_the_rest_is_done(store)
     summary = run(stages, store, SHARDS, Children(store, timeouts=SHORT), watch)
 
     assert store.footer("measure", 1).failed == {STUCK: NO_PROGRESS}
-    assert plan.failures(store, ["measure"]) == [("measure", 1, STUCK, NO_PROGRESS)]
+    assert status.failures(store, ["measure"]) == [("measure", 1, STUCK, NO_PROGRESS)]
     assert deaths == [f"{STUCK}: {NO_PROGRESS}"]  # one try, not three
     assert rows(store) == 11
     assert not summary.broken
@@ -164,7 +165,7 @@ def test_a_run_with_a_stopped_worker_ends_at_once_when_it_is_interrupted(store):
 
 def limits(*flags: str) -> Timeouts:
     args = parser().parse_args(["run", "films", "--work", "w", *flags])
-    return runs.timeouts(args.unit_timeout, args.worker_timeout, [Cut(), Measure()])
+    return session.timeouts(args.unit_timeout, args.worker_timeout, [Cut(), Measure()])
 
 
 def test_limits_are_given_per_stage_or_for_all():

@@ -23,10 +23,10 @@ import torch.distributed as dist  # noqa: E402
 import torch.multiprocessing as multiprocessing  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
-from model_zoo import a2_trainable, tiny  # noqa: E402
-from pipelines.train import train  # noqa: E402
-from pipelines.training.mesh import Place, spread  # noqa: E402
-from pipelines.training.settings import PRESETS, Settings  # noqa: E402
+from model_zoo.a2 import tiny, trainable  # noqa: E402
+from pipelines.train.parallelize import Place, spread  # noqa: E402
+from pipelines.train.settings import PRESETS, Settings  # noqa: E402
+from pipelines.train.trainer import train  # noqa: E402
 
 HOW = replace(PRESETS["tiny"][0], frames=13, height=32, width=48, held_out=0.25, variants=1, held_out_variants=1)
 SETTINGS = Settings(
@@ -165,7 +165,7 @@ def tiny_network():
     from diffusers import WanTransformer3DModel
 
     network = WanTransformer3DModel(**tiny.TRANSFORMER | {"num_layers": 2})
-    a2_trainable.choose(network, "cross-attention")
+    trainable.choose(network, "cross-attention")
     return network
 
 
@@ -179,7 +179,7 @@ def gradients(network, given, target, scale: float) -> dict[str, torch.Tensor]:
 def test_gradients_of_a_sample_shared_by_two_processes_are_those_of_one(tmp_path):
     finish(start(2, gradients_of_a_shared_sample, tmp_path))
     worst = json.loads((tmp_path / "worst.json").read_text())
-    assert {a2_trainable.group_of(n) for n in worst} >= {"patch embedding", "image embedder", "cross-attention, image"}
+    assert {trainable.group_of(n) for n in worst} >= {"patch embedding", "image embedder", "cross-attention, image"}
     assert max(worst.values()) < 1e-5
 
 
@@ -188,7 +188,7 @@ def test_two_workers_of_ray_train_what_one_process_trains(tmp_path, packed, alon
     pytest.importorskip("ray.train")
     import ray
 
-    from pipelines.training import on_ray
+    from pipelines.train import on_ray
 
     out = fresh(tmp_path / "out", alone)
     ray.init(num_cpus=3, include_dashboard=False)

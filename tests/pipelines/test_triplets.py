@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from model_zoo import cards
-from pipelines import models
-from pipelines.cli import main
+from pipelines.cli import models
+from pipelines.cli.main import main
 from pipelines.triplets import PROFILES, triplets
 
 README = (Path(__file__).parents[2] / "README.md").read_text()

@@ -7,9 +7,9 @@ import pytest
 pytest.importorskip("diffusers")
 gradio = pytest.importorskip("gradio")
 
-from a2data import video  # noqa: E402
+from a2data.media import video  # noqa: E402
 from pipelines import ui  # noqa: E402
-from pipelines.cli import main  # noqa: E402
+from pipelines.cli.main import main  # noqa: E402
 
 WAIT_MS = 120_000
 

@@ -1,17 +1,13 @@
 """Rows to feed to a stage, drawn rather than found."""
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from a2data import video
-from a2data.images import cut_out, sha16, to_png, to_rle
+from a2data.media import video
+from a2data.media.images import cut_out, sha16, to_png, to_rle
 from a2data.records import Box, Element, Film
-
-sys.path.append(str(Path(__file__).parent))  # where the toys are: tests are no package
 
 
 @pytest.fixture

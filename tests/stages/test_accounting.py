@@ -8,18 +8,18 @@ import hostile_videos as hostile
 import numpy as np
 import pytest
 
+from a2data.job import UNIT
 from a2data.records import Source
 from a2data.stage import Stage
-from a2data.store import Store
-from a2data.work import UNIT
-from pipelines import manifest
-from pipelines.local import Here
-from pipelines.schedule import run
+from a2data.store.tables import Store
+from pipelines.run.local import Here
+from pipelines.run.schedule import run
+from pipelines.sources import manifest
 from pipelines.triplets import PROFILES, triplets
-from stages.caption import Caption
-from stages.pack import Pack
+from stages.caption.stage import Caption
+from stages.pack.stage import Pack
 from stages.score import Score
-from stages.segment import Segment
+from stages.segment.stage import Segment
 from stages.select import Select
 
 PROMISING = {  # every unit leaves something: the others may find nothing in a clip

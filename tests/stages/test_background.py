@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from a2data.images import from_png, from_rle
+from a2data.media.images import from_png, from_rle
 from a2data.records import Element, Kept, Reject
 from stages.background import (
     Background,

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from a2data.records import Film, Reject, Source
-from pipelines import manifest
+from pipelines.sources import manifest
 from stages.ingest import Ingest
-from stages.segment import Segment
+from stages.segment.stage import Segment
 
 HEIGHT, WIDTH, BLOCK = 240, 320, 24
 

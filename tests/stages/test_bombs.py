@@ -10,11 +10,11 @@ import hostile_videos as hostile
 import numpy as np
 import pytest
 
-from a2data import video
-from a2data.decode_limits import LimitError, MemoryCeiling
+from a2data.media import video
+from a2data.media.decode_limits import LimitError, MemoryCeiling
 from a2data.records import Film, Reject, Source, Video
 from stages.ingest import Ingest
-from stages.segment import Segment
+from stages.segment.stage import Segment
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux alone")
 
@@ -112,7 +112,7 @@ ONE_FILE = """
 import os, sys
 from a2data.records import Source
 from stages.ingest import Ingest
-from stages.segment import Segment
+from stages.segment.stage import Segment
 path, most = sys.argv[1], int(sys.argv[2])
 try:
     source = Source("feed", path, "", "", "", os.path.getsize(path), "")

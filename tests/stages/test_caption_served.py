@@ -1,11 +1,9 @@
 """Captions from a server, through the stage and the runner: each clip has its own answer, in the order of the clips."""
 
 import json
-import sys
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,18 +11,18 @@ import pytest
 pytest.importorskip("httpx")
 pytest.importorskip("tenacity")
 pytest.importorskip("jsonschema")
-sys.path.insert(0, str(Path(__file__).parents[1] / "model_zoo"))
 
 from chat_server import Chat, pictures, refuse, reply, serving, words
 
-from a2data import records, video
+from a2data import records
+from a2data.job import do
+from a2data.media import video
 from a2data.records import Element, Film, Kept
-from a2data.store import Store
-from a2data.work import do
-from model_zoo import endpoint
-from pipelines.schedule import groups
+from a2data.store.tables import Store
+from model_zoo.caption import endpoint
+from pipelines.run.schedule import groups
 from pipelines.triplets import triplets
-from stages.caption import Caption
+from stages.caption.stage import Caption
 
 CLIPS, AT_ONCE = 12, 4
 COLOURS = [(n * 20, 255 - n * 20, 60) for n in range(CLIPS)]  # the marker of each clip: what its picture shows

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import model_zoo.cards
-from a2data import images
+from a2data.media import images
 from a2data.records import Element, Film, Kept, Reject
 from model_zoo.cards import Detection
 from stages.detect import Detect

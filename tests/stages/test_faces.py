@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2data.images import from_png, from_rle, to_rle
+from a2data.media.images import from_png, from_rle, to_rle
 from a2data.records import Element, Kept, Reject
-from model_zoo import heads
 from model_zoo.cards import Face
+from model_zoo.faces import head_outline
 from stages.faces import (
     Faces,
     Sighting,
@@ -166,7 +166,7 @@ def test_in_the_persons_best_frame_the_cut_out_keeps_to_the_persons_mask(film, t
     narrow = box_mask(10, 10, 70, HEIGHT)
     person = replace(two_people[0], mask=to_rle(narrow))
     (row,) = run(Faces(every=4), Script(*[[face_at(30, 15)]] * 3), film, [person])
-    head = heads.ellipse(*head_ellipse(face_at(30, 15).landmarks), (HEIGHT, WIDTH))
+    head = head_outline.ellipse(*head_ellipse(face_at(30, 15).landmarks), (HEIGHT, WIDTH))
     assert row.frame == person.frame
     mask = from_rle(row.mask)
     assert mask.any()
@@ -244,7 +244,7 @@ def test_quality_is_a_share_and_never_rises_when_the_head_turns_away(side_px, sh
 
 
 def test_dlibs_faces_lose_nothing_by_a_mouth_that_was_not_seen():
-    from model_zoo.faces import from_eye_corners
+    from model_zoo.faces.dlib_insightface import from_eye_corners
 
     points = from_eye_corners(np.float32([(60, 40), (50, 40), (10, 40), (20, 40), (35, 61)]))
     assert pitch(points) == pytest.approx(-0.145, abs=1e-3)
@@ -261,7 +261,7 @@ def test_sharpness_falls_with_blur_and_hardly_with_size():
 
 def test_the_head_contains_the_face_and_turns_with_it():
     points = np.float32([(100, 70), (130, 70), (115, 85), (104, 100), (126, 100)])
-    upright = heads.ellipse(*head_ellipse(points), (HEIGHT, WIDTH))
+    upright = head_outline.ellipse(*head_ellipse(points), (HEIGHT, WIDTH))
     for x, y in points.astype(int):
         assert upright[y, x]
     rows, columns = np.flatnonzero(upright.any(1)), np.flatnonzero(upright.any(0))
@@ -269,7 +269,7 @@ def test_the_head_contains_the_face_and_turns_with_it():
     assert rows[0] == pytest.approx(70 - 2.2 * 30, abs=2)
     assert rows[-1] == pytest.approx(70 + 1.8 * 30, abs=2)
     quarter = np.float32([(115, 64), (115, 94), (100, 79), (85, 68), (85, 90)])  # eyes one above the other, mouth left
-    lying = heads.ellipse(*head_ellipse(quarter), (HEIGHT, WIDTH))
+    lying = head_outline.ellipse(*head_ellipse(quarter), (HEIGHT, WIDTH))
     assert np.ptp(np.flatnonzero(lying.any(0))) > np.ptp(np.flatnonzero(lying.any(1)))
     assert abs(int(lying.sum()) - int(upright.sum())) < 0.03 * upright.sum()
 
@@ -278,7 +278,7 @@ def test_the_cut_out_of_a_head_has_no_background_in_it():
     """A head drawn narrower than the ellipse that is expected round it, on a ground of another colour."""
     points = np.float32([(105, 70), (135, 70), (120, 80), (108, 92), (132, 92)])
     centre, (across, down), _ = head_ellipse(points)
-    drawn = heads.ellipse(centre, (0.75 * across, 0.9 * down), 0, (HEIGHT, WIDTH))
+    drawn = head_outline.ellipse(centre, (0.75 * across, 0.9 * down), 0, (HEIGHT, WIDTH))
     frame = np.where(drawn[..., None], (190, 140, 120), (40, 90, 160)).astype(np.uint8)
     frame += np.random.default_rng(0).integers(0, 20, frame.shape, dtype=np.uint8)
     found = head_mask(frame, points, None)
@@ -287,7 +287,7 @@ def test_the_cut_out_of_a_head_has_no_background_in_it():
 
 
 def test_dlib_finds_one_face_in_footage_and_gives_it_to_its_person(corpus, make_film, make_element):
-    from a2data.video import read
+    from a2data.media.video import read
 
     frames = [f.picture.to_ndarray(format="rgb24") for f in read(str(corpus / "video" / "intel_asl_no.mkv"))][:30:5]
     film = make_film(np.stack(frames))
@@ -304,7 +304,7 @@ def test_clip_means_of_one_person_are_alike_and_of_two_are_not(corpus, make_film
     """The 14 clips of five people who sign, at the spacing that the stage looks at; by the recogniser of the corpus."""
     import json
 
-    from a2data.video import read
+    from a2data.media.video import read
 
     files = json.loads((corpus / "MANIFEST.json").read_text())["files"]
     who = {f["file"]: f["identity"] for f in files if "intel_asl_" in f["file"]}

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from a2data import images
+from a2data.media import images
 from a2data.records import Caption, Element, Kept, Reject, Subject
 from model_zoo.cards import Detection
 from stages.ground import Ground, Models, wanted

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from a2data import video
+from a2data.media import video
 from a2data.records import Reject, Source, Video
 from stages.ingest import Ingest
 

@@ -3,16 +3,17 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+import tiny_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from a2data import images, records
+from a2data import records
+from a2data.media import images
 from a2data.records import Caption, Element, Kept, Reject, Subject
 from model_zoo import torchvision_shim
 from stages import match
 from stages.match import Match
-from tests.model_zoo import tiny_clip
 
 HEIGHT, WIDTH = 96, 160
 OPAQUE = np.full((40, 40), 255, np.uint8)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from a2data.images import from_png, from_rle
+from a2data.media.images import from_png, from_rle
 from a2data.records import Element, Kept, Reject
 from stages.parse import Parse, filled, hull_share, shade, solid
 
@@ -174,7 +174,7 @@ def test_a_network_that_knows_shoes_and_accessories_has_them_cut_out_too(scene):
 
 
 def test_the_trunk_that_bodypix_finds_in_real_footage_becomes_upper_clothes(corpus, make_film, make_element):
-    from a2data.video import read
+    from a2data.media.video import read
 
     frame = next(iter(read(str(corpus / "video" / "intel_asl_please.mkv")))).picture.to_ndarray(format="rgb24")
     person = np.zeros(frame.shape[:2], np.uint8)

@@ -3,8 +3,8 @@ import pytest
 from toy_looks import ANNA, direction, halved, like, person, picture, pictured, retrieve, table, take, wearing
 
 from a2data.records import Look, Match, Take
-from a2data.refusals import held_against
-from stages.retrieve import Retrieve
+from stages.retrieve.rejections import held_against
+from stages.retrieve.stage import Retrieve
 
 
 def test_a_clip_of_the_same_footage_is_refused():

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from a2data import video
+from a2data.media import video
 from a2data.records import Film
 from model_zoo import cards
 from stages.score import Models, Score, measured, text

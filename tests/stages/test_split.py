@@ -1,22 +1,19 @@
 """A split that no video and no identity crosses."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines"))
 from toy_pairs import fill, make, stages
 
+from a2data.dataset.writer import divided
 from a2data.records import Packed, Reference
-from a2data.shards import divided
-from a2data.splits import assigned, shares_of
-from a2data.store import Store
-from pipelines import results
-from stages.pack import Pack
+from a2data.store.tables import Store
+from pipelines.run import outputs
+from stages.pack.splits import assigned, shares_of
+from stages.pack.stage import Pack
 
 PEOPLE = {f"{n:02d}aa": f"p{n // 2} q{n // 4}" if n % 4 < 2 else f"p{n // 2}" for n in range(24)}
 
@@ -27,7 +24,7 @@ def store(tmp_path_factory) -> Store:
     store = Store(tmp_path_factory.mktemp("split") / "work")
     fill(store, PEOPLE, per_shard=12)
     make(store, stages(store, PEOPLE, split="eval=0.33"))
-    results.index(store, folder(store), "builtin", stages(store, PEOPLE, split="eval=0.33"))
+    outputs.index(store, folder(store), "builtin", stages(store, PEOPLE, split="eval=0.33"))
     return store
 
 
@@ -57,7 +54,7 @@ def test_the_tars_are_named_by_their_split_and_the_manifest_counts_it(store):
     manifest = json.loads(Path(store.path("shards/manifest.json")).read_text())
     assert sum(about["samples"] for about in manifest["splits"].values()) == len(rows)
     assert {tar["name"] for tar in manifest["shards"]} == {row["shard"] for row in rows}
-    assert "eval: " in results.splits(folder(store))
+    assert "eval: " in outputs.splits(folder(store))
 
 
 def test_without_a_split_tars_are_named_without_one_and_those_of_a_split_go(store, tmp_path):
@@ -65,11 +62,11 @@ def test_without_a_split_tars_are_named_without_one_and_those_of_a_split_go(stor
     fill(again, PEOPLE, per_shard=12)
     for settings in ({"split": "eval=0.33"}, {}):
         make(again, stages(again, PEOPLE, **settings))
-        results.index(again, folder(again), "builtin", stages(again, PEOPLE, **settings))
+        outputs.index(again, folder(again), "builtin", stages(again, PEOPLE, **settings))
     tars = sorted(p.name for p in Path(again.path("shards")).glob("*.tar"))
     assert [name[:10] for name in tars] == ["00000-000-", "00001-000-"]
     assert {row["split"] for row in index(again)} == {""}
-    assert results.splits(folder(again)) == ""
+    assert outputs.splits(folder(again)) == ""
 
 
 def test_shares_come_out_on_average_and_a_component_keeps_its_place():
@@ -101,7 +98,7 @@ def test_a_component_in_two_splits_is_refused():
 def test_a_component_larger_than_the_share_is_said(store):
     rows = [row("train", "big", n) for n in range(9)] + [row("eval", "small")]
     assert divided(rows)["train"]["largest_component"] == 0.9
-    said = results.splits(folder(store))
+    said = outputs.splits(folder(store))
     largest = max(
         about["largest_component"]
         for about in divided([replace(row(r["split"], r["component"])) for r in index(store)]).values()

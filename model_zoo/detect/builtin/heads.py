@@ -6,8 +6,8 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from model_zoo.builtin_motion import MOVED, as_seen, difference
-from model_zoo.builtin_people import LOST_NCC, Head
+from model_zoo.detect.builtin.motion import MOVED, as_seen, difference
+from model_zoo.detect.builtin.people import LOST_NCC, Head
 
 SURE_FACE, SURE_ALONE = 0.5, 0.8  # of dlib's detector: a face, a face even if seen once
 HIDDEN = -9.0  # score of a head that passes behind another: its place is known, what shows of it is not

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from model_zoo import grabcut
-from model_zoo.builtin_motion import MOVED, difference
+from model_zoo.detect.builtin import grabcut
+from model_zoo.detect.builtin.motion import MOVED, difference
 
 Masks = list[np.ndarray]
 LOST_NCC = 0.45  # what is followed must look this much like it did

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from model_zoo import grabcut
-from model_zoo.builtin_motion import MOVED, as_seen, difference, is_here
-from model_zoo.builtin_people import Head
+from model_zoo.detect.builtin import grabcut
+from model_zoo.detect.builtin.motion import MOVED, as_seen, difference, is_here
+from model_zoo.detect.builtin.people import Head
 
 STANDS_OUT = 16.0  # distance in CIE Lab from which a colour is none of the border's
 BUSY = 0.35  # share of the picture that stands out from which nothing does

@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from a2data.filename import safe_name, safe_path
+from a2data.store.filename import safe_name, safe_path
 
 ROLES = ("human", "object", "background")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")

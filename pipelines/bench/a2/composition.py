@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
-from pipelines.a2_bench.score import Measured
+from pipelines.bench.a2.totals import Measured
 
 GROW = 0.02  # of the shorter side, by which the foreground is enlarged before it is painted over
 MOST_FOREGROUND = 0.9  # of a frame; of one with more there is no background to be seen

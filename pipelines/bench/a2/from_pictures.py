@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
-from pipelines.a2_bench.cases import PICTURES, ROLES, Case, Element
+from pipelines.bench.a2.cases import PICTURES, ROLES, Case, Element
 
 COUNT = 50  # combinations, as in the paper
 # {human}, {object} and {background} are labels with "a" or "an".

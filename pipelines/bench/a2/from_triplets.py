@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from a2data.filename import safe_name
-from a2data.samples import Facts, Given
-from a2data.tars import Index, Tars, members, read_index
-from a2data.view import facts_of
-from pipelines.a2_bench.cases import ROLES, Case, Element
+from a2data.dataset.decode import facts_of
+from a2data.dataset.reader import Index, Tars, members, read_index
+from a2data.dataset.triplet import Facts, Given
+from a2data.store.filename import safe_name
+from pipelines.bench.a2.cases import ROLES, Case, Element
 
 
 def draw(shards: Path, split: str, count: int, seed: int, folder: Path) -> list[Case]:

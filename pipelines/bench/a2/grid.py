@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from a2data.filename import safe_name
-from pipelines.a2_bench import strips
-from pipelines.a2_bench.cases import Case, picture
+from a2data.store.filename import safe_name
+from pipelines.bench.a2 import strips
+from pipelines.bench.a2.cases import Case, picture
 
 MOST = 8  # cases on the page
 STYLE = ".grid td{text-align:left;padding:.3rem .7rem .3rem 0;border-bottom:1px solid #ddd}.grid img{height:96px;display:block}"

@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pipelines.a2_bench import grid
-from pipelines.a2_bench.score import FULL, METRICS, PUBLISHED, VARIANTS, WEIGHTS, Figure, comprehensive, published
-from pipelines.a2_bench.study import CRITERIA
+from pipelines.bench.a2 import grid
+from pipelines.bench.a2.study.page import CRITERIA
+from pipelines.bench.a2.totals import FULL, METRICS, PUBLISHED, VARIANTS, WEIGHTS, Figure, comprehensive, published
 
 COLOURS = ("#4269d0", "#d1603d", "#3a9e5c", "#8a5cc2", "#c23b75", "#2b8c9e", "#8c6d1f", "#6b7280")
 PAPER = "as published"

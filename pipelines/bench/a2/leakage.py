@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from a2data.tars import Tars, read_index
+from a2data.dataset.reader import Tars, read_index
 from model_zoo import cards
-from pipelines.a2_bench.cases import Case, picture
-from pipelines.a2_bench.experts import portrait
-from pipelines.a2_bench.held_out import sample
+from pipelines.bench.a2.cases import Case, picture
+from pipelines.bench.a2.from_triplets import sample
+from pipelines.bench.a2.metrics import portrait
 
 FLAT = 8.0  # grey levels of standard deviation below which a picture is like any other and proves nothing
 WHITE = 200  # of 255, in every channel

@@ -8,11 +8,11 @@ import numpy as np
 
 from model_zoo import cards
 from model_zoo.cards import Detection
-from pipelines.a2_bench import composition, motion
-from pipelines.a2_bench.composition import Embed
-from pipelines.a2_bench.measure import Ask, Row
-from pipelines.a2_bench.records import Asked, Sampled, Shown
-from pipelines.a2_bench.score import Measured
+from pipelines.bench.a2 import composition, motion
+from pipelines.bench.a2.composition import Embed
+from pipelines.bench.a2.profiles import Ask, Row
+from pipelines.bench.a2.records import Asked, Sampled, Shown
+from pipelines.bench.a2.totals import Measured
 
 PAD = 0.25  # of a portrait's sides, in grey, where no face is found: detectors miss faces that fill a picture
 GREY = 128

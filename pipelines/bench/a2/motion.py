@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from model_zoo.flow import Flow, measure, shrink
-from model_zoo.interpolate import Between, by_flow
+from model_zoo.flow.interpolate import Between, by_flow
+from model_zoo.flow.raft import Flow, measure, shrink
 
 FRAMES = 32  # of a video, for metrics that do not look at all of them: OpenS2V's number; A2's is not known
 VICLIP_FRAMES = 8
@@ -40,7 +40,7 @@ def _some(count: int) -> None:
 
 
 def dynamic_degree(flow: Flow, frames: np.ndarray, fps: float) -> float:
-    """1 for a video that moves, else 0; see `model_zoo.flow.measure`, whose decision it is.
+    """1 for a video that moves, else 0; see `model_zoo.flow.raft.measure`, whose decision it is.
 
     flow: (t, h, w, 3) uint8 -> (t - 1, h, w, 2) pixels. VBench measures whole pictures and lets the threshold grow with their
     shorter side; here they are brought to the side of which that threshold is 6 px. VBench calls every video of two frames

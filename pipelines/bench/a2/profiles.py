@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from model_zoo import cards
-from pipelines.a2_bench.cases import Case
-from pipelines.a2_bench.records import Asked, Sampled
-from pipelines.a2_bench.score import Measured
+from pipelines.bench.a2.cases import Case
+from pipelines.bench.a2.records import Asked, Sampled
+from pipelines.bench.a2.totals import Measured
 
 Row = dict[str, Measured]
 Ask = Callable[[Asked, Sampled], Row]

@@ -7,9 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
-from a2data import video as codec
-from a2data.video import open_bytes
-from pipelines.a2_bench.cases import Case, picture
+from a2data.media import video as codec
+from a2data.media.video import open_bytes
+from pipelines.bench.a2.cases import Case, picture
 
 
 @dataclass(frozen=True)

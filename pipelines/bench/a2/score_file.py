@@ -6,7 +6,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipelines.a2_bench.score import DIMENSIONS, METRICS, VARIANTS, WEIGHTS, Figure, Measured, Table, detection, summary
+from pipelines.bench.a2.totals import (
+    DIMENSIONS,
+    METRICS,
+    VARIANTS,
+    WEIGHTS,
+    Figure,
+    Measured,
+    Table,
+    detection,
+    summary,
+)
 
 FORMAT = "a2-score/1"
 

@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from a2data.filename import safe_name
 from a2data.stage import Stage
+from a2data.store.filename import safe_name
 from model_zoo import cards
-from pipelines.a2_bench import experts, measure
-from pipelines.a2_bench.measure import Ask, Expert, built
-from pipelines.a2_bench.records import Asked, Sampled, Scored, rate_fps
+from pipelines.bench.a2 import metrics as experts
+from pipelines.bench.a2 import profiles
+from pipelines.bench.a2.profiles import Ask, Expert, built
+from pipelines.bench.a2.records import Asked, Sampled, Scored, rate_fps
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,12 @@ class Sample(Stage):
     settings: str = "{}"  # as of `a2data sample`, as a JSON object
 
     def models(self) -> dict[str, str]:
-        from model_zoo import a2_folder
+        from model_zoo.a2 import checkpoint as a2_folder
 
         return {"checkpoint": a2_folder.digest(a2_folder.check(self.checkpoint))}
 
     def load(self) -> Any:
-        from pipelines.sampling.sampler import Sampler
+        from pipelines.sample.sampler import Sampler
 
         return Sampler(self.checkpoint, cards.device(), self.dtype)
 
@@ -51,9 +52,10 @@ class Sample(Stage):
             yield Sampled(case.clip_id, rate_fps(data), data)
 
     def _made(self, model: Any, case: Asked, folder: Path) -> bytes:
-        from pipelines import sample
-        from pipelines.sampling import checks, jobs
-        from pipelines.sampling.sampler import Task
+        from pipelines.sample import checks
+        from pipelines.sample import job as jobs
+        from pipelines.sample import record as sample
+        from pipelines.sample.sampler import Task
 
         refs = []
         for number, shown in enumerate(case.shown):
@@ -83,7 +85,7 @@ class Metrics(Stage):
         return min(1.0, sum(cards.gpus(name) for name in self.cards().values() if name))
 
     def models(self) -> dict[str, str]:
-        return measure.revisions(self.cards().values())
+        return profiles.revisions(self.cards().values())
 
     def gives(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
         """The metrics by their own names, and what makes of the cards and a device that which asks them."""
@@ -91,7 +93,7 @@ class Metrics(Stage):
 
     def names(self) -> list[str]:
         """The metrics as they are called with these cards. Raises KeyError for a card that nobody knows."""
-        return [measure.named(metric, self.cards()) for metric in self.gives()[0]]
+        return [profiles.named(metric, self.cards()) for metric in self.gives()[0]]
 
     def load(self) -> Expert:
         metrics, builder = self.gives()
@@ -99,7 +101,7 @@ class Metrics(Stage):
 
     def run(self, model: Expert, asked: list[Asked], sampled: list[Sampled]) -> Iterator[Scored]:
         for case, made in zip(asked, sampled, strict=bool(sampled)):  # no row of a video that is not there
-            for metric, found in measure.row([model], case, made).items():
+            for metric, found in profiles.row([model], case, made).items():
                 number = 0.0 if found.value is None else found.value
                 facts = (found.value is not None and not found.skipped, found.seen, found.of, found.skipped)
                 yield Scored(case.clip_id, metric, number, *facts)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from a2data.filename import safe_name
-from a2data.store import Store
-from pipelines.a2_bench.records import Sampled
+from a2data.store.filename import safe_name
+from a2data.store.tables import Store
+from pipelines.bench.a2.records import Sampled
 
 FOLDER = "strips"
 HEIGHT_PX, GAP_PX = 96, 2

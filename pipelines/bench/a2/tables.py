@@ -5,14 +5,14 @@ from pathlib import Path
 
 import av
 
-from a2data.filename import safe_name
-from a2data.store import Store
-from pipelines import plan
-from pipelines.a2_bench.cases import Case
-from pipelines.a2_bench.measure import Row, fill_in
-from pipelines.a2_bench.metrics import Metrics
-from pipelines.a2_bench.records import Asked, Sampled, Scored, asked, rate_fps
-from pipelines.a2_bench.score import Measured
+from a2data.store.filename import safe_name
+from a2data.store.tables import Store
+from pipelines.bench.a2.cases import Case
+from pipelines.bench.a2.profiles import Row, fill_in
+from pipelines.bench.a2.records import Asked, Sampled, Scored, asked, rate_fps
+from pipelines.bench.a2.stages import Metrics
+from pipelines.bench.a2.totals import Measured
+from pipelines.run import status
 
 VIDEOS = "videos"  # the folder of a run's videos
 
@@ -65,7 +65,7 @@ def table(
 
     A metric that failed on a video is skipped, with the sentence: it is neither found nor missing.
     """
-    failed = {(name, shard): why for name, shard, _, why in plan.failures(store, [s.name() for s in stages])}
+    failed = {(name, shard): why for name, shard, _, why in status.failures(store, [s.name() for s in stages])}
     there = set(store.shards("sample"))
     found, gone = dict[str, Row](), []
     for case in cases:
@@ -100,5 +100,5 @@ def made_by(stages: Sequence[Metrics], table: Mapping[str, Row]) -> dict[str, st
 
 def unmade(store: Store, home: Mapping[str, int], gone: Sequence[Case]) -> dict[str, str]:
     """Case -> why its video could not be sampled."""
-    failed = {shard: why for _, shard, _, why in plan.failures(store, ["sample"])}
+    failed = {shard: why for _, shard, _, why in status.failures(store, ["sample"])}
     return {case.id: f"no video of {case.id}: {failed.get(home[case.id], 'it was not sampled')}" for case in gone}

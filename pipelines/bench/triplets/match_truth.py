@@ -6,9 +6,9 @@ from functools import cached_property
 
 import numpy as np
 
-from a2data.images import iou as box_iou
-from pipelines.triplet_bench.predictions import Clip, Element, Prediction, Ref, Seen
-from pipelines.triplet_bench.truth import KINDS, Entity, Film, Truth, Unit
+from a2data.media.images import iou as box_iou
+from pipelines.bench.triplets.predictions import Clip, Element, Prediction, Ref, Seen
+from pipelines.films.truth import KINDS, Entity, Film, Truth, Unit
 
 TOUCH = 0.1  # IoU from which a person or thing is meant to be an entity
 OWNS = 0.5  # share of a part's mask (a face, a garment) that lies on its owner

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from pipelines.triplet_bench import counts
-from pipelines.triplet_bench.counts import Score, share
-from pipelines.triplet_bench.predictions import Element, Ref, Sample
-from pipelines.triplet_bench.truth import KINDS, Unit
-from pipelines.triplet_bench.who import Found, Ground, Key
+from pipelines.bench.triplets import statistics
+from pipelines.bench.triplets.match_truth import Found, Ground, Key
+from pipelines.bench.triplets.predictions import Element, Ref, Sample
+from pipelines.bench.triplets.statistics import Score, share
+from pipelines.films.truth import KINDS, Unit
 
 SUBJECTS = ("human", "object", "face")
 NEAR = 8  # of the 64 bits of two difference hashes
@@ -94,7 +94,7 @@ def pairing_scores(ground: Ground, pairs: list[Pair]) -> list[Score]:
     wanted = {(key, name) for key, names in ground.truth.eligible.items() for name in names}
     got = {(p.unit.key, p.target.id) for p in mine if p.right and p.unit}
     recall = share("pairing, recall", len(got & wanted), len(wanted))
-    scores = [precision, recall, counts.f_score("pairing, F0.5", precision, recall, 0.5)]
+    scores = [precision, recall, statistics.f_score("pairing, F0.5", precision, recall, 0.5)]
     for role in sorted({p.ref.role for p in pairs}):
         of = [p for p in pairs if p.ref.role == role]
         scores.append(share(f"pairing, precision: {role}", sum(p.right for p in of), len(of)))
@@ -169,9 +169,9 @@ def embedding_scores(ground: Ground) -> list[Score]:
             note = "no two pairs to compare"
             scores += [Score(name, None, note=note) for name in (*names, *(name for _, name in rates))]
             continue
-        values = (counts.average_precision(similarity, same), counts.roc_auc(similarity, same))
+        values = (statistics.average_precision(similarity, same), statistics.roc_auc(similarity, same))
         scores += [Score(name, value, of=len(same)) for name, value in zip(names, values, strict=True)]
-        scores += [Score(n, counts.accept_rate(similarity, same, far), of=len(same)) for far, n in rates]
+        scores += [Score(n, statistics.accept_rate(similarity, same, far), of=len(same)) for far, n in rates]
     return scores
 
 
@@ -214,11 +214,11 @@ def cluster_scores(ground: Ground, pairs: list[Pair]) -> list[Score]:
         if element.kind in KINDS and unit and found.id in ground.truth.eligible[unit.key]:
             clusters.append(cluster.get(element.id, element.id))
             classes.append(found.id)
-    precision, recall = counts.b_cubed(clusters, classes)
+    precision, recall = statistics.b_cubed(clusters, classes)
     if not clusters:
         return [Score(f"identities, B3 {name}", None, note="no elements") for name in ("precision", "recall", "F1")]
     return [
         Score("identities, B3 precision", precision, of=len(clusters)),
         Score("identities, B3 recall", recall, of=len(clusters)),
-        Score("identities, B3 F1", counts.f_beta(precision, recall, 1.0), of=len(clusters)),
+        Score("identities, B3 F1", statistics.f_beta(precision, recall, 1.0), of=len(clusters)),
     ]

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from a2data import phrases
-from pipelines.triplet_bench.counts import Score, share
-from pipelines.triplet_bench.predictions import Sample, Slot
-from pipelines.triplet_bench.truth import KINDS, Entity, Unit
-from pipelines.triplet_bench.who import Ground
+from a2data.elements import phrases
+from pipelines.bench.triplets.match_truth import Ground
+from pipelines.bench.triplets.predictions import Sample, Slot
+from pipelines.bench.triplets.statistics import Score, share
+from pipelines.films.truth import KINDS, Entity, Unit
 
 ANYTHING = {"object", "thing", "item", ""}
 ANYBODY = {"person", "human", "adult", "figure"}

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from a2data.filename import safe_path
-from a2data.images import clamp, from_png, from_rle
-from pipelines.triplet_bench.counts import Score, mean, share
-from pipelines.triplet_bench.predictions import Ref
-from pipelines.triplet_bench.truth import KINDS, Film, Shot, Unit
-from pipelines.triplet_bench.who import RIM as SOFT
-from pipelines.triplet_bench.who import Found, Ground, entity_masks, overlap, solid
+from a2data.media.images import clamp, from_png, from_rle
+from a2data.store.filename import safe_path
+from pipelines.bench.triplets.match_truth import RIM as SOFT
+from pipelines.bench.triplets.match_truth import Found, Ground, entity_masks, overlap, solid
+from pipelines.bench.triplets.predictions import Ref
+from pipelines.bench.triplets.statistics import Score, mean, share
+from pipelines.films.truth import KINDS, Film, Shot, Unit
 
 CLEAN_IOU, CLEAN_LEAK, CLEAN_WHITE, CLEAN_PART, VISIBLE = 0.85, 0.02, 0.98, 0.9, 0.5
 PURE_LEAK = 0.01  # of the place

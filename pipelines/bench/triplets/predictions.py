@@ -15,12 +15,14 @@ from typing import cast
 import cv2
 import numpy as np
 
-from a2data import images, records, samples, video
-from a2data.folder import Folder
+from a2data import records
+from a2data.dataset import triplet as samples
+from a2data.dataset.writer import read_sample
+from a2data.dataset.writer import rows as packed_rows
+from a2data.media import images, video
 from a2data.records import Box
-from a2data.shards import read_sample
-from a2data.shards import rows as packed_rows
-from a2data.store import Store
+from a2data.store.folder import Folder
+from a2data.store.tables import Store
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Seen:
 
     file: str  # of the film, without folders
     frame: int  # source frame
-    mask: bytes  # a2data.images.to_rle, of the clip's frame
+    mask: bytes  # a2data.media.images.to_rle, of the clip's frame
     crop: Box  # the part of the source picture that the clip's frame shows
 
     def in_source(self, height: int, width: int) -> np.ndarray:

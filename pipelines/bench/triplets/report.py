@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipelines.triplet_bench.counts import Score
-from pipelines.triplet_bench.verdict import Result
+from pipelines.bench.triplets.score import Result
+from pipelines.bench.triplets.statistics import Score
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.15rem .8rem .15rem 0;text-align:left;vertical-align:top}

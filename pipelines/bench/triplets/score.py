@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.triplet_bench import pairs, pictures, shots, who, words
-from pipelines.triplet_bench.counts import Score, f_beta, share
-from pipelines.triplet_bench.predictions import Prediction, Sample
-from pipelines.triplet_bench.truth import KINDS, Truth
-from pipelines.triplet_bench.who import Ground, Key
+from pipelines.bench.triplets import match_truth, pairs, phrases, pictures, shots
+from pipelines.bench.triplets.match_truth import Ground, Key
+from pipelines.bench.triplets.predictions import Prediction, Sample
+from pipelines.bench.triplets.statistics import Score, f_beta, share
+from pipelines.films.truth import KINDS, Truth
 
 # In the order in which they are asked; and the stage to whose account each goes.
 CHECKS = {
@@ -80,10 +80,10 @@ def score(truth: Truth, prediction: Prediction, folder: Path | None = None) -> R
         by_sample.setdefault(pair.sample.clip, []).append(pair)
     judge = Judge(ground, plates)
     verdicts = [judge.verdict(s, by_sample.get(s.clip, [])) for s in prediction.samples]
-    total = sum((words.words_of(ground, s) for s in prediction.samples), words.Words())
+    total = sum((phrases.words_of(ground, s) for s in prediction.samples), phrases.Words())
     lost = lost_in(ground)
     precision, recall = rates(truth, verdicts)
-    twice, boxes = who.identity_f1(ground)
+    twice, boxes = match_truth.identity_f1(ground)
     figures = [
         *shots.cut_scores(truth, prediction),
         shots.purity_score(truth, prediction),
@@ -94,7 +94,7 @@ def score(truth: Truth, prediction: Prediction, folder: Path | None = None) -> R
         *pairs.embedding_scores(ground),
         *pairs.cluster_scores(ground, all_pairs),
         *pictures.picture_scores(judge.clean, judge.places),
-        *words.word_scores(total),
+        *phrases.word_scores(total),
         share("triplets, precision", sum(not v.failed for v in verdicts), len(verdicts)),
         share("triplets, recall", len(valid_units(verdicts) & {*truth.achievable}), len(truth.achievable)),
         Score("TripletF0.5", f_beta(precision, recall, 0.5)),
@@ -161,11 +161,11 @@ class Judge:
     def _words(self, sample: Sample) -> list[tuple[str, str]]:
         unit = self.ground.unit_of.get(sample.clip)
         out = []
-        for slot in words.judged(unit, sample) if unit else sample.slots:
+        for slot in phrases.judged(unit, sample) if unit else sample.slots:
             entity = self.ground.of_element(slot.element).entity if slot.element else None
-            if slot.element and not (unit and words.is_right(unit, sample, slot, entity)):
+            if slot.element and not (unit and phrases.is_right(unit, sample, slot, entity)):
                 out.append(("wrong phrase", f"{slot.phrase!r} for {entity.id if entity else 'nobody'}"))
-            elif entity and words.read(slot.phrase, entity).false:
+            elif entity and phrases.read(slot.phrase, entity).false:
                 out.append(("false words", f"{slot.phrase!r} for {entity.id}"))
         for ref in sample.references:
             if ref.phrase and sample.prompt[ref.start : ref.end] != ref.phrase:
@@ -205,7 +205,7 @@ def substitution(truth: Truth, verdicts: list[Verdict], lost: dict[Key, str]) ->
 def lost_in(ground: Ground) -> dict[Key, str]:
     """Achievable shots without any triplet, and the first stage after which nothing of them was left."""
     emitted = {unit.key for s in ground.prediction.samples if (unit := ground.unit_of.get(s.clip))}
-    clips = who.clips_of(ground)
+    clips = match_truth.clips_of(ground)
     elements: dict[str, list[str]] = {}
     for element in ground.prediction.elements.values():
         if element.kind in KINDS:

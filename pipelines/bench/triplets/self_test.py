@@ -9,11 +9,11 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from a2data.images import from_rle, to_rle
+from a2data.media.images import from_rle, to_rle
 from a2data.records import Box
-from pipelines.triplet_bench.predictions import Clip, Element, Prediction, Ref, Sample, Seen, Slot
-from pipelines.triplet_bench.truth import KINDS, Entity, Truth, Unit
-from pipelines.triplet_bench.who import RIM, entity_masks
+from pipelines.bench.triplets.match_truth import RIM, entity_masks
+from pipelines.bench.triplets.predictions import Clip, Element, Prediction, Ref, Sample, Seen, Slot
+from pipelines.films.truth import KINDS, Entity, Truth, Unit
 
 Elements = dict[tuple[str, str], Element]  # clip, id of the entity -> its element
 

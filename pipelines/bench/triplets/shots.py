@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from pipelines.triplet_bench.counts import Score, f_score, share
-from pipelines.triplet_bench.predictions import Clip, Prediction, Sample
-from pipelines.triplet_bench.truth import Film, Truth
+from pipelines.bench.triplets.predictions import Clip, Prediction, Sample
+from pipelines.bench.triplets.statistics import Score, f_score, share
+from pipelines.films.truth import Film, Truth
 
 TRIM = 2  # frames at either end of a clip that may lie beyond a cut
 OFFSETS = (-2, -1, 0, 1, 2)  # frames by which a clip may be off

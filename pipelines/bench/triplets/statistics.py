@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.intervals import wilson
+from pipelines.statistics import wilson
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2data.batches import Bucket, Phase, assign, draw, permutation, plan, standard_buckets
+from a2data.dataset.batch_plan import Bucket, Phase, assign, draw, permutation, plan, standard_buckets
 
 SMALL, TALL, LONG = Bucket(17, 64, 112), Bucket(17, 112, 64), Bucket(33, 64, 112)
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from a2data import video
-from a2data.batches import Batch, Bucket
-from a2data.tars import Tars, members, read_index
-from a2data.view import Chances, CorruptError, Decode, Shape, captions_of, cover, pictures
+from a2data.dataset.batch_plan import Batch, Bucket
+from a2data.dataset.decode import Chances, CorruptError, Decode, Shape, captions_of, cover, pictures
+from a2data.dataset.reader import Tars, members, read_index
+from a2data.media import video
 
 BUCKET = Bucket(4, 16, 16)
 

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save
 from torch.utils.data import DataLoader
 
-from a2data import tars
-from a2data.folder import Folder
-from a2data.loader import Bucket, Chances, Loader, Phase, balanced
+from a2data.dataset import reader as tars
+from a2data.dataset.loader import Bucket, Chances, Loader, Phase, balanced
+from a2data.store.folder import Folder
 
 WIDE, TALL = Bucket(5, 16, 24), Bucket(5, 24, 16)
 CHANCES = Chances(caption_drop=0.3, short_caption=0.3, reference_drop=0.2, single_reference=0.3, shuffle=True)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from a2data.tars import Tars, balanced, having, members, mixed, read_index, without_copies
+from a2data.dataset.reader import Tars, balanced, having, members, mixed, read_index, without_copies
 
 
 def rewritten(folder, **columns):
@@ -35,7 +35,7 @@ def test_every_sample_is_read_as_tarfile_reads_it(tmp_path, pack):
 
 
 def test_a_url_gives_the_same_bytes(tmp_path, pack):
-    from a2data.folder import Folder
+    from a2data.store.folder import Folder
 
     pack(tmp_path)
     there = Folder(f"memory://{tmp_path}/x")
@@ -48,7 +48,7 @@ def test_a_url_gives_the_same_bytes(tmp_path, pack):
 
 def test_open_files_do_not_travel_to_workers_and_their_number_is_bounded(tmp_path, pack, monkeypatch):
     pack(tmp_path)
-    monkeypatch.setattr("a2data.tars.MAX_OPEN", 2)
+    monkeypatch.setattr("a2data.dataset.reader.MAX_OPEN", 2)
     tars = Tars(read_index([tmp_path]))
     read = [bytes(tars.read(row)) for row in [*range(14), *range(14)]]
     assert len(tars.open) <= 2

@@ -3,9 +3,9 @@ import pickle
 import numpy as np
 import torch
 
-from a2data.batches import Bucket
-from a2data.bundle import bundled
-from a2data.view import Reference, Sample
+from a2data.dataset.batch_plan import Bucket
+from a2data.dataset.decode import Reference, Sample
+from a2data.dataset.shared_memory import bundled
 
 RNG = np.random.default_rng(0)
 PICTURES = (RNG.integers(0, 255, (5, 7, 3), np.uint8), RNG.integers(0, 255, (1, 1, 3), np.uint8))

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from a2data.records import Caption, Rule, Subject
-from a2data.samples import (
+from a2data.dataset.triplet import (
     FORMAT,
     Facts,
     Given,
@@ -18,6 +17,7 @@ from a2data.samples import (
     mask_text,
     to_members,
 )
+from a2data.records import Caption, Rule, Subject
 
 PROMPT = "Ein Mädchen 👧 hält <eine Tasse>."
 SUBJECT = Subject("Human", "", "", "holds a cup", "", "left", True, "Ein Mädchen 👧", 0, 13)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2data import shards
-from a2data.arrow import from_table
-from a2data.folder import Folder
+from a2data.dataset import writer
 from a2data.records import Packed
+from a2data.store.folder import Folder
+from a2data.store.schema import from_table
 
 SAMPLES = [(f"clip-{n}", {"mp4": bytes([n]) * 700 * n, "json": b"{}", "ref0.png": b"p" * n}) for n in range(1, 6)]
 
@@ -20,7 +20,7 @@ def packed(placed, roles=("human",)):
 
 
 def write(out, samples=SAMPLES, shard=3, **options):
-    return list(shards.write(iter(samples), Folder(out), shard, **options))
+    return list(writer.write(iter(samples), Folder(out), shard, **options))
 
 
 def contents(out):
@@ -76,22 +76,22 @@ def test_a_tar_is_named_by_its_shard_its_number_and_its_sha256(tmp_path):
 
 def test_a_rerun_replaces_no_tar_with_other_bytes_and_finishing_removes_what_is_left_over(tmp_path):
     every = [packed(p) for p in [*write(tmp_path, max_bytes=2000), *write(tmp_path, shard=4)]]
-    shards.finish(Folder(tmp_path), every, {})
+    writer.finish(Folder(tmp_path), every, {})
     before = contents(tmp_path)
     left_over = write(tmp_path, SAMPLES[:2], max_bytes=2000)
     few = [packed(p) for p in write(tmp_path, SAMPLES[:1], max_bytes=2000)]
     assert before.items() <= contents(tmp_path).items()
     assert left_over[1].shard in contents(tmp_path)
 
-    shards.finish(Folder(tmp_path), few, {})
+    writer.finish(Folder(tmp_path), few, {})
     assert list(contents(tmp_path)) == [few[0].shard, "index.parquet", "manifest.json"]
 
 
 def test_finishing_removes_no_tar_that_was_not_written_here(tmp_path):
     (tmp_path / "00003-000.tar").write_bytes(b"of another program")
     (tmp_path / "00003-000-0123456789ab.tar").write_bytes(b"of another program")
-    shards.finish(Folder(tmp_path), [packed(p) for p in write(tmp_path)], {})
-    shards.finish(Folder(tmp_path), [], {})
+    writer.finish(Folder(tmp_path), [packed(p) for p in write(tmp_path)], {})
+    writer.finish(Folder(tmp_path), [], {})
 
     assert set(contents(tmp_path)) == {"00003-000.tar", "00003-000-0123456789ab.tar", "index.parquet", "manifest.json"}
 
@@ -105,7 +105,7 @@ def test_a_run_that_breaks_leaves_the_old_tar_and_no_scratch(tmp_path):
         raise OSError("disk is gone")
 
     with pytest.raises(OSError, match="disk is gone"):
-        list(shards.write(broken(), Folder(tmp_path), 3))
+        list(writer.write(broken(), Folder(tmp_path), 3))
     assert contents(tmp_path) == before
 
 
@@ -120,7 +120,7 @@ def test_keys_that_a_reader_would_mix_up_are_refused(tmp_path, keys, sentence):
 
 def test_the_index_and_the_manifest_say_what_the_tars_hold(tmp_path):
     rows = [packed(p, ["human", "background"]) for p in write(tmp_path, max_bytes=4000)]
-    manifest = shards.finish(Folder(tmp_path), rows[::-1], {"recipe": "triplets"})
+    manifest = writer.finish(Folder(tmp_path), rows[::-1], {"recipe": "triplets"})
     assert manifest == json.loads((tmp_path / "manifest.json").read_text())
     assert from_table(Packed, pq.read_table(tmp_path / "index.parquet")) == rows
     assert manifest["samples"] == sum(s["samples"] for s in manifest["shards"]) == len(SAMPLES)
@@ -132,9 +132,9 @@ def test_the_index_and_the_manifest_say_what_the_tars_hold(tmp_path):
 
 def test_finishing_twice_in_another_order_gives_the_same_bytes(tmp_path):
     rows = [packed(p) for p in write(tmp_path, max_bytes=4000)]
-    shards.finish(Folder(tmp_path), rows, {"models": {"b": 1, "a": 2}})
+    writer.finish(Folder(tmp_path), rows, {"models": {"b": 1, "a": 2}})
     once = contents(tmp_path)
-    shards.finish(Folder(tmp_path), rows[::-1], {"models": {"a": 2, "b": 1}})
+    writer.finish(Folder(tmp_path), rows[::-1], {"models": {"a": 2, "b": 1}})
     assert contents(tmp_path) == once
 
 
@@ -142,13 +142,13 @@ def test_a_missing_tar_is_named(tmp_path):
     rows = [packed(p) for p in write(tmp_path)]
     (tmp_path / rows[0].shard).unlink()
     with pytest.raises(FileNotFoundError, match=rf"lacks {rows[0].shard}"):
-        shards.finish(Folder(tmp_path), rows, {})
+        writer.finish(Folder(tmp_path), rows, {})
 
 
 def test_shards_go_to_any_url(tmp_path):
     out = Folder(f"memory://{tmp_path}/shards")
-    rows = [packed(p) for p in shards.write(iter(SAMPLES), out, 3, 4000)]
-    manifest = shards.finish(out, rows, {})
+    rows = [packed(p) for p in writer.write(iter(SAMPLES), out, 3, 4000)]
+    manifest = writer.finish(out, rows, {})
     write(tmp_path / "local", max_bytes=4000)
 
     here = {name: data for name, data in contents(tmp_path / "local").items() if name.endswith(".tar")}
@@ -160,14 +160,14 @@ def test_an_index_of_before_there_were_splits_is_read(pack, tmp_path):
     packed = pack(tmp_path, 3)
     table = pq.read_table(tmp_path / "index.parquet")
     pq.write_table(table.drop_columns(["split", "component"]), tmp_path / "index.parquet")
-    assert shards.rows(Folder(tmp_path)) == packed
+    assert writer.rows(Folder(tmp_path)) == packed
 
 
 def test_an_index_that_lacks_what_it_must_say_is_named(pack, tmp_path):
     with pytest.raises(ValueError, match=r"holds no index\.parquet"):
-        shards.rows(Folder(tmp_path))
+        writer.rows(Folder(tmp_path))
     pack(tmp_path, 3)
     table = pq.read_table(tmp_path / "index.parquet")
     pq.write_table(table.drop_columns(["offset"]), tmp_path / "index.parquet")
     with pytest.raises(ValueError, match=r"index\.parquet cannot be read.*no column 'offset'.*pack the data set again"):
-        shards.rows(Folder(tmp_path))
+        writer.rows(Folder(tmp_path))

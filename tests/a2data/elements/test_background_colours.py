@@ -1,6 +1,6 @@
 import numpy as np
 
-from a2data.scenery import background_colours, free_cells
+from a2data.elements.background_colours import background_colours, free_cells
 
 
 def halves() -> np.ndarray:

@@ -1,6 +1,6 @@
 import numpy as np
 
-from a2data.elements import Limits, follow, judge, majority, quality, sampled, sighted
+from a2data.elements.build import Limits, follow, judge, majority, quality, sampled, sighted
 from model_zoo.cards import Detection
 
 SHAPE = (120, 160)

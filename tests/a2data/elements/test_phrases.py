@@ -1,6 +1,6 @@
 import pytest
 
-from a2data import phrases
+from a2data.elements import phrases
 
 
 def test_a_person_is_read_with_clothes_and_place():

@@ -5,8 +5,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from a2data.elements.tracks import apart, box_at, foreseen, from_numbers, link, mean_look
 from a2data.records import Element
-from a2data.tracks import apart, box_at, foreseen, from_numbers, link, mean_look
 
 RED, BLUE = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2data import colours
+from a2data.media import colours
 
 PLAIN = {
     "black": (10, 10, 12),

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from a2data import images
-from a2data.images import clamp, cut_out, from_png, from_rle, iou, on_white, thumb, to_png, to_rle
+from a2data.media import images
+from a2data.media.images import clamp, cut_out, from_png, from_rle, iou, on_white, thumb, to_png, to_rle
 
 
 @given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=40)))

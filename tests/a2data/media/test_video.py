@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2data import video
+from a2data.media import video
 
 
 def smooth(count: int, height: int = 96, width: int = 128) -> np.ndarray:

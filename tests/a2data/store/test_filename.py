@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2data.filename import safe_name, safe_path
-from a2data.folder import Folder
+from a2data.store.filename import safe_name, safe_path
+from a2data.store.folder import Folder
 
 HOSTILE = [
     "",

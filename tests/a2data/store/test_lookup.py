@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from a2data.lookup import Lookup, element_row
 from a2data.records import Kept
-from a2data.store import Store
+from a2data.store.lookup import Lookup, element_row
+from a2data.store.tables import Store
 
 
 @dataclass(frozen=True)

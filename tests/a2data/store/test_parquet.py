@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from a2data.arrow import schema, to_table
-from a2data.parquet import DamagedError, Reader, Writer
+from a2data.store.parquet import DamagedError, Reader, Writer
+from a2data.store.schema import schema, to_table
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 import pyarrow.parquet as pq
 import pytest
 
-from a2data.arrow import from_table
-from a2data.lookup import Lookup
+from a2data.job import do
 from a2data.records import Clip, Kept, Reject, Score, Source
 from a2data.stage import Stage
-from a2data.store import Store
-from a2data.work import do
+from a2data.store.lookup import Lookup
+from a2data.store.schema import from_table
+from a2data.store.tables import Store
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def test_a_killed_writer_leaves_no_part_and_its_scratch_is_swept(tmp_path):
     script = f"""
         import os, signal
         from a2data.records import Score
-        from a2data.store import Store
+        from a2data.store.tables import Store
         with Store({str(tmp_path)!r}).create("measure", Score, 0) as part:
             part.add([Score("c", "m", 1.0)])
             os.kill(os.getpid(), signal.SIGKILL)

@@ -1,6 +1,6 @@
 import pytest
 
-from a2data.url import has_password, is_web, public_name, refuse_password, scrub
+from a2data.store.url import has_password, is_web, public_name, refuse_password, scrub
 
 SECRETS = [
     "https://me:hunter2@films.example/a.mp4?X-Amz-Signature=SECRET#SECRET",

@@ -13,11 +13,12 @@ from model_zoo import torchvision_shim  # noqa: E402
 torchvision_shim.install()
 
 from diffusers import MagCacheConfig  # noqa: E402
+from tiny_a2 import write  # noqa: E402
+from tiny_pipeline import pictures, pipeline, sample, tiny_parts  # noqa: E402
 
-from model_zoo import a2, a2_faster  # noqa: E402
-from model_zoo.a2_parallel import Groups  # noqa: E402
-from tests.model_zoo.test_a2 import pictures, pipeline, sample, tiny_parts  # noqa: E402
-from tests.pipelines.tiny_a2 import write  # noqa: E402
+from model_zoo.a2 import acceleration  # noqa: E402
+from model_zoo.a2 import pipeline as a2  # noqa: E402
+from model_zoo.a2.parallel import Groups  # noqa: E402
 
 
 def looks(pipe, block: int, steps: int = 6, **more):
@@ -40,12 +41,12 @@ def exact(pipe):
 
 
 def test_a_first_block_cache_skips_the_others_where_the_first_hardly_changes(pipe, exact):
-    a2_faster.cache(pipe.transformer, "first-block", threshold=1e-9)
+    acceleration.cache(pipe.transformer, "first-block", threshold=1e-9)
     made, computed = looks(pipe, 1)
     assert torch.equal(made, exact)
     assert computed == 12
 
-    a2_faster.cache(pipe.transformer, "first-block", threshold=9.0)
+    acceleration.cache(pipe.transformer, "first-block", threshold=9.0)
     made, computed = looks(pipe, 1)
     assert computed == 2  # the first step, with and without the prompt
     assert not torch.equal(made, exact)
@@ -53,50 +54,50 @@ def test_a_first_block_cache_skips_the_others_where_the_first_hardly_changes(pip
     assert torch.equal(made, again)  # nothing is left of the video before
     assert computed == 2
 
-    a2_faster.cache(pipe.transformer, "")
+    acceleration.cache(pipe.transformer, "")
     assert torch.equal(looks(pipe, 1)[0], exact)
 
 
 def test_taylorseer_computes_the_first_steps_and_one_of_each_interval(pipe, exact):
-    a2_faster.cache(pipe.transformer, "taylorseer", interval=3)
+    acceleration.cache(pipe.transformer, "taylorseer", interval=3)
     made, computed = looks(pipe, 1, steps=9)
     again, _ = looks(pipe, 1, steps=9)
-    a2_faster.cache(pipe.transformer, "")
+    acceleration.cache(pipe.transformer, "")
     assert computed == 2 * (3 + 2)  # steps 0, 1, 2 and then one of three
     assert torch.equal(made, again)
 
 
 def test_magnitudes_are_those_that_diffusers_prints(pipe, exact, capsys):
-    with a2_faster.Magnitudes(pipe.transformer, looks=2) as heard:
+    with acceleration.Magnitudes(pipe.transformer, looks=2) as heard:
         made, _ = looks(pipe, 1)
     assert torch.equal(made, exact)
 
     pipe.transformer.enable_cache(MagCacheConfig(calibrate=True, num_inference_steps=6))
     looks(pipe, 1)
-    a2_faster.cache(pipe.transformer, "")
+    acceleration.cache(pipe.transformer, "")
     asked, shown = (json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("[1"))
     assert heard.ratios() == pytest.approx([(a + b) / 2 for a, b in zip(asked, shown, strict=True)], abs=1e-4)
 
 
 def test_a_mag_cache_reuses_what_its_ratios_say_hardly_changes(pipe, exact):
-    a2_faster.cache(pipe.transformer, "mag", ratios=[0.5] * 6, steps=6)
+    acceleration.cache(pipe.transformer, "mag", ratios=[0.5] * 6, steps=6)
     made, computed = looks(pipe, 1)
     assert torch.equal(made, exact)
     assert computed == 12
 
-    a2_faster.cache(pipe.transformer, "mag", ratios=[1.0] * 6, steps=10)
+    acceleration.cache(pipe.transformer, "mag", ratios=[1.0] * 6, steps=10)
     made, computed = looks(pipe, 1, steps=10)
     again, _ = looks(pipe, 1, steps=10)
-    a2_faster.cache(pipe.transformer, "")
+    acceleration.cache(pipe.transformer, "")
     assert computed == 2 * (2 + 2)  # the first fifth, and then one of four
     assert torch.equal(made, again)
 
 
 def test_a_cache_keeps_the_three_looks_of_guidance_on_references_apart(pipe):
     exact, _ = looks(pipe, 1, reference_guidance=3.0)
-    a2_faster.cache(pipe.transformer, "first-block", threshold=1e-9)
+    acceleration.cache(pipe.transformer, "first-block", threshold=1e-9)
     made, computed = looks(pipe, 1, reference_guidance=3.0)
-    a2_faster.cache(pipe.transformer, "")
+    acceleration.cache(pipe.transformer, "")
     assert torch.equal(made, exact)
     assert computed == 18
 
@@ -104,10 +105,10 @@ def test_a_cache_keeps_the_three_looks_of_guidance_on_references_apart(pipe):
 @pytest.mark.parametrize(
     ("ask", "sentence"),
     [
-        (lambda _: a2_faster.cache(pipeline(tiny_parts()).transformer, "tea"), "no cache called 'tea': first-block"),
-        (lambda _: a2_faster.check_attention("tea", "cpu"), "--attention tea: diffusers has flash"),
-        (lambda _: a2_faster.check_attention("sage", "cpu"), "--attention sage needs a GPU"),
-        (lambda folder: a2_faster.check_tiles(folder), "is a PatchAutoencoder, which has no tiles"),
+        (lambda _: acceleration.cache(pipeline(tiny_parts()).transformer, "tea"), "no cache called 'tea': first-block"),
+        (lambda _: acceleration.check_attention("tea", "cpu"), "--attention tea: diffusers has flash"),
+        (lambda _: acceleration.check_attention("sage", "cpu"), "--attention sage needs a GPU"),
+        (lambda folder: acceleration.check_tiles(folder), "is a PatchAutoencoder, which has no tiles"),
     ],
 )
 def test_what_cannot_be_is_a_sentence(tmp_path, ask, sentence):
@@ -118,10 +119,10 @@ def test_what_cannot_be_is_a_sentence(tmp_path, ask, sentence):
 
 
 def test_without_torchao_weights_in_8_bits_are_refused_by_name(monkeypatch):
-    monkeypatch.setattr(a2_faster, "find_spec", lambda name: None)
+    monkeypatch.setattr(acceleration, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="--weights int8 needs torchao, which is not installed: pip install torchao"):
-        a2_faster.quantisation("int8")
-    assert a2_faster.quantisation("") is None
+        acceleration.quantisation("int8")
+    assert acceleration.quantisation("") is None
 
 
 def test_offloading_moves_no_whole_network_and_samples_the_same(tmp_path, monkeypatch):
@@ -144,6 +145,6 @@ def test_offloading_moves_no_whole_network_and_samples_the_same(tmp_path, monkey
 
 def test_another_backend_and_tiles_sample_the_same(pipe, exact):
     other = pipeline(tiny_parts())
-    a2_faster.apply(other, Groups(), attention="_native_math", tiled=True)
+    acceleration.apply(other, Groups(), attention="_native_math", tiled=True)
     assert (looks(other, 1)[0] - exact).abs().max() < 1e-4
     assert other.vae.use_tiling

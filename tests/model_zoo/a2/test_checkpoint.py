@@ -4,45 +4,45 @@ import json
 
 import pytest
 
-from model_zoo import a2_folder
+from model_zoo.a2 import checkpoint
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Files where a checkpoint has them; no network in them."""
-    for part in a2_folder.PARTS:
+    for part in checkpoint.PARTS:
         (tmp_path / part).mkdir()
         (tmp_path / part / "config.json").write_text("{}")
-    for part in a2_folder.NETWORKS:
+    for part in checkpoint.NETWORKS:
         (tmp_path / part / "model.safetensors").write_bytes(part.encode())
     (tmp_path / "transformer" / "config.json").write_text(json.dumps({"in_channels": 36, "image_dim": 1280}))
     return tmp_path
 
 
 def test_a_folder_with_all_parts_is_one(folder):
-    assert a2_folder.check(str(folder)) == folder
+    assert checkpoint.check(str(folder)) == folder
 
 
 def test_a_folder_is_told_which_parts_it_lacks(tmp_path):
     (tmp_path / "vae").mkdir()
     with pytest.raises(FileNotFoundError, match=r"lacks transformer/, text_encoder/, tokenizer/, image_encoder/"):
-        a2_folder.check(tmp_path)
+        checkpoint.check(tmp_path)
 
 
 def test_a_download_that_broke_off_is_noticed(folder):
     (folder / "vae" / "model.safetensors").unlink()
     (folder / "text_encoder" / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"lacks text_encoder/config.json, weights in vae/. Did a download"):
-        a2_folder.check(folder)
+        checkpoint.check(folder)
 
 
 def test_a_file_that_the_index_names_must_be_there(folder):
     index = folder / "transformer" / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}))
     with pytest.raises(FileNotFoundError, match="lacks weights in transformer/"):
-        a2_folder.check(folder)
+        checkpoint.check(folder)
     (folder / "transformer" / "model-2.safetensors").write_bytes(b"b")
-    a2_folder.check(folder)
+    checkpoint.check(folder)
 
 
 @pytest.mark.parametrize(
@@ -56,23 +56,23 @@ def test_a_file_that_the_index_names_must_be_there(folder):
 def test_another_transformer_is_refused(folder, config, sentence):
     (folder / "transformer" / "config.json").write_text(config)
     with pytest.raises(ValueError, match=sentence):
-        a2_folder.check(folder)
+        checkpoint.check(folder)
 
 
 def test_the_digest_is_of_what_is_in_the_files_and_not_of_where_they_are(folder, tmp_path_factory):
-    once = a2_folder.digest(folder)
+    once = checkpoint.digest(folder)
     (folder / "README.md").write_text("not a part")
     elsewhere = folder.rename(tmp_path_factory.mktemp("other") / "name")
-    assert a2_folder.digest(elsewhere) == once
+    assert checkpoint.digest(elsewhere) == once
     (elsewhere / "vae" / "model.safetensors").write_bytes(b"vaf")
-    assert a2_folder.digest(elsewhere) != once
+    assert checkpoint.digest(elsewhere) != once
 
 
 @pytest.mark.parametrize("changed_byte", [0, 8 << 20, (12 << 20) + 4])
 def test_of_large_files_every_stride_and_the_end_count(folder, changed_byte):
     large = bytearray((12 << 20) + 5)
     (folder / "vae" / "model.safetensors").write_bytes(large)
-    once = a2_folder.digest(folder)
+    once = checkpoint.digest(folder)
     large[changed_byte] = 1
     (folder / "vae" / "model.safetensors").write_bytes(large)
-    assert a2_folder.digest(folder) != once
+    assert checkpoint.digest(folder) != once

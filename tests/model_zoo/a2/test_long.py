@@ -13,9 +13,10 @@ from model_zoo import torchvision_shim  # noqa: E402
 
 torchvision_shim.install()
 
-from model_zoo import a2_long  # noqa: E402
-from model_zoo.a2_long import Window, schedule, windows  # noqa: E402
-from tests.model_zoo.test_a2 import pictures, pipeline, tiny_parts  # noqa: E402
+from tiny_pipeline import pictures, pipeline, tiny_parts  # noqa: E402
+
+from model_zoo.a2 import long as a2_long  # noqa: E402
+from model_zoo.a2.long import Window, schedule, windows  # noqa: E402
 
 # -- the schedule ------------------------------------------------------------------------------------------------------
 

@@ -2,16 +2,16 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from model_zoo import flow_matching  # noqa: E402
+from model_zoo.a2 import objective  # noqa: E402
 
 
 def test_the_path_leads_from_clean_to_noise_in_the_direction_that_is_learnt():
     torch.manual_seed(0)
     clean, noise = torch.randn(2, 1, 16, 3, 4, 4)
-    step = flow_matching.noisy(clean, noise, 0.6) - flow_matching.noisy(clean, noise, 0.5)
-    assert torch.equal(flow_matching.noisy(clean, noise, 0.0), clean)
-    assert torch.equal(flow_matching.noisy(clean, noise, 1.0), noise)
-    assert torch.allclose(step, 0.1 * flow_matching.velocity(clean, noise), atol=1e-6)
+    step = objective.noisy(clean, noise, 0.6) - objective.noisy(clean, noise, 0.5)
+    assert torch.equal(objective.noisy(clean, noise, 0.0), clean)
+    assert torch.equal(objective.noisy(clean, noise, 1.0), noise)
+    assert torch.allclose(step, 0.1 * objective.velocity(clean, noise), atol=1e-6)
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0, 5.0, 8.0])
@@ -23,7 +23,7 @@ def test_a_shift_is_diffusers_own(shift):
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     theirs = FlowMatchEulerDiscreteScheduler(shift=shift).sigmas[[99, 499, 899]]
-    ours = [flow_matching.shifted(1 - n / 1000, shift) for n in (99, 499, 899)]
+    ours = [objective.shifted(1 - n / 1000, shift) for n in (99, 499, 899)]
     assert theirs.tolist() == pytest.approx(ours, abs=1e-5)
 
 
@@ -31,25 +31,25 @@ def test_a_shift_is_diffusers_own(shift):
     ("references", "repeat", "slots"), [(0, True, 0), (1, True, 1), (3, True, 3), (3, False, 2), (6, False, 3)]
 )
 def test_each_reference_has_a_frame_of_latents_or_four_share_one(references, repeat, slots):
-    assert flow_matching.slot_latents(references, repeat) == slots
+    assert objective.slot_latents(references, repeat) == slots
 
 
 def test_what_is_learnt_where_references_stand_is_a_choice():
     video, condition = torch.zeros(1, 16, 5, 2, 2), torch.ones(1, 20, 5, 2, 2)
     for target, first, counted in (("reference", 1.0, 5), ("video", 0.0, 5), ("ignore", 0.0, 3)):
-        clean, counts = flow_matching.aim(video, condition, 2, target)
+        clean, counts = objective.aim(video, condition, 2, target)
         assert clean[:, :, :2].unique().tolist() == [first]
         assert not clean[:, :, 2:].any()
         assert int(counts.sum()) == counted
     with pytest.raises(ValueError, match="no target called 'all'"):
-        flow_matching.aim(video, condition, 2, "all")
+        objective.aim(video, condition, 2, "all")
 
 
 def test_frames_that_do_not_count_change_no_loss():
     said, target = torch.zeros(1, 16, 3, 2, 2), torch.ones(1, 16, 3, 2, 2)
     counts = torch.tensor([False, True, True])
     said[:, :, 0] = 100.0
-    assert float(flow_matching.loss(said, target, counts)) == 1.0
+    assert float(objective.loss(said, target, counts)) == 1.0
 
 
 def test_the_network_gets_noise_mask_latents_in_this_order_and_512_tokens_of_text():
@@ -60,7 +60,7 @@ def test_the_network_gets_noise_mask_latents_in_this_order_and_512_tokens_of_tex
         return (hidden[:, :16],)
 
     noised, condition = torch.full((1, 16, 2, 2, 2), 7.0), torch.full((1, 20, 2, 2, 2), 3.0)
-    flow_matching.predict(network, noised, 0.25, condition, torch.ones(1, 5, 8), torch.ones(1, 4, 8))
+    objective.predict(network, noised, 0.25, condition, torch.ones(1, 5, 8), torch.ones(1, 4, 8))
     assert seen["hidden"][0, :, 0, 0, 0].tolist() == [7.0] * 16 + [3.0] * 20
     assert seen["timestep"].tolist() == [250.0]
     assert seen["words"].shape == (1, 512, 8)

@@ -7,7 +7,7 @@ from model_zoo import torchvision_shim  # noqa: E402
 
 torchvision_shim.install()
 
-from model_zoo import a2_padding, flow_matching, tiny  # noqa: E402
+from model_zoo.a2 import objective, padding, tiny  # noqa: E402
 
 
 @pytest.mark.parametrize("words", [1, 7, 511, 512])
@@ -21,8 +21,8 @@ def test_one_token_that_counts_as_many_gives_what_all_padding_gives(words):
     found = []
     for short in (False, True):
         if short:
-            a2_padding.shorten(network)
-        said = flow_matching.predict(network, noised, 0.5, condition, text, image)
+            padding.shorten(network)
+        said = objective.predict(network, noised, 0.5, condition, text, image)
         network.zero_grad()
         said.square().mean().backward()
         gradients = [p.grad.clone() for p in network.parameters() if p.grad is not None]

@@ -14,9 +14,9 @@ torchvision_shim.install()
 
 import torch.distributed as dist  # noqa: E402
 import torch.multiprocessing as multiprocessing  # noqa: E402
+from tiny_pipeline import pictures, pipeline, sample, tiny_parts  # noqa: E402
 
-from model_zoo import a2_faster, a2_long, a2_parallel  # noqa: E402
-from tests.model_zoo.test_a2 import pictures, pipeline, sample, tiny_parts  # noqa: E402
+from model_zoo.a2 import acceleration, long, parallel  # noqa: E402
 
 LONG = {"num_frames": 25, "window": 17, "history": 4, "num_inference_steps": 2, "reference_guidance": 2.0}
 
@@ -24,7 +24,7 @@ LONG = {"num_frames": 25, "window": 17, "history": 4, "num_inference_steps": 2, 
 def enter(rank: int, ranks: int, port: int, looks: int, tokens: int, kinds: list[str], out: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=ranks)
-    groups = a2_parallel.groups(looks, tokens)
+    groups = parallel.groups(looks, tokens)
     made = {kind: sampled(kind, groups) for kind in kinds}
     torch.save(made, out / f"{rank}.pt")
     dist.destroy_process_group()
@@ -40,17 +40,17 @@ def on_ranks(looks: int, tokens: int, kinds: list[str], out: Path) -> list[dict]
     return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(ranks)]
 
 
-def sampled(kind: str, groups: a2_parallel.Groups):
+def sampled(kind: str, groups: parallel.Groups):
     """Latents, a long video's latents, or what the VAE makes of tiles."""
     pipe = pipeline(tiny_parts())
     if kind == "tiles":
         return tiles(pipe.vae, groups.everything)
     pipe.groups = groups
     if groups.tokens:
-        a2_parallel.share_tokens(pipe.transformer, groups.tokens)
+        parallel.share_tokens(pipe.transformer, groups.tokens)
     if kind == "long":
         pipe.encode_prompt = lambda **_: tuple(words(2))
-        return a2_long.latents(pipe, pictures(2), ["a"], generator=torch.Generator().manual_seed(0), **LONG)
+        return long.latents(pipe, pictures(2), ["a"], generator=torch.Generator().manual_seed(0), **LONG)
     guidance = {"plain": 1.0, "three looks": 3.0}[kind]
     return sample(pipe, pictures(2), frames=13, output_type="latent", reference_guidance=guidance)
 
@@ -64,7 +64,7 @@ def tiles(vae, group):
     """A video of 13 x 40 x 72 coded and decoded in tiles of 32 px at every 24."""
     vae.enable_tiling(32, 32, 24, 24)
     if group:
-        a2_parallel.share_tiles(vae, group)
+        parallel.share_tiles(vae, group)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         latents = vae.encode(torch.randn(1, 3, 13, 40, 72, generator=generator)).latent_dist.mode()
@@ -74,7 +74,7 @@ def tiles(vae, group):
 @pytest.fixture(scope="module")
 def alone() -> dict:
     torch.set_num_threads(1)
-    return {kind: sampled(kind, a2_parallel.Groups()) for kind in ("plain", "three looks", "long", "tiles")}
+    return {kind: sampled(kind, parallel.Groups()) for kind in ("plain", "three looks", "long", "tiles")}
 
 
 def far(ranks: list[dict], alone: dict) -> float:
@@ -99,7 +99,7 @@ def test_numbers_that_are_not_that_of_the_processes_are_refused():
     with pytest.raises(
         ValueError, match="2 x --context-parallel 3 is not the number of processes, 1: start it with torchrun"
     ):
-        a2_parallel.groups(2, 3)
+        parallel.groups(2, 3)
 
 
 def test_attention_that_no_processes_can_share_is_refused():
@@ -107,17 +107,17 @@ def test_attention_that_no_processes_can_share_is_refused():
 
     transformer = tiny_parts()["transformer"]
     with attention_backend("_native_math"), pytest.raises(ValueError, match="_native_math cannot be shared"):
-        a2_parallel.share_tokens(transformer, None)
-    a2_faster.attend(transformer, "_native_math")
+        parallel.share_tokens(transformer, None)
+    acceleration.attend(transformer, "_native_math")
     with pytest.raises(ValueError, match="_native_math cannot be shared"):
-        a2_parallel.share_tokens(transformer, None)
+        parallel.share_tokens(transformer, None)
 
 
 def test_one_networks_attention_is_not_that_of_the_others():
     from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
     before = _AttentionBackendRegistry.get_active_backend()
-    a2_faster.attend(tiny_parts()["transformer"], "_native_math")
+    acceleration.attend(tiny_parts()["transformer"], "_native_math")
     assert _AttentionBackendRegistry.get_active_backend() == before
 
 
@@ -127,9 +127,9 @@ def test_one_networks_attention_is_not_that_of_the_others():
 ])  # fmt: skip
 def test_shares_that_are_not_even_are_a_sentence(size, heads, sentence):
     with pytest.raises(ValueError, match=sentence):
-        a2_parallel.check_tokens(*size, heads, 4)
+        parallel.check_tokens(*size, heads, 4)
 
 
 def test_81_frames_of_480_x_832_are_32760_tokens_for_2_4_and_8():
     for tokens in (2, 4, 8):
-        a2_parallel.check_tokens(480, 832, 81, 40, tokens)
+        parallel.check_tokens(480, 832, 81, 40, tokens)

@@ -14,12 +14,13 @@ from model_zoo import torchvision_shim  # noqa: E402
 
 torchvision_shim.install()
 
-from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanTransformer3DModel  # noqa: E402
+from diffusers import WanImageToVideoPipeline, WanTransformer3DModel  # noqa: E402
 from safetensors import safe_open  # noqa: E402
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel  # noqa: E402
+from tiny_pipeline import pictures, pipeline, sample, tiny_parts  # noqa: E402
 
-from model_zoo import a2, a2_folder, a2_references  # noqa: E402
-from model_zoo.a2_references import Prepared, Reference  # noqa: E402
+from model_zoo.a2 import checkpoint, references  # noqa: E402
+from model_zoo.a2 import pipeline as a2  # noqa: E402
+from model_zoo.a2.references import Prepared, Reference  # noqa: E402
 
 GOLDEN = Path(os.environ.get("A2DATA_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
 
@@ -49,55 +50,9 @@ def golden() -> Golden:
     return Golden(path)
 
 
-def tiny_parts() -> dict:
-    """Networks of the real classes, small and random, of the golden tensors' shapes."""
-    torch.manual_seed(0)
-    return {
-        "transformer": WanTransformer3DModel(
-            image_dim=64, added_kv_proj_dim=96, attention_head_dim=24, cross_attn_norm=True, ffn_dim=128, freq_dim=256,
-            in_channels=36, num_attention_heads=4, num_layers=2, out_channels=16, text_dim=64,
-            qk_norm="rms_norm_across_heads",
-        ).eval(),
-        "vae": AutoencoderKLWan(base_dim=8, dim_mult=[1, 1, 1, 1], num_res_blocks=1).eval(),
-        "image_encoder": CLIPVisionModel(
-            CLIPVisionConfig(
-                hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4, image_size=224, patch_size=14
-            )
-        ).eval(),
-    }  # fmt: skip
-
-
-def pipeline(parts: dict, kind=a2.WanA2Pipeline, schedule=None):
-    made = kind(
-        tokenizer=None,
-        text_encoder=None,
-        image_processor=CLIPImageProcessor(),
-        scheduler=schedule or a2.scheduler(),
-        **parts,
-    )
-    made.set_progress_bar_config(disable=True)
-    return made
-
-
 @pytest.fixture(scope="module")
 def tiny():
     return pipeline(tiny_parts())
-
-
-def pictures(n: int, height: int = 32, width: int = 48) -> Prepared:
-    rng = np.random.default_rng(n)
-    return Prepared(
-        rng.integers(0, 256, (n, height, width, 3), np.uint8), rng.integers(0, 256, (n, 512, 512, 3), np.uint8)
-    )
-
-
-def sample(pipe, prepared, frames=17, seed=0, **settings):
-    words = torch.Generator().manual_seed(1)
-    return pipe(
-        prepared, num_frames=frames, num_inference_steps=settings.pop("steps", 2),
-        prompt_embeds=torch.randn(1, 512, 64, generator=words), negative_prompt_embeds=torch.randn(1, 512, 64, generator=words),
-        generator=torch.Generator().manual_seed(seed), **settings,
-    ).frames  # fmt: skip
 
 
 @pytest.mark.parametrize("n", [2, 3])
@@ -134,11 +89,11 @@ def test_a_seed_says_the_video_and_another_reference_changes_it(tiny):
 
 def test_one_reference_is_wans_condition_of_a_first_frame_exactly(tiny):
     prepared = pictures(1)
-    image = a2_references.as_tensor(prepared.frames)
+    image = references.as_tensor(prepared.frames)
     wan = pipeline({n: getattr(tiny, n) for n in ("transformer", "vae", "image_encoder")}, WanImageToVideoPipeline)
     noise = torch.zeros(1, 16, 5, 4, 6)
     _, theirs = wan.prepare_latents(image, 1, 16, 32, 48, 17, torch.float32, torch.device("cpu"), None, noise)
-    assert torch.equal(a2_references.condition(tiny.vae, image, 17), theirs)
+    assert torch.equal(references.condition(tiny.vae, image, 17), theirs)
 
 
 def test_a_released_folder_is_loaded_part_by_part_and_a_wrong_one_is_told_what_it_lacks(tmp_path, tiny):
@@ -177,7 +132,7 @@ def test_a_whole_folder_samples_what_its_parts_sample(tmp_path, tiny):
 
 
 def test_a_text_to_video_checkpoint_is_refused(tmp_path):
-    for part in a2_folder.PARTS:
+    for part in checkpoint.PARTS:
         (tmp_path / part).mkdir()
     WanTransformer3DModel(
         in_channels=16, num_layers=1, num_attention_heads=2, attention_head_dim=12, text_dim=8, ffn_dim=8
@@ -231,8 +186,8 @@ def test_an_unknown_schedule_is_refused():
 
 def test_references_reach_the_network_in_a2s_order(tiny):
     human, thing = (np.full((40, 40, 3), v, np.uint8) for v in (10, 200))
-    one = a2_references.prepare([Reference("object", thing), Reference("human", human)], 32, 48)
-    two = a2_references.prepare([Reference("human", human), Reference("object", thing)], 32, 48)
+    one = references.prepare([Reference("object", thing), Reference("human", human)], 32, 48)
+    two = references.prepare([Reference("human", human), Reference("object", thing)], 32, 48)
     assert torch.equal(sample(tiny, one, output_type="latent"), sample(tiny, two, output_type="latent"))
 
 
@@ -245,9 +200,9 @@ def by_hand(pipe, prepared, s: float, g: float, steps: int = 3):
     prompt, negative = (torch.randn(1, 512, 64, generator=words) for _ in range(2))
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, 16, 5, 4, 6, generator=generator)
-    given = a2_references.condition(pipe.vae, a2_references.as_tensor(prepared.frames), 17, generator)
-    tokens = a2_references.image_tokens(pipe.image_encoder, pipe.image_processor, prepared.squares)
-    grey = a2_references.encode(pipe.vae, torch.zeros(1, 3, 17, 32, 48))
+    given = references.condition(pipe.vae, references.as_tensor(prepared.frames), 17, generator)
+    tokens = references.image_tokens(pipe.image_encoder, pipe.image_processor, prepared.squares)
+    grey = references.encode(pipe.vae, torch.zeros(1, 3, 17, 32, 48))
     nothing = torch.cat([torch.zeros(1, 4, 5, 4, 6), grey], 1)
 
     def look(condition, t, text, image):
@@ -307,7 +262,7 @@ def test_a_run_that_breaks_leaves_no_guidance_behind(tiny):
 
 
 def test_how_many_references_there_were_does_not_show_where_there_are_none(tiny):
-    nothing = a2_references.no_references(tiny.vae, 17, 32, 48)
+    nothing = references.no_references(tiny.vae, 17, 32, 48)
     assert nothing.shape == (1, 20, 5, 4, 6)
     assert not nothing[:, :4].any()
     x, words = torch.randn(1, 16, 5, 4, 6), torch.randn(1, 512, 64)

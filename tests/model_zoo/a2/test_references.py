@@ -12,8 +12,8 @@ pytest.importorskip("jaxtyping")
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from model_zoo import a2_references as refs  # noqa: E402
-from model_zoo.a2_references import Reference  # noqa: E402
+from model_zoo.a2 import references as refs  # noqa: E402
+from model_zoo.a2.references import Reference  # noqa: E402
 
 RED = (200, 10, 20)
 

@@ -8,7 +8,8 @@ from model_zoo import torchvision_shim  # noqa: E402
 
 torchvision_shim.install()
 
-from model_zoo import a2_encoders, a2_references, flow_matching, tiny  # noqa: E402
+from model_zoo.a2 import encoders as a2_encoders  # noqa: E402
+from model_zoo.a2 import objective, references, tiny  # noqa: E402
 
 CAPTIONS = ["A red square drifts.", "A blue circle stands still."]
 
@@ -29,7 +30,7 @@ def autoencoder():
 
 
 def through(autoencoder, frames: np.ndarray) -> np.ndarray:
-    video = a2_references.as_tensor(frames).movedim(0, 1)[None]
+    video = references.as_tensor(frames).movedim(0, 1)[None]
     with torch.no_grad():
         made = autoencoder.decode(autoencoder.encode(video).latent_dist.mode()).sample
     return ((made[0].movedim(0, -1) + 1) * 127.5).round().clamp(0, 255).byte().numpy()
@@ -47,7 +48,7 @@ def test_a_rectangle_comes_back_where_it_was_to_the_pixel(autoencoder):
 
 
 def test_latents_have_wans_shape_and_a_batch_is_one_by_one(autoencoder):
-    videos = torch.stack([a2_references.as_tensor(clip(n)).movedim(0, 1) for n in range(2)])
+    videos = torch.stack([references.as_tensor(clip(n)).movedim(0, 1) for n in range(2)])
     both = autoencoder.encode(videos).latent_dist.mode()
     assert both.shape == (2, 16, 3, 4, 6)
     alone = [autoencoder.encode(v[None]).latent_dist.mode() for v in videos]
@@ -61,13 +62,11 @@ def test_latents_are_causal_and_normalised(autoencoder):
     frames = clip(2)
     later = frames.copy()
     later[5:] = 0
-    one, other = (
-        a2_references.encode(autoencoder, a2_references.as_tensor(f).movedim(0, 1)[None]) for f in (frames, later)
-    )
+    one, other = (references.encode(autoencoder, references.as_tensor(f).movedim(0, 1)[None]) for f in (frames, later))
     assert torch.equal(one[:, :, :2], other[:, :, :2])
     assert not torch.allclose(one[:, :, 2], other[:, :, 2])
     fitted = torch.cat(
-        [a2_references.encode(autoencoder, a2_references.as_tensor(clip(n)).movedim(0, 1)[None]) for n in range(4)]
+        [references.encode(autoencoder, references.as_tensor(clip(n)).movedim(0, 1)[None]) for n in range(4)]
     )
     assert fitted.mean().abs() < 0.05
     spread = fitted[:, : tiny.SEEN].std((0, 2, 3, 4))
@@ -77,13 +76,13 @@ def test_latents_are_causal_and_normalised(autoencoder):
 
 def test_a_still_picture_has_the_same_latents_in_every_frame(autoencoder):
     still = np.repeat(clip(3)[:1], 9, axis=0)
-    latents = autoencoder.encode(a2_references.as_tensor(still).movedim(0, 1)[None]).latent_dist.mode()
+    latents = autoencoder.encode(references.as_tensor(still).movedim(0, 1)[None]).latent_dist.mode()
     assert torch.allclose(latents[:, :, 0], latents[:, :, 2], atol=1e-5)
 
 
 def test_the_last_channels_say_where_a_piece_lies_whatever_it_shows(autoencoder):
     one, other = (
-        autoencoder.encode(a2_references.as_tensor(clip(n)).movedim(0, 1)[None]).latent_dist.mode() for n in (0, 3)
+        autoencoder.encode(references.as_tensor(clip(n)).movedim(0, 1)[None]).latent_dist.mode() for n in (0, 3)
     )
     where = one[0, tiny.SEEN :, 1]
     assert torch.equal(one[:, tiny.SEEN :], other[:, tiny.SEEN :])
@@ -112,7 +111,7 @@ def test_the_same_data_makes_the_same_networks_and_tells_captions_apart(tmp_path
     assert red.shape[1] == tiny.DIM
     assert not torch.allclose(red[-1], blue[-1])
     squares = np.stack([np.full((512, 512, 3), value, np.uint8) for value in (0, 255)])
-    tokens = a2_references.image_tokens(encoders.image_encoder, encoders.image_processor, squares)
+    tokens = references.image_tokens(encoders.image_encoder, encoders.image_processor, squares)
     assert tokens.shape == (1, 2 * 17, tiny.DIM)
 
 
@@ -129,9 +128,9 @@ def test_an_untrained_network_says_the_best_linear_guess_of_each_patch():
     noise = torch.randn(clean.shape)
     nothing, text, image = torch.zeros(4, 20, 5, 8, 12), torch.zeros(4, 1, tiny.DIM), torch.zeros(4, 17, tiny.DIM)
     for level in (0.3, 0.5, 0.8, 1.0):
-        noised = flow_matching.noisy(clean, noise, level)
+        noised = objective.noisy(clean, noise, level)
         with torch.no_grad():
-            said = flow_matching.predict(network, noised, level, nothing, text, image)
+            said = objective.predict(network, noised, level, nothing, text, image)
         power = variances / ((1 - level) ** 2 * variances + level**2)  # what no linear guess of a patch can do better
         assert float((said - noise + clean).square().mean()) == pytest.approx(float(power.mean()), rel=0.25)
 

@@ -9,7 +9,7 @@ torchvision_shim.install()
 
 from diffusers import WanTransformer3DModel  # noqa: E402
 
-from model_zoo import a2_trainable  # noqa: E402
+from model_zoo.a2 import trainable as a2_trainable  # noqa: E402
 
 A2 = {"in_channels": 36, "image_dim": 1280, "added_kv_proj_dim": 5120}  # the rest are diffusers' defaults
 

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from model_zoo import camera, camera_moves
+from model_zoo.caption import camera, camera_moves
 
 HEIGHT, WIDTH, COUNT, FPS = 180, 320, 31, 15.0  # two seconds
 

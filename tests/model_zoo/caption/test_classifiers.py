@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model_zoo import cards, classifiers, torchvision_shim
+from model_zoo import cards, torchvision_shim
+from model_zoo.caption import classifiers
 
 torchvision_shim.install()
 torch = pytest.importorskip("torch")
@@ -114,7 +115,7 @@ def test_labels_are_read_however_they_are_spelt(label, meaning):
 
 
 def test_every_meaning_is_a_word_of_the_captions_schema():
-    from stages.caption import CHOICES
+    from stages.caption.stage import CHOICES
 
     for field, value in classifiers.MEANINGS.values():
         assert field == "camera_motion" or value in CHOICES[field]

@@ -1,12 +1,10 @@
 """Captions from a server: a real one on loopback, which errs as servers do."""
 
 import json
-import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +12,11 @@ import pytest
 pytest.importorskip("httpx")
 pytest.importorskip("tenacity")
 pytest.importorskip("jsonschema")
-sys.path.insert(0, str(Path(__file__).parent))
 
 from chat_server import pictures, refuse, reply, serving, words
 
-from model_zoo import cards, endpoint, structured
+from model_zoo import cards
+from model_zoo.caption import endpoint, schema
 
 FRAMES = np.full((40, 360, 640, 3), (200, 60, 20), np.uint8)
 GOOD = {
@@ -43,14 +41,14 @@ SCENE = {
     "subjects": [
         {
             "phrase": "a woman in a yellow hoodie",
-            **dict.fromkeys(structured.SUBJECT_FIELDS, ""),
+            **dict.fromkeys(schema.SUBJECT_FIELDS, ""),
             "action": "waves",
         }
     ],
     "environment_phrase": "a kitchen",
     "lighting": "",
     "camera_motion": "the camera whirls about",
-    **dict.fromkeys(structured.CHOICES, "other"),
+    **dict.fromkeys(schema.CHOICES, "other"),
 }
 
 
@@ -74,8 +72,8 @@ def test_a_valid_answer_is_the_caption():
         assert caption(chat) == GOOD
     (body,) = chat.bodies
     assert (body["model"], body["temperature"], body["seed"]) == ("tiny/model", 0, 0)
-    assert body["response_format"]["json_schema"]["schema"] == structured.SCHEMA
-    for field in (*structured.CHOICES, *structured.TEXTS, *structured.SUBJECT_FIELDS):
+    assert body["response_format"]["json_schema"]["schema"] == schema.SCHEMA
+    for field in (*schema.CHOICES, *schema.TEXTS, *schema.SUBJECT_FIELDS):
         assert f'"{field}"' in words(body)
 
 
@@ -89,7 +87,7 @@ def test_frames_are_shown_whole_and_undistorted(shape):
     (body,) = chat.bodies
     for picture in pictures(body):
         h, w = picture.shape[:2]
-        assert h * w <= structured.AREA_PX * 1.01
+        assert h * w <= schema.AREA_PX * 1.01
         assert abs(w / h - width / height) / (width / height) < 0.01
         assert h <= height  # never enlarged
         ys, xs = np.nonzero((picture[..., 0] > 125) & (picture[..., 1] < 125))

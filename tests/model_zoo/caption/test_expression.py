@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from model_zoo import cards, expression
-from model_zoo.captions import Thing
+from model_zoo import cards
+from model_zoo.caption import expression
+from model_zoo.caption.measured import Thing
 
 onnx = pytest.importorskip("onnx")
 SCENE = {"subjects": [{"thing": "p", "TYPES": {"type": "Human", "sub_type": "Person"}}]}

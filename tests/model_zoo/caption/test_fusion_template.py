@@ -1,6 +1,6 @@
 import pytest
 
-from model_zoo import template
+from model_zoo.caption import fusion_template
 
 
 def subject(phrase: str, action: str = "", position: str = "", expression: str = "") -> dict[str, str]:
@@ -14,7 +14,7 @@ def scene(*subjects: dict[str, str], place: str = "", lighting: str = "", **shot
 
 def test_shot_subjects_environment_and_light_come_in_skyreels_order():
     person = subject("a person in a yellow top", "gestures", "on the left")
-    prompt = template.fuse(
+    prompt = fusion_template.fuse(
         scene(
             person,
             subject("a red bottle", "", "on the right"),
@@ -31,9 +31,9 @@ def test_shot_subjects_environment_and_light_come_in_skyreels_order():
 
 
 def test_a_scene_without_subjects_is_a_sentence_and_no_dash():
-    prompt = template.fuse(scene(place="a grey background", shot_type="long_shot"))
+    prompt = fusion_template.fuse(scene(place="a grey background", shot_type="long_shot"))
     assert prompt == "A long shot of a grey background against which nothing stands out."
-    assert template.fuse(scene()) == "A view in which nothing stands out."
+    assert fusion_template.fuse(scene()) == "A view in which nothing stands out."
 
 
 @pytest.mark.parametrize(
@@ -49,14 +49,14 @@ def test_a_scene_without_subjects_is_a_sentence_and_no_dash():
     ],
 )
 def test_words_of_a_network_are_fitted_into_the_sentence(first, rest):
-    assert template.fuse(scene(first)).startswith(f"In this scene, {rest}")
+    assert fusion_template.fuse(scene(first)).startswith(f"In this scene, {rest}")
 
 
 def test_what_is_only_there_comes_in_one_sentence_and_what_others_do_in_the_next():
     dog = subject("a dog", "sleeps", "in the centre")
     cup, hat = subject("a cup", "", "on the left"), subject("a hat on the right", "", "on the right")
     cat, ball = subject("a cat", "runs", "on the left"), subject("a ball", "moves up")
-    assert template.fuse(scene(dog, cat, cup, hat, ball)) == (
+    assert fusion_template.fuse(scene(dog, cat, cup, hat, ball)) == (
         "In this scene, a dog sleeps in the centre. There is a cup on the left and a hat on the right. "
         "Meanwhile, a cat runs on the left and a ball moves up."
     )
@@ -64,17 +64,17 @@ def test_what_is_only_there_comes_in_one_sentence_and_what_others_do_in_the_next
 
 def test_subjects_without_a_place_are_told_as_well():
     cup, cat, pen = subject("a cup"), subject("a cat", "runs"), subject("a pen")
-    assert template.fuse(scene(cup, pen)) == "In this scene, there is a cup. There is also a pen."
-    assert template.fuse(scene(cup, cat)) == "In this scene, there is a cup. Meanwhile, a cat runs."
+    assert fusion_template.fuse(scene(cup, pen)) == "In this scene, there is a cup. There is also a pen."
+    assert fusion_template.fuse(scene(cup, cat)) == "In this scene, there is a cup. Meanwhile, a cat runs."
 
 
 def test_a_long_place_stands_at_the_end():
     pen = subject("a pen", "", "On the table, in front of the window")
-    assert template.fuse(scene(subject("a cup"), pen)).endswith(
+    assert fusion_template.fuse(scene(subject("a cup"), pen)).endswith(
         "There is also a pen, on the table, in front of the window."
     )
 
 
 def test_an_environment_that_is_a_sentence_stays_one():
-    prompt = template.fuse(scene(subject("a cup"), place="The background shows a street"))
+    prompt = fusion_template.fuse(scene(subject("a cup"), place="The background shows a street"))
     assert prompt == "In this scene, there is a cup. The background shows a street."

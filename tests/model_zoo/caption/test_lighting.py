@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from model_zoo import looks
+from model_zoo.caption import lighting as looks
 
 
 def flat(red: int, green: int, blue: int) -> np.ndarray:

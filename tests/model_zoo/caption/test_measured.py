@@ -2,9 +2,9 @@ import cv2
 import numpy as np
 import pytest
 
-from model_zoo import captions
-from model_zoo.camera import Step
-from model_zoo.captions import Thing
+from model_zoo.caption import measured
+from model_zoo.caption.camera import Step
+from model_zoo.caption.measured import Thing
 
 STILL = np.full((31, 180, 320, 3), 120, np.uint8)
 
@@ -27,30 +27,30 @@ def thing(id: str, kind: str, *boxes: tuple, parent: str = "", label: str = "", 
     ],
 )
 def test_the_shot_type_follows_from_the_head_and_the_room_below_it(head, shot):
-    assert ("shot_type", shot, 0.9) in captions.shot(STILL, 15.0, [thing("f", "face", head)], {})
+    assert ("shot_type", shot, 0.9) in measured.shot(STILL, 15.0, [thing("f", "face", head)], {})
 
 
 def test_a_body_that_ends_above_the_border_is_whole_unless_a_table_hides_it():
     face = thing("f", "face", (100, 10, 120, 40), parent="p")  # by the head alone, the feet would be cut off
     stands, sits = thing("p", "human", (90, 10, 140, 174)), thing("p", "human", (90, 10, 140, 100))
-    assert ("shot_type", "full_shot", 0.9) in captions.shot(STILL, 15.0, [stands, face], {})
+    assert ("shot_type", "full_shot", 0.9) in measured.shot(STILL, 15.0, [stands, face], {})
     large = thing("f", "face", (100, 10, 140, 60), parent="p")
-    assert ("shot_type", "medium_shot", 0.9) in captions.shot(STILL, 15.0, [sits, large], {})
+    assert ("shot_type", "medium_shot", 0.9) in measured.shot(STILL, 15.0, [sits, large], {})
 
 
 def test_a_person_without_a_face_is_framed_by_what_the_border_cuts_off():
-    assert captions.by_person(thing("p", "human", (100, 20, 160, 170)), 180, 320) == "full_shot"
-    assert captions.by_person(thing("p", "human", (100, 90, 130, 170)), 180, 320) == "long_shot"
-    assert captions.by_person(thing("p", "human", (100, 20, 200, 180)), 180, 320) == "medium_shot"
-    assert captions.by_person(thing("p", "human", (20, 20, 300, 180)), 180, 320) == "close_up"
-    assert captions.by_person(thing("p", "human", (20, 0, 300, 180)), 180, 320) == "extreme_close_up"
+    assert measured.by_person(thing("p", "human", (100, 20, 160, 170)), 180, 320) == "full_shot"
+    assert measured.by_person(thing("p", "human", (100, 90, 130, 170)), 180, 320) == "long_shot"
+    assert measured.by_person(thing("p", "human", (100, 20, 200, 180)), 180, 320) == "medium_shot"
+    assert measured.by_person(thing("p", "human", (20, 20, 300, 180)), 180, 320) == "close_up"
+    assert measured.by_person(thing("p", "human", (20, 0, 300, 180)), 180, 320) == "extreme_close_up"
 
 
 def test_the_view_follows_from_the_yaw_and_a_missing_face_is_only_a_weak_sign():
     person = thing("p", "human", (100, 20, 200, 180))
 
     def views(*things: Thing) -> dict[str, tuple]:
-        return {field: (value, sure) for field, value, sure in captions.shot(STILL, 15.0, things, {})}
+        return {field: (value, sure) for field, value, sure in measured.shot(STILL, 15.0, things, {})}
 
     front = views(person, thing("f", "face", (130, 30, 160, 70), parent="p", yaw="-0.1"))
     assert front["shot_position"][0] == "front_view"
@@ -62,12 +62,12 @@ def test_the_view_follows_from_the_yaw_and_a_missing_face_is_only_a_weak_sign():
 
 
 def test_nothing_is_said_of_the_shot_when_nothing_was_found():
-    assert captions.shot(STILL, 15.0, [], {}) == []
+    assert measured.shot(STILL, 15.0, [], {}) == []
 
 
 def test_somebody_else_s_face_says_nothing_of_the_main_person():
     things = [thing("p", "human", (100, 20, 200, 180)), thing("f", "face", (10, 20, 20, 30), parent="q", yaw="0")]
-    assert all(value != "front_view" for _, value, _ in captions.shot(STILL, 15.0, things, {}))
+    assert all(value != "front_view" for _, value, _ in measured.shot(STILL, 15.0, things, {}))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_somebody_else_s_face_says_nothing_of_the_main_person():
     ],
 )
 def test_the_action_of_an_object_follows_from_its_track(boxes, action):
-    subject = captions.scene(STILL, 15.0, [thing("o", "object", *boxes)])["subjects"][0]
+    subject = measured.scene(STILL, 15.0, [thing("o", "object", *boxes)])["subjects"][0]
     assert subject["action"] == action
 
 
@@ -92,21 +92,21 @@ def test_what_stands_still_before_a_panning_camera_does_not_move():
     frames = list(range(0, 33, 3))
     drifts = thing("o", "object", (200, 60, 240, 100), (40, 60, 80, 100))
     follows = thing("o", "object", (200, 60, 240, 100), (200, 60, 240, 100))
-    assert captions.displacement(drifts, frames, steps, 180, 320) == pytest.approx((0, 0, 0), abs=1e-6)
-    assert captions.displacement(follows, frames, steps, 180, 320) == pytest.approx((0.5, 0, 0), abs=1e-6)
+    assert measured.displacement(drifts, frames, steps, 180, 320) == pytest.approx((0, 0, 0), abs=1e-6)
+    assert measured.displacement(follows, frames, steps, 180, 320) == pytest.approx((0.5, 0, 0), abs=1e-6)
 
 
 def test_a_still_thing_at_the_border_does_not_move_when_the_camera_zooms():
     steps = [Step(0.0, 0.0, np.log(1.5) / 10, 0.0)] * 10
     far = thing("o", "object", (200, 80, 220, 100), (220, 75, 250, 105))
-    assert captions.displacement(far, list(range(0, 33, 3)), steps, 180, 320) == pytest.approx((0, 0, 0), abs=1e-6)
+    assert measured.displacement(far, list(range(0, 33, 3)), steps, 180, 320) == pytest.approx((0, 0, 0), abs=1e-6)
 
 
 def test_a_person_gestures_when_the_picture_changes_below_the_face():
     person, face = thing("p", "human", (100, 20, 200, 180)), thing("f", "face", (130, 30, 160, 70), parent="p")
 
     def action(frames: np.ndarray, *things: Thing) -> str:
-        return captions.scene(frames, 15.0, things)["subjects"][0]["action"]
+        return measured.scene(frames, 15.0, things)["subjects"][0]["action"]
 
     hands, head = STILL.copy(), STILL.copy()
     hands[::2, 100:130, 120:180] = 250
@@ -125,7 +125,7 @@ def test_people_come_before_objects_and_large_before_small():
         thing("u", "upper", (210, 50, 290, 100), parent="p2", colour="orange"),
         thing("l", "lower", (210, 100, 290, 170), parent="p2", colour="black"),
     ]
-    subjects = captions.scene(STILL, 15.0, things)["subjects"]
+    subjects = measured.scene(STILL, 15.0, things)["subjects"]
     told = [(s["TYPES"]["sub_type"], s["appearance"], s["position"], s["is_main_subject"]) for s in subjects]
     assert told == [
         ("Person", "in an orange top and black bottoms", "on the right", True),
@@ -136,8 +136,8 @@ def test_people_come_before_objects_and_large_before_small():
 
 def test_two_of_a_kind_in_one_third_are_told_apart_by_their_order():
     pair = [thing("a", "human", (170, 0, 210, 99)), thing("b", "human", (110, 0, 150, 99))]
-    assert captions.positions(pair, 320) == {"a": "on the right", "b": "on the left"}
-    assert set(captions.positions([*pair, thing("c", "human", (150, 0, 160, 99))], 320).values()) == {"in the centre"}
+    assert measured.positions(pair, 320) == {"a": "on the right", "b": "on the left"}
+    assert set(measured.positions([*pair, thing("c", "human", (150, 0, 160, 99))], 320).values()) == {"in the centre"}
 
 
 def test_a_body_that_only_shifts_does_not_gesture():
@@ -149,7 +149,7 @@ def test_a_body_that_only_shifts_does_not_gesture():
         frames[n, 60:180, 80 + 2 * (n % 2) : 240 + 2 * (n % 2)] = cloth[..., None]
     person = thing("p", "human", (80, 0, 240, 180), (80, 0, 240, 180))
     face = thing("p/face", "face", (140, 10, 180, 60), (140, 10, 180, 60), parent="p")
-    whole, limbs = captions.unrest(frames, list(range(0, 31, 5)), person, face)
-    assert whole > captions.FIDGETS
-    assert limbs < captions.GESTURES
-    assert captions.action(person, (0, 0, 0), [face], frames, list(range(0, 31, 5))) == "sways gently"
+    whole, limbs = measured.unrest(frames, list(range(0, 31, 5)), person, face)
+    assert whole > measured.FIDGETS
+    assert limbs < measured.GESTURES
+    assert measured.action(person, (0, 0, 0), [face], frames, list(range(0, 31, 5))) == "sways gently"

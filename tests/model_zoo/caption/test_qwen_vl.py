@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from model_zoo import cards, qwen_vl, structured, torchvision_shim
+from model_zoo import cards, torchvision_shim
+from model_zoo.caption import qwen_vl, schema
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("jsonschema")
@@ -34,7 +35,7 @@ def words() -> "transformers.PreTrainedTokenizerFast":
     trainer = trainers.BpeTrainer(
         vocab_size=900, special_tokens=SPECIAL.split(), initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
-    tokens.train_from_iterator([structured.request(), TAUGHT] * 4, trainer)
+    tokens.train_from_iterator([schema.request(), TAUGHT] * 4, trainer)
     return transformers.Qwen2Tokenizer(
         tokenizer_object=tokens, eos_token="<|im_end|>", pad_token="<|endoftext|>", unk_token=None
     )
@@ -93,7 +94,7 @@ FRAMES = np.random.default_rng(0).integers(0, 255, (20, 64, 128, 3), np.uint8)
 
 
 def question(frames) -> list[dict]:
-    content = [{"type": "text", "text": "what is this"}, structured.shown(frames, 10.0)]
+    content = [{"type": "text", "text": "what is this"}, schema.shown(frames, 10.0)]
     return [{"role": "user", "content": content}]
 
 
@@ -119,7 +120,7 @@ def test_the_network_sees_the_frames_at_their_aspect_ratio_and_all_of_them(tiny,
     frames = np.zeros((20, *shape, 3), np.uint8)
     _, high, wide = qwen_vl.prepared(processor, question(frames))["video_grid_thw"][0].tolist()
     assert abs(np.log(wide / high) - np.log(shape[1] / shape[0])) < 0.3  # patches are coarse
-    assert qwen_vl.prepared(processor, question(frames))["video_grid_thw"][0][0] == structured.FRAMES // 2
+    assert qwen_vl.prepared(processor, question(frames))["video_grid_thw"][0][0] == schema.FRAMES // 2
 
 
 def test_a_picture_drawn_on_the_left_is_on_the_left_of_the_patches(tiny):
@@ -136,16 +137,16 @@ def test_a_picture_drawn_on_the_left_is_on_the_left_of_the_patches(tiny):
 
 def test_words_alone_can_be_asked_too(tiny, monkeypatch):
     monkeypatch.setattr(qwen_vl, "MAX_TOKENS", 3)
-    scene = {"subjects": [], "environment_phrase": "", "lighting": "", **dict.fromkeys(structured.CHOICES, "other")}
+    scene = {"subjects": [], "environment_phrase": "", "lighting": "", **dict.fromkeys(schema.CHOICES, "other")}
     fuse = cards.load(f"qwen-vl-fusion:{tiny}")
     with pytest.raises(ValueError, match="asked twice"):
         fuse(scene)
 
 
 def test_a_network_that_was_taught_a_caption_says_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(structured, "request", lambda: "What is this?")  # quick to learn
+    monkeypatch.setattr(schema, "request", lambda: "What is this?")  # quick to learn
     network, processor = build("qwen2.5", tmp_path)
-    content = [{"type": "text", "text": structured.request()}, structured.shown(FRAMES[:4], 10.0)]
+    content = [{"type": "text", "text": schema.request()}, schema.shown(FRAMES[:4], 10.0)]
     inputs = qwen_vl.prepared(processor, [{"role": "user", "content": content}])
     answer = processor.tokenizer(TAUGHT + "<|im_end|>", return_tensors="pt")["input_ids"]
     asked = inputs["input_ids"].shape[1]

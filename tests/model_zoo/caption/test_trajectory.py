@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from model_zoo import trajectory
-from model_zoo.camera import Step
-from model_zoo.captions import Thing, scene, subjects_of
+from model_zoo.caption import trajectory
+from model_zoo.caption.camera import Step
+from model_zoo.caption.measured import Thing, scene, subjects_of
 
 STILL = np.full((31, 180, 320, 3), 120, np.uint8)
 HEIGHT, WIDTH, FPS = 180, 320, 15.0

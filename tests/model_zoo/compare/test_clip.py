@@ -6,10 +6,11 @@ import shutil
 
 import numpy as np
 import pytest
+import tiny_clip
+from tiny_clip import COLOURS, square
 
-from model_zoo import cards, clip, torchvision_shim
-from tests.model_zoo import tiny_clip
-from tests.model_zoo.tiny_clip import COLOURS, square
+from model_zoo import cards, torchvision_shim
+from model_zoo.compare import clip
 
 torchvision_shim.install()
 pytest.importorskip("open_clip")

@@ -2,7 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from model_zoo import cards, copydetect
+from model_zoo import cards
+from model_zoo.compare import copydetect
 
 torch = pytest.importorskip("torch")
 
@@ -71,7 +72,7 @@ def test_the_hash_follows_its_definition():
 
 
 def test_real_frames_of_two_people_are_no_copies(corpus, hashed):
-    from a2data import video
+    from a2data.media import video
 
     def first(name):
         return next(video.read(str(corpus / "video" / name))).picture.to_ndarray(format="rgb24")

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from model_zoo import cards, embed
+from model_zoo import cards
+from model_zoo.compare import mobilenet
 
 
 @pytest.fixture(scope="module")
@@ -53,18 +54,18 @@ def test_nothing_gives_no_rows(model):
 
 def test_the_input_keeps_proportions_and_is_white_around():
     picture, mask = thing(1, 0)
-    out = embed.alone(picture, mask, 120)
+    out = mobilenet.alone(picture, mask, 120)
     assert (out[:10] == 255).all()
     assert (out[-10:] == 255).all()
     assert np.array_equal(out[20:110:20, 10::20], picture[25:70:10, 45:100:10])
 
 
 def test_an_empty_mask_is_all_white():
-    assert (embed.alone(np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9), bool)) == 255).all()
+    assert (mobilenet.alone(np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9), bool)) == 255).all()
 
 
 def test_people_in_other_takes_are_told_apart_by_the_cards_threshold(corpus, model):
-    from a2data import video
+    from a2data.media import video
 
     def person(name):
         frame = next(video.read(str(corpus / "video" / name))).picture.to_ndarray(format="rgb24")

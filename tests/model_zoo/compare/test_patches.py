@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from model_zoo import cards, embed, patches, torchvision_shim
+from model_zoo import cards, torchvision_shim
+from model_zoo.compare import mobilenet, patches
 
 torchvision_shim.install()
 transformers = pytest.importorskip("transformers")
@@ -123,7 +124,7 @@ def test_the_similarity_is_the_mean_of_the_best_cosines_both_ways(plain):
     pictures, masks = zip(thing(1), thing(2), strict=True)
     features = []
     for picture, mask in zip(pictures, masks, strict=True):  # another way to the same patches
-        pixels = (embed.alone(picture, mask, 64) / 255 - embed.MEAN) / embed.STD
+        pixels = (mobilenet.alone(picture, mask, 64) / 255 - mobilenet.MEAN) / mobilenet.STD
         rows = [
             pixels[y : y + 4, x : x + 4].transpose(2, 0, 1).ravel() for y in range(0, 64, 4) for x in range(0, 64, 4)
         ]
@@ -149,7 +150,7 @@ def test_the_patches_of_a_drawn_rectangle_are_where_it_is_shown(shape, rows, col
     expected = np.zeros((16, 16), bool)
     expected[rows, columns] = True
     assert np.array_equal(patches.own_patches(mask, 4).reshape(16, 16), expected)
-    shown = embed.alone(np.zeros((200, 200, 3), np.uint8), mask, 64)
+    shown = mobilenet.alone(np.zeros((200, 200, 3), np.uint8), mask, 64)
     assert np.array_equal((shown[..., 0] == 0), expected.repeat(4, 0).repeat(4, 1))
 
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from a2data.records import Element, Film, Kept
-from model_zoo import cards, detr, torchvision_shim
+from model_zoo import cards, torchvision_shim
+from model_zoo.detect import detr
 from stages.detect import Detect
 
 torch = pytest.importorskip("torch")

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from model_zoo import cards, grounding, torchvision_shim
+from model_zoo import cards, torchvision_shim
+from model_zoo.detect import grounding
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

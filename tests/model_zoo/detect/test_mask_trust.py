@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from model_zoo.mask_trust import agreement, apart, apart_in_colour, edge, mask_trust, on_edge
+from model_zoo.detect.mask_trust import agreement, apart, apart_in_colour, edge, mask_trust, on_edge
 
 SHAPE = (90, 160)
 NOISE = np.random.default_rng(0)

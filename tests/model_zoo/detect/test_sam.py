@@ -3,7 +3,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from model_zoo import cards, sam, torchvision_shim
+from model_zoo import cards, torchvision_shim
+from model_zoo.detect import sam
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from model_zoo import cards, torchvision_shim, weights, yolo
+from model_zoo import cards, torchvision_shim, weights
+from model_zoo.detect import yolo
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("ultralytics")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_zoo import cards
-from model_zoo.faces import from_eye_corners, insightface_faces, insightface_folder, score_of_margin
+from model_zoo.faces.dlib_insightface import from_eye_corners, insightface_faces, insightface_folder, score_of_margin
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_a_folder_with_a_detector_alone_is_refused(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", ["dlib", "insightface"])
 def test_real_people_are_told_apart_across_videos(corpus, name, dlib_faces):
-    from a2data.video import read
+    from a2data.media.video import read
 
     def embedding(word: str) -> np.ndarray:
         frames = (f.picture.to_ndarray(format="rgb24") for f in read(str(corpus / "video" / f"intel_asl_{word}.mkv")))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model_zoo import heads
+from model_zoo.faces import head_outline
 
 SHAPE = (160, 200)
 GROUND, HEAD = (40, 110, 60), (200, 150, 130)
@@ -17,22 +17,22 @@ def picture(drawn: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("tilt", [-25.0, 0.0, 25.0])
 @pytest.mark.parametrize("with_person", [True, False])
 def test_the_outline_is_that_of_the_head_and_not_of_the_ellipse_round_it(tilt, with_person):
-    drawn = heads.ellipse((100, 80), (30, 48), tilt, SHAPE)
-    person = heads.ellipse((100, 80), (36, 60), tilt, SHAPE) if with_person else None
-    found = heads.outline(picture(drawn), (100, 80), (42, 56), tilt, person)
+    drawn = head_outline.ellipse((100, 80), (30, 48), tilt, SHAPE)
+    person = head_outline.ellipse((100, 80), (36, 60), tilt, SHAPE) if with_person else None
+    found = head_outline.outline(picture(drawn), (100, 80), (42, 56), tilt, person)
     assert (found & drawn).sum() / (found | drawn).sum() > 0.93
 
 
 def test_an_outline_is_one_piece_without_holes():
-    drawn = heads.ellipse((100, 80), (30, 48), 0, SHAPE)
+    drawn = head_outline.ellipse((100, 80), (30, 48), 0, SHAPE)
     drawn[60:66, 90:96] = False  # an eye as green as the ground
-    found = heads.outline(picture(drawn), (100, 80), (42, 56))
+    found = head_outline.outline(picture(drawn), (100, 80), (42, 56))
     assert found[60:66, 90:96].all()
 
 
 @pytest.mark.parametrize("centre", [(0.0, 0.0), (199.0, 80.0), (-300.0, 40.0)])
 def test_a_head_at_the_border_or_outside_is_no_error(centre):
-    drawn = heads.ellipse(centre, (30, 48), 0, SHAPE)
-    found = heads.outline(picture(drawn), centre, (40, 56))
+    drawn = head_outline.ellipse(centre, (30, 48), 0, SHAPE)
+    found = head_outline.outline(picture(drawn), centre, (40, 56))
     assert found.shape == SHAPE
     assert found.any() == (centre[0] > -300)

@@ -1,9 +1,9 @@
 import cv2
 import numpy as np
 import pytest
+from face_pictures import six_people, tiny_recogniser
 
 from model_zoo import cards
-from tests.model_zoo.face_pictures import six_people, tiny_recogniser
 
 
 @pytest.fixture(scope="module")

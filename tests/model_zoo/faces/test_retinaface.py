@@ -4,12 +4,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from face_pictures import iou, read, six_people
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_zoo import cards
-from model_zoo.retinaface import anchors, decoded, detections, forward, load, network
-from tests.model_zoo.face_pictures import iou, read, six_people
+from model_zoo.faces.retinaface import anchors, decoded, detections, forward, load, network
 
 
 @pytest.fixture(scope="module")

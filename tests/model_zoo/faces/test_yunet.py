@@ -3,10 +3,10 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from face_pictures import iou, read, six_people, tiny_recogniser
 
 from model_zoo import cards
-from model_zoo.yunet import detections
-from tests.model_zoo.face_pictures import iou, read, six_people, tiny_recogniser
+from model_zoo.faces.yunet import detections
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from model_zoo import cards, flow, torchvision_shim
+from model_zoo import cards, torchvision_shim
+from model_zoo.flow import raft
 
 torch = pytest.importorskip("torch")
 torchvision_shim.install()
@@ -16,7 +17,7 @@ def weights(corpus):
 
 @pytest.fixture(scope="module")
 def network(weights):
-    return flow._network("raft_small", cards.card(f"raft-small:{weights}"), "cpu")
+    return raft._network("raft_small", cards.card(f"raft-small:{weights}"), "cpu")
 
 
 def window(dx: int, dy: int, height: int = 128, width: int = 192) -> np.ndarray:
@@ -35,7 +36,7 @@ def test_a_texture_that_moved_is_found_where_it_went(network, shift):
 
 
 def test_a_batch_is_its_pairs_one_by_one(network, monkeypatch):
-    monkeypatch.setattr(flow, "BATCH", 2)
+    monkeypatch.setattr(raft, "BATCH", 2)
     frames = np.stack([window(2 * n, n, 128, 128) for n in range(4)])
     alone = np.concatenate([network(frames[n : n + 2]) for n in range(len(frames) - 1)])
     assert np.abs(network(frames) - alone).max() < 1e-2
@@ -59,13 +60,13 @@ def constant(x: float, y: float):
 
 def test_speed_is_in_widths_per_second_whatever_the_rate_and_size():
     for fps, height, width in [(8.0, 256, 512), (24.0, 256, 512), (8.0, 512, 1024), (8.0, 130, 260)]:
-        found = flow.measure(constant(16, 0), np.zeros((10, height, width, 3), np.uint8), fps)
+        found = raft.measure(constant(16, 0), np.zeros((10, height, width, 3), np.uint8), fps)
         assert found["flow"] == pytest.approx(16 / 512 * 8)
         assert found["flow_top5"] == pytest.approx(16)
 
 
 def test_a_size_that_is_no_multiple_of_eight_is_undone_in_what_is_measured():
-    found = flow.measure(constant(8, 0), np.zeros((2, 256, 300, 3), np.uint8), 8.0)
+    found = raft.measure(constant(8, 0), np.zeros((2, 256, 300, 3), np.uint8), 8.0)
     assert found["flow_top5"] == pytest.approx(8 * 300 / 304)
 
 
@@ -75,7 +76,7 @@ def test_the_top_is_the_twentieth_that_moves_most():
         out[:, :, : out.shape[2] // 20, 1] = 10
         return out
 
-    found = flow.measure(corner, np.zeros((3, 256, 320, 3), np.uint8), 8.0)
+    found = raft.measure(corner, np.zeros((3, 256, 320, 3), np.uint8), 8.0)
     assert found["flow_top5"] == pytest.approx(10)
     assert found["flow"] == pytest.approx(0.5 / 320 * 8)
 
@@ -87,17 +88,17 @@ def test_a_clip_is_dynamic_when_a_quarter_of_its_frames_is_fast(fast, dynamic):
         out[:fast] = 6.1
         return out
 
-    assert flow.measure(some, np.zeros((16, 256, 256, 3), np.uint8), 8.0)["flow_dynamic"] == dynamic
+    assert raft.measure(some, np.zeros((16, 256, 256, 3), np.uint8), 8.0)["flow_dynamic"] == dynamic
 
 
 def test_a_clip_of_one_frame_does_not_move():
-    assert set(flow.measure(constant(9, 9), np.zeros((1, 64, 64, 3), np.uint8), 15.0).values()) == {0.0}
+    assert set(raft.measure(constant(9, 9), np.zeros((1, 64, 64, 3), np.uint8), 15.0).values()) == {0.0}
 
 
 def test_weights_in_torchvisions_names_are_the_same_network(tmp_path, weights, network):
-    state = flow.torchvision_names(torch.load(weights, map_location="cpu", weights_only=True))
+    state = raft.torchvision_names(torch.load(weights, map_location="cpu", weights_only=True))
     torch.save(state, tmp_path / "raft.pth")
-    again = flow._network("raft_small", cards.card(f"raft-small:{tmp_path / 'raft.pth'}"), "cpu")
+    again = raft._network("raft_small", cards.card(f"raft-small:{tmp_path / 'raft.pth'}"), "cpu")
     frames = np.stack([window(0, 0), window(4, 4)])
     assert np.array_equal(again(frames), network(frames))
 
@@ -112,7 +113,7 @@ def test_the_large_network_takes_torchvisions_weights(tmp_path):
 
     torch.manual_seed(0)
     torch.save(raft_large(weights=None, progress=False).state_dict(), tmp_path / "large.pth")
-    network = flow._network("raft_large", cards.card(f"raft-large:{tmp_path / 'large.pth'}"), "cpu")
+    network = raft._network("raft_large", cards.card(f"raft-large:{tmp_path / 'large.pth'}"), "cpu")
     found = network(np.stack([window(0, 0, 128, 128), window(5, 0, 128, 128)]))
     assert found.shape == (1, 128, 128, 2)
     assert np.isfinite(found).all()

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from model_zoo import cards
-from model_zoo.bodypix import NOTHING, at_pixels, by_cover
+from model_zoo.parse.bodypix import NOTHING, at_pixels, by_cover
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def scrfd(corpus):
 
 
 def first_frame(corpus, name: str) -> np.ndarray:
-    from a2data.video import read
+    from a2data.media.video import read
 
     return next(iter(read(str(corpus / "video" / name)))).picture.to_ndarray(format="rgb24")
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from model_zoo.builtin_parse import parse, pieces
 from model_zoo.cards import load
+from model_zoo.parse.builtin import parse, pieces
 
 HEAD, WIDTH, HEIGHT = 40, 160, 330
 TOP, MIDDLE = 15, 80

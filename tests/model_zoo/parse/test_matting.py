@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from tiny_sapiens2 import tiny_sapiens2
 
 from model_zoo import cards
-from tests.model_zoo.test_parsers import tiny_sapiens2
 
 torch = pytest.importorskip("torch")
 

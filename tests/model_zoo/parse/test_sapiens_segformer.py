@@ -9,10 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_zoo import cards
-from model_zoo.parsers import ATR, GOLIATH, GOLIATH_WITH_GLASSES, PARTS, cut, labels, padded, parts, without_specks
+from model_zoo.parse.sapiens_segformer import (
+    ATR,
+    GOLIATH,
+    GOLIATH_WITH_GLASSES,
+    PARTS,
+    cut,
+    labels,
+    padded,
+    parts,
+    without_specks,
+)
 
 torch = pytest.importorskip("torch")
 ANY = np.random.default_rng(0).integers(0, 255, (90, 50, 3), np.uint8)
+from tiny_sapiens2 import tiny_sapiens2  # noqa: E402
 
 
 class Red(torch.nn.Module):
@@ -50,26 +61,6 @@ def sapiens2(tmp_path_factory):
     Sapiens2ForSemanticSegmentation(tiny_sapiens2(29)).save_pretrained(folder)
     Sapiens2ImageProcessor(size={"height": 64, "width": 48}).save_pretrained(folder)
     return folder
-
-
-def tiny_sapiens2(outputs: int):
-    from transformers import Sapiens2Config
-
-    head = {"upsample_out_channels": [16, 16], "conv_out_channels": [16]}
-    return Sapiens2Config(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_attention_heads=2,
-        num_first_full_attention_layers=1,
-        num_last_full_attention_layers=1,
-        image_size=[64, 48],
-        num_register_tokens=2,
-        num_labels=outputs,
-        initializer_range=0.5,
-        head_config=head,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +153,7 @@ def test_a_transformers_parts_are_those_of_its_own_post_processing(request, fami
 
 
 def test_sapiens2_sees_a_narrow_crop_with_a_margin_of_the_mean_colour(sapiens2, monkeypatch):
-    monkeypatch.setattr("model_zoo.parsers.SPECK", 0)  # which is measured against other pieces
+    monkeypatch.setattr("model_zoo.parse.sapiens_segformer.SPECK", 0)  # which is measured against other pieces
     model = cards.load(f"sapiens2-seg-0.4b:{sapiens2}")
     narrow = cv2.GaussianBlur(np.vstack([ANY, ANY[:6]]), (0, 0), 4)[:, :30]
     whole, (top, left) = padded(narrow)
@@ -176,7 +167,7 @@ def test_sapiens2_sees_a_narrow_crop_with_a_margin_of_the_mean_colour(sapiens2, 
 
 
 def test_a_network_of_other_classes_is_refused(segformer):
-    card = replace(cards.card(f"sapiens2-seg-0.4b:{segformer}"), builder="model_zoo.parsers:segformer")
+    card = replace(cards.card(f"sapiens2-seg-0.4b:{segformer}"), builder="model_zoo.parse.sapiens_segformer:segformer")
     assert cards.load(f"segformer-clothes:{segformer}")(ANY, np.ones(ANY.shape[:2], bool), None) is not None
     with pytest.raises(ValueError, match="tells 18 classes, not the 29"):
         labels(torch.zeros(18, 4, 4), (8, 8), GOLIATH_WITH_GLASSES, card.weights)

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model_zoo import aesthetic, cards, torchvision_shim
+from model_zoo import cards, torchvision_shim
 from model_zoo.catalogue import CARDS
+from model_zoo.quality import aesthetic
 
 torch = pytest.importorskip("torch")
 torchvision_shim.install()

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from model_zoo import cards, nsfw, torchvision_shim
+from model_zoo import cards, torchvision_shim
+from model_zoo.quality import nsfw
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

@@ -5,7 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from model_zoo import cards, text, torchvision_shim
+from model_zoo import cards, torchvision_shim
+from model_zoo.quality import text
 
 
 @pytest.fixture(scope="module")

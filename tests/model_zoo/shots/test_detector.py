@@ -2,7 +2,9 @@ import cv2
 import numpy as np
 import pytest
 
-from model_zoo import cards, shots, wipes
+from model_zoo import cards
+from model_zoo.shots import detector as shots
+from model_zoo.shots import wipes
 
 SIZE = shots.HEIGHT, shots.WIDTH
 

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
+import tiny_clip
 import torch
 from PIL import Image
 from torch.nn import functional
 
-from model_zoo import cards, text_video, torchvision_shim
-from tests.model_zoo import tiny_clip
+from model_zoo import cards, torchvision_shim
+from model_zoo.text_video import scorers
 
 SMALL = {"width": 64, "layers": 2, "heads": 2}
 
@@ -14,7 +15,7 @@ SMALL = {"width": 64, "layers": 2, "heads": 2}
 def towers():
     torchvision_shim.install()
     torch.manual_seed(0)
-    return tuple(tower.eval() for tower in text_video.networks(SMALL, SMALL))
+    return tuple(tower.eval() for tower in scorers.networks(SMALL, SMALL))
 
 
 def layer_norm(x, weights, name):
@@ -76,12 +77,12 @@ def test_a_checkpoint_of_viclip_is_read_by_its_names(tmp_path, monkeypatch, towe
     state = {f"vision_encoder.{k}": v for k, v in towers[0].state_dict().items()}
     state |= {f"text_encoder.{k}": v for k, v in towers[1].state_dict().items()} | {"temp": torch.ones(())}
     torch.save({"model": state}, tmp_path / "viclip.pth")
-    monkeypatch.setattr(text_video, "VIDEO", SMALL)
-    monkeypatch.setattr(text_video, "TEXT", SMALL)
+    monkeypatch.setattr(scorers, "VIDEO", SMALL)
+    monkeypatch.setattr(scorers, "TEXT", SMALL)
     model = cards.load(f"viclip:{tmp_path / 'viclip.pth'}")
     frames = np.random.default_rng(0).integers(0, 256, (8, 60, 90, 3), np.uint8)
     with torch.no_grad():
-        seen = towers[0](text_video.prepared(frames))
+        seen = towers[0](scorers.prepared(frames))
         import open_clip
 
         meant = towers[1](open_clip.SimpleTokenizer(context_length=32)(["a cat"]))
@@ -97,10 +98,10 @@ def test_a_checkpoint_of_viclip_is_read_by_its_names(tmp_path, monkeypatch, towe
 def test_frames_are_prepared_as_vbench_does():
     frames = np.zeros((8, 90, 160, 3), np.uint8)
     frames[:, :, 100:] = 255
-    made = text_video.prepared(frames)
+    made = scorers.prepared(frames)
     assert made.shape == (1, 3, 8, 224, 224)
     middle = made[0, :, 0, 112]  # the middle 90 of 160 columns: 35 to 125; white begins at (100 - 35) / 90 of the width
-    dark = [(0 - m) / s for m, s in zip(text_video.MEAN, text_video.STD, strict=True)]
+    dark = [(0 - m) / s for m, s in zip(scorers.MEAN, scorers.STD, strict=True)]
     assert middle[:, 0].tolist() == pytest.approx(dark, abs=1e-4)
     assert int((middle[0] > 0).nonzero()[0]) == pytest.approx(224 * 65 / 90, abs=2)
 
@@ -139,7 +140,7 @@ def test_the_less_of_a_video_shows_what_the_text_says_the_lower(tmp_path):
 
 
 def test_clip_iqa_is_the_share_of_good_against_bad(folder):
-    pictures, texts = text_video.towers(cards.card(f"clipsim-b32:{folder}"), "cpu")
+    pictures, texts = scorers.towers(cards.card(f"clipsim-b32:{folder}"), "cpu")
     frames = np.stack([tiny_clip.square("red"), tiny_clip.square("green")])
     logits = 100 * pictures(list(frames)) @ texts(["Good photo.", "Bad photo."]).T
     expected = (np.exp(logits[:, 0]) / np.exp(logits).sum(1)).mean()

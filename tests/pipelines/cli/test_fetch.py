@@ -10,7 +10,7 @@ import pytest
 
 from model_zoo import cards, weights
 from model_zoo.cards import Card
-from pipelines import fetch
+from pipelines.cli import fetch
 
 COMMIT, LATER = "a" * 40, "b" * 40
 REPOSITORY = {

@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from a2data import video
-from a2data.store import Store
-from pipelines import cli, runs
-from pipelines.lock import alone
+from a2data.media import video
+from a2data.store.tables import Store
+from pipelines.cli import main as cli
+from pipelines.cli import session
+from pipelines.run.lock import alone
 from pipelines.triplets import triplets
-from stages.caption import Caption
+from stages.caption.stage import Caption
 from stages.match import Match
 
 NAMES = [stage.name() for stage in triplets()]
@@ -237,7 +238,7 @@ def test_an_interrupt_says_how_to_go_on(done, capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "run_jobs", interrupted)
+    monkeypatch.setattr(session, "run_jobs", interrupted)
     assert run(done) == 130
     assert capsys.readouterr().err == "a2data: interrupted; the same command goes on from here\n"
 
@@ -300,7 +301,7 @@ def test_verbose_shows_the_traceback(tmp_path):
 @pytest.mark.slow
 def test_ray_makes_the_same_shards(done, tmp_path, capsys, monkeypatch):
     ray = pytest.importorskip("ray")
-    monkeypatch.setenv("PYTHONPATH", str(Path(cli.__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(cli.__file__).parents[2]))
     words = ["run", str(done / "my videos"), "--work", str(tmp_path / "work"), *QUICK]
     try:
         assert cli.main([*words, "--ray", "auto", "--cpus-per-worker", "0.5", "--workers", "detect=1"]) == 0

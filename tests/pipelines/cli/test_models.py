@@ -5,8 +5,8 @@ import pytest
 from model_zoo import weights
 from model_zoo.cards import Card
 from model_zoo.catalogue import CARDS
-from pipelines import models
-from pipelines.cli import main
+from pipelines.cli import models
+from pipelines.cli.main import main
 
 
 @pytest.fixture(autouse=True)

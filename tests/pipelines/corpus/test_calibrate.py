@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2data.arrow import schema
 from a2data.records import Clip, Element, Source
-from a2data.store import Store
-from pipelines import calibrate, cli
-from pipelines.calibrate import Finding, Pairs, at_rate, bootstrap, different_sources, judge
-from pipelines.settings import Recipe
+from a2data.store.schema import schema
+from a2data.store.tables import Store
+from pipelines.cli import main as cli
+from pipelines.corpus import calibrate
+from pipelines.corpus.calibrate import Finding, Pairs, at_rate, bootstrap, different_sources, judge
+from pipelines.run.settings import Recipe
 from pipelines.triplets import triplets
 
 BOX = (10.0, 10.0, 50.0, 50.0)

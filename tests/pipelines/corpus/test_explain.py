@@ -6,8 +6,8 @@ from tiny_corpus import GREEN, GREY, PROMPT, RED, A, B, C
 
 from a2data.records import Kept, Rule, Source
 from a2data.stage import Stage
-from a2data.store import Store
-from pipelines.explain import explain
+from a2data.store.tables import Store
+from pipelines.corpus.explain import explain
 from stages.select import Select
 
 SELECT = Select(

@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from a2data import video
-from a2data.images import from_rle
-from pipelines import demo_films, demo_people, demo_places
-from pipelines.demo_script import MOVIES, THINGS, Actor, Movie, Shot
+from a2data.media import video
+from a2data.media.images import from_rle
+from pipelines.films import demo, places
+from pipelines.films import people as demo_people
+from pipelines.films.demo_script import MOVIES, THINGS, Actor, Movie, Shot
 
 SMALL = (320, 180)
 SHOTS = [(seed, shot) for seed, movie in enumerate(MOVIES) for shot in movie.shots]
@@ -22,7 +23,7 @@ SHOTS = [(seed, shot) for seed, movie in enumerate(MOVIES) for shot in movie.sho
 def out(tmp_path_factory):
     """A film with a dissolve, and one with a fade that does not begin at time 0."""
     folder = tmp_path_factory.mktemp("films")
-    demo_films.render(folder, size=SMALL, movies=(MOVIES[0], MOVIES[3]))
+    demo.render(folder, size=SMALL, movies=(MOVIES[0], MOVIES[3]))
     return folder
 
 
@@ -102,19 +103,17 @@ def test_boxes_hug_their_masks_and_every_tenth_frame_has_one(films):
 def test_masks_of_one_frame_do_not_overlap_and_a_covered_thing_is_less_visible():
     near, far = Actor("suitcase", (480, 500, 130), (480, 500, 130)), Actor("ball", (480, 500, 100), (480, 500, 100))
     shot = Shot(1, "room", "day", (480, 330, 640), (480, 330, 640), (far, near))
-    _, ((ball, shows), (suitcase, whole)) = demo_films.draw(shot, 0.0, 0, (640, 360))
+    _, ((ball, shows), (suitcase, whole)) = demo.draw(shot, 0.0, 0, (640, 360))
     assert not (ball & suitcase).any()
     assert whole == 1
-    _, ((alone, _),) = demo_films.draw(Shot(1, "room", "day", shot.start, shot.end, (far,)), 0.0, 0, (640, 360))
+    _, ((alone, _),) = demo.draw(Shot(1, "room", "day", shot.start, shot.end, (far,)), 0.0, 0, (640, 360))
     assert shows == pytest.approx((alone & ~suitcase).sum() / alone.sum())
     assert shows < 0.5
 
 
 def test_a_thing_lands_on_the_pixels_that_the_script_names():
     ball = Actor("ball", (480, 500, 100), (480, 500, 100))
-    _, ((mask, _),) = demo_films.draw(
-        Shot(1, "park", "day", (480, 330, 640), (480, 330, 640), (ball,)), 0, 0, (640, 360)
-    )
+    _, ((mask, _),) = demo.draw(Shot(1, "park", "day", (480, 330, 640), (480, 330, 640), (ball,)), 0, 0, (640, 360))
     y, x = np.mgrid[:360, :640] + 0.5
     disk = (x - 320) ** 2 + (y - 300) ** 2 < 50**2  # the plate's 480, 450 is the picture's 320, 300
     assert (mask & disk).sum() / (mask | disk).sum() > 0.96
@@ -123,8 +122,8 @@ def test_a_thing_lands_on_the_pixels_that_the_script_names():
 def test_people_stand_behind_the_ledge_and_things_before_it():
     person, thing = Actor("admiral", (400, 520, 92), (400, 520, 92)), Actor("cup", (640, 500, 90), (640, 500, 90))
     shot = Shot(1, "kitchen", "day", (480, 330, 640), (480, 330, 640), (person, thing))
-    _, ((body, _), (cup, _)) = demo_films.draw(shot, 0.0, 0, (640, 360))
-    ledge = demo_places.LEDGE_Y["kitchen"] - 150
+    _, ((body, _), (cup, _)) = demo.draw(shot, 0.0, 0, (640, 360))
+    ledge = places.LEDGE_Y["kitchen"] - 150
     assert np.flatnonzero(body.any(1)).max() == ledge - 1
     assert np.flatnonzero(cup.any(1)).max() > ledge
 
@@ -136,7 +135,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(tmp_path, f
     )
     movie = Movie(file, 25, (shot,), first_pts_s=0.5 if file.endswith("mkv") else 0.0)
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        demo_films.render(tmp_path / name, seed, SMALL, (movie,))
+        demo.render(tmp_path / name, seed, SMALL, (movie,))
     a, b, c = (_digests(tmp_path / name) for name in "abc")
     assert a == b
     assert a[file] != c[file]
@@ -154,7 +153,7 @@ def test_one_video_does_not_begin_at_time_0(out, films):
 
 def test_a_size_that_the_script_is_not_framed_for_is_refused(tmp_path):
     with pytest.raises(ValueError, match="16:9"):
-        demo_films.render(tmp_path, size=(640, 480))
+        demo.render(tmp_path, size=(640, 480))
     assert not list(tmp_path.iterdir())
 
 
@@ -164,10 +163,10 @@ def test_the_camera_never_looks_beyond_the_plate():
         for shot, before in zip(movie.shots, joints, strict=False):
             soft = movie.transition_s / shot.seconds  # the camera moves on while a transition lasts
             for at in (0 if before == "cut" else -soft, 1 if shot.then == "cut" else 1 + soft):
-                matrix = demo_films.view(shot, at, (640, 360))
+                matrix = demo.view(shot, at, (640, 360))
                 corners = (np.array([(0, 0), (640, 360)]) - matrix[:, 2]) / matrix[0, 0]
                 assert (corners[0] >= 0).all(), shot
-                assert (corners[1] <= (demo_places.WIDTH, demo_places.HEIGHT)).all(), shot
+                assert (corners[1] <= (places.WIDTH, places.HEIGHT)).all(), shot
 
 
 def test_four_people_and_four_things_come_back_elsewhere_and_one_person_does_not():
@@ -198,7 +197,7 @@ def faces():
     found = defaultdict(list)
     for seed, shot in SHOTS:
         people = sorted((a for a in shot.actors if a.human), key=lambda a: a.start[0])
-        picture, _ = demo_films.draw(shot, 0.5, seed, (640, 360))
+        picture, _ = demo.draw(shot, 0.5, seed, (640, 360))
         boxes = sorted(detect(picture, 0), key=lambda box: box.left())
         assert len(boxes) == len(people), f"{len(boxes)} faces found in {shot}"
         for actor, box in zip(people, boxes, strict=True):

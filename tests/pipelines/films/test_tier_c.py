@@ -4,12 +4,12 @@ import cv2
 import numpy as np
 import pytest
 
-from a2data.images import to_png
-from pipelines.cli import main
-from pipelines.triplet_bench import composites
-from pipelines.triplet_bench.oracle import oracle
-from pipelines.triplet_bench.truth import load
-from pipelines.triplet_bench.verdict import score
+from a2data.media.images import to_png
+from pipelines.bench.triplets.score import score
+from pipelines.bench.triplets.self_test import oracle
+from pipelines.cli.main import main
+from pipelines.films import tier_c
+from pipelines.films.truth import load
 
 
 def ellipse(colour, height=240, width=160):
@@ -56,11 +56,11 @@ def test_the_oracle_scores_one_in_spite_of_soft_edges(folders):
 
 
 def test_alpha_is_what_the_picture_was_mixed_with():
-    who = composites.CutOut("a", "object", composites.demo_people.premultiplied(
+    who = tier_c.CutOut("a", "object", tier_c.demo_people.premultiplied(
         np.dstack([np.full((100, 80, 3), 250.0), ellipse((0, 0, 0), 100, 80)[..., 3:] / 255.0])), whole=True)  # fmt: skip
-    part = composites.Part(who, (0.5, 0.8, 0.5), (0.6, 0.8, 0.5), 3.0, False)
+    part = tier_c.Part(who, (0.5, 0.8, 0.5), (0.6, 0.8, 0.5), 3.0, False)
     plate = np.full((540, 960, 3), 50, np.uint8)
-    picture, shown = composites.draw(composites.Take("p", "day", False, (part,)), plate, 0.3, -1)
+    picture, shown = tier_c.draw(tier_c.Take("p", "day", False, (part,)), plate, 0.3, -1)
     alpha, visible = shown["a"]
     assert visible == 1.0
     assert ((alpha > 0.1) & (alpha < 0.9)).mean() / (alpha > 0.9).mean() > 0.05  # soft edges there are
@@ -68,11 +68,11 @@ def test_alpha_is_what_the_picture_was_mixed_with():
 
 
 def test_whoever_stands_nearer_takes_from_those_behind():
-    whole = composites.CutOut("a", "object", composites.demo_people.premultiplied(
+    whole = tier_c.CutOut("a", "object", tier_c.demo_people.premultiplied(
         np.dstack([np.full((100, 80, 3), 250.0), np.ones((100, 80, 1))])), whole=True)  # fmt: skip
-    near = composites.CutOut("b", "object", whole.picture, whole=True)
-    parts = tuple(composites.Part(w, (x, 0.8, 0.5), (x, 0.8, 0.5), 0.0, False) for w, x in ((whole, 0.5), (near, 0.56)))
-    _, shown = composites.draw(composites.Take("p", "day", False, parts), np.zeros((540, 960, 3), np.uint8), 0.0, -1)
+    near = tier_c.CutOut("b", "object", whole.picture, whole=True)
+    parts = tuple(tier_c.Part(w, (x, 0.8, 0.5), (x, 0.8, 0.5), 0.0, False) for w, x in ((whole, 0.5), (near, 0.56)))
+    _, shown = tier_c.draw(tier_c.Take("p", "day", False, parts), np.zeros((540, 960, 3), np.uint8), 0.0, -1)
     assert shown["b"][1] == 1.0
     assert 0 < shown["a"][1] < 0.5
     assert (shown["a"][0] + shown["b"][0]).max() <= 1.0
@@ -84,6 +84,6 @@ def test_a_folder_without_pictures_is_refused(tmp_path, capsys):
     (tmp_path / "human").mkdir()
     (tmp_path / "human" / "a.png").write_bytes(to_png(np.zeros((8, 8, 3), np.uint8)))
     with pytest.raises(ValueError, match="has no alpha"):
-        composites.folder_of_cut_outs(tmp_path)
+        tier_c.folder_of_cut_outs(tmp_path)
     assert main(["bench-data", "make", str(tmp_path / "set"), "x.mp4"]) == 2
     assert "VIDEOS are for --tier R" in capsys.readouterr().err

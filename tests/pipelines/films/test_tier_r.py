@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from a2data import video
+from a2data.media import video
 from benchmarks import triplet_bench
-from pipelines.cli import main
-from pipelines.triplet_bench.oracle import oracle
-from pipelines.triplet_bench.real import polygon_mask
-from pipelines.triplet_bench.truth import load
-from pipelines.triplet_bench.verdict import score
+from pipelines.bench.triplets.score import score
+from pipelines.bench.triplets.self_test import oracle
+from pipelines.cli.main import main
+from pipelines.films.tier_r import polygon_mask
+from pipelines.films.truth import load
 
 
 def test_a_draft_is_filled_in_by_hand(tmp_path, capsys):

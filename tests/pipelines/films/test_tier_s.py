@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
-from a2data import video
-from pipelines.demo_script import Actor
-from pipelines.triplet_bench import cast, world
-from pipelines.triplet_bench.oracle import oracle
-from pipelines.triplet_bench.script import DECK, JOINTS, Reel, Scene, reels
-from pipelines.triplet_bench.truth import load
-from pipelines.triplet_bench.verdict import score
+from a2data.media import video
+from pipelines.bench.triplets.score import score
+from pipelines.bench.triplets.self_test import oracle
+from pipelines.films import tier_s, tier_s_cast
+from pipelines.films.demo_script import Actor
+from pipelines.films.tier_s_script import DECK, JOINTS, Reel, Scene, reels
+from pipelines.films.truth import load
 
 SIZE = (320, 180)
 VIEW = (480.0, 330.0, 660.0)
@@ -35,7 +35,7 @@ def made(tmp_path_factory):
         ),
         Reel("b.mkv", 25.0, (replace(first, mirrored=True), scene("kitchen", CASE)), first_pts_s=1.075, jitter=0.4),
     )
-    return out, world.make(out, 0, films, SIZE)
+    return out, tier_s.make(out, 0, films, SIZE)
 
 
 def pictures(out, name):
@@ -86,7 +86,7 @@ def test_bars_are_black_and_hold_nobody(made):
 def test_times_are_odd_where_the_script_says_so(made):
     out, truth = made
     _, times = pictures(out, "b.mkv")
-    wanted = world.times(Reel("b.mkv", 25.0, (), first_pts_s=1.075, jitter=0.4), truth.films[1].frames, 100)
+    wanted = tier_s.times(Reel("b.mkv", 25.0, (), first_pts_s=1.075, jitter=0.4), truth.films[1].frames, 100)
     assert np.abs(np.array(times) - wanted).max() < 0.002
     assert np.diff(times).std() > 0.004
 
@@ -95,8 +95,8 @@ def test_a_copy_is_the_same_shot_mirrored(made):
     _, truth = made
     (one, two) = (film.shots[0] for film in truth.films)
     assert one.take == two.take == "again"
-    plain = world.draw(scene("room", CASE), 0.5, 0, SIZE)
-    turned = world.draw(scene("room", CASE, mirrored=True), 0.5, 0, SIZE)
+    plain = tier_s.draw(scene("room", CASE), 0.5, 0, SIZE)
+    turned = tier_s.draw(scene("room", CASE, mirrored=True), 0.5, 0, SIZE)
     assert np.array_equal(plain.picture[:, ::-1], turned.picture)
     assert np.array_equal(plain.shown["suitcase"][0][:, ::-1], turned.shown["suitcase"][0])
     assert "suitcase" in truth.eligible[truth.units[0].key]  # the others lend to it, its copy alone does not
@@ -104,9 +104,9 @@ def test_a_copy_is_the_same_shot_mirrored(made):
 
 def test_who_walks_out_or_behind_somebody_is_less_visible():
     out = Actor("suitcase", (760.0, 500.0, 160.0), (980.0, 500.0, 160.0))
-    shares = [world.draw(scene("room", out), at, 0, SIZE).shown["suitcase"][1] for at in (0.0, 0.25, 0.5)]
+    shares = [tier_s.draw(scene("room", out), at, 0, SIZE).shown["suitcase"][1] for at in (0.0, 0.25, 0.5)]
     assert shares[0] > shares[1] > shares[2]
-    hidden = world.draw(scene("room", CASE, replace(BALL, start=CASE.start, end=CASE.end)), 0.0, 0, SIZE)
+    hidden = tier_s.draw(scene("room", CASE, replace(BALL, start=CASE.start, end=CASE.end)), 0.0, 0, SIZE)
     assert hidden.shown["suitcase"][1] < 0.8
     assert hidden.shown["ball"][1] == 1.0
     assert not (hidden.shown["suitcase"][0] & hidden.shown["ball"][0]).any()
@@ -116,7 +116,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path):
     films = (Reel("b.mkv", 25.0, (scene("room", CASE),), first_pts_s=0.5),)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        world.make(tmp_path / name, 3, films, SIZE)
+        tier_s.make(tmp_path / name, 3, films, SIZE)
     for path in (tmp_path / "one").glob("*.*"):
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
@@ -156,17 +156,17 @@ def test_seeds_differ():
 
 
 def test_colours_of_things_are_those_that_the_pipeline_would_name():
-    assert cast.thing_colours("suitcase", "day")[0] == "blue"
-    assert cast.thing_colours("green suitcase", "day")[0] == "green"
-    assert {"green", "blue"} & set(cast.top_colours("teal coat", "day"))
-    assert set(cast.top_colours("crimson coat", "day")) & {"red", "pink"}
+    assert tier_s_cast.thing_colours("suitcase", "day")[0] == "blue"
+    assert tier_s_cast.thing_colours("green suitcase", "day")[0] == "green"
+    assert {"green", "blue"} & set(tier_s_cast.top_colours("teal coat", "day"))
+    assert set(tier_s_cast.top_colours("crimson coat", "day")) & {"red", "pink"}
 
 
 @pytest.mark.slow
 def test_people_in_clothes_before_a_poster(tmp_path):
     actor = Actor("cousin", (420.0, 520.0, 104.0), (450.0, 518.0, 104.0), "crimson coat")
     films = (Reel("p.mp4", 25.0, (scene("room", actor, poster="guide"),)),)
-    (shot,) = world.make(tmp_path, 0, films, (640, 360)).films[0].shots
+    (shot,) = tier_s.make(tmp_path, 0, films, (640, 360)).films[0].shots
     person, poster = shot.entities
     assert (person.id, person.kind, poster.id, poster.kind) == ("cousin", "human", "poster of guide", "poster")
     assert "look-alike" in person.traps

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from toy_truth import truth
 
-from pipelines.triplet_bench.truth import Entity, Film, Shot, Truth, Unit, load, save, sight
+from pipelines.films.truth import Entity, Film, Shot, Truth, Unit, load, save, sight
 
 
 def test_a_set_comes_back_from_its_folder(tmp_path):

@@ -9,9 +9,9 @@ from html_page import written
 from tiny_corpus import GREEN, RED
 
 from a2data.records import Packed, Reference, Reject, Rule
-from a2data.store import Store
-from pipelines import audit
-from pipelines.audit import Pair, chosen, outline
+from a2data.store.tables import Store
+from pipelines.report import audit
+from pipelines.report.audit import Pair, chosen, outline
 
 REFUSED = Reject(
     f"{GREEN}/human/0",

@@ -3,8 +3,8 @@ from html_page import written
 from tiny_corpus import GREEN, RED
 
 from a2data.records import Reference, Reject
-from a2data.store import Store
-from pipelines import borderline
+from a2data.store.tables import Store
+from pipelines.report import borderline
 
 
 def test_the_pairs_nearest_to_a_threshold_are_shown_on_either_side(tmp_path):

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tiny_corpus import PROMPT, RED
 
 from a2data.records import Match
-from pipelines import contact
-from pipelines.contact import NO_REFERENCE, Highlight, pieces
+from pipelines.report import contact_sheets
+from pipelines.report.contact_sheets import NO_REFERENCE, Highlight, pieces
 
 
 @pytest.mark.parametrize(
@@ -40,12 +40,12 @@ def test_every_character_keeps_its_place_and_has_the_colours_of_the_spans_over_i
 
 
 def test_references_beyond_the_last_colour_start_again_and_the_named_come_first():
-    kinds = [f"object{n}" for n in range(contact.COLOURS + 1)]
+    kinds = [f"object{n}" for n in range(contact_sheets.COLOURS + 1)]
     references = [replace(tiny_corpus.reference("human", 0.9, 0.1), element_id=f"{RED}/{kind}/0") for kind in kinds]
     named = Match(RED, references[-1].element_id, "walks", 26, 31, 0.3, 0.1)
-    _, tiles = contact.colour(PROMPT, [named], references, {}, {})
+    _, tiles = contact_sheets.colour(PROMPT, [named], references, {}, {})
     assert [tile.reference.element_id for tile in tiles] == [f"{RED}/{kind}/0" for kind in (kinds[-1], *kinds[:-1])]
-    assert [tile.colour for tile in tiles] == [*range(contact.COLOURS), 0]
+    assert [tile.colour for tile in tiles] == [*range(contact_sheets.COLOURS), 0]
 
 
 def test_a_face_that_the_prompt_does_not_name_goes_by_the_phrase_of_its_person():
@@ -53,7 +53,7 @@ def test_a_face_that_the_prompt_does_not_name_goes_by_the_phrase_of_its_person()
         replace(tiny_corpus.reference("human", 0.9, 0.1), element_id=f"{RED}/{k}/0") for k in ("human", "face")
     )
     named = tiny_corpus.match("man in a red coat", "human")
-    prompt, tiles = contact.colour(PROMPT, [named], [face, human], {}, {face.element_id: human.element_id})
+    prompt, tiles = contact_sheets.colour(PROMPT, [named], [face, human], {}, {face.element_id: human.element_id})
     assert [(tile.reference, tile.colour, tile.phrase) for tile in tiles] == [
         (human, 0, named.phrase),
         (face, 1, named.phrase),
@@ -62,11 +62,11 @@ def test_a_face_that_the_prompt_does_not_name_goes_by_the_phrase_of_its_person()
 
 
 def test_frames_with_odd_proportions_become_even_and_fit():
-    assert contact.within(np.zeros((1080, 607, 3), np.uint8), 320, even=True).shape == (320, 180, 3)
-    assert contact.within(np.zeros((3, 900, 3), np.uint8), 300).shape == (1, 300, 3)
-    assert contact.within(np.zeros((20, 30, 3), np.uint8), 300).shape == (20, 30, 3)
+    assert contact_sheets.within(np.zeros((1080, 607, 3), np.uint8), 320, even=True).shape == (320, 180, 3)
+    assert contact_sheets.within(np.zeros((3, 900, 3), np.uint8), 300).shape == (1, 300, 3)
+    assert contact_sheets.within(np.zeros((20, 30, 3), np.uint8), 300).shape == (20, 30, 3)
 
 
 def test_samples_are_spread_over_the_whole_corpus():
-    assert contact.spread(list(range(100)), 4) == [0, 25, 50, 75]
-    assert contact.spread([1, 2], 5) == [1, 2]
+    assert contact_sheets.spread(list(range(100)), 4) == [0, 25, 50, 75]
+    assert contact_sheets.spread([1, 2], 5) == [1, 2]

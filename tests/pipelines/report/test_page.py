@@ -9,10 +9,10 @@ import tiny_corpus
 from html_page import written
 from tiny_corpus import GREEN, GREY, HOSTILE, PROMPT, RED
 
-from a2data import video
+from a2data.media import video
 from a2data.records import Film, Kept, Packed, Reference, Reject, Source, Video
-from a2data.store import Store
-from pipelines.report import STAGES, write_report
+from a2data.store.tables import Store
+from pipelines.report.page import STAGES, write_report
 
 
 def jpeg(uri: str) -> np.ndarray:

@@ -5,11 +5,11 @@ import time
 import pytest
 import toy
 
-from pipelines import runs
-from pipelines.bounded import Bounded
-from pipelines.cli import main
-from pipelines.local import Here
-from pipelines.schedule import CrewLostError, run
+from pipelines.cli import session
+from pipelines.cli.main import main
+from pipelines.run.bounded import Bounded
+from pipelines.run.local import Here
+from pipelines.run.schedule import CrewLostError, run
 
 SHARDS = [0, 1, 2, 3]
 
@@ -43,7 +43,7 @@ def test_a_command_whose_cluster_is_lost_exits_with_1_and_says_why(tmp_path, cap
     def lost(*_):
         raise CrewLostError("the Ray cluster has not answered for 40 s")
 
-    monkeypatch.setattr(runs, "work", lost)
+    monkeypatch.setattr(session, "work", lost)
     (tmp_path / "film.mp4").write_bytes(b"no film")
 
     assert main(["run", str(tmp_path / "film.mp4"), "--work", str(tmp_path / "work")]) == 1

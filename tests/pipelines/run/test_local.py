@@ -8,9 +8,9 @@ import pytest
 import toy
 from toy import Choose, Cut, Heavy, Join, Measure
 
-from pipelines.local import Children, Here, Models
-from pipelines.lock import alone
-from pipelines.schedule import run
+from pipelines.run.local import Children, Here, Models
+from pipelines.run.lock import alone
+from pipelines.run.schedule import run
 
 SHARDS = [0, 1, 2, 3]
 

@@ -11,26 +11,25 @@ import pytest
 import toy
 import toy_pairs
 import toy_stuck
-from test_schedule import digests, remove_all
-from toy import Choose, Cut, Join, Measure
+from toy import Choose, Cut, Join, Measure, digests, remove_all
 
 from a2data.records import Reference, Score
-from a2data.store import Store
-from pipelines.bounded import Bounded
-from pipelines.local import Here
-from pipelines.schedule import CrewLostError, run
-from pipelines.watchdog import Timeouts
+from a2data.store.tables import Store
+from pipelines.run.bounded import Bounded
+from pipelines.run.local import Here
+from pipelines.run.schedule import CrewLostError, run
+from pipelines.run.watchdog import Timeouts
 
 ray = pytest.importorskip("ray")
-from pipelines import on_ray, watchdog  # noqa: E402
-from pipelines.on_ray import Actors  # noqa: E402
+from pipelines.run import on_ray, watchdog  # noqa: E402
+from pipelines.run.on_ray import Actors  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def cluster():
     from ray.cluster_utils import Cluster
 
-    os.environ["PYTHONPATH"] = os.pathsep.join([os.path.dirname(__file__), os.getcwd()])
+    os.environ["PYTHONPATH"] = os.pathsep.join([os.path.dirname(toy.__file__), os.getcwd()])
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     cluster.add_node(num_cpus=1, num_gpus=2)
     ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)

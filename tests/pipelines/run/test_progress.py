@@ -9,9 +9,9 @@ from rich.console import Console
 from toy import Choose, Cut, Join, Measure
 
 from a2data.journal import journal
-from pipelines.local import Here
-from pipelines.progress import NOTHING, Bars, Lines, glance, watcher
-from pipelines.schedule import Board, run
+from pipelines.run.local import Here
+from pipelines.run.progress import NOTHING, Bars, Lines, glance, watcher
+from pipelines.run.schedule import Board, run
 
 SHARDS = [0, 1, 2, 3]
 BAD = [Cut(), Measure(bad="1-00000002"), Choose(most=1.0), Join()]

@@ -4,25 +4,13 @@ from dataclasses import replace
 
 import pytest
 import toy
-from toy import Choose, Cut, Join, Measure
+from toy import SHARDS, Choose, Cut, Join, Measure, digests, remove_all
 
 from a2data.records import Film, Kept, Score
 from a2data.stage import Stage
-from pipelines.local import Children, Here
-from pipelines.schedule import groups, run
+from pipelines.run.local import Children, Here
+from pipelines.run.schedule import groups, run
 from pipelines.triplets import triplets
-
-SHARDS = [0, 1, 2, 3]
-
-
-def digests(store, shards=SHARDS) -> dict:
-    return {(s.name(), n): store.footer(s.name(), n).digest for s in toy.toy() for n in shards}
-
-
-def remove_all(store) -> None:
-    for stage in toy.toy():
-        for shard in SHARDS:
-            store.remove(stage.name(), f"{shard:05d}.parquet")
 
 
 def test_a_second_run_makes_nothing(store):

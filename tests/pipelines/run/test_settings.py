@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from a2data.stage import Stage
-from a2data.store import Store
-from pipelines.settings import Recipe, add_flags, notes, parse
+from a2data.store.tables import Store
+from pipelines.run.settings import Recipe, add_flags, notes, parse
 from pipelines.triplets import PROFILES, triplets
 
 

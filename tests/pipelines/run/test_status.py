@@ -7,10 +7,10 @@ import toy
 from toy import Choose, Cut, Join, Measure
 
 from a2data.records import Source
-from pipelines import manifest
-from pipelines.local import Here
-from pipelines.plan import failures, plan, replaced, sources
-from pipelines.schedule import run
+from pipelines.run.local import Here
+from pipelines.run.schedule import run
+from pipelines.run.status import failures, plan, replaced, sources
+from pipelines.sources import manifest
 
 SHARDS = [0, 1, 2, 3]
 

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from toy_folder import a2data, manifest, run, tars
 
-from a2data.parquet import DamagedError
-from a2data.store import Store
-from pipelines import cli
+from a2data.store.parquet import DamagedError
+from a2data.store.tables import Store
+from pipelines.cli import main as cli
 
 pytestmark = pytest.mark.usefixtures("toy_stages")
 QUERIES = ("status", "plan", "failures")

@@ -4,7 +4,7 @@ import pytest
 import toy
 from toy import Choose, Cut, Join, Measure
 
-from pipelines.watchdog import LONGEST_LOOK_S, Timeouts, Watchdog
+from pipelines.run.watchdog import LONGEST_LOOK_S, Timeouts, Watchdog
 
 
 class Clock:

@@ -4,7 +4,7 @@ import pytest
 from tiny_sampling import many, one
 
 pytest.importorskip("diffusers")
-from pipelines.cli import main
+from pipelines.cli.main import main
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from PIL import Image
 from tiny_sampling import one
 
 pytest.importorskip("diffusers")
-from a2data import images
+from a2data.media import images
 
 
 def test_a_thing_on_a_plain_table_is_cut_out_and_left_beside_the_video(studio):

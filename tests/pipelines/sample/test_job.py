@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("jaxtyping")
-from pipelines.sampling import checks, jobs
-from pipelines.sampling.jobs import Job
+from pipelines.sample import checks
+from pipelines.sample import job as jobs
+from pipelines.sample.job import Job
 
 
 @pytest.fixture
@@ -185,7 +186,7 @@ def test_a_folder_in_the_place_of_the_video_is_one_sentence(folder):
 
 
 def test_a_picture_of_many_jobs_is_read_once(folder, monkeypatch):
-    from model_zoo import a2_references
+    from model_zoo.a2 import references as a2_references
 
     read, seen = a2_references.read_picture, []
     monkeypatch.setattr(a2_references, "read_picture", lambda path: seen.append(path) or read(path))

@@ -4,14 +4,16 @@ import logging
 import os
 
 import pytest
+import toy
 
 ray = pytest.importorskip("ray")
 pytest.importorskip("jaxtyping")
-from pipelines.on_ray import device  # noqa: E402
-from pipelines.sampling import jobs, on_ray  # noqa: E402
-from pipelines.sampling.faster import Faster  # noqa: E402
-from pipelines.sampling.sampler import Task  # noqa: E402
-from pipelines.sampling.watch import Nothing  # noqa: E402
+from pipelines.run.on_ray import device  # noqa: E402
+from pipelines.sample import job as jobs  # noqa: E402
+from pipelines.sample import on_ray  # noqa: E402
+from pipelines.sample.acceleration import Faster  # noqa: E402
+from pipelines.sample.sampler import Task  # noqa: E402
+from pipelines.sample.watch import Nothing  # noqa: E402
 
 
 class Toy:
@@ -30,7 +32,7 @@ class Toy:
 
 @pytest.fixture
 def cluster():
-    here = os.pathsep.join([os.path.dirname(__file__), os.getcwd()])
+    here = os.pathsep.join([os.path.dirname(toy.__file__), os.getcwd()])
     ray.init("local", num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False,
              runtime_env={"env_vars": {"PYTHONPATH": here}})  # fmt: skip
     yield

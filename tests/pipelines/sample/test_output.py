@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from tiny_song import song
 
-from a2data import video
-from a2data.folder import Folder
-from pipelines.sampling import deliver
+from a2data.media import video
+from a2data.store.folder import Folder
+from pipelines.sample import output
 
 RECORD = {"key": "k" * 64, "prompt": "eine Frau trinkt Tee 茶", "settings": {"fps": 15.0}}
 
@@ -28,53 +28,53 @@ def heard(mp4: bytes) -> np.ndarray:
 
 def test_the_file_says_how_it_was_made_and_shows_the_same_frames():
     plain = video.encode(colours(*range(0, 200, 20)), 15.0)
-    made = deliver.tagged(plain, RECORD)
+    made = output.tagged(plain, RECORD)
 
     with av.open(io.BytesIO(made), "r") as file:
         assert json.loads(file.metadata["comment"]) == RECORD
     assert np.array_equal(video.decode(made), video.decode(plain))
-    assert made == deliver.tagged(plain, RECORD)
+    assert made == output.tagged(plain, RECORD)
 
 
 @pytest.mark.parametrize(("start_s", "loud"), [(0.0, False), (1.5, True)])
 def test_sound_is_laid_under_from_where_it_is_said_and_cut_to_the_length(tmp_path, start_s, loud):
-    made = deliver.tagged(video.encode(colours(*[90] * 9), 15.0), RECORD, (song(tmp_path / "a.wav"), start_s))
+    made = output.tagged(video.encode(colours(*[90] * 9), 15.0), RECORD, (song(tmp_path / "a.wav"), start_s))
     sound = heard(made)
 
-    assert abs(len(sound) / deliver.RATE_HZ - 9 / 15) < 0.05
+    assert abs(len(sound) / output.RATE_HZ - 9 / 15) < 0.05
     middle = sound[len(sound) // 4 : -len(sound) // 4]
     assert (np.abs(middle).max() > 0.3) == loud
     if loud:
         rises = ((middle[1:] > 0) & (middle[:-1] <= 0)).sum()
-        assert rises / (len(middle) / deliver.RATE_HZ) == pytest.approx(440, rel=0.02)
+        assert rises / (len(middle) / output.RATE_HZ) == pytest.approx(440, rel=0.02)
     assert len(video.decode(made)) == 9
 
 
 def test_sound_that_is_shorter_ends_early_and_none_at_all_is_refused(tmp_path):
     clip = video.encode(colours(*[90] * 30), 15.0)
-    made = deliver.tagged(clip, RECORD, (song(tmp_path / "a.wav", 1.5), 1.0))
-    assert len(heard(made)) / deliver.RATE_HZ == pytest.approx(0.5, abs=0.05)
+    made = output.tagged(clip, RECORD, (song(tmp_path / "a.wav", 1.5), 1.0))
+    assert len(heard(made)) / output.RATE_HZ == pytest.approx(0.5, abs=0.05)
     with pytest.raises(ValueError, match="has no sound at 7 s"):
-        deliver.tagged(clip, RECORD, (song(tmp_path / "a.wav"), 7.0))
+        output.tagged(clip, RECORD, (song(tmp_path / "a.wav"), 7.0))
 
 
 def test_a_video_is_done_while_its_file_is_the_one_that_its_record_speaks_of(tmp_path):
     out = str(tmp_path / "deep" / "a.mp4")
-    assert not deliver.done(out, RECORD["key"], preview=False)
-    deliver.write(out, colours(10, 20), RECORD, ("", 0.0), None)
+    assert not output.done(out, RECORD["key"], preview=False)
+    output.write(out, colours(10, 20), RECORD, ("", 0.0), None)
 
-    assert deliver.done(out, RECORD["key"], preview=False)
-    assert not deliver.done(out, "other", preview=False)
-    assert not deliver.done(out, RECORD["key"], preview=True)
+    assert output.done(out, RECORD["key"], preview=False)
+    assert not output.done(out, "other", preview=False)
+    assert not output.done(out, RECORD["key"], preview=True)
     said = json.loads((tmp_path / "deep" / "a.json").read_text())
     assert said == RECORD | {
         "frames_written": 2,
         "sha256": hashlib.sha256((tmp_path / "deep" / "a.mp4").read_bytes()).hexdigest(),
     }
     (tmp_path / "deep" / "a.mp4").write_bytes(b"half")
-    assert not deliver.done(out, RECORD["key"], preview=False)
+    assert not output.done(out, RECORD["key"], preview=False)
     (tmp_path / "deep" / "a.json").write_text("{")
-    assert not deliver.done(out, RECORD["key"], preview=False)
+    assert not output.done(out, RECORD["key"], preview=False)
 
 
 def test_a_write_that_breaks_leaves_no_half_file_and_no_record(tmp_path, monkeypatch):
@@ -85,15 +85,15 @@ def test_a_write_that_breaks_leaves_no_half_file_and_no_record(tmp_path, monkeyp
 
     monkeypatch.setattr(Folder, "put", full)
     with pytest.raises(OSError, match="no space left"):
-        deliver.write(str(tmp_path / "a.mp4"), colours(10, 20), RECORD, ("", 0.0), None)
+        output.write(str(tmp_path / "a.mp4"), colours(10, 20), RECORD, ("", 0.0), None)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_sheet_shows_every_picture_at_its_place():
     red, blue = np.full((20, 40, 3), (255, 0, 0), np.uint8), np.full((32, 16, 3), (0, 0, 255), np.uint8)
-    made = deliver.sheet([("one", [red, blue]), ("two", [blue])])
+    made = output.sheet([("one", [red, blue]), ("two", [blue])])
 
-    tile, gap, label = deliver.TILE_PX, deliver.GAP_PX, deliver.LABEL_PX
+    tile, gap, label = output.TILE_PX, output.GAP_PX, output.LABEL_PX
     assert made.shape == (2 * (tile + gap + label), 3 * gap + 2 * tile + tile // 2, 3)
     assert (made[label : label + tile, gap : gap + 2 * tile] == (255, 0, 0)).all()
     assert (made[label : label + tile, 2 * gap + 2 * tile : -gap] == (0, 0, 255)).all()
@@ -104,5 +104,5 @@ def test_a_sheet_shows_every_picture_at_its_place():
 
 
 def test_stills_are_spread_from_the_first_frame_to_the_last():
-    assert [int(still[0, 0, 0]) for still in deliver.stills(colours(*range(11)))] == [0, 2, 4, 6, 8, 10]
-    assert len(deliver.stills(colours(1, 2))) == 2
+    assert [int(still[0, 0, 0]) for still in output.stills(colours(*range(11)))] == [0, 2, 4, 6, 8, 10]
+    assert len(output.stills(colours(1, 2))) == 2

@@ -11,8 +11,8 @@ from tiny_sampling import SMALL, frames_of, many, one
 from tiny_song import song
 
 pytest.importorskip("diffusers")
-from a2data import images, video
-from pipelines.cli import main
+from a2data.media import images, video
+from pipelines.cli.main import main
 
 # -- one video ---------------------------------------------------------------------------------------------------------
 
@@ -49,13 +49,13 @@ def test_the_same_command_again_samples_nothing_and_another_seed_does(studio, ca
 def test_the_video_is_the_pipelines_own_with_that_seed(studio, checkpoint):
     import torch
 
-    from model_zoo import a2, a2_references
-    from model_zoo.a2_references import Reference, read_picture
+    from model_zoo.a2 import pipeline, references
+    from model_zoo.a2.references import Reference, read_picture
 
     assert one("--guidance", "3", "--flow-shift", "5", "--scheduler", "euler") == 0
 
-    pipe = a2.load(checkpoint, dtype=torch.float32, schedule=a2.scheduler("euler", 5.0))
-    prepared = a2_references.prepare([Reference("human", read_picture("woman.png"))], 32, 48)
+    pipe = pipeline.load(checkpoint, dtype=torch.float32, schedule=pipeline.scheduler("euler", 5.0))
+    prepared = references.prepare([Reference("human", read_picture("woman.png"))], 32, 48)
     negative = json.loads((studio / "a.json").read_text())["negative_prompt"]
     made = pipe(
         *(prepared, "a woman drinks"), num_frames=9, negative_prompt=negative, num_inference_steps=2, guidance_scale=3.0,

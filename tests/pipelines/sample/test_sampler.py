@@ -7,8 +7,8 @@ import pytest
 from tiny_sampling import SMALL, frames_of, one
 
 pytest.importorskip("diffusers")
-from a2data import video
-from pipelines.cli import main
+from a2data.media import video
+from pipelines.cli.main import main
 
 
 def test_a_long_video_is_sampled_by_windows_that_tell_a_story(studio, capsys):
@@ -38,7 +38,7 @@ def test_a_given_video_goes_on_with_its_own_frames_untouched(studio, window):
 
 @pytest.fixture(scope="module")
 def skyreels(tmp_path_factory):
-    from tests.model_zoo.test_skyreels_v2 import write
+    from tiny_skyreels_v2 import write
 
     return write(tmp_path_factory.mktemp("skyreels"))
 

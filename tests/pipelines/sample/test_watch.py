@@ -6,7 +6,8 @@ import os
 import pytest
 
 pytest.importorskip("jaxtyping")
-from pipelines.sampling import jobs, watch
+from pipelines.sample import job as jobs
+from pipelines.sample import watch
 
 
 def test_the_bars_count_videos_and_steps():

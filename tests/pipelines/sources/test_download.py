@@ -6,7 +6,7 @@ import time
 import films_server as web
 import pytest
 
-from pipelines.download import (
+from pipelines.sources.download import (
     Downloader,
     DownloadError,
     Limits,

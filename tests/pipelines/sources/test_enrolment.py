@@ -7,15 +7,17 @@ import films_server as web
 import numpy as np
 import pytest
 
-from a2data import video
+from a2data.job import do
+from a2data.media import video
+from a2data.media.source_files import SourceFiles
 from a2data.records import Source
-from a2data.source_files import SourceFiles
-from a2data.store import Store
-from a2data.work import do
-from pipelines import enrolment, forget, plan
-from pipelines.download import Downloader, Limits
-from pipelines.explain import explain
-from pipelines.manifest import Access
+from a2data.store.tables import Store
+from pipelines.corpus import forget
+from pipelines.corpus.explain import explain
+from pipelines.run import status
+from pipelines.sources import enrolment
+from pipelines.sources.download import Downloader, Limits
+from pipelines.sources.manifest import Access
 from stages.ingest import Ingest
 
 SECRET = "me:hunter2@"
@@ -253,7 +255,7 @@ def test_a_file_that_can_be_read_now_is_taken_in_by_the_next_run(corpus):
     listed = corpus.list({"path": "late.mp4"})
     [before] = corpus.enroll(listed)
     corpus.file("late.mp4")
-    assert plan.replaced(before)
+    assert status.replaced(before)
     assert [row.unreadable for row in corpus.enroll(listed) if row != before] == [""]
 
 

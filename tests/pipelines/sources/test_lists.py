@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from pipelines.lists import entries, located
+from pipelines.sources.lists import entries, located
 
 
 def rows(text, suffix=".csv", encoding="utf-8"):

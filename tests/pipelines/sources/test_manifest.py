@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import manifest
+from pipelines.sources import manifest
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import torch.distributed as dist  # noqa: E402
 import torch.distributed.checkpoint as dcp  # noqa: E402
 import torch.multiprocessing as multiprocessing  # noqa: E402
 
-from pipelines.training.checkpoints import Checkpoints, about, digest, sha256  # noqa: E402
-from pipelines.training.safe_reading import DamagedError, metadata_in  # noqa: E402
+from pipelines.train.checkpoints import Checkpoints, about, digest, sha256  # noqa: E402
+from pipelines.train.safe_reading import DamagedError, metadata_in  # noqa: E402
 
 STATE = {"seconds": 1.5, "settings": {"seed": 0}, "loader": {"epoch": 0}, "last": {}, "held_out": None}
 

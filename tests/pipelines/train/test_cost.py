@@ -11,8 +11,8 @@ from model_zoo import torchvision_shim  # noqa: E402
 
 torchvision_shim.install()
 
-from pipelines.training import plan as train_plan  # noqa: E402
-from pipelines.training.settings import PRESETS, network_config  # noqa: E402
+from pipelines.train import cost as train_plan  # noqa: E402
+from pipelines.train.settings import PRESETS, network_config  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,11 @@ torchvision_shim.install()
 
 from diffusers import WanTransformer3DModel  # noqa: E402
 
-from model_zoo import tiny  # noqa: E402
-from pipelines.training import examples  # noqa: E402
-from pipelines.training.learning import Learner, made_ready  # noqa: E402
-from pipelines.training.mesh import Place  # noqa: E402
-from pipelines.training.settings import Settings  # noqa: E402
+from model_zoo.a2 import tiny  # noqa: E402
+from pipelines.train import examples  # noqa: E402
+from pipelines.train.optimizer_step import Learner, made_ready  # noqa: E402
+from pipelines.train.parallelize import Place  # noqa: E402
+from pipelines.train.settings import Settings  # noqa: E402
 
 SETTINGS = Settings(
     batch=2,

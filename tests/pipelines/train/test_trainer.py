@@ -21,15 +21,16 @@ torchvision_shim.install()
 import tiny_shards  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
-from a2data import shards  # noqa: E402
-from a2data.folder import Folder  # noqa: E402
-from model_zoo import a2, a2_references, flow_matching  # noqa: E402
-from pipelines.train import Run, train  # noqa: E402
-from pipelines.training import checkpoints as train_checkpoints  # noqa: E402
-from pipelines.training import examples as train_examples  # noqa: E402
-from pipelines.training import validation as train_validation  # noqa: E402
-from pipelines.training.mesh import Place  # noqa: E402
-from pipelines.training.settings import PRESETS, Settings  # noqa: E402
+from a2data.dataset import writer  # noqa: E402
+from a2data.store.folder import Folder  # noqa: E402
+from model_zoo.a2 import objective, pipeline  # noqa: E402
+from model_zoo.a2 import references as a2_references  # noqa: E402
+from pipelines.train import checkpoints as train_checkpoints  # noqa: E402
+from pipelines.train import examples as train_examples  # noqa: E402
+from pipelines.train import validation as train_validation  # noqa: E402
+from pipelines.train.parallelize import Place  # noqa: E402
+from pipelines.train.settings import PRESETS, Settings  # noqa: E402
+from pipelines.train.trainer import Run, train  # noqa: E402
 
 HOW = replace(PRESETS["tiny"][0], frames=13, height=32, width=48, held_out=0.25, variants=1, held_out_variants=1)
 SETTINGS = Settings(
@@ -74,7 +75,7 @@ def run_of(folder: Path, settings: Settings = SETTINGS) -> Run:
 
 def test_where_all_samples_train_none_is_held_out(begun):
     aside = Folder(begun / "encoded" / "held-out")
-    shards.finish(aside, [], {})
+    writer.finish(aside, [], {})
     assert run_of(begun).held_out == []
 
 
@@ -91,7 +92,7 @@ def test_four_steps_are_two_and_two_more_to_the_bit(tmp_path, begun, ready, pack
 
 
 def test_what_is_exported_samples_a_video(ready):
-    pipe = a2.load(ready / "model", dtype=torch.float32)
+    pipe = pipeline.load(ready / "model", dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     pictures = [np.full((40, 40, 3), value, np.uint8) for value in (30, 200)]
     references = a2_references.prepare(
@@ -111,7 +112,7 @@ def test_the_sampler_tells_the_network_what_the_trainer_told_it(ready):
     run = run_of(ready)
     samples = {s.key: s for s in [*run.held_out, *(run.loader.batch(n)[k] for n in range(3) for k in range(2))]}
     tensors = samples[triplet.facts.clip_id].tensors
-    pipe = a2.load(ready / "model", dtype=torch.float32)
+    pipe = pipeline.load(ready / "model", dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     seen = []
     pipe.transformer.register_forward_pre_hook(lambda _, args, given: seen.append(given), with_kwargs=True)
@@ -165,7 +166,7 @@ def test_a_network_that_ignores_references_has_no_gap_and_one_that_copies_them_h
         module.forward = network
         found = train_validation.held_out(module, run.held_out, run.learner.nothing, "float32")
         assert check(found.gap)
-        assert len(found.levels) == len(flow_matching.LEVELS)
+        assert len(found.levels) == len(objective.LEVELS)
 
 
 def test_one_pass_over_several_samples_gives_the_loss_and_gradient_of_each(ready):
@@ -236,7 +237,7 @@ def test_a_changed_data_set_is_refused(tmp_path, ready):
 
 
 def test_nan_in_a_latent_stops_by_name_and_costs_no_checkpoint(begun, packed):
-    from pipelines.training import examples
+    from pipelines.train import examples
 
     run = run_of(begun)
     samples = run.loader.batch(0)
@@ -359,7 +360,7 @@ def test_adapters_alone_learn_and_are_merged_on_export(begun, packed):
     run.checkpoints.load(*run.learnt())
     run.learner.swap()
     example = train_examples.drawn(run.loader.batch(0)[0], run.learner.nothing, SETTINGS, torch.device("cpu"))
-    merged = a2.load(begun / "model", dtype=torch.float32).transformer
+    merged = pipeline.load(begun / "model", dtype=torch.float32).transformer
     with torch.no_grad():
         one, other = (train_examples.loss(n, example, "float32") for n in (run.learner.network.eval(), merged.eval()))
     assert torch.allclose(one, other, rtol=1e-5)
@@ -369,7 +370,7 @@ def test_the_command_line_says_what_is_missing_and_imports_nothing_heavy(tmp_pat
     heavy = "import sys, pipelines.cli; print([m for m in ('torch', 'ray', 'diffusers', 'ultralytics') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout
     assert found.strip() == "[]"
-    from pipelines.cli import main
+    from pipelines.cli.main import main
 
     assert main(["train", str(packed)]) == 2
     assert main(["train", str(packed), "--preset", "14b", "--out", str(tmp_path)]) == 2

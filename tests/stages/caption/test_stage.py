@@ -5,11 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2data import images, records, video, wording
+from a2data import records
+from a2data.media import images, video
 from a2data.records import Answer, Element, Film, Kept
-from model_zoo import cards, template
-from stages import caption
-from stages.caption import Caption
+from model_zoo import cards
+from model_zoo.caption import fusion_template
+from stages.caption import stage as caption
+from stages.caption import wording
+from stages.caption.stage import Caption
 
 HEIGHT, WIDTH, COUNT = 96, 160, 4
 PIXELS = np.full((COUNT, HEIGHT, WIDTH, 3), (128, 128, 128), np.uint8)
@@ -101,7 +104,7 @@ def from_base(scene: dict, *experts, stage: Caption | None = None) -> records.Ca
     names = [f"expert{n}" for n, _ in enumerate(experts)]
     stage = replace(stage or Caption(), captioner="base", experts=",".join(names))
     models = {name: lambda *_, said=said: said for name, said in zip(names, experts, strict=True)}
-    models |= {"base": lambda *_: scene, "template": template.fuse}
+    models |= {"base": lambda *_: scene, "template": fusion_template.fuse}
     (made,) = stage.run(models, [Kept(FILM.clip_id, "v")], [FILM], [], [], [])
     return made
 

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2data import phrases, wording
+from a2data.elements import phrases
+from stages.caption import wording
 
 
 def subject(sub_type: str = "", appearance: str = "", **others: str) -> dict:

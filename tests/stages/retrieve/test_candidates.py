@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from a2data.groups import Group, Groups, clear_of
-from a2data.identity import identify
+from stages.retrieve.candidates import Group, Groups, clear_of
+from stages.retrieve.clusters import identify
 
 
 def unit(*rows):

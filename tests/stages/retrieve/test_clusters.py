@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2data.identity import (
+from stages.retrieve.clusters import (
     Clusters,
     components,
     doubtful,

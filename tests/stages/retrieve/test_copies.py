@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2data import copies, images, video
+from a2data.media import images, video
+from stages.retrieve import copies
 
 
 def scene(seed, frames=20, size=(180, 240), path=None):

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2data.arrow import to_table
-from a2data.corpus import Footage, assemble
 from a2data.records import Look, Take
+from a2data.store.schema import to_table
+from stages.retrieve.corpus import Footage, assemble
 
 
 def look(name, kind, parent="", quality=0.5, vector=(1.0, 0.0), frames=(0, 5)):

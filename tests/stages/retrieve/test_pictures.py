@@ -3,9 +3,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from a2data import images
-from a2data.pictures import Shown
+from a2data.media import images
 from a2data.records import Reference
+from stages.retrieve.pictures import Shown
 
 FRAME = (96, 128)
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from a2data.records import Reference, Reject, Rule, Trait
-from a2data.refusals import held_against, refuse
+from stages.retrieve.rejections import held_against, refuse
 
 INF = float("inf")
 NUMBERS = st.one_of(st.floats(-1000, 1000), st.sampled_from([INF, -INF]))

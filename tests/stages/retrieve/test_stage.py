@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from toy_looks import ANNA, BERT, direction, like, look, person, pictured, retrieve, table, take, wearing
 
 from a2data.records import Look, Match, Reference, Reject, Take
-from stages.retrieve import Retrieve
+from stages.retrieve.stage import Retrieve
 
 
 def test_a_person_is_found_in_the_other_clip_that_shows_them():

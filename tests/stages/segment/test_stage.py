@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from a2data import images, video
-from a2data.arrow import from_table, to_table
+from a2data.media import images, video
 from a2data.records import Film, Reject, Source, Video
-from model_zoo import shots
+from a2data.store.schema import from_table, to_table
+from model_zoo.shots import detector
 from stages.ingest import Ingest
-from stages.segment import Segment
+from stages.segment.stage import Segment
 
 HEIGHT, WIDTH = 120, 160
 
@@ -114,7 +114,7 @@ def test_a_video_that_is_black_or_white_throughout_is_rejected_by_name(tmp_path,
 
 def test_a_video_that_is_one_dissolve_is_rejected_by_name(tmp_path, monkeypatch):
     """As the network sees it: it scores every frame as part of a transition."""
-    network = shots.Network(lambda windows: (np.zeros(windows.shape[:2]), np.ones(windows.shape[:2])))
+    network = detector.Network(lambda windows: (np.zeros(windows.shape[:2]), np.ones(windows.shape[:2])))
     source = film_of(tmp_path, blend(scene(1, 60), scene(2, 60)))
     [reject] = Segment(shot_model="").run(network, [source])
     assert (reject.key, reject.reason) == ("feed", "no shot")
@@ -232,7 +232,7 @@ def test_clips_are_given_out_while_the_video_is_still_being_read(tmp_path, monke
 
 def test_only_frames_that_may_be_needed_are_kept(tmp_path, monkeypatch):
     """However long the black is, and the shot: frames in a transition are dropped at once, clips wait on disk."""
-    from stages import segment
+    from stages.segment import stage as segment
 
     black = np.zeros((400, HEIGHT, WIDTH, 3), np.uint8)
     source = film_of(tmp_path, scene(1, 400), black, scene(2, 60))
@@ -245,7 +245,7 @@ def test_only_frames_that_may_be_needed_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(segment.Reel, "advance", watched)
     films = [row for row in run(source) if isinstance(row, Film)]
     assert sum(len(f.source_frames) for f in films) >= 220
-    assert max(most) <= 81 + shots.MAX_RAMP / 2 + 15
+    assert max(most) <= 81 + detector.MAX_RAMP / 2 + 15
 
 
 def corpus_video(path: Path) -> Video:

@@ -14,12 +14,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from a2data import video
-from a2data.filename import safe_name
-from model_zoo.endpoint import data_url
-from model_zoo.structured import Ask, Said
-from pipelines.a2_bench import ratings, study
-from pipelines.a2_bench.cases import Case, picture
+from a2data.media import video
+from a2data.store.filename import safe_name
+from model_zoo.caption.endpoint import data_url
+from model_zoo.caption.schema import Ask, Said
+from pipelines.bench.a2.cases import Case, picture
+from pipelines.bench.a2.study import page as study
+from pipelines.bench.a2.study import ratings
 
 FRAMES = 16  # of a video that it is shown: as many as OpenS2V's judge
 LONGEST_PX = 512  # of a side of what it is shown
@@ -79,7 +80,7 @@ def answered(ask: Ask, case: Case, path: Path) -> dict[str, int]:
 
 
 def question(case: Case, frames: np.ndarray) -> list[dict[str, Any]]:
-    """What it is shown and asked, as messages of `model_zoo.endpoint`. frames: (t, h, w, 3) uint8 RGB."""
+    """What it is shown and asked, as messages of `model_zoo.caption.endpoint`. frames: (t, h, w, 3) uint8 RGB."""
     pictures: list[dict[str, Any]] = []
     for number, element in enumerate(case.elements, 1):
         pictures.append({"type": "text", "text": f"Picture {number}, {element.role} {element.label}".strip() + ":"})

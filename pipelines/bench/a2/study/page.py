@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import av
 from PIL import Image
 
-from a2data.filename import safe_name
-from a2data.video import open_bytes
-from pipelines.a2_bench.cases import Case, picture
+from a2data.media.video import open_bytes
+from a2data.store.filename import safe_name
+from pipelines.bench.a2.cases import Case, picture
 
 FORMAT = "a2-study/1"
 SIDE_PX = 360  # the longer side at which the pictures of the references are shown
@@ -151,7 +151,7 @@ def make(
 
 def page(data: Mapping[str, Any]) -> str:
     """The page with its data inside."""
-    template = files("pipelines.a2_bench").joinpath("study.html").read_text()
+    template = files("pipelines.bench.a2.study").joinpath("study.html").read_text()
     text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")  # so that no word of it ends the script
     return template.replace("STUDY_DATA", text)
 

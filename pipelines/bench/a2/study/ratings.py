@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelines.a2_bench import study
-from pipelines.a2_bench.agreement import correlation, krippendorff
-from pipelines.a2_bench.result import table_of
-from pipelines.a2_bench.score import Figure, Measured, Table, summary
+from pipelines.bench.a2.score_file import table_of
+from pipelines.bench.a2.study import page as study
+from pipelines.bench.a2.study.agreement import correlation, krippendorff
+from pipelines.bench.a2.totals import Figure, Measured, Table, summary
 
 FORMAT = "a2-ratings/1"
 KINDS = ("person", "model")  # never mixed: a model that fills in the form is reported beside the people

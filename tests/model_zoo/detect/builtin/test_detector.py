@@ -2,11 +2,12 @@ import cv2
 import numpy as np
 import pytest
 
-from model_zoo import builtin_motion, cards
-from model_zoo.builtin_detect import detect
-from model_zoo.builtin_heads import HIDDEN, follow, is_print
-from model_zoo.builtin_people import Body, Head, ledge, ledges, left_behind, person_masks
-from model_zoo.builtin_things import contrast, goes_with, movers, moving_masks, still_masks
+from model_zoo import cards
+from model_zoo.detect.builtin import motion
+from model_zoo.detect.builtin.detector import detect
+from model_zoo.detect.builtin.heads import HIDDEN, follow, is_print
+from model_zoo.detect.builtin.people import Body, Head, ledge, ledges, left_behind, person_masks
+from model_zoo.detect.builtin.things import contrast, goes_with, movers, moving_masks, still_masks
 
 WALL = (200, 198, 190)
 NOWHERE = np.zeros((240, 320), bool)
@@ -303,12 +304,12 @@ def test_the_cameras_own_motion_is_taken_out_of_the_plate():
     rng = np.random.default_rng(0)
     scene = cv2.GaussianBlur(np.kron(rng.integers(0, 256, (40, 60, 3)), np.ones((8, 8, 1))).astype(np.uint8), (0, 0), 1)
     pictures = [scene[20:260, 10 + 9 * t : 330 + 9 * t].copy() for t in range(7)]
-    found = builtin_motion.camera(pictures[0], pictures[3])
+    found = motion.camera(pictures[0], pictures[3])
     assert np.abs(found - [[1, 0, -27], [0, 1, 0], [0, 0, 1]]).max() < 0.5
     clean = pictures[2].copy()
     for t, picture in enumerate(pictures):
         picture[100:130, 40 + 35 * t : 70 + 35 * t] = 255
-    plate = builtin_motion.plates(pictures, builtin_motion.cameras(pictures))[2]
+    plate = motion.plates(pictures, motion.cameras(pictures))[2]
     assert np.abs(plate[100:130, 110:140].astype(int) - clean[100:130, 110:140]).mean() < 4
 
 
@@ -318,7 +319,7 @@ def test_a_standing_camera_is_not_taken_to_follow_who_moves():
     pictures = [wall(t) for t in range(5)]
     for t, picture in enumerate(pictures):
         picture[60:204, 40 + 9 * t : 200 + 9 * t] = coat
-    assert all(np.array_equal(view, np.eye(3)) for view in builtin_motion.cameras(pictures))
+    assert all(np.array_equal(view, np.eye(3)) for view in motion.cameras(pictures))
 
 
 def test_the_plate_is_free_of_what_stood_in_the_middle_for_most_of_the_shot():
@@ -326,9 +327,9 @@ def test_the_plate_is_free_of_what_stood_in_the_middle_for_most_of_the_shot():
     pictures = [wall(t) for t in range(9)]
     for picture, x in zip(pictures, (20, 70, 120, 120, 120, 120, 120, 170, 220), strict=True):
         picture[120:170, x : x + 45] = (30, 120, 60)
-    plate = builtin_motion.plates(pictures, builtin_motion.cameras(pictures))[0]
+    plate = motion.plates(pictures, motion.cameras(pictures))[0]
     assert np.abs(plate.astype(int) - ground).max(2).mean() < 6
-    assert not (builtin_motion.difference(plate, ground) > builtin_motion.MOVED).any()
+    assert not (motion.difference(plate, ground) > motion.MOVED).any()
 
 
 def test_a_face_in_a_photograph_becomes_a_person():
@@ -342,7 +343,7 @@ def test_a_face_in_a_photograph_becomes_a_person():
 
 
 def test_each_signer_is_one_person_in_every_frame(corpus):
-    from a2data import video
+    from a2data.media import video
 
     frames = [f.picture.to_ndarray(format="rgb24") for f in video.read(str(corpus / "video" / "intel_asl_eat.mkv"))]
     found = cards.load("builtin-detect")(np.stack(frames[::15]))

@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 
-from model_zoo import grabcut
+from model_zoo.detect.builtin import grabcut
 
 
 def overlap(a, b):

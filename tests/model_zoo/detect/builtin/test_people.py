@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from model_zoo.builtin_people import Head, divided
+from model_zoo.detect.builtin.people import Head, divided
 
 SHAPE = (180, 320)
 NAVY, KHAKI = (30, 36, 70), (150, 128, 92)

@@ -8,10 +8,10 @@ import pytest
 import tiny_shards
 from PIL import Image
 
-from a2data import video
-from pipelines.a2_bench import cases
-from pipelines.a2_bench.score import METRICS, published
-from pipelines.cli import main
+from a2data.media import video
+from pipelines.bench.a2 import cases
+from pipelines.bench.a2.totals import METRICS, published
+from pipelines.cli.main import main
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 import tiny_shards
 from PIL import Image
 
-from pipelines.a2_bench import cases, draw, overlap
-from pipelines.a2_bench.cases import Case, Element
+from pipelines.bench.a2 import cases, from_pictures, leakage
+from pipelines.bench.a2.cases import Case, Element
 
 
 def paint(path, grey):
@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 
 def test_fifty_combinations_are_different_and_use_every_picture_and_category(folder):
-    made = draw.draw(draw.pool(folder))
+    made = from_pictures.draw(from_pictures.pool(folder))
     assert len(made) == len({case.elements for case in made}) == len({case.id for case in made}) == 50
     for role, count in (("human", 5), ("object", 24), ("background", 4)):
         used = [case.of(role)[0].path for case in made]
@@ -46,16 +46,20 @@ def test_fifty_combinations_are_different_and_use_every_picture_and_category(fol
 
 
 def test_the_same_seed_gives_the_same_cases_and_another_seed_others(folder):
-    pictures = draw.pool(folder)
-    assert draw.draw(pictures, 20, 7) == draw.draw(pictures, 20, 7) != draw.draw(pictures, 20, 8)
+    pictures = from_pictures.pool(folder)
+    assert (
+        from_pictures.draw(pictures, 20, 7)
+        == from_pictures.draw(pictures, 20, 7)
+        != from_pictures.draw(pictures, 20, 8)
+    )
 
 
 def test_labels_come_from_the_text_the_folder_or_the_name_and_stand_in_the_prompt(folder):
-    pictures = draw.pool(folder)
+    pictures = from_pictures.pool(folder)
     assert {element.label for element in pictures["human"]} == {"old man"}
     assert {element.label for element in pictures["background"]} == {"empty kitchen"}
     assert pictures["object"][0].label == "kind a"
-    for case in draw.draw(pictures, 20):
+    for case in from_pictures.draw(pictures, 20):
         assert "n old man" in case.prompt
         assert "an empty kitchen" in case.prompt
         assert f"a {case.of('object')[0].label}" in case.prompt
@@ -76,7 +80,7 @@ def test_labels_come_from_the_text_the_folder_or_the_name_and_stand_in_the_promp
     ],
 )
 def test_a_label_gets_an_article_where_it_needs_one(label, said):
-    assert draw.with_article(label) == said
+    assert from_pictures.with_article(label) == said
 
 
 def test_all_combinations_can_be_drawn_and_not_one_more(tmp_path):
@@ -84,20 +88,20 @@ def test_all_combinations_can_be_drawn_and_not_one_more(tmp_path):
     for n in range(3):
         paint(tmp_path / f"object/cup_{n}.png", 2 + n)
         paint(tmp_path / f"background/hall_{n}.png", 9 + n)
-    pictures = draw.pool(tmp_path)
-    assert len({case.elements for case in draw.draw(pictures, 9)}) == 9
+    pictures = from_pictures.pool(tmp_path)
+    assert len({case.elements for case in from_pictures.draw(pictures, 9)}) == 9
     with pytest.raises(ValueError, match="make 9 combinations, not 10"):
-        draw.draw(pictures, 10)
+        from_pictures.draw(pictures, 10)
 
 
 def test_a_role_without_a_picture_is_named(folder):
     shutil.rmtree(folder / "background")
     with pytest.raises(ValueError, match="background has no picture"):
-        draw.pool(folder)
+        from_pictures.pool(folder)
 
 
 def test_cases_come_back_from_their_folder_wherever_it_lies(folder, tmp_path):
-    made = draw.draw(draw.pool(folder), 6)
+    made = from_pictures.draw(from_pictures.pool(folder), 6)
     cases.write(made, tmp_path / "first")
     shutil.move(tmp_path / "first", tmp_path / "bench")
     shutil.rmtree(folder)
@@ -122,7 +126,7 @@ def test_a_picture_of_too_many_pixels_is_refused_by_its_header(tmp_path, size):
 
 
 def test_a_picture_that_was_exchanged_is_named(folder, tmp_path):
-    file = cases.write(draw.draw(draw.pool(folder), 2), tmp_path / "bench")
+    file = cases.write(from_pictures.draw(from_pictures.pool(folder), 2), tmp_path / "bench")
     one = cases.read(file)[1].elements[0].path
     paint(one, 255)
     with pytest.raises(ValueError, match=r"another file than the one that the case was made with"):
@@ -184,7 +188,7 @@ def test_references_of_training_shards_are_found_by_bytes_and_by_pixels(tmp_path
     same.write_bytes(known.pictures["ref0"])
     Image.open(same).save(again)
     elements = tuple(Element("object", path) for path in (same, again, other))
-    found = overlap.overlaps([Case("a", "", elements), Case("b", "", elements[2:])], [shards])
+    found = leakage.overlaps([Case("a", "", elements), Case("b", "", elements[2:])], [shards])
     mine = [f for f in found if f.sample == known.facts.clip_id]
     assert {(f.case, f.picture, f.reference, f.how) for f in mine} == {
         ("a", same, "ref0", "bytes"),

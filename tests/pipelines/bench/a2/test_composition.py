@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from pipelines.a2_bench import composition
-from pipelines.a2_bench.score import Measured
+from pipelines.bench.a2 import composition
+from pipelines.bench.a2.totals import Measured
 
 ANN, BEA, CAT = np.eye(4)[:3]
 

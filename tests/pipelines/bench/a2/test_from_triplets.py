@@ -9,12 +9,13 @@ import pytest
 import tiny_shards
 from PIL import Image
 
-from a2data import samples, shards
-from a2data.folder import Folder
-from pipelines.a2_bench import cases, draw, held_out, overlap
-from pipelines.a2_bench.cases import Case, Element
-from pipelines.cli import main
-from stages.pack import to_row
+from a2data.dataset import triplet as samples
+from a2data.dataset import writer
+from a2data.store.folder import Folder
+from pipelines.bench.a2 import cases, from_pictures, from_triplets, leakage
+from pipelines.bench.a2.cases import Case, Element
+from pipelines.cli.main import main
+from stages.pack.stage import to_row
 
 
 def pack(folder: Path, triplets, split=""):
@@ -25,9 +26,9 @@ def pack(folder: Path, triplets, split=""):
         members = iter([(triplet.facts.clip_id, samples.to_members(triplet))])
         rows += [
             to_row(placed, triplet.facts, name, str(number))
-            for placed in shards.write(members, Folder(folder), number, 1 << 30, name)
+            for placed in writer.write(members, Folder(folder), number, 1 << 30, name)
         ]
-    shards.finish(Folder(folder), rows, {})
+    writer.finish(Folder(folder), rows, {})
     return folder
 
 
@@ -40,9 +41,9 @@ def of(number, **changes):
 
 def test_a_triplet_becomes_a_case_with_its_truth(tmp_path):
     home = pack(tmp_path / "shards", [of(n) for n in range(3)])
-    drawn = held_out.draw(home, "", 2, 0, tmp_path)
+    drawn = from_triplets.draw(home, "", 2, 0, tmp_path)
     assert len(drawn) == 2
-    assert drawn == held_out.draw(home, "", 2, 0, tmp_path)
+    assert drawn == from_triplets.draw(home, "", 2, 0, tmp_path)
     back = cases.read(cases.write(drawn, tmp_path / "bench"))
     for case in back:
         number = int(case.id[4:6])
@@ -59,24 +60,24 @@ def test_a_reference_from_the_same_clip_is_none_and_the_split_is_heeded(tmp_path
     own = of(1)
     same = [replace(g, same_clip=True) for g in own.facts.references]
     home = pack(tmp_path / "shards", [of(0), replace(own, facts=replace(own.facts, references=same)), of(2)], "eval")
-    assert [case.id for case in held_out.draw(home, "", 9, 0, tmp_path)] == ["clip00-00000000", "clip02-00000000"]
-    assert [case.id for case in held_out.draw(home, "eval", 9, 0, tmp_path)] == ["clip02-00000000"]
+    assert [case.id for case in from_triplets.draw(home, "", 9, 0, tmp_path)] == ["clip00-00000000", "clip02-00000000"]
+    assert [case.id for case in from_triplets.draw(home, "eval", 9, 0, tmp_path)] == ["clip02-00000000"]
     with pytest.raises(ValueError, match="no split 'test'; there are eval, train"):
-        held_out.draw(home, "test", 9, 0, tmp_path)
+        from_triplets.draw(home, "test", 9, 0, tmp_path)
 
 
 def test_sources_and_identities_in_common_are_named(tmp_path):
     home = pack(tmp_path / "shards", [of(0), of(1), of(2)], "eval")
-    drawn = held_out.draw(home, "eval", 9, 0, tmp_path)
-    assert held_out.shared(home, "eval", drawn, [home]) == []
+    drawn = from_triplets.draw(home, "eval", 9, 0, tmp_path)
+    assert from_triplets.shared(home, "eval", drawn, [home]) == []
     with pytest.raises(ValueError, match="name the --split"):
-        held_out.shared(home, "", drawn, [home])
+        from_triplets.shared(home, "", drawn, [home])
     twin = of(5)
     met = [replace(twin.facts.references[0], identity=200), *twin.facts.references[1:]]  # who is in triplet 2, too
     trained = pack(
         tmp_path / "trained", [replace(twin, facts=replace(twin.facts, references=met)), of(6, video_id="clip02")]
     )
-    told = held_out.shared(home, "eval", drawn, [trained])
+    told = from_triplets.shared(home, "eval", drawn, [trained])
     assert ["source clip02" in told[0], "identity 200" in told[1]] == [True, True]
     command = ["bench", "make", str(tmp_path / "bench"), "--triplets", str(home), "--split", "eval", "--against"]
     assert main([*command, str(trained)]) == 1
@@ -105,8 +106,8 @@ def test_a_picture_that_was_scaled_and_compressed_anew_is_found_by_its_looks(tmp
     home = pack(tmp_path / "shards", [with_picture(0, on_white), with_picture(1, photo(2))])
     smaller = np.asarray(Image.fromarray(on_white).resize((200, 133)))
     mine = [case_of(tmp_path / "copy.jpg", smaller, quality=60), case_of(tmp_path / "other.png", photo(3))]
-    assert overlap.overlaps(mine, [home]) == []  # neither bytes nor pixels are the same
-    (found,) = overlap.overlaps(mine, [home], "phash")
+    assert leakage.overlaps(mine, [home]) == []  # neither bytes nor pixels are the same
+    (found,) = leakage.overlaps(mine, [home], "phash")
     assert (found.case, found.sample, found.reference) == ("copy", "clip00-00000000", "ref0")
     assert found.how.startswith("looks ")
 
@@ -115,14 +116,14 @@ def test_the_strongest_reason_is_given(tmp_path):
     home = pack(tmp_path / "shards", [with_picture(0, photo(1))])
     with Image.open(io.BytesIO(with_picture(0, photo(1)).pictures["ref0"])) as image:
         case = case_of(tmp_path / "same.png", np.asarray(image), compress_level=1)
-    assert [found.how for found in overlap.overlaps([case], [home], "phash")] == ["pixels"]
+    assert [found.how for found in leakage.overlaps([case], [home], "phash")] == ["pixels"]
     case.elements[0].path.write_bytes(with_picture(0, photo(1)).pictures["ref0"])
-    assert [found.how for found in overlap.overlaps([case], [home], "phash")] == ["bytes"]
+    assert [found.how for found in leakage.overlaps([case], [home], "phash")] == ["bytes"]
 
 
 def test_a_person_in_another_picture_is_found_by_the_face(corpus, tmp_path):
     pytest.importorskip("insightface")
-    from a2data import video
+    from a2data.media import video
 
     ann, again, bea = (
         video.decode((corpus / f"video/intel_asl_{name}.mkv").read_bytes())[0] for name in ("help", "again", "bird")
@@ -135,7 +136,7 @@ def test_a_person_in_another_picture_is_found_by_the_face(corpus, tmp_path):
         Image.fromarray(frame).save(tmp_path / f"{name}.png")
         mine.append(Case(name, "", (Element("human", tmp_path / f"{name}.png"),)))
     card = f"insightface:{corpus / 'weights/models/insightface_mini'}"
-    found = overlap.overlaps(mine, [home], faces=card)
+    found = leakage.overlaps(mine, [home], faces=card)
     assert "again" in {each.case for each in found}
     assert all(each.how.startswith("face ") for each in found)
     assert {each.case: each.how for each in found}["again"] > "face 0.65"
@@ -145,6 +146,6 @@ def test_drawn_cases_have_no_truth(tmp_path):
     for role in cases.ROLES:
         (tmp_path / "pool" / role).mkdir(parents=True)
         Image.fromarray(photo(1)).save(tmp_path / f"pool/{role}/cup.png")
-    (case,) = draw.draw(draw.pool(tmp_path / "pool"), 1)
+    (case,) = from_pictures.draw(from_pictures.pool(tmp_path / "pool"), 1)
     (back,) = cases.read(cases.write([case], tmp_path / "bench"))
     assert back.truth is None

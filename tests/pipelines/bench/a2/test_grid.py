@@ -3,9 +3,10 @@ import pytest
 import toy_bench
 from PIL import Image
 
-from a2data.store import Store
-from pipelines.a2_bench import grid, leaderboard, recipe, strips
-from pipelines.a2_bench.cases import Case, Element
+from a2data.store.tables import Store
+from pipelines.bench.a2 import grid, leaderboard, strips
+from pipelines.bench.a2 import tables as recipe
+from pipelines.bench.a2.cases import Case, Element
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from pipelines.a2_bench import leaderboard, result
-from pipelines.a2_bench.score import METRICS, PUBLISHED, Measured
+from pipelines.bench.a2 import leaderboard, score_file
+from pipelines.bench.a2.totals import METRICS, PUBLISHED, Measured
 
 
 class Cells(HTMLParser):
@@ -34,7 +34,7 @@ class Cells(HTMLParser):
 
 def ours(name="<ours>", **changes):
     table = {f"c{n}": {m: Measured(x.most * (0.3 + 0.1 * n)) for m, x in METRICS.items()} | changes for n in range(4)}
-    return result.to_json(table, name, {})
+    return score_file.to_json(table, name, {})
 
 
 def test_the_published_rows_stand_as_they_were_printed():

@@ -3,12 +3,13 @@ import pytest
 import toy_bench
 from PIL import Image
 
-from a2data import video
+from a2data.media import video
 from model_zoo import cards
 from model_zoo.cards import Detection, Face
-from pipelines.a2_bench import experts, metrics
-from pipelines.a2_bench.measure import PROFILES
-from pipelines.a2_bench.score import Measured
+from pipelines.bench.a2 import metrics as experts
+from pipelines.bench.a2 import stages
+from pipelines.bench.a2.profiles import PROFILES
+from pipelines.bench.a2.totals import Measured
 
 
 def load(monkeypatch, **models):
@@ -28,7 +29,7 @@ def signers(corpus):
 
 
 def expert(stage, **models):
-    (made,) = metrics.metrics({**PROFILES["builtin"], **models}, [stage])
+    (made,) = stages.metrics({**PROFILES["builtin"], **models}, [stage])
     return made.load()
 
 

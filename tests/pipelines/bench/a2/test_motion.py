@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_zoo import interpolate
-from pipelines.a2_bench import motion
+from model_zoo.flow import interpolate
+from pipelines.bench.a2 import motion
 
 
 def fields(lengths, top=0.05):

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from pipelines.a2_bench import result
-from pipelines.a2_bench.score import METRICS, Measured
+from pipelines.bench.a2 import score_file
+from pipelines.bench.a2.totals import METRICS, Measured
 
 NO_QUALITY = Measured(skipped="no MUSIQ")
 TABLE = {
@@ -18,17 +18,17 @@ TABLE = {
 
 
 def test_a_score_comes_back_from_its_file_and_gives_the_same_table(tmp_path):
-    made = result.to_json(TABLE, "ours", {"dynamic_degree": "raft-large@1"}, missing=["c"])
-    result.write(made, tmp_path)
-    assert result.read(tmp_path) == json.loads(json.dumps(made)) == result.read(tmp_path / "score.json")
-    assert result.table_of(made) == TABLE
+    made = score_file.to_json(TABLE, "ours", {"dynamic_degree": "raft-large@1"}, missing=["c"])
+    score_file.write(made, tmp_path)
+    assert score_file.read(tmp_path) == json.loads(json.dumps(made)) == score_file.read(tmp_path / "score.json")
+    assert score_file.table_of(made) == TABLE
     assert made["missing_videos"] == ["c"]
     assert made["detection"] == {"id_consistency": {"seen": 16, "of": 64, "rate": 0.25}}
 
 
 def test_both_variants_and_every_case_are_printed():
-    made = result.to_json(TABLE, "ours", {}, missing=["c"])
-    text, page = result.to_text(made), result.to_markdown([made])
+    made = score_file.to_json(TABLE, "ours", {}, missing=["c"])
+    text, page = score_file.to_text(made), score_file.to_markdown([made])
     assert "ours: 3 cases, 1 without a video" in text
     assert "skipped: no MUSIQ" in text
     assert "skipped: not measured" in text  # what nobody measured at all
@@ -41,4 +41,4 @@ def test_both_variants_and_every_case_are_printed():
 def test_another_file_is_refused(tmp_path):
     (tmp_path / "score.json").write_text('{"format": "triplet-score/1"}')
     with pytest.raises(ValueError, match="is no score of A2-Bench"):
-        result.read(tmp_path)
+        score_file.read(tmp_path)

@@ -7,8 +7,9 @@ import pytest
 import toy_bench
 from PIL import Image
 
-from pipelines.a2_bench import ratings, study
-from pipelines.a2_bench.cases import Case, Element
+from pipelines.bench.a2.cases import Case, Element
+from pipelines.bench.a2.study import page as study
+from pipelines.bench.a2.study import ratings
 
 RATERS = ("ann", "bea", "cat")
 

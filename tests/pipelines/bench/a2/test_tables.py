@@ -8,16 +8,17 @@ import pytest
 import tiny_shards
 import toy_bench
 
-from a2data.store import Store
-from pipelines import local
-from pipelines.a2_bench import cases, metrics, recipe
-from pipelines.a2_bench.cases import Case
-from pipelines.a2_bench.measure import PROFILES, Expert
-from pipelines.a2_bench.score import Measured
-from pipelines.cli import main
-from pipelines.schedule import run
+from a2data.store.tables import Store
+from pipelines.bench.a2 import cases, stages
+from pipelines.bench.a2 import tables as recipe
+from pipelines.bench.a2.cases import Case
+from pipelines.bench.a2.profiles import PROFILES, Expert
+from pipelines.bench.a2.totals import Measured
+from pipelines.cli.main import main
+from pipelines.run import local
+from pipelines.run.schedule import run
 
-SHARP = metrics.metrics(PROFILES["builtin"], ["quality"])
+SHARP = stages.metrics(PROFILES["builtin"], ["quality"])
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_a_metric_that_fails_on_a_video_is_neither_found_nor_missing(videos, tmp
             raise ValueError("it fell over")
         return {"image_quality.blur-effect": Measured(0.5)}
 
-    monkeypatch.setattr(metrics.Metrics, "load", lambda self: Expert(tuple(self.names()), ask))
+    monkeypatch.setattr(stages.Metrics, "load", lambda self: Expert(tuple(self.names()), ask))
     table, *_ = measured(Store(str(tmp_path / "work")), [Case("a", "", ()), Case("b", "", ())], videos)
     assert "it fell over" in table["a"]["image_quality.blur-effect"].skipped
     assert table["b"]["image_quality.blur-effect"] == Measured(0.5)
@@ -105,7 +106,7 @@ def test_a_run_that_is_broken_off_goes_on_comes_to_the_same_and_is_done(tmp_path
     flags = ["--triplets", str(shards), "--count", "2", "--checkpoint", str(checkpoint), *RUN, "--here"]
     whole, out = tmp_path / "whole", tmp_path / "broken"
     assert main(["bench", "run", str(whole), *flags]) == 0
-    true, seen = metrics.Sample.run, []
+    true, seen = stages.Sample.run, []
 
     def stopped(self, model, asked):
         seen.append(asked[0].clip_id)
@@ -114,7 +115,7 @@ def test_a_run_that_is_broken_off_goes_on_comes_to_the_same_and_is_done(tmp_path
         return true(self, model, asked)
 
     with monkeypatch.context() as while_broken:
-        while_broken.setattr(metrics.Sample, "run", stopped)
+        while_broken.setattr(stages.Sample, "run", stopped)
         assert main(["bench", "run", str(out), *flags]) == 130
     (part,) = (out / "work/sample").glob("*.parquet")
     begun = part.stat().st_mtime_ns

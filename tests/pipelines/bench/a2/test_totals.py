@@ -5,7 +5,7 @@ import statistics
 import numpy as np
 import pytest
 
-from pipelines.a2_bench.score import (
+from pipelines.bench.a2.totals import (
     METRICS,
     PUBLISHED,
     WEIGHTS,

@@ -8,11 +8,11 @@ import pytest
 import toy_run
 from toy_truth import truth
 
-from pipelines.cli import main
-from pipelines.triplet_bench import predictions
-from pipelines.triplet_bench.oracle import oracle
-from pipelines.triplet_bench.truth import save
-from pipelines.triplet_bench.verdict import score
+from pipelines.bench.triplets import predictions
+from pipelines.bench.triplets.score import score
+from pipelines.bench.triplets.self_test import oracle
+from pipelines.cli.main import main
+from pipelines.films.truth import save
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from toy_truth import truth
 
-from a2data.images import to_rle
-from pipelines.triplet_bench import oracle, pairs, pictures, shots, who, words
-from pipelines.triplet_bench.predictions import Clip, Prediction, Ref, Sample, Seen, Slot
-from pipelines.triplet_bench.truth import Entity, Film, Shot, Transition, Truth, sight
-from pipelines.triplet_bench.verdict import score
+from a2data.media.images import to_rle
+from pipelines.bench.triplets import match_truth, pairs, phrases, pictures, self_test, shots
+from pipelines.bench.triplets.predictions import Clip, Prediction, Ref, Sample, Seen, Slot
+from pipelines.bench.triplets.score import score
+from pipelines.films.truth import Entity, Film, Shot, Transition, Truth, sight
 
 WHOLE = (0.0, 0.0, 160.0, 90.0)
 
@@ -91,7 +91,7 @@ def ground(*entities, **changes):
     known = film(
         shots=[Shot(0, 30, "hall", camera="static", entities=list(entities), **changes)], cuts=[], transitions=[]
     )
-    return who.Ground(Truth("S", [known]), Prediction({}, {}, []))
+    return match_truth.Ground(Truth("S", [known]), Prediction({}, {}, []))
 
 
 def entity(name, mask, kind="human", **more):
@@ -104,32 +104,32 @@ def ref(mask, role="human", **more):
 
 def test_a_mask_is_of_whom_it_lies_on():
     known = ground(entity("ann", square(10)), entity("bea", square(60)), entity("print", square(110), "poster")).truth
-    found = {x: who.find(known, ref(square(x)).origin, "human") for x in (12, 58, 110)}
+    found = {x: match_truth.find(known, ref(square(x)).origin, "human") for x in (12, 58, 110)}
     assert (found[12].id, found[12].iou) == ("ann", pytest.approx(38 / 42))
     assert found[58].id == "bea"
     assert found[110].entity.kind == "poster"
-    assert who.find(known, ref(square(10)).origin, "object").id == ""
-    assert who.find(known, ref(square(20, 25, 12), "face").origin, "face").id == "ann"
+    assert match_truth.find(known, ref(square(10)).origin, "object").id == ""
+    assert match_truth.find(known, ref(square(20, 25, 12), "face").origin, "face").id == "ann"
 
 
 def test_cleanliness_of_a_shifted_mask_is_what_geometry_says():
     here = ground(entity("ann", square(10)), entity("bea", square(50)))
     made = ref(square(18), white=0.99)
-    clean = pictures.cleanliness(here, made, who.find(here.truth, made.origin, "human"))
+    clean = pictures.cleanliness(here, made, match_truth.find(here.truth, made.origin, "human"))
     assert clean.purity == clean.completeness == pytest.approx(0.8)
     assert clean.iou == pytest.approx(32 / 48)
     assert clean.others == pytest.approx(0.8)  # a fifth of it is bea
     assert not clean.clean
     right = ref(square(10))
-    assert pictures.cleanliness(here, right, who.find(here.truth, right.origin, "human")).clean
+    assert pictures.cleanliness(here, right, match_truth.find(here.truth, right.origin, "human")).clean
 
 
 def test_a_half_transparent_rim_is_right_either_way():
     alpha = np.zeros((90, 160), np.float32)
     alpha[20:60, 20:60], alpha[19, 20:60] = 1.0, 0.5
     with_rim, without = alpha > 0.2, alpha > 0.8
-    assert who.overlap(alpha, with_rim)[0] == who.overlap(alpha, with_rim)[1]
-    assert who.overlap(alpha, without)[0] == who.overlap(alpha, without)[1]
+    assert match_truth.overlap(alpha, with_rim)[0] == match_truth.overlap(alpha, with_rim)[1]
+    assert match_truth.overlap(alpha, without)[0] == match_truth.overlap(alpha, without)[1]
 
 
 def test_boundaries_agree_within_a_share_of_the_diagonal():
@@ -165,7 +165,7 @@ def test_words_are_held_against_what_is_true():
         ("a red bottle", "cup"): (0, 2),
     }
     for (phrase, name), (true, false) in read.items():
-        assert words.read(phrase, {"ann": ann, "cup": cup}[name]) == words.Reading(true, false), phrase
+        assert phrases.read(phrase, {"ann": ann, "cup": cup}[name]) == phrases.Reading(true, false), phrase
 
 
 def test_a_phrase_is_wrong_where_somebody_else_fits_it_better():
@@ -175,21 +175,21 @@ def test_a_phrase_is_wrong_where_somebody_else_fits_it_better():
         sample = Sample("c", phrase, (), "", (), (), np.zeros(0))
         slot = Slot(phrase, 0, len(phrase))
         for one in people:
-            assert words.is_right(unit, sample, slot, one) == (right in (one.id, "both")), (phrase, one.id)
+            assert phrases.is_right(unit, sample, slot, one) == (right in (one.id, "both")), (phrase, one.id)
 
 
 def test_a_truth_of_people_says_nothing_of_things():
     known = truth()
-    right = oracle.oracle(known)
+    right = self_test.oracle(known)
     people = replace(known, films=[replace(f, labelled=["human"]) for f in known.films])
-    swapped = oracle._each_ref(right, lambda r: oracle._to(r, next(iter(right.elements.values()))), ("object",))
+    swapped = self_test._each_ref(right, lambda r: self_test._to(r, next(iter(right.elements.values()))), ("object",))
     assert score(people, swapped).headline == 1.0
     assert score(known, swapped).headline < 1.0
 
 
 def test_stages_answer_for_what_they_lost():
     known = truth()
-    right = oracle.oracle(known)
+    right = self_test.oracle(known)
     gone = right.samples[0].clip
     mine = {i for i, e in right.elements.items() if e.clip == gone}
     left = replace(right, samples=right.samples[1:])
@@ -208,7 +208,10 @@ def test_stages_answer_for_what_they_lost():
 
 def test_a_split_track_lowers_idf1_alone():
     known = truth()
-    before, after = score(known, oracle.oracle(known)), score(known, oracle.split_tracks(known, oracle.oracle(known)))
+    before, after = (
+        score(known, self_test.oracle(known)),
+        score(known, self_test.split_tracks(known, self_test.oracle(known))),
+    )
     assert after.value("tracks, IDF1") == pytest.approx(0.5, abs=0.02)
     moved = {s.name for s, b in zip(after.scores, before.scores, strict=True) if s.value != b.value}
     # the second halves are elements of nobody's pairs

@@ -3,8 +3,8 @@
 import pytest
 from toy_truth import truth
 
-from pipelines.triplet_bench.oracle import FAULTS, oracle
-from pipelines.triplet_bench.verdict import score
+from pipelines.bench.triplets.score import score
+from pipelines.bench.triplets.self_test import FAULTS, oracle
 
 
 @pytest.fixture(scope="module")

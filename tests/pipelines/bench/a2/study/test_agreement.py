@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.a2_bench.agreement import correlation, krippendorff
+from pipelines.bench.a2.study.agreement import correlation, krippendorff
 
 # Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", section D: four observers, twelve units, values missing.
 OBSERVERS = """

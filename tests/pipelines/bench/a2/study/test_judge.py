@@ -2,15 +2,15 @@
 
 import json
 
+import chat_server
 import numpy as np
 import pytest
 import toy_bench
 from PIL import Image
 
-from pipelines.a2_bench import study
-from pipelines.a2_bench.cases import Case, Element, write
-from pipelines.cli import main
-from tests.model_zoo import chat_server
+from pipelines.bench.a2.cases import Case, Element, write
+from pipelines.bench.a2.study import page as study
+from pipelines.cli.main import main
 
 pytest.importorskip("httpx")
 

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from a2data import video
-from pipelines.a2_bench import ratings, result, study
-from pipelines.a2_bench.cases import Case, Element
-from pipelines.a2_bench.score import Measured
-from pipelines.sampling import deliver
+from a2data.media import video
+from pipelines.bench.a2 import score_file
+from pipelines.bench.a2.cases import Case, Element
+from pipelines.bench.a2.study import page as study
+from pipelines.bench.a2.study import ratings
+from pipelines.bench.a2.totals import Measured
+from pipelines.sample import output
 
 SYSTEMS = ("ours", "theirs", "tiny")
 
@@ -32,7 +34,7 @@ def world(tmp_path):
         for n, case in enumerate(cases):
             if (name, n) != ("tiny", 3):
                 frames = np.full((3, 16, 16, 3), 40 + 60 * shade + 5 * n, np.uint8)
-                (folder / f"{case.id}.mp4").write_bytes(deliver.tagged(video.encode(frames, 8), {"made by": name}))
+                (folder / f"{case.id}.mp4").write_bytes(output.tagged(video.encode(frames, 8), {"made by": name}))
     return cases, folders
 
 
@@ -248,7 +250,7 @@ def test_three_raters_are_added_up_as_by_hand(tmp_path):
 def test_metrics_are_correlated_with_the_people_video_by_video(tmp_path):
     quality = {"ours": {"a": 0.8, "b": 0.9}, "theirs": {"a": 0.3, "b": 0.2}}
     scores = {
-        name: result.to_json({case: {"image_quality": Measured(v)} for case, v in rows.items()}, name, {})
+        name: score_file.to_json({case: {"image_quality": Measured(v)} for case, v in rows.items()}, name, {})
         for name, rows in quality.items()
     }
     made = ratings.aggregate(ratings.read(files(tmp_path), KEY), scores)["person"]

@@ -1,0 +1,3 @@
+from stages.caption.stage import Caption
+
+__all__ = ["Caption"]

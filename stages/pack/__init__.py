@@ -1,0 +1,3 @@
+from stages.pack.stage import Pack
+
+__all__ = ["Pack"]

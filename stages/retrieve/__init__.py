@@ -1,0 +1,3 @@
+from stages.retrieve.stage import Retrieve
+
+__all__ = ["Retrieve"]

@@ -1,0 +1,3 @@
+from stages.segment.stage import Segment
+
+__all__ = ["Segment"]
