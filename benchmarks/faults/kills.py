@@ -35,17 +35,21 @@ def interrupt_driver(run: Run, seconds: float, kills: int, signum: int, rng: ran
 
 
 def kill_children(run: Run, seconds: float, kills: int, rng: random.Random) -> int:
-    """Kill `kills` worker processes, in as many runs as that takes; return how many were killed."""
-    killed = 0
+    """Kill `kills` worker processes, in as many runs as that takes; return how many were killed.
+
+    A unit that was in work in three kills is reported as failed: `retry` takes it up again.
+    """
+    killed, retry, failed = 0, Run(run.root, ["retry", str(run.root / "work")]), False
     while killed < kills:
-        process = run.start()
+        process = retry.start() if failed else run.start()
         while process.poll() is None and killed < kills:
             time.sleep(rng.uniform(0.3, 1.7) * seconds / (kills + 1))
             workers = children(process)
             if process.poll() is None and workers:
                 os.kill(rng.choice(workers), signal.SIGKILL)
                 killed += 1
-        process.wait()
+        failed = process.wait() != 0
+    retry.finish(retry.start())
     run.finish(run.start())
     return killed
 
@@ -71,9 +75,6 @@ def kills(root: Path, calm: Run, films: Path, seconds: float, count: int, seed: 
         run.root.mkdir(parents=True)
         if kind.startswith("worker"):
             hit = kill_children(run, seconds, number, rng)
-            # a unit that was in flight in three kills is reported as failed: take it up again
-            retry = Run(run.root, ["retry", str(run.root / "work")])
-            retry.finish(retry.start())
         else:
             hit = interrupt_driver(run, seconds, number, getattr(signal, kind.rpartition(" ")[2]), rng)
         same = run.report(kind) == expected
