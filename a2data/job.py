@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 from a2data import accounting
 from a2data.heartbeat import Progress, counted
 from a2data.journal import journal, note_units
-from a2data.media.source_files import SourceFiles
 from a2data.records import Failure, Reject
 from a2data.stage import Stage
 from a2data.store.lookup import Lookup
 from a2data.store.parquet import DamagedError
 from a2data.store.schema import from_table
+from a2data.store.source_files import SourceFiles
 from a2data.store.tables import Part, Store
 from a2data.store.url import scrub
 from a2data.task_map import Spread, in_turn

@@ -12,8 +12,8 @@ from typing import Annotated
 import numpy as np
 
 from a2data.media import video as codec
+from a2data.media.images import Box
 
-Box = tuple[float, float, float, float]
 Vector = Annotated[list[float], np.float32]  # half the bytes of a list[float]; to numpy without a copy
 
 

@@ -31,7 +31,7 @@ class Stage:
     a2data.task_map): what it would otherwise compute alone while a cluster waits.
 
     A stage per "video" that `opens_sources` gets `source_file(video_id, path)`, which says how the copy of a downloaded source is
-    opened (see a2data.media.source_files).
+    opened (see a2data.store.source_files).
     A stage with `accounts_for` yields something, be it a Reject, for every value that this column of its first table has. The
     runner reports the unit of a value without any as failed, so that no input disappears. Without it, no row means that there was
     nothing to find.

@@ -16,8 +16,8 @@ import numpy as np
 
 from model_zoo import cards
 from pipelines.corpus.calibrate import Finding, Pairs, judge
-from pipelines.films import demo, places
 from pipelines.films import people as demo_people
+from pipelines.films import places, renderer
 from pipelines.films.people import Person, Shape
 from pipelines.statistics import wilson
 
@@ -43,11 +43,11 @@ def take(who: Person, rng: np.random.Generator) -> np.ndarray:
     )
     picture = np.ascontiguousarray(places.plate(place)[100 : 100 + SIZE[1], 200 : 200 + SIZE[0]])
     scale = rng.uniform(80, 130) / figure.face_px
-    at = demo._upright(figure.body, rng.uniform(170, 230), rng.uniform(350, 380), scale)
+    at = renderer._upright(figure.body, rng.uniform(170, 230), rng.uniform(350, 380), scale)
     nod = np.vstack([cv2.getRotationMatrix2D(figure.neck, rng.uniform(-6, 6), 1.0), (0, 0, 1)])
     for sprite, matrix in ((figure.body, at), (figure.head, at @ nod)):
-        demo.paint(picture, sprite, matrix)
-    return demo.grain(places.lit(picture, light), 0, int(rng.integers(8)))
+        renderer.paint(picture, sprite, matrix)
+    return renderer.grain(places.lit(picture, light), 0, int(rng.integers(8)))
 
 
 def faces(people: int, takes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ import numpy as np
 from model_zoo.caption import camera, camera_moves
 from model_zoo.caption.measured import Thing, in_front
 from pipelines.films import people
-from pipelines.films.demo import paint
+from pipelines.films.renderer import paint
 
 HEIGHT, WIDTH, FPS = 180, 320, 15.0
 TUNED_ON = ("coffee", "chelsea", "grass")

@@ -31,6 +31,7 @@ from a2data.media import video
 from benchmarks.transitions import FPS, HALVES, KINDS, Film, render
 from model_zoo import cards
 from model_zoo.shots import detector as shots
+from model_zoo.shots import transnet as transnet_module
 from stages.segment.stage import Segment
 
 CORPUS = Path(os.environ.get("A2DATA_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
@@ -91,7 +92,7 @@ def score(film: Film, transitions: list[shots.Transition]) -> Count:
 
 def tiny(frames: np.ndarray) -> np.ndarray:
     """What the detectors see of frames: (t, 27, 48, 3) uint8."""
-    size = (shots.WIDTH, shots.HEIGHT)
+    size = (transnet_module.WIDTH, transnet_module.HEIGHT)
     return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames])
 
 
@@ -102,9 +103,9 @@ def adaptive(frames: np.ndarray) -> list[shots.Transition]:
     return [shots.Transition("cut", n, n) for n in numbers]
 
 
-def scores_of(network: shots.Network, frames: np.ndarray) -> np.ndarray:
+def scores_of(network: transnet_module.Network, frames: np.ndarray) -> np.ndarray:
     """(t, 2): "one hot" and "many hot" of each frame."""
-    windows = shots.Windows(network)
+    windows = transnet_module.Windows(network)
     scores = [pair for frame in frames for pair in windows.add(frame)]
     return np.array(scores + windows.finish())
 
@@ -120,17 +121,19 @@ def transnet(scores: np.ndarray) -> list[shots.Transition]:
     return [shots.Transition("cut" if s == e else "dissolve", s, e) for s, e in sorted([*gradual, *cuts]) if s > 0]
 
 
-def replay(scores: np.ndarray) -> shots.Network:
+def replay(scores: np.ndarray) -> transnet_module.Network:
     """A network that answers as another did, so that one run of it does for both detectors that use it."""
-    first = [-shots.SIDE]
+    first = [-transnet_module.SIDE]
 
     def predict(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        numbers = first[0] + np.arange(len(windows))[:, None] * shots.STRIDE + np.arange(shots.WINDOW)
-        first[0] += len(windows) * shots.STRIDE
+        numbers = (
+            first[0] + np.arange(len(windows))[:, None] * transnet_module.STRIDE + np.arange(transnet_module.WINDOW)
+        )
+        first[0] += len(windows) * transnet_module.STRIDE
         known = scores[np.clip(numbers, 0, len(scores) - 1)]
         return known[..., 0], known[..., 1]
 
-    return shots.Network(predict)
+    return transnet_module.Network(predict)
 
 
 def ours(frames: np.ndarray, scores: np.ndarray) -> list[shots.Transition]:
@@ -138,7 +141,7 @@ def ours(frames: np.ndarray, scores: np.ndarray) -> list[shots.Transition]:
     return [t for frame in frames for t in detector.add(frame)] + detector.finish()
 
 
-def measure(film: Film, network: shots.Network) -> dict[str, Count]:
+def measure(film: Film, network: transnet_module.Network) -> dict[str, Count]:
     """What each detector gets of a film."""
     frames = tiny(film.frames)
     scores = scores_of(network, frames)

@@ -29,6 +29,7 @@ import numpy as np
 from a2data.media import video
 from a2data.records import Film, Source, Video
 from model_zoo.shots import detector as shots
+from model_zoo.shots import transnet
 from stages.ingest import Ingest
 from stages.segment import clock
 from stages.segment.stage import Segment
@@ -90,7 +91,7 @@ def scaled(source: Video) -> Iterator[tuple[video.Frame, clock.Planes]]:
 def shots_alone(source: Video) -> None:
     shrink, detector = clock.Shrinker(2, 2, 0), shots.ShotDetector(None)
     for frame in video.read(source.path, source.stream):
-        detector.add(shrink.tiny(frame.picture, shots.WIDTH, shots.HEIGHT))
+        detector.add(shrink.tiny(frame.picture, transnet.WIDTH, transnet.HEIGHT))
     detector.finish()
 
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from model_zoo import cards
 from model_zoo.catalogue import CARDS
-from model_zoo.shots import detector
+from model_zoo.shots import transnet
 
 CORPUS = Path(os.environ.get("A2DATA_CORPUS", Path(__file__).parents[2] / "shared" / "corpus")) / "weights"
 SECOND = "models/insightface_mini/mobilefacenet_arcface_128.onnx"
@@ -109,7 +109,7 @@ def calls(role: str, model: Any) -> dict[int, Callable[[], Any]]:
 
 def scores(network: Any, frames: np.ndarray) -> list[tuple[float, float]]:
     """A network of shots over these frames, in the windows that the segment stage feeds it with."""
-    windows = detector.Windows(network)
+    windows = transnet.Windows(network)
     early = [pair for frame in frames for pair in windows.add(cv2.resize(frame, (48, 27)))]
     return early + windows.finish()
 

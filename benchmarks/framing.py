@@ -22,11 +22,11 @@ import cv2
 import numpy as np
 
 from benchmarks.camera import HELD_OUT, TUNED_ON, picture, table
-from model_zoo import cards
+from model_zoo import cards, roles
 from model_zoo.caption import measured
 from model_zoo.caption.measured import Thing
 from pipelines.films import people
-from pipelines.films.demo import paint
+from pipelines.films.renderer import paint
 from stages.faces import Faces, fit_in_box, head_box, roll, yaw
 
 HEIGHT, WIDTH = 360, 640
@@ -98,14 +98,14 @@ def render(name: str, rng: np.random.Generator, pictures: tuple[str, ...]) -> tu
     return frame, (x0, y0, x1, y1)
 
 
-def own(faces: list[cards.Face], box: measured.Box) -> list[cards.Face]:
+def own(faces: list[roles.Face], box: measured.Box) -> list[roles.Face]:
     """The faces that may be the person's, the one that sits best first, as the stage `faces` gives them to people."""
     stage = Faces()
     fits = [(fit_in_box(face.box, box, stage.min_inside), face) for face in faces if face.score >= stage.min_score]
     return [face for well, face in sorted(fits, key=lambda pair: -pair[0]) if well > 0]
 
 
-def called(frame: np.ndarray, box: measured.Box, faces: list[cards.Face]) -> str:
+def called(frame: np.ndarray, box: measured.Box, faces: list[roles.Face]) -> str:
     """The shot type that the expert names."""
     things = [Thing("p", "human", "person", "", [0], [box], {})]
     for face in faces[:1]:

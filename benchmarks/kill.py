@@ -28,7 +28,7 @@ from a2data.media import images
 from a2data.records import Element, Match, Reference, Source, Take
 from a2data.store.tables import Store
 from pipelines.films.demo import MOVIES, render
-from pipelines.run.settings import Recipe
+from pipelines.run.recipe import Recipe
 from stages.retrieve import nearest as similarity
 
 ENVIRONMENT = os.environ | {

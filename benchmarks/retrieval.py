@@ -27,6 +27,7 @@ from a2data.records import Kept, Reference, Rule
 from a2data.store.tables import Store
 from benchmarks import hubs
 from stages.retrieve import clusters as identity
+from stages.retrieve import join as join_module
 from stages.retrieve import nearest as similarity
 
 D, K = 512, 10
@@ -58,16 +59,16 @@ def naive(x: np.ndarray, k: int, rows: int = 500) -> tuple[np.ndarray, np.ndarra
     codes = np.empty((len(x), k), np.int64)
     for start in range(0, len(x), rows):
         part = slice(start, start + rows)
-        every = similarity.encode(x[part] @ x.T, np.arange(len(x)))
-        every[np.arange(len(every)), np.arange(start, start + len(every))] = similarity.NONE
+        every = join_module.encode(x[part] @ x.T, np.arange(len(x)))
+        every[np.arange(len(every)), np.arange(start, start + len(every))] = join_module.NONE
         codes[part] = np.sort(np.partition(every, -k, axis=1)[:, -k:], axis=1)[:, ::-1]
-    return similarity.decode(codes)
+    return join_module.decode(codes)
 
 
 def join() -> None:
     """The exact join against bare matrix products of its tiles, and against ranking everything."""
     x, _ = draw(820, 20)
-    n, block = 16384, similarity.BLOCK
+    n, block = 16384, join_module.BLOCK
     x, each = x[:n], np.arange(n)
     room = np.empty((block, block), np.float32)
 
@@ -84,13 +85,13 @@ def join() -> None:
     print(f"exact join of {n} x {D}, 64 neighbours: {flop / min(whole) / 1e9:.0f} GFLOP/s of CPU time; ", end="")
     print(f"its matrix products alone {flop / min(gemm) / 1e9:.0f}: {ratio:.2f} (target: at least 0.7)")
     few = slice(0, 6000)
-    found = similarity.decode(similarity.join(x[few], x[few], K, each[few], each[few], block))
+    found = join_module.decode(join_module.join(x[few], x[few], K, each[few], each[few], block))
     expected = naive(x[few], K)
     share = np.mean([len({*a} & {*b}) / K for a, b in zip(found[1].tolist(), expected[1].tolist(), strict=True)])
     off = np.abs(found[0] - expected[0]).max()
     print(f"  recall@{K} against ranking everything, 6000 x {D}: {share:.4f}; similarities differ by {off:.5f} at most")
     for size in (4096, 16384):
-        peak = traced(lambda: similarity.join(x[:block], x[:size], 64, each[:block], each[:size], block))  # noqa: B023
+        peak = traced(lambda: join_module.join(x[:block], x[:size], 64, each[:block], each[:size], block))  # noqa: B023
         print(f"  memory beside the embeddings, {block} x {size} in one task: {peak:.0f} MB at most")
     for size in (8192, 16384):
         peak = traced(lambda: similarity.top_k(x[:size], x[:size], 64, each[:size], each[:size], tile=block))  # noqa: B023
@@ -118,7 +119,7 @@ def index() -> None:
     print(f"index of {len(x)} x {D}, 10000 people with 20 takes: built in {time.perf_counter() - began:.0f} s")
 
     def exact() -> np.ndarray:
-        return similarity.decode(similarity.join(x[some], x, K, each[some], each, similarity.BLOCK))[1]
+        return join_module.decode(join_module.join(x[some], x, K, each[some], each, join_module.BLOCK))[1]
 
     def approximate() -> np.ndarray:
         return similarity.search(built, x[some], x, K, each[some], each)[1]

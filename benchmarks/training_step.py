@@ -78,8 +78,8 @@ def ours(
     network: Any, settings: Settings, device: torch.device, encoding: Encoding
 ) -> Callable[[list[Any], int], float]:
     """The trainer's own step: (samples, step) -> loss."""
+    from pipelines.process_group import Place
     from pipelines.train.optimizer_step import Learner, made_ready
-    from pipelines.train.parallelize import Place
 
     place = Place(0, 1, device)
     t, h, w = (encoding.frames - 1) // 4 + 1, encoding.height // 8, encoding.width // 8

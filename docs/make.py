@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from a2data import records
+from a2data.media import images
 from a2data.store.schema import arrow_type
 from model_zoo import cards
-from model_zoo.cards import Card
 from model_zoo.catalogue import CARDS
+from model_zoo.roles import Card
 from model_zoo.weights import pinned
 from pipelines.triplets import triplets
 
@@ -82,7 +83,7 @@ def arrow_types() -> str:
         "bytes": bytes,
         "list[str]": list[str],
     }
-    types |= {"Box": records.Box, "Vector": records.Vector}
+    types |= {"Box": images.Box, "Vector": records.Vector}
     rows = [(f"`{name}`", f"`{arrow_type(hint)}`") for name, hint in types.items()]
     return table(("in the code", "in the file"), [*rows, ("a record", "a struct of its fields")])
 

@@ -1,5 +1,6 @@
 """Every network the project can use, by name. Nothing is imported or read before load()."""
 
-from model_zoo.cards import Card, card, load, revision
+from model_zoo.cards import card, load, revision
+from model_zoo.roles import Card
 
 __all__ = ["Card", "card", "load", "revision"]

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from model_zoo import weights
-from model_zoo.cards import Card
+from model_zoo.roles import Card
 
 STEP_PX = 8  # LaMa halves the picture three times
 LONG_PX = 1024  # of what the TorchScript network is shown: bounds its memory, and it was trained on crops of 256

@@ -29,7 +29,7 @@ from datetime import date
 from functools import lru_cache
 from pathlib import Path
 
-from model_zoo.cards import Card
+from model_zoo.roles import Card
 
 LOCK = "weights.lock.json"
 

@@ -10,12 +10,11 @@ sample: {key}.json, the triplet's facts, and {key}.safetensors with `video` (16,
 the first reference alone. OUT/no_references.safetensors is the condition without any. OUT/encoding.json says how all was made.
 """
 
-import argparse
 import hashlib
 import json
 import tarfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from a2data.dataset import writer
 from a2data.media import images, video
 from a2data.records import Packed
 from a2data.store.folder import Folder
-from pipelines.run.settings import add_flags as add_fields
 from stages.encode.augment import fitted, varied
 
 VERSION = 3  # raise it when other tensors come out for the same settings
@@ -60,38 +58,6 @@ class Encoding:
 def tokens(encoding: Encoding) -> int:
     """Tokens of a video in the transformer: 4 x 16 x 16 pixels each, the first frame alone."""
     return (1 + (encoding.frames - 1) // 4) * (encoding.height // 16) * (encoding.width // 16)
-
-
-def add_flags(asked: argparse.ArgumentParser) -> None:
-    """Give the parser of `a2data encode` its flags."""
-    asked.add_argument("shards", metavar="SHARDS", help="the folder of packed shards")
-    asked.add_argument("--out", required=True, help="folder of the encoded samples")
-    asked.add_argument(
-        "--model", type=Path, required=True, help="checkpoint folder with the encoders, as a2data sample takes it"
-    )
-    asked.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
-    asked.add_argument("--ray", metavar="ADDRESS", help="an actor to each tar at a time: a cluster's address, or auto")
-    add_fields(asked.add_argument_group("samples"), Encoding())  # type: ignore[arg-type]
-    asked.set_defaults(do=command)
-
-
-def command(args: argparse.Namespace) -> int:
-    """Do what the flags say."""
-    from model_zoo import torchvision_shim
-
-    torchvision_shim.install()
-    import torch
-
-    given = {f.name: v for f in fields(Encoding) if (v := getattr(args, f.name, None)) is not None}
-    device, spread = args.device or ("cuda" if torch.cuda.is_available() else "cpu"), None
-    if args.ray:
-        from pipelines.run import on_ray
-        from pipelines.train.on_ray import encode_tars
-
-        device, spread = on_ray.device(args.ray, args.device), encode_tars
-    counts = encode(args.shards, args.out, args.model, Encoding(**given), device, spread=spread)
-    print(f"{args.out}: {counts['train']} samples to train on, {counts['held-out']} held out")
-    return 0
 
 
 def encode(

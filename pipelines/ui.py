@@ -1,6 +1,5 @@
 """`a2data ui`: a page on this machine to sample videos and to look through packed shards (Gradio)."""
 
-import argparse
 import html
 import io
 import json
@@ -24,27 +23,6 @@ LOOPBACK = "127.0.0.1"
 SHOWN_S = 20  # that a sentence about what is wrong stays on the page, over the video
 ROLES = {"human": "People", "object": "Things", "background": "Place"}
 CSS = "footer {display: none !important} .gradio-container {max-width: 1400px !important; width: 100%; margin: 0 auto !important}"
-
-
-def add_flags(command: argparse.ArgumentParser) -> None:
-    """Give the parser of `a2data ui` its flags."""
-    command.add_argument(
-        "--checkpoint", metavar="DIR", help="what to sample with: A2, Wan2.1-I2V for diffusers, or an export"
-    )
-    command.add_argument("--shards", metavar="DIR", help="a folder (or URL) of packed shards to look through")
-    command.add_argument("--out", default="videos", metavar="DIR", help="where sampled videos stay (default: videos)")
-    command.add_argument("--host", default=LOOPBACK, help="whom to listen to (default: 127.0.0.1, this machine alone)")
-    command.add_argument("--port", type=int, default=7860)
-    command.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
-    command.set_defaults(do=ui)
-
-
-def ui(args: argparse.Namespace) -> int:
-    """Serve the page until it is interrupted."""
-    made = page(args.checkpoint, args.shards, args.out, args.device)
-    print(f"a2data ui: http://{args.host}:{args.port}", flush=True)
-    serve(made, args.host, args.port, args.out).block_thread()
-    return 0
 
 
 def serve(made: Any, host: str = LOOPBACK, port: int | None = None, out: str = "videos") -> Any:
@@ -150,7 +128,7 @@ class Once:
 
     def sample(self, task: Any, on_step: Callable[[], None]) -> None:
         """Sample a job's video and write it."""
-        from pipelines.sample.record import placed
+        from pipelines.sample.checkpoint import placed
         from pipelines.sample.sampler import Sampler
 
         with self.lock:

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from a2data.elements.tracks import box_at
-from a2data.media.images import clamp, cut_out, from_rle, sha16, to_png, to_rle
-from a2data.records import Box, Element, Film, Kept, Reject
+from a2data.media.images import Box, clamp, cut_out, from_rle, sha16, to_png, to_rle
+from a2data.records import Element, Film, Kept, Reject
 from a2data.stage import Stage
 from model_zoo import cards
 

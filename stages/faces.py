@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 
 from a2data.elements.tracks import box_at, link
-from a2data.media.images import bounds, clamp, cut_out, from_rle, sha16, to_png, to_rle
-from a2data.records import Box, Element, Film, Kept, Reject
+from a2data.media.images import Box, bounds, clamp, cut_out, from_rle, sha16, to_png, to_rle
+from a2data.records import Element, Film, Kept, Reject
 from a2data.stage import Stage
-from model_zoo import cards
+from model_zoo import cards, roles
 from model_zoo.faces import head_outline
 
 LOOKS = 4  # frames to look at in a short clip
@@ -23,7 +23,7 @@ class Sighting(NamedTuple):
     """A face in one frame, measured."""
 
     frame: int
-    face: cards.Face
+    face: roles.Face
     yaw: float  # see `yaw`
     pitch: float  # see `pitch`
     roll: float  # degrees, clockwise in the picture
@@ -143,7 +143,7 @@ def side(box: Box) -> float:
     return min(box[2] - box[0], box[3] - box[1])
 
 
-def measure(number: int, frame: np.ndarray, face: cards.Face) -> Sighting:
+def measure(number: int, frame: np.ndarray, face: roles.Face) -> Sighting:
     """A face in frame `number`, (h, w, 3) uint8 RGB, with what makes it a good or a poor picture."""
     turn, nod, sharp = yaw(face.landmarks), pitch(face.landmarks), sharpness(frame, face.box)
     good = quality(side(face.box), sharp, turn, nod, face.score)

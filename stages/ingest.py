@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from a2data.media import video
 from a2data.media.decode_limits import LimitError, Limits
-from a2data.media.source_files import SourceFile, in_place
 from a2data.records import Reject, Source, Video
 from a2data.stage import Stage
+from a2data.store.source_files import SourceFile, in_place
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 
 from a2data.elements.tracks import box_at
 from a2data.media import colours
-from a2data.media.images import bounds, clamp, cut_out, from_png, from_rle, on_white, sha16, to_png, to_rle
-from a2data.records import Box, Element, Film, Kept, Reject
+from a2data.media.images import Box, bounds, clamp, cut_out, from_png, from_rle, on_white, sha16, to_png, to_rle
+from a2data.records import Element, Film, Kept, Reject
 from a2data.stage import Stage
 from model_zoo import cards
 

@@ -23,10 +23,10 @@ from a2data.records import Caption, Film, Score, Video
 from a2data.store.folder import Folder
 from a2data.store.tables import Store
 from docs import make
-from model_zoo.cards import Card
 from model_zoo.catalogue import CARDS
+from model_zoo.roles import Card
 from pipelines.cli.main import parser
-from pipelines.run.settings import Recipe
+from pipelines.run.recipe import Recipe
 from pipelines.triplets import PROFILES
 
 ROOT = Path(__file__).parents[1]

@@ -23,10 +23,12 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from a2data.dataset import reader as tars
+from a2data.dataset import weights as weights_module
 from a2data.dataset.batch_plan import Batch, Bucket, Phase, Plan, draw, plan, standard_buckets
 from a2data.dataset.decode import LIMITS, Chances, CorruptError, Decode, Limits, Reference, Sample, Shape, cover
-from a2data.dataset.reader import Tars, balanced, without_copies
+from a2data.dataset.reader import Tars
 from a2data.dataset.shared_memory import bundled
+from a2data.dataset.weights import balanced, without_copies
 
 __all__ = [
     "Bucket",
@@ -196,7 +198,7 @@ class Loader(IterableDataset):
         self.index = tars.read_index(folders, index or VIEWS[view], weight is not None, limits.max_bytes)
         weights = None if weight is None else np.asarray(weight(self.index.table), np.float64)
         if isinstance(shards, Mapping):
-            weights = tars.mixed(self.index, dict(enumerate(shards.values())), weights)
+            weights = weights_module.mixed(self.index, dict(enumerate(shards.values())), weights)
         chances = chances or Chances()
         self.plan = plan(
             self.index.shape,
@@ -204,7 +206,7 @@ class Loader(IterableDataset):
             seed=seed,
             global_batch=global_batch,
             weights=weights,
-            usable=tars.having(self.index, chances.roles),
+            usable=weights_module.having(self.index, chances.roles),
             max_tokens=max_tokens,
             tail=tail,
             data=self.index.digest,

@@ -14,7 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from a2data.records import Box, Caption, Rule
+from a2data.media.images import Box
+from a2data.records import Caption, Rule
 from a2data.store.schema import from_table, schema
 
 FORMAT = "a2data-triplet/2"

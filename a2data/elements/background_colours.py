@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from a2data.media import colours
-from a2data.records import Box
+from a2data.media.images import Box
 
 ROWS, COLUMNS = 12, 20  # cells of the picture; each gets one name
 SIDE_PX = 4  # pixels of a cell, each way, from which it is named

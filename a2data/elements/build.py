@@ -9,7 +9,8 @@ import numpy as np
 
 from a2data.elements.tracks import from_numbers, link, mean_look
 from a2data.media import colours, images
-from a2data.records import Box, Element, Film
+from a2data.media.images import Box
+from a2data.records import Element, Film
 
 GAP = 3  # samples that a track may be out of sight, behind something or missed
 GOOD_FRAMES = 5  # how many of a track's best sightings its embedding is the mean of

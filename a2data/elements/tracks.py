@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from a2data.media.images import iou
-from a2data.records import Box, Element
+from a2data.media.images import Box, iou
+from a2data.records import Element
 
 NEAR_IOU = 0.3  # two sightings may be one thing when their boxes overlap this much,
 ALIKE = 0.8  # or when they look this much alike

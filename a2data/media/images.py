@@ -7,8 +7,7 @@ import zlib
 import cv2
 import numpy as np
 
-from a2data.records import Box
-
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels, x1 and y1 exclusive
 MAX_PIXELS = 1 << 25  # 33.5 million: 8K
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}  # chunks that pixels are made of

@@ -4,11 +4,11 @@ import io
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import fsspec
@@ -16,10 +16,10 @@ import numpy as np
 
 from a2data import heartbeat
 from a2data.media.decode_limits import LIMITS, VIDEO_FORMATS, LimitError, Limits, MemoryCeiling, coded_size, shown_size
-from a2data.media.source_files import Opener
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
+Opener = Callable[[], Any]  # returns a seekable binary file
 MAX_CLIP_BYTES = 2_000_000_000  # of a clip's frames in RGB, which are held at once: 1,600 of 832 x 480
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from model_zoo import weights
 from model_zoo.caption.measured import Answer, Thing
-from model_zoo.cards import Card
+from model_zoo.roles import Card
 
 FRAMES = 8  # that an image classifier looks at, spread over the clip
 BATCH = 8  # pictures at once

@@ -12,7 +12,7 @@ import numpy as np
 
 from model_zoo import weights
 from model_zoo.caption.measured import Answer, Box, Thing, subjects_of
-from model_zoo.cards import Card
+from model_zoo.roles import Card
 
 EXPRESSIONS = ("angry", "disgusted", "fearful", "happy", "neutral", "sad", "surprised")  # in the order of the network
 SIZE_PX = 112

@@ -1,7 +1,7 @@
 """Every model there is, by name. NAME:PATH takes the card NAME with your own weights."""
 
-from model_zoo.cards import Card
 from model_zoo.catalogue import bench, caption, compare, detect, people, quality
+from model_zoo.roles import Card
 
 CARDS: dict[str, Card] = {
     **quality.CARDS,

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from model_zoo.cards import Card
 from model_zoo.catalogue.compare import VIT_B, VIT_L
+from model_zoo.roles import Card
 
 MUSIQ = Card(
     "quality",

@@ -6,7 +6,7 @@
 from dataclasses import replace
 from typing import Any
 
-from model_zoo.cards import Card
+from model_zoo.roles import Card
 
 OPENCLIP = Card(
     "match",

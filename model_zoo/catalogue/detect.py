@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from model_zoo.cards import Card
+from model_zoo.roles import Card
 
 ASSETS = "url:https://github.com/ultralytics/assets/releases/download/v8.4.0"
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from model_zoo.cards import Card
+from model_zoo.roles import Card
 
 INSIGHTFACE = Card(
     "faces",

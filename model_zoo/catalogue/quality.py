@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from model_zoo.cards import Card
+from model_zoo.roles import Card
 
 PPOCR = Card(
     "text",
@@ -69,7 +69,7 @@ NSFW = Card(
 CARDS: dict[str, Card] = {
     "transnetv2": Card(
         "shots",
-        "model_zoo.shots.detector:transnetv2",
+        "model_zoo.shots.transnet:transnetv2",
         code_license="MIT",
         weights_license="MIT",
         extra="builtin",

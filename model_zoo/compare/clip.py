@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from model_zoo import torchvision_shim, weights
-from model_zoo.cards import Card
 from model_zoo.compare.mobilenet import alone
+from model_zoo.roles import Card
 
 BATCH = 16
 # One phrase is encoded in several sentences, and the mean stands for it: less hangs on the wording (Radford et al. 2021, 3.1.4).

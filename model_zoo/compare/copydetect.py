@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from model_zoo.cards import Card
 from model_zoo.compare.mobilenet import normalise
+from model_zoo.roles import Card
 from model_zoo.weights import find
 
 SIDE_PX = 288  # the shorter side at which SSCD looks; proportions are kept

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from model_zoo.cards import Card
+from model_zoo.roles import Card
 
 SIDE_PX = 224
 BATCH = 16

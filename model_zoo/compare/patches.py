@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from model_zoo import torchvision_shim, weights
-from model_zoo.cards import Card
 from model_zoo.compare.clip import unit
 from model_zoo.compare.mobilenet import MEAN, STD, alone
+from model_zoo.roles import Card
 
 GRID = 16  # patches a side: what SigLIP 2 NaFlex was trained with, and DINO at 224 or 256 px
 BATCH = 8

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from model_zoo.cards import Detection
 from model_zoo.detect.builtin import grabcut
+from model_zoo.roles import Detection
 
 CONFIDENCE = 0.1  # below this nothing is worth a row; the stage's min_score decides
 

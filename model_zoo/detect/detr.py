@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from model_zoo import torchvision_shim
-from model_zoo.cards import Card, Detection
 from model_zoo.detect.boxes import CONFIDENCE, detections
+from model_zoo.roles import Card, Detection
 from model_zoo.weights import find
 
 BATCH = 8  # frames at a time

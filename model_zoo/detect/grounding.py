@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from model_zoo import cards, torchvision_shim
-from model_zoo.cards import Card, Detection
 from model_zoo.detect.boxes import CONFIDENCE, detections
 from model_zoo.detect.yolo import keep_offline, read_result
+from model_zoo.roles import Card, Detection
 from model_zoo.weights import find
 
 BATCH = 4  # frames at a time through Grounding DINO: 900 queries and four levels at 800 px are much memory

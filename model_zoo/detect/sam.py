@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from model_zoo import torchvision_shim
-from model_zoo.cards import Card
+from model_zoo.roles import Card
 from model_zoo.weights import find
 
 BATCH = 16  # boxes at a time through the mask decoder; the picture is encoded once

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from model_zoo import torchvision_shim
-from model_zoo.cards import Card
 from model_zoo.detect.yolo import keep_offline
+from model_zoo.roles import Card
 
 LOST = 4  # samples after which a track that was not seen has ended
 # As in the papers, but every box that comes is meant to be followed: the stage has dropped the unsure ones.

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from model_zoo.cards import Card, Face
+from model_zoo.roles import Card, Face
 from model_zoo.weights import find
 
 FacesModel = Callable[[np.ndarray], list[Face]]

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from model_zoo import cards
-from model_zoo.cards import Card
 from model_zoo.faces.dlib_insightface import onnx_providers
+from model_zoo.roles import Card
 from model_zoo.weights import find
 
 Recogniser = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from model_zoo.cards import Card, Face
 from model_zoo.faces import recognise
 from model_zoo.faces.dlib_insightface import FacesModel, best_first, inside
+from model_zoo.roles import Card, Face
 from model_zoo.torchvision_shim import nms
 
 LONG_PX = 640  # longer side at which it looks

@@ -6,9 +6,9 @@ With SFace it is a pair under permissive licences that needs no PyTorch.
 import cv2
 import numpy as np
 
-from model_zoo.cards import Card, Face
 from model_zoo.faces import recognise
 from model_zoo.faces.dlib_insightface import FacesModel, best_first, inside
+from model_zoo.roles import Card, Face
 
 LONG_PX = 640  # longer side at which it looks: it was trained on faces of 10 to 300 px
 CONFIDENCE = 0.5  # below this nothing is worth a row; the stage's min_score decides

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from model_zoo.cards import Card
 from model_zoo.flow import raft
 from model_zoo.flow.raft import Flow
+from model_zoo.roles import Card
 
 
 def quality(card: Card, device: str) -> Callable[[np.ndarray, float], dict[str, float]]:

@@ -10,9 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from model_zoo.cards import Card
 from model_zoo.flow import dis
 from model_zoo.flow.raft import Flow
+from model_zoo.roles import Card
 from model_zoo.weights import find
 
 SETTINGS = {"corr_radius": 3, "corr_lvls": 4, "num_flows": 3}  # of AMT-S, as in its cfgs/AMT-S.yaml

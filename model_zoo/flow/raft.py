@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from model_zoo import torchvision_shim
-from model_zoo.cards import Card
+from model_zoo.roles import Card
 from model_zoo.weights import find
 
 SIDE_PX = 256  # the shorter side at which it looks; also the size for which VBench gives its threshold

@@ -9,9 +9,9 @@ What it gives is coarse: a cell is 16 px.
 import cv2
 import numpy as np
 
-from model_zoo.cards import Card
 from model_zoo.parse.builtin import is_skin, largest, to_lab
 from model_zoo.parse.sapiens_segformer import Box, Parser, nonempty, without_specks
+from model_zoo.roles import Card
 from model_zoo.weights import find
 
 STRIDE = 16  # px of its input between the cells of its maps; the first cell is at the first pixel

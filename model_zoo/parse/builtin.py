@@ -9,8 +9,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from model_zoo.cards import Card
 from model_zoo.faces import head_outline
+from model_zoo.roles import Card
 
 Box = tuple[float, float, float, float]
 Parser = Callable[[np.ndarray, np.ndarray, Box | None], dict[str, np.ndarray]]

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from model_zoo.cards import Card
 from model_zoo.parse.sapiens_segformer import cut, padded
+from model_zoo.roles import Card
 from model_zoo.torchvision_shim import install
 from model_zoo.weights import find
 

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from model_zoo.cards import Card
+from model_zoo.roles import Card
 from model_zoo.torchvision_shim import install
 from model_zoo.weights import find
 

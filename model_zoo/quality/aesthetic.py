@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from model_zoo import cards, torchvision_shim
-from model_zoo.cards import Card
+from model_zoo.roles import Card
 from model_zoo.weights import find
 
 BATCH = 16

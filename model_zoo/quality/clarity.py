@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from model_zoo import torchvision_shim
-from model_zoo.cards import Card
+from model_zoo.roles import Card
 from model_zoo.weights import find
 
 LONGEST_PX = 512  # VBench brings longer sides to this, and leaves smaller pictures as they are

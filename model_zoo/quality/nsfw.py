@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from model_zoo import torchvision_shim
-from model_zoo.cards import Card
+from model_zoo.roles import Card
 from model_zoo.weights import find
 
 BATCH = 16

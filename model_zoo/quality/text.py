@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from model_zoo import torchvision_shim
-from model_zoo.cards import Card
+from model_zoo.roles import Card
 from model_zoo.weights import find
 
 SIDE_PX = 512  # the longer side at which the detector looks; smaller type than about 8 px is lost

@@ -6,16 +6,15 @@ from typing import Any
 import numpy as np
 
 from model_zoo import torchvision_shim
-from model_zoo.cards import Card
+from model_zoo.roles import Card
+from model_zoo.text_video.viclip_towers import SIDE_PX
 from model_zoo.weights import find
 
 BATCH = 16
 WORDS = 32  # tokens that ViCLIP reads; the end of a longer text is lost
 FRAMES = 8  # that ViCLIP looks at, all at once
-SIDE_PX, PATCH_PX = 224, 14
 VIDEO = {"width": 1024, "layers": 24, "heads": 16}
 TEXT = {"width": 768, "layers": 12, "heads": 12}
-VOCABULARY, SHARED = 49408, 768
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 Similarity = Callable[[np.ndarray, str], float]  # (t, h, w, 3) uint8 RGB, text -> cosine, -1 to 1

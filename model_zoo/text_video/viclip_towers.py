@@ -8,8 +8,6 @@ import torch
 from open_clip.transformer import LayerNorm, QuickGELU, Transformer
 from torch import Tensor, nn
 
-from model_zoo.text_video.scorers import PATCH_PX, SHARED, SIDE_PX, VOCABULARY
-
 
 class VideoTower(nn.Module):
     """(b, 3, t, 224, 224) float -> (b, 768)."""
@@ -50,3 +48,9 @@ class TextTower(nn.Module):
         read = self.transformer(self.token_embedding(tokens) + self.positional_embedding, attn_mask=self.later)
         ends = tokens.argmax(1)  # the token that ends a text has the highest number
         return self.ln_final(read)[torch.arange(len(tokens)), ends] @ self.text_projection
+
+
+SIDE_PX, PATCH_PX = 224, 14
+
+
+VOCABULARY, SHARED = 49408, 768

@@ -3,12 +3,12 @@
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines.cli import a2_bench_run
+from pipelines.cli.a2_bench_make import made
 
 
 def add_flags(bench: argparse.ArgumentParser) -> None:
@@ -105,31 +105,6 @@ def _command(commands: Any, name: str, do: Any, summary: str) -> argparse.Argume
 def _make(args: argparse.Namespace) -> int:
     """1 where the cases share something with the training shards."""
     return int(made(args, args.out)[1])
-
-
-def made(args: argparse.Namespace, out: Path) -> tuple[list[Any], bool]:
-    """The cases that the flags ask for, written into a folder; and whether they share something with the training shards."""
-    from pipelines.bench.a2 import cases, from_pictures, from_triplets, leakage
-
-    with tempfile.TemporaryDirectory() as scratch:
-        if args.pictures:
-            drawn = from_pictures.draw(from_pictures.pool(args.pictures), args.count, args.draw)
-        elif args.triplets:
-            drawn = from_triplets.draw(args.triplets, args.split, args.count, args.draw, Path(scratch))
-        else:
-            drawn = cases.read(args.cases)
-        print(f"{len(drawn)} cases: {cases.write(drawn, out)}")
-    drawn = cases.read(out)
-    if not args.against:
-        return drawn, False
-    found = [str(each) for each in leakage.overlaps(drawn, args.against, args.looks, args.faces)]
-    if args.triplets:
-        found += from_triplets.shared(args.triplets, args.split, drawn, args.against)
-    for each in found:
-        print(each, file=sys.stderr)
-    how = f"pictures by bytes, pixels and {args.looks}" + f", faces by {args.faces}" * bool(args.faces)
-    print(f"{len(found)} things shared with the training shards ({how})")
-    return drawn, bool(found)
 
 
 def _leaderboard(args: argparse.Namespace) -> int:

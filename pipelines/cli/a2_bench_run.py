@@ -53,9 +53,9 @@ def _model_flags(sub: argparse.ArgumentParser) -> None:
 
 
 def _sampling_flags(group: Any) -> None:
-    from pipelines.sample import job
+    from pipelines.cli import sample as sample_module
 
-    job.add_flags(group)
+    sample_module.add_job_flags(group)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -63,7 +63,7 @@ def _run(args: argparse.Namespace) -> int:
     from pipelines.bench.a2 import grid, leaderboard, score_file
     from pipelines.bench.a2 import stages as metrics
     from pipelines.bench.a2 import tables as recipe
-    from pipelines.cli.a2_bench import made
+    from pipelines.cli.a2_bench_make import made
     from pipelines.sample import job
 
     measuring = metrics.metrics(_models(args), args.metric)

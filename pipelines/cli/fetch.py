@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from a2data.store.filename import safe_path
 from a2data.store.url import scrub
 from model_zoo import weights
-from model_zoo.cards import Card
+from model_zoo.roles import Card
 
 CHUNK = 1 << 20  # bytes
 PATIENCE_S = 30.0  # without a single byte

@@ -16,17 +16,26 @@ from a2data.store.folder import Folder
 from a2data.store.parquet import DamagedError
 from a2data.store.tables import Store
 from a2data.store.url import public_name, scrub
-from pipelines import encode, ui
-from pipelines.cli import a2_bench, models, session, triplet_bench
-from pipelines.corpus import calibrate, forget
+from pipelines.cli import (
+    a2_bench,
+    calibrate,
+    encode,
+    forget,
+    models,
+    sample,
+    session,
+    sources,
+    train,
+    triplet_bench,
+    ui,
+)
+from pipelines.cli.flags import add_flags
 from pipelines.run import ownership, verify
 from pipelines.run import status as planning
 from pipelines.run.lock import alone
+from pipelines.run.recipe import Recipe
 from pipelines.run.schedule import TRIES, CrewLostError
-from pipelines.run.settings import Recipe, add_flags
-from pipelines.sample import record as sample
 from pipelines.sources import enrolment
-from pipelines.train import trainer
 from pipelines.triplets import PROFILES, triplets
 from stages.pack.stage import Pack
 
@@ -92,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", help="the folder of the WebDataset shards (default: shards inside the work folder)")
     sub.add_argument("--videos-per-shard", type=_count, help="source videos in a shard of work (default: 8)")
     _recipe_flags(sub)
-    enrolment.add_flags(sub.add_argument_group("sources"))  # type: ignore[arg-type]
+    sources.add_flags(sub.add_argument_group("sources"))  # type: ignore[arg-type]
     session.add_flags(sub)
     session.add_out_flags(sub)
     for stage in triplets():
@@ -132,7 +141,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--pairs", type=_count, default=80, help="of how many pairs to show the frames (default: 80)")
     models.add_flags(command("models", None, "the models: list, show, fetch, verify, licences", work=False))
     encode.add_flags(command("encode", None, "shards through A2's encoders, for training", work=False))
-    trainer.add_flags(command("train", None, "fine-tune A2 on shards; train plan: what would it take?", work=False))
+    train.add_flags(command("train", None, "fine-tune A2 on shards; train plan: what would it take?", work=False))
     sample.add_flags(command("sample", None, "a video of a prompt and references", work=False))
     ui.add_flags(command("ui", None, "a page on this machine: sample videos, look through shards", work=False))
     calibrate.add_flags(command("calibrate", None, "find the thresholds of retrieve in the corpus itself"))
@@ -180,8 +189,8 @@ def _run(args: argparse.Namespace) -> int:
     out = recipe.folder(store)
     with alone(store):
         ownership.check(store, out, args.take_over)  # before anything is saved
-        shards = enrolment.enroll(store, args.videos, recipe.videos_per_shard, enrolment.access(args, store))
-        session.check_sources(store)
+        shards = enrolment.enroll(store, args.videos, recipe.videos_per_shard, sources.access(args, store))
+        enrolment.check_sources(store)
         recipe.save(store)
         with ownership.claimed(store, out, args.take_over) as owner:
             summary = session.work(args, stages, store, shards)
@@ -199,8 +208,8 @@ def _stage(args: argparse.Namespace) -> int:
     with alone(store), contextlib.ExitStack() as stack:
         owner = stack.enter_context(ownership.claimed(store, recipe.folder(store), args.take_over)) if packs else {}
         recipe.save(store)
-        session.move_damaged_lists(store)
-        session.check_sources(store)
+        enrolment.move_damaged_lists(store)
+        enrolment.check_sources(store)
         summary = session.work(args, [stage], store, store.shards("manifest"))
         print(f"{summary.jobs} jobs done")
         if packs:
@@ -264,9 +273,9 @@ def _plan(args: argparse.Namespace) -> int:
 def _failures(args: argparse.Namespace) -> int:
     store, _, stages = session.opened(args)
     failed = planning.failures(store, [s.name() for s in stages])
-    sources = planning.sources(store, [shard for _, shard, _, _ in failed])
+    listed = planning.sources(store, [shard for _, shard, _, _ in failed])
     for stage, shard, unit, why in failed:
-        source = sources.get((shard, unit)) or sources.get((shard, unit.rpartition("-")[0]))
+        source = listed.get((shard, unit)) or listed.get((shard, unit.rpartition("-")[0]))
         called = f"{unit} ({public_name(source.path)})" if source else unit or "(the whole job)"
         print(f"{stage} shard {shard} {called}: {why}")
     return 0
@@ -275,12 +284,12 @@ def _failures(args: argparse.Namespace) -> int:
 def _retry(args: argparse.Namespace) -> int:
     store, recipe, stages = session.opened(args)
     with alone(store), ownership.claimed(store, recipe.folder(store), args.take_over) as owner:
-        session.move_damaged_lists(store)
-        session.check_sources(store)
+        enrolment.move_damaged_lists(store)
+        enrolment.check_sources(store)
         failed = [f for f in planning.failures(store, [s.name() for s in stages]) if args.only in (None, f[0])]
-        sources = planning.sources(store, [shard for _, shard, _, _ in failed])
+        listed = planning.sources(store, [shard for _, shard, _, _ in failed])
         for stage, shard, unit, _ in failed:
-            source = sources.get((shard, unit))
+            source = listed.get((shard, unit))
             if source and planning.replaced(source):
                 print(
                     f"{source.path} is another file than the one that failed: `a2data run` with the same VIDEOS takes it in",

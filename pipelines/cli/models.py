@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from model_zoo import cards, weights
-from model_zoo.cards import Card
+from model_zoo.roles import Card
 from pipelines.triplets import PROFILES, triplets
 
 USES = {

@@ -9,12 +9,14 @@ from typing import Any
 from a2data.stage import Stage
 from a2data.store.folder import Folder
 from a2data.store.tables import Store
+from pipelines.cli.flags import typed
+from pipelines.report import page
 from pipelines.run import outputs, verify
 from pipelines.run import status as planning
 from pipelines.run.bounded import Bounded
+from pipelines.run.recipe import Recipe
 from pipelines.run.schedule import Summary
 from pipelines.run.schedule import run as run_jobs
-from pipelines.run.settings import Recipe, typed
 from pipelines.run.watchdog import WORKER_TIMEOUT_S, Timeouts
 from pipelines.triplets import triplets
 from stages.pack.stage import Pack
@@ -97,21 +99,6 @@ def opened(args: argparse.Namespace) -> tuple[Store, Recipe, list[Stage]]:
     recipe.profile = getattr(args, "profile", None) or recipe.profile
     recipe.set(triplets(recipe.profile), getattr(args, "set", []))
     return store, recipe, recipe.apply(triplets(recipe.profile), store)
-
-
-def move_damaged_lists(store: Store) -> None:
-    """Move damaged lists of sources aside, and put their copies in their place, before the shards are counted."""
-    for shard in store.shards("manifest"):
-        store.footer("manifest", shard)
-
-
-def check_sources(store: Store) -> None:
-    """Raise ValueError if a damaged list of sources was moved aside and not listed again: no run can make it."""
-    for shard, path in store.damaged("manifest").items():
-        raise ValueError(
-            f"{path} held the sources of shard {shard} and is damaged, and so is its copy: name the same videos in `a2data run "
-            f"VIDEOS --work {store.root}` to list them again, or remove that file to go on without those that are not listed"
-        )
 
 
 def work(args: argparse.Namespace, stages: Sequence[Stage], store: Store, shards: list[int]) -> Summary:
@@ -200,7 +187,7 @@ def finish(
             print(outputs.splits(out), end="")
         except outputs.ShrinkError as error:
             refused = str(error)
-    report = outputs.report(store, out, changed=bool(summary.jobs or summary.broken)) if store.local else None
+    report = page.report(store, out, changed=bool(summary.jobs or summary.broken)) if store.local else None
     failed = planning.failures(store, [stage.name() for stage in stages])
     if failed:
         print(

@@ -6,7 +6,6 @@ track that goes on from clip to clip of a shot is one: positives, taken far apar
 weak negatives only.
 """
 
-import argparse
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -16,15 +15,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from a2data.records import Box, Look
+from a2data.media.images import Box
+from a2data.records import Look
 from a2data.store.schema import from_table
 from a2data.store.tables import Store
+from pipelines.run.recipe import FILE
 from pipelines.statistics import wilson
 from stages.retrieve.clusters import seen_together
 from stages.retrieve.corpus import Corpus, assemble
-from stages.retrieve.nearest import STEP
+from stages.retrieve.join import STEP
 
-FILE = "thresholds.json"
 TABLES = ("detect", "faces", "parse", "background", "ground")
 KINDS = ("face", "object", "background")
 FAR_S = 2.0  # seconds between two sightings of one track that make a positive: another pose, another light
@@ -56,61 +56,6 @@ class Finding:
     false_accept_high: float  # upper end of Wilson's interval
     true_accept: float  # share of the positives; nan without any
     true_accept_low: float  # lower end of Wilson's interval
-
-
-def add_flags(sub: argparse.ArgumentParser) -> None:
-    """Give the parser of `a2data calibrate` its flags."""
-    sub.add_argument(
-        "--false-accept",
-        type=_rate,
-        default=0.001,
-        metavar="RATE",
-        help="share of different ones that may be taken for the same (default: 0.001)",
-    )
-    sub.add_argument("--dry-run", action="store_true", help="print the thresholds and write nothing")
-    sub.set_defaults(do=_calibrate)
-
-
-def _rate(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 0.5:
-        raise argparse.ArgumentTypeError(f"{text!r} is no rate: give a number above 0 and below 0.5, such as 0.001")
-    return value
-
-
-def _calibrate(args: argparse.Namespace) -> int:
-    from pipelines.run.lock import alone
-
-    store = Store(args.work)
-    found, refused = calibrate(store, args.false_accept)
-    for line in table(found, args.false_accept):
-        print(line)
-    for sentence in refused:
-        print(f"not calibrated: {sentence}")
-    if found and not args.dry_run:
-        with alone(store):
-            write(store, found, args.false_accept)
-        print(
-            f"{store.path(FILE)}: the next `a2data run` pairs by it; remove it to go back to the models' own thresholds"
-        )
-    return 0 if found else 1
-
-
-def thresholds(store: Store) -> str:
-    """What was calibrated in a work folder, for Retrieve.calibrated; "" where nothing was.
-
-    Raises ValueError where it does not read.
-    """
-    data = store.get(FILE)
-    if data is None:
-        return ""
-    try:
-        return json.dumps(json.loads(data)["thresholds"], sort_keys=True)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{store.path(FILE)} does not read ({error}): remove it, or calibrate again") from error
 
 
 def write(store: Store, found: dict[tuple[str, str], Finding], rate: float) -> None:
@@ -320,7 +265,7 @@ def _span_s(corpus: Corpus, row: int, shots: dict[str, _Shot]) -> tuple[float, f
 
 def _goes_on(corpus: Corpus, a: int, b: int, shots: dict[str, _Shot], boxes: dict[str, list[Box]]) -> bool:
     """Whether the track of b, in a later clip of the shot, begins where and when that of a ends."""
-    from stages.pack.stage import in_source
+    from stages.pack.facts import in_source
 
     one, other = corpus.traits[a], corpus.traits[b]
     gap_s = _span_s(corpus, b, shots)[0] - _span_s(corpus, a, shots)[1]

@@ -5,9 +5,7 @@ gives them, so that nothing else is computed again; then everything is paired an
 content has changed. forgotten.jsonl in the work folder says what was forgotten and is what keeps it from coming back.
 """
 
-import argparse
 import json
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,16 +14,15 @@ from itertools import groupby
 from typing import Any
 
 from a2data.job import UNIT
-from a2data.media.source_files import SourceFiles
 from a2data.records import Look, Source, Take, Video
 from a2data.stage import Stage
 from a2data.store.schema import schema
+from a2data.store.source_files import SourceFiles
 from a2data.store.tables import Footer, Store
 from a2data.store.url import is_url, public_name
-from pipelines.cli import session
+from pipelines.sources.forgotten import FILE, read
 from stages.retrieve.corpus import Footage, assemble
 
-FILE = "forgotten.jsonl"
 Span = tuple[int, int]  # source frames, the end exclusive
 
 
@@ -43,36 +40,6 @@ class Wanted:
         """Whether a video_id, clip_id or element_id, or what begins with one, is of what is forgotten."""
         clip = key.split("/")[0].split("@")[0]
         return clip in self.clips or clip in self.videos or clip.rpartition("-")[0] in self.videos
-
-
-def add_flags(sub: argparse.ArgumentParser) -> None:
-    """Give the parser of `a2data forget` its flags."""
-    which = sub.add_mutually_exclusive_group(required=True)
-    which.add_argument("--source", metavar="ID|PATH", help="a video, by its id, the beginning of it, or its path")
-    which.add_argument("--identity", type=int, metavar="ID", help="all shots that show an identity, by its number")
-    session.add_flags(sub)
-    session.add_out_flags(sub)
-    sub.set_defaults(do=_forget)
-
-
-def _forget(args: argparse.Namespace) -> int:
-    from pipelines.run.lock import alone
-    from pipelines.run.ownership import claimed
-
-    store, recipe, stages = session.opened(args)
-    with alone(store), claimed(store, recipe.folder(store), args.take_over) as owner:
-        session.move_damaged_lists(store)
-        session.check_sources(store)
-        wanted = of_source(store, args.source) if args.source else of_identity(store, args.identity, stages)
-        removed = forget(store, wanted, stages)
-        remake = {stage for stage in stages if store.damaged(stage.name())}
-        _remove_damaged(store, stages)
-        for stage, count in removed.items():
-            print(f"{stage:12} {count:8} rows removed")
-        again = [stage for stage in stages if stage in remake or (stage.per not in UNIT and store.shards(stage.name()))]
-        summary = session.work(args, again, store, store.shards("manifest"))
-        _remove_damaged(store, stages)  # found since
-        return session.finish(store, stages, recipe, summary, owner, args.allow_shrink, wanted.gone)
 
 
 def forget(store: Store, wanted: Wanted, stages: Sequence[Stage]) -> dict[str, int]:
@@ -100,7 +67,7 @@ def forget(store: Store, wanted: Wanted, stages: Sequence[Stage]) -> dict[str, i
     return dict(removed)
 
 
-def _remove_damaged(store: Store, stages: Sequence[Stage]) -> None:
+def remove_damaged(store: Store, stages: Sequence[Stage]) -> None:
     """Remove the parts that were moved aside: they may hold what is forgotten."""
     for name in ("manifest", *(stage.name() for stage in stages)):
         store.remove_damaged(name)
@@ -246,20 +213,3 @@ def _log(store: Store, wanted: Wanted) -> None:
         "clips": sorted(wanted.clips),
     }
     store.put((store.get(FILE) or b"") + json.dumps(line, ensure_ascii=False).encode() + b"\n", FILE)
-
-
-def read(store: Store) -> list[dict[str, Any]]:
-    """The lines of forgotten.jsonl."""
-    return [json.loads(line) for line in (store.get(FILE) or b"").decode().splitlines()]
-
-
-def without_forgotten(store: Store, sources: Iterable[Source]) -> list[Source]:
-    """New rows for the manifest, less those whose bytes were forgotten; who they are is said."""
-    refused = {video_id.partition("-dup-")[0] for line in read(store) for video_id in line["videos"]}
-    left = []
-    for source in sources:
-        if source.video_id.partition("-dup-")[0] in refused:
-            print(f"not taken in: {source.path} was forgotten, see {store.path(FILE)}", file=sys.stderr)
-        else:
-            left.append(source)
-    return left

@@ -19,24 +19,19 @@ the rim of the picture do not count).
 """
 
 import csv
-import io
 import json
 import sys
-import zlib
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import av
-import cv2
 import numpy as np
 
 from a2data.media.images import to_png, to_rle
 from a2data.media.video import encode
 from pipelines.films import people as demo_people
-from pipelines.films import places, props
-from pipelines.films.demo_script import MOVIES, THINGS, Actor, Movie, Shot
+from pipelines.films.demo_script import MOVIES, THINGS, Movie, Shot
+from pipelines.films.renderer import blend, delayed, draw, plate
 
 TRUTH_EVERY = 10  # frames
 
@@ -115,13 +110,6 @@ def frames(movie: Movie, seed: int, size: tuple[int, int], shots: list[dict[str,
                 number += 1
 
 
-def blend(old: np.ndarray, new: np.ndarray, share: float, kind: str) -> np.ndarray:
-    """A picture of a dissolve, or of a fade through black; share 0 is the old shot, 1 the new one."""
-    if kind == "dissolve":
-        return cv2.addWeighted(old, 1 - share, new, share, 0)
-    return cv2.convertScaleAbs(old if share < 0.5 else new, alpha=abs(1 - 2 * share))
-
-
 def _shot_truth(shot: Shot, first: int, length: int) -> dict[str, Any]:
     known = identities()
     entities = [
@@ -139,142 +127,6 @@ def _note(truth: dict[str, Any], frame: int, masks: list[tuple[np.ndarray, float
             ys, xs = np.nonzero(mask)
             box = [int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1]
             entity["frames"][str(frame)] = {"box": box, "mask": to_rle(mask).hex(), "visible": round(visible, 4)}
-
-
-def draw(shot: Shot, at: float, seed: int, size: tuple[int, int]) -> tuple[np.ndarray, list[tuple[np.ndarray, float]]]:
-    """The picture of a shot at `at` (0 its beginning, 1 its end, beyond both in transitions), (h, w, 3) uint8, and for each actor
-    the (h, w) bool mask of what shows, and the share that nearer actors leave of it, 0 to 1."""
-    camera = view(shot, at, size)
-    picture = cv2.warpAffine(places.plate(shot.place), camera, size)
-    ledge = int(np.clip(round(camera[1, 1] * places.LEDGE_Y[shot.place] + camera[1, 2]), 0, size[1]))
-    whole = []
-    for actor in shot.actors:
-        front = picture[ledge:].copy()
-        silhouette = np.zeros(picture.shape[:2], np.uint8)
-        if not actor.human:
-            paint(picture, _shadow(), camera @ _cast(actor, at))
-        for sprite, matrix in layers(actor, at, shot.seconds, seed):
-            paint(picture, sprite, camera @ matrix, silhouette)
-        if actor.human:
-            picture[ledge:] = front  # people stand behind the ledge
-        whole.append(silhouette > 127)
-    nearer = np.zeros(picture.shape[:2], bool)
-    shown = []
-    for actor, mask in zip(reversed(shot.actors), reversed(whole), strict=True):
-        if actor.human:
-            mask[ledge:] = False
-        seen = mask & ~nearer
-        nearer |= seen
-        shown.append((seen, float(seen.sum() / max(1, mask.sum()))))
-    return grain(places.lit(picture, shot.light), round(at * 1e4), seed), shown[::-1]
-
-
-def plate(shot: Shot, at: float, size: tuple[int, int]) -> np.ndarray:
-    """What the camera would see if nobody were there, (h, w, 3) uint8."""
-    return places.lit(cv2.warpAffine(places.plate(shot.place), view(shot, at, size), size), shot.light)
-
-
-def view(shot: Shot, at: float, size: tuple[int, int]) -> np.ndarray:
-    """(2, 3) matrix from the plate to the picture."""
-    x, y, width = (a + (b - a) * at for a, b in zip(shot.start, shot.end, strict=True))
-    scale = size[0] / width
-    return np.array([[scale, 0, size[0] / 2 - scale * x], [0, scale, size[1] / 2 - scale * y]])
-
-
-def layers(actor: Actor, at: float, seconds: float, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The sprites of an actor, back to front, each with its (3, 3) matrix to the plate."""
-    x, y, height = actor.where(at)
-    if not actor.human:
-        y -= actor.lift * np.sin(np.pi * np.clip(at, 0, 1))
-        turn = (x - actor.start[0]) / (height / 2) if actor.rolls else 0.0
-        sprite = props.premultiplied(props.ball(turn, 128)) if actor.rolls else _sprite(actor.id, height)
-        yield sprite, _upright(sprite, x, y, height / len(sprite))
-        return
-    figure = demo_people.figure(actor.id, actor.worn)
-    phase = 2 * np.pi * np.random.default_rng((seed, zlib.crc32(actor.id.encode()))).random(3)
-    waves = np.sin(2 * np.pi * np.array([0.26, 0.41, 0.34]) * at * seconds + phase)
-    place = _upright(figure.body, x + 4 * waves[0], y + 2 * waves[1], height / figure.face_px)
-    nod = np.vstack([cv2.getRotationMatrix2D(figure.neck, 3.2 * waves[2], 1.0), (0, 0, 1)])
-    yield figure.body, place
-    yield figure.head, place @ nod
-
-
-def _upright(sprite: np.ndarray, x: float, y: float, scale: float) -> np.ndarray:
-    """(3, 3) matrix that puts the middle of a sprite's lower edge at x, y."""
-    height, width = sprite.shape[:2]
-    return np.array([[scale, 0, x - scale * width / 2], [0, scale, y - scale * height], [0, 0, 1]])
-
-
-@cache
-def _sprite(thing: str, height: float) -> np.ndarray:
-    """A thing, not more than twice as tall as it will be shown: bilinear sampling of a taller one would flicker."""
-    sprite = props.prop(thing)
-    while len(sprite) > 2 * height:
-        sprite = cv2.resize(sprite, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    return sprite
-
-
-@cache
-def _shadow() -> np.ndarray:
-    """(64, 256, 4) uint8: a soft shadow, premultiplied black."""
-    y, x = np.mgrid[-1:1:64j, -1:1:256j]
-    alpha = 150 * np.clip(1 - (x**2 + y**2), 0, 1) ** 1.2
-    return np.dstack([np.zeros((64, 256, 3)), alpha]).astype(np.uint8)
-
-
-def _cast(actor: Actor, at: float) -> np.ndarray:
-    """(3, 3) matrix of a thing's shadow, which stays where the thing would stand."""
-    x, y, height = actor.where(at)
-    sprite = props.prop(actor.id)
-    width = 1.15 * height * sprite.shape[1] / sprite.shape[0]
-    return np.array([[width / 256, 0, x - width / 2], [0, height / 300, y - 0.55 * 64 * height / 300], [0, 0, 1]])
-
-
-def paint(picture: np.ndarray, sprite: np.ndarray, matrix: np.ndarray, silhouette: np.ndarray | None = None) -> None:
-    """A premultiplied RGBA sprite over an RGB picture, in place; its alpha is added to an (h, w) uint8 silhouette."""
-    height, width = sprite.shape[:2]
-    corners = np.array([(0, 0, 1), (width, 0, 1), (0, height, 1), (width, height, 1)]) @ matrix[:2].T
-    limits = picture.shape[1::-1]
-    x0, y0 = np.clip(np.floor(corners.min(0)).astype(int), 0, limits)
-    x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int), 0, limits)
-    if x0 >= x1 or y0 >= y1:
-        return
-    shifted = matrix[:2] - [[0, 0, x0], [0, 0, y0]]
-    patch = cv2.warpAffine(sprite, shifted, (int(x1 - x0), int(y1 - y0)))
-    alpha = patch[..., 3]
-    under = picture[y0:y1, x0:x1]
-    keep = cv2.merge([255 - alpha] * 3)
-    under[:] = cv2.add(cv2.multiply(under, keep, scale=1 / 255), np.ascontiguousarray(patch[..., :3]))
-    if silhouette is not None:
-        np.maximum(silhouette[y0:y1, x0:x1], alpha, out=silhouette[y0:y1, x0:x1])
-
-
-@cache
-def _noise(height: int, width: int, seed: int) -> np.ndarray:
-    """(height + 64, width + 64, 1) int16: the grain of a film, of which each frame shows another part."""
-    return np.rint(np.random.default_rng(seed).normal(0, 1.5, (height + 64, width + 64, 1))).astype(np.int16)
-
-
-def grain(picture: np.ndarray, frame: int, seed: int) -> np.ndarray:
-    """An (h, w, 3) uint8 picture with the noise of a camera."""
-    height, width = picture.shape[:2]
-    y, x = np.random.default_rng((seed, frame + 100_000)).integers(0, 64, 2)
-    return np.clip(picture + _noise(height, width, seed)[y : y + height, x : x + width], 0, 255).astype(np.uint8)
-
-
-def delayed(mp4: bytes, seconds: float) -> bytes:
-    """The same stream as Matroska, with a first presentation time of `seconds`, as cut recordings have it."""
-    buffer = io.BytesIO()
-    options = {"fflags": "+bitexact"}
-    with av.open(io.BytesIO(mp4), "r") as source, av.open(buffer, "w", format="matroska", options=options) as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
-            if packet.pts is None or packet.dts is None:
-                continue  # the empty packet that ends the demuxing
-            shift = round(seconds / packet.time_base)
-            packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
-            target.mux(packet)
-    return buffer.getvalue()
 
 
 if __name__ == "__main__":

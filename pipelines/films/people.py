@@ -151,7 +151,7 @@ def dressed(who: Person, outfit: str) -> Figure:
     if colour and who.portrait == "hopper":
         head = np.dstack([recolour(head[..., :3], colour, 1 - soft_mask(marks - (0, 8), soft_px=4)), head[..., 3]])
     head = warp(tone(head, marks, who.skin, who.hair), marks, reshape(marks, who.shape))
-    body = dress(_cut("coat"), colour, who.neck)
+    body = dress(cut_out_person("coat"), colour, who.neck)
     if who.mirrored:
         head, body = head[:, ::-1], body[:, ::-1]
     neck_x = WIDTH - 268.0 if who.mirrored else 268.0
@@ -161,7 +161,7 @@ def dressed(who: Person, outfit: str) -> Figure:
 def _suited() -> Figure:
     """Collins as photographed, with the head on a layer of its own and the black collar closed beneath it."""
     picture = _portraits()["collins"]
-    body, head = _cut("suit").copy(), _cut("collins")
+    body, head = cut_out_person("suit").copy(), cut_out_person("collins")
     hole = soft_mask(COLLINS_OUTLINE, shape=picture.shape[:2], soft_px=2.5)
     rows = np.arange(len(picture))[:, None, None]
     body[..., 3:] *= np.where(rows < 160, 1 - np.minimum(1, 3 * hole), 1)
@@ -192,13 +192,13 @@ def _collins_head() -> tuple[np.ndarray, np.ndarray]:
     linear = np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
     shift = HOPPER.mean(0) - linear @ COLLINS.mean(0)
     shift[1] += 8  # px: a shorter neck suits the coat better
-    moved = cv2.warpAffine(_cut("collins"), np.c_[linear, shift], (WIDTH, HEIGHT))
+    moved = cv2.warpAffine(cut_out_person("collins"), np.c_[linear, shift], (WIDTH, HEIGHT))
     return moved, COLLINS @ linear.T + shift
 
 
 def _hopper_head() -> np.ndarray:
     """Hopper's head and hat without what is below the jaw."""
-    whole = _cut("uniform").copy()
+    whole = cut_out_person("uniform").copy()
     jaw = np.vstack([HOPPER[2:15] - (0, -5), [(WIDTH, HOPPER[14, 1]), (WIDTH, 0), (0, 0), (0, HOPPER[2, 1])]])
     hair = points("150,230 205,230 205,306 150,306"), points("335,230 380,230 380,306 335,306")
     whole[..., 3:] *= np.maximum(soft_mask(jaw, soft_px=2), soft_mask(*hair, soft_px=2))
@@ -214,7 +214,7 @@ OUTLINES = {
 
 
 @cache
-def _cut(what: str) -> np.ndarray:
+def cut_out_person(what: str) -> np.ndarray:
     """(h, w, 4) float32: a layer cut out of its portrait. Shared: copy it before you write to it."""
     portrait, outline = OUTLINES[what]
     picture = _portraits()[portrait]

@@ -15,8 +15,8 @@ import numpy as np
 
 from a2data.media.images import from_png, thumb, to_png
 from a2data.media.video import encode
-from pipelines.films import demo, props, tier_s_cast
 from pipelines.films import people as demo_people
+from pipelines.films import props, renderer, tier_s_cast
 from pipelines.films.truth import Entity, Film, Shot, Sight, Truth, save, sight
 
 SIZE, FPS, FRAMES, FILMS = (640, 360), 25.0, 56, 4
@@ -72,8 +72,8 @@ def make(out: Path, seed: int = 0, cut_outs: Path | None = None, plates: Path | 
 
 def builtin_cut_outs() -> list[CutOut]:
     """Two people, one in another's clothes, and two things."""
-    hopper = demo_people.premultiplied(demo_people._cut("uniform"))
-    collins = demo_people.premultiplied(demo_people._cut("suit"))
+    hopper = demo_people.premultiplied(demo_people.cut_out_person("uniform"))
+    collins = demo_people.premultiplied(demo_people.cut_out_person("suit"))
     captain = demo_people.dressed(_in_uniform(), "navy uniform")
     navy, orange = ("black", "blue", "grey"), ("orange", "red", "brown")
     return [
@@ -238,7 +238,7 @@ def draw(take: Take, plate: np.ndarray, at: float, seed: int) -> tuple[np.ndarra
         silhouette = np.zeros((height, width), np.uint8)
         matrix, inside = place(part, at)
         sprite = part.cut_out.picture[:, ::-1] if part.mirrored else part.cut_out.picture
-        demo.paint(picture, np.ascontiguousarray(sprite), matrix, silhouette)
+        renderer.paint(picture, np.ascontiguousarray(sprite), matrix, silhouette)
         alphas.append((part.cut_out.id, silhouette.astype(np.float32) / 255, inside))
     shown, left = {}, np.ones((height, width), np.float32)
     for name, alpha, inside in reversed(alphas):
@@ -247,7 +247,7 @@ def draw(take: Take, plate: np.ndarray, at: float, seed: int) -> tuple[np.ndarra
         left = left * (1 - alpha)
     picture = cv2.convertScaleAbs(picture * np.array(GAINS[take.light], np.float32))
     if seed >= 0:
-        picture = demo.grain(picture, round(at * 1e4), seed)
+        picture = renderer.grain(picture, round(at * 1e4), seed)
     if take.mirrored:
         picture = np.ascontiguousarray(picture[:, ::-1])
         shown = {name: (np.ascontiguousarray(alpha[:, ::-1]), v) for name, (alpha, v) in shown.items()}

@@ -12,7 +12,7 @@ import numpy as np
 
 from a2data.media.images import thumb, to_png
 from a2data.media.video import encode
-from pipelines.films import demo, people, places, tier_s_cast
+from pipelines.films import people, places, renderer, tier_s_cast
 from pipelines.films.demo_script import Actor
 from pipelines.films.tier_s_cast import ALIKE, CAST, NOUNS
 from pipelines.films.tier_s_script import Reel, Scene, reels
@@ -122,7 +122,7 @@ def framed(picture: np.ndarray, bars: int) -> np.ndarray:
 def blend(old: np.ndarray, new: np.ndarray, share: float, kind: str) -> np.ndarray:
     """A picture of a transition; share 0 is the old scene, 1 the new one."""
     if kind != "wipe":
-        return demo.blend(old, new, share, kind)
+        return renderer.blend(old, new, share, kind)
     edge = round(share * old.shape[1])
     return np.hstack([new[:, :edge], old[:, edge:]])
 
@@ -162,7 +162,7 @@ def _entity(actor: Actor, scene: Scene, sights: dict[int, Sight], wardrobes: dic
 
 def empty(scene: Scene, at: float, size: tuple[int, int]) -> np.ndarray:
     """What the camera would see if nobody were there, (h, w, 3) uint8."""
-    plate = places.lit(cv2.warpAffine(_wall(scene), demo.view(scene, at, size), size), scene.light)
+    plate = places.lit(cv2.warpAffine(_wall(scene), renderer.view(scene, at, size), size), scene.light)
     return plate[:, ::-1] if scene.mirrored else plate
 
 
@@ -184,7 +184,7 @@ def _hung_box(scene: Scene) -> np.ndarray:
 
 def draw(scene: Scene, at: float, seed: int, size: tuple[int, int]) -> Drawn:
     """A scene at `at`: 0 its beginning, 1 its end, beyond both in transitions."""
-    camera = demo.view(scene, at, size)
+    camera = renderer.view(scene, at, size)
     picture = cv2.warpAffine(_wall(scene), camera, size)
     ledge = int(np.clip(round(camera[1, 1] * places.LEDGE_Y[scene.place] + camera[1, 2]), 0, size[1]))
     whole: list[tuple[str, np.ndarray, float]] = []
@@ -196,10 +196,10 @@ def draw(scene: Scene, at: float, seed: int, size: tuple[int, int]) -> Drawn:
     for actor in scene.actors:
         front, silhouette = picture[ledge:].copy(), np.zeros(picture.shape[:2], np.uint8)
         if actor.id not in CAST:
-            demo.paint(picture, demo._shadow(), camera @ _cast(actor, at))
+            renderer.paint(picture, renderer.shadow(), camera @ _cast(actor, at))
         extent = [np.inf, -np.inf]
         for sprite, matrix in layers(actor, at, scene.seconds, zlib.crc32(scene.take.encode()) if scene.take else seed):
-            demo.paint(picture, sprite, camera @ matrix, silhouette)
+            renderer.paint(picture, sprite, camera @ matrix, silhouette)
             xs = (camera @ matrix @ np.array([(0, 0, 1), (sprite.shape[1], 0, 1)]).T)[0]
             extent = [min(extent[0], xs.min()), max(extent[1], xs.max())]
         if actor.id in CAST:
@@ -208,7 +208,7 @@ def draw(scene: Scene, at: float, seed: int, size: tuple[int, int]) -> Drawn:
         inside = (min(extent[1], size[0]) - max(extent[0], 0)) / (extent[1] - extent[0])
         whole.append((actor.id, silhouette > 127, float(np.clip(inside, 0, 1))))
     shown = _seen(whole)
-    picture = demo.grain(places.lit(picture, scene.light), round(at * 1e4), seed)
+    picture = renderer.grain(places.lit(picture, scene.light), round(at * 1e4), seed)
     if scene.mirrored:
         picture = np.ascontiguousarray(picture[:, ::-1])
         shown = {name: (mask[:, ::-1], visible) for name, (mask, visible) in shown.items()}
@@ -231,17 +231,17 @@ def layers(actor: Actor, at: float, seconds: float, seed: int) -> Iterator[tuple
     x, y, height = actor.where(at)
     if actor.id not in CAST:
         if actor.id != "green suitcase":
-            yield from demo.layers(actor, at, seconds, seed)
+            yield from renderer.layers(actor, at, seconds, seed)
             return
         sprite = tier_s_cast.thing(actor.id)
         while len(sprite) > 2 * height:
             sprite = cv2.resize(sprite, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-        yield sprite, demo._upright(sprite, x, y, height / len(sprite))
+        yield sprite, renderer.upright(sprite, x, y, height / len(sprite))
         return
     figure = people.dressed(CAST[actor.id], actor.outfit)
     phase = 2 * np.pi * np.random.default_rng((seed, zlib.crc32(actor.id.encode()))).random(3)
     waves = np.sin(2 * np.pi * np.array([0.26, 0.41, 0.34]) * at * seconds + phase)
-    place = demo._upright(figure.body, x + 4 * waves[0], y + 2 * waves[1], height / figure.face_px)
+    place = renderer.upright(figure.body, x + 4 * waves[0], y + 2 * waves[1], height / figure.face_px)
     nod = np.vstack([cv2.getRotationMatrix2D(figure.neck, 3.2 * waves[2], 1.0), (0, 0, 1)])
     yield figure.body, place
     yield figure.head, place @ nod

@@ -16,8 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from a2data.media.images import bounds, from_png, from_rle, to_png, to_rle
-from a2data.records import Box
+from a2data.media.images import Box, bounds, from_png, from_rle, to_png, to_rle
 from a2data.store.filename import safe_name
 
 FORMAT = "triplet-truth/1"

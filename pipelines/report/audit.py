@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from a2data.media import images
-from a2data.records import Box, Film, Reference, Reject, Rule
+from a2data.media.images import Box
+from a2data.records import Film, Reference, Reject, Rule
 from a2data.store.tables import Store
 from pipelines.report import contact_sheets
 from stages.retrieve.rejections import held_against

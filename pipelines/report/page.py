@@ -91,7 +91,7 @@ class Licence(NamedTuple):
     stages: list[str]
     code: str
     weights: str
-    use: str  # see model_zoo.cards.Card; "unknown" for a model without a card
+    use: str  # see model_zoo.roles.Card; "unknown" for a model without a card
 
 
 class Histogram(NamedTuple):
@@ -312,3 +312,14 @@ def _size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def report(store: Store, out: Folder, changed: bool) -> Path:
+    """The report in the work folder, written if anything changed or a table is newer than it is."""
+    from pipelines.report.page import write_report
+
+    path = Path(store.path("report.html"))
+    tables = [file.stat().st_mtime_ns for file in Path(store.base).glob("*/*.parquet")]
+    if changed or not path.exists() or path.stat().st_mtime_ns < max(tables, default=0):
+        write_report(store, path, Path(out.base) if out.local else None)
+    return path

@@ -4,7 +4,6 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -111,14 +110,3 @@ def _about(stage: Stage) -> dict[str, Any]:
 def _finite(value: Any) -> Any:
     """JSON has no infinity: "inf", then."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def report(store: Store, out: Folder, changed: bool) -> Path:
-    """The report in the work folder, written if anything changed or a table is newer than it is."""
-    from pipelines.report.page import write_report
-
-    path = Path(store.path("report.html"))
-    tables = [file.stat().st_mtime_ns for file in Path(store.base).glob("*/*.parquet")]
-    if changed or not path.exists() or path.stat().st_mtime_ns < max(tables, default=0):
-        write_report(store, path, Path(out.base) if out.local else None)
-    return path

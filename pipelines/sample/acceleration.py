@@ -1,10 +1,9 @@
 """Flags of `a2data sample` that make it faster or smaller, and all that can be wrong with them, said before anything loads."""
 
-import argparse
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,44 +45,6 @@ class Faster:
 
 
 EXACT = Faster()
-
-
-def add_flags(command: argparse.ArgumentParser) -> None:
-    """A flag for each field of Faster."""
-    add = command.add_argument
-    add("--cache", choices=CACHES, default="", help="steps use what those before them computed: not exact")
-    add("--cache-threshold", type=float, default=0.05, metavar="FLOAT", help="of first-block and mag (default: 0.05)")
-    add(
-        "--cache-interval",
-        type=int,
-        default=3,
-        metavar="STEPS",
-        help="of taylorseer: one in so many is computed (default: 3)",
-    )
-    add(
-        "--calibrate",
-        action="store_true",
-        help=f"sample one video exactly, and leave in the checkpoint's folder what --cache mag needs to know ({RATIOS})",
-    )
-    add(
-        "--attention",
-        default="",
-        metavar="NAME",
-        help="an attention backend of diffusers: native, sage, _flash_3_hub ...",
-    )
-    add("--weights", choices=WEIGHTS, default="", help="the transformer's weights in 8 bits, by torchao: not exact")
-    add("--compile", action="store_true", help="compile the transformer's blocks: a minute before the first step")
-    add("--offload", action="store_true", help="weights go to the GPU block by block: for GPUs smaller than the model")
-    add("--tiled-vae", action="store_true", help="code and decode in tiles of 256 px: less memory, not exact")
-    add(
-        "--cfg-parallel", type=int, default=1, metavar="N", help="processes that share the 2 looks of a step (torchrun)"
-    )
-    add("--context-parallel", type=int, default=1, metavar="N", help="processes that share a look's tokens (torchrun)")
-
-
-def of(args: argparse.Namespace) -> Faster:
-    """What the flags say."""
-    return Faster(**{f.name: getattr(args, f.name) for f in fields(Faster) if f.name != "cache_ratios"})
 
 
 def with_ratios(how: Faster, root: Path, digest: str) -> Faster:

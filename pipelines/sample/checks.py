@@ -7,6 +7,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from pipelines.sample import checks
 from pipelines.sample.job import MOST_TOKENS, RANGES, SCHEDULERS, Job
 
 
@@ -154,3 +155,22 @@ def _continued(fps: float, path: str) -> tuple[str, str]:
 
 def _sentence(path: str, error: Exception) -> str:
     return f"{path}: {error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
+
+
+def check_tokens(root: Path, wanted: Sequence[tuple[str, Job]]) -> None:
+    """Raises ValueError for prompts whose end the network would not read."""
+    from model_zoo import torchvision_shim
+
+    torchvision_shim.install()
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(root / "tokenizer", local_files_only=True)
+    texts = dict.fromkeys((where, name, text) for where, job in wanted for name, text in checks.texts(job))
+    counts = {text: len(tokenizer(text).input_ids) for text in {text for _, _, text in texts}}
+    wrong = [
+        f"{where}the {name} has {counts[text]} tokens; the network reads {MOST_TOKENS}: make it shorter"
+        for where, name, text in texts
+        if counts[text] > MOST_TOKENS
+    ]
+    if wrong:
+        raise ValueError("\n".join(wrong))

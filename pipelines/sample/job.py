@@ -1,16 +1,13 @@
 """Jobs of `a2data sample`: what one video is made of, from flags or the lines of a file, and all that can be wrong with it."""
 
-import argparse
-import inspect
 import json
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.run.settings import TYPES, parse, typed
+from pipelines.run.settings import TYPES, parse
 
 NEGATIVE = (  # what Wan's authors advise against in English, with which A2 was released
     "Bright tones, overexposed, static, blurred details, subtitles, style, works, paintings, images, static, overall gray, worst "
@@ -108,22 +105,6 @@ SWEPT = (
 LISTS = {"ref": '["human=woman.png", "object=cup.png"]', "then": '["she drinks", "she leaves"]'}
 FILES = ("audio", "extend", "first_frame")  # settings that are paths
 SETTINGS = [f for f in fields(Job) if f.name not in ("out", "prompt", *LISTS)]
-
-
-def add_flags(command: argparse.ArgumentParser) -> None:
-    """A flag for each setting of a job, explained by the comment behind it. One that is not given is None."""
-    said = dict(re.findall(r"^    (\w+): \w+ = .*?  # (.*)$", inspect.getsource(Job), re.MULTILINE))
-    for f in SETTINGS:
-        flag = "--" + f.name.replace("_", "-")
-        default = "the one that Wan's authors advise" if f.default == NEGATIVE else repr(f.default)
-        note = f"{said[f.name]} (default: {default})".replace("%", "%%")
-        if f.type is bool:
-            command.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=note)
-        elif f.name == "scheduler":
-            command.add_argument(flag, choices=SCHEDULERS, help=note)
-        else:
-            kind = TYPES[f.type]
-            command.add_argument(flag, type=typed(flag, kind), help=note, metavar=kind.__name__.upper())
 
 
 def read(path: str, given: dict[str, Any], out: str) -> list[tuple[str, Job]]:

@@ -36,9 +36,9 @@ class Sampler:
 
         a2.quiet()
         if how.ranks():
-            from pipelines.train import parallelize
+            from pipelines import process_group
 
-            device = str(parallelize.join().device)
+            device = str(process_group.join().device)
         self.groups = parallel.groups(how.cfg_parallel, how.context_parallel, device.partition(":")[0])
         self.checkpoint, self.how, self.cached = Path(checkpoint), how, -1
         self.text_alone = skyreels_v2.is_one(checkpoint)

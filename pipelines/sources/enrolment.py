@@ -1,56 +1,17 @@
 """Enrolment: every new source gets a place in a new shard of the manifest; nothing of an old shard changes but licences."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from itertools import count
 
-from a2data.media.source_files import FOLDER, SourceFiles
 from a2data.records import Source
+from a2data.store.source_files import FOLDER, SourceFiles
 from a2data.store.tables import COPY, Store
-from pipelines.cli import session
-from pipelines.corpus import forget
-from pipelines.sources.download import Downloader, Limits
+from pipelines.sources import forgotten
+from pipelines.sources.download import Limits
 from pipelines.sources.manifest import Access, survey
 
 DEFAULT = Limits()
-
-
-def add_flags(sub: argparse.ArgumentParser) -> None:
-    """Which sources may be read, and how."""
-    sub.add_argument(
-        "--max-source-bytes", type=_positive, default=DEFAULT.max_bytes, metavar="BYTES",
-        help="largest video to download (default: %(default)s)",
-    )  # fmt: skip
-    sub.add_argument(
-        "--source-timeout", type=_positive, default=int(DEFAULT.timeout_s), metavar="S",
-        help="longest download, in seconds (default: %(default)s)",
-    )  # fmt: skip
-    sub.add_argument(
-        "--allow-local-urls", action="store_true",
-        help="let lists name file:// URLs and hosts that are not on the public internet",
-    )  # fmt: skip
-    sub.add_argument(
-        "--list-encoding", default="", metavar="NAME",
-        help="encoding of csv and jsonl lists (default: UTF-8, or what a byte order mark says)",
-    )  # fmt: skip
-    sub.add_argument(
-        "--replace-licenses", action="store_true",
-        help="the licences that the inputs state take the place of those of videos that are known",
-    )  # fmt: skip
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
-    return int(text)
-
-
-def access(args: argparse.Namespace, store: Store) -> Access:
-    """What the flags say."""
-    limits = Limits(max_bytes=args.max_source_bytes, timeout_s=float(args.source_timeout))
-    downloader = Downloader(limits, args.allow_local_urls)
-    return Access(downloader, SourceFiles(store), args.list_encoding, args.replace_licenses)
 
 
 def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int, how: Access | None = None) -> list[int]:
@@ -60,13 +21,13 @@ def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int, how: Acce
     Raises ValueError where there is no source at all.
     """
     how = how or Access(files=SourceFiles(store))
-    session.move_damaged_lists(store)
+    move_damaged_lists(store)
     shards = store.shards("manifest")
     rows = {shard: list(store.read("manifest", shard, Source)) for shard in shards}
     keep_copies(store, shards)
     store.sweep([FOLDER])
     found = survey(list(inputs), [row for shard in shards for row in rows[shard]], how)
-    new = forget.without_forgotten(store, found.new)
+    new = forgotten.without_forgotten(store, found.new)
     if how.files:
         for video_id in {row.video_id for row in found.new} - {row.video_id for row in new}:
             how.files.remove(video_id)
@@ -111,3 +72,18 @@ def restore_lists(store: Store, new: Sequence[Source]) -> list[Source]:
         if ids and ids <= left.keys():
             store.write("manifest", shard, Source, [left.pop(video_id) for video_id in sorted(ids)])
     return [source for source in new if source.video_id in left]
+
+
+def move_damaged_lists(store: Store) -> None:
+    """Move damaged lists of sources aside, and put their copies in their place, before the shards are counted."""
+    for shard in store.shards("manifest"):
+        store.footer("manifest", shard)
+
+
+def check_sources(store: Store) -> None:
+    """Raise ValueError if a damaged list of sources was moved aside and not listed again: no run can make it."""
+    for shard, path in store.damaged("manifest").items():
+        raise ValueError(
+            f"{path} held the sources of shard {shard} and is damaged, and so is its copy: name the same videos in `a2data run "
+            f"VIDEOS --work {store.root}` to list them again, or remove that file to go on without those that are not listed"
+        )

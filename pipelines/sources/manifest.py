@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, NamedTuple
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from a2data.media.source_files import SourceFiles
 from a2data.records import Source
+from a2data.store.source_files import SourceFiles
 from a2data.store.url import is_url, is_web, public_name, scrub
 from pipelines.sources import lists
 from pipelines.sources.download import Answer, Downloader, DownloadError, Watch, check_listed, copy

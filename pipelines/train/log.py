@@ -15,7 +15,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from pipelines.train.parallelize import Place, whole
+from pipelines.process_group import Place
+from pipelines.train.parallelize import whole
 
 PEAK_TFLOPS = {  # of a GPU, dense, bfloat16, by what its name holds: NVIDIA's data sheets
     "B200": 2250.0, "H200": 989.0, "H100 PCIe": 756.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "RTX 4090": 165.0,

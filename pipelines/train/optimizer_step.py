@@ -15,10 +15,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from model_zoo.a2 import padding
 from model_zoo.a2 import trainable as a2_trainable
+from pipelines.process_group import Place
 from pipelines.train import diagnosis, examples, parallelize
-from pipelines.train.parallelize import Place
 from pipelines.train.settings import Settings
-from pipelines.train.start import optimizer_of
 
 
 def made_ready(network: Any, settings: Settings, place: Place) -> Any:
@@ -149,3 +148,20 @@ class Learner:
             kept = one.clone()
             one.copy_(other)
             other.copy_(kept)
+
+
+def optimizer_of(parameters: list[Any], settings: Settings) -> Any:
+    """AdamW, or its 8-bit form (Dettmers et al. 2021, arXiv 2110.02861) by torchao."""
+    import torch
+
+    how: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    if settings.optimizer == "adamw":
+        # one pass over the parameters, not one for each operation
+        return torch.optim.AdamW(parameters, fused=True, **how)
+    if settings.optimizer != "adamw8bit":
+        raise ValueError(f"no optimizer called {settings.optimizer!r}: adamw or adamw8bit")
+    try:
+        from torchao.optim import AdamW8bit
+    except ImportError as error:
+        raise ImportError("the optimizer adamw8bit needs torchao: pip install torchao") from error
+    return AdamW8bit(parameters, **how)

@@ -1,34 +1,12 @@
 """Processes and what they share: launched by plain python, torchrun or Ray Train, all of which set the same variables."""
 
-import os
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
+from pipelines.process_group import Place
 from pipelines.train.settings import Settings
-
-
-class Place(NamedTuple):
-    """This process among those of a training."""
-
-    rank: int
-    ranks: int
-    device: torch.device
-
-
-def join() -> Place:
-    """Join the other processes, where there are any; the caller may have done it already. NCCL on GPUs, gloo elsewhere."""
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    gpu = torch.cuda.is_available()
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    if gpu:
-        torch.cuda.set_device(local)
-    if ranks > 1 and not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
-    device = torch.device("cuda", local) if gpu else torch.device("cpu")
-    return Place(dist.get_rank(), dist.get_world_size(), device) if dist.is_initialized() else Place(0, 1, device)
 
 
 def spread(network: Any, settings: Settings, place: Place) -> None:

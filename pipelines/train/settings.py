@@ -102,3 +102,16 @@ def check_same(before: dict[str, Any], settings: Settings) -> None:
         raise ValueError(
             f"this training was begun with other settings: {'; '.join(other)}. Give the same, or another --out to begin anew"
         )
+
+
+def check(settings: Settings, ranks: int) -> None:
+    """Raises ValueError for settings that make no sense."""
+    data_ranks = max(1, ranks // settings.context)
+    if settings.batch % data_ranks:
+        raise ValueError(f"a batch of {settings.batch} samples cannot be divided among {data_ranks} processes")
+    shares = {n: getattr(settings, n) for n in ("caption_drop", "reference_drop", "single_share")}
+    wrong = [f"{name} {value}" for name, value in shares.items() if not 0 <= value <= 1]
+    if wrong or min(settings.steps, settings.batch, settings.together) < 1 or not 0 <= settings.ema < 1:
+        raise ValueError(
+            f"settings out of range: {', '.join(wrong) or 'steps, batch and together are at least 1, ema is below 1'}"
+        )

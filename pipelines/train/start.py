@@ -4,20 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.encode import Encoding, encode, read_index
-from pipelines.train.settings import Settings
-
-
-def check(settings: Settings, ranks: int) -> None:
-    """Raises ValueError for settings that make no sense."""
-    data_ranks = max(1, ranks // settings.context)
-    if settings.batch % data_ranks:
-        raise ValueError(f"a batch of {settings.batch} samples cannot be divided among {data_ranks} processes")
-    shares = {n: getattr(settings, n) for n in ("caption_drop", "reference_drop", "single_share")}
-    wrong = [f"{name} {value}" for name, value in shares.items() if not 0 <= value <= 1]
-    if wrong or min(settings.steps, settings.batch, settings.together) < 1 or not 0 <= settings.ema < 1:
-        raise ValueError(
-            f"settings out of range: {', '.join(wrong) or 'steps, batch and together are at least 1, ema is below 1'}"
-        )
 
 
 def prepare(shards: str, out: Path, encoding: Encoding, begin: Path, make: bool, device: Any) -> None:
@@ -57,20 +43,3 @@ def material(shards: str, encoding: Encoding) -> tuple[list[Any], list[str]]:
     if not clips:
         raise ValueError(f"no clip in {shards} has {encoding.frames} frames: ask for fewer with --frames")
     return clips, captions
-
-
-def optimizer_of(parameters: list[Any], settings: Settings) -> Any:
-    """AdamW, or its 8-bit form (Dettmers et al. 2021, arXiv 2110.02861) by torchao."""
-    import torch
-
-    how: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
-    if settings.optimizer == "adamw":
-        # one pass over the parameters, not one for each operation
-        return torch.optim.AdamW(parameters, fused=True, **how)
-    if settings.optimizer != "adamw8bit":
-        raise ValueError(f"no optimizer called {settings.optimizer!r}: adamw or adamw8bit")
-    try:
-        from torchao.optim import AdamW8bit
-    except ImportError as error:
-        raise ImportError("the optimizer adamw8bit needs torchao: pip install torchao") from error
-    return AdamW8bit(parameters, **how)

@@ -10,6 +10,7 @@ import numpy as np
 from a2data import records
 from a2data.elements.background_colours import background_colours
 from a2data.media import colours, images
+from a2data.media import images as images_module
 from a2data.records import Answer, Element, Film, Kept, Subject
 from a2data.stage import Stage
 from model_zoo import cards
@@ -166,7 +167,7 @@ def looks_of(element: Element) -> dict[str, str]:
     return said
 
 
-def nearest(thing: Thing, frame: int) -> records.Box:
+def nearest(thing: Thing, frame: int) -> images_module.Box:
     """The box of the sighting nearest in time to a frame."""
     return min(zip(thing.frames, thing.boxes, strict=True), key=lambda seen: abs(seen[0] - frame))[1]
 

@@ -1,37 +1,19 @@
 """Clips, their captions and their references -> WebDataset shards, every reference with its whole provenance."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from a2data.dataset import triplet as samples
 from a2data.dataset import writer
 from a2data.media import images
-from a2data.records import (
-    Box,
-    Caption,
-    Clip,
-    Element,
-    Failure,
-    Film,
-    Kept,
-    Match,
-    Packed,
-    Reference,
-    Reject,
-    Span,
-    Trait,
-    Video,
-)
+from a2data.records import Caption, Element, Failure, Film, Kept, Match, Packed, Reference, Reject, Span, Trait, Video
 from a2data.stage import Stage
 from a2data.store.folder import Folder
-from a2data.store.lookup import element_row
 from a2data.store.parquet import DamagedError
-from a2data.store.url import public_name
+from stages.pack.facts import Lookup, about, describe, fetch, to_row, where
 from stages.pack.splits import assigned, shares_of
-
-Lookup = Callable[..., dict[str, Any]]  # a2data.store.lookup.Lookup
 
 
 @dataclass(frozen=True)
@@ -221,131 +203,3 @@ def own_reference(trait: Trait, shard: int) -> Reference:
     """A clip's own picture as its reference: the copy that it is, at the highest risk."""
     key = (trait.clip_id, trait.element_id, trait.kind)
     return Reference(*key, -1, shard, trait.clip_id, trait.element_id, trait.image_sha256, 1.0, 1.0, [])
-
-
-def fetch(reference: Reference, lookup: Lookup) -> tuple[Element, Clip, samples.Origin]:
-    """The element behind a reference and where it comes from. Raises ValueError where it is gone or its picture has changed."""
-    shard, source = reference.source_shard, reference.source_element_id
-    element = element_row(lookup, reference.kind, shard, source)
-    if element is None or element.image_sha256 != reference.image_sha256:
-        raise ValueError(f"{source} is not what {reference.element_id} was paired with: run retrieve again")
-    clip = lookup("segment", shard, "clip_id", [element.clip_id], Clip)[element.clip_id]
-    video = lookup("ingest", shard, "video_id", [clip.video_id])[clip.video_id]
-    origin = samples.Origin(
-        video_id=video.video_id,
-        path=public_name(video.path),
-        license=video.license,
-        source=video.source,
-        clip_id=clip.clip_id,
-        element_id=element.element_id,
-        parent_id=element.parent_id,
-        label=element.label,
-        attributes=element.attributes,
-        frame=element.frame,
-        source_frame=clip.source_frames[element.frame],
-        pts_s=clip.source_pts_s[element.frame],
-        box=element.box,
-        source_box=in_source(element.box, clip),
-        width=clip.width,
-        height=clip.height,
-        mask=samples.mask_text(element.mask),
-        score=element.score,
-        quality=element.quality,
-        embedder=element.embedder,
-        image_sha256=element.image_sha256,
-    )
-    return element, clip, origin
-
-
-@dataclass(frozen=True)
-class _Seen:  # columns of Element that say where one is
-    element_id: str
-    frame: int
-    box: Box
-    mask: bytes
-
-
-def where(trait: Trait, clip: Clip, shard: int, lookup: Lookup) -> samples.Place:
-    """Where in its clip an element of this shard is."""
-    seen = element_row(lookup, trait.kind, shard, trait.element_id, _Seen)
-    source_frame = clip.source_frames[seen.frame]
-    return samples.Place(seen.frame, source_frame, seen.box, in_source(seen.box, clip), samples.mask_text(seen.mask))
-
-
-def in_source(box: Box, clip: Clip) -> Box:
-    """A box of the clip's frame in pixels of the source picture, of which the clip shows the part `crop`, scaled."""
-    x0, y0, x1, y1 = clip.crop
-    across, down = (x1 - x0) / clip.width, (y1 - y0) / clip.height
-    return x0 + box[0] * across, y0 + box[1] * down, x0 + box[2] * across, y0 + box[3] * down
-
-
-def describe(
-    name: str, reference: Reference, match: Match | None, origin: samples.Origin, target: samples.Place
-) -> samples.Given:
-    phrase, start, end = (match.phrase, match.start, match.end) if match else ("", 0, 0)
-    return samples.Given(
-        name=name,
-        role=reference.kind,
-        phrase=phrase,
-        start=start,
-        end=end,
-        element_id=reference.element_id,
-        identity=reference.identity,
-        similarity=reference.similarity,
-        copy_risk=reference.copy_risk,
-        same_clip=reference.clip_id == reference.source_clip_id,
-        rules=reference.rules,
-        origin=origin,
-        target=target,
-    )
-
-
-def about(
-    film: Film,
-    video: Video,
-    caption: Caption,
-    given: list[samples.Given],
-    unpaired: list[samples.Unpaired],
-    made_by: list[str],
-) -> samples.Facts:
-    return samples.Facts(
-        clip_id=film.clip_id,
-        video_id=film.video_id,
-        path=public_name(video.path),
-        license=video.license,
-        source=video.source,
-        label=video.label,
-        shot=film.shot,
-        frames=len(film.source_frames),
-        fps=film.fps,
-        width=film.width,
-        height=film.height,
-        crop=film.crop,
-        source_frames=film.source_frames,
-        source_pts_s=film.source_pts_s,
-        caption=caption,
-        references=given,
-        unpaired=unpaired,
-        made_by=made_by,
-    )
-
-
-def to_row(placed: writer.Placed, facts: samples.Facts, split: str = "", component: str = "") -> Packed:
-    """The row of one sample. Its licence is that of the clip and of every reference: each holds for what it is a part of."""
-    return Packed(
-        clip_id=placed.key,
-        shard=placed.shard,
-        shard_sha256=placed.shard_sha256,
-        offset=placed.offset,
-        bytes=placed.bytes,
-        members=placed.members,
-        frames=facts.frames,
-        height=facts.height,
-        width=facts.width,
-        fps=facts.fps,
-        roles=[given.role for given in facts.references],
-        license=" AND ".join(sorted({facts.license, *(given.origin.license for given in facts.references)})),
-        copy_risk=max(given.copy_risk for given in facts.references),
-        split=split,
-        component=component,
-    )

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.retrieve.nearest import NONE, SHIFT, SLACK, STEP, slack
+from stages.retrieve.join import NONE, SHIFT, SLACK, STEP, slack
 
 ROWS, COLUMNS = 8192, 32768  # of a tile: 1 GB of float32, and as much again while its floor is sought
 
@@ -19,7 +19,7 @@ def join(
     rows: int = ROWS,
     columns: int = COLUMNS,
 ) -> np.ndarray:
-    """As stages.retrieve.nearest.join. The keys go to the GPU a tile at a time, so that they need not fit into its memory.
+    """As stages.retrieve.join.join. The keys go to the GPU a tile at a time, so that they need not fit into its memory.
 
     float32 throughout: TF32 would round by a thousandth, a hundred times what similarities are rounded to.
     """
@@ -65,7 +65,7 @@ def _merge(best: Any, queries: Any, keys: Any, query_groups: Any, key_groups: An
     if not len(row):
         return best
     near = scores[row, column].double()
-    close = ((near / STEP).remainder(1) - 0.5).abs() < slack(near) / STEP  # as stages.retrieve.nearest.settle
+    close = ((near / STEP).remainder(1) - 0.5).abs() < slack(near) / STEP  # as stages.retrieve.join.settle
     near[close] = (queries[row[close]] * keys[column[close]]).double().sum(dim=1)
     found = (near / STEP).round().long() * SHIFT + (SHIFT - 1 - (first + column))
     count = torch.bincount(row, minlength=len(best))

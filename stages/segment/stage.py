@@ -11,11 +11,12 @@ import numpy as np
 
 from a2data.media import images, video
 from a2data.media.decode_limits import Limits
-from a2data.media.source_files import SourceFile, in_place
 from a2data.records import Film, Reject, Video
 from a2data.stage import Stage
+from a2data.store.source_files import SourceFile, in_place
 from model_zoo import cards
 from model_zoo.shots import detector as shots
+from model_zoo.shots import transnet
 from stages.segment import clock
 
 
@@ -72,18 +73,18 @@ class Segment(Stage):
         faint = {"fade": self.margin_frames, "dissolve": self.margin_frames}
         return faint.get(kind, min(1, self.margin_frames) if kind == "wipe" else 0)
 
-    def load(self) -> shots.Network | None:
+    def load(self) -> transnet.Network | None:
         return cards.load(self.shot_model, cards.device()) if self.shot_model else None
 
     def run(
-        self, network: shots.Network | None, videos: list[Video], source_file: SourceFile = in_place
+        self, network: transnet.Network | None, videos: list[Video], source_file: SourceFile = in_place
     ) -> Iterator[Film | Reject]:
         for source in videos:
             for made in self.clips(network, source, source_file):
                 yield without_refused(made, source)
 
     def clips(
-        self, network: shots.Network | None, source: Video, source_file: SourceFile = in_place
+        self, network: transnet.Network | None, source: Video, source_file: SourceFile = in_place
     ) -> Iterator[Film | Reject]:
         """The clips of one video, in order. Memory does not grow with the video's length."""
         opener = source_file(source.video_id, source.path)
@@ -106,7 +107,7 @@ class Segment(Stage):
                 if shown.ticks:
                     tick = Tick(frame.index, frame.pts_s, shrink.planes(frame.picture))
                     reel.ticks.extend([tick] * shown.ticks)
-                tiny = shrink.tiny(frame.picture, shots.WIDTH, shots.HEIGHT)
+                tiny = shrink.tiny(frame.picture, transnet.WIDTH, transnet.HEIGHT)
                 for transition in detector.add(tiny, cut=shown.after_gap):
                     yield from reel.close(transition)
                 reel.advance(detector.settled, detector.judged)

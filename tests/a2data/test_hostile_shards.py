@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from a2data.dataset.batch_plan import Batch, Bucket
 from a2data.dataset.decode import Chances, CorruptError, Decode, Limits, Shape, cover
-from a2data.dataset.reader import Tars, members, read_index, without_copies
+from a2data.dataset.reader import Tars, members, read_index
+from a2data.dataset.weights import without_copies
 from a2data.media import video
 from a2data.media.images import from_png, to_png
 

@@ -3,7 +3,7 @@ import pytest
 
 from benchmarks import cuts, transitions
 from benchmarks.transitions import Film
-from model_zoo.shots import detector
+from model_zoo.shots import transnet
 from model_zoo.shots.detector import Transition
 
 FRAMES = np.zeros((200, 2, 2, 3), np.uint8)
@@ -57,8 +57,8 @@ def test_a_replayed_network_answers_as_the_first_did():
         values = windows[:, :, 0, 0, 0] / 255
         return values, 1 - values
 
-    frames = np.random.default_rng(0).integers(0, 255, (130, detector.HEIGHT, detector.WIDTH, 3), np.uint8)
-    scores = cuts.scores_of(detector.Network(first), frames)
+    frames = np.random.default_rng(0).integers(0, 255, (130, transnet.HEIGHT, transnet.WIDTH, 3), np.uint8)
+    scores = cuts.scores_of(transnet.Network(first), frames)
     assert np.array_equal(scores[:, 0], frames[:, 0, 0, 0] / 255)
     assert np.array_equal(cuts.scores_of(cuts.replay(scores), frames), scores)
 

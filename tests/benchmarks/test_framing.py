@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("skimage")
 pytest.importorskip("matplotlib")
 from benchmarks import framing
-from model_zoo import cards
+from model_zoo import roles
 
 
 @pytest.mark.parametrize("name", framing.NAMES)
@@ -24,8 +24,8 @@ def test_the_expert_is_asked_as_the_caption_stage_asks_it():
     assert framing.called(frame, box, []) == "full_shot"
 
 
-def face(x0: float, y0: float, score: float = 0.9) -> cards.Face:
-    return cards.Face((x0, y0, x0 + 40, y0 + 40), score, np.zeros((5, 2), np.float32), np.zeros(128, np.float32))
+def face(x0: float, y0: float, score: float = 0.9) -> roles.Face:
+    return roles.Face((x0, y0, x0 + 40, y0 + 40), score, np.zeros((5, 2), np.float32), np.zeros(128, np.float32))
 
 
 def test_only_faces_within_the_persons_box_are_handed_over_the_one_at_its_top_first():

@@ -9,20 +9,7 @@ from typing import Any
 import numpy as np
 
 from a2data.media import images, video
-from a2data.records import (
-    Caption,
-    Element,
-    Film,
-    Kept,
-    Match,
-    Packed,
-    Reference,
-    Reject,
-    Rule,
-    Score,
-    Source,
-    Video,
-)
+from a2data.records import Caption, Element, Film, Kept, Match, Packed, Reference, Reject, Rule, Score, Source, Video
 from a2data.store.tables import Store
 
 A, B, C = "a" * 16, "b" * 16, "c" * 16

@@ -11,7 +11,7 @@ from a2data.dataset.triplet import Facts, Given, Origin, Place, Triplet
 from a2data.media import images, video
 from a2data.records import Caption, Subject
 from a2data.store.folder import Folder
-from stages.pack.stage import to_row
+from stages.pack.facts import to_row
 
 COLOURS = {
     "red": (220, 40, 40),

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from model_zoo import weights
-from model_zoo.cards import Card, card
+from model_zoo.cards import card
 from model_zoo.catalogue import CARDS
+from model_zoo.roles import Card
 from pipelines.cli.models import USES
 
 ROOT = Path(__file__).parents[2]

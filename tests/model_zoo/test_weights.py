@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from model_zoo import cards, weights
-from model_zoo.cards import Card
 from model_zoo.catalogue import CARDS
+from model_zoo.roles import Card
 
 NET = Card("detect", "", weights="hf:who/net", revision="main", name="net")
 

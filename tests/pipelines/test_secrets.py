@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from a2data.media import video
-from a2data.media.source_files import SourceFiles
 from a2data.records import Video
+from a2data.store.source_files import SourceFiles
 from a2data.store.tables import Store
 from pipelines.cli.main import main
-from pipelines.run.settings import Recipe
+from pipelines.run.recipe import Recipe
 from pipelines.sources import enrolment
 from pipelines.sources.download import Downloader
 from pipelines.sources.manifest import Access

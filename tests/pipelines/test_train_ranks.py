@@ -24,7 +24,8 @@ import torch.multiprocessing as multiprocessing  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from model_zoo.a2 import tiny, trainable  # noqa: E402
-from pipelines.train.parallelize import Place, spread  # noqa: E402
+from pipelines.process_group import Place  # noqa: E402
+from pipelines.train.parallelize import spread  # noqa: E402
 from pipelines.train.settings import PRESETS, Settings  # noqa: E402
 from pipelines.train.trainer import train  # noqa: E402
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from a2data.media import video
-from a2data.media.images import cut_out, sha16, to_png, to_rle
-from a2data.records import Box, Element, Film
+from a2data.media.images import Box, cut_out, sha16, to_png, to_rle
+from a2data.records import Element, Film
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import model_zoo.cards
 from a2data.media import images
 from a2data.records import Element, Film, Kept, Reject
-from model_zoo.cards import Detection
+from model_zoo.roles import Detection
 from stages.detect import Detect
 
 SHAPE = (120, 160)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from a2data.media.images import from_png, from_rle, to_rle
 from a2data.records import Element, Kept, Reject
-from model_zoo.cards import Face
 from model_zoo.faces import head_outline
+from model_zoo.roles import Face
 from stages.faces import (
     Faces,
     Sighting,

@@ -5,7 +5,7 @@ import pytest
 
 from a2data.media import images
 from a2data.records import Caption, Element, Kept, Reject, Subject
-from model_zoo.cards import Detection
+from model_zoo.roles import Detection
 from stages.ground import Ground, Models, wanted
 
 SHAPE = (120, 160)

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
-from model_zoo.cards import Card, Detection
 from model_zoo.detect.builtin import grabcut
 from model_zoo.detect.builtin.heads import follow, is_print
 from model_zoo.detect.builtin.motion import MOVED, as_seen, cameras, difference, plates
 from model_zoo.detect.builtin.people import Body, Head, ledges, left_behind, likely, person_masks
 from model_zoo.detect.builtin.things import blobs, goes_with, movers, separation, still_masks
+from model_zoo.roles import Card, Detection
 
 FACE_LONG_PX = 960  # dlib's HOG finds faces from about 70 px: smaller frames are enlarged to this long side
 FACE_SCORE = -0.2  # of dlib's detector: worth a look

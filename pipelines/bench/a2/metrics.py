@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from model_zoo import cards
-from model_zoo.cards import Detection
+from model_zoo.roles import Detection
 from pipelines.bench.a2 import composition, motion
 from pipelines.bench.a2.composition import Embed
 from pipelines.bench.a2.profiles import Ask, Row

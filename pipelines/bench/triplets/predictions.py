@@ -20,7 +20,7 @@ from a2data.dataset import triplet as samples
 from a2data.dataset.writer import read_sample
 from a2data.dataset.writer import rows as packed_rows
 from a2data.media import images, video
-from a2data.records import Box
+from a2data.media.images import Box
 from a2data.store.folder import Folder
 from a2data.store.tables import Store
 

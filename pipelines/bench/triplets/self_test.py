@@ -9,8 +9,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from a2data.media.images import from_rle, to_rle
-from a2data.records import Box
+from a2data.media.images import Box, from_rle, to_rle
 from pipelines.bench.triplets.match_truth import RIM, entity_masks
 from pipelines.bench.triplets.predictions import Clip, Element, Prediction, Ref, Sample, Seen, Slot
 from pipelines.films.truth import KINDS, Entity, Truth, Unit

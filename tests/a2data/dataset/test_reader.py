@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from a2data.dataset.reader import Tars, balanced, having, members, mixed, read_index, without_copies
+from a2data.dataset.reader import Tars, members, read_index
+from a2data.dataset.weights import balanced, having, mixed, without_copies
 
 
 def rewritten(folder, **columns):

@@ -1,7 +1,7 @@
 import numpy as np
 
 from a2data.elements.build import Limits, follow, judge, majority, quality, sampled, sighted
-from model_zoo.cards import Detection
+from model_zoo.roles import Detection
 
 SHAPE = (120, 160)
 LIMITS = Limits(min_area=0.005, max_area=0.9, min_side_px=40, min_seen=0.3, max_elements=2)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from model_zoo import cards, torchvision_shim, weights
+from model_zoo import cards, roles, torchvision_shim, weights
 from model_zoo.detect import yolo
 
 torch = pytest.importorskip("torch")
@@ -108,13 +108,13 @@ def test_a_rectangle_goes_through_the_letterbox_and_comes_back_to_the_pixel(tmp_
 def test_missing_weights_are_a_sentence(monkeypatch, tmp_path):
     monkeypatch.setenv("A2DATA_WEIGHTS", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"no weights at yolo11n-seg\.pt or .*A2DATA_WEIGHTS"):
-        yolo.detector(cards.Card("detect", "", weights="yolo11n-seg.pt"), "cpu")
+        yolo.detector(roles.Card("detect", "", weights="yolo11n-seg.pt"), "cpu")
 
 
 def test_weights_are_found_by_name_in_their_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("A2DATA_WEIGHTS", str(tmp_path))
     (tmp_path / "mine.pt").touch()
-    assert weights.find(cards.Card("detect", "", weights="mine.pt")) == tmp_path / "mine.pt"
+    assert weights.find(roles.Card("detect", "", weights="mine.pt")) == tmp_path / "mine.pt"
 
 
 def test_four_people_and_the_bus_are_found_with_masks_from_boxes(corpus, bus):

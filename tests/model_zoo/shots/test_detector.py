@@ -4,9 +4,9 @@ import pytest
 
 from model_zoo import cards
 from model_zoo.shots import detector as shots
-from model_zoo.shots import wipes
+from model_zoo.shots import transnet, wipes
 
-SIZE = shots.HEIGHT, shots.WIDTH
+SIZE = transnet.HEIGHT, transnet.WIDTH
 
 
 def scene(seed: int, count: int, drift_px: float = 0.4) -> np.ndarray:
@@ -26,7 +26,7 @@ def blend(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.rint(a * (1 - share) + b * share).astype(np.uint8)
 
 
-def detect(frames: np.ndarray, network: shots.Network | None = None, **settings) -> list[shots.Transition]:
+def detect(frames: np.ndarray, network: transnet.Network | None = None, **settings) -> list[shots.Transition]:
     detector = shots.ShotDetector(network, **settings)
     return [t for frame in frames for t in detector.add(frame)] + detector.finish()
 
@@ -158,7 +158,7 @@ def numbered(count: int) -> np.ndarray:
 @pytest.mark.parametrize("count", [1, 49, 50, 51, 100, 130])
 def test_the_network_sees_windows_of_100_padded_with_the_ends(count, at_once):
     echo = Echo(set(), set())
-    detect(numbered(count), shots.Network(echo, at_once))
+    detect(numbered(count), transnet.Network(echo, at_once))
     padded = [0] * 25 + list(range(count)) + [count - 1] * 200
     assert echo.asked == [padded[start : start + 100] for start in range(0, count, 50)]
 
@@ -166,12 +166,12 @@ def test_the_network_sees_windows_of_100_padded_with_the_ends(count, at_once):
 @pytest.mark.parametrize("at_once", [1, 4])
 @pytest.mark.parametrize("peak", [68, 69, 70])
 def test_the_networks_peak_is_the_last_frame_before_the_cut_or_next_to_it(peak, at_once):
-    assert detect(numbered(130), shots.Network(Echo({peak}, {peak}), at_once)) == [("cut", 70, 70)]
+    assert detect(numbered(130), transnet.Network(Echo({peak}, {peak}), at_once)) == [("cut", 70, 70)]
 
 
 @pytest.mark.parametrize("at_once", [1, 4])
 def test_the_networks_runs_are_dissolves(at_once):
-    network = shots.Network(Echo({70}, set(range(60, 84))), at_once)
+    network = transnet.Network(Echo({70}, set(range(60, 84))), at_once)
     assert detect(numbered(180), network) == [("dissolve", 60, 84)]
 
 
@@ -182,7 +182,7 @@ def test_a_run_of_faint_scores_is_a_dissolve_only_where_it_has_a_peak(score, fou
         many = np.where((numbers >= 60) & (numbers < 84), 0.35, 0) + (numbers == 72) * (score - 0.35)
         return np.zeros(many.shape), many
 
-    assert detect(numbered(180), shots.Network(predict)) == found
+    assert detect(numbered(180), transnet.Network(predict)) == found
 
 
 def test_a_hue_that_jumps_on_a_grey_picture_is_no_cut():
@@ -202,7 +202,7 @@ def test_how_many_windows_a_call_takes_changes_nothing(at_once):
     def predict(windows):
         return tuple(some[windows[:, :, 0, 0, 0]] for some in scores)
 
-    assert detect(frames, shots.Network(predict, at_once)) == detect(frames, shots.Network(predict)) != []
+    assert detect(frames, transnet.Network(predict, at_once)) == detect(frames, transnet.Network(predict)) != []
 
 
 WIPES = ("left", "right", "up", "down", "iris out", "iris in")
@@ -236,7 +236,7 @@ def test_a_wipe_between_moving_pictures_is_found():
 def test_the_networks_dissolve_over_a_wipe_is_a_wipe():
     frames = wiped("left", 20)
     frames[:, 0, 0, 0] = np.arange(len(frames))
-    assert detect(frames, shots.Network(Echo(set(), set(range(38, 61))))) == [("wipe", 38, 61)]
+    assert detect(frames, transnet.Network(Echo(set(), set(range(38, 61))))) == [("wipe", 38, 61)]
 
 
 def test_something_that_passes_by_is_no_wipe():

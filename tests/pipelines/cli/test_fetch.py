@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from model_zoo import cards, weights
-from model_zoo.cards import Card
+from model_zoo.roles import Card
 from pipelines.cli import fetch
 
 COMMIT, LATER = "a" * 40, "b" * 40

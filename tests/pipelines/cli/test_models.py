@@ -3,8 +3,8 @@
 import pytest
 
 from model_zoo import weights
-from model_zoo.cards import Card
 from model_zoo.catalogue import CARDS
+from model_zoo.roles import Card
 from pipelines.cli import models
 from pipelines.cli.main import main
 

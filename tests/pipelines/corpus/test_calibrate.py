@@ -14,7 +14,8 @@ from a2data.store.tables import Store
 from pipelines.cli import main as cli
 from pipelines.corpus import calibrate
 from pipelines.corpus.calibrate import Finding, Pairs, at_rate, bootstrap, different_sources, judge
-from pipelines.run.settings import Recipe
+from pipelines.run import recipe
+from pipelines.run.recipe import Recipe
 from pipelines.triplets import triplets
 
 BOX = (10.0, 10.0, 50.0, 50.0)
@@ -163,4 +164,4 @@ def test_nothing_is_written_where_nothing_could_be_calibrated_or_by_a_dry_run(st
 def test_a_damaged_file_is_named(store):
     store.put(b"{", "thresholds.json")
     with pytest.raises(ValueError, match=r"thresholds\.json does not read"):
-        calibrate.thresholds(store)
+        recipe.thresholds(store)

@@ -13,8 +13,9 @@ from a2data.records import Clip, Match, Packed, Reference, Source
 from a2data.store.folder import Folder
 from a2data.store.tables import Store
 from pipelines.cli import main as cli
-from pipelines.corpus.forget import Wanted, forget, of_identity, of_source, read, without_forgotten
-from pipelines.run.settings import Recipe
+from pipelines.corpus.forget import Wanted, forget, of_identity, of_source
+from pipelines.run.recipe import Recipe
+from pipelines.sources.forgotten import read, without_forgotten
 
 PEOPLE = {"aa11": "anna bert", "bb22": "anna", "cc33": "bert", "dd44": "anna carl", "ee55": "carl", "ff66": "dora"}
 KNOWN = PEOPLE | {"gg77": "dora"}  # who is where, of videos to come too

@@ -11,7 +11,7 @@ import pytest
 
 from a2data.media import video
 from a2data.media.images import from_rle
-from pipelines.films import demo, places
+from pipelines.films import demo, places, renderer
 from pipelines.films import people as demo_people
 from pipelines.films.demo_script import MOVIES, THINGS, Actor, Movie, Shot
 
@@ -103,17 +103,17 @@ def test_boxes_hug_their_masks_and_every_tenth_frame_has_one(films):
 def test_masks_of_one_frame_do_not_overlap_and_a_covered_thing_is_less_visible():
     near, far = Actor("suitcase", (480, 500, 130), (480, 500, 130)), Actor("ball", (480, 500, 100), (480, 500, 100))
     shot = Shot(1, "room", "day", (480, 330, 640), (480, 330, 640), (far, near))
-    _, ((ball, shows), (suitcase, whole)) = demo.draw(shot, 0.0, 0, (640, 360))
+    _, ((ball, shows), (suitcase, whole)) = renderer.draw(shot, 0.0, 0, (640, 360))
     assert not (ball & suitcase).any()
     assert whole == 1
-    _, ((alone, _),) = demo.draw(Shot(1, "room", "day", shot.start, shot.end, (far,)), 0.0, 0, (640, 360))
+    _, ((alone, _),) = renderer.draw(Shot(1, "room", "day", shot.start, shot.end, (far,)), 0.0, 0, (640, 360))
     assert shows == pytest.approx((alone & ~suitcase).sum() / alone.sum())
     assert shows < 0.5
 
 
 def test_a_thing_lands_on_the_pixels_that_the_script_names():
     ball = Actor("ball", (480, 500, 100), (480, 500, 100))
-    _, ((mask, _),) = demo.draw(Shot(1, "park", "day", (480, 330, 640), (480, 330, 640), (ball,)), 0, 0, (640, 360))
+    _, ((mask, _),) = renderer.draw(Shot(1, "park", "day", (480, 330, 640), (480, 330, 640), (ball,)), 0, 0, (640, 360))
     y, x = np.mgrid[:360, :640] + 0.5
     disk = (x - 320) ** 2 + (y - 300) ** 2 < 50**2  # the plate's 480, 450 is the picture's 320, 300
     assert (mask & disk).sum() / (mask | disk).sum() > 0.96
@@ -122,7 +122,7 @@ def test_a_thing_lands_on_the_pixels_that_the_script_names():
 def test_people_stand_behind_the_ledge_and_things_before_it():
     person, thing = Actor("admiral", (400, 520, 92), (400, 520, 92)), Actor("cup", (640, 500, 90), (640, 500, 90))
     shot = Shot(1, "kitchen", "day", (480, 330, 640), (480, 330, 640), (person, thing))
-    _, ((body, _), (cup, _)) = demo.draw(shot, 0.0, 0, (640, 360))
+    _, ((body, _), (cup, _)) = renderer.draw(shot, 0.0, 0, (640, 360))
     ledge = places.LEDGE_Y["kitchen"] - 150
     assert np.flatnonzero(body.any(1)).max() == ledge - 1
     assert np.flatnonzero(cup.any(1)).max() > ledge
@@ -163,7 +163,7 @@ def test_the_camera_never_looks_beyond_the_plate():
         for shot, before in zip(movie.shots, joints, strict=False):
             soft = movie.transition_s / shot.seconds  # the camera moves on while a transition lasts
             for at in (0 if before == "cut" else -soft, 1 if shot.then == "cut" else 1 + soft):
-                matrix = demo.view(shot, at, (640, 360))
+                matrix = renderer.view(shot, at, (640, 360))
                 corners = (np.array([(0, 0), (640, 360)]) - matrix[:, 2]) / matrix[0, 0]
                 assert (corners[0] >= 0).all(), shot
                 assert (corners[1] <= (places.WIDTH, places.HEIGHT)).all(), shot
@@ -197,7 +197,7 @@ def faces():
     found = defaultdict(list)
     for seed, shot in SHOTS:
         people = sorted((a for a in shot.actors if a.human), key=lambda a: a.start[0])
-        picture, _ = demo.draw(shot, 0.5, seed, (640, 360))
+        picture, _ = renderer.draw(shot, 0.5, seed, (640, 360))
         boxes = sorted(detect(picture, 0), key=lambda box: box.left())
         assert len(boxes) == len(people), f"{len(boxes)} faces found in {shot}"
         for actor, box in zip(people, boxes, strict=True):

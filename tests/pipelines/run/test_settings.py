@@ -8,7 +8,9 @@ import pytest
 
 from a2data.stage import Stage
 from a2data.store.tables import Store
-from pipelines.run.settings import Recipe, add_flags, notes, parse
+from pipelines.cli.flags import add_flags, notes
+from pipelines.run.recipe import Recipe
+from pipelines.run.settings import parse
 from pipelines.triplets import PROFILES, triplets
 
 

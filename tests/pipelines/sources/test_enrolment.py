@@ -9,8 +9,8 @@ import pytest
 
 from a2data.job import do
 from a2data.media import video
-from a2data.media.source_files import SourceFiles
 from a2data.records import Source
+from a2data.store.source_files import SourceFiles
 from a2data.store.tables import Store
 from pipelines.corpus import forget
 from pipelines.corpus.explain import explain

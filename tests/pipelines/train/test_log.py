@@ -8,8 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from pipelines.process_group import Place  # noqa: E402
 from pipelines.train import log as train_log  # noqa: E402
-from pipelines.train.parallelize import Place  # noqa: E402
 
 CPU = Place(0, 1, torch.device("cpu"))
 

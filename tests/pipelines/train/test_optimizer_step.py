@@ -15,9 +15,9 @@ torchvision_shim.install()
 from diffusers import WanTransformer3DModel  # noqa: E402
 
 from model_zoo.a2 import tiny  # noqa: E402
+from pipelines.process_group import Place  # noqa: E402
 from pipelines.train import examples  # noqa: E402
 from pipelines.train.optimizer_step import Learner, made_ready  # noqa: E402
-from pipelines.train.parallelize import Place  # noqa: E402
 from pipelines.train.settings import Settings  # noqa: E402
 
 SETTINGS = Settings(

@@ -25,10 +25,10 @@ from a2data.dataset import writer  # noqa: E402
 from a2data.store.folder import Folder  # noqa: E402
 from model_zoo.a2 import objective, pipeline  # noqa: E402
 from model_zoo.a2 import references as a2_references  # noqa: E402
+from pipelines.process_group import Place  # noqa: E402
 from pipelines.train import checkpoints as train_checkpoints  # noqa: E402
 from pipelines.train import examples as train_examples  # noqa: E402
 from pipelines.train import validation as train_validation  # noqa: E402
-from pipelines.train.parallelize import Place  # noqa: E402
 from pipelines.train.settings import PRESETS, Settings  # noqa: E402
 from pipelines.train.trainer import Run, train  # noqa: E402
 

@@ -9,7 +9,8 @@ import webdataset
 from a2data.dataset.triplet import from_sample, mask_bytes
 from a2data.media import images, video
 from a2data.records import Caption, Element, Failure, Film, Kept, Match, Packed, Reference, Reject, Rule, Trait, Video
-from stages.pack.stage import Pack, fetch, in_source
+from stages.pack.facts import fetch, in_source
+from stages.pack.stage import Pack
 
 H, W = 48, 64
 PROMPT = "A person in red holds a ball in a room."

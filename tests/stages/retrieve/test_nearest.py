@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from a2data.task_map import in_turn
 from pipelines.run.local import in_threads
-from stages.retrieve import join_gpu, nearest
+from stages.retrieve import join, join_gpu
 from stages.retrieve.nearest import top_k, vectors
 
 
@@ -89,7 +89,7 @@ def test_the_join_for_a_gpu_finds_the_same(seed, n, m, k, tile):
     rng = np.random.default_rng(seed)
     queries, keys = unit(rng, n, 16), unit(rng, m, 16)
     groups = rng.integers(0, 4, n), rng.integers(0, 4, m)
-    expected = nearest.join(queries, keys, k, *groups, block=16)
+    expected = join.join(queries, keys, k, *groups, block=16)
     found = join_gpu.join(queries, keys, k, *groups, device="cpu", rows=tile, columns=tile)
     assert np.array_equal(found, expected)
 
@@ -101,7 +101,7 @@ def test_memory_is_that_of_a_tile_however_many_keys_there_are():
     peaks = []
     for keys in (1000, 4000):
         tracemalloc.start()
-        nearest.join(x[:256], x[:keys], 8, each[:256], each[:keys], 256)
+        join.join(x[:256], x[:keys], 8, each[:256], each[:keys], 256)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0]
@@ -171,7 +171,7 @@ def test_float32_is_never_off_by_more_than_is_allowed_for(d):
     plain = clustered(100, 2, d=d)
     for x in (plain, np.abs(plain)):
         exact = x.astype(np.float64) @ x.T.astype(np.float64)
-        assert np.all(np.abs(x @ x.T - exact) < nearest.slack(exact))
+        assert np.all(np.abs(x @ x.T - exact) < join.slack(exact))
 
 
 def test_a_tile_that_holds_nothing_is_refused():

@@ -9,7 +9,7 @@ import pytest
 from a2data.media import images, video
 from a2data.records import Film, Reject, Source, Video
 from a2data.store.schema import from_table, to_table
-from model_zoo.shots import detector
+from model_zoo.shots import detector, transnet
 from stages.ingest import Ingest
 from stages.segment.stage import Segment
 
@@ -114,7 +114,7 @@ def test_a_video_that_is_black_or_white_throughout_is_rejected_by_name(tmp_path,
 
 def test_a_video_that_is_one_dissolve_is_rejected_by_name(tmp_path, monkeypatch):
     """As the network sees it: it scores every frame as part of a transition."""
-    network = detector.Network(lambda windows: (np.zeros(windows.shape[:2]), np.ones(windows.shape[:2])))
+    network = transnet.Network(lambda windows: (np.zeros(windows.shape[:2]), np.ones(windows.shape[:2])))
     source = film_of(tmp_path, blend(scene(1, 60), scene(2, 60)))
     [reject] = Segment(shot_model="").run(network, [source])
     assert (reject.key, reject.reason) == ("feed", "no shot")

@@ -15,7 +15,7 @@ from a2data.store.folder import Folder
 from pipelines.bench.a2 import cases, from_pictures, from_triplets, leakage
 from pipelines.bench.a2.cases import Case, Element
 from pipelines.cli.main import main
-from stages.pack.stage import to_row
+from stages.pack.facts import to_row
 
 
 def pack(folder: Path, triplets, split=""):

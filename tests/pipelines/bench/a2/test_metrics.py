@@ -4,8 +4,8 @@ import toy_bench
 from PIL import Image
 
 from a2data.media import video
-from model_zoo import cards
-from model_zoo.cards import Detection, Face
+from model_zoo import cards, roles
+from model_zoo.roles import Detection, Face
 from pipelines.bench.a2 import metrics as experts
 from pipelines.bench.a2 import stages
 from pipelines.bench.a2.profiles import PROFILES
@@ -15,7 +15,7 @@ from pipelines.bench.a2.totals import Measured
 def load(monkeypatch, **models):
     """Let the model zoo have these, by the name of their card."""
     monkeypatch.setattr(cards, "load", lambda name, device="cpu": models[name.replace("-", "_")])
-    monkeypatch.setattr(cards, "family", lambda name: cards.Card("ground" if name == "find" else "copy", ""))
+    monkeypatch.setattr(cards, "family", lambda name: roles.Card("ground" if name == "find" else "copy", ""))
 
 
 @pytest.fixture

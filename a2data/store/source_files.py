@@ -3,15 +3,14 @@
 import os
 import shutil
 from collections.abc import Callable
-from typing import Any
 
 from pyarrow import fs as arrow_fs
 
+from a2data.media.video import Opener
 from a2data.store.folder import Folder
 from a2data.store.url import is_url, is_web
 
 FOLDER = "sources"
-Opener = Callable[[], Any]  # returns a seekable binary file
 SourceFile = Callable[
     [str, str], Opener | None
 ]  # (video_id, path) -> how to open its copy, None to open the path itself

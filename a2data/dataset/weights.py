@@ -1,0 +1,62 @@
+"""How often each sample occurs in an epoch: by role, data set, copy risk or frequency."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from a2data.dataset.index_checks import numbers
+from a2data.dataset.reader import Index
+
+
+def having(index: Index, roles: Sequence[str]) -> np.ndarray | None:
+    """Which samples have a reference, of one of these roles where any are given; (n,) bool, None where all have."""
+    usable = index.references > 0
+    if roles:
+        assert index.table is not None
+        listed = index.table["roles"].combine_chunks()
+        fit = pc.is_in(listed.flatten(), pa.array(roles, listed.type.value_type)).cast(pa.int8())
+        usable = np.bincount(numbers(pc.list_parent_indices(listed)), numbers(fit), len(index)) > 0
+    return None if usable.all() else usable
+
+
+def mixed(index: Index, shares: Mapping[int, float], weights: np.ndarray | None) -> np.ndarray:
+    """Weights that give each data set its share of an epoch, which keeps as many samples as the index has.
+
+    shares: number of the folder -> share, of any sum. weights: of the samples within their data sets.
+    """
+    base = np.ones(len(index)) if weights is None else weights
+    total, result = sum(shares.values()), np.zeros(len(index))
+    for folder, share in shares.items():
+        mine = index.folder == folder
+        amount = base[mine].sum()
+        if share > 0 and amount == 0:
+            raise ValueError(f"{index.folders[folder].root} has a share of {share} but no sample of a weight above 0")
+        if share > 0:
+            result[mine] = base[mine] * (share / total * len(index) / amount)
+    return result
+
+
+def without_copies(table: pa.Table, power: float = 1.0) -> np.ndarray:
+    """Weights (1 - copy_risk) ** power: the nearer its riskiest reference is to a copy, the rarer a sample."""
+    return (1 - table["copy_risk"].to_numpy()) ** power
+
+
+def balanced(table: pa.Table, column: str = "roles", power: float = 0.5) -> np.ndarray:
+    """Weights that make rare values of a column less rare: the mean over a sample's values of frequency ** -power, of mean 1.
+
+    power 0 changes nothing, 1 makes all values equally frequent as far as samples have one each. column: of strings, or lists
+    of them. A sample without a value gets the weight of the most frequent one.
+    """
+    values = table[column].combine_chunks()
+    if pa.types.is_list(values.type):
+        row, words = numbers(pc.list_parent_indices(values)), values.flatten()
+    else:
+        row, words = np.arange(len(values)), values
+    code = numbers(words.dictionary_encode().indices)
+    rarity = (np.bincount(code) / len(table)) ** -power
+    count = np.bincount(row, minlength=len(table))
+    total = np.bincount(row, rarity[code], minlength=len(table))
+    weights = np.where(count > 0, total / np.maximum(count, 1), rarity.min() if len(rarity) else 1.0)
+    return weights / weights.mean()

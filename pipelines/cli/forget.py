@@ -1,0 +1,38 @@
+"""The command `a2data forget`."""
+
+import argparse
+
+from a2data.job import UNIT
+from pipelines.cli import session
+from pipelines.corpus.forget import forget, of_identity, of_source, remove_damaged
+from pipelines.sources import enrolment
+
+
+def add_flags(sub: argparse.ArgumentParser) -> None:
+    """Give the parser of `a2data forget` its flags."""
+    which = sub.add_mutually_exclusive_group(required=True)
+    which.add_argument("--source", metavar="ID|PATH", help="a video, by its id, the beginning of it, or its path")
+    which.add_argument("--identity", type=int, metavar="ID", help="all shots that show an identity, by its number")
+    session.add_flags(sub)
+    session.add_out_flags(sub)
+    sub.set_defaults(do=_forget)
+
+
+def _forget(args: argparse.Namespace) -> int:
+    from pipelines.run.lock import alone
+    from pipelines.run.ownership import claimed
+
+    store, recipe, stages = session.opened(args)
+    with alone(store), claimed(store, recipe.folder(store), args.take_over) as owner:
+        enrolment.move_damaged_lists(store)
+        enrolment.check_sources(store)
+        wanted = of_source(store, args.source) if args.source else of_identity(store, args.identity, stages)
+        removed = forget(store, wanted, stages)
+        remake = {stage for stage in stages if store.damaged(stage.name())}
+        remove_damaged(store, stages)
+        for stage, count in removed.items():
+            print(f"{stage:12} {count:8} rows removed")
+        again = [stage for stage in stages if stage in remake or (stage.per not in UNIT and store.shards(stage.name()))]
+        summary = session.work(args, again, store, store.shards("manifest"))
+        remove_damaged(store, stages)  # found since
+        return session.finish(store, stages, recipe, summary, owner, args.allow_shrink, wanted.gone)

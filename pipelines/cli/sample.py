@@ -1,0 +1,197 @@
+"""The command `a2data sample`: its flags, and the jobs that they describe."""
+
+import argparse
+import inspect
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from model_zoo.a2 import checkpoint as a2_folder
+from pipelines.cli.flags import typed
+from pipelines.run.settings import TYPES
+from pipelines.sample import acceleration, checks, cutouts, output
+from pipelines.sample import job as jobs
+from pipelines.sample.acceleration import CACHES, RATIOS, WEIGHTS, Faster
+from pipelines.sample.checkpoint import checkpoint_folder, default_dtype, placed
+from pipelines.sample.checks import check_tokens
+from pipelines.sample.job import NEGATIVE, SCHEDULERS, SETTINGS, Job
+from pipelines.sample.record import here, record
+from pipelines.sample.sampler import Sampler, Task
+from pipelines.sample.watch import watcher
+
+DTYPES = ("bfloat16", "float16", "float32")
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """Give the parser of `a2data sample` its flags."""
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--prompt", help="what is to be seen")
+    what.add_argument(
+        "--jobs", metavar="FILE", help="many videos: a file with a JSON object of these flags on each line"
+    )
+    command.add_argument(
+        "--ref", action="append", default=[], metavar="ROLE=FILE", help="a picture of a human, object or background"
+    )
+    command.add_argument(
+        "--then", action="append", default=[], metavar="PROMPT", help="what is to be seen in the next window (--window)"
+    )
+    command.add_argument(
+        "--checkpoint", required=True, metavar="DIR", help="A2, Wan2.1-I2V for diffusers, or an export"
+    )
+    command.add_argument("--out", required=True, help="the mp4; with --jobs the folder of all. What is done stays")
+    command.add_argument("--sweep", metavar="SETTING=V,V,…", help="a video for each value, and a contact sheet of all")
+    add_job_flags(command.add_argument_group("settings"))  # type: ignore[arg-type]
+    add_acceleration_flags(command.add_argument_group("faster, or in less memory"))  # type: ignore[arg-type]
+    crew = command.add_argument_group("where")
+    crew.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
+    crew.add_argument("--dtype", choices=DTYPES, help="of the weights (default: bfloat16 on a GPU, float32 on CPU)")
+    crew.add_argument("--ray", metavar="ADDRESS", help="spread the jobs: a Ray cluster's address, or auto")
+    crew.add_argument("--quiet", action="store_true", help="no progress")
+    command.set_defaults(do=sample)
+
+
+def sample(args: argparse.Namespace) -> int:
+    """Check everything, sample what is not done yet. Returns 1 where a job failed, having named it."""
+    wanted, how = _jobs(args), acceleration_of(args)
+    try:
+        root, parts = checkpoint_folder(args.checkpoint)
+        files = checks.validated(wanted, referenced="image_encoder" in parts)
+        cutouts.check(wanted)
+        device, dtype = _device(args)
+        acceleration.check(how, device, dtype, root, [job for _, job in wanted], bool(args.ray))
+        check_tokens(root, wanted)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"sampling needs {error.name}: pip install 'a2data[train]'") from error
+    checkpoint = {"name": root.resolve().name, "digest": a2_folder.digest(root, parts)}
+    how = acceleration.with_ratios(how, root, checkpoint["digest"])
+    tasks = [Task(job, record(job, files, checkpoint, dtype, how)) for _, job in wanted]
+    todo = [
+        task for task in tasks if how.calibrate or not output.done(task.job.out, task.record["key"], task.job.preview)
+    ]
+    todo = jobs.by_shape(todo, lambda task: task.job)
+    todo = [task._replace(job=job) for task, job in zip(todo, cutouts.made([t.job for t in todo]), strict=True)]
+    speaks = not how.ranks() or os.environ.get("RANK") == "0"
+    watch = watcher(len(todo), args.quiet or not speaks)
+    try:
+        failed = _crew(args, (str(root.resolve()), device, dtype, how))(todo, watch) if todo else {}
+    finally:
+        watch.end()
+    if not speaks:
+        return 1 if failed else 0
+    for out, why in failed.items():
+        print(f"a2data: {out}: {why}", file=sys.stderr)
+    if args.sweep:
+        _leave_sheet(args, [task.job for task in tasks if task.job.out not in failed])
+    there = len(tasks) - len(todo)
+    print(f"{len(todo) - len(failed)} sampled, {there} done before, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+def _jobs(args: argparse.Namespace) -> list[tuple[str, Job]]:
+    """What is asked for, each job with the words that say where it stands ("" for the command line)."""
+    given = {f.name: value for f in jobs.SETTINGS if (value := getattr(args, f.name)) is not None}
+    if args.jobs:
+        for flag in ("ref", "then", "sweep"):
+            if getattr(args, flag):
+                raise ValueError(f"--{flag} goes with --prompt; in a file of jobs every line has its own")
+        if args.out.endswith(".mp4"):
+            raise ValueError(f"--out {args.out}: with --jobs it is a folder, and each line names its mp4")
+        return jobs.read(args.jobs, given, args.out)
+    job = jobs.located(
+        given | {"out": args.out, "prompt": args.prompt, "ref": args.ref, "then": args.then}, str(Path.cwd())
+    )
+    return [("", each) for each in (jobs.swept(job, args.sweep) if args.sweep else [job])]
+
+
+def _device(args: argparse.Namespace) -> tuple[str, str]:
+    """The device and dtype to sample with. Raises ValueError for a GPU that is not there."""
+    if not args.ray:
+        return placed(args.device, args.dtype)
+    from pipelines.run import on_ray
+
+    device = on_ray.device(args.ray, args.device)
+    return device, args.dtype or default_dtype(device)
+
+
+def _crew(args: argparse.Namespace, checkpoint: tuple[str, str, str, Faster]) -> Any:
+    """A function (tasks, watch) -> {out: why it failed}."""
+    if args.ray:
+        from pipelines.sample import on_ray
+
+        return lambda todo, watch: on_ray.spread(todo, watch, checkpoint)
+    return lambda todo, watch: here(todo, watch, Sampler(*checkpoint))
+
+
+def _leave_sheet(args: argparse.Namespace, made: Sequence[Job]) -> None:
+    """The contact sheet of a sweep, out-flow-shift.png: a row for each video that there is."""
+    from model_zoo.a2.references import read_picture
+
+    if not made:
+        return
+    flag = args.sweep.partition("=")[0].strip().lstrip("-").replace("_", "-")
+    values = [getattr(job, flag.replace("-", "_")) for job in made]
+    rows = {
+        f"{flag} {v:g}" if isinstance(v, float) else f"{flag} {v}": job.out for v, job in zip(values, made, strict=True)
+    }
+    picture = output.sheet_of(rows, [read_picture(file) for _, file in made[0].references()])
+    out = f"{args.out.removesuffix('.mp4')}-{flag}.png"
+    output.leave_sheet(out, picture)
+    print(f"contact sheet: {out}")
+
+
+def add_job_flags(command: argparse.ArgumentParser) -> None:
+    """A flag for each setting of a job, explained by the comment behind it. One that is not given is None."""
+    said = dict(re.findall(r"^    (\w+): \w+ = .*?  # (.*)$", inspect.getsource(Job), re.MULTILINE))
+    for f in SETTINGS:
+        flag = "--" + f.name.replace("_", "-")
+        default = "the one that Wan's authors advise" if f.default == NEGATIVE else repr(f.default)
+        note = f"{said[f.name]} (default: {default})".replace("%", "%%")
+        if f.type is bool:
+            command.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=note)
+        elif f.name == "scheduler":
+            command.add_argument(flag, choices=SCHEDULERS, help=note)
+        else:
+            kind = TYPES[f.type]
+            command.add_argument(flag, type=typed(flag, kind), help=note, metavar=kind.__name__.upper())
+
+
+def add_acceleration_flags(command: argparse.ArgumentParser) -> None:
+    """A flag for each field of Faster."""
+    add = command.add_argument
+    add("--cache", choices=CACHES, default="", help="steps use what those before them computed: not exact")
+    add("--cache-threshold", type=float, default=0.05, metavar="FLOAT", help="of first-block and mag (default: 0.05)")
+    add(
+        "--cache-interval",
+        type=int,
+        default=3,
+        metavar="STEPS",
+        help="of taylorseer: one in so many is computed (default: 3)",
+    )
+    add(
+        "--calibrate",
+        action="store_true",
+        help=f"sample one video exactly, and leave in the checkpoint's folder what --cache mag needs to know ({RATIOS})",
+    )
+    add(
+        "--attention",
+        default="",
+        metavar="NAME",
+        help="an attention backend of diffusers: native, sage, _flash_3_hub ...",
+    )
+    add("--weights", choices=WEIGHTS, default="", help="the transformer's weights in 8 bits, by torchao: not exact")
+    add("--compile", action="store_true", help="compile the transformer's blocks: a minute before the first step")
+    add("--offload", action="store_true", help="weights go to the GPU block by block: for GPUs smaller than the model")
+    add("--tiled-vae", action="store_true", help="code and decode in tiles of 256 px: less memory, not exact")
+    add(
+        "--cfg-parallel", type=int, default=1, metavar="N", help="processes that share the 2 looks of a step (torchrun)"
+    )
+    add("--context-parallel", type=int, default=1, metavar="N", help="processes that share a look's tokens (torchrun)")
+
+
+def acceleration_of(args: argparse.Namespace) -> Faster:
+    """What the flags say."""
+    return Faster(**{f.name: getattr(args, f.name) for f in fields(Faster) if f.name != "cache_ratios"})

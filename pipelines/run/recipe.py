@@ -1,0 +1,113 @@
+"""The recipe of a work folder, run.json: profile, models, settings and places of a run, and the calibrated thresholds."""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from a2data.stage import Stage
+from a2data.store.folder import Folder
+from a2data.store.tables import Store
+from a2data.store.url import is_url, refuse_password
+from pipelines.run import recipe as recipe_module
+from pipelines.run.settings import TYPES, parse
+
+FILE = "thresholds.json"
+
+
+def thresholds(store: Store) -> str:
+    """What was calibrated in a work folder, for Retrieve.calibrated; "" where nothing was.
+
+    Raises ValueError where it does not read.
+    """
+    data = store.get(FILE)
+    if data is None:
+        return ""
+    try:
+        return json.dumps(json.loads(data)["thresholds"], sort_keys=True)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{store.path(FILE)} does not read ({error}): remove it, or calibrate again") from error
+
+
+RUNNERS = {  # fields that are not the user's to set, and what to do instead
+    ("pack", "out"): "name the folder of the shards with `a2data run --out`",
+    ("pack", "made_by"): "the runner fills it in",
+    ("retrieve", "calibrated"): "`a2data calibrate` finds it",
+}
+
+
+@dataclass
+class Recipe:
+    """What was asked of a work folder: `run.json` in it."""
+
+    profile: str = "builtin"
+    out: str = "shards"  # folder of the WebDataset shards, as seen from the work folder
+    videos_per_shard: int = 8
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # stage -> field -> value
+
+    @classmethod
+    def of(cls, store: Store) -> "Recipe | None":
+        """The recipe of a work folder; None where nothing was run. Raises ValueError for one that does not read."""
+        data = store.get("run.json")
+        try:
+            return cls(**json.loads(data)) if data else None
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{store.path('run.json')} is no recipe of this version: {error}") from error
+
+    def save(self, store: Store) -> None:
+        store.put(json.dumps(asdict(self), indent=1, sort_keys=True).encode(), "run.json")
+
+    def folder(self, store: Store) -> Folder:
+        """The folder of the shards."""
+        elsewhere = is_url(refuse_password(self.out)) or os.path.isabs(self.out)
+        return Folder(
+            self.out if elsewhere else f"{(store.base if store.local else store.root).rstrip('/')}/{self.out}"
+        )
+
+    def set_folder(self, store: Store, out: str) -> None:
+        """Remember the folder of the shards: relative to the work folder if it is inside, so that both can be moved together."""
+        if "://" not in out:
+            out = os.path.abspath(out)
+            inside = store.local and out.startswith(f"{store.base}/")
+            out = os.path.relpath(out, store.base) if inside else out
+        self.out = out
+
+    def apply(self, stages: Sequence[Stage], store: Store) -> list[Stage]:
+        """The stages with these settings, for that store. Raises ValueError for a stage, field or model that there is not."""
+        by_name = {stage.name(): stage for stage in stages}
+        for name, values in self.settings.items():
+            if name not in by_name:
+                raise ValueError(f"there is no stage {name!r}; the stages are {', '.join(by_name)}")
+            unknown = sorted(set(values) - {f.name for f in fields(by_name[name])})  # type: ignore[arg-type]
+            if unknown:
+                raise ValueError(f"run.json: {name} has no setting {', '.join(unknown)} (any more): remove it there")
+            by_name[name] = replace(by_name[name], **values)  # type: ignore[type-var]
+        made_by = "; ".join(f"{s.name()} {m}@{r}" for s in by_name.values() for m, r in _models(s))
+        by_name["pack"] = replace(by_name["pack"], out=self.folder(store).root, made_by=made_by)  # type: ignore[call-arg]
+        by_name["retrieve"] = replace(by_name["retrieve"], calibrated=recipe_module.thresholds(store))  # type: ignore[call-arg]
+        return list(by_name.values())
+
+    def set(self, stages: Sequence[Stage], assignments: Sequence[str]) -> None:
+        """Take in "stage.field=value" strings. Raises ValueError for one that does not fit."""
+        types = {s.name(): {f.name: TYPES[f.type] for f in fields(s)} for s in stages}  # type: ignore[arg-type]
+        for text in assignments:
+            match = re.fullmatch(r"([\w-]+)\.(\w+)=(.*)", text, re.DOTALL)
+            if not match:
+                raise ValueError(f"--set {text!r}: write it as stage.field=value, such as detect.min_score=0.5")
+            stage, name, value = match.groups()
+            if stage not in types:
+                raise ValueError(f"--set {text!r}: there is no stage {stage!r}; the stages are {', '.join(types)}")
+            if (stage, name) in RUNNERS:
+                raise ValueError(f"--set {text!r}: it is not for --set; {RUNNERS[stage, name]}")
+            if name not in types[stage]:
+                raise ValueError(f"--set {text!r}: {stage} has no setting {name!r}; it has {', '.join(types[stage])}")
+            self.settings.setdefault(stage, {})[name] = parse(value, types[stage][name], text)
+
+
+def _models(stage: Stage) -> list[tuple[str, str]]:
+    try:
+        return sorted(stage.models().items())
+    except KeyError as error:  # from model_zoo.cards, with a sentence
+        raise ValueError(f"{stage.name()}: {error.args[0]}") from error

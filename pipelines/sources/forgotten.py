@@ -1,0 +1,28 @@
+"""The record of sources and identities that were deleted, which are never listed again."""
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from a2data.records import Source
+from a2data.store.tables import Store
+
+FILE = "forgotten.jsonl"
+
+
+def read(store: Store) -> list[dict[str, Any]]:
+    """The lines of forgotten.jsonl."""
+    return [json.loads(line) for line in (store.get(FILE) or b"").decode().splitlines()]
+
+
+def without_forgotten(store: Store, sources: Iterable[Source]) -> list[Source]:
+    """New rows for the manifest, less those whose bytes were forgotten; who they are is said."""
+    refused = {video_id.partition("-dup-")[0] for line in read(store) for video_id in line["videos"]}
+    left = []
+    for source in sources:
+        if source.video_id.partition("-dup-")[0] in refused:
+            print(f"not taken in: {source.path} was forgotten, see {store.path(FILE)}", file=sys.stderr)
+        else:
+            left.append(source)
+    return left
