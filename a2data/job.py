@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from a2data import accounting
 from a2data.heartbeat import Progress, counted
-from a2data.journal import journal, note_units
+from a2data.journal import note_units, progress_path
 from a2data.records import Failure, Reject
 from a2data.stage import Stage
 from a2data.store.lookup import Lookup
@@ -23,20 +23,20 @@ from a2data.store.schema import from_table
 from a2data.store.source_files import SourceFiles
 from a2data.store.tables import Part, Store
 from a2data.store.url import scrub
-from a2data.task_map import Spread, in_turn
+from a2data.task_map import TaskMap, map_serial
 
 log = logging.getLogger("a2data")
 
 UNIT = {"video": "video_id", "clip": "clip_id"}  # what `per` means as a column
 
 
-def do(
+def run_job(
     stages: Sequence[Stage],
     models: Sequence[Any],
     store: Store,
     job: tuple[int, ...],
     skip: dict[str, str] | None = None,
-    spread: Spread = in_turn,
+    spread: TaskMap = map_serial,
     progress: Progress | None = None,
 ) -> None:
     """Make the parts of a job. spread: who does what a stage over all shards hands out. progress: where units count their steps.
@@ -66,7 +66,7 @@ def do(
             part.add(rows)
             part.footer.rejected, part.footer.failed = rejected, failed
             part.footer.units = accounting.count(stage, [*rows, *rejected]) + len(failed)
-            part.footer.left_out = sorted(_missing(stage, store, shard))
+            part.footer.skipped = sorted(_missing(stage, store, shard))
             part.footer.seconds = (time.perf_counter() - began) / len(job)
             part.commit(stage, inputs)
 
@@ -113,7 +113,7 @@ def _do_units(
         def note(in_hand: Sequence[str], number: int) -> None:
             note_units(store, stages, shard, in_hand, number / len(names), parts)
 
-        if len(stages) == 1 and stages[0].in_flight > 1:
+        if len(stages) == 1 and stages[0].concurrency > 1:
             _many_at_a_time(stages[0], models[0], parts[0], store, units, missing[stages[0]], skip, note, progress)
         else:
             for number, (unit, inputs) in enumerate(units):
@@ -124,9 +124,9 @@ def _do_units(
                         _do_unit(stage, model, part, store, unit, inputs, missing[stage], skip, keep=len(stages) > 1)
         _check_inputs(stages, parts, store, shard, made_here)
         for stage, part in zip(stages, parts, strict=True):  # in order: each finds its forerunner's digest in the store
-            part.footer.left_out.extend(sorted(missing[stage] - {*part.footer.left_out, *part.footer.failed}))
+            part.footer.skipped.extend(sorted(missing[stage] - {*part.footer.skipped, *part.footer.failed}))
             part.commit(stage, store.inputs(stage, (shard,)))
-    store.remove(*journal(stages, shard))
+    store.remove(*progress_path(stages, shard))
 
 
 def _do_unit(
@@ -163,7 +163,7 @@ def _is_due(
     """Whether a stage is to run on a unit. One that it is not to run on is named in the footer."""
     footer = part.footer
     if any(name not in inputs for name in stage.reads) or {unit, unit.rpartition("-")[0]} & missing:
-        footer.left_out.append(unit)
+        footer.skipped.append(unit)
         return False
     footer.units += 1
     why = skip.get(unit) or skip.get(f"{stage.name()}/{unit}")
@@ -222,7 +222,7 @@ def _many_at_a_time(
     As many again may wait, done, for one before them that takes long. Threads are daemons: an interrupt ends the process at
     once, not after the last answer.
     """
-    began, most = time.perf_counter(), stage.in_flight
+    began, most = time.perf_counter(), stage.concurrency
     held: deque[tuple[str, Future]] = deque()  # begun and not put yet, in order
 
     def running() -> list[tuple[str, Future]]:
@@ -323,7 +323,7 @@ def _shard_rows(stage: Stage, model: Any, store: Store, shard: int) -> dict[int,
     return {shard: list(counted(stage.run(model, *rows, shard=shard, **_lookup(stage, store))))}
 
 
-def _all_rows(stage: Stage, model: Any, store: Store, job: tuple[int, ...], spread: Spread) -> dict[int, list[Any]]:
+def _all_rows(stage: Stage, model: Any, store: Store, job: tuple[int, ...], spread: TaskMap) -> dict[int, list[Any]]:
     """What is made, by the shard of its clip; a Reject's key begins with the clip's name."""
     tables, home = [], {}
     gone = {shard: _missing(stage, store, shard) for shard in job}
@@ -340,7 +340,7 @@ def _all_rows(stage: Stage, model: Any, store: Store, job: tuple[int, ...], spre
     def counted_spread(*what: Any) -> Iterator[Any]:
         return counted(spread(*what))
 
-    more = {"spread": counted_spread} if stage.spreads else {}
+    more = {"spread": counted_spread} if stage.uses_task_map else {}
     for row in counted(stage.run(model, *tables, **_lookup(stage, store), **more)):
         clip = row.key.split("/")[0] if isinstance(row, Reject | Failure) else row.clip_id
         made[home[clip]].append(row)
@@ -356,4 +356,4 @@ def _present(table: pa.Table, gone: set[str]) -> pa.Table:
 
 
 def _lookup(stage: Stage, store: Store) -> dict[str, Any]:
-    return {"lookup": Lookup(store, stage.borrows)} if stage.borrows else {}
+    return {"lookup": Lookup(store, stage.lookup_tables)} if stage.lookup_tables else {}

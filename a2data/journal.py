@@ -7,7 +7,7 @@ from a2data.stage import Stage
 from a2data.store.tables import Part, Store
 
 
-def journal(stages: Sequence[Stage], shard: int) -> tuple[str, str]:
+def progress_path(stages: Sequence[Stage], shard: int) -> tuple[str, str]:
     """Where a worker writes which units it has in hand: what killed it, if it is killed; how far it is, if not."""
     return stages[0].name(), f"{shard:05d}.doing"
 
@@ -22,4 +22,4 @@ def note_units(
         "failed": sum(len(p.footer.failed) for p in parts),
         "rejected": sum(len(p.footer.rejected) for p in parts),
     }
-    store.note(json.dumps(about), *journal(stages, shard))
+    store.note(json.dumps(about), *progress_path(stages, shard))

@@ -62,7 +62,7 @@ class Clip:
     shot: int  # number of the shot in its video, from 0
     shot_start: int  # source frames of the shot, end exclusive
     shot_end: int
-    begins_with: str  # what joins the shot to the one before: "start", "cut", "fade", "dissolve" or "wipe"
+    transition_in: str  # what joins the shot to the one before: "start", "cut", "fade", "dissolve" or "wipe"
     fps: float
     width: int
     height: int
@@ -79,7 +79,7 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Film(Clip):
+class ClipVideo(Clip):
     """A clip with its pixels. A stage that does not ask for a Film never reads them."""
 
     video: bytes  # mp4 (H.264, yuv420p)
@@ -91,7 +91,7 @@ class Film(Clip):
 
 
 @dataclass(frozen=True)
-class Span:
+class ClipTimes:
     """When in which source a clip plays: the columns of Clip that fit into memory for a whole corpus."""
 
     clip_id: str
@@ -100,7 +100,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Take(Span):
+class ClipThumbs(ClipTimes):
     """A span with its thumbnails."""
 
     thumbs: bytes
@@ -150,7 +150,7 @@ class Element:
 
 
 @dataclass(frozen=True)
-class Trait:
+class ElementMeta:
     """An element without its picture: what tells who it may be. Columns of Element."""
 
     clip_id: str
@@ -168,7 +168,7 @@ class Trait:
 
 
 @dataclass(frozen=True)
-class Look(Trait):
+class EmbeddedElement(ElementMeta):
     """A trait with its embedding."""
 
     embedding: Vector = field(default_factory=list)
@@ -191,7 +191,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ExpertOutput:
     """What one caption expert said of one field, kept beside the fused caption."""
 
     expert: str
@@ -215,7 +215,7 @@ class Caption:
     environment_start: int  # prompt[start:end] is the phrase for the place; both 0 where the prompt has none
     environment_end: int
     lighting: str
-    answers: list[Answer]
+    answers: list[ExpertOutput]
 
 
 @dataclass(frozen=True)
@@ -268,12 +268,14 @@ class Reference:
     rules: list[Rule]
     component: str = ""  # first video_id of those that identities link with this clip's: a split must not divide them
     # What copy_risk is made of: how far the reference is from what it stands for (stages.retrieve.copies.Parts); -1: not measured
-    frames_apart: float = -1.0  # its frame from the clip's nearest, by thumbnails; 0 the same, 1.4 nothing in common
-    pixels_apart: float = -1.0  # 1 - correlation of the two cut-outs laid over each other, inside both masks
-    pose_apart: float = -1.0  # 1 - IoU of their silhouettes
-    scale_apart: float = -1.0  # |log2| of the ratio of their sides
-    light_apart: float = -1.0  # difference of their mean luma, 0 to 1
-    place_apart: float = -1.0  # root mean square difference of what is around them, 0 to 1
+    thumbnail_distance: float = (
+        -1.0
+    )  # its frame from the clip's nearest, by thumbnails; 0 the same, 1.4 nothing in common
+    pixel_distance: float = -1.0  # 1 - correlation of the two cut-outs laid over each other, inside both masks
+    silhouette_distance: float = -1.0  # 1 - IoU of their silhouettes
+    log2_scale_ratio: float = -1.0  # |log2| of the ratio of their sides
+    luma_difference: float = -1.0  # difference of their mean luma, 0 to 1
+    background_distance: float = -1.0  # root mean square difference of what is around them, 0 to 1
     gap_s: float = -1.0  # seconds between the clips in one source; inf for two sources
 
 

@@ -41,27 +41,29 @@ class Stage:
     """
 
     reads: ClassVar[dict[str, type]]  # stages whose tables it reads, and the record that says which columns
-    borrows: ClassVar[dict[str, type]] = {}
+    lookup_tables: ClassVar[dict[str, type]] = {}
     writes: ClassVar[type]
     per: ClassVar[str] = "clip"
     cpus: ClassVar[float] = 1
     gpus: ClassVar[float] = 0
-    in_flight: ClassVar[int] = 1  # units at a time, each in its own thread; for stages per "video" or "clip" that wait
-    spreads: ClassVar[bool] = False
+    concurrency: ClassVar[int] = (
+        1  # units at a time, each in its own thread; for stages per "video" or "clip" that wait
+    )
+    uses_task_map: ClassVar[bool] = False
     opens_sources: ClassVar[bool] = False
     # "video_id", "clip_id" or, for stages per "all", "element_id"; "" = may yield nothing
     accounts_for: ClassVar[str] = ""
     unit_timeout_s: ClassVar[float] = 1800.0  # without a row, a frame or a task done, after which a unit is given up
-    unkeyed: ClassVar[tuple[str, ...]] = ()  # settings that change no row, and are no part of the resume key
+    uncached_fields: ClassVar[tuple[str, ...]] = ()  # settings that change no row, and are no part of the resume key
     version: ClassVar[int] = 1  # raise it when run() gives other rows for the same settings
 
     @classmethod
     def name(cls) -> str:
         return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
 
-    def keyed(self) -> dict[str, Any]:
+    def cache_fields(self) -> dict[str, Any]:
         """The settings that its rows follow from."""
-        return {name: value for name, value in asdict(self).items() if name not in self.unkeyed}
+        return {name: value for name, value in asdict(self).items() if name not in self.uncached_fields}
 
     def models(self) -> dict[str, str]:
         """What `load` will load: card or path -> revision. Part of the resume key."""

@@ -21,7 +21,7 @@ import numpy as np
 from a2data.media import images
 from pipelines.bench.a2 import stages as metrics
 from pipelines.bench.a2.profiles import PROFILES
-from pipelines.bench.a2.records import Asked, Sampled, Shown
+from pipelines.bench.a2.records import CaseRow, ReferenceImage, Sampled
 
 HEIGHT, WIDTH, FPS = 480, 832, 15.0
 
@@ -107,14 +107,15 @@ def person() -> np.ndarray:
     return astronaut()
 
 
-def asked(truth: Sampled) -> Asked:
+def asked(truth: Sampled) -> CaseRow:
     photo = person()
     place = np.ascontiguousarray(photo[:, :200])
     shown = {"human": (photo, "woman"), "object": (photo[250:450, 0:120], "model"), "background": (place, "")}
     pictures = [
-        Shown(role, label, ".png", images.to_png(np.ascontiguousarray(p))) for role, (p, label) in shown.items()
+        ReferenceImage(role, label, ".png", images.to_png(np.ascontiguousarray(p)))
+        for role, (p, label) in shown.items()
     ]
-    case = Asked("clip", "A woman in an orange suit smiles before a flag.", pictures, b"as made")
+    case = CaseRow("clip", "A woman in an orange suit smiles before a flag.", pictures, b"as made")
     case.__dict__["true_frames"] = truth.frames  # the copy-paste score looks at both
     return case
 

@@ -28,7 +28,7 @@ import numpy as np
 from a2data.media import images, video
 from pipelines.bench.a2 import stages as metrics
 from pipelines.bench.a2.profiles import KINDS, PROFILES
-from pipelines.bench.a2.records import Asked, Sampled, Shown
+from pipelines.bench.a2.records import CaseRow, ReferenceImage, Sampled
 
 CORPUS = Path(os.environ.get("A2DATA_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 SIGMAS_PX, SHIFTS_PX, SHARES = (1.0, 2.0, 4.0), (2, 4, 8), (1 / 3, 2 / 3, 1.0)
@@ -80,7 +80,7 @@ def corpus_models(profile: str) -> dict[str, str]:
     }
 
 
-def measured(experts: list[Any], case: Asked, frames: np.ndarray) -> dict[str, float | None]:
+def measured(experts: list[Any], case: CaseRow, frames: np.ndarray) -> dict[str, float | None]:
     """Metric -> value, strict: what was not found is 0; None where nothing could be measured."""
     made = Sampled(case.clip_id, 15.0, b"")
     made.__dict__["frames"] = frames  # as they are: coding would damage them, too
@@ -90,10 +90,10 @@ def measured(experts: list[Any], case: Asked, frames: np.ndarray) -> dict[str, f
     return found
 
 
-def signer(count: int) -> tuple[Asked, np.ndarray, dict[str, list[np.ndarray]]]:
+def signer(count: int) -> tuple[CaseRow, np.ndarray, dict[str, list[np.ndarray]]]:
     frames, other, own = (clip(f"intel_asl_{name}.mkv", count) for name in ("help", "bird", "again"))
     place = clip("sam2_bedroom.mp4", 1)[0]
-    case = Asked(
+    case = CaseRow(
         "signer", "a person signs", [shown("human", own[0], "person"), shown("background", frames[0], "")], b""
     )
     damages = common(frames)
@@ -103,10 +103,10 @@ def signer(count: int) -> tuple[Asked, np.ndarray, dict[str, list[np.ndarray]]]:
     return case, frames, damages
 
 
-def bottle(count: int) -> tuple[Asked, np.ndarray, dict[str, list[np.ndarray]]]:
+def bottle(count: int) -> tuple[CaseRow, np.ndarray, dict[str, list[np.ndarray]]]:
     frames = clip("intel_bottle.mp4", count)
     x0, y0, x1, y1 = where_is(frames[0], "bottle")
-    case = Asked(
+    case = CaseRow(
         "bottle",
         "a bottle",
         [shown("object", frames[0, y0:y1, x0:x1], "bottle"), shown("background", frames[0], "")],
@@ -143,8 +143,8 @@ def clip(name: str, count: int) -> np.ndarray:
     return np.stack(frames)
 
 
-def shown(role: str, picture: np.ndarray, label: str) -> Shown:
-    return Shown(role, label, ".png", images.to_png(np.ascontiguousarray(picture)))
+def shown(role: str, picture: np.ndarray, label: str) -> ReferenceImage:
+    return ReferenceImage(role, label, ".png", images.to_png(np.ascontiguousarray(picture)))
 
 
 def common(frames: np.ndarray) -> dict[str, list[np.ndarray]]:

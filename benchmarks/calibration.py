@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from model_zoo import cards
-from pipelines.corpus.calibrate import Finding, Pairs, judge
+from pipelines.corpus.calibrate import CalibratedThreshold, Pairs, judge
 from pipelines.films import people as demo_people
 from pipelines.films import places, renderer
 from pipelines.films.people import Person, Shape
@@ -82,13 +82,13 @@ def lines(people: int, takes: int, seed: int) -> list[str]:
     ]
     for rate in RATES:
         found = judge(seen[0], none, seen[1], rate)
-        if not isinstance(found, Finding):
+        if not isinstance(found, CalibratedThreshold):
             out.append(f"{rate:<10g}  {found}")
             continue
         interval = f"({found.threshold_low:.4f} to {found.threshold_high:.4f})"
         for name, value in (("", found.threshold), ("here alone", found.threshold_here)):
             out.append(f"{rate:<10g}  {value:.4f} {interval}   {_held(held, value)}  {name}".rstrip())
-    card = cards.card("dlib").same
+    card = cards.card("dlib").match_threshold
     return [*out, f"the card's  {card:.4f}                      {_held(held, card)}"]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from a2data.records import Look, Trait
+from a2data.records import ElementMeta, EmbeddedElement
 from a2data.store.schema import from_table, schema
 from stages.retrieve.corpus import assemble
 
@@ -46,7 +46,7 @@ def drawn(elements: int, dims: int, batch: int = 5000) -> pa.Table:
                     "embedding": vector,
                 }
             )
-        batches += pa.Table.from_pylist(rows, schema=schema(Look)).to_batches()
+        batches += pa.Table.from_pylist(rows, schema=schema(EmbeddedElement)).to_batches()
     table = pa.Table.from_batches(batches)
     return table.append_column("shard", pa.array([0] * len(table), pa.int32()))
 
@@ -71,9 +71,9 @@ def main() -> None:
     args = parser.parse_args()
     table = drawn(args.elements, args.dims)
     n = len(table)
-    traits = table.select([*Trait.__dataclass_fields__, "shard"])
+    traits = table.select([*ElementMeta.__dataclass_fields__, "shard"])
     columns = held(lambda: assemble([table]))
-    objects = held(lambda: from_table(Trait, traits))
+    objects = held(lambda: from_table(ElementMeta, traits))
     print(f"{n} elements of {args.dims} numbers, bytes for each (GB for a million the same over 1000)")
     print(f"from Parquet, without the embedding    {traits.nbytes / n:8.0f}")
     print(f"the corpus in columns, beside that     {columns / n:8.0f}   (of which embeddings {4 * args.dims})")

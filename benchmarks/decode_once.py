@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 
 from a2data.media import video
-from a2data.records import Film, Source, Video
+from a2data.records import ClipVideo, Source, Video
 from model_zoo.shots import detector as shots
 from model_zoo.shots import transnet
 from stages.ingest import Ingest
@@ -82,14 +82,14 @@ def ours(source: Video) -> None:
 
 def scaled(source: Video) -> Iterator[tuple[video.Frame, clock.Planes]]:
     """The frames that clips need, at their size, from a decode of their own."""
-    shrink = clock.Shrinker(*clock.fit(source.width, source.height, STAGE.short_side_px), source.rotation)
-    for shown in clock.on_clock(video.read(source.path, source.stream), STAGE.fps, STAGE.max_gap_s):
+    shrink = clock.Downscaler(*clock.fit(source.width, source.height, STAGE.short_side_px), source.rotation)
+    for shown in clock.resample_to_fps(video.read(source.path, source.stream), STAGE.fps, STAGE.max_gap_s):
         if shown.ticks:
             yield shown.frame, shrink.planes(shown.frame.picture)
 
 
 def shots_alone(source: Video) -> None:
-    shrink, detector = clock.Shrinker(2, 2, 0), shots.ShotDetector(None)
+    shrink, detector = clock.Downscaler(2, 2, 0), shots.ShotDetector(None)
     for frame in video.read(source.path, source.stream):
         detector.add(shrink.tiny(frame.picture, transnet.WIDTH, transnet.HEIGHT))
     detector.finish()
@@ -146,7 +146,7 @@ def peak_mb(path: Path) -> tuple[float, int]:
 
 
 def segment_and_report(path: Path) -> None:
-    clips = sum(isinstance(row, Film) for row in STAGE.run(None, [look(path)]))
+    clips = sum(isinstance(row, ClipVideo) for row in STAGE.run(None, [look(path)]))
     print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "clips": clips}))
 
 

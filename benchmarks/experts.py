@@ -119,7 +119,7 @@ def scores(network: Any, frames: np.ndarray) -> list[tuple[float, float]]:
 
 def measure(name: str, device: str, seconds: float) -> dict[str, Any]:
     """Figures of one model: images/s and CPU ms per image by the number of images in a call, and MB."""
-    role = cards.family(name).role
+    role = cards.base_card(name).role
     calls(role, None)  # the inputs, which are not the model's memory
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     model = cards.load(name, device)
@@ -163,7 +163,7 @@ def names(role: str | None, folder: Path) -> list[str]:
         for files in networks:
             if card in CARDS and all((CORPUS / file).exists() for file in files):
                 found.append(f"{card}:{CORPUS / files[0] if len(files) == 1 else together(files, folder)}")
-    return [name for name in found if role in (None, cards.family(name).role)]
+    return [name for name in found if role in (None, cards.base_card(name).role)]
 
 
 def together(files: Sequence[str], folder: Path) -> Path:
@@ -191,7 +191,7 @@ def line(name: str, device: str, found: dict[str, Any]) -> str:
     called = f"{card}:{Path(path).name}" if path else card
     cpu = [f"{found['cpu'][n]:8.1f}" if n in found["cpu"] else f"{'-':>8}" for n in ("1", count)]
     cpu = cpu if count != "1" else [cpu[0], f"{'-':>8}"]
-    return f"{called:44} {cards.family(name).role:15} {device:5} {alone} {batched} {gain} {cpu[0]} {cpu[1]} {found['mb']:6.0f}"
+    return f"{called:44} {cards.base_card(name).role:15} {device:5} {alone} {batched} {gain} {cpu[0]} {cpu[1]} {found['mb']:6.0f}"
 
 
 def main() -> None:

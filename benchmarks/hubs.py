@@ -51,7 +51,7 @@ import numpy as np
 import pyarrow as pa
 
 from a2data.media import images
-from a2data.records import Element, Look, Match, Reference, Take
+from a2data.records import ClipThumbs, Element, EmbeddedElement, Match, Reference
 from a2data.store.schema import schema, to_table
 from stages.retrieve import clusters
 from stages.retrieve.stage import Retrieve
@@ -159,19 +159,19 @@ def tables(
         "mask_trust": [-1.0] * n,
         "embedding": list(x),
     }
-    look = schema(Look)
+    look = schema(EmbeddedElement)
     seen = pa.table([pa.array(columns[f.name], f.type) for f in look], schema=look)
     known, first = np.unique(clip, return_index=True)
     thumbs = rng.integers(0, 256, (len(known), 2 * 18 * 24), dtype=np.uint8)
     takes = to_table(
-        Take,
+        ClipThumbs,
         [
-            Take(clips[i], clips[i][:16], [60.0 * c, 60.0 * c + 1 / 15], thumb.tobytes())
+            ClipThumbs(clips[i], clips[i][:16], [60.0 * c, 60.0 * c + 1 / 15], thumb.tobytes())
             for i, c, thumb in zip(first.tolist(), known.tolist(), thumbs, strict=True)
         ],
     )
     matches = to_table(Match, [Match(clips[i], faces[i], "it", 0, 2, 1.0, 1.0) for i in asked.tolist()])
-    none = to_table(Look, [])
+    none = to_table(EmbeddedElement, [])
     shard = pa.field("shard", pa.int32())
     looks = [t.append_column(shard, pa.array([0] * len(t), pa.int32())) for t in (none, seen, none, none, none)]
     return matches, takes, looks
@@ -239,7 +239,7 @@ def timed(spent: dict[str, float]) -> Callable[[], None]:
     """Count the CPU seconds of the join, the first call of `top_k`, and of the rest of `identify`; returns what undoes it."""
     import stages.retrieve.stage
 
-    top_k, identify = clusters.top_k, clusters.identify
+    top_k, identify = clusters.top_k, clusters.cluster_identities
 
     def join(*args: Any, **how: Any) -> Any:
         began = time.process_time()

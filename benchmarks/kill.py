@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from a2data.media import images
-from a2data.records import Element, Match, Reference, Source, Take
+from a2data.records import ClipThumbs, Element, Match, Reference, Source
 from a2data.store.tables import Store
 from pipelines.films.demo import MOVIES, render
 from pipelines.run.recipe import Recipe
@@ -97,7 +97,9 @@ def over_faces(root: Path, _: Path, *flags: str) -> Run:
         store.write(
             "manifest", shard, Source, [Source(f"{n:016x}", f"{n}.mp4", "CC0-1.0", "", "", 1, "") for n in mine]
         )
-        store.write("segment", shard, Take, [Take(clips[n], f"{n:016x}", times, thumbs[n].tobytes()) for n in mine])
+        store.write(
+            "segment", shard, ClipThumbs, [ClipThumbs(clips[n], f"{n:016x}", times, thumbs[n].tobytes()) for n in mine]
+        )
         named = seen[::10]  # all are compared; these get references
         store.write("match", shard, Match, [Match(f.clip_id, f.element_id, "it", 0, 2, 1.0, 1.0) for f in named])
         store.write("faces", shard, Element, seen)

@@ -168,7 +168,7 @@ def joins() -> list[int]:
     """The numbers of the frames with which a window after the first begins; the reference's 4 are cut off."""
     from model_zoo.a2 import long
 
-    starts = [part.start for part in long.parts_of(FRAMES, WINDOW, 1, HISTORY)[1:]]  # in frames of latents
+    starts = [part.start for part in long.video_windows(FRAMES, WINDOW, 1, HISTORY)[1:]]  # in frames of latents
     return [4 * (start - 1) + 1 - 4 for start in starts]
 
 

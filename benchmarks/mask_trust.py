@@ -19,7 +19,7 @@ from a2data import records
 from a2data.elements import build
 from a2data.media import images
 from a2data.store.tables import Store
-from model_zoo.detect.mask_trust import Signs, signs_of
+from model_zoo.detect.mask_trust import MaskCues, signs_of
 from pipelines.bench.triplets import match_truth, pictures
 from pipelines.bench.triplets.predictions import Prediction, Ref, Seen, rows
 from pipelines.films import truth
@@ -33,7 +33,7 @@ class Judged(NamedTuple):
     """A sighting, and whether its mask is right."""
 
     kind: str
-    signs: Signs
+    signs: MaskCues
     quality: float
     right: bool
 
@@ -52,7 +52,7 @@ def judged(films: Path, work: Path) -> Iterator[list[Judged]]:
     files = {video.video_id: Path(video.path).name for video in rows(store, "ingest", records.Video)}
     kept = {row.clip_id for row in rows(store, "select", records.Kept)}
     models = stage.load()
-    for film in rows(store, "segment", records.Film):
+    for film in rows(store, "segment", records.ClipVideo):
         if film.clip_id in kept:
             tracks = stage.tracks(models, film)[0]
             signs = signs_of(film.frames, [[(s.frame, s.mask) for s in track] for track in tracks])
@@ -65,11 +65,13 @@ def judged(films: Path, work: Path) -> Iterator[list[Judged]]:
                 ]
 
 
-def is_right(known: truth.Truth, film: records.Film, file: str, sighting: build.Sighting) -> bool:
+def is_right(known: truth.Truth, film: records.ClipVideo, file: str, sighting: build.Observation) -> bool:
     """Whether a reference with this mask would be clean; a mask of nobody is not."""
     seen = Seen(file, film.source_frames[sighting.frame], images.to_rle(sighting.mask), film.crop)
     ref = Ref(sighting.kind, "", -1, "", "", seen)
-    clean = pictures.cleanliness(match_truth.Ground(known, NOTHING), ref, match_truth.find(known, seen, sighting.kind))
+    clean = pictures.cleanliness(
+        match_truth.GroundTruthMatcher(known, NOTHING), ref, match_truth.find(known, seen, sighting.kind)
+    )
     return clean is not None and clean.clean
 
 
@@ -88,7 +90,7 @@ def table(tracks: list[list[Judged]]) -> Iterator[str]:
     human = np.array([s.kind == "human" for s in seen])
     yield f"{len(seen)} sightings of {len(tracks)} tracks, {right.sum()} right"
     yield "| sign | all | people | things |\n|---|---|---|---|"
-    columns = {name: np.array([getattr(s.signs, name) for s in seen]) for name in (*Signs._fields, "trust")}
+    columns = {name: np.array([getattr(s.signs, name) for s in seen]) for name in (*MaskCues._fields, "trust")}
     for name, values in (columns | {"quality": np.array([s.quality for s in seen])}).items():
         areas = [auc(values[of], right[of]) for of in (human | ~human, human, ~human)]
         yield f"| {name} | {' | '.join(f'{area:.2f}' for area in areas)} |"

@@ -55,15 +55,15 @@ def main(where: str) -> None:
         if where == "ray":
             import ray
 
-            from pipelines.run.on_ray import Actors
+            from pipelines.run.on_ray import RayExecutor
 
             os.environ["PYTHONPATH"] = os.getcwd()
             ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False)
-            crew = Actors(store)
+            crew = RayExecutor(store)
         else:
-            from pipelines.run.local import Children
+            from pipelines.run.local import ProcessExecutor
 
-            crew = Children(store, WORKERS)
+            crew = ProcessExecutor(store, WORKERS)
         began, ideal = time.perf_counter(), VIDEOS * CLIPS * len(STAGES) * SECONDS / WORKERS
         summary = run(STAGES, store, list(range(SHARDS)), crew)
         wall = time.perf_counter() - began

@@ -149,7 +149,7 @@ def losses(model: Path, mine: Path, encoding: Any) -> np.ndarray:
     from diffusers import WanTransformer3DModel
     from safetensors.torch import load_file
 
-    from a2data.dataset.batch_plan import draw
+    from a2data.dataset.batch_plan import rng
     from a2data.dataset.loader import Loader
     from model_zoo.a2 import padding
     from model_zoo.a2.objective import LEVELS
@@ -170,7 +170,7 @@ def losses(model: Path, mine: Path, encoding: Any) -> np.ndarray:
                 sample.tensors,
                 nothing,
                 level,
-                draw(0, 0, sample.key, f"held out {n}"),
+                rng(0, 0, sample.key, f"held out {n}"),
                 "reference",
                 torch.device("cpu"),
             )

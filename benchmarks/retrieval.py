@@ -115,7 +115,7 @@ def index() -> None:
     x, _ = draw(10_000, 20)
     each, some = np.arange(len(x)), np.random.default_rng(1).choice(len(x), 2048, replace=False)
     began = time.perf_counter()
-    built = similarity.build(x)
+    built = similarity.build_ivfpq(x)
     print(f"index of {len(x)} x {D}, 10000 people with 20 takes: built in {time.perf_counter() - began:.0f} s")
 
     def exact() -> np.ndarray:
@@ -145,7 +145,7 @@ def clusters() -> None:
         apart[i].add(j)
         apart[j].add(i)
     began = time.process_time()
-    found = identity.identify(x, each, apart, low, k).cluster
+    found = identity.cluster_identities(x, each, apart, low, k).cluster
     taken = time.process_time() - began
     began = time.process_time()
     expected = brute_force(x, apart, low, k)

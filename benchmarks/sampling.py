@@ -28,7 +28,7 @@ from PIL import Image  # noqa: E402
 from benchmarks import sampling_shapes  # noqa: E402
 from model_zoo.a2 import acceleration, references  # noqa: E402
 from model_zoo.a2 import pipeline as a2  # noqa: E402
-from model_zoo.a2.parallel import Groups  # noqa: E402
+from model_zoo.a2.parallel import ParallelGroups  # noqa: E402
 from model_zoo.a2.references import Reference  # noqa: E402
 
 BACKENDS = ("_native_math", "_native_flash", "_native_cudnn", "flash", "_flash_3_hub", "sage")
@@ -62,7 +62,7 @@ def cache(name: str, kind: str, **how: Any) -> Flag:
 def attention(name: str) -> Flag:
     def on(pipe: Any) -> None:
         acceleration.check_attention(name, pipe.device.type)
-        acceleration.attend(pipe.transformer, name)
+        acceleration.set_attention_backend(pipe.transformer, name)
 
     return Flag(f"--attention {name}", on, lambda pipe: pipe.transformer.reset_attention_backend())
 
@@ -98,7 +98,7 @@ def flags(ratios: list[float], steps: int) -> list[Flag]:
         cache("--cache mag, threshold 0.2", "mag", threshold=0.2, ratios=ratios, steps=steps),
         *(attention(name) for name in BACKENDS),
         Flag("--tiled-vae", lambda pipe: pipe.vae.enable_tiling(), lambda pipe: pipe.vae.disable_tiling()),
-        Flag("--compile", lambda pipe: acceleration.apply(pipe, Groups(), compiled=True), None),
+        Flag("--compile", lambda pipe: acceleration.apply(pipe, ParallelGroups(), compiled=True), None),
         quantised("int8"),
         quantised("fp8"),
         Flag("--offload", offload, None),
@@ -119,7 +119,7 @@ def main() -> None:
     asked.add_argument("--only", nargs="*", default=[], metavar="FLAG", help="measure flags that begin so, without --")
     args = asked.parse_args()
     pipe = loaded(args)
-    with acceleration.Magnitudes(pipe.transformer, looks=2) as heard:
+    with acceleration.MagCacheCalibration(pipe.transformer, looks=2) as heard:
         exact = run(pipe, args)  # warms up, too
     print(f"{args.checkpoint or args.shape} on {where(args.device)}, {args.frames} x {args.height} x {args.width}, "
           f"{args.steps} steps, two looks each", flush=True)  # fmt: skip

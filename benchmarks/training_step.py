@@ -79,11 +79,11 @@ def ours(
 ) -> Callable[[list[Any], int], float]:
     """The trainer's own step: (samples, step) -> loss."""
     from pipelines.process_group import Place
-    from pipelines.train.optimizer_step import Learner, made_ready
+    from pipelines.train.optimizer_step import TrainStep, prepare_model
 
     place = Place(0, 1, device)
     t, h, w = (encoding.frames - 1) // 4 + 1, encoding.height // 8, encoding.width // 8
-    learner = Learner(made_ready(network, settings, place), torch.zeros(20, t, h, w), settings, place)
+    learner = TrainStep(prepare_model(network, settings, place), torch.zeros(20, t, h, w), settings, place)
     return lambda samples, step: learner.learn(samples, step).loss
 
 

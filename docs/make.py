@@ -144,9 +144,9 @@ def model(name: str, card: Card) -> tuple[str, ...]:
         f"`{card.weights}`" + (f" at `{card.revision[:12]}`" if pinned(card.revision) else "") if card.weights else ""
     )
     licences = card.code_license, ", ".join(filter(None, (card.weights_license or "no weights", source)))
-    use = card.use + (", remote code" if card.remote_code else "")
+    use = card.use + (", remote code" if card.trust_remote_code else "")
     cost = [f"{n:g}" if n else "" for n in (card.size_mb, card.memory_mb, card.gpus)]
-    extra, instead = (f"`{text}`" if text else "" for text in (card.extra, card.instead))
+    extra, instead = (f"`{text}`" if text else "" for text in (card.extra, card.fallback))
     return f"`{name}`", prose(what_it_is(card)), prose(card.input), *licences, use, *cost, extra, instead
 
 

@@ -46,18 +46,18 @@ def card(name: str) -> Card:
 
     Raises KeyError with the known names for a name that is neither, FileNotFoundError for a path where there is nothing.
     """
-    which, (_, _, path) = family(name), name.partition(":")
+    which, (_, _, path) = base_card(name), name.partition(":")
     if not path:
         return which
     if "://" in path:
         return replace(which, weights=path)
     if not Path(path).exists():
         raise FileNotFoundError(f"model {name!r}: there is nothing at {path}")
-    besides = "" if Path(path).is_dir() else which.besides
-    return replace(which, weights=path, revision=digest(path), sha256="", besides=besides)
+    besides = "" if Path(path).is_dir() else which.companion
+    return replace(which, weights=path, revision=digest(path), sha256="", companion=besides)
 
 
-def family(name: str) -> Card:
+def base_card(name: str) -> Card:
     """The card that NAME or NAME:PATH begins with. Looks at no weights: they may be on other nodes only.
 
     Raises KeyError with the known names.
@@ -79,8 +79,8 @@ def family(name: str) -> Card:
 
 
 def gpus(name: str) -> float:
-    """The share of a GPU that a worker with this model asks for, 0 to 1. Raises KeyError like `family`."""
-    return family(name).gpus
+    """The share of a GPU that a worker with this model asks for, 0 to 1. Raises KeyError like `base_card`."""
+    return base_card(name).gpus
 
 
 _names_only: ContextVar[bool] = ContextVar("names_only", default=False)
@@ -96,9 +96,9 @@ def names_only() -> Iterator[None]:
         _names_only.reset(token)
 
 
-def is_served(name: str) -> bool:
-    """Whether NAME:URL names a model behind a server. Raises KeyError like `family`."""
-    return bool(family(name)) and "://" in name.partition(":")[2]
+def is_remote(name: str) -> bool:
+    """Whether NAME:URL names a model behind a server. Raises KeyError like `base_card`."""
+    return bool(base_card(name)) and "://" in name.partition(":")[2]
 
 
 def revision(name: str) -> str:
@@ -110,10 +110,10 @@ def revision(name: str) -> str:
     from model_zoo import weights
 
     if _names_only.get():
-        return family(name).revision
+        return base_card(name).revision
     which = card(name)
     own = digest(str(weights.find(which))) if weights.fetched(which) else which.revision
-    return f"{own}+{revision(which.besides)}" if which.besides else own
+    return f"{own}+{revision(which.companion)}" if which.companion else own
 
 
 def load(name: str, device: str = "cpu") -> Any:
@@ -123,7 +123,7 @@ def load(name: str, device: str = "cpu") -> Any:
     command that fetches them where its weights are not there, PermissionError for one with code of its own that nobody allowed.
     """
     which = card(name)
-    if which.remote_code and os.environ.get("A2DATA_REMOTE_CODE") != "yes":
+    if which.trust_remote_code and os.environ.get("A2DATA_REMOTE_CODE") != "yes":
         raise PermissionError(
             f"model {name!r} runs code that comes with its weights ({which.weights}): read that code, "
             "then set A2DATA_REMOTE_CODE=yes where the workers run, or take another model"

@@ -39,17 +39,21 @@ class Card:
     weights_license: str = ""
     use: str = "permissive"  # permissive, copyleft, non-commercial, gated, biometric-restricted
     extra: str = ""  # the extra of a2data that brings what the builder imports
-    instead: str = ""  # the card to take where this one's licence is refused
+    fallback: str = ""  # the card to take where this one's licence is refused
     input: str = ""  # what the network sees: size, order and range of its pixels
     size_mb: int = 0  # of the weights' files, about; 0 for less than 1
     memory_mb: int = 0  # of GPU or main memory while it runs, about
     gpus: float = 0.0  # share of a GPU that a worker with this model asks for; 0 for a model that runs as well on CPU
-    same: float = 0.0  # cosine similarity from which two embeddings show the same subject, for models that embed
-    same_garment: float = 0.0  # the same for two garments of one person, in one colour; 0 = as `same`
-    grown: bool = (
+    match_threshold: float = (
+        0.0  # cosine similarity from which two embeddings show the same subject, for models that embed
+    )
+    garment_match_threshold: float = 0.0  # the same for two garments of one person, in one colour; 0 = as `same`
+    grown_from_colour: bool = (
         False  # for detect: its outlines are grown from colours, and model_zoo.detect.mask_trust can judge them
     )
-    whole_clip: bool = False  # for quality: it needs all frames of a clip, in order, not a few of them
-    remote_code: bool = False  # its repository brings code of its own, which runs only where A2DATA_REMOTE_CODE=yes
-    besides: str = ""  # the card of a second network that it stands on; with NAME:FOLDER both are in that folder
+    needs_all_frames: bool = False  # for quality: it needs all frames of a clip, in order, not a few of them
+    trust_remote_code: bool = (
+        False  # its repository brings code of its own, which runs only where A2DATA_REMOTE_CODE=yes
+    )
+    companion: str = ""  # the card of a second network that it stands on; with NAME:FOLDER both are in that folder
     name: str = ""  # filled in by `card`

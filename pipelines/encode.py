@@ -225,17 +225,17 @@ def members(
     start = variant * APART % (len(shown[0]) - how.frames + 1)
     frames = varied(shown[0][start : start + how.frames], variant)
     prepared = a2_references.Prepared(*(varied(each, variant) for each in shown[1]))
-    condition, image = a2_encoders.given(encoders, prepared, how.frames, how.repeat, how.combine)
+    condition, image = a2_encoders.encode_references(encoders, prepared, how.frames, how.repeat, how.combine)
     made = {
-        "video": a2_encoders.clip(encoders, frames),
+        "video": a2_encoders.encode_video(encoders, frames),
         "condition": condition,
         "image": image,
-        "text": a2_encoders.words(encoders, "" if variant else triplet.prompt),
-        "text_empty": a2_encoders.words(encoders, ""),
+        "text": a2_encoders.encode_prompt(encoders, "" if variant else triplet.prompt),
+        "text_empty": a2_encoders.encode_prompt(encoders, ""),
     }
     if how.singles:
         first = a2_references.Prepared(prepared.frames[:1], prepared.squares[:1])
-        made["condition_single"], made["image_single"] = a2_encoders.given(
+        made["condition_single"], made["image_single"] = a2_encoders.encode_references(
             encoders, first, how.frames, how.repeat, how.combine
         )
     for name, tensor in made.items():
@@ -265,7 +265,7 @@ def clip_of(key: str) -> str:
     return key.split(VARIANT)[0]
 
 
-def to_row(placed: writer.Placed, roles: list[str], facts: samples.Facts, how: Encoding) -> Packed:
+def to_row(placed: writer.Placed, roles: list[str], facts: samples.TripletMeta, how: Encoding) -> Packed:
     """The index row of an encoded sample: sizes are those of the encoded video, roles those in the condition."""
     licences = " AND ".join(sorted({facts.license, *(given.origin.license for given in facts.references)}))
     risk = max(given.copy_risk for given in facts.references)
@@ -287,7 +287,7 @@ def finish(target: Folder, placed: dict[str, list[Packed]], about: dict[str, Any
         return
     for split, rows in placed.items():
         writer.finish(Folder(target.path(split)), rows, about)
-    nothing = a2_encoders.nothing_given(a2_encoders.autoencoder(model / "vae"), how.frames, how.height, how.width)
+    nothing = a2_encoders.null_condition(a2_encoders.autoencoder(model / "vae"), how.frames, how.height, how.width)
     target.put(save({"condition": nothing.cpu().contiguous()}), "no_references.safetensors")
     target.put(text, "encoding.json")
 

@@ -58,7 +58,7 @@ def page(checkpoint: str | None, shards: str | None, out: str, device: str | Non
 
             a2_folder.check(checkpoint)
             with gr.Tab("Sample"):
-                _sample_tab(gr, partial(sampled, Once(checkpoint, device), out))
+                _sample_tab(gr, partial(sampled, SingleFlight(checkpoint, device), out))
         if shards:
             with gr.Tab("Shards"):
                 _shards_tab(gr, made, Packed(shards))
@@ -119,7 +119,7 @@ NAMES = (
 )
 
 
-class Once:
+class SingleFlight:
     """A checkpoint that is loaded when it is first asked for; one video at a time."""
 
     def __init__(self, checkpoint: str, device: str | None):
@@ -137,7 +137,9 @@ class Once:
             self.sampler.sample(task, on_step)
 
 
-def sampled(once: Once, out: str, prompt: str, *rest: Any, progress: Any = None) -> tuple[str, str, dict[str, Any]]:
+def sampled(
+    once: SingleFlight, out: str, prompt: str, *rest: Any, progress: Any = None
+) -> tuple[str, str, dict[str, Any]]:
     """What the page's button does: the video's path, its contact sheet's, and how it was made.
 
     rest: files of people, of things, of the place, whether to cut out, then NAMES. What is wrong is shown as a sentence.
@@ -154,7 +156,7 @@ def sampled(once: Once, out: str, prompt: str, *rest: Any, progress: Any = None)
         progress(0, desc="cut-outs")
         task = prepared(once.checkpoint, once.device, job, digests)
         task = task._replace(job=cutouts.made([task.job])[0])
-        total, done = jobs.passes(job), iter(range(1, 1 << 30))
+        total, done = jobs.num_forward_passes(job), iter(range(1, 1 << 30))
         progress(0, desc="the checkpoint loads")
         once.sample(task, lambda: progress((next(done), total), desc="sampling", unit="steps"))
     except (ValueError, OSError, ImportError) as error:

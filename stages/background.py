@@ -12,7 +12,7 @@ import numpy as np
 
 from a2data.elements.tracks import box_at
 from a2data.media.images import Box, clamp, cut_out, from_rle, sha16, to_png, to_rle
-from a2data.records import Element, Film, Kept, Reject
+from a2data.records import ClipVideo, Element, Kept, Reject
 from a2data.stage import Stage
 from model_zoo import cards
 
@@ -22,7 +22,7 @@ STRIP_PX = 1 << 16  # pixels for which the median is taken at once: bounds the m
 Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-class Place(NamedTuple):
+class Plate(NamedTuple):
     """A picture of the background, the size of the frame, and which part of it can be had."""
 
     # "plate": median of a standing camera; "crop": one frame, beside the foreground; "frame": one without any. "+inpaint"
@@ -40,7 +40,7 @@ class Place(NamedTuple):
 class Background(Stage):
     """Clips and what was detected in them -> one picture of the place each, with nothing detected in it."""
 
-    reads = {"select": Kept, "segment": Film, "detect": Element}
+    reads = {"select": Kept, "segment": ClipVideo, "detect": Element}
     writes = Element
     per = "clip"
     accounts_for = "clip_id"
@@ -72,7 +72,7 @@ class Background(Stage):
         return [self.embedder, self.inpaint] if self.inpaint else [self.embedder]
 
     def run(
-        self, model: tuple[Any, Fill | None], kept: list[Kept], films: list[Film], elements: list[Element]
+        self, model: tuple[Any, Fill | None], kept: list[Kept], films: list[ClipVideo], elements: list[Element]
     ) -> Iterator[Element | Reject]:
         embed, fill = model
         (film,) = films
@@ -95,7 +95,7 @@ class Background(Stage):
         else:
             yield self.element(f"{key}/0", film, place._replace(frame=looked[place.frame]), coverage, area, embed)
 
-    def element(self, key: str, film: Film, place: Place, coverage: float, area: float, embed: Any) -> Element:
+    def element(self, key: str, film: ClipVideo, place: Plate, coverage: float, area: float, embed: Any) -> Element:
         """The row of a place; coverage: share of its picture that is background and not filled in."""
         cut = cut_out(place.picture, place.clear, place.box)
         image = to_png(cut)
@@ -147,7 +147,7 @@ def dilated(covered: np.ndarray, share: float) -> np.ndarray:
 
 def find_place(
     frames: np.ndarray, covered: np.ndarray, min_static: float, min_samples: int, max_aspect: float
-) -> Place:
+) -> Plate:
     """The best picture of the background that these frames give.
 
     frames: (t, h, w, 3) uint8. covered: (t, h, w) bool, where the foreground is.
@@ -163,10 +163,10 @@ def find_place(
     x0, y0, x1, y1 = with_aspect(coarse_rectangle(clear, max_aspect), max_aspect)
     agreement = agreement if static else np.ones_like(agreement)
     pure = purity(agreement[y0:y1, x0:x1])
-    return Place(method, best, picture, clear, (float(x0), float(y0), float(x1), float(y1)), pure, agreement)
+    return Plate(method, best, picture, clear, (float(x0), float(y0), float(x1), float(y1)), pure, agreement)
 
 
-def inpainted(place: Place, fill: Fill, max_share: float, max_aspect: float) -> Place:
+def inpainted(place: Plate, fill: Fill, max_share: float, max_aspect: float) -> Plate:
     """The place with all that is not background filled, whole; as it is where there is nothing to fill, or more than max_share.
 
     Its purity is that of the pixels that were seen, over the whole picture.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import model_zoo.cards
 from a2data.elements import build
-from a2data.records import Element, Film, Kept, Reject
+from a2data.records import ClipVideo, Element, Kept, Reject
 from a2data.stage import Stage
 from model_zoo.detect.mask_trust import mask_trust
 
@@ -25,7 +25,7 @@ class Models(NamedTuple):
 class Detect(Stage):
     """Finds people and things in every n-th frame of a kept clip, and keeps those that last, with their best picture."""
 
-    reads = {"select": Kept, "segment": Film}
+    reads = {"select": Kept, "segment": ClipVideo}
     writes = Element
     per = "clip"
     version = 5
@@ -61,14 +61,14 @@ class Detect(Stage):
             load(self.embedder, device),
             load(self.mask_model, device) if self.mask_model else None,
             load(self.tracker, device) if self.tracker else None,
-            mask_trust if model_zoo.cards.family(self.model).grown else None,
+            mask_trust if model_zoo.cards.base_card(self.model).grown_from_colour else None,
         )
 
-    def run(self, model: Models, kept: list[Kept], films: list[Film]) -> Iterable[Element | Reject]:
+    def run(self, model: Models, kept: list[Kept], films: list[ClipVideo]) -> Iterable[Element | Reject]:
         for film in films:
             yield from self._elements(Models(*model), film)
 
-    def tracks(self, models: Models, film: Film) -> tuple[list[build.Track], list[Reject]]:
+    def tracks(self, models: Models, film: ClipVideo) -> tuple[list[build.Track], list[Reject]]:
         """The tracks of a clip that become elements, and why others do not."""
         samples = build.sampled(len(film.frames), self.every)
         found = models.detector(film.frames[samples])
@@ -78,7 +78,7 @@ class Detect(Stage):
             )
             for frame, detections in zip(samples, found, strict=True)
         ]
-        tracks = build.follow(sightings, models.tracker)
+        tracks = build.track(sightings, models.tracker)
         limits = build.Limits(self.min_area, self.max_area, self.min_side_px, self.min_seen, self.max_elements)
         refusals = build.judge(tracks, len(samples), limits)
         rejects = [
@@ -88,8 +88,8 @@ class Detect(Stage):
         ]
         return [track for track, refusal in zip(tracks, refusals, strict=True) if refusal is None], rejects
 
-    def _elements(self, models: Models, film: Film) -> Iterator[Element | Reject]:
+    def _elements(self, models: Models, film: ClipVideo) -> Iterator[Element | Reject]:
         kept, rejects = self.tracks(models, film)
         yield from rejects
-        recut = build.Recut(models.masks, self.mask_model, self.min_mask_iou) if models.masks else None
+        recut = build.MaskRefiner(models.masks, self.mask_model, self.min_mask_iou) if models.masks else None
         yield from build.elements(film, kept, self.embedder, recut, judge_masks=models.judge)

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from a2data.elements.tracks import box_at, link
+from a2data.elements.tracks import associate, box_at
 from a2data.media.images import Box, bounds, clamp, cut_out, from_rle, sha16, to_png, to_rle
-from a2data.records import Element, Film, Kept, Reject
+from a2data.records import ClipVideo, Element, Kept, Reject
 from a2data.stage import Stage
 from model_zoo import cards, roles
 from model_zoo.faces import head_outline
@@ -38,7 +38,7 @@ Track = list[Sighting]  # ascending in frame
 class Faces(Stage):
     """Clips and their people -> faces. Those of poor quality are kept as pictures but get no embedding, see `flaw`."""
 
-    reads = {"select": Kept, "segment": Film, "detect": Element}
+    reads = {"select": Kept, "segment": ClipVideo, "detect": Element}
     writes = Element
     per = "clip"
     version = 3
@@ -66,7 +66,7 @@ class Faces(Stage):
         return cards.load(self.model, cards.device())
 
     def run(
-        self, model: Any, kept: list[Kept], films: list[Film], elements: list[Element]
+        self, model: Any, kept: list[Kept], films: list[ClipVideo], elements: list[Element]
     ) -> Iterator[Element | Reject]:
         (film,) = films
         people = [e for e in elements if e.kind == "human"]
@@ -78,7 +78,7 @@ class Faces(Stage):
             for number in looked
         ]
         tracks = follow(sightings)
-        owned = give([doubt_outliers(t) for t in tracks], people, self.min_inside, reach=self.every)
+        owned = give([downweight_outliers(t) for t in tracks], people, self.min_inside, reach=self.every)
         for number, (track, person) in enumerate(owned):
             key = f"{film.clip_id}/face/{number}"
             if len(track) < min(self.min_seen, len(looked)):
@@ -86,7 +86,7 @@ class Faces(Stage):
             else:
                 yield self.element(key, film, track, person)
 
-    def element(self, key: str, film: Film, track: Track, person: Element | None) -> Element:
+    def element(self, key: str, film: ClipVideo, track: Track, person: Element | None) -> Element:
         """The row of one face."""
         good = [s for s in track if not self.flaw(s)]
         best = best_sighting(good or track, person)
@@ -200,11 +200,11 @@ def quality(side_px: float, sharp: float, turn: float, nod: float, score: float)
 def follow(sightings: list[list[Sighting]]) -> list[Track]:
     """Sightings, one list per frame looked at, as tracks, by where they are alone: faces of one network are all alike."""
     no_looks = [np.zeros((len(found), 0), np.float32) for found in sightings]
-    tracks = link([[s.face.box for s in found] for found in sightings], no_looks, GAP)
+    tracks = associate([[s.face.box for s in found] for found in sightings], no_looks, GAP)
     return [[sightings[t][i] for t, i in track] for track in tracks]
 
 
-def doubt_outliers(track: Track) -> Track:
+def downweight_outliers(track: Track) -> Track:
     """The track, with less quality for sightings that look unlike the rest of it: a hand before the face, a wrong landmark.
 
     The quality falls by as much as the embedding is further from the track's mean than the median sighting is, so that no

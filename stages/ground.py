@@ -10,7 +10,7 @@ import numpy as np
 from a2data.elements import build, phrases
 from a2data.elements.tracks import box_at
 from a2data.media.images import iou
-from a2data.records import Caption, Element, Film, Kept, Reject
+from a2data.records import Caption, ClipVideo, Element, Kept, Reject
 from a2data.stage import Stage
 from model_zoo import cards
 
@@ -32,7 +32,7 @@ class Ground(Stage):
     A track that lies where an element of `detect` is, is that element, and gets no row. Without a model there are no rows.
     """
 
-    reads = {"select": Kept, "segment": Film, "detect": Element, "caption": Caption}
+    reads = {"select": Kept, "segment": ClipVideo, "detect": Element, "caption": Caption}
     writes = Element
     per = "clip"
     version = 2
@@ -70,7 +70,7 @@ class Ground(Stage):
         self,
         models: Models | None,
         kept: list[Kept],
-        films: list[Film],
+        films: list[ClipVideo],
         detected: list[Element],
         captions: list[Caption],
     ) -> Iterator[Element | Reject]:
@@ -84,7 +84,7 @@ class Ground(Stage):
                 yield from self._elements(Models(*models), film, nouns, known)
 
     def _elements(
-        self, models: Models, film: Film, nouns: list[str], known: list[Element]
+        self, models: Models, film: ClipVideo, nouns: list[str], known: list[Element]
     ) -> Iterator[Element | Reject]:
         samples = build.sampled(len(film.frames), self.every)
         found = models.finder(film.frames[samples], nouns)
@@ -97,7 +97,7 @@ class Ground(Stage):
             )
             for frame, detections in zip(samples, found, strict=True)
         ]
-        tracks = build.follow(sightings)
+        tracks = build.track(sightings)
         already = {id(track): where for track in tracks if (where := self._known(track, known))}
         new = [track for track in tracks if id(track) not in already]
         limits = build.Limits(self.min_area, self.max_area, self.min_side_px, self.min_seen, self.max_elements)
@@ -107,7 +107,7 @@ class Ground(Stage):
             if why is not None:
                 yield Reject(f"{film.clip_id}/{build.majority(track)}@{track[0].frame}", *why)
         fit = [track for track, refusal in zip(new, refusals, strict=True) if refusal is None]
-        recut = build.Recut(models.masks, self.mask_model, self.min_mask_iou) if models.masks else None
+        recut = build.MaskRefiner(models.masks, self.mask_model, self.min_mask_iou) if models.masks else None
         taken = Counter(e.kind for e in known)  # their numbers go on from those of `detect`
         yield from build.elements(film, fit, self.embedder, recut, taken)
 

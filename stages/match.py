@@ -106,7 +106,7 @@ class Match(Stage):
                 caption.clip_id, owner.element_id, subject.phrase, subject.start, subject.end, sure, margin
             )
             own = [part for part in parts if part.parent_id == owner.element_id]
-            for part, start, end in belongings(subject.phrase, own):
+            for part, start, end in garments_of(subject.phrase, own):
                 at = subject.start + start, subject.start + end
                 yield records.Match(
                     caption.clip_id, part.element_id, subject.phrase[start:end], *at, similarity=sure, margin=margin
@@ -219,7 +219,7 @@ def worth(similarity: np.ndarray, min_similarity: float, taken: Sequence[int]) -
     return float(sum(similarity[p, e] if e >= 0 else min_similarity for p, e in enumerate(taken)))
 
 
-def belongings(phrase: str, parts: Sequence[Element]) -> Iterator[tuple[Element, int, int]]:
+def garments_of(phrase: str, parts: Sequence[Element]) -> Iterator[tuple[Element, int, int]]:
     """The face and the garments of whom a phrase stands for, each with the part of the phrase that is about it.
 
     The best face shows the whole phrase. A garment must be the only one of its kind and of the colour that the phrase says.

@@ -10,7 +10,7 @@ import numpy as np
 from a2data.elements.tracks import box_at
 from a2data.media import colours
 from a2data.media.images import Box, bounds, clamp, cut_out, from_png, from_rle, on_white, sha16, to_png, to_rle
-from a2data.records import Element, Film, Kept, Reject
+from a2data.records import ClipVideo, Element, Kept, Reject
 from a2data.stage import Stage
 from model_zoo import cards
 
@@ -21,7 +21,7 @@ WORDS = {"hair": "hair", "upper": "upper clothes", "lower": "lower clothes", "sh
 class Parse(Stage):
     """People and their faces -> hair, upper and lower clothes, shoes and accessories, cut out of the person's best frame."""
 
-    reads = {"select": Kept, "segment": Film, "detect": Element, "faces": Element}
+    reads = {"select": Kept, "segment": ClipVideo, "detect": Element, "faces": Element}
     writes = Element
     per = "clip"
     version = 4
@@ -49,7 +49,7 @@ class Parse(Stage):
         return cards.load(self.model, cards.device()), cards.load(self.embedder, cards.device())
 
     def run(
-        self, model: Any, kept: list[Kept], films: list[Film], elements: list[Element], faces: list[Element]
+        self, model: Any, kept: list[Kept], films: list[ClipVideo], elements: list[Element], faces: list[Element]
     ) -> Iterator[Element | Reject]:
         parse, embed = model
         (film,) = films
@@ -59,13 +59,15 @@ class Parse(Stage):
                 key = f"{film.clip_id}/{kind}/{number}"
                 if too_small := self.too_small(mask, person):
                     yield Reject(key, "part too small", too_small)
-                elif unlikely := self.unlikely(kind, mask, self.head(person, faces)):
-                    yield Reject(key, "part misshapen", unlikely)
+                elif reject_reason := self.reject_reason(kind, mask, self.head(person, faces)):
+                    yield Reject(key, "part misshapen", reject_reason)
                 else:
                     parts.append(self.element(key, kind, film, person, mask))
         yield from embedded(parts, embed)
 
-    def parts(self, parse: Any, film: Film, person: Element, faces: list[Element]) -> Iterator[tuple[str, np.ndarray]]:
+    def parts(
+        self, parse: Any, film: ClipVideo, person: Element, faces: list[Element]
+    ) -> Iterator[tuple[str, np.ndarray]]:
         """The kinds in WORDS that the model finds on a person, as (h, w) bool masks of the frame, in the order of WORDS."""
         frame, mask = film.frames[person.frame], from_rle(person.mask)
         x0, y0, x1, y1 = clamp(grown(person.box, self.margin), *mask.shape)
@@ -93,7 +95,7 @@ class Parse(Stage):
             return f"{area / whole:.2%} of the person, wanted {self.min_part_share:.2%}"
         return ""
 
-    def unlikely(self, kind: str, mask: np.ndarray, head: Box | None) -> str:
+    def reject_reason(self, kind: str, mask: np.ndarray, head: Box | None) -> str:
         """What tells that a part's outline is no such part's, in words; "" where it may be one."""
         garment = kind in ("upper", "lower")
         least = self.min_garment_filled if garment else self.min_filled
@@ -105,7 +107,7 @@ class Parse(Stage):
             limits.append(("span of the head", (x1 - x0) / (head[2] - head[0]), self.min_hair_span))
         return ", ".join(f"{name} = {value:.2f}, wanted {low}" for name, value, low in limits if value < low)
 
-    def element(self, key: str, kind: str, film: Film, person: Element, mask: np.ndarray) -> Element:
+    def element(self, key: str, kind: str, film: ClipVideo, person: Element, mask: np.ndarray) -> Element:
         """The row of one part, still without an embedding."""
         frame = film.frames[person.frame]
         box = bounds(mask)

@@ -8,7 +8,7 @@ import numpy as np
 
 from a2data import records
 from a2data.codec_motion import codec_motion
-from a2data.records import Clip, Film
+from a2data.records import Clip, ClipVideo
 from a2data.stage import Stage
 from model_zoo import cards
 
@@ -32,7 +32,7 @@ class Score(Stage):
     (raft-small, see model_zoo/flow/raft.py); and codec_motion, codec_motion_least (see a2data/codec_motion.py).
     """
 
-    reads = {"segment": Film}
+    reads = {"segment": ClipVideo}
     writes = records.Score
     accounts_for = "clip_id"
 
@@ -55,7 +55,7 @@ class Score(Stage):
         text_model = cards.load(self.text_model, device) if self.text_model else None
         return Models(text_model, {name: cards.load(name, device) for name in split(self.quality_models)})
 
-    def run(self, models: Models, films: list[Film]) -> Iterator[Any]:
+    def run(self, models: Models, films: list[ClipVideo]) -> Iterator[Any]:
         for film in films:
             scores = measured(film, self.still)
             if models.text is not None:
@@ -63,7 +63,7 @@ class Score(Stage):
             if self.codec_motion:
                 scores |= codec_motion(film.video)
             for name, model in models.quality.items():
-                found = quality(model, film, 0 if cards.family(name).whole_clip else self.quality_frames)
+                found = quality(model, film, 0 if cards.base_card(name).needs_all_frames else self.quality_frames)
                 if twice := sorted(scores.keys() & found.keys()):
                     raise ValueError(
                         f"{name} measures {', '.join(twice)}, which is measured already: take one of the two"
@@ -76,7 +76,7 @@ class Score(Stage):
         """The cards that `load` loads. Raises ValueError for a quality model whose card has another role."""
         names = split(self.quality_models)
         for name in names:
-            if (role := cards.family(name).role) != "quality":
+            if (role := cards.base_card(name).role) != "quality":
                 raise ValueError(f"score.quality_models: {name} is a model of role {role}, not of role quality")
         return [self.text_model, *names] if self.text_model else names
 
@@ -113,7 +113,7 @@ def text(model: TextModel, frames: np.ndarray, count: int) -> float:
     return max(model(frames[i]) for i in spread(len(frames), count))
 
 
-def quality(model: QualityModel, film: Film, count: int) -> dict[str, float]:
+def quality(model: QualityModel, film: ClipVideo, count: int) -> dict[str, float]:
     """What a quality model says of `count` frames spread over a film, of all of them for 0."""
     frames = film.frames
     if not count:

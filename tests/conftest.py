@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 from a2data.dataset import writer
-from a2data.dataset.triplet import Facts, Given, Origin, Place, Triplet, to_members
+from a2data.dataset.triplet import Origin, Place, ReferenceMeta, Triplet, TripletMeta, to_members
 from a2data.media import video
 from a2data.media.images import to_png
 from a2data.records import Caption, Packed, Subject
@@ -44,7 +44,7 @@ def corpus() -> Path:
     return CORPUS
 
 
-def facts(key: str, frames: int, height: int, width: int, roles: list[str]) -> Facts:
+def facts(key: str, frames: int, height: int, width: int, roles: list[str]) -> TripletMeta:
     prompt = f"A person, {key}, in a kitchen."
     caption = Caption(key, prompt, [], "", "", "", "", "a kitchen", len(prompt) - 10, len(prompt) - 1, "", [])
     caption.subjects.append(Subject("Human", "", "", "", "", "", True, "A person", 0, 8))
@@ -53,12 +53,14 @@ def facts(key: str, frames: int, height: int, width: int, roles: list[str]) -> F
     place = Place(0, 0, box, box, "")
     names = ["bg" if role == "background" else f"ref{n}" for n, role in enumerate(roles)]
     given = [
-        Given(name, role, "A person" if role == "human" else "", 0, 8, "e", 1, 0.9, 0.1, False, [], origin, place)
+        ReferenceMeta(
+            name, role, "A person" if role == "human" else "", 0, 8, "e", 1, 0.9, 0.1, False, [], origin, place
+        )
         for name, role in zip(names, roles, strict=True)
     ]
     numbers, times = list(range(frames)), [n / 15 for n in range(frames)]
     whole = (0.0, 0.0, float(width), float(height))
-    return Facts(
+    return TripletMeta(
         *(key, "v", "v.mp4", "CC0", "", "", 0, frames, 15.0, width, height, whole),
         *(numbers, times, caption, given, [], []),
     )

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 def test_a_pipeline_reads_only_what_it_has_made(profile):
     made = {"manifest": Source}
     for stage in triplets(profile):
-        for name, record in (stage.reads | stage.borrows).items():
+        for name, record in (stage.reads | stage.lookup_tables).items():
             assert set(schema(record).names) <= set(schema(made[name]).names), f"{stage.name()} reads {name}"
         made[stage.name()] = stage.writes
 

@@ -16,10 +16,10 @@ import pytest
 
 from a2data import records
 from a2data.dataset import writer
-from a2data.dataset.triplet import Facts, Given, Origin, Place, Triplet, to_members
+from a2data.dataset.triplet import Origin, Place, ReferenceMeta, Triplet, TripletMeta, to_members
 from a2data.media import video
 from a2data.media.images import sha16, to_png
-from a2data.records import Caption, Film, Score, Video
+from a2data.records import Caption, ClipVideo, Score, Video
 from a2data.store.folder import Folder
 from a2data.store.tables import Store
 from docs import make
@@ -175,7 +175,7 @@ def triplet() -> Triplet:
         *("b", "b.mp4", "CC0-1.0", "drawn", "b-00000000", "b-00000000/object/0", "", "cup", [], 0, 0, 0.0),
         *(box, box, 32, 32, "", 0.9, 0.9, "", sha16(picture)),
     )
-    given = Given(
+    given = ReferenceMeta(
         "ref0",
         "object",
         "a red cup",
@@ -192,7 +192,7 @@ def triplet() -> Triplet:
     )
     caption = Caption("a-00000000", "a red cup stands there.", [], "", "", "", "", "", 0, 0, "", [])
     where = ("a-00000000", "a", "a.mp4", "CC0-1.0", "drawn", "", 0, 8, 15.0, 32, 32, box, [*range(8)], [0.0] * 8)
-    facts = Facts(*where, caption, [given], [], [])
+    facts = TripletMeta(*where, caption, [given], [], [])
     return Triplet(facts, video.encode(np.zeros((8, 32, 32, 3), np.uint8), 15.0), {"ref0": picture}, {"ref0": picture})
 
 
@@ -245,7 +245,7 @@ def test_the_commands_of_the_page_run_the_new_stage(checkout):
     Recipe().save(store)
     store.write("manifest", 0, Video, [])
     steady = clip("a-00000000", [0.5] * 8)
-    store.write("segment", 0, Film, [steady, replace(steady, clip_id="a-00000008", luma=[0.25, 0.75] * 4)])
+    store.write("segment", 0, ClipVideo, [steady, replace(steady, clip_id="a-00000008", luma=[0.25, 0.75] * 4)])
     first, changed, plan = [line.split()[1:] for line in commands(NEW_STAGE) if line.startswith("a2data ")]
 
     printed = [run_in(checkout, "pipelines.cli", *words, "--here", "--quiet") for words in (first, changed, changed)]
@@ -258,9 +258,9 @@ def test_the_commands_of_the_page_run_the_new_stage(checkout):
     ]
 
 
-def clip(clip_id: str, luma: list[float]) -> Film:
+def clip(clip_id: str, luma: list[float]) -> ClipVideo:
     """A clip of black frames that says it has that luma."""
     count, each = len(luma), [0.0] * len(luma)
     seen = (list(range(count)), each, (0.0, 0.0, 32.0, 32.0), 0.0, luma, each, each, bytes(count * 18 * 24))
     frames = np.zeros((count, 32, 32, 3), np.uint8)
-    return Film(clip_id, "a", 0, 0, count, "start", 15.0, 32, 32, *seen, video.encode(frames, 15.0))
+    return ClipVideo(clip_id, "a", 0, 0, count, "start", 15.0, 32, 32, *seen, video.encode(frames, 15.0))

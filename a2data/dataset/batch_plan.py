@@ -56,7 +56,7 @@ def standard_buckets(
     return [bucket for bucket in every if bucket.tokens <= max_tokens]
 
 
-def draw(seed: int, epoch: int, sample: int | str, purpose: str) -> np.random.Generator:
+def rng(seed: int, epoch: int, sample: int | str, purpose: str) -> np.random.Generator:
     """The one source of chance: the generator of one purpose for one sample of one epoch.
 
     sample: what tells samples of an epoch apart: `Sample.index`, or any key. The same four give the same numbers on every rank
@@ -116,7 +116,7 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Stretch:
+class PhasePlan:
     """A phase over a data set: which samples it uses, in batches of which size."""
 
     buckets: list[Bucket]
@@ -164,14 +164,14 @@ class Plan:
     """Every batch of a training, from the first to any."""
 
     seed: int
-    stretches: list[Stretch]
+    phase_plans: list[PhasePlan]
     # of all that decides it: "<hash of the data>-<hash of seed, buckets, sizes, weights>"
     digest: str = field(compare=False)
     # why samples of the index are in no batch -> how many, in the first phase
     left_out: dict[str, int] = field(compare=False)
 
-    def stretch(self, step: int) -> Stretch:
-        return self.stretches[bisect_right([s.first_step for s in self.stretches], step) - 1]
+    def stretch(self, step: int) -> PhasePlan:
+        return self.phase_plans[bisect_right([s.first_step for s in self.phase_plans], step) - 1]
 
     def place(self, step: int) -> tuple[int, int]:
         """Epoch of a step, and its number in it."""
@@ -181,7 +181,7 @@ class Plan:
 
     def step(self, epoch: int, number: int) -> int:
         """The step at a place; the inverse of `place`."""
-        stretch = self.stretches[bisect_right([s.first_epoch for s in self.stretches], epoch) - 1]
+        stretch = self.phase_plans[bisect_right([s.first_epoch for s in self.phase_plans], epoch) - 1]
         return stretch.first_step + (epoch - stretch.first_epoch) * stretch.length + number
 
     def batches(self, step: int = 0) -> Iterator[Batch]:
@@ -198,7 +198,7 @@ class Plan:
             yield Batch(step, epoch, number, int(firsts[number]), stretch.buckets[bucket], rows)
             step += 1
 
-    def instead(self, batch: Batch, index: int, attempt: int) -> int:
+    def replacement(self, batch: Batch, index: int, attempt: int) -> int:
         """The row that replaces a sample which cannot be read, by its index in the epoch: another one of its bucket."""
         stretch = self.stretch(batch.step)
         rows = stretch.rows[stretch.buckets.index(batch.bucket)]
@@ -233,11 +233,11 @@ def plan(
         raise ValueError(f"global_batch is {global_batch}, tail is {tail!r}: give at least 1, and 'drop' or 'fill'")
     if weights is not None:
         check_weights(weights, len(shape[0]))
-    stretches: list[Stretch] = []
+    stretches: list[PhasePlan] = []
     first_step = first_epoch = 0
     for phase in phases:
         sizes = [batch_size(bucket, global_batch, max_tokens) for bucket in phase.buckets]
-        stretch = lay(shape, phase, sizes, weights, usable, tail, first_step, first_epoch)
+        stretch = pack_batches(shape, phase, sizes, weights, usable, tail, first_step, first_epoch)
         stretches.append(stretch)
         first_step += phase.steps
         first_epoch += -(-phase.steps // stretch.length)
@@ -274,7 +274,7 @@ def batch_size(bucket: Bucket, global_batch: int, max_tokens: int | None) -> int
     return size
 
 
-def lay(
+def pack_batches(
     shape: tuple[np.ndarray, np.ndarray, np.ndarray],
     phase: Phase,
     sizes: list[int],
@@ -283,7 +283,7 @@ def lay(
     tail: str,
     first_step: int,
     first_epoch: int,
-) -> Stretch:
+) -> PhasePlan:
     """A phase over the clips. Raises ValueError where not one batch comes out of it."""
     if len(set(phase.buckets)) != len(phase.buckets) or any(min(bucket) < 1 for bucket in phase.buckets):
         raise ValueError(f"buckets must differ and have frames, height and width: {[str(b) for b in phase.buckets]}")
@@ -303,7 +303,7 @@ def lay(
             "global_batch smaller, or let tail='fill' repeat samples"
         )
     used = [n for n, count in enumerate(whole) if count]
-    return Stretch(
+    return PhasePlan(
         [phase.buckets[n] for n in used],
         [by_bucket[n] for n in used],
         None if weights is None else [weights[by_bucket[n]] for n in used],
@@ -314,7 +314,7 @@ def lay(
     )
 
 
-def left_out(count: int, stretch: Stretch, weights: np.ndarray | None, usable: np.ndarray | None) -> dict[str, int]:
+def left_out(count: int, stretch: PhasePlan, weights: np.ndarray | None, usable: np.ndarray | None) -> dict[str, int]:
     """Why samples are never in a batch, and how many."""
     unusable = 0 if usable is None else int((~usable).sum())
     unused = 0 if weights is None else int((weights == 0).sum() if usable is None else ((weights == 0) & usable).sum())

@@ -13,8 +13,8 @@ import av
 import cv2
 import numpy as np
 
-from a2data.dataset.batch_plan import Batch, Bucket, draw
-from a2data.dataset.triplet import Facts, Given, to_facts
+from a2data.dataset.batch_plan import Batch, Bucket, rng
+from a2data.dataset.triplet import ReferenceMeta, TripletMeta, to_facts
 from a2data.media.images import MAX_PIXELS, from_png
 from a2data.media.mp4 import frame_count
 
@@ -47,7 +47,7 @@ class Shape(NamedTuple):
     references: int
 
 
-class Chances(NamedTuple):
+class Augmentation(NamedTuple):
     """What is dropped and chosen at random, sample by sample: probabilities. A2 was trained with 0.3 and 0.1 for the drops."""
 
     caption_drop: float = 0.0  # the caption becomes ""
@@ -78,7 +78,7 @@ class Sample:
     index: int  # counts the samples of the epoch: draw(seed, sample.epoch, sample.index, "noise")
     row: int  # of the index
     bucket: Bucket
-    facts: Facts | None = None  # the JSON; None in the view "bytes", and where an encoded sample has none
+    facts: TripletMeta | None = None  # the JSON; None in the view "bytes", and where an encoded sample has none
     captions: tuple[str, ...] = ()  # the prompt, and the phrases of its subjects and place
     caption: str = ""  # the one chosen; "" where dropped
     references: tuple[Reference, ...] = ()  # those chosen; pictures in the raw view only
@@ -96,7 +96,7 @@ class Decode:
     view: str
     seed: int
     shape: Callable[[Iterator[np.ndarray], Bucket, np.random.Generator], np.ndarray]
-    chances: Chances
+    chances: Augmentation
     threads: int  # of the video decoder; 0 for as many as it likes
     limits: Limits = LIMITS
 
@@ -128,10 +128,10 @@ class Decode:
                 f"has {len(made.facts.references)} references in its .json, its row of the index says {shape.references}"
             )
         references = self.references(members, made)
-        start = draw(self.seed, batch.epoch, index, "start").integers(shape.frames - batch.bucket.frames + 1)
+        start = rng(self.seed, batch.epoch, index, "start").integers(shape.frames - batch.bucket.frames + 1)
         film = member(members, "mp4")
         shown = pictures(film, int(start), batch.bucket.frames, self.threads, shape[:3], self.limits)
-        video = self.shape(shown, batch.bucket, draw(self.seed, batch.epoch, index, "crop"))
+        video = self.shape(shown, batch.bucket, rng(self.seed, batch.epoch, index, "crop"))
         return replace(made, references=references, video=video)
 
     def references(self, members: dict[str, memoryview], made: Sample) -> tuple[Reference, ...]:
@@ -147,7 +147,7 @@ class Decode:
             found.append(Reference(given[name].role, shown, name, given[name].phrase))
         return tuple(found)
 
-    def tell(self, made: Sample, facts: Facts) -> Sample:
+    def tell(self, made: Sample, facts: TripletMeta) -> Sample:
         """The sample with its facts, and what chance decides about them."""
         captions = captions_of(facts)
         caption = self.caption(captions, made.epoch, made.index)
@@ -155,12 +155,12 @@ class Decode:
         return replace(made, facts=facts, captions=captions, caption=caption, chosen=chosen)
 
     def caption(self, captions: tuple[str, ...], epoch: int, index: int) -> str:
-        if draw(self.seed, epoch, index, "caption drop").random() < self.chances.caption_drop:
+        if rng(self.seed, epoch, index, "caption drop").random() < self.chances.caption_drop:
             return ""
-        short = draw(self.seed, epoch, index, "short caption").random() < self.chances.short_caption
+        short = rng(self.seed, epoch, index, "short caption").random() < self.chances.short_caption
         return captions[-1] if short else captions[0]
 
-    def choose(self, given: list[Given], epoch: int, index: int) -> list[Given]:
+    def choose(self, given: list[ReferenceMeta], epoch: int, index: int) -> list[ReferenceMeta]:
         """The references that chance leaves, in the order in which they are used."""
         chances = self.chances
         wanted = [g for g in given if not chances.roles or g.role in chances.roles]
@@ -168,12 +168,12 @@ class Decode:
             raise CorruptError(
                 f"has no reference of {', '.join(chances.roles) or 'any role'}, unlike its row of the index"
             )
-        if draw(self.seed, epoch, index, "reference drop").random() < chances.reference_drop:
+        if rng(self.seed, epoch, index, "reference drop").random() < chances.reference_drop:
             return []
         most = chances.max_references or len(wanted)
-        if draw(self.seed, epoch, index, "single reference").random() < chances.single_reference:
+        if rng(self.seed, epoch, index, "single reference").random() < chances.single_reference:
             most = 1
-        order = np.argsort(draw(self.seed, epoch, index, "references").random(len(wanted)), kind="stable")[:most]
+        order = np.argsort(rng(self.seed, epoch, index, "references").random(len(wanted)), kind="stable")[:most]
         return [wanted[n] for n in (order if chances.shuffle else np.sort(order))]
 
 
@@ -195,14 +195,14 @@ def member(members: dict[str, memoryview], extension: str) -> memoryview:
     return members[extension]
 
 
-def facts_of(members: dict[str, memoryview], key: str) -> Facts:
+def facts_of(members: dict[str, memoryview], key: str) -> TripletMeta:
     """The JSON alone: pictures and video need not be there."""
     text = member(members, "json")
     with reading("its .json"):
         return to_facts(bytes(text), key)
 
 
-def captions_of(facts: Facts) -> tuple[str, ...]:
+def captions_of(facts: TripletMeta) -> tuple[str, ...]:
     """The prompt, and what it speaks of without the sentences around it: "a person in a red top, a cup, a kitchen"."""
     caption = facts.caption
     phrases = [s.phrase for s in caption.subjects if s.phrase]
@@ -272,7 +272,9 @@ def check_size(height: int, width: int, shape: tuple[int, int, int] | None, limi
         )
 
 
-def cover(frames: Iterator[np.ndarray], bucket: Bucket, rng: np.random.Generator, anywhere: bool = False) -> np.ndarray:
+def center_crop_resize(
+    frames: Iterator[np.ndarray], bucket: Bucket, rng: np.random.Generator, anywhere: bool = False
+) -> np.ndarray:
     """Frames (h, w, 3) uint8 -> (t, height, width, 3): the largest part of the bucket's aspect, made smaller by area.
 
     anywhere: the part lies where rng says, the same in all frames; else in the middle.

@@ -23,26 +23,35 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from a2data.dataset import reader as tars
-from a2data.dataset import weights as weights_module
-from a2data.dataset.batch_plan import Batch, Bucket, Phase, Plan, draw, plan, standard_buckets
-from a2data.dataset.decode import LIMITS, Chances, CorruptError, Decode, Limits, Reference, Sample, Shape, cover
+from a2data.dataset.batch_plan import Batch, Bucket, Phase, Plan, plan, rng, standard_buckets
+from a2data.dataset.decode import (
+    LIMITS,
+    Augmentation,
+    CorruptError,
+    Decode,
+    Limits,
+    Reference,
+    Sample,
+    Shape,
+    center_crop_resize,
+)
 from a2data.dataset.reader import Tars
-from a2data.dataset.shared_memory import bundled
-from a2data.dataset.weights import balanced, without_copies
+from a2data.dataset.shared_memory import to_shared_memory
+from a2data.dataset.weights import balanced_weights, copy_filter_weights, mixture_weights, rows_with_roles
 
 __all__ = [
+    "Augmentation",
     "Bucket",
-    "Chances",
     "Limits",
     "Loader",
     "Phase",
     "Reference",
     "Sample",
-    "balanced",
-    "cover",
-    "draw",
+    "balanced_weights",
+    "center_crop_resize",
+    "copy_filter_weights",
+    "rng",
     "standard_buckets",
-    "without_copies",
 ]
 
 log = logging.getLogger(__name__)
@@ -129,7 +138,7 @@ class Reader:
                 return replace(made, set_aside=broken) if broken else made
             except CorruptError as error:
                 broken[key] = f"{key} in {index.where(row)}: {error}"
-            row = self.plan.instead(slot.batch, slot.number, attempt)
+            row = self.plan.replacement(slot.batch, slot.number, attempt)
             piece = self.tars.read(row)
         some = "; ".join(list(broken.values())[:3])
         raise ValueError(
@@ -150,7 +159,7 @@ class Stream(IterableDataset):
             for sample, last in self.reader.samples(
                 itertools.islice(self.reader.slots(self.step), info.id, None, info.num_workers)
             ):
-                yield bundled(sample), last
+                yield to_shared_memory(sample), last
         except Exception as error:  # as a value: torch would bury the sentence in a traceback of the worker
             yield error, True
 
@@ -184,7 +193,7 @@ class Loader(IterableDataset):
         buckets: Sequence[Bucket] | Sequence[Phase] | None = None,
         view: str = "raw",
         shape: Callable[..., np.ndarray] | None = None,
-        chances: Chances | None = None,
+        chances: Augmentation | None = None,
         weight: Callable[[pa.Table], np.ndarray] | None = None,
         max_tokens: int | None = None,
         tail: str = "drop",
@@ -198,22 +207,22 @@ class Loader(IterableDataset):
         self.index = tars.read_index(folders, index or VIEWS[view], weight is not None, limits.max_bytes)
         weights = None if weight is None else np.asarray(weight(self.index.table), np.float64)
         if isinstance(shards, Mapping):
-            weights = weights_module.mixed(self.index, dict(enumerate(shards.values())), weights)
-        chances = chances or Chances()
+            weights = mixture_weights(self.index, dict(enumerate(shards.values())), weights)
+        chances = chances or Augmentation()
         self.plan = plan(
             self.index.shape,
             phases(buckets),
             seed=seed,
             global_batch=global_batch,
             weights=weights,
-            usable=weights_module.having(self.index, chances.roles),
+            usable=rows_with_roles(self.index, chances.roles),
             max_tokens=max_tokens,
             tail=tail,
             data=self.index.digest,
         )
         check_ranks(self.plan, rank, ranks)
-        decode = Decode(view, seed, shape or cover, chances, 1 if workers else 0, limits)
-        self.reader = Reader(Tars(self.index.light()), self.plan, rank, ranks, decode)
+        decode = Decode(view, seed, shape or center_crop_resize, chances, 1 if workers else 0, limits)
+        self.reader = Reader(Tars(self.index.without_table()), self.plan, rank, ranks, decode)
         self.workers, self.prefetch, self.step = workers, prefetch, 0
         self.set_aside: dict[str, str] = {}  # samples that could not be read, by key, and why
 
@@ -330,7 +339,7 @@ def phases(buckets: Sequence[Bucket] | Sequence[Phase] | None) -> list[Phase]:
 def check_ranks(plan: Plan, rank: int, ranks: int) -> None:
     if not 0 <= rank < ranks:
         raise ValueError(f"rank is {rank} of {ranks}: ranks count from 0")
-    for stretch in plan.stretches:
+    for stretch in plan.phase_plans:
         for bucket, size in zip(stretch.buckets, stretch.size, strict=True):
             if size % ranks:
                 raise ValueError(f"a batch of {size} videos of {bucket} cannot be shared by {ranks} ranks alike")

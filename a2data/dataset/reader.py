@@ -56,7 +56,7 @@ class Index:
         folder, name = self.shards[self.shard[row]]
         return f"{self.folders[folder].root}/{name}"
 
-    def light(self) -> "Index":
+    def without_table(self) -> "Index":
         """Without the columns that only weights ask for: what a worker takes along."""
         return replace(self, table=None)
 

@@ -37,7 +37,7 @@ class Place(NamedTuple):
     shape: tuple[int, ...]
 
 
-def bundled(sample: Sample) -> Bundled:
+def to_shared_memory(sample: Sample) -> Bundled:
     """The sample to hand over; `Bundled.sample` is its inverse."""
     parts, at = list[np.ndarray](), 0
 

@@ -61,7 +61,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Given:
+class ReferenceMeta:
     """A reference of a triplet: a picture of something in the clip, and the words of the prompt that it stands for."""
 
     name: str  # "ref0", "ref1" … or "bg"
@@ -92,7 +92,7 @@ class Unpaired:
 
 
 @dataclass(frozen=True)
-class Facts:
+class TripletMeta:
     """Everything about a triplet but its pixels."""
 
     clip_id: str
@@ -110,7 +110,7 @@ class Facts:
     source_frames: list[int]
     source_pts_s: list[float]
     caption: Caption
-    references: list[Given]
+    references: list[ReferenceMeta]
     unpaired: list[Unpaired]
     made_by: list[str]  # "<stage> <model>@<revision>"
 
@@ -119,7 +119,7 @@ class Facts:
 class Triplet:
     """Prompt, references, video."""
 
-    facts: Facts
+    facts: TripletMeta
     video: bytes  # mp4
     pictures: dict[str, bytes]  # name of the reference -> PNG, RGB on white
     cut_outs: dict[str, bytes]  # name of the reference -> PNG, RGBA; none for "bg"
@@ -156,7 +156,7 @@ def from_sample(sample: dict[str, Any]) -> Triplet:
     )
 
 
-def to_facts(text: bytes, key: str = "") -> Facts:
+def to_facts(text: bytes, key: str = "") -> TripletMeta:
     """The facts in a sample's JSON.
 
     Raises ValueError for another format, for JSON that is too long, nested too deeply, ambiguous, or whose values are not of the
@@ -174,12 +174,12 @@ def to_facts(text: bytes, key: str = "") -> Facts:
         for rule in given["rules"]:
             rule |= {name: float(rule[name]) for name in ("value", "low", "high")}
     try:
-        table = pa.Table.from_pylist([data], schema=schema(Facts))
+        table = pa.Table.from_pylist([data], schema=schema(TripletMeta))
     except OverflowError as error:
         raise ValueError(f"sample {key!r} has a number that is out of range: {error}") from error
     for field, column in zip(table.schema, table.columns, strict=True):
         check_complete(field.name, column.combine_chunks(), key)
-    return from_table(Facts, table)[0]
+    return from_table(TripletMeta, table)[0]
 
 
 def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

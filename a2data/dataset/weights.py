@@ -10,7 +10,7 @@ from a2data.dataset.index_checks import numbers
 from a2data.dataset.reader import Index
 
 
-def having(index: Index, roles: Sequence[str]) -> np.ndarray | None:
+def rows_with_roles(index: Index, roles: Sequence[str]) -> np.ndarray | None:
     """Which samples have a reference, of one of these roles where any are given; (n,) bool, None where all have."""
     usable = index.references > 0
     if roles:
@@ -21,7 +21,7 @@ def having(index: Index, roles: Sequence[str]) -> np.ndarray | None:
     return None if usable.all() else usable
 
 
-def mixed(index: Index, shares: Mapping[int, float], weights: np.ndarray | None) -> np.ndarray:
+def mixture_weights(index: Index, shares: Mapping[int, float], weights: np.ndarray | None) -> np.ndarray:
     """Weights that give each data set its share of an epoch, which keeps as many samples as the index has.
 
     shares: number of the folder -> share, of any sum. weights: of the samples within their data sets.
@@ -38,12 +38,12 @@ def mixed(index: Index, shares: Mapping[int, float], weights: np.ndarray | None)
     return result
 
 
-def without_copies(table: pa.Table, power: float = 1.0) -> np.ndarray:
+def copy_filter_weights(table: pa.Table, power: float = 1.0) -> np.ndarray:
     """Weights (1 - copy_risk) ** power: the nearer its riskiest reference is to a copy, the rarer a sample."""
     return (1 - table["copy_risk"].to_numpy()) ** power
 
 
-def balanced(table: pa.Table, column: str = "roles", power: float = 0.5) -> np.ndarray:
+def balanced_weights(table: pa.Table, column: str = "roles", power: float = 0.5) -> np.ndarray:
     """Weights that make rare values of a column less rare: the mean over a sample's values of frequency ** -power, of mean 1.
 
     power 0 changes nothing, 1 makes all values equally frequent as far as samples have one each. column: of strings, or lists

@@ -19,7 +19,7 @@ from a2data.dataset.reader import members
 from a2data.records import Packed
 from a2data.store.filename import safe_name
 from a2data.store.folder import Folder
-from a2data.store.schema import complete, from_table, to_table
+from a2data.store.schema import add_missing_columns, from_table, to_table
 
 # split, where the data set is split; shard of work; number within it; beginning of its sha256 (before 2026-12 there was none)
 TAR = re.compile(r"(?:([a-z]+)-)?(\d+)-(\d{3,})(?:-[0-9a-f]{12})?\.tar")
@@ -111,7 +111,7 @@ def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(header, io.BytesIO(data))
 
 
-def divided(rows: Iterable[Packed]) -> dict[str, dict[str, Any]]:
+def split_into_tars(rows: Iterable[Packed]) -> dict[str, dict[str, Any]]:
     """Split -> its samples, its share of all, its components, and the share of all in the largest; {} where there is no split.
 
     Raises ValueError where two splits have a component in common: what is trained on would be evaluated on.
@@ -146,7 +146,7 @@ def rows(folder: Folder) -> list[Packed]:
     try:
         with folder.reading("index.parquet") as file:
             table = pq.read_table(file, page_checksum_verification=True)
-        found = from_table(Packed, complete(Packed, table))
+        found = from_table(Packed, add_missing_columns(Packed, table))
     except (ValueError, OSError) as error:
         raise ValueError(f"{folder.root}/index.parquet cannot be read: {error}; pack the data set again") from None
     for name in {row.shard for row in found} | {row.clip_id for row in found}:
@@ -238,7 +238,7 @@ def finish(
     """
     rows = sorted(packed, key=lambda row: (row.shard, row.offset))
     names = sorted({row.shard for row in rows})
-    splits = divided(rows)
+    splits = split_into_tars(rows)
     there, sha256 = out.sizes(), {row.shard: row.shard_sha256 for row in rows}
     missing = [name for name in names if name not in there]
     if missing:

@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from a2data.elements.tracks import from_numbers, link, mean_look
+from a2data.elements.tracks import associate, from_numbers, mean_embedding
 from a2data.media import colours, images
 from a2data.media.images import Box
-from a2data.records import Element, Film
+from a2data.records import ClipVideo, Element
 
 GAP = 3  # samples that a track may be out of sight, behind something or missed
 GOOD_FRAMES = 5  # how many of a track's best sightings its embedding is the mean of
 
 
-class Sighting(NamedTuple):
+class Observation(NamedTuple):
     """A detection in a sampled frame."""
 
     frame: int
@@ -33,7 +33,7 @@ class Sighting(NamedTuple):
         return float(self.mask.mean())
 
 
-Track = list[Sighting]
+Track = list[Observation]
 Tracker = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[list[int]]]  # role track of model_zoo.cards
 Judge = Callable[
     [np.ndarray, list[list[tuple[int, np.ndarray]]]], list[list[float]]
@@ -51,7 +51,7 @@ class Limits(NamedTuple):
     max_elements: int
 
 
-class Recut(NamedTuple):
+class MaskRefiner(NamedTuple):
     """A model that draws the mask of each best frame again, from its box."""
 
     model: Callable[[np.ndarray, np.ndarray], np.ndarray]  # role masks of model_zoo.cards
@@ -68,7 +68,7 @@ def sampled(frames: int, every: int) -> list[int]:
     return sorted({*range(0, frames, every), frames - 1})
 
 
-def sighted(frame: np.ndarray, number: int, detections: Sequence[Any], embedder: Callable) -> list[Sighting]:
+def sighted(frame: np.ndarray, number: int, detections: Sequence[Any], embedder: Callable) -> list[Observation]:
     """The detections of one frame with tight boxes and embeddings; one whose mask is empty is no sighting.
 
     A detection without a mask fills its box.
@@ -77,7 +77,7 @@ def sighted(frame: np.ndarray, number: int, detections: Sequence[Any], embedder:
     seen = [(d, mask) for d, mask in zip(detections, masks, strict=True) if mask.any()]
     looks = embedder([frame] * len(seen), [mask for _, mask in seen]) if seen else []
     return [
-        Sighting(number, d.kind, d.label, d.score, images.bounds(mask), mask, look)
+        Observation(number, d.kind, d.label, d.score, images.bounds(mask), mask, look)
         for (d, mask), look in zip(seen, looks, strict=True)
     ]
 
@@ -90,17 +90,17 @@ def filled(box: Box, shape: tuple[int, int]) -> np.ndarray:
     return mask
 
 
-def follow(samples: Sequence[Sequence[Sighting]], tracker: Tracker | None = None) -> list[Track]:
+def track(samples: Sequence[Sequence[Observation]], tracker: Tracker | None = None) -> list[Track]:
     """All tracks through the samples, longest times largest first; a person never becomes a thing.
 
-    tracker: a model of role track, or None for a2data.elements.tracks.link, by place and looks.
+    tracker: a model of role track, or None for a2data.elements.tracks.associate, by place and looks.
     """
     tracks: list[Track] = []
     for kind in ("human", "object"):
         of_kind = [[s for s in sample if s.kind == kind] for sample in samples]
         boxes = [[s.box for s in sample] for sample in of_kind]
         if tracker is None:
-            linked = link(boxes, [np.array([s.look for s in x]) for x in of_kind], GAP)
+            linked = associate(boxes, [np.array([s.look for s in x]) for x in of_kind], GAP)
         else:
             arrays = [np.array(here, np.float32).reshape(-1, 4) for here in boxes]
             linked = from_numbers(tracker(arrays, [np.array([s.score for s in x], np.float32) for x in of_kind]))
@@ -110,14 +110,14 @@ def follow(samples: Sequence[Sequence[Sighting]], tracker: Tracker | None = None
 
 def judge(tracks: Sequence[Track], samples: int, limits: Limits) -> list[tuple[str, str] | None]:
     """Reason and detail why each track is no element; None for one that is. samples: how many frames were looked at."""
-    refusals = [refusal(track, samples, limits) for track in tracks]
+    refusals = [reject_reason(track, samples, limits) for track in tracks]
     fit = [number for number, why in enumerate(refusals) if why is None]
     for number in fit[limits.max_elements :]:
         refusals[number] = "too many", f"{len(fit)} elements, max_elements = {limits.max_elements}"
     return refusals
 
 
-def refusal(track: Track, samples: int, limits: Limits) -> tuple[str, str] | None:
+def reject_reason(track: Track, samples: int, limits: Limits) -> tuple[str, str] | None:
     """Reason and detail why a track is no element, whatever others there are; None for one that is."""
     need = max(min(2, samples), limits.min_seen * samples)
     area = float(np.median([s.area for s in track]))
@@ -134,10 +134,10 @@ def refusal(track: Track, samples: int, limits: Limits) -> tuple[str, str] | Non
 
 
 def elements(
-    film: Film,
+    film: ClipVideo,
     tracks: Sequence[Track],
     embedder: str,
-    recut: Recut | None = None,
+    recut: MaskRefiner | None = None,
     taken: Mapping[str, int] | None = None,
     judge_masks: Judge | None = None,
 ) -> Iterator[Element]:
@@ -156,13 +156,13 @@ def elements(
 
 
 def element(
-    film: Film,
+    film: ClipVideo,
     element_id: str,
     track: Track,
-    others: Sequence[Sighting],
+    others: Sequence[Observation],
     trusts: Sequence[float],
     embedder: str,
-    recut: Recut | None = None,
+    recut: MaskRefiner | None = None,
 ) -> Element:
     """The row of one track: its best frame cut out, and where else it was seen.
 
@@ -173,7 +173,7 @@ def element(
     best_first = sorted(range(len(track)), key=lambda i: (-worth[i], track[i].frame))
     seen = track[best_first[0]]
     frame = film.frames[seen.frame]
-    best, notes = (seen, []) if recut is None else redrawn(frame, seen, recut)
+    best, notes = (seen, []) if recut is None else refine_mask(frame, seen, recut)
     png = images.to_png(images.cut_out(frame, best.mask, best.box))
     return Element(
         clip_id=film.clip_id,
@@ -187,7 +187,7 @@ def element(
         mask=images.to_rle(best.mask),
         image=png,
         image_sha256=images.sha16(png),
-        embedding=mean_look([track[i].look for i in best_first[:GOOD_FRAMES]]).tolist(),
+        embedding=mean_embedding([track[i].look for i in best_first[:GOOD_FRAMES]]).tolist(),
         embedder=embedder,
         quality=marks[best_first[0]],
         seen_frames=[s.frame for s in track],
@@ -197,7 +197,7 @@ def element(
     )
 
 
-def redrawn(frame: np.ndarray, seen: Sighting, recut: Recut) -> tuple[Sighting, list[str]]:
+def refine_mask(frame: np.ndarray, seen: Observation, recut: MaskRefiner) -> tuple[Observation, list[str]]:
     """The sighting with the mask that the model draws in its box, and an attribute that says whose mask it is.
 
     A mask that is empty, or lies elsewhere than the box, shows that the model took something else for the thing: then the old
@@ -216,13 +216,13 @@ def majority(track: Track) -> str:
     return max(labels, key=lambda label: sum(s.score for s in track if s.label == label))
 
 
-def qualities(frames: np.ndarray, track: Track, others: Sequence[Sighting]) -> list[float]:
+def qualities(frames: np.ndarray, track: Track, others: Sequence[Observation]) -> list[float]:
     """How good a picture of a track's element each of its sightings is. others: the sightings of the other tracks."""
     usual = float(np.median([s.area for s in track]))
     return [quality(frames[s.frame], s, [o for o in others if o.frame == s.frame], usual) for s in track]
 
 
-def quality(frame: np.ndarray, seen: Sighting, others: Sequence[Sighting], usual_area: float) -> float:
+def quality(frame: np.ndarray, seen: Observation, others: Sequence[Observation], usual_area: float) -> float:
     """How good a picture of its element a sighting is, 0 to 1: a product, so that one bad fault is enough.
 
     Sharp, large (whole marks from 15 % of the frame), inside the frame (half a person ends at the bottom, which costs little),
@@ -240,7 +240,7 @@ def quality(frame: np.ndarray, seen: Sighting, others: Sequence[Sighting], usual
     return float(np.sqrt(sharpness(frame, seen) * typical * seen.score) * large * cut * alone)
 
 
-def sharpness(frame: np.ndarray, seen: Sighting) -> float:
+def sharpness(frame: np.ndarray, seen: Observation) -> float:
     """v / (v + 100), v the variance of the Laplacian inside the mask, at most 256 pixels on the long side; 0 to 1.
 
     Variance of the Laplacian: Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy".

@@ -12,7 +12,7 @@ ALIKE = 0.8  # or when they look this much alike
 NEAR_SIZES = 1.5  # and their middles are at most so many box sizes apart, for each sample between them
 
 
-def link(boxes: Sequence[Sequence[Box]], looks: Sequence[np.ndarray], gap: int = 3) -> list[list[tuple[int, int]]]:
+def associate(boxes: Sequence[Sequence[Box]], looks: Sequence[np.ndarray], gap: int = 3) -> list[list[tuple[int, int]]]:
     """Tracks through samples of a shot, each a list of (sample, sighting) ascending; every sighting is in just one.
 
     boxes: for each sample its sightings' boxes. looks: for each sample (n, d) float32, rows of unit length (d may be 0).
@@ -54,8 +54,8 @@ def _assign(
     cost = np.full((len(alive), len(boxes[t])), far)
     for row, track in enumerate(alive):
         last = track[-1][0]
-        before = foreseen(t, track, boxes)
-        look = mean_look([looks[s][i] for s, i in track[-5:]])
+        before = predict_box(t, track, boxes)
+        look = mean_embedding([looks[s][i] for s, i in track[-5:]])
         for column, box in enumerate(boxes[t]):
             overlap, alike = iou(before, box), float(look @ looks[t][column])
             if overlap >= NEAR_IOU or (alike >= ALIKE and apart(before, box) <= NEAR_SIZES * (t - last)):
@@ -64,7 +64,7 @@ def _assign(
     return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if cost[r, c] < far]
 
 
-def foreseen(t: int, track: Sequence[tuple[int, int]], boxes: Sequence[Sequence[Box]]) -> Box:
+def predict_box(t: int, track: Sequence[tuple[int, int]], boxes: Sequence[Sequence[Box]]) -> Box:
     """Where a track's last box would be at sample t, moving on as its middle did between the last two sightings."""
     last, number = track[-1]
     x0, y0, x1, y1 = boxes[last][number]
@@ -77,7 +77,7 @@ def foreseen(t: int, track: Sequence[tuple[int, int]], boxes: Sequence[Sequence[
     return x0 + right, y0 + down, x1 + right, y1 + down
 
 
-def mean_look(vectors: Sequence[np.ndarray]) -> np.ndarray:
+def mean_embedding(vectors: Sequence[np.ndarray]) -> np.ndarray:
     """The mean of unit vectors, (d,) float32, of unit length again."""
     mean = np.mean(vectors, axis=0)
     return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 from a2data.store import parquet, pixels
-from a2data.store.schema import complete, from_table, schema
+from a2data.store.schema import add_missing_columns, from_table, schema
 from a2data.store.tables import Store
 
 # The tables in which elements of a kind may be; all others: parse.
@@ -20,14 +20,14 @@ class Lookup:
     """
 
     def __init__(self, store: Store, borrows: dict[str, type]):
-        self.store, self.borrows = store, borrows
+        self.store, self.lookup_tables = store, borrows
         self._places = lru_cache(OPEN)(self._find_places)
 
     def __call__(
         self, stage: str, shard: int, column: str, values: Iterable[str], record: type | None = None
     ) -> dict[str, Any]:
         """record: fewer columns than the stage declared to borrow; pixels, for one, are dear."""
-        record = record or self.borrows[stage]
+        record = record or self.lookup_tables[stage]
         part, places = self._places(stage, shard, column)
         groups: dict[int, list[str]] = {}
         for value in values:
@@ -37,7 +37,7 @@ class Lookup:
         for group, wanted in groups.items():
             columns = [name for name in schema(record).names if name in part.names]
             try:
-                rows = complete(record, part.group(group, columns))
+                rows = add_missing_columns(record, part.group(group, columns))
                 if not part.sealed:
                     pixels.check(rows.take([places[value][1] for value in wanted]), part.path)
             except parquet.DamagedError as error:

@@ -52,7 +52,7 @@ def to_table(record: type, rows: Iterable[Any]) -> pa.Table:
     return pa.table(columns, schema=schema(record))
 
 
-def complete(record: type, table: pa.Table) -> pa.Table:
+def add_missing_columns(record: type, table: pa.Table) -> pa.Table:
     """A table of an earlier version with the columns that it lacks, at the values that the record gives by default.
 
     Raises ValueError for a column that has no default: such a table cannot be read.

@@ -25,7 +25,7 @@ from a2data.records import Reject
 from a2data.stage import Stage
 from a2data.store import parquet, pixels
 from a2data.store.folder import Folder
-from a2data.store.schema import complete, from_table, schema, to_table
+from a2data.store.schema import add_missing_columns, from_table, schema, to_table
 from a2data.store.url import refuse_password
 
 log = logging.getLogger("a2data")
@@ -46,7 +46,7 @@ class Footer:
     rows: int = 0
     seconds: float = 0.0  # wall time of making it
     failed: dict[str, str] = field(default_factory=dict)  # unit -> what happened
-    left_out: list[str] = field(default_factory=list)  # units that failed in a stage before
+    skipped: list[str] = field(default_factory=list)  # units that failed in a stage before
     rejected: list[Reject] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Footer:
     @property
     def missing(self) -> set[str]:
         """The units that must not be used: what a stage further on would make of them would be half the truth."""
-        return {*self.failed, *self.left_out}
+        return {*self.failed, *self.skipped}
 
 
 class Store(Folder):
@@ -203,7 +203,7 @@ class Store(Folder):
         """A whole part, with the columns that `record` names and no others."""
         with self.opened(stage, shard) as part:
             wanted = [name for name in schema(record).names if name in part.names]
-            return complete(record, part.table(wanted))
+            return add_missing_columns(record, part.table(wanted))
 
     def whole(self, stage: str, record: type) -> pa.Table:
         """A table over all its shards, with an int32 column "shard" added."""
@@ -244,7 +244,7 @@ class Store(Folder):
                 for number in range(part.groups):
                     values = part.group(number, [column]).column(0).to_pylist()
                     if want is None or not want.isdisjoint(values):
-                        found = from_table(record, complete(record, part.group(number, columns)))
+                        found = from_table(record, add_missing_columns(record, part.group(number, columns)))
                         yield from ((v, row) for v, row in zip(values, found, strict=True) if want is None or v in want)
 
             for value, group in groupby(rows(), key=lambda pair: pair[0]):
@@ -265,7 +265,9 @@ class Store(Folder):
 
     def key(self, stage: Stage, inputs: dict[str, str]) -> str:
         """What a part must be made of to be fresh: settings, code version, schema, models, inputs."""
-        return _sha([stage.name(), stage.version, stage.keyed(), str(schema(stage.writes)), stage.models(), inputs])
+        return _sha(
+            [stage.name(), stage.version, stage.cache_fields(), str(schema(stage.writes)), stage.models(), inputs]
+        )
 
     def fresh(self, stage: Stage, job: tuple[int, ...]) -> bool:
         inputs = self.inputs(stage, job)
@@ -363,7 +365,7 @@ class Part:
         footer.digest = footer.key = self.sha.hexdigest()[:16]
         if stage is not None:
             footer.key = self.store.key(stage, inputs or {})
-            footer.settings, footer.models, footer.version = stage.keyed(), stage.models(), stage.version
+            footer.settings, footer.models, footer.version = stage.cache_fields(), stage.models(), stage.version
             footer.inputs = inputs or {}
         about = asdict(footer) | {"rejected": [(r.key, r.reason, r.detail) for r in footer.rejected]}
         self._close({"a2data": json.dumps(about, ensure_ascii=False, sort_keys=True)})

@@ -13,7 +13,7 @@ from a2data.store.tables import Store
 from benchmarks.faults.damage import WAYS
 from benchmarks.faults.table import Row
 from pipelines.run import schedule
-from pipelines.run.local import Children
+from pipelines.run.local import ProcessExecutor
 from pipelines.sources.enrolment import enroll
 from stages.ingest import Ingest
 from stages.segment.stage import Segment
@@ -65,7 +65,7 @@ def outcome(store: Store, stage: str, shard: int, unit: str) -> str:
         return ""
     if unit in footer.failed:
         return "timed out" if "no progress" in footer.failed[unit] else "failed"
-    if unit in footer.left_out:
+    if unit in footer.skipped:
         return "left out"
     if unit in set(store.values(stage, shard, "video_id")):
         return "kept"
@@ -80,7 +80,7 @@ def damaged_videos(root: Path, count: int, seed: int) -> list[Row]:
     write_damaged(root / "videos", count, rng)
     store = Store(root / "work")
     shards = enroll(store, [str(root / "videos")], VIDEOS_PER_SHARD)
-    summary = schedule.run([Ingest(), Segment(shot_model="")], store, shards, Children(store, 2))
+    summary = schedule.run([Ingest(), Segment(shot_model="")], store, shards, ProcessExecutor(store, 2))
     tried: Counter[str] = Counter()
     survived: Counter[str] = Counter()
     ends: dict[str, Counter[str]] = {way.__name__: Counter() for way in WAYS}
@@ -94,8 +94,8 @@ def damaged_videos(root: Path, count: int, seed: int) -> list[Row]:
             survived[way] += bool(found) and found != "timed out"
             ends[way][found or "LOST"] += 1
     rows = [Row(f"video: {way}", tried[way], survived[way], _counts(ends[way])) for way in sorted(tried)]
-    if summary.broken:
-        rows.append(Row("video: jobs", len(summary.broken), 0, "; ".join(summary.broken.values())))
+    if summary.failed_jobs:
+        rows.append(Row("video: jobs", len(summary.failed_jobs), 0, "; ".join(summary.failed_jobs.values())))
     return rows
 
 

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from model_zoo.a2.parallel import Groups, share_tiles, share_tokens
+from model_zoo.a2.parallel import ParallelGroups, share_tiles, share_tokens
 
 CACHES = ("first-block", "taylorseer", "mag")
 WEIGHTS = ("int8", "fp8")
@@ -44,7 +44,7 @@ def cache(
     `threshold`, theirs is reused. "taylorseer" (arXiv 2503.06923, its light form): of `interval` steps one is computed,
     the others' velocities follow its Taylor series of first order; the first 3 steps are always computed. "mag" (MagCache,
     arXiv 2506.09045): of `steps` steps those behind the first fifth reuse the blocks' residual, three in a row at most, while
-    its size, as `ratios` of the checkpoint foretell it (see `Magnitudes`), has changed by less than `threshold`.
+    its size, as `ratios` of the checkpoint foretell it (see `MagCacheCalibration`), has changed by less than `threshold`.
     """
     from diffusers import FirstBlockCacheConfig, MagCacheConfig
     from diffusers.hooks import TaylorSeerCacheConfig
@@ -69,7 +69,7 @@ def cache(
         raise ValueError(f"no cache called {kind!r}: {', '.join(CACHES)}")
 
 
-class Magnitudes:
+class MagCacheCalibration:
     """How the size of what all blocks add changes from step to step: what the cache "mag" goes by (arXiv 2506.09045).
 
     While it is open it listens to a transformer that samples exactly. `ratios` are then the mean over tokens, and over the looks
@@ -83,7 +83,7 @@ class Magnitudes:
         self.before: list[Any] = [None] * looks
         self.found: list[float] = []
 
-    def __enter__(self) -> "Magnitudes":
+    def __enter__(self) -> "MagCacheCalibration":
         blocks = self.transformer.blocks
         self.hooks = [blocks[0].register_forward_pre_hook(self._enter), blocks[-1].register_forward_hook(self._leave)]
         return self
@@ -127,7 +127,7 @@ def check_attention(name: str, device: str, tokens: int = 1) -> None:
         raise ValueError(f"--attention {name} cannot be shared by processes: leave out it or --context-parallel")
 
 
-def attend(transformer: Any, backend: str) -> None:
+def set_attention_backend(transformer: Any, backend: str) -> None:
     """Let a network attend by a backend, and no other: diffusers' call makes it the default of the whole process, too."""
     from diffusers.models.attention_dispatch import _AttentionBackendRegistry, attention_backend
 
@@ -142,10 +142,10 @@ def check_tiles(folder: Path) -> None:
         raise ValueError(f"--tiled-vae: the VAE in {folder} is a {kind}, which has no tiles")
 
 
-def apply(pipe: Any, groups: Groups, attention: str = "", tiled: bool = False, compiled: bool = False) -> None:
+def apply(pipe: Any, groups: ParallelGroups, attention: str = "", tiled: bool = False, compiled: bool = False) -> None:
     """Switch these on in a pipeline, in the order in which they must come."""
     if attention:
-        attend(pipe.transformer, attention)
+        set_attention_backend(pipe.transformer, attention)
     pipe.groups = groups
     if groups.tokens:
         share_tokens(pipe.transformer, groups.tokens)

@@ -51,11 +51,11 @@ def load(folder: Path, device: str = "cpu") -> Encoders:
         raise FileNotFoundError(
             f"{folder} lacks {', '.join(f'{part}/' for part in missing)}: it is no checkpoint of A2 or Wan I2V"
         )
-    words = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    encode_prompt = torch.bfloat16 if device.startswith("cuda") else torch.float32
     there = {"local_files_only": True}
     return Encoders(
         vae=autoencoder(folder / "vae").to(device).eval(),
-        text_encoder=UMT5EncoderModel.from_pretrained(folder / "text_encoder", torch_dtype=words, **there)
+        text_encoder=UMT5EncoderModel.from_pretrained(folder / "text_encoder", torch_dtype=encode_prompt, **there)
         .to(device)
         .eval(),
         tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", **there),
@@ -72,7 +72,7 @@ def revision(folder: Path, parts: Sequence[str] = PARTS) -> str:
 
 
 @torch.no_grad()
-def words(encoders: Encoders, text: str) -> Float[torch.Tensor, "m d"]:
+def encode_prompt(encoders: Encoders, text: str) -> Float[torch.Tensor, "m d"]:
     """A prompt's tokens, without the padding. The empty prompt has its end token."""
     from diffusers.pipelines.wan.pipeline_wan_i2v import prompt_clean
 
@@ -82,14 +82,14 @@ def words(encoders: Encoders, text: str) -> Float[torch.Tensor, "m d"]:
 
 
 @torch.no_grad()
-def clip(encoders: Encoders, frames: UInt8[Any, "f h w 3"]) -> Float[torch.Tensor, "16 t lh lw"]:
+def encode_video(encoders: Encoders, frames: UInt8[Any, "f h w 3"]) -> Float[torch.Tensor, "16 t lh lw"]:
     """A video's latents, normalised: the mode of the posterior, so that they are the same every time."""
     video = a2_references.as_tensor(frames).movedim(0, 1)[None]
     return a2_references.encode(encoders.vae, video)[0]
 
 
 @torch.no_grad()
-def given(
+def encode_references(
     encoders: Encoders, references: Prepared, frames: int, repeat: bool = True, combine: str = "before"
 ) -> tuple[Float[torch.Tensor, "20 t lh lw"], Float[torch.Tensor, "k e"]]:
     """Condition and image tokens of references, as the sampler makes them, with the posterior's mode."""
@@ -101,6 +101,6 @@ def given(
 
 
 @torch.no_grad()
-def nothing_given(vae: Any, frames: int, height: int, width: int) -> Float[torch.Tensor, "20 t lh lw"]:
+def null_condition(vae: Any, frames: int, height: int, width: int) -> Float[torch.Tensor, "20 t lh lw"]:
     """The condition where references are dropped."""
     return a2_references.no_references(vae, frames, height, width)[0]

@@ -13,7 +13,7 @@ from diffusers.hooks import ModelHook
 from torch import distributed
 
 # asked, shown, none; those that a cache must not mistake for one another
-NAMES = ("cond", "uncond", "without references")
+BRANCHES = ("cond", "uncond", "without references")
 HOOK = "a2_shared_looks"
 
 
@@ -23,7 +23,7 @@ def check(s: float, g: float) -> None:
         raise ValueError(f"guidance on references needs guidance on the prompt above 1, not {g:g}")
 
 
-def look(
+def predict_branches(
     transformer: Any, run: Callable[..., tuple], inputs: Sequence[dict[str, Any]], group: Any = None
 ) -> list[torch.Tensor]:
     """What the transformer says to each of these inputs, (b, 16, t, h, w) each, in the order of NAMES.
@@ -33,7 +33,7 @@ def look(
     """
     rank, size = (distributed.get_rank(group), distributed.get_world_size(group)) if group else (0, 1)
     made = []
-    for number, (name, each) in enumerate(zip(NAMES, inputs, strict=False)):
+    for number, (name, each) in enumerate(zip(BRANCHES, inputs, strict=False)):
         if number % size == rank:
             with transformer.cache_context(name):
                 made.append(run(**each)[0].contiguous())
@@ -47,7 +47,7 @@ def look(
     return made
 
 
-def blind(inputs: dict[str, Any], condition: torch.Tensor) -> dict[str, Any]:
+def without_references(inputs: dict[str, Any], condition: torch.Tensor) -> dict[str, Any]:
     """These inputs as a network trained with dropped references gets them: its condition, (1, 20, t, h, w), and tokens of 0."""
     noise = inputs["hidden_states"][:, : -condition.shape[1]]
     seen = torch.cat([noise, condition.to(noise).expand(len(noise), -1, -1, -1, -1)], dim=1)
@@ -55,17 +55,17 @@ def blind(inputs: dict[str, Any], condition: torch.Tensor) -> dict[str, Any]:
     return inputs | {"hidden_states": seen, "encoder_hidden_states_image": tokens}
 
 
-def stand_in(shown: torch.Tensor, none: torch.Tensor, s: float, g: float) -> torch.Tensor:
+def combine_dual_cfg(shown: torch.Tensor, none: torch.Tensor, s: float, g: float) -> torch.Tensor:
     """What must stand where u does in u + g (asked - u), the sum of every pipeline, for the sum above to come out. float32."""
     shown = shown.float()  # in bfloat16 the small difference would be lost
     return shown - (s - 1) / (g - 1) * (shown - none.float())
 
 
-class SharedLooks(ModelHook):
+class BatchedCFGHook(ModelHook):
     """All looks of a step in the transformer's first call, for a pipeline that calls it once for each of two texts.
 
-    The second call gets what was kept for it. So that the pipeline's loop stays as it is, u of `stand_in` takes the place of
-    `shown`. negative: the embedded negative prompt; condition: that without references, see a2_references.no_references.
+    The second call gets what was kept for it. So that the pipeline's loop stays as it is, u of `combine_dual_cfg` takes the
+    place of `shown`. negative: the embedded negative prompt; condition: that without references, see a2_references.no_references.
     """
 
     def __init__(self, s: float, g: float, negative: torch.Tensor, condition: torch.Tensor | None, group: Any = None):
@@ -80,8 +80,8 @@ class SharedLooks(ModelHook):
             kept, self.kept = self.kept, None
             return (kept,)
         shown = asked | {"encoder_hidden_states": self.negative.to(asked["encoder_hidden_states"])}
-        inputs = [asked, shown] + ([] if self.condition is None else [blind(shown, self.condition)])
-        velocity, self.kept, *none = look(module, self.fn_ref.original_forward, inputs, self.group)
+        inputs = [asked, shown] + ([] if self.condition is None else [without_references(shown, self.condition)])
+        velocity, self.kept, *none = predict_branches(module, self.fn_ref.original_forward, inputs, self.group)
         if none:
-            self.kept = stand_in(self.kept, none[0], self.s, self.g)
+            self.kept = combine_dual_cfg(self.kept, none[0], self.s, self.g)
         return (velocity,)

@@ -71,7 +71,7 @@ def windows(frames: int, window: int, head: int, history: int, ready: int = 0) -
     return found[bool(ready) :]
 
 
-def parts_of(num_frames: int, window: int, references: int, history: int, before: int = 0) -> list[Window]:
+def video_windows(num_frames: int, window: int, references: int, history: int, before: int = 0) -> list[Window]:
     """As `windows`, of lengths in frames of video; `before`: frames of latents of a given video that is to go on."""
     total, ready = _latents(num_frames) + before, references + before if before else 0
     return windows(total, _latents(window) if window else total, references, max(1, round(history / STRIDE)), ready)
@@ -84,7 +84,7 @@ def passes(parts: list[Window], references: int, steps: int, block: int, lag: in
     return sum(len(schedule(n, steps, block, lag, head).done) for n, head in zip(lengths, heads, strict=True))
 
 
-def seen_of(frames: int, history: int) -> int:
+def num_context_latents(frames: int, history: int) -> int:
     """Frames of latents of a given video of so many frames that are known when it goes on: one more than the history."""
     return 1 + min((frames - 1) // STRIDE, max(1, round(history / STRIDE)))
 
@@ -100,7 +100,7 @@ def sample(
     if beginning is None:
         made = latents(pipe, references, prompts, **settings)
         return _decode(pipe, made)[a2_references.head_frames(count) :]
-    seen = seen_of(len(beginning), settings["history"])
+    seen = num_context_latents(len(beginning), settings["history"])
     tail = a2_references.as_tensor(beginning[-(STRIDE * (seen - 1) + 1) :]).movedim(0, 1)[None]
     with torch.no_grad():
         known = a2_references.encode(pipe.vae, tail)
@@ -150,18 +150,18 @@ def latents(
     if not 0 <= history_noise <= 1000:
         raise ValueError(f"noise of {history_noise} on the history: it must be from 0 to 1000")
     guidance.check(reference_guidance, guidance_scale)
-    parts = parts_of(num_frames, window, count, history, 0 if before is None else before.shape[2])
-    told = _Told(pipe, references, guidance_scale, reference_guidance, generator)
+    parts = video_windows(num_frames, window, count, history, 0 if before is None else before.shape[2])
+    told = Conditioning(pipe, references, guidance_scale, reference_guidance, generator)
     made = torch.zeros(1, pipe.vae.config.z_dim, 0, *told.grid, device=told.device)
     for number, part in enumerate(parts):
         ready = count + part.history if part.start else 0
         size = (1, made.shape[1], ready + part.stop - part.start, *told.grid)
         noise = randn_tensor(size, generator=generator, device=told.device, dtype=torch.float32)
-        told.of_length(size[2])  # behind the noise, as the released sampler draws
+        told.set_length(size[2])  # behind the noise, as the released sampler draws
         if number == 0 and before is not None:
             made = torch.cat([told.given[:, STRIDE:, :count], before.to(told.given)], dim=2)
         known = torch.cat([made[:, :, :count], made[:, :, part.start - part.history : part.start]], dim=2)
-        told.say(prompts[min(number, len(prompts) - 1)], negative_prompt)
+        told.encode_prompt(prompts[min(number, len(prompts) - 1)], negative_prompt)
         plan = schedule(size[2], num_inference_steps, block, lag, ready)
         whole = denoise(told, noise, known[:, :, :ready], plan, num_inference_steps, history_noise / 1000, on_step)
         made = torch.cat([made, whole[:, :, ready:]], dim=2)
@@ -182,7 +182,7 @@ def _decode(pipe: Any, latents: torch.Tensor) -> np.ndarray:
     return pipe.video_processor.postprocess_video(video, output_type="np")[0]
 
 
-class _Told:
+class Conditioning:
     """What the network is told beside the noise: references, texts, guidance."""
 
     def __init__(self, pipe: Any, references: Prepared, g: float, s: float, generator: torch.Generator | None):
@@ -195,7 +195,7 @@ class _Told:
         self.tokens = tokens.to(self.device, self.dtype)
         self.given = self.nothing = torch.zeros(0, 0, 0)
 
-    def of_length(self, latents: int) -> None:
+    def set_length(self, latents: int) -> None:
         """Conditions for a window of so many frames of latents."""
         if self.given.shape[2] == latents:
             return
@@ -205,7 +205,7 @@ class _Told:
             size = self.pictures.shape[2:]
             self.nothing = a2_references.no_references(self.pipe.vae, frames, *size).to(self.device)
 
-    def say(self, prompt: str, negative: str) -> None:
+    def encode_prompt(self, prompt: str, negative: str) -> None:
         """The texts of a window. What a cache knows of the one before is forgotten."""
         embeds = self.pipe.encode_prompt(
             prompt=prompt,
@@ -228,13 +228,13 @@ class _Told:
             nothing = self.nothing[:, :, : x.shape[2] - head]
             looks.append(self._look(x[:, :, head:], at[head:], nothing, tokens, self.texts[1]))
         network = self.pipe.transformer
-        asked, *others = (v.float() for v in guidance.look(network, network, looks, self.pipe.groups.looks))
+        asked, *others = (v.float() for v in guidance.predict_branches(network, network, looks, self.pipe.groups.looks))
         if not others:
             return asked
         shown, *none = others
         if none:
             behind = torch.nn.functional.pad(none[0], (0, 0, 0, 0, head, 0))
-            shown = guidance.stand_in(shown, behind, self.s, self.g)
+            shown = guidance.combine_dual_cfg(shown, behind, self.s, self.g)
         return shown + self.g * (asked - shown)
 
     def _look(
@@ -251,7 +251,7 @@ class _Told:
 
 
 def denoise(
-    told: _Told, noise: torch.Tensor, known: torch.Tensor, plan: Schedule, steps: int, level: float, on_step: Any
+    told: Conditioning, noise: torch.Tensor, known: torch.Tensor, plan: Schedule, steps: int, level: float, on_step: Any
 ) -> torch.Tensor:
     """A window's latents: `known` as they are, then what `noise` becomes. level: noise on what is known, 0 to 1."""
     ready, main = known.shape[2], told.pipe.scheduler

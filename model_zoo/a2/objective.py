@@ -17,12 +17,12 @@ LEVELS = tuple(n / 10 for n in range(1, 10))  # noise levels at which held-out s
 TARGETS = ("reference", "video", "ignore")  # what the network learns to say where the references stand
 
 
-def shifted(level: float, shift: float) -> float:
+def apply_flow_shift(level: float, shift: float) -> float:
     """A noise level moved towards noise: with shift 3, half the draws lie above 0.75 (Esser et al. 2024, arXiv 2403.03206)."""
     return shift * level / (1 + (shift - 1) * level)
 
 
-def noisy(
+def add_noise(
     clean: Float[torch.Tensor, "b c t h w"], noise: Float[torch.Tensor, "b c t h w"], level: float
 ) -> Float[torch.Tensor, "b c t h w"]:
     """The point at `level` (0: clean, 1: noise) on the path."""
@@ -62,7 +62,7 @@ def slot_latents(references: int, repeat: bool = True) -> int:
     return 1 + -(-sum(a2_references.slots(references, repeat)[1:]) // a2_references.STRIDE) if references else 0
 
 
-def aim(
+def training_target(
     video: Float[torch.Tensor, "b 16 t h w"], condition: Float[torch.Tensor, "b 20 t h w"], slots: int, target: str
 ) -> tuple[Float[torch.Tensor, "b 16 t h w"], Bool[torch.Tensor, " t"]]:
     """The clean latents to learn and the frames of them whose loss counts.

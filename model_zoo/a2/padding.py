@@ -14,7 +14,7 @@ from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 TOKENS = 512  # of text, which Wan's cross-attention counts on
 
 
-class OnePadding(WanAttnProcessor):
+class TextPaddingCache(WanAttnProcessor):
     """Cross-attention to tokens of images and then to `words` tokens of text, the last of which is `padding` ones."""
 
     def __init__(self) -> None:
@@ -59,6 +59,6 @@ def heads(attn: Any, tokens: torch.Tensor) -> torch.Tensor:
 
 def shorten(network: Any) -> None:
     """Let a WanTransformer3DModel take its text so; flow_matching.predict then gives it so."""
-    network.one_padding = OnePadding()
+    network.one_padding = TextPaddingCache()
     for block in network.blocks:
         block.attn2.set_processor(network.one_padding)

@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 STRIDE_PX = 16  # of a token, each way: the VAE's 8 times the transformer's patch of 2
 
 
-class Groups(NamedTuple):
+class ParallelGroups(NamedTuple):
     """The processes that share something with this one; None where it shares with nobody."""
 
     looks: Any = None  # for a2_guidance.look
@@ -28,7 +28,7 @@ class Groups(NamedTuple):
         return self.everything is None or distributed.get_rank() == 0
 
 
-def groups(looks: int, tokens: int, device: str = "cpu") -> Groups:
+def groups(looks: int, tokens: int, device: str = "cpu") -> ParallelGroups:
     """The groups of this process among looks x tokens of them; torch.distributed has been joined.
 
     Raises ValueError for numbers that do not multiply to that of the processes.
@@ -40,9 +40,9 @@ def groups(looks: int, tokens: int, device: str = "cpu") -> Groups:
             f"torchrun --nproc-per-node {looks * tokens} -m pipelines.cli sample ..."
         )
     if count == 1:
-        return Groups()
+        return ParallelGroups()
     mesh = init_device_mesh(device, (looks, 1, tokens), mesh_dim_names=("looks", "ring", "ulysses"))
-    return Groups(
+    return ParallelGroups(
         looks=mesh["looks"].get_group() if looks > 1 else None,
         tokens=mesh["ring", "ulysses"] if tokens > 1 else None,
         everything=distributed.group.WORLD,

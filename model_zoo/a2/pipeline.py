@@ -22,8 +22,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from model_zoo.a2 import checkpoint, guidance
 from model_zoo.a2 import references as a2_references
 from model_zoo.a2.encoders import autoencoder
-from model_zoo.a2.guidance import SharedLooks
-from model_zoo.a2.parallel import Groups
+from model_zoo.a2.guidance import BatchedCFGHook
+from model_zoo.a2.parallel import ParallelGroups
 from model_zoo.a2.references import Prepared, check_size
 
 
@@ -31,7 +31,7 @@ class WanA2Pipeline(WanImageToVideoPipeline):
     """Elements and a prompt in, a video out. One prompt a call, with as many references as leave frames for the video."""
 
     _squares: np.ndarray | None = None
-    groups: Groups = Groups()  # of processes that sample one video together
+    groups: ParallelGroups = ParallelGroups()  # of processes that sample one video together
 
     @torch.no_grad()
     def __call__(  # type: ignore[override]
@@ -66,7 +66,7 @@ class WanA2Pipeline(WanImageToVideoPipeline):
                 nothing = a2_references.no_references(self.vae, num_frames, height, width)
             negative = words["negative_prompt_embeds"]
             assert negative is not None  # there is guidance on the prompt
-            looks = SharedLooks(reference_guidance, guidance_scale, negative, nothing, self.groups.looks)
+            looks = BatchedCFGHook(reference_guidance, guidance_scale, negative, nothing, self.groups.looks)
             registry.register_hook(looks, guidance.HOOK)
         self._squares = references.squares
         try:

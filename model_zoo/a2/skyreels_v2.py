@@ -20,7 +20,7 @@ PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 STRIDE = 4  # frames of video to one of latents, behind the first
 
 
-def is_one(folder: str | Path) -> bool:
+def is_checkpoint(folder: str | Path) -> bool:
     """Whether a folder says of itself that it is a diffusion-forcing checkpoint of SkyReels-V2, for text alone."""
     path = Path(folder) / "model_index.json"
     return path.is_file() and json.loads(path.read_text()).get("_class_name") == CLASS

@@ -183,7 +183,7 @@ def directions(products: Float[torch.Tensor, "64 64"]) -> tuple[torch.Tensor, to
 
 
 @torch.no_grad()
-def begin_linear(network: Any, products: Float[torch.Tensor, "64 64"], grey: Float[torch.Tensor, " 16"]) -> None:
+def init_linear(network: Any, products: Float[torch.Tensor, "64 64"], grey: Float[torch.Tensor, " 16"]) -> None:
     """Let an untrained WanTransformer3DModel say the best linear guess of each patch by itself (Wiener's filter).
 
     Of x = (1 - s) clean + s noise, the guess of noise - clean is gain(s) x along each principal direction of clean patches, whose
@@ -294,7 +294,7 @@ def save_start(folder: Path, clips: Sequence[np.ndarray], captions: Sequence[str
             patch_size=16,
         )
         network = WanTransformer3DModel(**TRANSFORMER)
-        begin_linear(network, *measured(autoencoder, clips))
+        init_linear(network, *measured(autoencoder, clips))
         parts = {
             "vae": autoencoder,
             "tokenizer": tokenizer,

@@ -27,7 +27,7 @@ import tenacity
 
 from model_zoo.caption import schema as structured
 from model_zoo.caption.fusion_llm import fusion as fused
-from model_zoo.caption.schema import Ask, Said
+from model_zoo.caption.schema import Ask, Completion
 
 FIRST_WAIT_S = 1.0  # before the second attempt; twice as long before each further one, less a random part
 LONGEST_WAIT_S = 60.0
@@ -57,7 +57,7 @@ class BusyError(Exception):
 def captioner(card: Any, device: str) -> Callable[..., dict[str, Any]]:
     """A base captioner behind a server that speaks the OpenAI chat API: a whole caption in one request."""
     server = connect(card)
-    return structured.captioner(asker(server), int(server.options["frames"]))
+    return structured.captioner(chat_client(server), int(server.options["frames"]))
 
 
 def expert(card: Any, device: str) -> Callable[..., list]:
@@ -65,12 +65,12 @@ def expert(card: Any, device: str) -> Callable[..., list]:
     server = connect(card)
     fields = [name for name in server.options["fields"].split("+") if name]
     frames = int(server.options["frames"])
-    return structured.expert(asker(server), fields, float(server.options["confidence"]), frames)
+    return structured.expert(chat_client(server), fields, float(server.options["confidence"]), frames)
 
 
 def fusion(card: Any, device: str) -> Callable[[dict[str, Any]], str]:
     """Fusion by a language model, which sees no picture."""
-    return fused(asker(connect(card)))
+    return fused(chat_client(connect(card)))
 
 
 def connect(card: Any) -> Server:
@@ -89,7 +89,7 @@ def connect(card: Any) -> Server:
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),  # how many at once, the stage decides
     )
     server = Server(url, model, options, client)
-    patiently(server, lambda: _answer(server, "GET", "/models", unknown_is_fine=True))
+    with_retries(server, lambda: _answer(server, "GET", "/models", unknown_is_fine=True))
     return server
 
 
@@ -112,10 +112,10 @@ def address(card: Any) -> tuple[str, str, dict[str, str]]:
     return url.rstrip("/"), model, DEFAULTS | options
 
 
-def asker(server: Server) -> Ask:
+def chat_client(server: Server) -> Ask:
     """`ask(messages, schema) -> Said` over this server; from many threads at a time if need be. Raises RuntimeError."""
 
-    def ask(messages: list[dict[str, Any]], schema: dict[str, Any] | None) -> Said:
+    def ask(messages: list[dict[str, Any]], schema: dict[str, Any] | None) -> Completion:
         body: dict[str, Any] = {
             "model": server.model,
             "messages": [_message(m) for m in messages],
@@ -126,7 +126,7 @@ def asker(server: Server) -> Ask:
         if schema is not None:
             named = {"name": "answer", "schema": schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": named}
-        return _said(server, patiently(server, lambda: _answer(server, "POST", "/chat/completions", body)))
+        return _said(server, with_retries(server, lambda: _answer(server, "POST", "/chat/completions", body)))
 
     return ask
 
@@ -152,7 +152,7 @@ def data_url(frame: np.ndarray) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
 
 
-def patiently(server: Server, attempt: Callable[[], Any]) -> Any:
+def with_retries(server: Server, attempt: Callable[[], Any]) -> Any:
     """Do it, and again after a while where the server is busy or away. Raises RuntimeError after the last attempt."""
     attempts = int(server.options["attempts"])
     grows = tenacity.wait_random_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S)
@@ -212,7 +212,7 @@ def _until(date: str) -> float:
     return ((when if when.tzinfo else when.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
 
 
-def _said(server: Server, answer: Any) -> Said:
+def _said(server: Server, answer: Any) -> Completion:
     try:
         choice = answer["choices"][0]
         text, reason = choice["message"].get("content") or "", choice.get("finish_reason")
@@ -220,4 +220,4 @@ def _said(server: Server, answer: Any) -> Said:
         raise RuntimeError(f"{server.url} answered with no chat completion: {str(answer)[:200]}") from error
     if reason == "content_filter":
         raise RuntimeError(f"{server.url} withheld its answer: its content filter objects to this clip")
-    return Said(text, reason != "length")
+    return Completion(text, reason != "length")

@@ -12,22 +12,22 @@ import numpy as np
 from model_zoo import torchvision_shim, weights
 from model_zoo.caption import schema as structured
 from model_zoo.caption.fusion_llm import fusion as fused
-from model_zoo.caption.schema import Ask, Said
+from model_zoo.caption.schema import Ask, Completion
 
 MAX_TOKENS = 2048  # of an answer; a caption of four subjects has about 500
 
 
 def captioner(card: Any, device: str) -> Callable[..., dict[str, Any]]:
     """A base captioner through transformers, Qwen2.5-VL or Qwen3-VL: a whole caption in one answer."""
-    return structured.captioner(asker(card, device))
+    return structured.captioner(chat_client(card, device))
 
 
 def fusion(card: Any, device: str) -> Callable[[dict[str, Any]], str]:
     """Fusion by the language model in it, which is shown no picture."""
-    return fused(asker(card, device))
+    return fused(chat_client(card, device))
 
 
-def asker(card: Any, device: str) -> Ask:
+def chat_client(card: Any, device: str) -> Ask:
     """`ask(messages, schema) -> Said` over the weights of a card. The schema is not enforced: what is said must be checked.
 
     Raises FileNotFoundError where the weights are not here.
@@ -47,14 +47,14 @@ def asker(card: Any, device: str) -> Ask:
     for name in ("temperature", "top_p", "top_k"):  # of sampling; greedy search warns of each
         setattr(model.generation_config, name, None)
 
-    def ask(messages: list[dict[str, Any]], schema: dict[str, Any] | None) -> Said:
+    def ask(messages: list[dict[str, Any]], schema: dict[str, Any] | None) -> Completion:
         inputs = prepared(processor, messages).to(device)
         with torch.inference_mode():
             out = model.generate(**inputs, max_new_tokens=MAX_TOKENS, do_sample=False)
         new = out[0, inputs["input_ids"].shape[1] :]
         ends = model.generation_config.eos_token_id
         ended = len(new) < MAX_TOKENS or int(new[-1]) in (ends if isinstance(ends, list) else [ends])
-        return Said(processor.decode(new, skip_special_tokens=True), ended)
+        return Completion(processor.decode(new, skip_special_tokens=True), ended)
 
     return ask
 

@@ -35,14 +35,14 @@ AREA_PX = 360 * 420  # of a frame, as there; but at its true aspect ratio, not s
 MAX_SUBJECTS = 12  # a model that lists more is in a loop
 
 
-class Said(NamedTuple):
+class Completion(NamedTuple):
     """What a language model answered."""
 
     text: str
     whole: bool  # False: it was cut off at the most tokens allowed
 
 
-Ask = Callable[[list[dict[str, Any]], dict[str, Any] | None], Said]
+Ask = Callable[[list[dict[str, Any]], dict[str, Any] | None], Completion]
 Read = TypeVar("Read")
 
 
@@ -219,7 +219,7 @@ def asked(ask: Ask, messages: list[dict[str, Any]], schema: dict[str, Any] | Non
         ) from error
 
 
-def _whole(said: Said) -> str:
+def _whole(said: Completion) -> str:
     if not said.whole:
         raise ValueError(f"it was cut off after {len(said.text)} letters, it must be shorter")
     return said.text

@@ -13,7 +13,7 @@ MUSIQ = Card(
     code_license="PolyForm-Noncommercial-1.0.0",
     weights_license="PolyForm-Noncommercial-1.0.0, as the package pyiqa",
     use="non-commercial",
-    instead="clip-iqa",
+    fallback="clip-iqa",
     input="at most 512 px on the longer side, RGB, 0 to 1",
     size_mb=109,
     memory_mb=1500,
@@ -26,7 +26,7 @@ VICLIP = Card(
     revision="main",
     weights_license="MIT",
     extra="match",
-    instead="clipsim-l14",
+    fallback="clipsim-l14",
     input="8 frames of 224 x 224 from the middle, RGB, CLIP's mean and deviation; 32 tokens",
     size_mb=1710,
     memory_mb=2500,
@@ -38,7 +38,7 @@ CLIPSIM: dict[str, Any] = {
     "input": "224 x 224 from the middle, RGB, CLIP's mean and deviation; 77 tokens",
     "gpus": 0.25,
 }
-BETWEEN = Card("between", "model_zoo.flow.interpolate:by_dis", input="grey", memory_mb=50)
+BETWEEN = Card("interpolate", "model_zoo.flow.interpolate:by_dis", input="grey", memory_mb=50)
 
 CARDS: dict[str, Card] = {
     "musiq-spaq": MUSIQ,
@@ -55,15 +55,15 @@ CARDS: dict[str, Card] = {
         weights_license="CC-BY-NC-4.0",
         use="non-commercial",
         extra="match",
-        instead="dis-between",
+        fallback="dis-between",
         input="sides in multiples of 16 px, RGB, 0 to 1",
         size_mb=12,
         memory_mb=2500,
         gpus=0.25,
-        remote_code=True,
+        trust_remote_code=True,
     ),
     "dis-between": BETWEEN,
     "dis": Card(
-        "quality", "model_zoo.flow.dis:quality", input="shorter side 256 px, grey", memory_mb=50, whole_clip=True
+        "quality", "model_zoo.flow.dis:quality", input="shorter side 256 px, grey", memory_mb=50, needs_all_frames=True
     ),
 }

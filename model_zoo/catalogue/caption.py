@@ -104,7 +104,7 @@ CARDS: dict[str, Card] = {
         size_mb=345,
         memory_mb=800,
         gpus=0.1,
-        instead="builtin-shot",
+        fallback="builtin-shot",
     ),
     "film-shots": replace(
         CLASSIFIER,
@@ -115,6 +115,6 @@ CARDS: dict[str, Card] = {
         size_mb=1220,
         memory_mb=2500,
         gpus=0.2,
-        instead="builtin-shot",
+        fallback="builtin-shot",
     ),
 }

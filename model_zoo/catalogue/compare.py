@@ -74,7 +74,7 @@ DINOV3 = replace(
     code_license="Apache-2.0",
     weights_license="DINOv3 License (commercial use allowed, military use not)",
     use="gated",
-    instead="dinov2-base",
+    fallback="dinov2-base",
     input="16 x 16 patches of 16 px, the masked part on white, RGB, ImageNet's mean and deviation",
     size_mb=343,
 )
@@ -113,8 +113,9 @@ CARDS: dict[str, Card] = {
         input="224 x 224, the masked part on white, RGB, ImageNet's mean and deviation",
         size_mb=9,
         memory_mb=100,
-        same=0.87,
-        same_garment=0.76,  # tops of five people: of one, 0.75 at least and 0.83 in the middle; of two, 0.75 for 1 pair in 20
+        match_threshold=0.87,
+        # tops of five people: of one, 0.75 at least and 0.83 in the middle; of two, 0.75 for 1 pair in 20
+        garment_match_threshold=0.76,
     ),
     # By the names that open_clip has for them; openclip:FOLDER takes any other one.
     "openclip": OPENCLIP,
@@ -131,7 +132,7 @@ CARDS: dict[str, Card] = {
     "dinov3-vitb16": DINOV3,
     "siglip2-naflex": NAFLEX,
     "dinov2-base-patches": replace(DINOV2, **PATCHES),
-    "dinov3-vitb16-patches": replace(DINOV3, instead="dinov2-base-patches", **PATCHES),
+    "dinov3-vitb16-patches": replace(DINOV3, fallback="dinov2-base-patches", **PATCHES),
     "siglip2-naflex-patches": replace(NAFLEX, **PATCHES),
     "lama": LAMA,
     "lama-onnx": replace(

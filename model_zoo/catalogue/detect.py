@@ -13,7 +13,7 @@ YOLO = Card(
     weights_license="AGPL-3.0",
     use="copyleft",
     extra="yolo",
-    instead="rf-detr-seg-large",
+    fallback="rf-detr-seg-large",
     input="640 x 640 letterboxed, RGB, 0 to 1",
     memory_mb=1500,
     gpus=0.25,
@@ -22,7 +22,9 @@ YOLO_MB = {  # a .pt file holds two bytes for each parameter
     **{"yolo11n": 6, "yolo11s": 20, "yolo11m": 45, "yolo11l": 56, "yolo11x": 125},
     **{"yolo26n": 6, "yolo26s": 21, "yolo26m": 47, "yolo26l": 56, "yolo26x": 126},
 }
-YOLOE = replace(YOLO, role="ground", builder="model_zoo.detect.grounding:yoloe", instead="llmdet_large", memory_mb=2500)
+YOLOE = replace(
+    YOLO, role="ground", builder="model_zoo.detect.grounding:yoloe", fallback="llmdet_large", memory_mb=2500
+)
 MOBILECLIP = Card(
     "text-encoder",
     "model_zoo.detect.grounding:mobileclip",
@@ -30,7 +32,7 @@ MOBILECLIP = Card(
     weights_license="apple-amlr",
     use="non-commercial",  # research purposes only
     extra="yolo",
-    instead="llmdet_large",  # there is no YOLOE without it
+    fallback="llmdet_large",  # there is no YOLOE without it
     input="77 tokens of CLIP",
     memory_mb=500,
 )
@@ -78,7 +80,11 @@ TRACKER = Card(
 
 CARDS: dict[str, Card] = {
     "builtin-detect": Card(
-        "detect", "model_zoo.detect.builtin.detector:detector", weights_license="BSL-1.0", extra="builtin", grown=True
+        "detect",
+        "model_zoo.detect.builtin.detector:detector",
+        weights_license="BSL-1.0",
+        extra="builtin",
+        grown_from_colour=True,
     ),
     "yolo": YOLO,
     **{f"{n}-seg": replace(YOLO, weights=f"{ASSETS}/{n}-seg.pt", size_mb=mb) for n, mb in YOLO_MB.items()},
@@ -94,8 +100,8 @@ CARDS: dict[str, Card] = {
     "dfine-large-coco": replace(DETR, weights="hf:ustc-community/dfine-large-coco", size_mb=126),
     "dfine-xlarge-obj2coco": replace(DETR, weights="hf:ustc-community/dfine-xlarge-obj2coco", size_mb=252),
     "yoloe": YOLOE,
-    "yoloe-11l-seg": replace(YOLOE, weights=f"{ASSETS}/yoloe-11l-seg.pt", size_mb=70, besides="mobileclip-blt"),
-    "yoloe-26l-seg": replace(YOLOE, weights=f"{ASSETS}/yoloe-26l-seg.pt", size_mb=80, besides="mobileclip2-b"),
+    "yoloe-11l-seg": replace(YOLOE, weights=f"{ASSETS}/yoloe-11l-seg.pt", size_mb=70, companion="mobileclip-blt"),
+    "yoloe-26l-seg": replace(YOLOE, weights=f"{ASSETS}/yoloe-26l-seg.pt", size_mb=80, companion="mobileclip2-b"),
     "mobileclip-blt": replace(MOBILECLIP, weights=f"{ASSETS}/mobileclip_blt.ts", size_mb=600),
     "mobileclip2-b": replace(MOBILECLIP, weights=f"{ASSETS}/mobileclip2_b.ts", size_mb=250),
     "grounding-dino": GROUNDING_DINO,
@@ -116,7 +122,7 @@ CARDS: dict[str, Card] = {
         revision="3c879f39826c281e95690f02c7821c4de09afae7",
         weights_license="SAM License",  # commercial use allowed, military use not
         use="gated",
-        instead="sam2.1-hiera-large",
+        fallback="sam2.1-hiera-large",
         input="1008 x 1008 stretched, RGB, -1 to 1",
         size_mb=3440,
         memory_mb=6000,

@@ -11,10 +11,10 @@ INSIGHTFACE = Card(
     weights_license="non-commercial research only",
     use="non-commercial",
     extra="faces",
-    instead="yunet-sface",
+    fallback="yunet-sface",
     input="640 x 640 letterboxed BGR for faces, 112 x 112 aligned RGB for who they are, -1 to 1",
     gpus=0.25,
-    same=0.45,  # ArcFace at full size; a small MobileFaceNet takes strangers for one another up to 0.59: use 0.7 there
+    match_threshold=0.45,  # ArcFace at full size; a small MobileFaceNet takes strangers for one another up to 0.59: use 0.7 there
 )
 
 # 1024 x 768, height first: a crop of one person, padded to 3:4.
@@ -26,7 +26,7 @@ SAPIENS = Card(
     weights_license="CC-BY-NC-4.0",
     use="non-commercial",
     extra="transformers",
-    instead="bodypix",
+    fallback="bodypix",
     input="1024 x 768 of a person padded to 3:4, RGB, the training pictures' mean and deviation",
 )
 SAPIENS2 = replace(
@@ -47,7 +47,8 @@ CARDS: dict[str, Card] = {
         code_license="BSL-1.0",
         weights_license="CC0-1.0",
         extra="builtin",
-        same=0.97,  # of clip means; its descriptors are not centred: five people had 0.96 at most, one person 0.98 at least
+        # of clip means; its descriptors are not centred: five people had 0.96 at most, one person 0.98 at least
+        match_threshold=0.97,
     ),
     "insightface": INSIGHTFACE,
     # The published packs, by the names of their folders.
@@ -62,12 +63,12 @@ CARDS: dict[str, Card] = {
         sha256="2979b33ffafda5d74b6948cd7a5b9a7a62f62b949cef24e95fd15d2883a65220",
         weights_license="MIT",
         extra="faces",
-        instead="yunet-sface",
+        fallback="yunet-sface",
         input="at most 640 px on the longer side, BGR less 104, 117, 123",
         size_mb=2,
         memory_mb=300,
-        same=0.7,  # as MobileFaceNet: of clip means, five people had 0.58 at most, one person 0.79 at least
-        besides="mobilefacenet",
+        match_threshold=0.7,  # as MobileFaceNet: of clip means, five people had 0.58 at most, one person 0.79 at least
+        companion="mobilefacenet",
     ),
     "mobilefacenet": Card(
         "recognise",
@@ -76,11 +77,11 @@ CARDS: dict[str, Card] = {
         sha256="b7120c095d60094f28a4a54ba6a8bf51b297a6273fb40ef6350dfec1f63d9507",
         weights_license="Apache-2.0",
         extra="faces",
-        instead="sface",
+        fallback="sface",
         input="112 x 112 aligned RGB, -1 to 1",
         size_mb=4,
         memory_mb=100,
-        same=0.7,
+        match_threshold=0.7,
     ),
     "yunet-sface": Card(
         "faces",
@@ -90,8 +91,8 @@ CARDS: dict[str, Card] = {
         weights_license="MIT",
         input="at most 640 px on the longer side, BGR, 0 to 255",
         memory_mb=150,
-        same=0.363,  # its authors' threshold, for single pictures
-        besides="sface",
+        match_threshold=0.363,  # its authors' threshold, for single pictures
+        companion="sface",
     ),
     "sface": Card(
         "recognise",
@@ -102,7 +103,7 @@ CARDS: dict[str, Card] = {
         input="112 x 112 aligned BGR, 0 to 255",
         size_mb=39,
         memory_mb=150,
-        same=0.363,
+        match_threshold=0.363,
     ),
     "builtin-parse": Card("parse", "model_zoo.parse.builtin:parser"),
     "sapiens-seg-0.3b": replace(
@@ -148,7 +149,7 @@ CARDS: dict[str, Card] = {
         weights_license="MIT",  # as tagged; it began as nvidia/mit-b2, whose licence allows research and evaluation only
         use="non-commercial",
         extra="transformers",
-        instead="bodypix",
+        fallback="bodypix",
         input="512 x 512, stretched, RGB, ImageNet's mean and deviation",
         size_mb=110,
         memory_mb=600,
@@ -162,7 +163,7 @@ CARDS: dict[str, Card] = {
         sha256="6abaed4ad9080cafd327d0f03fd23f0c46d4409b75b6e23abde9a35582067696",
         weights_license="Apache-2.0",
         extra="bodypix",
-        instead="builtin-parse",
+        fallback="builtin-parse",
         input="1280 x 720 letterboxed, height first, RGB, -1 to 1 as bytes",
         size_mb=2,
         memory_mb=200,
@@ -172,7 +173,7 @@ CARDS: dict[str, Card] = {
         role="matte",
         builder="model_zoo.parse.matting:sapiens2",
         weights="hf:facebook/sapiens2-matting-1b",
-        instead="",
+        fallback="",
         size_mb=5900,
         memory_mb=6000,
         gpus=0.5,

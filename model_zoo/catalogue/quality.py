@@ -9,7 +9,7 @@ PPOCR = Card(
     "model_zoo.quality.text:ppocr",
     weights_license="Apache-2.0",
     extra="transformers",
-    instead="rapidocr",
+    fallback="rapidocr",
     input="at most 512 px on the longer side, sides multiples of 32, BGR, ImageNet's mean and deviation",
 )
 
@@ -19,7 +19,7 @@ CLIP = Card(
     code_license="MIT",
     weights_license="MIT",
     extra="match",
-    instead="phash",
+    fallback="phash",
     input="224 x 224 from the middle, RGB, CLIP's mean and deviation",
     gpus=0.25,
     revision="main",
@@ -28,7 +28,7 @@ CLIP = Card(
 LAION = Card(
     "quality",
     "model_zoo.quality.aesthetic:laion",
-    besides="clip-vit-l14",
+    companion="clip-vit-l14",
     code_license="Apache-2.0",
     weights_license="MIT",
     extra="match",
@@ -52,7 +52,7 @@ RAFT = Card(
     input="shorter side 256 px, RGB, -1 to 1",
     memory_mb=700,
     gpus=0.25,
-    whole_clip=True,
+    needs_all_frames=True,
 )
 
 NSFW = Card(
@@ -110,18 +110,18 @@ CARDS: dict[str, Card] = {
         code_license="MIT",
         weights_license="MIT",
         extra="builtin",
-        instead="phash",
+        fallback="phash",
         input="shorter side 288 px, RGB, ImageNet's mean and deviation",
         size_mb=99,
         memory_mb=500,
         gpus=0.25,
-        same=0.75,  # 90 % of the pairs above it are copies, on DISC (the authors)
+        match_threshold=0.75,  # 90 % of the pairs above it are copies, on DISC (the authors)
     ),
     "phash": Card(
         "copy",
         "model_zoo.compare.copydetect:phash",
         input="32 x 32, grey",
-        same=0.75,  # 8 bits of 64 differ
+        match_threshold=0.75,  # 8 bits of 64 differ
     ),
     # Scores.
     "laion-aesthetic": replace(
@@ -139,7 +139,7 @@ CARDS: dict[str, Card] = {
     ),
     "laion-aesthetic-v1-b32": replace(
         LAION,
-        besides="clip-vit-b32",
+        companion="clip-vit-b32",
         weights=LAION_V1 + "sa_0_4_vit_b_32_linear.pth",
         sha256="c7b14cead230694acc7b9447974d3cad78003c72da032e402a303b6c2429e85f",
         code_license="MIT",
@@ -155,14 +155,14 @@ CARDS: dict[str, Card] = {
         RAFT,
         builder="model_zoo.flow.raft:raft_large",
         weights="url:https://download.pytorch.org/models/raft_large_C_T_V1-22a6c225.pth",
-        instead="raft-small",
+        fallback="raft-small",
         size_mb=20,
         memory_mb=1500,
     ),
     "falconsai-nsfw": replace(
-        NSFW, weights="hf:Falconsai/nsfw_image_detection", input="224 x 224, RGB, -1 to 1", instead="adamcodd-nsfw"
+        NSFW, weights="hf:Falconsai/nsfw_image_detection", input="224 x 224, RGB, -1 to 1", fallback="adamcodd-nsfw"
     ),
     "adamcodd-nsfw": replace(
-        NSFW, weights="hf:AdamCodd/vit-base-nsfw-detector", input="384 x 384, RGB, -1 to 1", instead="falconsai-nsfw"
+        NSFW, weights="hf:AdamCodd/vit-base-nsfw-detector", input="384 x 384, RGB, -1 to 1", fallback="falconsai-nsfw"
     ),
 }

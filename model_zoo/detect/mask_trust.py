@@ -27,7 +27,7 @@ NEAR_PX = 8  # from another's mask within which an outline is doubtful, there
 Seen = tuple[int, np.ndarray]  # frame, (h, w) bool mask of the frame's size
 
 
-class Signs(NamedTuple):
+class MaskCues(NamedTuple):
     """What speaks for a mask, each 0 to 1."""
 
     agrees: float  # with the shapes of the same track around
@@ -45,25 +45,25 @@ def mask_trust(frames: np.ndarray, tracks: Sequence[Sequence[Seen]]) -> list[lis
     return [[signs.trust for signs in track] for track in signs_of(frames, tracks)]
 
 
-def signs_of(frames: np.ndarray, tracks: Sequence[Sequence[Seen]]) -> list[list[Signs]]:
+def signs_of(frames: np.ndarray, tracks: Sequence[Sequence[Seen]]) -> list[list[MaskCues]]:
     """What speaks for each sighting; nothing for a mask without a pixel. Deterministic, on the CPU."""
     numbers = sorted({number for track in tracks for number, _ in track})
     small = {number: shrink(frames[number]) for number in numbers}
     edges = {number: edge(picture) for number, picture in small.items()}
     looks = [[(number, resized(mask, small[number].shape[:2])) for number, mask in track] for track in tracks]
-    out: list[list[Signs]] = []
+    out: list[list[MaskCues]] = []
     for track in looks:
         others = [seen for other in looks if other is not track for seen in other]
         out.append([])
         for i, (number, mask) in enumerate(track):
             near = [other for frame, other in others if frame == number]
-            found = Signs(
+            found = MaskCues(
                 agreement(track, i),
                 on_edge(mask, edges[number]),
                 apart(mask, near),
                 apart_in_colour(small[number], mask),
             )
-            out[-1].append(found if mask.any() else Signs(0.0, 0.0, 0.0, 0.0))
+            out[-1].append(found if mask.any() else MaskCues(0.0, 0.0, 0.0, 0.0))
     return out
 
 

@@ -78,11 +78,11 @@ def with_detector(
     if weights.is_dir():
         second = Card("recognise", "", weights=str(only(weights, recogniser)), name=card.name)
         return only(weights, detector), builder(second, device)
-    if not card.besides:
+    if not card.companion:
         raise FileNotFoundError(
             f"{weights} is one file: model {card.name!r} needs a folder with {detector} and {recogniser}"
         )
-    return weights, cards.load(card.besides, device)
+    return weights, cards.load(card.companion, device)
 
 
 def only(folder: Path, pattern: str) -> Path:

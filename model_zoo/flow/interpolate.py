@@ -49,7 +49,7 @@ def amt(card: Card, device: str) -> Between:
         padded = cv2.copyMakeBorder(frame, *sides, cv2.BORDER_REPLICATE)
         return torch.from_numpy(padded).to(device).permute(2, 0, 1)[None].float() / 255
 
-    def between(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    def interpolate(before: np.ndarray, after: np.ndarray) -> np.ndarray:
         height, width = before.shape[:2]
         top, left = (-height % CELL_PX) // 2, (-width % CELL_PX) // 2
         with torch.inference_mode():
@@ -57,7 +57,7 @@ def amt(card: Card, device: str) -> Between:
         picture = (made[0].clamp(0, 1) * 255).byte().permute(1, 2, 0).cpu().numpy()  # cut off, as AMT does
         return picture[top : top + height, left : left + width]
 
-    return between
+    return interpolate
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def by_flow(flow: Flow) -> Between:
     It stands in where an interpolation network is not there: it knows nothing of what is uncovered.
     """
 
-    def between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def interpolate(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         height, width = a.shape[:2]
         there, back = (flow(np.stack(pair))[0] for pair in ((a, b), (b, a)))
         x, y = (axis.astype(np.float32) for axis in np.meshgrid(np.arange(width), np.arange(height)))
@@ -97,4 +97,4 @@ def by_flow(flow: Flow) -> Between:
             )
         return np.round((moved[0] + moved[1]) / 2).astype(np.uint8)
 
-    return between
+    return interpolate

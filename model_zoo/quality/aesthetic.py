@@ -61,7 +61,7 @@ def laion(card: Card, device: str) -> Callable[[np.ndarray, float], dict[str, fl
     is none that is known, or is for embeddings of another width.
     """
     score = head(find(card))
-    vectors = cards.load(card.besides, device)
+    vectors = cards.load(card.companion, device)
 
     def model(frames: np.ndarray, fps: float) -> dict[str, float]:
         return {"aesthetic": float(score(vectors(list(frames))).mean())}

@@ -152,7 +152,9 @@ def _study_judge(args: argparse.Namespace) -> int:
     if strange := sorted(set(key["systems"]) - set(systems)):
         raise ValueError(f"the study shows videos of {', '.join(strange)}: name their folders with --system, too")
     server = endpoint.connect(cards.card(args.model))
-    made, failed = judge.judged(endpoint.asker(server), args.name or server.model, cases.read(args.cases), key, systems)
+    made, failed = judge.judged(
+        endpoint.chat_client(server), args.name or server.model, cases.read(args.cases), key, systems
+    )
     for where, why in failed.items():
         print(f"{where}: {why}", file=sys.stderr)
     args.out.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")

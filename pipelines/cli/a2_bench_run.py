@@ -104,11 +104,11 @@ def _measured(
     from a2data.store.tables import Store
     from pipelines.bench.a2 import profiles, score_file, strips
     from pipelines.bench.a2 import tables as recipe
-    from pipelines.run.lock import alone
+    from pipelines.run.lock import exclusive_lock
 
     elsewhere = [profiles.given(f.read_text().splitlines(), str(f), wanted) for f in getattr(args, "measured", [])]
     store = Store(str(out / WORK))
-    with alone(store):
+    with exclusive_lock(store):
         home = recipe.sources(store, wanted)
         missing = {} if sample else recipe.take(store, home, args.videos)
         stages = [*([sample] if sample else []), *measuring]
@@ -124,7 +124,7 @@ def _measured(
     _take_in(table, elsewhere, getattr(args, "measured", []), models)
     profiles.fill_in(table, gone)
     made = score_file.to_json(table, name, models, 0, [case.id for case in gone])
-    return made, int(bool(gone)) or session.complain(summary)
+    return made, int(bool(gone)) or session.print_failures(summary)
 
 
 def _models(args: argparse.Namespace) -> dict[str, str]:

@@ -31,7 +31,7 @@ def _rate(text: str) -> float:
 
 
 def _calibrate(args: argparse.Namespace) -> int:
-    from pipelines.run.lock import alone
+    from pipelines.run.lock import exclusive_lock
 
     store = Store(args.work)
     found, refused = calibrate(store, args.false_accept)
@@ -40,7 +40,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     for sentence in refused:
         print(f"not calibrated: {sentence}")
     if found and not args.dry_run:
-        with alone(store):
+        with exclusive_lock(store):
             write(store, found, args.false_accept)
         print(
             f"{store.path(FILE)}: the next `a2data run` pairs by it; remove it to go back to the models' own thresholds"

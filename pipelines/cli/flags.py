@@ -8,30 +8,32 @@ from dataclasses import fields
 from typing import Any
 
 from a2data.stage import Stage
-from pipelines.run.recipe import RUNNERS
+from pipelines.run.recipe import RUNNER_OWNED
 from pipelines.run.settings import TYPES, parse
 
 
 def add_flags(command: argparse.ArgumentParser, stage: Stage) -> None:
     """One flag for each field, explained by the comment behind it. A flag that is not given leaves the recipe's value."""
-    said = notes(stage)
+    said = field_help(stage)
     for f in fields(stage):  # type: ignore[arg-type]
         flag, kind = "--" + f.name.replace("_", "-"), TYPES[f.type]
         note = f"{said.get(f.name, '')} (default: {getattr(stage, f.name)!r})".strip().replace("%", "%%")
-        if (stage.name(), f.name) in RUNNERS:
+        if (stage.name(), f.name) in RUNNER_OWNED:
             continue
         if kind is bool:
             command.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=note)
         else:
-            command.add_argument(flag, type=typed(flag, kind), default=None, help=note, metavar=kind.__name__.upper())
+            command.add_argument(
+                flag, type=argparse_type(flag, kind), default=None, help=note, metavar=kind.__name__.upper()
+            )
 
 
-def notes(stage: Stage) -> dict[str, str]:
+def field_help(stage: Stage) -> dict[str, str]:
     """The comment behind each field of a stage, whether its default stands on its line or, in brackets, on the next."""
     return dict(re.findall(r"^    (\w+): \w+ = (?:\(\n)?.*?  # (.*)$", inspect.getsource(type(stage)), re.MULTILINE))
 
 
-def typed(flag: str, kind: type) -> Callable[[str], Any]:
+def argparse_type(flag: str, kind: type) -> Callable[[str], Any]:
     """For argparse: what makes a value of a flag's text."""
 
     def read(value: str) -> Any:

@@ -19,11 +19,11 @@ def add_flags(sub: argparse.ArgumentParser) -> None:
 
 
 def _forget(args: argparse.Namespace) -> int:
-    from pipelines.run.lock import alone
+    from pipelines.run.lock import exclusive_lock
     from pipelines.run.ownership import claimed
 
     store, recipe, stages = session.opened(args)
-    with alone(store), claimed(store, recipe.folder(store), args.take_over) as owner:
+    with exclusive_lock(store), claimed(store, recipe.folder(store), args.take_over) as owner:
         enrolment.move_damaged_lists(store)
         enrolment.check_sources(store)
         wanted = of_source(store, args.source) if args.source else of_identity(store, args.identity, stages)

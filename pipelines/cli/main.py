@@ -32,9 +32,9 @@ from pipelines.cli import (
 from pipelines.cli.flags import add_flags
 from pipelines.run import ownership, verify
 from pipelines.run import status as planning
-from pipelines.run.lock import alone
+from pipelines.run.lock import exclusive_lock
 from pipelines.run.recipe import Recipe
-from pipelines.run.schedule import TRIES, CrewLostError
+from pipelines.run.schedule import MAX_WORKER_DEATHS, CrewLostError
 from pipelines.sources import enrolment
 from pipelines.triplets import PROFILES, triplets
 from stages.pack.stage import Pack
@@ -73,7 +73,7 @@ def _do(args: argparse.Namespace) -> int:
             return int(args.do(args) or 0)
         except DamagedError as error:
             met[error.path] += 1
-            if not error.moved or met[error.path] == TRIES:
+            if not error.moved or met[error.path] == MAX_WORKER_DEATHS:
                 raise
             log.error("%s", error)
 
@@ -187,7 +187,7 @@ def _run(args: argparse.Namespace) -> int:
     recipe.set(triplets(recipe.profile), args.set)
     stages = recipe.apply(triplets(recipe.profile), store)
     out = recipe.folder(store)
-    with alone(store):
+    with exclusive_lock(store):
         ownership.check(store, out, args.take_over)  # before anything is saved
         shards = enrolment.enroll(store, args.videos, recipe.videos_per_shard, sources.access(args, store))
         enrolment.check_sources(store)
@@ -205,7 +205,7 @@ def _stage(args: argparse.Namespace) -> int:
     stages = recipe.apply(stages, store)
     (stage,) = (s for s in stages if s.name() == args.stage)
     packs = isinstance(stage, Pack)
-    with alone(store), contextlib.ExitStack() as stack:
+    with exclusive_lock(store), contextlib.ExitStack() as stack:
         owner = stack.enter_context(ownership.claimed(store, recipe.folder(store), args.take_over)) if packs else {}
         recipe.save(store)
         enrolment.move_damaged_lists(store)
@@ -214,7 +214,7 @@ def _stage(args: argparse.Namespace) -> int:
         print(f"{summary.jobs} jobs done")
         if packs:
             return session.finish(store, stages, recipe, summary, owner, args.allow_shrink)
-    return session.conclude(session.complain(summary), planning.all_failed(store, [stage.name()]))
+    return session.conclude(session.print_failures(summary), planning.all_failed(store, [stage.name()]))
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -283,7 +283,7 @@ def _failures(args: argparse.Namespace) -> int:
 
 def _retry(args: argparse.Namespace) -> int:
     store, recipe, stages = session.opened(args)
-    with alone(store), ownership.claimed(store, recipe.folder(store), args.take_over) as owner:
+    with exclusive_lock(store), ownership.claimed(store, recipe.folder(store), args.take_over) as owner:
         enrolment.move_damaged_lists(store)
         enrolment.check_sources(store)
         failed = [f for f in planning.failures(store, [s.name() for s in stages]) if args.only in (None, f[0])]

@@ -52,7 +52,7 @@ def chosen(profile: str | None = None, role: str | None = None, names: Iterable[
 
     named = [*names, *(names_of(profile) if profile else [])]
     try:
-        found = _with_companions([cards.family(name) for name in named or (() if profile else CARDS)])
+        found = _with_companions([cards.base_card(name) for name in named or (() if profile else CARDS)])
     except KeyError as error:
         raise ValueError(error.args[0]) from error
     roles = sorted({card.role for card in CARDS.values()})
@@ -66,8 +66,8 @@ def _with_companions(found: Iterable[Card]) -> list[Card]:
     out: dict[str, Card] = {}
     for card in found:
         out[card.name] = card
-        if card.besides:
-            out |= {also.name: also for also in _with_companions([cards.family(card.besides)])}
+        if card.companion:
+            out |= {also.name: also for also in _with_companions([cards.base_card(card.companion)])}
     return list(out.values())
 
 
@@ -220,7 +220,7 @@ def warnings(wanted: Iterable[Card]) -> list[str]:
     for licence in sorted({(c.code_license, c.weights_license) for c in wanted if c.use == "copyleft"}):
         named = [c.name for c in wanted if c.use == "copyleft" and (c.code_license, c.weights_license) == licence]
         asks = f"{AGPL}; " if "AGPL" in " ".join(licence) else ""
-        instead = sorted({c.instead for c in wanted if c.name in named and c.instead})
+        instead = sorted({c.fallback for c in wanted if c.name in named and c.fallback})
         other = f"take {' or '.join(instead)} where that is refused" if instead else "there is no other card for it"
         out.append(f"{', '.join(named)} ({' and '.join(dict.fromkeys(filter(None, licence)))}): {asks}{other}")
     gated = [f"{c.name} ({c.weights_license})" for c in wanted if c.use == "gated"]
@@ -228,7 +228,7 @@ def warnings(wanted: Iterable[Card]) -> list[str]:
 
 
 def _instead(card: Card) -> str:
-    return f"take {card.instead}" if card.instead else "a2data has no other model for it"
+    return f"take {card.fallback}" if card.fallback else "a2data has no other model for it"
 
 
 def _print(table: Any) -> None:

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from model_zoo.a2 import checkpoint as a2_folder
-from pipelines.cli.flags import typed
+from pipelines.cli.flags import argparse_type
 from pipelines.run.settings import TYPES
 from pipelines.sample import acceleration, checks, cutouts, output
 from pipelines.sample import job as jobs
-from pipelines.sample.acceleration import CACHES, RATIOS, WEIGHTS, Faster
+from pipelines.sample.acceleration import CACHES, RATIOS, WEIGHTS, Acceleration
 from pipelines.sample.checkpoint import checkpoint_folder, default_dtype, placed
 from pipelines.sample.checks import check_tokens
 from pipelines.sample.job import NEGATIVE, SCHEDULERS, SETTINGS, Job
 from pipelines.sample.record import here, record
-from pipelines.sample.sampler import Sampler, Task
+from pipelines.sample.sampler import Sampler, SampleRequest
 from pipelines.sample.watch import watcher
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -68,7 +68,7 @@ def sample(args: argparse.Namespace) -> int:
         raise ModuleNotFoundError(f"sampling needs {error.name}: pip install 'a2data[train]'") from error
     checkpoint = {"name": root.resolve().name, "digest": a2_folder.digest(root, parts)}
     how = acceleration.with_ratios(how, root, checkpoint["digest"])
-    tasks = [Task(job, record(job, files, checkpoint, dtype, how)) for _, job in wanted]
+    tasks = [SampleRequest(job, record(job, files, checkpoint, dtype, how)) for _, job in wanted]
     todo = [
         task for task in tasks if how.calibrate or not output.done(task.job.out, task.record["key"], task.job.preview)
     ]
@@ -117,7 +117,7 @@ def _device(args: argparse.Namespace) -> tuple[str, str]:
     return device, args.dtype or default_dtype(device)
 
 
-def _crew(args: argparse.Namespace, checkpoint: tuple[str, str, str, Faster]) -> Any:
+def _crew(args: argparse.Namespace, checkpoint: tuple[str, str, str, Acceleration]) -> Any:
     """A function (tasks, watch) -> {out: why it failed}."""
     if args.ray:
         from pipelines.sample import on_ray
@@ -156,7 +156,7 @@ def add_job_flags(command: argparse.ArgumentParser) -> None:
             command.add_argument(flag, choices=SCHEDULERS, help=note)
         else:
             kind = TYPES[f.type]
-            command.add_argument(flag, type=typed(flag, kind), help=note, metavar=kind.__name__.upper())
+            command.add_argument(flag, type=argparse_type(flag, kind), help=note, metavar=kind.__name__.upper())
 
 
 def add_acceleration_flags(command: argparse.ArgumentParser) -> None:
@@ -192,6 +192,6 @@ def add_acceleration_flags(command: argparse.ArgumentParser) -> None:
     add("--context-parallel", type=int, default=1, metavar="N", help="processes that share a look's tokens (torchrun)")
 
 
-def acceleration_of(args: argparse.Namespace) -> Faster:
+def acceleration_of(args: argparse.Namespace) -> Acceleration:
     """What the flags say."""
-    return Faster(**{f.name: getattr(args, f.name) for f in fields(Faster) if f.name != "cache_ratios"})
+    return Acceleration(**{f.name: getattr(args, f.name) for f in fields(Acceleration) if f.name != "cache_ratios"})

@@ -9,7 +9,7 @@ from typing import Any
 from a2data.stage import Stage
 from a2data.store.folder import Folder
 from a2data.store.tables import Store
-from pipelines.cli.flags import typed
+from pipelines.cli.flags import argparse_type
 from pipelines.report import page
 from pipelines.run import outputs, verify
 from pipelines.run import status as planning
@@ -73,7 +73,7 @@ def add_out_flags(sub: argparse.ArgumentParser) -> None:
 
 
 def _share(text: str) -> float:
-    value = typed("--cpus-per-worker", float)(text)
+    value = argparse_type("--cpus-per-worker", float)(text)
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 up")
     return value
@@ -118,13 +118,13 @@ def work(args: argparse.Namespace, stages: Sequence[Stage], store: Store, shards
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(f"--ray needs {error.name}: pip install 'a2data[ray]'") from error
         on_ray.connect(args.ray)
-        actors = on_ray.Actors(store, _workers(args.workers, stages), args.cpus_per_worker, limits)
+        actors = on_ray.RayExecutor(store, _workers(args.workers, stages), args.cpus_per_worker, limits)
         crew: Any = Bounded(actors)
     else:
         from pipelines.run import local
 
         count = max([1, *_workers(args.workers, stages).values()])
-        crew = local.Here(store) if args.here else local.Children(store, count, limits)
+        crew = local.InProcessExecutor(store) if args.here else local.ProcessExecutor(store, count, limits)
     return run_jobs(stages, store, shards, crew, watcher(store, args.quiet, shards))
 
 
@@ -177,7 +177,7 @@ def finish(
     out = recipe.folder(store)
     before = [clip_id for clip_id in outputs.published(out) if not forgotten(clip_id)]
     refused, left = "", len(before)
-    if summary.broken or summary.blocked:
+    if summary.failed_jobs or summary.blocked:
         print(f"the index in {out.root} was left as it is: some jobs could not be done", file=sys.stderr)
     else:
         try:
@@ -187,7 +187,7 @@ def finish(
             print(outputs.splits(out), end="")
         except outputs.ShrinkError as error:
             refused = str(error)
-    report = page.report(store, out, changed=bool(summary.jobs or summary.broken)) if store.local else None
+    report = page.report(store, out, changed=bool(summary.jobs or summary.failed_jobs)) if store.local else None
     failed = planning.failures(store, [stage.name() for stage in stages])
     if failed:
         print(
@@ -196,7 +196,7 @@ def finish(
     if report:
         print(f"report: {report}")
     gone = [refused] if refused else none_left(left, len(before))
-    return conclude(complain(summary), planning.all_failed(store, [stage.name() for stage in stages]) + gone)
+    return conclude(print_failures(summary), planning.all_failed(store, [stage.name() for stage in stages]) + gone)
 
 
 def none_left(left: int, before: int) -> list[str]:
@@ -212,11 +212,11 @@ def conclude(code: int, reasons: Sequence[str]) -> int:
     return 1 if reasons else code
 
 
-def complain(summary: Summary) -> int:
+def print_failures(summary: Summary) -> int:
     """Say once what many jobs could not be done for. Returns the exit code."""
-    reasons = Counter((stage, why) for (stage, _), why in summary.broken.items())
+    reasons = Counter((stage, why) for (stage, _), why in summary.failed_jobs.items())
     for (stage, why), jobs in reasons.most_common(3):
         print(f"a2data: {stage}: {why}" + f" ({jobs} jobs)" * (jobs > 1), file=sys.stderr)
     if len(reasons) > 3:
         print(f"a2data: and {len(reasons) - 3} other reasons: see `a2data failures`", file=sys.stderr)
-    return 1 if summary.broken else 0
+    return 1 if summary.failed_jobs else 0

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from a2data.media.images import Box
-from a2data.records import Look
+from a2data.records import EmbeddedElement
 from a2data.store.schema import from_table
 from a2data.store.tables import Store
 from pipelines.run.recipe import FILE
 from pipelines.statistics import wilson
-from stages.retrieve.clusters import seen_together
+from stages.retrieve.clusters import cannot_link_pairs
 from stages.retrieve.corpus import Corpus, assemble
 from stages.retrieve.join import STEP
 
@@ -42,7 +42,7 @@ class Pairs(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Finding:
+class CalibratedThreshold:
     """A threshold and what it rests on. Intervals are of 95 %."""
 
     threshold: float  # the upper end of its interval, at which the rate is kept; where there is none, that of these pairs alone
@@ -58,7 +58,7 @@ class Finding:
     true_accept_low: float  # lower end of Wilson's interval
 
 
-def write(store: Store, found: dict[tuple[str, str], Finding], rate: float) -> None:
+def write(store: Store, found: dict[tuple[str, str], CalibratedThreshold], rate: float) -> None:
     values: dict[str, dict[str, float]] = defaultdict(dict)
     for (embedder, kind), finding in found.items():
         values[embedder][kind] = finding.threshold
@@ -67,7 +67,7 @@ def write(store: Store, found: dict[tuple[str, str], Finding], rate: float) -> N
     store.put(json.dumps(about, indent=1, sort_keys=True).encode() + b"\n", FILE)
 
 
-def table(found: dict[tuple[str, str], Finding], rate: float) -> Iterator[str]:
+def table(found: dict[tuple[str, str], CalibratedThreshold], rate: float) -> Iterator[str]:
     """The findings as lines of text."""
     if found:
         yield f"thresholds at a false-accept rate of {rate:g}, with intervals of 95 %"
@@ -81,12 +81,12 @@ def table(found: dict[tuple[str, str], Finding], rate: float) -> Iterator[str]:
         )
 
 
-def calibrate(store: Store, rate: float) -> tuple[dict[tuple[str, str], Finding], list[str]]:
+def calibrate(store: Store, rate: float) -> tuple[dict[tuple[str, str], CalibratedThreshold], list[str]]:
     """(embedder, kind) -> what was found, and a sentence for each that has too few pairs.
 
     Raises ValueError for a work folder without elements.
     """
-    looks = [store.whole(name, Look) for name in TABLES]
+    looks = [store.whole(name, EmbeddedElement) for name in TABLES]
     if not sum(len(t) for t in looks):
         raise ValueError(f"{store.root} holds no elements yet: `a2data run` first")
     corpus = assemble(tuple(looks))
@@ -110,14 +110,14 @@ def calibrate(store: Store, rate: float) -> tuple[dict[tuple[str, str], Finding]
             weak = different_sources([sources.get(v, "") for v in video], [corpus.traits[r].label for r in rows])
             strong, positive = sharing_a_frame(corpus, rows), one_track(corpus, rows, shots, boxes)
             finding = judge(pairs(strong), pairs(weak), pairs(positive), rate)
-            if isinstance(finding, Finding):
+            if isinstance(finding, CalibratedThreshold):
                 found[embedder, kind] = finding
             else:
                 refused.append(f"{embedder} {kind}: {finding}")
     return found, refused
 
 
-def judge(strong: Pairs, weak: Pairs, positive: Pairs, rate: float) -> Finding | str:
+def judge(strong: Pairs, weak: Pairs, positive: Pairs, rate: float) -> CalibratedThreshold | str:
     """The threshold at that rate of false accepts, or a sentence that says why there is none."""
     least = int(np.ceil(1 / rate))
     used = strong
@@ -130,14 +130,14 @@ def judge(strong: Pairs, weak: Pairs, positive: Pairs, rate: float) -> Finding |
             f"a rate of {rate:g} needs {least} pairs that are certainly different, and there are {len(strong.similarity)} that "
             f"share a frame and {len(weak.similarity)} of different sources: run more footage{attainable}"
         )
-    here = at_rate(used.similarity, rate)
+    here = threshold_at_far(used.similarity, rate)
     if here > 1:
         return f"{int(rate * n) + 1} pairs that are certainly different are the same to the model: it cannot tell them apart"
     low, high = bootstrap(used, rate)
     threshold = here if np.isnan(high) else min(1.0, max(here, high))
     false, true = int((used.similarity >= threshold).sum()), int((positive.similarity >= threshold).sum())
     m = len(positive.similarity)
-    return Finding(
+    return CalibratedThreshold(
         threshold=threshold,
         threshold_here=here,
         threshold_low=low,
@@ -158,7 +158,7 @@ def _round_up(rate: float) -> float:
     return float(np.ceil(rate / digit - 1e-9) * digit)
 
 
-def at_rate(negatives: np.ndarray, rate: float) -> float:
+def threshold_at_far(negatives: np.ndarray, rate: float) -> float:
     """The lowest threshold, a whole number of STEPs, that at most that share of the negatives reaches."""
     allowed = int(rate * len(negatives) + 1e-9)
     worst = np.partition(negatives, -allowed - 1)[-allowed - 1]
@@ -217,7 +217,7 @@ class _From:
 def sharing_a_frame(corpus: Corpus, rows: list[int]) -> list[tuple[int, int]]:
     """Pairs i < j of those rows, counted from 0, of one label that were seen in one frame."""
     traits = [corpus.traits[row] for row in rows]
-    apart = seen_together([t.clip_id for t in traits], [corpus.seen(row) for row in rows])
+    apart = cannot_link_pairs([t.clip_id for t in traits], [corpus.seen(row) for row in rows])
     return [(i, j) for i, js in enumerate(apart) for j in sorted(js) if i < j and traits[i].label == traits[j].label]
 
 

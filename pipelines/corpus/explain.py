@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from a2data.records import Caption, Clip, Kept, Match, Packed, Reference, Reject, Score, Source, Trait, Video
+from a2data.records import Caption, Clip, ElementMeta, Kept, Match, Packed, Reference, Reject, Score, Source, Video
 from a2data.stage import Stage
 from a2data.store.tables import Store
 from a2data.store.url import public_name
-from stages.retrieve.rejections import held_against
+from stages.retrieve.rejections import failed_rules
 
 ELEMENTS = ("detect", "faces", "parse", "background", "ground")  # the tables that hold elements
 COLUMNS = {"segment": "clip_id"} | dict.fromkeys(ELEMENTS, "element_id")
@@ -35,7 +35,7 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Seen(Trait):
+class _Seen(ElementMeta):
     score: float = 0.0
 
 
@@ -150,7 +150,7 @@ def _clips(store: Store, found: Found) -> Iterator[str]:
 
 def _shot(store: Store, found: Found) -> Iterator[str]:
     for clip in _rows(store, "segment", found, Clip, "clip_id", found.clip_id):
-        begins = "at the start" if clip.begins_with == "start" else f"after a {clip.begins_with}"
+        begins = "at the start" if clip.transition_in == "start" else f"after a {clip.transition_in}"
         yield _line("shot", f"{clip.shot}, source frames {clip.shot_start} to {clip.shot_end}, begins {begins}")
         times = f"{clip.source_pts_s[0]:.3f} to {clip.source_pts_s[-1]:.3f} s"
         size = f"{clip.width} x {clip.height}, {len(clip.source_frames)} frames at {clip.fps:.4g} fps"
@@ -228,7 +228,7 @@ def _packed(store: Store, found: Found) -> Iterator[str]:
 
 def _refusal(reject: Reject) -> list[str]:
     """Its reason, and where somebody was held against it by several rules, what each of them said."""
-    source, rules = held_against(reject)
+    source, rules = failed_rules(reject)
     if len(rules) > 1:
         return [f"{reject.key}: {reject.reason} ({source})", *(f"  {rule}" for rule in rules)]
     return [f"{reject.key}: {reject.reason}" + (f" ({reject.detail})" if reject.detail else "")]
@@ -243,9 +243,7 @@ def _notes(store: Store, found: Found, stages: Sequence[Stage]) -> Iterator[str]
             continue
         rejected += [f"{stage}: {line}" for r in footer.rejected if _about(r.key, found) for line in _refusal(r)]
         failed += [f"{stage}: {unit}: {text}" for unit, text in sorted(footer.failed.items()) if _about(unit, found)]
-        failed += [
-            f"{stage}: {unit}: left out, for it failed before" for unit in footer.left_out if _about(unit, found)
-        ]
+        failed += [f"{stage}: {unit}: left out, for it failed before" for unit in footer.skipped if _about(unit, found)]
     yield from _listed("rejected", rejected, "nothing")
     yield from _listed("failed", failed, "nothing")
     if failed:

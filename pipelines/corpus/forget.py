@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Any
 
 from a2data.job import UNIT
-from a2data.records import Look, Source, Take, Video
+from a2data.records import ClipThumbs, EmbeddedElement, Source, Video
 from a2data.stage import Stage
 from a2data.store.schema import schema
 from a2data.store.source_files import SourceFiles
@@ -27,7 +27,7 @@ Span = tuple[int, int]  # source frames, the end exclusive
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DeletionRequest:
     """What is to be forgotten: whole videos, and shots of others."""
 
     what: str  # "source" or "identity"
@@ -42,7 +42,7 @@ class Wanted:
         return clip in self.clips or clip in self.videos or clip.rpartition("-")[0] in self.videos
 
 
-def forget(store: Store, wanted: Wanted, stages: Sequence[Stage]) -> dict[str, int]:
+def forget(store: Store, wanted: DeletionRequest, stages: Sequence[Stage]) -> dict[str, int]:
     """Take it out of the manifest and of every table made from units; how many rows went, by table.
 
     It is refused first and leaves the manifest next: whoever is killed after that may go on with `a2data run` or with the same
@@ -73,13 +73,13 @@ def remove_damaged(store: Store, stages: Sequence[Stage]) -> None:
         store.remove_damaged(name)
 
 
-def _refuse(row: Any, wanted: Wanted) -> Any:
+def _refuse(row: Any, wanted: DeletionRequest) -> Any:
     """A row of a video with the shots that are forgotten among those it refuses."""
     spans = wanted.spans.get(row.video_id)
     return replace(row, refused=_text([*_spans(row.refused), *spans])) if spans else row
 
 
-def _without(store: Store, stage: Stage, shard: int, wanted: Wanted, fresh: bool) -> int:
+def _without(store: Store, stage: Stage, shard: int, wanted: DeletionRequest, fresh: bool) -> int:
     """Write a part again without what is forgotten. Returns how many rows went.
 
     It is fresh afterwards if it was before: its rows are those that today's stage would make of what is left. Rows go in by the
@@ -104,15 +104,15 @@ def _without(store: Store, stage: Stage, shard: int, wanted: Wanted, fresh: bool
         return old.rows - part.footer.rows
 
 
-def _keep(new: Footer, old: Footer, wanted: Wanted) -> None:
+def _keep(new: Footer, old: Footer, wanted: DeletionRequest) -> None:
     """What the footer says of the units that are left."""
     new.seconds = old.seconds
     new.failed = {unit: why for unit, why in old.failed.items() if not wanted.gone(unit)}
-    new.left_out = [unit for unit in old.left_out if not wanted.gone(unit)]
+    new.skipped = [unit for unit in old.skipped if not wanted.gone(unit)]
     new.rejected = [reject for reject in old.rejected if not wanted.gone(reject.key)]
 
 
-def _units_gone(store: Store, stage: Stage, shard: int, wanted: Wanted) -> int:
+def _units_gone(store: Store, stage: Stage, shard: int, wanted: DeletionRequest) -> int:
     """How many of the units that a part was asked to do are forgotten, as far as its rows and its footer name them."""
     unit = UNIT[stage.per]
     old = store.footer(stage.name(), shard)
@@ -124,7 +124,7 @@ def _units_gone(store: Store, stage: Stage, shard: int, wanted: Wanted) -> int:
 # -- what is meant -----------------------------------------------------------------------------------------------------
 
 
-def of_source(store: Store, name: str) -> Wanted:
+def of_source(store: Store, name: str) -> DeletionRequest:
     """The video of that id, beginning of an id, or path, and second copies of its bytes. Raises ValueError where none is."""
     import os
 
@@ -144,16 +144,18 @@ def of_source(store: Store, name: str) -> Wanted:
         raise ValueError(f"{few} the path {name!r} or an id that begins so: name one")
     (base,) = ids
     copies = {s.video_id for s in known if s.video_id.startswith(f"{base}-dup-")}
-    return Wanted("source", name, frozenset({base, *copies}), {}, frozenset())
+    return DeletionRequest("source", name, frozenset({base, *copies}), {}, frozenset())
 
 
-def of_identity(store: Store, identity: int, stages: Sequence[Stage]) -> Wanted:
+def of_identity(store: Store, identity: int, stages: Sequence[Stage]) -> DeletionRequest:
     """All shots in which an element of that identity was seen. Raises ValueError where there is no such identity."""
     from stages.retrieve.stage import Retrieve
 
     (retrieve,) = (stage for stage in stages if isinstance(stage, Retrieve))
-    corpus = assemble(tuple(store.whole(name, Look) for name in retrieve.reads if name not in ("match", "segment")))
-    footage = Footage(store.whole("segment", Take), retrieve.copy_run)
+    corpus = assemble(
+        tuple(store.whole(name, EmbeddedElement) for name in retrieve.reads if name not in ("match", "segment"))
+    )
+    footage = Footage(store.whole("segment", ClipThumbs), retrieve.copy_run)
     clips = {
         corpus.traits[row].clip_id
         for row, (group, node) in retrieve.groups(corpus, footage).items()
@@ -171,7 +173,7 @@ def of_identity(store: Store, identity: int, stages: Sequence[Stage]) -> Wanted:
             spans[shot["video_id"]].append((shot["shot_start"], shot["shot_end"]))
     merged = {video_id: _spans(_text(found)) for video_id, found in sorted(spans.items())}
     gone = [s for s in shots if any(a <= s["shot_start"] < b for a, b in merged.get(s["video_id"], []))]
-    return Wanted("identity", str(identity), frozenset(), merged, frozenset(s["clip_id"] for s in gone))
+    return DeletionRequest("identity", str(identity), frozenset(), merged, frozenset(s["clip_id"] for s in gone))
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,7 @@ def _text(spans: Iterable[Span]) -> str:
 # -- what was forgotten ------------------------------------------------------------------------------------------------
 
 
-def _log(store: Store, wanted: Wanted) -> None:
+def _log(store: Store, wanted: DeletionRequest) -> None:
     """One more line of forgotten.jsonl."""
     line = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),

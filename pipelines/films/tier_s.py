@@ -14,7 +14,7 @@ from a2data.media.images import thumb, to_png
 from a2data.media.video import encode
 from pipelines.films import people, places, renderer, tier_s_cast
 from pipelines.films.demo_script import Actor
-from pipelines.films.tier_s_cast import ALIKE, CAST, NOUNS
+from pipelines.films.tier_s_cast import CAST, LOOKALIKES, NOUNS
 from pipelines.films.tier_s_script import Reel, Scene, reels
 from pipelines.films.truth import Entity, Film, Shot, Sight, Transition, Truth, save, sight
 
@@ -22,7 +22,7 @@ SIZE = (640, 360)
 POSTER_AT = (176, 168)  # its upper left corner on the plate, px
 
 
-class Drawn(NamedTuple):
+class RenderedFrame(NamedTuple):
     """A frame."""
 
     picture: np.ndarray  # (h, w, 3) uint8 RGB
@@ -142,7 +142,7 @@ def _entity(actor: Actor, scene: Scene, sights: dict[int, Sight], wardrobes: dic
     human = actor.id in CAST
     hidden = min((s.visible for s in sights.values()), default=0.0) < 0.7
     traps = {
-        "look-alike": actor.id in ALIKE,
+        "look-alike": actor.id in LOOKALIKES,
         "same clothes": human and len(wardrobes[actor.outfit]) > 1,
         "several outfits": human and sum(actor.id in who for who in wardrobes.values()) > 1,
         "hidden or leaving": hidden,
@@ -182,7 +182,7 @@ def _hung_box(scene: Scene) -> np.ndarray:
     return np.array([(x, y, 1), (x + picture.shape[1], y + picture.shape[0], 1)], float)
 
 
-def draw(scene: Scene, at: float, seed: int, size: tuple[int, int]) -> Drawn:
+def draw(scene: Scene, at: float, seed: int, size: tuple[int, int]) -> RenderedFrame:
     """A scene at `at`: 0 its beginning, 1 its end, beyond both in transitions."""
     camera = renderer.view(scene, at, size)
     picture = cv2.warpAffine(_wall(scene), camera, size)
@@ -212,7 +212,7 @@ def draw(scene: Scene, at: float, seed: int, size: tuple[int, int]) -> Drawn:
     if scene.mirrored:
         picture = np.ascontiguousarray(picture[:, ::-1])
         shown = {name: (mask[:, ::-1], visible) for name, (mask, visible) in shown.items()}
-    return Drawn(picture, shown)
+    return RenderedFrame(picture, shown)
 
 
 def _seen(whole: list[tuple[str, np.ndarray, float]]) -> dict[str, tuple[np.ndarray, float]]:

@@ -19,7 +19,7 @@ WORN = {  # what cannot be computed from one paint
 }
 # The guide's portrait, skin, hair and clothes with other features, which a face network (dlib's, 128-D) takes for somebody else:
 # cosine 0.954 with the guide, 0.93 with the astronaut, at most 0.83 with the others, where 0.97 is one person.
-COUSIN = replace(PEOPLE["guide"], shape=Shape(0.019, -0.026, -0.019, 0.182, -0.054, 0.023, 0.010, -0.003, 0.002))
+LOOKALIKE = replace(PEOPLE["guide"], shape=Shape(0.019, -0.026, -0.019, 0.182, -0.054, 0.023, 0.010, -0.003, 0.002))
 
 
 def _dressed(who: Person, *outfits: str) -> Person:
@@ -30,12 +30,12 @@ def _dressed(who: Person, *outfits: str) -> Person:
 CAST = {
     "astronaut": _dressed(PEOPLE["astronaut"], "orange space suit", "teal coat"),
     "guide": _dressed(PEOPLE["guide"], "crimson coat", "teal coat"),
-    "cousin": _dressed(COUSIN, "crimson coat"),
+    "cousin": _dressed(LOOKALIKE, "crimson coat"),
     "gardener": _dressed(PEOPLE["gardener"], "olive coat", "crimson coat"),
     "admiral": _dressed(PEOPLE["admiral"], "navy uniform"),
     "captain": _dressed(PEOPLE["captain"], "khaki uniform"),
 }
-ALIKE = {"guide": "cousin", "cousin": "guide", "suitcase": "green suitcase", "green suitcase": "suitcase"}
+LOOKALIKES = {"guide": "cousin", "cousin": "guide", "suitcase": "green suitcase", "green suitcase": "suitcase"}
 NOUNS = {
     "cup": ["cup", "mug", "teacup", "coffee"],
     "shuttle": ["shuttle", "rocket", "toy", "spaceship", "plane", "model"],

@@ -68,7 +68,7 @@ class Entity:
     nouns: list[str] = field(default_factory=list)  # words that name it, in the singular; the first is the usual one
     outfit: str = ""
     colours: dict[str, list[str]] = field(default_factory=dict)  # "" or a kind of garment -> names that are true of it
-    traps: list[str] = field(default_factory=list)  # what makes it hard here: "look-alike", "same clothes" …
+    hard_negatives: list[str] = field(default_factory=list)  # what makes it hard here: "look-alike", "same clothes" …
     sights: dict[int, Sight] = field(default_factory=dict)  # frame -> what shows; empty where only the shot is known
 
 

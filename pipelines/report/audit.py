@@ -17,10 +17,10 @@ import pyarrow as pa
 
 from a2data.media import images
 from a2data.media.images import Box
-from a2data.records import Film, Reference, Reject, Rule
+from a2data.records import ClipVideo, Reference, Reject, Rule
 from a2data.store.tables import Store
 from pipelines.report import contact_sheets
-from stages.retrieve.rejections import held_against
+from stages.retrieve.rejections import failed_rules
 
 MOST_PAIRS = 100_000  # whose scores are in the page; spread evenly over all
 FRAME_PX = 480  # longer side of a frame in the page
@@ -75,7 +75,7 @@ def audit(store: Store, rejects: Iterable[Reject], require: str, most: int = 80)
         refused = contact_sheets.spread(refused, MOST_PAIRS - keep)
     pairs = [*_accepted(rows), *refused]
     drawn = pictures(store, [pairs[n] for n in chosen(pairs, most)])
-    triplets = contact_sheets.holding(store, "pack")
+    triplets = contact_sheets.shards_holding(store, "pack")
     about = scores(pairs, require.split("|"), {*triplets}, total)
     known = drawn["elements"]
     pictured = sum(pair.target in known and pair.source in known for pair in pairs)
@@ -96,7 +96,7 @@ def _accepted(rows: pa.Table) -> list[Pair]:
 
 def _refused(reject: Reject) -> Pair | None:
     """None where nobody was held against the element."""
-    source, rules = held_against(reject)
+    source, rules = failed_rules(reject)
     kind = reject.key.split("/")[1]
     return Pair(reject.key, source, kind, False, reject.reason, -1, rules, {}) if rules else None
 
@@ -186,7 +186,7 @@ def pictures(store: Store, pairs: list[Pair]) -> dict[str, Any]:
     What no table holds any more is left out.
     """
     wanted = {name for pair in pairs for name in (pair.target, pair.source)}
-    shard_of = contact_sheets.holding(store, "segment") if wanted else {}
+    shard_of = contact_sheets.shards_holding(store, "segment") if wanted else {}
     by_shard: dict[int, set[str]] = defaultdict(set)
     for name in wanted:
         if (shard := shard_of.get(name.split("/")[0])) is not None:
@@ -204,7 +204,7 @@ def pictures(store: Store, pairs: list[Pair]) -> dict[str, Any]:
         of_clip = defaultdict(list)
         for row in seen:
             of_clip[row.clip_id].append(row)
-        for clip_id, (film, *_) in store.groups("segment", shard, Film, "clip_id", set(of_clip)):
+        for clip_id, (film, *_) in store.groups("segment", shard, ClipVideo, "clip_id", set(of_clip)):
             places = {frame: len(frames) + n for n, frame in enumerate(sorted({r.frame for r in of_clip[clip_id]}))}
             frames += [contact_sheets.to_jpeg(contact_sheets.within(film.frames[frame], FRAME_PX)) for frame in places]
             for row in of_clip[clip_id]:

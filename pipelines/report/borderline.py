@@ -13,7 +13,7 @@ from a2data.records import Reject, Rule
 from a2data.store.tables import Store
 from pipelines.report import contact_sheets
 from pipelines.report.contact_sheets import CutOut
-from stages.retrieve.rejections import held_against
+from stages.retrieve.rejections import failed_rules
 
 RULES = (
     "similarity",
@@ -37,7 +37,7 @@ class Pair(NamedTuple):
     pictures: list[CutOut]  # of the element, then of what was to be its reference; less those that are gone
 
 
-class Border(NamedTuple):
+class ThresholdCase(NamedTuple):
     """A rule, and the pairs nearest to its threshold on either side, nearest first."""
 
     rule: str
@@ -74,7 +74,7 @@ def charts(store: Store) -> list[tuple[str, np.ndarray, list[float]]]:
     return [*(found or [("similarity", values, [])]), ("copy risk", table["copy_risk"].to_numpy(), sorted(highs))]
 
 
-def borders(store: Store, rejects: Iterable[Reject]) -> list[Border]:
+def borders(store: Store, rejects: Iterable[Reject]) -> list[ThresholdCase]:
     """For each rule that has pairs near its threshold, those pairs. rejects: of retrieve; each names the likeliest candidate."""
     table = store.whole("retrieve", _Judged)
     row, rules = _rules(table)
@@ -91,7 +91,7 @@ def borders(store: Store, rejects: Iterable[Reject]) -> list[Border]:
             if np.isfinite(low[n]) or np.isfinite(high[n])
         ]
     for reject in rejects:
-        source, rules = held_against(reject)
+        source, rules = failed_rules(reject)
         if rules and not rules[0].passed:
             failed[rules[0].name].append((reject.key, source, rules[0]))
     near = {name: sorted(pairs, key=lambda p: (_miss(p[2]), p[0]))[:MOST] for name, pairs in failed.items()}
@@ -101,7 +101,7 @@ def borders(store: Store, rejects: Iterable[Reject]) -> list[Border]:
     def shown(pairs: list[tuple[str, str, Rule]]) -> list[Pair]:
         return [Pair(a, b, rule, [pictures[e] for e in (a, b) if e in pictures]) for a, b, rule in pairs]
 
-    found = [Border(name, shown(ids[name]), shown(near.get(name, []))) for name in RULES]
+    found = [ThresholdCase(name, shown(ids[name]), shown(near.get(name, []))) for name in RULES]
     return [border for border in found if border.passed or border.failed]
 
 
@@ -124,6 +124,6 @@ def _miss(rule: Rule) -> float:
 
 def _pictures(store: Store, pairs: Iterable[tuple[str, str]]) -> dict[str, CutOut]:
     elements = {element for pair in pairs for element in pair}
-    shard_of = contact_sheets.holding(store, "segment") if elements else {}
+    shard_of = contact_sheets.shards_holding(store, "segment") if elements else {}
     wanted = ((shard_of.get(element.split("/")[0], -1), element) for element in elements)
     return contact_sheets.cut_outs(store, ((shard, element) for shard, element in wanted if shard >= 0))

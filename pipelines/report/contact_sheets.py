@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from a2data.media import images, video
-from a2data.records import Caption, Film, Match, Reference, Reject, Video
+from a2data.records import Caption, ClipVideo, Match, Reference, Reject, Video
 from a2data.store.tables import Footer, Store
 from a2data.store.url import public_name
 
@@ -213,7 +213,7 @@ def strips_of(store: Store, wanted: Iterable[Where], stills: int, preview: bool 
     """Evenly spread stills of clips, {clip_id: strip}, each clip decoded once. Clips that segment does not hold are left out."""
     found = {}
     for shard, clip_ids in sorted(_by_shard(wanted).items()):
-        for clip_id, (film, *_) in _groups(store, "segment", shard, Film, "clip_id", clip_ids):
+        for clip_id, (film, *_) in _groups(store, "segment", shard, ClipVideo, "clip_id", clip_ids):
             at = ((np.arange(stills) + 0.5) * len(film.frames) / stills).astype(int).tolist()
             pictures = [to_jpeg(within(film.frames[frame], STILL_PX)) for frame in at]
             small = _mp4(film) if preview else ""
@@ -279,7 +279,7 @@ def identities(store: Store, pairs: pa.Table) -> list[tuple[int, int, list[CutOu
     return [(i, len(members[i]), [pictures[e] for _, e in shown[i] if e in pictures]) for i in largest]
 
 
-def holding(store: Store, stage: str) -> dict[str, int]:
+def shards_holding(store: Store, stage: str) -> dict[str, int]:
     """The shard of every clip that a table has rows of, {clip_id: shard}, in the order of the ids."""
     found = {}
     for shard in store.shards(stage):
@@ -308,7 +308,7 @@ def to_jpeg(picture: np.ndarray) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
-def _mp4(film: Film) -> str:
+def _mp4(film: ClipVideo) -> str:
     """The clip again, small enough for dozens of them to live in one page."""
     small = np.stack([within(frame, PREVIEW_PX, even=True) for frame in film.frames])
     return "data:video/mp4;base64," + base64.b64encode(video.encode(small, film.fps, crf=28)).decode()

@@ -66,9 +66,9 @@ class StageReport:
     units: int  # those left out included
     rows: int
     rejected: dict[str, int]  # reason -> units rejected, most frequent first; a unit counts once, for its first reason
-    passed_over: dict[str, int]  # reason -> smaller things rejected: elements of a clip, shots of a video
+    rejected_within: dict[str, int]  # reason -> smaller things rejected: elements of a clip, shots of a video
     failed: int
-    left_out: int
+    skipped: int
     seconds: float
     settings: dict[str, Any]
     models: dict[str, str]
@@ -78,7 +78,7 @@ class StageReport:
     def slices(self) -> list[Slice]:
         """The bar of the funnel: all units, by how they ended. "Left out" are those that had failed in a stage before."""
         rejected = [Slice("rejected", reason, count) for reason, count in self.rejected.items()]
-        ends = [Slice("failed", "", self.failed), Slice("left out", "", self.left_out)]
+        ends = [Slice("failed", "", self.failed), Slice("left out", "", self.skipped)]
         done = self.units - sum(piece.units for piece in (*rejected, *ends))
         return [piece for piece in (Slice("done", "", done), *rejected, *ends) if piece.units]
 
@@ -143,7 +143,7 @@ def write_report(
         raise FileNotFoundError(f"there are no tables in {store.root}: run the pipeline first, or name its work folder")
     stages = [_stage(name, unit, thing, footers[name]) for name, unit, thing in STAGES if footers[name]]
     pairs, lengths = _whole(store, "retrieve", _Pair), _whole(store, "ingest", _Length)
-    paired = contact_sheets.holding(store, "pack") or contact_sheets.holding(store, "retrieve")
+    paired = contact_sheets.shards_holding(store, "pack") or contact_sheets.shards_holding(store, "retrieve")
     shown = contact_sheets.spread([(shard, clip_id) for clip_id, shard in paired.items()], samples)
     refused = [reject for _, footer in footers["retrieve"] for reject in footer.rejected]
     require = next((str(f.settings["require"]) for _, f in footers["pack"] if "require" in f.settings), "human|object")
@@ -219,18 +219,18 @@ def _counts(values: list[str]) -> dict[str, int]:
 def _stage(name: str, unit: str, thing: str, footers: list[tuple[int, Footer]]) -> StageReport:
     parts = [footer for _, footer in footers]
     first = parts[0]
-    rejected, passed_over = _reasons(unit, [reject for footer in parts for reject in footer.rejected])
-    left_out = sum(len(footer.left_out) for footer in parts)
+    rejected, within = _reasons(unit, [reject for footer in parts for reject in footer.rejected])
+    skipped = sum(len(footer.skipped) for footer in parts)
     return StageReport(
         name=name,
         unit=unit,
         thing=thing,
-        units=sum(footer.units for footer in parts) + left_out,
+        units=sum(footer.units for footer in parts) + skipped,
         rows=sum(footer.rows for footer in parts),
         rejected=_counts(rejected),
-        passed_over=_counts(passed_over),
+        rejected_within=_counts(within),
         failed=sum(len(footer.failed) for footer in parts),
-        left_out=left_out,
+        skipped=skipped,
         seconds=sum(footer.seconds for footer in parts),
         settings=first.settings,
         models=first.models,

@@ -7,7 +7,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from pipelines.run.schedule import CrewLostError, Done, Group, Job
+from pipelines.run.schedule import CrewLostError, Group, Job, JobResult
 
 CALL_S = 40.0  # for one call of Ray; after 60 s without the cluster's head Ray itself ends the process, and says less
 RESUME = "start it again (`ray start`, or leave it to --ray auto), and the same command goes on from here"
@@ -24,13 +24,13 @@ class Bounded:
         self.calls: SimpleQueue = SimpleQueue()
         Thread(target=self._serve, daemon=True).start()
 
-    def take(self, group: Group, waiting: int) -> Any:
-        return self._call(self.crew.take, group, waiting)
+    def submit(self, group: Group, waiting: int) -> Any:
+        return self._call(self.crew.submit, group, waiting)
 
     def start(self, worker: Any, group: Group, todo: Group, job: Job, skip: dict[str, str]) -> None:
         self._call(self.crew.start, worker, group, todo, job, skip)
 
-    def wait(self) -> list[Done]:
+    def wait(self) -> list[JobResult]:
         return self._call(self.crew.wait)
 
     def rest(self) -> None:

@@ -15,12 +15,12 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from a2data.heartbeat import Progress
-from a2data.job import do
+from a2data.job import run_job
 from a2data.store.parquet import DamagedError
 from a2data.store.tables import Store
 from a2data.store.url import scrub
-from a2data.task_map import Spread, in_turn
-from pipelines.run.schedule import TRIES, Done, Group, Job
+from a2data.task_map import TaskMap, map_serial
+from pipelines.run.schedule import MAX_WORKER_DEATHS, Group, Job, JobResult
 from pipelines.run.watchdog import Timeouts, Verdict, Watchdog
 
 log = logging.getLogger("a2data")
@@ -29,21 +29,21 @@ BEAT_S = 1.0  # between two reports of a child
 KILL_S = 10.0  # after SIGKILL; a process that waits for a dead network disk takes no signal
 
 
-class Here:
+class InProcessExecutor:
     """A crew of one, in this process: for tests and for a debugger. What kills it, or holds it up, does so to the run."""
 
     def __init__(self, store: Store):
-        self.store, self.done = store, deque[Done]()
+        self.store, self.done = store, deque[JobResult]()
         self.models = Models()
 
-    def take(self, group: Group, waiting: int) -> Any:
+    def submit(self, group: Group, waiting: int) -> Any:
         return None if self.done else self
 
     def start(self, worker: Any, group: Group, todo: Group, job: Job, skip: dict[str, str]) -> None:
         error, loaded = attempt(self.models, todo, self.store, job, skip)
-        self.done.append(Done(group, job, error, "", loaded))
+        self.done.append(JobResult(group, job, error, "", loaded))
 
-    def wait(self) -> list[Done]:
+    def wait(self) -> list[JobResult]:
         return [self.done.popleft()] if self.done else []
 
     def rest(self) -> None:
@@ -53,7 +53,7 @@ class Here:
         pass
 
 
-class Children:
+class ProcessExecutor:
     """A crew of child processes. A child that is killed, that stops, or whose unit makes no progress, is replaced."""
 
     def __init__(self, store: Store, count: int = 1, timeouts: Timeouts | None = None):
@@ -64,7 +64,7 @@ class Children:
         self.idle: list[_Child] = []
         self.busy: dict[_Child, tuple[Group, Job]] = {}
 
-    def take(self, group: Group, waiting: int) -> "_Child | None":
+    def submit(self, group: Group, waiting: int) -> "_Child | None":
         self.idle = [child for child in self.idle if child.process.is_alive()]
         for child in self.idle:
             if child.group == group:  # its models are loaded
@@ -84,7 +84,7 @@ class Children:
         with suppress(BrokenPipeError, ConnectionResetError):  # died just now: wait() will see it, too
             worker.pipe.send((todo, job, skip))
 
-    def wait(self) -> list[Done]:
+    def wait(self) -> list[JobResult]:
         by_pipe = {child.pipe: child for child in self.busy}
         out = []
         for pipe in wait(list(by_pipe), timeout=min(0.5, self.watchdog.timeouts.interval_s(BEAT_S))):
@@ -93,7 +93,7 @@ class Children:
             out.append(self._end(child, verdict))
         return out
 
-    def _receive(self, child: "_Child") -> list[Done]:
+    def _receive(self, child: "_Child") -> list[JobResult]:
         """What a child has sent: reports, and how its job ended."""
         try:
             while child.pipe.poll():
@@ -102,15 +102,15 @@ class Children:
                     self.watchdog.beat(child, what)
                     continue
                 self.idle.append(child)
-                return [Done(*self._pop(child), what[0], "", what[1])]
+                return [JobResult(*self._pop(child), what[0], "", what[1])]
             return []
         except (EOFError, ConnectionResetError):
             child.process.join()
-            return [Done(*self._pop(child), "", _how_it_died(child.process.exitcode or 0))]
+            return [JobResult(*self._pop(child), "", _how_it_died(child.process.exitcode or 0))]
 
-    def _end(self, child: Any, verdict: Verdict) -> Done:
+    def _end(self, child: Any, verdict: Verdict) -> JobResult:
         child.end()
-        return Done(*self._pop(child), "", verdict.sentence(), stuck=verdict.stuck)
+        return JobResult(*self._pop(child), "", verdict.sentence(), stuck=verdict.stuck)
 
     def _pop(self, child: "_Child") -> tuple[Group, Job]:
         self.watchdog.end(child)
@@ -186,7 +186,7 @@ class Reports:
 def in_threads(
     threads: int, work: Callable[..., Any], things: Sequence[Any], tasks: Sequence[tuple[int, ...]]
 ) -> Iterator[Any]:
-    """As a2data.task_map.in_turn, so many tasks at a time: while one child works on all shards, the others wait."""
+    """As a2data.task_map.map_serial, so many tasks at a time: while one child works on all shards, the others wait."""
     with ThreadPoolExecutor(threads) as pool:
         yield from pool.map(lambda task: work(*(things[place] for place in task)), tasks)
 
@@ -219,7 +219,7 @@ def attempt(
     store: Store,
     job: Job,
     skip: dict[str, str],
-    spread: Spread = in_turn,
+    spread: TaskMap = map_serial,
     progress: Progress | None = None,
 ) -> tuple[str, bool]:
     """Do a job. Returns the sentence that says why it could not be done, or "", and whether the models could be loaded."""
@@ -230,9 +230,9 @@ def attempt(
         log.warning("%s: a model does not load", names, exc_info=True)
         return f"a model does not load: {told(error)}", False
     try:
-        for tries_left in reversed(range(TRIES)):
+        for tries_left in reversed(range(MAX_WORKER_DEATHS)):
             try:
-                do(todo, loaded, store, job, skip, spread, progress)
+                run_job(todo, loaded, store, job, skip, spread, progress)
                 break
             except DamagedError as error:  # again if the part is whole by now, see Store.set_aside
                 log.error("%s", error)

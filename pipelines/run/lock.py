@@ -12,7 +12,7 @@ LOCK = "run.lock"
 
 
 @contextmanager
-def alone(store: Folder) -> Iterator[None]:
+def exclusive_lock(store: Folder) -> Iterator[None]:
     """Keep other runs out of a local folder while the block lasts. The lock ends with the process, however it ends.
 
     Two runs would give the same number to different shards, and sweep away what the other has half-written. A URL has no such

@@ -15,10 +15,10 @@ import ray
 
 from a2data.heartbeat import Progress, Report
 from a2data.store.tables import Store
-from a2data.task_map import in_turn
+from a2data.task_map import map_serial
 from pipelines.run.bounded import RESUME
 from pipelines.run.local import Models, attempt
-from pipelines.run.schedule import CrewLostError, Done, Group, Job
+from pipelines.run.schedule import CrewLostError, Group, Job, JobResult
 from pipelines.run.watchdog import Timeouts, Verdict, Watchdog
 
 log = logging.getLogger("a2data")
@@ -41,7 +41,7 @@ class Worker:
     def do(self, todo: Group, job: Job, skip: dict[str, str]) -> tuple[str, bool]:
         self.progress = Progress(todo[0].name())
         try:
-            return attempt(self.models, todo, self.store, job, skip, partial(in_tasks, self.cpus), self.progress)
+            return attempt(self.models, todo, self.store, job, skip, partial(ray_task_map, self.cpus), self.progress)
         finally:
             self.progress = None
 
@@ -52,15 +52,16 @@ class Worker:
         return progress.report() if progress else {}
 
 
-def in_tasks(
+def ray_task_map(
     cpus: float, work: Callable[..., Any], things: Sequence[Any], tasks: Sequence[tuple[int, ...]]
 ) -> Iterator[Any]:
-    """As a2data.task_map.in_turn, by tasks of Ray from the first on, and meanwhile by this worker from the last, until they meet.
+    """As a2data.task_map.map_serial, by tasks of Ray from the first on, and meanwhile by this worker from the last, until they
+    meet.
 
     So nothing waits for room: an actor keeps its CPU while it waits, and where that was the last one no task would ever begin.
     """
     if len(tasks) < 2:
-        yield from in_turn(work, things, tasks)
+        yield from map_serial(work, things, tasks)
         return
     there = [ray.put(thing) for thing in things]
     remote = ray.remote(_task).options(num_cpus=cpus, name="spread")
@@ -108,7 +109,7 @@ def device(address: str, wanted: str | None) -> str:
     return wanted or ("cuda" if gpus else "cpu")
 
 
-def crew_of(device: str, tasks: int) -> tuple[dict[str, float], int]:
+def actor_options(device: str, tasks: int) -> tuple[dict[str, float], int]:
     """What each actor that computes on this device asks for, and how many of them there is room and work for."""
     has = ray.cluster_resources()
     room = has.get("GPU", 0) if device == "cuda" else has.get("CPU", 1)
@@ -118,7 +119,7 @@ def crew_of(device: str, tasks: int) -> tuple[dict[str, float], int]:
 Shape = tuple[float, float]  # CPUs and GPUs that an actor asks for
 
 
-class Actors:
+class RayExecutor:
     """A crew of actors, hired when there is work for them and let go when others need their place.
 
     An actor can do the jobs of any group that asks for as much as it holds; it keeps the models of the group it did last, and
@@ -153,7 +154,7 @@ class Actors:
         self.has: dict[str, float] = {}  # the cluster's resources; asked for once between two rest()s
         self.wanting: set[Shape] = set()  # shapes of which somebody asked for a worker since the last rest()
 
-    def take(self, group: Group, waiting: int) -> Any:
+    def submit(self, group: Group, waiting: int) -> Any:
         shape = self._shape(group)
         if sum(g == group for g, _, _ in self.busy.values()) >= self._most(group, shape):
             return None
@@ -164,7 +165,7 @@ class Actors:
         self.wanting.add(shape)
         hiring = sum(s == shape for s, _ in self.hiring.values())
         if hiring < waiting and len(self.pools.setdefault(shape, [])) < self._room(shape):
-            self._hire(shape)
+            self._start_actor(shape)
         return None
 
     def _shape(self, group: Group) -> Shape:
@@ -186,7 +187,7 @@ class Actors:
         limits = [self.workers[stage.name()] for stage in group if stage.name() in self.workers]
         return min(limits, default=self._room(shape))
 
-    def _hire(self, shape: Shape) -> None:
+    def _start_actor(self, shape: Shape) -> None:
         actor: Any = (
             ray.remote(concurrency_groups={"report": 1})(Worker)  # type: ignore[call-overload]
             .options(num_cpus=shape[0], num_gpus=shape[1], max_restarts=0)
@@ -200,7 +201,7 @@ class Actors:
         self.busy[ref] = group, job, worker
         self.watchdog.begin(ref, todo)
 
-    def wait(self) -> list[Done]:
+    def wait(self) -> list[JobResult]:
         refs = [*self.busy, *self.hiring]
         ended = ray.wait(refs, num_returns=1, timeout=min(0.5, self.interval_s))[0] if refs else []
         out = [done for ref in ended for done in (self._hired(ref) if ref in self.hiring else self._ended(ref))]
@@ -223,11 +224,11 @@ class Actors:
                 if ref not in asked:
                     self.reports[actor.report.remote()] = ref
 
-    def _end(self, ref: Any, verdict: Verdict) -> Done:
+    def _end(self, ref: Any, verdict: Verdict) -> JobResult:
         group, job, actor = self.busy.pop(ref)
         self._forget(ref)
-        self._dismiss(self.shapes[group], actor)  # the node's raylet kills it, also where it is stopped
-        return Done(group, job, "", verdict.sentence(), stuck=verdict.stuck)
+        self._kill_actor(self.shapes[group], actor)  # the node's raylet kills it, also where it is stopped
+        return JobResult(group, job, "", verdict.sentence(), stuck=verdict.stuck)
 
     def _forget(self, ref: Any) -> None:
         self.watchdog.end(ref)
@@ -262,7 +263,7 @@ class Actors:
         """What the workers that are not placed yet ask for."""
         return sorted({shape for shape, _ in self.hiring.values()})
 
-    def _hired(self, ref: Any) -> list[Done]:
+    def _hired(self, ref: Any) -> list[JobResult]:
         shape, actor = self.hiring.pop(ref)
         try:
             ray.get(ref)
@@ -272,35 +273,35 @@ class Actors:
             log.warning("a worker did not start: %s", error)
         return []
 
-    def _ended(self, ref: Any) -> list[Done]:
+    def _ended(self, ref: Any) -> list[JobResult]:
         group, job, actor = self.busy.pop(ref)
         self._forget(ref)
         shape = self.shapes[group]
         try:
             error, loaded = ray.get(ref)
             self.idle[shape].append((group, actor))
-            return [Done(group, job, error, "", loaded)]
+            return [JobResult(group, job, error, "", loaded)]
         except ray.exceptions.RayTaskError as failed:  # could not even begin: a stage that does not unpickle there
             self.idle[shape].append((group, actor))
-            return [Done(group, job, str(failed).splitlines()[-1], "")]
+            return [JobResult(group, job, str(failed).splitlines()[-1], "")]
         except ray.exceptions.RayError as died:  # killed, out of memory, or its node left
-            self._dismiss(shape, actor)  # it may be out of reach only: two would write the same part
-            return [Done(group, job, "", f"its worker died ({str(died).splitlines()[0]})")]
+            self._kill_actor(shape, actor)  # it may be out of reach only: two would write the same part
+            return [JobResult(group, job, "", f"its worker died ({str(died).splitlines()[0]})")]
 
     def rest(self) -> None:
         """Every job that can start now has been offered: let those go that nobody asked for, if anybody waits for a place."""
         for shape, idle in self.idle.items():
             if self.wanting - {shape}:
                 while idle:
-                    self._dismiss(shape, idle.pop()[1])
+                    self._kill_actor(shape, idle.pop()[1])
         for ref, (shape, actor) in list(self.hiring.items()):
             if shape not in self.wanting:
                 del self.hiring[ref]
-                self._dismiss(shape, actor)
+                self._kill_actor(shape, actor)
         self.wanting.clear()
         self.has = {}  # nodes come and go
 
-    def _dismiss(self, shape: Shape, actor: Any) -> None:
+    def _kill_actor(self, shape: Shape, actor: Any) -> None:
         self.pools[shape].remove(actor)
         ray.kill(actor)
 

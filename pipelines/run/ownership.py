@@ -18,7 +18,7 @@ from a2data.dataset import writer
 from a2data.store.folder import Folder
 from a2data.store.tables import Store
 from pipelines.run import outputs
-from pipelines.run.lock import LOCK, alone
+from pipelines.run.lock import LOCK, exclusive_lock
 
 FILE = "work.json"
 SCRATCH = re.compile(r".+\.[0-9a-f]{32}\.tmp")  # what Folder.scratch names
@@ -125,7 +125,7 @@ def claimed(store: Store, out: Folder, take_over: bool = False) -> Iterator[dict
     work folder owns it, or it holds other files, unless take_over is set; BlockingIOError where another run uses it.
     """
     check(store, out, take_over)  # before the lock, which writes a file
-    with alone(out) if _place(out) != _place(store) else contextlib.nullcontext():
+    with exclusive_lock(out) if _place(out) != _place(store) else contextlib.nullcontext():
         owner = check(store, out, take_over).owner
         about = writer.manifest(out)
         if out.local:  # half-written files of runs that were killed

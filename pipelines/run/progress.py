@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from a2data.job import UNIT
-from a2data.journal import journal
+from a2data.journal import progress_path
 from a2data.store.tables import Store
-from pipelines.run.schedule import Board, Done, Group, Job, jobs
+from pipelines.run.schedule import Group, Job, JobResult, Scheduler, jobs
 
 log = logging.getLogger("a2data")
 
@@ -52,12 +52,12 @@ class Lines:
             )
 
 
-def tell(store: Store, todo: Group, done: Done) -> str:
+def tell(store: Store, todo: Group, done: JobResult) -> str:
     """How a job ended, in a line."""
     name = "+".join(stage.name() for stage in todo)
     shard = f"shard {done.job[0]}" if len(done.job) == 1 else "all shards"
-    if done.error or done.death:
-        return f"{name}, {shard}: {done.error or done.death}"
+    if done.error or done.worker_error:
+        return f"{name}, {shard}: {done.error or done.worker_error}"
     units, rejected, failed = counts(store, todo, done.job)
     return f"{name}, {shard}: {units} done, {rejected} rejected, {failed} failed"
 
@@ -110,7 +110,7 @@ class Bars:
         elif event == "end":
             self._end()
 
-    def _begin(self, board: Board) -> None:
+    def _begin(self, board: Scheduler) -> None:
         self.progress.start()
         for group in board.groups:
             name = "+".join(stage.name() for stage in group)
@@ -118,8 +118,8 @@ class Bars:
             self.tasks[group] = self.progress.add_task(label, total=len(jobs(group, self.shards)), told="", start=False)
             self.made[group], self.totals[group] = 0, (0, 0, 0)
 
-    def _made(self, todo: Group, done: Done) -> None:
-        if done.error or done.death:
+    def _made(self, todo: Group, done: JobResult) -> None:
+        if done.error or done.worker_error:
             self.progress.console.print(tell(self.store, todo, done), style="red", highlight=False, markup=False)
         else:
             self._count(done.group, todo, done.job)
@@ -164,7 +164,7 @@ NOTHING = {"share": 0.0, "done": 0, "rejected": 0, "failed": 0}
 
 def glance(store: Store, todo: Group, job: Job) -> dict[str, Any]:
     """What the worker that has this job in hand noted last, see a2data.journal; NOTHING where it noted nothing yet."""
-    note = store.get(*journal(todo, job[0])) if todo[0].per in UNIT else None
+    note = store.get(*progress_path(todo, job[0])) if todo[0].per in UNIT else None
     try:
         return json.loads(note) if note else NOTHING
     except ValueError:  # read while it was written

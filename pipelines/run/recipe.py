@@ -11,7 +11,6 @@ from a2data.stage import Stage
 from a2data.store.folder import Folder
 from a2data.store.tables import Store
 from a2data.store.url import is_url, refuse_password
-from pipelines.run import recipe as recipe_module
 from pipelines.run.settings import TYPES, parse
 
 FILE = "thresholds.json"
@@ -31,7 +30,7 @@ def thresholds(store: Store) -> str:
         raise ValueError(f"{store.path(FILE)} does not read ({error}): remove it, or calibrate again") from error
 
 
-RUNNERS = {  # fields that are not the user's to set, and what to do instead
+RUNNER_OWNED = {  # fields that are not the user's to set, and what to do instead
     ("pack", "out"): "name the folder of the shards with `a2data run --out`",
     ("pack", "made_by"): "the runner fills it in",
     ("retrieve", "calibrated"): "`a2data calibrate` finds it",
@@ -86,7 +85,7 @@ class Recipe:
             by_name[name] = replace(by_name[name], **values)  # type: ignore[type-var]
         made_by = "; ".join(f"{s.name()} {m}@{r}" for s in by_name.values() for m, r in _models(s))
         by_name["pack"] = replace(by_name["pack"], out=self.folder(store).root, made_by=made_by)  # type: ignore[call-arg]
-        by_name["retrieve"] = replace(by_name["retrieve"], calibrated=recipe_module.thresholds(store))  # type: ignore[call-arg]
+        by_name["retrieve"] = replace(by_name["retrieve"], calibrated=thresholds(store))  # type: ignore[call-arg]
         return list(by_name.values())
 
     def set(self, stages: Sequence[Stage], assignments: Sequence[str]) -> None:
@@ -99,8 +98,8 @@ class Recipe:
             stage, name, value = match.groups()
             if stage not in types:
                 raise ValueError(f"--set {text!r}: there is no stage {stage!r}; the stages are {', '.join(types)}")
-            if (stage, name) in RUNNERS:
-                raise ValueError(f"--set {text!r}: it is not for --set; {RUNNERS[stage, name]}")
+            if (stage, name) in RUNNER_OWNED:
+                raise ValueError(f"--set {text!r}: it is not for --set; {RUNNER_OWNED[stage, name]}")
             if name not in types[stage]:
                 raise ValueError(f"--set {text!r}: {stage} has no setting {name!r}; it has {', '.join(types[stage])}")
             self.settings.setdefault(stage, {})[name] = parse(value, types[stage][name], text)

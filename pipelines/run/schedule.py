@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from a2data.job import UNIT
-from a2data.journal import journal
-from a2data.records import Film
+from a2data.journal import progress_path
+from a2data.records import ClipVideo
 from a2data.stage import Stage
 from a2data.store.tables import Store
 from pipelines.run.watchdog import Stuck
@@ -26,19 +26,19 @@ from pipelines.run.watchdog import Stuck
 log = logging.getLogger("a2data")
 
 REMAKES = 2  # times that a part is made again in one run because it was found damaged
-TRIES = 3  # a worker that dies in the same unit this often, dies of it
+MAX_WORKER_DEATHS = 3  # a worker that dies in the same unit this often, dies of it
 
 Group = tuple[Stage, ...]
 Job = tuple[int, ...]
 
 
-class Done(NamedTuple):
+class JobResult(NamedTuple):
     """A job that ended."""
 
     group: Group
     job: Job
     error: str  # "" when it was done; a sentence when it raised
-    death: str  # how its worker died, when it did
+    worker_error: str  # how its worker died, when it did
     loaded: bool = True  # False: a model did not load, and would not for another job
     stuck: tuple[Stuck, ...] = ()  # units that made no progress, for which its worker was ended
 
@@ -52,12 +52,12 @@ class Summary:
     """What a run came to."""
 
     jobs: int = 0  # stages x shards that were made
-    broken: dict[tuple[str, Job], str] = field(default_factory=dict)  # jobs that could not be done, and why
+    failed_jobs: dict[tuple[str, Job], str] = field(default_factory=dict)  # jobs that could not be done, and why
     blocked: int = 0  # jobs that waited for one of those
 
 
 # called with ("begin" | "start" | "made" | "fresh" | "again" | "look" | "end", about)
-Watch = Callable[[str, Any], None]
+Listener = Callable[[str, Any], None]
 
 
 def groups(stages: Sequence[Stage]) -> list[Group]:
@@ -81,7 +81,7 @@ def _units_of(stage: Stage) -> str:
 
 
 def _looks(stage: Stage) -> bool:
-    return stage.per == "clip" and Film in stage.reads.values() and stage.in_flight == 1
+    return stage.per == "clip" and ClipVideo in stage.reads.values() and stage.concurrency == 1
 
 
 def jobs(group: Group, shards: Sequence[int]) -> list[Job]:
@@ -102,10 +102,10 @@ def parts_of(group: Group, job: Job) -> list[tuple[str, int]]:
     return [(stage.name(), shard) for stage in group for shard in job]
 
 
-class Board:
+class Scheduler:
     """What is to be done, in which order, and what waits for what."""
 
-    def __init__(self, stages: Sequence[Stage], store: Store, shards: Sequence[int], watch: Watch = lambda *_: None):
+    def __init__(self, stages: Sequence[Stage], store: Store, shards: Sequence[int], watch: Listener = lambda *_: None):
         self.store, self.groups, self.watch = store, groups(stages), watch
         self.ready: dict[Group, deque[Job]] = {group: deque() for group in self.groups}
         self.waits: dict[tuple[Group, Job], set[tuple[str, int]]] = {}  # parts still to come
@@ -153,20 +153,20 @@ class Board:
                     if not self.waits[later]:
                         self.ready[later[0]].append(later[1])
 
-    def settle(self, done: Done, made: int) -> None:
+    def on_job_done(self, done: JobResult, made: int) -> None:
         """Take in how a job ended: done, raised (what waits for it is never ready), stuck, or its worker died (then again)."""
-        if not done.error and not done.death:
+        if not done.error and not done.worker_error:
             self.summary.jobs += made
             self.finish(done.group, done.job)
         elif done.error:
             if not self._wait_for_damaged(done):
-                self._give_up(done, done.error)
+                self._on_job_failed(done, done.error)
         elif done.stuck:
             self._leave_out_stuck(done)
         else:
-            self._mourn(done)
+            self._on_worker_death(done)
 
-    def _wait_for_damaged(self, done: Done) -> bool:
+    def _wait_for_damaged(self, done: JobResult) -> bool:
         """Make finished parts again that were found damaged and moved aside, and let the job that found them wait for that.
 
         Returns whether there are any. A part that is damaged REMAKES times is not made again: then the disk is at fault.
@@ -203,25 +203,25 @@ class Board:
             log.warning("%s: %s", done.group[0].name(), done.error)
         return bool(missing)
 
-    def _give_up(self, done: Done, why: str) -> None:
+    def _on_job_failed(self, done: JobResult, why: str) -> None:
         self.left -= 1
         self.stopped = self.stopped or not done.loaded  # or every job would say so, hours later
         name = self.todo[done.group, done.job][0].name()
-        self.summary.broken[name, done.job] = why
+        self.summary.failed_jobs[name, done.job] = why
         self.store.put(why.encode(), name, f"{done.job[0]:05d}.broken")
 
-    def _leave_out_stuck(self, done: Done) -> None:
+    def _leave_out_stuck(self, done: JobResult) -> None:
         """Name the unit that made no progress as failed, at once: another try would take as long again. Do the others.
 
         Where several made none, one may have held up the others: each is done alone from now on.
         """
         key = done.group, done.job
         first = done.stuck[0]
-        log.warning("%s %s: %s", first.stage, done.job[:3], done.death)
+        log.warning("%s %s: %s", first.stage, done.job[:3], done.worker_error)
         if not first.unit:
-            self._give_up(done, first.sentence())
+            self._on_job_failed(done, first.sentence())
             return
-        self.store.remove(*journal(self.todo[key], done.job[0]))
+        self.store.remove(*progress_path(self.todo[key], done.job[0]))
         skip = self.skip.setdefault(key, {})
         if len(done.stuck) == 1:
             skip[f"{first.stage}/{first.unit}"] = first.sentence()
@@ -229,22 +229,22 @@ class Board:
             skip.update(dict.fromkeys((stuck.unit for stuck in done.stuck), ""))
         self.ready[done.group].append(done.job)
 
-    def _mourn(self, done: Done) -> None:
+    def _on_worker_death(self, done: JobResult) -> None:
         key = done.group, done.job
         units = [""]
         if done.group[0].per in UNIT:
-            where = journal(self.todo[key], done.job[0])
+            where = progress_path(self.todo[key], done.job[0])
             note = self.store.get(*where)
             self.store.remove(*where)
             units = json.loads(note)["units"] if note else [""]
         in_hand = f" while it had {', '.join(units)} in hand" if any(units) else ""
-        log.warning("%s %s: %s%s", done.group[0].name(), done.job[:3], done.death, in_hand)
+        log.warning("%s %s: %s%s", done.group[0].name(), done.job[:3], done.worker_error, in_hand)
         for unit in units:
             self.deaths[*key, unit] += 1
-            killed = self.deaths[*key, unit] >= TRIES
-            why = f"killed its worker {TRIES} times: {done.death}" if killed else ""
+            killed = self.deaths[*key, unit] >= MAX_WORKER_DEATHS
+            why = f"killed its worker {MAX_WORKER_DEATHS} times: {done.worker_error}" if killed else ""
             if killed and not unit:
-                self._give_up(done, why)
+                self._on_job_failed(done, why)
                 return
             if unit:
                 # "": one of several that may have done it, done alone from now on
@@ -253,18 +253,18 @@ class Board:
 
 
 def run(
-    stages: Sequence[Stage], store: Store, shards: Sequence[int], crew: Any, watch: Watch = lambda *_: None
+    stages: Sequence[Stage], store: Store, shards: Sequence[int], crew: Any, watch: Listener = lambda *_: None
 ) -> Summary:
     """Bring every part of every stage up to date; what cannot be done is named in the summary and left."""
     store.sweep([stage.name() for stage in stages])
-    board = Board(stages, store, shards, watch)
+    board = Scheduler(stages, store, shards, watch)
     watch("begin", board)
     busy: dict[tuple[Group, Job], Group] = {}
     try:
         while board.left:
             for group in board.groups:
                 while (job := board.next(group)) is not None:
-                    worker = crew.take(group, len(board.ready[group]))
+                    worker = crew.submit(group, len(board.ready[group]))
                     if worker is None:
                         break
                     board.ready[group].popleft()
@@ -276,7 +276,7 @@ def run(
             crew.rest()
             for done in crew.wait():
                 todo = busy.pop((done.group, done.job))
-                board.settle(done, len(todo) * len(done.job))
+                board.on_job_done(done, len(todo) * len(done.job))
                 watch("made", (todo, done))
             watch("look", busy)
     finally:

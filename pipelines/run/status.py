@@ -46,7 +46,9 @@ def reason(stage: Stage, store: Store, job: Job, remade: set[tuple[str, int]]) -
         return "never made"
     old = footers[0]
     assert old is not None
-    changed = [f"{n}: {old.settings.get(n)!r} → {v!r}" for n, v in stage.keyed().items() if old.settings.get(n) != v]
+    changed = [
+        f"{n}: {old.settings.get(n)!r} → {v!r}" for n, v in stage.cache_fields().items() if old.settings.get(n) != v
+    ]
     if changed:
         return "setting " + ", ".join(changed)
     if follows:

@@ -16,7 +16,7 @@ RATIOS = "mag_ratios.json"  # in a checkpoint's folder: what --calibrate measure
 
 
 @dataclass(frozen=True)
-class Faster:
+class Acceleration:
     """How to sample; the defaults are exact, on one device, with everything on it."""
 
     cache: str = ""  # one of CACHES
@@ -44,10 +44,10 @@ class Faster:
         return {name: getattr(self, name) for name, counts in used.items() if counts}
 
 
-EXACT = Faster()
+NO_ACCELERATION = Acceleration()
 
 
-def with_ratios(how: Faster, root: Path, digest: str) -> Faster:
+def with_ratios(how: Acceleration, root: Path, digest: str) -> Acceleration:
     """The same with what a calibration of this checkpoint found, where --cache mag needs it. Raises ValueError where none is."""
     if how.cache != "mag":
         return how
@@ -74,12 +74,12 @@ def leave_ratios(root: Path, ratios: Sequence[float], record: dict[str, Any]) ->
     return root / RATIOS
 
 
-def check(how: Faster, device: str, dtype: str, root: Path, jobs: Sequence[Job], on_ray: bool) -> None:
+def check(how: Acceleration, device: str, dtype: str, root: Path, jobs: Sequence[Job], on_ray: bool) -> None:
     """Raises ValueError with a sentence for what cannot be, here, with this checkpoint or for these jobs. Loads no network."""
     from model_zoo.a2 import acceleration, skyreels_v2
 
     gpu = device.startswith("cuda")
-    if skyreels_v2.is_one(root) and how != EXACT:
+    if skyreels_v2.is_checkpoint(root) and how != NO_ACCELERATION:
         raise ValueError(
             "a checkpoint of SkyReels-V2 is sampled by diffusers' pipeline as it is: leave out the flags for faster"
         )
@@ -106,7 +106,7 @@ def check(how: Faster, device: str, dtype: str, root: Path, jobs: Sequence[Job],
         _check_ranks(how, root, jobs, on_ray)
 
 
-def _check_mag(how: Faster, jobs: Sequence[Job], on_ray: bool) -> None:
+def _check_mag(how: Acceleration, jobs: Sequence[Job], on_ray: bool) -> None:
     if how.cache == "mag" and any(job.is_long() and job.lag for job in jobs):
         raise ValueError(
             "--cache mag counts the steps of a window, and with --lag there are more: leave out one of them"
@@ -124,7 +124,7 @@ def _check_mag(how: Faster, jobs: Sequence[Job], on_ray: bool) -> None:
         )
 
 
-def _check_ranks(how: Faster, root: Path, jobs: Sequence[Job], on_ray: bool) -> None:
+def _check_ranks(how: Acceleration, root: Path, jobs: Sequence[Job], on_ray: bool) -> None:
     from model_zoo.a2.parallel import check_tokens
 
     if on_ray:

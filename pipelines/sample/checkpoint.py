@@ -10,7 +10,7 @@ def checkpoint_folder(folder: str) -> tuple[Path, Sequence[str]]:
     """The folder and its parts. Raises FileNotFoundError and ValueError for one that is no checkpoint."""
     from model_zoo.a2 import skyreels_v2
 
-    if skyreels_v2.is_one(folder):
+    if skyreels_v2.is_checkpoint(folder):
         return skyreels_v2.check(folder), skyreels_v2.PARTS
     return a2_folder.check(folder), a2_folder.PARTS
 

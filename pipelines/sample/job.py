@@ -81,8 +81,8 @@ class Job:
         """The windows of a long video, as if a video that is to go on had at least as many frames as the history."""
         from model_zoo.a2 import long
 
-        before = long.seen_of(self.history + 4, self.history) if self.extend else 0
-        return long.parts_of(self.frames, self.window, len(self.ref), self.history, before)
+        before = long.num_context_latents(self.history + 4, self.history) if self.extend else 0
+        return long.video_windows(self.frames, self.window, len(self.ref), self.history, before)
 
     def references(self) -> list[tuple[str, str]]:
         """(role, file) of each reference."""
@@ -208,7 +208,7 @@ def swept(job: Job, text: str) -> list[Job]:
     ]
 
 
-def passes(job: Job) -> int:
+def num_forward_passes(job: Job) -> int:
     """How many steps of sampling a job takes."""
     from model_zoo.a2 import long
 

@@ -11,17 +11,17 @@ import ray
 
 from pipelines.run import on_ray
 from pipelines.sample import job as jobs
-from pipelines.sample.acceleration import Faster
-from pipelines.sample.sampler import Sampler, Task
+from pipelines.sample.acceleration import Acceleration
+from pipelines.sample.sampler import Sampler, SampleRequest
 
 
 class Worker:
     """An actor: a loaded checkpoint."""
 
-    def __init__(self, checkpoint: str, device: str, dtype: str, how: Faster):
+    def __init__(self, checkpoint: str, device: str, dtype: str, how: Acceleration):
         self.sampler = Sampler(checkpoint, device, dtype, how)
 
-    def do(self, task: Task) -> str:
+    def do(self, task: SampleRequest) -> str:
         """Why the job failed; "" if it did not."""
         try:
             self.sampler.sample(task)
@@ -31,12 +31,12 @@ class Worker:
 
 
 def spread(
-    todo: Sequence[Task], watch: Any, checkpoint: tuple[str, str, str, Faster], worker: type = Worker
+    todo: Sequence[SampleRequest], watch: Any, checkpoint: tuple[str, str, str, Acceleration], worker: type = Worker
 ) -> dict[str, str]:
     """Sample the tasks, in as many actors as there is room and work for. {out: why it failed}."""
-    need, count = on_ray.crew_of(checkpoint[1], len(todo))
+    need, count = on_ray.actor_options(checkpoint[1], len(todo))
     waiting, failed = list(todo), {}
-    busy: dict[Any, tuple[Any, Task]] = {}
+    busy: dict[Any, tuple[Any, SampleRequest]] = {}
 
     def hire() -> Any:
         return ray.remote(worker).options(**need, max_restarts=0).remote(*checkpoint)
@@ -57,7 +57,9 @@ def spread(
     return failed
 
 
-def _give(actor: Any, waiting: list[Task], busy: dict[Any, tuple[Any, Task]], last: Task | None) -> None:
+def _give(
+    actor: Any, waiting: list[SampleRequest], busy: dict[Any, tuple[Any, SampleRequest]], last: SampleRequest | None
+) -> None:
     """Hand out the next task, of the last one's shape if there is one."""
     if not waiting:
         return

@@ -54,7 +54,7 @@ def write(
     sound: a file ("" for none) and where in it the video begins, in seconds.
     """
     folder, name = place(out)
-    data = tagged(video.encode(frames, record["settings"]["fps"]), record, sound)
+    data = embed_metadata(video.encode(frames, record["settings"]["fps"]), record, sound)
     folder.put(data, name)
     if sheet is not None:
         folder.put(images.to_png(sheet), beside(name, ".png"))
@@ -62,7 +62,7 @@ def write(
     folder.put(json.dumps(record | more, indent=1, ensure_ascii=False).encode(), beside(name, ".json"))
 
 
-def tagged(mp4: bytes, record: dict[str, Any], sound: tuple[str, float] = ("", 0.0)) -> bytes:
+def embed_metadata(mp4: bytes, record: dict[str, Any], sound: tuple[str, float] = ("", 0.0)) -> bytes:
     """The mp4 again, its pictures untouched, with the record as its comment, and with sound cut to its length."""
     with tempfile.NamedTemporaryFile(suffix=".mp4") as file, av.open(io.BytesIO(mp4), "r") as given:
         options = {"movflags": "+faststart", "fflags": "+bitexact"}

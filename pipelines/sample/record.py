@@ -9,23 +9,23 @@ from typing import Any
 
 from model_zoo.a2 import checkpoint as a2_folder
 from pipelines.sample import job as jobs
-from pipelines.sample.acceleration import EXACT, Faster
+from pipelines.sample.acceleration import NO_ACCELERATION, Acceleration
 from pipelines.sample.checkpoint import placed
 from pipelines.sample.checks import check_tokens
 from pipelines.sample.job import Job
-from pipelines.sample.sampler import Task
+from pipelines.sample.sampler import SampleRequest
 
 
-def prepared(checkpoint: str, device: str | None, job: Job, files: dict[str, str]) -> Task:
+def prepared(checkpoint: str, device: str | None, job: Job, files: dict[str, str]) -> SampleRequest:
     """The task of one job that is valid, and reads these files, {path: sha256}. Raises ValueError for prompts too long."""
     root = a2_folder.check(checkpoint)
     check_tokens(root, [("", job)])
     known = {"name": root.resolve().name, "digest": a2_folder.digest(root)}
-    return Task(job, record(job, files, known, placed(device)[1]))
+    return SampleRequest(job, record(job, files, known, placed(device)[1]))
 
 
 def record(
-    job: Job, files: dict[str, str], checkpoint: dict[str, str], dtype: str, how: Faster = EXACT
+    job: Job, files: dict[str, str], checkpoint: dict[str, str], dtype: str, how: Acceleration = NO_ACCELERATION
 ) -> dict[str, Any]:
     """How a video is made, for its file and for the JSON beside it. `key` names all that its pixels and sound depend on.
 
@@ -59,7 +59,7 @@ def record(
     return {"key": key, **told, "checkpoint": checkpoint, "versions": versions}
 
 
-def here(todo: Sequence[Task], watch: Any, sampler: Any) -> dict[str, str]:
+def here(todo: Sequence[SampleRequest], watch: Any, sampler: Any) -> dict[str, str]:
     """Sample one after another in this process."""
     failed = {}
     for task in todo:

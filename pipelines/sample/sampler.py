@@ -9,13 +9,13 @@ import numpy as np
 from PIL import Image
 
 from pipelines.sample import output
-from pipelines.sample.acceleration import EXACT, Faster, leave_ratios
+from pipelines.sample.acceleration import NO_ACCELERATION, Acceleration, leave_ratios
 from pipelines.sample.job import Job
 
 MAX_EXTEND_BYTES = 4_000_000_000  # of the frames of a video to extend, which are held at once: 3,300 of 832 x 480
 
 
-class Task(NamedTuple):
+class SampleRequest(NamedTuple):
     """A job and what will be said of its video."""
 
     job: Job
@@ -25,7 +25,7 @@ class Task(NamedTuple):
 class Sampler:
     """A loaded checkpoint."""
 
-    def __init__(self, checkpoint: str, device: str, dtype: str, how: Faster = EXACT):
+    def __init__(self, checkpoint: str, device: str, dtype: str, how: Acceleration = NO_ACCELERATION):
         from model_zoo import torchvision_shim
 
         torchvision_shim.install()
@@ -41,7 +41,7 @@ class Sampler:
             device = str(process_group.join().device)
         self.groups = parallel.groups(how.cfg_parallel, how.context_parallel, device.partition(":")[0])
         self.checkpoint, self.how, self.cached = Path(checkpoint), how, -1
-        self.text_alone = skyreels_v2.is_one(checkpoint)
+        self.text_alone = skyreels_v2.is_checkpoint(checkpoint)
         try:
             if self.text_alone:
                 self.pipeline = skyreels_v2.load(checkpoint, device, getattr(torch, dtype))
@@ -55,7 +55,7 @@ class Sampler:
         self.pipeline.set_progress_bar_config(disable=True)
         acceleration.apply(self.pipeline, self.groups, how.attention, how.tiled_vae, how.compile)
 
-    def sample(self, task: Task, on_step: Callable[[], None] = lambda: None) -> None:
+    def sample(self, task: SampleRequest, on_step: Callable[[], None] = lambda: None) -> None:
         """Sample a job's video and write it. The result depends on nothing that was sampled before."""
         import torch
 
@@ -95,7 +95,7 @@ class Sampler:
             acceleration.cache(self.pipeline.transformer, how.cache, *rules)
             self.cached = counted
 
-    def _calibrating(self, task: Task, make: Callable[[], np.ndarray]) -> np.ndarray:
+    def _calibrating(self, task: SampleRequest, make: Callable[[], np.ndarray]) -> np.ndarray:
         """Make the video; with --calibrate also leave beside the checkpoint what --cache mag needs to know."""
         from model_zoo.a2 import acceleration
 
@@ -103,7 +103,7 @@ class Sampler:
             return make()
         job = task.job
         looks = 1 if job.guidance <= 1 else 2 if job.reference_guidance == 1 else 3
-        with acceleration.Magnitudes(self.pipeline.transformer, looks) as heard:
+        with acceleration.MagCacheCalibration(self.pipeline.transformer, looks) as heard:
             made = make()
         leave_ratios(self.checkpoint, heard.ratios(), task.record)
         return made
@@ -118,12 +118,12 @@ class Sampler:
             size: dict[str, Any] = {"height": job.height, "width": job.width, "fps": round(job.fps)}
             given: dict[str, Any] = {
                 "first_frame": first_frame(job) if job.first_frame else None,
-                "beginning": beginning(job) if job.extend else None,
+                "beginning": context_frames(job) if job.extend else None,
             }
             return skyreels_v2.sample(self.pipeline, job.prompt, **size, **given, **same, **parts)
         if job.is_long():
             parts["reference_guidance"] = job.reference_guidance
-            prompts, before = [job.prompt, *job.then], beginning(job) if job.extend else None
+            prompts, before = [job.prompt, *job.then], context_frames(job) if job.extend else None
             return long.sample(self.pipeline, prepared, prompts, before, **same, **parts)
 
         def after(_pipeline: Any, _step: int, _time: Any, tensors: dict) -> dict:
@@ -134,7 +134,7 @@ class Sampler:
         return self.pipeline(prepared, job.prompt, **same, **said).frames[0]
 
 
-def beginning(job: Job) -> np.ndarray:
+def context_frames(job: Job) -> np.ndarray:
     """The frames of the video that is to go on, (f, height, width, 3) uint8, cropped in the middle to the job's proportions."""
     from a2data.media import video
     from model_zoo.a2.references import cropped

@@ -66,7 +66,7 @@ class Bars(Nothing):
         self.progress.start()
 
     def begin(self, job: Job) -> None:
-        self.progress.reset(self.one, total=jobs.passes(job), description=Path(job.out).name[-32:])
+        self.progress.reset(self.one, total=jobs.num_forward_passes(job), description=Path(job.out).name[-32:])
 
     def step(self) -> None:
         self.progress.advance(self.one)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from a2data.dataset.batch_plan import draw
+from a2data.dataset.batch_plan import rng
 from model_zoo.a2 import objective
 from pipelines.train.settings import Settings
 
@@ -34,10 +34,10 @@ def drawn(sample: Any, nothing: torch.Tensor, settings: Settings, device: torch.
     """The example that training makes of a sample of the loader."""
 
     def chance(purpose: str) -> np.random.Generator:
-        return draw(settings.seed, sample.epoch, sample.index, purpose)
+        return rng(settings.seed, sample.epoch, sample.index, purpose)
 
     single = chance("single reference").random() < settings.single_share
-    level = objective.shifted(float(chance("noise level").random()), settings.shift)
+    level = objective.apply_flow_shift(float(chance("noise level").random()), settings.shift)
     return made(
         sample.tensors,
         nothing,
@@ -70,7 +70,7 @@ def made(
     slots = slots_of(given[None])  # before it is on a GPU, which would have to be waited for
     video, condition = onto(tensors["video"], device), onto(given, device)
     image, text = onto(tensors[f"image{single}"], device), onto(tensors["text" if worded else "text_empty"], device)
-    clean, counts = objective.aim(video, condition, slots, target)
+    clean, counts = objective.training_target(video, condition, slots, target)
     noise = onto(torch.from_numpy(rng.standard_normal(clean.shape[1:], np.float32)), device)
     return Example(
         clean, counts, noise, level, condition, text, image if referenced else torch.zeros_like(image), slots
@@ -96,7 +96,7 @@ def loss(network: Any, example: Example, precision: str) -> torch.Tensor:
 
 def losses(network: Any, examples: Sequence[Example], precision: str) -> torch.Tensor:
     """The loss of each of several examples of one shape, (n,) float32, in one pass. They are what one by one would give."""
-    noised = torch.cat([objective.noisy(e.clean, e.noise, e.level) for e in examples])
+    noised = torch.cat([objective.add_noise(e.clean, e.noise, e.level) for e in examples])
     condition = torch.cat([e.condition for e in examples])
     most = max(e.text.shape[1] for e in examples)
     text = torch.cat([torch.nn.functional.pad(e.text, (0, 0, 0, most - e.text.shape[1])) for e in examples])

@@ -90,12 +90,10 @@ class Log:
             return
         levels = {f"held_out/level_{n / 10 + 0.1:.1f}": value for n, value in enumerate(found.levels)}
         others = {f"held_out_shuffled/level_{n / 10 + 0.1:.1f}": v for n, v in enumerate(found.shuffled_levels)}
-        figures = {"step": step, "held_out": found.right, "held_out_shuffled": found.shuffled, **levels, **others}
+        figures = {"step": step, "held_out": found.loss, "held_out_shuffled": found.shuffled, **levels, **others}
         figures |= {f"gap/{clip}": value for clip, value in found.clips.items()}
         self.write(step, figures)
-        print(
-            f"step {step:6d}  held-out loss {found.right:.4f}, with references of others {found.gap:+.1%}", flush=True
-        )
+        print(f"step {step:6d}  held-out loss {found.loss:.4f}, with references of others {found.gap:+.1%}", flush=True)
         self.since_s = time.perf_counter()  # its time is not training's
 
     def write(self, step: int, figures: dict[str, Any]) -> None:

@@ -40,7 +40,7 @@ def encode_tars(
 
     Raises RuntimeError naming the tar whose actor died, ValueError for what an actor found wrong; what is done stays.
     """
-    need, count = on_ray.crew_of(device, len(todo))
+    need, count = on_ray.actor_options(device, len(todo))
     given = shards_in, out, model, device, how, held_out
     idle: list[Any] = [ray.remote(Encoder).options(**need).remote(*given) for _ in range(count)]
     waiting, busy = list(todo), dict[Any, tuple[Any, str]]()

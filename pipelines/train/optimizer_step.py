@@ -20,14 +20,14 @@ from pipelines.train import diagnosis, examples, parallelize
 from pipelines.train.settings import Settings
 
 
-def made_ready(network: Any, settings: Settings, place: Place) -> Any:
+def prepare_model(network: Any, settings: Settings, place: Place) -> Any:
     """A WanTransformer3DModel on its device, shared with the other processes, with those parameters learning that are to."""
     a2_trainable.choose(network, settings.variant, settings.lora_rank)
     if place.rank == 0:
         print(a2_trainable.in_words(a2_trainable.table(network)), flush=True)
     if settings.recompute:
         network.enable_gradient_checkpointing()
-    parallelize.spread(network.train(), settings, place)  # block by block: no GPU ever holds all of it
+    parallelize.apply_fsdp(network.train(), settings, place)  # block by block: no GPU ever holds all of it
     network = network.to(place.device)
     if place.device.type == "cpu" and settings.context == 1:
         padding.shorten(network)
@@ -46,7 +46,7 @@ class Step(NamedTuple):
     norms: dict[str, torch.Tensor]
 
 
-class Learner:
+class TrainStep:
     """A network that is ready, its optimiser, and the average of the parameters that learn.
 
     nothing: the condition without references, (20, t, h, w).
@@ -86,7 +86,7 @@ class Learner:
             drawn += [(example.level, example.slots) for example in group]
             passes.append(losses.detach())
         every = torch.cat(passes)
-        norms = self.clip(groups=(step + 1) % of.log_every == 0)
+        norms = self.clip_grad_norm(groups=(step + 1) % of.log_every == 0)
         values, mean, norm = self.measured(every, norms["all"])
         if not (math.isfinite(mean) and math.isfinite(norm)):
             odd = [sample.key for sample, value in zip(samples, values, strict=True) if not math.isfinite(value)]
@@ -104,7 +104,7 @@ class Learner:
             some["lr"] = self.rate(step)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.follow(step)
+        self.update_ema(step)
         return Step(mean, [(value, *how) for value, how in zip(values, drawn, strict=True)], norms)
 
     def measured(self, losses: torch.Tensor, norm: torch.Tensor) -> tuple[list[float], float, float]:
@@ -117,7 +117,7 @@ class Learner:
         *values, mean, size = torch.cat([losses.double(), total[None], whole.double()[None]]).tolist()
         return values, mean / self.settings.batch, size
 
-    def clip(self, groups: bool) -> dict[str, torch.Tensor]:
+    def clip_grad_norm(self, groups: bool) -> dict[str, torch.Tensor]:
         """Clip the gradient. Its norm before, and where asked that of each group of parameters; who reads them waits for them."""
         learning = [parameter for group in self.groups.values() for parameter in group]
         norms = {}
@@ -127,7 +127,7 @@ class Learner:
         return norms | {"all": torch.nn.utils.clip_grad_norm_(learning, self.settings.clip)}
 
     @torch.no_grad()
-    def follow(self, step: int) -> None:
+    def update_ema(self, step: int) -> None:
         """Move the average towards the parameters; at the beginning faster, so that it does not remember the start."""
         stays = min(self.settings.ema, (step + 1) / (step + 10))
         get_ema_multi_avg_fn(stays)(
@@ -137,7 +137,7 @@ class Learner:
         )
 
     @torch.no_grad()
-    def swap(self) -> None:
+    def swap_ema_weights(self) -> None:
         """Exchange parameters and average; done again, it is undone."""
         for module in self.network.modules():
             if isinstance(module, FSDPModule):

@@ -9,7 +9,7 @@ from pipelines.process_group import Place
 from pipelines.train.settings import Settings
 
 
-def spread(network: Any, settings: Settings, place: Place) -> None:
+def apply_fsdp(network: Any, settings: Settings, place: Place) -> None:
     """Shard parameters over processes with FSDP2 (Zhao et al. 2023, arXiv 2304.11277), one block at a time, in place.
 
     The processes form groups of shard x context; every group has a whole copy. With `context` above 1, that many processes share

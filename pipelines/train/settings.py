@@ -6,7 +6,7 @@ from typing import Any
 from pipelines.encode import Encoding
 
 # Settings that may differ when a training goes on: they change what is seen of it or how fast it is, not what comes out.
-FREE = {
+RESUME_MUTABLE = {
     "steps",
     "workers",
     "log_every",
@@ -97,7 +97,9 @@ def network_config(preset: str) -> dict[str, Any]:
 def check_same(before: dict[str, Any], settings: Settings) -> None:
     """Raises ValueError where a training was begun with settings that would make it another one."""
     now = asdict(settings)
-    other = [f"{n} {before.get(n)!r}, now {v!r}" for n, v in now.items() if n not in FREE and before.get(n) != v]
+    other = [
+        f"{n} {before.get(n)!r}, now {v!r}" for n, v in now.items() if n not in RESUME_MUTABLE and before.get(n) != v
+    ]
     if other:
         raise ValueError(
             f"this training was begun with other settings: {'; '.join(other)}. Give the same, or another --out to begin anew"

@@ -61,11 +61,11 @@ class Run:
         from pipelines.train.checkpoints import Checkpoints
         from pipelines.train.cost import of_sample
         from pipelines.train.log import Log
-        from pipelines.train.optimizer_step import Learner, made_ready
+        from pipelines.train.optimizer_step import TrainStep, prepare_model
 
         self.out, self.begin, self.settings, self.place = out, begin, settings, place
         nothing = load_file(out / "encoded" / "no_references.safetensors")["condition"]
-        self.learner = Learner(made_ready(network_in(begin), settings, place), nothing, settings, place)
+        self.learner = TrainStep(prepare_model(network_in(begin), settings, place), nothing, settings, place)
         self.roles = {row.clip_id: row.roles for row in read_index(self.folder("train"))}
         bucket = (encoding.frames, encoding.height, encoding.width)
         self.loader, self.held_out = self.readers(bucket)
@@ -153,13 +153,13 @@ class Run:
         from pipelines.train.validation import held_out
 
         network, of = self.learner.network, self.settings
-        self.learner.swap()
+        self.learner.swap_ema_weights()
         network.eval()
         mine = data_rank(of, self.place)
         found = held_out(network, self.held_out, self.learner.nothing, of.precision, of.together, *mine)
         network.train()
-        self.learner.swap()
-        self.last = {"held_out": found.right, "held_out_shuffled": found.shuffled, "gap": found.gap}
+        self.learner.swap_ema_weights()
+        self.last = {"held_out": found.loss, "held_out_shuffled": found.shuffled, "gap": found.gap}
         self.log.held_out(self.step, found)
 
     def save(self) -> None:
@@ -176,10 +176,10 @@ class Run:
         """DIR/model: the average in a folder that a2data sample and diffusers open."""
         from pipelines.train.export import export
 
-        self.learner.swap()
+        self.learner.swap_ema_weights()
         adapted = self.settings.variant == "lora"
         export(self.learner.network, self.begin, self.out / "model", self.place.rank == 0, adapted)
-        self.learner.swap()
+        self.learner.swap_ema_weights()
         self.say(f"{self.out / 'model'}: `a2data sample` takes it; {self.seconds:.0f} s of training")
         if self.place.rank == 0:
             (self.out / "settings.json").write_text(json.dumps(asdict(self.settings), indent=1))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from a2data.dataset.batch_plan import draw
+from a2data.dataset.batch_plan import rng
 from model_zoo.a2.objective import LEVELS
 from pipelines.encode import clip_of
 from pipelines.train import examples as train_examples
@@ -23,7 +23,7 @@ SHUFFLES = 3  # other samples whose references each sample is shown
 class HeldOut:
     """Losses on held-out samples."""
 
-    right: float  # with their own references
+    loss: float  # with their own references
     shuffled: float  # with those of others
     levels: list[float]  # with their own, at each of LEVELS
     shuffled_levels: list[float]  # with those of others
@@ -32,10 +32,10 @@ class HeldOut:
     @property
     def gap(self) -> float:
         """How much worse it is with references of others: 0.1 is a tenth."""
-        return self.shuffled / self.right - 1
+        return self.shuffled / self.loss - 1
 
 
-def strangers(clips: Sequence[str]) -> list[list[int]]:
+def shuffled_references(clips: Sequence[str]) -> list[list[int]]:
     """For each sample up to SHUFFLES others, of other clips: those that follow it. A clip may be there in several variants.
 
     Raises ValueError where there is no other clip.
@@ -63,7 +63,7 @@ def held_out(
     A pass takes `together` levels of a sample. Passes are as many on every process: FSDP gathers parameters in each.
     """
     device = next(network.parameters()).device
-    others = strangers([clip_of(s.key) for s in samples])
+    others = shuffled_references([clip_of(s.key) for s in samples])
     # a frame that shows no reference
     first = max(train_examples.slots_of(s.tensors["condition"][None]) for s in samples)
     losses = torch.zeros(len(samples), 1 + len(others[0]), len(LEVELS), dtype=torch.float64)
@@ -75,7 +75,7 @@ def held_out(
             tensors = {**sample.tensors, "condition": shown["condition"], "image": shown["image"]}
             examples = [
                 train_examples.made(
-                    tensors, nothing, level, draw(0, 0, sample.key, f"held out {row}"), "reference", device
+                    tensors, nothing, level, rng(0, 0, sample.key, f"held out {row}"), "reference", device
                 )
                 for row, level in enumerate(LEVELS)
             ]

@@ -10,13 +10,13 @@ import numpy as np
 from a2data import records
 from a2data.elements.background_colours import background_colours
 from a2data.media import colours, images
-from a2data.media import images as images_module
-from a2data.records import Answer, Element, Film, Kept, Subject
+from a2data.media.images import Box
+from a2data.records import ClipVideo, Element, ExpertOutput, Kept, Subject
 from a2data.stage import Stage
 from model_zoo import cards
 from model_zoo.caption.measured import Thing
 from model_zoo.caption.schema import CHOICES, SUBJECT_FIELDS, TEXTS
-from stages.caption.wording import environment_phrase, plain, span, spoken_once, told_apart, with_camera
+from stages.caption.wording import deduplicate_phrases, disambiguate, environment_phrase, plain, span, with_camera
 
 SERVED_AT_ONCE = 32  # clips for which a server is asked at a time; vLLM runs them as one batch
 NOTHING = ("", "other", "none", "n/a", "unknown", "null")  # how models say that there is nothing to say
@@ -44,10 +44,10 @@ class Caption(Stage):
     passes through the fusion: it is appended, as SkyReels-V2 does.
     """
 
-    reads = {"select": Kept, "segment": Film, "detect": Element, "faces": Element, "parse": Element}
+    reads = {"select": Kept, "segment": ClipVideo, "detect": Element, "faces": Element, "parse": Element}
     writes = records.Caption
     accounts_for = "clip_id"
-    unkeyed: ClassVar[tuple[str, ...]] = ("at_once",)
+    uncached_fields: ClassVar[tuple[str, ...]] = ("at_once",)
     version = 5
 
     captioner: str = "builtin-caption"  # card of the base captioner, or openai:http://HOST:8000/v1#MODEL
@@ -63,8 +63,8 @@ class Caption(Stage):
     at_once: int = 0  # clips in flight, at most 128; 0 = 32 where a server is asked, else 1
 
     @property
-    def in_flight(self) -> int:  # type: ignore[override]
-        served = any(cards.is_served(name) for name in self.models_named())
+    def concurrency(self) -> int:  # type: ignore[override]
+        served = any(cards.is_remote(name) for name in self.models_named())
         return min(MOST_AT_ONCE, self.at_once) or (SERVED_AT_ONCE if served else 1)
 
     @property
@@ -90,7 +90,7 @@ class Caption(Stage):
         self,
         models: dict[str, Any],
         kept: list[Kept],
-        films: list[Film],
+        films: list[ClipVideo],
         detected: list[Element],
         faces: list[Element],
         parsed: list[Element],
@@ -102,13 +102,13 @@ class Caption(Stage):
                 heeded = any(getattr(models[name], "heeds_things", True) for name in (self.captioner, *self._experts()))
                 yield self._caption(models, film, hints(film.frames, mine, self.min_quality) if heeded else [])
 
-    def _caption(self, models: dict[str, Any], film: Film, things: list[Thing]) -> records.Caption:
+    def _caption(self, models: dict[str, Any], film: ClipVideo, things: list[Thing]) -> records.Caption:
         base = self.captioner
         scene = models[base](film.frames, film.fps, things)
-        answers = [Answer(base, field, value, self.base_confidence) for field, value in flat(scene)]
+        answers = [ExpertOutput(base, field, value, self.base_confidence) for field, value in flat(scene)]
         for name in self._experts():
             said = models[name](film.frames, film.fps, things, scene)
-            answers += [Answer(name, field, value, float(sure)) for field, value, sure in said if value]
+            answers += [ExpertOutput(name, field, value, float(sure)) for field, value, sure in said if value]
         decided = scene_of(decide(answers, self.min_confidence), main_subject(scene), self.max_subjects)
         phrased(decided, self.max_phrase_words)
         prompt, notes = self._fused(models, decided)
@@ -118,7 +118,7 @@ class Caption(Stage):
         check(caption)
         return caption
 
-    def _fused(self, models: dict[str, Any], scene: dict[str, Any]) -> tuple[str, list[Answer]]:
+    def _fused(self, models: dict[str, Any], scene: dict[str, Any]) -> tuple[str, list[ExpertOutput]]:
         """The prompt, and a note for the answers where the fallback wrote it."""
         try:
             return models[self.fusion](scene), []
@@ -126,7 +126,7 @@ class Caption(Stage):
             if not self.fusion_fallback:
                 raise
             why = f"in place of {self.fusion}: {error}"
-            return models[self.fusion_fallback](scene), [Answer(self.fusion_fallback, "prompt", why, 1.0)]
+            return models[self.fusion_fallback](scene), [ExpertOutput(self.fusion_fallback, "prompt", why, 1.0)]
 
 
 def hints(frames: np.ndarray, elements: Sequence[Element], min_quality: float = 0.0) -> list[Thing]:
@@ -167,7 +167,7 @@ def looks_of(element: Element) -> dict[str, str]:
     return said
 
 
-def nearest(thing: Thing, frame: int) -> images_module.Box:
+def nearest(thing: Thing, frame: int) -> Box:
     """The box of the sighting nearest in time to a frame."""
     return min(zip(thing.frames, thing.boxes, strict=True), key=lambda seen: abs(seen[0] - frame))[1]
 
@@ -190,9 +190,9 @@ def main_subject(scene: dict[str, Any]) -> int:
     return next((n for n, s in enumerate(scene.get("subjects", [])) if s.get("is_main_subject")), 0)
 
 
-def decide(answers: Sequence[Answer], min_confidence: float) -> dict[str, str]:
+def decide(answers: Sequence[ExpertOutput], min_confidence: float) -> dict[str, str]:
     """The surest answer for each field, the later of two that are equally sure; none below `min_confidence`."""
-    best: dict[str, Answer] = {}
+    best: dict[str, ExpertOutput] = {}
     for answer in answers:
         if answer.confidence >= max(min_confidence, best[answer.field].confidence if answer.field in best else 0.0):
             best[answer.field] = answer
@@ -220,20 +220,20 @@ def scene_of(fields: dict[str, str], main: int, max_subjects: int) -> dict[str, 
 def phrased(scene: dict[str, Any], max_words: int) -> None:
     """Give the subjects and the place of a scene their phrases, and see that no other text of it says one of them again."""
     subjects = scene["subjects"]
-    told = told_apart(subjects, max_words)
-    scene["environment_phrase"] = spoken_once(environment_phrase(scene["environment"]), told)
+    told = disambiguate(subjects, max_words)
+    scene["environment_phrase"] = deduplicate_phrases(environment_phrase(scene["environment"]), told)
     place = [scene["environment_phrase"]] if scene["environment_phrase"] else []
     for subject, phrase in zip(subjects, told, strict=True):
-        texts = {field: spoken_once(subject[field], [*told, *place]) for field in ("action", "expression")}
+        texts = {field: deduplicate_phrases(subject[field], [*told, *place]) for field in ("action", "expression")}
         # where it stands may be the end of its phrase, which the fusion does not say twice
         where = subject["position"]
-        texts["position"] = where if where in phrase else spoken_once(where, [*told, *place])
+        texts["position"] = where if where in phrase else deduplicate_phrases(where, [*told, *place])
         subject.update(texts, phrase=phrase)
     for field in ("lighting", "camera_motion"):
-        scene[field] = spoken_once(scene[field], [*told, *place])
+        scene[field] = deduplicate_phrases(scene[field], [*told, *place])
 
 
-def spanned(clip_id: str, prompt: str, scene: dict[str, Any], answers: list[Answer]) -> records.Caption:
+def spanned(clip_id: str, prompt: str, scene: dict[str, Any], answers: list[ExpertOutput]) -> records.Caption:
     """The record of a scene and its prompt, each phrase with its span."""
     subjects = []
     for s in scene["subjects"]:

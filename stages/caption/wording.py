@@ -77,7 +77,7 @@ def _looks(text: str) -> list[str]:
     return out
 
 
-def told_apart(subjects: Sequence[dict[str, Any]], max_words: int) -> list[str]:
+def disambiguate(subjects: Sequence[dict[str, Any]], max_words: int) -> list[str]:
     """A noun phrase for each subject, none of which is found inside another.
 
     Two that would read alike are told apart by where they are, and where that does not help, by counting: "another person".
@@ -198,7 +198,7 @@ def shortened(words: str, max_words: int) -> str:
     return f"{first} and {last}" if comma and not last.startswith(("wearing ", "with ", "in ")) else cut[: joints[-1]]
 
 
-def spoken_once(text: str, told: Sequence[str]) -> str:
+def deduplicate_phrases(text: str, told: Sequence[str]) -> str:
     """A text beside the phrases in which none of them is said again: "holds a red cup" becomes "holds the red cup".
 
     That is how English speaks of what was named, and a phrase that stands in the prompt twice could not be told by its span.

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from a2data.dataset.batch_plan import draw
+from a2data.dataset.batch_plan import rng
 
 COLOUR_ORDERS = [(0, 1, 2), (1, 2, 0), (2, 0, 1), (1, 0, 2), (0, 2, 1), (2, 1, 0)]
 
@@ -27,7 +27,7 @@ def varied(picture: np.ndarray, variant: int) -> np.ndarray:
     """
     if variant == 0:
         return np.ascontiguousarray(picture)
-    chance = draw(0, 0, variant, "variant").random(6)
+    chance = rng(0, 0, variant, "variant").random(6)
     power = 3 ** (2 * chance[:3] - 1)
     order = COLOUR_ORDERS[int(chance[3] * 6)] if chance[4] < 0.5 else COLOUR_ORDERS[0]
     levels = np.round(255 * (np.arange(256)[:, None] / 255) ** power).astype(np.uint8)

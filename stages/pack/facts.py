@@ -7,7 +7,7 @@ from typing import Any
 from a2data.dataset import triplet as samples
 from a2data.dataset import writer
 from a2data.media.images import Box
-from a2data.records import Caption, Clip, Element, Film, Match, Packed, Reference, Trait, Video
+from a2data.records import Caption, Clip, ClipVideo, Element, ElementMeta, Match, Packed, Reference, Video
 from a2data.store.lookup import element_row
 from a2data.store.url import public_name
 
@@ -56,7 +56,7 @@ class _Seen:  # columns of Element that say where one is
     mask: bytes
 
 
-def where(trait: Trait, clip: Clip, shard: int, lookup: Lookup) -> samples.Place:
+def where(trait: ElementMeta, clip: Clip, shard: int, lookup: Lookup) -> samples.Place:
     """Where in its clip an element of this shard is."""
     seen = element_row(lookup, trait.kind, shard, trait.element_id, _Seen)
     source_frame = clip.source_frames[seen.frame]
@@ -72,9 +72,9 @@ def in_source(box: Box, clip: Clip) -> Box:
 
 def describe(
     name: str, reference: Reference, match: Match | None, origin: samples.Origin, target: samples.Place
-) -> samples.Given:
+) -> samples.ReferenceMeta:
     phrase, start, end = (match.phrase, match.start, match.end) if match else ("", 0, 0)
-    return samples.Given(
+    return samples.ReferenceMeta(
         name=name,
         role=reference.kind,
         phrase=phrase,
@@ -92,14 +92,14 @@ def describe(
 
 
 def about(
-    film: Film,
+    film: ClipVideo,
     video: Video,
     caption: Caption,
-    given: list[samples.Given],
+    given: list[samples.ReferenceMeta],
     unpaired: list[samples.Unpaired],
     made_by: list[str],
-) -> samples.Facts:
-    return samples.Facts(
+) -> samples.TripletMeta:
+    return samples.TripletMeta(
         clip_id=film.clip_id,
         video_id=film.video_id,
         path=public_name(video.path),
@@ -121,7 +121,7 @@ def about(
     )
 
 
-def to_row(placed: writer.Placed, facts: samples.Facts, split: str = "", component: str = "") -> Packed:
+def to_row(placed: writer.Placed, facts: samples.TripletMeta, split: str = "", component: str = "") -> Packed:
     """The row of one sample. Its licence is that of the clip and of every reference: each holds for what it is a part of."""
     return Packed(
         clip_id=placed.key,

@@ -8,7 +8,20 @@ from typing import Any
 from a2data.dataset import triplet as samples
 from a2data.dataset import writer
 from a2data.media import images
-from a2data.records import Caption, Element, Failure, Film, Kept, Match, Packed, Reference, Reject, Span, Trait, Video
+from a2data.records import (
+    Caption,
+    ClipTimes,
+    ClipVideo,
+    Element,
+    ElementMeta,
+    Failure,
+    Kept,
+    Match,
+    Packed,
+    Reference,
+    Reject,
+    Video,
+)
 from a2data.stage import Stage
 from a2data.store.folder import Folder
 from a2data.store.parquet import DamagedError
@@ -29,19 +42,19 @@ class Pack(Stage):
     reads = {
         "select": Kept,
         "retrieve": Reference,
-        "segment": Span,
+        "segment": ClipTimes,
         "caption": Caption,
         "match": Match,
         "ingest": Video,
-        "detect": Trait,
-        "faces": Trait,
-        "parse": Trait,
-        "background": Trait,
-        "ground": Trait,
+        "detect": ElementMeta,
+        "faces": ElementMeta,
+        "parse": ElementMeta,
+        "background": ElementMeta,
+        "ground": ElementMeta,
     }
-    borrows = {
+    lookup_tables = {
         "ingest": Video,
-        "segment": Film,
+        "segment": ClipVideo,
         "detect": Element,
         "faces": Element,
         "parse": Element,
@@ -69,11 +82,11 @@ class Pack(Stage):
         model: None,
         kept: list[Kept],
         references: list[Reference],
-        spans: list[Span],
+        spans: list[ClipTimes],
         captions: list[Caption],
         matches: list[Match],
         videos: list[Video],
-        *traits: list[Trait],
+        *traits: list[ElementMeta],
         shard: int,
         lookup: Lookup,
     ) -> Iterator[Packed | Reject | Failure]:
@@ -84,7 +97,7 @@ class Pack(Stage):
             by("clip_id", references), by("clip_id", matches), by("clip_id", [t for ts in traits for t in ts])
         )
         turned_away: list[Reject | Failure] = []
-        facts: dict[str, samples.Facts] = {}
+        facts: dict[str, samples.TripletMeta] = {}
 
         shares = shares_of(self.split)
         component_of = {r.clip_id: r.component for r in references}
@@ -113,7 +126,7 @@ class Pack(Stage):
                 yield to_row(placed, facts.pop(placed.key), split, component_of.get(placed.key, ""))
         yield from turned_away
 
-    def attempt(self, film: Film, *rest: Any) -> samples.Triplet | Reject | Failure:
+    def attempt(self, film: ClipVideo, *rest: Any) -> samples.Triplet | Reject | Failure:
         """Return what `triplet` does, or why it failed: a clip whose reference is gone must not fail its shard."""
         try:
             return self.triplet(film, *rest)
@@ -123,7 +136,7 @@ class Pack(Stage):
             return Failure(film.clip_id, f"{type(error).__name__}: {error}")
 
     def triplet(
-        self, film: Film, caption: Caption, video: Video, rows: "Rows", shard: int, lookup: Lookup
+        self, film: ClipVideo, caption: Caption, video: Video, rows: "Rows", shard: int, lookup: Lookup
     ) -> samples.Triplet | Reject:
         """The triplet of one clip, or why there is none."""
         traits = {t.element_id: t for t in rows.traits[film.clip_id]}
@@ -133,7 +146,7 @@ class Pack(Stage):
         if self.allow_same_clip:
             paired = {r.element_id for r in available}
             own = [traits[key] for key in phrases if key not in paired and traits[key].kind in required]
-            available = [*available, *(own_reference(trait, shard) for trait in own)]
+            available = [*available, *(same_clip_reference(trait, shard) for trait in own)]
         chosen = self.choose(available)
         shown = {r.element_id for r in chosen}
         unpaired = [m for key, m in phrases.items() if key not in shown and traits[key].kind in roles]
@@ -184,7 +197,7 @@ class Rows:
 
     references: dict[str, list[Reference]]
     matches: dict[str, list[Match]]
-    traits: dict[str, list[Trait]]
+    traits: dict[str, list[ElementMeta]]
 
 
 def by(column: str, rows: Iterable[Any]) -> dict[str, list[Any]]:
@@ -199,7 +212,7 @@ def names(chosen: list[Reference]) -> list[str]:
     return ["bg" if r.kind == "background" else f"ref{n}" for n, r in enumerate(chosen)]
 
 
-def own_reference(trait: Trait, shard: int) -> Reference:
+def same_clip_reference(trait: ElementMeta, shard: int) -> Reference:
     """A clip's own picture as its reference: the copy that it is, at the highest risk."""
     key = (trait.clip_id, trait.element_id, trait.kind)
     return Reference(*key, -1, shard, trait.clip_id, trait.element_id, trait.image_sha256, 1.0, 1.0, [])

@@ -11,7 +11,7 @@ from stages.retrieve.nearest import top_k
 
 
 @dataclass(frozen=True)
-class Kin:
+class Candidate:
     """An element that shows the same subject as a target does."""
 
     row: int
@@ -51,7 +51,7 @@ class Group:
         members = order[first[cluster] : first[cluster + 1]]
         return members[self.clips[members] != self.clips[node]]
 
-    def kin(self, node: int) -> list[Kin]:
+    def kin(self, node: int) -> list[Candidate]:
         """The nearest nodes of the node's own cluster in other clips, most similar first: as many as neighbours were looked for.
 
         Where others crowd the node's list of neighbours, such as the ten thousand clips of a lookalike, its own are sought apart.
@@ -63,7 +63,7 @@ class Group:
             return self._by_similarity(node, others)[:wanted]
         return self._kin(node, found.neighbour[node][own], found.similarity[node][own])
 
-    def farther_kin(self, node: int) -> list[Kin]:
+    def farther_kin(self, node: int) -> list[Candidate]:
         """More of the node's cluster, where its nearest are all copies: the nearest of each other video, then of its own video.
 
         At most twice as many as neighbours were looked for; those of its own video are evenly spaced by their rank, for the
@@ -75,7 +75,7 @@ class Group:
         ranked = [k for k in self._by_similarity(node, others) if k.row not in near]
         video_of = dict(zip(self.rows[others].tolist(), self.videos[others].tolist(), strict=True))
         own = int(self.videos[node])
-        elsewhere: dict[int, Kin] = {}
+        elsewhere: dict[int, Candidate] = {}
         for one in ranked:
             elsewhere.setdefault(video_of[one.row], one)
         elsewhere.pop(own, None)
@@ -83,7 +83,7 @@ class Group:
         step = -(-len(here) // wanted) or 1
         return [*list(elsewhere.values())[:wanted], *here[step - 1 :: step]]
 
-    def _by_similarity(self, node: int, others: np.ndarray) -> list[Kin]:
+    def _by_similarity(self, node: int, others: np.ndarray) -> list[Candidate]:
         """These nodes of the same cluster, most similar first."""
         if not len(others):
             return []
@@ -91,10 +91,10 @@ class Group:
         similarity, place = top_k(vector, vectors, len(others), np.array([-1]), np.zeros(len(others), np.int64))
         return self._kin(node, others[place[0]], similarity[0])
 
-    def _kin(self, node: int, others: np.ndarray, similarities: np.ndarray) -> list[Kin]:
+    def _kin(self, node: int, others: np.ndarray, similarities: np.ndarray) -> list[Candidate]:
         found = self.found
         return [
-            Kin(
+            Candidate(
                 row=int(self.rows[other]),
                 identity=self.identity(node),
                 similarity=similarity,
@@ -112,7 +112,7 @@ class Group:
         return None if other < 0 else (int(self.rows[other]), float(self.found.similarity[node, 0]))
 
 
-def clear_of(
+def margin_ignoring(
     found: Identities,
     vectors: np.ndarray,
     names: Sequence[str],

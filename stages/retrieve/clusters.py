@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from a2data.task_map import Spread, in_turn
+from a2data.task_map import TaskMap, map_serial
 from stages.retrieve.nearest import TILE, top_k
 
 # A subject of many nodes is compared by its nearest tenth, see `neighbourhood_margin`; one of at most FEW others by all.
@@ -35,7 +35,7 @@ class Identities(NamedTuple):
     neighbour: np.ndarray  # (n, k) int64, their indices; -1 where there are fewer
 
 
-def identify(
+def cluster_identities(
     vectors: np.ndarray,
     groups: np.ndarray,
     apart: Sequence[set[int]],
@@ -44,7 +44,7 @@ def identify(
     differ: Callable[[int, int], bool] | None = None,
     approximate_from: int = 0,
     tile: int = TILE,
-    spread: Spread = in_turn,
+    spread: TaskMap = map_serial,
 ) -> Identities:
     """Cluster nodes that show the same subject.
 
@@ -57,7 +57,7 @@ def identify(
     similarity, neighbour = top_k(
         vectors, vectors, neighbours, groups, groups, approximate_from=approximate_from, **how
     )
-    pairs = mutual(similarity, neighbour, low)
+    pairs = mutual_neighbours(similarity, neighbour, low)
     if differ:
         apart = [set(others) for others in apart]
         for i, j in pairs:
@@ -70,7 +70,7 @@ def identify(
     unsettled = unfinished(similarity, neighbour, clusters.numbers(), low)
     consolidate(clusters, groups, unsettled, low, neighbours, differ, **how)
     cluster = clusters.numbers()
-    cohesion, rival = stand(vectors, cluster, **how)
+    cohesion, rival = cohesion_and_separation(vectors, cluster, **how)
     alone = np.isneginf(cohesion)
     margin = np.where(alone, -np.inf, np.where(alone, 0, cohesion) - rival)
     nodes = doubtful(cluster, margin, low)
@@ -78,7 +78,7 @@ def identify(
     return Identities(cluster, cohesion, margin, similarity, neighbour)
 
 
-def mutual(similarity: np.ndarray, neighbour: np.ndarray, low: float) -> list[tuple[int, int]]:
+def mutual_neighbours(similarity: np.ndarray, neighbour: np.ndarray, low: float) -> list[tuple[int, int]]:
     """Pairs i < j that are each among the other's nearest neighbours, at `low` or above: most similar first, then by index."""
     n = len(neighbour)
     nodes, ranks = np.nonzero((neighbour >= 0) & (similarity >= low))
@@ -153,8 +153,8 @@ class Clusters:
 
     def numbers(self) -> np.ndarray:
         """(n,) int64: the clusters, numbered in the order of their first nodes."""
-        _, first, number = np.unique(np.array(self.home, np.int64), return_index=True, return_inverse=True)
-        return np.argsort(np.argsort(first))[number]
+        _, first, stable_identity_id = np.unique(np.array(self.home, np.int64), return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(first))[stable_identity_id]
 
 
 def unfinished(similarity: np.ndarray, neighbour: np.ndarray, cluster: np.ndarray, low: float) -> np.ndarray:
@@ -226,8 +226,8 @@ def any_differ(clusters: Clusters, a: int, b: int, differ: Callable[[int, int], 
     return any(differ(i, j) for i in nearest(a, b) for j in nearest(b, a))
 
 
-def stand(
-    vectors: np.ndarray, cluster: np.ndarray, tile: int = TILE, spread: Spread = in_turn
+def cohesion_and_separation(
+    vectors: np.ndarray, cluster: np.ndarray, tile: int = TILE, spread: TaskMap = map_serial
 ) -> tuple[np.ndarray, np.ndarray]:
     """How well each node stands in its cluster: its mean similarity to the others in it, and to the nearest other cluster.
 
@@ -301,7 +301,7 @@ def nearest_share(
     return out
 
 
-def seen_together(clips: Sequence[str], frames: Sequence[set[int]]) -> list[set[int]]:
+def cannot_link_pairs(clips: Sequence[str], frames: Sequence[set[int]]) -> list[set[int]]:
     """For each node those of the same clip that share a frame with it: they are certainly somebody else."""
     apart: list[set[int]] = [set() for _ in clips]
     by_clip = defaultdict(list)
@@ -313,7 +313,7 @@ def seen_together(clips: Sequence[str], frames: Sequence[set[int]]) -> list[set[
     return apart
 
 
-def number(name: str) -> int:
+def stable_identity_id(name: str) -> int:
     """The number of the identity whose first member has that name: 48 bits of its hash, which JSON holds exactly.
 
     It does not change when others come or go, as a count of clusters would.

@@ -83,7 +83,7 @@ class Stamp(NamedTuple):
     inside: np.ndarray  # (SIDE_PX, SIDE_PX) bool: where it shows anything
 
 
-def alike(a: Stamp, b: Stamp) -> tuple[float, float, float]:
+def compare_stamps(a: Stamp, b: Stamp) -> tuple[float, float, float]:
     """How far apart two cut-outs are in pixels, pose and light, see `Parts`.
 
     Pixels and pose are those of the way round, as it is or mirrored, that fits better.

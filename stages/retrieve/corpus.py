@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from a2data.media import images
-from a2data.records import Look, Trait
+from a2data.records import ElementMeta, EmbeddedElement
 from a2data.store.schema import schema
 from stages.retrieve import copies
 from stages.retrieve.nearest import vectors
@@ -26,15 +26,15 @@ class Traits:
     """A table of traits as a sequence of which each is made when it is asked for."""
 
     def __init__(self, table: pa.Table):
-        self.columns = {name: table[name] for name in Trait.__dataclass_fields__}
+        self.columns = {name: table[name] for name in ElementMeta.__dataclass_fields__}
 
     def __len__(self) -> int:
         return len(self.columns["element_id"])
 
-    def __getitem__(self, row: int) -> Trait:
-        return Trait(**{name: column[int(row)].as_py() for name, column in self.columns.items()})
+    def __getitem__(self, row: int) -> ElementMeta:
+        return ElementMeta(**{name: column[int(row)].as_py() for name, column in self.columns.items()})
 
-    def __iter__(self) -> Iterator[Trait]:
+    def __iter__(self) -> Iterator[ElementMeta]:
         return (self[row] for row in range(len(self)))
 
 
@@ -108,7 +108,7 @@ class Corpus:
         return 0.5 if not all(tops) else float(not tops[0].isdisjoint(tops[1]))
 
 
-def colour(trait: Trait) -> str:
+def colour(trait: ElementMeta) -> str:
     """The name of the colour that was measured of an element; "" for none."""
     return next((a.removeprefix("colour=") for a in trait.attributes if a.startswith("colour=")), "")
 
@@ -120,7 +120,7 @@ def rows_of(ids: pa.ChunkedArray, known: pa.ChunkedArray) -> np.ndarray:
 
 def assemble(looks: Iterable[pa.Table]) -> Corpus:
     """The elements of all tables and who belongs to whom, the same whatever the order of their rows."""
-    columns = [*Trait.__dataclass_fields__, "shard"]
+    columns = [*ElementMeta.__dataclass_fields__, "shard"]
     given = [
         t if "shard" in t.column_names else t.append_column("shard", pa.array([0] * len(t), pa.int32())) for t in looks
     ]
@@ -132,7 +132,7 @@ def assemble(looks: Iterable[pa.Table]) -> Corpus:
     for kind in sorted(pc.unique(traits["kind"]).to_pylist()):
         of_kind = [t.filter(pc.equal(t["kind"], kind))["embedding"] for t in given]
         column = pa.chunked_array(
-            [chunk for found in of_kind for chunk in found.chunks], schema(Look).field("embedding").type
+            [chunk for found in of_kind for chunk in found.chunks], schema(EmbeddedElement).field("embedding").type
         )
         found, matrix = vectors(column)
         rows = row_of[pc.equal(traits["kind"], kind).to_numpy()]
@@ -168,7 +168,7 @@ class Footage:
     def repeat_distance(self, a: str, b: str) -> float:
         return self._distance(min(a, b), max(a, b))
 
-    def picture_distance(self, source: Trait, clip_id: str) -> float:
+    def picture_distance(self, source: ElementMeta, clip_id: str) -> float:
         return copies.picture_distance(self.pictures(source.clip_id)[source.frame], self.pictures(clip_id))
 
     def nearness_s(self, a: str, b: str) -> tuple[float, float]:

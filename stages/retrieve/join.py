@@ -26,7 +26,7 @@ def join(
             scores = room[: len(best) * width].reshape(len(best), width)
             np.matmul(queries[rows], keys[columns].T, out=scores)
             row, column = candidates(scores, best, query_groups[rows], key_groups[columns])
-            found = settle(scores[row, column], queries[rows], keys[columns], row, column)
+            found = recompute_ties_float64(scores[row, column], queries[rows], keys[columns], row, column)
             merge(best, row, encode(found, first + column))
         best[:] = np.sort(best, axis=1)[:, ::-1]
     return codes
@@ -66,7 +66,7 @@ def lowest(scores: np.ndarray, k: int, query_groups: np.ndarray, key_groups: np.
     return np.partition(others, -k, axis=1)[:, -k]
 
 
-def settle(
+def recompute_ties_float64(
     scores: np.ndarray, queries: np.ndarray, keys: np.ndarray, row: np.ndarray, column: np.ndarray
 ) -> np.ndarray:
     """The dot products of some pairs, (s,) float64, that round to the same on every machine.

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from a2data.task_map import Spread, in_turn
-from stages.retrieve.join import BLOCK, NONE, decode, encode, join, settle
+from a2data.task_map import TaskMap, map_serial
+from stages.retrieve.join import BLOCK, NONE, decode, encode, join, recompute_ties_float64
 
 TILE = 32768  # queries and keys of one task; with 512 numbers each, 134 MB
 
@@ -54,7 +54,7 @@ def top_k(
     block: int = BLOCK,
     approximate_from: int = 0,
     tile: int = TILE,
-    spread: Spread = in_turn,
+    spread: TaskMap = map_serial,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k keys of highest dot product for each query, among those of another group; ties go to the lower index.
 
@@ -66,7 +66,7 @@ def top_k(
     Raises ModuleNotFoundError where the index is asked for and faiss is not installed.
     """
     if approximate_from and len(keys) >= approximate_from:
-        return search(build(keys), queries, keys, k, query_groups, key_groups)
+        return search(build_ivfpq(keys), queries, keys, k, query_groups, key_groups)
     return decode(tiles(queries, keys, k, query_groups, key_groups, block, tile, spread))
 
 
@@ -78,7 +78,7 @@ def tiles(
     key_groups: np.ndarray,
     block: int,
     tile: int,
-    spread: Spread,
+    spread: TaskMap,
 ) -> np.ndarray:
     """The codes of the nearest keys of each query, (n, k) int64, best first: those of each tile, merged."""
     if tile < 1:
@@ -121,7 +121,7 @@ def gpu() -> bool:
 # -- the index ---------------------------------------------------------------------------------------------------------
 
 
-def build(keys: np.ndarray) -> Any:
+def build_ivfpq(keys: np.ndarray) -> Any:
     """A faiss index of (m, d) float32 keys: cells around centroids, in them 4-bit product codes, and the keys themselves.
 
     The same keys give the same index. Raises ModuleNotFoundError without faiss.
@@ -162,7 +162,7 @@ def search(
         each = np.arange(len(found))
         for column in range(found.shape[1]):  # a column at a time: all at once would be `wanted` times the block's size
             near = np.einsum("nd,nd->n", queries[rows], keys[found[:, column]])
-            scores[:, column] = settle(near, queries[rows], keys, each, found[:, column])
+            scores[:, column] = recompute_ties_float64(near, queries[rows], keys, each, found[:, column])
         made = encode(scores, found)
         made[(found < 0) | (query_groups[rows, None] == key_groups[found])] = NONE
         best = np.sort(made, axis=1)[:, ::-1][:, :k]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from a2data.media import images
-from a2data.records import Element, Reference, Trait
+from a2data.records import Element, ElementMeta, Reference
 from a2data.store.lookup import element_rows
 from stages.retrieve import copies
 from stages.retrieve.corpus import Corpus, Footage
@@ -48,7 +48,7 @@ class Shown:
                     raise ValueError(f"{element_id} is not in shard {shard}, where it was compared: run retrieve again")
                 self.known[kind, element_id, shard] = self._picture(found[element_id])
 
-    def keys(self, row: int, target: Trait, references: Iterable[Reference]) -> list[Key]:
+    def keys(self, row: int, target: ElementMeta, references: Iterable[Reference]) -> list[Key]:
         """What `parts` and `distance` look at for a target and these references."""
         kind = target.kind
         return [(kind, target.element_id, int(self.corpus.shards[row]))] + [
@@ -67,14 +67,14 @@ class Shown:
         box = np.array(found.box) / (width, height, width, height)
         return Picture(copies.stamp(rgba), side, box, self.footage.pictures(found.clip_id)[found.frame])
 
-    def parts(self, row: int, target: Trait, reference: Reference) -> copies.Parts:
+    def parts(self, row: int, target: ElementMeta, reference: Reference) -> copies.Parts:
         """How far a reference is from what it stands for."""
         mine = self.picture(target.kind, target.element_id, int(self.corpus.shards[row]))
         other = self.picture(target.kind, reference.source_element_id, reference.source_shard)
         scale = round(abs(float(np.log2(mine.side / other.side))), 5)
         place = copies.around(mine.thumb, mine.box, other.thumb, other.box) if target.kind != "background" else 0.0
-        pixels, pose, light = copies.alike(mine.stamp, other.stamp)
-        return copies.Parts(reference.frames_apart, pixels, pose, scale, light, place, reference.gap_s)
+        pixels, pose, light = copies.compare_stamps(mine.stamp, other.stamp)
+        return copies.Parts(reference.thumbnail_distance, pixels, pose, scale, light, place, reference.gap_s)
 
     def distance(self, a: Reference, b: Reference) -> float:
         """From the frame of one reference's picture to that of another's, see stages.retrieve.copies; at most 2."""

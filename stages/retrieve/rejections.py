@@ -2,13 +2,15 @@
 
 import re
 
-from a2data.records import Reference, Reject, Rule, Trait
+from a2data.records import ElementMeta, Reference, Reject, Rule
 
 RULE = re.compile(r"(\w+) = (\S+), allowed (\S+) to (\S+): (?:FAIL|pass)")  # as a Rule is printed
 COPY_RULES = {"likeness", "overlap_s", "repeat_distance", "picture_distance", "copy_risk"}
 
 
-def refuse(target: Trait, judged: list[Reference], reason: str, near: tuple[str, Rule] | None = None) -> Reject:
+def reject_target(
+    target: ElementMeta, judged: list[Reference], reason: str, near: tuple[str, Rule] | None = None
+) -> Reject:
     """Why an element gets no reference: `reason` where there was no candidate, else what stopped them, the likeliest named.
 
     near: who came nearest to being one, and how near.
@@ -27,7 +29,7 @@ def refuse(target: Trait, judged: list[Reference], reason: str, near: tuple[str,
     return Reject(target.element_id, reason, f"{likeliest.source_element_id}: {'; '.join(map(str, asked))}")
 
 
-def held_against(reject: Reject) -> tuple[str, list[Rule]]:
+def failed_rules(reject: Reject) -> tuple[str, list[Rule]]:
     """Whom `refuse` names, and the rules about them, first those that failed; "" and none where there was nobody."""
     source, _, told = reject.detail.partition(": ")
     rules = [Rule(match[1], *map(float, match.groups()[1:])) for match in RULE.finditer(told)]

@@ -11,16 +11,16 @@ import pyarrow.compute as pc
 
 import model_zoo.cards
 from a2data.media import colours
-from a2data.records import Element, Look, Match, Reference, Reject, Rule, Take, Trait
+from a2data.records import ClipThumbs, Element, ElementMeta, EmbeddedElement, Match, Reference, Reject, Rule
 from a2data.stage import Stage
-from a2data.task_map import Spread, in_turn
+from a2data.task_map import TaskMap, map_serial
 from stages.retrieve import copies
-from stages.retrieve.candidates import Group, Groups, Kin, clear_of
-from stages.retrieve.clusters import components, identify, number, seen_together
+from stages.retrieve.candidates import Candidate, Group, Groups, margin_ignoring
+from stages.retrieve.clusters import cannot_link_pairs, cluster_identities, components, stable_identity_id
 from stages.retrieve.corpus import INF, PARTS, Corpus, Footage, assemble, colour
 from stages.retrieve.nearest import TILE
 from stages.retrieve.pictures import Shown
-from stages.retrieve.rejections import refuse
+from stages.retrieve.rejections import reject_target
 
 TOGETHER = 256  # elements whose pictures, and those of their candidates, are read and held at a time: 46 MB with 8 each
 FARTHER = {"only copies", "doubtful outline"}  # reasons for which others of the same subject are looked at, too
@@ -28,11 +28,11 @@ TABLES = ("detect", "faces", "parse", "background", "ground")
 Lookup = Callable[..., dict[str, Any]]  # a2data.store.lookup.Lookup
 
 
-class Asked(NamedTuple):
+class Query(NamedTuple):
     """An element that wants a reference, and those that may be one."""
 
     row: int
-    target: Trait
+    target: ElementMeta
     judged: list[Reference]  # with all rules that need no picture
     likely: list[Reference]  # those that pass them, best first
     reason: str  # why there are none, where there are none
@@ -48,12 +48,12 @@ class Retrieve(Stage):
     refused (`stages.retrieve.copies`).
     """
 
-    reads = {"match": Match, "segment": Take} | dict.fromkeys(TABLES, Look)
-    borrows = dict.fromkeys(TABLES, Element)
+    reads = {"match": Match, "segment": ClipThumbs} | dict.fromkeys(TABLES, EmbeddedElement)
+    lookup_tables = dict.fromkeys(TABLES, Element)
     writes = Reference
     per = "all"
     accounts_for = "element_id"
-    spreads = True
+    uses_task_map = True
     unit_timeout_s = 86400.0  # beside the tasks of its search it counts no steps
     unkeyed = ("tile",)
     version = 8
@@ -84,7 +84,7 @@ class Retrieve(Stage):
         clips: pa.Table,
         *looks: pa.Table,
         lookup: Lookup,
-        spread: Spread = in_turn,
+        spread: TaskMap = map_serial,
     ) -> Iterator[Reference | Reject]:
         corpus = assemble(looks)
         footage = Footage(clips, self.copy_run)
@@ -98,18 +98,20 @@ class Retrieve(Stage):
                 looked = [self.compare(shown, a.row, a.target, r) for r in a.likely]
                 accepted = sorted((r for r in looked if passes(r)), key=preference)
                 refused = [r for r in (*looked, *a.judged) if not passes(r)]
-                reject = None if accepted else refuse(a.target, refused, a.reason, a.near)
+                reject = None if accepted else reject_target(a.target, refused, a.reason, a.near)
                 if reject and reject.reason in FARTHER:
                     likely = self.asked(corpus, footage, group_of, a.row, farther=True).likely
                     looked = [self.compare(shown, a.row, a.target, r) for r in likely]
                     accepted = sorted((r for r in looked if passes(r)), key=preference)
                 if accepted:
                     component = component_of[footage.video_id(a.target.clip_id)]
-                    yield from (replace(r, component=component) for r in varied(shown, accepted, self.max_references))
+                    yield from (
+                        replace(r, component=component) for r in diversify(shown, accepted, self.max_references)
+                    )
                 elif reject:
                     yield reject
 
-    def asked(self, corpus: Corpus, footage: Footage, group_of: Groups, row: int, farther: bool = False) -> Asked:
+    def asked(self, corpus: Corpus, footage: Footage, group_of: Groups, row: int, farther: bool = False) -> Query:
         """What can be said of an element's candidates without a look at their pictures.
 
         farther: of those that come after the nearest, which may all be copies where someone is filmed for hours from one place.
@@ -118,9 +120,9 @@ class Retrieve(Stage):
         kin, reason, near = self.kin(corpus, group_of, row, farther)
         judged = [self.judge(corpus, footage, row, target, one) for one in kin]
         likely = one_per_clip(sorted((r for r in judged if passes(r)), key=preference))[: self.compared]
-        return Asked(row, target, judged, likely, reason, near)
+        return Query(row, target, judged, likely, reason, near)
 
-    def groups(self, corpus: Corpus, footage: Footage, spread: Spread = in_turn) -> Groups:
+    def groups(self, corpus: Corpus, footage: Footage, spread: TaskMap = map_serial) -> Groups:
         """Compare faces with faces, objects with objects of their label, places with places."""
         comparable = [(corpus.with_embedding("face"), "min_face")]
         comparable += [(rows, "min_object") for rows in by_label(corpus, corpus.with_embedding("object"))]
@@ -129,12 +131,12 @@ class Retrieve(Stage):
         return Groups(len(corpus.traits), groups)
 
     def group(
-        self, corpus: Corpus, footage: Footage, rows: np.ndarray, setting: str, spread: Spread = in_turn
+        self, corpus: Corpus, footage: Footage, rows: np.ndarray, setting: str, spread: TaskMap = map_serial
     ) -> Group:
         """Cluster the elements of these rows."""
         low = self.threshold(corpus, rows, setting)
         clips = corpus.text(corpus.clip, rows)
-        together = seen_together(clips, [corpus.seen(row) for row in rows])
+        together = cannot_link_pairs(clips, [corpus.seen(row) for row in rows])
         numbers = np.unique(clips, return_inverse=True)[1]
 
         def bodies_differ(a: int, b: int) -> bool:
@@ -151,19 +153,19 @@ class Retrieve(Stage):
         asked = colours_differ if named else bodies_differ if self.different_body > -1 else None
         vectors = corpus.vectors_of(rows)
         how: dict[str, Any] = {"approximate_from": self.approximate_from, "tile": self.tile, "spread": spread}
-        found = identify(vectors, numbers, together, low, self.neighbours, asked, **how)
+        found = cluster_identities(vectors, numbers, together, low, self.neighbours, asked, **how)
         if named:
-            found = clear_of(found, vectors, named, colours.opposed, low)
+            found = margin_ignoring(found, vectors, named, colours.opposed, low)
         first: dict[int, int] = {}
         for row, cluster in zip(rows, found.cluster.tolist(), strict=True):
             if cluster not in first:
-                first[cluster] = number(corpus.traits[row].element_id)
+                first[cluster] = stable_identity_id(corpus.traits[row].element_id)
         videos = np.unique([footage.video_id(clip_id) for clip_id in clips], return_inverse=True)[1]
         return Group(rows, found, low, first, numbers, videos, corpus.vectors_of)
 
     def kin(
         self, corpus: Corpus, group_of: Groups, row: int, farther: bool = False
-    ) -> tuple[list[Kin], str, tuple[str, Rule] | None]:
+    ) -> tuple[list[Candidate], str, tuple[str, Rule] | None]:
         """Who shows the same subject in other clips as the element of this row does; if nobody, why, and who came nearest.
 
         A human and what it wears are known by the face. farther: those that come after the nearest.
@@ -188,7 +190,7 @@ class Retrieve(Stage):
             kin = [replace(k, row=int(corpus.human_of[k.row])) for k in kin if corpus.human_of[k.row] >= 0]
         elif trait.kind in PARTS:
             low = self.threshold(corpus, np.array([row]), "min_part")
-            kin = [part for k in kin for part in parts_like(corpus, row, k, low)]
+            kin = [part for k in kin for part in garment_matches(corpus, row, k, low)]
         return kin, "no other clip shows it", near
 
     def threshold(self, corpus: Corpus, rows: np.ndarray, setting: str) -> float:
@@ -206,14 +208,14 @@ class Retrieve(Stage):
         if calibrated:
             return float(calibrated)
         try:
-            card = model_zoo.cards.family(embedders[0])
+            card = model_zoo.cards.base_card(embedders[0])
         except KeyError as error:
             raise ValueError(f"{error.args[0]}; or set {setting} of retrieve") from None
-        if not card.same:
+        if not card.match_threshold:
             raise ValueError(f"the card of {embedders[0]!r} has no threshold: set {setting} of retrieve")
-        return card.same_garment or card.same if setting == "min_part" else card.same
+        return card.garment_match_threshold or card.match_threshold if setting == "min_part" else card.match_threshold
 
-    def judge(self, corpus: Corpus, footage: Footage, row: int, target: Trait, kin: Kin) -> Reference:
+    def judge(self, corpus: Corpus, footage: Footage, row: int, target: ElementMeta, kin: Candidate) -> Reference:
         """The reference that this relative would make, with every rule that needs no picture of the two."""
         source = corpus.traits[kin.row]
         overlap_s, gap_s = footage.nearness_s(target.clip_id, source.clip_id)
@@ -244,11 +246,11 @@ class Retrieve(Stage):
             kin.similarity,
             copies.copy_risk(copies.Parts(shown, INF, 1.0, INF, 1.0, 1.0, gap_s), self.copy_distance),
             rules,
-            frames_apart=shown,
+            thumbnail_distance=shown,
             gap_s=gap_s,
         )
 
-    def compare(self, shown: Shown, row: int, target: Trait, reference: Reference) -> Reference:
+    def compare(self, shown: Shown, row: int, target: ElementMeta, reference: Reference) -> Reference:
         """The reference with its pictures laid over the target's own: its copy risk, the parts of it, and the rule about it."""
         parts = shown.parts(row, target, reference)
         risk = 1.0 if parts.frames < self.copy_distance else copies.copy_risk(parts, self.copy_distance)
@@ -256,11 +258,11 @@ class Retrieve(Stage):
             reference,
             copy_risk=risk,
             rules=[*reference.rules, Rule("copy_risk", risk, -INF, self.max_copy_risk)],
-            pixels_apart=parts.pixels,
-            pose_apart=parts.pose,
-            scale_apart=parts.scale,
-            light_apart=parts.light,
-            place_apart=parts.place,
+            pixel_distance=parts.pixels,
+            silhouette_distance=parts.pose,
+            log2_scale_ratio=parts.scale,
+            luma_difference=parts.light,
+            background_distance=parts.place,
         )
 
 
@@ -291,7 +293,7 @@ def one_per_clip(references: list[Reference]) -> list[Reference]:
     return list(first.values())
 
 
-def varied(shown: Shown, accepted: list[Reference], most: int) -> list[Reference]:
+def diversify(shown: Shown, accepted: list[Reference], most: int) -> list[Reference]:
     """The best reference and others that are unlike those before them, best first.
 
     Each next one has the largest distance to the nearest of those taken, in units of a COPY, less a step for each place that it
@@ -323,7 +325,7 @@ def by_label(corpus: Corpus, rows: np.ndarray) -> list[np.ndarray]:
     return [rows[labels == label] for label in sorted({*labels.tolist()})]
 
 
-def parts_like(corpus: Corpus, row: int, face: Kin, low: float) -> Iterator[Kin]:
+def garment_matches(corpus: Corpus, row: int, face: Candidate, low: float) -> Iterator[Candidate]:
     """What the human of this face wears that agrees with a garment in colour."""
     trait = corpus.traits[row]
     for other in corpus.parts(int(corpus.human_of[face.row]), trait.kind):

@@ -32,7 +32,7 @@ class Shown(NamedTuple):
     after_gap: bool  # whether the picture had stood still for longer than the largest gap allowed
 
 
-def on_clock(frames: Iterable[Frame], fps: float, max_gap_s: float) -> Iterator[Shown]:
+def resample_to_fps(frames: Iterable[Frame], fps: float, max_gap_s: float) -> Iterator[Shown]:
     """Lay frames on one clock for the whole video: tick k is at the first frame's time + k / fps and shows the last frame due.
 
     The last frame is shown as long as the one before it. A frame that stands for longer than max_gap_s gets only the ticks of
@@ -70,7 +70,7 @@ def fit(width: int, height: int, short_side_px: int) -> tuple[int, int]:
     return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
 
 
-class Shrinker:
+class Downscaler:
     """Scales frames to what a clip needs and what the shot detectors look at. Keeps FFmpeg's scaler from frame to frame."""
 
     def __init__(self, width: int, height: int, rotation: int) -> None:

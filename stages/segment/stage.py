@@ -11,7 +11,7 @@ import numpy as np
 
 from a2data.media import images, video
 from a2data.media.decode_limits import Limits
-from a2data.records import Film, Reject, Video
+from a2data.records import ClipVideo, Reject, Video
 from a2data.stage import Stage
 from a2data.store.source_files import SourceFile, in_place
 from model_zoo import cards
@@ -32,12 +32,12 @@ class Tick(NamedTuple):
 class Segment(Stage):
     """Videos -> clips that lie inside one shot each, without any transition.
 
-    The whole video is laid on one clock (see stages.segment.clock.on_clock), so which frames a clip may need is known when they
-    are decoded; only those are scaled and kept, and only until the shot detectors are sure of them.
+    The whole video is laid on one clock (see stages.segment.clock.resample_to_fps), so which frames a clip may need is known
+    when they are decoded; only those are scaled and kept, and only until the shot detectors are sure of them.
     """
 
     reads = {"ingest": Video}
-    writes = Film
+    writes = ClipVideo
     per = "video"
     opens_sources = True
     accounts_for = "video_id"
@@ -78,18 +78,18 @@ class Segment(Stage):
 
     def run(
         self, network: transnet.Network | None, videos: list[Video], source_file: SourceFile = in_place
-    ) -> Iterator[Film | Reject]:
+    ) -> Iterator[ClipVideo | Reject]:
         for source in videos:
             for made in self.clips(network, source, source_file):
-                yield without_refused(made, source)
+                yield drop_excluded_frames(made, source)
 
     def clips(
         self, network: transnet.Network | None, source: Video, source_file: SourceFile = in_place
-    ) -> Iterator[Film | Reject]:
+    ) -> Iterator[ClipVideo | Reject]:
         """The clips of one video, in order. Memory does not grow with the video's length."""
         opener = source_file(source.video_id, source.path)
         width, height = clock.fit(source.width, source.height, self.short_side_px)
-        shrink = clock.Shrinker(width, height, source.rotation)
+        shrink = clock.Downscaler(width, height, source.rotation)
         detector = shots.ShotDetector(
             network, self.cut_score, self.transition_score, self.adaptive_ratio, self.min_change
         )
@@ -99,8 +99,8 @@ class Segment(Stage):
             max_decoder_bytes=self.max_decoder_bytes,
         )
         with tempfile.TemporaryFile() as spool:
-            reel = Reel(self, source, spool)
-            for shown in clock.on_clock(
+            reel = ShotBuffer(self, source, spool)
+            for shown in clock.resample_to_fps(
                 video.read(source.path, source.stream, self.decoder, limits, opener), self.fps, self.max_gap_s
             ):
                 frame = shown.frame
@@ -119,7 +119,7 @@ class Segment(Stage):
 
 
 @dataclass
-class Reel:
+class ShotBuffer:
     """The shot that is being decoded: the ticks that wait to become clips, and the clips that wait for the shot's end.
 
     A clip names the end of its shot, which for a long shot is far away: its bytes wait in the spool, not in memory.
@@ -132,20 +132,20 @@ class Reel:
     waiting: list[tuple[dict[str, Any], int]] = field(default_factory=list)  # fields of a clip, length of its bytes
     shot: int = 0
     start: int = 0
-    begins_with: str = "start"
+    transition_in: str = "start"
 
     def advance(self, settled: int, judged: int) -> None:
         """Make clips of what lies before `settled`; frames from there to `judged` are in a transition and never needed."""
-        self._drop_before(self.start + self.settings.margin(self.begins_with))
+        self._drop_before(self.start + self.settings.margin(self.transition_in))
         ready = settled - self.settings.margin_frames
         while self._count(ready) >= self.settings.max_frames:
             self._clip(self.settings.max_frames)
         if settled < judged:
             self.ticks = deque(t for t in self.ticks if not settled <= t.source_frame < judged)
 
-    def close(self, transition: shots.Transition) -> Iterator[Film | Reject]:
+    def close(self, transition: shots.Transition) -> Iterator[ClipVideo | Reject]:
         """The clips of the shot that a transition ends; a Reject where there is none."""
-        self._drop_before(self.start + self.settings.margin(self.begins_with))
+        self._drop_before(self.start + self.settings.margin(self.transition_in))
         fades_out = transition.kind == "cut" and transition.start < transition.end  # and the next shot begins at once
         last = transition.start - self.settings.margin("fade" if fades_out else transition.kind)
         while (
@@ -156,7 +156,7 @@ class Reel:
             yield from self._finished(transition.start)
             self.shot += 1
         self._drop_before(transition.end)
-        self.start, self.begins_with = transition.end, transition.kind
+        self.start, self.transition_in = transition.end, transition.kind
 
     def _count(self, end: int) -> int:
         return sum(tick.source_frame < end for tick in self.ticks)
@@ -170,7 +170,7 @@ class Reel:
         self.spool.write(data)
         self.waiting.append((fields, len(data)))
 
-    def _finished(self, end: int) -> Iterator[Film | Reject]:
+    def _finished(self, end: int) -> Iterator[ClipVideo | Reject]:
         if not self.waiting:
             length = (
                 f"frames {self.start} to {end} of the source hold no {self.settings.min_clip_s:g} s without transition"
@@ -178,12 +178,12 @@ class Reel:
             yield Reject(f"{self.source.video_id}-{self.start:08d}", "shot too short", length)
         self.spool.seek(0)
         for fields, size in self.waiting:
-            yield Film(
+            yield ClipVideo(
                 **fields,
                 shot=self.shot,
                 shot_start=self.start,
                 shot_end=end,
-                begins_with=self.begins_with,
+                transition_in=self.transition_in,
                 video=self.spool.read(size),
             )
         self.waiting.clear()
@@ -202,9 +202,9 @@ def no_shot(source: Video, frames: int, blank: int) -> Reject:
     return Reject(source.video_id, "no shot", detail)
 
 
-def without_refused(made: Film | Reject, source: Video) -> Film | Reject:
+def drop_excluded_frames(made: ClipVideo | Reject, source: Video) -> ClipVideo | Reject:
     """A clip, or its rejection where it shows source frames that were forgotten."""
-    if isinstance(made, Film) and source.refused:
+    if isinstance(made, ClipVideo) and source.refused:
         for span in source.refused.split(","):
             first, end = map(int, span.split("-"))
             if made.source_frames[0] < end and first <= made.source_frames[-1]:

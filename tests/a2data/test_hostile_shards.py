@@ -17,9 +17,9 @@ from hypothesis import settings as how_many
 from hypothesis import strategies as st
 
 from a2data.dataset.batch_plan import Batch, Bucket
-from a2data.dataset.decode import Chances, CorruptError, Decode, Limits, Shape, cover
+from a2data.dataset.decode import Augmentation, CorruptError, Decode, Limits, Shape, center_crop_resize
 from a2data.dataset.reader import Tars, members, read_index
-from a2data.dataset.weights import without_copies
+from a2data.dataset.weights import copy_filter_weights
 from a2data.media import video
 from a2data.media.images import from_png, to_png
 
@@ -45,7 +45,7 @@ def sample(tmp_path_factory, pack):
 def decoded(made, limits=None):
     batch = Batch(0, 0, 0, 0, BUCKET, np.array([7]))
     views = {name: memoryview(data) for name, data in made.items()}
-    decode = Decode("raw", 0, cover, Chances(), 1, limits or Limits())
+    decode = Decode("raw", 0, center_crop_resize, Augmentation(), 1, limits or Limits())
     return decode(views, batch, 0, 7, "clip-007", lambda row: Shape(9, 32, 48, 3))
 
 
@@ -289,4 +289,4 @@ def test_weights_that_are_not_numbers_are_refused_by_row(tmp_path, pack):
     place = table.schema.get_field_index("copy_risk")
     pq.write_table(table.set_column(place, "copy_risk", risk), tmp_path / "index.parquet")
     with pytest.raises(ValueError, match=r"row 1 of the index has nan, and so have 1 more rows"):
-        Loader(tmp_path, seed=0, global_batch=4, buckets=[BUCKET], view="bytes", weight=without_copies)
+        Loader(tmp_path, seed=0, global_batch=4, buckets=[BUCKET], view="bytes", weight=copy_filter_weights)

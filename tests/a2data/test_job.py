@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from a2data.job import do
-from a2data.journal import journal
+from a2data.job import run_job
+from a2data.journal import progress_path
 from a2data.records import Failure, Kept, Match, Reference, Reject, Score
 from a2data.stage import Stage
 from a2data.store.folder import NOTE_BYTES
@@ -88,9 +88,9 @@ STAGES = [First(), Second(), Third()]
 
 def make(store: Store, stages: list[Stage], together: bool) -> list[tuple]:
     for group in [stages] if together else [[stage] for stage in stages]:
-        do(group, [None] * len(group), store, (0,))
+        run_job(group, [None] * len(group), store, (0,))
     footers = [store.footer(stage.name(), 0) for stage in stages]
-    return [(f.key, f.digest, f.units, f.rows, f.failed, f.left_out, f.inputs) for f in footers]
+    return [(f.key, f.digest, f.units, f.rows, f.failed, f.skipped, f.inputs) for f in footers]
 
 
 @pytest.mark.parametrize("stages", [STAGES, [replace(First(), bad=CLIPS[1]), replace(Second(), bad=CLIPS[4]), Third()]])
@@ -101,18 +101,18 @@ def test_stages_side_by_side_make_the_same_as_one_after_another(store, stages):
 @pytest.mark.parametrize("together", [True, False])
 def test_a_clip_that_fails_is_named_once_and_absent_from_all_that_follows(store, together):
     make(store, [First(bad=CLIPS[1]), Second(), Third()], together)
-    do([All()], [None], store, (0,))
+    run_job([All()], [None], store, (0,))
 
     failed = {name: store.footer(name, 0).failed for name in ("first", "second", "third", "all")}
     assert failed == {"first": {CLIPS[1]: "ValueError: this clip is bad"}, "second": {}, "third": {}, "all": {}}
-    assert [store.footer(name, 0).left_out for name in ("second", "third", "all")] == [[CLIPS[1]]] * 3
+    assert [store.footer(name, 0).skipped for name in ("second", "third", "all")] == [[CLIPS[1]]] * 3
     for name in ("first", "second", "third"):
         assert clips(store, name) == [c for c in CLIPS if c != CLIPS[1]]
     assert [r.key for r in store.footer("all", 0).rejected] == [f"{CLIPS[4]}/x/0"]
 
 
 def test_a_clip_that_raises_half_way_leaves_no_row(store):
-    do([First(bad=CLIPS[2], rows=3 * SPILL_ROWS)], [None], store, (0,))
+    run_job([First(bad=CLIPS[2], rows=3 * SPILL_ROWS)], [None], store, (0,))
 
     assert CLIPS[2] not in clips(store, "first")
     assert store.footer("first", 0).rows == 5 * 3 * SPILL_ROWS
@@ -131,14 +131,14 @@ def test_a_video_that_failed_leaves_its_clips_out(store):
         def run(self, model, clips, videos):
             yield Score(clips[0].clip_id, "late", 0.0)
 
-    do([Late()], [None], store, (0,))
+    run_job([Late()], [None], store, (0,))
 
     assert clips(store, "late") == CLIPS[3:]
-    assert store.footer("late", 0).left_out == [*CLIPS[:3], "a"]
+    assert store.footer("late", 0).skipped == [*CLIPS[:3], "a"]
 
 
 def test_a_clip_to_be_skipped_fails_with_the_reason_given(store):
-    do([First()], [None], store, (0,), {CLIPS[0]: "killed its worker"})
+    run_job([First()], [None], store, (0,), {CLIPS[0]: "killed its worker"})
 
     assert store.footer("first", 0).failed == {CLIPS[0]: "killed its worker"}
     assert clips(store, "first") == CLIPS[1:]
@@ -146,7 +146,7 @@ def test_a_clip_to_be_skipped_fails_with_the_reason_given(store):
 
 @pytest.mark.parametrize("rows", [0, 1, SPILL_ROWS - 1, SPILL_ROWS, SPILL_ROWS + 1, 5 * SPILL_ROWS])
 def test_rows_come_back_in_order_however_many_a_clip_has(store, rows):
-    do([First(rows=rows)], [None], store, (0,))
+    run_job([First(rows=rows)], [None], store, (0,))
 
     made = [(row.clip_id, row.value) for row in store.read("first", 0, Score)]
     assert made == [(clip, float(n)) for clip in CLIPS for n in range(rows)]
@@ -158,15 +158,15 @@ def test_the_worker_notes_which_clip_it_has_in_hand(store):
     @dataclass(frozen=True)
     class Peek(First):
         def run(self, model, clips):
-            seen.append(json.loads(store.get(*journal([self], 0))))
+            seen.append(json.loads(store.get(*progress_path([self], 0))))
             yield Reject(clips[0].clip_id, "seen")
 
-    do([Peek()], [None], store, (0,))
+    run_job([Peek()], [None], store, (0,))
 
     assert [note["units"] for note in seen] == [[c] for c in CLIPS]
     assert [note["share"] for note in seen] == [n / 6 for n in range(6)]
     assert [(note["done"], note["rejected"]) for note in seen] == [(n, n) for n in range(6)]
-    assert store.get(*journal([Peek()], 0)) is None
+    assert store.get(*progress_path([Peek()], 0)) is None
 
 
 def test_a_shorter_note_leaves_nothing_of_a_longer_one(store):
@@ -181,7 +181,7 @@ def test_a_shorter_note_leaves_nothing_of_a_longer_one(store):
 def test_rows_over_everything_go_home_to_their_shard(store):
     store.write("third", 0, Score, [Score(CLIPS[0], "third", 1.0), Score(CLIPS[1], "third", 1.0)])
     store.write("third", 1, Score, [Score(CLIPS[3], "third", 1.0)])
-    do([All()], [None], store, (0, 1))
+    run_job([All()], [None], store, (0, 1))
 
     assert [row.value for row in store.read("all", 0, Score)] == [0.0]
     assert [row.value for row in store.read("all", 1, Score)] == [1.0]
@@ -256,7 +256,7 @@ class Careful(Stage):
 
 
 def test_a_stage_over_a_shard_may_name_a_clip_as_failed_and_do_the_others(store):
-    do([Careful()], [None], store, (0,))
+    run_job([Careful()], [None], store, (0,))
 
     footer = store.footer("careful", 0)
     assert footer.failed == {CLIPS[2]: "ValueError: this clip is bad"}
@@ -303,21 +303,21 @@ class After(Stage):
     ids=["alone", "in flight", "per shard", "in a group"],
 )
 def test_a_clip_that_leaves_neither_row_nor_reject_is_reported_as_failed(store, stages):
-    do(stages, [None] * len(stages), store, (0,))
+    run_job(stages, [None] * len(stages), store, (0,))
 
     footer = store.footer(stages[0].name(), 0)
     assert list(footer.failed) == [CLIPS[2]]
     assert "yielded neither a row nor a reject" in footer.failed[CLIPS[2]]
     assert (footer.units, footer.rows) == (6, 5)
     if len(stages) > 1:
-        assert store.footer("after", 0).left_out == [CLIPS[2]]
+        assert store.footer("after", 0).skipped == [CLIPS[2]]
 
 
 def test_a_stage_that_accounts_for_nothing_may_find_nothing(store):
     class Looks(Forgetful):
         accounts_for = ""
 
-    do([Looks()], [None], store, (0,))
+    run_job([Looks()], [None], store, (0,))
 
     footer = store.footer("looks", 0)
     assert (footer.units, footer.rows, footer.failed) == (6, 5, {})
@@ -351,7 +351,7 @@ def test_an_element_that_leaves_neither_row_nor_reject_costs_its_clip_and_no_oth
     elements = [f"{clip}/{n}" for clip in CLIPS for n in range(2)]
     store.write("match", 0, Match, [Match(e.split("/")[0], e, "it", 0, 2, 0.9, 0.5) for e in elements])
 
-    do([Pairs(lost)], [None], store, (0,))
+    run_job([Pairs(lost)], [None], store, (0,))
 
     footer = store.footer("pairs", 0)
     whole = [clip for clip in CLIPS if not lost.startswith(clip)] if lost else CLIPS
@@ -377,7 +377,7 @@ class Waits(First):
             model.now += 1
             model.most = max(model.most, model.now)
             model.order.append(clips[0].clip_id)
-            model.notes.append(json.loads(model.store.get(*journal([self], 0)) or "null"))
+            model.notes.append(json.loads(model.store.get(*progress_path([self], 0)) or "null"))
             model.alone[clips[0].clip_id] = model.now
         time.sleep(0.1 if clips[0].clip_id in CLIPS[::2] else 0.03)
         with model.lock:
@@ -387,7 +387,7 @@ class Waits(First):
 
 def waiting(store: Store, stage: Waits, skip: dict | None = None) -> SimpleNamespace:
     model = SimpleNamespace(lock=threading.Lock(), now=0, most=0, order=[], notes=[], alone={}, store=store)
-    do([stage], [model], store, (0,), skip)
+    run_job([stage], [model], store, (0,), skip)
     return model
 
 
@@ -405,7 +405,7 @@ def test_clips_in_flight_make_the_same_part_as_one_after_another(store, bad):
 
 def test_the_note_names_all_that_are_in_flight(store):
     model = waiting(store, Waits(at_once=6))
-    assert store.get(*journal([Waits()], 0)) is None
+    assert store.get(*progress_path([Waits()], 0)) is None
     longest = max((note["units"] for note in model.notes if note), key=len)
     assert len(longest) > 1
     assert longest == [clip for clip in CLIPS if clip in longest]  # in order; who is done already is not in it
@@ -436,7 +436,7 @@ def test_an_interrupt_ends_it_at_once_and_leaves_no_part(store):
     release = threading.Event()
     began = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
-        do([Endless()], [SimpleNamespace(release=release)], store, (0,))
+        run_job([Endless()], [SimpleNamespace(release=release)], store, (0,))
     assert time.perf_counter() - began < 25  # the others would wait for 30
     release.set()
     assert store.footer("endless", 0) is None

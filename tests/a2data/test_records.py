@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from a2data import records
-from a2data.records import Answer, Caption, Element, Film, Rule, Score, Subject
+from a2data.records import Caption, ClipVideo, Element, ExpertOutput, Rule, Score, Subject
 from a2data.store.schema import from_table, schema, to_table
 
 TABLES = [v for v in vars(records).values() if isinstance(v, type) and hasattr(v, "__dataclass_fields__")]
@@ -21,7 +21,7 @@ def test_every_record_has_a_schema_without_nulls(record):
 
 def test_nested_records_come_back_as_they_went_in():
     subject = Subject("Human", "Man", "tall", "waves", "", "left", True, "a man", 0, 5)
-    caption = Caption("c", "a man waves", [subject], "", "", "", "", "", 0, 0, "", [Answer("e", "f", "v", 0.5)])
+    caption = Caption("c", "a man waves", [subject], "", "", "", "", "", 0, 0, "", [ExpertOutput("e", "f", "v", 0.5)])
 
     assert from_table(Caption, to_table(Caption, [caption])) == [caption]
 
@@ -74,7 +74,7 @@ def test_a_type_without_an_arrow_type_is_refused():
 
 def test_a_record_reads_only_its_own_columns():
     assert "video" not in schema(records.Clip).names
-    assert set(schema(records.Clip).names) < set(schema(Film).names)
+    assert set(schema(records.Clip).names) < set(schema(ClipVideo).names)
 
 
 def test_a_rule_says_what_it_asked_and_what_it_found():

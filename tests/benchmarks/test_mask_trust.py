@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import mannwhitneyu
 
 from benchmarks.mask_trust import Judged, auc, table
-from model_zoo.detect.mask_trust import Signs
+from model_zoo.detect.mask_trust import MaskCues
 
 
 def test_the_area_under_the_curve_is_mann_and_whitneys_u():
@@ -15,7 +15,7 @@ def test_the_area_under_the_curve_is_mann_and_whitneys_u():
 
 def test_the_picture_is_chosen_by_quality_and_trust_and_thresholds_count_what_stays():
     def seen(trust, quality, right):
-        return Judged("human", Signs(trust, 1.0, 1.0, 1.0), quality, right)
+        return Judged("human", MaskCues(trust, 1.0, 1.0, 1.0), quality, right)
 
     lines = [*table([[seen(0.9, 0.5, True), seen(0.4, 0.6, False)], [seen(0.65, 0.5, False)]])]
     assert lines[0] == "3 sightings of 2 tracks, 1 right"

@@ -9,7 +9,20 @@ from typing import Any
 import numpy as np
 
 from a2data.media import images, video
-from a2data.records import Caption, Element, Film, Kept, Match, Packed, Reference, Reject, Rule, Score, Source, Video
+from a2data.records import (
+    Caption,
+    ClipVideo,
+    Element,
+    Kept,
+    Match,
+    Packed,
+    Reference,
+    Reject,
+    Rule,
+    Score,
+    Source,
+    Video,
+)
 from a2data.store.tables import Store
 
 A, B, C = "a" * 16, "b" * 16, "c" * 16
@@ -40,14 +53,14 @@ def write(store: Store) -> None:
         store,
         "segment",
         0,
-        Film,
+        ClipVideo,
         [film(RED), film(GREY)],
         units=1,
         seconds=2.0,
         left_out=[C],
         models={"transnetv2": "1"},
     )
-    put(store, "segment", 1, Film, [film(GREEN)], units=1, seconds=1.0, models={"transnetv2": "1"})
+    put(store, "segment", 1, ClipVideo, [film(GREEN)], units=1, seconds=1.0, models={"transnetv2": "1"})
     put(store, "score", 0, Score, [Score(RED, "motion", 0.1), Score(GREY, "motion", 0.0)], units=2)
     put(store, "score", 1, Score, [Score(GREEN, "motion", 0.1)], units=1)
     still = Reject(GREY, "motion", "motion = 0, allowed 0.0015 to 0.2: FAIL")
@@ -96,7 +109,7 @@ def about(video_id: str) -> Video:
     return Video(video_id, f"/films/{HOSTILE}.mp4", "CC0-1.0", "drawn", "", *SIZE[::-1], 0, 30.0, 60.0, "h264", 0)
 
 
-def film(clip_id: str) -> Film:
+def film(clip_id: str) -> ClipVideo:
     """A clip of one colour, which starts 1 s into its source."""
     frames = np.full((FRAMES, *SIZE, 3), COLOURS[clip_id], np.uint8)
     start, times_s = int(clip_id[-8:]), [1 + n / 15 for n in range(FRAMES)]
@@ -104,7 +117,7 @@ def film(clip_id: str) -> Film:
     each = [0.0] * FRAMES
     span = (clip_id[:16], start // 80, start, start + 12, "cut" if start else "start", 15.0, *SIZE[::-1])
     seen = (list(range(start, start + 12, 2)), times_s, box, 0.0, each, each, each, b"")
-    return Film(clip_id, *span, *seen, video.encode(frames, 15.0))
+    return ClipVideo(clip_id, *span, *seen, video.encode(frames, 15.0))
 
 
 def element(clip_id: str, kind: str, label: str) -> Element:

@@ -7,7 +7,7 @@ import numpy as np
 
 from a2data.dataset import triplet as samples
 from a2data.dataset import writer
-from a2data.dataset.triplet import Facts, Given, Origin, Place, Triplet
+from a2data.dataset.triplet import Origin, Place, ReferenceMeta, Triplet, TripletMeta
 from a2data.media import images, video
 from a2data.records import Caption, Subject
 from a2data.store.folder import Folder
@@ -49,7 +49,7 @@ def triplet(number: int, roles: tuple[str, ...] = ("object", "background")) -> T
     prompt = f"A {front} square drifts over a {back} ground."
     caption = Caption(key, prompt, [SUBJECT], "medium_shot", "", "", "static", "", 0, 0, "", [])
     given = [reference("bg" if role == "background" else f"ref{n}", role, key) for n, role in enumerate(roles)]
-    facts = Facts(
+    facts = TripletMeta(
         key, f"clip{number:02d}", "films/drawn.mp4", "CC0-1.0", "drawn", "", 0, FRAMES, 15.0, WIDTH, HEIGHT,
         (0.0, 0.0, WIDTH, HEIGHT), list(range(FRAMES)), [n / 15 for n in range(FRAMES)], caption, given, [], [],
     )  # fmt: skip
@@ -65,11 +65,11 @@ def triplet(number: int, roles: tuple[str, ...] = ("object", "background")) -> T
 SUBJECT = Subject("Object", "", "", "drifts", "", "centre", False, "square", 0, 0)
 
 
-def reference(name: str, role: str, key: str) -> Given:
+def reference(name: str, role: str, key: str) -> ReferenceMeta:
     other = hashlib.sha256(key.encode()).hexdigest()[:8]
     origin = Origin(
         other, "films/other.mp4", "CC0-1.0", "drawn", f"{other}-0", f"{other}-0/{role}/0", "", role, [], 0, 0, 0.0,
         (0.0, 0.0, 16.0, 16.0), (0.0, 0.0, 16.0, 16.0), WIDTH, HEIGHT, "", 1.0, 1.0, "", "0" * 16,
     )  # fmt: skip
     place = Place(0, 0, origin.box, origin.box, "")
-    return Given(name, role, "", 0, 0, f"{key}/{role}/0", 0, 0.9, 0.1, False, [], origin, place)
+    return ReferenceMeta(name, role, "", 0, 0, f"{key}/{role}/0", 0, 0.9, 0.1, False, [], origin, place)

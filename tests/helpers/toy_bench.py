@@ -5,17 +5,17 @@ from pathlib import Path
 import numpy as np
 
 from a2data.media import images
-from pipelines.bench.a2.records import Asked, Sampled, Shown
+from pipelines.bench.a2.records import CaseRow, ReferenceImage, Sampled
 
 
-def shown(role: str, picture: np.ndarray | tuple[int, int, int], label: str = "") -> Shown:
+def shown(role: str, picture: np.ndarray | tuple[int, int, int], label: str = "") -> ReferenceImage:
     """A picture, or one of a single colour."""
     pixels = np.full((40, 60, 3), picture, np.uint8) if isinstance(picture, tuple) else picture
-    return Shown(role, label, ".png", images.to_png(pixels))
+    return ReferenceImage(role, label, ".png", images.to_png(pixels))
 
 
-def asked(*pictures: Shown, prompt: str = "", truth: bytes = b"") -> Asked:
-    return Asked("a", prompt, list(pictures), truth)
+def asked(*pictures: ReferenceImage, prompt: str = "", truth: bytes = b"") -> CaseRow:
+    return CaseRow("a", prompt, list(pictures), truth)
 
 
 def sampled(frames: np.ndarray, fps: float = 15.0) -> Sampled:

@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 
 from a2data.media import images
-from a2data.records import Element, Look, Match, Reference, Take
+from a2data.records import ClipThumbs, Element, EmbeddedElement, Match, Reference
 from a2data.store.schema import to_table
 from stages.retrieve.stage import Retrieve
 
@@ -27,12 +27,12 @@ def take(clip_id, video_id="", seed=None, start_s=0.0, thumbs=None):
     if thumbs is None:
         rng = np.random.default_rng([7, seed if seed is not None else int.from_bytes(clip_id.encode(), "big")])
         thumbs = rng.integers(0, 256, (12, 18, 24), dtype=np.uint8)
-    return Take(clip_id, video_id or clip_id, [start_s + n / 15 for n in range(len(thumbs))], thumbs.tobytes())
+    return ClipThumbs(clip_id, video_id or clip_id, [start_s + n / 15 for n in range(len(thumbs))], thumbs.tobytes())
 
 
 def look(clip_id, kind, number=0, vector=(), parent="", label="", embedder="dlib", frames=(0, 5, 10), **more):
     more = {"frame": 5, "quality": 0.5, "attributes": []} | more
-    return Look(
+    return EmbeddedElement(
         clip_id=clip_id,
         element_id=f"{clip_id}/{kind}/{number}",
         kind=kind,
@@ -83,7 +83,7 @@ def pictured(elements, pictures):
         rgba = pictures.get(look.element_id, picture(list(look.element_id.encode())))
         mask = np.zeros((48, 64), bool)
         mask[4 : 4 + len(rgba), 8 : 8 + rgba.shape[1]] = rgba[..., 3] > 0
-        known = {name: getattr(look, name) for name in Look.__dataclass_fields__}
+        known = {name: getattr(look, name) for name in EmbeddedElement.__dataclass_fields__}
         box = (8.0, 4.0, 8.0 + rgba.shape[1], 4.0 + len(rgba))
         seen = {"seen_boxes": [box], "box": box, "score": 1.0}
         return Element(**known | seen | {"mask": images.to_rle(mask), "image": images.to_png(rgba)})
@@ -97,9 +97,9 @@ def retrieve(elements, takes, order=None, pictures=None, **settings):
     matches = [Match(e.clip_id, e.element_id, "it", 0, 2, 1.0, 1.0) for e in elements]
     of = {"detect": ("human", "object"), "faces": ("face",), "background": ("background",)}
     kinds = [of["detect"], of["faces"], ("upper", "lower", "hair", "shoes", "accessory"), of["background"], ()]
-    looks = [table(Look, [e for e in elements if e.kind in kind]) for kind in kinds]
+    looks = [table(EmbeddedElement, [e for e in elements if e.kind in kind]) for kind in kinds]
     lookup = pictured(elements, pictures or {})
-    rows = list(Retrieve(**settings).run(None, table(Match, matches), table(Take, takes), *looks, lookup=lookup))
+    rows = list(Retrieve(**settings).run(None, table(Match, matches), table(ClipThumbs, takes), *looks, lookup=lookup))
     assert len({r.element_id if isinstance(r, Reference) else r.key for r in rows}) == len(elements)
     return {r.element_id if isinstance(r, Reference) else r.key: r for r in rows}
 

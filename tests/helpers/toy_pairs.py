@@ -9,13 +9,13 @@ from functools import cache
 import numpy as np
 
 from a2data.media import images, video
-from a2data.records import Caption, Element, Film, Kept, Match, Source, Video
+from a2data.records import Caption, ClipVideo, Element, Kept, Match, Source, Video
 from a2data.stage import Stage
-from pipelines.run.local import Here
+from pipelines.run.local import InProcessExecutor
 from pipelines.run.schedule import run
 from stages.pack.stage import Pack
 from stages.retrieve.stage import Retrieve
-from stages.segment.stage import without_refused
+from stages.segment.stage import drop_excluded_frames
 
 BOX = (2.0, 2.0, 10.0, 10.0)
 MASK = np.pad(np.ones((8, 8), bool), ((2, 14), (2, 22)))
@@ -53,7 +53,7 @@ class Segment(Stage):
     """A clip for each word of the label."""
 
     reads = {"ingest": Video}
-    writes = Film
+    writes = ClipVideo
     per = "video"
 
     def run(self, model, videos):
@@ -63,15 +63,15 @@ class Segment(Stage):
                 frames, each = list(range(first, first + 12)), [0.0] * 12
                 thumbs = seeded(clip_id).integers(0, 256, (12, 18, 24), dtype=np.uint8).tobytes()
                 where = (v.video_id, shot, first, first + 75, "cut", 15.0, 32, 24, frames, [n / 15 for n in frames])
-                film = Film(clip_id, *where, (0.0, 0.0, 32.0, 24.0), 0.0, each, each, each, thumbs, black())
-                yield without_refused(film, v)
+                film = ClipVideo(clip_id, *where, (0.0, 0.0, 32.0, 24.0), 0.0, each, each, each, thumbs, black())
+                yield drop_excluded_frames(film, v)
 
 
 @dataclass(frozen=True)
 class Select(Stage):
     """Keeps every clip."""
 
-    reads = {"segment": Film}
+    reads = {"segment": ClipVideo}
     writes = Kept
 
     most: float = 1.0
@@ -188,6 +188,6 @@ def fill(store, people, per_shard=2):
 
 def make(store, todo):
     """Bring everything up to date; the number of jobs that it took."""
-    summary = run(todo, store, store.shards("manifest"), Here(store))
-    assert not summary.broken, summary.broken
+    summary = run(todo, store, store.shards("manifest"), InProcessExecutor(store))
+    assert not summary.failed_jobs, summary.failed_jobs
     return summary.jobs

@@ -12,12 +12,12 @@ from toy_truth import HEIGHT, WIDTH
 
 from a2data.dataset.writer import finish
 from a2data.media import images, video
-from a2data.records import Caption, Element, Film, Kept, Match, Reference, Subject, Video
+from a2data.records import Caption, ClipVideo, Element, Kept, Match, Reference, Subject, Video
 from a2data.store.tables import Store
 from pipelines.bench.triplets import self_test
 from pipelines.films.truth import Truth
 from pipelines.run import schedule
-from pipelines.run.local import Here
+from pipelines.run.local import InProcessExecutor
 from stages.pack.stage import Pack
 
 TOP, BOTTOM = 6, 82  # rows between the bars
@@ -61,7 +61,7 @@ def write(truth: Truth, folder: Path) -> Truth:
         Video,
         [Video(f.file, f"/films/{f.file}", "CC0", "", "", WIDTH, HEIGHT, 0, 25.0, 3.0, "h264", 0) for f in truth.films],
     )
-    put("segment", Film, [clip(c, pictures[c.file]) for c in right.clips.values()])
+    put("segment", ClipVideo, [clip(c, pictures[c.file]) for c in right.clips.values()])
     put("select", Kept, [Kept(c.id, c.file) for c in right.clips.values()])
     put("detect", Element, [e for e in elements.values() if e.kind in ("human", "object")])
     put("background", Element, [e for e in elements.values() if e.kind == "background"])
@@ -79,8 +79,8 @@ def write(truth: Truth, folder: Path) -> Truth:
         for s in right.samples for r in s.references
     ])  # fmt: skip
     packer = Pack(out=str(folder / "work" / "shards"))
-    summary = schedule.run([packer], store, [0], Here(store))
-    assert not summary.broken, summary.broken
+    summary = schedule.run([packer], store, [0], InProcessExecutor(store))
+    assert not summary.failed_jobs, summary.failed_jobs
     from a2data.records import Packed
     from a2data.store.folder import Folder
 
@@ -88,14 +88,14 @@ def write(truth: Truth, folder: Path) -> Truth:
     return truth
 
 
-def clip(c, frames) -> Film:
+def clip(c, frames) -> ClipVideo:
     x0, y0, x1, y1 = map(round, CROP)
     shown = [cv2.resize(frames[n][y0:y1, x0:x1], SIZE, interpolation=cv2.INTER_AREA) for n in c.frames]
     data = video.encode(shown, 15, crf=12)
     thumbs = np.stack([images.thumb(p) for p in shown]).tobytes()
-    facts = (c.id, c.file, c.shot, c.shot_start, c.shot_end, c.begins_with, 15.0, *SIZE, list(c.frames))
+    facts = (c.id, c.file, c.shot, c.shot_start, c.shot_end, c.transition_in, 15.0, *SIZE, list(c.frames))
     n = len(shown)
-    return Film(*facts, [f / 25 for f in c.frames], CROP, 0.0, [0.5] * n, [1.0] * n, [0.0] * n, thumbs, data)
+    return ClipVideo(*facts, [f / 25 for f in c.frames], CROP, 0.0, [0.5] * n, [1.0] * n, [0.0] * n, thumbs, data)
 
 
 def in_clip(mask: np.ndarray) -> np.ndarray:

@@ -80,7 +80,7 @@ class Measure(Stage):
 class Measures(Measure):
     """A measure of three clips at a time."""
 
-    in_flight = 3
+    concurrency = 3
 
     @classmethod
     def name(cls) -> str:

@@ -44,9 +44,9 @@ def test_who_refuses_a_licence_is_told_of_a_permissive_card_that_does_the_same(n
     card, others = CARDS[name], [c for n, c in CARDS.items() if n != name and c.use == "permissive"]
     allowed = {c.role for c in others}
 
-    if card.instead:
-        assert CARDS[card.instead].use == "permissive"
-        assert CARDS[card.instead].role == card.role or card.role not in allowed
+    if card.fallback:
+        assert CARDS[card.fallback].use == "permissive"
+        assert CARDS[card.fallback].role == card.role or card.role not in allowed
     elif card.use not in ("permissive", "gated"):
         assert card.role not in allowed, (
             f"take one of {[n for n, c in CARDS.items() if c in others and c.role == card.role]}"

@@ -147,7 +147,7 @@ def test_a_lock_that_does_not_read_is_a_sentence(net, folder):
 
 def test_code_that_comes_with_weights_runs_only_where_that_is_allowed(net, monkeypatch):
     builder = "no_such_module:build"
-    monkeypatch.setitem(CARDS, "net", replace(NET, builder=builder, remote_code=True, extra="builtin"))
+    monkeypatch.setitem(CARDS, "net", replace(NET, builder=builder, trust_remote_code=True, extra="builtin"))
     monkeypatch.delenv("A2DATA_REMOTE_CODE", raising=False)
 
     with pytest.raises(PermissionError, match=r"'net' runs code that comes with its weights .*A2DATA_REMOTE_CODE=yes"):

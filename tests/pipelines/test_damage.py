@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from toy_folder import KNOWN, a2data, run, stages, tars
 
-from a2data.job import do
+from a2data.job import run_job
 from a2data.records import Element, Score, Source
 from a2data.store.lookup import Lookup
 from a2data.store.parquet import DamagedError
@@ -150,7 +150,7 @@ def test_a_reference_whose_part_another_worker_moved_aside_fails_no_clip(finishe
     os.rename(finished / "segment/00000.parquet", finished / "segment/00000.parquet.damaged")
     pack = replace(stages()[-1], out=str(finished / "shards"))
     with pytest.raises(DamagedError, match=r"segment/00000\.parquet is damaged \(there is no such file\)"):
-        do([pack], [None], Store(finished), (1,))
+        run_job([pack], [None], Store(finished), (1,))
     assert run(finished) == 0
     assert Store(finished).footer("pack", 1).failed == {}
 

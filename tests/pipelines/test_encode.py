@@ -122,7 +122,9 @@ def test_held_out_variants_stay_held_out_and_video_and_references_vary_alike(tmp
     theirs = references.condition(encoders.vae, references.as_tensor(encoding.varied(prepared.frames, 2)), 13)[0]
     assert torch.equal(train[key]["condition"], theirs)
     first = 2 * encoding.APART % (len(frames) - 13 + 1)
-    assert torch.equal(train[key]["video"], a2_encoders.clip(encoders, encoding.varied(frames[first : first + 13], 2)))
+    assert torch.equal(
+        train[key]["video"], a2_encoders.encode_video(encoders, encoding.varied(frames[first : first + 13], 2))
+    )
     assert torch.equal(train[key]["text"], train[key]["text_empty"])
 
 

@@ -17,7 +17,7 @@ from toy import SHARDS, digests, remove_all
 
 from a2data.records import Reference
 from a2data.store.tables import Store
-from pipelines.run.local import Children, Here
+from pipelines.run.local import InProcessExecutor, ProcessExecutor
 from pipelines.run.schedule import run
 
 JOIN = """
@@ -63,10 +63,10 @@ def test_a_run_killed_inside_the_join_goes_on_to_the_same_references(tmp_path):
     driver.wait()
     assert store.shards("retrieve") == []
 
-    assert run([replace(retrieve, tile=2)], store, [0], Children(store, 2)).jobs == 1
+    assert run([replace(retrieve, tile=2)], store, [0], ProcessExecutor(store, 2)).jobs == 1
     resumed = list(store.read("retrieve", 0, Reference))
     store.remove("retrieve", "00000.parquet")
-    run([retrieve], store, [0], Here(store))
+    run([retrieve], store, [0], InProcessExecutor(store))
     assert list(store.read("retrieve", 0, Reference)) == resumed
     assert len(resumed) == 12
 
@@ -105,6 +105,6 @@ def test_five_kills_of_the_driver_change_nothing(store, tmp_path):
     interrupted = digests(store)
 
     remove_all(store)
-    run(toy.toy(), store, SHARDS, Here(store))
+    run(toy.toy(), store, SHARDS, InProcessExecutor(store))
     assert digests(store) == interrupted
     assert [name for name in store.names("measure") if not name.endswith(".parquet")] == []

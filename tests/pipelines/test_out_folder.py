@@ -14,7 +14,7 @@ from a2data.records import Packed
 from a2data.store.folder import Folder
 from a2data.store.tables import Store
 from pipelines.cli import session
-from pipelines.run.lock import alone
+from pipelines.run.lock import exclusive_lock
 
 pytestmark = pytest.mark.usefixtures("toy_stages")
 STRANGER = "train-00007-000.tar"
@@ -353,7 +353,7 @@ def test_a_killed_first_run_has_claimed_its_folder(tmp_path, monkeypatch, filled
 
 def test_two_runs_do_not_share_an_out_folder(tmp_path, capsys, filled):
     out = tmp_path / "out"
-    with alone(Folder(str(out))):
+    with exclusive_lock(Folder(str(out))):
         assert run(filled(tmp_path / "w"), out) == 2
     assert "out is in use by process" in capsys.readouterr().err
 

@@ -11,8 +11,8 @@ from a2data.records import Score
 from pipelines.cli import session
 from pipelines.cli.main import parser
 from pipelines.run import status, watchdog
-from pipelines.run.local import Children, Here
-from pipelines.run.schedule import Done, run
+from pipelines.run.local import InProcessExecutor, ProcessExecutor
+from pipelines.run.schedule import JobResult, run
 from pipelines.run.watchdog import WORKER_TIMEOUT_S, Stuck, Timeouts
 
 SHARDS = [0, 1]
@@ -34,26 +34,26 @@ def test_a_unit_that_makes_no_progress_fails_at_once_and_the_rest_is_done(store)
     deaths = []
 
     def watch(event, about):
-        if event == "made" and about[1].death:
-            deaths.append(about[1].death)
+        if event == "made" and about[1].worker_error:
+            deaths.append(about[1].worker_error)
 
     stages = [Cut(), Measure("sleep", STUCK), Choose(), Join()]
-    summary = run(stages, store, SHARDS, Children(store, timeouts=SHORT), watch)
+    summary = run(stages, store, SHARDS, ProcessExecutor(store, timeouts=SHORT), watch)
 
     assert store.footer("measure", 1).failed == {STUCK: NO_PROGRESS}
     assert status.failures(store, ["measure"]) == [("measure", 1, STUCK, NO_PROGRESS)]
     assert deaths == [f"{STUCK}: {NO_PROGRESS}"]  # one try, not three
     assert rows(store) == 11
-    assert not summary.broken
+    assert not summary.failed_jobs
 
     store.remove("measure", "00001.parquet")  # as `a2data retry` does
-    run([Cut(), Measure(), Choose(), Join()], store, SHARDS, Here(store))
+    run([Cut(), Measure(), Choose(), Join()], store, SHARDS, InProcessExecutor(store))
     assert store.footer("measure", 1).failed == {}
     assert rows(store) == 12
 
 
 def test_a_unit_that_advances_is_not_ended(store):
-    summary = run([Cut(), Measure("advance", STUCK)], store, [1], Children(store, timeouts=SHORT))
+    summary = run([Cut(), Measure("advance", STUCK)], store, [1], ProcessExecutor(store, timeouts=SHORT))
 
     assert store.footer("measure", 1).failed == {}
     assert summary.jobs == 2
@@ -64,46 +64,46 @@ def test_a_fifo_that_has_no_writer_is_a_failure_of_its_unit(store, tmp_path):
     os.mkfifo(tmp_path / "film.mp4")
     stage = Measure("open_fifo", STUCK, str(tmp_path / "film.mp4"))
 
-    run([Cut(), stage], store, [1], Children(store, timeouts=SHORT))
+    run([Cut(), stage], store, [1], ProcessExecutor(store, timeouts=SHORT))
 
     assert store.footer("measure", 1).failed == {STUCK: NO_PROGRESS}
 
 
 def test_a_worker_that_is_stopped_is_replaced_and_no_unit_is_lost(store, tmp_path):
     stage = Measure("stop_once", STUCK, str(tmp_path / "stopped"))
-    crew = Children(store, timeouts=Timeouts({}, 3.0))
+    crew = ProcessExecutor(store, timeouts=Timeouts({}, 3.0))
 
     summary = run([Cut(), stage, Choose(), Join()], store, SHARDS, crew)
 
     assert (tmp_path / "stopped").exists()
     assert store.footer("measure", 1).failed == {}
     assert rows(store) == 12
-    assert not summary.broken
+    assert not summary.failed_jobs
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["stop", "hold_the_lock"])
 def test_a_unit_that_silences_its_worker_each_time_is_named(store, how):
-    summary = run([Cut(), Measure(how, STUCK)], store, [1], Children(store, timeouts=Timeouts({}, 3.0)))
+    summary = run([Cut(), Measure(how, STUCK)], store, [1], ProcessExecutor(store, timeouts=Timeouts({}, 3.0)))
 
     (why,) = store.footer("measure", 1).failed.values()
     assert why.startswith("killed its worker 3 times: the worker gave no sign of life for 3")
     assert len(list(store.read("measure", 1, Score))) == 5
-    assert not summary.broken
+    assert not summary.failed_jobs
 
 
 @pytest.mark.slow
 def test_of_several_in_flight_the_ones_that_make_no_progress_are_found(store):
     other = f"{1:015x}1-00000002"
 
-    summary = run([Cut(), Measures("sleep", f"{STUCK}|{other}")], store, [1], Children(store, timeouts=SHORT))
+    summary = run([Cut(), Measures("sleep", f"{STUCK}|{other}")], store, [1], ProcessExecutor(store, timeouts=SHORT))
 
     assert store.footer("measure", 1).failed == {STUCK: NO_PROGRESS, other: NO_PROGRESS}
     assert len(list(store.read("measure", 1, Score))) == 4
-    assert not summary.broken
+    assert not summary.failed_jobs
 
 
-class Stalls(Here):
+class Stalls(InProcessExecutor):
     """A crew whose jobs of `measure` get stuck in these units, one round after another."""
 
     def __init__(self, store, *rounds):
@@ -115,7 +115,7 @@ class Stalls(Here):
             super().start(worker, group, todo, job, skip)
             return
         stuck = tuple(Stuck(unit, "measure", 3.0) for unit in self.rounds.pop(0))
-        self.done.append(Done(group, job, "", "stuck", stuck=stuck))
+        self.done.append(JobResult(group, job, "", "stuck", stuck=stuck))
 
 
 def test_of_several_units_that_wait_for_one_another_only_the_one_at_fault_fails(store):
@@ -132,16 +132,16 @@ def test_of_several_units_that_wait_for_one_another_only_the_one_at_fault_fails(
     assert len(tries) == 3  # both, one alone, then all but that one
     assert store.footer("measure", 1).failed == {STUCK: NO_PROGRESS}
     assert len(list(store.read("measure", 1, Score))) == 5
-    assert not summary.broken
+    assert not summary.failed_jobs
 
 
 def test_a_whole_shard_that_makes_no_progress_is_named_once(store):
-    run([Cut(), Measure()], store, [1], Here(store))
-    crew = Children(store, timeouts=Timeouts({"choose": 1.0}))
+    run([Cut(), Measure()], store, [1], InProcessExecutor(store))
+    crew = ProcessExecutor(store, timeouts=Timeouts({"choose": 1.0}))
 
     summary = run([Cut(), Measure(), ChooseForEver(), Join()], store, [1], crew)
 
-    (why,) = summary.broken.values()
+    (why,) = summary.failed_jobs.values()
     assert why.startswith("choose made no progress for 1 s")
     assert store.get("choose", "00001.broken").decode() == why
 
@@ -155,8 +155,8 @@ def test_a_run_with_a_stopped_worker_ends_at_once_when_it_is_interrupted(store):
             if began[-1] - began[0] > 1:
                 raise KeyboardInterrupt
 
-    crew = Children(store)
-    run([Cut()], store, [1], Here(store))
+    crew = ProcessExecutor(store)
+    run([Cut()], store, [1], InProcessExecutor(store))
     with pytest.raises(KeyboardInterrupt):
         run([Measure("stop", f"{1:015x}0-00000000")], store, [1], crew, interrupt)
     assert time.monotonic() - began[-1] < 5

@@ -25,7 +25,7 @@ from safetensors.torch import load_file  # noqa: E402
 
 from model_zoo.a2 import tiny, trainable  # noqa: E402
 from pipelines.process_group import Place  # noqa: E402
-from pipelines.train.parallelize import spread  # noqa: E402
+from pipelines.train.parallelize import apply_fsdp  # noqa: E402
 from pipelines.train.settings import PRESETS, Settings  # noqa: E402
 from pipelines.train.trainer import train  # noqa: E402
 
@@ -154,7 +154,7 @@ def gradients_of_a_shared_sample(rank: int, ranks: int, out: Path) -> None:
     target = torch.randn(1, 16, 4, 4, 6)
     whole = gradients(network, given, target, 1.0)
     network.zero_grad()
-    spread(network, replace(SETTINGS, context=ranks, shard=1), Place(rank, ranks, torch.device("cpu")))
+    apply_fsdp(network, replace(SETTINGS, context=ranks, shard=1), Place(rank, ranks, torch.device("cpu")))
     # as the trainer scales: FSDP takes the mean, it wants the sum
     shared = gradients(network, given, target, float(ranks))
     worst = {n: float((shared[n] - g).abs().max() / (g.abs().max() + 1e-12)) for n, g in whole.items()}

@@ -21,7 +21,7 @@ def test_every_profile_has_the_same_stages_in_the_same_order(profile):
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_model_of_a_profile_has_a_card(profile):
     named = models.names_of(profile)
-    assert [cards.family(name).name for name in named] == named
+    assert [cards.base_card(name).name for name in named] == named
 
 
 @pytest.mark.parametrize(("profile", "code"), [("builtin", 0), ("permissive", 0), ("small", 1), ("production", 1)])
@@ -40,7 +40,7 @@ def test_nothing_in_them_is_on_conditions(profile):
 def test_each_research_model_of_production_has_its_substitute_in_permissive():
     offered = {card.name for card in models.chosen("permissive")}
     refused = [card for card in models.chosen("production") if card.use != "permissive"]
-    assert {card.instead for card in refused} <= offered
+    assert {card.fallback for card in refused} <= offered
 
 
 @pytest.mark.parametrize("profile", PROFILES)

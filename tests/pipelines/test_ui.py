@@ -101,7 +101,7 @@ def test_an_empty_number_is_named(tmp_path):
 
 
 def test_a_page_on_which_nothing_was_filled_in_says_what_is_lacking():
-    once = ui.Once("nowhere", None)
+    once = ui.SingleFlight("nowhere", None)
     with pytest.raises(gradio.Error) as error:
         ui.sampled(once, "made", "", None, None, None, True, *[1] * len(ui.NAMES))
     first, second = error.value.message.split("<br>")

@@ -7,22 +7,22 @@ import pytest
 
 from a2data.media import video
 from a2data.media.images import Box, cut_out, sha16, to_png, to_rle
-from a2data.records import Element, Film
+from a2data.records import ClipVideo, Element
 
 
 @pytest.fixture
-def make_film() -> Callable[..., Film]:
+def make_film() -> Callable[..., ClipVideo]:
     """make_film(frames): a film of (t, h, w, 3) uint8 RGB frames, really encoded."""
 
-    def make(frames: np.ndarray, clip_id: str = "clip") -> Film:
+    def make(frames: np.ndarray, clip_id: str = "clip") -> ClipVideo:
         count, height, width, _ = frames.shape
-        return Film(
+        return ClipVideo(
             clip_id=clip_id,
             video_id="video",
             shot=0,
             shot_start=0,
             shot_end=count,
-            begins_with="start",
+            transition_in="start",
             fps=15.0,
             width=width,
             height=height,

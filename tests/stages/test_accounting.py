@@ -12,7 +12,7 @@ from a2data.job import UNIT
 from a2data.records import Source
 from a2data.stage import Stage
 from a2data.store.tables import Store
-from pipelines.run.local import Here
+from pipelines.run.local import InProcessExecutor
 from pipelines.run.schedule import run
 from pipelines.sources import manifest
 from pipelines.triplets import PROFILES, triplets
@@ -94,12 +94,12 @@ def unaccounted(store: Store, stage: Stage, shard: int) -> set[str]:
     before, after = store.footer(first, shard), store.footer(stage.name(), shard)
     column = UNIT["video" if stage.per == "video" else "clip"]
     asked = {*store.values(first, shard, column)}
-    told = {*after.failed, *after.left_out, *(r.key.split("/")[0] for r in after.rejected)}
+    told = {*after.failed, *after.skipped, *(r.key.split("/")[0] for r in after.rejected)}
     told |= {*store.values(stage.name(), shard, column)}
     lost = {unit for unit in before.missing if unit not in after.missing}  # what failed before is still named
     lost |= {unit for unit in asked - told if unit.rpartition("-")[0] not in after.missing}
     if stage.per in UNIT:  # the count of the units agrees with their names
-        assert after.units == len(asked - {*after.left_out})
+        assert after.units == len(asked - {*after.skipped})
     return lost if stage.accounts_for else {unit for unit in before.missing if unit not in after.missing}
 
 
@@ -121,9 +121,9 @@ def test_every_video_and_clip_is_accounted_for_from_the_manifest_on(tmp_path, la
     stages = [next((mine for mine in ours if mine.name() == s.name()), s) for s in triplets()]
     stages = stages[: [stage.name() for stage in stages].index(last) + 1]
 
-    summary = run(stages, store, store.shards("manifest"), Here(store))
+    summary = run(stages, store, store.shards("manifest"), InProcessExecutor(store))
 
-    assert summary.broken == {}
+    assert summary.failed_jobs == {}
     names = {source.video_id: Path(source.path).name for source in sources}
     assert sorted(names.values()) == sorted(path.name for path in (tmp_path / "films").iterdir())
     told = {}

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from a2data.records import Film, Reject, Source
+from a2data.records import ClipVideo, Reject, Source
 from pipelines.sources import manifest
 from stages.ingest import Ingest
 from stages.segment.stage import Segment
@@ -63,7 +63,7 @@ def at_30_fps(count: int = 60) -> list[float]:
     return [number / 30 for number in range(count)]
 
 
-def process(path: Path | str) -> list[Film | Reject]:
+def process(path: Path | str) -> list[ClipVideo | Reject]:
     """What ingest and segment make of one file."""
     [source] = manifest.sources([str(path)])
     rows = []
@@ -72,10 +72,10 @@ def process(path: Path | str) -> list[Film | Reject]:
     return rows
 
 
-def clip_of(path: Path | str) -> Film:
+def clip_of(path: Path | str) -> ClipVideo:
     """The one clip of a file; checks that each of its frames shows the source frame that it names."""
     [film] = process(path)
-    assert isinstance(film, Film), film
+    assert isinstance(film, ClipVideo), film
     assert [number_of(frame) for frame in film.frames] == film.source_frames
     return film
 

@@ -12,7 +12,7 @@ import pytest
 
 from a2data.media import video
 from a2data.media.decode_limits import LimitError, MemoryCeiling
-from a2data.records import Film, Reject, Source, Video
+from a2data.records import ClipVideo, Reject, Source, Video
 from stages.ingest import Ingest
 from stages.segment.stage import Segment
 
@@ -25,7 +25,7 @@ def ingest(path: Path | str, **settings) -> Video | Reject:
     return found
 
 
-def segment(path: Path, **settings) -> list[Film | Reject]:
+def segment(path: Path, **settings) -> list[ClipVideo | Reject]:
     return list(Segment(shot_model="", **settings).run(None, [ingest(path)]))
 
 
@@ -96,7 +96,7 @@ def test_a_file_of_too_many_bytes_is_rejected_unopened(tmp_path):
 
 
 def test_limits_on_decoding_are_no_part_of_the_resume_key():
-    assert Segment(max_source_frames=1, max_side_px=1, max_decoder_bytes=1).keyed() == Segment().keyed()
+    assert Segment(max_source_frames=1, max_side_px=1, max_decoder_bytes=1).cache_fields() == Segment().cache_fields()
 
 
 @on_linux
@@ -196,7 +196,7 @@ def test_hundreds_of_streams_beside_the_video_do_no_harm(tmp_path):
 
 def test_a_picture_that_stands_for_ten_minutes_gives_one_second_of_it(tmp_path):
     path = hostile.write(tmp_path / "a.mkv", count=60, times=[*range(30), *range(18_000, 18_030)])
-    films = [row for row in segment(path) if isinstance(row, Film)]
+    films = [row for row in segment(path) if isinstance(row, ClipVideo)]
     assert sum(len(film.source_frames) for film in films) <= 60
 
 

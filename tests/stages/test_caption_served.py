@@ -15,9 +15,9 @@ pytest.importorskip("jsonschema")
 from chat_server import Chat, pictures, refuse, reply, serving, words
 
 from a2data import records
-from a2data.job import do
+from a2data.job import run_job
 from a2data.media import video
-from a2data.records import Element, Film, Kept
+from a2data.records import ClipVideo, Element, Kept
 from a2data.store.tables import Store
 from model_zoo.caption import endpoint
 from pipelines.run.schedule import groups
@@ -34,19 +34,19 @@ def impatient(monkeypatch):
     monkeypatch.delenv("A2DATA_API_KEY", raising=False)
 
 
-def film(number: int) -> Film:
+def film(number: int) -> ClipVideo:
     pixels = np.full((3, 48, 64, 3), COLOURS[number], np.uint8)
     nothing = {"luma": [0.5] * 3, "sharpness": [1.0] * 3, "motion": [0.0] * 3, "thumbs": b""}
-    return Film(
+    return ClipVideo(
         **{"clip_id": f"v-{number:08d}", "video_id": "v", "shot": number, "shot_start": 0, "shot_end": 3},
-        **{"begins_with": "cut", "fps": 15.0, "width": 64, "height": 48, "source_frames": [0, 1, 2]},
+        **{"transition_in": "cut", "fps": 15.0, "width": 64, "height": 48, "source_frames": [0, 1, 2]},
         **{"source_pts_s": [0.0] * 3, "crop": (0.0, 0.0, 64.0, 48.0), "bars": 0.0, **nothing},
         video=video.encode(pixels, 15.0),
     )
 
 
 @pytest.fixture(scope="module")
-def films() -> list[Film]:
+def films() -> list[ClipVideo]:
     return [film(n) for n in range(CLIPS)]
 
 
@@ -54,7 +54,7 @@ def films() -> list[Film]:
 def store(tmp_path, films) -> Store:
     store = Store(tmp_path)
     store.write("select", 0, Kept, [Kept(f.clip_id, "v") for f in films])
-    store.write("segment", 0, Film, films)
+    store.write("segment", 0, ClipVideo, films)
     for name in ("detect", "faces", "parse"):
         store.write(name, 0, Element, [])
     return store
@@ -78,7 +78,7 @@ def stage(chat: Chat, **settings) -> Caption:
 
 
 def made(store: Store, stage: Caption) -> dict[str, records.Caption]:
-    do([stage], [stage.load()], store, (0,))
+    run_job([stage], [stage.load()], store, (0,))
     return {row.clip_id: row for row in store.read("caption", 0, records.Caption)}
 
 
@@ -152,9 +152,9 @@ def test_a_fusion_writes_the_prompt_and_the_camera_is_appended(store):
 
 def test_a_stage_that_asks_a_server_has_a_group_of_its_own_and_32_in_flight():
     asked = Caption(captioner="openai:http://host:8000/v1#m")
-    assert (asked.in_flight, asked.gpus, Caption().in_flight, Caption().gpus) == (32, 0, 1, 0)
-    assert (Caption(captioner="qwen3-vl-8b").in_flight, Caption(captioner="qwen3-vl-8b").gpus) == (1, 1)
-    assert replace(asked, at_once=1000).in_flight == 128  # as many names fit into the worker's note
+    assert (asked.concurrency, asked.gpus, Caption().concurrency, Caption().gpus) == (32, 0, 1, 0)
+    assert (Caption(captioner="qwen3-vl-8b").concurrency, Caption(captioner="qwen3-vl-8b").gpus) == (1, 1)
+    assert replace(asked, at_once=1000).concurrency == 128  # as many names fit into the worker's note
     stages = [asked if isinstance(s, Caption) else s for s in triplets()]
     assert (asked,) in groups(stages)
 

@@ -5,7 +5,7 @@ import pytest
 
 import model_zoo.cards
 from a2data.media import images
-from a2data.records import Element, Film, Kept, Reject
+from a2data.records import ClipVideo, Element, Kept, Reject
 from model_zoo.roles import Detection
 from stages.detect import Detect
 
@@ -13,7 +13,7 @@ SHAPE = (120, 160)
 RED, BLUE = (200, 30, 30), (30, 40, 190)
 
 
-class Clip(Film):
+class Clip(ClipVideo):
     """A film whose frames are given, not decoded: what was drawn is there to the pixel."""
 
     @property
@@ -231,7 +231,7 @@ def test_the_picture_is_taken_where_the_mask_is_trusted_most_and_the_trust_is_no
 
 def test_only_outlines_grown_from_colours_are_judged():
     assert Detect().load().judge is not None
-    assert not model_zoo.cards.family("yolo").grown
+    assert not model_zoo.cards.family("yolo").grown_from_colour
 
 
 def test_what_is_not_asked_for_is_not_loaded_and_what_is_asked_for_is_part_of_the_key():

@@ -14,7 +14,7 @@ from stages.faces import (
     Faces,
     Sighting,
     best_sighting,
-    doubt_outliers,
+    downweight_outliers,
     follow,
     give,
     head_ellipse,
@@ -206,7 +206,7 @@ def test_a_person_has_one_face_in_any_frame(two_people):
 
 def test_a_sighting_unlike_the_rest_of_its_track_is_doubted():
     track = sightings(*[(n, face_at(0, 0)) for n in range(4)], (4, face_at(0, 0, vector=EAST)))
-    trusted = [s.quality for s in doubt_outliers(track)]
+    trusted = [s.quality for s in downweight_outliers(track)]
     assert trusted[:4] == pytest.approx([0.5] * 4)
     assert trusted[4] < 0.1
 

@@ -157,7 +157,7 @@ def test_holes_are_not_filled_and_notches_leave_the_hull():
     ],
 )
 def test_a_part_of_an_unlikely_shape_says_what_is_wrong(kind, mask, why):
-    said = Parse().unlikely(kind, mask, (55.0, 10.0, 95.0, 60.0))
+    said = Parse().reject_reason(kind, mask, (55.0, 10.0, 95.0, 60.0))
     assert said.startswith(why)
     assert bool(said) == bool(why)
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from toy_looks import ANNA, direction, halved, like, person, picture, pictured, retrieve, table, take, wearing
 
-from a2data.records import Look, Match, Take
-from stages.retrieve.rejections import held_against
+from a2data.records import ClipThumbs, EmbeddedElement, Match
+from stages.retrieve.rejections import failed_rules
 from stages.retrieve.stage import Retrieve
 
 
@@ -70,9 +70,12 @@ def test_several_references_come_from_different_clips():
         *person("b", like(ANNA, 3), 1, frames=(10,)),
         *person("c", like(ANNA, 4)),
     ]
-    looks = [table(Look, [e for e in elements if e.kind == kind]) for kind in ("human", "face", "hair", "background")]
+    looks = [
+        table(EmbeddedElement, [e for e in elements if e.kind == kind])
+        for kind in ("human", "face", "hair", "background")
+    ]
     matches = table(Match, [Match("a", "a/human/0", "it", 0, 2, 1.0, 1.0)])
-    takes = table(Take, [take("a"), take("b"), take("c")])
+    takes = table(ClipThumbs, [take("a"), take("b"), take("c")])
     rows = list(
         Retrieve(min_face=0.7, max_references=3).run(None, matches, takes, *looks, lookup=pictured(elements, {}))
     )
@@ -89,13 +92,13 @@ def test_the_parts_of_the_copy_risk_are_columns_and_the_more_alike_picture_is_th
     near = retrieve(elements[:4], [take(c) for c in "ab"], pictures=shown)["a/human/0"]
 
     assert chosen.source_clip_id == found.source_clip_id == "b"
-    assert near.pixels_apart < found.pixels_apart
+    assert near.pixel_distance < found.pixel_distance
     assert near.copy_risk > found.copy_risk
-    assert found.pose_apart == 0
-    assert near.pose_apart > 0.1
-    assert found.frames_apart == {r.name: r.value for r in found.rules}["picture_distance"]
+    assert found.silhouette_distance == 0
+    assert near.silhouette_distance > 0.1
+    assert found.thumbnail_distance == {r.name: r.value for r in found.rules}["picture_distance"]
     assert found.gap_s == float("inf")
-    assert near.scale_apart == pytest.approx(np.log2(2**0.5), abs=0.1)
+    assert near.log2_scale_ratio == pytest.approx(np.log2(2**0.5), abs=0.1)
 
 
 def test_a_cropped_copy_that_thumbnails_miss_is_told_by_its_subject():
@@ -117,10 +120,13 @@ def test_the_second_of_several_references_is_unlike_the_first():
         *person("a", like(ANNA, 1)),
         *(e for n, c in enumerate("bcd") for e in person(c, like(ANNA, 2 + n, 0.2))),
     ]
-    looks = [table(Look, [e for e in elements if e.kind == kind]) for kind in ("human", "face", "hair", "background")]
+    looks = [
+        table(EmbeddedElement, [e for e in elements if e.kind == kind])
+        for kind in ("human", "face", "hair", "background")
+    ]
     for pair in ("bc", "bd", "cd"):  # two of one footage: never both
         takes = [take(c, thumbs={pair[0]: first, pair[1]: again}.get(c)) for c in "abcd"]
-        tables = table(Match, [Match("a", "a/human/0", "it", 0, 2, 1.0, 1.0)]), table(Take, takes), *looks
+        tables = table(Match, [Match("a", "a/human/0", "it", 0, 2, 1.0, 1.0)]), table(ClipThumbs, takes), *looks
         rows = Retrieve(min_face=0.7, max_references=2).run(None, *tables, lookup=pictured(elements, {}))
         taken = {r.source_clip_id for r in rows if r.kind == "human"}
         assert len(taken) == 2
@@ -142,7 +148,7 @@ def test_a_doubtful_outline_is_no_reference_and_the_rule_says_so():
     doubtful = [*person("b", like(ANNA, 2), mask_trust=0.5)]
     alone = retrieve([*person("a", like(ANNA, 1), mask_trust=0.9), *doubtful], [take("a"), take("b")])
     assert alone["a/human/0"].reason == "doubtful outline"
-    source, (first, *others) = held_against(alone["a/human/0"])
+    source, (first, *others) = failed_rules(alone["a/human/0"])
     assert (source, str(first)) == ("b/human/0", "mask_trust = 0.5, allowed 0.67 to inf: FAIL")
     assert {rule.name for rule in others if rule.passed} >= {"similarity", "picture_distance", "quality"}
     assert alone["b/human/0"].source_element_id == "a/human/0"  # what it stands for may have any outline

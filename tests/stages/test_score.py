@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 
 from a2data.media import video
-from a2data.records import Film
+from a2data.records import ClipVideo
 from model_zoo import cards
 from stages.score import Models, Score, measured, text
 
 FRAMES = np.stack([np.full((32, 48, 3), level, np.uint8) for level in (10, 50, 90, 130, 170)])
-FILM = Film(
+FILM = ClipVideo(
     clip_id="v-00000000",
     video_id="v",
     shot=0,
     shot_start=0,
     shot_end=5,
-    begins_with="start",
+    transition_in="start",
     fps=15.0,
     width=48,
     height=32,

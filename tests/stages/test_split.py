@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from toy_pairs import fill, make, stages
 
-from a2data.dataset.writer import divided
+from a2data.dataset.writer import split_into_tars
 from a2data.records import Packed, Reference
 from a2data.store.tables import Store
 from pipelines.run import outputs
@@ -92,16 +92,16 @@ def row(split, component, n=0):
 
 def test_a_component_in_two_splits_is_refused():
     with pytest.raises(ValueError, match="component v is in 2 splits"):
-        divided([row("train", "v"), row("eval", "v")])
+        split_into_tars([row("train", "v"), row("eval", "v")])
 
 
 def test_a_component_larger_than_the_share_is_said(store):
     rows = [row("train", "big", n) for n in range(9)] + [row("eval", "small")]
-    assert divided(rows)["train"]["largest_component"] == 0.9
+    assert split_into_tars(rows)["train"]["largest_component"] == 0.9
     said = outputs.splits(folder(store))
     largest = max(
         about["largest_component"]
-        for about in divided([replace(row(r["split"], r["component"])) for r in index(store)]).values()
+        for about in split_into_tars([replace(row(r["split"], r["component"])) for r in index(store)]).values()
     )
     assert ("one component" in said) == (largest > 0.33)
 

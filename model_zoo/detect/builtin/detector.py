@@ -11,7 +11,7 @@ import numpy as np
 
 from model_zoo.detect.builtin import grabcut
 from model_zoo.detect.builtin.heads import follow, is_print
-from model_zoo.detect.builtin.motion import MOVED, as_seen, cameras, difference, plates
+from model_zoo.detect.builtin.motion import MOVED, as_seen, background_plates, camera_homographies, difference
 from model_zoo.detect.builtin.people import Body, Head, ledges, left_behind, likely, person_masks
 from model_zoo.detect.builtin.things import blobs, goes_with, movers, separation, still_masks
 from model_zoo.roles import Card, Detection
@@ -42,8 +42,8 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
 def detect(frames: np.ndarray, heads: list[list[Head]]) -> list[list[Detection]]:
     """People and things in the (t, h, w, 3) uint8 frames of one shot, given the heads found in each, at grabcut.shrink's size."""
     small = [grabcut.shrink(frame) for frame in frames]
-    views = cameras(small)
-    grounds = plates(small, views)
+    views = camera_homographies(small)
+    grounds = background_plates(small, views)
     persons = [p for p in follow(small, heads) if not is_print(small, views, p)]
     people = bodies(small, views, grounds, persons)
     moved = [difference(picture, plate) > MOVED for picture, plate in zip(small, grounds, strict=True)]

@@ -10,7 +10,7 @@ SURELY = 1.3  # times stronger an edge must be to be believed
 STILL_PX = 1.0  # mean motion of the corners below which the camera counts as standing
 
 
-def cameras(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+def camera_homographies(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
     """For each picture of a shot the homography, (3, 3) float64, that carries it over the middle one; all identities where
     the camera stands."""
     height, width = pictures[0].shape[:2]
@@ -36,7 +36,7 @@ def as_seen(pictures: Sequence[np.ndarray], views: Sequence[np.ndarray], here: i
     return out
 
 
-def plates(pictures: Sequence[np.ndarray], views: Sequence[np.ndarray]) -> list[np.ndarray]:
+def background_plates(pictures: Sequence[np.ndarray], views: Sequence[np.ndarray]) -> list[np.ndarray]:
     """For each (h, w, 3) uint8 picture of a shot, the picture without what moves, as that picture's camera saw it.
 
     The pictures are brought over the middle one by their views (see `cameras`), their median taken over what each saw, and

@@ -7,7 +7,7 @@ from typing import Any
 
 from a2data.dataset.decode import facts_of
 from a2data.dataset.reader import Index, Tars, members, read_index
-from a2data.dataset.triplet import Facts, Given
+from a2data.dataset.triplet import ReferenceMeta, TripletMeta
 from a2data.store.filename import safe_name
 from pipelines.bench.a2.cases import ROLES, Case, Element
 
@@ -37,11 +37,11 @@ def draw(shards: Path, split: str, count: int, seed: int, folder: Path) -> list[
     )
 
 
-def _usable(facts: Facts) -> list[Given]:
+def _usable(facts: TripletMeta) -> list[ReferenceMeta]:
     return [given for given in facts.references if given.role in ROLES and not given.same_clip]
 
 
-def _samples(shards: Path, split: str) -> Iterator[tuple[Facts, dict[str, bytes]]]:
+def _samples(shards: Path, split: str) -> Iterator[tuple[TripletMeta, dict[str, bytes]]]:
     """The samples of one split, "" for all, in the order of the index."""
     index, splits = _indexed(shards)
     if split and split not in splits:
@@ -53,7 +53,7 @@ def _samples(shards: Path, split: str) -> Iterator[tuple[Facts, dict[str, bytes]
             yield sample(tars, row)
 
 
-def sample(tars: Tars, row: int) -> tuple[Facts, dict[str, bytes]]:
+def sample(tars: Tars, row: int) -> tuple[TripletMeta, dict[str, bytes]]:
     """Return the facts and the members of one sample. Raises ValueError, naming it, where it is damaged or lacks a member."""
     key, where = tars.index.key(row), tars.index.where(row)
     try:
@@ -74,7 +74,7 @@ def _indexed(shards: Path) -> tuple[Index, list[str]]:
     return index, table["split"].to_pylist() if "split" in table.column_names else [""] * len(index)
 
 
-def _case(facts: Facts, parts: dict[str, bytes], folder: Path, where: str) -> Case:
+def _case(facts: TripletMeta, parts: dict[str, bytes], folder: Path, where: str) -> Case:
     elements = []
     for given in sorted(_usable(facts), key=lambda given: ROLES.index(given.role)):
         file = folder / safe_name(f"{facts.clip_id}.{given.name}.png", where)
@@ -85,7 +85,7 @@ def _case(facts: Facts, parts: dict[str, bytes], folder: Path, where: str) -> Ca
     return Case(facts.clip_id, facts.caption.prompt, tuple(elements), truth)
 
 
-def _label(given: Given) -> str:
+def _label(given: ReferenceMeta) -> str:
     """What to look for: the words of the prompt, without their article, else the detector's own."""
     words = (given.phrase or given.origin.label).lower().split()
     return " ".join(words[1:] if words[:1] in (["a"], ["an"], ["the"]) else words)
@@ -119,7 +119,7 @@ def shared(shards: Path, split: str, cases: Sequence[Case], against: Sequence[Pa
     return found
 
 
-def _others(shards: Path, split: str) -> Iterator[Facts]:
+def _others(shards: Path, split: str) -> Iterator[TripletMeta]:
     """The facts of all samples but those of a split."""
     index, splits = _indexed(shards)
     tars = Tars(index)

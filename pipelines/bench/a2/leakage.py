@@ -122,7 +122,7 @@ def _people(name: str) -> tuple[str, Vector, float, tuple[str, ...]]:
 
 
 def _same(name: str) -> float:
-    same = cards.family(name).same
+    same = cards.base_card(name).match_threshold
     if not same:
         raise ValueError(f"the card {name} does not say from which cosine two are the same: take another")
     return same

@@ -11,7 +11,7 @@ from model_zoo.roles import Detection
 from pipelines.bench.a2 import composition, motion
 from pipelines.bench.a2.composition import Embed
 from pipelines.bench.a2.profiles import Ask, Row
-from pipelines.bench.a2.records import Asked, Sampled, Shown
+from pipelines.bench.a2.records import CaseRow, ReferenceImage, Sampled
 from pipelines.bench.a2.totals import Measured
 
 PAD = 0.25  # of a portrait's sides, in grey, where no face is found: detectors miss faces that fill a picture
@@ -27,7 +27,7 @@ def identity(name: str, device: str) -> Ask:
     model = cards.load(name, device)
     portraits = _remembered(lambda shown: portrait(model, shown.pixels))
 
-    def ask(asked: Asked, sampled: Sampled) -> Row:
+    def ask(asked: CaseRow, sampled: Sampled) -> Row:
         people = asked.of("human")
         if not people:
             return {"id_consistency": Measured(skipped="the case has no human")}
@@ -41,7 +41,7 @@ def copied(name: str, device: str) -> Ask:
     """The copy-paste score of the people of a case that was taken from a held-out triplet, by their faces."""
     model = cards.load(name, device)
 
-    def ask(asked: Asked, sampled: Sampled) -> Row:
+    def ask(asked: CaseRow, sampled: Sampled) -> Row:
         if not asked.truth or not asked.of("human"):
             return {"copy_paste": Measured(skipped="the case has no truth with a human to compare with")}
         found = [portrait(model, shown.pixels) for shown in asked.of("human")]
@@ -69,11 +69,11 @@ def portrait(model: Callable[[np.ndarray], list], shown: np.ndarray) -> np.ndarr
     return None
 
 
-def _remembered(look: Callable[[Shown], np.ndarray | None]) -> Callable[[Shown], np.ndarray | None]:
+def _remembered(look: Callable[[ReferenceImage], np.ndarray | None]) -> Callable[[ReferenceImage], np.ndarray | None]:
     """The same, with each picture looked at once."""
     known: dict[str, np.ndarray | None] = {}
 
-    def remembered(shown: Shown) -> np.ndarray | None:
+    def remembered(shown: ReferenceImage) -> np.ndarray | None:
         if shown.sha256 not in known:
             known[shown.sha256] = look(shown)
         return known[shown.sha256]
@@ -85,7 +85,7 @@ def aesthetic(name: str, device: str) -> Ask:
     """Aesthetic quality: the mean over all frames, a tenth of LAION's 0 to 10."""
     model = cards.load(name, device)
 
-    def ask(asked: Asked, sampled: Sampled) -> Row:
+    def ask(asked: CaseRow, sampled: Sampled) -> Row:
         value = model(sampled.frames, sampled.fps)["aesthetic"] / 10
         return {"aesthetic_quality": Measured(float(np.clip(value, 0, 1)))}
 
@@ -96,7 +96,7 @@ def quality(name: str, device: str) -> Ask:
     """Image quality: the mean over all frames, 0 to 1."""
     model = cards.load(name, device)
 
-    def ask(asked: Asked, sampled: Sampled) -> Row:
+    def ask(asked: CaseRow, sampled: Sampled) -> Row:
         return {"image_quality": Measured(float(model(sampled.frames, sampled.fps)["image_quality"]))}
 
     return ask
@@ -106,7 +106,7 @@ def smooth(name: str, device: str) -> Ask:
     """Motion smoothness by an interpolator, on the scale of VBench's leaderboard."""
     between = cards.load(name, device)
 
-    def ask(asked: Asked, sampled: Sampled) -> Row:
+    def ask(asked: CaseRow, sampled: Sampled) -> Row:
         value = motion.smoothness(sampled.frames, between)
         return {"motion_smoothness": SHORT if value is None else Measured(motion.normalised_smoothness(value))}
 
@@ -118,7 +118,7 @@ def dynamic(name: str, device: str) -> Ask:
     card = cards.card(name)
     fields = importlib.import_module(card.builder.partition(":")[0]).fields(card, device)
 
-    def ask(asked: Asked, sampled: Sampled) -> Row:
+    def ask(asked: CaseRow, sampled: Sampled) -> Row:
         value = motion.smoothness_by_flow(fields, sampled.frames)
         return {
             "dynamic_degree": Measured(motion.dynamic_degree(fields, sampled.frames, sampled.fps)),
@@ -132,7 +132,7 @@ def words(name: str, device: str) -> Ask:
     """Image-text similarity: 100 times the cosine of the prompt and the middle frames of 8 equal parts."""
     model = cards.load(name, device)
 
-    def ask(asked: Asked, sampled: Sampled) -> Row:
+    def ask(asked: CaseRow, sampled: Sampled) -> Row:
         few = sampled.frames[motion.middle_frames(len(sampled.frames))]
         return {"text_similarity": Measured(100 * max(0.0, model(few, asked.prompt)))}
 
@@ -142,9 +142,9 @@ def words(name: str, device: str) -> Ask:
 def grounded(ground: str, masks: str, pictures: str, device: str) -> Ask:
     """Object and background consistency: what the labels name is found in 32 frames, cut out, and painted over."""
     find, embed = finder(ground, masks, device), embedder(pictures, device)
-    vector: Callable[[Shown], Any] = _remembered(lambda shown: embed([shown.pixels])[0])
+    vector: Callable[[ReferenceImage], Any] = _remembered(lambda shown: embed([shown.pixels])[0])
 
-    def ask(asked: Asked, sampled: Sampled) -> Row:
+    def ask(asked: CaseRow, sampled: Sampled) -> Row:
         few = sampled.frames[motion.spread_frames(len(sampled.frames))]
         things, places = [e for e in asked.of("object") if e.label], asked.of("background")
         people = [e.label or "person" for e in asked.of("human")]
@@ -165,7 +165,7 @@ def grounded(ground: str, masks: str, pictures: str, device: str) -> Ask:
 def embedder(name: str, device: str) -> Embed:
     """Vectors of whole pictures, by a card of role copy or embed."""
     model = cards.load(name, device)
-    if cards.family(name).role != "embed":
+    if cards.base_card(name).role != "embed":
         return model
     return lambda pictures: model(pictures, [np.ones(picture.shape[:2], bool) for picture in pictures])
 
@@ -178,7 +178,7 @@ def finder(ground: str, masks: str, device: str) -> Find:
     """
     model = cards.load(ground, device)
     cut = cards.load(masks, device) if masks else None
-    detects = cards.family(ground).role == "detect"
+    detects = cards.base_card(ground).role == "detect"
 
     def find(frames: np.ndarray, things: Sequence[str], people: Sequence[str]) -> Masks:
         labels = list(dict.fromkeys([*things, *people]))

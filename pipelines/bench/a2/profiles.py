@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 from model_zoo import cards
 from pipelines.bench.a2.cases import Case
-from pipelines.bench.a2.records import Asked, Sampled
+from pipelines.bench.a2.records import CaseRow, Sampled
 from pipelines.bench.a2.totals import Measured
 
 Row = dict[str, Measured]
-Ask = Callable[[Asked, Sampled], Row]
+Ask = Callable[[CaseRow, Sampled], Row]
 
 # What each kind of model is for: the field of the stages in `metrics` that names its card.
 KINDS = {
@@ -24,7 +24,7 @@ KINDS = {
     "pictures": "how alike two pictures are",
     "quality": "how clear a picture is",
     "aesthetic": "how beautiful a picture is",
-    "between": "the frame half way between two",
+    "interpolate": "the frame half way between two",
     "flow": "how far everything moves",
     "words": "how well a video fits a text",
 }
@@ -36,7 +36,7 @@ PROFILES: dict[str, dict[str, str]] = {
         "pictures": "clip-vit-l14",
         "quality": "musiq-spaq",
         "aesthetic": "laion-aesthetic-v1",
-        "between": "amt-s",
+        "interpolate": "amt-s",
         "flow": "raft-large",
         "words": "viclip",
     },
@@ -48,7 +48,7 @@ PROFILES: dict[str, dict[str, str]] = {
         "pictures": "mobilenetv2",
         "quality": "blur-effect",
         "aesthetic": "laion-aesthetic-v1",
-        "between": "dis-between",
+        "interpolate": "dis-between",
         "flow": "dis",
         "words": "viclip",
     },
@@ -60,7 +60,7 @@ ORIGINALS = {
     "pictures": {"clip-vit-l14"},  # the paper says CLIP, not which
     "quality": {"musiq-spaq"},  # as in VBench
     "aesthetic": {"laion-aesthetic-v1"},  # the linear head, as in VBench
-    "between": {"amt-s"},  # as in VBench
+    "interpolate": {"amt-s"},  # as in VBench
     "flow": {"raft-large"},  # raft-things, as in VBench
     "words": {"viclip"},
 }
@@ -85,7 +85,7 @@ def named(metric: str, models: Mapping[str, str]) -> str:
 
 
 def _is_original(kind: str, name: str) -> bool:
-    cards.family(name)
+    cards.base_card(name)
     return name.partition(":")[0] in ORIGINALS[kind]
 
 
@@ -100,13 +100,13 @@ def built(metrics: tuple[str, ...], models: Mapping[str, str], builder: Callable
     except (FileNotFoundError, ModuleNotFoundError, PermissionError) as error:
         return Expert(tuple(called.values()), None, str(error))
 
-    def renamed(asked: Asked, sampled: Sampled) -> Row:
+    def renamed(asked: CaseRow, sampled: Sampled) -> Row:
         return {called[metric]: found for metric, found in ask(asked, sampled).items()}
 
     return Expert(tuple(called.values()), renamed)
 
 
-def row(experts: Iterable[Expert], asked: Asked, sampled: Sampled) -> Row:
+def row(experts: Iterable[Expert], asked: CaseRow, sampled: Sampled) -> Row:
     """Every metric of one video."""
     found: Row = {}
     for expert in experts:

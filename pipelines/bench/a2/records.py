@@ -13,7 +13,7 @@ from pipelines.bench.a2.cases import Case, picture
 
 
 @dataclass(frozen=True)
-class Shown:
+class ReferenceImage:
     """A picture of somebody, something or some place, with its bytes: a worker elsewhere needs no folder of pictures."""
 
     role: str  # human, object, background
@@ -32,15 +32,15 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Asked:
+class CaseRow:
     """A case."""
 
     clip_id: str  # the case's id
     prompt: str
-    shown: list[Shown]
+    shown: list[ReferenceImage]
     truth: bytes  # the mp4 that a case from held-out triplets was taken from; empty for others
 
-    def of(self, role: str) -> list[Shown]:
+    def of(self, role: str) -> list[ReferenceImage]:
         return [one for one in self.shown if one.role == role]
 
     @cached_property
@@ -76,10 +76,10 @@ class Scored:
     skipped: str  # why nothing was measured; then there is no number
 
 
-def asked(case: Case) -> Asked:
+def asked(case: Case) -> CaseRow:
     """A case with the bytes of its files."""
-    shown = [Shown(e.role, e.label, e.path.suffix.lower(), e.path.read_bytes()) for e in case.elements]
-    return Asked(case.id, case.prompt, shown, case.truth.read_bytes() if case.truth else b"")
+    shown = [ReferenceImage(e.role, e.label, e.path.suffix.lower(), e.path.read_bytes()) for e in case.elements]
+    return CaseRow(case.id, case.prompt, shown, case.truth.read_bytes() if case.truth else b"")
 
 
 def rate_fps(data: bytes) -> float:

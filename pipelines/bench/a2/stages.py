@@ -17,14 +17,14 @@ from model_zoo import cards
 from pipelines.bench.a2 import metrics as experts
 from pipelines.bench.a2 import profiles
 from pipelines.bench.a2.profiles import Ask, Expert, built
-from pipelines.bench.a2.records import Asked, Sampled, Scored, rate_fps
+from pipelines.bench.a2.records import CaseRow, Sampled, Scored, rate_fps
 
 
 @dataclass(frozen=True)
 class Sample(Stage):
     """Samples the video of each case, with its pictures as references and its prompt."""
 
-    reads = {"cases": Asked}
+    reads = {"cases": CaseRow}
     writes = Sampled
     accounts_for = "clip_id"
     gpus = 1
@@ -45,17 +45,17 @@ class Sample(Stage):
 
         return Sampler(self.checkpoint, cards.device(), self.dtype)
 
-    def run(self, model: Any, asked: list[Asked]) -> Iterator[Sampled]:
+    def run(self, model: Any, asked: list[CaseRow]) -> Iterator[Sampled]:
         for case in asked:
             with tempfile.TemporaryDirectory() as folder:
                 data = self._made(model, case, Path(folder))
             yield Sampled(case.clip_id, rate_fps(data), data)
 
-    def _made(self, model: Any, case: Asked, folder: Path) -> bytes:
+    def _made(self, model: Any, case: CaseRow, folder: Path) -> bytes:
         from pipelines.sample import checks
         from pipelines.sample import job as jobs
         from pipelines.sample import record as sample
-        from pipelines.sample.sampler import Task
+        from pipelines.sample.sampler import SampleRequest
 
         refs = []
         for number, shown in enumerate(case.shown):
@@ -67,14 +67,14 @@ class Sample(Stage):
         job = jobs.located(values, str(folder))
         files = checks.validated([("", job)])
         checkpoint = {"name": Path(self.checkpoint).name, "digest": self.models()["checkpoint"]}
-        model.sample(Task(job, sample.record(job, files, checkpoint, self.dtype)))
+        model.sample(SampleRequest(job, sample.record(job, files, checkpoint, self.dtype)))
         return out.read_bytes()
 
 
 class Metrics(Stage):
     """What the stages below share: they read cases and videos, and their fields are cards."""
 
-    reads = {"cases": Asked, "sample": Sampled}
+    reads = {"cases": CaseRow, "sample": Sampled}
     writes = Scored
 
     def cards(self) -> dict[str, str]:
@@ -87,19 +87,19 @@ class Metrics(Stage):
     def models(self) -> dict[str, str]:
         return profiles.revisions(self.cards().values())
 
-    def gives(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
+    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
         """The metrics by their own names, and what makes of the cards and a device that which asks them."""
         raise NotImplementedError(f"{type(self).__name__}.gives")
 
     def names(self) -> list[str]:
         """The metrics as they are called with these cards. Raises KeyError for a card that nobody knows."""
-        return [profiles.named(metric, self.cards()) for metric in self.gives()[0]]
+        return [profiles.named(metric, self.cards()) for metric in self.metric_names_and_builder()[0]]
 
     def load(self) -> Expert:
-        metrics, builder = self.gives()
+        metrics, builder = self.metric_names_and_builder()
         return built(metrics, self.cards(), builder)
 
-    def run(self, model: Expert, asked: list[Asked], sampled: list[Sampled]) -> Iterator[Scored]:
+    def run(self, model: Expert, asked: list[CaseRow], sampled: list[Sampled]) -> Iterator[Scored]:
         for case, made in zip(asked, sampled, strict=bool(sampled)):  # no row of a video that is not there
             for metric, found in profiles.row([model], case, made).items():
                 number = 0.0 if found.value is None else found.value
@@ -128,14 +128,14 @@ class CopyPaste(Metrics):
 
 
 @dataclass(frozen=True)
-class Things(Metrics):
+class SubjectConsistency(Metrics):
     """Whether the things and the place are those of the pictures."""
 
     ground: str = "grounding-dino-tiny"  # card of role ground or detect
     masks: str = "sam2.1-hiera-large"  # card of role masks; "" for the masks of `ground`
     pictures: str = "clip-vit-l14"  # card of role copy or embed
 
-    def gives(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
+    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
         return ("object_consistency", "background_consistency"), experts.grounded
 
 
@@ -160,36 +160,45 @@ class Aesthetic(Metrics):
 
 
 @dataclass(frozen=True)
-class Smoothness(Metrics):
+class MotionSmoothness(Metrics):
     """How well every second frame follows from its neighbours."""
 
     between: str = "amt-s"  # card of role between
 
-    def gives(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
+    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
         return ("motion_smoothness",), experts.smooth
 
 
 @dataclass(frozen=True)
-class Dynamics(Metrics):
+class DynamicDegree(Metrics):
     """Whether anything moves; and how well every second frame follows by the flow."""
 
     flow: str = "raft-large"  # card of optical flow
 
-    def gives(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
+    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
         return ("dynamic_degree", "motion_smoothness.by-flow"), experts.dynamic
 
 
 @dataclass(frozen=True)
-class Words(Metrics):
+class TextAlignment(Metrics):
     """How well the video fits the prompt."""
 
     words: str = "viclip"  # card of role text-video
 
-    def gives(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
+    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
         return ("text_similarity",), experts.words
 
 
-METRICS: tuple[type[Metrics], ...] = (Identity, CopyPaste, Things, Quality, Aesthetic, Smoothness, Dynamics, Words)
+METRICS: tuple[type[Metrics], ...] = (
+    Identity,
+    CopyPaste,
+    SubjectConsistency,
+    Quality,
+    Aesthetic,
+    MotionSmoothness,
+    DynamicDegree,
+    TextAlignment,
+)
 
 
 def metrics(models: dict[str, str], only: list[str] | None = None) -> list[Metrics]:

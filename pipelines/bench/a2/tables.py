@@ -9,7 +9,7 @@ from a2data.store.filename import safe_name
 from a2data.store.tables import Store
 from pipelines.bench.a2.cases import Case
 from pipelines.bench.a2.profiles import Row, fill_in
-from pipelines.bench.a2.records import Asked, Sampled, Scored, asked, rate_fps
+from pipelines.bench.a2.records import CaseRow, Sampled, Scored, asked, rate_fps
 from pipelines.bench.a2.stages import Metrics
 from pipelines.bench.a2.totals import Measured
 from pipelines.run import status
@@ -22,12 +22,12 @@ def sources(store: Store, cases: Sequence[Case]) -> dict[str, int]:
 
     A case keeps its shard for ever, a new one gets the next, so that what is known of the others stays fresh.
     """
-    home = {row.clip_id: shard for shard in store.shards("cases") for row in store.read("cases", shard, Asked)}
+    home = {row.clip_id: shard for shard in store.shards("cases") for row in store.read("cases", shard, CaseRow)}
     free = max(home.values(), default=-1) + 1
     for number, case in enumerate(case for case in cases if case.id not in home):
         home[case.id] = free + number
     for case in cases:
-        store.write("cases", home[case.id], Asked, [asked(case)])
+        store.write("cases", home[case.id], CaseRow, [asked(case)])
     return {case.id: home[case.id] for case in cases}
 
 

@@ -30,7 +30,7 @@ NOBODY = Found("")
 
 
 @dataclass(frozen=True)
-class Ground:
+class GroundTruthMatcher:
     """The truth and a prediction, and what each has to do with the other."""
 
     truth: Truth
@@ -112,7 +112,7 @@ def solid(alpha: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return (alpha > RIM[1]) | ((alpha >= RIM[0]) & mask)
 
 
-def identity_f1(ground: Ground) -> tuple[float, float]:
+def identity_f1(ground: GroundTruthMatcher) -> tuple[float, float]:
     """Sums of 2 IDTP and of the boxes of truth and of prediction, over all clips (Ristani et al. 2016): IDF1 is their ratio.
 
     The frames that count are those in which the pipeline looked at the clip, that is, found anything.
@@ -154,7 +154,7 @@ def entity_masks(film: Film, unit: Unit, frame: int) -> dict[str, np.ndarray]:
     }
 
 
-def clips_of(ground: Ground) -> dict[Key, list[Clip]]:
+def clips_of(ground: GroundTruthMatcher) -> dict[Key, list[Clip]]:
     """Shot -> the clips that were cut from it."""
     out: dict[Key, list[Clip]] = {}
     for clip_id, unit in ground.unit_of.items():

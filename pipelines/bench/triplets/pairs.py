@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from pipelines.bench.triplets import statistics
-from pipelines.bench.triplets.match_truth import Found, Ground, Key
+from pipelines.bench.triplets.match_truth import Found, GroundTruthMatcher, Key
 from pipelines.bench.triplets.predictions import Element, Ref, Sample
 from pipelines.bench.triplets.statistics import Score, share
 from pipelines.films.truth import KINDS, Unit
@@ -60,7 +60,7 @@ class Pair:
         return self.same_subject and self.other_clip
 
 
-def pairs_of(ground: Ground) -> list[Pair]:
+def pairs_of(ground: GroundTruthMatcher) -> list[Pair]:
     """Every reference of every sample that the truth can judge."""
     out = []
     for sample in ground.prediction.samples:
@@ -81,13 +81,13 @@ def is_labelled(role: str, *units: Unit | None) -> bool:
     return all(unit is None or (role if role in KINDS else "human") in unit.film.labelled for unit in units)
 
 
-def _target(ground: Ground, ref: Ref) -> Found:
+def _target(ground: GroundTruthMatcher, ref: Ref) -> Found:
     """Whom the element of a reference shows. A garment is not among the elements read: it is its wearer's."""
     owner = ground.prediction.owners.get(ref.element, ref.element)
     return ground.of_element(owner)
 
 
-def pairing_scores(ground: Ground, pairs: list[Pair]) -> list[Score]:
+def pairing_scores(ground: GroundTruthMatcher, pairs: list[Pair]) -> list[Score]:
     """Precision, recall and F0.5 over people, things and faces; slices by role and by trap; what was copied."""
     mine = [p for p in pairs if p.ref.role in SUBJECTS]
     precision = share("pairing, precision", sum(p.right for p in mine), len(mine))
@@ -98,14 +98,14 @@ def pairing_scores(ground: Ground, pairs: list[Pair]) -> list[Score]:
     for role in sorted({p.ref.role for p in pairs}):
         of = [p for p in pairs if p.ref.role == role]
         scores.append(share(f"pairing, precision: {role}", sum(p.right for p in of), len(of)))
-    traps = sorted({t for u in ground.truth.units for e in ground.truth.wanted[u.key] for t in e.traps})
+    traps = sorted({t for u in ground.truth.units for e in ground.truth.wanted[u.key] for t in e.hard_negatives})
     for trap in traps:
-        of = [p for p in mine if p.target.entity and trap in p.target.entity.traps]
+        of = [p for p in mine if p.target.entity and trap in p.target.entity.hard_negatives]
         scores.append(share(f"pairing, precision: {trap}", sum(p.right for p in of), len(of)))
     return [*scores, *copy_scores(ground, pairs)]
 
 
-def copy_scores(ground: Ground, pairs: list[Pair]) -> list[Score]:
+def copy_scores(ground: GroundTruthMatcher, pairs: list[Pair]) -> list[Score]:
     """References from another clip, from another take, and unlike the frames of their target."""
     hashes = {}
     for film in ground.truth.films:
@@ -125,7 +125,7 @@ def dhash(grey: np.ndarray) -> np.ndarray:
     return (small[:, 1:] > small[:, :-1]).ravel()
 
 
-def _distance(ground: Ground, pair: Pair, hashes: dict[str, np.ndarray]) -> int | None:
+def _distance(ground: GroundTruthMatcher, pair: Pair, hashes: dict[str, np.ndarray]) -> int | None:
     """Bits in which the reference's frame differs from the nearest frame of its target; None where frames are not known."""
     clip = ground.prediction.clips.get(pair.sample.clip)
     here, there = hashes.get(clip.file if clip else ""), hashes.get(pair.ref.origin.file)
@@ -136,7 +136,7 @@ def _distance(ground: Ground, pair: Pair, hashes: dict[str, np.ndarray]) -> int 
     return int((here[frames] != there[frame]).sum(1).min())
 
 
-def entity_scores(ground: Ground) -> list[Score]:
+def entity_scores(ground: GroundTruthMatcher) -> list[Score]:
     """Which of the entities to be found have an element, by size; how many elements are one."""
     found: dict[Key, set[str]] = defaultdict(set)
     asked = real = 0
@@ -158,7 +158,7 @@ def entity_scores(ground: Ground) -> list[Score]:
     return scores
 
 
-def embedding_scores(ground: Ground) -> list[Score]:
+def embedding_scores(ground: GroundTruthMatcher) -> list[Score]:
     """AP, AUC and TAR over all pairs of elements from different takes, without any threshold of the pipeline's."""
     scores: list[Score] = []
     for kind in KINDS:
@@ -175,7 +175,7 @@ def embedding_scores(ground: Ground) -> list[Score]:
     return scores
 
 
-def _all_pairs(ground: Ground, kind: str) -> tuple[np.ndarray, np.ndarray]:
+def _all_pairs(ground: GroundTruthMatcher, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Cosines of all pairs of different takes, and whether they are of one entity. People are compared by their faces."""
     faces = {e.parent: e for e in ground.prediction.elements.values() if e.kind == "face" and e.embedding}
     known: list[tuple[tuple[float, ...], str, str]] = []
@@ -201,7 +201,7 @@ def _vector(element: Element, faces: dict[str, Element]) -> tuple[float, ...]:
     return element.embedding
 
 
-def cluster_scores(ground: Ground, pairs: list[Pair]) -> list[Score]:
+def cluster_scores(ground: GroundTruthMatcher, pairs: list[Pair]) -> list[Score]:
     """B-cubed of the identities that the references carry, over the elements that could have one."""
     cluster: dict[str, tuple[str, int]] = {}
     for pair in pairs:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from a2data.elements import phrases
-from pipelines.bench.triplets.match_truth import Ground
+from pipelines.bench.triplets.match_truth import GroundTruthMatcher
 from pipelines.bench.triplets.predictions import Sample, Slot
 from pipelines.bench.triplets.statistics import Score, share
 from pipelines.films.truth import KINDS, Entity, Unit
@@ -86,7 +86,7 @@ def judged(unit: Unit, sample: Sample) -> list[Slot]:
     return [slot for slot in sample.slots if kind_of(slot.phrase) in unit.film.labelled]
 
 
-def words_of(ground: Ground, sample: Sample) -> Words:
+def words_of(ground: GroundTruthMatcher, sample: Sample) -> Words:
     """The counts of one sample."""
     unit = ground.unit_of.get(sample.clip)
     if unit is None:

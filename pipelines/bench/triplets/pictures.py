@@ -9,7 +9,7 @@ import numpy as np
 from a2data.media.images import clamp, from_png, from_rle
 from a2data.store.filename import safe_path
 from pipelines.bench.triplets.match_truth import RIM as SOFT
-from pipelines.bench.triplets.match_truth import Found, Ground, entity_masks, overlap, solid
+from pipelines.bench.triplets.match_truth import Found, GroundTruthMatcher, entity_masks, overlap, solid
 from pipelines.bench.triplets.predictions import Ref
 from pipelines.bench.triplets.statistics import Score, mean, share
 from pipelines.films.truth import KINDS, Film, Shot, Unit
@@ -40,7 +40,7 @@ class Cleanliness:
         return fits and self.others >= 1 - CLEAN_LEAK and self.white >= CLEAN_WHITE and self.visible >= VISIBLE
 
 
-def cleanliness(ground: Ground, ref: Ref, found: Found) -> Cleanliness | None:
+def cleanliness(ground: GroundTruthMatcher, ref: Ref, found: Found) -> Cleanliness | None:
     """None for a place, for nobody, and where the truth has no pixels."""
     film = ground.truth.by_file.get(ref.origin.file)
     shot = film.shot_at(ref.origin.frame) if film else None
@@ -104,7 +104,7 @@ class PlaceFigures:
         return 1 - self.empty <= PURE_LEAK
 
 
-def place_figures(ground: Ground, ref: Ref, plates: dict[str, np.ndarray]) -> PlaceFigures | None:
+def place_figures(ground: GroundTruthMatcher, ref: Ref, plates: dict[str, np.ndarray]) -> PlaceFigures | None:
     """None where the truth has no pixels. plates: file of a plate -> (h, w, 3) uint8, of those that are there."""
     film = ground.truth.by_file.get(ref.origin.file)
     shot = film.shot_at(ref.origin.frame) if film else None

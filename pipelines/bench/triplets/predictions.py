@@ -54,7 +54,7 @@ class Clip:
     shot: int
     shot_start: int
     shot_end: int
-    begins_with: str
+    transition_in: str
     frames: tuple[int, ...]  # source frame of each frame
     kept: bool = True
 
@@ -139,7 +139,7 @@ def read(work: Path, shards: Path) -> Prediction:
         for e in rows(store, stage, records.Element)
     ]
     matched = {m.element_id for m in rows(store, "match", records.Match)}
-    owners = {t.element_id: t.parent_id for t in rows(store, "parse", records.Trait)}
+    owners = {t.element_id: t.parent_id for t in rows(store, "parse", records.ElementMeta)}
     made = [_sample(clips, members) for members in tar_samples(shards)]
     stated = {name: seen for sample in made for name, seen in sample.targets.items()}
     return Prediction(
@@ -167,7 +167,7 @@ def tar_samples(shards: Path) -> Iterator[dict[str, bytes]]:
 
 
 def _clip(clip: records.Clip, file: str, kept: bool) -> Clip:
-    shot = clip.shot, clip.shot_start, clip.shot_end, clip.begins_with
+    shot = clip.shot, clip.shot_start, clip.shot_end, clip.transition_in
     return Clip(clip.clip_id, file, *shot, tuple(clip.source_frames), kept)
 
 
@@ -200,14 +200,14 @@ def _sample(clips: dict[str, records.Clip], members: dict[str, bytes]) -> Sample
     file = Path(facts.path).name
     targets = {
         one.element_id: Seen(file, one.target.source_frame, samples.mask_bytes(one.target.mask), facts.crop)
-        for one in cast(list[samples.Given | samples.Unpaired], [*facts.references, *facts.unpaired])
+        for one in cast(list[samples.ReferenceMeta | samples.Unpaired], [*facts.references, *facts.unpaired])
     }
     return Sample(
         facts.clip_id, triplet.prompt, slots, place, refs, tuple(facts.source_frames), thumbs, digest, targets
     )
 
 
-def _ref(given: samples.Given, png: bytes) -> Ref:
+def _ref(given: samples.ReferenceMeta, png: bytes) -> Ref:
     origin = given.origin
     mask = samples.mask_bytes(origin.mask)
     seen = Seen(Path(origin.path).name, origin.source_frame, mask, crop_of(origin))

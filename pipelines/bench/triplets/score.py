@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipelines.bench.triplets import match_truth, pairs, phrases, pictures, shots
-from pipelines.bench.triplets.match_truth import Ground, Key
+from pipelines.bench.triplets.match_truth import GroundTruthMatcher, Key
 from pipelines.bench.triplets.predictions import Prediction, Sample
 from pipelines.bench.triplets.statistics import Score, f_beta, share
 from pipelines.films.truth import KINDS, Truth
@@ -31,7 +31,7 @@ LOST = ("segment", "select", "detect", "match", "retrieve")  # the stage at whic
 STAGES = ("segment", "select", "detect", "background", "caption", "match", "retrieve")
 
 
-class Verdict(NamedTuple):
+class TripletResult(NamedTuple):
     """One triplet."""
 
     sample: Sample
@@ -49,7 +49,7 @@ class Result:
 
     tier: str
     scores: list[Score]
-    verdicts: list[Verdict]
+    verdicts: list[TripletResult]
     lost: dict[Key, str]  # achievable shot without a triplet -> the stage that lost it
     histogram: dict[str, int]  # first failing check, or "lost in <stage>" -> triplets or shots
     substitution: dict[str, float]  # stage -> what TripletF0.5 would gain if the stage made no mistake
@@ -72,7 +72,7 @@ class Result:
 
 def score(truth: Truth, prediction: Prediction, folder: Path | None = None) -> Result:
     """All figures. folder: of the truth, for its plates; without it a place counts as made of the pixels of its frame."""
-    ground = Ground(truth, prediction)
+    ground = GroundTruthMatcher(truth, prediction)
     all_pairs = pairs.pairs_of(ground)
     plates = pictures.plates_of([u.shot for u in truth.units], folder) if folder else {}
     by_sample: dict[str, list[pairs.Pair]] = {}
@@ -108,19 +108,19 @@ def score(truth: Truth, prediction: Prediction, folder: Path | None = None) -> R
 class Judge:
     """The checks of single triplets; keeps what it measured of their pictures."""
 
-    ground: Ground
+    ground: GroundTruthMatcher
     plates: dict[str, np.ndarray]
 
     def __post_init__(self) -> None:
         self.clean: list[pictures.Cleanliness] = []
         self.places: list[pictures.PlaceFigures] = []
 
-    def verdict(self, sample: Sample, mine: list[pairs.Pair]) -> Verdict:
+    def verdict(self, sample: Sample, mine: list[pairs.Pair]) -> TripletResult:
         unit = self.ground.unit_of.get(sample.clip)
         failed = [*self._clip(sample), *(f for pair in mine for f in self._pair(pair)), *self._words(sample)]
         order = list(CHECKS)
         failed.sort(key=lambda f: order.index(f[0]))
-        return Verdict(sample, unit.key if unit else None, tuple(failed))
+        return TripletResult(sample, unit.key if unit else None, tuple(failed))
 
     def _clip(self, sample: Sample) -> list[tuple[str, str]]:
         film = self.ground.truth.by_file.get(self.ground.prediction.clips[sample.clip].file)
@@ -173,12 +173,15 @@ class Judge:
         return out
 
 
-def valid_units(verdicts: list[Verdict], forgiven: frozenset[str] = frozenset()) -> set[Key]:
+def valid_units(verdicts: list[TripletResult], forgiven: frozenset[str] = frozenset()) -> set[Key]:
     return {v.unit for v in verdicts if v.unit and v.checks <= forgiven}
 
 
 def rates(
-    truth: Truth, verdicts: list[Verdict], forgiven: frozenset[str] = frozenset(), found: frozenset[Key] = frozenset()
+    truth: Truth,
+    verdicts: list[TripletResult],
+    forgiven: frozenset[str] = frozenset(),
+    found: frozenset[Key] = frozenset(),
 ) -> tuple[float, float]:
     """Precision and recall of triplets, when some checks are forgiven and some lost shots found.
 
@@ -191,7 +194,7 @@ def rates(
     return valid / emitted if emitted else 0.0, reached / len(achievable) if achievable else 0.0
 
 
-def substitution(truth: Truth, verdicts: list[Verdict], lost: dict[Key, str]) -> dict[str, float]:
+def substitution(truth: Truth, verdicts: list[TripletResult], lost: dict[Key, str]) -> dict[str, float]:
     """What TripletF0.5 would gain at most if a stage were right everywhere: its checks pass, what it lost is found and valid."""
     now = f_beta(*rates(truth, verdicts), 0.5)
     out = {}
@@ -202,7 +205,7 @@ def substitution(truth: Truth, verdicts: list[Verdict], lost: dict[Key, str]) ->
     return out
 
 
-def lost_in(ground: Ground) -> dict[Key, str]:
+def lost_in(ground: GroundTruthMatcher) -> dict[Key, str]:
     """Achievable shots without any triplet, and the first stage after which nothing of them was left."""
     emitted = {unit.key for s in ground.prediction.samples if (unit := ground.unit_of.get(s.clip))}
     clips = match_truth.clips_of(ground)

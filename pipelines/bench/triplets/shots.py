@@ -19,7 +19,7 @@ def boundaries(clips: Iterable[Clip]) -> dict[int, bool]:
     """
     known = {clip.shot for clip in clips}
     ends = {clip.shot_end: False for clip in clips if clip.shot + 1 not in known}
-    return ends | {clip.shot_start: clip.begins_with == "cut" for clip in clips if clip.begins_with != "start"}
+    return ends | {clip.shot_start: clip.transition_in == "cut" for clip in clips if clip.transition_in != "start"}
 
 
 def cut_scores(truth: Truth, prediction: Prediction) -> list[Score]:

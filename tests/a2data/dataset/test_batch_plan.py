@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2data.dataset.batch_plan import Bucket, Phase, assign, draw, permutation, plan, standard_buckets
+from a2data.dataset.batch_plan import Bucket, Phase, assign, permutation, plan, rng, standard_buckets
 
 SMALL, TALL, LONG = Bucket(17, 64, 112), Bucket(17, 112, 64), Bucket(33, 64, 112)
 
@@ -30,7 +30,7 @@ def first(made, count, step=0):
 
 def used(made, epoch):
     """The rows of an epoch, one by one."""
-    return [int(row) for b in first(made, made.stretches[0].length, made.step(epoch, 0)) for row in b.rows]
+    return [int(row) for b in first(made, made.phase_plans[0].length, made.step(epoch, 0)) for row in b.rows]
 
 
 def same(a, b):
@@ -43,14 +43,14 @@ def same(a, b):
 def test_a_draw_depends_on_each_part_of_its_key_and_on_nothing_else():
     keys = [(0, 0, 0, "noise"), (1, 0, 0, "noise"), (0, 1, 0, "noise"), (0, 0, 1, "noise"), (0, 0, 0, "drop")]
     keys += [(0, 0, "0", "noise")]
-    drawn = [draw(*key).random() for key in keys]
+    drawn = [rng(*key).random() for key in keys]
     assert len(set(drawn)) == len(keys)
-    assert drawn == [draw(*key).random() for key in keys]
-    assert draw(0, np.int64(1), np.int64(2), "noise").random() == draw(0, 1, 2, "noise").random()
+    assert drawn == [rng(*key).random() for key in keys]
+    assert rng(0, np.int64(1), np.int64(2), "noise").random() == rng(0, 1, 2, "noise").random()
 
 
 def test_drops_come_as_often_as_asked_and_hit_other_samples_in_another_epoch():
-    dropped = [{n for n in range(2000) if draw(7, epoch, n, "caption drop").random() < 0.3} for epoch in (0, 1)]
+    dropped = [{n for n in range(2000) if rng(7, epoch, n, "caption drop").random() < 0.3} for epoch in (0, 1)]
     assert all(540 < len(d) < 660 for d in dropped)  # three standard deviations
     assert 130 < len(dropped[0] & dropped[1]) < 230  # 180 of 2000 where the epochs do not know each other
 
@@ -135,7 +135,7 @@ def test_epochs_and_seeds_differ():
 
 def test_indices_count_the_samples_of_an_epoch():
     made = planned(max_tokens=4 * SMALL.tokens)
-    firsts = [(b.first, len(b.rows)) for b in first(made, made.stretches[0].length)]
+    firsts = [(b.first, len(b.rows)) for b in first(made, made.phase_plans[0].length)]
     assert firsts[0][0] == 0
     assert all(a + n == b for (a, n), (b, _) in itertools.pairwise(firsts))
 
@@ -179,10 +179,10 @@ def test_weights_of_one_change_no_count():
 def test_what_replaces_a_sample_is_of_its_bucket_and_always_the_same():
     made = planned()
     batch = next(b for b in first(made, 9) if b.bucket == TALL)
-    instead = [made.instead(batch, batch.first, attempt) for attempt in range(20)]
+    instead = [made.replacement(batch, batch.first, attempt) for attempt in range(20)]
     assert set(instead) <= set(range(13, 22))
     assert len(set(instead)) > 5
-    assert instead == [planned().instead(batch, batch.first, attempt) for attempt in range(20)]
+    assert instead == [planned().replacement(batch, batch.first, attempt) for attempt in range(20)]
 
 
 # -- what tells two plans apart ----------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def test_the_digest_is_that_of_data_and_settings():
 def test_a_plan_says_how_many_samples_it_leaves_out_and_why():
     shape = clips(*[(17, 64, 112)] * 8, (9, 9, 9))
     made = planned(shape, [SMALL], weights=np.arange(9) * 1.0, usable=np.arange(9) != 3)
-    assert made.left_out == {"no reference": 1, "weight 0": 1, "fits no bucket, or one that fills no batch": 1}
+    assert made.skipped == {"no reference": 1, "weight 0": 1, "fits no bucket, or one that fills no batch": 1}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from a2data.dataset.batch_plan import Batch, Bucket
-from a2data.dataset.decode import Chances, CorruptError, Decode, Shape, captions_of, cover, pictures
+from a2data.dataset.decode import Augmentation, CorruptError, Decode, Shape, captions_of, center_crop_resize, pictures
 from a2data.dataset.reader import Tars, members, read_index
 from a2data.media import video
 
@@ -21,9 +21,9 @@ def sample(tmp_path_factory, pack):
     return members(Tars(index).read(7), "clip-007", "")
 
 
-def decoded(sample, index=0, view="raw", shape=cover, **chances):
+def decoded(sample, index=0, view="raw", shape=center_crop_resize, **chances):
     batch = Batch(0, 0, 0, 0, BUCKET, np.array([7]))
-    return Decode(view, 0, shape, Chances(**chances), 1)(
+    return Decode(view, 0, shape, Augmentation(**chances), 1)(
         sample, batch, index, 7, "clip-007", lambda row: Shape(9, 32, 48, 3)
     )
 
@@ -55,7 +55,7 @@ def test_the_first_frame_is_drawn_and_the_others_follow(sample):
 def test_cover_shows_the_middle_and_keeps_the_geometry():
     frame = np.zeros((64, 96, 3), np.uint8)
     frame[16:32, 32:48] = 255
-    shown = cover(iter([frame] * 4), Bucket(4, 32, 32), np.random.default_rng(0))
+    shown = center_crop_resize(iter([frame] * 4), Bucket(4, 32, 32), np.random.default_rng(0))
     expected = np.zeros((32, 32), np.uint8)
     expected[8:16, 8:16] = 255
     assert (shown == expected[None, :, :, None]).all()
@@ -65,7 +65,7 @@ def test_cover_anywhere_shows_the_same_part_in_every_frame():
     frame = np.broadcast_to(np.arange(96, dtype=np.uint8)[None, :, None], (32, 96, 3))
     lefts = set()
     for seed in range(60):
-        shown = cover(iter([frame] * 4), Bucket(4, 32, 32), np.random.default_rng(seed), anywhere=True)
+        shown = center_crop_resize(iter([frame] * 4), Bucket(4, 32, 32), np.random.default_rng(seed), anywhere=True)
         assert (shown == shown[:1]).all()
         assert (np.diff(shown[0, 0, :, 0].astype(int)) == 1).all()
         lefts.add(int(shown[0, 0, 0, 0]))
@@ -87,12 +87,12 @@ def test_frames_that_the_video_does_not_have_make_it_corrupt(sample):
 
 def chosen(sample, **chances):
     """The names of the references that 300 samples like this one would use."""
-    facts, decode = decoded(sample).facts, Decode("raw", 0, cover, Chances(**chances), 1)
+    facts, decode = decoded(sample).facts, Decode("raw", 0, center_crop_resize, Augmentation(**chances), 1)
     return [tuple(g.name for g in decode.choose(facts.references, 0, n)) for n in range(300)]
 
 
 def test_captions_are_dropped_and_shortened_as_often_as_asked(sample):
-    decode = Decode("raw", 0, cover, Chances(caption_drop=0.3, short_caption=0.5), 1)
+    decode = Decode("raw", 0, center_crop_resize, Augmentation(caption_drop=0.3, short_caption=0.5), 1)
     captions = captions_of(decoded(sample).facts)
     told = Counter(decode.caption(captions, 0, n) for n in range(600))
     prompt, short = "A person, clip-007, in a kitchen.", "A person, a kitchen"

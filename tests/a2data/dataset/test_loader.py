@@ -158,7 +158,7 @@ def test_weights_are_a_function_of_the_index(data):
 
 def test_samples_without_a_wanted_reference_are_in_no_batch_and_counted(data):
     reader = loader(data, chances=Chances(roles=("object",)), view="raw", buckets=[Bucket(5, 16, 16)])
-    assert reader.plan.left_out == {"no reference": 7}
+    assert reader.plan.skipped == {"no reference": 7}
     assert {r.kind for batch in take(reader, 3) for s in batch for r in s.references} == {"object"}
 
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from a2data.dataset.reader import Tars, members, read_index
-from a2data.dataset.weights import balanced, having, mixed, without_copies
+from a2data.dataset.weights import balanced_weights, copy_filter_weights, mixture_weights, rows_with_roles
 
 
 def rewritten(folder, **columns):
@@ -268,39 +268,39 @@ def test_shares_of_data_sets_hold_whatever_their_sizes(tmp_path, pack):
     pack(tmp_path / "a", 4, "a")
     pack(tmp_path / "b", 12, "b")
     index = read_index([tmp_path / "a", tmp_path / "b"])
-    weights = mixed(index, {0: 3, 1: 1}, None)
+    weights = mixture_weights(index, {0: 3, 1: 1}, None)
     assert weights[:4].sum() == pytest.approx(12)
     assert weights.sum() == pytest.approx(16)
-    within = mixed(index, {0: 1, 1: 1}, np.r_[1, 0, 0, 1, np.ones(12)])
+    within = mixture_weights(index, {0: 1, 1: 1}, np.r_[1, 0, 0, 1, np.ones(12)])
     assert within[:4].tolist() == [4, 0, 0, 4]
-    assert mixed(index, {0: 0, 1: 1}, None)[:4].tolist() == [0] * 4
+    assert mixture_weights(index, {0: 0, 1: 1}, None)[:4].tolist() == [0] * 4
     with pytest.raises(ValueError, match="has a share of 1 but no sample of a weight above 0"):
-        mixed(index, {0: 1, 1: 1}, np.r_[np.zeros(4), np.ones(12)])
+        mixture_weights(index, {0: 1, 1: 1}, np.r_[np.zeros(4), np.ones(12)])
 
 
 def test_rare_roles_weigh_more_by_the_root_of_their_frequency():
     table = pa.table({"roles": [["human"]] * 16 + [["object"]] * 4 + [["human", "object"]] * 4 + [[]]})
-    weights = balanced(table)
+    weights = balanced_weights(table)
     human, thing = (20 / 25) ** -0.5, (8 / 25) ** -0.5
     assert weights[16] / weights[0] == pytest.approx(thing / human)
     assert weights[20] / weights[0] == pytest.approx((thing + human) / 2 / human)
     assert weights[24] == pytest.approx(weights[0])
     assert weights.mean() == pytest.approx(1)
-    assert balanced(table, power=0).tolist() == [1] * 25
+    assert balanced_weights(table, power=0).tolist() == [1] * 25
 
 
 def test_any_column_of_words_can_be_balanced():
     table = pa.table({"license": ["CC0"] * 3 + ["CC BY"]})
-    assert np.allclose(balanced(table, "license", power=1), [2 / 3] * 3 + [2])
+    assert np.allclose(balanced_weights(table, "license", power=1), [2 / 3] * 3 + [2])
 
 
 def test_risky_samples_weigh_less():
-    assert without_copies(pa.table({"copy_risk": [0.0, 0.5, 1.0]}), power=2).tolist() == [1, 0.25, 0]
+    assert copy_filter_weights(pa.table({"copy_risk": [0.0, 0.5, 1.0]}), power=2).tolist() == [1, 0.25, 0]
 
 
 def test_samples_without_a_reference_of_the_roles_are_not_usable(tmp_path, pack):
     pack(tmp_path)
-    assert having(read_index([tmp_path]), ()) is None
-    assert having(read_index([tmp_path]), ("object",)).tolist() == [n % 2 == 1 for n in range(14)]
+    assert rows_with_roles(read_index([tmp_path]), ()) is None
+    assert rows_with_roles(read_index([tmp_path]), ("object",)).tolist() == [n % 2 == 1 for n in range(14)]
     rewritten(tmp_path, roles=[[]] * 2 + [["human"]] * 12)
-    assert having(read_index([tmp_path]), ()).tolist() == [False] * 2 + [True] * 12
+    assert rows_with_roles(read_index([tmp_path]), ()).tolist() == [False] * 2 + [True] * 12

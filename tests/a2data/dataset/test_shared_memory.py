@@ -5,7 +5,7 @@ import torch
 
 from a2data.dataset.batch_plan import Bucket
 from a2data.dataset.decode import Reference, Sample
-from a2data.dataset.shared_memory import bundled
+from a2data.dataset.shared_memory import to_shared_memory
 
 RNG = np.random.default_rng(0)
 PICTURES = (RNG.integers(0, 255, (5, 7, 3), np.uint8), RNG.integers(0, 255, (1, 1, 3), np.uint8))
@@ -19,7 +19,7 @@ SAMPLE = Sample(
 
 
 def test_a_sample_comes_out_as_it_went_in():
-    again = pickle.loads(pickle.dumps(bundled(SAMPLE))).sample()
+    again = pickle.loads(pickle.dumps(to_shared_memory(SAMPLE))).sample()
     assert np.array_equal(again.video, SAMPLE.video)
     assert all(np.array_equal(a.picture, b) for a, b in zip(again.references, PICTURES, strict=True))
     assert {n: (t.dtype, t.shape) for n, t in again.tensors.items()} == {
@@ -31,7 +31,7 @@ def test_a_sample_comes_out_as_it_went_in():
 
 
 def test_all_arrays_lie_in_one_piece():
-    made = bundled(SAMPLE)
+    made = to_shared_memory(SAMPLE)
     again = made.sample()
     inside = range(made.data.data_ptr(), made.data.data_ptr() + len(made.data))
     arrays = [again.video, *(r.picture for r in again.references)]
@@ -41,4 +41,4 @@ def test_all_arrays_lie_in_one_piece():
 
 def test_a_sample_without_arrays_can_be_handed_over_too():
     bare = Sample("key", 0, 0, 0, 0, Bucket(1, 1, 1))
-    assert bundled(bare).sample() == bare
+    assert to_shared_memory(bare).sample() == bare

@@ -6,11 +6,11 @@ import pytest
 
 from a2data.dataset.triplet import (
     FORMAT,
-    Facts,
-    Given,
     Origin,
     Place,
+    ReferenceMeta,
     Triplet,
+    TripletMeta,
     Unpaired,
     from_sample,
     mask_bytes,
@@ -47,9 +47,9 @@ ORIGIN = Origin(
 )
 RULES = [Rule("margin", math.inf, 0.1, math.inf), Rule("overlap_s", -math.inf, -math.inf, 0.0)]
 HERE = Place(1, 2, (5.0, 6.0, 20.0, 30.0), (5.0, 10.0, 20.0, 34.0), mask_text(b"\x02\x02\x04"))
-HUMAN = Given("ref0", "human", "Ein Mädchen 👧", 0, 13, "a-0/human/0", 4, 0.8, 0.2, False, RULES, ORIGIN, HERE)
+HUMAN = ReferenceMeta("ref0", "human", "Ein Mädchen 👧", 0, 13, "a-0/human/0", 4, 0.8, 0.2, False, RULES, ORIGIN, HERE)
 PLACE = replace(HUMAN, name="bg", role="background", phrase="", start=0, end=0, rules=[])
-FACTS = Facts(
+FACTS = TripletMeta(
     clip_id="a-0",
     video_id="a",
     path="films/a.mkv",

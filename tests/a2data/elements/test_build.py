@@ -1,6 +1,6 @@
 import numpy as np
 
-from a2data.elements.build import Limits, follow, judge, majority, quality, sampled, sighted
+from a2data.elements.build import Limits, judge, majority, quality, sampled, sighted, track
 from model_zoo.roles import Detection
 
 SHAPE = (120, 160)
@@ -49,7 +49,7 @@ def test_a_detection_whose_mask_is_empty_is_no_sighting():
 
 def test_a_person_and_a_thing_in_one_place_are_two_tracks_and_the_larger_comes_first():
     samples = [[*seen(n, (10, 10, 60, 60), kind="object", label="cup"), *seen(n, (10, 10, 60, 100))] for n in range(3)]
-    tracks = follow(samples)
+    tracks = track(samples)
     assert [(track[0].kind, len(track)) for track in tracks] == [("human", 3), ("object", 3)]
 
 
@@ -60,14 +60,14 @@ def test_a_tracker_is_given_the_boxes_and_scores_of_each_sample_of_one_kind_at_a
         asked.append(([b.shape for b in boxes], [s.shape for s in scores]))
         return [[0] * len(b) for b in boxes]
 
-    tracks = follow([seen(0, (10, 10, 60, 60)), [], seen(2, (90, 10, 140, 60))], tracker)
+    tracks = track([seen(0, (10, 10, 60, 60)), [], seen(2, (90, 10, 140, 60))], tracker)
     assert asked == [([(1, 4), (0, 4), (1, 4)], [(1,), (0,), (1,)]), ([(0, 4)] * 3, [(0,)] * 3)]
     assert [[s.frame for s in track] for track in tracks] == [[0, 2]]
 
 
 def test_the_limits_say_what_is_no_element_and_too_many_are_the_last():
     boxes = [(0, 0, 50, 50), (100, 0, 160, 60), (0, 60, 45, 110), (80, 80, 100, 100)]
-    tracks = follow([seen(n, *boxes) for n in range(3)])
+    tracks = track([seen(n, *boxes) for n in range(3)])
     refusals = judge(tracks, 3, LIMITS)
     assert [why and why[0] for why in refusals] == [None, None, "too many", "too small"]
     assert refusals[2][1] == "3 elements, max_elements = 2"

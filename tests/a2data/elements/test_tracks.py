@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2data.elements.tracks import apart, box_at, foreseen, from_numbers, link, mean_look
+from a2data.elements.tracks import apart, associate, box_at, from_numbers, mean_embedding, predict_box
 from a2data.records import Element
 
 RED, BLUE = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
@@ -22,32 +22,32 @@ def test_crossing_things_keep_their_tracks_by_their_looks():
         for t, (a, b) in enumerate(zip(right, left, strict=True))
     ]
     looks = [np.stack([RED, BLUE] if t % 2 else [BLUE, RED]) for t in range(10)]
-    tracks = link(boxes, looks)
+    tracks = associate(boxes, looks)
     assert [[int(looks[t][i][0]) for t, i in track] for track in tracks] == [[0] * 10, [1] * 10]
 
 
 def test_a_track_survives_a_gap_but_not_a_long_one():
     looks = [np.stack([RED])] * 12
     seen = [[at(0.0)] if t in (0, 1, 5, 11) else [] for t in range(12)]
-    assert link(seen, [look[: len(s)] for look, s in zip(looks, seen, strict=True)], gap=3) == [
+    assert associate(seen, [look[: len(s)] for look, s in zip(looks, seen, strict=True)], gap=3) == [
         [(0, 0), (1, 0), (5, 0)],
         [(11, 0)],
     ]
 
 
 def test_things_that_neither_overlap_nor_look_alike_are_two():
-    assert link([[at(0.0)], [at(30.0)]], [RED[None], BLUE[None]]) == [[(0, 0)], [(1, 0)]]
+    assert associate([[at(0.0)], [at(30.0)]], [RED[None], BLUE[None]]) == [[(0, 0)], [(1, 0)]]
 
 
 def test_a_fast_thing_is_followed_by_its_looks_but_only_so_far():
-    assert link([[at(0.0)], [at(30.0)]], [RED[None], RED[None]]) == [[(0, 0), (1, 0)]]
-    assert link([[at(0.0)], [at(90.0)]], [RED[None], RED[None]]) == [[(0, 0)], [(1, 0)]]
+    assert associate([[at(0.0)], [at(30.0)]], [RED[None], RED[None]]) == [[(0, 0), (1, 0)]]
+    assert associate([[at(0.0)], [at(90.0)]], [RED[None], RED[None]]) == [[(0, 0)], [(1, 0)]]
 
 
 @given(st.lists(st.lists(st.floats(0, 200), max_size=4), max_size=6))
 def test_every_sighting_is_in_one_track_and_no_track_twice_in_a_sample(samples):
     boxes = [[at(x) for x in sample] for sample in samples]
-    tracks = link(boxes, [np.tile(RED, (len(b), 1)) for b in boxes])
+    tracks = associate(boxes, [np.tile(RED, (len(b), 1)) for b in boxes])
     assert sorted(s for t in tracks for s in t) == [
         (t, i) for t, sample in enumerate(samples) for i in range(len(sample))
     ]
@@ -59,7 +59,7 @@ def test_distance_is_measured_in_sizes_of_the_larger():
 
 
 def test_the_mean_look_has_unit_length():
-    assert np.allclose(mean_look([RED, BLUE]), [0.5**0.5] * 2)
+    assert np.allclose(mean_embedding([RED, BLUE]), [0.5**0.5] * 2)
 
 
 THING = Element("c", "c/object/0", "object", "cup", "", 4, (0, 0, 1, 1), 1.0, b"", b"", "", [], "", 1.0, [], [], [])
@@ -100,12 +100,12 @@ def test_of_two_who_pass_one_another_each_keeps_their_track():
     looks = [np.array([[0.8, 0.6], [0.6, 0.8]], np.float32)] * 5
     for order in (slice(None), slice(None, None, -1)):
         boxes = [[a, b][order] for a, b in zip(walker, stands, strict=True)]
-        tracks = link(boxes, [look[order] for look in looks])
+        tracks = associate(boxes, [look[order] for look in looks])
         shown = {tuple(boxes[t][i] for t, i in track) for track in tracks}
         assert shown == {tuple(walker), tuple(stands)}
 
 
 def test_where_a_track_will_be_is_where_it_would_go_on_to():
     boxes = [[(0.0, 0.0, 10.0, 10.0)], [(4.0, 2.0, 14.0, 12.0)], []]
-    assert foreseen(1, [(0, 0)], boxes) == (0, 0, 10, 10)
-    assert foreseen(4, [(0, 0), (1, 0)], boxes) == (16, 8, 26, 18)
+    assert predict_box(1, [(0, 0)], boxes) == (0, 0, 10, 10)
+    assert predict_box(4, [(0, 0), (1, 0)], boxes) == (16, 8, 26, 18)

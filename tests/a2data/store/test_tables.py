@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import pyarrow.parquet as pq
 import pytest
 
-from a2data.job import do
+from a2data.job import run_job
 from a2data.records import Clip, Kept, Reject, Score, Source
 from a2data.stage import Stage
 from a2data.store.lookup import Lookup
@@ -42,7 +42,7 @@ def store(request, tmp_path):
 
 
 def test_a_part_comes_back_as_it_was_written(store):
-    do([Measure()], [None], store, (0,))
+    run_job([Measure()], [None], store, (0,))
 
     assert list(store.read("measure", 0, Score)) == [
         Score("v-00000000", "length", 1.0),
@@ -64,7 +64,7 @@ def test_a_missing_input_is_named_with_the_command_that_makes_it(store):
     with pytest.raises(
         FileNotFoundError, match="measure reads the table 'cut', which has no part for shard 5: run `a2data cut"
     ):
-        do([Measure()], [None], store, (5,))
+        run_job([Measure()], [None], store, (5,))
 
 
 def test_a_part_that_is_not_committed_leaves_nothing(store):
@@ -79,7 +79,7 @@ def test_a_part_that_is_not_committed_leaves_nothing(store):
 
 def test_fresh_means_same_settings_version_and_inputs(store):
     stage = Measure()
-    do([stage], [None], store, (0,))
+    run_job([stage], [None], store, (0,))
     assert store.fresh(stage, (0,))
     assert not store.fresh(replace(stage, metric="other"), (0,))
 
@@ -93,17 +93,17 @@ def test_fresh_means_same_settings_version_and_inputs(store):
         def name(cls):
             return "measure"
 
-    do([stage], [None], store, (0,))
+    run_job([stage], [None], store, (0,))
     assert not store.fresh(Newer(), (0,))
 
 
 def test_the_digest_is_of_the_rows_not_of_the_time(store):
-    do([Measure()], [None], store, (0,))
+    run_job([Measure()], [None], store, (0,))
     first = store.footer("measure", 0)
-    do([Measure()], [None], store, (0,))
+    run_job([Measure()], [None], store, (0,))
 
     assert store.footer("measure", 0).digest == first.digest
-    do([Measure(metric="other")], [None], store, (0,))
+    run_job([Measure(metric="other")], [None], store, (0,))
     assert store.footer("measure", 0).digest != first.digest
 
 

@@ -18,7 +18,7 @@ from tiny_pipeline import pictures, pipeline, sample, tiny_parts  # noqa: E402
 
 from model_zoo.a2 import acceleration  # noqa: E402
 from model_zoo.a2 import pipeline as a2  # noqa: E402
-from model_zoo.a2.parallel import Groups  # noqa: E402
+from model_zoo.a2.parallel import ParallelGroups  # noqa: E402
 
 
 def looks(pipe, block: int, steps: int = 6, **more):
@@ -68,7 +68,7 @@ def test_taylorseer_computes_the_first_steps_and_one_of_each_interval(pipe, exac
 
 
 def test_magnitudes_are_those_that_diffusers_prints(pipe, exact, capsys):
-    with acceleration.Magnitudes(pipe.transformer, looks=2) as heard:
+    with acceleration.MagCacheCalibration(pipe.transformer, looks=2) as heard:
         made, _ = looks(pipe, 1)
     assert torch.equal(made, exact)
 
@@ -145,6 +145,6 @@ def test_offloading_moves_no_whole_network_and_samples_the_same(tmp_path, monkey
 
 def test_another_backend_and_tiles_sample_the_same(pipe, exact):
     other = pipeline(tiny_parts())
-    acceleration.apply(other, Groups(), attention="_native_math", tiled=True)
+    acceleration.apply(other, ParallelGroups(), attention="_native_math", tiled=True)
     assert (looks(other, 1)[0] - exact).abs().max() < 1e-4
     assert other.vae.use_tiling

@@ -8,9 +8,9 @@ from model_zoo.a2 import objective  # noqa: E402
 def test_the_path_leads_from_clean_to_noise_in_the_direction_that_is_learnt():
     torch.manual_seed(0)
     clean, noise = torch.randn(2, 1, 16, 3, 4, 4)
-    step = objective.noisy(clean, noise, 0.6) - objective.noisy(clean, noise, 0.5)
-    assert torch.equal(objective.noisy(clean, noise, 0.0), clean)
-    assert torch.equal(objective.noisy(clean, noise, 1.0), noise)
+    step = objective.add_noise(clean, noise, 0.6) - objective.add_noise(clean, noise, 0.5)
+    assert torch.equal(objective.add_noise(clean, noise, 0.0), clean)
+    assert torch.equal(objective.add_noise(clean, noise, 1.0), noise)
     assert torch.allclose(step, 0.1 * objective.velocity(clean, noise), atol=1e-6)
 
 
@@ -23,7 +23,7 @@ def test_a_shift_is_diffusers_own(shift):
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     theirs = FlowMatchEulerDiscreteScheduler(shift=shift).sigmas[[99, 499, 899]]
-    ours = [objective.shifted(1 - n / 1000, shift) for n in (99, 499, 899)]
+    ours = [objective.apply_flow_shift(1 - n / 1000, shift) for n in (99, 499, 899)]
     assert theirs.tolist() == pytest.approx(ours, abs=1e-5)
 
 
@@ -37,12 +37,12 @@ def test_each_reference_has_a_frame_of_latents_or_four_share_one(references, rep
 def test_what_is_learnt_where_references_stand_is_a_choice():
     video, condition = torch.zeros(1, 16, 5, 2, 2), torch.ones(1, 20, 5, 2, 2)
     for target, first, counted in (("reference", 1.0, 5), ("video", 0.0, 5), ("ignore", 0.0, 3)):
-        clean, counts = objective.aim(video, condition, 2, target)
+        clean, counts = objective.training_target(video, condition, 2, target)
         assert clean[:, :, :2].unique().tolist() == [first]
         assert not clean[:, :, 2:].any()
         assert int(counts.sum()) == counted
     with pytest.raises(ValueError, match="no target called 'all'"):
-        objective.aim(video, condition, 2, "all")
+        objective.training_target(video, condition, 2, "all")
 
 
 def test_frames_that_do_not_count_change_no_loss():

@@ -40,7 +40,7 @@ def on_ranks(looks: int, tokens: int, kinds: list[str], out: Path) -> list[dict]
     return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(ranks)]
 
 
-def sampled(kind: str, groups: parallel.Groups):
+def sampled(kind: str, groups: parallel.ParallelGroups):
     """Latents, a long video's latents, or what the VAE makes of tiles."""
     pipe = pipeline(tiny_parts())
     if kind == "tiles":
@@ -74,7 +74,7 @@ def tiles(vae, group):
 @pytest.fixture(scope="module")
 def alone() -> dict:
     torch.set_num_threads(1)
-    return {kind: sampled(kind, parallel.Groups()) for kind in ("plain", "three looks", "long", "tiles")}
+    return {kind: sampled(kind, parallel.ParallelGroups()) for kind in ("plain", "three looks", "long", "tiles")}
 
 
 def far(ranks: list[dict], alone: dict) -> float:
@@ -108,7 +108,7 @@ def test_attention_that_no_processes_can_share_is_refused():
     transformer = tiny_parts()["transformer"]
     with attention_backend("_native_math"), pytest.raises(ValueError, match="_native_math cannot be shared"):
         parallel.share_tokens(transformer, None)
-    acceleration.attend(transformer, "_native_math")
+    acceleration.set_attention_backend(transformer, "_native_math")
     with pytest.raises(ValueError, match="_native_math cannot be shared"):
         parallel.share_tokens(transformer, None)
 
@@ -117,7 +117,7 @@ def test_one_networks_attention_is_not_that_of_the_others():
     from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
     before = _AttentionBackendRegistry.get_active_backend()
-    acceleration.attend(tiny_parts()["transformer"], "_native_math")
+    acceleration.set_attention_backend(tiny_parts()["transformer"], "_native_math")
     assert _AttentionBackendRegistry.get_active_backend() == before
 
 

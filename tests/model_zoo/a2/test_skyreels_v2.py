@@ -113,7 +113,7 @@ def test_lengths_that_fill_their_blocks_are_taken():
 
 
 def test_a_folder_is_known_by_what_it_says_and_told_what_it_lacks(folder, tmp_path):
-    assert skyreels_v2.is_one(folder)
-    assert not skyreels_v2.is_one(tmp_path)
+    assert skyreels_v2.is_checkpoint(folder)
+    assert not skyreels_v2.is_checkpoint(tmp_path)
     with pytest.raises(FileNotFoundError, match="it lacks transformer/, vae/"):
         skyreels_v2.check(tmp_path)

@@ -107,7 +107,7 @@ def test_the_same_data_makes_the_same_networks_and_tells_captions_apart(tmp_path
         tiny.save_start(tmp_path / name, [clip(n) for n in range(3)], CAPTIONS)
     assert a2_encoders.revision(tmp_path / "one") == a2_encoders.revision(tmp_path / "two")
     encoders = a2_encoders.load(tmp_path / "one")
-    red, blue = (a2_encoders.words(encoders, text) for text in CAPTIONS)
+    red, blue = (a2_encoders.encode_prompt(encoders, text) for text in CAPTIONS)
     assert red.shape[1] == tiny.DIM
     assert not torch.allclose(red[-1], blue[-1])
     squares = np.stack([np.full((512, 512, 3), value, np.uint8) for value in (0, 255)])
@@ -122,13 +122,13 @@ def test_an_untrained_network_says_the_best_linear_guess_of_each_patch():
     network = WanTransformer3DModel(**tiny.TRANSFORMER)
     mixed, _ = torch.linalg.qr(torch.randn(64, 64, dtype=torch.double))
     variances = torch.logspace(0.5, -2, 64, dtype=torch.double)
-    tiny.begin_linear(network, mixed * variances @ mixed.T, torch.zeros(16))
+    tiny.init_linear(network, mixed * variances @ mixed.T, torch.zeros(16))
     patches = (torch.randn(4, 5, 4, 6, 64, dtype=torch.double) * variances.sqrt() @ mixed.T).float()
     clean = patches.view(4, 5, 4, 6, 2, 2, 16).permute(0, 6, 1, 2, 4, 3, 5).reshape(4, 16, 5, 8, 12)
     noise = torch.randn(clean.shape)
     nothing, text, image = torch.zeros(4, 20, 5, 8, 12), torch.zeros(4, 1, tiny.DIM), torch.zeros(4, 17, tiny.DIM)
     for level in (0.3, 0.5, 0.8, 1.0):
-        noised = objective.noisy(clean, noise, level)
+        noised = objective.add_noise(clean, noise, level)
         with torch.no_grad():
             said = objective.predict(network, noised, level, nothing, text, image)
         power = variances / ((1 - level) ** 2 * variances + level**2)  # what no linear guess of a patch can do better

@@ -107,7 +107,7 @@ def test_an_answer_that_is_no_caption_is_a_named_failure(tiny, monkeypatch):
 
 def test_a_clip_is_captioned_the_same_each_time_and_apart_from_others(tiny, monkeypatch):
     monkeypatch.setattr(qwen_vl, "MAX_TOKENS", 8)
-    ask = qwen_vl.asker(cards.card(f"qwen-vl:{tiny}"), "cpu")
+    ask = qwen_vl.chat_client(cards.card(f"qwen-vl:{tiny}"), "cpu")
     first = ask(question(FRAMES), None)
     ask(question(255 - FRAMES), None)
     assert ask(question(FRAMES), None) == first

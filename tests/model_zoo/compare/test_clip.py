@@ -177,6 +177,6 @@ def test_a_card_bears_the_name_of_an_architecture_that_open_clip_has_and_there_i
     import open_clip
 
     assert name in open_clip.list_models()
-    one, other = cards.family(name), cards.family(f"{name}-embed")
+    one, other = cards.base_card(name), cards.base_card(f"{name}-embed")
     assert (one.role, other.role, one.weights) == ("match", "embed", other.weights)
     assert one.use == "permissive"

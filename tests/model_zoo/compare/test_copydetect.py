@@ -48,7 +48,7 @@ def test_a_hash_is_64_numbers_of_unit_length(hashed):
 
 
 def test_copies_have_nearly_the_same_hash_and_other_pictures_do_not(hashed):
-    same = cards.card("phash").same
+    same = cards.card("phash").match_threshold
     for seed in range(5):
         rows = hashed([scene(seed), *copies(scene(seed))])
         assert (rows[1:] @ rows[0]).min() > same
@@ -80,7 +80,7 @@ def test_real_frames_of_two_people_are_no_copies(corpus, hashed):
     picture = first("sam2_01_dog.mp4")
     rows = hashed([picture, *copies(picture), first("sam2_bedroom.mp4"), first("sam2_02_cups.mp4")])
     alike = rows[1:] @ rows[0]
-    assert alike[:-2].min() > cards.card("phash").same > alike[-2:].max()
+    assert alike[:-2].min() > cards.card("phash").match_threshold > alike[-2:].max()
 
 
 class Means(torch.nn.Module):

@@ -75,5 +75,5 @@ def test_people_in_other_takes_are_told_apart_by_the_cards_threshold(corpus, mod
 
     pictures, masks = zip(*(person(f"intel_asl_{n}.mkv") for n in ("again", "brother", "book", "learn")), strict=True)
     rows = model(pictures, masks)
-    alike = rows @ rows.T >= cards.card("mobilenetv2").same
+    alike = rows @ rows.T >= cards.card("mobilenetv2").match_threshold
     assert alike.tolist() == np.kron(np.eye(2, dtype=bool), np.ones((2, 2), bool)).tolist()

@@ -188,7 +188,7 @@ def test_another_kind_of_network_is_refused_by_name(tmp_path):
 def test_no_threshold_is_claimed_where_nobody_measured_one():
     names = [n for n, c in cards_of("patches", "embed") if n != "mobilenetv2"]
     assert len(names) == 11
-    assert all(cards.family(name).same == 0 for name in names)
+    assert all(cards.base_card(name).match_threshold == 0 for name in names)
 
 
 def cards_of(*roles: str):

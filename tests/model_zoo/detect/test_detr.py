@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from a2data.records import Element, Film, Kept
+from a2data.records import ClipVideo, Element, Kept
 from model_zoo import cards, torchvision_shim
 from model_zoo.detect import detr
 from stages.detect import Detect
@@ -117,7 +117,7 @@ def test_a_batch_is_its_frames_one_by_one(folder, everything, monkeypatch):
 
 def test_the_stage_makes_elements_of_what_the_network_finds(folder, everything):
     frames = np.repeat(FRAMES[:1], 6, 0)
-    film = type("Clip", (Film,), {"frames": frames})(
+    film = type("Clip", (ClipVideo,), {"frames": frames})(
         "v-00000000", "v", 0, 0, 6, "start", 15.0, 160, 120, [], [], (0, 0, 160, 120), 0.0, [], [], [], b"", b""
     )
     stage = Detect(min_score=0.0, min_area=0.0, min_side_px=1, max_area=1.0, embedder="mobilenetv2")

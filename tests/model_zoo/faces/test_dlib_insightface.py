@@ -42,7 +42,7 @@ def test_dlib_finds_the_one_face_of_a_portrait_with_its_landmarks_in_order(dlib_
 def test_dlib_knows_a_face_again_when_it_is_brighter_and_mirrored(dlib_faces, astronaut):
     other = np.clip(astronaut * 1.2, 0, 255).astype(np.uint8)[:, ::-1]
     (one,), (two,) = dlib_faces(astronaut), dlib_faces(other)
-    assert one.embedding @ two.embedding > cards.card("dlib").same
+    assert one.embedding @ two.embedding > cards.card("dlib").match_threshold
     assert 512 - two.box[2] == pytest.approx(one.box[0], abs=12)
 
 
@@ -193,11 +193,11 @@ def test_every_card_of_people_names_cards_that_there_are_and_permissive_ones_run
     from model_zoo.catalogue.people import CARDS as PEOPLE
 
     for name, card in PEOPLE.items():
-        if card.besides:
-            assert CARDS[card.besides].role == "recognise", name
-            assert card.use != "permissive" or CARDS[card.besides].use == "permissive", name
-            assert card.same == CARDS[card.besides].same, name
-        if card.instead:
-            assert CARDS[card.instead].role == card.role, name
+        if card.companion:
+            assert CARDS[card.companion].role == "recognise", name
+            assert card.use != "permissive" or CARDS[card.companion].use == "permissive", name
+            assert card.match_threshold == CARDS[card.companion].match_threshold, name
+        if card.fallback:
+            assert CARDS[card.fallback].role == card.role, name
     assert {c.use for n, c in PEOPLE.items() if n.startswith("sapiens2")} == {"biometric-restricted"}
     assert {c.use for n, c in PEOPLE.items() if n.startswith("sapiens-")} == {"non-commercial"}

@@ -173,7 +173,7 @@ def test_a_file_put_there_by_hand_is_checked_and_written_down(server):
 
 def test_nobody_fetches_weights_whose_licence_is_the_users_to_accept(server):
     with pytest.raises(FileNotFoundError, match=r"'buffalo_s'.*non-commercial.*is yours to accept.*put it into"):
-        fetch.fetch(cards.family("buffalo_s"))
+        fetch.fetch(cards.base_card("buffalo_s"))
 
 
 # -- the Hugging Face hub ----------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from a2data.media import video
 from a2data.store.tables import Store
 from pipelines.cli import main as cli
 from pipelines.cli import session
-from pipelines.run.lock import alone
+from pipelines.run.lock import exclusive_lock
 from pipelines.triplets import triplets
 from stages.caption.stage import Caption
 from stages.match import Match
@@ -228,7 +228,7 @@ def test_a_model_that_does_not_load_stops_the_run_and_is_said_once(folder, capsy
 
 
 def test_two_runs_do_not_share_a_work_folder(done, capsys):
-    with alone(Store(done / "work")):
+    with exclusive_lock(Store(done / "work")):
         assert run(done) == 2
     assert "work is in use by process" in capsys.readouterr().err
     assert run(done) == 0

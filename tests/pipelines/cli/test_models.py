@@ -117,13 +117,13 @@ def test_the_builtin_profile_may_be_used_for_anything_and_production_not(capsys)
 
     assert main(["models", "licences", "--profile", "production", "--policy", "commercial"]) == 1
     out, err = capsys.readouterr()
-    assert f"buffalo_l (non-commercial research only) is for research only: take {CARDS['buffalo_l'].instead}" in err
+    assert f"buffalo_l (non-commercial research only) is for research only: take {CARDS['buffalo_l'].fallback}" in err
     assert "must offer them that program's source" in err
     assert "commercial use: forbidden by" in out
 
 
 def test_biometric_terms_forbid_a_model_only_beside_one_that_tells_faces_apart():
-    body = Card("parse", "", use="biometric-restricted", weights_license="Terms", instead="builtin-parse", name="body")
+    body = Card("parse", "", use="biometric-restricted", weights_license="Terms", fallback="builtin-parse", name="body")
     faces = Card("faces", "", name="faces")
 
     assert models.offences([body]) == []
@@ -134,7 +134,7 @@ def test_biometric_terms_forbid_a_model_only_beside_one_that_tells_faces_apart()
 
 def test_copyleft_and_gated_models_are_allowed_with_a_warning():
     yolo = Card(
-        "detect", "", code_license="AGPL-3.0", weights_license="AGPL-3.0", use="copyleft", instead="b", name="a"
+        "detect", "", code_license="AGPL-3.0", weights_license="AGPL-3.0", use="copyleft", fallback="b", name="a"
     )
     dino = Card("embed", "", weights_license="Terms", use="gated", name="d")
 

@@ -13,7 +13,7 @@ from a2data.store.schema import schema
 from a2data.store.tables import Store
 from pipelines.cli import main as cli
 from pipelines.corpus import calibrate
-from pipelines.corpus.calibrate import Finding, Pairs, at_rate, bootstrap, different_sources, judge
+from pipelines.corpus.calibrate import CalibratedThreshold, Pairs, bootstrap, different_sources, judge, threshold_at_far
 from pipelines.run import recipe
 from pipelines.run.recipe import Recipe
 from pipelines.triplets import triplets
@@ -25,7 +25,7 @@ BOX = (10.0, 10.0, 50.0, 50.0)
 @given(st.lists(st.floats(-1, 0.984375, width=32), min_size=1, max_size=200), st.floats(0.001, 0.4))
 def test_the_threshold_is_the_lowest_that_keeps_to_the_rate(values, rate):
     x = np.array(values)
-    threshold = at_rate(x, rate)
+    threshold = threshold_at_far(x, rate)
     assert np.sum(x >= threshold) <= rate * len(x)
     assert np.sum(x >= threshold - 2e-5) > rate * len(x)
 
@@ -67,7 +67,7 @@ def test_too_few_pairs_are_refused_with_what_they_would_do_for():
     assert "needs 1000 pairs" in sentence
     assert "there are 30 that share a frame" in sentence
     assert "--false-accept 0.04" in sentence
-    assert isinstance(judge(pairs(*[0.1] * 30), pairs(), pairs(0.9), 0.04), Finding)
+    assert isinstance(judge(pairs(*[0.1] * 30), pairs(), pairs(0.9), 0.04), CalibratedThreshold)
 
 
 def test_weak_negatives_are_used_only_where_the_sure_ones_do_not_suffice():
@@ -148,9 +148,9 @@ def test_a_track_far_apart_in_time_is_a_positive(store, monkeypatch):
 
 
 def test_a_calibration_is_part_of_the_key_of_retrieve_and_of_no_other_stage(store):
-    before = {s.name(): s.keyed() for s in Recipe().apply(triplets(), store)}
+    before = {s.name(): s.cache_fields() for s in Recipe().apply(triplets(), store)}
     cli.main(["calibrate", store.root, "--false-accept", "0.02"])
-    after = {s.name(): s.keyed() for s in Recipe().apply(triplets(), store)}
+    after = {s.name(): s.cache_fields() for s in Recipe().apply(triplets(), store)}
     assert [name for name in before if before[name] != after[name]] == ["retrieve"]
 
 

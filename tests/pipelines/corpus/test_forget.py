@@ -13,7 +13,7 @@ from a2data.records import Clip, Match, Packed, Reference, Source
 from a2data.store.folder import Folder
 from a2data.store.tables import Store
 from pipelines.cli import main as cli
-from pipelines.corpus.forget import Wanted, forget, of_identity, of_source
+from pipelines.corpus.forget import DeletionRequest, forget, of_identity, of_source
 from pipelines.run.recipe import Recipe
 from pipelines.sources.forgotten import read, without_forgotten
 
@@ -164,7 +164,7 @@ def test_what_there_is_not_is_a_sentence_and_nothing_is_refused(store, capsys):
 
 
 def test_ids_are_of_what_is_forgotten_or_only_begin_alike():
-    wanted = Wanted("source", "ab", frozenset({"ab", "ab-dup-1"}), {}, frozenset({"cd-00000007"}))
+    wanted = DeletionRequest("source", "ab", frozenset({"ab", "ab-dup-1"}), {}, frozenset({"cd-00000007"}))
     gone = ["ab", "ab-00000000", "ab-00000000/face/0", "ab-dup-1", "cd-00000007/human@3"]
     assert all(wanted.gone(key) for key in gone)
     assert not any(wanted.gone(key) for key in ("abc", "abc-00000000", "cd", "cd-00000008", "a"))

@@ -169,7 +169,7 @@ def test_people_in_clothes_before_a_poster(tmp_path):
     (shot,) = tier_s.make(tmp_path, 0, films, (640, 360)).films[0].shots
     person, poster = shot.entities
     assert (person.id, person.kind, poster.id, poster.kind) == ("cousin", "human", "poster of guide", "poster")
-    assert "look-alike" in person.traps
+    assert "look-alike" in person.hard_negatives
     mask = person.sights[0].pixels(360, 640) > 0.5
     assert 0.1 < mask.mean() < 0.5
     assert not (mask & (poster.sights[0].pixels(360, 640) > 0.5)).any()

@@ -114,10 +114,10 @@ def test_of_more_pairs_than_a_page_holds_both_sides_keep_their_share(tmp_path, m
 
 
 def test_parts_of_the_copy_risk_are_shown_where_they_were_measured(tmp_path):
-    measured = Pair("c/human/0", "d/human/0", "human", True, "", 1, [], {"pose_apart": 0.25})
+    measured = Pair("c/human/0", "d/human/0", "human", True, "", 1, [], {"silhouette_distance": 0.25})
     scores = audit.scores([pair(0, 1.0), measured], ["human"], set(), 2)
     (part,) = scores["parts"]
-    assert (part["name"], ints(part["rows"])) == ("pose_apart", [1])
+    assert (part["name"], ints(part["rows"])) == ("silhouette_distance", [1])
     assert np.frombuffer(base64.b64decode(part["values"]), "<f4").tolist() == [0.25]
 
 

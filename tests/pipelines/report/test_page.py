@@ -10,7 +10,7 @@ from html_page import written
 from tiny_corpus import GREEN, GREY, HOSTILE, PROMPT, RED
 
 from a2data.media import video
-from a2data.records import Film, Kept, Packed, Reference, Reject, Source, Video
+from a2data.records import ClipVideo, Kept, Packed, Reference, Reject, Source, Video
 from a2data.store.tables import Store
 from pipelines.report.page import STAGES, write_report
 
@@ -173,7 +173,7 @@ def test_a_picture_that_is_gone_is_said_to_be_gone(corpus_store, tmp_path):
     assert "picture is gone from its table" in written(store, tmp_path).text("section", id="triplets")
 
 
-@pytest.mark.parametrize(("stage", "record"), [("segment", Film), ("ingest", Video)])
+@pytest.mark.parametrize(("stage", "record"), [("segment", ClipVideo), ("ingest", Video)])
 def test_a_triplet_whose_clip_or_video_is_gone_is_left_out(stage, record, tmp_path):
     store = Store(tmp_path / "work")
     tiny_corpus.write(store)

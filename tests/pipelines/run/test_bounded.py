@@ -8,19 +8,19 @@ import toy
 from pipelines.cli import session
 from pipelines.cli.main import main
 from pipelines.run.bounded import Bounded
-from pipelines.run.local import Here
+from pipelines.run.local import InProcessExecutor
 from pipelines.run.schedule import CrewLostError, run
 
 SHARDS = [0, 1, 2, 3]
 
 
-class Hung(Here):
+class Hung(InProcessExecutor):
     def wait(self):
         time.sleep(600)
 
 
 def test_a_crew_works_as_without_bounds(store):
-    assert run(toy.toy(), store, SHARDS, Bounded(Here(store))).jobs == 16
+    assert run(toy.toy(), store, SHARDS, Bounded(InProcessExecutor(store))).jobs == 16
 
 
 def test_a_cluster_that_does_not_answer_ends_the_run(store):
@@ -31,7 +31,7 @@ def test_a_cluster_that_does_not_answer_ends_the_run(store):
 
 
 def test_an_error_of_the_crew_arrives_as_it_is(store):
-    class Broken(Here):
+    class Broken(InProcessExecutor):
         def rest(self):
             raise TimeoutError("of its own")
 

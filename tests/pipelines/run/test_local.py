@@ -8,25 +8,25 @@ import pytest
 import toy
 from toy import Choose, Cut, Heavy, Join, Measure
 
-from pipelines.run.local import Children, Here, Models
-from pipelines.run.lock import alone
+from pipelines.run.local import InProcessExecutor, Models, ProcessExecutor
+from pipelines.run.lock import exclusive_lock
 from pipelines.run.schedule import run
 
 SHARDS = [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("crew", [Here, Children])
+@pytest.mark.parametrize("crew", [InProcessExecutor, ProcessExecutor])
 def test_a_model_that_does_not_load_stops_the_run(store, crew):
     summary = run([Cut(), Heavy(), Choose(), Join()], store, SHARDS, crew(store))
 
-    assert set(summary.broken.values()) == {"a model does not load: model 'heavy' needs the package 'heavy'"}
-    assert len(summary.broken) == 1  # not one for each shard
+    assert set(summary.failed_jobs.values()) == {"a model does not load: model 'heavy' needs the package 'heavy'"}
+    assert len(summary.failed_jobs) == 1  # not one for each shard
     assert len([name for name in store.names("measure") if name.endswith(".broken")]) == 1
     assert summary.blocked
 
 
 def test_a_child_that_dies_idle_is_replaced(store):
-    class Unlucky(Children):
+    class Unlucky(ProcessExecutor):
         def wait(self):
             done = super().wait()
             for child in self.idle:
@@ -36,13 +36,13 @@ def test_a_child_that_dies_idle_is_replaced(store):
 
     summary = run([Cut(), Measure()], store, [0], crew := Unlucky(store))
 
-    assert summary.broken == {}
+    assert summary.failed_jobs == {}
     assert store.shards("measure") == [0]
     assert not crew.busy
 
 
 def test_children_end_with_the_run(store):
-    crew = Children(store, 2)
+    crew = ProcessExecutor(store, 2)
     started = []
 
     def interrupt(event, about):
@@ -84,7 +84,7 @@ def test_models_are_kept_for_the_next_job_and_let_go_before_others_are_loaded():
 
 def test_a_work_folder_takes_one_run_at_a_time(store):
     held = rf"in use by process {os.getpid()} on \S+: wait for it, or stop it"
-    with alone(store), pytest.raises(BlockingIOError, match=held), alone(store):
+    with exclusive_lock(store), pytest.raises(BlockingIOError, match=held), exclusive_lock(store):
         pass
-    with alone(store):
-        assert run(toy.toy(), store, SHARDS, Here(store)).jobs == 16
+    with exclusive_lock(store):
+        assert run(toy.toy(), store, SHARDS, InProcessExecutor(store)).jobs == 16

@@ -16,13 +16,13 @@ from toy import Choose, Cut, Join, Measure, digests, remove_all
 from a2data.records import Reference, Score
 from a2data.store.tables import Store
 from pipelines.run.bounded import Bounded
-from pipelines.run.local import Here
+from pipelines.run.local import InProcessExecutor
 from pipelines.run.schedule import CrewLostError, run
 from pipelines.run.watchdog import Timeouts
 
 ray = pytest.importorskip("ray")
 from pipelines.run import on_ray, watchdog  # noqa: E402
-from pipelines.run.on_ray import Actors  # noqa: E402
+from pipelines.run.on_ray import RayExecutor  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -52,17 +52,17 @@ class GpuMeasure(Measure):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ray_makes_the_same_as_this_process_does(cluster, store, workers):
-    run(toy.toy(), store, SHARDS, Here(store))
+    run(toy.toy(), store, SHARDS, InProcessExecutor(store))
     here = digests(store, SHARDS)
     remove_all(store)
 
-    crew = Actors(store, {"cut": workers, "measure": workers, "choose": workers, "join": 1}, cpus=0.25)
+    crew = RayExecutor(store, {"cut": workers, "measure": workers, "choose": workers, "join": 1}, cpus=0.25)
     assert run(toy.toy(), store, SHARDS, crew).jobs == 4 * len(SHARDS)
     assert digests(store, SHARDS) == here
 
 
 def test_more_pools_than_cpus_do_not_wait_for_one_another(cluster, store):
-    summary = run(toy.toy(), store, SHARDS, Actors(store, cpus=1))
+    summary = run(toy.toy(), store, SHARDS, RayExecutor(store, cpus=1))
 
     assert summary.jobs == 4 * len(SHARDS)
 
@@ -70,7 +70,7 @@ def test_more_pools_than_cpus_do_not_wait_for_one_another(cluster, store):
 def test_a_clip_that_kills_its_worker_is_set_aside_and_the_rest_is_done(cluster, store):
     stages = [Cut(), Measure(deadly=f"{1:015x}0-00000001"), Choose(), Join()]
 
-    run(stages, store, SHARDS, Actors(store, cpus=0.25))
+    run(stages, store, SHARDS, RayExecutor(store, cpus=0.25))
 
     (why,) = store.footer("measure", 1).failed.values()
     assert why.startswith("killed its worker 3 times")
@@ -78,7 +78,9 @@ def test_a_clip_that_kills_its_worker_is_set_aside_and_the_rest_is_done(cluster,
 
 
 def test_a_share_of_a_gpu_is_granted_where_the_cluster_has_one(cluster, store):
-    assert run([Cut(), GpuMeasure(), Choose(), Join()], store, SHARDS, Actors(store, cpus=0.25)).jobs == 4 * len(SHARDS)
+    assert run([Cut(), GpuMeasure(), Choose(), Join()], store, SHARDS, RayExecutor(store, cpus=0.25)).jobs == 4 * len(
+        SHARDS
+    )
 
 
 def test_the_run_goes_on_when_a_worker_is_killed(cluster, store, tmp_path):
@@ -92,10 +94,10 @@ def test_the_run_goes_on_when_a_worker_is_killed(cluster, store, tmp_path):
     killer = threading.Thread(target=kill_one)
     killer.start()
     stages = [Cut(), Measure(seconds=0.1, pids=str(pids)), Choose(), Join()]
-    summary = run(stages, store, SHARDS, Actors(store, cpus=0.25))
+    summary = run(stages, store, SHARDS, RayExecutor(store, cpus=0.25))
     killer.join()
 
-    assert not summary.broken
+    assert not summary.failed_jobs
     assert summary.jobs == 4 * len(SHARDS)
 
 
@@ -111,7 +113,7 @@ def test_tiles_by_tasks_give_the_same_references(cluster, tmp_path, cpus):
     for name in pairs.names("retrieve"):
         pairs.remove("retrieve", name)
 
-    assert run([replace(retrieve, tile=2)], pairs, [0, 1, 2], Actors(pairs, cpus=cpus)).jobs == 3
+    assert run([replace(retrieve, tile=2)], pairs, [0, 1, 2], RayExecutor(pairs, cpus=cpus)).jobs == 3
     assert [list(pairs.read("retrieve", shard, Reference)) for shard in range(3)] == expected
 
 
@@ -121,11 +123,11 @@ def test_a_unit_that_makes_no_progress_fails_and_a_stopped_worker_is_replaced(cl
         Cut(),
         toy_stuck.Measure("sleep|stop_once", f"{1:015x}0-00000001|{0:015x}1-00000000", str(tmp_path / "stopped")),
     ]
-    crew = Bounded(Actors(store, cpus=0.25, timeouts=Timeouts({"measure": 6.0}, 3.0)))
+    crew = Bounded(RayExecutor(store, cpus=0.25, timeouts=Timeouts({"measure": 6.0}, 3.0)))
 
     summary = run([*stages, Choose(), Join()], store, SHARDS, crew)
 
-    assert not summary.broken
+    assert not summary.failed_jobs
     assert (tmp_path / "stopped").exists()
     assert store.footer("measure", 0).failed == {}
     (why,) = store.footer("measure", 1).failed.values()
@@ -139,7 +141,7 @@ def test_a_run_ends_when_no_node_can_take_its_workers(cluster, store, monkeypatc
     with pytest.raises(
         CrewLostError, match=r"placed no worker for 1 s: each asks for 64 CPU.*the same command goes on"
     ):
-        run([Cut()], store, SHARDS, Bounded(Actors(store, cpus=64, placement_s=1.0)))
+        run([Cut()], store, SHARDS, Bounded(RayExecutor(store, cpus=64, placement_s=1.0)))
 
     assert "no node with 64 CPU free" in caplog.text
 
@@ -150,16 +152,18 @@ def test_the_run_goes_on_when_a_node_leaves(cluster, store):
     leaving = threading.Timer(1.5, cluster.remove_node, [node])
     leaving.start()
 
-    summary = run([Cut(seconds=0.05), Measure(seconds=0.05), Choose(), Join()], store, SHARDS, Actors(store, cpus=0.5))
+    summary = run(
+        [Cut(seconds=0.05), Measure(seconds=0.05), Choose(), Join()], store, SHARDS, RayExecutor(store, cpus=0.5)
+    )
     leaving.join()
 
-    assert not summary.broken
+    assert not summary.failed_jobs
     assert sum(len(list(store.read("join", s, Score))) for s in SHARDS) == 12
 
 
 def test_a_share_of_a_gpu_is_dropped_with_a_warning_where_there_is_none(cluster, store, caplog):
     with caplog.at_level(logging.WARNING, "a2data"):
-        summary = run([Cut(), GpuMeasure(), Choose(), Join()], store, SHARDS, Actors(store, cpus=0.25))
+        summary = run([Cut(), GpuMeasure(), Choose(), Join()], store, SHARDS, RayExecutor(store, cpus=0.25))
 
     assert summary.jobs == 4 * len(SHARDS)
     assert "on CPU, then" in caplog.text

@@ -8,10 +8,10 @@ import toy
 from rich.console import Console
 from toy import Choose, Cut, Join, Measure
 
-from a2data.journal import journal
-from pipelines.run.local import Here
+from a2data.journal import progress_path
+from pipelines.run.local import InProcessExecutor
 from pipelines.run.progress import NOTHING, Bars, Lines, glance, watcher
-from pipelines.run.schedule import Board, run
+from pipelines.run.schedule import Scheduler, run
 
 SHARDS = [0, 1, 2, 3]
 BAD = [Cut(), Measure(bad="1-00000002"), Choose(most=1.0), Join()]
@@ -26,7 +26,7 @@ def bars(store, stages, crew) -> tuple[Bars, str]:
 
 
 def test_a_log_has_a_line_for_each_job(store, capsys):
-    run(BAD, store, SHARDS, Here(store), Lines(store))
+    run(BAD, store, SHARDS, InProcessExecutor(store), Lines(store))
     lines = [line.split("] ")[1] for line in capsys.readouterr().err.splitlines()]
 
     assert len(lines) == 13
@@ -37,7 +37,7 @@ def test_a_log_has_a_line_for_each_job(store, capsys):
 
 
 def test_bars_end_full_and_count_over_all_shards(store):
-    seen, screen = bars(store, BAD, Here(store))
+    seen, screen = bars(store, BAD, InProcessExecutor(store))
 
     assert [(task.completed, task.total) for task in seen.progress.tasks] == [(4, 4), (4, 4), (4, 4), (1, 1)]
     assert "100% 20 done · 0 rejected · 4 failed" in screen
@@ -45,8 +45,8 @@ def test_bars_end_full_and_count_over_all_shards(store):
 
 
 def test_bars_count_what_was_fresh_already(store):
-    run(toy.toy(), store, SHARDS[:3], Here(store))
-    seen, screen = bars(store, toy.toy(), Here(store))
+    run(toy.toy(), store, SHARDS[:3], InProcessExecutor(store))
+    seen, screen = bars(store, toy.toy(), InProcessExecutor(store))
 
     assert [(task.completed, task.total) for task in seen.progress.tasks] == [(4, 4), (4, 4), (4, 4), (1, 1)]
     assert "100% 24 done · 0 rejected · 0 failed" in screen
@@ -59,7 +59,7 @@ def by_hand(store):
     seen = Bars(store, SHARDS, Console(file=io.StringIO()))
     seen.progress.get_time = lambda: seen.now_s
     seen.now_s = 0.0
-    board = Board([Cut()], store, SHARDS)
+    board = Scheduler([Cut()], store, SHARDS)
     seen("begin", board)
     yield seen, board.groups[0]
     seen("end", board)
@@ -70,7 +70,7 @@ def test_a_bar_moves_with_the_units_in_hand(store, by_hand):
     (task,) = seen.progress.tasks
     store.fs.create_dir(store.path("cut"))
     for shard, share in ((0, 0.5), (1, 0.25)):
-        store.note(json.dumps({"share": share, "done": 3, "rejected": 1, "failed": 0}), *journal(group, shard))
+        store.note(json.dumps({"share": share, "done": 3, "rejected": 1, "failed": 0}), *progress_path(group, shard))
 
     seen("look", {(group, (0,)): group, (group, (1,)): group, (group, (2,)): group})
     assert task.completed == 0.75
@@ -84,7 +84,9 @@ def test_the_time_left_goes_by_the_share_that_is_done(store, by_hand):
     seen("start", (group, (0,)))
     for percent in range(0, 60, 10):
         seen.now_s += 60.0
-        store.note(json.dumps({"share": percent / 100, "done": 0, "rejected": 0, "failed": 0}), *journal(group, 0))
+        store.note(
+            json.dumps({"share": percent / 100, "done": 0, "rejected": 0, "failed": 0}), *progress_path(group, 0)
+        )
         seen("look", {(group, (0,)): group})
 
     assert task.completed == 0.5
@@ -101,7 +103,9 @@ def test_what_was_fresh_does_not_shorten_the_time_left(store, by_hand):
     store.fs.create_dir(store.path("cut"))
     for percent in (10, 20, 30):
         seen.now_s += 60.0
-        store.note(json.dumps({"share": percent / 100, "done": 0, "rejected": 0, "failed": 0}), *journal(group, 2))
+        store.note(
+            json.dumps({"share": percent / 100, "done": 0, "rejected": 0, "failed": 0}), *progress_path(group, 2)
+        )
         seen("look", {(group, (2,)): group})
 
     assert task.completed == 2.3
@@ -121,7 +125,13 @@ def test_a_job_that_breaks_is_told_above_the_bars_and_what_waits_is_not_reached(
 
     out = io.StringIO()
     stages = [Cut(), Measure(), Broken(), Join()]
-    run(stages, store, SHARDS, Here(store), Bars(store, SHARDS, Console(file=out, force_terminal=True, width=120)))
+    run(
+        stages,
+        store,
+        SHARDS,
+        InProcessExecutor(store),
+        Bars(store, SHARDS, Console(file=out, force_terminal=True, width=120)),
+    )
 
     assert "choose, shard 2: RuntimeError: [bold] shard 2 is no good" in out.getvalue()
     assert "not reached" in out.getvalue().rsplit("join", 1)[1]
@@ -130,11 +140,11 @@ def test_a_job_that_breaks_is_told_above_the_bars_and_what_waits_is_not_reached(
 def test_a_note_that_is_half_written_is_no_note_yet(store):
     todo = (Measure(),)
     assert glance(store, todo, (0,)) == NOTHING
-    store.put(b'{"unit": "a', *journal(todo, 0))
+    store.put(b'{"unit": "a', *progress_path(todo, 0))
     assert glance(store, todo, (0,)) == NOTHING
 
 
 def test_quiet_is_quiet(store, capsys):
-    run(toy.toy(), store, SHARDS, Here(store), watcher(store, True, SHARDS))
+    run(toy.toy(), store, SHARDS, InProcessExecutor(store), watcher(store, True, SHARDS))
 
     assert capsys.readouterr() == ("", "")

@@ -8,7 +8,7 @@ import pytest
 
 from a2data.stage import Stage
 from a2data.store.tables import Store
-from pipelines.cli.flags import add_flags, notes
+from pipelines.cli.flags import add_flags, field_help
 from pipelines.run.recipe import Recipe
 from pipelines.run.settings import parse
 from pipelines.triplets import PROFILES, triplets
@@ -52,7 +52,7 @@ def test_help_shows_comment_and_default_of_each_field(capsys):
 
 @pytest.mark.parametrize("profile", sorted(PROFILES))
 def test_every_field_of_every_stage_is_explained(profile):
-    silent = [f"{s.name()}.{f.name}" for s in triplets(profile) for f in fields(s) if not notes(s).get(f.name)]
+    silent = [f"{s.name()}.{f.name}" for s in triplets(profile) for f in fields(s) if not field_help(s).get(f.name)]
 
     assert silent == []
 

@@ -7,7 +7,7 @@ import toy
 from toy import Choose, Cut, Join, Measure
 
 from a2data.records import Source
-from pipelines.run.local import Here
+from pipelines.run.local import InProcessExecutor
 from pipelines.run.schedule import run
 from pipelines.run.status import failures, plan, replaced, sources
 from pipelines.sources import manifest
@@ -17,7 +17,7 @@ SHARDS = [0, 1, 2, 3]
 
 @pytest.fixture
 def made(store):
-    run(toy.toy(), store, SHARDS, Here(store))
+    run(toy.toy(), store, SHARDS, InProcessExecutor(store))
     return store
 
 
@@ -79,7 +79,7 @@ def test_plan_does_not_promise_less_than_a_run_does(made):
     changed = [Cut(), replace(Measure(), seconds=0.001), Choose(), Join()]
     most = sum(step.todo * (len(SHARDS) if step.stage == "join" else 1) for step in plan(changed, made, SHARDS))
 
-    assert run(changed, made, SHARDS, Here(made)).jobs == 4 <= most
+    assert run(changed, made, SHARDS, InProcessExecutor(made)).jobs == 4 <= most
 
 
 def test_failures_are_units_and_whole_jobs(store):
@@ -91,7 +91,7 @@ def test_failures_are_units_and_whole_jobs(store):
         def name(cls):
             return "join"
 
-    run([Cut(), Measure(bad="1-00000002"), Choose(), Broken()], store, SHARDS, Here(store))
+    run([Cut(), Measure(bad="1-00000002"), Choose(), Broken()], store, SHARDS, InProcessExecutor(store))
 
     units = [("measure", n, f"{n:015x}1-00000002", "ValueError: this clip is bad") for n in SHARDS]
     assert failures(store, [stage.name() for stage in toy.toy()]) == [*units, ("join", 0, "", "RuntimeError: too many")]
@@ -101,7 +101,7 @@ def test_what_is_no_longer_broken_is_no_failure(store):
     store.put(b"it was", "choose", "00001.broken")
     assert len(failures(store, ["choose"])) == 1
 
-    run(toy.toy(), store, SHARDS, Here(store))
+    run(toy.toy(), store, SHARDS, InProcessExecutor(store))
     assert failures(store, ["choose"]) == []
 
 

@@ -225,10 +225,10 @@ def test_jobs_of_one_shape_go_together_in_the_order_in_which_shapes_come(folder)
 
 
 def test_the_steps_of_a_long_video_are_those_of_all_its_windows(folder):
-    assert jobs.passes(job(folder, steps=5)) == 5
-    assert jobs.passes(job(folder, steps=5, window=17)) == 5
+    assert jobs.num_forward_passes(job(folder, steps=5)) == 5
+    assert jobs.num_forward_passes(job(folder, steps=5, window=17)) == 5
     # 5 frames of latents, then 2 and 2
-    assert jobs.passes(job(folder, steps=5, frames=33, window=17, history=4)) == 3 * 5
-    assert jobs.passes(job(folder, steps=5, frames=33, window=17, history=4, block=1, lag=2)) == (5 + 4 * 2) + 2 * (
-        5 + 2
-    )
+    assert jobs.num_forward_passes(job(folder, steps=5, frames=33, window=17, history=4)) == 3 * 5
+    assert jobs.num_forward_passes(job(folder, steps=5, frames=33, window=17, history=4, block=1, lag=2)) == (
+        5 + 4 * 2
+    ) + 2 * (5 + 2)

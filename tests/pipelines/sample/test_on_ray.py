@@ -11,8 +11,8 @@ pytest.importorskip("jaxtyping")
 from pipelines.run.on_ray import device  # noqa: E402
 from pipelines.sample import job as jobs  # noqa: E402
 from pipelines.sample import on_ray  # noqa: E402
-from pipelines.sample.acceleration import Faster  # noqa: E402
-from pipelines.sample.sampler import Task  # noqa: E402
+from pipelines.sample.acceleration import Acceleration  # noqa: E402
+from pipelines.sample.sampler import SampleRequest  # noqa: E402
 from pipelines.sample.watch import Nothing  # noqa: E402
 
 
@@ -50,7 +50,7 @@ def test_actors_do_every_job_and_name_those_that_failed_or_killed_them(tmp_path,
     watch.made = lambda job, why: seen.append(job.out)
     assert device("auto", None) == "cpu"
     failed = on_ray.spread(
-        [Task(j, {}) for j in wanted], watch, ("a2", "cpu", "float32", Faster(cache="taylorseer")), Toy
+        [SampleRequest(j, {}) for j in wanted], watch, ("a2", "cpu", "float32", Acceleration(cache="taylorseer")), Toy
     )
 
     assert {os.path.basename(out): why.split("(")[0].strip() for out, why in failed.items()} == {

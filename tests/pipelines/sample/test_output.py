@@ -28,17 +28,17 @@ def heard(mp4: bytes) -> np.ndarray:
 
 def test_the_file_says_how_it_was_made_and_shows_the_same_frames():
     plain = video.encode(colours(*range(0, 200, 20)), 15.0)
-    made = output.tagged(plain, RECORD)
+    made = output.embed_metadata(plain, RECORD)
 
     with av.open(io.BytesIO(made), "r") as file:
         assert json.loads(file.metadata["comment"]) == RECORD
     assert np.array_equal(video.decode(made), video.decode(plain))
-    assert made == output.tagged(plain, RECORD)
+    assert made == output.embed_metadata(plain, RECORD)
 
 
 @pytest.mark.parametrize(("start_s", "loud"), [(0.0, False), (1.5, True)])
 def test_sound_is_laid_under_from_where_it_is_said_and_cut_to_the_length(tmp_path, start_s, loud):
-    made = output.tagged(video.encode(colours(*[90] * 9), 15.0), RECORD, (song(tmp_path / "a.wav"), start_s))
+    made = output.embed_metadata(video.encode(colours(*[90] * 9), 15.0), RECORD, (song(tmp_path / "a.wav"), start_s))
     sound = heard(made)
 
     assert abs(len(sound) / output.RATE_HZ - 9 / 15) < 0.05
@@ -52,10 +52,10 @@ def test_sound_is_laid_under_from_where_it_is_said_and_cut_to_the_length(tmp_pat
 
 def test_sound_that_is_shorter_ends_early_and_none_at_all_is_refused(tmp_path):
     clip = video.encode(colours(*[90] * 30), 15.0)
-    made = output.tagged(clip, RECORD, (song(tmp_path / "a.wav", 1.5), 1.0))
+    made = output.embed_metadata(clip, RECORD, (song(tmp_path / "a.wav", 1.5), 1.0))
     assert len(heard(made)) / output.RATE_HZ == pytest.approx(0.5, abs=0.05)
     with pytest.raises(ValueError, match="has no sound at 7 s"):
-        output.tagged(clip, RECORD, (song(tmp_path / "a.wav"), 7.0))
+        output.embed_metadata(clip, RECORD, (song(tmp_path / "a.wav"), 7.0))
 
 
 def test_a_video_is_done_while_its_file_is_the_one_that_its_record_speaks_of(tmp_path):

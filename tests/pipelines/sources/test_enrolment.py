@@ -7,7 +7,7 @@ import films_server as web
 import numpy as np
 import pytest
 
-from a2data.job import do
+from a2data.job import run_job
 from a2data.media import video
 from a2data.records import Source
 from a2data.store.source_files import SourceFiles
@@ -63,7 +63,7 @@ class Corpus:
         """What ingest says of each source that the manifest alone turns away: rejects by reason, failures by sentence."""
         rejects, failures = {}, {}
         for shard in self.store.shards("manifest"):
-            do([Ingest()], [None], self.store, (shard,))
+            run_job([Ingest()], [None], self.store, (shard,))
             footer = self.store.footer("ingest", shard)
             rejects |= {reject.key: f"{reject.reason}: {reject.detail}" for reject in footer.rejected}
             failures |= footer.failed

@@ -17,7 +17,7 @@ from diffusers import WanTransformer3DModel  # noqa: E402
 from model_zoo.a2 import tiny  # noqa: E402
 from pipelines.process_group import Place  # noqa: E402
 from pipelines.train import examples  # noqa: E402
-from pipelines.train.optimizer_step import Learner, made_ready  # noqa: E402
+from pipelines.train.optimizer_step import TrainStep, prepare_model  # noqa: E402
 from pipelines.train.settings import Settings  # noqa: E402
 
 SETTINGS = Settings(
@@ -61,8 +61,8 @@ def test_a_pass_forward_and_back_asks_its_device_for_no_value(slots):
 
 
 def test_a_step_clips_once_moves_what_learns_and_lets_the_average_follow():
-    learner = Learner(
-        made_ready(network(), SETTINGS, Place(0, 1, CPU)), torch.zeros(20, 3, 4, 6), SETTINGS, Place(0, 1, CPU)
+    learner = TrainStep(
+        prepare_model(network(), SETTINGS, Place(0, 1, CPU)), torch.zeros(20, 3, 4, 6), SETTINGS, Place(0, 1, CPU)
     )
     before = {name: average.clone() for name, average in learner.average.items()}
     seen = []
@@ -83,7 +83,7 @@ def test_a_step_clips_once_moves_what_learns_and_lets_the_average_follow():
 
 def learner_of(settings=SETTINGS):
     place = Place(0, 1, CPU)
-    return Learner(made_ready(network(), settings, place), torch.zeros(20, 3, 4, 6), settings, place)
+    return TrainStep(prepare_model(network(), settings, place), torch.zeros(20, 3, 4, 6), settings, place)
 
 
 def refused(learner, samples) -> str:

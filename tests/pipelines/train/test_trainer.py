@@ -200,10 +200,10 @@ def test_one_pass_over_several_samples_gives_the_loss_and_gradient_of_each(ready
 
 def test_references_are_exchanged_with_other_clips_not_with_variants_of_the_own():
     clips = ["a", "a", "b", "b", "c"]
-    others = train_validation.strangers(clips)
+    others = train_validation.shuffled_references(clips)
     assert others == [[2, 3, 4], [2, 3, 4], [4, 0, 1], [4, 0, 1], [0, 1, 2]]
     with pytest.raises(ValueError, match="hold out two at least"):
-        train_validation.strangers(["a", "a"])
+        train_validation.shuffled_references(["a", "a"])
 
 
 def test_the_learning_rate_rises_and_falls_as_said(ready):
@@ -358,7 +358,7 @@ def test_adapters_alone_learn_and_are_merged_on_export(begun, packed):
     assert (begun / "model" / "lora").is_dir()
     run = run_of(begun, settings)  # the merged network says what the adapted one says
     run.checkpoints.load(*run.learnt())
-    run.learner.swap()
+    run.learner.swap_ema_weights()
     example = train_examples.drawn(run.loader.batch(0)[0], run.learner.nothing, SETTINGS, torch.device("cpu"))
     merged = pipeline.load(begun / "model", dtype=torch.float32).transformer
     with torch.no_grad():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from a2data import records
 from a2data.media import images, video
-from a2data.records import Answer, Element, Film, Kept
+from a2data.records import ClipVideo, Element, ExpertOutput, Kept
 from model_zoo import cards
 from model_zoo.caption import fusion_template
 from stages.caption import stage as caption
@@ -16,13 +16,13 @@ from stages.caption.stage import Caption
 
 HEIGHT, WIDTH, COUNT = 96, 160, 4
 PIXELS = np.full((COUNT, HEIGHT, WIDTH, 3), (128, 128, 128), np.uint8)
-FILM = Film(
+FILM = ClipVideo(
     clip_id="v-00000000",
     video_id="v",
     shot=0,
     shot_start=0,
     shot_end=COUNT,
-    begins_with="start",
+    transition_in="start",
     fps=15.0,
     width=WIDTH,
     height=HEIGHT,
@@ -218,18 +218,18 @@ def test_a_phrase_that_is_part_of_anothers_clothes_ends_no_run():
         {"sub_type": "Orange", "type": "", "appearance": "", "position": ""},
         {"sub_type": "Woman", "type": "", "appearance": "in an orange top", "position": ""},
     ]
-    assert wording.told_apart(subjects, 14) == ["an orange", "a woman"]
+    assert wording.disambiguate(subjects, 14) == ["an orange", "a woman"]
 
 
 def test_two_alike_are_told_apart_by_place_and_else_by_counting():
     def people(*places: str) -> list[dict]:
         return [{"sub_type": "Person", "type": "", "appearance": "in a grey top", "position": p} for p in places]
 
-    assert wording.told_apart(people("on the left", "on the right"), 12) == [
+    assert wording.disambiguate(people("on the left", "on the right"), 12) == [
         "a person in a grey top on the left",
         "a person in a grey top on the right",
     ]
-    assert wording.told_apart(people("", "", ""), 12) == [
+    assert wording.disambiguate(people("", "", ""), 12) == [
         "a person in a grey top",
         "another person in a grey top",
         "a third person in a grey top",
@@ -256,8 +256,16 @@ def test_appearance_becomes_part_of_a_noun_phrase_of_limited_length(sub_type, ap
 
 
 def test_the_surest_answer_counts_and_the_later_of_two():
-    answers = [Answer("a", "x", "first", 0.5), Answer("b", "x", "sure", 0.9), Answer("c", "x", "unsure", 0.8)]
-    answers += [Answer("a", "y", "first", 0.5), Answer("b", "y", "later", 0.5), Answer("a", "z", "never", 0.3)]
+    answers = [
+        ExpertOutput("a", "x", "first", 0.5),
+        ExpertOutput("b", "x", "sure", 0.9),
+        ExpertOutput("c", "x", "unsure", 0.8),
+    ]
+    answers += [
+        ExpertOutput("a", "y", "first", 0.5),
+        ExpertOutput("b", "y", "later", 0.5),
+        ExpertOutput("a", "z", "never", 0.3),
+    ]
     assert caption.decide(answers, min_confidence=0.4) == {"x": "sure", "y": "later"}
 
 

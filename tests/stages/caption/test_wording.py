@@ -94,7 +94,10 @@ def test_a_sentence_about_an_action_becomes_a_predicate(said, action):
 def test_what_a_phrase_names_is_spoken_of_again_with_the():
     text = "holds a red cup, a red cupboard behind, another woman near a red cup"
     told = ["a red cup", "another woman"]
-    assert wording.spoken_once(text, told) == "holds the red cup, a red cupboard behind, the woman near the red cup"
+    assert (
+        wording.deduplicate_phrases(text, told)
+        == "holds the red cup, a red cupboard behind, the woman near the red cup"
+    )
 
 
 WORDS = st.sampled_from(["a", "another", "some", "the", "woman", "women", "cup", "red", "two", "in", "étui", "top,"])
@@ -104,7 +107,7 @@ WORDS = st.sampled_from(["a", "another", "some", "the", "woman", "women", "cup",
 @given(st.lists(st.tuples(st.lists(WORDS, max_size=4), st.lists(WORDS, max_size=6)), max_size=6))
 def test_phrases_are_never_found_inside_one_another_nor_in_other_texts(said):
     subjects = [subject(" ".join(noun), " ".join(look)) for noun, look in said]
-    told = wording.told_apart([wording.plain(s) for s in subjects], 14)
+    told = wording.disambiguate([wording.plain(s) for s in subjects], 14)
     for n, one in enumerate(told):
         assert not any(wording.within(one, other) for m, other in enumerate(told) if m != n)
-        assert not wording.within(one, wording.spoken_once(f"holds {one} and {one}", told))
+        assert not wording.within(one, wording.deduplicate_phrases(f"holds {one} and {one}", told))

@@ -8,7 +8,20 @@ import webdataset
 
 from a2data.dataset.triplet import from_sample, mask_bytes
 from a2data.media import images, video
-from a2data.records import Caption, Element, Failure, Film, Kept, Match, Packed, Reference, Reject, Rule, Trait, Video
+from a2data.records import (
+    Caption,
+    ClipVideo,
+    Element,
+    ElementMeta,
+    Failure,
+    Kept,
+    Match,
+    Packed,
+    Reference,
+    Reject,
+    Rule,
+    Video,
+)
 from stages.pack.facts import fetch, in_source
 from stages.pack.stage import Pack
 
@@ -29,7 +42,7 @@ def film(clip_id, video_id, seed):
     frames = np.random.default_rng(seed).integers(0, 255, (3, H, W, 3), dtype=np.uint8)
     data = video.encode(frames, 15)
     facts = (clip_id, video_id, 0, 0, 9, "start", 15.0, W, H, [0, 2, 4], [0.5, 0.6, 0.7], (10.0, 20.0, 138.0, 116.0))
-    return Film(*facts, 0.0, [0.5] * 3, [1.0] * 3, [0.0] * 3, images.thumbs(bytes(432 * 3)).tobytes(), data)
+    return ClipVideo(*facts, 0.0, [0.5] * 3, [1.0] * 3, [0.0] * 3, images.thumbs(bytes(432 * 3)).tobytes(), data)
 
 
 def element(clip_id, kind, seed, colour=(200, 30, 30), at=(30, 24), parent=""):
@@ -99,7 +112,7 @@ MATCHES = [match("human", "A person in red"), match("object", "a ball"), match("
 
 def pack(out, references=REFERENCES, matches=MATCHES, kept=("v-1",), reverse=False, find=lookup, **settings):
     caption = Caption("v-1", PROMPT, [], "", "", "", "", "", 0, 0, "", [])
-    traits = [Trait(**{n: getattr(e, n) for n in Trait.__dataclass_fields__}) for e in ELEMENTS.values()]
+    traits = [ElementMeta(**{n: getattr(e, n) for n in ElementMeta.__dataclass_fields__}) for e in ELEMENTS.values()]
     by_stage = [[t for t in traits if STAGE[t.kind] == s] for s in ("detect", "faces", "parse", "background", "ground")]
     rows = [[Kept(c, c[0]) for c in kept], list(references), FILMS, [caption], list(matches), VIDEOS, *by_stage]
     rows = [r[::-1] for r in rows] if reverse else rows

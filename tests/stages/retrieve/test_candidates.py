@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from stages.retrieve.candidates import Group, Groups, clear_of
-from stages.retrieve.clusters import identify
+from stages.retrieve.candidates import Group, Groups, margin_ignoring
+from stages.retrieve.clusters import cluster_identities
 
 
 def unit(*rows):
@@ -17,11 +17,11 @@ CLIPS = np.arange(3)
 
 def test_a_rival_of_an_opposed_name_takes_nothing_from_the_margin():
     apart = [set(), set(), set()]
-    found = identify(VECTORS, CLIPS, apart, 0.9, 2, differ=lambda a, b: 2 in (a, b))
+    found = cluster_identities(VECTORS, CLIPS, apart, 0.9, 2, differ=lambda a, b: 2 in (a, b))
     assert found.cluster.tolist() == [0, 0, 1]
 
-    near = clear_of(found, VECTORS, ["blue", "blue", "blue"], lambda a, b: a != b)
-    far = clear_of(found, VECTORS, ["blue", "blue", "red"], lambda a, b: a != b)
+    near = margin_ignoring(found, VECTORS, ["blue", "blue", "blue"], lambda a, b: a != b)
+    far = margin_ignoring(found, VECTORS, ["blue", "blue", "red"], lambda a, b: a != b)
     expected = found.cohesion[0] - VECTORS[0] @ VECTORS[2]
     assert np.allclose(near.margin[:2], [expected, found.cohesion[1] - VECTORS[1] @ VECTORS[2]], atol=1e-4)
     assert np.all(np.isposinf(far.margin[:2]))
@@ -29,18 +29,18 @@ def test_a_rival_of_an_opposed_name_takes_nothing_from_the_margin():
 
 
 def test_a_cluster_counts_as_a_rival_as_long_as_one_of_its_members_may_be_meant():
-    found = identify(VECTORS, CLIPS, [set(), set(), set()], 0.9, 2, differ=lambda a, b: 0 in (a, b))
+    found = cluster_identities(VECTORS, CLIPS, [set(), set(), set()], 0.9, 2, differ=lambda a, b: 0 in (a, b))
     assert found.cluster.tolist() == [0, 1, 1]
     alone = found._replace(cohesion=np.array([1.0, *found.cohesion[1:]]))  # as if it were not
 
-    mixed = clear_of(alone, VECTORS, ["blue", "red", "blue"], lambda a, b: a != b)
-    other = clear_of(alone, VECTORS, ["blue", "red", "red"], lambda a, b: a != b)
+    mixed = margin_ignoring(alone, VECTORS, ["blue", "red", "blue"], lambda a, b: a != b)
+    other = margin_ignoring(alone, VECTORS, ["blue", "red", "red"], lambda a, b: a != b)
     assert np.isfinite(mixed.margin[0])
     assert np.isposinf(other.margin[0])
 
 
 def test_every_row_is_found_in_its_group():
-    found = identify(VECTORS, CLIPS, [set(), set(), set()], 0.9, 2)
+    found = cluster_identities(VECTORS, CLIPS, [set(), set(), set()], 0.9, 2)
     about = (CLIPS, CLIPS, lambda rows: VECTORS[: len(rows)])
     several, one = (
         Group(np.array([5, 1, 4]), found, 0.9, {0: 77}, *about),
@@ -62,7 +62,7 @@ def crowd(seed=0):
     x = np.vstack([anna + 0.06 * rng.normal(size=(12, 24)), double + 0.001 * rng.normal(size=(60, 24))])
     x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
     apart = [{*range(12, 72)} if n < 12 else {*range(12)} for n in range(72)]
-    found = identify(x, np.arange(72), apart, 0.5, 8)
+    found = cluster_identities(x, np.arange(72), apart, 0.5, 8)
     return Group(np.arange(72), found, 0.5, {0: 1, 1: 2}, np.arange(72), np.arange(72) // 4, lambda rows: x[rows]), x
 
 

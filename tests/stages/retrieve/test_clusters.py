@@ -5,15 +5,15 @@ from hypothesis import strategies as st
 
 from stages.retrieve.clusters import (
     Clusters,
+    cannot_link_pairs,
+    cluster_identities,
+    cohesion_and_separation,
     components,
     doubtful,
-    identify,
     merge,
-    mutual,
+    mutual_neighbours,
     neighbourhood_margin,
-    number,
-    seen_together,
-    stand,
+    stable_identity_id,
     unfinished,
 )
 
@@ -38,7 +38,7 @@ def nobody(n):
 @given(st.integers(0, 10**6), st.integers(2, 8), st.integers(2, 6))
 def test_planted_people_are_found_again(seed, people, takes):
     x, who = planted(seed, people, takes, noise=0.5)
-    found = identify(x, np.arange(len(x)), nobody(len(x)), low=0.6, neighbours=32)
+    found = cluster_identities(x, np.arange(len(x)), nobody(len(x)), low=0.6, neighbours=32)
     same = found.cluster[:, None] == found.cluster[None]
     assert not np.any(same & (who[:, None] != who[None]))
     assert same.sum() >= 0.9 * (who[:, None] == who[None]).sum()
@@ -54,7 +54,7 @@ def test_two_who_were_seen_together_are_never_one(seed):
         if i != j:
             apart[i].add(int(j))
             apart[j].add(int(i))
-    found = identify(x, np.arange(len(x)), apart, low=0.2, neighbours=32)
+    found = cluster_identities(x, np.arange(len(x)), apart, low=0.2, neighbours=32)
     for i, enemies in enumerate(apart):
         assert all(found.cluster[i] != found.cluster[j] for j in enemies)
 
@@ -79,14 +79,14 @@ def test_a_chain_of_likenesses_does_not_join_its_ends():
 def test_pairs_are_neighbours_of_each_other_and_come_most_similar_first():
     similarity = np.array([[0.9, 0.7], [0.9, 0.8], [0.8, 0.7]])
     neighbour = np.array([[1, 2], [0, 2], [1, 0]])
-    assert mutual(similarity, neighbour, 0.0) == [(0, 1), (1, 2), (0, 2)]
-    assert mutual(similarity, neighbour, 0.75) == [(0, 1), (1, 2)]
-    assert mutual(similarity[:, :1], neighbour[:, :1], 0.0) == [(0, 1)]  # 2 likes 1, but 1 likes 0 better
+    assert mutual_neighbours(similarity, neighbour, 0.0) == [(0, 1), (1, 2), (0, 2)]
+    assert mutual_neighbours(similarity, neighbour, 0.75) == [(0, 1), (1, 2)]
+    assert mutual_neighbours(similarity[:, :1], neighbour[:, :1], 0.0) == [(0, 1)]  # 2 likes 1, but 1 likes 0 better
 
 
 def test_the_margin_is_how_much_better_the_own_cluster_is_than_the_next():
     x, _ = planted(3, 3, 4, noise=0.4)
-    found = identify(x, np.arange(len(x)), nobody(len(x)), low=0.6, neighbours=32)
+    found = cluster_identities(x, np.arange(len(x)), nobody(len(x)), low=0.6, neighbours=32)
     for i in range(len(x)):
         means = {
             c: np.mean([x[i] @ x[j] for j in range(len(x)) if found.cluster[j] == c and j != i])
@@ -98,7 +98,7 @@ def test_the_margin_is_how_much_better_the_own_cluster_is_than_the_next():
 
 
 def test_one_who_is_alone_has_no_cohesion():
-    cohesion, rival = stand(np.float32([[1, 0], [0, 1]]), np.array([0, 1]))
+    cohesion, rival = cohesion_and_separation(np.float32([[1, 0], [0, 1]]), np.array([0, 1]))
     assert np.all(np.isneginf(cohesion))
     assert rival.tolist() == [0, 0]
 
@@ -106,7 +106,7 @@ def test_one_who_is_alone_has_no_cohesion():
 def test_only_those_who_share_a_frame_of_a_clip_are_apart():
     clips = ["a", "a", "a", "b"]
     frames = [{0, 5}, {5, 10}, {10}, {5}]
-    assert seen_together(clips, frames) == [{1}, {0, 2}, {1}, set()]
+    assert cannot_link_pairs(clips, frames) == [{1}, {0, 2}, {1}, set()]
 
 
 @settings(max_examples=40, deadline=None)
@@ -122,8 +122,8 @@ def test_the_order_of_the_nodes_does_not_matter(seed, neighbours):
     order = rng.permutation(len(x))
     place = np.argsort(order)
     moved = [{int(place[j]) for j in apart[i]} for i in order]
-    one = identify(x, np.arange(len(x)), apart, 0.3, neighbours)
-    other = identify(x[order], np.arange(len(x)), moved, 0.3, neighbours)
+    one = cluster_identities(x, np.arange(len(x)), apart, 0.3, neighbours)
+    other = cluster_identities(x[order], np.arange(len(x)), moved, 0.3, neighbours)
     scores = np.sort(np.unique(np.round(x @ x.T, 5))[:-1])
     if np.diff(scores).min() > 0 and len(scores) == len(x) * (len(x) - 1) // 2:  # no two pairs alike: no tie to break
         same = one.cluster[order][:, None] == one.cluster[order][None]
@@ -135,7 +135,7 @@ def test_the_order_of_the_nodes_does_not_matter(seed, neighbours):
 @given(st.integers(0, 10**6), st.floats(0.1, 0.8))
 def test_every_cluster_is_as_dense_as_asked_for_when_its_last_two_parts_were_joined(seed, low):
     x, _ = planted(seed, 3, 6, noise=1.0)
-    found = identify(x, np.arange(len(x)), nobody(len(x)), low, 16)
+    found = cluster_identities(x, np.arange(len(x)), nobody(len(x)), low, 16)
     for cluster in set(found.cluster.tolist()):
         members = x[found.cluster == cluster].astype(np.float64)
         if len(members) > 1:  # a mean of means of at least `low` each
@@ -145,7 +145,7 @@ def test_every_cluster_is_as_dense_as_asked_for_when_its_last_two_parts_were_joi
 @pytest.mark.parametrize("neighbours", [4, 8])
 def test_a_person_of_more_clips_than_neighbours_is_one_cluster(neighbours):
     x, who = planted(1, people=4, takes=60, noise=0.75)
-    found = identify(x, np.arange(len(x)), nobody(len(x)), low=0.45, neighbours=neighbours)
+    found = cluster_identities(x, np.arange(len(x)), nobody(len(x)), low=0.45, neighbours=neighbours)
     assert len({*zip(found.cluster.tolist(), who.tolist(), strict=True)}) == found.cluster.max() + 1 == 4
     assert found.margin.min() > 0.1
 
@@ -155,24 +155,26 @@ def test_pieces_whose_nodes_were_seen_together_or_differ_stay_apart():
     each = np.arange(len(x))
     apart = nobody(len(x))
     apart[0], apart[1] = {1}, {0}
-    parted = identify(x, each, apart, 0.45, 4)
+    parted = cluster_identities(x, each, apart, 0.45, 4)
     assert parted.cluster[0] != parted.cluster[1]
     half = [n % 2 for n in range(len(x))]
-    parted = identify(x, each, nobody(len(x)), 0.45, 4, differ=lambda i, j: half[i] != half[j])
+    parted = cluster_identities(x, each, nobody(len(x)), 0.45, 4, differ=lambda i, j: half[i] != half[j])
     assert all(len({half[i] for i in np.flatnonzero(parted.cluster == c)}) == 1 for c in {*parted.cluster.tolist()})
     assert parted.cluster.max() == 1
 
 
 def test_joins_of_pieces_do_not_depend_on_the_tile():
     x, _ = planted(3, people=5, takes=40, noise=0.8)
-    one, other = (identify(x, np.arange(len(x)), nobody(len(x)), 0.45, 6, tile=tile) for tile in (1 << 15, 37))
+    one, other = (
+        cluster_identities(x, np.arange(len(x)), nobody(len(x)), 0.45, 6, tile=tile) for tile in (1 << 15, 37)
+    )
     assert np.array_equal(one.cluster, other.cluster)
     assert np.array_equal(one.margin, other.margin)
 
 
 def test_clusters_that_are_complete_are_not_looked_at_again():
     x, _ = planted(4, people=5, takes=6, noise=0.3)
-    found = identify(x, np.arange(len(x)), nobody(len(x)), low=0.6, neighbours=16)
+    found = cluster_identities(x, np.arange(len(x)), nobody(len(x)), low=0.6, neighbours=16)
     assert not unfinished(found.similarity, found.neighbour, found.cluster, 0.6).any()
     halved = np.arange(len(x)) % 2 + 2 * found.cluster
     assert unfinished(found.similarity, found.neighbour, halved, 0.6).all()
@@ -208,7 +210,7 @@ def test_a_view_left_alone_is_not_a_rival_to_one_that_is_nearer_to_many_of_its_o
     x = np.vstack([views, alone])
     x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
     cluster = np.array([0] * 80 + [1])
-    cohesion, rival = stand(x, cluster)
+    cohesion, rival = cohesion_and_separation(x, cluster)
     assert cohesion[79] < rival[79]  # by the mean of all views, the profile belongs with the one that is alone
     nodes = doubtful(cluster, cohesion - rival, 0.6)
     near = dict(zip(nodes.tolist(), neighbourhood_margin(x, cluster, nodes, np.arange(2)), strict=True))
@@ -224,9 +226,9 @@ def test_small_clusters_are_compared_by_all_of_their_members():
 def test_two_that_differ_by_something_else_are_never_one():
     x, who = planted(5, 2, 6, noise=0.3)
     odd = [n % 2 for n in range(len(x))]
-    found = identify(x, np.arange(len(x)), nobody(len(x)), 0.5, 16, differ=lambda i, j: odd[i] != odd[j])
+    found = cluster_identities(x, np.arange(len(x)), nobody(len(x)), 0.5, 16, differ=lambda i, j: odd[i] != odd[j])
     assert all(len({odd[i] for i in np.flatnonzero(found.cluster == c)}) == 1 for c in set(found.cluster.tolist()))
-    plain = identify(x, np.arange(len(x)), nobody(len(x)), 0.5, 16)
+    plain = cluster_identities(x, np.arange(len(x)), nobody(len(x)), 0.5, 16)
     assert plain.cluster.max() + 1 == 2 < found.cluster.max() + 1
     assert len(who) == 12
 
@@ -247,5 +249,5 @@ def test_components_are_those_that_a_walk_over_the_links_reaches(links, random):
 
 
 def test_the_number_of_an_identity_fits_into_json():
-    assert 0 <= number("clip/face/0") < 2**48
-    assert number("clip/face/0") != number("clip/face/1")
+    assert 0 <= stable_identity_id("clip/face/0") < 2**48
+    assert stable_identity_id("clip/face/0") != stable_identity_id("clip/face/1")

@@ -105,7 +105,7 @@ def face(seed, light=1.0):
 
 
 def alike(a, b):
-    return copies.alike(copies.stamp(a), copies.stamp(b))
+    return copies.compare_stamps(copies.stamp(a), copies.stamp(b))
 
 
 def test_a_cut_out_laid_over_itself_is_no_distance_away_however_large_or_which_way_round():

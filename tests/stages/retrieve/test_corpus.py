@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2data.records import Look, Take
+from a2data.records import ClipThumbs, EmbeddedElement
 from a2data.store.schema import to_table
 from stages.retrieve.corpus import Footage, assemble
 
@@ -12,14 +12,14 @@ from stages.retrieve.corpus import Footage, assemble
 def look(name, kind, parent="", quality=0.5, vector=(1.0, 0.0), frames=(0, 5)):
     at = name.split("/")[0]
     traits = (at, name, kind, kind, parent, 0, "", "dlib", quality, list(frames), ["colour=red"])
-    return Look(*traits, embedding=list(vector))
+    return EmbeddedElement(*traits, embedding=list(vector))
 
 
 def tables(rows, split=2):
     """The rows dealt to two tables of two shards."""
     dealt = [rows[n::split] for n in range(split)]
     return [
-        to_table(Look, part).append_column("shard", pa.array([n] * len(part), pa.int32()))
+        to_table(EmbeddedElement, part).append_column("shard", pa.array([n] * len(part), pa.int32()))
         for n, part in enumerate(dealt)
     ]
 
@@ -71,11 +71,11 @@ def test_embeddings_of_two_lengths_are_refused():
 def test_seconds_between_clips_of_one_source_and_none_between_two_sources():
     thumbs = bytes(18 * 24 * 3)
     takes = [
-        Take("a", "v", [1.0, 1.5, 2.0], thumbs),
-        Take("b", "v", [1.8, 2.5], thumbs),
-        Take("c", "v", [4.0, 5.0], thumbs),
+        ClipThumbs("a", "v", [1.0, 1.5, 2.0], thumbs),
+        ClipThumbs("b", "v", [1.8, 2.5], thumbs),
+        ClipThumbs("c", "v", [4.0, 5.0], thumbs),
     ]
-    footage = Footage(to_table(Take, [*takes, Take("d", "w", [0.0, 9.0], thumbs)]), 5)
+    footage = Footage(to_table(ClipThumbs, [*takes, ClipThumbs("d", "w", [0.0, 9.0], thumbs)]), 5)
     assert footage.nearness_s("a", "b") == (pytest.approx(0.2), 0.0)
     assert footage.nearness_s("c", "a") == (-2.0, 2.0)
     assert footage.nearness_s("a", "d") == (-np.inf, np.inf)

@@ -38,7 +38,7 @@ def shown(elements, thumbs):
 
 def reference(target, source):
     return Reference(
-        target[0], target, "human", 1, 7, source[0], source, "", 0.9, 0.0, [], frames_apart=0.4, gap_s=12.0
+        target[0], target, "human", 1, 7, source[0], source, "", 0.9, 0.0, [], thumbnail_distance=0.4, gap_s=12.0
     )
 
 

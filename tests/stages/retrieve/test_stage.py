@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_looks import ANNA, BERT, direction, like, look, person, pictured, retrieve, table, take, wearing
 
-from a2data.records import Look, Match, Reference, Reject, Take
+from a2data.records import ClipThumbs, EmbeddedElement, Match, Reference, Reject
 from stages.retrieve.stage import Retrieve
 
 
@@ -44,7 +44,7 @@ def test_the_shard_of_the_source_is_kept():
     looks = [
         pa.concat_tables(
             [
-                table(Look, [e for e in elements if e.kind == kind and e.clip_id == clip], shard)
+                table(EmbeddedElement, [e for e in elements if e.kind == kind and e.clip_id == clip], shard)
                 for clip, shard in (("a", 4), ("b", 9))
             ]
         )
@@ -53,7 +53,7 @@ def test_the_shard_of_the_source_is_kept():
     matches = table(Match, [Match("a", "a/human/0", "it", 0, 2, 1.0, 1.0)])
     rows = list(
         Retrieve(min_face=0.7).run(
-            None, matches, table(Take, [take("a"), take("b")]), *looks, lookup=pictured(elements, {})
+            None, matches, table(ClipThumbs, [take("a"), take("b")]), *looks, lookup=pictured(elements, {})
         )
     )
     assert {(r.element_id, r.source_shard) for r in rows} == {("a/human/0", 9), ("a/face/0", 9)}
@@ -183,13 +183,14 @@ def test_embeddings_of_two_models_are_not_compared():
 def test_only_what_a_phrase_stands_for_and_its_parts_and_places_are_looked_for():
     elements = [*wearing("a", like(ANNA, 1), like(BERT, 1), "red"), look("a", "object", vector=like(BERT, 5))]
     looks = [
-        table(Look, [e for e in elements if e.kind in kinds]) for kinds in (("human", "object"), ("face",), ("upper",))
+        table(EmbeddedElement, [e for e in elements if e.kind in kinds])
+        for kinds in (("human", "object"), ("face",), ("upper",))
     ]
     tables = (
         table(Match, [Match("a", "a/human/0", "it", 0, 2, 1.0, 1.0)]),
-        table(Take, [take("a")]),
+        table(ClipThumbs, [take("a")]),
         *looks,
-        table(Look, []),
+        table(EmbeddedElement, []),
     )
     rows = Retrieve(min_face=0.7, min_object=0.7).run(None, *tables, lookup=pictured(elements, {}))
     assert {r.key for r in rows} == {"a/human/0", "a/face/0", "a/upper/0"}

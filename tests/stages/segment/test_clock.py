@@ -16,7 +16,7 @@ gaps = st.lists(st.floats(0.005, 0.9), min_size=2, max_size=60)
 def test_every_tick_shows_the_last_frame_that_is_due(steps, origin, fps):
     times = list(origin + np.cumsum([0.0, *steps]))
     frames = [video.Frame(n, t, None) for n, t in enumerate(times)]
-    shown = [s.frame.index for s in clock.on_clock(frames, fps, max_gap_s=1) for _ in range(s.ticks)]
+    shown = [s.frame.index for s in clock.resample_to_fps(frames, fps, max_gap_s=1) for _ in range(s.ticks)]
     expected = [
         max(n for n, t in enumerate(times) if t - 0.002 <= times[0] + k / fps + 1e-9) for k in range(len(shown))
     ]
@@ -26,7 +26,7 @@ def test_every_tick_shows_the_last_frame_that_is_due(steps, origin, fps):
 
 def test_a_picture_that_stands_too_long_gets_no_more_ticks_and_ends_the_shot():
     frames = [video.Frame(n, t, None) for n, t in enumerate([0.0, 0.1, 60.0, 60.1])]
-    shown = list(clock.on_clock(frames, 10, max_gap_s=1))
+    shown = list(clock.resample_to_fps(frames, 10, max_gap_s=1))
     assert [s.ticks for s in shown] == [1, 10, 1, 1]
     assert [s.after_gap for s in shown] == [False, False, True, False]
 
@@ -45,7 +45,7 @@ def test_a_clip_fits_and_is_even_and_keeps_its_shape(width, height, short):
 def test_pictures_are_turned_clockwise(rotation):
     x, y = np.meshgrid(np.arange(64), np.arange(48))
     frame = np.stack([3 * x + 20, 4 * y + 20, x + 2 * y + 30], -1).astype(np.uint8)
-    shrink = clock.Shrinker(*((48, 64) if rotation in (90, 270) else (64, 48)), rotation)
+    shrink = clock.Downscaler(*((48, 64) if rotation in (90, 270) else (64, 48)), rotation)
     planes = shrink.planes(av.VideoFrame.from_ndarray(frame, format="rgb24"))
     back = clock.to_frame(planes).to_ndarray(format="rgb24")
     assert np.abs(back.astype(int) - np.rot90(frame, -rotation // 90)).mean() < 4
@@ -57,7 +57,7 @@ def test_colours_survive_whatever_matrix_the_source_was_coded_with(tags):
     coded = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
         format="yuv420p", dst_colorspace=tags[0], dst_color_range=tags[1]
     )
-    planes = clock.Shrinker(32, 24, 0).planes(coded)
+    planes = clock.Downscaler(32, 24, 0).planes(coded)
     clip = video.decode(video.encode([clock.to_frame(planes)] * 3, 15))
     assert np.abs(clip.astype(int) - (200, 60, 30)).max() <= 6
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from a2data.media import images, video
-from a2data.records import Film, Reject, Source, Video
+from a2data.records import ClipVideo, Reject, Source, Video
 from a2data.store.schema import from_table, to_table
 from model_zoo.shots import detector, transnet
 from stages.ingest import Ingest
@@ -35,7 +35,7 @@ def film_of(tmp_path: Path, *scenes: np.ndarray, fps: float = 30) -> Video:
     return Video("feed", str(path), "", "", "", width, height, 0, fps, 0.0, "h264", 0)
 
 
-def run(source: Video, **settings) -> list[Film | Reject]:
+def run(source: Video, **settings) -> list[ClipVideo | Reject]:
     stage = Segment(**{"shot_model": "", **settings})
     return list(stage.run(stage.load(), [source]))
 
@@ -50,7 +50,7 @@ def test_a_shot_becomes_a_clip_at_15_fps(tmp_path):
         0,
         60,
     )
-    assert (film.begins_with, film.fps, film.width, film.height) == ("start", 15.0, WIDTH, HEIGHT)
+    assert (film.transition_in, film.fps, film.width, film.height) == ("start", 15.0, WIDTH, HEIGHT)
     assert film.source_frames == list(range(0, 60, 2))
     assert film.source_pts_s == pytest.approx([n / 30 for n in range(0, 60, 2)])
     assert film.crop == (0, 0, WIDTH, HEIGHT)
@@ -59,7 +59,7 @@ def test_a_shot_becomes_a_clip_at_15_fps(tmp_path):
 
 def test_cuts_part_clips_to_the_frame(tmp_path):
     films = run(film_of(tmp_path, scene(1, 40), scene(2, 41), scene(3, 39)))
-    assert [(f.shot, f.shot_start, f.shot_end, f.begins_with) for f in films] == [
+    assert [(f.shot, f.shot_start, f.shot_end, f.transition_in) for f in films] == [
         (0, 0, 40, "start"),
         (1, 40, 81, "cut"),
         (2, 81, 120, "cut"),
@@ -74,7 +74,7 @@ def test_cuts_part_clips_to_the_frame(tmp_path):
 def test_no_clip_touches_a_dissolve(tmp_path):
     a, b = scene(1, 1).repeat(90, axis=0), scene(2, 1).repeat(90, axis=0)
     films = run(film_of(tmp_path, a[:60], blend(a[60:], b[:30]), b[30:]))
-    assert [f.begins_with for f in films] == ["start", "dissolve"]
+    assert [f.transition_in for f in films] == ["start", "dissolve"]
     assert max(films[0].source_frames) < 60
     assert min(films[1].source_frames) >= 90
 
@@ -84,7 +84,7 @@ def test_no_clip_touches_a_wipe_and_one_frame_next_to_it(tmp_path):
     columns = np.arange(WIDTH)[:, None]
     wipe = [np.where(columns < (n + 1) * WIDTH / 21, b[n], a[60 + n]) for n in range(20)]
     films = run(film_of(tmp_path, a[:60], np.stack(wipe), b[20:]))
-    assert [(f.begins_with, f.shot_start, f.shot_end) for f in films] == [("start", 0, 60), ("wipe", 80, 150)]
+    assert [(f.transition_in, f.shot_start, f.shot_end) for f in films] == [("start", 0, 60), ("wipe", 80, 150)]
     assert [(min(f.source_frames), max(f.source_frames)) for f in films] == [(0, 58), (82, 148)]
 
 
@@ -100,9 +100,9 @@ def test_a_long_shot_gives_clips_one_after_another_and_drops_a_short_rest(tmp_pa
 
 def test_a_short_shot_is_rejected_by_name(tmp_path):
     rows = run(film_of(tmp_path, scene(1, 40), scene(2, 20), scene(3, 40)))
-    assert [type(row) for row in rows] == [Film, Reject, Film]
+    assert [type(row) for row in rows] == [ClipVideo, Reject, ClipVideo]
     assert (rows[1].key, rows[1].reason) == ("feed-00000040", "shot too short")
-    assert [row.shot for row in rows if isinstance(row, Film)] == [0, 2]
+    assert [row.shot for row in rows if isinstance(row, ClipVideo)] == [0, 2]
 
 
 @pytest.mark.parametrize("shade", [0, 255])
@@ -170,7 +170,7 @@ def test_the_same_video_gives_the_same_rows_and_they_fit_their_table(tmp_path):
     source = film_of(tmp_path, scene(1, 40), scene(2, 40))
     films = run(source)
     assert films == run(source)
-    again = from_table(Film, to_table(Film, films))
+    again = from_table(ClipVideo, to_table(ClipVideo, films))
     assert [f.video for f in again] == [f.video for f in films]
 
 
@@ -236,14 +236,14 @@ def test_only_frames_that_may_be_needed_are_kept(tmp_path, monkeypatch):
 
     black = np.zeros((400, HEIGHT, WIDTH, 3), np.uint8)
     source = film_of(tmp_path, scene(1, 400), black, scene(2, 60))
-    most, advance = [], segment.Reel.advance
+    most, advance = [], segment.ShotBuffer.advance
 
     def watched(self, *args):
         advance(self, *args)
         most.append(len(self.ticks))
 
-    monkeypatch.setattr(segment.Reel, "advance", watched)
-    films = [row for row in run(source) if isinstance(row, Film)]
+    monkeypatch.setattr(segment.ShotBuffer, "advance", watched)
+    films = [row for row in run(source) if isinstance(row, ClipVideo)]
     assert sum(len(f.source_frames) for f in films) >= 220
     assert max(most) <= 81 + detector.MAX_RAMP / 2 + 15
 
@@ -260,10 +260,10 @@ def test_real_cuts_are_found_to_the_frame_without_the_network(corpus):
 
 def test_real_fades_and_dissolves_are_in_no_clip(corpus):
     rows = run(corpus_video(corpus / "video" / "psd_testvideo.mp4"))
-    films = [row for row in rows if isinstance(row, Film)]
-    assert next((f.shot_start, f.begins_with) for f in films) == (30, "cut")
+    films = [row for row in rows if isinstance(row, ClipVideo)]
+    assert next((f.shot_start, f.transition_in) for f in films) == (30, "cut")
     assert films[0].shot_end == 180
     shown = {n for f in films for n in f.source_frames}
     for start, end in ((211, 240), (331, 360), (394, 424), (529, 558), (661, 694)):
         assert shown.isdisjoint(range(start, end))
-    assert [f.begins_with for f in films] == ["cut", "fade", "fade", "dissolve"]
+    assert [f.transition_in for f in films] == ["cut", "fade", "fade", "dissolve"]

@@ -17,7 +17,7 @@ import numpy as np
 from a2data.media import video
 from a2data.store.filename import safe_name
 from model_zoo.caption.endpoint import data_url
-from model_zoo.caption.schema import Ask, Said
+from model_zoo.caption.schema import Ask, Completion
 from pipelines.bench.a2.cases import Case, picture
 from pipelines.bench.a2.study import page as study
 from pipelines.bench.a2.study import ratings
@@ -113,7 +113,7 @@ def schema() -> dict[str, Any]:
     return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 
-def _read(said: Said) -> dict[str, int]:
+def _read(said: Completion) -> dict[str, int]:
     """The answers. Raises ValueError with a sentence for the model."""
     found = re.search(r"\{.*\}", said.text, re.DOTALL)
     if not said.whole or not found:

@@ -309,7 +309,7 @@ def test_the_cameras_own_motion_is_taken_out_of_the_plate():
     clean = pictures[2].copy()
     for t, picture in enumerate(pictures):
         picture[100:130, 40 + 35 * t : 70 + 35 * t] = 255
-    plate = motion.plates(pictures, motion.cameras(pictures))[2]
+    plate = motion.background_plates(pictures, motion.camera_homographies(pictures))[2]
     assert np.abs(plate[100:130, 110:140].astype(int) - clean[100:130, 110:140]).mean() < 4
 
 
@@ -319,7 +319,7 @@ def test_a_standing_camera_is_not_taken_to_follow_who_moves():
     pictures = [wall(t) for t in range(5)]
     for t, picture in enumerate(pictures):
         picture[60:204, 40 + 9 * t : 200 + 9 * t] = coat
-    assert all(np.array_equal(view, np.eye(3)) for view in motion.cameras(pictures))
+    assert all(np.array_equal(view, np.eye(3)) for view in motion.camera_homographies(pictures))
 
 
 def test_the_plate_is_free_of_what_stood_in_the_middle_for_most_of_the_shot():
@@ -327,7 +327,7 @@ def test_the_plate_is_free_of_what_stood_in_the_middle_for_most_of_the_shot():
     pictures = [wall(t) for t in range(9)]
     for picture, x in zip(pictures, (20, 70, 120, 120, 120, 120, 120, 170, 220), strict=True):
         picture[120:170, x : x + 45] = (30, 120, 60)
-    plate = motion.plates(pictures, motion.cameras(pictures))[0]
+    plate = motion.background_plates(pictures, motion.camera_homographies(pictures))[0]
     assert np.abs(plate.astype(int) - ground).max(2).mean() < 6
     assert not (motion.difference(plate, ground) > motion.MOVED).any()
 

@@ -54,7 +54,7 @@ def test_every_model_of_a_profile_has_a_card():
     assert {profile: set(models) for profile, models in PROFILES.items()} == {
         key: set(profiles.KINDS) for key in PROFILES
     }
-    assert all(cards.family(name) for models in PROFILES.values() for name in models.values() if name)
+    assert all(cards.base_card(name) for models in PROFILES.values() for name in models.values() if name)
 
 
 def test_only_what_is_asked_for_is_measured():

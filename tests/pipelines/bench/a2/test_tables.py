@@ -41,7 +41,7 @@ def measured(store, wanted, folder):
         if event == "made":
             done.extend(about[1].job)
 
-    summary = run(SHARP, store, sorted(home.values()), local.Here(store), watch)
+    summary = run(SHARP, store, sorted(home.values()), local.InProcessExecutor(store), watch)
     table, gone = recipe.table(store, wanted, home, SHARP)
     return table, [case.id for case in gone], missing, sorted(done), summary
 

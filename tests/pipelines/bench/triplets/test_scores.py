@@ -91,7 +91,7 @@ def ground(*entities, **changes):
     known = film(
         shots=[Shot(0, 30, "hall", camera="static", entities=list(entities), **changes)], cuts=[], transitions=[]
     )
-    return match_truth.Ground(Truth("S", [known]), Prediction({}, {}, []))
+    return match_truth.GroundTruthMatcher(Truth("S", [known]), Prediction({}, {}, []))
 
 
 def entity(name, mask, kind="human", **more):

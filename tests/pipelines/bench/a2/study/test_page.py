@@ -34,7 +34,9 @@ def world(tmp_path):
         for n, case in enumerate(cases):
             if (name, n) != ("tiny", 3):
                 frames = np.full((3, 16, 16, 3), 40 + 60 * shade + 5 * n, np.uint8)
-                (folder / f"{case.id}.mp4").write_bytes(output.tagged(video.encode(frames, 8), {"made by": name}))
+                (folder / f"{case.id}.mp4").write_bytes(
+                    output.embed_metadata(video.encode(frames, 8), {"made by": name})
+                )
     return cases, folders
 
 
