@@ -65,7 +65,7 @@ def run_job(
         with store.create(stage.name(), stage.writes, shard) as part:
             part.add(rows)
             part.footer.rejected, part.footer.failed = rejected, failed
-            part.footer.units = accounting.count(stage, [*rows, *rejected]) + len(failed)
+            part.footer.num_inputs = accounting.count(stage, [*rows, *rejected]) + len(failed)
             part.footer.skipped = sorted(_missing(stage, store, shard))
             part.footer.seconds = (time.perf_counter() - began) / len(job)
             part.commit(stage, inputs)
@@ -165,7 +165,7 @@ def _is_due(
     if any(name not in inputs for name in stage.reads) or {unit, unit.rpartition("-")[0]} & missing:
         footer.skipped.append(unit)
         return False
-    footer.units += 1
+    footer.num_inputs += 1
     why = skip.get(unit) or skip.get(f"{stage.name()}/{unit}")
     if why:
         footer.failed[unit] = why

@@ -18,7 +18,7 @@ def note_units(
     about = {
         "units": list(in_hand),
         "share": share,  # of the job's units that are done, 0 to 1
-        "done": max(p.footer.units for p in parts),
+        "done": max(p.footer.num_inputs for p in parts),
         "failed": sum(len(p.footer.failed) for p in parts),
         "rejected": sum(len(p.footer.rejected) for p in parts),
     }

@@ -75,7 +75,7 @@ class Clip:
     luma: Vector  # mean luma of each frame, 0 to 1
     sharpness: Vector  # variance of the Laplacian of each frame, at analysis size
     motion: Vector  # mean absolute difference from the frame before, 0 to 1; the first frame has 0
-    thumbs: bytes  # (t, 18, 24) uint8: each frame in grey, small; tells a copy from another take (a2data.media.images.thumbs)
+    thumbnails: bytes  # (t, 18, 24) uint8: each frame in grey, small; tells a copy from another take (a2data.media.images.thumbs)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class ClipTimes:
 class ClipThumbs(ClipTimes):
     """A span with its thumbnails."""
 
-    thumbs: bytes
+    thumbnails: bytes
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Element:
     parent_id: str  # the human that a face or a garment belongs to; "" for none
     frame: int  # its best frame
     box: Box
-    score: float  # the model's confidence, 0 to 1
+    confidence: float  # the model's confidence, 0 to 1
     mask: bytes  # a2data.media.images.to_rle of the (h, w) mask in the best frame
     image: bytes  # PNG, RGBA: the box cut out of the best frame, alpha from the mask
     image_sha256: str  # first 16 hex digits, so that a reference knows when its picture has changed
@@ -144,7 +144,7 @@ class Element:
     seen_frames: list[int]  # frames in which it was found, ascending
     seen_boxes: list[Box]  # and where
     attributes: list[str]  # "name=value", e.g. "colour=red", "yaw=-0.12", "coverage=0.91"
-    mask_trust: float = (
+    mask_confidence: float = (
         -1.0
     )  # 0 to 1: how far its outline is to be trusted (model_zoo.detect.mask_trust); -1: not judged
 
@@ -164,7 +164,7 @@ class ElementMeta:
     quality: float
     seen_frames: list[int]
     attributes: list[str]
-    mask_trust: float = -1.0
+    mask_confidence: float = -1.0
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,13 @@ from pipelines.train.settings import PRESETS, Settings
 SINGLES = {"singles": True}  # what is encoded for the shares of single references, too
 ARMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # what is encoded otherwise, what is learnt otherwise
     "released": (SINGLES, {}),
-    "after the VAE": ({"combine": "after"}, {}),
-    "no repeat": ({"repeat": False}, {}),
-    "cross-2": (SINGLES, {"variant": "cross-2"}),
-    "full": (SINGLES, {"variant": "full"}),
-    "single : multi 1 : 1": (SINGLES, {"single_share": 0.5}),
-    "single : multi 1 : 5": (SINGLES, {"single_share": 1 / 6}),
-    "single : multi 1 : 0": (SINGLES, {"single_share": 1.0}),
+    "after the VAE": ({"reference_order": "after"}, {}),
+    "no repeat": ({"repeat_reference_frames": False}, {}),
+    "cross-2": (SINGLES, {"trainable": "cross-2"}),
+    "full": (SINGLES, {"trainable": "full"}),
+    "single : multi 1 : 1": (SINGLES, {"single_reference_prob": 0.5}),
+    "single : multi 1 : 5": (SINGLES, {"single_reference_prob": 1 / 6}),
+    "single : multi 1 : 0": (SINGLES, {"single_reference_prob": 1.0}),
 }
 
 
@@ -39,8 +39,14 @@ def settings_of(arm: str, steps: int, seed: int) -> tuple[Encoding, Settings]:
     """The preset tiny with what an arm changes; cross-attention learns where the arm does not say otherwise."""
     encoding, settings = PRESETS["tiny"]
     encoded, learnt = ARMS[arm]
-    common = {"steps": steps, "seed": seed, "variant": "cross-attention", "validate_every": steps, "save_every": steps}
-    schedule = {"warmup": steps // 8, "cooldown": steps // 2}
+    common = {
+        "steps": steps,
+        "seed": seed,
+        "trainable": "cross-attention",
+        "validate_every": steps,
+        "checkpoint_interval": steps,
+    }
+    schedule = {"warmup_steps": steps // 8, "decay_steps": steps // 2}
     return replace(encoding, **encoded), replace(settings, **common | schedule | learnt)
 
 

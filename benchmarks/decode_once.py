@@ -82,8 +82,8 @@ def ours(source: Video) -> None:
 
 def scaled(source: Video) -> Iterator[tuple[video.Frame, clock.Planes]]:
     """The frames that clips need, at their size, from a decode of their own."""
-    shrink = clock.Downscaler(*clock.fit(source.width, source.height, STAGE.short_side_px), source.rotation)
-    for shown in clock.resample_to_fps(video.read(source.path, source.stream), STAGE.fps, STAGE.max_gap_s):
+    shrink = clock.Downscaler(*clock.fit(source.width, source.height, STAGE.max_short_side_px), source.rotation)
+    for shown in clock.resample_to_fps(video.read(source.path, source.stream), STAGE.fps, STAGE.max_frozen_s):
         if shown.ticks:
             yield shown.frame, shrink.planes(shown.frame.picture)
 

@@ -101,7 +101,9 @@ def render(name: str, rng: np.random.Generator, pictures: tuple[str, ...]) -> tu
 def own(faces: list[roles.Face], box: measured.Box) -> list[roles.Face]:
     """The faces that may be the person's, the one that sits best first, as the stage `faces` gives them to people."""
     stage = Faces()
-    fits = [(fit_in_box(face.box, box, stage.min_inside), face) for face in faces if face.score >= stage.min_score]
+    fits = [
+        (fit_in_box(face.box, box, stage.min_face_in_person), face) for face in faces if face.score >= stage.confidence
+    ]
     return [face for well, face in sorted(fits, key=lambda pair: -pair[0]) if well > 0]
 
 

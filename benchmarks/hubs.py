@@ -156,7 +156,7 @@ def tables(
         "quality": rng.random(n),
         "seen_frames": [[0, 1]] * n,
         "attributes": [[]] * n,
-        "mask_trust": [-1.0] * n,
+        "mask_confidence": [-1.0] * n,
         "embedding": list(x),
     }
     look = schema(EmbeddedElement)
@@ -208,7 +208,7 @@ def row(clips: str, embedder: str, neighbours: int, spread: Spread) -> str:
     spent = {"join": 0.0, "clusters": 0.0}
     undo = timed(spent)
     began = time.process_time()
-    stage = Retrieve(min_face=spread.threshold, neighbours=neighbours)
+    stage = Retrieve(min_face=spread.threshold, top_k=neighbours)
     rows = list(stage.run(None, matches, takes, *looks, lookup=pictured))
     rest = time.process_time() - began - spent["join"] - spent["clusters"]
     undo()
@@ -285,7 +285,7 @@ def measure() -> None:
                 read, frame = film.read()
                 seen = find(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)) if read else []
                 good = [
-                    f for f in seen if f.score >= gates.min_score and not gates.flaw(faces.measure(number, frame, f))
+                    f for f in seen if f.score >= gates.confidence and not gates.flaw(faces.measure(number, frame, f))
                 ]
                 found += [f.embedding for f in good[:1]]
             films[path.name] = np.array(found)

@@ -89,7 +89,9 @@ def write_million(folder: Path) -> None:
 def a2data(folder: Path, workers: int, first: int) -> Iterator[Any]:
     from a2data.dataset.loader import Bucket, Loader
 
-    loader = Loader(folder, seed=0, global_batch=BATCH, workers=workers, buckets=[Bucket(81, 480, 832)], view="bytes")
+    loader = Loader(
+        folder, seed=0, global_batch_size=BATCH, num_workers=workers, buckets=[Bucket(81, 480, 832)], view="bytes"
+    )
     loader.load_state_dict({"epoch": 0, "batch": first // BATCH, "plan": loader.plan.digest})
     return (sample.members for samples in loader for sample in samples)
 
@@ -235,7 +237,7 @@ def start(folder: Path) -> dict[str, float]:
 
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began, cpu = time.perf_counter(), time.process_time()
-    loader = Loader(folder, seed=0, global_batch=256, buckets=standard_buckets(), view="bytes")
+    loader = Loader(folder, seed=0, global_batch_size=256, buckets=standard_buckets(), view="bytes")
     opened = time.perf_counter() - began
     next(loader.plan.batches())
     planned, used = time.perf_counter() - began, time.process_time() - cpu

@@ -73,7 +73,7 @@ def data_sets(work: Path, out: Path) -> dict[str, Path]:
     for kind, more in zip(KINDS, ((), NOBODY), strict=True):
         mine = home(out, kind)
         shutil.copytree(work, mine / "work", ignore=shutil.ignore_patterns("shards", "report.html"))
-        flags = ["--set", f"pack.roles={ROLES}", "--set", f"pack.require={ROLES}", *more]
+        flags = ["--set", f"pack.roles={ROLES}", "--set", f"pack.required_roles={ROLES}", *more]
         if a2data(["run", "--work", str(mine / "work"), "--out", str(mine / "packed"), "--quiet", *flags]):
             raise SystemExit(f"the run in {mine / 'work'} did not succeed")
         source = Folder(str(mine / "packed"))
@@ -161,7 +161,7 @@ def losses(model: Path, mine: Path, encoding: Any) -> np.ndarray:
     nothing = load_file(mine / "encoded" / "no_references.safetensors")["condition"]
     bucket = (encoding.frames, encoding.height, encoding.width)
     common: dict[str, Any] = {"view": "encoded", "index": "index.parquet", "buckets": [bucket]}
-    loader = Loader(str(mine / "encoded" / "held-out"), seed=0, global_batch=1, **common)
+    loader = Loader(str(mine / "encoded" / "held-out"), seed=0, global_batch_size=1, **common)
     stream, by_clip = iter(loader), dict[str, list[float]]()
     for _ in range(len(writer.rows(Folder(str(mine / "encoded" / "held-out"))))):
         sample = next(stream)[0]

@@ -30,8 +30,8 @@ def main() -> None:
     asked.add_argument("checkpoint", type=Path)
     asked.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     asked.add_argument("--steps", type=int, default=20)
-    asked.add_argument("--guidance", type=float, default=1.0)
-    asked.add_argument("--reference-guidance", type=float, default=1.0)
+    asked.add_argument("--guidance-scale", type=float, default=1.0)
+    asked.add_argument("--reference-guidance-scale", type=float, default=1.0)
     asked.add_argument(
         "--sheet", help="a picture of the first held-out clips: references, video; those of another clip, video"
     )
@@ -62,7 +62,7 @@ def read(shards: str, checkpoint: Path) -> tuple[dict[str, Any], set[str]]:
 def run(cases: dict[str, Any], held_out: set[str], args: argparse.Namespace) -> dict[str, list[Any]]:
     """{clip: [(similarity with its own, with another's, video, video, the other clip) for each seed]}."""
     pipe = opened(args.checkpoint)
-    how = {"guidance_scale": args.guidance, "reference_guidance": args.reference_guidance}
+    how = {"guidance_scale": args.guidance_scale, "reference_guidance_scale": args.reference_guidance_scale}
     how |= {"num_inference_steps": args.steps}
     made: dict[str, list[Any]] = {}
     for group in (sorted(held_out & set(cases)), sorted(set(cases) - held_out)):

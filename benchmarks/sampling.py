@@ -64,7 +64,7 @@ def attention(name: str) -> Flag:
         acceleration.check_attention(name, pipe.device.type)
         acceleration.set_attention_backend(pipe.transformer, name)
 
-    return Flag(f"--attention {name}", on, lambda pipe: pipe.transformer.reset_attention_backend())
+    return Flag(f"--attention-backend {name}", on, lambda pipe: pipe.transformer.reset_attention_backend())
 
 
 def quantised(weights: str) -> Flag:
@@ -74,12 +74,12 @@ def quantised(weights: str) -> Flag:
 
         quantize_(pipe.transformer, how.quant_type)
 
-    return Flag(f"--weights {weights}", on, None)
+    return Flag(f"--quantization {weights}", on, None)
 
 
 def offload(pipe: Any) -> None:
     if pipe.device.type != "cuda":
-        raise ValueError("--offload moves weights between memory and a GPU, and this is a CPU")
+        raise ValueError("--group-offload moves weights between memory and a GPU, and this is a CPU")
     device = pipe.device
     pipe.to("cpu")
     torch.cuda.empty_cache()
@@ -97,11 +97,11 @@ def flags(ratios: list[float], steps: int) -> list[Flag]:
         cache("--cache mag", "mag", threshold=0.05, ratios=ratios, steps=steps),
         cache("--cache mag, threshold 0.2", "mag", threshold=0.2, ratios=ratios, steps=steps),
         *(attention(name) for name in BACKENDS),
-        Flag("--tiled-vae", lambda pipe: pipe.vae.enable_tiling(), lambda pipe: pipe.vae.disable_tiling()),
+        Flag("--vae-tiling", lambda pipe: pipe.vae.enable_tiling(), lambda pipe: pipe.vae.disable_tiling()),
         Flag("--compile", lambda pipe: acceleration.apply(pipe, ParallelGroups(), compiled=True), None),
         quantised("int8"),
         quantised("fp8"),
-        Flag("--offload", offload, None),
+        Flag("--group-offload", offload, None),
     ]
     return made
 

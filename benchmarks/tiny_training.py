@@ -56,14 +56,14 @@ def one(shards: str, out: Path, seed: int, steps: int | None) -> dict[str, Any]:
 
 def read(lines: list[dict[str, Any]]) -> dict[str, Any]:
     """First and last held-out losses of a log, by level, and the last with references of others."""
-    held_out = [line for line in lines if "held_out" in line]
+    held_out = [line for line in lines if "val_loss" in line]
     last = held_out[-1]
-    levels = [key.removeprefix("held_out/") for key in last if key.startswith("held_out/level")]
-    right, others = (np.array([last[f"{kind}/{key}"] for key in levels]) for kind in ("held_out", "held_out_shuffled"))
-    first = held_out[0]["held_out"]
-    gap = last["held_out_shuffled"] / last["held_out"] - 1
+    levels = [key.removeprefix("val_loss/") for key in last if key.startswith("val_loss/level")]
+    right, others = (np.array([last[f"{kind}/{key}"] for key in levels]) for kind in ("val_loss", "val_loss_shuffled"))
+    first = held_out[0]["val_loss"]
+    gap = last["val_loss_shuffled"] / last["val_loss"] - 1
     clips = {key: value for key, value in last.items() if key.startswith("gap/")}
-    return {"first": first, "last": last["held_out"], "gap": gap, "levels": others / right - 1, "clips": clips}
+    return {"first": first, "last": last["val_loss"], "gap": gap, "levels": others / right - 1, "clips": clips}
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:

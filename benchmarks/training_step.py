@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.training_step --shape tiny                            # a CPU
     OMP_NUM_THREADS=1 python -m benchmarks.training_step --shape 1.3b --layers 2 --size 17 96 160
-    python -m benchmarks.training_step --shape 1.3b --size 81 480 832 [--recompute] [--compile]  # a GPU
+    python -m benchmarks.training_step --shape 1.3b --size 81 480 832 [--activation-checkpointing] [--compile]  # a GPU
 
 Four ways, in turn, round after round, each time in a process of its own: weights are random, samples too, and the same for all.
 "ours" is the step of `a2data train`, with its average, norms and draws of chance; "plain" is what one writes in thirty lines:
@@ -93,9 +93,9 @@ def plain(
     """A loop as one writes it, of the same arithmetic: (samples, step) -> loss."""
     from model_zoo.a2 import trainable
 
-    trainable.choose(network, settings.variant)
+    trainable.choose(network, settings.trainable)
     network.train()
-    if settings.recompute:
+    if settings.activation_checkpointing:
         network.enable_gradient_checkpointing()
     if settings.compile:
         network.compile_repeated_blocks()
@@ -109,13 +109,13 @@ def plain(
             text = torch.nn.functional.pad(given["text"], (0, 0, 0, 512 - given["text"].shape[1]))
             noise, level = torch.randn_like(given["video"]), torch.rand(1, device=device)
             noised = torch.lerp(given["video"], noise, level)
-            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.mixed_precision == "bfloat16"):
                 hidden = torch.cat([noised, given["condition"]], 1)
                 said = network(hidden, level * 1000, text, given["image"], return_dict=False)[0]
             loss = torch.nn.functional.mse_loss(said.float(), noise - given["video"])
             (loss / len(samples)).backward()
             total += loss.item()
-        torch.nn.utils.clip_grad_norm_(learning, settings.clip)
+        torch.nn.utils.clip_grad_norm_(learning, settings.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return total / len(samples)
@@ -127,10 +127,10 @@ def measured(way: str, config: dict[str, Any], encoding: Encoding, settings: Set
     """Seconds of each of some steps, after one that does not count, and the most memory, GB."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loop, variant = way.split(", ")
-    settings = replace(settings, variant="cross-attention" if variant == "partial" else "full")
+    settings = replace(settings, trainable="cross-attention" if variant == "partial" else "full")
     network = network_of(config, device)
     step = (ours if loop == "ours" else plain)(network, settings, device, encoding)
-    samples = [sample_of(number, config, encoding) for number in range(settings.batch)]
+    samples = [sample_of(number, config, encoding) for number in range(settings.global_batch_size)]
     seconds = []
     for number in range(steps + 1):
         began = clock(device)
@@ -168,8 +168,10 @@ def asked_for(args: argparse.Namespace) -> tuple[dict[str, Any], Encoding, Setti
     encoding = Encoding(frames=frames, height=height, width=width, max_references=args.references)
     precision = "bfloat16" if torch.cuda.is_available() else "float32"  # which a CPU is faster in
     settings = replace(
-        PRESETS["14b"][1], batch=args.batch, precision=precision, recompute=args.recompute, compile=args.compile, workers=0,
-        log_every=10**9, seed=0, caption_drop=0.0, reference_drop=0.0, steps=10**6,
+        PRESETS["14b"][1], global_batch_size=args.batch, mixed_precision=precision,
+        activation_checkpointing=args.activation_checkpointing,
+        compile=args.compile, num_workers=0, log_every=10**9, seed=0, caption_dropout_prob=0.0,
+        reference_dropout_prob=0.0, steps=10**6,
     )  # fmt: skip
     return config_of(args.shape, args.layers), encoding, settings
 
@@ -198,7 +200,7 @@ def table(found: dict[str, list[dict[str, Any]]], cost: dict[str, float], batch:
 def operations(config: dict[str, Any], encoding: Encoding, settings: Settings) -> dict[str, float]:
     """Floating point operations of a sample, forward and backward, by way; text filled up to 512 tokens."""
     variants = {"partial": "cross-attention", "full": "full"}
-    by = {k: plan.of_sample(config, encoding, replace(settings, variant=v)).step for k, v in variants.items()}
+    by = {k: plan.of_sample(config, encoding, replace(settings, trainable=v)).step for k, v in variants.items()}
     return {way: by[way.split(", ")[1]] for way in WAYS}
 
 
@@ -211,7 +213,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1, help="samples in a step, one pass each")
     parser.add_argument("--steps", type=int, default=3, help="timed, of each process")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--recompute", action="store_true")
+    parser.add_argument("--activation-checkpointing", action="store_true")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -226,7 +228,7 @@ def main() -> None:
             found[way].append(alone(way, args))
     print(
         f"{args.shape}, {config['num_layers']} blocks, {encoding.frames} x {encoding.height} x {encoding.width}: "
-        f"{tokens(encoding)} tokens, {args.batch} samples a step, {settings.precision} on {found[WAYS[0]][0]['device']}"
+        f"{tokens(encoding)} tokens, {args.batch} samples a step, {settings.mixed_precision} on {found[WAYS[0]][0]['device']}"
     )
     print(table(found, operations(config, encoding, settings), args.batch))
 

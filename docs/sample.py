@@ -28,7 +28,7 @@ def main() -> None:
     asked.add_argument("out", type=Path)
     asked.add_argument("--clips", nargs="+")
     asked.add_argument("--steps", type=int, default=20)
-    asked.add_argument("--guidance", type=float, default=1.0)
+    asked.add_argument("--guidance-scale", type=float, default=1.0)
     asked.add_argument("--seed", type=int, default=0)
     args = asked.parse_args()
     cases, held_out = reference_use.read(args.shards, args.checkpoint)
@@ -52,7 +52,7 @@ def main() -> None:
 def row(case: Any, held_out: bool, pipe: Any, args: argparse.Namespace) -> np.ndarray:
     """The frames of a row: (t, height, width, 3) uint8."""
     prompt, frames, given = case
-    how = {"guidance_scale": args.guidance, "num_inference_steps": args.steps}
+    how = {"guidance_scale": args.guidance_scale, "num_inference_steps": args.steps}
     made = reference_use.sampled(pipe, given, prompt, len(frames), args.seed, **how)
     clip = frames[-len(made) :]
     blank = np.full_like(given.frames[:1], 255)

@@ -17,7 +17,7 @@ A model is a callable over arrays; it knows no record and no Ray. Its role says 
 * match:  `model(phrases, pictures) -> (phrases, pictures) float32`, 0 to 1: how well each phrase fits each picture
 * text:   `model(frame) -> share of the picture under text, 0 to 1`
 * quality: `model(frames, fps) -> {metric: value}`: what stages/score.py writes down
-* between: `model(before, after) -> picture`, the frame half way between two
+* interpolate: `model(before, after) -> picture`, the frame half way between two
 * text-video: `model(frames, text) -> cosine`
 * copy:   `model(pictures) -> (n, d) float32`, rows of unit length; copies of one picture lie close
 * inpaint: `model(picture, mask) -> picture`, with something likely where the mask is

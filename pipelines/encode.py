@@ -43,12 +43,16 @@ class Encoding:
     dtype: str = "bfloat16"  # of what is stored
     roles: str = "human|object|background"  # kinds of reference that are given, in order
     max_references: int = 3  # the place included
-    combine: str = "before"  # references become one video before the VAE, or after it: a2_references.condition
-    repeat: bool = True  # a reference stands for four frames of video
+    reference_order: str = "before"  # references become one video before the VAE, or after it: a2_references.condition
+    repeat_reference_frames: bool = True  # a reference stands for four frames of video
     singles: bool = False  # keep the condition with the first reference alone, too
-    held_out: float = 0.05  # share of the samples that never trains; where pack divided the data set, its splits decide
-    variants: int = 1  # of a sample that trains: other frames, mirrored, other colours, no words; for small data sets
-    held_out_variants: int = 1  # the same of a sample that is held out
+    validation_fraction: float = (
+        0.05  # share of the samples that never trains; where pack divided the data set, its splits decide
+    )
+    augmentations: int = (
+        1  # of a sample that trains: other frames, mirrored, other colours, no words; for small data sets
+    )
+    validation_augmentations: int = 1  # the same of a sample that is held out
 
     @staticmethod
     def name() -> str:
@@ -74,7 +78,7 @@ def encode(
     source, target = Folder(shards_in), Folder(out)
     index = read_index(source)
     apart = {row.clip_id for row in index if row.split not in ("", "train")}
-    held_out = apart or choose_held_out([row.clip_id for row in index], how.held_out)
+    held_out = apart or choose_held_out([row.clip_id for row in index], how.validation_fraction)
     about = {"version": VERSION, "encoders": a2_encoders.revision(model), **asdict(how), "held_out": sorted(held_out)}
     parts: dict[str, Any] = {}
     todo = []
@@ -149,7 +153,7 @@ def encode_tar(
             if isinstance(shown, str):
                 left_out[clip] = shown
                 continue
-            for variant in range(how.held_out_variants if clip in held_out else how.variants):
+            for variant in range(how.validation_augmentations if clip in held_out else how.augmentations):
                 made = members(triplet, shown, encoders, how, variant * APART if clip in held_out else variant)
                 key_of = f"{clip}{VARIANT}{variant:02d}" if variant else clip
                 roles_of[key_of] = shown[2], triplet.facts
@@ -207,7 +211,7 @@ def pictures(triplet: samples.Triplet, how: Encoding) -> tuple[np.ndarray, Any, 
     chosen = choose(triplet, how)
     if not chosen:
         return f"it has no reference of the kinds {how.roles}"
-    kept = frames if how.variants > 1 else frames[: how.frames]
+    kept = frames if how.augmentations > 1 else frames[: how.frames]
     roles = sorted((r.role for r in chosen), key=a2_references.ROLES.index)
     return fitted(kept, how.height, how.width), a2_references.prepare(chosen, how.height, how.width), roles
 
@@ -225,7 +229,9 @@ def members(
     start = variant * APART % (len(shown[0]) - how.frames + 1)
     frames = varied(shown[0][start : start + how.frames], variant)
     prepared = a2_references.Prepared(*(varied(each, variant) for each in shown[1]))
-    condition, image = a2_encoders.encode_references(encoders, prepared, how.frames, how.repeat, how.combine)
+    condition, image = a2_encoders.encode_references(
+        encoders, prepared, how.frames, how.repeat_reference_frames, how.reference_order
+    )
     made = {
         "video": a2_encoders.encode_video(encoders, frames),
         "condition": condition,
@@ -236,7 +242,7 @@ def members(
     if how.singles:
         first = a2_references.Prepared(prepared.frames[:1], prepared.squares[:1])
         made["condition_single"], made["image_single"] = a2_encoders.encode_references(
-            encoders, first, how.frames, how.repeat, how.combine
+            encoders, first, how.frames, how.repeat_reference_frames, how.reference_order
         )
     for name, tensor in made.items():
         if not tensor.isfinite().all():

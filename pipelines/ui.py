@@ -87,8 +87,8 @@ def _sample_tab(gr: Any, sample: Callable[..., Any]) -> None:
                     frames = gr.Number(plain["frames"], label="Frames, 4 n + 1", precision=0, elem_id="frames")
                 with gr.Row():
                     steps = gr.Number(plain["steps"], label="Steps", precision=0, elem_id="steps")
-                    guidance = gr.Number(plain["guidance"], label="Guidance")
-                    references = gr.Number(plain["reference_guidance"], label="Guidance on references")
+                    guidance = gr.Number(plain["guidance_scale"], label="Guidance")
+                    references = gr.Number(plain["reference_guidance_scale"], label="Guidance on references")
                 with gr.Row():
                     shift = gr.Number(plain["flow_shift"], label="Flow shift")
                     scheduler = gr.Dropdown(list(jobs.SCHEDULERS), value=plain["scheduler"], label="Scheduler")
@@ -110,8 +110,8 @@ NAMES = (
     "width",
     "frames",
     "steps",
-    "guidance",
-    "reference_guidance",
+    "guidance_scale",
+    "reference_guidance_scale",
     "flow_shift",
     "scheduler",
     "seed",
@@ -192,7 +192,7 @@ def job_of(prompt: str, files: tuple[Any, ...], cut: bool, values: dict[str, Any
     return jobs.located(
         {"out": str(folder / f"{number:04d}.mp4"), "prompt": prompt, "ref": refs, "preview": True}
         | typed
-        | {"cut_out": Job.cut_out if cut else "none"},
+        | {"matting_model": Job.matting_model if cut else "none"},
         os.getcwd(),
     )
 

@@ -44,10 +44,10 @@ class Background(Stage):
     writes = Element
     per = "clip"
     accounts_for = "clip_id"
-    version = 2
+    version = 3
 
     embedder: str = "mobilenetv2"  # a card of the role embed
-    every: int = 3  # looks at every n-th frame
+    frame_stride: int = 3  # looks at every n-th frame
     min_static: float = 0.9  # share of background samples like the median, from which the camera stands still
     min_samples: int = 3  # frames in which a pixel of the plate was in view, at most all that were looked at
     dilate: float = 0.02  # how much further than its box or mask a thing reaches, of the frame's longer side
@@ -77,8 +77,8 @@ class Background(Stage):
         embed, fill = model
         (film,) = films
         key = f"{film.clip_id}/background"
-        looked = list(range(0, len(film.frames), self.every))
-        covered = np.stack([cover(elements, number, film.frames.shape[1:3], self.every) for number in looked])
+        looked = list(range(0, len(film.frames), self.frame_stride))
+        covered = np.stack([cover(elements, number, film.frames.shape[1:3], self.frame_stride) for number in looked])
         covered = dilated(covered, self.dilate)
         place = find_place(film.frames[looked], covered, self.min_static, self.min_samples, self.max_aspect)
         coverage = float(place.clear.mean())
@@ -108,7 +108,7 @@ class Background(Stage):
             parent_id="",
             frame=place.frame,
             box=place.box,
-            score=place.purity,
+            confidence=place.purity,
             mask=to_rle(place.clear),
             image=image,
             image_sha256=sha16(image),

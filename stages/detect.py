@@ -28,16 +28,18 @@ class Detect(Stage):
     reads = {"select": Kept, "segment": ClipVideo}
     writes = Element
     per = "clip"
-    version = 5
+    version = 6
 
     model: str = "builtin-detect"  # card of role detect, or yolo:PATH
     embedder: str = "mobilenetv2"  # card of role embed: tells people apart while tracking, and across clips later
-    every: int = 5  # look at each n-th frame, and at the last
-    min_score: float = 0.35  # of a detection, 0 to 1
+    frame_stride: int = 5  # look at each n-th frame, and at the last
+    confidence: float = 0.35  # of a detection, 0 to 1
     min_area: float = 0.005  # of the track's median mask, share of the frame
     max_area: float = 0.9  # the same, at most
     min_side_px: int = 40  # of the shorter side of the track's median box
-    min_seen: float = 0.3  # share of the sampled frames that an element is seen in; and in two, where there are two
+    min_track_coverage: float = (
+        0.3  # share of the sampled frames that an element is seen in; and in two, where there are two
+    )
     max_elements: int = 6  # per clip, longest times largest first
 
     mask_model: str = ""  # card of role masks that cuts each best picture again; "" = the detector's own masks
@@ -70,16 +72,18 @@ class Detect(Stage):
 
     def tracks(self, models: Models, film: ClipVideo) -> tuple[list[build.Track], list[Reject]]:
         """The tracks of a clip that become elements, and why others do not."""
-        samples = build.sampled(len(film.frames), self.every)
+        samples = build.sampled(len(film.frames), self.frame_stride)
         found = models.detector(film.frames[samples])
         sightings = [
             build.sighted(
-                film.frames[frame], frame, [d for d in detections if d.score >= self.min_score], models.embedder
+                film.frames[frame], frame, [d for d in detections if d.score >= self.confidence], models.embedder
             )
             for frame, detections in zip(samples, found, strict=True)
         ]
         tracks = build.track(sightings, models.tracker)
-        limits = build.Limits(self.min_area, self.max_area, self.min_side_px, self.min_seen, self.max_elements)
+        limits = build.Limits(
+            self.min_area, self.max_area, self.min_side_px, self.min_track_coverage, self.max_elements
+        )
         refusals = build.judge(tracks, len(samples), limits)
         rejects = [
             Reject(f"{film.clip_id}/{track[0].kind}@{track[0].frame}", *refusal)

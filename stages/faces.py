@@ -41,13 +41,15 @@ class Faces(Stage):
     reads = {"select": Kept, "segment": ClipVideo, "detect": Element}
     writes = Element
     per = "clip"
-    version = 3
+    version = 4
 
     model: str = "dlib"  # a card of the role faces
-    every: int = 10  # looks at every n-th frame, more often in a short clip, and at the best frame of each person
-    min_score: float = 0.6  # of the detector, 0 to 1
+    frame_stride: int = (
+        10  # looks at every n-th frame, more often in a short clip, and at the best frame of each person
+    )
+    confidence: float = 0.6  # of the detector, 0 to 1
     min_seen: int = 2  # frames in which a face has to be found
-    min_inside: float = 0.7  # share of a face that lies within its person's box, 0 to 1
+    min_face_in_person: float = 0.7  # share of a face that lies within its person's box, 0 to 1
     min_face_px: int = 40  # smaller side of a face that may become an identity
     min_eyes_px: int = 10  # distance of its eyes
     min_sharpness: float = 20.0  # variance of the Laplacian of a face at 112 px, grey levels squared
@@ -71,14 +73,14 @@ class Faces(Stage):
         (film,) = films
         people = [e for e in elements if e.kind == "human"]
         frames = film.frames
-        step = min(self.every, max(5, len(frames) // LOOKS))  # nearer frames tell nothing new
+        step = min(self.frame_stride, max(5, len(frames) // LOOKS))  # nearer frames tell nothing new
         looked = sorted({*range(0, len(frames), step), *(p.frame for p in people)})
         sightings = [
-            [measure(number, frames[number], face) for face in model(frames[number]) if face.score >= self.min_score]
+            [measure(number, frames[number], face) for face in model(frames[number]) if face.score >= self.confidence]
             for number in looked
         ]
         tracks = follow(sightings)
-        owned = give([downweight_outliers(t) for t in tracks], people, self.min_inside, reach=self.every)
+        owned = give([downweight_outliers(t) for t in tracks], people, self.min_face_in_person, reach=self.frame_stride)
         for number, (track, person) in enumerate(owned):
             key = f"{film.clip_id}/face/{number}"
             if len(track) < min(self.min_seen, len(looked)):
@@ -113,7 +115,7 @@ class Faces(Stage):
             parent_id=person.element_id if person else "",
             frame=best.frame,
             box=box,
-            score=best.face.score,
+            confidence=best.face.score,
             mask=to_rle(mask),
             image=image,
             image_sha256=sha16(image),

@@ -35,19 +35,21 @@ class Ground(Stage):
     reads = {"select": Kept, "segment": ClipVideo, "detect": Element, "caption": Caption}
     writes = Element
     per = "clip"
-    version = 2
+    version = 3
 
     model: str = ""  # card of role ground, finds things by phrases; "" = nothing is looked for
     embedder: str = "mobilenetv2"  # card of role embed: tells things apart while tracking, and across clips later
-    every: int = 5  # look at each n-th frame, and at the last
-    min_score: float = 0.35  # of a detection, 0 to 1
+    frame_stride: int = 5  # look at each n-th frame, and at the last
+    confidence: float = 0.35  # of a detection, 0 to 1
     min_area: float = 0.005  # of the track's median mask, share of the frame
     max_area: float = 0.6  # the same, at most: a name that fits nothing is often given to the whole picture
     min_side_px: int = 40  # of the shorter side of the track's median box
-    min_seen: float = 0.3  # share of the sampled frames that an element is seen in; and in two, where there are two
+    min_track_coverage: float = (
+        0.3  # share of the sampled frames that an element is seen in; and in two, where there are two
+    )
     max_elements: int = 4  # per clip, longest times largest first
     max_nouns: int = 8  # that are looked for in a clip, in the order of the prompt
-    same_iou: float = 0.7  # mean overlap with an element of `detect` above which a track is that element, 0 to 1
+    nms_iou: float = 0.7  # mean overlap with an element of `detect` above which a track is that element, 0 to 1
     mask_model: str = ""  # card of role masks that cuts each best picture again; "" = the model's own masks
     min_mask_iou: float = 0.6  # of the box of its mask with the model's, 0 to 1; below it the model's mask stays
 
@@ -86,13 +88,13 @@ class Ground(Stage):
     def _elements(
         self, models: Models, film: ClipVideo, nouns: list[str], known: list[Element]
     ) -> Iterator[Element | Reject]:
-        samples = build.sampled(len(film.frames), self.every)
+        samples = build.sampled(len(film.frames), self.frame_stride)
         found = models.finder(film.frames[samples], nouns)
         sightings = [
             build.sighted(
                 film.frames[frame],
                 frame,
-                [d._replace(kind="object") for d in detections if d.score >= self.min_score],
+                [d._replace(kind="object") for d in detections if d.score >= self.confidence],
                 models.embedder,
             )
             for frame, detections in zip(samples, found, strict=True)
@@ -100,7 +102,9 @@ class Ground(Stage):
         tracks = build.track(sightings)
         already = {id(track): where for track in tracks if (where := self._known(track, known))}
         new = [track for track in tracks if id(track) not in already]
-        limits = build.Limits(self.min_area, self.max_area, self.min_side_px, self.min_seen, self.max_elements)
+        limits = build.Limits(
+            self.min_area, self.max_area, self.min_side_px, self.min_track_coverage, self.max_elements
+        )
         refusals = build.judge(new, len(samples), limits)
         for track in tracks:
             why = already.get(id(track)) or next(r for t, r in zip(new, refusals, strict=True) if t is track)
@@ -114,10 +118,10 @@ class Ground(Stage):
     def _known(self, track: build.Track, known: Sequence[Element]) -> tuple[str, str] | None:
         """Reason and detail where a track is an element that is known already."""
         for element in known:
-            places = [(s.box, box_at(element, s.frame, self.every)) for s in track]
+            places = [(s.box, box_at(element, s.frame, self.frame_stride)) for s in track]
             overlap = float(np.mean([iou(box, place) if place else 0.0 for box, place in places]))
-            if overlap > self.same_iou:
-                return "already found", f"{element.element_id}: overlap = {overlap:.2f}, same_iou = {self.same_iou}"
+            if overlap > self.nms_iou:
+                return "already found", f"{element.element_id}: overlap = {overlap:.2f}, same_iou = {self.nms_iou}"
         return None
 
 

@@ -24,7 +24,7 @@ class Parse(Stage):
     reads = {"select": Kept, "segment": ClipVideo, "detect": Element, "faces": Element}
     writes = Element
     per = "clip"
-    version = 4
+    version = 5
 
     model: str = "builtin-parse"  # a card of the role parse
     embedder: str = "mobilenetv2"  # a card of the role embed
@@ -121,7 +121,7 @@ class Parse(Stage):
             parent_id=person.element_id,
             frame=person.frame,
             box=box,
-            score=person.score,
+            confidence=person.confidence,
             mask=to_rle(mask),
             image=image,
             image_sha256=sha16(image),
@@ -131,7 +131,7 @@ class Parse(Stage):
             seen_frames=[person.frame],
             seen_boxes=[box],
             attributes=[f"colour={colour}"] if colour else [],
-            mask_trust=person.mask_trust,
+            mask_confidence=person.mask_confidence,
         )
 
 

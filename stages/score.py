@@ -38,7 +38,9 @@ class Score(Stage):
 
     text_model: str = "rapidocr"  # card of the text detector; "" leaves text unmeasured
     text_frames: int = 2  # frames of each clip that are searched for text
-    still: float = 0.001  # a frame that differs from the one before by less (mean absolute, 0 to 1) counts as static
+    freeze_threshold: float = (
+        0.001  # a frame that differs from the one before by less (mean absolute, 0 to 1) counts as static
+    )
     quality_models: str = ""  # cards of role quality, with commas between them
     quality_frames: int = 3  # frames of each clip that they look at, those that do not need the whole of it
     codec_motion: bool = False  # measure the motion vectors of the encoded clip: a second decode, without pictures
@@ -57,7 +59,7 @@ class Score(Stage):
 
     def run(self, models: Models, films: list[ClipVideo]) -> Iterator[Any]:
         for film in films:
-            scores = measured(film, self.still)
+            scores = measured(film, self.freeze_threshold)
             if models.text is not None:
                 scores["text"] = text(models.text, film.frames, self.text_frames)
             if self.codec_motion:

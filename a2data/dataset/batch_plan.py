@@ -210,7 +210,7 @@ def plan(
     phases: Sequence[Phase],
     *,
     seed: int,
-    global_batch: int,
+    global_batch_size: int,
     weights: np.ndarray | None = None,
     usable: np.ndarray | None = None,
     max_tokens: int | None = None,
@@ -220,30 +220,32 @@ def plan(
     """The plan of a training.
 
     shape: frames, height, width of each clip of the index, (n,) int64 each. phases: what is trained when.
-    global_batch: samples in a batch of all ranks.
-    max_tokens: of a batch; buckets whose global_batch would have more get batches that are smaller by a power of two, so that the
-    same ranks still share them.
+    global_batch_size: samples in a batch of all ranks.
+    max_tokens: of a batch; buckets whose global_batch_size would have more get batches that are smaller by a power of two, so
+    that the same ranks still share them.
     weights: (n,), how often each sample is used in an epoch, on average; None for once. usable: (n,) bool, False for never.
     tail: what becomes of the samples of a bucket that fill no batch: "drop" leaves them out (others in each epoch), "fill" fills
     the batch up with samples from the front of the epoch.
     data: hash of what is read.
     Raises ValueError where no batch comes out, and for settings that make no sense.
     """
-    if global_batch < 1 or tail not in ("drop", "fill") or not phases:
-        raise ValueError(f"global_batch is {global_batch}, tail is {tail!r}: give at least 1, and 'drop' or 'fill'")
+    if global_batch_size < 1 or tail not in ("drop", "fill") or not phases:
+        raise ValueError(
+            f"global_batch_size is {global_batch_size}, tail is {tail!r}: give at least 1, and 'drop' or 'fill'"
+        )
     if weights is not None:
         check_weights(weights, len(shape[0]))
     stretches: list[PhasePlan] = []
     first_step = first_epoch = 0
     for phase in phases:
-        sizes = [batch_size(bucket, global_batch, max_tokens) for bucket in phase.buckets]
+        sizes = [batch_size(bucket, global_batch_size, max_tokens) for bucket in phase.buckets]
         stretch = pack_batches(shape, phase, sizes, weights, usable, tail, first_step, first_epoch)
         stretches.append(stretch)
         first_step += phase.steps
         first_epoch += -(-phase.steps // stretch.length)
     if any(phase.steps < 1 for phase in phases[:-1]):
         raise ValueError("every phase but the last lasts at least one step")
-    settings: list[Any] = [seed, global_batch, max_tokens, tail, [(list(p.buckets), p.steps) for p in phases[:-1]]]
+    settings: list[Any] = [seed, global_batch_size, max_tokens, tail, [(list(p.buckets), p.steps) for p in phases[:-1]]]
     made = hashlib.blake2b(json.dumps([*settings, list(phases[-1].buckets)]).encode(), digest_size=8)
     for array in (weights, usable):
         made.update(b"|" if array is None else array.astype(np.float64).tobytes())
@@ -261,14 +263,14 @@ def check_weights(weights: np.ndarray, count: int) -> None:
         )
 
 
-def batch_size(bucket: Bucket, global_batch: int, max_tokens: int | None) -> int:
-    """Samples of a batch: global_batch, halved until they have at most max_tokens."""
-    size = global_batch
+def batch_size(bucket: Bucket, global_batch_size: int, max_tokens: int | None) -> int:
+    """Samples of a batch: global_batch_size, halved until they have at most max_tokens."""
+    size = global_batch_size
     while max_tokens is not None and size * bucket.tokens > max_tokens:
         if size % 2:
             raise ValueError(
                 f"a batch of {size} videos of {bucket} has {size * bucket.tokens} tokens, max_tokens is {max_tokens}: "
-                "raise it, leave the bucket out, or make global_batch a larger power of two"
+                "raise it, leave the bucket out, or make global_batch_size a larger power of two"
             )
         size //= 2
     return size
@@ -300,7 +302,7 @@ def pack_batches(
         raise ValueError(
             f"not one batch of {sizes[0] if sizes else 0} comes out of {len(shape[0])} samples: the fullest of the buckets "
             f"{', '.join(map(str, phase.buckets))} has {most:.0f}. Samples are not enlarged: add smaller buckets, make "
-            "global_batch smaller, or let tail='fill' repeat samples"
+            "global_batch_size smaller, or let tail='fill' repeat samples"
         )
     used = [n for n, count in enumerate(whole) if count]
     return PhasePlan(

@@ -82,11 +82,11 @@ class Sample:
     captions: tuple[str, ...] = ()  # the prompt, and the phrases of its subjects and place
     caption: str = ""  # the one chosen; "" where dropped
     references: tuple[Reference, ...] = ()  # those chosen; pictures in the raw view only
-    chosen: tuple[str, ...] = ()  # their names, in every view that has facts
+    reference_names: tuple[str, ...] = ()  # their names, in every view that has facts
     video: np.ndarray | None = None  # raw: (t, height, width, 3) uint8 RGB
     tensors: Mapping[str, Any] = field(default_factory=dict)  # encoded: torch tensors by name
     members: Mapping[str, memoryview] = field(default_factory=dict)  # bytes: by extension
-    set_aside: Mapping[str, str] = field(default_factory=dict)  # key -> why, of the samples that this one replaces
+    replaced: Mapping[str, str] = field(default_factory=dict)  # key -> why, of the samples that this one replaces
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Decode:
         if len(given) < len(made.facts.references):
             raise CorruptError("has two references of one name in its .json")
         found, left = list[Reference](), MORE_PIXELS * self.limits.max_pixels
-        for name in made.chosen:
+        for name in made.reference_names:
             shown = picture(members, name, min(left, self.limits.max_pixels))
             left -= shown.shape[0] * shown.shape[1]
             found.append(Reference(given[name].role, shown, name, given[name].phrase))
@@ -152,7 +152,7 @@ class Decode:
         captions = captions_of(facts)
         caption = self.caption(captions, made.epoch, made.index)
         chosen = tuple(given.name for given in self.choose(facts.references, made.epoch, made.index))
-        return replace(made, facts=facts, captions=captions, caption=caption, chosen=chosen)
+        return replace(made, facts=facts, captions=captions, caption=caption, reference_names=chosen)
 
     def caption(self, captions: tuple[str, ...], epoch: int, index: int) -> str:
         if rng(self.seed, epoch, index, "caption drop").random() < self.chances.caption_drop:

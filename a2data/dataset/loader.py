@@ -1,7 +1,7 @@
 """Packed shards -> samples for training: the same samples in the same order on any number of ranks and workers, from any step on.
 
-    loader = Loader("shards", seed=0, global_batch=256, rank=rank, ranks=ranks, workers=4, buckets=[Bucket(81, 480, 832)])
-    for samples in loader:          # this rank's share of a global batch, for ever
+    loader = Loader("shards", seed=0, global_batch_size=256, rank=rank, world_size=world_size, num_workers=4,
+    buckets=[Bucket(81, 480, 832)]) for samples in loader:          # this rank's share of a global batch, for ever
         train(samples)
         save(loader.state_dict())   # what was consumed, whatever the workers have read ahead
 
@@ -135,7 +135,7 @@ class Reader:
             key = index.key(row)
             try:
                 made = self.decode(self.members(row, piece), slot.batch, slot.number, row, key, self.shape)
-                return replace(made, set_aside=broken) if broken else made
+                return replace(made, replaced=broken) if broken else made
             except CorruptError as error:
                 broken[key] = f"{key} in {index.where(row)}: {error}"
             row = self.plan.replacement(slot.batch, slot.number, attempt)
@@ -168,8 +168,8 @@ class Loader(IterableDataset):
     """Lists of samples: one rank's share of each global batch, epoch after epoch, without end.
 
     shards: the folder or URL that `pack` wrote; several; or a mapping of them to their shares of an epoch.
-    seed: of every random choice. global_batch: samples in a batch of all ranks together. rank, ranks: which contiguous part of
-    each batch this process gets. workers: processes that read and decode; 0 for none.
+    seed: of every random choice. global_batch_size: samples in a batch of all ranks together. rank, world_size: which
+    contiguous part of each batch this process gets. num_workers: processes that read and decode; 0 for none.
     buckets: the shapes of batches, or the phases of a curriculum; None for `standard_buckets()`, A2's 81 x 480 x 832 the largest.
     view: "raw" decodes the mp4 and the pictures; "encoded" reads tensors by encoded.parquet; "bytes" decodes nothing.
     shape: (frames of the right number, an iterator of (h, w, 3) uint8; bucket; generator) -> (t, height, width, 3); or `cover`.
@@ -186,10 +186,10 @@ class Loader(IterableDataset):
         shards: Shards,
         *,
         seed: int,
-        global_batch: int,
+        global_batch_size: int,
         rank: int = 0,
-        ranks: int = 1,
-        workers: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
         buckets: Sequence[Bucket] | Sequence[Phase] | None = None,
         view: str = "raw",
         shape: Callable[..., np.ndarray] | None = None,
@@ -213,17 +213,17 @@ class Loader(IterableDataset):
             self.index.shape,
             phases(buckets),
             seed=seed,
-            global_batch=global_batch,
+            global_batch_size=global_batch_size,
             weights=weights,
             usable=rows_with_roles(self.index, chances.roles),
             max_tokens=max_tokens,
             tail=tail,
             data=self.index.digest,
         )
-        check_ranks(self.plan, rank, ranks)
-        decode = Decode(view, seed, shape or center_crop_resize, chances, 1 if workers else 0, limits)
-        self.reader = Reader(Tars(self.index.without_table()), self.plan, rank, ranks, decode)
-        self.workers, self.prefetch, self.step = workers, prefetch, 0
+        check_ranks(self.plan, rank, world_size)
+        decode = Decode(view, seed, shape or center_crop_resize, chances, 1 if num_workers else 0, limits)
+        self.reader = Reader(Tars(self.index.without_table()), self.plan, rank, world_size, decode)
+        self.num_workers, self.prefetch, self.step = num_workers, prefetch, 0
         self.set_aside: dict[str, str] = {}  # samples that could not be read, by key, and why
 
     def batch(self, step: int) -> list[Sample]:
@@ -245,14 +245,14 @@ class Loader(IterableDataset):
             yield samples
 
     def stream(self, step: int) -> Iterator[tuple[Sample, bool]]:
-        if not self.workers:
+        if not self.num_workers:
             yield from self.reader.samples(self.reader.slots(step))
             return
         remote = not all(folder.local for folder in self.index.folders)
         workers = DataLoader(
             Stream(self.reader, step),
             batch_size=None,
-            num_workers=self.workers,
+            num_workers=self.num_workers,
             prefetch_factor=self.prefetch,
             multiprocessing_context="spawn" if remote else None,  # clients of object stores do not survive a fork
             generator=torch.Generator(),  # leaves torch's own alone: training must not depend on how often we begin
@@ -263,7 +263,7 @@ class Loader(IterableDataset):
             yield sent.sample(), last
 
     def note(self, sample: Sample) -> None:
-        for key, why in sample.set_aside.items():
+        for key, why in sample.replaced.items():
             if key not in self.set_aside:
                 log.warning("set aside: %s", why)
             self.set_aside[key] = why
@@ -289,8 +289,8 @@ class Loader(IterableDataset):
             )
         if settings != ours:
             raise ValueError(
-                "the state was taken with another seed, global_batch, max_tokens, tail, weights, roles or buckets: the order of "
-                "samples would be another one. Give the same, or begin anew without the loader's state"
+                "the state was taken with another seed, global_batch_size, max_tokens, tail, weights, roles or buckets: "
+                "the order of samples would be another one. Give the same, or begin anew without the loader's state"
             )
         step = self.plan.step(state["epoch"], state["batch"])
         if self.plan.place(step) != (state["epoch"], state["batch"]):

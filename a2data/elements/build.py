@@ -183,7 +183,7 @@ def element(
         parent_id="",
         frame=best.frame,
         box=best.box,
-        score=best.score,
+        confidence=best.score,
         mask=images.to_rle(best.mask),
         image=png,
         image_sha256=images.sha16(png),
@@ -193,7 +193,7 @@ def element(
         seen_frames=[s.frame for s in track],
         seen_boxes=[best.box if s.frame == best.frame else s.box for s in track],
         attributes=[f"colour={colours.name_in(frame, best.mask)}", f"size={best.area:.2f}", *notes],
-        mask_trust=round(trusts[best_first[0]], 4) if best.mask is seen.mask else NOT_JUDGED,
+        mask_confidence=round(trusts[best_first[0]], 4) if best.mask is seen.mask else NOT_JUDGED,
     )
 
 

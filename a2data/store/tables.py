@@ -42,7 +42,7 @@ class Footer:
 
     key: str = ""
     digest: str = ""  # of its rows and of the units that are missing from them
-    units: int = 0  # videos or clips that it was asked to do
+    num_inputs: int = 0  # videos or clips that it was asked to do
     rows: int = 0
     seconds: float = 0.0  # wall time of making it
     failed: dict[str, str] = field(default_factory=dict)  # unit -> what happened
@@ -288,7 +288,7 @@ class Store(Folder):
         self.remove(name, f"{shard:05d}{COPY}")  # first: what was forgotten must not come back from it
         with self.create(name, record, shard) as part:
             part.add(rows)
-            part.footer.units = len(rows)
+            part.footer.num_inputs = len(rows)
             part.commit()
         self.keep_copy(name, shard)
 

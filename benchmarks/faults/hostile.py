@@ -203,7 +203,7 @@ def read_with(program: str, folder: Path) -> int:
 def _read_with_loader(folder: Path) -> int:
     from a2data.dataset.loader import Loader, standard_buckets
 
-    loader = Loader(folder, seed=0, global_batch=1, workers=0, buckets=standard_buckets())
+    loader = Loader(folder, seed=0, global_batch_size=1, num_workers=0, buckets=standard_buckets())
     read, skipped = set(), set()
     for _, samples in zip(range(4 * COUNT), loader, strict=False):
         read |= {sample.key for sample in samples}

@@ -23,7 +23,7 @@ def quantisation(weights: str) -> Any:
     if not weights:
         return None
     if find_spec("torchao") is None:
-        raise ValueError(f"--weights {weights} needs torchao, which is not installed: pip install torchao")
+        raise ValueError(f"--quantization {weights} needs torchao, which is not installed: pip install torchao")
     from diffusers import TorchAoConfig
     from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
 
@@ -116,15 +116,19 @@ def check_attention(name: str, device: str, tokens: int = 1) -> None:
 
     names = [backend.value for backend in AttentionBackendName]
     if name not in names:
-        raise ValueError(f"--attention {name}: diffusers has {', '.join(n for n in names if not n.startswith('_'))}")
+        raise ValueError(
+            f"--attention-backend {name}: diffusers has {', '.join(n for n in names if not n.startswith('_'))}"
+        )
     if device == "cpu" and name not in ("native", "_native_math", "flex"):
-        raise ValueError(f"--attention {name} needs a GPU, and this samples on the CPU: leave it out")
+        raise ValueError(f"--attention-backend {name} needs a GPU, and this samples on the CPU: leave it out")
     try:
         _check_attention_backend_requirements(AttentionBackendName(name))
     except Exception as error:  # RuntimeError, ImportError, as each backend likes
-        raise ValueError(f"--attention {name}: {error}") from error
+        raise ValueError(f"--attention-backend {name}: {error}") from error
     if tokens > 1 and not _AttentionBackendRegistry._is_context_parallel_available(AttentionBackendName(name)):
-        raise ValueError(f"--attention {name} cannot be shared by processes: leave out it or --context-parallel")
+        raise ValueError(
+            f"--attention-backend {name} cannot be shared by processes: leave out it or --context-parallel"
+        )
 
 
 def set_attention_backend(transformer: Any, backend: str) -> None:
@@ -139,7 +143,7 @@ def check_tiles(folder: Path) -> None:
     """Raises ValueError for a checkpoint whose VAE is not Wan's."""
     kind = json.loads((folder / "vae" / "config.json").read_text()).get("_class_name")
     if kind != "AutoencoderKLWan":
-        raise ValueError(f"--tiled-vae: the VAE in {folder} is a {kind}, which has no tiles")
+        raise ValueError(f"--vae-tiling: the VAE in {folder} is a {kind}, which has no tiles")
 
 
 def apply(pipe: Any, groups: ParallelGroups, attention: str = "", tiled: bool = False, compiled: bool = False) -> None:

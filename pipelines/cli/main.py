@@ -225,7 +225,7 @@ def _status(args: argparse.Namespace) -> int:
         footers = [f for shard in store.shards(step.stage) if (f := store.footer(step.stage, shard))]
         rejected, failed = sum(len(f.rejected) for f in footers), sum(len(f.failed) for f in footers)
         fresh = f"{step.total - step.todo}/{step.total}"
-        print(f"{step.stage:12} {fresh:>9} {sum(f.units for f in footers) - failed:8} {rejected:9} {failed:7}")
+        print(f"{step.stage:12} {fresh:>9} {sum(f.num_inputs for f in footers) - failed:8} {rejected:9} {failed:7}")
     for name, folder in (("shards", recipe.folder(store)), ("work folder", store)):
         found = verify.last(folder)
         print(f"{name} last verified {found.line if found else 'never: see `a2data verify`'}")

@@ -37,7 +37,11 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         "--ref", action="append", default=[], metavar="ROLE=FILE", help="a picture of a human, object or background"
     )
     command.add_argument(
-        "--then", action="append", default=[], metavar="PROMPT", help="what is to be seen in the next window (--window)"
+        "--next-prompt",
+        action="append",
+        default=[],
+        metavar="PROMPT",
+        help="what is to be seen in the next window (--window)",
     )
     command.add_argument(
         "--checkpoint", required=True, metavar="DIR", help="A2, Wan2.1-I2V for diffusers, or an export"
@@ -95,14 +99,15 @@ def _jobs(args: argparse.Namespace) -> list[tuple[str, Job]]:
     """What is asked for, each job with the words that say where it stands ("" for the command line)."""
     given = {f.name: value for f in jobs.SETTINGS if (value := getattr(args, f.name)) is not None}
     if args.jobs:
-        for flag in ("ref", "then", "sweep"):
+        for flag in ("ref", "next_prompt", "sweep"):
             if getattr(args, flag):
                 raise ValueError(f"--{flag} goes with --prompt; in a file of jobs every line has its own")
         if args.out.endswith(".mp4"):
             raise ValueError(f"--out {args.out}: with --jobs it is a folder, and each line names its mp4")
         return jobs.read(args.jobs, given, args.out)
     job = jobs.located(
-        given | {"out": args.out, "prompt": args.prompt, "ref": args.ref, "then": args.then}, str(Path.cwd())
+        given | {"out": args.out, "prompt": args.prompt, "ref": args.ref, "next_prompt": args.next_prompt},
+        str(Path.cwd()),
     )
     return [("", each) for each in (jobs.swept(job, args.sweep) if args.sweep else [job])]
 
@@ -177,15 +182,21 @@ def add_acceleration_flags(command: argparse.ArgumentParser) -> None:
         help=f"sample one video exactly, and leave in the checkpoint's folder what --cache mag needs to know ({RATIOS})",
     )
     add(
-        "--attention",
+        "--attention-backend",
         default="",
         metavar="NAME",
         help="an attention backend of diffusers: native, sage, _flash_3_hub ...",
     )
-    add("--weights", choices=WEIGHTS, default="", help="the transformer's weights in 8 bits, by torchao: not exact")
+    add(
+        "--quantization", choices=WEIGHTS, default="", help="the transformer's weights in 8 bits, by torchao: not exact"
+    )
     add("--compile", action="store_true", help="compile the transformer's blocks: a minute before the first step")
-    add("--offload", action="store_true", help="weights go to the GPU block by block: for GPUs smaller than the model")
-    add("--tiled-vae", action="store_true", help="code and decode in tiles of 256 px: less memory, not exact")
+    add(
+        "--group-offload",
+        action="store_true",
+        help="weights go to the GPU block by block: for GPUs smaller than the model",
+    )
+    add("--vae-tiling", action="store_true", help="code and decode in tiles of 256 px: less memory, not exact")
     add(
         "--cfg-parallel", type=int, default=1, metavar="N", help="processes that share the 2 looks of a step (torchrun)"
     )

@@ -95,7 +95,7 @@ def _without(store: Store, stage: Stage, shard: int, wanted: DeletionRequest, fr
                     if not wanted.gone(getattr(row, name)):
                         add(_refuse(row, wanted) if stage.writes is Video else row)
         _keep(part.footer, old, wanted)
-        part.footer.units = max(0, old.units - _units_gone(store, stage, shard, wanted))
+        part.footer.num_inputs = max(0, old.num_inputs - _units_gone(store, stage, shard, wanted))
         if fresh:
             part.commit(stage, store.inputs(stage, (shard,)))
         else:  # without a key that any settings give: the next run makes it again, as it would have done before
@@ -155,7 +155,7 @@ def of_identity(store: Store, identity: int, stages: Sequence[Stage]) -> Deletio
     corpus = assemble(
         tuple(store.whole(name, EmbeddedElement) for name in retrieve.reads if name not in ("match", "segment"))
     )
-    footage = Footage(store.whole("segment", ClipThumbs), retrieve.copy_run)
+    footage = Footage(store.whole("segment", ClipThumbs), retrieve.copy_min_frames)
     clips = {
         corpus.traits[row].clip_id
         for row, (group, node) in retrieve.groups(corpus, footage).items()

@@ -146,7 +146,10 @@ def write_report(
     paired = contact_sheets.shards_holding(store, "pack") or contact_sheets.shards_holding(store, "retrieve")
     shown = contact_sheets.spread([(shard, clip_id) for clip_id, shard in paired.items()], samples)
     refused = [reject for _, footer in footers["retrieve"] for reject in footer.rejected]
-    require = next((str(f.settings["require"]) for _, f in footers["pack"] if "require" in f.settings), "human|object")
+    require = next(
+        (str(f.settings["required_roles"]) for _, f in footers["pack"] if "required_roles" in f.settings),
+        "human|object",
+    )
     failures = planning.failures(store, [name for name, _, _ in STAGES])
     page = _template().render(
         root=store.root,
@@ -225,7 +228,7 @@ def _stage(name: str, unit: str, thing: str, footers: list[tuple[int, Footer]]) 
         name=name,
         unit=unit,
         thing=thing,
-        units=sum(footer.units for footer in parts) + skipped,
+        units=sum(footer.num_inputs for footer in parts) + skipped,
         rows=sum(footer.rows for footer in parts),
         rejected=_counts(rejected),
         rejected_within=_counts(within),

@@ -66,7 +66,7 @@ def counts(store: Store, todo: Group, job: Job) -> Counts:
     """Of the parts of a job: units that did not fail (of the stage that did most), things rejected, units failed."""
     footers = {stage: [f for shard in job if (f := store.footer(stage.name(), shard))] for stage in todo}
     every = [footer for of_stage in footers.values() for footer in of_stage]
-    units = max(sum(f.units - len(f.failed) for f in of_stage) for of_stage in footers.values())
+    units = max(sum(f.num_inputs - len(f.failed) for f in of_stage) for of_stage in footers.values())
     return units, sum(len(f.rejected) for f in every), sum(len(f.failed) for f in every)
 
 

@@ -94,7 +94,7 @@ class Recipe:
         for text in assignments:
             match = re.fullmatch(r"([\w-]+)\.(\w+)=(.*)", text, re.DOTALL)
             if not match:
-                raise ValueError(f"--set {text!r}: write it as stage.field=value, such as detect.min_score=0.5")
+                raise ValueError(f"--set {text!r}: write it as stage.field=value, such as detect.confidence=0.5")
             stage, name, value = match.groups()
             if stage not in types:
                 raise ValueError(f"--set {text!r}: there is no stage {stage!r}; the stages are {', '.join(types)}")

@@ -81,7 +81,7 @@ def all_failed(store: Store, names: Sequence[str]) -> list[str]:
     for name in names:
         footers = [footer for shard in store.shards(name) if (footer := store.footer(name, shard))]
         errors = Counter(why for footer in footers for why in footer.failed.values())
-        units = sum(footer.units for footer in footers)
+        units = sum(footer.num_inputs for footer in footers)
         if errors and errors.total() >= units:
             found.append(
                 f"every unit of {name} failed ({errors.total()} of {units}), such as with {errors.most_common(1)[0][0]}"

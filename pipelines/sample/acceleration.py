@@ -24,11 +24,11 @@ class Acceleration:
     cache_interval: int = 3  # of taylorseer, steps
     cache_ratios: tuple[float, ...] = ()  # of mag, from the checkpoint's folder
     calibrate: bool = False  # measure them: the video is exact
-    attention: str = ""  # a backend of diffusers
-    weights: str = ""  # one of WEIGHTS
+    attention_backend: str = ""  # a backend of diffusers
+    quantization: str = ""  # one of WEIGHTS
     compile: bool = False
-    offload: bool = False
-    tiled_vae: bool = False
+    group_offload: bool = False
+    vae_tiling: bool = False
     cfg_parallel: int = 1  # processes that share the looks of a step
     context_parallel: int = 1  # processes that share the tokens of a look
 
@@ -38,7 +38,7 @@ class Acceleration:
 
     def drift(self) -> dict[str, Any]:
         """The settings that change the video beyond rounding, and are not their defaults: they belong to its record."""
-        used = {"cache": bool(self.cache), "weights": bool(self.weights), "tiled_vae": self.tiled_vae}
+        used = {"cache": bool(self.cache), "quantization": bool(self.quantization), "vae_tiling": self.vae_tiling}
         used |= {"cache_threshold": self.cache in ("first-block", "mag"), "cache_interval": self.cache == "taylorseer"}
         used |= {"cache_ratios": self.cache == "mag"}
         return {name: getattr(self, name) for name, counts in used.items() if counts}
@@ -85,17 +85,21 @@ def check(how: Acceleration, device: str, dtype: str, root: Path, jobs: Sequence
         )
     if how.cache_threshold <= 0 or how.cache_interval < 2:
         raise ValueError("--cache-threshold must be above 0, and --cache-interval 2 at least")
-    if how.offload and not gpu:
-        raise ValueError("--offload moves weights between memory and a GPU, and this samples on the CPU: leave it out")
-    if how.weights == "fp8" and not gpu:
-        raise ValueError("--weights fp8 needs a GPU that computes in 8 bits, and this samples on the CPU: leave it out")
-    if how.offload and how.compile:
-        raise ValueError("--offload moves what --compile compiled: leave out one of them")
+    if how.group_offload and not gpu:
+        raise ValueError(
+            "--group-offload moves weights between memory and a GPU, and this samples on the CPU: leave it out"
+        )
+    if how.quantization == "fp8" and not gpu:
+        raise ValueError(
+            "--quantization fp8 needs a GPU that computes in 8 bits, and this samples on the CPU: leave it out"
+        )
+    if how.group_offload and how.compile:
+        raise ValueError("--group-offload moves what --compile compiled: leave out one of them")
     _check_mag(how, jobs, on_ray)
-    acceleration.quantisation(how.weights)
-    if how.attention:
-        acceleration.check_attention(how.attention, "cuda" if gpu else device, how.context_parallel)
-    if how.tiled_vae:
+    acceleration.quantisation(how.quantization)
+    if how.attention_backend:
+        acceleration.check_attention(how.attention_backend, "cuda" if gpu else device, how.context_parallel)
+    if how.vae_tiling:
         acceleration.check_tiles(root)
     blocks = _transformer(root).get("num_layers", 40)
     if how.cache == "first-block" and blocks < 2:
@@ -107,9 +111,9 @@ def check(how: Acceleration, device: str, dtype: str, root: Path, jobs: Sequence
 
 
 def _check_mag(how: Acceleration, jobs: Sequence[Job], on_ray: bool) -> None:
-    if how.cache == "mag" and any(job.is_long() and job.lag for job in jobs):
+    if how.cache == "mag" and any(job.is_long() and job.ar_step for job in jobs):
         raise ValueError(
-            "--cache mag counts the steps of a window, and with --lag there are more: leave out one of them"
+            "--cache mag counts the steps of a window, and with --ar-step there are more: leave out one of them"
         )
     if not how.calibrate:
         return
@@ -120,7 +124,7 @@ def _check_mag(how: Acceleration, jobs: Sequence[Job], on_ray: bool) -> None:
         )
     if len(jobs) != 1 or jobs[0].is_long():
         raise ValueError(
-            "--calibrate takes one video, of one window: one --prompt, without --sweep, --window and --extend"
+            "--calibrate takes one video, of one window: one --prompt, without --sweep, --window and --init-video"
         )
 
 
@@ -143,7 +147,7 @@ def _check_ranks(how: Acceleration, root: Path, jobs: Sequence[Job], on_ray: boo
         )
     heads = _transformer(root)["num_attention_heads"]
     for job in jobs:
-        looks = 1 if job.guidance <= 1 else 2 if job.reference_guidance == 1 else 3
+        looks = 1 if job.guidance_scale <= 1 else 2 if job.reference_guidance_scale == 1 else 3
         if how.cfg_parallel > looks:
             raise ValueError(f"--cfg-parallel {how.cfg_parallel}: a step of {job.out} has {looks} looks to share")
         for frames in job.lengths():

@@ -23,9 +23,9 @@ def validated(jobs: Sequence[tuple[str, Job]], referenced: bool = True) -> dict[
         if job.out in outs:
             wrong.append(f"{where}another job writes {job.out}, too")
         outs.add(job.out)
-        pictures = [file for _, file in job.references()] + [job.first_frame]
+        pictures = [file for _, file in job.references()] + [job.image]
         reads = [(file, _picture) for file in pictures if file]
-        reads += [(job.audio, _sound)] * bool(job.audio) + [(job.extend, _video(job.fps))] * bool(job.extend)
+        reads += [(job.audio, _sound)] * bool(job.audio) + [(job.init_video, _video(job.fps))] * bool(job.init_video)
         for path, look in reads:
             if (look, path) not in files:
                 files[look, path] = look(path)
@@ -39,7 +39,7 @@ def validated(jobs: Sequence[tuple[str, Job]], referenced: bool = True) -> dict[
 def texts(job: Job) -> list[tuple[str, str]]:
     """All that a job says to the network, each text behind the words for what it is."""
     named = [("prompt", job.prompt), ("negative prompt", job.negative_prompt)]
-    return named + [(f"prompt of window {number}", text) for number, text in enumerate(job.then, 2)]
+    return named + [(f"prompt of window {number}", text) for number, text in enumerate(job.next_prompt, 2)]
 
 
 def problems(job: Job, referenced: bool = True) -> Iterator[str]:
@@ -66,19 +66,19 @@ def _references_problems(job: Job) -> Iterator[str]:
     """What a checkpoint of A2 needs, and has no use for."""
     if not job.ref:
         yield "no reference: name one at least with --ref ROLE=FILE"
-    if job.first_frame:
-        yield "--first-frame is for checkpoints of SkyReels-V2: with this one name the picture with --ref"
+    if job.image:
+        yield "--image is for checkpoints of SkyReels-V2: with this one name the picture with --ref"
 
 
 def _text_alone_problems(job: Job) -> Iterator[str]:
     """What a checkpoint of SkyReels-V2 cannot do."""
-    for name, given in (("ref", job.ref), ("then", job.then)):
+    for name, given in (("ref", job.ref), ("next_prompt", job.next_prompt)):
         if given:
             yield f"a checkpoint of SkyReels-V2 samples one text: leave out --{name}"
-    if job.first_frame and job.extend:
-        yield "a video that goes on has its first frame: leave out --first-frame or --extend"
-    if job.reference_guidance != 1:
-        yield "a checkpoint of SkyReels-V2 has no references: leave out --reference-guidance"
+    if job.image and job.init_video:
+        yield "a video that goes on has its first frame: leave out --image or --init-video"
+    if job.reference_guidance_scale != 1:
+        yield "a checkpoint of SkyReels-V2 has no references: leave out --reference-guidance-scale"
 
 
 def _settings_problems(job: Job, referenced: bool) -> Iterator[str]:
@@ -87,8 +87,8 @@ def _settings_problems(job: Job, referenced: bool) -> Iterator[str]:
         yield f"{name} is {getattr(job, name)}; it must be from {RANGES[name][0]} to {RANGES[name][1]}"
     if job.scheduler not in SCHEDULERS:
         yield f"no scheduler called {job.scheduler!r}: {', '.join(SCHEDULERS)}"
-    if job.reference_guidance != 1 and job.guidance <= 1:
-        yield f"guidance on references needs guidance on the prompt above 1, not {job.guidance:g}"
+    if job.reference_guidance_scale != 1 and job.guidance_scale <= 1:
+        yield f"guidance on references needs guidance on the prompt above 1, not {job.guidance_scale:g}"
     if not off:
         yield from _size_problems(job, referenced)
 
@@ -102,14 +102,14 @@ def _size_problems(job: Job, referenced: bool) -> Iterator[str]:
         if job.window:
             check_size(job.height, job.width, job.window, len(job.ref))
         if not referenced:
-            given = bool(job.first_frame), bool(job.extend)
-            skyreels_v2.check_frames(job.frames, job.window, job.history, job.block, *given)
+            given = bool(job.image), bool(job.init_video)
+            skyreels_v2.check_frames(job.frames, job.window, job.history, job.causal_block_size, *given)
         elif job.is_long():
             job.parts()
     except ValueError as error:
         yield str(error)
-    if job.then and not job.is_long():
-        yield "--then is for the windows of a long video: say with --window how many frames are sampled at a time"
+    if job.next_prompt and not job.is_long():
+        yield "--next-prompt is for the windows of a long video: say with --window how many frames are sampled at a time"
 
 
 def _picture(path: str) -> tuple[str, str]:

@@ -38,23 +38,23 @@ def cut_out(picture: np.ndarray, role: str, detect: Any) -> np.ndarray:
 
 
 def check(wanted: Sequence[tuple[str, Job]]) -> None:
-    """Raises ValueError for what --cut-out names that is no detector."""
+    """Raises ValueError for what --matting-model names that is no detector."""
     for where, job in wanted:
-        if job.cut_out == "none":
+        if job.matting_model == "none":
             continue
         try:
-            role = cards.card(job.cut_out).role
+            role = cards.card(job.matting_model).role
         except KeyError as error:
-            raise ValueError(f"{where}--cut-out {job.cut_out}: {error.args[0]}") from error
+            raise ValueError(f"{where}--matting-model {job.matting_model}: {error.args[0]}") from error
         if role != "detect":
             raise ValueError(
-                f"{where}--cut-out {job.cut_out} has the role {role}; it must find people and things: detect"
+                f"{where}--matting-model {job.matting_model} has the role {role}; it must find people and things: detect"
             )
 
 
 def revisions(jobs: Sequence[Job]) -> dict[str, str]:
     """The revision of every detector that these jobs name, for their keys."""
-    return {name: cards.revision(name) for name in {job.cut_out for job in jobs} - {"none"}}
+    return {name: cards.revision(name) for name in {job.matting_model for job in jobs} - {"none"}}
 
 
 def made(jobs: Sequence[Job]) -> list[Job]:
@@ -63,7 +63,7 @@ def made(jobs: Sequence[Job]) -> list[Job]:
     Raises ValueError naming the picture in which nobody and nothing is found.
     """
     loaded: dict[str, Any] = {}
-    return [job if job.cut_out == "none" else _made(job, loaded) for job in jobs]
+    return [job if job.matting_model == "none" else _made(job, loaded) for job in jobs]
 
 
 def _made(job: Job, loaded: dict[str, Any]) -> Job:
@@ -79,14 +79,14 @@ def _made(job: Job, loaded: dict[str, Any]) -> Job:
             raise ValueError(
                 f"{file} is no cut-out, and cut-outs are written beside the video, which is behind a URL here"
             )
-        if job.cut_out not in loaded:
-            loaded[job.cut_out] = cards.load(job.cut_out, cards.device())
+        if job.matting_model not in loaded:
+            loaded[job.matting_model] = cards.load(job.matting_model, cards.device())
         try:
-            alone = cut_out(picture, role, loaded[job.cut_out])
+            alone = cut_out(picture, role, loaded[job.matting_model])
         except ValueError as error:
             raise ValueError(
-                f"{file}: {error}, by {job.cut_out}. Bring it on white or transparent, name another detector with --cut-out, or "
-                "take it as it is with --cut-out none"
+                f"{file}: {error}, by {job.matting_model}. Bring it on white or transparent, name another detector "
+                "with --matting-model, or take it as it is with --matting-model none"
             ) from error
         path = Path(f"{job.out.removesuffix('.mp4')}-cut-{number}.png")
         path.parent.mkdir(parents=True, exist_ok=True)

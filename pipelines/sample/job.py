@@ -22,16 +22,16 @@ RANGES = {
     "width": (16, 8192),
     "frames": (5, 10_001),
     "steps": (1, 1000),
-    "guidance": (0, 100),
-    "reference_guidance": (0, 100),
+    "guidance_scale": (0, 100),
+    "reference_guidance_scale": (0, 100),
     "flow_shift": (0.01, 100),
     "seed": (0, 2**63 - 1),
     "fps": (1, 240),
     "audio_start_s": (0, 86_400),
     "window": (0, 10_001),
     "history": (1, 10_001),
-    "block": (0, 10_001),
-    "lag": (0, 1000),
+    "causal_block_size": (0, 10_001),
+    "ar_step": (0, 1000),
 }
 
 
@@ -42,31 +42,31 @@ class Job:
     out: str  # the mp4; its .json stands beside it
     prompt: str
     ref: tuple[str, ...]  # ROLE=FILE each
-    then: tuple[str, ...] = ()  # prompts of the windows of a long video after the first: a story
+    next_prompt: tuple[str, ...] = ()  # prompts of the windows of a long video after the first: a story
     height: int = 480  # px, divisible by 16
     width: int = 832  # px, divisible by 16
     frames: int = 81  # that are sampled, 4 n + 1; each reference takes 4 of them
     steps: int = 50  # of denoising
-    guidance: float = 5.0  # on the prompt; at 1 or below none, in half the time
-    reference_guidance: float = 1.0  # on the references; other than 1 it costs a third look at each step
+    guidance_scale: float = 5.0  # on the prompt; at 1 or below none, in half the time
+    reference_guidance_scale: float = 1.0  # on the references; other than 1 it costs a third look at each step
     flow_shift: float = 8.0  # the more, the longer it stays where noise is strong: better structure, less detail
     scheduler: str = "unipc"  # unipc, unipc-released (A2's own grid of noise levels) or euler
     seed: int = 42  # of the noise
-    cut_out: str = "builtin-detect"  # the detector that cuts out people and things that are no cut-outs, or none
+    matting_model: str = "builtin-detect"  # the detector that cuts out people and things that are no cut-outs, or none
     fps: float = 15.0  # of the mp4; A2 was trained on 15
     negative_prompt: str = NEGATIVE  # what shall not be seen
     audio: str = ""  # a file whose sound is laid under the video, cut to its length
     audio_start_s: float = 0.0  # where in that file the video begins
     window: int = 0  # frames that are sampled at a time, for videos longer than memory or training allow; 0: all
-    extend: str = ""  # a video that is to go on: what is sampled follows its last frame
-    first_frame: str = ""  # a picture with which the video begins, for checkpoints of SkyReels-V2
+    init_video: str = ""  # a video that is to go on: what is sampled follows its last frame
+    image: str = ""  # a picture with which the video begins, for checkpoints of SkyReels-V2
     history: int = 17  # frames that a window sees of the one before it
-    block: int = 0  # frames of latents, four of video each, that go together within a window; 0: all
-    lag: int = 0  # steps by which a block is behind the one before it, for weights of diffusion forcing
+    causal_block_size: int = 0  # frames of latents, four of video each, that go together within a window; 0: all
+    ar_step: int = 0  # steps by which a block is behind the one before it, for weights of diffusion forcing
     preview: bool = False  # also a contact sheet, PNG, beside the video: the references, then frames
 
     def is_long(self) -> bool:
-        return bool(self.extend) or 0 < self.window < self.frames
+        return bool(self.init_video) or 0 < self.window < self.frames
 
     def lengths(self) -> set[int]:
         """The frames that the network takes at once, of the references and the history too."""
@@ -74,14 +74,14 @@ class Job:
             return {self.frames}
         heads = [len(self.ref) + part.history if part.start else 0 for part in self.parts()]
         whole = {4 * (head + part.stop - part.start) - 3 for head, part in zip(heads, self.parts(), strict=True)}
-        blind = {n - 4 * len(self.ref) for n in whole} if self.reference_guidance != 1 else set()
+        blind = {n - 4 * len(self.ref) for n in whole} if self.reference_guidance_scale != 1 else set()
         return whole | blind
 
     def parts(self) -> list[Any]:
         """The windows of a long video, as if a video that is to go on had at least as many frames as the history."""
         from model_zoo.a2 import long
 
-        before = long.num_context_latents(self.history + 4, self.history) if self.extend else 0
+        before = long.num_context_latents(self.history + 4, self.history) if self.init_video else 0
         return long.video_windows(self.frames, self.window, len(self.ref), self.history, before)
 
     def references(self) -> list[tuple[str, str]]:
@@ -92,18 +92,18 @@ class Job:
 SWEPT = (
     "frames",
     "steps",
-    "guidance",
-    "reference_guidance",
+    "guidance_scale",
+    "reference_guidance_scale",
     "flow_shift",
     "scheduler",
     "seed",
     "window",
     "history",
-    "block",
-    "lag",
+    "causal_block_size",
+    "ar_step",
 )
-LISTS = {"ref": '["human=woman.png", "object=cup.png"]', "then": '["she drinks", "she leaves"]'}
-FILES = ("audio", "extend", "first_frame")  # settings that are paths
+LISTS = {"ref": '["human=woman.png", "object=cup.png"]', "next_prompt": '["she drinks", "she leaves"]'}
+FILES = ("audio", "init_video", "image")  # settings that are paths
 SETTINGS = [f for f in fields(Job) if f.name not in ("out", "prompt", *LISTS)]
 
 
@@ -187,7 +187,7 @@ def located(values: dict[str, Any], home: str) -> Job:
     return Job(
         **values
         | {name: at(values.get(name, "")) for name in FILES}
-        | {"ref": refs, "then": tuple(values.get("then", ())), "out": out}
+        | {"ref": refs, "next_prompt": tuple(values.get("next_prompt", ())), "out": out}
     )
 
 
@@ -214,7 +214,7 @@ def num_forward_passes(job: Job) -> int:
 
     if not job.is_long():
         return job.steps
-    return long.passes(job.parts(), len(job.ref), job.steps, job.block, job.lag)
+    return long.passes(job.parts(), len(job.ref), job.steps, job.causal_block_size, job.ar_step)
 
 
 def by_shape(jobs: Iterable[Any], job_of: Any = lambda job: job) -> list[Any]:

@@ -39,16 +39,16 @@ def record(
     inorder = sorted(job.references(), key=lambda ref: ROLES.index(ref[0]))
     told: dict[str, Any] = {
         "prompt": job.prompt,
-        "then": list(job.then),
+        "next_prompt": list(job.next_prompt),
         "negative_prompt": job.negative_prompt,
         "references": [{"role": role, "sha256": files[file]} for role, file in inorder],
         "audio": {"sha256": files[job.audio]} if job.audio else None,
-        "extend": {"sha256": files[job.extend]} if job.extend else None,
+        "init_video": {"sha256": files[job.init_video]} if job.init_video else None,
         "settings": settings | {"dtype": dtype} | how.drift(),
         "checkpoint": checkpoint["digest"],
     }
-    if job.first_frame:  # not null without one: the keys of videos that were made before stay as they are
-        told["first_frame"] = {"sha256": files[job.first_frame]}
+    if job.image:  # not null without one: the keys of videos that were made before stay as they are
+        told["image"] = {"sha256": files[job.image]}
     key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
     for shown, (_, file) in zip(told["references"], inorder, strict=True):
         shown["file"] = Path(file).name

@@ -46,14 +46,14 @@ class Sampler:
             if self.text_alone:
                 self.pipeline = skyreels_v2.load(checkpoint, device, getattr(torch, dtype))
                 return
-            quantised = acceleration.quantisation(how.weights)
+            quantised = acceleration.quantisation(how.quantization)
             self.pipeline = a2.load(
-                checkpoint, device, getattr(torch, dtype), quantised=quantised, by_blocks=how.offload
+                checkpoint, device, getattr(torch, dtype), quantised=quantised, by_blocks=how.group_offload
             )
         except Exception as error:  # of safetensors, transformers, diffusers, each with classes of its own
             raise ValueError(f"{checkpoint} does not load: {type(error).__name__}: {error}") from error
         self.pipeline.set_progress_bar_config(disable=True)
-        acceleration.apply(self.pipeline, self.groups, how.attention, how.tiled_vae, how.compile)
+        acceleration.apply(self.pipeline, self.groups, how.attention_backend, how.vae_tiling, how.compile)
 
     def sample(self, task: SampleRequest, on_step: Callable[[], None] = lambda: None) -> None:
         """Sample a job's video and write it. The result depends on nothing that was sampled before."""
@@ -72,7 +72,7 @@ class Sampler:
             "negative_prompt": job.negative_prompt,
             "num_frames": job.frames,
             "num_inference_steps": job.steps,
-            "guidance_scale": job.guidance,
+            "guidance_scale": job.guidance_scale,
             "generator": torch.Generator().manual_seed(job.seed),  # on CPU: the same noise on every device
         }
         made = self._calibrating(task, partial(self._made, job, prepared, same, on_step))
@@ -102,7 +102,7 @@ class Sampler:
         if not self.how.calibrate:
             return make()
         job = task.job
-        looks = 1 if job.guidance <= 1 else 2 if job.reference_guidance == 1 else 3
+        looks = 1 if job.guidance_scale <= 1 else 2 if job.reference_guidance_scale == 1 else 3
         with acceleration.MagCacheCalibration(self.pipeline.transformer, looks) as heard:
             made = make()
         leave_ratios(self.checkpoint, heard.ratios(), task.record)
@@ -117,20 +117,20 @@ class Sampler:
         if self.text_alone:
             size: dict[str, Any] = {"height": job.height, "width": job.width, "fps": round(job.fps)}
             given: dict[str, Any] = {
-                "first_frame": first_frame(job) if job.first_frame else None,
-                "beginning": context_frames(job) if job.extend else None,
+                "first_frame": first_frame(job) if job.image else None,
+                "beginning": context_frames(job) if job.init_video else None,
             }
             return skyreels_v2.sample(self.pipeline, job.prompt, **size, **given, **same, **parts)
         if job.is_long():
-            parts["reference_guidance"] = job.reference_guidance
-            prompts, before = [job.prompt, *job.then], context_frames(job) if job.extend else None
+            parts["reference_guidance"] = job.reference_guidance_scale
+            prompts, before = [job.prompt, *job.next_prompt], context_frames(job) if job.init_video else None
             return long.sample(self.pipeline, prepared, prompts, before, **same, **parts)
 
         def after(_pipeline: Any, _step: int, _time: Any, tensors: dict) -> dict:
             on_step()
             return tensors
 
-        said = {"output_type": "np", "callback_on_step_end": after, "reference_guidance": job.reference_guidance}
+        said = {"output_type": "np", "callback_on_step_end": after, "reference_guidance": job.reference_guidance_scale}
         return self.pipeline(prepared, job.prompt, **same, **said).frames[0]
 
 
@@ -139,12 +139,12 @@ def context_frames(job: Job) -> np.ndarray:
     from a2data.media import video
     from model_zoo.a2.references import cropped
 
-    shown = video.probe(job.extend)
+    shown = video.probe(job.init_video)
     frames: list[np.ndarray] = []
-    for frame in video.read(job.extend, shown.stream):
+    for frame in video.read(job.init_video, shown.stream):
         if (len(frames) + 1) * job.height * job.width * 3 > MAX_EXTEND_BYTES:
             raise ValueError(
-                f"{job.extend} is too long to extend: after {len(frames)} frames it has {MAX_EXTEND_BYTES / 1e9:g} GB"
+                f"{job.init_video} is too long to extend: after {len(frames)} frames it has {MAX_EXTEND_BYTES / 1e9:g} GB"
             )
         turned = np.rot90(frame.picture.to_ndarray(format="rgb24"), -shown.rotation // 90)
         square = np.asarray(Image.fromarray(turned).resize((shown.width, shown.height)))
@@ -156,4 +156,4 @@ def first_frame(job: Job) -> np.ndarray:
     """The picture with which a video is to begin, (height, width, 3) uint8, cropped in the middle to the job's proportions."""
     from model_zoo.a2.references import cropped, read_picture
 
-    return cropped(read_picture(job.first_frame), job.height, job.width)
+    return cropped(read_picture(job.image), job.height, job.width)

@@ -111,7 +111,7 @@ class Checkpoints:
         losses: dict[Path, float | None] = {}
         for path in self.all():
             try:
-                loss = about(path).get("held_out")
+                loss = about(path).get("val_loss")
             except DamagedError as error:
                 self.put_aside(path, str(error))
                 continue

@@ -32,30 +32,35 @@ def plan(preset: str, encoding: Encoding, settings: Settings, gpus: int, peak_fl
 
     torchvision_shim.install()
     check_size(encoding.height, encoding.width, encoding.frames, encoding.max_references)
-    if gpus % (settings.replicate * settings.context) or settings.batch % (gpus // settings.context):
+    replicate, context = settings.data_parallel_replicate_degree, settings.context_parallel_degree
+    if gpus % (replicate * context) or settings.global_batch_size % (gpus // context):
         raise ValueError(
-            f"{gpus} GPUs, replicate {settings.replicate}, context {settings.context}, batch {settings.batch}: GPUs must be "
-            "divisible by replicate x context, the batch by GPUs / context"
+            f"{gpus} GPUs, data_parallel_replicate_degree {replicate}, context_parallel_degree {context}, global_batch_size "
+            f"{settings.global_batch_size}: GPUs must be divisible by replicate x context, the batch by GPUs / context"
         )
     config = network_config(preset)
     network = on_meta(config)
-    a2_trainable.choose(network, settings.variant, settings.lora_rank)
+    a2_trainable.choose(network, settings.trainable, settings.lora_rank)
     rows = a2_trainable.table(network)
     block = sum(p.numel() for p in network.blocks[0].parameters())
     cost = of_sample(config, encoding, settings)
     memory = memory_gb(rows[-1].all, rows[-1].trainable, block, cost, settings, gpus)
-    executed = cost.step + cost.forward * settings.recompute
-    per_gpu = settings.batch * executed / gpus
+    executed = cost.step + cost.forward * settings.activation_checkpointing
+    per_gpu = settings.global_batch_size * executed / gpus
     lines = [
-        f"preset {preset}, variant {settings.variant}: {encoding.frames} x {encoding.height} x {encoding.width}, "
-        f"{encoding.max_references} references, batch {settings.batch} on {gpus} GPUs "
-        f"(shard {gpus // settings.replicate // settings.context}, replicate {settings.replicate}, context {settings.context})",
+        f"preset {preset}, variant {settings.trainable}: {encoding.frames} x {encoding.height} x {encoding.width}, "
+        f"{encoding.max_references} references, batch {settings.global_batch_size} on {gpus} GPUs "
+        f"(shard {gpus // replicate // context}, replicate {replicate}, context {context})",
         "",
         a2_trainable.in_words(rows),
         "",
         f"{'forward pass of a sample':40} {cost.forward / 1e15:10.3f} PFLOP",
         f"{'forward and backward':40} {cost.step / 1e15:10.3f} PFLOP",
-        *([f"{'with blocks recomputed':40} {executed / 1e15:10.3f} PFLOP"] if settings.recompute else []),
+        *(
+            [f"{'with blocks recomputed':40} {executed / 1e15:10.3f} PFLOP"]
+            if settings.activation_checkpointing
+            else []
+        ),
         f"{'a step, each GPU':40} {per_gpu / 1e15:10.1f} PFLOP",
         f"{f'at {share:.0%} of {peak_flops / 1e12:.0f} TFLOP/s':40} {per_gpu / (peak_flops * share):10.1f} s a step",
         f"{f'{settings.steps} steps':40} {settings.steps * per_gpu / (peak_flops * share) / 3600:10.1f} h",
@@ -99,7 +104,7 @@ def measured(config: dict[str, Any], layers: int, encoding: Encoding, settings: 
     from model_zoo.a2 import trainable as a2_trainable
 
     network = on_meta(config, layers)
-    a2_trainable.choose(network, settings.variant, settings.lora_rank)
+    a2_trainable.choose(network, settings.trainable, settings.lora_rank)
     network = network.to(torch.bfloat16).train()
     own = {p.untyped_storage()._cdata for p in network.parameters()}
     kept: dict[int, tuple[int, Any]] = {}
@@ -132,7 +137,7 @@ def memory_gb(
     parameters: int, trainable: int, block: int, cost: Cost, settings: Settings, gpus: int
 ) -> dict[str, float]:
     """What lies on each GPU, by kind. Parameters are kept in float32, gathered in bfloat16; two blocks are gathered at a time."""
-    over = gpus // settings.replicate
+    over = gpus // settings.data_parallel_replicate_degree
     adam = 2 if settings.optimizer == "adamw8bit" else 8
     return {
         "parameters": 4 * parameters / over / GB,
@@ -140,6 +145,12 @@ def memory_gb(
         "optimiser": adam * trainable / over / GB,
         "average (EMA)": 4 * trainable / over / GB,
         "two gathered blocks": 2 * 2 * block / GB if over > 1 else 0.0,
-        "kept for the backward pass": (cost.inputs if settings.recompute else cost.kept) / settings.context / GB,
-        **({"a block that is recomputed": cost.block / settings.context / GB} if settings.recompute else {}),
+        "kept for the backward pass": (cost.inputs if settings.activation_checkpointing else cost.kept)
+        / settings.context_parallel_degree
+        / GB,
+        **(
+            {"a block that is recomputed": cost.block / settings.context_parallel_degree / GB}
+            if settings.activation_checkpointing
+            else {}
+        ),
     }

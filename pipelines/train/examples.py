@@ -36,17 +36,17 @@ def drawn(sample: Any, nothing: torch.Tensor, settings: Settings, device: torch.
     def chance(purpose: str) -> np.random.Generator:
         return rng(settings.seed, sample.epoch, sample.index, purpose)
 
-    single = chance("single reference").random() < settings.single_share
-    level = objective.apply_flow_shift(float(chance("noise level").random()), settings.shift)
+    single = chance("single reference").random() < settings.single_reference_prob
+    level = objective.apply_flow_shift(float(chance("noise level").random()), settings.flow_shift)
     return made(
         sample.tensors,
         nothing,
         level,
         chance("noise"),
-        settings.slots,
+        settings.reference_target,
         device,
-        worded=chance("caption drop").random() >= settings.caption_drop,
-        referenced=chance("reference drop").random() >= settings.reference_drop,
+        worded=chance("caption drop").random() >= settings.caption_dropout_prob,
+        referenced=chance("reference drop").random() >= settings.reference_dropout_prob,
         single="_single" if single else "",
     )
 

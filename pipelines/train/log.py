@@ -88,9 +88,9 @@ class Log:
         """Write down a validation."""
         if not self.chief:
             return
-        levels = {f"held_out/level_{n / 10 + 0.1:.1f}": value for n, value in enumerate(found.levels)}
-        others = {f"held_out_shuffled/level_{n / 10 + 0.1:.1f}": v for n, v in enumerate(found.shuffled_levels)}
-        figures = {"step": step, "held_out": found.loss, "held_out_shuffled": found.shuffled, **levels, **others}
+        levels = {f"val_loss/level_{n / 10 + 0.1:.1f}": value for n, value in enumerate(found.levels)}
+        others = {f"val_loss_shuffled/level_{n / 10 + 0.1:.1f}": v for n, v in enumerate(found.shuffled_levels)}
+        figures = {"step": step, "val_loss": found.loss, "val_loss_shuffled": found.shuffled, **levels, **others}
         figures |= {f"gap/{clip}": value for clip, value in found.clips.items()}
         self.write(step, figures)
         print(f"step {step:6d}  held-out loss {found.loss:.4f}, with references of others {found.gap:+.1%}", flush=True)

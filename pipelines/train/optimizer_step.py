@@ -22,14 +22,14 @@ from pipelines.train.settings import Settings
 
 def prepare_model(network: Any, settings: Settings, place: Place) -> Any:
     """A WanTransformer3DModel on its device, shared with the other processes, with those parameters learning that are to."""
-    a2_trainable.choose(network, settings.variant, settings.lora_rank)
+    a2_trainable.choose(network, settings.trainable, settings.lora_rank)
     if place.rank == 0:
         print(a2_trainable.in_words(a2_trainable.table(network)), flush=True)
-    if settings.recompute:
+    if settings.activation_checkpointing:
         network.enable_gradient_checkpointing()
     parallelize.apply_fsdp(network.train(), settings, place)  # block by block: no GPU ever holds all of it
     network = network.to(place.device)
-    if place.device.type == "cpu" and settings.context == 1:
+    if place.device.type == "cpu" and settings.context_parallel_degree == 1:
         padding.shorten(network)
     if settings.compile:
         network.compile_repeated_blocks()
@@ -65,8 +65,8 @@ class TrainStep:
     def rate(self, step: int) -> float:
         """The learning rate of the step after `step`."""
         of = self.settings
-        rate = of.learning_rate * min(1.0, (step + 1) / max(1, of.warmup))
-        return rate * min(1.0, (of.steps - step) / max(1, of.cooldown))
+        rate = of.learning_rate * min(1.0, (step + 1) / max(1, of.warmup_steps))
+        return rate * min(1.0, (of.steps - step) / max(1, of.decay_steps))
 
     def learn(self, samples: Sequence[Any], step: int) -> Step:
         """The step after `step` of the optimiser, from this process's samples.
@@ -75,14 +75,14 @@ class TrainStep:
         """
         of = self.settings
         drawn, passes = [], []
-        for start in range(0, len(samples), of.together):
+        for start in range(0, len(samples), of.micro_batch_size):
             group = [
                 examples.drawn(sample, self.nothing, of, self.place.device)
-                for sample in samples[start : start + of.together]
+                for sample in samples[start : start + of.micro_batch_size]
             ]
-            losses = examples.losses(self.network, group, of.precision)
+            losses = examples.losses(self.network, group, of.mixed_precision)
             # FSDP takes the mean over processes; what is wanted is the mean over samples
-            (losses.sum() * (self.place.ranks / of.batch)).backward()
+            (losses.sum() * (self.place.ranks / of.global_batch_size)).backward()
             drawn += [(example.level, example.slots) for example in group]
             passes.append(losses.detach())
         every = torch.cat(passes)
@@ -112,10 +112,10 @@ class TrainStep:
         total = losses.double().sum()
         if self.place.ranks > 1:
             dist.all_reduce(total)
-            total /= self.settings.context
+            total /= self.settings.context_parallel_degree
         whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         *values, mean, size = torch.cat([losses.double(), total[None], whole.double()[None]]).tolist()
-        return values, mean / self.settings.batch, size
+        return values, mean / self.settings.global_batch_size, size
 
     def clip_grad_norm(self, groups: bool) -> dict[str, torch.Tensor]:
         """Clip the gradient. Its norm before, and where asked that of each group of parameters; who reads them waits for them."""
@@ -124,12 +124,12 @@ class TrainStep:
         if groups:
             there = {name: [p.grad for p in group if p.grad is not None] for name, group in self.groups.items()}
             norms = {name: torch.nn.utils.get_total_norm(gradients) for name, gradients in there.items()}
-        return norms | {"all": torch.nn.utils.clip_grad_norm_(learning, self.settings.clip)}
+        return norms | {"all": torch.nn.utils.clip_grad_norm_(learning, self.settings.max_grad_norm)}
 
     @torch.no_grad()
     def update_ema(self, step: int) -> None:
         """Move the average towards the parameters; at the beginning faster, so that it does not remember the start."""
-        stays = min(self.settings.ema, (step + 1) / (step + 10))
+        stays = min(self.settings.ema_decay, (step + 1) / (step + 10))
         get_ema_multi_avg_fn(stays)(
             [parallelize.local(average) for average in self.average.values()],
             [parallelize.local(parameter.detach()) for parameter in self.parameters],

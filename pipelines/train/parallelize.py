@@ -16,27 +16,34 @@ def apply_fsdp(network: Any, settings: Settings, place: Place) -> None:
     each sample's tokens (Ulysses, Jacobs et al. 2023, arXiv 2309.14509, by diffusers). Raises ValueError for numbers that do not
     multiply to the number of processes.
     """
-    shard = settings.shard or place.ranks // (settings.replicate * settings.context)
-    if shard * settings.replicate * settings.context != place.ranks:
+    shard = settings.data_parallel_shard_degree or place.ranks // (
+        settings.data_parallel_replicate_degree * settings.context_parallel_degree
+    )
+    if shard * settings.data_parallel_replicate_degree * settings.context_parallel_degree != place.ranks:
         raise ValueError(
-            f"shard {settings.shard} x replicate {settings.replicate} x context {settings.context} is not the number of "
-            f"processes, {place.ranks}"
+            f"data_parallel_shard_degree {settings.data_parallel_shard_degree} x data_parallel_replicate_degree "
+            f"{settings.data_parallel_replicate_degree} x context_parallel_degree {settings.context_parallel_degree} is not the "
+            f"number of processes, {place.ranks}"
         )
     if place.ranks == 1:
         return
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     names = ("replicate", "shard", "ring", "ulysses")
-    mesh = init_device_mesh(place.device.type, (settings.replicate, shard, 1, settings.context), mesh_dim_names=names)
+    mesh = init_device_mesh(
+        place.device.type,
+        (settings.data_parallel_replicate_degree, shard, 1, settings.context_parallel_degree),
+        mesh_dim_names=names,
+    )
     whole = mesh["shard", "ring", "ulysses"]._flatten("copy")
-    if settings.context > 1:
+    if settings.context_parallel_degree > 1:
         from diffusers import ContextParallelConfig
 
         network.enable_parallelism(
-            config=ContextParallelConfig(ulysses_degree=settings.context, mesh=mesh["ring", "ulysses"])
+            config=ContextParallelConfig(ulysses_degree=settings.context_parallel_degree, mesh=mesh["ring", "ulysses"])
         )
-    over = mesh["replicate", "copy"] if settings.replicate > 1 else whole
-    half = torch.bfloat16 if settings.precision == "bfloat16" else None
+    over = mesh["replicate", "copy"] if settings.data_parallel_replicate_degree > 1 else whole
+    half = torch.bfloat16 if settings.mixed_precision == "bfloat16" else None
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for block in network.blocks:
         fully_shard(block, mesh=over, mp_policy=policy)
@@ -45,7 +52,7 @@ def apply_fsdp(network: Any, settings: Settings, place: Place) -> None:
 
 def data_rank(settings: Settings, place: Place) -> tuple[int, int]:
     """Which share of each batch a process gets, of how many: those that share a sample's tokens get the same."""
-    return place.rank // settings.context, place.ranks // settings.context
+    return place.rank // settings.context_parallel_degree, place.ranks // settings.context_parallel_degree
 
 
 def local(tensor: Any) -> Any:

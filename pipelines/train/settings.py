@@ -8,15 +8,15 @@ from pipelines.encode import Encoding
 # Settings that may differ when a training goes on: they change what is seen of it or how fast it is, not what comes out.
 RESUME_MUTABLE = {
     "steps",
-    "workers",
+    "num_workers",
     "log_every",
     "validate_every",
-    "save_every",
-    "keep",
+    "checkpoint_interval",
+    "checkpoints_total_limit",
     "compile",
-    "shard",
-    "replicate",
-    "context",
+    "data_parallel_shard_degree",
+    "data_parallel_replicate_degree",
+    "context_parallel_degree",
     "validate_samples",
 }
 
@@ -26,34 +26,36 @@ class Settings:
     """How the network learns. The defaults are the paper's (arXiv 2504.02436) where it says anything."""
 
     steps: int = 10_000  # of the optimiser, altogether
-    batch: int = 256  # samples in a step, over all processes
+    global_batch_size: int = 256  # samples in a step, over all processes
     seed: int = 0  # of every random choice
-    variant: str = "cross-attention"  # what learns: it, cross-2, image-branch, lora, full, or a regular expression
+    trainable: str = "cross-attention"  # what learns: it, cross-2, image-branch, lora, full, or a regular expression
     lora_rank: int = 16  # of the adapters of the variant lora
     learning_rate: float = 1e-5  # of Adam
-    together: int = 1  # samples in one pass of the network; a batch is the sum of its passes
-    warmup: int = 0  # steps in which the learning rate rises to it
-    cooldown: int = 0  # last steps, in which it falls to nothing
+    micro_batch_size: int = 1  # samples in one pass of the network; a batch is the sum of its passes
+    warmup_steps: int = 0  # steps in which the learning rate rises to it
+    decay_steps: int = 0  # last steps, in which it falls to nothing
     weight_decay: float = 0.0  # of AdamW
     optimizer: str = "adamw"  # or adamw8bit, by torchao
-    clip: float = 1.0  # largest norm of a step's gradient
-    ema: float = 0.999  # share of the average that stays at a step; the average is validated and exported
-    shift: float = 5.0  # of noise levels towards noise; 1: all alike
-    caption_drop: float = 0.3  # share of samples with the empty prompt
-    reference_drop: float = 0.1  # share of samples without references
-    single_share: float = 0.0  # share of samples with their first reference alone (needs encode's singles)
-    slots: str = "reference"  # what is learnt where references stand: reference, video or ignore
-    precision: str = "bfloat16"  # of the arithmetic; masters and averages are float32
-    recompute: bool = False  # keep only the blocks' inputs for the backward pass (activation checkpointing)
+    max_grad_norm: float = 1.0  # largest norm of a step's gradient
+    ema_decay: float = 0.999  # share of the average that stays at a step; the average is validated and exported
+    flow_shift: float = 5.0  # of noise levels towards noise; 1: all alike
+    caption_dropout_prob: float = 0.3  # share of samples with the empty prompt
+    reference_dropout_prob: float = 0.1  # share of samples without references
+    single_reference_prob: float = 0.0  # share of samples with their first reference alone (needs encode's singles)
+    reference_target: str = "reference"  # what is learnt where references stand: reference, video or ignore
+    mixed_precision: str = "bfloat16"  # of the arithmetic; masters and averages are float32
+    activation_checkpointing: bool = (
+        False  # keep only the blocks' inputs for the backward pass (activation checkpointing)
+    )
     compile: bool = False  # torch.compile each kind of block
-    workers: int = 2  # processes that read samples
-    shard: int = 0  # processes that share one copy of the parameters (FSDP2); 0: all
-    replicate: int = 1  # such groups, each with a copy
-    context: int = 1  # processes that share one sample's tokens (Ulysses)
+    num_workers: int = 2  # processes that read samples
+    data_parallel_shard_degree: int = 0  # processes that share one copy of the parameters (FSDP2); 0: all
+    data_parallel_replicate_degree: int = 1  # such groups, each with a copy
+    context_parallel_degree: int = 1  # processes that share one sample's tokens (Ulysses)
     log_every: int = 10  # steps
     validate_every: int = 500  # steps
-    save_every: int = 500  # steps
-    keep: int = 3  # newest checkpoints that stay; the best one stays, too
+    checkpoint_interval: int = 500  # steps
+    checkpoints_total_limit: int = 3  # newest checkpoints that stay; the best one stays, too
     validate_samples: int = 64  # held-out samples that validation looks at, at most
 
     @staticmethod
@@ -72,16 +74,17 @@ NETWORKS: dict[str, dict[str, Any]] = {
 PRESETS: dict[str, tuple[Encoding, Settings]] = {
     "tiny": (
         Encoding(
-            frames=13, height=48, width=80, dtype="float32", max_references=2, held_out=0.25, variants=8,
-            held_out_variants=4,
+            frames=13, height=48, width=80, dtype="float32", max_references=2, validation_fraction=0.25, augmentations=8,
+            validation_augmentations=4,
         ),
         Settings(
-            steps=600, batch=16, together=16, variant="full", learning_rate=2e-3, warmup=20, cooldown=240, ema=0.98,
-            shift=8.0, precision="float32", workers=0, validate_every=300, save_every=300, validate_samples=20,
+            steps=600, global_batch_size=16, micro_batch_size=16, trainable="full", learning_rate=2e-3, warmup_steps=20,
+            decay_steps=240, ema_decay=0.98, flow_shift=8.0, mixed_precision="float32", num_workers=0, validate_every=300,
+            checkpoint_interval=300, validate_samples=20,
         ),
     ),
-    "1.3b": (Encoding(), Settings(batch=64, variant="full", precision="bfloat16")),
-    "14b": (Encoding(), Settings(recompute=True)),
+    "1.3b": (Encoding(), Settings(global_batch_size=64, trainable="full", mixed_precision="bfloat16")),
+    "14b": (Encoding(), Settings(activation_checkpointing=True)),
 }  # fmt: skip
 
 
@@ -108,12 +111,20 @@ def check_same(before: dict[str, Any], settings: Settings) -> None:
 
 def check(settings: Settings, ranks: int) -> None:
     """Raises ValueError for settings that make no sense."""
-    data_ranks = max(1, ranks // settings.context)
-    if settings.batch % data_ranks:
-        raise ValueError(f"a batch of {settings.batch} samples cannot be divided among {data_ranks} processes")
-    shares = {n: getattr(settings, n) for n in ("caption_drop", "reference_drop", "single_share")}
+    data_ranks = max(1, ranks // settings.context_parallel_degree)
+    if settings.global_batch_size % data_ranks:
+        raise ValueError(
+            f"a batch of {settings.global_batch_size} samples cannot be divided among {data_ranks} processes"
+        )
+    shares = {
+        n: getattr(settings, n) for n in ("caption_dropout_prob", "reference_dropout_prob", "single_reference_prob")
+    }
     wrong = [f"{name} {value}" for name, value in shares.items() if not 0 <= value <= 1]
-    if wrong or min(settings.steps, settings.batch, settings.together) < 1 or not 0 <= settings.ema < 1:
+    if (
+        wrong
+        or min(settings.steps, settings.global_batch_size, settings.micro_batch_size) < 1
+        or not 0 <= settings.ema_decay < 1
+    ):
         raise ValueError(
             f"settings out of range: {', '.join(wrong) or 'steps, batch and together are at least 1, ema is below 1'}"
         )

@@ -69,7 +69,7 @@ class Run:
         self.roles = {row.clip_id: row.roles for row in read_index(self.folder("train"))}
         bucket = (encoding.frames, encoding.height, encoding.width)
         self.loader, self.held_out = self.readers(bucket)
-        self.checkpoints = Checkpoints(out / "checkpoints", settings.keep)
+        self.checkpoints = Checkpoints(out / "checkpoints", settings.checkpoints_total_limit)
         timed = place.rank == 0 and place.device.type == "cuda"  # of a CPU nobody asks how many
         cost = of_sample(dict(self.learner.network.config), encoding, settings).step if timed else 0.0
         self.log = Log(out, place, cost, tokens(encoding))
@@ -90,14 +90,14 @@ class Run:
         rank, ranks = data_rank(self.settings, self.place)
         common: dict[str, Any] = {"view": "encoded", "index": "index.parquet", "buckets": [bucket], "tail": "fill"}
         loader = Loader(
-            self.folder("train").root, seed=self.settings.seed, global_batch=self.settings.batch, rank=rank, ranks=ranks,
-            workers=self.settings.workers, **common,
+            self.folder("train").root, seed=self.settings.seed, global_batch_size=self.settings.global_batch_size, rank=rank,
+            world_size=ranks, num_workers=self.settings.num_workers, **common,
         )  # fmt: skip
         there = self.folder("held-out")
         count = min(self.settings.validate_samples, len(rows(there)))  # none where all samples train
         if not count:
             return loader, []
-        aside = iter(Loader(there.root, seed=0, global_batch=1, **common))
+        aside = iter(Loader(there.root, seed=0, global_batch_size=1, **common))
         return loader, [next(aside)[0] for _ in range(count)]
 
     def go(self) -> dict[str, float]:
@@ -122,7 +122,7 @@ class Run:
                 self.log.line(self.step, found.loss, self.learner.rate(self.step))
             if self.held_out and self.due(self.settings.validate_every):
                 self.validate()
-            if self.due(self.settings.save_every):
+            if self.due(self.settings.checkpoint_interval):
                 self.save()
         self.checkpoints.finish()
         self.export()
@@ -156,10 +156,10 @@ class Run:
         self.learner.swap_ema_weights()
         network.eval()
         mine = data_rank(of, self.place)
-        found = held_out(network, self.held_out, self.learner.nothing, of.precision, of.together, *mine)
+        found = held_out(network, self.held_out, self.learner.nothing, of.mixed_precision, of.micro_batch_size, *mine)
         network.train()
         self.learner.swap_ema_weights()
-        self.last = {"held_out": found.loss, "held_out_shuffled": found.shuffled, "gap": found.gap}
+        self.last = {"val_loss": found.loss, "val_loss_shuffled": found.shuffled, "gap": found.gap}
         self.log.held_out(self.step, found)
 
     def save(self) -> None:
@@ -168,7 +168,7 @@ class Run:
             "loader": self.loader.state_dict(),
             "seconds": self.seconds,
             "last": self.last,
-            "held_out": self.last.get("held_out"),
+            "val_loss": self.last.get("val_loss"),
         }
         self.checkpoints.save(self.step, *self.learnt(), about)
 
@@ -177,7 +177,7 @@ class Run:
         from pipelines.train.export import export
 
         self.learner.swap_ema_weights()
-        adapted = self.settings.variant == "lora"
+        adapted = self.settings.trainable == "lora"
         export(self.learner.network, self.begin, self.out / "model", self.place.rank == 0, adapted)
         self.learner.swap_ema_weights()
         self.say(f"{self.out / 'model'}: `a2data sample` takes it; {self.seconds:.0f} s of training")

@@ -41,7 +41,7 @@ def shuffled_references(clips: Sequence[str]) -> list[list[int]]:
     Raises ValueError where there is no other clip.
     """
     if len(set(clips)) < 2:
-        raise ValueError("validation compares samples with one another: hold out two at least (--held-out)")
+        raise ValueError("validation compares samples with one another: hold out two at least (--validation-fraction)")
     count = len(clips)
     after = [[(n + k) % count for k in range(1, count) if clips[(n + k) % count] != clips[n]] for n in range(count)]
     fewest = min(SHUFFLES, *(len(others) for others in after))

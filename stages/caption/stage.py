@@ -47,7 +47,7 @@ class Caption(Stage):
     reads = {"select": Kept, "segment": ClipVideo, "detect": Element, "faces": Element, "parse": Element}
     writes = records.Caption
     accounts_for = "clip_id"
-    uncached_fields: ClassVar[tuple[str, ...]] = ("at_once",)
+    uncached_fields: ClassVar[tuple[str, ...]] = ("max_concurrency",)
     version = 5
 
     captioner: str = "builtin-caption"  # card of the base captioner, or openai:http://HOST:8000/v1#MODEL
@@ -60,12 +60,12 @@ class Caption(Stage):
     max_subjects: int = 4  # subjects in the prompt; the captioner puts the most important first
     max_phrase_words: int = 14  # words of a subject's phrase; appearance beyond it is cut at a comma or an "and"
 
-    at_once: int = 0  # clips in flight, at most 128; 0 = 32 where a server is asked, else 1
+    max_concurrency: int = 0  # clips in flight, at most 128; 0 = 32 where a server is asked, else 1
 
     @property
     def concurrency(self) -> int:  # type: ignore[override]
         served = any(cards.is_remote(name) for name in self.models_named())
-        return min(MOST_AT_ONCE, self.at_once) or (SERVED_AT_ONCE if served else 1)
+        return min(MOST_AT_ONCE, self.max_concurrency) or (SERVED_AT_ONCE if served else 1)
 
     @property
     def gpus(self) -> float:  # type: ignore[override]

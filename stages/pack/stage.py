@@ -69,8 +69,8 @@ class Pack(Stage):
 
     out: str = "shards"  # folder of the tars, or a URL
     roles: str = "human|object|face|upper|lower|hair|shoes|accessory|background"  # that become references, in order
-    require: str = "human|object"  # a triplet needs a reference of one of these
-    partial: bool = True  # keep a triplet although a phrase has no reference
+    required_roles: str = "human|object"  # a triplet needs a reference of one of these
+    allow_unpaired_phrases: bool = True  # keep a triplet although a phrase has no reference
     allow_same_clip: bool = False  # where no other clip shows a subject, use the clip's own picture, and say so
     max_references: int = 8  # the place not counted
     max_bytes_per_tar: int = 1_000_000_000  # at which the next tar begins
@@ -141,7 +141,7 @@ class Pack(Stage):
         """The triplet of one clip, or why there is none."""
         traits = {t.element_id: t for t in rows.traits[film.clip_id]}
         phrases = {m.element_id: m for m in sorted(rows.matches[film.clip_id], key=lambda m: (m.start, m.element_id))}
-        roles, required = self.roles.split("|"), self.require.split("|")
+        roles, required = self.roles.split("|"), self.required_roles.split("|")
         available = rows.references[film.clip_id]
         if self.allow_same_clip:
             paired = {r.element_id for r in available}
@@ -153,9 +153,11 @@ class Pack(Stage):
         lacking = ", ".join(f"{m.element_id} ({m.phrase!r})" for m in unpaired)
         if not any(r.kind in required for r in chosen):
             return Reject(
-                film.clip_id, "no reference", f"none of {self.require}; without a reference: {lacking or 'nothing'}"
+                film.clip_id,
+                "no reference",
+                f"none of {self.required_roles}; without a reference: {lacking or 'nothing'}",
             )
-        if unpaired and not self.partial:
+        if unpaired and not self.allow_unpaired_phrases:
             return Reject(film.clip_id, "not all paired", f"without a reference: {lacking}")
         pictures: dict[str, bytes] = {}
         cut_outs: dict[str, bytes] = {}

@@ -42,7 +42,7 @@ def cluster_identities(
     low: float,
     neighbours: int,
     differ: Callable[[int, int], bool] | None = None,
-    approximate_from: int = 0,
+    ann_min_elements: int = 0,
     tile: int = TILE,
     spread: TaskMap = map_serial,
 ) -> Identities:
@@ -51,11 +51,11 @@ def cluster_identities(
     vectors: (n, d) float32 of unit length; groups: (n,) integers, the clip of each node: neighbours are sought in other clips;
     apart: for each node, those that are certainly somebody else; low: the similarity from which two nodes may be the same;
     neighbours: how many nearest neighbours are looked at; differ: of two that are each among the other's, whether they are two
-    all the same, by what these vectors do not show; approximate_from, tile, spread: see stages.retrieve.nearest.top_k.
+    all the same, by what these vectors do not show; ann_min_elements, tile, spread: see stages.retrieve.nearest.top_k.
     """
     how: dict[str, Any] = {"tile": tile, "spread": spread}
     similarity, neighbour = top_k(
-        vectors, vectors, neighbours, groups, groups, approximate_from=approximate_from, **how
+        vectors, vectors, neighbours, groups, groups, ann_min_elements=ann_min_elements, **how
     )
     pairs = mutual_neighbours(similarity, neighbour, low)
     if differ:

@@ -163,7 +163,7 @@ class Footage:
         return self.videos[self.rows[clip_id]].as_py()
 
     def pictures(self, clip_id: str) -> np.ndarray:
-        return images.thumbs(self.takes["thumbs"][self.rows[clip_id]].as_py())
+        return images.thumbs(self.takes["thumbnails"][self.rows[clip_id]].as_py())
 
     def repeat_distance(self, a: str, b: str) -> float:
         return self._distance(min(a, b), max(a, b))

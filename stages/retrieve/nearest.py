@@ -52,20 +52,20 @@ def top_k(
     query_groups: np.ndarray,
     key_groups: np.ndarray,
     block: int = BLOCK,
-    approximate_from: int = 0,
+    ann_min_elements: int = 0,
     tile: int = TILE,
     spread: TaskMap = map_serial,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k keys of highest dot product for each query, among those of another group; ties go to the lower index.
 
-    queries: (n, d) float32; keys: (m, d) float32; groups: (n,) and (m,) integers; approximate_from: how many keys are too many
+    queries: (n, d) float32; keys: (m, d) float32; groups: (n,) and (m,) integers; ann_min_elements: how many keys are too many
     to compare with each, 0 for never. Then some neighbours are missed; the similarities of those found are exact.
     tile: how many queries are compared with how many keys in one task of `spread`.
     Returns similarities (n, k) float64, best first, rounded to STEP, and indices (n, k) int64; -inf and -1 where there are
     fewer than k. They are the same whatever the tile, the machine and the number of threads.
     Raises ModuleNotFoundError where the index is asked for and faiss is not installed.
     """
-    if approximate_from and len(keys) >= approximate_from:
+    if ann_min_elements and len(keys) >= ann_min_elements:
         return search(build_ivfpq(keys), queries, keys, k, query_groups, key_groups)
     return decode(tiles(queries, keys, k, query_groups, key_groups, block, tile, spread))
 
@@ -130,7 +130,7 @@ def build_ivfpq(keys: np.ndarray) -> Any:
         import faiss
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "approximate search needs faiss: pip install 'a2data[search]', or set approximate_from=0 to search exactly"
+            "approximate search needs faiss: pip install 'a2data[search]', or set ann_min_elements=0 to search exactly"
         ) from error
     m, d = keys.shape
     cells = max(1, min(round(CELLS_PER_ROOT * m**0.5), m // 39))  # 39: below, faiss warns of too few to train with

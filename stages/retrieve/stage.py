@@ -56,25 +56,27 @@ class Retrieve(Stage):
     uses_task_map = True
     unit_timeout_s = 86400.0  # beside the tasks of its search it counts no steps
     unkeyed = ("tile",)
-    version = 8
+    version = 9
 
     min_face: float = 0.0  # cosine from which two faces are one person; 0 = as calibrated, else what the card says
     min_object: float = 0.0  # the same for objects
     min_part: float = 0.0  # for garments of one person, in one colour
     min_background: float = 0.0  # for places
-    max_similarity: float = 0.998  # share of what lies between the threshold and 1, above which it is the same picture
-    margin: float = 0.1  # lead over the nearest other identity, as a share of what lies between the threshold and 1
-    neighbours: int = 64  # nearest neighbours that are looked at for each element
-    approximate_from: int = 20_000_000  # elements from which neighbours are sought by an index (faiss); 0 = never
+    duplicate_similarity: float = (
+        0.998  # share of what lies between the threshold and 1, above which it is the same picture
+    )
+    min_margin: float = 0.1  # lead over the nearest other identity, as a share of what lies between the threshold and 1
+    top_k: int = 64  # nearest neighbours that are looked at for each element
+    ann_min_elements: int = 20_000_000  # elements from which neighbours are sought by an index (faiss); 0 = never
     tile: int = TILE  # elements that one task compares with as many: its memory, and what a cluster shares out
-    different_body: float = -1.0  # cosine of bodies, in one video, below which alike faces are of two; -1 = off
+    min_body_similarity: float = -1.0  # cosine of bodies, in one video, below which alike faces are of two; -1 = off
     copy_distance: float = copies.COPY  # thumbnails nearer than this show the same frame; see stages.retrieve.copies
-    copy_run: int = copies.RUN  # frames in succession that make a clip a copy
+    copy_min_frames: int = copies.RUN  # frames in succession that make a clip a copy
     max_copy_risk: float = 0.95  # 0 to 1; lower it for references from farther away
     min_quality: float = 0.0  # 0 to 1, of the reference's picture
     min_mask_trust: float = 0.67  # 0 to 1, of its outline (model_zoo.detect.mask_trust), where that was judged
-    max_references: int = 1  # for each element, each from another clip, and unlike those before it
-    compared: int = 8  # candidates for each element whose pictures are laid over its own: each is read from its shard
+    references_per_element: int = 1  # for each element, each from another clip, and unlike those before it
+    rerank_k: int = 8  # candidates for each element whose pictures are laid over its own: each is read from its shard
     calibrated: str = ""  # JSON, embedder -> kind -> cosine: what `a2data calibrate` found
 
     def run(
@@ -87,7 +89,7 @@ class Retrieve(Stage):
         spread: TaskMap = map_serial,
     ) -> Iterator[Reference | Reject]:
         corpus = assemble(looks)
-        footage = Footage(clips, self.copy_run)
+        footage = Footage(clips, self.copy_min_frames)
         group_of = self.groups(corpus, footage, spread)
         component_of = linked(corpus, footage, group_of)
         shown, rows = Shown(corpus, footage, lookup), targets(corpus, matches)
@@ -106,7 +108,7 @@ class Retrieve(Stage):
                 if accepted:
                     component = component_of[footage.video_id(a.target.clip_id)]
                     yield from (
-                        replace(r, component=component) for r in diversify(shown, accepted, self.max_references)
+                        replace(r, component=component) for r in diversify(shown, accepted, self.references_per_element)
                     )
                 elif reject:
                     yield reject
@@ -119,7 +121,7 @@ class Retrieve(Stage):
         target = corpus.traits[row]
         kin, reason, near = self.kin(corpus, group_of, row, farther)
         judged = [self.judge(corpus, footage, row, target, one) for one in kin]
-        likely = one_per_clip(sorted((r for r in judged if passes(r)), key=preference))[: self.compared]
+        likely = one_per_clip(sorted((r for r in judged if passes(r)), key=preference))[: self.rerank_k]
         return Query(row, target, judged, likely, reason, near)
 
     def groups(self, corpus: Corpus, footage: Footage, spread: TaskMap = map_serial) -> Groups:
@@ -143,17 +145,17 @@ class Retrieve(Stage):
             bodies = [corpus.vector(corpus.parent[rows[node]]) for node in (a, b)]
             if bodies[0] is None or bodies[1] is None or footage.video_id(clips[a]) != footage.video_id(clips[b]):
                 return False  # clothes change from one video to another
-            return float(bodies[0] @ bodies[1]) < self.different_body
+            return float(bodies[0] @ bodies[1]) < self.min_body_similarity
 
         named = [colour(corpus.traits[row]) for row in rows] if setting == "min_object" else []
 
         def colours_differ(a: int, b: int) -> bool:
             return colours.opposed(named[a], named[b])
 
-        asked = colours_differ if named else bodies_differ if self.different_body > -1 else None
+        asked = colours_differ if named else bodies_differ if self.min_body_similarity > -1 else None
         vectors = corpus.vectors_of(rows)
-        how: dict[str, Any] = {"approximate_from": self.approximate_from, "tile": self.tile, "spread": spread}
-        found = cluster_identities(vectors, numbers, together, low, self.neighbours, asked, **how)
+        how: dict[str, Any] = {"ann_min_elements": self.ann_min_elements, "tile": self.tile, "spread": spread}
+        found = cluster_identities(vectors, numbers, together, low, self.top_k, asked, **how)
         if named:
             found = margin_ignoring(found, vectors, named, colours.opposed, low)
         first: dict[int, int] = {}
@@ -222,16 +224,16 @@ class Retrieve(Stage):
         shown = footage.picture_distance(source, target.clip_id)
         rules = [
             Rule("similarity", kin.similarity, kin.low, INF),
-            Rule("likeness", kin.similarity, -INF, kin.low + self.max_similarity * (1 - kin.low)),
-            Rule("margin", kin.margin, self.margin * (1 - kin.group_low), INF),
+            Rule("likeness", kin.similarity, -INF, kin.low + self.duplicate_similarity * (1 - kin.low)),
+            Rule("margin", kin.margin, self.min_margin * (1 - kin.group_low), INF),
             Rule("cohesion", kin.cohesion, kin.group_low, INF),
             Rule("overlap_s", overlap_s, -INF, 0.0),
             Rule("repeat_distance", footage.repeat_distance(target.clip_id, source.clip_id), self.copy_distance, INF),
             Rule("picture_distance", shown, self.copy_distance, INF),
             Rule("quality", source.quality, self.min_quality, INF),
         ]
-        if source.mask_trust >= 0:
-            rules.append(Rule("mask_trust", source.mask_trust, self.min_mask_trust, INF))
+        if source.mask_confidence >= 0:
+            rules.append(Rule("mask_trust", source.mask_confidence, self.min_mask_trust, INF))
         if target.kind == "human":
             rules.append(Rule("outfit", corpus.outfit(row, kin.row), -INF, INF))
         return Reference(

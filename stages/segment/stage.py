@@ -41,23 +41,23 @@ class Segment(Stage):
     per = "video"
     opens_sources = True
     accounts_for = "video_id"
-    version = 2
+    version = 3
     unkeyed = ("max_side_px", "max_source_frames", "max_decoder_bytes")
 
     fps: float = 15.0  # of the clips
     max_frames: int = 81  # of a clip
     min_clip_s: float = 1.0  # shorter shots, and shorter rests of long shots, are left out
-    short_side_px: int = 480  # largest short side of a clip
+    max_short_side_px: int = 480  # largest short side of a clip
     margin_frames: int = 4  # source frames left out next to a fade or dissolve, whose ends are faint; 1 next to a wipe
-    max_gap_s: float = 1.0  # a picture that stands for longer ends the shot
-    crop_bars: bool = True  # cut letterbox and pillarbox bars off
+    max_frozen_s: float = 1.0  # a picture that stands for longer ends the shot
+    crop_letterbox: bool = True  # cut letterbox and pillarbox bars off
     crf: int = 18  # x264's quality, 0 (lossless) to 51
     decoder: str = "pyav"  # or "decord": no AV1, MPEG-TS or rotated video
     shot_model: str = "transnetv2"  # card of the shot network; "" to do without
-    cut_score: float = 0.4  # the network's score from which it is a cut, 0 to 1
-    transition_score: float = 0.3  # the network's score from which a frame belongs to a fade or dissolve, 0 to 1
-    adaptive_ratio: float = 3.5  # how many times larger than around it a cut's change is
-    min_change: float = 12.0  # mean change in HSV that a cut has at least, 0 to 255
+    cut_threshold: float = 0.4  # the network's score from which it is a cut, 0 to 1
+    gradual_threshold: float = 0.3  # the network's score from which a frame belongs to a fade or dissolve, 0 to 1
+    adaptive_threshold: float = 3.5  # how many times larger than around it a cut's change is
+    min_content_val: float = 12.0  # mean change in HSV that a cut has at least, 0 to 255
 
     # Of what is decoded, whatever its container says; a video beyond one of them fails. They are no part of the resume key: after
     # raising one, `a2data retry` takes those videos up.
@@ -88,10 +88,10 @@ class Segment(Stage):
     ) -> Iterator[ClipVideo | Reject]:
         """The clips of one video, in order. Memory does not grow with the video's length."""
         opener = source_file(source.video_id, source.path)
-        width, height = clock.fit(source.width, source.height, self.short_side_px)
+        width, height = clock.fit(source.width, source.height, self.max_short_side_px)
         shrink = clock.Downscaler(width, height, source.rotation)
         detector = shots.ShotDetector(
-            network, self.cut_score, self.transition_score, self.adaptive_ratio, self.min_change
+            network, self.cut_threshold, self.gradual_threshold, self.adaptive_threshold, self.min_content_val
         )
         limits = Limits(
             max_side_px=self.max_side_px,
@@ -101,7 +101,7 @@ class Segment(Stage):
         with tempfile.TemporaryFile() as spool:
             reel = ShotBuffer(self, source, spool)
             for shown in clock.resample_to_fps(
-                video.read(source.path, source.stream, self.decoder, limits, opener), self.fps, self.max_gap_s
+                video.read(source.path, source.stream, self.decoder, limits, opener), self.fps, self.max_frozen_s
             ):
                 frame = shown.frame
                 if shown.ticks:
@@ -216,7 +216,7 @@ def make_clip(ticks: list[Tick], source: Video, settings: Segment) -> tuple[dict
     """The fields of a clip that do not depend on the rest of its shot, and its mp4."""
     height, width = ticks[0].planes.y.shape
     box = (0, 0, width, height)
-    if settings.crop_bars:
+    if settings.crop_letterbox:
         box = clock.without_bars([tick.planes.y for tick in ticks[:: max(1, len(ticks) // 10)]])
     pictures = [clock.cut(tick.planes, box) for tick in ticks]
     greys = [clock.grey(picture) for picture in pictures]
@@ -235,6 +235,6 @@ def make_clip(ticks: list[Tick], source: Video, settings: Segment) -> tuple[dict
         "luma": [clock.luma(grey) for grey in greys],
         "sharpness": [clock.sharpness(grey) for grey in greys],
         "motion": [0.0] + [clock.motion(a, b) for a, b in pairwise(greys)],
-        "thumbs": np.stack([images.thumb(grey) for grey in greys]).tobytes(),
+        "thumbnails": np.stack([images.thumb(grey) for grey in greys]).tobytes(),
     }
     return fields, video.encode([clock.to_frame(picture) for picture in pictures], settings.fps, crf=settings.crf)

@@ -219,7 +219,7 @@ def test_three_hundred_damaged_samples_are_skipped_by_name_in_bounded_memory(tmp
                 tar.seek(at)
                 tar.write(bytes([rng.integers(256)]))
     began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    reader = Loader(tmp_path, seed=0, global_batch=8, buckets=[BUCKET], view="raw", tail="fill")
+    reader = Loader(tmp_path, seed=0, global_batch_size=8, buckets=[BUCKET], view="raw", tail="fill")
     seen = [sample for samples in itertools.islice(reader, 50) for sample in samples]
     assert len(seen) == 400
     assert len(reader.set_aside) > 200
@@ -250,7 +250,7 @@ def test_damaged_headers_and_tensors_are_skipped_in_every_view(tmp_path, pack, v
         with open(tmp_path / row.shard, "r+b") as tar:
             tar.seek(row.offset + at)
             tar.write(b"\xff" * 16)
-    reader = Loader(tmp_path, seed=0, global_batch=7, buckets=[BUCKET], view=view, index="index.parquet")
+    reader = Loader(tmp_path, seed=0, global_batch_size=7, buckets=[BUCKET], view=view, index="index.parquet")
     next(iter(reader)), next(iter(reader))
     assert set(reader.set_aside) == {"clip-000", "clip-001"}
     assert "does not begin where the index says, as others of its tar do" in reader.set_aside["clip-000"]
@@ -275,7 +275,7 @@ STATES = {
 @pytest.mark.parametrize("change", STATES.values(), ids=STATES)
 def test_a_state_that_makes_no_sense_is_refused_and_changes_nothing(tmp_path, pack, change):
     pack(tmp_path)
-    reader = Loader(tmp_path, seed=0, global_batch=4, buckets=[BUCKET], view="bytes")
+    reader = Loader(tmp_path, seed=0, global_batch_size=4, buckets=[BUCKET], view="bytes")
     state = reader.state_dict() | change if isinstance(change, dict) and change else change
     with pytest.raises(ValueError, match="state"):
         reader.load_state_dict(state)
@@ -289,4 +289,4 @@ def test_weights_that_are_not_numbers_are_refused_by_row(tmp_path, pack):
     place = table.schema.get_field_index("copy_risk")
     pq.write_table(table.set_column(place, "copy_risk", risk), tmp_path / "index.parquet")
     with pytest.raises(ValueError, match=r"row 1 of the index has nan, and so have 1 more rows"):
-        Loader(tmp_path, seed=0, global_batch=4, buckets=[BUCKET], view="bytes", weight=copy_filter_weights)
+        Loader(tmp_path, seed=0, global_batch_size=4, buckets=[BUCKET], view="bytes", weight=copy_filter_weights)

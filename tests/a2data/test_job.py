@@ -90,7 +90,7 @@ def make(store: Store, stages: list[Stage], together: bool) -> list[tuple]:
     for group in [stages] if together else [[stage] for stage in stages]:
         run_job(group, [None] * len(group), store, (0,))
     footers = [store.footer(stage.name(), 0) for stage in stages]
-    return [(f.key, f.digest, f.units, f.rows, f.failed, f.skipped, f.inputs) for f in footers]
+    return [(f.key, f.digest, f.num_inputs, f.rows, f.failed, f.skipped, f.inputs) for f in footers]
 
 
 @pytest.mark.parametrize("stages", [STAGES, [replace(First(), bad=CLIPS[1]), replace(Second(), bad=CLIPS[4]), Third()]])

@@ -24,8 +24,8 @@ def test_every_arm_differs_from_the_released_one_in_one_setting():
 
 def test_an_arm_is_trained_from_the_encoders_and_samples_of_the_one_before(tmp_path, monkeypatch, capsys):
     encoding, settings = ablation.PRESETS["tiny"]
-    small = dataclasses.replace(encoding, frames=13, height=32, width=48, variants=1, held_out_variants=1)
-    quick = dataclasses.replace(settings, batch=2, together=2, validate_samples=2)
+    small = dataclasses.replace(encoding, frames=13, height=32, width=48, augmentations=1, validation_augmentations=1)
+    quick = dataclasses.replace(settings, global_batch_size=2, micro_batch_size=2, validate_samples=2)
     monkeypatch.setitem(ablation.PRESETS, "tiny", (small, quick))
     packed = tiny_shards.make(tmp_path / "packed", tars=1)
     rows = [ablation.one(str(packed), tmp_path / "out", arm, 2, 0) for arm in ("released", "cross-2")]

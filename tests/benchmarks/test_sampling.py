@@ -19,13 +19,13 @@ def test_stock_diffusers_and_flags_are_printed_side_by_side(monkeypatch, capsys)
     assert float(rows["a2data, exact"][1]) == 1
     assert float(rows["stock diffusers, Wan2.1-I2V"][0]) > 0
     assert float(rows["--cache mag, threshold 0.2"][1]) > 0
-    assert rows["--attention sage"][:2] == rows["--offload"][:2] == ["not", "here:"]
+    assert rows["--attention-backend sage"][:2] == rows["--group-offload"][:2] == ["not", "here:"]
 
 
 def test_every_cache_and_every_kind_of_weights_is_measured():
     names = {flag.name for flag in sampling.flags([1.0], 3)}
     assert {f"--cache {kind}" for kind in acceleration.CACHES} | {
-        f"--weights {kind}" for kind in acceleration.WEIGHTS
+        f"--quantization {kind}" for kind in acceleration.WEIGHTS
     } <= names
 
 

@@ -36,8 +36,10 @@ FRAMES = 6
 
 def write(store: Store) -> None:
     """All tables of the corpus."""
-    put(store, "manifest", 0, Source, [source(A, f"/films/{HOSTILE}.mp4"), source(C, "/films/broken.mp4")], units=2)
-    put(store, "manifest", 1, Source, [source(B, "/films/b.mp4")], units=1)
+    put(
+        store, "manifest", 0, Source, [source(A, f"/films/{HOSTILE}.mp4"), source(C, "/films/broken.mp4")], num_inputs=2
+    )
+    put(store, "manifest", 1, Source, [source(B, "/films/b.mp4")], num_inputs=1)
     put(
         store,
         "ingest",
@@ -48,7 +50,7 @@ def write(store: Store) -> None:
         seconds=0.5,
         failed={C: f"InvalidDataError: no video: {HOSTILE}"},
     )
-    put(store, "ingest", 1, Video, [about(B)], units=1, seconds=0.25)
+    put(store, "ingest", 1, Video, [about(B)], num_inputs=1, seconds=0.25)
     put(
         store,
         "segment",
@@ -60,19 +62,21 @@ def write(store: Store) -> None:
         left_out=[C],
         models={"transnetv2": "1"},
     )
-    put(store, "segment", 1, ClipVideo, [film(GREEN)], units=1, seconds=1.0, models={"transnetv2": "1"})
-    put(store, "score", 0, Score, [Score(RED, "motion", 0.1), Score(GREY, "motion", 0.0)], units=2)
-    put(store, "score", 1, Score, [Score(GREEN, "motion", 0.1)], units=1)
+    put(store, "segment", 1, ClipVideo, [film(GREEN)], num_inputs=1, seconds=1.0, models={"transnetv2": "1"})
+    put(store, "score", 0, Score, [Score(RED, "motion", 0.1), Score(GREY, "motion", 0.0)], num_inputs=2)
+    put(store, "score", 1, Score, [Score(GREEN, "motion", 0.1)], num_inputs=1)
     still = Reject(GREY, "motion", "motion = 0, allowed 0.0015 to 0.2: FAIL")
-    put(store, "select", 0, Kept, [Kept(RED, A)], units=2, rejected=[still])
-    put(store, "select", 1, Kept, [Kept(GREEN, B)], units=1)
+    put(store, "select", 0, Kept, [Kept(RED, A)], num_inputs=2, rejected=[still])
+    put(store, "select", 1, Kept, [Kept(GREEN, B)], num_inputs=1)
     blurred = [Reject(f"{RED}/human/{n}", "blurred", "quality 0.1, wanted 0.3") for n in (1, 2)]
     found = [element(RED, "human", "person"), element(RED, "upper", "coat"), element(RED, "object", "cup")]
     models = {"yolo:/weights/<b>.onnx": "0123", "my-own": "7"}
-    put(store, "detect", 0, Element, found, units=1, rejected=blurred, models=models, settings={"min_score": 0.35})
+    put(
+        store, "detect", 0, Element, found, num_inputs=1, rejected=blurred, models=models, settings={"confidence": 0.35}
+    )
     others = [element(GREEN, "human", "person"), element(GREEN, "upper", "coat")]
-    put(store, "detect", 1, Element, others, units=1, models=models, settings={"min_score": 0.5})
-    put(store, "caption", 0, Caption, [Caption(RED, PROMPT, [], "", "", "", "", "", 0, 0, "", [])], units=1)
+    put(store, "detect", 1, Element, others, num_inputs=1, models=models, settings={"confidence": 0.5})
+    put(store, "caption", 0, Caption, [Caption(RED, PROMPT, [], "", "", "", "", "", 0, 0, "", [])], num_inputs=1)
     put(
         store,
         "match",
@@ -80,8 +84,16 @@ def write(store: Store) -> None:
         Match,
         [match("man in a red coat", "human"), match("red coat", "upper"), match("walks", "object")],
     )
-    put(store, "retrieve", 0, Reference, [reference("human", 0.9, 0.2), reference("upper", 0.7, 0.4)], units=3)
-    put(store, "retrieve", 1, Reference, [], units=1, rejected=[Reject(f"{GREEN}/human/0", "no other clip shows it")])
+    put(store, "retrieve", 0, Reference, [reference("human", 0.9, 0.2), reference("upper", 0.7, 0.4)], num_inputs=3)
+    put(
+        store,
+        "retrieve",
+        1,
+        Reference,
+        [],
+        num_inputs=1,
+        rejected=[Reject(f"{GREEN}/human/0", "no other clip shows it")],
+    )
     put(
         store,
         "pack",
@@ -95,7 +107,7 @@ def put(store: Store, stage: str, shard: int, record: type, rows: list[Any], **f
     """A part with these rows, and with these fields in its footer."""
     with store.create(stage, record, shard) as part:
         part.add(rows)
-        part.footer.units = len(rows)
+        part.footer.num_inputs = len(rows)
         for name, value in footer.items():
             setattr(part.footer, name, value)
         part.commit()

@@ -16,13 +16,13 @@ SMALL = [
     "9",
     "--steps",
     "2",
-    "--guidance",
+    "--guidance-scale",
     "1",
     "--device",
     "cpu",
     "--quiet",
 ]
-SMALL += ["--cut-out", "none"]
+SMALL += ["--matting-model", "none"]
 
 
 def one(*more: str) -> int:

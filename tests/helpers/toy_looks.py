@@ -85,7 +85,7 @@ def pictured(elements, pictures):
         mask[4 : 4 + len(rgba), 8 : 8 + rgba.shape[1]] = rgba[..., 3] > 0
         known = {name: getattr(look, name) for name in EmbeddedElement.__dataclass_fields__}
         box = (8.0, 4.0, 8.0 + rgba.shape[1], 4.0 + len(rgba))
-        seen = {"seen_boxes": [box], "box": box, "score": 1.0}
+        seen = {"seen_boxes": [box], "box": box, "confidence": 1.0}
         return Element(**known | seen | {"mask": images.to_rle(mask), "image": images.to_png(rgba)})
 
     return lookup

@@ -176,7 +176,7 @@ def stages(store, people, **pack):
     named = "; ".join(f"{video_id}={who}" for video_id, who in people.items())
     made = [Ingest(), Segment(), Select(), Detect(), Seen(people=named), Parse(), Background(), Ground()]
     out = f"{store.root}/shards"
-    return [*made, Captions(), Matches(), Retrieve(min_face=0.8), Pack(out=out, require="human", **pack)]
+    return [*made, Captions(), Matches(), Retrieve(min_face=0.8), Pack(out=out, required_roles="human", **pack)]
 
 
 def fill(store, people, per_shard=2):

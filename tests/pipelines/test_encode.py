@@ -28,7 +28,7 @@ from pipelines import encode as encoding  # noqa: E402
 from pipelines.encode import Encoding, encode  # noqa: E402
 from pipelines.train.start import material  # noqa: E402
 
-HOW = Encoding(frames=13, height=32, width=48, dtype="float32", held_out=0.25)
+HOW = Encoding(frames=13, height=32, width=48, dtype="float32", validation_fraction=0.25)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def tensors(folder: Path, split: str = "train") -> dict[str, dict]:
     loader = Loader(
         folder / split,
         seed=0,
-        global_batch=1,
+        global_batch_size=1,
         view="encoded",
         index="index.parquet",
         buckets=[(13, 32, 48)],
@@ -110,7 +110,7 @@ def test_variants_differ_keep_black_and_white_and_what_is_where():
 
 
 def test_held_out_variants_stay_held_out_and_video_and_references_vary_alike(tmp_path, packed, start):
-    how = replace(HOW, variants=3, held_out_variants=2)
+    how = replace(HOW, augmentations=3, validation_augmentations=2)
     encode(str(packed), str(tmp_path), start, how, say=lambda text: None)
     train, held_out = tensors(tmp_path), tensors(tmp_path, "held-out")
     assert (len(train), len(held_out)) == (18, 4)
@@ -167,7 +167,7 @@ def test_what_is_there_is_not_encoded_again_and_a_changed_setting_does_it(tmp_pa
     encode(str(packed), str(tmp_path), start, HOW, say=said.append)
     assert said[2:] == [f"encoded {next(packed.glob('00000-000-*.tar')).name}: 4 samples"]
     old = {p.name for p in tmp_path.rglob("*.tar")}
-    encode(str(packed), str(tmp_path), start, replace(HOW, combine="after"), say=said.append)
+    encode(str(packed), str(tmp_path), start, replace(HOW, reference_order="after"), say=said.append)
     assert len(said) == 5
     for split in encoding.SPLITS:
         assert {p.name for p in (tmp_path / split).glob("*.tar")} == {
@@ -278,7 +278,7 @@ def test_an_index_of_an_older_version_is_a_sentence(tmp_path, packed, start):
 def test_the_command_encodes_what_a_training_then_takes(tmp_path, packed, start, capsys):
     from pipelines.cli.main import main
 
-    flags = ["--frames", "13", "--height", "32", "--width", "48", "--held-out", "0.25", "--dtype", "float32"]
+    flags = ["--frames", "13", "--height", "32", "--width", "48", "--validation-fraction", "0.25", "--dtype", "float32"]
     out = tmp_path / "encoded"
     assert main(["encode", str(packed), "--out", str(out), "--model", str(start), "--device", "cpu", *flags]) == 0
     said = capsys.readouterr().out

@@ -37,7 +37,7 @@ def test_the_command_pack_publishes_what_it_packs(tmp_path, filled):
 def test_a_run_that_is_allowed_to_shrink_to_nothing_does_so_and_exits_1(tmp_path, capsys, filled):
     work = filled(tmp_path / "w")
     run(work)
-    apart = ("--set", "pack.require=background")
+    apart = ("--set", "pack.required_roles=background")
     assert run(work, None, *apart, "--allow-shrink") == 1
     assert capsys.readouterr().err.splitlines()[-1] == "a2data: no triplet is left, of 4 before"
     assert tars(tmp_path / "w" / "shards") == {}

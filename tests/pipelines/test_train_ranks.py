@@ -29,10 +29,18 @@ from pipelines.train.parallelize import apply_fsdp  # noqa: E402
 from pipelines.train.settings import PRESETS, Settings  # noqa: E402
 from pipelines.train.trainer import train  # noqa: E402
 
-HOW = replace(PRESETS["tiny"][0], frames=13, height=32, width=48, held_out=0.25, variants=1, held_out_variants=1)
+HOW = replace(
+    PRESETS["tiny"][0],
+    frames=13,
+    height=32,
+    width=48,
+    validation_fraction=0.25,
+    augmentations=1,
+    validation_augmentations=1,
+)
 SETTINGS = Settings(
-    steps=4, batch=4, variant="cross-attention", learning_rate=1e-3, shift=1.0, precision="float32", workers=0, log_every=1,
-    validate_every=4, save_every=2,
+    steps=4, global_batch_size=4, trainable="cross-attention", learning_rate=1e-3, flow_shift=1.0, mixed_precision="float32",
+    num_workers=0, log_every=1, validate_every=4, checkpoint_interval=2,
 )  # fmt: skip
 NEAR = 5e-6  # of a weight after four steps of 1e-3: Adam divides by a root, which enlarges the rounding of a gradient near 0
 
@@ -109,14 +117,14 @@ def test_two_processes_train_what_one_trains_with_frozen_parameters_beside(tmp_p
     moved = {name for name in one if not torch.equal(one[name], before[name])}
     assert moved
     assert all(".attn2." in name or "patch_embedding" in name or "image_embedder" in name for name in moved)
-    held_out = [[line["held_out"] for line in lines(out) if "held_out" in line] for out in (alone, tmp_path)]
+    held_out = [[line["val_loss"] for line in lines(out) if "val_loss" in line] for out in (alone, tmp_path)]
     assert held_out[0] == pytest.approx(held_out[1], rel=1e-6)
 
 
 @pytest.mark.slow
 def test_a_run_of_two_processes_goes_on_with_one_and_then_with_four(tmp_path, packed, alone):
     out = fresh(tmp_path, alone)
-    finish(start(2, go, packed, out, replace(SETTINGS, steps=1, save_every=1)))
+    finish(start(2, go, packed, out, replace(SETTINGS, steps=1, checkpoint_interval=1)))
     train(str(packed), out, HOW, replace(SETTINGS, steps=2))
     finish(start(4, go, packed, out, SETTINGS))
     assert losses(out) == pytest.approx(losses(alone), rel=1e-6)
@@ -154,7 +162,11 @@ def gradients_of_a_shared_sample(rank: int, ranks: int, out: Path) -> None:
     target = torch.randn(1, 16, 4, 4, 6)
     whole = gradients(network, given, target, 1.0)
     network.zero_grad()
-    apply_fsdp(network, replace(SETTINGS, context=ranks, shard=1), Place(rank, ranks, torch.device("cpu")))
+    apply_fsdp(
+        network,
+        replace(SETTINGS, context_parallel_degree=ranks, data_parallel_shard_degree=1),
+        Place(rank, ranks, torch.device("cpu")),
+    )
     # as the trainer scales: FSDP takes the mean, it wants the sum
     shared = gradients(network, given, target, float(ranks))
     worst = {n: float((shared[n] - g).abs().max() / (g.abs().max() + 1e-12)) for n, g in whole.items()}

@@ -33,7 +33,7 @@ def make_film() -> Callable[..., ClipVideo]:
             luma=[0.5] * count,
             sharpness=[1.0] * count,
             motion=[0.0] * count,
-            thumbs=bytes(count * 18 * 24),
+            thumbnails=bytes(count * 18 * 24),
             video=video.encode(frames, 15.0, crf=1),
         )
 
@@ -56,7 +56,7 @@ def make_element() -> Callable[..., Element]:
             "parent_id": "",
             "frame": best,
             "box": seen[best],
-            "score": 0.9,
+            "confidence": 0.9,
             "mask": to_rle(mask),
             "image": image,
             "image_sha256": sha16(image),

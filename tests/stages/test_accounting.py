@@ -99,7 +99,7 @@ def unaccounted(store: Store, stage: Stage, shard: int) -> set[str]:
     lost = {unit for unit in before.missing if unit not in after.missing}  # what failed before is still named
     lost |= {unit for unit in asked - told if unit.rpartition("-")[0] not in after.missing}
     if stage.per in UNIT:  # the count of the units agrees with their names
-        assert after.units == len(asked - {*after.skipped})
+        assert after.num_inputs == len(asked - {*after.skipped})
     return lost if stage.accounts_for else {unit for unit in before.missing if unit not in after.missing}
 
 
@@ -116,7 +116,7 @@ def test_every_video_and_clip_is_accounted_for_from_the_manifest_on(tmp_path, la
         Score(text_model=""),
         Select(max_text=float("inf")),
         Caption(),
-        Pack(out=str(tmp_path / "shards"), require="human|object|background"),
+        Pack(out=str(tmp_path / "shards"), required_roles="human|object|background"),
     ]
     stages = [next((mine for mine in ours if mine.name() == s.name()), s) for s in triplets()]
     stages = stages[: [stage.name() for stage in stages].index(last) + 1]

@@ -172,7 +172,7 @@ def test_the_stage_gives_a_clean_whole_picture_of_a_room_that_somebody_crosses(m
     frames, covered = walk([0, 8, 16, 24, 32, 40, 48])
     boxes = {n: (float(x), 0.0, float(x + 12), float(HEIGHT)) for n, x in enumerate([0, 8, 16, 24, 32, 40, 48])}
     person = make_element(covered[0], boxes)
-    stage = Background(every=1, min_samples=2)
+    stage = Background(frame_stride=1, min_samples=2)
     (row,) = stage.run((one_vector, None), [Kept("clip", "video")], [make_film(frames)], [person])
     assert isinstance(row, Element)
     assert (row.kind, row.element_id, row.box) == ("background", "clip/background/0", (0, 0, WIDTH, HEIGHT))
@@ -198,7 +198,7 @@ def test_the_same_clip_gives_the_same_bytes_in_any_order_of_its_elements(make_fi
     film, kept = make_film(frames), Kept("clip", "video")
     one = make_element(covered[0], {0: (0.0, 0.0, 12.0, 48.0), 3: (24.0, 0.0, 36.0, 48.0)})
     two = make_element(covered[3], {3: (40.0, 0.0, 60.0, 20.0)}, name="object/0", kind="object")
-    stage = Background(every=1, min_area=0.1)
+    stage = Background(frame_stride=1, min_area=0.1)
     assert list(stage.run((one_vector, None), [kept], [film], [one, two])) == list(
         stage.run((one_vector, None), [kept], [film], [two, one])
     )
@@ -276,7 +276,7 @@ def test_the_row_says_whether_it_was_filled_or_cropped(make_film, make_element, 
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[:, 40:52] = True
     name = f"lama:{tmp_path / 'lama.pt'}"
-    stage = Background(every=1, inpaint=name, max_inpaint=most, max_aspect=3.0, dilate=0.01)
+    stage = Background(frame_stride=1, inpaint=name, max_inpaint=most, max_aspect=3.0, dilate=0.01)
     film, person = make_film(frames), make_element(mask, boxes)
     (row,) = stage.run((one_vector, stage.load()[1]), [Kept("clip", "video")], [film], [person])
     said = dict(a.split("=") for a in row.attributes)

@@ -36,7 +36,7 @@ def impatient(monkeypatch):
 
 def film(number: int) -> ClipVideo:
     pixels = np.full((3, 48, 64, 3), COLOURS[number], np.uint8)
-    nothing = {"luma": [0.5] * 3, "sharpness": [1.0] * 3, "motion": [0.0] * 3, "thumbs": b""}
+    nothing = {"luma": [0.5] * 3, "sharpness": [1.0] * 3, "motion": [0.0] * 3, "thumbnails": b""}
     return ClipVideo(
         **{"clip_id": f"v-{number:08d}", "video_id": "v", "shot": number, "shot_start": 0, "shot_end": 3},
         **{"transition_in": "cut", "fps": 15.0, "width": 64, "height": 48, "source_frames": [0, 1, 2]},
@@ -74,7 +74,7 @@ def scene(number: int) -> dict:
 
 
 def stage(chat: Chat, **settings) -> Caption:
-    return replace(Caption(captioner=chat.card(attempts=2), experts="", at_once=AT_ONCE), **settings)
+    return replace(Caption(captioner=chat.card(attempts=2), experts="", max_concurrency=AT_ONCE), **settings)
 
 
 def made(store: Store, stage: Caption) -> dict[str, records.Caption]:
@@ -106,7 +106,7 @@ def test_the_bytes_are_the_same_with_any_number_in_flight(store):
             made(store, asked)
             footers.append(store.footer("caption", 0))
     assert len({(f.key, f.digest) for f in footers}) == 1
-    assert "at_once" not in footers[0].settings
+    assert "max_concurrency" not in footers[0].settings
 
 
 def test_a_clip_without_a_usable_answer_is_named_and_never_captioned(store):
@@ -154,7 +154,7 @@ def test_a_stage_that_asks_a_server_has_a_group_of_its_own_and_32_in_flight():
     asked = Caption(captioner="openai:http://host:8000/v1#m")
     assert (asked.concurrency, asked.gpus, Caption().concurrency, Caption().gpus) == (32, 0, 1, 0)
     assert (Caption(captioner="qwen3-vl-8b").concurrency, Caption(captioner="qwen3-vl-8b").gpus) == (1, 1)
-    assert replace(asked, at_once=1000).concurrency == 128  # as many names fit into the worker's note
+    assert replace(asked, max_concurrency=1000).concurrency == 128  # as many names fit into the worker's note
     stages = [asked if isinstance(s, Caption) else s for s in triplets()]
     assert (asked,) in groups(stages)
 

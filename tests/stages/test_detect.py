@@ -129,7 +129,7 @@ def test_kinds_are_numbered_each_for_itself():
 
 def test_unsure_detections_and_an_empty_clip_give_nothing():
     frames = drawn({RED: walking})
-    assert run(Detect(min_score=0.95), of_colours(RED), frames) == ([], [])
+    assert run(Detect(confidence=0.95), of_colours(RED), frames) == ([], [])
     assert run(Detect(), lambda frames: [[] for _ in frames], frames) == ([], [])
 
 
@@ -151,7 +151,7 @@ def test_two_runs_give_the_same_rows():
 
 def test_the_models_are_part_of_the_resume_key():
     assert set(Detect().models()) == {"builtin-detect", "mobilenetv2"}
-    assert replace(Detect(), every=3) != Detect()
+    assert replace(Detect(), frame_stride=3) != Detect()
 
 
 def painter(mask):
@@ -226,7 +226,7 @@ def test_the_picture_is_taken_where_the_mask_is_trusted_most_and_the_trust_is_no
     whole = Detect(min_mask_iou=0.1)
     models = (of_colours(RED), mean_colour, redraw, None, judge)
     (element,) = whole.run(models, [Kept("v-00000000", "v")], [film(frames)])
-    assert element.mask_trust == -1.0  # nobody judged the mask that was drawn again
+    assert element.mask_confidence == -1.0  # nobody judged the mask that was drawn again
 
 
 def test_only_outlines_grown_from_colours_are_judged():

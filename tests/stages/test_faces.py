@@ -82,7 +82,7 @@ def run(stage, script, film, people):
 
 def test_each_person_gets_the_face_that_lies_in_the_persons_box(film, two_people):
     both = [face_at(150, 15, vector=EAST), face_at(30, 15, vector=NORTH)]
-    rows = run(Faces(every=4), Script(both, both[::-1], both), film, two_people)
+    rows = run(Faces(frame_stride=4), Script(both, both[::-1], both), film, two_people)
     assert [(r.element_id, r.parent_id) for r in rows] == [
         ("clip/face/0", "clip/human/0"),
         ("clip/face/1", "clip/human/1"),
@@ -94,24 +94,24 @@ def test_each_person_gets_the_face_that_lies_in_the_persons_box(film, two_people
 
 def test_a_face_outside_every_person_belongs_to_nobody(film, two_people):
     script = Script(*[[face_at(90, 15)]] * 3)  # half in one box, half in no box
-    (row,) = run(Faces(every=4), script, film, two_people)
+    (row,) = run(Faces(frame_stride=4), script, film, two_people)
     assert row.parent_id == ""
 
 
 def test_objects_have_no_faces(film, two_people):
     things = [replace(p, kind="object") for p in two_people]
-    (row,) = run(Faces(every=4), Script(*[[face_at(30, 15)]] * 3), film, things)
+    (row,) = run(Faces(frame_stride=4), Script(*[[face_at(30, 15)]] * 3), film, things)
     assert row.parent_id == ""
 
 
 def test_the_best_frame_of_every_person_is_looked_at_too(film, make_element):
     person = make_element(box_mask(10, 10, 110, HEIGHT), {5: (10.0, 10.0, 110.0, 160.0)} | seen(10, 110))
-    (row,) = run(Faces(every=4), Script(*[[face_at(30, 15)]] * 4), film, [person])
+    (row,) = run(Faces(frame_stride=4), Script(*[[face_at(30, 15)]] * 4), film, [person])
     assert row.seen_frames == [0, 4, 5, 8]
 
 
 def test_a_face_seen_in_one_frame_only_is_rejected(film):
-    (row,) = run(Faces(every=4), Script([face_at(30, 15)], [], []), film, [])
+    (row,) = run(Faces(frame_stride=4), Script([face_at(30, 15)], [], []), film, [])
     assert row == Reject("clip/face/0", "face seen once", "in 1 of 3 frames, wanted 2")
 
 
@@ -129,35 +129,35 @@ def test_a_face_seen_in_one_frame_only_is_rejected(film):
     ],
 )
 def test_a_small_or_turned_face_is_kept_without_an_identity(film, face, why):
-    (row,) = run(Faces(every=4), Script(*[[face]] * 3), film, [])
+    (row,) = run(Faces(frame_stride=4), Script(*[[face]] * 3), film, [])
     assert row.embedding == []
     assert f"poor={why}" in row.attributes
 
 
 def test_a_face_within_every_limit_has_an_identity_and_says_how_it_was_measured(film):
     face = face_at(30, 15, turn=0.3, nod=0.3, pose=(10.0, 39.0, 50.0))
-    (row,) = run(Faces(every=4), Script(*[[face]] * 3), film, [])
+    (row,) = run(Faces(frame_stride=4), Script(*[[face]] * 3), film, [])
     assert row.embedding == pytest.approx(NORTH)
     assert {"yaw=0.30", "pitch=0.30", "eyes_px=24", "size_px=60", "pose_deg=10,39,50"} <= set(row.attributes)
 
 
 def test_a_blurred_face_is_kept_without_an_identity(make_film):
     smooth = np.stack([cv2.GaussianBlur(f, (0, 0), 6) for f in noise()])
-    (row,) = run(Faces(every=4), Script(*[[face_at(30, 15)]] * 3), make_film(smooth), [])
+    (row,) = run(Faces(frame_stride=4), Script(*[[face_at(30, 15)]] * 3), make_film(smooth), [])
     assert row.embedding == []
     assert "poor=blurred" in row.attributes
 
 
 def test_poor_sightings_do_not_enter_the_embedding_of_a_good_face(film):
     script = Script([face_at(30, 15)], [face_at(30, 15)], [face_at(30, 15, turn=0.5, vector=EAST)])
-    (row,) = run(Faces(every=4), script, film, [])
+    (row,) = run(Faces(frame_stride=4), script, film, [])
     assert row.embedding == pytest.approx(NORTH)
     assert not any(a.startswith("poor") for a in row.attributes)
 
 
 def test_an_embedding_has_unit_length(film):
     script = Script([face_at(30, 15)], [face_at(30, 15)], [face_at(30, 15, vector=EAST)])
-    (row,) = run(Faces(every=4), script, film, [])
+    (row,) = run(Faces(frame_stride=4), script, film, [])
     assert np.linalg.norm(row.embedding) == pytest.approx(1)
     assert row.embedding[0] > row.embedding[1] > 0
 
@@ -165,7 +165,7 @@ def test_an_embedding_has_unit_length(film):
 def test_in_the_persons_best_frame_the_cut_out_keeps_to_the_persons_mask(film, two_people):
     narrow = box_mask(10, 10, 70, HEIGHT)
     person = replace(two_people[0], mask=to_rle(narrow))
-    (row,) = run(Faces(every=4), Script(*[[face_at(30, 15)]] * 3), film, [person])
+    (row,) = run(Faces(frame_stride=4), Script(*[[face_at(30, 15)]] * 3), film, [person])
     head = head_outline.ellipse(*head_ellipse(face_at(30, 15).landmarks), (HEIGHT, WIDTH))
     assert row.frame == person.frame
     mask = from_rle(row.mask)
@@ -292,7 +292,7 @@ def test_dlib_finds_one_face_in_footage_and_gives_it_to_its_person(corpus, make_
     frames = [f.picture.to_ndarray(format="rgb24") for f in read(str(corpus / "video" / "intel_asl_no.mkv"))][:30:5]
     film = make_film(np.stack(frames))
     person = make_element(np.ones((480, 640), bool), {0: (100.0, 20.0, 450.0, 480.0)})
-    stage = Faces(every=3)
+    stage = Faces(frame_stride=3)
     (row,) = stage.run(stage.load(), KEPT, [film], [person])
     assert isinstance(row, Element)
     assert row.parent_id == person.element_id
@@ -308,7 +308,7 @@ def test_clip_means_of_one_person_are_alike_and_of_two_are_not(corpus, make_film
 
     files = json.loads((corpus / "MANIFEST.json").read_text())["files"]
     who = {f["file"]: f["identity"] for f in files if "intel_asl_" in f["file"]}
-    stage = Faces(model=f"insightface:{corpus / 'weights' / 'models' / 'insightface_mini'}", every=1)
+    stage = Faces(model=f"insightface:{corpus / 'weights' / 'models' / 'insightface_mini'}", frame_stride=1)
     model = stage.load()
     means: list[tuple[str, np.ndarray]] = []
     for file, person in who.items():

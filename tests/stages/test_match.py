@@ -31,7 +31,7 @@ def element(
     values = {
         "frame": 0,
         "box": box,
-        "score": 0.9,
+        "confidence": 0.9,
         "mask": images.to_rle(mask),
         "image": png,
         "embedding": [],

@@ -77,7 +77,9 @@ def test_several_references_come_from_different_clips():
     matches = table(Match, [Match("a", "a/human/0", "it", 0, 2, 1.0, 1.0)])
     takes = table(ClipThumbs, [take("a"), take("b"), take("c")])
     rows = list(
-        Retrieve(min_face=0.7, max_references=3).run(None, matches, takes, *looks, lookup=pictured(elements, {}))
+        Retrieve(min_face=0.7, references_per_element=3).run(
+            None, matches, takes, *looks, lookup=pictured(elements, {})
+        )
     )
     assert sorted(r.source_clip_id for r in rows if r.kind == "human") == ["b", "c"]
 
@@ -127,7 +129,7 @@ def test_the_second_of_several_references_is_unlike_the_first():
     for pair in ("bc", "bd", "cd"):  # two of one footage: never both
         takes = [take(c, thumbs={pair[0]: first, pair[1]: again}.get(c)) for c in "abcd"]
         tables = table(Match, [Match("a", "a/human/0", "it", 0, 2, 1.0, 1.0)]), table(ClipThumbs, takes), *looks
-        rows = Retrieve(min_face=0.7, max_references=2).run(None, *tables, lookup=pictured(elements, {}))
+        rows = Retrieve(min_face=0.7, references_per_element=2).run(None, *tables, lookup=pictured(elements, {}))
         taken = {r.source_clip_id for r in rows if r.kind == "human"}
         assert len(taken) == 2
         assert taken != set(pair)

@@ -26,7 +26,7 @@ FILM = ClipVideo(
     luma=[0.2, 0.4, 0.6, 0.4, 0.4],
     sharpness=[10.0, 30.0, 20.0, 1000.0, 25.0],
     motion=[0.0, 0.0, 0.0004, 0.02, 0.0196],
-    thumbs=b"",
+    thumbnails=b"",
     video=video.encode(FRAMES, 15.0),
 )
 

@@ -20,8 +20,8 @@ def clips(*shapes):
 MANY = clips(*[(17, 64, 112)] * 13, *[(17, 112, 64)] * 9, *[(40, 72, 128)] * 6)
 
 
-def planned(shape=MANY, buckets=(SMALL, TALL, LONG), global_batch=4, seed=0, phases=None, **options):
-    return plan(shape, phases or [Phase(buckets, 1)], seed=seed, global_batch=global_batch, **options)
+def planned(shape=MANY, buckets=(SMALL, TALL, LONG), global_batch_size=4, seed=0, phases=None, **options):
+    return plan(shape, phases or [Phase(buckets, 1)], seed=seed, global_batch_size=global_batch_size, **options)
 
 
 def first(made, count, step=0):
@@ -107,15 +107,15 @@ def test_batches_of_long_videos_are_smaller_under_a_budget_of_tokens():
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 5), st.integers(0, 3), st.integers(0, 2**32), st.sampled_from(["drop", "fill"]))
-def test_an_epoch_has_every_sample_once_but_for_the_tail(global_batch, epoch, seed, tail):
-    made = planned(global_batch=global_batch, seed=seed, tail=tail)
+def test_an_epoch_has_every_sample_once_but_for_the_tail(global_batch_size, epoch, seed, tail):
+    made = planned(global_batch_size=global_batch_size, seed=seed, tail=tail)
     count = Counter(used(made, epoch))
     if tail == "drop":
         assert set(count.values()) == {1}
-        assert len(count) == sum(n - n % global_batch for n in (13, 9, 6))
+        assert len(count) == sum(n - n % global_batch_size for n in (13, 9, 6))
     else:
         assert set(count) == set(range(28))
-        assert sum(count.values()) == sum(-(-n // global_batch) * global_batch for n in (13, 9, 6))
+        assert sum(count.values()) == sum(-(-n // global_batch_size) * global_batch_size for n in (13, 9, 6))
 
 
 @settings(max_examples=40, deadline=None)
@@ -154,7 +154,7 @@ def test_a_curriculum_changes_its_buckets_at_its_step_and_no_epoch_comes_twice()
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(0, 3), min_size=13, max_size=13).filter(lambda w: sum(w) > 4), st.integers(0, 1000))
 def test_a_sample_of_weight_w_occurs_one_of_the_whole_numbers_around_w_times(weights, epoch):
-    made = planned(clips(*[(17, 64, 112)] * 13), [SMALL], global_batch=1, weights=np.array(weights))
+    made = planned(clips(*[(17, 64, 112)] * 13), [SMALL], global_batch_size=1, weights=np.array(weights))
     count = Counter(used(made, epoch))
     whole = int(sum(weights) + 1e-6)
     share = np.array(weights) * whole / sum(weights)
@@ -164,13 +164,13 @@ def test_a_sample_of_weight_w_occurs_one_of_the_whole_numbers_around_w_times(wei
 
 def test_on_average_it_occurs_w_times():
     weights = np.array([0.25, 0.5, 1.0, 2.25])
-    made = planned(clips(*[(17, 64, 112)] * 4), [SMALL], global_batch=1, weights=weights)
+    made = planned(clips(*[(17, 64, 112)] * 4), [SMALL], global_batch_size=1, weights=weights)
     count = Counter(row for epoch in range(400) for row in used(made, epoch))
     assert np.allclose([count[row] / 400 for row in range(4)], weights, atol=0.08)
 
 
 def test_weights_of_one_change_no_count():
-    assert sorted(used(planned(weights=np.ones(28), global_batch=1), 0)) == list(range(28))
+    assert sorted(used(planned(weights=np.ones(28), global_batch_size=1), 0)) == list(range(28))
 
 
 # -- what replaces a sample --------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def test_what_replaces_a_sample_is_of_its_bucket_and_always_the_same():
 def test_the_digest_is_that_of_data_and_settings():
     other = [
         {"seed": 1},
-        {"global_batch": 2},
+        {"global_batch_size": 2},
         {"buckets": (SMALL, TALL)},
         {"tail": "fill"},
         {"weights": np.ones(28)},
@@ -214,9 +214,9 @@ def test_a_plan_says_how_many_samples_it_leaves_out_and_why():
     ("options", "sentence"),
     [
         ({"buckets": [Bucket(81, 480, 832)]}, "not one batch of 4 comes out of 28 samples: .* has 0"),
-        ({"global_batch": 14}, "the fullest of the buckets .* has 13"),
+        ({"global_batch_size": 14}, "the fullest of the buckets .* has 13"),
         ({"buckets": []}, "not one batch"),
-        ({"global_batch": 0}, "at least 1"),
+        ({"global_batch_size": 0}, "at least 1"),
         ({"buckets": [SMALL, SMALL]}, "must differ"),
         ({"tail": "pad"}, "'drop' or 'fill'"),
         ({"max_tokens": 20}, "max_tokens is 20: raise it"),

@@ -27,7 +27,7 @@ def data(tmp_path_factory, pack):
 
 
 def loader(data, **options):
-    return Loader(data, **{"seed": 3, "global_batch": 4, "buckets": [WIDE, TALL], "view": "bytes"} | options)
+    return Loader(data, **{"seed": 3, "global_batch_size": 4, "buckets": [WIDE, TALL], "view": "bytes"} | options)
 
 
 def take(reader, count):
@@ -285,10 +285,10 @@ def test_a_state_of_other_data_is_refused(data, tmp_path, pack):
 
 
 @pytest.mark.parametrize(
-    "options", [{"seed": 4}, {"global_batch": 2}, {"buckets": [WIDE]}, {"weight": lambda i: np.ones(14)}]
+    "options", [{"seed": 4}, {"global_batch_size": 2}, {"buckets": [WIDE]}, {"weight": lambda i: np.ones(14)}]
 )
 def test_a_state_of_other_settings_is_refused(data, options):
-    with pytest.raises(ValueError, match="another seed, global_batch"):
+    with pytest.raises(ValueError, match="another seed, global_batch_size"):
         loader(data, **options).load_state_dict(loader(data).state_dict())
 
 

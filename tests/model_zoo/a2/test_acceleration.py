@@ -106,8 +106,8 @@ def test_a_cache_keeps_the_three_looks_of_guidance_on_references_apart(pipe):
     ("ask", "sentence"),
     [
         (lambda _: acceleration.cache(pipeline(tiny_parts()).transformer, "tea"), "no cache called 'tea': first-block"),
-        (lambda _: acceleration.check_attention("tea", "cpu"), "--attention tea: diffusers has flash"),
-        (lambda _: acceleration.check_attention("sage", "cpu"), "--attention sage needs a GPU"),
+        (lambda _: acceleration.check_attention("tea", "cpu"), "--attention-backend tea: diffusers has flash"),
+        (lambda _: acceleration.check_attention("sage", "cpu"), "--attention-backend sage needs a GPU"),
         (lambda folder: acceleration.check_tiles(folder), "is a PatchAutoencoder, which has no tiles"),
     ],
 )
@@ -120,7 +120,9 @@ def test_what_cannot_be_is_a_sentence(tmp_path, ask, sentence):
 
 def test_without_torchao_weights_in_8_bits_are_refused_by_name(monkeypatch):
     monkeypatch.setattr(acceleration, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="--weights int8 needs torchao, which is not installed: pip install torchao"):
+    with pytest.raises(
+        ValueError, match="--quantization int8 needs torchao, which is not installed: pip install torchao"
+    ):
         acceleration.quantisation("int8")
     assert acceleration.quantisation("") is None
 

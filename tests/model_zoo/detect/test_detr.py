@@ -120,7 +120,7 @@ def test_the_stage_makes_elements_of_what_the_network_finds(folder, everything):
     film = type("Clip", (ClipVideo,), {"frames": frames})(
         "v-00000000", "v", 0, 0, 6, "start", 15.0, 160, 120, [], [], (0, 0, 160, 120), 0.0, [], [], [], b"", b""
     )
-    stage = Detect(min_score=0.0, min_area=0.0, min_side_px=1, max_area=1.0, embedder="mobilenetv2")
+    stage = Detect(confidence=0.0, min_area=0.0, min_side_px=1, max_area=1.0, embedder="mobilenetv2")
     looks = lambda pictures, masks: np.ones((len(pictures), 1), np.float32)  # noqa: E731
     rows = stage.run((cards.load(f"detr:{folder}"), looks), [Kept("v-00000000", "v")], [film])
     elements = [row for row in rows if isinstance(row, Element)]

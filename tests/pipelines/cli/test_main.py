@@ -23,7 +23,7 @@ NAMES = [stage.name() for stage in triplets()]
 CREW = ["--here", "--quiet"]
 QUICK = [
     *("--set", "segment.shot_model=", "--set", "score.text_model=", "--set", "select.max_text=inf"),
-    *("--set", "pack.require=background", "--videos-per-shard", "2"),
+    *("--set", "pack.required_roles=background", "--videos-per-shard", "2"),
 ]
 
 
@@ -248,8 +248,8 @@ def test_an_interrupt_says_how_to_go_on(done, capsys, monkeypatch):
     [
         (["run", "--work", "W", "--set", "nosuch.x=1"], "there is no stage 'nosuch'; the stages are ingest, segment"),
         (["run", "--work", "W", "--set", "detect.nosuch=1"], "detect has no setting 'nosuch'; it has model, "),
-        (["run", "--work", "W", "--set", "detect.min_score=high"], "'high' is no float"),
-        (["run", "--work", "W", "--set", "detect.min_score=nan"], "'nan' is no number to compare with"),
+        (["run", "--work", "W", "--set", "detect.confidence=high"], "'high' is no float"),
+        (["run", "--work", "W", "--set", "detect.confidence=nan"], "'nan' is no number to compare with"),
         (["run", "--work", "W", "--set", "detect.min_score"], "write it as stage.field=value"),
         (["run", "--work", "W", "--set", "detect.model=nosuch"], "detect: no model called 'nosuch'; known are "),
         (["run", "--work", "W", "--set", "pack.out=x"], "name the folder of the shards with `a2data run --out`"),

@@ -73,7 +73,7 @@ def test_text_that_is_no_value_is_named(text, kind):
 
 def test_a_recipe_comes_back_from_its_work_folder(tmp_path):
     store, recipe = Store(tmp_path), Recipe(profile="small", videos_per_shard=3)
-    recipe.set(triplets(), ["detect.min_score=0.5", "select.max_text=inf"])
+    recipe.set(triplets(), ["detect.confidence=0.5", "select.max_text=inf"])
     recipe.save(store)
 
     assert Recipe.of(store) == recipe

@@ -29,8 +29,8 @@ def test_a_cache_changes_the_video_and_is_in_its_record_and_key(studio):
 
 def test_exact_flags_give_the_same_video(studio):
     exact = made_with(studio).astype(int)  # but for rounding, which coding makes more of
-    assert np.abs(exact - made_with(studio, "--attention", "native")).mean() < 0.5
-    assert np.abs(exact - made_with(studio, "--tiled-vae")).mean() < 0.5  # smaller than a tile
+    assert np.abs(exact - made_with(studio, "--attention-backend", "native")).mean() < 0.5
+    assert np.abs(exact - made_with(studio, "--vae-tiling")).mean() < 0.5  # smaller than a tile
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_ratios_that_are_not_of_this_checkpoint_are_refused(own, unloaded, capsy
         (("--calibrate", "--cache", "taylorseer"), "--calibrate samples exactly, in one process"),
         (("--calibrate", "--sweep", "seed=1,2"), "--calibrate takes one video, of one window"),
         (
-            ("--cache", "mag", "--frames", "25", "--window", "13", "--history", "4", "--lag", "1"),
+            ("--cache", "mag", "--frames", "25", "--window", "13", "--history", "4", "--ar-step", "1"),
             "--cache mag counts the steps of a window",
         ),
     ],

@@ -19,7 +19,7 @@ def test_a_thing_on_a_plain_table_is_cut_out_and_left_beside_the_video(studio):
     white[10:30, 10:30] = 0
     Image.fromarray(white).save(studio / "woman.png")
     more = ["--ref", "object=photo.png", "--ref", "background=room.png", "--frames", "17"]
-    assert one(*more, "--cut-out", "builtin-detect") == 0
+    assert one(*more, "--matting-model", "builtin-detect") == 0
 
     (cut,) = studio.glob("a-cut-*.png")
     alone = images.from_png(cut.read_bytes())
@@ -27,11 +27,11 @@ def test_a_thing_on_a_plain_table_is_cut_out_and_left_beside_the_video(studio):
     assert (alone[:30] == 255).all()
     said = json.loads((studio / "a.json").read_text())
     assert [ref["file"] for ref in said["references"]] == ["woman.png", "photo.png", "room.png"]
-    assert said["settings"]["cut_out"] == "builtin-detect"
+    assert said["settings"]["matting_model"] == "builtin-detect"
 
 
 def test_a_picture_in_which_nobody_is_found_is_named_before_anything_loads(studio, unloaded, capsys):
     Image.fromarray(np.full((60, 60, 3), 90, np.uint8)).save(studio / "woman.png")
-    assert one("--cut-out", "builtin-detect") == 2
+    assert one("--matting-model", "builtin-detect") == 2
     said = capsys.readouterr().err
     assert "woman.png: no human is found in it, by builtin-detect. Bring it on white" in said

@@ -135,16 +135,19 @@ def test_a_good_job_is_told_the_digests_of_its_files(folder):
         ({"frames": 9, "ref": ["human=woman.png"] * 3}, "3 references take 12 frames of 9: none is left"),
         ({"height": 0}, "height is 0; it must be from 16 to 8192"),
         ({"steps": 0}, "steps is 0; it must be from 1 to 1000"),
-        ({"guidance": float("nan")}, "guidance is nan; it must be from 0 to 100"),
+        ({"guidance_scale": float("nan")}, "guidance is nan; it must be from 0 to 100"),
         ({"flow_shift": 0.0}, "flow_shift is 0.0; it must be from 0.01"),
         ({"fps": 0.0}, "fps is 0.0"),
         ({"seed": -1}, "seed is -1"),
         ({"scheduler": "ddim"}, "no scheduler called 'ddim': unipc, unipc-released, euler"),
-        ({"reference_guidance": 2.0, "guidance": 1.0}, "needs guidance on the prompt above 1, not 1"),
+        ({"reference_guidance_scale": 2.0, "guidance_scale": 1.0}, "needs guidance on the prompt above 1, not 1"),
         ({"frames": 33, "window": 16}, "16 frames: the VAE takes 4 n + 1"),
         ({"frames": 33, "window": 13, "history": 8}, "no room for 2 of references, 2 of history"),
-        ({"then": ["she leaves"]}, "--then is for the windows of a long video"),
-        ({"frames": 33, "window": 21, "history": 4, "then": ["word " * 600]}, "the prompt of window 2 has 600 words"),
+        ({"next_prompt": ["she leaves"]}, "--next-prompt is for the windows of a long video"),
+        (
+            {"frames": 33, "window": 21, "history": 4, "next_prompt": ["word " * 600]},
+            "the prompt of window 2 has 600 words",
+        ),
         ({"out": "a.avi"}, "a.avi: its name must end in .mp4"),
         ({"ref": ["human=gone.png"]}, "gone.png: No such file or directory"),
         ({"audio": "gone.wav"}, "gone.wav: No such file or directory"),
@@ -229,6 +232,6 @@ def test_the_steps_of_a_long_video_are_those_of_all_its_windows(folder):
     assert jobs.num_forward_passes(job(folder, steps=5, window=17)) == 5
     # 5 frames of latents, then 2 and 2
     assert jobs.num_forward_passes(job(folder, steps=5, frames=33, window=17, history=4)) == 3 * 5
-    assert jobs.num_forward_passes(job(folder, steps=5, frames=33, window=17, history=4, block=1, lag=2)) == (
-        5 + 4 * 2
-    ) + 2 * (5 + 2)
+    assert jobs.num_forward_passes(
+        job(folder, steps=5, frames=33, window=17, history=4, causal_block_size=1, ar_step=2)
+    ) == (5 + 4 * 2) + 2 * (5 + 2)

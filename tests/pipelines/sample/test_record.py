@@ -52,7 +52,7 @@ def test_the_video_is_the_pipelines_own_with_that_seed(studio, checkpoint):
     from model_zoo.a2 import pipeline, references
     from model_zoo.a2.references import Reference, read_picture
 
-    assert one("--guidance", "3", "--flow-shift", "5", "--scheduler", "euler") == 0
+    assert one("--guidance-scale", "3", "--flow-shift", "5", "--scheduler", "euler") == 0
 
     pipe = pipeline.load(checkpoint, dtype=torch.float32, schedule=pipeline.scheduler("euler", 5.0))
     prepared = references.prepare([Reference("human", read_picture("woman.png"))], 32, 48)

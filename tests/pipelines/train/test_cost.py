@@ -44,7 +44,9 @@ def test_recomputing_keeps_a_fraction_and_context_parallelism_divides_it(cost):
     kept = {
         name: train_plan.memory_gb(*sizes, cost, changed, 8)["kept for the backward pass"]
         for name, changed in {
-            "all": replace(settings, recompute=False), "recomputed": settings, "shared": replace(settings, context=2),
+            "all": replace(settings, activation_checkpointing=False),
+            "recomputed": settings,
+            "shared": replace(settings, context_parallel_degree=2),
         }.items()
     }  # fmt: skip
     assert kept["all"] > 8 * kept["recomputed"]
@@ -58,4 +60,4 @@ def test_the_table_says_the_papers_number_and_gpus_that_do_not_divide_are_refuse
     assert "6,302,252,800 of   16,394,878,784" in text
     assert "s a step" in text
     with pytest.raises(ValueError, match="GPUs must be divisible by replicate x context"):
-        train_plan.plan("14b", PRESETS["14b"][0], replace(PRESETS["14b"][1], context=3), 8, 989e12, 0.3)
+        train_plan.plan("14b", PRESETS["14b"][0], replace(PRESETS["14b"][1], context_parallel_degree=3), 8, 989e12, 0.3)

@@ -21,14 +21,14 @@ from pipelines.train.optimizer_step import TrainStep, prepare_model  # noqa: E40
 from pipelines.train.settings import Settings  # noqa: E402
 
 SETTINGS = Settings(
-    batch=2,
-    variant="cross-attention",
+    global_batch_size=2,
+    trainable="cross-attention",
     learning_rate=0.1,
-    precision="float32",
-    ema=0.5,
+    mixed_precision="float32",
+    ema_decay=0.5,
     log_every=2,
-    clip=0.01,
-    reference_drop=0.0,
+    max_grad_norm=0.01,
+    reference_dropout_prob=0.0,
 )
 CPU = torch.device("cpu")
 
@@ -51,7 +51,7 @@ def sample(number: int):
 @pytest.mark.parametrize("slots", ["reference", "video", "ignore"])
 def test_a_pass_forward_and_back_asks_its_device_for_no_value(slots):
     """Tensors of the meta device have none: whoever asks for one gets an error here, and would wait for the GPU there."""
-    settings, meta = replace(SETTINGS, slots=slots), torch.device("meta")
+    settings, meta = replace(SETTINGS, reference_target=slots), torch.device("meta")
     learning = network().to(meta)
     drawn = [examples.drawn(sample(n), torch.zeros(20, 3, 4, 6), settings, meta) for n in range(2)]
     losses = examples.losses(learning, drawn, "float32")
@@ -70,9 +70,9 @@ def test_a_step_clips_once_moves_what_learns_and_lets_the_average_follow():
     first, second = (learner.learn([sample(0), sample(1)], step) for step in (0, 1))
     assert first.loss == pytest.approx(sum(loss for loss, _, _ in first.samples) / 2)
     assert [slots for _, _, slots in first.samples] == [1, 1]
-    assert float(first.norms["all"]) > SETTINGS.clip
+    assert float(first.norms["all"]) > SETTINGS.max_grad_norm
     for gradients in seen:
-        assert float(sum(g.square().sum() for g in gradients).sqrt()) == pytest.approx(SETTINGS.clip, rel=1e-3)
+        assert float(sum(g.square().sum() for g in gradients).sqrt()) == pytest.approx(SETTINGS.max_grad_norm, rel=1e-3)
     assert set(first.norms) == {"all"}  # groups are asked for where a line of the log is due
     of_groups = [float(norm) ** 2 for name, norm in second.norms.items() if name != "all"]
     assert sum(of_groups) ** 0.5 == pytest.approx(float(second.norms["all"]), rel=1e-5)
@@ -108,7 +108,7 @@ def test_a_network_that_holds_nan_is_named_and_no_sample_is():
 
 
 def test_a_condition_without_references_that_holds_nan_is_named_and_no_sample_is():
-    learner = learner_of(replace(SETTINGS, reference_drop=1.0))
+    learner = learner_of(replace(SETTINGS, reference_dropout_prob=1.0))
     learner.nothing[0, 0, 0, 0] = float("inf")
     said = refused(learner, [sample(0), sample(1)])
     assert "the condition without references, and in no sample" in said

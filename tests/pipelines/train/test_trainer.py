@@ -32,10 +32,18 @@ from pipelines.train import validation as train_validation  # noqa: E402
 from pipelines.train.settings import PRESETS, Settings  # noqa: E402
 from pipelines.train.trainer import Run, train  # noqa: E402
 
-HOW = replace(PRESETS["tiny"][0], frames=13, height=32, width=48, held_out=0.25, variants=1, held_out_variants=1)
+HOW = replace(
+    PRESETS["tiny"][0],
+    frames=13,
+    height=32,
+    width=48,
+    validation_fraction=0.25,
+    augmentations=1,
+    validation_augmentations=1,
+)
 SETTINGS = Settings(
-    steps=4, batch=2, variant="full", learning_rate=1e-3, shift=1.0, precision="float32", workers=0, log_every=1,
-    validate_every=100, save_every=2, keep=2, ema=0.9,
+    steps=4, global_batch_size=2, trainable="full", learning_rate=1e-3, flow_shift=1.0, mixed_precision="float32",
+    num_workers=0, log_every=1, validate_every=100, checkpoint_interval=2, checkpoints_total_limit=2, ema_decay=0.9,
 )  # fmt: skip
 
 
@@ -126,7 +134,7 @@ def test_the_sampler_tells_the_network_what_the_trainer_told_it(ready):
 
 def test_drops_happen_as_often_as_said_and_differ_from_epoch_to_epoch(ready):
     run = run_of(ready)
-    settings = replace(SETTINGS, caption_drop=0.3, reference_drop=0.1)
+    settings = replace(SETTINGS, caption_dropout_prob=0.3, reference_dropout_prob=0.1)
     sample = run.loader.batch(0)[0]
     worded, referenced = [], []
     for epoch in range(600):
@@ -207,7 +215,7 @@ def test_references_are_exchanged_with_other_clips_not_with_variants_of_the_own(
 
 
 def test_the_learning_rate_rises_and_falls_as_said(ready):
-    run = run_of(ready, replace(SETTINGS, steps=10, warmup=4, cooldown=5, learning_rate=1.0))
+    run = run_of(ready, replace(SETTINGS, steps=10, warmup_steps=4, decay_steps=5, learning_rate=1.0))
     rates = []
     for step in range(10):
         rates.append(run.learner.rate(step))
@@ -225,7 +233,7 @@ def test_other_settings_are_refused_and_free_ones_are_not(tmp_path, ready, packe
     shutil.copytree(ready, tmp_path / "run")
     with pytest.raises(ValueError, match=r"begun with other settings: learning_rate 0\.001, now 0\.002"):
         train(str(packed), tmp_path / "run", HOW, replace(SETTINGS, learning_rate=0.002))
-    train(str(packed), tmp_path / "run", HOW, replace(SETTINGS, steps=3, save_every=7, log_every=2))
+    train(str(packed), tmp_path / "run", HOW, replace(SETTINGS, steps=3, checkpoint_interval=7, log_every=2))
     assert train_checkpoints.about(tmp_path / "run" / "checkpoints" / "step-000003")["step"] == 3
 
 
@@ -250,7 +258,7 @@ def test_nan_in_a_latent_stops_by_name_and_costs_no_checkpoint(begun, packed):
 
 
 def test_a_training_goes_on_from_the_checkpoint_before_a_damaged_one_to_the_bit(tmp_path, begun, packed, capsys):
-    settings = replace(SETTINGS, steps=3, save_every=1, keep=3)
+    settings = replace(SETTINGS, steps=3, checkpoint_interval=1, checkpoints_total_limit=3)
     train(str(packed), begun, HOW, settings)
     expected = weights(begun)
     data = bytearray((begun / "checkpoints" / "step-000003" / "__0_0.distcp").read_bytes())
@@ -308,7 +316,7 @@ def test_the_newest_and_the_best_checkpoints_stay(tmp_path):
     for step, loss in enumerate((3.0, 1.0, 2.0, 2.5, 2.4), 1):
         folder = tmp_path / f"step-{step:06d}"
         folder.mkdir()
-        (folder / "state.json").write_text(json.dumps({"held_out": loss}))
+        (folder / "state.json").write_text(json.dumps({"val_loss": loss}))
     (tmp_path / "step-000009.tmp").mkdir()
     kept.thin()
     assert [path.name for path in kept.all()] == ["step-000002", "step-000004", "step-000005"]
@@ -319,13 +327,13 @@ def test_the_newest_and_the_best_checkpoints_stay(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"batch": 0}, "steps, batch and together are at least 1"),
-        ({"caption_drop": 1.5}, r"out of range: caption_drop 1\.5"),
-        ({"variant": "nowhere"}, "no parameter's name fits 'nowhere'"),
+        ({"global_batch_size": 0}, "steps, batch and together are at least 1"),
+        ({"caption_dropout_prob": 1.5}, r"out of range: caption_drop 1\.5"),
+        ({"trainable": "nowhere"}, "no parameter's name fits 'nowhere'"),
         ({"optimizer": "sgd"}, "no optimizer called 'sgd': adamw or adamw8bit"),
-        ({"slots": "nothing"}, "no target called 'nothing'"),
-        ({"single_share": 1.0}, "encode them with --singles"),
-        ({"context": 2}, "is not the number of processes, 1"),
+        ({"reference_target": "nothing"}, "no target called 'nothing'"),
+        ({"single_reference_prob": 1.0}, "encode them with --singles"),
+        ({"context_parallel_degree": 2}, "is not the number of processes, 1"),
     ],
 )
 def test_settings_that_make_no_sense_are_sentences(begun, packed, changes, sentence):
@@ -339,7 +347,7 @@ def test_references_given_alone_can_be_encoded_and_drawn(tmp_path, packed, ready
         str(packed),
         tmp_path,
         replace(HOW, singles=True),
-        replace(SETTINGS, steps=1, single_share=1.0, reference_drop=0.0),
+        replace(SETTINGS, steps=1, single_reference_prob=1.0, reference_dropout_prob=0.0),
     )
     (line,) = [json.loads(x) for x in (tmp_path / "log.jsonl").read_text().splitlines() if "loss" in json.loads(x)]
     assert "loss_by_references/1" in line
@@ -347,7 +355,7 @@ def test_references_given_alone_can_be_encoded_and_drawn(tmp_path, packed, ready
 
 
 def test_adapters_alone_learn_and_are_merged_on_export(begun, packed):
-    settings = replace(SETTINGS, steps=2, variant="lora", lora_rank=4, learning_rate=0.05)
+    settings = replace(SETTINGS, steps=2, trainable="lora", lora_rank=4, learning_rate=0.05)
     train(str(packed), begun, HOW, settings)
     before = load_file(begun / "start" / "transformer" / "diffusion_pytorch_model.safetensors")
     after = weights(begun)

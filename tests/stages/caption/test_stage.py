@@ -33,7 +33,7 @@ FILM = ClipVideo(
     luma=[0.5] * COUNT,
     sharpness=[1.0] * COUNT,
     motion=[0.0] * COUNT,
-    thumbs=b"",
+    thumbnails=b"",
     video=video.encode(PIXELS, 15.0),
 )
 
@@ -66,7 +66,7 @@ def element(kind: str, number: int, box: tuple, label: str = "", parent: str = "
         parent_id=parent,
         frame=0,
         box=box,
-        score=0.9,
+        confidence=0.9,
         mask=images.to_rle(mask),
         image=png,
         image_sha256=images.sha16(png),

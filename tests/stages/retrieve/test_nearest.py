@@ -118,22 +118,22 @@ def test_above_a_size_an_index_finds_nearly_all_with_exact_similarities():
     pytest.importorskip("faiss")
     x, groups = clustered(300, 15), np.arange(4500) // 3  # three of each fifteen are in one clip
     exact, expected = top_k(x, x, 10, groups, groups)
-    near, found = top_k(x, x, 10, groups, groups, approximate_from=4000)
+    near, found = top_k(x, x, 10, groups, groups, ann_min_elements=4000)
     shared = [len({*a} & {*b} - {-1}) / 10 for a, b in zip(found.tolist(), expected.tolist(), strict=True)]
     assert np.mean(shared) > 0.9
     assert np.all(groups[found[found >= 0]] != np.repeat(groups, 10).reshape(-1, 10)[found >= 0])
     rows = np.flatnonzero(found[:, 0] >= 0)
     np.testing.assert_allclose(near[rows, 0], np.sum(x[rows] * x[found[rows, 0]], axis=1), atol=2e-5)
-    again = top_k(x, x, 10, groups, groups, approximate_from=4000)
+    again = top_k(x, x, 10, groups, groups, ann_min_elements=4000)
     assert np.array_equal(again[1], found)
-    assert np.array_equal(top_k(x, x, 10, groups, groups, approximate_from=5000)[0], exact)
+    assert np.array_equal(top_k(x, x, 10, groups, groups, ann_min_elements=5000)[0], exact)
 
 
 def test_without_faiss_the_sentence_says_what_to_do(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
     x = clustered(2, 2)
-    with pytest.raises(ModuleNotFoundError, match=r"a2data\[search\].*approximate_from=0"):
-        top_k(x, x, 1, np.arange(4), np.arange(4), approximate_from=1)
+    with pytest.raises(ModuleNotFoundError, match=r"a2data\[search\].*ann_min_elements=0"):
+        top_k(x, x, 1, np.arange(4), np.arange(4), ann_min_elements=1)
 
 
 def by_float64(x, k, groups):

@@ -136,7 +136,7 @@ def test_measurements_are_those_of_the_clips_frames(tmp_path):
     motion = [0.0] + [np.abs(a.astype(int) - b).mean() / 255 for a, b in zip(greys[1:], greys, strict=False)]
     assert film.motion == pytest.approx(motion, rel=0.1, abs=0.002)
     assert len(film.sharpness) == len(film.frames)
-    thumbs = images.thumbs(film.thumbs)
+    thumbs = images.thumbs(film.thumbnails)
     assert thumbs.shape == (20, 18, 24)
     assert np.abs(thumbs[7].astype(int) - images.thumb(greys[7])).max() <= 6
 

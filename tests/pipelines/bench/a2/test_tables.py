@@ -92,7 +92,7 @@ RUN = [
     "--width",
     "48",
 ]
-RUN += ["--frames", "17", "--steps", "2", "--guidance", "1"]
+RUN += ["--frames", "17", "--steps", "2", "--guidance-scale", "1"]
 
 
 def figures(folder):
