@@ -1,6 +1,7 @@
 """The rules that no reader should have to remember."""
 
 import ast
+import re
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass
@@ -101,3 +102,29 @@ def test_the_search_for_unsafe_readers_finds_them(tmp_path, monkeypatch):
         "torch.load(p)\nnp.load(p, allow_pickle=True)\ndcp.load(s, checkpoint_id=p)\npickle.loads(b)\n"
     )
     assert len(reads_objects(tmp_path / "x.py")) == 4
+
+
+def test_the_picture_of_the_layout_is_drawn_from_the_imports():
+    pytest.importorskip("grimp")
+    from docs import layout
+
+    assert layout.PICTURE.read_text() == layout.picture(), "run `python -m docs.layout`"
+
+
+def test_a_circle_cannot_be_drawn():
+    from docs import layout
+
+    assert layout.layers({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == [["a"], ["b"], ["c"]]
+    with pytest.raises(ValueError, match="circle: b, c"):
+        layout.layers({"a": set(), "b": {"c"}, "c": {"b"}})
+
+
+def test_the_walks_through_the_code_name_files_and_functions_that_exist():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    walks = [re.findall(r"(?m)^\d+\. .*(?:\n   .*)*", part) for part in text.split("\n## ")[1:]]
+
+    assert [len(walk) for walk in walks] == [10, 10, 10]
+    for stop in (stop for walk in walks for stop in walk):
+        for path, name in re.findall(r"`([\w/]+\.py)`(?: \(`(\w+)`\))?", stop):
+            assert (ROOT / path).exists(), stop
+            assert not name or re.search(rf"(?m)^(def|class) {name}\b", (ROOT / path).read_text()), stop

@@ -1,0 +1,1 @@
+"""From detections to elements: tracks, cut-outs, background colours, phrases."""

@@ -1,0 +1,1 @@
+"""Captioners, the experts beside them, and the fusion of what they report."""

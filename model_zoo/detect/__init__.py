@@ -1,0 +1,1 @@
+"""Detectors, masks and trackers."""

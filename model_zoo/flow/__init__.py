@@ -1,0 +1,1 @@
+"""Optical flow, and the frame between two."""

@@ -1,0 +1,1 @@
+"""Aesthetics, text, sharpness, and content that is not safe."""

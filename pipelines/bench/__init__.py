@@ -1,0 +1,1 @@
+"""The two benchmarks: A2-Bench for videos, TripletBench for triplets."""

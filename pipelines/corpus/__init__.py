@@ -1,0 +1,1 @@
+"""Commands over a finished corpus: calibrate, explain, forget."""

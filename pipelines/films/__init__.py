@@ -1,0 +1,1 @@
+"""Films with ground truth, rendered here."""

@@ -1,0 +1,1 @@
+"""The report and the audit page of a work folder."""

@@ -1,0 +1,1 @@
+"""Runs jobs: recipe, schedule, executors, watchdog, locks, outputs."""

@@ -1,0 +1,1 @@
+"""Where the videos come from: lists, downloads, licences, enrolment."""

@@ -1,0 +1,1 @@
+"""How a training sample is varied before it is encoded."""

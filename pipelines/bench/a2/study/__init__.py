@@ -1,0 +1,1 @@
+"""The study page for raters, the judge model, and their agreement."""
