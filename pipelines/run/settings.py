@@ -1,6 +1,7 @@
 """Settings of stages from the command line: every field is a flag, and what a run was told is remembered beside its tables."""
 
 import argparse
+import functools
 import inspect
 import json
 import os
@@ -139,7 +140,12 @@ def add_flags(command: argparse.ArgumentParser, stage: Stage) -> None:
 
 def notes(stage: Stage) -> dict[str, str]:
     """The comment behind each field of a stage, whether its default stands on its line or, in brackets, on the next."""
-    return dict(re.findall(r"^    (\w+): \w+ = (?:\(\n)?.*?  # (.*)$", inspect.getsource(type(stage)), re.MULTILINE))
+    return _notes(type(stage))
+
+
+@functools.cache  # finding the source of a class parses its whole file
+def _notes(kind: type) -> dict[str, str]:
+    return dict(re.findall(r"^    (\w+): \w+ = (?:\(\n)?.*?  # (.*)$", inspect.getsource(kind), re.MULTILINE))
 
 
 def typed(flag: str, kind: type) -> Callable[[str], Any]:
