@@ -4,9 +4,11 @@ A builder gives `model(frame) -> list[Face]` for an (h, w, 3) uint8 RGB frame, b
 length; which cosine similarity means "the same person" depends on the network and stands on its card.
 """
 
+import functools
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,7 +31,7 @@ def dlib_faces(card: Card, device: str = "cpu") -> FacesModel:
     """
     import dlib
 
-    detect = dlib.get_frontal_face_detector()
+    detect = frontal_detector()
     landmarks = dlib.shape_predictor(_dlib_weights("shape_predictor_5_face_landmarks.dat"))
     embed = dlib.face_recognition_model_v1(_dlib_weights("dlib_face_recognition_resnet_model_v1.dat"))
 
@@ -52,6 +54,14 @@ def dlib_faces(card: Card, device: str = "cpu") -> FacesModel:
         return sorted(found, key=best_first)
 
     return faces
+
+
+@functools.cache  # two models of a worker use it, and to unpack it takes 0.7 s
+def frontal_detector() -> Any:
+    """Return dlib's HOG detector of frontal faces. It keeps the frame it looks at: one thread at a time."""
+    import dlib
+
+    return dlib.get_frontal_face_detector()
 
 
 def _dlib_weights(file: str) -> str:

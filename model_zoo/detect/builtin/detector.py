@@ -15,6 +15,7 @@ from model_zoo.detect.builtin.heads import follow, is_print
 from model_zoo.detect.builtin.motion import MOVED, as_seen, cameras, difference, plates
 from model_zoo.detect.builtin.people import Body, Head, ledges, left_behind, likely, person_masks
 from model_zoo.detect.builtin.things import blobs, goes_with, movers, separation, still_masks
+from model_zoo.faces.dlib_insightface import frontal_detector
 
 FACE_LONG_PX = 960  # dlib's HOG finds faces from about 70 px: smaller frames are enlarged to this long side
 FACE_SCORE = -0.2  # of dlib's detector: worth a look
@@ -22,9 +23,7 @@ FACE_SCORE = -0.2  # of dlib's detector: worth a look
 
 def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detection]]]:
     """Motion, saliency and GrabCut around faces, with no training; it runs on the CPU whatever the device."""
-    import dlib
-
-    faces = dlib.get_frontal_face_detector()
+    faces = frontal_detector()
 
     def heads_in(frame: np.ndarray) -> list[Head]:
         scale = max(1.0, FACE_LONG_PX / max(frame.shape[:2]))
