@@ -227,7 +227,9 @@ def add_lines(path: Path, diff: str) -> None:
 
 def run_in(checkout: Path, *words: str) -> str:
     """What a command prints, run in that folder. Raises CalledProcessError where it fails."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    # bytecode is kept: the next command imports the same modules
+    left_out = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
     command = [sys.executable, "-m", *words]
     done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
