@@ -140,7 +140,7 @@ def add_flags(command: argparse.ArgumentParser, stage: Stage) -> None:
 
 def notes(stage: Stage) -> dict[str, str]:
     """The comment behind each field of a stage, whether its default stands on its line or, in brackets, on the next."""
-    return _notes(type(stage))
+    return _notes(type(stage))  # type: ignore[arg-type]  # a class is hashable
 
 
 @functools.cache  # finding the source of a class parses its whole file

@@ -35,7 +35,7 @@ def folders(tmp_path_factory):
         (folder / "plates" / f"wall{n}.png").write_bytes(to_png(cv2.resize(picture, (640, 360))))
     command = ["bench-data", "make", str(folder / "set"), "--tier", "C"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(composites, "FRAMES", 16)  # a shot: for speed
+        patch.setattr(tier_c, "FRAMES", 16)  # a shot: for speed
         assert main([*command, "--cutouts", str(folder / "cut"), "--plates", str(folder / "plates")]) == 0
     return folder
 
