@@ -4,6 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 export RAY_USAGE_STATS_ENABLED = 0
 export OMP_NUM_THREADS ?= 1
+unexport PYTHONDONTWRITEBYTECODE  # tests and their child processes import the same modules many times
 
 .PHONY: demo truth test test-all check bench clean
 

@@ -25,7 +25,7 @@ from a2data.store.tables import Store
 from docs import make
 from model_zoo.catalogue import CARDS
 from model_zoo.roles import Card
-from pipelines.cli.main import parser
+from pipelines.cli import main as cli
 from pipelines.run.recipe import Recipe
 from pipelines.triplets import PROFILES
 
@@ -64,6 +64,11 @@ def test_every_relative_link_leads_somewhere(page):
     assert [link for link in local if missing(page, link)] == []
 
 
+@pytest.fixture(scope="module")
+def parser():
+    return cli.parser()
+
+
 def missing(page: Path, link: str) -> bool:
     """Whether a link names a file that is not there, or a heading that its page has not."""
     path, _, anchor = link.partition("#")
@@ -75,12 +80,12 @@ def missing(page: Path, link: str) -> bool:
 
 
 @pytest.mark.parametrize("line", sorted({line for page in PAGES for line in commands(page)}))
-def test_every_command_is_understood(line):
+def test_every_command_is_understood(line, parser):
     program, *words = shlex.split(line, comments=True)
     if program == "torchrun":
         program, words = "a2data", words[words.index("pipelines.cli") + 1 :]
     if program == "a2data" and words[0] != "flicker":  # which docs/new-stage.md adds first
-        parser().parse_args(words)
+        parser.parse_args(words)
     elif program == "make":
         assert f"\n{words[0]}:" in (ROOT / "Makefile").read_text()
     else:
@@ -136,8 +141,8 @@ def test_a_page_without_marks_is_refused():
 # -- the README --------------------------------------------------------------------------------------------------------
 
 
-def test_the_readme_names_every_command_and_profile():
-    known = re.findall(r"^    ([a-z][a-z-]+)\b", parser().format_help(), re.MULTILINE)
+def test_the_readme_names_every_command_and_profile(parser):
+    known = re.findall(r"^    ([a-z][a-z-]+)\b", parser.format_help(), re.MULTILINE)
     named = {words[1] for line in commands(README) if (words := line.split())[0] == "a2data"}
     named |= set(re.findall(r"^\| `([a-z-]+)` \|", README.read_text(), re.MULTILINE))
 
@@ -227,7 +232,9 @@ def add_lines(path: Path, diff: str) -> None:
 
 def run_in(checkout: Path, *words: str) -> str:
     """What a command prints, run in that folder. Raises CalledProcessError where it fails."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    # bytecode is kept: the next command imports the same modules
+    left_out = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
     command = [sys.executable, "-m", *words]
     done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -99,8 +99,15 @@ def path_parts(node: ast.AST) -> list[ast.expr]:
     if isinstance(node, ast.Call):
         method = isinstance(node.func, ast.Attribute) and node.func.attr in METHODS
         method = method and (node.func.attr != "replace" or len(node.args) == 1)  # that of a text has two
-        return list(node.args) if method or ast.unparse(node.func) in FUNCTIONS else []
+        return list(node.args) if method or dotted(node.func) in FUNCTIONS else []
     return []
+
+
+def dotted(node: ast.expr) -> str:
+    """Return a name such as os.path.join, "" for what is none. As ast.unparse, but quick."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def findings(source: str) -> dict[str, int]:

@@ -35,8 +35,8 @@ class Lookup:
                 groups.setdefault(places[value][0], []).append(value)
         found = {}
         for group, wanted in groups.items():
-            columns = [name for name in schema(record).names if name in part.names]
             try:
+                columns = [name for name in schema(record).names if name in part.names]
                 rows = add_missing_columns(record, part.group(group, columns))
                 if not part.sealed:
                     pixels.check(rows.take([places[value][1] for value in wanted]), part.path)

@@ -6,6 +6,7 @@ readers of Parquet do not look. Files of earlier versions have neither and are r
 """
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Iterator
 from typing import Any
@@ -112,15 +113,28 @@ class Reader:
 
     def __init__(self, file: pa.NativeFile, path: str, read_dictionary: list[str] | None = None):
         self.path = path
-        metadata, self.sealed = _metadata(file, path)
-        with reporting(path):
-            self.parquet = pq.ParquetFile(
-                file, metadata=metadata, read_dictionary=read_dictionary, page_checksum_verification=True
+        self.file, self.read_dictionary = file, read_dictionary
+        self.metadata, self.sealed = _metadata(file, path)
+        self.groups: int = self.metadata.num_row_groups
+        self.rows: int = self.metadata.num_rows
+        self.notes: dict[bytes, bytes] = self.metadata.metadata or {}
+
+    @functools.cached_property
+    def parquet(self) -> pq.ParquetFile:
+        """Return pyarrow's reader, made when rows are needed: most parts are opened for their notes alone."""
+        with reporting(self.path):
+            return pq.ParquetFile(
+                self.file,
+                metadata=self.metadata,
+                read_dictionary=self.read_dictionary,
+                page_checksum_verification=True,
             )
-            self.names: list[str] = self.parquet.schema_arrow.names
-        self.groups: int = metadata.num_row_groups
-        self.rows: int = metadata.num_rows
-        self.notes: dict[bytes, bytes] = metadata.metadata or {}
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """Return the columns."""
+        with reporting(self.path):
+            return self.parquet.schema_arrow.names
 
     def group(self, number: int, columns: list[str] | None = None) -> pa.Table:
         """A row group."""
@@ -128,7 +142,7 @@ class Reader:
             table = self.parquet.read_row_group(number, columns=columns)
             if not self.sealed:
                 table.validate(full=True)
-        about = self.parquet.metadata.row_group(number)
+        about = self.metadata.row_group(number)
         if len(table) != about.num_rows:
             raise DamagedError(self.path, f"row group {number} has {len(table)} of {about.num_rows} rows")
         if self.sealed:
@@ -183,4 +197,9 @@ def _metadata(file: pa.NativeFile, path: str) -> tuple[pq.FileMetaData, bool]:
     if sealed and seal[len(SEAL) :] != hashlib.sha256(footer).digest():
         raise DamagedError(path, "the footer is not the one that was written")
     with reporting(path):
-        return pq.read_metadata(pa.BufferReader(b"PAR1" + footer)), sealed
+        return _parsed(footer), sealed
+
+
+@functools.lru_cache(128)  # a run looks at the same few footers again and again
+def _parsed(footer: bytes) -> pq.FileMetaData:
+    return pq.read_metadata(pa.BufferReader(b"PAR1" + footer))

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from model_zoo.detect.builtin.frontal_faces import frontal_detector
 from model_zoo.roles import Card, Face
 from model_zoo.weights import find
 
@@ -29,7 +30,7 @@ def dlib_faces(card: Card, device: str = "cpu") -> FacesModel:
     """
     import dlib
 
-    detect = dlib.get_frontal_face_detector()
+    detect = frontal_detector()
     landmarks = dlib.shape_predictor(_dlib_weights("shape_predictor_5_face_landmarks.dat"))
     embed = dlib.face_recognition_model_v1(_dlib_weights("dlib_face_recognition_resnet_model_v1.dat"))
 

@@ -1,6 +1,7 @@
 """Flags made of the fields of a stage or of settings: name, type, default, and help text from the comment beside the field."""
 
 import argparse
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -30,7 +31,12 @@ def add_flags(command: argparse.ArgumentParser, stage: Stage) -> None:
 
 def field_help(stage: Stage) -> dict[str, str]:
     """The comment behind each field of a stage, whether its default stands on its line or, in brackets, on the next."""
-    return dict(re.findall(r"^    (\w+): \w+ = (?:\(\n)?.*?  # (.*)$", inspect.getsource(type(stage)), re.MULTILINE))
+    return _field_help(type(stage))  # type: ignore[arg-type]  # a class is hashable
+
+
+@functools.cache  # finding the source of a class parses its whole file
+def _field_help(kind: type) -> dict[str, str]:
+    return dict(re.findall(r"^    (\w+): \w+ = (?:\(\n)?.*?  # (.*)$", inspect.getsource(kind), re.MULTILINE))
 
 
 def argparse_type(flag: str, kind: type) -> Callable[[str], Any]:

@@ -5,6 +5,7 @@ hashes of its one style sheet and one script). It holds no date: the same tables
 """
 
 import base64
+import functools
 import hashlib
 import re
 from collections import Counter, defaultdict
@@ -177,6 +178,7 @@ def write_report(
     return out
 
 
+@functools.cache
 def _template() -> Any:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup

@@ -196,7 +196,7 @@ def test_a_film_that_says_it_is_small_is_not_decoded_large(sample):
 
 
 @given(st.data())
-@how_many(max_examples=150)
+@how_many(max_examples=75)
 def test_whatever_bytes_are_changed_the_sample_is_read_or_corrupt(sample, data):
     """Nothing else is raised, whichever bytes are others, lacking or too many."""
     name = data.draw(st.sampled_from(sorted(sample)))
@@ -208,22 +208,23 @@ def test_whatever_bytes_are_changed_the_sample_is_read_or_corrupt(sample, data):
         assert decoded(sample | {name: made}).video.shape == (4, 16, 16, 3)
 
 
-def test_three_hundred_damaged_samples_are_skipped_by_name_in_bounded_memory(tmp_path, pack, monkeypatch):
+@pytest.mark.parametrize("total", [64, pytest.param(400, marks=pytest.mark.slow)])
+def test_damaged_samples_are_skipped_by_name_in_bounded_memory(tmp_path, pack, monkeypatch, total):
     """Every byte of a sample's piece of the tar, headers too, may be hit: the loader goes on, and says whom it skipped."""
     monkeypatch.setattr("a2data.dataset.loader.ATTEMPTS", 500)  # nearly all are damaged
     rng = np.random.default_rng(0)
-    packed = pack(tmp_path, 400)
-    for row in packed[:300]:
+    packed = pack(tmp_path, total)
+    for row in packed[: total * 3 // 4]:
         with open(tmp_path / row.shard, "r+b") as tar:
             for at in rng.integers(row.offset, row.offset + row.bytes, 6):
                 tar.seek(at)
                 tar.write(bytes([rng.integers(256)]))
     began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     reader = Loader(tmp_path, seed=0, global_batch_size=8, buckets=[BUCKET], view="raw", tail="fill")
-    seen = [sample for samples in itertools.islice(reader, 50) for sample in samples]
-    assert len(seen) == 400
-    assert len(reader.set_aside) > 200
-    damaged = {row.clip_id for row in packed[:300]}
+    seen = [sample for samples in itertools.islice(reader, total // 8) for sample in samples]
+    assert len(seen) == total
+    assert len(reader.set_aside) > total / 2
+    damaged = {row.clip_id for row in packed[: total * 3 // 4]}
     assert set(reader.set_aside) <= damaged
     assert all(key in why and ".tar" in why for key, why in reader.set_aside.items())
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - began) << 10 < GROWTH_BYTES

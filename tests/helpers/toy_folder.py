@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import shutil
+from pathlib import Path
 
 import toy_pairs
 
@@ -26,6 +28,14 @@ def a2data(*words) -> int:
 
 def run(work, out=None, *more) -> int:
     return a2data("run", "--work", work, *(("--out", out) if out else ()), *more)
+
+
+def restored(whole: Path) -> Path:
+    """Put a copy of a finished work folder where it was made: anywhere else its shards would be packed once more."""
+    home = whole.with_name("w")
+    shutil.rmtree(home, ignore_errors=True)
+    shutil.copytree(whole, home)
+    return home
 
 
 def tars(out) -> dict[str, str]:

@@ -97,8 +97,19 @@ def browser():
         opened.close()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def parser_made_once():
+    """Make the parser of the command line once, before any test changes what it refers to. Yields the real function."""
+    from pipelines.cli import main as cli
+
+    make, made = cli.parser, cli.parser()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "parser", lambda: made)
+        yield make
+
+
 @pytest.fixture(scope="module")
-def toy_stages():
+def toy_stages(parser_made_once):
     """For tests of toy_folder.py: every profile is the toy pipeline: tables without pixels, but the real retrieve and pack."""
     from toy_folder import stages
 
@@ -109,7 +120,7 @@ def toy_stages():
     with pytest.MonkeyPatch.context() as patch:
         for module in (cli, session):
             patch.setattr(module, "triplets", stages)
-        patch.setattr(cli, "parser", functools.cache(cli.parser))  # for speed, like the next
+        patch.setattr(cli, "parser", functools.cache(parser_made_once))  # for speed, like the next
         patch.setattr(outputs, "report", lambda *_, **__: None)
         yield
 

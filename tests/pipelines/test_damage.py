@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
-from toy_folder import KNOWN, a2data, run, stages, tars
+from toy_folder import KNOWN, a2data, restored, run, stages, tars
 
 from a2data.job import run_job
 from a2data.records import Element, Score, Source
@@ -24,17 +24,16 @@ pytestmark = pytest.mark.usefixtures("toy_stages")
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, filled):
     """A finished work folder with its shards inside. Not to be changed."""
-    work = tmp_path_factory.mktemp("whole") / "w"
-    filled(work, KNOWN)
-    assert run(work) == 0
-    return work
+    home = tmp_path_factory.mktemp("whole") / "w"
+    filled(home, KNOWN)
+    assert run(home) == 0
+    return home.rename(home.with_name("whole"))
 
 
 @pytest.fixture
-def finished(whole, tmp_path):
-    """A copy of it."""
-    shutil.copytree(whole, tmp_path / "w")
-    return tmp_path / "w"
+def finished(whole):
+    """The same, to be changed."""
+    return restored(whole)
 
 
 def flip(path, at):
@@ -264,7 +263,7 @@ def test_no_command_fails_for_an_old_part_and_each_names_it(whole, tmp_path, cap
     shutil.copy(whole / stage / path.name, path)
     without_checksums(path)
     store, data, named = Store(tmp_path), path.read_bytes(), 0
-    for seed in range(100):
+    for seed in range(40):
         path.write_bytes(data)
         flip(path, random.Random(seed).randrange(len(data)))
         caplog.clear()
@@ -279,11 +278,10 @@ def test_no_command_fails_for_an_old_part_and_each_names_it(whole, tmp_path, cap
             named += error.path == str(path)
         for moved in path.parent.glob("*.damaged*"):
             moved.unlink()
-    assert named > 10
+    assert named > 4
 
 
 def test_a_part_without_checksums_is_as_fresh_as_before(finished):
-    run(finished)  # a copied folder is packed once more
     packed = tars(finished / "shards")
     for path in finished.glob("*/*.parquet"):
         if path.parent.name != "shards":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import toy_pairs
-from toy_folder import KNOWN, OTHERS, PEOPLE, a2data, fail_captions, manifest, readable, run, tars
+from toy_folder import KNOWN, OTHERS, PEOPLE, a2data, fail_captions, manifest, readable, restored, run, tars
 
 from a2data.dataset import writer
 from a2data.records import Packed
@@ -301,12 +301,19 @@ class Killed(BaseException):
     """What ends a run at once."""
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, filled):
+    """A finished work folder with its shards inside. Not to be changed."""
+    home = tmp_path_factory.mktemp("whole") / "w"
+    filled(home)
+    assert run(home) == 0
+    return home.rename(home.with_name("whole"))
+
+
 @pytest.mark.parametrize("write", range(1, 13))
-def test_a_run_that_is_killed_at_any_write_leaves_a_data_set_and_the_next_one_cleans_up(
-    tmp_path, monkeypatch, write, filled
-):
-    out, work = tmp_path / "w" / "shards", filled(tmp_path / "w")
-    run(work)
+def test_a_run_that_is_killed_at_any_write_leaves_a_data_set_and_the_next_one_cleans_up(whole, monkeypatch, write):
+    work = restored(whole)
+    out = work / "shards"
     clips, left = readable(out), [write]
     change = ("--set", "pack.split=eval=0.3")  # all tars get other names
 

@@ -8,8 +8,8 @@ from toy import Choose, Cut, Join
 from toy_stuck import ChooseForEver, Measure, Measures
 
 from a2data.records import Score
+from pipelines.cli import main as cli
 from pipelines.cli import session
-from pipelines.cli.main import parser
 from pipelines.run import status, watchdog
 from pipelines.run.local import InProcessExecutor, ProcessExecutor
 from pipelines.run.schedule import JobResult, run
@@ -164,7 +164,7 @@ def test_a_run_with_a_stopped_worker_ends_at_once_when_it_is_interrupted(store):
 
 
 def limits(*flags: str) -> Timeouts:
-    args = parser().parse_args(["run", "films", "--work", "w", *flags])
+    args = cli.parser().parse_args(["run", "films", "--work", "w", *flags])
     return session.timeouts(args.unit_timeout, args.worker_timeout, [Cut(), Measure()])
 
 

@@ -1,15 +1,16 @@
 """`a2data ui` in a real browser: a video is sampled from an upload, a bad upload is a sentence, shards are looked through."""
 
+import importlib.util
 import json
 
 import pytest
 
-pytest.importorskip("diffusers")
-gradio = pytest.importorskip("gradio")
+from a2data.media import video
+from pipelines import ui
+from pipelines.cli.main import main
 
-from a2data.media import video  # noqa: E402
-from pipelines import ui  # noqa: E402
-from pipelines.cli.main import main  # noqa: E402
+lacking = [name for name in ("diffusers", "gradio") if importlib.util.find_spec(name) is None]
+pytestmark = pytest.mark.skipif(bool(lacking), reason=f"lacks {' and '.join(lacking)}")
 
 WAIT_MS = 120_000
 
@@ -101,6 +102,8 @@ def test_an_empty_number_is_named(tmp_path):
 
 
 def test_a_page_on_which_nothing_was_filled_in_says_what_is_lacking():
+    import gradio
+
     once = ui.SingleFlight("nowhere", None)
     with pytest.raises(gradio.Error) as error:
         ui.sampled(once, "made", "", None, None, None, True, *[1] * len(ui.NAMES))
@@ -150,6 +153,7 @@ def test_the_error_of_a_damaged_shard_is_shown_as_text(opened, tmp_path):
 
 @pytest.mark.parametrize("number", range(10))
 def test_a_hostile_clip_of_the_index_is_not_written(tmp_path, monkeypatch, number):
+    import gradio
     import hostile_shards
 
     for name in ("outside", "temporary"):

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from model_zoo.detect.builtin import grabcut
+from model_zoo.detect.builtin.frontal_faces import frontal_detector
 from model_zoo.detect.builtin.heads import follow, is_print
 from model_zoo.detect.builtin.motion import MOVED, as_seen, background_plates, camera_homographies, difference
 from model_zoo.detect.builtin.people import Body, Head, ledges, left_behind, likely, person_masks
@@ -22,9 +23,7 @@ FACE_SCORE = -0.2  # of dlib's detector: worth a look
 
 def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detection]]]:
     """Motion, saliency and GrabCut around faces, with no training; it runs on the CPU whatever the device."""
-    import dlib
-
-    faces = dlib.get_frontal_face_detector()
+    faces = frontal_detector()
 
     def heads_in(frame: np.ndarray) -> list[Head]:
         scale = max(1.0, FACE_LONG_PX / max(frame.shape[:2]))

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from a2data.store.filename import safe_name, safe_path
@@ -48,6 +48,7 @@ def test_a_path_that_leaves_its_folder_is_rejected(path):
         safe_path(path, "line 1")
 
 
+@settings(max_examples=50)
 @given(st.text(max_size=300))
 def test_a_name_that_passes_names_a_file_directly_below_its_folder(name):
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import toy_pairs
+from toy_folder import restored
 from toy_pairs import fill, make, stages
 
 from a2data.dataset.writer import finish
@@ -22,14 +23,21 @@ KNOWN = PEOPLE | {"gg77": "dora"}  # who is where, of videos to come too
 EVERYTHING = ("manifest", *(stage.name() for stage in stages(Store("/nowhere"), {})))
 
 
-@pytest.fixture
-def store(tmp_path) -> Store:
-    """Six videos in three shards, paired and packed."""
-    store = Store(tmp_path / "work")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """Six videos in three shards, paired and packed. Not to be changed."""
+    home = tmp_path_factory.mktemp("whole") / "w"
+    store = Store(home)
     fill(store, PEOPLE)
     make(store, stages(store, KNOWN))
     publish(store)
-    return store
+    return home.rename(home.with_name("whole"))
+
+
+@pytest.fixture
+def store(whole) -> Store:
+    """The same, to be changed, where it was made: its path is among the settings of pack."""
+    return Store(restored(whole))
 
 
 def parts(store: Store) -> dict[tuple[str, int], tuple[str, str]]:

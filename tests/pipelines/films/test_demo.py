@@ -3,6 +3,7 @@ import importlib.util
 import itertools
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -21,9 +22,10 @@ SHOTS = [(seed, shot) for seed, movie in enumerate(MOVIES) for shot in movie.sho
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
-    """A film with a dissolve, and one with a fade that does not begin at time 0."""
+    """Three shots each of a film with a dissolve, and of one with a fade that does not begin at time 0."""
     folder = tmp_path_factory.mktemp("films")
-    demo.render(folder, size=SMALL, movies=(MOVIES[0], MOVIES[3]))
+    movies = tuple(replace(movie, shots=movie.shots[1:4]) for movie in (MOVIES[0], MOVIES[3]))
+    demo.render(folder, size=SMALL, movies=movies)
     return folder
 
 

@@ -6,7 +6,7 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
-from toy_folder import a2data, manifest, run, tars
+from toy_folder import a2data, manifest, restored, run, tars
 
 from a2data.store.parquet import DamagedError
 from a2data.store.tables import Store
@@ -19,18 +19,16 @@ QUERIES = ("status", "plan", "failures")
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, filled):
     """A finished work folder with its shards inside. Not to be changed."""
-    work = tmp_path_factory.mktemp("whole") / "w"
-    filled(work)
-    assert run(work) == 0
-    return work
+    home = tmp_path_factory.mktemp("whole") / "w"
+    filled(home)
+    assert run(home) == 0
+    return home.rename(home.with_name("whole"))
 
 
 @pytest.fixture
-def finished(whole, tmp_path):
-    """A copy of it: its shards are inside, so they are the copy's own."""
-    work = tmp_path / "w"
-    shutil.copytree(whole, work)
-    return work
+def finished(whole):
+    """The same, to be changed."""
+    return restored(whole)
 
 
 def parts(work):

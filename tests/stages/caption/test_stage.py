@@ -201,7 +201,7 @@ def elements(draw) -> list[Element]:
     return made
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(elements(), st.randoms(use_true_random=False))
 def test_spans_hold_and_the_order_of_elements_does_not_matter(found, random):
     once = builtin(*found)
