@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch.nn.functional import interpolate, mse_loss
 
-from a2data.dataset.loader import Bucket, Chances, Loader, draw
+from a2data.dataset.loader import Augmentation, Bucket, Loader, rng
 
 SEED, BUCKET = 0, Bucket(9, 32, 48)
 
@@ -22,18 +22,17 @@ def tensors(sample):
     pictures = [torch.from_numpy(r.picture).permute(2, 0, 1)[None] / 127.5 - 1 for r in sample.references]
     shown = [interpolate(picture, (BUCKET.height, BUCKET.width), mode="area")[0] for picture in pictures]
     condition = torch.stack(shown).mean(0) if shown else torch.zeros(3, BUCKET.height, BUCKET.width)
-    rng = draw(SEED, sample.epoch, sample.index, "noise")
-    noise = torch.from_numpy(rng.standard_normal(tuple(video.shape), "float32"))
-    return video, condition[:, None].expand_as(video), noise, torch.tensor(rng.random(), dtype=torch.float32)
+    draw = rng(SEED, sample.epoch, sample.index, "noise")
+    noise = torch.from_numpy(draw.standard_normal(tuple(video.shape), "float32"))
+    return video, condition[:, None].expand_as(video), noise, torch.tensor(draw.random(), dtype=torch.float32)
 
 
 def main(shards, out="example.pt", steps=20):
     torch.manual_seed(SEED)
     model = torch.nn.Conv3d(7, 3, kernel_size=3, padding=1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    loader = Loader(
-        shards, seed=SEED, global_batch_size=4, buckets=[BUCKET], num_workers=2, chances=Chances(reference_drop=0.1)
-    )
+    augmentation = Augmentation(reference_drop=0.1)
+    loader = Loader(shards, seed=SEED, global_batch_size=4, buckets=[BUCKET], num_workers=2, chances=augmentation)
     if Path(out).exists():
         saved = torch.load(out, weights_only=True)
         model.load_state_dict(saved["model"]), optimizer.load_state_dict(saved["optimizer"])

@@ -121,7 +121,7 @@ class Ground(Stage):
             places = [(s.box, box_at(element, s.frame, self.frame_stride)) for s in track]
             overlap = float(np.mean([iou(box, place) if place else 0.0 for box, place in places]))
             if overlap > self.nms_iou:
-                return "already found", f"{element.element_id}: overlap = {overlap:.2f}, same_iou = {self.nms_iou}"
+                return "already found", f"{element.element_id}: overlap = {overlap:.2f}, nms_iou = {self.nms_iou}"
         return None
 
 

@@ -168,7 +168,7 @@ class Plan:
     # of all that decides it: "<hash of the data>-<hash of seed, buckets, sizes, weights>"
     digest: str = field(compare=False)
     # why samples of the index are in no batch -> how many, in the first phase
-    left_out: dict[str, int] = field(compare=False)
+    skipped: dict[str, int] = field(compare=False)
 
     def stretch(self, step: int) -> PhasePlan:
         return self.phase_plans[bisect_right([s.first_step for s in self.phase_plans], step) - 1]
@@ -249,7 +249,9 @@ def plan(
     made = hashlib.blake2b(json.dumps([*settings, list(phases[-1].buckets)]).encode(), digest_size=8)
     for array in (weights, usable):
         made.update(b"|" if array is None else array.astype(np.float64).tobytes())
-    return Plan(seed, stretches, f"{data}-{made.hexdigest()}", left_out(len(shape[0]), stretches[0], weights, usable))
+    return Plan(
+        seed, stretches, f"{data}-{made.hexdigest()}", count_skipped(len(shape[0]), stretches[0], weights, usable)
+    )
 
 
 def check_weights(weights: np.ndarray, count: int) -> None:
@@ -316,7 +318,9 @@ def pack_batches(
     )
 
 
-def left_out(count: int, stretch: PhasePlan, weights: np.ndarray | None, usable: np.ndarray | None) -> dict[str, int]:
+def count_skipped(
+    count: int, stretch: PhasePlan, weights: np.ndarray | None, usable: np.ndarray | None
+) -> dict[str, int]:
     """Why samples are never in a batch, and how many."""
     unusable = 0 if usable is None else int((~usable).sum())
     unused = 0 if weights is None else int((weights == 0).sum() if usable is None else ((weights == 0) & usable).sum())

@@ -47,7 +47,7 @@ class Limits(NamedTuple):
     min_area: float
     max_area: float
     min_side_px: int
-    min_seen: float
+    min_track_coverage: float
     max_elements: int
 
 
@@ -119,10 +119,10 @@ def judge(tracks: Sequence[Track], samples: int, limits: Limits) -> list[tuple[s
 
 def reject_reason(track: Track, samples: int, limits: Limits) -> tuple[str, str] | None:
     """Reason and detail why a track is no element, whatever others there are; None for one that is."""
-    need = max(min(2, samples), limits.min_seen * samples)
+    need = max(min(2, samples), limits.min_track_coverage * samples)
     area = float(np.median([s.area for s in track]))
     if len(track) < need:
-        return "flicker", f"seen in {len(track)} of {samples} samples, min_seen = {limits.min_seen}"
+        return "flicker", f"seen in {len(track)} of {samples} samples, min_track_coverage = {limits.min_track_coverage}"
     if area < limits.min_area:
         return "too small", f"area = {area:.4f}, min_area = {limits.min_area}"
     side = float(np.median([min(s.box[2] - s.box[0], s.box[3] - s.box[1]) for s in track]))

@@ -207,7 +207,7 @@ def _read_with_loader(folder: Path) -> int:
     read, skipped = set(), set()
     for _, samples in zip(range(4 * COUNT), loader, strict=False):
         read |= {sample.key for sample in samples}
-        skipped |= {key for sample in samples for key in sample.set_aside}
+        skipped |= {key for sample in samples for key in sample.replaced}
     print(f"read {len(read)}, skipped {sorted(skipped)}")
     return 0
 

@@ -43,12 +43,13 @@ def _model_flags(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument(
         "--model", action="append", default=[], metavar="KIND=CARD",
-        help="faces, ground, masks, pictures, quality, aesthetic, between, flow or words by another model; its metrics then "
+        help="faces, ground, masks, pictures, quality, aesthetic, interpolate, flow or words by another model; its metrics then "
         "bear its name; repeat",
     )  # fmt: skip
     sub.add_argument(
         "--metric", action="append", default=[], metavar="STAGE",
-        help="only identity, copy-paste, things, quality, aesthetic, smoothness, dynamics or words; repeat",
+        help="only identity, copy-paste, subject-consistency, quality, aesthetic, motion-smoothness, dynamic-degree or "
+        "text-alignment; repeat",
     )  # fmt: skip
 
 

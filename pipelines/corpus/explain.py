@@ -36,7 +36,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class _Seen(ElementMeta):
-    score: float = 0.0
+    confidence: float = 0.0
 
 
 def explain(store: Store, key: str, stages: Sequence[Stage]) -> str:
@@ -190,7 +190,8 @@ def _elements(store: Store, found: Found) -> Iterator[str]:
     rows = [row for stage in ELEMENTS for row in _rows(store, stage, found, _Seen, "clip_id", found.clip_id)]
     texts = []
     for row in _mine(rows, found):
-        looks = f"score {row.score:.2f}, quality {row.quality:.2f}, best frame {row.frame}, seen in {len(row.seen_frames)} frames"
+        seen = f"best frame {row.frame}, seen in {len(row.seen_frames)} frames"
+        looks = f"confidence {row.confidence:.2f}, quality {row.quality:.2f}, {seen}"
         extra = [f"of {row.parent_id}"] if row.parent_id else []
         texts.append(", ".join([f"{row.element_id}  {row.label}", looks, *extra, *row.attributes]))
     yield from _listed("elements", texts, "none")

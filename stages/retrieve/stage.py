@@ -55,7 +55,7 @@ class Retrieve(Stage):
     accounts_for = "element_id"
     uses_task_map = True
     unit_timeout_s = 86400.0  # beside the tasks of its search it counts no steps
-    unkeyed = ("tile",)
+    uncached_fields = ("tile",)
     version = 9
 
     min_face: float = 0.0  # cosine from which two faces are one person; 0 = as calibrated, else what the card says

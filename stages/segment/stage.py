@@ -42,7 +42,7 @@ class Segment(Stage):
     opens_sources = True
     accounts_for = "video_id"
     version = 3
-    unkeyed = ("max_side_px", "max_source_frames", "max_decoder_bytes")
+    uncached_fields = ("max_side_px", "max_source_frames", "max_decoder_bytes")
 
     fps: float = 15.0  # of the clips
     max_frames: int = 81  # of a clip

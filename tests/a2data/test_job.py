@@ -276,7 +276,7 @@ class Forgetful(Stage):
     at_once: int = 1
 
     @property
-    def in_flight(self):
+    def concurrency(self):
         return self.at_once
 
     def run(self, model, clips, shard=0):
@@ -308,7 +308,7 @@ def test_a_clip_that_leaves_neither_row_nor_reject_is_reported_as_failed(store, 
     footer = store.footer(stages[0].name(), 0)
     assert list(footer.failed) == [CLIPS[2]]
     assert "yielded neither a row nor a reject" in footer.failed[CLIPS[2]]
-    assert (footer.units, footer.rows) == (6, 5)
+    assert (footer.num_inputs, footer.rows) == (6, 5)
     if len(stages) > 1:
         assert store.footer("after", 0).skipped == [CLIPS[2]]
 
@@ -320,7 +320,7 @@ def test_a_stage_that_accounts_for_nothing_may_find_nothing(store):
     run_job([Looks()], [None], store, (0,))
 
     footer = store.footer("looks", 0)
-    assert (footer.units, footer.rows, footer.failed) == (6, 5, {})
+    assert (footer.num_inputs, footer.rows, footer.failed) == (6, 5, {})
 
 
 @dataclass(frozen=True)
@@ -359,7 +359,7 @@ def test_an_element_that_leaves_neither_row_nor_reject_costs_its_clip_and_no_oth
     assert all(lost in why for why in footer.failed.values())
     assert [r.key for r in footer.rejected] == [f"{clip}/1" for clip in whole]
     assert [r.element_id for r in store.read("pairs", 0, Reference)] == [f"{clip}/0" for clip in whole for _ in "xy"]
-    assert footer.units == 2 * len(whole) + len(footer.failed)  # two references of an element count once
+    assert footer.num_inputs == 2 * len(whole) + len(footer.failed)  # two references of an element count once
 
 
 @dataclass(frozen=True)
@@ -369,7 +369,7 @@ class Waits(First):
     at_once: int = 3
 
     @property
-    def in_flight(self):
+    def concurrency(self):
         return self.at_once
 
     def run(self, model, clips):

@@ -13,7 +13,9 @@ from pipelines.sample import acceleration  # noqa: E402
 
 def test_stock_diffusers_and_flags_are_printed_side_by_side(monkeypatch, capsys):
     size = ["--height", "32", "--width", "48", "--frames", "9", "--steps", "3", "--repeats", "1", "--device", "cpu"]
-    monkeypatch.setattr(sys, "argv", ["sampling", *size, "--only", "cache mag, threshold", "attention sage", "offload"])
+    monkeypatch.setattr(
+        sys, "argv", ["sampling", *size, "--only", "cache mag, threshold", "attention-backend sage", "group-offload"]
+    )
     sampling.main()
     rows = {line[:38].strip(): line[38:].split() for line in capsys.readouterr().out.splitlines()}
     assert float(rows["a2data, exact"][1]) == 1

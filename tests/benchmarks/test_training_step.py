@@ -11,7 +11,14 @@ pytest.importorskip("diffusers")
 from benchmarks import training_step  # noqa: E402
 
 ASKED = argparse.Namespace(
-    shape="tiny", layers=1, size=(9, 32, 48), references=1, batch=2, recompute=False, compile=False, steps=1
+    shape="tiny",
+    layers=1,
+    size=(9, 32, 48),
+    references=1,
+    batch=2,
+    activation_checkpointing=False,
+    compile=False,
+    steps=1,
 )
 
 

@@ -46,7 +46,7 @@ def write(store: Store) -> None:
         0,
         Video,
         [about(A)],
-        units=2,
+        num_inputs=2,
         seconds=0.5,
         failed={C: f"InvalidDataError: no video: {HOSTILE}"},
     )
@@ -57,9 +57,9 @@ def write(store: Store) -> None:
         0,
         ClipVideo,
         [film(RED), film(GREY)],
-        units=1,
+        num_inputs=1,
         seconds=2.0,
-        left_out=[C],
+        skipped=[C],
         models={"transnetv2": "1"},
     )
     put(store, "segment", 1, ClipVideo, [film(GREEN)], num_inputs=1, seconds=1.0, models={"transnetv2": "1"})

@@ -44,9 +44,9 @@ def studio(checkpoint, tmp_path, monkeypatch) -> Path:
     """A working folder with pictures and a checkpoint to sample with, in which the test runs."""
     import tiny_a2
 
-    from pipelines.sample import record
+    from pipelines.cli import sample
 
-    monkeypatch.setattr(record, "Sampler", loaded_once)
+    monkeypatch.setattr(sample, "Sampler", loaded_once)
     for seed, name in enumerate(("woman", "cup", "room")):
         tiny_a2.picture(tmp_path / f"{name}.png", seed)
     (tmp_path / "a2").symlink_to(checkpoint)
@@ -57,12 +57,12 @@ def studio(checkpoint, tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def unloaded(monkeypatch) -> None:
     """No network may be loaded."""
-    from pipelines.sample import record
+    from pipelines.cli import sample
 
     def load(*_: Any) -> None:
         raise AssertionError("a checkpoint was loaded")
 
-    monkeypatch.setattr(record, "Sampler", load)
+    monkeypatch.setattr(sample, "Sampler", load)
 
 
 @pytest.fixture(scope="session")
@@ -115,13 +115,13 @@ def toy_stages(parser_made_once):
 
     from pipelines.cli import main as cli
     from pipelines.cli import session
-    from pipelines.run import outputs
+    from pipelines.report import page
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (cli, session):
             patch.setattr(module, "triplets", stages)
         patch.setattr(cli, "parser", functools.cache(parser_made_once))  # for speed, like the next
-        patch.setattr(outputs, "report", lambda *_, **__: None)
+        patch.setattr(page, "report", lambda *_, **__: None)
         yield
 
 

@@ -26,7 +26,7 @@ JOIN = """
     sys.path.insert(0, {tests!r})
     from stages.retrieve import nearest as join
     from a2data.store.tables import Store
-    from pipelines.run.local import Children
+    from pipelines.run.local import ProcessExecutor
     from pipelines.run.schedule import run
     from stages.retrieve.stage import Retrieve
 
@@ -41,7 +41,7 @@ JOIN = """
 
     if __name__ == "__main__":
         store = Store({root!r})
-        print(run([Retrieve(min_face=0.8, tile=2)], store, store.shards("manifest"), Children(store, 1)).jobs)
+        print(run([Retrieve(min_face=0.8, tile=2)], store, store.shards("manifest"), ProcessExecutor(store, 1)).jobs)
 """
 
 
@@ -76,7 +76,7 @@ DRIVER = """
     sys.path.insert(0, {tests!r})
     from toy import Choose, Cut, Join, Measure
     from a2data.store.tables import Store
-    from pipelines.run.local import Children
+    from pipelines.run.local import ProcessExecutor
     from pipelines.run.schedule import run
 
     if __name__ == "__main__":

@@ -102,7 +102,7 @@ def test_the_bytes_are_the_same_with_any_number_in_flight(store):
     with serving(lambda body, number: reply(scene(which(body)))) as chat:
         footers = []
         for at_once in (1, 3, 12):
-            asked = stage(chat, at_once=at_once)
+            asked = stage(chat, max_concurrency=at_once)
             made(store, asked)
             footers.append(store.footer("caption", 0))
     assert len({(f.key, f.digest) for f in footers}) == 1

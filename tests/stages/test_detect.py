@@ -99,7 +99,7 @@ def test_what_flickers_is_rejected_by_name():
     frames = drawn({RED: walking, BLUE: lambda n: (5, 5, 60, 60) if n == 10 else None})
     elements, rejects = run(Detect(), of_colours(RED, BLUE), frames)
     assert [e.attributes[0] for e in elements] == ["colour=red"]
-    assert rejects == [Reject("v-00000000/human@10", "flicker", "seen in 1 of 5 samples, min_seen = 0.3")]
+    assert rejects == [Reject("v-00000000/human@10", "flicker", "seen in 1 of 5 samples, min_track_coverage = 0.3")]
 
 
 @pytest.mark.parametrize(
@@ -219,9 +219,9 @@ def test_the_picture_is_taken_where_the_mask_is_trusted_most_and_the_trust_is_no
         (element,) = Detect().run(models, [Kept("v-00000000", "v")], [film(frames)])
         return element
 
-    assert (chosen(judge).frame, chosen(judge).mask_trust) == (15, 0.9)
+    assert (chosen(judge).frame, chosen(judge).mask_confidence) == (15, 0.9)
     assert asked[0] == (frames.shape, [[(n, 40 * 70) for n in (0, 5, 10, 15, 20)]])
-    assert chosen(None).mask_trust == -1.0
+    assert chosen(None).mask_confidence == -1.0
     redraw = lambda frame, boxes: np.ones((1, *SHAPE), bool) * [[[x < 100 for x in range(160)]]]  # noqa: E731
     whole = Detect(min_mask_iou=0.1)
     models = (of_colours(RED), mean_colour, redraw, None, judge)
@@ -231,7 +231,7 @@ def test_the_picture_is_taken_where_the_mask_is_trusted_most_and_the_trust_is_no
 
 def test_only_outlines_grown_from_colours_are_judged():
     assert Detect().load().judge is not None
-    assert not model_zoo.cards.family("yolo").grown_from_colour
+    assert not model_zoo.cards.base_card("yolo").grown_from_colour
 
 
 def test_what_is_not_asked_for_is_not_loaded_and_what_is_asked_for_is_part_of_the_key():

@@ -91,14 +91,14 @@ def test_what_lies_where_an_element_lies_is_that_element(run, thing):
     (row,) = run(finder(kettle=KETTLE), [caption("a kettle")], known)
     assert isinstance(row, Reject)
     assert (row.key, row.reason) == ("clip/kettle@0", "already found")
-    assert row.detail == "clip/object/0: overlap = 1.00, same_iou = 0.7"
-    (row,) = run(finder(kettle=KETTLE), [caption("a kettle")], known, same_iou=1.0)
+    assert row.detail == "clip/object/0: overlap = 1.00, nms_iou = 0.7"
+    (row,) = run(finder(kettle=KETTLE), [caption("a kettle")], known, nms_iou=1.0)
     assert isinstance(row, Element)
 
 
 def test_too_small_or_too_unsure_things_are_none(run):
     assert [r.reason for r in run(finder(kettle=KETTLE), [caption("a kettle")], min_side_px=60)] == ["too small"]
-    assert run(finder(kettle=KETTLE), [caption("a kettle")], min_score=0.9) == []
+    assert run(finder(kettle=KETTLE), [caption("a kettle")], confidence=0.9) == []
 
 
 def test_people_vague_words_and_what_has_its_element_are_not_looked_for(thing):

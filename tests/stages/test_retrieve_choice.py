@@ -147,19 +147,19 @@ def test_what_is_too_alike_depends_on_where_the_network_begins_to_call_two_the_s
 
 
 def test_a_doubtful_outline_is_no_reference_and_the_rule_says_so():
-    doubtful = [*person("b", like(ANNA, 2), mask_trust=0.5)]
-    alone = retrieve([*person("a", like(ANNA, 1), mask_trust=0.9), *doubtful], [take("a"), take("b")])
+    doubtful = [*person("b", like(ANNA, 2), mask_confidence=0.5)]
+    alone = retrieve([*person("a", like(ANNA, 1), mask_confidence=0.9), *doubtful], [take("a"), take("b")])
     assert alone["a/human/0"].reason == "doubtful outline"
     source, (first, *others) = failed_rules(alone["a/human/0"])
     assert (source, str(first)) == ("b/human/0", "mask_trust = 0.5, allowed 0.67 to inf: FAIL")
     assert {rule.name for rule in others if rule.passed} >= {"similarity", "picture_distance", "quality"}
     assert alone["b/human/0"].source_element_id == "a/human/0"  # what it stands for may have any outline
-    copy = [*person("d", like(ANNA, 2), mask_trust=0.5)]
+    copy = [*person("d", like(ANNA, 2), mask_confidence=0.5)]
     footage = [take("a", seed=3), take("b"), take("d", seed=3)]
     either = retrieve([*person("a", like(ANNA, 1)), *doubtful, *copy], footage)["a/human/0"]
     # the copy is none anyway
     assert (either.reason, either.detail[:22]) == ("doubtful outline", "b/human/0: mask_trust ")
-    better = [*person("c", like(ANNA, 3, noise=0.5), mask_trust=0.8)]
+    better = [*person("c", like(ANNA, 3, noise=0.5), mask_confidence=0.8)]
     found = retrieve([*person("a", like(ANNA, 1)), *doubtful, *better], [take("a"), take("b"), take("c")])
     assert found["a/human/0"].source_element_id == "c/human/0"
 
@@ -170,6 +170,6 @@ def test_an_outline_that_nobody_judged_has_no_rule_about_it():
 
 
 def test_of_two_alike_the_one_with_the_surer_outline_is_chosen():
-    sure, surer = (person(clip, like(ANNA, 2), mask_trust=t) for clip, t in (("b", 0.7), ("c", 0.95)))
+    sure, surer = (person(clip, like(ANNA, 2), mask_confidence=t) for clip, t in (("b", 0.7), ("c", 0.95)))
     found = retrieve([*person("a", like(ANNA, 1)), *sure, *surer], [take("a"), take("b"), take("c")])
     assert found["a/human/0"].source_element_id == "c/human/0"

@@ -89,7 +89,7 @@ class Metrics(Stage):
 
     def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
         """The metrics by their own names, and what makes of the cards and a device that which asks them."""
-        raise NotImplementedError(f"{type(self).__name__}.gives")
+        raise NotImplementedError(f"{type(self).__name__}.metric_names_and_builder")
 
     def names(self) -> list[str]:
         """The metrics as they are called with these cards. Raises KeyError for a card that nobody knows."""
@@ -113,7 +113,7 @@ class Identity(Metrics):
 
     faces: str = "buffalo_l"  # card of role faces
 
-    def gives(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
+    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
         return ("id_consistency",), experts.identity
 
 
@@ -123,7 +123,7 @@ class CopyPaste(Metrics):
 
     faces: str = "buffalo_l"  # card of role faces
 
-    def gives(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
+    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
         return ("copy_paste",), experts.copied
 
 
@@ -145,7 +145,7 @@ class Quality(Metrics):
 
     quality: str = "musiq-spaq"  # card of role quality that gives image_quality
 
-    def gives(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
+    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
         return ("image_quality",), experts.quality
 
 
@@ -155,7 +155,7 @@ class Aesthetic(Metrics):
 
     aesthetic: str = "laion-aesthetic-v1"  # card of role quality that gives aesthetic
 
-    def gives(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
+    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
         return ("aesthetic_quality",), experts.aesthetic
 
 
@@ -163,7 +163,7 @@ class Aesthetic(Metrics):
 class MotionSmoothness(Metrics):
     """How well every second frame follows from its neighbours."""
 
-    between: str = "amt-s"  # card of role between
+    interpolate: str = "amt-s"  # card of role interpolate
 
     def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
         return ("motion_smoothness",), experts.smooth

@@ -12,11 +12,11 @@ from safetensors.torch import save
 from torch.utils.data import DataLoader
 
 from a2data.dataset import reader as tars
-from a2data.dataset.loader import Bucket, Chances, Loader, Phase, balanced
+from a2data.dataset.loader import Augmentation, Bucket, Loader, Phase, balanced_weights
 from a2data.store.folder import Folder
 
 WIDE, TALL = Bucket(5, 16, 24), Bucket(5, 24, 16)
-CHANCES = Chances(caption_drop=0.3, short_caption=0.3, reference_drop=0.2, single_reference=0.3, shuffle=True)
+CHANCES = Augmentation(caption_drop=0.3, short_caption=0.3, reference_drop=0.2, single_reference=0.3, shuffle=True)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def together(ranks):
 
 def read(data, ranks, count, state=None, **options):
     """The next global batches on so many ranks, and the state behind them."""
-    readers = [loader(data, rank=rank, ranks=ranks, **options) for rank in range(ranks)]
+    readers = [loader(data, rank=rank, world_size=ranks, **options) for rank in range(ranks)]
     if state:
         for reader in readers:
             reader.load_state_dict(state)
@@ -66,9 +66,9 @@ def read(data, ranks, count, state=None, **options):
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_ranks_and_workers_change_nothing_and_an_interruption_neither(data, ranks, workers):
     expected = keys(take(loader(data), 8))
-    begun, state = read(data, ranks, 3, workers=workers)
+    begun, state = read(data, ranks, 3, num_workers=workers)
     elsewhere, state = read(data, {1: 4, 2: 1, 4: 2}[ranks], 2, state)
-    back, _ = read(data, ranks, 3, state, workers=(workers + 1) % 3)
+    back, _ = read(data, ranks, 3, state, num_workers=(workers + 1) % 3)
     assert begun + elsewhere + back == expected
 
 
@@ -88,7 +88,7 @@ def test_an_epoch_has_no_sample_twice_and_drops_only_tails(data):
 
 
 def test_the_state_is_what_was_consumed_and_not_what_workers_read_ahead(data):
-    reader = loader(data, workers=2, prefetch=8)
+    reader = loader(data, num_workers=2, prefetch=8)
     batches = iter(reader)
     assert reader.state_dict() | {"plan": ""} == {"epoch": 0, "batch": 0, "plan": ""}
     next(batches)
@@ -99,10 +99,16 @@ def test_the_state_is_what_was_consumed_and_not_what_workers_read_ahead(data):
 def test_pictures_words_and_draws_are_the_same_too(data):
     options = {"view": "raw", "chances": CHANCES}
     here = flat(take(loader(data, **options), 4))
-    there = [[take(loader(data, rank=r, ranks=2, workers=w, **options), 4) for r in (0, 1)] for w in (0, 2)]
+    there = [[take(loader(data, rank=r, world_size=2, num_workers=w, **options), 4) for r in (0, 1)] for w in (0, 2)]
     for other in (flat(together(ranks)) for ranks in there):
         for a, b in zip(here, other, strict=True):
-            assert (a.key, a.epoch, a.index, a.caption, a.chosen) == (b.key, b.epoch, b.index, b.caption, b.chosen)
+            assert (a.key, a.epoch, a.index, a.caption, a.reference_names) == (
+                b.key,
+                b.epoch,
+                b.index,
+                b.caption,
+                b.reference_names,
+            )
             assert a.facts == b.facts
             assert np.array_equal(a.video, b.video)
             assert all(np.array_equal(x.picture, y.picture) for x, y in zip(a.references, b.references, strict=True))
@@ -112,7 +118,7 @@ def test_pictures_words_and_draws_are_the_same_too(data):
 def test_torchs_own_generator_is_left_alone(data):
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    take(loader(data, workers=1), 1)
+    take(loader(data, num_workers=1), 1)
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -151,13 +157,13 @@ def test_data_sets_are_mixed_by_their_shares(tmp_path, pack):
 def test_weights_are_a_function_of_the_index(data):
     riskless = loader(data, weight=lambda index: index["copy_risk"].to_numpy() < 0.06)
     assert {int(key[-3:]) for key in flat(keys(take(riskless, 6)))} <= set(range(6))
-    evened = loader(data, weight=lambda index: balanced(index, "roles", 1.0), buckets=[Bucket(5, 16, 16)])
+    evened = loader(data, weight=lambda index: balanced_weights(index, "roles", 1.0), buckets=[Bucket(5, 16, 16)])
     count = Counter(int(key[-3:]) for key in flat(keys(take(evened, 60))))
     assert count[3] > 1.3 * count[0]  # with a place and an object
 
 
 def test_samples_without_a_wanted_reference_are_in_no_batch_and_counted(data):
-    reader = loader(data, chances=Chances(roles=("object",)), view="raw", buckets=[Bucket(5, 16, 16)])
+    reader = loader(data, chances=Augmentation(roles=("object",)), view="raw", buckets=[Bucket(5, 16, 16)])
     assert reader.plan.skipped == {"no reference": 7}
     assert {r.kind for batch in take(reader, 3) for s in batch for r in s.references} == {"object"}
 
@@ -170,12 +176,12 @@ def test_encoded_samples_are_tensors_by_name(tmp_path, pack, workers):
     stored = {"video": torch.randn(16, 2, 4, 6).bfloat16(), "text": torch.randn(3, 8), "length": torch.tensor(3)}
     pack(tmp_path, change=lambda key, made: {"json": made["json"], "safetensors": save(stored)})
     os.rename(tmp_path / "index.parquet", tmp_path / "encoded.parquet")
-    samples = flat(take(loader(tmp_path, view="encoded", workers=workers), 2))
+    samples = flat(take(loader(tmp_path, view="encoded", num_workers=workers), 2))
     for sample in samples:
         assert {name: t.dtype for name, t in sample.tensors.items()} == {n: t.dtype for n, t in stored.items()}
         assert all(torch.equal(sample.tensors[name], stored[name]) for name in stored)
         assert sample.facts.clip_id == sample.key
-        assert sample.chosen == tuple(g.name for g in sample.facts.references)
+        assert sample.reference_names == tuple(g.name for g in sample.facts.references)
 
 
 def test_encoded_samples_that_are_broken_are_set_aside(tmp_path, pack):
@@ -217,7 +223,7 @@ def test_corrupt_samples_are_set_aside_by_name_and_replaced_alike_everywhere(bro
     options = {"view": "raw", "tail": "fill"}
     one = loader(broken, **options)
     whole = flat(take(one, 4))
-    two = [loader(broken, rank=r, ranks=2, workers=r, **options) for r in (0, 1)]
+    two = [loader(broken, rank=r, world_size=2, num_workers=r, **options) for r in (0, 1)]
     halves = flat(together([take(reader, 4) for reader in two]))
     assert [s.key for s in whole] == [s.key for s in halves]
     assert all(np.array_equal(a.video, b.video) for a, b in zip(whole, halves, strict=True))
@@ -233,7 +239,7 @@ def test_a_sample_whose_json_has_no_reference_is_set_aside(tmp_path, pack):
         return made | {"json": made["json"].replace(b'"human"', b'"nobody"')} if key == "clip-000" else made
 
     pack(tmp_path, change=bare)
-    reader = loader(tmp_path, view="raw", tail="fill", chances=Chances(roles=("human",)))
+    reader = loader(tmp_path, view="raw", tail="fill", chances=Augmentation(roles=("human",)))
     take(reader, 4)
     assert reader.set_aside["clip-000"].endswith("has no reference of human, unlike its row of the index")
 
@@ -241,7 +247,7 @@ def test_a_sample_whose_json_has_no_reference_is_set_aside(tmp_path, pack):
 def test_a_data_set_of_which_nothing_can_be_read_stops(tmp_path, pack):
     pack(tmp_path, change=lambda key, made: made | {"mp4": b""})
     with pytest.raises(ValueError, match=r"16 samples in turn cannot be read: .*clip"):
-        next(iter(loader(tmp_path, view="raw", workers=1)))
+        next(iter(loader(tmp_path, view="raw", num_workers=1)))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -252,7 +258,7 @@ def test_an_index_that_disagrees_with_its_tar_stops_with_the_sentence(tmp_path, 
         table.set_column(0, "clip_id", table["clip_id"].take(list(range(13, -1, -1)))), tmp_path / "index.parquet"
     )
     with pytest.raises(LookupError, match="index and tar are not of one run"):
-        take(loader(tmp_path, workers=workers, tail="fill"), 4)
+        take(loader(tmp_path, num_workers=workers, tail="fill"), 4)
 
 
 def test_an_error_in_the_callers_own_shape_is_not_taken_for_a_corrupt_sample(data):
@@ -266,8 +272,8 @@ def test_an_error_in_the_callers_own_shape_is_not_taken_for_a_corrupt_sample(dat
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"ranks": 3}, "a batch of 4 videos of 5 x 16 x 24 cannot be shared by 3 ranks"),
-        ({"rank": 2, "ranks": 2}, "ranks count from 0"),
+        ({"world_size": 3}, "a batch of 4 videos of 5 x 16 x 24 cannot be shared by 3 ranks"),
+        ({"rank": 2, "world_size": 2}, "ranks count from 0"),
         ({"view": "mp4"}, "the views are raw, encoded, bytes"),
         ({"buckets": []}, "there is no bucket"),
         ({"buckets": [Bucket(81, 480, 832)]}, "not one batch of 4 comes out of 14 samples"),
@@ -316,7 +322,7 @@ def test_shards_behind_a_url_give_the_same(data):
 
 
 def test_index_plan_and_view_need_no_torch():
-    code = "import sys; from a2data import batches, tars, view; sys.exit('torch' in sys.modules)"
+    code = "import sys; from a2data.dataset import batch_plan, decode, reader; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -4,7 +4,7 @@ from a2data.elements.build import Limits, judge, majority, quality, sampled, sig
 from model_zoo.roles import Detection
 
 SHAPE = (120, 160)
-LIMITS = Limits(min_area=0.005, max_area=0.9, min_side_px=40, min_seen=0.3, max_elements=2)
+LIMITS = Limits(min_area=0.005, max_area=0.9, min_side_px=40, min_track_coverage=0.3, max_elements=2)
 
 
 def mean_colour(pictures, masks):

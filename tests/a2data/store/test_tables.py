@@ -49,7 +49,7 @@ def test_a_part_comes_back_as_it_was_written(store):
         Score("v-00000002", "length", 1.0),
     ]
     footer = store.footer("measure", 0)
-    assert (footer.units, footer.rows, footer.failed) == (3, 2, {})
+    assert (footer.num_inputs, footer.rows, footer.failed) == (3, 2, {})
     assert footer.rejected == [Reject("v-00000001", "odd")]
     assert footer.settings == {"metric": "length"}
 

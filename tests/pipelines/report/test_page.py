@@ -116,7 +116,7 @@ def _first(stage: str) -> str:
 def test_a_clip_rejected_twice_counts_once(tmp_path):
     store = Store(tmp_path / "work")
     twice = [Reject(RED, "dark"), Reject(RED, "static"), Reject(GREY, "static")]
-    tiny_corpus.put(store, "select", 0, Kept, [Kept(GREEN, tiny_corpus.B)], units=3, rejected=twice)
+    tiny_corpus.put(store, "select", 0, Kept, [Kept(GREEN, tiny_corpus.B)], num_inputs=3, rejected=twice)
     funnel = written(store, tmp_path).text("tr", id="stage-select")
     assert funnel == "select 3 clips done 1 dark 1 static 1 1 clips"
 
@@ -143,7 +143,7 @@ def test_models_that_are_not_permissive_are_warned_about_at_the_top_and_in_the_t
 
 
 def test_a_stage_made_with_two_settings_is_marked(page):
-    assert "detect mixed min_score=0.35" in page.text("section", id="recipe")
+    assert "detect mixed confidence=0.35" in page.text("section", id="recipe")
     assert "segment mixed" not in page.text("section", id="recipe")
 
 

@@ -78,7 +78,7 @@ def test_a_recipe_comes_back_from_its_work_folder(tmp_path):
 
     assert Recipe.of(store) == recipe
     by_name = {stage.name(): stage for stage in recipe.apply(triplets(), store)}
-    assert (by_name["detect"].min_score, by_name["select"].max_text) == (0.5, float("inf"))
+    assert (by_name["detect"].confidence, by_name["select"].max_text) == (0.5, float("inf"))
     assert by_name["faces"] == {stage.name(): stage for stage in triplets()}["faces"]
 
 

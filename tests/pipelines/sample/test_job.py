@@ -135,7 +135,7 @@ def test_a_good_job_is_told_the_digests_of_its_files(folder):
         ({"frames": 9, "ref": ["human=woman.png"] * 3}, "3 references take 12 frames of 9: none is left"),
         ({"height": 0}, "height is 0; it must be from 16 to 8192"),
         ({"steps": 0}, "steps is 0; it must be from 1 to 1000"),
-        ({"guidance_scale": float("nan")}, "guidance is nan; it must be from 0 to 100"),
+        ({"guidance_scale": float("nan")}, "guidance_scale is nan; it must be from 0 to 100"),
         ({"flow_shift": 0.0}, "flow_shift is 0.0; it must be from 0.01"),
         ({"fps": 0.0}, "fps is 0.0"),
         ({"seed": -1}, "seed is -1"),

@@ -127,6 +127,6 @@ def test_a_tensor_with_absurd_finite_values_is_named_before_anything_is_learnt_f
 
 def test_a_gradient_that_is_not_a_number_is_not_learnt_from(monkeypatch):
     learner = learner_of()
-    monkeypatch.setattr(learner, "clip", lambda groups: {"all": torch.tensor(float("inf"))})
+    monkeypatch.setattr(learner, "clip_grad_norm", lambda groups: {"all": torch.tensor(float("inf"))})
     said = refused(learner, [sample(0), sample(1)])
     assert said.startswith("the gradient of step 1 is inf: after s0, s1")

@@ -327,8 +327,8 @@ def test_the_newest_and_the_best_checkpoints_stay(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"global_batch_size": 0}, "steps, batch and together are at least 1"),
-        ({"caption_dropout_prob": 1.5}, r"out of range: caption_drop 1\.5"),
+        ({"global_batch_size": 0}, "steps, global_batch_size and micro_batch_size are at least 1"),
+        ({"caption_dropout_prob": 1.5}, r"out of range: caption_dropout_prob 1\.5"),
         ({"trainable": "nowhere"}, "no parameter's name fits 'nowhere'"),
         ({"optimizer": "sgd"}, "no optimizer called 'sgd': adamw or adamw8bit"),
         ({"reference_target": "nothing"}, "no target called 'nothing'"),

@@ -194,7 +194,7 @@ def test_what_has_no_reference_is_listed_and_can_be_forbidden(tmp_path):
     pack(tmp_path, [paired("human")])
     (triplet,) = read(tmp_path)
     assert [u.phrase for u in triplet.facts.unpaired] == ["a ball", "a room"]
-    (reject,) = pack(tmp_path, [paired("human")], partial=False)
+    (reject,) = pack(tmp_path, [paired("human")], allow_unpaired_phrases=False)
     assert reject == Reject("v-1", "not all paired", reject.detail)
     assert "a ball" in reject.detail
 

@@ -147,7 +147,7 @@ def test_people_of_many_more_clips_than_neighbours_get_references_of_themselves(
     who = {f"c{n:03d}/face/0": n % 2 for n in range(120)}
     vectors = {name: like(direction(5, one), 100 + n, 0.75) for n, (name, one) in enumerate(who.items())}
     elements = [look(name[:4], "face", vector=vector) for name, vector in vectors.items()]
-    found = retrieve(elements, [take(e.clip_id) for e in elements], min_face=0.45, neighbours=8)
+    found = retrieve(elements, [take(e.clip_id) for e in elements], min_face=0.45, top_k=8)
     references = [r for r in found.values() if isinstance(r, Reference)]
     assert len(references) >= 0.99 * len(who)
     assert all(who[r.element_id] == who[r.source_element_id] for r in references)
@@ -159,9 +159,9 @@ def test_someone_whose_nearest_clips_are_all_copies_gets_a_reference_from_anothe
     elements = [e for n, c in enumerate(news) for e in person(c, like(like(ANNA, 50, 0.3), n, 0.1))]
     takes = [take(c, "news", start_s=60.0 * n, thumbs=desk) for n, c in enumerate(news)]
     elements += person("other", like(ANNA, 51, 0.3))
-    found = retrieve(elements, [*takes, take("other")], neighbours=4)
+    found = retrieve(elements, [*takes, take("other")], top_k=4)
     assert {found[f"{c}/human/0"].source_clip_id for c in news} == {"other"}
-    alone = retrieve(elements[:-2], takes, neighbours=4)
+    alone = retrieve(elements[:-2], takes, top_k=4)
     assert {alone[f"{c}/human/0"].reason for c in news} == {"only copies"}
 
 
@@ -236,8 +236,8 @@ def test_bodies_that_differ_part_two_faces_that_are_alike_but_only_within_a_vide
     elements = [*dressed("a", like(ANNA, 1), like(ANNA, 7)), *dressed("b", like(ANNA, 2), like(BERT, 8))]
     one = [take("a", "v", 1), take("b", "v", 2, start_s=60.0)]
     assert retrieve(elements, one)["a/human/0"].source_clip_id == "b"
-    assert retrieve(elements, one, different_body=0.5)["a/human/0"].reason == "ambiguous identity"
-    assert retrieve(elements, [take("a"), take("b")], different_body=0.5)["a/human/0"].source_clip_id == "b"
+    assert retrieve(elements, one, min_body_similarity=0.5)["a/human/0"].reason == "ambiguous identity"
+    assert retrieve(elements, [take("a"), take("b")], min_body_similarity=0.5)["a/human/0"].source_clip_id == "b"
 
 
 def test_a_thing_of_another_colour_is_another_thing_whatever_its_embedding():

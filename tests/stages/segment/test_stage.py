@@ -152,12 +152,12 @@ def test_letterbox_bars_are_cut_off_and_remembered(tmp_path):
     assert 194 <= film.crop[3] <= 200
     assert film.bars == pytest.approx(1 / 3, abs=0.05)
     assert film.frames[:, 0].mean() > 40
-    [whole] = run(source, crop_bars=False)
+    [whole] = run(source, crop_letterbox=False)
     assert (whole.bars, whole.crop) == (0, (0, 0, 320, 240))
 
 
 def test_clips_are_no_larger_than_wished(tmp_path):
-    [film] = run(film_of(tmp_path, scene(1, 40)), short_side_px=90)
+    [film] = run(film_of(tmp_path, scene(1, 40)), max_short_side_px=90)
     assert film.frames.shape[1:] == (90, 120, 3)
 
 

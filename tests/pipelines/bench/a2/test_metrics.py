@@ -15,7 +15,7 @@ from pipelines.bench.a2.totals import Measured
 def load(monkeypatch, **models):
     """Let the model zoo have these, by the name of their card."""
     monkeypatch.setattr(cards, "load", lambda name, device="cpu": models[name.replace("-", "_")])
-    monkeypatch.setattr(cards, "family", lambda name: roles.Card("ground" if name == "find" else "copy", ""))
+    monkeypatch.setattr(cards, "base_card", lambda name: roles.Card("ground" if name == "find" else "copy", ""))
 
 
 @pytest.fixture
@@ -65,12 +65,12 @@ def tells_motion(flow, name):
 
 
 def test_flow_without_a_network_tells_a_moving_video_from_one_that_stands():
-    tells_motion(expert("dynamics"), "dis")
+    tells_motion(expert("dynamic-degree"), "dis")
 
 
 @pytest.mark.slow
 def test_raft_tells_a_moving_video_from_one_that_stands(corpus):
-    tells_motion(expert("dynamics", flow=f"raft-small:{corpus / 'weights/raft-small.pth'}"), "raft-small")
+    tells_motion(expert("dynamic-degree", flow=f"raft-small:{corpus / 'weights/raft-small.pth'}"), "raft-small")
 
 
 def face(side, *vector):

@@ -31,7 +31,7 @@ def test_what_is_not_here_is_skipped_with_a_sentence_and_never_a_number(no_weigh
 
 
 def test_that_a_model_was_not_here_is_part_of_the_key(no_weights, tmp_path):
-    (stage,) = stages.metrics(PROFILES["paper"], ["dynamics"])
+    (stage,) = stages.metrics(PROFILES["paper"], ["dynamic-degree"])
     before = stage.models()
     assert before == {"raft-large": "not here"}
     (tmp_path / "raft_large_C_T_V1-22a6c225.pth").write_bytes(b"weights")
@@ -58,20 +58,20 @@ def test_every_model_of_a_profile_has_a_card():
 
 
 def test_only_what_is_asked_for_is_measured():
-    assert [stage.name() for stage in stages.metrics(PROFILES["builtin"], ["words", "copy-paste"])] == [
+    assert [stage.name() for stage in stages.metrics(PROFILES["builtin"], ["text-alignment", "copy-paste"])] == [
         "copy-paste",
-        "words",
+        "text-alignment",
     ]
     with pytest.raises(ValueError, match="no metric 'beauty'; there are identity, copy-paste"):
         stages.metrics(PROFILES["builtin"], ["beauty"])
 
 
 def test_a_share_of_a_gpu_is_asked_for_as_the_cards_say():
-    (things,) = stages.metrics(PROFILES["paper"], ["things"])
+    (things,) = stages.metrics(PROFILES["paper"], ["subject-consistency"])
     assert things.gpus == min(
         1.0, sum(cards.gpus(name) for name in ("grounding-dino-tiny", "sam2.1-hiera-large", "clip-vit-l14"))
     )
-    assert [stage.gpus for stage in stages.metrics(PROFILES["builtin"], ["identity", "quality", "dynamics"])] == [
+    assert [stage.gpus for stage in stages.metrics(PROFILES["builtin"], ["identity", "quality", "dynamic-degree"])] == [
         0,
         0,
         0,

@@ -85,7 +85,7 @@ RUN = [
     "--metric",
     "quality",
     "--metric",
-    "dynamics",
+    "dynamic-degree",
     "--quiet",
     "--height",
     "32",
