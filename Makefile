@@ -1,4 +1,4 @@
-# Everything makes its own environment first: nothing but Python >= 3.11, make and a package index is needed.
+# Everything makes its own environment first: nothing but Python 3.11 to 3.14, make and a package index is needed.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python

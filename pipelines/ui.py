@@ -47,10 +47,8 @@ def page(checkpoint: str | None, shards: str | None, out: str, device: str | Non
     if not checkpoint and not shards:
         raise ValueError("nothing to show: name a --checkpoint to sample with, --shards to look through, or both")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        import gradio as gr
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("the page needs gradio: pip install 'a2data[ui]'") from error
+    import gradio as gr
+
     with gr.Blocks(title="a2data", analytics_enabled=False, fill_width=True) as made:
         gr.Markdown("# a2data")
         if checkpoint:

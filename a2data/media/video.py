@@ -1,5 +1,6 @@
 """Video in and out: every frame of a source once, with its time; clips to H.264 bytes and back. PyAV; decord as an option."""
 
+import importlib.util
 import io
 import math
 import os
@@ -20,6 +21,7 @@ from a2data.media.decode_limits import LIMITS, VIDEO_FORMATS, LimitError, Limits
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
 Opener = Callable[[], Any]  # returns a seekable binary file
+BACKENDS = ("pyav", "decord")
 MAX_CLIP_BYTES = 2_000_000_000  # of a clip's frames in RGB, which are held at once: 1,600 of 832 x 480
 
 
@@ -42,8 +44,19 @@ def open_bytes(data: bytes | memoryview) -> av.container.InputContainer:
     return container
 
 
+def check_backend(backend: str) -> None:
+    """Raise ValueError for a decoder that is not one of BACKENDS, ModuleNotFoundError for one whose package is not installed."""
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown decoder {backend!r}: one of {', '.join(BACKENDS)}")
+    if backend == "decord" and importlib.util.find_spec("decord") is None:
+        raise ModuleNotFoundError(
+            "the decoder decord needs the package 'decord': pip install 'a2data[decord]'", name="decord"
+        )
+
+
 def decode(data: bytes, backend: str = "pyav") -> np.ndarray:
     """All frames of a clip, (t, h, w, 3) uint8 RGB. Raises av.error.FFmpegError, or ValueError where there is no frame."""
+    check_backend(backend)
     if backend == "decord":
         return _decode_decord(data)
     with open_bytes(data) as container:
@@ -60,7 +73,7 @@ def decode(data: bytes, backend: str = "pyav") -> np.ndarray:
 
 
 def _decode_decord(data: bytes) -> np.ndarray:
-    import decord  # optional: `pip install a2data[decord]`
+    import decord
 
     reader = decord.VideoReader(io.BytesIO(data), num_threads=1)
     return reader.get_batch(range(len(reader))).asnumpy()
@@ -106,6 +119,7 @@ def read(
     Raises ValueError with a sentence where the file is no video, has no such stream, exceeds the limits (LimitError), or breaks
     off: frames before the break have then been given out, and should not be used.
     """
+    check_backend(backend)
     for frame in {"pyav": _read_pyav, "decord": _read_decord}[backend](path, stream, limits, opener):
         coded_size(path, frame.picture.width, frame.picture.height, limits)
         if frame.index >= limits.max_frames:
@@ -155,7 +169,7 @@ def _out_of_memory(path: str, limits: Limits) -> LimitError:
 
 
 def _read_decord(path: str, stream: int, limits: Limits, opener: Opener | None) -> Iterator[Frame]:
-    import decord  # optional: `pip install a2data[decord]`
+    import decord
 
     facts = probe(path, limits, opener)
     if facts.rotation or stream != facts.stream:

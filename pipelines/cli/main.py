@@ -41,6 +41,17 @@ from stages.pack.stage import Pack
 
 log = logging.getLogger("a2data")
 
+# What a command needs beyond the core. A stage is not here: the cards of its models name theirs.
+EXTRAS = {
+    "encode": "train",
+    "train": "train",
+    "sample": "train",
+    "ui": "ui",
+    "bench-data": "demo",
+    "bench": "bench",
+    "demo-films": "demo",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line. 0: done; 1: something could not be done, and was said; 2: the command makes no sense."""
@@ -61,8 +72,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         if args.verbose:
             raise
-        print(scrub(f"a2data: {error}"), file=sys.stderr)
+        print(scrub(f"a2data: {_missing_extra(error, args) or error}"), file=sys.stderr)
         return 2
+
+
+def _missing_extra(error: Exception, args: argparse.Namespace) -> str:
+    """Name the extra that installs the package a command lacks; "" for other errors, and where the error names it already."""
+    if not isinstance(error, ModuleNotFoundError) or not str(error).startswith("No module named"):
+        return ""
+    package = (error.name or "").partition(".")[0]
+    # any command with --ray may lack ray
+    extra = "ray" if package == "ray" else EXTRAS.get(args.command, "")
+    if not extra or package in ("a2data", "model_zoo", "stages", "pipelines"):
+        return ""
+    return f"`a2data {args.command}` needs the package {package!r}: pip install 'a2data[{extra}]'"
 
 
 def _do(args: argparse.Namespace) -> int:

@@ -61,15 +61,12 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 def sample(args: argparse.Namespace) -> int:
     """Check everything, sample what is not done yet. Returns 1 where a job failed, having named it."""
     wanted, how = _jobs(args), acceleration_of(args)
-    try:
-        root, parts = checkpoint_folder(args.checkpoint)
-        files = checks.validated(wanted, referenced="image_encoder" in parts)
-        cutouts.check(wanted)
-        device, dtype = _device(args)
-        acceleration.check(how, device, dtype, root, [job for _, job in wanted], bool(args.ray))
-        check_tokens(root, wanted)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"sampling needs {error.name}: pip install 'a2data[train]'") from error
+    root, parts = checkpoint_folder(args.checkpoint)
+    files = checks.validated(wanted, referenced="image_encoder" in parts)
+    cutouts.check(wanted)
+    device, dtype = _device(args)
+    acceleration.check(how, device, dtype, root, [job for _, job in wanted], bool(args.ray))
+    check_tokens(root, wanted)
     checkpoint = {"name": root.resolve().name, "digest": a2_folder.digest(root, parts)}
     how = acceleration.with_ratios(how, root, checkpoint["digest"])
     tasks = [SampleRequest(job, record(job, files, checkpoint, dtype, how)) for _, job in wanted]

@@ -113,10 +113,8 @@ def work(args: argparse.Namespace, stages: Sequence[Stage], store: Store, shards
                 verify.record(Folder(stage.out), found)
     limits = timeouts(args.unit_timeout, args.worker_timeout, stages)
     if args.ray:
-        try:
-            from pipelines.run import on_ray
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(f"--ray needs {error.name}: pip install 'a2data[ray]'") from error
+        from pipelines.run import on_ray
+
         on_ray.connect(args.ray)
         actors = on_ray.RayExecutor(store, _workers(args.workers, stages), args.cpus_per_worker, limits)
         crew: Any = Bounded(actors)

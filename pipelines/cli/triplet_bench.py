@@ -41,21 +41,18 @@ def _make(args: argparse.Namespace) -> int:
     made: Any
     if args.videos and args.tier != "R":
         raise ValueError(f"tier {args.tier} makes its own films: VIDEOS are for --tier R")
-    try:
-        if args.tier == "S":
-            from pipelines.films.tier_s import make
+    if args.tier == "S":
+        from pipelines.films.tier_s import make
 
-            made = make(args.out, args.seed)
-        elif args.tier == "C":
-            from pipelines.films.tier_c import make as compose
+        made = make(args.out, args.seed)
+    elif args.tier == "C":
+        from pipelines.films.tier_c import make as compose
 
-            made = compose(args.out, args.seed, args.cutouts, args.plates)
-        else:
-            from pipelines.films.tier_r import draft
+        made = compose(args.out, args.seed, args.cutouts, args.plates)
+    else:
+        from pipelines.films.tier_r import draft
 
-            made = draft(args.out, args.videos)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"the films need {error.name}: pip install 'a2data[demo]'") from error
+        made = draft(args.out, args.videos)
     shots = sum(len(film.shots) for film in made.films)
     print(f"{len(made.films)} films, {shots} shots, {len(made.achievable)} of them can become triplets: {args.out}")
     if args.tier == "R":

@@ -74,6 +74,7 @@ class Segment(Stage):
         return faint.get(kind, min(1, self.margin_frames) if kind == "wipe" else 0)
 
     def load(self) -> transnet.Network | None:
+        video.check_backend(self.decoder)
         return cards.load(self.shot_model, cards.device()) if self.shot_model else None
 
     def run(

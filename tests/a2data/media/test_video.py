@@ -1,5 +1,6 @@
 import itertools
 import math
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -66,6 +67,23 @@ def test_decord_is_refused_what_it_would_misread(tmp_path):
     path = str(write(tmp_path / "a.mp4", smooth(10)))
     with pytest.raises(ValueError, match="use the decoder pyav"):
         next(video.read(path, stream=1, backend="decord"))
+
+
+def test_a_decoder_whose_package_is_missing_names_its_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "decord", None)
+    path = write(tmp_path / "a.mp4", smooth(5))
+    for read in (
+        lambda: next(video.read(str(path), backend="decord")),
+        lambda: video.decode(path.read_bytes(), "decord"),
+    ):
+        with pytest.raises(ModuleNotFoundError, match=r"pip install 'a2data\[decord\]'"):
+            read()
+
+
+@pytest.mark.parametrize("use", [video.check_backend, lambda name: video.decode(b"", name)])
+def test_a_decoder_that_does_not_exist_is_named_with_those_that_do(use):
+    with pytest.raises(ValueError, match=r"unknown decoder 'opencv'.*pyav, decord"):
+        use("opencv")
 
 
 def test_urls_are_read_through_fsspec(tmp_path):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import cv2
@@ -225,6 +226,45 @@ def test_a_model_that_does_not_load_stops_the_run_and_is_said_once(folder, capsy
     monkeypatch.undo()
     assert run(folder) == 0
     assert not list((folder / "work").rglob("*.broken"))
+
+
+class Absent:
+    """Makes a package or module look as if it were not installed."""
+
+    def __init__(self, package, monkeypatch):
+        self.package = package
+        for name in filter(self.covers, list(sys.modules)):
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setattr(sys, "meta_path", [self, *sys.meta_path])
+
+    def covers(self, name):
+        return name == self.package or name.startswith(f"{self.package}.")
+
+    def find_spec(self, name, path=None, target=None):
+        if self.covers(name):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def test_a_command_whose_package_is_missing_names_its_extra(tmp_path, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "pipelines.films.demo", raising=False)
+    Absent("skimage", monkeypatch)
+    assert cli.main(["demo-films", str(tmp_path / "films")]) == 2
+    err = capsys.readouterr().err
+    assert err == "a2data: `a2data demo-films` needs the package 'skimage': pip install 'a2data[demo]'\n"
+
+
+def test_a_run_on_ray_without_ray_names_its_extra(folder, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "pipelines.run.on_ray", raising=False)
+    monkeypatch.delattr("pipelines.run.on_ray", raising=False)
+    Absent("ray", monkeypatch)
+    assert run(folder, "--ray", "auto") == 2
+    assert "`a2data run` needs the package 'ray': pip install 'a2data[ray]'" in capsys.readouterr().err
+
+
+def test_a_module_of_our_own_that_is_missing_is_not_taken_for_an_extra(tmp_path, capsys, monkeypatch):
+    Absent("pipelines.films.demo", monkeypatch)
+    assert cli.main(["demo-films", str(tmp_path / "films")]) == 2
+    assert "pip install" not in capsys.readouterr().err
 
 
 def test_two_runs_do_not_share_a_work_folder(done, capsys):

@@ -1,4 +1,5 @@
 import dataclasses
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -181,6 +182,19 @@ def test_decord_gives_the_clips_that_pyav_gives(tmp_path):
     assert [f.source_frames for f in theirs] == [f.source_frames for f in ours]
     for a, b in zip(ours, theirs, strict=True):
         assert np.abs(a.frames.astype(int) - b.frames).mean() < 3
+
+
+@pytest.mark.parametrize(
+    ("decoder", "error", "words"),
+    [
+        ("decord", ModuleNotFoundError, r"pip install 'a2data\[decord\]'"),
+        ("opencv", ValueError, "unknown decoder 'opencv'"),
+    ],
+)
+def test_a_decoder_that_cannot_be_had_stops_the_stage_before_the_first_video(decoder, error, words, monkeypatch):
+    monkeypatch.setitem(sys.modules, "decord", None)
+    with pytest.raises(error, match=words):
+        Segment(decoder=decoder, shot_model="").load()
 
 
 class Counting:
