@@ -126,5 +126,6 @@ def check(settings: Settings, ranks: int) -> None:
         or not 0 <= settings.ema_decay < 1
     ):
         raise ValueError(
-            f"settings out of range: {', '.join(wrong) or 'steps, global_batch_size and micro_batch_size are at least 1, ema is below 1'}"
+            "settings out of range: "
+            + (", ".join(wrong) or "steps, global_batch_size and micro_batch_size are at least 1, ema_decay is below 1")
         )
