@@ -1,4 +1,4 @@
-# Everything makes its own environment first: nothing but Python 3.11 to 3.14, make and a package index is needed.
+# Every target creates the environment first. Requirements: Python 3.11 to 3.14, make and a package index.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -8,23 +8,23 @@ unexport PYTHONDONTWRITEBYTECODE  # tests and their child processes import the s
 
 .PHONY: demo truth test test-all check bench clean
 
-demo: $(VENV)/ready  ## render a small film set, run the whole pipeline over it, say where shards and report are
+demo: $(VENV)/ready  ## render a small film set and run the whole pipeline over it
 	$(VENV)/bin/a2data demo-films demo/films
 	$(VENV)/bin/a2data run demo/films/manifest.csv --work demo/work --out demo/shards --videos-per-shard 1 --workers 2
 
-test: $(VENV)/ready  ## what must hold, without network and weights
+test: $(VENV)/ready  ## run the tests that need neither network nor weights
 	$(RUN) -m pytest -q -n 2 --dist loadfile -m "not slow"
 
-test-all: $(VENV)/ready  ## also what takes minutes: kill -9 at random moments, the corpus of real footage
+test-all: $(VENV)/ready  ## run all tests, also slow ones: kill -9 at random moments, the corpus of real footage
 	$(RUN) -m pytest -q
 
-check: $(VENV)/ready  ## style, types, who may import whom
+check: $(VENV)/ready  ## check style, types and import rules
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
 
-bench: demo  ## the figures of the README, printed by the scripts that measure them; hours
+bench: demo  ## print the benchmark results of the README; takes hours
 	$(RUN) -m benchmarks.overhead local
 	$(RUN) -m benchmarks.overhead ray
 	$(RUN) -m benchmarks.decode_once
@@ -41,7 +41,7 @@ bench: demo  ## the figures of the README, printed by the scripts that measure t
 	$(RUN) -m benchmarks.loader
 	$(RUN) -m benchmarks.tiny_training demo/shards
 
-truth: demo  ## the demo against its ground truth
+truth: demo  ## compare the demo with its ground truth
 	$(RUN) -m benchmarks.demo_truth demo/work demo/films
 
 $(VENV)/ready: pyproject.toml constraints.txt
