@@ -139,7 +139,7 @@ def cover(elements: list[Element], frame: int, shape: tuple[int, ...], reach: in
 
 
 def dilated(covered: np.ndarray, share: float) -> np.ndarray:
-    """Return masks, (t, h, w) bool, dilated by a fraction of the frame's longer side: for shadows, blurred edges and tight boxes."""
+    """Return masks, (t, h, w) bool, dilated by a fraction of the longer side: covers shadows, blurred edges and tight boxes."""
     reach = round(share * max(covered.shape[1:]))
     kernel = cv2.getStructuringElement(cv2.MORPH_RECT, (2 * reach + 1, 2 * reach + 1))
     return np.stack([cv2.dilate(c.astype(np.uint8), kernel) > 0 for c in covered])

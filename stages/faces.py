@@ -126,7 +126,7 @@ class Faces(Stage):
         )
 
     def flaw(self, sighting: Sighting) -> str:
-        """Return why this sighting must not enter an identity: "small", "turned", "raised", "lowered", "blurred"; "" if it may."""
+        """Return why this sighting must not enter an identity: "small", "turned", "raised", "lowered", "blurred"; else ""."""
         face = sighting.face
         pitch_deg, yaw_deg, _ = face.pose or (0.0, 0.0, 0.0)
         if side(face.box) < self.min_face_px or eyes(face.landmarks) < self.min_eyes_px:
@@ -183,7 +183,7 @@ def roll(landmarks: np.ndarray) -> float:
 
 
 def sharpness(frame: np.ndarray, box: Box) -> float:
-    """Return the variance of the Laplacian of the face at 112 px, comparable between large and small faces; grey levels squared."""
+    """Return the variance of the Laplacian of the face at 112 px, so that faces of all sizes compare; grey levels squared."""
     x0, y0, x1, y1 = clamp(box, *frame.shape[:2])
     grey = cv2.cvtColor(frame[y0:y1, x0:x1], cv2.COLOR_RGB2GRAY)
     shrink = grey.shape[0] > 112
@@ -242,7 +242,7 @@ def give(
 
 
 def fit(track: Track, person: Element, min_inside: float, reach: int) -> float:
-    """Return how well a face fits a person's expected face position, 0 to 1: inside the box, near the middle of its upper edge."""
+    """Return how well a face fits its expected position in a person's box, 0 to 1: near the middle of the upper edge."""
     fits = []
     for sighting in track:
         box = box_at(person, sighting.frame, reach)

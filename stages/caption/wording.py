@@ -42,7 +42,7 @@ SIDE = re.compile(
 
 
 def plain(subject: dict[str, Any]) -> dict[str, Any]:
-    """Return a subject with its texts as parts of a sentence: "The man is asleep." -> "is asleep", "Left side" -> "on the left"."""
+    """Return a subject with its texts as sentence parts: "The man is asleep." -> "is asleep", "Left side" -> "on the left"."""
     sides = SIDE.match(subject["position"].rstrip(". "))
     action = _predicates(subject["action"])
     told = {"action": ", then ".join(action), "appearance": ", ".join(_looks(subject["appearance"]))}
@@ -239,5 +239,5 @@ def span(phrase: str, prompt: str) -> tuple[int, int]:
         return 0, 0
     found = occurrences(phrase, prompt)
     if len(found) != 1:
-        raise ValueError(f"the fused prompt has {phrase!r} {len(found)} times, expected once: {prompt!r}")
+        raise ValueError(f"the fused prompt has the phrase {phrase!r} {len(found)} times, expected once: {prompt!r}")
     return found[0], found[0] + len(phrase)

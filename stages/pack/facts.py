@@ -40,7 +40,7 @@ def fetch(reference: Reference, lookup: Lookup) -> tuple[Element, Clip, samples.
         width=clip.width,
         height=clip.height,
         mask=samples.mask_text(element.mask),
-        score=element.score,
+        score=element.confidence,
         quality=element.quality,
         embedder=element.embedder,
         image_sha256=element.image_sha256,

@@ -113,7 +113,7 @@ def test_the_stage_asks_for_the_largest_share_of_a_gpu_among_its_models():
 
 
 def test_a_model_of_another_role_is_no_quality_model():
-    with pytest.raises(ValueError, match="yolo is a model of role detect"):
+    with pytest.raises(ValueError, match="yolo has role detect"):
         Score(quality_models="yolo").models()
 
 
