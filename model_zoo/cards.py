@@ -1,26 +1,26 @@
-"""What a model is, and how it is built. The models themselves are listed in model_zoo/catalogue/.
+"""Model cards and loading. The models themselves are listed in model_zoo/catalogue/.
 
-A model is a callable over arrays; it knows no record and no Ray. Its role says how it is called:
+A model is a callable over arrays; it does not depend on records or Ray. Its role defines the call:
 
 * detect: `model(frames) -> list[list[Detection]]`, one list per frame
 * ground: `model(frames, phrases) -> list[list[Detection]]`, one list per frame; a detection's label is one of the phrases
 * text-encoder: `model(phrases) -> (n, d) float32`, rows of unit length
 * masks:  `model(frame, boxes) -> (n, h, w) bool`, one mask for each box
-* track:  `model(boxes, scores) -> list[list[int]]`, the number of the track of each box of each frame, -1 for none
+* track:  `model(boxes, scores) -> list[list[int]]`, the track id of each box of each frame, -1 for none
 * embed:  `model(pictures, masks) -> (n, d) float32`, rows of unit length
-* patches: `model(pictures, masks) -> (n, n) float32`, how alike the masked parts are, -1 to 1
+* patches: `model(pictures, masks) -> (n, n) float32`, similarity of the masked parts, -1 to 1
 * faces:  `model(frame) -> list[Face]`
-* recognise: `model(frame, landmarks) -> (n, d) float32`, rows of unit length: who n faces are, by (n, 5, 2) landmarks
+* recognise: `model(frame, landmarks) -> (n, d) float32`, rows of unit length: identity embeddings for (n, 5, 2) landmarks
 * parse:  `model(person, mask, face) -> {part: mask}`
-* matte:  `model(pictures) -> list[(h, w) float32]`, 0 to 1: how much of each pixel is foreground
+* matte:  `model(pictures) -> list[(h, w) float32]`, 0 to 1: foreground alpha
 * caption, caption-expert, fusion: see stages/caption/stage.py
 * match:  `model(phrases, pictures) -> (phrases, pictures) float32`, 0 to 1: how well each phrase fits each picture
-* text:   `model(frame) -> share of the picture under text, 0 to 1`
-* quality: `model(frames, fps) -> {metric: value}`: what stages/score.py writes down
+* text:   `model(frame) -> fraction of the picture under text, 0 to 1`
+* quality: `model(frames, fps) -> {metric: value}`: the metrics that stages/score.py records
 * interpolate: `model(before, after) -> picture`, the frame half way between two
 * text-video: `model(frames, text) -> cosine`
-* copy:   `model(pictures) -> (n, d) float32`, rows of unit length; copies of one picture lie close
-* inpaint: `model(picture, mask) -> picture`, with something likely where the mask is
+* copy:   `model(pictures) -> (n, d) float32`, rows of unit length; copies of one picture are close
+* inpaint: `model(picture, mask) -> picture`, with plausible content inside the mask
 * shots:  see model_zoo/shots/detector.py
 
 Frames are (t, h, w, 3) uint8 RGB, pictures a list of (h, w, 3) uint8 RGB, masks (h, w) bool.
@@ -42,9 +42,9 @@ from model_zoo.roles import Card
 
 
 def card(name: str) -> Card:
-    """The card of that name; for NAME:PATH the card called NAME with your own weights, for NAME:URL with that server.
+    """Return the card NAME; for NAME:PATH with the weights at that path, for NAME:URL with that server.
 
-    Raises KeyError with the known names for a name that is neither, FileNotFoundError for a path where there is nothing.
+    Raises KeyError with the known names for an unknown name, FileNotFoundError for a path that does not exist.
     """
     which, (_, _, path) = base_card(name), name.partition(":")
     if not path:
@@ -52,13 +52,13 @@ def card(name: str) -> Card:
     if "://" in path:
         return replace(which, weights=path)
     if not Path(path).exists():
-        raise FileNotFoundError(f"model {name!r}: there is nothing at {path}")
+        raise FileNotFoundError(f"model {name!r}: {path} does not exist")
     besides = "" if Path(path).is_dir() else which.companion
     return replace(which, weights=path, revision=digest(path), sha256="", companion=besides)
 
 
 def base_card(name: str) -> Card:
-    """The card that NAME or NAME:PATH begins with. Looks at no weights: they may be on other nodes only.
+    """Return the card of NAME or NAME:PATH. Does not look at weights, which may exist on other nodes only.
 
     Raises KeyError with the known names.
     """
@@ -79,7 +79,7 @@ def base_card(name: str) -> Card:
 
 
 def gpus(name: str) -> float:
-    """The share of a GPU that a worker with this model asks for, 0 to 1. Raises KeyError like `base_card`."""
+    """Return the fraction of a GPU that a worker with this model requests, 0 to 1. Raises KeyError like `base_card`."""
     return base_card(name).gpus
 
 
@@ -88,7 +88,7 @@ _names_only: ContextVar[bool] = ContextVar("names_only", default=False)
 
 @contextmanager
 def names_only() -> Iterator[None]:
-    """While the block lasts, `revision` looks at no weights: to ask a stage which models it would load before they are here."""
+    """Context in which `revision` does not look at weights, to list a stage's models before they are fetched."""
     token = _names_only.set(True)
     try:
         yield
@@ -97,15 +97,15 @@ def names_only() -> Iterator[None]:
 
 
 def is_remote(name: str) -> bool:
-    """Whether NAME:URL names a model behind a server. Raises KeyError like `base_card`."""
+    """Return whether NAME:URL is a model behind a server. Raises KeyError like `base_card`."""
     return bool(base_card(name)) and "://" in name.partition(":")[2]
 
 
 def revision(name: str) -> str:
-    """What changes when the model's output may change: the card's revision, and a digest of the weights that it would load.
+    """Return the card's revision and a digest of the weights that it would load: it changes if the output may change.
 
-    For a card `besides` another, that one's as well. Raises FileNotFoundError where weights that must be fetched are not there,
-    ValueError where they are not what was fetched.
+    A card's `companion` is included. Raises FileNotFoundError if weights are not fetched, ValueError if they differ from what was
+    fetched.
     """
     from model_zoo import weights
 
@@ -117,16 +117,16 @@ def revision(name: str) -> str:
 
 
 def load(name: str, device: str = "cpu") -> Any:
-    """Build the model called `name` and give it its weights. Nothing is downloaded.
+    """Build the model called `name` and load its weights. Nothing is downloaded.
 
-    Raises ModuleNotFoundError with the pip command where the extra that it needs is not installed, FileNotFoundError with the
-    command that fetches them where its weights are not there, PermissionError for one with code of its own that nobody allowed.
+    Raises ModuleNotFoundError with the pip command if its extra is not installed, FileNotFoundError with the fetch command if its
+    weights are missing, PermissionError if it has code of its own that is not allowed.
     """
     which = card(name)
     if which.trust_remote_code and os.environ.get("A2DATA_REMOTE_CODE") != "yes":
         raise PermissionError(
             f"model {name!r} runs code that comes with its weights ({which.weights}): read that code, "
-            "then set A2DATA_REMOTE_CODE=yes where the workers run, or take another model"
+            "then set A2DATA_REMOTE_CODE=yes where the workers run, or choose another model"
         )
     module, function = which.builder.split(":")
     try:
@@ -138,7 +138,7 @@ def load(name: str, device: str = "cpu") -> Any:
 
 
 def device() -> str:
-    """cuda where this worker was given a GPU (Ray hides the others), else cpu."""
+    """Return "cuda" if this worker has a GPU (Ray hides the others), else "cpu"."""
     if importlib.util.find_spec("torch") is None:
         return "cpu"
     import torch
@@ -148,9 +148,9 @@ def device() -> str:
 
 @lru_cache
 def digest(path: str) -> str:
-    """The first 16 hex digits of the sha256 over a file, or over a folder's files by name.
+    """Return the first 16 hex digits of the sha256 over a file, or over a folder's files by name.
 
-    Fetched files that have not changed since are not read: the lock says what they are (see model_zoo/weights.py).
+    Fetched files that have not changed are not read: the lock has their hashes (see model_zoo/weights.py).
     """
     from model_zoo import weights
 

@@ -1,20 +1,20 @@
-"""Where a model's weights are, and whether they are still the ones that were fetched.
+"""Locations of model weights, and verification against what was fetched.
 
-Nothing here downloads: that is `a2data models fetch`, before a run. What a card's `weights` may be:
+Nothing here downloads: that is `a2data models fetch`, before a run. A card's `weights` may be:
 
 * "": the weights are inside a package that the builder imports, or there are none
 * "/a/path" or "./a/path", a file or a folder: your own
 * "hf:OWNER/NAME" or "hf:OWNER/NAME/FILE": a repository of the Hugging Face hub at the card's revision, or one file of it
 * "url:https://…/FILE": one file
 * "http://…" or "https://…": a server that runs the model
-* "NAME": a file or folder that nobody may fetch for you
+* "NAME": a file or folder that a2data may not fetch
 
-They are looked for at the path, then under $A2DATA_WEIGHTS by their last name ("hf:PekingU/rtdetr_r50vd" is
-$A2DATA_WEIGHTS/rtdetr_r50vd, a file of it $A2DATA_WEIGHTS/rtdetr_r50vd/FILE or $A2DATA_WEIGHTS/FILE), then, those of the hub, in
-its cache. A "NAME" may also be a pack of insightface, which keeps them in insightface/models there or in ~/.insightface/models.
+They are searched at the path, then under $A2DATA_WEIGHTS by their last name ("hf:PekingU/rtdetr_r50vd" is
+$A2DATA_WEIGHTS/rtdetr_r50vd, a file of it $A2DATA_WEIGHTS/rtdetr_r50vd/FILE or $A2DATA_WEIGHTS/FILE), then, for the hub, in
+its cache. A "NAME" may also be an insightface pack, in insightface/models there or in ~/.insightface/models.
 
-What was fetched is written down in weights.lock.json beside the weights: for each card's file or folder where it came from, at
-which commit, and sha256, size and time of every file. A file that is another one ever after is refused.
+weights.lock.json beside the weights records what was fetched: for each card's file or folder its source and commit, and sha256,
+size and time of every file. A file that differs from the record is rejected.
 """
 
 import fcntl
@@ -40,29 +40,29 @@ class File:
 
     sha256: str
     bytes: int
-    mtime_ns: int  # while size and time are the same, so is the file: gigabytes are not hashed in every process
+    mtime_ns: int  # if size and time are unchanged, the file is not hashed again in every process
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What the lock says of one card's weights."""
+    """The lock's entry for one card's weights."""
 
     source: str  # the card's `weights`
-    revision: str  # the commit that the card's revision stood for; "" for what is no repository or was placed by hand
-    fetched: str  # the day, YYYY-MM-DD
-    files: dict[str, File] = field(default_factory=dict)  # by their path inside the folder; "." for weights of one file
+    revision: str  # commit of the card's revision; "" if there is no repository or the files were copied by hand
+    fetched: str  # date, YYYY-MM-DD
+    files: dict[str, File] = field(default_factory=dict)  # by path inside the folder; "." for weights of one file
 
 
 def fetched(card: Card) -> bool:
-    """Whether a card's weights are files outside of any package."""
+    """Return whether a card's weights are files outside of any package."""
     return bool(card.weights) and not card.weights.startswith("http")
 
 
 def find(card: Card) -> Path:
-    """The file or folder of a card's weights.
+    """Return the file or folder of a card's weights.
 
-    Raises FileNotFoundError, saying where it looked and which command fetches them; ValueError where a file is another one than
-    the card or the lock says.
+    Raises FileNotFoundError with the places searched and the fetch command; ValueError if a file differs from the card or the
+    lock.
     """
     path = located(card)
     if path is None:
@@ -75,7 +75,7 @@ def find(card: Card) -> Path:
 
 
 def located(card: Card) -> Path | None:
-    """Where a card's weights are, unread; None where they are not."""
+    """Return the location of a card's weights without reading them; None if they are missing."""
     for place in _places(card.weights):
         if place.exists():
             return place
@@ -83,24 +83,24 @@ def located(card: Card) -> Path | None:
 
 
 def how_to_get(card: Card) -> str:
-    """What to do for weights that are not there."""
+    """Return instructions for obtaining missing weights."""
     if card.weights.startswith(("hf:", "url:")):
         name = card.name.partition(":")[0]
         return f"`a2data models fetch {name}` brings them, or name the folder that has them in A2DATA_WEIGHTS"
     terms = f" ({card.weights_license})" if card.weights_license else ""
     return (
-        f"a2data does not fetch them, their licence{terms} is yours to accept: get {card.weights} from who publishes it "
-        f"and put it into {folder()}, or name the folder that has it in A2DATA_WEIGHTS"
+        f"a2data does not fetch them, their licence{terms} is yours to accept: get {card.weights} from its publisher "
+        f"and put it into {folder()}, or set A2DATA_WEIGHTS to the folder that has it"
     )
 
 
 def folder() -> Path:
-    """Where weights are kept: $A2DATA_WEIGHTS, else ~/.cache/a2data/weights."""
+    """Return the folder of the weights: $A2DATA_WEIGHTS, else ~/.cache/a2data/weights."""
     return Path(os.environ.get("A2DATA_WEIGHTS") or Path.home() / ".cache" / "a2data" / "weights")
 
 
 def home(card: Card) -> Path:
-    """Where the weights of a card are put when they are fetched, and looked for first."""
+    """Return the path to which a card's weights are fetched, which is searched first."""
     return _places(card.weights)[0]
 
 
@@ -134,7 +134,7 @@ def _in_hub_cache(card: Card) -> Path | None:
 
 
 def lock() -> dict[str, Entry]:
-    """What was fetched into the folder, by path in it. Raises ValueError for a lock that does not read."""
+    """Return the lock's entries by path in the folder. Raises ValueError for an unreadable lock."""
     path = folder() / LOCK
     try:
         raw = json.loads(path.read_text())
@@ -146,23 +146,23 @@ def lock() -> dict[str, Entry]:
         return {}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path} does not read ({error}): put back a copy, or remove it to trust the weights that lie there now"
+            f"{path} cannot be read ({error}): restore a copy, or delete it to trust the current weights"
         ) from error
 
 
 def entry(path: Path) -> Entry | None:
-    """What the lock says of the file or folder at `path`; None for one that was not fetched into the folder."""
+    """Return the lock's entry for the file or folder at `path`; None if it was not fetched."""
     place = _place(path)
     return lock().get(place) if place else None
 
 
 def note(card: Card, path: Path, commit: str) -> Entry:
-    """Write what lies at `path` into the lock as the weights of that card, at that commit."""
+    """Record what is at `path` in the lock as the weights of that card, at that commit."""
     files = {name: File(sha256(file), *_stat(file)) for name, file in files_of(path)}
     noted = Entry(card.weights, commit, date.today().isoformat(), files)
     place = _place(path)
     if place is None:
-        raise ValueError(f"{path} is not in {folder()}: only what lies there is written into its {LOCK}")
+        raise ValueError(f"{path} is not in {folder()}: only weights in that folder are recorded in its {LOCK}")
     with _locked():
         everything = {name: asdict(e) for name, e in {**lock(), place: noted}.items()}
         unfinished = folder() / f".{LOCK}.part"
@@ -173,16 +173,16 @@ def note(card: Card, path: Path, commit: str) -> Entry:
 
 @contextmanager
 def _locked() -> Iterator[None]:
-    """Keep a second `fetch` from writing the lock in between."""
+    """Exclusive lock, so that a second `fetch` cannot write in between."""
     with (folder() / f".{LOCK}.flock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         yield
 
 
 def differences(card: Card, path: Path, every_byte: bool = False) -> list[str]:
-    """What is not as the card's sha256 or the lock says, a sentence each; [] where all is well or nothing is known.
+    """Return a message for each difference from the card's sha256 or the lock; [] if all match or nothing is known.
 
-    every_byte: hash files too that have the size and time that they were fetched with.
+    every_byte: also hash files whose size and time are unchanged since they were fetched.
     """
     known = entry(path)
     there = dict(files_of(path))
@@ -190,7 +190,7 @@ def differences(card: Card, path: Path, every_byte: bool = False) -> list[str]:
     for name, was in known.files.items() if known else ():
         file = path / name
         if name not in there:
-            out.append(f"{file} is missing, which was fetched on {known.fetched}: {_again(path)}")  # type: ignore[union-attr]
+            out.append(f"{file} was fetched on {known.fetched} and is missing: {_again(path)}")  # type: ignore[union-attr]
         elif (every_byte or _stat(file) != (was.bytes, was.mtime_ns)) and (now := sha256(file)) != was.sha256:
             out.append(f"{file} is another file than the one fetched: sha256 {now}, was {was.sha256}; {_again(path)}")
     for name in sorted(set(there) - set(known.files)) if known else ():
@@ -202,7 +202,7 @@ def differences(card: Card, path: Path, every_byte: bool = False) -> list[str]:
 
 
 def _elsewhere(card: Card, path: Path, known: Entry) -> list[str]:
-    """Whether what was fetched is of another place or commit than the card's. Says nothing of NAME:PATH, which means the path."""
+    """Return a message if the source or commit of fetched files is not the card's; none for NAME:PATH."""
     if not card.weights.startswith(("hf:", "url:")):
         return []
     if known.source not in ("", card.weights):
@@ -213,7 +213,7 @@ def _elsewhere(card: Card, path: Path, known: Entry) -> list[str]:
 
 
 def pinned(revision: str) -> bool:
-    """Whether a revision is a commit, and not a branch that moves."""
+    """Return whether a revision is a commit rather than a branch."""
     return re.fullmatch(r"[0-9a-f]{40}", revision) is not None
 
 
@@ -222,7 +222,7 @@ def _again(path: Path) -> str:
 
 
 def hashes(path: Path) -> Iterator[tuple[str, str]]:
-    """(path in the folder, sha256) of every file at `path`, in order; from the lock where size and time are as it says."""
+    """Yield (path in the folder, sha256) of every file at `path`, in order; from the lock if size and time are unchanged."""
     known = entry(path)
     for name, file in files_of(path):
         was = known.files.get(name) if known else None
@@ -230,7 +230,7 @@ def hashes(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def files_of(path: Path) -> Iterator[tuple[str, Path]]:
-    """The files of a folder with their paths in it, in order; a file is "." of itself."""
+    """Yield the files of a folder with their paths in it, in order; a file's own path is "."."""
     if path.is_dir():
         for file in sorted(p for p in path.rglob("*") if p.is_file()):
             yield str(file.relative_to(path)), file
@@ -239,7 +239,7 @@ def files_of(path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def sha256(path: Path) -> str:
-    """The sha256 over a file, 64 hex digits. Within a process a file is read once while its size and time stay."""
+    """Return the sha256 of a file, 64 hex digits. A process reads each file once while its size and time are unchanged."""
     return _sha256(path, *_stat(path))
 
 
@@ -255,6 +255,6 @@ def _stat(path: Path) -> tuple[int, int]:
 
 
 def _place(path: Path) -> str | None:
-    """A path as the lock names it; None for one outside of the folder."""
+    """Return a path as written in the lock; None if it is outside of the folder."""
     inside = Path(os.path.abspath(path)), Path(os.path.abspath(folder()))
     return str(inside[0].relative_to(inside[1])) if inside[0].is_relative_to(inside[1]) else None

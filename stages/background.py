@@ -1,6 +1,6 @@
-"""The place without the people: a temporal-median plate where the camera stands still, else the largest empty rectangle.
+"""Background without people: a temporal-median plate if the camera is static, else the largest empty rectangle.
 
-With a card of the role inpaint, a hole that is small enough is filled instead, and the whole picture kept.
+With a card of the role inpaint, a small enough hole is filled instead, and the whole picture is kept.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,29 +16,29 @@ from a2data.records import ClipVideo, Element, Kept, Reject
 from a2data.stage import Stage
 from model_zoo import cards
 
-AGREES = 12  # grey levels by which a pixel may differ from the plate and still be the same thing, in the worst channel
-STRIP_PX = 1 << 16  # pixels for which the median is taken at once: bounds the memory
+AGREES = 12  # grey levels by which a pixel may differ from the plate and still agree, in the worst channel
+STRIP_PX = 1 << 16  # pixels whose median is computed at once: bounds the memory
 
 Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Plate(NamedTuple):
-    """A picture of the background, the size of the frame, and which part of it can be had."""
+    """A picture of the background at frame size, and the part of it that is usable."""
 
-    # "plate": median of a standing camera; "crop": one frame, beside the foreground; "frame": one without any. "+inpaint"
-    # behind it: with all that is not background filled, which makes a crop a frame.
+    # "plate": median of a static camera; "crop": one frame, beside the foreground; "frame": one without foreground. Suffix
+    # "+inpaint": all foreground filled, which turns a crop into a frame.
     method: str
     frame: int  # the frame with most background
     picture: np.ndarray  # (h, w, 3) uint8
-    clear: np.ndarray  # (h, w) bool: pixels of background
-    box: Box  # the largest rectangle of such pixels
+    clear: np.ndarray  # (h, w) bool: background pixels
+    box: Box  # largest rectangle of background pixels
     purity: float  # see `purity`
-    agreement: np.ndarray  # (h, w) float32: see `median_plate`; ones under a moving camera, which shows nothing twice
+    agreement: np.ndarray  # (h, w) float32: see `median_plate`; ones for a moving camera, which shows nothing twice
 
 
 @dataclass(frozen=True)
 class Background(Stage):
-    """Clips and what was detected in them -> one picture of the place each, with nothing detected in it."""
+    """Clips and their elements -> one background picture each, without any detected element."""
 
     reads = {"select": Kept, "segment": ClipVideo, "detect": Element}
     writes = Element
@@ -46,16 +46,16 @@ class Background(Stage):
     accounts_for = "clip_id"
     version = 3
 
-    embedder: str = "mobilenetv2"  # a card of the role embed
-    frame_stride: int = 3  # looks at every n-th frame
-    min_static: float = 0.9  # share of background samples like the median, from which the camera stands still
-    min_samples: int = 3  # frames in which a pixel of the plate was in view, at most all that were looked at
-    dilate: float = 0.02  # how much further than its box or mask a thing reaches, of the frame's longer side
-    min_area: float = 0.2  # share of the frame that the rectangle covers
-    max_aspect: float = 2.2  # longer side of the rectangle over its shorter side
-    min_purity: float = 0.9  # share of the rectangle's pixels that show the same thing whenever they are in view
-    inpaint: str = ""  # a card of the role inpaint, which fills what is not background; "" crops it away
-    max_inpaint: float = 0.25  # share of the picture that may be filled; where it would be more, it is cropped
+    embedder: str = "mobilenetv2"  # card of role embed
+    frame_stride: int = 3  # every n-th frame is sampled
+    min_static: float = 0.9  # fraction of background samples close to the median for a static camera
+    min_samples: int = 3  # frames in which a pixel of the plate must be visible, at most all sampled ones
+    dilate: float = 0.02  # margin around a box or mask, fraction of the frame's longer side
+    min_area: float = 0.2  # smallest rectangle, fraction of the frame
+    max_aspect: float = 2.2  # longer over shorter side of the rectangle
+    min_purity: float = 0.9  # least fraction of the rectangle's pixels that show the same thing whenever visible
+    inpaint: str = ""  # card of role inpaint, which fills the foreground; "" = it is cropped away
+    max_inpaint: float = 0.25  # largest fraction of the picture to fill; beyond it the picture is cropped
 
     @property
     def gpus(self) -> float:  # type: ignore[override]
@@ -96,7 +96,7 @@ class Background(Stage):
             yield self.element(f"{key}/0", film, place._replace(frame=looked[place.frame]), coverage, area, embed)
 
     def element(self, key: str, film: ClipVideo, place: Plate, coverage: float, area: float, embed: Any) -> Element:
-        """The row of a place; coverage: share of its picture that is background and not filled in."""
+        """Return the row of a background; coverage: fraction of its picture that is background and not filled."""
         cut = cut_out(place.picture, place.clear, place.box)
         image = to_png(cut)
         (vector,) = embed([cut[..., :3]], [np.ones(cut.shape[:2], bool)])
@@ -127,7 +127,7 @@ class Background(Stage):
 
 
 def cover(elements: list[Element], frame: int, shape: tuple[int, ...], reach: int) -> np.ndarray:
-    """What the foreground covers in a frame, (h, w) bool: masks where they are known (best frames), boxes between."""
+    """Return the foreground of a frame, (h, w) bool: masks where known (best frames), boxes elsewhere."""
     covered = np.zeros(shape, bool)
     for element in elements:
         if element.frame == frame:
@@ -139,7 +139,7 @@ def cover(elements: list[Element], frame: int, shape: tuple[int, ...], reach: in
 
 
 def dilated(covered: np.ndarray, share: float) -> np.ndarray:
-    """(t, h, w) bool, grown on each side by a share of the frame's longer side: shadows, blurred edges, boxes too tight."""
+    """Return masks, (t, h, w) bool, dilated by a fraction of the longer side: covers shadows, blurred edges and tight boxes."""
     reach = round(share * max(covered.shape[1:]))
     kernel = cv2.getStructuringElement(cv2.MORPH_RECT, (2 * reach + 1, 2 * reach + 1))
     return np.stack([cv2.dilate(c.astype(np.uint8), kernel) > 0 for c in covered])
@@ -148,15 +148,15 @@ def dilated(covered: np.ndarray, share: float) -> np.ndarray:
 def find_place(
     frames: np.ndarray, covered: np.ndarray, min_static: float, min_samples: int, max_aspect: float
 ) -> Plate:
-    """The best picture of the background that these frames give.
+    """Return the best background picture from these frames.
 
-    frames: (t, h, w, 3) uint8. covered: (t, h, w) bool, where the foreground is.
+    frames: (t, h, w, 3) uint8. covered: (t, h, w) bool, the foreground.
     """
     best = int(covered.reshape(len(covered), -1).sum(1).argmin())
     plate, agreement = median_plate(frames, covered)
     seen = (~covered).sum(0)
     static = float((agreement * seen).sum() / max(1, seen.sum())) >= min_static
-    if static:  # even where one frame is free: the median also removes who passed undetected
+    if static:  # even if one frame is free: the median also removes undetected passers-by
         method, picture, clear = "plate", plate, seen >= min(min_samples, len(frames))
     else:
         method, picture, clear = "crop" if covered[best].any() else "frame", frames[best], ~covered[best]
@@ -167,9 +167,9 @@ def find_place(
 
 
 def inpainted(place: Plate, fill: Fill, max_share: float, max_aspect: float) -> Plate:
-    """The place with all that is not background filled, whole; as it is where there is nothing to fill, or more than max_share.
+    """Return the whole picture with the foreground filled; unchanged if nothing, or more than max_share, must be filled.
 
-    Its purity is that of the pixels that were seen, over the whole picture.
+    Its purity is that of the visible pixels, over the whole picture.
     """
     if place.clear.all() or 1 - place.clear.mean() > max_share:
         return place
@@ -186,10 +186,10 @@ def inpainted(place: Plate, fill: Fill, max_share: float, max_aspect: float) -> 
 
 
 def median_plate(frames: np.ndarray, covered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The per-channel median over time of what is not covered, and how much of it agrees with that median.
+    """Return the per-channel median over time of the uncovered pixels, and how much of it agrees with that median.
 
-    frames: (t, h, w, 3) uint8; covered: (t, h, w) bool. Returns the plate, (h, w, 3) uint8, the lower of two medians and 0
-    where nothing was ever seen; and the agreement, (h, w) float32: the share of a pixel's samples within AGREES of the plate.
+    frames: (t, h, w, 3) uint8; covered: (t, h, w) bool. Returns the plate, (h, w, 3) uint8, the lower of two medians and 0 where
+    nothing was ever visible; and the agreement, (h, w) float32: the fraction of a pixel's samples within AGREES of the plate.
     """
     count, height, width = covered.shape
     plate = np.zeros((height, width, 3), np.uint8)
@@ -198,7 +198,7 @@ def median_plate(frames: np.ndarray, covered: np.ndarray) -> tuple[np.ndarray, n
     for top in range(0, height, rows):
         strip, hidden = frames[:, top : top + rows], covered[:, top : top + rows]
         seen = count - hidden.sum(0)
-        ordered = np.sort(np.where(hidden[..., None], 256, strip.astype(np.int16)), axis=0)  # covered samples go last
+        ordered = np.sort(np.where(hidden[..., None], 256, strip.astype(np.int16)), axis=0)  # covered samples sort last
         middle = np.take_along_axis(ordered, (np.maximum(seen, 1) - 1)[None, ..., None] // 2, axis=0)[0]
         middle[seen == 0] = 0
         agrees = (np.abs(strip.astype(np.int16) - middle).max(-1) <= AGREES) & ~hidden
@@ -208,15 +208,15 @@ def median_plate(frames: np.ndarray, covered: np.ndarray) -> tuple[np.ndarray, n
 
 
 def purity(agreement: np.ndarray) -> float:
-    """Share of pixels that show one thing most of the time they are in view, 0 to 1.
+    """Return the fraction of pixels that show one thing most of the time they are visible, 0 to 1.
 
-    What moved there undetected made the others. A foreground that nobody detected and that never moved is not noticed.
+    The others were covered by undetected motion. An undetected foreground that never moves is not noticed.
     """
     return float((agreement > 0.5).mean()) if agreement.size else 0.0
 
 
 def coarse_rectangle(free: np.ndarray, max_aspect: float, long_px: int = 240) -> tuple[int, int, int, int]:
-    """`largest_rectangle` on a grid of at most `long_px` cells a side, a cell being free where all its pixels are."""
+    """Return `largest_rectangle` on a grid of at most `long_px` cells per side; a cell is free if all its pixels are."""
     cell = -(-max(free.shape) // long_px)
     height, width = (side // cell for side in free.shape)
     cells = np.asarray(free[: height * cell, : width * cell].reshape(height, cell, width, cell).all(axis=(1, 3)))
@@ -225,17 +225,17 @@ def coarse_rectangle(free: np.ndarray, max_aspect: float, long_px: int = 240) ->
 
 
 def largest_rectangle(free: np.ndarray, max_aspect: float = float("inf")) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1 (exclusive) of the rectangle of True in an (h, w) bool array that is largest after `with_aspect`.
+    """Return x0, y0, x1, y1 (exclusive) of the rectangle of True in an (h, w) bool array that is largest after `with_aspect`.
 
-    Of equals the first found, by its last row, then its right edge; zeros where nothing is True. O(h w): for each row the
-    rectangles under the histogram of heights above it, with a stack (Vandevoorde 1998, "The Maximal Rectangle Problem",
-    Dr. Dobb's Journal). A limit on the aspect changes nothing: what remains of a rectangle grows with its sides.
+    On a tie, the first by its last row, then by its right edge; zeros if nothing is True. O(h w): for each row the rectangles
+    under the histogram of heights above it, with a stack (Vandevoorde 1998, "The Maximal Rectangle Problem", Dr. Dobb's Journal).
+    A limit on the aspect does not change the algorithm, since what remains of a rectangle grows with its sides.
     """
     best, found = 0.0, (0, 0, 0, 0)
     heights = np.zeros(free.shape[1], np.int64)
     for y, row in enumerate(free):
         heights = np.where(row, heights + 1, 0)
-        stack: list[tuple[int, int]] = []  # left edges and heights of the rectangles still open, rising
+        stack: list[tuple[int, int]] = []  # left edges and heights of open rectangles, ascending
         for x, height in enumerate([*heights.tolist(), 0]):
             left = x
             while stack and stack[-1][1] >= height:
@@ -251,7 +251,7 @@ def largest_rectangle(free: np.ndarray, max_aspect: float = float("inf")) -> tup
 
 
 def with_aspect(box: tuple[int, int, int, int], limit: float) -> tuple[int, int, int, int]:
-    """The box, its longer side shortened about the middle until it is at most `limit` times the shorter one."""
+    """Return the box with its longer side shortened about the centre to at most `limit` times the shorter one."""
     x0, y0, x1, y1 = box
     width, height = x1 - x0, y1 - y0
     spare_x, spare_y = max(0, width - int(limit * height)), max(0, height - int(limit * width))

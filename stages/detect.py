@@ -1,4 +1,4 @@
-"""Clips -> elements: the people and things in them, followed through the clip, each with its best cut-out."""
+"""Clips -> elements: people and objects, tracked through the clip, each with its best cut-out."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from model_zoo.detect.mask_trust import mask_trust
 
 
 class Models(NamedTuple):
-    """What `Detect.load` loads, each called as model_zoo.cards says of its role; None for one that is not asked for."""
+    """The models that `Detect.load` loads, each called as documented for its role in model_zoo.cards; None if not requested."""
 
     detector: Callable
     embedder: Callable
@@ -23,7 +23,7 @@ class Models(NamedTuple):
 
 @dataclass(frozen=True)
 class Detect(Stage):
-    """Finds people and things in every n-th frame of a kept clip, and keeps those that last, with their best picture."""
+    """People and objects found in every n-th frame of a kept clip; those that last become elements with their best picture."""
 
     reads = {"select": Kept, "segment": ClipVideo}
     writes = Element
@@ -31,20 +31,18 @@ class Detect(Stage):
     version = 6
 
     model: str = "builtin-detect"  # card of role detect, or yolo:PATH
-    embedder: str = "mobilenetv2"  # card of role embed: tells people apart while tracking, and across clips later
-    frame_stride: int = 5  # look at each n-th frame, and at the last
-    confidence: float = 0.35  # of a detection, 0 to 1
-    min_area: float = 0.005  # of the track's median mask, share of the frame
-    max_area: float = 0.9  # the same, at most
-    min_side_px: int = 40  # of the shorter side of the track's median box
-    min_track_coverage: float = (
-        0.3  # share of the sampled frames that an element is seen in; and in two, where there are two
-    )
-    max_elements: int = 6  # per clip, longest times largest first
+    embedder: str = "mobilenetv2"  # card of role embed, for appearance while tracking and across clips
+    frame_stride: int = 5  # every n-th frame is sampled, and the last
+    confidence: float = 0.35  # lowest confidence of a detection, 0 to 1
+    min_area: float = 0.005  # smallest median mask of a track, fraction of the frame
+    max_area: float = 0.9  # largest median mask of a track, fraction of the frame
+    min_side_px: int = 40  # shorter side of a track's median box, pixels
+    min_track_coverage: float = 0.3  # least fraction of sampled frames with the element; two frames if there are two
+    max_elements: int = 6  # most elements per clip, by duration times size
 
-    mask_model: str = ""  # card of role masks that cuts each best picture again; "" = the detector's own masks
-    min_mask_iou: float = 0.6  # of the box of its mask with the detector's, 0 to 1; below it the detector's mask stays
-    tracker: str = ""  # card of role track; "" = by place and looks, which needs nothing
+    mask_model: str = ""  # card of role masks that re-segments each best picture; "" = the detector's own masks
+    min_mask_iou: float = 0.6  # lowest IoU of the new mask's box with the detector's, 0 to 1; else the old mask is kept
+    tracker: str = ""  # card of role track; "" = built-in association by position and appearance
 
     def _cards(self) -> list[str]:
         return [name for name in (self.model, self.embedder, self.mask_model, self.tracker) if name]
@@ -71,7 +69,7 @@ class Detect(Stage):
             yield from self._elements(Models(*model), film)
 
     def tracks(self, models: Models, film: ClipVideo) -> tuple[list[build.Track], list[Reject]]:
-        """The tracks of a clip that become elements, and why others do not."""
+        """Return the tracks of a clip that become elements, and the rejections of the others."""
         samples = build.sampled(len(film.frames), self.frame_stride)
         found = models.detector(film.frames[samples])
         sightings = [

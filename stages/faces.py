@@ -1,4 +1,4 @@
-"""Faces of a clip: found, tracked, given to the people they belong to, each with one embedding for all its good frames."""
+"""Faces of a clip: detected, tracked and assigned to people, with one embedding over all good frames of each."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from a2data.stage import Stage
 from model_zoo import cards, roles
 from model_zoo.faces import head_outline
 
-LOOKS = 4  # frames to look at in a short clip
-GAP = 2  # frames looked at in which a face may be missed
-LEVEL = 0.5  # how far down from the eyes to the mouth the nose of a level head is: medians of 13 clips are 0.30 to 0.58
+LOOKS = 4  # fewest frames sampled in a short clip
+GAP = 2  # sampled frames in which a face may be missed
+LEVEL = 0.5  # nose of a level head, as a fraction of the way from eyes to mouth; medians of 13 clips are 0.30 to 0.58
 
 
 class Sighting(NamedTuple):
-    """A face in one frame, measured."""
+    """A measured face in one frame."""
 
     frame: int
     face: roles.Face
@@ -36,26 +36,24 @@ Track = list[Sighting]  # ascending in frame
 
 @dataclass(frozen=True)
 class Faces(Stage):
-    """Clips and their people -> faces. Those of poor quality are kept as pictures but get no embedding, see `flaw`."""
+    """Clips and their people -> faces. Faces of poor quality keep their picture but have no embedding, see `flaw`."""
 
     reads = {"select": Kept, "segment": ClipVideo, "detect": Element}
     writes = Element
     per = "clip"
     version = 4
 
-    model: str = "dlib"  # a card of the role faces
-    frame_stride: int = (
-        10  # looks at every n-th frame, more often in a short clip, and at the best frame of each person
-    )
-    confidence: float = 0.6  # of the detector, 0 to 1
-    min_seen: int = 2  # frames in which a face has to be found
-    min_face_in_person: float = 0.7  # share of a face that lies within its person's box, 0 to 1
-    min_face_px: int = 40  # smaller side of a face that may become an identity
-    min_eyes_px: int = 10  # distance of its eyes
+    model: str = "dlib"  # card of role faces
+    frame_stride: int = 10  # every n-th frame is sampled, more in a short clip, and each person's best frame
+    confidence: float = 0.6  # lowest detector confidence, 0 to 1
+    min_seen: int = 2  # frames in which a face must be found
+    min_face_in_person: float = 0.7  # least fraction of a face within its person's box, 0 to 1
+    min_face_px: int = 40  # shorter side of a face with an embedding, pixels
+    min_eyes_px: int = 10  # distance between the eyes of a face with an embedding, pixels
     min_sharpness: float = 20.0  # variance of the Laplacian of a face at 112 px, grey levels squared
-    max_yaw: float = 0.35  # nose off the middle of the eyes, in eye distances
-    max_pitch: float = 0.35  # nose off its place between eyes and mouth, in their distance
-    max_turn_deg: float = 40.0  # of yaw and of pitch, from models that measure the pose
+    max_yaw: float = 0.35  # largest offset of the nose from the middle of the eyes, in eye distances
+    max_pitch: float = 0.35  # largest offset of the nose from its level position, in eye-to-mouth distances
+    max_turn_deg: float = 40.0  # largest yaw and pitch, degrees, for models that measure the pose
 
     @property
     def gpus(self) -> float:  # type: ignore[override]
@@ -73,7 +71,7 @@ class Faces(Stage):
         (film,) = films
         people = [e for e in elements if e.kind == "human"]
         frames = film.frames
-        step = min(self.frame_stride, max(5, len(frames) // LOOKS))  # nearer frames tell nothing new
+        step = min(self.frame_stride, max(5, len(frames) // LOOKS))  # more frames add no information
         looked = sorted({*range(0, len(frames), step), *(p.frame for p in people)})
         sightings = [
             [measure(number, frames[number], face) for face in model(frames[number]) if face.score >= self.confidence]
@@ -89,7 +87,7 @@ class Faces(Stage):
                 yield self.element(key, film, track, person)
 
     def element(self, key: str, film: ClipVideo, track: Track, person: Element | None) -> Element:
-        """The row of one face."""
+        """Return the row of one face."""
         good = [s for s in track if not self.flaw(s)]
         best = best_sighting(good or track, person)
         frame = film.frames[best.frame]
@@ -128,7 +126,7 @@ class Faces(Stage):
         )
 
     def flaw(self, sighting: Sighting) -> str:
-        """Why this sighting must not become an identity: "small", "turned", "raised", "lowered", "blurred"; "" where it may."""
+        """Return why this sighting must not enter an identity: "small", "turned", "raised", "lowered", "blurred"; else ""."""
         face = sighting.face
         pitch_deg, yaw_deg, _ = face.pose or (0.0, 0.0, 0.0)
         if side(face.box) < self.min_face_px or eyes(face.landmarks) < self.min_eyes_px:
@@ -141,24 +139,24 @@ class Faces(Stage):
 
 
 def side(box: Box) -> float:
-    """The smaller side of a box, in pixels."""
+    """Return the shorter side of a box, in pixels."""
     return min(box[2] - box[0], box[3] - box[1])
 
 
 def measure(number: int, frame: np.ndarray, face: roles.Face) -> Sighting:
-    """A face in frame `number`, (h, w, 3) uint8 RGB, with what makes it a good or a poor picture."""
+    """Return a face in frame `number`, (h, w, 3) uint8 RGB, with its pose, sharpness and quality."""
     turn, nod, sharp = yaw(face.landmarks), pitch(face.landmarks), sharpness(frame, face.box)
     good = quality(side(face.box), sharp, turn, nod, face.score)
     return Sighting(number, face, turn, nod, roll(face.landmarks), sharp, good)
 
 
 def eyes(landmarks: np.ndarray) -> float:
-    """The distance of the eyes, in pixels."""
+    """Return the distance between the eyes, in pixels."""
     return float(np.linalg.norm(landmarks[1] - landmarks[0]))
 
 
 def yaw(landmarks: np.ndarray) -> float:
-    """How far the nose stands off the middle of the eyes, along the line of the eyes, in eye distances.
+    """Return the offset of the nose from the middle of the eyes, along the line of the eyes, in eye distances.
 
     0 is frontal; positive: the nose points to the right of the picture; about 0.5 is a half profile.
     """
@@ -168,10 +166,10 @@ def yaw(landmarks: np.ndarray) -> float:
 
 
 def pitch(landmarks: np.ndarray) -> float:
-    """How far the nose stands above its place on a level head, along the line from the eyes to the mouth, in their distance.
+    """Return how far the nose is above its level position, along the line from the eyes to the mouth, in their distance.
 
-    Positive: the head is raised. Noses differ by 0.15 from person to person and from network to network; with dlib, which does
-    not see the mouth, it is -0.145 for every face.
+    Positive: the head is raised. Noses differ by 0.15 between people and between networks; with dlib, which does not detect the
+    mouth, the value is -0.145 for every face.
     """
     middle, mouth = landmarks[:2].mean(0), landmarks[3:].mean(0)
     down = mouth - middle
@@ -179,13 +177,13 @@ def pitch(landmarks: np.ndarray) -> float:
 
 
 def roll(landmarks: np.ndarray) -> float:
-    """The tilt of the line of the eyes, in degrees; positive is clockwise in the picture."""
+    """Return the tilt of the line of the eyes, in degrees; positive is clockwise in the picture."""
     dx, dy = landmarks[1] - landmarks[0]
     return float(np.degrees(np.arctan2(dy, dx)))
 
 
 def sharpness(frame: np.ndarray, box: Box) -> float:
-    """Variance of the Laplacian of the face at 112 px, so that large and small faces compare; grey levels squared."""
+    """Return the variance of the Laplacian of the face at 112 px, so that faces of all sizes compare; grey levels squared."""
     x0, y0, x1, y1 = clamp(box, *frame.shape[:2])
     grey = cv2.cvtColor(frame[y0:y1, x0:x1], cv2.COLOR_RGB2GRAY)
     shrink = grey.shape[0] > 112
@@ -194,23 +192,23 @@ def sharpness(frame: np.ndarray, box: Box) -> float:
 
 
 def quality(side_px: float, sharp: float, turn: float, nod: float, score: float) -> float:
-    """Size x sharpness x frontality x score, 0 to 1. A sharp, frontal face of 160 px has about 0.8."""
+    """Return size x sharpness x frontality x score, 0 to 1. A sharp, frontal face of 160 px has about 0.8."""
     frontal = max(0.0, 1 - abs(turn)) * max(0.0, 1 - max(0.0, abs(nod) - 0.15))
     return float(min(1.0, side_px / 160) * sharp / (sharp + 50) * frontal * score)
 
 
 def follow(sightings: list[list[Sighting]]) -> list[Track]:
-    """Sightings, one list per frame looked at, as tracks, by where they are alone: faces of one network are all alike."""
+    """Link sightings, one list per sampled frame, into tracks by position alone: faces of one network are all alike."""
     no_looks = [np.zeros((len(found), 0), np.float32) for found in sightings]
     tracks = associate([[s.face.box for s in found] for found in sightings], no_looks, GAP)
     return [[sightings[t][i] for t, i in track] for track in tracks]
 
 
 def downweight_outliers(track: Track) -> Track:
-    """The track, with less quality for sightings that look unlike the rest of it: a hand before the face, a wrong landmark.
+    """Return the track with lower quality for sightings unlike the rest of it, such as a hand before the face or wrong landmarks.
 
-    The quality falls by as much as the embedding is further from the track's mean than the median sighting is, so that no
-    threshold depends on the network.
+    The quality is reduced by the ratio of the embedding's distance from the track's mean to the median distance, so that the
+    threshold does not depend on the network.
     """
     vectors = np.stack([s.face.embedding for s in track])
     mean = vectors.mean(0)
@@ -222,9 +220,9 @@ def downweight_outliers(track: Track) -> Track:
 def give(
     tracks: list[Track], people: list[Element], min_inside: float, reach: int
 ) -> list[tuple[Track, Element | None]]:
-    """Every track with the person it belongs to, or None; the tracks of one person are joined: one face per person.
+    """Return every track with its person, or None; the tracks of one person are merged, so that each person has one face.
 
-    The best pairs first; a person whose face is seen elsewhere in the same frame gets no second one.
+    The best pairs are assigned first; a person whose face is already in a frame gets no second one there.
     """
     ranking = sorted(
         (-fit(track, person, min_inside, reach), t, p)
@@ -244,7 +242,7 @@ def give(
 
 
 def fit(track: Track, person: Element, min_inside: float, reach: int) -> float:
-    """How well a face sits where a person's face is expected, 0 to 1: inside the box, near the middle of its upper edge."""
+    """Return how well a face fits its expected position in a person's box, 0 to 1: near the middle of the upper edge."""
     fits = []
     for sighting in track:
         box = box_at(person, sighting.frame, reach)
@@ -254,7 +252,7 @@ def fit(track: Track, person: Element, min_inside: float, reach: int) -> float:
 
 
 def fit_in_box(face: Box, person: Box, min_inside: float) -> float:
-    """How well a face sits in a person's box in one frame, 0 to 1; 0 where less than `min_inside` of it lies within."""
+    """Return how well a face fits a person's box in one frame, 0 to 1; 0 if less than `min_inside` of it is inside."""
     width = min(face[2], person[2]) - max(face[0], person[0])
     height = min(face[3], person[3]) - max(face[1], person[1])
     inside = max(width, 0) * max(height, 0) / ((face[2] - face[0]) * (face[3] - face[1]))
@@ -266,23 +264,23 @@ def fit_in_box(face: Box, person: Box, min_inside: float) -> float:
 
 
 def best_sighting(track: Track, person: Element | None) -> Sighting:
-    """The one of highest quality; but the person's own best frame, where the mask is known, if it is nearly as good."""
+    """Return the sighting of highest quality; the one in the person's best frame, where a mask exists, if nearly as good."""
     best = max(track, key=lambda s: (s.quality, -s.frame))
     here = [s for s in track if person is not None and s.frame == person.frame and s.quality >= 0.6 * best.quality]
     return here[0] if here else best
 
 
 def mean_embedding(sightings: list[Sighting]) -> list[float]:
-    """The mean of unit vectors, weighted by quality, at unit length: steadier than any one frame."""
+    """Return the quality-weighted mean of unit vectors, at unit length; it is more stable than any single frame."""
     total = np.sum([s.quality * s.face.embedding for s in sightings], axis=0)
     return (total / np.linalg.norm(total)).astype(np.float32).tolist()
 
 
 def head_ellipse(landmarks: np.ndarray) -> tuple[tuple[float, float], tuple[float, float], float]:
-    """Middle (x, y), half axes (across, down) and tilt in degrees of an ellipse round the whole head, hair included.
+    """Return centre (x, y), half axes (across, down) and tilt in degrees of an ellipse round the whole head, hair included.
 
-    Measured from the middle of the eyes in eye-to-mouth distances, which a turned head does not shorten: the crown, with hair,
-    is 2.2 above, the chin 1.8 below, the ears 1.5 aside.
+    Measured from the middle of the eyes in eye-to-mouth distances, which do not shorten when the head turns: the crown, with
+    hair, is 2.2 above, the chin 1.8 below, the ears 1.5 aside.
     """
     eyes, mouth = landmarks[:2].mean(0), landmarks[3:].mean(0)
     down = mouth - eyes
@@ -292,12 +290,12 @@ def head_ellipse(landmarks: np.ndarray) -> tuple[tuple[float, float], tuple[floa
 
 
 def head_box(landmarks: np.ndarray, height: int, width: int) -> Box:
-    """The box of the head's ellipse inside the frame."""
+    """Return the box of the head's ellipse inside the frame."""
     return bounds(head_outline.ellipse(*head_ellipse(landmarks), (height, width)))
 
 
 def head_mask(frame: np.ndarray, landmarks: np.ndarray, person: np.ndarray | None) -> np.ndarray:
-    """The head without what is behind it, (h, w) bool; a person's mask that misses most of the head is not believed."""
+    """Return the head without its background, (h, w) bool; a person's mask that misses most of the head is ignored."""
     around = head_ellipse(landmarks)
     if person is not None:
         head = head_outline.ellipse(*around, frame.shape)

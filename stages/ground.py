@@ -1,4 +1,4 @@
-"""Clips and captions -> elements that the caption names and the detector has no word for, found by their names."""
+"""Clips and captions -> elements that the caption names but the detector has no class for, found by name."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,11 +14,11 @@ from a2data.records import Caption, ClipVideo, Element, Kept, Reject
 from a2data.stage import Stage
 from model_zoo import cards
 
-VAGUE = frozenset(("object", "thing", "item", ""))  # nouns that a model which finds things by name cannot look for
+VAGUE = frozenset(("object", "thing", "item", ""))  # nouns too vague to search for
 
 
 class Models(NamedTuple):
-    """What `Ground.load` loads, each called as model_zoo.cards says of its role."""
+    """The models that `Ground.load` loads, each called as documented for its role in model_zoo.cards."""
 
     finder: Callable
     embedder: Callable
@@ -27,9 +27,9 @@ class Models(NamedTuple):
 
 @dataclass(frozen=True)
 class Ground(Stage):
-    """Finds what a caption names and `detect` did not find, by its noun, and cuts it out as `detect` does.
+    """Objects that a caption names and `detect` did not find, located by noun and cut out as in `detect`.
 
-    A track that lies where an element of `detect` is, is that element, and gets no row. Without a model there are no rows.
+    A track that coincides with an element of `detect` is that element and gets no row. Without a model there are no rows.
     """
 
     reads = {"select": Kept, "segment": ClipVideo, "detect": Element, "caption": Caption}
@@ -37,21 +37,19 @@ class Ground(Stage):
     per = "clip"
     version = 3
 
-    model: str = ""  # card of role ground, finds things by phrases; "" = nothing is looked for
-    embedder: str = "mobilenetv2"  # card of role embed: tells things apart while tracking, and across clips later
-    frame_stride: int = 5  # look at each n-th frame, and at the last
-    confidence: float = 0.35  # of a detection, 0 to 1
-    min_area: float = 0.005  # of the track's median mask, share of the frame
-    max_area: float = 0.6  # the same, at most: a name that fits nothing is often given to the whole picture
-    min_side_px: int = 40  # of the shorter side of the track's median box
-    min_track_coverage: float = (
-        0.3  # share of the sampled frames that an element is seen in; and in two, where there are two
-    )
-    max_elements: int = 4  # per clip, longest times largest first
-    max_nouns: int = 8  # that are looked for in a clip, in the order of the prompt
-    nms_iou: float = 0.7  # mean overlap with an element of `detect` above which a track is that element, 0 to 1
-    mask_model: str = ""  # card of role masks that cuts each best picture again; "" = the model's own masks
-    min_mask_iou: float = 0.6  # of the box of its mask with the model's, 0 to 1; below it the model's mask stays
+    model: str = ""  # card of role ground, which finds objects by phrase; "" = off
+    embedder: str = "mobilenetv2"  # card of role embed, for appearance while tracking and across clips
+    frame_stride: int = 5  # every n-th frame is sampled, and the last
+    confidence: float = 0.35  # lowest confidence of a detection, 0 to 1
+    min_area: float = 0.005  # smallest median mask of a track, fraction of the frame
+    max_area: float = 0.6  # largest median mask of a track; a wrong name often matches the whole picture
+    min_side_px: int = 40  # shorter side of a track's median box, pixels
+    min_track_coverage: float = 0.3  # least fraction of sampled frames with the element; two frames if there are two
+    max_elements: int = 4  # most elements per clip, by duration times size
+    max_nouns: int = 8  # most nouns searched in a clip, in prompt order
+    nms_iou: float = 0.7  # mean IoU with an element of `detect` above which a track is that element, 0 to 1
+    mask_model: str = ""  # card of role masks that re-segments each best picture; "" = the model's own masks
+    min_mask_iou: float = 0.6  # lowest IoU of the new mask's box with the model's, 0 to 1; else the old mask is kept
 
     @property
     def gpus(self) -> float:  # type: ignore[override]
@@ -112,11 +110,11 @@ class Ground(Stage):
                 yield Reject(f"{film.clip_id}/{build.majority(track)}@{track[0].frame}", *why)
         fit = [track for track, refusal in zip(new, refusals, strict=True) if refusal is None]
         recut = build.MaskRefiner(models.masks, self.mask_model, self.min_mask_iou) if models.masks else None
-        taken = Counter(e.kind for e in known)  # their numbers go on from those of `detect`
+        taken = Counter(e.kind for e in known)  # numbering continues from that of `detect`
         yield from build.elements(film, fit, self.embedder, recut, taken)
 
     def _known(self, track: build.Track, known: Sequence[Element]) -> tuple[str, str] | None:
-        """Reason and detail where a track is an element that is known already."""
+        """Return reason and detail if a track is an element that is already known, else None."""
         for element in known:
             places = [(s.box, box_at(element, s.frame, self.frame_stride)) for s in track]
             overlap = float(np.mean([iou(box, place) if place else 0.0 for box, place in places]))
@@ -126,10 +124,9 @@ class Ground(Stage):
 
 
 def wanted(caption: Caption, known: Sequence[Element]) -> list[str]:
-    """The nouns of things in the prompt, in its order, that stand for more subjects than elements are known by that name.
+    """Return the object nouns of the prompt, in order, with more subjects than known elements of that name.
 
-    "a cup" and "another cup" with one cup known ask for "cup", which then finds both; the one that is known is sorted out by
-    its place.
+    "a cup" and "another cup" with one known cup yield "cup"; both cups are then found, and the known one is removed by position.
     """
     nouns = []
     for subject in sorted(caption.subjects, key=lambda s: s.start):
@@ -141,5 +138,5 @@ def wanted(caption: Caption, known: Sequence[Element]) -> list[str]:
 
 
 def of_name(noun: str, labels: Counter[str]) -> int:
-    """How many elements are called by a noun: a "coffee cup" is a "cup"."""
+    """Return how many elements a noun refers to: a "coffee cup" is a "cup"."""
     return sum(count for label, count in labels.items() if set(noun.split()) & set(label.split()))

@@ -1,4 +1,4 @@
-"""Manifest -> videos: open each file once, say what is in it, and turn away what the corpus does not want."""
+"""Manifest -> videos: open each file once, record its properties, and reject what the corpus excludes."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ from a2data.store.source_files import SourceFile, in_place
 
 @dataclass(frozen=True)
 class Ingest(Stage):
-    """Sources -> videos. A file that cannot be read as video raises; one that can, but is not wanted, is rejected."""
+    """Sources -> videos. A file that cannot be read as video raises; a readable but unwanted one is rejected."""
 
     reads = {"manifest": Source}
     writes = Video
@@ -21,20 +21,20 @@ class Ingest(Stage):
     opens_sources = True
     accounts_for = "video_id"
 
-    min_short_side_px: int = 200  # as shown
-    min_duration_s: float = 1.0  # where the container knows its duration
-    max_duration_s: float = 36000.0  # 10 hours
-    min_fps: float = 8.0  # below half the clip's 15 fps every frame would be shown twice
-    max_fps: float = 1000.0  # high-speed cameras have 960; above it, a container states its clock's ticks
-    max_side_px: int = 8192  # longest side, as coded and as shown: DCI 8K
-    max_pixel_aspect: float = 4.0  # width of a pixel over its height, or the reverse; anamorphic film has 2
-    max_aspect: float = 4.0  # longer side over the shorter one, as shown; Polyvision, the widest film format, has 4
-    max_source_frames: int = 5_000_000  # of a video: 10 hours at 120 fps are 4.3 million
-    max_bytes: int = 1_000_000_000_000  # of a file: 10 hours of ProRes 4444 in 4K are 0.9 TB
-    max_decoder_bytes: int = 1_500_000_000  # memory that opening a file and decoding its first frame may take; on Linux
-    labels: str = ""  # comma-separated labels that are wanted; "" for all
-    sources: str = ""  # comma-separated sources that are wanted; "" for all
-    licenses: str = ""  # comma-separated licences that are wanted; "" for all
+    min_short_side_px: int = 200  # short side as shown, pixels
+    min_duration_s: float = 1.0  # seconds, if the container states a duration
+    max_duration_s: float = 36000.0  # seconds; 10 hours
+    min_fps: float = 8.0  # below half the clips' 15 fps, every frame would be shown twice
+    max_fps: float = 1000.0  # high-speed cameras reach 960; beyond it, a container states its clock's ticks
+    max_side_px: int = 8192  # longest side as coded and as shown, pixels: DCI 8K
+    max_pixel_aspect: float = 4.0  # pixel width over height, or the reverse; anamorphic film has 2
+    max_aspect: float = 4.0  # longer over shorter side as shown; Polyvision, the widest film format, has 4
+    max_source_frames: int = 5_000_000  # frames of a video: 10 hours at 120 fps are 4.3 million
+    max_bytes: int = 1_000_000_000_000  # file size, bytes: 10 hours of ProRes 4444 in 4K are 0.9 TB
+    max_decoder_bytes: int = 1_500_000_000  # memory to open a file and decode its first frame, bytes; Linux only
+    labels: str = ""  # accepted labels, comma-separated; "" = all
+    sources: str = ""  # accepted sources, comma-separated; "" = all
+    licenses: str = ""  # accepted licences, comma-separated; "" = all
 
     def run(self, model: None, manifest: list[Source], source_file: SourceFile = in_place) -> Iterator[Video | Reject]:
         for source in manifest:
@@ -45,9 +45,7 @@ class Ingest(Stage):
             if source.unreadable:
                 raise ValueError(f"{source.path}: {source.unreadable}")
             if changed(source):
-                raise ValueError(
-                    f"{source.path} has changed since it was listed: `a2data run` takes it in as a new video"
-                )
+                raise ValueError(f"{source.path} has changed since it was listed: `a2data run` adds it as a new video")
             try:
                 facts = video.probe(source.path, self.limits(), source_file(source.video_id, source.path))
             except LimitError as error:
@@ -71,12 +69,12 @@ class Ingest(Stage):
 
 
 def changed(source: Source) -> bool:
-    """Whether a local file has another size than when its bytes were hashed: its video_id would be another's."""
+    """Return whether a local file's size changed since its bytes were hashed, so that its video_id is wrong."""
     return os.path.exists(source.path) and os.path.getsize(source.path) != source.bytes
 
 
 def unwanted(settings: Ingest, source: Source) -> Reject | None:
-    """Why the manifest alone is enough to turn a source away; None if it is not."""
+    """Return the rejection that follows from the manifest alone, or None."""
     if source.duplicate_of:
         return Reject(source.video_id, "duplicate", f"same bytes as {source.duplicate_of}")
     if source.license_conflict:
@@ -90,12 +88,12 @@ def unwanted(settings: Ingest, source: Source) -> Reject | None:
     ):
         wanted = [name.strip() for name in allowed.split(",") if name.strip()]
         if wanted and value not in wanted:
-            return Reject(source.video_id, reason, f"{reason} {value!r} is none of {', '.join(wanted)}")
+            return Reject(source.video_id, reason, f"{reason} {value!r} is not one of {', '.join(wanted)}")
     return None
 
 
 def misfit(settings: Ingest, source: Source, facts: video.Probe) -> Reject | None:
-    """Why a video does not fit the corpus; None if it does."""
+    """Return the rejection of a video by its properties, or None."""
     short_side, duration = min(facts.width, facts.height), facts.duration_s
     rules: Iterable[tuple[bool, str, str]] = (
         (

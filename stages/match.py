@@ -1,4 +1,4 @@
-"""Which element each phrase of the prompt stands for: one to one, and only where no other would do as well."""
+"""One-to-one matching of the prompt's phrases to elements, restricted to unambiguous pairs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ from model_zoo import cards
 
 Matcher = Callable[[list[str], list[np.ndarray]], np.ndarray]
 
-# How much each kind of word counts. The type is a floor that all share; colour tells people and things apart best.
+# Weight of each kind of word. The type is a common floor; colour separates people and objects best.
 WEIGHTS = {"type": 1.0, "label": 2.0, "colour": 2.0, "place": 1.5, "size": 0.5}
 
 
 @dataclass(frozen=True)
 class Match(Stage):
-    """Captions and elements -> which phrase stands for which element.
+    """Captions and elements -> the element of each phrase.
 
-    A subject's phrase goes to one person or object, and to the face of that person too; a garment named in it ("a yellow top")
-    to that person's garment of the kind and colour; the phrase for the place to the background. Similarity is between what the
-    words say and what was measured of the element: which element the caption was made from is not asked, so a caption from
-    anywhere is matched the same way. A card as `model` sees phrases and pictures: `model(phrases, pictures) -> (p, e) float32`,
-    0 to 1, pictures (h, w, 3) uint8 on white.
+    A subject's phrase is matched to one person or object, and to that person's face; a garment named in it ("a yellow top") to
+    that person's garment of the kind and colour; the environment phrase to the background. Similarity compares the words with the
+    measurements of the element and ignores which element the caption was made from, so captions of any origin are matched alike.
+    A card as `model` compares phrases with pictures: `model(phrases, pictures) -> (p, e) float32`, 0 to 1, pictures (h, w, 3)
+    uint8 on white.
     """
 
     reads = {
@@ -44,10 +44,10 @@ class Match(Stage):
     writes = records.Match
     version = 3
 
-    model: str = "words"  # "words" for words against measurements alone, or the card of a text-image model beside them
-    model_weight: float = 0.5  # of that model's similarity against that of the words, 0 to 1
-    min_similarity: float = 0.55  # below it a phrase stays without an element, 0 to 1
-    min_margin: float = 0.05  # by which the best assignment must beat any that gives the phrase another element
+    model: str = "words"  # "words" = words against measurements only; else the card of an additional text-image model
+    model_weight: float = 0.5  # weight of that model's similarity against that of the words, 0 to 1
+    min_similarity: float = 0.55  # lowest similarity of a matched phrase, 0 to 1
+    min_margin: float = 0.05  # lead of the best assignment over any that gives the phrase another element
 
     @property
     def gpus(self) -> float:  # type: ignore[override]
@@ -88,7 +88,7 @@ class Match(Stage):
         if model is not None and similarity.size:
             seen = np.asarray(model([s.phrase for s in subjects], [picture(e) for e in elements]))
             both = (1 - self.model_weight) * similarity + self.model_weight * seen
-            similarity = np.where(similarity > 0, both, 0)  # a person stays no cup, however alike
+            similarity = np.where(similarity > 0, both, 0)  # a person never matches a cup, however similar
         taken = assign(similarity, self.min_similarity)
         for p, subject in enumerate(subjects):
             key = f"{caption.clip_id} {subject.phrase!r}"
@@ -114,18 +114,18 @@ class Match(Stage):
 
 
 class Look(NamedTuple):
-    """What was measured of an element, in the terms that phrases use."""
+    """The measurements of an element, in the terms that phrases use."""
 
     human: bool
     label: str
     colours: tuple[str, ...]
-    clothes: dict[str, str]  # kind of garment -> its colour
+    clothes: dict[str, str]  # kind of garment -> colour
     centre: float  # 0 at the left border of the picture, 1 at the right
     size: float  # 1 for the largest in the clip
 
 
 def looks(elements: Sequence[Element], parts: Sequence[Element]) -> list[Look]:
-    """How each element looks; parts: the faces and garments of all of them."""
+    """Return the measurements of each element; parts: the faces and garments of all of them."""
     areas = [float(np.mean([(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in e.seen_boxes or [e.box]])) for e in elements]
     found = []
     for element, area in zip(elements, areas, strict=True):
@@ -139,7 +139,7 @@ def looks(elements: Sequence[Element], parts: Sequence[Element]) -> list[Look]:
 
 
 def colour(element: Element) -> str:
-    """The colour that was measured of an element, or else that of its picture."""
+    """Return the measured colour of an element, else the colour of its picture."""
     said = dict(a.split("=", 1) for a in element.attributes)
     if "colour" in said:
         return said["colour"]
@@ -148,19 +148,19 @@ def colour(element: Element) -> str:
 
 
 def picture(element: Element) -> np.ndarray:
-    """An element's cut-out on white, (h, w, 3) uint8."""
+    """Return an element's cut-out on white, (h, w, 3) uint8."""
     return images.on_white(images.from_png(element.image))
 
 
 def by_words(subjects: Sequence[Subject], looks: Sequence[Look]) -> np.ndarray:
-    """How well each phrase describes each element, (phrases, elements) float32, 0 to 1; 0 for a wrong type."""
+    """Return how well each phrase describes each element, (phrases, elements) float32, 0 to 1; 0 for a wrong type."""
     return np.array([[agreement(s, look) for look in looks] for s in subjects], np.float32).reshape(
         len(subjects), len(looks)
     )
 
 
 def agreement(subject: Subject, look: Look) -> float:
-    """The weighted mean over those of WEIGHTS about which the words say something that was measured."""
+    """Return the weighted mean agreement over the attributes that are both in the phrase and measured, see WEIGHTS."""
     said = phrases.read(subject.phrase)
     human = said.human or (subject.type == "Human" and subject.sub_type != "Accessory")
     if human != look.human:
@@ -182,18 +182,18 @@ def agreement(subject: Subject, look: Look) -> float:
 
 
 def same_label(noun: str, label: str) -> float:
-    """1 for the same word ("cup", "coffee cup"), 0.5 where one of them only says "object", 0 otherwise."""
+    """Return 1 for the same word ("cup", "coffee cup"), 0.5 if one of them only says "object", else 0."""
     if noun == label or set(noun.split()) & set(label.split()):
         return 1.0
     return 0.5 if {"object", "thing", "item", ""} & {noun, label} else 0.0
 
 
 def assign(similarity: np.ndarray, min_similarity: float) -> list[int]:
-    """The element of each phrase in the best one-to-one assignment (Kuhn 1955), -1 for none.
+    """Return the element of each phrase in the best one-to-one assignment (Kuhn 1955), -1 for none.
 
     similarity: (phrases, elements). Each phrase has a column of its own that stands for "none" and is worth `min_similarity`.
     """
-    from scipy.optimize import linear_sum_assignment  # 0.5 s, which no command should wait for
+    from scipy.optimize import linear_sum_assignment  # takes 0.5 s, which other commands need not wait for
 
     count, elements = similarity.shape
     none = np.where(np.eye(count, dtype=bool), min_similarity, -1e3)
@@ -203,10 +203,10 @@ def assign(similarity: np.ndarray, min_similarity: float) -> list[int]:
 
 
 def clearance(similarity: np.ndarray, min_similarity: float, taken: Sequence[int], p: int) -> float:
-    """What the best assignment loses, in all, if phrase p must not have its element: 0 where another does as well.
+    """Return the loss of the best assignment if phrase p must not have its element: 0 if another element does as well.
 
-    That is the lead over the next best element where the others' phrases are settled; "a person" beside "a person in a red top"
-    is whoever is left. With a second phrase that describes the only person as well, nobody knows which of the two is there.
+    This is the lead over the next best element, given the other phrases: "a person" beside "a person in a red top" is the
+    remaining person. If a second phrase describes the only person as well, it is unknown which of the two is present.
     """
     other = similarity.copy()
     other[p, taken[p]] = 0.0
@@ -215,14 +215,14 @@ def clearance(similarity: np.ndarray, min_similarity: float, taken: Sequence[int
 
 
 def worth(similarity: np.ndarray, min_similarity: float, taken: Sequence[int]) -> float:
-    """The sum that `assign` makes as large as it can be."""
+    """Return the sum that `assign` maximises."""
     return float(sum(similarity[p, e] if e >= 0 else min_similarity for p, e in enumerate(taken)))
 
 
 def garments_of(phrase: str, parts: Sequence[Element]) -> Iterator[tuple[Element, int, int]]:
-    """The face and the garments of whom a phrase stands for, each with the part of the phrase that is about it.
+    """Yield the face and the garments of a phrase's subject, each with the span of the phrase that describes it.
 
-    The best face shows the whole phrase. A garment must be the only one of its kind and of the colour that the phrase says.
+    The best face is described by the whole phrase. A garment must be the only one of its kind and of the named colour.
     """
     faces = sorted((p for p in parts if p.kind == "face"), key=lambda f: (-f.quality, f.element_id))
     if faces:
@@ -230,14 +230,14 @@ def garments_of(phrase: str, parts: Sequence[Element]) -> Iterator[tuple[Element
     for garment in phrases.read(phrase).garments:
         noun = phrase[garment.start : garment.end].split()[-1].lower()
         fits = [p for p in parts if p.kind == garment.kind and (not garment.colour or colour(p) == garment.colour)]
-        if garment.kind == "accessory":  # a hat is no bag
+        if garment.kind == "accessory":  # a hat is not a bag
             fits = [p for p in fits if noun in p.label.lower().split()]
         if len(fits) == 1:
             yield fits[0], garment.start, garment.end
 
 
 def place(caption: Caption, backgrounds: Sequence[Element], min_similarity: float) -> Iterator[Any]:
-    """The phrase for the place and the background, unless the colours that the phrase names are not there."""
+    """Yield the match of the environment phrase and the background, unless the colours that the phrase names are missing."""
     start, end = caption.environment_start, caption.environment_end
     phrase = caption.prompt[start:end]
     if not phrase or not backgrounds:

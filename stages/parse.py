@@ -1,4 +1,4 @@
-"""Parts of a person as elements of their own: hair and clothes, named by colour."""
+"""Human parts as elements of their own: hair and garments, named by colour."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,24 +19,24 @@ WORDS = {"hair": "hair", "upper": "upper clothes", "lower": "lower clothes", "sh
 
 @dataclass(frozen=True)
 class Parse(Stage):
-    """People and their faces -> hair, upper and lower clothes, shoes and accessories, cut out of the person's best frame."""
+    """People and their faces -> hair, upper and lower garments, shoes and accessories, cut out of the person's best frame."""
 
     reads = {"select": Kept, "segment": ClipVideo, "detect": Element, "faces": Element}
     writes = Element
     per = "clip"
     version = 5
 
-    model: str = "builtin-parse"  # a card of the role parse
-    embedder: str = "mobilenetv2"  # a card of the role embed
-    margin: float = 0.05  # of the person's box on each side, shown to the model, as a share of its size
-    reach: int = 5  # frames over which a head is taken to stand still, see a2data.elements.tracks.box_at
-    min_part_px: int = 200  # pixels of a part
-    min_part_share: float = 0.005  # of the person's pixels
-    min_solid: float = 0.7  # share of a part that survives an opening, see `solid`, 0 to 1
-    min_filled: float = 0.9  # a part's pixels as a share of itself and its holes, 0 to 1
-    min_garment_filled: float = 0.8  # the same of upper and lower clothes: a hand before them leaves a hole
-    min_hull: float = 0.7  # a garment's pixels as a share of its convex hull, 0 to 1
-    min_hair_span: float = 0.6  # width of the hair as a share of the head's, 0 to 1
+    model: str = "builtin-parse"  # card of role parse
+    embedder: str = "mobilenetv2"  # card of role embed
+    margin: float = 0.05  # margin around the person's box shown to the model, fraction of its size
+    reach: int = 5  # frames over which a head is assumed not to move, see a2data.elements.tracks.box_at
+    min_part_px: int = 200  # smallest part, pixels
+    min_part_share: float = 0.005  # smallest part, fraction of the person's pixels
+    min_solid: float = 0.7  # least fraction of a part that survives an opening, 0 to 1, see `solid`
+    min_filled: float = 0.9  # least ratio of a part's pixels to those within its outlines, 0 to 1
+    min_garment_filled: float = 0.8  # the same for upper and lower garments, where a hand in front leaves a hole
+    min_hull: float = 0.7  # least ratio of a garment's pixels to its convex hull, 0 to 1
+    min_hair_span: float = 0.6  # least width of hair, fraction of the head's width, 0 to 1
 
     @property
     def gpus(self) -> float:  # type: ignore[override]
@@ -68,7 +68,7 @@ class Parse(Stage):
     def parts(
         self, parse: Any, film: ClipVideo, person: Element, faces: list[Element]
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """The kinds in WORDS that the model finds on a person, as (h, w) bool masks of the frame, in the order of WORDS."""
+        """Yield the parts in WORDS that the model finds on a person, as (h, w) bool masks of the frame, in the order of WORDS."""
         frame, mask = film.frames[person.frame], from_rle(person.mask)
         x0, y0, x1, y1 = clamp(grown(person.box, self.margin), *mask.shape)
         head = self.head(person, faces)
@@ -82,12 +82,12 @@ class Parse(Stage):
                 yield kind, whole & mask
 
     def head(self, person: Element, faces: list[Element]) -> Box | None:
-        """The box of a person's head in their best frame, None where no face of theirs was seen about then."""
+        """Return the box of a person's head in their best frame; None if no face of theirs was seen near it."""
         boxes = [box_at(f, person.frame, self.reach) for f in faces if f.parent_id == person.element_id]
         return next((box for box in boxes if box is not None), None)
 
     def too_small(self, mask: np.ndarray, person: Element) -> str:
-        """The limit that a part falls short of, in words; "" where it is large enough."""
+        """Return the size limit that a part fails, as text; "" if it is large enough."""
         area, whole = int(mask.sum()), int(from_rle(person.mask).sum())
         if area < self.min_part_px:
             return f"{area} pixels, wanted {self.min_part_px}"
@@ -96,7 +96,7 @@ class Parse(Stage):
         return ""
 
     def reject_reason(self, kind: str, mask: np.ndarray, head: Box | None) -> str:
-        """What tells that a part's outline is no such part's, in words; "" where it may be one."""
+        """Return the reason to reject a part's mask, or ""."""
         garment = kind in ("upper", "lower")
         least = self.min_garment_filled if garment else self.min_filled
         limits = [("solid", solid(mask), self.min_solid), ("filled", filled(mask), least)]
@@ -108,7 +108,7 @@ class Parse(Stage):
         return ", ".join(f"{name} = {value:.2f}, wanted {low}" for name, value, low in limits if value < low)
 
     def element(self, key: str, kind: str, film: ClipVideo, person: Element, mask: np.ndarray) -> Element:
-        """The row of one part, still without an embedding."""
+        """Return the row of one part, without its embedding."""
         frame = film.frames[person.frame]
         box = bounds(mask)
         image = to_png(cut_out(frame, mask, box))
@@ -136,34 +136,37 @@ class Parse(Stage):
 
 
 def solid(mask: np.ndarray) -> float:
-    """Share of a mask that survives an opening by a disk an eighth as wide as its area's root: little of rags, slivers, rims."""
+    """Return the fraction of a mask that survives an opening by a disk an eighth as wide as the square root of its area.
+
+    It is low for ragged masks, slivers and rims.
+    """
     radius = max(1, round(float(np.sqrt(mask.sum())) / 8))
     x0, y0, x1, y1 = (int(v) for v in bounds(mask))
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
-    # else OpenCV takes the mask to go on beyond the border
+    # without padding, OpenCV would continue the mask beyond the border
     inside = np.pad(mask[y0:y1, x0:x1].astype(np.uint8), radius + 1)
     opened = cv2.morphologyEx(inside, cv2.MORPH_OPEN, disk)
     return float(opened.sum() / mask.sum())
 
 
 def filled(mask: np.ndarray) -> float:
-    """Pixels of a mask as a share of what its outer outlines enclose."""
+    """Return a mask's pixels as a fraction of the area within its outer outlines."""
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     whole = cv2.drawContours(np.zeros(mask.shape, np.uint8), outlines, -1, 1, cv2.FILLED)
     return float(mask.sum() / whole.sum())
 
 
 def hull_share(mask: np.ndarray) -> float:
-    """Pixels of a mask as a share of its convex hull."""
+    """Return a mask's pixels as a fraction of its convex hull."""
     points = np.argwhere(mask)[:, ::-1].astype(np.int32)
     hull = cv2.fillConvexPoly(np.zeros(mask.shape, np.uint8), cv2.convexHull(points), 1)
     return float(mask.sum() / hull.sum())
 
 
 def shade(pixels: np.ndarray) -> str:
-    """The colour of hair, (n, 3) uint8 RGB: its name if it has one, else "dark" or "fair", or "" for between.
+    """Return the colour of hair, (n, 3) uint8 RGB: its name if it has one, else "dark", "fair", or "" in between.
 
-    Under a bluish light brown and blond are both grey; lightness (CIE L*) is what remains of them.
+    In bluish light, brown and blond are both grey; only their lightness (CIE L*) differs.
     """
     named = colours.name(pixels)
     if named not in ("grey", "black", "white"):
@@ -173,13 +176,13 @@ def shade(pixels: np.ndarray) -> str:
 
 
 def grown(box: Box, share: float) -> Box:
-    """A box with a margin on each side, as a share of its width and height."""
+    """Return a box with a margin on each side, as a fraction of its width and height."""
     dx, dy = share * (box[2] - box[0]), share * (box[3] - box[1])
     return box[0] - dx, box[1] - dy, box[2] + dx, box[3] + dy
 
 
 def embedded(parts: list[Element], embed: Any) -> list[Element]:
-    """The parts with their embeddings, all of them in one call."""
+    """Return the parts with their embeddings, computed in one call."""
     if not parts:
         return []
     cuts = [from_png(p.image) for p in parts]

@@ -1,4 +1,4 @@
-"""Which clips go on: thresholds over their scores, and the rule that each rejected clip failed first."""
+"""Clip filter: thresholds over scores, and the first rule that each rejected clip failed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from a2data import records
 from a2data.records import Clip, Kept, Reject, Rule
 from a2data.stage import Stage
 
-# What to set for a metric that is not measured unless one asks for it.
+# How to enable a metric that is not measured by default.
 MEASURED_BY = {
     "text": "score.text_model=rapidocr",
     "aesthetic": "score.quality_models=laion-aesthetic",
@@ -23,9 +23,9 @@ MEASURED_BY = {
 
 @dataclass(frozen=True)
 class Select(Stage):
-    """Clips and their scores -> the clips that pass. Cheap, so that a new threshold never re-runs a model.
+    """Clips and their scores -> the clips that pass. Runs no model, so new thresholds are cheap.
 
-    The defaults let a person pass who signs in front of a camera that stands still, and stop pictures that stand still.
+    The defaults accept a person signing before a static camera, and reject static pictures.
     """
 
     reads = {"segment": Clip, "score": records.Score}
@@ -33,23 +33,23 @@ class Select(Stage):
     accounts_for = "clip_id"
 
     min_motion: float = 0.001  # mean difference from frame to frame, 0 to 1
-    max_motion: float = 0.2  # above it, frames have little to do with one another
-    max_static: float = 0.8  # share of the steps without any change, 0 to 1
-    min_sharpness: float = 10.0  # median variance of the Laplacian, 0 and up
+    max_motion: float = 0.2  # the same; above it, frames are hardly related
+    max_static: float = 0.8  # fraction of steps without any change, 0 to 1
+    min_sharpness: float = 10.0  # median variance of the Laplacian, from 0
     min_luma: float = 0.06  # mean luma, 0 to 1
     max_luma: float = 0.94  # mean luma, 0 to 1
-    max_luma_range: float = 0.6  # brightest less darkest frame, 0 to 1
-    max_bars: float = 0.5  # share of the source picture under letterbox bars, 0 to 1
-    max_text: float = 0.15  # share of the picture under text, 0 to 1; inf where text is not measured
+    max_luma_range: float = 0.6  # brightest minus darkest frame, 0 to 1
+    max_bars: float = 0.5  # fraction of the source picture under letterbox bars, 0 to 1
+    max_text: float = 0.15  # fraction of the picture under text, 0 to 1; inf if text is not measured
 
-    # Not asked unless you say so; each needs a model or a setting of score, see MEASURED_BY.
+    # Off by default; each needs a model or a setting of score, see MEASURED_BY.
     min_aesthetic: float = -inf  # mean over the frames, about 1 to 10; cosmos-curate takes 3.5
-    max_nsfw: float = inf  # of the worst frame, 0 to 1
-    min_flow: float = -inf  # mean speed, widths of the picture per second
-    max_flow: float = inf  # the same, at most
-    min_flow_top5: float = -inf  # shift of what moves most, px at a shorter side of 256; VBench takes 6
+    max_nsfw: float = inf  # worst frame, 0 to 1
+    min_flow: float = -inf  # mean speed, picture widths per second
+    max_flow: float = inf  # mean speed, picture widths per second
+    min_flow_top5: float = -inf  # displacement of the fastest pixels, px at a shorter side of 256; VBench uses 6
     min_codec_motion: float = -inf  # mean motion vector, widths plus heights; signing has 0.0006
-    min_codec_motion_least: float = -inf  # the same where it is least; cosmos-curate takes 0.000001
+    min_codec_motion_least: float = -inf  # the same at its minimum; cosmos-curate uses 0.000001
 
     def run(self, model: Any, clips: list[Clip], scores: list[records.Score]) -> Iterator[Any]:
         for clip in clips:
@@ -70,10 +70,10 @@ def _unmeasured(clip_id: str, metric: str) -> str:
 
 
 def judge(scores: dict[str, float], settings: Select) -> list[Rule]:
-    """Every rule that the settings ask of a clip, with its answer, in the order in which they are asked.
+    """Return the enabled rules with their results, in the order in which they are checked.
 
-    A threshold of inf (-inf below) on every side of a metric is not asked. Raises KeyError for a metric that is asked about and
-    was not measured. A score that is not a number passes no rule.
+    A metric whose thresholds are all infinite is not checked. Raises KeyError for a metric that is checked but was not measured.
+    A NaN score passes no rule.
     """
     bounds = {
         "motion": (settings.min_motion, settings.max_motion),

@@ -1,8 +1,8 @@
-"""Fusion by a language model: a structured caption written out as a prompt, every phrase of a subject in it letter by letter.
+"""Fusion by a language model: a structured caption written as a prompt that contains every phrase verbatim.
 
 The order is that of SkyReels-V2's text-to-video prompts (skycaptioner_v1/scripts/vllm_fusion_caption.py): shot, subjects with
-their action, appearance, expression and position, environment, lighting. Unlike there, nothing is dropped by chance, so that a
-rerun gives the same request. The camera's motion is not in what the model gets: it is appended afterwards.
+their action, appearance, expression and position, environment, lighting. Unlike there, nothing is dropped at random, so that a
+rerun sends the same request. The model is not given the camera motion, which is appended afterwards.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 from model_zoo.caption.schema import Ask, asked
 
-MAX_WORDS = 250  # the text encoder of the video model sees 512 tokens, camera included
+MAX_WORDS = 250  # the text encoder of the video model has 512 tokens, camera included
 SHOT = ("shot_type", "shot_angle", "shot_position")
 TOLD = ("action", "appearance", "expression", "position")
 REQUEST = (
@@ -27,9 +27,9 @@ REQUEST = (
 
 
 def fusion(ask: Ask) -> Callable[[dict[str, Any]], str]:
-    """`model(scene) -> prompt` (see stages/caption/stage.py).
+    """Return `model(scene) -> prompt` (see stages/caption/stage.py).
 
-    It raises ValueError, naming the phrase, where the prompt lacks or repeats one and so does that to a second question.
+    It raises ValueError, naming the phrase, if neither of two prompts has each phrase exactly once.
     """
 
     def fuse(scene: dict[str, Any]) -> str:
@@ -41,12 +41,12 @@ def fusion(ask: Ask) -> Callable[[dict[str, Any]], str]:
 
 
 def phrases(scene: dict[str, Any]) -> list[str]:
-    """What must stand in the prompt: the phrases of the subjects and that of the place."""
+    """Return the phrases that the prompt must contain: those of the subjects and of the environment."""
     return [p for p in (*(s["phrase"] for s in scene["subjects"]), scene["environment_phrase"]) if p]
 
 
 def facts(scene: dict[str, Any]) -> dict[str, Any]:
-    """A scene as the model is told of it: no empty fields, no bookkeeping, no camera motion."""
+    """Return a scene as given to the model: without empty fields, internal fields and camera motion."""
     told: dict[str, Any] = {name: scene[name].replace("_", " ") for name in SHOT if scene[name] not in ("", "other")}
     told["subjects"] = [
         {"phrase": s["phrase"], **{name: s[name] for name in TOLD if s[name]}} for s in scene["subjects"]
@@ -59,7 +59,7 @@ def facts(scene: dict[str, Any]) -> dict[str, Any]:
 
 
 def prompt_with(wanted: list[str]) -> Callable[[str], str]:
-    """Reads an answer: `read(text) -> prompt`, which raises ValueError unless each phrase is in it exactly once."""
+    """Return `read(text) -> prompt`, which raises ValueError unless each phrase occurs exactly once."""
 
     def read(text: str) -> str:
         prompt = " ".join(text.rpartition("</think>")[2].split())

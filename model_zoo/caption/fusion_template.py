@@ -1,7 +1,7 @@
-"""Fusion without a language model: a structured caption put into plain English, in SkyReels-V2's order.
+"""Fusion without a language model: a structured caption in plain English, in SkyReels-V2's order.
 
-Shot, subjects with what they do, environment, lighting. A phrase never begins a sentence, so that it stands in the prompt
-letter by letter as it was given.
+Shot, subjects with their actions, environment, lighting. A phrase never begins a sentence, so that the prompt contains it
+verbatim.
 """
 
 from collections.abc import Callable
@@ -28,12 +28,12 @@ VIEWS = {
 
 
 def template(card: Any, device: str) -> Callable[[dict[str, Any]], str]:
-    """A sentence by templates. `model(scene) -> prompt`, see stages/caption/stage.py for what a fusion is given."""
+    """Sentences from templates. `model(scene) -> prompt`, see stages/caption/stage.py for the input of a fusion."""
     return fuse
 
 
 def fuse(scene: dict[str, Any]) -> str:
-    """The prompt of a scene, without the camera. Never empty: a scene about which nothing is known says so."""
+    """Return the prompt of a scene, without the camera. Never empty: a scene without information is described as such."""
     subjects, place = scene["subjects"], scene["environment_phrase"]
     if subjects:
         sentences = [opening(scene, subjects[0])]
@@ -47,19 +47,19 @@ def fuse(scene: dict[str, Any]) -> str:
 
 
 def opening(scene: dict[str, Any], subject: dict[str, Any]) -> str:
-    """The first sentence: how the shot is framed, and its main subject."""
+    """Return the first sentence: the framing of the shot, and its main subject."""
     return f"{capital(framing(scene)) or 'In this scene'}, {clause(subject, say_where=True)}"
 
 
 def framing(scene: dict[str, Any]) -> str:
-    """ "in a medium shot at eye level, seen from the front"; "" where nothing of it is known."""
+    """Return "in a medium shot at eye level, seen from the front"; "" if nothing is known."""
     shot = SHOT_TYPES.get(scene["shot_type"], "")
     taken = " ".join(part for part in (shot and f"in {shot}", ANGLES.get(scene["shot_angle"], "")) if part)
     return ", ".join(part for part in (taken, VIEWS.get(scene["shot_position"], "")) if part)
 
 
 def empty(scene: dict[str, Any], place: str) -> list[str]:
-    """The sentences for a scene in which no subject was found."""
+    """Return the sentences for a scene without subjects."""
     shot = capital(SHOT_TYPES.get(scene["shot_type"], "a view"))
     angle = ANGLES.get(scene["shot_angle"], "")
     view = f"{shot} {angle}" if angle else shot
@@ -69,9 +69,9 @@ def empty(scene: dict[str, Any], place: str) -> list[str]:
 
 
 def following(subjects: list[dict[str, Any]], again: bool) -> list[str]:
-    """The sentences for the subjects after the main one: first what is only there, then what others do meanwhile.
+    """Return the sentences for the other subjects: first those that are only present, then those that act.
 
-    again: whether the sentence before said "there is" already.
+    again: whether the previous sentence already used "there is".
     """
     idle, busy = ([s for s in subjects if bool(s["action"]) is does] for does in (False, True))
     sentences = []
@@ -83,18 +83,18 @@ def following(subjects: list[dict[str, Any]], again: bool) -> list[str]:
 
 
 def _placed(subject: dict[str, Any]) -> str:
-    """ "a red cup on the right"; with a comma before a place that takes more words."""
+    """Return "a red cup on the right"; with a comma before a position of several words."""
     where = _where(subject)
     return f"{subject['phrase']}{' ' if _brief(where) else ', '}{where}" if where else subject["phrase"]
 
 
 def listed(words: list[str]) -> str:
-    """ "a, b and c"."""
+    """Return "a, b and c"."""
     return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
 
 
 def clause(subject: dict[str, Any], say_where: bool) -> str:
-    """ "a person in a yellow top gestures in the centre"."""
+    """Return "a person in a yellow top gestures in the centre"."""
     phrase, action, where = subject["phrase"], small(subject["action"]).rstrip(". "), _where(subject)
     said = f"{phrase} {_verb(action)}" if action else f"there is {phrase}"
     if say_where and where:
@@ -106,7 +106,7 @@ def clause(subject: dict[str, Any], say_where: bool) -> str:
 
 
 def _where(subject: dict[str, Any]) -> str:
-    """The subject's position, "" where its phrase has said it already."""
+    """Return the subject's position, "" if its phrase contains it."""
     where = small(subject["position"]).rstrip(". ")
     return "" if where and where in subject["phrase"] else where
 
@@ -116,24 +116,24 @@ def _brief(words: str) -> bool:
 
 
 def _verb(action: str) -> str:
-    """A participle gets its "is": "sitting on a chair" -> "is sitting on a chair"."""
+    """Add "is" to a participle: "sitting on a chair" -> "is sitting on a chair"."""
     return f"is {action}" if action.split()[0].rstrip(",").endswith("ing") else action
 
 
 def setting(place: str) -> str:
-    """The sentence for the environment; one that is a sentence already stays as it is."""
+    """Return the sentence for the environment; one that is already a sentence is unchanged."""
     if not is_noun_phrase(place):
         return place
     return f"The scene is set {'against' if is_backdrop(place) else 'in'} {place}"
 
 
 def is_backdrop(place: str) -> bool:
-    """Whether things stand before it, not in it."""
+    """Return whether subjects are in front of the environment, not in it."""
     return place.endswith(("background", "wall", "backdrop"))
 
 
 def is_noun_phrase(words: str) -> bool:
-    """Whether it begins with a small article, as a phrase from inside a sentence does."""
+    """Return whether the text begins with a lower-case article, like a phrase from inside a sentence."""
     return words.startswith(("a ", "an "))
 
 
@@ -142,5 +142,5 @@ def capital(words: str) -> str:
 
 
 def small(words: str) -> str:
-    """The first letter small, unless the word is an acronym or "I"."""
+    """Return the text with a lower-case first letter, unless the word is an acronym or "I"."""
     return words if words[:2].isupper() or words.startswith("I ") else words[:1].lower() + words[1:]

@@ -1,4 +1,4 @@
-"""How a picture looks, in words: its background, and how bright, warm and contrasty the light is."""
+"""The appearance of a picture in words: its background, and brightness, warmth and contrast of the light."""
 
 from collections.abc import Sequence
 
@@ -7,18 +7,18 @@ import numpy as np
 
 DARK, BRIGHT = 0.28, 0.62  # mean luma, 0 to 1
 FLAT, HARD = 0.13, 0.29  # standard deviation of luma
-COOL, WARM = -5.0, 7.0  # mean b* of the pixels that have little colour of their own
-DULL = 40  # chroma (8-bit a*, b*) up to which a pixel may owe its tint to the light
+COOL, WARM = -5.0, 7.0  # mean b* of the nearly colourless pixels
+DULL = 40  # highest chroma (8-bit a*, b*) of a pixel whose tint may come from the light
 
 
 def environment(colours: Sequence[str], luma: float) -> str:
-    """ "a bright grey and brown background", from its colours, largest first, and its mean luma, 0 to 1; "" for no colour."""
+    """Return "a bright grey and brown background", from colours, largest first, and mean luma, 0 to 1; "" without colours."""
     if not colours:
         return ""
     if len(colours) > 3:
         return "a colourful background"
     light = "dark" if luma < DARK else "bright" if luma > BRIGHT else ""
-    if set(colours) & {"black", "white"}:  # a dark black, a bright white: said already
+    if set(colours) & {"black", "white"}:  # "dark black" and "bright white" are redundant
         light = ""
     tints = " and ".join(part for part in (", ".join(colours[:-1]), colours[-1]) if part)
     words = " ".join(part for part in (light, tints, "background") if part)
@@ -26,7 +26,7 @@ def environment(colours: Sequence[str], luma: float) -> str:
 
 
 def lighting(frames: np.ndarray) -> str:
-    """ "bright and warm, with high contrast", from a few of (t, h, w, 3) uint8 frames; "neutral" where nothing stands out."""
+    """Return "bright and warm, with high contrast", from a few of (t, h, w, 3) uint8 frames; "neutral" if nothing stands out."""
     few = [cv2.resize(frames[i], (64, 36), interpolation=cv2.INTER_AREA) for i in _spread(len(frames))]
     lab = cv2.cvtColor(np.concatenate(few), cv2.COLOR_RGB2LAB).reshape(-1, 3).astype(np.float32)
     luma = lab[:, 0] / 255
@@ -41,5 +41,5 @@ def lighting(frames: np.ndarray) -> str:
 
 
 def _spread(count: int) -> list[int]:
-    """Three frames: early, middle, late."""
+    """Return three frames: early, middle, late."""
     return sorted({count // 6, count // 2, 5 * count // 6})

@@ -1,7 +1,7 @@
-"""Vision-language models of the Qwen-VL family, run here by transformers: SkyCaptioner-V1, Qwen2.5-VL, Qwen3-VL.
+"""Local vision-language models of the Qwen-VL family through transformers: SkyCaptioner-V1, Qwen2.5-VL, Qwen3-VL.
 
-Frames go in as a video at their true aspect ratio with their times; the answer is greedy, so that it is the same each time.
-Qwen2.5-VL (Bai et al. 2025, arXiv 2502.13923); Qwen3-VL (2025, arXiv 2511.21631); SkyCaptioner-V1 (arXiv 2504.13074).
+Frames are a video at their true aspect ratio with their times; decoding is greedy, so that answers are reproducible. Qwen2.5-VL
+(Bai et al. 2025, arXiv 2502.13923); Qwen3-VL (2025, arXiv 2511.21631); SkyCaptioner-V1 (arXiv 2504.13074).
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from model_zoo.caption import schema as structured
 from model_zoo.caption.fusion_llm import fusion as fused
 from model_zoo.caption.schema import Ask, Completion
 
-MAX_TOKENS = 2048  # of an answer; a caption of four subjects has about 500
+MAX_TOKENS = 2048  # longest answer; a caption of four subjects has about 500
 
 
 def captioner(card: Any, device: str) -> Callable[..., dict[str, Any]]:
@@ -23,14 +23,14 @@ def captioner(card: Any, device: str) -> Callable[..., dict[str, Any]]:
 
 
 def fusion(card: Any, device: str) -> Callable[[dict[str, Any]], str]:
-    """Fusion by the language model in it, which is shown no picture."""
+    """Fusion by its language model, without pictures."""
     return fused(chat_client(card, device))
 
 
 def chat_client(card: Any, device: str) -> Ask:
-    """`ask(messages, schema) -> Said` over the weights of a card. The schema is not enforced: what is said must be checked.
+    """Return `ask(messages, schema) -> Completion` over a card's weights. The schema is not enforced: answers must be checked.
 
-    Raises FileNotFoundError where the weights are not here.
+    Raises FileNotFoundError if the weights are missing.
     """
     path = str(weights.find(card))
     torchvision_shim.install()
@@ -38,13 +38,13 @@ def chat_client(card: Any, device: str) -> Ask:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     processor = AutoProcessor.from_pretrained(path, local_files_only=True)
-    # frames come in at most AREA_PX large
+    # frames are at most AREA_PX large
     if getattr(processor.video_processor, "cap_pixels_per_frame", False) is None:
         processor.video_processor.cap_pixels_per_frame = False
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     model: Any = AutoModelForImageTextToText.from_pretrained(path, local_files_only=True, dtype=dtype)
     model = model.to(device).eval()
-    for name in ("temperature", "top_p", "top_k"):  # of sampling; greedy search warns of each
+    for name in ("temperature", "top_p", "top_k"):  # sampling parameters, about which greedy search warns
         setattr(model.generation_config, name, None)
 
     def ask(messages: list[dict[str, Any]], schema: dict[str, Any] | None) -> Completion:
@@ -60,7 +60,7 @@ def chat_client(card: Any, device: str) -> Ask:
 
 
 def prepared(processor: Any, messages: list[dict[str, Any]]) -> Any:
-    """What the network gets for these messages: tokens, and the frames in patches with their times."""
+    """Return the network's input for these messages: tokens, and the frames in patches with their times."""
     videos: list[Any] = []
     told: list[Any] = []
     for message in messages:
@@ -86,7 +86,7 @@ def prepared(processor: Any, messages: list[dict[str, Any]]) -> Any:
 
 
 def _times(frames: np.ndarray, seconds: list[float]) -> Any:
-    """When the frames play, in the words of transformers. They are evenly spaced."""
+    """Return the times of the frames as transformers' metadata. They are evenly spaced."""
     from transformers.video_utils import VideoMetadata
 
     count, height, width = frames.shape[:3]

@@ -1,10 +1,10 @@
-"""SkyReels-V2's structured caption as a language model is asked for it: the schema, the request, and how an answer is read.
+"""SkyReels-V2's structured caption for language models: schema, request, and parsing of answers.
 
-No network in this file. `ask(messages, schema) -> Said` is one: a server (model_zoo/caption/endpoint.py) or weights that are here
-(model_zoo/caption/qwen_vl.py). messages are the OpenAI chat API's, but that frames are a part {"type": "frames", "frames": (n,
-h, w, 3) uint8 RGB, "seconds": [float]} which each turns into what it can show.
+This file has no network. `ask(messages, schema) -> Completion` is one: a server (model_zoo/caption/endpoint.py) or local weights
+(model_zoo/caption/qwen_vl.py). messages follow the OpenAI chat API, except that frames are a part {"type": "frames", "frames":
+(n, h, w, 3) uint8 RGB, "seconds": [float]}, which each backend converts.
 
-A model with `heeds_things = False` leaves the measured hints unread, so that nobody need measure them.
+A model with `heeds_things = False` ignores the measured hints, so that they need not be measured.
 
 SkyReels-V2 (Chen et al. 2025, arXiv 2504.13074) and its captioner's script, skycaptioner_v1/scripts/vllm_struct_caption.py.
 """
@@ -30,16 +30,16 @@ TEXTS = ("camera_motion", "environment", "lighting")
 SUBJECT_TEXTS = ("appearance", "action", "expression", "position")
 SUBJECT_FIELDS = ("type", "sub_type", *SUBJECT_TEXTS)
 
-FRAMES = 16  # of a clip, evenly spaced, as SkyCaptioner-V1 was asked
-AREA_PX = 360 * 420  # of a frame, as there; but at its true aspect ratio, not squeezed into 360 x 420
+FRAMES = 16  # of a clip, evenly spaced, as for SkyCaptioner-V1
+AREA_PX = 360 * 420  # of a frame, as there; but at its true aspect ratio, not resized to 360 x 420
 MAX_SUBJECTS = 12  # a model that lists more is in a loop
 
 
 class Completion(NamedTuple):
-    """What a language model answered."""
+    """The answer of a language model."""
 
     text: str
-    whole: bool  # False: it was cut off at the most tokens allowed
+    whole: bool  # False: truncated at the token limit
 
 
 Ask = Callable[[list[dict[str, Any]], dict[str, Any] | None], Completion]
@@ -47,7 +47,7 @@ Read = TypeVar("Read")
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    """A JSON schema in which every field is required and no other allowed: what OpenAI's strict mode asks for."""
+    """Return a JSON schema with all fields required and no others allowed, as OpenAI's strict mode demands."""
     return {
         "type": "object",
         "properties": properties,
@@ -98,12 +98,12 @@ REQUEST = (
 
 
 def request(schema: dict[str, Any] = SCHEMA) -> str:
-    """The captioner's question in words, for models that see no schema."""
+    """Return the captioner's question as text, for models that receive no schema."""
     return REQUEST + json.dumps(_example(schema), indent=1, ensure_ascii=False)
 
 
 def _example(schema: dict[str, Any], name: str = "") -> Any:
-    """A schema as the object it describes, with what each field means in place of its value."""
+    """Return a schema as an example object, with the meaning of each field as its value."""
     if schema["type"] == "object":
         return {key: _example(inner, key) for key, inner in schema["properties"].items()}
     if schema["type"] == "array":
@@ -114,9 +114,9 @@ def _example(schema: dict[str, Any], name: str = "") -> Any:
 
 
 def captioner(ask: Ask, frames_asked: int = FRAMES) -> Callable[[np.ndarray, float, Any], dict[str, Any]]:
-    """A base captioner (see stages/caption/stage.py) over a language model that sees.
+    """Return a base captioner (see stages/caption/stage.py) over a vision-language model.
 
-    It raises ValueError, with what was wrong, where the answer is no caption and neither is that to a second question.
+    It raises ValueError with the fault if neither of two answers is a caption.
     """
 
     def caption(frames: np.ndarray, fps: float, things: Any) -> dict[str, Any]:
@@ -128,14 +128,14 @@ def captioner(ask: Ask, frames_asked: int = FRAMES) -> Callable[[np.ndarray, flo
 
 
 def expert(ask: Ask, fields: Sequence[str], confidence: float, frames_asked: int = FRAMES) -> Callable[..., list]:
-    """A caption expert (see stages/caption/stage.py) for named fields of the schema, of the shot or of each subject.
+    """Return a caption expert (see stages/caption/stage.py) for some fields of the schema, of the shot or of each subject.
 
     Raises ValueError for a field that the schema does not have.
     """
     unknown = set(fields) - {*CHOICES, *TEXTS, *SUBJECT_TEXTS}
     if unknown or not fields:
         known = ", ".join((*CHOICES, *TEXTS, *SUBJECT_TEXTS))
-        raise ValueError(f"an expert is asked for fields of {known}, not for {', '.join(sorted(unknown)) or 'none'}")
+        raise ValueError(f"unknown fields of an expert: {', '.join(sorted(unknown)) or 'none'}; known are {known}")
     of_subject = [name for name in fields if name in SUBJECT_TEXTS]
 
     def answer(frames: np.ndarray, fps: float, things: Any, base: dict[str, Any]) -> list[tuple[str, str, float]]:
@@ -156,7 +156,7 @@ def expert(ask: Ask, fields: Sequence[str], confidence: float, frames_asked: int
 def _expert_question(
     fields: Sequence[str], of_subject: Sequence[str], base: dict[str, Any]
 ) -> tuple[dict[str, Any], str]:
-    """The schema of the fields asked for, and the question; the base's subjects are numbered, so that each gets its answer."""
+    """Return the schema of the requested fields, and the question; the base's subjects are numbered for reference."""
     subjects = base.get("subjects", [])
     properties = {name: _field(name) for name in fields if name not in SUBJECT_TEXTS}
     words = "Look at this clip and answer with one JSON object and nothing else, with exactly these fields:\n"
@@ -181,8 +181,10 @@ def _named(subject: dict[str, Any]) -> str:
 
 
 def shown(frames: np.ndarray, fps: float, count: int = FRAMES) -> dict[str, Any]:
-    """Frames as a part of a message: at most `count` of them, evenly spaced from the first to the last, each at its true
-    aspect ratio and of at most AREA_PX pixels. frames: (t, h, w, 3) uint8 RGB."""
+    """Return frames as a message part: at most `count`, evenly spaced from first to last, at their true aspect ratio.
+
+    frames: (t, h, w, 3) uint8 RGB. Each has at most AREA_PX pixels.
+    """
     at = np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int))
     height, width = frames.shape[1:3]
     scale = min(1.0, (AREA_PX / (height * width)) ** 0.5)
@@ -195,7 +197,7 @@ def shown(frames: np.ndarray, fps: float, count: int = FRAMES) -> dict[str, Any]
 
 
 def asked(ask: Ask, messages: list[dict[str, Any]], schema: dict[str, Any] | None, read: Callable[[str], Read]) -> Read:
-    """The answer as `read` reads it. One that was cut off, or that `read` finds fault with, is asked for once more.
+    """Return the answer as parsed by `read`. If it was truncated or `read` rejects it, ask once more.
 
     Raises ValueError with the fault of the second answer.
     """
@@ -215,7 +217,7 @@ def asked(ask: Ask, messages: list[dict[str, Any]], schema: dict[str, Any] | Non
         return read(_whole(said))
     except ValueError as error:
         raise ValueError(
-            f"the model was asked twice and gave no answer that can be used: {error}; it begins {said.text[:60]!r}"
+            f"the model gave no usable answer in two attempts: {error}; it begins {said.text[:60]!r}"
         ) from error
 
 
@@ -226,9 +228,9 @@ def _whole(said: Completion) -> str:
 
 
 def scene(text: str) -> dict[str, Any]:
-    """A caption out of a model's words. Fields that the schema does not know are dropped; what a model leaves out is empty.
+    """Parse a caption from a model's answer. Unknown fields are dropped; missing ones are empty.
 
-    Raises ValueError, naming the field, for what is no JSON or breaks the schema.
+    Raises ValueError, naming the field, for text that is not JSON or violates the schema.
     """
     found = _json(text)
     if not isinstance(found, dict) or not isinstance(found.get("subjects"), list):
@@ -248,24 +250,24 @@ def _subject(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> Any:
-    """A string in one line and one form of Unicode; "" for nothing; anything else as it is, for the schema to refuse."""
+    """Return a string on one line in one Unicode form; "" for None; anything else unchanged, for the schema to reject."""
     if value is None:
         return ""
     return " ".join(unicodedata.normalize("NFC", value).split()) if isinstance(value, str) else value
 
 
 def _choice(value: Any) -> Any:
-    """ "Close-up" as the schema writes it; "other" for nothing."""
+    """Return "Close-up" as spelled in the schema; "other" for nothing."""
     return re.sub(r"[\s-]+", "_", value.strip().lower()) or "other" if isinstance(value, str) else value or "other"
 
 
 def _json(text: str) -> Any:
-    """The JSON value in a model's answer, which may stand after its thoughts and in a fence of Markdown."""
+    """Return the JSON value in a model's answer, after its reasoning and inside a Markdown fence, if any."""
     text = text.rpartition("</think>")[2].strip()
     fenced = re.fullmatch(r"```(?:json)?\s*(.*?)\s*```", text, re.DOTALL)
     try:
         return json.loads(fenced.group(1) if fenced else text, parse_constant=_no_number)
-    except ValueError as error:  # JSONDecodeError is one
+    except ValueError as error:  # includes JSONDecodeError
         raise ValueError(f"it is no JSON: {error}") from error
     except RecursionError as error:
         raise ValueError("it is no JSON that anybody meant: it is nested too deep") from error

@@ -1,4 +1,4 @@
-"""Every model there is, by name. NAME:PATH takes the card NAME with your own weights."""
+"""All models by name. NAME:PATH is the card NAME with your own weights."""
 
 from model_zoo.catalogue import bench, caption, compare, detect, people, quality
 from model_zoo.roles import Card

@@ -1,4 +1,4 @@
-"""Models that A2-Bench measures with and no stage of the pipeline does."""
+"""Models that only A2-Bench uses."""
 
 from dataclasses import replace
 from typing import Any

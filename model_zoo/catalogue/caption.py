@@ -1,4 +1,4 @@
-"""Models that say what they see: base captioners, experts for one field each, fusion into a prompt."""
+"""Caption models: base captioners, experts for single fields, and fusion into a prompt."""
 
 from dataclasses import replace
 
@@ -39,7 +39,7 @@ CARDS: dict[str, Card] = {
     "openai-fusion": replace(
         SERVED, role="fusion", builder="model_zoo.caption.endpoint:fusion", input="the structured caption, as text"
     ),
-    # Weights that are here; qwen-vl:PATH for your own.
+    # Local weights; qwen-vl:PATH for your own.
     "qwen-vl": QWEN_VL,
     "skycaptioner-v1": replace(
         QWEN_VL, weights="hf:Skywork/SkyCaptioner-V1", revision="main", size_mb=16600, memory_mb=20000
@@ -81,7 +81,7 @@ CARDS: dict[str, Card] = {
             "facial_expression_recognition/facial_expression_recognition_mobilefacenet_2022july.onnx"
         ),
         sha256="4f61307602fc089ce20488a31d4e4614e3c9753a7d6c41578c854858b183e1a9",
-        weights_license="Apache-2.0",  # of the file; it learnt from RAF-DB, whose pictures are for research
+        weights_license="Apache-2.0",  # of the file; trained on RAF-DB, whose pictures are for research
         extra="builtin",
         input="112 x 112 aligned faces, RGB, -1 to 1",
         size_mb=5,
@@ -99,7 +99,7 @@ CARDS: dict[str, Card] = {
         CLASSIFIER,
         weights="hf:gullalc/videomae-base-finetuned-kinetics-movieshots-scale",
         revision="main",
-        weights_license="MIT",  # of the file; it began as VideoMAE on Kinetics, which is CC BY-NC 4.0, and learnt from MovieNet
+        weights_license="MIT",  # of the file; fine-tuned from VideoMAE on Kinetics (CC BY-NC 4.0), trained on MovieNet
         input="16 frames of 224 x 224, RGB, ImageNet's mean and deviation",
         size_mb=345,
         memory_mb=800,

@@ -1,6 +1,6 @@
-"""Models that compare: pictures with pictures, phrases with pictures; and those that fill in what was taken out.
+"""Similarity models, of pictures and of phrases with pictures; and inpainting models.
 
-`same` is 0 where nobody measured from which cosine on two pictures show the same thing: retrieve then asks for its setting.
+`match_threshold` is 0 if the cosine of equal subjects was not measured: retrieve then requires its own setting.
 """
 
 from dataclasses import replace
@@ -114,10 +114,10 @@ CARDS: dict[str, Card] = {
         size_mb=9,
         memory_mb=100,
         match_threshold=0.87,
-        # tops of five people: of one, 0.75 at least and 0.83 in the middle; of two, 0.75 for 1 pair in 20
+        # tops of five people: the same person has at least 0.75, median 0.83; two people reach 0.75 in 1 of 20 pairs
         garment_match_threshold=0.76,
     ),
-    # By the names that open_clip has for them; openclip:FOLDER takes any other one.
+    # By open_clip's names; openclip:FOLDER for any other.
     "openclip": OPENCLIP,
     "PE-Core-L-14-336": PE,
     "ViT-SO400M-16-SigLIP2-384": SIGLIP2,

@@ -1,4 +1,4 @@
-"""Models that find things: detectors, open-vocabulary grounding, masks, trackers."""
+"""Detection models: detectors, open-vocabulary grounding, masks, trackers."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ YOLO = Card(
     memory_mb=1500,
     gpus=0.25,
 )
-YOLO_MB = {  # a .pt file holds two bytes for each parameter
+YOLO_MB = {  # a .pt file has two bytes per parameter
     **{"yolo11n": 6, "yolo11s": 20, "yolo11m": 45, "yolo11l": 56, "yolo11x": 125},
     **{"yolo26n": 6, "yolo26s": 21, "yolo26m": 47, "yolo26l": 56, "yolo26x": 126},
 }
@@ -32,7 +32,7 @@ MOBILECLIP = Card(
     weights_license="apple-amlr",
     use="non-commercial",  # research purposes only
     extra="yolo",
-    fallback="llmdet_large",  # there is no YOLOE without it
+    fallback="llmdet_large",  # YOLOE does not run without it
     input="77 tokens of CLIP",
     memory_mb=500,
 )

@@ -1,4 +1,4 @@
-"""Models of people: faces, clothes and other parts, mattes."""
+"""Models of people: faces, garments and other parts, mattes."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ INSIGHTFACE = Card(
     fallback="yunet-sface",
     input="640 x 640 letterboxed BGR for faces, 112 x 112 aligned RGB for who they are, -1 to 1",
     gpus=0.25,
-    match_threshold=0.45,  # ArcFace at full size; a small MobileFaceNet takes strangers for one another up to 0.59: use 0.7 there
+    match_threshold=0.45,  # ArcFace at full size; for a small MobileFaceNet (strangers up to 0.59) use 0.7
 )
 
 # 1024 x 768, height first: a crop of one person, padded to 3:4.
@@ -34,7 +34,7 @@ SAPIENS2 = replace(
     builder="model_zoo.parse.sapiens_segformer:sapiens2",
     code_license="Apache-2.0",
     weights_license="Sapiens2 License",
-    use="biometric-restricted",  # no biometric processing: not beside face embeddings
+    use="biometric-restricted",  # forbids biometric processing: do not combine with face embeddings
     input="1024 x 768 of a person padded to 3:4, RGB, ImageNet's mean and deviation",
 )
 MOBILEFACENET = "https://github.com/foamliu/MobileFaceNet/raw/a6cc9032a659b615f477833e1a70b5e7931bcccc"
@@ -47,15 +47,15 @@ CARDS: dict[str, Card] = {
         code_license="BSL-1.0",
         weights_license="CC0-1.0",
         extra="builtin",
-        # of clip means; its descriptors are not centred: five people had 0.96 at most, one person 0.98 at least
+        # of clip means; its descriptors are not centred: two of five people had at most 0.96, one person at least 0.98
         match_threshold=0.97,
     ),
     "insightface": INSIGHTFACE,
-    # The published packs, by the names of their folders.
+    # The published packs, by folder name.
     "antelopev2": replace(INSIGHTFACE, weights="antelopev2", size_mb=407, memory_mb=1500),
     "buffalo_l": replace(INSIGHTFACE, weights="buffalo_l", size_mb=326, memory_mb=1500),
     "buffalo_s": replace(INSIGHTFACE, weights="buffalo_s", size_mb=159, memory_mb=800),
-    # Trained on WIDER FACE; the recogniser beside it on MS1M, which its publisher has withdrawn.
+    # Trained on WIDER FACE; its companion recogniser on MS1M, which its publisher has withdrawn.
     "retinaface": Card(
         "faces",
         "model_zoo.faces.retinaface:retinaface",
@@ -67,7 +67,7 @@ CARDS: dict[str, Card] = {
         input="at most 640 px on the longer side, BGR less 104, 117, 123",
         size_mb=2,
         memory_mb=300,
-        match_threshold=0.7,  # as MobileFaceNet: of clip means, five people had 0.58 at most, one person 0.79 at least
+        match_threshold=0.7,  # clip means: two of five people at most 0.58, one person at least 0.79
         companion="mobilefacenet",
     ),
     "mobilefacenet": Card(
@@ -146,7 +146,7 @@ CARDS: dict[str, Card] = {
         "model_zoo.parse.sapiens_segformer:segformer",
         weights="hf:mattmdjaga/segformer_b2_clothes",
         revision="main",
-        weights_license="MIT",  # as tagged; it began as nvidia/mit-b2, whose licence allows research and evaluation only
+        weights_license="MIT",  # as tagged; based on nvidia/mit-b2, licensed for research and evaluation only
         use="non-commercial",
         extra="transformers",
         fallback="bodypix",

@@ -1,4 +1,4 @@
-"""Models that look at whole pictures: shots, text, looks, motion, copies."""
+"""Models of whole pictures: shots, text, aesthetics, motion, copies."""
 
 from dataclasses import replace
 
@@ -100,7 +100,7 @@ CARDS: dict[str, Card] = {
     "ppocrv6-medium": replace(
         PPOCR, weights="hf:PaddlePaddle/PP-OCRv6_medium_det_safetensors", revision="main", memory_mb=600, gpus=0.25
     ),
-    # Vectors of whole pictures. CLIP tells what is shown, SSCD whether it is the same shot.
+    # Embeddings of whole pictures: CLIP for the content, SSCD for copies of one shot.
     "clip-vit-l14": replace(CLIP, weights="hf:timm/vit_large_patch14_clip_224.openai", size_mb=1710, memory_mb=2500),
     "clip-vit-b32": replace(CLIP, weights="hf:timm/vit_base_patch32_clip_224.openai", size_mb=605, memory_mb=1000),
     "sscd": Card(
@@ -131,7 +131,7 @@ CARDS: dict[str, Card] = {
         weights_license="Apache-2.0",
         size_mb=4,
     ),
-    "laion-aesthetic-v1": replace(  # the one that VBench uses
+    "laion-aesthetic-v1": replace(  # as used by VBench
         LAION,
         weights=LAION_V1 + "sa_0_4_vit_l_14_linear.pth",
         sha256="2cd4e60f4f24ae3bcd57b847b13c1f3ba27edc28cc1a7f9ce74ee9f421243cba",

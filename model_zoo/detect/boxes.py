@@ -1,4 +1,4 @@
-"""What every detector does with the boxes of its network, whatever library ran it."""
+"""Post-processing of a detector's boxes, whatever library ran it."""
 
 from collections.abc import Sequence
 
@@ -7,17 +7,17 @@ import numpy as np
 from model_zoo.detect.builtin import grabcut
 from model_zoo.roles import Detection
 
-CONFIDENCE = 0.1  # below this nothing is worth a row; the stage's min_score decides
+CONFIDENCE = 0.1  # floor of all detectors; the stage's `confidence` decides
 
 
 def detections(
     frame: np.ndarray, boxes: np.ndarray, scores: np.ndarray, labels: Sequence[str], masks: np.ndarray | None
 ) -> list[Detection]:
-    """The detections of one frame: boxes inside the frame, masks at its size; best first, ties from the left.
+    """Return the detections of one frame: boxes inside the frame, masks at its size; best first, ties from the left.
 
-    frame: (h, w, 3) uint8 RGB. boxes: (n, 4), x0, y0, x1, y1 in its pixels; one that is thinner than a pixel is dropped.
-    scores: (n,), 0 to 1. labels: a "person" is of the kind human, all else an object. masks: (n, h, w) bool, or None for a
-    network that gives boxes only: then the mask is cut out of the box by its colours, see grabcut.in_box.
+    frame: (h, w, 3) uint8 RGB. boxes: (n, 4), x0, y0, x1, y1 in its pixels; boxes thinner than a pixel are dropped. scores: (n,),
+    0 to 1. labels: a "person" is of the kind human, all others are objects. masks: (n, h, w) bool, or None for a network without
+    masks: the mask is then cut out of the box by colour, see grabcut.in_box.
     """
     height, width = frame.shape[:2]
     found = []

@@ -1,7 +1,7 @@
 """Detection transformers through transformers (Apache-2.0): RF-DETR, RT-DETR and RT-DETRv2, D-FINE, DEIMv2.
 
-RF-DETR: Robinson et al. 2025 (arXiv 2511.09554); RT-DETRv2: Lv et al. 2024 (arXiv 2407.17140); D-FINE: Peng et al. 2024
-(arXiv 2410.13842). Their classes are scored by a sigmoid each, and they need no non-maximum suppression.
+RF-DETR: Robinson et al. 2025 (arXiv 2511.09554); RT-DETRv2: Lv et al. 2024 (arXiv 2407.17140); D-FINE: Peng et al. 2024 (arXiv
+2410.13842). Each class has a sigmoid score, and non-maximum suppression is not needed.
 """
 
 from collections.abc import Callable
@@ -15,15 +15,14 @@ from model_zoo.roles import Card, Detection
 from model_zoo.weights import find
 
 BATCH = 8  # frames at a time
-FAMILIES = ("rf_detr", "rt_detr", "rt_detr_v2", "d_fine", "deimv2")  # of those the scores are read as sigmoids
+FAMILIES = ("rf_detr", "rt_detr", "rt_detr_v2", "d_fine", "deimv2")  # families with sigmoid scores
 
 
 def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detection]]]:
-    """RF-DETR, RT-DETR or D-FINE through transformers. The card's weights are a folder as transformers saves it, with its
-    image processor.
+    """RF-DETR, RT-DETR or D-FINE through transformers. The weights are a folder saved by transformers, with its image processor.
 
-    Masks are the network's own where it was trained for instance segmentation, else grabcut.in_box. Raises FileNotFoundError
-    where the folder is not there, ValueError for a network of another family.
+    Masks are the network's own if it was trained for instance segmentation, else from grabcut.in_box. Raises FileNotFoundError
+    for a missing folder, ValueError for a network of another family.
     """
     weights = find(card)
     torchvision_shim.install()
@@ -32,10 +31,10 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
 
     config = AutoConfig.from_pretrained(weights, local_files_only=True)
     if config.model_type not in FAMILIES:
-        raise ValueError(f"{weights} is a {config.model_type!r} network: this card reads {', '.join(FAMILIES)}")
+        raise ValueError(f"{weights} is a {config.model_type!r} network: this card supports {', '.join(FAMILIES)}")
     segments = any("InstanceSegmentation" in name for name in config.architectures or [])
     kind: Any = RfDetrForInstanceSegmentation if segments else AutoModelForObjectDetection
-    # in float32 on a GPU too: bfloat16 has 8 bits for a coordinate
+    # float32 on a GPU too: bfloat16 has only 8 bits for a coordinate
     model = kind.from_pretrained(weights, local_files_only=True, dtype=torch.float32).to(device).eval()
     processor = AutoImageProcessor.from_pretrained(weights, local_files_only=True)
 
@@ -55,9 +54,9 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
 
 
 def _read(frame: np.ndarray, logits: Any, boxes: Any, masks: Any, names: dict[int, str]) -> list[Detection]:
-    """One frame's queries as detections: each with its best class, those above CONFIDENCE.
+    """Return one frame's queries as detections: each with its best class, those above CONFIDENCE.
 
-    logits: (queries, classes); boxes: (queries, 4), middle and size as shares of the picture; masks: (queries, h, w) logits at
+    logits: (queries, classes); boxes: (queries, 4), centre and size as fractions of the picture; masks: (queries, h, w) logits at
     the network's own size, or None.
     """
     import torch
@@ -71,7 +70,7 @@ def _read(frame: np.ndarray, logits: Any, boxes: Any, masks: Any, names: dict[in
     )
     drawn = None
     if masks is not None:
-        # one by one: a hundred masks at the size of a film's frame are gigabytes of float32
+        # one at a time: a hundred masks at frame size are gigabytes of float32
         drawn = np.zeros((int(kept.sum()), height, width), bool)
         for i, mask in enumerate(masks[kept]):
             large = torch.nn.functional.interpolate(mask[None, None].float(), (height, width), mode="bilinear")

@@ -1,7 +1,7 @@
-"""Things found by their names: Grounding DINO and MM Grounding DINO (Apache-2.0), YOLOE (AGPL-3.0).
+"""Open-vocabulary detection: Grounding DINO and MM Grounding DINO (Apache-2.0), YOLOE (AGPL-3.0).
 
-Grounding DINO: Liu et al. 2023 (arXiv 2303.05499); MM Grounding DINO: Zhao et al. 2024 (arXiv 2401.02361), LLMDet: Fu et al.
-2025 (arXiv 2501.18954), all through transformers; YOLOE: Wang et al. 2025 (arXiv 2503.07465), through ultralytics.
+Grounding DINO: Liu et al. 2023 (arXiv 2303.05499); MM Grounding DINO: Zhao et al. 2024 (arXiv 2401.02361), LLMDet: Fu et al. 2025
+(arXiv 2501.18954), all through transformers; YOLOE: Wang et al. 2025 (arXiv 2503.07465), through ultralytics.
 
 `model(frames, phrases) -> list[list[Detection]]`, one list per frame; a detection's label is one of the phrases.
 """
@@ -18,19 +18,19 @@ from model_zoo.detect.yolo import keep_offline, read_result
 from model_zoo.roles import Card, Detection
 from model_zoo.weights import find
 
-BATCH = 4  # frames at a time through Grounding DINO: 900 queries and four levels at 800 px are much memory
+BATCH = 4  # frames per batch of Grounding DINO: 900 queries and four levels at 800 px need much memory
 YOLOE_BATCH = 16
-SAME_IOU = 0.7  # two boxes for one phrase that overlap more are one thing
+SAME_IOU = 0.7  # IoU above which two boxes for one phrase are one object
 
 Finder = Callable[[np.ndarray, Sequence[str]], list[list[Detection]]]
 
 
 def grounding_dino(card: Card, device: str) -> Finder:
-    """Grounding DINO (Liu et al. 2023), MM-Grounding-DINO or LLMDet through transformers. The card's weights are a folder
-    as transformers saves it, with its processor.
+    """Grounding DINO (Liu et al. 2023), MM-Grounding-DINO or LLMDet through transformers.
 
-    Masks are cut out of the boxes by their colours. Raises FileNotFoundError where the folder is not there, ValueError for a
-    network that is no Grounding DINO; the model raises ValueError for more phrases than its text encoder takes.
+    The weights are a folder saved by transformers, with its processor. Masks are cut out of the boxes by colour. Raises
+    FileNotFoundError for a missing folder, ValueError for a network that is not a Grounding DINO; the model raises ValueError for
+    more phrases than its text encoder accepts.
     """
     weights = find(card)
     torchvision_shim.install()
@@ -39,7 +39,7 @@ def grounding_dino(card: Card, device: str) -> Finder:
 
     config = AutoConfig.from_pretrained(weights, local_files_only=True)
     if config.model_type not in ("grounding-dino", "mm-grounding-dino"):
-        raise ValueError(f"{weights} is a {config.model_type!r} network: this card reads Grounding DINO")
+        raise ValueError(f"{weights} is a {config.model_type!r} network: this card supports Grounding DINO")
     kind: Any = AutoModelForZeroShotObjectDetection
     model = kind.from_pretrained(weights, local_files_only=True, dtype=torch.float32).to(device).eval()
     processor: Any = AutoProcessor.from_pretrained(weights, local_files_only=True)
@@ -63,23 +63,23 @@ def grounding_dino(card: Card, device: str) -> Finder:
 
 
 def encoded(tokenizer: Any, phrases: Sequence[str], most: int) -> tuple[dict[str, list[int]], list[list[int]]]:
-    """The phrases as one text, "a cat. a dog.", in tokens, and for each phrase where its tokens are.
+    """Return the phrases as tokens of one text, "a cat. a dog.", and the token positions of each phrase.
 
-    Each phrase is encoded by itself, so that its tokens are known and not looked for. Raises ValueError for a phrase without a
-    word, or for more than `most` tokens.
+    Each phrase is encoded on its own, so that its tokens are known. Raises ValueError for a phrase without a word, or for more
+    than `most` tokens.
     """
     ids, spans = [tokenizer.cls_token_id], []
     full_stop = tokenizer.convert_tokens_to_ids(".")
     for phrase in phrases:
         words = tokenizer(phrase.lower().replace(".", " "), add_special_tokens=False)["input_ids"]
         if not words:
-            raise ValueError(f"{phrase!r} has no word in it to look for")
+            raise ValueError(f"{phrase!r} contains no word to search for")
         spans.append(list(range(len(ids), len(ids) + len(words))))
         ids += [*words, full_stop]
     ids.append(tokenizer.sep_token_id)
     if len(ids) > most:
         raise ValueError(
-            f"{len(phrases)} phrases are {len(ids)} tokens, and the network takes {most}: ask for fewer at a time"
+            f"{len(phrases)} phrases are {len(ids)} tokens, and the network takes {most}: pass fewer phrases"
         )
     zeros, ones = [0] * len(ids), [1] * len(ids)
     return {"input_ids": ids, "token_type_ids": zeros, "attention_mask": ones}, spans
@@ -88,9 +88,9 @@ def encoded(tokenizer: Any, phrases: Sequence[str], most: int) -> tuple[dict[str
 def _read(
     frame: np.ndarray, logits: Any, boxes: Any, phrases: Sequence[str], spans: list[list[int]]
 ) -> list[Detection]:
-    """One frame's queries as detections: each with the phrase whose tokens fit it best in the mean, those above CONFIDENCE.
+    """Return one frame's queries as detections, each with the phrase of highest mean token score, those above CONFIDENCE.
 
-    logits: (queries, tokens); boxes: (queries, 4), middle and size as shares of the picture.
+    logits: (queries, tokens); boxes: (queries, 4), centre and size as fractions of the picture.
     """
     import torch
     import torchvision
@@ -109,11 +109,10 @@ def _read(
 
 
 def yoloe(card: Card, device: str) -> Finder:
-    """YOLOE (Wang et al. 2025) through ultralytics. The card's weights are a .pt file; its text encoder is a card of its
-    own (`text_card`).
+    """YOLOE (Wang et al. 2025) through ultralytics. The weights are a .pt file; its text encoder is another card (`text_card`).
 
-    Masks are the network's own. Raises FileNotFoundError where one of the two files is not there, ValueError for a file that is
-    no YOLOE, or one without prompts.
+    Masks are the network's own. Raises FileNotFoundError if one of the two files is missing, ValueError for a file that is not a
+    YOLOE, or one without prompts.
     """
     weights = find(card)
     keep_offline()
@@ -124,11 +123,11 @@ def yoloe(card: Card, device: str) -> Finder:
 
     try:
         model: Any = YOLOE(str(weights))
-    except Exception as error:  # whatever unpickling a foreign file comes to
-        raise ValueError(f"{weights} cannot be read as YOLOE weights ({error}): is it the file you meant?") from error
+    except Exception as error:  # unpickling a foreign file may raise anything
+        raise ValueError(f"{weights} cannot be read as YOLOE weights ({error}): check the path") from error
     head = model.model.model[-1]
     if not isinstance(head, YOLOEDetect) or hasattr(head, "lrpc"):
-        raise ValueError(f"{weights} takes no phrases: open vocabulary needs YOLOE weights without -pf in their name")
+        raise ValueError(f"{weights} accepts no phrases: use YOLOE weights without -pf in their name")
     model.model.to(device).eval()
     encode = cards.load(text_card(model.model), device)
     asked: list[str] = []
@@ -137,7 +136,7 @@ def yoloe(card: Card, device: str) -> Finder:
         if not phrases:
             return [[] for _ in frames]
         if list(phrases) != asked:
-            with torch.no_grad():  # else ultralytics cannot copy the network
+            with torch.no_grad():  # otherwise ultralytics cannot copy the network
                 features = head.get_tpe(encode(phrases).to(next(head.parameters()).dtype)[None])
             model.set_classes(list(phrases), features)
             asked[:] = phrases
@@ -155,16 +154,16 @@ def yoloe(card: Card, device: str) -> Finder:
 
 
 def text_card(model: Any) -> str:
-    """The card of the text encoder that a YOLOE network was trained with: it says so itself."""
+    """Return the card of the text encoder that a YOLOE network was trained with, as stated in its weights."""
     family = str(getattr(model, "text_model", "mobileclip:blt")).partition(":")[0]
     return {"mobileclip": "mobileclip-blt", "mobileclip2": "mobileclip2-b"}[family]
 
 
 def mobileclip(card: Card, device: str) -> Callable[[Sequence[str]], Any]:
-    """MobileCLIP's text encoder as a TorchScript file: `model(phrases) -> (n, d) float32 tensor`, rows of unit length.
+    """Return MobileCLIP's text encoder from a TorchScript file: `model(phrases) -> (n, d) float32 tensor`, rows of unit length.
 
-    Vasu et al. 2024 (arXiv 2311.17049). CLIP's own tokens, 77 a phrase, from open_clip. Raises FileNotFoundError where the file
-    is not there, ValueError for one that is no TorchScript.
+    Vasu et al. 2024 (arXiv 2311.17049). CLIP's own tokens, 77 per phrase, from open_clip. Raises FileNotFoundError for a missing
+    file, ValueError for one that is not TorchScript.
     """
     weights: Path = find(card)
     torchvision_shim.install()
@@ -174,7 +173,7 @@ def mobileclip(card: Card, device: str) -> Callable[[Sequence[str]], Any]:
     try:
         encoder = torch.jit.load(str(weights), map_location=device).eval()
     except RuntimeError as error:
-        raise ValueError(f"{weights} cannot be read as TorchScript ({error}): is it the file you meant?") from error
+        raise ValueError(f"{weights} cannot be read as TorchScript ({error}): check the path") from error
     tokens = SimpleTokenizer(context_length=77)
 
     @torch.no_grad()

@@ -1,14 +1,14 @@
-"""How far a mask can be trusted, measured without a truth, for detectors that grow their outlines from colours (GrabCut).
+"""Confidence of a mask without ground truth, for detectors that grow masks from colours (GrabCut).
 
-Four things tell that such a mask is wrong, each 0 to 1; trust is their product, so that one bad fault is enough:
+Four cues, each 0 to 1, show that such a mask is wrong; the confidence is their product, so that one bad cue is enough:
 
-* the same track's masks in the samples around are of another shape: one that spilt once stands alone;
-* its outline runs where the picture has no edge: a black coat before a black sky is divided somewhere, along nothing;
-* its outline is near another element's mask: where one passes the other, it is a guess which pixel is whose;
-* inside and just outside are of the same colours: the same coat and sky, where stars make edges enough.
+* the same track's masks in neighbouring samples have another shape: a single spill is an outlier;
+* its outline runs where the picture has no edge: a black coat in front of a black sky is divided along nothing;
+* its outline is near another element's mask: where two pass each other, the owner of a pixel is a guess;
+* the colours just inside and outside are the same: the same coat and sky, where stars add edges.
 
-A mask that is wrong alike in all samples, along edges of the picture, is trusted: this is no proof. And it is no measure for the
-masks of a network, whose outlines are smooth and stand a little off the edges, however right they are.
+A mask that is wrong in the same way in all samples, along edges of the picture, gets a high confidence: it is not a proof. It
+does not apply to the masks of networks, whose outlines are smooth and slightly off the edges even if correct.
 """
 
 from collections.abc import Sequence
@@ -20,20 +20,20 @@ import numpy as np
 from model_zoo.detect.builtin.grabcut import shrink
 from model_zoo.detect.builtin.things import separation
 
-AROUND = 4  # sightings of the track, the nearest in time, with which each is compared
-EDGE_LAB = 25.0  # Sobel magnitude in CIE Lab from which a pixel is on an edge, in a picture of grabcut.WORK_PX
-NEAR_PX = 8  # from another's mask within which an outline is doubtful, there
+AROUND = 4  # nearest sightings of the track with which each is compared
+EDGE_LAB = 25.0  # Sobel magnitude in CIE Lab of an edge, in a picture of grabcut.WORK_PX
+NEAR_PX = 8  # distance from another mask below which an outline is doubtful, there
 
 Seen = tuple[int, np.ndarray]  # frame, (h, w) bool mask of the frame's size
 
 
 class MaskCues(NamedTuple):
-    """What speaks for a mask, each 0 to 1."""
+    """Evidence for a mask, each 0 to 1."""
 
-    agrees: float  # with the shapes of the same track around
+    agrees: float  # with the shapes of the same track in nearby samples
     on_edge: float
     apart: float  # from others
-    in_colour: float  # how far its colours are from those around
+    in_colour: float  # distance of its colours from those around it
 
     @property
     def trust(self) -> float:
@@ -41,12 +41,12 @@ class MaskCues(NamedTuple):
 
 
 def mask_trust(frames: np.ndarray, tracks: Sequence[Sequence[Seen]]) -> list[list[float]]:
-    """The trust of each sighting of each track of a clip, 0 to 1. frames: (t, h, w, 3) uint8 RGB."""
+    """Return the confidence of each sighting of each track of a clip, 0 to 1. frames: (t, h, w, 3) uint8 RGB."""
     return [[signs.trust for signs in track] for track in signs_of(frames, tracks)]
 
 
 def signs_of(frames: np.ndarray, tracks: Sequence[Sequence[Seen]]) -> list[list[MaskCues]]:
-    """What speaks for each sighting; nothing for a mask without a pixel. Deterministic, on the CPU."""
+    """Return the cues of each sighting; all 0 for an empty mask. Deterministic, on the CPU."""
     numbers = sorted({number for track in tracks for number, _ in track})
     small = {number: shrink(frames[number]) for number in numbers}
     edges = {number: edge(picture) for number, picture in small.items()}
@@ -68,14 +68,14 @@ def signs_of(frames: np.ndarray, tracks: Sequence[Sequence[Seen]]) -> list[list[
 
 
 def resized(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The (h, w) bool mask at another size, by area."""
+    """Return the (h, w) bool mask resized by area averaging."""
     return cv2.resize(mask.astype(np.float32), shape[1::-1], interpolation=cv2.INTER_AREA) > 0.5
 
 
 def agreement(track: Sequence[Seen], here: int) -> float:
-    """The mean IoU of a mask with those of the AROUND nearest sightings, middle laid on middle; 1 for a track of one sighting.
+    """Return the mean IoU of a mask with those of the AROUND nearest sightings, centred; 1 for a track of one sighting.
 
-    By their middles and not by optical flow: a ball is elsewhere after five frames, where flow does not find it.
+    Masks are aligned by their centres rather than by optical flow, which loses a ball after five frames.
     """
     mask = track[here][1]
     near = sorted((i for i in range(len(track)) if i != here), key=lambda i: (abs(i - here), i))[:AROUND]
@@ -87,7 +87,7 @@ def agreement(track: Sequence[Seen], here: int) -> float:
 
 
 def laid_on(other: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The other mask moved by whole pixels, so that their middles meet; what leaves the picture is gone."""
+    """Return the other mask shifted by whole pixels to the same centre; pixels outside the picture are dropped."""
     if not mask.any() or not other.any():
         return other
     (y, x), (v, u) = (np.argwhere(m).mean(0) for m in (mask, other))
@@ -96,14 +96,14 @@ def laid_on(other: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def edge(picture: np.ndarray) -> np.ndarray:
-    """(h, w) bool: pixels of an RGB picture that are on an edge, or beside one."""
+    """Return the pixels of an RGB picture on or beside an edge, (h, w) bool."""
     lab = cv2.cvtColor(cv2.GaussianBlur(picture, (0, 0), 1.0).astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
     steps = cv2.Sobel(lab, cv2.CV_32F, 1, 0) ** 2 + cv2.Sobel(lab, cv2.CV_32F, 0, 1) ** 2
     return cv2.dilate((steps.sum(2) >= EDGE_LAB**2).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
 
 
 def outline(mask: np.ndarray) -> np.ndarray:
-    """(h, w) bool: the mask's pixels beside one outside it, but not those on the picture's border."""
+    """Return the mask's pixels with a neighbour outside it, (h, w) bool, except those on the picture's border."""
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     rim = mask & (cv2.erode(mask.astype(np.uint8), cross, borderType=cv2.BORDER_CONSTANT, borderValue=1) == 0)
     rim[[0, -1]] = rim[:, [0, -1]] = False
@@ -111,13 +111,13 @@ def outline(mask: np.ndarray) -> np.ndarray:
 
 
 def on_edge(mask: np.ndarray, edges: np.ndarray) -> float:
-    """The share of a mask's outline that lies on an edge of the picture; 1 for a mask without an outline."""
+    """Return the fraction of a mask's outline on an edge of the picture; 1 for a mask without an outline."""
     rim = outline(mask)
     return float(edges[rim].mean()) if rim.any() else 1.0
 
 
 def apart(mask: np.ndarray, others: Sequence[np.ndarray]) -> float:
-    """The share of a mask's outline that is near no other mask; 1 for a mask without an outline."""
+    """Return the fraction of a mask's outline that is not near another mask; 1 for a mask without an outline."""
     rim = outline(mask)
     if not others or not rim.any():
         return 1.0
@@ -126,5 +126,8 @@ def apart(mask: np.ndarray, others: Sequence[np.ndarray]) -> float:
 
 
 def apart_in_colour(picture: np.ndarray, mask: np.ndarray) -> float:
-    """How far the colours inside are from those just outside, 0 to 1: the root of `separation`, as two who differ share many."""
+    """Return the distance of the colours inside from those just outside, 0 to 1: the square root of `separation`.
+
+    The root accounts for different subjects that share many colours.
+    """
     return float(np.sqrt(separation(picture, mask))) if mask.any() and not mask.all() else 0.0

@@ -1,4 +1,4 @@
-"""Masks from boxes by Segment Anything 2 and 3 through transformers.
+"""Masks from boxes with Segment Anything 2 and 3 through transformers.
 
 SAM 2: Ravi et al. 2024 (arXiv 2408.00714), Apache-2.0; SAM 3: Carion et al. 2025 (arXiv 2511.16719), its own licence.
 """
@@ -12,16 +12,15 @@ from model_zoo import torchvision_shim
 from model_zoo.roles import Card
 from model_zoo.weights import find
 
-BATCH = 16  # boxes at a time through the mask decoder; the picture is encoded once
+BATCH = 16  # boxes per batch of the mask decoder; the picture is encoded once
 
 
 def masks(card: Card, device: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """SAM 2 (Ravi et al. 2024) or SAM 3 through transformers, asked by boxes. The card's weights are a folder as
-    transformers saves it, with its processor.
+    """SAM 2 (Ravi et al. 2024) or SAM 3 through transformers, prompted by boxes.
 
-    `model(frame, boxes) -> (n, h, w) bool`, frame (h, w, 3) uint8 RGB, boxes (n, 4) x0, y0, x1, y1 in its pixels: the mask of
-    the thing in each box, without holes filled or pieces dropped. Raises FileNotFoundError where the folder is not there,
-    ValueError for a network that is neither.
+    The weights are a folder saved by transformers, with its processor. `model(frame, boxes) -> (n, h, w) bool`, frame (h, w, 3)
+    uint8 RGB, boxes (n, 4) x0, y0, x1, y1 in its pixels: the mask of the object in each box, without filling holes or dropping
+    pieces. Raises FileNotFoundError for a missing folder, ValueError for another network.
     """
     weights = find(card)
     torchvision_shim.install()
@@ -40,7 +39,7 @@ def masks(card: Card, device: str) -> Callable[[np.ndarray, np.ndarray], np.ndar
         if not len(boxes):
             return found
         picture = processor(images=frame, return_tensors="pt")
-        # The encoder is nearly all of the work and bears bfloat16; the decoder draws the edge, in float32.
+        # The encoder takes nearly all of the time and tolerates bfloat16; the decoder draws the edge, in float32.
         with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
             features = model.get_image_embeddings(picture["pixel_values"].to(device))
         features = [level.float() for level in features]
@@ -61,11 +60,11 @@ def masks(card: Card, device: str) -> Callable[[np.ndarray, np.ndarray], np.ndar
 
 
 def _classes(family: str, weights: str) -> tuple[Any, Any]:
-    """The network and the processor for a model type as config.json has it; published folders are those of the video models."""
+    """Return the network and processor classes of config.json's model type; published folders are those of the video models."""
     import transformers
 
     if family in ("sam2", "sam2_video"):
         return transformers.Sam2Model, transformers.Sam2Processor
     if family in ("sam3_tracker", "sam3_video", "sam3_tracker_video"):
         return transformers.Sam3TrackerModel, transformers.Sam3TrackerProcessor
-    raise ValueError(f"{weights} is a {family!r} network: this card reads SAM 2 and SAM 3")
+    raise ValueError(f"{weights} is a {family!r} network: this card supports SAM 2 and SAM 3")

@@ -1,7 +1,7 @@
-"""Trackers by motion alone through ultralytics (AGPL-3.0): ByteTrack and BoT-SORT.
+"""Motion-only trackers through ultralytics (AGPL-3.0): ByteTrack and BoT-SORT.
 
-ByteTrack: Zhang et al. 2022 (arXiv 2110.06864); BoT-SORT: Aharon et al. 2022 (arXiv 2206.14651), here without its camera
-compensation and its appearance model: a tracker is given boxes, not pictures.
+ByteTrack: Zhang et al. 2022 (arXiv 2110.06864); BoT-SORT: Aharon et al. 2022 (arXiv 2206.14651), here without camera compensation
+and appearance model, since a tracker receives boxes, not pictures.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,8 +14,8 @@ from model_zoo import torchvision_shim
 from model_zoo.detect.yolo import keep_offline
 from model_zoo.roles import Card
 
-LOST = 4  # samples after which a track that was not seen has ended
-# As in the papers, but every box that comes is meant to be followed: the stage has dropped the unsure ones.
+LOST = 4  # samples without a detection after which a track ends
+# As in the papers, except that every box is tracked: the stage has already dropped low scores.
 SETTINGS = {
     "track_high_thresh": 0.25,
     "track_low_thresh": 0.1,
@@ -33,21 +33,22 @@ Track = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[list[int]]]
 
 
 def bytetrack(card: Card, device: str) -> Track:
-    """ByteTrack (Zhang et al. 2022) of ultralytics. `model(boxes, scores) -> numbers`: boxes (n, 4) and scores (n,) of each
-    sampled frame; numbers as in `_numbers`.
+    """ByteTrack (Zhang et al. 2022) of ultralytics.
+
+    `model(boxes, scores) -> numbers`: boxes (n, 4) and scores (n,) of each sampled frame; numbers as in `_numbers`.
     """
     fresh = _classes()[0]
     return lambda boxes, scores: _numbers(fresh(SimpleNamespace(**SETTINGS)), boxes, scores)
 
 
 def botsort(card: Card, device: str) -> Track:
-    """BoT-SORT (Aharon et al. 2022) of ultralytics: as ByteTrack, with a Kalman filter over width and height."""
+    """BoT-SORT (Aharon et al. 2022) of ultralytics: like ByteTrack, with a Kalman filter over width and height."""
     fresh = _classes()[1]
     return lambda boxes, scores: _numbers(fresh(SimpleNamespace(**SETTINGS)), boxes, scores)
 
 
 def _classes() -> tuple[Any, Any]:
-    """Ultralytics' trackers. Raises ModuleNotFoundError where lap is missing, which ultralytics would try to install."""
+    """Return ultralytics' trackers. Raises ModuleNotFoundError without lap, which ultralytics would try to install."""
     import lap  # noqa: F401
 
     keep_offline()
@@ -58,10 +59,9 @@ def _classes() -> tuple[Any, Any]:
 
 
 def _numbers(tracker: Any, boxes: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> list[list[int]]:
-    """The number of the track of each box of each frame, from 0; -1 for a box that is in no track.
+    """Return the track id of each box of each frame, from 0; -1 for a box without a track.
 
-    A box that appears after the first frame is in a track from its second sighting on: that is how ByteTrack keeps out what
-    flickers.
+    A box that appears after the first frame is in a track from its second sighting on: this is how ByteTrack suppresses flicker.
     """
     from ultralytics.engine.results import Boxes
 

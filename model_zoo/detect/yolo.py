@@ -1,6 +1,6 @@
 """The YOLO family through ultralytics (AGPL-3.0): detection and segmentation weights, as .pt or exported to .onnx.
 
-Nothing is ever downloaded: a worker without network must fail with a sentence, not hang.
+Nothing is ever downloaded: a worker without network must fail with an error message, not hang.
 """
 
 import os
@@ -16,15 +16,15 @@ from model_zoo.detect.boxes import CONFIDENCE, detections
 from model_zoo.roles import Card, Detection
 from model_zoo.weights import find
 
-BATCH = 16  # frames at a time through .pt weights; exported ones have the batch they were exported with, 1
+BATCH = 16  # frames per batch of .pt weights; exported ones use the batch of their export, 1
 
 
 def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detection]]]:
-    """YOLO through ultralytics: boxes, and masks where the network has them. The card's weights are a file, or a file's
-    name in the folder that A2DATA_WEIGHTS names.
+    """YOLO through ultralytics: boxes, and masks if the network has them.
 
-    Weights for detection only get their masks from grabcut.in_box. Raises FileNotFoundError where the file is in neither place,
-    ValueError for a file that is no YOLO model or one of another task.
+    The weights are a file, or a file's name in the folder A2DATA_WEIGHTS. Weights for detection only get masks from
+    grabcut.in_box. Raises FileNotFoundError if the file is in neither place, ValueError for a file that is not a YOLO model or
+    one of another task.
     """
     weights = find(card)
     task = task_of(weights)
@@ -34,8 +34,8 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
 
     try:
         model = YOLO(str(weights), task=task)
-    except Exception as error:  # whatever unpickling a foreign file comes to
-        raise ValueError(f"{weights} cannot be read as YOLO weights ({error}): is it the file you meant?") from error
+    except Exception as error:  # unpickling a foreign file may raise anything
+        raise ValueError(f"{weights} cannot be read as YOLO weights ({error}): check the path") from error
     if model.task not in ("detect", "segment"):
         raise ValueError(f"{weights} is a YOLO model for {model.task!r}: detection needs one for 'detect' or 'segment'")
     sized: dict[str, Any] = {} if weights.suffix == ".pt" else {"imgsz": _exported_size(weights)}
@@ -56,34 +56,34 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
 
 
 def task_of(weights: Path) -> str | None:
-    """The task that an exported model was trained for, by its metadata or by "-seg" in its name; None for .pt, which know it."""
+    """Return the task of an exported model, from its metadata or "-seg" in its name; None for .pt files, which store it."""
     if weights.suffix == ".pt":
         return None
     return _metadata(weights).get("task") or ("segment" if "-seg" in weights.stem else "detect")
 
 
 def _metadata(weights: Path) -> dict[str, str]:
-    """What ultralytics wrote into an ONNX file on export; nothing for other formats."""
+    """Return the metadata that ultralytics wrote into an ONNX file on export; {} for other formats."""
     if weights.suffix != ".onnx":
         return {}
     import onnxruntime
 
     try:
         session = onnxruntime.InferenceSession(str(weights), providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has a type of its own for each way to be broken
-        raise ValueError(f"{weights} cannot be read as an ONNX model ({error}): is it the file you meant?") from error
+    except Exception as error:  # onnxruntime has many error types
+        raise ValueError(f"{weights} cannot be read as an ONNX model ({error}): check the path") from error
     sides = session.get_inputs()[0].shape[2:]
     return dict(session.get_modelmeta().custom_metadata_map) | {"sides": "x".join(map(str, sides))}
 
 
 def _exported_size(weights: Path) -> list[int]:
-    """Height and width that an exported model was made for; ultralytics' own 640 where it takes any."""
+    """Return height and width for which a model was exported; ultralytics' default of 640 if it accepts any."""
     sides = _metadata(weights).get("sides", "").split("x")
     return [int(side) if side.isdigit() else 640 for side in sides] if len(sides) == 2 else [640, 640]
 
 
 def keep_offline() -> None:
-    """Ultralytics reads these on import: it looks for updates, installs packages and writes settings unless told not to."""
+    """Keep ultralytics, by variables that it reads on import, from checking for updates, installing or writing settings."""
     os.environ["YOLO_OFFLINE"] = "true"
     os.environ["YOLO_AUTOINSTALL"] = "false"
     os.environ["YOLO_VERBOSE"] = "false"
@@ -92,7 +92,7 @@ def keep_offline() -> None:
 
 
 def read_result(result: Any, frame: np.ndarray) -> list[Detection]:
-    """One ultralytics result as detections, see model_zoo.detect.boxes. frame: (h, w, 3) uint8 RGB, what the result is about."""
+    """Return one ultralytics result as detections, see model_zoo.detect.boxes. frame: (h, w, 3) uint8 RGB, the result's frame."""
     boxes, scores = result.boxes.xyxy.cpu().numpy(), result.boxes.conf.cpu().numpy()
     labels = [result.names[int(c)] for c in result.boxes.cls.cpu().numpy()]
     masks = None if result.masks is None else result.masks.data.cpu().numpy().astype(bool)

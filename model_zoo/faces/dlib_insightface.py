@@ -1,7 +1,7 @@
 """Faces: dlib (public-domain weights, inside a package) and insightface (any SCRFD + ArcFace pair of ONNX files).
 
-A builder gives `model(frame) -> list[Face]` for an (h, w, 3) uint8 RGB frame, best score first. Every embedding has unit
-length; which cosine similarity means "the same person" depends on the network and stands on its card.
+A builder returns `model(frame) -> list[Face]` for an (h, w, 3) uint8 RGB frame, best score first. Embeddings have unit length;
+the cosine similarity of one person depends on the network and is on its card.
 """
 
 import importlib.util
@@ -17,14 +17,14 @@ from model_zoo.weights import find
 
 FacesModel = Callable[[np.ndarray], list[Face]]
 
-# Where the mouth is in dlib's 5-point convention, which has none: the corners lie this many times as far below the eyes as the
-# base of the nose does, and this many eye distances apart (medians of 94 frontal faces; they err by 0.1 eye distance).
+# Mouth position in dlib's 5-point convention, which has no mouth: the corners are this many times as far below the eyes as the
+# base of the nose, and this many eye distances apart (medians of 94 frontal faces; the error is 0.1 eye distance).
 MOUTH_DEPTH = 1.55
 MOUTH_WIDTH = 0.77
 
 
 def dlib_faces(card: Card, device: str = "cpu") -> FacesModel:
-    """HOG detector, 5-point landmarks, 128-D ResNet of dlib (King 2009; Kazemi & Sullivan 2014). Runs on the CPU only.
+    """dlib's HOG detector, 5-point landmarks and 128-D ResNet (King 2009; Kazemi & Sullivan 2014). Runs on the CPU only.
 
     The 68-point predictor of the same package is not used: it was trained on iBUG 300-W, which excludes commercial use.
     """
@@ -37,8 +37,8 @@ def dlib_faces(card: Card, device: str = "cpu") -> FacesModel:
     def faces(frame: np.ndarray) -> list[Face]:
         frame = np.ascontiguousarray(frame)
         rectangles, margins, _ = detect.run(frame, 0, 0.0)
-        # The detector's window is 80 px. At twice the size it costs four times as much, so that only an empty small frame is
-        # looked at again: a 40 px face beside one of 80 px is missed.
+        # The detector's window is 80 px. Twice the size costs four times as much, so only a small frame without a face is
+        # searched again: a 40 px face beside one of 80 px is missed.
         if not rectangles and frame.shape[0] * frame.shape[1] < 1280 * 720:
             rectangles, margins, _ = detect.run(frame, 1, 0.0)
         found = []
@@ -56,23 +56,25 @@ def dlib_faces(card: Card, device: str = "cpu") -> FacesModel:
 
 
 def _dlib_weights(file: str) -> str:
-    """Path of a file of face_recognition_models, found without importing it: its __init__ needs the vanished pkg_resources."""
+    """Return the path of a file of face_recognition_models without importing it: its __init__ needs the removed pkg_resources."""
     spec = importlib.util.find_spec("face_recognition_models")
     if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError("dlib's weights come in face_recognition_models", name="face_recognition_models")
+        raise ModuleNotFoundError(
+            "dlib's weights are in the package face_recognition_models", name="face_recognition_models"
+        )
     return str(Path(spec.submodule_search_locations[0]) / "models" / file)
 
 
 def score_of_margin(margin: float) -> float:
-    """A margin of dlib's linear classifier, 0 and up, as a score from 0.5 to 1 (a logistic curve; not calibrated)."""
+    """Return a margin of dlib's linear classifier, from 0, as a score from 0.5 to 1 (a logistic curve; not calibrated)."""
     return float(1 / (1 + np.exp(-2 * margin)))
 
 
 def from_eye_corners(points: np.ndarray) -> np.ndarray:
-    """dlib's 5 points (two corners of each eye, base of the nose) as eyes, nose and mouth corners, (5, 2) float32.
+    """Return dlib's 5 points (two corners of each eye, base of the nose) as eyes, nose and mouth corners, (5, 2) float32.
 
-    The eyes are the middles of their corners. The mouth is not seen but constructed: symmetric about the line from the middle
-    of the eyes through the base of the nose, so it follows a turned or tilted head but no expression.
+    The eyes are the middles of their corners. The mouth is constructed, not detected: symmetric about the line from the middle of
+    the eyes through the base of the nose, so it follows a turned or tilted head but not an expression.
     """
     eyes = np.stack([points[0:2].mean(0), points[2:4].mean(0)])
     left, right = eyes[np.argsort(eyes[:, 0], kind="stable")]
@@ -85,8 +87,8 @@ def from_eye_corners(points: np.ndarray) -> np.ndarray:
 def insightface_faces(card: Card, device: str = "cpu") -> FacesModel:
     """SCRFD (Guo et al. 2021, arXiv 2105.04714) and ArcFace (Deng et al. 2019, arXiv 1801.07698), by insightface.
 
-    The weights are a folder with one detection and one recognition ONNX file, such as a published pack; nothing is downloaded.
-    A pack with 68 landmarks in space (1k3d68.onnx) gives the faces their pose. Raises FileNotFoundError.
+    The weights are a folder with one detection and one recognition ONNX file, such as a published pack; nothing is downloaded. A
+    pack with 68 3-D landmarks (1k3d68.onnx) adds the pose of faces. Raises FileNotFoundError.
     """
     folder = insightface_folder(card)
     from insightface.app import FaceAnalysis
@@ -96,7 +98,7 @@ def insightface_faces(card: Card, device: str = "cpu") -> FacesModel:
         allowed_modules=["detection", "recognition", "landmark_3d_68"],
         providers=onnx_providers(device),
     )
-    # A fixed size: left to itself, insightface 2 joins two scales, and its scores then depend on its version.
+    # A fixed size: by default, insightface 2 joins two scales, and its scores then depend on its version.
     number = int(device.partition(":")[2] or 0) if device.startswith("cuda") else -1
     app.prepare(ctx_id=number, det_size=(640, 640))
     if "recognition" not in app.models:
@@ -120,29 +122,29 @@ def insightface_faces(card: Card, device: str = "cpu") -> FacesModel:
 
 
 def insightface_folder(card: Card) -> Path:
-    """The folder of a pack. Raises FileNotFoundError where there is none, or none with ONNX files."""
+    """Return the folder of a pack. Raises FileNotFoundError if it is missing or has no ONNX files."""
     if not card.weights:
         raise FileNotFoundError(
             "insightface is a family of models: name a pack (buffalo_l, buffalo_s, antelopev2) or insightface:/FOLDER"
         )
     folder = find(card)
     if not any(folder.glob("*.onnx")):
-        raise FileNotFoundError(f"{folder} is no insightface pack: there are no ONNX files in it")
+        raise FileNotFoundError(f"{folder} is not an insightface pack: it has no ONNX files")
     return folder
 
 
 def onnx_providers(device: str) -> list[str]:
-    """What onnxruntime runs on, first choice first, for "cpu", "cuda" or "cuda:1"."""
+    """Return onnxruntime's providers, first choice first, for "cpu", "cuda" or "cuda:1"."""
     return ["CUDAExecutionProvider", "CPUExecutionProvider"] if device.startswith("cuda") else ["CPUExecutionProvider"]
 
 
 def inside(box: tuple | list, frame: np.ndarray) -> tuple[float, float, float, float]:
-    """A box cut to an (h, w, 3) frame."""
+    """Return a box clipped to an (h, w, 3) frame."""
     height, width = frame.shape[:2]
     x0, y0, x1, y1 = (float(v) for v in box)
     return max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
 
 
 def best_first(face: Face) -> tuple:
-    """What faces are sorted by: the score, ties by the box."""
+    """Sort key of faces: the score, ties by the box."""
     return -face.score, face.box

@@ -1,16 +1,16 @@
-"""The outline of a head: face, hair and hat without what is behind, from where the face is."""
+"""Head masks: face, hair and hat without background, from the position of the face."""
 
 import cv2
 import numpy as np
 
 from model_zoo.detect.builtin import grabcut
 
-CORE = 0.55  # half axes of what is face for sure, as shares of the head's, see `outline`
-WORK_PX = 160  # long side at which the graph is cut
+CORE = 0.55  # half axes of the certain face area, as fractions of the head's, see `outline`
+WORK_PX = 160  # long side at which GrabCut runs
 
 
 def ellipse(centre: tuple[float, float], axes: tuple[float, float], tilt: float, shape: tuple[int, ...]) -> np.ndarray:
-    """An (h, w) bool mask: x, y of the middle and half axes in pixels, tilt in degrees clockwise."""
+    """Return an (h, w) bool mask; centre (x, y) and half axes in pixels, tilt in degrees clockwise."""
     mask = np.zeros(shape[:2], np.uint8)
     cv2.ellipse(mask, (centre, (2 * axes[0], 2 * axes[1]), tilt), 1, -1)
     return mask > 0
@@ -23,11 +23,11 @@ def outline(
     tilt: float = 0.0,
     person: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The part of a head's ellipse that is head, (h, w) bool, in one piece and without holes.
+    """Return the part of a head's ellipse that is head, (h, w) bool, in one piece and without holes.
 
-    picture: (h, w, 3) uint8 RGB. centre, axes, tilt: of the ellipse round the whole head, see `ellipse`. person: (h, w) bool,
-    outside which there is no head; left out, the ring round the ellipse tells what the background looks like. The lower
-    middle of the ellipse is face whatever the pixels say, so that the outline is never empty where the ellipse is inside.
+    picture: (h, w, 3) uint8 RGB. centre, axes, tilt: of the ellipse round the whole head, see `ellipse`. person: (h, w) bool, a
+    mask that contains the head; without it, the ring round the ellipse is the background sample. The lower middle of the ellipse
+    is always face, so that the mask is never empty if the ellipse is inside the picture.
     """
     reach = 1.3 * max(axes)
     x0, y0 = (max(0, int(c - reach)) for c in centre)
@@ -55,7 +55,7 @@ def outline(
         inside = cv2.resize(person[area].astype(np.uint8), small.shape[1::-1], interpolation=cv2.INTER_AREA) > 0
         hints[~inside] = grabcut.SURE_BACK
     hints[core] = grabcut.SURE_FORE
-    wisp = 2 * max(1, round(0.08 * half[0])) + 1  # what hangs on by less is background of a like colour, or a few hairs
+    wisp = 2 * max(1, round(0.08 * half[0])) + 1  # thinner parts are similar background or a few hairs
     found = (grabcut.cut(small, hints, iterations=4) & grown(1.0)).astype(np.uint8)
     found = cv2.morphologyEx(found, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (wisp, wisp))) > 0
     found = grabcut.clean(found | core, core, hole=0.2, part=1.0) | core

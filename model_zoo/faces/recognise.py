@@ -1,7 +1,7 @@
-"""Who a face is: networks that turn an aligned face into a vector, for detectors that find faces and no more.
+"""Face recognition: networks that embed an aligned face, for detectors without embeddings.
 
-A builder gives `model(frame, landmarks) -> (n, d) float32`, rows of unit length, for an (h, w, 3) uint8 RGB frame and the
-(n, 5, 2) float32 landmarks of its faces: eyes (left in the picture first), nose, mouth corners.
+A builder returns `model(frame, landmarks) -> (n, d) float32`, rows of unit length, for an (h, w, 3) uint8 RGB frame and the (n,
+5, 2) float32 landmarks of its faces: eyes (left in the picture first), nose, mouth corners.
 """
 
 from collections.abc import Callable
@@ -20,9 +20,9 @@ BATCH = 32  # faces at a time
 
 
 def arcface(card: Card, device: str = "cpu") -> Recogniser:
-    """Any recognition network in ONNX that insightface knows: ArcFace (Deng et al. 2019, arXiv 1801.07698) and its kin.
+    """Any recognition network in ONNX that insightface supports: ArcFace (Deng et al. 2019, arXiv 1801.07698) and relatives.
 
-    Raises FileNotFoundError, and ValueError for an ONNX file that is no recognition network.
+    Raises FileNotFoundError, and ValueError for an ONNX file that is not a recognition network.
     """
     weights = find(card)
     from insightface.model_zoo import get_model
@@ -30,9 +30,7 @@ def arcface(card: Card, device: str = "cpu") -> Recogniser:
 
     network = get_model(str(weights), providers=onnx_providers(device))
     if getattr(network, "taskname", "") != "recognition":
-        raise ValueError(
-            f"{weights} is no recognition network: it must take 112 x 112 faces and give one vector for each"
-        )
+        raise ValueError(f"{weights} is not a recognition network: it must map 112 x 112 faces to one vector each")
     batch = 1 if isinstance(network.input_shape[0], int) else BATCH
 
     def recognise(frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
@@ -52,7 +50,7 @@ def sface(card: Card, device: str = "cpu") -> Recogniser:
     def recognise(frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         bgr, rows = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), []
         for five in landmarks:
-            # OpenCV reads a row of its detector: a box, five points, a score. Only the points enter the alignment.
+            # OpenCV expects a row of its detector: a box, five points, a score. Only the points enter the alignment.
             row = np.concatenate([np.zeros(4), five.ravel(), [1.0]]).astype(np.float32)[None]
             rows.append(network.feature(network.alignCrop(bgr, row)).copy())
         return unit(np.concatenate(rows)) if rows else np.zeros((0, 128), np.float32)
@@ -61,7 +59,7 @@ def sface(card: Card, device: str = "cpu") -> Recogniser:
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    """(n, d) as float32 rows of unit length."""
+    """Return (n, d) as float32 rows of unit length."""
     rows = np.asarray(rows, np.float32)
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
@@ -69,9 +67,9 @@ def unit(rows: np.ndarray) -> np.ndarray:
 def with_detector(
     card: Card, detector: str, recogniser: str, builder: Callable[[Card, str], Recogniser], device: str
 ) -> tuple[Path, Recogniser]:
-    """The file of a card's detector, and its recogniser.
+    """Return the file of a card's detector, and its recogniser.
 
-    By default that is the card named in `besides`. Where the weights are a folder, both are in it: the files that match the
+    By default the recogniser is the card's `companion`. If the weights are a folder, both are in it: the files that match the
     patterns `detector` and `recogniser`, the latter for `builder`. Raises FileNotFoundError.
     """
     weights = find(card)
@@ -86,8 +84,8 @@ def with_detector(
 
 
 def only(folder: Path, pattern: str) -> Path:
-    """The one file of a folder that matches. Raises FileNotFoundError for none, and for several."""
+    """Return the one file of a folder that matches. Raises FileNotFoundError for none, and for several."""
     found = sorted(folder.glob(pattern))
     if len(found) != 1:
-        raise FileNotFoundError(f"{folder} has {len(found)} files {pattern}: there must be one")
+        raise FileNotFoundError(f"{folder} has {len(found)} files {pattern}, expected 1")
     return found[0]

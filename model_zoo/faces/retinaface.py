@@ -1,8 +1,8 @@
-"""RetinaFace with a MobileNet-0.25 body (Deng et al. 2019, arXiv 1905.00641), and a recogniser beside it.
+"""RetinaFace with a MobileNet-0.25 body (Deng et al. 2019, arXiv 1905.00641), with a separate recogniser.
 
-The network is written here by its published layout: a MobileNet of an eighth of the usual width to start with, a feature
-pyramid over its last three stages, a context module (SSH, Najibi et al. 2017) on each level, and 1 x 1 convolutions that say for
-two anchors per cell whether they hold a face, where its box is and where its five points are.
+The network follows the published layout: a MobileNet that starts at an eighth of the usual width, a feature pyramid over its last
+three stages, a context module (SSH, Najibi et al. 2017) on each level, and 1 x 1 convolutions that predict face score, box and
+five landmarks for two anchors per cell.
 """
 
 from itertools import pairwise
@@ -16,15 +16,15 @@ from model_zoo.faces.dlib_insightface import FacesModel, best_first, inside
 from model_zoo.roles import Card, Face
 from model_zoo.torchvision_shim import nms
 
-LONG_PX = 640  # longer side at which it looks
+LONG_PX = 640  # longer side of its input
 BATCH = 8  # frames at a time
-CONFIDENCE = 0.5  # below this nothing is worth a row; the stage's min_score decides
-OVERLAP = 0.4  # intersection over union from which two boxes are one face
-CANDIDATES = 750  # anchors that non-maximum suppression looks at, best first
+CONFIDENCE = 0.5  # floor of the detector; the stage's `confidence` decides
+OVERLAP = 0.4  # IoU from which two boxes are one face
+CANDIDATES = 750  # anchors passed to non-maximum suppression, best first
 MEAN_BGR = (104.0, 117.0, 123.0)  # subtracted from pixels of 0 to 255, blue first
 STRIDES = (8, 16, 32)  # px between the cells of each level
 ANCHORS = ((16, 32), (64, 128), (256, 512))  # sides in px of the squares at each cell of a level
-VARIANCES = (0.1, 0.2)  # units in which places and sizes are told, as shares of an anchor's side
+VARIANCES = (0.1, 0.2)  # units of positions and sizes, as fractions of an anchor's side
 
 
 class Found(NamedTuple):
@@ -38,7 +38,7 @@ class Found(NamedTuple):
 def retinaface(card: Card, device: str = "cpu") -> FacesModel:
     """RetinaFace with MobileNet-0.25 (Deng et al. 2019, arXiv 1905.00641) in torch, and a recogniser.
 
-    The weights are a state dict, with the recogniser of the card's `besides`; or a folder with a state dict *.pth and an ArcFace
+    The weights are a state dict, with the card's `companion` as recogniser; or a folder with a state dict *.pth and an ArcFace
     *.onnx. Raises FileNotFoundError, and ValueError for a state dict of another network.
     """
     weights, embed = recognise.with_detector(card, "*.pth", "*.onnx", recognise.arcface, device)
@@ -57,7 +57,7 @@ def retinaface(card: Card, device: str = "cpu") -> FacesModel:
 
 
 def load(weights: str, device: str = "cpu") -> Any:
-    """The network with the weights of a .pth file, every one of them in its place. Raises ValueError where they do not fit."""
+    """Return the network with the weights of a .pth file. Raises ValueError if they do not match."""
     import torch
 
     state = torch.load(weights, map_location="cpu", weights_only=True)
@@ -66,12 +66,12 @@ def load(weights: str, device: str = "cpu") -> Any:
         # A network that was trained on several GPUs has "module." before each name.
         detector.load_state_dict({name.removeprefix("module."): value for name, value in state.items()}, strict=True)
     except (RuntimeError, AttributeError) as error:
-        raise ValueError(f"{weights} is no RetinaFace with a MobileNet-0.25 body: {error}") from error
+        raise ValueError(f"{weights} is not a RetinaFace with a MobileNet-0.25 body: {error}") from error
     return detector.eval().to(device)
 
 
 def network() -> Any:
-    """The layers by the names that the published weights give them, with random weights."""
+    """Return the layers, named as in the published weights, with random weights."""
     from torch import nn
 
     def normed(layer: nn.Conv2d, leak: float | None = 0.1) -> list[nn.Module]:
@@ -86,7 +86,7 @@ def network() -> Any:
         return nn.Sequential(*normed(deep), *normed(nn.Conv2d(inputs, outputs, 1, bias=False)))
 
     def stage(widths: tuple[int, ...]) -> list[nn.Module]:
-        """Separable convolutions from width to width; the first of them halves the picture."""
+        """Return separable convolutions from width to width; the first halves the picture."""
         pairs = pairwise(widths)
         return [separable(a, b, 2 if i == 0 else 1) for i, (a, b) in enumerate(pairs)]
 
@@ -126,9 +126,9 @@ def network() -> Any:
 
 
 def forward(net: Any, pictures: Any) -> tuple[Any, Any, Any]:
-    """(b, 3, h, w) float32, BGR less its mean, as (b, anchors) scores, (b, anchors, 4) boxes and (b, anchors, 10) landmarks.
+    """Map (b, 3, h, w) float32, BGR minus its mean, to (b, anchors) scores, (b, anchors, 4) boxes, (b, anchors, 10) landmarks.
 
-    Boxes and landmarks are told from the anchors, see `decoded`. Anchors are ordered by level, row, column and side.
+    Boxes and landmarks are relative to the anchors, see `decoded`. Anchors are ordered by level, row, column and side.
     """
     import torch
     from torch.nn.functional import interpolate
@@ -152,7 +152,7 @@ def forward(net: Any, pictures: Any) -> tuple[Any, Any, Any]:
 
 
 def in_context(ssh: Any, level: Any) -> Any:
-    """A level with what is around each cell, in windows of 3, 5 and 7 cells."""
+    """Return a level with the context of each cell, in windows of 3, 5 and 7 cells."""
     import torch
 
     five = ssh["conv5X5_1"](level)
@@ -161,7 +161,7 @@ def in_context(ssh: Any, level: Any) -> Any:
 
 
 def anchors(height: int, width: int) -> np.ndarray:
-    """The anchors of a picture of that size, (n, 3) float32: middle x, middle y, side, in px, in the order of `forward`."""
+    """Return the anchors of a picture of that size, (n, 3) float32: centre x, y and side, in px, in the order of `forward`."""
     levels = []
     for stride, sides in zip(STRIDES, ANCHORS, strict=True):
         y, x, side = np.meshgrid(
@@ -172,7 +172,7 @@ def anchors(height: int, width: int) -> np.ndarray:
 
 
 def decoded(places: np.ndarray, boxes: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n, 4) boxes and (n, 5, 2) landmarks in px from (n, 3) anchors and what the network says of them, (n, 4) and (n, 10)."""
+    """Return (n, 4) boxes and (n, 5, 2) landmarks in px from (n, 3) anchors and the network's outputs, (n, 4) and (n, 10)."""
     middle, side = places[:, :2], places[:, 2:]
     at, size = middle + boxes[:, :2] * VARIANCES[0] * side, side * np.exp(boxes[:, 2:] * VARIANCES[1])
     points = middle[:, None] + landmarks.reshape(-1, 5, 2) * VARIANCES[0] * side[:, None]
@@ -180,7 +180,7 @@ def decoded(places: np.ndarray, boxes: np.ndarray, landmarks: np.ndarray) -> tup
 
 
 def detections(detector: Any, frames: np.ndarray, device: str = "cpu") -> list[Found]:
-    """The faces of (t, h, w, 3) uint8 RGB frames, one Found each, in pixels of the frames."""
+    """Return the faces of (t, h, w, 3) uint8 RGB frames, one Found each, in pixels of the frames."""
     import torch
 
     height, width = frames.shape[1:3]
@@ -198,13 +198,13 @@ def detections(detector: Any, frames: np.ndarray, device: str = "cpu") -> list[F
 
 
 def prepared(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An RGB frame at (width, height) as the network takes it, (3, height, width) float32."""
+    """Return an RGB frame at (width, height) as network input, (3, height, width) float32."""
     small = frame if frame.shape[1::-1] == size else cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
     return (small[..., ::-1].astype(np.float32) - np.array(MEAN_BGR, np.float32)).transpose(2, 0, 1)
 
 
 def chosen(places: np.ndarray, scores: np.ndarray, boxes: np.ndarray, points: np.ndarray, back: np.ndarray) -> Found:
-    """What is left of one frame's anchors: sure, and one for each face; scaled by `back`, across and down."""
+    """Return one frame's anchors after thresholding and non-maximum suppression; scaled by `back`, across and down."""
     import torch
 
     best = np.argsort(-scores, kind="stable")[:CANDIDATES]

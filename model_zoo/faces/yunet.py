@@ -1,6 +1,7 @@
-"""YuNet through OpenCV: a small face detector with landmarks (Wu, Peng & Yu 2023, "A Tiny Millisecond-level Face Detector").
+"""YuNet through OpenCV: a small face detector with landmarks.
 
-With SFace it is a pair under permissive licences that needs no PyTorch.
+Wu, Peng & Yu 2023, "A Tiny Millisecond-level Face Detector". With SFace it is a pair under permissive licences that does not need
+PyTorch.
 """
 
 import cv2
@@ -10,16 +11,16 @@ from model_zoo.faces import recognise
 from model_zoo.faces.dlib_insightface import FacesModel, best_first, inside
 from model_zoo.roles import Card, Face
 
-LONG_PX = 640  # longer side at which it looks: it was trained on faces of 10 to 300 px
-CONFIDENCE = 0.5  # below this nothing is worth a row; the stage's min_score decides
-OVERLAP = 0.3  # intersection over union from which two boxes are one face
+LONG_PX = 640  # longer side of its input: it was trained on faces of 10 to 300 px
+CONFIDENCE = 0.5  # floor of the detector; the stage's `confidence` decides
+OVERLAP = 0.3  # IoU from which two boxes are one face
 
 
 def yunet(card: Card, device: str = "cpu") -> FacesModel:
     """YuNet (Wu et al. 2023) through OpenCV, and a recogniser. Runs on the CPU.
 
-    The weights are YuNet's ONNX file, with the recogniser of the card's `besides`; or a folder with *yunet*.onnx and
-    *sface*.onnx. Raises FileNotFoundError.
+    The weights are YuNet's ONNX file, with the card's `companion` as recogniser; or a folder with *yunet*.onnx and *sface*.onnx.
+    Raises FileNotFoundError.
     """
     weights, embed = recognise.with_detector(card, "*yunet*.onnx", "*sface*.onnx", recognise.sface, device)
     detector = cv2.FaceDetectorYN.create(str(weights), "", (LONG_PX, LONG_PX), CONFIDENCE, OVERLAP)
@@ -37,7 +38,7 @@ def yunet(card: Card, device: str = "cpu") -> FacesModel:
 
 
 def detections(detector: cv2.FaceDetectorYN, frame: np.ndarray) -> np.ndarray:
-    """The faces of an (h, w, 3) uint8 RGB frame, (n, 15) float32 in its pixels: x0, y0, x1, y1, five points, the score.
+    """Return the faces of an (h, w, 3) uint8 RGB frame, (n, 15) float32 in its pixels: x0, y0, x1, y1, five points, the score.
 
     YuNet's points are those of `Face`: it calls the eye on the left of the picture the right one, as its owner would.
     """

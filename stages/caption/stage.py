@@ -1,4 +1,4 @@
-"""Structured captions: what a base captioner and experts say of a clip, fused field by field, and the prompt made of it."""
+"""Structured captions: the output of a base captioner and experts, fused field by field, and the prompt written from it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,30 +18,30 @@ from model_zoo.caption.measured import Thing
 from model_zoo.caption.schema import CHOICES, SUBJECT_FIELDS, TEXTS
 from stages.caption.wording import deduplicate_phrases, disambiguate, environment_phrase, plain, span, with_camera
 
-SERVED_AT_ONCE = 32  # clips for which a server is asked at a time; vLLM runs them as one batch
-NOTHING = ("", "other", "none", "n/a", "unknown", "null")  # how models say that there is nothing to say
+SERVED_AT_ONCE = 32  # clips in flight at a server; vLLM batches them
+NOTHING = ("", "other", "none", "n/a", "unknown", "null")  # values with which models report nothing
 GARMENTS = ("upper", "lower", "shoes")
-MOST = 0.5  # of a garment that its colour takes, from which the prompt says it
-MOST_AT_ONCE = 128  # their names still fit into the worker's note
+MOST = 0.5  # least fraction of a garment in its colour for the prompt to name the colour
+MOST_AT_ONCE = 128  # their names still fit into the worker's progress note
 
 
 @dataclass(frozen=True)
 class Caption(Stage):
-    """Films and what was found in them -> structured captions and prompts whose phrases are known by their spans.
+    """Clips and their elements -> structured captions, and prompts with the span of every phrase.
 
     Three roles, three kinds of card, each open to a network:
 
     * caption: `base(frames, fps, things) -> dict`, a whole caption in SkyReels-V2's schema: "subjects" (a list of {"TYPES":
       {"type", "sub_type"}, "appearance", "action", "expression", "position", "is_main_subject"}), "shot_type", "shot_angle",
-      "shot_position", "camera_motion", "environment", "lighting". What it leaves out is empty; a word that the schema does
-      not know counts as "other". frames: (t, h, w, 3) uint8 RGB; things: hints, which it is free to leave unread.
-    * caption-expert: `expert(frames, fps, things, scene) -> [(field, value, confidence)]` for the fields it knows something
-      of; a subject's field is called "subjects.<n>.expression", n counting the subjects of `scene`, the base's answer.
-    * fusion: `fuse(scene) -> str`, the prompt, with every subject's "phrase" and the "environment_phrase" in it exactly once,
-      letter by letter. `scene` is what was decided: the schema, with type and sub_type as the subject's own fields.
+      "shot_position", "camera_motion", "environment", "lighting". A missing field is empty; a value outside the schema counts
+      as "other". frames: (t, h, w, 3) uint8 RGB; things: hints, which it may ignore.
+    * caption-expert: `expert(frames, fps, things, scene) -> [(field, value, confidence)]` for the fields it covers; a subject's
+      field is called "subjects.<n>.expression", n counting the subjects of `scene`, the base's output.
+    * fusion: `fuse(scene) -> str`, the prompt, which contains every subject's "phrase" and the "environment_phrase" exactly once,
+      verbatim. `scene` has the selected values: the schema, with type and sub_type as the subject's own fields.
 
-    For each field the surest answer counts; between two that are equally sure, the later expert's. The camera's sentence never
-    passes through the fusion: it is appended, as SkyReels-V2 does.
+    For each field the value of highest confidence is used; on a tie, the later expert's. The camera sentence does not pass
+    through the fusion: it is appended, as SkyReels-V2 does.
     """
 
     reads = {"select": Kept, "segment": ClipVideo, "detect": Element, "faces": Element, "parse": Element}
@@ -51,16 +51,16 @@ class Caption(Stage):
     version = 5
 
     captioner: str = "builtin-caption"  # card of the base captioner, or openai:http://HOST:8000/v1#MODEL
-    experts: str = "builtin-shot,builtin-camera"  # cards of the experts, comma-separated; "" for none
-    fusion: str = "template"  # card of the fusion
-    fusion_fallback: str = ""  # card to fuse with where `fusion` loses a phrase, twice; "" = such a clip fails
-    base_confidence: float = 0.5  # of whatever the base captioner says, 0 to 1
-    min_confidence: float = 0.4  # answers below it are kept, but not believed, 0 to 1
-    min_quality: float = 0.3  # of a thing's best picture times its presence, 0 to 1; one below it is not spoken of
-    max_subjects: int = 4  # subjects in the prompt; the captioner puts the most important first
-    max_phrase_words: int = 14  # words of a subject's phrase; appearance beyond it is cut at a comma or an "and"
+    experts: str = "builtin-shot,builtin-camera"  # cards of the experts, comma-separated; "" = none
+    fusion: str = "template"  # card of the fusion model
+    fusion_fallback: str = ""  # card used if `fusion` loses a phrase twice; "" = the clip fails
+    base_confidence: float = 0.5  # confidence of the base captioner's values, 0 to 1
+    min_confidence: float = 0.4  # lowest confidence of a value that is used, 0 to 1; others are only recorded
+    min_quality: float = 0.3  # lowest quality times presence of an object in the prompt, 0 to 1
+    max_subjects: int = 4  # most subjects in the prompt; the captioner lists the most important first
+    max_phrase_words: int = 14  # most words in a subject's phrase; appearance is cut at a comma or an "and"
 
-    max_concurrency: int = 0  # clips in flight, at most 128; 0 = 32 where a server is asked, else 1
+    max_concurrency: int = 0  # clips in flight, at most 128; 0 = 32 if a server is called, else 1
 
     @property
     def concurrency(self) -> int:  # type: ignore[override]
@@ -72,7 +72,7 @@ class Caption(Stage):
         return min(1.0, sum(cards.gpus(name) for name in self.models_named()))
 
     def models_named(self) -> list[str]:
-        """The cards by their names: base, experts, fusion and what stands in for it."""
+        """Return the cards by name: base captioner, experts, fusion and its fallback."""
         names = [self.captioner, *self._experts(), self.fusion, self.fusion_fallback]
         return list(dict.fromkeys(name for name in names if name))
 
@@ -119,7 +119,7 @@ class Caption(Stage):
         return caption
 
     def _fused(self, models: dict[str, Any], scene: dict[str, Any]) -> tuple[str, list[ExpertOutput]]:
-        """The prompt, and a note for the answers where the fallback wrote it."""
+        """Return the prompt, and a note for the answers if the fallback wrote it."""
         try:
             return models[self.fusion](scene), []
         except ValueError as error:
@@ -130,11 +130,11 @@ class Caption(Stage):
 
 
 def hints(frames: np.ndarray, elements: Sequence[Element], min_quality: float = 0.0) -> list[Thing]:
-    """The elements as captioners are told of them, and the background, measured where the middle frame shows it.
+    """Return the elements as hints for captioners, and the background as measured in the middle frame.
 
-    Objects are left out whose best picture is poor, or which were seen in few of the samples: what is small, unsharp and unsure
-    at once, and comes and goes, is most often none. So is the colour of a garment that takes less than half of it: of a space
-    suit cut off below its collar, the collar's.
+    Objects with a poor best picture, or seen in few of the samples, are dropped: what is small, blurred, uncertain and
+    intermittent is usually a false detection. A garment's colour is dropped if it covers less than half of it: for a space suit
+    cut off below its collar, that would be the collar's colour.
     """
     looks = max((len(e.seen_frames) for e in elements if e.kind in ("human", "object")), default=1)
     elements = [e for e in elements if e.kind != "object" or e.quality * len(e.seen_frames) / looks >= min_quality]
@@ -158,7 +158,7 @@ def hints(frames: np.ndarray, elements: Sequence[Element], min_quality: float = 
 
 
 def looks_of(element: Element) -> dict[str, str]:
-    """What was measured of an element, by name."""
+    """Return the measured attributes of an element, by name."""
     said = dict(a.split("=", 1) for a in element.attributes)
     if element.kind in GARMENTS and "colour" in said:
         rgba = images.from_png(element.image)
@@ -168,15 +168,15 @@ def looks_of(element: Element) -> dict[str, str]:
 
 
 def nearest(thing: Thing, frame: int) -> Box:
-    """The box of the sighting nearest in time to a frame."""
+    """Return the box of the observation nearest in time to a frame."""
     return min(zip(thing.frames, thing.boxes, strict=True), key=lambda seen: abs(seen[0] - frame))[1]
 
 
 def flat(scene: dict[str, Any]) -> list[tuple[str, str]]:
-    """A base captioner's answer as (field, value), empty ones left out. Raises ValueError for what is no caption."""
+    """Return a base captioner's output as (field, value), without empty values. Raises ValueError if it is not a caption."""
     subjects = scene.get("subjects", []) if isinstance(scene, dict) else None
     if not isinstance(subjects, list) or not all(isinstance(s, dict) for s in subjects):
-        raise ValueError(f"the captioner answered with no structured caption: {str(scene)[:80]!r}")
+        raise ValueError(f"the captioner did not return a structured caption: {str(scene)[:80]!r}")
     pairs = [(field, str(scene.get(field) or "")) for field in (*CHOICES, *TEXTS)]
     for n, subject in enumerate(subjects):
         values = {**subject, **(subject.get("TYPES") or {})}
@@ -186,12 +186,12 @@ def flat(scene: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def main_subject(scene: dict[str, Any]) -> int:
-    """The number of the first subject that the base calls the main one; 0 where it calls none so."""
+    """Return the index of the first subject that the base captioner marks as the main one, else 0."""
     return next((n for n, s in enumerate(scene.get("subjects", [])) if s.get("is_main_subject")), 0)
 
 
 def decide(answers: Sequence[ExpertOutput], min_confidence: float) -> dict[str, str]:
-    """The surest answer for each field, the later of two that are equally sure; none below `min_confidence`."""
+    """Return the value of highest confidence for each field, the later of two on a tie; none below `min_confidence`."""
     best: dict[str, ExpertOutput] = {}
     for answer in answers:
         if answer.confidence >= max(min_confidence, best[answer.field].confidence if answer.field in best else 0.0):
@@ -200,9 +200,9 @@ def decide(answers: Sequence[ExpertOutput], min_confidence: float) -> dict[str, 
 
 
 def scene_of(fields: dict[str, str], main: int, max_subjects: int) -> dict[str, Any]:
-    """Decided fields as a scene, main subject first; a value outside its enumeration becomes "other".
+    """Return selected fields as a scene, main subject first; a value outside its enumeration becomes "other".
 
-    As SkyReels-V2 does, an expression is dropped unless it is a person's or an animal's.
+    As in SkyReels-V2, an expression is dropped unless the subject is a person or an animal.
     """
     numbers = sorted({int(f.split(".")[1]) for f in fields if f.startswith("subjects.")}, key=lambda n: (n != main, n))
     subjects = []
@@ -218,14 +218,14 @@ def scene_of(fields: dict[str, str], main: int, max_subjects: int) -> dict[str, 
 
 
 def phrased(scene: dict[str, Any], max_words: int) -> None:
-    """Give the subjects and the place of a scene their phrases, and see that no other text of it says one of them again."""
+    """Set the phrases of a scene's subjects and environment, and remove repetitions of them from its other texts."""
     subjects = scene["subjects"]
     told = disambiguate(subjects, max_words)
     scene["environment_phrase"] = deduplicate_phrases(environment_phrase(scene["environment"]), told)
     place = [scene["environment_phrase"]] if scene["environment_phrase"] else []
     for subject, phrase in zip(subjects, told, strict=True):
         texts = {field: deduplicate_phrases(subject[field], [*told, *place]) for field in ("action", "expression")}
-        # where it stands may be the end of its phrase, which the fusion does not say twice
+        # the position may be the end of its phrase, which the fusion does not repeat
         where = subject["position"]
         texts["position"] = where if where in phrase else deduplicate_phrases(where, [*told, *place])
         subject.update(texts, phrase=phrase)
@@ -234,7 +234,7 @@ def phrased(scene: dict[str, Any], max_words: int) -> None:
 
 
 def spanned(clip_id: str, prompt: str, scene: dict[str, Any], answers: list[ExpertOutput]) -> records.Caption:
-    """The record of a scene and its prompt, each phrase with its span."""
+    """Return the record of a scene and its prompt, with the span of each phrase."""
     subjects = []
     for s in scene["subjects"]:
         start, end = span(s["phrase"], prompt)
@@ -247,14 +247,16 @@ def spanned(clip_id: str, prompt: str, scene: dict[str, Any], answers: list[Expe
 
 
 def check(caption: records.Caption) -> None:
-    """Raises ValueError for an empty prompt, for a span that does not hold its phrase, and for phrases that overlap."""
+    """Raise ValueError for an empty prompt, for a span that does not hold its phrase, and for overlapping phrases."""
     where = f"caption of {caption.clip_id}"
     if len(caption.prompt.strip(" -.")) == 0:
         raise ValueError(f"{where}: the prompt is empty")
     spans = [(s.start, s.end) for s in caption.subjects]
     for subject in caption.subjects:
         if not subject.phrase or caption.prompt[subject.start : subject.end] != subject.phrase:
-            raise ValueError(f"{where}: {subject.start}:{subject.end} does not hold {subject.phrase!r}")
+            raise ValueError(
+                f"{where}: {subject.start}:{subject.end} of the prompt is not the phrase {subject.phrase!r}"
+            )
     if (caption.environment_start, caption.environment_end) != (0, 0):
         spans.append((caption.environment_start, caption.environment_end))
     spans.sort()

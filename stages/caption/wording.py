@@ -1,8 +1,8 @@
-"""Wording: the noun phrases that stand for subjects in a prompt, and where they are found in it. Words only, never a picture.
+"""Wording of captions: the noun phrases of subjects, and their spans in the prompt. Works on text only.
 
-A captioner may be a language model, so what comes in may be sentences, plurals, "left side" for a place, and the words for one
-subject inside those for another. What goes out are phrases that a2data.elements.phrases reads and that stand in the prompt once
-each.
+A captioner may be a language model, so its output may have sentences, plurals, "left side" for a position, and the words for one
+subject inside those for another. The results are phrases that a2data.elements.phrases parses and that occur exactly once in the
+prompt.
 """
 
 import re
@@ -13,10 +13,10 @@ from typing import Any
 from a2data.elements import phrases
 
 COUNTED = ("another", "a third", "a fourth", "a fifth", "a sixth", "a seventh", "an eighth", "a ninth", "a tenth")
-MORE = ("some other", "some more", "yet other", "still more")  # the same for several at a time
+MORE = ("some other", "some more", "yet other", "still more")  # the same for groups
 NUMBERS = "two|three|four|five|six|seven|eight|nine|ten|several|many|some"
-FIRST = re.compile(rf"(?:{'|'.join([*COUNTED, *MORE, NUMBERS])}|an?|the) ")  # what a phrase begins with
-# the last word of "young women", "cups"
+FIRST = re.compile(rf"(?:{'|'.join([*COUNTED, *MORE, NUMBERS])}|an?|the) ")  # how a phrase begins
+# last word of "young women", "cups"
 PLURAL = re.compile(r"(?:people|men|women|children|feet|mice|geese|.*(?<![suios])s)$")
 ONE_S = frozenset(
     ["jeans", "trousers", "glasses", "sunglasses", "shorts", "scissors", "pants", "leggings", "binoculars"]
@@ -42,7 +42,7 @@ SIDE = re.compile(
 
 
 def plain(subject: dict[str, Any]) -> dict[str, Any]:
-    """A subject with its texts as parts of a sentence: "The man is asleep." -> "is asleep", "Left side" -> "on the left"."""
+    """Return a subject with its texts as sentence parts: "The man is asleep." -> "is asleep", "Left side" -> "on the left"."""
     sides = SIDE.match(subject["position"].rstrip(". "))
     action = _predicates(subject["action"])
     told = {"action": ", then ".join(action), "appearance": ", ".join(_looks(subject["appearance"]))}
@@ -61,12 +61,12 @@ def _sentences(text: str) -> list[str]:
 
 
 def _predicates(text: str) -> list[str]:
-    """The sentences of a text without their subjects: "The man sits. He waves." -> "sits", "waves"."""
+    """Return the sentences of a text without their subjects: "The man sits. He waves." -> "sits", "waves"."""
     return [SAYS.sub("", part.strip()) for part in _sentences(text)]
 
 
 def _looks(text: str) -> list[str]:
-    """The sentences of an appearance as attributes: "She has long hair. She wears a red top" -> "with long hair", "wearing …"."""
+    """Return an appearance as attributes: "She has long hair. She wears a red top" -> "with long hair", "wearing …"."""
     out = []
     for part in _predicates(text):
         for pattern, instead in CLAUSES:
@@ -78,10 +78,10 @@ def _looks(text: str) -> list[str]:
 
 
 def disambiguate(subjects: Sequence[dict[str, Any]], max_words: int) -> list[str]:
-    """A noun phrase for each subject, none of which is found inside another.
+    """Return a noun phrase for each subject, none of which is contained in another.
 
-    Two that would read alike are told apart by where they are, and where that does not help, by counting: "another person".
-    Things without a name get their place too: "a red object on the left".
+    Equal phrases are disambiguated by position, and if that does not help, by counting: "another person". Objects without a name
+    get their position too: "a red object on the left".
     """
     plain = [noun_phrase(s, max_words) for s in subjects]
     placed = []
@@ -99,9 +99,9 @@ def disambiguate(subjects: Sequence[dict[str, Any]], max_words: int) -> list[str
 
 
 def tellings(phrase: str) -> Iterator[str]:
-    """A phrase in ever plainer words, each counted: "a cup in an orange top", "another cup in an orange top" …, "a cup" …
+    """Yield ever plainer forms of a phrase, each counted: "a cup in an orange top", "another cup in an orange top" …, "a cup" …
 
-    Counting alone does not tell "a cup in an orange top" from "an orange", which every one of its counted forms has in it.
+    Counting alone cannot separate "a cup in an orange top" from "an orange", which each of its counted forms contains.
     """
     article, _, rest = phrase.partition(" ")
     several = article not in ("a", "an", "the")
@@ -113,17 +113,18 @@ def tellings(phrase: str) -> Iterator[str]:
 
 
 def noun_phrase(subject: dict[str, Any], max_words: int) -> str:
-    """ "a person in a yellow top", "a red bottle", "a woman with long black hair, wearing a blue shirt", "two men".
+    """Return a subject's noun phrase: "a person in a yellow top", "a red bottle", "two men".
 
-    Of a person who is described at length the coloured garments are kept, which tell people apart and are references of their
-    own: "Long dark hair, light skin, a calm look, wearing a yellow hoodie" -> "a woman in a yellow hoodie".
+    Of a person described at length, only coloured garments are kept, since they distinguish people and are references themselves:
+    "Long dark hair, light skin, a calm look, wearing a yellow hoodie" -> "a woman in a yellow hoodie". Otherwise: "a woman with
+    long black hair, wearing a blue shirt".
     """
     noun = kind_of(subject)
     look = subject["appearance"].rstrip(". ")
     own = re.match(
         rf"(?:an? |the )?((?:[\w-]+ ){{0,2}}){re.escape(noun)}(?=$|,| in | with | wearing | dressed )", look, re.I
     )
-    if own:  # "an elderly woman with grey hair": it says the noun again
+    if own:  # "an elderly woman with grey hair" repeats the noun
         noun, look = f"{own.group(1).lower()}{noun}", look[own.end() :].lstrip(", ")
     look = look[:1].lower() + look[1:] if not look[:2].isupper() else look
     colour = re.match(rf"(?:{'|'.join(sorted(phrases.COLOURS))})(?= with | in |,|$)", look)
@@ -150,7 +151,7 @@ def noun_phrase(subject: dict[str, Any], max_words: int) -> str:
 
 
 def kind_of(subject: dict[str, Any]) -> str:
-    """The noun for a subject, small: its sub_type, without article, brackets and numbering; else its type; else "object"."""
+    """Return a subject's noun, lower-case: its sub_type, without article, brackets and numbering; else its type or "object"."""
     for said in (subject["sub_type"], subject["type"]):
         noun = " ".join(re.sub(r"\([^)]*\)|[_/\d.,:;#]+", " ", said).lower().split())
         noun = re.sub(r"^(?:an?|the) ", "", noun)
@@ -160,15 +161,15 @@ def kind_of(subject: dict[str, Any]) -> str:
 
 
 def is_plural(noun: str) -> bool:
-    """Whether a noun names several: "women", "cups"; not "glass", "bus" or "jeans"."""
+    """Return whether a noun is plural: "women", "cups"; not "glass", "bus" or "jeans"."""
     last = noun.split()[-1]
     return last not in ONE_S and bool(PLURAL.match(last))
 
 
 def garments(look: str) -> list[str]:
-    """The coloured garments of a person's appearance, in its order, with an article each unless there are two of it.
+    """Return the coloured garments of a person's appearance, in order, with an article unless there are two of it.
 
-    Hair is none of them, and what stands in a list beside shoes neither: "a yellow hoodie", "blue jeans".
+    "a yellow hoodie", "blue jeans". Hair is not a garment, nor is what is listed beside shoes.
     """
     found, text, end = [], f"a person {look}", 0
     for garment in phrases.read(text).garments:
@@ -187,21 +188,21 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def shortened(words: str, max_words: int) -> str:
-    """At most so many words, cut before a comma or an "and" where there is one, and never after a word that wants another."""
+    """Return at most `max_words` words, cut before a comma or an "and" if possible, never after a word that needs another one."""
     if len(words.split()) <= max_words:
         return words
     cut = " ".join(words.split()[:max_words])
     joints = [m.start() for m in re.finditer(r",| and | wearing ", cut)]
     if not joints:
         return re.sub(r"(,|\s+(a|an|the|in|with|of|on|and|wearing|dressed))+$", "", cut)
-    first, comma, last = cut[: joints[-1]].rpartition(", ")  # a list that lost its end gets its "and" back
+    first, comma, last = cut[: joints[-1]].rpartition(", ")  # restore the "and" of a truncated list
     return f"{first} and {last}" if comma and not last.startswith(("wearing ", "with ", "in ")) else cut[: joints[-1]]
 
 
 def deduplicate_phrases(text: str, told: Sequence[str]) -> str:
-    """A text beside the phrases in which none of them is said again: "holds a red cup" becomes "holds the red cup".
+    """Return a text with repeated phrases made definite: "holds a red cup" becomes "holds the red cup".
 
-    That is how English speaks of what was named, and a phrase that stands in the prompt twice could not be told by its span.
+    English refers to known subjects this way, and a phrase that occurs twice in the prompt has no unique span.
     """
     for phrase in sorted(told, key=len, reverse=True):
         article = FIRST.match(phrase)
@@ -212,13 +213,13 @@ def deduplicate_phrases(text: str, told: Sequence[str]) -> str:
 
 
 def environment_phrase(environment: str) -> str:
-    """The environment as a phrase inside a sentence: a noun phrase begins small, a sentence stays one, without its full stop."""
+    """Return the environment as a phrase inside a sentence: a noun phrase in lower case, a sentence without its full stop."""
     words = environment.rstrip(". ")
     return words[:1].lower() + words[1:] if words.startswith(("A ", "An ")) and " is " not in words else words
 
 
 def with_camera(prompt: str, camera_motion: str) -> str:
-    """The prompt and, last, the camera's sentence."""
+    """Return the prompt with the camera sentence at its end."""
     said = camera_motion.rstrip(". ")
     return f"{prompt} {said[:1].upper()}{said[1:]}." if said else prompt
 
@@ -228,15 +229,15 @@ def within(phrase: str, text: str) -> bool:
 
 
 def occurrences(phrase: str, text: str) -> list[int]:
-    """Where a phrase begins in a text, whole words only: "a cup" is not in "a cupboard"."""
+    """Return the offsets of a phrase in a text, whole words only: "a cup" is not in "a cupboard"."""
     return [m.start() for m in re.finditer(rf"(?<!\w){re.escape(phrase)}(?!\w)", text)]
 
 
 def span(phrase: str, prompt: str) -> tuple[int, int]:
-    """Start and end of a phrase. Raises ValueError unless the prompt has it exactly once; (0, 0) for no phrase."""
+    """Return start and end of a phrase, (0, 0) for "". Raises ValueError unless it occurs exactly once in the prompt."""
     if not phrase:
         return 0, 0
     found = occurrences(phrase, prompt)
     if len(found) != 1:
-        raise ValueError(f"the fused prompt has the phrase {phrase!r} {len(found)} times, not once: {prompt!r}")
+        raise ValueError(f"the fused prompt has the phrase {phrase!r} {len(found)} times, expected once: {prompt!r}")
     return found[0], found[0] + len(phrase)

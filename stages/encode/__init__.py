@@ -1,1 +1,1 @@
-"""How a training sample is varied before it is encoded."""
+"""Augmentation of training samples before they are encoded."""

@@ -1,4 +1,4 @@
-"""Pictures of a sample, cut to size, and the variants in which a small data set shows them."""
+"""Cropping and resizing of a sample's pictures, and the augmented variants of a small data set."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,7 @@ COLOUR_ORDERS = [(0, 1, 2), (1, 2, 0), (2, 0, 1), (1, 0, 2), (0, 2, 1), (2, 1, 0
 
 
 def fitted(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Frames cropped around their middle to the proportions of height x width, and made that size. (t, h, w, 3) uint8."""
+    """Return frames, (t, h, w, 3) uint8, centre-cropped to the aspect of height x width and resized to it."""
     h, w = frames.shape[1:3]
     rows, columns = (h, round(h * width / height)) if w * height > h * width else (round(w * height / width), w)
     top, left = (h - rows) // 2, (w - columns) // 2
@@ -19,11 +19,11 @@ def fitted(frames: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def varied(picture: np.ndarray, variant: int) -> np.ndarray:
-    """Pictures (…, w, 3) uint8 as a variant of a sample shows them: 0 as they are, others in other light or colours, mirrored.
+    """Return pictures (…, w, 3) uint8 as variant `variant` shows them: 0 unchanged, others recoloured and perhaps mirrored.
 
-    Each colour is raised to a power between 1/3 and 3, and half of the variants exchange colours; black and white stay. A network
-    that has few videos learns them by heart; one that has seen a scene in many lights must look at its references to know which.
-    Video and references of a sample vary alike; its words do not, and are left out.
+    Each channel is raised to a power between 1/3 and 3, and half of the variants permute channels; black and white stay. A
+    network memorises a data set of few videos; if it sees a scene in many colours, it must use its references to know which.
+    Video and references of a sample are augmented alike; its prompt is not, and is dropped.
     """
     if variant == 0:
         return np.ascontiguousarray(picture)

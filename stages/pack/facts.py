@@ -1,4 +1,4 @@
-"""What a triplet's JSON states: captions, references, where each was seen, and in which source."""
+"""The JSON of a triplet: caption, references, their boxes, and their sources."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ Lookup = Callable[..., dict[str, Any]]  # a2data.store.lookup.Lookup
 
 
 def fetch(reference: Reference, lookup: Lookup) -> tuple[Element, Clip, samples.Origin]:
-    """The element behind a reference and where it comes from. Raises ValueError where it is gone or its picture has changed."""
+    """Return a reference's element, its clip and its origin. Raises ValueError if it is missing or its picture changed."""
     shard, source = reference.source_shard, reference.source_element_id
     element = element_row(lookup, reference.kind, shard, source)
     if element is None or element.image_sha256 != reference.image_sha256:
-        raise ValueError(f"{source} is not what {reference.element_id} was paired with: run retrieve again")
+        raise ValueError(f"{source} changed after {reference.element_id} was paired with it: run retrieve again")
     clip = lookup("segment", shard, "clip_id", [element.clip_id], Clip)[element.clip_id]
     video = lookup("ingest", shard, "video_id", [clip.video_id])[clip.video_id]
     origin = samples.Origin(
@@ -49,7 +49,7 @@ def fetch(reference: Reference, lookup: Lookup) -> tuple[Element, Clip, samples.
 
 
 @dataclass(frozen=True)
-class _Seen:  # columns of Element that say where one is
+class _Seen:  # columns of Element with frame and box
     element_id: str
     frame: int
     box: Box
@@ -57,14 +57,14 @@ class _Seen:  # columns of Element that say where one is
 
 
 def where(trait: ElementMeta, clip: Clip, shard: int, lookup: Lookup) -> samples.Place:
-    """Where in its clip an element of this shard is."""
+    """Return the frame and box of an element of this shard in its clip."""
     seen = element_row(lookup, trait.kind, shard, trait.element_id, _Seen)
     source_frame = clip.source_frames[seen.frame]
     return samples.Place(seen.frame, source_frame, seen.box, in_source(seen.box, clip), samples.mask_text(seen.mask))
 
 
 def in_source(box: Box, clip: Clip) -> Box:
-    """A box of the clip's frame in pixels of the source picture, of which the clip shows the part `crop`, scaled."""
+    """Return a box of the clip's frame in pixels of the source picture, of which the clip shows the part `crop`, scaled."""
     x0, y0, x1, y1 = clip.crop
     across, down = (x1 - x0) / clip.width, (y1 - y0) / clip.height
     return x0 + box[0] * across, y0 + box[1] * down, x0 + box[2] * across, y0 + box[3] * down
@@ -122,7 +122,10 @@ def about(
 
 
 def to_row(placed: writer.Placed, facts: samples.TripletMeta, split: str = "", component: str = "") -> Packed:
-    """The row of one sample. Its licence is that of the clip and of every reference: each holds for what it is a part of."""
+    """Return the row of one sample.
+
+    Its licence joins those of the clip and of every reference, since each applies to a part of the sample.
+    """
     return Packed(
         clip_id=placed.key,
         shard=placed.shard,

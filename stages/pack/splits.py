@@ -1,10 +1,10 @@
-"""Which component of a corpus is trained on and which is held out: by its hash, whole. Pure functions."""
+"""Assignment of corpus components to training and held-out splits by their hash. Pure functions."""
 
 import hashlib
 
 
 def shares_of(text: str) -> dict[str, float]:
-    """ "eval=0.05,test=0.05" as shares by name, in that order. Raises ValueError for text that is none."""
+    """Parse "eval=0.05,test=0.05" into fractions by name, in that order. Raises ValueError for malformed text."""
     shares: dict[str, float] = {}
     for part in text.split(",") if text else ():
         name, _, number = part.strip().partition("=")
@@ -17,17 +17,17 @@ def shares_of(text: str) -> dict[str, float]:
             or name in (*shares, "train")
             or not 0 < share < 1
         ):
-            raise ValueError(f"pack.split {text!r}: write a name in small letters and a share, such as eval=0.05")
+            raise ValueError(f"pack.split {text!r}: write a lower-case name and a fraction, such as eval=0.05")
         shares[name] = share
     if sum(shares.values()) >= 1:
-        raise ValueError(f"pack.split {text!r} leaves nothing to train on: its shares must be less than 1 together")
+        raise ValueError(f"pack.split {text!r} leaves nothing to train on: its fractions must sum to less than 1")
     return shares
 
 
 def assigned(component: str, shares: dict[str, float]) -> str:
-    """The split of a component, by its hash alone: "" where there are no shares, "train" for what none of them takes.
+    """Return the split of a component by its hash alone: "" without splits, "train" for the rest.
 
-    So a component stays where it is when others come; shares are right on average only.
+    A component therefore keeps its split when others are added; the fractions hold only on average.
     """
     if not shares:
         return ""

@@ -1,4 +1,4 @@
-"""Clips, their captions and their references -> WebDataset shards, every reference with its whole provenance."""
+"""Clips, captions and references -> WebDataset shards, every reference with its full provenance."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -31,12 +31,12 @@ from stages.pack.splits import assigned, shares_of
 
 @dataclass(frozen=True)
 class Pack(Stage):
-    """Clips, captions and references -> WebDataset shards in `out`, and where in them each sample is.
+    """Clips, captions and references -> WebDataset shards in `out`, and the position of each sample in them.
 
     A shard is <out>/<shard>-<n>.tar, see docs/shards.md; with a split, <out>/<split>-<shard>-<n>.tar.
 
-    The tars are the one output that is no part; a rerun gives them the same bytes. A clip becomes a sample when another clip
-    shows at least one of its subjects; one that has none is rejected as "no reference".
+    The tars are the only output that is not a part; a rerun writes the same bytes. A clip becomes a sample if another clip shows
+    at least one of its subjects; otherwise it is rejected as "no reference".
     """
 
     reads = {
@@ -64,18 +64,18 @@ class Pack(Stage):
     writes = Packed
     per = "shard"
     accounts_for = "clip_id"
-    unit_timeout_s = 21600.0  # a tar is done when its last clip is
+    unit_timeout_s = 21600.0  # a tar is complete only after its last clip
     version = 4
 
     out: str = "shards"  # folder of the tars, or a URL
-    roles: str = "human|object|face|upper|lower|hair|shoes|accessory|background"  # that become references, in order
-    required_roles: str = "human|object"  # a triplet needs a reference of one of these
-    allow_unpaired_phrases: bool = True  # keep a triplet although a phrase has no reference
-    allow_same_clip: bool = False  # where no other clip shows a subject, use the clip's own picture, and say so
-    max_references: int = 8  # the place not counted
-    max_bytes_per_tar: int = 1_000_000_000  # at which the next tar begins
-    split: str = ""  # shares to hold out, "eval=0.05,test=0.05": no video or identity is in two; "" = none
-    made_by: str = ""  # "<stage> <model>@<revision>" of every model, "; " between: goes into each sample
+    roles: str = "human|object|face|upper|lower|hair|shoes|accessory|background"  # reference roles in order
+    required_roles: str = "human|object"  # roles of which a triplet needs at least one reference, separated by "|"
+    allow_unpaired_phrases: bool = True  # keep a triplet even if a phrase has no reference
+    allow_same_clip: bool = False  # if no other clip shows a subject, use the clip's own picture, at copy risk 1
+    max_references: int = 8  # most references of a triplet, excluding the background
+    max_bytes_per_tar: int = 1_000_000_000  # size at which the next tar starts, bytes
+    split: str = ""  # fractions to hold out, "eval=0.05,test=0.05"; splits share no video or identity; "" = none
+    made_by: str = ""  # "<stage> <model>@<revision>" of every model, separated by "; "; written to each sample
 
     def run(
         self,
@@ -103,7 +103,8 @@ class Pack(Stage):
         component_of = {r.clip_id: r.component for r in references}
         if shares and self.allow_same_clip:
             raise ValueError(
-                "pack.split and pack.allow_same_clip do not go together: who else is in a clip without a reference, nobody knows"
+                "pack.split and pack.allow_same_clip cannot be combined: "
+                "a split needs every reference's source clip, which allow_same_clip omits"
             )
 
         def triplets(split: str) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -112,7 +113,7 @@ class Pack(Stage):
                     continue
                 if assigned(component_of.get(clip_id, ""), shares) != split:
                     continue
-                # one at a time: a shard's do not fit in memory
+                # one at a time: a shard's clips do not fit in memory
                 film = lookup("segment", shard, "clip_id", [clip_id])[clip_id]
                 made = self.attempt(film, caption_of[clip_id], video_of[film.video_id], by_clip, shard, lookup)
                 if isinstance(made, Reject | Failure):
@@ -127,10 +128,10 @@ class Pack(Stage):
         yield from turned_away
 
     def attempt(self, film: ClipVideo, *rest: Any) -> samples.Triplet | Reject | Failure:
-        """Return what `triplet` does, or why it failed: a clip whose reference is gone must not fail its shard."""
+        """Return the result of `triplet`, or its failure: a clip whose reference is missing must not fail its shard."""
         try:
             return self.triplet(film, *rest)
-        except DamagedError:  # of a part, which the runner makes again
+        except DamagedError:  # of a part, which the runner rebuilds
             raise
         except Exception as error:
             return Failure(film.clip_id, f"{type(error).__name__}: {error}")
@@ -138,7 +139,7 @@ class Pack(Stage):
     def triplet(
         self, film: ClipVideo, caption: Caption, video: Video, rows: "Rows", shard: int, lookup: Lookup
     ) -> samples.Triplet | Reject:
-        """The triplet of one clip, or why there is none."""
+        """Return the triplet of one clip, or its rejection."""
         traits = {t.element_id: t for t in rows.traits[film.clip_id]}
         phrases = {m.element_id: m for m in sorted(rows.matches[film.clip_id], key=lambda m: (m.start, m.element_id))}
         roles, required = self.roles.split("|"), self.required_roles.split("|")
@@ -182,7 +183,7 @@ class Pack(Stage):
         return samples.Triplet(about(film, video, caption, given, listed, made_by), film.video, pictures, cut_outs)
 
     def choose(self, references: Iterable[Reference]) -> list[Reference]:
-        """Those of a wanted role, in the order of roles, at most one place and `max_references` others; the place comes last."""
+        """Return the references of the selected roles, in role order: up to `max_references`, then at most one background."""
         order = {role: rank for rank, role in enumerate(self.roles.split("|"))}
         ranked = sorted(
             (r for r in references if r.kind in order),
@@ -195,7 +196,7 @@ class Pack(Stage):
 
 @dataclass(frozen=True)
 class Rows:
-    """What is known of each clip of the shard."""
+    """References, matches and elements of each clip of the shard."""
 
     references: dict[str, list[Reference]]
     matches: dict[str, list[Match]]
@@ -203,7 +204,7 @@ class Rows:
 
 
 def by(column: str, rows: Iterable[Any]) -> dict[str, list[Any]]:
-    """Rows by the value of a column; an empty list for any other value."""
+    """Group rows by the value of a column; other values map to an empty list."""
     groups: dict[str, list[Any]] = defaultdict(list)
     for row in rows:
         groups[getattr(row, column)].append(row)
@@ -215,6 +216,6 @@ def names(chosen: list[Reference]) -> list[str]:
 
 
 def same_clip_reference(trait: ElementMeta, shard: int) -> Reference:
-    """A clip's own picture as its reference: the copy that it is, at the highest risk."""
+    """Return a clip's own picture as its reference, at the highest copy risk."""
     key = (trait.clip_id, trait.element_id, trait.kind)
     return Reference(*key, -1, shard, trait.clip_id, trait.element_id, trait.image_sha256, 1.0, 1.0, [])

@@ -1,4 +1,4 @@
-"""Elements that were compared with one another, and who in them shows the same subject as whom."""
+"""Candidate references: groups of comparable elements, and the same-identity neighbours of each."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,49 +12,50 @@ from stages.retrieve.nearest import top_k
 
 @dataclass(frozen=True)
 class Candidate:
-    """An element that shows the same subject as a target does."""
+    """An element of the same identity as a target."""
 
     row: int
     identity: int
     similarity: float
-    low: float  # what the similarity must reach
-    margin: float  # the smaller one of the pair's: how far they stand from the nearest other identity
-    cohesion: float  # the smaller one of the pair's: how far they stand in their own
-    group_low: float  # what the cohesion must reach
+    low: float  # threshold of `similarity`
+    margin: float  # smaller of the pair's margins to the nearest other identity
+    cohesion: float  # smaller of the pair's mean similarities to the rest of their identity
+    group_low: float  # threshold of `cohesion`
 
 
 @dataclass(frozen=True)
 class Group:
-    """Elements that were compared with one another. Nodes count them, rows count the elements of the corpus."""
+    """Elements that were compared with one another. A node is an index into the group, a row an index into the corpus."""
 
     rows: np.ndarray  # (n,) int64
     found: Identities
     low: float
-    identities: dict[int, int]  # cluster -> the number of its identity, see stages.retrieve.clusters.number
-    clips: np.ndarray  # (n,) int64, the clip of each node
-    videos: np.ndarray  # (n,) int64, the video of each node
-    vectors_of: Callable[[np.ndarray], np.ndarray]  # rows -> their embeddings, (m, d) float32
+    identities: dict[int, int]  # cluster -> identity id, see stages.retrieve.clusters.stable_identity_id
+    clips: np.ndarray  # (n,) int64, clip of each node
+    videos: np.ndarray  # (n,) int64, video of each node
+    vectors_of: Callable[[np.ndarray], np.ndarray]  # rows -> embeddings, (m, d) float32
 
     def identity(self, node: int) -> int:
         return self.identities[int(self.found.cluster[node])]
 
     @cached_property
     def _members(self) -> tuple[np.ndarray, np.ndarray]:
-        """The nodes, those of one cluster beside one another, and where each cluster begins."""
+        """Return the nodes sorted by cluster, and the offset at which each cluster begins."""
         order = np.argsort(self.found.cluster, kind="stable")
         return order, np.searchsorted(self.found.cluster[order], np.arange(int(self.found.cluster.max()) + 2))
 
     def others(self, node: int) -> np.ndarray:
-        """The nodes of the node's cluster that are in other clips, ascending."""
+        """Return the nodes of the same cluster that are in other clips, ascending."""
         order, first = self._members
         cluster = self.found.cluster[node]
         members = order[first[cluster] : first[cluster + 1]]
         return members[self.clips[members] != self.clips[node]]
 
     def kin(self, node: int) -> list[Candidate]:
-        """The nearest nodes of the node's own cluster in other clips, most similar first: as many as neighbours were looked for.
+        """Return the nearest nodes of the same cluster in other clips, most similar first, at most as many as were searched.
 
-        Where others crowd the node's list of neighbours, such as the ten thousand clips of a lookalike, its own are sought apart.
+        If other clusters fill the node's neighbour list, such as ten thousand clips of a lookalike, its own cluster is searched
+        separately.
         """
         found = self.found
         own = (found.neighbour[node] >= 0) & (found.cluster[found.neighbour[node]] == found.cluster[node])
@@ -64,10 +65,10 @@ class Group:
         return self._kin(node, found.neighbour[node][own], found.similarity[node][own])
 
     def farther_kin(self, node: int) -> list[Candidate]:
-        """More of the node's cluster, where its nearest are all copies: the nearest of each other video, then of its own video.
+        """Return further nodes of the cluster, for a target whose nearest ones are all copies.
 
-        At most twice as many as neighbours were looked for; those of its own video are evenly spaced by their rank, for the
-        nearest are of one shot.
+        The nearest of each other video come first, then nodes of its own video; at most twice as many as the search returned.
+        Nodes of its own video are evenly spaced by rank, because the nearest are from one shot.
         """
         wanted, others, near = self.found.neighbour.shape[1], self.others(node), {k.row for k in self.kin(node)}
         if len(others) == len(near):
@@ -84,7 +85,7 @@ class Group:
         return [*list(elsewhere.values())[:wanted], *here[step - 1 :: step]]
 
     def _by_similarity(self, node: int, others: np.ndarray) -> list[Candidate]:
-        """These nodes of the same cluster, most similar first."""
+        """Return these nodes of the same cluster, most similar first."""
         if not len(others):
             return []
         vector, vectors = self.vectors_of(self.rows[[node]]), self.vectors_of(self.rows[others])
@@ -107,7 +108,7 @@ class Group:
         ]
 
     def nearest(self, node: int) -> tuple[int, float] | None:
-        """The row of the most similar element of another clip, of the node's cluster or not, and its similarity."""
+        """Return the row and similarity of the most similar element in another clip, in any cluster; None if there is none."""
         other = int(self.found.neighbour[node, 0])
         return None if other < 0 else (int(self.rows[other]), float(self.found.similarity[node, 0]))
 
@@ -119,18 +120,18 @@ def margin_ignoring(
     opposed: Callable[[str, str], bool],
     low: float = 0.0,
 ) -> Identities:
-    """The same with margins for which only those clusters count that may be a node's by their names.
+    """Return the identities with margins that ignore rival clusters whose names rule them out.
 
-    A blue case is like a green one in all but its colour: where that is known to tell them apart, the green one is no rival.
-    names: (n,) of the nodes; a cluster is out of the question for those whose names are opposed to all of its members';
-    low: as for stages.retrieve.clusters.doubtful.
+    A blue case resembles a green one in everything but colour; if colour tells them apart, the green one is not a rival. names:
+    (n,), one per node; a cluster is ignored for the nodes whose names are opposed to all names of its members; low: see
+    stages.retrieve.clusters.doubtful.
     """
     known, code = np.unique(np.array(names, object).astype(str), return_inverse=True)
     count = int(found.cluster.max()) + 1
     centres = np.zeros((count, vectors.shape[1]))
     np.add.at(centres, found.cluster, vectors)
     centres = (centres / np.bincount(found.cluster)[:, None]).astype(np.float32)
-    held = np.zeros((count, len(known)), bool)  # which names are in each cluster
+    held = np.zeros((count, len(known)), bool)  # names present in each cluster
     held[found.cluster, code] = True
     margin = found.margin.copy()
     for number, name in enumerate(known.tolist()):
@@ -146,7 +147,7 @@ def margin_ignoring(
 
 
 class Groups:
-    """All groups of a corpus: to which each row belongs, and as which node."""
+    """All groups of a corpus, with the group and node of each row."""
 
     def __init__(self, rows: int, groups: list[Group]):
         self.groups = groups
@@ -159,11 +160,11 @@ class Groups:
         return row >= 0 and self.group[row] >= 0
 
     def __getitem__(self, row: int) -> tuple[Group, int]:
-        """Raises KeyError for a row that was not compared."""
+        """Return the group of a row and its node there. Raises KeyError for a row that was not compared."""
         if row not in self:
             raise KeyError(row)
         return self.groups[self.group[row]], int(self.node[row])
 
     def items(self) -> Iterator[tuple[int, tuple[Group, int]]]:
-        """Each row that was compared, ascending, with its group and its node there."""
+        """Yield each compared row, ascending, with its group and its node there."""
         return ((row, self[row]) for row in np.flatnonzero(self.group >= 0).tolist())

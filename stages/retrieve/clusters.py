@@ -1,8 +1,8 @@
-"""Who is the same: clusters of embeddings that never join what was seen side by side. Pure functions.
+"""Identity clusters of embeddings, with cannot-link constraints for elements that appear together. Pure functions.
 
-A greedy average-linkage clustering over the graph of mutual nearest neighbours, with cannot-link constraints (Davidson and Ravi
-2005, "Agglomerative Hierarchical Clustering with Constraints"). The constraints cost nothing: nobody is twice in one frame.
-Rounds over the clusters follow, for a cluster may be larger than the lists of neighbours are long.
+Greedy average-linkage clustering over the graph of mutual nearest neighbours, with cannot-link constraints (Davidson and Ravi
+2005, "Agglomerative Hierarchical Clustering with Constraints"). The constraints need no labels: a subject appears at most once in
+a frame. Further rounds then join whole clusters, because a cluster may have more nodes than a neighbour list holds.
 """
 
 import hashlib
@@ -15,23 +15,24 @@ import numpy as np
 from a2data.task_map import TaskMap, map_serial
 from stages.retrieve.nearest import TILE, top_k
 
-# A subject of many nodes is compared by its nearest tenth, see `neighbourhood_margin`; one of at most FEW others by all.
+# A node is compared with the nearest tenth of a cluster, see `neighbourhood_margin`, or with all of it if there are at most FEW
+# others.
 SHARE, FEW = 0.1, 10
-SAMPLE = 1000  # nodes of a cluster, evenly spaced, that stand for all of it where its nearest tenth is sought
+SAMPLE = 1000  # nodes, evenly spaced, that represent a cluster in the search for its nearest tenth
 BLOCK = 512  # nodes whose similarities to a sample are held at a time: 4 MB
-RIVALS = 8  # clusters, by their means, of which the nearest tenth is sought
-SOME = 16  # nodes of each of two clusters that are asked whether they differ
+RIVALS = 8  # clusters, nearest by mean, whose nearest tenth is searched
+SOME = 16  # nodes of each of two clusters passed to `differ`
 
 
 class Identities(NamedTuple):
-    """What `identify` found out about n nodes."""
+    """The result of `cluster_identities` for n nodes."""
 
     cluster: np.ndarray  # (n,) int64, numbered in the order of their first nodes
-    cohesion: np.ndarray  # (n,) mean similarity to the others of its cluster; -inf for one that is alone
-    # (n,) cohesion minus the mean similarity to the nearest other cluster, or `neighbourhood_margin` where that is
-    # more; inf without another cluster, -inf alone
+    cohesion: np.ndarray  # (n,) mean similarity to the others of its cluster; -inf for a singleton
+    # (n,) cohesion minus the mean similarity to the nearest other cluster, or `neighbourhood_margin` if that is larger; inf
+    # without another cluster, -inf for a singleton
     margin: np.ndarray
-    similarity: np.ndarray  # (n, k) to its nearest neighbours in other groups, best first; -inf where there are fewer
+    similarity: np.ndarray  # (n, k) of the nearest neighbours in other groups, best first; -inf where there are fewer
     neighbour: np.ndarray  # (n, k) int64, their indices; -1 where there are fewer
 
 
@@ -48,10 +49,10 @@ def cluster_identities(
 ) -> Identities:
     """Cluster nodes that show the same subject.
 
-    vectors: (n, d) float32 of unit length; groups: (n,) integers, the clip of each node: neighbours are sought in other clips;
-    apart: for each node, those that are certainly somebody else; low: the similarity from which two nodes may be the same;
-    neighbours: how many nearest neighbours are looked at; differ: of two that are each among the other's, whether they are two
-    all the same, by what these vectors do not show; ann_min_elements, tile, spread: see stages.retrieve.nearest.top_k.
+    vectors: (n, d) float32 of unit length; groups: (n,) integers, the clip of each node: neighbours are searched in other clips;
+    apart: for each node, its cannot-link nodes; low: minimum similarity of two nodes of one subject; neighbours: length of each
+    neighbour list; differ: whether two mutual neighbours are different subjects by evidence that is not in these vectors;
+    ann_min_elements, tile, spread: see stages.retrieve.nearest.top_k.
     """
     how: dict[str, Any] = {"tile": tile, "spread": spread}
     similarity, neighbour = top_k(
@@ -79,7 +80,7 @@ def cluster_identities(
 
 
 def mutual_neighbours(similarity: np.ndarray, neighbour: np.ndarray, low: float) -> list[tuple[int, int]]:
-    """Pairs i < j that are each among the other's nearest neighbours, at `low` or above: most similar first, then by index."""
+    """Return the mutual nearest neighbours i < j with similarity of at least `low`, most similar first, then by index."""
     n = len(neighbour)
     nodes, ranks = np.nonzero((neighbour >= 0) & (similarity >= low))
     others = neighbour[nodes, ranks]
@@ -90,9 +91,10 @@ def mutual_neighbours(similarity: np.ndarray, neighbour: np.ndarray, low: float)
 
 
 def merge(vectors: np.ndarray, pairs: list[tuple[int, int]], apart: Sequence[set[int]], low: float) -> np.ndarray:
-    """Join the clusters of each pair in turn, unless two of their nodes are apart or their mean similarity is below `low`.
+    """Join the clusters of each pair in turn, unless a cannot-link pair or a mean similarity below `low` forbids it.
 
-    The mean keeps chains short: a is like b and b like c does not make a and c the same. Returns (n,) int64 cluster numbers.
+    The mean prevents chains: if a resembles b and b resembles c, a and c need not be the same. Returns (n,) int64 cluster
+    numbers.
     """
     clusters = Clusters(vectors, apart)
     for i, j in pairs:
@@ -101,43 +103,43 @@ def merge(vectors: np.ndarray, pairs: list[tuple[int, int]], apart: Sequence[set
 
 
 class Clusters:
-    """A partition of nodes, each alone at first, that joins make coarser. A cluster is named by one of its nodes.
+    """A partition of nodes, all singletons at first, that joins make coarser. Each cluster is identified by one of its nodes.
 
-    The sum of a cluster's vectors is all that its mean similarity to another one takes, and constraints are kept between
-    clusters, not between nodes: a test of two costs the same whatever their sizes, and all joins together n log n.
+    The mean similarity of two clusters follows from the sums of their vectors, and constraints are kept between clusters, not
+    between nodes. A test of two clusters therefore costs the same whatever their sizes, and all joins together cost n log n.
     """
 
     def __init__(self, vectors: np.ndarray, apart: Sequence[set[int]]):
-        """vectors: (n, d) float32 of unit length; apart: for each node, those that must not be in its cluster."""
+        """vectors: (n, d) float32 of unit length; apart: for each node, its cannot-link nodes."""
         self.vectors = vectors
-        self.home = list(range(len(vectors)))  # the cluster of each node
+        self.home = list(range(len(vectors)))  # cluster of each node
         self.members = {i: [i] for i in self.home}
-        self.apart: dict[int, set[int]] = defaultdict(set)  # cluster -> the clusters that it must not join
-        self._sums: dict[int, np.ndarray] = {}  # of clusters of several
+        self.apart: dict[int, set[int]] = defaultdict(set)  # cluster -> its cannot-link clusters
+        self._sums: dict[int, np.ndarray] = {}  # of clusters with several nodes
         for i, others in enumerate(apart):
             for j in others:
                 self.separate(i, j)
 
     def separate(self, a: int, b: int) -> None:
-        """Never join these two clusters."""
+        """Forbid these two clusters to be joined."""
         self.apart[a].add(b)
         self.apart[b].add(a)
 
     def sum(self, cluster: int) -> np.ndarray:
-        """(d,) float64: the sum of the vectors of its nodes."""
+        """Return the sum of the vectors of a cluster's nodes, (d,) float64."""
         return self._sums[cluster] if cluster in self._sums else self.vectors[cluster].astype(np.float64)
 
     def mean(self, a: int, b: int) -> float:
-        """The mean similarity of the nodes of one cluster to those of another."""
+        """Return the mean similarity of the nodes of one cluster to those of another."""
         return round(float(self.sum(a) @ self.sum(b)) / (len(self.members[a]) * len(self.members[b])), 5)
 
     def within(self, cluster: int) -> float:
-        """The mean similarity of the nodes of a cluster to one another; nan for a node alone."""
+        """Return the mean similarity of the nodes of a cluster to one another; nan for a singleton."""
         count, total = len(self.members[cluster]), self.sum(cluster)
         return round(float(total @ total - count) / (count * (count - 1)), 5) if count > 1 else float("nan")
 
     def join(self, i: int, j: int, low: float) -> bool:
-        """Join the clusters of two nodes unless they are apart or less similar than `low` in the mean; whether it was done."""
+        """Join the clusters of two nodes unless constrained or below `low` in mean similarity; return whether it did."""
         keep, gone = sorted((self.home[i], self.home[j]), key=lambda c: (-len(self.members[c]), c))
         if keep == gone or gone in self.apart.get(keep, ()) or self.mean(keep, gone) < low:
             return False
@@ -152,16 +154,16 @@ class Clusters:
         return True
 
     def numbers(self) -> np.ndarray:
-        """(n,) int64: the clusters, numbered in the order of their first nodes."""
+        """Return the cluster of each node, (n,) int64, numbered in the order of their first nodes."""
         _, first, stable_identity_id = np.unique(np.array(self.home, np.int64), return_index=True, return_inverse=True)
         return np.argsort(np.argsort(first))[stable_identity_id]
 
 
 def unfinished(similarity: np.ndarray, neighbour: np.ndarray, cluster: np.ndarray, low: float) -> np.ndarray:
-    """(n,) bool: whether a node of another cluster may reach `low` with it.
+    """Return which nodes may still reach `low` with a node of another cluster, (n,) bool.
 
-    Where the list of its nearest neighbours goes down below `low`, all that do are in it: a cluster of which they all are members
-    cannot be joined with any other. So it is with most clusters that are smaller than the list is long.
+    If a node's neighbour list goes down below `low`, it contains every node that reaches it; if those are all in the node's own
+    cluster, that cluster cannot be joined with another one. This holds for most clusters smaller than the list.
     """
     like = similarity >= low
     return like[:, -1] | (like & (cluster[neighbour] != cluster[:, None])).any(1)
@@ -176,12 +178,12 @@ def consolidate(
     differ: Callable[[int, int], bool] | None = None,
     **how: Any,
 ) -> None:
-    """Join clusters, as `identify` has found them, with one another until none of their mean similarities reaches `low`.
+    """Join the clusters of `cluster_identities` with one another until none of their mean similarities reaches `low`.
 
-    A subject of more nodes than the list of neighbours is long comes in pieces, for its nodes fill one another's lists. Each
-    round looks for the nearest neighbours of the pieces, by the means of their vectors, whose product is their mean similarity,
-    and joins the most similar first. One of the two must be among the other's nearest, not both: a large piece would otherwise
-    take in only as many of the small ones in a round as its own list is long.
+    A subject with more nodes than a neighbour list holds is found in pieces, because its nodes fill one another's lists. Each
+    round searches the nearest neighbours of the pieces by their mean vectors, whose product is their mean similarity, and joins
+    the most similar first. It is enough that one of the two is among the other's nearest: otherwise a large piece could take in
+    only as many small ones per round as its own list holds.
 
     groups: (n,) the clip of each node; unsettled: (n,) bool, the nodes whose clusters may have to be joined.
     """
@@ -200,12 +202,12 @@ def consolidate(
             joined += clusters.join(a, b, low)
         if not joined:
             return
-        # the mean over a union is not above that over one of its parts: what reaches `low` with no other never will
+        # The mean over a union is at most the larger mean over its parts: a cluster that reaches `low` with no other never will.
         heads = sorted({clusters.home[head] for head, best in zip(heads, similarity[:, 0], strict=True) if best >= low})
 
 
 def either(similarity: np.ndarray, neighbour: np.ndarray, low: float) -> list[tuple[int, int]]:
-    """Pairs i < j of which one is among the other's nearest, at `low` or above: most similar first, then by index."""
+    """Return pairs i < j, one among the other's nearest, with similarity of at least `low`: most similar first, then by index."""
     nodes, ranks = np.nonzero((neighbour >= 0) & (similarity >= low))
     others = neighbour[nodes, ranks]
     code = np.minimum(nodes, others) * max(len(neighbour), 1) + np.maximum(nodes, others)
@@ -216,7 +218,7 @@ def either(similarity: np.ndarray, neighbour: np.ndarray, low: float) -> list[tu
 
 
 def any_differ(clusters: Clusters, a: int, b: int, differ: Callable[[int, int], bool]) -> bool:
-    """Whether two clusters differ: any of the SOME nodes of one that are most like the other, from any of the other's."""
+    """Return whether two clusters differ, by comparing the SOME nodes of each that are most like the other cluster."""
 
     def nearest(cluster: int, other: int) -> list[int]:
         nodes = np.array(sorted(clusters.members[cluster]))
@@ -229,9 +231,9 @@ def any_differ(clusters: Clusters, a: int, b: int, differ: Callable[[int, int], 
 def cohesion_and_separation(
     vectors: np.ndarray, cluster: np.ndarray, tile: int = TILE, spread: TaskMap = map_serial
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How well each node stands in its cluster: its mean similarity to the others in it, and to the nearest other cluster.
+    """Return each node's mean similarity to the rest of its cluster, and to the nearest other cluster.
 
-    Both (n,) float64, rounded to 5 decimals; -inf where there is nobody to compare with.
+    Both (n,) float64, rounded to 5 decimals; -inf where there are no other nodes to compare with.
     """
     count = np.bincount(cluster)
     total = np.zeros((count.size, vectors.shape[1]))
@@ -244,7 +246,7 @@ def cohesion_and_separation(
 
 
 def doubtful(cluster: np.ndarray, margin: np.ndarray, low: float) -> np.ndarray:
-    """The nodes of large clusters whose margin is less than half of what lies between `low` and 1."""
+    """Return the nodes of large clusters whose margin is less than half of the distance from `low` to 1."""
     large = np.bincount(cluster)[cluster] > FEW + 1
     return np.flatnonzero(large & np.isfinite(margin) & (margin < (1 - low) / 2))
 
@@ -252,13 +254,13 @@ def doubtful(cluster: np.ndarray, margin: np.ndarray, low: float) -> np.ndarray:
 def neighbourhood_margin(
     vectors: np.ndarray, cluster: np.ndarray, nodes: np.ndarray, clusters: np.ndarray, **how: Any
 ) -> np.ndarray:
-    """By how much each node is nearer to the nearest tenth of its own cluster than to that of any other one.
+    """Return how much more similar each node is to the nearest tenth of its own cluster than to that of any other cluster.
 
-    A person of thousands of clips is seen in many ways, from the side as from the front, and some views are so far from the
-    rest that they are left alone. The more there are, the more likely another side view is nearer to one of those than to the
-    mean of all. A tenth, not the very nearest: the nearest of ten thousand is near by chance.
+    A person in thousands of clips is seen from many sides, and some views are so far from the rest that they remain singletons.
+    The more there are, the more likely another side view is nearer to one of those than to the overall mean. The nearest tenth is
+    used rather than the single nearest, which among ten thousand is near by chance.
 
-    nodes: (m,) of vectors; clusters: those that count as others. Returns (m,) float64, rounded to 5 decimals.
+    nodes: (m,) indices into vectors; clusters: the clusters that count as others. Returns (m,) float64, rounded to 5 decimals.
     """
     if not len(nodes):
         return np.empty(0)
@@ -280,9 +282,9 @@ def neighbourhood_margin(
 def nearest_share(
     vectors: np.ndarray, members: Sequence[np.ndarray], nodes: np.ndarray, clusters: np.ndarray
 ) -> np.ndarray:
-    """(m,) float64: the mean similarity of each of m nodes to the nearest tenth of the cluster beside it, itself left out.
+    """Return the mean similarity of each of m nodes to the nearest tenth of its paired cluster, itself excluded; (m,) float64.
 
-    members: the nodes of each cluster, of which SAMPLE at most are looked at, so that the cost is linear in the pairs.
+    members: the nodes of each cluster, of which at most SAMPLE are compared, so that the cost is linear in the number of pairs.
     """
     out = np.empty(len(nodes))
     order = np.argsort(clusters, kind="stable")
@@ -302,7 +304,7 @@ def nearest_share(
 
 
 def cannot_link_pairs(clips: Sequence[str], frames: Sequence[set[int]]) -> list[set[int]]:
-    """For each node those of the same clip that share a frame with it: they are certainly somebody else."""
+    """Return for each node the nodes of the same clip that share a frame with it: its cannot-link nodes."""
     apart: list[set[int]] = [set() for _ in clips]
     by_clip = defaultdict(list)
     for node, clip in enumerate(clips):
@@ -314,15 +316,15 @@ def cannot_link_pairs(clips: Sequence[str], frames: Sequence[set[int]]) -> list[
 
 
 def stable_identity_id(name: str) -> int:
-    """The number of the identity whose first member has that name: 48 bits of its hash, which JSON holds exactly.
+    """Return the id of the identity whose first member has that name: 48 bits of its hash, which JSON holds exactly.
 
-    It does not change when others come or go, as a count of clusters would.
+    Unlike a running number, it does not change when other clusters appear or disappear.
     """
     return int(hashlib.sha256(name.encode()).hexdigest()[:12], 16)
 
 
 def components(names: Iterable[str], links: Iterable[tuple[str, int]]) -> dict[str, str]:
-    """Each name -> the first, by alphabet, of those that it is connected with: names that have a link's number in common are."""
+    """Map each name to the alphabetically first one of its connected component; names with a common link number are linked."""
     head = {name: name for name in names}
 
     def find(name: str) -> str:

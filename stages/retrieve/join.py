@@ -1,21 +1,21 @@
-"""The k nearest neighbours of every row, by tiles of a matrix product, exactly."""
+"""Exact k nearest neighbours of every row, by tiles of a matrix product."""
 
 from typing import Any
 
 import numpy as np
 
-STEP = 1e-5  # similarities are rounded to this, so that the order in which a BLAS sums never decides who is nearest
-SLACK = 1.2e-6  # see `slack`: twice what was found at most, for unit vectors of 64 to 2048 numbers
-BLOCK = 2048  # rows of one matrix product; with what is found in it, about 50 MB
-CHUNK = 16  # numbers of a row of which the largest stands for all, see `lowest`
+STEP = 1e-5  # rounding of similarities, so that the summation order of a BLAS never decides who is nearest
+SLACK = 1.2e-6  # see `slack`: twice the largest error measured, for unit vectors of 64 to 2048 dimensions
+BLOCK = 2048  # rows of one matrix product; about 50 MB with its candidates
+CHUNK = 16  # columns whose maximum represents them all, see `lowest`
 
 
 def join(
     queries: np.ndarray, keys: np.ndarray, k: int, query_groups: np.ndarray, key_groups: np.ndarray, block: int
 ) -> np.ndarray:
-    """The codes of the nearest keys of each query, (n, k) int64, best first; NONE where there are fewer."""
+    """Return the codes of the nearest keys of each query, (n, k) int64, best first; NONE where there are fewer."""
     codes = np.full((len(queries), k), NONE)
-    # a new one each time would cost a tenth
+    # reused, because a new allocation per block would cost a tenth of the time
     room = np.empty(min(block, len(queries)) * min(block, len(keys)), np.float32)
     for start in range(0, len(queries), block):
         rows = slice(start, start + block)
@@ -35,9 +35,9 @@ def join(
 def candidates(
     scores: np.ndarray, best: np.ndarray, query_groups: np.ndarray, key_groups: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the numbers of a tile that may be among the best: row by row, those of the own group left out.
+    """Return the rows and columns of a tile's scores that may be among the best, by row, excluding the row's own group.
 
-    What float32 puts a little below the floor may belong above it.
+    A score that float32 puts slightly below the floor may belong above it, so `slack` is subtracted.
     """
     worst = best.min(axis=1)
     floor = similarity(worst) - STEP / 2
@@ -51,9 +51,9 @@ def candidates(
 
 
 def lowest(scores: np.ndarray, k: int, query_groups: np.ndarray, key_groups: np.ndarray) -> np.ndarray:
-    """For each row of a tile a number that at least k of another group reach, and few more; -inf where there are too few.
+    """Return for each row of a tile a score that at least k keys of other groups reach, and few more; -inf if there are too few.
 
-    It is the largest of each CHUNK numbers that are ranked: as many different ones are as large as the last of them.
+    The maxima of chunks of CHUNK scores are ranked: at least as many different scores reach the k-th of them.
     """
     width, own = scores.shape[1], int(np.unique(key_groups, return_counts=True)[1].max())
     chunks = width // CHUNK
@@ -69,15 +69,15 @@ def lowest(scores: np.ndarray, k: int, query_groups: np.ndarray, key_groups: np.
 def recompute_ties_float64(
     scores: np.ndarray, queries: np.ndarray, keys: np.ndarray, row: np.ndarray, column: np.ndarray
 ) -> np.ndarray:
-    """The dot products of some pairs, (s,) float64, that round to the same on every machine.
+    """Return the dot products of some pairs, (s,) float64, that round to the same value on every machine.
 
-    scores: (s,) float32, off by up to `slack`, as the order of a sum has it. Those so near to where rounding turns are computed
-    again: products in float32, which are the same everywhere, and their sum in float64, whose order does not show.
+    scores: (s,) float32, off by up to `slack`, depending on the summation order. Scores that close to a rounding boundary are
+    recomputed: float32 products, which are the same everywhere, summed in float64, where the order does not show.
     """
     out = scores.astype(np.float64)
     steps = out / STEP
     close = np.flatnonzero(0.5 - np.abs(steps - np.rint(steps)) < slack(out) / STEP)
-    for first in range(0, close.size, 512):  # what fits into a cache
+    for first in range(0, close.size, 512):  # fits into a cache
         some = close[first : first + 512]
         product = queries.take(row[some], axis=0)
         product *= keys.take(column[some], axis=0)
@@ -86,15 +86,15 @@ def recompute_ties_float64(
 
 
 def slack(scores: Any) -> Any:
-    """What a float32 dot product of unit vectors may be off by; array or tensor. It grows with the sums on the way.
+    """Return the error bound of a float32 dot product of unit vectors; array or tensor. It grows with the partial sums.
 
-    A network's numbers come in no order, so that these are hardly above the result: 0.2 allows for them.
+    The components of an embedding are unordered, so partial sums hardly exceed the result: 0.2 allows for them.
     """
     return SLACK * (abs(scores) + 0.2)
 
 
 def merge(best: np.ndarray, row: np.ndarray, found: np.ndarray) -> None:
-    """Take the codes found, (s,) int64, each for a row of best, (n, k) int64, among its best, in place. Rows ascend."""
+    """Merge the codes `found`, (s,) int64, each for a row of `best`, (n, k) int64, into `best` in place. `row` is ascending."""
     if not row.size:
         return
     touched, first, count = np.unique(row, return_index=True, return_counts=True)
@@ -119,6 +119,6 @@ def similarity(code: np.ndarray) -> np.ndarray:
 
 
 def decode(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Similarities, float64, and indices, int64; -inf and -1 for NONE."""
+    """Return similarities, float64, and indices, int64; -inf and -1 for NONE."""
     found = codes > NONE
     return np.where(found, similarity(codes), -np.inf), np.where(found, SHIFT - 1 - codes % SHIFT, -1)

@@ -1,4 +1,4 @@
-"""The exact join of stages.retrieve.nearest on a GPU: the same steps, in torch, which is imported when it is asked for."""
+"""The exact join of stages.retrieve.nearest on a GPU: the same steps in torch, which is imported on first use."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from stages.retrieve.join import NONE, SHIFT, SLACK, STEP, slack
 
-ROWS, COLUMNS = 8192, 32768  # of a tile: 1 GB of float32, and as much again while its floor is sought
+ROWS, COLUMNS = 8192, 32768  # size of a tile: 1 GB of float32, and as much again while its floor is computed
 
 
 def join(
@@ -19,9 +19,9 @@ def join(
     rows: int = ROWS,
     columns: int = COLUMNS,
 ) -> np.ndarray:
-    """As stages.retrieve.join.join. The keys go to the GPU a tile at a time, so that they need not fit into its memory.
+    """Return what stages.retrieve.join.join returns. Keys move to the GPU by the tile and need not fit into its memory.
 
-    float32 throughout: TF32 would round by a thousandth, a hundred times what similarities are rounded to.
+    float32 throughout: TF32 would round by a thousandth, a hundred times the rounding step of similarities.
     """
     import torch
 
@@ -46,7 +46,7 @@ def join(
 
 
 def _merge(best: Any, queries: Any, keys: Any, query_groups: Any, key_groups: Any, first: int) -> Any:
-    """The best codes of each query after this tile of keys, the first of which has that number."""
+    """Return the best codes of each query after this tile of keys; first: index of the tile's first key."""
     import torch
 
     k, scores = best.shape[1], queries @ keys.T
@@ -65,7 +65,9 @@ def _merge(best: Any, queries: Any, keys: Any, query_groups: Any, key_groups: An
     if not len(row):
         return best
     near = scores[row, column].double()
-    close = ((near / STEP).remainder(1) - 0.5).abs() < slack(near) / STEP  # as stages.retrieve.join.settle
+    close = ((near / STEP).remainder(1) - 0.5).abs() < slack(
+        near
+    ) / STEP  # as in stages.retrieve.join.recompute_ties_float64
     near[close] = (queries[row[close]] * keys[column[close]]).double().sum(dim=1)
     found = (near / STEP).round().long() * SHIFT + (SHIFT - 1 - (first + column))
     count = torch.bincount(row, minlength=len(best))

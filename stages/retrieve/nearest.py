@@ -1,9 +1,9 @@
-"""Nearest neighbours of embeddings. Exact, by tiles: memory is bounded by a tile, nothing is missed; or by an index, for more.
+"""Nearest neighbours of embeddings: exact, by tiles that bound the memory, or approximate, by an index for larger corpora.
 
-The exact join is one matrix product for each tile. What could still become a neighbour is a handful of the tile's numbers, so
-the rest costs one comparison each: a row's worst neighbour so far is the floor that a number must reach. Numpy does it on a CPU,
-stages.retrieve.join_gpu the same on a GPU. The index is faiss's IVF-PQ, whose finds are compared again in full (Johnson, Douze
-and Jégou 2017, "Billion-scale similarity search with GPUs").
+The exact join is one matrix product per tile. Only a handful of a tile's scores can still become neighbours, so the rest costs
+one comparison each: the similarity of a row's worst neighbour so far is the floor that a score must reach. The join runs in NumPy
+on a CPU and in stages.retrieve.join_gpu on a GPU. The index is faiss's IVF-PQ, whose candidates are compared again in full
+precision (Johnson, Douze and Jégou 2017, "Billion-scale similarity search with GPUs").
 """
 
 import importlib.util
@@ -17,19 +17,19 @@ import pyarrow.compute as pc
 from a2data.task_map import TaskMap, map_serial
 from stages.retrieve.join import BLOCK, NONE, decode, encode, join, recompute_ties_float64
 
-TILE = 32768  # queries and keys of one task; with 512 numbers each, 134 MB
+TILE = 32768  # queries and keys of one task; 134 MB at 512 dimensions
 
-# Of the index; measured by benchmarks/retrieval.py, see docs/pairing.md.
-CELLS_PER_ROOT = 2.3  # cells of the index, times the square root of the keys
-PROBES = 1 / 20  # share of the cells that a query looks into; a neighbour in another cell is missed
-CODE_DIMS = 8  # numbers of an embedding that one 4-bit code stands for
-REFINE = 4  # candidates by code, for each neighbour wanted, that are compared in full
+# Parameters of the index; measured by benchmarks/retrieval.py, see docs/pairing.md.
+CELLS_PER_ROOT = 2.3  # cells of the index per square root of the number of keys
+PROBES = 1 / 20  # fraction of the cells that a query probes; neighbours in other cells are missed
+CODE_DIMS = 8  # dimensions of an embedding per 4-bit code
+REFINE = 4  # candidates by code that are compared in full, per neighbour requested
 
 
 def vectors(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Which rows of an embedding column have one, (n,) int64, and those embeddings, (n, d) float32, without a copy.
+    """Return the rows of an embedding column that have one, (n,) int64, and their embeddings, (n, d) float32, without a copy.
 
-    Raises ValueError where lengths differ (two models' embeddings cannot be compared) or one is not of unit length.
+    Raises ValueError if lengths differ (embeddings of two models cannot be compared) or an embedding is not of unit length.
     """
     lengths = pc.list_value_length(column).to_numpy()
     rows = np.flatnonzero(lengths)
@@ -41,7 +41,9 @@ def vectors(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     lengths_found = np.linalg.norm(found, axis=1)
     if np.any(np.abs(lengths_found - 1) > 1e-2):
         row = int(rows[np.argmax(np.abs(lengths_found - 1))])
-        raise ValueError(f"the embedding in row {row} is not of unit length: normalise it where it is made")
+        raise ValueError(
+            f"the embedding in row {row} is not of unit length: normalise embeddings in the model's adapter"
+        )
     return rows, found
 
 
@@ -56,14 +58,15 @@ def top_k(
     tile: int = TILE,
     spread: TaskMap = map_serial,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k keys of highest dot product for each query, among those of another group; ties go to the lower index.
+    """Return the k keys with the highest dot product for each query, among those of other groups; ties go to the lower index.
 
-    queries: (n, d) float32; keys: (m, d) float32; groups: (n,) and (m,) integers; ann_min_elements: how many keys are too many
-    to compare with each, 0 for never. Then some neighbours are missed; the similarities of those found are exact.
-    tile: how many queries are compared with how many keys in one task of `spread`.
-    Returns similarities (n, k) float64, best first, rounded to STEP, and indices (n, k) int64; -inf and -1 where there are
-    fewer than k. They are the same whatever the tile, the machine and the number of threads.
-    Raises ModuleNotFoundError where the index is asked for and faiss is not installed.
+    queries: (n, d) float32; keys: (m, d) float32; groups: (n,) and (m,) integers; ann_min_elements: number of keys from which the
+    index is used, 0 for never (it misses some neighbours; the similarities of those found are exact); tile: number of queries and
+    of keys that one task of `spread` compares.
+
+    Returns similarities (n, k) float64, best first, rounded to STEP, and indices (n, k) int64; -inf and -1 where there are fewer
+    than k. The result does not depend on the tile, the machine or the number of threads. Raises ModuleNotFoundError if the index
+    is needed and faiss is not installed.
     """
     if ann_min_elements and len(keys) >= ann_min_elements:
         return search(build_ivfpq(keys), queries, keys, k, query_groups, key_groups)
@@ -80,9 +83,9 @@ def tiles(
     tile: int,
     spread: TaskMap,
 ) -> np.ndarray:
-    """The codes of the nearest keys of each query, (n, k) int64, best first: those of each tile, merged."""
+    """Return the codes of the nearest keys of each query, (n, k) int64, best first, merged over all tiles."""
     if tile < 1:
-        raise ValueError(f"a tile of {tile} embeddings compares nothing: it must hold at least one")
+        raise ValueError(f"retrieve.tile is {tile}: set it to at least 1")
     rows, columns = ([slice(i, i + tile) for i in range(0, len(x), tile)] for x in (queries, keys))
     things = [(queries[part], query_groups[part]) for part in rows] + [
         (keys[part], key_groups[part]) for part in columns
@@ -90,14 +93,15 @@ def tiles(
     tasks = [(i, len(rows) + j) for i in range(len(rows)) for j in range(len(columns))]
     codes = np.full((len(queries), k), NONE)
     for (i, j), found in zip(tasks, spread(partial(nearest, k=k, block=block), things, tasks), strict=True):
-        moved = np.where(found > NONE, found - (j - len(rows)) * tile, NONE)  # to the numbers of all keys
+        # from indices in the tile to indices in all keys
+        moved = np.where(found > NONE, found - (j - len(rows)) * tile, NONE)
         both = np.concatenate([codes[rows[i]], moved], axis=1)
         codes[rows[i]] = np.sort(both, axis=1)[:, : -k - 1 : -1]
     return codes
 
 
 def nearest(queries: tuple, keys: tuple, k: int, block: int) -> np.ndarray:
-    """The codes of one tile, with a GPU where there is one. queries, keys: vectors and groups."""
+    """Return the codes of one tile, computed on a GPU if there is one. queries, keys: vectors and groups."""
     if gpu():
         from stages.retrieve import join_gpu
 
@@ -106,7 +110,7 @@ def nearest(queries: tuple, keys: tuple, k: int, block: int) -> np.ndarray:
 
 
 def gpu() -> bool:
-    """Whether there is a GPU to multiply on. Torch is not imported where there is none that NVIDIA's driver knows."""
+    """Return whether there is a CUDA GPU. Torch is imported only if NVIDIA's driver reports one."""
     import os
 
     if not any(os.path.exists(p) for p in ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg")):
@@ -122,7 +126,7 @@ def gpu() -> bool:
 
 
 def build_ivfpq(keys: np.ndarray) -> Any:
-    """A faiss index of (m, d) float32 keys: cells around centroids, in them 4-bit product codes, and the keys themselves.
+    """Return a faiss index of (m, d) float32 keys: cells around centroids with 4-bit product codes, and the keys themselves.
 
     The same keys give the same index. Raises ModuleNotFoundError without faiss.
     """
@@ -133,7 +137,8 @@ def build_ivfpq(keys: np.ndarray) -> Any:
             "approximate search needs faiss: pip install 'a2data[search]', or set ann_min_elements=0 to search exactly"
         ) from error
     m, d = keys.shape
-    cells = max(1, min(round(CELLS_PER_ROOT * m**0.5), m // 39))  # 39: below, faiss warns of too few to train with
+    # 39: faiss warns below this number of training points per cell
+    cells = max(1, min(round(CELLS_PER_ROOT * m**0.5), m // 39))
     codes = next(n for n in (d // CODE_DIMS, *range(d // CODE_DIMS, 0, -1), 1) if n and d % n == 0)
     index: Any = faiss.index_factory(d, f"IVF{cells},PQ{codes}x4fs,RFlat", faiss.METRIC_INNER_PRODUCT)
     inner = faiss.extract_index_ivf(index)
@@ -148,9 +153,9 @@ def build_ivfpq(keys: np.ndarray) -> Any:
 def search(
     index: Any, queries: np.ndarray, keys: np.ndarray, k: int, query_groups: np.ndarray, key_groups: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `top_k`, among what the index of the keys finds.
+    """Return what `top_k` returns, among the candidates of the index of the keys.
 
-    The own group is left out of what was found, so more is asked for: by the largest group, as far as that is k.
+    Results of the query's own group are dropped, so the search asks for more: by the size of the largest group, at most k.
     """
     largest = int(np.unique(key_groups, return_counts=True)[1].max(initial=0))
     wanted = min(k + min(largest, k), len(keys))
@@ -160,7 +165,8 @@ def search(
         _, found = index.search(np.ascontiguousarray(queries[rows]), wanted)
         scores = np.empty(found.shape)
         each = np.arange(len(found))
-        for column in range(found.shape[1]):  # a column at a time: all at once would be `wanted` times the block's size
+        # one column at a time: all at once would take `wanted` times the memory of the block
+        for column in range(found.shape[1]):
             near = np.einsum("nd,nd->n", queries[rows], keys[found[:, column]])
             scores[:, column] = recompute_ties_float64(near, queries[rows], keys, each, found[:, column])
         made = encode(scores, found)
@@ -170,4 +176,4 @@ def search(
     return decode(codes)
 
 
-# -- a similarity and the index that it belongs to, as one integer: the higher similarity is the larger, then the lower index ---
+# -- codes: a similarity and the index of its key in one integer; higher similarity is larger, then lower index ---

@@ -1,4 +1,4 @@
-"""The pictures of elements, as far as they are compared with one another: a reference with what it stands for."""
+"""Pictures of elements, for comparing a reference with the target it stands for."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -19,22 +19,22 @@ class Picture(NamedTuple):
     """What is compared of an element's picture."""
 
     stamp: copies.Stamp
-    side: float  # root of the share of the frame that it covers
-    box: np.ndarray  # as shares of the frame
-    thumb: np.ndarray  # of the frame
+    side: float  # square root of the fraction of the frame it covers
+    box: np.ndarray  # fractions of the frame
+    thumb: np.ndarray  # thumbnail of the frame
 
 
 class Shown:
-    """The pictures of elements, read from the shards that they are in: 20 KB each, of those that were last asked for."""
+    """Pictures of elements read from their shards, 20 KB each; only the last requested set is kept."""
 
     def __init__(self, corpus: Corpus, footage: Footage, lookup: Callable[..., dict[str, Any]]):
         self.corpus, self.footage, self.lookup = corpus, footage, lookup
         self.known: dict[Key, Picture] = {}
 
     def read(self, wanted: Iterable[Key]) -> None:
-        """Have these and no others: a shard's are read together, for a row group that holds one is read as a whole.
+        """Load these pictures and drop all others; each shard is read once, because a row group is read as a whole.
 
-        Raises ValueError where one is gone.
+        Raises ValueError if a picture no longer exists.
         """
         keys = {*wanted}
         self.known = {key: picture for key, picture in self.known.items() if key in keys}
@@ -45,18 +45,20 @@ class Shown:
             found = element_rows(self.lookup, kind, shard, element_ids)
             for element_id in element_ids:
                 if element_id not in found:
-                    raise ValueError(f"{element_id} is not in shard {shard}, where it was compared: run retrieve again")
+                    raise ValueError(
+                        f"{element_id} is not in shard {shard}, although retrieve compared it: run retrieve again"
+                    )
                 self.known[kind, element_id, shard] = self._picture(found[element_id])
 
     def keys(self, row: int, target: ElementMeta, references: Iterable[Reference]) -> list[Key]:
-        """What `parts` and `distance` look at for a target and these references."""
+        """Return the keys that `parts` and `distance` need for a target and these references."""
         kind = target.kind
         return [(kind, target.element_id, int(self.corpus.shards[row]))] + [
             (kind, r.source_element_id, r.source_shard) for r in references
         ]
 
     def picture(self, *key: Any) -> Picture:
-        """One of those that were read; another is read for itself. Raises ValueError where it is gone."""
+        """Return a picture, loading it if necessary. Raises ValueError if it no longer exists."""
         if key not in self.known:
             self.read([*self.known, key])  # type: ignore[list-item]
         return self.known[key]  # type: ignore[index]
@@ -68,7 +70,7 @@ class Shown:
         return Picture(copies.stamp(rgba), side, box, self.footage.pictures(found.clip_id)[found.frame])
 
     def parts(self, row: int, target: ElementMeta, reference: Reference) -> copies.Parts:
-        """How far a reference is from what it stands for."""
+        """Return the distances between a reference and its target."""
         mine = self.picture(target.kind, target.element_id, int(self.corpus.shards[row]))
         other = self.picture(target.kind, reference.source_element_id, reference.source_shard)
         scale = round(abs(float(np.log2(mine.side / other.side))), 5)
@@ -77,6 +79,6 @@ class Shown:
         return copies.Parts(reference.thumbnail_distance, pixels, pose, scale, light, place, reference.gap_s)
 
     def distance(self, a: Reference, b: Reference) -> float:
-        """From the frame of one reference's picture to that of another's, see stages.retrieve.copies; at most 2."""
+        """Return the distance of the frames of two references' pictures, see stages.retrieve.copies; at most 2."""
         one, other = (self.picture(r.kind, r.source_element_id, r.source_shard).thumb for r in (a, b))
         return min(2.0, copies.picture_distance(one, other[None]))

@@ -1,19 +1,19 @@
-"""Why an element got no reference: written by the stage `retrieve`, read by the report."""
+"""Reasons why an element has no reference: written by the stage `retrieve`, read by the report."""
 
 import re
 
 from a2data.records import ElementMeta, Reference, Reject, Rule
 
-RULE = re.compile(r"(\w+) = (\S+), allowed (\S+) to (\S+): (?:FAIL|pass)")  # as a Rule is printed
+RULE = re.compile(r"(\w+) = (\S+), allowed (\S+) to (\S+): (?:FAIL|pass)")  # format of a printed Rule
 COPY_RULES = {"likeness", "overlap_s", "repeat_distance", "picture_distance", "copy_risk"}
 
 
 def reject_target(
     target: ElementMeta, judged: list[Reference], reason: str, near: tuple[str, Rule] | None = None
 ) -> Reject:
-    """Why an element gets no reference: `reason` where there was no candidate, else what stopped them, the likeliest named.
+    """Return the rejection of an element: `reason` if it had no candidates, else the rules that the best candidate failed.
 
-    near: who came nearest to being one, and how near.
+    near: the nearest element that did not qualify, and its similarity.
     """
     if not judged:
         return Reject(target.element_id, reason, f"{near[0]}: {near[1]}" if near else "")
@@ -30,7 +30,7 @@ def reject_target(
 
 
 def failed_rules(reject: Reject) -> tuple[str, list[Rule]]:
-    """Whom `refuse` names, and the rules about them, first those that failed; "" and none where there was nobody."""
+    """Return the candidate that `reject_target` names and the rules about it, failed ones first; "" and [] if there is none."""
     source, _, told = reject.detail.partition(": ")
     rules = [Rule(match[1], *map(float, match.groups()[1:])) for match in RULE.finditer(told)]
     return (source, rules) if rules else ("", [])

@@ -1,4 +1,4 @@
-"""For each element, a picture of the same subject from another clip: what keeps a model from learning to copy its reference."""
+"""Retrieval: for each element, a picture of the same subject from another clip, so that a model cannot learn to copy it."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -22,30 +22,30 @@ from stages.retrieve.nearest import TILE
 from stages.retrieve.pictures import Shown
 from stages.retrieve.rejections import reject_target
 
-TOGETHER = 256  # elements whose pictures, and those of their candidates, are read and held at a time: 46 MB with 8 each
-FARTHER = {"only copies", "doubtful outline"}  # reasons for which others of the same subject are looked at, too
+TOGETHER = 256  # elements whose pictures, and their candidates', are held at a time: 46 MB with 8 candidates each
+FARTHER = {"only copies", "doubtful outline"}  # reasons for which further candidates of the same subject are searched
 TABLES = ("detect", "faces", "parse", "background", "ground")
 Lookup = Callable[..., dict[str, Any]]  # a2data.store.lookup.Lookup
 
 
 class Query(NamedTuple):
-    """An element that wants a reference, and those that may be one."""
+    """An element that needs a reference, with its candidates."""
 
     row: int
     target: ElementMeta
     judged: list[Reference]  # with all rules that need no picture
-    likely: list[Reference]  # those that pass them, best first
-    reason: str  # why there are none, where there are none
-    near: tuple[str, Rule] | None  # who came nearest to being one
+    likely: list[Reference]  # candidates that pass those rules, best first
+    reason: str  # why there are none, if there are none
+    near: tuple[str, Rule] | None  # the nearest element that did not qualify
 
 
 @dataclass(frozen=True)
 class Retrieve(Stage):
-    """Elements that a phrase stands for, their parts and the places -> their references, or why there is none.
+    """Elements matched to a phrase, their parts and backgrounds -> their references, or the reason why there are none.
 
-    People are told by their faces (`stages.retrieve.clusters`), objects and places by their embeddings in the same way, objects
-    by their colour, too, garments by whose they are, their colour and their embedding. Copies of the target's own footage are
-    refused (`stages.retrieve.copies`).
+    People are identified by their faces (`stages.retrieve.clusters`), objects and backgrounds by their embeddings in the same
+    way, objects by colour, too, and garments by their owner, colour and embedding. Copies of the target's own footage are
+    rejected (`stages.retrieve.copies`).
     """
 
     reads = {"match": Match, "segment": ClipThumbs} | dict.fromkeys(TABLES, EmbeddedElement)
@@ -54,30 +54,28 @@ class Retrieve(Stage):
     per = "all"
     accounts_for = "element_id"
     uses_task_map = True
-    unit_timeout_s = 86400.0  # beside the tasks of its search it counts no steps
+    unit_timeout_s = 86400.0  # counts no steps beside the tasks of its search
     uncached_fields = ("tile",)
     version = 9
 
-    min_face: float = 0.0  # cosine from which two faces are one person; 0 = as calibrated, else what the card says
-    min_object: float = 0.0  # the same for objects
-    min_part: float = 0.0  # for garments of one person, in one colour
-    min_background: float = 0.0  # for places
-    duplicate_similarity: float = (
-        0.998  # share of what lies between the threshold and 1, above which it is the same picture
-    )
-    min_margin: float = 0.1  # lead over the nearest other identity, as a share of what lies between the threshold and 1
-    top_k: int = 64  # nearest neighbours that are looked at for each element
-    ann_min_elements: int = 20_000_000  # elements from which neighbours are sought by an index (faiss); 0 = never
-    tile: int = TILE  # elements that one task compares with as many: its memory, and what a cluster shares out
-    min_body_similarity: float = -1.0  # cosine of bodies, in one video, below which alike faces are of two; -1 = off
-    copy_distance: float = copies.COPY  # thumbnails nearer than this show the same frame; see stages.retrieve.copies
-    copy_min_frames: int = copies.RUN  # frames in succession that make a clip a copy
-    max_copy_risk: float = 0.95  # 0 to 1; lower it for references from farther away
-    min_quality: float = 0.0  # 0 to 1, of the reference's picture
-    min_mask_trust: float = 0.67  # 0 to 1, of its outline (model_zoo.detect.mask_trust), where that was judged
-    references_per_element: int = 1  # for each element, each from another clip, and unlike those before it
-    rerank_k: int = 8  # candidates for each element whose pictures are laid over its own: each is read from its shard
-    calibrated: str = ""  # JSON, embedder -> kind -> cosine: what `a2data calibrate` found
+    min_face: float = 0.0  # cosine at which two faces are the same person; 0 = calibrated value, else the card's
+    min_object: float = 0.0  # cosine at which two objects of one label are the same; 0 as for min_face
+    min_part: float = 0.0  # cosine at which two garments of one person and colour are the same; 0 as for min_face
+    min_background: float = 0.0  # cosine at which two backgrounds are the same place; 0 as for min_face
+    duplicate_similarity: float = 0.998  # similarity of a duplicate picture, as a fraction of threshold to 1
+    min_margin: float = 0.1  # lead over the nearest other identity, as a fraction of threshold to 1
+    top_k: int = 64  # nearest neighbours per element
+    ann_min_elements: int = 20_000_000  # elements from which an approximate index (faiss) is used; 0 = never
+    tile: int = TILE  # queries and gallery elements per task; bounds the memory of a task
+    min_body_similarity: float = -1.0  # cosine of bodies in one video below which faces are of two people; -1 = off
+    copy_distance: float = copies.COPY  # thumbnail distance below which frames are the same; see stages.retrieve.copies
+    copy_min_frames: int = copies.RUN  # successive equal frames that make a clip a copy
+    max_copy_risk: float = 0.95  # highest copy risk of a reference, 0 to 1; lower = less similar references
+    min_quality: float = 0.0  # lowest quality of a reference's picture, 0 to 1
+    min_mask_trust: float = 0.67  # lowest confidence of a reference's mask, 0 to 1, where model_zoo measured it
+    references_per_element: int = 1  # references per element, from different clips and diverse
+    rerank_k: int = 8  # candidates per element re-ranked on their pictures, each read from its shard
+    calibrated: str = ""  # JSON, embedder -> kind -> cosine: the result of `a2data calibrate`
 
     def run(
         self,
@@ -114,9 +112,9 @@ class Retrieve(Stage):
                     yield reject
 
     def asked(self, corpus: Corpus, footage: Footage, group_of: Groups, row: int, farther: bool = False) -> Query:
-        """What can be said of an element's candidates without a look at their pictures.
+        """Return an element's candidates, as far as they can be judged without their pictures.
 
-        farther: of those that come after the nearest, which may all be copies where someone is filmed for hours from one place.
+        farther: candidates after the nearest ones, which may all be copies if a person is filmed from one place for hours.
         """
         target = corpus.traits[row]
         kin, reason, near = self.kin(corpus, group_of, row, farther)
@@ -125,7 +123,7 @@ class Retrieve(Stage):
         return Query(row, target, judged, likely, reason, near)
 
     def groups(self, corpus: Corpus, footage: Footage, spread: TaskMap = map_serial) -> Groups:
-        """Compare faces with faces, objects with objects of their label, places with places."""
+        """Compare faces with faces, objects with objects of the same label, backgrounds with backgrounds."""
         comparable = [(corpus.with_embedding("face"), "min_face")]
         comparable += [(rows, "min_object") for rows in by_label(corpus, corpus.with_embedding("object"))]
         comparable += [(corpus.with_embedding("background"), "min_background")]
@@ -168,9 +166,9 @@ class Retrieve(Stage):
     def kin(
         self, corpus: Corpus, group_of: Groups, row: int, farther: bool = False
     ) -> tuple[list[Candidate], str, tuple[str, Rule] | None]:
-        """Who shows the same subject in other clips as the element of this row does; if nobody, why, and who came nearest.
+        """Return the candidates of the row's identity from other clips, why there are none if so, and the nearest element.
 
-        A human and what it wears are known by the face. farther: those that come after the nearest.
+        A human and its parts are identified by the face. farther: candidates after the nearest ones.
         """
         trait = corpus.traits[row]
         human = row if trait.kind == "human" else int(corpus.parent[row])
@@ -196,14 +194,16 @@ class Retrieve(Stage):
         return kin, "no other clip shows it", near
 
     def threshold(self, corpus: Corpus, rows: np.ndarray, setting: str) -> float:
-        """The setting, or what was calibrated, or the card's.
+        """Return the threshold: the setting, else the calibrated value, else the card's.
 
-        Raises ValueError for embeddings of two models, or of one whose card says nothing.
+        Raises ValueError for embeddings of two models, or of one whose card has no threshold.
         """
         value = float(getattr(self, setting))
         embedders = sorted({*corpus.text(corpus.embedder, rows)})
         if len(embedders) > 1:
-            raise ValueError(f"embeddings by {' and '.join(embedders)} cannot be compared: remake them with one model")
+            raise ValueError(
+                f"embeddings by {' and '.join(embedders)} cannot be compared: re-run their stages with one embedder"
+            )
         if value or not embedders:
             return value
         calibrated = json.loads(self.calibrated or "{}").get(embedders[0], {}).get(setting.removeprefix("min_"), 0.0)
@@ -218,7 +218,7 @@ class Retrieve(Stage):
         return card.garment_match_threshold or card.match_threshold if setting == "min_part" else card.match_threshold
 
     def judge(self, corpus: Corpus, footage: Footage, row: int, target: ElementMeta, kin: Candidate) -> Reference:
-        """The reference that this relative would make, with every rule that needs no picture of the two."""
+        """Return the reference that this candidate would make, with every rule that needs no pictures."""
         source = corpus.traits[kin.row]
         overlap_s, gap_s = footage.nearness_s(target.clip_id, source.clip_id)
         shown = footage.picture_distance(source, target.clip_id)
@@ -253,7 +253,7 @@ class Retrieve(Stage):
         )
 
     def compare(self, shown: Shown, row: int, target: ElementMeta, reference: Reference) -> Reference:
-        """The reference with its pictures laid over the target's own: its copy risk, the parts of it, and the rule about it."""
+        """Return the reference with its picture distances to the target, its copy risk, and the rule about it."""
         parts = shown.parts(row, target, reference)
         risk = 1.0 if parts.frames < self.copy_distance else copies.copy_risk(parts, self.copy_distance)
         return replace(
@@ -273,10 +273,10 @@ def passes(reference: Reference) -> bool:
 
 
 def preference(reference: Reference) -> tuple[float, float, float, str]:
-    """Best first: in the same outfit, for the prompt speaks of it; surely the same subject times surely another view times surely
-    its outline, in twentieths; then the better picture, the lower id.
+    """Sort key, best first: same outfit, since the prompt mentions it; then a score; then picture quality, then the lower id.
 
-    The least risk alone would prefer whoever looks least like the target, and so whatever slipped in just above the threshold.
+    The score, in twentieths, is the certainty of the identity times that of another view times the confidence of the mask. The
+    lowest copy risk alone would prefer the candidate least like the target, and so those barely above the threshold.
     """
     rules = {rule.name: rule for rule in reference.rules}
     similarity = rules["similarity"]
@@ -288,7 +288,7 @@ def preference(reference: Reference) -> tuple[float, float, float, str]:
 
 
 def one_per_clip(references: list[Reference]) -> list[Reference]:
-    """The first reference from each clip."""
+    """Return the first reference from each clip."""
     first: dict[str, Reference] = {}
     for reference in references:
         first.setdefault(reference.source_clip_id, reference)
@@ -296,10 +296,10 @@ def one_per_clip(references: list[Reference]) -> list[Reference]:
 
 
 def diversify(shown: Shown, accepted: list[Reference], most: int) -> list[Reference]:
-    """The best reference and others that are unlike those before them, best first.
+    """Return the best reference and others unlike those before them, best first.
 
-    Each next one has the largest distance to the nearest of those taken, in units of a COPY, less a step for each place that it
-    stands lower: the marginal relevance of Carbonell & Goldstein 1998.
+    Each next one has the largest distance to the nearest one already selected, in units of COPY, minus its rank: maximal marginal
+    relevance (Carbonell & Goldstein 1998).
     """
     taken, left = accepted[:1], accepted[1:]
 
@@ -314,7 +314,7 @@ def diversify(shown: Shown, accepted: list[Reference], most: int) -> list[Refere
 
 
 def targets(corpus: Corpus, matches: pa.Table) -> list[int]:
-    """Rows of the elements to find references for: those a phrase stands for, their parts, and the places of their clips."""
+    """Return the rows that need references: elements matched to a phrase, their parts, and their clips' backgrounds."""
     matched, clips = (matches[name].combine_chunks() for name in ("element_id", "clip_id"))
     wanted = pc.or_(pc.is_in(corpus.table["element_id"], matched), pc.is_in(corpus.table["parent_id"], matched))
     places = corpus.of_kind("background") & pc.is_in(corpus.clip, clips).to_numpy()
@@ -322,13 +322,13 @@ def targets(corpus: Corpus, matches: pa.Table) -> list[int]:
 
 
 def by_label(corpus: Corpus, rows: np.ndarray) -> list[np.ndarray]:
-    """Objects of one label each: a cup is never the same as a bottle."""
+    """Return the rows grouped by label: a cup is never the same as a bottle."""
     labels = np.array(corpus.text(corpus.label, rows), object)
     return [rows[labels == label] for label in sorted({*labels.tolist()})]
 
 
 def garment_matches(corpus: Corpus, row: int, face: Candidate, low: float) -> Iterator[Candidate]:
-    """What the human of this face wears that agrees with a garment in colour."""
+    """Yield the garments of this face's owner that match a garment in colour and embedding."""
     trait = corpus.traits[row]
     for other in corpus.parts(int(corpus.human_of[face.row]), trait.kind):
         if corpus.place[other] >= 0 and colour(trait) == colour(corpus.traits[other]):
@@ -338,9 +338,9 @@ def garment_matches(corpus: Corpus, row: int, face: Candidate, low: float) -> It
 
 
 def linked(corpus: Corpus, footage: Footage, group_of: Groups) -> dict[str, str]:
-    """video_id -> the first video_id of those that share an identity with it, or with one that does, and so on.
+    """Map each video_id to the first video_id of its component: videos linked, directly or not, by a shared identity.
 
-    What must not be divided where no person, thing or place may be both in training and in evaluation.
+    A component must not be divided if no person, object or background may be in both training and evaluation.
     """
     pairs = (
         (footage.video_id(corpus.clip[row].as_py()), group.identity(node)) for row, (group, node) in group_of.items()

@@ -1,4 +1,4 @@
-"""From the frames of a source to those of a clip: which ones, how large, which way up, without bars; and what they measure."""
+"""From source frames to clip frames: resampling, scaling, rotation and letterbox removal; and measurements of pictures."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -12,12 +12,12 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from a2data.media.video import Frame
 
 LATE_S = 0.002  # containers round times to milliseconds: a frame this late still makes its tick
-ANALYSIS_PX = 160  # width of the grey picture that is measured
+ANALYSIS_PX = 160  # width of the grey picture used for measurements
 SCALING = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
 
 class Planes(NamedTuple):
-    """A picture as yuv420p, BT.601, limited range: what a decoder assumes that is told nothing."""
+    """A picture as yuv420p, BT.601, limited range, which decoders assume without metadata."""
 
     y: np.ndarray  # (h, w) uint8, 16 to 235; h and w even
     u: np.ndarray  # (h / 2, w / 2) uint8
@@ -25,18 +25,18 @@ class Planes(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A frame and how often the clock ticks while it is on screen."""
+    """A frame and the number of clock ticks while it is on screen."""
 
     frame: Frame
     ticks: int
-    after_gap: bool  # whether the picture had stood still for longer than the largest gap allowed
+    after_gap: bool  # whether the previous frame was frozen for longer than the limit
 
 
 def resample_to_fps(frames: Iterable[Frame], fps: float, max_gap_s: float) -> Iterator[Shown]:
-    """Lay frames on one clock for the whole video: tick k is at the first frame's time + k / fps and shows the last frame due.
+    """Resample a whole video to one clock: tick k, at the first frame's time + k / fps, shows the latest frame due.
 
-    The last frame is shown as long as the one before it. A frame that stands for longer than max_gap_s gets only the ticks of
-    that time. Holds one frame back.
+    The last frame is shown for as long as the one before it. A frame that is frozen for longer than max_gap_s gets only the ticks
+    of that time. Buffers one frame.
     """
     previous: Frame | None = None
     origin_s, tick, stood_s, after_gap = 0.0, 0, 1 / fps, False
@@ -56,7 +56,7 @@ def resample_to_fps(frames: Iterable[Frame], fps: float, max_gap_s: float) -> It
 
 
 def ticks_before(time_s: float, fps: float) -> int:
-    """How many ticks come before a frame that starts time_s after the first.
+    """Return the number of ticks before a frame that starts time_s after the first.
 
     >>> [ticks_before(n / 30, 15) for n in range(5)]
     [0, 1, 1, 2, 2]
@@ -65,22 +65,22 @@ def ticks_before(time_s: float, fps: float) -> int:
 
 
 def fit(width: int, height: int, short_side_px: int) -> tuple[int, int]:
-    """The size of a clip: the picture made smaller, never larger, until its short side fits; even numbers."""
+    """Return the size of a clip: the picture scaled down, never up, until its short side fits; even numbers."""
     scale = min(1.0, short_side_px / min(width, height))
     return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
 
 
 class Downscaler:
-    """Scales frames to what a clip needs and what the shot detectors look at. Keeps FFmpeg's scaler from frame to frame."""
+    """Scaler of frames to the clip's size and to the shot detectors' input. Reuses FFmpeg's scaler between frames."""
 
     def __init__(self, width: int, height: int, rotation: int) -> None:
-        """width, height: of the clip, after turning the picture clockwise by `rotation` degrees."""
+        """width, height: size of the clip, after rotating the picture clockwise by `rotation` degrees."""
         self.size = (height, width) if rotation in (90, 270) else (width, height)
         self.quarters = rotation // 90
         self.large, self.small = VideoReformatter(), VideoReformatter()
 
     def planes(self, picture: av.VideoFrame) -> Planes:
-        """The picture at the clip's size, upright."""
+        """Return the picture at the clip's size, upright."""
         scaled = self.large.reformat(
             picture,
             *self.size,
@@ -94,37 +94,37 @@ class Downscaler:
         return Planes(*(np.ascontiguousarray(plane) for plane in turned))
 
     def tiny(self, picture: av.VideoFrame, width: int, height: int) -> np.ndarray:
-        """The picture as coded, squeezed to (height, width, 3) uint8 RGB."""
+        """Return the picture as coded, scaled to (height, width, 3) uint8 RGB without keeping its aspect."""
         scaled = self.small.reformat(picture, width, height, format="rgb24", interpolation=SCALING, threads=1)
         return scaled.to_ndarray()
 
 
 def split(stacked: np.ndarray) -> Planes:
-    """The planes of a yuv420p array as PyAV gives it, (h * 3 / 2, w)."""
+    """Return the planes of a yuv420p array in PyAV's layout, (h * 3 / 2, w)."""
     height, width = stacked.shape[0] * 2 // 3, stacked.shape[1]
     chroma = stacked[height:].reshape(2, height // 2, width // 2)
     return Planes(stacked[:height], chroma[0], chroma[1])
 
 
 def to_frame(planes: Planes) -> av.VideoFrame:
-    """Planes as a frame for the encoder."""
+    """Return planes as a frame for the encoder."""
     height, width = planes.y.shape
     stacked = np.concatenate([planes.y.ravel(), planes.u.ravel(), planes.v.ravel()]).reshape(height * 3 // 2, width)
     return av.VideoFrame.from_ndarray(stacked, format="yuv420p")
 
 
 def cut(planes: Planes, box: tuple[int, int, int, int]) -> Planes:
-    """The part inside a box of even coordinates."""
+    """Return the part inside a box of even coordinates."""
     x0, y0, x1, y1 = box
     half = np.s_[y0 // 2 : y1 // 2, x0 // 2 : x1 // 2]
     return Planes(planes.y[y0:y1, x0:x1], planes.u[half], planes.v[half])
 
 
 def without_bars(lumas: list[np.ndarray]) -> tuple[int, int, int, int]:
-    """The box, in even pixels, that remains of pictures (y planes) when black bars on two opposite sides are cut off.
+    """Return the box, in even pixels, that remains of pictures (y planes) without black bars on two opposite sides.
 
-    A bar is flat and black in all of them, and has a bar on the other side: a dark floor is neither. Where the bars would leave
-    less than two fifths of a side, the picture is dark, and stays whole.
+    A bar is flat and black in all pictures and has a counterpart on the opposite side, unlike a dark floor. If the bars would
+    leave less than two fifths of a side, the picture is dark and is not cropped.
     """
     lightest = np.max(lumas, axis=0)
     darkest = np.min(lumas, axis=0)
@@ -145,9 +145,9 @@ def _between_bars(lightest: np.ndarray, darkest: np.ndarray) -> tuple[int, int]:
 
 
 def grey(planes: Planes) -> np.ndarray:
-    """The picture in grey, 0 to 255, at most ANALYSIS_PX wide."""
+    """Return the picture in grey, 0 to 255, at most ANALYSIS_PX wide."""
     height, width = planes.y.shape
-    # whole blocks are averaged five times as fast; up to block - 1 lines at the edge are lost
+    # averaging whole blocks is five times as fast; up to block - 1 lines at the edge are lost
     block = -(-width // ANALYSIS_PX)
     columns, rows = width // block, max(1, height // block)
     small = cv2.resize(planes.y[: rows * block, : columns * block], (columns, rows), interpolation=cv2.INTER_AREA)
@@ -155,15 +155,18 @@ def grey(planes: Planes) -> np.ndarray:
 
 
 def luma(picture: np.ndarray) -> float:
-    """Mean of a grey picture, 0 to 1."""
+    """Return the mean of a grey picture, 0 to 1."""
     return float(picture.mean()) / 255
 
 
 def sharpness(picture: np.ndarray) -> float:
-    """Variance of the Laplacian of a grey picture (Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy")."""
+    """Return the variance of the Laplacian of a grey picture.
+
+    Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy".
+    """
     return float(cv2.Laplacian(picture, cv2.CV_32F).var())
 
 
 def motion(before: np.ndarray, picture: np.ndarray) -> float:
-    """Mean absolute difference of two grey pictures, 0 to 1."""
+    """Return the mean absolute difference of two grey pictures, 0 to 1."""
     return float(cv2.absdiff(before, picture).mean()) / 255

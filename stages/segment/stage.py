@@ -1,4 +1,4 @@
-"""Videos -> clips: one decode finds the shots, measures every frame, and cuts, scales and encodes the clips."""
+"""Videos -> clips: one decode detects the shots, measures every frame, and cuts, scales and encodes the clips."""
 
 import tempfile
 from collections import deque
@@ -30,10 +30,10 @@ class Tick(NamedTuple):
 
 @dataclass(frozen=True)
 class Segment(Stage):
-    """Videos -> clips that lie inside one shot each, without any transition.
+    """Videos -> clips, each within one shot and without transitions.
 
-    The whole video is laid on one clock (see stages.segment.clock.resample_to_fps), so which frames a clip may need is known
-    when they are decoded; only those are scaled and kept, and only until the shot detectors are sure of them.
+    The whole video is resampled to one clock (see stages.segment.clock.resample_to_fps), so the frames that a clip may need are
+    known when they are decoded. Only those are scaled and kept, until the shot detectors have judged them.
     """
 
     reads = {"ingest": Video}
@@ -44,32 +44,32 @@ class Segment(Stage):
     version = 3
     uncached_fields = ("max_side_px", "max_source_frames", "max_decoder_bytes")
 
-    fps: float = 15.0  # of the clips
-    max_frames: int = 81  # of a clip
-    min_clip_s: float = 1.0  # shorter shots, and shorter rests of long shots, are left out
-    max_short_side_px: int = 480  # largest short side of a clip
-    margin_frames: int = 4  # source frames left out next to a fade or dissolve, whose ends are faint; 1 next to a wipe
-    max_frozen_s: float = 1.0  # a picture that stands for longer ends the shot
-    crop_letterbox: bool = True  # cut letterbox and pillarbox bars off
-    crf: int = 18  # x264's quality, 0 (lossless) to 51
-    decoder: str = "pyav"  # or "decord": no AV1, MPEG-TS or rotated video
-    shot_model: str = "transnetv2"  # card of the shot network; "" to do without
-    cut_threshold: float = 0.4  # the network's score from which it is a cut, 0 to 1
-    gradual_threshold: float = 0.3  # the network's score from which a frame belongs to a fade or dissolve, 0 to 1
-    adaptive_threshold: float = 3.5  # how many times larger than around it a cut's change is
-    min_content_val: float = 12.0  # mean change in HSV that a cut has at least, 0 to 255
+    fps: float = 15.0  # frames per second of the clips
+    max_frames: int = 81  # longest clip, frames
+    min_clip_s: float = 1.0  # shortest clip, seconds; shorter shots, and shorter remainders of long shots, are dropped
+    max_short_side_px: int = 480  # largest short side of a clip, pixels
+    margin_frames: int = 4  # source frames dropped next to a fade or dissolve, whose ends are faint; 1 next to a wipe
+    max_frozen_s: float = 1.0  # longest frozen picture, seconds; a longer one ends the shot
+    crop_letterbox: bool = True  # remove letterbox and pillarbox bars
+    crf: int = 18  # x264 quality, 0 (lossless) to 51
+    decoder: str = "pyav"  # "pyav" or "decord"; decord supports no AV1, MPEG-TS or rotated video
+    shot_model: str = "transnetv2"  # card of the shot network; "" = none
+    cut_threshold: float = 0.4  # network score of a cut, 0 to 1
+    gradual_threshold: float = 0.3  # network score of a frame within a fade or dissolve, 0 to 1
+    adaptive_threshold: float = 3.5  # least ratio of a cut's change to the changes around it
+    min_content_val: float = 12.0  # least mean change in HSV of a cut, 0 to 255
 
-    # Of what is decoded, whatever its container says; a video beyond one of them fails. They are no part of the resume key: after
-    # raising one, `a2data retry` takes those videos up.
-    max_side_px: int = 8192  # longest side of a frame, as coded
-    max_source_frames: int = 5_000_000  # of a video
-    max_decoder_bytes: int = 1_500_000_000  # memory that decoding may add to the worker's own; on Linux
+    # Decoding limits, whatever the container claims; a video beyond one of them fails. They are not part of the resume key: after
+    # raising one, `a2data retry` processes those videos again.
+    max_side_px: int = 8192  # longest side of a frame as coded, pixels
+    max_source_frames: int = 5_000_000  # most source frames of a video
+    max_decoder_bytes: int = 1_500_000_000  # memory that decoding may add to the worker's own, bytes; Linux only
 
     def models(self) -> dict[str, str]:
         return {self.shot_model: cards.revision(self.shot_model)} if self.shot_model else {}
 
     def margin(self, kind: str) -> int:
-        """Source frames left out next to a transition of that kind, on either side."""
+        """Return the number of source frames dropped on either side of a transition of that kind."""
         faint = {"fade": self.margin_frames, "dissolve": self.margin_frames}
         return faint.get(kind, min(1, self.margin_frames) if kind == "wipe" else 0)
 
@@ -87,7 +87,7 @@ class Segment(Stage):
     def clips(
         self, network: transnet.Network | None, source: Video, source_file: SourceFile = in_place
     ) -> Iterator[ClipVideo | Reject]:
-        """The clips of one video, in order. Memory does not grow with the video's length."""
+        """Yield the clips of one video, in order. Memory does not grow with the video's length."""
         opener = source_file(source.video_id, source.path)
         width, height = clock.fit(source.width, source.height, self.max_short_side_px)
         shrink = clock.Downscaler(width, height, source.rotation)
@@ -121,9 +121,9 @@ class Segment(Stage):
 
 @dataclass
 class ShotBuffer:
-    """The shot that is being decoded: the ticks that wait to become clips, and the clips that wait for the shot's end.
+    """The shot being decoded: ticks that will become clips, and clips that wait for the shot's end.
 
-    A clip names the end of its shot, which for a long shot is far away: its bytes wait in the spool, not in memory.
+    A clip records the end of its shot, which may be far away: its bytes wait in a spool file, not in memory.
     """
 
     settings: Segment
@@ -136,7 +136,7 @@ class ShotBuffer:
     transition_in: str = "start"
 
     def advance(self, settled: int, judged: int) -> None:
-        """Make clips of what lies before `settled`; frames from there to `judged` are in a transition and never needed."""
+        """Make clips of the frames before `settled`; frames from there to `judged` are in a transition and are dropped."""
         self._drop_before(self.start + self.settings.margin(self.transition_in))
         ready = settled - self.settings.margin_frames
         while self._count(ready) >= self.settings.max_frames:
@@ -145,9 +145,10 @@ class ShotBuffer:
             self.ticks = deque(t for t in self.ticks if not settled <= t.source_frame < judged)
 
     def close(self, transition: shots.Transition) -> Iterator[ClipVideo | Reject]:
-        """The clips of the shot that a transition ends; a Reject where there is none."""
+        """Yield the clips of the shot that a transition ends; a Reject if there are none."""
         self._drop_before(self.start + self.settings.margin(self.transition_in))
-        fades_out = transition.kind == "cut" and transition.start < transition.end  # and the next shot begins at once
+        # the next shot starts right after a fade-out
+        fades_out = transition.kind == "cut" and transition.start < transition.end
         last = transition.start - self.settings.margin("fade" if fades_out else transition.kind)
         while (
             count := min(self._count(last), self.settings.max_frames)
@@ -173,9 +174,8 @@ class ShotBuffer:
 
     def _finished(self, end: int) -> Iterator[ClipVideo | Reject]:
         if not self.waiting:
-            length = (
-                f"frames {self.start} to {end} of the source hold no {self.settings.min_clip_s:g} s without transition"
-            )
+            shortest = f"{self.settings.min_clip_s:g} s"
+            length = f"frames {self.start} to {end} of the source have less than {shortest} outside transitions"
             yield Reject(f"{self.source.video_id}-{self.start:08d}", "shot too short", length)
         self.spool.seek(0)
         for fields, size in self.waiting:
@@ -193,18 +193,18 @@ class ShotBuffer:
 
 
 def no_shot(source: Video, frames: int, blank: int) -> Reject:
-    """The rejection of a video whose every frame is blank or part of a transition; blank: how many are black or white."""
+    """Return the rejection of a video without a shot; blank: number of frames that are black or white."""
     if blank == frames:
         detail = f"black or white throughout: all {frames} frames are blank"
     else:
         detail = (
-            f"only transitions: of {frames} frames {blank} are black or white, the others in a fade, dissolve or wipe"
+            f"only transitions: {blank} of {frames} frames are black or white, the others in a fade, dissolve or wipe"
         )
     return Reject(source.video_id, "no shot", detail)
 
 
 def drop_excluded_frames(made: ClipVideo | Reject, source: Video) -> ClipVideo | Reject:
-    """A clip, or its rejection where it shows source frames that were forgotten."""
+    """Return the clip, or its rejection if it shows source frames that were forgotten."""
     if isinstance(made, ClipVideo) and source.refused:
         for span in source.refused.split(","):
             first, end = map(int, span.split("-"))
@@ -214,7 +214,7 @@ def drop_excluded_frames(made: ClipVideo | Reject, source: Video) -> ClipVideo |
 
 
 def make_clip(ticks: list[Tick], source: Video, settings: Segment) -> tuple[dict[str, Any], bytes]:
-    """The fields of a clip that do not depend on the rest of its shot, and its mp4."""
+    """Return the fields of a clip that do not depend on the rest of its shot, and its mp4."""
     height, width = ticks[0].planes.y.shape
     box = (0, 0, width, height)
     if settings.crop_letterbox:

@@ -141,7 +141,7 @@ def test_a_file_is_held_against_the_hash_on_its_card(folder):
 def test_a_lock_that_does_not_read_is_a_sentence(net, folder):
     (folder / weights.LOCK).write_text('{"net": 1}')
 
-    with pytest.raises(ValueError, match=r"weights\.lock\.json does not read"):
+    with pytest.raises(ValueError, match=r"weights\.lock\.json cannot be read"):
         weights.find(NET)
 
 

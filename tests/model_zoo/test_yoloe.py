@@ -87,7 +87,7 @@ def test_a_yolo_without_phrases_and_a_file_that_is_none_are_sentences(tmp_path):
 
     YOLO("yolo11n.yaml").save(tmp_path / "plain.pt")
     (tmp_path / "holiday.pt").write_bytes(b"not a network")
-    with pytest.raises(ValueError, match=r"plain\.pt (takes no phrases|cannot be read as YOLOE)"):
+    with pytest.raises(ValueError, match=r"plain\.pt (accepts no phrases|cannot be read as YOLOE)"):
         cards.load(f"yoloe:{tmp_path / 'plain.pt'}")
     with pytest.raises(ValueError, match=r"holiday\.pt cannot be read as YOLOE weights"):
         cards.load(f"yoloe:{tmp_path / 'holiday.pt'}")

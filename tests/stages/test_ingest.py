@@ -32,9 +32,9 @@ def test_a_video_is_described_by_its_container_and_its_first_frame(source):
         ({"min_duration_s": 3.5}, "too short", "3 s is under 3.5 s"),
         ({"max_duration_s": 2.5}, "too long", "3 s is over 2.5 s"),
         ({"min_fps": 16}, "too few fps", "15 fps is under 16"),
-        ({"labels": "dogs, mice"}, "label", "label 'cats' is none of dogs, mice"),
-        ({"sources": "cellar"}, "source", "source 'attic' is none of cellar"),
-        ({"licenses": "MIT"}, "license", "license 'CC0' is none of MIT"),
+        ({"labels": "dogs, mice"}, "label", "label 'cats' is not one of dogs, mice"),
+        ({"sources": "cellar"}, "source", "source 'attic' is not one of cellar"),
+        ({"licenses": "MIT"}, "license", "license 'CC0' is not one of MIT"),
     ],
 )
 def test_each_rule_names_itself(source, settings, reason, detail):

@@ -1,1 +1,1 @@
-"""The detector that needs no weights of its own: faces, motion and colour."""
+"""The detector without weights of its own: faces, motion and colour."""

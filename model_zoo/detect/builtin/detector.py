@@ -1,7 +1,7 @@
-"""A detector that needs no weights but dlib's face detector: people grow from faces, things from motion and contrast.
+"""A detector without weights of its own except dlib's face detector: people grow from faces, objects from motion and contrast.
 
-It names nothing: every person is a "person", everything else an "object". It is strong on people who show their face, weak on
-people from behind (who become objects while they move), and blind to things that neither move nor stand out from the border.
+It has no classes: every person is a "person", everything else an "object". It is strong on people whose faces are visible, weak
+on people from behind (who become objects while they move), and blind to objects that neither move nor stand out from the border.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from model_zoo.detect.builtin.things import blobs, goes_with, movers, separation
 from model_zoo.roles import Card, Detection
 
 FACE_LONG_PX = 960  # dlib's HOG finds faces from about 70 px: smaller frames are enlarged to this long side
-FACE_SCORE = -0.2  # of dlib's detector: worth a look
+FACE_SCORE = -0.2  # lowest score of dlib's detector that is considered
 
 
 def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detection]]]:
@@ -39,7 +39,7 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
 
 
 def detect(frames: np.ndarray, heads: list[list[Head]]) -> list[list[Detection]]:
-    """People and things in the (t, h, w, 3) uint8 frames of one shot, given the heads found in each, at grabcut.shrink's size."""
+    """Return people and objects in the (t, h, w, 3) uint8 frames of one shot, given its heads at grabcut.shrink's size."""
     small = [grabcut.shrink(frame) for frame in frames]
     views = camera_homographies(small)
     grounds = background_plates(small, views)
@@ -61,9 +61,9 @@ def detect(frames: np.ndarray, heads: list[list[Head]]) -> list[list[Detection]]
 def _theirs(
     small: Sequence[np.ndarray], people: Sequence[list[Body]], moved: Sequence[np.ndarray], usual: Sequence[np.ndarray]
 ) -> Sequence[np.ndarray]:
-    """For each picture of a shot where people are while nothing is yet known of things, (h, w) bool.
+    """Return for each picture of a shot where people are before objects are known, (h, w) bool.
 
-    By their proportions, where nothing moves beside these; else by their masks, of what is theirs whether it moves or not.
+    By their proportions if nothing moves beside them; else by their masks, which show what is theirs whether it moves or not.
     """
     if not any(blobs(m & ~u) for m, u in zip(moved, usual, strict=True)):
         return usual
@@ -78,7 +78,7 @@ def bodies(
     grounds: Sequence[np.ndarray],
     people: Sequence[Sequence[Head | None]],
 ) -> list[list[Body]]:
-    """For each picture of a shot the bodies below the heads, one list of heads per person, with what the shot tells of them."""
+    """Return for each picture of a shot the bodies below the heads (one list of heads per person), with the shot's evidence."""
     rows = [ledges(small, grounds, views, person) for person in people]
     out: list[list[Body]] = []
     for t in range(len(small)):
@@ -91,7 +91,7 @@ def bodies(
 def _detections(
     frame: np.ndarray, picture: np.ndarray, people: list[Body], masks: list[np.ndarray], things: list[np.ndarray]
 ) -> list[Detection]:
-    """The people and things of one frame; all arrays but the frame are small."""
+    """Return the people and objects of one frame; all arrays but the frame are small."""
     found = [
         _detection("human", "person", float(1 / (1 + np.exp(-body.head.score))), grabcut.enlarge(mask, frame))
         for body, mask in zip(people, masks, strict=True)
@@ -102,12 +102,12 @@ def _detections(
 
 
 def _any(masks: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    """The union of masks, (h, w) bool; all False without any."""
+    """Return the union of masks, (h, w) bool; all False without any."""
     return np.any(masks, axis=0) if masks else np.zeros(shape, bool)
 
 
 def _detection(kind: str, label: str, score: float, mask: np.ndarray) -> Detection | None:
-    """A detection with a tight box; None for an empty mask."""
+    """Return a detection with a tight box; None for an empty mask."""
     ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(ys):
         return None

@@ -1,4 +1,4 @@
-"""Masks from hints: GrabCut at a small size, cleaned, and brought back to the frame's size with an edge that fits.
+"""Masks from hints: GrabCut at a small size, cleaned, and scaled to the frame's size with an edge that fits.
 
 Rother, Kolmogorov, Blake 2004, "GrabCut": interactive foreground extraction using iterated graph cuts.
 """
@@ -7,20 +7,20 @@ import cv2
 import numpy as np
 
 SURE_BACK, SURE_FORE, MAYBE_BACK, MAYBE_FORE = cv2.GC_BGD, cv2.GC_FGD, cv2.GC_PR_BGD, cv2.GC_PR_FGD
-WORK_PX = 320  # long side at which the graph is cut: the time grows with the pixels, the edge is sharpened afterwards
+WORK_PX = 320  # long side at which GrabCut runs: time grows with the pixels, and the edge is refined afterwards
 
 
 def shrink(frame: np.ndarray, long_px: int = WORK_PX) -> np.ndarray:
-    """A picture with its long side at most `long_px`, by area averaging."""
+    """Return a picture with its long side at most `long_px`, by area averaging."""
     scale = min(1.0, long_px / max(frame.shape[:2]))
     size = [max(1, round(side * scale)) for side in frame.shape[1::-1]]
     return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
 
 
 def cut(small: np.ndarray, hints: np.ndarray, iterations: int = 2) -> np.ndarray:
-    """The foreground of a small (h, w, 3) uint8 picture, (h, w) bool; what is sure alone where one side has no sample to learn.
+    """Return the foreground of a small (h, w, 3) uint8 picture, (h, w) bool; only the certain part if one side has no samples.
 
-    hints: (h, w) uint8 of the four constants above. Deterministic: OpenCV's generator for k-means is set to one seed.
+    hints: (h, w) uint8 of the four constants above. Deterministic: OpenCV's generator for k-means has a fixed seed.
     """
     fore = np.isin(hints, (SURE_FORE, MAYBE_FORE))
     if fore.sum() < 10 or (~fore).sum() < 10:  # cv2 asserts on a side without samples
@@ -32,9 +32,9 @@ def cut(small: np.ndarray, hints: np.ndarray, iterations: int = 2) -> np.ndarray
 
 
 def clean(mask: np.ndarray, seed: np.ndarray | None = None, hole: float = 0.02, part: float = 0.03) -> np.ndarray:
-    """A mask without specks and hairs: opened, holes below `hole` of its area filled, pieces below `part` of the largest dropped.
+    """Return a mask without specks: opened, holes below `hole` of its area filled, pieces below `part` of the largest dropped.
 
-    seed: (h, w) bool; of what remains only pieces that touch it stay.
+    seed: (h, w) bool; only the remaining pieces that touch it are kept.
     """
     radius = max(1, round(min(mask.shape) / 120))
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
@@ -59,9 +59,9 @@ def clean(mask: np.ndarray, seed: np.ndarray | None = None, hole: float = 0.02, 
 
 
 def enlarge(mask: np.ndarray, frame: np.ndarray) -> np.ndarray:
-    """A small mask at the size of the (h, w, 3) uint8 frame, its edge drawn to the frame's own edges.
+    """Return a small mask at the size of the (h, w, 3) uint8 frame, its edge aligned to the frame's edges.
 
-    The guided filter of He, Sun, Tang 2013 (section 3) with the grey frame as guide, at half its value.
+    The guided filter of He, Sun, Tang 2013 (section 3) with the grey frame as guide, thresholded at one half.
     """
     height, width = frame.shape[:2]
     scale = max(height / mask.shape[0], width / mask.shape[1])
@@ -80,15 +80,15 @@ def enlarge(mask: np.ndarray, frame: np.ndarray) -> np.ndarray:
 
 
 def in_box(frame: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
-    """The thing that fills a box, as an (h, w) bool mask inside it: for detectors that give boxes only.
+    """Return the object that fills a box, as an (h, w) bool mask inside it, for detectors without masks.
 
-    The whole box where it leaves no ground to learn from, or where nothing in it can be told from the ground.
+    The whole box if it leaves no background to sample, or if nothing in it differs from the background.
     """
     height, width = frame.shape[:2]
     x0, y0, x1, y1 = box
     inside = np.zeros((height, width), bool)
     inside[max(0, int(y0)) : int(np.ceil(y1)), max(0, int(x0)) : int(np.ceil(x1))] = True
-    margin = 0.15 * max(x1 - x0, y1 - y0)  # as much ground around the box as it takes to learn its colours
+    margin = 0.15 * max(x1 - x0, y1 - y0)  # enough background around the box to sample its colours
     left, top = max(0, int(x0 - margin)), max(0, int(y0 - margin))
     area = (slice(top, int(np.ceil(y1 + margin))), slice(left, int(np.ceil(x1 + margin))))
     patch = frame[area]
@@ -103,7 +103,7 @@ def in_box(frame: np.ndarray, box: tuple[float, float, float, float]) -> np.ndar
 
 
 def _box_hints(shape: tuple[int, int], box: list[int]) -> np.ndarray:
-    """Ground outside the box, sure along its upright axis (where a person or a bottle is), open elsewhere."""
+    """Return hints for a box: background outside, foreground along its vertical axis (person or bottle), unknown elsewhere."""
     x0, y0, x1, y1 = box
     hints = np.full(shape, SURE_BACK, np.uint8)
     hints[y0:y1, x0:x1] = MAYBE_FORE

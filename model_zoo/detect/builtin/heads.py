@@ -1,4 +1,4 @@
-"""Heads through a shot: faces joined to people, followed where no face is found, and told from pictures of faces."""
+"""Heads through a shot: faces linked into people, followed where no face is found, and separated from pictures of faces."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,21 +9,21 @@ import numpy as np
 from model_zoo.detect.builtin.motion import MOVED, as_seen, difference
 from model_zoo.detect.builtin.people import LOST_NCC, Head
 
-SURE_FACE, SURE_ALONE = 0.5, 0.8  # of dlib's detector: a face, a face even if seen once
-HIDDEN = -9.0  # score of a head that passes behind another: its place is known, what shows of it is not
-PRINT_PX = 1.5  # how far a picture of a face may seem to move against its wall
-PRINT_NCC, PRINT_NCC_STILL = 0.9, 0.99  # how like itself it stays there, before a moving camera and a standing one
-HAPPENS = 0.002  # share of the picture that changes in a shot in which anything moves
+SURE_FACE, SURE_ALONE = 0.5, 0.8  # scores of dlib's detector: a face; a face even if seen once
+HIDDEN = -9.0  # score of a head behind another: its position is known, its visible part is not
+PRINT_PX = 1.5  # apparent motion of a printed face relative to its wall, at most
+PRINT_NCC, PRINT_NCC_STILL = 0.9, 0.99  # its correlation over time, for a moving and a static camera
+HAPPENS = 0.002  # fraction of the picture that changes in a shot with any motion
 
 People = list[list[Head | None]]
 
 
 def follow(small: Sequence[np.ndarray], heads: Sequence[Sequence[Head]]) -> People:
-    """One list per person of the head in each frame; where no face was found it is followed by its looks, else None.
+    """Return one list per person of the head in each frame, tracked by appearance where no face was found; None if lost.
 
-    A person needs a face of SURE_FACE and, in four frames or more, a second one; or one of SURE_ALONE. A face on another's
-    chest is a print. Faces are given to people by where each was heading, so that those who cross stay who they are; one who
-    is not seen between two sightings because another's face is there, is hidden, with the score HIDDEN.
+    A person needs a face of SURE_FACE and, in four frames or more, a second one; or one of SURE_ALONE. A face on another's chest
+    is a print. Faces are assigned to people by extrapolated position, so that people who cross keep their identity; a person
+    hidden between two sightings by another's face has the score HIDDEN.
     """
     people: People = []
     for t, found in enumerate(heads):
@@ -52,7 +52,7 @@ def _is_sure(scores: list[float], frames: int) -> bool:
 
 
 def _expected(person: list[Head | None], t: int) -> Head | None:
-    """Where the person's face should be in frame t: gone on from the last two frames in which it was seen, if these are near."""
+    """Return where the person's face should be in frame t, extrapolated from the last two frames with it, if these are near."""
     seen = [u for u in range(t) if person[u] is not None][-2:]
     if not seen:
         return None
@@ -73,7 +73,7 @@ def _near(a: Head, b: Head) -> bool:
 
 
 def _print_on(p: list[Head | None], q: list[Head | None]) -> bool:
-    """Whether p is, wherever both are seen, right below q and not larger: a face printed on a chest."""
+    """Return whether p is, wherever both are seen, right below q and not larger: a face printed on a chest."""
     both = [(a, b) for a, b in zip(p, q, strict=True) if a and b]
     return bool(both) and all(
         abs(a.x - b.x) < b.side and b.side < a.y - b.y < 4 * b.side and a.side < 1.3 * b.side for a, b in both
@@ -81,7 +81,7 @@ def _print_on(p: list[Head | None], q: list[Head | None]) -> bool:
 
 
 def _hide(person: list[Head | None], others: People) -> list[Head | None]:
-    """The person, with a hidden head wherever another's face is found where, between two sightings, this one's must be."""
+    """Return the person with a hidden head wherever another's face is at its interpolated position between two sightings."""
     out = list(person)
     seen = [t for t, head in enumerate(person) if head is not None]
     for a, b in pairwise(seen):
@@ -102,7 +102,7 @@ def _between(a: Head | None, b: Head | None, share: float) -> Head:
 def _fill(small: Sequence[np.ndarray], person: list[Head | None], others: People) -> list[Head | None]:
     """Follow a head through the frames without a face, forwards from each face and then backwards from the first.
 
-    Nothing is followed from where it is hidden, nor onto another's face.
+    Tracking stops where the head is hidden, and never moves onto another's face.
     """
     out = list(person)
     steps = [(t, t - 1) for t in range(1, len(out))] + [(t, t + 1) for t in reversed(range(len(out) - 1))]
@@ -115,7 +115,7 @@ def _fill(small: Sequence[np.ndarray], person: list[Head | None], others: People
 
 
 def _move(before: np.ndarray, after: np.ndarray, head: Head) -> Head | None:
-    """Where a head and its shoulders went, by normalised cross-correlation within one face's side; None when it is lost."""
+    """Return where a head and its shoulders went, by normalised cross-correlation within one face side; None if lost."""
     height, width = before.shape[:2]
     x0, x1 = max(0, round(head.x - 1.2 * head.side)), min(width, round(head.x + 1.2 * head.side))
     y0, y1 = max(0, round(head.y - 1.2 * head.side)), min(height, round(head.y + 1.5 * head.side))
@@ -129,11 +129,11 @@ def _move(before: np.ndarray, after: np.ndarray, head: Head) -> Head | None:
 
 
 def is_print(small: Sequence[np.ndarray], views: Sequence[np.ndarray], person: Sequence[Head | None]) -> bool:
-    """Whether a face is a picture on a wall: it stays where it was on the ground, and as it was.
+    """Return whether a face is a picture on a wall: it does not move relative to the background, nor change.
 
-    In three quarters of the frames before a standing camera, as somebody may pass; in all of them before a moving one. A person
-    breathes, blinks and talks. Fewer than three frames, and a shot in which nothing moves at all, show no difference between the
-    two: then it is none. views: see builtin_motion.cameras.
+    In three quarters of the frames with a static camera, since people may pass; in all of them with a moving one. A person
+    breathes, blinks and talks. Fewer than three frames, or a shot without any motion, show no difference: the face then counts as
+    real. views: see motion.camera_homographies.
     """
     known = [t for t, head in enumerate(person) if head is not None and head.score > HIDDEN]
     if len(known) < 3:
@@ -151,12 +151,12 @@ def is_print(small: Sequence[np.ndarray], views: Sequence[np.ndarray], person: S
     away, alike = (np.array(values) for values in zip(*found, strict=True))
     if stands:
         return bool(np.quantile(away, 0.75) <= PRINT_PX and np.quantile(alike, 0.25) >= PRINT_NCC_STILL)
-    # a pan follows who sways: no frame may say otherwise
+    # a pan follows a swaying person: no frame may contradict
     return bool(away.max() <= PRINT_PX and alike.min() >= PRINT_NCC)
 
 
 def _stirred(picture: np.ndarray, other: np.ndarray, area: tuple[slice, slice], reach: int = 5) -> tuple[float, float]:
-    """How many pixels away what fills an area of a picture fits another best, and the correlation there."""
+    """Return the displacement, in pixels, of an area's best match in another picture, and the correlation there."""
     rows, columns = area
     top, left = max(0, rows.start - reach), max(0, columns.start - reach)
     field = other[top : rows.stop + reach, left : columns.stop + reach]

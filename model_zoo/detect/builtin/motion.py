@@ -1,13 +1,13 @@
-"""What a shot looks like without what moves in it: the temporal median, after the camera's own motion is taken out."""
+"""The background of a shot: the temporal median after camera motion is compensated."""
 
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-MOVED = 25  # grey values from which a pixel is not as it is in the plate
-SURELY = 1.3  # times stronger an edge must be to be believed
-STILL_PX = 1.0  # mean motion of the corners below which the camera counts as standing
+MOVED = 25  # grey levels by which a moving pixel differs from the plate
+SURELY = 1.3  # factor by which an edge must be stronger to count
+STILL_PX = 1.0  # mean motion of the corners below which the camera counts as static
 
 
 def camera_homographies(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -16,13 +16,13 @@ def camera_homographies(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
     height, width = pictures[0].shape[:2]
     middle = len(pictures) // 2
     found = [np.eye(3) if t == middle else camera(p, pictures[middle]) for t, p in enumerate(pictures)]
-    if np.mean([shift(h, width, height) < STILL_PX for h in found]) > 0.5:  # the rest followed somebody
+    if np.mean([shift(h, width, height) < STILL_PX for h in found]) > 0.5:  # the rest followed a moving person
         return [np.eye(3) for _ in pictures]
     return found
 
 
 def as_seen(pictures: Sequence[np.ndarray], views: Sequence[np.ndarray], here: int) -> list[np.ndarray]:
-    """The pictures of a shot as the camera of picture `here` would have seen them; what they do not show is its own."""
+    """Return the pictures of a shot warped to the camera of picture `here`, filled from that picture where they show nothing."""
     height, width = pictures[here].shape[:2]
     back = np.linalg.inv(views[here])
     out = []
@@ -37,11 +37,11 @@ def as_seen(pictures: Sequence[np.ndarray], views: Sequence[np.ndarray], here: i
 
 
 def background_plates(pictures: Sequence[np.ndarray], views: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """For each (h, w, 3) uint8 picture of a shot, the picture without what moves, as that picture's camera saw it.
+    """Return for each (h, w, 3) uint8 picture of a shot the picture without moving objects, from the same camera.
 
-    The pictures are brought over the middle one by their views (see `cameras`), their median taken over what each saw, and
-    carried back; what covers a place more than half the time is taken out by `uncovered`. Where only this picture looked, and
-    for a shot of fewer than 3 pictures, the plate is the picture itself: nothing is known to move there.
+    The pictures are warped to the middle one by their views (see `camera_homographies`), their median is taken over the visible
+    pixels, and warped back; objects that cover a place more than half the time are removed by `uncovered`. Where only this
+    picture looked, and for a shot of fewer than 3 pictures, the plate is the picture itself: no motion is known there.
     """
     if len(pictures) < 3:
         return [p.copy() for p in pictures]
@@ -66,10 +66,10 @@ def background_plates(pictures: Sequence[np.ndarray], views: Sequence[np.ndarray
 
 
 def uncovered(median: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """The median of a shot without what covers a place for most of it, but neither from first to last.
+    """Return the median of a shot without objects that cover a place for most of it, but not from first to last.
 
-    Where both ends show the same it is the ground. Where the median shows what one end does and the other end something else,
-    the other is the ground if the outline of that place is an edge in the one and none in the other.
+    Where both ends show the same, it is background. Where the median agrees with one end and the other end differs, the other is
+    the background if the outline of that place is an edge in the one and not in the other.
     """
     kernel = np.ones((3, 3), np.uint8)
     plate = median.copy()
@@ -82,32 +82,32 @@ def uncovered(median: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.nda
         for i in range(1, count):
             blob = labels == i
             if edge(end, blob) > SURELY * edge(other, blob):
-                grown = cv2.dilate(blob.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0  # its soft rim too
+                grown = cv2.dilate(blob.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0  # including its soft rim
                 plate[grown] = other[grown]
     return plate
 
 
 def difference(picture: np.ndarray, plate: np.ndarray) -> np.ndarray:
-    """How far each pixel is from the plate, (h, w) uint8: the largest difference of the three channels, smoothed."""
+    """Return how far each pixel is from the plate, (h, w) uint8: the largest difference of the three channels, smoothed."""
     return cv2.GaussianBlur(cv2.absdiff(picture, plate), (0, 0), 1.2).max(2)
 
 
 def is_here(picture: np.ndarray, plate: np.ndarray, blob: np.ndarray) -> bool:
-    """Whether the blob's outline is an edge of the picture rather than of the plate: else it is where something has been."""
+    """Return whether the blob's outline is an edge of the picture rather than of the plate; otherwise something has left it."""
     return edge(picture, blob) > edge(plate, blob)
 
 
 def edge(picture: np.ndarray, blob: np.ndarray) -> float:
-    """How much of an edge a blob's outline is in a picture: the mean magnitude of the Laplacian there."""
+    """Return the edge strength of a blob's outline in a picture: the mean magnitude of the Laplacian there."""
     ring = cv2.morphologyEx(blob.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8)) > 0
     return float(np.abs(cv2.Laplacian(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.CV_32F, ksize=3)[ring]).mean())
 
 
 def camera(picture: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The homography, (3, 3) float64, that carries a picture over another of the same scene; the identity where none fits.
+    """Return the homography, (3, 3) float64, that maps a picture to another of the same scene; the identity if none fits.
 
-    Corners matched by ORB, agreed upon by RANSAC, and again among those that did not agree: the first may be a person's. Of the
-    two and the identity the one that leaves the fewest pixels unlike. Deterministic.
+    Corners matched by ORB with RANSAC consensus, and again among the outliers, since the first consensus may be a person's. Of
+    the two and the identity, the one that leaves the fewest pixels unlike is returned. Deterministic.
     """
     orb = cv2.ORB.create(600, fastThreshold=10)
     (points, marks), (others, other_marks) = (
@@ -133,9 +133,9 @@ def camera(picture: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _unlike(picture: np.ndarray, other: np.ndarray, homography: np.ndarray) -> float:
-    """The share that is unlike when one picture is carried over the other, a little less for the identity.
+    """Return the fraction of unlike pixels when one picture is warped to the other, slightly less for the identity.
 
-    Looked at is the frame of the picture without its lower side: whoever moves stands in the middle or below.
+    Compared is the border of the picture without its lower side: moving people are in the middle or below.
     """
     height, width = picture.shape[:2]
     rim = np.ones((height, width), bool)
@@ -148,6 +148,6 @@ def _unlike(picture: np.ndarray, other: np.ndarray, homography: np.ndarray) -> f
 
 
 def shift(homography: np.ndarray, width: int, height: int) -> float:
-    """By how many pixels a homography moves the corners of a picture, on average."""
+    """Return by how many pixels a homography moves the corners of a picture, on average."""
     corners = np.array([[[0, 0], [width, 0], [width, height], [0, height]]], np.float64)
     return float(np.linalg.norm(cv2.perspectiveTransform(corners, homography) - corners, axis=2).mean())

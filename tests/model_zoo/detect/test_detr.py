@@ -166,7 +166,7 @@ def test_a_network_without_masks_gets_them_from_the_colours_in_its_boxes():
 
 def test_another_network_and_missing_weights_are_sentences(tmp_path, monkeypatch):
     transformers.ViTConfig().save_pretrained(tmp_path / "vit")
-    with pytest.raises(ValueError, match="is a 'vit' network: this card reads rf_detr"):
+    with pytest.raises(ValueError, match="is a 'vit' network: this card supports rf_detr"):
         cards.load(f"detr:{tmp_path / 'vit'}")
     monkeypatch.setenv("A2DATA_WEIGHTS", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"no weights at .*rf-detr-seg-medium"):

@@ -136,7 +136,7 @@ def test_a_box_goes_into_the_network_and_comes_out_as_the_same_rectangle_to_the_
 
 def test_another_network_and_missing_weights_are_sentences(tmp_path, monkeypatch):
     transformers.ViTConfig().save_pretrained(tmp_path / "vit")
-    with pytest.raises(ValueError, match="is a 'vit' network: this card reads SAM 2 and SAM 3"):
+    with pytest.raises(ValueError, match="is a 'vit' network: this card supports SAM 2 and SAM 3"):
         cards.load(f"sam:{tmp_path / 'vit'}")
     monkeypatch.setenv("A2DATA_WEIGHTS", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"no weights at .*sam2\.1-hiera-large"):

@@ -102,7 +102,7 @@ def test_a_pack_is_found_where_insightface_keeps_it_and_its_revision_is_that_of_
 
 
 def test_a_folder_without_onnx_files_is_no_pack(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"{tmp_path} is no insightface pack"):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path} is not an insightface pack"):
         insightface_folder(cards.card(f"insightface:{tmp_path}"))
 
 

@@ -27,7 +27,7 @@ def test_the_vectors_are_those_that_insightface_gives_the_same_faces(pack, faces
 
 
 def test_a_detector_is_no_recogniser(pack):
-    with pytest.raises(ValueError, match="no recognition network"):
+    with pytest.raises(ValueError, match="not a recognition network"):
         cards.load(f"mobilefacenet:{pack / 'scrfd_500m_kps.onnx'}")
 
 

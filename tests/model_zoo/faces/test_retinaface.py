@@ -113,7 +113,7 @@ def test_weights_of_several_gpus_load_and_those_of_another_network_are_refused(d
     again = load(str(tmp_path / "parallel.pth")).state_dict()
     assert all(torch.equal(again[name], state[name]) for name in state)
     torch.save({name: value for name, value in state.items() if "BboxHead.0" not in name}, tmp_path / "less.pth")
-    with pytest.raises(ValueError, match=r"(?s)less.pth is no RetinaFace.*BboxHead.0"):
+    with pytest.raises(ValueError, match=r"(?s)less.pth is not a RetinaFace.*BboxHead.0"):
         load(str(tmp_path / "less.pth"))
 
 

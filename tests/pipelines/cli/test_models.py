@@ -101,7 +101,7 @@ def test_verify_fails_for_what_was_fetched_and_is_gone_whether_or_not_its_card_i
     (folder / "net").rmdir()
 
     assert main(["models", "verify"]) == 1
-    assert "net.bin is missing, which was fetched on" in capsys.readouterr().err
+    assert "net.bin was fetched on" in capsys.readouterr().err
 
 
 def test_verify_fails_for_a_model_of_a_profile_that_is_not_here(capsys):

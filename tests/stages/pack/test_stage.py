@@ -217,7 +217,7 @@ def test_roles_choose_and_order_the_references(tmp_path):
 
 def test_a_clip_whose_reference_has_changed_since_is_named_and_never_packed(tmp_path):
     stale = replace(REFERENCES[-1], image_sha256="of yesterday")
-    why = "ValueError: w-1/human/0 is not what v-1/human/0 was paired with: run retrieve again"
+    why = "ValueError: w-1/human/0 changed after v-1/human/0 was paired with it: run retrieve again"
 
     assert pack(tmp_path, [stale]) == [Failure("v-1", why)]
     assert not list(tmp_path.glob("*"))

@@ -176,5 +176,5 @@ def test_float32_is_never_off_by_more_than_is_allowed_for(d):
 
 def test_a_tile_that_holds_nothing_is_refused():
     x = clustered(2, 2)
-    with pytest.raises(ValueError, match="a tile of 0 embeddings"):
+    with pytest.raises(ValueError, match="tile is 0"):
         top_k(x, x, 1, np.arange(4), np.arange(4), tile=0)

@@ -73,7 +73,7 @@ def test_a_picture_is_read_once_however_often_it_is_compared():
 
 def test_one_that_is_gone_is_named():
     found, _ = shown([element("a1")], THUMBS)
-    with pytest.raises(ValueError, match="b1 is not in shard 7, where it was compared: run retrieve again"):
+    with pytest.raises(ValueError, match=r"b1 is not in shard 7, .*: run retrieve again"):
         found.parts(0, SimpleNamespace(kind="human", element_id="a1"), reference("a1", "b1"))
 
 

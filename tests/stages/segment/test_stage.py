@@ -120,7 +120,7 @@ def test_a_video_that_is_one_dissolve_is_rejected_by_name(tmp_path, monkeypatch)
     [reject] = Segment(shot_model="").run(network, [source])
     assert (reject.key, reject.reason) == ("feed", "no shot")
     assert (
-        reject.detail == "only transitions: of 60 frames 0 are black or white, the others in a fade, dissolve or wipe"
+        reject.detail == "only transitions: 0 of 60 frames are black or white, the others in a fade, dissolve or wipe"
     )
 
 
