@@ -51,8 +51,8 @@ def _model_flags(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument(
         "--model", action="append", default=[], metavar="KIND=CARD",
-        help="other model for a kind: faces, ground, masks, pictures, quality, aesthetic, between, flow or words; its metrics are "
-        "then labelled with its name; repeatable",
+        help="other model for a kind: faces, ground, masks, pictures, quality, aesthetic, between, flow or words; its metrics "
+        "are then labelled with its name; repeatable",
     )  # fmt: skip
     sub.add_argument(
         "--metric", action="append", default=[], metavar="STAGE",

@@ -24,7 +24,7 @@ PAGES = re.compile(r"(^|/)\.|(^|/)README|\.(md|png|jpe?g|gif|webp|svg|mp4|pdf|ip
 
 
 def fetch(card: Card) -> tuple[Path, bool]:
-    """Return (path of a card's weights, whether they were downloaded now). Existing weights are verified and recorded in the lock.
+    """Return (path of a card's weights, whether they were downloaded now). Existing weights are verified and noted in the lock.
 
     The weights appear atomically. Raises FileNotFoundError for weights that cannot be downloaded automatically, OSError with the
     server's answer, and ValueError for a file that differs from the card, the hub or the lock; such a file is not kept.

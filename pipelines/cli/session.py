@@ -45,7 +45,7 @@ def add_flags(sub: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="[STAGE=]SECONDS",
-        help="longest time in seconds without a row, frame or task done for a video or clip; after that it is recorded as failed; "
+        help="longest time in seconds without a row, frame or task done for a video or clip; after that it is marked as failed; "
         "0: no limit (default: 1800; pack 21600, retrieve 86400)",
     )
     sub.add_argument(
