@@ -55,7 +55,7 @@ def reason(stage: Stage, store: Store, job: Job, remade: set[tuple[str, int]]) -
     if changed:
         return "setting " + ", ".join(changed)
     if follows:
-        return "depends on " + ", ".join(follows)
+        return "follows from " + ", ".join(follows)
     if old.models != stage.models():
         return "another model"
     if old.version != stage.version:
