@@ -19,8 +19,8 @@ def codec_motion(data: bytes) -> dict[str, float]:
 
     codec_motion: mean over all pixels and frames. cosmos-curate drops clips below 0.00098, which is too high here: a person who
     signs in front of a static camera has 0.0006. codec_motion_least: mean in the patch of about 256 px where it is lowest;
-    cosmos-curate drops clips below 0.000001. Blocks without a vector (in the first frame, or with new content) count as 0; a block
-    with two vectors, from an earlier and a later frame, counts with their mean. A vector may span several frames.
+    cosmos-curate drops clips below 0.000001. Blocks without a vector (in the first frame, or with new content) count as 0; a
+    block with two vectors, from an earlier and a later frame, counts with their mean. A vector may span several frames.
     """
     cells, sides_px = mean_lengths(data)
     cells = cells / sum(sides_px)

@@ -24,8 +24,8 @@ class Stage:
     * "all": `run(model, *tables)`, with Arrow tables over all shards, each with an additional int32 column "shard".
 
     A stage with `lookup_tables` gets an additional argument `lookup(stage, shard, column, values, record=None) -> {value: row}`
-    (see a2data.store.lookup). It returns rows of a lookup table by the value of a column, from the given shard, whichever shard is
-    being made. Lookup tables are not part of the resume key, so the rows in `reads` must refer to them by content (see
+    (see a2data.store.lookup). It returns rows of a lookup table by the value of a column, from the given shard, whichever shard
+    is being made. Lookup tables are not part of the resume key, so the rows in `reads` must refer to them by content (see
     Reference.image_sha256).
 
     A stage per "all" with `uses_task_map` gets `spread`, a parallel map for pure calls (see a2data.task_map), so that it does not

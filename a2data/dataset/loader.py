@@ -115,7 +115,7 @@ class Reader:
                 ahead += itertools.islice(reads, 1)
 
     def members(self, row: int, piece: memoryview) -> dict[str, memoryview]:
-        """Return extension -> bytes. Raises CorruptError for a damaged header, LookupError if the tar belongs to another index."""
+        """Return extension -> bytes. Raises CorruptError for a damaged header, LookupError if the tar is of another index."""
         try:
             return tars.members(piece, self.tars.index.key(row), self.tars.index.where(row))
         except LookupError as error:
@@ -133,7 +133,7 @@ class Reader:
         return Shape(frames, height, width, int(index.references[row]))
 
     def sample(self, slot: Slot, piece: memoryview) -> Sample:
-        """Return the sample of a slot. A corrupt one is replaced by another of its bucket, the same on every rank and in any run."""
+        """Return the sample of a slot. A corrupt one is replaced by another of its bucket, the same on all ranks and in all runs."""
         index, row, broken = self.tars.index, int(slot.batch.rows[slot.place]), dict[str, str]()
         for attempt in range(ATTEMPTS):
             key = index.key(row)
@@ -175,7 +175,7 @@ class Loader(IterableDataset):
         global_batch_size: samples per batch over all ranks.
         rank, world_size: select the contiguous part of each batch that this process gets.
         num_workers: processes that read and decode; 0 for none.
-        buckets: shapes of batches, or phases of a curriculum; None for `standard_buckets()`, with A2's 81 x 480 x 832 the largest.
+        buckets: shapes of batches, or phases of a curriculum; None for `standard_buckets()`, the largest A2's 81 x 480 x 832.
         view: "raw" decodes the mp4 and the pictures, "encoded" reads tensors by encoded.parquet, "bytes" does not decode.
         shape: function (iterator over (h, w, 3) uint8 frames of the right number, bucket, generator) -> (t, height, width, 3);
             default `center_crop_resize`.
@@ -283,7 +283,7 @@ class Loader(IterableDataset):
             self.set_aside[key] = why
 
     def state_dict(self, after: list[Sample] | None = None) -> dict[str, Any]:
-        """Return the state to resume after the batches yielded so far, or after the batch `after`, for an external DataLoader."""
+        """Return the state after the batches yielded so far, or after the batch `after`, for an external DataLoader."""
         epoch, number = self.plan.place(after[0].step + 1 if after else self.step)
         return {"epoch": epoch, "batch": number, "plan": self.plan.digest}
 
@@ -298,13 +298,13 @@ class Loader(IterableDataset):
         where = ", ".join(folder.root for folder in self.index.folders)
         if data != mine:
             raise ValueError(
-                f"the state belongs to other data (index {data}) than that in {where} (index {mine}): resume with the original data, "
-                "or start over on this data without the loader's state"
+                f"the state belongs to other data (index {data}) than that in {where} (index {mine}): resume with the original "
+                "data, or start over on this data without the loader's state"
             )
         if settings != ours:
             raise ValueError(
-                "the state was taken with another seed, global_batch_size, max_tokens, tail, weights, roles or buckets, which would "
-                "change the order of samples: use the same settings, or start over without the loader's state"
+                "the state was taken with another seed, global_batch_size, max_tokens, tail, weights, roles or buckets, which "
+                "changes the order of samples: use the same settings, or start over without the loader's state"
             )
         step = self.plan.step(state["epoch"], state["batch"])
         if self.plan.place(step) != (state["epoch"], state["batch"]):

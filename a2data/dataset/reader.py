@@ -189,7 +189,7 @@ class Tars:
         return type(self), (self.index,)
 
     def read(self, row: int) -> memoryview:
-        """Return the bytes of a sample in its tar, with headers. Raises FileNotFoundError, or ValueError if they are truncated."""
+        """Return the bytes of a sample in its tar, with headers. Raises FileNotFoundError, or ValueError if truncated."""
         index, offset, size = self.index, self.offset[row], self.bytes[row]
         file = self.file(self.shard[row])
         if isinstance(file, int):

@@ -45,7 +45,7 @@ def write(
     """Write samples to <out>/<shard>-<n>-<sha256>.tar, with at most two in memory; yield each once its tar is in place.
 
     With a split, lower-case letters such as "train", the name is <out>/<split>-<shard>-<n>-<sha256>.tar. It ends in the first 12
-    hex digits of the tar's sha256, so a tar never replaces one with other bytes and readers of the current index are not affected.
+    hex digits of the tar's sha256, so a tar never replaces one with other bytes: readers of the current index are not affected.
     Old tars are not removed here but in `finish`. A file NAME.pending beside each new tar marks it as written by the owner.
 
     A new tar starts before the sample that would make the current one larger than max_bytes. Raises ValueError if keys are not in
@@ -159,8 +159,8 @@ def rows(folder: Folder) -> list[Packed]:
 def read_sample(folder: Folder, key: str, shard: str, offset: int, size: int) -> dict[str, bytes]:
     """Return the members of one sample, extension -> bytes, from its offset in the index.
 
-    Raises FileNotFoundError if the tar is missing, ValueError for a shard outside the folder, for an offset outside the tar and if
-    the tar has another sample there.
+    Raises FileNotFoundError if the tar is missing, ValueError for a shard outside the folder, for an offset outside the tar and
+    if the tar has another sample there.
     """
     with folder.reading(shard) as file:
         length = file.size()

@@ -187,13 +187,13 @@ class Reports:
 def in_threads(
     threads: int, work: Callable[..., Any], things: Sequence[Any], tasks: Sequence[tuple[int, ...]]
 ) -> Iterator[Any]:
-    """Run tasks like a2data.task_map.map_serial, `threads` at a time. While one child works on all shards, the others are idle."""
+    """Run tasks like a2data.task_map.map_serial, `threads` at a time: while one child works on all shards, the others idle."""
     with ThreadPoolExecutor(threads) as pool:
         yield from pool.map(lambda task: work(*(things[place] for place in task)), tasks)
 
 
 def _end_with_parent() -> None:
-    """Exit when the parent dies. A killed parent cannot stop its child, which would otherwise run beside those of the next run."""
+    """Exit when the parent dies. A killed parent cannot stop its child, which would run beside those of the next run."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

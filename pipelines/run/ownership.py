@@ -78,9 +78,10 @@ def refusal(
     """Return why a work folder may not write into an out folder; "" if it may. Pure.
 
     about: manifest of the out folder; {} if it is missing or damaged. entries: other files in it. inside: whether the out folder
-    is inside the work folder. tables: digest of the work folder's table `pack`, used for manifests from before 2026-12, which have
-    no owner. host: work folder that contains the out folder. packed: tars that the work folder packed into this out folder. If the
-    manifest is missing, any of these, whose names end in their sha256, identifies the owner. A copied work folder packed none.
+    is inside the work folder. tables: digest of the work folder's table `pack`, used for manifests from before 2026-12, which do
+    not have an owner. host: work folder that contains the out folder. packed: tars that the work folder packed into this out
+    folder; if the manifest is missing, any of them, whose names end in their sha256, identifies the owner. A copied work folder
+    packed none.
     """
     owner = about.get("owner")
     if isinstance(owner, dict):
@@ -108,8 +109,8 @@ def check(store: Store, out: Folder, take_over: bool = False) -> Identity:
     why = "" if take_over else refusal(me, about, entries, inside, tables, _host(out), packed)
     if why:
         raise PermissionError(
-            f"{out.root} {why}: choose another folder with `a2data run --out`, or pass --take-over to make {store.root} its owner; "
-            "tars listed in its manifest are then removed once new ones replace them, other files are kept"
+            f"{out.root} {why}: choose another folder with `a2data run --out`, or pass --take-over to make {store.root} its "
+            "owner; tars listed in its manifest are then removed once new ones replace them, other files are kept"
         )
     return me
 
