@@ -133,7 +133,7 @@ class Reader:
         return Shape(frames, height, width, int(index.references[row]))
 
     def sample(self, slot: Slot, piece: memoryview) -> Sample:
-        """Return the sample of a slot. A corrupt one is replaced by another of its bucket, the same on all ranks and in all runs."""
+        """Return the sample of a slot. A corrupt one is replaced by another of its bucket, the same on all ranks and runs."""
         index, row, broken = self.tars.index, int(slot.batch.rows[slot.place]), dict[str, str]()
         for attempt in range(ATTEMPTS):
             key = index.key(row)
