@@ -1,4 +1,4 @@
-"""What became of each unit of a stage over a shard or over all: rows, rejects, failures. Nothing disappears."""
+"""Accounting of the units of a stage per "shard" or "all" as rows, rejects and failures, so that none is lost silently."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,10 +11,10 @@ from a2data.store.url import scrub
 def sort(
     stage: Stage, made: Sequence[Any], accountable: Mapping[str, str]
 ) -> tuple[list[Any], list[Reject], dict[str, str]]:
-    """Rows, rejects, and failures by clip.
+    """Return the rows, the rejects, and the failures by clip.
 
-    accountable: each value that the stage accounts for, and its clip. A clip with a value of which nothing was made is a failure,
-    and has no rows.
+    accountable: the values that the stage must account for, each with its clip. A clip with a value that has neither a row nor a
+    reject is a failure, and its rows are dropped.
     """
     rows = [row for row in made if not isinstance(row, Reject | Failure)]
     rejected = [row for row in made if isinstance(row, Reject)]
@@ -36,12 +36,12 @@ def sort(
 
 
 def subject(stage: Stage, made: Any) -> str:
-    """The value of `accounts_for` that a row or a Reject is about."""
+    """Return the value of `accounts_for` of a row or a Reject."""
     if isinstance(made, Reject):
         return made.key.split("/")[0] if stage.accounts_for == "clip_id" else made.key
     return getattr(made, stage.accounts_for)
 
 
 def count(stage: Stage, made: Sequence[Any]) -> int:
-    """The number of units that rows and Rejects are about: an element may have several references."""
+    """Return the number of units of rows and Rejects. Several rows may belong to one unit, such as references of an element."""
     return len({subject(stage, one) for one in made}) if stage.accounts_for else len(made)

@@ -1,8 +1,8 @@
-"""Motion as the encoder saw it: the motion vectors inside a clip, for the price of a decode without pictures. No weights.
+"""Motion measured from the motion vectors of an encoded clip, at the cost of a decode without pictures. No weights.
 
-A block that did not change is coded "as before" with a vector of 0, so that a clip that stands still has nearly 0. Vectors
-serve compression, not truth: in flat areas they wander, and a fade, a flash or a new thing has none. The least moving patch tells
-a clip in which all moves (a camera, a flock) from one where something moves in front of what stands still.
+Unchanged blocks are coded with a zero vector, so a static clip scores nearly 0. Motion vectors serve compression and are not
+optical flow: in flat areas they drift, and a fade, a flash or a new object has none. The patch with the least motion
+distinguishes clips in which everything moves (a camera, a flock) from clips with motion in front of a static background.
 """
 
 import av
@@ -11,16 +11,16 @@ import numpy as np
 from a2data.media import video
 
 CELL_PX = 8  # side of the smallest block that FFmpeg reports; the others are one or two cells high and wide
-PATCH_PX = 256  # side of a patch, about: as many as fit are spread evenly
+PATCH_PX = 256  # approximate side of a patch; the picture is divided evenly
 
 
 def codec_motion(data: bytes) -> dict[str, float]:
-    """The length of the motion vectors of an encoded clip, in widths plus heights of the picture per vector.
+    """Return the length of the motion vectors of an encoded clip, as a fraction of picture width plus height per vector.
 
-    codec_motion: mean over all pixels and frames. cosmos-curate drops clips below 0.00098: too much here, a person who signs in
-    front of a camera that stands still has 0.0006. codec_motion_least: mean in the patch of about 256 px where it is least; it
-    drops clips below 0.000001. Blocks without a vector (of the first frame, of what is new)
-    count as 0; where a block has two, from before and from after, their mean counts. A vector may reach over several frames.
+    codec_motion: mean over all pixels and frames. cosmos-curate drops clips below 0.00098, which is too high here: a person who
+    signs in front of a static camera has 0.0006. codec_motion_least: mean in the patch of about 256 px where it is lowest;
+    cosmos-curate drops clips below 0.000001. Blocks without a vector (in the first frame, or with new content) count as 0; a
+    block with two vectors, from an earlier and a later frame, counts with their mean. A vector may span several frames.
     """
     cells, sides_px = mean_lengths(data)
     cells = cells / sum(sides_px)
@@ -35,14 +35,14 @@ def codec_motion(data: bytes) -> dict[str, float]:
 
 
 def mean_lengths(data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
-    """The mean length of the vectors in each cell of 8 x 8 px over the frames of a clip, in pixels, and height and width in px.
+    """Return the mean length in px of the vectors in each 8 x 8 px cell over the frames of a clip, and (height, width) in px.
 
-    The frame that the clip begins with can have no vectors and does not count. Raises ValueError for a clip without frames.
+    The first frame does not have vectors and is not counted. Raises ValueError for a clip without frames.
     """
     with video.open_bytes(data) as container:
         stream = container.streams.video[0]
         stream.codec_context.flags2 |= av.codec.context.Flags2.export_mvs
-        stream.codec_context.thread_count = 1  # frames decoded in several threads have lost vectors in some FFmpegs
+        stream.codec_context.thread_count = 1  # some FFmpeg versions lose vectors with several threads
         sides_px, frames = (0, 0), 0
         total = np.zeros((0, 0))
         for picture in container.decode(stream):
@@ -54,12 +54,12 @@ def mean_lengths(data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
             if vectors is not None:
                 total += lengths(vectors.to_ndarray(), total.shape)
     if not frames:
-        raise ValueError("the clip has no frame")
+        raise ValueError("the clip does not have any frames")
     return total / max(1, frames - 1), sides_px
 
 
 def lengths(vectors: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """FFmpeg's vectors of one frame as their mean length in each cell, `shape` float64, in pixels; 0 where there is none."""
+    """Return the mean length in px of one frame's vectors in each cell, `shape` float64; 0 in cells without vectors."""
     length = np.hypot(vectors["motion_x"], vectors["motion_y"]) / np.maximum(1, vectors["motion_scale"])
     left = (vectors["dst_x"].astype(int) - vectors["w"] // 2) // CELL_PX  # dst is the middle of the block
     top = (vectors["dst_y"].astype(int) - vectors["h"] // 2) // CELL_PX

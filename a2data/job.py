@@ -1,4 +1,4 @@
-"""Do one job, here and now: some stages over one shard. No Ray in this file, and none needed to use it."""
+"""Run one job in this process: a group of stages over one shard, or one stage over all shards. Does not need Ray."""
 
 import logging
 import time
@@ -27,7 +27,7 @@ from a2data.task_map import TaskMap, map_serial
 
 log = logging.getLogger("a2data")
 
-UNIT = {"video": "video_id", "clip": "clip_id"}  # what `per` means as a column
+UNIT = {"video": "video_id", "clip": "clip_id"}  # value of `per` -> id column of its units
 
 
 def run_job(
@@ -39,15 +39,14 @@ def run_job(
     spread: TaskMap = map_serial,
     progress: Progress | None = None,
 ) -> None:
-    """Make the parts of a job. spread: who does what a stage over all shards hands out. progress: where units count their steps.
+    """Write the parts of a job. spread: parallel map for a stage over all shards. progress: counts the steps of units.
 
-    Several stages, all per "clip", go through the shard side by side and share the frames of each clip. A unit that raises
-    is named in the part's footer, with the error, and left out of what follows; so is one in `skip` (unit -> reason), which
-    the runner has seen kill a worker. A reason of "" only suspects it: it was in hand, with others, when a worker died, and is
-    done with nothing beside it. A key "stage/unit" stands for a unit in one of the stages only. What a stage per "shard" or "all"
-    raises is raised.
+    Several stages, all per "clip", process the shard together and share the frames of each clip. A unit that raises is recorded
+    with its error in the part's footer and skipped by later stages. The same applies to a unit in `skip` (unit -> reason), which
+    has killed a worker before. A reason of "" marks a suspect, which was in flight with others when a worker died; it runs alone.
+    A key "stage/unit" applies to one of the stages only. Exceptions of a stage per "shard" or "all" are propagated.
 
-    A stage that keeps several units in flight goes through the shard alone: then threads wait, not this one.
+    A stage with several units in flight processes the shard alone, in threads.
     """
     progress = progress or Progress(stages[0].name())
     if stages[0].per in UNIT:
@@ -72,18 +71,18 @@ def run_job(
 
 
 def _demand(stage: Stage, store: Store, job: tuple[int, ...], made_here: Sequence[str] = ()) -> None:
-    """Raise FileNotFoundError, with the command to run, where an input is missing."""
+    """Raise FileNotFoundError, with the command to run, if an input is missing."""
     for name in stage.reads:
         for shard in job if name not in made_here else ():
             if store.footer(name, shard) is None:
                 raise FileNotFoundError(
-                    f"{stage.name()} reads the table {name!r}, which has no part for shard {shard}: "
+                    f"{stage.name()} reads the table {name!r}, whose part for shard {shard} is missing: "
                     f"run `a2data {name} {store.root}` first"
                 )
 
 
 def _missing(stage: Stage, store: Store, shard: int, made_here: Sequence[str] = ()) -> set[str]:
-    """The units of which some input is missing because they failed there, or before."""
+    """Return the units with a missing input because they failed in that stage or an earlier one."""
     footers = [store.footer(name, shard) for name in stage.reads if name not in made_here]
     return set().union(*(footer.missing for footer in footers if footer))
 
@@ -123,7 +122,8 @@ def _do_units(
                         progress.enter(stage.name())
                         _do_unit(stage, model, part, store, unit, inputs, missing[stage], skip, keep=len(stages) > 1)
         _check_inputs(stages, parts, store, shard, made_here)
-        for stage, part in zip(stages, parts, strict=True):  # in order: each finds its forerunner's digest in the store
+        # in order, since each stage reads the digest of the one before it from the store
+        for stage, part in zip(stages, parts, strict=True):
             part.footer.skipped.extend(sorted(missing[stage] - {*part.footer.skipped, *part.footer.failed}))
             part.commit(stage, store.inputs(stage, (shard,)))
     store.remove(*progress_path(stages, shard))
@@ -140,7 +140,7 @@ def _do_unit(
     skip: dict[str, str],
     keep: bool,
 ) -> None:
-    """One stage on one unit. keep: its rows are put among the inputs, for the stages after it."""
+    """Run one stage on one unit. keep: add its rows to the inputs for the stages after it."""
     began = time.perf_counter()
     rows = _run(stage, model, inputs, store) if _is_due(stage, part, unit, inputs, missing, skip) else None
     if rows is not None and (made := _put(stage, part, unit, rows, keep)) is not None:
@@ -151,7 +151,7 @@ def _do_unit(
 def _check_inputs(
     stages: Sequence[Stage], parts: Sequence[Part], store: Store, shard: int, made_here: Sequence[str]
 ) -> None:
-    """Raise DamagedError if a unit failed because its pixels, in a part from before there were checksums, are damaged."""
+    """Raise DamagedError if a unit failed because its pixels are damaged, in a part written before checksums existed."""
     failed = {unit for part in parts for unit in part.footer.failed}
     for name in sorted({name for stage in stages for name in stage.reads} - {*made_here}) if failed else ():
         store.check_pixels(name, shard, UNIT[stages[0].per], failed)
@@ -160,7 +160,7 @@ def _check_inputs(
 def _is_due(
     stage: Stage, part: Part, unit: str, inputs: dict[str, list], missing: set[str], skip: dict[str, str]
 ) -> bool:
-    """Whether a stage is to run on a unit. One that it is not to run on is named in the footer."""
+    """Return whether a stage runs on a unit. If not, the unit is recorded in the footer."""
     footer = part.footer
     if any(name not in inputs for name in stage.reads) or {unit, unit.rpartition("-")[0]} & missing:
         footer.skipped.append(unit)
@@ -174,18 +174,18 @@ def _is_due(
 
 
 def _run(stage: Stage, model: Any, inputs: dict[str, list], store: Store) -> Iterator[Any]:
-    """What a stage yields for a unit. Nothing runs, nor raises, before it is asked for the first row."""
+    """Yield what a stage yields for a unit. Nothing runs or raises before the first row is requested."""
     more = {"source_file": SourceFiles(store).opener} if stage.opens_sources else {}
     yield from counted(stage.run(model, *(inputs[name] for name in stage.reads), **more))
 
 
 def _put(stage: Stage, part: Part, unit: str, made: Iterable[Any], keep: bool) -> list[Any] | None:
-    """The rows of a unit into the part, and back where they are to be kept; or its name among the failures, and None."""
+    """Write the rows of a unit to the part and return them if `keep`; if the unit raises, record the failure and return None."""
     rows: list[Any] = []
     rejected: list[Reject] = []
-    count = 0  # of rows, which are not all kept
+    count = 0  # of rows, also if they are not kept
     try:
-        with part.unit() as add:  # all of it or none: a unit that raises half-way leaves nothing
+        with part.unit() as add:  # atomic: a unit that raises half-way leaves no rows
             for row in made:
                 if isinstance(row, Reject):
                     rejected.append(row)
@@ -196,7 +196,7 @@ def _put(stage: Stage, part: Part, unit: str, made: Iterable[Any], keep: bool) -
                         rows.append(row)
             if stage.accounts_for and not count and not rejected:
                 raise LookupError(f"{stage.name()} yielded neither a row nor a reject")
-    except DamagedError:  # of an input part, not of this unit
+    except DamagedError:  # an input part is damaged; the unit is not at fault
         raise
     except Exception as error:
         log.warning("%s: %s failed", stage.name(), unit, exc_info=True)
@@ -217,13 +217,13 @@ def _many_at_a_time(
     note: Callable[[Sequence[str], int], None],
     progress: Progress,
 ) -> None:
-    """One stage over a shard with up to `in_flight` units running, each in a thread, and their rows put in order.
+    """Run one stage over a shard with up to `concurrency` units in flight, each in a thread, and write their rows in order.
 
-    As many again may wait, done, for one before them that takes long. Threads are daemons: an interrupt ends the process at
+    As many finished units may wait for a slow one before them. The threads are daemons, so that an interrupt ends the process at
     once, not after the last answer.
     """
     began, most = time.perf_counter(), stage.concurrency
-    held: deque[tuple[str, Future]] = deque()  # begun and not put yet, in order
+    held: deque[tuple[str, Future]] = deque()  # started and not written yet, in order
 
     def running() -> list[tuple[str, Future]]:
         return [(unit, future) for unit, future in held if not future.done()]
@@ -239,12 +239,13 @@ def _many_at_a_time(
     for number, (unit, inputs) in enumerate(units):
         if not _is_due(stage, part, unit, inputs, missing, skip):
             continue
-        room = 0 if unit in skip else most - 1  # units that may run beside it
+        room = 0 if unit in skip else most - 1  # other units that may run at the same time
         while len(busy := running()) > room:
             wait([future for _, future in busy], return_when=FIRST_COMPLETED)
         while held and (held[0][1].done() or len(held) >= 2 * most):
             put_first()
-        note([*(name for name, _ in running()), unit], number)  # before it begins: it may kill this process at once
+        # before it starts, since it may kill this process at once
+        note([*(name for name, _ in running()), unit], number)
         held.append((unit, _in_thread(rows, unit, inputs)))
         if unit in skip:
             wait([held[-1][1]])
@@ -254,12 +255,12 @@ def _many_at_a_time(
 
 
 def _rows_of(future: Future) -> Iterator[Any]:
-    """What a unit's thread came to: its rows, or its error."""
+    """Yield the rows of a unit's thread, or raise its error."""
     yield from future.result()
 
 
 def _in_thread(call: Callable[..., Any], *args: Any) -> Future:
-    """A call in a thread of its own. Nothing waits for it at the end of the process, as it would for a pool's threads."""
+    """Run a call in a new daemon thread. Unlike with a pool's threads, the process does not wait for it on exit."""
     future: Future = Future()
 
     def work() -> None:
@@ -273,7 +274,7 @@ def _in_thread(call: Callable[..., Any], *args: Any) -> Future:
 
 
 def _names(stages: Sequence[Stage], store: Store, shard: int) -> list[str]:
-    """The names of the units of a shard: those of the first table. Raises ValueError where they do not ascend."""
+    """Return the names of the units of a shard, from the first table. Raises ValueError if they are not in ascending order."""
     main = next(iter(stages[0].reads))
     names = list(dict.fromkeys(store.values(main, shard, UNIT[stages[0].per])))
     if names != sorted(names):
@@ -284,9 +285,9 @@ def _names(stages: Sequence[Stage], store: Store, shard: int) -> list[str]:
 def _units(
     stages: Sequence[Stage], store: Store, shard: int, names: list[str]
 ) -> Iterator[tuple[str, dict[str, list]]]:
-    """The units of a shard, in order of their names, each with its rows from every table that the stages read.
+    """Yield the units of a shard in order of their names, each with its rows from every table that the stages read.
 
-    All parts of a shard hold their units in the same, ascending order, so that the tables are merged as they are read.
+    All parts of a shard hold their units in the same ascending order, so the tables are merged while they are read.
     """
     column, made_here = UNIT[stages[0].per], {stage.name() for stage in stages}
     reads = {name: record for stage in stages for name, record in stage.reads.items() if name not in made_here}
@@ -308,7 +309,7 @@ def _units(
 
 
 def _accountable(stage: Stage, store: Store, shard: int) -> dict[str, str]:
-    """Each value that a stage per "shard" or "all" accounts for, and its clip."""
+    """Return the values that a stage per "shard" or "all" must account for, each with its clip."""
     if not stage.accounts_for:
         return {}
     table = store.columns(next(iter(stage.reads)), shard, sorted({stage.accounts_for, "clip_id"}))
@@ -324,7 +325,7 @@ def _shard_rows(stage: Stage, model: Any, store: Store, shard: int) -> dict[int,
 
 
 def _all_rows(stage: Stage, model: Any, store: Store, job: tuple[int, ...], spread: TaskMap) -> dict[int, list[Any]]:
-    """What is made, by the shard of its clip; a Reject's key begins with the clip's name."""
+    """Return the results by the shard of their clip. The key of a Reject begins with the clip's name."""
     tables, home = [], {}
     gone = {shard: _missing(stage, store, shard) for shard in job}
     for number, (name, record) in enumerate(stage.reads.items()):
@@ -348,7 +349,7 @@ def _all_rows(stage: Stage, model: Any, store: Store, job: tuple[int, ...], spre
 
 
 def _present(table: pa.Table, gone: set[str]) -> pa.Table:
-    """A table without the rows of units that are missing somewhere."""
+    """Return the table without the rows of missing units."""
     for column in UNIT.values():
         if gone and column in table.column_names:
             table = table.filter(pc.invert(pc.is_in(table.column(column), pa.array(sorted(gone), pa.string()))))

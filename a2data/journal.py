@@ -1,4 +1,4 @@
-"""Where a worker writes, before each unit, which units it has in hand."""
+"""Progress notes: before each unit, a worker writes which units it has in flight."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from a2data.store.tables import Part, Store
 
 
 def progress_path(stages: Sequence[Stage], shard: int) -> tuple[str, str]:
-    """Where a worker writes which units it has in hand: what killed it, if it is killed; how far it is, if not."""
+    """Return the path of a worker's progress note. It shows the progress, and after a crash the units that may have caused it."""
     return stages[0].name(), f"{shard:05d}.doing"
 
 
@@ -17,7 +17,7 @@ def note_units(
 ) -> None:
     about = {
         "units": list(in_hand),
-        "share": share,  # of the job's units that are done, 0 to 1
+        "share": share,  # fraction of the job's units that are done, 0 to 1
         "done": max(p.footer.num_inputs for p in parts),
         "failed": sum(len(p.footer.failed) for p in parts),
         "rejected": sum(len(p.footer.rejected) for p in parts),

@@ -1,4 +1,4 @@
-"""The one abstraction: a stage is a value that names its inputs, its output and its cost."""
+"""The stage: a value that declares its inputs, its output and its cost."""
 
 import re
 from collections.abc import Iterable
@@ -8,65 +8,65 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True)
 class Stage:
-    """Reads some tables, writes one. Its fields are its settings: CLI flags and resume key alike (str, int, float or bool).
+    """A processing step that reads tables and writes one.
 
-    `load` fetches what is heavy, once per worker; `run` is pure: rows in, rows out. What `run` yields is either a row of
-    `writes` or a Reject; only the runner writes. One that raises costs its unit (a video, a clip), which is then named among
-    the failures of the part and left out of everything that follows. A stage that sees more than one unit at a time yields a
-    Failure for one that it cannot do.
+    The fields of a subclass are its settings (str, int, float or bool). They serve as CLI flags and as part of the resume key.
 
-    What `run` is given depends on `per`:
+    `load` loads models and other heavy state, once per worker. `run` is pure and yields rows of `writes` and Rejects; only the
+    runner writes. If `run` raises, its unit (a video or clip) is recorded as failed in the part's footer and skipped by all later
+    stages. A stage that processes several units at a time yields a Failure for each unit that it cannot process.
 
-    * "video" or "clip": `run(model, *rows)`, one list of rows for each table in `reads`, all of one video or clip. The units are
-      those of the first table: that is how a selection is followed.
+    The arguments of `run` depend on `per`:
+
+    * "video" or "clip": `run(model, *rows)`, with a list of rows of one video or clip for each table in `reads`. The units are
+      those of the first table, so a stage that reads a selection first runs only on the selected units.
     * "shard": the same, with the rows of the whole shard.
-    * "all": `run(model, *tables)`, Arrow tables over every shard, each with an int32 column "shard" added.
+    * "all": `run(model, *tables)`, with Arrow tables over all shards, each with an additional int32 column "shard".
 
-    A stage that `borrows` gets one more argument, `lookup(stage, shard, column, values, record=None) -> {value: row}` (see
-    a2data.store.lookup): rows of a borrowed table, found by a column's value in the shard named, whichever shard is being made.
-    What it borrows is no part of the resume key, so a row that it reads must name what it borrows by content (see
+    A stage with `lookup_tables` gets an additional argument `lookup(stage, shard, column, values, record=None) -> {value: row}`
+    (see a2data.store.lookup). It returns rows of a lookup table by the value of a column, from the given shard, whichever shard
+    is being made. Lookup tables are not part of the resume key, so the rows in `reads` must refer to them by content (see
     Reference.image_sha256).
 
-    A stage per "all" that `spreads` gets `spread`, with which it may have pure calls done wherever there is room (see
-    a2data.task_map): what it would otherwise compute alone while a cluster waits.
+    A stage per "all" with `uses_task_map` gets `spread`, a parallel map for pure calls (see a2data.task_map), so that it does not
+    compute alone while the rest of a cluster is idle.
 
-    A stage per "video" that `opens_sources` gets `source_file(video_id, path)`, which says how the copy of a downloaded source is
-    opened (see a2data.store.source_files).
-    A stage with `accounts_for` yields something, be it a Reject, for every value that this column of its first table has. The
-    runner reports the unit of a value without any as failed, so that no input disappears. Without it, no row means that there was
-    nothing to find.
+    A stage per "video" with `opens_sources` gets `source_file(video_id, path)`, which returns how to open the local copy of a
+    downloaded source (see a2data.store.source_files).
 
-    A stage with `in_flight` above 1 is one that waits for a server: `run` is called for so many units at a time, in threads, with
-    one and the same model. Rows are written in the order of the units all the same.
+    A stage with `accounts_for` yields a row or a Reject for every value of this column of its first table. If it yields neither,
+    the runner records the value's unit as failed, so that inputs cannot be lost silently. Without `accounts_for`, a unit without
+    rows is a unit in which nothing was found.
+
+    A stage with `concurrency` above 1 waits for a server: `run` is called for that many units at a time, in threads that share
+    the model. Rows are still written in the order of the units.
     """
 
-    reads: ClassVar[dict[str, type]]  # stages whose tables it reads, and the record that says which columns
+    reads: ClassVar[dict[str, type]]  # input tables by stage, each with the record type that selects its columns
     lookup_tables: ClassVar[dict[str, type]] = {}
     writes: ClassVar[type]
     per: ClassVar[str] = "clip"
     cpus: ClassVar[float] = 1
     gpus: ClassVar[float] = 0
-    concurrency: ClassVar[int] = (
-        1  # units at a time, each in its own thread; for stages per "video" or "clip" that wait
-    )
+    concurrency: ClassVar[int] = 1  # units at a time, each in a thread, for stages per "video" or "clip" that wait
     uses_task_map: ClassVar[bool] = False
     opens_sources: ClassVar[bool] = False
     # "video_id", "clip_id" or, for stages per "all", "element_id"; "" = may yield nothing
     accounts_for: ClassVar[str] = ""
-    unit_timeout_s: ClassVar[float] = 1800.0  # without a row, a frame or a task done, after which a unit is given up
-    uncached_fields: ClassVar[tuple[str, ...]] = ()  # settings that change no row, and are no part of the resume key
-    version: ClassVar[int] = 1  # raise it when run() gives other rows for the same settings
+    unit_timeout_s: ClassVar[float] = 1800.0  # longest time without a row, frame or task done before a unit fails
+    uncached_fields: ClassVar[tuple[str, ...]] = ()  # settings that do not affect rows; not part of the resume key
+    version: ClassVar[int] = 1  # raise it when run() returns different rows for the same settings
 
     @classmethod
     def name(cls) -> str:
         return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
 
     def cache_fields(self) -> dict[str, Any]:
-        """The settings that its rows follow from."""
+        """Return the settings that affect the rows."""
         return {name: value for name, value in asdict(self).items() if name not in self.uncached_fields}
 
     def models(self) -> dict[str, str]:
-        """What `load` will load: card or path -> revision. Part of the resume key."""
+        """Return the models that `load` loads: card or path -> revision. Part of the resume key."""
         return {}
 
     def load(self) -> Any:

@@ -1,7 +1,7 @@
-"""Work that is many independent calls over few large things: who does it is the crew's affair, what comes of it is not.
+"""Parallel map over many independent calls on a few large objects. Results do not depend on where the calls run.
 
-A stage that `spreads` is given a `TaskMap`. Here the calls come one after another; pipelines/run/local.py has threads for them
-and pipelines/run/on_ray.py the tasks of a cluster.
+A stage with `uses_task_map` is given a `TaskMap` by its executor. The one here is serial; pipelines/run/local.py uses threads and
+pipelines/run/on_ray.py the tasks of a cluster.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +11,8 @@ TaskMap = Callable[[Callable[..., Any], Sequence[Any], Sequence[tuple[int, ...]]
 
 
 def map_serial(work: Callable[..., Any], things: Sequence[Any], tasks: Sequence[tuple[int, ...]]) -> Iterator[Any]:
-    """For each task, in order, what `work` makes of its things. `work` must be pure: a task may be done twice, or elsewhere.
+    """Yield the result of `work` for each task, in order. `work` must be pure: a task may run twice, or on another machine.
 
-    A task names its things by their places, so that one that many tasks need travels once.
+    A task refers to its arguments by their indices in `things`, so that an object shared by many tasks is sent only once.
     """
     return (work(*(things[place] for place in task)) for task in tasks)

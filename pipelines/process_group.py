@@ -1,4 +1,4 @@
-"""Join the processes of a training or of a sampler, as plain python, torchrun or Ray Train started them."""
+"""Process group of a training run or a sampler, started by plain python, torchrun or Ray Train."""
 
 import os
 from typing import NamedTuple
@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 
 class Place(NamedTuple):
-    """This process among those of a training."""
+    """Rank of this process, number of processes, and its device."""
 
     rank: int
     ranks: int
@@ -16,7 +16,7 @@ class Place(NamedTuple):
 
 
 def join() -> Place:
-    """Join the other processes, where there are any; the caller may have done it already. NCCL on GPUs, gloo elsewhere."""
+    """Initialise the process group if there are several processes and it is not initialised yet. NCCL on GPUs, gloo on CPUs."""
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     gpu = torch.cuda.is_available()
     local = int(os.environ.get("LOCAL_RANK", "0"))

@@ -1,4 +1,4 @@
-"""How sure a share is that was counted."""
+"""Confidence interval of a counted fraction."""
 
 import math
 
@@ -6,7 +6,7 @@ Z = 1.959964  # standard deviations either side: 95 %
 
 
 def wilson(hits: float, n: float) -> tuple[float, float]:
-    """Wilson's interval of 95 % for a share (Wilson 1927); 0 to 1 where nothing was seen."""
+    """Return the 95 % Wilson interval of the fraction hits / n (Wilson 1927); (0, 1) if n is 0."""
     if not n:
         return 0.0, 1.0
     p = hits / n

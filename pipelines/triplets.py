@@ -1,4 +1,4 @@
-"""The data pipeline of SkyReels-A2 (arXiv 2504.02436, section 2.4), top to bottom."""
+"""The data pipeline of SkyReels-A2 (arXiv 2504.02436, section 2.4): its stages in order, and profiles of models for them."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ from stages.select import Select
 
 
 def builtin() -> list[Stage]:
-    """CPU, nothing fetched at run time, permissive licences: the weights come inside ordinary packages."""
+    """CPU, no downloads at run time, permissive licences: the weights are included in ordinary packages."""
     return [
         Ingest(),
         Segment(),
@@ -38,7 +38,7 @@ def builtin() -> list[Stage]:
 
 
 def small() -> list[Stage]:
-    """A laptop, for research: YOLO11n (AGPL), insightface's buffalo_s (non-commercial), SegFormer, CLIP, a small Qwen3-VL."""
+    """Laptop, research use: YOLO11n (AGPL), insightface's buffalo_s (non-commercial), SegFormer, CLIP, a small Qwen3-VL."""
     return _with(
         Detect(model="yolo11n-seg"),
         Faces(model="buffalo_s"),
@@ -49,7 +49,7 @@ def small() -> list[Stage]:
 
 
 def production() -> list[Stage]:
-    """GPU nodes, for research: the strongest of each (YOLO is AGPL, insightface and Sapiens are non-commercial)."""
+    """GPU nodes, research use: the strongest model of each kind (YOLO is AGPL, insightface and Sapiens are non-commercial)."""
     return _with(
         Score(quality_models="laion-aesthetic,falconsai-nsfw"),
         Select(min_aesthetic=3.5, max_nsfw=0.5),
@@ -63,7 +63,7 @@ def production() -> list[Stage]:
 
 
 def permissive() -> list[Stage]:
-    """GPU nodes, for any use: production, with the best permissive substitutes for what is under other licences."""
+    """GPU nodes, any use: production with the best permissively licensed substitutes for models under other licences."""
     return _with(
         Detect(model="rf-detr-seg-large", mask_model="sam2.1-hiera-large"),
         Faces(model="yunet-sface"),
@@ -73,7 +73,7 @@ def permissive() -> list[Stage]:
 
 
 def _with(*stages: Stage, base: Callable[[], list[Stage]] = builtin) -> list[Stage]:
-    """Another profile with these in the place of its stages of their names."""
+    """Return the stages of a base profile, with those of the same names replaced by these."""
     by_name = {stage.name(): stage for stage in stages}
     return [by_name.get(stage.name(), stage) for stage in base()]
 
@@ -87,5 +87,5 @@ PROFILES: dict[str, Callable[[], list[Stage]]] = {
 
 
 def triplets(profile: str = "builtin") -> list[Stage]:
-    """The stages of a profile, in order."""
+    """Return the stages of a profile, in order."""
     return PROFILES[profile]()

@@ -1,1 +1,1 @@
-"""The data set on disk: the triplet, the shards' writer and reader, the order of batches, the loader."""
+"""The data set on disk: triplets, shard writer and reader, batch order, loader."""

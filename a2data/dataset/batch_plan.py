@@ -1,9 +1,9 @@
-"""Which samples make which batch: a pure function of seed, epoch, index, buckets and batch size.
+"""Batch plan: the samples of every batch as a pure function of seed, epoch, index, buckets and batch size.
 
-Nothing here knows of ranks, workers, files or torch: a rank takes a slice of each batch, and a place in the order is one number,
-the step. Randomness comes from Philox (Salmon et al., SC 2011), a counter-based generator: every choice has a key of its own and
-depends on no choice before it, so that nothing needs to be replayed to go on anywhere. Orders are made of Philox's raw output
-alone, whose stream numpy keeps from release to release.
+The plan is independent of ranks, workers, files and torch: each rank takes a slice of every batch, and a position in the order is
+a single number, the step. Randomness comes from Philox (Salmon et al., SC 2011), a counter-based generator: every choice has its
+own key and does not depend on earlier choices, so a run can resume from any step without replay. Orders use only Philox's raw
+output, whose stream numpy keeps stable between releases.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-# Sizes of the Wan2.1 family, (height, width) in pixels, and their quarter: sides are multiples of 16, a token's side.
+# Sizes of the Wan2.1 family and their quarter, (height, width) in pixels. Sides are multiples of 16, the side of a token.
 SIZES_PX = {
     "256p": [(256, 448), (448, 256), (336, 336), (288, 384), (384, 288)],
     "480p": [(480, 832), (832, 480), (624, 624), (544, 704), (704, 544)],
@@ -26,7 +26,7 @@ SIZES_PX = {
 
 
 class Bucket(NamedTuple):
-    """The shape that all videos of a batch have."""
+    """Shape of all videos of a batch."""
 
     frames: int
     height: int  # px
@@ -34,7 +34,7 @@ class Bucket(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """Of a Wan transformer: one for 4 x 16 x 16 pixels, the first frame standing alone in time."""
+        """Tokens of a Wan transformer: one for each 4 x 16 x 16 pixels; the first frame is encoded separately."""
         return (1 + (self.frames - 1) // 4) * (self.height // 16) * (self.width // 16)
 
     def __str__(self) -> str:
@@ -42,7 +42,7 @@ class Bucket(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """A part of a curriculum: these buckets for so many steps; the last phase lasts for ever, whatever its steps."""
+    """A phase of a curriculum: buckets used for a number of steps. The last phase never ends, whatever its steps."""
 
     buckets: Sequence[Bucket]
     steps: int
@@ -51,18 +51,18 @@ class Phase(NamedTuple):
 def standard_buckets(
     max_tokens: int = 32_760, frames: Sequence[int] = (81, 61, 41, 21), sizes: Sequence[str] = tuple(SIZES_PX)
 ) -> list[Bucket]:
-    """Every size of `sizes` for every number of frames, where a video has at most max_tokens (32,760: 81 x 480 x 832)."""
+    """Return every combination of `frames` and `sizes` with at most max_tokens per video (32,760: 81 x 480 x 832)."""
     every = [Bucket(f, h, w) for f in frames for size in sizes for h, w in SIZES_PX[size]]
     return [bucket for bucket in every if bucket.tokens <= max_tokens]
 
 
 def rng(seed: int, epoch: int, sample: int | str, purpose: str) -> np.random.Generator:
-    """The one source of chance: the generator of one purpose for one sample of one epoch.
+    """Return the random generator of one purpose for one sample of one epoch. All randomness comes from here.
 
-    sample: what tells samples of an epoch apart: `Sample.index`, or any key. The same four give the same numbers on every rank
-    and machine, and any other four independent ones.
+    sample: identifies the sample in its epoch: `Sample.index` or any key. Equal arguments give equal numbers on every rank and
+    machine; different arguments give independent numbers.
 
-    >>> draw(0, 1, 7, "noise").random() == draw(0, 1, 7, "noise").random()
+    >>> rng(0, 1, 7, "noise").random() == rng(0, 1, 7, "noise").random()
     True
     """
     return np.random.Generator(philox(seed, epoch, sample, purpose))
@@ -75,24 +75,24 @@ def philox(*key: int | str) -> np.random.Philox:
 
 
 def permutation(count: int, *key: int | str) -> np.ndarray:
-    """0 to count - 1 in an order that the key alone decides, int64."""
+    """Return 0 to count - 1 in an order determined by the key alone, int64."""
     bits = np.uint64(int(count).bit_length())
     numbered = philox(*key).random_raw(count) >> bits << bits | np.arange(count, dtype=np.uint64)
-    # no ties: any sort sorts them alike
+    # without ties, every sorting algorithm gives the same result
     return (np.sort(numbered) & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)
 
 
 def assign(frames: np.ndarray, height: np.ndarray, width: np.ndarray, buckets: Sequence[Bucket]) -> np.ndarray:
-    """The number of each clip's bucket, (n,) int16; -1 where none fits.
+    """Return the number of each clip's bucket, (n,) int16; -1 if none fits.
 
-    A clip fits a bucket that it fills without being enlarged or repeated. Among those that fit it gets the one that shows the
-    most of it: frames x height x width x the share of the picture that is left when it is cropped to the bucket's aspect.
-    The first wins among equals.
+    A clip fits a bucket that it fills without upscaling or repetition. Among the buckets that fit, it gets the one that shows the
+    most of it: frames x height x width x the fraction of the picture left after a crop to the bucket's aspect ratio. Ties go to
+    the first bucket.
     """
     every = np.ascontiguousarray((frames << 40) | (height << 20) | width, np.int64)
-    # pa.array would import pandas first
+    # pa.array would import pandas
     held = pa.Array.from_buffers(pa.int64(), len(every), [None, pa.py_buffer(every)])
-    shapes = held.dictionary_encode()  # a million clips have few shapes
+    shapes = held.dictionary_encode()  # a million clips have few distinct shapes
     code = np.from_dlpack(shapes.dictionary).astype(np.int64)
     f, h, w = code >> 40, (code >> 20) & 0xFFFFF, code & 0xFFFFF
     best, most = np.full(len(code), -1, np.int16), np.zeros(len(code))
@@ -105,38 +105,38 @@ def assign(frames: np.ndarray, height: np.ndarray, width: np.ndarray, buckets: S
 
 
 class Batch(NamedTuple):
-    """A global batch: all ranks together."""
+    """A global batch over all ranks."""
 
-    step: int  # counts the batches from 0, whatever their epoch
+    step: int  # number of the batch over all epochs, from 0
     epoch: int
-    number: int  # counts the batches of the epoch
-    first: int  # index of the first sample; they count the samples of the epoch, so that none occurs twice
+    number: int  # number of the batch in its epoch, from 0
+    first: int  # index of the first sample; indices count the samples of the epoch and are unique in it
     bucket: Bucket
-    rows: np.ndarray  # (samples,) int64, of the index; one may occur again in the same epoch, where weights say so
+    rows: np.ndarray  # (samples,) int64, rows of the index; with weights a row may occur several times in an epoch
 
 
 @dataclass(frozen=True)
 class PhasePlan:
-    """A phase over a data set: which samples it uses, in batches of which size."""
+    """Plan of a phase over a data set: the samples and batch size of each bucket."""
 
     buckets: list[Bucket]
     rows: list[np.ndarray]  # of each bucket, ascending
-    weights: list[np.ndarray] | None  # of those; None where all are 1
-    size: list[int]  # samples in a batch
-    batches: list[int]  # in an epoch
+    weights: list[np.ndarray] | None  # of those rows; None if all are 1
+    size: list[int]  # samples per batch
+    batches: list[int]  # batches per epoch
     first_step: int
     first_epoch: int
 
     @property
     def length(self) -> int:
-        """Batches in an epoch."""
+        """Batches per epoch."""
         return sum(self.batches)
 
     def order(self, seed: int, epoch: int, number: int) -> np.ndarray:
-        """The rows of a bucket in the order in which an epoch uses them, (size * batches,).
+        """Return the rows of a bucket in the order of an epoch, (size * batches,).
 
-        A row of weight w occurs w times on average, and the whole numbers around w in each epoch: systematic sampling along the
-        summed weights, so that the number of samples never changes. A last batch that is not full begins again at the front.
+        A row of weight w occurs w times on average, and floor(w) or ceil(w) times in each epoch: systematic sampling along the
+        cumulative weights keeps the number of samples constant. An incomplete last batch is filled with rows from the front.
         """
         rows = self.rows[number]
         turn = permutation(len(rows), seed, epoch, number, "order")
@@ -150,7 +150,7 @@ class PhasePlan:
         return np.resize(rows[turn], self.size[number] * self.batches[number])
 
     def epoch(self, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-        """The bucket of each batch, how many batches of that bucket came before it, and the order of each bucket's rows."""
+        """Return the bucket of each batch, its number among the batches of that bucket, and the order of each bucket's rows."""
         turns = np.repeat(np.arange(len(self.batches)), self.batches)
         turns = turns[permutation(len(turns), seed, epoch, "turns")]
         begins = np.cumsum([0, *self.batches])[:-1]
@@ -161,31 +161,31 @@ class PhasePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every batch of a training, from the first to any."""
+    """Plan of every batch of a training run."""
 
     seed: int
     phase_plans: list[PhasePlan]
-    # of all that decides it: "<hash of the data>-<hash of seed, buckets, sizes, weights>"
+    # of everything that determines the plan: "<hash of the data>-<hash of seed, buckets, sizes, weights>"
     digest: str = field(compare=False)
-    # why samples of the index are in no batch -> how many, in the first phase
+    # reason -> number of samples of the index that are not in any batch of the first phase
     skipped: dict[str, int] = field(compare=False)
 
     def stretch(self, step: int) -> PhasePlan:
         return self.phase_plans[bisect_right([s.first_step for s in self.phase_plans], step) - 1]
 
     def place(self, step: int) -> tuple[int, int]:
-        """Epoch of a step, and its number in it."""
+        """Return the epoch of a step and its number in that epoch."""
         stretch = self.stretch(step)
         epoch, number = divmod(step - stretch.first_step, stretch.length)
         return stretch.first_epoch + epoch, number
 
     def step(self, epoch: int, number: int) -> int:
-        """The step at a place; the inverse of `place`."""
+        """Return the step of a batch of an epoch; the inverse of `place`."""
         stretch = self.phase_plans[bisect_right([s.first_epoch for s in self.phase_plans], epoch) - 1]
         return stretch.first_step + (epoch - stretch.first_epoch) * stretch.length + number
 
     def batches(self, step: int = 0) -> Iterator[Batch]:
-        """From a step on, for ever. An epoch is planned when its first batch is asked for."""
+        """Yield the batches from a step on, without end. An epoch is planned when its first batch is requested."""
         planned = -1
         while True:
             stretch, (epoch, number) = self.stretch(step), self.place(step)
@@ -199,7 +199,7 @@ class Plan:
             step += 1
 
     def replacement(self, batch: Batch, index: int, attempt: int) -> int:
-        """The row that replaces a sample which cannot be read, by its index in the epoch: another one of its bucket."""
+        """Return the row of the same bucket that replaces an unreadable sample. index: that of the sample in its epoch."""
         stretch = self.stretch(batch.step)
         rows = stretch.rows[stretch.buckets.index(batch.bucket)]
         return int(rows[philox(self.seed, batch.epoch, index, f"instead {attempt}").random_raw() % len(rows)])
@@ -217,21 +217,26 @@ def plan(
     tail: str = "drop",
     data: str = "",
 ) -> Plan:
-    """The plan of a training.
+    """Return the plan of a training run.
 
-    shape: frames, height, width of each clip of the index, (n,) int64 each. phases: what is trained when.
-    global_batch_size: samples in a batch of all ranks.
-    max_tokens: of a batch; buckets whose global_batch_size would have more get batches that are smaller by a power of two, so
-    that the same ranks still share them.
-    weights: (n,), how often each sample is used in an epoch, on average; None for once. usable: (n,) bool, False for never.
-    tail: what becomes of the samples of a bucket that fill no batch: "drop" leaves them out (others in each epoch), "fill" fills
-    the batch up with samples from the front of the epoch.
-    data: hash of what is read.
-    Raises ValueError where no batch comes out, and for settings that make no sense.
+    Args:
+        shape: frames, height, width of each clip of the index, (n,) int64 each.
+        phases: phases of the curriculum.
+        global_batch_size: samples per batch over all ranks.
+        max_tokens: limit of tokens per batch; buckets that would exceed it get batches smaller by a power of two, so that the
+            same ranks can still divide them.
+        weights: (n,), average number of uses of each sample per epoch; None for 1.
+        usable: (n,) bool; False for samples that are never used.
+        tail: treatment of a bucket's last samples that do not fill a batch: "drop" drops them (different ones in each epoch),
+            "fill" completes the batch with samples from the front of the epoch.
+        data: hash of the data.
+
+    Raises ValueError if the plan has no batch, and for invalid settings.
     """
     if global_batch_size < 1 or tail not in ("drop", "fill") or not phases:
         raise ValueError(
-            f"global_batch_size is {global_batch_size}, tail is {tail!r}: give at least 1, and 'drop' or 'fill'"
+            f"global_batch_size is {global_batch_size}, tail is {tail!r}, with {len(phases)} phases: global_batch_size and the "
+            "number of phases must be at least 1, and tail 'drop' or 'fill'"
         )
     if weights is not None:
         check_weights(weights, len(shape[0]))
@@ -244,7 +249,7 @@ def plan(
         first_step += phase.steps
         first_epoch += -(-phase.steps // stretch.length)
     if any(phase.steps < 1 for phase in phases[:-1]):
-        raise ValueError("every phase but the last lasts at least one step")
+        raise ValueError("every phase except the last must have at least one step")
     settings: list[Any] = [seed, global_batch_size, max_tokens, tail, [(list(p.buckets), p.steps) for p in phases[:-1]]]
     made = hashlib.blake2b(json.dumps([*settings, list(phases[-1].buckets)]).encode(), digest_size=8)
     for array in (weights, usable):
@@ -256,23 +261,23 @@ def plan(
 
 def check_weights(weights: np.ndarray, count: int) -> None:
     if weights.shape != (count,):
-        raise ValueError(f"weights must be {count} numbers, one per row of the index, and not of shape {weights.shape}")
+        raise ValueError(f"weights must have the shape ({count},), one per row of the index, not {weights.shape}")
     wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
     if len(wrong):
         raise ValueError(
-            f"weights must be finite numbers, none below 0: row {wrong[0]} of the index has {weights[wrong[0]]}, and so have "
-            f"{len(wrong) - 1} more rows"
+            f"weights must be finite and not negative: row {wrong[0]} of the index has {weights[wrong[0]]}, and "
+            f"{len(wrong) - 1} more rows are invalid"
         )
 
 
 def batch_size(bucket: Bucket, global_batch_size: int, max_tokens: int | None) -> int:
-    """Samples of a batch: global_batch_size, halved until they have at most max_tokens."""
+    """Return the number of samples in a batch: global_batch_size, halved until the batch has at most max_tokens."""
     size = global_batch_size
     while max_tokens is not None and size * bucket.tokens > max_tokens:
         if size % 2:
             raise ValueError(
-                f"a batch of {size} videos of {bucket} has {size * bucket.tokens} tokens, max_tokens is {max_tokens}: "
-                "raise it, leave the bucket out, or make global_batch_size a larger power of two"
+                f"a batch of {size} videos of {bucket} has {size * bucket.tokens} tokens, more than max_tokens ({max_tokens}): "
+                "raise it, remove the bucket, or make global_batch_size a larger power of two"
             )
         size //= 2
     return size
@@ -288,9 +293,11 @@ def pack_batches(
     first_step: int,
     first_epoch: int,
 ) -> PhasePlan:
-    """A phase over the clips. Raises ValueError where not one batch comes out of it."""
+    """Return the plan of a phase over the clips. Raises ValueError if it has no batch."""
     if len(set(phase.buckets)) != len(phase.buckets) or any(min(bucket) < 1 for bucket in phase.buckets):
-        raise ValueError(f"buckets must differ and have frames, height and width: {[str(b) for b in phase.buckets]}")
+        raise ValueError(
+            f"buckets must be distinct and have frames, height and width of at least 1: {[str(b) for b in phase.buckets]}"
+        )
     of = assign(*shape, phase.buckets)
     if usable is not None:
         of[~usable] = -1
@@ -302,9 +309,9 @@ def pack_batches(
     if not any(whole):
         most = max(amount, default=0)
         raise ValueError(
-            f"not one batch of {sizes[0] if sizes else 0} comes out of {len(shape[0])} samples: the fullest of the buckets "
-            f"{', '.join(map(str, phase.buckets))} has {most:.0f}. Samples are not enlarged: add smaller buckets, make "
-            "global_batch_size smaller, or let tail='fill' repeat samples"
+            f"{len(shape[0])} samples do not fill a batch of {sizes[0] if sizes else 0}: the fullest of the buckets "
+            f"{', '.join(map(str, phase.buckets))} has {most:.0f}. Samples are not upscaled: add smaller buckets, reduce "
+            "global_batch_size, or set tail='fill' to repeat samples"
         )
     used = [n for n, count in enumerate(whole) if count]
     return PhasePlan(
@@ -321,7 +328,7 @@ def pack_batches(
 def count_skipped(
     count: int, stretch: PhasePlan, weights: np.ndarray | None, usable: np.ndarray | None
 ) -> dict[str, int]:
-    """Why samples are never in a batch, and how many."""
+    """Return how many samples are never in a batch, by reason."""
     unusable = 0 if usable is None else int((~usable).sum())
     unused = 0 if weights is None else int((weights == 0).sum() if usable is None else ((weights == 0) & usable).sum())
     rest = count - unusable - unused - sum(len(rows) for rows in stretch.rows)

@@ -1,6 +1,6 @@
-"""What a trainer gets of a sample: the members of its tar decoded, cut to the shape of its batch, with what chance decides.
+"""Decoding of a sample for training: tar members decoded, cropped to the shape of the batch, with random augmentation.
 
-Torch is needed for the encoded view alone.
+Only the encoded view needs torch.
 """
 
 import io
@@ -20,26 +20,26 @@ from a2data.media.mp4 import frame_count
 
 
 class CorruptError(ValueError):
-    """A sample that cannot be read, although it lies where the index says."""
+    """A sample that is at its offset in the index but cannot be read."""
 
 
-CODECS = {"h264", "hevc", "vp9", "av1", "libdav1d"}  # of the video in an mp4
-MORE_PIXELS = 4  # all references of a sample may have so many times the pixels of one
+CODECS = {"h264", "hevc", "vp9", "av1", "libdav1d"}  # accepted video codecs in an mp4
+MORE_PIXELS = 4  # limit of the pixels of all references of a sample, as a multiple of the limit of one
 
 
 class Limits(NamedTuple):
-    """What a sample may have at most; one that has more is set aside. They bound the memory of a process that reads shards."""
+    """Limits of a sample, to bound the memory of a process that reads shards. A sample that exceeds them is replaced."""
 
     max_pixels: int = MAX_PIXELS  # height x width of a frame or a reference; 33.5 million: 8K
     max_frames: int = 10_000  # of a video
-    max_bytes: int = 1 << 28  # in its tar; an index that has more is refused
+    max_bytes: int = 1 << 28  # of a sample in its tar; an index with a larger one is rejected
 
 
 LIMITS = Limits()
 
 
 class Shape(NamedTuple):
-    """What a row of the index says of its sample."""
+    """Shape of a sample according to its row of the index."""
 
     frames: int
     height: int  # px
@@ -48,56 +48,56 @@ class Shape(NamedTuple):
 
 
 class Augmentation(NamedTuple):
-    """What is dropped and chosen at random, sample by sample: probabilities. A2 was trained with 0.3 and 0.1 for the drops."""
+    """Probabilities of dropout and random choices per sample. A2 was trained with 0.3 and 0.1 for the drops."""
 
-    caption_drop: float = 0.0  # the caption becomes ""
-    short_caption: float = 0.0  # otherwise, the caption becomes the phrases of subjects and place alone
-    reference_drop: float = 0.0  # there is no reference
-    single_reference: float = 0.0  # otherwise, there is one reference, any of them
-    max_references: int = 0  # no more than these, chosen at random; 0 for all
-    shuffle: bool = False  # references in any order; else as packed: people, things …, the place last
-    roles: tuple[str, ...] = ()  # only these; a sample that has none of them is in no batch. () for all
+    caption_drop: float = 0.0  # probability of replacing the caption by ""
+    short_caption: float = 0.0  # otherwise, probability of only the phrases of subjects and place as caption
+    reference_drop: float = 0.0  # probability of dropping all references
+    single_reference: float = 0.0  # otherwise, probability of keeping only one reference, chosen at random
+    max_references: int = 0  # most references, chosen at random; 0 for all
+    shuffle: bool = False  # shuffle references; otherwise in packed order: people, objects …, background last
+    roles: tuple[str, ...] = ()  # roles to keep; samples without any of them are not in any batch. () for all
 
 
 class Reference(NamedTuple):
-    """A picture of somebody, something or some place that is in the video."""
+    """A picture of a person, object or place that is in the video."""
 
     kind: str  # human, object, face, upper …, background
-    picture: np.ndarray  # (h, w, 3) uint8 RGB; a subject stands on white, where it stood in its own frame
-    name: str  # "ref0", "ref1" …, "bg": of its members
-    phrase: str  # of the prompt, "" for none
+    picture: np.ndarray  # (h, w, 3) uint8 RGB; a subject is on white, at its position in its own frame
+    name: str  # "ref0", "ref1" …, "bg", as in the names of its members
+    phrase: str  # phrase of the prompt, "" for none
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A triplet in a batch. Which fields have something in them depends on the view."""
+    """A triplet in a batch. The view determines which fields are filled."""
 
     key: str
-    step: int  # of the training
+    step: int  # training step
     epoch: int
-    index: int  # counts the samples of the epoch: draw(seed, sample.epoch, sample.index, "noise")
-    row: int  # of the index
+    index: int  # number of the sample in the epoch: rng(seed, sample.epoch, sample.index, "noise")
+    row: int  # row of the index
     bucket: Bucket
-    facts: TripletMeta | None = None  # the JSON; None in the view "bytes", and where an encoded sample has none
+    facts: TripletMeta | None = None  # the JSON; None in the view "bytes", and if an encoded sample does not have it
     captions: tuple[str, ...] = ()  # the prompt, and the phrases of its subjects and place
-    caption: str = ""  # the one chosen; "" where dropped
-    references: tuple[Reference, ...] = ()  # those chosen; pictures in the raw view only
+    caption: str = ""  # the chosen caption; "" if dropped
+    references: tuple[Reference, ...] = ()  # the chosen references, with pictures; view "raw" only
     reference_names: tuple[str, ...] = ()  # their names, in every view that has facts
-    video: np.ndarray | None = None  # raw: (t, height, width, 3) uint8 RGB
-    tensors: Mapping[str, Any] = field(default_factory=dict)  # encoded: torch tensors by name
-    members: Mapping[str, memoryview] = field(default_factory=dict)  # bytes: by extension
-    replaced: Mapping[str, str] = field(default_factory=dict)  # key -> why, of the samples that this one replaces
+    video: np.ndarray | None = None  # view "raw": (t, height, width, 3) uint8 RGB
+    tensors: Mapping[str, Any] = field(default_factory=dict)  # view "encoded": torch tensors by name
+    members: Mapping[str, memoryview] = field(default_factory=dict)  # view "bytes": members by extension
+    replaced: Mapping[str, str] = field(default_factory=dict)  # corrupt samples replaced by this one, key -> error
 
 
 @dataclass(frozen=True)
 class Decode:
-    """Members of a tar -> a sample, in one of the views."""
+    """Decoder from tar members to a sample in one of the views."""
 
     view: str
     seed: int
     shape: Callable[[Iterator[np.ndarray], Bucket, np.random.Generator], np.ndarray]
     chances: Augmentation
-    threads: int  # of the video decoder; 0 for as many as it likes
+    threads: int  # threads of the video decoder; 0 for automatic
     limits: Limits = LIMITS
 
     def __call__(
@@ -111,7 +111,8 @@ class Decode:
     ) -> Sample:
         """Decode the members of one sample.
 
-        shape_of: what the index says of a row. Raises CorruptError for members that are missing, broken, or not what it says.
+        shape_of: returns the shape of a row according to the index. Raises CorruptError for members that are missing, damaged, or
+        inconsistent with it.
         """
         place = (key, batch.step, batch.epoch, index, row, batch.bucket)
         if self.view == "bytes":
@@ -125,7 +126,7 @@ class Decode:
         shape = shape_of(row)
         if len(made.facts.references) != shape.references:
             raise CorruptError(
-                f"has {len(made.facts.references)} references in its .json, its row of the index says {shape.references}"
+                f"has {len(made.facts.references)} references in its .json, but its row of the index says {shape.references}"
             )
         references = self.references(members, made)
         start = rng(self.seed, batch.epoch, index, "start").integers(shape.frames - batch.bucket.frames + 1)
@@ -135,11 +136,11 @@ class Decode:
         return replace(made, references=references, video=video)
 
     def references(self, members: dict[str, memoryview], made: Sample) -> tuple[Reference, ...]:
-        """The pictures that were chosen."""
+        """Return the chosen references with their pictures."""
         assert made.facts is not None
         given = {g.name: g for g in made.facts.references}
         if len(given) < len(made.facts.references):
-            raise CorruptError("has two references of one name in its .json")
+            raise CorruptError("has two references with the same name in its .json")
         found, left = list[Reference](), MORE_PIXELS * self.limits.max_pixels
         for name in made.reference_names:
             shown = picture(members, name, min(left, self.limits.max_pixels))
@@ -148,7 +149,7 @@ class Decode:
         return tuple(found)
 
     def tell(self, made: Sample, facts: TripletMeta) -> Sample:
-        """The sample with its facts, and what chance decides about them."""
+        """Return the sample with its facts and the random choices of caption and references."""
         captions = captions_of(facts)
         caption = self.caption(captions, made.epoch, made.index)
         chosen = tuple(given.name for given in self.choose(facts.references, made.epoch, made.index))
@@ -161,12 +162,12 @@ class Decode:
         return captions[-1] if short else captions[0]
 
     def choose(self, given: list[ReferenceMeta], epoch: int, index: int) -> list[ReferenceMeta]:
-        """The references that chance leaves, in the order in which they are used."""
+        """Return the references that remain after random dropout, in order of use."""
         chances = self.chances
         wanted = [g for g in given if not chances.roles or g.role in chances.roles]
         if not wanted:
             raise CorruptError(
-                f"has no reference of {', '.join(chances.roles) or 'any role'}, unlike its row of the index"
+                f"does not have a reference of {', '.join(chances.roles) or 'any role'}, unlike its row of the index"
             )
         if rng(self.seed, epoch, index, "reference drop").random() < chances.reference_drop:
             return []
@@ -179,7 +180,7 @@ class Decode:
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Says of which member an error is. Whatever a decoder raises for bytes of a stranger, the sample is corrupt."""
+    """Turn exceptions into CorruptError with the member's name. Decoders may raise any exception for untrusted bytes."""
     try:
         yield
     except (CorruptError, MemoryError):
@@ -191,19 +192,19 @@ def reading(what: str) -> Iterator[None]:
 
 def member(members: dict[str, memoryview], extension: str) -> memoryview:
     if extension not in members:
-        raise CorruptError(f"has no member .{extension}, only {', '.join(sorted(members))}")
+        raise CorruptError(f"lacks the member .{extension}; it has {', '.join(sorted(members))}")
     return members[extension]
 
 
 def facts_of(members: dict[str, memoryview], key: str) -> TripletMeta:
-    """The JSON alone: pictures and video need not be there."""
+    """Return the metadata from the JSON. The other members may be missing."""
     text = member(members, "json")
     with reading("its .json"):
         return to_facts(bytes(text), key)
 
 
 def captions_of(facts: TripletMeta) -> tuple[str, ...]:
-    """The prompt, and what it speaks of without the sentences around it: "a person in a red top, a cup, a kitchen"."""
+    """Return the prompt, and only its phrases for subjects and place, such as "a person in a red top, a cup, a kitchen"."""
     caption = facts.caption
     phrases = [s.phrase for s in caption.subjects if s.phrase]
     place = caption.prompt[caption.environment_start : caption.environment_end]
@@ -217,7 +218,7 @@ def picture(members: dict[str, memoryview], name: str, max_pixels: int = MAX_PIX
 
 
 def tensors_of(members: dict[str, memoryview]) -> dict[str, Any]:
-    """The tensors of the .safetensors, by name."""
+    """Return the tensors of the .safetensors by name."""
     from safetensors.torch import load
 
     data = bytes(member(members, "safetensors"))
@@ -233,10 +234,10 @@ def pictures(
     shape: tuple[int, int, int] | None = None,
     limits: Limits = LIMITS,
 ) -> Iterator[np.ndarray]:
-    """`count` frames of an mp4 from frame `start` on, (h, w, 3) uint8 RGB.
+    """Yield `count` frames of an mp4 from frame `start` on, (h, w, 3) uint8 RGB.
 
-    shape: frames, height and width by the index. Raises CorruptError where the mp4 has others, or fewer frames, or more of
-    something than the limits allow.
+    shape: frames, height and width from the index. Raises CorruptError if the mp4 has another shape, too few frames, or exceeds
+    the limits.
     """
     given = 0
     with reading("its .mp4"):
@@ -244,12 +245,12 @@ def pictures(
         if shape and frames != shape[0]:
             order = "fewer" if frames < shape[0] else "more"
             raise CorruptError(f"has {frames} frames in its .mp4, {order} than its row of the index says")
-        # the format is given: FFmpeg would take any other, playlists of other files among them
+        # fixed format, since FFmpeg would otherwise accept any, including playlists that open other files
         with av.open(io.BytesIO(video), "r", format="mp4", metadata_errors="ignore") as file:
             stream = file.streams.video[0]
             if stream.codec_context.name not in CODECS:
-                raise CorruptError(f"has a video of the codec {stream.codec_context.name} in its .mp4")
-            # where a stream changes its size, the decoder refuses before it takes memory; it counts its margins, too
+                raise CorruptError(f"has a video with the unsupported codec {stream.codec_context.name} in its .mp4")
+            # so that the decoder rejects a stream that changes its size before it allocates memory; it counts its margins too
             stream.codec_context.options = {"max_pixels": str(2 * limits.max_pixels + (1 << 16))}
             check_size(stream.codec_context.height, stream.codec_context.width, shape, limits)
             stream.thread_type, stream.codec_context.thread_count = "AUTO", threads
@@ -268,16 +269,16 @@ def check_size(height: int, width: int, shape: tuple[int, int, int] | None, limi
         raise CorruptError(f"has frames of {height} x {width} pixels in its .mp4, more than {limits.max_pixels}")
     if shape and (height, width) != shape[1:]:
         raise CorruptError(
-            f"has frames of {height} x {width} pixels in its .mp4, its row of the index says {shape[1]} x {shape[2]}"
+            f"has frames of {height} x {width} pixels in its .mp4, but its row of the index says {shape[1]} x {shape[2]}"
         )
 
 
 def center_crop_resize(
     frames: Iterator[np.ndarray], bucket: Bucket, rng: np.random.Generator, anywhere: bool = False
 ) -> np.ndarray:
-    """Frames (h, w, 3) uint8 -> (t, height, width, 3): the largest part of the bucket's aspect, made smaller by area.
+    """Crop frames (h, w, 3) uint8 to the bucket's aspect ratio and resize them by area to (t, height, width, 3).
 
-    anywhere: the part lies where rng says, the same in all frames; else in the middle.
+    The crop is the largest possible. anywhere: crop at a random position, the same in all frames, instead of the centre.
     """
     at_y, at_x = rng.random(2) if anywhere else (0.5, 0.5)
     shown = np.empty((bucket.frames, bucket.height, bucket.width, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""What an index of packed tars may say: checked when it is read, not days later."""
+"""Validation of an index of packed tars when it is read, so that errors do not appear days later."""
 
 from collections.abc import Sequence
 
@@ -7,24 +7,22 @@ import pyarrow as pa
 
 from a2data.store.folder import Folder
 
-MAX_SIDE = 1 << 20  # a2data.dataset.batch_plan.assign has 20 bits for a side
+MAX_SIDE = 1 << 20  # px; a2data.dataset.batch_plan.assign uses 20 bits for a side
 
 
 def check_column(where: str, name: str, column: pa.ChunkedArray) -> None:
-    """Raises ValueError for a column that is not of the type that it has in `a2data.records.Packed`, or has gaps."""
+    """Raise ValueError if a column has nulls or another type than in `a2data.records.Packed`."""
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     fits = {str: pa.types.is_string, int: pa.types.is_integer, list: pa.types.is_list}
     wanted = {"clip_id": str, "shard": str, "shard_sha256": str, "roles": list}.get(name, int)
     if not fits[wanted](kind) or pa.types.is_unsigned_integer(kind):
-        raise ValueError(f"{where}: the column {name} is of the type {column.type}: pack the data set again")
+        raise ValueError(f"{where}: the column {name} has the invalid type {column.type}: repack the data set")
     if column.null_count:
-        raise ValueError(
-            f"{where}: {column.null_count} rows have nothing in the column {name}: pack the data set again"
-        )
+        raise ValueError(f"{where}: the column {name} is null in {column.null_count} rows: repack the data set")
 
 
 def check_rows(where: str, table: pa.Table, shard: np.ndarray, max_bytes: int) -> None:
-    """Raises ValueError, naming the first, for rows with numbers that make no sense, or that overlap in their tar."""
+    """Raise ValueError, with the first row, for rows with numbers out of range or that overlap in their tar."""
     offset, size = ints(table, "offset"), ints(table, "bytes")
     bounds = {"offset": (0, 1 << 62), "bytes": (1024, max_bytes), "frames": (1, 1 << 22)}
     bounds |= {"height": (1, MAX_SIDE - 1), "width": (1, MAX_SIDE - 1)}
@@ -34,8 +32,8 @@ def check_rows(where: str, table: pa.Table, shard: np.ndarray, max_bytes: int) -
         if len(wrong):
             row = int(wrong[0])
             raise ValueError(
-                f"{where}: row {row} ({table['clip_id'][row].as_py()}) has {values[row]} for {name}, outside of {low} to {high}, "
-                f"and so have {len(wrong) - 1} more: copy the index again, or pack again"
+                f"{where}: row {row} ({table['clip_id'][row].as_py()}) has {values[row]} for {name}, outside {low} to {high}; "
+                f"{len(wrong) - 1} more rows are invalid: copy the index again or repack the data set"
             )
     order = np.arange(len(offset))
     if not ((shard[1:] > shard[:-1]) | (shard[1:] == shard[:-1]) & (offset[1:] >= offset[:-1])).all():
@@ -44,15 +42,15 @@ def check_rows(where: str, table: pa.Table, shard: np.ndarray, max_bytes: int) -
     wrong = np.flatnonzero((shard[first] == shard[then]) & (offset[first] + size[first] > offset[then]))
     if len(wrong):
         pair = [table["clip_id"][int(rows[wrong[0]])].as_py() for rows in (first, then)]
-        raise ValueError(f"{where}: {pair[0]} and {pair[1]} lie over one another in their tar: pack the data set again")
+        raise ValueError(f"{where}: {pair[0]} and {pair[1]} overlap in their tar: repack the data set")
 
 
 def check_tars(folder: Folder, names: list[str], shard: np.ndarray, ends: np.ndarray) -> None:
-    """Say before the first step which tars are missing or cut off, not days later."""
+    """Raise FileNotFoundError for missing tars and ValueError for truncated ones, before the first step."""
     there = folder.sizes()
     missing = [name for name in names if name not in there]
     if missing:
-        raise FileNotFoundError(f"{folder.root} lacks {named(missing)}, which its index names: copy it again")
+        raise FileNotFoundError(f"{folder.root}: {named(missing)} listed in the index but missing: copy it again")
     needed = np.zeros(len(names), np.int64)
     np.maximum.at(needed, shard, ends)
     short = [
@@ -61,7 +59,7 @@ def check_tars(folder: Folder, names: list[str], shard: np.ndarray, ends: np.nda
         if there[name] < need
     ]
     if short:
-        raise ValueError(f"{folder.root}: {named(short)} ends before its last sample: it was cut off, copy it again")
+        raise ValueError(f"{folder.root}: {named(short)} truncated before the end of the last sample: copy it again")
 
 
 def named(names: Sequence[str]) -> str:
@@ -73,5 +71,5 @@ def ints(table: pa.Table, column: str) -> np.ndarray:
 
 
 def numbers(array: pa.Array) -> np.ndarray:
-    """Integers as int64, in Arrow's memory where they are. Its to_numpy would import pandas first, if there is one: a second."""
+    """Return integers as int64, without a copy if possible. Arrow's to_numpy would import pandas first, which takes a second."""
     return np.from_dlpack(array).astype(np.int64, copy=False)  # type: ignore[arg-type]

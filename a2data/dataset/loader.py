@@ -1,12 +1,14 @@
-"""Packed shards -> samples for training: the same samples in the same order on any number of ranks and workers, from any step on.
+"""Streaming loader for packed shards that resumes from any step.
+
+The samples and their order do not depend on the number of ranks and workers.
 
     loader = Loader("shards", seed=0, global_batch_size=256, rank=rank, world_size=world_size, num_workers=4,
-    buckets=[Bucket(81, 480, 832)]) for samples in loader:          # this rank's share of a global batch, for ever
+                    buckets=[Bucket(81, 480, 832)])
+    for samples in loader:          # this rank's part of a global batch, without end
         train(samples)
-        save(loader.state_dict())   # what was consumed, whatever the workers have read ahead
+        save(loader.state_dict())   # counts consumed batches, not those prefetched by workers
 
-What comes when is decided in a2data.dataset.batch_plan, where it lies in a2data.dataset.reader. This file and what imports it
-need torch.
+The order of samples is defined in a2data.dataset.batch_plan; reading is in a2data.dataset.reader. This module needs torch.
 """
 
 import itertools
@@ -58,15 +60,15 @@ log = logging.getLogger(__name__)
 
 # view -> the index by which it is read
 VIEWS = {"raw": "index.parquet", "encoded": "encoded.parquet", "bytes": "index.parquet"}
-ATTEMPTS = 16  # to replace a sample, before the data set is taken to be broken
-AHEAD = 8  # samples that are read before the first is decoded; behind a URL, ranged reads at a time
-MAX_PLACE = 1 << 40  # epochs, and batches of one
-AHEAD_BYTES = 1 << 28  # or fewer, where they are large
+ATTEMPTS = 16  # attempts to replace a sample before the data set is considered broken
+AHEAD = 8  # samples read before the first is decoded; for URLs, concurrent ranged reads
+MAX_PLACE = 1 << 40  # largest epoch and batch number accepted in a state
+AHEAD_BYTES = 1 << 28  # limit of the samples read ahead, so that fewer large ones are
 Shards = str | os.PathLike | Sequence[str | os.PathLike] | Mapping[str, float]
 
 
 class Slot(NamedTuple):
-    """A place in a global batch."""
+    """A slot of a global batch."""
 
     batch: Batch
     place: int
@@ -79,24 +81,24 @@ class Slot(NamedTuple):
 
 
 class Reader:
-    """One rank's samples, one by one: what a worker process holds."""
+    """Reader of one rank's samples, one at a time; held by each worker process."""
 
     def __init__(self, tars: Tars, plan: Plan, rank: int, ranks: int, decode: Callable[..., Sample]):
         self.tars, self.plan, self.rank, self.ranks, self.decode = tars, plan, rank, ranks, decode
-        # samples that are read before the first of them is taken apart
+        # samples read before the first is decoded
         self.ahead = min(AHEAD, max(1, AHEAD_BYTES // int(tars.index.bytes.max())))
 
     def slots(self, step: int, first: int = 0, every: int = 1) -> Iterator[Slot]:
-        """This rank's contiguous share of every batch from a step on; or of every n-th, beginning with the first-th."""
+        """Yield this rank's contiguous slots of every batch from `step` on. first, every: only of every n-th batch."""
         for batch in itertools.islice(self.plan.batches(step), first, None, every):
             share = len(batch.rows) // self.ranks
             begin, end = self.rank * share, (self.rank + 1) * share
             yield from (Slot(batch, place, place == end - 1) for place in range(begin, end))
 
     def samples(self, slots: Iterator[Slot]) -> Iterator[tuple[Sample, bool]]:
-        """The sample of each slot, and whether it is the last of its batch.
+        """Yield the sample of each slot, and whether it is the last of its batch.
 
-        Several are read before the first of them is taken apart: a read leaves nothing else in the processor's caches.
+        Several samples are read before the first is decoded, since a read evicts everything else from the CPU caches.
         """
         if all(folder.local for folder in self.tars.index.folders):
             while some := list(itertools.islice(slots, self.ahead)):
@@ -113,13 +115,15 @@ class Reader:
                 ahead += itertools.islice(reads, 1)
 
     def members(self, row: int, piece: memoryview) -> dict[str, memoryview]:
-        """Extension -> bytes. Raises CorruptError for a damaged header, LookupError where the tar is of another index."""
+        """Return extension -> bytes. Raises CorruptError for a damaged header, LookupError if the tar is of another index."""
         try:
             return tars.members(piece, self.tars.index.key(row), self.tars.index.where(row))
         except LookupError as error:
             if not self.tars.has_neighbours_of(row):
                 raise
-            raise CorruptError("does not begin where the index says, as others of its tar do: it is damaged") from error
+            raise CorruptError(
+                "is damaged: it does not begin at its offset in the index, while others in its tar do"
+            ) from error
         except ValueError as error:
             raise CorruptError(str(error)) from error
 
@@ -129,7 +133,7 @@ class Reader:
         return Shape(frames, height, width, int(index.references[row]))
 
     def sample(self, slot: Slot, piece: memoryview) -> Sample:
-        """The sample of a slot; where it is corrupt another one of its bucket, the same on every rank and in every run."""
+        """Return the sample of a slot. A corrupt one is replaced by another of its bucket, the same on all ranks and runs."""
         index, row, broken = self.tars.index, int(slot.batch.rows[slot.place]), dict[str, str]()
         for attempt in range(ATTEMPTS):
             key = index.key(row)
@@ -141,13 +145,11 @@ class Reader:
             row = self.plan.replacement(slot.batch, slot.number, attempt)
             piece = self.tars.read(row)
         some = "; ".join(list(broken.values())[:3])
-        raise ValueError(
-            f"{ATTEMPTS} samples in turn cannot be read: {some}: copy the data set again, or pack it again"
-        )
+        raise ValueError(f"{ATTEMPTS} consecutive samples cannot be read: {some}: copy the data set again or repack it")
 
 
 class Stream(IterableDataset):
-    """A rank's samples as torch's workers hand them on: every n-th, its arrays in one piece of shared memory."""
+    """A rank's samples in a torch DataLoader: each worker yields every n-th, its arrays in one block of shared memory."""
 
     def __init__(self, reader: Reader, step: int):
         self.reader, self.step = reader, step
@@ -160,25 +162,34 @@ class Stream(IterableDataset):
                 itertools.islice(self.reader.slots(self.step), info.id, None, info.num_workers)
             ):
                 yield to_shared_memory(sample), last
-        except Exception as error:  # as a value: torch would bury the sentence in a traceback of the worker
+        except Exception as error:  # yielded, since torch would bury the message in a traceback of the worker
             yield error, True
 
 
 class Loader(IterableDataset):
-    """Lists of samples: one rank's share of each global batch, epoch after epoch, without end.
+    """Infinite iterable over lists of samples, each this rank's part of a global batch.
 
-    shards: the folder or URL that `pack` wrote; several; or a mapping of them to their shares of an epoch.
-    seed: of every random choice. global_batch_size: samples in a batch of all ranks together. rank, world_size: which
-    contiguous part of each batch this process gets. num_workers: processes that read and decode; 0 for none.
-    buckets: the shapes of batches, or the phases of a curriculum; None for `standard_buckets()`, A2's 81 x 480 x 832 the largest.
-    view: "raw" decodes the mp4 and the pictures; "encoded" reads tensors by encoded.parquet; "bytes" decodes nothing.
-    shape: (frames of the right number, an iterator of (h, w, 3) uint8; bucket; generator) -> (t, height, width, 3); or `cover`.
-    chances: what is dropped and chosen at random. weight: the index as a table -> (n,), how often each sample occurs in an epoch.
-    max_tokens, tail: see a2data.dataset.batch_plan.plan. prefetch: samples that each worker reads ahead. index: the file to
-    read by. limits: what a sample may have at most, see a2data.dataset.decode.Limits.
+    Args:
+        shards: folder or URL written by `pack`, several of them, or a mapping of them to their fractions of an epoch.
+        seed: seed of every random choice.
+        global_batch_size: samples per batch over all ranks.
+        rank, world_size: select the contiguous part of each batch that this process gets.
+        num_workers: processes that read and decode; 0 for none.
+        buckets: shapes of batches, or phases of a curriculum; None for `standard_buckets()`, the largest A2's 81 x 480 x 832.
+        view: "raw" decodes the mp4 and the pictures, "encoded" reads tensors by encoded.parquet, "bytes" does not decode.
+        shape: function (iterator over (h, w, 3) uint8 frames of the right number, bucket, generator) -> (t, height, width, 3);
+            default `center_crop_resize`.
+        chances: probabilities of dropout and random choices.
+        weight: function of the index as a table -> (n,), how often each sample occurs in an epoch.
+        max_tokens, tail: see a2data.dataset.batch_plan.plan.
+        prefetch: samples that each worker reads ahead.
+        index: name of the index file; by default that of the view.
+        limits: limits of a sample, see a2data.dataset.decode.Limits.
 
-    Raises FileNotFoundError for a missing index or tar, ValueError for a tar that is cut off, an index that disagrees with its
-    tar, settings that give no batch or cannot be divided by the ranks.
+    Raises:
+        FileNotFoundError: an index or tar is missing.
+        ValueError: a tar is truncated, an index disagrees with its tar, or the settings yield no batch or batches that cannot be
+            divided by the number of ranks.
     """
 
     def __init__(
@@ -224,21 +235,24 @@ class Loader(IterableDataset):
         decode = Decode(view, seed, shape or center_crop_resize, chances, 1 if num_workers else 0, limits)
         self.reader = Reader(Tars(self.index.without_table()), self.plan, rank, world_size, decode)
         self.num_workers, self.prefetch, self.step = num_workers, prefetch, 0
-        self.set_aside: dict[str, str] = {}  # samples that could not be read, by key, and why
+        self.set_aside: dict[str, str] = {}  # key of an unreadable sample -> error
 
     def batch(self, step: int) -> list[Sample]:
-        """This rank's share of the batch of any step; nothing else changes."""
+        """Return this rank's part of the batch of any step, without changing the state."""
         return next(gathered(self.reader.samples(self.reader.slots(step))))
 
     def __iter__(self) -> Iterator[list[Sample]]:
-        """From where the loader stands. In a worker of somebody else's DataLoader: every n-th batch."""
+        """Iterate from the current step. In a worker of an external DataLoader, yield every n-th batch."""
         info = get_worker_info()
         if info is not None:
             yield from gathered(self.reader.samples(self.reader.slots(self.step, info.id, info.num_workers)))
         step = self.step
         for samples in gathered(self.stream(step)):
             if self.step != step:
-                raise RuntimeError("the loader was set to another step, or is read elsewhere: begin a new iteration")
+                raise RuntimeError(
+                    "the step of the loader was changed during the iteration, by load_state_dict or another iterator: start a new "
+                    "iteration"
+                )
             for sample in samples:
                 self.note(sample)
             step = self.step = step + 1
@@ -254,8 +268,8 @@ class Loader(IterableDataset):
             batch_size=None,
             num_workers=self.num_workers,
             prefetch_factor=self.prefetch,
-            multiprocessing_context="spawn" if remote else None,  # clients of object stores do not survive a fork
-            generator=torch.Generator(),  # leaves torch's own alone: training must not depend on how often we begin
+            multiprocessing_context="spawn" if remote else None,  # object store clients do not survive a fork
+            generator=torch.Generator(),  # keeps torch's global generator unchanged by the number of restarts
         )
         for sent, last in workers:
             if isinstance(sent, Exception):
@@ -265,18 +279,18 @@ class Loader(IterableDataset):
     def note(self, sample: Sample) -> None:
         for key, why in sample.replaced.items():
             if key not in self.set_aside:
-                log.warning("set aside: %s", why)
+                log.warning("skipped corrupt sample: %s", why)
             self.set_aside[key] = why
 
     def state_dict(self, after: list[Sample] | None = None) -> dict[str, Any]:
-        """Where to go on: after the batches that were given out, or after this one, for somebody else's DataLoader."""
+        """Return the state after the batches yielded so far, or after the batch `after`, for an external DataLoader."""
         epoch, number = self.plan.place(after[0].step + 1 if after else self.step)
         return {"epoch": epoch, "batch": number, "plan": self.plan.digest}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where a state was taken, with any ranks and workers; the next iteration begins there.
+        """Resume from a state, with any number of ranks and workers; the next iteration starts there.
 
-        Raises ValueError where the data or the settings that decide the order are not those of the state.
+        Raises ValueError if the data or the settings that determine the order differ from those of the state.
         """
         check_state(state)
         data, settings = state["plan"].split("-")
@@ -284,24 +298,24 @@ class Loader(IterableDataset):
         where = ", ".join(folder.root for folder in self.index.folders)
         if data != mine:
             raise ValueError(
-                f"the state was taken over other data (index {data}) than now lies in {where} (index {mine}): a run goes on over "
-                "the data it began with; without the loader's state it begins anew over these"
+                f"the state belongs to other data (index {data}) than that in {where} (index {mine}): resume with the original "
+                "data, or start over on this data without the loader's state"
             )
         if settings != ours:
             raise ValueError(
-                "the state was taken with another seed, global_batch_size, max_tokens, tail, weights, roles or buckets: "
-                "the order of samples would be another one. Give the same, or begin anew without the loader's state"
+                "the state was taken with another seed, global_batch_size, max_tokens, tail, weights, roles or buckets, which "
+                "changes the order of samples: use the same settings, or start over without the loader's state"
             )
         step = self.plan.step(state["epoch"], state["batch"])
         if self.plan.place(step) != (state["epoch"], state["batch"]):
             raise ValueError(
-                f"the state says batch {state['batch']} of epoch {state['epoch']}, which has fewer: it is damaged"
+                f"the state is damaged: it has batch {state['batch']} of epoch {state['epoch']}, which has fewer batches"
             )
         self.step = step
 
 
 def check_state(state: Any) -> None:
-    """Raises ValueError for what `Loader.state_dict` never gives."""
+    """Raise ValueError for a state that `Loader.state_dict` cannot return."""
     numbers = [state.get(name) for name in ("epoch", "batch")] if isinstance(state, Mapping) else []
     if (
         not numbers
@@ -310,13 +324,13 @@ def check_state(state: Any) -> None:
         or state["plan"].count("-") != 1
     ):
         raise ValueError(
-            f"{str(state)[:200]} is not a state of the loader, which has whole numbers epoch and batch, and the hash plan: "
-            "give what state_dict() returned"
+            f"{str(state)[:200]} is not a state of the loader, which has integers epoch and batch and the hash plan: "
+            "pass the return value of state_dict()"
         )
 
 
 def gathered(stream: Iterator[tuple[Sample, bool]]) -> Iterator[list[Sample]]:
-    """Samples and whether each is the last of its batch -> batches."""
+    """Group samples, each with a flag that marks the last of its batch, into batches."""
     samples = list[Sample]()
     for sample, last in stream:
         samples.append(sample)
@@ -326,11 +340,11 @@ def gathered(stream: Iterator[tuple[Sample, bool]]) -> Iterator[list[Sample]]:
 
 
 def phases(buckets: Sequence[Bucket] | Sequence[Phase] | None) -> list[Phase]:
-    """A curriculum of one phase, where buckets are given. Plain tuples of frames, height, width are buckets too."""
+    """Return the phases; buckets alone form a single phase. Plain tuples (frames, height, width) are accepted as buckets."""
     given: list[Any] = list(standard_buckets() if buckets is None else buckets)
     if not given:
         raise ValueError(
-            "there is no bucket: give frames, height and width of one at least, or None for the standard ones"
+            "buckets is empty: give frames, height and width of at least one, or None for the standard buckets"
         )
     curriculum: list[Any] = given if isinstance(given[0], Phase) else [Phase(given, 1)]
     return [Phase([Bucket(*bucket) for bucket in phase.buckets], phase.steps) for phase in curriculum]
@@ -338,8 +352,8 @@ def phases(buckets: Sequence[Bucket] | Sequence[Phase] | None) -> list[Phase]:
 
 def check_ranks(plan: Plan, rank: int, ranks: int) -> None:
     if not 0 <= rank < ranks:
-        raise ValueError(f"rank is {rank} of {ranks}: ranks count from 0")
+        raise ValueError(f"rank is {rank}, but must be from 0 to world_size - 1 ({ranks - 1})")
     for stretch in plan.phase_plans:
         for bucket, size in zip(stretch.buckets, stretch.size, strict=True):
             if size % ranks:
-                raise ValueError(f"a batch of {size} videos of {bucket} cannot be shared by {ranks} ranks alike")
+                raise ValueError(f"a batch of {size} videos of {bucket} cannot be divided evenly among {ranks} ranks")

@@ -1,7 +1,7 @@
-"""Samples out of packed tars by their index: one positioned read each, wherever they lie.
+"""Random access to the samples of packed tars by their index, with one positioned read for each sample.
 
-The tars stay plain WebDataset tars. A local file is read by pread, which shares a file between threads and forks without a
-common position; one behind a URL by a ranged read.
+The tars are plain WebDataset tars. Local files are read with pread, which lets threads and forks share a file without a common
+position; remote files with a ranged read.
 """
 
 import hashlib
@@ -22,29 +22,29 @@ from a2data.store.filename import safe_name
 from a2data.store.folder import Folder
 
 COLUMNS = ("clip_id", "shard", "shard_sha256", "offset", "bytes", "frames", "height", "width", "roles")
-# of a member: its name, size, "ustar", and what stands before the name
+# fields of a member's header: name, size, "ustar", name prefix
 HEADER = struct.Struct("100s24x12s121x5s83x155s12x")
 MAX_SAMPLE_BYTES = 1 << 28  # several samples are read at a time
-MAX_OPEN = 256  # files at a time; a process may have 1024
+MAX_OPEN = 256  # open files; a process may have 1024
 MAX_FREE_BUFFERS = 64
-ALIGN = 4096  # bytes, a page: the kernel copies half as fast to where the blocks of malloc begin
+ALIGN = 4096  # bytes, a page: the kernel copies half as fast to unaligned blocks of malloc
 
 
 @dataclass(frozen=True)
 class Index:
-    """The rows of one or more `index.parquet`, as columns: where every sample is, and its shape."""
+    """The rows of one or more `index.parquet` as columns: location and shape of every sample."""
 
     folders: list[Folder]
     shards: list[tuple[int, str]]  # number of the folder, file name of the tar
     keys: pa.Array  # of strings
-    table: pa.Table | None  # the columns as they were read, for weights; a worker has none
+    table: pa.Table | None  # the columns as read, for weights; None in workers
     folder: np.ndarray  # (n,) int64: number of the folder
     shard: np.ndarray  # (n,) int64: number of the shard
     offset: np.ndarray  # (n,) int64: of the sample's first header
     bytes: np.ndarray  # (n,) int64
     shape: tuple[np.ndarray, np.ndarray, np.ndarray]  # frames, height, width, (n,) int64 each
-    references: np.ndarray  # (n,) int64: how many
-    digest: str  # of keys, places and the tars' sha256
+    references: np.ndarray  # (n,) int64: number of references
+    digest: str  # of keys, offsets, sizes and the tars' sha256
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -57,7 +57,7 @@ class Index:
         return f"{self.folders[folder].root}/{name}"
 
     def without_table(self) -> "Index":
-        """Without the columns that only weights ask for: what a worker takes along."""
+        """Return the index without the columns that only weights need, to be sent to workers."""
         return replace(self, table=None)
 
 
@@ -67,11 +67,11 @@ def read_index(
     every_column: bool = False,
     max_bytes: int = MAX_SAMPLE_BYTES,
 ) -> Index:
-    """The index of data sets, one folder or URL each, joined.
+    """Read and join the indexes of data sets, each given by its folder or URL.
 
-    every_column: read all of `a2data.records.Packed` and whatever else a writer added, for weights. max_bytes: of a sample.
-    Raises FileNotFoundError where there is no index or it names a tar that is not there, ValueError where a tar is shorter than
-    the index says or its name leads out of the folder, and for rows that make no sense.
+    every_column: read all columns of `a2data.records.Packed` and those added by a writer, for weights. max_bytes: limit of a
+    sample. Raises FileNotFoundError if an index or a tar that it lists is missing, ValueError if a tar is shorter than the index
+    says, if its name leads out of the folder, and for rows with invalid values.
     """
     places = [Folder(folder) for folder in folders]
     tables = [one_index(folder, name, None if every_column else list(COLUMNS)) for folder in places]
@@ -111,22 +111,24 @@ def one_index(folder: Folder, name: str, columns: list[str] | None) -> pa.Table:
                 file, read_dictionary=["shard", "shard_sha256"], page_checksum_verification=True
             ).read(columns, use_threads=False)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{folder.root} has no {name}: give the folder that `pack` wrote") from None
+        raise FileNotFoundError(f"{folder.path(name)} is missing: give the folder that `pack` wrote") from None
     except (pa.ArrowException, OSError, ValueError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{folder.root}/{name} cannot be read ({why}): copy it again, or pack again") from error
+        raise ValueError(
+            f"{folder.root}/{name} cannot be read ({why}): copy it again or repack the data set"
+        ) from error
     lacking = sorted(set(COLUMNS) - set(table.column_names))
     if lacking:
-        raise ValueError(f"{folder.root}/{name} has no column {', '.join(lacking)}: pack the data set again")
+        raise ValueError(f"{folder.root}/{name} does not have the column {', '.join(lacking)}: repack the data set")
     for column in COLUMNS:
         check_column(f"{folder.root}/{name}", column, table[column])
     if not len(table):
-        raise ValueError(f"{folder.root}/{name} has no sample")
+        raise ValueError(f"{folder.root}/{name} does not contain any samples")
     return table
 
 
 def hash_column(sha: Any, column: pa.ChunkedArray) -> None:
-    """Add the values of a column to a hash, however it is cut into chunks and dictionaries."""
+    """Add the values of a column to a hash, independent of its chunks and dictionaries."""
     if pa.types.is_dictionary(column.type):
         values = column.combine_chunks().dictionary_encode() if column.num_chunks else column
         joined = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
@@ -142,20 +144,20 @@ def hash_column(sha: Any, column: pa.ChunkedArray) -> None:
 
 
 class Buffers:
-    """Memory that is filled again and again: new memory costs more than filling it.
+    """Pool of reusable memory, since allocating memory costs more than filling it.
 
-    Each lease is an array object of its own, which every view made of it keeps alive; when the last of them is gone, a finalizer
-    puts the memory back on the free list. No reference is counted: what is counted differs between versions of Python.
+    Each lease is a separate array object, which is kept alive by every view of it. When the last view is gone, a finalizer
+    returns the memory to the free list. Reference counts are not used, since they differ between versions of Python.
     """
 
     def __init__(self) -> None:
-        self.free: list[np.ndarray] = []  # uint8, each beginning with a page
+        self.free: list[np.ndarray] = []  # uint8, page-aligned
 
     def lease(self, size: int) -> memoryview:
-        """`size` bytes that no view given out before still looks into."""
+        """Return `size` bytes that are not shared with any live view of an earlier lease."""
         memory = self.take(size)
         lease = memory[:size]
-        # the finalizer must not refer to the lease, or it would live for ever
+        # the finalizer must not refer to the lease, or the lease would never be freed
         weakref.finalize(lease, give_back, self.free, memory).atexit = False
         return lease.data
 
@@ -174,11 +176,11 @@ def give_back(free: list[np.ndarray], memory: np.ndarray) -> None:
 
 
 class Tars:
-    """The open files behind an index. One per process; it pickles as its index."""
+    """The open files of an index. One per process; pickles as its index."""
 
     def __init__(self, index: Index):
         self.index = index
-        # numbers out of a memoryview are Python's own, three times as fast as numpy's
+        # items of a memoryview are Python ints, three times as fast as numpy's
         self.shard, self.offset, self.bytes = index.shard.data, index.offset.data, index.bytes.data
         self.open: dict[int, Any] = {}  # shard -> file descriptor, or a file of an object store
         self.buffers = Buffers()
@@ -187,7 +189,7 @@ class Tars:
         return type(self), (self.index,)
 
     def read(self, row: int) -> memoryview:
-        """The piece of the tar that holds a sample, headers too. Raises FileNotFoundError, or ValueError if it is cut off."""
+        """Return the bytes of a sample in its tar, with headers. Raises FileNotFoundError, or ValueError if truncated."""
         index, offset, size = self.index, self.offset[row], self.bytes[row]
         file = self.file(self.shard[row])
         if isinstance(file, int):
@@ -198,19 +200,19 @@ class Tars:
             count = len(data)
         if count < size:
             raise ValueError(
-                f"{index.where(row)} ends at byte {offset + count}, where the sample {index.key(row)} should go on to "
-                f"{offset + size}: it was cut off, copy it again"
+                f"{index.where(row)} is truncated: it ends at byte {offset + count}, but the sample {index.key(row)} ends at "
+                f"{offset + size}: copy it again"
             )
         return data
 
     def has_neighbours_of(self, row: int) -> bool:
-        """Whether another sample of the same tar lies where the index says: then the tar is of this index."""
+        """Return whether another sample of the same tar is at its offset in the index, so that the tar belongs to this index."""
         others = np.flatnonzero(self.index.shard == self.shard[row])
         near = others[np.argsort(np.abs(others - row), kind="stable")][1:9]
         return any(self.begins(int(other)) for other in near)
 
     def begins(self, row: int) -> bool:
-        """Whether the tar has a header of a sample where the index says."""
+        """Return whether the tar has a header of this sample at the offset in the index."""
         file, offset = self.file(self.shard[row]), self.offset[row]
         data = os.pread(file, 512, offset) if isinstance(file, int) else file.read_at(512, offset)
         return header(memoryview(data), 0)[0].startswith(f"{self.index.key(row)}.")
@@ -224,7 +226,9 @@ class Tars:
                 local = folder.local
                 self.open[shard] = os.open(folder.path(name), os.O_RDONLY) if local else folder.reading(name)
             except FileNotFoundError:
-                raise FileNotFoundError(f"{folder.root}/{name} is gone, which the index names: copy it again") from None
+                raise FileNotFoundError(
+                    f"{folder.root}/{name} is listed in the index but missing: copy it again"
+                ) from None
         return self.open[shard]
 
     def close(self, shard: int) -> None:
@@ -237,10 +241,10 @@ class Tars:
 
 
 def members(piece: memoryview, key: str, where: str) -> dict[str, memoryview]:
-    """Extension -> bytes of a sample's piece of a tar, without a copy.
+    """Return extension -> bytes of a sample, from its bytes in a tar, without a copy.
 
-    Raises LookupError where the piece does not begin with this sample: the index and the tar disagree. Raises ValueError where
-    a later header is damaged: the sample is corrupt.
+    Raises LookupError if the bytes do not begin with this sample, that is, if index and tar disagree, and ValueError if a later
+    header is damaged, that is, if the sample is corrupt.
     """
     found: dict[str, memoryview] = {}
     begin, at = f"{key}.", 0
@@ -250,25 +254,26 @@ def members(piece: memoryview, key: str, where: str) -> dict[str, memoryview]:
             if at == 0:
                 what = f"the member {name!r}" if name else "no tar header"
                 raise LookupError(
-                    f"{where}: the index has the sample {key} where the tar has {what}: index and tar are not of one run; "
-                    "copy both again, or pack again"
+                    f"{where}: at the offset of the sample {key} the tar has {what}: index and tar are from different runs; copy "
+                    "both again or repack the data set"
                 )
-            raise ValueError(f"has a damaged header {at} bytes behind its first")
+            raise ValueError(f"has a damaged header {at} bytes after its first")
         at += 512
         extension = name[len(begin) :]
         if extension in found:
-            raise ValueError(f"has two members .{extension}")
+            raise ValueError(f"contains two members .{extension}")
         found[extension] = piece[at : at + size]
         at += (size + 511) & -512
     if at > len(piece):
-        raise ValueError(f"has a damaged header {at} bytes behind its first")
+        raise ValueError(f"has a damaged header {at} bytes after its first")
     return found
 
 
 def header(piece: memoryview, at: int) -> tuple[str, int]:
-    """Name and size of the member whose USTAR header begins at a byte of the piece; "" and 0 where there is none.
+    """Return name and size of the member whose USTAR header begins at byte `at` of the piece; ("", 0) if there is none.
 
-    Its checksum is not asked for: a wrong size leads to no header or past the piece, a wrong name to a member that nobody has.
+    The checksum is not verified: a wrong size leads past the piece or to bytes that are not a header, a wrong name to an unknown
+    member.
     """
     try:
         name, size, magic, prefix = HEADER.unpack_from(piece, at)

@@ -1,6 +1,6 @@
-"""A sample as one piece of memory: what a worker process hands over without copying it twice.
+"""Transfer of a sample from a worker process as one block of shared memory, without a second copy.
 
-An array on its own would take a file descriptor of shared memory each, of which a process has about a thousand.
+Separate arrays would each need a file descriptor of shared memory, of which a process has about a thousand.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from a2data.dataset.decode import Sample
 
 
 class Bundled(NamedTuple):
-    """A sample whose arrays lie one behind the other: one piece of shared memory, one file descriptor."""
+    """A sample with its arrays concatenated into one block of shared memory, with one file descriptor."""
 
-    rest: Sample  # with (offset, dtype, shape) in place of each array
+    rest: Sample  # with a Place instead of each array
     data: torch.Tensor  # uint8
 
     def sample(self) -> Sample:
-        """The sample again, its arrays where they lie."""
+        """Return the sample with its arrays as views of the block."""
         return swap(self.rest, self.take)
 
     def take(self, place: "Place") -> Any:
@@ -38,7 +38,7 @@ class Place(NamedTuple):
 
 
 def to_shared_memory(sample: Sample) -> Bundled:
-    """The sample to hand over; `Bundled.sample` is its inverse."""
+    """Return the sample as one block; `Bundled.sample` is the inverse."""
     parts, at = list[np.ndarray](), 0
 
     def put(array: Any) -> Place:
@@ -63,7 +63,7 @@ def to_shared_memory(sample: Sample) -> Bundled:
 
 
 def swap(sample: Sample, change: Callable[[Any], Any]) -> Sample:
-    """The sample with every array replaced."""
+    """Return the sample with every array replaced by `change(array)`."""
     return replace(
         sample,
         video=None if sample.video is None else change(sample.video),

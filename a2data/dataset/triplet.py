@@ -1,10 +1,10 @@
-"""A triplet and the members of its WebDataset sample: the one place that knows their names.
+"""A triplet and the members of its WebDataset sample. Only this module defines their names.
 
-{key}.mp4             the clip, H.264, without sound
-{key}.json            `Facts`, canonical JSON: sorted keys, no spaces, UTF-8; infinities as "inf" and "-inf"
-{key}.ref0.png        a reference on white, where it stood in the frame of its own clip; ref1, ref2 … likewise
+{key}.mp4             the clip, H.264, without audio
+{key}.json            `TripletMeta`, canonical JSON: sorted keys, no spaces, UTF-8; infinities as "inf" and "-inf"
+{key}.ref0.png        a reference on white, at its position in the frame of its own clip; ref1, ref2 … likewise
 {key}.ref0.rgba.png   the same cut out, with transparency
-{key}.bg.png          the place, where one was found
+{key}.bg.png          the background, if one was found
 """
 
 import base64
@@ -19,12 +19,12 @@ from a2data.records import Caption, Rule
 from a2data.store.schema import from_table, schema
 
 FORMAT = "a2data-triplet/2"
-MAX_JSON_BYTES = 8 << 20  # objects of Python take some twenty times as much
+MAX_JSON_BYTES = 8 << 20  # parsed into Python objects, it takes about twenty times as much memory
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a reference's picture comes from, down to the pixel."""
+    """Origin of a reference's picture, down to the pixel."""
 
     video_id: str
     path: str
@@ -51,7 +51,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Place:
-    """Where in its own clip something is: what a phrase, and a reference of another clip, stands for."""
+    """Location in the target clip of what a phrase, and a reference from another clip, refers to."""
 
     frame: int  # of the clip
     source_frame: int  # decoded frame of the source video
@@ -62,38 +62,38 @@ class Place:
 
 @dataclass(frozen=True)
 class ReferenceMeta:
-    """A reference of a triplet: a picture of something in the clip, and the words of the prompt that it stands for."""
+    """A reference of a triplet: a picture of something in the clip, and the phrase of the prompt for it."""
 
     name: str  # "ref0", "ref1" … or "bg"
     role: str  # kind of the element: human, object, face, upper …, background
-    phrase: str  # of the element, or of the human it belongs to; "" where the prompt has none
+    phrase: str  # of the element, or of the human it belongs to; "" if the prompt has none
     start: int  # prompt[start:end] == phrase
     end: int
-    element_id: str  # what it shows in the clip
+    element_id: str  # element of the clip that it shows
     identity: int
     similarity: float
     copy_risk: float
-    same_clip: bool  # no other clip shows it: this is the target's own picture
+    same_clip: bool  # the picture is from the target clip, since other clips do not show the subject
     rules: list[Rule]
     origin: Origin
-    target: Place  # where in this clip what it shows is
+    target: Place  # location of the subject in this clip
 
 
 @dataclass(frozen=True)
 class Unpaired:
-    """Something the prompt speaks of that has no reference."""
+    """Something that the prompt mentions but that does not have a reference."""
 
     element_id: str
     kind: str
     phrase: str
     start: int
     end: int
-    target: Place  # where in this clip it is
+    target: Place  # its location in this clip
 
 
 @dataclass(frozen=True)
 class TripletMeta:
-    """Everything about a triplet but its pixels."""
+    """Metadata of a triplet: everything except its pixels."""
 
     clip_id: str
     video_id: str
@@ -130,7 +130,7 @@ class Triplet:
 
 
 def to_members(triplet: Triplet) -> dict[str, bytes]:
-    """Extension -> bytes, for a sample whose key is the clip's id. Raises ValueError where pictures and references differ."""
+    """Return extension -> bytes of a triplet's sample. Raises ValueError if pictures and references differ."""
     names = {given.name for given in triplet.facts.references}
     if names != set(triplet.pictures) or names - {"bg"} != set(triplet.cut_outs):
         raise ValueError(f"triplet {triplet.facts.clip_id} has references {sorted(names)} but other pictures")
@@ -142,9 +142,9 @@ def to_members(triplet: Triplet) -> dict[str, bytes]:
 
 
 def from_sample(sample: dict[str, Any]) -> Triplet:
-    """The triplet of a sample as `webdataset.WebDataset` yields it, undecoded: extension -> bytes, "__key__" and the like aside.
+    """Return the triplet of an undecoded sample of `webdataset.WebDataset`: extension -> bytes, "__key__" and the like aside.
 
-    Raises ValueError for a sample of another format, KeyError where a member is missing.
+    Raises ValueError for a sample of another format, KeyError if a member is missing.
     """
     facts = to_facts(sample["json"], sample.get("__key__", ""))
     names = [given.name for given in facts.references]
@@ -157,19 +157,21 @@ def from_sample(sample: dict[str, Any]) -> Triplet:
 
 
 def to_facts(text: bytes, key: str = "") -> TripletMeta:
-    """The facts in a sample's JSON.
+    """Parse the metadata in a sample's JSON.
 
-    Raises ValueError for another format, for JSON that is too long, nested too deeply, ambiguous, or whose values are not of the
-    types of `Facts`; KeyError, TypeError or AttributeError where what is named or nested is something else.
+    Raises ValueError for another format, for JSON that is too long, too deeply nested or ambiguous, and for values with other
+    types than those of `TripletMeta`; KeyError, TypeError or AttributeError if the names or the nesting differ.
     """
     if len(text) > MAX_JSON_BYTES:
         raise ValueError(f"sample {key!r} has a JSON of {len(text)} bytes, more than {MAX_JSON_BYTES}")
     try:
         data = json.loads(text, object_pairs_hook=without_repeats, parse_constant=not_a_number)
     except RecursionError:
-        raise ValueError(f"sample {key!r} has a JSON that is nested too deeply") from None
+        raise ValueError(f"sample {key!r} has a JSON that is too deeply nested") from None
     if data.get("format") != FORMAT:
-        raise ValueError(f"sample {key!r} is {data.get('format')!r}; this version reads {FORMAT!r}: pack it again")
+        raise ValueError(
+            f"sample {key!r} has the format {data.get('format')!r}, but this version reads {FORMAT!r}: repack the data set"
+        )
     for given in data["references"]:
         for rule in given["rules"]:
             rule |= {name: float(rule[name]) for name in ("value", "low", "high")}
@@ -183,22 +185,22 @@ def to_facts(text: bytes, key: str = "") -> TripletMeta:
 
 
 def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. Raises ValueError for a name that occurs twice: readers differ in which of the values they take."""
+    """Return a JSON object. Raises ValueError for a repeated name, since parsers differ in which value they use."""
     made = dict(pairs)
     if len(made) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"it says {next(name for name in names if names.count(name) > 1)!r} twice")
+        raise ValueError(f"the JSON contains {next(name for name in names if names.count(name) > 1)!r} twice")
     return made
 
 
 def not_a_number(constant: str) -> float:
-    raise ValueError(f"it has {constant}, which is not JSON")
+    raise ValueError(f"the JSON contains {constant}, which is not valid JSON")
 
 
 def check_complete(name: str, array: pa.Array, key: str) -> None:
-    """Raises ValueError, naming the field, for one that is missing or null, at any depth."""
+    """Raise ValueError, with its name, for a field that is missing or null, at any depth."""
     if array.null_count:
-        raise ValueError(f"sample {key!r} has nothing for {name}")
+        raise ValueError(f"sample {key!r} does not have a value for {name}")
     if pa.types.is_struct(array.type):
         for number in range(array.type.num_fields):
             check_complete(f"{name}.{array.type.field(number).name}", array.field(number), key)
@@ -211,12 +213,12 @@ def mask_text(rle: bytes) -> str:
 
 
 def mask_bytes(text: str) -> bytes:
-    """What `a2data.media.images.from_rle` takes, from Origin.mask."""
+    """Return the input of `a2data.media.images.from_rle` from Origin.mask."""
     return base64.b64decode(text, validate=True)
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no infinity: an open side of a rule becomes the text "inf" or "-inf", which float() reads."""
+    """Replace infinities by "inf" and "-inf", which float() reads, since JSON cannot represent the open side of a rule."""
     if isinstance(value, dict):
         return {name: _finite(v) for name, v in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""How often each sample occurs in an epoch: by role, data set, copy risk or frequency."""
+"""Weights of samples, that is, their number of uses per epoch: by role, data set, copy risk or frequency."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,7 @@ from a2data.dataset.reader import Index
 
 
 def rows_with_roles(index: Index, roles: Sequence[str]) -> np.ndarray | None:
-    """Which samples have a reference, of one of these roles where any are given; (n,) bool, None where all have."""
+    """Return which samples have a reference (of one of these roles, if given), (n,) bool; None if all have."""
     usable = index.references > 0
     if roles:
         assert index.table is not None
@@ -22,9 +22,9 @@ def rows_with_roles(index: Index, roles: Sequence[str]) -> np.ndarray | None:
 
 
 def mixture_weights(index: Index, shares: Mapping[int, float], weights: np.ndarray | None) -> np.ndarray:
-    """Weights that give each data set its share of an epoch, which keeps as many samples as the index has.
+    """Return weights that give each data set its fraction of an epoch. The epoch keeps the number of samples of the index.
 
-    shares: number of the folder -> share, of any sum. weights: of the samples within their data sets.
+    shares: number of the folder -> share; normalised to the sum 1. weights: weights of the samples within their data sets.
     """
     base = np.ones(len(index)) if weights is None else weights
     total, result = sum(shares.values()), np.zeros(len(index))
@@ -32,22 +32,22 @@ def mixture_weights(index: Index, shares: Mapping[int, float], weights: np.ndarr
         mine = index.folder == folder
         amount = base[mine].sum()
         if share > 0 and amount == 0:
-            raise ValueError(f"{index.folders[folder].root} has a share of {share} but no sample of a weight above 0")
+            raise ValueError(f"{index.folders[folder].root} has a share of {share}, but all its samples have weight 0")
         if share > 0:
             result[mine] = base[mine] * (share / total * len(index) / amount)
     return result
 
 
 def copy_filter_weights(table: pa.Table, power: float = 1.0) -> np.ndarray:
-    """Weights (1 - copy_risk) ** power: the nearer its riskiest reference is to a copy, the rarer a sample."""
+    """Return the weights (1 - copy_risk) ** power, which reduce samples whose riskiest reference is close to a copy."""
     return (1 - table["copy_risk"].to_numpy()) ** power
 
 
 def balanced_weights(table: pa.Table, column: str = "roles", power: float = 0.5) -> np.ndarray:
-    """Weights that make rare values of a column less rare: the mean over a sample's values of frequency ** -power, of mean 1.
+    """Return weights that raise rare values of a column: the mean of frequency ** -power over a sample's values, with mean 1.
 
-    power 0 changes nothing, 1 makes all values equally frequent as far as samples have one each. column: of strings, or lists
-    of them. A sample without a value gets the weight of the most frequent one.
+    power: 0 changes nothing; 1 makes all values equally frequent if samples have one value each. column: strings or lists of
+    strings. A sample without values gets the weight of the most frequent value.
     """
     values = table[column].combine_chunks()
     if pa.types.is_list(values.type):

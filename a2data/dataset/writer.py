@@ -1,7 +1,8 @@
-"""WebDataset tars whose bytes depend on their content alone, the Parquet index over them, and the manifest.
+"""Writer of reproducible WebDataset tars, their Parquet index, and the manifest.
 
-A sample is a key and its members, extension -> bytes. Members stand in order of key, then extension; every header has mode 644,
-owner 0 and time 0. So the same samples give the same tar on any machine, and its sha256 says whether two data sets are the same.
+A sample is a key and its members, extension -> bytes. Members are in order of key, then extension; every header has mode 644,
+owner 0 and time 0. The same samples therefore give a byte-identical tar on any machine, and its sha256 shows whether two data
+sets are equal.
 """
 
 import hashlib
@@ -21,34 +22,34 @@ from a2data.store.filename import safe_name
 from a2data.store.folder import Folder
 from a2data.store.schema import add_missing_columns, from_table, to_table
 
-# split, where the data set is split; shard of work; number within it; beginning of its sha256 (before 2026-12 there was none)
+# split, if the data set is split; shard of work; number within it; prefix of its sha256 (absent before 2026-12)
 TAR = re.compile(r"(?:([a-z]+)-)?(\d+)-(\d{3,})(?:-[0-9a-f]{12})?\.tar")
-PENDING = ".pending"  # NAME.pending: this folder's owner wrote the tar NAME, and no manifest lists it yet
-REPLACED = "replaced.json"  # names of tars that the manifest listed and that its successor does not
+PENDING = ".pending"  # NAME.pending marks a tar that the folder's owner wrote and that the manifest does not list yet
+REPLACED = "replaced.json"  # names of tars listed in the old manifest and not in the new one
 
 
 class Placed(NamedTuple):
-    """Where a sample went."""
+    """Location of a written sample."""
 
     key: str
     shard: str  # file name of the tar
     shard_sha256: str  # of the whole tar
     offset: int  # of the sample's first header
-    bytes: int  # headers and padding included
-    members: list[str]  # extensions, in the order they stand in the tar
+    bytes: int  # including headers and padding
+    members: list[str]  # extensions, in the order of the tar
 
 
 def write(
     samples: Iterable[tuple[str, dict[str, bytes]]], out: Folder, shard: int, max_bytes: int = 1 << 30, split: str = ""
 ) -> Iterator[Placed]:
-    """Write samples to <out>/<shard>-<n>-<sha256>.tar, at most two of them in memory; each is yielded when its tar is in place.
+    """Write samples to <out>/<shard>-<n>-<sha256>.tar, with at most two in memory; yield each once its tar is in place.
 
-    With a split, lower-case letters such as "train", it is <out>/<split>-<shard>-<n>-<sha256>.tar. A name ends in the first 12
-    hex digits of the tar's sha256, so a tar never replaces one with other bytes: readers of the present index are not disturbed.
-    Nothing is removed here; `finish` does that. A file NAME.pending beside each new tar says that it is the owner's.
+    With a split, lower-case letters such as "train", the name is <out>/<split>-<shard>-<n>-<sha256>.tar. It ends in the first 12
+    hex digits of the tar's sha256, so a tar never replaces one with other bytes: readers of the current index are not affected.
+    Old tars are not removed here but in `finish`. A file NAME.pending beside each new tar marks it as written by the owner.
 
-    A new tar begins before the sample that would make the current one larger than max_bytes. Raises ValueError where keys do
-    not ascend or do not fit into a tar header, FileExistsError where the owner of `out` did not write the file of that name.
+    A new tar starts before the sample that would make the current one larger than max_bytes. Raises ValueError if keys are not in
+    ascending order or do not fit into a tar header, FileExistsError if the owner of `out` did not write the file of that name.
     """
     number, previous, placed, own = 0, "", list[Placed](), written(out)
     rest = iter(samples)
@@ -79,11 +80,11 @@ def write(
 def _check_name(out: Folder, name: str, sha256: str) -> None:
     """Raise FileExistsError if a file of this name exists with other bytes."""
     if name in out.names() and out.sha256(name) != sha256:
-        raise FileExistsError(f"{out.path(name)} was not written by this work folder: move it elsewhere")
+        raise FileExistsError(f"{out.path(name)} was not written by this work folder: move it away")
 
 
 class Hashed(io.BufferedIOBase):
-    """A file that is written once, from its beginning to its end, and hashed on the way."""
+    """A file that is written sequentially and hashed while it is written."""
 
     def __init__(self, file: BinaryIO):
         self.file, self.sha = file, hashlib.sha256()
@@ -98,10 +99,11 @@ class Hashed(io.BufferedIOBase):
 
 def check_key(key: str, previous: str) -> None:
     if key <= previous:
-        raise ValueError(f"sample {key!r} comes after {previous!r}: samples must come in ascending order of their keys")
+        raise ValueError(f"sample {key!r} follows {previous!r}: samples must be in ascending order of their keys")
     if not key or set(key) & set("./\\"):
         raise ValueError(
-            f"{key!r} cannot be the key of a sample: WebDataset takes what follows the first dot for an extension"
+            f"{key!r} is not a valid sample key: it must not be empty or contain dots or slashes, since WebDataset treats "
+            "everything after the first dot as the extension"
         )
 
 
@@ -112,9 +114,9 @@ def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def split_into_tars(rows: Iterable[Packed]) -> dict[str, dict[str, Any]]:
-    """Split -> its samples, its share of all, its components, and the share of all in the largest; {} where there is no split.
+    """Return the statistics of each split: samples, fraction of all, components, fraction in the largest; {} without splits.
 
-    Raises ValueError where two splits have a component in common: what is trained on would be evaluated on.
+    Raises ValueError if two splits share a component, since training data would leak into evaluation.
     """
     counts: dict[str, Counter] = {}
     for row in rows:
@@ -136,35 +138,35 @@ def split_into_tars(rows: Iterable[Packed]) -> dict[str, dict[str, Any]]:
 
 
 def rows(folder: Folder) -> list[Packed]:
-    """The rows of the index of a data set, in the order of the index.
+    """Return the rows of the index of a data set, in order.
 
-    Columns that an older index lacks have the values that Packed gives them. Raises ValueError, with what to do, where there is
-    no index or it lacks another column, and where a key or a shard cannot be used as a file name.
+    Columns that are missing in an older index get their defaults from Packed. Raises ValueError if the index or a column without
+    a default is missing, and if a key or a shard cannot be used as a file name.
     """
     if "index.parquet" not in folder.names():
-        raise ValueError(f"{folder.root} holds no index.parquet: it is no folder of shards; `a2data run` makes one")
+        raise ValueError(f"{folder.root} is not a folder of shards: index.parquet is missing; `a2data run` creates it")
     try:
         with folder.reading("index.parquet") as file:
             table = pq.read_table(file, page_checksum_verification=True)
         found = from_table(Packed, add_missing_columns(Packed, table))
     except (ValueError, OSError) as error:
-        raise ValueError(f"{folder.root}/index.parquet cannot be read: {error}; pack the data set again") from None
+        raise ValueError(f"{folder.root}/index.parquet cannot be read: {error}; repack the data set") from None
     for name in {row.shard for row in found} | {row.clip_id for row in found}:
         safe_name(name, f"{folder.root}/index.parquet")
     return found
 
 
 def read_sample(folder: Folder, key: str, shard: str, offset: int, size: int) -> dict[str, bytes]:
-    """Return the members of one sample, extension -> bytes, from where the index has it.
+    """Return the members of one sample, extension -> bytes, from its offset in the index.
 
-    Raises FileNotFoundError where the tar is missing, ValueError for a shard outside the folder, for a place outside the tar and
-    where the tar has another sample there.
+    Raises FileNotFoundError if the tar is missing, ValueError for a shard outside the folder, for an offset outside the tar and
+    if the tar has another sample there.
     """
     with folder.reading(shard) as file:
         length = file.size()
         if not 0 <= offset < offset + size <= length:
             raise ValueError(
-                f"{folder.root}/{shard} has {length} bytes, and the index has the sample {key} at byte {offset} with {size} bytes"
+                f"{folder.root}/{shard} has {length} bytes, but the index has the sample {key} at byte {offset} with {size} bytes"
             )
         file.seek(offset)
         piece = memoryview(file.read(size))
@@ -175,7 +177,7 @@ def read_sample(folder: Folder, key: str, shard: str, offset: int, size: int) ->
 
 
 def manifest(out: Folder) -> dict[str, Any]:
-    """The manifest of a folder of shards; {} where there is none or it is damaged."""
+    """Return the manifest of a folder of shards; {} if it is missing or damaged."""
     try:
         found = json.loads(out.get("manifest.json") or b"{}")
     except (ValueError, RecursionError):
@@ -200,29 +202,29 @@ def is_manifest(found: object) -> bool:
 
 
 def listed(about: dict[str, Any]) -> set[str]:
-    """The names of the tars that a manifest lists."""
+    """Return the names of the tars that a manifest lists."""
     entries = about.get("shards") or []
     return {str(e.get("name")) for e in entries if isinstance(e, dict) and TAR.fullmatch(str(e.get("name")))}
 
 
 def written(out: Folder) -> set[str]:
-    """The names of the tars that the owner of a folder wrote: those of its manifest, and those that no manifest lists yet."""
+    """Return the names of the tars that the owner of a folder wrote, both listed in the manifest and pending."""
     pending = {name.removesuffix(PENDING) for name in out.names() if name.endswith(PENDING)}
     return listed(manifest(out)) | {name for name in pending if TAR.fullmatch(name)}
 
 
 def put_manifest(out: Folder, about: dict[str, Any]) -> None:
-    """Write manifest.json: canonical JSON, so that equal manifests are equal bytes."""
+    """Write manifest.json as canonical JSON, so that equal manifests are byte-identical."""
     text = json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     out.put(text.encode() + b"\n", "manifest.json")
 
 
 def check_owner(out: Folder, about: dict[str, Any], owner: dict[str, str] | None) -> None:
-    """Raise PermissionError if the manifest of a folder names another owner: a run took it over while this one was running."""
+    """Raise PermissionError if the manifest of a folder has another owner, because another run took it over meanwhile."""
     found = about.get("owner")
     if found != owner:
         other = found.get("work") if isinstance(found, dict) else "another folder"
-        raise PermissionError(f"{out.root} belongs to {other} since this run started: nothing was published")
+        raise PermissionError(f"{out.root} was taken over by {other} after this run started: nothing was published")
 
 
 def finish(
@@ -230,11 +232,11 @@ def finish(
 ) -> dict[str, Any]:
     """Write index.parquet and manifest.json for the tars of a data set, then remove the tars that they replace.
 
-    packed: every row of the stage `pack`, in any order. about: what else the manifest should say (recipe, models, licences), as
-    JSON. owner: the work folder that the manifest must belong to; None leaves the owner as it is. Returns the manifest.
+    packed: every row of the stage `pack`, in any order. about: additional content of the manifest (recipe, models, licences), as
+    JSON. owner: the work folder that the manifest must belong to; None keeps the owner. Returns the manifest.
 
-    Tars are removed after index and manifest are in place, and only those that the old manifest lists or `write` left. Raises
-    FileNotFoundError where a tar is missing, PermissionError where the folder belongs to another owner by now.
+    Tars are removed after index and manifest are in place, and only those listed in the old manifest or left by `write`. Raises
+    FileNotFoundError if a tar is missing, PermissionError if the folder belongs to another owner by now.
     """
     rows = sorted(packed, key=lambda row: (row.shard, row.offset))
     names = sorted({row.shard for row in rows})
@@ -242,7 +244,7 @@ def finish(
     there, sha256 = out.sizes(), {row.shard: row.shard_sha256 for row in rows}
     missing = [name for name in names if name not in there]
     if missing:
-        raise FileNotFoundError(f"{out.root} lacks {', '.join(missing)}: run pack again")
+        raise FileNotFoundError(f"{', '.join(missing)} missing in {out.root}: run pack again")
     old = manifest(out)
     owner = owner or old.get("owner")
     check_owner(out, old, owner)
@@ -261,7 +263,7 @@ def finish(
         "shards": [{"name": n, "samples": samples[n], "bytes": there[n], "sha256": sha256[n]} for n in names],
     }
     replaced = listed(old) - set(names)
-    if replaced:  # else a run that is killed after the manifest would leave tars that nothing names
+    if replaced:  # otherwise a run killed after writing the manifest would leave unlisted tars
         out.put(json.dumps(sorted(replaced | _replaced(out))).encode(), REPLACED)
     out.put(index.getvalue(), "index.parquet")
     put_manifest(out, new)
@@ -270,7 +272,7 @@ def finish(
 
 
 def _replaced(out: Folder) -> set[str]:
-    """The names in REPLACED, less what is not the name of a tar."""
+    """Return the tar names in REPLACED, ignoring other entries."""
     try:
         return {name for name in json.loads(out.get(REPLACED) or b"[]") if TAR.fullmatch(name)}
     except (TypeError, ValueError):
@@ -280,7 +282,7 @@ def _replaced(out: Folder) -> set[str]:
 def remove_replaced(out: Folder) -> None:
     """Remove the tars that the owner of a folder wrote and that its manifest does not list. The manifest must be up to date.
 
-    These are the tars of the manifest before, and those of runs that were interrupted. Other files are left alone.
+    These are the tars of the previous manifest and those of interrupted runs. Other files are not touched.
     """
     there, current = out.names(), listed(manifest(out))
     markers = [name for name in there if name.endswith(PENDING) and TAR.fullmatch(name.removesuffix(PENDING))]

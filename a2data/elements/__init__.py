@@ -1,1 +1,1 @@
-"""From detections to elements: tracks, cut-outs, background colours, phrases."""
+"""Elements from detections: tracks, cut-outs, background colours, phrases."""

@@ -1,4 +1,4 @@
-"""What colours a background has, where nothing stands in front of it."""
+"""Colours of the background outside the boxes of the foreground."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ import numpy as np
 from a2data.media import colours
 from a2data.media.images import Box
 
-ROWS, COLUMNS = 12, 20  # cells of the picture; each gets one name
-SIDE_PX = 4  # pixels of a cell, each way, from which it is named
-MIN_SHARE = 0.2  # of the background, from which a colour is worth a word
+ROWS, COLUMNS = 12, 20  # grid of cells; each gets one colour name
+SIDE_PX = 4  # side of a cell in px after downscaling
+MIN_SHARE = 0.2  # smallest fraction of the background for a colour to be reported
 
 
 def background_colours(picture: np.ndarray, boxes: Sequence[Box]) -> list[str]:
-    """Names of the colours that take a fifth or more of an (h, w, 3) uint8 RGB picture outside the boxes, largest first.
+    """Return the names of colours that cover at least a fifth of an (h, w, 3) uint8 RGB picture outside the boxes, largest first.
 
-    Empty where the boxes leave less than a twentieth of the picture.
+    [] if the boxes leave less than a twentieth of the picture.
     """
     free = free_cells(boxes, *picture.shape[:2])
     if free.mean() < 0.05:
@@ -30,7 +30,7 @@ def background_colours(picture: np.ndarray, boxes: Sequence[Box]) -> list[str]:
 
 
 def free_cells(boxes: Sequence[Box], height: int, width: int) -> np.ndarray:
-    """(ROWS, COLUMNS) bool: the cells of a height x width picture that no box touches."""
+    """Return the cells of a height x width picture that the boxes do not touch, (ROWS, COLUMNS) bool."""
     free = np.ones((ROWS, COLUMNS), bool)
     for x0, y0, x1, y1 in boxes:
         top, bottom = max(0, int(y0 / height * ROWS)), int(np.ceil(y1 / height * ROWS))

@@ -1,4 +1,4 @@
-"""Detections in sampled frames -> elements: joined to tracks, judged by limits, the best sighting of each cut out."""
+"""Elements from detections in sampled frames: tracked, filtered by limits, and cut out in their best frame."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,8 +12,8 @@ from a2data.media import colours, images
 from a2data.media.images import Box
 from a2data.records import ClipVideo, Element
 
-GAP = 3  # samples that a track may be out of sight, behind something or missed
-GOOD_FRAMES = 5  # how many of a track's best sightings its embedding is the mean of
+GAP = 3  # samples that a track may be occluded or missed
+GOOD_FRAMES = 5  # number of a track's best observations averaged into its embedding
 
 
 class Observation(NamedTuple):
@@ -29,20 +29,19 @@ class Observation(NamedTuple):
 
     @property
     def area(self) -> float:
-        """Share of the frame that the mask covers."""
+        """Fraction of the frame covered by the mask."""
         return float(self.mask.mean())
 
 
 Track = list[Observation]
 Tracker = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[list[int]]]  # role track of model_zoo.cards
-Judge = Callable[
-    [np.ndarray, list[list[tuple[int, np.ndarray]]]], list[list[float]]
-]  # model_zoo.detect.mask_trust.mask_trust
+# model_zoo.detect.mask_trust.mask_trust
+Judge = Callable[[np.ndarray, list[list[tuple[int, np.ndarray]]]], list[list[float]]]
 NOT_JUDGED = -1.0
 
 
 class Limits(NamedTuple):
-    """What makes a track an element; what each says is said where it is set, in stages/detect.py."""
+    """Limits that a track must meet to become an element; described in stages/detect.py, where they are set."""
 
     min_area: float
     max_area: float
@@ -52,15 +51,15 @@ class Limits(NamedTuple):
 
 
 class MaskRefiner(NamedTuple):
-    """A model that draws the mask of each best frame again, from its box."""
+    """A model that re-segments each best frame from its box."""
 
     model: Callable[[np.ndarray, np.ndarray], np.ndarray]  # role masks of model_zoo.cards
     name: str  # its card
-    min_iou: float  # of the new mask's box with the old one's, 0 to 1; below it the old mask stays
+    min_iou: float  # IoU of the boxes of the new and old mask, 0 to 1; below it the old mask is kept
 
 
 def sampled(frames: int, every: int) -> list[int]:
-    """The numbers of the frames to look at: each `every`-th from the first, and the last.
+    """Return the numbers of the sampled frames: every `every`-th from the first, and the last.
 
     >>> sampled(12, 5)
     [0, 5, 10, 11]
@@ -69,9 +68,9 @@ def sampled(frames: int, every: int) -> list[int]:
 
 
 def sighted(frame: np.ndarray, number: int, detections: Sequence[Any], embedder: Callable) -> list[Observation]:
-    """The detections of one frame with tight boxes and embeddings; one whose mask is empty is no sighting.
+    """Return the detections of one frame with tight boxes and embeddings. Detections with an empty mask are dropped.
 
-    A detection without a mask fills its box.
+    A detection without a mask gets a mask that fills its box.
     """
     masks = [filled(d.box, frame.shape[:2]) if d.mask is None else d.mask for d in detections]
     seen = [(d, mask) for d, mask in zip(detections, masks, strict=True) if mask.any()]
@@ -83,7 +82,7 @@ def sighted(frame: np.ndarray, number: int, detections: Sequence[Any], embedder:
 
 
 def filled(box: Box, shape: tuple[int, int]) -> np.ndarray:
-    """The mask of a whole box, (h, w) bool."""
+    """Return the mask of a whole box, (h, w) bool."""
     mask = np.zeros(shape, bool)
     x0, y0, x1, y1 = images.clamp(box, *shape)
     mask[y0:y1, x0:x1] = True
@@ -91,9 +90,9 @@ def filled(box: Box, shape: tuple[int, int]) -> np.ndarray:
 
 
 def track(samples: Sequence[Sequence[Observation]], tracker: Tracker | None = None) -> list[Track]:
-    """All tracks through the samples, longest times largest first; a person never becomes a thing.
+    """Return all tracks through the samples, by descending summed area. Humans and objects are tracked separately.
 
-    tracker: a model of role track, or None for a2data.elements.tracks.associate, by place and looks.
+    tracker: a model of role track, or None for a2data.elements.tracks.associate, by position and embedding.
     """
     tracks: list[Track] = []
     for kind in ("human", "object"):
@@ -109,7 +108,7 @@ def track(samples: Sequence[Sequence[Observation]], tracker: Tracker | None = No
 
 
 def judge(tracks: Sequence[Track], samples: int, limits: Limits) -> list[tuple[str, str] | None]:
-    """Reason and detail why each track is no element; None for one that is. samples: how many frames were looked at."""
+    """Return the reject reason and detail of each track; None if it becomes an element. samples: number of sampled frames."""
     refusals = [reject_reason(track, samples, limits) for track in tracks]
     fit = [number for number, why in enumerate(refusals) if why is None]
     for number in fit[limits.max_elements :]:
@@ -118,7 +117,7 @@ def judge(tracks: Sequence[Track], samples: int, limits: Limits) -> list[tuple[s
 
 
 def reject_reason(track: Track, samples: int, limits: Limits) -> tuple[str, str] | None:
-    """Reason and detail why a track is no element, whatever others there are; None for one that is."""
+    """Return the reject reason and detail of a track on its own; None if it meets the limits."""
     need = max(min(2, samples), limits.min_track_coverage * samples)
     area = float(np.median([s.area for s in track]))
     if len(track) < need:
@@ -141,9 +140,9 @@ def elements(
     taken: Mapping[str, int] | None = None,
     judge_masks: Judge | None = None,
 ) -> Iterator[Element]:
-    """The rows of tracks that were kept, numbered by kind from 0, or from where `taken` says that others end.
+    """Yield the rows of the kept tracks, numbered by kind from 0, or from the numbers in `taken`.
 
-    judge_masks: says how far each mask of the tracks is to be trusted; None where nothing can.
+    judge_masks: returns the confidence of each mask of the tracks; None if no such model is available.
     """
     numbers = Counter(taken or {})
     masks = [[(s.frame, s.mask) for s in track] for track in tracks]
@@ -164,9 +163,9 @@ def element(
     embedder: str,
     recut: MaskRefiner | None = None,
 ) -> Element:
-    """The row of one track: its best frame cut out, and where else it was seen.
+    """Return the row of one track: its cut-out from the best frame, and its boxes in all frames.
 
-    trusts: of each sighting's mask, 0 to 1, or NOT_JUDGED, as the mask is that `recut` drew again.
+    trusts: confidence of each observation's mask, 0 to 1, or NOT_JUDGED; a mask redrawn by `recut` is not judged.
     """
     marks = qualities(film.frames, track, others)
     worth = [mark * (1.0 if trust == NOT_JUDGED else trust) for mark, trust in zip(marks, trusts, strict=True)]
@@ -198,10 +197,10 @@ def element(
 
 
 def refine_mask(frame: np.ndarray, seen: Observation, recut: MaskRefiner) -> tuple[Observation, list[str]]:
-    """The sighting with the mask that the model draws in its box, and an attribute that says whose mask it is.
+    """Return the observation with the mask that the model draws in its box, and an attribute for the source of the mask.
 
-    A mask that is empty, or lies elsewhere than the box, shows that the model took something else for the thing: then the old
-    one stays. The embedding stays that of the old mask, which is how the other sightings were seen.
+    If the new mask is empty or outside the box, the model segmented something else and the old mask is kept. The embedding stays
+    that of the old mask, consistent with the other observations.
     """
     mask = np.asarray(recut.model(frame, np.array([seen.box], np.float32))[0], bool)
     overlap = images.iou(images.bounds(mask), seen.box) if mask.any() else 0.0
@@ -211,22 +210,22 @@ def refine_mask(frame: np.ndarray, seen: Observation, recut: MaskRefiner) -> tup
 
 
 def majority(track: Track) -> str:
-    """The label with the most confidence over the track; ties to the first in the alphabet."""
+    """Return the label with the highest summed confidence over the track; ties go to the first in the alphabet."""
     labels = sorted({s.label for s in track})
     return max(labels, key=lambda label: sum(s.score for s in track if s.label == label))
 
 
 def qualities(frames: np.ndarray, track: Track, others: Sequence[Observation]) -> list[float]:
-    """How good a picture of a track's element each of its sightings is. others: the sightings of the other tracks."""
+    """Return the picture quality of each observation of a track. others: the observations of the other tracks."""
     usual = float(np.median([s.area for s in track]))
     return [quality(frames[s.frame], s, [o for o in others if o.frame == s.frame], usual) for s in track]
 
 
 def quality(frame: np.ndarray, seen: Observation, others: Sequence[Observation], usual_area: float) -> float:
-    """How good a picture of its element a sighting is, 0 to 1: a product, so that one bad fault is enough.
+    """Return the picture quality of an observation, 0 to 1. It is a product, so a single severe fault suffices to lower it.
 
-    Sharp, large (whole marks from 15 % of the frame), inside the frame (half a person ends at the bottom, which costs little),
-    not behind or before others, about as large as usual (a mask that spilt is not), and sure.
+    Factors: sharpness, size (full score from 15 % of the frame), position inside the frame (a cut at the bottom costs little, since
+    half-length views end there), no overlap with others, size close to the track's median (unlike a leaking mask), confidence.
     """
     height, width = frame.shape[:2]
     x0, y0, x1, y1 = seen.box
@@ -241,7 +240,7 @@ def quality(frame: np.ndarray, seen: Observation, others: Sequence[Observation],
 
 
 def sharpness(frame: np.ndarray, seen: Observation) -> float:
-    """v / (v + 100), v the variance of the Laplacian inside the mask, at most 256 pixels on the long side; 0 to 1.
+    """Return v / (v + 100), 0 to 1, where v is the variance of the Laplacian inside the mask, at most 256 px on the long side.
 
     Variance of the Laplacian: Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy".
     """
@@ -250,7 +249,7 @@ def sharpness(frame: np.ndarray, seen: Observation) -> float:
     size = (max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale)))
     grey = cv2.resize(cv2.cvtColor(frame[y0:y1, x0:x1], cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
     mask = cv2.resize(seen.mask[y0:y1, x0:x1].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-    inside = cv2.erode(mask, np.ones((3, 3), np.uint8)) > 0  # the outline is as sharp as the background makes it
+    inside = cv2.erode(mask, np.ones((3, 3), np.uint8)) > 0  # the sharpness of the outline depends on the background
     if not inside.any():
         return 0.0
     variance = float(cv2.Laplacian(grey, cv2.CV_32F)[inside].var())

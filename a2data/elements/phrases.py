@@ -1,4 +1,4 @@
-"""What a noun phrase says: whom or what it names, colours, clothes, place, size. Reads words only, never a picture."""
+"""Parser of noun phrases: noun, colours, clothes, position, size. Uses words only, never pictures."""
 
 import re
 from typing import NamedTuple
@@ -30,27 +30,27 @@ BREAKS = _words("in on at with and or of by from near behind beside wearing dres
 
 
 class Garment(NamedTuple):
-    """A piece of clothing, or hair, that a phrase names: "a yellow top"."""
+    """A garment, or hair, mentioned in a phrase: "a yellow top"."""
 
-    kind: str  # upper, lower, shoes, accessory, hair: the kind of the element that would show it
-    colour: str  # "" for none named
+    kind: str  # element kind: upper, lower, shoes, accessory, hair
+    colour: str  # "" if not mentioned
     start: int  # phrase[start:end] is its own noun phrase
     end: int
 
 
 class Meaning(NamedTuple):
-    """What a noun phrase says."""
+    """Parsed noun phrase."""
 
     noun: str  # its head: "person", "bottle", "dining table"
     human: bool
-    colours: tuple[str, ...]  # of the thing itself, not of what it wears
+    colours: tuple[str, ...]  # of the subject itself, not of its clothes
     garments: tuple[Garment, ...]
     place: float | None  # 0 left, 0.5 centre, 1 right
-    size: int  # -1 small, 1 large, 0 not said
+    size: int  # -1 small, 1 large, 0 not mentioned
 
 
 def read(phrase: str) -> Meaning:
-    """What a noun phrase such as "a small red bottle on the left" says."""
+    """Parse a noun phrase such as "a small red bottle on the left"."""
     words = [(m.group().lower(), m.start(), m.end()) for m in re.finditer(r"[\w'-]+|,", phrase)]
     head = []
     for word, _, _ in words:
@@ -65,12 +65,12 @@ def read(phrase: str) -> Meaning:
 
 
 def colours(words: str) -> tuple[str, ...]:
-    """The colours that words name, by a2data.media.colours' names, in their order."""
+    """Return the colours mentioned in words, in order, by their names in a2data.media.colours."""
     return tuple(COLOURS[w] for w in re.findall(r"\w+", words.lower()) if w in COLOURS)
 
 
 def place(phrase: str) -> float | None:
-    """Where "on the left" and the like say that something is: 0 left, 0.5 centre, 1 right; None where nothing is said."""
+    """Return the position given by "on the left" and the like: 0 left, 0.5 centre, 1 right; None if not mentioned."""
     said = re.search(r"\b(?:on|in|at) the (?:far )?(left|right|cent(?:er|re)|middle)\b", phrase.lower())
     return PLACES[said.group(1)] if said else None
 

@@ -1,4 +1,4 @@
-"""Sightings in successive frames joined to tracks, by place and by looks; and where a thing was between them."""
+"""Data association of observations in successive frames by position and embedding, and interpolation between them."""
 
 from collections.abc import Sequence
 
@@ -7,19 +7,21 @@ import numpy as np
 from a2data.media.images import Box, iou
 from a2data.records import Element
 
-NEAR_IOU = 0.3  # two sightings may be one thing when their boxes overlap this much,
-ALIKE = 0.8  # or when they look this much alike
-NEAR_SIZES = 1.5  # and their middles are at most so many box sizes apart, for each sample between them
+# Two observations may belong to one track if their boxes overlap by NEAR_IOU, or if their embeddings have a cosine of ALIKE and
+# their centres are at most NEAR_SIZES box sizes apart for each sample between them.
+NEAR_IOU = 0.3
+ALIKE = 0.8
+NEAR_SIZES = 1.5
 
 
 def associate(boxes: Sequence[Sequence[Box]], looks: Sequence[np.ndarray], gap: int = 3) -> list[list[tuple[int, int]]]:
-    """Tracks through samples of a shot, each a list of (sample, sighting) ascending; every sighting is in just one.
+    """Return tracks through samples of a shot, each an ascending list of (sample, observation). Each observation is in one track.
 
-    boxes: for each sample its sightings' boxes. looks: for each sample (n, d) float32, rows of unit length (d may be 0).
-    A track that is not seen for more than `gap` samples has ended. Each sample's sightings are given to the open tracks by the
-    Hungarian method, at a cost of one less the mean of overlap and cosine. The overlap is with where the track would be had it
-    gone on as it went (Bewley et al. 2016, SORT): of two who pass one another, the other is nearer to where each was last.
-    Tracks are ordered by their first sighting.
+    boxes: boxes of the observations of each sample. looks: their embeddings, (n, d) float32 per sample with rows of unit norm (d
+    may be 0). A track ends when it is not seen for more than `gap` samples. The observations of each sample are assigned to the
+    open tracks by the Hungarian method, with cost 1 - mean of overlap and cosine. The overlap is with the predicted box at constant
+    velocity (Bewley et al. 2016, SORT), because when two people pass each other, each ends up closer to the other's last position.
+    Tracks are ordered by their first observation.
     """
     tracks: list[list[tuple[int, int]]] = []
     for t, here in enumerate(boxes):
@@ -33,9 +35,9 @@ def associate(boxes: Sequence[Sequence[Box]], looks: Sequence[np.ndarray], gap: 
 
 
 def from_numbers(numbers: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
-    """What a tracker says as `link` says it: numbers holds for each sample its sightings' tracks, -1 for none.
+    """Convert the output of a tracker to that of `associate`. numbers: track of each observation per sample, -1 for none.
 
-    A sighting without a track is one by itself.
+    An observation without a track becomes a track of its own.
     """
     tracks: dict[tuple[int, ...], list[tuple[int, int]]] = {}
     for t, here in enumerate(numbers):
@@ -47,8 +49,9 @@ def from_numbers(numbers: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]
 def _assign(
     t: int, alive: list[list[tuple[int, int]]], boxes: Sequence[Sequence[Box]], looks: Sequence[np.ndarray]
 ) -> list[tuple[int, int]]:
-    """The (track, sighting) pairs of least cost among those that may be one thing."""
-    from scipy.optimize import linear_sum_assignment  # 0.5 s, which no command should wait for
+    """Return the (track, observation) pairs with the least total cost among the admissible ones."""
+    # late, since the import takes 0.5 s
+    from scipy.optimize import linear_sum_assignment
 
     far = 10.0
     cost = np.full((len(alive), len(boxes[t])), far)
@@ -65,7 +68,7 @@ def _assign(
 
 
 def predict_box(t: int, track: Sequence[tuple[int, int]], boxes: Sequence[Sequence[Box]]) -> Box:
-    """Where a track's last box would be at sample t, moving on as its middle did between the last two sightings."""
+    """Return the predicted box of a track at sample t, moved at the velocity of its centre in the last two observations."""
     last, number = track[-1]
     x0, y0, x1, y1 = boxes[last][number]
     if len(track) < 2:
@@ -78,23 +81,23 @@ def predict_box(t: int, track: Sequence[tuple[int, int]], boxes: Sequence[Sequen
 
 
 def mean_embedding(vectors: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean of unit vectors, (d,) float32, of unit length again."""
+    """Return the mean of unit vectors, normalised to unit length, (d,) float32."""
     mean = np.mean(vectors, axis=0)
     return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
 
 
 def apart(a: Box, b: Box) -> float:
-    """The distance of two boxes' middles, in sizes (the root of the area) of the larger."""
+    """Return the distance between the centres of two boxes, in sizes (square root of the area) of the larger."""
     dx, dy = ((a[i] + a[i + 2] - b[i] - b[i + 2]) / 2 for i in (0, 1))
     size = max((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) ** 0.5
     return float(np.hypot(dx, dy) / max(size, 1e-9))
 
 
 def box_at(element: Element, frame: int, reach: int) -> Box | None:
-    """The element's box in any frame of its clip: as seen, or linear between the nearest two sightings.
+    """Return the element's box in any frame of its clip, interpolated linearly between observations.
 
-    Before the first sighting and after the last it is taken to stand still for `reach` frames, then it is gone: None. A gap
-    between two sightings is bridged however long it is: the thing was there before and after.
+    Before the first and after the last observation the box is assumed constant for `reach` frames, and None beyond. Gaps between
+    two observations are bridged whatever their length, since the element was there before and after.
     """
     seen = element.seen_frames
     if not seen or not seen[0] - reach <= frame <= seen[-1] + reach:

@@ -1,1 +1,1 @@
-"""Video and pictures as arrays, and the limits on what a file from outside may ask for."""
+"""Video and pictures as arrays, and limits for untrusted files."""

@@ -1,4 +1,4 @@
-"""The plain name of a colour: thirteen words that a caption may use, decided in hue, lightness and chroma."""
+"""Colour names: thirteen words for captions, chosen by hue, lightness and chroma."""
 
 import cv2
 import numpy as np
@@ -7,8 +7,8 @@ NAMES = (
     *("black", "white", "grey", "red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink"),
     *("brown", "beige"),
 )
-# Upper end of each hue in degrees, with its name; what lies above the last is red again. These are HSV's degrees: the hue of
-# CIE Lab bends, so that it calls a pure blue purple. Lightness and chroma are Lab's: those of HSV call a pale wall vivid.
+# Upper end of each hue in degrees, with its name; above the last it is red again. The hue is that of HSV, since the hue of CIE Lab
+# is not linear and makes pure blue purple. Lightness and chroma are those of Lab, since those of HSV make a pale wall vivid.
 _HUES = (
     (12, "red"),
     (42, "orange"),
@@ -19,7 +19,7 @@ _HUES = (
     (298, "purple"),
     (342, "pink"),
 )
-# Colours that lie beside each other and are often called by each other's name.
+# adjacent colours, which are often confused
 NEIGHBOURS = frozenset(
     frozenset(pair.split())
     for pair in (
@@ -28,16 +28,16 @@ NEIGHBOURS = frozenset(
         *("beige brown", "beige orange", "beige yellow", "beige white", "beige grey", "beige pink"),
     )
 )
-_BIN = 10.0  # side of the bins, in Lab units, of which the fullest is where the search for the dominant colour begins
-_NEAR = 16.0  # distance in Lab, lightness at half its value, up to which pixels are one colour in light and shade
-_ENOUGH = 4000  # pixels that are looked at: more change nothing
+_BIN = 10.0  # side of the histogram bins in Lab units; the search for the dominant colour starts at the fullest bin
+_NEAR = 16.0  # Lab distance (with half the lightness) up to which pixels count as one colour in light and shade
+_ENOUGH = 4000  # number of sampled pixels; more do not change the result
 
 
 def names(pixels: np.ndarray) -> np.ndarray:
-    """The name of each (n, 3) uint8 RGB pixel as (n,) int: indices into NAMES.
+    """Return the names of (n, 3) uint8 RGB pixels as indices into NAMES, (n,) int.
 
-    Very dark is black whatever its hue; of little chroma is black, grey or white by its lightness. Orange that is dark or dull is
-    brown, and pale it is beige; dark yellow is olive, that is green; dark cyan is teal, green or blue by its hue.
+    Very dark pixels are black whatever their hue; pixels with little chroma are black, grey or white by lightness. Dark or dull
+    orange is brown, pale orange beige; dark yellow (olive) is green; dark cyan (teal) is green or blue by its hue.
     """
     flat = np.asarray(pixels, np.uint8).reshape(-1, 1, 3).astype(np.float32) / 255
     hue = cv2.cvtColor(flat, cv2.COLOR_RGB2HSV)[:, 0, 0]  # degrees
@@ -48,7 +48,7 @@ def names(pixels: np.ndarray) -> np.ndarray:
         np.searchsorted([end for end, _ in _HUES], hue, side="right")
     ]
     red, orange, yellow = (hue < 12) | (hue >= 342), (hue >= 12) & (hue < 42), (hue >= 42) & (hue < 68)
-    rules = (  # a later one overrules an earlier one
+    rules = (  # later rules override earlier ones
         (red & (light > 60) & (chroma < 55), "pink"),
         ((hue < 12) & (chroma < 28) & (light < 60), "brown"),
         (orange & ((light < 42) | (chroma < 46)), "brown"),
@@ -72,21 +72,21 @@ def names(pixels: np.ndarray) -> np.ndarray:
 
 
 def name(pixels: np.ndarray) -> str:
-    """The name of the dominant colour of (n, 3) uint8 RGB pixels, see `dominant`. Raises ValueError without pixels."""
+    """Return the name of the dominant colour of (n, 3) uint8 RGB pixels, see `dominant`. Raises ValueError without pixels."""
     return NAMES[int(names(dominant(pixels)[None])[0])]
 
 
 def share(pixels: np.ndarray, name: str) -> float:
-    """Of (n, 3) uint8 RGB pixels, the share that has this name, 0 to 1. Raises ValueError without pixels."""
+    """Return the fraction of (n, 3) uint8 RGB pixels with this colour name, 0 to 1. Raises ValueError without pixels."""
     if len(pixels) == 0:
-        raise ValueError("no pixels: no colour takes a share")
+        raise ValueError("pixels is empty: the fraction of a colour is undefined")
     return float((names(pixels[:: -(-len(pixels) // _ENOUGH)]) == NAMES.index(name)).mean())
 
 
 def name_in(picture: np.ndarray, mask: np.ndarray) -> str:
-    """The name of the dominant colour of an (h, w, 3) uint8 RGB picture inside an (h, w) bool mask, which is not empty.
+    """Return the name of the dominant colour of an (h, w, 3) uint8 RGB picture inside a non-empty (h, w) bool mask.
 
-    The rim of the mask is left out where something remains: it is mixed with what is behind.
+    The rim of the mask, which is mixed with the background, is excluded if enough of the mask remains.
     """
     reach = max(1, round(float(np.sqrt(mask.sum())) / 25))
     core = cv2.erode(mask.astype(np.uint8), np.ones((2 * reach + 1,) * 2, np.uint8)) > 0
@@ -94,13 +94,13 @@ def name_in(picture: np.ndarray, mask: np.ndarray) -> str:
 
 
 def dominant(pixels: np.ndarray) -> np.ndarray:
-    """The colour that most of (n, 3) uint8 RGB pixels have, (3,) uint8: neither their mean, which may be nobody's colour, nor one
-    of their highlights or shadows. Raises ValueError without pixels.
+    """Return the dominant colour of (n, 3) uint8 RGB pixels, (3,) uint8. Raises ValueError without pixels.
 
-    The mean shift of Fukunaga & Hostetler 1975 in Lab, from the fullest bin; ties go to the darkest, then by a* and b*.
+    It is not the mean, which may not occur among the pixels, and avoids highlights and shadows. Mean shift (Fukunaga & Hostetler
+    1975) in Lab, from the fullest bin; ties go to the darkest bin, then by a* and b*.
     """
     if len(pixels) == 0:
-        raise ValueError("no pixels: no colour to name")
+        raise ValueError("pixels is empty: the dominant colour is undefined")
     some = np.ascontiguousarray(pixels[:: -(-len(pixels) // _ENOUGH)], np.uint8)
     lab = cv2.cvtColor(some[:, None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[:, 0] * np.array(
         [0.5, 1, 1], np.float32
@@ -114,14 +114,14 @@ def dominant(pixels: np.ndarray) -> np.ndarray:
 
 
 def alike(a: str, b: str) -> float:
-    """1 for the same name, 0.5 for neighbours, which people tell apart at different places, 0 otherwise."""
+    """Return 1 for the same name, 0.5 for neighbours, between which people draw the line differently, and 0 otherwise."""
     return 1.0 if a == b else 0.5 if frozenset((a, b)) in NEIGHBOURS else 0.0
 
 
 def opposed(a: str, b: str) -> bool:
-    """Whether two names, "" for not known, cannot be of one thing in two lights: hues that are neither the same nor neighbours.
+    """Return whether two names ("" for unknown) cannot belong to one object in different light: distinct, non-adjacent hues.
 
-    Black, grey, white, brown and beige are no hues here: light and shade turn many a colour into one of them.
+    Black, grey, white, brown and beige do not count as hues here, since light and shade turn many colours into one of them.
     """
     hues = {name for _, name in _HUES}
     return a in hues and b in hues and alike(a, b) == 0

@@ -1,4 +1,4 @@
-"""Pictures and masks as arrays: cut out, paste on white, RLE, hashes. Pure functions, numpy and OpenCV."""
+"""Pictures and masks as arrays: cut-outs, compositing on white, RLE, hashes. Pure functions with numpy and OpenCV."""
 
 import hashlib
 import struct
@@ -10,12 +10,12 @@ import numpy as np
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels, x1 and y1 exclusive
 MAX_PIXELS = 1 << 25  # 33.5 million: 8K
 PNG = b"\x89PNG\r\n\x1a\n"
-PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}  # chunks that pixels are made of
-PNG_COLOURS = {2: "RGB", 3: "palette", 6: "RGBA"}  # that are read, 8 bits or fewer to a channel
+PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}  # chunks that define pixels
+PNG_COLOURS = {2: "RGB", 3: "palette", 6: "RGBA"}  # supported colour types, with at most 8 bits per channel
 
 
 def to_rle(mask: np.ndarray) -> bytes:
-    """An (h, w) bool mask as bytes: lengths of runs, rows first, zeros first, after height and width, as LEB128 integers.
+    """Encode an (h, w) bool mask: height, width, then run lengths in row-major order, zeros first, as LEB128 integers.
 
     >>> to_rle(np.array([[0, 1], [1, 0]], bool)).hex()
     '0202010201'
@@ -39,7 +39,7 @@ def _leb128(n: int) -> bytes:
 
 
 def from_rle(rle: bytes) -> np.ndarray:
-    """The (h, w) bool mask that `to_rle` wrote. Raises ValueError where the runs do not fill it."""
+    """Decode the output of `to_rle` to an (h, w) bool mask. Raises ValueError if the runs do not fill it."""
     numbers, n, shift = [], 0, 0
     for byte in rle:
         n |= (byte & 0x7F) << shift
@@ -55,7 +55,7 @@ def from_rle(rle: bytes) -> np.ndarray:
 
 
 def rle_size(rle: bytes) -> tuple[int, int]:
-    """Height and width of the mask that `to_rle` wrote, without its pixels."""
+    """Return height and width of a mask encoded by `to_rle` without decoding its pixels."""
     numbers, n, shift = [], 0, 0
     for byte in rle[:20]:
         n |= (byte & 0x7F) << shift
@@ -67,7 +67,7 @@ def rle_size(rle: bytes) -> tuple[int, int]:
 
 
 def clamp(box: Box, height: int, width: int) -> tuple[int, int, int, int]:
-    """The whole pixels that a box covers, inside the frame: x0, y0, x1, y1, at least one pixel wide and high."""
+    """Return the whole pixels that a box covers inside the frame, x0, y0, x1, y1, at least one pixel wide and high."""
     x0, y0 = (max(0, min(int(np.floor(v)), limit - 1)) for v, limit in ((box[0], width), (box[1], height)))
     x1, y1 = (
         max(low + 1, min(int(np.ceil(v)), limit)) for v, low, limit in ((box[2], x0, width), (box[3], y0, height))
@@ -76,20 +76,20 @@ def clamp(box: Box, height: int, width: int) -> tuple[int, int, int, int]:
 
 
 def bounds(mask: np.ndarray) -> Box:
-    """The tightest box round an (h, w) bool mask that is not empty."""
+    """Return the tightest box around a non-empty (h, w) bool mask."""
     x0, y0, width, height = cv2.boundingRect(mask.astype(np.uint8))
     return float(x0), float(y0), float(x0 + width), float(y0 + height)
 
 
 def cut_out(frame: np.ndarray, mask: np.ndarray, box: Box) -> np.ndarray:
-    """The box of a frame as (h, w, 4) uint8 RGBA: colours as they are, alpha 255 inside the mask and 0 outside."""
+    """Return the box of a frame as (h, w, 4) uint8 RGBA with unchanged colours and alpha 255 inside the mask, 0 outside."""
     x0, y0, x1, y1 = clamp(box, *frame.shape[:2])
     alpha = np.where(mask[y0:y1, x0:x1], 255, 0).astype(np.uint8)
     return np.dstack([frame[y0:y1, x0:x1], alpha])
 
 
 def on_white(rgba: np.ndarray, box: Box | None = None, height: int = 0, width: int = 0) -> np.ndarray:
-    """An RGBA cut-out over white, (h, w, 3) uint8. With a box: where it stood, in a white frame of height x width."""
+    """Composite an RGBA cut-out over white, (h, w, 3) uint8. With a box, place it there in a white frame of height x width."""
     alpha = rgba[..., 3:].astype(np.float32) / 255
     flat = np.rint(rgba[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
     if box is None:
@@ -101,16 +101,16 @@ def on_white(rgba: np.ndarray, box: Box | None = None, height: int = 0, width: i
 
 
 def to_png(picture: np.ndarray) -> bytes:
-    """(h, w, 3) RGB or (h, w, 4) RGBA uint8 as PNG; the same pixels give the same bytes."""
+    """Encode (h, w, 3) RGB or (h, w, 4) RGBA uint8 as PNG. Equal pixels give equal bytes."""
     code = cv2.COLOR_RGBA2BGRA if picture.shape[2] == 4 else cv2.COLOR_RGB2BGR
     ok, data = cv2.imencode(".png", cv2.cvtColor(picture, code))
     if not ok:
-        raise ValueError(f"cannot write a PNG of shape {picture.shape}")
+        raise ValueError(f"an array of shape {picture.shape} cannot be encoded as PNG")
     return data.tobytes()
 
 
 def from_png(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """(h, w, 3) RGB or (h, w, 4) RGBA uint8. Of an animation it is the still picture.
+    """Decode a PNG to (h, w, 3) RGB or (h, w, 4) RGBA uint8; an animation to its still picture.
 
     Raises ValueError for bytes that are not a PNG, for a damaged one, for grey or 16 bits, and for more than max_pixels.
     """
@@ -119,14 +119,14 @@ def from_png(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise ValueError(f"a picture of {height} x {width} pixels, more than {max_pixels}")
     picture = cv2.imdecode(np.frombuffer(png_pixels(data), np.uint8), cv2.IMREAD_UNCHANGED)
     if picture is None or picture.dtype != np.uint8 or picture.shape not in ((height, width, 3), (height, width, 4)):
-        raise ValueError(f"{len(data)} bytes that are no picture")
+        raise ValueError(f"{len(data)} bytes that are not a valid PNG")
     return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA if picture.shape[2] == 4 else cv2.COLOR_BGR2RGB)
 
 
 def png_size(data: bytes) -> tuple[int, int]:
-    """Height and width of a PNG by its header, px. Raises ValueError for anything that `from_png` does not read."""
+    """Return height and width in px from the header of a PNG. Raises ValueError for formats that `from_png` does not read."""
     if data[:8] != PNG or data[12:16] != b"IHDR" or len(data) < 33:
-        raise ValueError(f"{len(data)} bytes that are no picture")
+        raise ValueError(f"{len(data)} bytes that are not a valid PNG")
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
     if colour not in PNG_COLOURS or depth > 8:
         raise ValueError(f"a PNG of colour type {colour} with {depth} bits; RGB or RGBA with 8 bits are read")
@@ -136,9 +136,9 @@ def png_size(data: bytes) -> tuple[int, int]:
 
 
 def png_pixels(data: bytes) -> bytes:
-    """A PNG without the chunks that no pixel is made of: compressed text and profiles unpack to gigabytes.
+    """Return a PNG with only the chunks that define pixels, since compressed text and profiles may unpack to gigabytes.
 
-    Raises ValueError where it is cut off, or a chunk does not have its checksum.
+    Raises ValueError if it is truncated or a checksum is wrong.
     """
     kept, at = [PNG], 8
     while at < len(data):
@@ -153,27 +153,27 @@ def png_pixels(data: bytes) -> bytes:
         if kind == b"IEND":
             return b"".join(kept)
         at = end
-    raise ValueError(f"a PNG that is cut off at byte {len(data)}")
+    raise ValueError(f"a PNG that is truncated at byte {len(data)}")
 
 
 def sha16(data: bytes) -> str:
-    """The first 16 hex digits of the sha256."""
+    """Return the first 16 hex digits of the sha256."""
     return hashlib.sha256(data).hexdigest()[:16]
 
 
 def thumb(picture: np.ndarray) -> np.ndarray:
-    """A grey or RGB picture as (18, 24) uint8, by area averaging."""
+    """Return a grey or RGB picture as a grey (18, 24) uint8 thumbnail, by area averaging."""
     grey = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     return cv2.resize(grey, (24, 18), interpolation=cv2.INTER_AREA)
 
 
 def thumbs(data: bytes) -> np.ndarray:
-    """Clip.thumbs as an array, (t, 18, 24) uint8."""
+    """Return Clip.thumbnails as an array, (t, 18, 24) uint8."""
     return np.frombuffer(data, np.uint8).reshape(-1, 18, 24)
 
 
 def iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes, 0 to 1."""
+    """Return the intersection over union of two boxes, 0 to 1."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:

@@ -1,7 +1,7 @@
-"""What an mp4 says of itself, read before FFmpeg opens it, so that a few bytes cannot make it allocate gigabytes.
+"""Validation of an mp4 before FFmpeg opens it, so that a few bytes cannot make FFmpeg allocate gigabytes.
 
-FFmpeg's demuxer believes the counts in the index of an mp4 (how many samples, how many edits) and unpacks compressed indices. The
-files that `a2data.media.video.encode` writes have one video track, one index, and no fragments.
+FFmpeg's demuxer trusts the counts in the index of an mp4 (samples, edits) and unpacks compressed indexes. The files that
+`a2data.media.video.encode` writes have one video track, one index and no fragments.
 """
 
 import struct
@@ -10,25 +10,25 @@ from collections.abc import Iterator
 CONTAINERS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts"}
 REFUSED = {b"moof": "fragments", b"cmov": "a compressed index"}
 MAX_EDITS = 16
-INDEX_BYTES = 1 << 16  # of an index, beside what each frame takes in it
+INDEX_BYTES = 1 << 16  # of an index, in addition to INDEX_BYTES_PER_FRAME
 INDEX_BYTES_PER_FRAME = 64
 
 
 def boxes(data: memoryview, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Type, first and last byte (exclusive) of the content of each box, containers before what they hold.
+    """Yield type, first and last byte (exclusive) of the content of each box, containers before their content.
 
-    Raises ValueError for a box that does not fit into what holds it.
+    Raises ValueError for a box that exceeds its container.
     """
     while begin < end:
         if end - begin < 8:
-            raise ValueError(f"has {end - begin} bytes that are not a box of an mp4")
+            raise ValueError(f"has {end - begin} bytes that are not an mp4 box")
         size, kind = struct.unpack_from(">I4s", data, begin)
         head = 8
         if size == 1 and end - begin >= 16:
             size, head = struct.unpack_from(">Q", data, begin + 8)[0], 16
         last = end if size == 0 else begin + size
         if last > end or last < begin + head:
-            raise ValueError(f"has a box {kind!r} of {size} bytes where {end - begin} are left")
+            raise ValueError(f"has a box {kind!r} of {size} bytes, but only {end - begin} are left")
         yield kind, begin + head, last
         if kind in CONTAINERS:
             yield from boxes(data, begin + head, last)
@@ -36,14 +36,14 @@ def boxes(data: memoryview, begin: int, end: int) -> Iterator[tuple[bytes, int, 
 
 
 def frame_count(data: memoryview, max_frames: int) -> int:
-    """How many frames the one video track has, by its index.
+    """Return the number of frames of the only video track, from its index.
 
     Raises ValueError for more than max_frames, for anything but one video track with one index, and for a damaged index.
     """
     frames, tracks = list[int](), list[bytes]()
     for kind, begin, end in boxes(data, 0, len(data)):
         if kind in REFUSED:
-            raise ValueError(f"has {REFUSED[kind]}, which a packed mp4 never has")
+            raise ValueError(f"has {REFUSED[kind]}, unlike a packed mp4")
         if kind == b"moov" and end - begin > INDEX_BYTES + INDEX_BYTES_PER_FRAME * max_frames:
             raise ValueError(f"has an index of {end - begin} bytes, too many for {max_frames} frames")
         if kind in (b"stsz", b"stz2"):
@@ -62,7 +62,7 @@ def frame_count(data: memoryview, max_frames: int) -> int:
 
 
 def check_runs(data: memoryview, begin: int, end: int, kind: bytes, max_frames: int) -> None:
-    """Raises ValueError where the runs of a table of times are of more frames than there may be."""
+    """Raise ValueError if a table of times covers more than max_frames frames."""
     runs = number(data, begin + 4, end)
     if begin + 8 + 8 * runs > end:
         raise ValueError(f"has a table {kind!r} of {runs} rows that ends before them")
@@ -73,5 +73,5 @@ def check_runs(data: memoryview, begin: int, end: int, kind: bytes, max_frames: 
 
 def number(data: memoryview, at: int, end: int) -> int:
     if at + 4 > end:
-        raise ValueError("has a table that ends before its length")
+        raise ValueError("has a truncated table")
     return struct.unpack_from(">I", data, at)[0]

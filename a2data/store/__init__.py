@@ -1,1 +1,1 @@
-"""Folders and tables: local or behind a URL, written at once or not at all, with checksums."""
+"""Folders and tables, local or in object stores, with atomic writes and checksums."""

@@ -1,4 +1,4 @@
-"""File names that come from data: shards, indexes, tables, lists. They are checked here before they become part of a path."""
+"""Validation of file names from data (shards, indexes, tables, lists) before they become part of a path."""
 
 import unicodedata
 
@@ -9,10 +9,10 @@ FORBIDDEN = {"Cc", "Cs", "Zl", "Zp"}
 
 
 def safe_name(name: str, where: str) -> str:
-    """Return `name` unchanged if it names a file of one folder and nothing outside it.
+    """Return `name` unchanged if it is a plain file name inside a folder.
 
-    where: what the name comes from, for the error: a shard, a table, a line. Raises ValueError for a name that is empty, begins
-    with a dot, has a slash, backslash or control character in it, or is longer than MAX_BYTES in UTF-8.
+    where: origin of the name for the error message: a shard, a table, a line. Raises ValueError for a name that is empty, begins
+    with a dot, contains a slash, backslash or control character, or is longer than MAX_BYTES in UTF-8.
     """
     if problem := _problem(name):
         raise ValueError(f"{where}: {_short(name)} cannot be used as a file name: it {problem}")
@@ -20,7 +20,7 @@ def safe_name(name: str, where: str) -> str:
 
 
 def safe_path(path: str, where: str) -> str:
-    """Return `path` unchanged if it is relative and every part of it, between slashes, is a safe name.
+    """Return `path` unchanged if it is relative and every component is a safe name.
 
     Raises ValueError otherwise.
     """
@@ -31,7 +31,7 @@ def safe_path(path: str, where: str) -> str:
 
 
 def _problem(name: str) -> str:
-    """Return why a text is not a safe file name, "" if it is one."""
+    """Return why a text is not a safe file name; "" if it is one."""
     if not name:
         return "is empty"
     if name.startswith("."):

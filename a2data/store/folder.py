@@ -1,4 +1,4 @@
-"""A folder here or in an object store, whose files appear whole or not at all."""
+"""A folder, local or in an object store, with atomic writes."""
 
 import contextlib
 import hashlib
@@ -12,7 +12,7 @@ from typing import BinaryIO
 import pyarrow as pa
 from pyarrow import fs as arrow_fs
 
-NOTE_BYTES = 4096  # length of a note, padded, so that a shorter one leaves nothing of a longer one
+NOTE_BYTES = 4096  # length of a note, padded, so that a shorter note completely replaces a longer one
 
 
 class Folder:
@@ -28,30 +28,30 @@ class Folder:
         return type(self), (self.base if self.local else self.root,)
 
     def path(self, *names: str) -> str:
-        """The full path of a file below this folder. Raises ValueError for a name that leads out of it."""
+        """Return the full path of a file below this folder. Raises ValueError for a name that leads out of it."""
         for name in names:
             if "\0" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
                 raise ValueError(f"{name!r} is not a path inside {self.root}")
         return "/".join((self.base, *names))
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """The files in a folder below, or in this one, with their sizes, by name; none where there is no folder."""
+        """Return name -> size of the files in this folder or one below; {} if the folder does not exist."""
         where = self.path(folder) if folder else self.base
         infos = self.fs.get_file_info(arrow_fs.FileSelector(where, allow_not_found=True))
         return {info.base_name: info.size for info in sorted(infos, key=lambda i: i.base_name) if info.is_file}
 
     def entries(self) -> list[str]:
-        """The names of the files and folders in this folder, sorted."""
+        """Return the names of the files and folders in this folder, sorted."""
         infos = self.fs.get_file_info(arrow_fs.FileSelector(self.base, allow_not_found=True))
         return sorted(info.base_name for info in infos)
 
     def names(self, folder: str = "") -> list[str]:
-        """The names of those files, sorted."""
+        """Return the names of the files in this folder or one below, sorted."""
         return list(self.sizes(folder))
 
     @contextlib.contextmanager
     def writing(self, *names: str) -> Iterator[pa.NativeFile]:
-        """A stream whose file appears under its name, whole, when the block ends; one that raises leaves none."""
+        """Yield a stream whose file appears atomically when the block ends; if the block raises, the file is not written."""
         path = self.path(*names)
         scratch = self.scratch(path)
         try:
@@ -65,10 +65,10 @@ class Folder:
 
     @contextlib.contextmanager
     def draft(self) -> Iterator[tuple[BinaryIO, Callable[[str], None]]]:
-        """Yield a file to write and a function that publishes it, whole, under a name that is chosen after writing.
+        """Yield a file to write and a function that publishes it atomically under a name chosen after writing.
 
-        A draft that is not published leaves nothing. Object stores cannot rename, so there the draft is a local temporary file,
-        which publishing uploads.
+        A draft that is not published is removed. Object stores cannot rename, so there the draft is a local temporary file, which
+        is uploaded on publishing.
         """
         if not self.local:
             with tempfile.TemporaryFile() as spool:
@@ -94,14 +94,15 @@ class Folder:
                 os.remove(scratch)
 
     def put(self, data: bytes, *names: str) -> None:
-        """Write a small file whole or not at all."""
+        """Write a small file atomically."""
         with self.writing(*names) as out:
             out.write(data)
 
     def note(self, text: str, *names: str) -> None:
-        """Rewrite a note of at most NOTE_BYTES in a folder that exists.
+        """Rewrite a note of at most NOTE_BYTES in an existing folder.
 
-        On a local disk in one write, in place: ext4 flushes what is renamed over a file, which costs milliseconds each time.
+        On a local disk the note is written in place, in one write, and not atomically: ext4 flushes a file that is renamed over
+        another, which takes milliseconds each time.
         """
         data = text.encode().ljust(NOTE_BYTES)
         if not self.local:
@@ -114,16 +115,16 @@ class Folder:
             os.close(file)
 
     def reading(self, *names: str) -> pa.NativeFile:
-        """A file of the store, open for reading anywhere in it. Raises FileNotFoundError."""
+        """Open a file for random access. Raises FileNotFoundError."""
         return self.fs.open_input_file(self.path(*names))
 
     def sha256(self, *names: str) -> str:
-        """Return the sha256 of a file, in hexadecimal. Raises FileNotFoundError."""
+        """Return the sha256 of a file in hexadecimal. Raises FileNotFoundError."""
         with self.reading(*names) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def get(self, *names: str) -> bytes | None:
-        """A small file's bytes, or None where there is none."""
+        """Return the bytes of a small file; None if it does not exist."""
         try:
             with self.fs.open_input_stream(self.path(*names)) as file:
                 return file.read()
@@ -135,9 +136,10 @@ class Folder:
             self.fs.delete_file(self.path(*names))
 
     def scratch(self, path: str) -> str:
-        """Where to write what shall appear at `path`: beside it, or, on an object store, there: uploads are atomic."""
+        """Return a temporary path beside `path`; on an object store, where uploads are atomic, `path` itself."""
         self.fs.create_dir(path.rsplit("/", 1)[0], recursive=True)
-        return f"{path}.{uuid.uuid4().hex}.tmp" if self.local else path  # process ids repeat from node to node
+        # not the process id, which may occur on several nodes
+        return f"{path}.{uuid.uuid4().hex}.tmp" if self.local else path
 
     def publish(self, scratch: str, path: str) -> None:
         if self.local:
@@ -146,9 +148,9 @@ class Folder:
             os.replace(scratch, path)
 
     def sweep(self, folders: Iterable[str]) -> None:
-        """Remove what runs before left in these folders: half-written files, notes of what was in hand, of what broke.
+        """Remove leftovers of earlier runs from these folders: half-written files, progress notes and notes of failed jobs.
 
-        For the runner, before it hires anybody.
+        Called by the runner before it starts workers.
         """
         for folder in folders:
             for name in self.names(folder):
@@ -161,7 +163,7 @@ def _filesystem(root: str) -> tuple[arrow_fs.FileSystem, str]:
         return arrow_fs.LocalFileSystem(), os.path.abspath(root)
     try:
         return arrow_fs.FileSystem.from_uri(root)
-    except (ValueError, pa.ArrowInvalid):  # a scheme that Arrow does not speak itself
+    except (ValueError, pa.ArrowInvalid):  # a scheme that Arrow does not support
         import fsspec
 
         filesystem, path = fsspec.core.url_to_fs(root)

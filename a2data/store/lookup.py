@@ -1,4 +1,4 @@
-"""Single rows of any shard's table, by the value of a column: what a stage that borrows is given."""
+"""Lookup of single rows in any shard's table by the value of a column, for stages with `lookup_tables`."""
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -8,25 +8,25 @@ from a2data.store import parquet, pixels
 from a2data.store.schema import add_missing_columns, from_table, schema
 from a2data.store.tables import Store
 
-# The tables in which elements of a kind may be; all others: parse.
+# tables that may contain elements of a kind; for other kinds: parse
 TABLES = {"human": ("detect",), "object": ("detect", "ground"), "face": ("faces",), "background": ("background",)}
-OPEN = 256  # parts whose footers and columns of ids are kept in memory
+OPEN = 256  # number of parts whose footers and id columns are kept in memory
 
 
 class Lookup:
-    """`lookup(stage, shard, column, values) -> {value: row}`, without the values that are not there.
+    """Callable `lookup(stage, shard, column, values) -> {value: row}`; values that do not occur are omitted.
 
-    Reads the column once for each part, and then only the row groups that hold what is asked for.
+    Reads the column once for each part, and then only the row groups with the requested values.
     """
 
-    def __init__(self, store: Store, borrows: dict[str, type]):
-        self.store, self.lookup_tables = store, borrows
+    def __init__(self, store: Store, lookup_tables: dict[str, type]):
+        self.store, self.lookup_tables = store, lookup_tables
         self._places = lru_cache(OPEN)(self._find_places)
 
     def __call__(
         self, stage: str, shard: int, column: str, values: Iterable[str], record: type | None = None
     ) -> dict[str, Any]:
-        """record: fewer columns than the stage declared to borrow; pixels, for one, are dear."""
+        """Return {value: row}. record: selects fewer columns than declared in `lookup_tables`, e.g. to avoid reading pixels."""
         record = record or self.lookup_tables[stage]
         part, places = self._places(stage, shard, column)
         groups: dict[int, list[str]] = {}
@@ -47,7 +47,7 @@ class Lookup:
         return found
 
     def _find_places(self, stage: str, shard: int, column: str) -> tuple[parquet.Reader, dict[str, tuple[int, int]]]:
-        """The open part, and for each value of the column its row group and its place there; the first where it is not alone."""
+        """Return the open part, and value of the column -> (row group, row in it) of its first occurrence."""
         path = self.store.part(stage, shard)
         places: dict[str, tuple[int, int]] = {}
         try:
@@ -55,8 +55,8 @@ class Lookup:
             for group in range(part.groups):
                 for row, value in enumerate(part.group(group, [column]).column(0).to_pylist()):
                     places.setdefault(value, (group, row))
-        except FileNotFoundError as error:  # another worker has moved it aside: that is no fault of what is looked up
-            raise parquet.DamagedError(path, "there is no such file") from error
+        except FileNotFoundError as error:  # moved aside by another worker
+            raise parquet.DamagedError(path, "the file does not exist") from error
         except parquet.DamagedError as error:
             raise self.store.set_aside(error) from error
         return part, places
@@ -65,14 +65,14 @@ class Lookup:
 def element_row(
     lookup: Callable[..., dict[str, Any]], kind: str, shard: int, element_id: str, record: type | None = None
 ) -> Any:
-    """The row of an element in whichever table of its kind has it; None where none has. record: as in Lookup."""
+    """Return the row of an element from the tables of its kind; None if they do not contain it. record: as in Lookup."""
     return element_rows(lookup, kind, shard, [element_id], record).get(element_id)
 
 
 def element_rows(
     lookup: Callable[..., dict[str, Any]], kind: str, shard: int, element_ids: Iterable[str], record: type | None = None
 ) -> dict[str, Any]:
-    """The rows of elements of one kind and shard, by their ids, without those that no table has. record: as in Lookup."""
+    """Return the rows of elements of one kind and shard by id; missing elements are omitted. record: as in Lookup."""
     more = {} if record is None else {"record": record}
     found: dict[str, Any] = {}
     for stage in TABLES.get(kind, ("parse",)):

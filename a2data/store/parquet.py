@@ -1,8 +1,8 @@
-"""Read and write Parquet files so that damage is found.
+"""Parquet files with checksums, so that damage is detected.
 
-Every page has a CRC-32, which is part of Parquet and is verified whenever the page is read. Parquet has none for the footer,
-which holds the schema, the offsets of the pages and our own notes: the footer's sha256 is written in front of it, where other
-readers of Parquet do not look. Files of earlier versions have neither and are read without verification.
+Every page has a CRC-32, which is part of Parquet and is verified on every read. Parquet does not have a checksum for the footer,
+which holds the schema, the offsets of the pages and our notes; its sha256 is written in front of it, where other Parquet readers
+do not look. Files of earlier versions have neither and are read without verification.
 """
 
 import contextlib
@@ -15,16 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-# followed by 32 bytes; in front of the footer
+# followed by 32 bytes, in front of the footer
 SEAL = b"a2data-footer-sha256:"
-END = 8  # bytes behind the footer: its length, "PAR1"
-TAIL = 1 << 16  # bytes that are read first: nearly all footers are shorter
+END = 8  # bytes after the footer: its length, "PAR1"
+TAIL = 1 << 16  # bytes of the first read; nearly all footers are shorter
 
 
 class DamagedError(ValueError):
-    """A file does not hold what was written to it.
+    """The content of a file differs from what was written.
 
-    path: in its file system; why: what the reader found; moved: where the file was moved to, "" if it was not.
+    path: its path in its file system. why: what the reader found. moved: new path of the file, "" if it was not moved.
     """
 
     def __init__(self, path: str, why: str, moved: str = ""):
@@ -37,7 +37,7 @@ class DamagedError(ValueError):
 
 @contextlib.contextmanager
 def reporting(path: str) -> Iterator[None]:
-    """Turn what pyarrow raises about the content of a file into DamagedError; errors of the disk or network pass unchanged."""
+    """Turn pyarrow's exceptions about the content of a file into DamagedError. I/O errors are propagated unchanged."""
     try:
         yield
     except OSError as error:
@@ -53,7 +53,7 @@ def _first_line(error: Exception) -> str:
 
 
 class Writer:
-    """Write a table, a row group at a time, to a file that has `write` and `tell`. The file stays open."""
+    """Writer of a table, one row group at a time, to a file with `write` and `tell`. The file stays open."""
 
     def __init__(self, file: Any, schema: pa.Schema, compression: str = "zstd"):
         self.sink = _Sink(file)
@@ -75,7 +75,7 @@ class Writer:
 
 
 class _Sink:
-    """The file that pyarrow writes to. While `held` is not None it collects the bytes there instead."""
+    """The file that pyarrow writes to. If `held` is not None, it collects the bytes instead."""
 
     closed = False
 
@@ -101,14 +101,14 @@ class _Sink:
 
 
 def _length(tail: bytes) -> int:
-    """Return the length of the footer in bytes, as the last bytes of the file state it."""
+    """Return the length of the footer in bytes, from the last bytes of the file."""
     return int.from_bytes(tail[-END:-4], "little")
 
 
 class Reader:
-    """An open Parquet file that is verified as it is read.
+    """An open Parquet file that is verified while it is read.
 
-    sealed: whether it has checksums. Every method raises DamagedError, with the path, for content that is not what was written.
+    sealed: whether it has checksums. Every method raises DamagedError, with the path, if the content differs from what was written.
     """
 
     def __init__(self, file: pa.NativeFile, path: str, read_dictionary: list[str] | None = None):
@@ -137,7 +137,7 @@ class Reader:
             return self.parquet.schema_arrow.names
 
     def group(self, number: int, columns: list[str] | None = None) -> pa.Table:
-        """A row group."""
+        """Return a row group."""
         with reporting(self.path):
             table = self.parquet.read_row_group(number, columns=columns)
             if not self.sealed:
@@ -150,7 +150,7 @@ class Reader:
         return table
 
     def _count_values(self, table: pa.Table, about: pq.RowGroupMetaData) -> None:
-        """Compare the lengths of lists with the footer: no checksum covers a page's header, which may shorten one."""
+        """Compare the lengths of lists with the footer. Checksums do not cover page headers, whose damage may shorten a list."""
         stated: dict[str, list[int]] = {}
         for number in range(about.num_columns):
             column = about.column(number)
@@ -158,7 +158,7 @@ class Reader:
         for name in table.column_names:
             found = [sum(counts) for counts in zip(*map(_values, table[name].chunks), strict=True)]
             if found and found != stated[name]:
-                raise DamagedError(self.path, f"column {name!r} has {found} values where its footer has {stated[name]}")
+                raise DamagedError(self.path, f"column {name!r} has {found} values, but its footer says {stated[name]}")
 
     def table(self, columns: list[str] | None = None) -> pa.Table:
         """Return all rows. They are read group by group, so that a page with a wrong number of values cannot shift later ones."""
@@ -170,7 +170,7 @@ class Reader:
 
 
 def _values(array: pa.Array) -> list[int]:
-    """Count the values of each leaf column of an array as Parquet counts them: an empty list is one."""
+    """Count the values of each leaf column of an array as Parquet does: an empty list counts as one."""
     kind = array.type
     if pa.types.is_struct(kind):
         return [count for number in range(kind.num_fields) for count in _values(array.field(number))]
@@ -183,19 +183,19 @@ def _values(array: pa.Array) -> list[int]:
 
 
 def _metadata(file: pa.NativeFile, path: str) -> tuple[pq.FileMetaData, bool]:
-    """Return the footer and whether it has a seal. Raises DamagedError where the two disagree."""
+    """Return the footer and whether it has a seal. Raises DamagedError if the two disagree."""
     size = file.size()
     tail = file.read_at(min(size, TAIL), max(0, size - TAIL))
     need = _length(tail) + END + len(SEAL) + 32
     if len(tail) < need <= size:
         tail = file.read_at(need, size - need)
     if len(tail) < 12 or tail[-4:] != b"PAR1" or _length(tail) + END > len(tail):
-        raise DamagedError(path, f"{size} bytes without the end of a Parquet file: truncated or overwritten")
+        raise DamagedError(path, f"its {size} bytes lack the end of a Parquet file: truncated or overwritten")
     footer = tail[len(tail) - END - _length(tail) :]
     seal = tail[: len(tail) - len(footer)][-len(SEAL) - 32 :]
     sealed = seal.startswith(SEAL)
     if sealed and seal[len(SEAL) :] != hashlib.sha256(footer).digest():
-        raise DamagedError(path, "the footer is not the one that was written")
+        raise DamagedError(path, "the footer differs from its checksum")
     with reporting(path):
         return _parsed(footer), sealed
 

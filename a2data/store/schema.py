@@ -1,4 +1,4 @@
-"""Records as Arrow tables and back: the schema is derived from the dataclass, so that it is written once."""
+"""Conversion between records and Arrow tables, with schemas derived from the dataclasses."""
 
 from collections.abc import Iterable
 from dataclasses import MISSING, fields, is_dataclass
@@ -13,7 +13,7 @@ _SCALARS = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.boo
 
 
 def arrow_type(hint: Any) -> pa.DataType:
-    """The Arrow type of one annotation. Raises TypeError for one that has none."""
+    """Return the Arrow type of an annotation. Raises TypeError if it does not have one."""
     if hint in _SCALARS:
         return _SCALARS[hint]
     if isinstance(hint, type) and is_dataclass(hint):
@@ -35,12 +35,12 @@ def _hints(record: type) -> list[tuple[Any, Any]]:
 
 
 def schema(record: type) -> pa.Schema:
-    """The Arrow schema of a record type; no column is nullable: a record says "none" with an empty value of its own."""
+    """Return the Arrow schema of a record type. Columns are not nullable; records use empty values for "none"."""
     return pa.schema([pa.field(f.name, arrow_type(h), nullable=False) for f, h in _hints(record)])
 
 
 def to_table(record: type, rows: Iterable[Any]) -> pa.Table:
-    """Rows as an Arrow table. Raises TypeError or pa.ArrowInvalid, naming the column, where a value does not fit."""
+    """Return rows as an Arrow table. Raises TypeError, with the column, if a value does not fit."""
     rows = list(rows)
     columns = []
     for field in schema(record):
@@ -53,21 +53,23 @@ def to_table(record: type, rows: Iterable[Any]) -> pa.Table:
 
 
 def add_missing_columns(record: type, table: pa.Table) -> pa.Table:
-    """A table of an earlier version with the columns that it lacks, at the values that the record gives by default.
+    """Return a table of an earlier version with its missing columns added, filled with the record's defaults.
 
-    Raises ValueError for a column that has no default: such a table cannot be read.
+    Raises ValueError for a missing column without a default: such a table cannot be read.
     """
     for place, (field, hint) in enumerate(_hints(record)):
         if field.name not in table.column_names:
             if field.default is MISSING:
-                raise ValueError(f"a table of {record.__name__} has no column {field.name!r}: it is of another version")
+                raise ValueError(
+                    f"a table of {record.__name__} lacks the column {field.name!r}: it was written by another version"
+                )
             value = pa.array([_plain(field.default)] * len(table), arrow_type(hint))
             table = table.add_column(place, pa.field(field.name, arrow_type(hint), nullable=False), value)
     return table
 
 
 def _plain(value: Any) -> Any:
-    """Nested records as dictionaries, numpy scalars and arrays as Python's own."""
+    """Convert nested records to dictionaries, and numpy scalars and arrays to Python values."""
     if is_dataclass(value):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, list | tuple):
@@ -78,7 +80,7 @@ def _plain(value: Any) -> Any:
 
 
 def from_table(record: type, table: pa.Table | pa.RecordBatch) -> list[Any]:
-    """The rows of a table as records, nested ones too."""
+    """Return the rows of a table as records, including nested ones."""
     hints = _hints(record)
     columns = [table.column(f.name).to_pylist() for f, _ in hints]
     makers = [_maker(h) for _, h in hints]

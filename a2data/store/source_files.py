@@ -1,4 +1,4 @@
-"""Copies of downloaded sources in the work folder, `sources/<video_id>`: a signed URL is needed once, and by one process."""
+"""Copies of downloaded sources in the work folder, `sources/<video_id>`, so that one process uses a signed URL once."""
 
 import os
 import shutil
@@ -11,17 +11,16 @@ from a2data.store.folder import Folder
 from a2data.store.url import is_url, is_web
 
 FOLDER = "sources"
-SourceFile = Callable[
-    [str, str], Opener | None
-]  # (video_id, path) -> how to open its copy, None to open the path itself
+# (video_id, path) -> opener of its copy; None to open the path itself
+SourceFile = Callable[[str, str], Opener | None]
 
 
 def in_place(video_id: str, path: str) -> None:
-    """A SourceFile for sources that have no copies."""
+    """Return None: a SourceFile for sources without copies."""
 
 
 class SourceFiles:
-    """The copies in one work folder."""
+    """The copies of sources in one work folder."""
 
     def __init__(self, store: Folder):
         self.store = store
@@ -30,9 +29,9 @@ class SourceFiles:
         return self.store.fs.get_file_info(self._path(video_id)).type == arrow_fs.FileType.File
 
     def opener(self, video_id: str, path: str) -> Opener | None:
-        """How to open the copy of a source; None for one that is opened at its path.
+        """Return an opener for the copy of a source; None if the source is opened at its path.
 
-        Raises FileNotFoundError for a web address without a copy: it is downloaded under limits, by enrolment and nothing else.
+        Raises FileNotFoundError for a web address without a copy: only enrolment downloads sources, under limits.
         """
         if not is_url(path):
             return None
@@ -40,12 +39,12 @@ class SourceFiles:
             return lambda: self.store.reading(FOLDER, video_id)
         if is_web(path):
             raise FileNotFoundError(
-                f"{path}: its copy {self._path(video_id)} is not there: `a2data run` with the same input downloads it again"
+                f"{path}: its copy {self._path(video_id)} is missing; `a2data run` with the same input downloads it again"
             )
         return None
 
     def scratch(self) -> str:
-        """A local path to download to: in the work folder where that is local, so that the copy need not be moved far."""
+        """Return a local path to download to, inside the work folder if that is local, so that the copy is only renamed."""
         if self.store.local:
             return self.store.scratch(self._path("download"))
         import tempfile
@@ -55,7 +54,7 @@ class SourceFiles:
         return path
 
     def keep(self, scratch: str, video_id: str) -> None:
-        """Let a finished download appear as the copy of that source."""
+        """Publish a finished download as the copy of a source."""
         if self.store.local:
             self.store.publish(scratch, self._path(video_id))
             return

@@ -1,9 +1,9 @@
-"""Where tables live: one immutable Parquet part for each stage and shard, which knows what it was made of.
+"""Storage of tables: one immutable Parquet part for each stage and shard, which records what it was made from.
 
-A part is done when its file exists and the key in its footer is the one that today's settings, code version, models and inputs
-give. The inputs enter the key by the digest of their rows, so that a change that alters no row stops there (as in Bazel and
-Shake: early cut-off). A part is written to a temporary name and renamed, or, on an object store, uploaded in one piece: there
-is no half of one.
+A part is fresh if its file exists and the key in its footer equals that of the current settings, code version, models and inputs.
+The inputs enter the key by the digest of their rows, so a change that does not alter rows does not propagate (early cut-off, as
+in Bazel and Shake). Writes are atomic: a part is written to a temporary name and renamed, or, on an object store, uploaded in one
+piece.
 """
 
 import contextlib
@@ -31,22 +31,22 @@ from a2data.store.url import refuse_password
 log = logging.getLogger("a2data")
 
 SPILL_ROWS = 16
-DAMAGED = ".damaged"  # behind the name of a part that was moved aside
+DAMAGED = ".damaged"  # suffix of a part that was moved aside
 COPY = ".copy"  # SHARD.copy is a second copy of SHARD.parquet
-ROW_GROUP_BYTES = 1 << 20  # what one read brings in: some hundred rows without pixels, one or two clips with
+ROW_GROUP_BYTES = 1 << 20  # size of one read: some hundred rows without pixels, one or two clips with pixels
 
 
 @dataclass
 class Footer:
-    """A part's own account of itself."""
+    """Metadata of a part: its key, its counts, and its failed, skipped and rejected units."""
 
     key: str = ""
-    digest: str = ""  # of its rows and of the units that are missing from them
-    num_inputs: int = 0  # videos or clips that it was asked to do
+    digest: str = ""  # of its rows and of the missing units
+    num_inputs: int = 0  # number of units that the stage was run on
     rows: int = 0
-    seconds: float = 0.0  # wall time of making it
-    failed: dict[str, str] = field(default_factory=dict)  # unit -> what happened
-    skipped: list[str] = field(default_factory=list)  # units that failed in a stage before
+    seconds: float = 0.0  # wall time
+    failed: dict[str, str] = field(default_factory=dict)  # unit -> error
+    skipped: list[str] = field(default_factory=list)  # units that failed in an earlier stage
     rejected: list[Reject] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Footer:
 
     @property
     def missing(self) -> set[str]:
-        """The units that must not be used: what a stage further on would make of them would be half the truth."""
+        """Units that later stages must skip, since their rows are missing or incomplete."""
         return {*self.failed, *self.skipped}
 
 
@@ -69,16 +69,16 @@ class Store(Folder):
         return self.path(stage, f"{shard:05d}.parquet")
 
     def shards(self, stage: str) -> list[int]:
-        """The shards of which the stage has a part."""
+        """Return the shards for which the stage has a part."""
         return [int(name.split(".")[0]) for name in self.names(stage) if name.endswith(".parquet")]
 
     # -- damage ------------------------------------------------------------------------------------------------------
 
     def set_aside(self, error: parquet.DamagedError) -> parquet.DamagedError:
-        """Move a damaged part to NAME.damaged, or NAME.damaged.1 and so on, and put its copy in its place if it has one.
+        """Move a damaged part to NAME.damaged, or NAME.damaged.1 and so on, and replace it by its copy if there is one.
 
-        Returns the error with the new path in it. The part is read once more before it is moved: where it is not damaged, another
-        worker has made it again, or the network was at fault, and it stays. So does one that cannot be moved, or is gone.
+        Returns the error with the new path. The part is read again before it is moved. If it is intact, because another worker
+        rebuilt it or the network was at fault, it stays; so does a part that cannot be moved or is gone.
         """
         if error.moved or not error.path.startswith(f"{self.base}/"):
             return error
@@ -107,18 +107,18 @@ class Store(Folder):
         return stage, int(name.split(".")[0])
 
     def exists(self, stage: str, shard: int) -> bool:
-        """Return whether there is a part, damaged or not."""
+        """Return whether a part exists, damaged or not."""
         return f"{shard:05d}.parquet" in self.names(stage)
 
     def check(self, stage: str, shard: int) -> bool:
-        """Read every page of a part. Returns whether it has checksums; without them, its pixels are decoded.
+        """Read every page of a part and return whether it has checksums; without them, its pixels are decoded.
 
-        Raises FileNotFoundError, or DamagedError; errors of the disk or network pass unchanged.
+        Raises FileNotFoundError or DamagedError. I/O errors of the disk or network are propagated unchanged.
         """
         path = self.part(stage, shard)
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(self.fs.open_input_file(path))
-            if not self.local:  # pyarrow would report what the network raises as if the file were at fault
+            if not self.local:  # pyarrow would report network errors as damage of the file
                 copy = stack.enter_context(tempfile.NamedTemporaryFile())
                 shutil.copyfileobj(file, copy)
                 copy.flush()
@@ -131,7 +131,7 @@ class Store(Folder):
                 if not part.sealed:
                     pixels.check(table, path)
             if b"a2data" in part.notes and rows != (stated := _footer(part.notes[b"a2data"], path).rows):
-                raise parquet.DamagedError(path, f"it has {rows} rows, and its footer says {stated}")
+                raise parquet.DamagedError(path, f"it has {rows} rows, but its footer says {stated}")
             return part.sealed
 
     def check_pixels(self, stage: str, shard: int, column: str, values: Iterable[str]) -> None:
@@ -144,12 +144,12 @@ class Store(Folder):
                     pixels.check(table.filter(pc.is_in(table[column], wanted)), part.path)
 
     def keep_copy(self, stage: str, shard: int) -> None:
-        """Write a second copy of a part that no stage can make again, unless there is one that can be read."""
+        """Write a second copy of a part that stages cannot rebuild, unless a readable copy exists."""
         if self._copy(stage, shard) is None and (data := self.get(stage, f"{shard:05d}.parquet")):
             self.put(data, stage, f"{shard:05d}{COPY}")
 
     def _copy(self, stage: str, shard: int) -> bytes | None:
-        """The second copy of a part; None where there is none, or it is damaged."""
+        """Return the second copy of a part; None if it is missing or damaged."""
         data = self.get(stage, f"{shard:05d}{COPY}")
         try:
             if data is not None:
@@ -160,9 +160,9 @@ class Store(Folder):
 
     @contextlib.contextmanager
     def opened(self, stage: str, shard: int) -> Iterator[parquet.Reader]:
-        """Yield a part to read. A part that turns out to be damaged is moved aside, and DamagedError names both paths.
+        """Open a part for reading. A part found damaged is moved aside, and DamagedError has both paths.
 
-        Raises FileNotFoundError where there is none.
+        Raises FileNotFoundError if it does not exist.
         """
         path = self.part(stage, shard)
         with self.fs.open_input_file(path) as file:
@@ -172,7 +172,7 @@ class Store(Folder):
                 raise self.set_aside(error) from error
 
     def damaged(self, stage: str) -> dict[int, str]:
-        """The shards whose part was moved aside and not made again yet, and the path that it was moved to."""
+        """Return shard -> new path of the parts that were moved aside and not rebuilt yet."""
         names = self.names(stage)
         aside = {int(name.split(".")[0]): self.path(stage, name) for name in names if f".parquet{DAMAGED}" in name}
         return {shard: path for shard, path in aside.items() if f"{shard:05d}.parquet" not in names}
@@ -186,8 +186,8 @@ class Store(Folder):
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def footer(self, stage: str, shard: int) -> Footer | None:
-        """The part's footer, or None where there is no part. A damaged part is moved aside and reported: there is none then."""
-        for _ in range(2):  # again where the part is whole by now: its copy is in its place
+        """Return the part's footer; None if the part is missing, or is damaged and therefore moved aside."""
+        for _ in range(2):  # second try if its copy has replaced the part
             try:
                 with self.opened(
                     stage, shard
@@ -200,13 +200,13 @@ class Store(Folder):
         return None
 
     def table(self, stage: str, shard: int, record: type) -> pa.Table:
-        """A whole part, with the columns that `record` names and no others."""
+        """Return a part as a table with the columns of `record` only."""
         with self.opened(stage, shard) as part:
             wanted = [name for name in schema(record).names if name in part.names]
             return add_missing_columns(record, part.table(wanted))
 
     def whole(self, stage: str, record: type) -> pa.Table:
-        """A table over all its shards, with an int32 column "shard" added."""
+        """Return a table over all its shards, with an additional int32 column "shard"."""
         pieces = []
         for shard in self.shards(stage):
             piece = self.table(stage, shard, record)
@@ -215,25 +215,25 @@ class Store(Folder):
         return pa.concat_tables(pieces) if pieces else empty
 
     def columns(self, stage: str, shard: int, names: list[str]) -> pa.Table:
-        """Some columns of a part."""
+        """Return some columns of a part."""
         with self.opened(stage, shard) as part:
             return part.table(names)
 
     def values(self, stage: str, shard: int, column: str) -> list[Any]:
-        """One column of a part."""
+        """Return one column of a part."""
         return self.columns(stage, shard, [column]).column(0).to_pylist()
 
     def read(self, stage: str, shard: int, record: type) -> Iterator[Any]:
-        """The rows of a part, a row group in memory at a time."""
+        """Yield the rows of a part, with one row group in memory at a time."""
         for _, rows in self.groups(stage, shard, record, schema(record).names[0]):
             yield from rows
 
     def groups(
         self, stage: str, shard: int, record: type, column: str, wanted: Iterable[str] | None = None
     ) -> Iterator[tuple[str, list[Any]]]:
-        """The rows of a part, grouped by consecutive equal values of a column; only the values wanted, if given.
+        """Yield the rows of a part grouped by consecutive equal values of a column; only the wanted values, if given.
 
-        Row groups without a wanted value are not read, so that a few clips cost a few clips.
+        Row groups without a wanted value are not read, so the cost is proportional to the wanted rows.
         """
         want = None if wanted is None else set(wanted)
         columns = schema(record).names
@@ -253,7 +253,7 @@ class Store(Folder):
     # -- freshness ---------------------------------------------------------------------------------------------------
 
     def inputs(self, stage: Stage, job: tuple[int, ...]) -> dict[str, str] | None:
-        """What the stage would read for this job: table -> digest. None where a part is missing."""
+        """Return the inputs of the stage for this job, table -> digest; None if a part is missing."""
         found = {}
         for name in stage.reads:
             footers = [self.footer(name, shard) for shard in job]
@@ -264,7 +264,7 @@ class Store(Folder):
         return found
 
     def key(self, stage: Stage, inputs: dict[str, str]) -> str:
-        """What a part must be made of to be fresh: settings, code version, schema, models, inputs."""
+        """Return the key of a fresh part: a hash of settings, code version, schema, models and inputs."""
         return _sha(
             [stage.name(), stage.version, stage.cache_fields(), str(schema(stage.writes)), stage.models(), inputs]
         )
@@ -280,12 +280,16 @@ class Store(Folder):
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def create(self, name: str, record: type, shard: int) -> "Part":
-        """A part to fill and commit. As a context it is thrown away if the block ends without a commit."""
+        """Return a part to fill and commit. As a context manager it is discarded if the block ends without a commit."""
         return Part(self, self.part(name, shard), record)
 
     def write(self, name: str, shard: int, record: type, rows: list[Any]) -> None:
-        """A part that no stage made: the manifest's. Its key is the digest of its rows. It has a copy: no stage can mend it."""
-        self.remove(name, f"{shard:05d}{COPY}")  # first: what was forgotten must not come back from it
+        """Write a part that does not come from a stage, such as the manifest's. Its key is the digest of its rows.
+
+        It gets a second copy, since stages cannot rebuild it.
+        """
+        # remove the old copy first, so that deleted sources cannot reappear from it
+        self.remove(name, f"{shard:05d}{COPY}")
         with self.create(name, record, shard) as part:
             part.add(rows)
             part.footer.num_inputs = len(rows)
@@ -294,13 +298,13 @@ class Store(Folder):
 
 
 class Part:
-    """A Parquet file in the making: rows go out as row groups fill, the footer at the end."""
+    """A Parquet part being written, one row group at a time, with the footer at the end."""
 
     def __init__(self, store: Store, path: str, record: type):
         self.store, self.path, self.record, self.footer = store, path, record, Footer()
         self.scratch = store.scratch(path)
         self.out = store.fs.open_output_stream(self.scratch)
-        pixels = any(f.type in (bytes, "bytes") for f in fields(record))  # PNG and H.264 do not compress again
+        pixels = any(f.type in (bytes, "bytes") for f in fields(record))  # PNG and H.264 are already compressed
         self.writer = parquet.Writer(self.out, schema(record), compression="none" if pixels else "zstd")
         self.sha, self.open = hashlib.sha256(), True
         self.held: list[pa.RecordBatch] = []  # not yet a row group
@@ -311,13 +315,13 @@ class Part:
 
     @contextlib.contextmanager
     def unit(self) -> Iterator[Callable[[Any], None]]:
-        """A function that takes the rows of one unit, one by one. They enter the part when the block ends, or not at all.
+        """Yield a function that adds a row of one unit. The rows are written when the block ends, or not at all if it raises.
 
-        A long film's clips do not fit in memory: what is more than a few rows waits in a temporary file.
+        The clips of a long film do not fit into memory, so all but the last few rows wait in a temporary file.
         """
         with contextlib.ExitStack() as stack:
             waiting: list[Any] = []
-            spools: list[tuple[Any, pa.ipc.RecordBatchStreamWriter]] = []  # at most one, opened when it is needed
+            spools: list[tuple[Any, pa.ipc.RecordBatchStreamWriter]] = []  # at most one, opened on demand
 
             def add(row: Any) -> None:
                 waiting.append(row)
@@ -358,7 +362,7 @@ class Part:
             self.held, self.held_bytes = [], 0
 
     def commit(self, stage: Stage | None = None, inputs: dict[str, str] | None = None) -> None:
-        """Let the part appear, with the key that the stage and its inputs give it."""
+        """Publish the part with the key of the stage and its inputs."""
         self._flush()
         footer = self.footer
         self.sha.update(json.dumps(sorted(footer.missing)).encode())

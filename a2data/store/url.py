@@ -1,4 +1,4 @@
-"""URLs as names: what may be written down of one. Passwords and signatures are not part of a name."""
+"""Public names of URLs, without passwords and signatures, for whatever is recorded or printed."""
 
 import re
 from urllib.parse import urlsplit, urlunsplit
@@ -13,12 +13,12 @@ def is_url(path: str) -> bool:
 
 
 def is_web(path: str) -> bool:
-    """Whether it is an http or https URL."""
+    """Return whether a path is an http or https URL."""
     return path.partition("://")[0].lower() in WEB and is_url(path)
 
 
 def public_name(path: str) -> str:
-    """The path or URL without password, query and, of a web address, user and fragment: safe to write anywhere.
+    """Return a path or URL without password and query, and for web addresses without user and fragment.
 
     >>> public_name("https://me:hunter2@films.example:8443/a.mp4?X-Amz-Signature=1f2e#t=3")
     'https://films.example:8443/a.mp4'
@@ -34,7 +34,7 @@ def public_name(path: str) -> str:
         return path
     try:
         parts = urlsplit(path)
-        # raises where the host is not one, as after a password with a slash in it
+        # raises if the host is invalid, as after a password that contains a slash
         parts.port  # noqa: B018
     except ValueError:
         return f"{scheme}://(not a valid URL)"
@@ -47,7 +47,7 @@ def public_name(path: str) -> str:
 
 
 def has_password(path: str) -> bool:
-    """Whether a URL holds "user:password@".
+    """Return whether a URL contains "user:password@".
 
     >>> has_password("s3://key:secret@bucket/work"), has_password("abfs://container@account/work")
     (True, False)
@@ -57,17 +57,17 @@ def has_password(path: str) -> bool:
 
 
 def refuse_password(path: str) -> str:
-    """The path as it is. Raises ValueError for a URL with a password: it would be written into run.json and into shards."""
+    """Return the path unchanged. Raises ValueError for a URL with a password, which would end up in run.json and in shards."""
     if has_password(path):
         raise ValueError(
-            f"{public_name(path)}: leave the password out of the URL, it would be written down. Credentials of object stores "
+            f"{public_name(path)}: remove the password from the URL, since the URL is recorded. Credentials of object stores "
             "belong in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3://)"
         )
     return path
 
 
 def scrub(text: str) -> str:
-    """A message with every URL in it reduced to its public name: for whatever is recorded or printed.
+    """Return a message with every URL in it reduced to its public name.
 
     >>> scrub("403, url='https://h/x.mp4?sig=abc', try later")
     "403, url='https://h/x.mp4', try later"

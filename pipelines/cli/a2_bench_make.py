@@ -1,4 +1,4 @@
-"""Report what A2-Bench made, in one line for each folder."""
+"""Make the cases of A2-Bench and check them against training shards."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def made(args: argparse.Namespace, out: Path) -> tuple[list[Any], bool]:
-    """The cases that the flags ask for, written into a folder; and whether they share something with the training shards."""
+    """Write the cases that the flags describe into a folder. Returns them and whether they overlap with the training shards."""
     from pipelines.bench.a2 import cases, from_pictures, from_triplets, leakage
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -28,5 +28,5 @@ def made(args: argparse.Namespace, out: Path) -> tuple[list[Any], bool]:
     for each in found:
         print(each, file=sys.stderr)
     how = f"pictures by bytes, pixels and {args.looks}" + f", faces by {args.faces}" * bool(args.faces)
-    print(f"{len(found)} things shared with the training shards ({how})")
+    print(f"{len(found)} overlaps with the training shards ({how})")
     return drawn, bool(found)

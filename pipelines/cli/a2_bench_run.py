@@ -1,4 +1,4 @@
-"""`a2data bench run` and `a2data bench score`: cases are sampled, or videos of any system taken, and measured, stage by stage."""
+"""`a2data bench run` and `a2data bench score`: sample the cases, or take the videos of any system, and score them by stages."""
 
 import argparse
 import json
@@ -13,10 +13,14 @@ CASES, WORK = "cases", "work"  # folders of a run
 
 
 def add_flags(run: argparse.ArgumentParser, score: argparse.ArgumentParser) -> None:
-    """Give the parsers of `a2data bench run` and `a2data bench score` their flags, but for those of the cases."""
+    """Add the flags of `a2data bench run` and `a2data bench score`, except those of the cases."""
     _score_flags(score)
-    run.add_argument("--checkpoint", required=True, metavar="DIR", help="A2, Wan2.1-I2V for diffusers, or an export")
-    run.add_argument("--dtype", default="float32", help="of the weights: float32, float16 or bfloat16")
+    run.add_argument(
+        "--checkpoint", required=True, metavar="DIR", help="checkpoint: A2, Wan2.1-I2V for diffusers, or an export"
+    )
+    run.add_argument(
+        "--dtype", default="float32", help="dtype of the weights: float32, float16 or bfloat16 (default: float32)"
+    )
     _model_flags(run)
     session.add_flags(run)
     _sampling_flags(run.add_argument_group("sampling"))
@@ -24,32 +28,36 @@ def add_flags(run: argparse.ArgumentParser, score: argparse.ArgumentParser) -> N
 
 
 def _score_flags(score: argparse.ArgumentParser) -> None:
-    score.add_argument("videos", metavar="VIDEOS", type=Path, help="the folder with a <case>.mp4 for each case")
-    score.add_argument("--cases", required=True, type=Path, metavar="FILE", help="the cases")
-    score.add_argument("--out", required=True, type=Path, metavar="DIR", help="score.json, score.md, and the tables")
+    score.add_argument("videos", metavar="VIDEOS", type=Path, help="folder with a <case>.mp4 for each case")
+    score.add_argument("--cases", required=True, type=Path, metavar="FILE", help="cases file")
+    score.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="output folder for score.json, score.md and the tables"
+    )
     _model_flags(score)
     score.add_argument(
         "--measured", action="append", default=[], type=Path, metavar="FILE",
-        help="values measured elsewhere: JSON lines with case, metric and value; repeat",
+        help="values measured elsewhere: JSON lines with case, metric and value; repeatable",
     )  # fmt: skip
     session.add_flags(score)
     score.set_defaults(do=_score)
 
 
 def _model_flags(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--name", help="what to call the system (default: the name of its folder)")
+    sub.add_argument("--name", help="name of the system (default: the name of its folder)")
     sub.add_argument(
-        "--profile", default="paper", help="which models: paper, or builtin, which needs no weights (default: paper)"
+        "--profile",
+        default="paper",
+        help="set of models: paper, or builtin, which does not need weights (default: paper)",
     )
     sub.add_argument(
         "--model", action="append", default=[], metavar="KIND=CARD",
-        help="faces, ground, masks, pictures, quality, aesthetic, interpolate, flow or words by another model; its metrics then "
-        "bear its name; repeat",
+        help="other model for a kind: faces, ground, masks, pictures, quality, aesthetic, interpolate, flow or words; its "
+        "metrics are then labelled with its name; repeatable",
     )  # fmt: skip
     sub.add_argument(
         "--metric", action="append", default=[], metavar="STAGE",
-        help="only identity, copy-paste, subject-consistency, quality, aesthetic, motion-smoothness, dynamic-degree or "
-        "text-alignment; repeat",
+        help="metric to compute: identity, copy-paste, subject-consistency, quality, aesthetic, motion-smoothness, "
+        "dynamic-degree or text-alignment; repeatable (default: all)",
     )  # fmt: skip
 
 
@@ -60,7 +68,7 @@ def _sampling_flags(group: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    """1 where a case has no video, or something could not be done."""
+    """Make, sample and score cases. Returns 1 if a case has no video or a job failed."""
     from pipelines.bench.a2 import grid, leaderboard, score_file
     from pipelines.bench.a2 import stages as metrics
     from pipelines.bench.a2 import tables as recipe
@@ -73,7 +81,7 @@ def _run(args: argparse.Namespace) -> int:
         return 1
     given = {f.name: value for f in job.SETTINGS if (value := getattr(args, f.name)) is not None}
     sample = metrics.Sample(str(Path(args.checkpoint).resolve()), args.dtype, json.dumps(given, sort_keys=True))
-    sample.models()  # a folder that is no checkpoint is told so at once
+    sample.models()  # reject a folder that is not a checkpoint early
     score, code = _measured(
         args, wanted, args.out, args.name or Path(args.checkpoint).resolve().name, measuring, sample
     )
@@ -86,7 +94,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _score(args: argparse.Namespace) -> int:
-    """1 where a case has no video, or something could not be done."""
+    """Score videos. Returns 1 if a case has no video or a job failed."""
     from pipelines.bench.a2 import cases, score_file
     from pipelines.bench.a2 import stages as metrics
 
@@ -101,7 +109,7 @@ def _score(args: argparse.Namespace) -> int:
 def _measured(
     args: argparse.Namespace, wanted: Sequence[Any], out: Path, name: str, measuring: Sequence[Any], sample: Any
 ) -> tuple[dict[str, Any], int]:
-    """The score, by these stages, of the videos that `sample` makes, or that are in args.videos; and the exit code."""
+    """Return the score of the videos that `sample` makes, or of those in args.videos, by these stages, and the exit code."""
     from a2data.store.tables import Store
     from pipelines.bench.a2 import profiles, score_file, strips
     from pipelines.bench.a2 import tables as recipe
@@ -129,29 +137,31 @@ def _measured(
 
 
 def _models(args: argparse.Namespace) -> dict[str, str]:
-    """Kind -> card. Raises ValueError for a profile, kind or card that there is not."""
+    """Return kind -> card. Raises ValueError for an unknown profile, kind or card."""
     from model_zoo import cards
     from pipelines.bench.a2 import profiles
 
     if args.profile not in profiles.PROFILES:
-        raise ValueError(f"--profile {args.profile}: there are {', '.join(profiles.PROFILES)}")
+        raise ValueError(f"--profile {args.profile}: choose from {', '.join(profiles.PROFILES)}")
     chosen = dict(profiles.PROFILES[args.profile])
     for text in args.model:
         kind, equals, card = text.partition("=")
         if kind not in profiles.KINDS or not equals or not (card or kind == "masks"):
-            raise ValueError(f"--model {text}: write KIND=CARD, a kind of {', '.join(profiles.KINDS)}")
+            raise ValueError(f"--model {text}: write KIND=CARD, where KIND is one of {', '.join(profiles.KINDS)}")
         try:
-            chosen[kind] = cards.card(card).name if card else ""  # a path where there is nothing is told so at once
+            chosen[kind] = cards.card(card).name if card else ""  # reject a missing path early
         except KeyError as error:
             raise ValueError(error.args[0]) from error
     return chosen
 
 
 def _take_in(table: dict[str, Any], elsewhere: Sequence[Any], files: Sequence[Path], models: dict[str, str]) -> None:
-    """Add what was measured elsewhere, file by file. Raises ValueError for a metric that is measured here as well."""
+    """Add values measured elsewhere, file by file. Raises ValueError for a metric that is also measured here."""
     for file, rows in zip(files, elsewhere, strict=True):
         for case, row in rows.items():
             if double := [m for m in row if m in models and models[m] != file.name]:
-                raise ValueError(f"{file} has {double[0]}, which is measured here: name another model, or leave it out")
+                raise ValueError(
+                    f"{file} has {double[0]}, which is measured here too: choose another model or remove it from the file"
+                )
             table[case].update(row)
         models |= dict.fromkeys({m for row in rows.values() for m in row}, file.name)

@@ -8,15 +8,16 @@ from pipelines.run.recipe import FILE
 
 
 def add_flags(sub: argparse.ArgumentParser) -> None:
-    """Give the parser of `a2data calibrate` its flags."""
+    """Add the flags of `a2data calibrate`."""
     sub.add_argument(
         "--false-accept",
         type=_rate,
         default=0.001,
         metavar="RATE",
-        help="share of different ones that may be taken for the same (default: 0.001)",
+        help="target false accept rate: fraction of pairs of different elements accepted as the same, above 0 and below 0.5 "
+        "(default: 0.001)",
     )
-    sub.add_argument("--dry-run", action="store_true", help="print the thresholds and write nothing")
+    sub.add_argument("--dry-run", action="store_true", help="print the thresholds without writing them")
     sub.set_defaults(do=_calibrate)
 
 
@@ -26,7 +27,9 @@ def _rate(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < 0.5:
-        raise argparse.ArgumentTypeError(f"{text!r} is no rate: give a number above 0 and below 0.5, such as 0.001")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a valid rate: give a number above 0 and below 0.5, such as 0.001"
+        )
     return value
 
 
@@ -37,12 +40,12 @@ def _calibrate(args: argparse.Namespace) -> int:
     found, refused = calibrate(store, args.false_accept)
     for line in table(found, args.false_accept):
         print(line)
-    for sentence in refused:
-        print(f"not calibrated: {sentence}")
+    for reason in refused:
+        print(f"not calibrated: {reason}")
     if found and not args.dry_run:
         with exclusive_lock(store):
             write(store, found, args.false_accept)
         print(
-            f"{store.path(FILE)}: the next `a2data run` pairs by it; remove it to go back to the models' own thresholds"
+            f"wrote {store.path(FILE)}: the next `a2data run` uses it; delete it to return to the models' default thresholds"
         )
     return 0 if found else 1

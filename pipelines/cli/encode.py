@@ -8,21 +8,24 @@ from pipelines.cli.flags import add_flags as add_fields
 from pipelines.encode import Encoding, encode
 
 
-def add_flags(asked: argparse.ArgumentParser) -> None:
-    """Give the parser of `a2data encode` its flags."""
-    asked.add_argument("shards", metavar="SHARDS", help="the folder of packed shards")
-    asked.add_argument("--out", required=True, help="folder of the encoded samples")
-    asked.add_argument(
-        "--model", type=Path, required=True, help="checkpoint folder with the encoders, as a2data sample takes it"
+def add_flags(sub: argparse.ArgumentParser) -> None:
+    """Add the flags of `a2data encode`."""
+    sub.add_argument("shards", metavar="SHARDS", help="folder of packed shards")
+    sub.add_argument("--out", required=True, help="output folder for the encoded samples")
+    sub.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        help="checkpoint folder with the encoders, in a format that a2data sample reads",
     )
-    asked.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
-    asked.add_argument("--ray", metavar="ADDRESS", help="an actor to each tar at a time: a cluster's address, or auto")
-    add_fields(asked.add_argument_group("samples"), Encoding())  # type: ignore[arg-type]
-    asked.set_defaults(do=command)
+    sub.add_argument("--device", help="cpu or cuda (default: cuda if available)")
+    sub.add_argument("--ray", metavar="ADDRESS", help="Ray cluster address, or auto; each tar is encoded by one actor")
+    add_fields(sub.add_argument_group("samples"), Encoding())  # type: ignore[arg-type]
+    sub.set_defaults(do=command)
 
 
 def command(args: argparse.Namespace) -> int:
-    """Do what the flags say."""
+    """Encode the shards and print how many samples were encoded for training and validation."""
     from model_zoo import torchvision_shim
 
     torchvision_shim.install()

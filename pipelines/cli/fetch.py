@@ -1,4 +1,4 @@
-"""Brings the weights of model cards to this machine: the only place in a2data that downloads a model."""
+"""Download the weights of model cards: the only module in a2data that downloads a model."""
 
 import os
 import re
@@ -11,9 +11,9 @@ from model_zoo import weights
 from model_zoo.roles import Card
 
 CHUNK = 1 << 20  # bytes
-PATIENCE_S = 30.0  # without a single byte
+PATIENCE_S = 30.0  # read timeout
 
-# The same weights in several formats: the first format that a repository has is taken, the others are left there.
+# Formats of the same weights in order of preference. Only the first that a repository has is downloaded.
 FORMATS = (
     (".safetensors",),
     (".bin", ".pt", ".pth", ".ckpt"),
@@ -24,10 +24,10 @@ PAGES = re.compile(r"(^|/)\.|(^|/)README|\.(md|png|jpe?g|gif|webp|svg|mp4|pdf|ip
 
 
 def fetch(card: Card) -> tuple[Path, bool]:
-    """(where a card's weights are, whether they were brought now). What lies there already is checked and written into the lock.
+    """Return (path of a card's weights, whether they were downloaded now). Existing weights are verified and noted in the lock.
 
-    Weights appear whole or not at all. Raises FileNotFoundError for weights that nobody may fetch, OSError with what the server
-    said, ValueError for a file that is not the one that the card, the hub or the lock says; it is not kept then.
+    The weights appear atomically. Raises FileNotFoundError for weights that cannot be downloaded automatically, OSError with the
+    server's answer, and ValueError for a file that differs from the card, the hub or the lock; such a file is not kept.
     """
     path = weights.located(card)
     if path is not None:
@@ -57,21 +57,21 @@ def fetch(card: Card) -> tuple[Path, bool]:
 
 
 def _check(card: Card, got: Path, home: Path) -> None:
-    """Raises ValueError where what came is not what the card or the lock says."""
+    """Raise ValueError if a downloaded file differs from the card or the lock."""
     known = weights.entry(home)
     for name, file in weights.files_of(got):
         now = weights.sha256(file)
         if card.sha256 and got.is_file() and now != card.sha256:
             raise ValueError(
-                f"model {card.name!r}: {card.weights} has the sha256 {now}, and the card says {card.sha256}: it was not kept. "
-                "Is this the file that was published? Get it elsewhere, or give your own with NAME:PATH"
+                f"model {card.name!r}: {card.weights} has the sha256 {now}, but the card expects {card.sha256}; the file was not "
+                "kept. Get the published file elsewhere, or use your own with NAME:PATH"
             )
         was = known.files.get(name) if known else None
         if known and (was is None or now != was.sha256):
             raise ValueError(
-                f"model {card.name!r}: {card.weights} is no longer what it was on {known.fetched}: "
-                f"{home if name == '.' else home / name} has the sha256 {now}, was {was.sha256 if was else 'not there'}: it was "
-                f"not kept. To trust the new one, remove {str(home.relative_to(weights.folder()))!r} from "
+                f"model {card.name!r}: {card.weights} has changed since {known.fetched}: "
+                f"{home if name == '.' else home / name} has the sha256 {now}, before {was.sha256 if was else 'missing'}; it was "
+                f"not kept. To trust the new file, remove {str(home.relative_to(weights.folder()))!r} from "
                 f"{weights.folder() / weights.LOCK}"
             )
 
@@ -83,27 +83,27 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-# -- one file by its address -------------------------------------------------------------------------------------------
+# -- single file by URL ------------------------------------------------------------------------------------------------
 
 
 def _from_url(card: Card, part: Path) -> None:
-    """Stream a file to `part`. Leaves nothing behind where that does not end well."""
+    """Stream a file to `part`; remove it if the download fails."""
     try:
         import httpx
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("to fetch models needs httpx: pip install 'a2data[fetch]'", name="httpx") from error
+        raise ModuleNotFoundError("fetching models needs httpx: pip install 'a2data[fetch]'", name="httpx") from error
     url = card.weights.removeprefix("url:")
-    headers = {"Accept-Encoding": "identity"}  # weights do not compress, and the size is known then
+    headers = {"Accept-Encoding": "identity"}  # weights do not compress; keeps Content-Length valid
     try:
         with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=PATIENCE_S) as response:
             response.raise_for_status()
             _save(response, part, card.name)
     except httpx.HTTPStatusError as error:
         raise OSError(
-            f"model {card.name!r}: {url} answers {error.response.status_code} {error.response.reason_phrase}"
+            f"model {card.name!r}: {url} returned {error.response.status_code} {error.response.reason_phrase}"
         ) from error
     except httpx.HTTPError as error:
-        raise OSError(f"model {card.name!r}: {url} did not come whole ({scrub(str(error))}): fetch it again") from error
+        raise OSError(f"model {card.name!r}: download of {url} failed ({scrub(str(error))}); retry") from error
 
 
 def _save(response, part: Path, name: str) -> None:  # type: ignore[no-untyped-def] # httpx is imported above only
@@ -126,16 +126,16 @@ def _save(response, part: Path, name: str) -> None:  # type: ignore[no-untyped-d
 
 
 def _from_hub(card: Card, part: Path) -> tuple[str, Path]:
-    """(the commit, what to take) of a repository, or of one file of it, downloaded below the folder `part`.
+    """Download a repository, or one file of it, below the folder `part`. Returns (commit, path to keep).
 
-    What came before an interruption stays in `part`, and the next call goes on from there.
+    After an interruption the files stay in `part` and the next call resumes from there.
     """
     try:
         from huggingface_hub import HfApi, hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "to fetch from the Hugging Face hub needs huggingface_hub: pip install 'a2data[fetch]'", name=error.name
+            "fetching from the Hugging Face hub needs huggingface_hub: pip install 'a2data[fetch]'", name=error.name
         ) from error
     owner, name, *file = card.weights.removeprefix("hf:").split("/", 2)
     endpoint = os.environ.get("HF_ENDPOINT") or None
@@ -149,32 +149,32 @@ def _from_hub(card: Card, part: Path) -> tuple[str, Path]:
             _check_published(card, Path(got), published.get(wanted, ""))
     except GatedRepoError as error:
         raise PermissionError(
-            f"model {card.name!r}: its licence ({card.weights_license}) is yours to accept at "
-            f"https://huggingface.co/{owner}/{name}; then `hf auth login`, or set HF_TOKEN, and fetch it again"
+            f"model {card.name!r}: accept its licence ({card.weights_license}) at "
+            f"https://huggingface.co/{owner}/{name}, run `hf auth login` or set HF_TOKEN, and fetch it again"
         ) from error
     except (HfHubHTTPError, EntryNotFoundError) as error:
         raise OSError(f"model {card.name!r}: {card.weights} at {_revision(card)}: {error}") from error
-    shutil.rmtree(part / ".cache", ignore_errors=True)  # the hub's notes for going on
+    shutil.rmtree(part / ".cache", ignore_errors=True)  # resume state of huggingface_hub
     return str(info.sha), part / file[0] if file else part
 
 
 def _revision(card: Card) -> str:
-    """The commit that the card names; for a branch the commit that it stood for at the first fetch, where there was one."""
+    """Return the commit of the card; for a branch, the commit of the first fetch if there was one."""
     known = weights.entry(weights.home(card))
     return card.revision if weights.pinned(card.revision) or not known else known.revision or card.revision
 
 
 def _check_published(card: Card, file: Path, sha256: str) -> None:
-    """Raises ValueError, and removes the file, where it is not what the hub says it is."""
+    """Raise ValueError and remove the file if its hash differs from the hub's."""
     if sha256 and (now := weights.sha256(file)) != sha256:
         file.unlink()
-        raise ValueError(f"model {card.name!r}: {file.name} came with the sha256 {now}, and the hub says {sha256}")
+        raise ValueError(f"model {card.name!r}: {file.name} has the sha256 {now}, but the hub lists {sha256}")
 
 
 def chosen(names: list[str]) -> list[str]:
-    """The files of a repository that a model is built from: one format of its weights, and all that is neither page nor picture.
+    """Return the files to download: one format of the weights, and everything except documentation and pictures.
 
-    names: paths in the repository. A folder's weights are left out where another folder or the root has a better format.
+    names: paths in the repository. Weights in a folder are skipped if another folder or the root has a preferred format.
     """
     formats = [{n for n in names if PurePosixPath(n).suffix.lower() in suffixes} for suffixes in FORMATS]
     best = next((f for f in formats if f), set())

@@ -1,4 +1,4 @@
-"""Flags made of the fields of a stage or of settings: name, type, default, and help text from the comment beside the field."""
+"""Command-line flags from the fields of a stage or of settings: name, type, default and the comment as help text."""
 
 import argparse
 import functools
@@ -14,11 +14,11 @@ from pipelines.run.settings import TYPES, parse
 
 
 def add_flags(command: argparse.ArgumentParser, stage: Stage) -> None:
-    """One flag for each field, explained by the comment behind it. A flag that is not given leaves the recipe's value."""
-    said = field_help(stage)
+    """Add a flag for each field, with the comment beside it as help. A flag that is not given is None and changes nothing."""
+    help_texts = field_help(stage)
     for f in fields(stage):  # type: ignore[arg-type]
         flag, kind = "--" + f.name.replace("_", "-"), TYPES[f.type]
-        note = f"{said.get(f.name, '')} (default: {getattr(stage, f.name)!r})".strip().replace("%", "%%")
+        note = f"{help_texts.get(f.name, '')} (default: {getattr(stage, f.name)!r})".strip().replace("%", "%%")
         if (stage.name(), f.name) in RUNNER_OWNED:
             continue
         if kind is bool:
@@ -30,7 +30,7 @@ def add_flags(command: argparse.ArgumentParser, stage: Stage) -> None:
 
 
 def field_help(stage: Stage) -> dict[str, str]:
-    """The comment behind each field of a stage, whether its default stands on its line or, in brackets, on the next."""
+    """Return the comment beside each field of a stage. The default is on the field's line or, in brackets, on the next."""
     return _field_help(type(stage))  # type: ignore[arg-type]  # a class is hashable
 
 
@@ -40,7 +40,7 @@ def _field_help(kind: type) -> dict[str, str]:
 
 
 def argparse_type(flag: str, kind: type) -> Callable[[str], Any]:
-    """For argparse: what makes a value of a flag's text."""
+    """Return the `type` function for argparse, which parses a flag's text as a `kind`."""
 
     def read(value: str) -> Any:
         try:

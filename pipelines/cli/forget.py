@@ -9,10 +9,10 @@ from pipelines.sources import enrolment
 
 
 def add_flags(sub: argparse.ArgumentParser) -> None:
-    """Give the parser of `a2data forget` its flags."""
+    """Add the flags of `a2data forget`."""
     which = sub.add_mutually_exclusive_group(required=True)
-    which.add_argument("--source", metavar="ID|PATH", help="a video, by its id, the beginning of it, or its path")
-    which.add_argument("--identity", type=int, metavar="ID", help="all shots that show an identity, by its number")
+    which.add_argument("--source", metavar="ID|PATH", help="video to delete: its id, a prefix of it, or its path")
+    which.add_argument("--identity", type=int, metavar="ID", help="identity number; all shots that show it are deleted")
     session.add_flags(sub)
     session.add_out_flags(sub)
     sub.set_defaults(do=_forget)
@@ -34,5 +34,5 @@ def _forget(args: argparse.Namespace) -> int:
             print(f"{stage:12} {count:8} rows removed")
         again = [stage for stage in stages if stage in remake or (stage.per not in UNIT and store.shards(stage.name()))]
         summary = session.work(args, again, store, store.shards("manifest"))
-        remove_damaged(store, stages)  # found since
+        remove_damaged(store, stages)  # found by the jobs
         return session.finish(store, stages, recipe, summary, owner, args.allow_shrink, wanted.gone)

@@ -1,4 +1,4 @@
-"""a2data: from raw video to prompt-reference-video triplets, stage by stage or all at once."""
+"""a2data: turn raw video into prompt-reference-video triplets, one stage at a time or all at once."""
 
 import argparse
 import contextlib
@@ -54,14 +54,17 @@ EXTRAS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line. 0: done; 1: something could not be done, and was said; 2: the command makes no sense."""
+    """Run the command line and return the exit code.
+
+    0: success. 1: a job failed and the failure was reported. 2: the command or its arguments are invalid. 130: interrupted.
+    """
     args = parser().parse_args(argv)
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO if args.verbose else logging.ERROR)
     try:
         return _do(args)
     except KeyboardInterrupt:
-        print("a2data: interrupted; the same command goes on from here", file=sys.stderr)
+        print("a2data: interrupted; re-run the same command to resume", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `a2data explain ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -89,7 +92,7 @@ def _missing_extra(error: Exception, args: argparse.Namespace) -> str:
 
 
 def _do(args: argparse.Namespace) -> int:
-    """Run the command; again without a part that it found damaged and that was moved aside. Every command may be run again."""
+    """Run the command; rerun it if it found a damaged part that was moved aside. Every command is safe to rerun."""
     met: Counter = Counter()
     while True:
         try:
@@ -102,27 +105,25 @@ def _do(args: argparse.Namespace) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Every command with its flags; those of a stage are its fields."""
+    """Return the parser with all commands. The flags of a stage command are the stage's fields."""
     top = argparse.ArgumentParser("a2data", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, do: Any, summary: str, work: bool = True) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=summary, description=summary)
         sub.set_defaults(do=do)
-        sub.add_argument("--verbose", action="store_true", help="log what happens, with tracebacks")
+        sub.add_argument("--verbose", action="store_true", help="log progress and tracebacks")
         if work:
-            sub.add_argument("work", metavar="WORK", help="the folder (or URL) of tables")
+            sub.add_argument("work", metavar="WORK", help="work folder (or URL) with the tables")
         return sub
 
-    sub = command("run", _run, "bring videos through the whole pipeline", work=False)
+    sub = command("run", _run, "run videos through the whole pipeline", work=False)
     sub.add_argument(
         "videos", nargs="*", metavar="VIDEOS", help="files, folders, globs, URLs or manifests (csv, jsonl, parquet)"
     )
-    sub.add_argument(
-        "--work", required=True, help="the folder (or URL) of tables; the same again goes on where it stopped"
-    )
-    sub.add_argument("--out", help="the folder of the WebDataset shards (default: shards inside the work folder)")
-    sub.add_argument("--videos-per-shard", type=_count, help="source videos in a shard of work (default: 8)")
+    sub.add_argument("--work", required=True, help="work folder (or URL) for the tables; an existing one is resumed")
+    sub.add_argument("--out", help="output folder for the WebDataset shards (default: shards inside the work folder)")
+    sub.add_argument("--videos-per-shard", type=_count, help="number of source videos per work shard (default: 8)")
     _recipe_flags(sub)
     sources.add_flags(sub.add_argument_group("sources"))  # type: ignore[arg-type]
     session.add_flags(sub)
@@ -130,62 +131,68 @@ def parser() -> argparse.ArgumentParser:
     for stage in triplets():
         sub = command(stage.name(), _stage, _first_line(stage))
         sub.add_argument(
-            "--profile", choices=sorted(PROFILES), help="whose settings to start from (default: the last run's)"
+            "--profile", choices=sorted(PROFILES), help="profile to take settings from (default: that of the last run)"
         )
         add_flags(sub.add_argument_group("settings"), stage)  # type: ignore[arg-type]
         session.add_flags(sub)
         if isinstance(stage, Pack):
             session.add_out_flags(sub)
         sub.set_defaults(stage=stage.name())
-    command("status", _status, "how far every stage is")
-    sub = command("verify", _verify, "compare shards with their manifest, and tables with their checksums", work=False)
-    sub.add_argument("shards", metavar="SHARDS", help="the folder (or URL) of the shards")
-    sub.add_argument("--work", help="verify the tables of this work folder, too")
+    command("status", _status, "show the progress of every stage")
+    sub = command(
+        "verify", _verify, "check shards against their manifest and tables against their checksums", work=False
+    )
+    sub.add_argument("shards", metavar="SHARDS", help="folder (or URL) of the shards")
+    sub.add_argument("--work", help="work folder whose tables are verified too")
     sub.add_argument(
         "--decode",
         nargs="?",
         type=_count_or_all,
         const=0,
         metavar="N",
-        help="decode N samples, spread over the shards; all without a number",
+        help="number of samples to decode, spread evenly over the shards (without N: all)",
     )
-    sub.add_argument("--quiet", action="store_true", help="no progress")
-    _recipe_flags(command("plan", _plan, "which jobs a run with these settings would do, and why"))
-    command("failures", _failures, "everything that failed, with its reason")
-    sub = command("retry", _retry, "take up again what failed")
+    sub.add_argument("--quiet", action="store_true", help="hide progress")
+    _recipe_flags(command("plan", _plan, "list the jobs that a run with these settings would do, with the reasons"))
+    command("failures", _failures, "list all failures with their reasons")
+    sub = command("retry", _retry, "retry failed units and jobs")
     names = [stage.name() for stage in triplets()]
-    sub.add_argument("--stage", dest="only", choices=names, help="only what failed in this stage")
+    sub.add_argument("--stage", dest="only", choices=names, help="stage whose failures are retried (default: all)")
     session.add_flags(sub)
     session.add_out_flags(sub)
-    sub = command("explain", _explain, "why a video, clip, element or reference was kept, rejected or paired")
-    sub.add_argument("key", metavar="KEY", help="its id, or the beginning of one")
-    sub = command("report", _report, "write the report, one HTML file")
-    sub.add_argument("--out", dest="html", help="where to (default: report.html in the work folder)")
-    sub.add_argument("--pairs", type=_count, default=80, help="of how many pairs to show the frames (default: 80)")
-    models.add_flags(command("models", None, "the models: list, show, fetch, verify, licences", work=False))
-    encode.add_flags(command("encode", None, "shards through A2's encoders, for training", work=False))
-    train.add_flags(command("train", None, "fine-tune A2 on shards; train plan: what would it take?", work=False))
-    sample.add_flags(command("sample", None, "a video of a prompt and references", work=False))
-    ui.add_flags(command("ui", None, "a page on this machine: sample videos, look through shards", work=False))
-    calibrate.add_flags(command("calibrate", None, "find the thresholds of retrieve in the corpus itself"))
-    forget.add_flags(command("forget", None, "remove a source or a person from every table and every shard, for good"))
-    triplet_bench.add_flags(command("bench-data", None, "TripletBench: make, score, report, check", work=False))
-    a2_bench.add_flags(command("bench", None, "A2-Bench: make, run, score, study, leaderboard", work=False))
-    sub = command("demo-films", _demo_films, "render the demo film set, with its ground truth", work=False)
-    sub.add_argument("folder", metavar="OUT")
+    sub = command("explain", _explain, "explain why a video, clip, element or reference was kept, rejected or paired")
+    sub.add_argument("key", metavar="KEY", help="id of a video, clip, element or reference, or a prefix of it")
+    sub = command("report", _report, "write the report as one HTML file")
+    sub.add_argument("--out", dest="html", help="HTML file to write (default: report.html in the work folder)")
+    sub.add_argument("--pairs", type=_count, default=80, help="number of pairs shown with frames (default: 80)")
+    models.add_flags(command("models", None, "manage models: list, show, fetch, verify, licences", work=False))
+    encode.add_flags(command("encode", None, "encode shards with A2's encoders for training", work=False))
+    train.add_flags(command("train", None, "fine-tune A2 on shards; `train plan` estimates the cost", work=False))
+    sample.add_flags(command("sample", None, "sample videos from prompts and references", work=False))
+    ui.add_flags(command("ui", None, "serve a local page to sample videos and browse shards", work=False))
+    calibrate.add_flags(command("calibrate", None, "estimate the thresholds of retrieve from the corpus"))
+    forget.add_flags(
+        command("forget", None, "permanently delete a source or a person from every table and every shard")
+    )
+    triplet_bench.add_flags(command("bench-data", None, "run TripletBench: make, score, report, check", work=False))
+    a2_bench.add_flags(command("bench", None, "run A2-Bench: make, run, score, study, leaderboard", work=False))
+    sub = command("demo-films", _demo_films, "render the demo films with their ground truth", work=False)
+    sub.add_argument("folder", metavar="OUT", help="output folder")
     return top
 
 
 def _recipe_flags(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--profile", choices=sorted(PROFILES), help="which models (default: builtin, or the last run's)")
     sub.add_argument(
-        "--set", action="append", default=[], metavar="STAGE.FIELD=VALUE", help="a setting of a stage; repeatable"
+        "--profile", choices=sorted(PROFILES), help="set of models (default: that of the last run, or builtin)"
+    )
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="STAGE.FIELD=VALUE", help="setting of a stage; repeatable"
     )
 
 
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
@@ -211,7 +218,8 @@ def _run(args: argparse.Namespace) -> int:
     stages = recipe.apply(triplets(recipe.profile), store)
     out = recipe.folder(store)
     with exclusive_lock(store):
-        ownership.check(store, out, args.take_over)  # before anything is saved
+        # before anything is saved
+        ownership.check(store, out, args.take_over)
         shards = enrolment.enroll(store, args.videos, recipe.videos_per_shard, sources.access(args, store))
         enrolment.check_sources(store)
         recipe.save(store)
@@ -276,7 +284,7 @@ def _verify(args: argparse.Namespace) -> int:
     if args.work:
         verify.record(store, found)
     for name in verify.unlisted(out):
-        print(f"{out.path(name)} is not in the manifest: left alone")
+        print(f"{out.path(name)} is not in the manifest; skipped")
     for problem in problems:
         print(problem)
     print(found.line)
@@ -289,7 +297,7 @@ def _plan(args: argparse.Namespace) -> int:
     for step in steps:
         why = "; ".join(f"{n} x {reason}" if n > 1 else reason for reason, n in step.reasons.items())
         print(f"{step.stage:12} {step.todo:5} of {step.total} jobs   {why}".rstrip())
-    print(f"{sum(step.todo for step in steps)} jobs at most: what follows from others may turn out to be the same")
+    print(f"at most {sum(step.todo for step in steps)} jobs; jobs whose inputs turn out unchanged are skipped")
     return 0
 
 
@@ -299,7 +307,7 @@ def _failures(args: argparse.Namespace) -> int:
     listed = planning.sources(store, [shard for _, shard, _, _ in failed])
     for stage, shard, unit, why in failed:
         source = listed.get((shard, unit)) or listed.get((shard, unit.rpartition("-")[0]))
-        called = f"{unit} ({public_name(source.path)})" if source else unit or "(the whole job)"
+        called = f"{unit} ({public_name(source.path)})" if source else unit or "(whole job)"
         print(f"{stage} shard {shard} {called}: {why}")
     return 0
 
@@ -315,10 +323,10 @@ def _retry(args: argparse.Namespace) -> int:
             source = listed.get((shard, unit))
             if source and planning.replaced(source):
                 print(
-                    f"{source.path} is another file than the one that failed: `a2data run` with the same VIDEOS takes it in",
+                    f"{source.path} has changed since it failed; add it with `a2data run` and the same VIDEOS",
                     file=sys.stderr,
                 )
-            elif unit:  # a whole job that failed is taken up in any case
+            elif unit:  # a job that failed as a whole is retried anyway
                 store.remove(stage, f"{shard:05d}.parquet")
         summary = session.work(args, stages, store, store.shards("manifest"))
         return session.finish(store, stages, recipe, summary, owner, args.allow_shrink)
@@ -337,7 +345,7 @@ def _report(args: argparse.Namespace) -> int:
 
     store, recipe, _ = session.opened(args)
     if not (args.html or store.local):
-        raise ValueError("the report is a local file: name it with --out")
+        raise ValueError("the work folder is a URL and the report is a local file: give its path with --out")
     shards = recipe.folder(store)
     html = Path(args.html or store.path("report.html"))
     print(write_report(store, html, Path(shards.base) if shards.local else None, pairs_drawn=args.pairs))

@@ -1,4 +1,4 @@
-"""`a2data models`: which models there are, what their licences ask, where their weights are, and how they get there."""
+"""`a2data models`: list models and their licences, locate, fetch and verify their weights."""
 
 import argparse
 import sys
@@ -12,41 +12,41 @@ from pipelines.triplets import PROFILES, triplets
 
 USES = {
     "permissive": "any use",
-    "copyleft": "any use, on conditions for what you offer",
+    "copyleft": "any use, with conditions on what you distribute or offer",
     "non-commercial": "research only",
-    "gated": "you must accept terms to get the weights",
+    "gated": "requires accepting terms to download the weights",
     "biometric-restricted": "terms that limit the processing of faces or bodies",
 }
-AGPL = "who lets others use a program with it over a network must offer them that program's source, all of it"
+AGPL = "if others use a program with it over a network, you must offer them the complete source of that program"
 
 
 def add_flags(models: argparse.ArgumentParser) -> None:
-    """Give the parser of `a2data models` its own commands."""
+    """Add the subcommands of `a2data models`."""
     commands = models.add_subparsers(dest="action", required=True, metavar="COMMAND")
 
     def command(name: str, do: Any, summary: str, chooses: bool = True) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=summary, description=summary)
         sub.set_defaults(do=do)
         if chooses:
-            sub.add_argument("--profile", choices=sorted(PROFILES), help="the models that its stages load")
-            sub.add_argument("--role", help="the models of a role: detect, faces, ...")
+            sub.add_argument("--profile", choices=sorted(PROFILES), help="profile whose models are selected")
+            sub.add_argument("--role", help="role whose models are selected: detect, faces, ...")
         return sub
 
-    command("list", _list, "every model: what it is for, its licences, where its weights are")
-    sub = command("show", _show, "all that is known of a model", chooses=False)
+    command("list", _list, "list models with their roles, licences and the location of their weights")
+    sub = command("show", _show, "show all details of models", chooses=False)
     sub.add_argument("names", nargs="+", metavar="NAME")
-    sub = command("fetch", _fetch, "bring weights to this machine, and write down what came")
+    sub = command("fetch", _fetch, "download weights and record their hashes")
     sub.add_argument("names", nargs="*", metavar="NAME")
-    command("verify", _verify, "read all weights that are here: are they still what was fetched?")
-    sub = command("licences", _licences, "what the licences of models ask; 1 where they forbid the use")
+    command("verify", _verify, "compare all local weights with what was fetched")
+    sub = command("licences", _licences, "list the licence terms of models; exit code 1 if they forbid the use")
     sub.add_argument("names", nargs="*", metavar="NAME")
-    sub.add_argument("--policy", choices=("commercial", "research"), help="the use that must be allowed")
+    sub.add_argument("--policy", choices=("commercial", "research"), help="use that the licences must allow")
 
 
 def chosen(profile: str | None = None, role: str | None = None, names: Iterable[str] = ()) -> list[Card]:
-    """The cards of a profile, of a role and with these names; every card where nothing is said.
+    """Return the cards of a profile, of a role and with these names; all cards without arguments.
 
-    Raises ValueError for a name or role that there is not.
+    Raises ValueError for an unknown name or role.
     """
     from model_zoo.catalogue import CARDS
 
@@ -57,12 +57,12 @@ def chosen(profile: str | None = None, role: str | None = None, names: Iterable[
         raise ValueError(error.args[0]) from error
     roles = sorted({card.role for card in CARDS.values()})
     if role and role not in roles:
-        raise ValueError(f"there is no role {role!r}; the roles are {', '.join(roles)}")
+        raise ValueError(f"unknown role {role!r}; the roles are {', '.join(roles)}")
     return [card for card in found if role in (None, card.role)]
 
 
 def _with_companions(found: Iterable[Card]) -> list[Card]:
-    """These cards, each once, with those of the networks that they run beside their own."""
+    """Return these cards and their companions, each once."""
     out: dict[str, Card] = {}
     for card in found:
         out[card.name] = card
@@ -72,18 +72,18 @@ def _with_companions(found: Iterable[Card]) -> list[Card]:
 
 
 def names_of(profile: str) -> list[str]:
-    """The names of the models that a profile's stages load, in order. Their weights need not be here."""
+    """Return the names of the models that a profile's stages load, in order. Their weights need not be present."""
     with cards.names_only():
         return list(dict.fromkeys(name for stage in triplets(profile) for name in stage.models()))
 
 
 def where(card: Card) -> str:
-    """Where a card's weights are, in words."""
+    """Describe where a card's weights are."""
     if card.weights.startswith("http"):
         return card.weights
     if weights.fetched(card):
         path = weights.located(card)
-        return str(path) if path else "not here"
+        return str(path) if path else "not fetched"
     own = f"your own: {card.name}:PATH"
     if _is_family(card):
         return own
@@ -92,7 +92,7 @@ def where(card: Card) -> str:
 
 
 def _is_family(card: Card) -> bool:
-    """Whether a card stands for a kind of network only: others of the same builder name weights for it."""
+    """Return whether a card describes only an architecture, for which other cards of the same builder have weights."""
     from model_zoo.catalogue import CARDS
 
     return any(other.builder == card.builder and other.weights for other in CARDS.values())
@@ -137,7 +137,7 @@ def _fetch(args: argparse.Namespace) -> int:
     from pipelines.cli.fetch import fetch
 
     if not (args.names or args.profile or args.role):
-        raise ValueError("which models? Name them, or a --profile or --role; `a2data models list` lists them")
+        raise ValueError("no models selected: give names, --profile or --role; `a2data models list` lists them")
     wanted = chosen(args.profile, args.role, args.names)
     away = [card for card in wanted if weights.fetched(card) and weights.located(card) is None]
     sizes = {card.weights: card.size_mb for card in away}  # two cards may share one network
@@ -150,7 +150,7 @@ def _fetch(args: argparse.Namespace) -> int:
         try:
             path, now = fetch(card)
             size = sum(file.stat().st_size for _, file in weights.files_of(path)) / 1e6
-            print(f"{card.name}: {path}, {size:,.1f} MB{'' if now else ', was here'}")
+            print(f"{card.name}: {path}, {size:,.1f} MB{'' if now else ', already present'}")
         except (OSError, ValueError) as error:
             failed += 1
             print(f"a2data: {error}", file=sys.stderr)
@@ -160,19 +160,19 @@ def _fetch(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace) -> int:
     wanted = [card for card in chosen(args.profile, args.role) if weights.fetched(card)]
     there = {weights.located(card) or weights.home(card): card for card in wanted}
-    if not (args.profile or args.role):  # what was fetched for cards that have gone since
+    if not (args.profile or args.role):  # weights of cards that were removed since
         for place in weights.lock():
             there.setdefault(weights.folder() / place, Card("", "", name=place))
     wrong, read = [], 0
     for path, card in there.items():
         read += path.exists()
         if args.profile and not path.exists():
-            wrong.append(f"model {card.name!r} is not here: {weights.how_to_get(card)}")
+            wrong.append(f"model {card.name!r} is missing: {weights.how_to_get(card)}")
         else:
             wrong += weights.differences(card, path, every_byte=True)
-    for sentence in wrong:
-        print(f"a2data: {sentence}", file=sys.stderr)
-    print(f"{read} weights read, {len(wrong)} files or models wrong or missing")
+    for problem in wrong:
+        print(f"a2data: {problem}", file=sys.stderr)
+    print(f"{read} weights read, {len(wrong)} files or models damaged or missing")
     return 1 if wrong else 0
 
 
@@ -181,16 +181,16 @@ def _licences(args: argparse.Namespace) -> int:
     from rich.table import Table
 
     wanted = chosen(args.profile, args.role, args.names)
-    table = Table("model", "role", "use", "code", "weights", "what it asks", box=box.SIMPLE)
+    table = Table("model", "role", "use", "code", "weights", "terms", box=box.SIMPLE)
     for card in wanted:
         licences = card.use, card.code_license, card.weights_license or "-"
         table.add_row(card.name, card.role, *licences, USES.get(card.use, card.use))
     _print(table)
-    for sentence in warnings(wanted):
-        print(f"a2data: {sentence}", file=sys.stderr)
+    for warning in warnings(wanted):
+        print(f"a2data: {warning}", file=sys.stderr)
     offending = offences(wanted) if args.policy == "commercial" else []
-    for sentence in offending:
-        print(f"a2data: {sentence}", file=sys.stderr)
+    for offence in offending:
+        print(f"a2data: {offence}", file=sys.stderr)
     if args.policy:
         verdict = f"forbidden by {len(offending)} of {len(wanted)} models" if offending else "allowed"
         print(f"{args.policy} use: {verdict}")
@@ -198,7 +198,7 @@ def _licences(args: argparse.Namespace) -> int:
 
 
 def offences(wanted: Iterable[Card]) -> list[str]:
-    """What forbids commercial use of these models together, a sentence for each card, with the card to take instead."""
+    """Return a line for each card that forbids commercial use of these models together, with the card to use instead."""
     wanted = list(wanted)
     faces = [card.name for card in wanted if card.role == "faces"]
     out = []
@@ -207,32 +207,37 @@ def offences(wanted: Iterable[Card]) -> list[str]:
             out.append(f"{card.name} ({card.weights_license}) is for research only: {_instead(card)}")
         elif card.use == "biometric-restricted" and faces:
             out.append(
-                f"{card.name} ({card.weights_license}) may not serve to tell people apart, and {', '.join(faces)} does: "
+                f"{card.name} ({card.weights_license}) may not be used to identify people, and {', '.join(faces)} does so: "
                 f"{_instead(card)}"
             )
     return out
 
 
 def warnings(wanted: Iterable[Card]) -> list[str]:
-    """What is allowed on conditions, a sentence for each kind of licence."""
+    """Return a line for each kind of licence that attaches conditions to the use."""
     wanted = list(wanted)
     out = []
     for licence in sorted({(c.code_license, c.weights_license) for c in wanted if c.use == "copyleft"}):
         named = [c.name for c in wanted if c.use == "copyleft" and (c.code_license, c.weights_license) == licence]
         asks = f"{AGPL}; " if "AGPL" in " ".join(licence) else ""
         instead = sorted({c.fallback for c in wanted if c.name in named and c.fallback})
-        other = f"take {' or '.join(instead)} where that is refused" if instead else "there is no other card for it"
+        other = (
+            f"if that is not acceptable, use {' or '.join(instead)}" if instead else "a2data does not have a substitute"
+        )
         out.append(f"{', '.join(named)} ({' and '.join(dict.fromkeys(filter(None, licence)))}): {asks}{other}")
     gated = [f"{c.name} ({c.weights_license})" for c in wanted if c.use == "gated"]
-    return [*out, *([f"{', '.join(gated)}: read and accept the terms where the weights are"] if gated else [])]
+    return [
+        *out,
+        *([f"{', '.join(gated)}: read and accept the terms on the download page of the weights"] if gated else []),
+    ]
 
 
 def _instead(card: Card) -> str:
-    return f"take {card.fallback}" if card.fallback else "a2data has no other model for it"
+    return f"use {card.fallback} instead" if card.fallback else "a2data does not have a substitute"
 
 
 def _print(table: Any) -> None:
-    """A table as wide as the terminal; as wide as it likes where nobody looks, for grep."""
+    """Print a table as wide as the terminal; without a terminal up to 240 columns, for grep."""
     from rich.console import Console
 
     console = Console()

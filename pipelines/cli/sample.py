@@ -1,4 +1,4 @@
-"""The command `a2data sample`: its flags, and the jobs that they describe."""
+"""The command `a2data sample`: its flags and the jobs that they describe."""
 
 import argparse
 import inspect
@@ -27,39 +27,49 @@ DTYPES = ("bfloat16", "float16", "float32")
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
-    """Give the parser of `a2data sample` its flags."""
+    """Add the flags of `a2data sample`."""
     what = command.add_mutually_exclusive_group(required=True)
-    what.add_argument("--prompt", help="what is to be seen")
+    what.add_argument("--prompt", help="description of the video")
     what.add_argument(
-        "--jobs", metavar="FILE", help="many videos: a file with a JSON object of these flags on each line"
+        "--jobs", metavar="FILE", help="JSON Lines file with one video per line, an object of these flags"
     )
     command.add_argument(
-        "--ref", action="append", default=[], metavar="ROLE=FILE", help="a picture of a human, object or background"
+        "--ref",
+        action="append",
+        default=[],
+        metavar="ROLE=FILE",
+        help="reference picture with its role: human, object or background; repeatable",
     )
     command.add_argument(
         "--next-prompt",
         action="append",
         default=[],
         metavar="PROMPT",
-        help="what is to be seen in the next window (--window)",
+        help="prompt for the next window of a long video; repeat the flag for more windows (requires --window)",
     )
     command.add_argument(
-        "--checkpoint", required=True, metavar="DIR", help="A2, Wan2.1-I2V for diffusers, or an export"
+        "--checkpoint", required=True, metavar="DIR", help="checkpoint: A2, Wan2.1-I2V for diffusers, or an export"
     )
-    command.add_argument("--out", required=True, help="the mp4; with --jobs the folder of all. What is done stays")
-    command.add_argument("--sweep", metavar="SETTING=V,V,…", help="a video for each value, and a contact sheet of all")
+    command.add_argument("--out", required=True, help="mp4 to write; with --jobs a folder. Finished videos are skipped")
+    command.add_argument(
+        "--sweep", metavar="SETTING=V,V,…", help="values of a setting: one video for each, and a contact sheet of all"
+    )
     add_job_flags(command.add_argument_group("settings"))  # type: ignore[arg-type]
-    add_acceleration_flags(command.add_argument_group("faster, or in less memory"))  # type: ignore[arg-type]
-    crew = command.add_argument_group("where")
-    crew.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
-    crew.add_argument("--dtype", choices=DTYPES, help="of the weights (default: bfloat16 on a GPU, float32 on CPU)")
-    crew.add_argument("--ray", metavar="ADDRESS", help="spread the jobs: a Ray cluster's address, or auto")
-    crew.add_argument("--quiet", action="store_true", help="no progress")
+    add_acceleration_flags(command.add_argument_group("speed and memory"))  # type: ignore[arg-type]
+    execution = command.add_argument_group("execution")
+    execution.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if available)")
+    execution.add_argument(
+        "--dtype", choices=DTYPES, help="dtype of the weights (default: bfloat16 on a GPU, float32 on CPU)"
+    )
+    execution.add_argument(
+        "--ray", metavar="ADDRESS", help="Ray cluster address, or auto, to distribute the jobs over its GPUs or CPUs"
+    )
+    execution.add_argument("--quiet", action="store_true", help="hide progress")
     command.set_defaults(do=sample)
 
 
 def sample(args: argparse.Namespace) -> int:
-    """Check everything, sample what is not done yet. Returns 1 where a job failed, having named it."""
+    """Validate all jobs and sample those that are not done. Prints failed jobs; returns 1 if there are any."""
     wanted, how = _jobs(args), acceleration_of(args)
     root, parts = checkpoint_folder(args.checkpoint)
     files = checks.validated(wanted, referenced="image_encoder" in parts)
@@ -75,13 +85,13 @@ def sample(args: argparse.Namespace) -> int:
     ]
     todo = jobs.by_shape(todo, lambda task: task.job)
     todo = [task._replace(job=job) for task, job in zip(todo, cutouts.made([t.job for t in todo]), strict=True)]
-    speaks = not how.ranks() or os.environ.get("RANK") == "0"
-    watch = watcher(len(todo), args.quiet or not speaks)
+    is_main = not how.ranks() or os.environ.get("RANK") == "0"
+    watch = watcher(len(todo), args.quiet or not is_main)
     try:
         failed = _crew(args, (str(root.resolve()), device, dtype, how))(todo, watch) if todo else {}
     finally:
         watch.end()
-    if not speaks:
+    if not is_main:
         return 1 if failed else 0
     for out, why in failed.items():
         print(f"a2data: {out}: {why}", file=sys.stderr)
@@ -93,14 +103,14 @@ def sample(args: argparse.Namespace) -> int:
 
 
 def _jobs(args: argparse.Namespace) -> list[tuple[str, Job]]:
-    """What is asked for, each job with the words that say where it stands ("" for the command line)."""
+    """Return the requested jobs, each with its location in the job file ("" for the command line)."""
     given = {f.name: value for f in jobs.SETTINGS if (value := getattr(args, f.name)) is not None}
     if args.jobs:
         for flag in ("ref", "next_prompt", "sweep"):
             if getattr(args, flag):
-                raise ValueError(f"--{flag} goes with --prompt; in a file of jobs every line has its own")
+                raise ValueError(f"--{flag} requires --prompt; in a job file, set it on each line")
         if args.out.endswith(".mp4"):
-            raise ValueError(f"--out {args.out}: with --jobs it is a folder, and each line names its mp4")
+            raise ValueError(f"--out {args.out}: with --jobs it must be a folder; each line names its mp4")
         return jobs.read(args.jobs, given, args.out)
     job = jobs.located(
         given | {"out": args.out, "prompt": args.prompt, "ref": args.ref, "next_prompt": args.next_prompt},
@@ -110,7 +120,7 @@ def _jobs(args: argparse.Namespace) -> list[tuple[str, Job]]:
 
 
 def _device(args: argparse.Namespace) -> tuple[str, str]:
-    """The device and dtype to sample with. Raises ValueError for a GPU that is not there."""
+    """Return the device and dtype to sample with. Raises ValueError if the GPU does not exist."""
     if not args.ray:
         return placed(args.device, args.dtype)
     from pipelines.run import on_ray
@@ -120,7 +130,7 @@ def _device(args: argparse.Namespace) -> tuple[str, str]:
 
 
 def _crew(args: argparse.Namespace, checkpoint: tuple[str, str, str, Acceleration]) -> Any:
-    """A function (tasks, watch) -> {out: why it failed}."""
+    """Return the executor: a function (tasks, watch) -> {out: error message of a failed job}."""
     if args.ray:
         from pipelines.sample import on_ray
 
@@ -129,7 +139,7 @@ def _crew(args: argparse.Namespace, checkpoint: tuple[str, str, str, Acceleratio
 
 
 def _leave_sheet(args: argparse.Namespace, made: Sequence[Job]) -> None:
-    """The contact sheet of a sweep, out-flow-shift.png: a row for each video that there is."""
+    """Write the contact sheet of a sweep, such as out-flow-shift.png, with a row for each finished video."""
     from model_zoo.a2.references import read_picture
 
     if not made:
@@ -146,12 +156,12 @@ def _leave_sheet(args: argparse.Namespace, made: Sequence[Job]) -> None:
 
 
 def add_job_flags(command: argparse.ArgumentParser) -> None:
-    """A flag for each setting of a job, explained by the comment behind it. One that is not given is None."""
-    said = dict(re.findall(r"^    (\w+): \w+ = .*?  # (.*)$", inspect.getsource(Job), re.MULTILINE))
+    """Add a flag for each setting of a job, with the comment beside it as help. A flag that is not given is None."""
+    help_texts = dict(re.findall(r"^    (\w+): \w+ = .*?  # (.*)$", inspect.getsource(Job), re.MULTILINE))
     for f in SETTINGS:
         flag = "--" + f.name.replace("_", "-")
-        default = "the one that Wan's authors advise" if f.default == NEGATIVE else repr(f.default)
-        note = f"{said[f.name]} (default: {default})".replace("%", "%%")
+        default = "the one recommended by Wan's authors" if f.default == NEGATIVE else repr(f.default)
+        note = f"{help_texts[f.name]} (default: {default})".replace("%", "%%")
         if f.type is bool:
             command.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=note)
         elif f.name == "scheduler":
@@ -162,44 +172,72 @@ def add_job_flags(command: argparse.ArgumentParser) -> None:
 
 
 def add_acceleration_flags(command: argparse.ArgumentParser) -> None:
-    """A flag for each field of Faster."""
+    """Add a flag for each field of Acceleration."""
     add = command.add_argument
-    add("--cache", choices=CACHES, default="", help="steps use what those before them computed: not exact")
-    add("--cache-threshold", type=float, default=0.05, metavar="FLOAT", help="of first-block and mag (default: 0.05)")
+    add(
+        "--cache",
+        choices=CACHES,
+        default="",
+        help="step cache that reuses results of earlier steps; not exact (default: none)",
+    )
+    add(
+        "--cache-threshold",
+        type=float,
+        default=0.05,
+        metavar="FLOAT",
+        help="threshold of the caches first-block and mag (default: 0.05)",
+    )
     add(
         "--cache-interval",
         type=int,
         default=3,
         metavar="STEPS",
-        help="of taylorseer: one in so many is computed (default: 3)",
+        help="interval of the cache taylorseer: one step in N is computed (default: 3)",
     )
     add(
         "--calibrate",
         action="store_true",
-        help=f"sample one video exactly, and leave in the checkpoint's folder what --cache mag needs to know ({RATIOS})",
+        help=f"sample one video exactly and write the ratios for --cache mag into the checkpoint folder ({RATIOS})",
     )
     add(
         "--attention-backend",
         default="",
         metavar="NAME",
-        help="an attention backend of diffusers: native, sage, _flash_3_hub ...",
+        help="attention backend of diffusers: native, sage, _flash_3_hub ...",
     )
     add(
-        "--quantization", choices=WEIGHTS, default="", help="the transformer's weights in 8 bits, by torchao: not exact"
+        "--quantization",
+        choices=WEIGHTS,
+        default="",
+        help="8-bit quantization of the transformer's weights by torchao; not exact (default: none)",
     )
-    add("--compile", action="store_true", help="compile the transformer's blocks: a minute before the first step")
+    add(
+        "--compile",
+        action="store_true",
+        help="compile the transformer's blocks; takes a minute before the first step",
+    )
     add(
         "--group-offload",
         action="store_true",
-        help="weights go to the GPU block by block: for GPUs smaller than the model",
+        help="load weights to the GPU block by block, for GPUs smaller than the model",
     )
-    add("--vae-tiling", action="store_true", help="code and decode in tiles of 256 px: less memory, not exact")
+    add("--vae-tiling", action="store_true", help="encode and decode in tiles of 256 px; less memory, not exact")
     add(
-        "--cfg-parallel", type=int, default=1, metavar="N", help="processes that share the 2 looks of a step (torchrun)"
+        "--cfg-parallel",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of processes that split the 2 CFG branches of a step, requires torchrun (default: 1)",
     )
-    add("--context-parallel", type=int, default=1, metavar="N", help="processes that share a look's tokens (torchrun)")
+    add(
+        "--context-parallel",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of processes that split the tokens of a CFG branch, requires torchrun (default: 1)",
+    )
 
 
 def acceleration_of(args: argparse.Namespace) -> Acceleration:
-    """What the flags say."""
+    """Return the acceleration settings that the flags describe."""
     return Acceleration(**{f.name: getattr(args, f.name) for f in fields(Acceleration) if f.name != "cache_ratios"})

@@ -1,4 +1,4 @@
-"""What the commands that start jobs share: their flags, an existing work folder, the crew, and the last word."""
+"""Shared parts of the commands that start jobs: flags, opening a work folder, the executor and the closing messages."""
 
 import argparse
 import sys
@@ -23,86 +23,89 @@ from stages.pack.stage import Pack
 
 
 def add_flags(sub: argparse.ArgumentParser) -> None:
-    """Who does the work: the flags of every command that starts jobs."""
+    """Add the executor flags, shared by every command that starts jobs."""
     sub.add_argument(
-        "--ray", metavar="ADDRESS", help="a Ray cluster's address, or auto: join the one here or start one"
+        "--ray", metavar="ADDRESS", help="Ray cluster address, or auto to join a running local cluster or start one"
     )
     sub.add_argument(
         "--workers",
         action="append",
         default=[],
         metavar="[STAGE=]N",
-        help="workers: of a stage with --ray, else altogether",
+        help="number of workers: per stage with --ray, otherwise in total (default without --ray: 1)",
     )
     sub.add_argument(
-        "--cpus-per-worker", type=_share, metavar="CPUS", help="what a Ray worker asks for, fractions too (default: 1)"
+        "--cpus-per-worker",
+        type=_share,
+        metavar="CPUS",
+        help="CPUs that a Ray worker requests; may be fractional (default: 1)",
     )
     sub.add_argument(
         "--unit-timeout",
         action="append",
         default=[],
         metavar="[STAGE=]SECONDS",
-        help="give up a video or clip of which no row, frame or task was done for so long, name it as failed and go on; 0: never "
-        "(default: 1800; pack 21600, retrieve 86400)",
+        help="longest time in seconds without a row, frame or task done for a video or clip; after that it is marked as failed; "
+        "0: no limit (default: 1800; pack 21600, retrieve 86400)",
     )
     sub.add_argument(
         "--worker-timeout",
         type=_seconds,
         metavar="SECONDS",
-        help="end and replace a worker that gives no sign of life for so long: stopped, or out of reach; 0: never (default: 600)",
+        help="longest time in seconds without a heartbeat before a worker is killed and replaced; 0: no limit (default: 600)",
     )
-    sub.add_argument("--here", action="store_true", help="do the jobs in this process: for a debugger")
-    sub.add_argument("--quiet", action="store_true", help="no progress")
+    sub.add_argument("--here", action="store_true", help="run the jobs in this process, for a debugger")
+    sub.add_argument("--quiet", action="store_true", help="hide progress")
 
 
 def add_out_flags(sub: argparse.ArgumentParser) -> None:
-    """Give the parser the flags of a command that publishes shards."""
+    """Add the flags of a command that publishes shards."""
     sub.add_argument(
         "--take-over",
         action="store_true",
-        help="own the folder of the shards although another work folder owns it or it holds other files",
+        help="take ownership of the shard folder even if another work folder owns it or it contains other files",
     )
     sub.add_argument(
-        "--allow-shrink", action="store_true", help="publish shards even if fewer than half of the triplets are left"
+        "--allow-shrink", action="store_true", help="publish shards even if fewer than half of the triplets remain"
     )
     sub.add_argument(
         "--verify",
         action="store_true",
-        help="compare the sha256 of every tar, not only its size, and pack damaged ones again",
+        help="compare the sha256 of every tar, not only its size, and repack damaged ones",
     )
 
 
 def _share(text: str) -> float:
     value = argparse_type("--cpus-per-worker", float)(text)
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 up")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number of at least 0")
     return value
 
 
 def _seconds(text: str) -> float:
-    """A limit in seconds; 0 stands for none. Raises ArgumentTypeError."""
+    """Return a limit in seconds, infinity for 0. Raises ArgumentTypeError."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not value >= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 up")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds of at least 0")
     return value or float("inf")
 
 
 def opened(args: argparse.Namespace) -> tuple[Store, Recipe, list[Stage]]:
-    """An existing work folder. Raises ValueError where nothing was ever run."""
+    """Open an existing work folder and return its store, recipe and stages. Raises ValueError if it was never run."""
     store = Store(args.work)
     recipe = Recipe.of(store)
     if recipe is None:
-        raise ValueError(f"{args.work} is no work folder: start one with `a2data run VIDEOS --work {args.work}`")
+        raise ValueError(f"{args.work} is not a work folder: create one with `a2data run VIDEOS --work {args.work}`")
     recipe.profile = getattr(args, "profile", None) or recipe.profile
     recipe.set(triplets(recipe.profile), getattr(args, "set", []))
     return store, recipe, recipe.apply(triplets(recipe.profile), store)
 
 
 def work(args: argparse.Namespace, stages: Sequence[Stage], store: Store, shards: list[int]) -> Summary:
-    """Do the jobs that are due, here, in child processes or on Ray, as the flags say."""
+    """Run the jobs that are due, in this process, in child processes or on Ray, depending on the flags."""
     from pipelines.run.progress import watcher
 
     for stage in stages:
@@ -127,7 +130,7 @@ def work(args: argparse.Namespace, stages: Sequence[Stage], store: Store, shards
 
 
 def _workers(texts: Sequence[str], stages: Sequence[Stage]) -> dict[str, int]:
-    """["detect=2", "3"] as {"detect": 2, …}: a bare number is for every stage."""
+    """Parse ["detect=2", "3"] into {"detect": 2, …}; a bare number applies to every stage."""
     out: dict[str, int] = {}
     for text in texts:
         name, _, number = text.rpartition("=")
@@ -138,9 +141,9 @@ def _workers(texts: Sequence[str], stages: Sequence[Stage]) -> dict[str, int]:
 
 
 def timeouts(texts: Sequence[str], worker_s: float | None, stages: Sequence[Stage]) -> Timeouts:
-    """The limits of --unit-timeout, such as ["caption=600", "3600"], and of --worker-timeout.
+    """Parse the values of --unit-timeout, such as ["caption=600", "3600"], and of --worker-timeout.
 
-    A number without a stage is for every stage that is not named. Raises ValueError.
+    A number without a stage applies to every stage that is not named. Raises ValueError.
     """
     every: dict[str, float] = {}
     named: dict[str, float] = {}
@@ -166,17 +169,17 @@ def finish(
     allow_shrink: bool = False,
     forgotten: Callable[[str], bool] = lambda clip_id: False,
 ) -> int:
-    """Publish index, manifest and report of what there is now; report what failed. Returns the exit code.
+    """Publish the index, manifest and report, and print the failures. Returns the exit code.
 
-    owner: of the shards. allow_shrink: publish fewer than half of the samples that are published, too. forgotten: clip_ids
-    that do not count among those. Exit code 1, with a last line that says why, where a job could not be done, every unit of a
-    stage failed, or the triplets are all gone, or would be more than half.
+    owner: owner record of the shards. allow_shrink: publish even if fewer than half of the published samples remain.
+    forgotten: whether a clip_id is not counted among the published ones. Returns 1, with the reason on the last line, if a job
+    failed, every unit of a stage failed, or all triplets (without allow_shrink: more than half) would be gone.
     """
     out = recipe.folder(store)
     before = [clip_id for clip_id in outputs.published(out) if not forgotten(clip_id)]
     refused, left = "", len(before)
     if summary.failed_jobs or summary.blocked:
-        print(f"the index in {out.root} was left as it is: some jobs could not be done", file=sys.stderr)
+        print(f"the index in {out.root} was not updated because some jobs failed", file=sys.stderr)
     else:
         try:
             least = 0 if allow_shrink else (len(before) + 1) // 2
@@ -189,7 +192,7 @@ def finish(
     failed = planning.failures(store, [stage.name() for stage in stages])
     if failed:
         print(
-            f"{len(failed)} failed: `a2data failures {store.root}` names them, `a2data retry {store.root}` tries again"
+            f"{len(failed)} failed: list them with `a2data failures {store.root}`, retry with `a2data retry {store.root}`"
         )
     if report:
         print(f"report: {report}")
@@ -198,12 +201,12 @@ def finish(
 
 
 def none_left(left: int, before: int) -> list[str]:
-    """The reason to fail where there are no triplets any more; [] where there are some, or never were."""
-    return [f"no triplet is left, of {before} before"] if before and not left else []
+    """Return the reason to fail if all triplets are gone; [] if some remain or none existed before."""
+    return [f"no triplets remain, {before} before"] if before and not left else []
 
 
 def conclude(code: int, reasons: Sequence[str]) -> int:
-    """Report on the last line why a command failed although its jobs were done. Returns the exit code."""
+    """Print on the last line why a command failed although its jobs were done. Returns the exit code."""
     if reasons:
         sys.stdout.flush()
         print(f"a2data: {'; '.join(reasons)}", file=sys.stderr)
@@ -211,10 +214,10 @@ def conclude(code: int, reasons: Sequence[str]) -> int:
 
 
 def print_failures(summary: Summary) -> int:
-    """Say once what many jobs could not be done for. Returns the exit code."""
+    """Print each reason of failed jobs once, with the number of jobs. Returns the exit code."""
     reasons = Counter((stage, why) for (stage, _), why in summary.failed_jobs.items())
     for (stage, why), jobs in reasons.most_common(3):
         print(f"a2data: {stage}: {why}" + f" ({jobs} jobs)" * (jobs > 1), file=sys.stderr)
     if len(reasons) > 3:
-        print(f"a2data: and {len(reasons) - 3} other reasons: see `a2data failures`", file=sys.stderr)
+        print(f"a2data: {len(reasons) - 3} more reasons: see `a2data failures`", file=sys.stderr)
     return 1 if summary.failed_jobs else 0

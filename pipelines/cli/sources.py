@@ -1,4 +1,4 @@
-"""The flags that limit how sources are listed and downloaded."""
+"""Flags that limit how sources are listed and downloaded."""
 
 import argparse
 
@@ -10,37 +10,37 @@ from pipelines.sources.manifest import Access
 
 
 def add_flags(sub: argparse.ArgumentParser) -> None:
-    """Which sources may be read, and how."""
+    """Add the flags for listing and downloading sources."""
     sub.add_argument(
         "--max-source-bytes", type=_positive, default=DEFAULT.max_bytes, metavar="BYTES",
-        help="largest video to download (default: %(default)s)",
+        help="size limit of a downloaded video in bytes (default: %(default)s)",
     )  # fmt: skip
     sub.add_argument(
         "--source-timeout", type=_positive, default=int(DEFAULT.timeout_s), metavar="S",
-        help="longest download, in seconds (default: %(default)s)",
+        help="time limit of a download in seconds (default: %(default)s)",
     )  # fmt: skip
     sub.add_argument(
         "--allow-local-urls", action="store_true",
-        help="let lists name file:// URLs and hosts that are not on the public internet",
+        help="allow file:// URLs and hosts outside the public internet in lists",
     )  # fmt: skip
     sub.add_argument(
         "--list-encoding", default="", metavar="NAME",
-        help="encoding of csv and jsonl lists (default: UTF-8, or what a byte order mark says)",
+        help="encoding of csv and jsonl lists (default: that of the byte order mark, or UTF-8)",
     )  # fmt: skip
     sub.add_argument(
         "--replace-licenses", action="store_true",
-        help="the licences that the inputs state take the place of those of videos that are known",
+        help="replace the licences of known videos with those stated in the inputs",
     )  # fmt: skip
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
 def access(args: argparse.Namespace, store: Store) -> Access:
-    """What the flags say."""
+    """Return the source access that the flags describe."""
     limits = Limits(max_bytes=args.max_source_bytes, timeout_s=float(args.source_timeout))
     downloader = Downloader(limits, args.allow_local_urls)
     return Access(downloader, SourceFiles(store), args.list_encoding, args.replace_licenses)

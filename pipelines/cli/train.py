@@ -11,21 +11,32 @@ from pipelines.train.trainer import train
 
 
 def add_flags(train: argparse.ArgumentParser) -> None:
-    """Give the parser of `a2data train` its flags. `train plan` trains nothing."""
-    train.add_argument("shards", metavar="SHARDS", help="the folder of packed shards; or `plan`: what would it take?")
-    train.add_argument("--preset", choices=sorted(PRESETS), default="tiny", help="sizes and settings to start from")
+    """Add the flags of `a2data train`. `train plan` only estimates and does not train."""
+    train.add_argument("shards", metavar="SHARDS", help="folder of packed shards, or `plan` to estimate the cost")
     train.add_argument(
-        "--out", type=Path, help="folder of the encoded samples, checkpoints, logs and the trained model"
+        "--preset", choices=sorted(PRESETS), default="tiny", help="base sizes and settings (default: tiny)"
     )
     train.add_argument(
-        "--model", type=Path, help="checkpoint folder to start from, as a2data sample takes it (tiny: made)"
+        "--out", type=Path, help="output folder for encoded samples, checkpoints, logs and the trained model"
     )
-    train.add_argument("--ray", metavar="ADDRESS", help="train on a cluster by Ray Train: its address, or auto")
     train.add_argument(
-        "--gpus", type=int, default=8, help="for plan and Ray: how many; CPUs where a cluster has no GPU"
+        "--model",
+        type=Path,
+        help="checkpoint folder to start from, in a format that a2data sample reads (preset tiny: created)",
     )
-    train.add_argument("--tflops", type=float, default=989.0, help="for plan: bfloat16 TFLOP/s of one at its best")
-    train.add_argument("--mfu", type=float, default=0.3, help="for plan: share of it that is reached")
+    train.add_argument("--ray", metavar="ADDRESS", help="Ray cluster address, or auto, to train with Ray Train")
+    train.add_argument(
+        "--gpus",
+        type=int,
+        default=8,
+        help="number of GPUs for plan and Ray; CPUs on a cluster without GPUs (default: 8)",
+    )
+    train.add_argument(
+        "--tflops", type=float, default=989.0, help="peak bfloat16 TFLOP/s of one GPU, for plan (default: 989)"
+    )
+    train.add_argument(
+        "--mfu", type=float, default=0.3, help="model FLOPs utilization, 0 to 1, for plan (default: 0.3)"
+    )
     encoding, settings = PRESETS["14b"]
     add_fields(train.add_argument_group("samples"), encoding)  # type: ignore[arg-type]
     add_fields(train.add_argument_group("training"), settings)  # type: ignore[arg-type]
@@ -33,7 +44,7 @@ def add_flags(train: argparse.ArgumentParser) -> None:
 
 
 def command(args: argparse.Namespace) -> int:
-    """Do what the flags say."""
+    """Train, or print the estimate of `train plan`."""
     encoding, settings = (changed(preset, args) for preset in PRESETS[args.preset])
     if args.shards == "plan":
         from pipelines.train import cost as train_plan
@@ -41,9 +52,9 @@ def command(args: argparse.Namespace) -> int:
         print(train_plan.plan(args.preset, encoding, settings, args.gpus, args.tflops * 1e12, args.mfu))
         return 0
     if args.out is None:
-        raise ValueError("say with --out where checkpoints and the trained model go")
+        raise ValueError("--out is missing: give the folder for checkpoints and the trained model")
     if args.model is None and args.preset != "tiny":
-        raise ValueError(f"the preset {args.preset} fine-tunes a network: name its folder with --model")
+        raise ValueError(f"the preset {args.preset} fine-tunes a checkpoint: give its folder with --model")
     if args.ray:
         from pipelines.train import on_ray
 
@@ -54,6 +65,6 @@ def command(args: argparse.Namespace) -> int:
 
 
 def changed(preset: Any, args: argparse.Namespace) -> Any:
-    """A preset with the flags that were given."""
+    """Return a preset with the values of the given flags."""
     given = {f.name: v for f in fields(preset) if (v := getattr(args, f.name, None)) is not None}
     return replace(preset, **given)

@@ -1,4 +1,4 @@
-"""`a2data bench-data`: films whose truth is known, a score of what a pipeline makes of them, and a test of the score itself."""
+"""`a2data bench-data`: films with known ground truth, a score for pipeline runs over them, and a self-test of the score."""
 
 import argparse
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def add_flags(bench: argparse.ArgumentParser) -> None:
-    """Give the parser of `a2data bench-data` its own commands."""
+    """Add the subcommands of `a2data bench-data`."""
     commands = bench.add_subparsers(dest="action", required=True, metavar="COMMAND")
 
     def command(name: str, do: Any, summary: str) -> argparse.ArgumentParser:
@@ -14,33 +14,38 @@ def add_flags(bench: argparse.ArgumentParser) -> None:
         sub.set_defaults(do=do)
         return sub
 
-    sub = command("make", _make, "render a set of films with its truth, or begin the truth of your own")
-    sub.add_argument("out", metavar="OUT", type=Path, help="the folder of the set")
-    sub.add_argument("videos", nargs="*", metavar="VIDEOS", help="for tier R: the videos to be labelled")
+    sub = command("make", _make, "render a film set with its ground truth, or draft ground truth for your own videos")
+    sub.add_argument("out", metavar="OUT", type=Path, help="output folder for the set")
+    sub.add_argument("videos", nargs="*", metavar="VIDEOS", help="videos to label (tier R only)")
     sub.add_argument(
-        "--tier", choices=("S", "C", "R"), default="S", help="S rendered, C composited, R your own footage"
+        "--tier",
+        choices=("S", "C", "R"),
+        default="S",
+        help="kind of films: S rendered, C composited, R your own footage (default: S)",
     )
-    sub.add_argument("--seed", type=int, default=0, help="of S and C: another seed, other films")
-    sub.add_argument("--cutouts", type=Path, help="of C: a folder with RGBA pictures in human/ and object/")
-    sub.add_argument("--plates", type=Path, help="of C: a folder with pictures of places without anybody")
+    sub.add_argument("--seed", type=int, default=0, help="seed of the films of tiers S and C (default: 0)")
+    sub.add_argument("--cutouts", type=Path, help="folder with RGBA pictures in human/ and object/ (tier C only)")
+    sub.add_argument("--plates", type=Path, help="folder with pictures of places without people (tier C only)")
     sub = command("score", _score, "score a finished run over a set")
-    sub.add_argument("truth", metavar="SET", type=Path, help="the folder of the set")
-    sub.add_argument("--work", required=True, type=Path, help="the run's folder of tables")
-    sub.add_argument("--shards", type=Path, help="the run's shards (default: shards inside the work folder)")
-    sub.add_argument("--again", type=Path, help="shards of a second run, which should be the same to the byte")
-    sub.add_argument("--name", help="what to call the run (default: its profile)")
-    sub.add_argument("--out", type=Path, help="write score.json, score.md and score.html into this folder")
-    sub = command("report", _report, "bring scores into one table and one page")
-    sub.add_argument("scores", nargs="+", metavar="SCORE", type=Path, help="score.json files, or their folders")
-    sub.add_argument("--html", type=Path, help="write the page here")
-    sub = command("check", _check, "the score's own test: the right answer scores 1, and every planted fault is named")
-    sub.add_argument("truth", metavar="SET", type=Path, help="the folder of the set")
+    sub.add_argument("truth", metavar="SET", type=Path, help="folder of the set")
+    sub.add_argument("--work", required=True, type=Path, help="work folder of the run")
+    sub.add_argument("--shards", type=Path, help="shards of the run (default: shards inside the work folder)")
+    sub.add_argument("--again", type=Path, help="shards of a second run, expected to be byte-identical")
+    sub.add_argument("--name", help="name of the run (default: its profile)")
+    sub.add_argument("--out", type=Path, help="output folder for score.json, score.md and score.html")
+    sub = command("report", _report, "combine scores into one table and one page")
+    sub.add_argument("scores", nargs="+", metavar="SCORE", type=Path, help="score.json files or their folders")
+    sub.add_argument("--html", type=Path, help="HTML file to write")
+    sub = command(
+        "check", _check, "self-test of the score: the ground truth scores 1 and every planted fault lowers a score"
+    )
+    sub.add_argument("truth", metavar="SET", type=Path, help="folder of the set")
 
 
 def _make(args: argparse.Namespace) -> int:
     made: Any
     if args.videos and args.tier != "R":
-        raise ValueError(f"tier {args.tier} makes its own films: VIDEOS are for --tier R")
+        raise ValueError(f"tier {args.tier} renders its own films: VIDEOS require --tier R")
     if args.tier == "S":
         from pipelines.films.tier_s import make
 
@@ -56,7 +61,7 @@ def _make(args: argparse.Namespace) -> int:
     shots = sum(len(film.shots) for film in made.films)
     print(f"{len(made.films)} films, {shots} shots, {len(made.achievable)} of them can become triplets: {args.out}")
     if args.tier == "R":
-        print("fill in the shots of the *.truth.json, as docs/triplet-bench.md says")
+        print("fill in the shots in the *.truth.json files as described in docs/triplet-bench.md")
     return 0
 
 
@@ -94,7 +99,7 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    """1 where the benchmark itself is wrong about this set."""
+    """Test the score itself on this set. Returns 1 if the ground truth scores below 1 or a planted fault changes no score."""
     from pipelines.bench.triplets.score import score
     from pipelines.bench.triplets.self_test import FAULTS, oracle
     from pipelines.films import truth

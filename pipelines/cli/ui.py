@@ -6,20 +6,22 @@ from pipelines.ui import LOOPBACK, page, serve
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
-    """Give the parser of `a2data ui` its flags."""
+    """Add the flags of `a2data ui`."""
     command.add_argument(
-        "--checkpoint", metavar="DIR", help="what to sample with: A2, Wan2.1-I2V for diffusers, or an export"
+        "--checkpoint", metavar="DIR", help="checkpoint to sample with: A2, Wan2.1-I2V for diffusers, or an export"
     )
-    command.add_argument("--shards", metavar="DIR", help="a folder (or URL) of packed shards to look through")
-    command.add_argument("--out", default="videos", metavar="DIR", help="where sampled videos stay (default: videos)")
-    command.add_argument("--host", default=LOOPBACK, help="whom to listen to (default: 127.0.0.1, this machine alone)")
-    command.add_argument("--port", type=int, default=7860)
-    command.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
+    command.add_argument("--shards", metavar="DIR", help="folder (or URL) of packed shards to browse")
+    command.add_argument("--out", default="videos", metavar="DIR", help="folder for sampled videos (default: videos)")
+    command.add_argument(
+        "--host", default=LOOPBACK, help="address to listen on (default: 127.0.0.1, this machine only)"
+    )
+    command.add_argument("--port", type=int, default=7860, help="port to listen on (default: 7860)")
+    command.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if available)")
     command.set_defaults(do=ui)
 
 
 def ui(args: argparse.Namespace) -> int:
-    """Serve the page until it is interrupted."""
+    """Serve the page until interrupted."""
     made = page(args.checkpoint, args.shards, args.out, args.device)
     print(f"a2data ui: http://{args.host}:{args.port}", flush=True)
     serve(made, args.host, args.port, args.out).block_thread()

@@ -1,1 +1,1 @@
-"""Runs jobs: recipe, schedule, executors, watchdog, locks, outputs."""
+"""Running jobs: recipe, scheduler, executors, watchdog, locks, outputs."""

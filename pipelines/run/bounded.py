@@ -1,4 +1,4 @@
-"""A crew on a cluster that may be gone: its calls are given up after a while."""
+"""An executor with a timeout on every call, for a cluster that may be gone."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -9,14 +9,16 @@ from typing import Any
 
 from pipelines.run.schedule import CrewLostError, Group, Job, JobResult
 
-CALL_S = 40.0  # for one call of Ray; after 60 s without the cluster's head Ray itself ends the process, and says less
-RESUME = "start it again (`ray start`, or leave it to --ray auto), and the same command goes on from here"
+# seconds for one call of Ray; after 60 s without the head node, Ray itself ends the process with a less helpful message
+CALL_S = 40.0
+RESUME = "restart it (`ray start`, or use --ray auto) and re-run the same command to resume"
 
 
 class Bounded:
-    """A crew whose calls go through a thread of their own, one after another. One that is late raises CrewLostError.
+    """An executor whose calls run one after another in a separate thread. A call that times out raises CrewLostError.
 
-    Ray's calls wait, with no limit, for a cluster that has gone. An interrupt gets through meanwhile, which it does not in C++.
+    Ray's calls wait indefinitely for a cluster that is gone. Waiting in Python also keeps the process interruptible, which it is
+    not inside Ray's C++ code.
     """
 
     def __init__(self, crew: Any, call_s: float = CALL_S):
@@ -38,7 +40,7 @@ class Bounded:
 
     def close(self) -> None:
         if not self.lost:
-            with suppress(CrewLostError):  # it has been said
+            with suppress(CrewLostError):  # already reported
                 self._call(self.crew.close)
         self.calls.put(None)
 
@@ -48,7 +50,7 @@ class Bounded:
         try:
             return future.result(self.call_s)
         except TimeoutError:
-            if future.done():  # the call's own
+            if future.done():  # raised by the call itself
                 raise
             self.lost = True
             raise CrewLostError(f"the Ray cluster has not answered for {self.call_s:g} s; {RESUME}") from None

@@ -1,4 +1,4 @@
-"""Run jobs on this machine: here in this process, or in child processes that may die without taking the run along."""
+"""Run jobs on this machine: in this process, or in child processes, which may die without ending the run."""
 
 import logging
 import multiprocessing
@@ -25,12 +25,12 @@ from pipelines.run.watchdog import Timeouts, Verdict, Watchdog
 
 log = logging.getLogger("a2data")
 
-BEAT_S = 1.0  # between two reports of a child
-KILL_S = 10.0  # after SIGKILL; a process that waits for a dead network disk takes no signal
+BEAT_S = 1.0  # interval between reports of a child
+KILL_S = 10.0  # wait after SIGKILL; a process blocked on a dead network disk ignores signals
 
 
 class InProcessExecutor:
-    """A crew of one, in this process: for tests and for a debugger. What kills it, or holds it up, does so to the run."""
+    """Executor with one worker in this process, for tests and debuggers. A crash or hang of a job affects the whole run."""
 
     def __init__(self, store: Store):
         self.store, self.done = store, deque[JobResult]()
@@ -54,12 +54,12 @@ class InProcessExecutor:
 
 
 class ProcessExecutor:
-    """A crew of child processes. A child that is killed, that stops, or whose unit makes no progress, is replaced."""
+    """Executor with child processes. A child that is killed, stops, or has a unit without progress is replaced."""
 
     def __init__(self, store: Store, count: int = 1, timeouts: Timeouts | None = None):
         self.store, self.count = store, count
         self.watchdog = Watchdog(timeouts or Timeouts())
-        # children inherit it; without, each of them starts a thread for every core, and they stand in one another's way
+        # inherited by the children; otherwise each starts a thread per core and they compete for the cores
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
         self.idle: list[_Child] = []
         self.busy: dict[_Child, tuple[Group, Job]] = {}
@@ -67,7 +67,7 @@ class ProcessExecutor:
     def submit(self, group: Group, waiting: int) -> "_Child | None":
         self.idle = [child for child in self.idle if child.process.is_alive()]
         for child in self.idle:
-            if child.group == group:  # its models are loaded
+            if child.group == group:  # has the models loaded
                 return child
         if self.idle:
             return self.idle[0]
@@ -81,7 +81,7 @@ class ProcessExecutor:
         self.busy[worker] = group, job
         worker.group = group
         self.watchdog.begin(worker, todo)
-        with suppress(BrokenPipeError, ConnectionResetError):  # died just now: wait() will see it, too
+        with suppress(BrokenPipeError, ConnectionResetError):  # the child just died; wait() handles it
             worker.pipe.send((todo, job, skip))
 
     def wait(self) -> list[JobResult]:
@@ -94,7 +94,7 @@ class ProcessExecutor:
         return out
 
     def _receive(self, child: "_Child") -> list[JobResult]:
-        """What a child has sent: reports, and how its job ended."""
+        """Read what a child has sent: reports and the result of its job."""
         try:
             while child.pipe.poll():
                 kind, what = child.pipe.recv()
@@ -121,16 +121,17 @@ class ProcessExecutor:
 
     def close(self) -> None:
         for child in [*self.idle, *self.busy]:
-            child.process.kill()  # all of them, before the first is waited for
+            child.process.kill()  # kill all before waiting for any
         for child in [*self.idle, *self.busy]:
             child.end()
 
 
 class _Child:
-    """A process that does one job after another."""
+    """A child process that runs one job after another."""
 
     def __init__(self, store: Store, threads: int, interval_s: float):
-        context = multiprocessing.get_context("spawn")  # a fork would inherit threads of FFmpeg, Arrow and torch
+        # a forked child would inherit threads of FFmpeg, Arrow and torch
+        context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.group: Group = ()
         self.process = context.Process(target=_serve, args=(theirs, store, threads, interval_s, log.level), daemon=True)
@@ -141,11 +142,11 @@ class _Child:
         self.process.kill()
         self.process.join(KILL_S)
         if self.process.is_alive():
-            log.error("process %d does not end: it waits for a device or a network disk", self.process.pid)
+            log.error("process %d does not exit: it is blocked on a device or a network disk", self.process.pid)
 
 
 def _serve(pipe: Connection, store: Store, threads: int, interval_s: float, level: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles interrupts
     logging.basicConfig(format="%(levelname)s %(message)s")
     log.setLevel(level)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -159,7 +160,7 @@ def _serve(pipe: Connection, store: Store, threads: int, interval_s: float, leve
 
 
 class Reports:
-    """What a child sends to its parent: how far its job is, now and then, and how it ended."""
+    """Messages from a child to its parent: periodic progress reports and the result of its job."""
 
     def __init__(self, pipe: Connection):
         self.pipe, self.lock = pipe, threading.Lock()
@@ -172,7 +173,7 @@ class Reports:
 
     def end(self, outcome: tuple[str, bool]) -> None:
         with self.lock:
-            self.progress = None  # no report after it: it would be taken for the next job's
+            self.progress = None  # a later report would be attributed to the next job
             self.pipe.send(("end", outcome))
 
     def send_for_ever(self, interval_s: float) -> None:
@@ -186,13 +187,13 @@ class Reports:
 def in_threads(
     threads: int, work: Callable[..., Any], things: Sequence[Any], tasks: Sequence[tuple[int, ...]]
 ) -> Iterator[Any]:
-    """As a2data.task_map.map_serial, so many tasks at a time: while one child works on all shards, the others wait."""
+    """Run tasks like a2data.task_map.map_serial, `threads` at a time: while one child works on all shards, the others idle."""
     with ThreadPoolExecutor(threads) as pool:
         yield from pool.map(lambda task: work(*(things[place] for place in task)), tasks)
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed says nothing: without this, its child would go on beside the next run's."""
+    """Exit when the parent dies. A killed parent cannot stop its child, which would run beside those of the next run."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
@@ -200,13 +201,14 @@ def _end_with_parent() -> None:
 
 
 class Models:
-    """The models of the group that was done last: a group's worth fits in memory, all groups' together may not."""
+    """The models of the last group. Those of one group fit in memory; those of all groups together may not."""
 
     def __init__(self) -> None:
         self.loaded: dict[Any, Any] = {}
 
     def of(self, todo: Group) -> list[Any]:
-        self.loaded = {stage: model for stage, model in self.loaded.items() if stage in todo}  # make room first
+        # free memory before loading
+        self.loaded = {stage: model for stage, model in self.loaded.items() if stage in todo}
         for stage in todo:
             if stage not in self.loaded:
                 self.loaded[stage] = stage.load()
@@ -222,30 +224,30 @@ def attempt(
     spread: TaskMap = map_serial,
     progress: Progress | None = None,
 ) -> tuple[str, bool]:
-    """Do a job. Returns the sentence that says why it could not be done, or "", and whether the models could be loaded."""
+    """Run a job. Returns its error message ("" on success) and whether the models could be loaded."""
     names = "+".join(stage.name() for stage in todo)
     try:
         loaded = models.of(todo)
     except Exception as error:
-        log.warning("%s: a model does not load", names, exc_info=True)
-        return f"a model does not load: {told(error)}", False
+        log.warning("%s: loading a model failed", names, exc_info=True)
+        return f"loading a model failed: {told(error)}", False
     try:
         for tries_left in reversed(range(MAX_WORKER_DEATHS)):
             try:
                 run_job(todo, loaded, store, job, skip, spread, progress)
                 break
-            except DamagedError as error:  # again if the part is whole by now, see Store.set_aside
+            except DamagedError as error:  # retry if the part was repaired meanwhile, see Store.set_aside
                 log.error("%s", error)
                 if not tries_left or not store.exists(*store.place(error.path)):
                     raise
     except Exception as error:
-        log.warning("%s, shard %s could not be done", names, job[0], exc_info=True)
+        log.warning("%s, shard %s failed", names, job[0], exc_info=True)
         return told(error), True
     return "", True
 
 
 def told(error: Exception) -> str:
-    """An error as a person reads it; the type's name helps where the message is a word or a number."""
+    """Format an error for users. The type's name is included where the message may be only a word or a number."""
     return scrub(
         str(error)
         if isinstance(error, FileNotFoundError | ModuleNotFoundError | DamagedError)
@@ -255,7 +257,5 @@ def told(error: Exception) -> str:
 
 def _how_it_died(code: int) -> str:
     return (
-        f"the worker was ended by {signal.Signals(-code).name}"
-        if code < 0
-        else f"the worker left with exit code {code}"
+        f"the worker was killed by {signal.Signals(-code).name}" if code < 0 else f"the worker exited with code {code}"
     )

@@ -1,7 +1,7 @@
-"""Run jobs on a Ray cluster: actors that do the jobs of the schedule. Ray places them and scales; the store remembers.
+"""Run jobs on a Ray cluster. Actors run the scheduled jobs; Ray places and scales them; the state is in the store.
 
-Through Ray go shard numbers, sentences and what `spread` is given, never pixels: workers read and write the store themselves, so
-its root must be reachable from every node (a shared folder, or a URL such as s3://).
+Only shard numbers, messages and the arguments of `spread` pass through Ray, never pixels. Workers read and write the store
+themselves, so its root must be reachable from every node (a shared folder, or a URL such as s3://).
 """
 
 import logging
@@ -23,20 +23,20 @@ from pipelines.run.watchdog import Timeouts, Verdict, Watchdog
 
 log = logging.getLogger("a2data")
 
-REPORT_S = 10.0  # between two questions to a worker how far it is; also between two looks at the nodes
-PLACEMENT_S = 1800.0  # without any worker that runs, while some are asked for: an autoscaler takes minutes
-REMINDER_S = 60.0  # between two lines that say so
+REPORT_S = 10.0  # interval of progress requests to a worker and of checks of the nodes
+PLACEMENT_S = 1800.0  # longest time with pending and without running workers; an autoscaler takes minutes
+REMINDER_S = 60.0  # interval of messages about pending workers
 
 
 class Worker:
-    """An actor: the stages of a group, with their models, on one node. cpus: what a task of a stage that spreads asks for."""
+    """Actor that runs the stages of a group with their models on one node. cpus: CPUs requested by each task of a task map."""
 
     def __init__(self, store: Store, cpus: float = 1):
         self.store, self.models, self.cpus = store, Models(), cpus
-        self.progress: Progress | None = None  # of the job that it does
+        self.progress: Progress | None = None  # of the current job
 
     def ready(self) -> None:
-        """Return when the actor runs."""
+        """Return once the actor is running."""
 
     def do(self, todo: Group, job: Job, skip: dict[str, str]) -> tuple[str, bool]:
         self.progress = Progress(todo[0].name())
@@ -47,7 +47,7 @@ class Worker:
 
     @ray.method(concurrency_group="report")
     def report(self) -> Report:
-        """How far the job is, asked for while `do` runs."""
+        """Return the progress of the current job. Called while `do` runs."""
         progress = self.progress
         return progress.report() if progress else {}
 
@@ -55,10 +55,9 @@ class Worker:
 def ray_task_map(
     cpus: float, work: Callable[..., Any], things: Sequence[Any], tasks: Sequence[tuple[int, ...]]
 ) -> Iterator[Any]:
-    """As a2data.task_map.map_serial, by tasks of Ray from the first on, and meanwhile by this worker from the last, until they
-    meet.
+    """Run tasks like a2data.task_map.map_serial: as Ray tasks from the first, and in this worker from the last, until they meet.
 
-    So nothing waits for room: an actor keeps its CPU while it waits, and where that was the last one no task would ever begin.
+    This avoids a deadlock: an actor keeps its CPU while it waits, and if that is the last one, no task would ever start.
     """
     if len(tasks) < 2:
         yield from map_serial(work, things, tasks)
@@ -86,7 +85,7 @@ def _ended(ref: Any) -> bool:
 
 
 def connect(address: str) -> None:
-    """Join the cluster at `address`, or with "auto" the one that runs here, or else start one on this machine."""
+    """Join the cluster at `address`. With "auto", join a running local cluster or start one on this machine."""
     if ray.is_initialized():
         return
     if address != "auto":
@@ -99,35 +98,35 @@ def connect(address: str) -> None:
 
 
 def device(address: str, wanted: str | None) -> str:
-    """Join the cluster; what its actors compute on, "cpu" or "cuda". Raises ValueError for a GPU that no node has."""
+    """Join the cluster and return the device of its actors, "cpu" or "cuda". Raises ValueError if no node has a wanted GPU."""
     connect(address)
     gpus = ray.cluster_resources().get("GPU", 0)
     if wanted not in (None, "cpu", "cuda"):
-        raise ValueError(f"--device {wanted}: on a cluster write cpu or cuda, Ray chooses which")
+        raise ValueError(f"--device {wanted}: on a cluster write cpu or cuda; Ray chooses the GPU")
     if wanted == "cuda" and not gpus:
-        raise ValueError("--device cuda: no node of the cluster has a GPU; leave it out to do without")
+        raise ValueError("--device cuda: no node of the cluster has a GPU; omit the flag to run on CPU")
     return wanted or ("cuda" if gpus else "cpu")
 
 
 def actor_options(device: str, tasks: int) -> tuple[dict[str, float], int]:
-    """What each actor that computes on this device asks for, and how many of them there is room and work for."""
+    """Return the resources that each actor on this device requests, and how many actors there are room and work for."""
     has = ray.cluster_resources()
     room = has.get("GPU", 0) if device == "cuda" else has.get("CPU", 1)
     return {"num_cpus": 1, "num_gpus": 1 if device == "cuda" else 0}, min(tasks, max(1, int(room)))
 
 
-Shape = tuple[float, float]  # CPUs and GPUs that an actor asks for
+Shape = tuple[float, float]  # CPUs and GPUs that an actor requests
 
 
 class RayExecutor:
-    """A crew of actors, hired when there is work for them and let go when others need their place.
+    """Executor with Ray actors, which are started on demand and stopped to free resources.
 
-    An actor can do the jobs of any group that asks for as much as it holds; it keeps the models of the group it did last, and
-    is given that group's jobs before others'.
+    An actor can run the jobs of any group with the same resource request. It keeps the models of its last group and is given
+    that group's jobs first.
 
-    workers: most jobs of a group at a time, by the name of any of its stages; without one, as many as the cluster has room
-    for, and one more that waits, so that an autoscaler sees the demand.
-    cpus: what an actor asks for, in place of what its stages say; fractions let many share few cores.
+    workers: most concurrent jobs of a group, by the name of any of its stages; by default as many as fit on the cluster and one
+    more that waits, so that an autoscaler sees the demand.
+    cpus: CPUs that an actor requests, instead of those of its stages; fractions let many actors share few cores.
     """
 
     def __init__(
@@ -142,17 +141,17 @@ class RayExecutor:
         self.watchdog = Watchdog(timeouts or Timeouts())
         self.interval_s = self.watchdog.timeouts.interval_s(REPORT_S)
         self.reports: dict[Any, Any] = {}  # ref of report() -> ref of do()
-        self.asked_s = self.looked_s = (
-            time.monotonic()
-        )  # when reports were asked for, and when the nodes were looked at
-        self.placed_s = self.reminded_s = time.monotonic()  # when a worker last had a job or none was asked for
-        self.pools: dict[Shape, list[Any]] = {}  # every actor that is not known to be dead
-        self.idle: dict[Shape, list[tuple[Group, Any]]] = {}  # with the group that it did last
-        self.hiring: dict[Any, tuple[Shape, Any]] = {}  # ref of ready() -> actor
+        # when reports were last requested, and when the nodes were last checked
+        self.asked_s = self.looked_s = time.monotonic()
+        # when a worker last had a job or none was pending
+        self.placed_s = self.reminded_s = time.monotonic()
+        self.pools: dict[Shape, list[Any]] = {}  # every actor not known to be dead
+        self.idle: dict[Shape, list[tuple[Group, Any]]] = {}  # last group, actor
+        self.starting: dict[Any, tuple[Shape, Any]] = {}  # ref of ready() -> actor
         self.busy: dict[Any, tuple[Group, Job, Any]] = {}  # ref of do() -> group, job, actor
         self.shapes: dict[Group, Shape] = {}
-        self.has: dict[str, float] = {}  # the cluster's resources; asked for once between two rest()s
-        self.wanting: set[Shape] = set()  # shapes of which somebody asked for a worker since the last rest()
+        self.has: dict[str, float] = {}  # the cluster's resources, queried once between two calls of rest()
+        self.wanting: set[Shape] = set()  # shapes of workers requested since the last rest()
 
     def submit(self, group: Group, waiting: int) -> Any:
         shape = self._shape(group)
@@ -163,8 +162,8 @@ class RayExecutor:
             best = next((n for n, (last, _) in enumerate(idle) if last == group), 0)
             return idle.pop(best)[1]
         self.wanting.add(shape)
-        hiring = sum(s == shape for s, _ in self.hiring.values())
-        if hiring < waiting and len(self.pools.setdefault(shape, [])) < self._room(shape):
+        starting = sum(s == shape for s, _ in self.starting.values())
+        if starting < waiting and len(self.pools.setdefault(shape, [])) < self._room(shape):
             self._start_actor(shape)
         return None
 
@@ -172,8 +171,8 @@ class RayExecutor:
         if group not in self.shapes:
             cpus = self.cpus if self.cpus is not None else max(stage.cpus for stage in group)
             gpus = min(1.0, sum(stage.gpus for stage in group))
-            if gpus and not ray.cluster_resources().get("GPU"):  # an actor that asks for one would wait for ever
-                log.warning("%s would take %.2f GPU, but the cluster has none: on CPU, then", group[0].name(), gpus)
+            if gpus and not ray.cluster_resources().get("GPU"):  # the actor would never be placed
+                log.warning("%s requests %.2f GPU, but the cluster has none; running on CPU", group[0].name(), gpus)
                 gpus = 0.0
             self.shapes[group] = cpus, gpus
         return self.shapes[group]
@@ -194,7 +193,7 @@ class RayExecutor:
             .remote(self.store, shape[0])
         )
         self.pools[shape].append(actor)
-        self.hiring[actor.ready.remote()] = shape, actor
+        self.starting[actor.ready.remote()] = shape, actor
 
     def start(self, worker: Any, group: Group, todo: Group, job: Job, skip: dict[str, str]) -> None:
         ref = worker.do.remote(todo, job, skip)
@@ -202,9 +201,9 @@ class RayExecutor:
         self.watchdog.begin(ref, todo)
 
     def wait(self) -> list[JobResult]:
-        refs = [*self.busy, *self.hiring]
+        refs = [*self.busy, *self.starting]
         ended = ray.wait(refs, num_returns=1, timeout=min(0.5, self.interval_s))[0] if refs else []
-        out = [done for ref in ended for done in (self._hired(ref) if ref in self.hiring else self._ended(ref))]
+        out = [done for ref in ended for done in (self._started(ref) if ref in self.starting else self._ended(ref))]
         self._ask()
         out += [self._end(ref, verdict) for ref, verdict in self.watchdog.verdicts()]
         self._look_at_nodes()
@@ -212,10 +211,10 @@ class RayExecutor:
         return out
 
     def _ask(self) -> None:
-        """Take in the reports that came, and ask for the next ones. A worker that has not answered is not asked again."""
+        """Process received reports and request new ones, except from workers that have not answered yet."""
         for ref in ray.wait(list(self.reports), num_returns=len(self.reports), timeout=0)[0] if self.reports else []:
             of = self.reports.pop(ref)
-            with suppress(ray.exceptions.RayError):  # its job's ref tells it, too
+            with suppress(ray.exceptions.RayError):  # the ref of its job raises it too
                 self.watchdog.beat(of, ray.get(ref))
         if time.monotonic() - self.asked_s >= self.interval_s:
             self.asked_s = time.monotonic()
@@ -227,7 +226,7 @@ class RayExecutor:
     def _end(self, ref: Any, verdict: Verdict) -> JobResult:
         group, job, actor = self.busy.pop(ref)
         self._forget(ref)
-        self._kill_actor(self.shapes[group], actor)  # the node's raylet kills it, also where it is stopped
+        self._kill_actor(self.shapes[group], actor)  # by the node's raylet, so it works for a stopped process too
         return JobResult(group, job, "", verdict.sentence(), stuck=verdict.stuck)
 
     def _forget(self, ref: Any) -> None:
@@ -235,7 +234,7 @@ class RayExecutor:
         self.reports = {report: of for report, of in self.reports.items() if of != ref}
 
     def _look_at_nodes(self) -> None:
-        """Raise CrewLostError where the node that the driver runs on has left: no worker can be had through it any more."""
+        """Raise CrewLostError if the driver's node has left the cluster: it cannot start workers any more."""
         if time.monotonic() - self.looked_s < REPORT_S:
             return
         self.looked_s = time.monotonic()
@@ -244,15 +243,15 @@ class RayExecutor:
             raise CrewLostError(f"the Ray node of this machine has died; {RESUME}")
 
     def _look_at_placement(self) -> None:
-        """Say when no worker runs though some are asked for. Raises CrewLostError after `placement_s`."""
+        """Report when workers are pending and none is running. Raises CrewLostError after `placement_s`."""
         now = time.monotonic()
-        if self.busy or not self.hiring:
+        if self.busy or not self.starting:
             self.placed_s = self.reminded_s = now
             return
         shapes = " or ".join(f"{cpus:g} CPU" + f" and {gpus:g} GPU" * bool(gpus) for cpus, gpus in self.wanted())
         if now - self.placed_s >= self.placement_s:
             raise CrewLostError(
-                f"the cluster has placed no worker for {self.placement_s:g} s: each asks for {shapes}, and no node has that free "
+                f"the cluster has placed no worker for {self.placement_s:g} s: each requests {shapes}, and no node has that free "
                 f"(see `ray status`); {RESUME}"
             )
         if now - self.reminded_s >= REMINDER_S:
@@ -260,11 +259,11 @@ class RayExecutor:
             log.error("no worker for %.0f s: the cluster has no node with %s free", now - self.placed_s, shapes)
 
     def wanted(self) -> list[Shape]:
-        """What the workers that are not placed yet ask for."""
-        return sorted({shape for shape, _ in self.hiring.values()})
+        """Return the resource requests of workers that are not placed yet."""
+        return sorted({shape for shape, _ in self.starting.values()})
 
-    def _hired(self, ref: Any) -> list[JobResult]:
-        shape, actor = self.hiring.pop(ref)
+    def _started(self, ref: Any) -> list[JobResult]:
+        shape, actor = self.starting.pop(ref)
         try:
             ray.get(ref)
             self.idle.setdefault(shape, []).append(((), actor))
@@ -281,22 +280,23 @@ class RayExecutor:
             error, loaded = ray.get(ref)
             self.idle[shape].append((group, actor))
             return [JobResult(group, job, error, "", loaded)]
-        except ray.exceptions.RayTaskError as failed:  # could not even begin: a stage that does not unpickle there
+        except ray.exceptions.RayTaskError as failed:  # the job did not start, e.g. its stage cannot be unpickled there
             self.idle[shape].append((group, actor))
             return [JobResult(group, job, str(failed).splitlines()[-1], "")]
         except ray.exceptions.RayError as died:  # killed, out of memory, or its node left
-            self._kill_actor(shape, actor)  # it may be out of reach only: two would write the same part
+            # it may only be unreachable; two actors would write the same part
+            self._kill_actor(shape, actor)
             return [JobResult(group, job, "", f"its worker died ({str(died).splitlines()[0]})")]
 
     def rest(self) -> None:
-        """Every job that can start now has been offered: let those go that nobody asked for, if anybody waits for a place."""
+        """Stop actors that are not needed if others wait for resources. Called once all jobs that can start were offered."""
         for shape, idle in self.idle.items():
             if self.wanting - {shape}:
                 while idle:
                     self._kill_actor(shape, idle.pop()[1])
-        for ref, (shape, actor) in list(self.hiring.items()):
+        for ref, (shape, actor) in list(self.starting.items()):
             if shape not in self.wanting:
-                del self.hiring[ref]
+                del self.starting[ref]
                 self._kill_actor(shape, actor)
         self.wanting.clear()
         self.has = {}  # nodes come and go

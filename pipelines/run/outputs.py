@@ -1,4 +1,4 @@
-"""What a run leaves for others beside the tables: index and manifest of the shards, and the report. Redone only when needed."""
+"""Outputs of a run beside the tables: index and manifest of the shards, and the report. Rewritten only when needed."""
 
 import hashlib
 import math
@@ -22,7 +22,7 @@ class ShrinkError(Exception):
 
 
 def tables(store: Store) -> str:
-    """A digest of the rows of the table `pack`; "" where there is none."""
+    """Return a digest of the rows of the table `pack`; "" if it does not exist."""
     digests = [footer.digest for shard in store.shards("pack") if (footer := store.footer("pack", shard))]
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16] if digests else ""
 
@@ -35,10 +35,10 @@ def index(
     owner: dict[str, str] | None = None,
     least: int = 0,
 ) -> int:
-    """Write index.parquet and manifest.json for the tars in `out`, unless they are those of these tables already.
+    """Write index.parquet and manifest.json for the tars in `out`, unless they already describe these tables.
 
-    owner: the work folder that must own `out`. least: the fewest samples to publish. Returns the number of samples. Raises
-    ShrinkError, before anything is replaced or removed, where there are fewer.
+    owner: the work folder that must own `out`. least: the minimum number of samples to publish. Returns the number of samples.
+    Raises ShrinkError, before anything is replaced or removed, if there are fewer.
     """
     about = {
         "profile": profile,
@@ -53,14 +53,14 @@ def index(
     rows = [row for shard in store.shards("pack") for row in store.read("pack", shard, Packed)]
     if len(rows) < least:
         raise ShrinkError(
-            f"only {len(rows)} triplets would be left in {out.root}, fewer than half of those there: nothing was published or "
+            f"only {len(rows)} triplets would remain in {out.root}, fewer than half of those published: nothing was published or "
             f"removed; see `a2data status {store.root}`, or publish with `a2data run --work {store.root} --allow-shrink`"
         )
     return tars.finish(out, rows, about, owner)["samples"]
 
 
 def published(out: Folder) -> list[str]:
-    """The clip ids of the samples in the index of `out`; [] where there is no index, or none that can be read."""
+    """Return the clip ids of the samples in the index of `out`; [] if the index is missing or cannot be read."""
     data = out.get("index.parquet")
     try:
         if not data:
@@ -72,16 +72,16 @@ def published(out: Folder) -> list[str]:
 
 
 def _is_indexed(out: Folder, manifest: dict[str, Any]) -> bool:
-    """Whether the index is the manifest's: a run may be killed after it wrote the one and before it wrote the other."""
+    """Return whether the index is the one that the manifest lists. A run may be killed between writing the two."""
     data = out.get("index.parquet")
     if data is None:
         return False
-    recorded = manifest.get("index")  # absent from manifests of before 2026-12
+    recorded = manifest.get("index")  # absent from manifests written before 2026-12
     return recorded is None or recorded["sha256"] == hashlib.sha256(data).hexdigest()
 
 
 def splits(out: Folder) -> str:
-    """What is in each split, a line each, from the manifest; and a line where one component is larger than a share asked for."""
+    """Describe each split in a line, from the manifest; add a line if one component exceeds a requested split fraction."""
     lines = []
     for name, about in tars.manifest(out).get("splits", {}).items():
         held, largest = f"{about['share']:.1%}", f"{about['largest_component']:.1%}"
@@ -96,8 +96,8 @@ def splits(out: Folder) -> str:
         if max(components.values(), default=0) > share:
             where = max(components, key=components.__getitem__)
             lines.append(
-                f"{name} was to hold {share:.1%}, but one component, in {where}, holds {components[where]:.1%}: its videos share "
-                "identities, so that they cannot be divided"
+                f"{name}: requested {share:.1%}, but one component, in {where}, holds {components[where]:.1%}: its videos share "
+                "identities and cannot be split"
             )
     return "".join(f"{line}\n" for line in lines)
 
@@ -108,5 +108,5 @@ def _about(stage: Stage) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no infinity: "inf", then."""
+    """Return a non-finite float as a string, since JSON cannot represent it."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

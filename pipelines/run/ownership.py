@@ -1,7 +1,7 @@
-"""An out folder of shards belongs to one work folder: its manifest names the owner, and nothing else may write into it.
+"""Ownership of shard folders: the manifest of an out folder names the one work folder that may write into it.
 
-`work.json` in a work folder holds its id and the folder that it was made in. Where that is not the folder that it is in now, it
-is a copy or was moved, and gets a new id. A copied work folder whose shards are inside it owns the copies of the shards.
+`work.json` in a work folder holds its id and the folder where it was created. If that differs from its present folder, it was
+copied or moved and gets a new id. A copied work folder with its shards inside owns the copies of the shards.
 """
 
 import contextlib
@@ -21,35 +21,33 @@ from pipelines.run import outputs
 from pipelines.run.lock import LOCK, exclusive_lock
 
 FILE = "work.json"
-SCRATCH = re.compile(r".+\.[0-9a-f]{32}\.tmp")  # what Folder.scratch names
+SCRATCH = re.compile(r".+\.[0-9a-f]{32}\.tmp")  # names given by Folder.scratch
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Which work folder this is."""
+    """Identity of a work folder."""
 
     id: str
     made_in: str  # absolute path or URL
-    copied_from: tuple[str, ...] = ()  # ids that it had elsewhere, oldest first
+    copied_from: tuple[str, ...] = ()  # previous ids, oldest first
 
     @property
     def owner(self) -> dict[str, str]:
-        """The manifest's entry."""
+        """The owner entry of the manifest."""
         return {"id": self.id, "work": self.made_in}
 
 
 def identify(store: Store) -> Identity:
-    """Return the identity of a work folder, after giving it a new one if it has none or is in another place than before.
+    """Return the identity of a work folder. Creates a new one if it has none or was copied or moved.
 
-    Call it under the lock of the work folder. Raises ValueError for a file that cannot be read.
+    Call it under the lock of the work folder. Raises ValueError for an unreadable file.
     """
     here, data = _place(store), store.get(FILE)
     try:
         known = Identity(**json.loads(data)) if data else None
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{store.path(FILE)} is damaged ({error}): remove it, and the next run makes it again"
-        ) from None
+        raise ValueError(f"{store.path(FILE)} is damaged ({error}): delete it, and the next run recreates it") from None
     if known and known.made_in == here:
         return known
     new = Identity(uuid.uuid4().hex, here, (*known.copied_from, known.id) if known else ())
@@ -62,7 +60,7 @@ def _place(folder: Folder) -> str:
 
 
 def _host(out: Folder) -> str:
-    """The work folder that a local folder is inside; "" if it is not inside one."""
+    """Return the work folder that contains a local folder; "" if none does."""
     place = _place(out)
     above = [place, *map(str, PurePath(place).parents)] if out.local else []
     return next((folder for folder in above if os.path.exists(os.path.join(folder, "run.json"))), "")
@@ -77,12 +75,13 @@ def refusal(
     host: str = "",
     packed: Set[str] = frozenset(),
 ) -> str:
-    """Why a work folder may not write into an out folder; "" if it may. Pure.
+    """Return why a work folder may not write into an out folder; "" if it may. Pure.
 
-    about: the manifest in the out folder; {} where it is missing or damaged. entries: what else is in it. inside: whether it is
-    in the work folder. tables: the digest of the work folder's table `pack`: manifests had no owner before 2026-12. host: the
-    work folder that it is inside. packed: the tars that the work folder packed into this out folder: where there is no manifest,
-    one of them, whose name ends in its sha256, shows whose the folder is. A copy of a work folder packed none of them.
+    about: manifest of the out folder; {} if it is missing or damaged. entries: other files in it. inside: whether the out folder
+    is inside the work folder. tables: digest of the work folder's table `pack`, used for manifests from before 2026-12, which do
+    not have an owner. host: work folder that contains the out folder. packed: tars that the work folder packed into this out
+    folder; if the manifest is missing, any of them, whose names end in their sha256, identifies the owner. A copied work folder
+    packed none.
     """
     owner = about.get("owner")
     if isinstance(owner, dict):
@@ -100,7 +99,7 @@ def refusal(
 
 
 def check(store: Store, out: Folder, take_over: bool = False) -> Identity:
-    """Return the identity of the work folder. Raises PermissionError where the out folder is not its to write to."""
+    """Return the identity of the work folder. Raises PermissionError if it may not write into the out folder."""
     me, about = identify(store), writer.manifest(out)
     entries = [name for name in out.entries() if name != LOCK]
     inside = f"{_place(out)}/".startswith(f"{_place(store)}/")
@@ -110,25 +109,25 @@ def check(store: Store, out: Folder, take_over: bool = False) -> Identity:
     why = "" if take_over else refusal(me, about, entries, inside, tables, _host(out), packed)
     if why:
         raise PermissionError(
-            f"{out.root} {why}: name another folder with `a2data run --out`, or pass --take-over to let {store.root} own it; "
-            "tars that its manifest lists are then removed once new ones have replaced them, other files never"
+            f"{out.root} {why}: choose another folder with `a2data run --out`, or pass --take-over to make {store.root} its "
+            "owner; tars listed in its manifest are then removed once new ones replace them, other files are kept"
         )
     return me
 
 
 @contextlib.contextmanager
 def claimed(store: Store, out: Folder, take_over: bool = False) -> Iterator[dict[str, str]]:
-    """Own the out folder of a work folder, and keep other runs out of it while the block lasts. Yields the manifest's owner.
+    """Claim the out folder of a work folder and keep other runs out of it during the block. Yields the manifest's owner entry.
 
-    The claim is written before the first tar, into the manifest. Local folders are locked; a URL has no lock: there a second
-    run that claims the folder at the same time makes this one stop before it publishes. Raises PermissionError where another
-    work folder owns it, or it holds other files, unless take_over is set; BlockingIOError where another run uses it.
+    The claim is written into the manifest before the first tar. Local folders are locked. A URL has no lock; if a second run
+    claims the folder at the same time, this one stops before it publishes. Raises PermissionError if another work folder owns it
+    or it contains other files, unless take_over is set, and BlockingIOError if another run uses it.
     """
     check(store, out, take_over)  # before the lock, which writes a file
     with exclusive_lock(out) if _place(out) != _place(store) else contextlib.nullcontext():
         owner = check(store, out, take_over).owner
         about = writer.manifest(out)
-        if out.local:  # half-written files of runs that were killed
+        if out.local:  # half-written files of killed runs
             for name in filter(SCRATCH.fullmatch, out.names()):
                 out.remove(name)
         if "owner" not in about:
@@ -140,13 +139,13 @@ def claimed(store: Store, out: Folder, take_over: bool = False) -> Iterator[dict
 
 
 def _mark_unlisted(store: Store, out: Folder, listed: set[str]) -> None:
-    """Mark the tars that this work folder packed into an out folder before manifests had owners, and that none lists."""
+    """Mark the unlisted tars that this work folder packed into an out folder before manifests had owners."""
     for name in _packed(store, out) & set(out.names()) - listed:
         out.put(b"", name + writer.PENDING)
 
 
 def _packed(store: Store, out: Folder) -> frozenset[str]:
-    """The names of the tars that the tables of a work folder say it packed into an out folder."""
+    """Return the names of the tars that, by its tables, a work folder packed into an out folder."""
     names = set[str]()
     for shard in store.shards("pack"):
         footer = store.footer("pack", shard)

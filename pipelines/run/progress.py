@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar per stage on a terminal, a line per job elsewhere, nothing with --quiet."""
+"""Progress of a run: a bar per group of stages on a terminal, a line per job elsewhere, nothing with --quiet."""
 
 import contextlib
 import json
@@ -16,11 +16,11 @@ from pipelines.run.schedule import Group, Job, JobResult, Scheduler, jobs
 log = logging.getLogger("a2data")
 
 
-Counts = tuple[int, int, int]  # units done, things rejected, units failed
+Counts = tuple[int, int, int]  # units done, rejects, units failed
 
 
 def watcher(store: Store, quiet: bool, shards: list[int]) -> Any:
-    """The function that `schedule.run` tells what happens."""
+    """Return the listener that displays the events of `schedule.run`."""
     if quiet:
         return lambda *_: None
     return Bars(store, shards) if sys.stderr.isatty() else Lines(store)
@@ -28,7 +28,7 @@ def watcher(store: Store, quiet: bool, shards: list[int]) -> Any:
 
 @contextlib.contextmanager
 def steps(name: str, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Yield a function that shows what is being done: on a terminal in one line that changes, elsewhere not at all."""
+    """Yield a function that displays the current step, on a terminal as a status line, elsewhere not at all."""
     if quiet or not sys.stderr.isatty():
         yield lambda _: None
         return
@@ -39,7 +39,7 @@ def steps(name: str, quiet: bool) -> Iterator[Callable[[str], None]]:
 
 
 class Lines:
-    """A line for each job that ended: for logs."""
+    """A line for each finished job, for logs."""
 
     def __init__(self, store: Store):
         self.store, self.began = store, time.monotonic()
@@ -53,7 +53,7 @@ class Lines:
 
 
 def tell(store: Store, todo: Group, done: JobResult) -> str:
-    """How a job ended, in a line."""
+    """Format the result of a job as a line."""
     name = "+".join(stage.name() for stage in todo)
     shard = f"shard {done.job[0]}" if len(done.job) == 1 else "all shards"
     if done.error or done.worker_error:
@@ -63,7 +63,7 @@ def tell(store: Store, todo: Group, done: JobResult) -> str:
 
 
 def counts(store: Store, todo: Group, job: Job) -> Counts:
-    """Of the parts of a job: units that did not fail (of the stage that did most), things rejected, units failed."""
+    """Count in the parts of a job: units that did not fail (of the stage with the most), rejects and failed units."""
     footers = {stage: [f for shard in job if (f := store.footer(stage.name(), shard))] for stage in todo}
     every = [footer for of_stage in footers.values() for footer in of_stage]
     units = max(sum(f.num_inputs - len(f.failed) for f in of_stage) for of_stage in footers.values())
@@ -71,7 +71,7 @@ def counts(store: Store, todo: Group, job: Job) -> Counts:
 
 
 class Bars:
-    """A progress bar for each group of stages: jobs done, and the share of those in hand; what they came to; the time left."""
+    """A progress bar for each group of stages: jobs done plus the fraction of those in flight, counts, time left."""
 
     def __init__(self, store: Store, shards: list[int], console: Any = None):
         from rich.console import Console
@@ -90,8 +90,8 @@ class Bars:
         )
         self.tasks: dict[Group, Any] = {}
         self.made: dict[Group, int] = {}  # jobs
-        self.totals: dict[Group, Counts] = {}  # what those came to
-        self.started: set[Any] = set()  # tasks whose clock runs
+        self.totals: dict[Group, Counts] = {}  # counts of those jobs
+        self.started: set[Any] = set()  # tasks whose clock is running
 
     def __call__(self, event: str, about: Any) -> None:
         if event == "begin":
@@ -129,7 +129,7 @@ class Bars:
         self.totals[group] = _sum(self.totals[group], counts(self.store, todo, job))
 
     def _look(self, busy: dict[tuple[Group, Job], Group]) -> None:
-        """Set every bar: the jobs that are done, and of those in hand what their workers note."""
+        """Update every bar with the finished jobs and the progress notes of those in flight."""
         shares, totals = dict.fromkeys(self.tasks, 0.0), dict(self.totals)
         for (group, job), todo in busy.items():
             note = glance(self.store, todo, job)
@@ -140,7 +140,7 @@ class Bars:
             self.progress.update(self.tasks[group], completed=self.made[group] + share, told=told)
 
     def _start(self, group: Group) -> None:
-        """Let the clock of a bar run, from here: what was fresh took no time and tells nothing of what is to be done."""
+        """Start the clock of a bar now: jobs that were fresh took no time and would distort the estimate."""
         task = self.tasks[group]
         if task not in self.started:
             self.started.add(task)
@@ -163,9 +163,9 @@ NOTHING = {"share": 0.0, "done": 0, "rejected": 0, "failed": 0}
 
 
 def glance(store: Store, todo: Group, job: Job) -> dict[str, Any]:
-    """What the worker that has this job in hand noted last, see a2data.journal; NOTHING where it noted nothing yet."""
+    """Return the last progress note of the worker that runs this job, see a2data.journal; NOTHING before the first."""
     note = store.get(*progress_path(todo, job[0])) if todo[0].per in UNIT else None
     try:
         return json.loads(note) if note else NOTHING
-    except ValueError:  # read while it was written
+    except ValueError:  # read during a write
         return NOTHING

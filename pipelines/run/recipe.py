@@ -1,4 +1,4 @@
-"""The recipe of a work folder, run.json: profile, models, settings and places of a run, and the calibrated thresholds."""
+"""The recipe of a work folder, run.json (profile, settings and folder of the shards), and its calibrated thresholds."""
 
 import json
 import os
@@ -17,9 +17,9 @@ FILE = "thresholds.json"
 
 
 def thresholds(store: Store) -> str:
-    """What was calibrated in a work folder, for Retrieve.calibrated; "" where nothing was.
+    """Return the calibrated thresholds of a work folder as JSON, for Retrieve.calibrated; "" if there are none.
 
-    Raises ValueError where it does not read.
+    Raises ValueError if the file cannot be read.
     """
     data = store.get(FILE)
     if data is None:
@@ -27,46 +27,49 @@ def thresholds(store: Store) -> str:
     try:
         return json.dumps(json.loads(data)["thresholds"], sort_keys=True)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{store.path(FILE)} does not read ({error}): remove it, or calibrate again") from error
+        raise ValueError(
+            f"{store.path(FILE)} cannot be read ({error}): delete it or run `a2data calibrate` again"
+        ) from error
 
 
-RUNNER_OWNED = {  # fields that are not the user's to set, and what to do instead
-    ("pack", "out"): "name the folder of the shards with `a2data run --out`",
-    ("pack", "made_by"): "the runner fills it in",
-    ("retrieve", "calibrated"): "`a2data calibrate` finds it",
+# fields that --set does not accept, and what to do instead
+RUNNER_OWNED = {
+    ("pack", "out"): "set the folder of the shards with `a2data run --out`",
+    ("pack", "made_by"): "the runner sets it",
+    ("retrieve", "calibrated"): "`a2data calibrate` sets it",
 }
 
 
 @dataclass
 class Recipe:
-    """What was asked of a work folder: `run.json` in it."""
+    """Profile, output folder and settings of a work folder, saved in its `run.json`."""
 
     profile: str = "builtin"
-    out: str = "shards"  # folder of the WebDataset shards, as seen from the work folder
+    out: str = "shards"  # folder of the WebDataset shards, relative to the work folder
     videos_per_shard: int = 8
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # stage -> field -> value
 
     @classmethod
     def of(cls, store: Store) -> "Recipe | None":
-        """The recipe of a work folder; None where nothing was run. Raises ValueError for one that does not read."""
+        """Return the recipe of a work folder; None if it was never run. Raises ValueError if it cannot be read."""
         data = store.get("run.json")
         try:
             return cls(**json.loads(data)) if data else None
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{store.path('run.json')} is no recipe of this version: {error}") from error
+            raise ValueError(f"{store.path('run.json')} is not a recipe of this version: {error}") from error
 
     def save(self, store: Store) -> None:
         store.put(json.dumps(asdict(self), indent=1, sort_keys=True).encode(), "run.json")
 
     def folder(self, store: Store) -> Folder:
-        """The folder of the shards."""
+        """Return the folder of the shards."""
         elsewhere = is_url(refuse_password(self.out)) or os.path.isabs(self.out)
         return Folder(
             self.out if elsewhere else f"{(store.base if store.local else store.root).rstrip('/')}/{self.out}"
         )
 
     def set_folder(self, store: Store, out: str) -> None:
-        """Remember the folder of the shards: relative to the work folder if it is inside, so that both can be moved together."""
+        """Set the folder of the shards, relative to the work folder if it is inside, so that both can be moved together."""
         if "://" not in out:
             out = os.path.abspath(out)
             inside = store.local and out.startswith(f"{store.base}/")
@@ -74,14 +77,14 @@ class Recipe:
         self.out = out
 
     def apply(self, stages: Sequence[Stage], store: Store) -> list[Stage]:
-        """The stages with these settings, for that store. Raises ValueError for a stage, field or model that there is not."""
+        """Return the stages with these settings for a store. Raises ValueError for an unknown stage, field or model."""
         by_name = {stage.name(): stage for stage in stages}
         for name, values in self.settings.items():
             if name not in by_name:
-                raise ValueError(f"there is no stage {name!r}; the stages are {', '.join(by_name)}")
+                raise ValueError(f"unknown stage {name!r}; the stages are {', '.join(by_name)}")
             unknown = sorted(set(values) - {f.name for f in fields(by_name[name])})  # type: ignore[arg-type]
             if unknown:
-                raise ValueError(f"run.json: {name} has no setting {', '.join(unknown)} (any more): remove it there")
+                raise ValueError(f"run.json: {name} does not have the setting {', '.join(unknown)}: remove it there")
             by_name[name] = replace(by_name[name], **values)  # type: ignore[type-var]
         made_by = "; ".join(f"{s.name()} {m}@{r}" for s in by_name.values() for m, r in _models(s))
         by_name["pack"] = replace(by_name["pack"], out=self.folder(store).root, made_by=made_by)  # type: ignore[call-arg]
@@ -89,7 +92,7 @@ class Recipe:
         return list(by_name.values())
 
     def set(self, stages: Sequence[Stage], assignments: Sequence[str]) -> None:
-        """Take in "stage.field=value" strings. Raises ValueError for one that does not fit."""
+        """Apply "stage.field=value" strings. Raises ValueError for an invalid one."""
         types = {s.name(): {f.name: TYPES[f.type] for f in fields(s)} for s in stages}  # type: ignore[arg-type]
         for text in assignments:
             match = re.fullmatch(r"([\w-]+)\.(\w+)=(.*)", text, re.DOTALL)
@@ -97,16 +100,18 @@ class Recipe:
                 raise ValueError(f"--set {text!r}: write it as stage.field=value, such as detect.confidence=0.5")
             stage, name, value = match.groups()
             if stage not in types:
-                raise ValueError(f"--set {text!r}: there is no stage {stage!r}; the stages are {', '.join(types)}")
+                raise ValueError(f"--set {text!r}: unknown stage {stage!r}; the stages are {', '.join(types)}")
             if (stage, name) in RUNNER_OWNED:
-                raise ValueError(f"--set {text!r}: it is not for --set; {RUNNER_OWNED[stage, name]}")
+                raise ValueError(f"--set {text!r}: this field cannot be set here; {RUNNER_OWNED[stage, name]}")
             if name not in types[stage]:
-                raise ValueError(f"--set {text!r}: {stage} has no setting {name!r}; it has {', '.join(types[stage])}")
+                raise ValueError(
+                    f"--set {text!r}: {stage} does not have the setting {name!r}; it has {', '.join(types[stage])}"
+                )
             self.settings.setdefault(stage, {})[name] = parse(value, types[stage][name], text)
 
 
 def _models(stage: Stage) -> list[tuple[str, str]]:
     try:
         return sorted(stage.models().items())
-    except KeyError as error:  # from model_zoo.cards, with a sentence
+    except KeyError as error:  # from model_zoo.cards, with a message
         raise ValueError(f"{stage.name()}: {error.args[0]}") from error

@@ -1,11 +1,11 @@
-"""Which jobs there are, which are ready, who does them. The same loop for one process, some processes and a Ray cluster.
+"""Scheduling of jobs: dependencies, order, retries. The same loop serves one process, several processes and a Ray cluster.
 
-A crew is what differs between them (see pipelines/run/local.py and pipelines/run/on_ray.py):
+They differ in their executor (see pipelines/run/local.py and pipelines/run/on_ray.py):
 
-* `take(group, waiting) -> worker | None`: an idle worker for this group of stages, if one can be had now
-* `start(worker, group, job, skip)`: let it do a job
-* `wait() -> list[Done]`: what ended since, or [] after a while, so that progress can be shown
-* `rest()`: told that every job that can start now was offered, so that workers nobody asked for may be let go
+* `submit(group, waiting) -> worker | None`: return an idle worker for this group of stages if one is available
+* `start(worker, group, todo, job, skip)`: start a job on it
+* `wait() -> list[JobResult]`: return the jobs that ended, or [] after a while, so that progress can be shown
+* `rest()`: called when every job that can start was offered, so that unused workers may be stopped
 * `close()`
 """
 
@@ -25,35 +25,35 @@ from pipelines.run.watchdog import Stuck
 
 log = logging.getLogger("a2data")
 
-REMAKES = 2  # times that a part is made again in one run because it was found damaged
-MAX_WORKER_DEATHS = 3  # a worker that dies in the same unit this often, dies of it
+REMAKES = 2  # most times that a damaged part is rebuilt in one run
+MAX_WORKER_DEATHS = 3  # after this many worker deaths, the unit is blamed
 
 Group = tuple[Stage, ...]
 Job = tuple[int, ...]
 
 
 class JobResult(NamedTuple):
-    """A job that ended."""
+    """Result of a job that ended."""
 
     group: Group
     job: Job
-    error: str  # "" when it was done; a sentence when it raised
-    worker_error: str  # how its worker died, when it did
-    loaded: bool = True  # False: a model did not load, and would not for another job
-    stuck: tuple[Stuck, ...] = ()  # units that made no progress, for which its worker was ended
+    error: str  # message of the exception, "" if none was raised
+    worker_error: str  # how the worker died, "" if it did not
+    loaded: bool = True  # False: a model failed to load and would fail for other jobs too
+    stuck: tuple[Stuck, ...] = ()  # units without progress, because of which the worker was killed
 
 
 class CrewLostError(RuntimeError):
-    """The cluster is gone, or gives no worker: no job can be done any more."""
+    """The cluster is gone or does not provide workers, so that no more jobs can run."""
 
 
 @dataclass
 class Summary:
-    """What a run came to."""
+    """Summary of a run."""
 
-    jobs: int = 0  # stages x shards that were made
-    failed_jobs: dict[tuple[str, Job], str] = field(default_factory=dict)  # jobs that could not be done, and why
-    blocked: int = 0  # jobs that waited for one of those
+    jobs: int = 0  # finished jobs, stages x shards
+    failed_jobs: dict[tuple[str, Job], str] = field(default_factory=dict)  # (stage, job) -> error message
+    blocked: int = 0  # jobs that depend on failed ones
 
 
 # called with ("begin" | "start" | "made" | "fresh" | "again" | "look" | "end", about)
@@ -61,14 +61,14 @@ Listener = Callable[[str, Any], None]
 
 
 def groups(stages: Sequence[Stage]) -> list[Group]:
-    """Stages in runs that one worker does together: neighbours that look at the frames of the same clips.
+    """Group consecutive stages that read the frames of the same clips, so that one worker runs them over one decode.
 
-    One that keeps several clips in flight is alone. It waits for a server: together, detectors would hold a GPU meanwhile, and
-    would have to run in its threads. A second decode of each clip is cheaper than either.
+    A stage with several clips in flight forms its own group because it waits for a server: in a shared group, detectors would
+    hold a GPU meanwhile and would have to run in its threads. A second decode of each clip is cheaper than either.
     """
     out: list[Group] = []
     for stage in stages:
-        if out and _looks(stage) and _looks(out[-1][0]) and _units_of(stage) == _units_of(out[-1][0]):
+        if out and _is_groupable(stage) and _is_groupable(out[-1][0]) and _units_of(stage) == _units_of(out[-1][0]):
             out[-1] = (*out[-1], stage)
         else:
             out.append((stage,))
@@ -76,21 +76,21 @@ def groups(stages: Sequence[Stage]) -> list[Group]:
 
 
 def _units_of(stage: Stage) -> str:
-    """The table whose clips the stage is run on. Only the first stage's clips pass through a group."""
+    """Return the table whose clips the stage runs on. Only the clips of the first stage pass through a group."""
     return next(iter(stage.reads))
 
 
-def _looks(stage: Stage) -> bool:
+def _is_groupable(stage: Stage) -> bool:
     return stage.per == "clip" and ClipVideo in stage.reads.values() and stage.concurrency == 1
 
 
 def jobs(group: Group, shards: Sequence[int]) -> list[Job]:
-    """The units of work of a group, each a set of shards made together."""
+    """Return the jobs of a group; each is the tuple of shards that are made together."""
     return [tuple(shards)] if group[0].per == "all" else [(shard,) for shard in shards]
 
 
 def stale(group: Group, store: Store, job: Job) -> Group:
-    """The stages of a group that this job must do: from the first that is not fresh to the last. () when all are."""
+    """Return the stages of a group that this job must run, from the first stale one to the last; () if all are fresh."""
     for number, stage in enumerate(group):
         if not store.fresh(stage, job):
             return group[number:]
@@ -98,12 +98,12 @@ def stale(group: Group, store: Store, job: Job) -> Group:
 
 
 def parts_of(group: Group, job: Job) -> list[tuple[str, int]]:
-    """Return the parts, (table, shard), that a job makes."""
+    """Return the parts (table, shard) that a job makes."""
     return [(stage.name(), shard) for stage in group for shard in job]
 
 
 class Scheduler:
-    """What is to be done, in which order, and what waits for what."""
+    """Queue of jobs with their order and dependencies."""
 
     def __init__(self, stages: Sequence[Stage], store: Store, shards: Sequence[int], watch: Listener = lambda *_: None):
         self.store, self.groups, self.watch = store, groups(stages), watch
@@ -111,13 +111,13 @@ class Scheduler:
         self.waits: dict[tuple[Group, Job], set[tuple[str, int]]] = {}  # parts still to come
         self.feeds: dict[tuple[str, int], list[tuple[Group, Job]]] = {}  # (table, shard) -> jobs that read it
         self.summary = Summary()
-        self.deaths: Counter = Counter()  # (group, job, unit), for each unit that was in hand
+        self.deaths: Counter = Counter()  # (group, job, unit in flight) -> worker deaths
         self.skip: dict[tuple[Group, Job], dict[str, str]] = {}
-        self.todo: dict[tuple[Group, Job], Group] = {}  # what a ready job must do, once it was looked up
+        self.todo: dict[tuple[Group, Job], Group] = {}  # stages that a ready job must run, filled on demand
         self.finished: set[tuple[Group, Job]] = set()
         self.remade: Counter = Counter()  # (table, shard) -> times that a finished part was damaged
         self.left = 0
-        self.stopped = False  # nothing more is to be started
+        self.stopped = False  # no more jobs are started
         made_by = {stage.name(): group for group in self.groups for stage in group}
         for group in self.groups:
             reads = {name for stage in group for name in stage.reads if made_by.get(name, group) is not group}
@@ -131,7 +131,7 @@ class Scheduler:
                     self.ready[group].append(job)
 
     def next(self, group: Group) -> Job | None:
-        """A job of this group that can start, or None. Jobs that are fresh already are ticked off on the way."""
+        """Return a job of this group that can start, or None. Fresh jobs are marked as finished on the way."""
         while self.ready[group] and not self.stopped:
             job = self.ready[group][0]
             if (group, job) not in self.todo:
@@ -154,7 +154,7 @@ class Scheduler:
                         self.ready[later[0]].append(later[1])
 
     def on_job_done(self, done: JobResult, made: int) -> None:
-        """Take in how a job ended: done, raised (what waits for it is never ready), stuck, or its worker died (then again)."""
+        """Process the result of a job: success, an exception (its dependents stay blocked), a stuck unit, or a dead worker."""
         if not done.error and not done.worker_error:
             self.summary.jobs += made
             self.finish(done.group, done.job)
@@ -162,14 +162,14 @@ class Scheduler:
             if not self._wait_for_damaged(done):
                 self._on_job_failed(done, done.error)
         elif done.stuck:
-            self._leave_out_stuck(done)
+            self._skip_stuck(done)
         else:
             self._on_worker_death(done)
 
     def _wait_for_damaged(self, done: JobResult) -> bool:
-        """Make finished parts again that were found damaged and moved aside, and let the job that found them wait for that.
+        """Schedule damaged parts, which were moved aside, to be rebuilt, and make the job that found them wait.
 
-        Returns whether there are any. A part that is damaged REMAKES times is not made again: then the disk is at fault.
+        Returns whether there are any. After REMAKES rebuilds a damaged part is not rebuilt again: then the disk is at fault.
         """
         if not done.loaded:
             return False
@@ -187,13 +187,13 @@ class Scheduler:
             self.ready[group].append(job)
             self.watch("again", (group, job))
         key = done.group, done.job
-        # parts of jobs that another job found damaged before this one met the gap
+        # parts that another job found damaged before this job missed them
         missing |= {
             part for part, later in self.feeds.items() if key in later and part not in there and part[0] in names
         }
         for part in missing:
             readers = self.feeds.setdefault(part, [])
-            if key not in readers:  # a table that it borrows
+            if key not in readers:  # a lookup table of the stage
                 readers.append(key)
             self.waits[key].add(part)
             for later in readers:
@@ -205,15 +205,16 @@ class Scheduler:
 
     def _on_job_failed(self, done: JobResult, why: str) -> None:
         self.left -= 1
-        self.stopped = self.stopped or not done.loaded  # or every job would say so, hours later
+        # a model that does not load would fail every other job too
+        self.stopped = self.stopped or not done.loaded
         name = self.todo[done.group, done.job][0].name()
         self.summary.failed_jobs[name, done.job] = why
         self.store.put(why.encode(), name, f"{done.job[0]:05d}.broken")
 
-    def _leave_out_stuck(self, done: JobResult) -> None:
-        """Name the unit that made no progress as failed, at once: another try would take as long again. Do the others.
+    def _skip_stuck(self, done: JobResult) -> None:
+        """Record the unit without progress as failed, since a retry would take as long again, and continue with the others.
 
-        Where several made none, one may have held up the others: each is done alone from now on.
+        If several units made no progress, one may have blocked the others: each runs alone from now on.
         """
         key = done.group, done.job
         first = done.stuck[0]
@@ -237,8 +238,8 @@ class Scheduler:
             note = self.store.get(*where)
             self.store.remove(*where)
             units = json.loads(note)["units"] if note else [""]
-        in_hand = f" while it had {', '.join(units)} in hand" if any(units) else ""
-        log.warning("%s %s: %s%s", done.group[0].name(), done.job[:3], done.worker_error, in_hand)
+        in_flight = f" with {', '.join(units)} in flight" if any(units) else ""
+        log.warning("%s %s: %s%s", done.group[0].name(), done.job[:3], done.worker_error, in_flight)
         for unit in units:
             self.deaths[*key, unit] += 1
             killed = self.deaths[*key, unit] >= MAX_WORKER_DEATHS
@@ -247,7 +248,7 @@ class Scheduler:
                 self._on_job_failed(done, why)
                 return
             if unit:
-                # "": one of several that may have done it, done alone from now on
+                # "": only one of several suspects, which runs alone from now on
                 self.skip.setdefault(key, {})[unit] = why
         self.ready[done.group].append(done.job)
 
@@ -255,7 +256,7 @@ class Scheduler:
 def run(
     stages: Sequence[Stage], store: Store, shards: Sequence[int], crew: Any, watch: Listener = lambda *_: None
 ) -> Summary:
-    """Bring every part of every stage up to date; what cannot be done is named in the summary and left."""
+    """Bring every part of every stage up to date. Failed jobs are recorded in the summary; the rest of the run continues."""
     store.sweep([stage.name() for stage in stages])
     board = Scheduler(stages, store, shards, watch)
     watch("begin", board)

@@ -1,4 +1,4 @@
-"""Settings of stages from the command line: every field is a flag, and what a run was told is remembered beside its tables."""
+"""Parsing of stage settings given as text on the command line."""
 
 from typing import Any
 
@@ -15,15 +15,15 @@ TYPES: dict[Any, type] = {
 
 
 def parse(value: str, kind: type, where: str) -> Any:
-    """A setting's value from its text. Raises ValueError, naming where, for text of another type."""
+    """Parse a setting as a `kind`. Raises ValueError, beginning with `where`, for invalid text and for NaN."""
     if kind is bool:
         if value.lower() not in ("true", "false", "1", "0", "yes", "no"):
-            raise ValueError(f"{where}: {value!r} is neither true nor false")
+            raise ValueError(f"{where}: expected true or false, got {value!r}")
         return value.lower() in ("true", "1", "yes")
     try:
         number = kind(value)
     except ValueError:
-        raise ValueError(f"{where}: {value!r} is no {kind.__name__}") from None
-    if number != number:  # nan: neither above nor below any threshold
-        raise ValueError(f"{where}: {value!r} is no number to compare with")
+        raise ValueError(f"{where}: expected {kind.__name__}, got {value!r}") from None
+    if number != number:  # NaN compares false with any threshold
+        raise ValueError(f"{where}: expected a number, got {value!r}")
     return number

@@ -1,4 +1,4 @@
-"""What would be done, and why; what is done; what failed. Reads footers only."""
+"""Pending jobs with their reasons, progress and failures. Reads footers only."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from pipelines.sources import manifest
 
 
 class Step(NamedTuple):
-    """The jobs of a stage that would be done, and why."""
+    """Pending jobs of a stage, with the number of jobs per reason."""
 
     stage: str
     todo: int
@@ -23,7 +23,10 @@ class Step(NamedTuple):
 
 
 def plan(stages: Sequence[Stage], store: Store, shards: Sequence[int]) -> list[Step]:
-    """What `run` would do with these settings. Jobs that follow from others count, though some may turn out to be fresh."""
+    """Return the jobs that `run` would do with these settings.
+
+    Jobs that depend on pending ones are counted, although some may turn out to be fresh.
+    """
     remade: set[tuple[str, int]] = set()
     steps = []
     for group in groups(stages):
@@ -39,7 +42,7 @@ def plan(stages: Sequence[Stage], store: Store, shards: Sequence[int]) -> list[S
 
 
 def reason(stage: Stage, store: Store, job: Job, remade: set[tuple[str, int]]) -> str:
-    """Why this job must be done; "" where it need not be."""
+    """Return why this job must run; "" if it need not."""
     follows = sorted({name for name in stage.reads for shard in job if (name, shard) in remade})
     footers = [store.footer(stage.name(), shard) for shard in job]
     if not all(footers):
@@ -57,18 +60,18 @@ def reason(stage: Stage, store: Store, job: Job, remade: set[tuple[str, int]]) -
         return "another model"
     if old.version != stage.version:
         return f"code version {old.version} → {stage.version}"
-    return "" if store.fresh(stage, job) else "its input changed"
+    return "" if store.fresh(stage, job) else "input changed"
 
 
 def failures(store: Store, names: Sequence[str]) -> list[tuple[str, int, str, str]]:
-    """(stage, shard, unit, sentence) of everything that failed; unit "" for a job that could not be done as a whole."""
+    """Return (stage, shard, unit, error message) of each failure; unit is "" for a job that failed as a whole."""
     found = []
     for name in names:
         for file in store.names(name):
             if file.endswith(".broken"):
                 found.append((name, int(file.split(".")[0]), "", (store.get(name, file) or b"").decode()))
         for shard, path in store.damaged(name).items():
-            found.append((name, shard, "", f"the part was damaged and is now {path}: the next run makes it again"))
+            found.append((name, shard, "", f"the part was damaged and moved to {path}; the next run rebuilds it"))
         for shard in store.shards(name):
             footer = store.footer(name, shard)
             found += [(name, shard, unit, why) for unit, why in sorted(footer.failed.items())] if footer else []
@@ -76,7 +79,7 @@ def failures(store: Store, names: Sequence[str]) -> list[tuple[str, int, str, st
 
 
 def all_failed(store: Store, names: Sequence[str]) -> list[str]:
-    """A sentence for each stage of which every unit failed, with the most frequent error. Rejected units did not fail."""
+    """Return a message for each stage of which every unit failed, with the most frequent error. Rejects are not failures."""
     found = []
     for name in names:
         footers = [footer for shard in store.shards(name) if (footer := store.footer(name, shard))]
@@ -84,20 +87,20 @@ def all_failed(store: Store, names: Sequence[str]) -> list[str]:
         units = sum(footer.num_inputs for footer in footers)
         if errors and errors.total() >= units:
             found.append(
-                f"every unit of {name} failed ({errors.total()} of {units}), such as with {errors.most_common(1)[0][0]}"
+                f"every unit of {name} failed ({errors.total()} of {units}), most often with {errors.most_common(1)[0][0]}"
             )
     return found
 
 
 def sources(store: Store, shards: Iterable[int]) -> dict[tuple[int, str], Source]:
-    """The lines of the manifest by shard and video_id, of these shards."""
+    """Return the manifest rows of these shards by (shard, video_id)."""
     return {(n, source.video_id): source for n in sorted(set(shards)) for source in store.read("manifest", n, Source)}
 
 
 def replaced(source: Source) -> bool:
-    """Whether the file has other bytes than when it was listed: it is another video then, which the next run takes in."""
+    """Return whether the content of a file has changed since it was listed. It is then a new video, added by the next run."""
     if source.path != public_name(source.path) or is_web(source.path):
-        return False  # it is downloaded again by the next `a2data run` with its list
+        return False  # the next `a2data run` with its list downloads it again
     now = manifest.stat(replace(source, unreadable=""))
     if (now.bytes, now.modified_ns) == (source.bytes, source.modified_ns):
         return False

@@ -1,7 +1,7 @@
-"""Compare shards with their manifest and tables with their checksums, and decode samples: what is damaged, by path.
+"""Compare shards with their manifest and tables with their checksums, decode samples, and report damage by path.
 
-The result is recorded in verification.json beside the manifest, and in the work folder where one was verified, so that `status`
-and the report can say when the last verification was.
+The result is recorded in verification.json beside the manifest, and in the work folder if its tables were verified, so that
+`status` and the report can show the last verification.
 """
 
 import json
@@ -21,17 +21,17 @@ from a2data.store.tables import Store
 log = logging.getLogger("a2data")
 
 FILE = "verification.json"
-TAR_RECORD = 10240  # bytes; tarfile fills a tar up to a multiple of it
-TAR_END = 1024  # bytes; two blocks of zeros end a tar
+TAR_RECORD = 10240  # bytes; tarfile pads a tar to a multiple of it
+TAR_END = 1024  # bytes; a tar ends with two blocks of zeros
 
 Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What one verification checked and found.
+    """Scope and findings of a verification.
 
-    at: ISO 8601, UTC. tars, parts, decoded: how many were checked. problems: a line each, beginning with a path.
+    at: ISO 8601, UTC. tars, parts, decoded: how many were checked. problems: one line each, beginning with a path.
     """
 
     at: str
@@ -44,7 +44,7 @@ class Verification:
 
     @property
     def line(self) -> str:
-        """One line for `status` and the report."""
+        """Summary in one line, for `status` and the report."""
         checked = f"{self.tars} tars" + (f", {self.parts} parts" if self.parts else "")
         checked += f" ({self.unsealed} of them without checksums)" if self.unsealed else ""
         decoded = f", {self.decoded} samples decoded" if self.decoded else ""
@@ -53,12 +53,12 @@ class Verification:
 
 
 def now() -> str:
-    """Return the present time as Verification.at has it."""
+    """Return the current time in the format of Verification.at."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def last(folder: Folder) -> Verification | None:
-    """Return the last verification of a folder; None if there was none or its record cannot be read."""
+    """Return the last verification of a folder; None if it was never verified or the record cannot be read."""
     try:
         return Verification(**json.loads(folder.get(FILE) or b""))
     except (TypeError, ValueError):
@@ -66,7 +66,7 @@ def last(folder: Folder) -> Verification | None:
 
 
 def record(folder: Folder, found: Verification) -> None:
-    """Record a verification in a folder; a folder that cannot be written to keeps the record it has."""
+    """Record a verification in a folder. If the folder is not writable, the old record stays."""
     try:
         folder.put(json.dumps(asdict(found), indent=1, ensure_ascii=False).encode() + b"\n", FILE)
     except OSError as error:
@@ -82,10 +82,10 @@ def tar_bytes(end: int) -> int:
 
 
 def tar_problem(out: Folder, name: str, size: int | None, expected: int, sha256: str) -> str:
-    """Return what is wrong with a tar, "" if nothing is.
+    """Return what is wrong with a tar; "" if it is intact.
 
-    size: its size in bytes, None where it is missing. expected: the size that it must have. sha256: what it must hash to; "" to
-    compare the size only.
+    size: its size in bytes, None if it is missing. expected: expected size in bytes. sha256: expected hash; "" compares only the
+    size.
     """
     if size is None:
         return f"{out.path(name)} is missing"
@@ -99,16 +99,16 @@ def tar_problem(out: Folder, name: str, size: int | None, expected: int, sha256:
 def verify_shards(out: Folder, report: Report = lambda _: None) -> tuple[list[str], list[str]]:
     """Compare every tar and the index with the manifest.
 
-    Returns the names of the tars that the manifest lists, and the problems. Raises ValueError where there is no manifest.
+    Returns the names of the tars that the manifest lists, and the problems. Raises ValueError if the manifest is missing.
     """
     manifest = writer.manifest(out)
     entries = [entry for entry in manifest.get("shards", []) if isinstance(entry, dict) and "name" in entry]
     if not manifest and "manifest.json" in out.names():
         return [], [
-            f"{out.path('manifest.json')} is damaged: it is not what `pack` writes; `a2data run` writes it again"
+            f"{out.path('manifest.json')} is damaged: it does not have the format that `pack` writes; `a2data run` rewrites it"
         ]
     if "shards" not in manifest:
-        raise ValueError(f"{out.root} has no manifest.json that can be read: `a2data run` writes it again")
+        raise ValueError(f"{out.root} does not contain a readable manifest.json; `a2data run` rewrites it")
     problems, sizes = [], out.sizes()
     for entry in entries:
         report(entry["name"])
@@ -118,22 +118,23 @@ def verify_shards(out: Folder, report: Report = lambda _: None) -> tuple[list[st
     if index and "index.parquet" not in sizes:
         problems.append(f"{out.path('index.parquet')} is missing")
     elif index and out.sha256("index.parquet") != index["sha256"]:
-        problems.append(f"{out.path('index.parquet')} is not the index that the manifest names")
+        problems.append(f"{out.path('index.parquet')} is not the index that the manifest lists")
     return [entry["name"] for entry in entries], problems
 
 
 def unlisted(out: Folder) -> list[str]:
-    """Return the tars of a folder that its manifest does not list. They are left alone."""
+    """Return the tars in a folder that its manifest does not list. They are not touched."""
     mine = writer.written(out)
     return [name for name in out.names() if name.endswith(".tar") and name not in mine]
 
 
 def decode_samples(out: Folder, count: int, report: Report = lambda _: None) -> tuple[int, list[str]]:
-    """Decode samples: JSON, every picture, every frame. count: how many, spread evenly over the index; 0 for all.
+    """Decode the JSON, every picture and every frame of samples. count: how many, spread evenly over the index; 0 for all.
 
-    Returns how many were decoded and the problems.
+    Returns the number of decoded samples and the problems.
     """
-    from a2data.dataset.decode import CorruptError, facts_of, picture, pictures  # late: FFmpeg and OpenCV
+    # imported late because they load FFmpeg and OpenCV
+    from a2data.dataset.decode import CorruptError, facts_of, picture, pictures
 
     try:
         index = read_index([out.root])
@@ -151,7 +152,7 @@ def decode_samples(out: Folder, count: int, report: Report = lambda _: None) -> 
                 picture(parts, given.name)
             frames = sum(1 for _ in pictures(parts["mp4"], 0, int(index.shape[0][row]), 1))
             if frames != facts.frames:
-                raise CorruptError(f"has {frames} frames, and its JSON says {facts.frames}")
+                raise CorruptError(f"has {frames} frames, but its JSON says {facts.frames}")
         except (ValueError, LookupError, OSError) as error:
             problems.append(f"{where}: {key}: {error}")
     return len(rows), problems
@@ -161,9 +162,9 @@ def decode_samples(out: Folder, count: int, report: Report = lambda _: None) -> 
 
 
 def verify_parts(store: Store, stages: Sequence[str], report: Report = lambda _: None) -> tuple[int, int, list[str]]:
-    """Read every part of these stages with its checksums. A damaged part is moved aside, so that the next run makes it again.
+    """Read every part of these stages and check its checksums. Damaged parts are moved aside; the next run rebuilds them.
 
-    Returns how many parts were read, how many of them have no checksums, as in earlier versions, and the problems.
+    Returns the number of parts, how many of them have no checksums (written by earlier versions), and the problems.
     """
     count, unsealed, problems = 0, 0, list[str]()
     for stage in stages:
@@ -183,9 +184,9 @@ def verify_parts(store: Store, stages: Sequence[str], report: Report = lambda _:
 
 
 def forget_damaged_tars(store: Store, out: Folder, hashed: bool) -> Verification:
-    """Remove the parts of `pack` of which a tar in `out` is missing or was altered, so that the run packs it again.
+    """Remove the parts of `pack` with a missing or altered tar in `out`, so that the run repacks them.
 
-    hashed: compare sha256, which reads every tar; otherwise the size alone.
+    hashed: compare sha256, which reads every tar; otherwise only the size.
     """
     sizes, tars, problems = out.sizes(), 0, []
     for shard in store.shards("pack"):
@@ -203,5 +204,5 @@ def forget_damaged_tars(store: Store, out: Folder, hashed: bool) -> Verification
             problems += wrong
             store.remove("pack", f"{shard:05d}.parquet")
     for problem in problems:
-        log.error("%s: it is packed again", problem)
+        log.error("%s; repacking it", problem)
     return Verification(now(), tars, hashed=hashed, problems=problems)

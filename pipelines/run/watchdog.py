@@ -1,7 +1,7 @@
-"""Which workers are to be ended: those that gave no sign of life for too long, and those whose units make no progress.
+"""Watchdog that decides which workers to kill: those without a heartbeat and those whose units do not make progress.
 
-A worker reports how many steps each of its units has taken (see a2data.heartbeat). The watchdog measures, by its own clock, how
-long it has seen no change. It does no input or output: the crews bring it the reports and end the workers.
+A worker reports how many steps each of its units has taken (see a2data.heartbeat). The watchdog measures on its own clock how
+long a count has not changed. It does not perform I/O: the executors pass it the reports and kill the workers.
 """
 
 import time
@@ -12,17 +12,19 @@ from typing import NamedTuple
 from a2data.heartbeat import Report
 from a2data.stage import Stage
 
-WORKER_TIMEOUT_S = (
-    600.0  # without a sign of life; a call into C that keeps Python's lock (a sort, an import) takes less
-)
-STARTUP_S = 600.0  # at least, until a worker first reports on its job: a process that starts imports for seconds, or for minutes
-SETUP_TIMEOUT_S = 3600.0  # for what is not a unit: to load a model, to read the inputs, to write the part
-LONGEST_LOOK_S = 5.0  # counted between two looks; where more went by, the driver itself was stopped or held up
+# longest time without a heartbeat; a call into C that holds the GIL (a sort, an import) takes less
+WORKER_TIMEOUT_S = 600.0
+# shortest limit until the first report on a job: a new process may import for seconds or minutes
+STARTUP_S = 600.0
+# limit outside units: loading a model, reading the inputs, writing the part
+SETUP_TIMEOUT_S = 3600.0
+# most time counted between two checks; if more passed, the driver itself was stopped or delayed
+LONGEST_LOOK_S = 5.0
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Limits in seconds: of the stages named (`--unit-timeout`), else what the stage says; of workers."""
+    """Limits in seconds of units, by stage (`--unit-timeout`; by default `Stage.unit_timeout_s`), and of workers."""
 
     unit_s: dict[str, float] = field(default_factory=dict)  # stage -> limit
     worker_s: float = WORKER_TIMEOUT_S
@@ -31,33 +33,33 @@ class Timeouts:
         return self.unit_s.get(stage.name(), stage.unit_timeout_s)
 
     def interval_s(self, usual_s: float) -> float:
-        """How often a worker is to report: `usual_s`, and more often where a limit is short."""
+        """Return the report interval of a worker: `usual_s`, or less if a limit is short."""
         return min([usual_s, self.worker_s / 4, *(limit / 8 for limit in self.unit_s.values())])
 
 
 class Stuck(NamedTuple):
-    """A unit that made no progress, "" for a job as a whole, the stage that had it, and for how long."""
+    """A unit without progress ("" for the job as a whole), its stage, and the limit that it exceeded."""
 
     unit: str
     stage: str
     limit_s: float
 
     def sentence(self) -> str:
-        return f"{self.stage} made no progress for {self.limit_s:g} s: where it needs longer, raise {self._flag()}"
+        return f"{self.stage} made no progress for {self.limit_s:g} s: if it needs longer, raise {self._flag()}"
 
     def _flag(self) -> str:
         return f"--unit-timeout {self.stage}=SECONDS"
 
 
 class Verdict(NamedTuple):
-    """Why a worker is to be ended: units that are stuck, or else for how long it was silent."""
+    """Reason to kill a worker: its stuck units, or else the time in seconds without a heartbeat."""
 
     stuck: tuple[Stuck, ...]
     silent_s: float = 0.0
 
     def sentence(self) -> str:
         if not self.stuck:
-            return f"the worker gave no sign of life for {self.silent_s:.3g} s and was ended"
+            return f"the worker sent no heartbeat for {self.silent_s:.3g} s and was killed"
         units = ", ".join(stuck.unit for stuck in self.stuck if stuck.unit)
         return (f"{units}: " if units else "") + self.stuck[0].sentence()
 
@@ -65,15 +67,15 @@ class Verdict(NamedTuple):
 @dataclass
 class _Watched:
     limits: dict[str, float]  # stage -> seconds
-    setup_s: float  # the limit where no unit is in work
+    setup_s: float  # limit while no unit is in flight
     begun_s: float
-    heard_s: float | None = None  # when it last gave a sign of life, None before the first one of this job
+    heard_s: float | None = None  # time of the last heartbeat, None before the first one of this job
     last: Report = field(default_factory=dict)
-    changed_s: dict[str, float] = field(default_factory=dict)  # unit -> when its count was last seen to change
+    changed_s: dict[str, float] = field(default_factory=dict)  # unit -> time of the last change of its count
 
 
 class Watchdog:
-    """Follows the workers that have a job."""
+    """Watchdog over the workers that have a job."""
 
     def __init__(self, timeouts: Timeouts, clock: Callable[[], float] = time.monotonic):
         self.timeouts, self.clock = timeouts, clock
@@ -88,7 +90,7 @@ class Watchdog:
         self.watched[worker] = _Watched(limits, setup_s, self.now_s)
 
     def beat(self, worker: Hashable, report: Report) -> None:
-        """Take in what a worker reports. One that is not watched any more is ignored."""
+        """Process the report of a worker. Ignored if the worker is not watched any more."""
         self._look()
         watched = self.watched.get(worker)
         if watched is None:
@@ -102,7 +104,7 @@ class Watchdog:
         self.watched.pop(worker, None)
 
     def verdicts(self) -> list[tuple[Hashable, Verdict]]:
-        """The workers that are to be ended now. They are followed until `end` is called."""
+        """Return the workers to kill now, with the reasons. They stay watched until `end` is called."""
         self._look()
         found = ((worker, self._verdict(watched)) for worker, watched in self.watched.items())
         return [(worker, verdict) for worker, verdict in found if verdict]
@@ -113,7 +115,7 @@ class Watchdog:
             return Verdict((), silent_s) if silent_s >= max(STARTUP_S, self.timeouts.worker_s) else None
         silent_s = self.now_s - watched.heard_s
         limits = {unit: watched.limits[stage] if unit else watched.setup_s for unit, (stage, _) in watched.last.items()}
-        # silent for as long as a unit may take: no report says which unit is at fault, so it is the worker that is ended
+        # silent for as long as a unit may take: without a report the unit at fault is unknown, so only the worker is blamed
         if silent_s >= min([self.timeouts.worker_s, *limits.values()]):
             return Verdict((), silent_s)
         stuck = tuple(
