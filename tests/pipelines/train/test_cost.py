@@ -32,17 +32,17 @@ def test_a_sample_through_14b_costs_what_its_matrices_say(cost):
 def test_half_the_gpus_hold_twice_as_much_of_what_is_shared(cost):
     settings = PRESETS["14b"][1]
     four, eight = (train_plan.memory_gb(16_394_878_784, 6_302_252_800, 351_392_768, cost, settings, n) for n in (4, 8))
-    shared = ("parameters", "gradients", "optimiser", "average (EMA)")
+    shared = ("parameters", "gradients", "optimizer", "average (EMA)")
     assert all(four[name] == 2 * eight[name] for name in shared)
-    assert eight["optimiser"] == pytest.approx(6.3, abs=0.01)
-    assert eight["kept for the backward pass"] == four["kept for the backward pass"]
+    assert eight["optimizer"] == pytest.approx(6.3, abs=0.01)
+    assert eight["activations"] == four["activations"]
 
 
 def test_recomputing_keeps_a_fraction_and_context_parallelism_divides_it(cost):
     settings = PRESETS["14b"][1]
     sizes = 16_394_878_784, 6_302_252_800, 351_392_768
     kept = {
-        name: train_plan.memory_gb(*sizes, cost, changed, 8)["kept for the backward pass"]
+        name: train_plan.memory_gb(*sizes, cost, changed, 8)["activations"]
         for name, changed in {
             "all": replace(settings, activation_checkpointing=False),
             "recomputed": settings,
