@@ -155,7 +155,7 @@ def test_sizes_that_the_network_cannot_take_are_a_sentence(tiny, size, frames, n
 
 
 def test_several_prompts_are_refused(tiny):
-    with pytest.raises(ValueError, match="one prompt a call"):
+    with pytest.raises(ValueError, match="several prompts in one call"):
         tiny(pictures(1), ["a", "b"], num_frames=9)
 
 

@@ -52,7 +52,7 @@ def test_a_checkpoint_of_skyreels_v2_samples_text_alone(studio, skyreels, capsys
     assert main([*words, "--ref", "human=woman.png", "--frames", "17", "--causal-block-size", "2"]) == 2
     said = capsys.readouterr().err
     assert "take a single prompt and no references: remove --ref" in said
-    assert "would leave what does not fill a block as noise" in said
+    assert "would leave frames that do not fill a block as noise" in said
     assert main([*words, "--cache", "taylorseer"]) == 2
     assert "remove the acceleration flags" in capsys.readouterr().err
 
@@ -69,6 +69,6 @@ def test_a_checkpoint_of_skyreels_v2_begins_with_a_picture_or_goes_on_with_a_vid
     assert main([*words, *first, "--init-video", "first.mp4"]) == 2
     assert "--init-video already has one" in capsys.readouterr().err
     assert main([*words, *first, "--causal-block-size", "3"]) == 2
-    assert "blocks of 3: a first frame fills none of them" in capsys.readouterr().err
+    assert "blocks of 3: a first frame does not fill a block" in capsys.readouterr().err
     assert one("--image", "cup.png") == 2
     assert "--image is for SkyReels-V2 checkpoints" in capsys.readouterr().err
