@@ -40,12 +40,12 @@ def cache(
 ) -> None:
     """Enable a cache that reuses results of earlier steps; "" disables the current one.
 
-    "first-block" (ParaAttention): if the first block's residual differs from that of the last full pass by less than `threshold`,
-    the residual of the other blocks is reused. "taylorseer" (arXiv 2503.06923, light form): one of `interval` steps is
-    computed, the others are extrapolated by a first-order Taylor series; the first 3 steps are always computed.
-    "mag" (MagCache, arXiv 2506.09045): after the first fifth of `steps` steps, the blocks' residual is reused, at most three times
-    in a row, while its magnitude, predicted by the checkpoint's `ratios` (see `MagCacheCalibration`), has changed by less than
-    `threshold`.
+    "first-block" (ParaAttention): if the first block's residual differs from that of the last full pass by less than
+    `threshold`, the residual of the other blocks is reused. "taylorseer" (arXiv 2503.06923, light form): one of `interval` steps
+    is computed, the velocities of the others are extrapolated by a first-order Taylor series; the first 3 steps are always
+    computed. "mag" (MagCache, arXiv 2506.09045): after the first fifth of `steps` steps, the blocks' residual is reused, at most
+    three times in a row, while its magnitude, predicted by the checkpoint's `ratios` (see `MagCacheCalibration`), has changed by
+    less than `threshold`.
     """
     from diffusers import FirstBlockCacheConfig, MagCacheConfig
     from diffusers.hooks import TaylorSeerCacheConfig

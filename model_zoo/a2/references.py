@@ -71,8 +71,8 @@ def read_picture(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
 def prepare(references: Sequence[Reference], height: int, width: int) -> Prepared:
     """Return references at the video's size and as squares, in the order of ROLES, then as given.
 
-    Subjects are padded with white; backgrounds are cropped, so that the scene has no border. Raises ValueError without references,
-    for an unknown role, and for an image that is not (h, w, 3) uint8.
+    Subjects are padded with white; backgrounds are cropped, so that the scene has no border. Raises ValueError without
+    references, for an unknown role, and for an image that is not (h, w, 3) uint8.
     """
     if not references:
         raise ValueError("no reference: A2 needs at least one")

@@ -13,7 +13,7 @@ from pipelines.cli.main import main
         (("--height", "30"), "divisible by 16"),
         (("--ref", "cup.png"), "--ref cup.png: write ROLE=FILE"),
         (("--prompt", "a!" * 300), "the prompt has 600 tokens; the network reads 512"),
-        (("--checkpoint", "."), "is no checkpoint of A2: it lacks transformer/, vae/"),
+        (("--checkpoint", "."), "is not an A2 checkpoint: it lacks transformer/, vae/"),
         (("--device", "cuda"), "--device cuda: torch finds no GPUs here"),
         (("--device", "tpu"), "write cpu, cuda or cuda:N"),
         (("--sweep", "shift=1,2"), "write SETTING=VALUE,VALUE"),

@@ -58,6 +58,6 @@ def test_the_table_says_the_papers_number_and_gpus_that_do_not_divide_are_refuse
     monkeypatch.setattr(train_plan, "of_sample", lambda *args: cost)
     text = train_plan.plan("14b", *PRESETS["14b"], gpus=8, peak_flops=989e12, share=0.3)
     assert "6,302,252,800 of   16,394,878,784" in text
-    assert "s a step" in text
+    assert "s per step" in text
     with pytest.raises(ValueError, match="GPUs must be divisible by replicate x context"):
         train_plan.plan("14b", PRESETS["14b"][0], replace(PRESETS["14b"][1], context_parallel_degree=3), 8, 989e12, 0.3)

@@ -231,7 +231,7 @@ def test_two_processes_see_the_same_held_out_losses(ready):
 
 def test_other_settings_are_refused_and_free_ones_are_not(tmp_path, ready, packed):
     shutil.copytree(ready, tmp_path / "run")
-    with pytest.raises(ValueError, match=r"begun with other settings: learning_rate 0\.001, now 0\.002"):
+    with pytest.raises(ValueError, match=r"started with other settings: learning_rate 0\.001, now 0\.002"):
         train(str(packed), tmp_path / "run", HOW, replace(SETTINGS, learning_rate=0.002))
     train(str(packed), tmp_path / "run", HOW, replace(SETTINGS, steps=3, checkpoint_interval=7, log_every=2))
     assert train_checkpoints.about(tmp_path / "run" / "checkpoints" / "step-000003")["step"] == 3
@@ -329,9 +329,9 @@ def test_the_newest_and_the_best_checkpoints_stay(tmp_path):
     [
         ({"global_batch_size": 0}, "steps, global_batch_size and micro_batch_size must be at least 1"),
         ({"caption_dropout_prob": 1.5}, r"out of range: caption_dropout_prob 1\.5"),
-        ({"trainable": "nowhere"}, "no parameter's name fits 'nowhere'"),
+        ({"trainable": "nowhere"}, "'nowhere' does not match any parameter"),
         ({"optimizer": "sgd"}, "unknown optimizer 'sgd': choose adamw or adamw8bit"),
-        ({"reference_target": "nothing"}, "no target called 'nothing'"),
+        ({"reference_target": "nothing"}, "unknown reference_target 'nothing'"),
         ({"single_reference_prob": 1.0}, "encode them with --singles"),
         ({"context_parallel_degree": 2}, "is not the number of processes, 1"),
     ],
