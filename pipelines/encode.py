@@ -1,13 +1,14 @@
-"""`a2data encode`: triplets through the frozen encoders once, into shards of tensors beside the packed ones.
+"""`a2data encode`: run the frozen encoders over packed triplets once and write shards of tensors.
 
     a2data encode SHARDS --out DIR --model A2 [--ray auto]
 
-`a2data train` does it by itself where it was not done; `train --out DIR` takes up what `encode --out DIR/encoded` made.
+`a2data train` encodes missing samples itself; `train --out DIR` uses the output of `encode --out DIR/encoded`.
 
-OUT/train and OUT/held-out are folders of shards like those of `pack` (tars, index.parquet, manifest.json), with two members to a
-sample: {key}.json, the triplet's facts, and {key}.safetensors with `video` (16, t, h, w), `condition` (20, t, h, w), `image`
-(tokens, dim), `text` and `text_empty` (tokens, dim, unpadded), and with `singles` also `condition_single` and `image_single`, of
-the first reference alone. OUT/no_references.safetensors is the condition without any. OUT/encoding.json says how all was made.
+OUT/train and OUT/held-out are folders of shards in the format of `pack` (tars, index.parquet, manifest.json). Each sample has two
+members: {key}.json, the triplet's metadata, and {key}.safetensors with `video` (16, t, h, w), `condition` (20, t, h, w), `image`
+(tokens, dim), `text` and `text_empty` (tokens, dim, unpadded). With `singles` there are also `condition_single` and
+`image_single`, computed from the first reference only. OUT/no_references.safetensors is the condition without references.
+OUT/encoding.json records the settings and the encoders.
 """
 
 import hashlib
@@ -27,32 +28,28 @@ from a2data.records import Packed
 from a2data.store.folder import Folder
 from stages.encode.augment import fitted, varied
 
-VERSION = 3  # raise it when other tensors come out for the same settings
+VERSION = 3  # increment when the tensors change for the same settings
 SPLITS = ("train", "held-out")
-VARIANT = "-v"  # between a clip and the number of its variant, in the key of a sample
-APART = 7  # so many variants lie between two of a held-out sample, so many frames between two of any
+VARIANT = "-v"  # separates the clip and the variant number in a sample's key
+APART = 7  # variants between two variants of a held-out sample; frames between the starts of two variants
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How triplets become tensors; all of it is part of the key under which they are kept."""
+    """Encoding settings. All of them are part of the cache key."""
 
-    frames: int = 81
-    height: int = 480
-    width: int = 832
-    dtype: str = "bfloat16"  # of what is stored
-    roles: str = "human|object|background"  # kinds of reference that are given, in order
-    max_references: int = 3  # the place included
-    reference_order: str = "before"  # references become one video before the VAE, or after it: a2_references.condition
-    repeat_reference_frames: bool = True  # a reference stands for four frames of video
-    singles: bool = False  # keep the condition with the first reference alone, too
-    validation_fraction: float = (
-        0.05  # share of the samples that never trains; where pack divided the data set, its splits decide
-    )
-    augmentations: int = (
-        1  # of a sample that trains: other frames, mirrored, other colours, no words; for small data sets
-    )
-    validation_augmentations: int = 1  # the same of a sample that is held out
+    frames: int = 81  # frames per clip, 4 n + 1
+    height: int = 480  # px
+    width: int = 832  # px
+    dtype: str = "bfloat16"  # dtype of the stored tensors
+    roles: str = "human|object|background"  # reference roles to use, in order, separated by |
+    max_references: int = 3  # maximum number of references, including the background
+    reference_order: str = "before"  # where references are concatenated: before or after the VAE
+    repeat_reference_frames: bool = True  # repeat each reference for four frames of video
+    singles: bool = False  # also store the condition with only the first reference
+    validation_fraction: float = 0.05  # fraction of samples held out for validation; ignored if pack made splits
+    augmentations: int = 1  # variants per training sample (frames, mirroring, colours, no prompt), for small data sets
+    validation_augmentations: int = 1  # variants per held-out sample
 
     @staticmethod
     def name() -> str:
@@ -60,18 +57,18 @@ class Encoding:
 
 
 def tokens(encoding: Encoding) -> int:
-    """Tokens of a video in the transformer: 4 x 16 x 16 pixels each, the first frame alone."""
+    """Return the number of transformer tokens of a video: one per 4 x 16 x 16 pixels; the first frame is encoded alone."""
     return (1 + (encoding.frames - 1) // 4) * (encoding.height // 16) * (encoding.width // 16)
 
 
 def encode(
     shards_in: str, out: str, model: Path, how: Encoding, device: str = "cpu", say: Any = print, spread: Any = None
 ) -> dict[str, int]:
-    """Encode every tar of a data set that is not encoded yet. Returns how many samples there are in each split.
+    """Encode every tar of a data set that is not encoded yet and return the number of samples in each split.
 
-    A tar is encoded again when its bytes, the encoders or a setting changed. `spread` encodes elsewhere, see `encode_tars`.
-    Raises ValueError with a sentence for a folder that holds no shards, a tar that is not what the index says, and a sample that
-    comes out of the encoders as NaN.
+    A tar is encoded again if its bytes, the encoders or a setting changed. `spread` replaces `encode_tars`, for example to encode
+    on a cluster. Raises ValueError for a folder without shards, a tar that does not match the index, and NaN in an encoder's
+    output.
     """
     from model_zoo.a2 import encoders as a2_encoders
 
@@ -92,11 +89,11 @@ def encode(
         say(f"encoded {name}: {sum(len(part[split]) for split in SPLITS)} samples")
     left_out = {clip: why for part in parts.values() for clip, why in part["left out"].items()}
     for clip, why in left_out.items():
-        say(f"left out: {clip}: {why}")
+        say(f"skipped {clip}: {why}")
     placed = {split: [Packed(**row) for part in parts.values() for row in part[split]] for split in SPLITS}
     if not placed["train"]:
         raise ValueError(
-            f"no sample of {shards_in} can be trained on: {next(iter(left_out.values()), 'all are held out')}"
+            f"{shards_in} has no usable training sample: {next(iter(left_out.values()), 'all samples are held out')}"
         )
     finish(target, placed, about | {"left out": left_out}, model, how)
     return {split: len(rows) for split, rows in placed.items()}
@@ -105,7 +102,7 @@ def encode(
 def encode_tars(
     todo: list[tuple[str, str]], shards_in: str, out: str, model: str, device: str, how: Encoding, held_out: set[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Encode tars, given by name and key, one after another in this process: what is known of each."""
+    """Encode tars, given by name and key, one after another in this process. Yields the name and the part record of each."""
     from model_zoo.a2 import encoders as a2_encoders
 
     encoders = a2_encoders.load(Path(model), device) if todo else None
@@ -114,23 +111,25 @@ def encode_tars(
 
 
 def read_index(source: Folder) -> list[Packed]:
-    """The rows of a data set's index. Raises ValueError where there is none."""
+    """Return the rows of a data set's index. Raises ValueError if there are none."""
     rows = writer.rows(source)
     if not rows:
-        raise ValueError(f"the index of {source.root} names no sample: there is nothing to train on")
+        raise ValueError(f"the index of {source.root} is empty: there is nothing to train on")
     return rows
 
 
 def choose_held_out(keys: list[str], share: float) -> set[str]:
-    """The samples that never train: a share of them (at least one where it is not 0), by the hash of their keys."""
+    """Return the keys to hold out: the given fraction (at least one unless it is 0), chosen by the hash of the key."""
     count = max(1, round(len(keys) * share)) if share > 0 else 0
     if count >= len(keys):
-        raise ValueError(f"{count} of {len(keys)} samples would be held out: none is left to train on")
+        raise ValueError(
+            f"{count} of {len(keys)} samples would be held out and none left to train on: lower --validation-fraction"
+        )
     return set(sorted(keys, key=lambda key: hashlib.sha256(key.encode()).digest())[:count])
 
 
 def fresh(target: Folder, name: str, key: str) -> dict[str, Any] | None:
-    """What is known of an encoded tar, if it is there and was made under this key."""
+    """Return the part record of an encoded tar, or None if it is missing or has another key."""
     text = target.get("parts", f"{name}.json")
     part = json.loads(text) if text else {}
     there = {split: target.names(split) for split in SPLITS}
@@ -141,7 +140,7 @@ def fresh(target: Folder, name: str, key: str) -> dict[str, Any] | None:
 def encode_tar(
     source: Folder, target: Folder, name: str, key: str, encoders: Any, how: Encoding, held_out: set[str]
 ) -> dict[str, Any]:
-    """One packed tar into one tar of each split."""
+    """Encode one packed tar into one tar per split, and write and return its part record."""
     left_out: dict[str, str] = {}
     kept_back: list[tuple[str, dict[str, bytes]]] = []
     roles_of: dict[str, tuple[list[str], Any]] = {}
@@ -165,7 +164,7 @@ def encode_tar(
     found = writer.TAR.fullmatch(name)
     if found is None:
         raise ValueError(
-            f"{source.root}/{name} is not called like a shard, such as 00000-000.tar or train-00000-000.tar"
+            f"{source.root}/{name} is not named like a shard, such as 00000-000.tar or train-00000-000.tar"
         )
     where = int(found[2]) * 1000 + int(found[3]), 1 << 40, found[1] or ""
     rows = {"train": list(writer.write(encoded(), Folder(target.path("train")), *where))}
@@ -180,7 +179,7 @@ def encode_tar(
 
 
 def read_tar(source: Folder, name: str) -> Iterator[samples.Triplet]:
-    """The triplets of a packed tar. Raises ValueError, naming the tar, where it is missing, cut off or no tar."""
+    """Yield the triplets of a packed tar. Raises ValueError with the tar's path if it is missing, truncated or not a tar."""
     members_of: dict[str, Any] = {}
     try:
         with source.reading(name) as file, tarfile.open(fileobj=file) as tar:
@@ -196,21 +195,21 @@ def read_tar(source: Folder, name: str) -> Iterator[samples.Triplet]:
         if members_of:
             yield samples.from_sample(members_of)
     except FileNotFoundError as error:
-        raise ValueError(f"{source.root} lacks {name}, which its index names: was it moved?") from error
+        raise ValueError(f"{source.root} lacks {name}, which its index lists: was it moved?") from error
     except (tarfile.ReadError, KeyError, EOFError, json.JSONDecodeError) as error:
-        raise ValueError(f"{source.root}/{name} is cut off or damaged ({error}): pack it again") from error
+        raise ValueError(f"{source.root}/{name} is truncated or damaged ({error}): pack it again") from error
 
 
 def pictures(triplet: samples.Triplet, how: Encoding) -> tuple[np.ndarray, Any, list[str]] | str:
-    """A triplet's frames, cut to size, its references, prepared, and their roles in order; or why it cannot be used."""
+    """Return a triplet's resized frames, its prepared references and their roles in order; or the reason to skip it."""
     from model_zoo.a2 import references as a2_references
 
     frames = video.decode(triplet.video)
     if len(frames) < how.frames:
-        return f"it has {len(frames)} frames; {how.frames} are wanted"
+        return f"it has {len(frames)} frames; {how.frames} are needed"
     chosen = choose(triplet, how)
     if not chosen:
-        return f"it has no reference of the kinds {how.roles}"
+        return f"it has no reference with a role in {how.roles}"
     kept = frames if how.augmentations > 1 else frames[: how.frames]
     roles = sorted((r.role for r in chosen), key=a2_references.ROLES.index)
     return fitted(kept, how.height, how.width), a2_references.prepare(chosen, how.height, how.width), roles
@@ -219,7 +218,7 @@ def pictures(triplet: samples.Triplet, how: Encoding) -> tuple[np.ndarray, Any, 
 def members(
     triplet: samples.Triplet, shown: tuple[np.ndarray, Any, list[str]], encoders: Any, how: Encoding, variant: int = 0
 ) -> dict[str, bytes]:
-    """A triplet's members; `shown` is what `pictures` made of it."""
+    """Return a triplet's encoded members by extension; `shown` is the result of `pictures`."""
     import torch
     from safetensors.torch import save
 
@@ -246,14 +245,14 @@ def members(
         )
     for name, tensor in made.items():
         if not tensor.isfinite().all():
-            raise ValueError(f"{triplet.facts.clip_id}: {name} comes out of its encoder with NaN or infinity")
+            raise ValueError(f"{triplet.facts.clip_id}: the encoder returned NaN or infinity in {name}")
     dtype = getattr(torch, how.dtype)
     stored = {name: tensor.to(dtype).cpu().contiguous() for name, tensor in made.items()}
     return {"json": samples.to_members(triplet)["json"], "safetensors": save(stored)}
 
 
 def choose(triplet: samples.Triplet, how: Encoding) -> list[Any]:
-    """The references of a triplet that go into its condition: things first, one place last, as many as are allowed."""
+    """Return the references for a triplet's condition: subjects first, one background last, max_references at most."""
     from model_zoo.a2.references import Reference
 
     wanted = how.roles.split("|")
@@ -267,12 +266,12 @@ def choose(triplet: samples.Triplet, how: Encoding) -> list[Any]:
 
 
 def clip_of(key: str) -> str:
-    """The clip of a sample's key, without the variant."""
+    """Return the clip id of a sample's key, without the variant."""
     return key.split(VARIANT)[0]
 
 
 def to_row(placed: writer.Placed, roles: list[str], facts: samples.TripletMeta, how: Encoding) -> Packed:
-    """The index row of an encoded sample: sizes are those of the encoded video, roles those in the condition."""
+    """Return the index row of an encoded sample: sizes of the encoded video, roles of the references in the condition."""
     licences = " AND ".join(sorted({facts.license, *(given.origin.license for given in facts.references)}))
     risk = max(given.copy_risk for given in facts.references)
     return Packed(
@@ -282,7 +281,7 @@ def to_row(placed: writer.Placed, roles: list[str], facts: samples.TripletMeta, 
 
 
 def finish(target: Folder, placed: dict[str, list[Packed]], about: dict[str, Any], model: Path, how: Encoding) -> None:
-    """Index and manifest of each split, and what all samples share."""
+    """Write the index and manifest of each split, no_references.safetensors and encoding.json."""
     from safetensors.torch import save
 
     from model_zoo.a2 import encoders as a2_encoders
@@ -299,6 +298,6 @@ def finish(target: Folder, placed: dict[str, list[Packed]], about: dict[str, Any
 
 
 def _indexed(target: Folder, split: str, rows: list[Packed]) -> bool:
-    """Whether the index of a split holds these rows."""
+    """Return whether the index of a split holds these rows."""
     folder = Folder(target.path(split))
     return "index.parquet" in folder.names() and writer.rows(folder) == rows

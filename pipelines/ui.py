@@ -1,4 +1,4 @@
-"""`a2data ui`: a page on this machine to sample videos and to look through packed shards (Gradio)."""
+"""`a2data ui`: a local Gradio page to sample videos and browse packed shards."""
 
 import html
 import io
@@ -20,16 +20,16 @@ from pipelines.sample import job as jobs
 from pipelines.sample.job import Job
 
 LOOPBACK = "127.0.0.1"
-SHOWN_S = 20  # that a sentence about what is wrong stays on the page, over the video
+SHOWN_S = 20  # display time of an error message, seconds
 ROLES = {"human": "People", "object": "Things", "background": "Place"}
 CSS = "footer {display: none !important} .gradio-container {max-width: 1400px !important; width: 100%; margin: 0 auto !important}"
 
 
 def serve(made: Any, host: str = LOOPBACK, port: int | None = None, out: str = "videos") -> Any:
-    """Listen, without waiting; returns the page."""
+    """Start the server without blocking and return the page."""
     import gradio as gr
 
-    # others are fetched from the network
+    # system fonts: others would be fetched from the network
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     made.launch(
         server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, theme=theme, css=CSS, show_error=True,
@@ -39,13 +39,13 @@ def serve(made: Any, host: str = LOOPBACK, port: int | None = None, out: str = "
 
 
 def page(checkpoint: str | None, shards: str | None, out: str, device: str | None = None) -> Any:
-    """The page: a tab to sample where there is a checkpoint, a tab of shards where there are some.
+    """Return the page, with a tab to sample if there is a checkpoint and a tab of shards if there are shards.
 
-    Raises ValueError where there is neither, FileNotFoundError for a folder that is none of that, ModuleNotFoundError without
-    gradio. Nothing heavy is loaded before the first video is asked for.
+    The checkpoint is loaded on the first request. Raises ValueError if neither is given, FileNotFoundError for a folder that is
+    not a checkpoint or has no shards, ModuleNotFoundError without gradio.
     """
     if not checkpoint and not shards:
-        raise ValueError("nothing to show: name a --checkpoint to sample with, --shards to look through, or both")
+        raise ValueError("nothing to show: give a --checkpoint to sample with, --shards to browse, or both")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import gradio as gr
 
@@ -77,7 +77,7 @@ def _sample_tab(gr: Any, sample: Callable[..., Any]) -> None:
                 )
                 for role, name in ROLES.items()
             ]
-            cut = gr.Checkbox(True, label="Cut out people and things that do not stand on white")
+            cut = gr.Checkbox(True, label="Cut out people and objects that are not on white")
             with gr.Accordion("Settings", open=False, elem_id="settings"):
                 with gr.Row():
                     height = gr.Number(plain["height"], label="Height, px", precision=0, elem_id="height")
@@ -95,7 +95,8 @@ def _sample_tab(gr: Any, sample: Callable[..., Any]) -> None:
             start = gr.Button("Sample", variant="primary", elem_id="start")
         with gr.Column(scale=1):
             video = gr.Video(label="Video", autoplay=True, loop=True, elem_id="video")
-            gr.Markdown("References as the network sees them, and frames")  # a label would lie over the picture
+            # Markdown, because a label would cover the image
+            gr.Markdown("References as the network sees them, and frames")
             sheet = gr.Image(show_label=False, elem_id="sheet", buttons=["download", "fullscreen"])
             with gr.Accordion("How it was made", open=False):
                 record = gr.JSON(show_label=False)
@@ -118,7 +119,7 @@ NAMES = (
 
 
 class SingleFlight:
-    """A checkpoint that is loaded when it is first asked for; one video at a time."""
+    """Lazily loaded checkpoint that samples one video at a time."""
 
     def __init__(self, checkpoint: str, device: str | None):
         self.checkpoint, self.device, self.lock = checkpoint, device, threading.Lock()
@@ -138,9 +139,10 @@ class SingleFlight:
 def sampled(
     once: SingleFlight, out: str, prompt: str, *rest: Any, progress: Any = None
 ) -> tuple[str, str, dict[str, Any]]:
-    """What the page's button does: the video's path, its contact sheet's, and how it was made.
+    """Sample the video that the page describes. Returns the paths of the video and its contact sheet, and its record.
 
-    rest: files of people, of things, of the place, whether to cut out, then NAMES. What is wrong is shown as a sentence.
+    rest: files of humans, objects and background, whether to cut out, then the values of NAMES. Raises gr.Error, which the page
+    shows.
     """
     import gradio as gr
 
@@ -155,7 +157,7 @@ def sampled(
         task = prepared(once.checkpoint, once.device, job, digests)
         task = task._replace(job=cutouts.made([task.job])[0])
         total, done = jobs.num_forward_passes(job), iter(range(1, 1 << 30))
-        progress(0, desc="the checkpoint loads")
+        progress(0, desc="loading the checkpoint")
         once.sample(task, lambda: progress((next(done), total), desc="sampling", unit="steps"))
     except (ValueError, OSError, ImportError) as error:
         raise told(error) from error
@@ -164,7 +166,7 @@ def sampled(
 
 
 def told(error: Exception) -> Exception:
-    """Return what Gradio shows of an error: its message as text, since Gradio renders messages as HTML."""
+    """Return a gr.Error with the escaped message, since Gradio renders messages as HTML."""
     import gradio as gr
 
     lines = "<br>".join(html.escape(line) for line in str(error).splitlines())
@@ -172,10 +174,10 @@ def told(error: Exception) -> Exception:
 
 
 def job_of(prompt: str, files: tuple[Any, ...], cut: bool, values: dict[str, Any], out: str) -> Job:
-    """The job that the page describes, its video called by the first free number below `out`."""
-    lacking = [] if prompt.strip() else ["the prompt is empty: say what is to be seen"]
+    """Return the job that the page describes; its video gets the first free number in `out`."""
+    lacking = [] if prompt.strip() else ["the prompt is empty: describe the video"]
     if not any(files):
-        lacking.append("no reference: upload a picture of a person, a thing or a place")
+        lacking.append("no reference: upload an image of a person, an object or a background")
     if lacking:
         raise ValueError("\n".join(lacking))
     folder = Path(out)
@@ -184,7 +186,7 @@ def job_of(prompt: str, files: tuple[Any, ...], cut: bool, values: dict[str, Any
     kinds: dict[str, Any] = {f.name: f.type for f in jobs.SETTINGS}
     empty = [name for name, value in values.items() if value is None]
     if empty:
-        raise ValueError(f"{' and '.join(empty)}: a number is missing")
+        raise ValueError(f"{' and '.join(empty)}: enter a number")
     typed = {name: kinds[name](value) for name, value in values.items()}
     refs = [f"{role}={os.path.abspath(file)}" for role, some in zip(ROLES, files, strict=True) for file in some or []]
     return jobs.located(
@@ -199,7 +201,7 @@ def job_of(prompt: str, files: tuple[Any, ...], cut: bool, values: dict[str, Any
 
 
 class Packed:
-    """The triplets of a folder of shards, read one at a time by their place in a tar."""
+    """Triplets of a folder of shards, read one at a time by their offset in a tar."""
 
     def __init__(self, root: str):
         import pyarrow.parquet as parquet
@@ -209,19 +211,19 @@ class Packed:
         self.folder = Folder(root)
         data = self.folder.get("index.parquet")
         if data is None:
-            raise FileNotFoundError(f"{root} has no index.parquet: it is no folder of packed shards")
+            raise FileNotFoundError(f"{root} has no index.parquet: it is not a folder of packed shards")
         self.videos = tempfile.TemporaryDirectory(prefix="a2data-ui-")
         self.rows = {row["clip_id"]: row for row in parquet.read_table(io.BytesIO(data)).to_pylist()}
 
     def triplet(self, clip: str) -> Triplet:
-        """Raises ValueError where a shard is gone, damaged or outside the folder."""
+        """Return a clip's triplet. Raises ValueError if its shard is missing, damaged or outside the folder."""
         from a2data.dataset.writer import read_sample
 
         row = self.rows[clip]
         try:
             return from_sample(read_sample(self.folder, clip, row["shard"], row["offset"], row["bytes"]))
         except (AttributeError, OSError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{row['shard']} cannot be read at {clip} ({error}): pack it again") from error
+            raise ValueError(f"{clip} cannot be read from {row['shard']} ({error}): pack it again") from error
 
 
 def _shards_tab(gr: Any, page: Any, packed: Packed) -> None:
@@ -231,7 +233,7 @@ def _shards_tab(gr: Any, page: Any, packed: Packed) -> None:
     about = (
         f"{len(rows)} triplets from {len({row['shard'] for row in rows})} shards in {packed.folder.root}, {licences}"
     )
-    # plain text: Markdown in the licences of a data set would let its author run what a page can do
+    # plain text: Markdown in a data set's licences could inject content into the page
     gr.Textbox(about, show_label=False, container=False, interactive=False, lines=1, max_lines=5, elem_id="about")
     with gr.Row():
         which = gr.Dropdown([row["clip_id"] for row in rows], value=first, label="Clip", elem_id="clip", scale=3)
@@ -245,7 +247,7 @@ def _shards_tab(gr: Any, page: Any, packed: Packed) -> None:
             label="References, from other clips", columns=3, height=320, elem_id="references", object_fit="contain"
         )
     with gr.Row():
-        caption, provenance = gr.JSON(label="Caption"), gr.JSON(label="Where it is from, and every rule that it passed")
+        caption, provenance = gr.JSON(label="Caption"), gr.JSON(label="Provenance and passed checks")
     outputs = [prompt, video, shown, caption, provenance]
     keys = [row["clip_id"] for row in rows]
 
@@ -260,7 +262,7 @@ def _shards_tab(gr: Any, page: Any, packed: Packed) -> None:
 
 
 def looked_at(packed: Packed, clip: str) -> tuple[Any, ...]:
-    """What the page shows of a triplet: coloured prompt, video, references, caption, provenance."""
+    """Return what the page shows of a triplet: highlighted prompt, video path, references, caption and provenance."""
     from a2data.media import images
 
     try:
@@ -279,7 +281,7 @@ def looked_at(packed: Packed, clip: str) -> tuple[Any, ...]:
 
 
 def highlighted(prompt: str, spans: list[tuple[int, int, str]]) -> list[tuple[str, str | None]]:
-    """The prompt in pieces, each with the names of the references whose phrase it belongs to, or None."""
+    """Return the prompt in pieces, each with the names of the references whose phrase covers it, or None."""
     edges = sorted({0, len(prompt), *(edge for start, end, _ in spans for edge in (start, end))})
     pieces = []
     for start, end in pairwise(edges):

@@ -1,6 +1,6 @@
-"""What diffusers has to sample faster or in less memory, switched on for A2: caches, attention, compilation, tiles, weights.
+"""diffusers' acceleration features for A2: caches, attention backends, compilation, VAE tiling and quantization.
 
-What each gains and how far its video is from the exact one is measured by benchmarks/sampling.py.
+benchmarks/sampling.py measures the speed-up of each and how far its video is from the exact one.
 """
 
 import json
@@ -16,9 +16,9 @@ WEIGHTS = ("int8", "fp8")
 
 
 def quantisation(weights: str) -> Any:
-    """A quantization_config of diffusers for weights in "int8" or "fp8" (torchao), activations as they are; None for "".
+    """Return diffusers' quantization_config for "int8" or "fp8" weights (torchao), activations unchanged; None for "".
 
-    Raises ValueError where torchao is not installed.
+    Raises ValueError if torchao is not installed.
     """
     if not weights:
         return None
@@ -38,13 +38,14 @@ def cache(
     ratios: Sequence[float] = (),
     steps: int = 50,
 ) -> None:
-    """Let steps use what those before them computed, from now on; "" is none, and ends what was there.
+    """Enable a cache that reuses results of earlier steps; "" disables the current one.
 
-    "first-block" (ParaAttention): where the first block's residual differs from that of the last whole pass by less than
-    `threshold`, theirs is reused. "taylorseer" (arXiv 2503.06923, its light form): of `interval` steps one is computed,
-    the others' velocities follow its Taylor series of first order; the first 3 steps are always computed. "mag" (MagCache,
-    arXiv 2506.09045): of `steps` steps those behind the first fifth reuse the blocks' residual, three in a row at most, while
-    its size, as `ratios` of the checkpoint foretell it (see `MagCacheCalibration`), has changed by less than `threshold`.
+    "first-block" (ParaAttention): if the first block's residual differs from that of the last full pass by less than
+    `threshold`, the residual of the other blocks is reused. "taylorseer" (arXiv 2503.06923, light form): one of `interval` steps
+    is computed, the velocities of the others are extrapolated by a first-order Taylor series; the first 3 steps are always
+    computed. "mag" (MagCache, arXiv 2506.09045): after the first fifth of `steps` steps, the blocks' residual is reused, at most
+    three times in a row, while its magnitude, predicted by the checkpoint's `ratios` (see `MagCacheCalibration`), has changed by
+    less than `threshold`.
     """
     from diffusers import FirstBlockCacheConfig, MagCacheConfig
     from diffusers.hooks import TaylorSeerCacheConfig
@@ -57,7 +58,8 @@ def cache(
         how = TaylorSeerCacheConfig(
             cache_interval=interval,
             taylor_factors_dtype=transformer.dtype,
-            cache_identifiers=["proj_out"],  # its defaults name no module of Wan's, and would do nothing
+            # the default identifiers do not match any module of Wan
+            cache_identifiers=["proj_out"],
             skip_predict_identifiers=[r"blocks\.\d+"],
         )
         transformer.enable_cache(how)
@@ -66,15 +68,15 @@ def cache(
             MagCacheConfig(threshold=threshold, num_inference_steps=steps, mag_ratios=list(ratios))
         )
     elif kind:
-        raise ValueError(f"no cache called {kind!r}: {', '.join(CACHES)}")
+        raise ValueError(f"unknown cache {kind!r}: choose {', '.join(CACHES)}")
 
 
 class MagCacheCalibration:
-    """How the size of what all blocks add changes from step to step: what the cache "mag" goes by (arXiv 2506.09045).
+    """Context manager that measures the magnitude ratios of the cache "mag" (arXiv 2506.09045).
 
-    While it is open it listens to a transformer that samples exactly. `ratios` are then the mean over tokens, and over the looks
-    of a step, of the residual's norm divided by that of the step before; the first is 1. diffusers has the same sum, and
-    prints it.
+    While open, it observes a transformer that samples exactly. `ratios` is then, for each step, the norm of the residual of all
+    blocks divided by that of the previous step, averaged over tokens and over the CFG branches; the first is 1. diffusers
+    computes the same sum, but only prints it.
     """
 
     def __init__(self, transformer: Any, looks: int):
@@ -101,13 +103,13 @@ class MagCacheCalibration:
         self.found.append(1.0 if before is None else float((norm / (before + 1e-8)).mean()))
 
     def ratios(self) -> list[float]:
-        """One for each step that was sampled, rounded to 5 digits."""
+        """Return one ratio per sampled step, rounded to 5 digits."""
         steps = [self.found[n : n + self.looks] for n in range(0, len(self.found), self.looks)]
         return [round(sum(looks) / len(looks), 5) for looks in steps]
 
 
 def check_attention(name: str, device: str, tokens: int = 1) -> None:
-    """Raises ValueError for an attention backend that diffusers does not have, or that cannot run here."""
+    """Raise ValueError for an attention backend that diffusers does not have, or that cannot run on this machine."""
     from diffusers.models.attention_dispatch import (
         AttentionBackendName,
         _AttentionBackendRegistry,
@@ -120,19 +122,19 @@ def check_attention(name: str, device: str, tokens: int = 1) -> None:
             f"--attention-backend {name}: diffusers has {', '.join(n for n in names if not n.startswith('_'))}"
         )
     if device == "cpu" and name not in ("native", "_native_math", "flex"):
-        raise ValueError(f"--attention-backend {name} needs a GPU, and this samples on the CPU: leave it out")
+        raise ValueError(f"--attention-backend {name} needs a GPU, but the device is the CPU: remove it")
     try:
         _check_attention_backend_requirements(AttentionBackendName(name))
-    except Exception as error:  # RuntimeError, ImportError, as each backend likes
+    except Exception as error:  # RuntimeError or ImportError, depending on the backend
         raise ValueError(f"--attention-backend {name}: {error}") from error
     if tokens > 1 and not _AttentionBackendRegistry._is_context_parallel_available(AttentionBackendName(name)):
         raise ValueError(
-            f"--attention-backend {name} cannot be shared by processes: leave out it or --context-parallel"
+            f"--attention-backend {name} does not support context parallelism: remove it or --context-parallel"
         )
 
 
 def set_attention_backend(transformer: Any, backend: str) -> None:
-    """Let a network attend by a backend, and no other: diffusers' call makes it the default of the whole process, too."""
+    """Set the attention backend of this network only; diffusers' own call also changes the process-wide default."""
     from diffusers.models.attention_dispatch import _AttentionBackendRegistry, attention_backend
 
     with attention_backend(_AttentionBackendRegistry.get_active_backend()[0]):
@@ -140,14 +142,14 @@ def set_attention_backend(transformer: Any, backend: str) -> None:
 
 
 def check_tiles(folder: Path) -> None:
-    """Raises ValueError for a checkpoint whose VAE is not Wan's."""
+    """Raise ValueError for a checkpoint whose VAE is not Wan's."""
     kind = json.loads((folder / "vae" / "config.json").read_text()).get("_class_name")
     if kind != "AutoencoderKLWan":
-        raise ValueError(f"--vae-tiling: the VAE in {folder} is a {kind}, which has no tiles")
+        raise ValueError(f"--vae-tiling: the VAE in {folder} is a {kind}, which does not support tiling: remove it")
 
 
 def apply(pipe: Any, groups: ParallelGroups, attention: str = "", tiled: bool = False, compiled: bool = False) -> None:
-    """Switch these on in a pipeline, in the order in which they must come."""
+    """Enable these features in a pipeline, in the required order."""
     if attention:
         set_attention_backend(pipe.transformer, attention)
     pipe.groups = groups

@@ -1,4 +1,4 @@
-"""Checkpoint folders of A2: what must be in one, and which one it is. Nothing here loads a network or imports torch."""
+"""Checkpoint folders of A2: completeness checks and a digest. Nothing here loads a network or imports torch."""
 
 import hashlib
 import json
@@ -8,31 +8,31 @@ from pathlib import Path
 PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "image_encoder", "image_processor")
 NETWORKS = ("transformer", "vae", "text_encoder", "image_encoder")
 WEIGHTS = (".safetensors", ".bin")
-CHANNELS = 36  # of the transformer's input: 16 of noise, 4 of mask, 16 of the condition's latents
+CHANNELS = 36  # input channels of the transformer: 16 noise, 4 mask, 16 condition latents
 
-WHOLE_BYTES = 8 << 20  # files up to here are hashed whole
-STRIDE_BYTES, BLOCK_BYTES = 4 << 20, 4 << 10  # of larger ones, a block of each stride
+WHOLE_BYTES = 8 << 20  # files up to this size are hashed completely
+STRIDE_BYTES, BLOCK_BYTES = 4 << 20, 4 << 10  # of larger files, one block per stride is hashed
 
 
 def check(folder: str | Path) -> Path:
-    """The folder as a path, if it can be a checkpoint: the released A2, Wan2.1-I2V in diffusers' layout, or an export.
+    """Return the folder as a path if it can be a checkpoint: the released A2, Wan2.1-I2V in diffusers' layout, or an export.
 
-    Raises FileNotFoundError naming the parts or weights that it lacks, ValueError for a transformer without the channels of an
-    image condition (a text-to-video checkpoint).
+    Raises FileNotFoundError with the missing parts or weights, ValueError for a transformer without the channels of an image
+    condition (a text-to-video checkpoint).
     """
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(
-            f"there is no folder {root}: name a checkpoint of A2, Wan2.1-I2V for diffusers, or an export"
+            f"there is no folder {root}: give a checkpoint of A2, Wan2.1-I2V for diffusers, or an export"
         )
     missing = [f"{part}/" for part in PARTS if not (root / part).is_dir()]
     if missing:
-        raise FileNotFoundError(f"{root} is no checkpoint of A2: it lacks {', '.join(missing)}")
+        raise FileNotFoundError(f"{root} is not an A2 checkpoint: it lacks {', '.join(missing)}")
     _check_transformer(root)
     missing = [f"{part}/config.json" for part in NETWORKS if not (root / part / "config.json").is_file()]
     missing += [f"weights in {part}/" for part in NETWORKS if not _weights(root / part)]
     if missing:
-        raise FileNotFoundError(f"{root} is not whole: it lacks {', '.join(missing)}. Did a download break off?")
+        raise FileNotFoundError(f"{root} is incomplete: it lacks {', '.join(missing)}. Was a download interrupted?")
     return root
 
 
@@ -41,9 +41,9 @@ def _check_transformer(root: Path) -> None:
     try:
         config = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{root} is not whole: it lacks transformer/config.json") from error
+        raise FileNotFoundError(f"{root} is incomplete: it lacks transformer/config.json") from error
     except ValueError as error:
-        raise ValueError(f"{path} is no configuration that can be read ({error})") from error
+        raise ValueError(f"{path} is not a readable configuration ({error})") from error
     channels, tokens = config.get("in_channels"), config.get("image_dim")
     if channels != CHANNELS or tokens is None:
         raise ValueError(
@@ -53,7 +53,7 @@ def _check_transformer(root: Path) -> None:
 
 
 def _weights(part: Path) -> bool:
-    """Whether a part has its weights: all of those that its index names, where it has one."""
+    """Return whether a part has its weights: all files that its index lists, if it has one."""
     for index in part.glob("*.index.json"):
         named = set(json.loads(index.read_text()).get("weight_map", {}).values())
         return bool(named) and all((part / name).is_file() for name in named)
@@ -61,10 +61,10 @@ def _weights(part: Path) -> bool:
 
 
 def digest(folder: str | Path, parts: Sequence[str] = PARTS) -> str:
-    """A checkpoint's 64 hex digits: a sha256 over the names, sizes and bytes of the files of its parts, wherever it lies.
+    """Return a checkpoint's digest, 64 hex digits: sha256 over the names, sizes and bytes of its parts' files, path-independent.
 
-    Of a file above 8 MiB only 4 KiB of each 4 MiB, and its end, are read: 50 GB take a second, not a minute. Training moves
-    every weight of a matrix, so that two checkpoints differ there; a single flipped bit may not show.
+    Of files above 8 MiB, only 4 KiB of every 4 MiB and the end are read: 50 GB take a second, not a minute. Training changes
+    every weight of a matrix, so two checkpoints differ in the sampled bytes; a single flipped bit may be missed.
     """
     root, all_of_it = Path(folder), hashlib.sha256()
     files = [path for part in parts for path in (root / part).rglob("*") if path.is_file()]

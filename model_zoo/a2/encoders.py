@@ -1,6 +1,6 @@
-"""What A2's network is told, as tensors: video and references by the VAE, the prompt by UMT5, reference squares by CLIP.
+"""Encoders of A2's inputs: the VAE for video and references, UMT5 for the prompt, CLIP for square references.
 
-The same functions as the sampler's (a2_references, diffusers' prompt cleaning), so that a trainer sees what a sampler will give.
+Uses the sampler's functions (model_zoo.a2.references, diffusers' prompt cleaning), so that training and sampling inputs match.
 """
 
 import json
@@ -19,7 +19,7 @@ PARTS = ("vae", "text_encoder", "tokenizer", "image_encoder", "image_processor")
 
 
 class Encoders(NamedTuple):
-    """A2's networks without its transformer."""
+    """A2's networks except the transformer."""
 
     vae: Any
     text_encoder: Any
@@ -29,7 +29,7 @@ class Encoders(NamedTuple):
 
 
 def autoencoder(folder: Path) -> Any:
-    """The VAE in a folder, float32: Wan's, or the linear one of a2data's tiny preset, as its config.json says."""
+    """Return the VAE in a folder, float32: Wan's, or the linear one of the tiny preset, according to its config.json."""
     from diffusers import AutoencoderKLWan
 
     from model_zoo.a2.tiny import PatchAutoencoder
@@ -40,16 +40,16 @@ def autoencoder(folder: Path) -> Any:
 
 
 def load(folder: Path, device: str = "cpu") -> Encoders:
-    """The encoders of a checkpoint folder, frozen. VAE and CLIP in float32, UMT5 in bfloat16 on a GPU, as released.
+    """Return the frozen encoders of a checkpoint folder. VAE and CLIP are float32, UMT5 bfloat16 on a GPU, as released.
 
-    Raises FileNotFoundError naming what the folder lacks.
+    Raises FileNotFoundError with the parts that the folder lacks.
     """
     from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionModel, UMT5EncoderModel
 
     missing = [part for part in PARTS if not (folder / part).is_dir()]
     if missing:
         raise FileNotFoundError(
-            f"{folder} lacks {', '.join(f'{part}/' for part in missing)}: it is no checkpoint of A2 or Wan I2V"
+            f"{folder} lacks {', '.join(f'{part}/' for part in missing)}: it is not a checkpoint of A2 or Wan I2V"
         )
     encode_prompt = torch.bfloat16 if device.startswith("cuda") else torch.float32
     there = {"local_files_only": True}
@@ -67,13 +67,13 @@ def load(folder: Path, device: str = "cpu") -> Encoders:
 
 
 def revision(folder: Path, parts: Sequence[str] = PARTS) -> str:
-    """16 hex digits that change with what the encoders are, see `a2_folder.digest`."""
+    """Return the encoders' revision, 16 hex digits, see `model_zoo.a2.checkpoint.digest`."""
     return digest(folder, parts)[:16]
 
 
 @torch.no_grad()
 def encode_prompt(encoders: Encoders, text: str) -> Float[torch.Tensor, "m d"]:
-    """A prompt's tokens, without the padding. The empty prompt has its end token."""
+    """Return a prompt's token embeddings, without padding. The empty prompt has its end token."""
     from diffusers.pipelines.wan.pipeline_wan_i2v import prompt_clean
 
     made = encoders.tokenizer([prompt_clean(text)], max_length=512, truncation=True, return_tensors="pt")
@@ -83,7 +83,7 @@ def encode_prompt(encoders: Encoders, text: str) -> Float[torch.Tensor, "m d"]:
 
 @torch.no_grad()
 def encode_video(encoders: Encoders, frames: UInt8[Any, "f h w 3"]) -> Float[torch.Tensor, "16 t lh lw"]:
-    """A video's latents, normalised: the mode of the posterior, so that they are the same every time."""
+    """Return a video's normalised latents: the mode of the posterior, so the result is deterministic."""
     video = a2_references.as_tensor(frames).movedim(0, 1)[None]
     return a2_references.encode(encoders.vae, video)[0]
 
@@ -92,7 +92,7 @@ def encode_video(encoders: Encoders, frames: UInt8[Any, "f h w 3"]) -> Float[tor
 def encode_references(
     encoders: Encoders, references: Prepared, frames: int, repeat: bool = True, combine: str = "before"
 ) -> tuple[Float[torch.Tensor, "20 t lh lw"], Float[torch.Tensor, "k e"]]:
-    """Condition and image tokens of references, as the sampler makes them, with the posterior's mode."""
+    """Return condition and image tokens of references, as in sampling but with the posterior's mode."""
     pictures = a2_references.as_tensor(references.frames)
     condition = a2_references.condition(encoders.vae, pictures, frames, None, repeat, combine)
     return condition[0], a2_references.image_tokens(
@@ -102,5 +102,5 @@ def encode_references(
 
 @torch.no_grad()
 def null_condition(vae: Any, frames: int, height: int, width: int) -> Float[torch.Tensor, "20 t lh lw"]:
-    """The condition where references are dropped."""
+    """Return the condition for dropped references."""
     return a2_references.no_references(vae, frames, height, width)[0]

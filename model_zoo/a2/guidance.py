@@ -1,8 +1,8 @@
-"""The looks of a step: with the prompt, without it, without references; and the one velocity that comes of them.
+"""CFG branches of a denoising step and their combination: with the prompt, without it, and without references.
 
-Of `none` with negative prompt and no references, `shown` with negative prompt and references, `asked` with prompt and references,
-the velocity is none + s (shown - none) + g (asked - shown) (the sum of SkyReels-V3, arXiv 2601.17323). At s = 1 that is what A2
-and Wan do, and needs no `none`. The looks of a step do not depend on one another, so that a group of processes may share them.
+Let `none` be the prediction with the negative prompt and no references, `shown` with the negative prompt and references, `asked`
+with prompt and references. The velocity is none + s (shown - none) + g (asked - shown) (SkyReels-V3, arXiv 2601.17323). At s = 1
+this is the CFG of A2 and Wan, and `none` is not needed. The branches are independent, so processes can split them.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,24 +12,24 @@ import torch
 from diffusers.hooks import ModelHook
 from torch import distributed
 
-# asked, shown, none; those that a cache must not mistake for one another
+# cache contexts of asked, shown and none, so that caches keep the branches apart
 BRANCHES = ("cond", "uncond", "without references")
 HOOK = "a2_shared_looks"
 
 
 def check(s: float, g: float) -> None:
-    """Raises ValueError for guidance on references, s, without guidance on the prompt, g."""
+    """Raise ValueError for a reference guidance scale s other than 1 without a guidance scale g above 1."""
     if s != 1 and g <= 1:
-        raise ValueError(f"guidance on references needs guidance on the prompt above 1, not {g:g}")
+        raise ValueError(f"a reference guidance scale needs a guidance scale above 1, not {g:g}")
 
 
 def predict_branches(
     transformer: Any, run: Callable[..., tuple], inputs: Sequence[dict[str, Any]], group: Any = None
 ) -> list[torch.Tensor]:
-    """What the transformer says to each of these inputs, (b, 16, t, h, w) each, in the order of NAMES.
+    """Return the transformer's prediction for each of these inputs, (b, 16, t, h, w) each, in the order of BRANCHES.
 
-    run: its forward pass, with keyword arguments. With a group of processes every one takes every n-th look, and all get all:
-    the same bits as if each had looked itself.
+    run: its forward pass, with keyword arguments. With a process group, each process computes every n-th branch and receives the
+    others: the results are bit-identical to computing all of them.
     """
     rank, size = (distributed.get_rank(group), distributed.get_world_size(group)) if group else (0, 1)
     made = []
@@ -48,7 +48,7 @@ def predict_branches(
 
 
 def without_references(inputs: dict[str, Any], condition: torch.Tensor) -> dict[str, Any]:
-    """These inputs as a network trained with dropped references gets them: its condition, (1, 20, t, h, w), and tokens of 0."""
+    """Return the inputs with dropped references, as in training: `condition`, (1, 20, t, h, w), and image tokens of 0."""
     noise = inputs["hidden_states"][:, : -condition.shape[1]]
     seen = torch.cat([noise, condition.to(noise).expand(len(noise), -1, -1, -1, -1)], dim=1)
     tokens = torch.zeros_like(inputs["encoder_hidden_states_image"])
@@ -56,16 +56,17 @@ def without_references(inputs: dict[str, Any], condition: torch.Tensor) -> dict[
 
 
 def combine_dual_cfg(shown: torch.Tensor, none: torch.Tensor, s: float, g: float) -> torch.Tensor:
-    """What must stand where u does in u + g (asked - u), the sum of every pipeline, for the sum above to come out. float32."""
-    shown = shown.float()  # in bfloat16 the small difference would be lost
+    """Return the unconditional prediction u that makes single-scale CFG, u + g (asked - u), equal dual-scale CFG. float32."""
+    # in bfloat16 the small difference would be lost
+    shown = shown.float()
     return shown - (s - 1) / (g - 1) * (shown - none.float())
 
 
 class BatchedCFGHook(ModelHook):
-    """All looks of a step in the transformer's first call, for a pipeline that calls it once for each of two texts.
+    """Hook that computes all CFG branches in the first of a pipeline's two transformer calls per step.
 
-    The second call gets what was kept for it. So that the pipeline's loop stays as it is, u of `combine_dual_cfg` takes the
-    place of `shown`. negative: the embedded negative prompt; condition: that without references, see a2_references.no_references.
+    The second call returns the stored result. It is u of `combine_dual_cfg` instead of `shown`, so that the pipeline's loop need
+    not change. negative: the embedded negative prompt; condition: see model_zoo.a2.references.no_references.
     """
 
     def __init__(self, s: float, g: float, negative: torch.Tensor, condition: torch.Tensor | None, group: Any = None):
@@ -75,7 +76,7 @@ class BatchedCFGHook(ModelHook):
         self.kept: torch.Tensor | None = None
 
     def new_forward(self, module: Any, **asked: Any) -> tuple[torch.Tensor]:
-        """The pipeline's first call of a step is that with the prompt."""
+        """Return the prediction with the prompt in the first call of a step, and the unconditional one in the second."""
         if self.kept is not None:
             kept, self.kept = self.kept, None
             return (kept,)

@@ -1,9 +1,10 @@
-"""Videos longer than what the network takes at once: diffusion forcing as in SkyReels-V2 (arXiv 2504.13074), with references.
+"""Long videos with references by diffusion forcing as in SkyReels-V2 (arXiv 2504.13074).
 
-A long video is sampled window by window. Of each window after the first, the head (the references' frames of latents) and a
-history (the last frames before it) are known, and the rest is noise. Within a window blocks of frames may follow one another by
-a lag, so that noise never falls along time. All in frames of latents; the whole is decoded at once, so that the VAE, which is
-causal, sees no joint. Weights that never saw frames of several noise levels (the released A2, Wan) are not made for a lag.
+A long video is sampled window by window. In each window after the first, the head (the references' latent frames) and a history
+(the last frames before it) are known, and the rest starts as noise. Within a window, blocks of frames may be denoised with a lag,
+so that the noise level never decreases along time. All lengths are in latent frames. The video is decoded at once, so the causal
+VAE does not see window boundaries. Weights that were not trained on mixed noise levels (the released A2, Wan) do not support a
+lag.
 """
 
 from copy import deepcopy
@@ -18,50 +19,50 @@ from model_zoo.a2.references import STRIDE, Prepared
 
 
 class Schedule(NamedTuple):
-    """How far each frame of latents is before each pass of the network."""
+    """Denoising progress of each latent frame before each forward pass."""
 
-    done: np.ndarray  # (passes, frames) int: steps of denoising that a frame has had, 0 for pure noise
-    moves: np.ndarray  # (passes, frames) bool: whether the pass takes it a step on
+    done: np.ndarray  # (passes, frames) int: denoising steps completed, 0 for pure noise
+    moves: np.ndarray  # (passes, frames) bool: whether the pass advances the frame by a step
 
 
 def schedule(frames: int, steps: int, block: int = 0, lag: int = 0, ready: int = 0) -> Schedule:
-    """The noise schedule of diffusion forcing, for `frames` frames of latents of which the first `ready` are there already.
+    """Return the diffusion-forcing schedule for `frames` latent frames, the first `ready` of which are known.
 
-    The others go in blocks of `block` frames (0: all in one), the last as short as it must be; each block starts `lag` passes
-    after the one before it (0: all together, and never later than when that one is done). (blocks - 1) * lag + steps passes.
-    Raises ValueError for no frame to sample and for negative numbers.
+    The others are split into blocks of `block` frames (0: one block; the last may be shorter). Each block starts `lag` passes
+    after the previous one (0: all together), at the latest when that one is done. There are (blocks - 1) * lag + steps passes.
+    Raises ValueError if there is no frame to sample, and for negative numbers.
     """
     if min(frames, steps, block, lag, ready, frames - ready - 1, steps - 1) < 0:
         raise ValueError(
-            f"{frames} frames of latents, {ready} of them ready, in {steps} steps, blocks of {block} and a lag of {lag}: there "
-            "must be a frame to sample, a step to take, and no negative number"
+            f"{frames} latent frames, {ready} of them known, {steps} steps, blocks of {block} and a lag of {lag}: there must be "
+            "at least one frame to sample and one step, and the numbers must not be negative"
         )
     blocks = np.arange(frames - ready) // (block or frames)
     starts = blocks * min(lag, steps)
     passes = np.arange(starts[-1] + steps + 1)[:, None]
-    # one row more than there are passes: the end, where all is done
+    # one row more than passes: the final state
     done = np.concatenate([np.full((len(passes), ready), steps), np.clip(passes - starts[None], 0, steps)], axis=1)
     return Schedule(done[:-1], np.diff(done, axis=0) > 0)
 
 
 class Window(NamedTuple):
-    """A part of a long video that the network takes at once: head, history, and what is new."""
+    """A part of a long video that the network processes at once: head, history and new frames."""
 
-    history: int  # frames of latents before `start` that it sees
-    start: int  # the first that it makes
+    history: int  # latent frames before `start` that it is conditioned on
+    start: int  # first new latent frame
     stop: int
 
 
 def windows(frames: int, window: int, head: int, history: int, ready: int = 0) -> list[Window]:
-    """The windows of a video of `frames` frames of latents, of which `head` are the references'.
+    """Return the windows of a video of `frames` latent frames, `head` of which hold the references.
 
-    Every window has `window` frames, so that compiled code serves all: the last one sees more history where less is left to
-    make. Only a video with less before it than that has shorter ones. With `ready`, the references' and those of a given video
-    are there already. No frame is dropped. Raises ValueError for a window without room for a new frame.
+    Every window has `window` frames, so that compiled code can be reused: the last one takes more history if fewer frames remain.
+    Windows are shorter only if there are not enough frames before them. ready: known frames, those of the references and of a
+    given video. No frame is dropped. Raises ValueError for a window without room for a new frame.
     """
     if window <= head + history or head < 0 or history < 1:
         raise ValueError(
-            f"a window of {window} frames of latents has no room for {head} of references, {history} of history and a new one"
+            f"a window of {window} latent frames has no room for {head} of references, {history} of history and a new one"
         )
     found = [Window(0, 0, ready or min(window, frames))]
     while found[-1].stop < frames:
@@ -72,29 +73,29 @@ def windows(frames: int, window: int, head: int, history: int, ready: int = 0) -
 
 
 def video_windows(num_frames: int, window: int, references: int, history: int, before: int = 0) -> list[Window]:
-    """As `windows`, of lengths in frames of video; `before`: frames of latents of a given video that is to go on."""
+    """Return `windows` for lengths in video frames; `before`: latent frames of a given video to extend."""
     total, ready = _latents(num_frames) + before, references + before if before else 0
     return windows(total, _latents(window) if window else total, references, max(1, round(history / STRIDE)), ready)
 
 
 def passes(parts: list[Window], references: int, steps: int, block: int, lag: int) -> int:
-    """How often the network looks at noise, each time once for each text."""
+    """Return the number of denoising passes over all windows; each pass evaluates every CFG branch."""
     heads = [references + part.history if part.start else 0 for part in parts]
     lengths = [head + part.stop - part.start for head, part in zip(heads, parts, strict=True)]
     return sum(len(schedule(n, steps, block, lag, head).done) for n, head in zip(lengths, heads, strict=True))
 
 
 def num_context_latents(frames: int, history: int) -> int:
-    """Frames of latents of a given video of so many frames that are known when it goes on: one more than the history."""
+    """Return the number of known latent frames when a video of `frames` frames is extended: one more than the history."""
     return 1 + min((frames - 1) // STRIDE, max(1, round(history / STRIDE)))
 
 
 def sample(
     pipe: Any, references: Prepared, prompts: list[str], beginning: np.ndarray | None = None, **settings: Any
 ) -> np.ndarray:
-    """A video of num_frames - 4 n frames for n references, (frames, height, width, 3) float32, 0 to 1: see `latents`.
+    """Return a video of num_frames - 4 n frames for n references, (frames, height, width, 3) float32, 0 to 1: see `latents`.
 
-    With `beginning`, a video (f, height, width, 3) uint8, it is that video, untouched, and num_frames - 4 n + 3 frames more.
+    With `beginning`, a video (f, height, width, 3) uint8, return that video, unchanged, followed by num_frames - 4 n + 3 frames.
     """
     count = len(references.frames)
     if beginning is None:
@@ -129,15 +130,16 @@ def latents(
     generator: torch.Generator | None = None,
     on_step: Any = lambda: None,
 ) -> torch.Tensor:
-    """The latents of a long video, (1, 16, (num_frames + 3) / 4, height / 8, width / 8), those of the references first.
+    """Return the latents of a long video, (1, 16, (num_frames + 3) / 4, height / 8, width / 8), those of the references first.
 
-    pipe: a WanA2Pipeline. prompts: one for all windows, or a story: one for each, the last for those that remain. num_frames,
-    window: 4 m + 1 frames of video, window 0 all at once. history: frames of video that a window sees of the one before it,
-    history_noise: how much noise is laid over them, 0 to 1000, so that their flaws do not grow from window to window. before:
-    latents of a video that is to go on, which stand between the references' and the new ones. Raises ValueError for sizes
-    that the network cannot take and for a window that is too small.
+    pipe: a WanA2Pipeline. prompts: one for all windows, or one per window; the last is repeated for the remaining windows.
+    num_frames, window: 4 m + 1 video frames; window 0 samples all at once. history: video frames of the previous window that a
+    window is conditioned on. history_noise: noise added to the history, 0 to 1000, so that flaws do not accumulate over windows.
+    before: latents of a video to extend, placed between the references and the new frames. Raises ValueError for unsupported
+    sizes and for a window that is too small.
     """
-    from diffusers.utils.torch_utils import randn_tensor  # here, so that plans are made without diffusers
+    # imported here, so that windows can be planned without diffusers
+    from diffusers.utils.torch_utils import randn_tensor
 
     from model_zoo.a2 import guidance
 
@@ -146,9 +148,9 @@ def latents(
     for frames in (num_frames, window or num_frames):
         a2_references.check_size(height, width, frames, count)
     if not prompts:
-        raise ValueError("no prompt: a long video needs one at least")
+        raise ValueError("no prompt: a long video needs at least one")
     if not 0 <= history_noise <= 1000:
-        raise ValueError(f"noise of {history_noise} on the history: it must be from 0 to 1000")
+        raise ValueError(f"history_noise is {history_noise}; it must be from 0 to 1000")
     guidance.check(reference_guidance, guidance_scale)
     parts = video_windows(num_frames, window, count, history, 0 if before is None else before.shape[2])
     told = Conditioning(pipe, references, guidance_scale, reference_guidance, generator)
@@ -157,7 +159,8 @@ def latents(
         ready = count + part.history if part.start else 0
         size = (1, made.shape[1], ready + part.stop - part.start, *told.grid)
         noise = randn_tensor(size, generator=generator, device=told.device, dtype=torch.float32)
-        told.set_length(size[2])  # behind the noise, as the released sampler draws
+        # drawn after the noise, as in the released sampler
+        told.set_length(size[2])
         if number == 0 and before is not None:
             made = torch.cat([told.given[:, STRIDE:, :count], before.to(told.given)], dim=2)
         known = torch.cat([made[:, :, :count], made[:, :, part.start - part.history : part.start]], dim=2)
@@ -183,7 +186,7 @@ def _decode(pipe: Any, latents: torch.Tensor) -> np.ndarray:
 
 
 class Conditioning:
-    """What the network is told beside the noise: references, texts, guidance."""
+    """Conditioning of the network: references, prompts and guidance scales."""
 
     def __init__(self, pipe: Any, references: Prepared, g: float, s: float, generator: torch.Generator | None):
         self.pipe, self.g, self.s, self.generator = pipe, g, s, generator
@@ -196,7 +199,7 @@ class Conditioning:
         self.given = self.nothing = torch.zeros(0, 0, 0)
 
     def set_length(self, latents: int) -> None:
-        """Conditions for a window of so many frames of latents."""
+        """Compute the conditions for a window of `latents` latent frames."""
         if self.given.shape[2] == latents:
             return
         frames = STRIDE * (latents - 1) + 1
@@ -206,7 +209,7 @@ class Conditioning:
             self.nothing = a2_references.no_references(self.pipe.vae, frames, *size).to(self.device)
 
     def encode_prompt(self, prompt: str, negative: str) -> None:
-        """The texts of a window. What a cache knows of the one before is forgotten."""
+        """Encode the prompts of a window and reset the transformer's cache."""
         embeds = self.pipe.encode_prompt(
             prompt=prompt,
             negative_prompt=negative,
@@ -218,17 +221,18 @@ class Conditioning:
         self.pipe.transformer._reset_stateful_cache()
 
     def velocity(self, x: torch.Tensor, at: torch.Tensor, ready: int) -> torch.Tensor:
-        """The velocity of noise, (1, 16, t, h, w), whose frames of latents have times of their own, (t,)."""
+        """Return the velocity of noisy latents x, (1, 16, t, h, w), with one timestep per latent frame, (t,)."""
         from model_zoo.a2 import guidance
 
-        looks = [self._look(x, at, self.given, self.tokens, text) for text in self.texts]
-        head = self.count if ready else 0  # what is known shows the references: a look without them begins behind it
+        branches = [self._branch(x, at, self.given, self.tokens, text) for text in self.texts]
+        # known frames include the references: the branch without references starts after them
+        head = self.count if ready else 0
         if self.s != 1:
             tokens = torch.zeros_like(self.tokens)
             nothing = self.nothing[:, :, : x.shape[2] - head]
-            looks.append(self._look(x[:, :, head:], at[head:], nothing, tokens, self.texts[1]))
-        network = self.pipe.transformer
-        asked, *others = (v.float() for v in guidance.predict_branches(network, network, looks, self.pipe.groups.looks))
+            branches.append(self._branch(x[:, :, head:], at[head:], nothing, tokens, self.texts[1]))
+        network, group = self.pipe.transformer, self.pipe.groups.looks
+        asked, *others = (v.float() for v in guidance.predict_branches(network, network, branches, group))
         if not others:
             return asked
         shown, *none = others
@@ -237,7 +241,7 @@ class Conditioning:
             shown = guidance.combine_dual_cfg(shown, behind, self.s, self.g)
         return shown + self.g * (asked - shown)
 
-    def _look(
+    def _branch(
         self, x: torch.Tensor, at: torch.Tensor, given: torch.Tensor, tokens: torch.Tensor, text: torch.Tensor
     ) -> dict[str, Any]:
         _, h, w = self.pipe.transformer.config.patch_size
@@ -253,7 +257,7 @@ class Conditioning:
 def denoise(
     told: Conditioning, noise: torch.Tensor, known: torch.Tensor, plan: Schedule, steps: int, level: float, on_step: Any
 ) -> torch.Tensor:
-    """A window's latents: `known` as they are, then what `noise` becomes. level: noise on what is known, 0 to 1."""
+    """Return a window's latents: `known` unchanged, then the denoised `noise`. level: noise added to `known`, 0 to 1."""
     ready, main = known.shape[2], told.pipe.scheduler
     main.set_timesteps(steps, device=noise.device)
     times = torch.cat([main.timesteps.float(), noise.new_zeros(1)])
@@ -267,7 +271,8 @@ def denoise(
         for a, b, scheduler in blocks:
             if moves[a]:
                 now = times[done[a]].to(main.timesteps)
-                before = x[:, :, a:b].clone()  # a multistep scheduler keeps it, while x changes in place
+                # cloned, because a multistep scheduler stores it while x changes in place
+                before = x[:, :, a:b].clone()
                 x[:, :, a:b] = scheduler.step(velocity[:, :, a:b], now, before).prev_sample
         on_step()
     return torch.cat([known, x[:, :, ready:]], dim=2)

@@ -1,8 +1,8 @@
-"""Wan reads 512 tokens of text, nearly all of them padding; here all padding is one token that counts as many.
+"""Merge the padding of Wan's 512 text tokens into one token with a weight.
 
-Zeros behind a prompt become the same key and the same value each, and attention to n equal tokens is attention to one whose
-score is log n larger. So the output is the same to rounding, and what a small network spends most of its time on is saved:
-more than half of the tiny preset's step. At full size it is nothing. For trainers; a sampler has diffusers' own.
+The zeros after a prompt all have the same key and value, and attention to n equal tokens equals attention to one token whose
+score is log n larger. The output is the same up to rounding. This saves more than half of the tiny preset's step time, and
+nothing noticeable at full size. For training only; sampling uses diffusers' own processor.
 """
 
 import math
@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 
-TOKENS = 512  # of text, which Wan's cross-attention counts on
+TOKENS = 512  # text tokens that Wan's cross-attention expects
 
 
 class TextPaddingCache(WanAttnProcessor):
-    """Cross-attention to tokens of images and then to `words` tokens of text, the last of which is `padding` ones."""
+    """Attention processor for image tokens followed by `words` text tokens, the last of which stands for `padding` tokens."""
 
     def __init__(self) -> None:
         super().__init__()
         self.words, self.padding = TOKENS, 0
 
     def fill_up(self, text: torch.Tensor) -> torch.Tensor:
-        """Text (b, m, d), m at most 512, with one token of zeros in place of all that lack."""
+        """Return text (b, m, d), m at most 512, with one token of zeros in place of all padding."""
         self.padding = TOKENS - text.shape[1]
         filled = torch.nn.functional.pad(text, (0, 0, 0, min(1, self.padding)))
         self.words = filled.shape[1]
@@ -36,7 +36,7 @@ class TextPaddingCache(WanAttnProcessor):
         attention_mask: torch.Tensor | None = None,
         rotary_emb: Any = None,
     ) -> torch.Tensor:
-        """What diffusers' processor gives. (b, n, d), (b, k + words, d) -> (b, n, d)."""
+        """Return the same as diffusers' processor: (b, n, d), (b, k + words, d) -> (b, n, d)."""
         assert encoder_hidden_states is not None
         image, text = encoder_hidden_states[:, : -self.words], encoder_hidden_states[:, -self.words :]
         query = heads(attn, attn.norm_q(attn.to_q(hidden_states)))
@@ -53,12 +53,12 @@ class TextPaddingCache(WanAttnProcessor):
 
 
 def heads(attn: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """(b, n, d) -> (b, heads, n, d / heads)."""
+    """Split heads: (b, n, d) -> (b, heads, n, d / heads)."""
     return tokens.unflatten(2, (attn.heads, -1)).transpose(1, 2)
 
 
 def shorten(network: Any) -> None:
-    """Let a WanTransformer3DModel take its text so; flow_matching.predict then gives it so."""
+    """Install the processor in a WanTransformer3DModel; model_zoo.a2.objective.predict then uses it."""
     network.one_padding = TextPaddingCache()
     for block in network.blocks:
         block.attn2.set_processor(network.one_padding)

@@ -1,7 +1,7 @@
-"""One video on several processes: its looks, its tokens and its tiles shared among them (CFG, context, VAE parallel).
+"""Sample one video on several processes: CFG, context and VAE-tile parallelism.
 
-What diffusers has is Ulysses (Jacobs et al. 2023, arXiv 2309.14509). It lacks the other two. All processes run the same pipeline
-with the same seed and end with the same video.
+diffusers implements Ulysses (Jacobs et al. 2023, arXiv 2309.14509), but not the other two. All processes run the same pipeline
+with the same seed and return the same video.
 """
 
 from collections.abc import Iterator
@@ -13,25 +13,25 @@ import torch
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 
-STRIDE_PX = 16  # of a token, each way: the VAE's 8 times the transformer's patch of 2
+STRIDE_PX = 16  # pixels per token and axis: the VAE's factor of 8 times the transformer's patch size of 2
 
 
 class ParallelGroups(NamedTuple):
-    """The processes that share something with this one; None where it shares with nobody."""
+    """Process groups of this process, by what they split; None where nothing is split."""
 
-    looks: Any = None  # for a2_guidance.look
-    tokens: Any = None  # a mesh of "ring" and "ulysses"
-    everything: Any = None  # for tiles
+    looks: Any = None  # CFG branches, see model_zoo.a2.guidance.predict_branches
+    tokens: Any = None  # tokens: a mesh of "ring" and "ulysses"
+    everything: Any = None  # VAE tiles
 
     def first(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Return whether this is the process that writes the output."""
         return self.everything is None or distributed.get_rank() == 0
 
 
 def groups(looks: int, tokens: int, device: str = "cpu") -> ParallelGroups:
-    """The groups of this process among looks x tokens of them; torch.distributed has been joined.
+    """Return this process's groups among looks x tokens processes. torch.distributed must be initialised.
 
-    Raises ValueError for numbers that do not multiply to that of the processes.
+    Raises ValueError if the product is not the number of processes.
     """
     count = distributed.get_world_size() if distributed.is_initialized() else 1
     if looks * tokens != count:
@@ -50,18 +50,18 @@ def groups(looks: int, tokens: int, device: str = "cpu") -> ParallelGroups:
 
 
 def check_tokens(height: int, width: int, frames: int, heads: int, tokens: int) -> None:
-    """Raises ValueError where `tokens` processes cannot have equal shares of a video's tokens and of the network's heads."""
+    """Raise ValueError if a video's tokens or the network's heads cannot be split evenly over `tokens` processes."""
     count = ((frames - 1) // 4 + 1) * (height // STRIDE_PX) * (width // STRIDE_PX)
     for number, what in ((count, f"tokens of {frames} frames of {height} x {width}"), (heads, "heads of attention")):
         if number % tokens:
-            raise ValueError(f"--context-parallel {tokens}: the {number} {what} cannot be shared evenly")
+            raise ValueError(f"--context-parallel {tokens}: the {number} {what} cannot be split evenly")
 
 
 def share_tokens(transformer: Any, mesh: Any) -> None:
-    """Give each process of the mesh its part of every video's tokens, by diffusers' Ulysses, from now on.
+    """Split every video's tokens over the processes of the mesh with diffusers' Ulysses.
 
-    What `transformer.enable_parallelism` does, which counts accelerators and divides by their number: on CPU that is 0.
-    Raises ValueError for an attention backend by which each process would attend to its own tokens alone, in silence.
+    Replaces `transformer.enable_parallelism`, which divides by the number of accelerators: that is 0 on CPU. Raises ValueError
+    for attention backends with which each process would silently attend to its own tokens only.
     """
     from diffusers import ContextParallelConfig
     from diffusers.hooks import apply_context_parallel
@@ -72,7 +72,7 @@ def share_tokens(transformer: Any, mesh: Any) -> None:
     for backend in {processor._attention_backend or default for processor in transformer.attn_processors.values()}:
         if not _AttentionBackendRegistry._is_context_parallel_available(backend):
             raise ValueError(
-                f"attention by {backend.value} cannot be shared by processes: leave out it or --context-parallel"
+                f"attention backend {backend.value} does not support context parallelism: remove it or --context-parallel"
             )
 
     shares = ContextParallelConfig(ulysses_degree=mesh["ulysses"].size(), mesh=mesh)
@@ -84,16 +84,16 @@ def share_tokens(transformer: Any, mesh: Any) -> None:
 
 
 def share_tiles(vae: Any, group: Any) -> None:
-    """Let the VAE's tiles be shared, from now on: every process codes every n-th, all get all, diffusers blends them."""
+    """Split the VAE's tiles: each process encodes or decodes every n-th tile, all receive all, and diffusers blends them."""
     vae.enable_tiling()
     vae.tiled_encode = partial(_tiled, vae, "encoder", type(vae).tiled_encode, group)
     vae.tiled_decode = partial(_tiled, vae, "decoder", type(vae).tiled_decode, group)
 
 
 def _tiled(vae: Any, part: str, tiled: Any, group: Any, x: torch.Tensor, **more: Any) -> Any:
-    """Twice through diffusers' own loop over tiles: once to code those of this process, once to give back all.
+    """Run diffusers' own loop over tiles twice: once to compute the tiles of this process, once to return all of them.
 
-    So their sizes, order and blending are diffusers', whatever its version.
+    Tile sizes, order and blending are therefore those of the installed diffusers.
     """
     rank, size = distributed.get_rank(group), distributed.get_world_size(group)
     network, pieces, owners = getattr(vae, part), [], []
@@ -101,7 +101,7 @@ def _tiled(vae: Any, part: str, tiled: Any, group: Any, x: torch.Tensor, **more:
 
     def own(x: torch.Tensor, feat_cache: list, **state: Any) -> torch.Tensor:
         nonlocal tile
-        first = feat_cache[0] is None  # as the loop leaves it for a new tile
+        first = feat_cache[0] is None  # cleared by the loop at each new tile
         tile += first
         if tile % size == rank:
             piece = coding(x, feat_cache=feat_cache, **state).contiguous()
@@ -122,7 +122,7 @@ def _tiled(vae: Any, part: str, tiled: Any, group: Any, x: torch.Tensor, **more:
 
 
 def _coded(vae: Any, part: str, x: torch.Tensor, first: bool) -> tuple[int, ...]:
-    """The shape of what the VAE's encoder or decoder makes of a tile at one frame of latents."""
+    """Return the output shape of the VAE's encoder or decoder for a tile at one latent frame."""
     space, (batch, _, _, height, width) = vae.spatial_compression_ratio, x.shape
     if part == "encoder":
         return batch, 2 * vae.config.z_dim, 1, height // space, width // space
@@ -132,12 +132,12 @@ def _coded(vae: Any, part: str, x: torch.Tensor, first: bool) -> tuple[int, ...]
 
 @contextmanager
 def _instead(network: Any, forward: Any) -> Iterator[None]:
-    """With another forward pass in the place of a network's own."""
+    """Temporarily replace a network's forward pass."""
     before = network.__dict__.get("forward")
     network.forward = forward
     try:
         yield
     finally:
         del network.forward
-        if before is not None:  # of a hook
+        if before is not None:  # installed by a hook
             network.forward = before

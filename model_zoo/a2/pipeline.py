@@ -1,8 +1,7 @@
-"""SkyReels-A2 (arXiv 2504.02436) on diffusers: its network is Wan2.1's, its pipeline Wan's with other conditions.
+"""SkyReels-A2 (arXiv 2504.02436) on diffusers: Wan2.1's network and pipeline with reference conditions.
 
-What diffusers has is not written again: transformer, VAE, encoders, scheduler, denoising loop. What is here is what it lacks:
-references in place of a first frame, and checkpoints by their parts (the released folder names classes that only its authors'
-code has).
+Transformer, VAE, encoders, scheduler and denoising loop are diffusers'. This module adds references in place of a first frame,
+and loads checkpoints part by part (the released folder refers to classes that exist only in its authors' code).
 """
 
 from pathlib import Path
@@ -28,10 +27,10 @@ from model_zoo.a2.references import Prepared, check_size
 
 
 class WanA2Pipeline(WanImageToVideoPipeline):
-    """Elements and a prompt in, a video out. One prompt a call, with as many references as leave frames for the video."""
+    """Pipeline from references and a prompt to a video. Takes one prompt per call; the references must leave video frames."""
 
     _squares: np.ndarray | None = None
-    groups: ParallelGroups = ParallelGroups()  # of processes that sample one video together
+    groups: ParallelGroups = ParallelGroups()  # processes that sample one video together
 
     @torch.no_grad()
     def __call__(  # type: ignore[override]
@@ -46,15 +45,15 @@ class WanA2Pipeline(WanImageToVideoPipeline):
     ) -> Any:
         """Sample a video: (1, num_frames - 4 n, height, width, 3) with `output_type="np"`, without the references' frames.
 
-        references: see a2_references.prepare; they say the size of the video. settings: those of WanImageToVideoPipeline
-        (prompt_embeds, negative_prompt, num_inference_steps, generator, output_type …). With output_type "latent" the latents
-        come back whole. reference_guidance: see a2_guidance; 1 is as released. Raises ValueError for sizes that the
-        network cannot take, for several prompts, and for guidance on references without guidance on the prompt.
+        references: see model_zoo.a2.references.prepare; they set the size of the video. settings: those of
+        WanImageToVideoPipeline (prompt_embeds, negative_prompt, num_inference_steps, generator, output_type …). With output_type
+        "latent" the latents include the references' frames. reference_guidance: see model_zoo.a2.guidance; 1 is as released.
+        Raises ValueError for unsupported sizes, for several prompts, and for reference guidance without guidance on the prompt.
         """
         height, width = references.frames.shape[1:3]
         check_size(height, width, num_frames, len(references.frames))
         if isinstance(prompt, list):
-            raise ValueError("one prompt a call: the references are those of one video")
+            raise ValueError("several prompts in one call: pass one, since the references belong to one video")
         guidance.check(reference_guidance, guidance_scale)
         pictures = torch.from_numpy(references.frames.transpose(0, 3, 1, 2).copy()).float() / 255
         size = {"height": height, "width": width, "num_frames": num_frames}
@@ -74,13 +73,13 @@ class WanA2Pipeline(WanImageToVideoPipeline):
         finally:
             self._squares = None
             registry.remove_hook(guidance.HOOK, recurse=False)
-            registry.reset_stateful_hooks()  # what a cache knows of this video
+            registry.reset_stateful_hooks()  # clears the caches of this video
         if settings.get("output_type") != "latent":
             made.frames = made.frames[:, a2_references.head_frames(len(pictures)) :]
         return made
 
     def _words(self, prompt: str | None, guided: bool, settings: dict[str, Any]) -> dict[str, torch.Tensor | None]:
-        """The texts as they are told to the network; what `settings` say of them is taken out."""
+        """Return the prompt embeddings, and remove the settings that concern them from `settings`."""
         given = {
             name: settings.pop(name, None) for name in ("negative_prompt", "prompt_embeds", "negative_prompt_embeds")
         }
@@ -94,7 +93,7 @@ class WanA2Pipeline(WanImageToVideoPipeline):
         return {"prompt_embeds": asked, "negative_prompt_embeds": negative}
 
     def encode_image(self, image: Any, device: torch.device | None = None) -> torch.Tensor:
-        """The tokens of all references, from their squares: what diffusers hands over is at the video's size."""
+        """Return the image tokens of all references from their squares; `image`, at the video's size, is ignored."""
         assert self._squares is not None
         tokens = a2_references.image_tokens(self.image_encoder, self.image_processor, self._squares)
         return tokens.to(device or self._execution_device)
@@ -113,7 +112,7 @@ class WanA2Pipeline(WanImageToVideoPipeline):
         latents: torch.Tensor | None = None,
         last_image: None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Noise and condition. The noise is drawn first, then the VAE's posterior, as the released sampler does: seeds agree."""
+        """Return noise and condition. Noise is drawn before the VAE's posterior, as in the released sampler, so seeds match."""
         time, space = self.vae_scale_factor_temporal, self.vae_scale_factor_spatial
         shape = (batch_size, num_channels_latents, (num_frames - 1) // time + 1, height // space, width // space)
         if latents is None:
@@ -123,7 +122,7 @@ class WanA2Pipeline(WanImageToVideoPipeline):
 
 
 class ReleasedUniPC(UniPCMultistepScheduler):
-    """UniPC on the grid of noise levels of diffusers up to 0.36, on which A2 was released: 0.999 to 0, without the end."""
+    """UniPC with the noise levels of diffusers up to 0.36, with which A2 was released: 0.999 to 0, without the end point."""
 
     def set_timesteps(self, num_inference_steps: int, device: Any = None, **_: Any) -> None:
         super().set_timesteps(device=device, sigmas=np.linspace(0.999, 0, num_inference_steps + 1)[:-1])
@@ -132,18 +131,18 @@ class ReleasedUniPC(UniPCMultistepScheduler):
 def scheduler(name: str = "unipc", flow_shift: float = 8.0) -> Any:
     """The sampler's schedule: "unipc" (Zhao et al. 2023, arXiv 2302.04867), "unipc-released" on A2's own grid, or "euler".
 
-    flow_shift: the more, the longer the sampler stays where noise is strong; the paper compares 1, 3, 5, 8, 12 and takes 8.
+    flow_shift: higher values spend more steps at high noise; the paper compares 1, 3, 5, 8, 12 and uses 8.
     """
     if name == "euler":
         return FlowMatchEulerDiscreteScheduler(shift=flow_shift)
     kinds = {"unipc": UniPCMultistepScheduler, "unipc-released": ReleasedUniPC}
     if name not in kinds:
-        raise ValueError(f"no scheduler called {name!r}: unipc, unipc-released or euler")
+        raise ValueError(f"unknown scheduler {name!r}: choose unipc, unipc-released or euler")
     return kinds[name](prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=flow_shift)
 
 
 def quiet() -> None:
-    """Stop the progress bars and warnings of diffusers, transformers and torch that ask nothing of anybody."""
+    """Silence progress bars and non-actionable warnings of diffusers, transformers and torch."""
     import warnings
 
     from diffusers.utils import logging as diffusers_logging
@@ -152,7 +151,7 @@ def quiet() -> None:
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()
         library.set_verbosity_error()
-    warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process saves; that is meant
+    warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # saving from one process is intended
 
 
 def load(
@@ -163,12 +162,12 @@ def load(
     quantised: Any = None,
     by_blocks: bool = False,
 ) -> WanA2Pipeline:
-    """The pipeline of a checkpoint folder: the released A2, Wan2.1-I2V in diffusers' layout, or what our trainer exports.
+    """Return the pipeline of a checkpoint folder: the released A2, Wan2.1-I2V in diffusers' layout, or an export of the trainer.
 
-    The transformer and the text encoder get `dtype`, the VAE and the image encoder float32, as released. quantised: a
-    quantization_config of diffusers for the transformer. With `by_blocks`, weights stay in memory and go to the device block by
-    block when they are used; the whole is never there. Nothing is downloaded. Raises FileNotFoundError and ValueError as
-    a2_folder.check does, before a network is loaded.
+    The transformer and the text encoder use `dtype`, the VAE and the image encoder float32, as released. quantised: diffusers'
+    quantization_config for the transformer. With `by_blocks`, weights stay in CPU memory and move to the device block by block
+    when used; the device never holds all of them. Nothing is downloaded. Raises FileNotFoundError and ValueError like
+    model_zoo.a2.checkpoint.check, before a network is loaded.
     """
     from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionModel, UMT5EncoderModel
 
@@ -190,12 +189,13 @@ def load(
 
 
 def offload(pipe: WanA2Pipeline, onto: torch.device) -> WanA2Pipeline:
-    """Let weights that are in memory stay there, and go to a device block by block when they are used.
+    """Keep weights in CPU memory and move them to a device block by block when used.
 
-    diffusers' own call for a pipeline looks for blocks among a network's direct parts, and those of the encoders lie deeper: all
-    11 GB of the text encoder would go at once.
+    diffusers' own call for pipelines searches only a network's direct children for blocks, and those of the encoders are deeper:
+    all 11 GB of the text encoder would be moved at once.
     """
-    pipe.vae.to(onto)  # 0.5 GB, and used frame by frame: to move it each time would take longer than what it does
+    # the VAE has 0.5 GB and is called per frame: moving it each time would take longer than the call
+    pipe.vae.to(onto)
     for part in (pipe.transformer, pipe.text_encoder, pipe.image_encoder):
         if part is not None:
             apply_group_offloading(
@@ -204,6 +204,6 @@ def offload(pipe: WanA2Pipeline, onto: torch.device) -> WanA2Pipeline:
                 offload_type="block_level",
                 num_blocks_per_group=1,
                 use_stream=onto.type == "cuda",
-                block_modules=["encoder", "vision_model"],  # of UMT5 and CLIP: what holds their layers
+                block_modules=["encoder", "vision_model"],  # the modules that hold the layers of UMT5 and CLIP
             )
     return pipe

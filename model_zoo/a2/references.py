@@ -1,7 +1,7 @@
-"""How references enter SkyReels-A2 (arXiv 2504.02436): read, ordered, fitted, laid out along time, masked.
+"""Reference conditioning of SkyReels-A2 (arXiv 2504.02436): reading, ordering, resizing, temporal layout and mask.
 
-The one place that knows it, for trainer, sampler and benchmark alike, bit for bit. A reference goes two ways: at the size of the
-video into the head of the condition (the spatial branch), and as a white square into CLIP (the semantic branch).
+Training, sampling and benchmarks share this module, so their conditions are bit-identical. A reference is used twice: at the size
+of the video at the start of the condition (the spatial branch), and as a white square in CLIP (the semantic branch).
 """
 
 from collections.abc import Sequence
@@ -13,56 +13,55 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-ROLES = ("human", "object", "background")  # in the order in which A2 was trained on them
-CLIP_SIDE_PX = 512  # of the white square, which CLIP's own processor makes smaller
-STRIDE = 4  # frames of video to one frame of latents, behind the first
-MAX_PIXELS = 50_000_000  # 0.15 GB in RGB; checked in the header, before a pixel is decoded
-MAX_SIDE_PX = 10_000  # a long, thin picture is padded to the proportions of the video: 10,000 x 10,000 are 0.3 GB
+ROLES = ("human", "object", "background")  # in the order of A2's training
+CLIP_SIDE_PX = 512  # side of the white square; CLIP's processor shrinks it further
+STRIDE = 4  # video frames per latent frame, after the first
+MAX_PIXELS = 50_000_000  # 0.15 GB in RGB; checked in the header, before decoding
+MAX_SIDE_PX = 10_000  # a long, thin image is padded to the video's aspect ratio: 10,000 x 10,000 px take 0.3 GB
 MIN_SIDE_PX = 16
 
 
 class Reference(NamedTuple):
-    """A picture of somebody, something or some place that is to be in the video."""
+    """An image of a person, an object or a background that should appear in the video."""
 
     role: str  # one of ROLES
-    picture: UInt8[np.ndarray, "h w 3"]  # RGB; a subject stands on white, where it stood in its own frame
+    picture: UInt8[np.ndarray, "h w 3"]  # RGB; a subject is on white, at its position in the original frame
 
 
 class Prepared(NamedTuple):
-    """References as the two branches take them, in the order of ROLES."""
+    """References prepared for the two branches, in the order of ROLES."""
 
     frames: UInt8[np.ndarray, "n height width 3"]
     squares: UInt8[np.ndarray, "n side side 3"]
 
 
 def read_picture(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
-    """A picture from a file, as it is shown: turned as its EXIF says, on white where it is transparent, RGB whatever it was.
+    """Return an image file as displayed, in RGB: rotated according to EXIF, with transparency on white.
 
-    Raises ValueError, naming the file, for what is no picture, and for one with a side under 16 or over 10,000 px or over 50
-    megapixels.
+    Raises ValueError with the file's path if it is not an image, has a side under 16 or over 10,000 px, or over 50 megapixels.
     """
     try:
         with Image.open(path) as image:
             pixels = image.width * image.height
             if pixels > MAX_PIXELS:
-                raise ValueError(
-                    f"{path} has {pixels / 1e6:.4g} megapixels; a reference has 50 at most: make it smaller"
-                )
+                raise ValueError(f"{path} has {pixels / 1e6:.4g} megapixels; references may have at most 50: resize it")
             if max(image.size) > MAX_SIDE_PX:
                 raise ValueError(
-                    f"{path} is {image.width} x {image.height} px; a reference has {MAX_SIDE_PX} a side at most: make it smaller"
+                    f"{path} is {image.width} x {image.height} px; references may have at most {MAX_SIDE_PX} px a side: resize it"
                 )
             image.load()
             shown = ImageOps.exif_transpose(image)
-    # ultralytics, once imported, puts a function in the place of Image.open that asks for one package more
+    # ultralytics, once imported, replaces Image.open with a function that needs another package
     except (UnidentifiedImageError, Image.DecompressionBombError, ImportError) as error:
-        raise ValueError(f"{path} is no picture that can be read ({error})") from error
+        raise ValueError(f"{path} is not a readable image ({error})") from error
     except OSError as error:
         if isinstance(error, FileNotFoundError | IsADirectoryError | PermissionError):
             raise
         raise ValueError(f"{path} is damaged ({error})") from error
     if min(shown.size) < MIN_SIDE_PX:
-        raise ValueError(f"{path} is {shown.width} x {shown.height} px; a reference has {MIN_SIDE_PX} a side at least")
+        raise ValueError(
+            f"{path} is {shown.width} x {shown.height} px; references must have at least {MIN_SIDE_PX} px a side"
+        )
     if shown.has_transparency_data:
         cut_out = shown.convert("RGBA")
         shown = Image.alpha_composite(Image.new("RGBA", cut_out.size, "white"), cut_out)
@@ -70,16 +69,16 @@ def read_picture(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def prepare(references: Sequence[Reference], height: int, width: int) -> Prepared:
-    """References in A2's order (people, things, places; in one role, as given), at the video's size and as squares for CLIP.
+    """Return references at the video's size and as squares, in the order of ROLES, then as given.
 
-    Subjects are padded with white, places are cropped, so that no border appears in the scene. Raises ValueError for no
-    reference, an unknown role, and a picture that is not (h, w, 3) uint8.
+    Subjects are padded with white; backgrounds are cropped, so that the scene has no border. Raises ValueError without
+    references, for an unknown role, and for an image that is not (h, w, 3) uint8.
     """
     if not references:
-        raise ValueError("no reference: A2 takes one at least")
+        raise ValueError("no reference: A2 needs at least one")
     for number, (role, picture) in enumerate(references):
         if role not in ROLES:
-            raise ValueError(f"reference {number} has the role {role!r}; the roles are {', '.join(ROLES)}")
+            raise ValueError(f"reference {number} has the unknown role {role!r}; the roles are {', '.join(ROLES)}")
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
             raise ValueError(f"reference {number} is {picture.dtype} {picture.shape}; it must be (h, w, 3) uint8 RGB")
     inorder = sorted(references, key=lambda r: ROLES.index(r.role))
@@ -91,7 +90,7 @@ def prepare(references: Sequence[Reference], height: int, width: int) -> Prepare
 
 
 def padded(picture: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
-    """The whole picture in the middle of height x width, white around it. Bicubic, as the released model's demo does it."""
+    """Return the whole image centred in height x width on white. Bicubic, as in the released model's demo."""
     h, w = picture.shape[:2]
     rows = max(0, int((height / width * w - h) / 2))
     columns = max(0, int((width / height * h - w) / 2))
@@ -100,7 +99,7 @@ def padded(picture: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt
 
 
 def cropped(picture: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
-    """The middle of the picture, as much of it as has the proportions of height x width. Bicubic."""
+    """Return the largest centre crop with the aspect ratio of height x width, resized to it. Bicubic."""
     h, w = picture.shape[:2]
     rows = h if h / w < height / width else max(1, int(w / width * height))
     columns = max(1, int(h / height * width)) if h / w < height / width else w
@@ -109,46 +108,46 @@ def cropped(picture: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UIn
 
 
 def as_tensor(frames: UInt8[np.ndarray, "n h w 3"]) -> Float[torch.Tensor, "n 3 h w"]:
-    """Pictures as the VAE takes them: float32, -1 to 1."""
+    """Return images as VAE input: float32, -1 to 1."""
     return torch.from_numpy(frames.transpose(0, 3, 1, 2).copy()).float().div(255).mul(2).sub(1)
 
 
 def slots(count: int, repeat: bool = True) -> list[int]:
-    """Frames of video that each of `count` references stands for.
+    """Return the number of video frames for each of `count` references.
 
-    The VAE makes one frame of latents of the first frame and of each four that follow, so that with 1, 4, 4, … every reference
-    has one frame of latents to itself. Without `repeat` (an arm of the paper's ablation) each has one frame of video.
+    The VAE encodes the first frame, and each group of four that follows, into one latent frame. With 1, 4, 4, … frames every
+    reference therefore has its own latent frame. Without `repeat` (an arm of the paper's ablation) each has one video frame.
     """
     return [1] + [STRIDE if repeat else 1] * (count - 1)
 
 
 def head_frames(count: int) -> int:
-    """Frames at the start of a sampled video that show the references and are cut off: 4 n, so that 4 m + 1 frames remain."""
+    """Return the number of leading frames that hold the references and are cut off: 4 n, so that 4 m + 1 frames remain."""
     return STRIDE * count
 
 
 def check_size(height: int, width: int, frames: int, references: int) -> None:
-    """Raises ValueError for a height or width not divisible by 16, frames that are not 4 n + 1, or too many references."""
+    """Raise ValueError for a height or width not divisible by 16, frames that are not 4 n + 1, or too many references."""
     if height % 16 or width % 16:
         near = f"{max(16, round(height / 16) * 16)} x {max(16, round(width / 16) * 16)}"
-        raise ValueError(f"{height} x {width} px: height and width must be divisible by 16; {near} is near")
+        raise ValueError(f"{height} x {width} px: height and width must be divisible by 16; {near} is close")
     if frames % 4 != 1:
         raise ValueError(
-            f"{frames} frames: the VAE takes 4 n + 1; {frames // 4 * 4 + 1} or {frames // 4 * 4 + 5} are near"
+            f"{frames} frames: the VAE takes 4 n + 1, such as {frames // 4 * 4 + 1} or {frames // 4 * 4 + 5}"
         )
     if head_frames(references) >= frames:
-        raise ValueError(f"{references} references take {head_frames(references)} frames of {frames}: none is left")
+        raise ValueError(f"{references} references take {head_frames(references)} of {frames} frames: none is left")
 
 
 def lay_out(references: Float[torch.Tensor, "n 3 h w"], frames: int, repeat: bool = True) -> torch.Tensor:
-    """The condition video: the references one after another, then mid-grey. (n, 3, h, w) in -1 to 1 -> (1, 3, frames, h, w).
+    """Return the condition video, the references followed by mid-grey: (n, 3, h, w) in -1 to 1 -> (1, 3, frames, h, w).
 
-    With one reference this is Wan's condition for image to video. Raises ValueError where the references leave no frame.
+    With one reference this is Wan's image-to-video condition. Raises ValueError if the references leave no frame.
     """
     lengths = slots(len(references), repeat)
     if head_frames(len(references)) >= frames:
         raise ValueError(
-            f"{len(references)} references take {head_frames(len(references))} frames of {frames}: none is left"
+            f"{len(references)} references take {head_frames(len(references))} of {frames} frames: none is left"
         )
     head = torch.cat([r[:, None].expand(-1, n, -1, -1) for r, n in zip(references, lengths, strict=True)], dim=1)
     rest = head.new_zeros(3, frames - sum(lengths), *head.shape[2:])
@@ -156,9 +155,9 @@ def lay_out(references: Float[torch.Tensor, "n 3 h w"], frames: int, repeat: boo
 
 
 def mask(count: int, frames: int, height: int, width: int, repeat: bool = True) -> Float[torch.Tensor, "1 4 t h w"]:
-    """Which frames of video are given: 1 or 0, each four folded into the channels of one frame of latents, at latents' size.
+    """Return the mask of given video frames, 1 or 0, with four frames folded into the channels of each latent frame.
 
-    `height` and `width` are those of the latents, `frames` those of the video (4 m + 1).
+    `height` and `width` are latent sizes; `frames` counts video frames (4 m + 1).
     """
     given = torch.zeros(frames)
     given[: sum(slots(count, repeat))] = 1
@@ -174,34 +173,34 @@ def condition(
     repeat: bool = True,
     combine: str = "before",
 ) -> Float[torch.Tensor, "1 20 t lh lw"]:
-    """What the transformer gets beside the noise: 4 channels of mask, 16 of normalised latents.
+    """Return the transformer's condition: 4 mask channels and 16 channels of normalised latents.
 
-    references: -1 to 1, at the video's size. `combine` "before": laid out as a video, then through the VAE as one, as released;
-    the VAE is causal, so that a reference leaves a trace in all that follows. "after" (an arm of the ablation): each through
-    the VAE alone, then zeros. With a generator the VAE's posterior is sampled, as released; without, its mode is taken, as Wan
-    does.
+    references: -1 to 1, at the video's size. combine "before": references are laid out as a video and encoded together, as
+    released; the VAE is causal, so a reference affects all later latent frames. "after" (an arm of the ablation): each is encoded
+    alone, followed by zeros. With a generator the VAE's posterior is sampled, as released; without, its mode is used, as in Wan.
     """
     if combine not in ("before", "after"):
-        raise ValueError(f"references are combined 'before' or 'after' the VAE, not {combine!r}")
+        raise ValueError(f"reference_order must be 'before' or 'after' (the VAE), not {combine!r}")
     video = lay_out(references, frames, repeat)
     if combine == "before":
         latents = encode(vae, video, generator)
     else:
         alone = [encode(vae, reference[None, :, None], generator) for reference in references]
         rest = alone[0].new_zeros(1, alone[0].shape[1], (frames - 1) // STRIDE + 1 - len(alone), *alone[0].shape[3:])
-        latents, repeat = torch.cat([*alone, rest], dim=2), True  # one frame of latents each, whatever is repeated
+        # one latent frame each, independent of `repeat`
+        latents, repeat = torch.cat([*alone, rest], dim=2), True
     height, width = latents.shape[3:]
     given = mask(len(references), frames, height, width, repeat)
     return torch.cat([given.to(latents), latents], dim=1)
 
 
 def no_references(vae: Any, frames: int, height: int, width: int) -> Float[torch.Tensor, "1 20 t lh lw"]:
-    """The condition of a video without references: mask 0 everywhere, latents of nothing but mid-grey (the VAE's mode).
+    """Return the condition without references: a mask of 0 and the latents of mid-grey (the VAE's mode).
 
-    This, and image tokens of zeros in place of CLIP's, is what "without references" means, to a trainer that drops them and to
-    the sampler's guidance on them. Grey is what stands behind the references too, so that the network sees nothing new; zeros
-    as latents would be a picture that no video has. Zeros as tokens are all alike after the embedder, so that their number does
-    not tell how many references there were. height and width are those of the video in pixels; no generator is drawn from.
+    Together with image tokens of zeros instead of CLIP's, this defines "without references", both for reference dropout in
+    training and for reference guidance in sampling. Grey also follows the references in other conditions, so the input is in
+    distribution; latents of zeros would not correspond to any video. Zero tokens are identical after the embedder, so their
+    number does not reveal the number of references. height and width are the video's, px; no random numbers are drawn.
     """
     latents = encode(vae, torch.zeros(1, 3, frames, height, width))
     given = latents.new_zeros(1, STRIDE, *latents.shape[2:])
@@ -211,17 +210,18 @@ def no_references(vae: Any, frames: int, height: int, width: int) -> Float[torch
 def encode(
     vae: Any, video: torch.Tensor, generator: torch.Generator | None = None
 ) -> Float[torch.Tensor, "b 16 t lh lw"]:
-    """Video, (b, 3, frames, h, w) in -1 to 1, as normalised latents, float32: sampled with a generator, else the mode."""
+    """Return normalised latents, float32, of video (b, 3, frames, h, w) in -1 to 1: sampled with a generator, else the mode."""
     posterior = vae.encode(video.to(vae.device, vae.dtype)).latent_dist
     latents = (posterior.mode() if generator is None else posterior.sample(generator)).float()
     mean, std = (
         torch.tensor(v).view(1, -1, 1, 1, 1).to(latents) for v in (vae.config.latents_mean, vae.config.latents_std)
     )
-    return (latents - mean) * (1 / std)  # in this order: equal to Wan's pipeline to the last bit
+    # this order of operations is bit-identical to Wan's pipeline
+    return (latents - mean) * (1 / std)
 
 
 def image_tokens(encoder: Any, processor: Any, squares: UInt8[np.ndarray, "n s s 3"]) -> Float[torch.Tensor, "1 m d"]:
-    """CLIP's last but one layer over every reference's white square, one after another: (1, 257 n, 1280) for ViT-H/14."""
+    """Return CLIP's penultimate layer for all square references, concatenated: (1, 257 n, 1280) for ViT-H/14."""
     pixels = processor(images=[Image.fromarray(s) for s in squares], return_tensors="pt").pixel_values
     layers = encoder(pixels.to(encoder.device, encoder.dtype), output_hidden_states=True).hidden_states
     return layers[-2].reshape(1, -1, layers[-2].shape[-1])

@@ -1,7 +1,7 @@
-"""SkyReels-V2 (arXiv 2504.13074), diffusion forcing through diffusers' own pipelines: a text, a first frame or a video to go on.
+"""SkyReels-V2 (arXiv 2504.13074) diffusion forcing with diffusers' pipelines: from text, a first frame or a video to extend.
 
-Its checkpoints take no references. What is here is what diffusers lacks: a look at a checkpoint folder before it is loaded, a
-sentence where its loop would leave frames as noise, noise that a seed decides, and a given video without its end shown twice.
+Its checkpoints do not take references. This module adds what diffusers lacks: a check of the checkpoint folder before loading, an
+error where diffusers' loop would leave frames as noise, seeded history noise, and an extended video without a repeated end.
 """
 
 import json
@@ -17,35 +17,35 @@ from PIL import Image
 
 CLASS = "SkyReelsV2DiffusionForcingPipeline"
 PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
-STRIDE = 4  # frames of video to one of latents, behind the first
+STRIDE = 4  # video frames per latent frame, after the first
 
 
 def is_checkpoint(folder: str | Path) -> bool:
-    """Whether a folder says of itself that it is a diffusion-forcing checkpoint of SkyReels-V2, for text alone."""
+    """Return whether a folder's model_index.json declares a SkyReels-V2 diffusion-forcing checkpoint for text-to-video."""
     path = Path(folder) / "model_index.json"
     return path.is_file() and json.loads(path.read_text()).get("_class_name") == CLASS
 
 
 def check(folder: str | Path) -> Path:
-    """The folder as a path. Raises FileNotFoundError naming the parts that it lacks."""
+    """Return the folder as a path. Raises FileNotFoundError with the missing parts."""
     root = Path(folder)
     missing = [f"{part}/" for part in PARTS if not (root / part).is_dir()]
     if missing:
-        raise FileNotFoundError(f"{root} is no whole checkpoint of SkyReels-V2: it lacks {', '.join(missing)}")
+        raise FileNotFoundError(f"{root} is not a complete SkyReels-V2 checkpoint: it lacks {', '.join(missing)}")
     return root
 
 
 def check_frames(
     frames: int, window: int, history: int, block: int, first_frame: bool = False, extends: bool = False
 ) -> None:
-    """Raises ValueError for lengths of which diffusers would not sample all frames, or would not keep those that are given.
+    """Raise ValueError for lengths with which diffusers would not sample all frames, or not keep the given ones.
 
-    Its schedule counts whole blocks of frames of latents: what is left over in a window stays noise, and what is known and
-    does not fill a block is sampled as if it were not, both in silence.
+    Its schedule uses whole blocks of latent frames. Silently, a remainder in a window stays noise, and known frames that do not
+    fill a block are sampled again.
     """
     for name, value in (("frames", frames), ("window", window or frames), ("history", history)):
         if value % STRIDE != 1:
-            raise ValueError(f"{name} {value}: SkyReels-V2 takes 4 n + 1")
+            raise ValueError(f"{name} is {value}; SkyReels-V2 takes 4 n + 1")
     known = _latents(history)
     total = _latents(frames) + (known if extends else 0)
     at_once = min(total, _latents(window)) if window else total
@@ -53,7 +53,8 @@ def check_frames(
         raise ValueError(f"a window of {window} frames has no room for {history} of history and a new one")
     if first_frame and block > 1:
         raise ValueError(
-            f"blocks of {block}: a first frame fills none of them, and SkyReels-V2 would not keep it; leave out block"
+            f"blocks of {block}: a first frame does not fill a block, and SkyReels-V2 would not keep it: remove "
+            "--causal-block-size"
         )
     lengths, done = [at_once], at_once
     while done < total:
@@ -62,8 +63,8 @@ def check_frames(
     for length in lengths:
         if block and (length % block or ((len(lengths) > 1 or extends) and known % block)):
             raise ValueError(
-                f"blocks of {block}: one of the windows has {length} frames of latents, {known} of them history, and SkyReels-V2 "
-                f"would leave what does not fill a block as noise; choose frames, window and history of 4 x {block} n - 3"
+                f"blocks of {block}: a window has {length} latent frames, {known} of them history, and SkyReels-V2 would leave "
+                f"frames that do not fill a block as noise: choose frames, window and history of 4 x {block} n - 3"
             )
 
 
@@ -72,7 +73,7 @@ def _latents(frames: int) -> int:
 
 
 def load(folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.bfloat16) -> Any:
-    """The pipeline of a checkpoint folder in diffusers' layout. Nothing is downloaded. Raises FileNotFoundError as `check`."""
+    """Return the pipeline of a folder in diffusers' layout. Nothing is downloaded. Raises FileNotFoundError like `check`."""
     from diffusers import AutoencoderKLWan, SkyReelsV2DiffusionForcingPipeline
 
     root = check(folder)
@@ -100,16 +101,16 @@ def sample(
     on_step: Callable[[], None] = lambda: None,
     **settings: Any,
 ) -> np.ndarray:
-    """A video, (num_frames, height, width, 3) float32, 0 to 1. settings: those of diffusers' pipelines.
+    """Return a video, (num_frames, height, width, 3) float32, 0 to 1. settings: those of diffusers' pipelines.
 
-    With `first_frame`, a picture, the video begins with it, as the VAE gives it back. With `beginning`, a video, it is that,
-    untouched, and num_frames + 3 new frames, which see its last `history`. The lengths are those of a2_long: window, history in
-    frames of video, block in frames of latents, lag in steps. Raises ValueError as `check_frames`, and for a beginning that is
-    shorter than the history.
+    With `first_frame`, an image, the video starts with its VAE reconstruction. With `beginning`, a video, the result is that
+    video, unchanged, followed by num_frames + 3 new frames conditioned on its last `history` frames. Lengths are as in
+    model_zoo.a2.long: window and history in video frames, block in latent frames, lag in steps. Raises ValueError like
+    `check_frames`, and for a beginning shorter than the history.
     """
     check_frames(num_frames, window, history, block, first_frame is not None, beginning is not None)
     if beginning is not None and len(beginning) < history:
-        raise ValueError(f"the video that is to go on has {len(beginning)} frames, fewer than the history of {history}")
+        raise ValueError(f"the video to extend has {len(beginning)} frames, fewer than the history of {history}")
     runs, given = _chosen(pipe, first_frame, None if beginning is None else beginning[-history:])
     total = num_frames if beginning is None else history + num_frames + STRIDE - 1
     by_windows = beginning is not None or 0 < window < total
@@ -136,16 +137,17 @@ def sample(
             **given,
             **settings,
         ).frames[0]
-    if beginning is not None:  # diffusers gives the history as it was, then once more as the VAE gives it back
+    # diffusers returns the history twice: as given, then its VAE reconstruction
+    if beginning is not None:
         video = np.concatenate([beginning.astype(np.float32) / 255, video[2 * history :]])
     expected = num_frames if beginning is None else len(beginning) + num_frames + STRIDE - 1
     if len(video) != expected:
-        raise ValueError(f"SkyReels-V2 made {len(video)} frames of {expected}")
+        raise ValueError(f"SkyReels-V2 returned {len(video)} of {expected} frames")
     return video
 
 
 def _chosen(pipe: Any, first_frame: Any, seen: Any) -> tuple[Any, dict[str, Any]]:
-    """Which of diffusers' pipelines, over the same networks, takes what is given, and how it is told."""
+    """Return the diffusers pipeline for these inputs, sharing the networks, and its keyword arguments."""
     from diffusers import (
         SkyReelsV2DiffusionForcingImageToVideoPipeline,
         SkyReelsV2DiffusionForcingVideoToVideoPipeline,
@@ -165,7 +167,7 @@ def _chosen(pipe: Any, first_frame: Any, seen: Any) -> tuple[Any, dict[str, Any]
 
 @contextmanager
 def _drawn_from(generator: torch.Generator, device: torch.device) -> Iterator[None]:
-    """With torch's own generators seeded alike, and then as before: diffusers draws the noise on the history from those."""
+    """Seed torch's global generators within the context: diffusers draws the noise on the history from them."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(generator.initial_seed())
         yield

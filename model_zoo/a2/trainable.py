@@ -1,7 +1,7 @@
-"""Which parameters of A2's network learn: chosen by a regular expression over their names, and shown as a table.
+"""Selection of A2's trainable parameters by a regular expression over their names, and a table of them.
 
-A2 (arXiv 2504.02436) trains cross-attention, the patch embedding and the embedder of image tokens, and leaves the rest of Wan as
-it is: 6,302,252,800 of 16,394,878,784 parameters at full size.
+A2 (arXiv 2504.02436) trains cross-attention, the patch embedding and the embedder of image tokens, and freezes the rest of Wan:
+6,302,252,800 of 16,394,878,784 parameters are trained at full size.
 """
 
 import re
@@ -40,15 +40,15 @@ class Row(NamedTuple):
 
 
 def group_of(name: str) -> str:
-    """The group of a parameter, in words."""
+    """Return the name of a parameter's group."""
     return next((group for group, pattern in GROUPS.items() if re.search(pattern, name)), REST)
 
 
 def choose(network: torch.nn.Module, variant: str, rank: int = 16) -> list[str]:
-    """Let those parameters learn that a variant names, or a regular expression finds; freeze all others. Returns their names.
+    """Make the parameters of a variant or a regular expression trainable, freeze all others and return the trainable names.
 
-    "lora" adds adapters of `rank` (Hu et al. 2021, arXiv 2106.09685) to the attentions first. Raises ValueError where nothing
-    would learn, or the expression is none.
+    "lora" first adds adapters of `rank` (Hu et al. 2021, arXiv 2106.09685) to the attention layers. Raises ValueError for an
+    invalid expression, and if it does not match any parameter.
     """
     if variant == "lora" and not any("lora_" in name for name, _ in network.named_parameters()):
         add_lora(network, rank)
@@ -56,7 +56,7 @@ def choose(network: torch.nn.Module, variant: str, rank: int = 16) -> list[str]:
         pattern = re.compile(VARIANTS.get(variant, variant))
     except re.error as error:
         raise ValueError(
-            f"{variant!r} is no variant ({', '.join(VARIANTS)}) and no regular expression: {error}"
+            f"--trainable {variant!r} is neither one of {', '.join(VARIANTS)} nor a valid regular expression: {error}"
         ) from error
     chosen = []
     for name, parameter in network.named_parameters():
@@ -66,25 +66,26 @@ def choose(network: torch.nn.Module, variant: str, rank: int = 16) -> list[str]:
     if not chosen:
         some = ", ".join(name for name, _ in list(network.named_parameters())[:3])
         raise ValueError(
-            f"no parameter's name fits {variant!r}; the variants are {', '.join(VARIANTS)}, names are {some} …"
+            f"--trainable {variant!r} does not match any parameter: use {', '.join(VARIANTS)}, or a regular expression for names "
+            f"such as {some} …"
         )
     return chosen
 
 
 def add_lora(network: Any, rank: int) -> None:
-    """Adapters beside every projection of the attentions, by peft; they begin as nothing."""
+    """Add peft LoRA adapters to every projection of the attention layers; initially they have no effect."""
     from peft import LoraConfig
 
     network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_ONTO))
 
 
 def trainable(network: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
-    """Names and parameters that learn."""
+    """Return an iterator over the names and parameters that are trainable."""
     return ((name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad)
 
 
 def table(network: torch.nn.Module) -> list[Row]:
-    """Parameters by group, and how many of them learn; the last row is all of them. Works on the meta device, too."""
+    """Return the number of parameters and trainable parameters per group, then the total. Also works on the meta device."""
     counts: dict[str, list[int]] = {group: [0, 0] for group in (*GROUPS, REST)}
     for name, parameter in network.named_parameters():
         row = counts[group_of(name)]
@@ -95,5 +96,5 @@ def table(network: torch.nn.Module) -> list[Row]:
 
 
 def in_words(rows: list[Row]) -> str:
-    """The table as text."""
+    """Return the table as text."""
     return "\n".join(f"{r.group:24} {r.trainable:>16,} of {r.all:>16,}  {r.trainable / r.all:4.0%}" for r in rows)

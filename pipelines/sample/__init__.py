@@ -1,1 +1,1 @@
-"""What `a2data sample` is made of: jobs, what is written, and the crew of a cluster."""
+"""Parts of `a2data sample`: jobs, validation, the sampler, output files and execution on Ray."""

@@ -1,4 +1,4 @@
-"""Flags of `a2data sample` that make it faster or smaller, and all that can be wrong with them, said before anything loads."""
+"""Flags of `a2data sample` that reduce time or memory, and their validation before anything is loaded."""
 
 import json
 import os
@@ -12,32 +12,32 @@ from pipelines.sample.job import Job
 
 CACHES = ("first-block", "taylorseer", "mag")
 WEIGHTS = ("int8", "fp8")
-RATIOS = "mag_ratios.json"  # in a checkpoint's folder: what --calibrate measured for --cache mag
+RATIOS = "mag_ratios.json"  # in the checkpoint folder: ratios measured by --calibrate for --cache mag
 
 
 @dataclass(frozen=True)
 class Acceleration:
-    """How to sample; the defaults are exact, on one device, with everything on it."""
+    """Acceleration settings. The defaults are exact, with the whole model on one device."""
 
     cache: str = ""  # one of CACHES
-    cache_threshold: float = 0.05  # of first-block and mag
-    cache_interval: int = 3  # of taylorseer, steps
-    cache_ratios: tuple[float, ...] = ()  # of mag, from the checkpoint's folder
-    calibrate: bool = False  # measure them: the video is exact
-    attention_backend: str = ""  # a backend of diffusers
+    cache_threshold: float = 0.05  # threshold of first-block and mag, above 0
+    cache_interval: int = 3  # interval of taylorseer, steps, at least 2
+    cache_ratios: tuple[float, ...] = ()  # ratios of mag, from the checkpoint folder
+    calibrate: bool = False  # measure the ratios of mag; the video is exact
+    attention_backend: str = ""  # attention backend of diffusers
     quantization: str = ""  # one of WEIGHTS
     compile: bool = False
     group_offload: bool = False
     vae_tiling: bool = False
-    cfg_parallel: int = 1  # processes that share the looks of a step
-    context_parallel: int = 1  # processes that share the tokens of a look
+    cfg_parallel: int = 1  # processes that split the CFG branches of a step
+    context_parallel: int = 1  # processes that split the tokens of a forward pass
 
     def ranks(self) -> bool:
-        """Whether several processes sample each video."""
+        """Return whether several processes sample each video."""
         return self.cfg_parallel * self.context_parallel > 1
 
     def drift(self) -> dict[str, Any]:
-        """The settings that change the video beyond rounding, and are not their defaults: they belong to its record."""
+        """Return the non-default settings that change the video beyond rounding; they belong to its record."""
         used = {"cache": bool(self.cache), "quantization": bool(self.quantization), "vae_tiling": self.vae_tiling}
         used |= {"cache_threshold": self.cache in ("first-block", "mag"), "cache_interval": self.cache == "taylorseer"}
         used |= {"cache_ratios": self.cache == "mag"}
@@ -48,7 +48,10 @@ NO_ACCELERATION = Acceleration()
 
 
 def with_ratios(how: Acceleration, root: Path, digest: str) -> Acceleration:
-    """The same with what a calibration of this checkpoint found, where --cache mag needs it. Raises ValueError where none is."""
+    """Return the settings with this checkpoint's calibrated ratios if --cache mag needs them.
+
+    Raises ValueError if the ratios are missing, unreadable or measured on other weights.
+    """
     if how.cache != "mag":
         return how
     try:
@@ -56,7 +59,7 @@ def with_ratios(how: Acceleration, root: Path, digest: str) -> Acceleration:
         ratios = tuple(float(ratio) for ratio in said["ratios"])
     except FileNotFoundError:
         raise ValueError(
-            f"--cache mag: {root} has no {RATIOS}; sample one video of it with --calibrate, which measures them"
+            f"--cache mag: {root} has no {RATIOS}; sample one video with --calibrate to write it"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
@@ -68,33 +71,29 @@ def with_ratios(how: Acceleration, root: Path, digest: str) -> Acceleration:
 
 
 def leave_ratios(root: Path, ratios: Sequence[float], record: dict[str, Any]) -> Path:
-    """Write what a calibration found into the checkpoint's folder, with the checkpoint's digest and the settings of its video."""
+    """Write the calibrated ratios to the checkpoint folder, with its digest and the video's settings. Returns the path."""
     said = {"checkpoint": record["checkpoint"]["digest"], "ratios": list(ratios), "settings": record["settings"]}
     Folder(str(root)).put(json.dumps(said, indent=1).encode(), RATIOS)
     return root / RATIOS
 
 
 def check(how: Acceleration, device: str, dtype: str, root: Path, jobs: Sequence[Job], on_ray: bool) -> None:
-    """Raises ValueError with a sentence for what cannot be, here, with this checkpoint or for these jobs. Loads no network."""
+    """Raise ValueError for settings that this machine, checkpoint or list of jobs does not support. Does not load a network."""
     from model_zoo.a2 import acceleration, skyreels_v2
 
     gpu = device.startswith("cuda")
     if skyreels_v2.is_checkpoint(root) and how != NO_ACCELERATION:
         raise ValueError(
-            "a checkpoint of SkyReels-V2 is sampled by diffusers' pipeline as it is: leave out the flags for faster"
+            "SkyReels-V2 checkpoints are sampled by diffusers' own pipeline: remove the acceleration flags"
         )
     if how.cache_threshold <= 0 or how.cache_interval < 2:
-        raise ValueError("--cache-threshold must be above 0, and --cache-interval 2 at least")
+        raise ValueError("--cache-threshold must be above 0, and --cache-interval at least 2")
     if how.group_offload and not gpu:
-        raise ValueError(
-            "--group-offload moves weights between memory and a GPU, and this samples on the CPU: leave it out"
-        )
+        raise ValueError("--group-offload moves weights between memory and a GPU, but the device is the CPU: remove it")
     if how.quantization == "fp8" and not gpu:
-        raise ValueError(
-            "--quantization fp8 needs a GPU that computes in 8 bits, and this samples on the CPU: leave it out"
-        )
+        raise ValueError("--quantization fp8 needs a GPU with FP8 support, but the device is the CPU: remove it")
     if how.group_offload and how.compile:
-        raise ValueError("--group-offload moves what --compile compiled: leave out one of them")
+        raise ValueError("--group-offload cannot be combined with --compile: remove one of them")
     _check_mag(how, jobs, on_ray)
     acceleration.quantisation(how.quantization)
     if how.attention_backend:
@@ -104,7 +103,7 @@ def check(how: Acceleration, device: str, dtype: str, root: Path, jobs: Sequence
     blocks = _transformer(root).get("num_layers", 40)
     if how.cache == "first-block" and blocks < 2:
         raise ValueError(
-            f"--cache first-block: the transformer has {blocks} block, and this cache skips those behind the first"
+            f"--cache first-block skips the blocks after the first, but the transformer has only {blocks} block"
         )
     if how.ranks() or "WORLD_SIZE" in os.environ:
         _check_ranks(how, root, jobs, on_ray)
@@ -112,19 +111,17 @@ def check(how: Acceleration, device: str, dtype: str, root: Path, jobs: Sequence
 
 def _check_mag(how: Acceleration, jobs: Sequence[Job], on_ray: bool) -> None:
     if how.cache == "mag" and any(job.is_long() and job.ar_step for job in jobs):
-        raise ValueError(
-            "--cache mag counts the steps of a window, and with --ar-step there are more: leave out one of them"
-        )
+        raise ValueError("--cache mag counts the steps of a window, and --ar-step adds steps: remove one of them")
     if not how.calibrate:
         return
     if how.cache or how.ranks() or on_ray or how.compile:
         raise ValueError(
-            "--calibrate samples exactly, in one process: leave out --cache, --compile, --ray, --cfg-parallel and "
+            "--calibrate samples exactly, in one process: remove --cache, --compile, --ray, --cfg-parallel and "
             "--context-parallel"
         )
     if len(jobs) != 1 or jobs[0].is_long():
         raise ValueError(
-            "--calibrate takes one video, of one window: one --prompt, without --sweep, --window and --init-video"
+            "--calibrate takes one video with one window: use one --prompt, without --sweep, --window or --init-video"
         )
 
 
@@ -132,9 +129,9 @@ def _check_ranks(how: Acceleration, root: Path, jobs: Sequence[Job], on_ray: boo
     from model_zoo.a2.parallel import check_tokens
 
     if on_ray:
-        raise ValueError("--ray gives each job to one process: leave it out, or --cfg-parallel and --context-parallel")
+        raise ValueError("--ray runs each job in one process: remove it, or --cfg-parallel and --context-parallel")
     if min(how.cfg_parallel, how.context_parallel) < 1:
-        raise ValueError("--cfg-parallel and --context-parallel are numbers from 1 up")
+        raise ValueError("--cfg-parallel and --context-parallel must be at least 1")
     want, count = how.cfg_parallel * how.context_parallel, int(os.environ.get("WORLD_SIZE", "1"))
     if want != count:
         raise ValueError(
@@ -143,13 +140,16 @@ def _check_ranks(how: Acceleration, root: Path, jobs: Sequence[Job], on_ray: boo
         )
     if how.context_parallel > 1 and how.cache == "first-block":
         raise ValueError(
-            "--cache first-block: processes with other tokens would decide otherwise; take taylorseer with --context-parallel"
+            "--cache first-block would decide differently on processes with different tokens: use --cache taylorseer with "
+            "--context-parallel"
         )
     heads = _transformer(root)["num_attention_heads"]
     for job in jobs:
-        looks = 1 if job.guidance_scale <= 1 else 2 if job.reference_guidance_scale == 1 else 3
-        if how.cfg_parallel > looks:
-            raise ValueError(f"--cfg-parallel {how.cfg_parallel}: a step of {job.out} has {looks} looks to share")
+        branches = 1 if job.guidance_scale <= 1 else 2 if job.reference_guidance_scale == 1 else 3
+        if how.cfg_parallel > branches:
+            raise ValueError(
+                f"--cfg-parallel {how.cfg_parallel}: a step of {job.out} has {branches} CFG branches to split"
+            )
         for frames in job.lengths():
             check_tokens(job.height, job.width, frames, heads, how.context_parallel)
 

@@ -1,4 +1,4 @@
-"""Find out what a checkpoint folder holds, and which device and precision it is loaded with."""
+"""Detect the kind of a checkpoint folder, and choose device and dtype."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from model_zoo.a2 import checkpoint as a2_folder
 
 
 def checkpoint_folder(folder: str) -> tuple[Path, Sequence[str]]:
-    """The folder and its parts. Raises FileNotFoundError and ValueError for one that is no checkpoint."""
+    """Return the folder and the names of its parts. Raises FileNotFoundError or ValueError if it is not a checkpoint."""
     from model_zoo.a2 import skyreels_v2
 
     if skyreels_v2.is_checkpoint(folder):
@@ -16,7 +16,7 @@ def checkpoint_folder(folder: str) -> tuple[Path, Sequence[str]]:
 
 
 def placed(wanted: str | None, dtype: str | None = None) -> tuple[str, str]:
-    """The device and dtype to sample with on this machine. Raises ValueError for a GPU that is not there."""
+    """Return the device and dtype to sample with on this machine. Raises ValueError for a missing GPU."""
     import torch
 
     device = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -25,7 +25,9 @@ def placed(wanted: str | None, dtype: str | None = None) -> tuple[str, str]:
         raise ValueError(f"--device {device}: write cpu, cuda or cuda:N")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "cuda" and int(number or 0) >= count:
-        raise ValueError(f"--device {device}: torch finds {count or 'no'} GPUs here; leave it out to sample without")
+        raise ValueError(
+            f"--device {device}: torch finds {count or 'no'} GPUs here; omit --device to choose automatically"
+        )
     return device, dtype or default_dtype(device)
 
 

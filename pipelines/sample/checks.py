@@ -1,4 +1,4 @@
-"""All that can be wrong with jobs of `a2data sample`, a sentence each, said before anything loads."""
+"""Validation of `a2data sample` jobs before anything is loaded, with one message per problem."""
 
 import hashlib
 import os
@@ -12,16 +12,17 @@ from pipelines.sample.job import MOST_TOKENS, RANGES, SCHEDULERS, Job
 
 
 def validated(jobs: Sequence[tuple[str, Job]], referenced: bool = True) -> dict[str, str]:
-    """The sha256 of every file that these jobs read. Reads each once; loads no network. referenced: False for SkyReels-V2.
+    """Return the sha256 of every file that these jobs read. Reads each file once; does not load a network.
 
-    Raises ValueError with all sentences that there are to say, each behind the words that say where its job stands.
+    jobs: pairs of the position to report and the job. referenced: False for SkyReels-V2 checkpoints. Raises ValueError with all
+    problems, each prefixed with its job's position.
     """
-    files: dict[tuple[Any, str], tuple[str, str]] = {}  # as what, path -> sha256, what is wrong with it
+    files: dict[tuple[Any, str], tuple[str, str]] = {}  # (reader, path) -> (sha256, problem)
     wrong, outs = [], set()
     for where, job in jobs:
         wrong += [f"{where}{sentence}" for sentence in problems(job, referenced)]
         if job.out in outs:
-            wrong.append(f"{where}another job writes {job.out}, too")
+            wrong.append(f"{where}another job also writes {job.out}")
         outs.add(job.out)
         pictures = [file for _, file in job.references()] + [job.image]
         reads = [(file, _picture) for file in pictures if file]
@@ -37,24 +38,25 @@ def validated(jobs: Sequence[tuple[str, Job]], referenced: bool = True) -> dict[
 
 
 def texts(job: Job) -> list[tuple[str, str]]:
-    """All that a job says to the network, each text behind the words for what it is."""
+    """Return (name, text) of every prompt of a job."""
     named = [("prompt", job.prompt), ("negative prompt", job.negative_prompt)]
     return named + [(f"prompt of window {number}", text) for number, text in enumerate(job.next_prompt, 2)]
 
 
 def problems(job: Job, referenced: bool = True) -> Iterator[str]:
-    """What is wrong with a job, without a look at its files."""
+    """Yield the problems of a job, without reading its files."""
     from model_zoo.a2.references import ROLES
 
     if not job.out.endswith(".mp4"):
-        yield f"the video is to be {job.out}: its name must end in .mp4"
+        yield f"out is {job.out}: its name must end in .mp4"
     elif os.path.isdir(job.out):
-        yield f"the video is to be {job.out}, which is a folder"
+        yield f"out is {job.out}, which is a folder: name an .mp4 file"
     if not job.prompt.strip():
         yield "the prompt is empty"
     for name, text in texts(job):
-        if len(text.split()) >= MOST_TOKENS:  # a word is a token at least, and one ends the text
-            yield f"the {name} has {len(text.split())} words; the network reads {MOST_TOKENS} tokens: make it shorter"
+        # each word is at least one token, and an end token follows
+        if len(text.split()) >= MOST_TOKENS:
+            yield f"the {name} has {len(text.split())} words; the network reads {MOST_TOKENS} tokens: shorten it"
     yield from _references_problems(job) if referenced else _text_alone_problems(job)
     for text, (role, file) in zip(job.ref, job.references(), strict=True):
         if role not in ROLES or not file:
@@ -63,22 +65,22 @@ def problems(job: Job, referenced: bool = True) -> Iterator[str]:
 
 
 def _references_problems(job: Job) -> Iterator[str]:
-    """What a checkpoint of A2 needs, and has no use for."""
+    """Yield the problems of a job for an A2 checkpoint."""
     if not job.ref:
-        yield "no reference: name one at least with --ref ROLE=FILE"
+        yield "no reference: give at least one with --ref ROLE=FILE"
     if job.image:
-        yield "--image is for checkpoints of SkyReels-V2: with this one name the picture with --ref"
+        yield "--image is for SkyReels-V2 checkpoints: with this one, use --ref ROLE=FILE"
 
 
 def _text_alone_problems(job: Job) -> Iterator[str]:
-    """What a checkpoint of SkyReels-V2 cannot do."""
+    """Yield the problems of a job for a SkyReels-V2 checkpoint."""
     for name, given in (("ref", job.ref), ("next_prompt", job.next_prompt)):
         if given:
-            yield f"a checkpoint of SkyReels-V2 samples one text: leave out --{name}"
+            yield f"SkyReels-V2 checkpoints take a single prompt and no references: remove --{name.replace('_', '-')}"
     if job.image and job.init_video:
-        yield "a video that goes on has its first frame: leave out --image or --init-video"
+        yield "--image sets the first frame, and --init-video already has one: remove one of them"
     if job.reference_guidance_scale != 1:
-        yield "a checkpoint of SkyReels-V2 has no references: leave out --reference-guidance-scale"
+        yield "SkyReels-V2 checkpoints do not take references: remove --reference-guidance-scale"
 
 
 def _settings_problems(job: Job, referenced: bool) -> Iterator[str]:
@@ -86,9 +88,9 @@ def _settings_problems(job: Job, referenced: bool) -> Iterator[str]:
     for name in off:
         yield f"{name} is {getattr(job, name)}; it must be from {RANGES[name][0]} to {RANGES[name][1]}"
     if job.scheduler not in SCHEDULERS:
-        yield f"no scheduler called {job.scheduler!r}: {', '.join(SCHEDULERS)}"
+        yield f"unknown scheduler {job.scheduler!r}: choose {', '.join(SCHEDULERS)}"
     if job.reference_guidance_scale != 1 and job.guidance_scale <= 1:
-        yield f"guidance on references needs guidance on the prompt above 1, not {job.guidance_scale:g}"
+        yield f"--reference-guidance-scale needs a --guidance-scale above 1, not {job.guidance_scale:g}"
     if not off:
         yield from _size_problems(job, referenced)
 
@@ -109,7 +111,7 @@ def _size_problems(job: Job, referenced: bool) -> Iterator[str]:
     except ValueError as error:
         yield str(error)
     if job.next_prompt and not job.is_long():
-        yield "--next-prompt is for the windows of a long video: say with --window how many frames are sampled at a time"
+        yield "--next-prompt is for the windows of a long video: set --window to the number of frames sampled at a time"
 
 
 def _picture(path: str) -> tuple[str, str]:
@@ -129,7 +131,7 @@ def _sound(path: str) -> tuple[str, str]:
     try:
         with open_source(path, formats=SOUND_FORMATS) as (container, _):
             if not container.streams.audio:
-                return "", f"{path} has no sound in it"
+                return "", f"{path} has no audio stream"
         return hashlib.sha256(Path(path).read_bytes()).hexdigest(), ""
     except (ValueError, OSError) as error:
         return "", _sentence(path, error)
@@ -137,7 +139,7 @@ def _sound(path: str) -> tuple[str, str]:
 
 @cache
 def _video(fps: float) -> Any:
-    """A look at a video that is to go on at that rate: always the same function, so that each file is looked at once."""
+    """Return the reader of a video to extend at that frame rate: always the same object, so that each file is read once."""
     return partial(_continued, fps)
 
 
@@ -147,7 +149,7 @@ def _continued(fps: float, path: str) -> tuple[str, str]:
     try:
         found = probe(path)
         if abs(found.fps - fps) > 0.01 * fps:
-            return "", f"{path} has {found.fps:g} frames a second, and what follows {fps:g}: say --fps {found.fps:g}"
+            return "", f"{path} has {found.fps:g} frames per second, but --fps is {fps:g}: set --fps {found.fps:g}"
         return hashlib.sha256(Path(path).read_bytes()).hexdigest(), ""
     except (ValueError, OSError) as error:
         return "", _sentence(path, error)
@@ -158,7 +160,7 @@ def _sentence(path: str, error: Exception) -> str:
 
 
 def check_tokens(root: Path, wanted: Sequence[tuple[str, Job]]) -> None:
-    """Raises ValueError for prompts whose end the network would not read."""
+    """Raise ValueError for prompts longer than the network reads."""
     from model_zoo import torchvision_shim
 
     torchvision_shim.install()
@@ -168,7 +170,7 @@ def check_tokens(root: Path, wanted: Sequence[tuple[str, Job]]) -> None:
     texts = dict.fromkeys((where, name, text) for where, job in wanted for name, text in checks.texts(job))
     counts = {text: len(tokenizer(text).input_ids) for text in {text for _, _, text in texts}}
     wrong = [
-        f"{where}the {name} has {counts[text]} tokens; the network reads {MOST_TOKENS}: make it shorter"
+        f"{where}the {name} has {counts[text]} tokens; the network reads {MOST_TOKENS}: shorten it"
         for where, name, text in texts
         if counts[text] > MOST_TOKENS
     ]

@@ -1,4 +1,4 @@
-"""References that are no cut-outs are cut out by a detector of the zoo before anything is sampled: A2 knows subjects on white."""
+"""Cut out reference subjects that are not on white, with a detector of the zoo: A2 was trained on subjects on white."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,20 +11,20 @@ from a2data.media import images
 from model_zoo import cards
 from pipelines.sample.job import Job
 
-WHITE, BORDER = 245, 0.9  # a cut-out has at least this share of such pixels on its border
-LEAST = 0.01  # of the picture, that a cut-out has
+WHITE, BORDER = 245, 0.9  # smallest value of a white pixel; smallest fraction of white border pixels of a cut-out
+LEAST = 0.01  # smallest area of a cut-out, as a fraction of the image
 
 
 def is_cut_out(picture: np.ndarray) -> bool:
-    """Whether a (h, w, 3) uint8 picture stands on white: so does what was transparent, once it is read."""
+    """Return whether a (h, w, 3) uint8 image has a white background; transparency is read as white."""
     border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
     return bool((border.min(axis=1) >= WHITE).mean() >= BORDER)
 
 
 def cut_out(picture: np.ndarray, role: str, detect: Any) -> np.ndarray:
-    """The largest person ("human") or thing ("object") in a (h, w, 3) uint8 picture, where it stands, on white.
+    """Return a (h, w, 3) uint8 image with everything but the largest person ("human") or object ("object") set to white.
 
-    detect: a model with the role "detect", see model_zoo.cards. Raises ValueError where it finds none.
+    detect: a model with the role "detect", see model_zoo.cards. Raises ValueError if nothing is detected.
     """
     from model_zoo.detect.builtin import grabcut
 
@@ -32,13 +32,13 @@ def cut_out(picture: np.ndarray, role: str, detect: Any) -> np.ndarray:
     masks = [grabcut.in_box(picture, d.box) if d.mask is None else d.mask for d in found]
     masks = [mask for mask in masks if mask.mean() >= LEAST]
     if not masks:
-        raise ValueError(f"no {role} is found in it")
+        raise ValueError(f"no {role} was detected")
     largest = max(masks, key=lambda mask: mask.sum())
     return np.where(largest[..., None], picture, np.uint8(255))
 
 
 def check(wanted: Sequence[tuple[str, Job]]) -> None:
-    """Raises ValueError for what --matting-model names that is no detector."""
+    """Raise ValueError if a job's matting model is unknown or not a detector."""
     for where, job in wanted:
         if job.matting_model == "none":
             continue
@@ -48,19 +48,19 @@ def check(wanted: Sequence[tuple[str, Job]]) -> None:
             raise ValueError(f"{where}--matting-model {job.matting_model}: {error.args[0]}") from error
         if role != "detect":
             raise ValueError(
-                f"{where}--matting-model {job.matting_model} has the role {role}; it must find people and things: detect"
+                f"{where}--matting-model {job.matting_model} has the role {role}; choose a model with the role detect"
             )
 
 
 def revisions(jobs: Sequence[Job]) -> dict[str, str]:
-    """The revision of every detector that these jobs name, for their keys."""
+    """Return the revision of every detector that these jobs use, for their keys."""
     return {name: cards.revision(name) for name in {job.matting_model for job in jobs} - {"none"}}
 
 
 def made(jobs: Sequence[Job]) -> list[Job]:
-    """These jobs, with cut-outs in the place of subjects that are none, written beside each video: NAME-cut-0.png.
+    """Return the jobs with subjects replaced by cut-outs where needed; these are written next to each video: NAME-cut-0.png.
 
-    Raises ValueError naming the picture in which nobody and nothing is found.
+    Raises ValueError with the path of an image in which nothing is detected.
     """
     loaded: dict[str, Any] = {}
     return [job if job.matting_model == "none" else _made(job, loaded) for job in jobs]
@@ -77,7 +77,8 @@ def _made(job: Job, loaded: dict[str, Any]) -> Job:
             continue
         if "://" in job.out:
             raise ValueError(
-                f"{file} is no cut-out, and cut-outs are written beside the video, which is behind a URL here"
+                f"{file} is not a cut-out, and cut-outs cannot be written next to a video at a URL: use a local --out, an image "
+                "on white, or --matting-model none"
             )
         if job.matting_model not in loaded:
             loaded[job.matting_model] = cards.load(job.matting_model, cards.device())
@@ -85,8 +86,8 @@ def _made(job: Job, loaded: dict[str, Any]) -> Job:
             alone = cut_out(picture, role, loaded[job.matting_model])
         except ValueError as error:
             raise ValueError(
-                f"{file}: {error}, by {job.matting_model}. Bring it on white or transparent, name another detector "
-                "with --matting-model, or take it as it is with --matting-model none"
+                f"{file}: {error} by {job.matting_model}. Use an image on a white or transparent background, choose another "
+                "detector with --matting-model, or use the image unchanged with --matting-model none"
             ) from error
         path = Path(f"{job.out.removesuffix('.mp4')}-cut-{number}.png")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""`a2data sample --ray`: actors over a Ray cluster, a GPU each, that sample one job after another.
+"""`a2data sample --ray`: actors on a Ray cluster, each with a GPU, that sample one job after another.
 
-Through Ray go jobs and sentences, never pixels: references, checkpoint and videos must be in reach of every node by the same
-paths. A job whose actor dies is named as failed; the next ones go to another.
+Only jobs and messages pass through Ray, never pixels: references, checkpoint and videos must have the same paths on every node.
+If an actor dies, its job is reported as failed, and the remaining jobs go to a new actor.
 """
 
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from pipelines.sample.sampler import Sampler, SampleRequest
 
 
 class Worker:
-    """An actor: a loaded checkpoint."""
+    """Actor with a loaded checkpoint."""
 
     def __init__(self, checkpoint: str, device: str, dtype: str, how: Acceleration):
         self.sampler = Sampler(checkpoint, device, dtype, how)
 
     def do(self, task: SampleRequest) -> str:
-        """Why the job failed; "" if it did not."""
+        """Sample a job. Returns why it failed, or ""."""
         try:
             self.sampler.sample(task)
             return ""
@@ -33,23 +33,23 @@ class Worker:
 def spread(
     todo: Sequence[SampleRequest], watch: Any, checkpoint: tuple[str, str, str, Acceleration], worker: type = Worker
 ) -> dict[str, str]:
-    """Sample the tasks, in as many actors as there is room and work for. {out: why it failed}."""
+    """Sample the requests on as many actors as resources and work allow. Returns {out: error} of the failed ones."""
     need, count = on_ray.actor_options(checkpoint[1], len(todo))
     waiting, failed = list(todo), {}
     busy: dict[Any, tuple[Any, SampleRequest]] = {}
 
-    def hire() -> Any:
+    def start_actor() -> Any:
         return ray.remote(worker).options(**need, max_restarts=0).remote(*checkpoint)
 
     for _ in range(count):
-        _give(hire(), waiting, busy, None)
+        _give(start_actor(), waiting, busy, None)
     while busy:
         (ref,), _ = ray.wait(list(busy), num_returns=1)
         actor, task = busy.pop(ref)
         try:
             why = ray.get(ref)
         except ray.exceptions.RayError as error:
-            why, actor = f"its worker died ({_cause(error)})", hire() if waiting else None
+            why, actor = f"its worker died ({_cause(error)})", start_actor() if waiting else None
         if why:
             failed[task.job.out] = why
         watch.made(task.job, why)
@@ -60,7 +60,7 @@ def spread(
 def _give(
     actor: Any, waiting: list[SampleRequest], busy: dict[Any, tuple[Any, SampleRequest]], last: SampleRequest | None
 ) -> None:
-    """Hand out the next task, of the last one's shape if there is one."""
+    """Submit the next request, preferably one with the shape of the last."""
     if not waiting:
         return
     same = (n for n, task in enumerate(waiting) if last and jobs.shape(task.job) == jobs.shape(last.job))
@@ -69,5 +69,5 @@ def _give(
 
 
 def _cause(error: Exception) -> str:
-    """The last line of what Ray says, which names the error that an actor ended with."""
+    """Return the last line of Ray's message, which has the error that ended the actor."""
     return [line.strip() for line in str(error).splitlines() if line.strip()][-1]

@@ -1,4 +1,4 @@
-"""What `a2data sample` leaves of a video: an mp4 with sound that says how it was made, the same as JSON, a contact sheet."""
+"""Output files of `a2data sample`: an mp4 with sound and embedded metadata, the metadata as JSON, and a contact sheet."""
 
 import hashlib
 import io
@@ -15,14 +15,14 @@ from a2data.media import images, video
 from a2data.media.decode_limits import SOUND_FORMATS
 from a2data.store.folder import Folder
 
-RATE_HZ = 48_000  # of the sound in the mp4, AAC, stereo
-AAC_SAMPLES = 1024  # of a frame
-TILE_PX, GAP_PX, LABEL_PX = 160, 4, 20  # height of a tile of a contact sheet, space around it, height of a row's label
-STILLS = 6  # frames of a video in a row
+RATE_HZ = 48_000  # sample rate of the mp4's sound, AAC, stereo
+AAC_SAMPLES = 1024  # samples per AAC frame
+TILE_PX, GAP_PX, LABEL_PX = 160, 4, 20  # contact sheet: tile height, space around tiles, height of a row's label
+STILLS = 6  # frames per video in a contact sheet
 
 
 def place(out: str) -> tuple[Folder, str]:
-    """The folder of a file, here or behind a URL, and its name in it."""
+    """Return the folder of a file, local or at a URL, and its name in it."""
     folder, _, name = out.rpartition("/")
     return Folder(folder or "."), name
 
@@ -32,7 +32,7 @@ def beside(name: str, suffix: str) -> str:
 
 
 def done(out: str, key: str, preview: bool) -> bool:
-    """Whether the video at `out` is the one of the job with that key, whole and unchanged."""
+    """Return whether `out` is the complete and unchanged video of the job with that key."""
     folder, name = place(out)
     data = folder.get(beside(name, ".json"))
     try:
@@ -48,10 +48,10 @@ def done(out: str, key: str, preview: bool) -> bool:
 def write(
     out: str, frames: np.ndarray, record: dict[str, Any], sound: tuple[str, float], sheet: np.ndarray | None
 ) -> None:
-    """Write a video, (t, h, w, 3) uint8 RGB, and beside it its record and, where there is one, its contact sheet.
+    """Write a video, (t, h, w, 3) uint8 RGB, and next to it its record and, if given, its contact sheet.
 
-    Each file appears whole or not at all; the record comes last, so that it never speaks of a video that is not there.
-    sound: a file ("" for none) and where in it the video begins, in seconds.
+    Each file is written atomically; the record comes last, so that it never describes a missing video.
+    sound: an audio file ("" for none) and the start in it, seconds.
     """
     folder, name = place(out)
     data = embed_metadata(video.encode(frames, record["settings"]["fps"]), record, sound)
@@ -63,7 +63,7 @@ def write(
 
 
 def embed_metadata(mp4: bytes, record: dict[str, Any], sound: tuple[str, float] = ("", 0.0)) -> bytes:
-    """The mp4 again, its pictures untouched, with the record as its comment, and with sound cut to its length."""
+    """Return the mp4 with unchanged video packets, the record as its comment, and sound trimmed to its length."""
     with tempfile.NamedTemporaryFile(suffix=".mp4") as file, av.open(io.BytesIO(mp4), "r") as given:
         options = {"movflags": "+faststart", "fflags": "+bitexact"}
         with av.open(file.name, "w", format="mp4", options=options) as made:
@@ -85,7 +85,7 @@ def embed_metadata(mp4: bytes, record: dict[str, Any], sound: tuple[str, float] 
 
 
 def _sound(path: str, start_s: float, length_s: float) -> Iterator[av.AudioFrame]:
-    """The sound of a file from start_s on, in frames for AAC; it ends early where the file does."""
+    """Yield a file's sound from start_s as AAC-sized frames, for length_s or until the file ends."""
     resample = av.AudioResampler(format="fltp", layout="stereo", rate=RATE_HZ)
     skip, want = round(start_s * RATE_HZ), round(length_s * RATE_HZ)
     found: list[np.ndarray] = []
@@ -109,12 +109,12 @@ def _sound(path: str, start_s: float, length_s: float) -> Iterator[av.AudioFrame
 
 
 def stills(frames: np.ndarray, most: int = STILLS) -> list[np.ndarray]:
-    """Frames evenly spread over a video, the first and the last among them."""
+    """Return up to `most` frames evenly spaced over a video, including the first and the last."""
     return [frames[round(n)] for n in np.linspace(0, len(frames) - 1, min(most, len(frames)))]
 
 
 def sheet(rows: Sequence[tuple[str, Sequence[np.ndarray]]]) -> np.ndarray:
-    """A contact sheet: rows of pictures, (h, w, 3) uint8 RGB of any sizes, each row under its label. (H, W, 3) uint8."""
+    """Return a contact sheet, (H, W, 3) uint8: labelled rows of images, (h, w, 3) uint8 RGB of any sizes."""
     tiles = [[_tile(picture) for picture in pictures] for _, pictures in rows]
     width = max(sum(tile.width + GAP_PX for tile in row) for row in tiles) + GAP_PX
     paper = Image.new("RGB", (width, len(rows) * (LABEL_PX + TILE_PX + GAP_PX)), "white")
@@ -133,13 +133,13 @@ def _tile(picture: np.ndarray) -> Image.Image:
 
 
 def sheet_of(outs: dict[str, str], references: Sequence[np.ndarray]) -> np.ndarray:
-    """A contact sheet with a row for each video {label: mp4} below one of references."""
+    """Return a contact sheet with a row of references and a row per video {label: mp4}."""
     rows: list[tuple[str, Sequence[np.ndarray]]] = [("references", references)]
     for label, out in outs.items():
         folder, name = place(out)
         data = folder.get(name)
         if data is None:
-            raise FileNotFoundError(f"{out} is gone")
+            raise FileNotFoundError(f"{out} does not exist any more")
         rows.append((label, stills(video.decode(data))))
     return sheet(rows)
 

@@ -1,4 +1,4 @@
-"""`a2data sample`: elements and a prompt in, a video out, with A2 or Wan; one video, a sweep of a setting, or a file of jobs."""
+"""Sample requests: the record of a job's inputs and settings, its key, and sampling in this process."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from pipelines.sample.sampler import SampleRequest
 
 
 def prepared(checkpoint: str, device: str | None, job: Job, files: dict[str, str]) -> SampleRequest:
-    """The task of one job that is valid, and reads these files, {path: sha256}. Raises ValueError for prompts too long."""
+    """Return the request of a validated job; files: {path: sha256} of its inputs. Raises ValueError if a prompt is too long."""
     root = a2_folder.check(checkpoint)
     check_tokens(root, [("", job)])
     known = {"name": root.resolve().name, "digest": a2_folder.digest(root)}
@@ -27,9 +27,9 @@ def prepared(checkpoint: str, device: str | None, job: Job, files: dict[str, str
 def record(
     job: Job, files: dict[str, str], checkpoint: dict[str, str], dtype: str, how: Acceleration = NO_ACCELERATION
 ) -> dict[str, Any]:
-    """How a video is made, for its file and for the JSON beside it. `key` names all that its pixels and sound depend on.
+    """Return the record of a video, for its metadata and its JSON file. `key` hashes everything that its content depends on.
 
-    Two runs with the same key differ by the device and the versions of the libraries at most.
+    Two runs with the same key can differ only through the device and the library versions.
     """
     from model_zoo.a2.references import ROLES
 
@@ -47,7 +47,8 @@ def record(
         "settings": settings | {"dtype": dtype} | how.drift(),
         "checkpoint": checkpoint["digest"],
     }
-    if job.image:  # not null without one: the keys of videos that were made before stay as they are
+    # omitted rather than null if not set, so that the keys of existing videos do not change
+    if job.image:
         told["image"] = {"sha256": files[job.image]}
     key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
     for shown, (_, file) in zip(told["references"], inorder, strict=True):
@@ -60,7 +61,7 @@ def record(
 
 
 def here(todo: Sequence[SampleRequest], watch: Any, sampler: Any) -> dict[str, str]:
-    """Sample one after another in this process."""
+    """Sample the requests one after another in this process. Returns {out: error} of the failed ones."""
     failed = {}
     for task in todo:
         watch.begin(task.job)

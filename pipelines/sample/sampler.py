@@ -12,11 +12,11 @@ from pipelines.sample import output
 from pipelines.sample.acceleration import NO_ACCELERATION, Acceleration, leave_ratios
 from pipelines.sample.job import Job
 
-MAX_EXTEND_BYTES = 4_000_000_000  # of the frames of a video to extend, which are held at once: 3,300 of 832 x 480
+MAX_EXTEND_BYTES = 4_000_000_000  # limit of a video to extend, held in memory as frames: 3,300 of 832 x 480
 
 
 class SampleRequest(NamedTuple):
-    """A job and what will be said of its video."""
+    """A job and the record of its video."""
 
     job: Job
     record: dict[str, Any]
@@ -50,13 +50,14 @@ class Sampler:
             self.pipeline = a2.load(
                 checkpoint, device, getattr(torch, dtype), quantised=quantised, by_blocks=how.group_offload
             )
-        except Exception as error:  # of safetensors, transformers, diffusers, each with classes of its own
-            raise ValueError(f"{checkpoint} does not load: {type(error).__name__}: {error}") from error
+        # safetensors, transformers and diffusers each raise their own classes
+        except Exception as error:
+            raise ValueError(f"{checkpoint} cannot be loaded: {type(error).__name__}: {error}") from error
         self.pipeline.set_progress_bar_config(disable=True)
         acceleration.apply(self.pipeline, self.groups, how.attention_backend, how.vae_tiling, how.compile)
 
     def sample(self, task: SampleRequest, on_step: Callable[[], None] = lambda: None) -> None:
-        """Sample a job's video and write it. The result depends on nothing that was sampled before."""
+        """Sample a job's video and write it. The result does not depend on earlier jobs."""
         import torch
 
         from model_zoo.a2 import pipeline as a2
@@ -77,7 +78,7 @@ class Sampler:
         }
         made = self._calibrating(task, partial(self._made, job, prepared, same, on_step))
         if not np.isfinite(made).all():
-            raise ValueError("the network gave values that are no numbers; try --dtype float32")
+            raise ValueError("the network returned NaN or infinity; try --dtype float32")
         frames = (made * 255).round().astype(np.uint8)
         rows = [("references", list(prepared.frames))] if prepared else []
         rows.append((" ".join(job.prompt.split())[:160], output.stills(frames)))
@@ -86,7 +87,7 @@ class Sampler:
             output.write(job.out, frames, task.record, (job.audio, job.audio_start_s), sheet)
 
     def _cache(self, steps: int) -> None:
-        """Switch the cache on, as --cache asks; mag goes by the number of steps."""
+        """Enable the cache of --cache; mag depends on the number of steps."""
         from model_zoo.a2 import acceleration
 
         how, counted = self.how, steps if self.how.cache == "mag" else 0
@@ -96,7 +97,7 @@ class Sampler:
             self.cached = counted
 
     def _calibrating(self, task: SampleRequest, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """Make the video; with --calibrate also leave beside the checkpoint what --cache mag needs to know."""
+        """Return the video's frames; with --calibrate also write the ratios for --cache mag to the checkpoint folder."""
         from model_zoo.a2 import acceleration
 
         if not self.how.calibrate:
@@ -109,7 +110,7 @@ class Sampler:
         return made
 
     def _made(self, job: Job, prepared: Any, same: dict[str, Any], on_step: Callable[[], None]) -> np.ndarray:
-        """The frames of a job's video, (f, height, width, 3), 0 to 1."""
+        """Return the frames of a job's video, (f, height, width, 3), 0 to 1."""
         from model_zoo.a2 import long, skyreels_v2
 
         parts: dict[str, Any] = {"window": job.window, "history": job.history}
@@ -136,7 +137,7 @@ class Sampler:
 
 
 def context_frames(job: Job) -> np.ndarray:
-    """The frames of the video that is to go on, (f, height, width, 3) uint8, cropped in the middle to the job's proportions."""
+    """Return the frames of the video to extend, (f, height, width, 3) uint8, centre-cropped to the job's aspect ratio."""
     from a2data.media import video
     from model_zoo.a2.references import cropped
 
@@ -154,7 +155,7 @@ def context_frames(job: Job) -> np.ndarray:
 
 
 def first_frame(job: Job) -> np.ndarray:
-    """The picture with which a video is to begin, (height, width, 3) uint8, cropped in the middle to the job's proportions."""
+    """Return the first frame, (height, width, 3) uint8, centre-cropped to the job's aspect ratio."""
     from model_zoo.a2.references import cropped, read_picture
 
     return cropped(read_picture(job.image), job.height, job.width)

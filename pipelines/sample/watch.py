@@ -1,4 +1,4 @@
-"""What a person sees while `a2data sample` works: bars on a terminal, lines in a log, or nothing."""
+"""Progress of `a2data sample`: bars on a terminal, lines in a log, or nothing."""
 
 import sys
 import time
@@ -10,14 +10,14 @@ from pipelines.sample.job import Job
 
 
 def watcher(count: int, quiet: bool) -> Any:
-    """Told when a job begins, when a step is done, when a video is made or has failed, and at the end."""
+    """Return the listener for the start of a job, each step, each finished or failed video, and the end."""
     if quiet or not count:
         return Nothing()
     return Bars(count) if sys.stderr.isatty() else Lines(count)
 
 
 class Nothing:
-    """Says nothing."""
+    """Listener without output."""
 
     def begin(self, job: Job) -> None: ...
     def step(self) -> None: ...
@@ -26,7 +26,7 @@ class Nothing:
 
 
 class Lines(Nothing):
-    """A line for each video: for logs."""
+    """Listener that prints a line per video, for logs."""
 
     def __init__(self, count: int):
         self.count, self.ended, self.began = count, 0, time.monotonic()
@@ -38,7 +38,7 @@ class Lines(Nothing):
 
 
 class Bars(Nothing):
-    """A bar for the videos and one for the steps of the one in hand."""
+    """Listener with a bar for the videos and a bar for the steps of the current one."""
 
     def __init__(self, count: int, console: Any = None):
         from rich.console import Console
@@ -62,7 +62,7 @@ class Bars(Nothing):
             speed_estimate_period=3600,
         )
         self.all = self.progress.add_task("videos", total=count)
-        self.one = self.progress.add_task("the checkpoint loads", total=None)
+        self.one = self.progress.add_task("loading the checkpoint", total=None)
         self.progress.start()
 
     def begin(self, job: Job) -> None:

@@ -1,1 +1,1 @@
-"""What `a2data train` is made of: settings, the samples, processes, checkpoints, validation, log, export, plan."""
+"""Parts of `a2data train`: settings, samples, processes, checkpoints, validation, log, export and cost estimate."""

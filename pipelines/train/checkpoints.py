@@ -1,10 +1,10 @@
-"""Checkpoints that are whole or not there: written in the background, read by any number of processes, checked before.
+"""Atomic checkpoints: written in the background, verified before loading, readable by any number of processes.
 
-DIR/step-000100/ holds what learns, the optimiser and the average as torch.distributed.checkpoint writes them (each process
-its own part), and state.json: step, place of the loader, settings, losses, size and sha256 of each file, and of all that
-itself. It is written under another name and renamed when all of it is there. Frozen parameters are not in it: they are in the
-folder that training began with. A checkpoint that is damaged is renamed to step-000100.damaged, and the one before it is
-taken up.
+DIR/step-000100/ holds the trainable parameters, the optimizer state and the EMA as torch.distributed.checkpoint writes them
+(each process its own part), and state.json: step, loader position, settings, losses, size and sha256 of each file, and a sha256
+of all that. A checkpoint is written under a temporary name and renamed once complete. Frozen parameters are not included: they
+are in the folder that training started from. A damaged checkpoint is renamed to step-000100.damaged, and the previous one is
+loaded instead.
 """
 
 import hashlib
@@ -31,15 +31,16 @@ LEARNT = StateDictOptions(ignore_frozen_params=True, strict=False)
 
 
 class Checkpoints:
-    """The checkpoints of one training, in a folder that all processes reach. One is written at a time."""
+    """Checkpoints of one training, in a folder that all processes can reach. One is written at a time."""
 
     def __init__(self, folder: Path, keep: int):
         self.folder, self.keep = folder, keep
         self.chief = not dist.is_initialized() or dist.get_rank() == 0
-        # collectives of the background thread must not meet those of the training
+        # a separate group, so that collectives of the background thread do not interleave with those of the training
         self.group = dist.new_group(backend="gloo") if dist.is_initialized() else None
         self.writing: tuple[Future, Path, dict[str, Any]] | None = None
-        self.thread = ThreadPoolExecutor(1)  # that hashes what was written, beside the training
+        # hashes the written files in the background
+        self.thread = ThreadPoolExecutor(1)
         if self.chief:
             folder.mkdir(parents=True, exist_ok=True)
             for scratch in folder.glob("*.tmp"):
@@ -47,7 +48,7 @@ class Checkpoints:
         self.wait_for_all()
 
     def all(self) -> list[Path]:
-        """Every checkpoint that was whole when it was written, the oldest first."""
+        """Return every checkpoint that was completely written, oldest first."""
         return [path for path in self.folders() if (path / "state.json").exists()]
 
     def folders(self) -> list[Path]:
@@ -56,7 +57,7 @@ class Checkpoints:
     def save(
         self, step: int, network: Any, optimizer: Any, average: dict[str, torch.Tensor], about: dict[str, Any]
     ) -> None:
-        """Begin to write a checkpoint: a copy is taken before this returns, the rest goes on beside the training."""
+        """Start writing a checkpoint. The state is copied before this returns; the files are written in the background."""
         self.finish()
         scratch = self.folder / f"step-{step:06d}.tmp"
         learnt, momenta = get_state_dict(network, optimizer, options=LEARNT)
@@ -65,14 +66,14 @@ class Checkpoints:
         self.writing = self.thread.submit(self.hashed, saved, scratch), scratch, {"step": step, **about}
 
     def hashed(self, saved: Any, scratch: Path) -> dict[str, Any]:
-        """Size and sha256 of the files that this process wrote, when they are written."""
+        """Wait for the files of this process to be written and return their sizes and sha256."""
         saved.result()
         rank = dist.get_rank() if dist.is_initialized() else 0
         names = [path.name for path in scratch.glob(f"__{rank}_*.distcp")] + [".metadata"] * self.chief
         return {name: {"bytes": (scratch / name).stat().st_size, "sha256": sha256(scratch / name)} for name in names}
 
     def finish(self) -> None:
-        """Wait until the checkpoint in hand is whole. Raises OSError with a sentence where it could not be written."""
+        """Wait until the pending checkpoint is complete. Raises OSError if it could not be written."""
         if self.writing is None:
             return
         (future, scratch, state), self.writing = self.writing, None
@@ -80,7 +81,7 @@ class Checkpoints:
         failed: BaseException | None = None
         try:
             files = future.result()
-        except (Exception, CheckpointException) as error:  # torch's is no Exception
+        except (Exception, CheckpointException) as error:  # CheckpointException derives from BaseException
             failed = error
         every = self.gathered(first_line(failed) if failed else files)
         whys = [part for part in every if isinstance(part, str)]
@@ -100,14 +101,14 @@ class Checkpoints:
             rest = [path.name for path in self.all()]
             raise OSError(
                 f"the checkpoint of step {state['step']} could not be written to {self.folder} ({whys[0]}); "
-                f"{f'the last whole one is {rest[-1]}' if rest else 'there is none yet'}. Is the disk full?"
+                f"{f'the last complete one is {rest[-1]}' if rest else 'there is none yet'}. Is the disk full?"
             ) from failed
         if self.chief:
             self.thin()
         self.wait_for_all()
 
     def thin(self) -> None:
-        """Remove all but the newest `keep` and the best. One whose state.json is damaged is put aside, and does not count."""
+        """Remove all checkpoints but the newest `keep` and the best. Those with a damaged state.json are set aside first."""
         losses: dict[Path, float | None] = {}
         for path in self.all():
             try:
@@ -123,17 +124,17 @@ class Checkpoints:
                 shutil.rmtree(path)
 
     def load(self, network: Any, optimizer: Any, average: dict[str, torch.Tensor]) -> dict[str, Any] | None:
-        """Take up the newest whole checkpoint, in place; what is known of it, or None where there never was one.
+        """Load the newest intact checkpoint in place and return its state.json, or None if there never was one.
 
-        All processes decide alike. One that is damaged is put aside, and the one before it is tried. Raises ValueError where none
-        is whole, or where the parameters of one are not those that learn now.
+        All processes take the same decision. A damaged checkpoint is set aside and the previous one is tried. Raises ValueError
+        if none is intact, or if a checkpoint's parameters are not the ones being trained.
         """
         whys: list[str] = []
         for path in reversed([self.folder / name for name in self.from_chief([p.name for p in self.folders()])]):
             found = self.damage(path) or self.take_up(path, network, optimizer, average)
             if not found:
                 if whys and self.chief:
-                    print(f"{path.name} is taken up in its place", flush=True)
+                    print(f"{path.name} is loaded instead", flush=True)
                 return about(path)
             whys.append(found)
             if self.chief:
@@ -142,13 +143,13 @@ class Checkpoints:
         aside = self.from_chief(sorted(path.name for path in self.folder.glob("step-*.damaged*")))
         if aside:
             raise ValueError(
-                f"no checkpoint in {self.folder} is whole: {'; '.join(whys) or 'there are only ' + ', '.join(aside)}. Copy one "
-                "from elsewhere, or give another --out to begin anew"
+                f"no checkpoint in {self.folder} is intact: {'; '.join(whys) or 'there are only ' + ', '.join(aside)}. Copy one "
+                "from elsewhere, or use another --out to start a new training"
             )
         return None
 
     def take_up(self, path: Path, network: Any, optimizer: Any, average: dict[str, torch.Tensor]) -> str:
-        """Read a checkpoint in place; why it is damaged, "" for one that is whole."""
+        """Read a checkpoint in place. Returns why it is damaged, or "" if it is intact."""
         learnt, momenta = get_state_dict(network, optimizer, options=LEARNT)
         state: dict[str, Any] = {"network": learnt, "optimizer": momenta, "average": average}
         try:
@@ -156,7 +157,7 @@ class Checkpoints:
         except (RuntimeError, ValueError, CheckpointException) as error:
             if found := damage_of(error):
                 return found
-            raise ValueError(f"{path} does not fit this network or this variant ({first_line(error)})") from error
+            raise ValueError(f"{path} does not fit this network or --trainable ({first_line(error)})") from error
         odd = sorted({name for part in self.gathered(non_finite(state)) for name in part})
         if odd:
             return f"{path} holds NaN or infinity in {', '.join(odd[:3])}" + f" and {len(odd) - 3} more" * (
@@ -168,13 +169,13 @@ class Checkpoints:
         return ""
 
     def damage(self, path: Path) -> str:
-        """Why a checkpoint cannot be whole, "" where nothing speaks against it. Each process reads its share of the files."""
+        """Return why a checkpoint is damaged, or "" if all checks pass. The processes divide the files between them."""
         rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         found = ""
         try:
             state = about(path)
             check_state(path, state)
-            files = state.get("files", {})  # none in a checkpoint of an earlier version
+            files = state.get("files", {})  # missing in checkpoints of earlier versions
             for name in sorted(files)[rank::ranks]:
                 check_file(path / name, files[name])
             if self.chief:
@@ -184,14 +185,14 @@ class Checkpoints:
         return next((why for why in self.gathered(found) if why), "")
 
     def put_aside(self, path: Path, why: str) -> None:
-        """Rename a damaged checkpoint, so that it is kept and not taken for one."""
+        """Rename a damaged checkpoint, so that it is kept but not loaded."""
         names = (f"{path.name}.damaged{n or ''}" for n in itertools.count())
         aside = next(place for name in names if not (place := path.with_name(name)).exists())
         path.rename(aside)
         print(f"{path.name} is damaged, and kept as {aside.name}: {why}", flush=True)
 
     def gathered(self, mine: Any) -> list[Any]:
-        """What each process says, in the order of their ranks."""
+        """Return the values of all processes, in rank order."""
         if self.group is None:
             return [mine]
         said: list[Any] = [None] * dist.get_world_size()
@@ -199,7 +200,7 @@ class Checkpoints:
         return said
 
     def from_chief(self, mine: Any) -> Any:
-        """What the first process says."""
+        """Return the value of the first process."""
         return self.gathered(mine)[0]
 
     def wait_for_all(self) -> None:
@@ -208,22 +209,22 @@ class Checkpoints:
 
 
 def about(checkpoint: Path) -> dict[str, Any]:
-    """What state.json says. Raises DamagedError, naming it, where it is not what was written."""
+    """Return the content of a checkpoint's state.json. Raises DamagedError with its path if it is not what was written."""
     path = checkpoint / "state.json"
     try:
         state = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedError(f"{path} is damaged: {first_line(error)}") from error
     if not isinstance(state, dict):
-        raise DamagedError(f"{path} is damaged: it holds no object")
-    # one of an earlier version has neither
+        raise DamagedError(f"{path} is damaged: it is not a JSON object")
+    # checkpoints of earlier versions have neither key
     if ("files" in state or "sha256" in state) and state.pop("sha256", None) != digest(state):
-        raise DamagedError(f"{path} is damaged: it does not have the sha256 that it names")
+        raise DamagedError(f"{path} is damaged: its content does not match the sha256 that it records")
     return state
 
 
 def check_state(checkpoint: Path, state: dict[str, Any]) -> None:
-    """Raises DamagedError where the state of a checkpoint is not one that `Checkpoints.save` was given, or of another step."""
+    """Raise DamagedError if a state lacks keys that `Checkpoints.save` writes, has wrong types or belongs to another step."""
     kinds = {"step": int, "seconds": float, "settings": dict, "loader": dict, "last": dict}
     wrong = [
         name for name, kind in kinds.items() if type(state.get(name)) not in (kind, int if kind is float else kind)
@@ -233,11 +234,13 @@ def check_state(checkpoint: Path, state: dict[str, Any]) -> None:
     if not all(isinstance(file, dict) and {"bytes", "sha256"} <= set(file) for file in known):
         wrong.append("files")
     if wrong or NAME.fullmatch(checkpoint.name)[1].lstrip("0") != str(state["step"] or ""):  # type: ignore[index]
-        raise DamagedError(f"{checkpoint / 'state.json'} is damaged: it says no or other {', '.join(wrong) or 'step'}")
+        raise DamagedError(
+            f"{checkpoint / 'state.json'} is damaged: missing or wrong value of {', '.join(wrong) or 'step'}"
+        )
 
 
 def digest(state: dict[str, Any]) -> str:
-    """The sha256 of a state, however it is laid out in its file."""
+    """Return the sha256 of a state, independent of its layout in the file."""
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
@@ -247,18 +250,18 @@ def sha256(path: Path) -> str:
 
 
 def check_file(path: Path, known: dict[str, Any]) -> None:
-    """Raises DamagedError, naming the file, where it is not the one that was written."""
+    """Raise DamagedError with the file's path if its size or sha256 is not what was recorded."""
     size = path.stat().st_size if path.is_file() else -1
     if size < 0:
         raise DamagedError(f"{path} is missing")
     if size != known["bytes"]:
         raise DamagedError(f"{path} is damaged: it has {size} bytes instead of {known['bytes']}")
     if sha256(path) != known["sha256"]:
-        raise DamagedError(f"{path} is damaged: its sha256 is not that of the file that was written")
+        raise DamagedError(f"{path} is damaged: its sha256 is not the recorded one")
 
 
 def non_finite(state: dict[str, Any]) -> list[str]:
-    """The names of parameters and averages with NaN or infinity in this process's part of them."""
+    """Return the names of parameters and averages with NaN or infinity in this process's part."""
     names = []
     for part in ("network", "average"):
         for name, tensor in state[part].items():
@@ -268,13 +271,13 @@ def non_finite(state: dict[str, Any]) -> list[str]:
 
 
 def damage_of(error: BaseException) -> str:
-    """What a DamagedError says that torch wrapped, on whichever process it was raised; "" where there is none."""
+    """Return the message of a DamagedError that torch wrapped, from any process, or "" if there is none."""
     within = [wrapped[0] for wrapped in error.failures.values()] if isinstance(error, CheckpointException) else [error]
     return next((str(one) for one in within if isinstance(one, DamagedError)), "")
 
 
 def first_line(error: BaseException) -> str:
-    """The cause of an error that torch wraps, in one line."""
+    """Return the root cause of an error that torch wrapped, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line for line in str(error).splitlines() if line.strip()]

@@ -1,8 +1,8 @@
-"""`a2data train plan`: memory and time of a training before anyone pays for a GPU.
+"""`a2data train plan`: estimate the memory and time of a training without a GPU.
 
-The network is built on the meta device, where tensors have shapes and no content. Floating point operations are those that
-PyTorch counts in a forward and backward pass; what a pass keeps for the backward pass is counted, too. Both are linear in
-the number of blocks, so that one and two blocks say them for all.
+The network is built on the meta device, where tensors have shapes but no content. PyTorch counts the floating-point operations
+of a forward and backward pass; the bytes stored for the backward pass are counted, too. Both are linear in the number of blocks,
+so they are extrapolated from networks with one and two blocks.
 """
 
 from typing import Any, NamedTuple
@@ -10,22 +10,26 @@ from typing import Any, NamedTuple
 from pipelines.encode import Encoding, tokens
 from pipelines.train.settings import Settings, network_config
 
-IMAGE_TOKENS = 257  # of CLIP ViT-H/14, for each reference
+IMAGE_TOKENS = 257  # CLIP ViT-H/14 tokens per reference
 GB = 1e9
 
 
 class Cost(NamedTuple):
-    """Of one sample through the network."""
+    """Cost of one sample in the network."""
 
-    forward: float  # floating point operations
-    step: float  # forward and backward, without recomputing
-    kept: float  # bytes that the forward pass keeps for the backward pass
-    block: float  # the same, of one block
-    inputs: float  # the same, where blocks are recomputed: their inputs, and all outside of them
+    forward: float  # floating-point operations of the forward pass
+    step: float  # floating-point operations of forward and backward pass, without recomputation
+    kept: float  # bytes stored for the backward pass
+    block: float  # bytes stored by one block
+    inputs: float  # bytes stored with activation checkpointing: block inputs and everything outside the blocks
 
 
 def plan(preset: str, encoding: Encoding, settings: Settings, gpus: int, peak_flops: float, share: float) -> str:
-    """Parameters, memory on a GPU and time of a step, in words. Raises ValueError for numbers that do not fit one another."""
+    """Return a text table of parameters, memory per GPU and time per step.
+
+    peak_flops: per GPU, FLOP/s. share: fraction of the peak that is reached (MFU). Raises ValueError if `gpus` or the batch size
+    is not divisible by the degrees of parallelism.
+    """
     from model_zoo import torchvision_shim
     from model_zoo.a2 import trainable as a2_trainable
     from model_zoo.a2.references import check_size
@@ -48,7 +52,7 @@ def plan(preset: str, encoding: Encoding, settings: Settings, gpus: int, peak_fl
     executed = cost.step + cost.forward * settings.activation_checkpointing
     per_gpu = settings.global_batch_size * executed / gpus
     lines = [
-        f"preset {preset}, variant {settings.trainable}: {encoding.frames} x {encoding.height} x {encoding.width}, "
+        f"preset {preset}, trainable {settings.trainable}: {encoding.frames} x {encoding.height} x {encoding.width}, "
         f"{encoding.max_references} references, batch {settings.global_batch_size} on {gpus} GPUs "
         f"(shard {gpus // replicate // context}, replicate {replicate}, context {context})",
         "",
@@ -57,25 +61,25 @@ def plan(preset: str, encoding: Encoding, settings: Settings, gpus: int, peak_fl
         f"{'forward pass of a sample':40} {cost.forward / 1e15:10.3f} PFLOP",
         f"{'forward and backward':40} {cost.step / 1e15:10.3f} PFLOP",
         *(
-            [f"{'with blocks recomputed':40} {executed / 1e15:10.3f} PFLOP"]
+            [f"{'with activation checkpointing':40} {executed / 1e15:10.3f} PFLOP"]
             if settings.activation_checkpointing
             else []
         ),
-        f"{'a step, each GPU':40} {per_gpu / 1e15:10.1f} PFLOP",
-        f"{f'at {share:.0%} of {peak_flops / 1e12:.0f} TFLOP/s':40} {per_gpu / (peak_flops * share):10.1f} s a step",
+        f"{'step, per GPU':40} {per_gpu / 1e15:10.1f} PFLOP",
+        f"{f'at {share:.0%} of {peak_flops / 1e12:.0f} TFLOP/s':40} {per_gpu / (peak_flops * share):10.1f} s per step",
         f"{f'{settings.steps} steps':40} {settings.steps * per_gpu / (peak_flops * share) / 3600:10.1f} h",
         "",
-        "memory on each GPU, GB",
+        "memory per GPU, GB",
         *(f"  {name:38} {gb:10.1f}" for name, gb in memory.items()),
-        f"  {'together':38} {sum(memory.values()):10.1f}",
+        f"  {'total':38} {sum(memory.values()):10.1f}",
         "",
-        "Operations and bytes are counted on the meta device; the share of the peak is an assumption (--mfu).",
+        "Operations and bytes are counted on the meta device; the fraction of the peak is an assumption (--mfu).",
     ]
     return "\n".join(lines)
 
 
 def on_meta(config: dict[str, Any], layers: int | None = None) -> Any:
-    """The network without content."""
+    """Return the network on the meta device, with `layers` blocks if given."""
     import torch
     from diffusers import WanTransformer3DModel
 
@@ -84,7 +88,7 @@ def on_meta(config: dict[str, Any], layers: int | None = None) -> Any:
 
 
 def of_sample(config: dict[str, Any], encoding: Encoding, settings: Settings) -> Cost:
-    """What a sample costs, from networks of one and of two blocks."""
+    """Return the cost of a sample, extrapolated from networks with one and two blocks."""
     one, two = (measured(config, layers, encoding, settings) for layers in (1, 2))
     forward, step, kept = (a + (b - a) * (config["num_layers"] - 1) for a, b in zip(one, two, strict=True))
     block = two[2] - one[2]
@@ -93,10 +97,10 @@ def of_sample(config: dict[str, Any], encoding: Encoding, settings: Settings) ->
 
 
 def measured(config: dict[str, Any], layers: int, encoding: Encoding, settings: Settings) -> tuple[float, float, float]:
-    """Operations forward, operations of a step and kept bytes of a network with so many blocks, in bfloat16.
+    """Return forward operations, step operations and stored bytes of a network with `layers` blocks, in bfloat16.
 
-    The meta device has the plain attention alone, which keeps its matrices, of a size of tokens x tokens; those of GPUs make them
-    anew, and they are not counted.
+    The meta device only has plain attention, which stores its tokens x tokens matrices. GPU kernels recompute them, so they are
+    not counted.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -113,7 +117,8 @@ def measured(config: dict[str, Any], layers: int, encoding: Encoding, settings: 
         storage = tensor.untyped_storage()
         matrix = tensor.ndim >= 3 and tensor.shape[-2] == every and tensor.shape[-1] in (every, 512, seen)
         if storage._cdata not in own and not matrix:
-            kept[storage._cdata] = storage.nbytes(), tensor  # held, so that no other storage gets its address
+            # the tensor is kept alive so that its storage's address is not reused
+            kept[storage._cdata] = storage.nbytes(), tensor
         return tensor
 
     every, seen = tokens(encoding), IMAGE_TOKENS * encoding.max_references
@@ -136,20 +141,20 @@ def measured(config: dict[str, Any], layers: int, encoding: Encoding, settings: 
 def memory_gb(
     parameters: int, trainable: int, block: int, cost: Cost, settings: Settings, gpus: int
 ) -> dict[str, float]:
-    """What lies on each GPU, by kind. Parameters are kept in float32, gathered in bfloat16; two blocks are gathered at a time."""
+    """Return the memory per GPU by kind, GB: float32 parameters, gathered in bfloat16, two blocks at a time."""
     over = gpus // settings.data_parallel_replicate_degree
     adam = 2 if settings.optimizer == "adamw8bit" else 8
     return {
         "parameters": 4 * parameters / over / GB,
         "gradients": 4 * trainable / over / GB,
-        "optimiser": adam * trainable / over / GB,
+        "optimizer": adam * trainable / over / GB,
         "average (EMA)": 4 * trainable / over / GB,
         "two gathered blocks": 2 * 2 * block / GB if over > 1 else 0.0,
-        "kept for the backward pass": (cost.inputs if settings.activation_checkpointing else cost.kept)
+        "activations": (cost.inputs if settings.activation_checkpointing else cost.kept)
         / settings.context_parallel_degree
         / GB,
         **(
-            {"a block that is recomputed": cost.block / settings.context_parallel_degree / GB}
+            {"recomputed block": cost.block / settings.context_parallel_degree / GB}
             if settings.activation_checkpointing
             else {}
         ),

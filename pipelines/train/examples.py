@@ -1,7 +1,8 @@
-"""Encoded samples -> what one pass of the network sees. Drops, level and noise are drawn by (seed, epoch, sample, purpose).
+"""Build the network's inputs from encoded samples. Dropout, noise level and noise are keyed by (seed, epoch, sample, purpose).
 
-References make the number of image tokens, and Wan's attention takes no mask. Where a pass takes several samples, the tokens of
-each are repeated until all have equally many: attention to tokens that all stand there twice is attention to them once.
+The number of image tokens depends on the number of references, and Wan's attention does not take a mask. In a micro-batch the
+tokens of each sample are therefore repeated to a common length: attention over tokens that are all duplicated equally often gives
+the same result.
 """
 
 import math
@@ -21,17 +22,17 @@ class Example(NamedTuple):
     """One sample at one noise level."""
 
     clean: torch.Tensor  # (1, 16, t, h, w)
-    counts: torch.Tensor  # (t,) bool: frames whose loss counts
+    counts: torch.Tensor  # (t,) bool: frames included in the loss
     noise: torch.Tensor
     level: float
     condition: torch.Tensor  # (1, 20, t, h, w)
     text: torch.Tensor  # (1, m, d)
     image: torch.Tensor  # (1, k, e)
-    slots: int  # frames of latents that show references
+    slots: int  # latent frames that hold references
 
 
 def drawn(sample: Any, nothing: torch.Tensor, settings: Settings, device: torch.device) -> Example:
-    """The example that training makes of a sample of the loader."""
+    """Return the training example of a loader's sample."""
 
     def chance(purpose: str) -> np.random.Generator:
         return rng(settings.seed, sample.epoch, sample.index, purpose)
@@ -63,11 +64,12 @@ def made(
     referenced: bool = True,
     single: str = "",
 ) -> Example:
-    """An example at a noise level. `nothing`: the condition without references, (20, t, h, w)."""
+    """Return an example at a noise level. `nothing`: the condition without references, (20, t, h, w)."""
     if f"condition{single}" not in tensors:
-        raise ValueError("the samples hold no condition with one reference alone: encode them with --singles")
+        raise ValueError("the samples have no single-reference condition: encode them with --singles")
     given = tensors[f"condition{single}"] if referenced else nothing
-    slots = slots_of(given[None])  # before it is on a GPU, which would have to be waited for
+    # computed on the CPU, to avoid a GPU synchronisation
+    slots = slots_of(given[None])
     video, condition = onto(tensors["video"], device), onto(given, device)
     image, text = onto(tensors[f"image{single}"], device), onto(tensors["text" if worded else "text_empty"], device)
     clean, counts = objective.training_target(video, condition, slots, target)
@@ -78,24 +80,24 @@ def made(
 
 
 def onto(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A batch of one, float32, on a device. A GPU fetches it from pinned memory while it still works on what came before."""
+    """Return a tensor as a batch of one, float32, on a device. Copies to a GPU are asynchronous, from pinned memory."""
     if device.type == "cuda":
         return tensor[None].pin_memory().to(device, non_blocking=True).float()
     return tensor[None].to(device, torch.float32)
 
 
 def slots_of(condition: torch.Tensor) -> int:
-    """Frames of latents that references take in a condition (1, 20, t, h, w): those in which its mask says something."""
+    """Return the number of latent frames that hold references in a condition (1, 20, t, h, w): those with a non-zero mask."""
     return int(condition[0, :4, :, 0, 0].any(0).sum())
 
 
 def loss(network: Any, example: Example, precision: str) -> torch.Tensor:
-    """The loss of one example, float32. With "bfloat16" the arithmetic is autocast; parameters stay as they are."""
+    """Return the loss of one example, float32. "bfloat16" autocasts the computation; parameters keep their dtype."""
     return losses(network, [example], precision)[0]
 
 
 def losses(network: Any, examples: Sequence[Example], precision: str) -> torch.Tensor:
-    """The loss of each of several examples of one shape, (n,) float32, in one pass. They are what one by one would give."""
+    """Return the losses of examples of one shape, (n,) float32, from one forward pass: the same as one by one."""
     noised = torch.cat([objective.add_noise(e.clean, e.noise, e.level) for e in examples])
     condition = torch.cat([e.condition for e in examples])
     most = max(e.text.shape[1] for e in examples)

@@ -1,4 +1,4 @@
-"""A trained network as a folder in diffusers' layout: transformer/ vae/ text_encoder/ tokenizer/ image_encoder/ scheduler/."""
+"""Export to diffusers' layout: transformer/ vae/ text_encoder/ tokenizer/ image_encoder/ scheduler/."""
 
 import os
 import shutil
@@ -13,9 +13,9 @@ from model_zoo.a2.encoders import PARTS
 
 
 def export(network: Any, begin: Path, folder: Path, chief: bool, lora: bool = False) -> None:
-    """Write the folder, whole or not at all. What was not trained is linked from the folder that training began with.
+    """Write the folder atomically. Parts that are not trained are hard-linked from the folder that training started from.
 
-    Adapters are written to lora/ and added to the weights. To be called by all processes; one writes.
+    LoRA adapters are written to lora/ and merged into the weights. A collective: all processes must call it; the chief writes.
     """
     from diffusers import WanTransformer3DModel
 
@@ -41,7 +41,7 @@ def export(network: Any, begin: Path, folder: Path, chief: bool, lora: bool = Fa
 
 
 def merged(network: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights with their adapters added, under the names of a network that has none."""
+    """Return the weights with their LoRA adapters merged, under the names of a network without adapters."""
     from peft.tuners.lora import LoraLayer
 
     out = {name.replace(".base_layer", ""): t for name, t in state.items() if ".lora_" not in name}
@@ -53,7 +53,7 @@ def merged(network: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tens
 
 
 def link(source: str, target: str) -> None:
-    """A second name for a file, or a copy where the file system has none."""
+    """Hard-link a file, or copy it if the file system does not support hard links."""
     try:
         os.link(source, target)
     except OSError:

@@ -1,7 +1,7 @@
-"""What is seen of a training: a line per so many steps, DIR/log.jsonl with everything, TensorBoard, Weights & Biases.
+"""Training log: a console line every few steps, all metrics in DIR/log.jsonl, TensorBoard and Weights & Biases.
 
-`tflops` are those of the network's own matrices, forward and backward, as `train plan` counts them; what is recomputed is not
-counted again. `mfu` is their share of what the GPUs can do at their best in bfloat16, where that is known.
+`tflops` counts the network's matrix operations, forward and backward, as `train plan` does; recomputation is not included. `mfu`
+is their fraction of the GPUs' bfloat16 peak, if that is known.
 """
 
 import importlib.util
@@ -18,20 +18,21 @@ import torch.distributed as dist
 from pipelines.process_group import Place
 from pipelines.train.parallelize import whole
 
-PEAK_TFLOPS = {  # of a GPU, dense, bfloat16, by what its name holds: NVIDIA's data sheets
+# dense bfloat16 peak by a part of the GPU's name, TFLOP/s; source: NVIDIA's data sheets
+PEAK_TFLOPS = {
     "B200": 2250.0, "H200": 989.0, "H100 PCIe": 756.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "RTX 4090": 165.0,
 }  # fmt: skip
 
 
 class Log:
-    """Figures of the steps since the last line. Only the first process writes; all must call `line`."""
+    """Metrics of the steps since the last line. Only the first process writes; all must call `line`."""
 
     def __init__(self, folder: Path, place: Place, flops_per_sample: float = 0.0, tokens_per_sample: int = 0):
         chief = place.rank == 0
         self.peak = place.ranks * peak_tflops(place.device)
         self.flops, self.tokens = flops_per_sample, tokens_per_sample
         self.seen: list[tuple[float, float, int, list[str]]] = []  # loss, noise level, references, roles of each sample
-        self.norms: dict[str, Any] = {}  # tensors, which are asked for their values when a line is written
+        self.norms: dict[str, Any] = {}  # tensors; read only when a line is written
         self.waited_s, self.since_s = 0.0, time.perf_counter()
         self.chief, self.board, self.wandb = chief, None, None
         if chief:
@@ -50,13 +51,13 @@ class Log:
         self.seen.append((loss, level, references, roles))
 
     def step(self, found: Any, roles: list[list[str]]) -> None:
-        """Keep what came of a step (pipelines.train.optimizer_step.Step), with the roles of each sample's references."""
+        """Record a step's result (pipelines.train.optimizer_step.Step), with the roles of each sample's references."""
         for (loss, level, references), shown in zip(found.samples, roles, strict=True):
             self.sample(loss, level, references, shown)
         self.norms |= found.norms
 
     def line(self, step: int, loss: float, learning_rate: float) -> None:
-        """Write down what happened since the last line."""
+        """Write the metrics of the steps since the last line."""
         seen, norms = gathered(self.seen), {name: whole(norm) for name, norm in self.norms.items()}
         elapsed = time.perf_counter() - self.since_s
         if self.chief:
@@ -85,7 +86,7 @@ class Log:
         self.seen, self.waited_s, self.since_s = [], 0.0, time.perf_counter()
 
     def held_out(self, step: int, found: Any) -> None:
-        """Write down a validation."""
+        """Write the losses of a validation."""
         if not self.chief:
             return
         levels = {f"val_loss/level_{n / 10 + 0.1:.1f}": value for n, value in enumerate(found.levels)}
@@ -93,8 +94,8 @@ class Log:
         figures = {"step": step, "val_loss": found.loss, "val_loss_shuffled": found.shuffled, **levels, **others}
         figures |= {f"gap/{clip}": value for clip, value in found.clips.items()}
         self.write(step, figures)
-        print(f"step {step:6d}  held-out loss {found.loss:.4f}, with references of others {found.gap:+.1%}", flush=True)
-        self.since_s = time.perf_counter()  # its time is not training's
+        print(f"step {step:6d}  held-out loss {found.loss:.4f}, with shuffled references {found.gap:+.1%}", flush=True)
+        self.since_s = time.perf_counter()  # excludes validation from the training time
 
     def write(self, step: int, figures: dict[str, Any]) -> None:
         self.file.write(json.dumps(figures) + "\n")
@@ -115,7 +116,7 @@ class Log:
 
 
 def peak_tflops(device: torch.device) -> float:
-    """What a device can do at its best; 0 where nobody said."""
+    """Return a device's bfloat16 peak, TFLOP/s; 0 if unknown."""
     if device.type != "cuda":
         return 0.0
     name = torch.cuda.get_device_name(device)
@@ -123,7 +124,7 @@ def peak_tflops(device: torch.device) -> float:
 
 
 def gathered(mine: list[Any]) -> list[Any]:
-    """The lists of all processes as one."""
+    """Return the concatenated lists of all processes."""
     if not dist.is_initialized():
         return mine
     lists: list[Any] = [None] * dist.get_world_size()
@@ -132,7 +133,7 @@ def gathered(mine: list[Any]) -> list[Any]:
 
 
 def by_kind(seen: list[tuple[float, float, int, list[str]]]) -> dict[str, float]:
-    """Mean loss by third of the noise levels, number of references, and role."""
+    """Return the mean loss by third of the noise levels, by number of references and by role."""
     groups: dict[str, list[float]] = defaultdict(list)
     for loss, level, references, roles in seen:
         groups[f"loss_by_level/{('low', 'middle', 'high')[min(2, int(level * 3))]}"].append(loss)

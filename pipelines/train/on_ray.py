@@ -1,6 +1,6 @@
-"""Encoding and training on a Ray cluster: an actor to each tar at a time, a worker of Ray Train to each GPU.
+"""Encoding and training on a Ray cluster: each encoding actor processes one tar at a time; Ray Train runs one worker per GPU.
 
-Through Ray go settings and sentences, never tensors: shards, model and `--out` must be in reach of every node by the same paths.
+Only settings and messages pass through Ray, never tensors: shards, model and `--out` must have the same paths on every node.
 """
 
 import os
@@ -18,7 +18,7 @@ from pipelines.train.settings import Settings
 
 
 class Encoder:
-    """An actor: loaded encoders, and tars from one folder to another."""
+    """Actor with loaded encoders that encodes tars from one folder to another."""
 
     def __init__(self, shards_in: str, out: str, model: str, device: str, how: Encoding, held_out: set[str]):
         from model_zoo import torchvision_shim
@@ -36,9 +36,9 @@ class Encoder:
 def encode_tars(
     todo: list[tuple[str, str]], shards_in: str, out: str, model: str, device: str, how: Encoding, held_out: set[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """As pipelines.encode.encode_tars, in as many actors as there is room and work for, in the order in which they are done.
+    """Encode tars like pipelines.encode.encode_tars, on as many actors as resources and work allow, in order of completion.
 
-    Raises RuntimeError naming the tar whose actor died, ValueError for what an actor found wrong; what is done stays.
+    Raises RuntimeError with the tar whose actor died, and ValueError for errors that an actor raised; finished tars are kept.
     """
     need, count = on_ray.actor_options(device, len(todo))
     given = shards_in, out, model, device, how, held_out
@@ -55,14 +55,16 @@ def encode_tars(
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except ray.exceptions.RayError as error:
-            raise RuntimeError(f"the worker that encoded {name} died ({error}); the same command goes on") from error
+            raise RuntimeError(
+                f"the worker that encoded {name} died ({error}); re-run the command to resume"
+            ) from error
         idle.append(actor)
 
 
 def train(
     address: str, workers: int, shards: str, out: Path, encoding: Encoding, settings: Settings, model: Path | None
 ) -> None:
-    """`a2data train` in so many workers of Ray Train, which sets up their process group. Going on is the trainer's own."""
+    """Run `a2data train` in `workers` Ray Train workers, which form the process group. The trainer itself handles resuming."""
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -78,7 +80,7 @@ def train(
 
 
 def worker(config: dict[str, Any]) -> None:
-    """One process of a training on a cluster."""
+    """Run one process of a training on a cluster."""
     from pipelines.train.trainer import train
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")

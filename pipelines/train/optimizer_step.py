@@ -1,7 +1,7 @@
-"""The network that learns, and one step of its optimiser: what a training does between reading samples and writing things down.
+"""The trained network, its EMA and one optimizer step: everything between reading samples and logging.
 
-On a GPU a step waits for it once, when its losses are asked for: all else is queued, so that chance draws the next sample's noise
-while the GPU goes through the last one.
+A step synchronises with the GPU once, when the losses are read. Everything else is queued, so the CPU draws the next sample's
+noise while the GPU processes the last one.
 """
 
 import math
@@ -21,13 +21,14 @@ from pipelines.train.settings import Settings
 
 
 def prepare_model(network: Any, settings: Settings, place: Place) -> Any:
-    """A WanTransformer3DModel on its device, shared with the other processes, with those parameters learning that are to."""
+    """Return a WanTransformer3DModel moved to its device, wrapped in FSDP, with only the selected parameters trainable."""
     a2_trainable.choose(network, settings.trainable, settings.lora_rank)
     if place.rank == 0:
         print(a2_trainable.in_words(a2_trainable.table(network)), flush=True)
     if settings.activation_checkpointing:
         network.enable_gradient_checkpointing()
-    parallelize.apply_fsdp(network.train(), settings, place)  # block by block: no GPU ever holds all of it
+    # block by block, so that no GPU ever holds the whole network
+    parallelize.apply_fsdp(network.train(), settings, place)
     network = network.to(place.device)
     if place.device.type == "cpu" and settings.context_parallel_degree == 1:
         padding.shorten(network)
@@ -37,17 +38,17 @@ def prepare_model(network: Any, settings: Settings, place: Place) -> Any:
 
 
 class Step(NamedTuple):
-    """What came of a step of the optimiser."""
+    """Result of an optimizer step."""
 
     loss: float  # mean over the samples of all processes
-    # of this process: loss, noise level, frames of latents that show references
+    # this process's samples: loss, noise level, latent frames that hold references
     samples: list[tuple[float, float, int]]
-    # of the gradient before it was clipped: "all", and each group's where the log is due
+    # gradient norms before clipping: "all", and each parameter group's on logging steps
     norms: dict[str, torch.Tensor]
 
 
 class TrainStep:
-    """A network that is ready, its optimiser, and the average of the parameters that learn.
+    """A prepared network, its optimizer, and the EMA of the trainable parameters.
 
     nothing: the condition without references, (20, t, h, w).
     """
@@ -58,20 +59,20 @@ class TrainStep:
         self.parameters = list(learning.values())
         self.optimizer = optimizer_of(self.parameters, settings)
         self.average = {name: parameter.detach().clone() for name, parameter in learning.items()}
-        self.groups: dict[str, list[torch.nn.Parameter]] = {}  # by what they are, for the log
+        self.groups: dict[str, list[torch.nn.Parameter]] = {}  # by kind, for the log
         for name, parameter in learning.items():
             self.groups.setdefault(a2_trainable.group_of(name), []).append(parameter)
 
     def rate(self, step: int) -> float:
-        """The learning rate of the step after `step`."""
+        """Return the learning rate of the step after `step`."""
         of = self.settings
         rate = of.learning_rate * min(1.0, (step + 1) / max(1, of.warmup_steps))
         return rate * min(1.0, (of.steps - step) / max(1, of.decay_steps))
 
     def learn(self, samples: Sequence[Any], step: int) -> Step:
-        """The step after `step` of the optimiser, from this process's samples.
+        """Run the optimizer step after `step` on this process's samples.
 
-        Raises FloatingPointError, naming what is damaged, for a loss or a gradient that is not a number; nothing is learnt then.
+        Raises FloatingPointError with the likely cause if the loss or gradient is not finite; the parameters stay unchanged.
         """
         of = self.settings
         drawn, passes = [], []
@@ -81,7 +82,7 @@ class TrainStep:
                 for sample in samples[start : start + of.micro_batch_size]
             ]
             losses = examples.losses(self.network, group, of.mixed_precision)
-            # FSDP takes the mean over processes; what is wanted is the mean over samples
+            # FSDP averages over processes; the loss is a mean over samples
             (losses.sum() * (self.place.ranks / of.global_batch_size)).backward()
             drawn += [(example.level, example.slots) for example in group]
             passes.append(losses.detach())
@@ -98,7 +99,7 @@ class TrainStep:
                 else f"loss of step {step + 1} is {mean}"
             )
             raise FloatingPointError(
-                f"the {what}: {why}. Nothing was learnt from it; the checkpoints are those before it"
+                f"the {what}: {why}. The optimizer step was not applied; the existing checkpoints are not affected"
             )
         for some in self.optimizer.param_groups:
             some["lr"] = self.rate(step)
@@ -108,7 +109,7 @@ class TrainStep:
         return Step(mean, [(value, *how) for value, how in zip(values, drawn, strict=True)], norms)
 
     def measured(self, losses: torch.Tensor, norm: torch.Tensor) -> tuple[list[float], float, float]:
-        """This process's losses, the mean loss of the samples of all processes, and the norm of the gradient: one wait."""
+        """Return this process's losses, the mean loss over all processes, and the gradient norm, with one synchronisation."""
         total = losses.double().sum()
         if self.place.ranks > 1:
             dist.all_reduce(total)
@@ -118,7 +119,7 @@ class TrainStep:
         return values, mean / self.settings.global_batch_size, size
 
     def clip_grad_norm(self, groups: bool) -> dict[str, torch.Tensor]:
-        """Clip the gradient. Its norm before, and where asked that of each group of parameters; who reads them waits for them."""
+        """Clip the gradient and return its norm before clipping, and with `groups` that of each parameter group, as tensors."""
         learning = [parameter for group in self.groups.values() for parameter in group]
         norms = {}
         if groups:
@@ -128,7 +129,7 @@ class TrainStep:
 
     @torch.no_grad()
     def update_ema(self, step: int) -> None:
-        """Move the average towards the parameters; at the beginning faster, so that it does not remember the start."""
+        """Update the EMA. Its decay is lower in the first steps, so that the initial values are forgotten."""
         stays = min(self.settings.ema_decay, (step + 1) / (step + 10))
         get_ema_multi_avg_fn(stays)(
             [parallelize.local(average) for average in self.average.values()],
@@ -138,10 +139,11 @@ class TrainStep:
 
     @torch.no_grad()
     def swap_ema_weights(self) -> None:
-        """Exchange parameters and average; done again, it is undone."""
+        """Swap the parameters and their EMA. A second call swaps them back."""
         for module in self.network.modules():
             if isinstance(module, FSDPModule):
-                module.reshard()  # without a backward pass, the outermost stays gathered
+                # the outermost module stays gathered after a forward pass without a backward pass
+                module.reshard()
         learning = dict(self.network.named_parameters())
         for name, average in self.average.items():
             one, other = parallelize.local(learning[name].detach()), parallelize.local(average)
@@ -151,15 +153,15 @@ class TrainStep:
 
 
 def optimizer_of(parameters: list[Any], settings: Settings) -> Any:
-    """AdamW, or its 8-bit form (Dettmers et al. 2021, arXiv 2110.02861) by torchao."""
+    """Return AdamW, or 8-bit AdamW (Dettmers et al. 2021, arXiv 2110.02861) from torchao."""
     import torch
 
     how: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     if settings.optimizer == "adamw":
-        # one pass over the parameters, not one for each operation
+        # fused: one pass over the parameters instead of one per operation
         return torch.optim.AdamW(parameters, fused=True, **how)
     if settings.optimizer != "adamw8bit":
-        raise ValueError(f"no optimizer called {settings.optimizer!r}: adamw or adamw8bit")
+        raise ValueError(f"unknown optimizer {settings.optimizer!r}: choose adamw or adamw8bit")
     try:
         from torchao.optim import AdamW8bit
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Processes and what they share: launched by plain python, torchrun or Ray Train, all of which set the same variables."""
+"""Sharding over processes, which python, torchrun or Ray Train launch with the same environment variables."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from pipelines.train.settings import Settings
 def apply_fsdp(network: Any, settings: Settings, place: Place) -> None:
     """Shard parameters over processes with FSDP2 (Zhao et al. 2023, arXiv 2304.11277), one block at a time, in place.
 
-    The processes form groups of shard x context; every group has a whole copy. With `context` above 1, that many processes share
-    each sample's tokens (Ulysses, Jacobs et al. 2023, arXiv 2309.14509, by diffusers). Raises ValueError for numbers that do not
-    multiply to the number of processes.
+    The processes form groups of shard x context degree; every group has a full copy. With a context-parallel degree above 1, that
+    many processes split each sample's tokens (Ulysses, Jacobs et al. 2023, arXiv 2309.14509, implemented by diffusers). Raises
+    ValueError if the product of the degrees is not the number of processes.
     """
     shard = settings.data_parallel_shard_degree or place.ranks // (
         settings.data_parallel_replicate_degree * settings.context_parallel_degree
@@ -51,12 +51,12 @@ def apply_fsdp(network: Any, settings: Settings, place: Place) -> None:
 
 
 def data_rank(settings: Settings, place: Place) -> tuple[int, int]:
-    """Which share of each batch a process gets, of how many: those that share a sample's tokens get the same."""
+    """Return a process's data-parallel rank and the number of those: processes that split a sample's tokens share a rank."""
     return place.rank // settings.context_parallel_degree, place.ranks // settings.context_parallel_degree
 
 
 def local(tensor: Any) -> Any:
-    """This process's part of a tensor that may be shared."""
+    """Return this process's part of a tensor that may be sharded."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 

@@ -1,7 +1,7 @@
-"""Checkpoints of torch.distributed.checkpoint read without running what is in them.
+"""Read torch.distributed.checkpoint files without executing code from them.
 
-Its `.metadata` is a pickle, and so are its values that are not tensors: torch's own reader runs whatever code they name. Here
-`.metadata` may name the few classes that describe tensors, and nothing else; tensors and values go through torch's weights_only.
+`.metadata` and non-tensor values are pickles, and torch's own reader runs any code that they reference. Here `.metadata` may
+reference only the few classes that describe tensors; tensors and values are loaded with torch's weights_only.
 """
 
 import io
@@ -36,42 +36,43 @@ ALLOWED = {
 
 
 class DamagedError(ValueError):
-    """A file of a checkpoint that is not what was written."""
+    """A checkpoint file that differs from what was written."""
 
 
 class Unpickler(pickle.Unpickler):
-    """Makes objects of the allowed classes; whatever else is named is an error before it is imported."""
+    """Unpickler of the allowed classes. Any other class is an error before it is imported."""
 
     def find_class(self, module: str, name: str) -> Any:
         kind = getattr(torch, name, None) if module == "torch" else None
         if (module, name) in ALLOWED or isinstance(kind, torch.dtype):
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which no checkpoint of this program names")
+        raise pickle.UnpicklingError(f"it references {module}.{name}, which a2data checkpoints never do")
 
 
 def metadata_in(folder: Path) -> Metadata:
-    """What `.metadata` says. Raises DamagedError, naming the file, where it says anything else, or of other files."""
+    """Return the content of `.metadata`. Raises DamagedError with the file's path if it is malformed or lists unknown files."""
     path = folder / ".metadata"
     try:
         metadata = Unpickler(io.BytesIO(path.read_bytes())).load()
-    except Exception as error:  # a damaged pickle raises whatever the objects that it makes raise
-        raise DamagedError(f"{path} is damaged, or not of this program: {error or type(error).__name__}") from error
+    # a damaged pickle may raise any error of the objects that it constructs
+    except Exception as error:
+        raise DamagedError(f"{path} is damaged, or not from a2data: {error or type(error).__name__}") from error
     if not isinstance(metadata, Metadata) or not isinstance(metadata.storage_data, dict):
-        raise DamagedError(f"{path} is damaged, or not of this program: it describes no checkpoint")
+        raise DamagedError(f"{path} is damaged, or not from a2data: it does not describe a checkpoint")
     for place in metadata.storage_data.values():
         name, offset, length = (getattr(place, part, None) for part in ("relative_path", "offset", "length"))
         if not isinstance(name, str) or not FILE.fullmatch(name) or getattr(place, "transform_descriptors", None):
-            raise DamagedError(f"{path} is damaged, or not of this program: it names the file {name!r}")
+            raise DamagedError(f"{path} is damaged, or not from a2data: it lists the file {name!r}")
         if not (type(offset) is int and type(length) is int and offset >= 0 and length >= 0):
-            raise DamagedError(f"{path} is damaged: {name} would be read from byte {offset!r} on for {length!r}")
+            raise DamagedError(f"{path} is damaged: it gives offset {offset!r} and length {length!r} for {name}")
         size = (folder / name).stat().st_size if (folder / name).is_file() else -1
         if offset + length > size:
-            raise DamagedError(f"{folder / name} is damaged: it ends at byte {max(size, 0)} of {offset + length}")
+            raise DamagedError(f"{folder / name} is damaged: it has {max(size, 0)} of {offset + length} bytes")
     return metadata
 
 
 class Reader(FileSystemReader):
-    """torch's reader, with `.metadata` as `metadata_in` reads it."""
+    """torch's reader, with `.metadata` read by `metadata_in`."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         metadata = metadata_in(Path(self.path))
@@ -79,7 +80,7 @@ class Reader(FileSystemReader):
         return metadata
 
     def read_data(self, plan: Any, planner: Any) -> Any:
-        """File by file. Raises DamagedError, naming the file, where one does not hold the tensors or values that it should."""
+        """Read file by file. Raises DamagedError with the file's path if it does not hold the expected tensors or values."""
         items_of: dict[str, list[Any]] = {}
         for item in plan.items:
             items_of.setdefault(self.storage_data[item.storage_index].relative_path, []).append(item)
@@ -91,12 +92,12 @@ class Reader(FileSystemReader):
                 raise
             except Exception as error:
                 why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                raise DamagedError(f"{Path(self.path) / name} is damaged, or not of this program: {why}") from error
+                raise DamagedError(f"{Path(self.path) / name} is damaged, or not from a2data: {why}") from error
         return done
 
 
 class Planner(DefaultLoadPlanner):
-    """torch's planner; values that are not tensors are numbers, texts, lists and dictionaries, or an error."""
+    """torch's planner. Non-tensor values must be numbers, strings, lists or dictionaries."""
 
     def load_bytes(self, read_item: Any, value: io.BytesIO) -> None:
         loaded = torch.load(value, weights_only=True)

@@ -1,11 +1,11 @@
-"""What a training is: its settings, and the presets tiny, 1.3b and 14b."""
+"""Training settings, and the presets tiny, 1.3b and 14b."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipelines.encode import Encoding
 
-# Settings that may differ when a training goes on: they change what is seen of it or how fast it is, not what comes out.
+# Settings that may change on resume: they affect logging or speed, not the trained weights.
 RESUME_MUTABLE = {
     "steps",
     "num_workers",
@@ -23,48 +23,46 @@ RESUME_MUTABLE = {
 
 @dataclass(frozen=True)
 class Settings:
-    """How the network learns. The defaults are the paper's (arXiv 2504.02436) where it says anything."""
+    """Training settings. The defaults are the paper's (arXiv 2504.02436) where it states a value."""
 
-    steps: int = 10_000  # of the optimiser, altogether
-    global_batch_size: int = 256  # samples in a step, over all processes
-    seed: int = 0  # of every random choice
-    trainable: str = "cross-attention"  # what learns: it, cross-2, image-branch, lora, full, or a regular expression
-    lora_rank: int = 16  # of the adapters of the variant lora
-    learning_rate: float = 1e-5  # of Adam
-    micro_batch_size: int = 1  # samples in one pass of the network; a batch is the sum of its passes
-    warmup_steps: int = 0  # steps in which the learning rate rises to it
-    decay_steps: int = 0  # last steps, in which it falls to nothing
-    weight_decay: float = 0.0  # of AdamW
-    optimizer: str = "adamw"  # or adamw8bit, by torchao
-    max_grad_norm: float = 1.0  # largest norm of a step's gradient
-    ema_decay: float = 0.999  # share of the average that stays at a step; the average is validated and exported
-    flow_shift: float = 5.0  # of noise levels towards noise; 1: all alike
-    caption_dropout_prob: float = 0.3  # share of samples with the empty prompt
-    reference_dropout_prob: float = 0.1  # share of samples without references
-    single_reference_prob: float = 0.0  # share of samples with their first reference alone (needs encode's singles)
-    reference_target: str = "reference"  # what is learnt where references stand: reference, video or ignore
-    mixed_precision: str = "bfloat16"  # of the arithmetic; masters and averages are float32
-    activation_checkpointing: bool = (
-        False  # keep only the blocks' inputs for the backward pass (activation checkpointing)
-    )
-    compile: bool = False  # torch.compile each kind of block
-    num_workers: int = 2  # processes that read samples
-    data_parallel_shard_degree: int = 0  # processes that share one copy of the parameters (FSDP2); 0: all
-    data_parallel_replicate_degree: int = 1  # such groups, each with a copy
-    context_parallel_degree: int = 1  # processes that share one sample's tokens (Ulysses)
-    log_every: int = 10  # steps
-    validate_every: int = 500  # steps
-    checkpoint_interval: int = 500  # steps
-    checkpoints_total_limit: int = 3  # newest checkpoints that stay; the best one stays, too
-    validate_samples: int = 64  # held-out samples that validation looks at, at most
+    steps: int = 10_000  # total optimizer steps
+    global_batch_size: int = 256  # samples per optimizer step, over all processes
+    seed: int = 0  # seed of every random choice
+    trainable: str = "cross-attention"  # trained part: cross-attention, cross-2, image-branch, lora, full, or a regex
+    lora_rank: int = 16  # rank of the LoRA adapters (trainable lora)
+    learning_rate: float = 1e-5  # peak learning rate of Adam
+    micro_batch_size: int = 1  # samples per forward pass; gradients are accumulated to the global batch size
+    warmup_steps: int = 0  # steps of linear learning-rate warm-up
+    decay_steps: int = 0  # final steps over which the learning rate decays to 0
+    weight_decay: float = 0.0  # weight decay of AdamW
+    optimizer: str = "adamw"  # optimizer: adamw, or adamw8bit (torchao)
+    max_grad_norm: float = 1.0  # gradient norm to clip to
+    ema_decay: float = 0.999  # decay of the weight average (EMA), which is validated and exported; from 0, below 1
+    flow_shift: float = 5.0  # shift of the noise levels towards noise; 1: uniform
+    caption_dropout_prob: float = 0.3  # fraction of samples with an empty prompt, 0 to 1
+    reference_dropout_prob: float = 0.1  # fraction of samples without references, 0 to 1
+    single_reference_prob: float = 0.0  # fraction of samples with only their first reference, 0 to 1 (needs --singles)
+    reference_target: str = "reference"  # target of the loss at the reference frames: reference, video or ignore
+    mixed_precision: str = "bfloat16"  # compute dtype; master weights and the EMA are float32
+    activation_checkpointing: bool = False  # store only each block's input; recompute the rest in the backward pass
+    compile: bool = False  # torch.compile for each kind of block
+    num_workers: int = 2  # data-loading processes
+    data_parallel_shard_degree: int = 0  # processes that shard one copy of the parameters (FSDP2); 0: all
+    data_parallel_replicate_degree: int = 1  # number of shard groups, each with a full copy
+    context_parallel_degree: int = 1  # processes that split one sample's tokens (Ulysses)
+    log_every: int = 10  # steps between log lines
+    validate_every: int = 500  # steps between validations
+    checkpoint_interval: int = 500  # steps between checkpoints
+    checkpoints_total_limit: int = 3  # newest checkpoints to keep; the best one is always kept
+    validate_samples: int = 64  # maximum number of held-out samples per validation
 
     @staticmethod
     def name() -> str:
         return "train"
 
 
-# Networks of the presets' sizes: Wan2.1-I2V's with another width and depth. What is trained comes from --model; these are for
-# `plan`, and what `tiny` begins with.
+# Network configs of the presets: Wan2.1-I2V with another width and depth. `train` reads the network from --model; these serve
+# the cost estimate, and the preset `tiny` starts from its own.
 NETWORKS: dict[str, dict[str, Any]] = {
     "tiny": {},
     "1.3b": {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30, "added_kv_proj_dim": 1536},
@@ -89,7 +87,7 @@ PRESETS: dict[str, tuple[Encoding, Settings]] = {
 
 
 def network_config(preset: str) -> dict[str, Any]:
-    """The config of a preset's network."""
+    """Return the transformer config of a preset."""
     if preset == "tiny":
         from model_zoo.a2.tiny import TRANSFORMER
 
@@ -98,23 +96,24 @@ def network_config(preset: str) -> dict[str, Any]:
 
 
 def check_same(before: dict[str, Any], settings: Settings) -> None:
-    """Raises ValueError where a training was begun with settings that would make it another one."""
+    """Raise ValueError if a setting that affects the result differs from the one the training was started with."""
     now = asdict(settings)
     other = [
         f"{n} {before.get(n)!r}, now {v!r}" for n, v in now.items() if n not in RESUME_MUTABLE and before.get(n) != v
     ]
     if other:
         raise ValueError(
-            f"this training was begun with other settings: {'; '.join(other)}. Give the same, or another --out to begin anew"
+            f"this training was started with other settings: {'; '.join(other)}. Use the same settings to resume, or another "
+            "--out to start a new training"
         )
 
 
 def check(settings: Settings, ranks: int) -> None:
-    """Raises ValueError for settings that make no sense."""
+    """Raise ValueError for settings that are out of range or do not fit the number of processes."""
     data_ranks = max(1, ranks // settings.context_parallel_degree)
     if settings.global_batch_size % data_ranks:
         raise ValueError(
-            f"a batch of {settings.global_batch_size} samples cannot be divided among {data_ranks} processes"
+            f"global_batch_size {settings.global_batch_size} is not divisible by {data_ranks} data-parallel processes"
         )
     shares = {
         n: getattr(settings, n) for n in ("caption_dropout_prob", "reference_dropout_prob", "single_reference_prob")
@@ -127,5 +126,8 @@ def check(settings: Settings, ranks: int) -> None:
     ):
         raise ValueError(
             "settings out of range: "
-            + (", ".join(wrong) or "steps, global_batch_size and micro_batch_size are at least 1, ema_decay is below 1")
+            + (
+                ", ".join(wrong)
+                or "steps, global_batch_size and micro_batch_size must be at least 1, ema_decay from 0 and below 1"
+            )
         )

@@ -1,4 +1,4 @@
-"""What a training needs before its first step: settings that make sense, encoders, encoded samples, an optimiser."""
+"""Preparation before the first training step: encoders and encoded samples."""
 
 from pathlib import Path
 from typing import Any
@@ -7,14 +7,14 @@ from pipelines.encode import Encoding, encode, read_index
 
 
 def prepare(shards: str, out: Path, encoding: Encoding, begin: Path, make: bool, device: Any) -> None:
-    """What must lie ready: for tiny the encoders, for all the encoded samples. Nothing is done twice."""
+    """Create the tiny preset's networks in `begin` if `make`, and encode the samples. Completed work is not repeated."""
     if make and not (begin / "transformer").is_dir():
         from model_zoo.a2 import tiny
 
         clips, captions = material(shards, encoding)
         tiny.save_start(begin, clips, captions)
         print(
-            f"made {begin}: an autoencoder fitted to {len(captions)} clips, a tokenizer, encoders, a network",
+            f"created {begin}: an autoencoder fitted to {len(captions)} clips, a tokenizer, encoders and a network",
             flush=True,
         )
     counts = encode(shards, str(out / "encoded"), begin, encoding, str(device))
@@ -22,7 +22,7 @@ def prepare(shards: str, out: Path, encoding: Encoding, begin: Path, make: bool,
 
 
 def material(shards: str, encoding: Encoding) -> tuple[list[Any], list[str]]:
-    """Clips and references, cut to size, and captions: for the tiny encoders."""
+    """Return resized clips and references, and captions, to fit the tiny encoders to."""
     from a2data.media import video
     from a2data.store.folder import Folder
     from model_zoo.a2 import references
@@ -41,5 +41,5 @@ def material(shards: str, encoding: Encoding) -> tuple[list[Any], list[str]]:
                 clips.append(references.prepare([reference], encoding.height, encoding.width).frames[:1])
             captions.append(triplet.prompt)
     if not clips:
-        raise ValueError(f"no clip in {shards} has {encoding.frames} frames: ask for fewer with --frames")
+        raise ValueError(f"no clip in {shards} has {encoding.frames} frames: lower --frames")
     return clips, captions

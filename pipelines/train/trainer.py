@@ -1,11 +1,11 @@
-"""`a2data train`: shards in, a fine-tuned A2 transformer out; the same command again goes on where it stopped, to the bit.
+"""`a2data train`: fine-tune an A2 transformer on shards. Re-running the command resumes, bit-identical to an uninterrupted run.
 
     a2data train SHARDS --preset tiny --out DIR
     torchrun --nproc-per-node 8 -m pipelines.cli train SHARDS --preset 14b --model A2 --out DIR
     a2data train SHARDS --preset 14b --model A2 --out DIR --ray auto --gpus 8
 
-Everything that chance decides is keyed by seed, epoch, sample and purpose, so that neither an interruption nor the number of
-processes changes what is trained.
+Every random choice is keyed by seed, epoch, sample and purpose, so training is independent of interruptions and of the number of
+processes.
 """
 
 import json
@@ -23,10 +23,10 @@ from pipelines.train.start import prepare
 def train(
     shards: str, out: Path, encoding: Encoding, settings: Settings, model: Path | None = None
 ) -> dict[str, float]:
-    """Train until settings.steps are done, going on from what is in `out`. Returns the last held-out losses.
+    """Train for settings.steps steps, resuming from checkpoints in `out`, and return the last held-out losses.
 
-    Raises ValueError with a sentence for data, settings or a model that do not fit, OSError for a full disk, FloatingPointError
-    for a loss that is no number; what was saved before stays.
+    Raises ValueError for unsuitable data, settings or model, OSError for a full disk, and FloatingPointError for a non-finite
+    loss; existing checkpoints are kept.
     """
     from model_zoo import torchvision_shim
 
@@ -70,12 +70,13 @@ class Run:
         bucket = (encoding.frames, encoding.height, encoding.width)
         self.loader, self.held_out = self.readers(bucket)
         self.checkpoints = Checkpoints(out / "checkpoints", settings.checkpoints_total_limit)
-        timed = place.rank == 0 and place.device.type == "cuda"  # of a CPU nobody asks how many
+        timed = place.rank == 0 and place.device.type == "cuda"  # FLOP/s are reported for GPUs only
         cost = of_sample(dict(self.learner.network.config), encoding, settings).step if timed else 0.0
         self.log = Log(out, place, cost, tokens(encoding))
         self.step, self.seconds = 0, 0.0
         self.last: dict[str, float] = {}
-        torch.manual_seed(settings.seed)  # nothing draws from it; if something ever does, it is the same every time
+        # not used at present; makes any future use of the global generator reproducible
+        torch.manual_seed(settings.seed)
 
     def folder(self, split: str) -> Any:
         from a2data.store.folder import Folder
@@ -83,7 +84,7 @@ class Run:
         return Folder(str(self.out / "encoded" / split))
 
     def readers(self, bucket: tuple[int, int, int]) -> tuple[Any, list[Any]]:
-        """The loader of the samples that train, and the held-out samples."""
+        """Return the loader of the training samples, and the held-out samples."""
         from a2data.dataset.loader import Loader
         from pipelines.train.parallelize import data_rank
 
@@ -94,20 +95,20 @@ class Run:
             world_size=ranks, num_workers=self.settings.num_workers, **common,
         )  # fmt: skip
         there = self.folder("held-out")
-        count = min(self.settings.validate_samples, len(rows(there)))  # none where all samples train
+        count = min(self.settings.validate_samples, len(rows(there)))  # 0 if no samples are held out
         if not count:
             return loader, []
         aside = iter(Loader(there.root, seed=0, global_batch_size=1, **common))
         return loader, [next(aside)[0] for _ in range(count)]
 
     def go(self) -> dict[str, float]:
-        """From the newest checkpoint to the last step."""
+        """Train from the newest checkpoint to the last step, export the result and return the last held-out losses."""
         known = self.checkpoints.load(*self.learnt())
         if known:
             check_same(known["settings"], self.settings)
             self.loader.load_state_dict(known["loader"])
             self.step, self.seconds, self.last = known["step"], known["seconds"], known["last"]
-            self.say(f"going on after step {self.step}")
+            self.say(f"resuming after step {self.step}")
         elif self.held_out:
             self.validate()
         batches = iter(self.loader)
@@ -129,7 +130,7 @@ class Run:
         return self.last
 
     def learn(self, samples: list[Any]) -> Any:
-        """A step. Raises FloatingPointError, which also names the tars of these samples that are not as they were encoded."""
+        """Run a step. A FloatingPointError also lists the tars of these samples that changed after encoding."""
         try:
             return self.learner.learn(samples, self.step)
         except FloatingPointError as error:
@@ -137,18 +138,18 @@ class Run:
             if not altered:
                 raise
             raise FloatingPointError(
-                f"{error}. {', '.join(altered)} changed after encoding: remove it, the same command encodes it again"
+                f"{error}. {', '.join(altered)} changed after encoding: remove it and re-run the command to encode it again"
             ) from error
 
     def due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.settings.steps
 
     def learnt(self) -> tuple[Any, Any, Any]:
-        """What a checkpoint holds beside numbers."""
+        """Return the network, optimizer and EMA, which a checkpoint stores."""
         return self.learner.network, self.learner.optimizer, self.learner.average
 
     def validate(self) -> None:
-        """Held-out losses of the average."""
+        """Compute and log the held-out losses of the EMA weights."""
         from pipelines.train.parallelize import data_rank
         from pipelines.train.validation import held_out
 
@@ -173,14 +174,16 @@ class Run:
         self.checkpoints.save(self.step, *self.learnt(), about)
 
     def export(self) -> None:
-        """DIR/model: the average in a folder that a2data sample and diffusers open."""
+        """Write the EMA weights to DIR/model, which a2data sample and diffusers can load."""
         from pipelines.train.export import export
 
         self.learner.swap_ema_weights()
         adapted = self.settings.trainable == "lora"
         export(self.learner.network, self.begin, self.out / "model", self.place.rank == 0, adapted)
         self.learner.swap_ema_weights()
-        self.say(f"{self.out / 'model'}: `a2data sample` takes it; {self.seconds:.0f} s of training")
+        self.say(
+            f"wrote {self.out / 'model'}, a checkpoint for `a2data sample`, after {self.seconds:.0f} s of training"
+        )
         if self.place.rank == 0:
             (self.out / "settings.json").write_text(json.dumps(asdict(self.settings), indent=1))
 
@@ -190,7 +193,7 @@ class Run:
 
 
 def altered_tars(index: Any, samples: list[Any]) -> list[str]:
-    """The tars of these samples whose sha256 is not that of the index."""
+    """Return the tars of these samples whose sha256 differs from the index."""
     from pipelines.train import checkpoints
 
     row_of = {index.where(sample.row): sample.row for sample in samples}
@@ -202,7 +205,7 @@ def altered_tars(index: Any, samples: list[Any]) -> list[str]:
 
 
 def network_in(folder: Path) -> Any:
-    """The transformer of a checkpoint folder, float32. Raises ValueError where it takes no references."""
+    """Return the transformer of a checkpoint folder, float32. Raises ValueError if it does not take references."""
     import torch
     from diffusers import WanTransformer3DModel
 
@@ -210,5 +213,7 @@ def network_in(folder: Path) -> Any:
         folder / "transformer", torch_dtype=torch.float32, local_files_only=True
     )
     if network.config.in_channels != 36 or network.config.image_dim is None:
-        raise ValueError(f"the transformer in {folder} takes no references: it is no image-to-video network of Wan")
+        raise ValueError(
+            f"the transformer in {folder} does not take references: use a Wan image-to-video checkpoint or A2"
+        )
     return network

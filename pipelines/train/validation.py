@@ -1,7 +1,7 @@
-"""Does the network learn, and does it use its references? Held-out loss at nine noise levels with noise that never changes.
+"""Validation: held-out loss at nine noise levels with fixed noise, with the right and with shuffled references.
 
-The same is asked with the references of another held-out sample. Frames that show references count in neither, so that only what
-references do for the video is compared. A network that ignores them scores the same.
+The shuffled loss uses the references of another held-out sample. Frames that hold references are excluded from both losses, so
+the comparison measures only how references help the video. A network that ignores its references scores the same in both.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from model_zoo.a2.objective import LEVELS
 from pipelines.encode import clip_of
 from pipelines.train import examples as train_examples
 
-SHUFFLES = 3  # other samples whose references each sample is shown
+SHUFFLES = 3  # number of other samples whose references each sample is evaluated with
 
 
 @dataclass(frozen=True)
@@ -24,28 +24,29 @@ class HeldOut:
     """Losses on held-out samples."""
 
     loss: float  # with their own references
-    shuffled: float  # with those of others
-    levels: list[float]  # with their own, at each of LEVELS
-    shuffled_levels: list[float]  # with those of others
-    clips: dict[str, float]  # (shuffled - right) / right of each clip: the mean over its variants
+    shuffled: float  # with other samples' references
+    levels: list[float]  # with their own references, at each of LEVELS
+    shuffled_levels: list[float]  # with other samples' references, at each of LEVELS
+    clips: dict[str, float]  # (shuffled - right) / right of each clip, averaged over its variants
 
     @property
     def gap(self) -> float:
-        """How much worse it is with references of others: 0.1 is a tenth."""
+        """Return the relative increase of the loss with other samples' references: 0.1 is 10 %."""
         return self.shuffled / self.loss - 1
 
 
 def shuffled_references(clips: Sequence[str]) -> list[list[int]]:
-    """For each sample up to SHUFFLES others, of other clips: those that follow it. A clip may be there in several variants.
+    """Return for each sample up to SHUFFLES samples of other clips, the next ones in order. A clip may have several variants.
 
-    Raises ValueError where there is no other clip.
+    Raises ValueError if there are fewer than two clips.
     """
     if len(set(clips)) < 2:
-        raise ValueError("validation compares samples with one another: hold out two at least (--validation-fraction)")
+        raise ValueError("validation compares samples with each other: hold out at least two (--validation-fraction)")
     count = len(clips)
     after = [[(n + k) % count for k in range(1, count) if clips[(n + k) % count] != clips[n]] for n in range(count)]
     fewest = min(SHUFFLES, *(len(others) for others in after))
-    return [others[:fewest] for others in after]  # as many for each: passes are as many on every process
+    # the same number for each sample, so that every process runs the same number of passes
+    return [others[:fewest] for others in after]
 
 
 @torch.no_grad()
@@ -58,13 +59,14 @@ def held_out(
     rank: int = 0,
     ranks: int = 1,
 ) -> HeldOut:
-    """The losses. Each of `ranks` processes looks at every ranks-th sample; all of them get all figures.
+    """Return the held-out losses. Each of `ranks` processes evaluates every ranks-th sample; all get all results.
 
-    A pass takes `together` levels of a sample. Passes are as many on every process: FSDP gathers parameters in each.
+    A forward pass takes `together` levels of a sample. Every process runs the same number of passes, since FSDP gathers
+    parameters in each.
     """
     device = next(network.parameters()).device
     others = shuffled_references([clip_of(s.key) for s in samples])
-    # a frame that shows no reference
+    # the first frame after the references of every sample
     first = max(train_examples.slots_of(s.tensors["condition"][None]) for s in samples)
     losses = torch.zeros(len(samples), 1 + len(others[0]), len(LEVELS), dtype=torch.float64)
     for start in range(0, len(samples), ranks):

@@ -57,7 +57,7 @@ def test_a_video_is_sampled_from_what_was_uploaded_and_a_wrong_size_is_a_sentenc
     tab.locator("#prompt textarea").fill("a woman drinks")
     tab.locator("#human input[type=file]").set_input_files(str(picture))
     tab.locator("#human .file-preview a").first.wait_for()  # uploaded: a click before that would sample without it
-    tab.get_by_label("Cut out people and things").uncheck()
+    tab.get_by_label("Cut out people and objects").uncheck()
     tab.locator("#settings button").first.click()
     fill(tab, {"height": "30", "width": "48", "frames": "13", "steps": "2"})
     tab.locator("#start").click()
@@ -85,7 +85,7 @@ def test_a_page_of_nothing_and_a_folder_of_no_shards_are_a_sentence(tmp_path, ca
     assert main(["ui"]) == 2
     assert main(["ui", "--shards", str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert "name a --checkpoint to sample with" in said
+    assert "give a --checkpoint to sample with" in said
     assert "has no index.parquet" in said
 
 
@@ -97,7 +97,7 @@ def test_the_phrases_of_a_prompt_are_marked_where_they_stand():
 
 def test_an_empty_number_is_named(tmp_path):
     values = {name: 1 for name in ui.NAMES} | {"scheduler": "euler", "negative_prompt": "", "steps": None}
-    with pytest.raises(ValueError, match="steps: a number is missing"):
+    with pytest.raises(ValueError, match="steps: enter a number"):
         ui.job_of("a", (["woman.png"], [], None), True, values, str(tmp_path))
 
 
@@ -108,8 +108,8 @@ def test_a_page_on_which_nothing_was_filled_in_says_what_is_lacking():
     with pytest.raises(gradio.Error) as error:
         ui.sampled(once, "made", "", None, None, None, True, *[1] * len(ui.NAMES))
     first, second = error.value.message.split("<br>")
-    assert first == "the prompt is empty: say what is to be seen"
-    assert second.startswith("no reference: upload a picture")
+    assert first == "the prompt is empty: describe the video"
+    assert second.startswith("no reference: upload an image")
 
 
 REMOTE = "http://pictures.invalid"

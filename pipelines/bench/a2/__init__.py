@@ -1,1 +1,1 @@
-"""A2-Bench: how well a model puts given people, things and places into a video (Fei et al. 2025, arXiv 2504.02436)."""
+"""A2-Bench: how faithfully a model places given people, objects and backgrounds in a video (Fei et al., arXiv 2504.02436)."""

@@ -1,4 +1,4 @@
-"""The cases of a benchmark: a prompt, and the pictures of the people, things and places that its video should show."""
+"""Benchmark cases: a prompt, and reference images of the people, objects and backgrounds that the video should show."""
 
 import hashlib
 import json
@@ -15,9 +15,9 @@ from a2data.store.filename import safe_name, safe_path
 ROLES = ("human", "object", "background")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FILE = "cases.jsonl"
-MAX_PIXELS = 50_000_000  # of a picture; its three copies in RGBA then take 0.6 GB
+MAX_PIXELS = 50_000_000  # limit per image; three RGBA copies then take 0.6 GB
 
-# What OpenS2V-Eval (Yuan et al. 2025, arXiv 2505.20292) gives is a label and a path, no role; these words tell it.
+# OpenS2V-Eval (Yuan et al. 2025, arXiv 2505.20292) gives a label and a path but not a role; these words determine it.
 HUMAN = {
     "human",
     "person",
@@ -37,32 +37,31 @@ PLACE = {"background", "environment", "scene", "place"}
 
 @dataclass(frozen=True)
 class Element:
-    """A picture of somebody, something or some place, and what to call it."""
+    """A reference image of a person, an object or a background, and its label."""
 
     role: str  # human, object, background
     path: Path
-    label: str = ""  # a noun with what goes before it, no article: "old man", "red teapot"
-    category: str = ""  # of an object: what it is drawn by, so that no kind is forgotten
+    label: str = ""  # noun phrase without an article: "old man", "red teapot"
+    category: str = ""  # category for balanced sampling of objects
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is asked of a model: its video is called <id>.mp4."""
+    """A task for a model. Its video is named <id>.mp4."""
 
     id: str
     prompt: str
     elements: tuple[Element, ...]
-    truth: Path | None = None  # the video that the case was taken from, where there is one: see `held_out`
+    truth: Path | None = None  # the clip that the case was taken from, if any: see `from_triplets`
 
     def of(self, role: str) -> list[Element]:
         return [element for element in self.elements if element.role == role]
 
 
 def read(path: Path) -> list[Case]:
-    """The cases of a cases.jsonl or its folder, of OpenS2V-Eval's JSON, or of a folder with pictures by role.
+    """Return the cases of a cases.jsonl or its folder, of OpenS2V-Eval's JSON, or of a folder with images by role.
 
-    Every picture is there, in the folder of the file or below it, and the ids are different names of files, else ValueError says
-    which line is wrong.
+    Raises ValueError with the line if an image is missing or outside the file's folder, or if an id is not a unique file name.
     """
     if path.is_dir() and (path / FILE).is_file():
         path = path / FILE
@@ -76,7 +75,7 @@ def read(path: Path) -> list[Case]:
 
 
 def write(cases: Iterable[Case], out: Path) -> Path:
-    """A cases.jsonl in a folder, and beside it every picture, in a folder for each role, by the sha256 of its bytes."""
+    """Write cases.jsonl to a folder, with every image in a subfolder per role, named by its sha256. Returns the path."""
     lines = []
     for case in cases:
         elements = []
@@ -93,7 +92,7 @@ def write(cases: Iterable[Case], out: Path) -> Path:
 
 
 def _kept(file: Path, folder: str, out: Path) -> dict[str, str]:
-    """A file's copy in a folder of `out`, by its content: where it is, and its sha256."""
+    """Copy a file to a folder of `out`, named by its content, and return its path and sha256."""
     data = file.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
     name = f"{folder}/{sha256[:16]}{file.suffix.lower()}"
@@ -104,17 +103,17 @@ def _kept(file: Path, folder: str, out: Path) -> dict[str, str]:
 
 
 def picture(file: Path | IO[bytes], name: str = "") -> np.ndarray:
-    """(h, w, 3) uint8 RGB of a file as a viewer shows it: turned by EXIF, on white where transparent. Raises ValueError."""
+    """Return an image as displayed, (h, w, 3) uint8 RGB: rotated by EXIF, transparency on white. Raises ValueError."""
     try:
         with Image.open(file) as image:
             if image.width * image.height > MAX_PIXELS:
                 megapixels = MAX_PIXELS / 1e6
                 raise ValueError(
-                    f"{name or file} is {image.width} x {image.height} px; a picture has {megapixels:g} megapixels at most"
+                    f"{name or file} is {image.width} x {image.height} px; images may have {megapixels:g} megapixels at most"
                 )
             shown = ImageOps.exif_transpose(image).convert("RGBA")
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
-        raise ValueError(f"{name or file} is no picture that can be read ({error})") from error
+        raise ValueError(f"{name or file} is not a readable image ({error})") from error
     ground = Image.new("RGBA", shown.size, "white")
     return np.asarray(Image.alpha_composite(ground, shown).convert("RGB"))
 
@@ -127,7 +126,7 @@ def _from_line(line: str, path: Path, number: int) -> Case:
         truth = _unchanged(data["truth"], path.parent, where) if "truth" in data else None
         return Case(str(data["id"]), str(data["prompt"]), elements, truth)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is no JSON ({error})") from error
+        raise ValueError(f"{where} is not valid JSON ({error})") from error
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{where} lacks {error}: a case has id, prompt and elements with role and path") from error
 
@@ -141,7 +140,7 @@ def _unchanged(data: Mapping[str, Any], home: Path, where: str) -> Path:
     file: Path = home / safe_path(data["path"], where)
     expected = data.get("sha256", "")
     if expected and file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() != expected:
-        raise ValueError(f"{where}: {file} is another file than the one that the case was made with")
+        raise ValueError(f"{where}: {file} has changed since the case was written: its sha256 differs")
     return file
 
 
@@ -156,7 +155,7 @@ def _opens2v(path: Path) -> list[Case]:
 def _from_opens2v(key: str, case: Mapping[str, Any], home: Path) -> Case:
     labels = list(case.get("class_label") or [])
     if labels and len(labels) != len(case["img_paths"]):
-        raise ValueError(f"{key} has {len(case['img_paths'])} pictures and {len(labels)} labels")
+        raise ValueError(f"{key} has {len(case['img_paths'])} images but {len(labels)} labels")
     labels = labels or [""] * len(case["img_paths"])
     pairs = zip(case["img_paths"], labels, strict=True)
     elements = tuple(
@@ -167,7 +166,7 @@ def _from_opens2v(key: str, case: Mapping[str, Any], home: Path) -> Case:
 
 
 def role_of(label: str, path: str) -> str:
-    """The role of a picture of OpenS2V-Eval, by the words of its label, else by the folder that it is in."""
+    """Return the role of an OpenS2V-Eval image, by the words of its label, else by its folder."""
     folder = Path(path).parent.name
     for words in (set(label.lower().split()), {folder.lower()}):
         if words & HUMAN:
@@ -178,7 +177,7 @@ def role_of(label: str, path: str) -> str:
 
 
 def _role_folders(path: Path) -> list[Case]:
-    """Pictures of the same name in human/, object/ and background/ are one case; prompts.json has its prompt under that name."""
+    """Return cases from human/, object/ and background/: images with one name form a case, with its prompt in prompts.json."""
     found: dict[str, list[Element]] = {}
     for role in ROLES:
         for file in sorted((path / role).glob("*")):
@@ -186,7 +185,7 @@ def _role_folders(path: Path) -> list[Case]:
                 found.setdefault(file.stem, []).append(Element(role, file))
     prompts = path / "prompts.json"
     if not found or not prompts.is_file():
-        raise ValueError(f"{path} has no {FILE}; nor pictures in {', '.join(ROLES)} with a prompts.json beside them")
+        raise ValueError(f"{path} has neither {FILE} nor images in {', '.join(ROLES)} with a prompts.json")
     said = json.loads(prompts.read_text())
     silent = sorted(set(found) - set(said))
     if silent:
@@ -205,9 +204,11 @@ def _checked(cases: list[Case], path: Path) -> list[Case]:
         seen.add(case.id)
         for element in case.elements:
             if element.role not in ROLES:
-                raise ValueError(f"{path}: {case.id} has the role {element.role!r}; roles are {', '.join(ROLES)}")
+                raise ValueError(
+                    f"{path}: {case.id} has the unknown role {element.role!r}; roles are {', '.join(ROLES)}"
+                )
             if not element.path.is_file():
-                raise ValueError(f"{path}: {case.id} shows {element.path}, which is not there")
+                raise ValueError(f"{path}: {case.id} refers to {element.path}, which does not exist")
         if case.truth is not None and not case.truth.is_file():
-            raise ValueError(f"{path}: {case.id} was taken from {case.truth}, which is not there")
+            raise ValueError(f"{path}: {case.id} was taken from {case.truth}, which does not exist")
     return cases

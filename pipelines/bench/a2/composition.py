@@ -1,7 +1,7 @@
-"""Whether the people, things and places of a video are those of the references. Arrays in, numbers out; networks are given.
+"""Metrics of whether the people, objects and background of a video match the references. Pure functions of arrays and networks.
 
-The paper (Fei et al. 2025, arXiv 2504.02436) names the metrics and gives no sampling, threshold or rule for what is not found:
-those here are ours. A cosine below 0 counts as 0, so that every figure is 0 to 1.
+The paper (Fei et al. 2025, arXiv 2504.02436) names the metrics, but does not give the frame sampling, thresholds or handling of
+missing detections: those here are ours. A cosine below 0 counts as 0, so every value is from 0 to 1.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,21 +11,22 @@ import numpy as np
 
 from pipelines.bench.a2.totals import Measured
 
-GROW = 0.02  # of the shorter side, by which the foreground is enlarged before it is painted over
-MOST_FOREGROUND = 0.9  # of a frame; of one with more there is no background to be seen
-# The mean colour of the pictures that CLIP was trained on: zero after its normalisation.
+GROW = 0.02  # dilation of the foreground before it is painted over, as a fraction of the shorter side
+MOST_FOREGROUND = 0.9  # fraction of a frame above which the background is not visible
+# The mean colour of CLIP's training images: zero after its normalisation.
 CLIP_GREY = np.array([123, 117, 104], np.uint8)
 
 Embed = Callable[[Sequence[np.ndarray]], np.ndarray]  # n (h, w, 3) uint8 RGB -> (n, d) float32 of unit length
 
 
 def matched(faces: np.ndarray, references: np.ndarray) -> list[int | None]:
-    """For each reference, which face stands for it; None for those for whom none is left.
+    """Return the index of the face assigned to each reference, or None.
 
-    faces: (k, d), references: (r, d), rows of unit length. Every face stands for one reference at most; the whole assignment has
-    the largest sum of cosines that there is (Kuhn 1955).
+    faces: (k, d), references: (r, d), rows of unit length. Each face is assigned to at most one reference, maximising the sum of
+    cosines (Kuhn 1955).
     """
-    from scipy.optimize import linear_sum_assignment  # 0.5 s, which no command should wait for
+    # imported here, because it takes 0.5 s
+    from scipy.optimize import linear_sum_assignment
 
     found: list[int | None] = [None] * len(references)
     if len(faces) and len(references):
@@ -35,15 +36,15 @@ def matched(faces: np.ndarray, references: np.ndarray) -> list[int | None]:
 
 
 def assigned(faces: np.ndarray, references: np.ndarray) -> list[float | None]:
-    """For each reference, the cosine of the face that stands for it, see `matched`."""
+    """Return for each reference the cosine with its assigned face, see `matched`."""
     pairs = zip(references, matched(faces, references), strict=True)
     return [None if face is None else float(faces[face] @ reference) for reference, face in pairs]
 
 
 def identity(faces: Sequence[np.ndarray], references: np.ndarray) -> Measured:
-    """ID consistency: for each frame (k, d) vectors of its faces, k may be 0; (r, d) vectors of the people asked for.
+    """Return ID consistency. faces: (k, d) vectors of each frame's faces, k may be 0; references: (r, d) vectors of the people.
 
-    The value is the mean cosine over all pairs of a frame and a person for whom it has a face; seen and of count these pairs.
+    The value is the mean cosine over all pairs of a frame and a person with an assigned face; seen and of count these pairs.
     """
     if not len(references):
         return Measured(skipped="the case has no face in its pictures of people")
@@ -52,9 +53,9 @@ def identity(faces: Sequence[np.ndarray], references: np.ndarray) -> Measured:
 
 
 def thing(frames: np.ndarray, masks: Sequence[np.ndarray | None], reference: np.ndarray, embed: Embed) -> Measured:
-    """Object consistency: the mean cosine of the thing, cut out on white in each frame that has it, and its reference.
+    """Return object consistency: the mean cosine of the reference and the object, cut out on white in each frame that has it.
 
-    frames: (t, h, w, 3) uint8. masks: for each frame (h, w) bool, or None where it was not found. reference: (d,) unit length.
+    frames: (t, h, w, 3) uint8. masks: per frame (h, w) bool, or None if not found. reference: (d,), unit length.
     """
     cut = [on_white(frame, mask) for frame, mask in zip(frames, masks, strict=True) if mask is not None and mask.any()]
     cosines = embed(cut) @ reference if cut else np.zeros(0)
@@ -62,17 +63,17 @@ def thing(frames: np.ndarray, masks: Sequence[np.ndarray | None], reference: np.
 
 
 def on_white(frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """What a mask covers, white around it, cropped to it: as references are."""
+    """Return the masked region on white, cropped to it, like the references."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     inside = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     return np.where(mask[inside][..., None], frame[inside], np.uint8(255))
 
 
 def background(frames: np.ndarray, masks: np.ndarray, reference: np.ndarray, embed: Embed) -> Measured:
-    """Background consistency: the mean cosine of each frame, its foreground painted over, and the picture of the place.
+    """Return background consistency: the mean cosine of the reference and each frame with its foreground painted over.
 
-    frames: (t, h, w, 3) uint8; masks: (t, h, w) bool, True on people and things; reference: (d,) unit length. A frame of which
-    more than 0.9 is foreground shows no place and counts as not seen.
+    frames: (t, h, w, 3) uint8; masks: (t, h, w) bool, True on people and objects; reference: (d,), unit length. A frame with more
+    than 0.9 foreground counts as not seen.
     """
     shown = [
         painted for frame, mask in zip(frames, masks, strict=True) if (painted := painted_over(frame, mask)) is not None
@@ -82,7 +83,7 @@ def background(frames: np.ndarray, masks: np.ndarray, reference: np.ndarray, emb
 
 
 def painted_over(frame: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
-    """The frame with CLIP's mean colour on the mask and a little around it; None where that leaves less than a tenth."""
+    """Return the frame with the dilated mask set to CLIP's mean colour, or None if less than a tenth of it remains."""
     reach = round(GROW * min(mask.shape))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     grown = cv2.dilate(mask.astype(np.uint8), kernel) > 0
@@ -90,11 +91,11 @@ def painted_over(frame: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
 
 
 def copy_paste(generated: np.ndarray, truth: np.ndarray, reference: np.ndarray) -> float | None:
-    """Whether an output is nearer to the reference than to the truth (Xu et al. 2025, WithAnyone, arXiv 2510.14975), -1 to 1.
+    """Return the copy-paste score, -1 to 1: whether an output is closer to the reference than to the ground truth.
 
-    (angle(generated, truth) - angle(generated, reference)) / angle(truth, reference), of (d,) vectors of one person or thing: 1
-    is a copy of the reference, -1 the truth itself. The truth must be another picture than the reference, as in the triplets
-    that are paired across clips; None where they are the same.
+    The score (Xu et al. 2025, WithAnyone, arXiv 2510.14975) is (angle(generated, truth) - angle(generated, reference)) /
+    angle(truth, reference), for (d,) vectors of one person or object: 1 is a copy of the reference, -1 the ground truth itself.
+    Truth and reference must be different images, as in triplets paired across clips; None if they are the same.
     """
     apart = angle(truth, reference)
     if apart < 1e-6:
@@ -103,15 +104,15 @@ def copy_paste(generated: np.ndarray, truth: np.ndarray, reference: np.ndarray) 
 
 
 def copied(generated: Sequence[np.ndarray], truth: Sequence[np.ndarray], references: np.ndarray) -> Measured:
-    """The copy-paste score of a video: the mean of `copy_paste` over its frames and people.
+    """Return the copy-paste score of a video: the mean of `copy_paste` over its frames and people.
 
-    generated, truth: for each frame of the video, and of the one that the case was taken from, (k, d) vectors of its faces.
-    references: (r, d). A person's truth is the mean of their faces there. Where nobody is to be compared nothing is measured:
-    0 would say that the output is as near to the one as to the other.
+    generated, truth: (k, d) face vectors for each frame of the video and of the clip that the case was taken from. references:
+    (r, d). A person's ground truth is the mean of their faces in the clip. If no face can be compared, the metric is skipped: 0
+    would mean that the output is equally close to both.
     """
     people = [(middle, reference) for reference, middle in zip(references, _middles(truth, references), strict=True)]
     known = [(middle, reference) for middle, reference in people if middle is not None]
-    between = np.array([middle + reference for middle, reference in known])  # favours neither
+    between = np.array([middle + reference for middle, reference in known])  # equally close to both
     scores: list[float] = []
     for faces in generated:
         for (middle, reference), face in zip(known, matched(faces, between), strict=True):
@@ -123,7 +124,7 @@ def copied(generated: Sequence[np.ndarray], truth: Sequence[np.ndarray], referen
 
 
 def _middles(frames: Sequence[np.ndarray], references: np.ndarray) -> list[np.ndarray | None]:
-    """For each reference the mean of the faces that stand for it, (d,) of unit length; None where there are none."""
+    """Return for each reference the mean of its assigned faces, (d,), unit length, or None without faces."""
     found: list[list[np.ndarray]] = [[] for _ in references]
     for faces in frames:
         for mine, face in zip(found, matched(faces, references), strict=True):
@@ -133,7 +134,7 @@ def _middles(frames: Sequence[np.ndarray], references: np.ndarray) -> list[np.nd
 
 
 def angle(a: np.ndarray, b: np.ndarray) -> float:
-    """Between two (d,) vectors, in radians. By their difference and sum: an arc cosine is blind to small angles."""
+    """Return the angle between two (d,) vectors, radians, from their difference and sum: arccos is inaccurate at small angles."""
     a, b = (np.asarray(v, float) / np.linalg.norm(v) for v in (a, b))
     return float(2 * np.arctan2(np.linalg.norm(a - b), np.linalg.norm(a + b)))
 

@@ -1,4 +1,4 @@
-"""New cases, drawn from labelled folders of people, things and places, with prompts by template."""
+"""Generate cases from labelled folders of people, objects and backgrounds, with template prompts."""
 
 import random
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipelines.bench.a2.cases import PICTURES, ROLES, Case, Element
 
-COUNT = 50  # combinations, as in the paper
+COUNT = 50  # number of combinations, as in the paper
 # {human}, {object} and {background} are labels with "a" or "an".
 TEMPLATES = (
     "{human} holds {object} and looks at it in {background}.",
@@ -23,17 +23,17 @@ TEMPLATES = (
 
 
 def pool(folder: Path) -> dict[str, list[Element]]:
-    """Role -> the pictures of a folder with human/, object/ and background/.
+    """Return {role: images} of a folder with human/, object/ and background/.
 
-    A picture's label is the first line of the text file of its name, else the name of the folder inside its role's that it is in,
-    else its own name without numbers: object/teapot/3.png, or object/teapot_3.png. That folder, else the label, is its category.
-    Raises ValueError where a role has no picture.
+    An image's label is the first line of the text file with its name, else the name of its folder inside the role's folder, else
+    its own name without numbers: object/teapot/3.png or object/teapot_3.png. Its category is that folder, else the label. Raises
+    ValueError if a role has no image.
     """
     found = {}
     for role in ROLES:
         files = sorted(f for f in (folder / role).rglob("*") if f.suffix.lower() in PICTURES)
         if not files:
-            raise ValueError(f"{folder / role} has no picture: cases are drawn from {', '.join(ROLES)}")
+            raise ValueError(f"{folder / role} has no image: cases need {', '.join(ROLES)}")
         found[role] = [_element(role, file, folder / role) for file in files]
     return found
 
@@ -44,7 +44,7 @@ def _element(role: str, file: Path, home: Path) -> Element:
     said = text.read_text().strip().splitlines() if text.is_file() else []
     label = said[0].strip() if said else inside or _words(file.stem)
     if not label:
-        raise ValueError(f"{file} says nothing of what it shows: put a line into {text.name}")
+        raise ValueError(f"{file} has no label: write one into {text.name}")
     return Element(role, file, label, inside or label)
 
 
@@ -53,14 +53,14 @@ def _words(name: str) -> str:
 
 
 def draw(pictures: dict[str, list[Element]], count: int = COUNT, seed: int = 0) -> list[Case]:
-    """`count` different combinations of one person, one thing and one place; the same seed gives the same.
+    """Return `count` distinct combinations of one person, one object and one background, deterministic in the seed.
 
-    Every picture is used before one is used again, as often as the sizes allow; things are taken from each category in turn.
-    Raises ValueError where there are not so many combinations.
+    As far as the sizes allow, every image is used before one is used again; objects rotate through the categories. Raises
+    ValueError if there are fewer combinations.
     """
     most = len(list(product(*(pictures[role] for role in ROLES)))) if count > 1 else 1
     if count > most:
-        raise ValueError(f"the pictures make {most} combinations, not {count}: add pictures, or ask for fewer cases")
+        raise ValueError(f"the images allow {most} combinations, not {count}: add images or request fewer cases")
     chance = random.Random(seed)
     decks = {role: _deck(pictures[role], chance) for role in ROLES}
     taken: set[tuple[Element, ...]] = set()
@@ -75,7 +75,7 @@ def draw(pictures: dict[str, list[Element]], count: int = COUNT, seed: int = 0) 
 
 
 def _deck(elements: Sequence[Element], chance: random.Random) -> Iterator[Element]:
-    """For ever: all elements in random order, one of each category in turn, then all again in another order."""
+    """Yield elements endlessly: all in random order, rotating through the categories, then all again in another order."""
     while True:
         groups: dict[str, list[Element]] = {}
         for element in chance.sample(elements, len(elements)):
@@ -88,13 +88,13 @@ def _deck(elements: Sequence[Element], chance: random.Random) -> Iterator[Elemen
 
 
 def prompt(chosen: Sequence[Element], template: str) -> str:
-    """A sentence about them: a template of TEMPLATES with their labels."""
+    """Return a template of TEMPLATES filled with the labels."""
     text = template.format(**{element.role: with_article(element.label) for element in chosen})
     return text[0].upper() + text[1:]
 
 
 def with_article(label: str) -> str:
-    """ "a teapot", "an umbrella"; a label that begins with an article, or seems to stand for several ("shoes"), as it is."""
+    """Prefix "a" or "an"; labels that start with an article or look plural ("shoes") are returned unchanged."""
     first, last = label.split()[0].lower(), label.split()[-1].lower()
     if first in ("a", "an", "the", "two", "three", "some", "several"):
         return label

@@ -1,4 +1,4 @@
-"""Cases from triplets that were held out from training: each has a truth, the clip that it was taken from."""
+"""Cases from triplets held out from training. The ground truth of each is the clip that it was taken from."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -13,18 +13,18 @@ from pipelines.bench.a2.cases import ROLES, Case, Element
 
 
 def draw(shards: Path, split: str, count: int, seed: int, folder: Path) -> list[Case]:
-    """At most `count` triplets of a folder that `pack` wrote as cases, their files put into `folder`; the same seed, the same.
+    """Return at most `count` packed triplets as cases and write their files to `folder`, deterministic in the seed.
 
-    Only references from other clips are shown, of people, things and places; a clip without a person or thing is no case. Those
-    that show more are taken first, and of those with as much, one from each source before another from one. Raises ValueError
-    where there is none, and where a clip or a reference has a name that cannot be used as a file name.
+    Only human, object and background references from other clips are used; clips without a human or object are skipped. Clips
+    with more references are taken first, and among equals, sources alternate. Raises ValueError if there are none, and if a clip
+    or a reference has a name that cannot be used as a file name.
     """
     able = [
         (facts, parts) for facts, parts in _samples(shards, split) if {g.role for g in _usable(facts)} & set(ROLES[:2])
     ]
     if not able:
         wanted = f"of the split {split}" if split else ""
-        raise ValueError(f"{shards} has no triplet {wanted} with a person or thing shown by another clip")
+        raise ValueError(f"{shards} has no triplet {wanted} with a human or object reference from another clip")
     random.Random(seed).shuffle(able)
     turn: dict[str, int] = {}
     order = []
@@ -42,11 +42,11 @@ def _usable(facts: TripletMeta) -> list[ReferenceMeta]:
 
 
 def _samples(shards: Path, split: str) -> Iterator[tuple[TripletMeta, dict[str, bytes]]]:
-    """The samples of one split, "" for all, in the order of the index."""
+    """Yield the samples of one split, "" for all, in index order."""
     index, splits = _indexed(shards)
     if split and split not in splits:
         known = ", ".join(sorted(set(splits) - {""})) or "none: pack with --set pack.split=eval=0.05"
-        raise ValueError(f"{shards} has no split {split!r}; there are {known}")
+        raise ValueError(f"{shards} has no split {split!r}; splits: {known}")
     tars = Tars(index)
     for row in range(len(index)):
         if not split or splits[row] == split:
@@ -54,7 +54,7 @@ def _samples(shards: Path, split: str) -> Iterator[tuple[TripletMeta, dict[str, 
 
 
 def sample(tars: Tars, row: int) -> tuple[TripletMeta, dict[str, bytes]]:
-    """Return the facts and the members of one sample. Raises ValueError, naming it, where it is damaged or lacks a member."""
+    """Return the metadata and the members of one sample. Raises ValueError with its key if it is damaged or lacks a member."""
     key, where = tars.index.key(row), tars.index.where(row)
     try:
         parts = members(tars.read(row), key, where)
@@ -68,7 +68,7 @@ def sample(tars: Tars, row: int) -> tuple[TripletMeta, dict[str, bytes]]:
 
 
 def _indexed(shards: Path) -> tuple[Index, list[str]]:
-    """The index of a folder, and the split of each sample; "" where it was not divided."""
+    """Return the index of a folder and the split of each sample; "" without splits."""
     index = read_index([str(shards)], every_column=True)
     table: Any = index.table
     return index, table["split"].to_pylist() if "split" in table.column_names else [""] * len(index)
@@ -86,16 +86,16 @@ def _case(facts: TripletMeta, parts: dict[str, bytes], folder: Path, where: str)
 
 
 def _label(given: ReferenceMeta) -> str:
-    """What to look for: the words of the prompt, without their article, else the detector's own."""
+    """Return the label to detect: the phrase of the prompt without its article, else the detector's label."""
     words = (given.phrase or given.origin.label).lower().split()
     return " ".join(words[1:] if words[:1] in (["a"], ["an"], ["the"]) else words)
 
 
 def shared(shards: Path, split: str, cases: Sequence[Case], against: Sequence[Path]) -> list[str]:
-    """A sentence for each case that has a source or an identity in common with data sets that a model was trained on.
+    """Return a message for each case that shares a source or an identity with a model's training data.
 
-    What is compared are the clip itself and where its references come from; in the same shards as the cases the other splits.
-    Raises ValueError where those are compared without a split: everything is in common then.
+    Compares the clip and the origins of its references; in the shards of the cases themselves, only the other splits are used.
+    Raises ValueError for these shards without a split, since everything would be shared.
     """
     mine = {
         facts.clip_id: facts for facts, _ in _samples(shards, split) if facts.clip_id in {case.id for case in cases}
@@ -104,7 +104,7 @@ def shared(shards: Path, split: str, cases: Sequence[Case], against: Sequence[Pa
     for other in against:
         same = other.resolve() == shards.resolve()
         if same and not split:
-            raise ValueError(f"--against {other}: the cases are taken from all of it; name the --split they are of")
+            raise ValueError(f"--against {other}: the cases are taken from these shards; give their --split")
         for facts in _others(other, split if same else ""):
             videos |= {facts.video_id, *(given.origin.video_id for given in facts.references)}
             identities |= {given.identity for given in facts.references}
@@ -120,7 +120,7 @@ def shared(shards: Path, split: str, cases: Sequence[Case], against: Sequence[Pa
 
 
 def _others(shards: Path, split: str) -> Iterator[TripletMeta]:
-    """The facts of all samples but those of a split."""
+    """Yield the metadata of all samples except those of a split."""
     index, splits = _indexed(shards)
     tars = Tars(index)
     for row in range(len(index)):

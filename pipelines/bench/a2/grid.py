@@ -1,4 +1,4 @@
-"""Sample grids of the page that compares: for each case its pictures and prompt, and a few frames of each system's video."""
+"""Sample grid of the leaderboard: for each case its references and prompt, and a few frames of each system's video."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,9 @@ STYLE = ".grid td{text-align:left;padding:.3rem .7rem .3rem 0;border-bottom:1px 
 
 
 def grid(cases: Sequence[Case], scores: Mapping[str, Path], most: int = MOST) -> str:
-    """An HTML table: a row for each of the first cases, a column for each system.
+    """Return an HTML table with a row for each of the first cases and a column for each system.
 
-    scores: name of the system -> the folder of its score, with strips/<case>.jpg. Pictures are inside the page.
+    scores: name of the system -> the folder of its score, with strips/<case>.jpg. Images are embedded in the page.
     """
     if not scores or not cases:
         return ""
@@ -46,6 +46,6 @@ def _image(data: bytes, alt: str) -> str:
 
 
 def folders(results: Sequence[Mapping[str, Any]], paths: Sequence[Path]) -> dict[str, Path]:
-    """Name of the system -> the folder that its score is in."""
+    """Return {name of the system: folder of its score}."""
     homes = (path if path.is_dir() else path.parent for path in paths)
     return {result["name"]: home for result, home in zip(results, homes, strict=True)}

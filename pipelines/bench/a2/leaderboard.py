@@ -1,4 +1,4 @@
-"""A page that compares systems: the paper's four as it prints them, and ours. One file, no link outward, no date."""
+"""Leaderboard page: the paper's four systems as printed, and ours. A single file without external links or a date."""
 
 import base64
 import hashlib
@@ -13,7 +13,7 @@ from pipelines.bench.a2.totals import FULL, METRICS, PUBLISHED, VARIANTS, WEIGHT
 
 COLOURS = ("#4269d0", "#d1603d", "#3a9e5c", "#8a5cc2", "#c23b75", "#2b8c9e", "#8c6d1f", "#6b7280")
 PAPER = "as published"
-SHORT = {PAPER: "", "lenient": ", lenient", "strict": ", strict"}  # for plots: what has no word is published
+SHORT = {PAPER: "", "lenient": ", lenient", "strict": ", strict"}  # suffixes in plots; published rows have none
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .7rem .2rem 0;text-align:right;vertical-align:top}
 td:first-child,th:first-child,td.w,th.w{text-align:left}td{font-variant-numeric:tabular-nums}.none{color:#888}
@@ -32,7 +32,7 @@ SCRIPT = """document.querySelectorAll("th button").forEach((button) => button.ad
 
 
 class Row(NamedTuple):
-    """A line of the table."""
+    """A row of the table."""
 
     name: str
     kind: str  # PAPER, "lenient" or "strict"
@@ -40,7 +40,7 @@ class Row(NamedTuple):
 
 
 def rows(results: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """The paper's four systems and, for each of our scores, its two variants. The paper's totals are the printed ones."""
+    """Return the paper's four systems, with the printed totals, and the two variants of each of our scores."""
     out = []
     for name in PUBLISHED:
         values = published(name)
@@ -58,7 +58,7 @@ def rows(results: Sequence[Mapping[str, Any]]) -> list[Row]:
 
 
 def page(results: Sequence[Mapping[str, Any]], people: Mapping[str, Any] | None = None, samples: str = "") -> str:
-    """The HTML. results: as `result.to_json` makes them. people: what `ratings.aggregate` makes. samples: a `grid.grid`."""
+    """Return the HTML. results: from `score_file.to_json`. people: from `ratings.aggregate`. samples: from `grid.grid`."""
     lines = rows(results)
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
@@ -74,10 +74,10 @@ def page(results: Sequence[Mapping[str, Any]], people: Mapping[str, Any] | None 
 
 NOTE = (
     "Rows marked <em>as published</em> are Table 1 of arXiv 2504.02436, measured by its authors on their cases with code that "
-    "is not public: they are here for orientation, and differ from ours by more than the system. Lenient leaves out what was "
-    "not found, strict counts it as 0. Of <em>paper-fit</em> the published rows have the printed total; ours is a formula that "
-    "we fitted to those four. <em>normalised</em> is ours alone. A metric without a number was not measured, and there is no "
-    "total without it."
+    "is not public: they are for orientation, and differ from ours by more than the system. Lenient excludes missing "
+    "detections, strict counts them as 0. For <em>paper-fit</em>, the published rows have the printed total; ours is a formula "
+    "fitted to those four. <em>normalised</em> is ours only. A metric without a number was not measured, and there is no total "
+    "without it."
 )
 
 
@@ -96,20 +96,20 @@ def _table(lines: Sequence[Row]) -> str:
 
 
 def others(lines: Sequence[Row]) -> list[str]:
-    """The metrics that have names of their own, because another model measured them; and the copy-paste score."""
+    """Return the metrics with other names, because another model measured them, and the copy-paste score."""
     own = dict.fromkeys(m for line in lines for m in line.figures)
     return [m for m in own if "." in m or m == "copy_paste"]
 
 
 def _others(lines: Sequence[Row]) -> str:
-    """A table of those: a row for each, since their names are long, and a column for each of our rows."""
+    """Return the table of `others`: a row per metric, since their names are long, and a column per row of ours."""
     names, ours = others(lines), [line for line in lines if line.kind != PAPER]
     if not names:
         return ""
     head = "".join(f"<th><button type=button>{html.escape(line.name)}, {line.kind}</button>" for line in ours)
     body = "".join(f"<tr>{_text(m)}" + "".join(_cell(line.figures.get(m)) for line in ours) for m in names)
     return (
-        "<h2>By other models, under their own names</h2><p>They enter no total, and compare with nothing above.</p>"
+        "<h2>Metrics by other models</h2><p>They are not part of any total, and not comparable with the metrics above.</p>"
         f"<div class=wide><table><thead><tr><th><button type=button>Metric</button>{head}</thead>"
         f"<tbody>{body}</tbody></table></div>"
     )
@@ -128,12 +128,12 @@ def _cell(figure: Figure | None) -> str:
 
 
 def scaled(metric: str, value: float) -> float:
-    """A figure as a share of what counts as full in the `normalised` total, 0 to 1."""
+    """Return a figure relative to the value that counts as 1 in the `normalised` total, 0 to 1."""
     return min(1.0, value / FULL["normalised"].get(metric, 1.0))
 
 
 def radar(lines: Sequence[Row], radius_px: float = 150) -> str:
-    """One axis for each of the eight metrics, one outline for each row; strict rows are left out, and so are rows with gaps."""
+    """Return a radar plot with an axis per metric and an outline per row; strict and incomplete rows are omitted."""
     shown = [line for line in lines if line.kind != "strict" and all(_value(line, m) is not None for m in METRICS)]
     centre, count = radius_px + 150, len(METRICS)
 
@@ -163,13 +163,13 @@ def radar(lines: Sequence[Row], radius_px: float = 150) -> str:
     width, height = 2 * centre + 360, max(2 * centre, 40 + 20 * len(shown))
     return (
         f"<svg viewBox='0 0 {width} {height}' width={width} height={height} role=img aria-label='all metrics'>"
-        f"{''.join(parts)}</svg><p><small>The rim is what counts as full in the normalised total: an ID consistency of 0.5, a "
-        "similarity of 30, 1 of everything else.</small></p>"
+        f"{''.join(parts)}</svg><p><small>The outer edge is what counts as 1 in the normalised total: an ID consistency of 0.5, "
+        "a similarity of 30, and 1 for the others.</small></p>"
     )
 
 
 def bar_plot(lines: Sequence[Row], metric: str) -> str:
-    """The rows of one metric as bars with their intervals, those that have a value."""
+    """Return a bar plot with intervals of the rows that have a value of one metric."""
     known = [(n, line, value) for n, line in enumerate(lines) if (value := _value(line, metric)) is not None]
     most = METRICS[metric].most if metric in METRICS else 1.0
     top = max([most if most == 1.0 else 0.0, *(line.figures[metric].high or value for _, line, value in known)])
@@ -199,9 +199,9 @@ def _value(line: Row, metric: str) -> float | None:
 
 
 def _people(people: Mapping[str, Any]) -> str:
-    """The means of a study, people and models apart."""
+    """Return the means of a study, for people and models separately."""
     out = ""
-    for kind, title in (("person", "What people say"), ("model", "What a model says in their place")):
+    for kind, title in (("person", "Ratings by people"), ("model", "Ratings by a model")):
         if kind not in people:
             continue
         part = people[kind]

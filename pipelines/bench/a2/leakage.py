@@ -1,4 +1,4 @@
-"""Whether pictures of the benchmark are in data that a model was trained on: by content, by looks, and by faces."""
+"""Contamination check: find benchmark images in training data, by content, by embedding and by face."""
 
 import hashlib
 import io
@@ -14,16 +14,16 @@ from pipelines.bench.a2.cases import Case, picture
 from pipelines.bench.a2.from_triplets import sample
 from pipelines.bench.a2.metrics import portrait
 
-FLAT = 8.0  # grey levels of standard deviation below which a picture is like any other and proves nothing
-WHITE = 200  # of 255, in every channel
-SPECKS = 0.01  # share of a row or column that may be darker in a margin
+FLAT = 8.0  # standard deviation in grey levels below which an image is too uniform to compare
+WHITE = 200  # smallest value of a white pixel, of 255, in every channel
+SPECKS = 0.01  # fraction of darker pixels allowed in a row or column of a margin
 
-# (h, w, 3) uint8 -> (d,) of unit length; None where there is nothing
+# (h, w, 3) uint8 -> (d,) of unit length, or None if there is nothing to compare
 Vector = Callable[[np.ndarray], np.ndarray | None]
 
 
 class Overlap(NamedTuple):
-    """A picture of a case that is, or shows, what a reference of a training sample does."""
+    """A case's image that matches a reference of a training sample."""
 
     case: str
     picture: Path
@@ -38,12 +38,12 @@ class Overlap(NamedTuple):
 
 
 def overlaps(cases: Iterable[Case], shards: Sequence[Path], looks: str = "", faces: str = "") -> list[Overlap]:
-    """Every picture of the cases that a reference of these data sets repeats; of each pair the strongest reason.
+    """Return every match between the cases' images and references of these data sets, with the strongest reason per pair.
 
-    shards: the folders that `pack` wrote. looks: a card of role copy, which finds pictures that were scaled or compressed anew.
-    faces: a card of role faces, which finds the same person in another picture; it looks at every training picture of a person.
-    "" for neither. What counts as the same is on the cards. Raises FileNotFoundError for a folder without an index, ValueError
-    for a card that does not say from where two are the same.
+    shards: folders written by `pack`. looks: a card of role copy, to find resized or recompressed images. faces: a card of role
+    faces, to find the same person in other images; it processes every training image of a person. "" disables either. The
+    thresholds are on the cards. Raises FileNotFoundError for a folder without an index, ValueError for a card without a match
+    threshold.
     """
     mine = list({(case.id, e.path): (case.id, e.path, e.role) for case in cases for e in case.elements}.values())
     pictures = {path: picture(path) for _, path, _ in mine}
@@ -55,27 +55,29 @@ def overlaps(cases: Iterable[Case], shards: Sequence[Path], looks: str = "", fac
         pixels = picture(io.BytesIO(data), f"{where}, {name}.png")
         best = {hit: how for compare in near for hit, how in compare(pixels, role).items()}
         best |= dict.fromkeys(exact.get(content(pixels), ()), "pixels")
-        best |= dict.fromkeys(exact.get(hashlib.sha256(data).hexdigest(), ()), "bytes")  # the stronger word comes last
+        best |= dict.fromkeys(
+            exact.get(hashlib.sha256(data).hexdigest(), ()), "bytes"
+        )  # the strongest reason comes last
         found += [Overlap(case, path, key, name, where, how) for (case, path), how in best.items()]
     return found
 
 
 def _references(shards: Sequence[Path]) -> Iterator[tuple[str, str, str, bytes, str]]:
-    """Key, name, role, PNG and whereabouts of every reference."""
+    """Yield key, name, role, PNG and shard of every reference."""
     index = read_index([str(folder) for folder in shards])
     tars = Tars(index)
     for row in range(len(index)):
         key, where = index.key(row), index.where(row)
         facts, parts = sample(tars, row)
         given = [(g.name, g.role) for g in facts.references]
-        # what was read is gone with the next row
+        # the data is only valid until the next row is read
         yield from [(key, name, role, parts[f"{name}.png"], where) for name, role in given]
 
 
 def _exact(
     mine: Sequence[tuple[str, Path, str]], pictures: dict[Path, np.ndarray]
 ) -> dict[str, list[tuple[str, Path]]]:
-    """sha256 of bytes or pixels -> the pictures of the cases that have it."""
+    """Return {sha256 of bytes or pixels: the cases' images that have it}."""
     found: dict[str, list[tuple[str, Path]]] = {}
     for case, path, _ in mine:
         for sha256 in (hashlib.sha256(path.read_bytes()).hexdigest(), content(pictures[path])):
@@ -91,7 +93,7 @@ def _near(
     same: float,
     roles: tuple[str, ...],
 ) -> Callable[[np.ndarray, str], dict[tuple[str, Path], str]]:
-    """What says which pictures of the cases are like one, (h, w, 3) uint8, of a role; of roles that are asked for."""
+    """Return a function that finds the cases' images similar to an image, (h, w, 3) uint8, if its role is one of `roles`."""
     known = {path: vector(pictures[path]) for path in {path for _, path, _ in mine}}
 
     def compare(pixels: np.ndarray, role: str) -> dict[tuple[str, Path], str]:
@@ -124,14 +126,14 @@ def _people(name: str) -> tuple[str, Vector, float, tuple[str, ...]]:
 def _same(name: str) -> float:
     same = cards.base_card(name).match_threshold
     if not same:
-        raise ValueError(f"the card {name} does not say from which cosine two are the same: take another")
+        raise ValueError(f"the card {name} has no match_threshold: choose another")
     return same
 
 
 def on_its_own(pixels: np.ndarray) -> np.ndarray:
-    """A picture without the white around what it shows: cut-outs have much of it, and are all alike by it.
+    """Crop the white margins of an image: cut-outs have wide ones, which make them all similar.
 
-    White and its margins are meant coarsely, so that what JPEG leaves there does not count.
+    The test for white is tolerant, so that JPEG artifacts do not count.
     """
     shown = (pixels < WHITE).any(-1)
     rows, columns = (np.flatnonzero(shown.mean(axis) > SPECKS) for axis in (1, 0))
@@ -141,5 +143,5 @@ def on_its_own(pixels: np.ndarray) -> np.ndarray:
 
 
 def content(image: np.ndarray) -> str:
-    """The sha256 of (h, w, 3) uint8 pixels and their shape."""
+    """Return the sha256 of (h, w, 3) uint8 pixels and their shape."""
     return hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()

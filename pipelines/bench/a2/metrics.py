@@ -1,4 +1,4 @@
-"""The metrics of one video, by the networks of the model zoo: each function takes cards and gives what asks them."""
+"""Metrics of one video with networks of the model zoo: each function takes cards and a device and returns the measure."""
 
 import importlib
 from collections.abc import Callable, Iterable, Sequence
@@ -14,16 +14,16 @@ from pipelines.bench.a2.profiles import Ask, Row
 from pipelines.bench.a2.records import CaseRow, ReferenceImage, Sampled
 from pipelines.bench.a2.totals import Measured
 
-PAD = 0.25  # of a portrait's sides, in grey, where no face is found: detectors miss faces that fill a picture
+PAD = 0.25  # grey padding on a retry, as a fraction of the side: detectors miss faces that fill the image
 GREY = 128
 SHORT = Measured(skipped="the video has fewer than three frames")
 
-Masks = list[dict[str, np.ndarray]]  # for each frame, label -> (h, w) bool
+Masks = list[dict[str, np.ndarray]]  # per frame, label -> (h, w) bool
 Find = Callable[[np.ndarray, Sequence[str], Sequence[str]], Masks]
 
 
 def identity(name: str, device: str) -> Ask:
-    """ID consistency: the faces of 32 frames, and the largest face of each picture of a person."""
+    """Return the measure of ID consistency: faces in 32 frames against the largest face of each reference of a person."""
     model = cards.load(name, device)
     portraits = _remembered(lambda shown: portrait(model, shown.pixels))
 
@@ -38,7 +38,7 @@ def identity(name: str, device: str) -> Ask:
 
 
 def copied(name: str, device: str) -> Ask:
-    """The copy-paste score of the people of a case that was taken from a held-out triplet, by their faces."""
+    """Return the measure of the copy-paste score, by faces, for cases taken from held-out triplets."""
     model = cards.load(name, device)
 
     def ask(asked: CaseRow, sampled: Sampled) -> Row:
@@ -55,12 +55,12 @@ def copied(name: str, device: str) -> Ask:
 
 
 def _faces(model: Callable[[np.ndarray], list], frames: np.ndarray) -> list[np.ndarray]:
-    """For each of 32 frames (k, d) vectors of its faces."""
+    """Return (k, d) face vectors for each of 32 frames."""
     return [np.array([face.embedding for face in model(frames[n])]) for n in motion.spread_frames(len(frames))]
 
 
 def portrait(model: Callable[[np.ndarray], list], shown: np.ndarray) -> np.ndarray | None:
-    """The embedding of the largest face of a picture, if need be with grey around it; None where there is none."""
+    """Return the embedding of the largest face of an image, retrying with grey padding; None if there is no face."""
     height, width = (round(PAD * side) for side in shown.shape[:2])
     padded = np.pad(shown, ((height, height), (width, width), (0, 0)), constant_values=GREY)
     for attempt in (shown, padded):
@@ -70,7 +70,7 @@ def portrait(model: Callable[[np.ndarray], list], shown: np.ndarray) -> np.ndarr
 
 
 def _remembered(look: Callable[[ReferenceImage], np.ndarray | None]) -> Callable[[ReferenceImage], np.ndarray | None]:
-    """The same, with each picture looked at once."""
+    """Return the function with its results cached by image."""
     known: dict[str, np.ndarray | None] = {}
 
     def remembered(shown: ReferenceImage) -> np.ndarray | None:
@@ -82,7 +82,7 @@ def _remembered(look: Callable[[ReferenceImage], np.ndarray | None]) -> Callable
 
 
 def aesthetic(name: str, device: str) -> Ask:
-    """Aesthetic quality: the mean over all frames, a tenth of LAION's 0 to 10."""
+    """Return the measure of aesthetic quality: the mean over all frames, a tenth of LAION's 0 to 10."""
     model = cards.load(name, device)
 
     def ask(asked: CaseRow, sampled: Sampled) -> Row:
@@ -93,7 +93,7 @@ def aesthetic(name: str, device: str) -> Ask:
 
 
 def quality(name: str, device: str) -> Ask:
-    """Image quality: the mean over all frames, 0 to 1."""
+    """Return the measure of image quality: the mean over all frames, 0 to 1."""
     model = cards.load(name, device)
 
     def ask(asked: CaseRow, sampled: Sampled) -> Row:
@@ -103,7 +103,7 @@ def quality(name: str, device: str) -> Ask:
 
 
 def smooth(name: str, device: str) -> Ask:
-    """Motion smoothness by an interpolator, on the scale of VBench's leaderboard."""
+    """Return the measure of motion smoothness by frame interpolation, on the scale of VBench's leaderboard."""
     between = cards.load(name, device)
 
     def ask(asked: CaseRow, sampled: Sampled) -> Row:
@@ -114,7 +114,7 @@ def smooth(name: str, device: str) -> Ask:
 
 
 def dynamic(name: str, device: str) -> Ask:
-    """Dynamic degree; and, raw, how well every second frame follows from its neighbours by the flow, which is not VBench's."""
+    """Return the measure of dynamic degree and, unnormalised, of smoothness by optical flow, which is not VBench's."""
     card = cards.card(name)
     fields = importlib.import_module(card.builder.partition(":")[0]).fields(card, device)
 
@@ -129,7 +129,7 @@ def dynamic(name: str, device: str) -> Ask:
 
 
 def words(name: str, device: str) -> Ask:
-    """Image-text similarity: 100 times the cosine of the prompt and the middle frames of 8 equal parts."""
+    """Return the measure of image-text similarity: 100 times the cosine of the prompt and the middle frames of 8 equal parts."""
     model = cards.load(name, device)
 
     def ask(asked: CaseRow, sampled: Sampled) -> Row:
@@ -140,7 +140,7 @@ def words(name: str, device: str) -> Ask:
 
 
 def grounded(ground: str, masks: str, pictures: str, device: str) -> Ask:
-    """Object and background consistency: what the labels name is found in 32 frames, cut out, and painted over."""
+    """Return the measure of object and background consistency: in 32 frames, labels are detected, cut out and painted over."""
     find, embed = finder(ground, masks, device), embedder(pictures, device)
     vector: Callable[[ReferenceImage], Any] = _remembered(lambda shown: embed([shown.pixels])[0])
 
@@ -163,7 +163,7 @@ def grounded(ground: str, masks: str, pictures: str, device: str) -> Ask:
 
 
 def embedder(name: str, device: str) -> Embed:
-    """Vectors of whole pictures, by a card of role copy or embed."""
+    """Return a function that embeds whole images, from a card of role copy or embed."""
     model = cards.load(name, device)
     if cards.base_card(name).role != "embed":
         return model
@@ -171,10 +171,10 @@ def embedder(name: str, device: str) -> Embed:
 
 
 def finder(ground: str, masks: str, device: str) -> Find:
-    """`find(frames, things, people)`: for each frame the mask of each label that was found in it.
+    """Return `find(frames, things, people)`, which returns the mask of each label found in each frame.
 
-    ground: a card of role ground, asked for the labels; or one of role detect, which knows classes of its own, see `by_class`.
-    masks: the card that cuts out the boxes; "" for the masks of the one that found them. Raises ValueError where neither cuts.
+    ground: a card of role ground, queried with the labels, or of role detect, with classes of its own, see `by_class`. masks: the
+    card that segments the boxes; "" uses the detector's masks. `find` raises ValueError if neither returns masks.
     """
     model = cards.load(ground, device)
     cut = cards.load(masks, device) if masks else None
@@ -194,12 +194,12 @@ def _masks(frame: np.ndarray, found: dict[str, Detection], cut: Callable | None)
         boxes = np.array([d.box for d in found.values()])
         return dict(zip(found, cut(frame, boxes), strict=True)) if found else {}
     if any(d.mask is None for d in found.values()):
-        raise ValueError("the model that finds gives boxes only: name a model for masks, too")
+        raise ValueError("the detector returns boxes only: choose a model for masks")
     return {label: d.mask for label, d in found.items() if d.mask is not None}
 
 
 def best(detections: Sequence[Detection], labels: Iterable[str]) -> dict[str, Detection]:
-    """Label -> what fits it best, for those that were found."""
+    """Return {label: detection with the best score} for the labels that were found."""
     found = {}
     for label in labels:
         mine = [d for d in detections if d.label == label]
@@ -209,10 +209,10 @@ def best(detections: Sequence[Detection], labels: Iterable[str]) -> dict[str, De
 
 
 def by_class(detections: Sequence[Detection], things: Sequence[str], people: Sequence[str]) -> dict[str, Detection]:
-    """What a detector with classes of its own found, by the labels asked for: the surest first, each for one label.
+    """Assign detections of a detector with its own classes to the labels, highest score first, one label each.
 
-    A human stands for a label of people. A thing stands for a label that has its class among its words ("red cup": cup), or for
-    any where the detector names no classes.
+    A human is assigned to a label of people. An object is assigned to a label that contains its class as a word ("red cup": cup),
+    or to any label if the detector has no classes.
     """
     found: dict[str, Detection] = {}
     for detection in sorted(detections, key=lambda d: -d.score):
@@ -228,7 +228,7 @@ def by_class(detections: Sequence[Detection], things: Sequence[str], people: Seq
 
 
 def joined(each: list[Measured]) -> Measured:
-    """Several things of one video as one: the mean over all frames in which one of them was found."""
+    """Return the results of several objects of a video as one: the mean over all frames in which they were found."""
     if not each:
         return Measured(skipped="the case has no object with a label")
     seen, of = sum(m.seen for m in each), sum(m.of for m in each)

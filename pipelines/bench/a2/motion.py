@@ -1,4 +1,4 @@
-"""Which frames the metrics of motion look at, and what they make of them. Arrays in, numbers out; networks are given.
+"""Frame sampling and motion metrics. Pure functions of arrays and networks.
 
 Definitions are VBench's (Huang et al. 2024, arXiv 2311.17982), which A2-Bench follows for its visual metrics.
 """
@@ -10,17 +10,17 @@ import numpy as np
 from model_zoo.flow.interpolate import Between, by_flow
 from model_zoo.flow.raft import Flow, measure, shrink
 
-FRAMES = 32  # of a video, for metrics that do not look at all of them: OpenS2V's number; A2's is not known
+FRAMES = 32  # frames for metrics that do not use all of them: as in OpenS2V; A2's number is not known
 VICLIP_FRAMES = 8
-# What VBench's leaderboard makes 0 and 1 of motion smoothness. The paper prints 0.879 to 0.960, low for the measure itself; taken
-# back through this range they are 0.962 to 0.986. So its figures seem to be normalised; it does not say so.
+# The range that VBench's leaderboard maps to 0 to 1 for motion smoothness. The paper prints 0.879 to 0.960, which is low for the
+# raw measure; mapped back, it is 0.962 to 0.986. Its figures therefore seem to be normalised, although it does not say so.
 SMOOTHNESS_RANGE = (0.706, 0.9975)
 
 
 def middle_frames(count: int, frames: int = VICLIP_FRAMES) -> list[int]:
-    """Of each of `frames` equal parts of a video of `count` frames, the middle one, as ViCLIP is fed.
+    """Return the index of the middle frame of each of `frames` equal parts of a video, as for ViCLIP.
 
-    A shorter video gives each of its frames, and the last again until there are enough. Raises ValueError for none.
+    For a shorter video, return every frame and repeat the last. Raises ValueError if `count` is 0.
     """
     _some(count)
     edges = np.linspace(0, count, min(frames, count) + 1).astype(int)
@@ -29,31 +29,31 @@ def middle_frames(count: int, frames: int = VICLIP_FRAMES) -> list[int]:
 
 
 def spread_frames(count: int, frames: int = FRAMES) -> list[int]:
-    """`frames` of a video of `count`, the first and the last among them, evenly; all of a shorter one. ValueError for none."""
+    """Return `frames` evenly spaced indices including first and last; all of a shorter video. Raises ValueError for none."""
     _some(count)
     return list(range(count)) if count <= frames else np.linspace(0, count - 1, frames).astype(int).tolist()
 
 
 def _some(count: int) -> None:
     if count < 1:
-        raise ValueError("the video has no frame")
+        raise ValueError("the video has no frames")
 
 
 def dynamic_degree(flow: Flow, frames: np.ndarray, fps: float) -> float:
-    """1 for a video that moves, else 0; see `model_zoo.flow.raft.measure`, whose decision it is.
+    """Return 1 for a video with motion, else 0, as decided by `model_zoo.flow.raft.measure`.
 
-    flow: (t, h, w, 3) uint8 -> (t - 1, h, w, 2) pixels. VBench measures whole pictures and lets the threshold grow with their
-    shorter side; here they are brought to the side of which that threshold is 6 px. VBench calls every video of two frames
-    dynamic, since a quarter of two rounds to no pair at all; here one pair must pass.
+    flow: (t, h, w, 3) uint8 -> (t - 1, h, w, 2) pixels. VBench measures full-size frames with a threshold that grows with the
+    shorter side; here frames are resized so that the threshold is 6 px. VBench classifies every video of two frames as dynamic,
+    since a quarter of two rounds to zero pairs; here at least one pair must pass.
     """
     return measure(flow, frames, fps)["flow_dynamic"]
 
 
 def smoothness(frames: np.ndarray, between: Between) -> float | None:
-    """How well every second frame follows from its neighbours, 0 to 1: 1 - mean absolute difference / 255.
+    """Return how well every second frame is interpolated from its neighbours, 0 to 1: 1 - mean absolute difference / 255.
 
-    frames: (t, h, w, 3) uint8 RGB, all of a video. between: an interpolator (VBench's is AMT-S, Li et al. 2023). None under three
-    frames. With an even number of frames the last has only one neighbour and is not looked at.
+    frames: (t, h, w, 3) uint8 RGB, all frames of a video. between: an interpolator (VBench's is AMT-S, Li et al. 2023). Returns
+    None for fewer than three frames. With an even number of frames, the last one has only one neighbour and is skipped.
     """
     if len(frames) < 3:
         return None
@@ -65,11 +65,11 @@ def smoothness(frames: np.ndarray, between: Between) -> float | None:
 
 
 def normalised_smoothness(value: float) -> float:
-    """Motion smoothness as VBench's leaderboard shows it: 0 at 0.706, 1 at 0.9975."""
+    """Return motion smoothness as on VBench's leaderboard: 0 at 0.706, 1 at 0.9975."""
     low, high = SMOOTHNESS_RANGE
     return float(np.clip((value - low) / (high - low), 0, 1))
 
 
 def smoothness_by_flow(flow: Flow, frames: np.ndarray) -> float | None:
-    """`smoothness` with `by_flow`, at the size at which RAFT looks."""
+    """Return `smoothness` with `by_flow`, at RAFT's input size."""
     return smoothness(np.stack([shrink(frame) for frame in frames]), by_flow(flow)) if len(frames) else None

@@ -1,7 +1,7 @@
-"""Which model measures what, under which name; and what is said where nothing could be measured.
+"""Profiles of models, metric names, and the handling of missing models and videos.
 
-A metric bears the paper's name only with the models that the paper, or VBench, has. With any other card its name has the card's
-behind a dot, and it enters no total. A model that is not here is a reason, never a number.
+A metric has the paper's name only with the models of the paper or of VBench. With any other card, the card's name is appended
+after a dot, and the metric is not part of any total. A missing model gives a reason, never a number.
 """
 
 import json
@@ -16,17 +16,17 @@ from pipelines.bench.a2.totals import Measured
 Row = dict[str, Measured]
 Ask = Callable[[CaseRow, Sampled], Row]
 
-# What each kind of model is for: the field of the stages in `metrics` that names its card.
+# The purpose of each kind of model, for --help; the key is the field of the metric stages that holds its card.
 KINDS = {
-    "faces": "who a face is",
-    "ground": "finds what a label names",
-    "masks": "cuts out what was found",
-    "pictures": "how alike two pictures are",
-    "quality": "how clear a picture is",
-    "aesthetic": "how beautiful a picture is",
-    "interpolate": "the frame half way between two",
-    "flow": "how far everything moves",
-    "words": "how well a video fits a text",
+    "faces": "face embeddings",
+    "ground": "detection of a label",
+    "masks": "segmentation of detected boxes",
+    "pictures": "similarity of two images",
+    "quality": "image quality",
+    "aesthetic": "aesthetic quality",
+    "interpolate": "interpolation of the frame between two frames",
+    "flow": "optical flow",
+    "words": "similarity of a video and a text",
 }
 PROFILES: dict[str, dict[str, str]] = {
     "paper": {
@@ -68,7 +68,7 @@ NEEDS = {"id_consistency": "human", "object_consistency": "object", "background_
 
 
 class Expert(NamedTuple):
-    """What gives one metric or several; or the reason why it does not."""
+    """The measure of one or several metrics, or the reason why it is unavailable."""
 
     metrics: tuple[str, ...]
     ask: Ask | None
@@ -76,9 +76,9 @@ class Expert(NamedTuple):
 
 
 def named(metric: str, models: Mapping[str, str]) -> str:
-    """A metric's name when these measure it, kind -> card: its own, and behind dots the cards that are not the paper's.
+    """Return a metric's name with these cards, {kind: card}: its base name, plus a dot and the name of each non-default card.
 
-    Raises KeyError for a card that nobody knows.
+    Raises KeyError for an unknown card.
     """
     others = [name.partition(":")[0] for kind, name in models.items() if name and not _is_original(kind, name)]
     return metric + "".join(f".{name}" for name in others)
@@ -90,9 +90,9 @@ def _is_original(kind: str, name: str) -> bool:
 
 
 def built(metrics: tuple[str, ...], models: Mapping[str, str], builder: Callable[..., Ask]) -> Expert:
-    """What measures `metrics` by these cards, kind -> card; one with a reason where a model is not here.
+    """Return the measure of `metrics` with these cards, {kind: card}, or one with a reason if a model is not installed.
 
-    builder: called with the names of the cards and the device, it gives the metrics by their own names.
+    builder: called with the names of the cards and the device, returns the metrics by their base names.
     """
     called = {metric: named(metric, models) for metric in metrics}
     try:
@@ -107,7 +107,7 @@ def built(metrics: tuple[str, ...], models: Mapping[str, str], builder: Callable
 
 
 def row(experts: Iterable[Expert], asked: CaseRow, sampled: Sampled) -> Row:
-    """Every metric of one video."""
+    """Return every metric of one video."""
     found: Row = {}
     for expert in experts:
         if expert.ask is None:
@@ -118,7 +118,7 @@ def row(experts: Iterable[Expert], asked: CaseRow, sampled: Sampled) -> Row:
 
 
 def revisions(names: Iterable[str]) -> dict[str, str]:
-    """Card -> what changes when its output may: so that a model that was not here is asked when it is."""
+    """Return {card: revision}; it changes when the output may change, also when a missing model is installed."""
     return {name: _revision(name) for name in names if name}
 
 
@@ -130,16 +130,16 @@ def _revision(name: str) -> str:
 
 
 def absent(case: Case, metric: str) -> Measured:
-    """What is said of a video that is not there: nothing was found, unless the case would not have asked for it."""
+    """Return the result for a missing video: nothing found, or skipped if the metric does not apply to the case."""
     plain = metric.partition(".")[0]
     role = NEEDS.get(plain)
     if plain == "copy_paste":
-        return Measured(skipped="there is no video")  # 0 would say: as near to the one as to the other
+        return Measured(skipped="there is no video")  # 0 would mean equally close to reference and truth
     return Measured(None, 0, 0) if role is None or case.of(role) else Measured(skipped=f"the case has no {role}")
 
 
 def fill_in(table: dict[str, Row], gone: Iterable[Case]) -> None:
-    """Let videos that are not there count in every metric that others have, also in those that were measured elsewhere."""
+    """Add missing videos to every metric that other videos have, including externally measured ones."""
     known = {metric for row in table.values() for metric, found in row.items() if not found.skipped}
     for case in gone:
         row = table.setdefault(case.id, {})
@@ -149,10 +149,10 @@ def fill_in(table: dict[str, Row], gone: Iterable[Case]) -> None:
 
 
 def given(lines: Iterable[str], where: str, cases: Iterable[Case]) -> dict[str, Row]:
-    """Values measured elsewhere: case -> metric -> value, from JSON lines with case, metric, value and, perhaps, seen and of.
+    """Return externally measured values, case -> metric -> value, from JSON lines with case, metric, value and optional seen, of.
 
-    In the units of `score.METRICS`: 0 to 1, and 100 times the cosine of text. Raises ValueError for a line that is none, or of a
-    case that there is not.
+    Units are those of `totals.METRICS`: 0 to 1, and 100 times the cosine for text. Raises ValueError for a malformed line and for
+    an unknown case.
     """
     known = {case.id for case in cases}
     out: dict[str, Row] = {}
@@ -163,6 +163,6 @@ def given(lines: Iterable[str], where: str, cases: Iterable[Case]) -> dict[str, 
         except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{where}, line {number}: write case, metric and value as JSON ({error!r})") from error
         if case not in known or metric in out.get(case, {}):
-            raise ValueError(f"{where}, line {number}: there is no case {case!r}, or it has {metric} twice")
+            raise ValueError(f"{where}, line {number}: unknown case {case!r}, or a second value of {metric}")
         out.setdefault(case, {})[metric] = Measured(value, int(data.get("seen", 1)), int(data.get("of", 1)))
     return out

@@ -1,4 +1,4 @@
-"""The tables of `a2data bench run`: what is asked, what was sampled, what was measured. One case is a shard of its own."""
+"""Tables of `a2data bench run`: cases, sampled videos and scores. Each case is a shard of its own."""
 
 import hashlib
 import io
@@ -14,11 +14,11 @@ from pipelines.bench.a2.cases import Case, picture
 
 @dataclass(frozen=True)
 class ReferenceImage:
-    """A picture of somebody, something or some place, with its bytes: a worker elsewhere needs no folder of pictures."""
+    """A reference image with its bytes, so that remote workers do not need the image folder."""
 
     role: str  # human, object, background
-    label: str  # "" where nobody said
-    suffix: str  # of its file: ".png"
+    label: str  # "" if unknown
+    suffix: str  # suffix of its file: ".png"
     image: bytes
 
     @cached_property
@@ -27,25 +27,25 @@ class ReferenceImage:
 
     @cached_property
     def pixels(self) -> np.ndarray:
-        """(h, w, 3) uint8 RGB. Raises ValueError for what is no picture."""
+        """Return (h, w, 3) uint8 RGB. Raises ValueError if the bytes are not an image."""
         return picture(io.BytesIO(self.image), f"the picture {self.sha256[:16]}{self.suffix}")
 
 
 @dataclass(frozen=True)
 class CaseRow:
-    """A case."""
+    """A benchmark case."""
 
     clip_id: str  # the case's id
     prompt: str
     shown: list[ReferenceImage]
-    truth: bytes  # the mp4 that a case from held-out triplets was taken from; empty for others
+    truth: bytes  # mp4 of the clip that a case from held-out triplets was taken from; empty for others
 
     def of(self, role: str) -> list[ReferenceImage]:
         return [one for one in self.shown if one.role == role]
 
     @cached_property
     def true_frames(self) -> np.ndarray:
-        """(t, h, w, 3) uint8 RGB of the truth. Raises ValueError where there is none."""
+        """Return the frames of the ground truth, (t, h, w, 3) uint8 RGB. Raises ValueError if there is none."""
         return codec.decode(self.truth)
 
 
@@ -59,13 +59,13 @@ class Sampled:
 
     @cached_property
     def frames(self) -> np.ndarray:
-        """(t, h, w, 3) uint8 RGB."""
+        """Return the frames, (t, h, w, 3) uint8 RGB."""
         return codec.decode(self.video)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What one metric found in the video of one case."""
+    """Result of one metric for the video of one case."""
 
     clip_id: str
     metric: str
@@ -77,17 +77,17 @@ class Scored:
 
 
 def asked(case: Case) -> CaseRow:
-    """A case with the bytes of its files."""
+    """Return a case with the bytes of its files."""
     shown = [ReferenceImage(e.role, e.label, e.path.suffix.lower(), e.path.read_bytes()) for e in case.elements]
     return CaseRow(case.id, case.prompt, shown, case.truth.read_bytes() if case.truth else b"")
 
 
 def rate_fps(data: bytes) -> float:
-    """The frames per second of an mp4's first video. Raises av.error.FFmpegError or ValueError for what is none."""
+    """Return the frame rate of an mp4's first video stream, frames per second. Raises av.error.FFmpegError or ValueError."""
     with open_bytes(data) as container:
         if not container.streams.video:
-            raise ValueError("there is no video in it")
+            raise ValueError("it has no video stream")
         rate = container.streams.video[0].average_rate
     if not rate:
-        raise ValueError("it says no frame rate")
+        raise ValueError("it has no frame rate")
     return float(rate)

@@ -24,9 +24,9 @@ FORMAT = "a2-score/1"
 def to_json(
     table: Table, name: str, models: Mapping[str, str], seed: int = 0, missing: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Everything about a system's videos, as JSON.
+    """Return a system's score as a JSON object.
 
-    models: metric -> what measured it, with its revision. missing: the cases without a video.
+    models: metric -> the cards that measured it, with their revisions. missing: cases without a video.
     """
     rates = {m: {"seen": seen, "of": of, "rate": seen / of} for m, (seen, of) in detection(table).items()}
     return {
@@ -43,7 +43,7 @@ def to_json(
 
 
 def table_of(result: Mapping[str, Any]) -> dict[str, dict[str, Measured]]:
-    """The per-case table of a score: case -> metric -> what was found."""
+    """Return the per-case table of a score: case -> metric -> result."""
     table: dict[str, dict[str, Measured]] = {}
     for row in result["table"]:
         facts = {key: row[key] for key in ("value", "seen", "of", "skipped")}
@@ -59,7 +59,7 @@ def figure_text(figure: Figure) -> str:
 
 
 def to_text(result: Mapping[str, Any]) -> str:
-    """What the command prints: a line for each figure, both variants side by side; a reason once."""
+    """Return the score as text: a line per figure with both variants, and each reason once."""
     missing = result["missing_videos"]
     lines = [f"{result['name']}: {result['cases']} cases, {len(missing)} without a video", _line("", VARIANTS)]
     for name in result["lenient"]:
@@ -75,7 +75,7 @@ def _line(name: str, cells: Sequence[str]) -> str:
 
 
 def to_markdown(results: Sequence[Mapping[str, Any]]) -> str:
-    """A table of the figures, two columns for each result, and one row for each case below it."""
+    """Return Markdown with a table of the figures, two columns per result, followed by tables with a row per case."""
     own = dict.fromkeys(name for result in results for name in result["lenient"])
     order = [*METRICS, *DIMENSIONS, *WEIGHTS]
     head = [f"{result['name']}, {variant}" for result in results for variant in VARIANTS]
@@ -113,7 +113,7 @@ def _one(m: Measured) -> str:
 
 
 def write(result: Mapping[str, Any], out: Path) -> None:
-    """score.json and score.md in a folder."""
+    """Write score.json and score.md to a folder."""
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
     (out / "score.json").write_text(text + "\n")
@@ -121,9 +121,9 @@ def write(result: Mapping[str, Any], out: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A score.json, or the folder that it is in. Raises ValueError for another file."""
+    """Return the content of a score.json, given its path or folder. Raises ValueError for any other file."""
     file = path / "score.json" if path.is_dir() else path
     data = json.loads(file.read_text())
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise ValueError(f"{file} is no score of A2-Bench: `a2data bench score` writes one")
+        raise ValueError(f"{file} is not an A2-Bench score: create one with `a2data bench score`")
     return data

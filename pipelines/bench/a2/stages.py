@@ -1,7 +1,7 @@
-"""The stages of `a2data bench run`: one that samples, and one for each group of metrics that share a model.
+"""Stages of `a2data bench run`: one that samples, and one for each group of metrics that share a model.
 
-A model that is not here fails no job: its metrics are skipped, with the reason. It is part of the resume key that it was not
-here, so that the same command measures once it is.
+If a model is not installed, its metrics are skipped with the reason, and the job does not fail. The absence is part of the resume
+key, so re-running the command after installing the model computes them.
 """
 
 import json
@@ -22,7 +22,7 @@ from pipelines.bench.a2.records import CaseRow, Sampled, Scored, rate_fps
 
 @dataclass(frozen=True)
 class Sample(Stage):
-    """Samples the video of each case, with its pictures as references and its prompt."""
+    """Samples the video of each case from its reference images and prompt."""
 
     reads = {"cases": CaseRow}
     writes = Sampled
@@ -31,9 +31,9 @@ class Sample(Stage):
     unit_timeout_s = 86400.0  # one video of a large network without a GPU
     unkeyed = ("checkpoint",)  # its digest is in the key
 
-    checkpoint: str = ""  # a folder with A2, Wan2.1-I2V for diffusers, or an export of our trainer
-    dtype: str = "float32"  # of its weights
-    settings: str = "{}"  # as of `a2data sample`, as a JSON object
+    checkpoint: str = ""  # folder of A2, Wan2.1-I2V for diffusers, or an export of `a2data train`
+    dtype: str = "float32"  # dtype of the weights
+    settings: str = "{}"  # settings of `a2data sample`, as a JSON object
 
     def models(self) -> dict[str, str]:
         from model_zoo.a2 import checkpoint as a2_folder
@@ -72,7 +72,7 @@ class Sample(Stage):
 
 
 class Metrics(Stage):
-    """What the stages below share: they read cases and videos, and their fields are cards."""
+    """Base of the metric stages: they read cases and videos, and their fields are model cards."""
 
     reads = {"cases": CaseRow, "sample": Sampled}
     writes = Scored
@@ -88,11 +88,11 @@ class Metrics(Stage):
         return profiles.revisions(self.cards().values())
 
     def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
-        """The metrics by their own names, and what makes of the cards and a device that which asks them."""
+        """Return the base names of the metrics, and the function that builds them from the cards and a device."""
         raise NotImplementedError(f"{type(self).__name__}.metric_names_and_builder")
 
     def names(self) -> list[str]:
-        """The metrics as they are called with these cards. Raises KeyError for a card that nobody knows."""
+        """Return the names of the metrics with these cards. Raises KeyError for an unknown card."""
         return [profiles.named(metric, self.cards()) for metric in self.metric_names_and_builder()[0]]
 
     def load(self) -> Expert:
@@ -100,7 +100,7 @@ class Metrics(Stage):
         return built(metrics, self.cards(), builder)
 
     def run(self, model: Expert, asked: list[CaseRow], sampled: list[Sampled]) -> Iterator[Scored]:
-        for case, made in zip(asked, sampled, strict=bool(sampled)):  # no row of a video that is not there
+        for case, made in zip(asked, sampled, strict=bool(sampled)):  # no rows for a missing video
             for metric, found in profiles.row([model], case, made).items():
                 number = 0.0 if found.value is None else found.value
                 facts = (found.value is not None and not found.skipped, found.seen, found.of, found.skipped)
@@ -109,7 +109,7 @@ class Metrics(Stage):
 
 @dataclass(frozen=True)
 class Identity(Metrics):
-    """Whether the people are those of the pictures."""
+    """Measures whether the people are those of the references."""
 
     faces: str = "buffalo_l"  # card of role faces
 
@@ -119,7 +119,7 @@ class Identity(Metrics):
 
 @dataclass(frozen=True)
 class CopyPaste(Metrics):
-    """Whether a face is nearer to the reference than to the truth."""
+    """Measures whether a face is closer to the reference than to the ground truth."""
 
     faces: str = "buffalo_l"  # card of role faces
 
@@ -129,10 +129,10 @@ class CopyPaste(Metrics):
 
 @dataclass(frozen=True)
 class SubjectConsistency(Metrics):
-    """Whether the things and the place are those of the pictures."""
+    """Measures whether the objects and the background are those of the references."""
 
     ground: str = "grounding-dino-tiny"  # card of role ground or detect
-    masks: str = "sam2.1-hiera-large"  # card of role masks; "" for the masks of `ground`
+    masks: str = "sam2.1-hiera-large"  # card of role masks; "" uses the masks of `ground`
     pictures: str = "clip-vit-l14"  # card of role copy or embed
 
     def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
@@ -141,9 +141,9 @@ class SubjectConsistency(Metrics):
 
 @dataclass(frozen=True)
 class Quality(Metrics):
-    """How clear the pictures are."""
+    """Measures image quality."""
 
-    quality: str = "musiq-spaq"  # card of role quality that gives image_quality
+    quality: str = "musiq-spaq"  # card of role quality that returns image_quality
 
     def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
         return ("image_quality",), experts.quality
@@ -151,9 +151,9 @@ class Quality(Metrics):
 
 @dataclass(frozen=True)
 class Aesthetic(Metrics):
-    """How beautiful the pictures are."""
+    """Measures aesthetic quality."""
 
-    aesthetic: str = "laion-aesthetic-v1"  # card of role quality that gives aesthetic
+    aesthetic: str = "laion-aesthetic-v1"  # card of role quality that returns aesthetic
 
     def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
         return ("aesthetic_quality",), experts.aesthetic
@@ -161,7 +161,7 @@ class Aesthetic(Metrics):
 
 @dataclass(frozen=True)
 class MotionSmoothness(Metrics):
-    """How well every second frame follows from its neighbours."""
+    """Measures how well every second frame is interpolated from its neighbours."""
 
     interpolate: str = "amt-s"  # card of role interpolate
 
@@ -171,7 +171,7 @@ class MotionSmoothness(Metrics):
 
 @dataclass(frozen=True)
 class DynamicDegree(Metrics):
-    """Whether anything moves; and how well every second frame follows by the flow."""
+    """Measures whether anything moves, and how well every second frame is interpolated by optical flow."""
 
     flow: str = "raft-large"  # card of optical flow
 
@@ -181,7 +181,7 @@ class DynamicDegree(Metrics):
 
 @dataclass(frozen=True)
 class TextAlignment(Metrics):
-    """How well the video fits the prompt."""
+    """Measures how well the video matches the prompt."""
 
     words: str = "viclip"  # card of role text-video
 
@@ -202,10 +202,10 @@ METRICS: tuple[type[Metrics], ...] = (
 
 
 def metrics(models: dict[str, str], only: list[str] | None = None) -> list[Metrics]:
-    """The stages that measure with these cards, kind -> card, all or those by name. Raises ValueError for no such stage."""
+    """Return the metric stages with these cards, {kind: card}: all, or the named ones. Raises ValueError for an unknown name."""
     known = {stage.name(): stage for stage in METRICS}
     strange = [name for name in only or [] if name not in known]
     if strange:
-        raise ValueError(f"there is no metric {strange[0]!r}; there are {', '.join(known)}")
+        raise ValueError(f"unknown metric {strange[0]!r}; choose from {', '.join(known)}")
     chosen = [known[name] for name in known if not only or name in only]
     return [stage(**{f.name: models[f.name] for f in fields(stage)}) for stage in chosen]  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a page shows of videos: a few frames of each, side by side, as one small picture."""
+"""Film strips for pages: a few frames of a video side by side in one small image."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ STILLS = 4
 
 
 def write(store: Store, home: Mapping[str, int], out: Path) -> None:
-    """<out>/strips/<case>.jpg of each video in the table "sample"; case -> shard."""
+    """Write <out>/strips/<case>.jpg for each video in the table "sample". home: case -> shard."""
     (out / FOLDER).mkdir(parents=True, exist_ok=True)
     there = set(store.shards("sample"))
     for case, shard in home.items():
@@ -31,7 +31,7 @@ def write(store: Store, home: Mapping[str, int], out: Path) -> None:
 
 
 def strip(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures, (h, w, 3) uint8 RGB of any sizes, side by side at one height."""
+    """Return images, (h, w, 3) uint8 RGB of any sizes, side by side at the same height."""
     tiles = [
         Image.fromarray(p).resize((max(1, round(HEIGHT_PX * p.shape[1] / p.shape[0])), HEIGHT_PX)) for p in pictures
     ]

@@ -1,4 +1,4 @@
-"""A benchmark run in a work folder: its sources, its stages, and what they came to."""
+"""Tables of a benchmark run in a work folder: cases, videos and results."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,13 +14,13 @@ from pipelines.bench.a2.stages import Metrics
 from pipelines.bench.a2.totals import Measured
 from pipelines.run import status
 
-VIDEOS = "videos"  # the folder of a run's videos
+VIDEOS = "videos"  # folder of a run's videos
 
 
 def sources(store: Store, cases: Sequence[Case]) -> dict[str, int]:
-    """The cases as the table "cases", each a shard of its own; case -> its shard.
+    """Write the cases to the table "cases", one shard each, and return {case: shard}.
 
-    A case keeps its shard for ever, a new one gets the next, so that what is known of the others stays fresh.
+    A case keeps its shard and a new one gets the next, so that results of the other cases stay valid.
     """
     home = {row.clip_id: shard for shard in store.shards("cases") for row in store.read("cases", shard, CaseRow)}
     free = max(home.values(), default=-1) + 1
@@ -32,16 +32,16 @@ def sources(store: Store, cases: Sequence[Case]) -> dict[str, int]:
 
 
 def take(store: Store, home: Mapping[str, int], folder: Path) -> dict[str, str]:
-    """The videos of a folder, <case>.mp4, as the table "sample"; case -> why it has none. A case without one has no row."""
+    """Write the videos <case>.mp4 of a folder to the table "sample" and return {case: reason} of the missing ones."""
     missing = {}
     for case, shard in home.items():
         path, rows = folder / safe_name(f"{case}.mp4", "id of a case"), []
         try:
             data = path.read_bytes()
             rows = [row := Sampled(case, rate_fps(data), data)]
-            _ = row.frames  # the whole video decodes, or it is none
+            _ = row.frames  # raises if the video cannot be decoded completely
         except FileNotFoundError:
-            missing[case] = f"{path} is not there"
+            missing[case] = f"{path} does not exist"
         except (av.error.FFmpegError, ValueError) as error:
             rows, missing[case] = [], f"{path} cannot be decoded and counts as missing ({error})"
         store.write("sample", shard, Sampled, rows)
@@ -49,7 +49,7 @@ def take(store: Store, home: Mapping[str, int], folder: Path) -> dict[str, str]:
 
 
 def deliver(store: Store, home: Mapping[str, int], folder: Path) -> None:
-    """The sampled videos as files, <case>.mp4: for people, and for a study. One that is there with the same bytes stays."""
+    """Write the sampled videos to files <case>.mp4, for viewing and for a study. Identical files are not rewritten."""
     folder.mkdir(parents=True, exist_ok=True)
     for case, shard in home.items():
         for row in store.read("sample", shard, Sampled) if shard in store.shards("sample") else ():
@@ -61,9 +61,9 @@ def deliver(store: Store, home: Mapping[str, int], folder: Path) -> None:
 def table(
     store: Store, cases: Sequence[Case], home: Mapping[str, int], stages: Sequence[Metrics]
 ) -> tuple[dict[str, Row], list[Case]]:
-    """Case -> metric -> what was found, and the cases without a video.
+    """Return case -> metric -> result, and the cases without a video.
 
-    A metric that failed on a video is skipped, with the sentence: it is neither found nor missing.
+    A metric that failed on a video is skipped, with the error message: it counts neither as found nor as missing.
     """
     failed = {(name, shard): why for name, shard, _, why in status.failures(store, [s.name() for s in stages])}
     there = set(store.shards("sample"))
@@ -89,7 +89,7 @@ def _measured(row: Scored) -> Measured:
 
 
 def made_by(stages: Sequence[Metrics], table: Mapping[str, Row]) -> dict[str, str]:
-    """Metric -> the cards that measured it, with their revisions; for those that were measured."""
+    """Return {metric: cards that measured it, with their revisions} for the metrics that were measured."""
     known = {metric for row in table.values() for metric, found in row.items() if not found.skipped}
     out: dict[str, str] = {}
     for stage in stages:
@@ -99,6 +99,6 @@ def made_by(stages: Sequence[Metrics], table: Mapping[str, Row]) -> dict[str, st
 
 
 def unmade(store: Store, home: Mapping[str, int], gone: Sequence[Case]) -> dict[str, str]:
-    """Case -> why its video could not be sampled."""
+    """Return {case: why its video could not be sampled}."""
     failed = {shard: why for _, shard, _, why in status.failures(store, ["sample"])}
     return {case.id: f"no video of {case.id}: {failed.get(home[case.id], 'it was not sampled')}" for case in gone}

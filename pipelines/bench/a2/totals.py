@@ -1,7 +1,7 @@
-"""The score of a system: eight metrics over its videos, their intervals, and two totals. Pure numpy.
+"""Score of a system: eight metrics over its videos, their confidence intervals, and two totals. Pure numpy.
 
-The paper (Fei et al. 2025, arXiv 2504.02436, Table 1) prints a comprehensive score and not how it weights the metrics. Both
-totals here are ours: `paper-fit` was fitted to the four printed rows and gives their four totals to the third digit;
+The paper (Fei et al. 2025, arXiv 2504.02436, Table 1) prints a comprehensive score, but not the weights of the metrics. Both
+totals here are ours: `paper-fit` was fitted to the four printed rows and reproduces their four totals to the third digit;
 `normalised` is bounded.
 """
 
@@ -17,11 +17,11 @@ VARIANTS = ("lenient", "strict")
 
 
 class Metric(NamedTuple):
-    """One of the eight."""
+    """One of the eight metrics."""
 
     dimension: str
     title: str
-    most: float  # the highest value that there can be; the lowest is 0
+    most: float  # maximum value; the minimum is 0
 
 
 METRICS: dict[str, Metric] = {
@@ -39,7 +39,7 @@ DIMENSIONS: dict[str, tuple[str, ...]] = {
     for name in ("composition", "visual", "prompt")
 }
 
-# Weights of the dimensions, of whose metrics the mean is taken; and the value from which a metric counts as 1.
+# Weights of the dimensions (each is the mean of its metrics), and the value at which a metric counts as 1.
 WEIGHTS = {
     "paper-fit": {"composition": 0.58, "visual": 0.50, "prompt": 0.21},  # fitted by us; they do not sum to 1
     "normalised": {"composition": 1 / 3, "visual": 1 / 2, "prompt": 1 / 6},
@@ -60,15 +60,15 @@ PUBLISHED: dict[str, tuple[tuple[float, ...], float]] = {
 
 @dataclass(frozen=True)
 class Measured:
-    """What one metric found in one video. A video that is not there is Measured(None, 0, 0)."""
+    """Result of one metric for one video. A missing video is Measured(None, 0, 0)."""
 
-    value: float | None = None  # the mean over the frames in which the thing was found; None where it never was
+    value: float | None = None  # mean over the frames in which the subject was found; None if it was not found
     seen: int = 1  # frames in which it was found
-    of: int = 1  # frames in which it was looked for
-    skipped: str = ""  # why nothing was measured: no model, or nothing of the kind in the case. Then there is no number
+    of: int = 1  # frames that were searched
+    skipped: str = ""  # reason if not measured: no model, or not applicable to the case. Then there is no number
 
     def as_number(self, variant: str) -> float:
-        """lenient: the mean of what was found, nan where nothing was; strict: what was not found counts as 0."""
+        """Return a number. lenient: the mean over frames with a detection, nan without; strict: missing detections count as 0."""
         if self.skipped:
             return float("nan")
         if variant == "lenient":
@@ -78,7 +78,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Figure:
-    """A mean over cases with its 95 % interval; no value where it was not measured, and why."""
+    """A mean over cases with its 95 % interval, or the reason why there is no value."""
 
     value: float | None
     low: float | None = None
@@ -87,19 +87,19 @@ class Figure:
     note: str = ""
 
 
-Table = Mapping[str, Mapping[str, Measured]]  # case -> metric -> what was found
+Table = Mapping[str, Mapping[str, Measured]]  # case -> metric -> result
 
 
 def published(name: str) -> dict[str, float]:
-    """A row of the paper's Table 1, metric -> value. Raises KeyError for a system that is not in it."""
+    """Return a row of the paper's Table 1, metric -> value. Raises KeyError for an unknown system."""
     return dict(zip(METRICS, PUBLISHED[name][0], strict=True))
 
 
 def comprehensive(values: Mapping[str, Any], version: str = "paper-fit") -> Any:
-    """The total of all eight metrics: of floats, or of arrays of them, which must all be there (KeyError).
+    """Return the total of all eight metrics, floats or arrays. Raises KeyError if one is missing.
 
     `paper-fit`: 0.58 composition + 0.50 visual + 0.21 prompt / 100, from 0 to 1.29. `normalised`: 0 to 1; an ID consistency
-    of 0.5 and a similarity of 30 count as full, since cosines of real matches hardly exceed them.
+    of 0.5 and a similarity of 30 count as 1, since cosines of real matches rarely exceed them.
     """
     full = FULL[version]
     scaled = {name: np.asarray(values[name], float) / full.get(name, 1.0) for name in METRICS}
@@ -112,11 +112,11 @@ def comprehensive(values: Mapping[str, Any], version: str = "paper-fit") -> Any:
 
 
 def summary(table: Table, variant: str, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Figure]:
-    """Metric, dimension or total -> its figure over the cases. Names of metrics beyond the eight get theirs and enter no total.
+    """Return {metric, dimension or total: figure over the cases}. Metrics beyond the eight are included, but not in totals.
 
-    Cases are drawn with replacement, all metrics of a case together (percentile bootstrap, Efron 1979), from `seed`: the same
-    table gives the same interval. A dimension or total of which a metric was not measured at all has no value; its note says
-    which metric, and between which bounds the total lies whatever that one would have been.
+    Cases are resampled with replacement, all metrics of a case together (percentile bootstrap, Efron 1979), from `seed`, so the
+    interval is deterministic. A dimension or total with an unmeasured metric has no value; its note gives the metric, and the
+    bounds of the total for any value of it.
     """
     names = [*METRICS, *sorted({m for row in table.values() for m in row} - set(METRICS))]
     absent = Measured(skipped="not measured")
@@ -137,7 +137,7 @@ def summary(table: Table, variant: str, seed: int = 0, resamples: int = RESAMPLE
 
 
 def reason(table: Table, name: str) -> str:
-    """Why a metric has no number: the sentence that most of the cases give."""
+    """Return why a metric has no number: the most frequent reason among the cases."""
     given = [row[name].skipped for row in table.values() if name in row and row[name].skipped]
     if given:
         return "skipped: " + max(dict.fromkeys(given), key=given.count)
@@ -145,7 +145,7 @@ def reason(table: Table, name: str) -> str:
 
 
 def detection(table: Table) -> dict[str, tuple[int, int]]:
-    """Metric -> frames in which the thing was found, of those in which it was looked for; for metrics that look for something."""
+    """Return {metric: (frames in which the subject was found, frames searched)} for metrics that detect something."""
     rates: dict[str, tuple[int, int]] = {}
     for row in table.values():
         for name, m in row.items():
@@ -156,7 +156,7 @@ def detection(table: Table) -> dict[str, tuple[int, int]]:
 
 
 def _resampled(numbers: np.ndarray, seed: int, resamples: int) -> np.ndarray:
-    """(cases, metrics), nan where there is no number -> (resamples, metrics) means of cases drawn with replacement."""
+    """Return (resamples, metrics) means of cases drawn with replacement from (cases, metrics), nan where there is no number."""
     cases = len(numbers)
     if not cases:
         return np.full((resamples, numbers.shape[1]), np.nan)

@@ -50,7 +50,7 @@ def test_a_file_that_the_index_names_must_be_there(folder):
     [
         ('{"in_channels": 16}', "takes 16 channels and no image tokens.*text-to-video"),
         ('{"in_channels": 36}', "takes 36 channels and no image tokens"),
-        ("no json", "no configuration that can be read"),
+        ("no json", "not a readable configuration"),
     ],
 )
 def test_another_transformer_is_refused(folder, config, sentence):

@@ -144,9 +144,9 @@ def test_a_text_to_video_checkpoint_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("size", "frames", "n", "sentence"),
     [
-        ((30, 48), 17, 1, "divisible by 16; 32 x 48 is near"),
-        ((32, 48), 18, 1, r"4 n \+ 1; 17 or 21 are near"),
-        ((32, 48), 9, 3, "3 references take 12 frames of 9"),
+        ((30, 48), 17, 1, "divisible by 16; 32 x 48 is close"),
+        ((32, 48), 18, 1, r"4 n \+ 1; such as 17 or 21"),
+        ((32, 48), 9, 3, "3 references take 12 of 9 frames"),
     ],
 )
 def test_sizes_that_the_network_cannot_take_are_a_sentence(tiny, size, frames, n, sentence):
@@ -155,7 +155,7 @@ def test_sizes_that_the_network_cannot_take_are_a_sentence(tiny, size, frames, n
 
 
 def test_several_prompts_are_refused(tiny):
-    with pytest.raises(ValueError, match="one prompt a call"):
+    with pytest.raises(ValueError, match="several prompts in one call"):
         tiny(pictures(1), ["a", "b"], num_frames=9)
 
 

@@ -168,10 +168,10 @@ def test_a_picture_is_turned_as_its_exif_says(tmp_path):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda p: p.write_bytes(b"no picture"), "no picture that can be read"),
-        (lambda p: Image.new("RGB", (1, 1)).save(p), "1 x 1 px; a reference has 16 a side at least"),
+        (lambda p: p.write_bytes(b"no picture"), "not a readable image"),
+        (lambda p: Image.new("RGB", (1, 1)).save(p), "1 x 1 px; references must have at least 16 px a side"),
         (lambda p: Image.new("1", (10000, 6000)).save(p), "60 megapixels"),
-        (lambda p: Image.new("1", (10001, 16)).save(p), "10001 x 16 px; a reference has 10000 a side at most"),
+        (lambda p: Image.new("1", (10001, 16)).save(p), "10001 x 16 px; references may have at most 10000 px a side"),
         (lambda p: p.write_bytes(half_a_picture()), "damaged"),
     ],
 )

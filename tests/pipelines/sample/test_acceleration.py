@@ -78,7 +78,7 @@ def test_ratios_that_are_not_of_this_checkpoint_are_refused(own, unloaded, capsy
     ("words", "sentence"),
     [
         (("--calibrate", "--cache", "taylorseer"), "--calibrate samples exactly, in one process"),
-        (("--calibrate", "--sweep", "seed=1,2"), "--calibrate takes one video, of one window"),
+        (("--calibrate", "--sweep", "seed=1,2"), "--calibrate takes one video with one window"),
         (
             ("--cache", "mag", "--frames", "25", "--window", "13", "--history", "4", "--ar-step", "1"),
             "--cache mag counts the steps of a window",

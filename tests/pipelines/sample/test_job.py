@@ -76,13 +76,13 @@ def test_every_line_that_is_no_job_is_named_before_anything_is_done(folder):
     for line, words in zip(
         said,
         (
-            "no JSON",
-            "a job is an object",
+            "not valid JSON",
+            "a job must be a JSON object",
             "lacks prompt",
-            "no 'promt'",
-            "whole number",
-            "list of texts",
-            "below",
+            "unknown key 'promt'",
+            "integer",
+            "list of strings",
+            "inside",
         ),
         strict=True,
     ):
@@ -90,13 +90,13 @@ def test_every_line_that_is_no_job_is_named_before_anything_is_done(folder):
 
 
 def test_a_file_without_jobs_is_told_how_one_looks(folder):
-    with pytest.raises(ValueError, match=r'no job in it: a line each, such as \{"out"'):
+    with pytest.raises(ValueError, match=r'has no jobs: write one per line, such as \{"out"'):
         jobs.read(lines(folder, "", ""), {}, "out")
 
 
 def test_a_file_that_is_no_text_is_named(folder):
     (folder / "jobs.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match=r"jobs.jsonl is no text in UTF-8"):
+    with pytest.raises(ValueError, match=r"jobs.jsonl is not UTF-8 text"):
         jobs.read(str(folder / "jobs.jsonl"), {}, "out")
 
 
@@ -108,7 +108,7 @@ def test_what_is_wrong_with_the_files_of_a_line_names_the_line(folder):
 
 
 def test_two_jobs_for_one_video_are_refused(folder):
-    assert refused(job(folder), job(folder, seed=2)) == [f"another job writes {folder / 'a.mp4'}, too"]
+    assert refused(job(folder), job(folder, seed=2)) == [f"another job also writes {folder / 'a.mp4'}"]
 
 
 # -- what can be wrong -------------------------------------------------------------------------------------------------
@@ -126,21 +126,21 @@ def test_a_good_job_is_told_the_digests_of_its_files(folder):
         ({"prompt": " "}, "the prompt is empty"),
         ({"prompt": "word " * 3000}, "the prompt has 3000 words; the network reads 512 tokens"),
         ({"negative_prompt": "word " * 600}, "the negative prompt has 600 words"),
-        ({"ref": []}, "no reference: name one at least with --ref ROLE=FILE"),
+        ({"ref": []}, "no reference: give at least one with --ref ROLE=FILE"),
         ({"ref": ["woman.png"]}, "--ref woman.png: write ROLE=FILE with one of the roles human, object, background"),
         ({"ref": ["dog=woman.png"]}, "one of the roles human, object, background, such as human="),
         ({"ref": ["human="]}, "--ref human=: write ROLE=FILE"),
-        ({"height": 30}, "30 x 48 px: height and width must be divisible by 16; 32 x 48 is near"),
-        ({"frames": 18}, "18 frames: the VAE takes 4 n + 1; 17 or 21 are near"),
-        ({"frames": 9, "ref": ["human=woman.png"] * 3}, "3 references take 12 frames of 9: none is left"),
+        ({"height": 30}, "30 x 48 px: height and width must be divisible by 16; 32 x 48 is close"),
+        ({"frames": 18}, "18 frames: the VAE takes 4 n + 1; such as 17 or 21"),
+        ({"frames": 9, "ref": ["human=woman.png"] * 3}, "3 references take 12 of 9 frames: none is left"),
         ({"height": 0}, "height is 0; it must be from 16 to 8192"),
         ({"steps": 0}, "steps is 0; it must be from 1 to 1000"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan; it must be from 0 to 100"),
         ({"flow_shift": 0.0}, "flow_shift is 0.0; it must be from 0.01"),
         ({"fps": 0.0}, "fps is 0.0"),
         ({"seed": -1}, "seed is -1"),
-        ({"scheduler": "ddim"}, "no scheduler called 'ddim': unipc, unipc-released, euler"),
-        ({"reference_guidance_scale": 2.0, "guidance_scale": 1.0}, "needs guidance on the prompt above 1, not 1"),
+        ({"scheduler": "ddim"}, "unknown scheduler 'ddim': choose unipc, unipc-released, euler"),
+        ({"reference_guidance_scale": 2.0, "guidance_scale": 1.0}, "needs a --guidance-scale above 1, not 1"),
         ({"frames": 33, "window": 16}, "16 frames: the VAE takes 4 n + 1"),
         ({"frames": 33, "window": 13, "history": 8}, "no room for 2 of references, 2 of history"),
         ({"next_prompt": ["she leaves"]}, "--next-prompt is for the windows of a long video"),
@@ -164,9 +164,12 @@ def test_each_thing_that_is_wrong_is_one_sentence(folder, values, sentence):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda path: path.write_text("no picture"), "is no picture that can be read"),
-        (lambda path: Image.new("L", (1, 1)).save(path), "is 1 x 1 px; a reference has 16 a side at least"),
-        (lambda path: Image.new("1", (10_000, 5_001)).save(path), "has 50.01 megapixels; a reference has 50 at most"),
+        (lambda path: path.write_text("no picture"), "is not a readable image"),
+        (lambda path: Image.new("L", (1, 1)).save(path), "is 1 x 1 px; references must have at least 16 px a side"),
+        (
+            lambda path: Image.new("1", (10_000, 5_001)).save(path),
+            "has 50.01 megapixels; references may have at most 50",
+        ),
         (lambda path: path.mkdir(), "Is a directory"),
     ],
 )
@@ -185,7 +188,7 @@ def test_grey_cmyk_and_transparent_pictures_are_welcome(folder, mode):
 
 def test_a_folder_in_the_place_of_the_video_is_one_sentence(folder):
     (folder / "a.mp4").mkdir()
-    assert refused(job(folder)) == [f"the video is to be {folder / 'a.mp4'}, which is a folder"]
+    assert refused(job(folder)) == [f"out is {folder / 'a.mp4'}, which is a folder: name an .mp4 file"]
 
 
 def test_a_picture_of_many_jobs_is_read_once(folder, monkeypatch):
@@ -211,8 +214,8 @@ def test_a_sweep_is_a_job_for_each_value_with_a_name_of_its_own(folder):
     ("text", "sentence"),
     [
         ("shift=1,2", "write SETTING=VALUE,VALUE,… with one of frames, steps"),
-        ("flow-shift=8", "name two values at least"),
-        ("flow-shift=8,8", "each once"),
+        ("flow-shift=8", "at least two distinct values"),
+        ("flow-shift=8,8", "distinct values"),
         ("steps=1,x", "'x' is no int"),
         ("preview=1,0", "with one of frames"),
     ],

@@ -51,10 +51,10 @@ def test_a_checkpoint_of_skyreels_v2_samples_text_alone(studio, skyreels, capsys
 
     assert main([*words, "--ref", "human=woman.png", "--frames", "17", "--causal-block-size", "2"]) == 2
     said = capsys.readouterr().err
-    assert "SkyReels-V2 samples one text: leave out --ref" in said
-    assert "would leave what does not fill a block as noise" in said
+    assert "take a single prompt and no references: remove --ref" in said
+    assert "would leave frames that do not fill a block as noise" in said
     assert main([*words, "--cache", "taylorseer"]) == 2
-    assert "leave out the flags for faster" in capsys.readouterr().err
+    assert "remove the acceleration flags" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_skyreels_v2_begins_with_a_picture_or_goes_on_with_a_video(studio, skyreels, capsys):
@@ -67,8 +67,8 @@ def test_a_checkpoint_of_skyreels_v2_begins_with_a_picture_or_goes_on_with_a_vid
     assert len(frames_of(studio / "longer.mp4")) == 9 + 9 + 3
 
     assert main([*words, *first, "--init-video", "first.mp4"]) == 2
-    assert "leave out --image or --init-video" in capsys.readouterr().err
+    assert "--init-video already has one" in capsys.readouterr().err
     assert main([*words, *first, "--causal-block-size", "3"]) == 2
-    assert "blocks of 3: a first frame fills none of them" in capsys.readouterr().err
+    assert "blocks of 3: a first frame does not fill a block" in capsys.readouterr().err
     assert one("--image", "cup.png") == 2
-    assert "--image is for checkpoints of SkyReels-V2" in capsys.readouterr().err
+    assert "--image is for SkyReels-V2 checkpoints" in capsys.readouterr().err

@@ -99,7 +99,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(fo
     said = capsys.readouterr().out
     assert "step-000003 is damaged, and kept as step-000003.damaged" in said
     assert f"step-000003/{name}" in said
-    assert "step-000002 is taken up in its place" in said
+    assert "step-000002 is loaded instead" in said
     assert sorted(path.name for path in folder.iterdir()) == ["step-000001", "step-000002", "step-000003.damaged"]
 
 
@@ -120,7 +120,7 @@ def test_where_none_is_whole_it_is_an_error_now_and_the_next_time(folder):
     for path in folder.iterdir():
         cut(path / ".metadata")
     for _ in range(2):
-        with pytest.raises(ValueError, match=r"no checkpoint in .* is whole"):
+        with pytest.raises(ValueError, match=r"no checkpoint in .* is intact"):
             Checkpoints(folder, keep=5).load(*Learnt())
     assert len(list(folder.glob("*.damaged"))) == 3
 
@@ -149,7 +149,7 @@ def test_other_parameters_are_no_damage(folder):
     learnt = Learnt()
     learnt.network = torch.nn.Linear(4, 2)
     learnt.optimizer = torch.optim.AdamW(learnt.network.parameters())
-    with pytest.raises(ValueError, match="does not fit this network or this variant"):
+    with pytest.raises(ValueError, match="does not fit this network or --trainable"):
         Checkpoints(folder, keep=5).load(*learnt)
     assert not list(folder.glob("*.damaged"))
 
@@ -219,7 +219,7 @@ def test_code_in_a_data_file_is_refused_by_file_and_never_run(folder, tmp_path, 
     (checkpoint / ".metadata").write_bytes(pickle.dumps(metadata))
     resealed(checkpoint)
     assert Checkpoints(folder, keep=5).load(*Learnt())["step"] == 2
-    assert "__0_0.distcp is damaged, or not of this program" in capsys.readouterr().out
+    assert "__0_0.distcp is damaged, or not from a2data" in capsys.readouterr().out
     assert not (tmp_path / "ran").exists()
 
 
@@ -229,7 +229,7 @@ def test_metadata_cannot_name_files_elsewhere(folder, name):
     metadata = metadata_in(checkpoint)
     next(iter(metadata.storage_data.values())).relative_path = name
     (checkpoint / ".metadata").write_bytes(pickle.dumps(metadata))
-    with pytest.raises(DamagedError, match=r"\.metadata is damaged, or not of this program: it names the file"):
+    with pytest.raises(DamagedError, match=r"\.metadata is damaged, or not from a2data: it lists the file"):
         metadata_in(checkpoint)
 
 
@@ -238,7 +238,7 @@ def test_metadata_cannot_name_files_elsewhere(folder, name):
 )
 def test_metadata_cannot_name_any_function(folder, what):
     (folder / "step-000001" / ".metadata").write_bytes(pickle.dumps(what))
-    with pytest.raises(DamagedError, match=r"which no checkpoint of this program names"):
+    with pytest.raises(DamagedError, match=r"which a2data checkpoints never do"):
         metadata_in(folder / "step-000001")
 
 

@@ -32,17 +32,17 @@ def test_a_sample_through_14b_costs_what_its_matrices_say(cost):
 def test_half_the_gpus_hold_twice_as_much_of_what_is_shared(cost):
     settings = PRESETS["14b"][1]
     four, eight = (train_plan.memory_gb(16_394_878_784, 6_302_252_800, 351_392_768, cost, settings, n) for n in (4, 8))
-    shared = ("parameters", "gradients", "optimiser", "average (EMA)")
+    shared = ("parameters", "gradients", "optimizer", "average (EMA)")
     assert all(four[name] == 2 * eight[name] for name in shared)
-    assert eight["optimiser"] == pytest.approx(6.3, abs=0.01)
-    assert eight["kept for the backward pass"] == four["kept for the backward pass"]
+    assert eight["optimizer"] == pytest.approx(6.3, abs=0.01)
+    assert eight["activations"] == four["activations"]
 
 
 def test_recomputing_keeps_a_fraction_and_context_parallelism_divides_it(cost):
     settings = PRESETS["14b"][1]
     sizes = 16_394_878_784, 6_302_252_800, 351_392_768
     kept = {
-        name: train_plan.memory_gb(*sizes, cost, changed, 8)["kept for the backward pass"]
+        name: train_plan.memory_gb(*sizes, cost, changed, 8)["activations"]
         for name, changed in {
             "all": replace(settings, activation_checkpointing=False),
             "recomputed": settings,
@@ -58,6 +58,6 @@ def test_the_table_says_the_papers_number_and_gpus_that_do_not_divide_are_refuse
     monkeypatch.setattr(train_plan, "of_sample", lambda *args: cost)
     text = train_plan.plan("14b", *PRESETS["14b"], gpus=8, peak_flops=989e12, share=0.3)
     assert "6,302,252,800 of   16,394,878,784" in text
-    assert "s a step" in text
+    assert "s per step" in text
     with pytest.raises(ValueError, match="GPUs must be divisible by replicate x context"):
         train_plan.plan("14b", PRESETS["14b"][0], replace(PRESETS["14b"][1], context_parallel_degree=3), 8, 989e12, 0.3)

@@ -102,7 +102,7 @@ def test_a_network_that_holds_nan_is_named_and_no_sample_is():
     with torch.no_grad():
         parameter.view(-1)[0] = float("nan")
     said = refused(learner, [sample(0), sample(1)])
-    assert f"the network holds NaN or infinity in {name} before this step" in said
+    assert f"the network has NaN or infinity in {name} before this step" in said
     assert "s0" not in said
     assert "s1" not in said
 
@@ -111,7 +111,7 @@ def test_a_condition_without_references_that_holds_nan_is_named_and_no_sample_is
     learner = learner_of(replace(SETTINGS, reference_dropout_prob=1.0))
     learner.nothing[0, 0, 0, 0] = float("inf")
     said = refused(learner, [sample(0), sample(1)])
-    assert "the condition without references, and in no sample" in said
+    assert "the condition without references, but in none of the samples" in said
     assert "s0" not in said
 
 

@@ -210,7 +210,7 @@ def test_references_are_exchanged_with_other_clips_not_with_variants_of_the_own(
     clips = ["a", "a", "b", "b", "c"]
     others = train_validation.shuffled_references(clips)
     assert others == [[2, 3, 4], [2, 3, 4], [4, 0, 1], [4, 0, 1], [0, 1, 2]]
-    with pytest.raises(ValueError, match="hold out two at least"):
+    with pytest.raises(ValueError, match="hold out at least two"):
         train_validation.shuffled_references(["a", "a"])
 
 
@@ -231,7 +231,7 @@ def test_two_processes_see_the_same_held_out_losses(ready):
 
 def test_other_settings_are_refused_and_free_ones_are_not(tmp_path, ready, packed):
     shutil.copytree(ready, tmp_path / "run")
-    with pytest.raises(ValueError, match=r"begun with other settings: learning_rate 0\.001, now 0\.002"):
+    with pytest.raises(ValueError, match=r"started with other settings: learning_rate 0\.001, now 0\.002"):
         train(str(packed), tmp_path / "run", HOW, replace(SETTINGS, learning_rate=0.002))
     train(str(packed), tmp_path / "run", HOW, replace(SETTINGS, steps=3, checkpoint_interval=7, log_every=2))
     assert train_checkpoints.about(tmp_path / "run" / "checkpoints" / "step-000003")["step"] == 3
@@ -267,7 +267,7 @@ def test_a_training_goes_on_from_the_checkpoint_before_a_damaged_one_to_the_bit(
     train(str(packed), begun, HOW, settings)
     said = capsys.readouterr().out
     assert "step-000003 is damaged, and kept as step-000003.damaged" in said
-    assert "going on after step 2" in said
+    assert "resuming after step 2" in said
     again = weights(begun)
     assert all(torch.equal(expected[name], again[name]) for name in expected)
     kept = ["step-000001", "step-000002", "step-000003", "step-000003.damaged"]
@@ -303,7 +303,7 @@ def test_a_full_disk_costs_no_checkpoint(tmp_path, ready):
         run.step = 4
         run.save()
         with pytest.raises(
-            OSError, match=r"checkpoint of step 4 could not be written .* last whole one is step-000002"
+            OSError, match=r"checkpoint of step 4 could not be written .* last complete one is step-000002"
         ):
             run.checkpoints.finish()
     finally:
@@ -327,11 +327,11 @@ def test_the_newest_and_the_best_checkpoints_stay(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"global_batch_size": 0}, "steps, global_batch_size and micro_batch_size are at least 1"),
+        ({"global_batch_size": 0}, "steps, global_batch_size and micro_batch_size must be at least 1"),
         ({"caption_dropout_prob": 1.5}, r"out of range: caption_dropout_prob 1\.5"),
-        ({"trainable": "nowhere"}, "no parameter's name fits 'nowhere'"),
-        ({"optimizer": "sgd"}, "no optimizer called 'sgd': adamw or adamw8bit"),
-        ({"reference_target": "nothing"}, "no target called 'nothing'"),
+        ({"trainable": "nowhere"}, "'nowhere' does not match any parameter"),
+        ({"optimizer": "sgd"}, "unknown optimizer 'sgd': choose adamw or adamw8bit"),
+        ({"reference_target": "nothing"}, "unknown reference_target 'nothing'"),
         ({"single_reference_prob": 1.0}, "encode them with --singles"),
         ({"context_parallel_degree": 2}, "is not the number of processes, 1"),
     ],

@@ -78,7 +78,7 @@ def test_from_pictures_to_a_page_that_compares(pictures, tmp_path, no_weights, c
     assert main([*aggregate, "--score", str(tmp_path / "score")]) == 0
     assert json.loads(out.read_text())["person"]["means"]["theirs"]["overall"]["value"] == 5
     assert main(["bench", "leaderboard", "--out", str(board), "--study", str(out)]) == 0
-    assert "What people say" in board.read_text()
+    assert "Ratings by people" in board.read_text()
 
 
 def test_a_missing_video_is_said_and_missing_models_are_skipped(pictures, tmp_path, no_weights, capsys):

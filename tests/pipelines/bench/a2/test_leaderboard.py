@@ -108,7 +108,7 @@ def test_the_script_is_the_one_that_the_policy_allows_and_sorts():
 def test_what_other_models_measured_has_a_table_of_its_own():
     figures = {"id_consistency.dlib": Measured(0.25), "copy_paste": Measured(-0.5)}
     page = leaderboard.page([ours(**figures)])
-    main, own = page.split("under their own names")
+    main, own = page.split("Metrics by other models")
     assert "id_consistency.dlib" not in main
     assert [[row[0][0], row[1][1], row[2][1]] for row in Cells(own).rows if row][:2] == [
         ["copy_paste", "-0.500000", "-0.500000"],

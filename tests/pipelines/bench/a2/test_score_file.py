@@ -40,5 +40,5 @@ def test_both_variants_and_every_case_are_printed():
 
 def test_another_file_is_refused(tmp_path):
     (tmp_path / "score.json").write_text('{"format": "triplet-score/1"}')
-    with pytest.raises(ValueError, match="is no score of A2-Bench"):
+    with pytest.raises(ValueError, match="is not an A2-Bench score"):
         score_file.read(tmp_path)
