@@ -1,4 +1,4 @@
-"""Every network the project can use, by name. Nothing is imported or read before load()."""
+"""All networks of the project, by name. Nothing is imported or read before load()."""
 
 from model_zoo.cards import card, load, revision
 from model_zoo.roles import Card

@@ -1,4 +1,4 @@
-"""Something likely where something was taken out: LaMa (Suvorov et al. 2022), as TorchScript or ONNX."""
+"""Inpainting with LaMa (Suvorov et al. 2022), as TorchScript or ONNX."""
 
 from collections.abc import Callable
 
@@ -9,8 +9,8 @@ from model_zoo import weights
 from model_zoo.roles import Card
 
 STEP_PX = 8  # LaMa halves the picture three times
-LONG_PX = 1024  # of what the TorchScript network is shown: bounds its memory, and it was trained on crops of 256
-SQUARE_PX = 512  # the ONNX network takes this size only
+LONG_PX = 1024  # of the TorchScript network's input: bounds its memory; it was trained on crops of 256
+SQUARE_PX = 512  # fixed input size of the ONNX network
 
 Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -18,8 +18,8 @@ Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
 def lama_torchscript(card: Card, device: str) -> Fill:
     """LaMa as `big-lama.pt`: a picture and a mask from 0 to 1 give the whole picture, from 0 to 1, in multiples of 8 pixels.
 
-    The model takes a picture, (h, w, 3) uint8 RGB, and a mask, (h, w) bool, and returns the picture, (h, w, 3) uint8, with
-    other pixels where the mask is and the same ones, bit for bit, where it is not.
+    The model takes a picture, (h, w, 3) uint8 RGB, and a mask, (h, w) bool, and returns the picture, (h, w, 3) uint8, with new
+    pixels inside the mask and bit-identical ones outside.
     """
     import torch
 
@@ -37,7 +37,7 @@ def lama_torchscript(card: Card, device: str) -> Fill:
 
 
 def lama_onnx(card: Card, device: str) -> Fill:
-    """LaMa as ONNX: 512 x 512 pixels from 0 to 1 and a mask, named "image" and "mask", give 0 to 255. Called as the other one."""
+    """LaMa as ONNX: 512 x 512 pixels from 0 to 1 and a mask, named "image" and "mask", give 0 to 255. Call as above."""
     import onnxruntime
 
     ready = onnxruntime.get_available_providers()
@@ -55,21 +55,21 @@ def lama_onnx(card: Card, device: str) -> Fill:
 
 
 def filled(picture: np.ndarray, mask: np.ndarray, paint: Fill, long_px: int, square: bool) -> np.ndarray:
-    """The picture with what `paint` makes of it where the mask is.
+    """Return the picture with the output of `paint` inside the mask.
 
-    `paint` takes (1, 3, H, W) float32 from 0 to 1 and (1, 1, H, W) float32, 0 or 1, and returns (3, H, W), 0 to 255. It is
-    shown the picture at most `long_px` long, its proportions kept, mirrored at the right and below up to a multiple of 8
-    pixels or to a square. Raises ValueError where the mask has another size than the picture.
+    `paint` takes (1, 3, H, W) float32 from 0 to 1 and (1, 1, H, W) float32, 0 or 1, and returns (3, H, W), 0 to 255. Its input is
+    at most `long_px` long, with the aspect kept, mirrored at the right and below up to a multiple of 8 pixels or to a square.
+    Raises ValueError if the sizes of mask and picture differ.
     """
     height, width = picture.shape[:2]
     if mask.shape != (height, width):
-        raise ValueError(f"the picture has {height} x {width} pixels, its mask {' x '.join(map(str, mask.shape))}")
+        raise ValueError(f"the picture has {height} x {width} pixels, but its mask {' x '.join(map(str, mask.shape))}")
     if not mask.any():
         return picture.copy()
     scale = min(1.0, long_px / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA) if scale < 1 else picture
-    # A pixel that holds anything of the hole is hole: what was taken out must not colour what comes in.
+    # A pixel that contains any part of the hole is hole, so that the removed object does not colour the result.
     hole = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0 if scale < 1 else mask
     target = (long_px, long_px) if square else tuple(-(-side // STEP_PX) * STEP_PX for side in hole.shape)
     more = [(0, t - side) for t, side in zip(target, hole.shape, strict=True)]

@@ -1,22 +1,22 @@
-"""Lets torchvision from PyPI, which is built for CUDA, work beside a PyTorch that is built for the CPU.
+"""Shim that makes torchvision from PyPI, which is built for CUDA, work with a CPU build of PyTorch.
 
-torchvision's compiled operators link against CUDA libraries that a CPU build of torch does not bring, so they do not load; and
-`import torchvision` then fails with "operator torchvision::nms does not exist". There is no CPU wheel on PyPI. `install` gives
-the schemas that the import needs, and non-maximum suppression in plain torch.
+torchvision's compiled operators link against CUDA libraries that a CPU build of torch lacks, so they do not load, and `import
+torchvision` fails with "operator torchvision::nms does not exist". PyPI has no CPU wheel. `install` registers the schemas that
+the import needs, and non-maximum suppression in plain torch.
 """
 
 import importlib.util
 from pathlib import Path
 from typing import Any
 
-_kept: list[Any] = []  # a torch Library forgets what it defined when it is collected
+_kept: list[Any] = []  # a torch Library removes its definitions when it is collected
 
 
 def install() -> None:
-    """Make `import torchvision` work. Call it before the first import of torchvision, and of whatever imports that.
+    """Make `import torchvision` work. Call it before the first import of torchvision or of a library that imports it.
 
-    Does nothing where torchvision is absent or where its own operators load; may be called again. Without them `nms` and
-    `roi_align` work, in Python; `deform_conv2d` and torchvision.io keep their own error.
+    Does nothing if torchvision is absent or its own operators load; may be called again. Without them `nms` and `roi_align` work,
+    in Python; `deform_conv2d` and torchvision.io keep their own error.
     """
     spec = importlib.util.find_spec("torchvision")
     if _kept or spec is None or spec.origin is None or _loads(Path(spec.origin).parent):
@@ -28,7 +28,7 @@ def install() -> None:
 
 
 def _loads(package: Path) -> bool:
-    """Whether the compiled operators of the torchvision in that folder load beside this torch."""
+    """Return whether the compiled operators of the torchvision in that folder load with this torch."""
     import torch
 
     library = next(package.glob("_C*.so"), None) or next(package.glob("_C*.pyd"), None)
@@ -53,9 +53,9 @@ def _define() -> None:
 
 
 def nms(dets: Any, scores: Any, iou_threshold: float) -> Any:
-    """Greedy non-maximum suppression as torchvision.ops.nms does it: the indices of what is kept, best first, ties by index.
+    """Greedy non-maximum suppression like torchvision.ops.nms: the indices of the kept boxes, best first, ties by index.
 
-    dets: (n, 4) float tensor of x0, y0, x1, y1; scores: (n,). Computed in double: the same box for box as the compiled operator.
+    dets: (n, 4) float tensor of x0, y0, x1, y1; scores: (n,). Computed in double: the same boxes as the compiled operator.
     """
     import torch
 

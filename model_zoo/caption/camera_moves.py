@@ -1,8 +1,7 @@
-"""What a camera's move is called: pan, tilt, roll, zoom, truck, pedestal, handheld or static, how fast, and in which order.
+"""Names of camera motions: pan, tilt, roll, zoom, truck, pedestal, handheld or static, with speed and order.
 
-Six degrees of freedom and three speeds, as the camera-motion captioner of SkyReels-V2 has them (arXiv 2504.13074, section 3.2).
-A camera that turns and one that goes sideways look alike but for the parallax: without it a truck is called a pan, a pedestal
-a tilt.
+Six degrees of freedom and three speeds, as in the camera-motion captioner of SkyReels-V2 (arXiv 2504.13074, section 3.2). A
+rotation and a sideways motion differ only in parallax: without it a truck is called a pan, a pedestal a tilt.
 """
 
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from model_zoo.caption.camera import Move, Step, step_s, total
 
 
 class Motion(NamedTuple):
-    """One part of a move."""
+    """One component of a motion."""
 
     name: str  # of NAMES
     speed: str  # "slow", "medium" or "fast"; "" for "static"
@@ -24,8 +23,8 @@ NAMES = (
     *("pan_right", "pan_left", "tilt_up", "tilt_down", "zoom_in", "zoom_out", "roll_cw", "roll_ccw"),
     *("truck_right", "truck_left", "pedestal_up", "pedestal_down", "handheld", "static"),
 )
-# A part of a move that is worth a word over the whole clip, and the speed per second up to which it is slow and from which
-# it is fast: widths of the picture, logarithms of the scale, degrees. A zoom of 0.08 is 8 %, at which a face at the border has
+# The least amount of a component that is named over the whole clip, and the speeds per second up to which it is slow and from
+# which it is fast: picture widths, logarithms of the scale, degrees. A zoom of 0.08 is 8 %, at which a face at the border has
 # moved by about as much as in a pan of 0.05.
 PARTS = {"pan": (0.05, 0.06, 0.25), "tilt": (0.05, 0.06, 0.25), "zoom": (0.08, 0.06, 0.25), "roll": (4.0, 5.0, 20.0)}
 SIGNED = {
@@ -50,18 +49,18 @@ WORDS = {
     "pedestal_down": "sinks",
 }
 ADVERBS = {"slow": "slowly", "medium": "", "fast": "quickly"}
-SHAKE = (0.003, 0.045, 0.12)  # from here a camera is handheld (a pixel of a picture 320 wide), shakes, shakes strongly
-DRIFT = 2.0  # a shaky camera is nowhere twice: it ends this many shakes from where it began without having panned
-PHASE_S = 0.8  # the shortest phase of a move that is told on its own
+SHAKE = (0.003, 0.045, 0.12)  # thresholds of handheld (a pixel of a picture 320 wide), shaking, and strong shaking
+DRIFT = 2.0  # multiple of the shake up to which a shaky camera's drift is not a pan
+PHASE_S = 0.8  # shortest phase of a motion that is named on its own
 PHASES = 3  # at most
-SPLITS = 0.5  # a clip falls into two phases where this leaves less of the changes of speed unexplained
-HELD = 0.25  # share of the slow speed up to which a phase before or after a move is one in which the camera holds still
+SPLITS = 0.5  # a clip is split into two phases if this fraction of the speed variance or less remains
+HELD = 0.25  # fraction of the slow speed up to which a neighbouring phase is static
 
 
 def motions(move: Move) -> list[Motion]:
-    """The parts of one move, strongest first: [Motion("pan_left", "slow")]; [] where it could not be measured.
+    """Return the components of one motion, strongest first: [Motion("pan_left", "slow")]; [] if it could not be measured.
 
-    "handheld" stands last beside other parts, and alone where the camera only shakes.
+    "handheld" comes last beside other components, and alone if the camera only shakes.
     """
     if move.known < 0.5:
         return []
@@ -74,12 +73,12 @@ def motions(move: Move) -> list[Motion]:
 
 
 def least(part: str, move: Move) -> float:
-    """From where a part of a move is worth a word."""
+    """Return the least amount of a component that is named."""
     return max(PARTS[part][0], DRIFT * move.shake) if part in ("pan", "tilt") else PARTS[part][0]
 
 
 def speed(part: str, per_s: float) -> str:
-    """ "slow", "medium" or "fast", from widths, logarithms of the scale or degrees a second."""
+    """Return "slow", "medium" or "fast", from picture widths, logarithms of the scale or degrees per second."""
     _, slow, fast = PARTS[part]
     return "slow" if abs(per_s) < slow else "fast" if abs(per_s) > fast else "medium"
 
@@ -90,10 +89,10 @@ def _name(part: str, move: Move) -> str:
 
 
 def phases(steps: Sequence[Step | None], fps: float) -> list[list[Motion]]:
-    """The motions of a clip in order, one list for each phase; [] where the camera could not be measured.
+    """Return the motions of a clip in order, one list for each phase; [] if the camera could not be measured.
 
-    steps: of model_zoo.caption.camera.follow. A clip is cut where two steady moves explain its steps much better than one (binary
-    segmentation, Scott and Knott 1974), and only where the two have different names.
+    steps: from model_zoo.caption.camera.follow. A clip is split if two steady motions explain its steps much better than one
+    (binary segmentation, Scott and Knott 1974), and only if the two have different names.
     """
     pieces = _pieces(list(steps), fps, PHASES)
     told = [motions(total(piece, len(piece) * step_s(fps))) for piece in pieces]
@@ -114,7 +113,7 @@ def _pieces(steps: list[Step | None], fps: float, most: int) -> list[list[Step |
 
 
 def _speeds(steps: Sequence[Step | None]) -> np.ndarray:
-    """(n, 4): each step in units of what is worth a word; what could not be measured is what the others are in the middle."""
+    """Return each step in units of the least amounts that are named, (n, 4); unmeasured steps are the median of the others."""
     known = [s[:4] for s in steps if s is not None]
     usual = np.median(known, axis=0) if known else np.zeros(4)
     return np.array([usual if s is None else s[:4] for s in steps]) / [PARTS[part][0] for part in PARTS]
@@ -125,7 +124,7 @@ def _unrest(speeds: np.ndarray) -> float:
 
 
 def _differ(before: Sequence[Step | None], after: Sequence[Step | None], fps: float) -> bool:
-    """Whether two phases are worth telling apart. One that is still must be so, and not the run-up of a move."""
+    """Return whether two phases are worth separating. A static one must be static, not the start of a motion."""
     moves = [total(steps, len(steps) * step_s(fps)) for steps in (before, after)]
     names = [{m.name for m in motions(move)} - {"handheld", "static"} for move in moves]
     if names[0] == names[1] or min(move.known for move in moves) < 0.5:
@@ -140,7 +139,7 @@ def _held(move: Move) -> bool:
 
 
 def sentence(told: Sequence[Sequence[Motion]]) -> str:
-    """Phases in words: "the handheld camera pans slowly to the right and zooms in, then stays still"; "" for no phase."""
+    """Return phases in words: "the handheld camera pans slowly to the right and zooms in, then stays still"; "" without phases."""
     if not told:
         return ""
     shaky = [m for phase in told for m in phase if m.name == "handheld"]

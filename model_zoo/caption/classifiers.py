@@ -1,7 +1,7 @@
-"""Any video or image classifier of transformers whose labels are words of the caption's schema, as an expert.
+"""Video and image classifiers of transformers whose labels are values of the caption's schema, as experts.
 
 "CS", "closeUp" and "close-up shot" are all "close_up"; "pan_left" and "Pan Left" are "the camera pans to the left". One
-checkpoint may know several fields; labels that mean nothing here ("ambiguous", "ECS detail") take their probability with them.
+checkpoint may cover several fields; the probability of labels without a meaning here ("ambiguous", "ECS detail") is dropped.
 """
 
 import re
@@ -15,9 +15,9 @@ from model_zoo import weights
 from model_zoo.caption.measured import Answer, Thing
 from model_zoo.roles import Card
 
-FRAMES = 8  # that an image classifier looks at, spread over the clip
-BATCH = 8  # pictures at once
-SURE = 0.5  # probability from which a label of a checkpoint with several labels at once is one of them
+FRAMES = 8  # frames for an image classifier, spread over the clip
+BATCH = 8  # pictures per batch
+SURE = 0.5  # probability from which a label of a multi-label checkpoint applies
 
 SHOT_TYPES = {
     "long_shot": "long shot, extreme long shot, very long shot, wide shot, extreme wide shot, establishing shot, ls, els, ws",
@@ -72,12 +72,12 @@ MEANINGS = {
 
 
 def classifier_expert(card: Card, device: str = "cpu") -> Callable[..., list[Answer]]:
-    """A picture or video classifier through transformers. `expert(frames, fps, things, scene) -> [("shot_type", "close_up",
-    probability)]`, see stages/caption/stage.py.
+    """A picture or video classifier through transformers.
 
-    card.weights is a folder of a ...ForVideoClassification or ...ForImageClassification with its preprocessor_config.json. A
-    video classifier sees as many frames as it was trained on, spread over the clip; an image classifier FRAMES of them, whose
-    probabilities are averaged. Raises ValueError for a checkpoint none of whose labels is a word of the schema.
+    `expert(frames, fps, things, scene) -> [("shot_type", "close_up", probability)]`, see stages/caption/stage.py. card.weights is
+    a folder of a ...ForVideoClassification or ...ForImageClassification with its preprocessor_config.json. A video classifier
+    gets as many frames as it was trained on, spread over the clip; an image classifier FRAMES of them, whose probabilities are
+    averaged. Raises ValueError for a checkpoint without labels of the schema.
     """
     from model_zoo import torchvision_shim
 
@@ -98,12 +98,12 @@ def classifier_expert(card: Card, device: str = "cpu") -> Callable[..., list[Ans
 
     @torch.inference_mode()
     def scores(pictures: list[np.ndarray]) -> np.ndarray:
-        """(labels,) probabilities of a clip's pictures."""
+        """Return the probabilities of a clip's pictures, (labels,)."""
         batches = [pictures] if video else [pictures[k : k + BATCH] for k in range(0, len(pictures), BATCH)]
         found = []
         for batch in batches:
             pixels = processor(batch, return_tensors="pt")["pixel_values"]
-            if video and pixels.ndim == 4:  # a processor of single pictures: they are the frames of one clip
+            if video and pixels.ndim == 4:  # an image processor: its pictures are the frames of one clip
                 pixels = pixels[None]
             logits = network(pixel_values=pixels.to(device, dtype)).logits.float()
             found.append((logits.sigmoid() if several else logits.softmax(-1)).cpu().numpy())
@@ -118,26 +118,26 @@ def classifier_expert(card: Card, device: str = "cpu") -> Callable[..., list[Ans
 
 
 def known_labels(id2label: dict[int, str], name: str) -> dict[int, tuple[str, str]]:
-    """What each label means: {number: (field, value)}. Raises ValueError where none of them means anything here."""
+    """Return the meaning of each label: {number: (field, value)}. Raises ValueError if no label has a meaning here."""
     found = {int(i): MEANINGS[plain(label)] for i, label in id2label.items() if plain(label) in MEANINGS}
     if not found:
         raise ValueError(
             f"model {name!r}: none of its labels ({', '.join(map(str, list(id2label.values())[:8]))}) is a shot type, an angle, "
-            "a position or a camera motion; take a checkpoint that knows one of these fields"
+            "a position or a camera motion; choose a checkpoint with one of these fields"
         )
     return found
 
 
 def plain(label: str) -> str:
-    """ "closeUp", "Close-Up" and "close_up" as "close up"."""
+    """Return "closeUp", "Close-Up" and "close_up" as "close up"."""
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label)
     return " ".join(re.sub(r"[^a-z0-9]+", " ", apart.lower()).split())
 
 
 def answers(probabilities: np.ndarray, meanings: dict[int, tuple[str, str]], several: bool = False) -> list[Answer]:
-    """The likeliest value of each field; two labels with one meaning add up, or, where several hold at once, the surer counts.
+    """Return the likeliest value of each field; labels of one meaning add up, or, in the multi-label case, the highest counts.
 
-    Where several labels hold at once, the camera's motions from SURE on are told together, the surest first.
+    In the multi-label case, all camera motions with at least SURE are joined, the likeliest first.
     """
     sums: dict[str, dict[str, float]] = {}
     for i, (field, value) in meanings.items():
@@ -157,7 +157,7 @@ def answers(probabilities: np.ndarray, meanings: dict[int, tuple[str, str]], sev
 
 
 def halved(frame: np.ndarray) -> np.ndarray:
-    """An (h, w, 3) uint8 frame, halved by area until its shorter side is below 512 px: processors resize without a filter."""
+    """Return an (h, w, 3) uint8 frame halved by area until its shorter side is below 512 px: processors do not antialias."""
     while min(frame.shape[:2]) >= 512:
         frame = cv2.resize(frame, (frame.shape[1] // 2, frame.shape[0] // 2), interpolation=cv2.INTER_AREA)
     return frame

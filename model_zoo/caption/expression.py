@@ -1,7 +1,7 @@
-"""The expression of a face: one of seven, by a network over aligned faces.
+"""Facial expression: one of seven classes, by a network over aligned faces.
 
-The card's network is the MobileFaceNet of opencv_zoo, taught by a progressive teacher (Jiang and Deng 2021, "Boosting Facial
-Expression Recognition by a Semi-Supervised Progressive Teacher"). Any ONNX file of the same input and output will do.
+The card's network is the MobileFaceNet of opencv_zoo, trained by a progressive teacher (Jiang and Deng 2021, "Boosting Facial
+Expression Recognition by a Semi-Supervised Progressive Teacher"). Any ONNX file with the same input and output works.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,27 +14,27 @@ from model_zoo import weights
 from model_zoo.caption.measured import Answer, Box, Thing, subjects_of
 from model_zoo.roles import Card
 
-EXPRESSIONS = ("angry", "disgusted", "fearful", "happy", "neutral", "sad", "surprised")  # in the order of the network
+# in the order of the network's outputs
+EXPRESSIONS = ("angry", "disgusted", "fearful", "happy", "neutral", "sad", "surprised")
 SIZE_PX = 112
-# Where the eyes' and the mouth's middle come to lie in the network's input: the means of its five points.
+# Positions of the eyes' and the mouth's middle in the network's input: the means of its five points.
 EYES = (55.9, 51.6)
 MOUTH = (56.1, 92.3)
-LOOKS = 8  # frames of a face that are looked at, at most
-BATCH = 32  # faces at once, at most
-MIN_FACE_PX = 24  # smaller faces have no expression that anybody could read
-MAX_YAW = 0.6  # nose off the middle of the eyes, in eye distances; beyond it half of the face is hidden
-CHANGED = 0.6  # mean probability that each half of a clip must give to its own expression before "neutral, then happy" is said
+LOOKS = 8  # most sampled frames of a face
+BATCH = 32  # most faces per batch
+MIN_FACE_PX = 24  # smaller faces have no readable expression
+MAX_YAW = 0.6  # offset of the nose from the middle of the eyes, in eye distances; beyond it half of the face is hidden
+CHANGED = 0.6  # least mean probability of both halves' own expressions for "neutral, then happy"
 
 Classify = Callable[[np.ndarray], np.ndarray]
 
 
 def expression_expert(card: Card, device: str = "cpu") -> Callable[..., list[Answer]]:
-    """A classifier of the face's expression. `expert(frames, fps, things, scene) -> [("subjects.<n>.expression", "happy",
-    confidence)]`, see stages/caption/stage.py.
+    """A classifier of facial expressions.
 
-    The confidence is the mean probability over the frames that were looked at. People without a face of MIN_FACE_PX, and
-    faces turned away, get no answer. Raises FileNotFoundError where the weights are not there, ValueError for an ONNX file of
-    another shape.
+    `expert(frames, fps, things, scene) -> [("subjects.<n>.expression", "happy", confidence)]`, see stages/caption/stage.py. The
+    confidence is the mean probability over the sampled frames. People without a face of MIN_FACE_PX, and faces turned away, get
+    no answer. Raises FileNotFoundError for missing weights, ValueError for an ONNX file of another shape.
     """
     classify = network(card, device)
 
@@ -62,10 +62,10 @@ def network(card: Card, device: str = "cpu") -> Classify:
     (entry, *_), (exit_, *_) = session.get_inputs(), session.get_outputs()
     if list(entry.shape[1:]) != [3, SIZE_PX, SIZE_PX]:
         raise ValueError(
-            f"model {card.name!r}: its input is {entry.shape}, not (n, 3, 112, 112); give an ONNX file of a network for "
+            f"model {card.name!r}: its input is {entry.shape}, expected (n, 3, 112, 112): use an ONNX file of a network for "
             "aligned faces of 112 px"
         )
-    batch = entry.shape[0] if isinstance(entry.shape[0], int) else BATCH  # the published file takes one face at a time
+    batch = entry.shape[0] if isinstance(entry.shape[0], int) else BATCH  # the published file has a batch size of 1
 
     def classify(faces: np.ndarray) -> np.ndarray:
         found = [np.empty((0, len(EXPRESSIONS)), np.float32)]
@@ -76,7 +76,7 @@ def network(card: Card, device: str = "cpu") -> Classify:
             (scores,) = session.run([exit_.name], {entry.name: np.ascontiguousarray(planes)})
             if scores.shape != (len(full), len(EXPRESSIONS)):
                 raise ValueError(
-                    f"model {card.name!r} answered {scores.shape}, not one score for each of {EXPRESSIONS}"
+                    f"model {card.name!r} returned {scores.shape}, expected one score for each of {EXPRESSIONS}"
                 )
             found.append(scores[: len(part)])
         return softmax(np.concatenate(found))
@@ -85,13 +85,13 @@ def network(card: Card, device: str = "cpu") -> Classify:
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
-    """(n, k) float32 scores as probabilities, each row adding up to 1."""
+    """Return (n, k) float32 scores as probabilities, each row with sum 1."""
     grown = np.exp(scores - scores.max(axis=1, keepdims=True)) if len(scores) else scores
     return (grown / grown.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def told(probabilities: np.ndarray) -> tuple[str, float]:
-    """("neutral", 0.83) or ("neutral, then happy", 0.7) from (n, 7) probabilities in the order of time; n is at least 1."""
+    """Return ("neutral", 0.83) or ("neutral, then happy", 0.7) from (n, 7) probabilities in order of time; n is at least 1."""
     halves = np.array_split(probabilities, 2) if len(probabilities) >= 4 else []
     means = [half.mean(axis=0) for half in halves]
     if means and means[0].argmax() != means[1].argmax() and min(float(m.max()) for m in means) >= CHANGED:
@@ -102,7 +102,7 @@ def told(probabilities: np.ndarray) -> tuple[str, float]:
 
 
 def pictures(frames: np.ndarray, face: Thing) -> list[np.ndarray]:
-    """At most LOOKS aligned faces, (112, 112, 3) uint8 RGB, spread over the time in which it was seen."""
+    """Return at most LOOKS aligned faces, (112, 112, 3) uint8 RGB, spread over the time in which the face was seen."""
     if abs(float(face.attributes.get("yaw", 0.0))) > MAX_YAW:
         return []
     size = frames.shape[1:3]
@@ -113,9 +113,9 @@ def pictures(frames: np.ndarray, face: Thing) -> list[np.ndarray]:
 
 
 def unit(head: Box, size: tuple[int, int]) -> float:
-    """The distance from eyes to mouth, in pixels: a head's box is four of it high and three wide, see stages/faces.head_ellipse.
+    """Return the distance from eyes to mouth, px: a head's box is four of it high, three wide, see stages.faces.head_ellipse.
 
-    size: height and width of the frame, px. A head that the border cuts off is measured by the side that is whole.
+    size: height and width of the frame, px. A head cut off by the border is measured by its complete side.
     """
     x0, y0, x1, y1 = head
     whole = []
@@ -127,10 +127,10 @@ def unit(head: Box, size: tuple[int, int]) -> float:
 
 
 def aligned(frame: np.ndarray, head: Box, tilt: float = 0.0) -> np.ndarray:
-    """A face turned upright and scaled as the network wants it, (112, 112, 3) uint8 RGB.
+    """Return a face rotated upright and scaled for the network, (112, 112, 3) uint8 RGB.
 
-    head: the box of the whole head, hair included, as the faces stage writes it; tilt: of the eyes, degrees clockwise. The
-    landmarks are not kept, so that they are constructed: the eyes lie 1.8 eye-to-mouth distances above the box's lower edge.
+    head: the box of the whole head, hair included, as written by the faces stage; tilt: of the eyes, degrees clockwise. The
+    landmarks are not stored, so they are reconstructed: the eyes are 1.8 eye-to-mouth distances above the box's lower edge.
     """
     x0, y0, x1, y1 = head
     size = frame.shape[:2]
@@ -143,7 +143,7 @@ def aligned(frame: np.ndarray, head: Box, tilt: float = 0.0) -> np.ndarray:
     angle = np.radians(tilt + 90)
     down = far * np.array([np.cos(angle), np.sin(angle)])
     eyes = middle + 0.2 * down
-    # one similarity takes the eyes to EYES and the mouth to MOUTH: in the plane of complex numbers z -> factor z + shift
+    # a similarity maps the eyes to EYES and the mouth to MOUTH: in the complex plane, z -> factor z + shift
     ours, theirs = complex(*down), complex(*np.subtract(MOUTH, EYES))
     factor = theirs / ours
     shift = complex(*EYES) - factor * complex(*eyes)

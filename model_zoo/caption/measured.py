@@ -1,7 +1,7 @@
-"""Caption experts that measure: what is in the picture, how it moves, how the shot is framed, how the camera moves.
+"""Caption experts based on measurements: objects and their motion, framing and camera motion.
 
-They need no weights and guess nothing: gender, place and mood are left out, because nothing here can see them. How a captioner
-and an expert are called is said in stages/caption/stage.py.
+They need no weights and do not guess: gender, place and mood are omitted, because they cannot be measured here. The calls of
+captioners and experts are documented in stages/caption/stage.py.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,34 +19,34 @@ Answer = tuple[str, str, float]  # field, value, confidence 0 to 1
 
 
 class Thing(NamedTuple):
-    """What a captioner is told of an element: where and when it was seen, and what was measured of it."""
+    """A hint for captioners about an element: when and where it was seen, and its measurements."""
 
     id: str
-    kind: str  # human, object, face, upper, lower, shoes …; "background" for what is behind all of them
+    kind: str  # human, object, face, upper, lower, shoes …; "background" for the background
     label: str
     parent: str  # id of the human that a face or garment belongs to
-    frames: list[int]  # in which it was seen, ascending, never empty
-    boxes: list[Box]  # and where
+    frames: list[int]  # frames in which it was seen, ascending, never empty
+    boxes: list[Box]  # its box in each of them
     attributes: dict[str, str]  # "colour": "red", "yaw": "-0.12"
 
 
 SIDES = ("on the left", "in the centre", "on the right")
-GARMENTS = {"upper": "a {} top", "lower": "{} bottoms", "shoes": "{} shoes"}  # trousers or skirt: nobody measured
-CLEARLY = 0.15  # of the picture's width, by which one of two must lie to the left of the other on the average
-MOVED = 0.1  # widths of the picture; less is sway
+GARMENTS = {"upper": "a {} top", "lower": "{} bottoms", "shoes": "{} shoes"}  # trousers or skirt: not measured
+CLEARLY = 0.15  # fraction of the picture's width by which one of two must be left of the other on average
+MOVED = 0.1  # picture widths; less is sway
 GREW = 0.35  # logarithm of the ratio of sizes, 1.4 times
-FIDGETS = 0.02  # share of a body's pixels that change from step to step; arms take more, a breath less
-GESTURES = 0.06  # the same with the body's own shift taken off: 25 clips of signers have 0.069 and more, 13 of 17 that sway less
-LARGE_HEAD = 0.75  # share of the picture's height from which a head fills it
-# how far below the crown feet, knees and elbows are, in boxes of a head
+FIDGETS = 0.02  # fraction of a body's pixels that change per step; arms change more, breathing less
+GESTURES = 0.06  # the same without the body's shift: 25 clips of signers have at least 0.069, 13 of 17 that sway less
+LARGE_HEAD = 0.75  # fraction of the picture's height from which a head fills it
+# distance of feet, knees and elbows from the crown, in heights of a head's box
 BODY_HEADS, KNEE_HEADS, ELBOW_HEADS = (6.7, 5.2, 2.5)
-FULL = 0.58  # share of the picture's height from which a whole body is a full shot, not a long one
-BUST = 1.15  # height of head and shoulders in their widths, at most
+FULL = 0.58  # fraction of the picture's height from which a whole body is a full shot, not a long one
+BUST = 1.15  # largest ratio of height to width of head and shoulders
 FRONT_YAW = 0.35  # beyond it one cheek is hidden
 
 
 def captioner(card: Any, device: str) -> Callable[[np.ndarray, float, Sequence[Thing]], dict[str, Any]]:
-    """The base captioner: subjects, environment and lighting. It says nothing of the shot and the camera."""
+    """The base captioner: subjects, environment and lighting, without shot and camera."""
     return scene
 
 
@@ -61,7 +61,7 @@ def camera_expert(card: Any, device: str) -> Callable[..., list[Answer]]:
 
 
 def scene(frames: np.ndarray, fps: float, things: Sequence[Thing]) -> dict[str, Any]:
-    """A clip in SkyReels-V2's schema, most important subject first: people before objects, large before small."""
+    """Return a clip in SkyReels-V2's schema, most important subject first: people before objects, large before small."""
     height, width = frames.shape[1:3]
     seen = sorted(
         (t for t in things if t.kind in ("human", "object")), key=lambda t: (t.kind != "human", -_presence(t), t.id)
@@ -78,7 +78,7 @@ def scene(frames: np.ndarray, fps: float, things: Sequence[Thing]) -> dict[str, 
         label = thing.label or ("person" if person else "object")
         subjects.append(
             {
-                "thing": thing.id,  # no field of the schema: it tells experts which thing is meant
+                "thing": thing.id,  # not a field of the schema: the object's id for experts
                 "TYPES": {"type": "Human" if person else "Object", "sub_type": label.capitalize()},
                 "appearance": clothes(parts) if person else thing.attributes.get("colour", ""),
                 "action": action(thing, moves[thing.id], parts, frames, followed),
@@ -91,11 +91,10 @@ def scene(frames: np.ndarray, fps: float, things: Sequence[Thing]) -> dict[str, 
 
 
 def subjects_of(things: Sequence[Thing], scene: dict[str, Any], kinds: Sequence[str] = ("human",)) -> dict[int, Thing]:
-    """Which thing of these kinds each subject of a base captioner's scene is: {number of the subject: thing}.
+    """Map each subject of a base captioner's scene to the object of these kinds that it is: {subject number: object}.
 
-    The builtin captioner says so. Of one that does not, only people are told: one subject and one person are the same, and more
-    of them where there are as many persons as subjects and each subject is said to be on another side. Who cannot be told is
-    left out.
+    The builtin captioner states it. For others, only people are mapped: one subject to one person, or several if there are as
+    many people as subjects and each subject has a different side. Ambiguous subjects are omitted.
     """
     subjects = scene.get("subjects", [])
     by_id = {t.id: t for t in things if t.kind in kinds}
@@ -121,13 +120,13 @@ def _position(subject: dict[str, Any]) -> str:
 
 
 def environment(things: Sequence[Thing]) -> str:
-    """The background in words, from the colours ("grey brown") and mean luma that were measured of it."""
+    """Return the background in words, from its measured colours ("grey brown") and mean luma."""
     behind = [t.attributes for t in things if t.kind == "background"]
     return looks.environment(behind[0]["colours"].split(), float(behind[0]["luma"])) if behind else ""
 
 
 def _presence(thing: Thing) -> float:
-    """How much of the clip a thing fills, in pixels times frames."""
+    """Return how much of the clip an object fills, in pixels times frames."""
     return sum(_area(box) for box in thing.boxes)
 
 
@@ -136,7 +135,7 @@ def _area(box: Box) -> float:
 
 
 def in_front(count: int, things: Sequence[Thing]) -> list[list[Box]]:
-    """For each of `count` frames, the boxes of the things nearest in time to it."""
+    """Return for each of `count` frames the boxes of the objects nearest in time to it."""
     boxes: list[list[Box]] = [[] for _ in range(count)]
     for thing in things:
         times = np.asarray(thing.frames)
@@ -146,28 +145,28 @@ def in_front(count: int, things: Sequence[Thing]) -> list[list[Box]]:
 
 
 def clothes(parts: Sequence[Thing]) -> str:
-    """ "in a yellow top and black bottoms", from the garments of one person whose colour was measured; "" for none."""
+    """Return "in a yellow top and black bottoms", from the garments of one person with measured colours; "" for none."""
     worn = {p.kind: p.attributes["colour"] for p in sorted(parts, key=lambda p: p.id) if "colour" in p.attributes}
     words = [with_article(GARMENTS[kind].format(worn[kind])) for kind in GARMENTS if kind in worn]
     return f"in {listed(words)}" if words else ""
 
 
 def with_article(words: str) -> str:
-    """ "a orange top" -> "an orange top"."""
+    """Correct the article: "a orange top" -> "an orange top"."""
     return f"an{words[1:]}" if words.startswith("a ") and words[2:3].lower() in tuple("aeiou") else words
 
 
 def listed(words: Sequence[str]) -> str:
-    """ "a, b and c"."""
+    """Return "a, b and c"."""
     return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part) if words else ""
 
 
 def displacement(
     thing: Thing, followed: Sequence[int], steps: Sequence[camera.Step | None], height: int, width: int
 ) -> tuple[float, float, float]:
-    """How far a thing went by itself, the camera's move taken off: right and down in widths of the picture, log of growth."""
+    """Return an object's own displacement, without camera motion: right and down in picture widths, log of growth."""
     boxes = np.asarray(thing.boxes, np.float64) / width
-    few = min(3, max(1, len(boxes) // 3))  # one box that slipped at either end must not make a move
+    few = min(3, max(1, len(boxes) // 3))  # one bad box at either end must not cause a motion
     first, last = np.median(boxes[:few], axis=0), np.median(boxes[-few:], axis=0)
     start_frame, end_frame = thing.frames[few // 2], thing.frames[-1 - few // 2]
     during = [s for s, at in zip(steps, followed, strict=False) if s and start_frame <= at < end_frame]
@@ -185,7 +184,7 @@ def _travels(move: tuple[float, float, float]) -> bool:
 
 
 def positions(things: Sequence[Thing], width: int) -> dict[str, str]:
-    """Where each thing is: by its third of the picture, or by its order where two of a kind stand clearly apart."""
+    """Return each object's position: its third of the picture, or its order if two of a kind are clearly apart."""
     centre = {t.id: float(np.mean([(b[0] + b[2]) / 2 for b in t.boxes])) / width for t in things}
     told = {id: SIDES[min(2, int(3 * x))] for id, x in centre.items()}
     for kind in ("human", "object"):
@@ -196,7 +195,7 @@ def positions(things: Sequence[Thing], width: int) -> dict[str, str]:
 
 
 def in_order(seen: Sequence[Thing], things: Sequence[Thing], width: int) -> dict[str, str]:
-    """Left and right for two that no other word tells apart, where one stays to the left of the other, however they move."""
+    """Return left and right for two that no other word distinguishes, if one stays left of the other throughout."""
     alike: dict[tuple[str, ...], list[Thing]] = {}
     for thing in seen:
         look = clothes([t for t in things if t.parent == thing.id]) or thing.attributes.get("colour", "")
@@ -215,7 +214,7 @@ def in_order(seen: Sequence[Thing], things: Sequence[Thing], width: int) -> dict
 def action(
     thing: Thing, move: tuple[float, float, float], parts: Sequence[Thing], frames: np.ndarray, followed: Sequence[int]
 ) -> str:
-    """What a thing does, as a verb in the present; "" for an object that does nothing."""
+    """Return an object's action, as a verb in the present tense; "" for an object at rest."""
     right, down, growth = move
     if _travels(move):
         sideways = abs(right) >= abs(down)
@@ -236,9 +235,9 @@ def action(
 
 
 def unrest(frames: np.ndarray, followed: Sequence[int], person: Thing, face: Thing | None) -> tuple[float, float]:
-    """Mean share of the pixels of a person's box, below the face where there is one, that change between sampled frames.
+    """Return the mean fraction of a person's pixels, below the face if any, that change between sampled frames.
 
-    The first as they are, the second with the body's own shift taken off: what remains are arms and hands.
+    The first value is raw, the second without the body's own shift, which leaves arms and hands.
     """
     x0, y0, x1, y1 = np.median(np.asarray(person.boxes), axis=0)
     if face is not None:
@@ -255,7 +254,7 @@ def unrest(frames: np.ndarray, followed: Sequence[int], person: Thing, face: Thi
 
 
 def shifted(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two grey pictures of one size laid over each other where they fit best, less a rim (phase correlation, Kuglin 1975)."""
+    """Return two grey pictures of one size aligned at their best fit, minus a rim (phase correlation, Kuglin 1975)."""
     (dx, dy), _ = cv2.phaseCorrelate(
         a.astype(np.float32), b.astype(np.float32), cv2.createHanningWindow(a.shape[::-1], cv2.CV_32F)
     )
@@ -267,9 +266,9 @@ def shifted(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def shot(frames: np.ndarray, fps: float, things: Sequence[Thing], scene: dict[str, Any]) -> list[Answer]:
-    """Shot type from the size of the main face, person or object; position and angle from the face.
+    """Return the shot type from the size of the main face, person or object; position and angle from the face.
 
-    An angle is only claimed where a face is seen straight on. No face on a large person is a weak sign of a back.
+    An angle is only stated if a face is frontal. A large person without a face is weak evidence of a back view.
     """
     height, width = frames.shape[1:3]
     people = sorted((t for t in things if t.kind == "human"), key=lambda t: (-_presence(t), t.id))
@@ -303,9 +302,9 @@ def _tall(thing: Thing) -> float:
 
 
 def by_head(face: Thing, person: Thing | None, height: int) -> str:
-    """Shot type from the box of a head, hair included, and how much of the body the picture has room for below its crown.
+    """Return the shot type from the box of a head, hair included, and the space for the body below its crown.
 
-    The body is whole where the picture has room for it, or where its box is as long as a body and ends above the border.
+    The body is complete if the picture has room for it, or if its box is as long as a body and ends above the border.
     """
     _, y0, _, y1 = np.median(np.asarray(face.boxes), axis=0)
     if y1 >= 0.99 * height or y1 - y0 >= LARGE_HEAD * height:
@@ -323,9 +322,9 @@ def by_head(face: Thing, person: Thing | None, height: int) -> str:
 
 
 def by_person(person: Thing, height: int, width: int) -> str:
-    """Shot type from the box of a person without a face: cut off by the border or whole, and of which shape.
+    """Return the shot type from the box of a person without a face: cut off by the border or complete, and its shape.
 
-    Head and shoulders are about as wide as high; who is cut off at the hips or the knees is higher than wide.
+    Head and shoulders are about as wide as high; a person cut off at the hips or the knees is higher than wide.
     """
     x0, y0, x1, y1 = np.median(np.asarray(person.boxes), axis=0)
     if y1 < 0.98 * height:
@@ -336,7 +335,7 @@ def by_person(person: Thing, height: int, width: int) -> str:
 
 
 def camera_motion(frames: np.ndarray, fps: float, things: Sequence[Thing], scene: dict[str, Any]) -> list[Answer]:
-    """The camera's move in words, as sure as the share of the steps that could be measured."""
+    """Return the camera motion in words, with the fraction of measured steps as confidence."""
     seen = [t for t in things if t.kind in ("human", "object")]
     steps = camera.follow(frames, camera.sampled(len(frames), fps), in_front(len(frames), seen))
     said = camera_moves.sentence(camera_moves.phases(steps, fps)) if steps else ""

@@ -135,7 +135,7 @@ def expert(ask: Ask, fields: Sequence[str], confidence: float, frames_asked: int
     unknown = set(fields) - {*CHOICES, *TEXTS, *SUBJECT_TEXTS}
     if unknown or not fields:
         known = ", ".join((*CHOICES, *TEXTS, *SUBJECT_TEXTS))
-        raise ValueError(f"unknown fields of an expert: {', '.join(sorted(unknown)) or 'none'}; known are {known}")
+        raise ValueError(f"an expert supports the fields {known}, got {', '.join(sorted(unknown)) or 'none'}")
     of_subject = [name for name in fields if name in SUBJECT_TEXTS]
 
     def answer(frames: np.ndarray, fps: float, things: Any, base: dict[str, Any]) -> list[tuple[str, str, float]]:

@@ -1,6 +1,6 @@
-"""Where each subject goes: its tracked boxes with the camera's move taken off, in words. "walks from left to right".
+"""Trajectories of subjects in words, such as "walks from left to right": tracked boxes with camera motion removed.
 
-No weights. A path is measured in the picture of the clip's first frame, so that somebody whom the camera follows still walks.
+No weights. A path is in the picture of the clip's first frame, so that a person whom the camera follows still walks.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,23 +14,23 @@ from model_zoo.caption.measured import MOVED, SIDES, Answer, Thing, in_front, su
 
 
 class Path(NamedTuple):
-    """Where a thing was, the camera's move taken off: each an (n,) float64, for the n frames in which it was seen."""
+    """Positions of an object without camera motion: each an (n,) float64, for the n frames in which it was seen."""
 
-    right: np.ndarray  # of the middle of the first picture, widths of the picture
+    right: np.ndarray  # from the middle of the first picture, picture widths
     down: np.ndarray
-    size: np.ndarray  # logarithm of the height of its box, in widths of the picture
+    size: np.ndarray  # logarithm of the height of its box in picture widths
 
 
-NEARER = 0.3  # logarithm of the growth from which it comes closer: 1.35 times
-STRIDE = 0.05  # smallest part of a path that counts as a turn back, widths of the picture
-UPRIGHT = 1.2  # height of a person's box in its widths, from which the person stands
-RUNS = 1.4  # body heights a second; people walk at 0.8 and begin to run at 1.2 (Rotstein et al. 2005: 2.0 m/s)
-TURNED_S = 1.0  # a face must have been out of sight for so long before its owner has turned away
-TURNED_LOOKS = 3  # and in so many of the frames that were looked at
+NEARER = 0.3  # logarithm of the growth from which it approaches: 1.35 times
+STRIDE = 0.05  # smallest part of a path that counts as a turn, picture widths
+UPRIGHT = 1.2  # ratio of height to width of a person's box from which the person stands
+RUNS = 1.4  # body heights per second; people walk at 0.8 and begin to run at 1.2 (Rotstein et al. 2005: 2.0 m/s)
+TURNED_S = 1.0  # seconds for which a face must be invisible before its owner has turned away
+TURNED_LOOKS = 3  # sampled frames of the same
 
 
 def trajectory_expert(card: Any, device: str) -> Callable[..., list[Answer]]:
-    """The expert for "subjects.<n>.action": answers for whoever goes, comes, leaves or turns; never for who stays."""
+    """The expert for "subjects.<n>.action": for subjects that move, approach, leave or turn, not for those that stay."""
     return trajectories
 
 
@@ -52,14 +52,15 @@ def trajectories(frames: np.ndarray, fps: float, things: Sequence[Thing], scene:
         elif thing.kind == "human":
             face = next((t for t in things if t.kind == "face" and t.parent == thing.id), None)
             turn = turns(thing, face, fps) if face else ""
-            answers += [(f"subjects.{n}.action", turn, 0.45)] if turn else []  # a hand before the face hides it too
+            # low confidence: a hand in front of the face hides it, too
+            answers += [(f"subjects.{n}.action", turn, 0.45)] if turn else []
     return answers
 
 
 def path(thing: Thing, chosen: Sequence[int], steps: Sequence[camera.Step | None], height: int, width: int) -> Path:
-    """The path of a thing in the picture of the first frame.
+    """Return the path of an object in the picture of the first frame.
 
-    chosen, steps: of camera.sampled and camera.follow. A step that could not be measured counts as none.
+    chosen, steps: from camera.sampled and camera.follow. An unmeasured step counts as none.
     """
     so_far = [camera.compose([s for s in steps[:k] if s is not None]) for k in range(len(chosen))]
     at = np.asarray(thing.frames, np.float64)
@@ -72,7 +73,7 @@ def path(thing: Thing, chosen: Sequence[int], steps: Sequence[camera.Step | None
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-    """(n,) values, each the median of itself and its neighbours: one box that slipped is no move. The ends are medians of 3."""
+    """Return (n,) values, each the median of itself and its neighbours, so that one bad box is not a motion; ends: medians of 3."""
     if len(values) < 3:
         return values
     inner = np.median([values[:-2], values[1:-1], values[2:]], axis=0)
@@ -80,7 +81,7 @@ def smooth(values: np.ndarray) -> np.ndarray:
 
 
 def said(thing: Thing, gone: Path, fps: float, height: int, width: int) -> str:
-    """What a thing does, from its path; "" for one that stays."""
+    """Return the action of an object from its path; "" if it stays."""
     ways = legs(gone.right)
     down = float(gone.down[-1] - gone.down[0])
     nearer = float(gone.size[-1] - gone.size[0])
@@ -101,9 +102,9 @@ def said(thing: Thing, gone: Path, fps: float, height: int, width: int) -> str:
 
 
 def legs(right: np.ndarray) -> list[float]:
-    """The parts of a way, each in one direction, in widths of the picture; [] for less than MOVED.
+    """Return the parts of a path, each in one direction, in picture widths; [] for less than MOVED.
 
-    A turn back counts from STRIDE, and from a third of the longest part.
+    A turn counts from STRIDE, and from a third of the longest part.
     """
     turns_at, way = [0], 0
     for i in range(1, len(right)):
@@ -124,7 +125,7 @@ def legs(right: np.ndarray) -> list[float]:
 
 
 def joined(parts: Sequence[float]) -> list[float]:
-    """Neighbours in one direction become one part."""
+    """Merge neighbouring parts of the same direction."""
     out: list[float] = []
     for part in parts:
         if out and (out[-1] > 0) == (part > 0):
@@ -139,7 +140,7 @@ def _way(part: float) -> str:
 
 
 def across(thing: Thing, part: float, width: int) -> str:
-    """ "from left to right" where it crosses the picture as shown, else "to the right"."""
+    """Return "from left to right" if it crosses the picture as shown, else "to the right"."""
     first, last = (SIDES[min(2, max(0, int(3 * (b[0] + b[2]) / 2 / width)))] for b in (thing.boxes[0], thing.boxes[-1]))
     if (first, last) == (SIDES[0], SIDES[2]) and part > 0:
         return "from left to right"
@@ -149,7 +150,7 @@ def across(thing: Thing, part: float, width: int) -> str:
 
 
 def gait(thing: Thing, gone: Path, ways: Sequence[float], seconds: float, height: int, width: int) -> str:
-    """ "walks", "runs" or "moves". Only who is seen whole can be told to run, only who stands to walk."""
+    """Return "walks", "runs" or "moves". Running requires a fully visible person, walking a standing one."""
     x0, y0, x1, y1 = np.median(np.asarray(thing.boxes, np.float64), axis=0)
     if thing.kind != "human" or y1 - y0 < UPRIGHT * (x1 - x0):
         return "moves"
@@ -159,7 +160,7 @@ def gait(thing: Thing, gone: Path, ways: Sequence[float], seconds: float, height
 
 
 def turns(person: Thing, face: Thing, fps: float) -> str:
-    """ "turns away" or "turns to the camera", from when the face was seen; "" where it was in sight all the time."""
+    """Return "turns away" or "turns to the camera", from when the face was seen; "" if it was visible throughout."""
     before = [f for f in person.frames if f < face.frames[0]]
     after = [f for f in person.frames if f > face.frames[-1]]
     for frames, words, seconds in (

@@ -1,8 +1,8 @@
-"""Networks that know words and pictures alike, through open_clip: how well a phrase fits a picture, how alike two pictures are.
+"""Joint text-image networks through open_clip: similarity of phrases and pictures, and of pictures.
 
-CLIP (Radford et al. 2021), SigLIP 2 (Tschannen et al. 2025) and Perception Encoder (Bolya et al. 2025). Weights are a folder
-as open_clip publishes them: `open_clip_config.json` says the architecture and how pixels are normalised, which differs between
-weights of one architecture, so that a file of weights alone is refused; the tokenizer's files lie beside, where it has any.
+CLIP (Radford et al. 2021), SigLIP 2 (Tschannen et al. 2025) and Perception Encoder (Bolya et al. 2025). Weights are a folder as
+published by open_clip: `open_clip_config.json` states the architecture and the pixel normalisation, which differs between weights
+of one architecture, so that a file of weights alone is rejected; the tokenizer's files are beside it, if any.
 """
 
 import json
@@ -18,9 +18,10 @@ from model_zoo.compare.mobilenet import alone
 from model_zoo.roles import Card
 
 BATCH = 16
-# One phrase is encoded in several sentences, and the mean stands for it: less hangs on the wording (Radford et al. 2021, 3.1.4).
+# A phrase is encoded in several sentences and represented by the mean, which depends less on the wording (Radford et al. 2021,
+# 3.1.4).
 TEMPLATES = ("{}", "a photo of {}", "{} on a white background")
-# What anybody may say of a picture without a look at it. A phrase must fit better than the best of them.
+# Neutral phrases that fit any picture. A phrase must fit better than the best of them.
 NEUTRAL = ("a person", "an object", "a place", "something")
 
 log = logging.getLogger(__name__)
@@ -30,13 +31,13 @@ def matcher(card: Card, device: str) -> Callable[[Sequence[str], Sequence[np.nda
     """A CLIP that open_clip loads: how well each phrase fits each picture.
 
     The model takes p phrases and e pictures, (h, w, 3) uint8 RGB on white, and returns (p, e) float32 from 0 to 1: the
-    probability that the phrase rather than the best neutral one ("a person", "something") goes with the picture, the two being
-    as likely beforehand: sigmoid(logit of the phrase - best logit of a neutral one). The logits have the network's own trained
-    temperature. They are log p(text | picture) / p(text) up to a constant (van den Oord et al. 2018), which falls away in the
-    difference, as does SigLIP's bias: that is the prior of its training batch, one pair in tens of thousands, not of a clip.
-    So 0.5 means that the phrase says no more than the neutral one, for every card alike. A pair's value does not depend on
-    what else is asked. A phrase too long for the network (PE reads 32 tokens, SigLIP 64, CLIP 77) loses words at its end, and
-    the log says so.
+    probability that the phrase rather than the best neutral one ("a person", "something") belongs to the picture, at equal
+    priors: sigmoid(logit of the phrase - best logit of a neutral one). The logits use the network's own trained temperature.
+
+    They are log p(text | picture) / p(text) up to a constant (van den Oord et al. 2018), which cancels in the difference, as does
+    SigLIP's bias: that is the prior of its training batch, one pair in tens of thousands, not of a clip. So 0.5 means that the
+    phrase says no more than the neutral one, for every card alike. A pair's value does not depend on the other phrases. A phrase
+    too long for the network (PE reads 32 tokens, SigLIP 64, CLIP 77) is truncated, with a log message.
     """
     import torch
 
@@ -68,7 +69,7 @@ def matcher(card: Card, device: str) -> Callable[[Sequence[str], Sequence[np.nda
 
 
 def embedder(card: Card, device: str) -> Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], np.ndarray]:
-    """A picture's vector by the image tower of a CLIP that open_clip loads.
+    """A picture's embedding by the image tower of a CLIP that open_clip loads.
 
     The model takes n pictures, (h, w, 3) uint8 RGB, and n masks, (h, w) bool, and returns (n, d) float32, rows of unit length:
     the network's embedding of the masked part on white.
@@ -83,7 +84,7 @@ def embedder(card: Card, device: str) -> Callable[[Sequence[np.ndarray], Sequenc
 
 
 def fitting(phrase: str, template: str, tokenizer: Any) -> str:
-    """As many words of the phrase, from its beginning, as the network reads inside the template; one at least."""
+    """Return as many leading words of the phrase as the network accepts inside the template; at least one."""
     words = phrase.split()
     while len(words) > 1 and _tokens(template.format(" ".join(words)), tokenizer) > tokenizer.context_length:
         words.pop()
@@ -94,25 +95,25 @@ def fitting(phrase: str, template: str, tokenizer: Any) -> str:
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    """Rows of unit length, float32; rows of zeros stay."""
+    """Return rows of unit length, float32; rows of zeros are unchanged."""
     return (rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)).astype(np.float32)
 
 
 def _tokens(text: str, tokenizer: Any) -> int:
-    if hasattr(tokenizer, "encode"):  # open_clip's own; it puts one token before and one behind
+    if hasattr(tokenizer, "encode"):  # open_clip's own; it adds one token at each end
         return len(tokenizer.encode(text)) + 2
     return len(tokenizer.tokenizer(tokenizer.clean_fn(text)).input_ids)
 
 
 def _load(card: Card, device: str) -> tuple[Any, Any, int]:
-    """The network, its tokenizer and the length of its vectors, from the card's folder alone: open_clip would fetch the rest."""
+    """Return the network, its tokenizer and its embedding size, from the card's folder only: open_clip would download more."""
     folder = weights.find(card)
     config = folder / "open_clip_config.json"
     if not config.exists():
         raise FileNotFoundError(
-            f"model {card.name!r}: {config} is missing; open_clip weights are a folder with that file, which says the "
+            f"model {card.name!r}: {config} is missing; open_clip weights are a folder with that file, which states the "
             "architecture and how pixels are normalised, and with the weights and the tokenizer beside it: "
-            f"{card.name.partition(':')[0]}:FOLDER takes yours"
+            f"{card.name.partition(':')[0]}:FOLDER loads your own"
         )
     said = json.loads(config.read_text())["model_cfg"]
     _refuse_what_is_elsewhere(card, folder, said.get("text_cfg", {}))
@@ -126,13 +127,13 @@ def _load(card: Card, device: str) -> tuple[Any, Any, int]:
 def _refuse_what_is_elsewhere(card: Card, folder: Path, text: dict[str, Any]) -> None:
     if text.get("hf_model_name"):
         raise ValueError(
-            f"model {card.name!r}: its text tower {text['hf_model_name']!r} is another repository of the hub; "
-            "take weights whose text tower is open_clip's own"
+            f"model {card.name!r}: its text tower {text['hf_model_name']!r} is another repository of the hub: "
+            "choose weights whose text tower is open_clip's own"
         )
     files = ("tokenizer.json", "tokenizer.model", "spiece.model")
     if text.get("hf_tokenizer_name") and not any((folder / name).exists() for name in files):
         raise FileNotFoundError(
-            f"model {card.name!r}: {folder} has no tokenizer ({', '.join(files)}): put the files of "
+            f"model {card.name!r}: {folder} has no tokenizer ({', '.join(files)}): copy the files of "
             f"{text['hf_tokenizer_name']!r} beside the weights"
         )
 
@@ -143,7 +144,7 @@ def _side(network: Any) -> int:
 
 
 def _encode(network: Any, pictures: Sequence[np.ndarray], dimension: int, device: str) -> np.ndarray:
-    """(n, side, side, 3) uint8 pictures as (n, d) float32, rows of unit length."""
+    """Return (n, side, side, 3) uint8 pictures as (n, d) float32, rows of unit length."""
     import torch
 
     said = network.visual.preprocess_cfg

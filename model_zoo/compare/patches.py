@@ -1,7 +1,7 @@
-"""How alike two things look, patch by patch: the local features of vision transformers, where a mask says that the thing is.
+"""Patch-wise similarity of two objects: local features of vision transformers under the objects' masks.
 
-DINOv2 (Oquab et al. 2023), DINOv3 (Siméoni et al. 2025) and SigLIP 2 NaFlex (Tschannen et al. 2025), through transformers.
-One vector for a picture merges things of one kind; the patches of a thing know its handle and its print.
+DINOv2 (Oquab et al. 2023), DINOv3 (Siméoni et al. 2025) and SigLIP 2 NaFlex (Tschannen et al. 2025), through transformers. One
+embedding per picture merges objects of one kind; patches distinguish their handles and prints.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,11 +14,11 @@ from model_zoo.compare.clip import unit
 from model_zoo.compare.mobilenet import MEAN, STD, alone
 from model_zoo.roles import Card
 
-GRID = 16  # patches a side: what SigLIP 2 NaFlex was trained with, and DINO at 224 or 256 px
+GRID = 16  # patches per side, as in the training of SigLIP 2 NaFlex, and of DINO at 224 or 256 px
 BATCH = 8
-COVERED = 0.5  # share of a patch that the thing covers, from which the patch is the thing's
+COVERED = 0.5  # covered fraction from which a patch belongs to the object
 
-NETWORKS = {  # the transformers class of each kind of checkpoint
+NETWORKS = {  # transformers class per checkpoint type
     "dinov2": "Dinov2Model",
     "dinov2_with_registers": "Dinov2WithRegistersModel",
     "dinov3_vit": "DINOv3ViTModel",
@@ -28,10 +28,10 @@ NETWORKS = {  # the transformers class of each kind of checkpoint
 
 
 def similarity(card: Card, device: str) -> Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], np.ndarray]:
-    """How alike masked things look: the mean over one's patches of the best cosine with any patch of the other, both ways.
+    """Similarity of masked objects: the mean over one's patches of the best cosine with any patch of the other, both ways.
 
-    The model takes n pictures, (h, w, 3) uint8 RGB, and n masks, (h, w) bool, and returns (n, n) float32 from -1 to 1,
-    symmetric, 1 for a thing with itself; 0 with a thing whose mask is empty.
+    The model takes n pictures, (h, w, 3) uint8 RGB, and n masks, (h, w) bool, and returns (n, n) float32 from -1 to 1, symmetric,
+    1 for an object with itself; 0 with an object whose mask is empty.
     """
     features = _features(card, device)
 
@@ -49,10 +49,10 @@ def similarity(card: Card, device: str) -> Callable[[Sequence[np.ndarray], Seque
 
 
 def embedder(card: Card, device: str) -> Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], np.ndarray]:
-    """A thing's vector by DINO or SigLIP 2 through transformers: the mean of the patches under its mask.
+    """An object's embedding by DINO or SigLIP 2 through transformers: the mean of the patches under its mask.
 
     The model takes n pictures, (h, w, 3) uint8 RGB, and n masks, (h, w) bool, and returns (n, d) float32, rows of unit length;
-    of all patches, which are white, where a mask is empty.
+    for an empty mask the mean of all patches, which are white.
     """
     features = _features(card, device)
 
@@ -64,19 +64,19 @@ def embedder(card: Card, device: str) -> Callable[[Sequence[np.ndarray], Sequenc
 
 
 def own_patches(mask: np.ndarray, patch_px: int) -> np.ndarray:
-    """The patches of `alone(picture, mask, GRID * patch_px)` that are the thing's, (GRID * GRID,) bool, row by row.
+    """Return the object's patches of `alone(picture, mask, GRID * patch_px)`, (GRID * GRID,) bool, row by row.
 
-    A thing too thin to cover half of any patch has the patch that it covers most; an empty mask has none.
+    An object too thin to cover half of any patch has the patch that it covers most; an empty mask has none.
     """
     side = GRID * patch_px
-    # black where the thing is: the same geometry
+    # black where the object is: the same geometry
     white = alone(np.zeros((*mask.shape, 3), np.uint8), mask, side)[..., 0]
     share = 1 - white.reshape(GRID, patch_px, GRID, patch_px).mean((1, 3)).ravel() / 255
     return share >= min(COVERED, share.max()) if share.any() else np.zeros(GRID * GRID, bool)
 
 
 def patchify(pixels: np.ndarray, patch_px: int) -> np.ndarray:
-    """(n, 3, side, side) as the (n, patches, patch_px * patch_px * 3) that SigLIP 2 takes: rows first, channels last."""
+    """Return (n, 3, side, side) as SigLIP 2's input, (n, patches, patch_px * patch_px * 3): rows first, channels last."""
     count, channels, side, _ = pixels.shape
     grid = side // patch_px
     cells = pixels.reshape(count, channels, grid, patch_px, grid, patch_px)
@@ -84,7 +84,7 @@ def patchify(pixels: np.ndarray, patch_px: int) -> np.ndarray:
 
 
 def _features(card: Card, device: str) -> Any:
-    """A function of pictures and masks to each thing's (GRID * GRID, d) patches of unit length, and which of them are its own."""
+    """Return a function of pictures and masks to each object's (GRID * GRID, d) patches of unit length, and which are its own."""
     import torch
 
     network, kind = _network(card, device)
@@ -118,20 +118,20 @@ def _features(card: Card, device: str) -> Any:
 
 
 def _network(card: Card, device: str) -> tuple[Any, str]:
-    """The network of the card's folder and its kind. Raises ValueError for a kind that gives no patches, or half a checkpoint."""
+    """Return the network of the card's folder and its type. Raises ValueError for an unsupported or incomplete one."""
     folder = weights.find(card)
     torchvision_shim.install()
     import transformers
 
     kind = transformers.AutoConfig.from_pretrained(folder, local_files_only=True).model_type
     if kind not in NETWORKS:
-        raise ValueError(f"model {card.name!r}: {folder} holds a {kind!r}; known are {', '.join(NETWORKS)}")
+        raise ValueError(f"model {card.name!r}: {folder} has a {kind!r}; supported are {', '.join(NETWORKS)}")
     speaks = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()  # else it reports each weight of the text tower, which is not wanted here
+    transformers.logging.set_verbosity_error()  # otherwise it reports each unused weight of the text tower
     network, report = getattr(transformers, NETWORKS[kind]).from_pretrained(
         folder, local_files_only=True, output_loading_info=True
     )
     transformers.logging.set_verbosity(speaks)
-    if report["missing_keys"]:  # transformers would fill them with noise
-        raise ValueError(f"model {card.name!r}: {folder} lacks {', '.join(sorted(report['missing_keys'])[:3])} …")
+    if report["missing_keys"]:  # transformers would initialise them at random
+        raise ValueError(f"model {card.name!r}: {folder} is missing {', '.join(sorted(report['missing_keys'])[:3])} …")
     return network.eval().to(device), kind

@@ -1,1 +1,1 @@
-"""Optical flow, and the frame between two."""
+"""Optical flow and frame interpolation."""

@@ -1,4 +1,4 @@
-"""The frame half way between two: AMT-S (Li et al. 2023, arXiv 2304.09790), and stand-ins by optical flow."""
+"""Frame interpolation: AMT-S (Li et al. 2023, arXiv 2304.09790), and fallbacks by optical flow."""
 
 import importlib
 import sys
@@ -17,14 +17,14 @@ from model_zoo.weights import find
 
 SETTINGS = {"corr_radius": 3, "corr_lvls": 4, "num_flows": 3}  # of AMT-S, as in its cfgs/AMT-S.yaml
 PACKAGES = ("networks", "utils")  # of its checkout
-CELL_PX = 16  # AMT takes sides that are multiples of this
+CELL_PX = 16  # AMT requires sides that are multiples of this
 
-# two (h, w, 3) uint8 RGB -> the one half way, of the same kind
+# two (h, w, 3) uint8 RGB -> the frame half way between them, of the same kind
 Between = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def amt(card: Card, device: str) -> Between:
-    """AMT-S by its authors' own code: the card's folder is a checkout of MCG-NKU/AMT with amt-s.pth in it or in pretrained/.
+    """AMT-S by its authors' own code: the weights are a checkout of MCG-NKU/AMT with amt-s.pth in it or in pretrained/.
 
     Raises FileNotFoundError for a folder without that code or those weights.
     """
@@ -34,7 +34,9 @@ def amt(card: Card, device: str) -> Between:
     code = folder / "networks" / "AMT-S.py"
     there = [path for path in (folder / "amt-s.pth", folder / "pretrained" / "amt-s.pth") if path.is_file()]
     if not code.is_file() or not there:
-        raise FileNotFoundError(f"{folder} has no networks/AMT-S.py, or no amt-s.pth: check out MCG-NKU/AMT there")
+        raise FileNotFoundError(
+            f"{folder} has no networks/AMT-S.py or no amt-s.pth: clone MCG-NKU/AMT there, with its weights"
+        )
     state = torch.load(there[0], map_location="cpu", weights_only=True)
     with _importable(folder):
         network = importlib.import_module("networks.AMT-S").Model(**SETTINGS)
@@ -54,7 +56,7 @@ def amt(card: Card, device: str) -> Between:
         top, left = (-height % CELL_PX) // 2, (-width % CELL_PX) // 2
         with torch.inference_mode():
             made = network(tensor(before), tensor(after), half, scale_factor=1.0, eval=True)["imgt_pred"]
-        picture = (made[0].clamp(0, 1) * 255).byte().permute(1, 2, 0).cpu().numpy()  # cut off, as AMT does
+        picture = (made[0].clamp(0, 1) * 255).byte().permute(1, 2, 0).cpu().numpy()  # truncated, as in AMT
         return picture[top : top + height, left : left + width]
 
     return interpolate
@@ -62,7 +64,7 @@ def amt(card: Card, device: str) -> Between:
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """The folder's packages while the block lasts: their names are common, and mean something else before and after."""
+    """Import the folder's packages while the block lasts: their names are common and mean something else elsewhere."""
     kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in PACKAGES}
     sys.path.insert(0, str(folder))
     try:
@@ -75,14 +77,14 @@ def _importable(folder: Path) -> Iterator[None]:
 
 
 def by_dis(card: Card, device: str) -> Between:
-    """Both frames, each moved half way by DIS, and the mean of the two."""
+    """Both frames, each warped half way by DIS, and the mean of the two."""
     return by_flow(dis.fields(card, device))
 
 
 def by_flow(flow: Flow) -> Between:
-    """An interpolator of optical flow: both frames, each moved half way, and the mean of the two. For sizes that the flow takes.
+    """Return an interpolator by optical flow: the mean of both frames, each warped half way. For sizes that the flow accepts.
 
-    It stands in where an interpolation network is not there: it knows nothing of what is uncovered.
+    It is the fallback for an interpolation network, without handling of disocclusion.
     """
 
     def interpolate(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Optical flow: how far everything moves from frame to frame, by RAFT (Teed & Deng 2020, arXiv 2003.12039)."""
+"""Optical flow by RAFT (Teed & Deng 2020, arXiv 2003.12039), and motion metrics from it."""
 
 import re
 from collections.abc import Callable
@@ -11,18 +11,18 @@ from model_zoo import torchvision_shim
 from model_zoo.roles import Card
 from model_zoo.weights import find
 
-SIDE_PX = 256  # the shorter side at which it looks; also the size for which VBench gives its threshold
-CELL_PX = 8  # the network takes sides that are multiples of this
-UPDATES = 12  # of the flow, as torchvision and the paper's small network do; the demo of the large one has 20
-BATCH = 4  # pairs of frames at a time: 13 MB of correlations each
-RATE_FPS = 8  # what a clip is thinned to, nearly: VBench's
-TOP = 0.05  # share of the pixels that move most
-FAST_PX = 6.0  # what these must move by for VBench to call a pair of frames dynamic
-OFTEN = 4 / 16  # for this share of its frames, and it calls the clip dynamic
+SIDE_PX = 256  # shorter side of its input, for which VBench defines its threshold
+CELL_PX = 8  # the network requires sides that are multiples of this
+UPDATES = 12  # iterations, as in torchvision and the paper's small network; the demo of the large one has 20
+BATCH = 4  # pairs of frames per batch: 13 MB of correlations each
+RATE_FPS = 8  # approximate frame rate to which a clip is thinned, as in VBench
+TOP = 0.05  # fraction of the pixels that move most
+FAST_PX = 6.0  # displacement of these for VBench to call a pair of frames dynamic
+OFTEN = 4 / 16  # fraction of dynamic pairs for VBench to call the clip dynamic
 
 Flow = Callable[[np.ndarray], np.ndarray]
 
-# The names of Princeton's own release on the left, those of torchvision on the right.
+# Names in Princeton's own release on the left, in torchvision on the right.
 NAMES = [
     (r"^module\.", ""),
     (r"^fnet\.", "feature_encoder."),
@@ -48,7 +48,7 @@ def raft_large(card: Card, device: str) -> Callable[[np.ndarray, float], dict[st
 
 
 def fields(card: Card, device: str) -> Flow:
-    """The flow itself of a card of RAFT, see `_network`: for metrics of one's own."""
+    """The flow of a RAFT card itself, see `_network`: for custom metrics."""
     return _network(card.builder.partition(":")[2], card, device)
 
 
@@ -62,7 +62,7 @@ def _quality(flow: Flow) -> Callable[[np.ndarray, float], dict[str, float]]:
 def _network(name: str, card: Card, device: str) -> Flow:
     """`flow(frames)`: (t, h, w, 3) uint8, sides multiples of 8 -> (t - 1, h, w, 2) float32, x and y in pixels.
 
-    Raises ValueError where the weights are of another network.
+    Raises ValueError if the weights are of another network.
     """
     torchvision_shim.install()
     import torch
@@ -90,7 +90,7 @@ def _network(name: str, card: Card, device: str) -> Flow:
 
 
 def torchvision_names(state: dict[str, Any]) -> dict[str, Any]:
-    """The weights of Princeton's small network under the names that torchvision gives them; torchvision's own as they are."""
+    """Return the weights of Princeton's small network under torchvision's names; torchvision's own unchanged."""
     if not any(key.startswith("module.") for key in state):
         return state
     renamed = {}
@@ -102,13 +102,13 @@ def torchvision_names(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def measure(flow: Flow, frames: np.ndarray, fps: float) -> dict[str, float]:
-    """How much moves in (t, h, w, 3) uint8 RGB frames at `fps`, thinned to about 8 a second, with a shorter side of 256 px.
+    """Return the motion in (t, h, w, 3) uint8 RGB frames at `fps`, thinned to about 8 fps, with a shorter side of 256 px.
 
-    flow: mean speed over all pixels, in widths of the picture per second. flow_top5: the mean shift, from one frame of the
-    thinned clip to the next, of the twentieth of the pixels that move most, in pixels at that size. flow_dynamic: 1 for a clip
-    that VBench's "dynamic degree" counts (Huang et al. 2024, arXiv 2311.17982; there with the large network and the whole
-    picture), else 0. A clip of one frame has 0, 0, 0. Frames without any texture that grow lighter seem to flow (0.02 for a fade
-    from black), while motion vectors say 0.
+    flow: mean speed over all pixels, in picture widths per second. flow_top5: mean displacement, between frames of the thinned
+    clip, of the twentieth of the pixels that move most, in pixels at that size. flow_dynamic: 1 if VBench's "dynamic degree"
+    counts the clip (Huang et al. 2024, arXiv 2311.17982; there with the large network and the whole picture), else 0. A clip of
+    one frame has 0, 0, 0. Frames without texture that grow lighter seem to flow (0.02 for a fade from black), while motion
+    vectors are 0.
     """
     step = max(1, round(fps / RATE_FPS))
     few = np.stack([shrink(frame) for frame in frames[::step]])
@@ -129,13 +129,13 @@ def measure(flow: Flow, frames: np.ndarray, fps: float) -> dict[str, float]:
 
 
 def scaled(height: int, width: int) -> tuple[float, float]:
-    """Height and width that a picture has when its shorter side is SIDE_PX; not whole."""
+    """Return height and width of a picture scaled to a shorter side of SIDE_PX; not integers."""
     scale = SIDE_PX / min(height, width)
     return height * scale, width * scale
 
 
 def shrink(frame: np.ndarray) -> np.ndarray:
-    """A frame at the size at which RAFT looks: sides rounded to multiples of 8, so that nothing is padded or cut."""
+    """Return a frame at RAFT's input size: sides rounded to multiples of 8, without padding or cropping."""
     height, width = (max(1, round(side / CELL_PX)) * CELL_PX for side in scaled(*frame.shape[:2]))
     way = cv2.INTER_AREA if width < frame.shape[1] else cv2.INTER_LINEAR
     return cv2.resize(frame, (width, height), interpolation=way)

@@ -1,9 +1,9 @@
-"""BodyPix: 24 parts of the body by a MobileNet of 1.5 MB, through TensorFlow Lite (Papandreou et al. 2018, arXiv 1803.08225).
+"""BodyPix: 24 body parts by a MobileNet of 1.5 MB, through TensorFlow Lite (Papandreou et al. 2018, arXiv 1803.08225).
 
-It knows bodies, not clothes. The trunk counts as covered; a limb is told from skin by the colour of the face, so that a long
-sleeve is upper clothes and a bare arm is not. It cannot tell a top from a dress or a skirt from trousers, and its trunk goes down
-to the legs, so that the hips of trousers count as upper clothes; hair and hats are part of its face, and it knows no accessories.
-What it gives is coarse: a cell is 16 px.
+It segments bodies, not garments. The trunk counts as covered; a limb is separated from skin by the colour of the face, so that a
+long sleeve is an upper garment and a bare arm is not. It cannot distinguish a top from a dress or a skirt from trousers, and its
+trunk extends to the legs, so that the hips of trousers count as upper garment; hair and hats are part of its face, and it has no
+accessories. Its output is coarse: a cell is 16 px.
 """
 
 import cv2
@@ -15,7 +15,7 @@ from model_zoo.roles import Card
 from model_zoo.weights import find
 
 STRIDE = 16  # px of its input between the cells of its maps; the first cell is at the first pixel
-# Its parts by number: 0, 1 face; 2 to 9 arms, front and back; 10, 11 hands; 12, 13 trunk; 14 to 21 legs; 22, 23 feet.
+# Its part numbers: 0, 1 face; 2 to 9 arms, front and back; 10, 11 hands; 12, 13 trunk; 14 to 21 legs; 22, 23 feet.
 FACE, ARMS, TRUNK, LEGS, FEET = (0, 1), tuple(range(2, 10)), (12, 13), tuple(range(14, 22)), (22, 23)
 NOTHING = 255
 
@@ -23,8 +23,8 @@ NOTHING = 255
 def bodypix(card: Card, device: str = "cpu") -> Parser:
     """BodyPix (MobileNet) as a TFLite file; on the CPU. See model_zoo/parse/sapiens_segformer.py. Raises FileNotFoundError.
 
-    Parts are "face", "upper", "lower" and "shoes". `face` is the box of the head; where it is None, the network's own face gives
-    the colour of skin, and without either nothing can be told from skin: then the trunk alone is upper clothes.
+    Parts are "face", "upper", "lower" and "shoes". `face` is the box of the head; if it is None, the network's own face gives the
+    skin colour, and without either, skin is unknown: then only the trunk is an upper garment.
     """
     weights = find(card)
     from ai_edge_litert.interpreter import Interpreter
@@ -39,9 +39,9 @@ def bodypix(card: Card, device: str = "cpu") -> Parser:
 
 
 def body_parts(network: object, person: np.ndarray) -> np.ndarray:
-    """The likeliest of the 24 parts at each pixel, (h, w) uint8: of no meaning where there is no person.
+    """Return the likeliest of the 24 parts at each pixel, (h, w) uint8; arbitrary outside the person.
 
-    Its own mask of the person is not used: it has holes where clothes are printed, and ours is finer.
+    Its own mask of the person is not used: it has holes at prints on garments, and the detector's is finer.
     """
     read = {d["name"]: d for d in network.get_output_details()}  # type: ignore[attr-defined]
     (taken,) = network.get_input_details()  # type: ignore[attr-defined]
@@ -56,7 +56,7 @@ def body_parts(network: object, person: np.ndarray) -> np.ndarray:
     network.invoke()  # type: ignore[attr-defined]
 
     def maps(name: str) -> np.ndarray:
-        """The logits of an output, (cells down, cells across, values), from its bytes."""
+        """Return the logits of an output, (cells down, cells across, values), from its bytes."""
         step, zero = read[name]["quantization"]
         return (network.get_tensor(read[name]["index"])[0].astype(np.float32) - zero) * step  # type: ignore[attr-defined]
 
@@ -65,7 +65,7 @@ def body_parts(network: object, person: np.ndarray) -> np.ndarray:
 
 
 def at_pixels(cells: np.ndarray, step: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(rows, columns, values) maps as (values, h, w), bilinearly; cells are `step` px apart, across and down, from pixel 0 on."""
+    """Return (rows, columns, values) maps as (values, h, w), bilinear; cells are `step` px apart, across and down, from pixel 0."""
     across = np.tile(np.arange(size[1], dtype=np.float32) / step[0], (size[0], 1))
     down = np.tile(np.arange(size[0], dtype=np.float32)[:, None] / step[1], (1, size[1]))
     layers = [np.ascontiguousarray(cells[..., k]) for k in range(cells.shape[2])]
@@ -73,7 +73,7 @@ def at_pixels(cells: np.ndarray, step: np.ndarray, size: tuple[int, int]) -> np.
 
 
 def by_cover(person: np.ndarray, body: np.ndarray, mask: np.ndarray, head: Box | None) -> dict[str, np.ndarray]:
-    """Clothes from parts of the body (NOTHING for none): the trunk, and what of a limb has not the colour of the face."""
+    """Return garments from body parts (NOTHING for none): the trunk, and the parts of limbs without the colour of the face."""
     face, trunk = largest(np.isin(body, FACE)), np.isin(body, TRUNK)
     if head is None and face.any():
         x, y, width, height = cv2.boundingRect(face.astype(np.uint8))

@@ -1,6 +1,6 @@
-"""Parts of a person without a network: where they lie below the head, and which colour they have.
+"""Parts of a person without a network, by position below the head and colour.
 
-A part that is not evident is left out: hair that looks like skin, trousers that the picture cuts off at the hip, shoes of the
+A part that is not evident is omitted: hair that looks like skin, trousers that the picture cuts off at the hip, shoes in the
 trousers' colour. Accessories are never guessed.
 """
 
@@ -17,28 +17,28 @@ Parser = Callable[[np.ndarray, np.ndarray, Box | None], dict[str, np.ndarray]]
 
 # Landmarks of a standing adult in head heights below the crown (the classical canon of 7.5 heads).
 SHOULDERS, WAIST, HIP, KNEES, ANKLES = 1.3, 2.4, 3.6, 5.4, 7.0
-ACROSS = 1.2  # head heights that narrow shoulders are wide
-LEAST_CLOTH = 0.2  # square head heights of it from which there is a garment to see
-THIN = 0.025  # head heights: half the width of the seams and slivers that are left where skin was taken away
-VIVID = 20.0  # chroma from which a colour's hue is sure
-HAIR_IS_ONE = 0.7  # share of the hair that has one colour
-HAIR_IS_EVEN = 20.0  # standard deviation of its lightness, L*; a badge on a cap makes more
-BADGE = 0.1  # square head heights of what is worn on a garment at most; a hand is more
-EDGE_TO_EDGE = 0.8  # share of the columns in which a table's colour is not that of what is above it
-SAME_COLOUR = 9.0  # distance in CIE Lab that two pieces of one garment stay below, see `_change`
+ACROSS = 1.2  # width of narrow shoulders, head heights
+LEAST_CLOTH = 0.2  # smallest visible garment, square head heights
+THIN = 0.025  # head heights: half the width of seams and slivers that remain where skin was removed
+VIVID = 20.0  # chroma from which a colour's hue is reliable
+HAIR_IS_ONE = 0.7  # fraction of the hair in one colour
+HAIR_IS_EVEN = 20.0  # standard deviation of its lightness, L*; a badge on a cap has more
+BADGE = 0.1  # largest object worn on a garment, square head heights; a hand is larger
+EDGE_TO_EDGE = 0.8  # fraction of columns in which a table's colour differs from that above it
+SAME_COLOUR = 9.0  # largest distance in CIE Lab of two pieces of one garment, see `_change`
 
 
 def parser(card: Card, device: str = "cpu") -> Parser:
-    """Clothes by the geometry of a person around the face; it has no weights to load."""
+    """Garments from the geometry of a person around the face; no weights."""
     return parse
 
 
 def parse(person: np.ndarray, mask: np.ndarray, head: Box | None) -> dict[str, np.ndarray]:
-    """Parts of a person who is upright: {part: (h, w) bool}, disjoint and inside the mask; parts not evident are missing.
+    """Return the parts of an upright person: {part: (h, w) bool}, disjoint and inside the mask; unclear parts are omitted.
 
     person: (h, w, 3) uint8 RGB crop. mask: (h, w) bool. head: x0, y0, x1, y1 of the whole head, hair included, in pixels of the
-    crop; it is the measure of everything, so that a person without one has no parts: {}.
-    Keys are from "face", "hair", "upper", "lower", "shoes".
+    crop; all measures are relative to it, so that a person without one has no parts: {}. Keys are from "face", "hair", "upper",
+    "lower", "shoes".
     """
     if head is None:
         return {}
@@ -57,12 +57,12 @@ def parse(person: np.ndarray, mask: np.ndarray, head: Box | None) -> dict[str, n
 
 
 def to_lab(picture: np.ndarray) -> np.ndarray:
-    """RGB uint8 as CIE L*a*b*, float32: L 0 to 100; distances are CIE76."""
+    """Return RGB uint8 as CIE L*a*b*, float32: L 0 to 100; distances are CIE76."""
     return cv2.cvtColor(cv2.GaussianBlur(picture, (0, 0), 1.0).astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
 
 
 def is_skin(lab: np.ndarray, mask: np.ndarray, head: Box) -> np.ndarray:
-    """Pixels of the colour of this person's cheeks and nose, (h, w) bool: chroma close, lightness loosely (shadows)."""
+    """Return pixels with the colour of this person's cheeks and nose, (h, w) bool: chroma close, lightness loose (shadows)."""
     cheeks = mask & _ellipse(head, mask.shape, centre=0.62, across=0.22, down=0.12)
     if cheeks.sum() < 10:
         return np.zeros_like(mask)
@@ -73,7 +73,7 @@ def is_skin(lab: np.ndarray, mask: np.ndarray, head: Box) -> np.ndarray:
 
 
 def _ellipse(head: Box, shape: tuple[int, ...], centre: float, across: float, down: float) -> np.ndarray:
-    """An ellipse in the head box: its middle at `centre` of the height, half axes as shares of width and height."""
+    """Return an ellipse in the head box: its centre at `centre` of the height, half axes as fractions of width and height."""
     x0, y0, x1, y1 = head
     y, x = np.ogrid[: shape[0], : shape[1]]
     dx = (x + 0.5 - (x0 + x1) / 2) / (across * (x1 - x0))
@@ -82,7 +82,7 @@ def _ellipse(head: Box, shape: tuple[int, ...], centre: float, across: float, do
 
 
 def _face(skin: np.ndarray, head: Box) -> np.ndarray:
-    """The convex hull of the skin in the head's lower part: eyes, brows and mouth are inside it."""
+    """Return the convex hull of the skin in the head's lower part, which contains eyes, brows and mouth."""
     zone = skin & _ellipse(head, skin.shape, centre=0.6, across=0.45, down=0.42)
     zone = largest(cv2.morphologyEx(zone.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)).astype(bool))
     points = np.argwhere(zone)[:, ::-1].astype(np.int32)
@@ -93,7 +93,7 @@ def _face(skin: np.ndarray, head: Box) -> np.ndarray:
 
 
 def _outline(person: np.ndarray, mask: np.ndarray, head: Box) -> np.ndarray:
-    """The head without what is behind it: the person's mask, (h, w) bool, is rarely that exact."""
+    """Return the head without background, which the person's mask, (h, w) bool, rarely separates exactly."""
     x0, y0, x1, y1 = head
     return (
         head_outline.outline(person, ((x0 + x1) / 2, (y0 + y1) / 2), ((x1 - x0) / 2, (y1 - y0) / 2), person=mask) & mask
@@ -101,9 +101,9 @@ def _outline(person: np.ndarray, mask: np.ndarray, head: Box) -> np.ndarray:
 
 
 def _hair(lab: np.ndarray, outline: np.ndarray, face: np.ndarray, skin: np.ndarray, head: Box) -> np.ndarray:
-    """What of the head's outline is neither face nor neck, (h, w) bool, and the strands of its colour beside the cheeks.
+    """Return the part of the head's outline that is neither face nor neck, (h, w) bool, and strands of its colour at the cheeks.
 
-    Empty where it is no one thing: a hat with a badge, or a background that slipped in. A plain dark cap passes for hair.
+    Empty if it is not uniform: a hat with a badge, or some background. A plain dark cap passes for hair.
     """
     x0, y0, x1, y1 = head
     tall, wide = y1 - y0, x1 - x0
@@ -113,7 +113,7 @@ def _hair(lab: np.ndarray, outline: np.ndarray, face: np.ndarray, skin: np.ndarr
         return np.zeros_like(rest)
     colour = np.median(lab[crown], axis=0)
     away = _unlike(lab, colour)
-    if skin.any():  # auburn hair is of the colour of a brown skin, but more like itself
+    if skin.any():  # auburn hair has the colour of brown skin, but is more like itself
         rest &= ~(
             skin & (_unlike(lab, np.median(lab[face & skin] if (face & skin).any() else lab[skin], axis=0)) < away)
         )
@@ -128,7 +128,7 @@ def _hair(lab: np.ndarray, outline: np.ndarray, face: np.ndarray, skin: np.ndarr
 
 
 def _unlike(lab: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """How far Lab pixels (…, 3) are from a colour, (3,) or one each, (…) float32, shade and shine set aside.
+    """Return the distance of Lab pixels (…, 3) from a colour, (3,) or one each, (…) float32, ignoring shade and shine.
 
     Light times k multiplies L* + 16, a* and b* by the cube root of k alike, so that chroma is compared at one lightness;
     lightness itself counts a quarter.
@@ -139,10 +139,10 @@ def _unlike(lab: np.ndarray, colour: np.ndarray) -> np.ndarray:
 
 
 def smooth(mask: np.ndarray, radius: float, seed: np.ndarray) -> np.ndarray:
-    """The piece of a mask with most of the seed, opened and closed by a disk of `radius` pixels, its holes filled."""
+    """Return the piece of a mask with most of the seed, opened and closed by a disk of `radius` pixels, with holes filled."""
     side = 2 * max(1, round(radius)) + 1
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    pad = side  # closing must not depend on where the picture ends
+    pad = side  # closing must not depend on the picture's border
     whole = cv2.copyMakeBorder(mask.astype(np.uint8), pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
     whole = cv2.morphologyEx(cv2.morphologyEx(whole, cv2.MORPH_OPEN, disk), cv2.MORPH_CLOSE, disk)
     whole = whole[pad:-pad, pad:-pad]
@@ -155,14 +155,14 @@ def smooth(mask: np.ndarray, radius: float, seed: np.ndarray) -> np.ndarray:
 
 
 def opened(mask: np.ndarray, radius: float) -> np.ndarray:
-    """An (h, w) bool mask without what is thinner than a disk of `radius` pixels; it may go on beyond the picture's edge."""
+    """Return an (h, w) bool mask without parts thinner than a disk of `radius` pixels; it may continue beyond the border."""
     side = 2 * max(1, round(radius)) + 1
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, disk) > 0
 
 
 def largest(mask: np.ndarray) -> np.ndarray:
-    """The largest 8-connected component, (h, w) bool; of equals the first by rows."""
+    """Return the largest 8-connected component, (h, w) bool; on a tie the first by rows."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     if count == 1:
         return np.zeros_like(mask)
@@ -170,9 +170,9 @@ def largest(mask: np.ndarray) -> np.ndarray:
 
 
 def _dressed(lab: np.ndarray, body: np.ndarray, skin: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The body without bare skin: what is skin-coloured and more like the skin than like the chest.
+    """Return the body without bare skin: pixels of skin colour that are closer to the skin than to the chest.
 
-    Empty where the chest itself has the colour of the skin: bare, or dressed in it, which colour cannot tell.
+    Empty if the chest itself has the colour of the skin: bare or in a garment of that colour, which cannot be distinguished.
     """
     chest = body & ((rows > min(SHOULDERS, (1 + _end(body, rows)) / 2)) & (rows < WAIST))[:, None]
     if not (chest.any() and skin.any()):
@@ -183,15 +183,15 @@ def _dressed(lab: np.ndarray, body: np.ndarray, skin: np.ndarray, rows: np.ndarr
         return np.zeros_like(body)
     to_chest, to_skin = (np.linalg.norm(lab - colour, axis=-1) for colour in (of_chest, of_skin))
     head_px = 1 / (rows[1] - rows[0])
-    bare = opened(skin & (to_skin < to_chest), THIN * head_px)  # no rim of a badge, which would be filled
-    bare = opened(whole(bare, BADGE * head_px**2), 2 * THIN * head_px)  # with the glare on it; no lanyard
+    bare = opened(skin & (to_skin < to_chest), THIN * head_px)  # excludes the rim of a badge, which would be filled
+    bare = opened(whole(bare, BADGE * head_px**2), 2 * THIN * head_px)  # includes its glare, excludes a lanyard
     return body & ~(cv2.dilate(bare.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0)  # to_lab blurs the seam
 
 
 def _clothes(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Upper and lower garment and shoes: a dressed body split at the waist and at the ankles.
+    """Return upper and lower garment and shoes: a dressed body split at the waist and at the ankles.
 
-    Where no change of colour shows the waist, the upper garment ends at three heads and nothing is called the lower one.
+    Without a change of colour at the waist, the upper garment ends at three heads and there is no lower one.
     """
     head_px = 1 / (rows[1] - rows[0])
     body = whole(opened(body, THIN * head_px), BADGE * head_px**2)
@@ -209,12 +209,12 @@ def _clothes(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> dict[str, n
 
 
 def _end(body: np.ndarray, rows: np.ndarray) -> float:
-    """Where the picture or the mask cuts the body off, in head heights below the crown."""
+    """Return where the picture or the mask cuts the body off, in head heights below the crown."""
     return float(rows[np.flatnonzero(body.any(1))[-1]]) if body.any() else 0.0
 
 
 def whole(mask: np.ndarray, hole: float) -> np.ndarray:
-    """A mask without holes of up to `hole` pixels: a badge or a print is part of the garment, a hand is not."""
+    """Return a mask without holes of up to `hole` pixels: a badge or a print is part of the garment, a hand is not."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
     x0, y0, wide, high, area = stats.T
     holes = (x0 > 0) & (y0 > 0) & (x0 + wide < mask.shape[1]) & (y0 + high < mask.shape[0]) & (area <= hole)
@@ -223,12 +223,12 @@ def whole(mask: np.ndarray, hole: float) -> np.ndarray:
 
 
 def _table(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> float:
-    """Where furniture begins that the mask took for the body, in head heights below the crown; inf where nothing says so.
+    """Return where furniture in the mask begins, in head heights below the crown; inf without evidence of it.
 
-    A row of another colour from edge to edge, no narrower than the shoulders above it: no belt, for above the waist there is
-    none, and what is below it is narrower. A chest striped across ends there too: better half a pullover than half a table.
+    A row of another colour from edge to edge, not narrower than the shoulders above it: unlike a belt, which is at the waist, and
+    below which the body is narrower. A horizontally striped chest ends there too: half a pullover is better than half a table.
     """
-    # a hand before the chest makes it no narrower
+    # a hand in front of the chest does not make it narrower
     left, right = (body.argmax(1), body.shape[1] - body[:, ::-1].argmax(1))
     wide = (right - left) * body.any(1) * (rows[1] - rows[0])  # in head heights
     for row in np.arange(SHOULDERS, HIP, 0.05):
@@ -239,7 +239,7 @@ def _table(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> float:
         if wide[above].mean() < ACROSS or wide[below].mean() < least:
             continue
         one, other = (_columns(lab[strip], body[strip]) for strip in (above, below))
-        # a column without pixels has no colour: nan, which is not more
+        # a column without pixels has the colour nan, and nan is not greater
         changed = _unlike(one, other) > 1.5 * SAME_COLOUR
         both = ~np.isnan(one[:, 0] + other[:, 0])
         if changed.sum() > EDGE_TO_EDGE * both.sum():
@@ -248,13 +248,13 @@ def _table(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> float:
 
 
 def _columns(lab: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The mean colour of each column of an (h, w, 3) strip inside its (h, w) mask, (w, 3); nan where it has no pixel."""
+    """Return the mean colour of each column of an (h, w, 3) strip inside its (h, w) mask, (w, 3); nan without pixels."""
     count = mask.sum(0)[:, None]
     return np.where(count > 0, (lab * mask[..., None]).sum(0) / np.maximum(count, 1), np.nan)
 
 
 def pieces(mask: np.ndarray) -> np.ndarray:
-    """A mask without specks: its 8-connected components of at least a fifth of the largest one."""
+    """Return a mask without specks: its 8-connected components of at least a fifth of the largest one."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     areas = stats[:, cv2.CC_STAT_AREA]
     areas[0] = 0
@@ -262,9 +262,9 @@ def pieces(mask: np.ndarray) -> np.ndarray:
 
 
 def _waist(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> float:
-    """Where the upper garment ends, in head heights; 0 where no change of colour says so.
+    """Return where the upper garment ends, in head heights; 0 without a change of colour.
 
-    The row between WAIST and HIP where the median colours of the half head above and below differ most.
+    The row between WAIST and HIP with the largest difference of the median colours of the half heads above and below.
     """
     found = []
     for row in np.arange(WAIST, HIP, 0.05):
@@ -274,11 +274,11 @@ def _waist(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> float:
     best = max((change for change, _ in found), default=0.0)
     if best <= SAME_COLOUR:
         return 0.0
-    return float(np.mean([row for change, row in found if change >= 0.97 * best]))  # medians make a plateau of the peak
+    return float(np.mean([row for change, row in found if change >= 0.97 * best]))  # medians flatten the peak
 
 
 def _shoes(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """What is below the ankles, if its colour is not that of the shins."""
+    """Return the area below the ankles, if its colour differs from that of the shins."""
     feet = body & (rows > ANKLES)[:, None]
     shins = body & ((rows > KNEES) & (rows < ANKLES - 0.3))[:, None]
     if min(feet.sum(), shins.sum()) < 20:
@@ -287,7 +287,7 @@ def _shoes(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> dict[str, np.
 
 
 def _change(one: np.ndarray, other: np.ndarray) -> float:
-    """How far the median colours of two sets of (n, 3) Lab pixels are apart, shade set aside: see `_unlike`.
+    """Return the distance of the median colours of two sets of (n, 3) Lab pixels, ignoring shade: see `_unlike`.
 
     Between two vivid colours hue decides: gloss and dust alter the chroma of one cloth.
     """

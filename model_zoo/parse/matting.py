@@ -1,4 +1,4 @@
-"""How much of each pixel is the person: mattes with soft edges, for hair and veils."""
+"""Alpha mattes of people with soft edges, for hair and veils."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,7 +16,7 @@ BATCH = 4  # pictures at a time
 def sapiens2(card: Card, device: str = "cpu") -> Matte:
     """Sapiens 2 matting through transformers. Its licence forbids biometric processing.
 
-    The model takes (h, w, 3) uint8 RGB pictures of one person each and gives (h, w) float32 alphas, 0 to 1. Raises
+    The model takes (h, w, 3) uint8 RGB pictures of one person each and returns (h, w) float32 alphas, 0 to 1. Raises
     FileNotFoundError.
     """
     weights = find(card)

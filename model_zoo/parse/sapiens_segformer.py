@@ -1,8 +1,8 @@
-"""Networks that parse people, all to one vocabulary: face, hair, upper, lower, shoes, accessory.
+"""Human parsing networks with one vocabulary: face, hair, upper, lower, shoes, accessory.
 
-A builder gives `model(person, mask, face) -> {part: mask}`: an (h, w, 3) uint8 RGB crop of a person, their (h, w) bool mask and
-the box of their head, which these networks do not need. The parts are (h, w) bool, disjoint and inside the mask; what was not
-found is missing. What a network knows and we have no part for (bare limbs, socks, the background) is no part.
+A builder returns `model(person, mask, face) -> {part: mask}`: an (h, w, 3) uint8 RGB crop of a person, their (h, w) bool mask and
+the box of their head, which these networks do not need. The parts are (h, w) bool, disjoint and inside the mask; parts that were
+not found are missing. Classes outside the vocabulary (bare limbs, socks, the background) are dropped.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,7 +19,7 @@ from model_zoo.weights import find
 Box = tuple[float, float, float, float]
 Parser = Callable[[np.ndarray, np.ndarray, Box | None], dict[str, np.ndarray]]
 
-# The classes of Sapiens in their order (Khirodkar et al. 2024, arXiv 2408.12569): those of Goliath, without its rare ones.
+# The classes of Sapiens in order (Khirodkar et al. 2024, arXiv 2408.12569): those of Goliath, without its rare ones.
 GOLIATH = (
     *("Background", "Apparel", "Face_Neck", "Hair", "Left_Foot", "Left_Hand", "Left_Lower_Arm", "Left_Lower_Leg"),
     *("Left_Shoe", "Left_Sock", "Left_Upper_Arm", "Left_Upper_Leg", "Lower_Clothing", "Right_Foot", "Right_Hand"),
@@ -27,7 +27,7 @@ GOLIATH = (
     *("Upper_Clothing", "Lower_Lip", "Upper_Lip", "Lower_Teeth", "Upper_Teeth", "Tongue"),
 )
 GOLIATH_WITH_GLASSES = (*GOLIATH[:2], "Eyeglass", *GOLIATH[2:])  # Sapiens 2 has one more
-# Those of ATR (Liang et al. 2015), in the order of segformer_b2_clothes.
+# The classes of ATR (Liang et al. 2015), in the order of segformer_b2_clothes.
 ATR = (
     *("Background", "Hat", "Hair", "Sunglasses", "Upper-clothes", "Skirt", "Pants", "Dress", "Belt", "Left-shoe"),
     *("Right-shoe", "Face", "Left-leg", "Right-leg", "Left-arm", "Right-arm", "Bag", "Scarf"),
@@ -43,13 +43,13 @@ PARTS = {
 SAPIENS_PX = (1024, 768)  # height, width
 MEAN = np.array([123.5, 116.5, 103.5], np.float32)  # of Sapiens 1, red first, pixels of 0 to 255
 STD = np.array([58.5, 57.0, 57.5], np.float32)
-SPECK = 0.05  # of a part's largest piece: what is smaller and apart from it is noise
+SPECK = 0.05  # of a part's largest piece: smaller separate pieces are noise
 
 
 def sapiens(card: Card, device: str = "cpu") -> Parser:
-    """Sapiens segmentation (Khirodkar et al. 2024), as the TorchScript file that its authors publish; float32 everywhere.
+    """Sapiens segmentation (Khirodkar et al. 2024), as the TorchScript file that its authors publish; always float32.
 
-    Raises FileNotFoundError, and ValueError for a file that is no TorchScript or gives other than 28 classes.
+    Raises FileNotFoundError, and ValueError for a file that is not TorchScript or does not have 28 classes.
     """
     weights = find(card)
     weights = next(iter(sorted(weights.glob("*torchscript*"))), weights) if weights.is_dir() else weights
@@ -76,7 +76,7 @@ def sapiens(card: Card, device: str = "cpu") -> Parser:
 def sapiens2(card: Card, device: str = "cpu") -> Parser:
     """Sapiens 2 segmentation through transformers. Its licence forbids biometric processing: keep it from face embeddings.
 
-    Raises FileNotFoundError, and ValueError where it gives other than 29 classes.
+    Raises FileNotFoundError, and ValueError if it does not have 29 classes.
     """
     weights = find(card)
     install()
@@ -95,8 +95,8 @@ def sapiens2(card: Card, device: str = "cpu") -> Parser:
 def segformer(card: Card, device: str = "cpu") -> Parser:
     """SegFormer (Xie et al. 2021, arXiv 2105.15203) trained on the 18 classes of ATR, through transformers.
 
-    The crop is stretched to the network's square, as in its training. Raises FileNotFoundError, and ValueError where it gives
-    other than 18 classes.
+    The crop is resized to the network's square, as in its training. Raises FileNotFoundError, and ValueError if it does not have
+    18 classes.
     """
     weights = find(card)
     install()
@@ -111,7 +111,7 @@ def segformer(card: Card, device: str = "cpu") -> Parser:
 
 
 def _transformer(network_class: Any, weights: Path, device: str) -> Callable[[np.ndarray], Any]:
-    """A network of transformers with its own image processor: an RGB picture to (classes, h, w) logits."""
+    """Return a transformers network with its own image processor: an RGB picture to (classes, h, w) logits."""
     import torch
     from transformers import AutoImageProcessor
 
@@ -128,9 +128,9 @@ def _transformer(network_class: Any, weights: Path, device: str) -> Callable[[np
 
 
 def padded(picture: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
-    """A picture in the middle of one of 3:4, as Sapiens looks at it, and where its upper left corner is: (row, column).
+    """Return a picture centred in one of 3:4, as Sapiens expects, and its upper left corner: (row, column).
 
-    A standing person would else be stretched to twice their width. The margin has the mean colour of the training pictures.
+    Otherwise a standing person would be stretched to twice their width. The margin has the mean colour of the training pictures.
     """
     height, width = picture.shape[:2]
     high, wide = max(height, -(-width * 4 // 3)), max(width, -(-height * 3 // 4))
@@ -141,13 +141,13 @@ def padded(picture: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
 
 
 def cut(padded_map: np.ndarray, corner: tuple[int, int], like: np.ndarray) -> np.ndarray:
-    """What lies in a padded map where the picture was: the inverse of `padded`, at the size of `like`."""
+    """Return the part of a padded map that is the picture: the inverse of `padded`, at the size of `like`."""
     (top, left), (height, width) = corner, like.shape[:2]
     return padded_map[top : top + height, left : left + width]
 
 
 def labels(logits: Any, size: tuple[int, int], classes: tuple[str, ...], weights: Path) -> np.ndarray:
-    """The likeliest class of each pixel, (h, w) uint8, from (classes, ., .) logits scaled up bilinearly to `size` (h, w).
+    """Return the likeliest class of each pixel, (h, w) uint8, from (classes, ., .) logits upscaled bilinearly to `size` (h, w).
 
     Class by class, so that a large crop does not need all of them at its size. Raises ValueError for another number of classes.
     """
@@ -155,7 +155,7 @@ def labels(logits: Any, size: tuple[int, int], classes: tuple[str, ...], weights
     from torch.nn.functional import interpolate
 
     if len(logits) != len(classes):
-        raise ValueError(f"{weights} tells {len(logits)} classes, not the {len(classes)} that this card's network has")
+        raise ValueError(f"{weights} has {len(logits)} classes, this card needs {len(classes)}")
     best = torch.full(size, -torch.inf, device=logits.device)
     winner = torch.zeros(size, dtype=torch.uint8, device=logits.device)
     for number, one in enumerate(logits.float()):
@@ -166,7 +166,7 @@ def labels(logits: Any, size: tuple[int, int], classes: tuple[str, ...], weights
 
 
 def parts(classes: np.ndarray, names: tuple[str, ...], mask: np.ndarray) -> dict[str, np.ndarray]:
-    """Our parts from an (h, w) map of class numbers: inside the mask, without specks."""
+    """Return the parts of the vocabulary from an (h, w) map of class numbers: inside the mask, without specks."""
     found = {}
     for part, members in PARTS.items():
         numbers = [number for number, name in enumerate(names) if name in members]
@@ -175,13 +175,13 @@ def parts(classes: np.ndarray, names: tuple[str, ...], mask: np.ndarray) -> dict
 
 
 def nonempty(found: Iterable[tuple[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The parts that there are."""
+    """Return the parts that are not empty."""
     return {part: mask for part, mask in found if mask.any()}
 
 
 def without_specks(mask: np.ndarray) -> np.ndarray:
-    """An (h, w) bool mask without pieces much smaller than its largest, see SPECK."""
+    """Return an (h, w) bool mask without pieces much smaller than its largest, see SPECK."""
     _, pieces, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     areas = stats[:, cv2.CC_STAT_AREA].copy()
-    areas[0] = 0  # what is outside the mask
+    areas[0] = 0  # the area outside the mask
     return np.isin(pieces, np.flatnonzero(areas >= max(1, SPECK * areas.max())))

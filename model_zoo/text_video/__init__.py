@@ -1,1 +1,1 @@
-"""How well a text fits a video."""
+"""Text-video similarity."""

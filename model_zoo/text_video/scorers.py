@@ -1,4 +1,4 @@
-"""How well a text fits a video: ViCLIP (Wang et al. 2023, InternVid, arXiv 2307.06942), and the mean over frames of a CLIP."""
+"""Text-video similarity: ViCLIP (Wang et al. 2023, InternVid, arXiv 2307.06942), and the mean over frames of a CLIP."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,8 +11,8 @@ from model_zoo.text_video.viclip_towers import SIDE_PX
 from model_zoo.weights import find
 
 BATCH = 16
-WORDS = 32  # tokens that ViCLIP reads; the end of a longer text is lost
-FRAMES = 8  # that ViCLIP looks at, all at once
+WORDS = 32  # token limit of ViCLIP; the end of a longer text is lost
+FRAMES = 8  # frames of ViCLIP's input
 VIDEO = {"width": 1024, "layers": 24, "heads": 16}
 TEXT = {"width": 768, "layers": 12, "heads": 12}
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -23,8 +23,8 @@ Similarity = Callable[[np.ndarray, str], float]  # (t, h, w, 3) uint8 RGB, text 
 def viclip(card: Card, device: str) -> Similarity:
     """ViCLIP-L/14, from ViClip-InternVid-10M-FLT.pth. Raises ValueError for weights of another network.
 
-    `model(frames, text) -> cosine`. Eight frames, (8, h, w, 3) uint8 RGB, are looked at together, as VBench prepares them: the
-    shorter side 224 px by cubic interpolation without smoothing, cut from the middle.
+    `model(frames, text) -> cosine`. The input is eight frames, (8, h, w, 3) uint8 RGB, prepared as in VBench: shorter side 224 px
+    by cubic interpolation without antialiasing, centre-cropped.
     """
     torchvision_shim.install()
     import open_clip
@@ -44,7 +44,7 @@ def viclip(card: Card, device: str) -> Similarity:
 
     def model(frames: np.ndarray, said: str) -> float:
         if len(frames) != FRAMES:
-            raise ValueError(f"ViCLIP looks at {FRAMES} frames, these are {len(frames)}")
+            raise ValueError(f"ViCLIP needs {FRAMES} frames, got {len(frames)}")
         with torch.inference_mode():
             seen = video(prepared(frames).to(device)).float()
             meant = text(read([said]).to(device)).float()
@@ -54,7 +54,7 @@ def viclip(card: Card, device: str) -> Similarity:
 
 
 def prepared(frames: np.ndarray) -> Any:
-    """(t, h, w, 3) uint8 as a (1, 3, t, 224, 224) float tensor, as VBench does it."""
+    """Return (t, h, w, 3) uint8 as a (1, 3, t, 224, 224) float tensor, as in VBench."""
     import torch
     from torchvision.transforms import functional, transforms
 
@@ -65,7 +65,7 @@ def prepared(frames: np.ndarray) -> Any:
 
 
 def networks(video: dict[str, int], text: dict[str, int]) -> tuple[Any, Any]:
-    """ViCLIP's two towers with random weights, of these widths, layers and heads, under the names of its checkpoint."""
+    """Return ViCLIP's two towers with random weights, of these widths, layers and heads, under the names of its checkpoint."""
     from model_zoo.text_video.viclip_towers import TextTower, VideoTower
 
     return VideoTower(**video, frames=FRAMES), TextTower(**text, words=WORDS)
@@ -74,7 +74,7 @@ def networks(video: dict[str, int], text: dict[str, int]) -> tuple[Any, Any]:
 def clipsim(card: Card, device: str) -> Similarity:
     """The mean cosine of a text and each frame by a CLIP of open_clip: CLIPSIM (Wu et al. 2021, GODIVA, arXiv 2104.14806).
 
-    `model(frames (t, h, w, 3) uint8 RGB, text) -> cosine`. It knows nothing of what moves how.
+    `model(frames (t, h, w, 3) uint8 RGB, text) -> cosine`. It ignores motion.
     """
     pictures, texts = towers(card, device)
 
@@ -85,7 +85,7 @@ def clipsim(card: Card, device: str) -> Similarity:
 
 
 def towers(card: Card, device: str) -> tuple[Callable, Callable]:
-    """Both towers of a folder of open_clip: pictures, (h, w, 3) uint8 RGB, or texts -> (n, d) float32, rows of unit length.
+    """Return both towers of an open_clip folder: pictures, (h, w, 3) uint8 RGB, or texts -> (n, d) float32, rows of unit length.
 
     Raises ValueError for a folder without open_clip_config.json.
     """
@@ -96,7 +96,7 @@ def towers(card: Card, device: str) -> tuple[Callable, Callable]:
 
     folder = find(card)
     if not (folder / "open_clip_config.json").is_file():
-        raise ValueError(f"{folder} is no folder of open_clip: there is no open_clip_config.json in it")
+        raise ValueError(f"{folder} is not an open_clip folder: it has no open_clip_config.json")
     network, prepare = open_clip.create_model_from_pretrained(f"local-dir:{folder}", device=device)
     read = open_clip.get_tokenizer(f"local-dir:{folder}")
     network.eval()

@@ -1,6 +1,6 @@
-"""ViCLIP's two networks (Wang et al. 2023, arXiv 2307.06942), of open_clip's blocks, with the names of its checkpoint.
+"""ViCLIP's two networks (Wang et al. 2023, arXiv 2307.06942), from open_clip's blocks, with the names of its checkpoint.
 
-The video tower is CLIP's, with all patches of all frames in one sequence, and a position in time added to each; the text tower is
+The video tower is CLIP's, with all patches of all frames in one sequence and a temporal position embedding; the text tower is
 CLIP's.
 """
 
@@ -32,7 +32,7 @@ class VideoTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """(b, words) int64 -> (b, 768): what the last token, which ends the text, has read."""
+    """(b, words) int64 -> (b, 768): the output at the last token, which ends the text."""
 
     def __init__(self, width: int, layers: int, heads: int, words: int):
         super().__init__()
@@ -46,7 +46,7 @@ class TextTower(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         read = self.transformer(self.token_embedding(tokens) + self.positional_embedding, attn_mask=self.later)
-        ends = tokens.argmax(1)  # the token that ends a text has the highest number
+        ends = tokens.argmax(1)  # the end-of-text token has the highest id
         return self.ln_final(read)[torch.arange(len(tokens)), ends] @ self.text_projection
 
 

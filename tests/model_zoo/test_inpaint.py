@@ -79,7 +79,7 @@ def test_a_rectangle_is_filled_from_outside_and_all_else_is_the_same_to_the_bit(
 def test_nothing_to_fill_changes_nothing_and_a_mask_of_another_size_is_refused(fill):
     picture, mask = room()
     assert np.array_equal(fill(picture, mask & False), picture)
-    with pytest.raises(ValueError, match="60 x 100 pixels, its mask 30 x 50"):
+    with pytest.raises(ValueError, match="60 x 100 pixels, but its mask 30 x 50"):
         fill(picture, mask[::2, ::2])
 
 

@@ -120,7 +120,7 @@ def test_a_missing_and_a_foreign_file_are_named(net):
 
     missing, foreign = weights.differences(NET, net)
 
-    assert "config.json is missing" in missing
+    assert "config.json was fetched on" in missing
     assert "other.json was not fetched with the others" in foreign
 
 

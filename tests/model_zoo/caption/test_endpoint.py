@@ -207,8 +207,8 @@ def test_the_key_comes_from_the_environment(monkeypatch):
         ("openai", "give its address and model"),
         ("openai:http://x/v1", "give its address and model"),
         ("openai:http://x/v1#m&frame=3", "no option 'frame'"),
-        ("openai:http://x/v1#m&frames=none", "frames is a number"),
-        ("openai-expert:http://x/v1#m&fields=mood&attempts=1", "did not answer|unknown fields"),
+        ("openai:http://x/v1#m&frames=none", "frames must be a number"),
+        ("openai-expert:http://x/v1#m&fields=mood&attempts=1", "did not answer|supports the fields"),
     ],
 )
 def test_an_address_that_cannot_be_is_a_sentence(name, why):
@@ -236,7 +236,7 @@ def test_an_expert_that_answers_for_too_few_is_refused():
 
 
 def test_an_expert_for_what_the_schema_does_not_have_is_refused():
-    with serving(in_turn(reply(GOOD))) as chat, pytest.raises(ValueError, match="not for mood"):
+    with serving(in_turn(reply(GOOD))) as chat, pytest.raises(ValueError, match="got mood"):
         cards.load(chat.card("openai-expert", fields="mood"))
 
 

@@ -143,7 +143,7 @@ def test_a_siglip_without_its_tokenizer_is_a_sentence(tmp_path):
 
 
 def test_a_file_of_weights_alone_is_refused_with_what_is_missing(folder):
-    with pytest.raises(FileNotFoundError, match=r"open_clip_config.json is missing; .* openclip:FOLDER takes yours"):
+    with pytest.raises(FileNotFoundError, match=r"open_clip_config.json is missing; .* openclip:FOLDER loads your own"):
         cards.load(f"openclip:{folder / 'open_clip_model.safetensors'}")
 
 

@@ -175,13 +175,13 @@ def test_half_a_checkpoint_is_no_network_of_noise(tmp_path):
     network("dinov2-base").save_pretrained(tmp_path)
     file = str(tmp_path / "model.safetensors")
     save_file({k: v for k, v in load_file(file).items() if "layernorm" not in k}, file, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="lacks layernorm"):
+    with pytest.raises(ValueError, match="is missing layernorm"):
         cards.load(f"dinov2-base-patches:{tmp_path}")
 
 
 def test_another_kind_of_network_is_refused_by_name(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(ValueError, match="holds a 'bert'; known are dinov2"):
+    with pytest.raises(ValueError, match="has a 'bert'; supported are dinov2"):
         cards.load(f"dinov2-base:{tmp_path}")
 
 

@@ -120,7 +120,7 @@ def test_parts_stay_inside_the_mask(sapiens):
 
 def test_another_number_of_classes_and_a_file_of_another_kind_are_refused(tmp_path):
     torch.jit.script(Red(30)).save(str(tmp_path / "thirty.pt2"))
-    with pytest.raises(ValueError, match=r"thirty.pt2 tells 30 classes, not the 28"):
+    with pytest.raises(ValueError, match=r"thirty.pt2 has 30 classes, this card needs 28"):
         cards.load(f"sapiens-seg-0.3b:{tmp_path / 'thirty.pt2'}")(ANY, np.ones(ANY.shape[:2], bool), None)
     (tmp_path / "no.pt2").write_bytes(b"no network")
     with pytest.raises(ValueError, match=r"no.pt2 cannot be read as TorchScript"):
@@ -169,7 +169,7 @@ def test_sapiens2_sees_a_narrow_crop_with_a_margin_of_the_mean_colour(sapiens2, 
 def test_a_network_of_other_classes_is_refused(segformer):
     card = replace(cards.card(f"sapiens2-seg-0.4b:{segformer}"), builder="model_zoo.parse.sapiens_segformer:segformer")
     assert cards.load(f"segformer-clothes:{segformer}")(ANY, np.ones(ANY.shape[:2], bool), None) is not None
-    with pytest.raises(ValueError, match="tells 18 classes, not the 29"):
+    with pytest.raises(ValueError, match="has 18 classes, this card needs 29"):
         labels(torch.zeros(18, 4, 4), (8, 8), GOLIATH_WITH_GLASSES, card.weights)
 
 

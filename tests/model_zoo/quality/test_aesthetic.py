@@ -65,14 +65,14 @@ def test_a_published_head_is_the_product_of_its_layers(corpus, name):
 
 
 def test_a_head_for_another_width_says_so(corpus):
-    with pytest.raises(ValueError, match="embeddings of 768 numbers, these have 32"):
+    with pytest.raises(ValueError, match="embeddings of 768 dimensions, got 32"):
         aesthetic.head(corpus / "weights" / HEADS[0])(unit(1, 32))
 
 
 @pytest.mark.parametrize("state", [{"layers.0.weight": (8, 4)}, {"weight": (1, 4)}, {"conv": (1,)}])
 def test_another_file_is_no_head(tmp_path, state):
     torch.save({key: torch.zeros(shape) for key, shape in state.items()}, tmp_path / "head.pth")
-    with pytest.raises(ValueError, match="no aesthetic head"):
+    with pytest.raises(ValueError, match="not an aesthetic head"):
         aesthetic.head(tmp_path / "head.pth")
 
 

@@ -149,5 +149,5 @@ def test_clip_iqa_is_the_share_of_good_against_bad(folder):
 
 
 def test_a_folder_that_is_none_of_open_clip_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no folder of open_clip"):
+    with pytest.raises(ValueError, match="not an open_clip folder"):
         cards.load(f"clipsim-b32:{tmp_path}")
