@@ -56,8 +56,8 @@ def coded_size(path: str, width: int, height: int, limits: Limits) -> None:
 
 
 def shown_size(path: str, width: int, height: int, pixel_aspect: float, limits: Limits) -> None:
-    """Raise LimitError for an implausible shape, which would become huge when scaled to a short side. width, height:
-    displayed.""" if not 1 / limits.max_pixel_aspect <= pixel_aspect <= limits.max_pixel_aspect:
+    """Raise LimitError for an implausible shape, which scaling to a short side makes huge. width, height: displayed."""
+    if not 1 / limits.max_pixel_aspect <= pixel_aspect <= limits.max_pixel_aspect:
         allowed = f"allowed 1:{limits.max_pixel_aspect:g} to {limits.max_pixel_aspect:g}:1"
         raise LimitError(path, "pixel aspect", f"a pixel is {pixel_aspect:.4g} times as wide as high, {allowed}")
     if max(width, height) > limits.max_side_px:

@@ -139,8 +139,8 @@ def _held(move: Move) -> bool:
 
 
 def sentence(told: Sequence[Sequence[Motion]]) -> str:
-    """Return phases in words: "the handheld camera pans slowly to the right and zooms in, then stays still"; "" without
-    phases.""" if not told:
+    """Return phases in words: "the handheld camera pans slowly to the right and zooms in, then stays still"; "" without any."""
+    if not told:
         return ""
     shaky = [m for phase in told for m in phase if m.name == "handheld"]
     moved = [[m for m in phase if m.name in WORDS][:3] for phase in told]

@@ -113,9 +113,8 @@ class Sampler:
         """Return the frames of a job's video, (f, height, width, 3), 0 to 1."""
         from model_zoo.a2 import long, skyreels_v2
 
-        parts: dict[str, Any] = {"window": job.window, "history": job.history}
+        parts: dict[str, Any] = {"window": job.window, "history": job.history, "on_step": on_step}
         parts |= {"block": job.causal_block_size, "lag": job.ar_step}
-        parts["on_step"] = on_step
         if self.text_alone:
             size: dict[str, Any] = {"height": job.height, "width": job.width, "fps": round(job.fps)}
             given: dict[str, Any] = {

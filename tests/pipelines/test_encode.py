@@ -228,7 +228,7 @@ def test_a_folder_without_an_index_a_lost_and_a_cut_off_tar_are_sentences(tmp_pa
     with pytest.raises(ValueError, match=r"00001-000-\w+\.tar is truncated or damaged"):
         encode(str(tmp_path / "copy"), str(tmp_path / "out"), start, HOW, say=lambda text: None)
     second.unlink()
-    with pytest.raises(ValueError, match=r"lacks 00001-000-\w+\.tar, which its index names"):
+    with pytest.raises(ValueError, match=r"lacks 00001-000-\w+\.tar, which its index lists"):
         encode(str(tmp_path / "copy"), str(tmp_path / "out"), start, HOW, say=lambda text: None)
 
 

@@ -105,10 +105,13 @@ def test_a_cache_keeps_the_three_looks_of_guidance_on_references_apart(pipe):
 @pytest.mark.parametrize(
     ("ask", "sentence"),
     [
-        (lambda _: acceleration.cache(pipeline(tiny_parts()).transformer, "tea"), "no cache called 'tea': first-block"),
+        (
+            lambda _: acceleration.cache(pipeline(tiny_parts()).transformer, "tea"),
+            "unknown cache 'tea': choose first-block",
+        ),
         (lambda _: acceleration.check_attention("tea", "cpu"), "--attention-backend tea: diffusers has flash"),
         (lambda _: acceleration.check_attention("sage", "cpu"), "--attention-backend sage needs a GPU"),
-        (lambda folder: acceleration.check_tiles(folder), "is a PatchAutoencoder, which has no tiles"),
+        (lambda folder: acceleration.check_tiles(folder), "is a PatchAutoencoder, which does not support tiling"),
     ],
 )
 def test_what_cannot_be_is_a_sentence(tmp_path, ask, sentence):

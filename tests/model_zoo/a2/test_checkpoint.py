@@ -32,7 +32,7 @@ def test_a_folder_is_told_which_parts_it_lacks(tmp_path):
 def test_a_download_that_broke_off_is_noticed(folder):
     (folder / "vae" / "model.safetensors").unlink()
     (folder / "text_encoder" / "config.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"lacks text_encoder/config.json, weights in vae/. Did a download"):
+    with pytest.raises(FileNotFoundError, match=r"lacks text_encoder/config.json, weights in vae/. Was a download"):
         checkpoint.check(folder)
 
 

@@ -81,7 +81,7 @@ def test_frames_that_the_block_does_not_divide_are_kept():
 
 @pytest.mark.parametrize("wrong", [(0, 3), (3, 0), (3, 3, -1), (3, 3, 1, -1), (3, 3, 1, 0, 3)])
 def test_a_schedule_of_nothing_is_refused(wrong):
-    with pytest.raises(ValueError, match="there must be a frame to sample"):
+    with pytest.raises(ValueError, match="there must be at least one frame to sample"):
         schedule(*wrong)
 
 
@@ -212,7 +212,7 @@ def test_a_story_changes_only_the_windows_from_its_prompt_on(tiny):
         ({"window": 16}, r"4 n \+ 1"),
         (
             {"frames": 33, "window": 13, "history": 8},
-            "4 frames of latents has no room for 2 of references, 2 of history",
+            "4 latent frames has no room for 2 of references, 2 of history",
         ),
         ({"history_noise": 2000}, "from 0 to 1000"),
         ({"prompts": ()}, "no prompt"),

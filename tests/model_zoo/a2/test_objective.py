@@ -41,7 +41,7 @@ def test_what_is_learnt_where_references_stand_is_a_choice():
         assert clean[:, :, :2].unique().tolist() == [first]
         assert not clean[:, :, 2:].any()
         assert int(counts.sum()) == counted
-    with pytest.raises(ValueError, match="no target called 'all'"):
+    with pytest.raises(ValueError, match="unknown reference_target 'all'"):
         objective.training_target(video, condition, 2, "all")
 
 

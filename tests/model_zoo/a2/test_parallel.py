@@ -106,10 +106,13 @@ def test_attention_that_no_processes_can_share_is_refused():
     from diffusers.models.attention_dispatch import attention_backend
 
     transformer = tiny_parts()["transformer"]
-    with attention_backend("_native_math"), pytest.raises(ValueError, match="_native_math cannot be shared"):
+    with (
+        attention_backend("_native_math"),
+        pytest.raises(ValueError, match="_native_math does not support context parallelism"),
+    ):
         parallel.share_tokens(transformer, None)
     acceleration.set_attention_backend(transformer, "_native_math")
-    with pytest.raises(ValueError, match="_native_math cannot be shared"):
+    with pytest.raises(ValueError, match="_native_math does not support context parallelism"):
         parallel.share_tokens(transformer, None)
 
 
@@ -122,8 +125,8 @@ def test_one_networks_attention_is_not_that_of_the_others():
 
 
 @pytest.mark.parametrize(("size", "heads", "sentence"), [
-    ((32, 48, 17), 4, "the 30 tokens of 17 frames of 32 x 48 cannot be shared evenly"),
-    ((64, 64, 17), 6, "the 6 heads of attention cannot be shared evenly"),
+    ((32, 48, 17), 4, "the 30 tokens of 17 frames of 32 x 48 cannot be split evenly"),
+    ((64, 64, 17), 6, "the 6 heads of attention cannot be split evenly"),
 ])  # fmt: skip
 def test_shares_that_are_not_even_are_a_sentence(size, heads, sentence):
     with pytest.raises(ValueError, match=sentence):

@@ -145,7 +145,7 @@ def test_a_text_to_video_checkpoint_is_refused(tmp_path):
     ("size", "frames", "n", "sentence"),
     [
         ((30, 48), 17, 1, "divisible by 16; 32 x 48 is close"),
-        ((32, 48), 18, 1, r"4 n \+ 1; such as 17 or 21"),
+        ((32, 48), 18, 1, r"4 n \+ 1, such as 17 or 21"),
         ((32, 48), 9, 3, "3 references take 12 of 9 frames"),
     ],
 )
@@ -247,7 +247,7 @@ def test_guidance_on_references_looks_three_times_a_step_and_once_less_without(t
 
 
 def test_guidance_on_references_without_guidance_on_the_prompt_is_refused(tiny):
-    with pytest.raises(ValueError, match="needs guidance on the prompt above 1, not 1"):
+    with pytest.raises(ValueError, match="needs a guidance scale above 1, not 1"):
         sample(tiny, pictures(1), guidance_scale=1.0, reference_guidance=2.0)
 
 

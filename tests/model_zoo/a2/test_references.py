@@ -74,7 +74,7 @@ def test_only_places_are_cropped():
     ("given_", "sentence"),
     [
         ([], "no reference"),
-        ([Reference("dog", plain(32, 32))], "the role 'dog'; the roles are human, object, background"),
+        ([Reference("dog", plain(32, 32))], "the unknown role 'dog'; the roles are human, object, background"),
         ([Reference("human", np.zeros((32, 32), np.uint8))], r"\(h, w, 3\) uint8"),
         ([Reference("human", np.zeros((32, 32, 4), np.uint8))], r"\(h, w, 3\) uint8"),
     ],
@@ -99,7 +99,7 @@ def test_without_repeats_the_mask_of_three_references_is_four_two_none():
 
 
 def test_references_that_leave_no_frame_are_refused():
-    with pytest.raises(ValueError, match="2 references take 8 frames of 5"):
+    with pytest.raises(ValueError, match="2 references take 8 of 5 frames"):
         refs.lay_out(torch.zeros(2, 3, 4, 4), 5)
 
 

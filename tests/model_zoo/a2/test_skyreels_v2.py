@@ -93,13 +93,13 @@ def test_a_video_shorter_than_the_history_does_not_go_on(pipe):
 @pytest.mark.parametrize(
     ("lengths", "sentence"),
     [
-        ((18, 0, 17, 0), "frames 18: SkyReels-V2 takes 4 n"),
+        ((18, 0, 17, 0), "frames is 18; SkyReels-V2 takes 4 n"),
         ((33, 17, 17, 0), "a window of 17 frames has no room for 17 of history"),
-        ((17, 0, 17, 2), "blocks of 2: one of the windows has 5 frames of latents"),
+        ((17, 0, 17, 2), "blocks of 2: a window has 5 latent frames"),
         ((29, 17, 5, 5), "would leave frames that do not fill a block as noise"),
         ((17, 0, 5, 5, True), "a first frame does not fill a block"),
         ((9, 17, 17, 0, False, True), "a window of 17 frames has no room for 17 of history"),
-        ((17, 0, 9, 2, False, True), "blocks of 2: one of the windows has 8 frames of latents, 3 of them history"),
+        ((17, 0, 9, 2, False, True), "blocks of 2: a window has 8 latent frames, 3 of them history"),
     ],
 )
 def test_lengths_whose_last_frames_would_stay_noise_are_a_sentence(lengths, sentence):

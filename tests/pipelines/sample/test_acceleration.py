@@ -43,7 +43,7 @@ def own(studio, checkpoint):
 
 def test_a_calibration_samples_exactly_and_lets_the_cache_mag_be_used(own, capsys):
     assert one("--cache", "mag") == 2
-    assert "a2 has no mag_ratios.json; sample one video of it with --calibrate" in capsys.readouterr().err
+    assert "a2 has no mag_ratios.json; sample one video with --calibrate" in capsys.readouterr().err
 
     exact, measured = made_with(own), made_with(own, "--calibrate")
     assert np.array_equal(exact, measured)

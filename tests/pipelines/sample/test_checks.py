@@ -75,4 +75,4 @@ def test_weights_that_do_not_load_are_a_sentence(studio, checkpoint, capsys):
     (weights,) = (studio / "a2" / "vae").glob("*.safetensors")
     weights.write_bytes(b"half")
     assert one() == 2
-    assert "a2 does not load: " in capsys.readouterr().err
+    assert "a2 cannot be loaded: " in capsys.readouterr().err

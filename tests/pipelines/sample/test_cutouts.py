@@ -34,4 +34,4 @@ def test_a_picture_in_which_nobody_is_found_is_named_before_anything_loads(studi
     Image.fromarray(np.full((60, 60, 3), 90, np.uint8)).save(studio / "woman.png")
     assert one("--matting-model", "builtin-detect") == 2
     said = capsys.readouterr().err
-    assert "woman.png: no human is found in it, by builtin-detect. Bring it on white" in said
+    assert "woman.png: no human was detected by builtin-detect. Use an image on a white" in said

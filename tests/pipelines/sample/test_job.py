@@ -131,7 +131,7 @@ def test_a_good_job_is_told_the_digests_of_its_files(folder):
         ({"ref": ["dog=woman.png"]}, "one of the roles human, object, background, such as human="),
         ({"ref": ["human="]}, "--ref human=: write ROLE=FILE"),
         ({"height": 30}, "30 x 48 px: height and width must be divisible by 16; 32 x 48 is close"),
-        ({"frames": 18}, "18 frames: the VAE takes 4 n + 1; such as 17 or 21"),
+        ({"frames": 18}, "18 frames: the VAE takes 4 n + 1, such as 17 or 21"),
         ({"frames": 9, "ref": ["human=woman.png"] * 3}, "3 references take 12 of 9 frames: none is left"),
         ({"height": 0}, "height is 0; it must be from 16 to 8192"),
         ({"steps": 0}, "steps is 0; it must be from 1 to 1000"),

@@ -100,7 +100,7 @@ def test_a_missing_video_is_said_and_missing_models_are_skipped(pictures, tmp_pa
         ]
     )
     told = capsys.readouterr()
-    assert "case-001.mp4 is not there" in told.err
+    assert "case-001.mp4 does not exist" in told.err
     said = json.loads((tmp_path / "score/score.json").read_text())
     assert said["missing_videos"] == ["case-001"]
     for variant in ("lenient", "strict"):

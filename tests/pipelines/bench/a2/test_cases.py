@@ -90,13 +90,13 @@ def test_all_combinations_can_be_drawn_and_not_one_more(tmp_path):
         paint(tmp_path / f"background/hall_{n}.png", 9 + n)
     pictures = from_pictures.pool(tmp_path)
     assert len({case.elements for case in from_pictures.draw(pictures, 9)}) == 9
-    with pytest.raises(ValueError, match="make 9 combinations, not 10"):
+    with pytest.raises(ValueError, match="allow 9 combinations, not 10"):
         from_pictures.draw(pictures, 10)
 
 
 def test_a_role_without_a_picture_is_named(folder):
     shutil.rmtree(folder / "background")
-    with pytest.raises(ValueError, match="background has no picture"):
+    with pytest.raises(ValueError, match="background has no image"):
         from_pictures.pool(folder)
 
 
@@ -170,8 +170,8 @@ def test_pictures_in_folders_by_role_are_joined_by_their_names(tmp_path):
         ('{"id": "a/b", "prompt": "", "elements": []}', "cannot be used as a file name"),
         ('{"id": "a", "elements": []}', "line 1 lacks 'prompt'"),
         ('{"id": "a", "prompt": "", "elements": [{"role": "human", "path": "none.png"}]}', "which does not exist"),
-        ('{"id": "a", "prompt": "", "elements": [{"role": "pet", "path": "x.png"}]}', "has the role 'pet'"),
-        ("{", "line 1 is no JSON"),
+        ('{"id": "a", "prompt": "", "elements": [{"role": "pet", "path": "x.png"}]}', "has the unknown role 'pet'"),
+        ("{", "line 1 is not valid JSON"),
         ("", "has no cases"),
     ],
 )

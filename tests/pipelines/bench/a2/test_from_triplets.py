@@ -62,7 +62,7 @@ def test_a_reference_from_the_same_clip_is_none_and_the_split_is_heeded(tmp_path
     home = pack(tmp_path / "shards", [of(0), replace(own, facts=replace(own.facts, references=same)), of(2)], "eval")
     assert [case.id for case in from_triplets.draw(home, "", 9, 0, tmp_path)] == ["clip00-00000000", "clip02-00000000"]
     assert [case.id for case in from_triplets.draw(home, "eval", 9, 0, tmp_path)] == ["clip02-00000000"]
-    with pytest.raises(ValueError, match="no split 'test'; there are eval, train"):
+    with pytest.raises(ValueError, match="no split 'test'; splits: eval, train"):
         from_triplets.draw(home, "test", 9, 0, tmp_path)
 
 

@@ -90,7 +90,7 @@ def test_values_from_elsewhere_are_read_and_wrong_ones_named():
     ):
         with pytest.raises(ValueError, match="f, line 1"):
             profiles.given([bad], "f", cases)
-    with pytest.raises(ValueError, match=r"line 2: .* twice"):
+    with pytest.raises(ValueError, match=r"line 2: .* second value"):
         profiles.given(lines * 2, "f", cases)
 
 
