@@ -29,7 +29,7 @@ class Sample(Stage):
     accounts_for = "clip_id"
     gpus = 1
     unit_timeout_s = 86400.0  # one video of a large network without a GPU
-    unkeyed = ("checkpoint",)  # its digest is in the key
+    uncached_fields = ("checkpoint",)  # its digest is in the key
 
     checkpoint: str = ""  # folder of A2, Wan2.1-I2V for diffusers, or an export of `a2data train`
     dtype: str = "float32"  # dtype of the weights
