@@ -65,7 +65,7 @@ def body_parts(network: object, person: np.ndarray) -> np.ndarray:
 
 
 def at_pixels(cells: np.ndarray, step: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return (rows, columns, values) maps as (values, h, w), bilinear; cells are `step` px apart, across and down, from pixel 0."""
+    """Return (rows, columns, values) maps as (values, h, w), bilinear; cells are `step` px apart, across and down."""
     across = np.tile(np.arange(size[1], dtype=np.float32) / step[0], (size[0], 1))
     down = np.tile(np.arange(size[0], dtype=np.float32)[:, None] / step[1], (1, size[1]))
     layers = [np.ascontiguousarray(cells[..., k]) for k in range(cells.shape[2])]
