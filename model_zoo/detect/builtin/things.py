@@ -139,7 +139,7 @@ def still_masks(picture: np.ndarray, taken: np.ndarray, most: int = 2) -> list[n
 
 
 def _same(pictures: Sequence[np.ndarray], thing: Masks, t: int, mask: np.ndarray) -> bool:
-    """Return whether the mask in picture t is where the object, last seen before, is found again, or was heading: a ball rolls."""
+    """Return whether the mask in picture t is where the object is found again or was heading, as for a rolling ball."""
     last, before = next((u, m) for u in reversed(range(t)) if (m := thing[u]) is not None)
     guesses = [_follow(pictures[last], before, pictures[t]), _onward(thing, t)]
     return any(guess is not None and (guess & mask).sum() > 0.3 * (guess | mask).sum() for guess in guesses)
