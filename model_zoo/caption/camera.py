@@ -136,7 +136,7 @@ def compose(steps: Sequence[Step]) -> Step:
 
 
 def step(before: np.ndarray, after: np.ndarray, free: np.ndarray) -> tuple[Step | None, bool]:
-    """Return the background's motion between two grey (h, w) uint8 pictures where `free` is not 0, and whether it is sure.
+    """Return the background's motion between two grey (h, w) uint8 pictures where `free` (h, w) uint8 is not 0; and if sure.
 
     It is not sure if most corners were lost, so that the tracked ones may not be background.
     """

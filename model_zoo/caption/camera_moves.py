@@ -139,7 +139,7 @@ def _held(move: Move) -> bool:
 
 
 def sentence(told: Sequence[Sequence[Motion]]) -> str:
-    """Return phases in words: "the handheld camera pans slowly to the right and zooms in, then stays still"; "" without any."""
+    """Return phases in words: "the handheld camera pans slowly to the right and zooms in, then stays still"; "" for none."""
     if not told:
         return ""
     shaky = [m for phase in told for m in phase if m.name == "handheld"]

@@ -73,7 +73,7 @@ def path(thing: Thing, chosen: Sequence[int], steps: Sequence[camera.Step | None
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-    """Return (n,) medians of each value and its neighbours, so that one bad box is not a motion; ends: medians of 3."""
+    """Return (n,) values, each the median of itself and its neighbours (3 at the ends): one bad box is not a motion."""
     if len(values) < 3:
         return values
     inner = np.median([values[:-2], values[1:-1], values[2:]], axis=0)

@@ -160,7 +160,7 @@ def text_card(model: Any) -> str:
 
 
 def mobileclip(card: Card, device: str) -> Callable[[Sequence[str]], Any]:
-    """Return MobileCLIP's text encoder from a TorchScript file: `model(phrases) -> (n, d) float32 tensor`, rows of unit length.
+    """MobileCLIP's text encoder as a TorchScript file: `model(phrases) -> (n, d) float32 tensor`, rows of unit length.
 
     Vasu et al. 2024 (arXiv 2311.17049). CLIP's own tokens, 77 per phrase, from open_clip. Raises FileNotFoundError for a missing
     file, ValueError for one that is not TorchScript.

@@ -1,4 +1,4 @@
-"""People below their heads: what the proportions of a body, the ground beside it and its motion tell GrabCut."""
+"""People below their heads: GrabCut with hints from body proportions, the background beside the body and its motion."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -11,22 +11,23 @@ from model_zoo.detect.builtin import grabcut
 from model_zoo.detect.builtin.motion import MOVED, difference
 
 Masks = list[np.ndarray]
-LOST_NCC = 0.45  # what is followed must look this much like it did
-LEDGE_LAB = 16.0  # distance in CIE Lab from which the colour below a head is not that of the ground beside it
+LOST_NCC = 0.45  # least correlation of a tracked area with its appearance before
+LEDGE_LAB = 16.0  # distance in CIE Lab from which the colour below a head differs from the background beside it
 STEP_LAB, STEP_ROWS = 6.0, 4  # change of colour from the rows above a table's edge to those below, beside the body
-LEDGE_SIDE = 0.2  # face sides of ground that must be in the picture to be compared with
-SHOULDER, BESIDE = 1.5, 2.3  # face sides from the middle of the face: where ground may begin, and where it surely has
-MOVED_FACE = 0.15  # face sides that a head must have moved before what stays behind tells anything
-STOOD, WENT = 8, 20  # grey values: below, a pixel fits where it stood; above, it does not fit where the head went
-BY_SIDES = 1.2  # face sides between two heads from which each shows clothes that are surely theirs
-TOUCH_PX = 2  # that masks are apart at most where the people may hide one another
-WORN_PX = 60  # of somebody's clothes that must be seen to know their colours
-UNLIKE = 0.6  # Bhattacharyya's distance from which two wear different colours
+LEDGE_SIDE = 0.2  # face sides of background that must be visible for the comparison
+# face sides from the centre of the face: where background may begin, and where it certainly has
+SHOULDER, BESIDE = 1.5, 2.3
+MOVED_FACE = 0.15  # face sides that a head must have moved for the static area behind it to be evidence
+STOOD, WENT = 8, 20  # grey levels: below, a pixel fits the head's old position; above, it does not fit the new one
+BY_SIDES = 1.2  # face sides between two heads from which each shows clothes that are certainly its own
+TOUCH_PX = 2  # largest gap of masks of people who may occlude each other
+WORN_PX = 60  # pixels of clothes that must be visible to know their colours
+UNLIKE = 0.6  # Bhattacharyya distance from which two wear different colours
 _FORE = (grabcut.SURE_FORE, grabcut.MAYBE_FORE)
 
 
 class Head(NamedTuple):
-    """A face in a small picture: its middle and its side (dlib's boxes are square, from brows to chin)."""
+    """A face in a small picture: its centre and its side (dlib's boxes are square, from brows to chin)."""
 
     x: float
     y: float
@@ -35,19 +36,19 @@ class Head(NamedTuple):
 
 
 class Body(NamedTuple):
-    """A head in a small picture, and what the rest of the shot tells about the body below it."""
+    """A head in a small picture, and what the rest of the shot shows about the body below it."""
 
     head: Head
-    ledge_y: int  # the row from which something hides it; the picture's height for nothing
-    stays: np.ndarray  # (h, w) bool: what did not go with the head, see `left_behind`
+    ledge_y: int  # row from which an object hides it; the picture's height for none
+    stays: np.ndarray  # (h, w) bool: pixels that did not move with the head, see `left_behind`
 
 
 def person_masks(
     picture: np.ndarray, bodies: Sequence[Body], moving: np.ndarray, things: np.ndarray, iterations: int = 2
 ) -> Masks:
-    """The mask of each person in a small picture; no pixel belongs to two.
+    """Return the mask of each person in a small picture; masks are disjoint.
 
-    moving: (h, w) bool, pixels that are not as in the plate. things: (h, w) bool, what is in front of people. iterations: of
+    moving: (h, w) bool, pixels that differ from the plate. things: (h, w) bool, objects in front of people. iterations: of
     GrabCut; one is a first guess.
     """
     heads = [body.head for body in bodies]
@@ -67,11 +68,11 @@ def person_masks(
 
 
 def divided(picture: np.ndarray, heads: tuple[Head, Head], masks: tuple[np.ndarray, np.ndarray]) -> Masks:
-    """The masks of two people, what lies between their heads given to whom its colours fit; as they are where they do not touch.
+    """Return the masks of two people, with the area between their heads assigned by colour; unchanged if they do not touch.
 
-    So far the line between them is halfway between their heads; but of two who pass one another one is in front. What each is
-    sure to wear is below the face, and on its side of the other's. Two in alike clothes are not to be told apart so, nor two of
-    whom one all but hides the other.
+    Before, the border is halfway between their heads; but if two people pass each other, one is in front. The clothes that are
+    certainly a person's are below the face, on the side away from the other's. Two people in similar clothes cannot be separated
+    this way, nor can two if one is nearly hidden.
     """
     joined = masks[0] | masks[1]
     if abs(heads[0].x - heads[1].x) < BY_SIDES * max(head.side for head in heads):
@@ -88,30 +89,30 @@ def divided(picture: np.ndarray, heads: tuple[Head, Head], masks: tuple[np.ndarr
     hints = np.where(masks[0], grabcut.SURE_FORE, grabcut.SURE_BACK).astype(np.uint8)
     hints[open_to & masks[0]] = grabcut.MAYBE_FORE
     hints[open_to & masks[1]] = grabcut.MAYBE_BACK
-    patch = picture.copy()  # what is neither of them must not be learnt as one of them
+    patch = picture.copy()  # pixels of neither must not be learned as one of them
     patch[~joined] = np.resize(picture[sure[1]], ((~joined).sum(), 3))
     first = grabcut.cut(patch, hints) & joined
     return [grabcut.clean(m, s, hole=0.005) for m, s in ((first, sure[0]), (joined & ~first, sure[1]))]
 
 
 def worn(mask: np.ndarray, head: Head, other: Head) -> np.ndarray:
-    """(h, w) bool: the part of a mask that is surely this person's clothes: below the face, and beyond it from the other."""
+    """Return the part of a mask that is certainly this person's clothes, (h, w) bool: below the face, away from the other's."""
     rows, columns = np.indices(mask.shape)
-    away = np.sign(head.x - other.x) * (columns - head.x) / head.side  # from the other
+    away = np.sign(head.x - other.x) * (columns - head.x) / head.side  # away from the other
     below = rows > head.y + 0.8 * head.side
     return mask & below & (away > 0.2)
 
 
 def _colours_apart(picture: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
-    """How far the colours of two areas are apart, 0 to 1: Bhattacharyya's distance of their histograms."""
+    """Return the distance of the colours of two areas, 0 to 1: Bhattacharyya's distance of their histograms."""
     one, two = (cv2.calcHist([picture], [0, 1, 2], part.astype(np.uint8), [6, 6, 6], [0, 256] * 3) for part in (a, b))
     return float(cv2.compareHist(one, two, cv2.HISTCMP_BHATTACHARYYA))
 
 
 def _cut_person(picture: np.ndarray, head: Head, hints: np.ndarray, others: np.ndarray, iterations: int) -> np.ndarray:
-    """GrabCut within an arm's length of a head.
+    """Run GrabCut within an arm's length of a head.
 
-    others: (h, w) bool, where other people are likely: painted over, lest their skin and hair be learnt as ground.
+    others: (h, w) bool, where other people are likely: painted over, so that their skin and hair are not learned as background.
     """
     height, width = hints.shape
     area = (_span(head.y, -2.6, 9, head.side, height), _span(head.x, -3.8, 3.8, head.side, width))
@@ -125,15 +126,15 @@ def _cut_person(picture: np.ndarray, head: Head, hints: np.ndarray, others: np.n
 
 
 def _span(middle: float, low: float, high: float, unit: float, limit: int) -> slice:
-    """The whole pixels from middle + low units to middle + high units, inside 0 to limit."""
+    """Return the whole pixels from middle + low units to middle + high units, inside 0 to limit."""
     return slice(min(limit, max(0, round(middle + low * unit))), min(limit, max(0, round(middle + high * unit))))
 
 
 def body_hints(shape: tuple[int, int], head: Head, moving: np.ndarray) -> np.ndarray:
-    """What GrabCut is told about the person below a face, (h, w) uint8, measured in the face's side.
+    """Return GrabCut's hints for the person below a face, (h, w) uint8, measured in face sides.
 
-    Sure: face, neck and the middle of the chest. Likely: hair, shoulders, trunk, legs, and what moves within an arm's length.
-    Sure ground: whatever is beyond an arm's length, below the feet, above the hair, or beside the head and does not move.
+    Certain: face, neck and the middle of the chest. Likely: hair, shoulders, trunk, legs, and motion within an arm's length.
+    Certain background: everything beyond an arm's length, below the feet, above the hair, or beside the head and static.
     """
     height, width = shape
     x, y, s, _ = head
@@ -145,7 +146,7 @@ def body_hints(shape: tuple[int, int], head: Head, moving: np.ndarray) -> np.nda
     hints[_span(y, -2.2, -1.6, s, height), reach[1]] = grabcut.SURE_BACK
     hints[reach][moving[reach]] = grabcut.MAYBE_FORE
     _oval(hints, (x, y - 0.2 * s), (0.75 * s, s), grabcut.MAYBE_FORE)
-    # half a width at a depth below the middle of the face
+    # half widths at depths below the centre of the face
     trunk = [(0.8, 1.0), (1.3, 1.4), (1.7, 2.6), (1.7, 4.5), (0.9, 8.0)]
     right = [(x + half * s, y + depth * s) for half, depth in trunk]
     left = [(x - half * s, y + depth * s) for half, depth in reversed(trunk)]
@@ -158,7 +159,7 @@ def body_hints(shape: tuple[int, int], head: Head, moving: np.ndarray) -> np.nda
 
 
 def likely(bodies: Sequence[Body], shape: tuple[int, int]) -> np.ndarray:
-    """Where people are by their proportions alone, (h, w) bool."""
+    """Return where people are by their proportions alone, (h, w) bool."""
     still, out = np.zeros(shape, bool), np.zeros(shape, bool)
     for body in bodies:
         out |= np.isin(without_ground(body_hints(shape, body.head, still), body), _FORE)
@@ -166,9 +167,9 @@ def likely(bodies: Sequence[Body], shape: tuple[int, int]) -> np.ndarray:
 
 
 def without_ground(hints: np.ndarray, body: Body) -> np.ndarray:
-    """Hints with what is in front of the body and behind it made ground: all below the ledge, and what does not go with the head.
+    """Return hints with whatever is in front of or behind the body as background: below the ledge, or not moving with the head.
 
-    Beside the head that is sure; a body may rest while its head moves, so below the chin it is only likely.
+    Beside the head this is certain; a body may rest while its head moves, so below the chin it is only likely.
     """
     out = hints.copy()
     chin = _span(body.head.y, 0.8, 99, body.head.side, len(out)).start
@@ -184,11 +185,11 @@ def ledges(
     views: Sequence[np.ndarray],
     heads: Sequence[Head | None],
 ) -> list[int]:
-    """For each picture of a shot the row from which something hides a person, as its camera saw it.
+    """Return for each picture of a shot the row from which an object hides a person, as its camera saw it.
 
-    Looked for in the plate, or in the picture where the person is not in the plate, as one who walks by. The lower quartile of
-    what `ledge` says: a gesture before a table hides its edge, nothing feigns one. The picture's height where fewer than a
-    third of the pictures have one.
+    Searched in the plate, or in the picture if the person is not in the plate, such as a passer-by. The lower quartile of the
+    results of `ledge`: a gesture in front of a table hides its edge, but nothing imitates one. The picture's height if fewer than
+    a third of the pictures have one.
     """
     height = plates[0].shape[0]
     known = [
@@ -205,7 +206,7 @@ def ledges(
 
 
 def _gone(picture: np.ndarray, plate: np.ndarray, head: Head) -> bool:
-    """Whether the plate does not show the person: the neck and the top of the chest are not as in the picture."""
+    """Return whether the plate does not show the person: the neck and the top of the chest differ from the picture."""
     height, width = plate.shape[:2]
     chest = _span(head.y, 0.6, 2, head.side, height), _span(head.x, -0.5, 0.5, head.side, width)
     moved = difference(picture, plate)[chest] > MOVED
@@ -213,10 +214,10 @@ def _gone(picture: np.ndarray, plate: np.ndarray, head: Head) -> bool:
 
 
 def ledge(plate: np.ndarray, head: Head) -> int:
-    """The row from which a table or parapet hides the person, down to the border; the picture's height where none does.
+    """Return the row from which a table or parapet hides the person, down to the border; the picture's height if none does.
 
-    It is an edge beside the body, at or below the highest row from which on every row has the same colour below the head as on
-    both sides: clothes of the colour of the wall are no table.
+    It is an edge beside the body, at or below the highest row from which every row has the same colour below the head as on both
+    sides: clothes of the colour of the wall are not a table.
     """
     height, width = plate.shape[:2]
     chest = _span(head.y, 1.0, 99, head.side, height)
@@ -225,7 +226,7 @@ def ledge(plate: np.ndarray, head: Head) -> int:
     lab = cv2.cvtColor(plate[chest].astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
     reaches = [_span(head.x, -0.8, 0.8, head.side, width)]
     for room, sign in ((head.x / head.side, -1), ((width - head.x) / head.side, 1)):
-        near = min(BESIDE, room - LEDGE_SIDE)  # in a close-up what little ground there is
+        near = min(BESIDE, room - LEDGE_SIDE)  # in a close-up, the little background there is
         if near >= SHOULDER:
             low, high = sorted((sign * near, sign * (near + 1.3)))
             reaches.append(_span(head.x, low, high, head.side, width))
@@ -233,7 +234,7 @@ def ledge(plate: np.ndarray, head: Head) -> int:
     if not sides:
         return height
     unlike = np.max([np.linalg.norm(middle - side, axis=1) for side in sides], axis=0) > LEDGE_LAB
-    # one odd row is none of the body
+    # a single deviating row is not the body
     body = np.flatnonzero(cv2.erode(unlike.astype(np.uint8), np.ones((2, 1), np.uint8)))
     same = int(body[-1]) + 1 if len(body) else 0
     edges = [row for row in range(max(STEP_ROWS, same - STEP_ROWS), height - chest.start) if _steps(sides, row)]
@@ -241,15 +242,15 @@ def ledge(plate: np.ndarray, head: Head) -> int:
 
 
 def _steps(sides: Sequence[np.ndarray], row: int) -> bool:
-    """Whether the colour beside a body changes at a row: (n, 3) CIE Lab, one row of it for each of the picture."""
+    """Return whether the colour beside a body changes at a row: (n, 3) CIE Lab, one for each row of the picture."""
     steps = [np.median(s[row - STEP_ROWS : row], 0) - np.median(s[row : row + STEP_ROWS], 0) for s in sides]
     return max(float(np.linalg.norm(step)) for step in steps) > STEP_LAB
 
 
 def left_behind(seen: Sequence[np.ndarray], here: int, head: Head) -> np.ndarray:
-    """What of picture `here` does not go with the head, (h, w) bool: it fits where it stood better than where the head went.
+    """Return the pixels of picture `here` that do not move with the head, (h, w) bool: they fit its old position better.
 
-    seen: the pictures of the shot as this picture's camera would have seen them. All False where the head rests.
+    seen: the pictures of the shot as this picture's camera would have seen them. All False if the head rests.
     """
     picture = seen[here]
     height, width = picture.shape[:2]
@@ -266,18 +267,18 @@ def left_behind(seen: Sequence[np.ndarray], here: int, head: Head) -> np.ndarray
 
 
 def _back(picture: np.ndarray, move: tuple[int, int]) -> np.ndarray:
-    """A picture shifted so that what had moved is where it was; the border is continued."""
+    """Return a picture shifted back by a motion; the border is replicated."""
     matrix = np.array([[1.0, 0, -move[0]], [0, 1, -move[1]]])
     return cv2.warpAffine(picture, matrix, picture.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
 
 
 def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """How unlike two pictures are around each pixel, (h, w) uint8 grey values."""
+    """Return the difference of two pictures around each pixel, (h, w) uint8 grey levels."""
     return cv2.blur(cv2.absdiff(a, b).max(2), (5, 5))
 
 
 def offset(a: np.ndarray, b: np.ndarray, area: tuple[slice, slice], reach: int) -> tuple[int, int] | None:
-    """By how many pixels (x, y) what fills an area of picture a lies elsewhere in b, at most `reach`; None where it is lost."""
+    """Return the shift (x, y) in pixels, at most `reach`, of an area of picture a in b; None if it is lost."""
     rows, columns = area
     top, left = max(0, rows.start - reach), max(0, columns.start - reach)
     template = a[area]

@@ -1,4 +1,4 @@
-"""Things without names: what moves against the rest of the shot, and what stands out from the border of the picture."""
+"""Objects without classes: motion against the rest of the shot, and contrast with the border of the picture."""
 
 from collections.abc import Sequence
 
@@ -9,23 +9,23 @@ from model_zoo.detect.builtin import grabcut
 from model_zoo.detect.builtin.motion import MOVED, as_seen, difference, is_here
 from model_zoo.detect.builtin.people import Head
 
-STANDS_OUT = 16.0  # distance in CIE Lab from which a colour is none of the border's
-BUSY = 0.35  # share of the picture that stands out from which nothing does
-ALONE = 0.9  # separation from its surroundings from which a thing that does not move is one
-LIKE_BEFORE = 0.6  # correlation from which a thing is found again
-SMALLEST, LARGEST = 0.004, 0.4  # of a thing, share of the picture
-LEFT = 0.4  # share of a thing's pixels that are something else once it has gone
-TRAVELS = 0.25  # of its own size that a thing must move to be one
-BESIDE = 0.3  # share of a thing within a person's usual outline, at most, where it is first seen
-ARM = 3.2  # face sides from the middle of a head within which what goes with it is the person's
-WENT_SIDES = 0.5  # that the head must go before that can be told
-NEAR_PX = 3  # from a person's mask within which what moves is their own rim
+STANDS_OUT = 16.0  # distance in CIE Lab from which a colour is not one of the border's
+BUSY = 0.35  # fraction of the picture in contrast from which no object stands out
+ALONE = 0.9  # separation from its surroundings from which a static object counts
+LIKE_BEFORE = 0.6  # correlation from which an object is found again
+SMALLEST, LARGEST = 0.004, 0.4  # size of an object, fraction of the picture
+LEFT = 0.4  # fraction of an object's pixels that differ once it has gone
+TRAVELS = 0.25  # distance, in its own sizes, that an object must move to count
+BESIDE = 0.3  # largest fraction of an object within a person's usual outline when first seen
+ARM = 3.2  # face sides from a head's centre within which what moves with it is the person's
+WENT_SIDES = 0.5  # face sides that the head must move for this test
+NEAR_PX = 3  # distance from a person's mask within which motion is their own rim
 
 Masks = list[np.ndarray | None]
 
 
 def unlike(picture: np.ndarray, ground: np.ndarray) -> np.ndarray:
-    """How far each pixel's colour is from the nearest of the ground's 8 main colours, (h, w) float32 in CIE Lab units.
+    """Return the distance of each pixel's colour from the nearest of the background's 8 main colours, (h, w) float32 in CIE Lab.
 
     ground: (h, w) bool with at least one pixel.
     """
@@ -41,9 +41,9 @@ def unlike(picture: np.ndarray, ground: np.ndarray) -> np.ndarray:
 
 
 def contrast(picture: np.ndarray) -> np.ndarray:
-    """How far each pixel's colour is from the colours along the picture's border, (h, w) float32 in CIE Lab units.
+    """Return the distance of each pixel's colour from the colours along the picture's border, (h, w) float32 in CIE Lab units.
 
-    After Wei et al. 2012, "Geodesic saliency using background priors": what touches the border is ground.
+    After Wei et al. 2012, "Geodesic saliency using background priors": what touches the border is background.
     """
     rim = np.ones(picture.shape[:2], bool)
     rim[3:-3, 3:-3] = False
@@ -57,11 +57,11 @@ def movers(
     people: Sequence[np.ndarray],
     usual: Sequence[np.ndarray],
 ) -> list[Masks]:
-    """What moves by itself in a shot: one list per thing of its (h, w) bool mask in each small picture, None where it is lost.
+    """Return the moving objects of a shot, each a list of its (h, w) bool mask in each small picture, None where it is lost.
 
-    views, plates: see builtin_motion. people: (h, w) bool, the masks of people; usual: the same by their proportions alone. A
-    thing is first seen beside both: what is below a head is the person's; from there it is followed by its looks and its way,
-    in front of them too. What stays where it is on the ground is a hole in the plate.
+    views, plates: see motion. people: (h, w) bool, the masks of people; usual: the same by their proportions alone. An object is
+    first seen beside both, since what is below a head is the person's; from there it is tracked by appearance and motion, in
+    front of them too. What does not move relative to the background is a hole in the plate.
     """
     things: list[Masks] = []
     for t, (picture, plate, body) in enumerate(zip(pictures, plates, people, strict=True)):
@@ -80,9 +80,9 @@ def movers(
 
 
 def _leaves(thing: Masks, pictures: Sequence[np.ndarray], views: Sequence[np.ndarray]) -> bool:
-    """Whether the other pictures show something else where the thing is in its first picture, and where it is in its last.
+    """Return whether the other pictures show something else at the object's first position, and at its last.
 
-    Three quarters of them, on LEFT of it: an edge that the camera's motion left over, or a shadow, is there in all of them.
+    Three quarters of them, on LEFT of it: an edge left by the camera's motion, or a shadow, is there in all of them.
     """
     known = [t for t, mask in enumerate(thing) if mask is not None]
     for t in (known[0], known[-1]):
@@ -97,7 +97,7 @@ def _leaves(thing: Masks, pictures: Sequence[np.ndarray], views: Sequence[np.nda
 
 
 def _travels(thing: Masks, views: Sequence[np.ndarray]) -> bool:
-    """Whether a thing is ever as far from where it was on the ground as TRAVELS of its size."""
+    """Return whether an object is ever as far from its background position as TRAVELS of its size."""
     middles, sizes = [], []
     for mask, view in zip(thing, views, strict=True):
         if mask is not None:
@@ -108,7 +108,7 @@ def _travels(thing: Masks, views: Sequence[np.ndarray]) -> bool:
 
 
 def moving_masks(picture: np.ndarray, plate: np.ndarray, people: np.ndarray, most: int = 4) -> list[np.ndarray]:
-    """Masks of up to `most` things in a small picture that are neither in the plate nor on people, largest first."""
+    """Return masks of up to `most` objects in a small picture that are neither in the plate nor on people, largest first."""
     near = cv2.dilate(people.astype(np.uint8), np.ones((2 * NEAR_PX + 1,) * 2, np.uint8)) > 0
     moves = (difference(picture, plate) > MOVED) & ~near
     found = [b for b in blobs(moves) if is_here(picture, plate, b)]
@@ -123,9 +123,9 @@ def moving_masks(picture: np.ndarray, plate: np.ndarray, people: np.ndarray, mos
 
 
 def still_masks(picture: np.ndarray, taken: np.ndarray, most: int = 2) -> list[np.ndarray]:
-    """Masks of things that stand out from the border of a small picture and from all that is around them, largest first.
+    """Return masks of objects in contrast with the border of a small picture and their surroundings, largest first.
 
-    taken: (h, w) bool, where people and moving things are. More than `most` of them are the furniture of the place: none then.
+    taken: (h, w) bool, where people and moving objects are. More than `most` of them are furniture: none is returned then.
     """
     off_limits = cv2.dilate(taken.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
     stands_out = (contrast(picture) > STANDS_OUT) & ~off_limits
@@ -139,14 +139,14 @@ def still_masks(picture: np.ndarray, taken: np.ndarray, most: int = 2) -> list[n
 
 
 def _same(pictures: Sequence[np.ndarray], thing: Masks, t: int, mask: np.ndarray) -> bool:
-    """Whether the mask in picture t is where the thing, last seen before, is found again, or was heading: a ball rolls."""
+    """Return whether the mask in picture t is where the object is found again or was heading, as for a rolling ball."""
     last, before = next((u, m) for u in reversed(range(t)) if (m := thing[u]) is not None)
     guesses = [_follow(pictures[last], before, pictures[t]), _onward(thing, t)]
     return any(guess is not None and (guess & mask).sum() > 0.3 * (guess | mask).sum() for guess in guesses)
 
 
 def goes_with(thing: Masks, person: Sequence[Head | None]) -> bool:
-    """Whether a thing goes where the head above it goes: a coat that was not taken for the person's."""
+    """Return whether an object moves with the head above it, such as a coat that was not assigned to the person."""
     both = [
         (_middle(mask), head) for mask, head in zip(thing, person, strict=True) if mask is not None and head is not None
     ]
@@ -163,7 +163,7 @@ def goes_with(thing: Masks, person: Sequence[Head | None]) -> bool:
 
 
 def _onward(thing: Masks, t: int) -> np.ndarray | None:
-    """The last mask before picture t, gone on as from the one before it; None where there are no two near enough."""
+    """Return the last mask before picture t, extrapolated by its last motion; None without two masks near enough."""
     seen = [u for u in range(t) if thing[u] is not None][-2:]
     if len(seen) < 2 or t - seen[0] > 3:
         return None
@@ -180,13 +180,13 @@ def _middle(mask: np.ndarray | None) -> tuple[float, float]:
 
 
 def _moved(mask: np.ndarray, x: float, y: float) -> np.ndarray:
-    """A mask moved by whole pixels."""
+    """Return a mask shifted by whole pixels."""
     matrix = np.array([[1.0, 0, round(x)], [0, 1, round(y)]])
     return cv2.warpAffine(mask.astype(np.uint8), matrix, mask.shape[::-1], flags=cv2.INTER_NEAREST) > 0
 
 
 def _fill(pictures: Sequence[np.ndarray], plates: Sequence[np.ndarray], thing: Masks) -> None:
-    """Follow a thing into the pictures where it was not cut out, forwards and then backwards, and cut it out there."""
+    """Track an object into the pictures where it was not cut out, forwards and then backwards, and cut it out there."""
     steps = [(t, t - 1) for t in range(1, len(thing))] + [(t, t + 1) for t in reversed(range(len(thing) - 1))]
     for t, other in steps:
         if thing[t] is None and (known := thing[other]) is not None:
@@ -196,7 +196,7 @@ def _fill(pictures: Sequence[np.ndarray], plates: Sequence[np.ndarray], thing: M
 
 
 def _follow(before: np.ndarray, mask: np.ndarray, after: np.ndarray) -> np.ndarray | None:
-    """The mask where the thing went, by normalised cross-correlation within its own size; None where nothing looks like it."""
+    """Return the mask at the object's new position, by normalised cross-correlation within its own size; None if it is lost."""
     ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     box = slice(ys[0], ys[-1] + 1), slice(xs[0], xs[-1] + 1)
     reach = max(*before[box].shape[:2])
@@ -206,7 +206,7 @@ def _follow(before: np.ndarray, mask: np.ndarray, after: np.ndarray) -> np.ndarr
     scores = cv2.matchTemplate(
         field.astype(np.float32), before[box].astype(np.float32), cv2.TM_CCOEFF_NORMED, mask=shape
     )
-    scores[~np.isfinite(scores)] = -1  # a flat place has no correlation
+    scores[~np.isfinite(scores)] = -1  # a flat area has no correlation
     _, best, _, (x, y) = cv2.minMaxLoc(scores)
     if best < LIKE_BEFORE:
         return None
@@ -214,7 +214,7 @@ def _follow(before: np.ndarray, mask: np.ndarray, after: np.ndarray) -> np.ndarr
 
 
 def _recut(picture: np.ndarray, guess: np.ndarray) -> np.ndarray:
-    """The mask drawn to the picture's edges, two pixels about a guess."""
+    """Return the mask aligned to the picture's edges, within two pixels of a guess."""
     kernel = np.ones((5, 5), np.uint8)
     inner, outer = cv2.erode(guess.astype(np.uint8), kernel) > 0, cv2.dilate(guess.astype(np.uint8), kernel) > 0
     hints = np.where(inner, grabcut.SURE_FORE, np.where(outer, grabcut.MAYBE_BACK, grabcut.SURE_BACK)).astype(np.uint8)
@@ -226,13 +226,13 @@ def _recut(picture: np.ndarray, guess: np.ndarray) -> np.ndarray:
 
 
 def _around(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
-    """The mask's box and a margin, as slices."""
+    """Return the mask's box and a margin, as slices."""
     ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return slice(max(0, ys[0] - margin), ys[-1] + margin + 1), slice(max(0, xs[0] - margin), xs[-1] + margin + 1)
 
 
 def blobs(mask: np.ndarray) -> list[np.ndarray]:
-    """The connected pieces of a mask that are neither too small nor too large, closed."""
+    """Return the connected pieces of a mask that are neither too small nor too large, closed."""
     closed = cv2.morphologyEx(
         mask.astype(np.uint8), cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
     )
@@ -243,14 +243,14 @@ def blobs(mask: np.ndarray) -> list[np.ndarray]:
 
 
 def _on_border(mask: np.ndarray) -> float:
-    """The share of the mask's outline that lies on the picture's border."""
+    """Return the fraction of the mask's outline on the picture's border."""
     edges = mask[0].sum() + mask[-1].sum() + mask[:, 0].sum() + mask[:, -1].sum()
     outline = cv2.morphologyEx(np.pad(mask, 1).astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8)).sum()
     return float(edges / max(1, outline))
 
 
 def _cut_blob(picture: np.ndarray, blob: np.ndarray, forbidden: np.ndarray) -> np.ndarray:
-    """GrabCut around a blob: its inside is sure, its surroundings are open, what is far or forbidden is ground."""
+    """Run GrabCut around a blob: its inside is certain, its surroundings unknown, everything far or forbidden background."""
     ys, xs = np.flatnonzero(blob.any(1)), np.flatnonzero(blob.any(0))
     margin = max(4, round(0.2 * max(np.ptp(ys), np.ptp(xs))))
     area = _around(blob, margin)
@@ -267,7 +267,7 @@ def _cut_blob(picture: np.ndarray, blob: np.ndarray, forbidden: np.ndarray) -> n
 
 
 def _is_thing(mask: np.ndarray, blob: np.ndarray, on_border: float) -> bool:
-    """Large and compact enough, with no more of its outline on the border than allowed, and still where the blob was."""
+    """Return whether a mask is large, compact, not too much on the border, and still at the blob's position."""
     area = int(mask.sum())
     if area < SMALLEST * mask.size or _on_border(mask) > on_border or (mask & blob).sum() < 0.5 * blob.sum():
         return False
@@ -278,7 +278,7 @@ def _is_thing(mask: np.ndarray, blob: np.ndarray, on_border: float) -> bool:
 
 
 def separation(picture: np.ndarray, mask: np.ndarray) -> float:
-    """How far the thing's colours are from those just around it, 0 to 1: the distance of the two histograms (Bhattacharyya)."""
+    """Return the distance of the object's colours from those just around it, 0 to 1 (Bhattacharyya, of the two histograms)."""
     ring = (cv2.dilate(mask.astype(np.uint8), np.ones((15, 15), np.uint8)) > 0) & ~mask
     inside, outside = (
         cv2.calcHist([picture], [0, 1, 2], part.astype(np.uint8), [6, 6, 6], [0, 256] * 3) for part in (mask, ring)

@@ -138,7 +138,7 @@ def test_a_siglip_reads_with_the_tokenizer_beside_it_and_matches_by_its_logits(t
 
 def test_a_siglip_without_its_tokenizer_is_a_sentence(tmp_path):
     tiny_clip.save(tiny_clip.new(tiny_clip.SIGLIP), tiny_clip.SIGLIP, tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"no tokenizer .* put the files of 'nobody/nowhere' beside"):
+    with pytest.raises(FileNotFoundError, match=r"no tokenizer .* copy the files of 'nobody/nowhere' beside"):
         cards.load(f"openclip:{tmp_path}")
 
 

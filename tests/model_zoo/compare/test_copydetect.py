@@ -128,5 +128,5 @@ def test_the_network_sees_the_whole_picture_with_its_shorter_side_at_288():
 
 def test_a_file_that_is_no_torchscript_says_which_one_to_take(tmp_path):
     torch.save({"weight": torch.zeros(1)}, tmp_path / "sscd.pt")
-    with pytest.raises(ValueError, match="take the one that ends in"):
+    with pytest.raises(ValueError, match="use the one that ends in"):
         cards.load(f"sscd:{tmp_path / 'sscd.pt'}")

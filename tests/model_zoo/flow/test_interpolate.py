@@ -52,7 +52,7 @@ def test_amt_is_asked_through_its_own_code_and_what_was_padded_is_cut_again(chec
 
 def test_amt_runs_no_code_that_nobody_allowed_and_says_what_is_missing(checkout, monkeypatch):
     (checkout / "amt-s.pth").unlink()
-    with pytest.raises(FileNotFoundError, match="check out MCG-NKU/AMT there"):
+    with pytest.raises(FileNotFoundError, match="clone MCG-NKU/AMT there"):
         cards.load(f"amt-s:{checkout}")
     monkeypatch.delenv("A2DATA_REMOTE_CODE")
     with pytest.raises(PermissionError, match="set A2DATA_REMOTE_CODE=yes"):

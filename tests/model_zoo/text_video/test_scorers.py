@@ -87,7 +87,7 @@ def test_a_checkpoint_of_viclip_is_read_by_its_names(tmp_path, monkeypatch, towe
 
         meant = towers[1](open_clip.SimpleTokenizer(context_length=32)(["a cat"]))
     assert model(frames, "a cat") == pytest.approx(float(functional.cosine_similarity(seen, meant)[0]), abs=1e-5)
-    with pytest.raises(ValueError, match="looks at 8 frames, these are 5"):
+    with pytest.raises(ValueError, match="needs 8 frames, got 5"):
         model(frames[:5], "a cat")
     del state["vision_encoder.proj"]
     torch.save({"model": state}, tmp_path / "other.pth")
