@@ -250,8 +250,8 @@ class Loader(IterableDataset):
         for samples in gathered(self.stream(step)):
             if self.step != step:
                 raise RuntimeError(
-                    "the step of the loader was changed during the iteration, by load_state_dict or another iterator: start a new "
-                    "iteration"
+                    "the step of the loader was changed during the iteration, by load_state_dict or another iterator: start a "
+                    "new iteration"
                 )
             for sample in samples:
                 self.note(sample)

@@ -224,8 +224,9 @@ def qualities(frames: np.ndarray, track: Track, others: Sequence[Observation]) -
 def quality(frame: np.ndarray, seen: Observation, others: Sequence[Observation], usual_area: float) -> float:
     """Return the picture quality of an observation, 0 to 1. It is a product, so a single severe fault suffices to lower it.
 
-    Factors: sharpness, size (full score from 15 % of the frame), position inside the frame (a cut at the bottom costs little, since
-    half-length views end there), no overlap with others, size close to the track's median (unlike a leaking mask), confidence.
+    Factors: sharpness, size (full score from 15 % of the frame), position inside the frame (a cut at the bottom costs little,
+    since half-length views end there), no overlap with others, size close to the track's median (unlike a leaking mask),
+    confidence.
     """
     height, width = frame.shape[:2]
     x0, y0, x1, y1 = seen.box

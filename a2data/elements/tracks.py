@@ -15,13 +15,13 @@ NEAR_SIZES = 1.5
 
 
 def associate(boxes: Sequence[Sequence[Box]], looks: Sequence[np.ndarray], gap: int = 3) -> list[list[tuple[int, int]]]:
-    """Return tracks through samples of a shot, each an ascending list of (sample, observation). Each observation is in one track.
+    """Return tracks through samples of a shot, each an ascending list of (sample, observation); each observation is in one track.
 
     boxes: boxes of the observations of each sample. looks: their embeddings, (n, d) float32 per sample with rows of unit norm (d
     may be 0). A track ends when it is not seen for more than `gap` samples. The observations of each sample are assigned to the
-    open tracks by the Hungarian method, with cost 1 - mean of overlap and cosine. The overlap is with the predicted box at constant
-    velocity (Bewley et al. 2016, SORT), because when two people pass each other, each ends up closer to the other's last position.
-    Tracks are ordered by their first observation.
+    open tracks by the Hungarian method, with cost 1 - mean of overlap and cosine. The overlap is with the predicted box at
+    constant velocity (Bewley et al. 2016, SORT), because when two people pass each other, each ends up closer to the other's last
+    position. Tracks are ordered by their first observation.
     """
     tracks: list[list[tuple[int, int]]] = []
     for t, here in enumerate(boxes):

@@ -7,8 +7,8 @@ NAMES = (
     *("black", "white", "grey", "red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink"),
     *("brown", "beige"),
 )
-# Upper end of each hue in degrees, with its name; above the last it is red again. The hue is that of HSV, since the hue of CIE Lab
-# is not linear and makes pure blue purple. Lightness and chroma are those of Lab, since those of HSV make a pale wall vivid.
+# Upper end of each hue in degrees, with its name; above the last it is red again. The hue is that of HSV, since the hue of CIE
+# Lab is not linear and makes pure blue purple. Lightness and chroma are those of Lab, since those of HSV make a pale wall vivid.
 _HUES = (
     (12, "red"),
     (42, "orange"),

@@ -56,7 +56,7 @@ def coded_size(path: str, width: int, height: int, limits: Limits) -> None:
 
 
 def shown_size(path: str, width: int, height: int, pixel_aspect: float, limits: Limits) -> None:
-    """Raise LimitError for an implausible shape, which would become huge when scaled to a short side. width, height: displayed."""
+    """Raise LimitError for an implausible displayed shape, which would become huge when scaled to a short side."""
     if not 1 / limits.max_pixel_aspect <= pixel_aspect <= limits.max_pixel_aspect:
         allowed = f"allowed 1:{limits.max_pixel_aspect:g} to {limits.max_pixel_aspect:g}:1"
         raise LimitError(path, "pixel aspect", f"a pixel is {pixel_aspect:.4g} times as wide as high, {allowed}")
