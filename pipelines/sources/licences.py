@@ -34,8 +34,8 @@ def settle(
 ) -> tuple[list[Source], list[Source]]:
     """Return (found rows, known rows that change), with the licence stated for their bytes, or the conflict.
 
-    found: for each location, its `row` with the id of its bytes, and the `statements` of the inputs about it. A licence stated for
-    one of several files with the same bytes applies to all of them. replace_known: ignore the licences of known rows.
+    found: for each location, its `row` with the id of its bytes, and the `statements` of the inputs about it. A licence stated
+    for one of several files with the same bytes applies to all of them. replace_known: ignore the licences of known rows.
     """
     groups: dict[str, list[Any]] = {}
     for one in found:

@@ -168,7 +168,7 @@ def _plain_name(column: str) -> str:
 
 
 def _columns(pairs: Any) -> "dict[str, Any] | _Fault":
-    """Values by the plain names of their columns."""
+    """Return the values by the normalised names of their columns."""
     row: dict[str, Any] = {}
     for column, value in pairs:
         name = _plain_name(column)
@@ -188,7 +188,7 @@ def _entry(row: dict[str, Any], where: str) -> Entry:
     if not path:
         raise _Fault(f'needs a "path" or a "url", has {", ".join(map(str, row)) or "nothing"}')
     if values["path"] and values["url"] and values["path"] != values["url"]:
-        raise _Fault('has a "path" and another "url": which of them?')
+        raise _Fault('has a "path" and a different "url": give only one of them')
     stated = {column: values[column].strip(" \t") for column in ("license", "source", "label")}
     return Entry(path, **stated, stated_in=where)
 
@@ -215,7 +215,7 @@ def _value(value: Any, column: str) -> str:
 
 
 def located(path: str, of_list: str) -> str:
-    """A path of a list as an absolute one: a relative path is seen from the folder of the list.
+    """Return a path of a list as an absolute one; relative paths are resolved from the folder of the list.
 
     >>> located("b/c.mp4", "/lists/a.csv"), located("c.mp4", "https://host/lists/a.csv?sig=x")
     ('/lists/b/c.mp4', 'https://host/lists/c.mp4')
