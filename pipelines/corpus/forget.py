@@ -82,8 +82,8 @@ def _refuse(row: Any, wanted: DeletionRequest) -> Any:
 def _without(store: Store, stage: Stage, shard: int, wanted: DeletionRequest, fresh: bool) -> int:
     """Rewrite a part without the deleted rows. Returns the number of removed rows.
 
-    The part stays fresh if it was: its rows are those that the stage would make from the remaining units. Rows are written unit by
-    unit as before, since the digest depends on the batches.
+    The part stays fresh if it was: its rows are those that the stage would make from the remaining units. Rows are written unit
+    by unit as before, since the digest depends on the batches.
     """
     old, unit = store.footer(stage.name(), shard), UNIT[stage.per]
     assert old is not None
@@ -163,8 +163,8 @@ def of_identity(store: Store, identity: int, stages: Sequence[Stage]) -> Deletio
     }
     if not clips:
         raise ValueError(
-            f"identity {identity} does not exist in {store.root}: find identities with `a2data explain {store.root} CLIP` or in the "
-            "report; they may change after a run with other footage or settings"
+            f"identity {identity} does not exist in {store.root}: find identities with `a2data explain {store.root} CLIP` or in "
+            "the report; they may change after a run with other footage or settings"
         )
     shots = store.whole("segment", _Shot).to_pylist()
     spans = defaultdict(list)

@@ -139,7 +139,7 @@ def test_a_run_ends_when_no_node_can_take_its_workers(cluster, store, monkeypatc
     monkeypatch.setattr(on_ray, "REMINDER_S", 0.3)
 
     with pytest.raises(
-        CrewLostError, match=r"placed no worker for 1 s: each asks for 64 CPU.*the same command goes on"
+        CrewLostError, match=r"placed no worker for 1 s: each requests 64 CPU.*re-run the same command"
     ):
         run([Cut()], store, SHARDS, Bounded(RayExecutor(store, cpus=64, placement_s=1.0)))
 

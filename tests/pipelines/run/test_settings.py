@@ -102,7 +102,7 @@ def test_pack_is_told_which_models_made_what(tmp_path):
 def test_a_damaged_recipe_is_named(tmp_path, text):
     (tmp_path / "run.json").write_text(text)
 
-    with pytest.raises(ValueError, match=r"run\.json is no recipe of this version"):
+    with pytest.raises(ValueError, match=r"run\.json is not a recipe of this version"):
         Recipe.of(Store(tmp_path))
 
 

@@ -207,7 +207,7 @@ def test_what_is_not_a_web_address_is_refused(get, url):
     ],
 )
 def test_a_list_may_not_name_other_schemes_or_chains(url):
-    with pytest.raises(RefusedError, match="a list may not"):
+    with pytest.raises(RefusedError, match="list"):
         check_listed(url)
 
 
