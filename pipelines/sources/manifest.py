@@ -127,7 +127,7 @@ def is_video(path: str) -> bool:
 
 
 def walk(folder: str) -> Iterator[Entry]:
-    """Yield the videos below a folder, and the folders that cannot be listed. Does not follow links to folders, to avoid loops."""
+    """Yield the videos below a folder, and the folders that cannot be listed. Links to folders are not followed."""
     errors: list[OSError] = []
     linked = []
     for top, folders, files in os.walk(folder, onerror=errors.append):

@@ -166,7 +166,9 @@ def test_missing_tars_are_named_before_the_first_step(tmp_path, pack):
 def test_a_tar_that_is_cut_off_is_named_before_the_first_step(tmp_path, pack):
     last = pack(tmp_path)[-1]
     os.truncate(tmp_path / last.shard, last.offset + last.bytes - 1)
-    with pytest.raises(ValueError, match=rf"{last.shard} \(\d+ of \d+ bytes\) truncated before the end of the last sample"):
+    with pytest.raises(
+        ValueError, match=rf"{last.shard} \(\d+ of \d+ bytes\) truncated before the end of the last sample"
+    ):
         read_index([tmp_path])
 
 

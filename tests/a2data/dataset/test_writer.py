@@ -169,5 +169,7 @@ def test_an_index_that_lacks_what_it_must_say_is_named(pack, tmp_path):
     pack(tmp_path, 3)
     table = pq.read_table(tmp_path / "index.parquet")
     pq.write_table(table.drop_columns(["offset"]), tmp_path / "index.parquet")
-    with pytest.raises(ValueError, match=r"index\.parquet cannot be read.*lacks the column 'offset'.*repack the data set"):
+    with pytest.raises(
+        ValueError, match=r"index\.parquet cannot be read.*lacks the column 'offset'.*repack the data set"
+    ):
         writer.rows(Folder(tmp_path))
