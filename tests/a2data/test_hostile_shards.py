@@ -116,7 +116,7 @@ PNGS = {
     "grey": (lambda: png(8, 8, 8, 0, bytes(8 * 9)), "colour type 0 with 8 bits"),
     "RGB with 16 bits": (lambda: png(8, 8, 16, 2, bytes(8 * 49)), "colour type 2 with 16 bits"),
     "fewer rows than it says": (lambda: png(8, 8, data=bytes(25))[:-20], "cut off"),
-    "another kind of file": (lambda: b"II*\0" + bytes(100), "no picture"),
+    "another kind of file": (lambda: b"II*\0" + bytes(100), "not a valid PNG"),
 }
 
 

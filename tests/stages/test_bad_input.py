@@ -134,7 +134,7 @@ def test_sound_alone_is_no_video(tmp_path):
 
 def test_a_folder_without_video_is_refused(tmp_path):
     (tmp_path / "readme.txt").write_text("nothing here")
-    with pytest.raises(ValueError, match="no video in it; looked for"):
+    with pytest.raises(ValueError, match="does not contain videos"):
         manifest.sources([str(tmp_path)])
 
 

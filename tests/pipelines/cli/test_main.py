@@ -256,7 +256,7 @@ def test_an_interrupt_says_how_to_go_on(done, capsys, monkeypatch):
         (["run", "--work", "W", "--workers", "many"], "--workers 'many': write a number, or stage=number"),
         (["run", "--work", "W", "--workers", "nosuch=2"], "--workers 'nosuch=2': write a number, or stage=number"),
         (["run", "--work", "NEW"], "no videos: pass files, folders, globs or manifests"),
-        (["run", "EMPTY", "--work", "NEW"], "no video in it; looked for .3gp"),
+        (["run", "EMPTY", "--work", "NEW"], "does not contain videos (.3gp"),
         (["run", "NOWHERE", "--work", "NEW"], "file or folder not found"),
         (["status", "EMPTY"], "is not a work folder: create one with `a2data run VIDEOS --work"),
         (["detect", "EMPTY"], "is not a work folder"),

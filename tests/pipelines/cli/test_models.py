@@ -33,7 +33,7 @@ def test_the_list_has_a_line_for_every_card_with_its_licence_and_place(capsys):
     lines = {words[0]: words for line in capsys.readouterr().out.splitlines() if len(words := line.split()) > 4}
     assert set(CARDS) <= set(lines)
     assert lines["buffalo_l"][1:3] == ["faces", "non-commercial"]
-    assert lines["buffalo_l"][-2:] == ["not", "here"]
+    assert lines["buffalo_l"][-2:] == ["not", "fetched"]
     assert lines["mobilenetv2"][-1] == "a2data[builtin]"
     assert lines["yolo"][-1] == "yolo:PATH"
 
@@ -117,7 +117,7 @@ def test_the_builtin_profile_may_be_used_for_anything_and_production_not(capsys)
 
     assert main(["models", "licences", "--profile", "production", "--policy", "commercial"]) == 1
     out, err = capsys.readouterr()
-    assert f"buffalo_l (non-commercial research only) is for research only: take {CARDS['buffalo_l'].fallback}" in err
+    assert f"buffalo_l (non-commercial research only) is for research only: use {CARDS['buffalo_l'].fallback}" in err
     assert "must offer them the complete source" in err
     assert "commercial use: forbidden by" in out
 

@@ -83,7 +83,7 @@ def test_models_are_kept_for_the_next_job_and_let_go_before_others_are_loaded():
 
 
 def test_a_work_folder_takes_one_run_at_a_time(store):
-    held = rf"in use by process {os.getpid()} on \S+: wait for it, or stop it"
+    held = rf"in use by process {os.getpid()} on \S+: wait for it or stop it"
     with exclusive_lock(store), pytest.raises(BlockingIOError, match=held), exclusive_lock(store):
         pass
     with exclusive_lock(store):
