@@ -15,7 +15,7 @@ NEAR_SIZES = 1.5
 
 
 def associate(boxes: Sequence[Sequence[Box]], looks: Sequence[np.ndarray], gap: int = 3) -> list[list[tuple[int, int]]]:
-    """Return tracks through samples of a shot, each an ascending list of (sample, observation). Each observation is in one track.
+    """Return tracks through samples of a shot, each an ascending list of (sample, observation); each observation is in one track.
 
     boxes: boxes of the observations of each sample. looks: their embeddings, (n, d) float32 per sample with rows of unit norm (d
     may be 0). A track ends when it is not seen for more than `gap` samples. The observations of each sample are assigned to the

@@ -65,7 +65,7 @@ def check_runs(data: memoryview, begin: int, end: int, kind: bytes, max_frames: 
     """Raise ValueError if a table of times covers more than max_frames frames."""
     runs = number(data, begin + 4, end)
     if begin + 8 + 8 * runs > end:
-        raise ValueError(f"has a table {kind!r} of {runs} rows that ends before them")
+        raise ValueError(f"has a table {kind!r} that is truncated before its {runs} rows")
     total = sum(struct.unpack_from(f">{2 * runs}I", data, begin + 8)[::2])
     if total > max_frames:
         raise ValueError(f"has times for {total} frames, more than {max_frames}")

@@ -1,4 +1,4 @@
-"""Video in and out: every frame of a source once, with its time; clips to H.264 bytes and back. PyAV; decord as an option."""
+"""Video I/O: sources frame by frame with timestamps, and clips to and from H.264 bytes. Uses PyAV, optionally decord."""
 
 import importlib.util
 import io
@@ -22,21 +22,23 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
 Opener = Callable[[], Any]  # returns a seekable binary file
 BACKENDS = ("pyav", "decord")
-MAX_CLIP_BYTES = 2_000_000_000  # of a clip's frames in RGB, which are held at once: 1,600 of 832 x 480
+MAX_CLIP_BYTES = 2_000_000_000  # limit of a clip's RGB frames, which are held in memory: 1,600 of 832 x 480
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
     """A decoded frame of a source video."""
 
-    index: int  # counts decoded frames from 0
+    index: int  # number of the decoded frame, from 0
     pts_s: float  # presentation time; need not start at 0
-    picture: av.VideoFrame  # as coded: neither rotated nor scaled to square pixels
+    picture: av.VideoFrame  # as coded, neither rotated nor scaled to square pixels
 
 
 def open_bytes(data: bytes | memoryview) -> av.container.InputContainer:
-    """A container in memory, of the formats and the size of picture that a source may have: a data set of others may hold
-    anything. Raises av.error.FFmpegError."""
+    """Open a container in memory, with the formats and picture sizes allowed for sources, since data sets are untrusted.
+
+    Raises av.error.FFmpegError.
+    """
     options = LIMITS.options()
     container = av.open(io.BytesIO(data), "r", metadata_errors="ignore", options=dict(options))
     for stream in container.streams.video:
@@ -55,7 +57,7 @@ def check_backend(backend: str) -> None:
 
 
 def decode(data: bytes, backend: str = "pyav") -> np.ndarray:
-    """All frames of a clip, (t, h, w, 3) uint8 RGB. Raises av.error.FFmpegError, or ValueError where there is no frame."""
+    """Decode all frames of a clip, (t, h, w, 3) uint8 RGB. Raises av.error.FFmpegError, or ValueError if it has no frames."""
     check_backend(backend)
     if backend == "decord":
         return _decode_decord(data)
@@ -68,7 +70,7 @@ def decode(data: bytes, backend: str = "pyav") -> np.ndarray:
                 raise ValueError(f"the clip has more than {MAX_CLIP_BYTES / 1e9:g} GB of frames")
             frames.append(frame.to_ndarray(format="rgb24"))
     if not frames:
-        raise ValueError("the clip has no frame")
+        raise ValueError("the clip does not have any frames")
     return np.stack(frames)
 
 
@@ -80,14 +82,14 @@ def _decode_decord(data: bytes) -> np.ndarray:
 
 
 def encode(frames: Iterable[av.VideoFrame | np.ndarray], fps: float, crf: int = 18, preset: str = "veryfast") -> bytes:
-    """An mp4 (H.264, yuv420p, moov first) of frames with even sizes; the same frames give the same bytes on any machine.
+    """Encode frames with even sizes as mp4 (H.264, yuv420p, moov first). Equal frames give equal bytes on any machine.
 
-    frames: (t, h, w, 3) uint8 RGB, or any iterable of (h, w, 3) or of av.VideoFrame, all of one size; taken one at a time.
+    frames: (t, h, w, 3) uint8 RGB, or any iterable of (h, w, 3) or of av.VideoFrame, all of one size; consumed one at a time.
     """
     rate = Fraction(fps).limit_denominator(1001)
-    # a real file: FFmpeg reopens it to move the index to the front
+    # a real file, since FFmpeg reopens it to move the index to the front
     with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
-        # without cpu-independent, x264 chooses code by processor and gives now these bytes, now others
+        # without cpu-independent, x264 selects code by processor and the bytes differ
         options = {"crf": str(crf), "preset": preset, "threads": "1", "x264-params": "cpu-independent=1"}
         _write(file.name, frames, rate, options)
         return file.read()
@@ -112,18 +114,18 @@ def _write(path: str, frames: Iterable[av.VideoFrame | np.ndarray], rate: Fracti
 def read(
     path: str, stream: int = 0, backend: str = "pyav", limits: Limits = LIMITS, opener: Opener | None = None
 ) -> Iterator[Frame]:
-    """Every frame of a source, in presentation order, decoded once, in one thread. Times always grow, see `next_time`.
+    """Yield every frame of a source in presentation order, decoded once, in one thread. Times always increase, see `next_time`.
 
-    path: local, or any URL that fsspec opens. stream: which of its video streams. limits: checked again for each frame, as a
-    container may lie and pictures may grow. opener: opens a copy of the source, where there is one.
-    Raises ValueError with a sentence where the file is no video, has no such stream, exceeds the limits (LimitError), or breaks
-    off: frames before the break have then been given out, and should not be used.
+    path: local, or any URL that fsspec opens. stream: index among its video streams. limits: checked again for each frame, since
+    the container may be wrong and pictures may grow. opener: opens a copy of the source, if there is one.
+    Raises ValueError if the file is not a video, lacks the stream, exceeds the limits (LimitError), or is truncated. In the last
+    case the frames before the error were already yielded and should not be used.
     """
     check_backend(backend)
     for frame in {"pyav": _read_pyav, "decord": _read_decord}[backend](path, stream, limits, opener):
         coded_size(path, frame.picture.width, frame.picture.height, limits)
         if frame.index >= limits.max_frames:
-            raise LimitError(path, "too many frames", f"more than {limits.max_frames} were decoded")
+            raise LimitError(path, "too many frames", f"more than {limits.max_frames} frames were decoded")
         yield frame
 
 
@@ -131,7 +133,7 @@ def _read_pyav(path: str, stream: int, limits: Limits, opener: Opener | None) ->
     index, time_s, shift_s = -1, -math.inf, 0.0
     with open_source(path, limits, opener=opener) as (container, ceiling):
         video = video_stream(container, path, stream)
-        # a worker has one core; frames in flight in other threads cost memory, too
+        # a worker has one core, and frames in flight in other threads take memory
         video.codec_context.thread_count = 1
         step_s = 1 / float(video.average_rate or video.guessed_rate or 25)
         try:
@@ -147,13 +149,13 @@ def _read_pyav(path: str, stream: int, limits: Limits, opener: Opener | None) ->
                 raise _out_of_memory(path, limits) from error
             raise ValueError(broken(path, index, time_s, error)) from error
     if index < 0:
-        raise ValueError(f"{path}: the video stream has no frame that can be decoded")
+        raise ValueError(f"{path}: none of the frames of the video stream can be decoded")
 
 
 def _decoded(
     container: av.container.InputContainer, stream: av.VideoStream, limits: Limits, ceiling: MemoryCeiling
 ) -> Iterator[av.VideoFrame]:
-    """The frames of a stream, each decoded below the ceiling, which does not bound what the caller does with them."""
+    """Yield the frames of a stream, each decoded below the ceiling, which does not limit the caller's use of them."""
     stream.codec_context.options = {"max_pixels": limits.options()["max_pixels"]}
     frames = container.decode(stream)
     while True:
@@ -188,7 +190,7 @@ def _read_decord(path: str, stream: int, limits: Limits, opener: Opener | None) 
 
 
 def broken(path: str, index: int, time_s: float, error: Exception) -> str:
-    """What to tell somebody whose file stopped decoding after frame `index`; -1 for at once."""
+    """Return the error message for a file that stopped decoding after frame `index`, -1 if before the first."""
     reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
     if index < 0:
         return f"{path}: no frame can be decoded: {reason}"
@@ -196,10 +198,10 @@ def broken(path: str, index: int, time_s: float, error: Exception) -> str:
 
 
 def next_time(raw_s: float | None, last_s: float, shift_s: float, step_s: float) -> tuple[float, float]:
-    """The presentation time of a frame and the shift to use from here on, such that time always grows.
+    """Return the presentation time of a frame and the shift for the following frames, such that times always increase.
 
-    raw_s: as the file says it, None where it does not. last_s: of the frame before, -inf for none. step_s: 1 / fps.
-    A step back of more than a second is a clock that began anew (joined or wrapped MPEG-TS): all that follows is shifted.
+    raw_s: time in the file, None if missing. last_s: time of the previous frame, -inf for none. step_s: 1 / fps.
+    A step back of more than a second is a restarted clock (joined or wrapped MPEG-TS), so all following frames are shifted.
 
     >>> next_time(7.0, 6.5, 0.0, 0.5)
     (7.0, 0.0)
@@ -219,21 +221,24 @@ def next_time(raw_s: float | None, last_s: float, shift_s: float, step_s: float)
 
 
 class Probe(NamedTuple):
-    """What a container and its first frame say."""
+    """Properties of a source according to its container and first frame."""
 
-    width: int  # as shown: after rotation and pixel aspect
+    width: int  # as displayed, after rotation and pixel aspect
     height: int
-    rotation: int  # degrees to turn the decoded picture clockwise: 0, 90, 180, 270
+    rotation: int  # clockwise rotation of the decoded picture in degrees: 0, 90, 180, 270
     fps: float  # average
-    duration_s: float  # 0 where the container does not know
+    duration_s: float  # 0 if unknown
     codec: str
-    stream: int  # the largest of the video streams that are no cover pictures
-    frames: int  # as the container counts them, or else duration times fps; 0 where neither is known
+    stream: int  # index of the largest video stream, except cover pictures
+    frames: int  # the larger of the container's count and duration times fps; 0 if neither is known
 
 
 def probe(path: str, limits: Limits = LIMITS, opener: Opener | None = None) -> Probe:
-    """What a file holds. Raises ValueError with a sentence where it is no video or its first frame cannot be decoded, and
-    LimitError where its pictures or its decoder's memory exceed the limits."""
+    """Return the properties of a source.
+
+    Raises ValueError if it is not a video or its first frame cannot be decoded, and LimitError if its pictures or its decoder's
+    memory exceed the limits.
+    """
     with open_source(path, limits, opener=opener) as (container, ceiling):
         number = best_stream(container, path)
         video = container.streams.video[number]
@@ -245,9 +250,9 @@ def probe(path: str, limits: Limits = LIMITS, opener: Opener | None = None) -> P
         except av.error.FFmpegError as error:
             raise ValueError(broken(path, -1, 0, error)) from error
         if frame is None:
-            raise ValueError(f"{path}: the video stream has no frame that can be decoded")
+            raise ValueError(f"{path}: none of the frames of the video stream can be decoded")
         coded_size(path, frame.width, frame.height, limits)
-        aspect = float(video.sample_aspect_ratio or 1)  # of a pixel; 0 and None both mean that nobody knows
+        aspect = float(video.sample_aspect_ratio or 1)  # of a pixel; 0 and None both mean unknown
         width, height = round(frame.width * aspect), frame.height
         rotation = round(-frame.rotation / 90) * 90 % 360  # FFmpeg counts counterclockwise
         if rotation in (90, 270):
@@ -261,11 +266,11 @@ def probe(path: str, limits: Limits = LIMITS, opener: Opener | None = None) -> P
 
 
 def best_stream(container: av.container.InputContainer, path: str) -> int:
-    """The number, among the video streams, of the one with the largest picture; cover pictures do not count."""
+    """Return the index of the video stream with the largest picture, except cover pictures."""
     streams = container.streams.video
     films = [n for n, s in enumerate(streams) if not s.disposition & av.stream.Disposition.attached_pic]
     if not films:
-        raise ValueError(f"{path}: there is no video stream in it, only {_others(container)}")
+        raise ValueError(f"{path}: it does not contain a video stream, only {_others(container)}")
     return max(films, key=lambda n: (streams[n].width * streams[n].height, -n))
 
 
@@ -275,9 +280,9 @@ def _others(container: av.container.InputContainer) -> str:
 
 
 def video_stream(container: av.container.InputContainer, path: str, stream: int) -> av.video.stream.VideoStream:
-    """A video stream by its number. Raises ValueError where there is none."""
+    """Return a video stream by its index. Raises ValueError if it does not exist."""
     if stream >= len(container.streams.video):
-        raise ValueError(f"{path}: no video stream {stream}, it has {len(container.streams.video)}")
+        raise ValueError(f"{path}: video stream {stream} does not exist, it has {len(container.streams.video)}")
     return container.streams.video[stream]
 
 
@@ -285,11 +290,11 @@ def video_stream(container: av.container.InputContainer, path: str, stream: int)
 def open_source(
     path: str, limits: Limits = LIMITS, formats: str = VIDEO_FORMATS, opener: Opener | None = None
 ) -> Iterator[tuple[av.container.InputContainer, MemoryCeiling]]:
-    """A container to read from, and the ceiling below which to decode it. Local paths are opened by FFmpeg itself, URLs through
-    fsspec, copies by their opener.
+    """Open a container and yield it with the memory ceiling for decoding it.
 
-    formats: FFmpeg's names of the formats that are opened; none of them lets the file name others.
-    Raises ValueError with a sentence for what is no video, OSError for what is not there or may not be read.
+    Local paths are opened by FFmpeg itself, URLs through fsspec, copies by their opener.
+    formats: FFmpeg's names of the accepted formats, none of which can refer to other files.
+    Raises ValueError for a file that is not a video, OSError for a file that is missing or unreadable.
     """
     local, ceiling = not opener and "://" not in path, MemoryCeiling(limits.max_decoder_bytes)
     with ExitStack() as stack:
@@ -306,13 +311,11 @@ def open_source(
         except MemoryError as error:
             raise _out_of_memory(path, limits) from error
         except av.error.ArgumentError as error:
-            raise ValueError(
-                f"{path}: not a container of the formats that are read ({formats.replace(',', ', ')})"
-            ) from error
+            raise ValueError(f"{path}: not a container in a supported format ({formats.replace(',', ', ')})") from error
         except av.error.FFmpegError as error:
             raise ValueError(_unopened(path, error)) from error
         yield stack.enter_context(container), ceiling
 
 
 def _unopened(path: str, error: Exception) -> str:
-    return f"{path}: not a video, or one that is empty or lost its index, as after a download that broke off: {error}"
+    return f"{path}: not a video, or an empty or truncated one without its index: {error}"

@@ -108,8 +108,7 @@ def _length(tail: bytes) -> int:
 class Reader:
     """An open Parquet file that is verified while it is read.
 
-    sealed: whether it has checksums. Every method raises DamagedError, with the path, if the content differs from what was
-    written.
+    sealed: whether it has checksums. Every method raises DamagedError, with the path, if the content is not what was written.
     """
 
     def __init__(self, file: pa.NativeFile, path: str, read_dictionary: list[str] | None = None):

@@ -189,9 +189,8 @@ class Store(Folder):
         """Return the part's footer; None if the part is missing, or is damaged and therefore moved aside."""
         for _ in range(2):  # second try if its copy has replaced the part
             try:
-                with self.opened(
-                    stage, shard
-                ) as part:  # without notes: an object store shows for a moment what was given up
+                # an object store briefly shows discarded parts, which have no notes
+                with self.opened(stage, shard) as part:
                     return _footer(part.notes[b"a2data"], part.path) if b"a2data" in part.notes else None
             except FileNotFoundError:
                 return None

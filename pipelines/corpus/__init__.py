@@ -1,1 +1,1 @@
-"""Commands over a finished corpus: calibrate, explain, forget."""
+"""Commands for a finished corpus: calibrate, explain, forget."""

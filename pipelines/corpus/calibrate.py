@@ -1,9 +1,9 @@
-"""`a2data calibrate`: the cosine from which two are the same, from the corpus itself, at a stated rate of false accepts.
+"""`a2data calibrate`: estimate identity thresholds on cosine similarity from the corpus at a given false accept rate.
 
-Nobody has to label anything. Two tracks that share a frame are two: negatives for certain. Two of videos whose manifest names
-different sources are most likely two: weak negatives, which are counted apart and only used where the others do not suffice. One
-track that goes on from clip to clip of a shot is one: positives, taken far apart in time. Places have positives (one shot) and
-weak negatives only.
+Labels are not needed. Tracks that share a frame are different: certain negatives. Elements of videos with different sources in
+the manifest are most likely different: weak negatives, which are counted separately and only used if the others do not suffice. A
+track that continues from clip to clip of a shot is one element: positives, taken far apart in time. Backgrounds have only
+positives (one shot) and weak negatives.
 """
 
 import json
@@ -27,34 +27,34 @@ from stages.retrieve.join import STEP
 
 TABLES = ("detect", "faces", "parse", "background", "ground")
 KINDS = ("face", "object", "background")
-FAR_S = 2.0  # seconds between two sightings of one track that make a positive: another pose, another light
-# a track goes on in the next clip within so much time, with boxes that overlap so much
+FAR_S = 2.0  # least seconds between two observations of a positive pair, so that pose and light differ
+# longest gap in seconds and least IoU of boxes for a track that continues in the next clip
 GOES_ON_S, GOES_ON_IOU = (0.5, 0.5)
-MOST_WEAK = 300_000  # weak negatives that are drawn
-RESAMPLES = 200  # of the bootstrap
+MOST_WEAK = 300_000  # number of weak negatives that are sampled
+RESAMPLES = 200  # bootstrap resamples
 
 
 class Pairs(NamedTuple):
     """Pairs of elements of one kind and one embedder: similarity of each, and the clip of its first element."""
 
     similarity: np.ndarray
-    clip: np.ndarray  # numbers: the bootstrap draws clips, for pairs of one clip are not independent
+    clip: np.ndarray  # clip numbers; the bootstrap resamples clips, since pairs of one clip are not independent
 
 
 @dataclass(frozen=True)
 class CalibratedThreshold:
-    """A threshold and what it rests on. Intervals are of 95 %."""
+    """A threshold and its evidence, with 95 % intervals."""
 
-    threshold: float  # the upper end of its interval, at which the rate is kept; where there is none, that of these pairs alone
-    threshold_here: float  # at which just these negatives keep to the rate; others would exceed it every other time
-    threshold_low: float  # bootstrap over clips; nan where all pairs are of one clip
+    threshold: float  # upper end of its interval, which keeps the rate; without an interval, threshold_here
+    threshold_here: float  # threshold that keeps the rate on these negatives; others would exceed it half of the time
+    threshold_low: float  # bootstrap over clips; NaN if all pairs are of one clip
     threshold_high: float
-    negatives: int  # that share a frame
-    weak_negatives: int  # of different sources; 0 where they were not needed
+    negatives: int  # pairs that share a frame
+    weak_negatives: int  # pairs of different sources; 0 if not needed
     positives: int
-    false_accept: float  # share of the negatives at the threshold or above
+    false_accept: float  # fraction of the negatives at or above the threshold
     false_accept_high: float  # upper end of Wilson's interval
-    true_accept: float  # share of the positives; nan without any
+    true_accept: float  # fraction of the positives at or above the threshold; NaN without positives
     true_accept_low: float  # lower end of Wilson's interval
 
 
@@ -68,9 +68,9 @@ def write(store: Store, found: dict[tuple[str, str], CalibratedThreshold], rate:
 
 
 def table(found: dict[tuple[str, str], CalibratedThreshold], rate: float) -> Iterator[str]:
-    """The findings as lines of text."""
+    """Yield the results as lines of text."""
     if found:
-        yield f"thresholds at a false-accept rate of {rate:g}, with intervals of 95 %"
+        yield f"thresholds at a false accept rate of {rate:g}, with 95 % intervals"
     for (embedder, kind), f in found.items():
         weak = f" and {f.weak_negatives} weak (different sources)" if f.weak_negatives else ""
         yield (
@@ -82,13 +82,13 @@ def table(found: dict[tuple[str, str], CalibratedThreshold], rate: float) -> Ite
 
 
 def calibrate(store: Store, rate: float) -> tuple[dict[tuple[str, str], CalibratedThreshold], list[str]]:
-    """(embedder, kind) -> what was found, and a sentence for each that has too few pairs.
+    """Return (embedder, kind) -> calibrated threshold, and a message for each that has too few pairs.
 
     Raises ValueError for a work folder without elements.
     """
     looks = [store.whole(name, EmbeddedElement) for name in TABLES]
     if not sum(len(t) for t in looks):
-        raise ValueError(f"{store.root} holds no elements yet: `a2data run` first")
+        raise ValueError(f"{store.root} does not contain elements yet: run `a2data run` first")
     corpus = assemble(tuple(looks))
     shots = {shot.clip_id: shot for shot in from_table(_Shot, store.whole("segment", _Shot))}
     boxes = {b.element_id: b.seen_boxes for name in TABLES for b in from_table(_Boxes, store.whole(name, _Boxes))}
@@ -118,21 +118,21 @@ def calibrate(store: Store, rate: float) -> tuple[dict[tuple[str, str], Calibrat
 
 
 def judge(strong: Pairs, weak: Pairs, positive: Pairs, rate: float) -> CalibratedThreshold | str:
-    """The threshold at that rate of false accepts, or a sentence that says why there is none."""
+    """Return the threshold at that false accept rate, or a message why it cannot be estimated."""
     least = int(np.ceil(1 / rate))
     used = strong
     if len(strong.similarity) < least:
         used = Pairs(*(np.concatenate(both) for both in zip(strong, weak, strict=True)))
     n = len(used.similarity)
     if n < least:
-        attainable = f", or ask for --false-accept {_round_up(1 / n):g}" if n > 2 else ""
+        attainable = f", or use --false-accept {_round_up(1 / n):g}" if n > 2 else ""
         return (
-            f"a rate of {rate:g} needs {least} pairs that are certainly different, and there are {len(strong.similarity)} that "
-            f"share a frame and {len(weak.similarity)} of different sources: run more footage{attainable}"
+            f"a rate of {rate:g} needs {least} pairs of different elements, but only {len(strong.similarity)} share a frame and "
+            f"{len(weak.similarity)} are of different sources: add more footage{attainable}"
         )
     here = threshold_at_far(used.similarity, rate)
     if here > 1:
-        return f"{int(rate * n) + 1} pairs that are certainly different are the same to the model: it cannot tell them apart"
+        return f"{int(rate * n) + 1} pairs of different elements have the maximal similarity: the model cannot separate them"
     low, high = bootstrap(used, rate)
     threshold = here if np.isnan(high) else min(1.0, max(here, high))
     false, true = int((used.similarity >= threshold).sum()), int((positive.similarity >= threshold).sum())
@@ -153,25 +153,25 @@ def judge(strong: Pairs, weak: Pairs, positive: Pairs, rate: float) -> Calibrate
 
 
 def _round_up(rate: float) -> float:
-    """To one digit, upwards: 0.0123 becomes 0.02."""
+    """Round up to one significant digit: 0.0123 becomes 0.02."""
     digit = 10.0 ** np.floor(np.log10(rate))
     return float(np.ceil(rate / digit - 1e-9) * digit)
 
 
 def threshold_at_far(negatives: np.ndarray, rate: float) -> float:
-    """The lowest threshold, a whole number of STEPs, that at most that share of the negatives reaches."""
+    """Return the lowest threshold, a multiple of STEP, that at most the fraction `rate` of the negatives reaches."""
     allowed = int(rate * len(negatives) + 1e-9)
     worst = np.partition(negatives, -allowed - 1)[-allowed - 1]
     return _above(float(worst))
 
 
 def _above(value: float) -> float:
-    """The first whole number of STEPs that a value does not reach."""
+    """Return the smallest multiple of STEP above a value."""
     return round((np.floor(value / STEP + 1e-6) + 1) * STEP, 5)
 
 
 def bootstrap(negatives: Pairs, rate: float) -> tuple[float, float]:
-    """The middle 95 % of the thresholds that as many clips, drawn with replacement, would have given; nan from one clip."""
+    """Return the 95 % bootstrap interval of the threshold, resampling clips with replacement; NaN for a single clip."""
     _, clip = np.unique(negatives.clip, return_inverse=True)
     count = int(clip.max()) + 1
     if count < 2:
@@ -215,14 +215,14 @@ class _From:
 
 
 def sharing_a_frame(corpus: Corpus, rows: list[int]) -> list[tuple[int, int]]:
-    """Pairs i < j of those rows, counted from 0, of one label that were seen in one frame."""
+    """Return pairs i < j, as positions in `rows`, of elements with one label that were seen in one frame."""
     traits = [corpus.traits[row] for row in rows]
     apart = cannot_link_pairs([t.clip_id for t in traits], [corpus.seen(row) for row in rows])
     return [(i, j) for i, js in enumerate(apart) for j in sorted(js) if i < j and traits[i].label == traits[j].label]
 
 
 def different_sources(sources: Sequence[str], labels: Sequence[str]) -> list[tuple[int, int]]:
-    """Pairs i < j of one label whose sources are both stated and are not the same: all of them, or MOST_WEAK that are drawn."""
+    """Return pairs i < j of one label with stated and different sources; all of them, or from a sample of MOST_WEAK pairs."""
     n = len(sources)
     every: Any = combinations(range(n), 2)
     if n * (n - 1) // 2 > MOST_WEAK:
@@ -236,7 +236,7 @@ def different_sources(sources: Sequence[str], labels: Sequence[str]) -> list[tup
 def one_track(
     corpus: Corpus, rows: list[int], shots: dict[str, _Shot], boxes: dict[str, list[Box]]
 ) -> list[tuple[int, int]]:
-    """Pairs i < j of one track in clips of one shot, at least FAR_S apart from one another."""
+    """Return pairs i < j of one track in clips of one shot, at least FAR_S apart."""
     by_shot: dict[tuple[str, int], list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
         shot = shots[corpus.traits[row].clip_id]
@@ -247,7 +247,7 @@ def one_track(
         head = {i: i for i in members}
         for i in members:
             following = [j for j in members if _goes_on(corpus, rows[i], rows[j], shots, boxes)]
-            if len(following) == 1:  # two candidates: who of them it is nobody knows
+            if len(following) == 1:  # ambiguous with several candidates
                 head[following[0]] = head[i]
         for i, j in combinations(members, 2):
             gap_s = _span_s(corpus, rows[j], shots)[0] - _span_s(corpus, rows[i], shots)[1]
@@ -257,14 +257,14 @@ def one_track(
 
 
 def _span_s(corpus: Corpus, row: int, shots: dict[str, _Shot]) -> tuple[float, float]:
-    """When, in the source, an element was first and last seen."""
+    """Return the times in the source when an element was first and last seen."""
     trait = corpus.traits[row]
     times_s, seen = shots[trait.clip_id].source_pts_s, trait.seen_frames or [trait.frame]
     return times_s[seen[0]], times_s[seen[-1]]
 
 
 def _goes_on(corpus: Corpus, a: int, b: int, shots: dict[str, _Shot], boxes: dict[str, list[Box]]) -> bool:
-    """Whether the track of b, in a later clip of the shot, begins where and when that of a ends."""
+    """Return whether the track of b, in a later clip of the shot, begins where and when that of a ends."""
     from stages.pack.facts import in_source
 
     one, other = corpus.traits[a], corpus.traits[b]

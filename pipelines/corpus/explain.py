@@ -1,4 +1,4 @@
-"""Why a video, clip or element was kept, rejected or paired: everything that the store knows of it, as plain text."""
+"""Explain why a video, clip or element was kept, rejected or paired, from everything in the store, as plain text."""
 
 import difflib
 import re
@@ -14,12 +14,12 @@ from stages.retrieve.rejections import failed_rules
 
 ELEMENTS = ("detect", "faces", "parse", "background", "ground")  # the tables that hold elements
 COLUMNS = {"segment": "clip_id"} | dict.fromkeys(ELEMENTS, "element_id")
-CLIP_ID = re.compile(r"-\d{8}$")  # what a clip's id has after the video's
-INDENT = 12  # characters of a line's heading
+CLIP_ID = re.compile(r"-\d{8}$")  # suffix that a clip's id adds to the video's
+INDENT = 12  # width of a line's heading in characters
 
 
 class Found(NamedTuple):
-    """What a key means and where it is."""
+    """A resolved key and its shard."""
 
     kind: str  # "video", "clip" or "element"
     key: str  # in full
@@ -40,10 +40,10 @@ class _Seen(ElementMeta):
 
 
 def explain(store: Store, key: str, stages: Sequence[Stage]) -> str:
-    """What became of a video_id, clip_id or element_id, and why; the beginning of one is enough where only one begins so.
+    """Return the history of a video_id, clip_id or element_id as text; a unique prefix suffices.
 
-    stages: the recipe; its "select" says by which thresholds the scores are judged. Raises ValueError, with the nearest keys,
-    for a key that is unknown or not unique.
+    stages: the recipe; the thresholds of its "select" are applied to the scores. Raises ValueError, with the nearest keys, for a
+    key that is unknown or not unique.
     """
     found = find(store, key, stages)
     lines = [f"{found.kind} {found.key}", ""]
@@ -63,9 +63,9 @@ def explain(store: Store, key: str, stages: Sequence[Stage]) -> str:
 
 
 def find(store: Store, key: str, stages: Sequence[Stage]) -> Found:
-    """The video, clip or element of that key, or the only one that begins with it; a video comes before its clips.
+    """Return the video, clip or element with that key or unique prefix; a video takes precedence over its clips.
 
-    What was rejected or failed is found too, though it has no row.
+    Rejected and failed ones are found too, although they do not have rows.
     """
     videos = {v: shard for shard in store.shards("manifest") for v in store.values("manifest", shard, "video_id")}
     shards = {shard for video_id, shard in videos.items() if key.startswith(video_id) or video_id.startswith(key)}
@@ -80,15 +80,15 @@ def find(store: Store, key: str, stages: Sequence[Stage]) -> Found:
             return Found(kind, name, known[name])
         if begin:
             some = ", ".join(begin[:5])
-            raise ValueError(f"{key!r} is the beginning of {len(begin)} {kind}s, such as {some}: give more of it")
+            raise ValueError(f"{key!r} is a prefix of {len(begin)} {kind}s, such as {some}: give more characters")
     everything = sorted(name for known in names.values() for name in known)
     near = difflib.get_close_matches(key, everything, n=5, cutoff=0.3)
-    advice = f"the nearest are {', '.join(near)}" if near else f"it has {len(videos)} videos; none is like it"
+    advice = f"the nearest are {', '.join(near)}" if near else f"it has {len(videos)} videos, none with a similar id"
     raise ValueError(f"no video, clip or element in {store.root} begins with {key!r}: {advice}")
 
 
 def _names(store: Store, shard: int, stages: Sequence[Stage]) -> Iterator[str]:
-    """All keys of a shard: those of the tables' rows, and those in the footers."""
+    """Yield all keys of a shard, from the tables' rows and the footers."""
     for table, column in COLUMNS.items():
         if shard in store.shards(table):
             yield from store.values(table, shard, column)
@@ -107,20 +107,20 @@ def _line(heading: str, text: str = "") -> str:
 
 
 def _listed(heading: str, texts: Iterable[str], none: str) -> Iterator[str]:
-    """Lines under one heading, which stands before the first of them."""
+    """Yield lines under one heading, which precedes the first."""
     for number, text in enumerate(texts := list(texts) or [none]):
         yield _line("" if number else heading, text)
 
 
 def _rows(store: Store, stage: str, found: Found, record: type, column: str, value: str) -> list[Any]:
-    """The rows of a stage where a column has that value, in the shard of what was found."""
+    """Return the rows of a stage with that value in a column, in the shard of the found key."""
     if found.shard not in store.shards(stage):
         return []
     return [row for _, rows in store.groups(stage, found.shard, record, column, [value]) for row in rows]
 
 
 def _mine(rows: list[Any], found: Found) -> list[Any]:
-    """All rows of the clip, or those of the element that was asked about."""
+    """Return all rows for a clip, or those of the found element."""
     return rows if found.kind == "clip" else [row for row in rows if row.element_id == found.key]
 
 
@@ -129,7 +129,7 @@ def _source(store: Store, found: Found) -> Iterator[str]:
         yield _line("source", public_name(source.path))
         yield _line(
             "",
-            f"{source.bytes} bytes, licence {source.license or 'not stated'}, from {source.source or 'nobody named'}",
+            f"{source.bytes} bytes, licence {source.license or 'not stated'}, from {source.source or 'an unknown source'}",
         )
     for video in _rows(store, "ingest", found, Video, "video_id", found.video_id):
         shape = f"{video.width} x {video.height}, {video.fps:.4g} fps, {video.duration_s:.4g} s, {video.codec}"
@@ -158,7 +158,7 @@ def _shot(store: Store, found: Found) -> Iterator[str]:
 
 
 def _scores(store: Store, found: Found, select: Any) -> Iterator[str]:
-    """Every rule that select asks by today's settings, and the scores that it does not ask about."""
+    """Yield every rule of select with the current settings, and the scores without a rule."""
     scores = {row.metric: row.value for row in _rows(store, "score", found, Score, "clip_id", found.clip_id)}
     rules = []
     if select and scores:
@@ -167,10 +167,10 @@ def _scores(store: Store, found: Found, select: Any) -> Iterator[str]:
         try:
             rules = judge(scores, select)
         except KeyError as missing:
-            yield _line("rules", f"cannot be asked: the clip has no score {missing}; run the score stage again")
+            yield _line("rules", f"cannot be applied: the clip lacks the score {missing}; run the score stage again")
     asked = {rule.name for rule in rules}
     rest = [
-        f"{metric} = {value:.4g}, not asked about" for metric, value in sorted(scores.items()) if metric not in asked
+        f"{metric} = {value:.4g}, not used by a rule" for metric, value in sorted(scores.items()) if metric not in asked
     ]
     yield from _listed("scores", [*map(str, rules), *rest], "none")
 
@@ -183,7 +183,7 @@ def _verdict(store: Store, found: Found, select: Any) -> Iterator[str]:
     kept = _rows(store, "select", found, Kept, "clip_id", found.clip_id)
     yield _line("verdict", "kept" if kept else "not kept: see rejected or failed below")
     if select and footer.settings != asdict(select):
-        yield _line("", "by other thresholds than those asked above: run select again")
+        yield _line("", "with other thresholds than those above: run select again")
 
 
 def _elements(store: Store, found: Found) -> Iterator[str]:
@@ -228,7 +228,7 @@ def _packed(store: Store, found: Found) -> Iterator[str]:
 
 
 def _refusal(reject: Reject) -> list[str]:
-    """Its reason, and where somebody was held against it by several rules, what each of them said."""
+    """Return the reason of a reject, and all rules if several were applied to its candidate."""
     source, rules = failed_rules(reject)
     if len(rules) > 1:
         return [f"{reject.key}: {reject.reason} ({source})", *(f"  {rule}" for rule in rules)]
@@ -236,7 +236,7 @@ def _refusal(reject: Reject) -> list[str]:
 
 
 def _notes(store: Store, found: Found, stages: Sequence[Stage]) -> Iterator[str]:
-    """What the footers of all stages say of it, of what is in it and of what it is in."""
+    """Yield the entries in the footers of all stages about the key, its content and its clip or video."""
     rejected, failed = [], []
     for stage in (stage.name() for stage in stages):
         footer = store.footer(stage, found.shard)
@@ -244,13 +244,17 @@ def _notes(store: Store, found: Found, stages: Sequence[Stage]) -> Iterator[str]
             continue
         rejected += [f"{stage}: {line}" for r in footer.rejected if _about(r.key, found) for line in _refusal(r)]
         failed += [f"{stage}: {unit}: {text}" for unit, text in sorted(footer.failed.items()) if _about(unit, found)]
-        failed += [f"{stage}: {unit}: left out, for it failed before" for unit in footer.skipped if _about(unit, found)]
+        failed += [
+            f"{stage}: {unit}: skipped, since it failed in an earlier stage"
+            for unit in footer.skipped
+            if _about(unit, found)
+        ]
     yield from _listed("rejected", rejected, "nothing")
     yield from _listed("failed", failed, "nothing")
     if failed:
-        yield _line("", f"to try again: a2data retry {store.root}")
+        yield _line("", f"to retry: a2data retry {store.root}")
 
 
 def _about(key: str, found: Found) -> bool:
-    """Whether a footer's key is the thing itself, in it, or the clip or video that it is in."""
+    """Return whether a footer's key is the found one, inside it, or its clip or video."""
     return key in (found.key, found.clip_id, found.video_id) or key.startswith((f"{found.key}/", f"{found.key}-"))

@@ -1,8 +1,8 @@
-"""`a2data forget`: a source, or whoever has an identity, leaves every table and every shard, and does not come back.
+"""`a2data forget`: permanently delete a source or an identity cluster from every table and every shard.
 
-What is left is what a run without it would have made: the parts are written again without its rows, with the keys that this
-gives them, so that nothing else is computed again; then everything is paired anew, and those tars are packed anew whose
-content has changed. forgotten.jsonl in the work folder says what was forgotten and is what keeps it from coming back.
+The result equals that of a run without it. The parts are rewritten without its rows, with the matching keys, so that nothing else
+is recomputed; then everything is paired again, and the tars whose content has changed are repacked. forgotten.jsonl in the work
+folder records the deletions and prevents the sources from being added again.
 """
 
 import json
@@ -23,30 +23,30 @@ from a2data.store.url import is_url, public_name
 from pipelines.sources.forgotten import FILE, read
 from stages.retrieve.corpus import Footage, assemble
 
-Span = tuple[int, int]  # source frames, the end exclusive
+Span = tuple[int, int]  # source frames, end exclusive
 
 
 @dataclass(frozen=True)
 class DeletionRequest:
-    """What is to be forgotten: whole videos, and shots of others."""
+    """Whole videos to delete, and shots of other videos."""
 
     what: str  # "source" or "identity"
-    name: str  # as it was asked for
-    videos: frozenset[str]  # video_ids, those of second copies included
+    name: str  # as given by the user
+    videos: frozenset[str]  # video_ids, including those of second copies
     spans: dict[str, list[Span]]  # video_id -> shots
     clips: frozenset[str]  # the clips of those shots
 
     def gone(self, key: str) -> bool:
-        """Whether a video_id, clip_id or element_id, or what begins with one, is of what is forgotten."""
+        """Return whether a video_id, clip_id or element_id, or a key that begins with one, is deleted."""
         clip = key.split("/")[0].split("@")[0]
         return clip in self.clips or clip in self.videos or clip.rpartition("-")[0] in self.videos
 
 
 def forget(store: Store, wanted: DeletionRequest, stages: Sequence[Stage]) -> dict[str, int]:
-    """Take it out of the manifest and of every table made from units; how many rows went, by table.
+    """Delete the request's rows from the manifest and from every per-unit table. Returns the number of removed rows by table.
 
-    It is refused first and leaves the manifest next: whoever is killed after that may go on with `a2data run` or with the same
-    command. Tables over everything and the shards are the runner's to make again.
+    The deletion is recorded first and then applied to the manifest. A run killed after that can be resumed with `a2data run` or
+    the same command. The runner rebuilds the tables over all shards and the WebDataset shards.
     """
     _log(store, wanted)
     removed: dict[str, int] = defaultdict(int)
@@ -68,22 +68,22 @@ def forget(store: Store, wanted: DeletionRequest, stages: Sequence[Stage]) -> di
 
 
 def remove_damaged(store: Store, stages: Sequence[Stage]) -> None:
-    """Remove the parts that were moved aside: they may hold what is forgotten."""
+    """Remove the parts that were moved aside, since they may contain deleted rows."""
     for name in ("manifest", *(stage.name() for stage in stages)):
         store.remove_damaged(name)
 
 
 def _refuse(row: Any, wanted: DeletionRequest) -> Any:
-    """A row of a video with the shots that are forgotten among those it refuses."""
+    """Return the row of a video with the deleted shots added to its `refused` spans."""
     spans = wanted.spans.get(row.video_id)
     return replace(row, refused=_text([*_spans(row.refused), *spans])) if spans else row
 
 
 def _without(store: Store, stage: Stage, shard: int, wanted: DeletionRequest, fresh: bool) -> int:
-    """Write a part again without what is forgotten. Returns how many rows went.
+    """Rewrite a part without the deleted rows. Returns the number of removed rows.
 
-    It is fresh afterwards if it was before: its rows are those that today's stage would make of what is left. Rows go in by the
-    units that they came in by, for the digest is that of their batches.
+    The part stays fresh if it was: its rows are those that the stage would make from the remaining units. Rows are written unit
+    by unit as before, since the digest depends on the batches.
     """
     old, unit = store.footer(stage.name(), shard), UNIT[stage.per]
     assert old is not None
@@ -98,14 +98,14 @@ def _without(store: Store, stage: Stage, shard: int, wanted: DeletionRequest, fr
         part.footer.num_inputs = max(0, old.num_inputs - _units_gone(store, stage, shard, wanted))
         if fresh:
             part.commit(stage, store.inputs(stage, (shard,)))
-        else:  # without a key that any settings give: the next run makes it again, as it would have done before
+        else:  # with a key that never matches, so that the next run rebuilds it, as it would have before
             part.footer.settings, part.footer.models, part.footer.version = old.settings, old.models, old.version
             part.commit()
         return old.rows - part.footer.rows
 
 
 def _keep(new: Footer, old: Footer, wanted: DeletionRequest) -> None:
-    """What the footer says of the units that are left."""
+    """Copy the footer's entries of the remaining units."""
     new.seconds = old.seconds
     new.failed = {unit: why for unit, why in old.failed.items() if not wanted.gone(unit)}
     new.skipped = [unit for unit in old.skipped if not wanted.gone(unit)]
@@ -113,7 +113,7 @@ def _keep(new: Footer, old: Footer, wanted: DeletionRequest) -> None:
 
 
 def _units_gone(store: Store, stage: Stage, shard: int, wanted: DeletionRequest) -> int:
-    """How many of the units that a part was asked to do are forgotten, as far as its rows and its footer name them."""
+    """Return how many units of a part are deleted, among those in its rows and its footer."""
     unit = UNIT[stage.per]
     old = store.footer(stage.name(), shard)
     assert old is not None
@@ -121,11 +121,11 @@ def _units_gone(store: Store, stage: Stage, shard: int, wanted: DeletionRequest)
     return sum(wanted.gone(name) for name in named)
 
 
-# -- what is meant -----------------------------------------------------------------------------------------------------
+# -- deletion requests -------------------------------------------------------------------------------------------------
 
 
 def of_source(store: Store, name: str) -> DeletionRequest:
-    """The video of that id, beginning of an id, or path, and second copies of its bytes. Raises ValueError where none is."""
+    """Return the request for a video, by id, id prefix or path, and its second copies. Raises ValueError unless it is unique."""
     import os
 
     known = [s for shard in store.shards("manifest") for s in store.read("manifest", shard, Source)]
@@ -134,21 +134,21 @@ def of_source(store: Store, name: str) -> DeletionRequest:
     ids = {s.video_id.partition("-dup-")[0] for s in known if public_name(s.path) in (name, path)}
     ids = ids or {s.video_id.partition("-dup-")[0] for s in known if name and s.video_id.startswith(name)}
     if not ids and any(name in line["videos"] for line in read(store)):
-        ids = {name}  # begun before, and not ended
+        ids = {name}  # an earlier deletion was interrupted
     if len(ids) != 1:
         few = (
-            f"{len(ids)} videos, {', '.join(sorted(ids)[:5])}, of {store.root} have"
+            f"{len(ids)} videos of {store.root} have ({', '.join(sorted(ids)[:5])})"
             if ids
             else f"no video of {store.root} has"
         )
-        raise ValueError(f"{few} the path {name!r} or an id that begins so: name one")
+        raise ValueError(f"{few} the path or id prefix {name!r}: give a unique one")
     (base,) = ids
     copies = {s.video_id for s in known if s.video_id.startswith(f"{base}-dup-")}
     return DeletionRequest("source", name, frozenset({base, *copies}), {}, frozenset())
 
 
 def of_identity(store: Store, identity: int, stages: Sequence[Stage]) -> DeletionRequest:
-    """All shots in which an element of that identity was seen. Raises ValueError where there is no such identity."""
+    """Return the request for all shots that show an element of an identity. Raises ValueError for an unknown identity."""
     from stages.retrieve.stage import Retrieve
 
     (retrieve,) = (stage for stage in stages if isinstance(stage, Retrieve))
@@ -163,8 +163,8 @@ def of_identity(store: Store, identity: int, stages: Sequence[Stage]) -> Deletio
     }
     if not clips:
         raise ValueError(
-            f"nobody in {store.root} has the identity {identity}: `a2data explain {store.root} CLIP` and the report name "
-            f"identities; they may be others after a run with other footage or settings"
+            f"identity {identity} does not exist in {store.root}: find identities with `a2data explain {store.root} CLIP` or in "
+            "the report; they may change after a run with other footage or settings"
         )
     shots = store.whole("segment", _Shot).to_pylist()
     spans = defaultdict(list)
@@ -185,13 +185,13 @@ class _Shot:  # columns of segment's table
 
 
 def _spans(text: str) -> list[Span]:
-    """ "0-75,210-300" as pairs."""
+    """Parse "0-75,210-300" into pairs."""
     pairs = (part.split("-") for part in text.split(",") if part)
     return [(int(first), int(end)) for first, end in pairs]
 
 
 def _text(spans: Iterable[Span]) -> str:
-    """Spans in order, those that touch as one."""
+    """Format spans in order, merging those that touch or overlap."""
     out: list[Span] = []
     for first, end in sorted(spans):
         if out and first <= out[-1][1]:
@@ -201,11 +201,11 @@ def _text(spans: Iterable[Span]) -> str:
     return ",".join(f"{first}-{end}" for first, end in out)
 
 
-# -- what was forgotten ------------------------------------------------------------------------------------------------
+# -- record of deletions -----------------------------------------------------------------------------------------------
 
 
 def _log(store: Store, wanted: DeletionRequest) -> None:
-    """One more line of forgotten.jsonl."""
+    """Append the request to forgotten.jsonl."""
     line = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "what": wanted.what,

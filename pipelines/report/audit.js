@@ -1,5 +1,5 @@
-// The audit: which pairs there are, one of them in full, and what other thresholds would leave. Scores come from the page's own
-// data blocks (pipelines/audit.py); nothing is fetched.
+// The audit: the list of pairs, one pair in detail, and the counts under other thresholds. Scores come from the data blocks of the
+// page (pipelines/report/audit.py); nothing is fetched.
 (() => {
   const app = document.getElementById("audit-app");
   if (!app) return;
@@ -46,7 +46,7 @@
   });
 
   // -- counting ------------------------------------------------------------------------------------------------------
-  const bad = new Uint8Array(count); // whether a rule refuses the pair, by the sliders
+  const bad = new Uint8Array(count); // 1 if a rule refuses the pair at the current slider values
   function judge() {
     bad.fill(0);
     for (const rule of rules) {
@@ -58,7 +58,7 @@
     }
   }
   judge();
-  const first = bad.slice(); // a refused pair may have passed all rules that are stored of it: who it is was not clear enough
+  const first = bad.slice(); // a refused pair may have passed all its stored rules, if its identity was ambiguous
   const returns = (n) => !accepted[n] && first[n] && !bad[n];
   const tally = (lives) => {
     const elements = new Uint8Array(numbers.size), clips = new Uint8Array(packed.length);
@@ -133,7 +133,7 @@
   }
 
   // -- the list ------------------------------------------------------------------------------------------------------
-  const MOST = 400; // of a list
+  const MOST = 400; // longest list
   const pictured = (n) => name(target, n) in drawn.elements && name(source, n) in drawn.elements;
   const mark = (n) => (accepted[n] ? (bad[n] ? "−" : "✓") : returns(n) ? "+" : "×");
   const clip = (ends, n) => data.clips[ends[2 * n]].replace(/^([0-9a-f]{8})[0-9a-f]{8}-/, "$1…-");
@@ -217,11 +217,11 @@
     box.hidden = chosen === "";
     if (chosen === "") return;
     const n = +chosen;
-    const verdict = accepted[n] ? (bad[n] ? "accepted, but not by these thresholds" : "accepted") : `refused: ${data.reasons[reason[n]]}`;
+    const verdict = accepted[n] ? (bad[n] ? "accepted, but not with these thresholds" : "accepted") : `refused: ${data.reasons[reason[n]]}`;
     const identity = data.identity[n] >= 0 ? ` · identity ${data.identity[n]}` : "";
     find("verdict").textContent = `${data.kinds[kind[n]]}, ${verdict}${identity}`;
     picture(find("target"), target, n, "in the clip");
-    picture(find("source"), source, n, accepted[n] ? "reference" : "likeliest candidate");
+    picture(find("source"), source, n, accepted[n] ? "reference" : "most likely candidate");
     const held = rules.filter((rule) => rule.at[n] >= 0);
     find("rules").replaceChildren(...held.map((rule) => ruleRow(rule, n)));
     find("only").hidden = accepted[n] === 1;

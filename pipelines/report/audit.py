@@ -1,6 +1,6 @@
-"""Pairs to be looked at one by one, for the report: every rule with its value and threshold, both frames, both outlines.
+"""Audit section of the report: single pairs with every rule, its value and threshold, and both frames with outlines.
 
-All scores of up to MOST_PAIRS pairs go into the page, so that it can count anew under other thresholds; pictures only of some.
+The page contains all scores of up to MOST_PAIRS pairs, so that it can recount under other thresholds, and pictures of some.
 """
 
 import base64
@@ -22,13 +22,13 @@ from a2data.store.tables import Store
 from pipelines.report import contact_sheets
 from stages.retrieve.rejections import failed_rules
 
-MOST_PAIRS = 100_000  # whose scores are in the page; spread evenly over all
+MOST_PAIRS = 100_000  # pairs with scores in the page, spread evenly over all
 FRAME_PX = 480  # longer side of a frame in the page
 PARTS = [f.name for f in fields(Reference) if f.name.endswith("_apart")] + ["gap_s"]  # what a copy risk is made of
 
 
 class Pair(NamedTuple):
-    """An element, what was held against it, and whether that became its reference."""
+    """An element, a candidate for it, and whether the candidate became its reference."""
 
     target: str  # element_id
     source: str
@@ -36,19 +36,19 @@ class Pair(NamedTuple):
     accepted: bool
     reason: str  # of a reject; "" for a reference
     identity: int
-    rules: list[Rule]  # of a reject those about the likeliest candidate, first those that failed
-    parts: dict[str, float]  # of its copy risk, those that were measured
+    rules: list[Rule]  # for a reject, those of the most likely candidate, failed ones first
+    parts: dict[str, float]  # measured components of its copy risk
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What the page knows of the pairs."""
+    """Data of the audit section."""
 
     scores: str  # JSON, see `scores`
     pictures: str  # JSON, see `pictures`
-    total: int  # pairs that there are
-    shown: int  # whose scores are in the page
-    pictured: int
+    total: int  # all pairs
+    shown: int  # pairs with scores in the page
+    pictured: int  # pairs with pictures in the page
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ class _Seen:  # columns of the tables of elements
 
 
 def audit(store: Store, rejects: Iterable[Reject], require: str, most: int = 80) -> Audit:
-    """All pairs of retrieve, and the pictures of at most so many of them: those nearest to a threshold, the rest spread evenly.
+    """Return all pairs of retrieve, with pictures of at most `most`: half near a threshold, the rest spread evenly.
 
-    rejects: of retrieve. require: the kinds of reference of which a triplet needs one, "human|object" (see stages/pack/stage.py).
+    rejects: those of retrieve. require: kinds of which a triplet needs a reference, "human|object" (see stages/pack/stage.py).
     """
     rows = store.whole("retrieve", Reference)
     refused = [pair for reject in rejects if (pair := _refused(reject))]
     total = len(rows) + len(refused)
-    if total > MOST_PAIRS:  # in proportion, so that what the page counts is a share of all
+    if total > MOST_PAIRS:  # sampled in proportion, so that the page's counts are a fraction of all
         keep = round(MOST_PAIRS * len(rows) / total)
         rows = rows.take(np.linspace(0, max(len(rows) - 1, 0), keep).astype(np.int64))
         refused = contact_sheets.spread(refused, MOST_PAIRS - keep)
@@ -95,14 +95,14 @@ def _accepted(rows: pa.Table) -> list[Pair]:
 
 
 def _refused(reject: Reject) -> Pair | None:
-    """None where nobody was held against the element."""
+    """Return the pair of a reject; None if the element did not have a candidate."""
     source, rules = failed_rules(reject)
     kind = reject.key.split("/")[1]
     return Pair(reject.key, source, kind, False, reject.reason, -1, rules, {}) if rules else None
 
 
 def chosen(pairs: list[Pair], most: int) -> list[int]:
-    """Numbers of the pairs to be drawn: half of them nearest to a threshold of theirs, half spread evenly over all."""
+    """Return the numbers of the pairs with pictures: half nearest to one of their thresholds, half spread evenly over all."""
     near = sorted(range(len(pairs)), key=lambda n: (min(map(_distance, pairs[n].rules), default=math.inf), n))
     return list(dict.fromkeys([*near[: most // 2], *contact_sheets.spread(list(range(len(pairs))), most), *near]))[
         :most
@@ -110,16 +110,17 @@ def chosen(pairs: list[Pair], most: int) -> list[int]:
 
 
 def _distance(rule: Rule) -> float:
-    """From the value to the threshold that is nearer; inf where nothing is asked."""
+    """Return the distance from the value to the nearer threshold; inf without a threshold."""
     ends = [end for end in (rule.low, rule.high) if math.isfinite(end)]
     return min((abs(rule.value - end) for end in ends), default=math.inf)
 
 
 def scores(pairs: list[Pair], require: list[str], triplets: set[str], total: int) -> dict[str, Any]:
-    """What the page counts with, column by column, as few characters as may be.
+    """Return the data for recounting, by columns, in compact form.
 
-    rules: of each its rows (numbers of pairs; "" for the first ones), their values, and which of its `limits` each had to pass;
-    "" for the first. Numbers are base64 of little-endian int32 and float32. triplets: packed clips, as numbers of `clips`.
+    rules: for each rule its rows (numbers of pairs; "" for consecutive ones from 0), their values, and the number of the `limits`
+    that applies to each ("" for the first). Numbers are base64 of little-endian int32 and float32. triplets: packed clips, as
+    numbers of `clips`.
     """
     owners = sorted({name.split("/")[0] for pair in pairs for name in (pair.target, pair.source)})
     clips = {clip: n for n, clip in enumerate(owners)}
@@ -169,7 +170,7 @@ def _column(name: str, held: list[tuple[int, Rule]]) -> dict[str, Any]:
 
 
 def _number(value: float) -> float | None:
-    """None for what is not finite: JSON has no infinity, and a limit at infinity is none."""
+    """Return None for an infinite value, since JSON cannot represent it and an infinite limit is not a limit."""
     return value if math.isfinite(value) else None
 
 
@@ -181,9 +182,9 @@ def _int32(values: Any) -> str:
 
 
 def pictures(store: Store, pairs: list[Pair]) -> dict[str, Any]:
-    """frames: data: URIs; elements: element_id -> number of its frame, width, height, label, and its outline as a path of SVG.
+    """Return frames (data: URIs) and elements (element_id -> number of its frame, width, height, label, outline as SVG path).
 
-    What no table holds any more is left out.
+    Elements that are no longer in any table are omitted.
     """
     wanted = {name for pair in pairs for name in (pair.target, pair.source)}
     shard_of = contact_sheets.shards_holding(store, "segment") if wanted else {}
@@ -214,12 +215,12 @@ def pictures(store: Store, pairs: list[Pair]) -> dict[str, Any]:
 
 
 def outline(mask: np.ndarray) -> str:
-    """The borders of an (h, w) bool mask, holes too, as a path of SVG in its pixels; "" for an empty one."""
+    """Return the outlines of an (h, w) bool mask, including holes, as an SVG path in pixels; "" for an empty mask."""
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     rounded = (cv2.approxPolyDP(contour, 0.7, True)[:, 0] for contour in contours)
     return "".join("M" + "L".join(f"{x} {y}" for x, y in points.tolist()) + "Z" for points in rounded)
 
 
 def _json(value: Any) -> str:
-    """As it may stand in a <script> that holds data: no "<" that could end it."""
+    """Return JSON for a <script> data block, with "<" escaped so that it cannot end the block."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")

@@ -1,4 +1,4 @@
-"""Pairs near a threshold, for the report: how the values lie about it, and the pairs just on either side, with their pictures."""
+"""Pairs near a threshold, for the report: histograms of the values, and the nearest pairs on either side with pictures."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -29,16 +29,16 @@ MOST = 4  # pairs shown on each side of a threshold
 
 
 class Pair(NamedTuple):
-    """Two elements that were held against a rule, and their pictures."""
+    """Two elements compared by a rule, and their pictures."""
 
     element_id: str
     source_element_id: str
     rule: Rule
-    pictures: list[CutOut]  # of the element, then of what was to be its reference; less those that are gone
+    pictures: list[CutOut]  # of the element, then of its candidate; without those that are gone
 
 
 class ThresholdCase(NamedTuple):
-    """A rule, and the pairs nearest to its threshold on either side, nearest first."""
+    """A rule and the pairs nearest to its threshold on either side, nearest first."""
 
     rule: str
     passed: list[Pair]
@@ -57,7 +57,7 @@ class _Judged:  # columns of the table of references
 
 
 def charts(store: Store) -> list[tuple[str, np.ndarray, list[float]]]:
-    """Title, values and thresholds of each histogram: similarity, for kinds that have one threshold together, and copy risk."""
+    """Return (title, values, thresholds) of each histogram: similarity by kinds with the same threshold, and copy risk."""
     table = store.whole("retrieve", _Judged)
     row, rules = _rules(table)
     similar = rules.filter(pc.equal(rules["name"], "similarity"))
@@ -75,14 +75,14 @@ def charts(store: Store) -> list[tuple[str, np.ndarray, list[float]]]:
 
 
 def borders(store: Store, rejects: Iterable[Reject]) -> list[ThresholdCase]:
-    """For each rule that has pairs near its threshold, those pairs. rejects: of retrieve; each names the likeliest candidate."""
+    """Return the pairs near the threshold of each rule. rejects: those of retrieve, each with its most likely candidate."""
     table = store.whole("retrieve", _Judged)
     row, rules = _rules(table)
     passed, failed = {}, defaultdict(list)
     for name in RULES:
         chosen = np.flatnonzero(pc.equal(rules["name"], name).to_numpy())
         value, low, high = (rules[column].to_numpy()[chosen] for column in ("value", "low", "high"))
-        with np.errstate(invalid="ignore"):  # a value of inf under a limit of inf: not near it, and sorted last
+        with np.errstate(invalid="ignore"):  # inf - inf is NaN, which is sorted last
             distance = np.minimum(np.abs(value - low), np.abs(high - value))
         nearest = np.argsort(distance, kind="stable")[:MOST]
         passed[name] = [
@@ -106,7 +106,7 @@ def borders(store: Store, rejects: Iterable[Reject]) -> list[ThresholdCase]:
 
 
 def _rules(table: pa.Table) -> tuple[np.ndarray, pa.Table]:
-    """All rules of all rows, and for each the row that it is of."""
+    """Return the row of each rule, and all rules of all rows as a table."""
     column = table["rules"].combine_chunks()
     row = pc.list_parent_indices(column).to_numpy()
     flat = pc.list_flatten(column)
@@ -118,7 +118,7 @@ def _ids(table: pa.Table, row: int) -> tuple[str, str]:
 
 
 def _miss(rule: Rule) -> float:
-    """How far the value is from what is allowed."""
+    """Return the distance of a failed value from the allowed range."""
     return max(rule.low - rule.value, rule.value - rule.high)
 
 

@@ -1,4 +1,4 @@
-"""Contact sheets: what the report shows of clips, references and identities. Pictures come out as data: URIs."""
+"""Contact sheets of clips, references and identities for the report, with pictures as data: URIs."""
 
 import base64
 from collections import defaultdict
@@ -17,17 +17,17 @@ from a2data.records import Caption, ClipVideo, Match, Reference, Reject, Video
 from a2data.store.tables import Footer, Store
 from a2data.store.url import public_name
 
-COLOURS = 8  # classes c0 to c7 of report.css; the ninth reference of a clip starts again at c0
-NO_REFERENCE = -1  # the colour of a phrase whose element was paired with nothing
-CUT_OUTS = ("detect", "faces", "parse", "background", "ground")  # the tables that hold elements
-MOST_EXAMPLES, MOST_IDENTITIES, MOST_MEMBERS = 6, 12, 8  # shown; all are counted
+COLOURS = 8  # classes c0 to c7 of report.css; the ninth reference of a clip reuses c0
+NO_REFERENCE = -1  # colour of a phrase whose element does not have a reference
+CUT_OUTS = ("detect", "faces", "parse", "background", "ground")  # tables with elements
+MOST_EXAMPLES, MOST_IDENTITIES, MOST_MEMBERS = 6, 12, 8  # numbers shown; all are counted
 PREVIEW_PX, STILL_PX, TILE_PX = 320, 400, 320  # longest side of a picture in the report
 
 Where = tuple[int, str]  # a shard, and a clip_id or element_id in it
 
 
 class Highlight(NamedTuple):
-    """Characters start to end of the prompt, which belong to the reference of that colour."""
+    """A span of the prompt, in characters, with the colour of its reference."""
 
     start: int
     end: int
@@ -35,22 +35,22 @@ class Highlight(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A part of the prompt that no span begins or ends in, and the colours of the spans over it, widest span first."""
+    """A part of the prompt without span boundaries inside, and the colours of the spans over it, widest span first."""
 
     text: str
     colours: tuple[int, ...]
 
 
 class Strip(NamedTuple):
-    """What is shown of a clip."""
+    """Stills and preview of a clip."""
 
     stills: list[str]  # data: URIs of JPEGs
     times_s: list[float]  # presentation time of each in the source
-    preview: str  # data: URI of a small mp4; "" where none was asked for
+    preview: str  # data: URI of a small mp4; "" if not requested
 
 
 class CutOut(NamedTuple):
-    """What is shown of an element: its picture on white, as a data: URI."""
+    """Label and picture of an element, on white, as a data: URI."""
 
     label: str
     picture: str
@@ -58,17 +58,17 @@ class CutOut(NamedTuple):
 
 @dataclass(frozen=True)
 class Tile:
-    """A reference of a triplet, ready to be shown."""
+    """A reference of a triplet for display."""
 
     colour: int
-    phrase: str  # "" where the prompt does not name it
+    phrase: str  # "" if the prompt does not mention it
     cut_out: CutOut
     reference: Reference
 
 
 @dataclass(frozen=True)
 class Triplet:
-    """Prompt, references and video of one sample, ready to be shown."""
+    """Prompt, references and video of one sample for display."""
 
     clip_id: str
     prompt: list[Piece]
@@ -78,15 +78,15 @@ class Triplet:
 
 
 class Shown(NamedTuple):
-    """Something that was rejected."""
+    """A reject for display."""
 
     reject: Reject
-    picture: str  # data: URI of the element's cut-out, else of a frame of the clip; "" where there is neither
-    path: str  # of a video; "" for what is in one
+    picture: str  # data: URI of the element's cut-out, else of a frame of the clip; "" if neither exists
+    path: str  # path of a rejected video; "" for clips and elements
 
 
 class Example(NamedTuple):
-    """Some things that a stage rejected for one reason."""
+    """Examples of the rejects of a stage for one reason."""
 
     stage: str
     reason: str
@@ -95,7 +95,7 @@ class Example(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Clip:  # columns of the tables that are read here: the fewer, the less there is to load
+class _Clip:  # only the columns that are needed from each table
     clip_id: str
 
 
@@ -119,10 +119,10 @@ class _Picture:
 
 
 def pieces(prompt: str, spans: Iterable[Highlight]) -> list[Piece]:
-    """Cut the prompt wherever a span begins or ends. The pieces' texts joined are the prompt, however spans overlap.
+    """Split the prompt at the boundaries of spans. The joined texts of the pieces equal the prompt, however spans overlap.
 
-    Spans may lie inside one another, cross or touch; the narrowest over a piece is the last of its colours. What a span has
-    beyond the end of the prompt is dropped.
+    Spans may be nested, cross or touch; the narrowest over a piece is the last of its colours. Spans are cut at the end of the
+    prompt.
     """
     limit = len(prompt)
     ends = {min(max(end, 0), limit) for span in spans for end in span[:2]} if (spans := list(spans)) else set()
@@ -137,7 +137,7 @@ def pieces(prompt: str, spans: Iterable[Highlight]) -> list[Piece]:
 
 
 def triplets(store: Store, wanted: Iterable[Where]) -> list[Triplet]:
-    """The triplets of some clips. Those without a reference, and those whose clip or video is gone since, are left out."""
+    """Return the triplets of some clips, without those that have no reference or whose clip or video is gone."""
     clips = _by_shard(wanted)
     strips = strips_of(
         store, ((shard, clip_id) for shard, ids in clips.items() for clip_id in ids), stills=4, preview=True
@@ -168,10 +168,9 @@ def colour(
     pictures: dict[str, CutOut],
     parents: dict[str, str],
 ) -> tuple[list[Piece], list[Tile]]:
-    """Give each element that has references a colour, in the order in which the prompt names them; the rest come last.
+    """Assign colours to elements with references, in the order in which the prompt mentions them; the rest come last.
 
-    A face or garment that the prompt does not name goes by the phrase of its person, as it does in the shards
-    (stages/pack/stage.py).
+    A face or garment that the prompt does not mention uses the phrase of its person, as in the shards (stages/pack/stage.py).
     """
     phrases: dict[str, Match] = {}
     for match in sorted(matches, key=lambda m: (m.start, -m.end, m.element_id)):
@@ -201,7 +200,7 @@ def colour(
 
 
 def _parents(store: Store, shard: int, element_ids: set[str]) -> dict[str, str]:
-    """The person that each face or garment belongs to."""
+    """Return the person that each face or garment belongs to."""
     return {
         element_id: row.parent_id
         for stage in ("faces", "parse")
@@ -210,7 +209,7 @@ def _parents(store: Store, shard: int, element_ids: set[str]) -> dict[str, str]:
 
 
 def strips_of(store: Store, wanted: Iterable[Where], stills: int, preview: bool = False) -> dict[str, Strip]:
-    """Evenly spread stills of clips, {clip_id: strip}, each clip decoded once. Clips that segment does not hold are left out."""
+    """Return {clip_id: strip} with evenly spread stills; each clip is decoded once. Clips missing in segment are omitted."""
     found = {}
     for shard, clip_ids in sorted(_by_shard(wanted).items()):
         for clip_id, (film, *_) in _groups(store, "segment", shard, ClipVideo, "clip_id", clip_ids):
@@ -222,7 +221,7 @@ def strips_of(store: Store, wanted: Iterable[Where], stills: int, preview: bool 
 
 
 def cut_outs(store: Store, wanted: Iterable[Where]) -> dict[str, CutOut]:
-    """Pictures of elements on white, {element_id: cut-out}. What no table holds any more is left out."""
+    """Return {element_id: cut-out} with pictures on white. Elements that are no longer in any table are omitted."""
     found = {}
     for shard, element_ids in sorted(_by_shard(wanted).items()):
         for stage in CUT_OUTS:
@@ -232,7 +231,7 @@ def cut_outs(store: Store, wanted: Iterable[Where]) -> dict[str, CutOut]:
 
 
 def rejects(store: Store, footers: dict[str, list[tuple[int, Footer]]]) -> list[Example]:
-    """For each stage and reason, how many were rejected and a few of them."""
+    """Return the number of rejects and a few examples for each stage and reason."""
     found: dict[tuple[str, str], list[tuple[int, Reject]]] = defaultdict(list)
     for stage, parts in footers.items():
         for shard, footer in parts:
@@ -256,7 +255,7 @@ def rejects(store: Store, footers: dict[str, list[tuple[int, Footer]]]) -> list[
 
 
 def _paths(store: Store, keys: set[Where]) -> dict[str, str]:
-    """The path of every key that is a video's."""
+    """Return the paths of the keys that are videos."""
     found = {}
     for shard, names in sorted(_by_shard(keys).items()):
         for video_id, (source, *_) in _groups(store, "manifest", shard, _Path, "video_id", names):
@@ -265,7 +264,7 @@ def _paths(store: Store, keys: set[Where]) -> dict[str, str]:
 
 
 def identities(store: Store, pairs: pa.Table) -> list[tuple[int, int, list[CutOut]]]:
-    """The largest identity clusters: number, how many elements are in it, and the pictures of some of them."""
+    """Return the largest identity clusters: number, count of elements, and pictures of some of them."""
     members: dict[int, set[Where]] = defaultdict(set)
     for row in pairs.select(["identity", "shard", "element_id", "source_shard", "source_element_id"]).to_pylist():
         if row["identity"] >= 0:
@@ -280,7 +279,7 @@ def identities(store: Store, pairs: pa.Table) -> list[tuple[int, int, list[CutOu
 
 
 def shards_holding(store: Store, stage: str) -> dict[str, int]:
-    """The shard of every clip that a table has rows of, {clip_id: shard}, in the order of the ids."""
+    """Return {clip_id: shard} of every clip with rows in a table, sorted by id."""
     found = {}
     for shard in store.shards(stage):
         for clip_id in store.table(stage, shard, _Clip).column(0).unique().to_pylist():
@@ -289,33 +288,33 @@ def shards_holding(store: Store, stage: str) -> dict[str, int]:
 
 
 def spread(things: list, most: int) -> list:
-    """At most so many of the things, evenly spread over the list, in its order; the first is always among them."""
+    """Return at most `most` of the things, evenly spread over the list, in order; the first is always included."""
     count = min(most, len(things))
     return [things[number * len(things) // count] for number in range(count)]
 
 
 def on_white(png: bytes) -> np.ndarray:
-    """A PNG with or without alpha as (h, w, 3) uint8 RGB, over white."""
+    """Decode a PNG with or without alpha to (h, w, 3) uint8 RGB over white."""
     picture = images.from_png(png)
     return images.on_white(picture) if picture.shape[2] == 4 else picture
 
 
 def to_jpeg(picture: np.ndarray) -> str:
-    """(h, w, 3) uint8 RGB as the data: URI of a JPEG."""
+    """Encode (h, w, 3) uint8 RGB as the data: URI of a JPEG."""
     ok, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
     if not ok:
-        raise ValueError(f"cannot write a JPEG of shape {picture.shape}")
+        raise ValueError(f"an array of shape {picture.shape} cannot be encoded as JPEG")
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
 def _mp4(film: ClipVideo) -> str:
-    """The clip again, small enough for dozens of them to live in one page."""
+    """Re-encode the clip small enough for dozens in one page."""
     small = np.stack([within(frame, PREVIEW_PX, even=True) for frame in film.frames])
     return "data:video/mp4;base64," + base64.b64encode(video.encode(small, film.fps, crf=28)).decode()
 
 
 def within(picture: np.ndarray, side_px: int, even: bool = False) -> np.ndarray:
-    """The picture scaled down until its longer side is at most side_px; with even sides, as H.264 wants them."""
+    """Scale the picture down to a longer side of at most side_px. even: round to even sides, as H.264 requires."""
     height, width = picture.shape[:2]
     scale = min(1.0, side_px / max(height, width))
     step = 2 if even else 1
@@ -326,7 +325,7 @@ def within(picture: np.ndarray, side_px: int, even: bool = False) -> np.ndarray:
 def _groups(
     store: Store, stage: str, shard: int, record: type, column: str, wanted: set[str]
 ) -> Iterator[tuple[str, Any]]:
-    """As Store.groups; nothing where there is no such part (yet): a report can be made at any time of a run."""
+    """Yield as Store.groups; nothing if the part does not exist (yet), since a report can be made at any time of a run."""
     with suppress(FileNotFoundError):
         yield from store.groups(stage, shard, record, column, wanted)
 

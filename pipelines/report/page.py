@@ -1,7 +1,7 @@
-"""One HTML page about a corpus: what came in, what became of it, and what the triplets look like.
+"""HTML report of a corpus: its inputs, the outcome of each stage, and sample triplets.
 
-The page is a single file that needs no network and runs no script but its own (it carries a Content-Security-Policy with the
-hashes of its one style sheet and one script). It holds no date: the same tables give the same bytes.
+The page is a single file that works offline and only runs its own script: its Content-Security-Policy has the hashes of its one
+style sheet and one script. It does not contain a date, so equal tables give equal bytes.
 """
 
 import base64
@@ -27,7 +27,7 @@ from pipelines.report import audit, borderline, contact_sheets
 from pipelines.run import status as planning
 from pipelines.run import verify
 
-# The tables in their order: name, what `units` of its footers counts, what its rows are.
+# The tables in order: name, unit counted by `num_inputs` of the footers, kind of rows.
 STAGES = (
     ("manifest", "files", "files"),
     ("ingest", "files", "videos"),
@@ -41,16 +41,16 @@ STAGES = (
     ("caption", "clips", "captions"),
     ("ground", "clips", "elements"),
     ("match", "clips", "phrases"),
-    ("retrieve", "pairings", "references"),  # a stage over everything: its units are its rows and its rejects
+    ("retrieve", "pairings", "references"),  # a stage over all shards, whose units are its rows and rejects
     ("pack", "clips", "samples"),
 )
-CLIP_ID = re.compile(r"-\d{8}(/|$)")  # what a clip's id has after the video's
-BINS = 24  # of a histogram
-MOST_FAILURES = 200  # shown; all are counted
+CLIP_ID = re.compile(r"-\d{8}(/|$)")  # suffix that a clip's id adds to the video's
+BINS = 24  # bins of a histogram
+MOST_FAILURES = 200  # failures shown; all are counted
 
 
 class Slice(NamedTuple):
-    """Some units of a stage that ended the same way: a segment of its bar."""
+    """Units of a stage with the same outcome, shown as a segment of its bar."""
 
     fate: str  # "done", "rejected", "failed" or "left out"
     reason: str  # of a rejection; "" otherwise
@@ -59,25 +59,25 @@ class Slice(NamedTuple):
 
 @dataclass(frozen=True)
 class StageReport:
-    """What a stage was given and what it did with it, over all its shards."""
+    """Inputs and outcomes of a stage over all its shards."""
 
     name: str
     unit: str  # "clips"
-    thing: str  # what a row is: "elements"
-    units: int  # those left out included
+    thing: str  # kind of rows: "elements"
+    units: int  # including skipped ones
     rows: int
     rejected: dict[str, int]  # reason -> units rejected, most frequent first; a unit counts once, for its first reason
-    rejected_within: dict[str, int]  # reason -> smaller things rejected: elements of a clip, shots of a video
+    rejected_within: dict[str, int]  # reason -> rejected parts of units: elements of a clip, shots of a video
     failed: int
     skipped: int
     seconds: float
     settings: dict[str, Any]
     models: dict[str, str]
-    mixed: bool  # some shards were made with other settings or models than the first
+    mixed: bool  # whether some shards were made with other settings or models than the first
 
     @property
     def slices(self) -> list[Slice]:
-        """The bar of the funnel: all units, by how they ended. "Left out" are those that had failed in a stage before."""
+        """The bar of the funnel: all units by outcome. "Left out" units failed in an earlier stage."""
         rejected = [Slice("rejected", reason, count) for reason, count in self.rejected.items()]
         ends = [Slice("failed", "", self.failed), Slice("left out", "", self.skipped)]
         done = self.units - sum(piece.units for piece in (*rejected, *ends))
@@ -85,7 +85,7 @@ class StageReport:
 
 
 class Licence(NamedTuple):
-    """A model that the recipe names, and what its licences let one do."""
+    """A model of the recipe and the use that its licences allow."""
 
     model: str
     revision: str
@@ -96,14 +96,14 @@ class Licence(NamedTuple):
 
 
 class Histogram(NamedTuple):
-    """How the values of one measurement are spread."""
+    """Distribution of the values of one measurement."""
 
     title: str
     low: float
     high: float
     counts: list[int]  # BINS of equal width from low to high
     median: float
-    limits: list[float]  # the thresholds that they had to pass
+    limits: list[float]  # thresholds for the values
 
 
 @dataclass(frozen=True)
@@ -133,15 +133,15 @@ class _Pair:
 def write_report(
     store: Store, out: Path, shards_dir: Path | None = None, samples: int = 40, pairs_drawn: int = 80
 ) -> Path:
-    """Write the page about everything in the store to `out`, and return `out`.
+    """Write the report of everything in the store to `out` and return `out`.
 
-    shards_dir: the folder of packed tars, to say how large they are and whether all are there. samples: how many triplets to
-    show, spread evenly over all. pairs_drawn: of how many pairs the audit has pictures; it has the scores of all. Raises
-    FileNotFoundError where the store has no table at all.
+    shards_dir: folder of packed tars, to report their size and missing ones. samples: number of triplets shown, spread evenly
+    over all. pairs_drawn: number of audit pairs with pictures; the scores of all pairs are included. Raises FileNotFoundError if the
+    store does not have any tables.
     """
     footers = {name: _footers(store, name) for name, _, _ in STAGES}
     if not any(footers.values()):
-        raise FileNotFoundError(f"there are no tables in {store.root}: run the pipeline first, or name its work folder")
+        raise FileNotFoundError(f"{store.root} does not contain tables: run the pipeline first or give its work folder")
     stages = [_stage(name, unit, thing, footers[name]) for name, unit, thing in STAGES if footers[name]]
     pairs, lengths = _whole(store, "retrieve", _Pair), _whole(store, "ingest", _Length)
     paired = contact_sheets.shards_holding(store, "pack") or contact_sheets.shards_holding(store, "retrieve")
@@ -197,7 +197,7 @@ def _template() -> Any:
 
 
 def _hash(text: str) -> str:
-    """The source expression that lets exactly this inline text run (CSP level 3, section 2.3.1)."""
+    """Return the source expression that allows exactly this inline text (CSP level 3, section 2.3.1)."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
@@ -207,7 +207,7 @@ def _footers(store: Store, stage: str) -> list[tuple[int, Footer]]:
 
 
 def _whole(store: Store, stage: str, record: type) -> pa.Table:
-    """Some columns of a table over all shards, with a column "shard" added."""
+    """Return some columns of a table over all shards, with an additional column "shard"."""
     tables = [
         (table := store.table(stage, shard, record)).append_column("shard", pa.array([shard] * len(table), pa.int64()))
         for shard in store.shards(stage)
@@ -217,7 +217,7 @@ def _whole(store: Store, stage: str, record: type) -> pa.Table:
 
 
 def _counts(values: list[str]) -> dict[str, int]:
-    """How often each value occurs, most frequent first; ties in alphabetical order."""
+    """Return the count of each value, most frequent first; ties in alphabetical order."""
     return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
 
 
@@ -244,7 +244,7 @@ def _stage(name: str, unit: str, thing: str, footers: list[tuple[int, Footer]]) 
 
 
 def _reasons(unit: str, rejects: list[Reject]) -> tuple[list[str], list[str]]:
-    """The reasons why whole units were rejected, the first for each unit, and those for smaller things inside units."""
+    """Return the reject reasons of whole units, the first for each, and those of parts of units."""
     if unit == "pairings":
         return [reject.reason for reject in rejects], []
     first: dict[str, str] = {}
@@ -255,7 +255,7 @@ def _reasons(unit: str, rejects: list[Reject]) -> tuple[list[str], list[str]]:
 
 
 def _by_licence(lengths: pa.Table) -> list[tuple[str, int, float]]:
-    """Licence of the footage, number of videos, seconds; longest first."""
+    """Return (licence of the footage, number of videos, seconds), longest first."""
     seconds: dict[str, list[float]] = defaultdict(list)
     for licence, duration_s in zip(lengths["license"].to_pylist(), lengths["duration_s"].to_pylist(), strict=True):
         seconds[licence].append(duration_s)
@@ -270,21 +270,21 @@ def _licences(stages: list[StageReport]) -> list[Licence]:
             used[model, revision].append(stage.name)
     found = []
     for (model, revision), names in sorted(used.items()):
-        card = CARDS.get(model.partition(":")[0])  # None for a toy's; the weights of NAME:PATH need not be here
+        card = CARDS.get(model.partition(":")[0])  # None for a toy's; the weights of NAME:PATH may be missing
         terms = (card.code_license, card.weights_license, card.use) if card else ("unknown", "unknown", "unknown")
         found.append(Licence(model, revision, names, *terms))
     return found
 
 
 def _histogram(title: str, array: np.ndarray, limits: list[float]) -> Histogram:
-    """Counts over 0 to 1, or down to the smallest value where cosines are negative."""
+    """Return the histogram over 0 to 1, extended down to the smallest value for negative cosines."""
     low = float(np.floor(min(0.0, array.min(initial=0.0)) * 10) / 10)
     counts = np.histogram(np.clip(array, low, 1.0), bins=BINS, range=(low, 1.0))[0].tolist()
     return Histogram(title, low, 1.0, counts, float(np.median(array)) if array.size else 0.0, limits)
 
 
 def _tars(store: Store, folder: Path | None) -> dict[str, Any]:
-    """How many tars were packed, their size, the bytes of their samples, and which are not in the folder."""
+    """Return the number of packed tars, their size in bytes, and the names of those missing in the folder."""
     tables = [store.table("pack", shard, _Sample) for shard in store.shards("pack")]
     names = sorted({name for table in tables for name in table["shard"].to_pylist()})
     here = {path.name: path.stat().st_size for path in folder.glob("*.tar")} if folder else {}
@@ -298,12 +298,12 @@ def _tars(store: Store, folder: Path | None) -> dict[str, Any]:
 
 
 def _number(value: float, digits: int = 0) -> str:
-    """12,345 with a thin space for the comma."""
+    """Format 12345 with a thin space as thousands separator."""
     return f"{value:,.{digits}f}".replace(",", " ")
 
 
 def _span(seconds: float) -> str:
-    """Seconds as a person would say them: 4.2 s, 3 min 10 s, 7 h 5 min."""
+    """Format seconds for readers: 4.2 s, 3 min 10 s, 7 h 5 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -311,7 +311,7 @@ def _span(seconds: float) -> str:
 
 
 def _size(count: float) -> str:
-    """Bytes in the largest unit that leaves at least 1."""
+    """Format bytes in the largest unit that gives at least 1."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -320,7 +320,7 @@ def _size(count: float) -> str:
 
 
 def report(store: Store, out: Folder, changed: bool) -> Path:
-    """The report in the work folder, written if anything changed or a table is newer than it is."""
+    """Return the path of the report in the work folder, rewritten if anything changed or a table is newer."""
     from pipelines.report.page import write_report
 
     path = Path(store.path("report.html"))

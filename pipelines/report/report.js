@@ -1,4 +1,4 @@
-// A click on a clip plays it in place of its frames; another stops it.
+// A click on a clip plays it instead of its stills; a second click stops it.
 for (const button of document.querySelectorAll("button.play")) {
   const film = button.parentElement.querySelector("video");
   button.hidden = false;

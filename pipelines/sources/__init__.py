@@ -1,1 +1,1 @@
-"""Where the videos come from: lists, downloads, licences, enrolment."""
+"""Video sources: lists, downloads, licences, enrolment."""

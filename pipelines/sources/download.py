@@ -1,8 +1,8 @@
-"""Downloads of listed videos, under limits: which hosts may be asked, how many bytes, how long, how slowly.
+"""Downloads of listed videos with limits on hosts, size, duration and speed.
 
-A list may come from anyone, and who downloads it may reach hosts that its author may not: a cloud's metadata service, a router,
-a server on localhost. So every host is resolved here, its addresses are checked, and the connection goes to a checked address;
-the same again after each redirect.
+A list may come from an untrusted author, while this machine may reach hosts that the author cannot: a cloud's metadata service, a
+router, a server on localhost. Every host is therefore resolved here, its addresses are checked, and the connection goes to a
+checked address; the same applies to each redirect.
 """
 
 import base64
@@ -19,6 +19,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from a2data.store.url import WEB, is_web, public_name, scrub
 
+# opened with the credentials of the environment
 OBJECT_STORES = (
     "s3",
     "s3a",
@@ -28,70 +29,70 @@ OBJECT_STORES = (
     "abfs",
     "abfss",
     "hf",
-)  # opened with the credentials of the environment
+)
 PORTS = {"http": 80, "https": 443}
 UNESCAPED = "/%:@!$&'()*+,;=~-._?"
 MAX_REDIRECTS = 10
 CONNECT_S = 30.0
-POLL_S = 1.0  # how often a read that waits looks at the clock
+POLL_S = 1.0  # interval at which a waiting read checks the limits
 
 
 class DownloadError(OSError):
-    """A download that did not succeed; its message has no URL with a secret in it."""
+    """A failed download. Its message does not contain URLs with secrets."""
 
 
 class RefusedError(DownloadError):
-    """A URL that may not be opened."""
+    """A URL that must not be opened."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one source may cost."""
+    """Limits of a download."""
 
     max_bytes: int = 1 << 37  # 128 GiB
     timeout_s: float = 4 * 3600.0  # from the connection to the last byte
-    stall_s: float = 60.0  # the rate is measured over spans of this length
+    stall_s: float = 60.0  # span over which the rate is measured
     min_rate: float = 1024.0  # bytes per second
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """The IP addresses of a host, as text; of one that is written as a number, in whatever base, too."""
+    """Return the IP addresses of a host as text. Also resolves hosts written as numbers in any base."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise DownloadError(f"the host {host} has no address: {error}") from None
+        raise DownloadError(f"the host {host} cannot be resolved: {error}") from None
     return list(dict.fromkeys(str(address[0]).partition("%")[0] for *_, address in found))
 
 
 def connect(address: str, port: int, timeout_s: float) -> Any:
-    """A connection to an IP address, as httpcore's."""
+    """Open an httpcore connection to an IP address."""
     import httpcore
 
     return httpcore.SyncBackend().connect_tcp(address, port, timeout=timeout_s)
 
 
 class Sink(Protocol):
-    """Where a download goes."""
+    """Destination of a download."""
 
     def write(self, data: bytes, /) -> Any: ...
 
 
 class Network(NamedTuple):
-    """How hosts are found and reached."""
+    """Functions that resolve hosts and connect to them."""
 
     resolve: Callable[[str, int], list[str]] = resolve
     connect: Callable[[str, int, float], Any] = connect
 
 
 class Answer(NamedTuple):
-    """What the headers of a response say of a file."""
+    """Size and time of a file according to the headers of a response."""
 
     size: int | None
-    modified_ns: int  # 0 where the server does not say
+    modified_ns: int  # 0 if the server does not state it
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet; one that wraps an IPv4 address is judged by that.
+    """Return whether an IP address belongs to the public internet. IPv6 addresses that wrap an IPv4 address are judged by that.
 
     >>> [is_public(a) for a in ("93.184.216.34", "10.0.0.1", "169.254.169.254", "::ffff:127.0.0.1", "64:ff9b::a00:1")]
     [True, False, False, False, False]
@@ -107,14 +108,14 @@ def is_public(address: str) -> bool:
 
 
 def check_listed(url: str, allow_local: bool = False) -> None:
-    """Raise RefusedError for a URL that a list may not name. The addresses of its host are checked when it is opened."""
-    if "::" in url and not is_web(url):  # httpcore knows no chains
-        raise RefusedError("a list may not chain URLs with '::'")
+    """Raise RefusedError for a URL that is not allowed in a list. The addresses of its host are checked when it is opened."""
+    if "::" in url and not is_web(url):  # httpcore does not support chains
+        raise RefusedError("lists must not chain URLs with '::'")
     scheme = url.partition("://")[0].lower()
     allowed = (*WEB, *OBJECT_STORES, *(("file",) if allow_local else ()))
     if scheme not in allowed:
-        hint = ": --allow-local-urls lets it" if scheme == "file" else ""
-        raise RefusedError(f"a list may not name {scheme}:// URLs{hint}, only {', '.join(allowed)}")
+        hint = " (allow them with --allow-local-urls)" if scheme == "file" else ""
+        raise RefusedError(f"{scheme}:// URLs are not allowed in lists{hint}, only {', '.join(allowed)}")
 
 
 @dataclass
@@ -134,27 +135,27 @@ class Watch:
         self.check()
 
     def check(self) -> None:
-        """Raise DownloadError where a limit is passed."""
+        """Raise DownloadError if a limit is exceeded."""
         now = time.monotonic()
         if self.stop.is_set():
             raise DownloadError("interrupted")
         if now - self.began > self.limits.timeout_s:
-            raise DownloadError(f"took longer than {self.limits.timeout_s:g} s (--source-timeout): given up")
+            raise DownloadError(f"stopped after more than {self.limits.timeout_s:g} s (limit: --source-timeout)")
         if now - self.since > self.limits.stall_s:
             if self.recent < self.limits.min_rate * self.limits.stall_s:
-                raise DownloadError(f"came to {self.recent} bytes in {self.limits.stall_s:g} s: given up")
+                raise DownloadError(f"stalled: {self.recent} bytes in {self.limits.stall_s:g} s")
             self.since, self.recent = now, 0
 
     def check_size(self, size: int) -> None:
         if size > self.limits.max_bytes:
-            raise DownloadError(f"has over {self.limits.max_bytes} bytes (--max-source-bytes): given up")
+            raise DownloadError(f"has over {self.limits.max_bytes} bytes (limit: --max-source-bytes)")
 
     def left_s(self) -> float:
         return max(0.01, min(CONNECT_S, self.began + self.limits.timeout_s - time.monotonic()))
 
 
 class _Stream:
-    """A connection of httpcore whose reads look at the clock, so that a server that drips is given up."""
+    """An httpcore connection whose reads check the limits, so that a slow server is abandoned."""
 
     def __init__(self, inner: Any, watch: Watch):
         self.inner, self.watch = inner, watch
@@ -187,7 +188,7 @@ class _Stream:
 
 
 class _Backend:
-    """What connects for httpcore: to an address that was checked, never to a name that may mean another one by now."""
+    """Network backend for httpcore that connects to checked addresses, never to a name that may resolve differently later."""
 
     def __init__(self, network: Network, watch: Watch, trusted: set[tuple[str, int]], allow_local: bool):
         self.network, self.watch, self.trusted, self.allow_local = network, watch, trusted, allow_local
@@ -200,7 +201,7 @@ class _Backend:
             inside = [address for address in addresses if not is_public(address)]
             if inside:
                 raise RefusedError(
-                    f"the host {host} is at {inside[0]}, which is not a public address: --allow-local-urls lets it"
+                    f"the host {host} is at {inside[0]}, which is not a public address (allow it with --allow-local-urls)"
                 )
         for number, address in enumerate(addresses, 1):
             try:
@@ -208,7 +209,7 @@ class _Backend:
             except (httpcore.ConnectError, httpcore.ConnectTimeout, OSError):
                 if number == len(addresses):
                     raise
-        raise DownloadError(f"the host {host} has no address")
+        raise DownloadError(f"the host {host} does not have an address")
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -216,7 +217,7 @@ class _Backend:
 
 @dataclass(frozen=True)
 class Downloader:
-    """Downloads web addresses. allow_local: hosts that are not on the public internet may be asked, too."""
+    """Downloader for web addresses. allow_local: also allow hosts outside the public internet."""
 
     limits: Limits = Limits()
     allow_local: bool = False
@@ -226,10 +227,10 @@ class Downloader:
     def get(
         self, url: str, out: Sink, trusted: bool = False, wanted: Callable[[Answer], bool] = lambda answer: True
     ) -> Answer | None:
-        """Write what is at a web address to `out`; its headers, or None where those are not `wanted`, and nothing was written.
+        """Download a web address to `out` and return its headers; None, with nothing written, if they are not `wanted`.
 
-        trusted: the user gave the URL: its own host may be local. A host that it redirects to must be public all the same.
-        Raises DownloadError with a sentence that does not contain the URL.
+        trusted: the URL was given by the user, so its own host may be local; hosts that it redirects to must still be public.
+        Raises DownloadError with a message that does not contain the URL.
         """
         try:
             import httpcore
@@ -258,10 +259,10 @@ class Downloader:
         headers = {name.decode().lower(): value.decode("latin-1") for name, value in response.headers}
         if response.status != 200:
             reason = response.extensions.get("reason_phrase", b"").decode("latin-1")
-            raise DownloadError(f"the server answers {response.status} {reason}".rstrip())
+            raise DownloadError(f"the server returned {response.status} {reason}".rstrip())
         if headers.get("content-encoding", "identity") != "identity":
             raise DownloadError(
-                f"the server sends it in the encoding {headers['content-encoding']}, though not asked to"
+                f"the server used the content encoding {headers['content-encoding']}, which was not requested"
             )
         length = headers.get("content-length", "")
         answer = Answer(int(length) if length.isdecimal() else None, _time_ns(headers.get("last-modified", "")))
@@ -273,7 +274,7 @@ class Downloader:
 
 
 def copy(chunks: Iterable[bytes], out: Sink, watch: Watch) -> None:
-    """Write chunks under the limit of bytes."""
+    """Write chunks to `out` within the size limit."""
     size = 0
     for chunk in chunks:
         size += len(chunk)
@@ -286,12 +287,12 @@ def _location(response: Any) -> str | None:
         return None
     found = [value.decode("latin-1") for name, value in response.headers if name.lower() == b"location"]
     if not found:
-        raise DownloadError("is redirected, but not told where to")
+        raise DownloadError("the server's redirect lacks a location")
     return found[0].replace(" ", "%20")
 
 
 def _host(url: str) -> tuple[str, int]:
-    """The host as it is looked up, and the port. Raises RefusedError for a URL without a host or with control characters."""
+    """Return the host, as resolved, and the port. Raises RefusedError for a URL without a host or with control characters."""
     if not is_web(url) or re.search(r"[\x00-\x20\x7f\\]", url):
         raise RefusedError(f"{public_name(url)!r} is not a valid web address")
     parts = urlsplit(url)
@@ -301,12 +302,12 @@ def _host(url: str) -> tuple[str, int]:
     except ValueError:
         raise RefusedError(f"{public_name(url)!r} is not a valid web address") from None
     if not host:
-        raise RefusedError(f"{public_name(url)!r} has no host")
+        raise RefusedError(f"{public_name(url)!r} does not contain a host")
     return host, port
 
 
 def _address(url: str) -> Any:
-    """A web address as httpcore's, what is not ASCII in it escaped."""
+    """Return a web address as an httpcore URL with non-ASCII characters escaped."""
     import httpcore
 
     host, port = _host(url)
@@ -317,7 +318,7 @@ def _address(url: str) -> Any:
 
 
 def _headers(url: str, first: str) -> list[tuple[str, str]]:
-    """Of a request for `url`, to which `first` led. The password in `first` is for its own host alone."""
+    """Return the headers of a request for `url`, reached from `first`. The password in `first` is only sent to its own host."""
     host, port = _host(url)
     scheme = urlsplit(url).scheme
     name = f"[{host}]" if ":" in host else host

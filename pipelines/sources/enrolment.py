@@ -1,4 +1,4 @@
-"""Enrolment: every new source gets a place in a new shard of the manifest; nothing of an old shard changes but licences."""
+"""Enrolment: new sources are added to new shards of the manifest; in old shards only licences change."""
 
 import sys
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ DEFAULT = Limits()
 
 
 def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int, how: Access | None = None) -> list[int]:
-    """Give every new source a place in a new shard; say which shards there are.
+    """Add every new source to a new shard and return all shards.
 
-    Old shards keep their sources; a licence that is stated for one of them only now, or that contradicts, is entered there.
-    Raises ValueError where there is no source at all.
+    Old shards keep their sources; a licence that is newly stated for one of them, or that contradicts, is recorded there. Raises
+    ValueError if there are no sources at all.
     """
     how = how or Access(files=SourceFiles(store))
     move_damaged_lists(store)
@@ -47,12 +47,12 @@ def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int, how: Acce
         store.write("manifest", number, Source, chosen)
     shards = store.shards("manifest")
     if not shards:
-        raise ValueError("no videos: name files, folders, globs or manifests after `a2data run`")
+        raise ValueError("no videos: pass files, folders, globs or manifests to `a2data run`")
     return shards
 
 
 def keep_copies(store: Store, shards: Sequence[int]) -> None:
-    """Copy the lists of work folders from before there were copies."""
+    """Write copies of the lists in work folders created before copies existed."""
     there = set(store.names("manifest"))
     for shard in shards:
         if f"{shard:05d}{COPY}" not in there:
@@ -60,9 +60,9 @@ def keep_copies(store: Store, shards: Sequence[int]) -> None:
 
 
 def restore_lists(store: Store, new: Sequence[Source]) -> list[Source]:
-    """Write the damaged lists again of which all ingested videos are named again. Returns the sources that are in none.
+    """Rewrite the damaged lists whose ingested videos are all given again. Returns the sources that are not in any of them.
 
-    A list that is not written again is still missing, see runs.check_sources: its number and its videos are not given away.
+    A list that is not rewritten stays missing, see check_sources; its number and its videos stay reserved.
     """
     left = {source.video_id: source for source in new}
     for shard in store.damaged("manifest"):
@@ -75,15 +75,15 @@ def restore_lists(store: Store, new: Sequence[Source]) -> list[Source]:
 
 
 def move_damaged_lists(store: Store) -> None:
-    """Move damaged lists of sources aside, and put their copies in their place, before the shards are counted."""
+    """Move damaged lists of sources aside and replace them by their copies, before the shards are counted."""
     for shard in store.shards("manifest"):
         store.footer("manifest", shard)
 
 
 def check_sources(store: Store) -> None:
-    """Raise ValueError if a damaged list of sources was moved aside and not listed again: no run can make it."""
+    """Raise ValueError if a damaged list of sources was moved aside and not replaced, since runs cannot rebuild it."""
     for shard, path in store.damaged("manifest").items():
         raise ValueError(
-            f"{path} held the sources of shard {shard} and is damaged, and so is its copy: name the same videos in `a2data run "
-            f"VIDEOS --work {store.root}` to list them again, or remove that file to go on without those that are not listed"
+            f"{path}, the list of the sources of shard {shard}, and its copy are damaged: list the same videos again with "
+            f"`a2data run VIDEOS --work {store.root}`, or delete that file to continue without the videos that are not listed"
         )

@@ -1,4 +1,4 @@
-"""The record of sources and identities that were deleted, which are never listed again."""
+"""Record of deleted sources and identities, which are never listed again."""
 
 import json
 import sys
@@ -12,17 +12,17 @@ FILE = "forgotten.jsonl"
 
 
 def read(store: Store) -> list[dict[str, Any]]:
-    """The lines of forgotten.jsonl."""
+    """Return the lines of forgotten.jsonl."""
     return [json.loads(line) for line in (store.get(FILE) or b"").decode().splitlines()]
 
 
 def without_forgotten(store: Store, sources: Iterable[Source]) -> list[Source]:
-    """New rows for the manifest, less those whose bytes were forgotten; who they are is said."""
+    """Return new rows for the manifest without those whose bytes were forgotten, which are printed."""
     refused = {video_id.partition("-dup-")[0] for line in read(store) for video_id in line["videos"]}
     left = []
     for source in sources:
         if source.video_id.partition("-dup-")[0] in refused:
-            print(f"not taken in: {source.path} was forgotten, see {store.path(FILE)}", file=sys.stderr)
+            print(f"skipped {source.path}: it was deleted by `a2data forget`, see {store.path(FILE)}", file=sys.stderr)
         else:
             left.append(source)
     return left

@@ -1,4 +1,4 @@
-"""One licence for each file: what lists state of the same bytes is compared, and two different ones are a conflict."""
+"""Licences of files: statements about the same bytes are compared, and two different ones are a conflict."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -8,14 +8,14 @@ from a2data.records import Source
 
 
 class Statement(NamedTuple):
-    """A licence, and where it is stated: "list.csv, row 3"."""
+    """A licence and where it is stated: "list.csv, row 3"."""
 
     license: str
     where: str
 
 
 def conflict(statements: Iterable[Statement]) -> str:
-    """The different licences with the first place that states each; "" where they agree.
+    """Return the different licences, each with the first place that states it; "" if they agree.
 
     >>> conflict([Statement("CC0", "a.csv, row 1"), Statement("CC0", "b.csv, row 1"), Statement("CC-BY", "b.csv, row 7")])
     "'CC0' (a.csv, row 1) and 'CC-BY' (b.csv, row 7)"
@@ -32,11 +32,10 @@ def conflict(statements: Iterable[Statement]) -> str:
 def settle(
     found: Sequence[Any], known: Sequence[Source], replace_known: bool = False
 ) -> tuple[list[Source], list[Source]]:
-    """(rows that are found, known rows that change), with the licence that is stated for their bytes, or the conflict.
+    """Return (found rows, known rows that change), with the licence stated for their bytes, or the conflict.
 
-    found: of each location a `row` with the id that its bytes give it, and the `statements` of the inputs on it. A licence that
-    is stated for one of several files with the same bytes holds for all of them. replace_known: what known rows state counts
-    no more.
+    found: for each location, its `row` with the id of its bytes, and the `statements` of the inputs about it. A licence stated
+    for one of several files with the same bytes applies to all of them. replace_known: ignore the licences of known rows.
     """
     groups: dict[str, list[Any]] = {}
     for one in found:
@@ -53,12 +52,12 @@ def settle(
         old = before.get(base, [])
         if not afresh:
             statements = [Statement(row.license, f"the work folder, of {row.path}") for row in old] + statements
-        # a conflict stays one, in the words in which it was found
+        # a conflict persists, with its original description
         dispute = next(
             (row.license_conflict for row in old if row.license_conflict and not afresh), conflict(statements)
         )
         agreed = next((s.license for s in statements if s.license), "")
-        # a known second copy is a reject in any case
+        # known second copies are rejected anyway
         amended += [row for o in old if afresh or not o.duplicate_of if (row := _with(o, dispute, agreed)) != o]
         new += [_with(one.row, dispute, agreed) for one in group]
     return new, amended

@@ -1,4 +1,4 @@
-"""Lists of videos: .csv, .jsonl and .parquet -> entries. What does not parse is an error that names file and row."""
+"""Parser of video lists (.csv, .jsonl and .parquet). Errors state file and row."""
 
 import codecs
 import csv
@@ -18,8 +18,8 @@ from a2data.store.url import is_url, public_name
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 COLUMNS = ("path", "url", "license", "source", "label")
 ALIASES = {"licence": "license"}
-MAX_FAULTS = 10  # that one error names
-MARKS = (  # of UTF-32 first: its mark begins with that of UTF-16
+MAX_FAULTS = 10  # rows listed in one error message
+MARKS = (  # UTF-32 first, since its mark begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -30,35 +30,35 @@ MARKS = (  # of UTF-32 first: its mark begins with that of UTF-16
 
 @dataclass(frozen=True)
 class Entry:
-    """A video that an input names, and what the input says of it."""
+    """A video listed in an input, with the input's metadata."""
 
-    location: str = field(repr=False)  # absolute local path, or a URL with its secrets: for this process alone
+    location: str = field(repr=False)  # absolute local path, or a URL with secrets, which must not leave this process
     license: str = ""
     source: str = ""
     label: str = ""
-    stated_in: str = ""  # "list.csv, row 3"; "" for what the command line names
-    problem: str = ""  # why it may not be opened
+    stated_in: str = ""  # "list.csv, row 3"; "" for the command line
+    problem: str = ""  # why it must not be opened
 
     @property
     def trusted(self) -> bool:
-        """Whether the user named it, and no list."""
+        """Whether it was given on the command line, not in a list."""
         return not self.stated_in
 
 
 class _Fault(Exception):  # noqa: N818
-    """What is wrong with a row."""
+    """An invalid row."""
 
 
 def is_list(path: str) -> bool:
-    """Whether a path or URL is that of a list, by its name."""
+    """Return whether a path or URL is a list, by its suffix."""
     return PurePath(public_name(path)).suffix.lower() in SUFFIXES
 
 
 def entries(data: bytes, path: str, encoding: str = "") -> list[Entry]:
-    """The rows of a list with the bytes `data`; relative paths are as they stand.
+    """Return the rows of a list with the bytes `data`; relative paths are unchanged.
 
-    path: of the list, whose suffix says what it is. encoding: of .csv and .jsonl; "" for UTF-8, or what a byte order mark says.
-    Raises ValueError that names the list and each of the first rows that cannot be read.
+    path: path of the list, whose suffix determines the format. encoding: of .csv and .jsonl; "" for that of the byte order mark,
+    or UTF-8. Raises ValueError with the list and the first invalid rows.
     """
     name = public_name(path)
     suffix = PurePath(name).suffix.lower()
@@ -93,16 +93,14 @@ def _text(data: bytes, name: str, encoding: str) -> str:
         line = data[: error.start].count(b"\n") + 1
         raise ValueError(
             f"{name}, line {line} is not {chosen.upper()}, at byte {error.start} ({data[error.start : error.start + 1]!r}): "
-            "save the list as UTF-8, or say what it is with --list-encoding, such as latin-1"
+            "save the list as UTF-8, or give its encoding with --list-encoding, such as latin-1"
         ) from None
     except LookupError:
-        raise ValueError(
-            f"--list-encoding {encoding!r}: there is no such encoding; write utf-8, latin-1, utf-16-le …"
-        ) from None
+        raise ValueError(f"--list-encoding {encoding!r}: unknown encoding; write utf-8, latin-1, utf-16-le …") from None
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise ValueError(
-            f"{name}, line {line} holds a NUL: is it UTF-16 without a byte order mark? Then say --list-encoding utf-16-le"
+            f"{name}, line {line} contains a NUL: if it is UTF-16 without a byte order mark, use --list-encoding utf-16-le"
         )
     return text
 
@@ -111,8 +109,8 @@ Rows = Iterator[tuple[int, "dict[str, Any] | _Fault"]]  # numbered from 1
 
 
 def _csv(text: str) -> Rows:
-    """Rows by the rules of csv alone: str.splitlines() would also break lines at U+2028, U+0085 and the vertical tab."""
-    limit = csv.field_size_limit(len(text) + 1)  # for this thread's while: the module has one limit for all readers
+    """Yield rows by the rules of csv. str.splitlines() would also break lines at U+2028, U+0085 and the vertical tab."""
+    limit = csv.field_size_limit(len(text) + 1)  # restored below, since the module has one limit for all readers
     try:
         reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
         header: list[str] | None = None
@@ -128,7 +126,7 @@ def _csv(text: str) -> Rows:
                 if len(cells) > len(header):
                     yield (
                         number,
-                        _Fault(f"has {len(cells)} fields, the header {len(header)}: quote a field with a comma in it"),
+                        _Fault(f"has {len(cells)} fields, the header {len(header)}: quote fields that contain commas"),
                     )
                 else:
                     yield number, _columns(zip(header, cells, strict=False))
@@ -159,7 +157,7 @@ def _parquet(data: bytes, name: str) -> Rows:
         wanted = [column for column in file.schema_arrow.names if _plain_name(column) in COLUMNS]
         rows = file.read(columns=wanted).to_pylist() if wanted else [dict.fromkeys(file.schema_arrow.names)]
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{name} is not a parquet file that can be read: {error}") from None
+        raise ValueError(f"{name} is not a readable parquet file: {error}") from None
     for number, row in enumerate(rows, 1):
         yield number, _columns(row.items())
 
@@ -170,7 +168,7 @@ def _plain_name(column: str) -> str:
 
 
 def _columns(pairs: Any) -> "dict[str, Any] | _Fault":
-    """Values by the plain names of their columns."""
+    """Return the values by the normalised names of their columns."""
     row: dict[str, Any] = {}
     for column, value in pairs:
         name = _plain_name(column)
@@ -190,7 +188,7 @@ def _entry(row: dict[str, Any], where: str) -> Entry:
     if not path:
         raise _Fault(f'needs a "path" or a "url", has {", ".join(map(str, row)) or "nothing"}')
     if values["path"] and values["url"] and values["path"] != values["url"]:
-        raise _Fault('has a "path" and another "url": which of them?')
+        raise _Fault('has a "path" and a different "url": give only one of them')
     stated = {column: values[column].strip(" \t") for column in ("license", "source", "label")}
     return Entry(path, **stated, stated_in=where)
 
@@ -217,7 +215,7 @@ def _value(value: Any, column: str) -> str:
 
 
 def located(path: str, of_list: str) -> str:
-    """A path of a list as an absolute one: a relative path is seen from the folder of the list.
+    """Return a path of a list as an absolute one; relative paths are resolved from the folder of the list.
 
     >>> located("b/c.mp4", "/lists/a.csv"), located("c.mp4", "https://host/lists/a.csv?sig=x")
     ('/lists/b/c.mp4', 'https://host/lists/c.mp4')

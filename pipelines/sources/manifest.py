@@ -1,4 +1,4 @@
-"""What is wanted in the corpus -> Source rows: folders, globs, files, URLs and lists of them, known by their bytes."""
+"""Resolution of user inputs (folders, globs, files, URLs and lists of them) to Source rows, identified by their bytes."""
 
 import hashlib
 import io
@@ -28,31 +28,31 @@ VIDEO_SUFFIXES = (
 CHUNK = 1 << 20  # bytes read at a time
 MAX_LIST_BYTES = 1 << 30
 UNREAD = "unread-"
-AGAIN = "`a2data run` with the same input tries again"
+AGAIN = "re-run `a2data run` with the same input to retry"
 
 
 @dataclass(frozen=True)
 class Access:
-    """How inputs may be read. files: where copies of downloads are kept, None where nothing may be downloaded."""
+    """Access to inputs. files: storage for copies of downloads; None if downloads are not allowed."""
 
     downloader: Downloader = field(default_factory=Downloader)
     files: SourceFiles | None = None
-    list_encoding: str = ""  # of .csv and .jsonl lists; "" for UTF-8, or what a byte order mark says
-    replace_licenses: bool = False  # licences that are stated now take the place of those of known rows
+    list_encoding: str = ""  # of .csv and .jsonl lists; "" for that of the byte order mark, or UTF-8
+    replace_licenses: bool = False  # replace the licences of known rows by those stated now
 
 
 class Survey(NamedTuple):
-    """What inputs came to."""
+    """Rows found in inputs."""
 
     new: list[Source]  # sorted by video_id
-    amended: list[Source]  # known rows whose licence is another by what the inputs state
+    amended: list[Source]  # known rows whose licence changes according to the inputs
 
 
 @dataclass
 class Listed:
-    """One location, and all that the inputs say of it."""
+    """One location with everything that the inputs state about it."""
 
-    entry: Entry  # the first that names it, with what that one leaves blank from the others
+    entry: Entry  # its first entry, with blank fields filled from the others
     statements: list[Statement]
     trusted: bool
 
@@ -63,20 +63,20 @@ class Found(NamedTuple):
 
 
 def sources(inputs: Iterable[str], known: Iterable[Source] = (), access: Access | None = None) -> list[Source]:
-    """The new rows of `survey`."""
+    """Return the new rows of `survey`."""
     return survey(inputs, known, access).new
 
 
 def survey(
     inputs: Iterable[str], known: Iterable[Source] = (), access: Access | None = None, threads: int = 8
 ) -> Survey:
-    """The rows of everything in `inputs` that is not in `known` yet, sorted by video_id, whatever order it was found in.
+    """Return the rows of all videos in `inputs` that are not in `known`, sorted by video_id.
 
-    inputs: folders (with all below), globs, videos, URLs that fsspec opens (globs, too), and lists of videos: .csv, .jsonl
-    or .parquet with a column "path" or "url" and, if they like, "license", "source" and "label". Local paths become absolute.
+    inputs: folders (recursive), globs, videos, URLs that fsspec opens (also with globs), and lists of videos: .csv, .jsonl or
+    .parquet with a column "path" or "url" and optionally "license", "source" and "label". Local paths become absolute.
     known: rows of earlier runs. A file with the path, size and time of one of them is not read again; one whose bytes have
-    changed gets a new row. What cannot be read, or may not be, gets a row that says so.
-    Raises ValueError where an input gives no video or a list does not parse, FileNotFoundError where it does not exist.
+    changed gets a new row. A file that cannot or must not be read gets a row with the reason.
+    Raises ValueError if an input contains no videos or a list cannot be parsed, FileNotFoundError if an input does not exist.
     """
     access, known = access or Access(), list(known)
     listed = merged(entry for given in inputs for entry in expand(given, access))
@@ -88,13 +88,13 @@ def survey(
         found = list(
             pool.map(lambda one: look_up(one, by_path.get(public_name(one.entry.location), []), access), listed)
         )
-    except BaseException:  # Ctrl-C too: downloads that are under way end at once
+    except BaseException:  # including Ctrl-C; stops downloads in progress at once
         access.downloader.stop.set()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
     new, amended = settle(number_unread(found), known, access.replace_licenses)
-    ids = {row.video_id for row in known}  # again: touched, but with the same bytes
+    ids = {row.video_id for row in known}  # drops files that were touched but have the same bytes
     marked = mark_duplicates(new, known)
     return Survey(sorted((row for row in marked if row.video_id not in ids), key=lambda row: row.video_id), amended)
 
@@ -103,22 +103,22 @@ def survey(
 
 
 def expand(given: str, access: Access) -> list[Entry]:
-    """The videos that one input stands for, sorted by path."""
+    """Return the videos of one input, sorted by path."""
     here = not is_url(given)
     if here and os.path.isdir(given):
         found = sorted(walk(os.path.abspath(given)), key=lambda entry: entry.location)
     elif lists.is_list(given):
         found = from_list(given, access)
-    elif here and os.path.exists(given):  # before globs: a file name may have brackets
+    elif here and os.path.exists(given):  # before globs, since file names may contain brackets
         found = [Entry(os.path.abspath(given))]
     elif any(c in (public_name(given) if is_web(given) else given) for c in "*?["):
         found = [Entry(path) for path in glob(given) if is_video(path)]
     elif here:
-        raise FileNotFoundError(f"{given}: there is no such file or folder")
+        raise FileNotFoundError(f"{given}: file or folder not found")
     else:
         found = [Entry(given)]
     if not found:
-        raise ValueError(f"{public_name(given)}: no video in it; looked for {' '.join(VIDEO_SUFFIXES)}")
+        raise ValueError(f"{public_name(given)} does not contain videos ({' '.join(VIDEO_SUFFIXES)})")
     return found
 
 
@@ -127,7 +127,7 @@ def is_video(path: str) -> bool:
 
 
 def walk(folder: str) -> Iterator[Entry]:
-    """The videos below a folder, and what cannot be listed. Links to folders are not entered, so that no loop can form."""
+    """Yield the videos below a folder, and the folders that cannot be listed. Links to folders are not followed."""
     errors: list[OSError] = []
     linked = []
     for top, folders, files in os.walk(folder, onerror=errors.append):
@@ -135,7 +135,7 @@ def walk(folder: str) -> Iterator[Entry]:
         linked += [path for name in folders if os.path.islink(path := os.path.join(top, name))]
     if linked:
         print(
-            f"not entered: {len(linked)} links to folders, such as {linked[0]!a}: name what they lead to",
+            f"skipped {len(linked)} links to folders, such as {linked[0]!a}: pass their targets instead",
             file=sys.stderr,
         )
     for error in errors:
@@ -143,7 +143,7 @@ def walk(folder: str) -> Iterator[Entry]:
 
 
 def glob(pattern: str) -> list[str]:
-    """The paths that match, sorted; URLs keep their protocol."""
+    """Return the matching paths, sorted; URLs keep their protocol."""
     if not is_url(pattern):
         return sorted(LocalFileSystem().glob(os.path.abspath(pattern)))
     filesystem, local = fsspec.core.url_to_fs(pattern)
@@ -151,7 +151,7 @@ def glob(pattern: str) -> list[str]:
 
 
 def from_list(path: str, access: Access) -> list[Entry]:
-    """The rows of a list that the user named; relative paths are seen from its folder."""
+    """Return the rows of a list given by the user; relative paths are resolved from its folder."""
     if path.startswith("file://"):
         path = LocalFileSystem._strip_protocol(path)
     if not is_url(path):
@@ -167,7 +167,7 @@ def from_list(path: str, access: Access) -> list[Entry]:
             except DownloadError as error:
                 problem = str(error)
         elif is_web(path):
-            problem = "a list at a web address may not name local files"
+            problem = "lists at web addresses must not contain local files"
         else:
             location = os.path.abspath(location)
         out.append(replace(row, location=location, problem=problem))
@@ -175,7 +175,7 @@ def from_list(path: str, access: Access) -> list[Entry]:
 
 
 def list_bytes(path: str, access: Access) -> bytes:
-    """Raises OSError or ValueError for a list that cannot be read."""
+    """Return the bytes of a list. Raises OSError or ValueError if it cannot be read."""
     try:
         if is_web(path):
             out, limits = io.BytesIO(), replace(access.downloader.limits, max_bytes=MAX_LIST_BYTES)
@@ -188,7 +188,7 @@ def list_bytes(path: str, access: Access) -> bytes:
 
 
 def merged(entries: Iterable[Entry]) -> list[Listed]:
-    """Each location once, in the order in which they come."""
+    """Merge entries with the same location, in order of first occurrence."""
     out: dict[str, Listed] = {}
     for entry in entries:
         one = out.setdefault(entry.location, Listed(entry, [], entry.trusted))
@@ -204,7 +204,7 @@ def merged(entries: Iterable[Entry]) -> list[Listed]:
 
 
 def look_up(listed: Listed, known: Sequence[Source], access: Access) -> Found:
-    """The row of a location, with the id that its bytes give it: one of `known`, its rows, where it is still the same."""
+    """Return the row of a location with the id of its bytes; that of `known`, its earlier rows, if the file is unchanged."""
     entry = listed.entry
     row = blank(entry)
     if row.unreadable:
@@ -220,7 +220,7 @@ def look_up(listed: Listed, known: Sequence[Source], access: Access) -> Found:
 
 
 def blank(entry: Entry) -> Source:
-    """A row of which only the path is known, and what the inputs say."""
+    """Return a row with only the path and the metadata of the inputs."""
     path, problem = public_name(entry.location), entry.problem
     try:
         path.encode()
@@ -231,9 +231,9 @@ def blank(entry: Entry) -> Source:
 
 
 def stat(row: Source) -> Source:
-    """The row with the size and, of a local file, the time of last change; as it is where that cannot be had.
+    """Return the row with the size and, for a local file, the time of last change; unchanged if they are not available.
 
-    What is not a regular file (a FIFO, a device) is not touched beyond that: to open it may wait for ever.
+    Files that are not regular (a FIFO, a device) are never opened, since opening may block forever.
     """
     try:
         if not is_url(row.path):
@@ -245,8 +245,8 @@ def stat(row: Source) -> Source:
         return replace(row, bytes=filesystem.size(path) or 0)
     except ImportError:
         raise
-    except Exception:  # what a file system raises for a server that is away is not always an OSError
-        return row  # `identify` will meet the same error, and names the row by it
+    except Exception:  # file systems do not always raise OSError for an unavailable server
+        return row  # `identify` meets the same error and records it
 
 
 def _kind(mode: int) -> str:
@@ -255,7 +255,7 @@ def _kind(mode: int) -> str:
 
 
 def identify(row: Source) -> Source:
-    """The row with the id that its bytes give it; "unread-" and a hash of its path where they cannot be read."""
+    """Return the row with the id of its bytes; "unread-" and a hash of its path if they cannot be read."""
     total, problem = hashlib.sha256(), row.unreadable
     try:
         if not problem:
@@ -266,7 +266,7 @@ def identify(row: Source) -> Source:
         raise
     except Exception as error:
         problem = f"{reason(error)}; {AGAIN}"
-    if problem:  # stays in the manifest: ingest fails on it, by name
+    if problem:  # stays in the manifest, where ingest reports it as failed
         return replace(row, video_id=unread_id(row.path), unreadable=problem)
     return replace(row, video_id=total.hexdigest()[:16])
 
@@ -276,7 +276,7 @@ def unread_id(path: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """An error as a sentence without secrets."""
+    """Return an error message without secrets."""
     if isinstance(error, DownloadError):
         return str(error)
     text = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
@@ -284,10 +284,10 @@ def reason(error: Exception) -> str:
 
 
 def open_regular(path: str) -> BinaryIO:
-    """A regular file to read. Raises ValueError for a FIFO and the like, which is not waited for."""
+    """Open a regular file for reading. Raises ValueError, without blocking, for a FIFO or another special file."""
     mode = os.stat(path).st_mode
     if modes.S_ISREG(mode):
-        # should a FIFO have taken its place since, then neither opening nor reading waits
+        # non-blocking in case it has been replaced by a FIFO
         file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
         mode = os.fstat(file.fileno()).st_mode
         if modes.S_ISREG(mode):
@@ -297,7 +297,7 @@ def open_regular(path: str) -> BinaryIO:
 
 
 class _Sink:
-    """Takes a download: to a file, and into a hash."""
+    """Destination of a download that writes to a file and computes the hash."""
 
     def __init__(self, file: BinaryIO):
         self.file, self.sha, self.size = file, hashlib.sha256(), 0
@@ -309,14 +309,14 @@ class _Sink:
 
 
 def downloaded(row: Source, listed: Listed, known: Sequence[Source], access: Access) -> Source:
-    """The row of a URL whose copy is kept in the work folder: its URL may have a secret, or be another file tomorrow.
+    """Return the row of a URL whose copy is kept in the work folder, since the URL may have a secret or change its content.
 
-    Not downloaded again: one of which the server states the size and time of one of `known` that has its copy. A failed download
-    of what has its copy costs nothing.
+    A file is not downloaded again if the server states the size and time of one of `known` with a copy. If a download fails and
+    there is one copy, the copy is used.
     """
     files = access.files
     if files is None:
-        raise ValueError(f"{row.path}: URLs are downloaded to a work folder, and none is given")
+        raise ValueError(f"{row.path}: URLs are downloaded to a work folder, but none was given")
     kept = [old for old in known if not old.video_id.startswith(UNREAD) and files.has(_base(old.video_id))]
     same: list[Source] = []
 
@@ -339,7 +339,7 @@ def downloaded(row: Source, listed: Listed, known: Sequence[Source], access: Acc
         raise
     except Exception as error:
         if len(kept) == 1:
-            print(f"{row.path}: {reason(error)}: the copy from before is used", file=sys.stderr)
+            print(f"{row.path}: {reason(error)}: using the existing copy", file=sys.stderr)
             return kept[0]
         return replace(row, video_id=unread_id(row.path), unreadable=f"the download failed: {reason(error)}; {AGAIN}")
     finally:
@@ -368,7 +368,7 @@ def _base(video_id: str) -> str:
 
 
 def number_unread(found: Sequence[Found]) -> list[Found]:
-    """URLs that differ in their queries have one name: each that could not be read gets an id of its own all the same."""
+    """Give distinct ids to unreadable URLs that have the same public name because they differ only in their queries."""
     seen: dict[str, int] = {}
     out = []
     for one in found:
@@ -381,13 +381,13 @@ def number_unread(found: Sequence[Found]) -> list[Found]:
 
 
 def mark_duplicates(new: Iterable[Source], known: Iterable[Source] = ()) -> list[Source]:
-    """Rows of which each id is used once: of files with the same bytes the first by path keeps it, unless a known one has it."""
+    """Make ids unique: of files with the same bytes the first by path keeps the id, unless a known one has it."""
     first = {row.video_id: public_name(row.path) for row in known if not row.duplicate_of}
     marked = []
     for row in sorted(new, key=lambda row: row.path):
         original = first.get(row.video_id)
         first.setdefault(row.video_id, row.path)
-        if original == row.path:  # known, or the same bytes under two queries of one address
+        if original == row.path:  # known, or the same bytes at two queries of one address
             continue
         if original is not None:
             copied = hashlib.sha256(row.path.encode()).hexdigest()[:8]

@@ -148,7 +148,7 @@ def test_a_reference_whose_part_another_worker_moved_aside_fails_no_clip(finishe
     remove_parts(finished, "pack")
     os.rename(finished / "segment/00000.parquet", finished / "segment/00000.parquet.damaged")
     pack = replace(stages()[-1], out=str(finished / "shards"))
-    with pytest.raises(DamagedError, match=r"segment/00000\.parquet is damaged \(there is no such file\)"):
+    with pytest.raises(DamagedError, match=r"segment/00000\.parquet is damaged \(the file does not exist\)"):
         run_job([pack], [None], Store(finished), (1,))
     assert run(finished) == 0
     assert Store(finished).footer("pack", 1).failed == {}
@@ -325,7 +325,7 @@ def test_a_picture_of_an_old_part_that_is_another_than_its_sha256_says_is_damage
     png = pq.read_table(path)["image"][0].as_py()
     flip(path, path.read_bytes().index(png) + len(png) // 2)
     element = pq.read_table(path)["element_id"][0].as_py()
-    with pytest.raises(DamagedError, match=f"the picture of {element} is not the one that was written"):
+    with pytest.raises(DamagedError, match=f"the picture of {element} does not match its sha256"):
         Lookup(Store(finished), {"faces": Element})("faces", 0, "element_id", [element])
     assert path.with_name("00000.parquet.damaged").exists()
 

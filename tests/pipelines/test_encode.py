@@ -219,7 +219,7 @@ def test_a_sample_without_usable_references_is_left_out_by_name(tmp_path, start)
 def test_a_folder_without_an_index_a_lost_and_a_cut_off_tar_are_sentences(tmp_path, packed, start):
     import shutil
 
-    with pytest.raises(ValueError, match=r"holds no index\.parquet: it is no folder of shards"):
+    with pytest.raises(ValueError, match=r"is not a folder of shards: index\.parquet is missing"):
         encode(str(tmp_path), str(tmp_path / "out"), start, HOW)
     shutil.copytree(packed, tmp_path / "copy")
     second = next(tmp_path.glob("copy/00001-000-*.tar"))
@@ -273,7 +273,7 @@ def test_an_index_of_an_older_version_is_a_sentence(tmp_path, packed, start):
     old = shutil.copytree(packed, tmp_path / "old")
     table = pq.read_table(old / "index.parquet")
     pq.write_table(table.drop_columns(["roles"]), old / "index.parquet")
-    with pytest.raises(ValueError, match=r"has no column 'roles': .*; pack the data set again"):
+    with pytest.raises(ValueError, match=r"lacks the column 'roles': .*; repack the data set"):
         encoding.encode(str(old), str(tmp_path / "out"), start, HOW)
 
 

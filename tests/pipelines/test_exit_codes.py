@@ -23,7 +23,7 @@ def test_a_stage_command_of_which_every_unit_fails_exits_1_and_says_so_last(tmp_
             "a2data: every unit of caption failed (4 of 4), such as with ValueError: the captioner's answer is not JSON"
         )
     assert a2data("pack", work) == 1
-    assert "only 0 triplets would be left" in capsys.readouterr().err.splitlines()[-1]
+    assert "only 0 triplets would remain" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_the_command_pack_publishes_what_it_packs(tmp_path, filled):
@@ -39,7 +39,7 @@ def test_a_run_that_is_allowed_to_shrink_to_nothing_does_so_and_exits_1(tmp_path
     run(work)
     apart = ("--set", "pack.required_roles=background")
     assert run(work, None, *apart, "--allow-shrink") == 1
-    assert capsys.readouterr().err.splitlines()[-1] == "a2data: no triplet is left, of 4 before"
+    assert capsys.readouterr().err.splitlines()[-1] == "a2data: no triplets remain, 4 before"
     assert tars(tmp_path / "w" / "shards") == {}
     assert run(work, None, *apart) == 0  # there were none before this one
 

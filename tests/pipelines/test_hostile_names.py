@@ -77,7 +77,7 @@ def test_no_reader_opens_a_tar_outside_the_folder_of_the_index(tmp_path, outside
 )
 def test_a_sample_outside_its_tar_is_rejected_before_it_is_read(tmp_path, changed):
     home = hostile_shards.make(tmp_path / "shards", index=changed)
-    with pytest.raises(ValueError, match="bytes, and the index has the sample"):
+    with pytest.raises(ValueError, match="bytes, but the index has the sample"):
         list(predictions.tar_samples(home))
 
 

@@ -72,7 +72,7 @@ def test_the_run_ends_with_an_error_when_the_raylet_of_its_machine_is_killed(sto
     code, said, _ = killed(store, tmp_path, "raylet", 600.0)
 
     assert code == 1, said
-    assert "a2data: the Ray node of this machine has died; start it again" in said
+    assert "a2data: the Ray node of this machine has died; restart it" in said
 
 
 @pytest.mark.slow
@@ -80,7 +80,7 @@ def test_the_run_ends_with_an_error_when_the_head_of_the_cluster_is_killed(store
     code, said, _ = killed(store, tmp_path, "gcs_server", 600.0)
 
     assert code == 1, said
-    assert "a2data: the Ray cluster has not answered for 40 s; start it again" in said
+    assert "a2data: the Ray cluster has not answered for 40 s; restart it" in said
 
 
 @pytest.mark.slow

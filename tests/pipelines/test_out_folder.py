@@ -268,7 +268,7 @@ def test_a_run_that_would_leave_fewer_than_half_publishes_them_only_if_it_is_tol
     monkeypatch.setattr(toy_pairs.Captions, "run", captions)
     monkeypatch.setattr(toy_pairs.Captions, "version", 2)
     assert run(work, None, *few) == 1
-    assert "only 1 triplets would be left" in capsys.readouterr().err.splitlines()[-1]
+    assert "only 1 triplets would remain" in capsys.readouterr().err.splitlines()[-1]
     assert packed.items() <= tars(out).items()
     assert readable(out) == clips
     assert run(work, None, *few, "--allow-shrink") == 0
@@ -432,7 +432,7 @@ def test_a_run_whose_folder_was_claimed_meanwhile_publishes_nothing(tmp_path, ca
 
     monkeypatch.setattr(session, "run_jobs", overtaken)
     assert run(work, out) == 2
-    assert f"belongs to {other} since this run started" in capsys.readouterr().err
+    assert f"was taken over by {other} after this run started" in capsys.readouterr().err
     assert claimed["code"] == 0
     assert manifest(out) == claimed["manifest"]
 

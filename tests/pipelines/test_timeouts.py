@@ -17,7 +17,7 @@ from pipelines.run.watchdog import WORKER_TIMEOUT_S, Stuck, Timeouts
 
 SHARDS = [0, 1]
 STUCK = f"{1:015x}0-00000001"
-NO_PROGRESS = "measure made no progress for 3 s: where it needs longer, raise --unit-timeout measure=SECONDS"
+NO_PROGRESS = "measure made no progress for 3 s: if it needs longer, raise --unit-timeout measure=SECONDS"
 SHORT = Timeouts({"measure": 3.0}, 60.0)  # a new process on a loaded machine takes a second for its first unit
 
 
@@ -87,7 +87,7 @@ def test_a_unit_that_silences_its_worker_each_time_is_named(store, how):
     summary = run([Cut(), Measure(how, STUCK)], store, [1], ProcessExecutor(store, timeouts=Timeouts({}, 3.0)))
 
     (why,) = store.footer("measure", 1).failed.values()
-    assert why.startswith("killed its worker 3 times: the worker gave no sign of life for 3")
+    assert why.startswith("killed its worker 3 times: the worker sent no heartbeat for 3")
     assert len(list(store.read("measure", 1, Score))) == 5
     assert not summary.failed_jobs
 

@@ -141,7 +141,7 @@ def test_a_file_that_takes_too_much_memory_to_open_is_rejected(tmp_path):
 def test_an_index_that_claims_80_million_frames_takes_no_memory(tmp_path):
     """Its 3 kB would otherwise take 4.9 GB and a minute."""
     peak, said = peak_bytes(hostile.with_sample_count(hostile.write(tmp_path / "a.mp4"), 80_000_000))
-    assert "no frame that can be decoded" in said
+    assert "none of the frames" in said
     assert peak < 600_000_000
 
 

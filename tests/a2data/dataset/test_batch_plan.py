@@ -213,14 +213,14 @@ def test_a_plan_says_how_many_samples_it_leaves_out_and_why():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"buckets": [Bucket(81, 480, 832)]}, "not one batch of 4 comes out of 28 samples: .* has 0"),
+        ({"buckets": [Bucket(81, 480, 832)]}, "28 samples do not fill a batch of 4: .* has 0"),
         ({"global_batch_size": 14}, "the fullest of the buckets .* has 13"),
-        ({"buckets": []}, "not one batch"),
+        ({"buckets": []}, "do not fill a batch"),
         ({"global_batch_size": 0}, "at least 1"),
-        ({"buckets": [SMALL, SMALL]}, "must differ"),
+        ({"buckets": [SMALL, SMALL]}, "must be distinct"),
         ({"tail": "pad"}, "'drop' or 'fill'"),
         ({"max_tokens": 20}, "max_tokens is 20: raise it"),
-        ({"weights": np.full(28, np.nan)}, "finite numbers"),
+        ({"weights": np.full(28, np.nan)}, "must be finite"),
         ({"weights": np.ones(3)}, "28 numbers"),
         ({"phases": [Phase([SMALL], 0), Phase([TALL], 1)]}, "at least one step"),
     ],

@@ -246,7 +246,7 @@ def test_a_sample_whose_json_has_no_reference_is_set_aside(tmp_path, pack):
 
 def test_a_data_set_of_which_nothing_can_be_read_stops(tmp_path, pack):
     pack(tmp_path, change=lambda key, made: made | {"mp4": b""})
-    with pytest.raises(ValueError, match=r"16 samples in turn cannot be read: .*clip"):
+    with pytest.raises(ValueError, match=r"16 consecutive samples cannot be read: .*clip"):
         next(iter(loader(tmp_path, view="raw", num_workers=1)))
 
 
@@ -257,7 +257,7 @@ def test_an_index_that_disagrees_with_its_tar_stops_with_the_sentence(tmp_path, 
     pq.write_table(
         table.set_column(0, "clip_id", table["clip_id"].take(list(range(13, -1, -1)))), tmp_path / "index.parquet"
     )
-    with pytest.raises(LookupError, match="index and tar are not of one run"):
+    with pytest.raises(LookupError, match="index and tar are from different runs"):
         take(loader(tmp_path, num_workers=workers, tail="fill"), 4)
 
 
@@ -273,10 +273,10 @@ def test_an_error_in_the_callers_own_shape_is_not_taken_for_a_corrupt_sample(dat
     ("options", "sentence"),
     [
         ({"world_size": 3}, "a batch of 4 videos of 5 x 16 x 24 cannot be shared by 3 ranks"),
-        ({"rank": 2, "world_size": 2}, "ranks count from 0"),
+        ({"rank": 2, "world_size": 2}, "rank is 2, but must be from 0"),
         ({"view": "mp4"}, "the views are raw, encoded, bytes"),
-        ({"buckets": []}, "there is no bucket"),
-        ({"buckets": [Bucket(81, 480, 832)]}, "not one batch of 4 comes out of 14 samples"),
+        ({"buckets": []}, "buckets is empty"),
+        ({"buckets": [Bucket(81, 480, 832)]}, "14 samples do not fill a batch of 4"),
     ],
 )
 def test_settings_that_do_not_fit_the_data_are_refused(data, options, sentence):
@@ -286,7 +286,7 @@ def test_settings_that_do_not_fit_the_data_are_refused(data, options, sentence):
 
 def test_a_state_of_other_data_is_refused(data, tmp_path, pack):
     pack(tmp_path, 13)
-    with pytest.raises(ValueError, match=r"taken over other data .* a run goes on over the data it began with"):
+    with pytest.raises(ValueError, match=r"belongs to other data .* resume with the original data"):
         loader(tmp_path).load_state_dict(loader(data).state_dict())
 
 
@@ -303,7 +303,7 @@ def test_two_readers_of_one_loader_do_not_go_unnoticed(data):
     one = iter(reader)
     next(one)
     next(iter(reader))
-    with pytest.raises(RuntimeError, match="begin a new iteration"):
+    with pytest.raises(RuntimeError, match="start a new iteration"):
         next(one)
 
 

@@ -166,7 +166,9 @@ def test_missing_tars_are_named_before_the_first_step(tmp_path, pack):
 def test_a_tar_that_is_cut_off_is_named_before_the_first_step(tmp_path, pack):
     last = pack(tmp_path)[-1]
     os.truncate(tmp_path / last.shard, last.offset + last.bytes - 1)
-    with pytest.raises(ValueError, match=rf"{last.shard} \(\d+ of \d+ bytes\) ends before its last sample"):
+    with pytest.raises(
+        ValueError, match=rf"{last.shard} \(\d+ of \d+ bytes\) truncated before the end of the last sample"
+    ):
         read_index([tmp_path])
 
 
@@ -190,7 +192,7 @@ def test_an_index_that_disagrees_with_its_tar_is_a_sentence(tmp_path, pack, swap
     places[0], places[1] = (places[1], places[0]) if swap else ((places[0][0] + 512, places[0][1] - 512), places[1])
     rewritten(tmp_path, offset=[offset for offset, _ in places], bytes=[size for _, size in places])
     index = read_index([tmp_path])
-    with pytest.raises(LookupError, match=f"the index has the sample clip-000 where the tar has {what}"):
+    with pytest.raises(LookupError, match=f"at the offset of the sample clip-000 the tar has {what}"):
         members(Tars(index).read(0), index.key(0), index.where(0))
 
 
@@ -202,8 +204,8 @@ WRONG_ROWS = {
     "more bytes than a process should read": ({"bytes": 1 << 40}, "has 1099511627776 for bytes"),
     "no frames": ({"frames": 0}, "has 0 for frames"),
     "a side that overflows": ({"width": 1 << 20}, "has 1048576 for width"),
-    "behind the end of its tar": ({"offset": 1 << 40}, "ends before its last sample"),
-    "over its neighbour": ({"offset": 512}, "lie over one another in their tar"),
+    "behind the end of its tar": ({"offset": 1 << 40}, "truncated before the end of the last sample"),
+    "over its neighbour": ({"offset": 512}, "overlap in their tar"),
     "nothing for its key": ({"clip_id": None}, "1 rows have nothing in the column clip_id"),
     "nothing for its offset": ({"offset": None}, "1 rows have nothing in the column offset"),
 }
@@ -230,7 +232,7 @@ def test_an_index_that_is_damaged_or_of_other_types_is_refused_by_path(tmp_path,
     for name, values in {"offset": ["0"] * 14, "frames": [9.0] * 14, "clip_id": list(range(14))}.items():
         other = table.set_column(table.schema.get_field_index(name), name, pa.array(values))
         pq.write_table(other, tmp_path / "index.parquet")
-        with pytest.raises(ValueError, match=f"the column {name} is of the type"):
+        with pytest.raises(ValueError, match=f"the column {name} has the invalid type"):
             read_index([tmp_path])
 
 
@@ -240,7 +242,7 @@ def test_a_header_with_a_negative_size_ends_the_search(tmp_path, pack):
     piece = bytearray(Tars(read_index([tmp_path])).read(0))
     second = 512 + -(-len(members(memoryview(piece), "clip-000", "")["json"]) // 512) * 512
     piece[second + 124 : second + 135] = b"-0000001000"
-    with pytest.raises(ValueError, match=f"damaged header {second} bytes behind"):
+    with pytest.raises(ValueError, match=f"damaged header {second} bytes after"):
         members(memoryview(piece), "clip-000", "")
 
 
@@ -257,7 +259,7 @@ def test_a_later_header_that_is_damaged_makes_the_sample_corrupt(tmp_path, pack)
     piece = bytearray(Tars(index).read(0))
     second = 512 + -(-len(members(memoryview(piece), "clip-000", "")["json"]) // 512) * 512
     piece[second : second + 10] = b"\xff" * 10
-    with pytest.raises(ValueError, match=f"damaged header {second} bytes behind"):
+    with pytest.raises(ValueError, match=f"damaged header {second} bytes after"):
         members(memoryview(piece), packed[0].clip_id, "")
 
 
@@ -274,7 +276,7 @@ def test_shares_of_data_sets_hold_whatever_their_sizes(tmp_path, pack):
     within = mixture_weights(index, {0: 1, 1: 1}, np.r_[1, 0, 0, 1, np.ones(12)])
     assert within[:4].tolist() == [4, 0, 0, 4]
     assert mixture_weights(index, {0: 0, 1: 1}, None)[:4].tolist() == [0] * 4
-    with pytest.raises(ValueError, match="has a share of 1 but no sample of a weight above 0"):
+    with pytest.raises(ValueError, match="has a share of 1, but all its samples have weight 0"):
         mixture_weights(index, {0: 1, 1: 1}, np.r_[np.zeros(4), np.ones(12)])
 
 

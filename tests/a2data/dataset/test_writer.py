@@ -164,10 +164,12 @@ def test_an_index_of_before_there_were_splits_is_read(pack, tmp_path):
 
 
 def test_an_index_that_lacks_what_it_must_say_is_named(pack, tmp_path):
-    with pytest.raises(ValueError, match=r"holds no index\.parquet"):
+    with pytest.raises(ValueError, match=r"index\.parquet is missing"):
         writer.rows(Folder(tmp_path))
     pack(tmp_path, 3)
     table = pq.read_table(tmp_path / "index.parquet")
     pq.write_table(table.drop_columns(["offset"]), tmp_path / "index.parquet")
-    with pytest.raises(ValueError, match=r"index\.parquet cannot be read.*no column 'offset'.*pack the data set again"):
+    with pytest.raises(
+        ValueError, match=r"index\.parquet cannot be read.*lacks the column 'offset'.*repack the data set"
+    ):
         writer.rows(Folder(tmp_path))

@@ -93,7 +93,7 @@ def test_urls_are_read_through_fsspec(tmp_path):
 
 def test_a_stream_that_is_not_there_is_named(tmp_path):
     path = str(write(tmp_path / "a.mp4", smooth(5)))
-    with pytest.raises(ValueError, match="no video stream 3, it has 1"):
+    with pytest.raises(ValueError, match="video stream 3 does not exist, it has 1"):
         next(video.read(path, stream=3))
 
 

@@ -62,7 +62,7 @@ def test_what_is_not_there_has_no_footer_and_no_rows(store):
 
 def test_a_missing_input_is_named_with_the_command_that_makes_it(store):
     with pytest.raises(
-        FileNotFoundError, match="measure reads the table 'cut', which has no part for shard 5: run `a2data cut"
+        FileNotFoundError, match="measure reads the table 'cut', whose part for shard 5 is missing: run `a2data cut"
     ):
         run_job([Measure()], [None], store, (5,))
 
@@ -163,7 +163,7 @@ def test_a_table_of_an_earlier_version_is_read_with_the_defaults_of_what_it_lack
     assert from_table(Source, store.table("manifest", 0, Source)) == expected
     assert Lookup(store, {"manifest": Source})("manifest", 0, "video_id", ["v1"])["v1"] == expected[1]
     pq.write_table(old.drop_columns(["label"]), store.part("manifest", 0))
-    with pytest.raises(ValueError, match="no column 'label': it is of another version"):
+    with pytest.raises(ValueError, match="lacks the column 'label': it was written by another version"):
         store.table("manifest", 0, Source)
 
 

@@ -36,7 +36,7 @@ def test_a_message_without_urls_stays_as_it_is():
 
 def test_a_work_folder_may_not_hold_a_password():
     assert refuse_password("s3://bucket/work?region=eu") == "s3://bucket/work?region=eu"
-    with pytest.raises(ValueError, match="s3://key@bucket/work: leave the password out") as raised:
+    with pytest.raises(ValueError, match="s3://key@bucket/work: remove the password") as raised:
         refuse_password("s3://key:hunter2@bucket/work")
     assert "hunter2" not in str(raised.value)
 

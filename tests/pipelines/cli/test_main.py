@@ -116,7 +116,7 @@ def test_a_flag_of_a_stage_is_remembered(folder, capsys):
     assert cli.main(["select", str(folder / "work"), "--max-motion", "0.0", *CREW]) == 0
     assert "2 jobs done" in capsys.readouterr().out
     assert cli.main(["plan", str(folder / "work")]) == 0
-    assert "detect           2 of 2 jobs   2 x its input changed" in capsys.readouterr().out
+    assert "detect           2 of 2 jobs   2 x input changed" in capsys.readouterr().out
     assert json.loads((folder / "work/run.json").read_text())["settings"]["select"]["max_motion"] == 0.0
 
 
@@ -193,12 +193,12 @@ def test_a_file_that_was_repaired_is_a_new_video_for_the_next_run(tmp_path, caps
     assert (
         capsys.readouterr()
         .err.splitlines()[-1]
-        .startswith("a2data: every unit of ingest failed (1 of 1), such as with ")
+        .startswith("a2data: every unit of ingest failed (1 of 1), most often with ")
     )
     film(path, 4)
 
     assert cli.main(["retry", str(tmp_path / "work"), *CREW]) == 1
-    assert "broken.mp4 is another file than the one that failed" in capsys.readouterr().err
+    assert "broken.mp4 has changed since it failed" in capsys.readouterr().err
     assert (store.shards("ingest"), store.footer("ingest", 0).rows) == ([0], 0)
     assert run(tmp_path, str(path)) == 0
     assert (store.shards("pack"), store.footer("ingest", 1).rows) == ([0, 1], 1)
@@ -220,7 +220,7 @@ def test_a_model_that_does_not_load_stops_the_run_and_is_said_once(folder, capsy
     monkeypatch.setattr(Caption, "load", load)
     assert run(folder, "--set", "caption.min_confidence=0.41") == 1
     err = capsys.readouterr().err
-    assert err.count("a2data: caption: a model does not load: model 'x' needs the package 'x': pip install") == 1
+    assert err.count("a2data: caption: loading a model failed: model 'x' needs the package 'x': pip install") == 1
     assert len(err.splitlines()) == 2
     assert len(list((folder / "work").rglob("*.broken"))) == 1
     monkeypatch.undo()
@@ -280,26 +280,26 @@ def test_an_interrupt_says_how_to_go_on(done, capsys, monkeypatch):
 
     monkeypatch.setattr(session, "run_jobs", interrupted)
     assert run(done) == 130
-    assert capsys.readouterr().err == "a2data: interrupted; the same command goes on from here\n"
+    assert capsys.readouterr().err == "a2data: interrupted; re-run the same command to resume\n"
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["run", "--work", "W", "--set", "nosuch.x=1"], "there is no stage 'nosuch'; the stages are ingest, segment"),
+        (["run", "--work", "W", "--set", "nosuch.x=1"], "unknown stage 'nosuch'; the stages are ingest, segment"),
         (["run", "--work", "W", "--set", "detect.nosuch=1"], "detect has no setting 'nosuch'; it has model, "),
-        (["run", "--work", "W", "--set", "detect.confidence=high"], "'high' is no float"),
-        (["run", "--work", "W", "--set", "detect.confidence=nan"], "'nan' is no number to compare with"),
+        (["run", "--work", "W", "--set", "detect.confidence=high"], "expected float, got 'high'"),
+        (["run", "--work", "W", "--set", "detect.confidence=nan"], "expected a number, got 'nan'"),
         (["run", "--work", "W", "--set", "detect.confidence"], "write it as stage.field=value"),
         (["run", "--work", "W", "--set", "detect.model=nosuch"], "detect: no model called 'nosuch'; known are "),
-        (["run", "--work", "W", "--set", "pack.out=x"], "name the folder of the shards with `a2data run --out`"),
+        (["run", "--work", "W", "--set", "pack.out=x"], "set the folder of the shards with `a2data run --out`"),
         (["run", "--work", "W", "--workers", "many"], "--workers 'many': write a number, or stage=number"),
         (["run", "--work", "W", "--workers", "nosuch=2"], "--workers 'nosuch=2': write a number, or stage=number"),
-        (["run", "--work", "NEW"], "no videos: name files, folders, globs or manifests"),
-        (["run", "EMPTY", "--work", "NEW"], "no video in it; looked for .3gp"),
-        (["run", "NOWHERE", "--work", "NEW"], "there is no such file or folder"),
-        (["status", "EMPTY"], "is no work folder: start one with `a2data run VIDEOS --work"),
-        (["detect", "EMPTY"], "is no work folder"),
+        (["run", "--work", "NEW"], "no videos: pass files, folders, globs or manifests"),
+        (["run", "EMPTY", "--work", "NEW"], "does not contain videos (.3gp"),
+        (["run", "NOWHERE", "--work", "NEW"], "file or folder not found"),
+        (["status", "EMPTY"], "is not a work folder: create one with `a2data run VIDEOS --work"),
+        (["detect", "EMPTY"], "is not a work folder"),
         (["explain", "W", "zzz"], "no video, clip or element"),
     ],
 )
@@ -318,9 +318,9 @@ def test_what_makes_no_sense_is_a_sentence(done, tmp_path, capsys, words, senten
     ("words", "sentence"),
     [
         (["run", "--work", "W", "--profile", "nosuch"], "invalid choice: 'nosuch'"),
-        (["run", "--work", "W", "--videos-per-shard", "0"], "'0' is no whole number from 1 up"),
-        (["run", "--work", "W", "--cpus-per-worker", "-1"], "'-1' is no number from 0 up"),
-        (["detect", "W", "--confidence", "high"], "'high' is no float"),
+        (["run", "--work", "W", "--videos-per-shard", "0"], "'0' is not a whole number of at least 1"),
+        (["run", "--work", "W", "--cpus-per-worker", "-1"], "'-1' is not a finite number of at least 0"),
+        (["detect", "W", "--confidence", "high"], "expected float, got 'high'"),
         (["retry", "W", "--stage", "nosuch"], "invalid choice: 'nosuch'"),
         (["nosuch"], "invalid choice: 'nosuch'"),
     ],
@@ -334,7 +334,7 @@ def test_a_flag_that_makes_no_sense_is_a_sentence(capsys, words, sentence):
 
 
 def test_verbose_shows_the_traceback(tmp_path):
-    with pytest.raises(ValueError, match="is no work folder"):
+    with pytest.raises(ValueError, match="is not a work folder"):
         cli.main(["status", str(tmp_path), "--verbose"])
 
 

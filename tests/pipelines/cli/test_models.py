@@ -33,7 +33,7 @@ def test_the_list_has_a_line_for_every_card_with_its_licence_and_place(capsys):
     lines = {words[0]: words for line in capsys.readouterr().out.splitlines() if len(words := line.split()) > 4}
     assert set(CARDS) <= set(lines)
     assert lines["buffalo_l"][1:3] == ["faces", "non-commercial"]
-    assert lines["buffalo_l"][-2:] == ["not", "here"]
+    assert lines["buffalo_l"][-2:] == ["not", "fetched"]
     assert lines["mobilenetv2"][-1] == "a2data[builtin]"
     assert lines["yolo"][-1] == "yolo:PATH"
 
@@ -84,7 +84,7 @@ def test_the_builtin_profile_has_nothing_to_fetch(capsys):
 
 def test_verify_reads_everything_and_fails_for_what_differs(net, folder, capsys):
     assert main(["models", "verify"]) == 0
-    assert capsys.readouterr().out == "1 weights read, 0 files or models wrong or missing\n"
+    assert capsys.readouterr().out == "1 weights read, 0 files or models damaged or missing\n"
 
     (folder / "net" / "net.bin").write_bytes(b"WEIGHTS")
     assert main(["models", "verify"]) == 1
@@ -107,7 +107,7 @@ def test_verify_fails_for_what_was_fetched_and_is_gone_whether_or_not_its_card_i
 def test_verify_fails_for_a_model_of_a_profile_that_is_not_here(capsys):
     assert main(["models", "verify", "--profile", "builtin"]) == 0
     assert main(["models", "verify", "--profile", "production"]) == 1
-    assert "'buffalo_l' is not here" in capsys.readouterr().err
+    assert "'buffalo_l' is missing" in capsys.readouterr().err
 
 
 def test_the_builtin_profile_may_be_used_for_anything_and_production_not(capsys):
@@ -117,8 +117,8 @@ def test_the_builtin_profile_may_be_used_for_anything_and_production_not(capsys)
 
     assert main(["models", "licences", "--profile", "production", "--policy", "commercial"]) == 1
     out, err = capsys.readouterr()
-    assert f"buffalo_l (non-commercial research only) is for research only: take {CARDS['buffalo_l'].fallback}" in err
-    assert "must offer them that program's source" in err
+    assert f"buffalo_l (non-commercial research only) is for research only: use {CARDS['buffalo_l'].fallback}" in err
+    assert "must offer them the complete source" in err
     assert "commercial use: forbidden by" in out
 
 
@@ -128,7 +128,7 @@ def test_biometric_terms_forbid_a_model_only_beside_one_that_tells_faces_apart()
 
     assert models.offences([body]) == []
     assert models.offences([body, faces]) == [
-        "body (Terms) may not serve to tell people apart, and faces does: take builtin-parse"
+        "body (Terms) may not be used to identify people, and faces does so: use builtin-parse instead"
     ]
 
 
@@ -140,6 +140,6 @@ def test_copyleft_and_gated_models_are_allowed_with_a_warning():
 
     assert models.offences([yolo, dino]) == []
     asked, terms = models.warnings([yolo, dino])
-    assert asked.startswith("a (AGPL-3.0): who lets others use")
-    assert asked.endswith("take b where that is refused")
-    assert terms == "d (Terms): read and accept the terms where the weights are"
+    assert asked.startswith("a (AGPL-3.0): if others use")
+    assert asked.endswith("if that is not acceptable, use b")
+    assert terms == "d (Terms): read and accept the terms on the download page of the weights"

@@ -80,7 +80,7 @@ def test_weak_negatives_are_used_only_where_the_sure_ones_do_not_suffice():
 
 
 def test_a_model_to_which_different_ones_are_the_same_is_refused():
-    assert "cannot tell them apart" in judge(pairs(*[1.0] * 50), pairs(), pairs(), 0.1)
+    assert "cannot separate them" in judge(pairs(*[1.0] * 50), pairs(), pairs(), 0.1)
 
 
 def test_only_stated_sources_that_differ_make_weak_negatives():
@@ -156,7 +156,7 @@ def test_a_calibration_is_part_of_the_key_of_retrieve_and_of_no_other_stage(stor
 
 def test_nothing_is_written_where_nothing_could_be_calibrated_or_by_a_dry_run(store, capsys):
     assert cli.main(["calibrate", store.root]) == 1
-    assert "needs 1000 pairs that are certainly different, and there are 80" in capsys.readouterr().out
+    assert "needs 1000 pairs of different elements, but only 80" in capsys.readouterr().out
     assert cli.main(["calibrate", store.root, "--false-accept", "0.02", "--dry-run"]) == 0
     assert store.get("thresholds.json") is None
 

@@ -85,8 +85,8 @@ def test_a_verdict_by_other_thresholds_is_called_so(tmp_path):
 
 def test_a_score_that_select_asks_for_and_nobody_measured_is_named(corpus_store):
     text = explain(corpus_store, RED, [Select()])
-    assert under(text, "rules") == ["cannot be asked: the clip has no score 'static'; run the score stage again"]
-    assert under(text, "scores") == ["motion = 0.1, not asked about"]
+    assert under(text, "rules") == ["cannot be applied: the clip lacks the score 'static'; run the score stage again"]
+    assert under(text, "scores") == ["motion = 0.1, not used by a rule"]
 
 
 def test_an_element_brings_only_what_is_its_own(corpus_store):
@@ -113,8 +113,8 @@ def test_a_video_lists_what_became_of_each_clip(corpus_store):
 def test_a_failed_video_says_why_and_how_to_try_again(corpus_store):
     failed = under(explain(corpus_store, C, STAGES), "failed")
     assert failed[0].startswith(f"ingest: {C}: InvalidDataError")
-    assert failed[1] == f"segment: {C}: left out, for it failed before"
-    assert failed[2] == f"to try again: a2data retry {corpus_store.root}"
+    assert failed[1] == f"segment: {C}: skipped, since it failed in an earlier stage"
+    assert failed[2] == f"to retry: a2data retry {corpus_store.root}"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest(key, corpus_store):
 
 @pytest.mark.parametrize("key", ["", "zzz"])
 def test_a_key_like_no_other_is_an_error_that_counts_the_videos(key, corpus_store):
-    with pytest.raises(ValueError, match="it has 3 videos; none is like it"):
+    with pytest.raises(ValueError, match="it has 3 videos, none with a similar id"):
         explain(corpus_store, key, STAGES)
 
 

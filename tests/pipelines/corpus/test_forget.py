@@ -131,7 +131,7 @@ def test_what_was_forgotten_is_not_taken_in_again_under_any_name(store, capsys):
     again = [replace(toy_pairs.source("aa11", "anna"), path="/elsewhere.mp4"), toy_pairs.source("new0", "anna")]
     copy = replace(again[0], video_id="aa11-dup-12345678")
     assert [s.video_id for s in without_forgotten(store, [*again, copy])] == ["new0"]
-    assert "not taken in: /elsewhere.mp4 was forgotten" in capsys.readouterr().err
+    assert "skipped /elsewhere.mp4: it was deleted" in capsys.readouterr().err
     (line,) = read(store)
     assert (line["what"], line["name"], line["videos"]) == ("source", "aa", ["aa11"])
 
@@ -167,7 +167,7 @@ def test_what_there_is_not_is_a_sentence_and_nothing_is_refused(store, capsys):
         assert cli.main(["forget", store.root, *what, "--here", "--quiet"]) in (1, 2)
     err = capsys.readouterr().err
     assert "has the path 'nobody'" in err
-    assert "has the identity 5" in err
+    assert "identity 5 does not exist" in err
     assert read(store) == []
 
 

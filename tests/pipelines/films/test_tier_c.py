@@ -88,4 +88,4 @@ def test_a_folder_without_pictures_is_refused(tmp_path, capsys):
     with pytest.raises(ValueError, match="has no alpha"):
         tier_c.folder_of_cut_outs(tmp_path)
     assert main(["bench-data", "make", str(tmp_path / "set"), "x.mp4"]) == 2
-    assert "VIDEOS are for --tier R" in capsys.readouterr().err
+    assert "VIDEOS require --tier R" in capsys.readouterr().err

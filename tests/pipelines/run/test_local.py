@@ -19,7 +19,7 @@ SHARDS = [0, 1, 2, 3]
 def test_a_model_that_does_not_load_stops_the_run(store, crew):
     summary = run([Cut(), Heavy(), Choose(), Join()], store, SHARDS, crew(store))
 
-    assert set(summary.failed_jobs.values()) == {"a model does not load: model 'heavy' needs the package 'heavy'"}
+    assert set(summary.failed_jobs.values()) == {"loading a model failed: model 'heavy' needs the package 'heavy'"}
     assert len(summary.failed_jobs) == 1  # not one for each shard
     assert len([name for name in store.names("measure") if name.endswith(".broken")]) == 1
     assert summary.blocked
@@ -83,7 +83,7 @@ def test_models_are_kept_for_the_next_job_and_let_go_before_others_are_loaded():
 
 
 def test_a_work_folder_takes_one_run_at_a_time(store):
-    held = rf"in use by process {os.getpid()} on \S+: wait for it, or stop it"
+    held = rf"in use by process {os.getpid()} on \S+: wait for it or stop it"
     with exclusive_lock(store), pytest.raises(BlockingIOError, match=held), exclusive_lock(store):
         pass
     with exclusive_lock(store):

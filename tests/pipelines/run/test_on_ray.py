@@ -138,9 +138,7 @@ def test_a_unit_that_makes_no_progress_fails_and_a_stopped_worker_is_replaced(cl
 def test_a_run_ends_when_no_node_can_take_its_workers(cluster, store, monkeypatch, caplog):
     monkeypatch.setattr(on_ray, "REMINDER_S", 0.3)
 
-    with pytest.raises(
-        CrewLostError, match=r"placed no worker for 1 s: each asks for 64 CPU.*the same command goes on"
-    ):
+    with pytest.raises(CrewLostError, match=r"placed no worker for 1 s: each requests 64 CPU.*re-run the same command"):
         run([Cut()], store, SHARDS, Bounded(RayExecutor(store, cpus=64, placement_s=1.0)))
 
     assert "no node with 64 CPU free" in caplog.text

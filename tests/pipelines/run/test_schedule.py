@@ -100,7 +100,7 @@ def test_a_clip_that_kills_its_worker_is_set_aside_and_the_rest_is_done(store):
     summary = run(stages, store, SHARDS, ProcessExecutor(store))
 
     assert store.footer("measure", 1).failed == {
-        f"{1:015x}0-00000001": "killed its worker 3 times: the worker was ended by SIGABRT"
+        f"{1:015x}0-00000001": "killed its worker 3 times: the worker was killed by SIGABRT"
     }
     assert sum(len(list(store.read("join", s, Score))) for s in SHARDS) == 23
     assert not summary.failed_jobs
@@ -111,7 +111,7 @@ def test_of_several_in_flight_the_one_that_kills_its_worker_is_found(store):
 
     summary = run([Cut(), toy.Measures(deadly=deadly), Choose(), Join()], store, SHARDS, ProcessExecutor(store))
 
-    assert store.footer("measure", 1).failed == {deadly: "killed its worker 3 times: the worker was ended by SIGABRT"}
+    assert store.footer("measure", 1).failed == {deadly: "killed its worker 3 times: the worker was killed by SIGABRT"}
     assert sum(len(list(store.read("join", s, Score))) for s in SHARDS) == 23
     assert not summary.failed_jobs
 

@@ -61,7 +61,7 @@ def test_a_lost_part_is_never_made_and_what_follows_follows(made):
 def test_a_changed_manifest_is_an_input_that_changed(made):
     made.write("manifest", 1, Source, [Source("f" * 16, "new.mp4", "", "", "", 1, "")])
 
-    assert reasons(made, *toy.toy())["cut"] == {"its input changed": 1}
+    assert reasons(made, *toy.toy())["cut"] == {"input changed": 1}
 
 
 def test_newer_code_is_named(made):

@@ -78,7 +78,7 @@ def test_a_truncated_part_stops_no_query_is_named_and_moved_aside_and_is_made_ag
         for query in QUERIES:
             assert cli.main([query, str(finished)]) == 0, (query, part)
         assert f"{part} is damaged" in caplog.text
-        assert f"the part was damaged and is now {part}.damaged" in capsys.readouterr().out  # of failures
+        assert f"the part was damaged and moved to {part}.damaged" in capsys.readouterr().out  # of failures
         assert run(finished) == 0
         assert tars(finished / "shards") == before
         assert part.exists()
@@ -224,7 +224,7 @@ def test_verify_leaves_a_tar_alone_that_the_manifest_does_not_list(finished, cap
     stranger = finished / "shards" / "stranger.tar"
     stranger.write_bytes(b"something")
     assert cli.main(["verify", str(finished / "shards")]) == 0
-    assert f"{stranger} is not in the manifest: left alone" in capsys.readouterr().out
+    assert f"{stranger} is not in the manifest; skipped" in capsys.readouterr().out
     assert stranger.read_bytes() == b"something"
 
 

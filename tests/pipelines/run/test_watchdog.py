@@ -74,7 +74,7 @@ def test_a_worker_without_a_sign_of_life_is_ended_and_no_unit_is_blamed():
     assert hands.after(59) is None
     verdict = hands.after(1)
     assert verdict.stuck == ()
-    assert "gave no sign of life for 60 s" in verdict.sentence()
+    assert "sent no heartbeat for 60 s" in verdict.sentence()
 
 
 def test_a_silent_worker_is_not_waited_for_longer_than_its_unit():

@@ -151,7 +151,7 @@ def test_a_good_job_is_told_the_digests_of_its_files(folder):
         ({"out": "a.avi"}, "a.avi: its name must end in .mp4"),
         ({"ref": ["human=gone.png"]}, "gone.png: No such file or directory"),
         ({"audio": "gone.wav"}, "gone.wav: No such file or directory"),
-        ({"audio": "woman.png"}, "woman.png: not a container of the formats that are read"),
+        ({"audio": "woman.png"}, "woman.png: not a container in a supported format"),
         ({"audio": "text.txt"}, "text.txt: not a video"),
     ],
 )
@@ -216,7 +216,7 @@ def test_a_sweep_is_a_job_for_each_value_with_a_name_of_its_own(folder):
         ("shift=1,2", "write SETTING=VALUE,VALUE,… with one of frames, steps"),
         ("flow-shift=8", "at least two distinct values"),
         ("flow-shift=8,8", "distinct values"),
-        ("steps=1,x", "'x' is no int"),
+        ("steps=1,x", "expected int, got 'x'"),
         ("preview=1,0", "with one of frames"),
     ],
 )

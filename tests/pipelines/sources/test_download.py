@@ -59,7 +59,7 @@ def test_a_public_host_is_asked(get):
     ],
 )
 def test_an_address_that_is_not_public_is_refused(get, server, address):
-    with pytest.raises(RefusedError, match="not a public address: --allow-local-urls"):
+    with pytest.raises(RefusedError, match=r"not a public address \(allow it with --allow-local-urls"):
         get("http://evil.example/a.mp4", hosts={"evil.example": address})
     assert server.connected == server.asked == []
 
@@ -143,13 +143,13 @@ def test_the_user_s_own_url_may_be_local(server, get):
 @pytest.mark.parametrize("slow", [web.drip(), web.drip_headers])
 def test_a_server_that_drips_is_given_up(get, server, slow):
     server.answers["/slow"] = slow
-    with pytest.raises(DownloadError, match=r"came to \d+ bytes in 0.3 s"):
+    with pytest.raises(DownloadError, match=r"stalled: \d+ bytes in 0.3 s"):
         get("http://films.example/slow", Limits(stall_s=0.3))
 
 
 def test_a_download_that_takes_too_long_is_given_up(get, server):
     server.answers["/slow"] = web.drip()
-    with pytest.raises(DownloadError, match=r"longer than 0.3 s \(--source-timeout\)"):
+    with pytest.raises(DownloadError, match=r"more than 0.3 s \(limit: --source-timeout\)"):
         get("http://films.example/slow", Limits(timeout_s=0.3))
 
 
@@ -163,7 +163,7 @@ def test_a_server_that_says_nothing_is_given_up(get, server):
 
 def test_a_download_without_end_stops_at_the_limit_of_bytes(get, server):
     server.answers["/endless"] = web.endless
-    with pytest.raises(DownloadError, match=r"over 1000000 bytes \(--max-source-bytes\)"):
+    with pytest.raises(DownloadError, match=r"over 1000000 bytes \(limit: --max-source-bytes\)"):
         get("http://films.example/endless", Limits(max_bytes=1_000_000))
 
 
@@ -207,7 +207,7 @@ def test_what_is_not_a_web_address_is_refused(get, url):
     ],
 )
 def test_a_list_may_not_name_other_schemes_or_chains(url):
-    with pytest.raises(RefusedError, match="a list may not"):
+    with pytest.raises(RefusedError, match="list"):
         check_listed(url)
 
 

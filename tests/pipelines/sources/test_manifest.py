@@ -124,9 +124,9 @@ def test_ids_are_never_given_twice(folder):
 
 
 def test_inputs_that_give_nothing_are_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no such file or folder"):
+    with pytest.raises(FileNotFoundError, match="file or folder not found"):
         manifest.sources([str(tmp_path / "nothing")])
-    with pytest.raises(ValueError, match="no video in it"):
+    with pytest.raises(ValueError, match="does not contain videos"):
         manifest.sources([str(tmp_path / "*.mp4")])
 
 

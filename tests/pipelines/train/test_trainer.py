@@ -240,7 +240,7 @@ def test_other_settings_are_refused_and_free_ones_are_not(tmp_path, ready, packe
 def test_a_changed_data_set_is_refused(tmp_path, ready):
     shutil.copytree(ready, tmp_path / "run")
     other = tiny_shards.make(tmp_path / "other", count=10, tars=1)
-    with pytest.raises(ValueError, match="taken over other data"):
+    with pytest.raises(ValueError, match="belongs to other data"):
         train(str(other), tmp_path / "run", HOW, SETTINGS)
 
 
