@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.ablation demo/shards [--steps 60] [--seed 0] [--arms released cross-2] [--out DIR]
 
 The first arm is the released model's: references combined before the VAE, each repeated for four frames, cross-attention of every
-layer learns, several references always. Each other arm changes one thing. Printed are the held-out loss of the average of
+layer trained, always several references. Each other arm changes one thing. Printed are the held-out loss of the average of
 parameters before and after (over the frames that show no reference, at nine noise levels), how much larger it is with references
 of other held-out clips, and that at the highest level alone. What a network of a million parameters says of such choices in a
 hundred steps is not what one of 14 billion says: this shows that every arm is one setting, and trains.

@@ -1,8 +1,8 @@
-"""What each metric of A2-Bench costs: seconds per clip and memory, on the CPU and, where torch sees one, on a GPU.
+"""Cost of each A2-Bench metric: seconds per clip and memory, on the CPU and, if torch finds one, on a GPU.
 
     OMP_NUM_THREADS=1 python -m benchmarks.bench_cost [--profile builtin] [--model KIND=CARD] [--frames 81]
 
-Each stage whose models are here runs in a process of its own over one clip of 832 x 480 that pans over a photograph of a person,
+Each stage whose models are installed runs in its own process over one clip of 832 x 480 that pans over a photograph of a person,
 with a case of a person, a thing and a place. Memory is that of the process beyond Python and the clip; on a GPU, of the GPU.
 Seconds are of the clip alone, the models being loaded, on the clock and of the CPU; "loads" is what loading took.
 """

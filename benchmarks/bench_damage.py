@@ -1,4 +1,4 @@
-"""Does each metric of A2-Bench fall when a video is damaged in the way that it is for, and do the others fall less?
+"""Sensitivity of the A2-Bench metrics: whether each falls for the damage that it should detect, and the others fall less.
 
     OMP_NUM_THREADS=1 python -m benchmarks.bench_damage [--profile paper] [--model KIND=CARD] [--frames N]
 

@@ -1,4 +1,4 @@
-"""Does `a2data calibrate` keep the rate that it states? Measured on faces of people who were not in what it saw.
+"""Accuracy of the rate that `a2data calibrate` states, measured on faces of people outside the calibration set.
 
     OMP_NUM_THREADS=1 python -m benchmarks.calibration [--people 24] [--takes 4] [--seed 0]
 

@@ -1,4 +1,4 @@
-"""Does the camera-motion expert call a known move by its name?
+"""Accuracy of the camera-motion expert on known camera moves.
 
     python -m benchmarks.camera [--seed 1000] [--rounds 2]
 

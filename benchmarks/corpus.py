@@ -1,4 +1,4 @@
-"""Real footage with known people: are the cuts exact, is every reference the right person, are copies refused?
+"""Real footage with known people: accuracy of cuts and references, and rejection of copies.
 
     A2DATA_CORPUS=<folder> python -m benchmarks.corpus [builtin] [weights] [--work FOLDER]
 

@@ -1,4 +1,4 @@
-"""What does `retrieve` hold in memory for each element? Columns against objects, by drawn elements.
+"""Memory per element in `retrieve`, on synthetic elements: columns against objects.
 
     python -m benchmarks.corpus_memory [--elements 100000] [--dims 128]
 

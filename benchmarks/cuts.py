@@ -1,4 +1,4 @@
-"""Cuts, dissolves, fades and wipes: ours beside the two detectors that it is made from.
+"""Accuracy on cuts, dissolves, fades and wipes: our detector against the two detectors that it combines.
 
     [A2DATA_CORPUS=<folder>] python -m benchmarks.cuts [--half tuning] [film …]
 

@@ -1,4 +1,4 @@
-"""What decoding once saves: CPU seconds of the segment stage against bare decoding and against a decode for each consumer.
+"""Savings of decoding once: CPU seconds of the segment stage against plain decoding and against decoding per consumer.
 
     python benchmarks/decode_once.py
 

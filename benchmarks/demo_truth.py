@@ -1,4 +1,4 @@
-"""The demo films against their truth: cuts, masks, and whether each reference shows the right person or thing.
+"""Accuracy on the demo films: cuts, masks, and whether each reference shows the right person or object.
 
     python -m benchmarks.demo_truth [WORK FILMS]      (default: demo/work demo/films, as `make demo` leaves them)
 

@@ -1,4 +1,4 @@
-"""What each expert costs: images per second one by one and in a batch, CPU seconds, and the most memory that it takes.
+"""Cost of each expert: images per second one by one and in a batch, CPU seconds, and peak memory.
 
     [OMP_NUM_THREADS=1] [A2DATA_CORPUS=<folder>] python -m benchmarks.experts [NAME ...] [--role ROLE] [--seconds 1]
 

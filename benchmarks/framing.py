@@ -1,4 +1,4 @@
-"""Does the shot-type expert name a known framing?
+"""Accuracy of the shot-type expert on known framings.
 
     python -m benchmarks.framing [--seed 1000] [--rounds 12]
 

@@ -1,4 +1,4 @@
-"""Do people with more clips than neighbours are looked for get references, and their own?
+"""Retrieval for people with more clips than searched neighbours: whether they get references, and the right ones.
 
     OMP_NUM_THREADS=1 python -m benchmarks.retrieval hubs           # all rows: about 20 minutes on one core
     OMP_NUM_THREADS=1 python -m benchmarks.hubs [--clips 500 mixed] [--neighbours 64 16] [--embedders dlib arcface] [--hard]

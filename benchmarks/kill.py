@@ -1,9 +1,9 @@
-"""Kill -9 the driver, and Ray workers, in the midst of real runs: is what they make the same, byte for byte?
+"""Kill -9 the driver and Ray workers during real runs and compare the output byte for byte.
 
     OMP_NUM_THREADS=1 python -m benchmarks.kill [films] [join] [--kills 5] [--seed 0]
 
 films: two of the demo films, killed at random moments. join: `retrieve` alone over 3,000 drawn faces, killed while tiles of its
-join are in hand. Each of them undisturbed; with the driver killed; on Ray with one worker, with two, and with two of which one
+join are in flight. Each of them undisturbed; with the driver killed; on Ray with one worker, with two, and with two of which one
 is killed again and again. Prints the sha256 of all tars, or of the references, for each. The Ray cluster is the script's own.
 """
 

@@ -1,4 +1,4 @@
-"""How fast samples come out of packed tars: a2data.dataset.loader beside webdataset, torchdata's StatefulDataLoader and litdata.
+"""Read throughput on packed tars: a2data.dataset.loader against webdataset, torchdata's StatefulDataLoader and litdata.
 
     python -m benchmarks.loader [--samples 400] [--passes 15] [--workers 0 1 2]
 

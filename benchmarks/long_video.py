@@ -1,4 +1,4 @@
-"""Do the windows of a long video join without a seam? A small transformer, overfitted to a moving bar, samples six windows.
+"""Continuity between the windows of a long video: a small transformer, overfitted to a moving bar, samples six windows.
 
     OMP_NUM_THREADS=1 python -m benchmarks.long_video [--steps 3000] [--seeds 0 1 2 3] [--frames join.png]
 

@@ -1,4 +1,4 @@
-"""What tells a wrong mask from a right one: each sign of model_zoo.detect.mask_trust held against the truth of rendered films.
+"""Accuracy of mask trust: each signal of model_zoo.detect.mask_trust against the ground truth of rendered films.
 
     python -m benchmarks.mask_trust FILMS WORK [FILMS WORK ...]
 

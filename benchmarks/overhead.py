@@ -1,4 +1,4 @@
-"""What the orchestration costs: stub stages of 10 ms per clip on 2 workers, wall time against the ideal.
+"""Orchestration overhead: stub stages of 10 ms per clip on 2 workers, wall time against the ideal.
 
     python -m benchmarks.overhead [local|ray]
 

@@ -1,4 +1,4 @@
-"""Why references come from other clips: the preset tiny trained with either kind, and asked with both.
+"""References from other clips against the same clip: the preset tiny trained with either and evaluated with both.
 
     OMP_NUM_THREADS=1 python -m benchmarks.own_clip demo/work [--seeds 0 1 2] [--steps N] [--out DIR]
 

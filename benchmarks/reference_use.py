@@ -1,4 +1,4 @@
-"""Does a sampled video look like its references? Right references against those of another clip, the same prompt and noise.
+"""Similarity of sampled videos to their references: right references against those of another clip, same prompt and noise.
 
     OMP_NUM_THREADS=1 python -m benchmarks.reference_use SHARDS CHECKPOINT [--seeds 0 1] [--steps 20] [--sheet OUT.png]
 

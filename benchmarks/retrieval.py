@@ -1,4 +1,4 @@
-"""How fast is the search for neighbours, does it miss any, and what does it hold in memory?
+"""Speed, recall and memory of the neighbour search.
 
     OMP_NUM_THREADS=1 python -m benchmarks.retrieval [join] [index] [clusters] [scans] [costs] [hubs]
 

@@ -1,4 +1,4 @@
-"""Stock diffusers and a2data side by side, then what each flag of `a2data sample` gains, costs in memory and changes; one run.
+"""Stock diffusers against a2data, then the speed-up, memory and drift of each flag of `a2data sample`, in one run.
 
     OMP_NUM_THREADS=1 python -m benchmarks.sampling [CHECKPOINT] [--height 64 --width 112 --frames 17] [--steps 30]
     python -m benchmarks.sampling --shape 14b --height 480 --width 832 --frames 81 --steps 8 --repeats 1

@@ -1,4 +1,4 @@
-"""Random networks of A2's kind at several sizes, for what takes time and memory whatever the weights say."""
+"""Random A2 networks of several sizes, to measure time and memory, which do not depend on the weights."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Does a network that is trained on our shards use its references? The preset tiny, several seeds, one table.
+"""Reference use of networks trained on our shards: the preset tiny, several seeds, one table.
 
     OMP_NUM_THREADS=1 python -m benchmarks.tiny_training demo/shards [--seeds 0 1 2] [--steps N] [--out DIR]
 

@@ -1,4 +1,4 @@
-"""What a step of training costs: ours and a plain loop over diffusers' network; what the paper trains, and everything.
+"""Cost of a training step: ours and a plain loop over diffusers' network, with the paper's parameters and with all.
 
     OMP_NUM_THREADS=1 python -m benchmarks.training_step --shape tiny                            # a CPU
     OMP_NUM_THREADS=1 python -m benchmarks.training_step --shape 1.3b --layers 2 --size 17 96 160

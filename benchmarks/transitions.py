@@ -1,4 +1,4 @@
-"""Films with known cuts, fades, dissolves and wipes, rendered from photographs; what benchmarks.cuts measures with.
+"""Films with known cuts, fades, dissolves and wipes, rendered from photographs for benchmarks.cuts.
 
 A film is some shots by a camera that pans and zooms over photographs, joined by transitions whose frames are known because they
 are made here, then coded as H.264 and decoded again. Photographs and seeds are in two halves: detectors may be tuned on

@@ -1,4 +1,4 @@
-"""TripletBench from end to end: make the films, run the pipeline over them, score what it made, and test the score on them.
+"""TripletBench end to end: make the films, run the pipeline on them, score the result, and run the self-test of the score.
 
     python -m benchmarks.triplet_bench [S] [C] [R] [--recipe builtin --recipe weights] [--set STAGE.FIELD=VALUE] [--seed 0]
                                        [--folder FOLDER] [--brief]

@@ -1,8 +1,8 @@
-"""A training loop over packed shards in plain PyTorch, which goes on where it was stopped.
+"""A resumable training loop over packed shards in plain PyTorch.
 
     python examples/train_40_lines.py SHARDS [STATE [STEPS]]
 
-The model is too small to be of use: one convolution that predicts the velocity of flow matching from noisy video and references.
+The model is only an illustration: one convolution that predicts the flow-matching velocity from noisy video and references.
 """
 
 import sys
@@ -17,7 +17,7 @@ SEED, BUCKET = 0, Bucket(9, 32, 48)
 
 
 def tensors(sample):
-    """Video and mean of the references as (3, t, h, w) in -1 to 1, the noise and its share; drawn for this sample alone."""
+    """Return video and mean reference, (3, t, h, w) in -1 to 1, the noise and its level, drawn per sample."""
     video = torch.from_numpy(sample.video).permute(3, 0, 1, 2) / 127.5 - 1
     pictures = [torch.from_numpy(r.picture).permute(2, 0, 1)[None] / 127.5 - 1 for r in sample.references]
     shown = [interpolate(picture, (BUCKET.height, BUCKET.width), mode="area")[0] for picture in pictures]

@@ -1,1 +1,1 @@
-"""Films with ground truth, rendered here."""
+"""Rendered films with ground truth."""

@@ -1,7 +1,7 @@
-"""The demo films: four short videos with recurring people and things, and the truth about every shot of them.
+"""The demo films: four short videos with recurring people and objects, and ground truth for every shot.
 
 `python -m pipelines.films.demo OUT` writes, in half a minute and without network or weights, the videos, `manifest.csv` (path,
-license, source, label), `plates/<video>-<shot>.png` (the place behind the first frame of each shot, without anybody) and
+license, source, label), `plates/<video>-<shot>.png` (the background of the first frame of each shot, without people) and
 `truth.json`:
 
     {"identities": {id: {"kind", "label", "outfits"}},
@@ -33,7 +33,7 @@ from pipelines.films import people as demo_people
 from pipelines.films.demo_script import MOVIES, THINGS, Movie, Shot
 from pipelines.films.renderer import blend, delayed, draw, plate
 
-TRUTH_EVERY = 10  # frames
+TRUTH_EVERY = 10  # frames between ground-truth annotations
 
 
 def render(out: Path, seed: int = 0, size: tuple[int, int] = (640, 360), movies: tuple[Movie, ...] = MOVIES) -> Path:
@@ -54,7 +54,7 @@ def render(out: Path, seed: int = 0, size: tuple[int, int] = (640, 360), movies:
 
 
 def identities() -> dict[str, dict[str, Any]]:
-    """Who and what appears: id -> kind, label and outfits."""
+    """Return the people and objects that appear: id -> kind, label and outfits."""
     people = {
         name: {"kind": "human", "label": "woman", "outfits": [outfit for outfit, _ in person.coats]}
         for name, person in demo_people.PEOPLE.items()
@@ -63,7 +63,7 @@ def identities() -> dict[str, dict[str, Any]]:
 
 
 def _write(movie: Movie, out: Path, seed: int, size: tuple[int, int]) -> dict[str, Any]:
-    """One video into `out`; returns its truth."""
+    """Write one video to `out` and return its ground truth."""
     shots: list[dict[str, Any]] = []
     data = encode(frames(movie, seed, size, shots), movie.fps, crf=22)
     (out / movie.file).write_bytes(delayed(data, movie.first_pts_s) if movie.first_pts_s else data)
@@ -87,7 +87,7 @@ def _write(movie: Movie, out: Path, seed: int, size: tuple[int, int]) -> dict[st
 
 
 def frames(movie: Movie, seed: int, size: tuple[int, int], shots: list[dict[str, Any]]) -> Iterator[np.ndarray]:
-    """The pictures of a movie, (h, w, 3) uint8 each; the truth of each shot is appended to `shots` when it is over."""
+    """Yield the frames of a movie, (h, w, 3) uint8; the ground truth of each shot is appended to `shots` at its end."""
     number = 0
     soft = round(movie.transition_s * movie.fps)
     for index, shot in enumerate(movie.shots):
@@ -121,7 +121,7 @@ def _shot_truth(shot: Shot, first: int, length: int) -> dict[str, Any]:
 
 
 def _note(truth: dict[str, Any], frame: int, masks: list[tuple[np.ndarray, float]]) -> None:
-    """What shows of each entity in a frame. One of which nothing shows is not noted."""
+    """Record the visible part of each entity in a frame. Hidden entities are not recorded."""
     for entity, (mask, visible) in zip(truth["entities"], masks, strict=True):
         if mask.any():
             ys, xs = np.nonzero(mask)

@@ -1,4 +1,4 @@
-"""The script of the demo films: who does what, where, in which light and before which camera. Data, and the nouns it needs."""
+"""Script of the demo films: actors, actions, backgrounds, light and camera, as data, and their labels."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ THINGS = {
 
 @dataclass(frozen=True)
 class Actor:
-    """A person or thing in a shot. Places are in pixels of the plate; it moves from `start` to `end` while the shot lasts."""
+    """A person or object in a shot. Positions are in pixels of the plate; it moves from `start` to `end` during the shot."""
 
     id: str  # of PEOPLE or THINGS
     start: tuple[float, float, float]  # x of the middle, y of the lower edge, size: a thing's height, or brows to chin
@@ -26,16 +26,16 @@ class Actor:
 
     @property
     def human(self) -> bool:
-        """Whether it is one of PEOPLE."""
+        """Return whether it is one of PEOPLE."""
         return self.id in PEOPLE
 
     @property
     def worn(self) -> str:
-        """The outfit; "" for a thing."""
+        """Return the outfit; "" for an object."""
         return (self.outfit or PEOPLE[self.id].coats[0][0]) if self.human else ""
 
     def where(self, at: float) -> tuple[float, float, float]:
-        """x, y and size at a share of the shot."""
+        """Return x, y and size at a fraction of the shot."""
         x, y, size = (a + (b - a) * at for a, b in zip(self.start, self.end, strict=True))
         return x, y, size
 
@@ -45,7 +45,7 @@ View = tuple[float, float, float]  # of the camera on the plate: x and y of the 
 
 @dataclass(frozen=True)
 class Shot:
-    """A place, a light, a camera that moves from one view to another, and actors, the farthest first."""
+    """A background, a light, a camera that moves from one view to another, and actors, farthest first."""
 
     seconds: float
     place: str
@@ -53,11 +53,11 @@ class Shot:
     start: View
     end: View
     actors: tuple[Actor, ...]
-    then: str = "cut"  # what joins it to the next shot: cut, dissolve or fade
+    then: str = "cut"  # transition to the next shot: cut, dissolve or fade
 
     @property
     def camera(self) -> str:
-        """What the camera does: "static", "pan" or "zoom"."""
+        """Return the camera motion: "static", "pan" or "zoom"."""
         return "static" if self.start == self.end else "zoom" if self.start[2] != self.end[2] else "pan"
 
 

@@ -3,8 +3,8 @@
 The portraits lie inside packages of the `demo` extra: Eileen Collins by NASA (`skimage.data.astronaut`) and Grace Hopper by the
 US Navy (matplotlib's sample data). Heads and coats are painted on one canvas, so that they can be exchanged. A new face is a
 thin-plate spline warp (Bookstein 1989, "Principal Warps") of the 68 landmarks of a portrait in the order of Sagonas et al. 2013
-("300 Faces in-the-Wild", figure 1): another jaw, other eyes, nose and mouth; then another skin, hair and coat. The shapes below
-were searched for: a face network (dlib's, 128-D) takes each of them for somebody else.
+("300 Faces in-the-Wild", figure 1) with a different jaw, eyes, nose and mouth, then a different skin, hair and coat. The shapes
+below were found by search: a face network (dlib's, 128-D) classifies each of them as a different person.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Colour = tuple[float, float, float]  # RGB: 0 to 255, or gains where it says so
 
 @dataclass(frozen=True)
 class Shape:
-    """How a face departs from its portrait. Widths are relative to the portrait's own, shifts are shares of the face's width."""
+    """Deviation of a face from its portrait. Widths are relative to the portrait's; shifts are fractions of the face's width."""
 
     jaw: float = 0.0  # wider
     chin: float = 0.0  # lower
@@ -34,7 +34,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Person:
-    """One identity: whose portrait, what becomes of the face, and what is worn."""
+    """An identity: its portrait, changes to the face, and outfits."""
 
     portrait: str  # "collins" or "hopper"
     shape: Shape = Shape()
@@ -137,13 +137,13 @@ RIBBONS = points("318,528 362,484 412,484 412,494 456,496 456,530 318,530")
 
 @cache
 def figure(person: str, outfit: str) -> Figure:
-    """A person of PEOPLE in one of the person's outfits. Raises KeyError for a name or an outfit that is not there."""
+    """Return a person of PEOPLE in one of their outfits. Raises KeyError for an unknown name or outfit."""
     return dressed(PEOPLE[person], outfit)
 
 
 @cache
 def dressed(who: Person, outfit: str) -> Figure:
-    """A person in one of the person's outfits. Raises KeyError for an outfit that is not there."""
+    """Return a person in one of their outfits. Raises KeyError for an unknown outfit."""
     colour = dict(who.coats)[outfit]
     if outfit == "orange space suit":
         return _suited()
@@ -179,7 +179,7 @@ def _portraits() -> dict[str, np.ndarray]:
     path = str(get_sample_data("grace_hopper.jpg", asfileobj=False))
     hopper = cv2.imread(path, cv2.IMREAD_COLOR_RGB)
     if hopper is None:
-        raise OSError(f"{path} is no picture: reinstall matplotlib, which brings it")
+        raise OSError(f"{path} is not an image: reinstall matplotlib, which contains it")
     return {"collins": data.astronaut(), "hopper": hopper}
 
 
@@ -215,14 +215,14 @@ OUTLINES = {
 
 @cache
 def cut_out_person(what: str) -> np.ndarray:
-    """(h, w, 4) float32: a layer cut out of its portrait. Shared: copy it before you write to it."""
+    """Return a layer cut out of its portrait, (h, w, 4) float32. Shared: copy it before writing to it."""
     portrait, outline = OUTLINES[what]
     picture = _portraits()[portrait]
     return np.dstack([picture.astype(np.float32), matte(picture, outline)])
 
 
 def matte(picture: np.ndarray, outline: np.ndarray, loose_px: int = 7, feather_px: float = 1.2) -> np.ndarray:
-    """(h, w) float32 alpha of a thing with a hand-drawn outline: GrabCut (Rother et al. 2004) decides in a band around it."""
+    """Return the alpha of a hand-drawn outline, (h, w) float32, refined by GrabCut (Rother et al. 2004) in a band around it."""
     inside = cv2.fillPoly(np.zeros(picture.shape[:2], np.uint8), [outline.astype(np.int32)], 1)
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * loose_px + 1, 2 * loose_px + 1))
     labels = np.where(inside, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)

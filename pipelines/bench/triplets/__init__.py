@@ -1,1 +1,1 @@
-"""TripletBench: films whose truth is known, and a score of the triplets that a pipeline makes of them (docs/triplet-bench.md)."""
+"""TripletBench: films with ground truth, and a score of a pipeline's triplets on them (docs/triplet-bench.md)."""

@@ -1,4 +1,4 @@
-"""Which entity of the truth each predicted picture shows, in source pixels."""
+"""Match predicted elements and references to ground-truth entities, in source pixels."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ Key = tuple[str, int]  # file, first frame of the shot
 
 @dataclass(frozen=True)
 class Found:
-    """What a picture shows."""
+    """The entity that an image shows."""
 
     id: str  # of the entity; "" for nobody
     iou: float | None = None  # with what shows of it; None where the truth has no pixels
@@ -31,7 +31,7 @@ NOBODY = Found("")
 
 @dataclass(frozen=True)
 class GroundTruthMatcher:
-    """The truth and a prediction, and what each has to do with the other."""
+    """Matching between the ground truth and a prediction."""
 
     truth: Truth
     prediction: Prediction
@@ -58,14 +58,14 @@ class GroundTruthMatcher:
         return self.units[file, shots.most_common(1)[0][0]] if shots else None
 
     def of_element(self, name: str) -> Found:
-        """Whom an element shows in its best frame; nobody for one that is not there."""
+        """Return the entity that an element shows in its best frame; none for an unknown element."""
         element = self.prediction.elements.get(name)
         if element is None:
             return NOBODY
         return self._cached(("element", name), element.best, element.kind)
 
     def of_ref(self, clip: str, ref: Ref) -> Found:
-        """Whom the picture of a reference shows."""
+        """Return the entity that a reference shows."""
         return self._cached(("ref", clip, ref.element, ref.source_element, ref.origin.frame), ref.origin, ref.role)
 
     def _cached(self, key: tuple, seen: Seen, kind: str) -> Found:

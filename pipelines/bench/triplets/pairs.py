@@ -1,4 +1,4 @@
-"""Scores of the pairing: is a reference the same person, thing or place, from another clip, and no copy of this one?"""
+"""Pairing scores: whether a reference is the same person, object or background, from another clip, and not a copy."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Pair:
 
     @property
     def known(self) -> bool:
-        """Whether both ends show somebody or something of the truth, and no poster of it."""
+        """Return whether both target and reference show an entity of the ground truth, and not a poster of it."""
         if self.ref.role == "background":
             return self.unit is not None and self.source is not None
         return all(f.entity is not None and f.entity.kind in KINDS for f in (self.target, self.found))

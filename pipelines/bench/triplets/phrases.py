@@ -1,4 +1,4 @@
-"""Scores of the words: does each phrase stand for what it says, and is what it says true? Vocabulary only, no language model."""
+"""Phrase scores: whether each phrase is bound to the right entity and describes it correctly. Uses a vocabulary only."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Scores of the pictures: is a reference the entity, the whole entity and nothing else; is the place free of everybody?"""
+"""Image scores: whether a reference shows the whole entity and nothing else, and whether a background is free of subjects."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

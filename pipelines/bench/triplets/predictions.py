@@ -1,4 +1,4 @@
-"""What a pipeline made of the films: its shards as any reader gets them, and from its tables what the shards do not say.
+"""Predictions of a pipeline on the films: its shards, plus the data that only its tables contain.
 
 From the shards: prompts, phrases, references with their origin and where in the clip is what they stand for, the pictures, the
 clip itself. From the tables: where the shots are (segment), what was kept (select), every element with its sightings and its

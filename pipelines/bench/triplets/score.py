@@ -1,4 +1,4 @@
-"""Is a triplet valid? The checks, the share of valid ones, what fails first, what each stage costs (docs/triplet-bench.md)."""
+"""Triplet validity: checks, fraction of valid triplets, first failing checks, cost of each stage (docs/triplet-bench.md)."""
 
 from collections import Counter
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Scores of the shots: are cuts found, do clips stay inside one shot, and are their frames those they are said to be?"""
+"""Shot scores: whether cuts are found, clips stay inside one shot, and frames are the stated ones."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""How far people agree with one another, and machines with people."""
+"""Inter-rater agreement, and correlation of metrics with ratings."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ FEWEST = 3  # pairs; the rank correlation of two is 1 or -1 whatever they are
 def krippendorff(units: Sequence[Sequence[float]], level: str = "ordinal") -> float | None:
     """Krippendorff's alpha (Krippendorff 2011): 1 for raters who always agree, 0 for chance, below 0 for worse than it.
 
-    units: for each thing rated, the ratings that it got, in any order, as many as there are; a thing with one rating says
-    nothing. level: "ordinal", where only the order of ratings counts, "interval", where their distances do, or "nominal". None
-    where nothing was rated twice, or all ratings are the same.
+    units: the ratings of each item, in any order and number; items with one rating are ignored. level: "ordinal" (only the order
+    of ratings counts), "interval" (distances count) or "nominal". Returns None if no item was rated twice, or if all ratings are
+    the same.
     """
     paired = [list(unit) for unit in units if len(unit) > 1]
     values = sorted({value for unit in paired for value in unit})
@@ -30,21 +30,21 @@ def krippendorff(units: Sequence[Sequence[float]], level: str = "ordinal") -> fl
 
 
 def _apart(values: np.ndarray, times: np.ndarray, level: str) -> np.ndarray:
-    """(v, v): the squared difference of any two values."""
+    """Return (v, v): the squared difference of each pair of values."""
     if level == "interval":
         return (values[:, None] - values[None]) ** 2
     if level == "nominal":
         return (values[:, None] != values[None]).astype(float)
     if level != "ordinal":
-        raise ValueError(f"{level!r} is none of ordinal, interval, nominal")
+        raise ValueError(f"unknown level {level!r}: choose ordinal, interval or nominal")
     before = np.cumsum(times) - times / 2  # the ratings below a value, and half of those at it
     return (before[:, None] - before[None]) ** 2
 
 
 def correlation(a: Sequence[float], b: Sequence[float]) -> dict[str, float] | None:
-    """Spearman's rho and Kendall's tau-b of two lists, pair by pair, ties considered; None where they are undefined.
+    """Return Spearman's rho and Kendall's tau-b of two paired lists, with ties.
 
-    That is with fewer than three pairs, or where one of the lists holds a single value.
+    Returns None with fewer than three pairs, or if one of the lists is constant.
     """
     if len(a) < FEWEST or len(set(a)) < 2 or len(set(b)) < 2:
         return None

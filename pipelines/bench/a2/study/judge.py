@@ -1,7 +1,7 @@
-"""A language model that sees fills in the study's form, behind a server that speaks the OpenAI chat API. It is marked as one.
+"""Judge: a vision-language model with an OpenAI-compatible chat API fills in the study's form, and is marked as a model.
 
-It is shown what a rater is shown: the pictures, the prompt, frames of one video, the questions with their anchors; never whose
-video it is. It sees videos one by one, since what comes first sways such judges (Zheng et al. 2023, arXiv 2306.05685).
+It gets what a rater gets: the references, the prompt, frames of one video and the questions with their anchors, but not the name
+of the system. It rates videos one at a time, since such judges have a position bias (Zheng et al. 2023, arXiv 2306.05685).
 """
 
 import json
@@ -35,9 +35,9 @@ def judged(
     videos: Mapping[str, Path],
     at_once: int = AT_ONCE,
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The filled-in form of a model, as the page exports it, and "case/slot" -> why it has no answers there.
+    """Return a model's form in the page's export format, and {"case/slot": why answers are missing}.
 
-    ask: asks the model. key: the study's, for its slots. videos: system -> folder of its <case>.mp4.
+    ask: sends a request to the model. key: the study's key, for its slots. videos: system -> folder of its <case>.mp4.
     """
     known = {case.id: case for case in cases}
     asked = [
@@ -63,7 +63,7 @@ def judged(
 
 
 def answered(ask: Ask, case: Case, path: Path) -> dict[str, int]:
-    """Criterion -> answer for one video. An answer that is none is asked for once more; raises ValueError for the second."""
+    """Return {criterion: answer} for one video. Retries once after an invalid answer, then raises ValueError."""
     messages = question(case, video.decode(path.read_bytes()))
     for last in (False, True):
         said = ask(messages, schema())
@@ -80,7 +80,7 @@ def answered(ask: Ask, case: Case, path: Path) -> dict[str, int]:
 
 
 def question(case: Case, frames: np.ndarray) -> list[dict[str, Any]]:
-    """What it is shown and asked, as messages of `model_zoo.caption.endpoint`. frames: (t, h, w, 3) uint8 RGB."""
+    """Return the request as messages for `model_zoo.caption.endpoint`. frames: (t, h, w, 3) uint8 RGB."""
     pictures: list[dict[str, Any]] = []
     for number, element in enumerate(case.elements, 1):
         pictures.append({"type": "text", "text": f"Picture {number}, {element.role} {element.label}".strip() + ":"})
@@ -108,13 +108,13 @@ def question(case: Case, frames: np.ndarray) -> list[dict[str, Any]]:
 
 
 def schema() -> dict[str, Any]:
-    """Of the answers: every criterion, one of its own numbers."""
+    """Return the JSON schema of the answers: one of its own scores for every criterion."""
     fields = {name: {"type": "integer", "enum": list(c.anchors)} for name, c in study.CRITERIA.items()}
     return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 
 def _read(said: Completion) -> dict[str, int]:
-    """The answers. Raises ValueError with a sentence for the model."""
+    """Return the answers. Raises ValueError with a message for the model."""
     found = re.search(r"\{.*\}", said.text, re.DOTALL)
     if not said.whole or not found:
         raise ValueError("it was cut off" if not said.whole else f"{said.text[:80]!r} has no JSON object")
@@ -126,7 +126,7 @@ def _read(said: Completion) -> dict[str, int]:
 
 
 def _shown(pixels: np.ndarray) -> dict[str, Any]:
-    """A picture as a part of a message."""
+    """Return an image as a part of a message."""
     scale = LONGEST_PX / max(pixels.shape[:2])
     small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
     return {"type": "image_url", "image_url": {"url": data_url(small)}}

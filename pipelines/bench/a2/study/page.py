@@ -1,6 +1,6 @@
-"""A study with people: a page that shows the videos of several systems side by side, without their names, and asks of each.
+"""User study: a page that shows videos of several anonymised systems side by side, with questions about each.
 
-The criteria are those of the paper's user study (Fei et al. 2025, arXiv 2504.02436, Table 3), the words of the anchors are ours.
+The criteria are those of the paper's user study (Fei et al. 2025, arXiv 2504.02436, Table 3); the wording of the anchors is ours.
 """
 
 import base64
@@ -26,7 +26,7 @@ SIDE_PX = 360  # the longer side at which the pictures of the references are sho
 
 
 class Criterion(NamedTuple):
-    """One question, and what its answers mean."""
+    """A question and the meaning of its answers."""
 
     title: str
     asks: str
@@ -114,11 +114,11 @@ CRITERIA: dict[str, Criterion] = {
 def make(
     cases: Sequence[Case], systems: Mapping[str, Path], out: Path, seed: int = 0, embed: bool = False, title: str = ""
 ) -> dict[str, Any]:
-    """Write study.html and key.json into a folder, and return the key, which says which video is whose: raters must not have it.
+    """Write study.html and key.json to a folder and return the key, which maps videos to systems and must not go to raters.
 
-    systems: name -> the folder with its <case>.mp4. The order of a case's videos is drawn from the seed. The videos are copied
-    into media/ beside the page under names that say nothing, or with `embed` into the page itself, in either case without their
-    tags and sound, which may name who made them. A case without any video is left out. Raises ValueError where none is left.
+    systems: name -> the folder with its <case>.mp4. The order of a case's videos depends on the seed. Videos are copied to media/
+    under neutral names, or with `embed` into the page, in either case without metadata and sound, which may identify the system.
+    Cases without any video are skipped. Raises ValueError if none is left.
     """
     key: dict[str, Any] = {"format": FORMAT, "seed": seed, "systems": list(systems), "slots": {}, "missing": {}}
     shown = []
@@ -137,7 +137,7 @@ def make(
         references = [{"role": e.role, "label": e.label, "picture": _thumbnail(e.path)} for e in case.elements]
         shown.append({"id": case.id, "prompt": case.prompt, "references": references, "videos": videos})
     if not shown:
-        raise ValueError(f"none of {', '.join(systems)} has a video called like a case, such as {cases[0].id}.mp4")
+        raise ValueError(f"none of {', '.join(systems)} has a video named like a case, such as {cases[0].id}.mp4")
     asked = {
         name: {**c._asdict(), "anchors": {str(n): t for n, t in c.anchors.items()}} for name, c in CRITERIA.items()
     }
@@ -150,7 +150,7 @@ def make(
 
 
 def page(data: Mapping[str, Any]) -> str:
-    """The page with its data inside."""
+    """Return the page with its data embedded."""
     template = files("pipelines.bench.a2.study").joinpath("study.html").read_text()
     text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")  # so that no word of it ends the script
     return template.replace("STUDY_DATA", text)
@@ -163,7 +163,7 @@ def _letters(count: int) -> list[str]:
 
 
 def _place(video: Path, name: str, out: Path, embed: bool) -> str:
-    """Where the page finds a video: its data, or a path beside the page."""
+    """Return the source of a video on the page: a data URL, or a path relative to the page."""
     data = without_tags(video)
     if embed:
         return "data:video/mp4;base64," + base64.b64encode(data).decode()
@@ -174,7 +174,7 @@ def _place(video: Path, name: str, out: Path, embed: bool) -> str:
 
 
 def without_tags(video: Path) -> bytes:
-    """An mp4 with the same pictures, coded as they were, and nothing else: no tags, no sound. Raises ValueError for no video."""
+    """Return an mp4 with the unchanged video stream, without metadata and sound. Raises ValueError if it is not a video."""
     target = io.BytesIO()
     try:
         with (
@@ -189,7 +189,7 @@ def without_tags(video: Path) -> bytes:
                     packet.stream = copy
                     to.mux(packet)
     except (av.error.FFmpegError, IndexError) as error:
-        raise ValueError(f"{video} is no video that can be copied ({error})") from error
+        raise ValueError(f"{video} is not a video that can be copied ({error})") from error
     return target.getvalue()
 
 

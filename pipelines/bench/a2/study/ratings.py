@@ -1,4 +1,4 @@
-"""What the raters of a study said: means, how far they agree with one another, and each automatic metric with them."""
+"""Results of a study: mean ratings, inter-rater agreement, and correlation of the automatic metrics with ratings."""
 
 import json
 from collections import defaultdict
@@ -18,7 +18,7 @@ OVERALL = "overall"  # the mean of what was asked of a video
 
 
 class Rating(NamedTuple):
-    """One answer."""
+    """A single answer."""
 
     kind: str
     rater: str
@@ -29,9 +29,9 @@ class Rating(NamedTuple):
 
 
 def read(paths: Iterable[Path], key: Mapping[str, Any]) -> list[Rating]:
-    """The answers in exported files, with the names of the systems from the study's key.
+    """Return the answers in exported files, with the system names from the study's key.
 
-    Raises ValueError for a file of another study, an answer that the form does not have, and two files of one rater.
+    Raises ValueError for a file of another study, an answer that is not in the form, and two files of one rater.
     """
     found: list[Rating] = []
     seen: dict[tuple[str, str], Path] = {}
@@ -53,7 +53,7 @@ def read(paths: Iterable[Path], key: Mapping[str, Any]) -> list[Rating]:
 
 def _read_one(data: Mapping[str, Any], key: Mapping[str, Any], path: Path) -> tuple[tuple[str, str], list[Rating]]:
     if data.get("format") != FORMAT:
-        raise ValueError(f"{path} is no file of ratings: the study's page exports them")
+        raise ValueError(f"{path} is not a ratings file: export one from the study's page")
     if data["study"] != key["study"]:
         raise ValueError(f"{path} is of the study {data['study']}, the key of {key['study']}")
     rater = (data["rater"].get("kind", "person"), data["rater"]["name"])
@@ -75,10 +75,10 @@ def _rating(row: Mapping[str, Any], rater: tuple[str, str], key: Mapping[str, An
 def aggregate(
     ratings: Sequence[Rating], scores: Mapping[str, Mapping[str, Any]], name: str = "", seed: int = 0
 ) -> dict[str, Any]:
-    """Everything that the ratings say, as JSON, for people and for models apart.
+    """Return the results as a JSON object, for people and models separately.
 
-    scores: system -> its score as `a2data bench score` writes it, for the correlations. A mean is over cases, of each the mean of
-    its raters; its interval is a bootstrap over cases: raters are taken as they are.
+    scores: system -> its score from `a2data bench score`, for the correlations. Means are over cases, each averaged over its
+    raters; intervals are a bootstrap over cases, not over raters.
     """
     kinds = {kind: [r for r in ratings if r.kind == kind] for kind in KINDS}
     return {
@@ -102,7 +102,7 @@ def _of_kind(ratings: Sequence[Rating], scores: Mapping[str, Mapping[str, Any]],
 
 
 def case_means(ratings: Iterable[Rating]) -> dict[str, dict[str, dict[str, float]]]:
-    """System -> case -> criterion -> mean over raters; and OVERALL, the mean of these."""
+    """Return system -> case -> criterion -> mean over raters, including OVERALL, the mean of the criteria."""
     given: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for r in ratings:
         given[r.system, r.case, r.criterion].append(r.score)
@@ -124,7 +124,7 @@ def _figures(cases: Mapping[str, Mapping[str, float]], seed: int) -> dict[str, F
 
 
 def _alpha(ratings: Iterable[Rating], criterion: str) -> dict[str, Any]:
-    """Of one criterion, over all videos. The ordinal one is the one to quote: answers are grades, not measures."""
+    """Return Krippendorff's alpha of one criterion over all videos. Report the ordinal one, since answers are grades."""
     units: dict[tuple[str, str], list[float]] = defaultdict(list)
     for r in ratings:
         if r.criterion == criterion:
@@ -137,9 +137,9 @@ def _alpha(ratings: Iterable[Rating], criterion: str) -> dict[str, Any]:
 def correlations(
     means: Mapping[str, Mapping[str, Mapping[str, float]]], tables: Mapping[str, Table]
 ) -> dict[str, dict[str, Any]]:
-    """Metric -> criterion -> Spearman's rho and Kendall's tau-b over all videos that have both, and their number.
+    """Return metric -> criterion -> Spearman's rho, Kendall's tau-b and the number of videos that have both.
 
-    A metric takes part as its strict number: what it did not find, raters saw missing.
+    Uses the strict value of a metric, since raters also see what is missing.
     """
     names = sorted({metric for table in tables.values() for row in table.values() for metric in row})
     out: dict[str, dict[str, Any]] = {}
@@ -161,7 +161,7 @@ def _pairs(means: Mapping, tables: Mapping[str, Table], metric: str, criterion: 
 
 
 def to_text(made: Mapping[str, Any]) -> str:
-    """What the command prints."""
+    """Return the results as text."""
     lines = []
     for kind in KINDS:
         if kind not in made:

@@ -51,7 +51,7 @@ def test_a_video_is_measured_once_and_again_when_it_changed(videos, tmp_path):
     store, wanted = Store(str(tmp_path / "work")), [Case(name, "", ()) for name in "abcd"]
     first, gone, missing, done, _ = measured(store, wanted, videos)
     assert (gone, done) == (["c", "d"], [0, 1, 2, 3])
-    assert ["cannot be decoded" in missing["c"], "is not there" in missing["d"]] == [True, True]
+    assert ["cannot be decoded" in missing["c"], "does not exist" in missing["d"]] == [True, True]
     assert 0 < first["a"]["image_quality.blur-effect"].value < 1
     assert first["c"] == first["d"] == {"image_quality.blur-effect": Measured(None, 0, 0)}
     assert measured(store, wanted, videos)[3] == []

@@ -37,7 +37,7 @@ def test_what_says_nothing_about_agreement_gives_none():
 
 
 def test_an_unknown_level_is_refused():
-    with pytest.raises(ValueError, match="none of ordinal, interval, nominal"):
+    with pytest.raises(ValueError, match="choose ordinal, interval or nominal"):
         krippendorff(UNITS, "ratio")
 
 

@@ -101,7 +101,7 @@ def test_a_study_of_nothing_and_a_file_that_is_no_video_are_refused(world, tmp_p
     with pytest.raises(ValueError, match=r"none of x has a video called like a case, such as case-0\.mp4"):
         study.make(cases, {"x": tmp_path}, tmp_path / "study")
     (folders["ours"] / "case-0.mp4").write_bytes(b"no video")
-    with pytest.raises(ValueError, match="is no video that can be copied"):
+    with pytest.raises(ValueError, match="is not a video that can be copied"):
         study.make(cases, folders, tmp_path / "study")
 
 
@@ -278,7 +278,7 @@ def test_a_model_that_fills_in_the_form_is_not_counted_as_people(tmp_path):
     ("change", "complaint"),
     [
         ({"study": "t"}, "is of the study t, the key of s"),
-        ({"format": "x"}, "is no file of ratings"),
+        ({"format": "x"}, "is not a ratings file"),
         ({"rater": {}}, "lacks 'name'"),
         ({"rater": {"name": "x", "kind": "parrot"}}, "a person or a model, not 'parrot'"),
         ({"ratings": [{"case": "a", "slot": "C", "criterion": "video_quality", "score": 1}]}, "no video C of a"),
