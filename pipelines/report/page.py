@@ -136,8 +136,8 @@ def write_report(
     """Write the report of everything in the store to `out` and return `out`.
 
     shards_dir: folder of packed tars, to report their size and missing ones. samples: number of triplets shown, spread evenly
-    over all. pairs_drawn: number of audit pairs with pictures; the scores of all pairs are included. Raises FileNotFoundError if the
-    store does not have any tables.
+    over all. pairs_drawn: number of audit pairs with pictures; the scores of all pairs are included. Raises FileNotFoundError if
+    the store does not have any tables.
     """
     footers = {name: _footers(store, name) for name, _, _ in STAGES}
     if not any(footers.values()):
