@@ -1,6 +1,7 @@
 """The pages say what is so: their commands, code, links and lists are tried."""
 
 import ast
+import inspect
 import os
 import re
 import shlex
@@ -103,7 +104,7 @@ def test_the_page_of_records_has_every_record_with_its_own_columns():
     known = [r for r in vars(records).values() if is_dataclass(r) and r.__module__ == records.__name__]
 
     assert len(known) > 15
-    assert {r.__name__: list(vars(r).get("__annotations__", {})) for r in known}.items() <= listed.items()
+    assert {r.__name__: list(inspect.get_annotations(r)) for r in known}.items() <= listed.items()
 
 
 def test_the_page_of_models_has_every_card_under_its_role_with_what_its_builder_says():
