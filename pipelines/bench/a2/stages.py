@@ -29,7 +29,7 @@ class Sample(Stage):
     accounts_for = "clip_id"
     gpus = 1
     unit_timeout_s = 86400.0  # one video of a large network without a GPU
-    unkeyed = ("checkpoint",)  # its digest is in the key
+    uncached_fields = ("checkpoint",)  # its digest is in the key
 
     checkpoint: str = ""  # a folder with A2, Wan2.1-I2V for diffusers, or an export of our trainer
     dtype: str = "float32"  # of its weights
