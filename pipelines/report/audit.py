@@ -8,7 +8,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import cv2
@@ -24,7 +24,16 @@ from stages.retrieve.rejections import failed_rules
 
 MOST_PAIRS = 100_000  # pairs with scores in the page, spread evenly over all
 FRAME_PX = 480  # longer side of a frame in the page
-PARTS = [f.name for f in fields(Reference) if f.name.endswith("_apart")] + ["gap_s"]  # what a copy risk is made of
+# the components of a copy risk
+PARTS = (
+    "thumbnail_distance",
+    "pixel_distance",
+    "silhouette_distance",
+    "log2_scale_ratio",
+    "luma_difference",
+    "background_distance",
+    "gap_s",
+)
 
 
 class Pair(NamedTuple):

@@ -1,6 +1,7 @@
 import base64
 import json
 import math
+import re
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ from html_page import written
 from tiny_corpus import GREEN, RED
 
 from a2data.records import Packed, Reference, Reject, Rule
+from a2data.store.schema import schema
 from a2data.store.tables import Store
 from pipelines.report import audit
 from pipelines.report.audit import Pair, chosen, outline
@@ -135,3 +137,9 @@ def test_without_any_pair_the_section_says_so(tmp_path):
     store = Store(tmp_path / "work")
     tiny_corpus.put(store, "pack", 0, Packed, [])
     assert "No pair was judged yet" in written(store, tmp_path).text("section", id="audit")
+
+
+def test_the_components_of_a_copy_risk_are_columns_of_the_references():
+    distances = [name for name in schema(Reference).names if re.search("_(distance|ratio|difference)$", name)]
+
+    assert [*distances, "gap_s"] == list(audit.PARTS)
