@@ -115,7 +115,7 @@ PNGS = {
     "grey with 16 bits": (lambda: png(8, 8, 16, 0, bytes(8 * 17)), "colour type 0 with 16 bits"),
     "grey": (lambda: png(8, 8, 8, 0, bytes(8 * 9)), "colour type 0 with 8 bits"),
     "RGB with 16 bits": (lambda: png(8, 8, 16, 2, bytes(8 * 49)), "colour type 2 with 16 bits"),
-    "fewer rows than it says": (lambda: png(8, 8, data=bytes(25))[:-20], "cut off"),
+    "fewer rows than it says": (lambda: png(8, 8, data=bytes(25))[:-20], "truncated"),
     "another kind of file": (lambda: b"II*\0" + bytes(100), "not a valid PNG"),
 }
 
@@ -167,7 +167,7 @@ FILMS = {
     ),
     "times for a billion frames": (lambda f: with_count(f, b"stts", 8, 10**9), "times for"),
     "a table that is longer than its box": (lambda f: with_count(f, b"stts", 4, 10**9), "truncated before"),
-    "a box that is longer than the file": (lambda f: with_count(f, b"ftyp", -8, 1 << 30), "where .* are left"),
+    "a box that is longer than the file": (lambda f: with_count(f, b"ftyp", -8, 1 << 30), "but only .* are left"),
     "a box of no length": (lambda f: with_count(f, b"ftyp", -8, 4), "has a box"),
     "a compressed index": (lambda f: f.replace(b"mvhd", b"cmov"), "a compressed index"),
     "fragments": (lambda f: f + b"\0\0\0\x08moof", "fragments"),
@@ -176,7 +176,7 @@ FILMS = {
     "nothing": (lambda f: b"", "instead of one video track"),
     "more frames than its row": (lambda f: encoded(11, 32, 48), "has 11 frames in its .mp4, more than"),
     "fewer frames than its row": (lambda f: encoded(8, 32, 48), "has 8 frames in its .mp4, fewer than"),
-    "larger frames than its row": (lambda f: encoded(9, 64, 96), "frames of 64 x 96 pixels in its .mp4, its row"),
+    "larger frames than its row": (lambda f: encoded(9, 64, 96), "frames of 64 x 96 pixels in its .mp4, but its row"),
 }
 
 

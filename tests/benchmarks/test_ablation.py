@@ -31,7 +31,7 @@ def test_an_arm_is_trained_from_the_encoders_and_samples_of_the_one_before(tmp_p
     rows = [ablation.one(str(packed), tmp_path / "out", arm, 2, 0) for arm in ("released", "cross-2")]
     assert rows[0]["first"] == rows[1]["first"]  # one start, one noise
     assert rows[0]["last"] != rows[1]["last"]
-    assert capsys.readouterr().out.count("made ") == 1
+    assert capsys.readouterr().out.count("/start: ") == 1
     lines = ablation.table(rows).splitlines()
     assert len(lines) == 3
     assert "+0.0%" in lines[1]

@@ -213,7 +213,7 @@ def test_a_list_that_is_lost_with_its_copy_is_not_replaced_by_other_videos(finis
     (tmp_path / "other.mp4").write_bytes(b"another video")
     for _ in range(2):
         assert a2data("run", tmp_path / "other.mp4", "--work", finished) == 2
-        assert "00000.parquet.damaged held the sources of shard 0" in capsys.readouterr().err
+        assert "00000.parquet.damaged, the list of the sources of shard 0" in capsys.readouterr().err
     assert Store(finished).shards("manifest") == [1, 2, 3]
 
 

@@ -20,7 +20,7 @@ def test_a_stage_command_of_which_every_unit_fails_exits_1_and_says_so_last(tmp_
         said = capsys.readouterr()
         assert said.out == f"{jobs} jobs done\n"
         assert said.err.splitlines()[-1] == (
-            "a2data: every unit of caption failed (4 of 4), such as with ValueError: the captioner's answer is not JSON"
+            "a2data: every unit of caption failed (4 of 4), most often with ValueError: the captioner's answer is not JSON"
         )
     assert a2data("pack", work) == 1
     assert "only 0 triplets would remain" in capsys.readouterr().err.splitlines()[-1]

@@ -29,7 +29,7 @@ def test_builtin_and_permissive_are_for_any_use_and_the_others_for_research(prof
     assert main(["models", "licences", "--profile", profile, "--policy", "commercial"]) == code
     said = capsys.readouterr()
     assert f"commercial use: {'forbidden' if code else 'allowed'}" in said.out
-    assert (" is for research only: take " in said.err) is bool(code)
+    assert (" is for research only: use " in said.err) is bool(code)
 
 
 @pytest.mark.parametrize("profile", ["builtin", "permissive"])

@@ -84,7 +84,7 @@ def test_the_number_of_frames_is_bounded_as_stated_and_as_decoded(tmp_path):
     path = hostile.write(tmp_path / "a.mp4")
     assert ingest(path, max_source_frames=39).reason == "too many frames"
     assert isinstance(ingest(path, max_source_frames=40), Video)
-    with pytest.raises(LimitError, match="more than 39 were decoded"):
+    with pytest.raises(LimitError, match="more than 39 frames were decoded"):
         segment(path, max_source_frames=39)
     assert segment(path, max_source_frames=40) == segment(path)
 

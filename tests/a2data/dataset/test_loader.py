@@ -200,7 +200,7 @@ BROKEN = {
     "clip-003": ("mp4", lambda made: made["mp4"][: len(made["mp4"]) // 2], ".mp4"),
     "clip-004": ("json", lambda made: made["json"][:-9], ".json cannot be read"),
     "clip-006": ("ref0.png", lambda made: b"x" * 9, "ref0.png cannot be read"),
-    "clip-007": ("ref0.png", lambda made: None, "has no member .ref0.png"),
+    "clip-007": ("ref0.png", lambda made: None, "lacks the member .ref0.png"),
     "clip-009": ("json", lambda made: made["json"].replace(b"triplet/2", b"triplet/9"), "this version reads"),
 }
 
@@ -241,7 +241,7 @@ def test_a_sample_whose_json_has_no_reference_is_set_aside(tmp_path, pack):
     pack(tmp_path, change=bare)
     reader = loader(tmp_path, view="raw", tail="fill", chances=Augmentation(roles=("human",)))
     take(reader, 4)
-    assert reader.set_aside["clip-000"].endswith("has no reference of human, unlike its row of the index")
+    assert reader.set_aside["clip-000"].endswith("does not have a reference of human, unlike its row of the index")
 
 
 def test_a_data_set_of_which_nothing_can_be_read_stops(tmp_path, pack):
@@ -272,7 +272,7 @@ def test_an_error_in_the_callers_own_shape_is_not_taken_for_a_corrupt_sample(dat
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"world_size": 3}, "a batch of 4 videos of 5 x 16 x 24 cannot be shared by 3 ranks"),
+        ({"world_size": 3}, "a batch of 4 videos of 5 x 16 x 24 cannot be divided evenly among 3 ranks"),
         ({"rank": 2, "world_size": 2}, "rank is 2, but must be from 0"),
         ({"view": "mp4"}, "the views are raw, encoded, bytes"),
         ({"buckets": []}, "buckets is empty"),

@@ -141,7 +141,7 @@ def test_finishing_twice_in_another_order_gives_the_same_bytes(tmp_path):
 def test_a_missing_tar_is_named(tmp_path):
     rows = [packed(p) for p in write(tmp_path)]
     (tmp_path / rows[0].shard).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"lacks {rows[0].shard}"):
+    with pytest.raises(FileNotFoundError, match=rf"{rows[0].shard} missing in"):
         writer.finish(Folder(tmp_path), rows, {})
 
 

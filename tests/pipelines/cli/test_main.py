@@ -173,7 +173,7 @@ def test_what_failed_once_is_made_good_by_a_retry(folder, capsys, monkeypatch):
     said = capsys.readouterr()
     assert "3 failed" in said.out
     assert said.err.splitlines()[-1].startswith(
-        "a2data: every unit of match failed (2 of 2), such as with TimeoutError: the disk is asleep; only 0 triplets would"
+        "a2data: every unit of match failed (2 of 2), most often with TimeoutError: the disk is asleep; only 0 triplets would"
     )
     cli.main(["failures", str(work)])
     assert capsys.readouterr().out.count("Été à la mer.mp4): TimeoutError: the disk is asleep") == 1
@@ -287,7 +287,10 @@ def test_an_interrupt_says_how_to_go_on(done, capsys, monkeypatch):
     ("words", "sentence"),
     [
         (["run", "--work", "W", "--set", "nosuch.x=1"], "unknown stage 'nosuch'; the stages are ingest, segment"),
-        (["run", "--work", "W", "--set", "detect.nosuch=1"], "detect has no setting 'nosuch'; it has model, "),
+        (
+            ["run", "--work", "W", "--set", "detect.nosuch=1"],
+            "detect does not have the setting 'nosuch'; it has model, ",
+        ),
         (["run", "--work", "W", "--set", "detect.confidence=high"], "expected float, got 'high'"),
         (["run", "--work", "W", "--set", "detect.confidence=nan"], "expected a number, got 'nan'"),
         (["run", "--work", "W", "--set", "detect.confidence"], "write it as stage.field=value"),

@@ -65,7 +65,7 @@ def pairs(*values):
 def test_too_few_pairs_are_refused_with_what_they_would_do_for():
     sentence = judge(pairs(*[0.1] * 30), pairs(), pairs(0.9), 0.001)
     assert "needs 1000 pairs" in sentence
-    assert "there are 30 that share a frame" in sentence
+    assert "only 30 share a frame" in sentence
     assert "--false-accept 0.04" in sentence
     assert isinstance(judge(pairs(*[0.1] * 30), pairs(), pairs(0.9), 0.04), CalibratedThreshold)
 
@@ -163,5 +163,5 @@ def test_nothing_is_written_where_nothing_could_be_calibrated_or_by_a_dry_run(st
 
 def test_a_damaged_file_is_named(store):
     store.put(b"{", "thresholds.json")
-    with pytest.raises(ValueError, match=r"thresholds\.json does not read"):
+    with pytest.raises(ValueError, match=r"thresholds\.json cannot be read"):
         recipe.thresholds(store)

@@ -126,7 +126,7 @@ def test_the_beginning_of_a_key_is_enough(key, meant, corpus_store):
 
 
 def test_a_beginning_that_several_share_is_an_error_that_lists_them(corpus_store):
-    with pytest.raises(ValueError, match=f"beginning of 2 clips, such as {RED}, {GREY}"):
+    with pytest.raises(ValueError, match=f"prefix of 2 clips, such as {RED}, {GREY}"):
         explain(corpus_store, f"{A}-", STAGES)
 
 

@@ -166,7 +166,7 @@ def test_what_there_is_not_is_a_sentence_and_nothing_is_refused(store, capsys):
     for what in (["--source", "nobody"], ["--identity", "5"], ["--source", ""]):
         assert cli.main(["forget", store.root, *what, "--here", "--quiet"]) in (1, 2)
     err = capsys.readouterr().err
-    assert "has the path 'nobody'" in err
+    assert "has the path or id prefix 'nobody'" in err
     assert "identity 5 does not exist" in err
     assert read(store) == []
 

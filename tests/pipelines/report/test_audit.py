@@ -136,7 +136,7 @@ def test_hostile_names_cannot_end_the_block_of_data(tmp_path):
 def test_without_any_pair_the_section_says_so(tmp_path):
     store = Store(tmp_path / "work")
     tiny_corpus.put(store, "pack", 0, Packed, [])
-    assert "No pair was judged yet" in written(store, tmp_path).text("section", id="audit")
+    assert "No pairs yet" in written(store, tmp_path).text("section", id="audit")
 
 
 def test_the_components_of_a_copy_risk_are_columns_of_the_references():

@@ -164,4 +164,4 @@ def test_a_share_of_a_gpu_is_dropped_with_a_warning_where_there_is_none(cluster,
         summary = run([Cut(), GpuMeasure(), Choose(), Join()], store, SHARDS, RayExecutor(store, cpus=0.25))
 
     assert summary.jobs == 4 * len(SHARDS)
-    assert "on CPU, then" in caplog.text
+    assert "running on CPU" in caplog.text

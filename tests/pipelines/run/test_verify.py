@@ -125,7 +125,7 @@ def test_a_list_of_sources_that_is_damaged_with_its_copy_is_an_error_until_the_s
     part.with_suffix(".copy").unlink()
     for command in (["run", "--work", finished], ["retry", finished], ["pack", finished]):
         assert a2data(*command) == 2
-        assert f"{part}.damaged held the sources of shard 0" in capsys.readouterr().err
+        assert f"{part}.damaged, the list of the sources of shard 0" in capsys.readouterr().err
     store = Store(finished)
     from a2data.records import Source
 

@@ -141,7 +141,7 @@ def test_a_source_that_was_forgotten_leaves_no_copy_and_gets_none(corpus):
 BROKEN = {
     "/gone.mp4": (None, "404 Not Found"),
     "/cut.mp4": (web.cut_off, "RemoteProtocolError"),
-    "/drip.mp4": (web.drip(), "came to"),
+    "/drip.mp4": (web.drip(), "stalled: "),
     "/endless.mp4": (web.endless, "--max-source-bytes"),
     "/inside.mp4": (web.redirect("http://inside.example/x.mp4"), "not a public address"),
     "/file.mp4": (web.redirect("file:///etc/passwd"), "not a valid web address"),

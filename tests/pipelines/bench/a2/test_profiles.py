@@ -62,7 +62,7 @@ def test_only_what_is_asked_for_is_measured():
         "copy-paste",
         "text-alignment",
     ]
-    with pytest.raises(ValueError, match="no metric 'beauty'; there are identity, copy-paste"):
+    with pytest.raises(ValueError, match="unknown metric 'beauty'; choose from identity, copy-paste"):
         stages.metrics(PROFILES["builtin"], ["beauty"])
 
 

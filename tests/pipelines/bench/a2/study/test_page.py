@@ -98,7 +98,7 @@ def test_sound_is_left_out(tmp_path):
 
 def test_a_study_of_nothing_and_a_file_that_is_no_video_are_refused(world, tmp_path):
     cases, folders = world
-    with pytest.raises(ValueError, match=r"none of x has a video called like a case, such as case-0\.mp4"):
+    with pytest.raises(ValueError, match=r"none of x has a video named like a case, such as case-0\.mp4"):
         study.make(cases, {"x": tmp_path}, tmp_path / "study")
     (folders["ours"] / "case-0.mp4").write_bytes(b"no video")
     with pytest.raises(ValueError, match="is not a video that can be copied"):
