@@ -202,9 +202,8 @@ def is_manifest(found: object) -> bool:
 
 
 def listed(about: dict[str, Any]) -> set[str]:
-    """Return the names of the tars that a manifest lists."""
-    entries = about.get("shards") or []
-    return {str(e.get("name")) for e in entries if isinstance(e, dict) and TAR.fullmatch(str(e.get("name")))}
+    """Return the names of the tars that a manifest, as `manifest` returns it, lists. Entries with other names are ignored."""
+    return {entry["name"] for entry in about.get("shards", []) if TAR.fullmatch(entry["name"])}
 
 
 def written(out: Folder) -> set[str]:

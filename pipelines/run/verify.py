@@ -102,7 +102,7 @@ def verify_shards(out: Folder, report: Report = lambda _: None) -> tuple[list[st
     Returns the names of the tars that the manifest lists, and the problems. Raises ValueError if the manifest is missing.
     """
     manifest = writer.manifest(out)
-    entries = [entry for entry in manifest.get("shards", []) if isinstance(entry, dict) and "name" in entry]
+    entries = manifest.get("shards", [])
     if not manifest and "manifest.json" in out.names():
         return [], [
             f"{out.path('manifest.json')} is damaged: it does not have the format that `pack` writes; `a2data run` rewrites it"
