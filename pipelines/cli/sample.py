@@ -106,8 +106,8 @@ def _jobs(args: argparse.Namespace) -> list[tuple[str, Job]]:
     """Return the requested jobs, each with its location in the job file ("" for the command line)."""
     given = {f.name: value for f in jobs.SETTINGS if (value := getattr(args, f.name)) is not None}
     if args.jobs:
-        for flag in ("ref", "next_prompt", "sweep"):
-            if getattr(args, flag):
+        for flag in ("ref", "next-prompt", "sweep"):
+            if getattr(args, flag.replace("-", "_")):
                 raise ValueError(f"--{flag} requires --prompt; in a job file, set it on each line")
         if args.out.endswith(".mp4"):
             raise ValueError(f"--out {args.out}: with --jobs it must be a folder; each line names its mp4")
