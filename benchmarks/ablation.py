@@ -1,12 +1,12 @@
-"""The arms of A2's ablation (arXiv 2504.02436, Table 2), each trained at the preset tiny with the same seed, data and start.
+"""The arms of A2's ablation (arXiv 2504.02436, Table 2), each trained with the tiny preset from the same seed, data and initialisation.
 
     OMP_NUM_THREADS=1 python -m benchmarks.ablation demo/shards [--steps 60] [--seed 0] [--arms released cross-2] [--out DIR]
 
 The first arm is the released model's: references combined before the VAE, each repeated for four frames, cross-attention of every
-layer trained, always several references. Each other arm changes one thing. Printed are the held-out loss of the average of
-parameters before and after (over the frames that show no reference, at nine noise levels), how much larger it is with references
-of other held-out clips, and that at the highest level alone. What a network of a million parameters says of such choices in a
-hundred steps is not what one of 14 billion says: this shows that every arm is one setting, and trains.
+layer trained, always several references. Each other arm changes one thing. The script prints the held-out loss of the EMA weights
+before and after training (over the frames that do not show a reference, at nine noise levels), its relative increase with
+references of other held-out clips, and that increase at the highest noise level. A network of a million parameters, trained for a
+hundred steps, does not predict how one of 14 billion behaves: the script shows that every arm is one setting, and trains.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from benchmarks.tiny_training import read
 from pipelines.encode import Encoding
 from pipelines.train.settings import PRESETS, Settings
 
-SINGLES = {"singles": True}  # what is encoded for the shares of single references, too
-ARMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # what is encoded otherwise, what is learnt otherwise
+SINGLES = {"singles": True}  # also encode single references
+ARMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # changed encoding settings, changed training settings
     "released": (SINGLES, {}),
     "after the VAE": ({"reference_order": "after"}, {}),
     "no repeat": ({"repeat_reference_frames": False}, {}),
@@ -36,9 +36,9 @@ ARMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # what is encoded ot
 
 
 def settings_of(arm: str, steps: int, seed: int) -> tuple[Encoding, Settings]:
-    """The preset tiny with what an arm changes; cross-attention learns where the arm does not say otherwise."""
+    """Return the tiny preset with the changes of an arm. Cross-attention is trained unless the arm changes it."""
     encoding, settings = PRESETS["tiny"]
-    encoded, learnt = ARMS[arm]
+    encoding_changes, training_changes = ARMS[arm]
     common = {
         "steps": steps,
         "seed": seed,
@@ -47,11 +47,11 @@ def settings_of(arm: str, steps: int, seed: int) -> tuple[Encoding, Settings]:
         "checkpoint_interval": steps,
     }
     schedule = {"warmup_steps": steps // 8, "decay_steps": steps // 2}
-    return replace(encoding, **encoded), replace(settings, **common | schedule | learnt)
+    return replace(encoding, **encoding_changes), replace(settings, **common | schedule | training_changes)
 
 
 def one(shards: str, out: Path, arm: str, steps: int, seed: int) -> dict[str, Any]:
-    """Train an arm in out/ARM, with the encoders of the arms before it, and their samples where they are encoded alike."""
+    """Train an arm in out/ARM. Reuse the encoders of earlier arms, and their samples if the encoding is the same."""
     from pipelines.train.trainer import train
 
     encoding, settings = settings_of(arm, steps, seed)
@@ -68,7 +68,7 @@ def one(shards: str, out: Path, arm: str, steps: int, seed: int) -> dict[str, An
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The arms side by side, the first one's loss as the measure of the others."""
+    """Return a table of the arms, with losses relative to the first."""
     lines = ["arm                    loss at 0  at the end  to the first     gap  gap at 0.9  CPU minutes"]
     for row in rows:
         lines.append(

@@ -26,7 +26,7 @@ RATES = (0.1, 0.03, 0.01, 0.003, 0.001)
 
 
 def drawn(rng: np.random.Generator) -> Person:
-    """Somebody who is nobody else."""
+    """Return a random, distinct person."""
     portrait = str(rng.choice(["collins", "hopper"]))
     skin, hair = (tuple(np.sort(rng.uniform(low, high, 3))[::-1].tolist()) for low, high in ((0.45, 1.0), (0.2, 0.9)))
     coat = tuple(int(c) for c in rng.integers(30, 200, 3))
@@ -35,7 +35,7 @@ def drawn(rng: np.random.Generator) -> Person:
 
 
 def take(who: Person, rng: np.random.Generator) -> np.ndarray:
-    """A picture of somebody somewhere, (h, w, 3) uint8 RGB."""
+    """Draw a person at a random place, (h, w, 3) uint8 RGB."""
     figure = demo_people.dressed(who, "coat")
     place, light = (
         str(rng.choice(["room", "kitchen", "street", "park"])),
@@ -72,7 +72,7 @@ def pairs(x: np.ndarray, who: np.ndarray) -> tuple[Pairs, Pairs]:
 
 
 def lines(people: int, takes: int, seed: int) -> list[str]:
-    """The table."""
+    """Print the table."""
     seen, held = (pairs(*faces(people, takes, seed + n)) for n in (0, 1))
     none = Pairs(np.zeros(0), np.zeros(0, np.int64))
     out = [

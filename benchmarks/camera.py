@@ -61,12 +61,12 @@ class Clip(NamedTuple):
     speed: str
     frames: np.ndarray  # (t, 180, 320, 3) uint8 RGB
     boxes: list[list[camera.Box]]  # for each frame
-    covered: float  # largest share of a frame that the person covers
+    covered: float  # largest fraction of a frame that the person covers
 
 
 @cache
 def picture(name: str) -> np.ndarray:
-    """(h, w, 3) uint8 RGB."""
+    """Return a picture of scikit-image, (h, w, 3) uint8 RGB."""
     from skimage import data
 
     found = getattr(data, name)()
@@ -74,7 +74,7 @@ def picture(name: str) -> np.ndarray:
 
 
 def path(truth: str, speed: str, count: int, rng: np.random.Generator) -> np.ndarray:
-    """(count, 4): where the camera is in each frame: right, up (widths), zoom (logarithm) and roll clockwise (degrees).
+    """Return the camera's position in each frame, (count, 4): right, up (widths), zoom (logarithm), roll clockwise (degrees).
 
     Right and up are the picture's own, so that a camera that has rolled still pans along its horizon.
     """
@@ -86,7 +86,9 @@ def path(truth: str, speed: str, count: int, rng: np.random.Generator) -> np.nda
             kind, _, way = part.partition("_")
             if kind == "handheld":
                 sway = rng.normal(0, rng.uniform(*PER_S["shake"][speed]), (count + 2, 2))
-                shaken[:, :2] += (sway[:-2] + 2 * sway[1:-1] + sway[2:]) / 2.45  # hands are no white noise
+                shaken[:, :2] += (
+                    sway[:-2] + 2 * sway[1:-1] + sway[2:]
+                ) / 2.45  # hand motion is smoother than white noise
             elif kind != "static":
                 kind = AS_IF.get(kind, kind)
                 rates[rows, tuple(PER_S)[:4].index(kind)] += SIGN[way] * rng.uniform(*PER_S[kind][speed]) / FPS
@@ -98,7 +100,7 @@ def path(truth: str, speed: str, count: int, rng: np.random.Generator) -> np.nda
 
 
 def window(name: str, at: np.ndarray, closer: float, nearer: float = 1.0) -> np.ndarray:
-    """What the camera sees of a picture from a place on its path; `nearer` moves it as a layer nearer to the camera."""
+    """Return the camera's view of a picture at a position. `nearer`: relative motion of a layer nearer to the camera."""
     whole = picture(name)
     right, up, zoom, roll = at
     scale = closer * WIDTH / whole.shape[1]
@@ -114,7 +116,7 @@ def window(name: str, at: np.ndarray, closer: float, nearer: float = 1.0) -> np.
 
 
 def render(truth: str, speed: str, condition: str, pictures: tuple[str, ...], rng: np.random.Generator) -> Clip:
-    """One clip."""
+    """Render one clip."""
     count = int(rng.integers(36, 61))
     at = path(truth, speed, count, rng)
     far, near = rng.permutation(len(pictures))[:2]
@@ -140,7 +142,7 @@ def render(truth: str, speed: str, condition: str, pictures: tuple[str, ...], rn
 
 
 def walk(frames: np.ndarray, rng: np.random.Generator) -> tuple[dict[int, camera.Box], float]:
-    """Lets a person walk through the frames, in place: the box in each frame, and the largest share of one that is covered."""
+    """Paint a person walking through the frames, in place; return the box in each frame and the largest covered fraction."""
     who = list(people.PEOPLE)[int(rng.integers(2))]
     figure = people.figure(who, people.PEOPLE[who].coats[0][0])
     whole = float((figure.body[..., 3] > 0).mean()) * figure.body.shape[1] / figure.body.shape[0]
@@ -162,7 +164,7 @@ def walk(frames: np.ndarray, rng: np.random.Generator) -> tuple[dict[int, camera
 
 
 def clips(condition: str, rounds: int, seed: int) -> Iterator[Clip]:
-    """All clips of one condition."""
+    """Yield all clips of one condition."""
     pictures = HELD_OUT if seed >= 100 else TUNED_ON
     plain = (*ONES, *(LAYERED if condition == "clean" else ()))
     for turn in range(rounds):
@@ -177,7 +179,7 @@ def hash_of(word: str) -> int:
 
 
 def called(clip: Clip) -> tuple[str, list[str]]:
-    """The move as the expert calls it, parts in the order of the alphabet, and its speeds."""
+    """Return the move as the expert describes it, its parts in alphabetical order, and its speeds."""
     steps = camera.follow(clip.frames, camera.sampled(len(clip.frames), FPS), clip.boxes)
     told = camera_moves.phases(steps, FPS)
     return ordered(">".join("+".join(m.name for m in phase) for phase in told)), [m.speed for p in told for m in p]
@@ -188,7 +190,7 @@ def ordered(truth: str) -> str:
 
 
 def table(found: list[tuple[str, str]], names: tuple[str, ...]) -> list[str]:
-    """The lines of a confusion table: truth down, answer across; what is no single name is "else", nothing is "none"."""
+    """Return a confusion table: truth in rows, answers in columns; "else" for several names, "none" for no answer."""
     across = (*names, "else", "none")
     short = {name: name.replace("_", " ") for name in across}
     wide = max(len(s) for s in short.values())
@@ -202,7 +204,7 @@ def table(found: list[tuple[str, str]], names: tuple[str, ...]) -> list[str]:
 
 
 def measure(condition: str, rounds: int, seed: int, verbose: bool = False) -> list[str]:
-    """The lines of one condition."""
+    """Return the lines of one condition."""
     found: list[tuple[str, str]] = []
     right_speed = speeds = 0
     covered = []
@@ -213,7 +215,7 @@ def measure(condition: str, rounds: int, seed: int, verbose: bool = False) -> li
         if clip.truth in ONES[:8] and answer == clip.truth:
             speeds, right_speed = speeds + 1, right_speed + (said == [clip.speed])
         if verbose and answer != ordered(clip.truth):
-            print(f"  {condition}: {clip.truth} {clip.speed} was called {answer or 'nothing'}")
+            print(f"  {condition}: {clip.truth} {clip.speed} was classified as {answer or 'nothing'}")
     plain = [(t, a) for t, a in found if t not in COMPOSITES and t not in LAYERED]
     groups = {"plain moves": plain, "composites": [(t, a) for t, a in found if t in COMPOSITES]}
     groups["all of these"] = groups["plain moves"] + groups["composites"]
@@ -226,7 +228,7 @@ def measure(condition: str, rounds: int, seed: int, verbose: bool = False) -> li
             lines.append(f"{name}: {right}/{len(pairs)} = {right / len(pairs):.3f}")
     return [
         *lines,
-        f"speed of plain moves that were told: {right_speed}/{speeds} = {right_speed / max(1, speeds):.3f}",
+        f"speed of correctly named plain moves: {right_speed}/{speeds} = {right_speed / max(1, speeds):.3f}",
         "",
     ]
 
@@ -234,10 +236,13 @@ def measure(condition: str, rounds: int, seed: int, verbose: bool = False) -> li
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--seed", type=int, default=1000, help="below 100: the pictures that the thresholds were tuned on"
+        "--seed",
+        type=int,
+        default=1000,
+        help="random seed; below 100: the pictures that the thresholds were tuned on (default: 1000)",
     )
-    parser.add_argument("--rounds", type=int, default=3, help="clips of each move and speed")
-    parser.add_argument("--verbose", action="store_true", help="say each mistake")
+    parser.add_argument("--rounds", type=int, default=3, help="clips of each move and speed (default: 3)")
+    parser.add_argument("--verbose", action="store_true", help="print each mistake")
     args = parser.parse_args()
     for condition in CONDITIONS:
         print("\n".join(measure(condition, args.rounds, args.seed, args.verbose)), flush=True)

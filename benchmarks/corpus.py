@@ -28,18 +28,18 @@ SETTINGS = {
     "weights": [
         f"detect.model=yolo:{WEIGHTS / 'yolov8n-seg_int8_320.onnx'}",
         f"faces.model=insightface:{WEIGHTS / 'models' / 'insightface_mini'}",
-        "retrieve.min_face=0.7",  # halfway between the most alike strangers and the least alike pictures of one person
+        "retrieve.min_face=0.7",  # midway between the most similar strangers and the least similar pictures of one person
     ],
 }
 
 
 def available() -> bool:
-    """Whether there is a corpus of real footage."""
+    """Return whether the corpus of real footage is available."""
     return (CORPUS / "MANIFEST.json").exists()
 
 
 class Truth:
-    """Who is in which clip, and which clips show the same take."""
+    """The person and the take of each clip."""
 
     def __init__(self) -> None:
         files = json.loads((CORPUS / "MANIFEST.json").read_text())["files"]
@@ -47,7 +47,7 @@ class Truth:
         self.names = [*sorted(n for n in self.files if n.startswith("intel_asl_")), "derived_asl_hardcuts.mp4"]
 
     def of(self, name: str, frame: int) -> tuple[str, str]:
-        """(person, take) at a frame of a file."""
+        """Return (person, take) at a frame of a file."""
         if "identity" in self.files[name]:
             return self.files[name]["identity"], name.removeprefix("intel_")
         shot = next(s for s in self.files[name]["shots"]["shots"] if s["start"] <= frame < s["end"])
@@ -55,14 +55,14 @@ class Truth:
 
 
 def measure(profile: str, work: Path) -> list[str]:
-    """The lines of one profile."""
+    """Return the lines of one profile."""
     truth, began = Truth(), time.perf_counter()
     videos = [str(CORPUS / "video" / name) for name in truth.names]
     command = ["run", *videos, "--work", str(work), "--quiet"]
     for setting in SETTINGS[profile]:
         command += ["--set", setting]
     if a2data(command) != 0:
-        sys.exit(f"the run over {work} did not end well")
+        sys.exit(f"the run over {work} failed")
     seconds = time.perf_counter() - began
 
     store = Store(work)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.corpus_memory [--elements 100000] [--dims 128]
 
-Prints bytes per element, embeddings apart: as the rows of the tables come from Parquet, as `stages.retrieve.corpus` keeps them,
-and as a Python object each.
+Prints bytes per element, without embeddings: as Arrow rows read from Parquet, as columns of `stages.retrieve.corpus`, and as
+Python objects.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from stages.retrieve.corpus import assemble
 
 
 def drawn(elements: int, dims: int, batch: int = 5000) -> pa.Table:
-    """A table of faces, two in each clip, seen in 17 frames."""
+    """Return a table of faces, two in each clip, seen in 17 frames."""
     rng, kind = np.random.default_rng(0), "face"
     batches = []
     for start in range(0, elements, batch):
@@ -52,7 +52,7 @@ def drawn(elements: int, dims: int, batch: int = 5000) -> pa.Table:
 
 
 def held(make: Callable[[], Any]) -> int:
-    """Bytes of Arrow, numpy and Python that what is made takes."""
+    """Return the bytes of Arrow, numpy and Python that the result of `make` takes."""
     gc.collect()
     before = pa.total_allocated_bytes()
     tracemalloc.start()
@@ -74,10 +74,10 @@ def main() -> None:
     traits = table.select([*ElementMeta.__dataclass_fields__, "shard"])
     columns = held(lambda: assemble([table]))
     objects = held(lambda: from_table(ElementMeta, traits))
-    print(f"{n} elements of {args.dims} numbers, bytes for each (GB for a million the same over 1000)")
+    print(f"{n} elements of {args.dims} numbers, bytes per element (divide by 1000 for GB per million)")
     print(f"from Parquet, without the embedding    {traits.nbytes / n:8.0f}")
-    print(f"the corpus in columns, beside that     {columns / n:8.0f}   (of which embeddings {4 * args.dims})")
-    print(f"an object each, beside that            {objects / n:8.0f}")
+    print(f"the corpus in columns, in addition     {columns / n:8.0f}   (of which embeddings {4 * args.dims})")
+    print(f"Python objects, in addition            {objects / n:8.0f}")
 
 
 if __name__ == "__main__":

@@ -2,14 +2,14 @@
 
     [A2DATA_CORPUS=<folder>] python -m benchmarks.cuts [--half tuning] [film …]
 
-Renders the films of benchmarks.transitions (and reads three of the corpus, where there is one) and prints a line for each film
-and detector: precision, recall and F1 of hard cuts at a tolerance of 0, 1 and 2 frames, reports that are false, and the share of
-gradual transitions that no clip touches. A report matches a cut where both its ends are within the tolerance of it, each cut
-once, nearest first; a report that touches a gradual transition (or the 2 frames next to it) counts neither for nor against. Clips
-are what `segment` would cut: between the reports, less its margins, from 1 s. The detectors were tuned on the films of "tuning";
+Renders the films of benchmarks.transitions (and reads three of the corpus, if available) and prints a line for each film
+and detector: precision, recall and F1 of hard cuts at a tolerance of 0, 1 and 2 frames, false reports, and the fraction of
+gradual transitions that no clip touches. A report matches a cut if both its ends are within the tolerance; each cut is matched
+once, nearest first. A report that touches a gradual transition (or the 2 frames next to it) is ignored. Clips are those that
+`segment` would cut: between the reports, less its margins, from 1 s. The detectors were tuned on the films of "tuning";
 the default is "held-out".
 
-Adaptive is PySceneDetect's AdaptiveDetector as it comes; TransNetV2 has both its outputs at 0.5, as its authors read them: a run
+Adaptive is PySceneDetect's AdaptiveDetector with its defaults. TransNetV2 uses the authors' threshold of 0.5 for both outputs: a run
 of "one hot" is a cut, a run of "many hot" that is longer than 3 frames a gradual transition, with the margins of a dissolve.
 """
 
@@ -40,7 +40,7 @@ DETECTORS = ("Adaptive", "TransNetV2", "a2data")
 
 
 class Count(NamedTuple):
-    """What a detector got of a film's hard cuts and gradual transitions; they add up over films."""
+    """Counts of a detector's results on a film, which add up over films."""
 
     right: tuple[int, ...]  # at each tolerance
     reported: int
@@ -53,12 +53,12 @@ class Count(NamedTuple):
         return Count(right, *(a + b for a, b in zip(self[1:], other[1:], strict=True)))
 
     def f1(self, tolerance: int) -> float:
-        """Of hard cuts; 1 where there are none and none is reported."""
+        """Return F1 of hard cuts; 1 if there are none and none is reported."""
         return 2 * self.right[tolerance] / (self.reported + self.cuts) if self.reported + self.cuts else 1.0
 
 
 def matched(reports: list[tuple[int, int]], cuts: list[int], tolerance: int) -> int:
-    """How many cuts have a report of their own within the tolerance; pairs are made nearest first."""
+    """Return how many cuts have their own report within the tolerance, matched nearest first."""
     pairs = [(max(abs(s - cut), abs(e - cut)), cut, (s, e)) for s, e in reports for cut in cuts]
     left, free = set(cuts), set(reports)
     for distance, cut, report in sorted(pairs):
@@ -69,7 +69,7 @@ def matched(reports: list[tuple[int, int]], cuts: list[int], tolerance: int) -> 
 
 
 def clips(reports: Iterable[tuple[int, int, str]], count: int, fps: float = FPS) -> list[tuple[int, int]]:
-    """First and last + 1 frame of what Segment keeps of each shot. reports: start, end and kind."""
+    """Return the frame range, end exclusive, that Segment keeps of each shot. reports: start, end and kind."""
     stage, found, start = Segment(), [], 0
     for s, e, kind in [*reports, (count, count, "end")]:
         last = s - stage.margin("fade" if kind == "cut" and s < e else kind)
@@ -80,7 +80,7 @@ def clips(reports: Iterable[tuple[int, int, str]], count: int, fps: float = FPS)
 
 
 def score(film: Film, transitions: list[shots.Transition]) -> Count:
-    # a shot may begin with a cut out of black: then the cut is where the black ends
+    # a cut out of black counts at the end of the black
     reports = [(t.end if t.kind == "cut" else t.start, t.end) for t in transitions]
     inside = {r for r in reports for _, s, e in film.gradual if r[0] < e + 3 and r[1] >= s - 2}
     outside = [r for r in reports if r not in inside]
@@ -91,7 +91,7 @@ def score(film: Film, transitions: list[shots.Transition]) -> Count:
 
 
 def tiny(frames: np.ndarray) -> np.ndarray:
-    """What the detectors see of frames: (t, 27, 48, 3) uint8."""
+    """Downscale frames to the detectors' input, (t, 27, 48, 3) uint8."""
     size = (transnet_module.WIDTH, transnet_module.HEIGHT)
     return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames])
 
@@ -104,7 +104,7 @@ def adaptive(frames: np.ndarray) -> list[shots.Transition]:
 
 
 def scores_of(network: transnet_module.Network, frames: np.ndarray) -> np.ndarray:
-    """(t, 2): "one hot" and "many hot" of each frame."""
+    """Return "one hot" and "many hot" of each frame, (t, 2)."""
     windows = transnet_module.Windows(network)
     scores = [pair for frame in frames for pair in windows.add(frame)]
     return np.array(scores + windows.finish())
@@ -122,7 +122,7 @@ def transnet(scores: np.ndarray) -> list[shots.Transition]:
 
 
 def replay(scores: np.ndarray) -> transnet_module.Network:
-    """A network that answers as another did, so that one run of it does for both detectors that use it."""
+    """Return a network that replays recorded scores, so that two detectors share one forward pass."""
     first = [-transnet_module.SIDE]
 
     def predict(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -142,7 +142,7 @@ def ours(frames: np.ndarray, scores: np.ndarray) -> list[shots.Transition]:
 
 
 def measure(film: Film, network: transnet_module.Network) -> dict[str, Count]:
-    """What each detector gets of a film."""
+    """Return each detector's counts on a film."""
     frames = tiny(film.frames)
     scores = scores_of(network, frames)
     found = {"Adaptive": adaptive(frames), "TransNetV2": transnet(scores), "a2data": ours(frames, scores)}
@@ -160,7 +160,7 @@ def line(name: str, detector: str, count: Count) -> str:
 
 
 def footage() -> list[Film]:
-    """The films of the corpus that have known transitions."""
+    """Return the films of the corpus with known transitions."""
     if not (CORPUS / "MANIFEST.json").exists():
         return []
     films = []
@@ -168,7 +168,7 @@ def footage() -> list[Film]:
     for name in ("derived_asl_hardcuts.mp4", "psd_testvideo.mp4", "psd_fades.mp4"):
         truth = files[name]["shots"]
         gradual = [(t["type"], t["start"], t["end"]) for t in truth.get("gradual", [])]
-        # of psd_fades, the frames at which PySceneDetect's ThresholdDetector must cut are known: the middles of black
+        # for psd_fades the truth is the expected output of PySceneDetect's ThresholdDetector: the middles of black
         gradual += [
             ("fade", n, n + 1) for n in truth.get("upstream_golden", {}).get("ThresholdDetector", []) if not gradual
         ]
@@ -181,7 +181,11 @@ def footage() -> list[Film]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("films", nargs="*", help=f"of {', '.join(KINDS)}; all, and the corpus's, if none is named")
+    parser.add_argument(
+        "films",
+        nargs="*",
+        help=f"kinds of rendered films: {', '.join(KINDS)} (default: all, and the films of the corpus)",
+    )
     parser.add_argument("--half", choices=HALVES, default="held-out")
     args = parser.parse_args()
     corpus = CORPUS if (CORPUS / "MANIFEST.json").exists() else None

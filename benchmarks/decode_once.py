@@ -2,8 +2,8 @@
 
     python benchmarks/decode_once.py
 
-Also the most memory that the stage takes for a video of one minute and for one of ten. Single-threaded, medians of three. The
-stage runs without its network and, for the CPU seconds, without encoding: both cost the same however often a video is decoded.
+Also measures the stage's peak memory for a video of one minute and one of ten. Single-threaded, medians of three. The stage runs
+without its network and, for the CPU seconds, without encoding: their cost does not depend on the number of decodes.
 """
 
 import json
@@ -39,9 +39,9 @@ cv2.setNumThreads(1)
 
 
 def make_video(path: Path, width: int, height: int, seconds: int, bit_rate: int, preset: str) -> None:
-    """A camera that pans over textures, 30 fps, with a cut every 8 seconds.
+    """Write a video of a camera that pans over textures, 30 fps, with a cut every 8 seconds.
 
-    preset: of x264; "ultrafast" leaves out what makes the streams that one meets (CABAC, B-frames, deblocking) slow to decode.
+    preset: of x264; "ultrafast" omits what makes typical streams slow to decode (CABAC, B-frames, deblocking).
     """
     rng = np.random.default_rng(0)
     scenes = []
@@ -81,7 +81,7 @@ def ours(source: Video) -> None:
 
 
 def scaled(source: Video) -> Iterator[tuple[video.Frame, clock.Planes]]:
-    """The frames that clips need, at their size, from a decode of their own."""
+    """Yield the frames of the clips, at their size, from a separate decode."""
     shrink = clock.Downscaler(*clock.fit(source.width, source.height, STAGE.max_short_side_px), source.rotation)
     for shown in clock.resample_to_fps(video.read(source.path, source.stream), STAGE.fps, STAGE.max_frozen_s):
         if shown.ticks:
@@ -137,7 +137,7 @@ def cpu_seconds(function: Callable[[Video], None], source: Video, times: int = 3
 
 
 def peak_mb(path: Path) -> tuple[float, int]:
-    """The most memory that a process takes which segments that video, in MB, and how many clips it makes."""
+    """Segment a video in a subprocess; return its peak memory in MB and the number of clips."""
     done = subprocess.run(
         [sys.executable, __file__, "--segment", str(path)], check=True, capture_output=True, text=True
     )
@@ -159,10 +159,10 @@ def main() -> None:
         print(f"20 s of 1080p30 H.264, {path.stat().st_size / 1e6:.0f} MB; CPU seconds, medians of 3, one thread")
         print(f"  bare decode                      {seconds['bare']:6.2f}")
         print(f"  segment, one decode              {seconds['ours']:6.2f}")
-        print(f"  the same, a decode for each of {len(CONSUMERS)} {seconds['separate']:6.2f}")
+        print(f"  a separate decode for each of {len(CONSUMERS)}  {seconds['separate']:6.2f}")
         print(f"  segment / bare decode            {seconds['ours'] / seconds['bare']:6.2f}  (target: at most 1.4)")
         print(
-            f"  decode for each / segment        {seconds['separate'] / seconds['ours']:6.2f}  (target: at least 3.5)"
+            f"  separate decodes / segment       {seconds['separate'] / seconds['ours']:6.2f}  (target: at least 3.5)"
         )
         peaks = []
         for minutes in (1, 10):
@@ -171,7 +171,7 @@ def main() -> None:
             peak, clips = peak_mb(path)
             peaks.append(peak)
             print(f"  peak memory, {minutes:2d} min of 240p        {peak:6.0f} MB, {clips} clips")
-        print(f"  ten minutes / one                {peaks[1] / peaks[0]:6.2f}  (target: at most 1.1)")
+        print(f"  ten minutes / one minute         {peaks[1] / peaks[0]:6.2f}  (target: at most 1.1)")
 
 
 if __name__ == "__main__":

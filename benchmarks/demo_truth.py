@@ -2,8 +2,8 @@
 
     python -m benchmarks.demo_truth [WORK FILMS]      (default: demo/work demo/films, as `make demo` leaves them)
 
-Reads the tables of a finished run and the truth.json of pipelines.films.demo, and prints a line per figure. A person or thing
-counts as found where the mask of one element in its best frame has an IoU of at least 0.5 with what shows of it.
+Reads the tables of a finished run and the truth.json of pipelines.films.demo, and prints a line per figure. A person or object
+is found if the mask of an element in its best frame has an IoU of at least 0.5 with its visible part.
 """
 
 import json
@@ -21,11 +21,11 @@ from a2data.media.images import from_rle
 from a2data.records import Clip, Element, Kept, Reference, Video
 from a2data.store.tables import Store
 
-FOUND_IOU = 0.5  # of an element with an entity, from which the entity is found
-TOUCH_IOU = 0.1  # from which the element is meant to be that entity: counts for the mean IoU and for identities
-VISIBLE = 0.5  # median share of an entity that no nearer one hides, from which it ought to be found
+FOUND_IOU = 0.5  # lowest IoU of an element with a found entity
+MATCH_IOU = 0.1  # lowest IoU for an element to be attributed to an entity, in the mean IoU and for identities
+VISIBLE = 0.5  # lowest median visible fraction of an entity that should be found
 KINDS = ("human", "object")
-# what --check demands: a little below the figures in docs/figures.md
+# minimum for --check: slightly below the figures in docs/figures.md
 FLOORS = {
     "cuts exact": 1.0,
     "cuts without false ones": 1.0,
@@ -42,7 +42,7 @@ FLOORS = {
 
 @dataclass(frozen=True)
 class Found:
-    """An element and the entity of its kind that it overlaps best; "" where it overlaps none."""
+    """An element and the entity of its kind with the largest overlap; "" if there is none."""
 
     element: Element
     entity: str
@@ -50,14 +50,14 @@ class Found:
 
 
 def shot_of(video: dict[str, Any], source_frame: int) -> dict[str, Any] | None:
-    """The truth of the shot that a frame belongs to; None inside a transition."""
+    """Return the truth of the shot of a frame; None inside a transition."""
     return next((shot for shot in video["shots"] if shot["start"] <= source_frame < shot["end"]), None)
 
 
 def mask_at(entity: dict[str, Any], source_frame: int) -> np.ndarray | None:
-    """What shows of an entity in a frame, (h, w) bool: the nearest mask that the truth has, moved by linear interpolation.
+    """Return the visible mask of an entity in a frame, (h, w) bool: the nearest annotated mask, moved by linear interpolation.
 
-    None where the entity is not in the picture at the nearest frame.
+    None if the entity is not visible in an annotated frame within 10 frames.
     """
     known = sorted(map(int, entity["frames"]))
     nearest = min(known, key=lambda frame: (abs(frame - source_frame), frame), default=None)
@@ -73,52 +73,52 @@ def mask_at(entity: dict[str, Any], source_frame: int) -> np.ndarray | None:
 
 
 def in_clip(mask: np.ndarray, clip: Clip) -> np.ndarray:
-    """A mask of the source's picture as the clip shows it, (h, w) bool."""
+    """Convert a mask from the source's picture to the clip's frame, (h, w) bool."""
     x0, y0, x1, y1 = (round(v) for v in clip.crop)
     part = mask[y0:y1, x0:x1].astype(np.uint8)
     return cv2.resize(part, (clip.width, clip.height), interpolation=cv2.INTER_NEAREST) > 0
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two masks, 0 to 1."""
+    """Return the intersection over union of two masks, 0 to 1."""
     return float((a & b).sum() / max(1, (a | b).sum()))
 
 
 def find(element: Element, clip: Clip, video: dict[str, Any]) -> Found:
-    """What an element is a picture of, by its mask in its best frame."""
+    """Return the entity that an element shows, by its mask in its best frame."""
     frame = clip.source_frames[element.frame]
     shot = shot_of(video, frame)
     best = Found(element, "", 0.0)
     mask = from_rle(element.mask)
     for entity in shot["entities"] if shot else []:
         shown = mask_at(entity, frame) if entity["kind"] == element.kind else None
-        if shown is not None and (iou := overlap(in_clip(shown, clip), mask)) >= max(TOUCH_IOU, best.iou):
+        if shown is not None and (iou := overlap(in_clip(shown, clip), mask)) >= max(MATCH_IOU, best.iou):
             best = Found(element, entity["id"], iou)
     return best
 
 
 def visible_in(clip: Clip, video: dict[str, Any], kind: str) -> set[str]:
-    """The ids of a kind that ought to be found in a clip: shown and mostly unhidden in most of its truth frames."""
+    """Return the ids of a kind that should be found in a clip: mostly visible in most of its annotated frames."""
     shot = shot_of(video, clip.source_frames[len(clip.source_frames) // 2])
     if shot is None:
         return set()
     first, last = clip.source_frames[0], clip.source_frames[-1]
     times = [t for t in range(shot["start"], shot["end"], 10) if first <= t <= last]
-    shares = {
+    visible = {
         e["id"]: [e["frames"].get(str(t), {"visible": 0.0})["visible"] for t in times]
         for e in shot["entities"]
         if e["kind"] == kind
     }
-    return {name for name, share in shares.items() if share and np.median(share) >= VISIBLE}
+    return {name for name, parts in visible.items() if parts and np.median(parts) >= VISIBLE}
 
 
 def ratio(right: int, of: int) -> str:
-    """A share as it is printed."""
+    """Format a ratio."""
     return f"{right}/{of} = {right / of:.2f}" if of else "0/0"
 
 
 def cut_lines(clips: Iterable[Clip], videos: dict[str, dict[str, Any]]) -> list[str]:
-    """How many hard cuts begin a shot to the frame, and how many shots begin where neither a cut nor a transition is."""
+    """Report how many hard cuts are frame-exact, and how many shots begin without a cut or transition."""
     starts = {video_id: {0} for video_id in videos}
     for clip in clips:
         starts[clip.video_id].add(clip.shot_start)
@@ -132,15 +132,15 @@ def cut_lines(clips: Iterable[Clip], videos: dict[str, dict[str, Any]]) -> list[
 
 
 def found_lines(found: Sequence[Found], wanted: dict[str, dict[str, set[str]]]) -> list[str]:
-    """Recall, precision and mean IoU of people and of things. wanted: kind -> clip_id -> ids that ought to be found."""
+    """Report recall, precision and mean IoU of people and objects. wanted: kind -> clip_id -> ids that should be found."""
     lines = []
     for kind in KINDS:
         mine = [f for f in found if f.element.kind == kind]
         good = {(f.element.clip_id, f.entity) for f in mine if f.iou >= FOUND_IOU}
-        ought = {(clip_id, name) for clip_id, names in wanted[kind].items() for name in names}
+        expected = {(clip_id, name) for clip_id, names in wanted[kind].items() for name in names}
         ious = [f.iou for f in mine if f.entity]
         lines.append(
-            f"{kind}s: recall {ratio(len(good & ought), len(ought))}, precision {ratio(len(good), len(mine))}, "
+            f"{kind}s: recall {ratio(len(good & expected), len(expected))}, precision {ratio(len(good), len(mine))}, "
             f"mean IoU {np.mean(ious) if ious else 0:.3f}, least {min(ious, default=0):.2f}"
         )
     return lines
@@ -149,9 +149,9 @@ def found_lines(found: Sequence[Found], wanted: dict[str, dict[str, set[str]]]) 
 def reference_lines(
     references: Sequence[Reference], who: dict[str, str], wanted: dict[str, dict[str, set[str]]]
 ) -> list[str]:
-    """Precision and recall of references. who: element_id -> entity, "" for none; wanted as in found_lines.
+    """Report precision and recall of references. who: element_id -> entity, "" for none; wanted: as in found_lines.
 
-    Eligible is an entity that ought to be found in the clip and in another one too.
+    An entity is eligible if it should be found in this clip and in another one.
     """
     lines = []
     for kind, kinds in (("human", ("human", "face")), ("object", ("object",))):
@@ -172,7 +172,7 @@ def reference_lines(
 
 
 def measure(work: Path, films: Path) -> list[str]:
-    """The lines of one finished run."""
+    """Return the lines of a finished run."""
     store = Store(work)
 
     def rows(stage: str, record: type) -> list[Any]:

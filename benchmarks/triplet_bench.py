@@ -108,7 +108,7 @@ def row(tier: str, recipe: str, result: Result) -> str:
     found = {s.name: s for s in result.scores}
     shares = [found[n] for n in ("triplets, precision", "triplets, recall", "pairing, precision")]
     cells = [f"{s.right:g}/{s.of:g}" if s.value is not None else "-" for s in shares]
-    worst = ", ".join(f"{count} {name}" for name, count in result.worst) or "nothing failed"
+    worst = ", ".join(f"{count} {name}" for name, count in result.worst) or "no failures"
     return "| " + " | ".join([tier, recipe, f"{result.headline:.3f}", *cells, worst]) + " |"
 
 

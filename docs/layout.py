@@ -1,4 +1,4 @@
-"""Draw docs/layout.svg from the imports: the four packages, what is in them, and who imports whom.
+"""Draw docs/layout.svg from the imports: the four packages, their modules, and their imports.
 
     python -m docs.layout
 

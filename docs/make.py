@@ -43,13 +43,13 @@ def main() -> None:
 
 
 def pages() -> dict[Path, str]:
-    """Every page with a generated part, and what it should say: its own text around that part, made anew."""
+    """Return every page with a generated part, with that part rebuilt."""
     parts = {HERE / "records.md": all_records(), HERE / "models.md": all_cards()}
     return {path: fill(path.read_text(), part) for path, part in parts.items()}
 
 
 def fill(page: str, part: str) -> str:
-    """The page with `part` between its marks. Raises ValueError where it has no marks."""
+    """Return the page with `part` between its marks. Raises ValueError if it has no marks."""
     found = GENERATED.search(page)
     if found is None:
         raise ValueError(f"no line like `<!-- generated from ... -->` and `<!-- to here -->` in the page {page[:40]!r}")
@@ -60,7 +60,7 @@ def fill(page: str, part: str) -> str:
 
 
 def all_records() -> str:
-    """The conventions, the types, and every record with its columns."""
+    """Return the conventions, the types, and every record with its columns."""
     source = inspect.getsource(records)
     tree, notes = ast.parse(source), comments(source)
     parts = [conventions(ast.get_docstring(tree) or ""), arrow_types()]
@@ -69,7 +69,7 @@ def all_records() -> str:
 
 
 def conventions(docstring: str) -> str:
-    """The conventions that the module begins with, as a list."""
+    """Return the conventions at the start of the module, as a list."""
     _, _, rules = docstring.partition("Conventions, everywhere in the project:")
     return "".join(f"* {escape(rule)}\n" for rule in " ".join(rules.split()).rstrip(".").split("; "))
 
@@ -95,7 +95,7 @@ def comments(source: str) -> dict[int, str]:
 
 
 def record(node: ast.ClassDef, notes: dict[int, str]) -> str:
-    """A heading, what the record is, who writes it, its columns."""
+    """Return the heading of a record, its description, the stages that write it, and its columns."""
     bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
     makers = [stage.name() for stage in triplets() if stage.writes.__name__ == node.name]
     about = " ".join((ast.get_docstring(node) or "").split())
@@ -134,24 +134,24 @@ def all_cards() -> str:
 
 
 def models(named: Iterable[tuple[str, Card]]) -> str:
-    head = ("card", "what it is", "it sees", "code", "weights", "use", "MB", "memory, MB", "GPU", "extra", "instead")
+    head = ("card", "what it is", "it sees", "code", "weights", "use", "MB", "memory, MB", "GPU", "extra", "fallback")
     return table(head, [model(name, card) for name, card in named])
 
 
 def model(name: str, card: Card) -> tuple[str, ...]:
-    """The row of a card."""
+    """Return the row of a card."""
     source = (
         f"`{card.weights}`" + (f" at `{card.revision[:12]}`" if pinned(card.revision) else "") if card.weights else ""
     )
     licences = card.code_license, ", ".join(filter(None, (card.weights_license or "no weights", source)))
     use = card.use + (", remote code" if card.trust_remote_code else "")
     cost = [f"{n:g}" if n else "" for n in (card.size_mb, card.memory_mb, card.gpus)]
-    extra, instead = (f"`{text}`" if text else "" for text in (card.extra, card.fallback))
-    return f"`{name}`", prose(what_it_is(card)), prose(card.input), *licences, use, *cost, extra, instead
+    extra, fallback = (f"`{text}`" if text else "" for text in (card.extra, card.fallback))
+    return f"`{name}`", prose(what_it_is(card)), prose(card.input), *licences, use, *cost, extra, fallback
 
 
 def what_it_is(card: Card) -> str:
-    """The first sentence of the docstring of the card's builder, read and not imported: builders import what is heavy."""
+    """Return the first sentence of the builder's docstring, parsed without an import: builders import heavy packages."""
     module, _, function = card.builder.partition(":")
     tree = ast.parse((HERE.parent / (module.replace(".", "/") + ".py")).read_text())
     found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function]
@@ -173,7 +173,7 @@ def escape(text: str) -> str:
 
 
 def prose(text: str) -> str:
-    """The same for prose with code in backticks, which Markdown leaves alone."""
+    """Escape prose, except code in backticks, which Markdown does not interpret."""
     return "`".join(part if number % 2 else escape(part) for number, part in enumerate(text.split("`")))
 
 

@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def row(case: Any, held_out: bool, pipe: Any, args: argparse.Namespace) -> np.ndarray:
-    """The frames of a row: (t, height, width, 3) uint8."""
+    """Return the frames of a row, (t, height, width, 3) uint8."""
     prompt, frames, given = case
     how = {"guidance_scale": args.guidance_scale, "num_inference_steps": args.steps}
     made = reference_use.sampled(pipe, given, prompt, len(frames), args.seed, **how)

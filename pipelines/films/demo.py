@@ -14,8 +14,8 @@ license, source, label), `plates/<video>-<shot>.png` (the background of the firs
 
 Frames count from 0 in the video and ends are exclusive; a gradual transition belongs to neither of its shots. Every tenth frame
 of a shot, from its first, has the box (x0, y0, x1, y1 in pixels, x1 and y1 exclusive) and the mask
-(`a2data.media.images.to_rle`, in hex) of what shows of each entity, and which share of it no nearer entity hides (tables and
-the rim of the picture do not count).
+(`a2data.media.images.to_rle`, in hex) of the visible part of each entity, and the fraction of it that nearer entities do not
+hide (tables and the edge of the picture do not count).
 """
 
 import csv
@@ -96,14 +96,14 @@ def frames(movie: Movie, seed: int, size: tuple[int, int], shots: list[dict[str,
         for step in range(length):
             picture, masks = draw(shot, step / length, seed + index, size)
             if step % TRUTH_EVERY == 0:
-                _note(truth, number, masks)
+                _record(truth, number, masks)
             yield picture
             number += 1
         shots.append(truth)
         if shot.then != "cut":
             after = movie.shots[index + 1]
             ahead = round(after.seconds * movie.fps)
-            for step in range(soft):  # both shots go on moving while one gives way to the other
+            for step in range(soft):  # both shots keep moving during the transition
                 old, _ = draw(shot, (length + step) / length, seed + index, size)
                 new, _ = draw(after, (step - soft) / ahead, seed + index + 1, size)
                 yield blend(old, new, (step + 1) / (soft + 1), shot.then)
@@ -120,7 +120,7 @@ def _shot_truth(shot: Shot, first: int, length: int) -> dict[str, Any]:
     return {"start": first, "end": first + length, **where, "entities": entities}
 
 
-def _note(truth: dict[str, Any], frame: int, masks: list[tuple[np.ndarray, float]]) -> None:
+def _record(truth: dict[str, Any], frame: int, masks: list[tuple[np.ndarray, float]]) -> None:
     """Record the visible part of each entity in a frame. Hidden entities are not recorded."""
     for entity, (mask, visible) in zip(truth["entities"], masks, strict=True):
         if mask.any():

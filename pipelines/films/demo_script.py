@@ -17,12 +17,14 @@ THINGS = {
 class Actor:
     """A person or object in a shot. Positions are in pixels of the plate; it moves from `start` to `end` during the shot."""
 
-    id: str  # of PEOPLE or THINGS
-    start: tuple[float, float, float]  # x of the middle, y of the lower edge, size: a thing's height, or brows to chin
+    id: str  # key of PEOPLE or THINGS
+    start: tuple[
+        float, float, float
+    ]  # x of the middle, y of the lower edge, size (height of an object, brows to chin of a person)
     end: tuple[float, float, float]
-    outfit: str = ""  # "" for the person's first
-    lift: float = 0.0  # how high it is lifted in the middle of the shot, px
-    rolls: bool = False  # the ball, without slipping
+    outfit: str = ""  # "": the person's first
+    lift: float = 0.0  # height in the middle of the shot, px
+    rolls: bool = False  # the ball: rolls without slipping
 
     @property
     def human(self) -> bool:
@@ -40,7 +42,7 @@ class Actor:
         return x, y, size
 
 
-View = tuple[float, float, float]  # of the camera on the plate: x and y of the middle, width, px
+View = tuple[float, float, float]  # camera's view of the plate: x and y of the middle, width, px
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Movie:
-    """A video of the set."""
+    """A demo film."""
 
     file: str
     fps: float

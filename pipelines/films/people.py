@@ -1,9 +1,9 @@
 """The people of the demo films: two public-domain portraits, cut out, and three more faces warped from them.
 
-The portraits lie inside packages of the `demo` extra: Eileen Collins by NASA (`skimage.data.astronaut`) and Grace Hopper by the
-US Navy (matplotlib's sample data). Heads and coats are painted on one canvas, so that they can be exchanged. A new face is a
+The portraits are part of packages of the `demo` extra: Eileen Collins by NASA (`skimage.data.astronaut`) and Grace Hopper by the
+US Navy (matplotlib's sample data). Heads and coats share one canvas, so that any head fits any coat. A new face is a
 thin-plate spline warp (Bookstein 1989, "Principal Warps") of the 68 landmarks of a portrait in the order of Sagonas et al. 2013
-("300 Faces in-the-Wild", figure 1) with a different jaw, eyes, nose and mouth, then a different skin, hair and coat. The shapes
+("300 Faces in-the-Wild", figure 1) with different jaw, eyes, nose and mouth; then skin, hair and coat are recoloured. The shapes
 below were found by search: a face network (dlib's, 128-D) classifies each of them as a different person.
 """
 
@@ -13,8 +13,8 @@ from functools import cache
 import cv2
 import numpy as np
 
-HEIGHT, WIDTH = 600, 512  # of the canvas of all figures, px: Hopper's portrait
-Colour = tuple[float, float, float]  # RGB: 0 to 255, or gains where it says so
+HEIGHT, WIDTH = 600, 512  # canvas of all figures, px: the size of Hopper's portrait
+Colour = tuple[float, float, float]  # RGB, 0 to 255; gains where stated
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Person:
 
     portrait: str  # "collins" or "hopper"
     shape: Shape = Shape()
-    skin: Colour | None = None  # gains; None leaves it as photographed
+    skin: Colour | None = None  # gains; None: as photographed
     hair: Colour | None = None  # gains on grey
-    neck: Colour | None = None  # colour of the coat's neck where it must fit another face
+    neck: Colour | None = None  # colour of the neck on the coat's layer, to match another face
     mirrored: bool = False
-    coats: tuple[tuple[str, Colour | None], ...] = ()  # outfit, colour; None is as photographed
+    coats: tuple[tuple[str, Colour | None], ...] = ()  # outfit, colour; None: as photographed
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Figure:
 
     body: np.ndarray  # (h, w, 4) uint8 RGBA, premultiplied
     head: np.ndarray  # the same size
-    neck: tuple[float, float]  # where the head turns, px
-    face_px: float  # from the brows to the chin
+    neck: tuple[float, float]  # pivot of the head, px
+    face_px: float  # brows to chin
 
 
 PEOPLE = {
@@ -88,7 +88,7 @@ PEOPLE = {
 
 
 def points(text: str) -> np.ndarray:
-    """(n, 2) float64 from "x,y x,y ..."."""
+    """Parse points, "x,y x,y ...", to (n, 2) float64."""
     return np.array([pair.split(",") for pair in text.split()], float)
 
 
@@ -159,7 +159,7 @@ def dressed(who: Person, outfit: str) -> Figure:
 
 
 def _suited() -> Figure:
-    """Collins as photographed, with the head on a layer of its own and the black collar closed beneath it."""
+    """Return Collins as photographed, with the head on its own layer and the black collar completed beneath it."""
     picture = _portraits()["collins"]
     body, head = cut_out_person("suit").copy(), cut_out_person("collins")
     hole = soft_mask(COLLINS_OUTLINE, shape=picture.shape[:2], soft_px=2.5)
@@ -172,7 +172,7 @@ def _suited() -> Figure:
 
 @cache
 def _portraits() -> dict[str, np.ndarray]:
-    """(h, w, 3) uint8 RGB of both portraits, from the installed packages."""
+    """Return both portraits, (h, w, 3) uint8 RGB, from the installed packages. Raises OSError if one cannot be read."""
     from matplotlib.cbook import get_sample_data
     from skimage import data
 
@@ -184,7 +184,7 @@ def _portraits() -> dict[str, np.ndarray]:
 
 
 def _collins_head() -> tuple[np.ndarray, np.ndarray]:
-    """Collins's head on the canvas, where Hopper's face is, and its landmarks there."""
+    """Return Collins's head, aligned with Hopper's face on the canvas, and its landmarks."""
     a, b = COLLINS - COLLINS.mean(0), HOPPER - HOPPER.mean(0)
     # a similarity of the plane is one complex factor: its least-squares fit
     a_plane, b_plane = (a @ [1, 1j], b @ [1, 1j])
@@ -197,7 +197,7 @@ def _collins_head() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _hopper_head() -> np.ndarray:
-    """Hopper's head and hat without what is below the jaw."""
+    """Return Hopper's head and hat, without everything below the jaw."""
     whole = cut_out_person("uniform").copy()
     jaw = np.vstack([HOPPER[2:15] - (0, -5), [(WIDTH, HOPPER[14, 1]), (WIDTH, 0), (0, 0), (0, HOPPER[2, 1])]])
     hair = points("150,230 205,230 205,306 150,306"), points("335,230 380,230 380,306 335,306")
@@ -235,11 +235,12 @@ def matte(picture: np.ndarray, outline: np.ndarray, loose_px: int = 7, feather_p
     _, parts, stats, _ = cv2.connectedComponentsWithStats(cv2.medianBlur(thing, 5))
     largest = (parts == 1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])).astype(np.float32)
     soft = cv2.GaussianBlur(largest, (0, 0), feather_px, borderType=cv2.BORDER_REPLICATE)
-    return np.clip((soft - 0.35) / 0.6, 0, 1)  # a little inside the edge: no fringe of the old background
+    # slightly inside the edge, so that the old background leaves no fringe
+    return np.clip((soft - 0.35) / 0.6, 0, 1)
 
 
 def reshape(marks: np.ndarray, shape: Shape) -> np.ndarray:
-    """(68, 2) landmarks of the face that `shape` makes of the face with these landmarks."""
+    """Return the landmarks, (68, 2), of a face after the changes of `shape`."""
     to = marks.copy()
     width = np.ptp(marks[JAW, 0])
     middle = marks[27:36, 0].mean()
@@ -259,7 +260,7 @@ def reshape(marks: np.ndarray, shape: Shape) -> np.ndarray:
 
 
 def warp(layer: np.ndarray, source: np.ndarray, target: np.ndarray, step_px: int = 8) -> np.ndarray:
-    """A layer of the canvas bent so that its `source` points come to lie on `target`; the rim of the canvas stays."""
+    """Warp a layer of the canvas so that its `source` points move to `target`. The border of the canvas stays in place."""
     if np.array_equal(source, target):
         return layer
     from scipy.interpolate import RBFInterpolator
@@ -267,7 +268,7 @@ def warp(layer: np.ndarray, source: np.ndarray, target: np.ndarray, step_px: int
     rim = np.array([(x, y) for x in np.linspace(0, WIDTH, 5) for y in np.linspace(0, HEIGHT, 5)])
     rim = rim[(rim[:, 0] % WIDTH == 0) | (rim[:, 1] % HEIGHT == 0)]
     to = np.vstack([target, rim])
-    # backwards: from where does a pixel come
+    # backward warp: target pixel -> source pixel
     spline = RBFInterpolator(to, np.vstack([source, rim]) - to, smoothing=20.0)
     ys, xs = np.mgrid[0 : HEIGHT + 1 : step_px, 0 : WIDTH + 1 : step_px]
     coarse = spline(np.c_[xs.ravel(), ys.ravel()].astype(float)).reshape(*xs.shape, 2).astype(np.float32)
@@ -277,25 +278,25 @@ def warp(layer: np.ndarray, source: np.ndarray, target: np.ndarray, step_px: int
 
 
 def tone(head: np.ndarray, marks: np.ndarray, skin: Colour | None, hair: Colour | None) -> np.ndarray:
-    """A head with other skin and hair: gains on RGB inside the face but not on teeth and eyes, and on grey around it."""
+    """Recolour skin and hair: gains on RGB inside the face, except teeth and eyes; gains on grey outside it."""
     out = head[..., :3]
-    reach = 0.06 if hair else 0.3  # where no hair is dyed, the ears get the new skin too
+    reach = 0.06 if hair else 0.3  # without new hair, include the ears
     jaw = marks[JAW] + (marks[JAW] - marks.mean(0)) * reach
     face = soft_mask(np.vstack([jaw, marks[BROWS][::-1] - [0, 16]]), marks[JAW] + [0, 24], soft_px=3)
     grey = out.mean(2, keepdims=True)
     if skin:
         bare = face * (1 - 0.7 * soft_mask(marks[TEETH], marks[LEFT_EYE], marks[RIGHT_EYE], soft_px=1.2))
-        out = out * (1 - bare) + np.array(skin) * out * bare * (1.12 - grey / 1250)  # and less shine
+        out = out * (1 - bare) + np.array(skin) * out * bare * (1.12 - grey / 1250)  # less shine
     if hair:
         out = out * face + grey * np.array(hair) * (1 - face)
     return np.dstack([out, head[..., 3]]).astype(np.float32)
 
 
 def dress(coat: np.ndarray, colour: Colour | None, neck: Colour | None) -> np.ndarray:
-    """The coat in another colour, without the name tag and ribbons that make it a uniform, and its neck in another skin."""
+    """Recolour a coat and remove the name tag and ribbons of the uniform; recolour the neck to match the skin."""
     rgb = coat[..., :3]
     if neck:
-        warmth = np.clip((rgb[..., :1] - rgb[..., 2:] - 8) / 40, 0, 1)  # of skin, as against collar and cloth
+        warmth = np.clip((rgb[..., :1] - rgb[..., 2:] - 8) / 40, 0, 1)  # skin is warmer than collar and cloth
         bare = soft_mask(BARE_NECK) * warmth
         rgb = rgb * (1 - bare) + np.array(neck) * (0.35 + rgb.mean(2, keepdims=True) / 200) * bare
     if colour:
@@ -306,7 +307,7 @@ def dress(coat: np.ndarray, colour: Colour | None, neck: Colour | None) -> np.nd
 
 
 def recolour(rgb: np.ndarray, colour: Colour, where: np.ndarray) -> np.ndarray:
-    """Black cloth in a colour; its folds, as far as black shows any, become light and shade."""
+    """Recolour black cloth. The visible folds become light and shade."""
     grey = rgb.mean(2, keepdims=True)
     cloth = np.clip((75 - grey) / 25, 0, 1) * where
     shade = (0.7 + 0.016 * (cv2.GaussianBlur(grey, (0, 0), 1.2)[..., None] - 14)).clip(0.4, 1.2)
@@ -314,7 +315,7 @@ def recolour(rgb: np.ndarray, colour: Colour, where: np.ndarray) -> np.ndarray:
 
 
 def soft_mask(*polygons: np.ndarray, shape: tuple[int, ...] = (HEIGHT, WIDTH), soft_px: float = 2.0) -> np.ndarray:
-    """(h, w, 1) float32: 1 inside the polygons, 0 outside, blurred."""
+    """Return a blurred mask, (h, w, 1) float32: 1 inside the polygons, 0 outside."""
     mask = np.zeros(shape[:2], np.float32)
     for polygon in polygons:
         cv2.fillPoly(mask, [polygon.astype(np.int32)], 1.0)
@@ -322,6 +323,6 @@ def soft_mask(*polygons: np.ndarray, shape: tuple[int, ...] = (HEIGHT, WIDTH), s
 
 
 def premultiplied(rgba: np.ndarray) -> np.ndarray:
-    """(h, w, 4) uint8, colours times alpha, of a float layer with colours 0 to 255 and alpha 0 to 1."""
+    """Return a float layer (colours 0 to 255, alpha 0 to 1) as premultiplied (h, w, 4) uint8."""
     alpha = rgba[..., 3:].clip(0, 1)
     return np.rint(np.dstack([rgba[..., :3].clip(0, 255) * alpha, 255 * alpha])).astype(np.uint8)

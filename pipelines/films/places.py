@@ -1,7 +1,7 @@
-"""The places of the demo films: five plates, larger than the picture, so that a camera can move over them.
+"""The backgrounds of the demo films: five plates, larger than the picture, so that the camera can move over them.
 
-Textures and photographs are inside the scikit-image package: `grass` and `gravel` (CC0 Textures), `rocket` (SpaceX, CC0)
-and `chelsea` (Stefan van der Walt, public domain). The rest is painted with seeded noise.
+Textures and photographs come from the scikit-image package: `grass` and `gravel` (CC0 Textures), `rocket` (SpaceX, CC0)
+and `chelsea` (Stefan van der Walt, public domain). Everything else is painted with seeded noise.
 """
 
 from functools import cache
@@ -13,10 +13,10 @@ from pipelines.films.props import noise
 
 HEIGHT, WIDTH = 540, 960  # of every plate, px
 
-# Rows from here on stand before the people and carry the things: a table top, a parapet.
+# First row of the foreground (a table top, a parapet), which hides people and carries objects, px.
 LEDGE_Y = {"room": 452, "kitchen": 446, "street": 456, "park": HEIGHT, "launch pad": 494}
 
-# Gains on RGB, and how much the picture darkens towards its right side.
+# Gains on RGB, and the relative darkening at the right edge of the picture.
 LIGHTS = {
     "day": ((1.0, 1.0, 1.0), 0.0),
     "dusk": ((0.92, 0.70, 0.55), 0.15),
@@ -27,13 +27,13 @@ LIGHTS = {
 
 @cache
 def plate(place: str) -> np.ndarray:
-    """(540, 960, 3) uint8 RGB: a place without anybody, in daylight. Raises KeyError for one that is not among LEDGE_Y."""
+    """Return the background of a place in daylight, (540, 960, 3) uint8 RGB. Raises KeyError for a place not in LEDGE_Y."""
     paint = {"room": _room, "kitchen": _kitchen, "street": _street, "park": _park, "launch pad": _launch_pad}[place]
     return np.rint(paint().clip(0, 255)).astype(np.uint8)
 
 
 def lit(picture: np.ndarray, light: str) -> np.ndarray:
-    """An (h, w, 3) uint8 picture in another light. Raises KeyError for a light that is not among LIGHTS."""
+    """Relight an (h, w, 3) uint8 picture. Raises KeyError for a light not in LIGHTS."""
     gains, falloff = LIGHTS[light]
     if light == "day":
         return picture
@@ -150,7 +150,7 @@ def _launch_pad() -> np.ndarray:
 
 
 def _courses(y: np.ndarray, x: np.ndarray, tall: int, wide: int, gap: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bricks or tiles in running bond: the row and the column of each pixel's brick, and where the joints are."""
+    """Return row and column of each pixel's brick or tile in running bond, and the mask of the joints."""
     row = y // tall
     along = x + row % 2 * (wide // 2)
     return row, along // wide, (y % tall < gap) | (along % wide < gap)
@@ -172,7 +172,7 @@ def _window(wall: np.ndarray, left: int, top: int, width: int, height: int) -> N
 
 
 def _shelf(wall: np.ndarray, left: int, top: int, width: int, seed: int, jars: bool = False) -> None:
-    """A board at row top + 80 with books or jars on it."""
+    """Paint a shelf at row top + 80 with books or jars on it."""
     rng = np.random.default_rng(seed)
     board = top + 80
     wall[board + 9 : board + 24, left + 4 : left + width + 6] *= 0.7
@@ -189,7 +189,7 @@ def _shelf(wall: np.ndarray, left: int, top: int, width: int, seed: int, jars: b
 
 
 def _picture(wall: np.ndarray, left: int, top: int, width: int, height: int) -> None:
-    """A framed photograph of a cat."""
+    """Paint a framed photograph of a cat."""
     from skimage import data
 
     wall[top - 4 : top + height + 14, left - 2 : left + width + 14] *= 0.75
@@ -200,7 +200,7 @@ def _picture(wall: np.ndarray, left: int, top: int, width: int, height: int) -> 
 
 
 def _wood(wall: np.ndarray, top: int, colour: tuple[int, int, int], seed: int) -> None:
-    """A table top from row `top` down, with its grain, and its shadow on the wall."""
+    """Paint a wooden table top from row `top` down, and its shadow on the wall."""
     height = HEIGHT - top
     rings = noise(height, 64, seed, octaves=5)
     grain = cv2.resize(rings, (WIDTH, height), interpolation=cv2.INTER_CUBIC)

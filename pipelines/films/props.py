@@ -1,7 +1,7 @@
-"""The things in the demo films: cut out of public-domain photographs, or painted.
+"""The objects of the demo films: cut out of public-domain photographs, or painted.
 
-The photographs are inside the scikit-image package: `coffee` (Rachel Michetti, CC0) and the model shuttle in `astronaut` (NASA,
-public domain). What is painted uses seeded noise, the same in every run.
+The photographs come from the scikit-image package: `coffee` (Rachel Michetti, CC0) and the model shuttle in `astronaut` (NASA,
+public domain). Painted objects use seeded noise and are the same in every run.
 """
 
 from functools import cache
@@ -23,7 +23,7 @@ SHUTTLE_OUTLINE = points(
 
 @cache
 def prop(name: str) -> np.ndarray:
-    """(h, w, 4) uint8 RGBA, premultiplied: one of the things. Raises KeyError for another name."""
+    """Return an object, (h, w, 4) uint8 premultiplied RGBA. Raises KeyError for an unknown name."""
     from skimage import data
 
     if name == "cup":
@@ -40,12 +40,13 @@ def _cropped(picture: np.ndarray, outline: np.ndarray) -> np.ndarray:
 
 
 def ball(turn: float = 0.0, side: int = 200) -> np.ndarray:
-    """(side, side, 4) float32: a striped beach ball, turned by `turn` radians in the picture plane, lit from the upper left."""
+    """Draw a striped beach ball, (side, side, 4) float32, rotated by `turn` radians in the picture plane."""
     y, x = (np.mgrid[:side, :side] + 0.5) / side * 2 - 1
     r2 = x**2 + y**2
     z = np.sqrt(np.clip(1 - r2, 0, 1))
     u, v = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
-    tilted, depth = u * 0.8 - z * 0.6, z * 0.8 + u * 0.6  # the pole half towards us, so that the stripes meet in sight
+    # the pole is tilted towards the camera, so that the point where the stripes meet is visible
+    tilted, depth = u * 0.8 - z * 0.6, z * 0.8 + u * 0.6
     stripe = np.floor(np.arctan2(v, tilted) / (2 * np.pi) * 6).astype(int) % 6
     paint = np.array(
         [(226, 52, 44), (245, 240, 225), (250, 196, 40), (245, 240, 225), (36, 96, 190), (245, 240, 225)], float
@@ -59,7 +60,7 @@ def ball(turn: float = 0.0, side: int = 200) -> np.ndarray:
 
 
 def suitcase() -> np.ndarray:
-    """(230, 320, 4) float32: a blue leather suitcase with straps, brass and a handle."""
+    """Draw a blue leather suitcase with straps, brass and a handle, (230, 320, 4) float32."""
     height, width = 230, 320
     rgb = np.array((44, 84, 150), float) * (0.85 + 0.3 * noise(height, width, 1, octaves=6))[..., None]
     y, x = np.mgrid[:height, :width].astype(float)
@@ -86,12 +87,12 @@ def suitcase() -> np.ndarray:
 
 
 def plant() -> np.ndarray:
-    """(320, 260, 4) float32: a terracotta pot with broad leaves."""
+    """Draw a terracotta pot with broad leaves, (320, 260, 4) float32."""
     height, width = 320, 260
     rgba = np.zeros((height, width, 4), np.float32)
     rng = np.random.default_rng(5)
     angles = np.linspace(-1.25, 1.25, 13)
-    for number in (0, 12, 2, 10, 4, 8, 6, 1, 11, 3, 9, 5, 7):  # the outer leaves behind the inner ones
+    for number in (0, 12, 2, 10, 4, 8, 6, 1, 11, 3, 9, 5, 7):  # outer leaves behind inner ones
         _leaf(rgba, angles[number] + rng.uniform(-0.08, 0.08), 150 + rng.uniform(-25, 25), rng.uniform(0.75, 1.15))
     x = np.arange(width) + np.zeros((height, 1))
     across = (x - width / 2) / 58
@@ -108,7 +109,7 @@ def plant() -> np.ndarray:
 
 
 def _leaf(rgba: np.ndarray, angle: float, length_px: float, light: float) -> None:
-    """One leaf that bends over to its side, painted onto the layer from its root above the pot."""
+    """Paint a leaf that bends to one side, from its root above the pot."""
     along = np.linspace(0, 1, 24)
     bend = angle * (0.55 + 0.75 * along)
     spine = np.array([130.0, 226.0]) + np.cumsum(np.c_[np.sin(bend), -np.cos(bend)] * length_px / 24, 0)
@@ -125,7 +126,7 @@ def _fill(rgba: np.ndarray, outline: np.ndarray, colour: np.ndarray) -> None:
 
 
 def noise(height: int, width: int, seed: int, octaves: int = 5) -> np.ndarray:
-    """(height, width) float64, 0 to 1: smooth noise, each octave half as coarse and half as strong (Perlin 1985, roughly)."""
+    """Return smooth noise, (height, width) float64, 0 to 1: each octave half as coarse and half as strong (cf. Perlin 1985)."""
     rng = np.random.default_rng(seed)
     total = np.zeros((height, width))
     for octave in range(octaves):

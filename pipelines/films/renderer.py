@@ -1,4 +1,4 @@
-"""Draw the frames of a demo film: places, people and things on top of one another, with shadows and grain."""
+"""Draw the frames of a demo film: a background, then people and objects in depth order, with shadows and grain."""
 
 import io
 import zlib
@@ -14,16 +14,19 @@ from pipelines.films import places, props
 from pipelines.films.demo_script import Actor, Shot
 
 
-def blend(old: np.ndarray, new: np.ndarray, share: float, kind: str) -> np.ndarray:
-    """A picture of a dissolve, or of a fade through black; share 0 is the old shot, 1 the new one."""
+def blend(old: np.ndarray, new: np.ndarray, progress: float, kind: str) -> np.ndarray:
+    """Return a frame of a dissolve or of a fade through black. progress: 0 is the old shot, 1 the new one."""
     if kind == "dissolve":
-        return cv2.addWeighted(old, 1 - share, new, share, 0)
-    return cv2.convertScaleAbs(old if share < 0.5 else new, alpha=abs(1 - 2 * share))
+        return cv2.addWeighted(old, 1 - progress, new, progress, 0)
+    return cv2.convertScaleAbs(old if progress < 0.5 else new, alpha=abs(1 - 2 * progress))
 
 
 def draw(shot: Shot, at: float, seed: int, size: tuple[int, int]) -> tuple[np.ndarray, list[tuple[np.ndarray, float]]]:
-    """The picture of a shot at `at` (0 its beginning, 1 its end, beyond both in transitions), (h, w, 3) uint8, and for each actor
-    the (h, w) bool mask of what shows, and the share that nearer actors leave of it, 0 to 1."""
+    """Draw a shot at the fraction `at` of its length: 0 to 1, or outside this range in transitions.
+
+    Returns the picture, (h, w, 3) uint8, and for each actor the (h, w) bool mask of its visible pixels and the fraction of its
+    silhouette that nearer actors do not hide, 0 to 1.
+    """
     camera = view(shot, at, size)
     picture = cv2.warpAffine(places.plate(shot.place), camera, size)
     ledge = int(np.clip(round(camera[1, 1] * places.LEDGE_Y[shot.place] + camera[1, 2]), 0, size[1]))
@@ -50,19 +53,19 @@ def draw(shot: Shot, at: float, seed: int, size: tuple[int, int]) -> tuple[np.nd
 
 
 def plate(shot: Shot, at: float, size: tuple[int, int]) -> np.ndarray:
-    """What the camera would see if nobody were there, (h, w, 3) uint8."""
+    """Draw the background of a shot without its actors, (h, w, 3) uint8."""
     return places.lit(cv2.warpAffine(places.plate(shot.place), view(shot, at, size), size), shot.light)
 
 
 def view(shot: Shot, at: float, size: tuple[int, int]) -> np.ndarray:
-    """(2, 3) matrix from the plate to the picture."""
+    """Return the (2, 3) matrix from the plate to the picture."""
     x, y, width = (a + (b - a) * at for a, b in zip(shot.start, shot.end, strict=True))
     scale = size[0] / width
     return np.array([[scale, 0, size[0] / 2 - scale * x], [0, scale, size[1] / 2 - scale * y]])
 
 
 def layers(actor: Actor, at: float, seconds: float, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The sprites of an actor, back to front, each with its (3, 3) matrix to the plate."""
+    """Yield the sprites of an actor, back to front, each with its (3, 3) matrix to the plate."""
     x, y, height = actor.where(at)
     if not actor.human:
         y -= actor.lift * np.sin(np.pi * np.clip(at, 0, 1))
@@ -80,14 +83,14 @@ def layers(actor: Actor, at: float, seconds: float, seed: int) -> Iterator[tuple
 
 
 def upright(sprite: np.ndarray, x: float, y: float, scale: float) -> np.ndarray:
-    """(3, 3) matrix that puts the middle of a sprite's lower edge at x, y."""
+    """Return the (3, 3) matrix that places the middle of a sprite's lower edge at x, y."""
     height, width = sprite.shape[:2]
     return np.array([[scale, 0, x - scale * width / 2], [0, scale, y - scale * height], [0, 0, 1]])
 
 
 @cache
 def _sprite(thing: str, height: float) -> np.ndarray:
-    """A thing, not more than twice as tall as it will be shown: bilinear sampling of a taller one would flicker."""
+    """Return an object at no more than twice its height in the picture. Bilinear sampling of a taller sprite would flicker."""
     sprite = props.prop(thing)
     while len(sprite) > 2 * height:
         sprite = cv2.resize(sprite, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
@@ -96,14 +99,14 @@ def _sprite(thing: str, height: float) -> np.ndarray:
 
 @cache
 def shadow() -> np.ndarray:
-    """(64, 256, 4) uint8: a soft shadow, premultiplied black."""
+    """Return a soft shadow, (64, 256, 4) uint8, premultiplied black."""
     y, x = np.mgrid[-1:1:64j, -1:1:256j]
     alpha = 150 * np.clip(1 - (x**2 + y**2), 0, 1) ** 1.2
     return np.dstack([np.zeros((64, 256, 3)), alpha]).astype(np.uint8)
 
 
 def _cast(actor: Actor, at: float) -> np.ndarray:
-    """(3, 3) matrix of a thing's shadow, which stays where the thing would stand."""
+    """Return the (3, 3) matrix of an object's shadow. The shadow stays on the ground if the object is lifted."""
     x, y, height = actor.where(at)
     sprite = props.prop(actor.id)
     width = 1.15 * height * sprite.shape[1] / sprite.shape[0]
@@ -111,7 +114,7 @@ def _cast(actor: Actor, at: float) -> np.ndarray:
 
 
 def paint(picture: np.ndarray, sprite: np.ndarray, matrix: np.ndarray, silhouette: np.ndarray | None = None) -> None:
-    """A premultiplied RGBA sprite over an RGB picture, in place; its alpha is added to an (h, w) uint8 silhouette."""
+    """Paint a premultiplied RGBA sprite onto an RGB picture, in place, and its alpha onto an (h, w) uint8 silhouette."""
     height, width = sprite.shape[:2]
     corners = np.array([(0, 0, 1), (width, 0, 1), (0, height, 1), (width, height, 1)]) @ matrix[:2].T
     limits = picture.shape[1::-1]
@@ -131,26 +134,26 @@ def paint(picture: np.ndarray, sprite: np.ndarray, matrix: np.ndarray, silhouett
 
 @cache
 def _noise(height: int, width: int, seed: int) -> np.ndarray:
-    """(height + 64, width + 64, 1) int16: the grain of a film, of which each frame shows another part."""
+    """Return film grain, (height + 64, width + 64, 1) int16. Each frame shows another part of it."""
     return np.rint(np.random.default_rng(seed).normal(0, 1.5, (height + 64, width + 64, 1))).astype(np.int16)
 
 
 def grain(picture: np.ndarray, frame: int, seed: int) -> np.ndarray:
-    """An (h, w, 3) uint8 picture with the noise of a camera."""
+    """Add camera noise to an (h, w, 3) uint8 picture."""
     height, width = picture.shape[:2]
     y, x = np.random.default_rng((seed, frame + 100_000)).integers(0, 64, 2)
     return np.clip(picture + _noise(height, width, seed)[y : y + height, x : x + width], 0, 255).astype(np.uint8)
 
 
 def delayed(mp4: bytes, seconds: float) -> bytes:
-    """The same stream as Matroska, with a first presentation time of `seconds`, as cut recordings have it."""
+    """Remux a stream to Matroska with a first presentation time of `seconds`, as in trimmed recordings."""
     buffer = io.BytesIO()
     options = {"fflags": "+bitexact"}
     with av.open(io.BytesIO(mp4), "r") as source, av.open(buffer, "w", format="matroska", options=options) as target:
         stream = target.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(video=0):
             if packet.pts is None or packet.dts is None:
-                continue  # the empty packet that ends the demuxing
+                continue  # the flush packet
             shift = round(seconds / packet.time_base)
             packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
             target.mux(packet)

@@ -1,9 +1,9 @@
 """Tier C: real cut-outs over real plates, with the exact alpha of every frame. `a2data bench-data make OUT --tier C`.
 
-The cut-outs are photographs inside installed packages (Eileen Collins by NASA, Grace Hopper by the US Navy, a cup, a model
-shuttle), or, where the user names a folder, the RGBA pictures in its subfolders `human` and `object`, by the name
-`<identity>.<anything>.png`, so that one identity may have several. The plates are photographs too, or those of a folder. Each
-shot shows its subjects in another size, turn and light; one shot comes twice, mirrored.
+The cut-outs are photographs from installed packages (Eileen Collins by NASA, Grace Hopper by the US Navy, a cup, a model
+shuttle), or the RGBA pictures in the subfolders `human` and `object` of a given folder. Their files are called
+`<identity>.<anything>.png`, so one identity may have several. The plates are photographs too, or the pictures of a given folder.
+Each shot shows its subjects with a different size, rotation and light; one shot appears twice, the second time mirrored.
 """
 
 from dataclasses import dataclass
@@ -25,22 +25,22 @@ GAINS = {"day": (1.0, 1.0, 1.0), "warm": (1.06, 0.95, 0.78), "cold": (0.84, 0.94
 
 @dataclass(frozen=True)
 class CutOut:
-    """Somebody or something, cut out of a photograph."""
+    """A person or object, cut out of a photograph."""
 
     id: str
     kind: str
     picture: np.ndarray  # (h, w, 4) uint8 RGBA, premultiplied
     nouns: tuple[str, ...] = ()
-    tops: tuple[str, ...] = ()  # colours that are true of the upper clothes
-    whole: bool = False  # stands in the picture; else it is cut off by the picture's lower edge
+    tops: tuple[str, ...] = ()  # correct colours of the upper clothes
+    whole: bool = False  # fully in the picture; otherwise cropped by its lower edge
 
 
 @dataclass(frozen=True)
 class Part:
-    """A cut-out in a shot: where its lower edge's middle begins and ends, in shares of the picture, and how tall it is there."""
+    """A cut-out in a shot: middle of its lower edge and height, as fractions of the picture, at the start and the end."""
 
     cut_out: CutOut
-    start: tuple[float, float, float]
+    start: tuple[float, float, float]  # x, y, height
     end: tuple[float, float, float]
     sway: float  # degrees
     mirrored: bool
@@ -59,7 +59,7 @@ class Take:
 
 
 def make(out: Path, seed: int = 0, cut_outs: Path | None = None, plates: Path | None = None) -> Truth:
-    """Render the films of a seed into `out`, with their truth. Raises ValueError for a folder without pictures."""
+    """Render the films of a seed and their truth into `out`. Raises ValueError for a folder without pictures."""
     (out / "plates").mkdir(parents=True, exist_ok=True)
     cast_of = folder_of_cut_outs(cut_outs) if cut_outs else builtin_cut_outs()
     places = folder_of_plates(plates) if plates else builtin_plates()
@@ -71,7 +71,7 @@ def make(out: Path, seed: int = 0, cut_outs: Path | None = None, plates: Path | 
 
 
 def builtin_cut_outs() -> list[CutOut]:
-    """Two people, one in another's clothes, and two things."""
+    """Return three people, two of them in the same clothes, and two objects."""
     hopper = demo_people.premultiplied(demo_people.cut_out_person("uniform"))
     collins = demo_people.premultiplied(demo_people.cut_out_person("suit"))
     captain = demo_people.dressed(_in_uniform(), "navy uniform")
@@ -86,13 +86,13 @@ def builtin_cut_outs() -> list[CutOut]:
 
 
 def _in_uniform() -> demo_people.Person:
-    """The demo's captain, in the admiral's clothes: the same photograph of them, with another face."""
+    """Return the demo's captain in the admiral's clothes: the same photograph of the clothes with another face."""
     captain = demo_people.PEOPLE["captain"]
     return demo_people.Person("hopper", captain.shape, captain.skin, neck=captain.neck, coats=(("navy uniform", None),))
 
 
 def _flat(body: np.ndarray, head: np.ndarray) -> np.ndarray:
-    """Two premultiplied layers as one."""
+    """Flatten two premultiplied layers."""
     keep = 255 - head[..., 3:].astype(np.uint16)
     return (head + (body * keep + 127) // 255).clip(0, 255).astype(np.uint8)
 
@@ -103,7 +103,7 @@ def _trimmed(rgba: np.ndarray) -> np.ndarray:
 
 
 def folder_of_cut_outs(folder: Path) -> list[CutOut]:
-    """The RGBA pictures in <folder>/human and <folder>/object. Raises ValueError where there are none, or one has no alpha."""
+    """Read the RGBA pictures in <folder>/human and <folder>/object. Raises ValueError if there are none or one lacks alpha."""
     found = []
     for kind in ("human", "object"):
         for path in sorted((folder / kind).glob("*.png")):
@@ -120,7 +120,7 @@ def folder_of_cut_outs(folder: Path) -> list[CutOut]:
 
 @cache
 def builtin_plates() -> dict[str, np.ndarray]:
-    """Photographs as places, (540, 960, 3) uint8 each: name -> picture."""
+    """Return photographs of backgrounds: name -> (540, 960, 3) uint8."""
     from skimage import data
 
     grey = {"brick": data.brick(), "gravel": data.gravel(), "grass": data.grass()}
@@ -134,15 +134,15 @@ def builtin_plates() -> dict[str, np.ndarray]:
 
 
 def folder_of_plates(folder: Path) -> dict[str, np.ndarray]:
-    """The pictures of a folder, none of which should show anybody. Raises ValueError where there are none."""
+    """Read the pictures of a folder, which should not show people. Raises ValueError if there are none."""
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg"))
     if not paths:
-        raise ValueError(f"{folder} has no plates: PNG or JPEG pictures of places without anybody")
+        raise ValueError(f"{folder} has no plates: PNG or JPEG pictures of places without people")
     return {p.stem: _wide(from_png(p.read_bytes())[..., :3]) for p in paths}
 
 
 def _wide(picture: np.ndarray) -> np.ndarray:
-    """A picture cut and scaled to 960 x 540."""
+    """Scale and crop a picture to 960 x 540 px."""
     height, width = picture.shape[:2]
     scale = max(960 / width, 540 / height)
     size = max(960, round(width * scale)), max(540, round(height * scale))
@@ -154,7 +154,10 @@ def _wide(picture: np.ndarray) -> np.ndarray:
 
 
 def script(cut_outs: list[CutOut], plates: list[str], seed: int) -> list[list[Take]]:
-    """FILMS films. Everybody has at least three shots, each over another plate and in another film; one person's comes twice."""
+    """Return the takes of each of the FILMS films.
+
+    Each subject has three shots or more, over different plates and in different films. One shot is repeated, mirrored.
+    """
     rng = np.random.default_rng((seed, 11))
     people = sorted({c.id for c in cut_outs if c.kind == "human"})
     things = sorted({c.id for c in cut_outs if c.kind == "object"})
@@ -219,14 +222,14 @@ def _shot(take: Take, first: int, plate: str, colours: list[str], sights: dict[s
     for part in take.parts:
         who = part.cut_out
         tops = {"upper": list(who.tops)} if who.tops else {}
-        traps = ["same clothes"] if who.id in ("hopper", "captain") else []
-        entities.append(Entity(who.id, who.kind, list(who.nouns), "", tops, traps, sights[who.id]))
+        hard_negatives = ["same clothes"] if who.id in ("hopper", "captain") else []
+        entities.append(Entity(who.id, who.kind, list(who.nouns), "", tops, hard_negatives, sights[who.id]))
     camera = "moving" if take.moving else "static"
     return Shot(first, first + FRAMES, take.plate, take.light, camera, take.name, colours, plate, entities)
 
 
 def draw(take: Take, plate: np.ndarray, at: float, seed: int) -> tuple[np.ndarray, dict[str, tuple[np.ndarray, float]]]:
-    """A frame, (h, w, 3) uint8, and for each subject the (h, w) float32 alpha of what shows and its visible share.
+    """Draw a frame, (h, w, 3) uint8; return it with each subject's visible alpha, (h, w) float32, and visible fraction.
 
     seed: of the grain; -1 for none.
     """
@@ -255,7 +258,7 @@ def draw(take: Take, plate: np.ndarray, at: float, seed: int) -> tuple[np.ndarra
 
 
 def place(part: Part, at: float) -> tuple[np.ndarray, float]:
-    """(3, 3) matrix from the cut-out to the picture, and which share of its width is inside."""
+    """Return the (3, 3) matrix from the cut-out to the picture, and the fraction of its width that is inside."""
     width, height = SIZE
     x, y, tall = (a + (b - a) * at for a, b in zip(part.start, part.end, strict=True))
     rows, columns = part.cut_out.picture.shape[:2]

@@ -1,4 +1,4 @@
-"""Tier R: truth files for real footage, for somebody who watches it to fill in. `a2data bench-data make OUT VIDEOS --tier R`."""
+"""Tier R: draft truth files for real footage, to be completed by an annotator. `a2data bench-data make OUT VIDEOS --tier R`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +11,9 @@ from pipelines.films.truth import Film, Shot, Truth, save
 
 
 def draft(out: Path, videos: Sequence[str]) -> Truth:
-    """Truth files that say of each video how many frames it has and what they look like: one shot, with nobody in it.
+    """Write a draft truth file for each video: frame count, thumbnails, and one shot without entities.
 
-    Decodes each video once. Raises ValueError where one is no video, or where two have one name.
+    Each video is decoded once. Raises ValueError if a file is not a video, or if two have the same name.
     """
     out.mkdir(parents=True, exist_ok=True)
     names = [Path(path).name for path in videos]
@@ -28,7 +28,7 @@ def draft(out: Path, videos: Sequence[str]) -> Truth:
 
 
 def draft_film(path: str) -> Film:
-    """What decoding a video says of it. The thumbnails are of the picture as coded: a rotated video gets none."""
+    """Decode a video and return its draft truth. Thumbnails show the picture as coded, so a rotated video gets none."""
     facts = video.probe(path)
     thumbs = [images.thumb(frame.picture.to_ndarray(format="rgb24")) for frame in video.read(path, facts.stream)]
     return Film(
@@ -45,6 +45,6 @@ def draft_film(path: str) -> Film:
 
 
 def polygon_mask(points: Sequence[tuple[float, float]], height: int, width: int) -> np.ndarray:
-    """(h, w) bool inside a polygon: what labelling tools write, as `truth.sight` takes it."""
+    """Rasterise a polygon, as exported by labelling tools, to an (h, w) bool mask for `truth.sight`."""
     corners = np.rint(np.array(points, float)).astype(np.int32)
     return cv2.fillPoly(np.zeros((height, width), np.uint8), [corners], 1) > 0

@@ -1,4 +1,4 @@
-"""Tier S: renders the script's films, and the truth of every frame. `a2data bench-data make OUT --tier S`."""
+"""Tier S: scripted films, rendered with the truth of every frame. `a2data bench-data make OUT --tier S`."""
 
 import io
 import zlib
@@ -19,28 +19,28 @@ from pipelines.films.tier_s_script import Reel, Scene, reels
 from pipelines.films.truth import Entity, Film, Shot, Sight, Transition, Truth, save, sight
 
 SIZE = (640, 360)
-POSTER_AT = (176, 168)  # its upper left corner on the plate, px
+POSTER_AT = (176, 168)  # upper left corner on the plate, px
 
 
 class RenderedFrame(NamedTuple):
-    """A frame."""
+    """A picture and the visible part of each entity."""
 
     picture: np.ndarray  # (h, w, 3) uint8 RGB
-    shown: dict[str, tuple[np.ndarray, float]]  # id -> what shows, (h, w) bool, and which share of the whole that is
+    shown: dict[str, tuple[np.ndarray, float]]  # id -> visible mask, (h, w) bool, and visible fraction, 0 to 1
 
 
 def make(out: Path, seed: int = 0, films: tuple[Reel, ...] | None = None, size: tuple[int, int] = SIZE) -> Truth:
-    """Render the films of a seed into `out`, with their truth. The same seed gives the same bytes."""
+    """Render the films of a seed and their truth into `out`. The same seed gives the same bytes."""
     (out / "plates").mkdir(parents=True, exist_ok=True)
     script = films or reels(seed)
-    wardrobes = worn(script)
+    wardrobes = wearers(script)
     truth = Truth("S", [_film(reel, out, seed + 100 * n, size, wardrobes) for n, reel in enumerate(script)], seed)
     save(truth, out)
     return truth
 
 
-def worn(script: tuple[Reel, ...]) -> dict[str, set[str]]:
-    """Outfit -> who wears it anywhere."""
+def wearers(script: tuple[Reel, ...]) -> dict[str, set[str]]:
+    """Return the ids of the people who wear each outfit in any scene."""
     out: dict[str, set[str]] = {}
     for actor in (a for reel in script for scene in reel.scenes for a in scene.actors if a.id in CAST):
         out.setdefault(actor.outfit, set()).add(actor.id)
@@ -86,7 +86,7 @@ def _film(reel: Reel, out: Path, seed: int, size: tuple[int, int], wardrobes: di
 def frames(
     reel: Reel, seed: int, size: tuple[int, int], shots: list[Shot], wardrobes: dict[str, set[str]]
 ) -> Iterator[np.ndarray]:
-    """The pictures of a film, bars included; the truth of each scene is appended to `shots` when it is over."""
+    """Yield the frames of a film, with its letterbox bars; append the truth of each scene to `shots` at its end."""
     number, soft = 0, round(reel.transition_s * reel.fps)
     bars = round(reel.bars_px * size[1] / SIZE[1])
     inner = (size[0], size[1] - 2 * bars)
@@ -94,7 +94,7 @@ def frames(
         length = round(scene.seconds * reel.fps)
         sights: dict[str, dict[int, Sight]] = {}
         for step in range(length):
-            # the copy of a take has the grain of its own film, as a second scan would
+            # a copied take has the grain of its own film, like a second scan
             drawn = draw(scene, step / length, seed + index, inner)
             for name, (mask, visible) in drawn.shown.items():
                 sights.setdefault(name, {})
@@ -114,16 +114,16 @@ def frames(
 
 
 def framed(picture: np.ndarray, bars: int) -> np.ndarray:
-    """A picture or a mask with black bars above and below."""
+    """Add black bars above and below a picture or mask."""
     wide = [(bars, bars), (0, 0), (0, 0)][: picture.ndim]
     return np.pad(picture, wide) if bars else picture
 
 
-def blend(old: np.ndarray, new: np.ndarray, share: float, kind: str) -> np.ndarray:
-    """A picture of a transition; share 0 is the old scene, 1 the new one."""
+def blend(old: np.ndarray, new: np.ndarray, progress: float, kind: str) -> np.ndarray:
+    """Return a frame of a transition. progress: 0 is the old scene, 1 the new one."""
     if kind != "wipe":
-        return renderer.blend(old, new, share, kind)
-    edge = round(share * old.shape[1])
+        return renderer.blend(old, new, progress, kind)
+    edge = round(progress * old.shape[1])
     return np.hstack([new[:, :edge], old[:, edge:]])
 
 
@@ -141,7 +141,7 @@ def _shot(
 def _entity(actor: Actor, scene: Scene, sights: dict[int, Sight], wardrobes: dict[str, set[str]]) -> Entity:
     human = actor.id in CAST
     hidden = min((s.visible for s in sights.values()), default=0.0) < 0.7
-    traps = {
+    difficulties = {
         "look-alike": actor.id in LOOKALIKES,
         "same clothes": human and len(wardrobes[actor.outfit]) > 1,
         "several outfits": human and sum(actor.id in who for who in wardrobes.values()) > 1,
@@ -149,19 +149,19 @@ def _entity(actor: Actor, scene: Scene, sights: dict[int, Sight], wardrobes: dic
         "poster": bool(scene.poster),
         "has a copy": bool(scene.take),
     }
-    known = [trap for trap, is_there in traps.items() if is_there]
+    hard_negatives = [name for name, applies in difficulties.items() if applies]
     if human:
         tops = {"upper": tier_s_cast.top_colours(actor.outfit, scene.light)}
-        return Entity(actor.id, "human", ["woman"], actor.outfit, tops, known, sights)
+        return Entity(actor.id, "human", ["woman"], actor.outfit, tops, hard_negatives, sights)
     own = {"": list(tier_s_cast.thing_colours(actor.id, scene.light))}
-    return Entity(actor.id, "object", NOUNS[actor.id], "", own, known, sights)
+    return Entity(actor.id, "object", NOUNS[actor.id], "", own, hard_negatives, sights)
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------
 
 
 def empty(scene: Scene, at: float, size: tuple[int, int]) -> np.ndarray:
-    """What the camera would see if nobody were there, (h, w, 3) uint8."""
+    """Draw the background of a scene without its actors, (h, w, 3) uint8."""
     plate = places.lit(cv2.warpAffine(_wall(scene), renderer.view(scene, at, size), size), scene.light)
     return plate[:, ::-1] if scene.mirrored else plate
 
@@ -176,20 +176,20 @@ def _wall(scene: Scene) -> np.ndarray:
     return hung
 
 
-def _hung_box(scene: Scene) -> np.ndarray:
-    """(2, 3): the corners of the poster on the plate, homogeneous."""
+def _poster_corners(scene: Scene) -> np.ndarray:
+    """Return the corners of the poster on the plate, (2, 3), homogeneous."""
     picture, (x, y) = tier_s_cast.poster(scene.poster), POSTER_AT
     return np.array([(x, y, 1), (x + picture.shape[1], y + picture.shape[0], 1)], float)
 
 
 def draw(scene: Scene, at: float, seed: int, size: tuple[int, int]) -> RenderedFrame:
-    """A scene at `at`: 0 its beginning, 1 its end, beyond both in transitions."""
+    """Draw a scene at the fraction `at` of its length: 0 to 1, or outside this range in transitions."""
     camera = renderer.view(scene, at, size)
     picture = cv2.warpAffine(_wall(scene), camera, size)
     ledge = int(np.clip(round(camera[1, 1] * places.LEDGE_Y[scene.place] + camera[1, 2]), 0, size[1]))
     whole: list[tuple[str, np.ndarray, float]] = []
     if scene.poster:
-        (x0, y0), (x1, y1) = np.clip(np.rint(_hung_box(scene) @ camera.T), 0, size).astype(int)
+        (x0, y0), (x1, y1) = np.clip(np.rint(_poster_corners(scene) @ camera.T), 0, size).astype(int)
         flat = np.zeros(picture.shape[:2], bool)
         flat[y0:y1, x0:x1] = True
         whole.append((f"poster of {scene.poster}", flat, 1.0))
@@ -207,7 +207,7 @@ def draw(scene: Scene, at: float, seed: int, size: tuple[int, int]) -> RenderedF
             silhouette[ledge:] = 0
         inside = (min(extent[1], size[0]) - max(extent[0], 0)) / (extent[1] - extent[0])
         whole.append((actor.id, silhouette > 127, float(np.clip(inside, 0, 1))))
-    shown = _seen(whole)
+    shown = _visible_parts(whole)
     picture = renderer.grain(places.lit(picture, scene.light), round(at * 1e4), seed)
     if scene.mirrored:
         picture = np.ascontiguousarray(picture[:, ::-1])
@@ -215,8 +215,8 @@ def draw(scene: Scene, at: float, seed: int, size: tuple[int, int]) -> RenderedF
     return RenderedFrame(picture, shown)
 
 
-def _seen(whole: list[tuple[str, np.ndarray, float]]) -> dict[str, tuple[np.ndarray, float]]:
-    """What those who stand nearer leave of each; the nearest come last."""
+def _visible_parts(whole: list[tuple[str, np.ndarray, float]]) -> dict[str, tuple[np.ndarray, float]]:
+    """Remove from each mask what nearer actors hide. The nearest actor is last."""
     nearer = np.zeros(whole[0][1].shape, bool) if whole else np.zeros((1, 1), bool)
     out = {}
     for name, mask, inside in reversed(whole):
@@ -227,7 +227,7 @@ def _seen(whole: list[tuple[str, np.ndarray, float]]) -> dict[str, tuple[np.ndar
 
 
 def layers(actor: Actor, at: float, seconds: float, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The sprites of an actor, back to front, each with its (3, 3) matrix to the plate."""
+    """Yield the sprites of an actor, back to front, each with its (3, 3) matrix to the plate."""
     x, y, height = actor.where(at)
     if actor.id not in CAST:
         if actor.id != "green suitcase":
@@ -248,7 +248,7 @@ def layers(actor: Actor, at: float, seconds: float, seed: int) -> Iterator[tuple
 
 
 def _cast(actor: Actor, at: float) -> np.ndarray:
-    """(3, 3) matrix of a thing's shadow, which stays where the thing would stand."""
+    """Return the (3, 3) matrix of an object's shadow. The shadow stays on the ground if the object is lifted."""
     x, y, height = actor.where(at)
     sprite = tier_s_cast.thing(actor.id)
     width = 1.15 * height * sprite.shape[1] / sprite.shape[0]
@@ -259,13 +259,13 @@ def _cast(actor: Actor, at: float) -> np.ndarray:
 
 
 def times(reel: Reel, count: int, seed: int) -> list[float]:
-    """Presentation time of each frame, s: from the first, evenly or, under a variable rate, with seeded jitter."""
+    """Return the presentation time of each frame, s: evenly spaced or, for a variable frame rate, with seeded jitter."""
     away = np.random.default_rng((seed, 7)).uniform(-0.5, 0.5, count) * reel.jitter
     return [reel.first_pts_s + max(0.0, n + a) / reel.fps for n, a in enumerate(away.tolist())]
 
 
 def retimed(mp4: bytes, times_s: list[float]) -> bytes:
-    """The same stream as Matroska, whose n-th shown frame has the n-th time."""
+    """Remux a stream to Matroska; its n-th frame in presentation order gets the n-th time."""
     buffer = io.BytesIO()
     options = {"fflags": "+bitexact"}
     with av.open(io.BytesIO(mp4), "r") as source, av.open(buffer, "w", format="matroska", options=options) as target:
@@ -276,7 +276,7 @@ def retimed(mp4: bytes, times_s: list[float]) -> bytes:
         for number, packet in enumerate(packets):
             base = packet.time_base
             shown = round(times_s[order[packet.pts or 0]] / base)
-            # decoding runs two frames ahead of showing
+            # decode times are two frames ahead of presentation times
             early = times_s[number - 2] if number >= 2 else times_s[0] - (2 - number) / 30
             packet.pts, packet.dts, packet.stream = shown, min(shown, round(early / base)), stream
             target.mux(packet)

@@ -1,4 +1,4 @@
-"""Who and what appears in tier S: the demo films' people with larger wardrobes, a look-alike of one of them, and things."""
+"""Cast of tier S: the demo films' people with more outfits, a look-alike of one of them, and objects."""
 
 from dataclasses import replace
 from functools import cache
@@ -13,12 +13,12 @@ from pipelines.films.places import LIGHTS
 
 TEAL, CRIMSON, OLIVE, KHAKI = (32, 110, 118), (150, 40, 60), (92, 104, 58), (150, 128, 92)
 COATS = {"teal coat": TEAL, "crimson coat": CRIMSON, "olive coat": OLIVE, "khaki uniform": KHAKI}
-WORN = {  # what cannot be computed from one paint
+WORN = {  # colours of outfits that consist of more than one paint
     "orange space suit": ["orange", "red", "brown"],
     "navy uniform": ["black", "blue", "grey"],
 }
-# The guide's portrait, skin, hair and clothes with other features, which a face network (dlib's, 128-D) takes for somebody else:
-# cosine 0.954 with the guide, 0.93 with the astronaut, at most 0.83 with the others, where 0.97 is one person.
+# The guide's portrait, skin, hair and clothes with other features. A face network (dlib's, 128-D) takes it for another person:
+# cosine 0.954 with the guide, 0.93 with the astronaut, at most 0.83 with the others; the same person has 0.97.
 LOOKALIKE = replace(PEOPLE["guide"], shape=Shape(0.019, -0.026, -0.019, 0.182, -0.054, 0.023, 0.010, -0.003, 0.002))
 
 
@@ -48,7 +48,7 @@ NOUNS = {
 
 @cache
 def thing(name: str) -> np.ndarray:
-    """(h, w, 4) uint8 RGBA, premultiplied. Raises KeyError for another name."""
+    """Return an object, (h, w, 4) uint8 premultiplied RGBA. Raises KeyError for an unknown name."""
     if name != "green suitcase":
         return props.prop(name)
     blue = props.prop("suitcase")
@@ -59,7 +59,7 @@ def thing(name: str) -> np.ndarray:
 
 
 def top_colours(outfit: str, light: str) -> list[str]:
-    """Names that are true of an outfit in a light, the likeliest first: those of its paint in its lights and shades."""
+    """Return the correct colour names of an outfit in a light, the likeliest first: those of its paint when lit and in shade."""
     if outfit in WORN:
         return WORN[outfit]
     gains = np.array(LIGHTS[light][0])
@@ -70,14 +70,14 @@ def top_colours(outfit: str, light: str) -> list[str]:
 
 @cache
 def thing_colours(name: str, light: str) -> tuple[str, ...]:
-    """Names of the colours that take at least 8 % of a thing in a light, the commonest first."""
+    """Return the colour names that cover at least 8 % of an object in a light, the most frequent first."""
     sprite = thing(name)
     solid = sprite[sprite[..., 3] > 240][:, :3] * np.array(LIGHTS[light][0])
     return tuple(_names(solid.clip(0, 255).astype(np.uint8), 0.08))
 
 
 def place_colours(plate: np.ndarray) -> list[str]:
-    """Names of the colours that take at least 4 % of a plate, (h, w, 3) uint8 RGB, the commonest first."""
+    """Return the colour names that cover at least 4 % of a plate, (h, w, 3) uint8 RGB, the most frequent first."""
     return _names(cv2.resize(plate, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA).reshape(-1, 3), 0.04)
 
 
@@ -89,7 +89,7 @@ def _names(pixels: np.ndarray, least: float) -> list[str]:
 
 @cache
 def poster(person: str, width_px: int = 100) -> np.ndarray:
-    """(h, w, 3) uint8: a framed photograph of somebody, to hang on a wall."""
+    """Draw a framed photograph of a person, (h, w, 3) uint8, to hang on a wall."""
     who = CAST[person]
     figure = people.dressed(who, who.coats[-1][0])
     head = figure.head[..., 3] > 127

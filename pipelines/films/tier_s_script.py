@@ -1,7 +1,7 @@
-"""The script of tier S, written by a seeded generator: who plays where, in which light, before which camera, and after which cut.
+"""The script of tier S, written by a seeded generator: actors, place, light, camera and transition of every scene.
 
-The deck of scenes is fixed, as every trap must be in it; where they play, in which order and how is drawn. Scenes that follow one
-another in a film play in different places, but for the one that jumps and, at times, the copy.
+The deck of scenes is fixed, because it must contain every kind of hard negative; their places, order and details are random.
+Consecutive scenes of a film have different places, except at the jump cut and, in some seeds, at the copied scene.
 """
 
 from dataclasses import dataclass, replace
@@ -19,27 +19,27 @@ JOINTS = ("cut", "dissolve", "cut", "wipe", "cut", "fade")
 
 @dataclass(frozen=True)
 class Scene(Shot):
-    """A shot of the demo's, and what makes it a trap."""
+    """A demo shot, and what makes it hard."""
 
-    poster: str = ""  # whose photograph hangs on the wall
-    take: str = ""  # the same for scenes that are copies of one another
+    poster: str = ""  # id of the person on the photograph on the wall
+    take: str = ""  # shared by scenes that are copies of one another
     mirrored: bool = False
 
 
 @dataclass(frozen=True)
 class Reel:
-    """A film: scenes, and what is odd about its container."""
+    """A film: scenes, and irregularities of its container."""
 
     file: str
     fps: float
     scenes: tuple[Scene, ...]
     first_pts_s: float = 0.0
     bars_px: int = 0  # letterbox, above and below
-    jitter: float = 0.0  # how far apart frame times are from even, in frames: a variable frame rate
+    jitter: float = 0.0  # deviation of frame times from even spacing, frames: a variable frame rate
     transition_s: float = 0.6
 
 
-# who or what, outfit, and how they move: "" sways or passes, "leaves" walks out of the picture, "crosses" walks before somebody
+# id, outfit and movement: "" sways or passes, "leaves" walks out of the picture, "crosses" walks in front of a person
 DECK: tuple[tuple[tuple[str, str, str], ...], ...] = (
     (("astronaut", "orange space suit", ""),),
     (("astronaut", "teal coat", ""),),
@@ -62,41 +62,43 @@ DECK: tuple[tuple[tuple[str, str, str], ...], ...] = (
     (("green suitcase", "", ""), ("plant", "", "back")),
     (("shuttle", "", ""),),
 )
-POSTERS = {10: "guide", 16: "astronaut"}  # scenes of the deck -> whose photograph hangs there
-LETTERBOXED = 2  # the film that has bars
-COPIED = 12  # the scene that comes again, mirrored, in another film
+POSTERS = {10: "guide", 16: "astronaut"}  # scene of the deck -> id of the person on the poster
+LETTERBOXED = 2  # index of the film with bars
+COPIED = 12  # scene of the deck that another film repeats, mirrored
 SIZES = {"cup": 88, "shuttle": 150, "ball": 92, "suitcase": 100, "green suitcase": 100, "plant": 140}
 
 
 def reels(seed: int = 0) -> tuple[Reel, ...]:
-    """The films of a seed: five of them, with everything that makes footage hard."""
+    """Return the five films of a seed, with everything that makes footage hard."""
     rng = np.random.default_rng(seed)
     films: list[list[Scene]] = [[] for _ in range(5)]
-    places: dict[str, set[str]] = {}  # of a subject: where it has been
-    for number, film in _dealt(rng):
+    places: dict[str, set[str]] = {}  # subject -> its places so far
+    for number, film in _deal(rng):
         cast = DECK[number]
         films[film].append(_scene(number, cast, _place(rng, number, films[film], places), rng))
     copied = next(s for film in films for s in film if s.take)
     home = next(n for n, film in enumerate(films) if copied in film)
     films[(home + 2) % 5].append(replace(copied, mirrored=True))
-    # and one goes on, from one frame to the next, before a camera that stands nearer
+    # a jump cut: one scene continues with a nearer camera
     jumped = next((f, s) for f in films for s in f if s.actors[0].id == "guide" and len(s.actors) == 1)
-    jumped[0].insert(jumped[0].index(jumped[1]) + 1, _nearer(jumped[1]))
-    films[LETTERBOXED] = [_lower(scene) for scene in films[LETTERBOXED]]
+    jumped[0].insert(jumped[0].index(jumped[1]) + 1, _nearer_camera(jumped[1]))
+    films[LETTERBOXED] = [_lower_camera(scene) for scene in films[LETTERBOXED]]
     odd: tuple[dict, ...] = ({}, {"first_pts_s": 1.075}, {"bars_px": 36}, {"jitter": 0.4}, {"first_pts_s": 0.5})
     kinds, rates = ("mp4", "mkv", "mp4", "mkv", "mkv"), (25.0, 30.0, 24.0, 25.0, 30000 / 1001)
-    return tuple(Reel(f"reel{n}.{kinds[n]}", rates[n], _joined(scenes, n), **odd[n]) for n, scenes in enumerate(films))
+    return tuple(
+        Reel(f"reel{n}.{kinds[n]}", rates[n], _with_transitions(scenes, n), **odd[n]) for n, scenes in enumerate(films)
+    )
 
 
-def _dealt(rng: np.random.Generator) -> list[tuple[int, int]]:
-    """(scene of the deck, film): scenes of one subject follow one another in the deck and so go to different films."""
+def _deal(rng: np.random.Generator) -> list[tuple[int, int]]:
+    """Deal the scenes, as (scene of the deck, film). Scenes of one subject are adjacent in the deck and go to different films."""
     first = int(rng.integers(5))
     dealt = [(number, (first + number) % 5) for number in range(len(DECK))]
     return [dealt[n] for n in rng.permutation(len(dealt))]
 
 
 def _place(rng: np.random.Generator, number: int, film: list[Scene], places: dict[str, set[str]]) -> str:
-    """A place other than the scene's before, where its subjects have not been, if there is one; a poster needs a wall."""
+    """Choose a place that differs from the previous scene's and, if possible, is new to the subjects. A poster needs a wall."""
     cast = DECK[number]
     been = set().union(*(places.get(name, set()) for name, _, _ in cast))
     free = [p for p in (WALLS if number in POSTERS else PLACES) if not film or p != film[-1].place]
@@ -147,8 +149,8 @@ def _actor(n: int, name: str, outfit: str, how: str, people: int, rng: np.random
     )
 
 
-def _nearer(scene: Scene) -> Scene:
-    """The same scene going on, seen from nearer."""
+def _nearer_camera(scene: Scene) -> Scene:
+    """Return the continuation of a scene from a nearer camera."""
     _, y, width = scene.end
     actor = scene.actors[0]
     x1, y1, size = actor.end
@@ -156,14 +158,14 @@ def _nearer(scene: Scene) -> Scene:
     return replace(scene, start=view, end=view, actors=(replace(actor, start=actor.end, end=(x1 - 34, y1, size)),))
 
 
-def _lower(scene: Scene) -> Scene:
-    """The same before a camera that looks lower: under letterbox bars less of the scene is seen."""
+def _lower_camera(scene: Scene) -> Scene:
+    """Lower the camera of a scene, because letterbox bars hide part of it."""
     (x0, y0, w0), (x1, y1, w1) = scene.start, scene.end
     return replace(scene, start=(x0, y0 + 22, w0), end=(x1, y1 + 22, w1))
 
 
-def _joined(scenes: list[Scene], film: int) -> tuple[Scene, ...]:
-    """The scenes of a film with what joins each to the next; a jump is a hard cut."""
+def _with_transitions(scenes: list[Scene], film: int) -> tuple[Scene, ...]:
+    """Set the transition from each scene of a film to the next. A jump is a hard cut."""
     out = []
     for n, scene in enumerate(scenes):
         after = scenes[n + 1] if n + 1 < len(scenes) else scene

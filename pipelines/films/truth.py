@@ -1,8 +1,8 @@
-"""The truth about films: who is where in which frame, where the cuts are, which shots repeat one another.
+"""Ground truth of films: entities in each frame, cuts and transitions, and shots that are copies of one another.
 
-A set of films is a folder with `set.json` (tier, seed, names of the films) and, for each film, `<stem>.truth.json` and, where
-somebody made it, `<stem>.thumbs.npy`, the thumbnails of all its frames. The JSON is that of the classes below, field by field;
-docs/triplet-bench.md says how to write one by hand. Everything is in pixels and frames of the source.
+A set of films is a folder with `set.json` (tier, seed, names of the films) and, for each film, `<stem>.truth.json` and,
+optionally, `<stem>.thumbs.npy`, the thumbnails of all its frames. The JSON has the fields of the classes below;
+docs/triplet-bench.md explains how to write one by hand. Everything is in pixels and frames of the source.
 """
 
 import base64
@@ -20,20 +20,20 @@ from a2data.media.images import Box, bounds, from_png, from_rle, to_png, to_rle
 from a2data.store.filename import safe_name
 
 FORMAT = "triplet-truth/1"
-KINDS = ("human", "object")  # what must be found; anything else (a poster of a person) must not be taken for one
+KINDS = ("human", "object")  # kinds to be detected; any other kind (a poster of a person) must not be
 
 
 @dataclass(frozen=True)
 class Sight:
-    """What shows of an entity in one frame."""
+    """The visible part of an entity in one frame."""
 
     box: Box
-    visible: float = 1.0  # share of it that nothing nearer hides and that lies inside the picture, 0 to 1
-    mask: str = ""  # base64 of a2data.media.images.to_rle, of the whole picture; "" where only the box is known
-    alpha: str = ""  # base64 of a PNG, (h, w) of the box: how much of each pixel is the entity; "" where it is 0 or 1
+    visible: float = 1.0  # fraction that is inside the picture and not occluded, 0 to 1
+    mask: str = ""  # base64 of a2data.media.images.to_rle, of the whole picture; "" if only the box is known
+    alpha: str = ""  # base64 of a PNG of the box: the alpha of each pixel; "" if binary
 
     def pixels(self, height: int, width: int) -> np.ndarray:
-        """(height, width) float32, 0 to 1: the alpha, else the mask, else the box."""
+        """Return the alpha, (height, width) float32, 0 to 1; without alpha the mask, without mask the box."""
         out = np.zeros((height, width), np.float32)
         x0, y0, x1, y1 = (round(v) for v in self.box)
         if self.alpha:
@@ -46,7 +46,7 @@ class Sight:
 
 
 def sight(shown: np.ndarray, visible: float, soft: bool = False) -> Sight:
-    """From an (h, w) alpha, bool or 0 to 1, of which something is at least a half. soft: keep the alpha too."""
+    """Return the sight of an (h, w) alpha, bool or 0 to 1, that is at least 0.5 somewhere. soft: keep the alpha too."""
     mask = np.asarray(shown) >= 0.5
     box = bounds(np.asarray(shown) > 1 / 512 if soft else mask)
     x0, y0, x1, y1 = (int(v) for v in box)
@@ -61,15 +61,17 @@ def _text(data: bytes) -> str:
 
 @dataclass(frozen=True)
 class Entity:
-    """Somebody or something in a shot."""
+    """A person or object in a shot."""
 
     id: str  # the same in every film of the set
-    kind: str  # "human", "object", or anything else for what must not be taken for either, such as "poster"
-    nouns: list[str] = field(default_factory=list)  # words that name it, in the singular; the first is the usual one
+    kind: str  # "human", "object", or another word for what must not be detected as either, such as "poster"
+    nouns: list[str] = field(default_factory=list)  # nouns for it, singular; the most common first
     outfit: str = ""
-    colours: dict[str, list[str]] = field(default_factory=dict)  # "" or a kind of garment -> names that are true of it
-    hard_negatives: list[str] = field(default_factory=list)  # what makes it hard here: "look-alike", "same clothes" …
-    sights: dict[int, Sight] = field(default_factory=dict)  # frame -> what shows; empty where only the shot is known
+    colours: dict[str, list[str]] = field(default_factory=dict)  # "" or a kind of garment -> correct colour names
+    hard_negatives: list[str] = field(
+        default_factory=list
+    )  # why it is hard in this shot: "look-alike", "same clothes" …
+    sights: dict[int, Sight] = field(default_factory=dict)  # frame -> visible part; empty if only the shot is known
 
 
 @dataclass(frozen=True)
@@ -80,16 +82,16 @@ class Shot:
     end: int
     place: str = ""  # the same in every film
     light: str = ""
-    camera: str = ""  # "static" where the plate holds for all frames
-    take: str = ""  # shots of one take are copies of one another, mirrored, cropped or coded again; "" for no copy
-    colours: list[str] = field(default_factory=list)  # names of colours that the place has; empty where nobody said
-    plate: str = ""  # file, beside the truth, of the place without anybody; "" where there is none
+    camera: str = ""  # "static" if the plate is valid for all frames
+    take: str = ""  # shots of one take are copies of one another: mirrored, cropped or re-encoded; "" if unique
+    colours: list[str] = field(default_factory=list)  # colour names of the place; empty if not annotated
+    plate: str = ""  # file beside the truth that shows the place without people; "" if there is none
     entities: list[Entity] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Transition:
-    """A gradual one: frames that belong to no shot."""
+    """A gradual transition: frames that do not belong to any shot."""
 
     kind: str  # dissolve, fade, wipe
     start: int
@@ -109,24 +111,24 @@ class Film:
     shots: list[Shot]
     transitions: list[Transition] = field(default_factory=list)
     content: Box | None = None  # the picture without letterbox bars; None for all of it
-    # kinds of which everybody is named; others are not scored
+    # kinds that are completely annotated; others are not scored
     labelled: list[str] = field(default_factory=lambda: list(KINDS))
-    reach: int = 0  # a sight holds for frames so far from its own: 0 where every frame has its own
+    reach: int = 0  # frames around its own for which a sight is valid; 0 if every frame has its own
     thumbs: np.ndarray | None = field(default=None, compare=False, repr=False)  # (frames, 18, 24) uint8 of `content`
 
     def shot_at(self, frame: int) -> Shot | None:
-        """The shot of a frame; None in a transition."""
+        """Return the shot of a frame; None in a transition."""
         return next((shot for shot in self.shots if shot.start <= frame < shot.end), None)
 
     def seen(self, entity: Entity, frame: int) -> Sight | None:
-        """What shows of an entity in a frame, by the nearest sight within reach; None where nothing does or nobody knows."""
+        """Return the nearest sight of an entity within `reach` of a frame; None if it is hidden or not annotated there."""
         nearest = min(entity.sights, key=lambda known: (abs(known - frame), known), default=None)
         return entity.sights[nearest] if nearest is not None and abs(nearest - frame) <= self.reach else None
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A shot of a film: what a triplet is wanted of."""
+    """A shot of a film, for which a triplet is expected."""
 
     film: Film
     shot: Shot
@@ -143,11 +145,14 @@ class Unit:
         return next((e for e in self.shot.entities if e.id == name), None)
 
     def wanted(self, least_area: float = 0.02) -> list[Entity]:
-        """People and things to be found: in at least half of the frames, half of it visible, so large a share of the picture."""
+        """Return the entities to be found: at least half visible in half of the frames, with this fraction of the picture."""
         return [e for e in self.shot.entities if e.kind in KINDS and self.size(e) >= least_area]
 
     def size(self, entity: Entity) -> float:
-        """Share of the picture that it takes where at least half of it is visible, 0 to 1; 1 where nobody said."""
+        """Return the entity's median fraction of the picture, 0 to 1; frames where less than half is visible count 0.
+
+        1 without annotated sights.
+        """
         if not entity.sights:
             return 1.0
         step = max(1, min((self.shot.end - self.shot.start) // 12, 5)) if self.film.reach == 0 else 1
@@ -179,12 +184,12 @@ class Truth:
 
     @cached_property
     def wanted(self) -> dict[tuple[str, int], list[Entity]]:
-        """Unit -> what is to be found in it."""
+        """Entities to be found in each unit."""
         return {unit.key: unit.wanted() for unit in self.units}
 
     @cached_property
     def eligible(self) -> dict[tuple[str, int], set[str]]:
-        """Unit -> ids of what is to be found and shows in a shot that is no copy of it, there on 1 % of the picture."""
+        """Ids of the entities to be found in each unit that also cover 1 % of the picture in a shot of another take."""
         shown = [(unit.take, {e.id for e in unit.wanted(0.01)}) for unit in self.units]
         return {
             unit.key: {
@@ -195,12 +200,12 @@ class Truth:
 
     @property
     def achievable(self) -> list[tuple[str, int]]:
-        """Units all of whose wanted entities can have a reference; at least one there is."""
+        """Units with at least one entity to be found in which every such entity can have a reference."""
         return [key for key, wanted in self.wanted.items() if wanted and len(self.eligible[key]) == len(wanted)]
 
 
 def save(truth: Truth, folder: Path) -> None:
-    """Write a set's files; the films and the plates are the caller's."""
+    """Write the truth files of a set. The caller writes the films and the plates."""
     names = [film.file for film in truth.films]
     about = {"format": FORMAT, "tier": truth.tier, "seed": truth.seed, "films": names}
     (folder / "set.json").write_text(json.dumps(about, indent=1) + "\n")
@@ -214,7 +219,7 @@ def save(truth: Truth, folder: Path) -> None:
 
 
 def load(folder: Path) -> Truth:
-    """A set that `save` or a person wrote. Raises ValueError with a sentence where it makes no sense."""
+    """Read a set written by `save` or by hand. Raises ValueError if it is missing, invalid or inconsistent."""
     if not (folder / "set.json").exists():
         raise ValueError(f"{folder} has no set.json: make one with `a2data bench-data make {folder}`")
     about = json.loads((folder / "set.json").read_text())
@@ -226,7 +231,7 @@ def load(folder: Path) -> Truth:
 def _film(folder: Path, name: str) -> Film:
     path = folder / safe_name(f"{Path(name).stem}.truth.json", f"{folder}/set.json")
     if not path.exists():
-        raise ValueError(f"set.json names {name}, but there is no {path}")
+        raise ValueError(f"set.json lists {name}, but {path} does not exist")
     data = json.loads(path.read_text())
     thumbs = path.with_name(safe_name(f"{Path(name).stem}.thumbs.npy", f"{folder}/set.json"))
     try:
@@ -249,7 +254,7 @@ def _shot(data: dict[str, Any]) -> Shot:
 
 
 def check(shots: Iterable[Shot], frames: int, where: str) -> None:
-    """Raises ValueError where shots overlap, run backwards or leave the film."""
+    """Raise ValueError if shots overlap, are not in order or extend beyond the film."""
     end = 0
     for shot in shots:
         if not end <= shot.start < shot.end <= frames:

@@ -10,9 +10,9 @@ from a2data.media.images import iou as box_iou
 from pipelines.bench.triplets.predictions import Clip, Element, Prediction, Ref, Seen
 from pipelines.films.truth import KINDS, Entity, Film, Truth, Unit
 
-TOUCH = 0.1  # IoU from which a person or thing is meant to be an entity
-OWNS = 0.5  # share of a part's mask (a face, a garment) that lies on its owner
-RIM = (0.1, 0.9)  # alpha between which a pixel is neither the entity's nor not
+MIN_IOU = 0.1  # with an entity, for a person or object to match it
+MIN_INSIDE = 0.5  # fraction of a part's mask (a face, a garment) that is on its owner
+UNKNOWN_ALPHA = (0.1, 0.9)  # range in which a pixel may count as inside or outside
 
 Key = tuple[str, int]  # file, first frame of the shot
 
@@ -21,12 +21,12 @@ Key = tuple[str, int]  # file, first frame of the shot
 class Found:
     """The entity that an image shows."""
 
-    id: str  # of the entity; "" for nobody
-    iou: float | None = None  # with what shows of it; None where the truth has no pixels
+    id: str  # of the entity; "" if there is none
+    iou: float | None = None  # with its visible part; None if the truth has no pixels
     entity: Entity | None = None
 
 
-NOBODY = Found("")
+NO_ENTITY = Found("")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class GroundTruthMatcher:
 
     @cached_property
     def unit_of(self) -> dict[str, Unit]:
-        """Clip -> the shot that most of its frames are said to belong to; none for a clip that is in no shot."""
+        """Clip -> the shot of most of its source frames. Clips outside all shots are not included."""
         out = {}
         for clip in self.prediction.clips.values():
             if unit := self.find_unit(clip.file, clip.frames):
@@ -58,10 +58,10 @@ class GroundTruthMatcher:
         return self.units[file, shots.most_common(1)[0][0]] if shots else None
 
     def of_element(self, name: str) -> Found:
-        """Return the entity that an element shows in its best frame; none for an unknown element."""
+        """Return the entity that an element shows in its best frame; NO_ENTITY for an unknown element."""
         element = self.prediction.elements.get(name)
         if element is None:
-            return NOBODY
+            return NO_ENTITY
         return self._cached(("element", name), element.best, element.kind)
 
     def of_ref(self, clip: str, ref: Ref) -> Found:
@@ -75,32 +75,32 @@ class GroundTruthMatcher:
 
 
 def find(truth: Truth, seen: Seen, kind: str) -> Found:
-    """The entity that a mask lies on. kind: of the element; a part (a face, a garment) may lie anywhere on a human."""
+    """Return the entity that a mask covers. kind: of the element; a part (a face, a garment) may be anywhere on a human."""
     film = truth.by_file.get(seen.file)
     shot = film.shot_at(seen.frame) if film else None
     if film is None or shot is None:
-        return NOBODY
+        return NO_ENTITY
     wanted = kind if kind in KINDS else "human"
     entities = [e for e in shot.entities if e.kind == wanted or e.kind not in KINDS]
     if any(not e.sights for e in entities):
-        return Found(entities[0].id, None, entities[0]) if len(entities) == 1 else NOBODY
+        return Found(entities[0].id, None, entities[0]) if len(entities) == 1 else NO_ENTITY
     mask = seen.in_source(film.height, film.width)
-    best, most = NOBODY, 0.0
+    best, most = NO_ENTITY, 0.0
     for entity in entities:
         shown = film.seen(entity, seen.frame)
         if shown is None:
             continue
         both, union = overlap(shown.pixels(film.height, film.width), mask)
-        share = both / max(1, mask.sum())
-        if share > most and (both / union >= TOUCH if kind in KINDS else share >= OWNS):
-            best, most = Found(entity.id, both / union, entity), share
+        inside = both / max(1, mask.sum())
+        if inside > most and (both / union >= MIN_IOU if kind in KINDS else inside >= MIN_INSIDE):
+            best, most = Found(entity.id, both / union, entity), inside
     return best
 
 
 def overlap(alpha: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
-    """The intersection and union of an alpha, 0 to 1, with a bool mask, in pixels.
+    """Return the intersection and union of an alpha, 0 to 1, with a bool mask, in pixels.
 
-    Where the alpha is neither near 0 nor near 1, either answer is right, as in the unknown band of a trimap.
+    Pixels with an intermediate alpha count as the mask has them, as in the unknown band of a trimap.
     """
     shown = solid(alpha, mask)
     both = float((shown & mask).sum())
@@ -108,16 +108,16 @@ def overlap(alpha: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
 
 
 def solid(alpha: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(h, w) bool: the entity's pixels, where the rim that is half transparent is taken as the mask takes it."""
-    return (alpha > RIM[1]) | ((alpha >= RIM[0]) & mask)
+    """Return the entity's pixels, (h, w) bool. Pixels with an intermediate alpha count as the mask has them."""
+    return (alpha > UNKNOWN_ALPHA[1]) | ((alpha >= UNKNOWN_ALPHA[0]) & mask)
 
 
 def identity_f1(ground: GroundTruthMatcher) -> tuple[float, float]:
-    """Sums of 2 IDTP and of the boxes of truth and of prediction, over all clips (Ristani et al. 2016): IDF1 is their ratio.
+    """Return 2 IDTP and the number of true and predicted boxes, over all clips (Ristani et al. 2016). IDF1 is their ratio.
 
-    The frames that count are those in which the pipeline looked at the clip, that is, found anything.
+    Only frames in which the pipeline detected something count.
     """
-    from scipy.optimize import linear_sum_assignment  # 0.5 s, which no command should wait for
+    from scipy.optimize import linear_sum_assignment  # 0.5 s to import
 
     twice = total = 0.0
     by_clip: dict[str, list[Element]] = {}
@@ -134,19 +134,19 @@ def identity_f1(ground: GroundTruthMatcher) -> tuple[float, float]:
         hits = np.array([[_hits(t, boxes) for boxes in truth] for t in tracks]).reshape(len(tracks), len(truth))
         rows, columns = linear_sum_assignment(hits, maximize=True)
         twice += 2 * hits[rows, columns].sum()
-        # tracks of what is too small to be asked for count neither way
-        asked = [t for t in tracks if (name := ground.of_element(t.id).id) == "" or name in {e.id for e in entities}]
-        total += sum(map(len, truth)) + sum(len(t.frames) for t in asked)
+        # tracks of entities that are too small to be required are ignored
+        scored = [t for t in tracks if (name := ground.of_element(t.id).id) == "" or name in {e.id for e in entities}]
+        total += sum(map(len, truth)) + sum(len(t.frames) for t in scored)
     return float(twice), float(total)
 
 
 def _hits(track: Element, boxes: dict[int, tuple]) -> int:
-    """Frames in which a track is where an entity is."""
+    """Return the number of frames in which a track overlaps an entity with an IoU of at least 0.5."""
     return sum(f in boxes and box_iou(b, boxes[f]) >= 0.5 for f, b in zip(track.frames, track.boxes, strict=True))
 
 
 def entity_masks(film: Film, unit: Unit, frame: int) -> dict[str, np.ndarray]:
-    """Everything that stands in a shot, in one frame: id -> (h, w) float32."""
+    """Return the alpha of every person and object in a frame: id -> (h, w) float32."""
     return {
         e.id: shown.pixels(film.height, film.width)
         for e in unit.shot.entities
@@ -155,7 +155,7 @@ def entity_masks(film: Film, unit: Unit, frame: int) -> dict[str, np.ndarray]:
 
 
 def clips_of(ground: GroundTruthMatcher) -> dict[Key, list[Clip]]:
-    """Shot -> the clips that were cut from it."""
+    """Return the clips of each shot."""
     out: dict[Key, list[Clip]] = {}
     for clip_id, unit in ground.unit_of.items():
         out.setdefault(unit.key, []).append(ground.prediction.clips[clip_id])

@@ -13,13 +13,13 @@ from pipelines.bench.triplets.statistics import Score, share
 from pipelines.films.truth import KINDS, Unit
 
 SUBJECTS = ("human", "object", "face")
-NEAR = 8  # of the 64 bits of two difference hashes
-SIZES = (("small", 0.02, 0.05), ("medium", 0.05, 0.15), ("large", 0.15, 1.01))  # share of the picture
+NEAR = 8  # largest Hamming distance of near copies, of the 64 bits of a difference hash
+SIZES = (("small", 0.02, 0.05), ("medium", 0.05, 0.15), ("large", 0.15, 1.01))  # fractions of the picture
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A reference and what the truth says of it."""
+    """A reference with its ground truth."""
 
     sample: Sample
     ref: Ref
@@ -37,7 +37,7 @@ class Pair:
 
     @property
     def same_subject(self) -> bool:
-        """The same person, thing or place; a garment also needs the same outfit."""
+        """Return whether both show the same person, object or place; for a garment, also in the same outfit."""
         if self.ref.role == "background":
             return self.known and self.unit.shot.place == self.source.shot.place  # type: ignore[union-attr]
         if not self.known or self.target.id != self.found.id:
@@ -50,8 +50,8 @@ class Pair:
         return self.ref.source_clip != self.sample.clip
 
     @property
-    def no_copy(self) -> bool:
-        """Whether the two shots are of different takes; a clip paired with itself is counted elsewhere."""
+    def other_take(self) -> bool:
+        """Return whether the shots have different takes. A shot paired with itself passes: `other_clip` counts it."""
         same_shot = self.unit is not None and self.source is not None and self.unit.key == self.source.key
         return same_shot or self.unit is None or self.source is None or self.unit.take != self.source.take
 
@@ -61,7 +61,7 @@ class Pair:
 
 
 def pairs_of(ground: GroundTruthMatcher) -> list[Pair]:
-    """Every reference of every sample that the truth can judge."""
+    """Return the references of all samples whose kinds the truth labels."""
     out = []
     for sample in ground.prediction.samples:
         unit = ground.unit_of.get(sample.clip)
@@ -75,20 +75,20 @@ def pairs_of(ground: GroundTruthMatcher) -> list[Pair]:
 
 
 def is_labelled(role: str, *units: Unit | None) -> bool:
-    """Whether the truth of these shots says who or what there is of a role; of no shot at all nothing is to be said."""
+    """Return whether the truth labels a role in these shots. None, for outside all shots, counts as labelled."""
     if role == "background":
         return all(unit is None or unit.shot.place for unit in units)
     return all(unit is None or (role if role in KINDS else "human") in unit.film.labelled for unit in units)
 
 
 def _target(ground: GroundTruthMatcher, ref: Ref) -> Found:
-    """Whom the element of a reference shows. A garment is not among the elements read: it is its wearer's."""
+    """Return the entity that the element of a reference shows. Garments are not read; their wearer stands for them."""
     owner = ground.prediction.owners.get(ref.element, ref.element)
     return ground.of_element(owner)
 
 
 def pairing_scores(ground: GroundTruthMatcher, pairs: list[Pair]) -> list[Score]:
-    """Precision, recall and F0.5 over people, things and faces; slices by role and by trap; what was copied."""
+    """Return precision, recall and F0.5 over people, objects and faces; precision by role and hard negative; copy scores."""
     mine = [p for p in pairs if p.ref.role in SUBJECTS]
     precision = share("pairing, precision", sum(p.right for p in mine), len(mine))
     wanted = {(key, name) for key, names in ground.truth.eligible.items() for name in names}
@@ -98,15 +98,15 @@ def pairing_scores(ground: GroundTruthMatcher, pairs: list[Pair]) -> list[Score]
     for role in sorted({p.ref.role for p in pairs}):
         of = [p for p in pairs if p.ref.role == role]
         scores.append(share(f"pairing, precision: {role}", sum(p.right for p in of), len(of)))
-    traps = sorted({t for u in ground.truth.units for e in ground.truth.wanted[u.key] for t in e.hard_negatives})
-    for trap in traps:
-        of = [p for p in mine if p.target.entity and trap in p.target.entity.hard_negatives]
-        scores.append(share(f"pairing, precision: {trap}", sum(p.right for p in of), len(of)))
+    hard = sorted({h for u in ground.truth.units for e in ground.truth.wanted[u.key] for h in e.hard_negatives})
+    for name in hard:
+        of = [p for p in mine if p.target.entity and name in p.target.entity.hard_negatives]
+        scores.append(share(f"pairing, precision: {name}", sum(p.right for p in of), len(of)))
     return [*scores, *copy_scores(ground, pairs)]
 
 
 def copy_scores(ground: GroundTruthMatcher, pairs: list[Pair]) -> list[Score]:
-    """References from another clip, from another take, and unlike the frames of their target."""
+    """Score references from another clip, from another take, and from frames unlike those of their target."""
     hashes = {}
     for film in ground.truth.films:
         if film.thumbs is not None:
@@ -114,19 +114,19 @@ def copy_scores(ground: GroundTruthMatcher, pairs: list[Pair]) -> list[Score]:
     near = [d <= NEAR for p in pairs if (d := _distance(ground, p, hashes)) is not None]
     return [
         share("references from another clip", sum(p.other_clip for p in pairs), len(pairs)),
-        share("references from another take", sum(p.no_copy for p in pairs), len(pairs)),
+        share("references from another take", sum(p.other_take for p in pairs), len(pairs)),
         share("references from a frame unlike the clip's", sum(not n for n in near), len(near), "no thumbnails"),
     ]
 
 
 def dhash(grey: np.ndarray) -> np.ndarray:
-    """(64,) bool of an (h, w) uint8 picture: is each of 8 x 8 places darker than the next to its right."""
+    """Return the difference hash, (64,) bool, of an (h, w) uint8 picture: is each of 8 x 8 cells darker than its right one."""
     small = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
     return (small[:, 1:] > small[:, :-1]).ravel()
 
 
 def _distance(ground: GroundTruthMatcher, pair: Pair, hashes: dict[str, np.ndarray]) -> int | None:
-    """Bits in which the reference's frame differs from the nearest frame of its target; None where frames are not known."""
+    """Return the Hamming distance of the reference's frame to the nearest target frame; None if frames are not known."""
     clip = ground.prediction.clips.get(pair.sample.clip)
     here, there = hashes.get(clip.file if clip else ""), hashes.get(pair.ref.origin.file)
     frame = pair.ref.origin.frame
@@ -137,20 +137,20 @@ def _distance(ground: GroundTruthMatcher, pair: Pair, hashes: dict[str, np.ndarr
 
 
 def entity_scores(ground: GroundTruthMatcher) -> list[Score]:
-    """Which of the entities to be found have an element, by size; how many elements are one."""
+    """Return the recall of entities, also by size, and the precision of elements."""
     found: dict[Key, set[str]] = defaultdict(set)
-    asked = real = 0
+    total = real = 0
     for element in ground.prediction.elements.values():
         unit = ground.unit_of.get(element.clip)
         if element.kind not in KINDS or not is_labelled(element.kind, unit):
             continue
         is_found = ground.of_element(element.id)
-        asked += 1
+        total += 1
         real += is_found.entity is not None and is_found.entity.kind in KINDS
         if unit and is_found.id and (is_found.iou is None or is_found.iou >= 0.5):
             found[unit.key].add(is_found.id)
     wanted = [(u, e) for u in ground.truth.units for e in ground.truth.wanted[u.key]]
-    scores = [share("entities, precision", real, asked)]
+    scores = [share("entities, precision", real, total)]
     scores.append(share("entities, recall", sum(e.id in found[u.key] for u, e in wanted), len(wanted)))
     for name, low, high in SIZES:
         of = [(u, e) for u, e in wanted if e.sights and low <= u.size(e) < high]
@@ -159,7 +159,7 @@ def entity_scores(ground: GroundTruthMatcher) -> list[Score]:
 
 
 def embedding_scores(ground: GroundTruthMatcher) -> list[Score]:
-    """AP, AUC and TAR over all pairs of elements from different takes, without any threshold of the pipeline's."""
+    """Return AP, AUC and TAR over all pairs of elements from different takes, independent of the pipeline's thresholds."""
     scores: list[Score] = []
     for kind in KINDS:
         similarity, same = _all_pairs(ground, kind)
@@ -176,7 +176,7 @@ def embedding_scores(ground: GroundTruthMatcher) -> list[Score]:
 
 
 def _all_pairs(ground: GroundTruthMatcher, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines of all pairs of different takes, and whether they are of one entity. People are compared by their faces."""
+    """Return the cosines of all pairs from different takes, and whether they show one entity. People are compared by face."""
     faces = {e.parent: e for e in ground.prediction.elements.values() if e.kind == "face" and e.embedding}
     known: list[tuple[tuple[float, ...], str, str]] = []
     for element in ground.prediction.elements.values():
@@ -189,20 +189,19 @@ def _all_pairs(ground: GroundTruthMatcher, kind: str) -> tuple[np.ndarray, np.nd
     matrix = np.array([vector for vector, _, _ in known], np.float32)
     names, takes = (np.array([row[n] for row in known]) for n in (1, 2))
     a, b = np.triu_indices(len(known), 1)
-    apart = takes[a] != takes[b]
-    return (matrix @ matrix.T)[a, b][apart], (names[a] == names[b])[apart]
+    other_take = takes[a] != takes[b]
+    return (matrix @ matrix.T)[a, b][other_take], (names[a] == names[b])[other_take]
 
 
 def _vector(element: Element, faces: dict[str, Element]) -> tuple[float, ...]:
-    """What tells an element from others: its face's embedding, where it has a face; a human without one is left out
-    where others have one."""
+    """Return the embedding to compare an element by; for humans that of the face, () without a face if others have one."""
     if element.kind == "human" and faces:
         return faces[element.id].embedding if element.id in faces else ()
     return element.embedding
 
 
 def cluster_scores(ground: GroundTruthMatcher, pairs: list[Pair]) -> list[Score]:
-    """B-cubed of the identities that the references carry, over the elements that could have one."""
+    """Return B-cubed scores of the references' identities, over the elements of eligible entities."""
     cluster: dict[str, tuple[str, int]] = {}
     for pair in pairs:
         if pair.ref.role in KINDS and pair.ref.identity >= 0:

@@ -8,13 +8,13 @@ from pipelines.bench.triplets.predictions import Sample, Slot
 from pipelines.bench.triplets.statistics import Score, share
 from pipelines.films.truth import KINDS, Entity, Unit
 
-ANYTHING = {"object", "thing", "item", ""}
-ANYBODY = {"person", "human", "adult", "figure"}
+GENERIC_OBJECT = {"object", "thing", "item", ""}
+GENERIC_PERSON = {"person", "human", "adult", "figure"}
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a phrase says of an entity, as far as the truth knows."""
+    """Counts of a phrase's true and false statements about an entity. Unannotated properties do not count."""
 
     true: int = 0
     false: int = 0
@@ -22,13 +22,13 @@ class Reading:
 
 @dataclass(frozen=True)
 class Words:
-    """What a sample's phrases say."""
+    """Counts over the phrases of samples."""
 
-    right: int = 0  # phrases bound to the entity that they describe best
+    right: int = 0  # phrases bound to the entity they describe best
     bound: int = 0
-    named: int = 0  # entities to be found that a right phrase stands for
+    named: int = 0  # entities to be found that have a right phrase
     wanted: int = 0
-    invented: int = 0  # phrases beyond the entities of their kind
+    invented: int = 0  # phrases in excess of the entities of their kind
     slots: int = 0
     true: int = 0  # colours and nouns
     false: int = 0
@@ -44,13 +44,13 @@ def kind_of(phrase: str) -> str:
 
 
 def read(phrase: str, entity: Entity) -> Reading:
-    """How many of the colours and nouns of a phrase are true of an entity. What the truth does not know is not asked."""
+    """Count the colours and nouns of a phrase that are true and false of an entity. Unannotated properties do not count."""
     said = phrases.read(phrase)
     true = false = 0
     claims = [(colour, entity.colours.get("")) for colour in said.colours]
     claims += [(garment.colour, entity.colours.get(garment.kind)) for garment in said.garments if garment.colour]
     nouns = set(said.noun.split())
-    if entity.nouns and not nouns & (ANYBODY if said.human else ANYTHING) and nouns:
+    if entity.nouns and not nouns & (GENERIC_PERSON if said.human else GENERIC_OBJECT) and nouns:
         claims.append((next(iter(sorted(nouns & set(entity.nouns))), said.noun), entity.nouns))
     for claim, known in claims:
         if known is not None:
@@ -59,7 +59,7 @@ def read(phrase: str, entity: Entity) -> Reading:
 
 
 def side(unit: Unit, entity: Entity) -> float | None:
-    """Where an entity stands, 0 left to 1 right, on the average of its sights."""
+    """Return the mean horizontal position of an entity, 0 (left) to 1 (right); None without sights."""
     if not entity.sights:
         return None
     middles = [(s.box[0] + s.box[2]) / 2 for s in entity.sights.values()]
@@ -67,14 +67,14 @@ def side(unit: Unit, entity: Entity) -> float | None:
 
 
 def misfit(unit: Unit, phrase: str, entity: Entity) -> float:
-    """How badly a phrase describes an entity of its kind: what it says that is false, and the distance to where it says it is."""
+    """Return how badly a phrase describes an entity of its kind: the number of false statements, and 1 for the wrong side."""
     where, there = phrases.read(phrase).place, side(unit, entity)
     away = abs(where - there) if where is not None and there is not None else 0.0
     return read(phrase, entity).false + (1.0 if away > 0.5 else 0.0)
 
 
 def is_right(unit: Unit, sample: Sample, slot: Slot, entity: Entity | None) -> bool:
-    """Whether a phrase is in the prompt where it is said to be, and no other entity of the shot fits it better than its own."""
+    """Return whether a phrase is at its stated span of the prompt and fits no other entity of the shot better than its own."""
     if entity is None or sample.prompt[slot.start : slot.end] != slot.phrase or entity.kind != kind_of(slot.phrase):
         return False
     others = [e for e in unit.shot.entities if e.kind == entity.kind]
@@ -82,12 +82,12 @@ def is_right(unit: Unit, sample: Sample, slot: Slot, entity: Entity | None) -> b
 
 
 def judged(unit: Unit, sample: Sample) -> list[Slot]:
-    """The phrases of the kinds that the truth labels."""
+    """Return the phrases of the kinds that the truth labels."""
     return [slot for slot in sample.slots if kind_of(slot.phrase) in unit.film.labelled]
 
 
 def words_of(ground: GroundTruthMatcher, sample: Sample) -> Words:
-    """The counts of one sample."""
+    """Return the counts of one sample."""
     unit = ground.unit_of.get(sample.clip)
     if unit is None:
         return Words(slots=len(sample.slots), invented=len(sample.slots))

@@ -8,29 +8,28 @@ import numpy as np
 
 from a2data.media.images import clamp, from_png, from_rle
 from a2data.store.filename import safe_path
-from pipelines.bench.triplets.match_truth import RIM as SOFT
-from pipelines.bench.triplets.match_truth import Found, GroundTruthMatcher, entity_masks, overlap, solid
+from pipelines.bench.triplets.match_truth import UNKNOWN_ALPHA, Found, GroundTruthMatcher, entity_masks, overlap, solid
 from pipelines.bench.triplets.predictions import Ref
 from pipelines.bench.triplets.statistics import Score, mean, share
 from pipelines.films.truth import KINDS, Film, Shot, Unit
 
 CLEAN_IOU, CLEAN_LEAK, CLEAN_WHITE, CLEAN_PART, VISIBLE = 0.85, 0.02, 0.98, 0.9, 0.5
-PURE_LEAK = 0.01  # of the place
-RIM = 0.008  # of the diagonal of the box: how far a boundary may be off (as in DAVIS)
-SOLID = SOFT[1]  # alpha from which a pixel is surely somebody's
-LIKE_PLATE = 30  # grey levels within which a pixel shows the plate
+PURE_LEAK = 0.01  # fraction of a background that may show entities
+BOUNDARY_TOLERANCE = 0.008  # fraction of the box's diagonal, as in DAVIS
+SOLID = UNKNOWN_ALPHA[1]  # alpha above which a pixel certainly belongs to an entity
+LIKE_PLATE = 30  # largest difference in grey levels for a pixel that shows the plate
 
 
 @dataclass(frozen=True)
 class Cleanliness:
-    """How clean a reference is; every figure 0 to 1, 1 best. A part (a face, a garment) has no mask of its own in the truth."""
+    """Cleanliness of a reference; all values 0 to 1, 1 is best. The truth has no masks of parts (a face, a garment)."""
 
     iou: float
-    purity: float  # share of the mask that is the entity
-    completeness: float  # share of the entity's visible pixels that the mask has
-    boundary: float  # F of the two boundaries
-    others: float  # 1 - share of the mask that is some other entity
-    white: float  # share of the picture outside the mask that is white
+    purity: float  # fraction of the mask that is the entity
+    completeness: float  # fraction of the entity's visible pixels in the mask
+    boundary: float  # F-measure of the two boundaries
+    others: float  # 1 - fraction of the mask that is another entity
+    white: float  # fraction of the picture outside the mask that is white
     visible: float
     part: bool
 
@@ -41,7 +40,7 @@ class Cleanliness:
 
 
 def cleanliness(ground: GroundTruthMatcher, ref: Ref, found: Found) -> Cleanliness | None:
-    """None for a place, for nobody, and where the truth has no pixels."""
+    """Measure a reference; None for a place, without an entity, or if the truth has no pixels."""
     film = ground.truth.by_file.get(ref.origin.file)
     shot = film.shot_at(ref.origin.frame) if film else None
     if ref.role == "background" or found.entity is None or found.iou is None or film is None or shot is None:
@@ -68,12 +67,12 @@ def cleanliness(ground: GroundTruthMatcher, ref: Ref, found: Found) -> Cleanline
     )
 
 
-def boundary_f(a: np.ndarray, b: np.ndarray, rim: float = RIM) -> float:
-    """F of the boundaries of two masks, each matched within a share of the diagonal of the first's box (Perazzi et al. 2016)."""
+def boundary_f(a: np.ndarray, b: np.ndarray, tolerance: float = BOUNDARY_TOLERANCE) -> float:
+    """Return the F-measure of two boundaries, within a fraction of the first mask's box diagonal (Perazzi et al. 2016)."""
     ys, xs = np.nonzero(a)
     if not len(xs) or not b.any():
         return 0.0
-    reach = max(1, round(rim * float(np.hypot(np.ptp(xs) + 1, np.ptp(ys) + 1))))
+    reach = max(1, round(tolerance * float(np.hypot(np.ptp(xs) + 1, np.ptp(ys) + 1))))
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     edges = [_edge(m) for m in (a, b)]
     near = [cv2.dilate(e.astype(np.uint8), disk) > 0 for e in edges]
@@ -83,17 +82,17 @@ def boundary_f(a: np.ndarray, b: np.ndarray, rim: float = RIM) -> float:
 
 
 def _edge(mask: np.ndarray) -> np.ndarray:
-    """The mask's pixels beside one outside it; the rim of the picture is no edge."""
+    """Return the mask's pixels next to a pixel outside it. The picture's edge does not count as outside."""
     inside = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=1)
     return mask & (inside == 0)
 
 
 @dataclass(frozen=True)
 class PlaceFigures:
-    """How good a picture of a place is."""
+    """Quality of a background picture."""
 
-    empty: float  # 1 - share of it that shows an entity
-    coverage: float  # share of the source picture
+    empty: float  # 1 - fraction of it that shows an entity
+    coverage: float  # fraction of the source picture
 
     @property
     def score(self) -> float:
@@ -105,7 +104,7 @@ class PlaceFigures:
 
 
 def place_figures(ground: GroundTruthMatcher, ref: Ref, plates: dict[str, np.ndarray]) -> PlaceFigures | None:
-    """None where the truth has no pixels. plates: file of a plate -> (h, w, 3) uint8, of those that are there."""
+    """Measure a background; None if the truth has no pixels. plates: file -> (h, w, 3) uint8, of the existing plates."""
     film = ground.truth.by_file.get(ref.origin.file)
     shot = film.shot_at(ref.origin.frame) if film else None
     if film is None or shot is None or any(not e.sights for e in shot.entities):
@@ -114,14 +113,14 @@ def place_figures(ground: GroundTruthMatcher, ref: Ref, plates: dict[str, np.nda
     there = np.max([m > SOLID for m in masks], axis=0) if masks else np.zeros((film.height, film.width), bool)
     region, picture = region_of(film, ref)
     if picture is not None and shot.camera == "static" and shot.plate in plates:
-        # a plate made of many frames shows what stood behind whoever is there in this one
+        # a plate built from many frames shows the background behind the entities of this frame
         there = there & (np.abs(picture.astype(int) - plates[shot.plate]).max(-1) > LIKE_PLATE)
     area = float(region.sum())
     return PlaceFigures(1 - float((region & there).sum()) / max(1.0, area), area / region.size)
 
 
 def region_of(film: Film, ref: Ref) -> tuple[np.ndarray, np.ndarray | None]:
-    """Which of the source's pixels a picture of the place shows, (h, w) bool, and what it shows there, (h, w, 3) uint8."""
+    """Return the source pixels that a background picture shows, (h, w) bool, and their content, (h, w, 3) uint8."""
     mask = from_rle(ref.origin.mask)
     x0, y0, x1, y1 = clamp(ref.box, *mask.shape)
     inside = np.zeros_like(mask)
@@ -140,14 +139,14 @@ def region_of(film: Film, ref: Ref) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def plates_of(shots: Iterable[Shot], folder) -> dict[str, np.ndarray]:
-    """The plates that lie beside the truth."""
+    """Read the plates beside the truth."""
     names = sorted({shot.plate for shot in shots if shot.plate})
     paths = {name: folder / safe_path(name, f"plate of a film in {folder}") for name in names}
     return {name: from_png(path.read_bytes()) for name, path in paths.items() if path.exists()}
 
 
 def picture_scores(clean: list[Cleanliness], places: list[PlaceFigures]) -> list[Score]:
-    """Means over all references, and shares of clean ones."""
+    """Return means over all references and the fractions of clean ones."""
     whole, note = [c for c in clean if not c.part], "no masks in the truth"
     return [
         share("references, clean", sum(c.clean for c in clean), len(clean), note),

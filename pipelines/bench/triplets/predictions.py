@@ -1,8 +1,8 @@
 """Predictions of a pipeline on the films: its shards, plus the data that only its tables contain.
 
-From the shards: prompts, phrases, references with their origin and where in the clip is what they stand for, the pictures, the
-clip itself. From the tables: where the shots are (segment), what was kept (select), every element with its sightings and its
-embedding (detect, ground, faces), and which elements have a phrase (match).
+From the shards: prompts, phrases, references with their origin and their target in the clip, pictures, and the clip itself. From
+the tables: shots (segment), kept clips (select), every element with its observations and embedding (detect, ground, faces), and
+the elements that have a phrase (match).
 """
 
 import hashlib
@@ -35,7 +35,7 @@ class Seen:
     crop: Box  # the part of the source picture that the clip's frame shows
 
     def in_source(self, height: int, width: int) -> np.ndarray:
-        """(height, width) bool: the mask in the source's pixels."""
+        """Return the mask in the source's pixels, (height, width) bool."""
         mask = images.from_rle(self.mask)
         x0, y0, x1, y1 = (round(v) for v in self.crop)
         out = np.zeros((height, width), bool)
@@ -47,7 +47,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip and its shot, as segment found them."""
+    """A clip and its shot, as segmented."""
 
     id: str
     file: str
@@ -61,26 +61,26 @@ class Clip:
 
 @dataclass(frozen=True)
 class Element:
-    """A person, a thing or a face that was found in a clip."""
+    """A person, an object or a face detected in a clip."""
 
     id: str
     clip: str
     kind: str
     parent: str
     best: Seen
-    frames: tuple[int, ...]  # source frames in which it was found
-    boxes: tuple[Box, ...]  # and where, in the source picture
+    frames: tuple[int, ...]  # source frames in which it was detected
+    boxes: tuple[Box, ...]  # one per frame, in the source picture
     embedding: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A phrase of the prompt that stands for a subject."""
+    """A phrase of the prompt for a subject."""
 
     phrase: str
     start: int
     end: int
-    element: str = ""  # what it was bound to; "" for nothing
+    element: str = ""  # element that it is bound to; "" if none
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Ref:
     """A reference of a triplet."""
 
     role: str
-    element: str  # what it stands for in the clip
+    element: str  # the target in the clip
     identity: int
     source_element: str
     source_clip: str
@@ -96,8 +96,8 @@ class Ref:
     phrase: str = ""
     start: int = 0
     end: int = 0
-    white: float = 1.0  # share of the picture outside the mask that is white
-    picture: np.ndarray | None = field(default=None, compare=False)  # of the place: (h, w, 3) uint8 of `box`
+    white: float = 1.0  # fraction of the picture outside the mask that is white
+    picture: np.ndarray | None = field(default=None, compare=False)  # of a background only: (h, w, 3) uint8 of `box`
     box: Box = (0, 0, 0, 0)  # in the clip's frame
 
 
@@ -108,12 +108,12 @@ class Sample:
     clip: str
     prompt: str
     slots: tuple[Slot, ...]
-    environment: str  # its phrase; "" for none
+    environment: str  # its phrase; "" if none
     references: tuple[Ref, ...]
-    frames: tuple[int, ...]  # the source frame that each frame of the video is said to be
-    thumbs: np.ndarray = field(compare=False)  # (t, 18, 24) uint8: what it shows
-    digest: str = ""  # of all its bytes
-    targets: dict[str, Seen] = field(default_factory=dict, compare=False)  # element -> where the sample says that it is
+    frames: tuple[int, ...]  # stated source frame of each frame of the video
+    thumbs: np.ndarray = field(compare=False)  # (t, 18, 24) uint8, of the video's frames
+    digest: str = ""  # sha256 of all its bytes
+    targets: dict[str, Seen] = field(default_factory=dict, compare=False)  # element -> its stated mask and frame
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,12 @@ class Prediction:
     clips: dict[str, Clip]
     elements: dict[str, Element]
     samples: list[Sample]
-    matched: frozenset[str] = frozenset()  # elements that a phrase stands for
-    owners: dict[str, str] = field(default_factory=dict)  # garment -> the human that it belongs to
+    matched: frozenset[str] = frozenset()  # elements with a phrase
+    owners: dict[str, str] = field(default_factory=dict)  # garment -> its human
 
 
 def read(work: Path, shards: Path) -> Prediction:
-    """The prediction of a finished run. Raises ValueError where the shards are not those of the tables."""
+    """Read the prediction of a finished run. Raises ValueError if the shards do not belong to the tables."""
     store = Store(work)
     files = {v.video_id: Path(v.path).name for v in rows(store, "ingest", records.Video)}
     kept = {row.clip_id for row in rows(store, "select", records.Kept)}
@@ -157,12 +157,12 @@ def rows(store: Store, stage: str, record: type) -> Iterator:
 
 
 def tar_samples(shards: Path) -> Iterator[dict[str, bytes]]:
-    """The members of each sample of a folder of shards, by extension, in the order of the index."""
+    """Yield the members of each sample of a shard folder, by extension, in the order of the index."""
     folder = Folder(shards)
     for row in packed_rows(folder):
         members = read_sample(folder, row.clip_id, row.shard, row.offset, row.bytes)
         if sorted(members) != row.members:
-            raise ValueError(f"{shards}/{row.shard} holds another sample at {row.offset} than the index says")
+            raise ValueError(f"{shards}/{row.shard} does not have the sample of the index at offset {row.offset}")
         yield members
 
 
@@ -187,7 +187,9 @@ def _sample(clips: dict[str, records.Clip], members: dict[str, bytes]) -> Sample
     triplet = samples.from_sample(members)
     facts = triplet.facts
     if facts.clip_id not in clips:
-        raise ValueError(f"the shards have the clip {facts.clip_id}, but the work folder has not: they are of two runs")
+        raise ValueError(
+            f"the shards have the clip {facts.clip_id}, but the work folder does not: they belong to different runs"
+        )
     bound = {(g.start, g.end): g.element_id for g in facts.references if g.role in ("human", "object")}
     bound |= {(u.start, u.end): u.element_id for u in facts.unpaired if u.kind in ("human", "object")}
     slots = tuple(
@@ -215,7 +217,7 @@ def _ref(given: samples.ReferenceMeta, png: bytes) -> Ref:
     outside = ~images.from_rle(mask)
     is_place = given.role == "background"
     if not is_place and picture.shape[:2] != outside.shape:
-        raise ValueError(f"{given.element_id}: the reference's picture is not of the size of its mask")
+        raise ValueError(f"{given.element_id}: the reference's picture and its mask differ in size")
     white = 1.0 if is_place or not outside.any() else float((picture[outside] >= 250).all(-1).mean())
     return Ref(
         given.role,
@@ -234,7 +236,7 @@ def _ref(given: samples.ReferenceMeta, png: bytes) -> Ref:
 
 
 def crop_of(origin: samples.Origin) -> Box:
-    """What part of the source picture the clip's frame shows: from one box in both."""
+    """Return the part of the source picture that the clip's frame shows, derived from one box in both coordinates."""
     (x0, y0, x1, y1), (left, top, right, bottom) = origin.box, origin.source_box
     across, down = (right - left) / (x1 - x0), (bottom - top) / (y1 - y0)
     corner = left - x0 * across, top - y0 * down
@@ -242,12 +244,12 @@ def crop_of(origin: samples.Origin) -> Box:
 
 
 def same_bytes(one: Prediction, other: Prediction) -> tuple[int, int]:
-    """Of the samples of two runs, how many have the same bytes in both, of how many in either."""
+    """Return how many samples are byte-identical in two runs, and how many there are in either."""
     a, b = ({(s.clip, s.digest) for s in p.samples} for p in (one, other))
     return len(a & b), len({clip for clip, _ in a | b})
 
 
 def about(shards: Path) -> dict:
-    """What the manifest of the shards says: profile, models, settings."""
+    """Return profile, models and settings from the manifest of the shards."""
     path = shards / "manifest.json"
     return json.loads(path.read_text()).get("about", {}) if path.exists() else {}

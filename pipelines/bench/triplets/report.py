@@ -17,7 +17,7 @@ td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.bar{background:#c3
 
 
 def to_json(result: Result, name: str, again: Score | None = None) -> dict[str, Any]:
-    """Everything of a result, as JSON. name: of the recipe, for the tables. again: of a second run's shards."""
+    """Return a result as JSON. name: of the recipe, for the tables. again: score of a second run's shards."""
     scores = [*result.scores, *([again] if again else [])]
     return {
         "format": "triplet-score/1",
@@ -40,17 +40,17 @@ def to_json(result: Result, name: str, again: Score | None = None) -> dict[str, 
 
 
 def to_text(data: dict[str, Any]) -> str:
-    """What the command prints."""
+    """Return the text that the command prints."""
     lines = [
         f"{data['name']} on tier {data['tier']}: TripletF0.5 {data['triplet_f05']:.3f} "
         f"(precision {data['precision']:.3f}, recall {data['recall']:.3f})",
-        "worst: " + ("; ".join(f"{check} {n}" for check, n in data["worst"]) or "nothing failed"),
+        "worst: " + ("; ".join(f"{check} {n}" for check, n in data["worst"]) or "no failures"),
         "",
         *[str(Score(**score)) for score in data["scores"]],
         "",
         "first failing checks:",
         *[f"  {n:3}  {check}" for check, n in ranked(data["histogram"])],
-        "TripletF0.5 would gain, at most, if a stage made no mistake:",
+        "largest gain in TripletF0.5 if a stage were perfect:",
         *[f"  {gain:+.3f}  {stage}" for stage, gain in ranked(data["substitution"]) if gain > 0],
     ]
     return "\n".join(lines)
@@ -61,13 +61,13 @@ def ranked(counts: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def to_markdown(results: Sequence[dict[str, Any]]) -> str:
-    """A table of the figures, a column for each result, and what fails first in each."""
+    """Return a table with a column for each result: figures, first failing checks and possible gains."""
     names = list(dict.fromkeys(s["name"] for r in results for s in r["scores"]))
     head = [f"{r['name']}, {r['tier']}" for r in results]
     lines = ["| | " + " | ".join(head) + " |", "|---|" + "---|" * len(results)]
     for name in ["TripletF0.5", *(n for n in names if n != "TripletF0.5")]:
         lines.append(f"| {name} | " + " | ".join(_cell(r, name) for r in results) + " |")
-    for title, what in (("fails first", "histogram"), ("would gain at most", "substitution")):
+    for title, what in (("first failing check", "histogram"), ("largest possible gain", "substitution")):
         lines.append(f"| {title} | " + " | ".join(_listed(r[what]) for r in results) + " |")
     return "\n".join(lines) + "\n"
 
@@ -83,7 +83,7 @@ def _listed(counts: dict[str, Any]) -> str:
 
 
 def to_html(results: Sequence[dict[str, Any]]) -> str:
-    """One page without links outward."""
+    """Return one HTML page without external links."""
     sections = "".join(_section(result) for result in results)
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><title>TripletBench</title>"
@@ -109,11 +109,11 @@ def _section(result: dict[str, Any]) -> str:
     return (
         f"<h2>{html.escape(result['name'])}, tier {result['tier']}: {result['triplet_f05']:.3f} "
         f"<small>precision {result['precision']:.3f}, recall {result['recall']:.3f}</small></h2>"
-        f"<h3>What fails first</h3><table>{bars or '<tr><td>nothing'}</table>"
-        f"<h3>What a stage without mistakes would gain, at most</h3><table>{gains or '<tr><td>nothing'}</table>"
+        f"<h3>First failing checks</h3><table>{bars or '<tr><td>nothing'}</table>"
+        f"<h3>Largest gain if a stage were perfect</h3><table>{gains or '<tr><td>nothing'}</table>"
         f"<h3>Figures</h3><table>{rows}</table>"
-        f"<details><summary>{len(result['failed'])} triplets that are not valid</summary><table>{failed}</table></details>"
-        f"<details><summary>{len(result['lost'])} shots without a triplet, and where they were lost</summary>"
+        f"<details><summary>{len(result['failed'])} invalid triplets</summary><table>{failed}</table></details>"
+        f"<details><summary>{len(result['lost'])} shots without a triplet, by the stage that lost them</summary>"
         f"<table>{lost}</table></details>"
     )
 
@@ -127,7 +127,7 @@ def _row(score: Score) -> str:
 
 
 def write(data: dict[str, Any], out: Path) -> None:
-    """score.json, score.md and score.html in a folder."""
+    """Write score.json, score.md and score.html to a folder."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "score.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
     (out / "score.md").write_text(to_markdown([data]))
@@ -135,7 +135,7 @@ def write(data: dict[str, Any], out: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A score.json, or the folder that it is in. Raises ValueError for another file."""
+    """Read score.json from its path or its folder. Raises ValueError for any other file."""
     file = path / "score.json" if path.is_dir() else path
     data = json.loads(file.read_text())
     if not isinstance(data, dict) or data.get("format") != "triplet-score/1":

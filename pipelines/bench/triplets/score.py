@@ -13,7 +13,7 @@ from pipelines.bench.triplets.predictions import Prediction, Sample
 from pipelines.bench.triplets.statistics import Score, f_beta, share
 from pipelines.films.truth import KINDS, Truth
 
-# In the order in which they are asked; and the stage to whose account each goes.
+# Checks in the order in which they are made -> the stage that a failure is attributed to.
 CHECKS = {
     "frame offset": "segment",
     "impure clip": "segment",
@@ -36,7 +36,7 @@ class TripletResult(NamedTuple):
 
     sample: Sample
     unit: Key | None
-    failed: tuple[tuple[str, str], ...]  # check, what about; in the order of CHECKS
+    failed: tuple[tuple[str, str], ...]  # check, details; in the order of CHECKS
 
     @property
     def checks(self) -> set[str]:
@@ -52,7 +52,7 @@ class Result:
     verdicts: list[TripletResult]
     lost: dict[Key, str]  # achievable shot without a triplet -> the stage that lost it
     histogram: dict[str, int]  # first failing check, or "lost in <stage>" -> triplets or shots
-    substitution: dict[str, float]  # stage -> what TripletF0.5 would gain if the stage made no mistake
+    substitution: dict[str, float]  # stage -> gain in TripletF0.5 if the stage were perfect
     precision: float
     recall: float
 
@@ -66,12 +66,12 @@ class Result:
 
     @property
     def worst(self) -> list[tuple[str, int]]:
-        """The three entries of the histogram that cost most."""
+        """The three most frequent entries of the histogram."""
         return sorted(self.histogram.items(), key=lambda item: (-item[1], item[0]))[:3]
 
 
 def score(truth: Truth, prediction: Prediction, folder: Path | None = None) -> Result:
-    """All figures. folder: of the truth, for its plates; without it a place counts as made of the pixels of its frame."""
+    """Score a prediction. folder: of the truth, with the plates; without it, backgrounds are compared with their frame alone."""
     ground = GroundTruthMatcher(truth, prediction)
     all_pairs = pairs.pairs_of(ground)
     plates = pictures.plates_of([u.shot for u in truth.units], folder) if folder else {}
@@ -106,7 +106,7 @@ def score(truth: Truth, prediction: Prediction, folder: Path | None = None) -> R
 
 @dataclass
 class Judge:
-    """The checks of single triplets; keeps what it measured of their pictures."""
+    """Checks of single triplets, and the picture scores measured along the way."""
 
     ground: GroundTruthMatcher
     plates: dict[str, np.ndarray]
@@ -125,7 +125,7 @@ class Judge:
     def _clip(self, sample: Sample) -> list[tuple[str, str]]:
         film = self.ground.truth.by_file.get(self.ground.prediction.clips[sample.clip].file)
         if film is None:
-            raise ValueError(f"the truth knows no film {self.ground.prediction.clips[sample.clip].file}")
+            raise ValueError(f"the truth does not have the film {self.ground.prediction.clips[sample.clip].file}")
         out, off = [], shots.offset(film, sample)
         if off:
             out.append(("frame offset", f"frames are {off:+d} from those stated"))
@@ -141,7 +141,7 @@ class Judge:
             return [("no such subject", about)]
         checks = [
             ("same clip", pair.other_clip),
-            ("near copy", pair.no_copy),
+            ("near copy", pair.other_take),
             ("wrong place" if place else "wrong identity", pair.same_subject),
             ("background leak" if place else "dirty reference", self._is_clean(pair)),
         ]
@@ -149,7 +149,7 @@ class Judge:
         return [(name, about if place else f"{about}: {shows}") for name, passed in checks if not passed]
 
     def _is_clean(self, pair: pairs.Pair) -> bool:
-        """True where the truth has no pixels to say."""
+        """Return whether the reference is clean; True if the truth has no pixels."""
         if pair.ref.role == "background":
             place = pictures.place_figures(self.ground, pair.ref, self.plates)
             self.places += [place] if place else []
@@ -164,7 +164,7 @@ class Judge:
         for slot in phrases.judged(unit, sample) if unit else sample.slots:
             entity = self.ground.of_element(slot.element).entity if slot.element else None
             if slot.element and not (unit and phrases.is_right(unit, sample, slot, entity)):
-                out.append(("wrong phrase", f"{slot.phrase!r} for {entity.id if entity else 'nobody'}"))
+                out.append(("wrong phrase", f"{slot.phrase!r} for {entity.id if entity else 'no entity'}"))
             elif entity and phrases.read(slot.phrase, entity).false:
                 out.append(("false words", f"{slot.phrase!r} for {entity.id}"))
         for ref in sample.references:
@@ -183,9 +183,9 @@ def rates(
     forgiven: frozenset[str] = frozenset(),
     found: frozenset[Key] = frozenset(),
 ) -> tuple[float, float]:
-    """Precision and recall of triplets, when some checks are forgiven and some lost shots found.
+    """Return precision and recall of triplets, with some checks forgiven and some lost shots counted as found.
 
-    Precision: valid ones of those emitted. Recall: shots with a valid one, of those all of whose entities can have a reference.
+    Precision: fraction of the emitted triplets that are valid. Recall: fraction of the achievable shots with a valid triplet.
     """
     achievable = {*truth.achievable}
     emitted = len(verdicts) + len(found)
@@ -195,7 +195,7 @@ def rates(
 
 
 def substitution(truth: Truth, verdicts: list[TripletResult], lost: dict[Key, str]) -> dict[str, float]:
-    """What TripletF0.5 would gain at most if a stage were right everywhere: its checks pass, what it lost is found and valid."""
+    """Return the largest gain in TripletF0.5 if a stage were perfect: its checks pass, and the shots it lost are valid."""
     now = f_beta(*rates(truth, verdicts), 0.5)
     out = {}
     for stage in STAGES:
@@ -206,7 +206,7 @@ def substitution(truth: Truth, verdicts: list[TripletResult], lost: dict[Key, st
 
 
 def lost_in(ground: GroundTruthMatcher) -> dict[Key, str]:
-    """Achievable shots without any triplet, and the first stage after which nothing of them was left."""
+    """Return the achievable shots without a triplet, each with the stage that lost it."""
     emitted = {unit.key for s in ground.prediction.samples if (unit := ground.unit_of.get(s.clip))}
     clips = match_truth.clips_of(ground)
     elements: dict[str, list[str]] = {}
@@ -218,8 +218,8 @@ def lost_in(ground: GroundTruthMatcher) -> dict[Key, str]:
         if key in emitted:
             continue
         kept = [clip for clip in clips.get(key, []) if clip.kept]
-        asked = {e.id for e in ground.truth.wanted[key]}
-        mine = [e for clip in kept for e in elements.get(clip.id, []) if ground.of_element(e).id in asked]
+        wanted = {e.id for e in ground.truth.wanted[key]}
+        mine = [e for clip in kept for e in elements.get(clip.id, []) if ground.of_element(e).id in wanted]
         reached = [bool(clips.get(key)), bool(kept), bool(mine), any(e in ground.prediction.matched for e in mine)]
         out[key] = LOST[reached.index(False)] if False in reached else "retrieve"
     return out

@@ -1,6 +1,6 @@
-"""What a pipeline without fault would make of a set, and the same with one fault planted: the benchmark's own test.
+"""Self-test of the benchmark: the prediction of a perfect pipeline, and the same with one fault injected.
 
-The oracle must score 1.000 everywhere, and each fault must move its own figure and stand first in the histogram.
+The oracle must score 1.000 everywhere; each fault must change its own score and come first in the histogram.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from a2data.media.images import Box, from_rle, to_rle
-from pipelines.bench.triplets.match_truth import RIM, entity_masks
+from pipelines.bench.triplets.match_truth import UNKNOWN_ALPHA, entity_masks
 from pipelines.bench.triplets.predictions import Clip, Element, Prediction, Ref, Sample, Seen, Slot
 from pipelines.films.truth import KINDS, Entity, Truth, Unit
 
@@ -18,7 +18,7 @@ Elements = dict[tuple[str, str], Element]  # clip, id of the entity -> its eleme
 
 
 def oracle(truth: Truth) -> Prediction:
-    """The prediction that is right in everything."""
+    """Return the perfect prediction."""
     clips = {clip_id(u): _clip(u, n) for film in truth.films for n, u in enumerate(Unit(film, s) for s in film.shots)}
     names = sorted({e.id for u in truth.units for e in u.shot.entities})
     elements: Elements = {}
@@ -38,8 +38,8 @@ def clip_id(unit: Unit) -> str:
 def _clip(unit: Unit, number: int) -> Clip:
     start, end = unit.shot.start, unit.shot.end
     soft = next((t.kind for t in unit.film.transitions if t.end == start), "start")
-    begins_with = "cut" if start in unit.film.cuts else soft
-    return Clip(clip_id(unit), unit.film.file, number, start, end, begins_with, tuple(range(start, end)))
+    transition_in = "cut" if start in unit.film.cuts else soft
+    return Clip(clip_id(unit), unit.film.file, number, start, end, transition_in, tuple(range(start, end)))
 
 
 def _element(unit: Unit, entity: Entity, number: int, names: list[str]) -> Element:
@@ -63,7 +63,7 @@ def _area(box: Box) -> float:
 
 
 def _sample(truth: Truth, unit: Unit, elements: Elements, names: list[str]) -> Sample | None:
-    """The triplet of a shot; None where none of its entities can have a reference."""
+    """Return the triplet of a shot; None if none of its entities can have a reference."""
     refs, slots, prompt = [], [], ""
     for entity in truth.wanted[unit.key]:
         phrase = describe(entity)
@@ -93,7 +93,7 @@ def _sample(truth: Truth, unit: Unit, elements: Elements, names: list[str]) -> S
 
 
 def describe(entity: Entity) -> str:
-    """A phrase that is true of an entity."""
+    """Return a phrase that describes an entity correctly."""
     noun = entity.nouns[0] if entity.nouns else "person" if entity.kind == "human" else "object"
     colour = next(iter(entity.colours.get("upper" if entity.kind == "human" else "", [])), "")
     if entity.kind == "human":
@@ -102,7 +102,7 @@ def describe(entity: Entity) -> str:
 
 
 def _partner(truth: Truth, unit: Unit, entity: Entity, elements: Elements) -> Element:
-    """The same entity in another take: in the same outfit if there is one, elsewhere if it can be, then the next in order."""
+    """Return the same entity in another take: preferably in the same outfit, then at another place, then the next in order."""
     mine = truth.units.index(unit)
     others = [(n, u) for n, u in enumerate(truth.units) if u.take != unit.take and (clip_id(u), entity.id) in elements]
 
@@ -121,14 +121,14 @@ def _ref(element: str, source: Element, identity: int, role: str, slot: Slot) ->
 
 
 def _place(truth: Truth, unit: Unit) -> list[Ref]:
-    """The place as another take shows it, without those who are there."""
+    """Return the place as another take shows it, with the entities masked out."""
     for other in truth.units:
         film, frame = other.film, other.shot.start
         if not unit.shot.place or other.shot.place != unit.shot.place or other.take == unit.take:
             continue
         if any(not e.sights for e in other.shot.entities):
             continue
-        there = [m >= RIM[0] for m in entity_masks(film, other, frame).values()]
+        there = [m >= UNKNOWN_ALPHA[0] for m in entity_masks(film, other, frame).values()]
         clear = ~np.max(there, axis=0) if there else np.ones((film.height, film.width), bool)
         if clear.mean() >= 0.25:
             whole = (0.0, 0.0, float(film.width), float(film.height))
@@ -144,7 +144,7 @@ Change = Callable[[Ref], Ref]
 
 
 def _each_ref(prediction: Prediction, change: Change, roles: tuple[str, ...] = KINDS) -> Prediction:
-    """The prediction with other references of these roles."""
+    """Return the prediction with changed references of these roles."""
 
     def changed(ref: Ref) -> Ref:
         return change(ref) if ref.role in roles else ref
@@ -154,7 +154,7 @@ def _each_ref(prediction: Prediction, change: Change, roles: tuple[str, ...] = K
 
 
 def shift_frames(truth: Truth, prediction: Prediction) -> Prediction:
-    """Every frame of a source is called by the number of the next one."""
+    """Increment the number of every source frame."""
 
     def later(seen: Seen) -> Seen:
         return replace(seen, frame=seen.frame + 1)
@@ -178,7 +178,7 @@ def shift_frames(truth: Truth, prediction: Prediction) -> Prediction:
 
 
 def swap_captions(truth: Truth, prediction: Prediction) -> Prediction:
-    """Two clips have each other's words; what is bound to what stays."""
+    """Swap the captions of two clips, but keep the bound elements."""
     made = list(prediction.samples)
     a, b = next(
         (i, j)
@@ -193,7 +193,7 @@ def swap_captions(truth: Truth, prediction: Prediction) -> Prediction:
 
 
 def _differ(one: Slot, other: Slot) -> bool:
-    """Whether two phrases contradict each other."""
+    """Return whether two phrases contradict each other."""
     return not set(one.phrase.split()) & set(other.phrase.split()) - {"a", "in", "top", "woman", "person"}
 
 
@@ -210,12 +210,12 @@ def _in_words_of(sample: Sample, other: Sample) -> Sample:
 
 
 def restart_ids(truth: Truth, prediction: Prediction) -> Prediction:
-    """Identities are numbered from 0 in every film, and pairs are made by their numbers."""
+    """Restart the numbers of identities at 0 in every film, and pair elements by these numbers."""
     of: dict[str, int] = {}
     for film in truth.films:
         names = list(dict.fromkeys(e.id for shot in film.shots for e in shot.entities))
         of |= {f"{film.file} {name}": n for n, name in enumerate(names)}
-    who_is = {  # element -> the number of its entity in its film
+    number_of = {  # element -> number of its entity in its film
         element.id: of[f"{element.best.file} {entity}"]
         for (_, entity), element in _by_entity(truth, prediction).items()
     }
@@ -225,15 +225,15 @@ def restart_ids(truth: Truth, prediction: Prediction) -> Prediction:
         others = [
             e
             for e in prediction.elements.values()
-            if e.kind == mine.kind and e.best.file != mine.best.file and who_is[e.id] == who_is[mine.id]
+            if e.kind == mine.kind and e.best.file != mine.best.file and number_of[e.id] == number_of[mine.id]
         ]
-        return _to(replace(ref, identity=who_is[mine.id]), min(others, key=lambda e: e.id)) if others else ref
+        return _to(replace(ref, identity=number_of[mine.id]), min(others, key=lambda e: e.id)) if others else ref
 
     return _each_ref(prediction, by_number)
 
 
 def _by_entity(truth: Truth, prediction: Prediction) -> Elements:
-    """The oracle's elements by clip and entity."""
+    """Return the oracle's elements by clip and entity."""
     names = sorted({e.id for u in truth.units for e in u.shot.entities})
     return {(e.clip, names[e.embedding.index(1.0)]): e for e in prediction.elements.values()}
 
@@ -243,7 +243,7 @@ def _to(ref: Ref, source: Element) -> Ref:
 
 
 def split_tracks(truth: Truth, prediction: Prediction) -> Prediction:
-    """A track gets a new id in the middle of its clip."""
+    """Give each track a new id in the middle of its clip."""
     elements = {}
     for name, e in prediction.elements.items():
         half = len(e.frames) // 2
@@ -253,20 +253,20 @@ def split_tracks(truth: Truth, prediction: Prediction) -> Prediction:
 
 
 def pair_within_clip(truth: Truth, prediction: Prediction) -> Prediction:
-    """The clip's own picture is its reference."""
+    """Use the clip's own picture as its reference."""
     return _each_ref(prediction, lambda ref: _to(ref, prediction.elements[ref.element]))
 
 
 def pair_at_random(truth: Truth, prediction: Prediction, seed: int = 0) -> Prediction:
-    """Anybody of the kind, from any other clip."""
+    """Pair with a random element of the same kind from another clip."""
     rng = np.random.default_rng(seed)
 
-    def anybody(ref: Ref) -> Ref:
+    def random_element(ref: Ref) -> Ref:
         mine = prediction.elements[ref.element]
         others = [e for e in prediction.elements.values() if e.kind == mine.kind and e.clip != mine.clip]
         return _to(ref, others[rng.integers(len(others))])
 
-    return _each_ref(prediction, anybody)
+    return _each_ref(prediction, random_element)
 
 
 def _morph(prediction: Prediction, how: int, reach_px: int) -> Prediction:
@@ -280,17 +280,17 @@ def _morph(prediction: Prediction, how: int, reach_px: int) -> Prediction:
 
 
 def dilate_masks(truth: Truth, prediction: Prediction) -> Prediction:
-    """Masks are 9 px too large on every side."""
+    """Dilate masks by 9 px."""
     return _morph(prediction, cv2.MORPH_DILATE, 9)
 
 
 def erode_masks(truth: Truth, prediction: Prediction) -> Prediction:
-    """Masks are 9 px too small on every side."""
+    """Erode masks by 9 px."""
     return _morph(prediction, cv2.MORPH_ERODE, 9)
 
 
 def whole_frame_as_place(truth: Truth, prediction: Prediction) -> Prediction:
-    """The place is a frame with everybody in it."""
+    """Use a whole frame, with everyone in it, as the background."""
 
     def whole(ref: Ref) -> Ref:
         mask = np.ones_like(from_rle(ref.origin.mask))
@@ -300,7 +300,7 @@ def whole_frame_as_place(truth: Truth, prediction: Prediction) -> Prediction:
 
 
 def drop_clip(truth: Truth, prediction: Prediction) -> Prediction:
-    """One clip is nowhere."""
+    """Drop one clip from clips, elements and samples."""
     lost = next(clip_id(u) for u in truth.units if u.key in truth.achievable)
     return replace(
         prediction,

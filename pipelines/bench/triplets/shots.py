@@ -1,4 +1,4 @@
-"""Shot scores: whether cuts are found, clips stay inside one shot, and frames are the stated ones."""
+"""Shot scores: detected cuts, clips inside one shot, and correct source frame numbers."""
 
 from collections.abc import Iterable
 
@@ -8,14 +8,15 @@ from pipelines.bench.triplets.predictions import Clip, Prediction, Sample
 from pipelines.bench.triplets.statistics import Score, f_score, share
 from pipelines.films.truth import Film, Truth
 
-TRIM = 2  # frames at either end of a clip that may lie beyond a cut
-OFFSETS = (-2, -1, 0, 1, 2)  # frames by which a clip may be off
+TRIM = 2  # frames at either end of a clip that may be beyond a cut
+OFFSETS = (-2, -1, 0, 1, 2)  # tested frame offsets of a clip
 
 
 def boundaries(clips: Iterable[Clip]) -> dict[int, bool]:
-    """Frames at which a pipeline says that a shot begins, or, where the next one is too short for a clip, that one ends.
+    """Return the predicted shot boundaries: first frame -> whether it is predicted as a hard cut.
 
-    -> whether it says that a hard cut is there; of an end nobody knows what kind it is, and it counts only where it is right.
+    The end of a shot is a boundary too if the next shot is too short for a clip. Its kind is unknown, so it only counts if it is
+    right.
     """
     known = {clip.shot for clip in clips}
     ends = {clip.shot_end: False for clip in clips if clip.shot + 1 not in known}
@@ -23,18 +24,18 @@ def boundaries(clips: Iterable[Clip]) -> dict[int, bool]:
 
 
 def cut_scores(truth: Truth, prediction: Prediction) -> list[Score]:
-    """Precision, recall and F1 of hard cuts at 0, 1 and 2 frames, and recall of gradual transitions, point in interval."""
+    """Return precision, recall and F1 of hard cuts at 0, 1 and 2 frames, and recall of gradual transitions (point in them)."""
     scores = []
     for tolerance in (0, 1, 2):
-        found = right = said = cuts = 0
+        found = right = predicted = cuts = 0
         for film in truth.films:
             mine = boundaries([c for c in prediction.clips.values() if c.file == film.file])
             matched = match(sorted(film.cuts), sorted(mine), tolerance)
             soft = {f for t in film.transitions for f in range(t.start - tolerance, t.end + tolerance + 1)}
             cuts, found = cuts + len(film.cuts), found + len(matched)
             hard = [f for f, is_cut in mine.items() if is_cut and (f in matched.values() or f not in soft)]
-            said, right = said + len(hard), right + len(set(hard) & set(matched.values()))
-        precision = share(f"cuts, precision at {tolerance}", right, said)
+            predicted, right = predicted + len(hard), right + len(set(hard) & set(matched.values()))
+        precision = share(f"cuts, precision at {tolerance}", right, predicted)
         recall = share(f"cuts, recall at {tolerance}", found, cuts)
         scores += [precision, recall, f_score(f"cuts, F1 at {tolerance}", precision, recall, 1.0)]
     gradual = [(f, t) for f in truth.films for t in f.transitions]
@@ -43,7 +44,7 @@ def cut_scores(truth: Truth, prediction: Prediction) -> list[Score]:
 
 
 def match(cuts: list[int], found: list[int], tolerance: int) -> dict[int, int]:
-    """Pairs of a cut and what was found of it, one to one, the nearest first."""
+    """Match true cuts with detected ones, one to one, nearest first."""
     pairs = sorted((abs(c - f), c, f) for c in cuts for f in found if abs(c - f) <= tolerance)
     out: dict[int, int] = {}
     for _, cut, frame in pairs:
@@ -58,7 +59,7 @@ def _noticed(film: Film, start: int, end: int, prediction: Prediction) -> bool:
 
 
 def is_pure(film: Film, frames: tuple[int, ...]) -> bool:
-    """Whether a clip has no cut and no part of a transition in it, its outermost frames aside."""
+    """Return whether a clip, without its outermost frames, is free of cuts and transitions."""
     first, last = frames[0] + TRIM, frames[-1] + 1 - TRIM
     return not any(first < cut < last for cut in film.cuts) and not any(
         max(first, t.start) < min(last, t.end) for t in film.transitions
@@ -71,9 +72,9 @@ def purity_score(truth: Truth, prediction: Prediction) -> Score:
 
 
 def offset(film: Film, sample: Sample) -> int | None:
-    """By how many frames what a clip shows is not what it is said to show; None where the truth has no thumbnails.
+    """Return the offset of a clip's frames from the stated source frames; None if the truth has no thumbnails.
 
-    The one of OFFSETS under which its thumbnails are nearest to the film's; 0 where others are not clearly nearer.
+    This is the member of OFFSETS at which its thumbnails are nearest to the film's; 0 if no other is clearly nearer.
     """
     if film.thumbs is None or not len(sample.thumbs):
         return None
@@ -90,7 +91,7 @@ def offset(film: Film, sample: Sample) -> int | None:
 
 
 def frame_score(truth: Truth, prediction: Prediction) -> Score:
-    """Share of samples whose frames are the source's frames that they name."""
+    """Return the fraction of samples whose frames are the stated source frames."""
     files = {clip.id: clip.file for clip in prediction.clips.values()}
     films = [(truth.by_file[files[s.clip]], s) for s in prediction.samples if files[s.clip] in truth.by_file]
     known = [found for film, sample in films if (found := offset(film, sample)) is not None]

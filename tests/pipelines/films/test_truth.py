@@ -57,7 +57,7 @@ def test_what_is_wrong_in_a_file_is_said(tmp_path):
     with pytest.raises(ValueError, match=r"colour.*docs/triplet-bench.md"):
         load(tmp_path)
     path.unlink()
-    with pytest.raises(ValueError, match=r"names film0.mp4, but there is no"):
+    with pytest.raises(ValueError, match=r"set.json lists film0.mp4, but .*film0.truth.json does not exist"):
         load(tmp_path)
 
 

@@ -29,8 +29,8 @@ def film(**changes) -> Film:
     return replace(known, **changes)
 
 
-def clip(name, shot, start, end, begins_with="cut"):
-    return Clip(name, "a.mp4", shot, start, end, begins_with, tuple(range(start, end)))
+def clip(name, shot, start, end, transition_in="cut"):
+    return Clip(name, "a.mp4", shot, start, end, transition_in, tuple(range(start, end)))
 
 
 def cuts(*clips):
