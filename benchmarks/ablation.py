@@ -1,4 +1,4 @@
-"""The arms of A2's ablation (arXiv 2504.02436, Table 2), each trained with the tiny preset from the same seed, data and initialisation.
+"""The arms of A2's ablation (arXiv 2504.02436, Table 2), trained with the tiny preset from the same seed, data and start.
 
     OMP_NUM_THREADS=1 python -m benchmarks.ablation demo/shards [--steps 60] [--seed 0] [--arms released cross-2] [--out DIR]
 

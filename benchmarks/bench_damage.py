@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.bench_damage [--profile paper] [--model KIND=CARD] [--frames N]
 
-The real footage in the folder A2DATA_CORPUS: clips of people who sign, and a film of a bottle. Each kind of damage has three degrees.
+The footage is in the folder A2DATA_CORPUS: clips of people who sign, and a film of a bottle. Each damage has three degrees.
 A cell is the loss of the row's metric (strict) at the worst degree of the column's damage; "v": it falls with every degree. The
 values of the metric that should detect it follow, undamaged first. People and objects are detected with weights of the corpus;
 builtin models measure the rest. Metrics without a model are listed at the end.

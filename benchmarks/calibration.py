@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.calibration [--people 24] [--takes 4] [--seed 0]
 
-Draws people (the demo's portraits with features, skin and hair drawn at random), renders each in several lights, sizes and poses,
-and embeds their faces with dlib. Half of the people are the corpus that calibrates: each pair of takes of two people stands for
-two tracks that share a frame, each pair of takes of one for a track that goes on. The other half is the truth that the threshold
-is held against. Intervals are of 95 %: the threshold's from calibrate's bootstrap, the rates' Wilson's.
+Draws random people (the demo's portraits with other features, skin and hair), renders each with several lights, sizes and poses,
+and embeds their faces with dlib. Half of the people form the calibration set: each pair of takes of two people counts as two
+tracks that share a frame, each pair of takes of one person as a track that continues in another clip. The other half is the test
+set. Intervals are 95 %: of thresholds by calibrate's bootstrap, of rates by Wilson.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def take(who: Person, rng: np.random.Generator) -> np.ndarray:
     )
     picture = np.ascontiguousarray(places.plate(place)[100 : 100 + SIZE[1], 200 : 200 + SIZE[0]])
     scale = rng.uniform(80, 130) / figure.face_px
-    at = renderer._upright(figure.body, rng.uniform(170, 230), rng.uniform(350, 380), scale)
+    at = renderer.upright(figure.body, rng.uniform(170, 230), rng.uniform(350, 380), scale)
     nod = np.vstack([cv2.getRotationMatrix2D(figure.neck, rng.uniform(-6, 6), 1.0), (0, 0, 1)])
     for sprite, matrix in ((figure.body, at), (figure.head, at @ nod)):
         renderer.paint(picture, sprite, matrix)
@@ -51,7 +51,7 @@ def take(who: Person, rng: np.random.Generator) -> np.ndarray:
 
 
 def faces(people: int, takes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(n, 128) float32 embeddings and (n,) who each is; takes in which no face was found are left out."""
+    """Return embeddings, (n, 128) float32, and the person of each, (n,). Takes without exactly one face are skipped."""
     rng, model = np.random.default_rng(seed), cards.load("dlib", "cpu")
     found, who = [], []
     for number in range(people):
@@ -65,20 +65,20 @@ def faces(people: int, takes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pairs(x: np.ndarray, who: np.ndarray) -> tuple[Pairs, Pairs]:
-    """All pairs of two people, and all of one; the pairs of the same two count as a clip, of which the bootstrap draws."""
+    """Return all pairs of two people, and all pairs of one. The pairs of the same two count as one clip for the bootstrap."""
     i, j = np.array(list(combinations(range(len(x)), 2))).T
     similarity, same, clip = np.einsum("nd,nd->n", x[i], x[j]), who[i] == who[j], who[i] * 1000 + who[j]
     return tuple(Pairs(similarity[of], clip[of]) for of in (~same, same))  # type: ignore[return-value]
 
 
 def lines(people: int, takes: int, seed: int) -> list[str]:
-    """Print the table."""
+    """Return the lines of the table."""
     seen, held = (pairs(*faces(people, takes, seed + n)) for n in (0, 1))
     none = Pairs(np.zeros(0), np.zeros(0, np.int64))
     out = [
-        f"{people} people calibrate, {people} others are the truth, {takes} takes each: {len(seen[0].similarity)} and "
+        f"{people} people for calibration, {people} others for the test, {takes} takes each: {len(seen[0].similarity)} and "
         f"{len(held[0].similarity)} pairs of two people, {len(seen[1].similarity)} and {len(held[1].similarity)} of one",
-        "stated FAR  threshold (95 %)            FAR of the others (95 %)      TAR of the others",
+        "target FAR  threshold (95 %)            FAR on the test set (95 %)    TAR on the test set",
     ]
     for rate in RATES:
         found = judge(seen[0], none, seen[1], rate)
@@ -86,7 +86,7 @@ def lines(people: int, takes: int, seed: int) -> list[str]:
             out.append(f"{rate:<10g}  {found}")
             continue
         interval = f"({found.threshold_low:.4f} to {found.threshold_high:.4f})"
-        for name, value in (("", found.threshold), ("here alone", found.threshold_here)):
+        for name, value in (("", found.threshold), ("base", found.threshold_here)):
             out.append(f"{rate:<10g}  {value:.4f} {interval}   {_held(held, value)}  {name}".rstrip())
     card = cards.card("dlib").match_threshold
     return [*out, f"the card's  {card:.4f}                      {_held(held, card)}"]

@@ -3,14 +3,14 @@
     [A2DATA_CORPUS=<folder>] python -m benchmarks.cuts [--half tuning] [film …]
 
 Renders the films of benchmarks.transitions (and reads three of the corpus, if available) and prints a line for each film
-and detector: precision, recall and F1 of hard cuts at a tolerance of 0, 1 and 2 frames, false reports, and the fraction of
-gradual transitions that no clip touches. A report matches a cut if both its ends are within the tolerance; each cut is matched
+and detector: precision, recall and F1 of hard cuts at a tolerance of 0, 1 and 2 frames, false reports, and the fraction
+of gradual transitions that no clip touches. A report matches a cut if both its ends are within the tolerance; each cut is matched
 once, nearest first. A report that touches a gradual transition (or the 2 frames next to it) is ignored. Clips are those that
 `segment` would cut: between the reports, less its margins, from 1 s. The detectors were tuned on the films of "tuning";
 the default is "held-out".
 
-Adaptive is PySceneDetect's AdaptiveDetector with its defaults. TransNetV2 uses the authors' threshold of 0.5 for both outputs: a run
-of "one hot" is a cut, a run of "many hot" that is longer than 3 frames a gradual transition, with the margins of a dissolve.
+Adaptive is PySceneDetect's AdaptiveDetector with its defaults. TransNetV2 uses the authors' threshold of 0.5 for both outputs: a
+run of "one hot" is a cut, a run of "many hot" that is longer than 3 frames a gradual transition, with the margins of a dissolve.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
     [OMP_NUM_THREADS=1] [A2DATA_CORPUS=<folder>] python -m benchmarks.experts [NAME ...] [--role ROLE] [--seconds 1]
 
-Every card whose packages and weights are here is built and called in a process of its own, on the CPU and, where torch sees one,
-on a GPU; so are the small real networks of the corpus. Its input is that of its role: a clip of 640 x 360 that pans over a
-photograph of a person. Memory is that of the process beyond its inputs; on a GPU, of the GPU.
+Every card whose packages and weights are available is built and called in its own process, on the CPU and, if torch finds one, on
+a GPU; so are the small real networks of the corpus. The input depends on the role: a clip of 640 x 360 that pans over a
+photograph of a person. Memory is the process's in addition to the inputs; on a GPU, the GPU's.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from model_zoo.shots import transnet
 
 CORPUS = Path(os.environ.get("A2DATA_CORPUS", Path(__file__).parents[2] / "shared" / "corpus")) / "weights"
 SECOND = "models/insightface_mini/mobilefacenet_arcface_128.onnx"
-OWN = {  # real weights of the corpus, by the card that takes them; several files are given as one folder
+OWN = {  # real weights of the corpus, by card; several files form one folder
     "yolo": [("yolov8n-seg_int8_320.onnx",), ("yolov8n_int8_640.onnx",), ("yolo11n_int8_320.onnx",)],
     "insightface": [("models/insightface_mini",)],
     "retinaface": [("retinaface_mnet025.pth", SECOND)],
@@ -38,7 +38,7 @@ OWN = {  # real weights of the corpus, by the card that takes them; several file
     "bodypix": [("bodypix_mnv1_075_1280x720_24parts.tflite",)],
 }
 BATCH = 16  # images
-PERSON = (220.0, 0.0, 500.0, 360.0)  # where the astronaut stands in the frames, px
+PERSON = (220.0, 0.0, 500.0, 360.0)  # box of the astronaut in the frames, px
 HEAD = (335.0, 10.0, 420.0, 150.0)
 LANDMARKS = np.array([[357, 73], [388, 72], [376, 90], [361, 109], [388, 108]], np.float32)
 PHRASES = ["a woman in an orange suit", "a model of a space shuttle", "a flag"]
@@ -49,7 +49,7 @@ FPS = 15.0
 
 
 def clip(count: int) -> np.ndarray:
-    """(count, 360, 640, 3) uint8 RGB: Eileen Collins before a flag, NASA's photograph that comes in scikit-image."""
+    """Return a pan over NASA's photograph of Eileen Collins from scikit-image, (count, 360, 640, 3) uint8 RGB."""
     from skimage.data import astronaut
 
     wide = cv2.resize(cv2.copyMakeBorder(astronaut(), 0, 0, 256, 256, cv2.BORDER_REFLECT), (720, 360))
@@ -59,7 +59,7 @@ def clip(count: int) -> np.ndarray:
 
 
 def calls(role: str, model: Any) -> dict[int, Callable[[], Any]]:
-    """How a model of that role is given so many images in one call."""
+    """Return the calls of a model of that role, by the number of images in a call."""
     frames = clip(100)
     x0, y0, x1, y1 = (int(v) for v in PERSON)
     person, mask = frames[0, y0:y1, x0:x1], np.zeros((y1 - y0, x1 - x0), bool)
@@ -96,7 +96,7 @@ def calls(role: str, model: Any) -> dict[int, Callable[[], Any]]:
     whole: dict[str, tuple[int, Callable[[], Any]]] = {
         "patches": (BATCH, lambda: model([person] * BATCH, [mask] * BATCH)),
         "quality": (BATCH, lambda: model(frames[:BATCH], FPS)),
-        "between": (2, lambda: model(frames[0], frames[1])),
+        "interpolate": (2, lambda: model(frames[0], frames[1])),
         "text-video": (8, lambda: model(frames[:8], PHRASES[0])),
         "shots": (100, lambda: scores(model, frames)),
         "caption": (BATCH, lambda: model(frames[:BATCH], FPS, [])),
@@ -108,7 +108,7 @@ def calls(role: str, model: Any) -> dict[int, Callable[[], Any]]:
 
 
 def scores(network: Any, frames: np.ndarray) -> list[tuple[float, float]]:
-    """A network of shots over these frames, in the windows that the segment stage feeds it with."""
+    """Run a shot network over frames, in the same windows as the segment stage."""
     windows = transnet.Windows(network)
     early = [pair for frame in frames for pair in windows.add(cv2.resize(frame, (48, 27)))]
     return early + windows.finish()
@@ -118,14 +118,14 @@ def scores(network: Any, frames: np.ndarray) -> list[tuple[float, float]]:
 
 
 def measure(name: str, device: str, seconds: float) -> dict[str, Any]:
-    """Figures of one model: images/s and CPU ms per image by the number of images in a call, and MB."""
+    """Measure a model: images/s and CPU ms per image, by the number of images in a call, and MB."""
     role = cards.base_card(name).role
-    calls(role, None)  # the inputs, which are not the model's memory
+    calls(role, None)  # allocates the inputs, which are not counted
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     model = cards.load(name, device)
     out: dict[str, Any] = {"wall": {}, "cpu": {}}
     for count, call in calls(role, model).items():
-        call()  # what is done once: kernels chosen, buffers made
+        call()  # warm-up: kernel selection, buffers
         rounds, began, cpu = 0, time.perf_counter(), time.process_time()
         while time.perf_counter() - began < seconds:
             call()
@@ -141,23 +141,23 @@ def measure(name: str, device: str, seconds: float) -> dict[str, Any]:
 
 
 def in_a_process(name: str, device: str, seconds: float) -> dict[str, Any] | str:
-    """What `measure` says, or why it could not."""
+    """Return the result of `measure` in a subprocess, or the reason for its failure."""
     try:
         cards.revision(name)
-    except (OSError, ValueError) as error:  # its weights are not here: no process is needed to tell
+    except (OSError, ValueError) as error:  # without weights, a subprocess is unnecessary
         return str(error)
     command = [sys.executable, "-m", "benchmarks.experts", name, "--child", device, "--seconds", str(seconds)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
-    return (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
+    return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
 
 
 # -- all of them -------------------------------------------------------------------------------------------------------
 
 
 def names(role: str | None, folder: Path) -> list[str]:
-    """Every card, and every network of the corpus that a card takes; those of several files are put together in `folder`."""
+    """Return every card, and every network of the corpus by card and path. Folders for several files are made in `folder`."""
     found = list(CARDS)
     for card, networks in OWN.items():
         for files in networks:
@@ -167,7 +167,7 @@ def names(role: str | None, folder: Path) -> list[str]:
 
 
 def together(files: Sequence[str], folder: Path) -> Path:
-    """A new folder with links to these files, called as the first."""
+    """Make a folder with links to these files, named after the first."""
     own = folder / Path(files[0]).stem
     own.mkdir()
     for file in files:
@@ -182,7 +182,7 @@ def devices() -> list[str]:
 
 
 def line(name: str, device: str, found: dict[str, Any]) -> str:
-    """One model's row: one by one, in its largest call, the ratio of the two."""
+    """Return a model's row: single images, the largest batch, the ratio of the two."""
     one, (count, most) = found["wall"].get("1"), list(found["wall"].items())[-1]
     alone = f"{one:10.1f}" if one else f"{'-':>10}"
     batched = f"{most:10.1f} {count:>5}" if count != "1" else f"{'-':>10} {'-':>5}"
@@ -198,7 +198,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--role")
-    parser.add_argument("--seconds", type=float, default=1.0, help="how long each kind of call is repeated")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="duration of each measurement in seconds (default: 1)"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:

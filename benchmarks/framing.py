@@ -2,8 +2,8 @@
 
     python -m benchmarks.framing [--seed 1000] [--rounds 12]
 
-Renders the people of the demo films (extra `demo`) standing before pictures of scikit-image, 640 x 360, framed on purpose, with
-legs drawn below the portraits, 7.5 heads in all. The truth is what the picture shows, as film grammar has it:
+Renders the people of the demo films (extra `demo`) in front of pictures of scikit-image, 640 x 360, with a known framing. Legs
+are drawn below the portraits; a person is 7.5 heads tall. The truth follows film grammar:
 
 * extreme close-up: part of a head fills the height
 * close-up: head and shoulders, cut off above the elbows
@@ -11,8 +11,8 @@ legs drawn below the portraits, 7.5 heads in all. The truth is what the picture 
 * full shot: the whole body, over at least 65 % of the height
 * long shot: the whole body, over at most half of the height
 
-The expert is asked twice: with the faces that dlib finds within the person's box, as in a run (the pictures behind have faces
-too), and without any face. The person's box is the rendered one, cut off by the border, with 2 % of jitter. Prints a confusion
+The expert runs twice: with the faces that dlib detects in the person's box, as in a run (the background pictures have faces too),
+and without faces. The person's box is the rendered one, clipped at the border, with 2 % jitter. Prints a confusion
 table and the accuracy for each.
 """
 
@@ -31,9 +31,9 @@ from stages.faces import Faces, fit_in_box, head_box, roll, yaw
 
 HEIGHT, WIDTH = 360, 640
 NAMES = ("long_shot", "full_shot", "medium_shot", "close_up", "extreme_close_up")
-HEADS = 7.5  # a grown-up's height in heads
-# Of each framing: the height of the head as a share of the picture's, from and to, and how many heads below the crown the
-# picture is cut off; None where the feet are seen.
+HEADS = 7.5  # height of an adult in heads
+# Each framing's range of head height as a fraction of the picture's, and of the distance of the lower edge from the crown, in
+# heads; None if the feet are visible.
 FRAMED = {
     "long_shot": ((0.2 / HEADS, 0.5 / HEADS), None),
     "full_shot": ((0.65 / HEADS, 0.95 / HEADS), None),
@@ -44,9 +44,9 @@ FRAMED = {
 
 
 def person(who: str) -> tuple[np.ndarray, float, float]:
-    """A whole person, (h, w, 4) uint8 RGBA premultiplied, with the row of the crown and the height of the head in pixels.
+    """Return a whole person, (h, w, 4) uint8 premultiplied RGBA, the row of the crown and the height of the head in pixels.
 
-    A head is 1.7 times as high as the face from the brows to the chin.
+    A head is 1.7 times as high as the face from brows to chin.
     """
     figure = people.figure(who, people.PEOPLE[who].coats[0][0])
     body, head = figure.body, figure.head
@@ -69,13 +69,13 @@ def person(who: str) -> tuple[np.ndarray, float, float]:
 
 
 def render(name: str, rng: np.random.Generator, pictures: tuple[str, ...]) -> tuple[np.ndarray, measured.Box]:
-    """A frame, (360, 640, 3) uint8 RGB, and the person's box in it."""
+    """Render a frame, (360, 640, 3) uint8 RGB; return it with the person's box."""
     sprite, crown, tall = person(list(people.PEOPLE)[int(rng.integers(len(people.PEOPLE)))])
     back = picture(pictures[int(rng.integers(len(pictures)))])
     frame = cv2.resize(back[: back.shape[1] * HEIGHT // WIDTH or None], (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
-    shares, cut = FRAMED[name]
+    head_range, cut = FRAMED[name]
     if cut is None:
-        scale = rng.uniform(*shares) * HEIGHT / tall
+        scale = rng.uniform(*head_range) * HEIGHT / tall
         room = HEIGHT - scale * HEADS * tall
         y = rng.uniform(0.3, 0.9) * room - scale * crown
     else:
@@ -92,14 +92,14 @@ def render(name: str, rng: np.random.Generator, pictures: tuple[str, ...]) -> tu
     rows, columns = np.nonzero(silhouette > 128)
     box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], float)
     wide, high = box[2] - box[0], box[3] - box[1]
-    inside = (box > 0) & (box < [WIDTH, HEIGHT, WIDTH, HEIGHT])  # a side that the border cuts off is known exactly
+    inside = (box > 0) & (box < [WIDTH, HEIGHT, WIDTH, HEIGHT])  # a clipped side is exact
     box += inside * rng.uniform(-0.02, 0.02, 4) * [wide, high, wide, high]
     x0, y0, x1, y1 = np.clip(box, 0, [WIDTH, HEIGHT, WIDTH, HEIGHT]).tolist()
     return frame, (x0, y0, x1, y1)
 
 
 def own(faces: list[roles.Face], box: measured.Box) -> list[roles.Face]:
-    """The faces that may be the person's, the one that sits best first, as the stage `faces` gives them to people."""
+    """Return the faces that may belong to the person, best first, by the rules of the stage `faces`."""
     stage = Faces()
     fits = [
         (fit_in_box(face.box, box, stage.min_face_in_person), face) for face in faces if face.score >= stage.confidence
@@ -108,7 +108,7 @@ def own(faces: list[roles.Face], box: measured.Box) -> list[roles.Face]:
 
 
 def called(frame: np.ndarray, box: measured.Box, faces: list[roles.Face]) -> str:
-    """The shot type that the expert names."""
+    """Return the shot type that the expert reports."""
     things = [Thing("p", "human", "person", "", [0], [box], {})]
     for face in faces[:1]:
         told = {"yaw": f"{yaw(face.landmarks):.2f}", "roll": f"{roll(face.landmarks):.0f}"}
@@ -120,9 +120,12 @@ def called(frame: np.ndarray, box: measured.Box, faces: list[roles.Face]) -> str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--seed", type=int, default=1000, help="below 100: the pictures that the thresholds were tuned on"
+        "--seed",
+        type=int,
+        default=1000,
+        help="random seed; below 100: the pictures that the thresholds were tuned on (default: 1000)",
     )
-    parser.add_argument("--rounds", type=int, default=12, help="pictures of each shot type")
+    parser.add_argument("--rounds", type=int, default=12, help="pictures of each shot type (default: 12)")
     args = parser.parse_args()
     pictures = HELD_OUT if args.seed >= 100 else TUNED_ON
     detect = cards.load("dlib")

@@ -1,17 +1,17 @@
-"""Retrieval for people with more clips than searched neighbours: whether they get references, and the right ones.
+"""Retrieval for people with more clips than searched neighbours: how many get references, and how many are right.
 
     OMP_NUM_THREADS=1 python -m benchmarks.retrieval hubs           # all rows: about 20 minutes on one core
     OMP_NUM_THREADS=1 python -m benchmarks.hubs [--clips 500 mixed] [--neighbours 64 16] [--embedders dlib arcface] [--hard]
     A2DATA_CORPUS=<folder> python -m benchmarks.hubs --measure      # the spread of real faces
 
-Runs the stage `retrieve` over drawn faces. In each row of the table people have that many clips, beside SMALL others of 1 to 12
-clips, five of whom look like each of the first 40; one clip in ten shows two people. In "mixed" 3 people have 10,000 clips, 5
-have 1,000 and 20 have 100, beside 4,000 others.
+Runs the stage `retrieve` over synthetic faces. Each row of the table has people with that many clips and SMALL others with 1 to
+12 clips; each of the first 40 has five lookalikes among them, and one clip in ten shows two people. In "mixed" 3 people have
+10,000 clips, 5 have 1,000, 20 have 100, and 4,000 others have few.
 
-The draw follows real faces: 14 films of five people and 2 of two more (Intel's sample videos, see MANIFEST.json of the corpus),
-some 300 faces each by dlib and by a MobileFaceNet trained with ArcFace that pass the gates of the stage `faces`. Cosines of the
-means of films, 14 pairs of one person and 106 of two, and of the means of only eight successive sightings, less than a second
-(--hard):
+The distribution follows real faces: 14 films of five people and 2 of two more (Intel's sample videos, see MANIFEST.json of the
+corpus), with about 300 faces each by dlib and by a MobileFaceNet trained with ArcFace that pass the gates of the stage `faces`.
+Cosines of the means of films, 14 pairs of one person and 106 of two people, and of the means of eight successive detections, less
+than a second (--hard):
 
                         min     5 %    25 %    50 %    75 %    95 %    max
     dlib     same        .983    .986    .991    .993    .994    .995    .995
@@ -21,18 +21,17 @@ means of films, 14 pairs of one person and 106 of two, and of the means of only 
              eight       .538    .674    .783    .882    .907    .934    .953
              two        -.041    .002    .127    .229    .369    .504    .579
 
-As drawn, same person: dlib 1 % .967, 5 % .978, 25 % .988, 50 % .991, 75 % .994, 95 % .997; arcface .695, .794, .887, .925,
-.948, .968. Two people: dlib 5 % .880, 50 % .913, 95 % .943, 99 % .952; arcface .038, .229, .436, .522. So the tail of hard takes
-is heavier than the measured one: the least cosine of two takes of one person is .24 with arcface, and .3 % of the takes have a
-mean below the threshold. How: a common direction, that of one of 30 kinds of looks, the person's own, and noise in few directions
-(as measured, 12 and 14 count), longer for some people, whose lengths are evenly
-spaced quantiles, and for one take in ten. Lookalikes have the cosine of the two most alike
-people measured. Two people who are more alike than the threshold by chance are not drawn: 21 pairs of people say nothing about
-how rare they are.
+Synthetic, same person: dlib 1 % .967, 5 % .978, 25 % .988, 50 % .991, 75 % .994, 95 % .997; arcface .695, .794, .887, .925, .948,
+.968. Two people: dlib 5 % .880, 50 % .913, 95 % .943, 99 % .952; arcface .038, .229, .436, .522. So the tail of hard takes is
+heavier than the measured one: the lowest cosine of two takes of one person is .24 with arcface, and .3 % of the takes have a mean
+below the threshold. An embedding is the sum of a common direction, that of one of 30 groups of similar faces, the person's own,
+and noise in few directions (12 and 14 were measured). The noise is longer for some people, by evenly spaced quantiles, and for
+one take in ten. Lookalikes have the cosine of the two most similar people measured. Two people are never more similar than the
+threshold by chance: 21 pairs of people do not show how rare that is.
 
-A target is one of 200 clips of the people with that many clips, or one of 100 others; "in reach" is the share of the former that
-reach the threshold with any other clip of the same person, "right" the share with a reference that shows the same person,
-"precision" the share of all references that do.
+A target is one of 200 clips of the people with that many clips, or one of 100 others. "in reach" is the fraction of the former
+that reach the threshold with another clip of the same person, "right" the fraction with a reference that shows the same person,
+"precision" the fraction of all references that do.
 """
 
 import argparse
@@ -57,7 +56,7 @@ from stages.retrieve import clusters
 from stages.retrieve.stage import Retrieve
 
 D = 128
-SMALL = 1500  # people of few clips beside those of a row
+SMALL = 1500  # additional people with few clips
 CLIPS = {
     "2": [2] * 500,
     "10": [10] * 200,
@@ -72,20 +71,20 @@ ROW = "{:>10} {:>6} {:>3} {:>8} {:>6} {:>9} {:>7} {:>10} {:>8} {:>12} {:>8} {:>1
 
 
 class Spread(NamedTuple):
-    """How embeddings are drawn. Squared lengths, unless it says something else."""
+    """Distribution of embeddings. Squared lengths unless stated otherwise."""
 
-    common: float  # of what all faces have in common
-    looks: float  # of what those of one kind of looks have in common
+    common: float  # component shared by all faces
+    looks: float  # component shared by a group of similar faces
     looks_dims: int
-    person: float  # of what is a person's own
-    take: float  # of what is a take's own
-    take_dims: float  # directions that count in it, halved
-    person_sd: float  # of the logarithm of how far a person's takes lie apart
-    take_sd: float  # the same for a take
-    hard: float  # share of hard takes
-    harder: float  # how many times as far apart they lie
+    person: float  # component of a person
+    take: float  # component of a take
+    take_dims: float  # half of its effective number of directions
+    person_sd: float  # standard deviation of the log distance of a person's takes
+    take_sd: float  # the same for single takes
+    hard: float  # fraction of hard takes
+    harder: float  # factor of the distance of hard takes
     alike: float  # cosine of lookalikes
-    threshold: float  # of the model's card
+    threshold: float  # match threshold of the model's card
 
 
 SPREADS = {
@@ -103,7 +102,7 @@ def unit(x: np.ndarray) -> np.ndarray:
 
 
 def draw(counts: list[int], twin: np.ndarray, spread: Spread, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(n, D) float32 of unit length and who each shows, shuffled. twin: (people,) whom each looks like, else -1."""
+    """Return unit vectors, (n, D) float32, and the person of each, shuffled. twin: (people,) index of the lookalike or -1."""
     rng = np.random.default_rng(seed)
     turn, own = (np.linalg.qr(rng.standard_normal((d, d)))[0] for d in (D, D - 1))
     kind = rng.integers(0, 30, len(counts))
@@ -119,10 +118,10 @@ def draw(counts: list[int], twin: np.ndarray, spread: Spread, seed: int = 0) -> 
     centres[:, 1 : 1 + spread.looks_dims] = looks[kind]
     centres[:, 1 + spread.looks_dims : 61 + spread.looks_dims] = person * spread.person**0.5
     who = rng.permutation(np.repeat(np.arange(len(counts)), counts))
-    share = np.exp(-np.arange(D - 1) / spread.take_dims)
-    noise = rng.standard_normal((len(who), D - 1)) * np.sqrt(spread.take * share / share.sum())
+    weight = np.exp(-np.arange(D - 1) / spread.take_dims)
+    noise = rng.standard_normal((len(who), D - 1)) * np.sqrt(spread.take * weight / weight.sum())
     size, deviation = np.array(counts), np.empty(len(counts))
-    for one in np.unique(size):  # evenly spaced quantiles: two people of 10,000 clips shall not both be odd ones
+    for one in np.unique(size):  # evenly spaced quantiles, so that two people of 10,000 clips are not both outliers
         same = rng.permutation(np.flatnonzero(size == one))
         deviation[same] = [NormalDist().inv_cdf((n + 0.5) / len(same)) for n in range(len(same))]
     far = np.exp(spread.person_sd * deviation)[who]
@@ -136,7 +135,7 @@ def draw(counts: list[int], twin: np.ndarray, spread: Spread, seed: int = 0) -> 
 def tables(
     x: np.ndarray, who: np.ndarray, asked: np.ndarray, embedder: str, seed: int = 0
 ) -> tuple[pa.Table, pa.Table, list[pa.Table]]:
-    """The tables that retrieve reads: matches of the faces that are asked for, clips, and elements by table."""
+    """Return the tables that retrieve reads: matches of the requested faces, clips, and elements by table."""
     rng, n = np.random.default_rng(seed), len(x)
     clip = np.arange(n)
     for i in range(0, n - 1, 10):  # two people in one frame
@@ -178,7 +177,7 @@ def tables(
 
 
 def pictured(stage: str, shard: int, column: str, values: list[str]) -> dict[str, Element]:
-    """Elements with a picture of noise each: what the stage borrows from the tables of the elements."""
+    """Return elements with random pictures, in place of the stage's table lookups."""
     mask = np.zeros((24, 32), bool)
     mask[2:10, 2:10] = True
     found = {}
@@ -191,7 +190,7 @@ def pictured(stage: str, shard: int, column: str, values: list[str]) -> dict[str
 
 
 def row(clips: str, embedder: str, neighbours: int, spread: Spread) -> str:
-    """One line of the table."""
+    """Measure one row of the table."""
     rng = np.random.default_rng(1)
     small = 4000 if clips == "mixed" else SMALL
     counts = CLIPS[clips] + rng.choice([1, 2, 3, 4, 6, 8, 12], small).tolist()
@@ -236,10 +235,10 @@ def row(clips: str, embedder: str, neighbours: int, spread: Spread) -> str:
 
 
 def timed(spent: dict[str, float]) -> Callable[[], None]:
-    """Count the CPU seconds of the join, the first call of `top_k`, and of the rest of `identify`; returns what undoes it."""
+    """Record the CPU seconds of the join, the first `top_k`, and of the rest of `cluster_identities`; return an undo function."""
     import stages.retrieve.stage
 
-    top_k, identify = clusters.top_k, clusters.cluster_identities
+    top_k, cluster = clusters.top_k, clusters.cluster_identities
 
     def join(*args: Any, **how: Any) -> Any:
         began = time.process_time()
@@ -250,19 +249,19 @@ def timed(spent: dict[str, float]) -> Callable[[], None]:
 
     def whole(*args: Any, **how: Any) -> Any:
         began = time.process_time()
-        found = identify(*args, **how)
+        found = cluster(*args, **how)
         spent["clusters"] = time.process_time() - began - spent["join"]
         return found
 
     def undo() -> None:
-        clusters.top_k, stages.retrieve.stage.identify = top_k, identify
+        clusters.top_k, stages.retrieve.stage.cluster_identities = top_k, cluster
 
-    clusters.top_k, stages.retrieve.stage.identify = join, whole
+    clusters.top_k, stages.retrieve.stage.cluster_identities = join, whole
     return undo
 
 
 def measure() -> None:
-    """Print the quantiles of cosines of real faces, of the means of films and of eight successive sightings."""
+    """Print the quantiles of cosines of real faces, of the means of films and of eight successive detections."""
     import cv2
 
     from model_zoo import cards
@@ -310,7 +309,7 @@ def measure() -> None:
 
 
 def table(clips: list[str], embedders: list[str], neighbours: list[int], hard: bool = False) -> None:
-    """The table; each row in a process of its own, for its peak memory."""
+    """Print the table. Each row runs in its own process, for its peak memory."""
     head = "clips each|people|k|model|faces|in reach|right|precision|join, s|clusters, s|us/face|ms/target|peak, GB"
     print(ROW.format(*head.split("|")), flush=True)
     for embedder in embedders:
@@ -325,8 +324,8 @@ def main() -> None:
     parser.add_argument("--clips", nargs="+", choices=CLIPS, default=[*CLIPS])
     parser.add_argument("--neighbours", nargs="+", type=int, default=[64, 16])
     parser.add_argument("--embedders", nargs="+", choices=SPREADS, default=[*SPREADS])
-    parser.add_argument("--hard", action="store_true", help="draw takes as far apart as eight sightings are")
-    parser.add_argument("--measure", action="store_true", help="print the spread of the real faces")
+    parser.add_argument("--hard", action="store_true", help="use the spread of means of eight detections")
+    parser.add_argument("--measure", action="store_true", help="print the spread of real faces and exit")
     parser.add_argument("--row", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:

@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.kill [films] [join] [--kills 5] [--seed 0]
 
-films: two of the demo films, killed at random moments. join: `retrieve` alone over 3,000 drawn faces, killed while tiles of its
-join are in flight. Each of them undisturbed; with the driver killed; on Ray with one worker, with two, and with two of which one
-is killed again and again. Prints the sha256 of all tars, or of the references, for each. The Ray cluster is the script's own.
+films: two of the demo films, killed at random moments. join: `retrieve` alone over 3,000 synthetic faces, killed while tiles of
+its join are in flight. Each runs undisturbed; with the driver killed; on Ray with one worker, with two, and with two that are
+killed repeatedly. Prints the sha256 of all tars, or of the references, for each run. The script starts its own Ray cluster.
 """
 
 import argparse
@@ -36,14 +36,14 @@ ENVIRONMENT = os.environ | {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_raylet_start_wait_time_s": "180",
 }
-NOTED = "A2DATA_BENCHMARK_TILES"  # names a file that grows by a byte with each tile that is begun
+NOTED = "A2DATA_BENCHMARK_TILES"  # path of a file that grows by one byte with each started tile
 FACES, TILE, SHARDS = 3000, 512, 12  # 36 tiles
-# How a Ray process is called that has a job, or a tile, in hand.
+# Titles of Ray processes that run a job, or a tile.
 TITLES = {"films": b"ray::Worker.do", "join": b"ray::spread"}
 
 
 class Run:
-    """A command of a2data over a work folder of its own."""
+    """An a2data command with its own work folder."""
 
     def __init__(self, root: Path, command: list[str]):
         self.root, self.log = root, root.with_suffix(".log")
@@ -58,7 +58,7 @@ class Run:
             sys.exit(f"{self.root.name}: the run failed: {self.log.read_text()[-2000:]}")
 
     def report(self, what: str) -> str:
-        """The sha256 over all tars, or where there are none over the references, in order; printed."""
+        """Print and return the sha256 over all tars or, without tars, over the references in order."""
         store = Store(self.root / "work")
         rows = [row for shard in store.shards("retrieve") for row in store.read("retrieve", shard, Reference)]
         packed = (self.root / "shards").exists()
@@ -82,7 +82,7 @@ def over_films(root: Path, films: Path, *flags: str) -> Run:
 
 
 def over_faces(root: Path, _: Path, *flags: str) -> Run:
-    """A work folder with the tables that retrieve reads: 1,500 people, each in two clips of two videos."""
+    """Write the tables that retrieve reads: 1,500 people, each in two clips of two videos."""
     rng, store = np.random.default_rng(0), Store(root / "work")
     centres = rng.standard_normal((FACES // 2, 128), np.float32)
     x = np.repeat(centres, 2, axis=0) + 0.4 * rng.standard_normal((FACES, 128), np.float32)
@@ -100,7 +100,7 @@ def over_faces(root: Path, _: Path, *flags: str) -> Run:
         store.write(
             "segment", shard, ClipThumbs, [ClipThumbs(clips[n], f"{n:016x}", times, thumbs[n].tobytes()) for n in mine]
         )
-        named = seen[::10]  # all are compared; these get references
+        named = seen[::10]  # all faces are compared; these get references
         store.write("match", shard, Match, [Match(f.clip_id, f.element_id, "it", 0, 2, 1.0, 1.0) for f in named])
         store.write("faces", shard, Element, seen)
         for name in ("detect", "parse", "background", "ground"):
@@ -116,11 +116,11 @@ def _face(clip_id: str, vector: np.ndarray, rgba: np.ndarray) -> Element:
     return Element(clip_id, *about, vector.tolist(), "dlib", 0.5, [0, 2], [box, box], [])
 
 
-# -- who is killed, and when -------------------------------------------------------------------------------------------
+# -- kills -------------------------------------------------------------------------------------------------------------
 
 
 def kill_drivers(run: Run, seconds: float, kills: int, rng: random.Random) -> None:
-    """At moments that fall anywhere in a run of that length."""
+    """Kill the driver at random moments of a run of that length."""
     for _ in range(kills):
         process = run.start()
         time.sleep(rng.uniform(0.3, 1.7) * seconds / (kills + 1))
@@ -130,14 +130,14 @@ def kill_drivers(run: Run, seconds: float, kills: int, rng: random.Random) -> No
 
 
 def kill_joins(run: Run, _: float, kills: int, rng: random.Random) -> None:
-    """When so many tiles have been begun: inside the join, however fast or slow the machine is."""
+    """Kill the driver after a random number of started tiles: inside the join, on any machine."""
     for number in range(kills):
         note = run.root / f"tiles{number}"
         process, after = run.start(**{NOTED: str(note)}), rng.randrange(1, (FACES // TILE) ** 2)
         while process.poll() is None and not (note.exists() and note.stat().st_size >= after):
             time.sleep(0.01)
         if process.poll() is not None:
-            sys.exit(f"{run.root.name}: ended before tile {after} was begun: {run.log.read_text()[-2000:]}")
+            sys.exit(f"{run.root.name}: ended before tile {after} was started: {run.log.read_text()[-2000:]}")
         process.send_signal(signal.SIGKILL)
         process.wait()
     run.finish(run.start())
@@ -159,7 +159,7 @@ def kill_workers(what: str, kills: int, rng: random.Random) -> Callable[[Run, fl
 
 
 def ray_processes(title: bytes) -> list[int]:
-    """Process ids of this script's Ray processes that are called so."""
+    """Return the ids of this script's Ray processes with that title."""
     parent_of = parents()
     return [
         pid for pid in parent_of if command_line(pid).startswith(title) and os.getpid() in _ancestors(pid, parent_of)
@@ -192,7 +192,7 @@ def _ancestors(pid: int, parent_of: dict[int, int]) -> Iterator[int]:
 
 
 def compare(what: str, root: Path, films: Path, address: str, kills: int, seed: int) -> bool:
-    """All the runs over the films, or over the faces; whether they came to the same."""
+    """Run everything over the films or the faces; return whether all results are identical."""
     rng = random.Random(seed)
     make: Callable[..., Run] = {"films": over_films, "join": over_faces}[what]
     drivers = {"films": kill_drivers, "join": kill_joins}[what]
@@ -224,7 +224,7 @@ def compare(what: str, root: Path, films: Path, address: str, kills: int, seed: 
 
 @contextmanager
 def cluster() -> Iterator[str]:
-    """The address of a Ray cluster of this script's own, so that nobody else's workers are killed."""
+    """Start a Ray cluster and yield its address, so that only this script's workers are killed."""
     os.environ |= ENVIRONMENT  # a worker imports what the driver does
     from ray.cluster_utils import Cluster
 
@@ -242,7 +242,7 @@ def a2data(argv: list[str]) -> int:
 
 
 def noted(work: Callable[..., Any], path: str) -> Callable[..., Any]:
-    """The same, which says in a file that it was begun."""
+    """Wrap a function to append a byte to a file at each call."""
 
     def call(*args: Any, **how: Any) -> Any:
         with open(path, "ab") as file:
@@ -266,7 +266,7 @@ def main() -> None:
         root, whats = Path(folder), args.what or ["films", "join"]
         films = render(root / "films", movies=MOVIES[:2]).parent if "films" in whats else root
         same = [compare(what, root, films, address, args.kills, args.seed) for what in whats]
-    print("all the same" if all(same) else "NOT the same")
+    print("all identical" if all(same) else "NOT identical")
     sys.exit(not all(same))
 
 

@@ -2,13 +2,13 @@
 
     python -m benchmarks.loader [--samples 400] [--passes 15] [--workers 0 1 2]
 
-Every line is a process of its own, which alternates between reading the tars plainly and the loader that it measures: all members
-as bytes, nothing decoded; a share is the median over such pairs. The tars are in the page cache: what counts is what a loader
-adds. Plain reading fills eight buffers of the size of a sample in turn, as a batch of eight must be held; they begin where the
-kernel copies fastest. Without workers the clock is that of the CPU, so that other processes matter little. Then the first batch
-from the beginning and from the middle, and an index of a million rows. litdata reads no tars: the same samples are written in its
-own chunks first, and how long that takes is printed; where litdata is not installed, it is skipped. webdataset gives each worker
-whole tars: with fewer tars than workers it is left out.
+Every line comes from its own process, which alternates between sequential reading of the tars and the measured loader: all
+members as bytes, not decoded. The ratio is the median over these pairs. The tars are in the page cache, so the overhead of the
+loader counts. Sequential reading fills eight page-aligned buffers of the size of a sample in turn, because a batch of eight must
+be held. Without workers CPU time is measured, so that other processes matter little. Then follow the first batch from the start
+and from the middle, and an index of a million rows. litdata does not read tars: the samples are first written to its own chunks,
+and the time is printed; if litdata is not installed, it is skipped. webdataset gives whole tars to workers; with fewer tars than
+workers it is skipped.
 """
 
 import argparse
@@ -41,7 +41,7 @@ BATCH, MILLION, BLOCK = 8, 1_000_000, 1_758_720
 
 
 def write(folder: Path, count: int) -> None:
-    """Samples of 1.75 MB: a film of 1.5 MB, four pictures of 60 KB, and some text; no member repeats another."""
+    """Write samples of 1.75 MB: a film of 1.5 MB, four pictures of 60 KB, and text; all members differ."""
     rng = np.random.default_rng(0)
     sizes = {"json": 10_000, "mp4": 1_500_000, **{f"ref{n}.png": 60_000 for n in range(4)}}
     made = ((f"clip-{n:06d}", {name: rng.bytes(size) for name, size in sizes.items()}) for n in range(count))
@@ -54,7 +54,7 @@ def put(folder: Path, samples: Iterator[tuple[str, dict[str, bytes]]], shape: tu
 
 
 def write_million(folder: Path) -> None:
-    """An index of a million rows, and a thousand tars that take no room."""
+    """Write an index of a million rows, and a thousand sparse tars."""
     rng, tars = np.random.default_rng(0), [f"{n:05d}-000.tar" for n in range(1000)]
     tar = pa.array(np.arange(MILLION) // 1000)
     shapes = np.array([(81, 720, 1280), (60, 720, 1280), (81, 1280, 720), (45, 480, 854)])[rng.integers(0, 4, MILLION)]
@@ -83,7 +83,7 @@ def write_million(folder: Path) -> None:
             file.truncate(1000 * 2_000_384 + 1024)
 
 
-# -- the loaders: folder, workers, first sample -> samples, extension -> bytes, for ever ---------------------------------
+# -- the loaders: folder, workers, first sample -> endless samples (extension -> bytes) ----------------------------------
 
 
 def a2data(folder: Path, workers: int, first: int) -> Iterator[Any]:
@@ -101,7 +101,7 @@ def tars_of(folder: Path) -> list[str]:
 
 
 def webdataset(folder: Path, workers: int, first: int) -> Iterator[Any]:
-    """It has no state: to begin at a sample is to read all before it."""
+    """Iterate over webdataset. It does not have a state, so earlier samples are read and dropped."""
     import webdataset
     from torch.utils.data import DataLoader
 
@@ -110,7 +110,7 @@ def webdataset(folder: Path, workers: int, first: int) -> Iterator[Any]:
 
 
 def stateful(folder: Path, workers: int, first: int) -> Iterator[Any]:
-    """torchdata's, over webdataset; a dataset that has no state of its own is read again up to where it was."""
+    """Iterate over torchdata's StatefulDataLoader with webdataset, which is stateless and therefore read again up to `first`."""
     import webdataset
     from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -119,7 +119,7 @@ def stateful(folder: Path, workers: int, first: int) -> Iterator[Any]:
 
 
 def resumed(make: Callable[[], Any], first: int) -> Any:
-    """A loader with a state, going on where another one was after so many samples; the clock begins when it is told so."""
+    """Return a loader that resumes after `first` samples of another one. The clock starts after the state is restored."""
     loader = make()
     if first:
         begun = iter(loader)
@@ -134,7 +134,7 @@ def resumed(make: Callable[[], Any], first: int) -> Any:
 
 
 def written_for_litdata(sample: tuple[str, str]) -> dict[str, bytes]:
-    """A sample of a tar, by the tar and its key, as litdata keeps it."""
+    """Return a sample, by tar and key, in litdata's form."""
     tar, key = sample
     with tarfile.open(tar) as file:
         members = [m for m in file if m.name.partition(".")[0] == key]
@@ -142,7 +142,7 @@ def written_for_litdata(sample: tuple[str, str]) -> dict[str, bytes]:
 
 
 def write_for_litdata(folder: Path) -> None:
-    """The data set in litdata's chunks, 128 MB each, in folder/litdata."""
+    """Write the data set to folder/litdata in litdata's chunks of 128 MB."""
     import litdata
 
     index = pq.read_table(folder / "index.parquet", columns=["shard", "clip_id"])
@@ -153,7 +153,7 @@ def write_for_litdata(folder: Path) -> None:
 
 
 def litdata(folder: Path, workers: int, first: int) -> Iterator[Any]:
-    """litdata's own loader; it goes on from a state."""
+    """Iterate over litdata's loader, which resumes from a state."""
     from litdata import StreamingDataLoader, StreamingDataset
 
     data = StreamingDataset(str(folder / "litdata"), shuffle=True, drop_last=False)
@@ -176,17 +176,17 @@ def size(sample: Any) -> int:
     return sum(len(data) for data in sample.values() if not isinstance(data, str))
 
 
-# -- what is measured, each in a process of its own -----------------------------------------------------------------------
+# -- measurements, each in its own process --------------------------------------------------------------------------------
 
 
 @functools.cache
 def buffers() -> list[mmap.mmap]:
-    """Memory for a batch, each sample's beginning with a page; made once, as its pages are new at first."""
+    """Return page-aligned buffers for a batch, allocated once, because the first write to a page is slower."""
     return [mmap.mmap(-1, BLOCK) for _ in range(BATCH)]
 
 
 def plain(folder: Path, clock: Callable[[], float]) -> float:
-    """Bytes per second of reading the tars from their beginnings to their ends, into eight buffers in turn."""
+    """Return bytes per second of reading the tars sequentially, into eight buffers in turn."""
     memory, total, began = buffers(), 0, clock()
     for tar in tars_of(folder):
         with open(tar, "rb", buffering=0) as file:
@@ -199,11 +199,11 @@ def plain(folder: Path, clock: Callable[[], float]) -> float:
 
 
 def speed(name: str, folder: Path, workers: int, count: int, passes: int) -> dict[str, float]:
-    """Samples per second and the share of plain reading, medians over the passes; memory beyond that of the first sample."""
+    """Return samples/s, the ratio to sequential reading (medians over the passes), and memory growth after the first sample."""
     clock = time.perf_counter if workers else time.process_time
     samples = LOADERS[name](folder, workers, 0)
     next(samples)
-    plain(folder, clock)  # whose buffers are new
+    plain(folder, clock)  # warm-up of the buffers
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rates, shares = list[float](), list[float]()
     for _ in range(passes):
@@ -219,7 +219,7 @@ def speed(name: str, folder: Path, workers: int, count: int, passes: int) -> dic
 
 
 def first_batch(name: str, folder: Path, workers: int, first: int) -> dict[str, float]:
-    """Seconds from the constructor to a batch in hand, at any place in the data; modules are imported."""
+    """Return the seconds from the constructor to the first batch, from any position; modules are imported before."""
     import torchdata.stateful_dataloader  # noqa: F401
     import webdataset  # noqa: F401
 
@@ -232,7 +232,7 @@ def first_batch(name: str, folder: Path, workers: int, first: int) -> dict[str, 
 
 
 def start(folder: Path) -> dict[str, float]:
-    """Seconds, and CPU seconds, to open an index of a million rows and plan the first epoch; megabytes that it takes."""
+    """Return seconds, CPU seconds and MB for opening an index of a million rows and planning the first epoch."""
     from a2data.dataset.loader import Loader, standard_buckets
 
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -250,7 +250,7 @@ def start(folder: Path) -> dict[str, float]:
 
 
 def alone(*arguments: Any) -> dict[str, float]:
-    """The result of one of the functions above in a process of its own."""
+    """Run one of the functions above in its own process."""
     command = [sys.executable, "-m", "benchmarks.loader", "--one", json.dumps([str(a) for a in arguments])]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
@@ -264,26 +264,26 @@ def one(what: str, *rest: str) -> dict[str, float]:
 
 
 def compared() -> list[str]:
-    """The loaders to measure; litdata only where it is installed: it brings boto3, which nothing else here needs."""
+    """Return the loaders to measure. litdata is optional: it depends on boto3, which is not needed otherwise."""
     return [name for name in LOADERS if name != "litdata" or find_spec("litdata")]
 
 
-def compare(folder: Path, names: list[str], count: int, passes: int, crews: list[int]) -> None:
+def compare(folder: Path, names: list[str], count: int, passes: int, worker_counts: list[int]) -> None:
     print(
         f"{count} samples of 1.75 MB in the page cache, all members as bytes, medians of {passes} pairs (10 % to 90 %)"
     )
     tars = len(tars_of(folder))
-    for workers, name in itertools.product(crews, names):
+    for workers, name in itertools.product(worker_counts, names):
         if name in BY_TAR and workers > tars:
             print(
-                f"{name}, {workers} workers: left out, it needs a tar for each worker and there are {tars}", flush=True
+                f"{name}, {workers} workers: skipped, it needs a tar for each worker and there are {tars}", flush=True
             )
             continue
         found = alone("speed", name, folder, workers, count, passes)
         order = "shuffled over all" if name in ("a2data", "litdata") else "in order of the tars"
         unit = "s" if workers else "CPU s"
         print(
-            f"{name}, {workers} workers, {order}: {found['rate']:.0f} samples/{unit}, {found['share']:.2f} of plain reading "
+            f"{name}, {workers} workers, {order}: {found['rate']:.0f} samples/{unit}, {found['share']:.2f} of sequential reading "
             f"({found['low']:.2f} to {found['high']:.2f}), {found['mb']:.0f} MB",
             flush=True,
         )
@@ -298,7 +298,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=400)
     parser.add_argument("--passes", type=int, default=15)
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="processes that read")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[0, 1, 2], help="numbers of worker processes (default: 0 1 2)"
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
@@ -309,7 +311,7 @@ def main() -> None:
         names, began = compared(), time.perf_counter()
         if "litdata" in names:
             write_for_litdata(Path(root, "data"))
-            print(f"written once more for litdata in {time.perf_counter() - began:.1f} s", flush=True)
+            print(f"converted for litdata in {time.perf_counter() - began:.1f} s", flush=True)
         else:
             print("litdata: skipped, it is not installed (pip install litdata)", flush=True)
         compare(Path(root, "data"), names, args.samples, args.passes, args.workers)

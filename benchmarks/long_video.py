@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.long_video [--steps 3000] [--seeds 0 1 2 3] [--frames join.png]
 
-Some minutes of one core. The transformer is of Wan's class and trained as the sampler uses it: frames that are known, with a
-little noise or none, and behind them noise that never falls along time. It prints, of the frames with which a window begins
-(joins) and of those with which any other frame of latents does (inside): by how much the bar's step misses its 2 px, and how much
-the picture changes; for windows with a history, and for windows that know nothing of one another.
+Takes some minutes on one core. The transformer is of Wan's class and trained the way the sampler uses it: known frames with
+little or no noise, followed by frames whose noise level never decreases with time. For the first frame of each window (joins) and
+of every other latent frame (inside), it prints the error of the bar's step of 2 px and the change of the picture, for windows
+with a history and for independent windows.
 """
 
 import argparse
@@ -18,33 +18,33 @@ import torch
 
 from model_zoo import torchvision_shim
 
-HEIGHT, WIDTH, STEP_PX = 16, 64, 2  # of the pattern; the bar moves so far in a frame, and comes in again
-FRAMES, WINDOW, HISTORY = 97, 25, 9  # 25 frames of latents, 7 a window: 1 of the reference, 2 of history
+HEIGHT, WIDTH, STEP_PX = 16, 64, 2  # of the pattern; the bar moves STEP_PX per frame and wraps around
+FRAMES, WINDOW, HISTORY = 97, 25, 9  # 25 latent frames, 7 per window: 1 reference, 2 history
 LATENTS = 1 + (WINDOW - 1) // 4
 SMALL = {
     "in_channels": 36, "out_channels": 16, "num_layers": 2, "num_attention_heads": 4, "attention_head_dim": 24,
     "added_kv_proj_dim": 96, "ffn_dim": 192, "freq_dim": 64, "rope_max_seq_len": 128,
 }  # fmt: skip
 BATCH, RATE = 16, 3e-3
-SHIFT = 3.0  # of the sampler and of the training's noise levels
+SHIFT = 3.0  # flow shift of sampling and training
 WORDS = "a bar moves"
 
 
 class Joins(NamedTuple):
-    """Means over frames at joins and over those at other edges of frames of latents."""
+    """Means over frames at joins and over first frames of other latent frames."""
 
-    off_joins_px: float  # root mean square of the bar's step less STEP_PX
+    off_joins_px: float  # root mean square error of the bar's step
     off_inside_px: float
-    change_joins: float  # of a pixel into such a frame, of 255
+    change_joins: float  # mean change of a pixel from the frame before, of 255
     change_inside: float
 
     def ratio(self) -> float:
-        """How many times as much the picture changes at joins as inside."""
+        """Return the ratio of the change at joins to that inside."""
         return self.change_joins / self.change_inside
 
 
 def pattern(start_px: float, frames: int) -> np.ndarray:
-    """The moving bar, soft, light on dark: (frames, HEIGHT, WIDTH, 3) uint8."""
+    """Draw the moving bar, soft, light on dark: (frames, HEIGHT, WIDTH, 3) uint8."""
     places = start_px + STEP_PX * np.arange(frames)[:, None]
     light = np.exp(4 * (np.cos(2 * np.pi * (np.arange(WIDTH) - places) / WIDTH) - 1))[..., None]
     row = np.array([30.0, 40.0, 90.0]) + light * np.array([200.0, 120.0, -20.0])
@@ -52,13 +52,13 @@ def pattern(start_px: float, frames: int) -> np.ndarray:
 
 
 def places_px(video: np.ndarray) -> np.ndarray:
-    """Where the bar is in each frame, 0 to WIDTH: the phase of the longest wave across the picture."""
+    """Return the bar's position in each frame, 0 to WIDTH: the phase of the longest wave across the picture."""
     waves = np.exp(2j * np.pi * np.arange(WIDTH) / WIDTH)
     return np.angle((video.astype(float).mean(axis=(1, 3)) * waves).sum(axis=1)) * WIDTH / (2 * np.pi) % WIDTH
 
 
 def measured(video: np.ndarray, at: list[int]) -> Joins:
-    """Of a video (frames, HEIGHT, WIDTH, 3), 0 to 255, in which windows begin with the frames numbered `at`."""
+    """Measure a video, (frames, HEIGHT, WIDTH, 3), 0 to 255. at: numbers of the first frames of windows."""
     missed = (np.diff(places_px(video)) - STEP_PX + WIDTH / 2) % WIDTH - WIDTH / 2
     change = np.abs(np.diff(video.astype(float), axis=0)).mean((1, 2, 3))
     number = np.arange(1, len(video))
@@ -69,7 +69,7 @@ def measured(video: np.ndarray, at: list[int]) -> Joins:
 
 
 def overfitted(folder: Path, steps: int = 3000, seed: int = 0) -> Any:
-    """A pipeline whose small transformer has seen nothing but the bar."""
+    """Return a pipeline whose small transformer was trained on the bar alone."""
     torchvision_shim.install()
     from diffusers import WanTransformer3DModel
 
@@ -96,7 +96,7 @@ def overfitted(folder: Path, steps: int = 3000, seed: int = 0) -> Any:
 def learn(
     network: Any, clean: torch.Tensor, given: torch.Tensor, text: torch.Tensor, tokens: torch.Tensor, steps: int
 ) -> None:
-    """Diffusion forcing in small: flow matching, a noise level for each frame of latents, no loss on those that are known."""
+    """Train by diffusion forcing: flow matching with a noise level per latent frame, without a loss on known frames."""
     from model_zoo.a2 import padding
 
     optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.0)
@@ -111,8 +111,8 @@ def learn(
         noise, at = torch.randn_like(x0), level[:, None, :, None, None]
         seen = torch.cat([(1 - at) * x0 + at * noise, shown], dim=1)
         times = (level * 1000).repeat_interleave(HEIGHT * WIDTH // 256, dim=1)
-        said = network(seen, times, network.one_padding.fill_up(words), looks, return_dict=False)[0]
-        loss = (said - (noise - x0)).square().mean((1, 3, 4))[~known].mean()
+        predicted = network(seen, times, network.one_padding.fill_up(words), looks, return_dict=False)[0]
+        loss = (predicted - (noise - x0)).square().mean((1, 3, 4))[~known].mean()
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -124,10 +124,10 @@ def learn(
 
 
 def levels() -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise levels of BATCH samples, 0 to 1, and which of their frames of latents are known: (BATCH, LATENTS) each.
+    """Return noise levels of BATCH samples, 0 to 1, and which of their latent frames are known: (BATCH, LATENTS) each.
 
-    In 6 of 10 samples the reference and one to four frames behind it are known, most under noise of up to 0.05; blocks of one
-    to three frames follow, in 4 of 10 one behind the other.
+    In 6 of 10 samples the reference and the next one to four frames are known, most with noise of up to 0.05. Blocks of one to
+    three frames follow; in 4 of 10 samples each block lags behind the one before.
     """
     frames = torch.arange(LATENTS)[None]
     ready = torch.where(torch.rand(BATCH) < 0.6, torch.randint(2, LATENTS - 1, (BATCH,)), 0)[:, None]
@@ -148,7 +148,7 @@ def reference() -> Any:
 
 
 def sampled(pipe: Any, seed: int, frames: int = FRAMES, **how: Any) -> np.ndarray:
-    """A video of the bar, (frames - 4, HEIGHT, WIDTH, 3), 0 to 255."""
+    """Sample a video of the bar, (frames - 4, HEIGHT, WIDTH, 3), 0 to 255."""
     from model_zoo.a2 import long, pipeline
 
     pipe.scheduler = pipeline.scheduler("unipc", SHIFT)
@@ -157,43 +157,45 @@ def sampled(pipe: Any, seed: int, frames: int = FRAMES, **how: Any) -> np.ndarra
     return long.sample(pipe, reference(), [WORDS], guidance_scale=1.0, generator=noise, **settings) * 255
 
 
-def apart(pipe: Any, seed: int) -> np.ndarray:
-    """As long a video, of windows that were sampled each for itself."""
+def independent(pipe: Any, seed: int) -> np.ndarray:
+    """Sample a video of the same length from independent windows."""
     edges = [0, *joins(), FRAMES - 4]
     parts = [sampled(pipe, 1000 * (seed + 1) + n, WINDOW) for n in range(len(edges) - 1)]
     return np.concatenate([part[a - b :] for part, a, b in zip(parts, edges, edges[1:], strict=False)])
 
 
 def joins() -> list[int]:
-    """The numbers of the frames with which a window after the first begins; the reference's 4 are cut off."""
+    """Return the first frame of each window after the first, not counting the reference's 4 frames."""
     from model_zoo.a2 import long
 
-    starts = [part.start for part in long.video_windows(FRAMES, WINDOW, 1, HISTORY)[1:]]  # in frames of latents
+    starts = [part.start for part in long.video_windows(FRAMES, WINDOW, 1, HISTORY)[1:]]  # latent frames
     return [4 * (start - 1) + 1 - 4 for start in starts]
 
 
 def mean(found: list[Joins]) -> Joins:
-    """Over seeds: root mean squares of misses, means of changes."""
+    """Average over seeds: root mean squares of errors, means of changes."""
     table = np.array(found)
     return Joins(*np.sqrt(np.square(table[:, :2]).mean(0)), *table[:, 2:].mean(0))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=3000, help="of training")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3], help="of the videos")
-    parser.add_argument("--frames", help="where to write the frames around the first join, as a picture")
+    parser.add_argument("--steps", type=int, default=3000, help="training steps (default: 3000)")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2, 3], help="seeds of the sampled videos (default: 0 1 2 3)"
+    )
+    parser.add_argument("--frames", help="output path of a picture of the frames around the first join")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         pipe = overfitted(Path(folder), args.steps)
     at, count = joins(), len(args.seeds)
-    print(f"{len(at) + 1} windows, {FRAMES - 4} frames, {count} videos of a bar that moves {STEP_PX} px a frame")
-    print(f"{'':44s} step missed, px     change, of 255\n{'':44s} joins  inside     joins  inside  ratio")
+    print(f"{len(at) + 1} windows, {FRAMES - 4} frames, {count} videos of a bar that moves {STEP_PX} px per frame")
+    print(f"{'':44s} step error, px      change, of 255\n{'':44s} joins  inside     joins  inside  ratio")
     arms = {
         "history under noise of 0.02": lambda seed: sampled(pipe, seed),
-        "history as it is": lambda seed: sampled(pipe, seed, history_noise=0),
-        "history, frames of latents 2 steps apart": lambda seed: sampled(pipe, seed, block=1, lag=2),
-        "windows each for itself": lambda seed: apart(pipe, seed),
+        "history without noise": lambda seed: sampled(pipe, seed, history_noise=0),
+        "history, latent frames 2 steps apart": lambda seed: sampled(pipe, seed, block=1, lag=2),
+        "independent windows": lambda seed: independent(pipe, seed),
         "the bar itself": lambda seed: pattern(seed, FRAMES - 4),
     }
     for name, make in arms.items():

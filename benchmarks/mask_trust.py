@@ -2,10 +2,9 @@
 
     python -m benchmarks.mask_trust FILMS WORK [FILMS WORK ...]
 
-FILMS: a set that `a2data bench-data make` made; WORK: the tables of a finished run over it. The clips that it kept are looked at
-again as `detect` looks. A mask is right where a reference with it would be clean (docs/triplet-bench.md). Printed are the area
-under the ROC curve of each sign and of their product, over all sightings, and, of the pictures that would be chosen, for some
-thresholds of trust, how many right and how many wrong ones would stay.
+FILMS: a set made by `a2data bench-data make`; WORK: the tables of a finished run over it. `detect` runs again on the kept clips.
+A mask is right if a reference with it would be clean (docs/triplet-bench.md). The script prints the area under the ROC curve of
+each cue and of their product, over all observations, and for some thresholds how many right and wrong pictures would be kept.
 """
 
 import sys
@@ -30,7 +29,7 @@ THRESHOLDS = (0.0, 0.55, 0.6, 0.63, 0.67, 0.7, 0.75)
 
 
 class Judged(NamedTuple):
-    """A sighting, and whether its mask is right."""
+    """An observation, and whether its mask is right."""
 
     kind: str
     signs: MaskCues
@@ -47,7 +46,7 @@ def main() -> None:
 
 
 def judged(films: Path, work: Path) -> Iterator[list[Judged]]:
-    """Each track of the clips that a run kept."""
+    """Yield each track of the clips that a run kept."""
     known, store, stage = truth.load(films), Store(work), Detect()
     files = {video.video_id: Path(video.path).name for video in rows(store, "ingest", records.Video)}
     kept = {row.clip_id for row in rows(store, "select", records.Kept)}
@@ -66,7 +65,7 @@ def judged(films: Path, work: Path) -> Iterator[list[Judged]]:
 
 
 def is_right(known: truth.Truth, film: records.ClipVideo, file: str, sighting: build.Observation) -> bool:
-    """Whether a reference with this mask would be clean; a mask of nobody is not."""
+    """Return whether a reference with this mask would be clean; False if the mask does not match an entity."""
     seen = Seen(file, film.source_frames[sighting.frame], images.to_rle(sighting.mask), film.crop)
     ref = Ref(sighting.kind, "", -1, "", "", seen)
     clean = pictures.cleanliness(
@@ -76,7 +75,7 @@ def is_right(known: truth.Truth, film: records.ClipVideo, file: str, sighting: b
 
 
 def auc(values: np.ndarray, right: np.ndarray) -> float:
-    """The share of pairs of a right and a wrong one in which the right one has the larger value, ties as a half; nan for none."""
+    """Return the area under the ROC curve; nan if all values are of one class."""
     if right.all() or not right.any():
         return float("nan")
     a, b = values[right][:, None], values[~right][None]
@@ -84,12 +83,12 @@ def auc(values: np.ndarray, right: np.ndarray) -> float:
 
 
 def table(tracks: list[list[Judged]]) -> Iterator[str]:
-    """The lines that are printed."""
+    """Yield the lines of the report."""
     seen = [s for track in tracks for s in track]
     right = np.array([s.right for s in seen])
     human = np.array([s.kind == "human" for s in seen])
-    yield f"{len(seen)} sightings of {len(tracks)} tracks, {right.sum()} right"
-    yield "| sign | all | people | things |\n|---|---|---|---|"
+    yield f"{len(seen)} observations of {len(tracks)} tracks, {right.sum()} right"
+    yield "| cue | all | people | objects |\n|---|---|---|---|"
     columns = {name: np.array([getattr(s.signs, name) for s in seen]) for name in (*MaskCues._fields, "trust")}
     for name, values in (columns | {"quality": np.array([s.quality for s in seen])}).items():
         areas = [auc(values[of], right[of]) for of in (human | ~human, human, ~human)]
@@ -98,8 +97,8 @@ def table(tracks: list[list[Judged]]) -> Iterator[str]:
     chosen = [max(track, key=lambda s: s.quality * s.signs.trust) for track in tracks]
     yield f"chosen by quality: {sum(s.right for s in best)} right; by quality and trust: {sum(s.right for s in chosen)}"
     for low in THRESHOLDS:
-        stay = [s.right for s in chosen if s.signs.trust >= low]
-        yield f"trust from {low}: {sum(stay)} right, {len(stay) - sum(stay)} wrong"
+        kept = [s.right for s in chosen if s.signs.trust >= low]
+        yield f"trust from {low}: {sum(kept)} right, {len(kept) - sum(kept)} wrong"
 
 
 if __name__ == "__main__":

@@ -59,13 +59,13 @@ def main(where: str) -> None:
 
             os.environ["PYTHONPATH"] = os.getcwd()
             ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False)
-            crew = RayExecutor(store)
+            executor = RayExecutor(store)
         else:
             from pipelines.run.local import ProcessExecutor
 
-            crew = ProcessExecutor(store, WORKERS)
+            executor = ProcessExecutor(store, WORKERS)
         began, ideal = time.perf_counter(), VIDEOS * CLIPS * len(STAGES) * SECONDS / WORKERS
-        summary = run(STAGES, store, list(range(SHARDS)), crew)
+        summary = run(STAGES, store, list(range(SHARDS)), executor)
         wall = time.perf_counter() - began
         print(
             f"{where}: {summary.jobs} jobs, wall {wall:.2f} s, ideal {ideal:.2f} s, wall / ideal = {wall / ideal:.3f}"
@@ -80,7 +80,7 @@ def main(where: str) -> None:
 
 
 def _object_store_bytes() -> int:
-    """What lies in this node's object store, by the store's own account."""
+    """Return the bytes in this node's object store, as reported by Ray."""
     from ray._private.internal_api import memory_summary
 
     text = memory_summary(stats_only=True)

@@ -1,13 +1,13 @@
-"""References from other clips against the same clip: the preset tiny trained with either and evaluated with both.
+"""References from other clips against references from the same clip: the tiny preset trained with each, evaluated with both.
 
     OMP_NUM_THREADS=1 python -m benchmarks.own_clip demo/work [--seeds 0 1 2] [--steps N] [--out DIR]
 
-Two data sets of the same triplets: references from other clips, as the run paired them, and the clip's own pictures of the same
-elements, as `pack.allow_same_clip` takes them. Encoders and the network to begin with are the same, and so are seeds, draws and
-held-out clips. Printed is each network's loss on the held-out clips with references of either kind: what a model that was trained
-on own pictures loses when it is asked with a picture of another day is what it learnt by copying. And the copy-paste score of
-what either samples on held-out clips, shown other clips' references: is the video, where a reference stands on its canvas, nearer
-to the reference (up to 1) or to the clip as it is (down to -1)? A folder given with --out is gone on with.
+Two data sets have the same triplets: one with references from other clips, as paired by the run, and one with the clip's own
+pictures of the same elements, as taken by `pack.allow_same_clip`. Encoders, initial network, seeds and held-out clips are the
+same. The script prints each network's held-out loss with both kinds of references. If a network trained on own pictures loses
+accuracy with pictures from other clips, it has learned to copy. The script also prints the copy-paste score of samples for
+held-out clips with references from other clips: whether the video, at the position of a reference on its canvas, is nearer to the
+reference (up to 1) or to the original clip (down to -1). An existing --out folder is resumed.
 """
 
 import argparse
@@ -35,8 +35,9 @@ from pipelines.train.settings import PRESETS
 KINDS = ("other clips", "own clip")
 ROLES = "human|object|background"
 CELLS = 16, 10  # across and down, in which colours are compared
-SHOWN = 0.5  # of a cell must show the reference
-NOBODY = ("--set", "retrieve.min_quality=2", "--set", "pack.allow_same_clip=true")  # pack takes what is left: its own
+SHOWN = 0.5  # lowest fraction of a cell that must show the reference
+# no element qualifies as a reference, so pack falls back to the clip's own pictures
+SAME_CLIP = ("--set", "retrieve.min_quality=2", "--set", "pack.allow_same_clip=true")
 
 
 def main() -> None:
@@ -44,7 +45,9 @@ def main() -> None:
     asked.add_argument("work", type=Path)
     asked.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     asked.add_argument("--steps", type=int)
-    asked.add_argument("--noises", type=int, nargs="+", default=[0, 1, 2], help="seeds of what each network samples")
+    asked.add_argument(
+        "--noises", type=int, nargs="+", default=[0, 1, 2], help="seeds of each network's samples (default: 0 1 2)"
+    )
     asked.add_argument("--out", type=Path)
     args = asked.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -60,22 +63,22 @@ def main() -> None:
 
 
 def home(out: Path, kind: str) -> Path:
-    """The folder of what is made with references of a kind."""
+    """Return the output folder for one kind of references."""
     return out / kind.replace(" ", "-")
 
 
 def data_sets(work: Path, out: Path) -> dict[str, Path]:
-    """Folders of shards with the same triplets and references, by where the pictures come from."""
+    """Make shard folders with the same triplets and elements; return them by the origin of the pictures."""
     finished = {kind: home(out, kind) / "shards" for kind in KINDS}
     if all(writer.rows(Folder(str(folder))) for folder in finished.values()):
         return finished
     triplets = {}
-    for kind, more in zip(KINDS, ((), NOBODY), strict=True):
+    for kind, more in zip(KINDS, ((), SAME_CLIP), strict=True):
         mine = home(out, kind)
         shutil.copytree(work, mine / "work", ignore=shutil.ignore_patterns("shards", "report.html"))
         flags = ["--set", f"pack.roles={ROLES}", "--set", f"pack.required_roles={ROLES}", *more]
         if a2data(["run", "--work", str(mine / "work"), "--out", str(mine / "packed"), "--quiet", *flags]):
-            raise SystemExit(f"the run in {mine / 'work'} did not succeed")
+            raise SystemExit(f"the run in {mine / 'work'} failed")
         source = Folder(str(mine / "packed"))
         triplets[kind] = {
             t.facts.clip_id: t
@@ -93,7 +96,7 @@ def data_sets(work: Path, out: Path) -> dict[str, Path]:
 
 
 def limited(triplet: samples.Triplet, other: samples.Triplet) -> samples.Triplet:
-    """A triplet with those references alone that stand for what another one's stand for, too."""
+    """Keep only the references whose elements also have a reference in another triplet."""
     there = {given.element_id for given in other.facts.references}
     kept = [given for given in triplet.facts.references if given.element_id in there]
     names = {given.name for given in kept}
@@ -112,7 +115,7 @@ def write(triplets: list[samples.Triplet], folder: Path) -> None:
 
 
 def described(triplet: samples.Triplet) -> Iterator[Any]:
-    """What an index says of a triplet."""
+    """Yield the index fields of a triplet."""
     facts = triplet.facts
     risk = max(given.copy_risk for given in facts.references)
     yield from (facts.frames, facts.height, facts.width, facts.fps)
@@ -120,12 +123,12 @@ def described(triplet: samples.Triplet) -> Iterator[Any]:
 
 
 def trained(sets: dict[str, Path], kind: str, out: Path, seed: int, steps: int | None) -> dict[str, np.ndarray]:
-    """Train on one data set. Returns kind -> the loss on each held-out clip, shown references of that kind."""
+    """Train on one data set; return for each kind of references the loss on each held-out clip."""
     from pipelines.train.trainer import train
 
     encoding, settings = PRESETS["tiny"]
     settings = replace(settings, seed=seed, steps=steps or settings.steps)
-    for each in (kind, *KINDS):  # both are encoded, by the encoders that were made first
+    for each in (kind, *KINDS):  # both kinds are encoded with the same encoders
         mine = home(out, each) / f"seed-{seed}"
         first = next(out.glob("*/seed-*/start"), None)
         if first and not (mine / "start").exists():
@@ -144,7 +147,7 @@ def trained(sets: dict[str, Path], kind: str, out: Path, seed: int, steps: int |
 
 
 def losses(model: Path, mine: Path, encoding: Any) -> np.ndarray:
-    """The loss of a trained network on each held-out clip of a folder of encoded samples, in the order of their names."""
+    """Return a network's loss on each held-out clip of a folder of encoded samples, ordered by name."""
     import torch
     from diffusers import WanTransformer3DModel
     from safetensors.torch import load_file
@@ -165,7 +168,7 @@ def losses(model: Path, mine: Path, encoding: Any) -> np.ndarray:
     stream, by_clip = iter(loader), dict[str, list[float]]()
     for _ in range(len(writer.rows(Folder(str(mine / "encoded" / "held-out"))))):
         sample = next(stream)[0]
-        told = [
+        inputs = [
             examples.made(
                 sample.tensors,
                 nothing,
@@ -176,15 +179,17 @@ def losses(model: Path, mine: Path, encoding: Any) -> np.ndarray:
             )
             for n, level in enumerate(LEVELS)
         ]
-        for one in told:
+        for one in inputs:
             one.counts[: examples.slots_of(sample.tensors["condition"][None])] = False  # frames that show references
         with torch.no_grad():
-            by_clip.setdefault(clip_of(sample.key), []).append(float(examples.losses(network, told, "float32").mean()))
+            by_clip.setdefault(clip_of(sample.key), []).append(
+                float(examples.losses(network, inputs, "float32").mean())
+            )
     return np.array([np.mean(by_clip[clip]) for clip in sorted(by_clip)])
 
 
 def scores(shards_of: Path, model: Path, noises: list[int]) -> dict[str, float]:
-    """Held-out clip -> copy-paste score of what a network samples with the references in these shards, mean over noises."""
+    """Return the copy-paste score of samples for each held-out clip, with the references of these shards, mean over noises."""
     pipe = reference_use.opened(model)
     cases, held_out = reference_use.read(str(shards_of), model)
     found: dict[str, float] = {}
@@ -200,9 +205,9 @@ def scores(shards_of: Path, model: Path, noises: list[int]) -> dict[str, float]:
 
 
 def copied(video: np.ndarray, truth: np.ndarray, references: np.ndarray) -> float:
-    """The copy-paste score (pipelines.bench.a2.composition) of a video, mean over references; all (n, h, w, 3) uint8.
+    """Return the copy-paste score (pipelines.bench.a2.composition) of a video, mean over references; all (n, h, w, 3) uint8.
 
-    Compared are colours in Lab, less mid-grey, in the cells where the reference shows something: not what is white around it.
+    It compares colours in Lab, relative to mid-grey, in the cells where the reference is not white.
     """
     made, real = (cells(frames.mean(0).round().astype(np.uint8)) for frames in (video, truth))
     found = []
@@ -212,12 +217,12 @@ def copied(video: np.ndarray, truth: np.ndarray, references: np.ndarray) -> floa
         score = copy_paste(*(unit(each[there]) for each in (made, real, cells(reference)))) if there.any() else None
         found += [] if score is None else [score]
     if not found:
-        raise ValueError("no reference differs from the clip: there is nothing to compare")
+        raise ValueError("none of the references differs from the clip: nothing to compare")
     return float(np.mean(found))
 
 
 def cells(picture: np.ndarray) -> np.ndarray:
-    """Mean colours in Lab, less mid-grey, of a picture's cells: (down, across, 3)."""
+    """Return mean colours in Lab, relative to mid-grey, of a picture's cells: (down, across, 3)."""
     lab = cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB) - np.float32([50, 0, 0])
     return cv2.resize(lab, CELLS, interpolation=cv2.INTER_AREA)
 
@@ -228,28 +233,28 @@ def unit(colours: np.ndarray) -> np.ndarray:
 
 def show(found: dict[tuple[str, int], dict[str, np.ndarray]], seeds: list[int]) -> None:
     print("                       held-out loss with references of")
-    print(f"seed  trained with     {KINDS[0]:>12} {KINDS[1]:>12}  dearer with other clips'")
+    print(f"seed  trained with     {KINDS[0]:>12} {KINDS[1]:>12}  more with other clips'")
     for (kind, seed), by_kind in found.items():
         other, own = (float(by_kind[each].mean()) for each in KINDS)
         print(f"{seed:4d}  {kind:14}   {other:12.4f} {own:12.4f}  {other / own - 1:+8.1%}")
     mean = {kind: np.mean([found[kind, seed][KINDS[0]] for seed in seeds], 0) for kind in KINDS}
     middle, half = interval(mean[KINDS[1]] / mean[KINDS[0]] - 1)
     print(
-        f"asked with other clips' references, the one trained on own pictures has a loss {middle:+.1%} larger "
+        f"with other clips' references, the loss of the network trained on own pictures is {middle:+.1%} larger "
         f"(95 % over {len(mean[KINDS[0]])} held-out clips {middle - half:+.1%} … {middle + half:+.1%})"
     )
 
 
 def show_copied(copied: dict[tuple[str, int], dict[str, float]], seeds: list[int]) -> None:
-    """The score of each training, and the difference between the two kinds: pairs of seed and held-out clip."""
-    print("copy-paste score of samples, -1 the clip itself … 1 the reference itself")
+    """Print the score of each training, and the mean difference between the two kinds over held-out clips."""
+    print("copy-paste score of samples, -1: equals the clip … 1: equals the reference")
     for (kind, seed), by_clip in copied.items():
         print(f"{seed:4d}  trained with {kind:11}  {np.mean(list(by_clip.values())):+.3f}")
     clips = sorted(copied[KINDS[0], seeds[0]])
     both = {kind: np.array([np.mean([copied[kind, seed][clip] for seed in seeds]) for clip in clips]) for kind in KINDS}
     middle, half = interval(both[KINDS[1]] - both[KINDS[0]])
     print(
-        f"trained on own pictures it is {middle:+.3f} higher "
+        f"training on own pictures changes it by {middle:+.3f} "
         f"(95 % over {len(clips)} held-out clips {middle - half:+.3f} … {middle + half:+.3f})"
     )
 

@@ -1,10 +1,10 @@
-"""Similarity of sampled videos to their references: right references against those of another clip, same prompt and noise.
+"""Similarity of sampled videos to their references: own references against another clip's, same prompt and noise.
 
     OMP_NUM_THREADS=1 python -m benchmarks.reference_use SHARDS CHECKPOINT [--seeds 0 1] [--steps 20] [--sheet OUT.png]
 
-For each clip of the shards: a video with its own references and one with another clip's, each seed. Its similarity is that of the
-video's colours to those of the clip's own references: the intersection of their histograms in Lab, without what is white. The
-interval is Student's t over clips, which are held out where the checkpoint's training says so.
+For each clip of the shards and each seed, it samples a video with the clip's own references and one with another clip's.
+Similarity is the intersection of the Lab histograms of the video and of the clip's own references, without white. The interval is
+Student's t over clips. The checkpoint's training determines which clips are held out.
 """
 
 import argparse
@@ -33,19 +33,20 @@ def main() -> None:
     asked.add_argument("--guidance-scale", type=float, default=1.0)
     asked.add_argument("--reference-guidance-scale", type=float, default=1.0)
     asked.add_argument(
-        "--sheet", help="a picture of the first held-out clips: references, video; those of another clip, video"
+        "--sheet",
+        help="output path of a picture of the first held-out clips, sampled with their own and with another clip's references",
     )
     args = asked.parse_args()
     cases, held_out = read(args.shards, args.checkpoint)
     made = run(cases, held_out, args)
-    for name, clips in (("held out", held_out), ("trained on", set(cases) - held_out)):
+    for name, clips in (("held out", held_out), ("training", set(cases) - held_out)):
         show(name, {clip: made[clip] for clip in clips if clip in made})
     if args.sheet:
         sheet(cases, made, sorted(held_out)[:3], args.sheet)
 
 
 def read(shards: str, checkpoint: Path) -> tuple[dict[str, Any], set[str]]:
-    """{clip: (prompt, frames, references prepared)} of the size that the checkpoint was trained on, and which were held out."""
+    """Return clip -> (prompt, frames, prepared references), at the checkpoint's training size, and the held-out clips."""
     from pipelines.encode import Encoding, pictures, read_tar
 
     said = json.loads((checkpoint.parent / "encoded" / "encoding.json").read_text())
@@ -60,7 +61,7 @@ def read(shards: str, checkpoint: Path) -> tuple[dict[str, Any], set[str]]:
 
 
 def run(cases: dict[str, Any], held_out: set[str], args: argparse.Namespace) -> dict[str, list[Any]]:
-    """{clip: [(similarity with its own, with another's, video, video, the other clip) for each seed]}."""
+    """Return for each clip and seed (similarity with own references, with another's, the two videos, the other clip)."""
     pipe = opened(args.checkpoint)
     how = {"guidance_scale": args.guidance_scale, "reference_guidance_scale": args.reference_guidance_scale}
     how |= {"num_inference_steps": args.steps}
@@ -76,7 +77,7 @@ def run(cases: dict[str, Any], held_out: set[str], args: argparse.Namespace) -> 
 
 
 def opened(checkpoint: Path) -> Any:
-    """The pipeline of a tiny network, on the CPU, with the noise levels that its videos are small enough for."""
+    """Load the pipeline of a tiny network on the CPU, with a flow shift for small videos."""
     torchvision_shim.install()
     import torch
 
@@ -89,7 +90,7 @@ def opened(checkpoint: Path) -> Any:
 
 
 def sampled(pipe: Any, given: Any, prompt: str, frames: int, seed: int, **how: Any) -> np.ndarray:
-    """A video of a pipeline, (t, h, w, 3) uint8, without the frames that show references."""
+    """Sample a video, (t, h, w, 3) uint8, without the frames that show references."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -98,16 +99,16 @@ def sampled(pipe: Any, given: Any, prompt: str, frames: int, seed: int, **how: A
 
 
 def colours(pictures: np.ndarray) -> np.ndarray:
-    """The shares of colours in (n, h, w, 3) uint8 pictures, smoothed, without what is white."""
+    """Return the smoothed colour histogram of (n, h, w, 3) uint8 pictures, without white; its sum is 1."""
     lab = np.stack([cv2.cvtColor(p, cv2.COLOR_RGB2LAB) for p in pictures])[pictures.min(-1) < WHITE]
     counts, _ = np.histogramdd(lab, bins=BINS, range=[(0, 256)] * 3)
-    for axis in range(3):  # so that neighbouring colours count as alike
+    for axis in range(3):  # similar colours count partly
         counts = counts + 0.5 * (np.roll(counts, 1, axis) + np.roll(counts, -1, axis))
     return counts / counts.sum()
 
 
 def similarity(video: np.ndarray, references: np.ndarray) -> float:
-    """The mean over references of the intersection of their colours with the video's, 0 to 1."""
+    """Return the histogram intersection of a video with its references, mean over references, 0 to 1."""
     seen = colours(video)
     return float(np.mean([np.minimum(seen, colours(one[None])).sum() for one in references]))
 
@@ -123,7 +124,7 @@ def show(name: str, made: dict[str, list[Any]]) -> None:
 
 
 def sheet(cases: dict[str, Any], made: dict[str, list[Any]], clips: list[str], out: str) -> None:
-    """Rows of references and frames, for a person to look at."""
+    """Save rows of references and frames for visual inspection."""
     from PIL import Image
 
     from pipelines.sample import output

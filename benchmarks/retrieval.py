@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.retrieval [join] [index] [clusters] [scans] [costs] [hubs]
 
-Embeddings are drawn: each of `people` directions, uniform on the sphere, with `takes` takes of it, each the direction plus
-Gaussian noise of length 0.75, so that two takes of one person have a cosine of 0.64 and two people one of about 0; rows are
-shuffled. Every ratio is of one run on one machine. The table of costs is computed, not measured. For hubs, which takes about 20
-minutes and runs only where it is named, see benchmarks/hubs.py.
+Embeddings are synthetic: each of `people` directions, uniform on the sphere, has `takes` takes, the direction plus Gaussian noise
+of length 0.75, so that two takes of one person have a cosine of 0.64, and two people about 0. Rows are shuffled. Every ratio is
+from one run on one machine. The table of costs is computed, not measured. hubs takes about 20 minutes and only runs on request;
+see benchmarks/hubs.py.
 """
 
 import os
@@ -35,7 +35,7 @@ GPU_FLOPS = 0.5 * 67e12  # half of an H100's float32 without TF32, by its data s
 
 
 def draw(people: int, takes: int, d: int = D, noise: float = 0.75) -> tuple[np.ndarray, np.ndarray]:
-    """(people * takes, d) float32 of unit length, and who each shows."""
+    """Return unit vectors, (people * takes, d) float32, and the person of each."""
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((people, d), np.float32)
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
@@ -45,7 +45,7 @@ def draw(people: int, takes: int, d: int = D, noise: float = 0.75) -> tuple[np.n
 
 
 def seconds(work: Callable[[], object], times: int = 3) -> float:
-    """The least CPU time of some runs, so that other processes count little."""
+    """Return the lowest CPU time of some runs, which other processes affect least."""
     taken = []
     for _ in range(times):
         began = time.process_time()
@@ -55,7 +55,7 @@ def seconds(work: Callable[[], object], times: int = 3) -> float:
 
 
 def naive(x: np.ndarray, k: int, rows: int = 500) -> tuple[np.ndarray, np.ndarray]:
-    """The neighbours of each row by ranking everything, as similarity.top_k gives them."""
+    """Return what similarity.top_k returns, by ranking all rows."""
     codes = np.empty((len(x), k), np.int64)
     for start in range(0, len(x), rows):
         part = slice(start, start + rows)
@@ -66,7 +66,7 @@ def naive(x: np.ndarray, k: int, rows: int = 500) -> tuple[np.ndarray, np.ndarra
 
 
 def join() -> None:
-    """The exact join against bare matrix products of its tiles, and against ranking everything."""
+    """Compare the exact join with bare matrix products of its tiles, and with a full ranking."""
     x, _ = draw(820, 20)
     n, block = 16384, join_module.BLOCK
     x, each = x[:n], np.arange(n)
@@ -78,7 +78,7 @@ def join() -> None:
                 np.matmul(x[i : i + block], x[j : j + block].T, out=room)
 
     gemm, whole = [], []
-    for _ in range(4):  # by turns: other processes slow both
+    for _ in range(4):  # alternating, because other processes slow both
         gemm.append(seconds(products, 1))
         whole.append(seconds(lambda: similarity.top_k(x, x, 64, each, each), 1))
     flop, ratio = 2 * n * n * D, min(gemm) / min(whole)
@@ -87,22 +87,22 @@ def join() -> None:
     few = slice(0, 6000)
     found = join_module.decode(join_module.join(x[few], x[few], K, each[few], each[few], block))
     expected = naive(x[few], K)
-    share = np.mean([len({*a} & {*b}) / K for a, b in zip(found[1].tolist(), expected[1].tolist(), strict=True)])
+    recall = np.mean([len({*a} & {*b}) / K for a, b in zip(found[1].tolist(), expected[1].tolist(), strict=True)])
     off = np.abs(found[0] - expected[0]).max()
-    print(f"  recall@{K} against ranking everything, 6000 x {D}: {share:.4f}; similarities differ by {off:.5f} at most")
+    print(f"  recall@{K} against a full ranking, 6000 x {D}: {recall:.4f}; similarities differ by at most {off:.5f}")
     for size in (4096, 16384):
         peak = traced(lambda: join_module.join(x[:block], x[:size], 64, each[:block], each[:size], block))  # noqa: B023
-        print(f"  memory beside the embeddings, {block} x {size} in one task: {peak:.0f} MB at most")
+        print(f"  peak memory in addition to the embeddings, {block} x {size} in one task: {peak:.0f} MB")
     for size in (8192, 16384):
         peak = traced(lambda: similarity.top_k(x[:size], x[:size], 64, each[:size], each[:size], tile=block))  # noqa: B023
         answer = size * 64 * 16 / 1e6
         print(
-            f"  {size} x {size} in tasks of {block} x {block}: {peak - answer:.0f} MB beside the answer's {answer:.0f} MB"
+            f"  {size} x {size} in tasks of {block} x {block}: {peak - answer:.0f} MB in addition to the result's {answer:.0f} MB"
         )
 
 
 def traced(work: Callable[[], object]) -> float:
-    """The most memory, in MB, that was allocated at a time."""
+    """Return the peak of allocated memory, MB."""
     tracemalloc.start()
     work()
     peak = tracemalloc.get_traced_memory()[1] / 1e6
@@ -111,7 +111,7 @@ def traced(work: Callable[[], object]) -> float:
 
 
 def index() -> None:
-    """The index against the exact join, one as well as the other on this machine."""
+    """Compare the index with the exact join on this machine."""
     x, _ = draw(10_000, 20)
     each, some = np.arange(len(x)), np.random.default_rng(1).choice(len(x), 2048, replace=False)
     began = time.perf_counter()
@@ -130,25 +130,25 @@ def index() -> None:
     print(f"{slow / fast:.0f} times (target: at least 20), recall@{K} {recall:.3f} (target: at least 0.94)")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(
-        f"  peak memory {peak:.2f} GB, of which embeddings {x.nbytes / 1e9:.2f} GB, and the index's copy of them as much"
+        f"  peak memory {peak:.2f} GB, of which embeddings {x.nbytes / 1e9:.2f} GB, and as much for the index's copy of them"
     )
 
 
 def clusters() -> None:
-    """Identities of 50,000 tracks, with some that cannot be one, against brute force."""
+    """Compare the identities of 50,000 tracks, some with cannot-link pairs, with brute force."""
     x, who = draw(5000, 10, 128, noise=0.6)
     each, low, k = np.arange(len(x)), 0.55, 16
-    apart = [set[int]() for _ in x]
+    cannot_link = [set[int]() for _ in x]
     takes = np.argsort(who, kind="stable").tolist()
-    # of each person two that were seen in one frame, as twins are
+    # a cannot-link pair within each person, like twins in one frame
     for i, j in zip(takes[::10], takes[1::10], strict=True):
-        apart[i].add(j)
-        apart[j].add(i)
+        cannot_link[i].add(j)
+        cannot_link[j].add(i)
     began = time.process_time()
-    found = identity.cluster_identities(x, each, apart, low, k).cluster
+    found = identity.cluster_identities(x, each, cannot_link, low, k).cluster
     taken = time.process_time() - began
     began = time.process_time()
-    expected = brute_force(x, apart, low, k)
+    expected = brute_force(x, cannot_link, low, k)
     slow = time.process_time() - began
     _, ours = np.unique(found, return_inverse=True)
     _, theirs = np.unique(expected, return_inverse=True)
@@ -157,14 +157,14 @@ def clusters() -> None:
     print(
         f"clusters of {len(x)} x 128: {found.max() + 1} in {taken:.0f} s of CPU, by brute force in {slow:.0f}; ", end=""
     )
-    print(f"{'the same' if same else 'NOT the same'}; of 200 looked at, {pure:.3f} of one person")
+    print(f"{'the same' if same else 'NOT the same'}; of 200 clusters, {pure:.3f} show one person")
 
 
-def brute_force(x: np.ndarray, apart: list[set[int]], low: float, k: int, rows: int = 500) -> np.ndarray:
-    """The cluster of each track by the definition alone: every pair compared in float64, every mean taken anew.
+def brute_force(x: np.ndarray, cannot_link: list[set[int]], low: float, k: int, rows: int = 500) -> np.ndarray:
+    """Return the cluster of each track by the definition: all pairs in float64, all means recomputed.
 
-    Two are candidates where each is among the k nearest of the other; most similar first, two clusters are joined unless two of
-    their tracks are apart or the mean of all similarities between them is below `low`.
+    Two tracks are candidates if each is among the other's k nearest. Most similar first, their clusters are joined unless a
+    cannot-link pair forbids it or the mean similarity between them is below `low`.
     """
     wide = x.astype(np.float64)
     nearest: list[dict[int, float]] = []
@@ -181,7 +181,7 @@ def brute_force(x: np.ndarray, apart: list[set[int]], low: float, k: int, rows: 
     home, members = list(range(len(x))), {i: [i] for i in range(len(x))}
     for _, i, j in sorted(pairs):
         a, b = home[i], home[j]
-        if a == b or any(not apart[n].isdisjoint(members[b]) for n in members[a]):
+        if a == b or any(not cannot_link[n].isdisjoint(members[b]) for n in members[a]):
             continue
         if round((wide[members[a]] @ wide[members[b]].T).mean(), 5) >= low:
             for n in members[b]:
@@ -191,7 +191,7 @@ def brute_force(x: np.ndarray, apart: list[set[int]], low: float, k: int, rows: 
 
 
 def scans() -> None:
-    """Two million rows in 250 parts: what is there, what is not, and two columns of the references."""
+    """Time scans of two million rows in 250 parts: footers, the ledger with missing rows, two columns of the references."""
     rows, parts = 8000, 250
     kept = [Kept(f"{n:016x}-{n:08d}", f"{n:016x}") for n in range(rows)]
     rules = [Rule("similarity", 0.9, 0.8, 1.0)]
@@ -215,13 +215,13 @@ def scans() -> None:
             values = [store.columns("retrieve", n, ["similarity", "copy_risk"]) for n in store.shards("retrieve")]
             return pc.mean(pa.concat_tables(values)["similarity"]).as_py()
 
-        for name, work in (("footers", footers), ("ledger and what is not done", ledger), ("two columns", table)):
+        for name, work in (("footers", footers), ("ledger and missing rows", ledger), ("two columns", table)):
             print(f"{rows * parts:,} rows in {parts} parts, {name}: {seconds(work):.2f} s (target: at most 2)")
 
 
 def costs() -> None:
-    """What the joins of large corpora would take, computed."""
-    print(f"computed, not measured: one GPU at {GPU_FLOPS / 1e12:.0f} TFLOP/s in float32, {D} numbers for each track")
+    """Print the computed cost of joins of large corpora."""
+    print(f"computed, not measured: one GPU at {GPU_FLOPS / 1e12:.0f} TFLOP/s in float32, {D} dimensions")
     print(f"  {'tracks':>12} {'operations':>11} {'exact':>9} {'embeddings':>11} {'codes of the index':>19}")
     for n in (4_000_000, 12_000_000, 100_000_000):
         flop = 2.0 * n * n * D
@@ -231,13 +231,13 @@ def costs() -> None:
 
 
 PARTS: dict[str, Callable[[], None]] = {work.__name__: work for work in (join, index, clusters, scans, costs)}
-NAMED = {"hubs": partial(hubs.table, [*hubs.CLIPS], [*hubs.SPREADS], [64, 16])}  # only where they are asked for
+NAMED = {"hubs": partial(hubs.table, [*hubs.CLIPS], [*hubs.SPREADS], [64, 16])}  # only on request
 
 
 def main() -> None:
     unknown = sorted({*sys.argv[1:]} - {*PARTS, *NAMED})
     if unknown:
-        sys.exit(f"there is no part {', '.join(unknown)}; the parts are {', '.join([*PARTS, *NAMED])}")
+        sys.exit(f"unknown part {', '.join(unknown)}; the parts are {', '.join([*PARTS, *NAMED])}")
     print(f"{os.environ.get('OMP_NUM_THREADS', 'all')} thread(s), {Path(__file__).stem}")
     for name in sys.argv[1:] or PARTS:
         (PARTS | NAMED)[name]()

@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 python -m benchmarks.sampling [CHECKPOINT] [--height 64 --width 112 --frames 17] [--steps 30]
     python -m benchmarks.sampling --shape 14b --height 480 --width 832 --frames 81 --steps 8 --repeats 1
 
-Without a checkpoint the networks are random ones of `--shape`: good for times and memory, not for drift. Every row is timed in
-turn with the exact run. ms/step is the mean over steps and the median over repeats, on a CPU of processor time, which a busy
-machine does not lengthen; gain is the exact run's divided by it. VAE s: coding the condition and decoding the video. Peak: the
-GPU's memory of tensors while a video is made. Drift is the PSNR of the video against the exact one; more is nearer.
+Without a checkpoint the networks are random, of `--shape`: valid for times and memory, not for drift. Every row alternates with
+the exact run. ms/step is the mean over steps and the median over repeats; on a CPU it is processor time, which other processes do
+not lengthen. gain is the exact run's ms/step divided by the row's. VAE s: encoding the condition and decoding the video. peak:
+the GPU memory of tensors. drift is the PSNR of the video against the exact one; higher is nearer.
 """
 
 import argparse
@@ -35,7 +35,7 @@ BACKENDS = ("_native_math", "_native_flash", "_native_cudnn", "flash", "_flash_3
 
 
 class Flag(NamedTuple):
-    """A flag, how it is switched on in a pipeline, and off again; None where there is no way back."""
+    """A flag, with functions that switch it on and off in a pipeline; off is None if it cannot be undone."""
 
     name: str
     on: Callable[[Any], None]
@@ -43,7 +43,7 @@ class Flag(NamedTuple):
 
 
 class Made(NamedTuple):
-    """A video, (f, h, w, 3) 0 to 1, and what it took."""
+    """A video, (f, h, w, 3), 0 to 1, with its cost."""
 
     video: np.ndarray
     step_s: float  # mean
@@ -79,7 +79,7 @@ def quantised(weights: str) -> Flag:
 
 def offload(pipe: Any) -> None:
     if pipe.device.type != "cuda":
-        raise ValueError("--group-offload moves weights between memory and a GPU, and this is a CPU")
+        raise ValueError("--group-offload moves weights between memory and a GPU; the device is a CPU")
     device = pipe.device
     pipe.to("cpu")
     torch.cuda.empty_cache()
@@ -87,7 +87,7 @@ def offload(pipe: Any) -> None:
 
 
 def flags(ratios: list[float], steps: int) -> list[Flag]:
-    """All of them; ratios: what the cache "mag" goes by."""
+    """Return all flags. ratios: calibration of the cache "mag"."""
     made = [
         cache("--cache first-block, threshold 0.02", "first-block", threshold=0.02),
         cache("--cache first-block", "first-block", threshold=0.05),
@@ -109,26 +109,30 @@ def flags(ratios: list[float], steps: int) -> list[Flag]:
 def main() -> None:
     asked = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     asked.add_argument("checkpoint", nargs="?", type=Path)
-    asked.add_argument("--shape", choices=sampling_shapes.SHAPES, default="tiny", help="of random networks")
+    asked.add_argument(
+        "--shape", choices=sampling_shapes.SHAPES, default="tiny", help="size of random networks (default: tiny)"
+    )
     asked.add_argument("--height", type=int, default=64)
     asked.add_argument("--width", type=int, default=112)
     asked.add_argument("--frames", type=int, default=17)
     asked.add_argument("--steps", type=int, default=30)
     asked.add_argument("--repeats", type=int, default=3)
     asked.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    asked.add_argument("--only", nargs="*", default=[], metavar="FLAG", help="measure flags that begin so, without --")
+    asked.add_argument(
+        "--only", nargs="*", default=[], metavar="FLAG", help="measure only flags with these prefixes, given without --"
+    )
     args = asked.parse_args()
     pipe = loaded(args)
-    with acceleration.MagCacheCalibration(pipe.transformer, looks=2) as heard:
-        exact = run(pipe, args)  # warms up, too
+    with acceleration.MagCacheCalibration(pipe.transformer, looks=2) as calibration:
+        exact = run(pipe, args)  # also warms up
     print(f"{args.checkpoint or args.shape} on {where(args.device)}, {args.frames} x {args.height} x {args.width}, "
-          f"{args.steps} steps, two looks each", flush=True)  # fmt: skip
+          f"{args.steps} steps, two forward passes each", flush=True)  # fmt: skip
     print(f"{'':38s} {'ms/step':>9s} {'gain':>6s} {'VAE s':>7s} {'peak GB':>8s} {'drift dB':>9s}")
     stock(pipe, args)
-    for flag in flags(heard.ratios(), args.steps):
+    for flag in flags(calibration.ratios(), args.steps):
         asked_for = not args.only or flag.name.removeprefix("--").startswith(tuple(args.only))
         if asked_for and not row(flag, pipe, args, exact.video):
-            del pipe  # before the next is there: two of 14B are more than a GPU has
+            del pipe  # first, because a GPU cannot hold two 14B networks
             pipe = loaded(args)
 
 
@@ -139,21 +143,21 @@ def where(device: str) -> str:
 
 
 def stock(pipe: Any, args: argparse.Namespace) -> None:
-    """diffusers' own pipeline for Wan2.1-I2V over the same networks, in turn with ours, one reference each."""
+    """Compare diffusers' pipeline for Wan2.1-I2V with ours, over the same networks, alternating, with one reference."""
     runs = [(run_stock(pipe, args), run(pipe, args)) for _ in range(args.repeats + 1)][1:]
     theirs, ours = ([pair[n] for pair in runs] for n in (0, 1))
     coded = vae_s(pipe, args)
     line("stock diffusers, Wan2.1-I2V", theirs, ours, coded, float("nan"))
     line("a2data, exact", ours, ours, coded, float("inf"))
-    share = coded / statistics.median(made.whole_s for made in ours)
+    fraction = coded / statistics.median(made.whole_s for made in ours)
     print(
-        f"  of {statistics.median(made.whole_s for made in ours):.1f} s for a video the VAE takes {share:.0%}",
+        f"  the VAE takes {fraction:.0%} of the {statistics.median(made.whole_s for made in ours):.1f} s of a video",
         flush=True,
     )
 
 
 def row(flag: Flag, pipe: Any, args: argparse.Namespace, exact: np.ndarray) -> bool:
-    """Time the flag and the exact run in turn, print the flag's line. False where the pipeline must be loaded anew."""
+    """Time the flag and the exact run alternately and print the line. Return False if the pipeline must be reloaded."""
     plain = [run(pipe, args) for _ in range(args.repeats)] if flag.off is None else []
     quick = []
     try:
@@ -166,10 +170,10 @@ def row(flag: Flag, pipe: Any, args: argparse.Namespace, exact: np.ndarray) -> b
             coded = vae_s(pipe, args) if number == args.repeats else 0.0
             if flag.off is not None:
                 flag.off(pipe)
-    except Exception as error:  # a backend that is not installed, a compiler that is not there: the next flag goes on
+    except Exception as error:  # a missing backend or compiler does not stop the other flags
         print(f"{flag.name:38s} not here: {str(error).splitlines()[0][:90]}", flush=True)
         return False
-    line(flag.name, quick[1:], plain, coded, psnr(quick[-1].video, exact))  # the first compiles, or fills caches
+    line(flag.name, quick[1:], plain, coded, psnr(quick[-1].video, exact))  # the first run compiles or fills caches
     return flag.off is not None
 
 
@@ -181,7 +185,7 @@ def line(name: str, some: list[Made], plain: list[Made], coded_s: float, drift_d
 
 
 def loaded(args: argparse.Namespace) -> Any:
-    """The checkpoint's pipeline, or one of random networks."""
+    """Load the checkpoint's pipeline, or one of random networks."""
     a2.quiet()
     dtype = torch.float32 if args.device == "cpu" else torch.bfloat16
     if args.checkpoint:
@@ -192,8 +196,8 @@ def loaded(args: argparse.Namespace) -> Any:
     return pipe
 
 
-def told(pipe: Any, args: argparse.Namespace) -> tuple[dict[str, Any], list[float]]:
-    """What both pipelines are told, and the list that the times of their steps go into."""
+def call_args(pipe: Any, args: argparse.Namespace) -> tuple[dict[str, Any], list[float]]:
+    """Return the arguments of both pipelines, and the list that collects the times of their steps."""
     times: list[float] = []
 
     def after(_pipe: Any, _step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -203,9 +207,9 @@ def told(pipe: Any, args: argparse.Namespace) -> tuple[dict[str, Any], list[floa
     width = pipe.transformer.config.text_dim
     text, none = (torch.randn(1, 512, width, generator=torch.Generator().manual_seed(n)) for n in (1, 2))
     place = pipe._execution_device, pipe.transformer.dtype
-    said = {"prompt_embeds": text.to(*place), "negative_prompt_embeds": none.to(*place), "guidance_scale": 5.0}
-    said |= {"num_frames": args.frames, "num_inference_steps": args.steps, "callback_on_step_end": after}
-    return said | {"output_type": "np", "generator": torch.Generator().manual_seed(0)}, times
+    arguments = {"prompt_embeds": text.to(*place), "negative_prompt_embeds": none.to(*place), "guidance_scale": 5.0}
+    arguments |= {"num_frames": args.frames, "num_inference_steps": args.steps, "callback_on_step_end": after}
+    return arguments | {"output_type": "np", "generator": torch.Generator().manual_seed(0)}, times
 
 
 def picture(args: argparse.Namespace) -> np.ndarray:
@@ -213,21 +217,21 @@ def picture(args: argparse.Namespace) -> np.ndarray:
 
 
 def run(pipe: Any, args: argparse.Namespace) -> Made:
-    """A video of ours, with one reference."""
-    said, times = told(pipe, args)
+    """Sample a video with our pipeline, with one reference."""
+    arguments, times = call_args(pipe, args)
     prepared = references.prepare([Reference("object", picture(args))], args.height, args.width)
-    return measured(lambda: pipe(prepared, **said), times, args.device)
+    return measured(lambda: pipe(prepared, **arguments), times, args.device)
 
 
 def run_stock(pipe: Any, args: argparse.Namespace) -> Made:
-    """A video of diffusers' own pipeline, from the same picture."""
+    """Sample a video with diffusers' pipeline, from the same picture."""
     from diffusers import WanImageToVideoPipeline
 
     theirs = WanImageToVideoPipeline(**{name: part for name, part in pipe.components.items()})
     theirs.set_progress_bar_config(disable=True)
-    said, times = told(pipe, args)
-    said |= {"image": Image.fromarray(picture(args)), "height": args.height, "width": args.width}
-    return measured(lambda: theirs(**said), times, args.device)
+    arguments, times = call_args(pipe, args)
+    arguments |= {"image": Image.fromarray(picture(args)), "height": args.height, "width": args.width}
+    return measured(lambda: theirs(**arguments), times, args.device)
 
 
 def measured(make: Callable[[], Any], times: list[float], device: str) -> Made:
@@ -242,7 +246,7 @@ def measured(make: Callable[[], Any], times: list[float], device: str) -> Made:
 
 @torch.no_grad()
 def vae_s(pipe: Any, args: argparse.Namespace) -> float:
-    """Seconds to code the condition of one reference and to decode a video."""
+    """Return the seconds for encoding the condition of one reference and decoding a video."""
     shown = references.as_tensor(picture(args)[None])
     began = clock(args.device)
     given = references.condition(pipe.vae, shown, args.frames)
@@ -251,7 +255,7 @@ def vae_s(pipe: Any, args: argparse.Namespace) -> float:
 
 
 def clock(device: str) -> float:
-    """Seconds: of the processor on a CPU, of the wall on a GPU, which has then done all that it was told."""
+    """Return processor time on a CPU; on a GPU, wall time after synchronisation. In seconds."""
     if device == "cpu":
         return time.process_time()
     torch.cuda.synchronize(device)
@@ -259,7 +263,7 @@ def clock(device: str) -> float:
 
 
 def psnr(video: np.ndarray, exact: np.ndarray) -> float:
-    """In dB; infinite for the same video."""
+    """Return the PSNR in dB; infinite for identical videos."""
     error = float(np.square(video - exact).mean())
     return float("inf") if error == 0 else -10 * float(np.log10(error))
 

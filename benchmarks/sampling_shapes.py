@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 WAN = {"in_channels": 36, "out_channels": 16, "cross_attn_norm": True, "qk_norm": "rms_norm_across_heads"}
-SHAPES: dict[str, dict[str, Any]] = {  # of the transformer; the others follow
+SHAPES: dict[str, dict[str, Any]] = {  # of the transformer; the other networks follow
     "tiny": WAN | {
         "num_attention_heads": 4, "attention_head_dim": 40, "ffn_dim": 320, "num_layers": 12, "freq_dim": 64,
         "text_dim": 64, "image_dim": 64, "added_kv_proj_dim": 160,
@@ -23,10 +23,10 @@ SMALL_VAE = {"base_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1}
 
 
 def pipeline(shape: str, device: str, dtype: torch.dtype) -> Any:
-    """A WanA2Pipeline without text encoder and tokenizer: prompts come as embeddings, (1, 512, text_dim).
+    """Return a WanA2Pipeline without text encoder and tokenizer: prompts are embeddings, (1, 512, text_dim).
 
-    The transformer is in `dtype`, the VAE (Wan's own size but for "tiny") and the image encoder in float32, as released. Made on
-    the device in its own precision: the 14B weights take 33 GB, not twice that, and no time on the CPU.
+    The transformer has `dtype`; the VAE (Wan's size, except for "tiny") and the image encoder are float32, as released. Weights
+    are created on the device in their final precision, so the 14B network takes 33 GB, not twice that.
     """
     from diffusers import AutoencoderKLWan, WanTransformer3DModel
     from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel

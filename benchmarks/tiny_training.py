@@ -1,11 +1,10 @@
-"""Reference use of networks trained on our shards: the preset tiny, several seeds, one table.
+"""Reference use of networks trained on a2data's shards: the tiny preset, several seeds, one table.
 
     OMP_NUM_THREADS=1 python -m benchmarks.tiny_training demo/shards [--seeds 0 1 2] [--steps N] [--out DIR]
 
-Encoders, encoded samples and the network to begin with are made once; a seed changes the order of the samples and every draw.
-Held-out samples come in several variants, which tell less than other clips would: the interval is Student's t over the clips.
-The held-out loss is that of the average of parameters at nine noise levels, with noise that never changes; the gap says how much
-larger it is with the references of other held-out clips.
+Encoders, encoded samples and the initial network are made once; a seed changes the order of the samples and all random draws.
+Augmentations of a held-out clip are not independent, so the interval is Student's t over clips. The held-out loss is that of the
+EMA weights at nine noise levels, with fixed noise. The gap is its relative increase with the references of other held-out clips.
 """
 
 import argparse
@@ -36,14 +35,14 @@ def main() -> None:
 
 
 def one(shards: str, out: Path, seed: int, steps: int | None) -> dict[str, Any]:
-    """Train with one seed, in out/seed-N. Returns what the log says, CPU minutes, and the gap by held-out clip."""
+    """Train with one seed, in out/seed-N; return the losses of the log, CPU minutes, and the gap of each held-out clip."""
     from pipelines.train.settings import PRESETS
     from pipelines.train.trainer import train
 
     encoding, settings = PRESETS["tiny"]
     settings = replace(settings, seed=seed, steps=steps or settings.steps)
     mine = out / f"seed-{seed}"
-    made = next(out.glob("seed-*/model"), None)  # the folder of another seed, finished
+    made = next(out.glob("seed-*/model"), None)  # of another, finished seed
     if made and not mine.exists():
         for part in ("start", "encoded"):
             shutil.copytree(made.parent / part, mine / part)
@@ -55,7 +54,7 @@ def one(shards: str, out: Path, seed: int, steps: int | None) -> dict[str, Any]:
 
 
 def read(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """First and last held-out losses of a log, by level, and the last with references of others."""
+    """Return the first and last held-out loss of a log, and the gaps in total, by noise level and by clip."""
     held_out = [line for line in lines if "val_loss" in line]
     last = held_out[-1]
     levels = [key.removeprefix("val_loss/") for key in last if key.startswith("val_loss/level")]
@@ -67,7 +66,7 @@ def read(lines: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """Mean and half width of its 95 % interval by Student's t."""
+    """Return the mean and the half width of its 95 % interval by Student's t."""
     return float(values.mean()), float(STUDENT[len(values)] * values.std(ddof=1) / len(values) ** 0.5)
 
 

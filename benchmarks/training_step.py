@@ -1,15 +1,15 @@
-"""Cost of a training step: ours and a plain loop over diffusers' network, with the paper's parameters and with all.
+"""Cost of a training step: ours against a plain loop over diffusers' network, training the paper's parameters and all of them.
 
     OMP_NUM_THREADS=1 python -m benchmarks.training_step --shape tiny                            # a CPU
     OMP_NUM_THREADS=1 python -m benchmarks.training_step --shape 1.3b --layers 2 --size 17 96 160
     python -m benchmarks.training_step --shape 1.3b --size 81 480 832 [--activation-checkpointing] [--compile]  # a GPU
 
-Four ways, in turn, round after round, each time in a process of its own: weights are random, samples too, and the same for all.
-"ours" is the step of `a2data train`, with its average, norms and draws of chance; "plain" is what one writes in thirty lines:
-autocast, a loss, AdamW over WanTransformer3DModel. "partial" trains cross-attention, patch embedding and image embedder, "full"
-everything. TFLOP/s are those of the matrices as `a2data train plan` counts them, what is repeated not counted again; MFU
-is their share of the GPU's data sheet. Times are medians: of seconds on a GPU, which is waited for; of CPU seconds of one thread
-on a CPU. Memory is the most that was allocated on a GPU; on a CPU, the most that the process ever had.
+Four variants alternate for several rounds, each in its own process, with the same random weights and samples. "ours" is the step
+of `a2data train`, with EMA, gradient norms and keyed random draws; "plain" is a loop of thirty lines: autocast, a loss, AdamW
+over WanTransformer3DModel. "partial" trains cross-attention, patch embedding and image embedder; "full" trains everything.
+TFLOP/s count matrix operations as `a2data train plan` does, without recomputation; MFU is their fraction of the GPU's data sheet
+value. Times are medians: wall seconds on a synchronised GPU, CPU seconds of one thread on a CPU. Memory is the peak allocation on
+a GPU, or the peak resident memory of the process on a CPU.
 """
 
 import argparse
@@ -40,12 +40,12 @@ WORDS = 120  # tokens of a prompt; A2's are about as long
 
 
 def config_of(shape: str, layers: int) -> dict[str, Any]:
-    """The config of a preset's network, with fewer blocks where asked."""
+    """Return the config of a preset's network. layers: number of blocks; 0: those of the preset."""
     return network_config(shape) | ({"num_layers": layers} if layers else {})
 
 
 def network_of(config: dict[str, Any], device: torch.device) -> Any:
-    """A network with random weights, float32, the same in every process."""
+    """Return a float32 network with random weights, the same in every process."""
     from diffusers import WanTransformer3DModel
 
     torch.manual_seed(0)
@@ -54,7 +54,7 @@ def network_of(config: dict[str, Any], device: torch.device) -> Any:
 
 
 def sample_of(number: int, config: dict[str, Any], encoding: Encoding) -> Any:
-    """What the loader gives of an encoded sample, in bfloat16 as it is stored: random latents, three references' tokens."""
+    """Return a random encoded sample in the loader's form, bfloat16 as stored: latents, and image tokens of the references."""
     t, h, w = (encoding.frames - 1) // 4 + 1, encoding.height // 8, encoding.width // 8
     rng = torch.Generator().manual_seed(number)
 
@@ -77,7 +77,7 @@ def sample_of(number: int, config: dict[str, Any], encoding: Encoding) -> Any:
 def ours(
     network: Any, settings: Settings, device: torch.device, encoding: Encoding
 ) -> Callable[[list[Any], int], float]:
-    """The trainer's own step: (samples, step) -> loss."""
+    """Return the trainer's step: (samples, step) -> loss."""
     from pipelines.process_group import Place
     from pipelines.train.optimizer_step import TrainStep, prepare_model
 
@@ -90,7 +90,7 @@ def ours(
 def plain(
     network: Any, settings: Settings, device: torch.device, encoding: Encoding
 ) -> Callable[[list[Any], int], float]:
-    """A loop as one writes it, of the same arithmetic: (samples, step) -> loss."""
+    """Return the step of a plain loop with the same arithmetic: (samples, step) -> loss."""
     from model_zoo.a2 import trainable
 
     trainable.choose(network, settings.trainable)
@@ -111,8 +111,8 @@ def plain(
             noised = torch.lerp(given["video"], noise, level)
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.mixed_precision == "bfloat16"):
                 hidden = torch.cat([noised, given["condition"]], 1)
-                said = network(hidden, level * 1000, text, given["image"], return_dict=False)[0]
-            loss = torch.nn.functional.mse_loss(said.float(), noise - given["video"])
+                predicted = network(hidden, level * 1000, text, given["image"], return_dict=False)[0]
+            loss = torch.nn.functional.mse_loss(predicted.float(), noise - given["video"])
             (loss / len(samples)).backward()
             total += loss.item()
         torch.nn.utils.clip_grad_norm_(learning, settings.max_grad_norm)
@@ -124,7 +124,7 @@ def plain(
 
 
 def measured(way: str, config: dict[str, Any], encoding: Encoding, settings: Settings, steps: int) -> dict[str, Any]:
-    """Seconds of each of some steps, after one that does not count, and the most memory, GB."""
+    """Return the seconds of some steps after a warm-up step, and the peak memory, GB."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loop, variant = way.split(", ")
     settings = replace(settings, trainable="cross-attention" if variant == "partial" else "full")
@@ -152,21 +152,21 @@ def clock(device: torch.device) -> float:
 
 
 def alone(way: str, args: argparse.Namespace) -> dict[str, Any]:
-    """A way's measurement in a process of its own."""
+    """Measure a variant in its own process."""
     given = {**vars(args), "way": way}
     command = [sys.executable, "-m", "benchmarks.training_step", "--one", json.dumps(given)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         why = [line for line in done.stderr.splitlines() if line.strip()]
-        raise RuntimeError(f"{way}: {why[-1] if why else f'ended with {done.returncode}'}")
+        raise RuntimeError(f"{way}: {why[-1] if why else f'exit code {done.returncode}'}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def asked_for(args: argparse.Namespace) -> tuple[dict[str, Any], Encoding, Settings]:
-    """The network's config, the samples' shape and the settings that the flags say."""
+    """Return the network's config, the shape of samples and the settings given by the flags."""
     frames, height, width = args.size or ((17, 64, 112) if args.shape == "tiny" else (81, 480, 832))
     encoding = Encoding(frames=frames, height=height, width=width, max_references=args.references)
-    precision = "bfloat16" if torch.cuda.is_available() else "float32"  # which a CPU is faster in
+    precision = "bfloat16" if torch.cuda.is_available() else "float32"  # faster on a CPU
     settings = replace(
         PRESETS["14b"][1], global_batch_size=args.batch, mixed_precision=precision,
         activation_checkpointing=args.activation_checkpointing,
@@ -177,7 +177,7 @@ def asked_for(args: argparse.Namespace) -> tuple[dict[str, Any], Encoding, Setti
 
 
 def table(found: dict[str, list[dict[str, Any]]], cost: dict[str, float], batch: int) -> str:
-    """The ways side by side. cost: floating point operations of a sample, by way."""
+    """Return a table of the variants. cost: floating point operations per sample, by variant."""
     median = {way: statistics.median([s for one in runs for s in one["seconds"]]) for way, runs in found.items()}
     most = {way: max(one["gb"] for one in runs) for way, runs in found.items()}
     peak = next(iter(found.values()))[0]["peak"]
@@ -198,7 +198,7 @@ def table(found: dict[str, list[dict[str, Any]]], cost: dict[str, float], batch:
 
 
 def operations(config: dict[str, Any], encoding: Encoding, settings: Settings) -> dict[str, float]:
-    """Floating point operations of a sample, forward and backward, by way; text filled up to 512 tokens."""
+    """Return the floating point operations per sample, forward and backward, by variant; text is padded to 512 tokens."""
     variants = {"partial": "cross-attention", "full": "full"}
     by = {k: plan.of_sample(config, encoding, replace(settings, trainable=v)).step for k, v in variants.items()}
     return {way: by[way.split(", ")[1]] for way in WAYS}
@@ -207,11 +207,11 @@ def operations(config: dict[str, Any], encoding: Encoding, settings: Settings) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--shape", choices=("tiny", "1.3b", "14b"), default="tiny")
-    parser.add_argument("--layers", type=int, default=0, help="blocks, where not all of the shape's")
+    parser.add_argument("--layers", type=int, default=0, help="number of blocks; 0: those of the shape (default: 0)")
     parser.add_argument("--size", type=int, nargs=3, metavar=("FRAMES", "HEIGHT", "WIDTH"))
     parser.add_argument("--references", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=1, help="samples in a step, one pass each")
-    parser.add_argument("--steps", type=int, default=3, help="timed, of each process")
+    parser.add_argument("--batch", type=int, default=1, help="samples per step, one forward pass each (default: 1)")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps per process (default: 3)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--activation-checkpointing", action="store_true")
     parser.add_argument("--compile", action="store_true")
@@ -228,7 +228,7 @@ def main() -> None:
             found[way].append(alone(way, args))
     print(
         f"{args.shape}, {config['num_layers']} blocks, {encoding.frames} x {encoding.height} x {encoding.width}: "
-        f"{tokens(encoding)} tokens, {args.batch} samples a step, {settings.mixed_precision} on {found[WAYS[0]][0]['device']}"
+        f"{tokens(encoding)} tokens, {args.batch} samples per step, {settings.mixed_precision} on {found[WAYS[0]][0]['device']}"
     )
     print(table(found, operations(config, encoding, settings), args.batch))
 

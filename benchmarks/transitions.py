@@ -1,8 +1,8 @@
 """Films with known cuts, fades, dissolves and wipes, rendered from photographs for benchmarks.cuts.
 
-A film is some shots by a camera that pans and zooms over photographs, joined by transitions whose frames are known because they
-are made here, then coded as H.264 and decoded again. Photographs and seeds are in two halves: detectors may be tuned on
-"tuning", figures are reported on "held-out".
+A film has shots of a camera that pans and zooms over photographs, joined by transitions at known frames, encoded as H.264 and
+decoded again. Photographs and seeds are divided into two halves: detectors may be tuned on "tuning"; results are reported on
+"held-out".
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from a2data.media import video
 
 WIDTH, HEIGHT, FPS = 256, 144, 30
 HALVES = ("tuning", "held-out")
-# Of skimage.data, by files that its package brings. What is small, or a drawing, is left out.
+# Files that are part of the scikit-image package; small pictures and drawings are excluded.
 PHOTOGRAPHS = (
     ("astronaut.png", "chelsea.png", "brick.png", "retina.jpg", "coins.png", "hubble_deep_field.jpg", "text.png"),
     ("coffee.png", "motorcycle_left.png", "rocket.jpg", "camera.png", "ihc.png", "gravel.png", "moon.png", "page.png"),
@@ -32,23 +32,23 @@ class Film(NamedTuple):
 
     name: str
     frames: np.ndarray  # (t, h, w, 3) uint8 RGB, decoded
-    cuts: list[int]  # first frames of shots that follow the one before without a transition
-    gradual: list[tuple[str, int, int]]  # kind, first frame with something of the new shot, first frame of nothing else
+    cuts: list[int]  # first frames of shots that begin with a hard cut
+    gradual: list[tuple[str, int, int]]  # kind, first frame that shows the new shot, first frame that shows only it
 
 
 class Camera(NamedTuple):
-    """How a shot moves, per frame."""
+    """Camera motion per frame."""
 
-    pan: float = 0.001  # most, in picture widths
-    zoom: float = 0.0005  # most, as a share
-    shake: float = 0.0  # in picture widths, at random
+    pan: float = 0.001  # maximum, in picture widths
+    zoom: float = 0.0005  # maximum, relative
+    shake: float = 0.0  # standard deviation, in picture widths
 
 
 STILL, FAST, ZOOM, HAND = Camera(), Camera(pan=0.04), Camera(zoom=0.02), Camera(shake=0.006)
 
 
 def photographs(half: str, corpus: Path | None = None) -> list[np.ndarray]:
-    """(h, w, 3) uint8 RGB each. corpus: a folder of real footage, whose videos give a frame each."""
+    """Return photographs, (h, w, 3) uint8 RGB each. corpus: folder of real footage, adds the first frame of each video."""
     import skimage
 
     data = Path(skimage.__file__).parent / "data"
@@ -64,7 +64,7 @@ def photographs(half: str, corpus: Path | None = None) -> list[np.ndarray]:
 def shoot(
     photograph: np.ndarray, count: int, camera: Camera, rng: np.random.Generator, mirrored: bool = True
 ) -> np.ndarray:
-    """(count, 144, 256, 3) uint8: a camera over a photograph, or, by lot, over its mirror image."""
+    """Return a shot over a photograph or, at random, its mirror image: (count, 144, 256, 3) uint8."""
     height, width = photograph.shape[:2]
     fit = max(WIDTH / width, HEIGHT / height) * rng.uniform(1.1, 1.7)
     if rng.random() >= 0.5 and mirrored:
@@ -89,21 +89,21 @@ def shoot(
 
 
 def near(photograph: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """Two views of a photograph that are 4 to 10% of its width apart."""
+    """Return two views of a photograph, shifted by 4 to 10 % of its width."""
     height, width = photograph.shape[:2]
     x, y = (rng.uniform(0.04, 0.1, 2) * (width, height / 2)).astype(int)
     return [photograph[:-y, :-x], photograph[y:, x:]]
 
 
-def dissolve(a: np.ndarray, b: np.ndarray, share: float) -> np.ndarray:
-    return np.rint(a * (1 - share) + b * share).astype(np.uint8)
+def dissolve(a: np.ndarray, b: np.ndarray, progress: float) -> np.ndarray:
+    return np.rint(a * (1 - progress) + b * progress).astype(np.uint8)
 
 
 def fade(level: int) -> Blend:
-    """Through a blank picture: the first 45% go to it, the last 45% come from it."""
+    """Return a fade through a blank picture: the first 45 % fade to it, the last 45 % from it."""
 
-    def blend(a: np.ndarray, b: np.ndarray, share: float) -> np.ndarray:
-        picture, strength = (a, 1 - share / 0.45) if share < 0.5 else (b, (share - 0.55) / 0.45)
+    def blend(a: np.ndarray, b: np.ndarray, progress: float) -> np.ndarray:
+        picture, strength = (a, 1 - progress / 0.45) if progress < 0.5 else (b, (progress - 0.55) / 0.45)
         strength = max(strength, 0.0)
         return np.rint(picture * strength + level * (1 - strength)).astype(np.uint8)
 
@@ -111,13 +111,13 @@ def fade(level: int) -> Blend:
 
 
 def wipe(shape: str) -> Blend:
-    """The new picture takes the place of the old one, from one side or from or to the middle."""
+    """Return a wipe: the new picture replaces the old one from one side, or from or towards the middle."""
     x, y = np.meshgrid((np.arange(WIDTH) + 0.5) / WIDTH, (np.arange(HEIGHT) + 0.5) / HEIGHT)
     radius = np.hypot((x - 0.5) * WIDTH, (y - 0.5) * HEIGHT) / np.hypot(WIDTH / 2, HEIGHT / 2)
     order = {"right": x, "left": 1 - x, "down": y, "up": 1 - y, "iris out": radius, "iris in": 1 - radius}[shape]
 
-    def blend(a: np.ndarray, b: np.ndarray, share: float) -> np.ndarray:
-        return np.where((order < share)[..., None], b, a)
+    def blend(a: np.ndarray, b: np.ndarray, progress: float) -> np.ndarray:
+        return np.where((order < progress)[..., None], b, a)
 
     return blend
 
@@ -128,8 +128,10 @@ WIPES = ("left", "right", "up", "down", "iris out", "iris in")
 def join(
     shots: list[np.ndarray], joints: list[tuple[str, Blend, int]]
 ) -> tuple[np.ndarray, list[int], list[tuple[str, int, int]]]:
-    """Shots one after another: frames, cuts, gradual transitions. A joint is its kind, how it blends, and its length in frames,
-    0 for a cut; the shots next to it give it so many frames each."""
+    """Join shots; return frames, cuts and gradual transitions.
+
+    A joint is a kind, a blend and a length in frames, 0 for a cut. It uses that many frames of both adjacent shots.
+    """
     frames, cuts, gradual = list(shots[0]), [], []
     for shot, (kind, blend, length) in zip(shots[1:], joints, strict=True):
         if not length:
@@ -145,7 +147,7 @@ def join(
 
 
 def flash(frames: np.ndarray, cuts: list[int], rng: np.random.Generator) -> np.ndarray:
-    """One or two frames of white or of much light, some way from each cut."""
+    """Add a flash of one or two frames to each shot, at a distance from the cuts."""
     frames = frames.copy()
     ends = [0, *cuts, len(frames)]
     for start, end in pairwise(ends):
@@ -156,7 +158,7 @@ def flash(frames: np.ndarray, cuts: list[int], rng: np.random.Generator) -> np.n
 
 
 def cross(frames: np.ndarray, body: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Something as high as the picture, with a photograph's texture, walks through every two seconds."""
+    """Let a silhouette as high as the picture, textured with a photograph, cross the picture every two seconds."""
     frames = frames.copy()
     wide = WIDTH // 3
     texture = cv2.resize(body, (wide, HEIGHT), interpolation=cv2.INTER_AREA)
@@ -178,7 +180,7 @@ def noisy(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _lengths(kind: str, count: int, rng: np.random.Generator) -> list[tuple[str, Blend, int]]:
-    """Joints of one kind of transition, of 8 to 40 frames."""
+    """Return joints of one kind of transition, 8 to 40 frames long."""
     blends: dict[str, list[Blend]] = {
         "dissolve": [dissolve],
         "fade": [fade(0), fade(255)],
@@ -189,7 +191,7 @@ def _lengths(kind: str, count: int, rng: np.random.Generator) -> list[tuple[str,
     return [(kind, blends[kind][n % len(blends[kind])], long[n]) for n in range(count)]
 
 
-# Name of the film, its transitions, its camera; what else happens in it is in `render`.
+# Name of the film -> its transitions and camera; `render` adds the rest.
 KINDS: dict[str, tuple[str, Camera]] = {
     "cuts": ("cut", STILL),
     "cuts, alike": ("cut", STILL),
@@ -209,7 +211,7 @@ KINDS: dict[str, tuple[str, Camera]] = {
 
 
 def render(kind: str, half: str, corpus: Path | None = None) -> Film:
-    """The film of that kind. Six transitions between seven shots of 45 to 80 frames."""
+    """Render the film of a kind: six transitions between seven shots of 45 to 80 frames."""
     rng = np.random.default_rng([list(KINDS).index(kind), HALVES.index(half), 2026])
     transition, camera = KINDS[kind]
     pictures = photographs(half, corpus)

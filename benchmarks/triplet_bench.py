@@ -3,10 +3,10 @@
     python -m benchmarks.triplet_bench [S] [C] [R] [--recipe builtin --recipe weights] [--set STAGE.FIELD=VALUE] [--seed 0]
                                        [--folder FOLDER] [--brief]
 
-Prints TripletF0.5, the three worst checks and every figure for each tier and recipe, writes score.html beside the tables, and
-ends with the table of the README. A recipe is a profile, or "weights": `builtin` with the YOLO and insightface weights of the
-corpus (benchmarks/corpus.py). Tier R is the corpus of real footage named by A2DATA_CORPUS: single shots of people who sign and a
-film cut from some of them, with its MANIFEST.json as truth. What is in the folder already is not made again.
+Prints TripletF0.5, the three most frequent failures and all scores for each tier and recipe, writes score.html beside the tables,
+and ends with the table of the README. A recipe is a profile, or "weights": `builtin` with the YOLO and insightface weights of the
+corpus (benchmarks/corpus.py). Tier R is the real footage in the folder A2DATA_CORPUS: single shots of people who sign, and a film
+cut from some of them, with MANIFEST.json as truth. Existing results in the folder are reused.
 """
 
 import argparse
@@ -27,13 +27,13 @@ from pipelines.films.truth import Entity, Film, Shot, Truth, load, save
 
 
 def corpus_films() -> list[Path]:
-    """The films of tier R."""
+    """Return the films of tier R."""
     names = sorted(p.name for p in (CORPUS / "video").glob("intel_asl_*.mkv"))
     return [CORPUS / "video" / name for name in [*names, "derived_asl_hardcuts.mp4"]]
 
 
 def corpus_truth(out: Path) -> Truth:
-    """Tier R: who is in which shot; shots of the film are copies of the files that they were cut from."""
+    """Write the truth of tier R: the person in each shot. Shots of the film are copies of the files they were cut from."""
     manifest = json.loads((CORPUS / "MANIFEST.json").read_text())["files"]
     known = {Path(entry["file"]).name: entry for entry in manifest}
     films = []
@@ -51,13 +51,13 @@ def corpus_truth(out: Path) -> Truth:
 
 
 def labelled(film: Film, shots: list[tuple[int, int, str, str]]) -> Film:
-    """A drafted film with its shots: first frame, end, who is in it, which take it shows."""
+    """Return a drafted film with its shots, given as (first frame, end, person, take)."""
     made = [Shot(a, b, take=take, entities=[Entity(who, "human")]) for a, b, who, take in shots]
     return replace(film, shots=made, cuts=[shot.start for shot in made[1:]])
 
 
 def prepare(tier: str, folder: Path, seed: int) -> list[Path]:
-    """The set of a tier in a folder, made unless it is there; returns its films."""
+    """Make the set of a tier in a folder unless it exists; return its films."""
     if tier == "R":
         if not (folder / "set.json").exists():
             corpus_truth(folder)
@@ -69,7 +69,7 @@ def prepare(tier: str, folder: Path, seed: int) -> list[Path]:
 
 
 def measure(tier: str, folder: Path, recipe: str, settings: list[str], seed: int, brief: bool) -> tuple[str, str]:
-    """The lines of one tier and recipe, and its row of the table."""
+    """Run one tier and recipe; return the report and the row of the table."""
     films, work = prepare(tier, folder / tier, seed), folder / f"{tier}-{recipe}"
     began = time.perf_counter()
     profile, more = ("builtin", SETTINGS[recipe]) if recipe == "weights" else (recipe, [])
@@ -87,7 +87,7 @@ def measure(tier: str, folder: Path, recipe: str, settings: list[str], seed: int
     for setting in (*more, *settings):
         command += ["--set", setting]
     if a2data(command) != 0:
-        sys.exit(f"the run over {work} did not end well")
+        sys.exit(f"the run over {work} failed")
     seconds = time.perf_counter() - began
     truth, made = load(folder / tier), predictions.read(work, work / "shards")
     result = score(truth, made, folder / tier)
@@ -100,14 +100,14 @@ def measure(tier: str, folder: Path, recipe: str, settings: list[str], seed: int
     return "\n".join(lines), row(tier, recipe, result)
 
 
-COLUMNS = ("tier", "recipe", "TripletF0.5", "precision", "recall", "pairing precision", "worst checks")
+COLUMNS = ("tier", "recipe", "TripletF0.5", "precision", "recall", "pairing precision", "first failing checks")
 
 
 def row(tier: str, recipe: str, result: Result) -> str:
-    """A line of the table."""
+    """Return a row of the table."""
     found = {s.name: s for s in result.scores}
-    shares = [found[n] for n in ("triplets, precision", "triplets, recall", "pairing, precision")]
-    cells = [f"{s.right:g}/{s.of:g}" if s.value is not None else "-" for s in shares]
+    ratios = [found[n] for n in ("triplets, precision", "triplets, recall", "pairing, precision")]
+    cells = [f"{s.right:g}/{s.of:g}" if s.value is not None else "-" for s in ratios]
     worst = ", ".join(f"{count} {name}" for name, count in result.worst) or "no failures"
     return "| " + " | ".join([tier, recipe, f"{result.headline:.3f}", *cells, worst]) + " |"
 
@@ -115,11 +115,11 @@ def row(tier: str, recipe: str, result: Result) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tiers", nargs="*", default=["S", "C"], help="S, C, R (default: S C)")
-    parser.add_argument("--recipe", action="append", help="a profile or weights (default: builtin)")
+    parser.add_argument("--recipe", action="append", help="a profile, or weights; repeatable (default: builtin)")
     parser.add_argument("--set", action="append", default=[], metavar="STAGE.FIELD=VALUE")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="keep films and tables here")
-    parser.add_argument("--brief", action="store_true", help="the table alone")
+    parser.add_argument("--folder", type=Path, help="folder for films and tables (default: temporary)")
+    parser.add_argument("--brief", action="store_true", help="print only the table")
     args = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as scratch:

@@ -45,7 +45,7 @@ def test_windows_with_a_history_join_and_windows_without_do_not(tmp_path):
     pipe = long_video.overfitted(tmp_path, steps=800)
     at = long_video.joins()
     joined = long_video.measured(long_video.sampled(pipe, 0), at)
-    alone = long_video.measured(long_video.apart(pipe, 0), at)
+    alone = long_video.measured(long_video.independent(pipe, 0), at)
     assert joined.off_joins_px < 2
     assert joined.ratio() < 1.5
     assert alone.ratio() > 2 * joined.ratio()

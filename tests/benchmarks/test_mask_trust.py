@@ -18,7 +18,7 @@ def test_the_picture_is_chosen_by_quality_and_trust_and_thresholds_count_what_st
         return Judged("human", MaskCues(trust, 1.0, 1.0, 1.0), quality, right)
 
     lines = [*table([[seen(0.9, 0.5, True), seen(0.4, 0.6, False)], [seen(0.65, 0.5, False)]])]
-    assert lines[0] == "3 sightings of 2 tracks, 1 right"
+    assert lines[0] == "3 observations of 2 tracks, 1 right"
     assert "chosen by quality: 0 right; by quality and trust: 1" in lines
     assert "trust from 0.63: 1 right, 1 wrong" in lines
     assert "trust from 0.67: 1 right, 0 wrong" in lines
