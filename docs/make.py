@@ -168,7 +168,7 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def escape(text: str) -> str:
-    """Prose from the code as Markdown: nothing in it is a tag or emphasis."""
+    """Escape prose from the code for Markdown, so that it does not contain tags or emphasis."""
     return html.escape(text, quote=False).replace("*", "\\*")
 
 
