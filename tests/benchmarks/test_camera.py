@@ -32,7 +32,7 @@ def test_a_rendered_pan_is_called_a_pan():
     assert bench.called(clip) == ("pan_left", ["medium"])
 
 
-def test_the_table_counts_answers_that_are_no_single_name():
+def test_the_table_counts_answers_with_several_names():
     lines = bench.table([("a", "a"), ("a", "b"), ("b", "a+b"), ("b", "")], ("a", "b"))
     assert [line.split() for line in lines] == [
         ["a", "b", "else", "none"],

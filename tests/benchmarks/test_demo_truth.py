@@ -79,7 +79,7 @@ def test_what_is_hidden_most_of_the_time_need_not_be_found(video):
     assert visible_in(Clip(), video, "object") == set()
 
 
-def test_a_reference_to_somebody_unknown_is_wrong_and_a_clip_without_partner_is_not_asked():
+def test_a_reference_to_an_unknown_entity_is_wrong_and_a_clip_without_partner_does_not_count():
     wanted = {"human": {"a": {"ann"}, "b": {"ann"}, "c": {"bea"}}, "object": {}}
     who = {"a/1": "ann", "b/1": "ann", "c/1": ""}
     references = [Reference("human", "a", "a/1", "b/1"), Reference("human", "c", "c/1", "c/1")]

@@ -9,7 +9,7 @@ RED, GREEN, BLUE, GREY = (200, 30, 30), (30, 160, 40), (40, 60, 190), (128, 128,
 
 
 def scene(coat: tuple[int, int, int], ground: tuple[int, int, int], frames: int = 5) -> np.ndarray:
-    """Somebody in a coat, in the lower middle, before a ground of one colour."""
+    """A person in a coat, in the lower middle, in front of a plain background."""
     shown = np.full((frames, 48, 80, 3), ground, np.uint8)
     shown[:, 20:, 24:56] = coat
     return shown
@@ -47,4 +47,4 @@ def test_the_difference_is_that_of_the_kinds_over_clips(capsys):
     own_clip.show_copied(made, [0])
     told = capsys.readouterr().out
     assert "trained with own clip     +0.167" in told
-    assert "it is +0.567 higher (95 % over 3 held-out clips" in told
+    assert "changes it by +0.567 (95 % over 3 held-out clips" in told

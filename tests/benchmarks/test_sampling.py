@@ -1,4 +1,4 @@
-"""The benchmark of the sampler's flags runs where there is no GPU, and says what it cannot measure there."""
+"""The benchmark of the sampler's flags runs without a GPU and reports what it cannot measure there."""
 
 import sys
 

@@ -13,7 +13,7 @@ def lines(capsys, *arguments):
     return capsys.readouterr().out.splitlines()
 
 
-def test_the_example_goes_on_where_it_was_stopped_with_the_same_losses(pack, tmp_path, capsys):
+def test_the_example_continues_where_it_was_stopped_with_the_same_losses(pack, tmp_path, capsys):
     pack(tmp_path / "shards")
     whole = lines(capsys, tmp_path / "shards", tmp_path / "whole.pt", 4)
     assert [line.split(":")[0] for line in whole] == [f"epoch {n // 2}, step {n}" for n in range(4)]

@@ -1,4 +1,4 @@
-"""A set of films that nobody has to render: rectangles that walk, over four places, with everything the scores ask about."""
+"""A set of films without pictures: rectangles that move over four places, with everything that the scores need."""
 
 import numpy as np
 

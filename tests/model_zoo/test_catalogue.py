@@ -1,4 +1,4 @@
-"""What must hold for every card, whoever adds it."""
+"""Requirements for every card."""
 
 import ast
 import tomllib

@@ -64,7 +64,7 @@ def room(shape=(60, 100)):
 
 
 @pytest.mark.parametrize("shape", [(60, 100), (64, 128), (45, 71), (700, 1300)])
-def test_a_rectangle_is_filled_from_outside_and_all_else_is_the_same_to_the_bit(fill, shape):
+def test_a_rectangle_is_filled_from_outside_and_everything_else_is_bit_identical(fill, shape):
     picture, mask = room(shape)
     before = picture.copy()
     out = fill(picture, mask)

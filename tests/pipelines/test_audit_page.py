@@ -95,7 +95,7 @@ def set_to(page, rule, value, which=0):
     slider.evaluate("(input, value) => { input.value = value; input.dispatchEvent(new Event('input')); }", str(value))
 
 
-def test_a_slider_counts_anew_from_the_stored_scores(page):
+def test_a_slider_counts_again_from_the_stored_scores(page):
     assert counted(page) == left()
     assert number(page, "back") == 0
     sliders = page.locator("input[type=range][data-rule=similarity]")

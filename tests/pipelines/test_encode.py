@@ -176,7 +176,7 @@ def test_what_is_there_is_not_encoded_again_and_a_changed_setting_does_it(tmp_pa
     assert old != {p.name for p in tmp_path.rglob("*.tar")}
 
 
-def test_shards_that_were_packed_anew_get_a_new_index_of_what_is_encoded(tmp_path, start):
+def test_shards_that_were_packed_again_get_a_new_index_of_what_is_encoded(tmp_path, start):
     encode(
         str(tiny_shards.make(tmp_path / "packed", count=8, tars=2)),
         str(tmp_path / "out"),

@@ -44,7 +44,7 @@ def test_a_run_that_is_allowed_to_shrink_to_nothing_does_so_and_exits_1(tmp_path
     assert run(work, None, *apart) == 0  # there were none before this one
 
 
-def test_rejects_and_single_failures_and_no_clips_at_all_are_no_reason_to_fail(tmp_path, monkeypatch, filled):
+def test_rejects_and_single_failures_and_no_clips_at_all_do_not_fail_the_run(tmp_path, monkeypatch, filled):
     assert run(filled(tmp_path / "alone", {"aa11": "anna"})) == 0  # nobody to pair: rejected
     assert run(filled(tmp_path / "empty", {"aa11": ""})) == 0  # no clip in it
     original = toy_pairs.Captions.run

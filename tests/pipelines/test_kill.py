@@ -45,7 +45,7 @@ JOIN = """
 """
 
 
-def test_a_run_killed_inside_the_join_goes_on_to_the_same_references(tmp_path):
+def test_a_run_killed_inside_the_join_continues_to_the_same_references(tmp_path):
     store, begun = Store(tmp_path / "work"), tmp_path / "begun"
     people = {f"{letter * 16}": "anna bert carl" for letter in "ab"}
     toy_pairs.fill(store, people)

@@ -1,4 +1,4 @@
-"""kill -9 of Ray's own processes while a driver waits for its workers: it goes on with what is left, or says that it cannot."""
+"""kill -9 of Ray's own processes while a driver waits for its workers: it continues with the rest or reports an error."""
 
 import os
 import subprocess
@@ -84,7 +84,7 @@ def test_the_run_ends_with_an_error_when_the_head_of_the_cluster_is_killed(store
 
 
 @pytest.mark.slow
-def test_the_run_goes_on_when_the_raylet_of_another_node_is_killed(store, tmp_path):
+def test_the_run_continues_when_the_raylet_of_another_node_is_killed(store, tmp_path):
     code, said, _ = killed(store, tmp_path, "other raylet", 0.5)
 
     assert code == 0, said

@@ -1,4 +1,4 @@
-"""Units that make no progress and workers that stop are named, ended and left behind; the run goes on."""
+"""Units without progress and stopped workers are reported and ended; the run continues."""
 
 import os
 import time

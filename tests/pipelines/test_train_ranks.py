@@ -1,4 +1,4 @@
-"""Several processes train what one trains: FSDP2, context parallelism, a killed run that goes on with other numbers."""
+"""Several processes train the same as one: FSDP2, context parallelism, a killed run resumed on another number."""
 
 import json
 import os
@@ -122,7 +122,7 @@ def test_two_processes_train_what_one_trains_with_frozen_parameters_beside(tmp_p
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_goes_on_with_one_and_then_with_four(tmp_path, packed, alone):
+def test_a_run_of_two_processes_continues_with_one_and_then_with_four(tmp_path, packed, alone):
     out = fresh(tmp_path, alone)
     finish(start(2, go, packed, out, replace(SETTINGS, steps=1, checkpoint_interval=1)))
     train(str(packed), out, HOW, replace(SETTINGS, steps=2))

@@ -168,7 +168,7 @@ def test_dilation_grows_by_a_share_of_the_longer_side():
     assert np.argwhere(dilated(covered, 0.03)[0]).tolist() == [[y, x] for y in range(22, 29) for x in range(47, 54)]
 
 
-def test_the_stage_gives_a_clean_whole_picture_of_a_room_that_somebody_crosses(make_film, make_element):
+def test_the_background_of_a_room_that_a_person_crosses_is_clean_and_complete(make_film, make_element):
     frames, covered = walk([0, 8, 16, 24, 32, 40, 48])
     boxes = {n: (float(x), 0.0, float(x + 12), float(HEIGHT)) for n, x in enumerate([0, 8, 16, 24, 32, 40, 48])}
     person = make_element(covered[0], boxes)
@@ -225,7 +225,7 @@ def blue(picture, mask):
     return np.where(mask[..., None], np.uint8([0, 0, 250]), picture)
 
 
-def test_the_hole_of_one_frame_is_filled_and_all_else_is_the_same_to_the_bit():
+def test_the_hole_of_one_frame_is_filled_and_everything_else_is_bit_identical():
     frames, covered = moving([40, 36, 44, 40, 44])
     place = find_place(frames, covered, **SETTINGS)
     whole = inpainted(place, blue, 0.25, 3.0)

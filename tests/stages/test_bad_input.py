@@ -95,13 +95,13 @@ def test_a_plain_video_gives_every_second_frame(tmp_path):
     assert clip_of(write(tmp_path / "a.mp4", at_30_fps())).source_frames == list(range(0, 60, 2))
 
 
-def test_text_that_is_called_mp4_is_no_video(tmp_path):
+def test_text_that_is_called_mp4_is_not_a_video(tmp_path):
     path = tmp_path / "notes.mp4"
     path.write_text("dear diary, " * 500)
     assert "not a video" in refusal(path)
 
 
-def test_a_file_without_a_byte_is_no_video(tmp_path):
+def test_a_file_without_a_byte_is_not_a_video(tmp_path):
     path = tmp_path / "empty.mp4"
     path.touch()
     assert "empty" in refusal(path)
@@ -114,14 +114,14 @@ def test_a_truncated_file_is_refused_with_the_frame_where_it_stops(tmp_path):
     assert re.search(r"decoding stopped after frame \d+ \(\d\.\d\d s\): .*complete\?", refusal(path))
 
 
-def test_a_file_without_its_index_is_no_video(tmp_path):
+def test_a_file_without_its_index_is_not_a_video(tmp_path):
     whole = write(tmp_path / "whole.mp4", at_30_fps()).read_bytes()
     path = tmp_path / "no-moov.mp4"
     path.write_bytes(whole[: whole.index(b"moov") - 4])
     assert "without its index" in refusal(path)
 
 
-def test_sound_alone_is_no_video(tmp_path):
+def test_sound_alone_is_not_a_video(tmp_path):
     path = tmp_path / "sound.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=16000)
@@ -210,7 +210,7 @@ def test_a_first_time_other_than_zero_moves_the_clock(tmp_path):
     assert film.source_pts_s[0] == pytest.approx(7.5, abs=0.001)
 
 
-def test_metadata_that_is_no_utf8_does_no_harm(tmp_path):
+def test_metadata_that_is_not_utf8_is_accepted(tmp_path):
     path = write(tmp_path / "plain.mkv", at_30_fps(), metadata={"title": "REPLACE-ME"})
     path.write_bytes(path.read_bytes().replace(b"REPLACE-ME", b"caf\xe9 \xff\xfe!!!"))
     assert len(clip_of(path).source_frames) == 30

@@ -95,7 +95,7 @@ def test_a_file_of_too_many_bytes_is_rejected_unopened(tmp_path):
     assert isinstance(ingest(path, max_bytes=path.stat().st_size), Video)
 
 
-def test_limits_on_decoding_are_no_part_of_the_resume_key():
+def test_limits_on_decoding_are_not_part_of_the_resume_key():
     assert Segment(max_source_frames=1, max_side_px=1, max_decoder_bytes=1).cache_fields() == Segment().cache_fields()
 
 

@@ -83,7 +83,7 @@ def made(store: Store, stage: Caption) -> dict[str, records.Caption]:
 
 
 def test_each_answer_is_bound_to_its_clip_though_the_server_answers_in_reverse(store):
-    together = threading.Barrier(AT_ONCE, timeout=20)  # nobody is answered before so many have asked
+    together = threading.Barrier(AT_ONCE, timeout=20)  # answers wait for this many requests
 
     def answer(body, number):
         clip = which(body)

@@ -226,7 +226,7 @@ def test_the_picture_is_taken_where_the_mask_is_trusted_most_and_the_trust_is_no
     whole = Detect(min_mask_iou=0.1)
     models = (of_colours(RED), mean_colour, redraw, None, judge)
     (element,) = whole.run(models, [Kept("v-00000000", "v")], [film(frames)])
-    assert element.mask_confidence == -1.0  # nobody judged the mask that was drawn again
+    assert element.mask_confidence == -1.0  # the refined mask was not rated
 
 
 def test_only_outlines_grown_from_colours_are_judged():

@@ -92,7 +92,7 @@ def test_each_person_gets_the_face_that_lies_in_the_persons_box(film, two_people
     assert rows[0].seen_frames == [0, 4, 8]
 
 
-def test_a_face_outside_every_person_belongs_to_nobody(film, two_people):
+def test_a_face_outside_every_person_does_not_have_an_owner(film, two_people):
     script = Script(*[[face_at(90, 15)]] * 3)  # half in one box, half in no box
     (row,) = run(Faces(frame_stride=4), script, film, two_people)
     assert row.parent_id == ""

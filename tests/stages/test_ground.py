@@ -63,7 +63,7 @@ def thing(make_element):
     return make
 
 
-def test_what_the_caption_names_and_nobody_found_is_looked_for_and_called_by_its_noun(run):
+def test_an_undetected_object_of_the_caption_is_searched_for_and_labelled_by_its_noun(run):
     model = finder(**{"copper kettle": KETTLE})
     (row,) = run(model, [caption("a person in a red top", "a small red copper kettle on the left")])
     assert model.asked == ["copper kettle"]
@@ -80,7 +80,7 @@ def test_a_found_thing_is_an_element_to_the_pixel(run):
     assert np.linalg.norm(row.embedding) == pytest.approx(1, abs=1e-5)
 
 
-def test_its_number_goes_on_from_those_of_detect(run, thing):
+def test_its_number_continues_from_those_of_detect(run, thing):
     known = [thing(CUP, "cup", 0), thing((0, 90, 30, 119), "ball", 1), thing((100, 0, 150, 35), "person", 0, "human")]
     (row,) = run(finder(kettle=KETTLE), [caption("a kettle", "a cup")], known)
     assert row.element_id == "clip/object/2"

@@ -55,7 +55,7 @@ def test_a_value_on_the_threshold_passes(source, settings):
     assert isinstance(run(Ingest(**settings), source)[0], Video)
 
 
-def test_a_copy_is_turned_away_unopened():
+def test_a_copy_is_rejected_without_being_opened():
     copy = Source("x-dup-1", "/nowhere.mp4", "", "", "", 0, "/first.mp4")
     assert run(Ingest(), copy) == [Reject("x-dup-1", "duplicate", "same bytes as /first.mp4")]
 

@@ -73,7 +73,7 @@ def person(number: int, top: str, x: int = 60) -> list[Element]:
     return [human, element("upper", number, f"{top} upper clothes", x, top, human.element_id)]
 
 
-def test_two_people_are_told_apart_by_what_they_wear_in_either_order():
+def test_two_people_are_distinguished_by_what_they_wear_in_either_order():
     things = [*person(0, "red", 10), *person(1, "blue", 110)]
     for said in permutations(("a person in a blue top", "a person in a red top")):
         found = pairs(run(caption(*said), *things))
@@ -91,7 +91,7 @@ def test_a_match_points_at_its_phrase_in_the_prompt():
         assert said.prompt[row.start : row.end] == row.phrase
 
 
-def test_two_who_look_alike_are_told_apart_by_their_place():
+def test_two_who_look_alike_are_distinguished_by_their_place():
     things = [*person(0, "red", 110), *person(1, "red", 10)]
     found = pairs(run(caption("a person in a red top on the left", "a person in a red top on the right"), *things))
     assert found["a person in a red top on the left"] == "c/human/1"
@@ -112,7 +112,7 @@ def test_two_phrases_that_fit_the_only_person_are_both_without_a_match():
     assert sorted(r.reason for r in rows) == ["ambiguous phrase", "phrase without element"]
 
 
-def test_a_person_is_no_object_and_an_object_no_person():
+def test_a_person_is_not_an_object_and_an_object_is_not_a_person():
     assert pairs(run(caption("a person"), element("object", 0, "object"))) == {}
     assert pairs(run(caption("a cup"), element("human", 0, "person"))) == {}
     accessory = replace(caption("a hat", types=("Human",)).subjects[0], sub_type="Accessory")
@@ -221,7 +221,7 @@ def test_words_alone_need_no_card():
     assert Match().load() is None
 
 
-def test_a_network_that_learnt_colours_tells_things_apart_that_words_cannot(tmp_path):
+def test_a_network_that_learned_colours_tells_things_apart_that_words_cannot(tmp_path):
     torchvision_shim.install()
     pytest.importorskip("open_clip")
     stage = Match(model=f"openclip:{tiny_clip.trained_on_squares(tmp_path)}", model_weight=1.0)

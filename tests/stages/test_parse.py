@@ -86,7 +86,7 @@ def test_the_model_sees_the_person_with_a_margin_and_the_head_where_it_is_in_tha
     assert head == (60 - 34, 20 - 12, 80 - 34, 40 - 12)  # midway between frames 0 and 4, in pixels of the crop
 
 
-def test_somebody_elses_head_is_not_given_to_the_model(scene):
+def test_the_head_of_another_person_is_not_given_to_the_model(scene):
     film, person, head = scene
     parser = Halves()
     run(Parse(), parser, (film, person, replace(head, parent_id="clip/human/7")))
@@ -113,7 +113,7 @@ def test_a_small_part_is_rejected_with_the_limit_it_missed(scene, stage, detail)
     assert not any(isinstance(r, Element) for r in rows)
 
 
-def test_objects_have_no_clothes_and_nobody_is_no_failure(scene):
+def test_objects_do_not_have_clothes_and_a_clip_without_people_is_not_a_failure(scene):
     film, person, head = scene
     assert run(Parse(), Halves(), (film, replace(person, kind="object"), head)) == []
 

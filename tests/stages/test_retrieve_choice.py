@@ -24,7 +24,7 @@ def test_clips_of_one_source_that_share_a_second_are_refused_and_others_are_not(
     assert apart["a/human/0"].source_clip_id == "b"
 
 
-def test_the_same_picture_of_somebody_is_refused_by_its_embedding():
+def test_a_duplicate_picture_of_a_person_is_rejected_by_its_embedding():
     elements = [*person("a", like(ANNA, 1)), *person("b", like(ANNA, 1))]
     assert retrieve(elements, [take("a"), take("b")])["a/human/0"].reason == "only copies"
 
@@ -146,7 +146,7 @@ def test_what_is_too_alike_depends_on_where_the_network_begins_to_call_two_the_s
     assert (getattr(found, "reason", "") == "only copies") == refused
 
 
-def test_a_doubtful_outline_is_no_reference_and_the_rule_says_so():
+def test_a_doubtful_outline_is_not_a_reference_and_the_rule_says_so():
     doubtful = [*person("b", like(ANNA, 2), mask_confidence=0.5)]
     alone = retrieve([*person("a", like(ANNA, 1), mask_confidence=0.9), *doubtful], [take("a"), take("b")])
     assert alone["a/human/0"].reason == "doubtful outline"
@@ -164,7 +164,7 @@ def test_a_doubtful_outline_is_no_reference_and_the_rule_says_so():
     assert found["a/human/0"].source_element_id == "c/human/0"
 
 
-def test_an_outline_that_nobody_judged_has_no_rule_about_it():
+def test_an_unrated_outline_does_not_have_a_rule():
     found = retrieve([*person("a", like(ANNA, 1)), *person("b", like(ANNA, 2))], [take("a"), take("b")])
     assert "mask_trust" not in {rule.name for rule in found["a/human/0"].rules}
 

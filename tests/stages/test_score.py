@@ -112,7 +112,7 @@ def test_the_stage_asks_for_the_largest_share_of_a_gpu_among_its_models():
     assert Score(quality_models="laion-aesthetic, falconsai-nsfw").gpus == cards.gpus("falconsai-nsfw") == 0.25
 
 
-def test_a_model_of_another_role_is_no_quality_model():
+def test_a_model_of_another_role_is_not_a_quality_model():
     with pytest.raises(ValueError, match="yolo has role detect"):
         Score(quality_models="yolo").models()
 

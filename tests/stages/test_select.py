@@ -66,7 +66,7 @@ def test_an_open_threshold_asks_for_no_score():
     assert run({m: v for m, v in GOOD.items() if m not in ("text", "motion")}, settings) == [Kept("c", "v")]
 
 
-def test_a_score_that_is_no_number_is_not_kept():
+def test_a_score_that_is_not_a_number_is_not_kept():
     assert isinstance(run(GOOD | {"luma": nan})[0], Reject)
 
 

@@ -120,7 +120,7 @@ def test_an_epoch_has_every_sample_once_but_for_the_tail(global_batch_size, epoc
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 40), st.integers(0, 2**32), st.booleans())
-def test_to_begin_at_any_step_is_to_go_on(step, seed, weighted):
+def test_starting_at_a_step_equals_resuming_there(step, seed, weighted):
     weights = np.linspace(0, 2, 28) if weighted else None
     made = planned(seed=seed, weights=weights, phases=[Phase([SMALL, TALL], 9), Phase([LONG, TALL], 1)])
     assert same(first(made, 60)[step:], first(made, 60 - step, step))

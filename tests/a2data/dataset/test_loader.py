@@ -122,7 +122,7 @@ def test_torchs_own_generator_is_left_alone(data):
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_somebody_elses_dataloader_gets_the_same(data):
+def test_a_plain_torch_dataloader_gets_the_same(data):
     reader = loader(data)
     theirs = take(DataLoader(reader, batch_size=None, num_workers=2, collate_fn=names_and_steps), 5)
     assert [names for names, _ in theirs] == keys(take(loader(data), 5))

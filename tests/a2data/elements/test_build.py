@@ -41,7 +41,7 @@ def test_blur_borders_and_others_lower_the_quality_and_the_bottom_hardly_does():
     assert at_left < 0.7 * best < 0.85 * best < at_bottom < best
 
 
-def test_a_detection_whose_mask_is_empty_is_no_sighting():
+def test_a_detection_whose_mask_is_empty_is_not_a_sighting():
     frame = np.zeros((*SHAPE, 3), np.uint8)
     found = [Detection("object", "cup", 0.9, (10, 10, 60, 60), np.zeros(SHAPE, bool))]
     assert sighted(frame, 0, found, mean_colour) == []
@@ -65,7 +65,7 @@ def test_a_tracker_is_given_the_boxes_and_scores_of_each_sample_of_one_kind_at_a
     assert [[s.frame for s in track] for track in tracks] == [[0, 2]]
 
 
-def test_the_limits_say_what_is_no_element_and_too_many_are_the_last():
+def test_limits_exclude_elements_and_too_many_come_last():
     boxes = [(0, 0, 50, 50), (100, 0, 160, 60), (0, 60, 45, 110), (80, 80, 100, 100)]
     tracks = track([seen(n, *boxes) for n in range(3)])
     refusals = judge(tracks, 3, LIMITS)

@@ -15,7 +15,7 @@ def test_a_person_is_read_with_clothes_and_place():
         ("a woman wearing a light blue silk shirt, grey trousers", ["a light blue silk shirt", "grey trousers"]),
         ("another person in white shoes", ["white shoes"]),
         ("a man with short brown hair", ["short brown hair"]),
-        ("a red top", []),  # nobody wears it
+        ("a red top", []),  # without a wearer
     ],
 )
 def test_each_garment_is_found_as_its_own_phrase(phrase, garments):

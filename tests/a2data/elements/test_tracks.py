@@ -86,7 +86,7 @@ def test_what_was_never_seen_has_no_box():
     assert box_at(replace(THING, seen_frames=[], seen_boxes=[]), 4, reach=9) is None
 
 
-def test_the_numbers_of_a_tracker_are_tracks_and_what_has_none_is_a_track_by_itself():
+def test_tracker_ids_define_tracks_and_a_detection_without_one_is_its_own_track():
     assert from_numbers([[0, -1], [], [1, 0], [-1]]) == [[(0, 0), (2, 1)], [(0, 1)], [(2, 0)], [(3, 0)]]
 
 

@@ -53,7 +53,7 @@ def test_a_png_holds_the_same_pixels(channels):
     assert to_png(picture) == to_png(picture.copy())
 
 
-def test_bytes_that_are_no_picture_are_refused():
+def test_bytes_that_are_not_a_picture_are_rejected():
     with pytest.raises(ValueError, match="not a valid PNG"):
         from_png(b"hello")
 

@@ -118,7 +118,7 @@ def test_time_is_left_alone_where_it_grows():
     assert times == [1.075, 1.1, 1.2, 9.0]
 
 
-def test_a_clock_that_begins_anew_is_joined_to_the_old_one():
+def test_a_clock_that_begins_again_is_joined_to_the_old_one():
     last, shift, times = -math.inf, 0.0, []
     for value in [50.0, 50.5, 0.0, 0.5, 1.0]:
         last, shift = video.next_time(value, last, shift, 0.5)

@@ -5,7 +5,7 @@ torch = pytest.importorskip("torch")
 from model_zoo.a2 import objective  # noqa: E402
 
 
-def test_the_path_leads_from_clean_to_noise_in_the_direction_that_is_learnt():
+def test_the_path_leads_from_clean_to_noise_in_the_direction_of_the_training_target():
     torch.manual_seed(0)
     clean, noise = torch.randn(2, 1, 16, 3, 4, 4)
     step = objective.add_noise(clean, noise, 0.6) - objective.add_noise(clean, noise, 0.5)
@@ -34,7 +34,7 @@ def test_each_reference_has_a_frame_of_latents_or_four_share_one(references, rep
     assert objective.slot_latents(references, repeat) == slots
 
 
-def test_what_is_learnt_where_references_stand_is_a_choice():
+def test_the_training_target_at_references_is_a_setting():
     video, condition = torch.zeros(1, 16, 5, 2, 2), torch.ones(1, 20, 5, 2, 2)
     for target, first, counted in (("reference", 1.0, 5), ("video", 0.0, 5), ("ignore", 0.0, 3)):
         clean, counts = objective.training_target(video, condition, 2, target)

@@ -126,7 +126,7 @@ def test_a_whole_folder_samples_what_its_parts_sample(tmp_path, tiny):
     loaded = a2.load(tmp_path, dtype=torch.float32)
     loaded.set_progress_bar_config(disable=True)
     theirs, ours = (sample(pipe, pictures(2), output_type="latent") for pipe in (loaded, tiny))
-    # not to the bit: transformers picks another attention for loaded networks
+    # not bit-identical: transformers chooses another attention for loaded networks
     assert torch.allclose(theirs, ours, atol=1e-4)
     assert loaded(pictures(1), "a", num_frames=9, num_inference_steps=1).frames.shape == (1, 5, 32, 48, 3)
 

@@ -79,7 +79,7 @@ def test_only_places_are_cropped():
         ([Reference("human", np.zeros((32, 32, 4), np.uint8))], r"\(h, w, 3\) uint8"),
     ],
 )
-def test_what_is_no_reference_is_refused_with_a_sentence(given_, sentence):
+def test_an_invalid_reference_is_rejected_with_an_error_message(given_, sentence):
     with pytest.raises(ValueError, match=sentence):
         refs.prepare(given_, 32, 48)
 
@@ -134,7 +134,7 @@ def test_the_condition_is_mask_then_normalised_latents_sampled_only_with_a_gener
     assert torch.allclose(sampled[:, 4:], mode[:, 4:] + 0.5)
 
 
-def test_combined_after_the_vae_what_is_no_reference_is_zero_and_not_grey():
+def test_combined_after_the_vae_the_area_outside_references_is_zero_and_not_grey():
     pictures = torch.stack([torch.full((3, 16, 16), v) for v in (0.2, 0.4)])
     after = refs.condition(Means(), pictures, 9, combine="after")
     assert torch.allclose(after[0, 4, :, 0, 0], torch.tensor([(0.2 - 0.5) / 2, (0.4 - 0.5) / 2, 0.0]))
@@ -175,7 +175,7 @@ def test_a_picture_is_turned_as_its_exif_says(tmp_path):
         (lambda p: p.write_bytes(half_a_picture()), "damaged"),
     ],
 )
-def test_what_is_no_usable_picture_is_named(tmp_path, make, sentence):
+def test_an_unusable_picture_is_reported(tmp_path, make, sentence):
     path = tmp_path / "a.png"
     make(path)
     with pytest.raises(ValueError, match=sentence) as error:

@@ -73,7 +73,7 @@ def test_a_video_begins_with_its_first_frame(pipe):
 
 
 @pytest.mark.parametrize(("window", "steps"), [(0, 2), (13, 4)])
-def test_a_given_video_goes_on_behind_its_last_frame(pipe, window, steps):
+def test_a_given_video_continues_behind_its_last_frame(pipe, window, steps):
     given, lengths = noise(14), {"num_frames": 13, "window": window, "history": 5}
     video, taken = made(pipe, beginning=given, **lengths)
     assert video.shape == (14 + 13 + 3, 32, 32, 3)

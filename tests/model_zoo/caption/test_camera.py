@@ -85,7 +85,7 @@ def with_walker(frames: np.ndarray) -> tuple[np.ndarray, list[list[camera.Box]]]
     return frames, boxes
 
 
-def test_a_person_who_walks_through_the_picture_is_no_pan_once_masked_out():
+def test_a_person_who_walks_through_the_picture_is_not_a_pan_once_masked_out():
     frames, boxes = with_walker(film())
     assert said(frames, boxes) == "the camera stays still"
 
@@ -124,7 +124,7 @@ def test_moves_that_follow_one_another_are_told_in_their_order():
     assert said(held, [[] for _ in held]) == "the camera stays still, then pans to the right"
 
 
-def test_a_walker_of_whom_nobody_said_where_he_stands_does_not_move_the_camera():
+def test_a_walker_without_a_box_does_not_affect_the_camera_motion():
     frames = film()
     coat = cv2.resize(texture(7), (640, 360))[:150, :100]
     for i in range(COUNT):
@@ -133,7 +133,7 @@ def test_a_walker_of_whom_nobody_said_where_he_stands_does_not_move_the_camera()
 
 
 def coated(frames: np.ndarray, step_px: int) -> np.ndarray:
-    """Frames with somebody over 38 % of the picture, from top to bottom, whose coat is all corners; walks step_px a frame."""
+    """Frames with a person who covers 38 % of the picture, in a coat full of corners, and walks step_px per frame."""
     frames, coat = frames.copy(), cv2.resize(texture(7), (640, 360))[:175, :125]
     for i in range(COUNT):
         x = 40 + step_px * i
@@ -150,12 +150,12 @@ def test_the_strong_corners_of_a_coat_do_not_outvote_the_weak_ones_of_the_wall_b
     assert said(coated(wall_of_weak_corners(film(pan=-0.3)), 4), nothing()) == "the camera pans to the left"
 
 
-def test_who_stays_in_the_picture_while_the_camera_moves_is_no_layer_at_another_depth():
+def test_who_stays_in_the_picture_while_the_camera_moves_is_not_a_layer_at_another_depth():
     assert names(coated(film(tilt=0.4), 0), nothing()) == [[("tilt_up", "medium")]]
     assert names(coated(film(tilt=0.4), 4), nothing()) == [[("tilt_up", "medium")]]
 
 
-def test_a_fast_camera_that_goes_with_somebody_is_not_lost():
+def test_a_fast_camera_that_follows_a_person_is_tracked():
     frames = coated(film(pan=2.0), 0)  # 64 px a step: out of reach, while who stays in the picture is easily followed
     (step, *_) = camera.follow(frames, [0, 3, 6], nothing())
     assert step is not None

@@ -232,7 +232,7 @@ def test_an_expert_that_answers_for_too_few_is_refused():
         expert = cards.load(chat.card("openai-expert", fields="expression"))
         with pytest.raises(ValueError, match=r"no usable answer.*subjects"):
             expert(FRAMES, 15.0, [], base)
-        assert expert(FRAMES, 15.0, [], {"subjects": []}) == []  # nobody to be asked about
+        assert expert(FRAMES, 15.0, [], {"subjects": []}) == []  # without subjects
 
 
 def test_an_expert_for_what_the_schema_does_not_have_is_refused():

@@ -65,7 +65,7 @@ def test_nothing_is_said_of_the_shot_when_nothing_was_found():
     assert measured.shot(STILL, 15.0, [], {}) == []
 
 
-def test_somebody_else_s_face_says_nothing_of_the_main_person():
+def test_the_face_of_another_person_does_not_describe_the_main_person():
     things = [thing("p", "human", (100, 20, 200, 180)), thing("f", "face", (10, 20, 20, 30), parent="q", yaw="0")]
     assert all(value != "front_view" for _, value, _ in measured.shot(STILL, 15.0, things, {}))
 
@@ -134,7 +134,7 @@ def test_people_come_before_objects_and_large_before_small():
     ]
 
 
-def test_two_of_a_kind_in_one_third_are_told_apart_by_their_order():
+def test_two_of_a_kind_in_one_third_are_distinguished_by_their_order():
     pair = [thing("a", "human", (170, 0, 210, 99)), thing("b", "human", (110, 0, 150, 99))]
     assert measured.positions(pair, 320) == {"a": "on the right", "b": "on the left"}
     assert set(measured.positions([*pair, thing("c", "human", (150, 0, 160, 99))], 320).values()) == {"in the centre"}

@@ -10,7 +10,7 @@ HEIGHT, WIDTH, FPS = 180, 320, 15.0
 
 
 def person(*boxes: tuple, kind: str = "human") -> Thing:
-    """Somebody seen in boxes that follow one another evenly over two seconds; between each two, in the middle of both."""
+    """A person in evenly spaced boxes over two seconds; between two boxes, in the middle of both."""
     between = np.linspace(0, len(boxes) - 1, 11)
     columns = np.array(boxes, float).T
     tracked = np.array([np.interp(between, range(len(boxes)), column) for column in columns]).T
@@ -51,7 +51,7 @@ def test_a_thing_may_fall_and_never_walks():
     assert said(person((20, 60, 60, 160), (260, 60, 300, 160), kind="object")) == "moves from left to right"
 
 
-def test_whom_the_camera_follows_still_walks_and_who_stands_before_a_pan_stays():
+def test_a_person_followed_by_the_camera_walks_and_one_who_stands_in_a_pan_does_not():
     pan = [Step(-0.05, 0.0, 0.0, 0.0)] * 10  # the picture goes to the left by half its width
     assert said(person((140, 60, 180, 160), (140, 60, 180, 160)), pan) == "walks to the right"
     assert said(person((220, 60, 260, 160), (60, 60, 100, 160)), pan) == ""
@@ -73,7 +73,7 @@ def test_who_stands_at_the_border_of_a_zoom_or_a_roll_stays():
     assert said(Thing("p", "human", "person", "", list(range(0, 33, 3)), turned, {}), roll) == ""
 
 
-def test_one_box_that_slipped_is_no_way():
+def test_one_outlier_box_is_not_a_trajectory():
     boxes = [(100.0, 60.0, 140.0, 160.0)] * 11
     for slipped in (0, 5, 10):
         track = list(boxes)

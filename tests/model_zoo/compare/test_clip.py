@@ -155,7 +155,7 @@ def test_a_text_tower_of_another_repository_is_refused(folder, tmp_path):
         cards.load(f"openclip:{tmp_path}")
 
 
-def test_a_folder_without_weights_is_no_network_of_noise(folder, tmp_path):
+def test_a_folder_without_weights_is_rejected(folder, tmp_path):
     shutil.copy(folder / "open_clip_config.json", tmp_path)
     with pytest.raises(RuntimeError, match="pretrained weights"):
         cards.load(f"openclip:{tmp_path}")

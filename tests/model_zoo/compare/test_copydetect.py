@@ -71,7 +71,7 @@ def test_the_hash_follows_its_definition():
     assert copydetect.bits(scene(3)).tolist() == (block > np.median(block)).ravel().tolist()
 
 
-def test_real_frames_of_two_people_are_no_copies(corpus, hashed):
+def test_real_frames_of_two_people_are_not_copies(corpus, hashed):
     from a2data.media import video
 
     def first(name):
@@ -126,7 +126,7 @@ def test_the_network_sees_the_whole_picture_with_its_shorter_side_at_288():
     assert copydetect.shrink(np.zeros((900, 600, 3), np.uint8)).shape == (432, 288, 3)
 
 
-def test_a_file_that_is_no_torchscript_says_which_one_to_take(tmp_path):
+def test_the_error_for_a_file_that_is_not_torchscript_names_the_right_one(tmp_path):
     torch.save({"weight": torch.zeros(1)}, tmp_path / "sscd.pt")
     with pytest.raises(ValueError, match="use the one that ends in"):
         cards.load(f"sscd:{tmp_path / 'sscd.pt'}")

@@ -64,7 +64,7 @@ def test_an_empty_mask_is_all_white():
     assert (mobilenet.alone(np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9), bool)) == 255).all()
 
 
-def test_people_in_other_takes_are_told_apart_by_the_cards_threshold(corpus, model):
+def test_people_in_other_takes_are_distinguished_by_the_cards_threshold(corpus, model):
     from a2data.media import video
 
     def person(name):

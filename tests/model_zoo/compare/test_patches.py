@@ -169,7 +169,7 @@ def test_patches_lie_as_the_processor_of_siglip_2_lays_them():
     assert np.allclose(patches.patchify(pixels, 4), np.asarray(theirs["pixel_values"]), atol=1e-5)
 
 
-def test_half_a_checkpoint_is_no_network_of_noise(tmp_path):
+def test_an_incomplete_checkpoint_is_rejected(tmp_path):
     from safetensors.torch import load_file, save_file
 
     network("dinov2-base").save_pretrained(tmp_path)
@@ -185,7 +185,7 @@ def test_another_kind_of_network_is_refused_by_name(tmp_path):
         cards.load(f"dinov2-base:{tmp_path}")
 
 
-def test_no_threshold_is_claimed_where_nobody_measured_one():
+def test_an_unmeasured_threshold_is_not_claimed():
     names = [n for n, c in cards_of("patches", "embed") if n != "mobilenetv2"]
     assert len(names) == 11
     assert all(cards.base_card(name).match_threshold == 0 for name in names)

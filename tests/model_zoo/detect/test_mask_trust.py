@@ -15,7 +15,7 @@ def disk(x, y=45, radius=20):
 
 
 def moving(xs=(40, 46, 52, 58, 64)):
-    """Somebody in a bright coat who goes along a wall, and where they are: frames, masks."""
+    """A person in a bright coat who walks along a wall: frames and masks."""
     masks = [disk(x) for x in xs]
     coats = [np.roll(COAT, x, axis=1) for x in xs]
     return np.stack([np.where(m[..., None], c, WALL) for m, c in zip(masks, coats, strict=True)]), masks
@@ -52,7 +52,7 @@ def test_an_outline_through_one_colour_lies_on_no_edge():
     assert on_edge(disk(60), edge(grey)) == 1.0
     chord, arc = 40, np.pi * 20  # of the half: what is cut through the coat, and what is its outline
     assert on_edge(half, edge(grey)) == pytest.approx(arc / (arc + chord), abs=0.1)
-    assert on_edge(np.ones(SHAPE, bool), edge(grey)) == 1.0  # the picture's border is no outline
+    assert on_edge(np.ones(SHAPE, bool), edge(grey)) == 1.0  # the picture's border is not an outline
 
 
 def test_masks_near_one_another_are_trusted_less_and_those_of_other_frames_are_near_nothing():

@@ -84,7 +84,7 @@ def test_there_is_a_mask_of_the_frames_size_for_each_box(folder):
     assert 0 < masks.mean() < 1
 
 
-def test_no_boxes_are_no_masks(folder):
+def test_without_boxes_there_are_no_masks(folder):
     assert cards.load(f"sam:{folder}")(FRAME, np.zeros((0, 4))).shape == (0, 120, 160)
 
 

@@ -62,7 +62,7 @@ def test_one_who_was_hidden_for_two_samples_is_the_same_one(track):
     assert numbers[4] == numbers[0]
 
 
-def test_each_clip_begins_anew(track):
+def test_each_clip_begins_again(track):
     boxes, scores = moving(lambda n: (10, 10))
     assert track(boxes, scores) == track(boxes, scores)
     assert track([], []) == []

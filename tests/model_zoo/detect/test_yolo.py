@@ -145,7 +145,7 @@ def test_a_card_is_known_by_its_weights_and_not_by_a_constant(tmp_path, monkeypa
     assert cards.revision("yolo11n-seg") == cards.digest(str(tmp_path / "yolo11n-seg.pt"))
 
 
-def test_a_file_that_is_no_model_is_named(tmp_path):
+def test_a_file_that_is_not_a_model_is_named(tmp_path):
     wrong = tmp_path / "holiday.onnx"
     wrong.write_bytes(b"not a network")
     with pytest.raises(ValueError, match=r"holiday\.onnx cannot be read"):

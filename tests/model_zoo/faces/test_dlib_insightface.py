@@ -53,7 +53,7 @@ def test_dlib_looks_twice_so_that_a_face_of_half_its_window_is_found(dlib_faces,
     assert 80 < face.box[0] < 110
 
 
-def test_dlib_finds_nobody_in_noise_and_boxes_stay_inside_the_frame(dlib_faces, astronaut):
+def test_dlib_does_not_detect_faces_in_noise_and_boxes_stay_inside_the_frame(dlib_faces, astronaut):
     assert dlib_faces(np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)) == []
     (cut,) = dlib_faces(astronaut[100:])
     assert cut.box[1] >= 0
@@ -101,7 +101,7 @@ def test_a_pack_is_found_where_insightface_keeps_it_and_its_revision_is_that_of_
     assert cards.revision("antelopev2") == cards.digest(str(pack))
 
 
-def test_a_folder_without_onnx_files_is_no_pack(tmp_path):
+def test_a_folder_without_onnx_files_is_not_a_pack(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"{tmp_path} is not an insightface pack"):
         insightface_folder(cards.card(f"insightface:{tmp_path}"))
 
@@ -172,7 +172,7 @@ def test_a_folder_with_a_detector_alone_is_refused(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["dlib", "insightface"])
-def test_real_people_are_told_apart_across_videos(corpus, name, dlib_faces):
+def test_real_people_are_distinguished_across_videos(corpus, name, dlib_faces):
     from a2data.media.video import read
 
     def embedding(word: str) -> np.ndarray:

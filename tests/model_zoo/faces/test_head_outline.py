@@ -31,7 +31,7 @@ def test_an_outline_is_one_piece_without_holes():
 
 
 @pytest.mark.parametrize("centre", [(0.0, 0.0), (199.0, 80.0), (-300.0, 40.0)])
-def test_a_head_at_the_border_or_outside_is_no_error(centre):
+def test_a_head_at_the_border_or_outside_is_not_an_error(centre):
     drawn = head_outline.ellipse(centre, (30, 48), 0, SHAPE)
     found = head_outline.outline(picture(drawn), centre, (40, 56))
     assert found.shape == SHAPE

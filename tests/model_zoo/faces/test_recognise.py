@@ -26,7 +26,7 @@ def test_the_vectors_are_those_that_insightface_gives_the_same_faces(pack, faces
     assert recognise(six_people(), landmarks[:0]).shape == (0, 128)
 
 
-def test_a_detector_is_no_recogniser(pack):
+def test_a_detector_is_not_a_recogniser(pack):
     with pytest.raises(ValueError, match="not a recognition network"):
         cards.load(f"mobilefacenet:{pack / 'scrfd_500m_kps.onnx'}")
 

@@ -63,7 +63,7 @@ def test_a_frame_of_twice_the_size_has_its_faces_at_twice_the_place(folder):
     assert two[:, 14] == pytest.approx(one[:, 14], abs=1e-4)
 
 
-def test_nobody_is_found_in_an_empty_room(faces):
+def test_a_face_is_not_detected_in_an_empty_room(faces):
     assert faces(np.full((90, 120, 3), 128, np.uint8)) == []
 
 

@@ -50,7 +50,7 @@ def test_amt_is_asked_through_its_own_code_and_what_was_padded_is_cut_again(chec
     assert "networks" not in sys.modules
 
 
-def test_amt_runs_no_code_that_nobody_allowed_and_says_what_is_missing(checkout, monkeypatch):
+def test_amt_does_not_run_code_without_permission_and_reports_what_is_missing(checkout, monkeypatch):
     (checkout / "amt-s.pth").unlink()
     with pytest.raises(FileNotFoundError, match="clone MCG-NKU/AMT there"):
         cards.load(f"amt-s:{checkout}")

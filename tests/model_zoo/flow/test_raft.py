@@ -65,7 +65,7 @@ def test_speed_is_in_widths_per_second_whatever_the_rate_and_size():
         assert found["flow_top5"] == pytest.approx(16)
 
 
-def test_a_size_that_is_no_multiple_of_eight_is_undone_in_what_is_measured():
+def test_padding_to_a_multiple_of_eight_is_undone_in_the_result():
     found = raft.measure(constant(8, 0), np.zeros((2, 256, 300, 3), np.uint8), 8.0)
     assert found["flow_top5"] == pytest.approx(8 * 300 / 304)
 

@@ -51,7 +51,7 @@ def test_in_real_footage_the_face_is_where_the_face_is_and_the_clothes_are_below
     assert sum(mask.astype(int) for mask in found.values()).max() == 1
 
 
-def test_bare_arms_are_no_clothes_and_long_sleeves_are(corpus, parse, scrfd):
+def test_bare_arms_are_not_clothes_but_long_sleeves_are(corpus, parse, scrfd):
     """One person in short sleeves and one in long ones: what lies beside the trunk at the height of their forearms."""
     shares = {}
     for word, shoulders, forearm in (

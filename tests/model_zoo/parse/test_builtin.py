@@ -63,7 +63,7 @@ def test_every_part_of_a_drawn_person_is_found_where_it_was_drawn():
     assert min(measured[n] for n in ("face", "hair")) > 0.75, measured
 
 
-def test_hands_and_neck_are_no_clothes():
+def test_hands_and_neck_are_not_clothes():
     picture, masks = draw()
     parts = parse(picture, ~masks["background"], BOX)
     inner = cv2.erode(masks["skin"].astype(np.uint8), np.ones((3, 3))) > 0  # without the blurred edge
@@ -92,13 +92,13 @@ def test_a_jacket_that_a_desk_hides_below_the_collar_is_found():
     assert not (upper & masks["skin"][:end])[heads(1.0) :].any()
 
 
-def test_a_collar_alone_is_no_garment():
+def test_a_collar_alone_is_not_a_garment():
     picture, masks = draw()
     end = heads(1.3)
     assert "upper" not in parse(picture[:end], ~masks["background"][:end], BOX)
 
 
-def test_a_yoke_of_another_colour_is_no_table_where_the_sleeves_go_on():
+def test_a_yoke_of_another_colour_is_not_a_table_where_the_sleeves_go_on():
     picture, masks = draw()
     yoke = masks["upper"] & (np.arange(HEIGHT) < heads(1.8))[:, None] & (np.abs(np.arange(WIDTH) - MIDDLE) < 18)
     upper = parse(np.where(yoke[..., None], np.uint8(DARK), picture), ~masks["background"], BOX)["upper"]

@@ -70,7 +70,7 @@ def test_a_head_for_another_width_says_so(corpus):
 
 
 @pytest.mark.parametrize("state", [{"layers.0.weight": (8, 4)}, {"weight": (1, 4)}, {"conv": (1,)}])
-def test_another_file_is_no_head(tmp_path, state):
+def test_another_file_is_rejected_as_a_head(tmp_path, state):
     torch.save({key: torch.zeros(shape) for key, shape in state.items()}, tmp_path / "head.pth")
     with pytest.raises(ValueError, match="not an aesthetic head"):
         aesthetic.head(tmp_path / "head.pth")

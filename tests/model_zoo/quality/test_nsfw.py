@@ -47,6 +47,6 @@ def test_which_label_is_unsafe_goes_by_its_name_not_its_place(folder):
 
 
 @pytest.mark.parametrize("labels", [("LABEL_0", "LABEL_1"), ("normal", "nsfw", "hentai"), ("cat", "dog")])
-def test_labels_that_nobody_told_apart_are_refused(folder, labels):
+def test_ambiguous_labels_are_rejected(folder, labels):
     with pytest.raises(ValueError, match="add them to UNSAFE"):
         cards.load(f"falconsai-nsfw:{folder(*labels)}")

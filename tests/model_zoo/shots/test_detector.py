@@ -43,13 +43,13 @@ def test_a_pan_is_one_shot_however_fast():
 
 @pytest.mark.parametrize("length", [1, 2, 3])
 @pytest.mark.parametrize("level", [0, 255])
-def test_a_flash_is_no_cut(length, level):
+def test_a_flash_is_not_a_cut(length, level):
     frames = scene(5, 60, 0.2)
     frames[30 : 30 + length] = level
     assert detect(frames) == []
 
 
-def test_a_flash_in_a_slow_pan_is_no_fade():
+def test_a_flash_in_a_slow_pan_is_not_a_fade():
     frames = scene(1, 80, 0.1)
     assert any(shots.is_ramp(*frames.mean(axis=3)[n : n + 9 : 2]) for n in range(30)), "straight enough for a fade"
     for number in (20, 36, 50):
@@ -90,12 +90,12 @@ def test_a_cut_to_black_and_back_says_how_the_next_shot_begins():
     assert detect(frames) == [("cut", 30, 50)]
 
 
-def test_a_slow_pan_over_soft_blotches_is_no_dissolve():
+def test_a_slow_pan_over_soft_blotches_is_not_a_dissolve():
     for drift in (0.02, 0.05, 0.1, 0.2):
         assert detect(scene(6, 150, drift)) == []
 
 
-def test_light_that_grows_is_no_dissolve():
+def test_light_that_grows_is_not_a_dissolve():
     share = np.linspace(0.5, 1, 30)[:, None, None, None]
     frames = np.concatenate([scene(1, 30, 0) * 0.5, scene(1, 30, 0) * share, scene(1, 30, 0)]).astype(np.uint8)
     assert detect(frames) == []
@@ -185,7 +185,7 @@ def test_a_run_of_faint_scores_is_a_dissolve_only_where_it_has_a_peak(score, fou
     assert detect(numbered(180), transnet.Network(predict)) == found
 
 
-def test_a_hue_that_jumps_on_a_grey_picture_is_no_cut():
+def test_a_hue_that_jumps_on_a_grey_picture_is_not_a_cut():
     frames = np.full((60, *SIZE, 3), 90, np.uint8)
     frames[:30, :, :, 0] += 2
     frames[30:, :, :, 2] += 2
@@ -239,7 +239,7 @@ def test_the_networks_dissolve_over_a_wipe_is_a_wipe():
     assert detect(frames, transnet.Network(Echo(set(), set(range(38, 61))))) == [("wipe", 38, 61)]
 
 
-def test_something_that_passes_by_is_no_wipe():
+def test_something_that_passes_by_is_not_a_wipe():
     frames = scene(3, 90, 0.05)
     for number in range(30):  # as high as the picture and a third as wide
         left = number * 64 // 30 - 16
@@ -257,7 +257,7 @@ def test_a_zoom_is_one_shot(growth):
     assert detect(np.stack(frames)) == []
 
 
-def test_shake_and_noise_are_no_transitions():
+def test_shake_and_noise_are_not_transitions():
     rng = np.random.default_rng(0)
     still = scene(5, 1)[0]
     shaken = [np.roll(still, rng.integers(-1, 2, 2), axis=(0, 1)) for _ in range(120)]

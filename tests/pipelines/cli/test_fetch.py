@@ -84,7 +84,7 @@ def repository(server, commit: str = COMMIT, revision: str = "main", files: dict
 
 
 def left(folder) -> list[str]:
-    """The files in a folder of weights that are no notes of ours."""
+    """The files in a folder of weights, without a2data's own notes."""
     return sorted(
         str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and "weights.lock.json" not in p.name
     )
@@ -171,7 +171,7 @@ def test_a_file_put_there_by_hand_is_checked_and_written_down(server):
         fetch.fetch(card)
 
 
-def test_nobody_fetches_weights_whose_licence_is_the_users_to_accept(server):
+def test_weights_with_a_licence_that_the_user_must_accept_are_not_fetched(server):
     with pytest.raises(FileNotFoundError, match=r"'buffalo_s'.*non-commercial.*is yours to accept.*put it into"):
         fetch.fetch(cards.base_card("buffalo_s"))
 

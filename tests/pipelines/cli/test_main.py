@@ -140,7 +140,7 @@ def test_plan_says_what_a_setting_would_cost_and_does_not_remember_it(done, caps
     assert "min_margin" not in (done / "work/run.json").read_text()
 
 
-def test_a_file_that_is_no_video_is_named_with_its_path_and_a_sentence(done, capsys):
+def test_a_file_that_is_not_a_video_is_reported_with_its_path(done, capsys):
     assert cli.main(["failures", str(done / "work")]) == 0
     (line,) = capsys.readouterr().out.splitlines()
 
@@ -180,7 +180,7 @@ def test_what_failed_once_is_made_good_by_a_retry(folder, capsys, monkeypatch):
 
     monkeypatch.undo()
     assert run(folder) == 1
-    assert "3 failed" in capsys.readouterr().out  # a failure is a result, until somebody says otherwise
+    assert "3 failed" in capsys.readouterr().out  # a failure is a result until a retry is requested
     assert cli.main(["retry", str(work), "--stage", "match", *CREW]) == 0
     assert "2 triplets" in capsys.readouterr().out
     assert [name for n in (0, 1) for name in Store(work).footer("match", n).failed] == []

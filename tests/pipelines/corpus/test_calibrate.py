@@ -103,7 +103,7 @@ def blank(record, **given):
 
 @pytest.fixture
 def store(tmp_path) -> Store:
-    """A film of 40 shots of two clips with two people each, who go on from the first clip to the second."""
+    """A film of 40 shots of two clips with two people each, who continue from the first clip to the second."""
     store, rng = Store(tmp_path / "work"), np.random.default_rng(0)
     clips, faces = [], []
     for shot in range(40):
@@ -126,7 +126,7 @@ def store(tmp_path) -> Store:
     return store
 
 
-def test_those_who_share_a_frame_are_two_and_who_goes_on_in_the_next_clip_is_one(store, capsys):
+def test_people_in_one_frame_are_two_and_a_track_that_continues_in_the_next_clip_is_one(store, capsys):
     assert cli.main(["calibrate", store.root, "--false-accept", "0.02"]) == 0
     out = capsys.readouterr().out
     about = json.loads((store.get("thresholds.json") or b"{}").decode())

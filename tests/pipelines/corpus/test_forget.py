@@ -91,7 +91,7 @@ def test_a_forgotten_source_leaves_what_a_run_without_it_would_have_made(store, 
     assert all(b"dd44-0" not in path.read_bytes() for path in Path(store.path("shards")).iterdir())
 
 
-def test_only_the_shards_whose_references_change_are_packed_anew(store):
+def test_only_the_shards_whose_references_change_are_packed_again(store):
     def written():
         return {p.name: p.stat().st_mtime_ns for p in Path(store.path("shards")).glob("*.tar")}
 
@@ -136,7 +136,7 @@ def test_what_was_forgotten_is_not_taken_in_again_under_any_name(store, capsys):
     assert (line["what"], line["name"], line["videos"]) == ("source", "aa", ["aa11"])
 
 
-def test_who_is_killed_in_between_may_go_on_with_the_same_command(store):
+def test_a_killed_command_is_resumed_by_the_same_command(store):
     wanted = of_source(store, "bb22")
     forget(store, wanted, [])  # as far as the manifest
     assert "bb22" not in {s.video_id for rows in manifest(store).values() for s in rows}
@@ -153,7 +153,7 @@ def test_a_part_that_was_stale_does_not_pass_for_fresh_afterwards(store):
     assert store.fresh(next(s for s in other if s.name() == "segment"), (1,))
 
 
-def test_the_command_removes_it_pairs_anew_and_says_what_went(store, capsys):
+def test_the_command_deletes_pairs_again_and_reports_the_deletion(store, capsys):
     Recipe(settings={"retrieve": {"min_face": 0.8}}).save(store)
     assert cli.main(["forget", store.root, "--source", "ee55", "--here", "--quiet"]) == 0
     assert "faces               1 rows removed" in capsys.readouterr().out
@@ -178,7 +178,7 @@ def test_ids_are_of_what_is_forgotten_or_only_begin_alike():
     assert not any(wanted.gone(key) for key in ("abc", "abc-00000000", "cd", "cd-00000008", "a"))
 
 
-def test_adding_a_video_pairs_anew_without_another_embedding(store):
+def test_adding_a_video_pairs_again_without_another_embedding(store):
     before = {n: f for n, f in parts(store).items() if n[0] not in ("retrieve", "pack")}
     assert "ff66" not in {r.clip_id[:4] for r in references(store)}
     store.write("manifest", 3, Source, [toy_pairs.source("gg77", "dora")])

@@ -52,7 +52,7 @@ def test_the_truth_counts_the_frames_that_are_there(films):
 
 def test_cuts_are_where_the_truth_says_and_nowhere_else(films):
     for truth, frames in films:
-        blocks = frames.reshape(len(frames), 9, 20, 16, 20, 3).mean((2, 4))  # coarse: a pan over grass is no cut
+        blocks = frames.reshape(len(frames), 9, 20, 16, 20, 3).mean((2, 4))  # coarse: a pan over grass is not a cut
         change = np.abs(np.diff(blocks, axis=0)).mean((1, 2, 3))
         cuts = np.array(truth["cuts"]) - 1
         gradual = np.concatenate([np.arange(t["start"] - 1, t["end"]) for t in truth["transitions"]])
@@ -73,7 +73,7 @@ def test_a_dissolve_shows_both_shots_and_a_fade_goes_through_black(films):
     assert luma[[0, -1]].min() > 60
 
 
-def test_the_first_frame_of_every_shot_is_its_plate_where_nobody_stands(out, films):
+def test_the_first_frame_of_every_shot_equals_its_plate_outside_the_actors(out, films):
     for truth, frames in films:
         for shot in truth["shots"]:
             plate = cv2.imread(str(out / shot["plate"]), cv2.IMREAD_COLOR_RGB)
@@ -207,7 +207,7 @@ def faces():
     return {person: np.stack(vectors) for person, vectors in found.items()}
 
 
-def test_a_face_network_knows_every_person_again(faces):
+def test_a_face_network_recognises_every_person(faces):
     for person, vectors in faces.items():
         apart = np.linalg.norm(vectors[:, None] - vectors[None], axis=2)
         assert apart.max() < 0.30, person

@@ -1,4 +1,4 @@
-"""Tier C, with cut-outs and plates that somebody drew into folders."""
+"""Tier C, with drawn cut-outs and plates in folders."""
 
 import cv2
 import numpy as np
@@ -69,7 +69,7 @@ def test_alpha_is_what_the_picture_was_mixed_with():
     assert np.abs(picture.astype(float) - (50 + 200 * alpha[..., None])).max() <= 3
 
 
-def test_whoever_stands_nearer_takes_from_those_behind():
+def test_nearer_subjects_hide_those_behind():
     whole = tier_c.CutOut("a", "object", tier_c.demo_people.premultiplied(
         np.dstack([np.full((100, 80, 3), 250.0), np.ones((100, 80, 1))])), whole=True)  # fmt: skip
     near = tier_c.CutOut("b", "object", whole.picture, whole=True)

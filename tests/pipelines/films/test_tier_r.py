@@ -30,10 +30,10 @@ def test_a_draft_is_filled_in_by_hand(tmp_path, capsys):
     assert len(truth.achievable) == 2
     result = score(truth, oracle(truth))
     assert result.headline == 1.0
-    assert result.value("references, clean") is None  # nobody drew a mask
+    assert result.value("references, clean") is None  # without a mask
 
 
-def test_two_films_of_one_name_are_refused(tmp_path, capsys):
+def test_two_films_with_one_name_are_rejected(tmp_path, capsys):
     assert main(["bench-data", "make", str(tmp_path), "x/a.mp4", "y/a.mkv", "--tier", "R"]) == 2
     assert "two videos have the name a" in capsys.readouterr().err
 

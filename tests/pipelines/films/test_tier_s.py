@@ -72,7 +72,7 @@ def test_cuts_and_transitions_are_where_the_pictures_change(made):
         assert np.abs(half[side] - frames[like][side]).mean() < 12
 
 
-def test_bars_are_black_and_hold_nobody(made):
+def test_bars_are_black_and_without_people(made):
     out, truth = made
     film = truth.films[0]
     frames, _ = pictures(out, film.file)
@@ -102,7 +102,7 @@ def test_a_copy_is_the_same_shot_mirrored(made):
     assert "suitcase" in truth.eligible[truth.units[0].key]  # the others lend to it, its copy alone does not
 
 
-def test_who_walks_out_or_behind_somebody_is_less_visible():
+def test_people_who_leave_or_walk_behind_others_are_less_visible():
     out = Actor("suitcase", (760.0, 500.0, 160.0), (980.0, 500.0, 160.0))
     shares = [tier_s.draw(scene("room", out), at, 0, SIZE).shown["suitcase"][1] for at in (0.0, 0.25, 0.5)]
     assert shares[0] > shares[1] > shares[2]
@@ -130,7 +130,7 @@ def test_the_benchmark_holds_on_what_is_rendered(made):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_every_script_has_every_trap(seed):
+def test_every_script_has_every_hard_negative(seed):
     films = reels(seed)
     scenes = [s for film in films for s in film.scenes]
     assert {s.then for film in films for s in film.scenes[:-1]} == set(JOINTS)

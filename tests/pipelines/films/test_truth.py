@@ -46,7 +46,7 @@ def test_a_label_made_by_hand_needs_a_box_only(tmp_path):
     assert [e.id for e in Unit(known, known.shots[0]).wanted()] == ["ann"]
 
 
-def test_what_is_wrong_in_a_file_is_said(tmp_path):
+def test_an_invalid_file_is_reported(tmp_path):
     save(truth(), tmp_path)
     path = tmp_path / "film0.truth.json"
     data = json.loads(path.read_text())
@@ -81,7 +81,7 @@ def test_only_what_is_large_and_mostly_visible_must_be_found():
     assert [e.id for e in Unit(Film("a", 25, 10, 160, 90, [], [shot]), shot).wanted()] == ["seen"]
 
 
-def test_a_copy_of_a_take_is_no_partner():
+def test_a_copy_of_a_take_is_not_a_partner():
     known = truth()
     takes = {("film0.mp4", 0), ("film1.mp4", 20)}  # two of the three shots of ann that could lend one another
     films = [

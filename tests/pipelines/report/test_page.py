@@ -128,7 +128,7 @@ def test_rejects_are_shown_with_their_rule_and_their_frame(page):
     assert np.abs(jpeg(frame) - 90.0).max() < 12
 
 
-def test_a_rejected_element_is_shown_by_itself_and_one_without_a_picture_by_its_clip(page):
+def test_a_rejected_element_is_shown_alone_and_one_without_a_picture_by_its_clip(page):
     shapes = {attrs["alt"]: jpeg(attrs["src"]).shape[:2] for attrs in page.all("img")}
     assert shapes[f"{GREEN}/human/0"] == (32, 32)
     assert shapes[f"{RED}/human/1"] == tiny_corpus.SIZE

@@ -83,7 +83,7 @@ def test_a_share_of_a_gpu_is_granted_where_the_cluster_has_one(cluster, store):
     )
 
 
-def test_the_run_goes_on_when_a_worker_is_killed(cluster, store, tmp_path):
+def test_the_run_continues_when_a_worker_is_killed(cluster, store, tmp_path):
     pids = tmp_path / "pid"
 
     def kill_one() -> None:
@@ -144,7 +144,7 @@ def test_a_run_ends_when_no_node_can_take_its_workers(cluster, store, monkeypatc
     assert "no node with 64 CPU free" in caplog.text
 
 
-def test_the_run_goes_on_when_a_node_leaves(cluster, store):
+def test_the_run_continues_when_a_node_leaves(cluster, store):
     """Last in this file: the node with the GPUs does not come back."""
     (node,) = cluster.worker_nodes
     leaving = threading.Timer(1.5, cluster.remove_node, [node])

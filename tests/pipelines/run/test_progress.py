@@ -137,7 +137,7 @@ def test_a_job_that_breaks_is_told_above_the_bars_and_what_waits_is_not_reached(
     assert "not reached" in out.getvalue().rsplit("join", 1)[1]
 
 
-def test_a_note_that_is_half_written_is_no_note_yet(store):
+def test_a_half_written_note_is_ignored(store):
     todo = (Measure(),)
     assert glance(store, todo, (0,)) == NOTHING
     store.put(b'{"unit": "a', *progress_path(todo, 0))

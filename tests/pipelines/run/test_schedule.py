@@ -63,7 +63,7 @@ def test_what_is_rejected_is_counted_with_its_reason(store):
     assert [r.reason for r in store.footer("choose", 1).rejected] == ["too long"] * 6
 
 
-def test_a_job_that_raises_as_a_whole_is_named_and_the_rest_goes_on(store):
+def test_a_job_that_raises_as_a_whole_is_named_and_the_rest_continues(store):
     class Broken(Choose):
         per = "shard"
 

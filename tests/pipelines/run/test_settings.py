@@ -66,7 +66,7 @@ def test_text_becomes_a_value(text, kind, value):
 
 
 @pytest.mark.parametrize(("text", "kind"), [("maybe", bool), ("3.5", int), ("much", float), ("nan", float)])
-def test_text_that_is_no_value_is_named(text, kind):
+def test_text_that_is_not_a_value_is_named(text, kind):
     with pytest.raises(ValueError, match=f"here: .*'{text}'"):
         parse(text, kind, "here")
 

@@ -97,7 +97,7 @@ def test_failures_are_units_and_whole_jobs(store):
     assert failures(store, [stage.name() for stage in toy.toy()]) == [*units, ("join", 0, "", "RuntimeError: too many")]
 
 
-def test_what_is_no_longer_broken_is_no_failure(store):
+def test_a_repaired_unit_is_not_a_failure(store):
     store.put(b"it was", "choose", "00001.broken")
     assert len(failures(store, ["choose"])) == 1
 

@@ -105,7 +105,7 @@ def test_a_job_over_all_shards_is_measured_as_one_unit():
 
 
 @pytest.mark.parametrize("away_s", [3600, 86400])
-def test_a_driver_that_was_itself_stopped_blames_nobody(away_s):
+def test_a_stopped_driver_does_not_blame_a_worker(away_s):
     hands = Hands(Measure(), measure=30.0)
     hands.after(1, {"a-1": ("measure", 0)})
     hands.clock.now_s += away_s

@@ -1,4 +1,4 @@
-"""References that are no cut-outs are cut out first, or named."""
+"""References that are not cut-outs are matted first, or reported."""
 
 import json
 
@@ -30,7 +30,7 @@ def test_a_thing_on_a_plain_table_is_cut_out_and_left_beside_the_video(studio):
     assert said["settings"]["matting_model"] == "builtin-detect"
 
 
-def test_a_picture_in_which_nobody_is_found_is_named_before_anything_loads(studio, unloaded, capsys):
+def test_a_picture_without_a_detected_person_is_reported_before_anything_loads(studio, unloaded, capsys):
     Image.fromarray(np.full((60, 60, 3), 90, np.uint8)).save(studio / "woman.png")
     assert one("--matting-model", "builtin-detect") == 2
     said = capsys.readouterr().err

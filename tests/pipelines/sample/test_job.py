@@ -63,7 +63,7 @@ def test_flags_hold_for_lines_that_do_not_say_otherwise(folder):
     assert (one.steps, two.steps) == (4, 4)
 
 
-def test_every_line_that_is_no_job_is_named_before_anything_is_done(folder):
+def test_every_line_that_is_not_a_job_is_named_before_anything_is_done(folder):
     without = {"out": "a.mp4"}
     bad = ["{", "3", without, ROW | {"promt": "x"}, ROW | {"steps": 2.5}, ROW | {"ref": [1]}, ROW | {"out": "../a.mp4"}]
     path = lines(folder, *bad, ROW)
@@ -94,7 +94,7 @@ def test_a_file_without_jobs_is_told_how_one_looks(folder):
         jobs.read(lines(folder, "", ""), {}, "out")
 
 
-def test_a_file_that_is_no_text_is_named(folder):
+def test_a_file_that_is_not_text_is_reported(folder):
     (folder / "jobs.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match=r"jobs.jsonl is not UTF-8 text"):
         jobs.read(str(folder / "jobs.jsonl"), {}, "out")
@@ -173,7 +173,7 @@ def test_each_thing_that_is_wrong_is_one_sentence(folder, values, sentence):
         (lambda path: path.mkdir(), "Is a directory"),
     ],
 )
-def test_a_file_that_is_no_usable_picture_is_one_sentence(folder, make, sentence):
+def test_a_file_that_is_not_a_usable_picture_is_one_error_message(folder, make, sentence):
     make(folder / "odd.png")
     (said,) = refused(job(folder, ref=["human=odd.png"]))
     assert "odd.png" in said

@@ -141,7 +141,7 @@ def test_a_changed_picture_or_checkpoint_makes_a_video_stale(studio, checkpoint,
     assert capsys.readouterr().out.count("1 sampled") == 3
 
 
-def test_a_job_that_fails_is_named_and_the_rest_goes_on(studio, capsys):
+def test_a_job_that_fails_is_named_and_the_rest_continues(studio, capsys):
     song(studio / "song.wav", 1.0)
     rows = [{"out": "a.mp4", "audio": "song.wav", "audio-start-s": 60}, {"out": "b.mp4"}]
     assert many(*rows) == 1

@@ -25,7 +25,7 @@ def test_a_long_video_is_sampled_by_windows_that_tell_a_story(studio, capsys):
 
 
 @pytest.mark.parametrize("window", ["0", "13"])
-def test_a_given_video_goes_on_with_its_own_frames_untouched(studio, window):
+def test_a_given_video_continues_with_its_own_frames_untouched(studio, window):
     given = np.random.default_rng(0).integers(0, 256, (14, 32, 48, 3), np.uint8)
     (studio / "given.mp4").write_bytes(video.encode(given, 15, crf=1))
     assert one("--init-video", "given.mp4", "--frames", "17", "--window", window, "--history", "4") == 0
@@ -57,7 +57,7 @@ def test_a_checkpoint_of_skyreels_v2_samples_text_alone(studio, skyreels, capsys
     assert "remove the acceleration flags" in capsys.readouterr().err
 
 
-def test_a_checkpoint_of_skyreels_v2_begins_with_a_picture_or_goes_on_with_a_video(studio, skyreels, capsys):
+def test_a_checkpoint_of_skyreels_v2_begins_with_a_picture_or_continues_with_a_video(studio, skyreels, capsys):
     words = ["sample", "--prompt", "a", "--checkpoint", str(skyreels), *SMALL, "--history", "5"]
     first, longer = ["--image", "cup.png", "--out", "first.mp4"], ["--init-video", "first.mp4", "--out", "longer.mp4"]
     assert main([*words, *first]) == 0

@@ -184,7 +184,7 @@ def test_errors_say_what_happened_and_not_the_url(get, server, path):
     assert "SECRET" not in str(raised.value)
 
 
-def test_a_port_where_nobody_listens_is_a_sentence():
+def test_a_closed_port_is_an_error_message():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         with pytest.raises(DownloadError, match="ConnectError"):

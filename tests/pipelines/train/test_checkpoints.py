@@ -145,7 +145,7 @@ def test_a_damaged_checkpoint_neither_counts_nor_stops_when_old_ones_are_removed
     assert (folder / "step-000002.damaged").exists()
 
 
-def test_other_parameters_are_no_damage(folder):
+def test_other_parameters_are_not_damage(folder):
     learnt = Learnt()
     learnt.network = torch.nn.Linear(4, 2)
     learnt.optimizer = torch.optim.AdamW(learnt.network.parameters())

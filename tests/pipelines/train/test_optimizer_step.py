@@ -1,4 +1,4 @@
-"""A step of the optimiser by itself: what it waits for, what it clips, how its average follows."""
+"""The optimizer step alone: synchronisation, clipping, EMA."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -116,7 +116,7 @@ def test_a_condition_without_references_that_holds_nan_is_named_and_no_sample_is
 
 
 @pytest.mark.parametrize("value", [1e22, 3e38])
-def test_a_tensor_with_absurd_finite_values_is_named_before_anything_is_learnt_from_its_gradient(value):
+def test_a_tensor_with_absurd_finite_values_is_reported_before_the_weights_are_updated(value):
     """The loss may be finite where the gradient is not: the step would break the network, and the next samples be blamed."""
     learner, samples = learner_of(), [sample(0), sample(1)]
     samples[1].tensors["video"][0, 1, 1, 1] = value
@@ -125,7 +125,7 @@ def test_a_tensor_with_absurd_finite_values_is_named_before_anything_is_learnt_f
     assert "s0" not in said
 
 
-def test_a_gradient_that_is_not_a_number_is_not_learnt_from(monkeypatch):
+def test_a_nan_gradient_does_not_update_the_weights(monkeypatch):
     learner = learner_of()
     monkeypatch.setattr(learner, "clip_grad_norm", lambda groups: {"all": torch.tensor(float("inf"))})
     said = refused(learner, [sample(0), sample(1)])

@@ -1,4 +1,4 @@
-"""The trainer on one process: what it learns from, what it keeps, how it goes on, what it says to bad input."""
+"""The trainer on one process: data, checkpoints, resumption, errors on bad input."""
 
 import json
 import resource
@@ -87,7 +87,7 @@ def test_where_all_samples_train_none_is_held_out(begun):
     assert run_of(begun).held_out == []
 
 
-def test_four_steps_are_two_and_two_more_to_the_bit(tmp_path, begun, ready, packed):
+def test_resume_is_bit_identical(tmp_path, begun, ready, packed):
     train(str(packed), begun, HOW, SETTINGS)
     again = tmp_path / "again"
     shutil.copytree(ready, again)
@@ -257,7 +257,7 @@ def test_nan_in_a_latent_stops_by_name_and_costs_no_checkpoint(begun, packed):
     assert examples.slots_of(samples[0].tensors["condition"][None]) == 2
 
 
-def test_a_training_goes_on_from_the_checkpoint_before_a_damaged_one_to_the_bit(tmp_path, begun, packed, capsys):
+def test_resume_from_the_checkpoint_before_a_damaged_one_is_bit_identical(tmp_path, begun, packed, capsys):
     settings = replace(SETTINGS, steps=3, checkpoint_interval=1, checkpoints_total_limit=3)
     train(str(packed), begun, HOW, settings)
     expected = weights(begun)
@@ -293,7 +293,7 @@ def test_a_tar_that_changed_after_encoding_is_named_where_a_loss_is_not_a_number
 
 
 def test_a_full_disk_costs_no_checkpoint(tmp_path, ready):
-    """Another process goes on with files limited to 200 kB, as on a disk that is full."""
+    """Another process resumes with files limited to 200 kB, as on a full disk."""
     shutil.copytree(ready, tmp_path / "run")
     run = run_of(tmp_path / "run")
     run.checkpoints.load(*run.learnt())

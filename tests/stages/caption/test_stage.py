@@ -134,7 +134,7 @@ def test_the_colour_of_a_garment_is_said_only_where_it_takes_half_of_it():
         assert [s.phrase for s in made.subjects] == [phrase]
 
 
-def test_a_thing_of_which_there_is_no_good_picture_is_not_spoken_of():
+def test_a_thing_without_a_good_picture_is_not_mentioned():
     cup = element("object", 0, (10.0, 30.0, 50.0, 80.0), "cup", "", "colour=red")
     assert [s.phrase for s in builtin(cup).subjects] == ["a red cup"]
     assert builtin(replace(cup, quality=0.2)).subjects == []
@@ -149,7 +149,7 @@ def test_a_thing_that_comes_and_goes_is_not_spoken_of():
     assert {s.phrase for s in builtin(person, cup).subjects} == {"a person"}
 
 
-def test_two_that_look_alike_are_told_apart_by_their_sides_though_both_move():
+def test_two_that_look_alike_are_distinguished_by_their_sides_though_both_move():
     boxes = {
         0: ((5.0, 30.0, 45.0, 80.0), (35.0, 30.0, 75.0, 80.0)),
         1: ((110.0, 30.0, 150.0, 80.0), (80.0, 30.0, 120.0, 80.0)),
@@ -221,7 +221,7 @@ def test_a_phrase_that_is_part_of_anothers_clothes_ends_no_run():
     assert wording.disambiguate(subjects, 14) == ["an orange", "a woman"]
 
 
-def test_two_alike_are_told_apart_by_place_and_else_by_counting():
+def test_two_alike_are_distinguished_by_place_and_else_by_counting():
     def people(*places: str) -> list[dict]:
         return [{"sub_type": "Person", "type": "", "appearance": "in a grey top", "position": p} for p in places]
 
@@ -312,7 +312,7 @@ def test_words_outside_the_schema_are_other():
 
 
 @pytest.mark.parametrize("answer", ["{}", None, {"subjects": "a dog"}, {"subjects": ["a dog"]}])
-def test_an_answer_that_is_no_caption_is_an_error(answer):
+def test_an_answer_that_is_not_a_caption_is_an_error(answer):
     with pytest.raises(ValueError, match="structured caption"):
         from_base(answer)
 

@@ -66,7 +66,7 @@ def crowd(seed=0):
     return Group(np.arange(72), found, 0.5, {0: 1, 1: 2}, np.arange(72), np.arange(72) // 4, lambda rows: x[rows]), x
 
 
-def test_members_whom_a_lookalike_crowds_out_of_the_neighbours_are_found_all_the_same():
+def test_members_displaced_from_the_neighbours_by_a_lookalike_are_found():
     group, x = crowd()
     own = [(group.found.cluster[group.found.neighbour[n]] == 0).sum() for n in range(12)]
     assert min(own) < 8

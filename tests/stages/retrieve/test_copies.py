@@ -49,7 +49,7 @@ def test_a_copy_is_found(copy):
     assert copies.repeat_distance(thumbs(ORIGINAL), thumbs(copy)) < copies.COPY
 
 
-def test_another_take_before_the_same_wall_is_no_copy():
+def test_another_take_before_the_same_wall_is_not_a_copy():
     other = scene(0, path=np.linspace(170, 10, 20) + 7)
     assert copies.repeat_distance(thumbs(ORIGINAL), thumbs(other)) > copies.COPY
 
@@ -108,14 +108,14 @@ def alike(a, b):
     return copies.compare_stamps(copies.stamp(a), copies.stamp(b))
 
 
-def test_a_cut_out_laid_over_itself_is_no_distance_away_however_large_or_which_way_round():
+def test_a_cut_out_has_distance_zero_from_itself_at_any_scale_and_mirrored():
     larger = cv2.resize(face(1), None, fx=1.5, fy=1.5, interpolation=cv2.INTER_NEAREST)
     for same in (face(1), larger, face(1)[:, ::-1]):
         pixels, pose, light = alike(face(1), same)
         assert max(pixels, pose, light) < 0.05
 
 
-def test_pixels_pose_and_light_are_told_apart():
+def test_pixels_pose_and_light_are_distinguished():
     pixels, pose, light = alike(face(1), face(2))
     assert pose < 0.01 < 0.5 < pixels
     pixels, pose, light = alike(face(1), face(1, light=0.5))

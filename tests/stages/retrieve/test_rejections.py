@@ -32,6 +32,6 @@ def test_of_several_the_likeliest_is_named():
     assert (failed_rules(reject)[0], reject.reason) == ("c/human/0", "ambiguous identity")
 
 
-def test_where_there_was_nobody_none_is_read():
+def test_without_a_candidate_none_is_read():
     assert failed_rules(reject_target(TARGET, [], "no other clip shows it")) == ("", [])
     assert failed_rules(Reject("a", "too short", "0.2 s: of 1 s")) == ("", [])

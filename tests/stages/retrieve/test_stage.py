@@ -20,7 +20,7 @@ def test_a_person_is_found_in_the_other_clip_that_shows_them():
     assert found["a/human/0"].identity == found["b/face/0"].identity
     reject = found["c/human/0"]
     assert reject == Reject("c/human/0", "no other clip shows it", reject.detail)
-    assert reject.detail == "b/human/0: similarity = 0.235, allowed 0.7 to inf: FAIL"  # nobody else was like them
+    assert reject.detail == "b/human/0: similarity = 0.235, allowed 0.7 to inf: FAIL"  # without other similar people
 
 
 def test_every_rule_is_recorded_with_its_value_and_passes():
@@ -59,7 +59,7 @@ def test_the_shard_of_the_source_is_kept():
     assert {(r.element_id, r.source_shard) for r in rows} == {("a/human/0", 9), ("a/face/0", 9)}
 
 
-def test_a_face_without_an_embedding_identifies_nobody():
+def test_a_face_without_an_embedding_does_not_identify_a_person():
     elements = [*person("a", []), *person("b", like(ANNA, 2))]
     found = retrieve(elements, [take("a"), take("b")])
     assert found["a/human/0"].reason == found["a/face/0"].reason == "no identity"

@@ -77,7 +77,7 @@ def test_letterbox_and_pillarbox_bars_are_cut_off():
     assert clock.without_bars(luma_with_bars(10, 10, 10, 10)) == (12, 12, 148, 108)
 
 
-def test_a_dark_floor_and_a_dark_picture_are_no_bars():
+def test_a_dark_floor_and_a_dark_picture_are_not_bars():
     whole = (0, 0, 160, 120)
     assert clock.without_bars(luma_with_bars(0, 30)) == whole
     assert clock.without_bars(luma_with_bars(50, 50)) == whole

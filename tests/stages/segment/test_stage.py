@@ -157,7 +157,7 @@ def test_letterbox_bars_are_cut_off_and_remembered(tmp_path):
     assert (whole.bars, whole.crop) == (0, (0, 0, 320, 240))
 
 
-def test_clips_are_no_larger_than_wished(tmp_path):
+def test_clips_are_not_larger_than_requested(tmp_path):
     [film] = run(film_of(tmp_path, scene(1, 40)), max_short_side_px=90)
     assert film.frames.shape[1:] == (90, 120, 3)
 

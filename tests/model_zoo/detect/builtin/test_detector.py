@@ -82,7 +82,7 @@ def test_a_head_that_leaves_is_lost_rather_than_invented():
     assert track[2:] == [None, None]
 
 
-def test_a_face_printed_on_a_chest_and_a_doubtful_face_are_nobody():
+def test_a_face_printed_on_a_chest_and_a_doubtful_face_are_not_people():
     pictures = [wall()] * 4
     faces = [head(160, 60, 36), head(162, 135, 38, 0.9), head(60, 200, 30, 0.3)]
     assert len(follow(pictures, [faces] * 4)) == 1
@@ -162,7 +162,7 @@ def test_the_same_frames_give_the_same_detections():
     assert all(a[0][:4] == b[0][:4] and np.array_equal(a[0].mask, b[0].mask) for a, b in zip(one, two, strict=True))
 
 
-def test_where_a_thing_has_been_is_no_thing():
+def test_the_former_place_of_an_object_is_not_an_object():
     picture, plate = wall(), wall()
     plate[100:150, 100:150] = (30, 120, 60)
     assert moving_masks(picture, plate, NOWHERE) == []
@@ -218,7 +218,7 @@ def test_a_table_hides_the_person_from_its_edge_on():
     assert overlap(mask, truth) > 0.96
 
 
-def test_without_a_table_there_is_no_ledge():
+def test_without_a_table_a_ledge_is_not_found():
     picture = wall()
     paint_person(picture, 160, 70, 36)
     assert ledges([picture] * 4, [picture] * 4, [np.eye(3)] * 4, [head(160, 70, 36)] * 4) == [240] * 4
@@ -233,7 +233,7 @@ def test_a_ledge_that_two_pictures_of_three_see_holds_for_all():
     assert all(abs(y - 190) <= 1 for y in ledges(plates, plates, [np.eye(3)] * 3, heads))
 
 
-def test_clothes_of_the_colour_of_the_wall_are_no_table():
+def test_clothes_of_the_colour_of_the_wall_are_not_a_table():
     picture = wall()
     paint_person(picture, 160, 70, 36, shirt=WALL)
     assert ledge(picture, head(160, 70, 36)) == 240
@@ -262,7 +262,7 @@ def test_what_does_not_go_with_the_head_is_left_behind():
     assert not left_behind([pictures[0]] * 4, 1, head(140, 70, 36)).any()
 
 
-def test_a_thing_is_followed_in_front_of_a_person_and_is_no_part_of_them():
+def test_an_object_is_tracked_in_front_of_a_person_and_is_not_part_of_them():
     pictures, plates, truths, people, usual = [], [], [], [], []
     for t in range(7):
         picture = wall(t)

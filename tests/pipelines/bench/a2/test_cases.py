@@ -175,7 +175,7 @@ def test_pictures_in_folders_by_role_are_joined_by_their_names(tmp_path):
         ("", "has no cases"),
     ],
 )
-def test_what_is_wrong_with_a_file_of_cases_is_said(tmp_path, line, complaint):
+def test_an_invalid_file_of_cases_is_reported(tmp_path, line, complaint):
     (tmp_path / "cases.jsonl").write_text(line)
     with pytest.raises(ValueError, match=complaint):
         cases.read(tmp_path / "cases.jsonl")

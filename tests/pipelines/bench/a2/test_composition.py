@@ -12,7 +12,7 @@ def unit(*numbers):
 
 
 def colours(pictures):
-    """The mean colour of a picture, of unit length: an embedding that anybody can compute."""
+    """The mean colour of a picture, of unit length: a simple embedding."""
     return np.stack([unit(*picture.reshape(-1, 3).mean(0)) for picture in pictures])
 
 
@@ -25,7 +25,7 @@ def test_two_people_are_assigned_by_the_best_sum_and_not_one_by_one():
     assert second @ ANN > second @ BEA
 
 
-def test_the_order_of_faces_does_not_matter_and_strangers_stand_for_nobody():
+def test_the_order_of_faces_does_not_matter_and_strangers_do_not_count():
     faces = np.stack([CAT, BEA, ANN])
     assert composition.assigned(faces, np.stack([ANN, BEA])) == [1.0, 1.0]
     assert composition.assigned(faces[::-1], np.stack([ANN, BEA])) == [1.0, 1.0]

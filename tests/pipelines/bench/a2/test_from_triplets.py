@@ -100,7 +100,7 @@ def case_of(path, pixels, **how):
     return Case(path.stem, "", (Element("object", path),))
 
 
-def test_a_picture_that_was_scaled_and_compressed_anew_is_found_by_its_looks(tmp_path):
+def test_a_picture_that_was_scaled_and_compressed_again_is_found_by_its_looks(tmp_path):
     on_white = np.full((200, 300, 3), 255, np.uint8)
     on_white[40:160, 60:240] = photo(1)
     home = pack(tmp_path / "shards", [with_picture(0, on_white), with_picture(1, photo(2))])

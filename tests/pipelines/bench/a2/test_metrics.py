@@ -33,7 +33,7 @@ def expert(stage, **models):
     return made.load()
 
 
-def test_the_same_person_is_near_and_another_far_and_two_are_told_apart(corpus, signers):
+def test_the_same_person_is_near_and_another_far_and_two_are_distinguished(corpus, signers):
     ids = expert("identity", faces=f"insightface:{corpus / 'weights/models/insightface_mini'}")
     assert ids.metrics == ("id_consistency.insightface",)  # no pack of the paper's, so not under its name
 

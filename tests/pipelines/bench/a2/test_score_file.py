@@ -31,7 +31,7 @@ def test_both_variants_and_every_case_are_printed():
     text, page = score_file.to_text(made), score_file.to_markdown([made])
     assert "ours: 3 cases, 1 without a video" in text
     assert "skipped: no MUSIQ" in text
-    assert "skipped: not measured" in text  # what nobody measured at all
+    assert "skipped: not measured" in text  # not measured at all
     assert "| a | 0.500 (16/32) | 1.000 | skipped |" in page
     assert "| b | not found in 32 | 0.000 | skipped |" in page
     assert "| c | no video | no video | skipped |" in page

@@ -1,4 +1,4 @@
-"""The stages of a benchmark run on the runner: what is done stays, what is killed goes on, what fails is named."""
+"""Benchmark stages on the runner: finished work is kept, killed work resumes, failures are reported."""
 
 import json
 import os
@@ -100,7 +100,7 @@ def figures(folder):
     return {key: said[key] for key in ("lenient", "strict", "table", "missing_videos")}
 
 
-def test_a_run_that_is_broken_off_goes_on_comes_to_the_same_and_is_done(tmp_path, checkpoint, monkeypatch, capsys):
+def test_an_interrupted_run_resumes_to_the_same_result(tmp_path, checkpoint, monkeypatch, capsys):
     """From triplets to the page: once in one go, once stopped while it samples the second case; then the same again."""
     shards = tiny_shards.make(tmp_path / "shards", 4)
     flags = ["--triplets", str(shards), "--count", "2", "--checkpoint", str(checkpoint), *RUN, "--here"]

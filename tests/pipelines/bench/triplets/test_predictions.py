@@ -144,7 +144,7 @@ def test_shards_of_another_run_are_refused(run, tmp_path, capsys):
     assert "has no set.json" in capsys.readouterr().err
 
 
-def test_what_a_reference_stands_for_is_where_the_sample_says_that_it_is(run):
+def test_the_target_of_a_reference_is_where_the_sample_states(run):
     _, known, made = run
     sample = made.samples[0]
     targets = {ref.element for ref in sample.references if ref.role != "background"}

@@ -47,7 +47,7 @@ def test_cuts_are_matched_within_a_tolerance_one_to_one():
     assert found["gradual transitions, recall"] == 1.0
 
 
-def test_a_cut_said_inside_a_transition_or_nowhere_is_false():
+def test_a_cut_reported_inside_a_transition_or_nowhere_is_false():
     found = cuts(
         clip("a", 0, 0, 30, "start"),
         clip("b", 1, 30, 45),
@@ -102,7 +102,7 @@ def ref(mask, role="human", **more):
     return Ref(role, "c/human/0", 0, "d/human/0", "d", Seen("a.mp4", 5, to_rle(mask), WHOLE), **more)
 
 
-def test_a_mask_is_of_whom_it_lies_on():
+def test_a_mask_belongs_to_the_entity_it_covers():
     known = ground(entity("ann", square(10)), entity("bea", square(60)), entity("print", square(110), "poster")).truth
     found = {x: match_truth.find(known, ref(square(x)).origin, "human") for x in (12, 58, 110)}
     assert (found[12].id, found[12].iou) == ("ann", pytest.approx(38 / 42))
@@ -152,7 +152,7 @@ def test_a_place_is_empty_where_its_pixels_are_the_plates():
     assert pictures.place_figures(here, made["crop"], {}).score == 1.0
 
 
-def test_words_are_held_against_what_is_true():
+def test_phrases_are_compared_with_the_truth():
     ann = Entity("ann", "human", ["woman"], colours={"upper": ["red", "pink"]})
     cup = Entity("cup", "object", ["cup", "mug"], colours={"": ["yellow"]})
     read = {
@@ -168,7 +168,7 @@ def test_words_are_held_against_what_is_true():
         assert phrases.read(phrase, {"ann": ann, "cup": cup}[name]) == phrases.Reading(true, false), phrase
 
 
-def test_a_phrase_is_wrong_where_somebody_else_fits_it_better():
+def test_a_phrase_is_wrong_if_it_fits_another_entity_better():
     people = [entity(n, square(x), colours={"upper": [c]}) for n, x, c in (("ann", 10, "red"), ("bea", 110, "blue"))]
     unit = ground(*people).truth.units[0]
     for phrase, right in (("a person in a red top", "ann"), ("a person on the right", "bea"), ("a person", "both")):
@@ -178,7 +178,7 @@ def test_a_phrase_is_wrong_where_somebody_else_fits_it_better():
             assert phrases.is_right(unit, sample, slot, one) == (right in (one.id, "both")), (phrase, one.id)
 
 
-def test_a_truth_of_people_says_nothing_of_things():
+def test_a_truth_with_people_only_does_not_score_objects():
     known = truth()
     right = self_test.oracle(known)
     people = replace(known, films=[replace(f, labelled=["human"]) for f in known.films])
@@ -187,7 +187,7 @@ def test_a_truth_of_people_says_nothing_of_things():
     assert score(known, swapped).headline < 1.0
 
 
-def test_stages_answer_for_what_they_lost():
+def test_lost_shots_are_attributed_to_stages():
     known = truth()
     right = self_test.oracle(known)
     gone = right.samples[0].clip
@@ -214,7 +214,7 @@ def test_a_split_track_lowers_idf1_alone():
     )
     assert after.value("tracks, IDF1") == pytest.approx(0.5, abs=0.02)
     moved = {s.name for s, b in zip(after.scores, before.scores, strict=True) if s.value != b.value}
-    # the second halves are elements of nobody's pairs
+    # the second halves are not in any pair
     assert moved == {"tracks, IDF1", "identities, B3 recall", "identities, B3 F1"}
     assert after.headline == 1.0
 

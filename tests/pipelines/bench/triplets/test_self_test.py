@@ -13,7 +13,7 @@ def world():
     return known, oracle(known), score(known, oracle(known))
 
 
-def test_the_oracle_is_right_in_everything(world):
+def test_the_oracle_scores_one_everywhere(world):
     _, _, result = world
     assert {s.name: s.value for s in result.scores if s.value is not None and s.value < 1 - 1e-9} == {}
     assert result.headline == 1.0

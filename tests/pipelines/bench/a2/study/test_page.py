@@ -96,7 +96,7 @@ def test_sound_is_left_out(tmp_path):
         assert sum(1 for _ in quiet.decode(video=0)) == 4
 
 
-def test_a_study_of_nothing_and_a_file_that_is_no_video_are_refused(world, tmp_path):
+def test_a_study_of_nothing_and_a_file_that_is_not_a_video_are_refused(world, tmp_path):
     cases, folders = world
     with pytest.raises(ValueError, match=r"none of x has a video named like a case, such as case-0\.mp4"):
         study.make(cases, {"x": tmp_path}, tmp_path / "study")
