@@ -17,7 +17,6 @@ import numpy as np
 
 from a2data.store.folder import Folder
 from benchmarks.tiny_training import STUDENT
-from model_zoo import torchvision_shim
 
 BINS = (6, 12, 12)  # of lightness, a and b
 WHITE = 245
@@ -77,7 +76,6 @@ def run(cases: dict[str, Any], held_out: set[str], args: argparse.Namespace) -> 
 
 def opened(checkpoint: Path) -> Any:
     """The pipeline of a tiny network, on the CPU, with the noise levels that its videos are small enough for."""
-    torchvision_shim.install()
     import torch
 
     from model_zoo.a2 import pipeline

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from model_zoo import torchvision_shim, weights
+from model_zoo import weights
 from model_zoo.compare.mobilenet import alone
 from model_zoo.roles import Card
 
@@ -117,7 +117,6 @@ def _load(card: Card, device: str) -> tuple[Any, Any, int]:
         )
     said = json.loads(config.read_text())["model_cfg"]
     _refuse_what_is_elsewhere(card, folder, said.get("text_cfg", {}))
-    torchvision_shim.install()
     import open_clip
 
     network = open_clip.create_model(f"local-dir:{folder}", device=device, require_pretrained=True)

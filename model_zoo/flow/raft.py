@@ -7,7 +7,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from model_zoo import torchvision_shim
 from model_zoo.roles import Card
 from model_zoo.weights import find
 
@@ -64,7 +63,6 @@ def _network(name: str, card: Card, device: str) -> Flow:
 
     Raises ValueError if the weights are of another network.
     """
-    torchvision_shim.install()
     import torch
     from torchvision.models import optical_flow
 

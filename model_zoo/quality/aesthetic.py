@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from model_zoo import cards, torchvision_shim
+from model_zoo import cards
 from model_zoo.roles import Card
 from model_zoo.weights import find
 
@@ -23,7 +23,6 @@ def clip_pictures(card: Card, device: str) -> Vectors:
     The weights are a folder with open_clip_config.json, as in the hub's repositories for open_clip. The model takes n pictures,
     (h, w, 3) uint8 RGB, and returns (n, d) float32, rows of unit length. Raises ValueError for a folder without that file.
     """
-    torchvision_shim.install()
     import open_clip
     import torch
     from PIL import Image

@@ -161,9 +161,7 @@ def _sentence(path: str, error: Exception) -> str:
 
 def check_tokens(root: Path, wanted: Sequence[tuple[str, Job]]) -> None:
     """Raise ValueError for prompts longer than the network reads."""
-    from model_zoo import torchvision_shim
 
-    torchvision_shim.install()
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(root / "tokenizer", local_files_only=True)

@@ -26,9 +26,7 @@ class Sampler:
     """A loaded checkpoint."""
 
     def __init__(self, checkpoint: str, device: str, dtype: str, how: Acceleration = NO_ACCELERATION):
-        from model_zoo import torchvision_shim
 
-        torchvision_shim.install()
         import torch
 
         from model_zoo.a2 import acceleration, parallel, skyreels_v2

@@ -28,9 +28,7 @@ def train(
     Raises ValueError for unsuitable data, settings or model, OSError for a full disk, and FloatingPointError for a non-finite
     loss; existing checkpoints are kept.
     """
-    from model_zoo import torchvision_shim
 
-    torchvision_shim.install()
     import torch.distributed as dist
 
     from model_zoo.a2 import pipeline

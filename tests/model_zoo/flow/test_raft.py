@@ -2,11 +2,10 @@ import cv2
 import numpy as np
 import pytest
 
-from model_zoo import cards, torchvision_shim
+from model_zoo import cards
 from model_zoo.flow import raft
 
 torch = pytest.importorskip("torch")
-torchvision_shim.install()
 pytest.importorskip("torchvision")
 
 
