@@ -115,7 +115,7 @@ def _size_problems(job: Job, referenced: bool) -> Iterator[str]:
 
 
 def _picture(path: str) -> tuple[str, str]:
-    from model_zoo.a2.references import read_picture
+    from a2data.media.pictures import read_picture
 
     try:
         read_picture(path)
