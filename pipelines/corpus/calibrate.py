@@ -20,7 +20,7 @@ from a2data.records import EmbeddedElement
 from a2data.store.schema import from_table
 from a2data.store.tables import Store
 from pipelines.run.recipe import FILE
-from pipelines.statistics import wilson
+from pipelines.statistics import cluster_bootstrap, percentile_interval, wilson
 from stages.retrieve.clusters import cannot_link_pairs
 from stages.retrieve.corpus import Corpus, assemble
 from stages.retrieve.join import STEP
@@ -178,14 +178,13 @@ def bootstrap(negatives: Pairs, rate: float) -> tuple[float, float]:
         return float("nan"), float("nan")
     order = np.argsort(-negatives.similarity, kind="stable")
     clip, ranked = clip[order], negatives.similarity[order]
-    rng = np.random.default_rng(0)
     found = []
-    for _ in range(RESAMPLES):
-        times = np.bincount(rng.integers(0, count, count), minlength=count)[clip].cumsum()
+    for drawn in cluster_bootstrap(count, RESAMPLES, seed=0):
+        times = drawn[clip].cumsum()
         worst = ranked[np.searchsorted(times, int(rate * times[-1] + 1e-9), side="right").clip(max=len(ranked) - 1)]
         found.append(_above(float(worst)))
-    low, high = np.percentile(found, [2.5, 97.5])
-    return round(float(low), 5), round(float(high), 5)
+    low, high = percentile_interval(np.array(found))
+    return round(low, 5), round(high, 5)
 
 
 # -- pairs -------------------------------------------------------------------------------------------------------------
