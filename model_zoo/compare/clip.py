@@ -15,6 +15,7 @@ import numpy as np
 
 from model_zoo import weights
 from model_zoo.compare.mobilenet import alone
+from model_zoo.embeddings import unit
 from model_zoo.roles import Card
 
 BATCH = 16
@@ -92,11 +93,6 @@ def fitting(phrase: str, template: str, tokenizer: Any) -> str:
     if len(words) < len(phrase.split()):
         log.warning("the network reads %d tokens: %r was cut to %r", tokenizer.context_length, phrase, kept)
     return kept
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    """Return rows of unit length, float32; rows of zeros are unchanged."""
-    return (rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)).astype(np.float32)
 
 
 def _tokens(text: str, tokenizer: Any) -> int:

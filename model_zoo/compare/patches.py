@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from model_zoo import weights
-from model_zoo.compare.clip import unit
 from model_zoo.compare.mobilenet import MEAN, STD, alone
+from model_zoo.embeddings import unit
 from model_zoo.roles import Card
 
 GRID = 16  # patches per side, as in the training of SigLIP 2 NaFlex, and of DINO at 224 or 256 px

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from model_zoo import cards
+from model_zoo.embeddings import unit
 from model_zoo.roles import Card
 from model_zoo.weights import find
 
@@ -46,7 +47,7 @@ def clip_pictures(card: Card, device: str) -> Vectors:
                 few = [prepare(Image.fromarray(picture)) for picture in pictures[start : start + BATCH]]
                 rows.append(network.encode_image(torch.stack(few).to(device, dtype)).float().cpu().numpy())
         vectors = np.concatenate(rows)
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return unit(vectors)
 
     return model
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from a2data.media.images import Box
+from a2data.media.images import Box, iou
 from a2data.records import EmbeddedElement
 from a2data.store.schema import from_table
 from a2data.store.tables import Store
@@ -275,10 +275,4 @@ def _goes_on(corpus: Corpus, a: int, b: int, shots: dict[str, _Shot], boxes: dic
     last, first = boxes[one.element_id][-1:], boxes[other.element_id][:1]
     if not last or not first:
         return False
-    return _iou(in_source(last[0], shots[one.clip_id]), in_source(first[0], shots[other.clip_id])) >= GOES_ON_IOU  # type: ignore[arg-type]
-
-
-def _iou(a: Box, b: Box) -> float:
-    wide, high = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(0.0, wide) * max(0.0, high)
-    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+    return iou(in_source(last[0], shots[one.clip_id]), in_source(first[0], shots[other.clip_id])) >= GOES_ON_IOU  # type: ignore[arg-type]

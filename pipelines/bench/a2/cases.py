@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from a2data.store.filename import safe_name, safe_path
+from a2data.store.folder import file_sha256
 
 ROLES = ("human", "object", "background")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -119,7 +120,7 @@ def _from_json(data: Mapping[str, Any], home: Path, where: str) -> Element:
 def _unchanged(data: Mapping[str, Any], home: Path, where: str) -> Path:
     file: Path = home / safe_path(data["path"], where)
     expected = data.get("sha256", "")
-    if expected and file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() != expected:
+    if expected and file.is_file() and file_sha256(file) != expected:
         raise ValueError(f"{where}: {file} has changed since the case was written: its sha256 differs")
     return file
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from a2data.dataset.reader import Tars, read_index
 from a2data.media.pictures import read_picture
+from a2data.store.folder import file_sha256
 from model_zoo import cards
 from pipelines.bench.a2.cases import Case
 from pipelines.bench.a2.from_triplets import sample
@@ -81,7 +82,7 @@ def _exact(
     """Return {sha256 of bytes or pixels: the cases' images that have it}."""
     found: dict[str, list[tuple[str, Path]]] = {}
     for case, path, _ in mine:
-        for sha256 in (hashlib.sha256(path.read_bytes()).hexdigest(), content(pictures[path])):
+        for sha256 in (file_sha256(path), content(pictures[path])):
             found.setdefault(sha256, []).append((case, path))
     return found
 
