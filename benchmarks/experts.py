@@ -25,6 +25,7 @@ import numpy as np
 
 from model_zoo import cards
 from model_zoo.catalogue import CARDS
+from model_zoo.flow.motion import shrink
 from model_zoo.shots import transnet
 
 CORPUS = Path(os.environ.get("A2DATA_CORPUS", Path(__file__).parents[2] / "shared" / "corpus")) / "weights"
@@ -96,6 +97,7 @@ def calls(role: str, model: Any) -> dict[int, Callable[[], Any]]:
     whole: dict[str, tuple[int, Callable[[], Any]]] = {
         "patches": (BATCH, lambda: model([person] * BATCH, [mask] * BATCH)),
         "quality": (BATCH, lambda: model(frames[:BATCH], FPS)),
+        "flow": (BATCH, lambda: model(np.stack([shrink(frame) for frame in frames[:BATCH]]))),
         "interpolate": (2, lambda: model(frames[0], frames[1])),
         "text-video": (8, lambda: model(frames[:8], PHRASES[0])),
         "shots": (100, lambda: scores(model, frames)),

@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from model_zoo import torchvision_shim
-
 HEIGHT, WIDTH, STEP_PX = 16, 64, 2  # of the pattern; the bar moves STEP_PX per frame and wraps around
 FRAMES, WINDOW, HISTORY = 97, 25, 9  # 25 latent frames, 7 per window: 1 reference, 2 history
 LATENTS = 1 + (WINDOW - 1) // 4
@@ -70,7 +68,6 @@ def measured(video: np.ndarray, at: list[int]) -> Joins:
 
 def overfitted(folder: Path, steps: int = 3000, seed: int = 0) -> Any:
     """Return a pipeline whose small transformer was trained on the bar alone."""
-    torchvision_shim.install()
     from diffusers import WanTransformer3DModel
 
     from model_zoo.a2 import pipeline, references, tiny

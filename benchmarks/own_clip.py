@@ -26,10 +26,10 @@ from a2data.dataset import writer
 from a2data.records import Packed
 from a2data.store.folder import Folder
 from benchmarks import reference_use
-from benchmarks.tiny_training import interval
 from pipelines.bench.a2.composition import copy_paste
 from pipelines.cli.main import main as a2data
 from pipelines.encode import read_tar
+from pipelines.statistics import student
 from pipelines.train.settings import PRESETS
 
 KINDS = ("other clips", "own clip")
@@ -238,10 +238,10 @@ def show(found: dict[tuple[str, int], dict[str, np.ndarray]], seeds: list[int]) 
         other, own = (float(by_kind[each].mean()) for each in KINDS)
         print(f"{seed:4d}  {kind:14}   {other:12.4f} {own:12.4f}  {other / own - 1:+8.1%}")
     mean = {kind: np.mean([found[kind, seed][KINDS[0]] for seed in seeds], 0) for kind in KINDS}
-    middle, half = interval(mean[KINDS[1]] / mean[KINDS[0]] - 1)
+    middle, low, high = student(mean[KINDS[1]] / mean[KINDS[0]] - 1)
     print(
         f"with other clips' references, the loss of the network trained on own pictures is {middle:+.1%} larger "
-        f"(95 % over {len(mean[KINDS[0]])} held-out clips {middle - half:+.1%} … {middle + half:+.1%})"
+        f"(95 % over {len(mean[KINDS[0]])} held-out clips {low:+.1%} … {high:+.1%})"
     )
 
 
@@ -252,10 +252,10 @@ def show_copied(copied: dict[tuple[str, int], dict[str, float]], seeds: list[int
         print(f"{seed:4d}  trained with {kind:11}  {np.mean(list(by_clip.values())):+.3f}")
     clips = sorted(copied[KINDS[0], seeds[0]])
     both = {kind: np.array([np.mean([copied[kind, seed][clip] for seed in seeds]) for clip in clips]) for kind in KINDS}
-    middle, half = interval(both[KINDS[1]] - both[KINDS[0]])
+    middle, low, high = student(both[KINDS[1]] - both[KINDS[0]])
     print(
         f"training on own pictures changes it by {middle:+.3f} "
-        f"(95 % over {len(clips)} held-out clips {middle - half:+.3f} … {middle + half:+.3f})"
+        f"(95 % over {len(clips)} held-out clips {low:+.3f} … {high:+.3f})"
     )
 
 

@@ -16,12 +16,10 @@ import cv2
 import numpy as np
 
 from a2data.store.folder import Folder
-from benchmarks.tiny_training import STUDENT
-from model_zoo import torchvision_shim
+from pipelines.statistics import student
 
 BINS = (6, 12, 12)  # of lightness, a and b
 WHITE = 245
-STUDENT_MANY = 2.1  # about, from 14 values on
 
 
 def main() -> None:
@@ -78,7 +76,6 @@ def run(cases: dict[str, Any], held_out: set[str], args: argparse.Namespace) -> 
 
 def opened(checkpoint: Path) -> Any:
     """Load the pipeline of a tiny network on the CPU, with a flow shift for small videos."""
-    torchvision_shim.install()
     import torch
 
     from model_zoo.a2 import pipeline
@@ -116,10 +113,10 @@ def similarity(video: np.ndarray, references: np.ndarray) -> float:
 def show(name: str, made: dict[str, list[Any]]) -> None:
     right, others = (np.array([np.mean([row[n] for row in rows]) for rows in made.values()]) for n in (0, 1))
     gain = right - others
-    half = STUDENT.get(len(gain), STUDENT_MANY) * gain.std(ddof=1) / len(gain) ** 0.5
+    mean, low, high = student(gain)
     print(
         f"{name}: {len(gain)} clips, similarity {right.mean():.3f} with their own references, {others.mean():.3f} with others'; "
-        f"gain {gain.mean():+.3f}, 95 % {gain.mean() - half:+.3f} … {gain.mean() + half:+.3f}; larger in {(gain > 0).sum()}"
+        f"gain {mean:+.3f}, 95 % {low:+.3f} … {high:+.3f}; larger in {(gain > 0).sum()}"
     )
 
 

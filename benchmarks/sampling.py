@@ -18,18 +18,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 
-from model_zoo import torchvision_shim
-
-torchvision_shim.install()
-
-from PIL import Image  # noqa: E402
-
-from benchmarks import sampling_shapes  # noqa: E402
-from model_zoo.a2 import acceleration, references  # noqa: E402
-from model_zoo.a2 import pipeline as a2  # noqa: E402
-from model_zoo.a2.parallel import ParallelGroups  # noqa: E402
-from model_zoo.a2.references import Reference  # noqa: E402
+from benchmarks import sampling_shapes
+from model_zoo.a2 import acceleration, references
+from model_zoo.a2 import pipeline as a2
+from model_zoo.a2.parallel import ParallelGroups
+from model_zoo.a2.references import Reference
 
 BACKENDS = ("_native_math", "_native_flash", "_native_cudnn", "flash", "_flash_3_hub", "sage")
 

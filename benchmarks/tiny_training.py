@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-STUDENT = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}  # 97.5 %, by number of values
+from pipelines.statistics import student
 
 
 def main() -> None:
@@ -65,22 +65,17 @@ def read(lines: list[dict[str, Any]]) -> dict[str, Any]:
     return {"first": first, "last": last["val_loss"], "gap": gap, "levels": others / right - 1, "clips": clips}
 
 
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the mean and the half width of its 95 % interval by Student's t."""
-    return float(values.mean()), float(STUDENT[len(values)] * values.std(ddof=1) / len(values) ** 0.5)
-
-
 def show(rows: list[dict[str, Any]]) -> None:
     print("seed  steps  loss at 0  loss at the end  factor   gap  95 % over clips  CPU minutes")
     for row in rows:
-        mean, half = interval(np.array(list(row["clips"].values())))
+        _, low, high = student(np.array(list(row["clips"].values())))
         print(
             f"{row['seed']:4d} {row['steps']:6d} {row['first']:10.3f} {row['last']:16.4f} {row['first'] / row['last']:7.2f}"
-            f" {row['gap']:+6.1%} {mean - half:+7.1%} … {mean + half:+.1%} {row['minutes']:10.1f}"
+            f" {row['gap']:+6.1%} {low:+7.1%} … {high:+.1%} {row['minutes']:10.1f}"
         )
     clips = np.mean([list(row["clips"].values()) for row in rows], 0)
-    mean, half = interval(clips)
-    print(f"all seeds: gap {mean:+.1%}, 95 % over {len(clips)} held-out clips {mean - half:+.1%} … {mean + half:+.1%}")
+    mean, low, high = student(clips)
+    print(f"all seeds: gap {mean:+.1%}, 95 % over {len(clips)} held-out clips {low:+.1%} … {high:+.1%}")
     levels = np.mean([row["levels"] for row in rows], 0)
     print("gap by noise level: " + "  ".join(f"{(n + 1) / 10:.1f} {gap:+.1%}" for n, gap in enumerate(levels)))
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from a2data.media import video
+from a2data.media.pictures import read_picture
 
 WIDTH, HEIGHT, FPS = 256, 144, 30
 HALVES = ("tuning", "held-out")
@@ -53,7 +53,7 @@ def photographs(half: str, corpus: Path | None = None) -> list[np.ndarray]:
 
     data = Path(skimage.__file__).parent / "data"
     files = [data / name for name in PHOTOGRAPHS[HALVES.index(half)]]
-    pictures = [np.asarray(Image.open(file).convert("RGB")) for file in files]
+    pictures = [read_picture(file) for file in files]
     footage = sorted((corpus / "video").glob("[is]*.m*")) if corpus else []
     for path in footage[HALVES.index(half) :: 2]:
         frame = next(video.read(str(path)))

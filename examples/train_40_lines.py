@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import torch
-from torch.nn.functional import interpolate, mse_loss
+from torch.nn.functional import mse_loss
 
 from a2data.dataset.loader import Augmentation, Bucket, Loader, rng
+from a2data.media.pictures import crop_resize
 
 SEED, BUCKET = 0, Bucket(9, 32, 48)
 
@@ -19,8 +20,8 @@ SEED, BUCKET = 0, Bucket(9, 32, 48)
 def tensors(sample):
     """Return video and mean reference, (3, t, h, w) in -1 to 1, the noise and its level, drawn per sample."""
     video = torch.from_numpy(sample.video).permute(3, 0, 1, 2) / 127.5 - 1
-    pictures = [torch.from_numpy(r.picture).permute(2, 0, 1)[None] / 127.5 - 1 for r in sample.references]
-    shown = [interpolate(picture, (BUCKET.height, BUCKET.width), mode="area")[0] for picture in pictures]
+    pictures = [torch.tensor(crop_resize(r.picture, BUCKET.height, BUCKET.width)) for r in sample.references]
+    shown = [picture.permute(2, 0, 1) / 127.5 - 1 for picture in pictures]
     condition = torch.stack(shown).mean(0) if shown else torch.zeros(3, BUCKET.height, BUCKET.width)
     draw = rng(SEED, sample.epoch, sample.index, "noise")
     noise = torch.from_numpy(draw.standard_normal(tuple(video.shape), "float32"))

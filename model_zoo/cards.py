@@ -17,6 +17,8 @@ A model is a callable over arrays; it does not depend on records or Ray. Its rol
 * match:  `model(phrases, pictures) -> (phrases, pictures) float32`, 0 to 1: how well each phrase fits each picture
 * text:   `model(frame) -> fraction of the picture under text, 0 to 1`
 * quality: `model(frames, fps) -> {metric: value}`: the metrics that stages/score.py records
+* flow:   `model(frames) -> (t - 1, h, w, 2) float32`: how far each pixel moves to the next frame, x then y, in px. The sides of
+  the frames are multiples of 8 px
 * interpolate: `model(before, after) -> picture`, the frame half way between two
 * text-video: `model(frames, text) -> cosine`
 * copy:   `model(pictures) -> (n, d) float32`, rows of unit length; copies of one picture are close

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from model_zoo import weights
+from model_zoo.pictures import shrink
 from model_zoo.roles import Card
 
 STEP_PX = 8  # LaMa halves the picture three times
@@ -66,16 +67,15 @@ def filled(picture: np.ndarray, mask: np.ndarray, paint: Fill, long_px: int, squ
         raise ValueError(f"the picture has {height} x {width} pixels, but its mask {' x '.join(map(str, mask.shape))}")
     if not mask.any():
         return picture.copy()
-    scale = min(1.0, long_px / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA) if scale < 1 else picture
+    small = shrink(picture, long_px)
+    size = small.shape[1::-1]
     # A pixel that contains any part of the hole is hole, so that the removed object does not colour the result.
-    hole = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0 if scale < 1 else mask
+    hole = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
     target = (long_px, long_px) if square else tuple(-(-side // STEP_PX) * STEP_PX for side in hole.shape)
     more = [(0, t - side) for t, side in zip(target, hole.shape, strict=True)]
     pixels = np.pad(small, [*more, (0, 0)], mode="symmetric").astype(np.float32).transpose(2, 0, 1)[None] / 255
     out = paint(np.ascontiguousarray(pixels), np.pad(hole, more, mode="symmetric").astype(np.float32)[None, None])
     painted = out[:, : size[1], : size[0]].transpose(1, 2, 0)
-    if scale < 1:
+    if size != (width, height):
         painted = cv2.resize(painted, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.where(mask[..., None], np.rint(painted).clip(0, 255).astype(np.uint8), picture)

@@ -47,7 +47,6 @@ class Card:
     match_threshold: float = 0.0  # cosine from which two embeddings show the same subject
     garment_match_threshold: float = 0.0  # the same for two garments of one person and colour; 0 = match_threshold
     grown_from_colour: bool = False  # detect: masks are grown from colours, so model_zoo.detect.mask_trust applies
-    needs_all_frames: bool = False  # quality: needs all frames of a clip, in order
     trust_remote_code: bool = False  # runs code from its repository, only if A2DATA_REMOTE_CODE=yes
     companion: str = ""  # card of a second network that it needs; NAME:FOLDER has both
     name: str = ""  # set by `card`

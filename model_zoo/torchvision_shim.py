@@ -1,30 +1,46 @@
-"""Shim that makes torchvision from PyPI, which is built for CUDA, work with a CPU build of PyTorch.
+"""Import hook that makes torchvision from PyPI, which is built for CUDA, work with a CPU build of PyTorch.
 
 torchvision's compiled operators link against CUDA libraries that a CPU build of torch lacks, so they do not load, and `import
-torchvision` fails with "operator torchvision::nms does not exist". PyPI has no CPU wheel. `install` registers the schemas that
-the import needs, and non-maximum suppression in plain torch.
+torchvision` fails with "operator torchvision::nms does not exist". PyPI has no CPU wheel. The hook registers the schemas that
+the import needs, and non-maximum suppression in plain torch. `import model_zoo` installs it, and nothing else does.
 """
 
-import importlib.util
+import sys
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 _kept: list[Any] = []  # a torch Library removes its definitions when it is collected
 
 
 def install() -> None:
-    """Make `import torchvision` work. Call it before the first import of torchvision or of a library that imports it.
+    """Make later imports of torchvision work, and those of libraries that import it. May be called again; imports nothing.
 
-    Does nothing if torchvision is absent or its own operators load; may be called again. Without them `nms` and `roi_align` work,
-    in Python; `deform_conv2d` and torchvision.io keep their own error.
+    Does nothing where torchvision's own operators load. Without them `nms` and `roi_align` work, in Python; `deform_conv2d` and
+    torchvision.io keep their own error.
     """
-    spec = importlib.util.find_spec("torchvision")
-    if _kept or spec is None or spec.origin is None or _loads(Path(spec.origin).parent):
-        return
-    _define()
-    import torchvision.ops.boxes
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
 
-    torchvision.ops.boxes._assert_has_ops = lambda: None  # only here: the other operators are still missing
+
+class _Finder(MetaPathFinder):
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path) if name == "torchvision" else None
+        if spec is not None and isinstance(spec.loader, SourceFileLoader):
+            spec.loader = _Loader(spec.loader.name, spec.loader.path)
+        return spec
+
+
+class _Loader(SourceFileLoader):
+    def exec_module(self, module: ModuleType) -> None:
+        if _kept or _loads(Path(self.path).parent):
+            return super().exec_module(module)
+        _define()
+        super().exec_module(module)
+        # only here: the other operators are still missing
+        module.ops.boxes._assert_has_ops = lambda: None
 
 
 def _loads(package: Path) -> bool:

@@ -17,13 +17,11 @@ weights.lock.json beside the weights records what was fetched: for each card's f
 size and time of every file. A file that differs from the record is rejected.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from functools import lru_cache
@@ -158,25 +156,20 @@ def entry(path: Path) -> Entry | None:
 
 def note(card: Card, path: Path, commit: str) -> Entry:
     """Record what is at `path` in the lock as the weights of that card, at that commit."""
+    import filelock
+
     files = {name: File(sha256(file), *_stat(file)) for name, file in files_of(path)}
     noted = Entry(card.weights, commit, date.today().isoformat(), files)
     place = _place(path)
     if place is None:
         raise ValueError(f"{path} is not in {folder()}: only weights in that folder are recorded in its {LOCK}")
-    with _locked():
+    # a second `fetch` cannot write in between
+    with filelock.FileLock(folder() / f".{LOCK}.flock", fallback_to_soft=False):
         everything = {name: asdict(e) for name, e in {**lock(), place: noted}.items()}
         unfinished = folder() / f".{LOCK}.part"
         unfinished.write_text(json.dumps(everything, indent=1, sort_keys=True) + "\n")
         unfinished.replace(folder() / LOCK)
     return noted
-
-
-@contextmanager
-def _locked() -> Iterator[None]:
-    """Exclusive lock, so that a second `fetch` cannot write in between."""
-    with (folder() / f".{LOCK}.flock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
 
 
 def differences(card: Card, path: Path, every_byte: bool = False) -> list[str]:

@@ -28,7 +28,7 @@ from a2data.records import Packed
 from a2data.store.folder import Folder
 from stages.encode.augment import fitted, varied
 
-VERSION = 3  # increment when the tensors change for the same settings
+VERSION = 4  # increment when the tensors change for the same settings
 SPLITS = ("train", "held-out")
 VARIANT = "-v"  # separates the clip and the variant number in a sample's key
 APART = 7  # variants between two variants of a held-out sample; frames between the starts of two variants

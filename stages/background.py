@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from a2data.elements.tracks import box_at
-from a2data.media.images import Box, clamp, cut_out, from_rle, sha16, to_png, to_rle
+from a2data.media.images import Box, crop, cut_out, from_rle, sha16, to_png, to_rle
 from a2data.records import ClipVideo, Element, Kept, Reject
 from a2data.stage import Stage
 from model_zoo import cards
@@ -133,8 +133,7 @@ def cover(elements: list[Element], frame: int, shape: tuple[int, ...], reach: in
         if element.frame == frame:
             covered |= from_rle(element.mask)
         elif box := box_at(element, frame, reach):
-            x0, y0, x1, y1 = clamp(box, *shape)
-            covered[y0:y1, x0:x1] = True
+            crop(covered, box)[:] = True
     return covered
 
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from a2data.elements.tracks import associate, box_at
-from a2data.media.images import Box, bounds, clamp, cut_out, from_rle, sha16, to_png, to_rle
+from a2data.media.images import Box, bounds, crop, cut_out, from_rle, sha16, to_png, to_rle
 from a2data.records import ClipVideo, Element, Kept, Reject
 from a2data.stage import Stage
 from model_zoo import cards, roles
@@ -184,8 +184,7 @@ def roll(landmarks: np.ndarray) -> float:
 
 def sharpness(frame: np.ndarray, box: Box) -> float:
     """Return the variance of the Laplacian of the face at 112 px, so that faces of all sizes compare; grey levels squared."""
-    x0, y0, x1, y1 = clamp(box, *frame.shape[:2])
-    grey = cv2.cvtColor(frame[y0:y1, x0:x1], cv2.COLOR_RGB2GRAY)
+    grey = cv2.cvtColor(crop(frame, box), cv2.COLOR_RGB2GRAY)
     shrink = grey.shape[0] > 112
     face = cv2.resize(grey, (112, 112), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
     return float(cv2.Laplacian(face, cv2.CV_64F).var())

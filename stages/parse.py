@@ -9,7 +9,7 @@ import numpy as np
 
 from a2data.elements.tracks import box_at
 from a2data.media import colours
-from a2data.media.images import Box, bounds, clamp, cut_out, from_png, from_rle, on_white, sha16, to_png, to_rle
+from a2data.media.images import Box, bounds, clamp, crop, cut_out, from_png, from_rle, on_white, sha16, to_png, to_rle
 from a2data.records import ClipVideo, Element, Kept, Reject
 from a2data.stage import Stage
 from model_zoo import cards
@@ -70,7 +70,7 @@ class Parse(Stage):
     ) -> Iterator[tuple[str, np.ndarray]]:
         """Yield the parts in WORDS that the model finds on a person, as (h, w) bool masks of the frame, in the order of WORDS."""
         frame, mask = film.frames[person.frame], from_rle(person.mask)
-        x0, y0, x1, y1 = clamp(grown(person.box, self.margin), *mask.shape)
+        x0, y0, x1, y1 = clamp(person.box, mask.shape[0], mask.shape[1], self.margin)
         head = self.head(person, faces)
         if head is not None:
             head = (head[0] - x0, head[1] - y0, head[2] - x0, head[3] - y0)
@@ -141,10 +141,9 @@ def solid(mask: np.ndarray) -> float:
     It is low for ragged masks, slivers and rims.
     """
     radius = max(1, round(float(np.sqrt(mask.sum())) / 8))
-    x0, y0, x1, y1 = (int(v) for v in bounds(mask))
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
     # without padding, OpenCV would continue the mask beyond the border
-    inside = np.pad(mask[y0:y1, x0:x1].astype(np.uint8), radius + 1)
+    inside = np.pad(crop(mask, bounds(mask)).astype(np.uint8), radius + 1)
     opened = cv2.morphologyEx(inside, cv2.MORPH_OPEN, disk)
     return float(opened.sum() / mask.sum())
 
@@ -173,12 +172,6 @@ def shade(pixels: np.ndarray) -> str:
         return named
     lightness = np.median(cv2.cvtColor(pixels[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[..., 0])
     return "dark" if lightness < 43 else "fair" if lightness > 58 else ""
-
-
-def grown(box: Box, share: float) -> Box:
-    """Return a box with a margin on each side, as a fraction of its width and height."""
-    dx, dy = share * (box[2] - box[0]), share * (box[3] - box[1])
-    return box[0] - dx, box[1] - dy, box[2] + dx, box[3] + dy
 
 
 def embedded(parts: list[Element], embed: Any) -> list[Element]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from a2data.codec_motion import codec_motion
 from a2data.records import Clip, ClipVideo
 from a2data.stage import Stage
 from model_zoo import cards
+from model_zoo.flow.motion import measure
 
 TextModel = Callable[[np.ndarray], float]
 QualityModel = Callable[[np.ndarray, float], dict[str, float]]
@@ -29,7 +31,7 @@ class Score(Stage):
 
     In addition to `measured`: text, the fraction of the picture under text (role text); the metrics of the quality models, in the
     catalogue aesthetic (about 1 to 10, laion-aesthetic), nsfw (0 to 1, falconsai-nsfw), flow, flow_top5 and flow_dynamic
-    (raft-small, see model_zoo/flow/raft.py); and codec_motion, codec_motion_least (see a2data/codec_motion.py).
+    (raft-small, see model_zoo/flow/motion.py); and codec_motion, codec_motion_least (see a2data/codec_motion.py).
     """
 
     reads = {"segment": ClipVideo}
@@ -39,8 +41,8 @@ class Score(Stage):
     text_model: str = "rapidocr"  # card of the text detector; "" = text is not measured
     text_frames: int = 2  # frames of each clip searched for text
     freeze_threshold: float = 0.001  # mean absolute difference below which a frame equals the one before it, 0 to 1
-    quality_models: str = ""  # cards of role quality, comma-separated
-    quality_frames: int = 3  # frames of each clip per quality model, except models that need the whole clip
+    quality_models: str = ""  # cards of role quality or flow, comma-separated
+    quality_frames: int = 3  # frames of each clip per quality model; optical flow is measured on all frames
     codec_motion: bool = False  # measure the motion vectors of the encoded clip: a second decode, without pictures
 
     @property
@@ -53,7 +55,7 @@ class Score(Stage):
     def load(self) -> Models:
         device = cards.device()
         text_model = cards.load(self.text_model, device) if self.text_model else None
-        return Models(text_model, {name: cards.load(name, device) for name in split(self.quality_models)})
+        return Models(text_model, {name: _quality(name, device) for name in split(self.quality_models)})
 
     def run(self, models: Models, films: list[ClipVideo]) -> Iterator[Any]:
         for film in films:
@@ -63,7 +65,7 @@ class Score(Stage):
             if self.codec_motion:
                 scores |= codec_motion(film.video)
             for name, model in models.quality.items():
-                found = quality(model, film, 0 if cards.base_card(name).needs_all_frames else self.quality_frames)
+                found = quality(model, film, 0 if cards.base_card(name).role == "flow" else self.quality_frames)
                 if twice := sorted(scores.keys() & found.keys()):
                     raise ValueError(
                         f"{name} measures {', '.join(twice)}, which another model or setting measures: remove one of the two"
@@ -76,9 +78,14 @@ class Score(Stage):
         """Return the cards that `load` loads. Raises ValueError for a quality model whose card has another role."""
         names = split(self.quality_models)
         for name in names:
-            if (role := cards.base_card(name).role) != "quality":
-                raise ValueError(f"score.quality_models: {name} has role {role}, expected role quality")
+            if (role := cards.base_card(name).role) not in ("quality", "flow"):
+                raise ValueError(f"score.quality_models: {name} has role {role}, expected role quality or flow")
         return [self.text_model, *names] if self.text_model else names
+
+
+def _quality(name: str, device: str) -> QualityModel:
+    model = cards.load(name, device)
+    return partial(measure, model) if cards.base_card(name).role == "flow" else model
 
 
 def split(names: str) -> list[str]:

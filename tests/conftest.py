@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+import model_zoo  # noqa: F401  before any test imports torchvision
 from a2data.dataset import writer
 from a2data.dataset.triplet import Origin, Place, ReferenceMeta, Triplet, TripletMeta, to_members
 from a2data.media import video

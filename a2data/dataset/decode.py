@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import av
-import cv2
 import numpy as np
 
 from a2data.dataset.batch_plan import Batch, Bucket, rng
 from a2data.dataset.triplet import ReferenceMeta, TripletMeta, to_facts
 from a2data.media.images import MAX_PIXELS, from_png
 from a2data.media.mp4 import frame_count
+from a2data.media.pictures import crop_resize
 
 
 class CorruptError(ValueError):
@@ -276,19 +276,12 @@ def check_size(height: int, width: int, shape: tuple[int, int, int] | None, limi
 def center_crop_resize(
     frames: Iterator[np.ndarray], bucket: Bucket, rng: np.random.Generator, anywhere: bool = False
 ) -> np.ndarray:
-    """Crop frames (h, w, 3) uint8 to the bucket's aspect ratio and resize them by area to (t, height, width, 3).
+    """Return frames (h, w, 3) uint8 as (t, height, width, 3), each by `crop_resize`.
 
-    The crop is the largest possible. anywhere: crop at a random position, the same in all frames, instead of the centre.
+    anywhere: crop at a random position, the same in all frames, instead of the centre.
     """
-    at_y, at_x = rng.random(2) if anywhere else (0.5, 0.5)
+    at = (float(rng.random()), float(rng.random())) if anywhere else (0.5, 0.5)
     shown = np.empty((bucket.frames, bucket.height, bucket.width, 3), np.uint8)
     for number, frame in enumerate(frames):
-        h, w = frame.shape[:2]
-        part_h, part_w = (
-            min(h, round(w * bucket.height / bucket.width)),
-            min(w, round(h * bucket.width / bucket.height)),
-        )
-        top, left = int((h - part_h + 1) * at_y), int((w - part_w + 1) * at_x)
-        part = np.ascontiguousarray(frame[top : top + part_h, left : left + part_w])
-        cv2.resize(part, (bucket.width, bucket.height), dst=shown[number], interpolation=cv2.INTER_AREA)
+        shown[number] = crop_resize(frame, bucket.height, bucket.width, at)
     return shown

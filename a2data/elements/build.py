@@ -84,8 +84,7 @@ def sighted(frame: np.ndarray, number: int, detections: Sequence[Any], embedder:
 def filled(box: Box, shape: tuple[int, int]) -> np.ndarray:
     """Return the mask of a whole box, (h, w) bool."""
     mask = np.zeros(shape, bool)
-    x0, y0, x1, y1 = images.clamp(box, *shape)
-    mask[y0:y1, x0:x1] = True
+    images.crop(mask, box)[:] = True
     return mask
 
 
@@ -245,11 +244,11 @@ def sharpness(frame: np.ndarray, seen: Observation) -> float:
 
     Variance of the Laplacian: Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy".
     """
-    x0, y0, x1, y1 = images.clamp(seen.box, *frame.shape[:2])
-    scale = min(1.0, 256 / max(x1 - x0, y1 - y0))
-    size = (max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale)))
-    grey = cv2.resize(cv2.cvtColor(frame[y0:y1, x0:x1], cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
-    mask = cv2.resize(seen.mask[y0:y1, x0:x1].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    grey = cv2.cvtColor(images.crop(frame, seen.box), cv2.COLOR_RGB2GRAY)
+    scale = min(1.0, 256 / max(grey.shape))
+    size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
+    grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    mask = cv2.resize(images.crop(seen.mask, seen.box).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
     inside = cv2.erode(mask, np.ones((3, 3), np.uint8)) > 0  # the sharpness of the outline depends on the background
     if not inside.any():
         return 0.0

@@ -66,13 +66,24 @@ def rle_size(rle: bytes) -> tuple[int, int]:
     return numbers[0], numbers[1]
 
 
-def clamp(box: Box, height: int, width: int) -> tuple[int, int, int, int]:
-    """Return the whole pixels that a box covers inside the frame, x0, y0, x1, y1, at least one pixel wide and high."""
-    x0, y0 = (max(0, min(int(np.floor(v)), limit - 1)) for v, limit in ((box[0], width), (box[1], height)))
+def clamp(box: Box, height: int, width: int, margin: float = 0.0) -> tuple[int, int, int, int]:
+    """Return the whole pixels that a box covers inside the frame, x0, y0, x1, y1, at least one pixel wide and high.
+
+    margin: added on each side of the box before, as a fraction of its width and height.
+    """
+    across, down = margin * (box[2] - box[0]), margin * (box[3] - box[1])
+    x0, y0 = (max(0, min(int(np.floor(v)), n - 1)) for v, n in ((box[0] - across, width), (box[1] - down, height)))
     x1, y1 = (
-        max(low + 1, min(int(np.ceil(v)), limit)) for v, low, limit in ((box[2], x0, width), (box[3], y0, height))
+        max(low + 1, min(int(np.ceil(v)), n))
+        for v, low, n in ((box[2] + across, x0, width), (box[3] + down, y0, height))
     )
     return x0, y0, x1, y1
+
+
+def crop(picture: np.ndarray, box: Box) -> np.ndarray:
+    """Return the part of an (h, w, ...) picture or mask inside the box, see `clamp`: a view, to which can be assigned."""
+    x0, y0, x1, y1 = clamp(box, *picture.shape[:2])
+    return picture[y0:y1, x0:x1]
 
 
 def bounds(mask: np.ndarray) -> Box:
@@ -83,9 +94,7 @@ def bounds(mask: np.ndarray) -> Box:
 
 def cut_out(frame: np.ndarray, mask: np.ndarray, box: Box) -> np.ndarray:
     """Return the box of a frame as (h, w, 4) uint8 RGBA with unchanged colours and alpha 255 inside the mask, 0 outside."""
-    x0, y0, x1, y1 = clamp(box, *frame.shape[:2])
-    alpha = np.where(mask[y0:y1, x0:x1], 255, 0).astype(np.uint8)
-    return np.dstack([frame[y0:y1, x0:x1], alpha])
+    return np.dstack([crop(frame, box), np.where(crop(mask, box), 255, 0).astype(np.uint8)])
 
 
 def on_white(rgba: np.ndarray, box: Box | None = None, height: int = 0, width: int = 0) -> np.ndarray:
@@ -95,8 +104,7 @@ def on_white(rgba: np.ndarray, box: Box | None = None, height: int = 0, width: i
     if box is None:
         return flat
     frame = np.full((height, width, 3), 255, np.uint8)
-    x0, y0, x1, y1 = clamp(box, height, width)
-    frame[y0:y1, x0:x1] = flat
+    crop(frame, box)[:] = flat
     return frame
 
 

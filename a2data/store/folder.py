@@ -15,6 +15,12 @@ from pyarrow import fs as arrow_fs
 NOTE_BYTES = 4096  # length of a note, padded, so that a shorter note completely replaces a longer one
 
 
+def file_sha256(path: str | os.PathLike) -> str:
+    """Return the sha256 of a local file in hexadecimal, without holding the file in memory. Raises OSError."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class Folder:
     """A local folder, or a URL that pyarrow or fsspec opens (s3://, gs://, …)."""
 

@@ -1,24 +1,20 @@
-"""Reference conditioning of SkyReels-A2 (arXiv 2504.02436): reading, ordering, resizing, temporal layout and mask.
+"""Reference conditioning of SkyReels-A2 (arXiv 2504.02436): ordering, resizing, temporal layout and mask.
 
 Training, sampling and benchmarks share this module, so their conditions are bit-identical. A reference is used twice: at the size
 of the video at the start of the condition (the spatial branch), and as a white square in CLIP (the semantic branch).
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 ROLES = ("human", "object", "background")  # in the order of A2's training
 CLIP_SIDE_PX = 512  # side of the white square; CLIP's processor shrinks it further
 STRIDE = 4  # video frames per latent frame, after the first
-MAX_PIXELS = 50_000_000  # 0.15 GB in RGB; checked in the header, before decoding
-MAX_SIDE_PX = 10_000  # a long, thin image is padded to the video's aspect ratio: 10,000 x 10,000 px take 0.3 GB
-MIN_SIDE_PX = 16
 
 
 class Reference(NamedTuple):
@@ -33,39 +29,6 @@ class Prepared(NamedTuple):
 
     frames: UInt8[np.ndarray, "n height width 3"]
     squares: UInt8[np.ndarray, "n side side 3"]
-
-
-def read_picture(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
-    """Return an image file as displayed, in RGB: rotated according to EXIF, with transparency on white.
-
-    Raises ValueError with the file's path if it is not an image, has a side under 16 or over 10,000 px, or over 50 megapixels.
-    """
-    try:
-        with Image.open(path) as image:
-            pixels = image.width * image.height
-            if pixels > MAX_PIXELS:
-                raise ValueError(f"{path} has {pixels / 1e6:.4g} megapixels; references may have at most 50: resize it")
-            if max(image.size) > MAX_SIDE_PX:
-                raise ValueError(
-                    f"{path} is {image.width} x {image.height} px; references may have at most {MAX_SIDE_PX} px a side: resize it"
-                )
-            image.load()
-            shown = ImageOps.exif_transpose(image)
-    # ultralytics, once imported, replaces Image.open with a function that needs another package
-    except (UnidentifiedImageError, Image.DecompressionBombError, ImportError) as error:
-        raise ValueError(f"{path} is not a readable image ({error})") from error
-    except OSError as error:
-        if isinstance(error, FileNotFoundError | IsADirectoryError | PermissionError):
-            raise
-        raise ValueError(f"{path} is damaged ({error})") from error
-    if min(shown.size) < MIN_SIDE_PX:
-        raise ValueError(
-            f"{path} is {shown.width} x {shown.height} px; references must have at least {MIN_SIDE_PX} px a side"
-        )
-    if shown.has_transparency_data:
-        cut_out = shown.convert("RGBA")
-        shown = Image.alpha_composite(Image.new("RGBA", cut_out.size, "white"), cut_out)
-    return np.asarray(shown.convert("RGB"))
 
 
 def prepare(references: Sequence[Reference], height: int, width: int) -> Prepared:
@@ -99,7 +62,10 @@ def padded(picture: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt
 
 
 def cropped(picture: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
-    """Return the largest centre crop with the aspect ratio of height x width, resized to it. Bicubic."""
+    """Return the largest centre crop with the aspect ratio of height x width, resized to it. Bicubic.
+
+    The same as a2data.media.pictures.crop_resize, for frames of video, which cannot be imported here; a test compares them.
+    """
     h, w = picture.shape[:2]
     rows = h if h / w < height / width else max(1, int(w / width * height))
     columns = max(1, int(h / height * width)) if h / w < height / width else w

@@ -79,9 +79,7 @@ def classifier_expert(card: Card, device: str = "cpu") -> Callable[..., list[Ans
     gets as many frames as it was trained on, spread over the clip; an image classifier FRAMES of them, whose probabilities are
     averaged. Raises ValueError for a checkpoint without labels of the schema.
     """
-    from model_zoo import torchvision_shim
 
-    torchvision_shim.install()
     import torch
     from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
     from transformers import AutoModelForVideoClassification as AutoVideo

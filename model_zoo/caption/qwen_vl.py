@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from model_zoo import torchvision_shim, weights
+from model_zoo import weights
 from model_zoo.caption import schema as structured
 from model_zoo.caption.fusion_llm import fusion as fused
 from model_zoo.caption.schema import Ask, Completion
@@ -33,7 +33,6 @@ def chat_client(card: Any, device: str) -> Ask:
     Raises FileNotFoundError if the weights are missing.
     """
     path = str(weights.find(card))
-    torchvision_shim.install()
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 

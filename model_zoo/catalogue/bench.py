@@ -63,7 +63,5 @@ CARDS: dict[str, Card] = {
         trust_remote_code=True,
     ),
     "dis-between": BETWEEN,
-    "dis": Card(
-        "quality", "model_zoo.flow.dis:quality", input="shorter side 256 px, grey", memory_mb=50, needs_all_frames=True
-    ),
+    "dis": Card("flow", "model_zoo.flow.dis:dis", input="grey", memory_mb=50),
 }

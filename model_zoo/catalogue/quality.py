@@ -44,15 +44,14 @@ LAION_V2 = (
 )
 
 RAFT = Card(
-    "quality",
+    "flow",
     "model_zoo.flow.raft:raft_small",
     code_license="BSD-3-Clause",
     weights_license="BSD-3-Clause",
     extra="match",
-    input="shorter side 256 px, RGB, -1 to 1",
+    input="sides in multiples of 8 px, RGB, -1 to 1",
     memory_mb=700,
     gpus=0.25,
-    needs_all_frames=True,
 )
 
 NSFW = Card(

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from model_zoo import torchvision_shim, weights
+from model_zoo import weights
 from model_zoo.compare.mobilenet import alone
+from model_zoo.embeddings import unit
 from model_zoo.roles import Card
 
 BATCH = 16
@@ -94,11 +95,6 @@ def fitting(phrase: str, template: str, tokenizer: Any) -> str:
     return kept
 
 
-def unit(rows: np.ndarray) -> np.ndarray:
-    """Return rows of unit length, float32; rows of zeros are unchanged."""
-    return (rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)).astype(np.float32)
-
-
 def _tokens(text: str, tokenizer: Any) -> int:
     if hasattr(tokenizer, "encode"):  # open_clip's own; it adds one token at each end
         return len(tokenizer.encode(text)) + 2
@@ -117,7 +113,6 @@ def _load(card: Card, device: str) -> tuple[Any, Any, int]:
         )
     said = json.loads(config.read_text())["model_cfg"]
     _refuse_what_is_elsewhere(card, folder, said.get("text_cfg", {}))
-    torchvision_shim.install()
     import open_clip
 
     network = open_clip.create_model(f"local-dir:{folder}", device=device, require_pretrained=True)

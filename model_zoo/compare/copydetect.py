@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from model_zoo.compare.mobilenet import normalise
+from model_zoo.embeddings import unit
 from model_zoo.roles import Card
 from model_zoo.weights import find
 
@@ -48,7 +49,7 @@ def sscd(card: Card, device: str) -> Vectors:
                     if not rows.shape[1]:
                         rows = np.zeros((len(inputs), found.shape[1]), np.float32)
                     rows[few] = found.numpy()
-        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        return unit(rows)
 
     return model
 

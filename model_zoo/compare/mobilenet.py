@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from model_zoo.embeddings import unit
 from model_zoo.roles import Card
 
 SIDE_PX = 224
@@ -35,7 +36,7 @@ def mobilenetv2(card: Card, device: str) -> Callable[[Sequence[np.ndarray], Sequ
             for start in range(0, len(inputs), BATCH):
                 rows.append(network(torch.from_numpy(np.stack(inputs[start : start + BATCH])).to(device)).cpu().numpy())
         vectors = np.concatenate(rows)
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return unit(vectors)
 
     return embed
 

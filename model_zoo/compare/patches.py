@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from model_zoo import torchvision_shim, weights
-from model_zoo.compare.clip import unit
+from model_zoo import weights
 from model_zoo.compare.mobilenet import MEAN, STD, alone
+from model_zoo.embeddings import unit
 from model_zoo.roles import Card
 
 GRID = 16  # patches per side, as in the training of SigLIP 2 NaFlex, and of DINO at 224 or 256 px
@@ -120,7 +120,6 @@ def _features(card: Card, device: str) -> Any:
 def _network(card: Card, device: str) -> tuple[Any, str]:
     """Return the network of the card's folder and its type. Raises ValueError for an unsupported or incomplete one."""
     folder = weights.find(card)
-    torchvision_shim.install()
     import transformers
 
     kind = transformers.AutoConfig.from_pretrained(folder, local_files_only=True).model_type

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from model_zoo import torchvision_shim
 from model_zoo.detect.boxes import CONFIDENCE, detections
 from model_zoo.roles import Card, Detection
 from model_zoo.weights import find
@@ -25,7 +24,6 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
     for a missing folder, ValueError for a network of another family.
     """
     weights = find(card)
-    torchvision_shim.install()
     import torch
     from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection, RfDetrForInstanceSegmentation
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from model_zoo import cards, torchvision_shim
+from model_zoo import cards
 from model_zoo.detect.boxes import CONFIDENCE, detections
 from model_zoo.detect.yolo import keep_offline, read_result
 from model_zoo.roles import Card, Detection
@@ -33,7 +33,6 @@ def grounding_dino(card: Card, device: str) -> Finder:
     more phrases than its text encoder accepts.
     """
     weights = find(card)
-    torchvision_shim.install()
     import torch
     from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoProcessor
 
@@ -116,7 +115,6 @@ def yoloe(card: Card, device: str) -> Finder:
     """
     weights = find(card)
     keep_offline()
-    torchvision_shim.install()
     import torch
     from ultralytics import YOLOE
     from ultralytics.nn.modules.head import YOLOEDetect
@@ -166,7 +164,6 @@ def mobileclip(card: Card, device: str) -> Callable[[Sequence[str]], Any]:
     file, ValueError for one that is not TorchScript.
     """
     weights: Path = find(card)
-    torchvision_shim.install()
     import torch
     from open_clip.tokenizer import SimpleTokenizer
 

@@ -17,8 +17,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from model_zoo.detect.builtin.grabcut import shrink
+from model_zoo.detect.builtin.grabcut import WORK_PX
 from model_zoo.detect.builtin.things import separation
+from model_zoo.pictures import shrink
 
 AROUND = 4  # nearest sightings of the track with which each is compared
 EDGE_LAB = 25.0  # Sobel magnitude in CIE Lab of an edge, in a picture of grabcut.WORK_PX
@@ -48,7 +49,7 @@ def mask_trust(frames: np.ndarray, tracks: Sequence[Sequence[Seen]]) -> list[lis
 def signs_of(frames: np.ndarray, tracks: Sequence[Sequence[Seen]]) -> list[list[MaskCues]]:
     """Return the cues of each sighting; all 0 for an empty mask. Deterministic, on the CPU."""
     numbers = sorted({number for track in tracks for number, _ in track})
-    small = {number: shrink(frames[number]) for number in numbers}
+    small = {number: shrink(frames[number], WORK_PX) for number in numbers}
     edges = {number: edge(picture) for number, picture in small.items()}
     looks = [[(number, resized(mask, small[number].shape[:2])) for number, mask in track] for track in tracks]
     out: list[list[MaskCues]] = []

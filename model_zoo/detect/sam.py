@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from model_zoo import torchvision_shim
 from model_zoo.roles import Card
 from model_zoo.weights import find
 
@@ -23,7 +22,6 @@ def masks(card: Card, device: str) -> Callable[[np.ndarray, np.ndarray], np.ndar
     pieces. Raises FileNotFoundError for a missing folder, ValueError for another network.
     """
     weights = find(card)
-    torchvision_shim.install()
     import torch
     from transformers import AutoConfig
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from model_zoo import torchvision_shim
 from model_zoo.detect.yolo import keep_offline
 from model_zoo.roles import Card
 
@@ -52,7 +51,6 @@ def _classes() -> tuple[Any, Any]:
     import lap  # noqa: F401
 
     keep_offline()
-    torchvision_shim.install()
     from ultralytics.trackers import BOTSORT, BYTETracker
 
     return BYTETracker, BOTSORT

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from model_zoo import torchvision_shim
 from model_zoo.detect.boxes import CONFIDENCE, detections
 from model_zoo.roles import Card, Detection
 from model_zoo.weights import find
@@ -29,7 +28,6 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
     weights = find(card)
     task = task_of(weights)
     keep_offline()
-    torchvision_shim.install()
     from ultralytics import YOLO
 
     try:

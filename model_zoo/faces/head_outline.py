@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 from model_zoo.detect.builtin import grabcut
+from model_zoo.pictures import shrink
 
 CORE = 0.55  # half axes of the certain face area, as fractions of the head's, see `outline`
 WORK_PX = 160  # long side at which GrabCut runs
@@ -37,7 +38,7 @@ def outline(
     out = np.zeros(picture.shape[:2], bool)
     if not patch.size:
         return out
-    small = grabcut.shrink(patch, WORK_PX)
+    small = shrink(patch, WORK_PX)
     scale = small.shape[1] / patch.shape[1]
     middle = ((centre[0] - x0) * scale, (centre[1] - y0) * scale)
     half = (axes[0] * scale, axes[1] * scale)

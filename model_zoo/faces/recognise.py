@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from model_zoo import cards
+from model_zoo.embeddings import unit
 from model_zoo.faces.dlib_insightface import onnx_providers
 from model_zoo.roles import Card
 from model_zoo.weights import find
@@ -56,12 +57,6 @@ def sface(card: Card, device: str = "cpu") -> Recogniser:
         return unit(np.concatenate(rows)) if rows else np.zeros((0, 128), np.float32)
 
     return recognise
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    """Return (n, d) as float32 rows of unit length."""
-    rows = np.asarray(rows, np.float32)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def with_detector(

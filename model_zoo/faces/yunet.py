@@ -9,6 +9,7 @@ import numpy as np
 
 from model_zoo.faces import recognise
 from model_zoo.faces.dlib_insightface import FacesModel, best_first, inside
+from model_zoo.pictures import shrink
 from model_zoo.roles import Card, Face
 
 LONG_PX = 640  # longer side of its input: it was trained on faces of 10 to 300 px
@@ -43,9 +44,8 @@ def detections(detector: cv2.FaceDetectorYN, frame: np.ndarray) -> np.ndarray:
     YuNet's points are those of `Face`: it calls the eye on the left of the picture the right one, as its owner would.
     """
     height, width = frame.shape[:2]
-    scale = min(1.0, LONG_PX / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA) if scale < 1 else frame
+    small = shrink(frame, LONG_PX)
+    size = small.shape[1::-1]
     detector.setInputSize(size)
     _, rows = detector.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
     if rows is None:

@@ -10,8 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from model_zoo.flow import dis
-from model_zoo.flow.raft import Flow
+from model_zoo.flow.dis import dis
+from model_zoo.flow.motion import Flow
 from model_zoo.roles import Card
 from model_zoo.weights import find
 
@@ -78,7 +78,7 @@ def _importable(folder: Path) -> Iterator[None]:
 
 def by_dis(card: Card, device: str) -> Between:
     """Both frames, each warped half way by DIS, and the mean of the two."""
-    return by_flow(dis.fields(card, device))
+    return by_flow(dis(card, device))
 
 
 def by_flow(flow: Flow) -> Between:

@@ -6,7 +6,6 @@ import numpy as np
 
 from model_zoo.parse.sapiens_segformer import cut, padded
 from model_zoo.roles import Card
-from model_zoo.torchvision_shim import install
 from model_zoo.weights import find
 
 Matte = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
@@ -20,7 +19,6 @@ def sapiens2(card: Card, device: str = "cpu") -> Matte:
     FileNotFoundError.
     """
     weights = find(card)
-    install()
     import torch
     from torch.nn.functional import interpolate
     from transformers import AutoImageProcessor, Sapiens2ForImageMatting

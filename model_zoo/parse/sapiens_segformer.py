@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 
 from model_zoo.roles import Card
-from model_zoo.torchvision_shim import install
 from model_zoo.weights import find
 
 Box = tuple[float, float, float, float]
@@ -79,7 +78,6 @@ def sapiens2(card: Card, device: str = "cpu") -> Parser:
     Raises FileNotFoundError, and ValueError if it does not have 29 classes.
     """
     weights = find(card)
-    install()
     from transformers import Sapiens2ForSemanticSegmentation
 
     logits = _transformer(Sapiens2ForSemanticSegmentation, weights, device)
@@ -99,7 +97,6 @@ def segformer(card: Card, device: str = "cpu") -> Parser:
     18 classes.
     """
     weights = find(card)
-    install()
     from transformers import SegformerForSemanticSegmentation
 
     logits = _transformer(SegformerForSemanticSegmentation, weights, device)

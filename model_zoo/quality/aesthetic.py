@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from model_zoo import cards, torchvision_shim
+from model_zoo import cards
+from model_zoo.embeddings import unit
 from model_zoo.roles import Card
 from model_zoo.weights import find
 
@@ -23,7 +24,6 @@ def clip_pictures(card: Card, device: str) -> Vectors:
     The weights are a folder with open_clip_config.json, as in the hub's repositories for open_clip. The model takes n pictures,
     (h, w, 3) uint8 RGB, and returns (n, d) float32, rows of unit length. Raises ValueError for a folder without that file.
     """
-    torchvision_shim.install()
     import open_clip
     import torch
     from PIL import Image
@@ -47,7 +47,7 @@ def clip_pictures(card: Card, device: str) -> Vectors:
                 few = [prepare(Image.fromarray(picture)) for picture in pictures[start : start + BATCH]]
                 rows.append(network.encode_image(torch.stack(few).to(device, dtype)).float().cpu().numpy())
         vectors = np.concatenate(rows)
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return unit(vectors)
 
     return model
 

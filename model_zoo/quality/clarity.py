@@ -5,7 +5,6 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from model_zoo import torchvision_shim
 from model_zoo.roles import Card
 from model_zoo.weights import find
 
@@ -20,7 +19,6 @@ def musiq(card: Card, device: str) -> Model:
     `model(frames (t, h, w, 3) uint8 RGB, fps) -> {"image_quality": mean over the frames, 0 to 1}`: a hundredth of MUSIQ's 0 to
     100. Longer sides than 512 px are resized to it, bilinear without antialiasing, as in VBench.
     """
-    torchvision_shim.install()
     import torch
     from pyiqa.archs.musiq_arch import MUSIQ
     from torchvision.transforms.functional import resize

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from model_zoo import torchvision_shim
 from model_zoo.roles import Card
 from model_zoo.weights import find
 
@@ -23,7 +22,6 @@ def classifier(card: Card, device: str) -> Callable[[np.ndarray, float], dict[st
     `model(frames (t, h, w, 3) uint8 RGB, fps) -> {"nsfw": p}`, 0 to 1, of the worst frame. The weights are a folder
     saved by transformers, with config.json and preprocessor_config.json. Raises ValueError for labels that are not in UNSAFE.
     """
-    torchvision_shim.install()
     import torch
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 

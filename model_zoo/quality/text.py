@@ -8,7 +8,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from model_zoo import torchvision_shim
 from model_zoo.roles import Card
 from model_zoo.weights import find
 
@@ -61,7 +60,6 @@ def ppocr(card: Card, device: str) -> Callable[[np.ndarray], float]:
     The weights are the hub's PP-OCRv5_*_det_safetensors, or a folder like them. For a GPU, and for larger detectors than the
     small one in the rapidocr wheel.
     """
-    torchvision_shim.install()
     from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
     folder = find(card)

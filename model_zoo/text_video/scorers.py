@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from model_zoo import torchvision_shim
 from model_zoo.roles import Card
 from model_zoo.text_video.viclip_towers import SIDE_PX
 from model_zoo.weights import find
@@ -26,7 +25,6 @@ def viclip(card: Card, device: str) -> Similarity:
     `model(frames, text) -> cosine`. The input is eight frames, (8, h, w, 3) uint8 RGB, prepared as in VBench: shorter side 224 px
     by cubic interpolation without antialiasing, centre-cropped.
     """
-    torchvision_shim.install()
     import open_clip
     import torch
 
@@ -89,7 +87,6 @@ def towers(card: Card, device: str) -> tuple[Callable, Callable]:
 
     Raises ValueError for a folder without open_clip_config.json.
     """
-    torchvision_shim.install()
     import open_clip
     import torch
     from PIL import Image

@@ -26,9 +26,7 @@ def add_flags(sub: argparse.ArgumentParser) -> None:
 
 def command(args: argparse.Namespace) -> int:
     """Encode the shards and print how many samples were encoded for training and validation."""
-    from model_zoo import torchvision_shim
 
-    torchvision_shim.install()
     import torch
 
     given = {f.name: v for f in fields(Encoding) if (v := getattr(args, f.name, None)) is not None}

@@ -140,7 +140,7 @@ def _crew(args: argparse.Namespace, checkpoint: tuple[str, str, str, Acceleratio
 
 def _leave_sheet(args: argparse.Namespace, made: Sequence[Job]) -> None:
     """Write the contact sheet of a sweep, such as out-flow-shift.png, with a row for each finished video."""
-    from model_zoo.a2.references import read_picture
+    from a2data.media.pictures import read_picture
 
     if not made:
         return

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from a2data.media.images import Box
+from a2data.media.images import Box, iou
 from a2data.records import EmbeddedElement
 from a2data.store.schema import from_table
 from a2data.store.tables import Store
 from pipelines.run.recipe import FILE
-from pipelines.statistics import wilson
+from pipelines.statistics import cluster_bootstrap, percentile_interval, wilson
 from stages.retrieve.clusters import cannot_link_pairs
 from stages.retrieve.corpus import Corpus, assemble
 from stages.retrieve.join import STEP
@@ -178,14 +178,13 @@ def bootstrap(negatives: Pairs, rate: float) -> tuple[float, float]:
         return float("nan"), float("nan")
     order = np.argsort(-negatives.similarity, kind="stable")
     clip, ranked = clip[order], negatives.similarity[order]
-    rng = np.random.default_rng(0)
     found = []
-    for _ in range(RESAMPLES):
-        times = np.bincount(rng.integers(0, count, count), minlength=count)[clip].cumsum()
+    for drawn in cluster_bootstrap(count, RESAMPLES, seed=0):
+        times = drawn[clip].cumsum()
         worst = ranked[np.searchsorted(times, int(rate * times[-1] + 1e-9), side="right").clip(max=len(ranked) - 1)]
         found.append(_above(float(worst)))
-    low, high = np.percentile(found, [2.5, 97.5])
-    return round(float(low), 5), round(float(high), 5)
+    low, high = percentile_interval(np.array(found))
+    return round(low, 5), round(high, 5)
 
 
 # -- pairs -------------------------------------------------------------------------------------------------------------
@@ -276,10 +275,4 @@ def _goes_on(corpus: Corpus, a: int, b: int, shots: dict[str, _Shot], boxes: dic
     last, first = boxes[one.element_id][-1:], boxes[other.element_id][:1]
     if not last or not first:
         return False
-    return _iou(in_source(last[0], shots[one.clip_id]), in_source(first[0], shots[other.clip_id])) >= GOES_ON_IOU  # type: ignore[arg-type]
-
-
-def _iou(a: Box, b: Box) -> float:
-    wide, high = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(0.0, wide) * max(0.0, high)
-    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+    return iou(in_source(last[0], shots[one.clip_id]), in_source(first[0], shots[other.clip_id])) >= GOES_ON_IOU  # type: ignore[arg-type]

@@ -13,6 +13,8 @@ from functools import cache
 import cv2
 import numpy as np
 
+from a2data.media.pictures import read_picture
+
 HEIGHT, WIDTH = 600, 512  # canvas of all figures, px: the size of Hopper's portrait
 Colour = tuple[float, float, float]  # RGB, 0 to 255; gains where stated
 
@@ -176,11 +178,8 @@ def _portraits() -> dict[str, np.ndarray]:
     from matplotlib.cbook import get_sample_data
     from skimage import data
 
-    path = str(get_sample_data("grace_hopper.jpg", asfileobj=False))
-    hopper = cv2.imread(path, cv2.IMREAD_COLOR_RGB)
-    if hopper is None:
-        raise OSError(f"{path} is not an image: reinstall matplotlib, which contains it")
-    return {"collins": data.astronaut(), "hopper": hopper}
+    hopper = get_sample_data("grace_hopper.jpg", asfileobj=False)
+    return {"collins": data.astronaut(), "hopper": read_picture(str(hopper))}
 
 
 def _collins_head() -> tuple[np.ndarray, np.ndarray]:

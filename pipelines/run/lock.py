@@ -1,6 +1,5 @@
 """Lock that admits one run at a time to a work folder or a folder of shards."""
 
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
@@ -21,16 +20,20 @@ def exclusive_lock(store: Folder) -> Iterator[None]:
     if not store.local:
         yield
         return
+    # importing it takes 20 ms, which commands without a lock save
+    import filelock
+
     os.makedirs(store.base, exist_ok=True)
-    # the file is kept, since removing it would be a race
-    with open(store.path(LOCK), "a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read() or "another process"
-            raise BlockingIOError(f"{store.root} is in use by {holder}: wait for it or stop it") from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
+    path = store.path(LOCK)
+    # the kernel's lock or none: a fallback by the existence of a file would outlive a killed run
+    lock = filelock.FileLock(path, blocking=False, fallback_to_soft=False)
+    try:
+        held = lock.acquire()
+    except filelock.Timeout:
+        with open(path, encoding="utf-8") as file:
+            holder = file.read() or "another process"
+        raise BlockingIOError(f"{store.root} is in use by {holder}: wait for it or stop it") from None
+    with held, open(path, "w", encoding="utf-8") as file:
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
         yield

@@ -1,12 +1,12 @@
 """Validation of `a2data sample` jobs before anything is loaded, with one message per problem."""
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from a2data.store.folder import file_sha256
 from pipelines.sample import checks
 from pipelines.sample.job import MOST_TOKENS, RANGES, SCHEDULERS, Job
 
@@ -115,11 +115,11 @@ def _size_problems(job: Job, referenced: bool) -> Iterator[str]:
 
 
 def _picture(path: str) -> tuple[str, str]:
-    from model_zoo.a2.references import read_picture
+    from a2data.media.pictures import read_picture
 
     try:
         read_picture(path)
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest(), ""
+        return file_sha256(path), ""
     except (ValueError, OSError) as error:
         return "", _sentence(path, error)
 
@@ -132,7 +132,7 @@ def _sound(path: str) -> tuple[str, str]:
         with open_source(path, formats=SOUND_FORMATS) as (container, _):
             if not container.streams.audio:
                 return "", f"{path} has no audio stream"
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest(), ""
+        return file_sha256(path), ""
     except (ValueError, OSError) as error:
         return "", _sentence(path, error)
 
@@ -150,7 +150,7 @@ def _continued(fps: float, path: str) -> tuple[str, str]:
         found = probe(path)
         if abs(found.fps - fps) > 0.01 * fps:
             return "", f"{path} has {found.fps:g} frames per second, but --fps is {fps:g}: set --fps {found.fps:g}"
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest(), ""
+        return file_sha256(path), ""
     except (ValueError, OSError) as error:
         return "", _sentence(path, error)
 
@@ -161,9 +161,7 @@ def _sentence(path: str, error: Exception) -> str:
 
 def check_tokens(root: Path, wanted: Sequence[tuple[str, Job]]) -> None:
     """Raise ValueError for prompts longer than the network reads."""
-    from model_zoo import torchvision_shim
 
-    torchvision_shim.install()
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(root / "tokenizer", local_files_only=True)

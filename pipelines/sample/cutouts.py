@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from a2data.media import images
+from a2data.media.pictures import read_picture
 from model_zoo import cards
 from pipelines.sample.job import Job
 
@@ -67,8 +68,6 @@ def made(jobs: Sequence[Job]) -> list[Job]:
 
 
 def _made(job: Job, loaded: dict[str, Any]) -> Job:
-    from model_zoo.a2.references import read_picture
-
     refs = []
     for number, (role, file) in enumerate(job.references()):
         picture = None if role == "background" else read_picture(file)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from a2data.media.pictures import crop_resize, read_picture
 from pipelines.sample import output
 from pipelines.sample.acceleration import NO_ACCELERATION, Acceleration, leave_ratios
 from pipelines.sample.job import Job
@@ -26,9 +27,7 @@ class Sampler:
     """A loaded checkpoint."""
 
     def __init__(self, checkpoint: str, device: str, dtype: str, how: Acceleration = NO_ACCELERATION):
-        from model_zoo import torchvision_shim
 
-        torchvision_shim.install()
         import torch
 
         from model_zoo.a2 import acceleration, parallel, skyreels_v2
@@ -62,7 +61,7 @@ class Sampler:
 
         from model_zoo.a2 import pipeline as a2
         from model_zoo.a2 import references as a2_references
-        from model_zoo.a2.references import Reference, read_picture
+        from model_zoo.a2.references import Reference
 
         job = task.job
         self._cache(job.steps)
@@ -138,7 +137,6 @@ class Sampler:
 def context_frames(job: Job) -> np.ndarray:
     """Return the frames of the video to extend, (f, height, width, 3) uint8, centre-cropped to the job's aspect ratio."""
     from a2data.media import video
-    from model_zoo.a2.references import cropped
 
     shown = video.probe(job.init_video)
     frames: list[np.ndarray] = []
@@ -149,12 +147,10 @@ def context_frames(job: Job) -> np.ndarray:
             )
         turned = np.rot90(frame.picture.to_ndarray(format="rgb24"), -shown.rotation // 90)
         square = np.asarray(Image.fromarray(turned).resize((shown.width, shown.height)))
-        frames.append(cropped(square, job.height, job.width))
+        frames.append(crop_resize(square, job.height, job.width))
     return np.stack(frames)
 
 
 def first_frame(job: Job) -> np.ndarray:
     """Return the first frame, (height, width, 3) uint8, centre-cropped to the job's aspect ratio."""
-    from model_zoo.a2.references import cropped, read_picture
-
-    return cropped(read_picture(job.image), job.height, job.width)
+    return crop_resize(read_picture(job.image), job.height, job.width)

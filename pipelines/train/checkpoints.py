@@ -23,6 +23,7 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
+from a2data.store.folder import file_sha256
 from pipelines.train.parallelize import local
 from pipelines.train.safe_reading import DamagedError, Planner, Reader, metadata_in
 
@@ -70,7 +71,9 @@ class Checkpoints:
         saved.result()
         rank = dist.get_rank() if dist.is_initialized() else 0
         names = [path.name for path in scratch.glob(f"__{rank}_*.distcp")] + [".metadata"] * self.chief
-        return {name: {"bytes": (scratch / name).stat().st_size, "sha256": sha256(scratch / name)} for name in names}
+        return {
+            name: {"bytes": (scratch / name).stat().st_size, "sha256": file_sha256(scratch / name)} for name in names
+        }
 
     def finish(self) -> None:
         """Wait until the pending checkpoint is complete. Raises OSError if it could not be written."""
@@ -244,11 +247,6 @@ def digest(state: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def check_file(path: Path, known: dict[str, Any]) -> None:
     """Raise DamagedError with the file's path if its size or sha256 is not what was recorded."""
     size = path.stat().st_size if path.is_file() else -1
@@ -256,7 +254,7 @@ def check_file(path: Path, known: dict[str, Any]) -> None:
         raise DamagedError(f"{path} is missing")
     if size != known["bytes"]:
         raise DamagedError(f"{path} is damaged: it has {size} bytes instead of {known['bytes']}")
-    if sha256(path) != known["sha256"]:
+    if file_sha256(path) != known["sha256"]:
         raise DamagedError(f"{path} is damaged: its sha256 is not the recorded one")
 
 

@@ -30,11 +30,9 @@ def plan(preset: str, encoding: Encoding, settings: Settings, gpus: int, peak_fl
     peak_flops: per GPU, FLOP/s. share: fraction of the peak that is reached (MFU). Raises ValueError if `gpus` or the batch size
     is not divisible by the degrees of parallelism.
     """
-    from model_zoo import torchvision_shim
     from model_zoo.a2 import trainable as a2_trainable
     from model_zoo.a2.references import check_size
 
-    torchvision_shim.install()
     check_size(encoding.height, encoding.width, encoding.frames, encoding.max_references)
     replicate, context = settings.data_parallel_replicate_degree, settings.context_parallel_degree
     if gpus % (replicate * context) or settings.global_batch_size % (gpus // context):

@@ -21,9 +21,7 @@ class Encoder:
     """Actor with loaded encoders that encodes tars from one folder to another."""
 
     def __init__(self, shards_in: str, out: str, model: str, device: str, how: Encoding, held_out: set[str]):
-        from model_zoo import torchvision_shim
 
-        torchvision_shim.install()
         from model_zoo.a2 import encoders as a2_encoders
 
         self.folders, self.how, self.held_out = (Folder(shards_in), Folder(out)), how, held_out

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from a2data.dataset.writer import rows
+from a2data.store.folder import file_sha256
 from pipelines.encode import Encoding, read_index, tokens
 from pipelines.train.settings import Settings, check, check_same
 from pipelines.train.start import prepare
@@ -28,9 +29,7 @@ def train(
     Raises ValueError for unsuitable data, settings or model, OSError for a full disk, and FloatingPointError for a non-finite
     loss; existing checkpoints are kept.
     """
-    from model_zoo import torchvision_shim
 
-    torchvision_shim.install()
     import torch.distributed as dist
 
     from model_zoo.a2 import pipeline
@@ -194,14 +193,9 @@ class Run:
 
 def altered_tars(index: Any, samples: list[Any]) -> list[str]:
     """Return the tars of these samples whose sha256 differs from the index."""
-    from pipelines.train import checkpoints
 
     row_of = {index.where(sample.row): sample.row for sample in samples}
-    return [
-        tar
-        for tar, row in sorted(row_of.items())
-        if checkpoints.sha256(Path(tar)) != index.table["shard_sha256"][row].as_py()
-    ]
+    return [tar for tar, row in sorted(row_of.items()) if file_sha256(tar) != index.table["shard_sha256"][row].as_py()]
 
 
 def network_in(folder: Path) -> Any:

@@ -1,21 +1,16 @@
 """Cropping and resizing of a sample's pictures, and the augmented variants of a small data set."""
 
-import cv2
 import numpy as np
 
 from a2data.dataset.batch_plan import rng
+from a2data.media.pictures import crop_resize
 
 COLOUR_ORDERS = [(0, 1, 2), (1, 2, 0), (2, 0, 1), (1, 0, 2), (0, 2, 1), (2, 1, 0)]
 
 
 def fitted(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     """Return frames, (t, h, w, 3) uint8, centre-cropped to the aspect of height x width and resized to it."""
-    h, w = frames.shape[1:3]
-    rows, columns = (h, round(h * width / height)) if w * height > h * width else (round(w * height / width), w)
-    top, left = (h - rows) // 2, (w - columns) // 2
-    cut = frames[:, top : top + rows, left : left + columns]
-    how = cv2.INTER_AREA if rows > height else cv2.INTER_CUBIC
-    return np.stack([cv2.resize(frame, (width, height), interpolation=how) for frame in cut])
+    return np.stack([crop_resize(frame, height, width) for frame in frames])
 
 
 def varied(picture: np.ndarray, variant: int) -> np.ndarray:

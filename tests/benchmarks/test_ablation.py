@@ -5,9 +5,6 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from model_zoo import torchvision_shim  # noqa: E402
-
-torchvision_shim.install()
 
 import tiny_shards  # noqa: E402
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from model_zoo import torchvision_shim
 from model_zoo.compare.mobilenet import alone
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 180, 40), "blue": (20, 40, 220), "yellow": (240, 220, 20)}
@@ -51,7 +50,6 @@ def square(colour: str, side: int = 24, shape: tuple[int, int] = (40, 40)) -> np
 
 def new(model: dict, seed: int = 0):
     """A network of that configuration with random weights."""
-    torchvision_shim.install()
     import open_clip
     import torch
 

@@ -1,17 +1,15 @@
 """A pipeline of A2 with tiny random networks of the real classes."""
 
+import model_zoo  # noqa: F401  so that diffusers can import torchvision
+
+# isort: split
 import numpy as np
 import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
-from model_zoo import torchvision_shim
-
-torchvision_shim.install()
-
-from diffusers import AutoencoderKLWan, WanTransformer3DModel  # noqa: E402
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel  # noqa: E402
-
-from model_zoo.a2 import pipeline as a2  # noqa: E402
-from model_zoo.a2.references import Prepared  # noqa: E402
+from model_zoo.a2 import pipeline as a2
+from model_zoo.a2.references import Prepared
 
 
 def tiny_parts() -> dict:

@@ -1,19 +1,17 @@
 """A checkpoint of SkyReels-V2, tiny and random, of the real classes."""
 
+import model_zoo  # noqa: F401  so that diffusers can import torchvision
+
+# isort: split
 import torch
-
-from model_zoo import torchvision_shim
-
-torchvision_shim.install()
-
-from diffusers import (  # noqa: E402
+from diffusers import (
     AutoencoderKLWan,
     SkyReelsV2DiffusionForcingPipeline,
     SkyReelsV2Transformer3DModel,
     UniPCMultistepScheduler,
 )
-from tokenizers import Tokenizer, models  # noqa: E402
-from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel  # noqa: E402
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 
 def write(root):

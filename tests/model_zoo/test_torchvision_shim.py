@@ -1,9 +1,19 @@
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from model_zoo import torchvision_shim
 
 torch = pytest.importorskip("torch")
+
+ROOT = Path(__file__).parents[2]
+SUPPRESS = (
+    "import torch, torchvision; print(torchvision.ops.nms(torch.tensor([[0., 0, 4, 4]] * 2), torch.ones(2), 0.5))"
+)
 
 
 def overlap(a, b):
@@ -28,9 +38,39 @@ def test_no_boxes_give_no_indices():
 
 def test_torchvision_can_be_imported_and_suppresses():
     pytest.importorskip("ultralytics")  # brings torchvision
-    torchvision_shim.install()
-    torchvision_shim.install()
     from torchvision.ops import nms
 
     boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30]])
     assert nms(boxes, torch.tensor([0.5, 0.9, 0.1]), 0.5).tolist() == [1, 2]
+
+
+def test_the_hook_is_installed_once():
+    before = list(sys.meta_path)
+    torchvision_shim.install()
+    assert sys.meta_path == before
+
+
+@pytest.mark.parametrize("package", ["model_zoo", "pipelines", "stages.score"])
+def test_each_entry_installs_the_hook_in_a_process_of_its_own(package):
+    found = f"import {package}, sys; print(*[type(finder).__module__ for finder in sys.meta_path])"
+    done = subprocess.run([sys.executable, "-c", found], capture_output=True, text=True, cwd=ROOT)
+    assert "model_zoo.torchvision_shim" in done.stdout.split(), done.stderr
+
+
+@pytest.mark.slow  # each starts torch anew
+@pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="torchvision is not installed")
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "model_zoo.cards",
+        "model_zoo.a2.encoders",
+        "pipelines.encode",
+        "pipelines.sample.sampler",
+        "pipelines.train.trainer",
+    ],
+)
+def test_torchvision_works_after_each_entry_in_a_process_of_its_own(entry):
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {entry}; {SUPPRESS}"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.stdout == "tensor([0])\n", done.stderr

@@ -5,11 +5,10 @@ import shutil
 import numpy as np
 import pytest
 
-from model_zoo import cards, torchvision_shim
+from model_zoo import cards
 from model_zoo.detect import grounding, yolo
 
 torch = pytest.importorskip("torch")
-torchvision_shim.install()
 pytest.importorskip("ultralytics")
 pytest.importorskip("open_clip")
 yolo.keep_offline()

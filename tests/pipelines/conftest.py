@@ -23,9 +23,7 @@ def store(tmp_path) -> Store:
 def checkpoint(tmp_path_factory) -> Path:
     """A checkpoint folder of A2, whole and tiny."""
     pytest.importorskip("diffusers")
-    from model_zoo import torchvision_shim
 
-    torchvision_shim.install()
     import tiny_a2
 
     return tiny_a2.write(tmp_path_factory.mktemp("a2") / "tiny-a2")

@@ -11,7 +11,6 @@ from hypothesis.extra.numpy import arrays
 from a2data import records
 from a2data.media import images
 from a2data.records import Caption, Element, Kept, Reject, Subject
-from model_zoo import torchvision_shim
 from stages import match
 from stages.match import Match
 
@@ -222,7 +221,6 @@ def test_words_alone_need_no_card():
 
 
 def test_a_network_that_learned_colours_tells_things_apart_that_words_cannot(tmp_path):
-    torchvision_shim.install()
     pytest.importorskip("open_clip")
     stage = Match(model=f"openclip:{tiny_clip.trained_on_squares(tmp_path)}", model_weight=1.0)
     model = stage.load()

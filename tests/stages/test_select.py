@@ -103,4 +103,4 @@ def test_what_is_advised_for_a_missing_score_is_a_setting_of_score_and_a_card_of
         name, value = setting.removeprefix("score.").split("=")
         assert hasattr(Score(), name)
         if name != "codec_motion":
-            assert cards.card(value).role == {"text_model": "text", "quality_models": "quality"}[name]
+            assert cards.card(value).role in {"text_model": ["text"], "quality_models": ["quality", "flow"]}[name]

@@ -15,6 +15,7 @@ from model_zoo.detect.builtin.heads import follow, is_print
 from model_zoo.detect.builtin.motion import MOVED, as_seen, background_plates, camera_homographies, difference
 from model_zoo.detect.builtin.people import Body, Head, ledges, left_behind, likely, person_masks
 from model_zoo.detect.builtin.things import blobs, goes_with, movers, separation, still_masks
+from model_zoo.pictures import shrink
 from model_zoo.roles import Card, Detection
 
 FACE_LONG_PX = 960  # dlib's HOG finds faces from about 70 px: smaller frames are enlarged to this long side
@@ -39,8 +40,8 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
 
 
 def detect(frames: np.ndarray, heads: list[list[Head]]) -> list[list[Detection]]:
-    """Return people and objects in the (t, h, w, 3) uint8 frames of one shot, given its heads at grabcut.shrink's size."""
-    small = [grabcut.shrink(frame) for frame in frames]
+    """Return people and objects in the (t, h, w, 3) uint8 frames of one shot, given its heads at GrabCut's size."""
+    small = [shrink(frame, grabcut.WORK_PX) for frame in frames]
     views = camera_homographies(small)
     grounds = background_plates(small, views)
     persons = [p for p in follow(small, heads) if not is_print(small, views, p)]

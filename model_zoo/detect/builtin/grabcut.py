@@ -6,15 +6,10 @@ Rother, Kolmogorov, Blake 2004, "GrabCut": interactive foreground extraction usi
 import cv2
 import numpy as np
 
+from model_zoo.pictures import shrink
+
 SURE_BACK, SURE_FORE, MAYBE_BACK, MAYBE_FORE = cv2.GC_BGD, cv2.GC_FGD, cv2.GC_PR_BGD, cv2.GC_PR_FGD
 WORK_PX = 320  # long side at which GrabCut runs: time grows with the pixels, and the edge is refined afterwards
-
-
-def shrink(frame: np.ndarray, long_px: int = WORK_PX) -> np.ndarray:
-    """Return a picture with its long side at most `long_px`, by area averaging."""
-    scale = min(1.0, long_px / max(frame.shape[:2]))
-    size = [max(1, round(side * scale)) for side in frame.shape[1::-1]]
-    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
 
 
 def cut(small: np.ndarray, hints: np.ndarray, iterations: int = 2) -> np.ndarray:
@@ -92,7 +87,7 @@ def in_box(frame: np.ndarray, box: tuple[float, float, float, float]) -> np.ndar
     left, top = max(0, int(x0 - margin)), max(0, int(y0 - margin))
     area = (slice(top, int(np.ceil(y1 + margin))), slice(left, int(np.ceil(x1 + margin))))
     patch = frame[area]
-    small = shrink(patch)
+    small = shrink(patch, WORK_PX)
     scale = small.shape[1] / patch.shape[1]
     hints = _box_hints(small.shape[:2], [max(0, round(v * scale)) for v in (x0 - left, y0 - top, x1 - left, y1 - top)])
     if (hints == SURE_BACK).sum() < 10:

@@ -5,17 +5,14 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from typing import Any
 
 from a2data.store.filename import safe_name, safe_path
+from a2data.store.folder import file_sha256
 
 ROLES = ("human", "object", "background")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FILE = "cases.jsonl"
-MAX_PIXELS = 50_000_000  # limit per image; three RGBA copies then take 0.6 GB
 
 # OpenS2V-Eval (Yuan et al. 2025, arXiv 2505.20292) gives a label and a path but not a role; these words determine it.
 HUMAN = {
@@ -102,22 +99,6 @@ def _kept(file: Path, folder: str, out: Path) -> dict[str, str]:
     return {"path": name, "sha256": sha256}
 
 
-def picture(file: Path | IO[bytes], name: str = "") -> np.ndarray:
-    """Return an image as displayed, (h, w, 3) uint8 RGB: rotated by EXIF, transparency on white. Raises ValueError."""
-    try:
-        with Image.open(file) as image:
-            if image.width * image.height > MAX_PIXELS:
-                megapixels = MAX_PIXELS / 1e6
-                raise ValueError(
-                    f"{name or file} is {image.width} x {image.height} px; images may have {megapixels:g} megapixels at most"
-                )
-            shown = ImageOps.exif_transpose(image).convert("RGBA")
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
-        raise ValueError(f"{name or file} is not a readable image ({error})") from error
-    ground = Image.new("RGBA", shown.size, "white")
-    return np.asarray(Image.alpha_composite(ground, shown).convert("RGB"))
-
-
 def _from_line(line: str, path: Path, number: int) -> Case:
     where = f"{path}, line {number}"
     try:
@@ -139,7 +120,7 @@ def _from_json(data: Mapping[str, Any], home: Path, where: str) -> Element:
 def _unchanged(data: Mapping[str, Any], home: Path, where: str) -> Path:
     file: Path = home / safe_path(data["path"], where)
     expected = data.get("sha256", "")
-    if expected and file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() != expected:
+    if expected and file.is_file() and file_sha256(file) != expected:
         raise ValueError(f"{where}: {file} has changed since the case was written: its sha256 differs")
     return file
 

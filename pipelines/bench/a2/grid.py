@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from a2data.media.pictures import read_picture
 from a2data.store.filename import safe_name
 from pipelines.bench.a2 import strips
-from pipelines.bench.a2.cases import Case, picture
+from pipelines.bench.a2.cases import Case
 
 MOST = 8  # cases on the page
 STYLE = ".grid td{text-align:left;padding:.3rem .7rem .3rem 0;border-bottom:1px solid #ddd}.grid img{height:96px;display:block}"
@@ -28,7 +29,7 @@ def grid(cases: Sequence[Case], scores: Mapping[str, Path], most: int = MOST) ->
 
 def _row(case: Case, scores: Mapping[str, Path]) -> str:
     shown = (
-        _image(strips.jpeg(strips.strip([picture(e.path) for e in case.elements])), "the pictures")
+        _image(strips.jpeg(strips.strip([read_picture(e.path) for e in case.elements])), "the pictures")
         if case.elements
         else ""
     )

@@ -9,8 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from a2data.dataset.reader import Tars, read_index
+from a2data.media.pictures import read_picture
+from a2data.store.folder import file_sha256
 from model_zoo import cards
-from pipelines.bench.a2.cases import Case, picture
+from pipelines.bench.a2.cases import Case
 from pipelines.bench.a2.from_triplets import sample
 from pipelines.bench.a2.metrics import portrait
 
@@ -46,13 +48,13 @@ def overlaps(cases: Iterable[Case], shards: Sequence[Path], looks: str = "", fac
     threshold.
     """
     mine = list({(case.id, e.path): (case.id, e.path, e.role) for case in cases for e in case.elements}.values())
-    pictures = {path: picture(path) for _, path, _ in mine}
+    pictures = {path: read_picture(path) for _, path, _ in mine}
     exact = _exact(mine, pictures)
     near = [_near(mine, pictures, *_copies(looks))] if looks else []
     near += [_near([m for m in mine if m[2] == "human"], pictures, *_people(faces))] if faces else []
     found = []
     for key, name, role, data, where in _references(shards):
-        pixels = picture(io.BytesIO(data), f"{where}, {name}.png")
+        pixels = read_picture(io.BytesIO(data), f"{where}, {name}.png", min_side_px=1)
         best = {hit: how for compare in near for hit, how in compare(pixels, role).items()}
         best |= dict.fromkeys(exact.get(content(pixels), ()), "pixels")
         best |= dict.fromkeys(
@@ -80,7 +82,7 @@ def _exact(
     """Return {sha256 of bytes or pixels: the cases' images that have it}."""
     found: dict[str, list[tuple[str, Path]]] = {}
     for case, path, _ in mine:
-        for sha256 in (hashlib.sha256(path.read_bytes()).hexdigest(), content(pictures[path])):
+        for sha256 in (file_sha256(path), content(pictures[path])):
             found.setdefault(sha256, []).append((case, path))
     return found
 

@@ -1,6 +1,5 @@
 """Metrics of one video with networks of the model zoo: each function takes cards and a device and returns the measure."""
 
-import importlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -115,13 +114,14 @@ def smooth(name: str, device: str) -> Ask:
 
 def dynamic(name: str, device: str) -> Ask:
     """Return the measure of dynamic degree and, unnormalised, of smoothness by optical flow, which is not VBench's."""
-    card = cards.card(name)
-    fields = importlib.import_module(card.builder.partition(":")[0]).fields(card, device)
+    if (role := cards.base_card(name).role) != "flow":
+        raise ValueError(f"the card of optical flow is {name}, which has role {role}: choose one of role flow")
+    flow = cards.load(name, device)
 
     def ask(asked: CaseRow, sampled: Sampled) -> Row:
-        value = motion.smoothness_by_flow(fields, sampled.frames)
+        value = motion.smoothness_by_flow(flow, sampled.frames)
         return {
-            "dynamic_degree": Measured(motion.dynamic_degree(fields, sampled.frames, sampled.fps)),
+            "dynamic_degree": Measured(motion.dynamic_degree(flow, sampled.frames, sampled.fps)),
             "motion_smoothness.by-flow": SHORT if value is None else Measured(value),
         }
 

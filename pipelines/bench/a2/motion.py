@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from model_zoo.flow.interpolate import Between, by_flow
-from model_zoo.flow.raft import Flow, measure, shrink
+from model_zoo.flow.motion import Flow, measure, shrink
 
 FRAMES = 32  # frames for metrics that do not use all of them: as in OpenS2V; A2's number is not known
 VICLIP_FRAMES = 8
@@ -40,7 +40,7 @@ def _some(count: int) -> None:
 
 
 def dynamic_degree(flow: Flow, frames: np.ndarray, fps: float) -> float:
-    """Return 1 for a video with motion, else 0, as decided by `model_zoo.flow.raft.measure`.
+    """Return 1 for a video with motion, else 0, as decided by `model_zoo.flow.motion.measure`.
 
     flow: (t, h, w, 3) uint8 -> (t - 1, h, w, 2) pixels. VBench measures full-size frames with a threshold that grows with the
     shorter side; here frames are resized so that the threshold is 6 px. VBench classifies every video of two frames as dynamic,
@@ -71,5 +71,5 @@ def normalised_smoothness(value: float) -> float:
 
 
 def smoothness_by_flow(flow: Flow, frames: np.ndarray) -> float | None:
-    """Return `smoothness` with `by_flow`, at RAFT's input size."""
+    """Return `smoothness` with `by_flow`, at the size at which flow is measured."""
     return smoothness(np.stack([shrink(frame) for frame in frames]), by_flow(flow)) if len(frames) else None

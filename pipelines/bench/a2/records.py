@@ -8,8 +8,9 @@ from functools import cached_property
 import numpy as np
 
 from a2data.media import video as codec
+from a2data.media.pictures import read_picture
 from a2data.media.video import open_bytes
-from pipelines.bench.a2.cases import Case, picture
+from pipelines.bench.a2.cases import Case
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class ReferenceImage:
     @cached_property
     def pixels(self) -> np.ndarray:
         """Return (h, w, 3) uint8 RGB. Raises ValueError if the bytes are not an image."""
-        return picture(io.BytesIO(self.image), f"the picture {self.sha256[:16]}{self.suffix}")
+        return read_picture(io.BytesIO(self.image), f"the picture {self.sha256[:16]}{self.suffix}")
 
 
 @dataclass(frozen=True)

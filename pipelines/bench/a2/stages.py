@@ -173,7 +173,7 @@ class MotionSmoothness(Metrics):
 class DynamicDegree(Metrics):
     """Measures whether anything moves, and how well every second frame is interpolated by optical flow."""
 
-    flow: str = "raft-large"  # card of optical flow
+    flow: str = "raft-large"  # card of role flow
 
     def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
         return ("dynamic_degree", "motion_smoothness.by-flow"), experts.dynamic

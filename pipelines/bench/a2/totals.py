@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipelines.statistics import cluster_bootstrap, percentile_interval
+
 RESAMPLES = 2000
-INTERVAL = (2.5, 97.5)  # percentiles of the resamples
 VARIANTS = ("lenient", "strict")
 
 
@@ -160,18 +161,15 @@ def _resampled(numbers: np.ndarray, seed: int, resamples: int) -> np.ndarray:
     cases = len(numbers)
     if not cases:
         return np.full((resamples, numbers.shape[1]), np.nan)
-    counts = np.random.default_rng(seed).multinomial(cases, np.full(cases, 1 / cases), resamples).astype(float)
+    counts = np.stack([*cluster_bootstrap(cases, resamples, seed)]).astype(float)
     total = counts @ np.isfinite(numbers)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(total > 0, counts @ np.nan_to_num(numbers) / total, np.nan)
 
 
 def _interval(drawn: np.ndarray) -> tuple[float | None, float | None]:
-    known = drawn[np.isfinite(drawn)]
-    if not len(known):
-        return None, None
-    low, high = np.percentile(known, INTERVAL)
-    return float(low), float(high)
+    low, high = percentile_interval(drawn)
+    return (None, None) if np.isnan(low) else (low, high)
 
 
 def _dimensions(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from a2data.media.images import clamp, from_png, from_rle
+from a2data.media.images import crop, from_png, from_rle
 from a2data.store.filename import safe_path
 from pipelines.bench.triplets.match_truth import UNKNOWN_ALPHA, Found, GroundTruthMatcher, entity_masks, overlap, solid
 from pipelines.bench.triplets.predictions import Ref
@@ -122,9 +122,8 @@ def place_figures(ground: GroundTruthMatcher, ref: Ref, plates: dict[str, np.nda
 def region_of(film: Film, ref: Ref) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the source pixels that a background picture shows, (h, w) bool, and their content, (h, w, 3) uint8."""
     mask = from_rle(ref.origin.mask)
-    x0, y0, x1, y1 = clamp(ref.box, *mask.shape)
     inside = np.zeros_like(mask)
-    inside[y0:y1, x0:x1] = mask[y0:y1, x0:x1]
+    crop(inside, ref.box)[:] = crop(mask, ref.box)
     left, top, right, bottom = (round(v) for v in ref.origin.crop)
     size = right - left, bottom - top
     region = np.zeros((film.height, film.width), bool)
@@ -132,7 +131,7 @@ def region_of(film: Film, ref: Ref) -> tuple[np.ndarray, np.ndarray | None]:
     if ref.picture is None:
         return region, None
     frame = np.full((*mask.shape, 3), 255, np.uint8)
-    frame[y0:y1, x0:x1] = ref.picture
+    crop(frame, ref.box)[:] = ref.picture
     whole = np.full((film.height, film.width, 3), 255, np.uint8)
     whole[top:bottom, left:right] = cv2.resize(frame, size)
     return region, whole

@@ -8,9 +8,6 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from model_zoo import torchvision_shim  # noqa: E402
-
-torchvision_shim.install()
 
 from diffusers import MagCacheConfig  # noqa: E402
 from tiny_a2 import write  # noqa: E402

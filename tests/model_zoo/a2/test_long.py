@@ -8,11 +8,6 @@ pytest.importorskip("diffusers")
 
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
-
-from model_zoo import torchvision_shim  # noqa: E402
-
-torchvision_shim.install()
-
 from tiny_pipeline import pictures, pipeline, tiny_parts  # noqa: E402
 
 from model_zoo.a2 import long as a2_long  # noqa: E402

@@ -17,9 +17,7 @@ def test_the_path_leads_from_clean_to_noise_in_the_direction_of_the_training_tar
 @pytest.mark.parametrize("shift", [1.0, 3.0, 5.0, 8.0])
 def test_a_shift_is_diffusers_own(shift):
     pytest.importorskip("diffusers")
-    from model_zoo import torchvision_shim
 
-    torchvision_shim.install()
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     theirs = FlowMatchEulerDiscreteScheduler(shift=shift).sigmas[[99, 499, 899]]

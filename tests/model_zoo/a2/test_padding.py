@@ -3,9 +3,6 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from model_zoo import torchvision_shim  # noqa: E402
-
-torchvision_shim.install()
 
 from model_zoo.a2 import objective, padding, tiny  # noqa: E402
 

@@ -8,9 +8,6 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from model_zoo import torchvision_shim  # noqa: E402
-
-torchvision_shim.install()
 
 import torch.distributed as dist  # noqa: E402
 import torch.multiprocessing as multiprocessing  # noqa: E402

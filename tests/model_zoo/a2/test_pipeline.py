@@ -10,9 +10,6 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from model_zoo import torchvision_shim  # noqa: E402
-
-torchvision_shim.install()
 
 from diffusers import WanImageToVideoPipeline, WanTransformer3DModel  # noqa: E402
 from safetensors import safe_open  # noqa: E402

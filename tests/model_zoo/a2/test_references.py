@@ -1,10 +1,7 @@
 """References on their way into A2: to the pixel, to the frame, to the channel."""
 
-import io
-
 import numpy as np
 import pytest
-from PIL import Image
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("jaxtyping")
@@ -141,54 +138,3 @@ def test_combined_after_the_vae_the_area_outside_references_is_zero_and_not_grey
     assert after[0, :4, :, 0, 0].sum(0).tolist() == [4, 4, 0]
     with pytest.raises(ValueError, match="'before' or 'after'"):
         refs.condition(Means(), pictures, 9, combine="between")
-
-
-def saved(tmp_path, image: Image.Image, name: str = "a.png", **options):
-    image.save(tmp_path / name, **options)
-    return tmp_path / name
-
-
-def test_transparent_grey_and_cmyk_pictures_are_read_as_they_look(tmp_path):
-    clear = Image.new("RGBA", (20, 20), (*RED, 0))
-    clear.paste((*RED, 255), (0, 0, 10, 20))
-    read = refs.read_picture(saved(tmp_path, clear))
-    assert (read[:, :10] == RED).all()
-    assert (read[:, 10:] == 255).all()
-    assert (refs.read_picture(saved(tmp_path, Image.new("L", (20, 20), 77))) == 77).all()
-    assert refs.read_picture(saved(tmp_path, Image.new("CMYK", (20, 20)), "a.jpg")).shape == (20, 20, 3)
-
-
-def test_a_picture_is_turned_as_its_exif_says(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn clockwise
-    turned = refs.read_picture(saved(tmp_path, Image.new("RGB", (40, 20)), "a.jpg", exif=exif))
-    assert turned.shape == (40, 20, 3)
-
-
-@pytest.mark.parametrize(
-    ("make", "sentence"),
-    [
-        (lambda p: p.write_bytes(b"no picture"), "not a readable image"),
-        (lambda p: Image.new("RGB", (1, 1)).save(p), "1 x 1 px; references must have at least 16 px a side"),
-        (lambda p: Image.new("1", (10000, 6000)).save(p), "60 megapixels"),
-        (lambda p: Image.new("1", (10001, 16)).save(p), "10001 x 16 px; references may have at most 10000 px a side"),
-        (lambda p: p.write_bytes(half_a_picture()), "damaged"),
-    ],
-)
-def test_an_unusable_picture_is_reported(tmp_path, make, sentence):
-    path = tmp_path / "a.png"
-    make(path)
-    with pytest.raises(ValueError, match=sentence) as error:
-        refs.read_picture(path)
-    assert str(path) in str(error.value)
-
-
-def half_a_picture() -> bytes:
-    whole = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(whole, "PNG")
-    return whole.getvalue()[: len(whole.getvalue()) // 2]
-
-
-def test_a_missing_file_stays_a_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        refs.read_picture(tmp_path / "none.png")

@@ -6,9 +6,6 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from model_zoo import torchvision_shim  # noqa: E402
-
-torchvision_shim.install()
 
 from tiny_skyreels_v2 import write  # noqa: E402
 

@@ -4,9 +4,6 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from model_zoo import torchvision_shim  # noqa: E402
-
-torchvision_shim.install()
 
 from model_zoo.a2 import encoders as a2_encoders  # noqa: E402
 from model_zoo.a2 import objective, references, tiny  # noqa: E402

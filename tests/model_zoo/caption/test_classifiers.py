@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model_zoo import cards, torchvision_shim
+from model_zoo import cards
 from model_zoo.caption import classifiers
 
-torchvision_shim.install()
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 

@@ -5,12 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from model_zoo import cards, torchvision_shim
+from model_zoo import cards
 from model_zoo.caption import qwen_vl, schema
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("jsonschema")
-torchvision_shim.install()
 transformers = pytest.importorskip("transformers")
 
 SPECIAL = (

@@ -9,10 +9,9 @@ import pytest
 import tiny_clip
 from tiny_clip import COLOURS, square
 
-from model_zoo import cards, torchvision_shim
+from model_zoo import cards
 from model_zoo.compare import clip
 
-torchvision_shim.install()
 pytest.importorskip("open_clip")
 
 PHRASES = [f"a {name} square" for name in COLOURS]

@@ -5,10 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from model_zoo import cards, torchvision_shim
+from model_zoo import cards
 from model_zoo.compare import mobilenet, patches
 
-torchvision_shim.install()
 transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
 

@@ -2,13 +2,12 @@ import numpy as np
 import pytest
 
 from a2data.records import ClipVideo, Element, Kept
-from model_zoo import cards, torchvision_shim
+from model_zoo import cards
 from model_zoo.detect import detr
 from stages.detect import Detect
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-torchvision_shim.install()
 
 FRAMES = np.random.default_rng(0).integers(0, 255, (3, 120, 160, 3)).astype(np.uint8)
 NAMES = {0: "person", 1: "cup", 2: "dog"}

@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
 
-from model_zoo import cards, torchvision_shim
+from model_zoo import cards
 from model_zoo.detect import grounding
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-torchvision_shim.install()
 
 FRAMES = np.random.default_rng(0).integers(0, 255, (3, 120, 160, 3)).astype(np.uint8)
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "red", "cup", "dog", "bot", "##tle"]

@@ -3,12 +3,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from model_zoo import cards, torchvision_shim
+from model_zoo import cards
 from model_zoo.detect import sam
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-torchvision_shim.install()
 
 FRAME = np.random.default_rng(0).integers(0, 255, (120, 160, 3)).astype(np.uint8)
 BOXES = np.array([[10, 10, 60, 70], [40, 20, 90, 100], [0, 0, 160, 120]], np.float32)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from model_zoo import cards, roles, torchvision_shim, weights
+from model_zoo import cards, roles, weights
 from model_zoo.detect import yolo
 
 torch = pytest.importorskip("torch")
@@ -89,7 +89,6 @@ def bright(self, letterboxed, *args, **kwargs):
 )
 def test_a_rectangle_goes_through_the_letterbox_and_comes_back_to_the_pixel(tmp_path, monkeypatch, shape, box):
     yolo.keep_offline()
-    torchvision_shim.install()
     from ultralytics import YOLO
     from ultralytics.engine.predictor import BasePredictor
 

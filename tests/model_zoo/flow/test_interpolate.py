@@ -76,10 +76,10 @@ def test_without_a_network_the_flow_finds_the_frame_between():
 
 @pytest.mark.parametrize(("right", "down"), [(4, 0), (-3, 2), (0, 6)])
 def test_dis_finds_where_a_texture_went(right, down):
-    from model_zoo.flow import dis
+    from model_zoo.flow.dis import dis
 
     wide = texture(320, 320)
     a, b = wide[20:276, 20:276], wide[20 - down : 276 - down, 20 - right : 276 - right]
-    field = dis.fields(None, "cpu")(np.stack([a, b]))[0]
+    field = dis(None, "cpu")(np.stack([a, b]))[0]
     middle = np.median(field[32:-32, 32:-32].reshape(-1, 2), axis=0)
     assert middle.tolist() == pytest.approx([right, down], abs=0.2)

@@ -2,11 +2,11 @@ import cv2
 import numpy as np
 import pytest
 
-from model_zoo import cards, torchvision_shim
+from model_zoo import cards
 from model_zoo.flow import raft
+from model_zoo.flow.motion import measure
 
 torch = pytest.importorskip("torch")
-torchvision_shim.install()
 pytest.importorskip("torchvision")
 
 
@@ -17,7 +17,7 @@ def weights(corpus):
 
 @pytest.fixture(scope="module")
 def network(weights):
-    return raft._network("raft_small", cards.card(f"raft-small:{weights}"), "cpu")
+    return cards.load(f"raft-small:{weights}")
 
 
 def window(dx: int, dy: int, height: int = 128, width: int = 192) -> np.ndarray:
@@ -42,12 +42,11 @@ def test_a_batch_is_its_pairs_one_by_one(network, monkeypatch):
     assert np.abs(network(frames) - alone).max() < 1e-2
 
 
-def test_real_weights_measure_a_pan_and_a_still_clip(weights):
-    model = cards.load(f"raft-small:{weights}")
-    pan = model(np.stack([window(3 * n, 0, 128, 128) for n in range(3)]), 8.0)
+def test_real_weights_measure_a_pan_and_a_still_clip(network):
+    pan = measure(network, np.stack([window(3 * n, 0, 128, 128) for n in range(3)]), 8.0)
     assert pan["flow"] == pytest.approx(3 / 128 * 8, rel=0.1)
     assert pan["flow_top5"] == pytest.approx(3 * 256 / 128, rel=0.2)
-    still = model(np.stack([window(0, 0, 128, 128)] * 2), 8.0)
+    still = measure(network, np.stack([window(0, 0, 128, 128)] * 2), 8.0)
     assert still["flow"] < 0.01
     assert still["flow_top5"] < 0.5
     assert still["flow_dynamic"] == 0.0
@@ -60,13 +59,13 @@ def constant(x: float, y: float):
 
 def test_speed_is_in_widths_per_second_whatever_the_rate_and_size():
     for fps, height, width in [(8.0, 256, 512), (24.0, 256, 512), (8.0, 512, 1024), (8.0, 130, 260)]:
-        found = raft.measure(constant(16, 0), np.zeros((10, height, width, 3), np.uint8), fps)
+        found = measure(constant(16, 0), np.zeros((10, height, width, 3), np.uint8), fps)
         assert found["flow"] == pytest.approx(16 / 512 * 8)
         assert found["flow_top5"] == pytest.approx(16)
 
 
 def test_padding_to_a_multiple_of_eight_is_undone_in_the_result():
-    found = raft.measure(constant(8, 0), np.zeros((2, 256, 300, 3), np.uint8), 8.0)
+    found = measure(constant(8, 0), np.zeros((2, 256, 300, 3), np.uint8), 8.0)
     assert found["flow_top5"] == pytest.approx(8 * 300 / 304)
 
 
@@ -76,7 +75,7 @@ def test_the_top_is_the_twentieth_that_moves_most():
         out[:, :, : out.shape[2] // 20, 1] = 10
         return out
 
-    found = raft.measure(corner, np.zeros((3, 256, 320, 3), np.uint8), 8.0)
+    found = measure(corner, np.zeros((3, 256, 320, 3), np.uint8), 8.0)
     assert found["flow_top5"] == pytest.approx(10)
     assert found["flow"] == pytest.approx(0.5 / 320 * 8)
 
@@ -88,17 +87,17 @@ def test_a_clip_is_dynamic_when_a_quarter_of_its_frames_is_fast(fast, dynamic):
         out[:fast] = 6.1
         return out
 
-    assert raft.measure(some, np.zeros((16, 256, 256, 3), np.uint8), 8.0)["flow_dynamic"] == dynamic
+    assert measure(some, np.zeros((16, 256, 256, 3), np.uint8), 8.0)["flow_dynamic"] == dynamic
 
 
 def test_a_clip_of_one_frame_does_not_move():
-    assert set(raft.measure(constant(9, 9), np.zeros((1, 64, 64, 3), np.uint8), 15.0).values()) == {0.0}
+    assert set(measure(constant(9, 9), np.zeros((1, 64, 64, 3), np.uint8), 15.0).values()) == {0.0}
 
 
 def test_weights_in_torchvisions_names_are_the_same_network(tmp_path, weights, network):
     state = raft.torchvision_names(torch.load(weights, map_location="cpu", weights_only=True))
     torch.save(state, tmp_path / "raft.pth")
-    again = raft._network("raft_small", cards.card(f"raft-small:{tmp_path / 'raft.pth'}"), "cpu")
+    again = cards.load(f"raft-small:{tmp_path / 'raft.pth'}")
     frames = np.stack([window(0, 0), window(4, 4)])
     assert np.array_equal(again(frames), network(frames))
 
@@ -113,7 +112,7 @@ def test_the_large_network_takes_torchvisions_weights(tmp_path):
 
     torch.manual_seed(0)
     torch.save(raft_large(weights=None, progress=False).state_dict(), tmp_path / "large.pth")
-    network = raft._network("raft_large", cards.card(f"raft-large:{tmp_path / 'large.pth'}"), "cpu")
+    network = cards.load(f"raft-large:{tmp_path / 'large.pth'}")
     found = network(np.stack([window(0, 0, 128, 128), window(5, 0, 128, 128)]))
     assert found.shape == (1, 128, 128, 2)
     assert np.isfinite(found).all()

@@ -9,9 +9,7 @@ torch = pytest.importorskip("torch")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    from model_zoo.torchvision_shim import install
 
-    install()
     from transformers import Sapiens2ForImageMatting, Sapiens2ImageProcessor
 
     folder = tmp_path_factory.mktemp("matting")

@@ -51,9 +51,7 @@ def sapiens(tmp_path_factory):
 @pytest.fixture(scope="module")
 def sapiens2(tmp_path_factory):
     """A folder with a random Sapiens 2 of 64 x 48 and its processor."""
-    from model_zoo.torchvision_shim import install
 
-    install()
     from transformers import Sapiens2ForSemanticSegmentation, Sapiens2ImageProcessor
 
     folder = tmp_path_factory.mktemp("sapiens2")
@@ -66,9 +64,7 @@ def sapiens2(tmp_path_factory):
 @pytest.fixture(scope="module")
 def segformer(tmp_path_factory):
     """A folder with a random SegFormer of 18 classes and its processor."""
-    from model_zoo.torchvision_shim import install
 
-    install()
     from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
     folder = tmp_path_factory.mktemp("segformer")

@@ -5,12 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model_zoo import cards, torchvision_shim
+from model_zoo import cards
 from model_zoo.catalogue import CARDS
 from model_zoo.quality import aesthetic
 
 torch = pytest.importorskip("torch")
-torchvision_shim.install()
 pytest.importorskip("open_clip")
 
 TINY = {

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from model_zoo import cards, torchvision_shim
+from model_zoo import cards
 from model_zoo.quality import nsfw
 
 torch = pytest.importorskip("torch")
@@ -11,7 +11,6 @@ pytest.importorskip("transformers")
 @pytest.fixture
 def folder(tmp_path):
     """save(labels): a tiny random ViT classifier with these labels, as transformers saves it."""
-    torchvision_shim.install()
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
     def save(*labels: str):

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from model_zoo import cards, torchvision_shim
+from model_zoo import cards
 from model_zoo.quality import text
 
 
@@ -54,7 +54,6 @@ def random_ppocr(tmp_path_factory):
     """A folder with the real PP-OCRv5 mobile detector, not trained, and its preprocessing."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    torchvision_shim.install()
     from transformers import PPOCRV5MobileDetConfig, PPOCRV5MobileDetForObjectDetection, PPOCRV5ServerDetImageProcessor
 
     folder = tmp_path_factory.mktemp("ppocr")

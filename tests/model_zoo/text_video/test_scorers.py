@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from model_zoo import cards, torchvision_shim
+from model_zoo import cards
 from model_zoo.text_video import scorers
 
 SMALL = {"width": 64, "layers": 2, "heads": 2}
@@ -13,7 +13,6 @@ SMALL = {"width": 64, "layers": 2, "heads": 2}
 
 @pytest.fixture(scope="module")
 def towers():
-    torchvision_shim.install()
     torch.manual_seed(0)
     return tuple(tower.eval() for tower in scorers.networks(SMALL, SMALL))
 

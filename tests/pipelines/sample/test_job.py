@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("jaxtyping")
+from a2data.media import pictures
 from pipelines.sample import checks
 from pipelines.sample import job as jobs
 from pipelines.sample.job import Job
@@ -165,10 +166,10 @@ def test_each_thing_that_is_wrong_is_one_sentence(folder, values, sentence):
     ("make", "sentence"),
     [
         (lambda path: path.write_text("no picture"), "is not a readable image"),
-        (lambda path: Image.new("L", (1, 1)).save(path), "is 1 x 1 px; references must have at least 16 px a side"),
+        (lambda path: Image.new("L", (1, 1)).save(path), "is 1 x 1 px; a picture must have at least 16 px a side"),
         (
             lambda path: Image.new("1", (10_000, 5_001)).save(path),
-            "has 50.01 megapixels; references may have at most 50",
+            "has 50.01 megapixels; a picture may have at most 50",
         ),
         (lambda path: path.mkdir(), "Is a directory"),
     ],
@@ -192,10 +193,8 @@ def test_a_folder_in_the_place_of_the_video_is_one_sentence(folder):
 
 
 def test_a_picture_of_many_jobs_is_read_once(folder, monkeypatch):
-    from model_zoo.a2 import references as a2_references
-
-    read, seen = a2_references.read_picture, []
-    monkeypatch.setattr(a2_references, "read_picture", lambda path: seen.append(path) or read(path))
+    read, seen = pictures.read_picture, []
+    monkeypatch.setattr(pictures, "read_picture", lambda path: seen.append(path) or read(path))
     checks.validated([("", job(folder, out=f"{n}.mp4")) for n in range(3)])
     assert len(seen) == 2
 

@@ -49,8 +49,9 @@ def test_the_same_command_again_samples_nothing_and_another_seed_does(studio, ca
 def test_the_video_is_the_pipelines_own_with_that_seed(studio, checkpoint):
     import torch
 
+    from a2data.media.pictures import read_picture
     from model_zoo.a2 import pipeline, references
-    from model_zoo.a2.references import Reference, read_picture
+    from model_zoo.a2.references import Reference
 
     assert one("--guidance-scale", "3", "--flow-shift", "5", "--scheduler", "euler") == 0
 

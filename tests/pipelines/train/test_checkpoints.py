@@ -15,7 +15,8 @@ import torch.distributed as dist  # noqa: E402
 import torch.distributed.checkpoint as dcp  # noqa: E402
 import torch.multiprocessing as multiprocessing  # noqa: E402
 
-from pipelines.train.checkpoints import Checkpoints, about, digest, sha256  # noqa: E402
+from a2data.store.folder import file_sha256  # noqa: E402
+from pipelines.train.checkpoints import Checkpoints, about, digest  # noqa: E402
 from pipelines.train.safe_reading import DamagedError, metadata_in  # noqa: E402
 
 STATE = {"seconds": 1.5, "settings": {"seed": 0}, "loader": {"epoch": 0}, "last": {}, "held_out": None}
@@ -187,7 +188,7 @@ def resealed(checkpoint: Path) -> None:
     """state.json as if the files had always been these."""
     state = about(checkpoint)
     state["files"] = {
-        n: {"bytes": (checkpoint / n).stat().st_size, "sha256": sha256(checkpoint / n)} for n in state["files"]
+        n: {"bytes": (checkpoint / n).stat().st_size, "sha256": file_sha256(checkpoint / n)} for n in state["files"]
     }
     (checkpoint / "state.json").write_text(json.dumps(state | {"sha256": digest(state)}))
 

@@ -7,10 +7,6 @@ pytest.importorskip("diffusers")
 
 from dataclasses import replace  # noqa: E402
 
-from model_zoo import torchvision_shim  # noqa: E402
-
-torchvision_shim.install()
-
 from pipelines.train import cost as train_plan  # noqa: E402
 from pipelines.train.settings import PRESETS, network_config  # noqa: E402
 

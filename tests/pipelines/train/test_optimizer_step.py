@@ -8,9 +8,6 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from model_zoo import torchvision_shim  # noqa: E402
-
-torchvision_shim.install()
 
 from diffusers import WanTransformer3DModel  # noqa: E402
 

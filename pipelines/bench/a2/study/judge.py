@@ -15,10 +15,11 @@ import cv2
 import numpy as np
 
 from a2data.media import video
+from a2data.media.pictures import read_picture
 from a2data.store.filename import safe_name
 from model_zoo.caption.endpoint import data_url
 from model_zoo.caption.schema import Ask, Completion
-from pipelines.bench.a2.cases import Case, picture
+from pipelines.bench.a2.cases import Case
 from pipelines.bench.a2.study import page as study
 from pipelines.bench.a2.study import ratings
 
@@ -84,7 +85,7 @@ def question(case: Case, frames: np.ndarray) -> list[dict[str, Any]]:
     pictures: list[dict[str, Any]] = []
     for number, element in enumerate(case.elements, 1):
         pictures.append({"type": "text", "text": f"Picture {number}, {element.role} {element.label}".strip() + ":"})
-        pictures.append(_shown(picture(element.path)))
+        pictures.append(_shown(read_picture(element.path)))
     picked = [round(n) for n in np.linspace(0, len(frames) - 1, min(FRAMES, len(frames)))]
     asked = "\n".join(
         f"{name}: {c.asks} " + "; ".join(f"{score} = {anchor}" for score, anchor in c.anchors.items())

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import av
 from PIL import Image
 
+from a2data.media.pictures import read_picture
 from a2data.media.video import open_bytes
 from a2data.store.filename import safe_name
-from pipelines.bench.a2.cases import Case, picture
+from pipelines.bench.a2.cases import Case
 
 FORMAT = "a2-study/1"
 SIDE_PX = 360  # the longer side at which the pictures of the references are shown
@@ -194,7 +195,7 @@ def without_tags(video: Path) -> bytes:
 
 
 def _thumbnail(path: Path) -> str:
-    image = Image.fromarray(picture(path))
+    image = Image.fromarray(read_picture(path))
     image.thumbnail((SIDE_PX, SIDE_PX))
     target = io.BytesIO()
     image.save(target, "JPEG", quality=85)

@@ -223,3 +223,8 @@ def test_the_scales_are_those_of_the_table(monkeypatch):
     assert experts.smooth("half", "cpu")(case, made)["motion_smoothness"].value == pytest.approx(
         (raw - 0.706) / (0.9975 - 0.706)
     )
+
+
+def test_a_card_of_another_role_is_not_taken_for_optical_flow():
+    with pytest.raises(ValueError, match="blur-effect, which has role quality"):
+        experts.dynamic("blur-effect", "cpu")
