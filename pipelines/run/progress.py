@@ -38,6 +38,48 @@ def steps(name: str, quiet: bool) -> Iterator[Callable[[str], None]]:
         yield lambda text: status.update(f"{name}: {text}")
 
 
+@contextlib.contextmanager
+def counter(first: str, quiet: bool) -> Iterator[Callable[..., None]]:
+    """Yield a function that begins the next task, given its description and number of steps, and without them counts a step.
+
+    On a terminal the current task is a bar, elsewhere a line is printed when it begins. `first` describes the time before it.
+    """
+    bars, began = None, time.monotonic()
+    if sys.stderr.isatty() and not quiet:
+        from rich.progress import MofNCompleteColumn
+
+        bars = _bars(MofNCompleteColumn())
+        bars.add_task(first, total=None)
+
+    def count(description: str = "", total: int = 0) -> None:
+        if bars is not None and total:
+            bars.reset(bars.task_ids[0], total=total, description=description[-24:])
+        elif bars is not None:
+            bars.advance(bars.task_ids[0])
+        elif total and not quiet:
+            print(f"[{time.monotonic() - began:7.1f} s] {description}", file=sys.stderr, flush=True)
+
+    with bars or contextlib.nullcontext():
+        yield count
+
+
+def _bars(middle: Any, console: Any = None) -> Any:
+    """Return a rich.progress.Progress whose bars are followed by this column."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description:<24}", markup=False),
+        BarColumn(bar_width=16),
+        middle,
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console or Console(stderr=True),
+        speed_estimate_period=3600,  # a job may take many minutes
+    )
+
+
 class Lines:
     """A line for each finished job, for logs."""
 
@@ -74,20 +116,10 @@ class Bars:
     """A progress bar for each group of stages: jobs done plus the fraction of those in flight, counts, time left."""
 
     def __init__(self, store: Store, shards: list[int], console: Any = None):
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import TextColumn
 
         self.store, self.shards = store, shards
-        self.progress = Progress(
-            TextColumn("{task.description:<24}"),
-            BarColumn(bar_width=16),
-            TextColumn("{task.percentage:>3.0f}% {task.fields[told]:<40}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console or Console(stderr=True),
-            speed_estimate_period=3600,  # a job may take many minutes
-        )
+        self.progress = _bars(TextColumn("{task.percentage:>3.0f}% {task.fields[told]:<40}"), console)
         self.tasks: dict[Group, Any] = {}
         self.made: dict[Group, int] = {}  # jobs
         self.totals: dict[Group, Counts] = {}  # counts of those jobs

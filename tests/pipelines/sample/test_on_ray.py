@@ -8,12 +8,13 @@ import toy
 
 ray = pytest.importorskip("ray")
 pytest.importorskip("jaxtyping")
+from pipelines.sample.watch import Nothing  # noqa: E402
+
 from pipelines.run.on_ray import device  # noqa: E402
 from pipelines.sample import job as jobs  # noqa: E402
 from pipelines.sample import on_ray  # noqa: E402
 from pipelines.sample.acceleration import Acceleration  # noqa: E402
 from pipelines.sample.sampler import SampleRequest  # noqa: E402
-from pipelines.sample.watch import Nothing  # noqa: E402
 
 
 class Toy:
