@@ -6,7 +6,7 @@ of the video at the start of the condition (the spatial branch), and as a white 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,13 +35,15 @@ class Prepared(NamedTuple):
     squares: UInt8[np.ndarray, "n side side 3"]
 
 
-def read_picture(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
+def read_picture(file: str | Path | IO[bytes], name: str = "") -> UInt8[np.ndarray, "h w 3"]:
     """Return an image file as displayed, in RGB: rotated according to EXIF, with transparency on white.
 
-    Raises ValueError with the file's path if it is not an image, has a side under 16 or over 10,000 px, or over 50 megapixels.
+    name: name for messages, by default the file's path. Raises ValueError with it if the file is not an image, has a side under
+    16 or over 10,000 px, or over 50 megapixels.
     """
+    path = name or file
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             pixels = image.width * image.height
             if pixels > MAX_PIXELS:
                 raise ValueError(f"{path} has {pixels / 1e6:.4g} megapixels; references may have at most 50: resize it")

@@ -62,7 +62,10 @@ class Sample(Stage):
         job = jobs.located(values, "/")
         known = {f"/{name}": shown.sha256 for shown, name in zip(case.shown, names, strict=True)}
         files = checks.validated([("", job)], known=known)
-        given = [Reference(shown.role, read_picture(io.BytesIO(shown.image))) for shown in case.shown]
+        given = [
+            Reference(shown.role, read_picture(io.BytesIO(shown.image), f"picture {name} of the case {case.clip_id}"))
+            for shown, name in zip(case.shown, names, strict=True)
+        ]
         frames = model(job, given, heartbeat.step)
         record = sample_record(job, files, model.checkpoint, self.dtype)
         return output.to_mp4(frames, record, (job.audio, job.audio_start_s))

@@ -113,7 +113,7 @@ def test_two_runs_into_one_folder_are_refused(studio, capsys):
 
 def command(studio: Path, *more: str) -> list[str]:
     rows = [{"out": f"{n}.mp4", "seed": n, "prompt": "a", "ref": ["human=woman.png"]} for n in range(3)]
-    (studio / "jobs.jsonl").write_text("".join(json.dumps(row | {"steps": 200}) + "\n" for row in rows))
+    (studio / "jobs.jsonl").write_text("".join(json.dumps(row | {"steps": 40}) + "\n" for row in rows))
     size = ["--height", "32", "--width", "48", "--frames", "9", "--guidance-scale", "1", "--matting-model", "none"]
     return ["sample", "--jobs", "jobs.jsonl", "--checkpoint", "a2", "--out", "made", "--device", "cpu", *size, *more]
 
@@ -143,7 +143,7 @@ def test_a_killed_run_is_resumed_with_the_same_videos(studio, capsys):
 def test_ray_samples_the_same_videos(studio, capsys):
     ray = pytest.importorskip("ray")
     words = command(studio, "--quiet", "--steps", "2")
-    (studio / "jobs.jsonl").write_text((studio / "jobs.jsonl").read_text().replace("200", "2"))
+    (studio / "jobs.jsonl").write_text((studio / "jobs.jsonl").read_text().replace('"steps": 40', '"steps": 2'))
     assert main([*words, "--out", "whole", "--here"]) == 0
     paths = os.pathsep.join([os.getcwd(), *filter(None, sys.path)])
     ray.init("local", num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False,
