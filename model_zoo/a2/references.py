@@ -5,8 +5,9 @@ of the video at the start of the condition (the spatial branch), and as a white 
 """
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ class Prepared(NamedTuple):
     squares: UInt8[np.ndarray, "n side side 3"]
 
 
-def read_picture(file: str | Path | IO[bytes], name: str = "") -> UInt8[np.ndarray, "h w 3"]:
+def read_picture(file: str | Path | BytesIO, name: str = "") -> UInt8[np.ndarray, "h w 3"]:
     """Return an image file as displayed, in RGB: rotated according to EXIF, with transparency on white.
 
     name: name for messages, by default the file's path. Raises ValueError with it if the file is not an image, has a side under
