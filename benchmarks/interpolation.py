@@ -65,7 +65,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def moved(picture: np.ndarray, across: float) -> np.ndarray:
-    """A picture moved to the right by a fraction of a pixel, by the shift theorem; its left and right border are not valid."""
+    """Move a picture to the right by a fraction of a pixel, by the shift theorem. Its left and right border are not valid."""
     turn = np.exp(-2j * np.pi * np.fft.rfftfreq(picture.shape[1]) * across)
     return np.fft.irfft(np.fft.rfft(picture.astype(float), axis=1) * turn[None, :, None], picture.shape[1], axis=1)
 

@@ -52,11 +52,11 @@ def page(checkpoint: str | None, shards: str | None, out: str, device: str | Non
     with gr.Blocks(title="a2data", analytics_enabled=False, fill_width=True) as made:
         gr.Markdown("# a2data")
         if checkpoint:
-            from model_zoo.a2 import checkpoint as a2_folder
+            from pipelines.sample.checkpoint import Checkpoint
 
-            a2_folder.check(checkpoint)
+            once = SingleFlight(Checkpoint.with_references(checkpoint), device)
             with gr.Tab("Sample"):
-                _sample_tab(gr, partial(sampled, SingleFlight(checkpoint, device), out))
+                _sample_tab(gr, partial(sampled, once, out))
         if shards:
             with gr.Tab("Shards"):
                 _shards_tab(gr, made, Packed(shards))
@@ -119,9 +119,9 @@ NAMES = (
 
 
 class SingleFlight:
-    """Lazily loaded checkpoint that samples one video at a time."""
+    """A pipelines.sample.checkpoint.Checkpoint, loaded on first use, that samples one video at a time."""
 
-    def __init__(self, checkpoint: str, device: str | None):
+    def __init__(self, checkpoint: Any, device: str | None):
         self.checkpoint, self.device, self.lock = checkpoint, device, threading.Lock()
         self.sampler: Any = None
 
@@ -129,11 +129,12 @@ class SingleFlight:
         """Sample a job's video and write it."""
         from pipelines.sample.checkpoint import placed
         from pipelines.sample.sampler import Sampler
+        from pipelines.sample.stage import sample_to_file
 
         with self.lock:
             if self.sampler is None:
-                self.sampler = Sampler(str(Path(self.checkpoint).resolve()), *placed(self.device))
-            self.sampler.sample(task, on_step)
+                self.sampler = Sampler(self.checkpoint, *placed(self.device))
+            sample_to_file(self.sampler, task, on_step)
 
 
 def sampled(

@@ -2,26 +2,27 @@
 
 import argparse
 import inspect
+import json
 import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
 
-from model_zoo.a2 import checkpoint as a2_folder
+from a2data.store.tables import Store
+from pipelines.cli import session
 from pipelines.cli.flags import argparse_type
+from pipelines.run.lock import exclusive_lock
 from pipelines.run.settings import TYPES
 from pipelines.sample import acceleration, checks, cutouts, output
 from pipelines.sample import job as jobs
 from pipelines.sample.acceleration import CACHES, RATIOS, WEIGHTS, Acceleration
-from pipelines.sample.checkpoint import checkpoint_folder, default_dtype, placed
+from pipelines.sample.checkpoint import Checkpoint, default_dtype, placed
 from pipelines.sample.checks import check_tokens
 from pipelines.sample.job import NEGATIVE, SCHEDULERS, SETTINGS, Job
-from pipelines.sample.record import here, record
-from pipelines.sample.sampler import Sampler, SampleRequest
-from pipelines.sample.watch import watcher
+from pipelines.sample.record import SampleRequest, record
+from pipelines.sample.stage import STATE, Sample, queue, sample_to_file
 
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -61,24 +62,20 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     execution.add_argument(
         "--dtype", choices=DTYPES, help="dtype of the weights (default: bfloat16 on a GPU, float32 on CPU)"
     )
-    execution.add_argument(
-        "--ray", metavar="ADDRESS", help="Ray cluster address, or auto, to distribute the jobs over its GPUs or CPUs"
-    )
-    execution.add_argument("--quiet", action="store_true", help="hide progress")
+    session.add_flags(execution)  # type: ignore[arg-type]
     command.set_defaults(do=sample)
 
 
 def sample(args: argparse.Namespace) -> int:
     """Validate all jobs and sample those that are not done. Prints failed jobs; returns 1 if there are any."""
     wanted, how = _jobs(args), acceleration_of(args)
-    root, parts = checkpoint_folder(args.checkpoint)
-    files = checks.validated(wanted, referenced="image_encoder" in parts)
+    checkpoint = Checkpoint.open(args.checkpoint)
+    files = checks.validated(wanted, checkpoint.takes_references)
     cutouts.check(wanted)
     device, dtype = _device(args)
-    acceleration.check(how, device, dtype, root, [job for _, job in wanted], bool(args.ray))
-    check_tokens(root, wanted)
-    checkpoint = {"name": root.resolve().name, "digest": a2_folder.digest(root, parts)}
-    how = acceleration.with_ratios(how, root, checkpoint["digest"])
+    acceleration.check(how, device, checkpoint, [job for _, job in wanted], bool(args.ray))
+    check_tokens(checkpoint, wanted)
+    how = acceleration.with_ratios(how, checkpoint)
     tasks = [SampleRequest(job, record(job, files, checkpoint, dtype, how)) for _, job in wanted]
     todo = [
         task for task in tasks if how.calibrate or not output.done(task.job.out, task.record["key"], task.job.preview)
@@ -86,11 +83,8 @@ def sample(args: argparse.Namespace) -> int:
     todo = jobs.by_shape(todo, lambda task: task.job)
     todo = [task._replace(job=job) for task, job in zip(todo, cutouts.made([t.job for t in todo]), strict=True)]
     is_main = not how.ranks() or os.environ.get("RANK") == "0"
-    watch = watcher(len(todo), args.quiet or not is_main)
-    try:
-        failed = _crew(args, (str(root.resolve()), device, dtype, how))(todo, watch) if todo else {}
-    finally:
-        watch.end()
+    by_runner = (args.jobs or args.ray) and not how.ranks()
+    failed = (_by_runner if by_runner else _here)(args, todo, (checkpoint, device, dtype, how)) if todo else {}
     if not is_main:
         return 1 if failed else 0
     for out, why in failed.items():
@@ -100,6 +94,41 @@ def sample(args: argparse.Namespace) -> int:
     there = len(tasks) - len(todo)
     print(f"{len(todo) - len(failed)} sampled, {there} done before, {len(failed)} failed")
     return 1 if failed else 0
+
+
+Loaded = tuple[Checkpoint, str, str, Acceleration]  # what a Sampler is made of
+
+
+def _here(args: argparse.Namespace, todo: Sequence[SampleRequest], loaded: Loaded) -> dict[str, str]:
+    """Sample the requests one after another in this process. Returns {out: error} of the failed ones."""
+    from pipelines.run.progress import counter
+    from pipelines.sample import sampler
+
+    failed = {}
+    with counter("loading the checkpoint", args.quiet or os.environ.get("RANK", "0") != "0") as count:
+        loaded_sampler = sampler.Sampler(*loaded)
+        for task in todo:
+            count(Path(task.job.out).name, jobs.num_forward_passes(task.job))
+            try:
+                sample_to_file(loaded_sampler, task, count)
+            except Exception as error:
+                failed[task.job.out] = f"{type(error).__name__}: {error}"
+    return failed
+
+
+def _by_runner(args: argparse.Namespace, todo: Sequence[SampleRequest], loaded: Loaded) -> dict[str, str]:
+    """Sample the requests by the runner's workers, local or on Ray. Returns {out: error} of those without a video."""
+    checkpoint, device, dtype, how = loaded
+    folder = args.out if args.jobs else todo[0].job.out.rpartition("/")[0]
+    store = Store(f"{folder.rstrip('/')}/{STATE}")
+    stage = Sample(str(checkpoint.root), device, dtype, json.dumps(asdict(how)))
+    with exclusive_lock(store):
+        shards = queue(store, todo)
+        names = {shard: Path(todo[shard].job.out).name for shard in shards}
+        summary = session.work(args, [stage], store, shards, names)
+        made = {shard for shard in shards if store.fresh(stage, (shard,))}
+    why = {shard: why for (_, (shard, *_)), why in summary.failed_jobs.items()}
+    return {todo[n].job.out: why.get(n, "not sampled, because the run ended before") for n in shards if n not in made}
 
 
 def _jobs(args: argparse.Namespace) -> list[tuple[str, Job]]:
@@ -127,15 +156,6 @@ def _device(args: argparse.Namespace) -> tuple[str, str]:
 
     device = on_ray.device(args.ray, args.device)
     return device, args.dtype or default_dtype(device)
-
-
-def _crew(args: argparse.Namespace, checkpoint: tuple[str, str, str, Acceleration]) -> Any:
-    """Return the executor: a function (tasks, watch) -> {out: error message of a failed job}."""
-    if args.ray:
-        from pipelines.sample import on_ray
-
-        return lambda todo, watch: on_ray.spread(todo, watch, checkpoint)
-    return lambda todo, watch: here(todo, watch, Sampler(*checkpoint))
 
 
 def _leave_sheet(args: argparse.Namespace, made: Sequence[Job]) -> None:

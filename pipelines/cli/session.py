@@ -3,7 +3,8 @@
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from a2data.stage import Stage
@@ -104,8 +105,17 @@ def opened(args: argparse.Namespace) -> tuple[Store, Recipe, list[Stage]]:
     return store, recipe, recipe.apply(triplets(recipe.profile), store)
 
 
-def work(args: argparse.Namespace, stages: Sequence[Stage], store: Store, shards: list[int]) -> Summary:
-    """Run the jobs that are due, in this process, in child processes or on Ray, depending on the flags."""
+def work(
+    args: argparse.Namespace,
+    stages: Sequence[Stage],
+    store: Store,
+    shards: list[int],
+    names: Mapping[int, str] = MappingProxyType({}),
+) -> Summary:
+    """Run the jobs that are due, in this process, in child processes or on Ray, depending on the flags.
+
+    names: {shard: name} for the progress display.
+    """
     from pipelines.run.progress import watcher
 
     for stage in stages:
@@ -126,7 +136,7 @@ def work(args: argparse.Namespace, stages: Sequence[Stage], store: Store, shards
 
         count = max([1, *_workers(args.workers, stages).values()])
         crew = local.InProcessExecutor(store) if args.here else local.ProcessExecutor(store, count, limits)
-    return run_jobs(stages, store, shards, crew, watcher(store, args.quiet, shards))
+    return run_jobs(stages, store, shards, crew, watcher(store, args.quiet, shards, names))
 
 
 def _workers(texts: Sequence[str], stages: Sequence[Stage]) -> dict[str, int]:

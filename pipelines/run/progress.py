@@ -5,7 +5,8 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from a2data.job import UNIT
@@ -19,11 +20,11 @@ log = logging.getLogger("a2data")
 Counts = tuple[int, int, int]  # units done, rejects, units failed
 
 
-def watcher(store: Store, quiet: bool, shards: list[int]) -> Any:
-    """Return the listener that displays the events of `schedule.run`."""
+def watcher(store: Store, quiet: bool, shards: list[int], names: Mapping[int, str] = MappingProxyType({})) -> Any:
+    """Return the listener that displays the events of `schedule.run`. names: {shard: name} to show instead of the number."""
     if quiet:
         return lambda *_: None
-    return Bars(store, shards) if sys.stderr.isatty() else Lines(store)
+    return Bars(store, shards, names=names) if sys.stderr.isatty() else Lines(store, names)
 
 
 @contextlib.contextmanager
@@ -38,24 +39,65 @@ def steps(name: str, quiet: bool) -> Iterator[Callable[[str], None]]:
         yield lambda text: status.update(f"{name}: {text}")
 
 
+@contextlib.contextmanager
+def counter(first: str, quiet: bool) -> Iterator[Callable[..., None]]:
+    """Yield a function that begins the next task, given its description and number of steps, and without them counts a step.
+
+    On a terminal the current task is a bar, elsewhere a line is printed when it begins. `first` describes the time before it.
+    """
+    bars, began = None, time.monotonic()
+    if sys.stderr.isatty() and not quiet:
+        from rich.progress import MofNCompleteColumn
+
+        bars = _bars(MofNCompleteColumn())
+        bars.add_task(first, total=None)
+
+    def count(description: str = "", total: int = 0) -> None:
+        if bars is not None and total:
+            bars.reset(bars.task_ids[0], total=total, description=description[-24:])
+        elif bars is not None:
+            bars.advance(bars.task_ids[0])
+        elif total and not quiet:
+            print(f"[{time.monotonic() - began:7.1f} s] {description}", file=sys.stderr, flush=True)
+
+    with bars or contextlib.nullcontext():
+        yield count
+
+
+def _bars(middle: Any, console: Any = None) -> Any:
+    """Return a rich.progress.Progress whose bars are followed by this column."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description:<24}", markup=False),
+        BarColumn(bar_width=16),
+        middle,
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console or Console(stderr=True),
+        speed_estimate_period=3600,  # a job may take many minutes
+    )
+
+
 class Lines:
     """A line for each finished job, for logs."""
 
-    def __init__(self, store: Store):
-        self.store, self.began = store, time.monotonic()
+    def __init__(self, store: Store, names: Mapping[int, str] = MappingProxyType({})):
+        self.store, self.names, self.began = store, names, time.monotonic()
 
     def __call__(self, event: str, about: Any) -> None:
         if event == "made":
             todo, done = about
-            print(
-                f"[{time.monotonic() - self.began:7.1f} s] {tell(self.store, todo, done)}", file=sys.stderr, flush=True
-            )
+            told = tell(self.store, todo, done, self.names)
+            print(f"[{time.monotonic() - self.began:7.1f} s] {told}", file=sys.stderr, flush=True)
 
 
-def tell(store: Store, todo: Group, done: JobResult) -> str:
+def tell(store: Store, todo: Group, done: JobResult, names: Mapping[int, str] = MappingProxyType({})) -> str:
     """Format the result of a job as a line."""
     name = "+".join(stage.name() for stage in todo)
-    shard = f"shard {done.job[0]}" if len(done.job) == 1 else "all shards"
+    shard = names.get(done.job[0], f"shard {done.job[0]}") if len(done.job) == 1 else "all shards"
     if done.error or done.worker_error:
         return f"{name}, {shard}: {done.error or done.worker_error}"
     units, rejected, failed = counts(store, todo, done.job)
@@ -73,21 +115,17 @@ def counts(store: Store, todo: Group, job: Job) -> Counts:
 class Bars:
     """A progress bar for each group of stages: jobs done plus the fraction of those in flight, counts, time left."""
 
-    def __init__(self, store: Store, shards: list[int], console: Any = None):
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    def __init__(
+        self,
+        store: Store,
+        shards: list[int],
+        console: Any = None,
+        names: Mapping[int, str] = MappingProxyType({}),
+    ):
+        from rich.progress import TextColumn
 
-        self.store, self.shards = store, shards
-        self.progress = Progress(
-            TextColumn("{task.description:<24}"),
-            BarColumn(bar_width=16),
-            TextColumn("{task.percentage:>3.0f}% {task.fields[told]:<40}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console or Console(stderr=True),
-            speed_estimate_period=3600,  # a job may take many minutes
-        )
+        self.store, self.shards, self.names = store, shards, names
+        self.progress = _bars(TextColumn("{task.percentage:>3.0f}% {task.fields[told]:<40}"), console)
         self.tasks: dict[Group, Any] = {}
         self.made: dict[Group, int] = {}  # jobs
         self.totals: dict[Group, Counts] = {}  # counts of those jobs
@@ -120,7 +158,9 @@ class Bars:
 
     def _made(self, todo: Group, done: JobResult) -> None:
         if done.error or done.worker_error:
-            self.progress.console.print(tell(self.store, todo, done), style="red", highlight=False, markup=False)
+            self.progress.console.print(
+                tell(self.store, todo, done, self.names), style="red", highlight=False, markup=False
+            )
         else:
             self._count(done.group, todo, done.job)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from a2data.store.folder import Folder
+from pipelines.sample.checkpoint import SKYREELS_V2, Checkpoint
 from pipelines.sample.job import Job
 
 CACHES = ("first-block", "taylorseer", "mag")
@@ -47,13 +48,14 @@ class Acceleration:
 NO_ACCELERATION = Acceleration()
 
 
-def with_ratios(how: Acceleration, root: Path, digest: str) -> Acceleration:
+def with_ratios(how: Acceleration, checkpoint: Checkpoint) -> Acceleration:
     """Return the settings with this checkpoint's calibrated ratios if --cache mag needs them.
 
     Raises ValueError if the ratios are missing, unreadable or measured on other weights.
     """
     if how.cache != "mag":
         return how
+    root = checkpoint.root
     try:
         said = json.loads((root / RATIOS).read_text())
         ratios = tuple(float(ratio) for ratio in said["ratios"])
@@ -65,7 +67,7 @@ def with_ratios(how: Acceleration, root: Path, digest: str) -> Acceleration:
         raise ValueError(
             f"--cache mag: {root / RATIOS} cannot be read ({error}); measure again with --calibrate"
         ) from error
-    if said.get("checkpoint") != digest:
+    if said.get("checkpoint") != checkpoint.digest:
         raise ValueError(f"--cache mag: {root / RATIOS} was measured on other weights; measure again with --calibrate")
     return replace(how, cache_ratios=ratios)
 
@@ -77,12 +79,12 @@ def leave_ratios(root: Path, ratios: Sequence[float], record: dict[str, Any]) ->
     return root / RATIOS
 
 
-def check(how: Acceleration, device: str, dtype: str, root: Path, jobs: Sequence[Job], on_ray: bool) -> None:
+def check(how: Acceleration, device: str, checkpoint: Checkpoint, jobs: Sequence[Job], on_ray: bool) -> None:
     """Raise ValueError for settings that this machine, checkpoint or list of jobs does not support. Does not load a network."""
-    from model_zoo.a2 import acceleration, skyreels_v2
+    from model_zoo.a2 import acceleration
 
     gpu = device.startswith("cuda")
-    if skyreels_v2.is_checkpoint(root) and how != NO_ACCELERATION:
+    if checkpoint.family == SKYREELS_V2 and how != NO_ACCELERATION:
         raise ValueError(
             "SkyReels-V2 checkpoints are sampled by diffusers' own pipeline: remove the acceleration flags"
         )
@@ -99,14 +101,14 @@ def check(how: Acceleration, device: str, dtype: str, root: Path, jobs: Sequence
     if how.attention_backend:
         acceleration.check_attention(how.attention_backend, "cuda" if gpu else device, how.context_parallel)
     if how.vae_tiling:
-        acceleration.check_tiles(root)
-    blocks = _transformer(root).get("num_layers", 40)
+        acceleration.check_tiles(checkpoint.root)
+    blocks = checkpoint.transformer.get("num_layers", 40)
     if how.cache == "first-block" and blocks < 2:
         raise ValueError(
             f"--cache first-block skips the blocks after the first, but the transformer has only {blocks} block"
         )
     if how.ranks() or "WORLD_SIZE" in os.environ:
-        _check_ranks(how, root, jobs, on_ray)
+        _check_ranks(how, checkpoint, jobs, on_ray)
 
 
 def _check_mag(how: Acceleration, jobs: Sequence[Job], on_ray: bool) -> None:
@@ -125,7 +127,7 @@ def _check_mag(how: Acceleration, jobs: Sequence[Job], on_ray: bool) -> None:
         )
 
 
-def _check_ranks(how: Acceleration, root: Path, jobs: Sequence[Job], on_ray: bool) -> None:
+def _check_ranks(how: Acceleration, checkpoint: Checkpoint, jobs: Sequence[Job], on_ray: bool) -> None:
     from model_zoo.a2.parallel import check_tokens
 
     if on_ray:
@@ -143,7 +145,7 @@ def _check_ranks(how: Acceleration, root: Path, jobs: Sequence[Job], on_ray: boo
             "--cache first-block would decide differently on processes with different tokens: use --cache taylorseer with "
             "--context-parallel"
         )
-    heads = _transformer(root)["num_attention_heads"]
+    heads = checkpoint.transformer["num_attention_heads"]
     for job in jobs:
         branches = 1 if job.guidance_scale <= 1 else 2 if job.reference_guidance_scale == 1 else 3
         if how.cfg_parallel > branches:
@@ -152,7 +154,3 @@ def _check_ranks(how: Acceleration, root: Path, jobs: Sequence[Job], on_ray: boo
             )
         for frames in job.lengths():
             check_tokens(job.height, job.width, frames, heads, how.context_parallel)
-
-
-def _transformer(root: Path) -> dict[str, Any]:
-    return json.loads((root / "transformer" / "config.json").read_text())

@@ -1,26 +1,28 @@
 """Validation of `a2data sample` jobs before anything is loaded, with one message per problem."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 from a2data.store.folder import file_sha256
-from pipelines.sample import checks
+from pipelines.sample.checkpoint import Checkpoint
 from pipelines.sample.job import MOST_TOKENS, RANGES, SCHEDULERS, Job
 
 
-def validated(jobs: Sequence[tuple[str, Job]], referenced: bool = True) -> dict[str, str]:
+def validated(
+    jobs: Sequence[tuple[str, Job]], takes_references: bool = True, known: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Return the sha256 of every file that these jobs read. Reads each file once; does not load a network.
 
-    jobs: pairs of the position to report and the job. referenced: False for SkyReels-V2 checkpoints. Raises ValueError with all
-    problems, each prefixed with its job's position.
+    jobs: pairs of the position to report and the job. takes_references: whether the checkpoint does. known: {path: sha256} of
+    pictures that are in memory, which are not read. Raises ValueError with all problems, each prefixed with its job's position.
     """
-    files: dict[tuple[Any, str], tuple[str, str]] = {}  # (reader, path) -> (sha256, problem)
+    files: dict[tuple[Any, str], tuple[str, str]]  # (reader, path) -> (sha256, problem)
+    files = {(_picture, path): (sha256, "") for path, sha256 in (known or {}).items()}
     wrong, outs = [], set()
     for where, job in jobs:
-        wrong += [f"{where}{sentence}" for sentence in problems(job, referenced)]
+        wrong += [f"{where}{sentence}" for sentence in problems(job, takes_references)]
         if job.out in outs:
             wrong.append(f"{where}another job also writes {job.out}")
         outs.add(job.out)
@@ -43,7 +45,7 @@ def texts(job: Job) -> list[tuple[str, str]]:
     return named + [(f"prompt of window {number}", text) for number, text in enumerate(job.next_prompt, 2)]
 
 
-def problems(job: Job, referenced: bool = True) -> Iterator[str]:
+def problems(job: Job, takes_references: bool = True) -> Iterator[str]:
     """Yield the problems of a job, without reading its files."""
     from model_zoo.a2.references import ROLES
 
@@ -57,11 +59,11 @@ def problems(job: Job, referenced: bool = True) -> Iterator[str]:
         # each word is at least one token, and an end token follows
         if len(text.split()) >= MOST_TOKENS:
             yield f"the {name} has {len(text.split())} words; the network reads {MOST_TOKENS} tokens: shorten it"
-    yield from _references_problems(job) if referenced else _text_alone_problems(job)
+    yield from _references_problems(job) if takes_references else _text_alone_problems(job)
     for text, (role, file) in zip(job.ref, job.references(), strict=True):
         if role not in ROLES or not file:
             yield f"--ref {text}: write ROLE=FILE with one of the roles {', '.join(ROLES)}, such as human={file or text}"
-    yield from _settings_problems(job, referenced)
+    yield from _settings_problems(job, takes_references)
 
 
 def _references_problems(job: Job) -> Iterator[str]:
@@ -83,7 +85,7 @@ def _text_alone_problems(job: Job) -> Iterator[str]:
         yield "SkyReels-V2 checkpoints do not take references: remove --reference-guidance-scale"
 
 
-def _settings_problems(job: Job, referenced: bool) -> Iterator[str]:
+def _settings_problems(job: Job, takes_references: bool) -> Iterator[str]:
     off = [name for name, (low, high) in RANGES.items() if not low <= getattr(job, name) <= high]
     for name in off:
         yield f"{name} is {getattr(job, name)}; it must be from {RANGES[name][0]} to {RANGES[name][1]}"
@@ -92,10 +94,10 @@ def _settings_problems(job: Job, referenced: bool) -> Iterator[str]:
     if job.reference_guidance_scale != 1 and job.guidance_scale <= 1:
         yield f"--reference-guidance-scale needs a --guidance-scale above 1, not {job.guidance_scale:g}"
     if not off:
-        yield from _size_problems(job, referenced)
+        yield from _size_problems(job, takes_references)
 
 
-def _size_problems(job: Job, referenced: bool) -> Iterator[str]:
+def _size_problems(job: Job, takes_references: bool) -> Iterator[str]:
     from model_zoo.a2 import skyreels_v2
     from model_zoo.a2.references import check_size
 
@@ -103,7 +105,7 @@ def _size_problems(job: Job, referenced: bool) -> Iterator[str]:
         check_size(job.height, job.width, job.frames, len(job.ref))
         if job.window:
             check_size(job.height, job.width, job.window, len(job.ref))
-        if not referenced:
+        if not takes_references:
             given = bool(job.image), bool(job.init_video)
             skyreels_v2.check_frames(job.frames, job.window, job.history, job.causal_block_size, *given)
         elif job.is_long():
@@ -159,17 +161,13 @@ def _sentence(path: str, error: Exception) -> str:
     return f"{path}: {error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
 
 
-def check_tokens(root: Path, wanted: Sequence[tuple[str, Job]]) -> None:
+def check_tokens(checkpoint: Checkpoint, wanted: Sequence[tuple[str, Job]]) -> None:
     """Raise ValueError for prompts longer than the network reads."""
-
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(root / "tokenizer", local_files_only=True)
-    texts = dict.fromkeys((where, name, text) for where, job in wanted for name, text in checks.texts(job))
-    counts = {text: len(tokenizer(text).input_ids) for text in {text for _, _, text in texts}}
+    named = dict.fromkeys((where, name, text) for where, job in wanted for name, text in texts(job))
+    counts = checkpoint.num_tokens(text for _, _, text in named)
     wrong = [
         f"{where}the {name} has {counts[text]} tokens; the network reads {MOST_TOKENS}: shorten it"
-        for where, name, text in texts
+        for where, name, text in named
         if counts[text] > MOST_TOKENS
     ]
     if wrong:

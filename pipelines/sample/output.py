@@ -54,12 +54,17 @@ def write(
     sound: an audio file ("" for none) and the start in it, seconds.
     """
     folder, name = place(out)
-    data = embed_metadata(video.encode(frames, record["settings"]["fps"]), record, sound)
+    data = to_mp4(frames, record, sound)
     folder.put(data, name)
     if sheet is not None:
         folder.put(images.to_png(sheet), beside(name, ".png"))
     more = {"frames_written": len(frames), "sha256": hashlib.sha256(data).hexdigest()}
     folder.put(json.dumps(record | more, indent=1, ensure_ascii=False).encode(), beside(name, ".json"))
+
+
+def to_mp4(frames: np.ndarray, record: dict[str, Any], sound: tuple[str, float]) -> bytes:
+    """Return a video as mp4, with its record and sound; see `write`."""
+    return embed_metadata(video.encode(frames, record["settings"]["fps"]), record, sound)
 
 
 def embed_metadata(mp4: bytes, record: dict[str, Any], sound: tuple[str, float] = ("", 0.0)) -> bytes:

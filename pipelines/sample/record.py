@@ -1,31 +1,33 @@
-"""Sample requests: the record of a job's inputs and settings, its key, and sampling in this process."""
+"""Sample requests: a job with the record of its inputs and settings, and the record's key."""
 
 import hashlib
 import json
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from model_zoo.a2 import checkpoint as a2_folder
 from pipelines.sample import job as jobs
 from pipelines.sample.acceleration import NO_ACCELERATION, Acceleration
-from pipelines.sample.checkpoint import placed
+from pipelines.sample.checkpoint import Checkpoint, placed
 from pipelines.sample.checks import check_tokens
 from pipelines.sample.job import Job
-from pipelines.sample.sampler import SampleRequest
 
 
-def prepared(checkpoint: str, device: str | None, job: Job, files: dict[str, str]) -> SampleRequest:
+class SampleRequest(NamedTuple):
+    """A job and the record of its video."""
+
+    job: Job
+    record: dict[str, Any]
+
+
+def prepared(checkpoint: Checkpoint, device: str | None, job: Job, files: dict[str, str]) -> SampleRequest:
     """Return the request of a validated job; files: {path: sha256} of its inputs. Raises ValueError if a prompt is too long."""
-    root = a2_folder.check(checkpoint)
-    check_tokens(root, [("", job)])
-    known = {"name": root.resolve().name, "digest": a2_folder.digest(root)}
-    return SampleRequest(job, record(job, files, known, placed(device)[1]))
+    check_tokens(checkpoint, [("", job)])
+    return SampleRequest(job, record(job, files, checkpoint, placed(device)[1]))
 
 
 def record(
-    job: Job, files: dict[str, str], checkpoint: dict[str, str], dtype: str, how: Acceleration = NO_ACCELERATION
+    job: Job, files: dict[str, str], checkpoint: Checkpoint, dtype: str, how: Acceleration = NO_ACCELERATION
 ) -> dict[str, Any]:
     """Return the record of a video, for its metadata and its JSON file. `key` hashes everything that its content depends on.
 
@@ -45,7 +47,7 @@ def record(
         "audio": {"sha256": files[job.audio]} if job.audio else None,
         "init_video": {"sha256": files[job.init_video]} if job.init_video else None,
         "settings": settings | {"dtype": dtype} | how.drift(),
-        "checkpoint": checkpoint["digest"],
+        "checkpoint": checkpoint.digest,
     }
     # omitted rather than null if not set, so that the keys of existing videos do not change
     if job.image:
@@ -57,17 +59,5 @@ def record(
         if told.get(name):
             told[name]["file"] = Path(getattr(job, name)).name
     versions = {name: version(name) for name in ("a2data", "diffusers", "torch", "transformers")}
-    return {"key": key, **told, "checkpoint": checkpoint, "versions": versions}
-
-
-def here(todo: Sequence[SampleRequest], watch: Any, sampler: Any) -> dict[str, str]:
-    """Sample the requests one after another in this process. Returns {out: error} of the failed ones."""
-    failed = {}
-    for task in todo:
-        watch.begin(task.job)
-        try:
-            sampler.sample(task, watch.step)
-        except Exception as error:
-            failed[task.job.out] = f"{type(error).__name__}: {error}"
-        watch.made(task.job, failed.get(task.job.out, ""))
-    return failed
+    known = {"name": checkpoint.root.name, "digest": checkpoint.digest}
+    return {"key": key, **told, "checkpoint": known, "versions": versions}

@@ -1,32 +1,23 @@
-"""A loaded checkpoint that samples one job after another."""
+"""A loaded checkpoint that samples one job after another and returns their frames."""
 
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from a2data.media.pictures import crop_resize, read_picture
-from pipelines.sample import output
-from pipelines.sample.acceleration import NO_ACCELERATION, Acceleration, leave_ratios
+from pipelines.sample.acceleration import NO_ACCELERATION, Acceleration
+from pipelines.sample.checkpoint import SKYREELS_V2, Checkpoint
 from pipelines.sample.job import Job
 
 MAX_EXTEND_BYTES = 4_000_000_000  # limit of a video to extend, held in memory as frames: 3,300 of 832 x 480
 
 
-class SampleRequest(NamedTuple):
-    """A job and the record of its video."""
-
-    job: Job
-    record: dict[str, Any]
-
-
 class Sampler:
-    """A loaded checkpoint."""
+    """A loaded checkpoint. Its videos do not depend on what it sampled before, and it does not write files."""
 
-    def __init__(self, checkpoint: str, device: str, dtype: str, how: Acceleration = NO_ACCELERATION):
+    def __init__(self, checkpoint: Checkpoint, device: str, dtype: str, how: Acceleration = NO_ACCELERATION):
 
         import torch
 
@@ -39,34 +30,40 @@ class Sampler:
 
             device = str(process_group.join().device)
         self.groups = parallel.groups(how.cfg_parallel, how.context_parallel, device.partition(":")[0])
-        self.checkpoint, self.how, self.cached = Path(checkpoint), how, -1
-        self.text_alone = skyreels_v2.is_checkpoint(checkpoint)
+        self.checkpoint, self.how, self.cached = checkpoint, how, -1
         try:
-            if self.text_alone:
-                self.pipeline = skyreels_v2.load(checkpoint, device, getattr(torch, dtype))
+            if checkpoint.family == SKYREELS_V2:
+                self.pipeline = skyreels_v2.load(checkpoint.root, device, getattr(torch, dtype))
                 return
             quantised = acceleration.quantisation(how.quantization)
             self.pipeline = a2.load(
-                checkpoint, device, getattr(torch, dtype), quantised=quantised, by_blocks=how.group_offload
+                checkpoint.root, device, getattr(torch, dtype), quantised=quantised, by_blocks=how.group_offload
             )
         # safetensors, transformers and diffusers each raise their own classes
         except Exception as error:
-            raise ValueError(f"{checkpoint} cannot be loaded: {type(error).__name__}: {error}") from error
+            raise ValueError(f"{checkpoint.root} cannot be loaded: {type(error).__name__}: {error}") from error
         self.pipeline.set_progress_bar_config(disable=True)
         acceleration.apply(self.pipeline, self.groups, how.attention_backend, how.vae_tiling, how.compile)
 
-    def sample(self, task: SampleRequest, on_step: Callable[[], None] = lambda: None) -> None:
-        """Sample a job's video and write it. The result does not depend on earlier jobs."""
+    def is_main(self) -> bool:
+        """Return whether this process is the one that writes, of those that sample each video together."""
+        return self.groups.first()
+
+    def __call__(
+        self, job: Job, references: Sequence[Any] | None = None, on_step: Callable[[], None] = lambda: None
+    ) -> np.ndarray:
+        """Return the frames of a job's video, (t, height, width, 3) uint8 RGB.
+
+        references: pictures in memory (model_zoo.a2.references.Reference), in place of the job's files. on_step: called after
+        each step. Raises ValueError for unreadable files, and if the network returns NaN or infinity.
+        """
         import torch
 
         from model_zoo.a2 import pipeline as a2
-        from model_zoo.a2 import references as a2_references
-        from model_zoo.a2.references import Reference
+        from model_zoo.a2.references import prepare
 
-        job = task.job
+        given = read_references(job) if references is None else references
         self._cache(job.steps)
-        given = [Reference(role, read_picture(file)) for role, file in job.references()]
-        prepared = a2_references.prepare(given, job.height, job.width) if given else None
         self.pipeline.scheduler = a2.scheduler(job.scheduler, job.flow_shift)
         same: dict[str, Any] = {
             "negative_prompt": job.negative_prompt,
@@ -75,15 +72,20 @@ class Sampler:
             "guidance_scale": job.guidance_scale,
             "generator": torch.Generator().manual_seed(job.seed),  # on CPU: the same noise on every device
         }
-        made = self._calibrating(task, partial(self._made, job, prepared, same, on_step))
+        prepared = prepare(given, job.height, job.width) if given else None
+        made = self._made(job, prepared, same, on_step)
         if not np.isfinite(made).all():
             raise ValueError("the network returned NaN or infinity; try --dtype float32")
-        frames = (made * 255).round().astype(np.uint8)
-        rows = [("references", list(prepared.frames))] if prepared else []
-        rows.append((" ".join(job.prompt.split())[:160], output.stills(frames)))
-        sheet = output.sheet(rows) if job.preview else None
-        if self.groups.first():
-            output.write(job.out, frames, task.record, (job.audio, job.audio_start_s), sheet)
+        return (made * 255).round().astype(np.uint8)
+
+    def calibrate(self, job: Job, on_step: Callable[[], None] = lambda: None) -> tuple[np.ndarray, list[float]]:
+        """Return the frames of a job's video, as `__call__`, and the ratios for --cache mag measured while it was sampled."""
+        from model_zoo.a2 import acceleration
+
+        looks = 1 if job.guidance_scale <= 1 else 2 if job.reference_guidance_scale == 1 else 3
+        with acceleration.MagCacheCalibration(self.pipeline.transformer, looks) as heard:
+            frames = self(job, on_step=on_step)
+        return frames, heard.ratios()
 
     def _cache(self, steps: int) -> None:
         """Enable the cache of --cache; mag depends on the number of steps."""
@@ -95,26 +97,13 @@ class Sampler:
             acceleration.cache(self.pipeline.transformer, how.cache, *rules)
             self.cached = counted
 
-    def _calibrating(self, task: SampleRequest, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """Return the video's frames; with --calibrate also write the ratios for --cache mag to the checkpoint folder."""
-        from model_zoo.a2 import acceleration
-
-        if not self.how.calibrate:
-            return make()
-        job = task.job
-        looks = 1 if job.guidance_scale <= 1 else 2 if job.reference_guidance_scale == 1 else 3
-        with acceleration.MagCacheCalibration(self.pipeline.transformer, looks) as heard:
-            made = make()
-        leave_ratios(self.checkpoint, heard.ratios(), task.record)
-        return made
-
     def _made(self, job: Job, prepared: Any, same: dict[str, Any], on_step: Callable[[], None]) -> np.ndarray:
         """Return the frames of a job's video, (f, height, width, 3), 0 to 1."""
         from model_zoo.a2 import long, skyreels_v2
 
         parts: dict[str, Any] = {"window": job.window, "history": job.history, "on_step": on_step}
         parts |= {"block": job.causal_block_size, "lag": job.ar_step}
-        if self.text_alone:
+        if self.checkpoint.family == SKYREELS_V2:
             size: dict[str, Any] = {"height": job.height, "width": job.width, "fps": round(job.fps)}
             given: dict[str, Any] = {
                 "first_frame": first_frame(job) if job.image else None,
@@ -132,6 +121,13 @@ class Sampler:
 
         said = {"output_type": "np", "callback_on_step_end": after, "reference_guidance": job.reference_guidance_scale}
         return self.pipeline(prepared, job.prompt, **same, **said).frames[0]
+
+
+def read_references(job: Job) -> list[Any]:
+    """Return the references of a job, a model_zoo.a2.references.Reference each, read from its files."""
+    from model_zoo.a2.references import Reference
+
+    return [Reference(role, read_picture(file)) for role, file in job.references()]
 
 
 def context_frames(job: Job) -> np.ndarray:

@@ -32,11 +32,11 @@ def one(*more: str) -> int:
 
 
 def many(*rows: dict, more: tuple[str, ...] = ()) -> int:
-    """A file of jobs, whose videos go to made/."""
+    """A file of jobs, whose videos go to made/, sampled in this process."""
     each = {"prompt": "a woman drinks", "ref": ["human=woman.png"]}
     with open("jobs.jsonl", "w") as file:
         file.writelines(json.dumps(each | row) + "\n" for row in rows)
-    return main(["sample", "--jobs", "jobs.jsonl", "--checkpoint", "a2", "--out", "made", *SMALL, *more])
+    return main(["sample", "--jobs", "jobs.jsonl", "--checkpoint", "a2", "--out", "made", "--here", *SMALL, *more])
 
 
 def frames_of(path) -> np.ndarray:

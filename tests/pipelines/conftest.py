@@ -32,9 +32,15 @@ def checkpoint(tmp_path_factory) -> Path:
 @functools.cache
 def loaded_once(*settings: Any) -> Any:
     """A Sampler, the same for all tests that ask for the same: what it samples does not depend on what it sampled before."""
+    return true_sampler()(*settings)
+
+
+@functools.cache
+def true_sampler() -> Any:
+    """The class, as it is before a test replaces it."""
     from pipelines.sample.sampler import Sampler
 
-    return Sampler(*settings)
+    return Sampler
 
 
 @pytest.fixture
@@ -42,9 +48,10 @@ def studio(checkpoint, tmp_path, monkeypatch) -> Path:
     """A working folder with pictures and a checkpoint to sample with, in which the test runs."""
     import tiny_a2
 
-    from pipelines.cli import sample
+    from pipelines.sample import sampler
 
-    monkeypatch.setattr(sample, "Sampler", loaded_once)
+    true_sampler()
+    monkeypatch.setattr(sampler, "Sampler", loaded_once)
     for seed, name in enumerate(("woman", "cup", "room")):
         tiny_a2.picture(tmp_path / f"{name}.png", seed)
     (tmp_path / "a2").symlink_to(checkpoint)
@@ -55,12 +62,14 @@ def studio(checkpoint, tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def unloaded(monkeypatch) -> None:
     """No network may be loaded."""
-    from pipelines.cli import sample
+    from pipelines.sample import sampler
+
+    true_sampler()
 
     def load(*_: Any) -> None:
         raise AssertionError("a checkpoint was loaded")
 
-    monkeypatch.setattr(sample, "Sampler", load)
+    monkeypatch.setattr(sampler, "Sampler", load)
 
 
 @pytest.fixture(scope="session")

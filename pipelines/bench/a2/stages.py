@@ -4,20 +4,23 @@ If a model is not installed, its metrics are skipped with the reason, and the jo
 key, so re-running the command after installing the model computes them.
 """
 
+import io
 import json
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
+from a2data import heartbeat
 from a2data.stage import Stage
-from a2data.store.filename import safe_name
 from model_zoo import cards
 from pipelines.bench.a2 import metrics as experts
 from pipelines.bench.a2 import profiles
 from pipelines.bench.a2.profiles import Ask, Expert, built
 from pipelines.bench.a2.records import CaseRow, Sampled, Scored, rate_fps
+from pipelines.sample import checks, output
+from pipelines.sample import job as jobs
+from pipelines.sample.checkpoint import Checkpoint
+from pipelines.sample.record import record as sample_record
 
 
 @dataclass(frozen=True)
@@ -36,39 +39,37 @@ class Sample(Stage):
     settings: str = "{}"  # settings of `a2data sample`, as a JSON object
 
     def models(self) -> dict[str, str]:
-        from model_zoo.a2 import checkpoint as a2_folder
-
-        return {"checkpoint": a2_folder.digest(a2_folder.check(self.checkpoint))}
+        return {"checkpoint": Checkpoint.with_references(self.checkpoint).digest}
 
     def load(self) -> Any:
-        from pipelines.sample.sampler import Sampler
+        from pipelines.sample import sampler
 
-        return Sampler(self.checkpoint, cards.device(), self.dtype)
+        return sampler.Sampler(Checkpoint.with_references(self.checkpoint), cards.device(), self.dtype)
 
     def run(self, model: Any, asked: list[CaseRow]) -> Iterator[Sampled]:
         for case in asked:
-            with tempfile.TemporaryDirectory() as folder:
-                data = self._made(model, case, Path(folder))
+            data = self._made(model, case)
             yield Sampled(case.clip_id, rate_fps(data), data)
 
-    def _made(self, model: Any, case: CaseRow, folder: Path) -> bytes:
-        from pipelines.sample import checks
-        from pipelines.sample import job as jobs
-        from pipelines.sample import record as sample
-        from pipelines.sample.sampler import SampleRequest
+    def _made(self, model: Any, case: CaseRow) -> bytes:
+        """Return the mp4 of a case, sampled from its pictures in memory."""
+        from a2data.media.pictures import read_picture
+        from model_zoo.a2.references import Reference
 
-        refs = []
-        for number, shown in enumerate(case.shown):
-            name = safe_name(f"{number}{shown.suffix}", f"picture {number} of the case {case.clip_id}")
-            (folder / name).write_bytes(shown.image)
-            refs.append(f"{shown.role}={name}")
-        out = folder / "made.mp4"
-        values = json.loads(self.settings) | {"prompt": case.prompt, "ref": refs, "out": str(out)}
-        job = jobs.located(values, str(folder))
-        files = checks.validated([("", job)])
-        checkpoint = {"name": Path(self.checkpoint).name, "digest": self.models()["checkpoint"]}
-        model.sample(SampleRequest(job, sample.record(job, files, checkpoint, self.dtype)))
-        return out.read_bytes()
+        # names for the video's record; the pictures are not read from files
+        names = [f"{number}{shown.suffix}" for number, shown in enumerate(case.shown)]
+        refs = [f"{shown.role}={name}" for shown, name in zip(case.shown, names, strict=True)]
+        values = json.loads(self.settings) | {"prompt": case.prompt, "ref": refs, "out": f"{case.clip_id}.mp4"}
+        job = jobs.located(values, "/")
+        known = {f"/{name}": shown.sha256 for shown, name in zip(case.shown, names, strict=True)}
+        files = checks.validated([("", job)], known=known)
+        given = [
+            Reference(shown.role, read_picture(io.BytesIO(shown.image), f"picture {name} of the case {case.clip_id}"))
+            for shown, name in zip(case.shown, names, strict=True)
+        ]
+        frames = model(job, given, heartbeat.step)
+        record = sample_record(job, files, model.checkpoint, self.dtype)
+        return output.to_mp4(frames, record, (job.audio, job.audio_start_s))
 
 
 class Metrics(Stage):
