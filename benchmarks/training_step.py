@@ -30,10 +30,10 @@ torchvision_shim.install()
 
 import torch  # noqa: E402
 
-from pipelines.encode import Encoding, tokens  # noqa: E402
 from pipelines.train import cost as plan  # noqa: E402
 from pipelines.train.log import peak_tflops  # noqa: E402
 from pipelines.train.settings import PRESETS, Settings, network_config  # noqa: E402
+from stages.encode.settings import Encoding, tokens  # noqa: E402
 
 WAYS = ("ours, partial", "plain, partial", "ours, full", "plain, full")
 WORDS = 120  # tokens of a prompt; A2's are about as long
