@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tiny_training import read
-from pipelines.encode import Encoding
 from pipelines.train.settings import PRESETS, Settings
+from stages.encode.settings import Encoding
 
 SINGLES = {"singles": True}  # also encode single references
 ARMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # changed encoding settings, changed training settings

@@ -28,9 +28,9 @@ from a2data.store.folder import Folder
 from benchmarks import reference_use
 from pipelines.bench.a2.composition import copy_paste
 from pipelines.cli.main import main as a2data
-from pipelines.encode import read_tar
 from pipelines.statistics import student
 from pipelines.train.settings import PRESETS
+from stages.encode.tensors import read_tar
 
 KINDS = ("other clips", "own clip")
 ROLES = "human|object|background"
@@ -156,8 +156,8 @@ def losses(model: Path, mine: Path, encoding: Any) -> np.ndarray:
     from a2data.dataset.loader import Loader
     from model_zoo.a2 import padding
     from model_zoo.a2.objective import LEVELS
-    from pipelines.encode import clip_of
     from pipelines.train import examples
+    from stages.encode.settings import clip_of
 
     network = WanTransformer3DModel.from_pretrained(model / "transformer", local_files_only=True).eval()
     padding.shorten(network)

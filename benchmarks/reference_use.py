@@ -45,7 +45,8 @@ def main() -> None:
 
 def read(shards: str, checkpoint: Path) -> tuple[dict[str, Any], set[str]]:
     """Return clip -> (prompt, frames, prepared references), at the checkpoint's training size, and the held-out clips."""
-    from pipelines.encode import Encoding, pictures, read_tar
+    from stages.encode.settings import Encoding
+    from stages.encode.tensors import pictures, read_tar
 
     said = json.loads((checkpoint.parent / "encoded" / "encoding.json").read_text())
     how = Encoding(**{name: said[name] for name in Encoding.__dataclass_fields__ if name in said})

@@ -26,10 +26,10 @@ from typing import Any
 
 import torch
 
-from pipelines.encode import Encoding, tokens
 from pipelines.train import cost as plan
 from pipelines.train.log import peak_tflops
 from pipelines.train.settings import PRESETS, Settings, network_config
+from stages.encode.settings import Encoding, tokens
 
 WAYS = ("ours, partial", "plain, partial", "ours, full", "plain, full")
 WORDS = 120  # tokens of a prompt; A2's are about as long

@@ -13,52 +13,18 @@ OUT/encoding.json records the settings and the encoders.
 
 import hashlib
 import json
-import tarfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from a2data.dataset import triplet as samples
 from a2data.dataset import writer
-from a2data.media import images, video
 from a2data.records import Packed
 from a2data.store.folder import Folder
-from stages.encode.augment import fitted, varied
+from stages.encode.settings import APART, SPLITS, VARIANT, Encoding
+from stages.encode.tensors import members, pictures, read_tar, to_row
 
 VERSION = 4  # increment when the tensors change for the same settings
-SPLITS = ("train", "held-out")
-VARIANT = "-v"  # separates the clip and the variant number in a sample's key
-APART = 7  # variants between two variants of a held-out sample; frames between the starts of two variants
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """Encoding settings. All of them are part of the cache key."""
-
-    frames: int = 81  # frames per clip, 4 n + 1
-    height: int = 480  # px
-    width: int = 832  # px
-    dtype: str = "bfloat16"  # dtype of the stored tensors
-    roles: str = "human|object|background"  # reference roles to use, in order, separated by |
-    max_references: int = 3  # maximum number of references, including the background
-    reference_order: str = "before"  # where references are concatenated: before or after the VAE
-    repeat_reference_frames: bool = True  # repeat each reference for four frames of video
-    singles: bool = False  # also store the condition with only the first reference
-    validation_fraction: float = 0.05  # fraction of samples held out for validation; ignored if pack made splits
-    augmentations: int = 1  # variants per training sample (frames, mirroring, colours, no prompt), for small data sets
-    validation_augmentations: int = 1  # variants per held-out sample
-
-    @staticmethod
-    def name() -> str:
-        return "encode"
-
-
-def tokens(encoding: Encoding) -> int:
-    """Return the number of transformer tokens of a video: one per 4 x 16 x 16 pixels; the first frame is encoded alone."""
-    return (1 + (encoding.frames - 1) // 4) * (encoding.height // 16) * (encoding.width // 16)
 
 
 def encode(
@@ -176,108 +142,6 @@ def encode_tar(
     }
     target.put(json.dumps(part).encode(), "parts", f"{name}.json")
     return part
-
-
-def read_tar(source: Folder, name: str) -> Iterator[samples.Triplet]:
-    """Yield the triplets of a packed tar. Raises ValueError with the tar's path if it is missing, truncated or not a tar."""
-    members_of: dict[str, Any] = {}
-    try:
-        with source.reading(name) as file, tarfile.open(fileobj=file) as tar:
-            for member in tar:
-                key, _, extension = member.name.partition(".")
-                if members_of and members_of["__key__"] != key:
-                    yield samples.from_sample(members_of)
-                    members_of = {}
-                data = tar.extractfile(member) if member.isfile() else None
-                if data is None:
-                    raise ValueError(f"{source.root}/{name} has the member {member.name!r}, which is not a file")
-                members_of |= {"__key__": key, extension: data.read()}
-        if members_of:
-            yield samples.from_sample(members_of)
-    except FileNotFoundError as error:
-        raise ValueError(f"{source.root} lacks {name}, which its index lists: was it moved?") from error
-    except (tarfile.ReadError, KeyError, EOFError, json.JSONDecodeError) as error:
-        raise ValueError(f"{source.root}/{name} is truncated or damaged ({error}): pack it again") from error
-
-
-def pictures(triplet: samples.Triplet, how: Encoding) -> tuple[np.ndarray, Any, list[str]] | str:
-    """Return a triplet's resized frames, its prepared references and their roles in order; or the reason to skip it."""
-    from model_zoo.a2 import references as a2_references
-
-    frames = video.decode(triplet.video)
-    if len(frames) < how.frames:
-        return f"it has {len(frames)} frames; {how.frames} are needed"
-    chosen = choose(triplet, how)
-    if not chosen:
-        return f"it has no reference with a role in {how.roles}"
-    kept = frames if how.augmentations > 1 else frames[: how.frames]
-    roles = sorted((r.role for r in chosen), key=a2_references.ROLES.index)
-    return fitted(kept, how.height, how.width), a2_references.prepare(chosen, how.height, how.width), roles
-
-
-def members(
-    triplet: samples.Triplet, shown: tuple[np.ndarray, Any, list[str]], encoders: Any, how: Encoding, variant: int = 0
-) -> dict[str, bytes]:
-    """Return a triplet's encoded members by extension; `shown` is the result of `pictures`."""
-    import torch
-    from safetensors.torch import save
-
-    from model_zoo.a2 import encoders as a2_encoders
-    from model_zoo.a2 import references as a2_references
-
-    start = variant * APART % (len(shown[0]) - how.frames + 1)
-    frames = varied(shown[0][start : start + how.frames], variant)
-    prepared = a2_references.Prepared(*(varied(each, variant) for each in shown[1]))
-    condition, image = a2_encoders.encode_references(
-        encoders, prepared, how.frames, how.repeat_reference_frames, how.reference_order
-    )
-    made = {
-        "video": a2_encoders.encode_video(encoders, frames),
-        "condition": condition,
-        "image": image,
-        "text": a2_encoders.encode_prompt(encoders, "" if variant else triplet.prompt),
-        "text_empty": a2_encoders.encode_prompt(encoders, ""),
-    }
-    if how.singles:
-        first = a2_references.Prepared(prepared.frames[:1], prepared.squares[:1])
-        made["condition_single"], made["image_single"] = a2_encoders.encode_references(
-            encoders, first, how.frames, how.repeat_reference_frames, how.reference_order
-        )
-    for name, tensor in made.items():
-        if not tensor.isfinite().all():
-            raise ValueError(f"{triplet.facts.clip_id}: the encoder returned NaN or infinity in {name}")
-    dtype = getattr(torch, how.dtype)
-    stored = {name: tensor.to(dtype).cpu().contiguous() for name, tensor in made.items()}
-    return {"json": samples.to_members(triplet)["json"], "safetensors": save(stored)}
-
-
-def choose(triplet: samples.Triplet, how: Encoding) -> list[Any]:
-    """Return the references for a triplet's condition: subjects first, one background last, max_references at most."""
-    from model_zoo.a2.references import Reference
-
-    wanted = how.roles.split("|")
-    usable = [given for given in triplet.facts.references if given.role in wanted]
-    usable.sort(key=lambda given: wanted.index(given.role))
-    places = [given for given in usable if given.role == "background"][:1]
-    things = [given for given in usable if given.role != "background"][: how.max_references - len(places)]
-    return [
-        Reference(given.role, images.from_png(triplet.pictures[given.name])[..., :3]) for given in (*things, *places)
-    ]
-
-
-def clip_of(key: str) -> str:
-    """Return the clip id of a sample's key, without the variant."""
-    return key.split(VARIANT)[0]
-
-
-def to_row(placed: writer.Placed, roles: list[str], facts: samples.TripletMeta, how: Encoding) -> Packed:
-    """Return the index row of an encoded sample: sizes of the encoded video, roles of the references in the condition."""
-    licences = " AND ".join(sorted({facts.license, *(given.origin.license for given in facts.references)}))
-    risk = max(given.copy_risk for given in facts.references)
-    return Packed(
-        placed.key, placed.shard, placed.shard_sha256, placed.offset, placed.bytes, placed.members,
-        how.frames, how.height, how.width, facts.fps, roles, licences, risk,
-    )  # fmt: skip
 
 
 def finish(target: Folder, placed: dict[str, list[Packed]], about: dict[str, Any], model: Path, how: Encoding) -> None:

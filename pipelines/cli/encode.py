@@ -5,7 +5,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from pipelines.cli.flags import add_flags as add_fields
-from pipelines.encode import Encoding, encode
+from pipelines.encode import encode
+from stages.encode.settings import Encoding
 
 
 def add_flags(sub: argparse.ArgumentParser) -> None:

@@ -7,8 +7,8 @@ so they are extrapolated from networks with one and two blocks.
 
 from typing import Any, NamedTuple
 
-from pipelines.encode import Encoding, tokens
 from pipelines.train.settings import Settings, network_config
+from stages.encode.settings import Encoding, tokens
 
 IMAGE_TOKENS = 257  # CLIP ViT-H/14 tokens per reference
 GB = 1e9

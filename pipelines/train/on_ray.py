@@ -12,9 +12,9 @@ import ray
 
 from a2data.store.folder import Folder
 from pipelines import encode
-from pipelines.encode import Encoding
 from pipelines.run import on_ray
 from pipelines.train.settings import Settings
+from stages.encode.settings import Encoding
 
 
 class Encoder:

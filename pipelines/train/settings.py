@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipelines.encode import Encoding
+from stages.encode.settings import Encoding
 
 # Settings that may change on resume: they affect logging or speed, not the trained weights.
 RESUME_MUTABLE = {

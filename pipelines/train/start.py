@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from pipelines.encode import Encoding, encode, read_index
+from pipelines.encode import encode, read_index
+from stages.encode.settings import Encoding
 
 
 def prepare(shards: str, out: Path, encoding: Encoding, begin: Path, make: bool, device: Any) -> None:
@@ -26,7 +27,8 @@ def material(shards: str, encoding: Encoding) -> tuple[list[Any], list[str]]:
     from a2data.media import video
     from a2data.store.folder import Folder
     from model_zoo.a2 import references
-    from pipelines.encode import choose, fitted, read_tar
+    from stages.encode.augment import fitted
+    from stages.encode.tensors import choose, read_tar
 
     source = Folder(shards)
     clips: list[Any] = []

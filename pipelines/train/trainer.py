@@ -16,9 +16,10 @@ from typing import Any
 
 from a2data.dataset.writer import rows
 from a2data.store.folder import file_sha256
-from pipelines.encode import Encoding, read_index, tokens
+from pipelines.encode import read_index
 from pipelines.train.settings import Settings, check, check_same
 from pipelines.train.start import prepare
+from stages.encode.settings import Encoding, tokens
 
 
 def train(

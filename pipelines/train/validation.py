@@ -13,8 +13,8 @@ import torch.distributed as dist
 
 from a2data.dataset.batch_plan import rng
 from model_zoo.a2.objective import LEVELS
-from pipelines.encode import clip_of
 from pipelines.train import examples as train_examples
+from stages.encode.settings import clip_of
 
 SHUFFLES = 3  # number of other samples whose references each sample is evaluated with
 

@@ -1,1 +1,1 @@
-"""Augmentation of training samples before they are encoded."""
+"""Encoding of packed triplets: settings, augmentation and the tensors of one sample."""

@@ -22,8 +22,11 @@ from a2data.store.folder import Folder  # noqa: E402
 from model_zoo.a2 import encoders as a2_encoders  # noqa: E402
 from model_zoo.a2 import references, tiny  # noqa: E402
 from pipelines import encode as encoding  # noqa: E402
-from pipelines.encode import Encoding, encode  # noqa: E402
+from pipelines.encode import encode  # noqa: E402
 from pipelines.train.start import material  # noqa: E402
+from stages.encode import augment, settings  # noqa: E402
+from stages.encode.settings import Encoding  # noqa: E402
+from stages.encode.tensors import choose, pictures  # noqa: E402
 
 HOW = Encoding(frames=13, height=32, width=48, dtype="float32", validation_fraction=0.25)
 
@@ -77,7 +80,7 @@ def test_the_condition_is_what_the_sampler_would_give(encoded, start):
     triplet = tiny_shards.triplet(0)
     key = triplet.facts.clip_id
     found = {**tensors(encoded), **tensors(encoded, "held-out")}[key]
-    prepared = references.prepare(encoding.choose(triplet, HOW), 32, 48)
+    prepared = references.prepare(choose(triplet, HOW), 32, 48)
     encoders = a2_encoders.load(start)
     theirs = references.condition(encoders.vae, references.as_tensor(prepared.frames), 13)[0]
     assert torch.equal(found["condition"], theirs)
@@ -90,7 +93,7 @@ def test_the_condition_is_what_the_sampler_would_give(encoded, start):
 def test_variants_differ_keep_black_and_white_and_what_is_where():
     picture = np.random.default_rng(0).integers(1, 255, (4, 6, 3), np.uint8)
     picture[0, 0], picture[3, 5] = 0, 255
-    made = [encoding.varied(picture, n) for n in range(60)]
+    made = [augment.varied(picture, n) for n in range(60)]
     assert (made[0] == picture).all()
     assert len({m.tobytes() for m in made}) == 60
     for one in made:
@@ -111,16 +114,16 @@ def test_held_out_variants_stay_held_out_and_video_and_references_vary_alike(tmp
     encode(str(packed), str(tmp_path), start, how, say=lambda text: None)
     train, held_out = tensors(tmp_path), tensors(tmp_path, "held-out")
     assert (len(train), len(held_out)) == (18, 4)
-    assert not {encoding.clip_of(k) for k in train} & {encoding.clip_of(k) for k in held_out}
+    assert not {settings.clip_of(k) for k in train} & {settings.clip_of(k) for k in held_out}
     key = next(k for k in train if k.endswith("-v02"))
-    triplet = next(t for n in range(8) if (t := tiny_shards.triplet(n)).facts.clip_id == encoding.clip_of(key))
-    frames, prepared, _ = encoding.pictures(triplet, how)
+    triplet = next(t for n in range(8) if (t := tiny_shards.triplet(n)).facts.clip_id == settings.clip_of(key))
+    frames, prepared, _ = pictures(triplet, how)
     encoders = a2_encoders.load(start)
-    theirs = references.condition(encoders.vae, references.as_tensor(encoding.varied(prepared.frames, 2)), 13)[0]
+    theirs = references.condition(encoders.vae, references.as_tensor(augment.varied(prepared.frames, 2)), 13)[0]
     assert torch.equal(train[key]["condition"], theirs)
-    first = 2 * encoding.APART % (len(frames) - 13 + 1)
+    first = 2 * settings.APART % (len(frames) - 13 + 1)
     assert torch.equal(
-        train[key]["video"], a2_encoders.encode_video(encoders, encoding.varied(frames[first : first + 13], 2))
+        train[key]["video"], a2_encoders.encode_video(encoders, augment.varied(frames[first : first + 13], 2))
     )
     assert torch.equal(train[key]["text"], train[key]["text_empty"])
 
@@ -147,7 +150,7 @@ def test_the_encoded_video_decodes_to_the_clip(encoded, start):
     vae = a2_encoders.autoencoder(start / "vae")
     mean, std = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std))
     shown = vae.decode(latents * std + mean).sample[0].movedim(0, -1)
-    frames = encoding.fitted(tiny_shards.video.decode(tiny_shards.triplet(3).video)[:13], 32, 48)
+    frames = augment.fitted(tiny_shards.video.decode(tiny_shards.triplet(3).video)[:13], 32, 48)
     assert shown.shape == (13, 32, 48, 3)
     assert ((shown + 1) * 127.5 - torch.from_numpy(frames)).abs().mean() < 12
 
@@ -166,7 +169,7 @@ def test_what_is_there_is_not_encoded_again_and_a_changed_setting_does_it(tmp_pa
     old = {p.name for p in tmp_path.rglob("*.tar")}
     encode(str(packed), str(tmp_path), start, replace(HOW, reference_order="after"), say=said.append)
     assert len(said) == 5
-    for split in encoding.SPLITS:
+    for split in settings.SPLITS:
         assert {p.name for p in (tmp_path / split).glob("*.tar")} == {
             row.shard for row in encoding.read_index(Folder(tmp_path / split))
         }
@@ -188,7 +191,7 @@ def test_shards_that_were_packed_again_get_a_new_index_of_what_is_encoded(tmp_pa
         HOW,
         say=lambda _: None,
     )
-    for split in encoding.SPLITS:
+    for split in settings.SPLITS:
         rows = encoding.read_index(Folder(tmp_path / "out" / split))
         assert {row.shard for row in rows} == {p.name for p in (tmp_path / "out" / split).glob("*.tar")}
         assert {row.shard[:5] for row in rows} == {"00000"}
@@ -253,10 +256,10 @@ def test_holding_out_everything_is_refused():
 def test_frames_are_cropped_in_the_middle_to_the_pixel():
     frames = np.zeros((1, 32, 80, 3), np.uint8)
     frames[:, :, 16:64] = 255
-    assert (encoding.fitted(frames, 32, 48) == 255).all()
+    assert (augment.fitted(frames, 32, 48) == 255).all()
     frames = np.zeros((1, 64, 48, 3), np.uint8)
     frames[:, 16:48] = 255
-    assert (encoding.fitted(frames, 32, 48) == 255).all()
+    assert (augment.fitted(frames, 32, 48) == 255).all()
 
 
 def test_how_it_was_made_stands_beside_it(encoded, start):
@@ -300,6 +303,6 @@ def test_actors_encode_the_same(tmp_path, packed, start, encoded):
         encoding.encode(str(packed), str(tmp_path), start, HOW, spread=encode_tars)
     finally:
         ray.shutdown()
-    for split in encoding.SPLITS:
+    for split in settings.SPLITS:
         one, other = (pq.read_table(folder / split / "index.parquet") for folder in (encoded, tmp_path))
         assert one.equals(other)

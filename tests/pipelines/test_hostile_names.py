@@ -15,6 +15,7 @@ from pipelines.bench.a2 import cases, from_triplets
 from pipelines.bench.triplets import predictions
 from pipelines.cli.main import main
 from pipelines.films import truth
+from stages.encode import tensors
 
 NAMES = range(len(hostile_shards.names(Path("/"))))
 
@@ -59,7 +60,7 @@ READERS = {
     "encode": lambda home: encode.read_index(Folder(home)),
     "bench-data": lambda home: list(predictions.tar_samples(home)),
     "a sample": lambda home: writer.read_sample(Folder(home), hostile_shards.KEY, "../outside/secret.tar", 0, 6),
-    "a tar": lambda home: list(encode.read_tar(Folder(home), "../outside/secret.tar")),
+    "a tar": lambda home: list(tensors.read_tar(Folder(home), "../outside/secret.tar")),
 }
 
 
@@ -88,7 +89,7 @@ def test_a_member_that_is_not_a_file_is_reported_and_leads_nowhere(tmp_path, out
     home = hostile_shards.make(tmp_path / "shards", member=member)
     before = hostile_shards.tree(tmp_path)
     with pytest.raises(ValueError, match="which is not a file"):
-        list(encode.read_tar(Folder(home), hostile_shards.SHARD))
+        list(tensors.read_tar(Folder(home), hostile_shards.SHARD))
     (row,) = writer.rows(Folder(home))
     read = writer.read_sample(Folder(home), row.clip_id, row.shard, row.offset, row.bytes)
     assert not any(read[name] for name in read if name.startswith("png"))

@@ -111,7 +111,7 @@ def test_what_is_exported_samples_a_video(ready):
 
 def test_the_sampler_tells_the_network_what_the_trainer_told_it(ready):
     """Prompt, image tokens and condition of a pipeline call, seen at the transformer, equal those of the encoded sample."""
-    from pipelines import encode as encoding
+    from stages.encode.tensors import choose
 
     triplet = tiny_shards.triplet(0)
     run = run_of(ready)
@@ -121,7 +121,7 @@ def test_the_sampler_tells_the_network_what_the_trainer_told_it(ready):
     pipe.set_progress_bar_config(disable=True)
     seen = []
     pipe.transformer.register_forward_pre_hook(lambda _, args, given: seen.append(given), with_kwargs=True)
-    prepared = a2_references.prepare(encoding.choose(triplet, HOW), 32, 48)
+    prepared = a2_references.prepare(choose(triplet, HOW), 32, 48)
     pipe(prepared, triplet.prompt, num_frames=13, num_inference_steps=1, guidance_scale=1.0, output_type="latent")
     text = torch.nn.functional.pad(tensors["text"], (0, 0, 0, 512 - len(tensors["text"])))
     assert torch.allclose(seen[0]["hidden_states"][0, 16:], tensors["condition"], atol=1e-5)
