@@ -19,18 +19,27 @@ RATIOS = "mag_ratios.json"  # in the checkpoint folder: ratios measured by --cal
 class Acceleration:
     """Acceleration settings. The defaults are exact, with the whole model on one device."""
 
-    cache: str = ""  # one of CACHES
-    cache_threshold: float = 0.05  # threshold of first-block and mag, above 0
-    cache_interval: int = 3  # interval of taylorseer, steps, at least 2
-    cache_ratios: tuple[float, ...] = ()  # ratios of mag, from the checkpoint folder
-    calibrate: bool = False  # measure the ratios of mag; the video is exact
-    attention_backend: str = ""  # attention backend of diffusers
-    quantization: str = ""  # one of WEIGHTS
+    cache: str = ""
+    """one of CACHES"""
+    cache_threshold: float = 0.05
+    """threshold of first-block and mag, above 0"""
+    cache_interval: int = 3
+    """interval of taylorseer, steps, at least 2"""
+    cache_ratios: tuple[float, ...] = ()
+    """ratios of mag, from the checkpoint folder"""
+    calibrate: bool = False
+    """measure the ratios of mag; the video is exact"""
+    attention_backend: str = ""
+    """attention backend of diffusers"""
+    quantization: str = ""
+    """one of WEIGHTS"""
     compile: bool = False
     group_offload: bool = False
     vae_tiling: bool = False
-    cfg_parallel: int = 1  # processes that split the CFG branches of a step
-    context_parallel: int = 1  # processes that split the tokens of a forward pass
+    cfg_parallel: int = 1
+    """processes that split the CFG branches of a step"""
+    context_parallel: int = 1
+    """processes that split the tokens of a forward pass"""
 
     def ranks(self) -> bool:
         """Return whether several processes sample each video."""

@@ -40,31 +40,55 @@ RANGES = {
 class Job:
     """One video to sample. Paths are absolute paths or URLs."""
 
-    out: str  # path of the mp4; its .json is written next to it
+    out: str
+    """path of the mp4; its .json is written next to it"""
     prompt: str
-    ref: tuple[str, ...]  # ROLE=FILE each
-    next_prompt: tuple[str, ...] = ()  # prompts for the windows of a long video after the first
-    height: int = 480  # px, divisible by 16
-    width: int = 832  # px, divisible by 16
-    frames: int = 81  # frames to sample, 4 n + 1; each reference takes up 4 of them
-    steps: int = 50  # denoising steps
-    guidance_scale: float = 5.0  # scale of CFG on the prompt; at 1 or below CFG is off, which halves the time
-    reference_guidance_scale: float = 1.0  # scale of CFG on references; if not 1, one more forward pass per step
-    flow_shift: float = 8.0  # timestep shift; higher spends more steps at high noise: better structure, less detail
-    scheduler: str = "unipc"  # unipc, unipc-released (A2's own noise levels) or euler
-    seed: int = 42  # seed of the noise
-    matting_model: str = "builtin-detect"  # detector that cuts out subjects of references not on white, or none
-    fps: float = 15.0  # frame rate of the mp4, frames per second; A2 was trained at 15
-    negative_prompt: str = NEGATIVE  # negative prompt
-    audio: str = ""  # audio file for the soundtrack, trimmed to the video's length
-    audio_start_s: float = 0.0  # start of the soundtrack in the audio file, seconds
-    window: int = 0  # frames sampled at a time, for videos longer than memory or training allow; 0: all
-    init_video: str = ""  # video to extend: sampling continues after its last frame
-    image: str = ""  # first frame of the video, for SkyReels-V2 checkpoints
-    history: int = 17  # frames of the previous window that a window is conditioned on
-    causal_block_size: int = 0  # latent frames per block (4 video frames each) within a window; 0: one block
-    ar_step: int = 0  # steps by which each block lags the previous one, for diffusion-forcing weights
-    preview: bool = False  # also write a contact sheet (PNG) next to the video: references, then frames
+    ref: tuple[str, ...]
+    """ROLE=FILE each"""
+    next_prompt: tuple[str, ...] = ()
+    """prompts for the windows of a long video after the first"""
+    height: int = 480
+    """px, divisible by 16"""
+    width: int = 832
+    """px, divisible by 16"""
+    frames: int = 81
+    """frames to sample, 4 n + 1; each reference takes up 4 of them"""
+    steps: int = 50
+    """denoising steps"""
+    guidance_scale: float = 5.0
+    """scale of CFG on the prompt; at 1 or below CFG is off, which halves the time"""
+    reference_guidance_scale: float = 1.0
+    """scale of CFG on references; if not 1, one more forward pass per step"""
+    flow_shift: float = 8.0
+    """timestep shift; higher spends more steps at high noise: better structure, less detail"""
+    scheduler: str = "unipc"
+    """unipc, unipc-released (A2's own noise levels) or euler"""
+    seed: int = 42
+    """seed of the noise"""
+    matting_model: str = "builtin-detect"
+    """detector that cuts out subjects of references not on white, or none"""
+    fps: float = 15.0
+    """frame rate of the mp4, frames per second; A2 was trained at 15"""
+    negative_prompt: str = NEGATIVE
+    """negative prompt"""
+    audio: str = ""
+    """audio file for the soundtrack, trimmed to the video's length"""
+    audio_start_s: float = 0.0
+    """start of the soundtrack in the audio file, seconds"""
+    window: int = 0
+    """frames sampled at a time, for videos longer than memory or training allow; 0: all"""
+    init_video: str = ""
+    """video to extend: sampling continues after its last frame"""
+    image: str = ""
+    """first frame of the video, for SkyReels-V2 checkpoints"""
+    history: int = 17
+    """frames of the previous window that a window is conditioned on"""
+    causal_block_size: int = 0
+    """latent frames per block (4 video frames each) within a window; 0: one block"""
+    ar_step: int = 0
+    """steps by which each block lags the previous one, for diffusion-forcing weights"""
+    preview: bool = False
+    """also write a contact sheet (PNG) next to the video: references, then frames"""
 
     def is_long(self) -> bool:
         return bool(self.init_video) or 0 < self.window < self.frames
