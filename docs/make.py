@@ -17,9 +17,7 @@ python -m docs.make
 import ast
 import html
 import inspect
-import io
 import re
-import tokenize
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ from model_zoo import cards
 from model_zoo.catalogue import CARDS
 from model_zoo.roles import Card
 from model_zoo.weights import pinned
+from pipelines.run.settings import documented_fields
 from pipelines.triplets import triplets
 
 HERE = Path(__file__).parent
@@ -61,10 +60,9 @@ def fill(page: str, part: str) -> str:
 
 def all_records() -> str:
     """Return the conventions, the types, and every record with its columns."""
-    source = inspect.getsource(records)
-    tree, notes = ast.parse(source), comments(source)
+    tree = ast.parse(inspect.getsource(records))
     parts = [conventions(ast.get_docstring(tree) or ""), arrow_types()]
-    parts += [record(node, notes) for node in tree.body if isinstance(node, ast.ClassDef)]
+    parts += [record(node) for node in tree.body if isinstance(node, ast.ClassDef)]
     return "\n".join(parts)
 
 
@@ -88,13 +86,7 @@ def arrow_types() -> str:
     return table(("in the code", "in the file"), [*rows, ("a record", "a struct of its fields")])
 
 
-def comments(source: str) -> dict[int, str]:
-    """Line number -> the comment on it."""
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    return {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
-
-
-def record(node: ast.ClassDef, notes: dict[int, str]) -> str:
+def record(node: ast.ClassDef) -> str:
     """Return the heading of a record, its description, the stages that write it, and its columns."""
     bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
     makers = [stage.name() for stage in triplets() if stage.writes.__name__ == node.name]
@@ -104,15 +96,12 @@ def record(node: ast.ClassDef, notes: dict[int, str]) -> str:
         text += f" Written by {', '.join(f'`{name}`' for name in makers)}."
     if bases:
         text += f" All columns of [{bases[0]}](#{bases[0].lower()}), and:"
-    return text + "\n\n" + table(("column", "type", "what it is"), columns(node, notes))
+    return text + "\n\n" + table(("column", "type", "what it is"), columns(node))
 
 
-def columns(node: ast.ClassDef, notes: dict[int, str]) -> Iterator[tuple[str, str, str]]:
-    for field in node.body:
-        if isinstance(field, ast.AnnAssign):
-            lines = range(field.lineno, (field.end_lineno or field.lineno) + 1)
-            note = " ".join(notes[n] for n in lines if n in notes)
-            yield f"`{ast.unparse(field.target)}`", f"`{ast.unparse(field.annotation)}`", escape(note)
+def columns(node: ast.ClassDef) -> Iterator[tuple[str, str, str]]:
+    for field, doc in documented_fields(node):
+        yield f"`{ast.unparse(field.target)}`", f"`{ast.unparse(field.annotation)}`", escape(doc)
 
 
 # -- models ------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any
 
 from a2data.dataset.triplet import Triplet, from_sample
 from a2data.store.filename import safe_name
+from pipelines.run.settings import scalar
 from pipelines.sample import checks, cutouts
 from pipelines.sample import job as jobs
 from pipelines.sample.job import Job
@@ -184,7 +185,7 @@ def job_of(prompt: str, files: tuple[Any, ...], cut: bool, values: dict[str, Any
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     number = next(n for n in range(1, 1 << 30) if not (folder / f"{n:04d}.mp4").exists())
-    kinds: dict[str, Any] = {f.name: f.type for f in jobs.SETTINGS}
+    kinds: dict[str, Any] = {f.name: scalar(f.type) for f in jobs.SETTINGS}
     empty = [name for name, value in values.items() if value is None]
     if empty:
         raise ValueError(f"{' and '.join(empty)}: enter a number")

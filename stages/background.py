@@ -46,16 +46,26 @@ class Background(Stage):
     accounts_for = "clip_id"
     version = 3
 
-    embedder: str = "mobilenetv2"  # card of role embed
-    frame_stride: int = 3  # every n-th frame is sampled
-    min_static: float = 0.9  # fraction of background samples close to the median for a static camera
-    min_samples: int = 3  # frames in which a pixel of the plate must be visible, at most all sampled ones
-    dilate: float = 0.02  # margin around a box or mask, fraction of the frame's longer side
-    min_area: float = 0.2  # smallest rectangle, fraction of the frame
-    max_aspect: float = 2.2  # longer over shorter side of the rectangle
-    min_purity: float = 0.9  # least fraction of the rectangle's pixels that show the same thing whenever visible
-    inpaint: str = ""  # card of role inpaint, which fills the foreground; "" = it is cropped away
-    max_inpaint: float = 0.25  # largest fraction of the picture to fill; beyond it the picture is cropped
+    embedder: str = "mobilenetv2"
+    """card of role embed"""
+    frame_stride: int = 3
+    """every n-th frame is sampled"""
+    min_static: float = 0.9
+    """fraction of background samples close to the median for a static camera"""
+    min_samples: int = 3
+    """frames in which a pixel of the plate must be visible, at most all sampled ones"""
+    dilate: float = 0.02
+    """margin around a box or mask, fraction of the frame's longer side"""
+    min_area: float = 0.2
+    """smallest rectangle, fraction of the frame"""
+    max_aspect: float = 2.2
+    """longer over shorter side of the rectangle"""
+    min_purity: float = 0.9
+    """least fraction of the rectangle's pixels that show the same thing whenever visible"""
+    inpaint: str = ""
+    """card of role inpaint, which fills the foreground; "" = it is cropped away"""
+    max_inpaint: float = 0.25
+    """largest fraction of the picture to fill; beyond it the picture is cropped"""
 
     @property
     def gpus(self) -> float:  # type: ignore[override]

@@ -30,19 +30,31 @@ class Detect(Stage):
     per = "clip"
     version = 6
 
-    model: str = "builtin-detect"  # card of role detect, or yolo:PATH
-    embedder: str = "mobilenetv2"  # card of role embed, for appearance while tracking and across clips
-    frame_stride: int = 5  # every n-th frame is sampled, and the last
-    confidence: float = 0.35  # lowest confidence of a detection, 0 to 1
-    min_area: float = 0.005  # smallest median mask of a track, fraction of the frame
-    max_area: float = 0.9  # largest median mask of a track, fraction of the frame
-    min_side_px: int = 40  # shorter side of a track's median box, pixels
-    min_track_coverage: float = 0.3  # least fraction of sampled frames with the element; two frames if there are two
-    max_elements: int = 6  # most elements per clip, by duration times size
+    model: str = "builtin-detect"
+    """card of role detect, or yolo:PATH"""
+    embedder: str = "mobilenetv2"
+    """card of role embed, for appearance while tracking and across clips"""
+    frame_stride: int = 5
+    """every n-th frame is sampled, and the last"""
+    confidence: float = 0.35
+    """lowest confidence of a detection, 0 to 1"""
+    min_area: float = 0.005
+    """smallest median mask of a track, fraction of the frame"""
+    max_area: float = 0.9
+    """largest median mask of a track, fraction of the frame"""
+    min_side_px: int = 40
+    """shorter side of a track's median box, pixels"""
+    min_track_coverage: float = 0.3
+    """least fraction of sampled frames with the element; two frames if there are two"""
+    max_elements: int = 6
+    """most elements per clip, by duration times size"""
 
-    mask_model: str = ""  # card of role masks that re-segments each best picture; "" = the detector's own masks
-    min_mask_iou: float = 0.6  # lowest IoU of the new mask's box with the detector's, 0 to 1; else the old mask is kept
-    tracker: str = ""  # card of role track; "" = built-in association by position and appearance
+    mask_model: str = ""
+    """card of role masks that re-segments each best picture; "" = the detector's own masks"""
+    min_mask_iou: float = 0.6
+    """lowest IoU of the new mask's box with the detector's, 0 to 1; else the old mask is kept"""
+    tracker: str = ""
+    """card of role track; "" = built-in association by position and appearance"""
 
     def _cards(self) -> list[str]:
         return [name for name in (self.model, self.embedder, self.mask_model, self.tracker) if name]

@@ -43,17 +43,28 @@ class Faces(Stage):
     per = "clip"
     version = 4
 
-    model: str = "dlib"  # card of role faces
-    frame_stride: int = 10  # every n-th frame is sampled, more in a short clip, and each person's best frame
-    confidence: float = 0.6  # lowest detector confidence, 0 to 1
-    min_seen: int = 2  # frames in which a face must be found
-    min_face_in_person: float = 0.7  # least fraction of a face within its person's box, 0 to 1
-    min_face_px: int = 40  # shorter side of a face with an embedding, pixels
-    min_eyes_px: int = 10  # distance between the eyes of a face with an embedding, pixels
-    min_sharpness: float = 20.0  # variance of the Laplacian of a face at 112 px, grey levels squared
-    max_yaw: float = 0.35  # largest offset of the nose from the middle of the eyes, in eye distances
-    max_pitch: float = 0.35  # largest offset of the nose from its level position, in eye-to-mouth distances
-    max_turn_deg: float = 40.0  # largest yaw and pitch, degrees, for models that measure the pose
+    model: str = "dlib"
+    """card of role faces"""
+    frame_stride: int = 10
+    """every n-th frame is sampled, more in a short clip, and each person's best frame"""
+    confidence: float = 0.6
+    """lowest detector confidence, 0 to 1"""
+    min_seen: int = 2
+    """frames in which a face must be found"""
+    min_face_in_person: float = 0.7
+    """least fraction of a face within its person's box, 0 to 1"""
+    min_face_px: int = 40
+    """shorter side of a face with an embedding, pixels"""
+    min_eyes_px: int = 10
+    """distance between the eyes of a face with an embedding, pixels"""
+    min_sharpness: float = 20.0
+    """variance of the Laplacian of a face at 112 px, grey levels squared"""
+    max_yaw: float = 0.35
+    """largest offset of the nose from the middle of the eyes, in eye distances"""
+    max_pitch: float = 0.35
+    """largest offset of the nose from its level position, in eye-to-mouth distances"""
+    max_turn_deg: float = 40.0
+    """largest yaw and pitch, degrees, for models that measure the pose"""
 
     @property
     def gpus(self) -> float:  # type: ignore[override]

@@ -37,19 +37,32 @@ class Ground(Stage):
     per = "clip"
     version = 3
 
-    model: str = ""  # card of role ground, which finds objects by phrase; "" = off
-    embedder: str = "mobilenetv2"  # card of role embed, for appearance while tracking and across clips
-    frame_stride: int = 5  # every n-th frame is sampled, and the last
-    confidence: float = 0.35  # lowest confidence of a detection, 0 to 1
-    min_area: float = 0.005  # smallest median mask of a track, fraction of the frame
-    max_area: float = 0.6  # largest median mask of a track; a wrong name often matches the whole picture
-    min_side_px: int = 40  # shorter side of a track's median box, pixels
-    min_track_coverage: float = 0.3  # least fraction of sampled frames with the element; two frames if there are two
-    max_elements: int = 4  # most elements per clip, by duration times size
-    max_nouns: int = 8  # most nouns searched in a clip, in prompt order
-    nms_iou: float = 0.7  # mean IoU with an element of `detect` above which a track is that element, 0 to 1
-    mask_model: str = ""  # card of role masks that re-segments each best picture; "" = the model's own masks
-    min_mask_iou: float = 0.6  # lowest IoU of the new mask's box with the model's, 0 to 1; else the old mask is kept
+    model: str = ""
+    """card of role ground, which finds objects by phrase; "" = off"""
+    embedder: str = "mobilenetv2"
+    """card of role embed, for appearance while tracking and across clips"""
+    frame_stride: int = 5
+    """every n-th frame is sampled, and the last"""
+    confidence: float = 0.35
+    """lowest confidence of a detection, 0 to 1"""
+    min_area: float = 0.005
+    """smallest median mask of a track, fraction of the frame"""
+    max_area: float = 0.6
+    """largest median mask of a track; a wrong name often matches the whole picture"""
+    min_side_px: int = 40
+    """shorter side of a track's median box, pixels"""
+    min_track_coverage: float = 0.3
+    """least fraction of sampled frames with the element; two frames if there are two"""
+    max_elements: int = 4
+    """most elements per clip, by duration times size"""
+    max_nouns: int = 8
+    """most nouns searched in a clip, in prompt order"""
+    nms_iou: float = 0.7
+    """mean IoU with an element of `detect` above which a track is that element, 0 to 1"""
+    mask_model: str = ""
+    """card of role masks that re-segments each best picture; "" = the model's own masks"""
+    min_mask_iou: float = 0.6
+    """lowest IoU of the new mask's box with the model's, 0 to 1; else the old mask is kept"""
 
     @property
     def gpus(self) -> float:  # type: ignore[override]

@@ -44,10 +44,14 @@ class Match(Stage):
     writes = records.Match
     version = 3
 
-    model: str = "words"  # "words" = words against measurements only; else the card of an additional text-image model
-    model_weight: float = 0.5  # weight of that model's similarity against that of the words, 0 to 1
-    min_similarity: float = 0.55  # lowest similarity of a matched phrase, 0 to 1
-    min_margin: float = 0.05  # lead of the best assignment over any that gives the phrase another element
+    model: str = "words"
+    """"words" = words against measurements only; else the card of an additional text-image model"""
+    model_weight: float = 0.5
+    """weight of that model's similarity against that of the words, 0 to 1"""
+    min_similarity: float = 0.55
+    """lowest similarity of a matched phrase, 0 to 1"""
+    min_margin: float = 0.05
+    """lead of the best assignment over any that gives the phrase another element"""
 
     @property
     def gpus(self) -> float:  # type: ignore[override]

@@ -26,17 +26,28 @@ class Parse(Stage):
     per = "clip"
     version = 5
 
-    model: str = "builtin-parse"  # card of role parse
-    embedder: str = "mobilenetv2"  # card of role embed
-    margin: float = 0.05  # margin around the person's box shown to the model, fraction of its size
-    reach: int = 5  # frames over which a head is assumed not to move, see a2data.elements.tracks.box_at
-    min_part_px: int = 200  # smallest part, pixels
-    min_part_share: float = 0.005  # smallest part, fraction of the person's pixels
-    min_solid: float = 0.7  # least fraction of a part that survives an opening, 0 to 1, see `solid`
-    min_filled: float = 0.9  # least ratio of a part's pixels to those within its outlines, 0 to 1
-    min_garment_filled: float = 0.8  # the same for upper and lower garments, where a hand in front leaves a hole
-    min_hull: float = 0.7  # least ratio of a garment's pixels to its convex hull, 0 to 1
-    min_hair_span: float = 0.6  # least width of hair, fraction of the head's width, 0 to 1
+    model: str = "builtin-parse"
+    """card of role parse"""
+    embedder: str = "mobilenetv2"
+    """card of role embed"""
+    margin: float = 0.05
+    """margin around the person's box shown to the model, fraction of its size"""
+    reach: int = 5
+    """frames over which a head is assumed not to move, see a2data.elements.tracks.box_at"""
+    min_part_px: int = 200
+    """smallest part, pixels"""
+    min_part_share: float = 0.005
+    """smallest part, fraction of the person's pixels"""
+    min_solid: float = 0.7
+    """least fraction of a part that survives an opening, 0 to 1, see `solid`"""
+    min_filled: float = 0.9
+    """least ratio of a part's pixels to those within its outlines, 0 to 1"""
+    min_garment_filled: float = 0.8
+    """the same for upper and lower garments, where a hand in front leaves a hole"""
+    min_hull: float = 0.7
+    """least ratio of a garment's pixels to its convex hull, 0 to 1"""
+    min_hair_span: float = 0.6
+    """least width of hair, fraction of the head's width, 0 to 1"""
 
     @property
     def gpus(self) -> float:  # type: ignore[override]

@@ -38,12 +38,18 @@ class Score(Stage):
     writes = records.Score
     accounts_for = "clip_id"
 
-    text_model: str = "rapidocr"  # card of the text detector; "" = text is not measured
-    text_frames: int = 2  # frames of each clip searched for text
-    freeze_threshold: float = 0.001  # mean absolute difference below which a frame equals the one before it, 0 to 1
-    quality_models: str = ""  # cards of role quality or flow, comma-separated
-    quality_frames: int = 3  # frames of each clip per quality model; optical flow is measured on all frames
-    codec_motion: bool = False  # measure the motion vectors of the encoded clip: a second decode, without pictures
+    text_model: str = "rapidocr"
+    """card of the text detector; "" = text is not measured"""
+    text_frames: int = 2
+    """frames of each clip searched for text"""
+    freeze_threshold: float = 0.001
+    """mean absolute difference below which a frame equals the one before it, 0 to 1"""
+    quality_models: str = ""
+    """cards of role quality or flow, comma-separated"""
+    quality_frames: int = 3
+    """frames of each clip per quality model; optical flow is measured on all frames"""
+    codec_motion: bool = False
+    """measure the motion vectors of the encoded clip: a second decode, without pictures"""
 
     @property
     def gpus(self) -> float:  # type: ignore[override]

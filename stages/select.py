@@ -32,24 +32,40 @@ class Select(Stage):
     writes = Kept
     accounts_for = "clip_id"
 
-    min_motion: float = 0.001  # mean difference from frame to frame, 0 to 1
-    max_motion: float = 0.2  # the same; above it, frames are hardly related
-    max_static: float = 0.8  # fraction of steps without any change, 0 to 1
-    min_sharpness: float = 10.0  # median variance of the Laplacian, from 0
-    min_luma: float = 0.06  # mean luma, 0 to 1
-    max_luma: float = 0.94  # mean luma, 0 to 1
-    max_luma_range: float = 0.6  # brightest minus darkest frame, 0 to 1
-    max_bars: float = 0.5  # fraction of the source picture under letterbox bars, 0 to 1
-    max_text: float = 0.15  # fraction of the picture under text, 0 to 1; inf if text is not measured
+    min_motion: float = 0.001
+    """mean difference from frame to frame, 0 to 1"""
+    max_motion: float = 0.2
+    """the same; above it, frames are hardly related"""
+    max_static: float = 0.8
+    """fraction of steps without any change, 0 to 1"""
+    min_sharpness: float = 10.0
+    """median variance of the Laplacian, from 0"""
+    min_luma: float = 0.06
+    """mean luma, 0 to 1"""
+    max_luma: float = 0.94
+    """mean luma, 0 to 1"""
+    max_luma_range: float = 0.6
+    """brightest minus darkest frame, 0 to 1"""
+    max_bars: float = 0.5
+    """fraction of the source picture under letterbox bars, 0 to 1"""
+    max_text: float = 0.15
+    """fraction of the picture under text, 0 to 1; inf if text is not measured"""
 
     # Off by default; each needs a model or a setting of score, see MEASURED_BY.
-    min_aesthetic: float = -inf  # mean over the frames, about 1 to 10; cosmos-curate takes 3.5
-    max_nsfw: float = inf  # worst frame, 0 to 1
-    min_flow: float = -inf  # mean speed, picture widths per second
-    max_flow: float = inf  # mean speed, picture widths per second
-    min_flow_top5: float = -inf  # displacement of the fastest pixels, px at a shorter side of 256; VBench uses 6
-    min_codec_motion: float = -inf  # mean motion vector, widths plus heights; signing has 0.0006
-    min_codec_motion_least: float = -inf  # the same at its minimum; cosmos-curate uses 0.000001
+    min_aesthetic: float = -inf
+    """mean over the frames, about 1 to 10; cosmos-curate takes 3.5"""
+    max_nsfw: float = inf
+    """worst frame, 0 to 1"""
+    min_flow: float = -inf
+    """mean speed, picture widths per second"""
+    max_flow: float = inf
+    """mean speed, picture widths per second"""
+    min_flow_top5: float = -inf
+    """displacement of the fastest pixels, px at a shorter side of 256; VBench uses 6"""
+    min_codec_motion: float = -inf
+    """mean motion vector, widths plus heights; signing has 0.0006"""
+    min_codec_motion_least: float = -inf
+    """the same at its minimum; cosmos-curate uses 0.000001"""
 
     def run(self, model: Any, clips: list[Clip], scores: list[records.Score]) -> Iterator[Any]:
         for clip in clips:

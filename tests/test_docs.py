@@ -125,10 +125,10 @@ def test_a_role_without_a_description_is_rejected_by_the_page(monkeypatch):
         make.all_cards()
 
 
-def test_a_comment_inside_a_field_of_many_lines_is_found():
-    tree = ast.parse(source := "class A:\n    box: (\n        int  # of what | which\n    ) = 0\n    n: int")
+def test_a_column_is_described_by_the_docstring_under_it():
+    tree = ast.parse('class A:\n    box: int = 0\n    """of what | which"""\n    n: int')
 
-    assert list(make.columns(tree.body[0], make.comments(source))) == [
+    assert list(make.columns(tree.body[0])) == [
         ("`box`", "`int`", "of what | which"),
         ("`n`", "`int`", ""),
     ]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.cli.flags import Parser
 from pipelines.cli.main import parser
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +55,7 @@ def blanked(pattern: re.Pattern[str], text: str) -> str:
 def helps(command: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
     """Yield (command and flag, help text) of a command and all of its subcommands."""
     yield command.prog, f"{command.description or ''}\n{command.epilog or ''}"
-    for action in command._actions:
+    for action in (command.built() if isinstance(command, Parser) else command)._actions:
         yield f"{command.prog} {'/'.join(action.option_strings) or action.dest}", action.help or ""
         if isinstance(action, argparse._SubParsersAction):
             for choice in action._choices_actions:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cli import session
+from pipelines.cli.flags import add_settings, given
+from pipelines.sample.job import NOT_SETTINGS, Job
 
 CASES, WORK = "cases", "work"  # folders of a run
 
@@ -23,7 +25,7 @@ def add_flags(run: argparse.ArgumentParser, score: argparse.ArgumentParser) -> N
     )
     _model_flags(run)
     session.add_flags(run)
-    _sampling_flags(run.add_argument_group("sampling"))
+    add_settings(run.add_argument_group("sampling"), Job, leave_out=NOT_SETTINGS)
     run.set_defaults(do=_run)
 
 
@@ -61,26 +63,19 @@ def _model_flags(sub: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def _sampling_flags(group: Any) -> None:
-    from pipelines.cli import sample as sample_module
-
-    sample_module.add_job_flags(group)
-
-
 def _run(args: argparse.Namespace) -> int:
     """Make, sample and score cases. Returns 1 if a case has no video or a job failed."""
     from pipelines.bench.a2 import grid, leaderboard, score_file
     from pipelines.bench.a2 import stages as metrics
     from pipelines.bench.a2 import tables as recipe
     from pipelines.cli.a2_bench_make import made
-    from pipelines.sample import job
 
     measuring = metrics.metrics(_models(args), args.metric)
     wanted, shared = made(args, args.out / CASES)
     if shared:
         return 1
-    given = {f.name: value for f in job.SETTINGS if (value := getattr(args, f.name)) is not None}
-    sample = metrics.Sample(str(Path(args.checkpoint).resolve()), args.dtype, json.dumps(given, sort_keys=True))
+    settings = given(args, Job, leave_out=NOT_SETTINGS)
+    sample = metrics.Sample(str(Path(args.checkpoint).resolve()), args.dtype, json.dumps(settings, sort_keys=True))
     sample.models()  # reject a folder that is not a checkpoint early
     score, code = _measured(
         args, wanted, args.out, args.name or Path(args.checkpoint).resolve().name, measuring, sample

@@ -1,10 +1,9 @@
 """The command `a2data encode`."""
 
 import argparse
-from dataclasses import fields
 from pathlib import Path
 
-from pipelines.cli.flags import add_flags as add_fields
+from pipelines.cli.flags import add_settings, given
 from pipelines.encode import encode
 from stages.encode.settings import Encoding
 
@@ -21,7 +20,7 @@ def add_flags(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--device", help="cpu or cuda (default: cuda if available)")
     sub.add_argument("--ray", metavar="ADDRESS", help="Ray cluster address, or auto; each tar is encoded by one actor")
-    add_fields(sub.add_argument_group("samples"), Encoding())  # type: ignore[arg-type]
+    add_settings(sub.add_argument_group("samples"), Encoding)
     sub.set_defaults(do=command)
 
 
@@ -30,13 +29,12 @@ def command(args: argparse.Namespace) -> int:
 
     import torch
 
-    given = {f.name: v for f in fields(Encoding) if (v := getattr(args, f.name, None)) is not None}
     device, spread = args.device or ("cuda" if torch.cuda.is_available() else "cpu"), None
     if args.ray:
         from pipelines.run import on_ray
         from pipelines.train.on_ray import encode_tars
 
         device, spread = on_ray.device(args.ray, args.device), encode_tars
-    counts = encode(args.shards, args.out, args.model, Encoding(**given), device, spread=spread)
+    counts = encode(args.shards, args.out, args.model, Encoding(**given(args, Encoding)), device, spread=spread)
     print(f"{args.out}: {counts['train']} samples to train on, {counts['held-out']} held out")
     return 0

@@ -1,42 +1,67 @@
-"""Command-line flags from the fields of a stage or of settings: name, type, default and the comment as help text."""
+"""Command-line flags from the fields of a settings class, and parsers that are built when they are used."""
 
 import argparse
-import functools
-import inspect
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
-from a2data.stage import Stage
-from pipelines.run.recipe import RUNNER_OWNED
-from pipelines.run.settings import TYPES, parse
+from pipelines.run.settings import field_docs, parse
 
 
-def add_flags(command: argparse.ArgumentParser, stage: Stage) -> None:
-    """Add a flag for each field, with the comment beside it as help. A flag that is not given is None and changes nothing."""
-    help_texts = field_help(stage)
-    for f in fields(stage):  # type: ignore[arg-type]
-        flag, kind = "--" + f.name.replace("_", "-"), TYPES[f.type]
-        note = f"{help_texts.get(f.name, '')} (default: {getattr(stage, f.name)!r})".strip().replace("%", "%%")
-        if (stage.name(), f.name) in RUNNER_OWNED:
+class Parser(argparse.ArgumentParser):
+    """A parser whose arguments `build` adds when it first parses or prints help.
+
+    With many subcommands, only the module of the chosen one is imported.
+    """
+
+    def __init__(self, *args: Any, build: Callable[["Parser"], None] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._build = build
+
+    def built(self) -> "Parser":
+        """Return the parser with its arguments."""
+        if self._build:
+            build, self._build = self._build, None
+            build(self)
+        return self
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.built()
+        return super().parse_known_args(args, namespace)
+
+    def format_help(self) -> str:
+        self.built()
+        return super().format_help()
+
+
+def add_settings(command: Any, settings: Any, leave_out: Collection[str] = ()) -> None:
+    """Add a flag for each field of a settings class, or of an instance whose values are the defaults that help shows.
+
+    command: a parser or an argument group. The help text is the docstring under the field. A flag that is not given is None, so
+    that it changes nothing, see `given`.
+    """
+    docs = field_docs(settings if isinstance(settings, type) else type(settings))
+    for f in fields(settings):
+        if f.name in leave_out:
             continue
-        if kind is bool:
+        flag, note = "--" + f.name.replace("_", "-"), docs[f.name]
+        # a field with a default that is too long to print describes it itself
+        if "(default: " not in note:
+            note = f"{note} (default: {getattr(settings, f.name)!r})".strip()
+        note = note.replace("%", "%%")
+        if f.type is bool:
             command.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=note)
+        elif get_origin(f.type) is Literal:
+            command.add_argument(flag, choices=[choice for choice in get_args(f.type) if choice], help=note)
         else:
-            command.add_argument(
-                flag, type=argparse_type(flag, kind), default=None, help=note, metavar=kind.__name__.upper()
-            )
+            kind: Any = f.type
+            command.add_argument(flag, type=argparse_type(flag, kind), help=note, metavar=kind.__name__.upper())
 
 
-def field_help(stage: Stage) -> dict[str, str]:
-    """Return the comment beside each field of a stage. The default is on the field's line or, in brackets, on the next."""
-    return _field_help(type(stage))  # type: ignore[arg-type]  # a class is hashable
-
-
-@functools.cache  # finding the source of a class parses its whole file
-def _field_help(kind: type) -> dict[str, str]:
-    return dict(re.findall(r"^    (\w+): \w+ = (?:\(\n)?.*?  # (.*)$", inspect.getsource(kind), re.MULTILINE))
+def given(args: argparse.Namespace, settings: Any, leave_out: Collection[str] = ()) -> dict[str, Any]:
+    """Return the values of the flags of `add_settings` that were given, by field."""
+    values = {f.name: getattr(args, f.name, None) for f in fields(settings) if f.name not in leave_out}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def argparse_type(flag: str, kind: type) -> Callable[[str], Any]:

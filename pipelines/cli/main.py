@@ -6,8 +6,9 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,12 @@ from a2data.store.folder import Folder
 from a2data.store.parquet import DamagedError
 from a2data.store.tables import Store
 from a2data.store.url import public_name, scrub
-from pipelines.cli import (
-    a2_bench,
-    calibrate,
-    encode,
-    forget,
-    models,
-    sample,
-    session,
-    sources,
-    train,
-    triplet_bench,
-    ui,
-)
-from pipelines.cli.flags import add_flags
+from pipelines.cli import session, sources
+from pipelines.cli.flags import Parser, add_settings, given
 from pipelines.run import ownership, verify
 from pipelines.run import status as planning
 from pipelines.run.lock import exclusive_lock
-from pipelines.run.recipe import Recipe
+from pipelines.run.recipe import RUNNER_OWNED, Recipe
 from pipelines.run.schedule import MAX_WORKER_DEATHS, CrewLostError
 from pipelines.sources import enrolment
 from pipelines.triplets import PROFILES, triplets
@@ -104,20 +93,67 @@ def _do(args: argparse.Namespace) -> int:
             log.error("%s", error)
 
 
+# commands of a module each: `add_flags` there adds the flags and sets what is done
+MODULES = {
+    "models": ("models", "manage models: list, show, fetch, verify, licences"),
+    "encode": ("encode", "encode shards with A2's encoders for training"),
+    "train": ("train", "fine-tune A2 on shards; `train plan` estimates the cost"),
+    "sample": ("sample", "sample videos from prompts and references"),
+    "ui": ("ui", "serve a local page to sample videos and browse shards"),
+    "calibrate": ("calibrate", "estimate the thresholds of retrieve from the corpus"),
+    "forget": ("forget", "permanently delete a source or a person from every table and every shard"),
+    "bench-data": ("triplet_bench", "run TripletBench: make, score, report, check"),
+    "bench": ("a2_bench", "run A2-Bench: make, run, score, study, leaderboard"),
+}
+TAKES_WORK = {"calibrate", "forget"}
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser with all commands. The flags of a stage command are the stage's fields."""
     top = argparse.ArgumentParser("a2data", description=__doc__)
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
 
-    def command(name: str, do: Any, summary: str, work: bool = True) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=summary, description=summary)
-        sub.set_defaults(do=do)
-        sub.add_argument("--verbose", action="store_true", help="log progress and tracebacks")
-        if work:
-            sub.add_argument("work", metavar="WORK", help="work folder (or URL) with the tables")
-        return sub
+    def command(
+        name: str, do: Any, summary: str, flags: Callable[[Parser], None] | None = None, work: bool = True
+    ) -> None:
+        def build(sub: Parser) -> None:
+            sub.set_defaults(do=do)
+            sub.add_argument("--verbose", action="store_true", help="log progress and tracebacks")
+            if work:
+                sub.add_argument("work", metavar="WORK", help="work folder (or URL) with the tables")
+            if flags:
+                flags(sub)
 
-    sub = command("run", _run, "run videos through the whole pipeline", work=False)
+        commands.add_parser(name, help=summary, description=summary, build=build)
+
+    command("run", _run, "run videos through the whole pipeline", _run_flags, work=False)
+    for stage in triplets():
+        command(stage.name(), _stage, _first_line(stage), partial(_stage_flags, stage))
+    command("status", _status, "show the progress of every stage")
+    command(
+        "verify",
+        _verify,
+        "check shards against their manifest and tables against their checksums",
+        _verify_flags,
+        work=False,
+    )
+    command("plan", _plan, "list the jobs that a run with these settings would do, with the reasons", _recipe_flags)
+    command("failures", _failures, "list all failures with their reasons")
+    command("retry", _retry, "retry failed units and jobs", _retry_flags)
+    command(
+        "explain",
+        _explain,
+        "explain why a video, clip, element or reference was kept, rejected or paired",
+        _explain_flags,
+    )
+    command("report", _report, "write the report as one HTML file", _report_flags)
+    for name, (module, summary) in MODULES.items():
+        command(name, None, summary, partial(_module_flags, module), work=name in TAKES_WORK)
+    command("demo-films", _demo_films, "render the demo films with their ground truth", _demo_films_flags, work=False)
+    return top
+
+
+def _run_flags(sub: Parser) -> None:
     sub.add_argument(
         "videos", nargs="*", metavar="VIDEOS", help="files, folders, globs, URLs or manifests (csv, jsonl, parquet)"
     )
@@ -128,20 +164,24 @@ def parser() -> argparse.ArgumentParser:
     sources.add_flags(sub.add_argument_group("sources"))  # type: ignore[arg-type]
     session.add_flags(sub)
     session.add_out_flags(sub)
-    for stage in triplets():
-        sub = command(stage.name(), _stage, _first_line(stage))
-        sub.add_argument(
-            "--profile", choices=sorted(PROFILES), help="profile to take settings from (default: that of the last run)"
-        )
-        add_flags(sub.add_argument_group("settings"), stage)  # type: ignore[arg-type]
-        session.add_flags(sub)
-        if isinstance(stage, Pack):
-            session.add_out_flags(sub)
-        sub.set_defaults(stage=stage.name())
-    command("status", _status, "show the progress of every stage")
-    sub = command(
-        "verify", _verify, "check shards against their manifest and tables against their checksums", work=False
+
+
+def _stage_flags(stage: Stage, sub: Parser) -> None:
+    sub.add_argument(
+        "--profile", choices=sorted(PROFILES), help="profile to take settings from (default: that of the last run)"
     )
+    add_settings(sub.add_argument_group("settings"), stage, leave_out=_runner_owned(stage))
+    session.add_flags(sub)
+    if isinstance(stage, Pack):
+        session.add_out_flags(sub)
+    sub.set_defaults(stage=stage.name())
+
+
+def _runner_owned(stage: Stage) -> list[str]:
+    return [field for name, field in RUNNER_OWNED if name == stage.name()]
+
+
+def _verify_flags(sub: Parser) -> None:
     sub.add_argument("shards", metavar="SHARDS", help="folder (or URL) of the shards")
     sub.add_argument("--work", help="work folder whose tables are verified too")
     sub.add_argument(
@@ -153,35 +193,33 @@ def parser() -> argparse.ArgumentParser:
         help="number of samples to decode, spread evenly over the shards (without N: all)",
     )
     sub.add_argument("--quiet", action="store_true", help="hide progress")
-    _recipe_flags(command("plan", _plan, "list the jobs that a run with these settings would do, with the reasons"))
-    command("failures", _failures, "list all failures with their reasons")
-    sub = command("retry", _retry, "retry failed units and jobs")
+
+
+def _retry_flags(sub: Parser) -> None:
     names = [stage.name() for stage in triplets()]
     sub.add_argument("--stage", dest="only", choices=names, help="stage whose failures are retried (default: all)")
     session.add_flags(sub)
     session.add_out_flags(sub)
-    sub = command("explain", _explain, "explain why a video, clip, element or reference was kept, rejected or paired")
+
+
+def _explain_flags(sub: Parser) -> None:
     sub.add_argument("key", metavar="KEY", help="id of a video, clip, element or reference, or a prefix of it")
-    sub = command("report", _report, "write the report as one HTML file")
+
+
+def _report_flags(sub: Parser) -> None:
     sub.add_argument("--out", dest="html", help="HTML file to write (default: report.html in the work folder)")
     sub.add_argument("--pairs", type=_count, default=80, help="number of pairs shown with frames (default: 80)")
-    models.add_flags(command("models", None, "manage models: list, show, fetch, verify, licences", work=False))
-    encode.add_flags(command("encode", None, "encode shards with A2's encoders for training", work=False))
-    train.add_flags(command("train", None, "fine-tune A2 on shards; `train plan` estimates the cost", work=False))
-    sample.add_flags(command("sample", None, "sample videos from prompts and references", work=False))
-    ui.add_flags(command("ui", None, "serve a local page to sample videos and browse shards", work=False))
-    calibrate.add_flags(command("calibrate", None, "estimate the thresholds of retrieve from the corpus"))
-    forget.add_flags(
-        command("forget", None, "permanently delete a source or a person from every table and every shard")
-    )
-    triplet_bench.add_flags(command("bench-data", None, "run TripletBench: make, score, report, check", work=False))
-    a2_bench.add_flags(command("bench", None, "run A2-Bench: make, run, score, study, leaderboard", work=False))
-    sub = command("demo-films", _demo_films, "render the demo films with their ground truth", work=False)
+
+
+def _demo_films_flags(sub: Parser) -> None:
     sub.add_argument("folder", metavar="OUT", help="output folder")
-    return top
 
 
-def _recipe_flags(sub: argparse.ArgumentParser) -> None:
+def _module_flags(module: str, sub: Parser) -> None:
+    import_module(f"pipelines.cli.{module}").add_flags(sub)
+
+
+def _recipe_flags(sub: Parser) -> None:
     sub.add_argument(
         "--profile", choices=sorted(PROFILES), help="set of models (default: that of the last run, or builtin)"
     )
@@ -231,8 +269,7 @@ def _run(args: argparse.Namespace) -> int:
 def _stage(args: argparse.Namespace) -> int:
     store, recipe, stages = session.opened(args)
     (stage,) = (s for s in stages if s.name() == args.stage)
-    given = {f.name: v for f in fields(stage) if (v := getattr(args, f.name, None)) is not None}  # type: ignore[arg-type]
-    recipe.settings[stage.name()] = recipe.settings.get(stage.name(), {}) | given
+    recipe.settings[stage.name()] = recipe.settings.get(stage.name(), {}) | given(args, stage, _runner_owned(stage))
     stages = recipe.apply(stages, store)
     (stage,) = (s for s in stages if s.name() == args.stage)
     packs = isinstance(stage, Pack)

@@ -1,26 +1,23 @@
 """The command `a2data sample`: its flags and the jobs that they describe."""
 
 import argparse
-import inspect
 import json
 import os
-import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 from a2data.store.tables import Store
 from pipelines.cli import session
-from pipelines.cli.flags import argparse_type
+from pipelines.cli.flags import add_settings, given
 from pipelines.run.lock import exclusive_lock
-from pipelines.run.settings import TYPES
 from pipelines.sample import acceleration, checks, cutouts, output
 from pipelines.sample import job as jobs
-from pipelines.sample.acceleration import CACHES, RATIOS, WEIGHTS, Acceleration
+from pipelines.sample.acceleration import Acceleration
 from pipelines.sample.checkpoint import Checkpoint, default_dtype, placed
 from pipelines.sample.checks import check_tokens
-from pipelines.sample.job import NEGATIVE, SCHEDULERS, SETTINGS, Job
+from pipelines.sample.job import NOT_SETTINGS, Job
 from pipelines.sample.record import SampleRequest, record
 from pipelines.sample.stage import STATE, Sample, queue, sample_to_file
 
@@ -55,8 +52,8 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--sweep", metavar="SETTING=V,V,…", help="values of a setting: one video for each, and a contact sheet of all"
     )
-    add_job_flags(command.add_argument_group("settings"))  # type: ignore[arg-type]
-    add_acceleration_flags(command.add_argument_group("speed and memory"))  # type: ignore[arg-type]
+    add_settings(command.add_argument_group("settings"), Job, leave_out=NOT_SETTINGS)
+    add_settings(command.add_argument_group("speed and memory"), Acceleration, leave_out=("cache_ratios",))
     execution = command.add_argument_group("execution")
     execution.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if available)")
     execution.add_argument(
@@ -68,7 +65,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def sample(args: argparse.Namespace) -> int:
     """Validate all jobs and sample those that are not done. Prints failed jobs; returns 1 if there are any."""
-    wanted, how = _jobs(args), acceleration_of(args)
+    wanted, how = _jobs(args), Acceleration(**given(args, Acceleration))
     checkpoint = Checkpoint.open(args.checkpoint)
     files = checks.validated(wanted, checkpoint.takes_references)
     cutouts.check(wanted)
@@ -133,16 +130,16 @@ def _by_runner(args: argparse.Namespace, todo: Sequence[SampleRequest], loaded: 
 
 def _jobs(args: argparse.Namespace) -> list[tuple[str, Job]]:
     """Return the requested jobs, each with its location in the job file ("" for the command line)."""
-    given = {f.name: value for f in jobs.SETTINGS if (value := getattr(args, f.name)) is not None}
+    settings = given(args, Job, leave_out=NOT_SETTINGS)
     if args.jobs:
         for flag in ("ref", "next-prompt", "sweep"):
             if getattr(args, flag.replace("-", "_")):
                 raise ValueError(f"--{flag} requires --prompt; in a job file, set it on each line")
         if args.out.endswith(".mp4"):
             raise ValueError(f"--out {args.out}: with --jobs it must be a folder; each line names its mp4")
-        return jobs.read(args.jobs, given, args.out)
+        return jobs.read(args.jobs, settings, args.out)
     job = jobs.located(
-        given | {"out": args.out, "prompt": args.prompt, "ref": args.ref, "next_prompt": args.next_prompt},
+        settings | {"out": args.out, "prompt": args.prompt, "ref": args.ref, "next_prompt": args.next_prompt},
         str(Path.cwd()),
     )
     return [("", each) for each in (jobs.swept(job, args.sweep) if args.sweep else [job])]
@@ -173,91 +170,3 @@ def _leave_sheet(args: argparse.Namespace, made: Sequence[Job]) -> None:
     out = f"{args.out.removesuffix('.mp4')}-{flag}.png"
     output.leave_sheet(out, picture)
     print(f"contact sheet: {out}")
-
-
-def add_job_flags(command: argparse.ArgumentParser) -> None:
-    """Add a flag for each setting of a job, with the comment beside it as help. A flag that is not given is None."""
-    help_texts = dict(re.findall(r"^    (\w+): \w+ = .*?  # (.*)$", inspect.getsource(Job), re.MULTILINE))
-    for f in SETTINGS:
-        flag = "--" + f.name.replace("_", "-")
-        default = "the one recommended by Wan's authors" if f.default == NEGATIVE else repr(f.default)
-        note = f"{help_texts[f.name]} (default: {default})".replace("%", "%%")
-        if f.type is bool:
-            command.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=note)
-        elif f.name == "scheduler":
-            command.add_argument(flag, choices=SCHEDULERS, help=note)
-        else:
-            kind = TYPES[f.type]
-            command.add_argument(flag, type=argparse_type(flag, kind), help=note, metavar=kind.__name__.upper())
-
-
-def add_acceleration_flags(command: argparse.ArgumentParser) -> None:
-    """Add a flag for each field of Acceleration."""
-    add = command.add_argument
-    add(
-        "--cache",
-        choices=CACHES,
-        default="",
-        help="step cache that reuses results of earlier steps; not exact (default: none)",
-    )
-    add(
-        "--cache-threshold",
-        type=float,
-        default=0.05,
-        metavar="FLOAT",
-        help="threshold of the caches first-block and mag (default: 0.05)",
-    )
-    add(
-        "--cache-interval",
-        type=int,
-        default=3,
-        metavar="STEPS",
-        help="interval of the cache taylorseer: one step in N is computed (default: 3)",
-    )
-    add(
-        "--calibrate",
-        action="store_true",
-        help=f"sample one video exactly and write the ratios for --cache mag into the checkpoint folder ({RATIOS})",
-    )
-    add(
-        "--attention-backend",
-        default="",
-        metavar="NAME",
-        help="attention backend of diffusers: native, sage, _flash_3_hub ...",
-    )
-    add(
-        "--quantization",
-        choices=WEIGHTS,
-        default="",
-        help="8-bit quantization of the transformer's weights by torchao; not exact (default: none)",
-    )
-    add(
-        "--compile",
-        action="store_true",
-        help="compile the transformer's blocks; takes a minute before the first step",
-    )
-    add(
-        "--group-offload",
-        action="store_true",
-        help="load weights to the GPU block by block, for GPUs smaller than the model",
-    )
-    add("--vae-tiling", action="store_true", help="encode and decode in tiles of 256 px; less memory, not exact")
-    add(
-        "--cfg-parallel",
-        type=int,
-        default=1,
-        metavar="N",
-        help="number of processes that split the 2 CFG branches of a step, requires torchrun (default: 1)",
-    )
-    add(
-        "--context-parallel",
-        type=int,
-        default=1,
-        metavar="N",
-        help="number of processes that split the tokens of a CFG branch, requires torchrun (default: 1)",
-    )
-
-
-def acceleration_of(args: argparse.Namespace) -> Acceleration:
-    """Return the acceleration settings that the flags describe."""
-    return Acceleration(**{f.name: getattr(args, f.name) for f in fields(Acceleration) if f.name != "cache_ratios"})

@@ -11,7 +11,6 @@ from a2data.stage import Stage
 from a2data.store.folder import Folder
 from a2data.store.tables import Store
 from pipelines.cli.flags import argparse_type
-from pipelines.report import page
 from pipelines.run import outputs, verify
 from pipelines.run import status as planning
 from pipelines.run.bounded import Bounded
@@ -185,6 +184,9 @@ def finish(
     forgotten: whether a clip_id is not counted among the published ones. Returns 1, with the reason on the last line, if a job
     failed, every unit of a stage failed, or all triplets (without allow_shrink: more than half) would be gone.
     """
+    # a tenth of a second at start-up that only this needs
+    from pipelines.report import page
+
     out = recipe.folder(store)
     before = [clip_id for clip_id in outputs.published(out) if not forgotten(clip_id)]
     refused, left = "", len(before)

@@ -1,11 +1,10 @@
 """The commands `a2data train` and `a2data train plan`."""
 
 import argparse
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from pipelines.cli.flags import add_flags as add_fields
+from pipelines.cli.flags import add_settings, given
 from pipelines.train.settings import PRESETS
 from pipelines.train.trainer import train
 
@@ -38,14 +37,15 @@ def add_flags(train: argparse.ArgumentParser) -> None:
         "--mfu", type=float, default=0.3, help="model FLOPs utilization, 0 to 1, for plan (default: 0.3)"
     )
     encoding, settings = PRESETS["14b"]
-    add_fields(train.add_argument_group("samples"), encoding)  # type: ignore[arg-type]
-    add_fields(train.add_argument_group("training"), settings)  # type: ignore[arg-type]
+    add_settings(train.add_argument_group("samples"), encoding)
+    add_settings(train.add_argument_group("training"), settings)
     train.set_defaults(do=command)
 
 
 def command(args: argparse.Namespace) -> int:
     """Train, or print the estimate of `train plan`."""
-    encoding, settings = (changed(preset, args) for preset in PRESETS[args.preset])
+    encoding, settings = PRESETS[args.preset]
+    encoding, settings = replace(encoding, **given(args, encoding)), replace(settings, **given(args, settings))
     if args.shards == "plan":
         from pipelines.train import cost as train_plan
 
@@ -62,9 +62,3 @@ def command(args: argparse.Namespace) -> int:
         return 0
     train(args.shards, args.out, encoding, settings, args.model)
     return 0
-
-
-def changed(preset: Any, args: argparse.Namespace) -> Any:
-    """Return a preset with the values of the given flags."""
-    given = {f.name: v for f in fields(preset) if (v := getattr(args, f.name, None)) is not None}
-    return replace(preset, **given)

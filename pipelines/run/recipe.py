@@ -11,7 +11,7 @@ from a2data.stage import Stage
 from a2data.store.folder import Folder
 from a2data.store.tables import Store
 from a2data.store.url import is_url, refuse_password
-from pipelines.run.settings import TYPES, parse
+from pipelines.run.settings import parse
 
 FILE = "thresholds.json"
 
@@ -93,7 +93,7 @@ class Recipe:
 
     def set(self, stages: Sequence[Stage], assignments: Sequence[str]) -> None:
         """Apply "stage.field=value" strings. Raises ValueError for an invalid one."""
-        types = {s.name(): {f.name: TYPES[f.type] for f in fields(s)} for s in stages}  # type: ignore[arg-type]
+        types = {s.name(): {f.name: f.type for f in fields(s)} for s in stages}  # type: ignore[arg-type]
         for text in assignments:
             match = re.fullmatch(r"([\w-]+)\.(\w+)=(.*)", text, re.DOTALL)
             if not match:

@@ -1,29 +1,55 @@
-"""Parsing of stage settings given as text on the command line."""
+"""Typed settings: the fields of a dataclass, their docstrings, and their values from text."""
 
-from typing import Any
+import ast
+import functools
+import inspect
+import textwrap
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, Literal, get_args, get_origin
 
-TYPES: dict[Any, type] = {
-    "str": str,
-    "int": int,
-    "float": float,
-    "bool": bool,
-    str: str,
-    int: int,
-    float: float,
-    bool: bool,
-}
+TYPES = (str, int, float, bool)  # of a setting; a Literal of strings is a str with choices
 
 
-def parse(value: str, kind: type, where: str) -> Any:
-    """Parse a setting as a `kind`. Raises ValueError, beginning with `where`, for invalid text and for NaN."""
-    if kind is bool:
+def scalar(hint: Any) -> type:
+    """Return the type of a setting's values: str for a Literal of strings."""
+    return str if get_origin(hint) is Literal else hint
+
+
+def parse(value: str, hint: Any, where: str) -> Any:
+    """Parse a setting of type `hint`. Raises ValueError, beginning with `where`, for invalid text and for NaN."""
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise ValueError(f"{where}: expected one of {', '.join(filter(None, get_args(hint)))}, got {value!r}")
+        return value
+    if hint is bool:
         if value.lower() not in ("true", "false", "1", "0", "yes", "no"):
             raise ValueError(f"{where}: expected true or false, got {value!r}")
         return value.lower() in ("true", "1", "yes")
     try:
-        number = kind(value)
+        number = hint(value)
     except ValueError:
-        raise ValueError(f"{where}: expected {kind.__name__}, got {value!r}") from None
+        raise ValueError(f"{where}: expected {hint.__name__}, got {value!r}") from None
     if number != number:  # NaN compares false with any threshold
         raise ValueError(f"{where}: expected a number, got {value!r}")
     return number
+
+
+@functools.cache
+def field_docs(kind: type) -> dict[str, str]:
+    """Return the docstring under each field that a class declares itself, not those of its bases."""
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    if not isinstance(node, ast.ClassDef):
+        raise TypeError(f"{kind!r} is not a class")
+    return {ast.unparse(field.target): doc for field, doc in documented_fields(node)}
+
+
+def documented_fields(node: ast.ClassDef) -> Iterator[tuple[ast.AnnAssign, str]]:
+    """Yield the annotated fields of a class in order, each with the docstring under it, "" without one."""
+    for field, below in pairwise([*node.body, ast.Pass()]):
+        if isinstance(field, ast.AnnAssign):
+            match below:
+                case ast.Expr(value=ast.Constant(value=str(doc))):
+                    yield field, " ".join(doc.split())
+                case _:
+                    yield field, ""

@@ -5,14 +5,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from a2data.store.folder import Folder
 from pipelines.sample.checkpoint import SKYREELS_V2, Checkpoint
 from pipelines.sample.job import Job
 
-CACHES = ("first-block", "taylorseer", "mag")
-WEIGHTS = ("int8", "fp8")
+Cache = Literal["", "first-block", "taylorseer", "mag"]
+Quantization = Literal["", "int8", "fp8"]
+CACHES, WEIGHTS = get_args(Cache)[1:], get_args(Quantization)[1:]
 RATIOS = "mag_ratios.json"  # in the checkpoint folder: ratios measured by --calibrate for --cache mag
 
 
@@ -20,18 +21,30 @@ RATIOS = "mag_ratios.json"  # in the checkpoint folder: ratios measured by --cal
 class Acceleration:
     """Acceleration settings. The defaults are exact, with the whole model on one device."""
 
-    cache: str = ""  # one of CACHES
-    cache_threshold: float = 0.05  # threshold of first-block and mag, above 0
-    cache_interval: int = 3  # interval of taylorseer, steps, at least 2
-    cache_ratios: tuple[float, ...] = ()  # ratios of mag, from the checkpoint folder
-    calibrate: bool = False  # measure the ratios of mag; the video is exact
-    attention_backend: str = ""  # attention backend of diffusers
-    quantization: str = ""  # one of WEIGHTS
+    cache: Cache = ""
+    """step cache that reuses results of earlier steps; not exact (default: none)"""
+    cache_threshold: float = 0.05
+    """threshold of the caches first-block and mag, above 0"""
+    cache_interval: int = 3
+    """interval of the cache taylorseer, at least 2: one step in so many is computed"""
+    cache_ratios: tuple[float, ...] = ()
+    """ratios of the cache mag, from the checkpoint folder"""
+    calibrate: bool = False
+    """sample one video exactly and write the ratios for --cache mag into the checkpoint folder (mag_ratios.json)"""
+    attention_backend: str = ""
+    """attention backend of diffusers: native, sage, _flash_3_hub ... (default: that of diffusers)"""
+    quantization: Quantization = ""
+    """8-bit quantization of the transformer's weights by torchao; not exact (default: none)"""
     compile: bool = False
+    """compile the transformer's blocks; takes a minute before the first step"""
     group_offload: bool = False
+    """load weights to the GPU block by block, for GPUs smaller than the model"""
     vae_tiling: bool = False
-    cfg_parallel: int = 1  # processes that split the CFG branches of a step
-    context_parallel: int = 1  # processes that split the tokens of a forward pass
+    """encode and decode in tiles of 256 px; less memory, not exact"""
+    cfg_parallel: int = 1
+    """number of processes that split the 2 CFG branches of a step, requires torchrun"""
+    context_parallel: int = 1
+    """number of processes that split the tokens of a CFG branch, requires torchrun"""
 
     def ranks(self) -> bool:
         """Return whether several processes sample each video."""

@@ -5,9 +5,9 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-from pipelines.run.settings import TYPES, parse
+from pipelines.run.settings import parse, scalar
 
 # the English negative prompt of Wan's authors, with which A2 was released
 NEGATIVE = (
@@ -16,7 +16,8 @@ NEGATIVE = (
     "deformed, disfigured, misshapen limbs, fused fingers, still picture, messy background, three legs, many people in the "
     "background, walking backwards"
 )
-SCHEDULERS = ("unipc", "unipc-released", "euler")
+Scheduler = Literal["unipc", "unipc-released", "euler"]
+SCHEDULERS = get_args(Scheduler)
 MOST_TOKENS = 512  # tokens of a prompt that the network reads
 RANGES = {
     "height": (16, 8192),
@@ -40,31 +41,55 @@ RANGES = {
 class Job:
     """One video to sample. Paths are absolute paths or URLs."""
 
-    out: str  # path of the mp4; its .json is written next to it
+    out: str
+    """path of the mp4; its .json is written next to it"""
     prompt: str
-    ref: tuple[str, ...]  # ROLE=FILE each
-    next_prompt: tuple[str, ...] = ()  # prompts for the windows of a long video after the first
-    height: int = 480  # px, divisible by 16
-    width: int = 832  # px, divisible by 16
-    frames: int = 81  # frames to sample, 4 n + 1; each reference takes up 4 of them
-    steps: int = 50  # denoising steps
-    guidance_scale: float = 5.0  # scale of CFG on the prompt; at 1 or below CFG is off, which halves the time
-    reference_guidance_scale: float = 1.0  # scale of CFG on references; if not 1, one more forward pass per step
-    flow_shift: float = 8.0  # timestep shift; higher spends more steps at high noise: better structure, less detail
-    scheduler: str = "unipc"  # unipc, unipc-released (A2's own noise levels) or euler
-    seed: int = 42  # seed of the noise
-    matting_model: str = "builtin-detect"  # detector that cuts out subjects of references not on white, or none
-    fps: float = 15.0  # frame rate of the mp4, frames per second; A2 was trained at 15
-    negative_prompt: str = NEGATIVE  # negative prompt
-    audio: str = ""  # audio file for the soundtrack, trimmed to the video's length
-    audio_start_s: float = 0.0  # start of the soundtrack in the audio file, seconds
-    window: int = 0  # frames sampled at a time, for videos longer than memory or training allow; 0: all
-    init_video: str = ""  # video to extend: sampling continues after its last frame
-    image: str = ""  # first frame of the video, for SkyReels-V2 checkpoints
-    history: int = 17  # frames of the previous window that a window is conditioned on
-    causal_block_size: int = 0  # latent frames per block (4 video frames each) within a window; 0: one block
-    ar_step: int = 0  # steps by which each block lags the previous one, for diffusion-forcing weights
-    preview: bool = False  # also write a contact sheet (PNG) next to the video: references, then frames
+    ref: tuple[str, ...]
+    """ROLE=FILE each"""
+    next_prompt: tuple[str, ...] = ()
+    """prompts for the windows of a long video after the first"""
+    height: int = 480
+    """px, divisible by 16"""
+    width: int = 832
+    """px, divisible by 16"""
+    frames: int = 81
+    """frames to sample, 4 n + 1; each reference takes up 4 of them"""
+    steps: int = 50
+    """denoising steps"""
+    guidance_scale: float = 5.0
+    """scale of CFG on the prompt; at 1 or below CFG is off, which halves the time"""
+    reference_guidance_scale: float = 1.0
+    """scale of CFG on references; if not 1, one more forward pass per step"""
+    flow_shift: float = 8.0
+    """timestep shift; higher spends more steps at high noise: better structure, less detail"""
+    scheduler: Scheduler = "unipc"
+    """noise schedule and solver; unipc-released has A2's own noise levels"""
+    seed: int = 42
+    """seed of the noise"""
+    matting_model: str = "builtin-detect"
+    """detector that cuts out subjects of references not on white, or none"""
+    fps: float = 15.0
+    """frame rate of the mp4, frames per second; A2 was trained at 15"""
+    negative_prompt: str = NEGATIVE
+    """negative prompt (default: the one recommended by Wan's authors)"""
+    audio: str = ""
+    """audio file for the soundtrack, trimmed to the video's length"""
+    audio_start_s: float = 0.0
+    """start of the soundtrack in the audio file, seconds"""
+    window: int = 0
+    """frames sampled at a time, for videos longer than memory or training allow; 0: all"""
+    init_video: str = ""
+    """video to extend: sampling continues after its last frame"""
+    image: str = ""
+    """first frame of the video, for SkyReels-V2 checkpoints"""
+    history: int = 17
+    """frames of the previous window that a window is conditioned on"""
+    causal_block_size: int = 0
+    """latent frames per block (4 video frames each) within a window; 0: one block"""
+    ar_step: int = 0
+    """steps by which each block lags the previous one, for diffusion-forcing weights"""
+    preview: bool = False
+    """also write a contact sheet (PNG) next to the video: references, then frames"""
 
     def is_long(self) -> bool:
         return bool(self.init_video) or 0 < self.window < self.frames
@@ -105,7 +130,8 @@ SWEPT = (
 )
 LISTS = {"ref": '["human=woman.png", "object=cup.png"]', "next_prompt": '["she drinks", "she leaves"]'}
 FILES = ("audio", "init_video", "image")  # settings that are paths
-SETTINGS = [f for f in fields(Job) if f.name not in ("out", "prompt", *LISTS)]
+NOT_SETTINGS = ("out", "prompt", *LISTS)
+SETTINGS = [f for f in fields(Job) if f.name not in NOT_SETTINGS]
 
 
 def read(path: str, given: dict[str, Any], out: str) -> list[tuple[str, Job]]:
@@ -156,7 +182,7 @@ def from_line(text: str, given: dict[str, Any], home: str, out: str) -> Job:
 
 def _typed(name: str, value: Any) -> Any:
     """Return a value of a line, checked against its field's type."""
-    kinds = {f.name: f.type for f in fields(Job)}
+    kinds = {f.name: scalar(f.type) for f in fields(Job)}
     kind = kinds.get(name.replace("-", "_"))
     if kind is None:
         raise ValueError(f"unknown key {name!r}; a job has {', '.join(kinds)}")
@@ -198,7 +224,7 @@ def swept(job: Job, text: str) -> list[Job]:
     Raises ValueError for a setting that cannot be swept and for fewer than two distinct values.
     """
     flag, _, listed = text.partition("=")
-    kinds = {f.name: TYPES[f.type] for f in SETTINGS if f.name in SWEPT}
+    kinds = {f.name: f.type for f in SETTINGS if f.name in SWEPT}
     name = flag.strip().lstrip("-").replace("-", "_")
     if name not in kinds:
         raise ValueError(f"--sweep {text!r}: write SETTING=VALUE,VALUE,… with one of {', '.join(kinds)}")

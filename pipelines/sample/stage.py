@@ -48,9 +48,12 @@ class Sample(Stage):
     unit_timeout_s = 21600.0  # without a step; one of a large network takes hours without a GPU
 
     checkpoint: str
-    device: str = "cpu"  # cpu or cuda
-    dtype: str = "float32"  # dtype of the weights
-    acceleration: str = "{}"  # fields of Acceleration, JSON
+    device: str = "cpu"
+    """cpu or cuda"""
+    dtype: str = "float32"
+    """dtype of the weights"""
+    acceleration: str = "{}"
+    """fields of Acceleration, JSON"""
 
     @property
     def gpus(self) -> float:  # type: ignore[override]

@@ -25,36 +25,66 @@ RESUME_MUTABLE = {
 class Settings:
     """Training settings. The defaults are the paper's (arXiv 2504.02436) where it states a value."""
 
-    steps: int = 10_000  # total optimizer steps
-    global_batch_size: int = 256  # samples per optimizer step, over all processes
-    seed: int = 0  # seed of every random choice
-    trainable: str = "cross-attention"  # trained part: cross-attention, cross-2, image-branch, lora, full, or a regex
-    lora_rank: int = 16  # rank of the LoRA adapters (trainable lora)
-    learning_rate: float = 1e-5  # peak learning rate of Adam
-    micro_batch_size: int = 1  # samples per forward pass; gradients are accumulated to the global batch size
-    warmup_steps: int = 0  # steps of linear learning-rate warm-up
-    decay_steps: int = 0  # final steps over which the learning rate decays to 0
-    weight_decay: float = 0.0  # weight decay of AdamW
-    optimizer: str = "adamw"  # optimizer: adamw, or adamw8bit (torchao)
-    max_grad_norm: float = 1.0  # gradient norm to clip to
-    ema_decay: float = 0.999  # decay of the weight average (EMA), which is validated and exported; from 0, below 1
-    flow_shift: float = 5.0  # shift of the noise levels towards noise; 1: uniform
-    caption_dropout_prob: float = 0.3  # fraction of samples with an empty prompt, 0 to 1
-    reference_dropout_prob: float = 0.1  # fraction of samples without references, 0 to 1
-    single_reference_prob: float = 0.0  # fraction of samples with only their first reference, 0 to 1 (needs --singles)
-    reference_target: str = "reference"  # target of the loss at the reference frames: reference, video or ignore
-    mixed_precision: str = "bfloat16"  # compute dtype; master weights and the EMA are float32
-    activation_checkpointing: bool = False  # store only each block's input; recompute the rest in the backward pass
-    compile: bool = False  # torch.compile for each kind of block
-    num_workers: int = 2  # data-loading processes
-    data_parallel_shard_degree: int = 0  # processes that shard one copy of the parameters (FSDP2); 0: all
-    data_parallel_replicate_degree: int = 1  # number of shard groups, each with a full copy
-    context_parallel_degree: int = 1  # processes that split one sample's tokens (Ulysses)
-    log_every: int = 10  # steps between log lines
-    validate_every: int = 500  # steps between validations
-    checkpoint_interval: int = 500  # steps between checkpoints
-    checkpoints_total_limit: int = 3  # newest checkpoints to keep; the best one is always kept
-    validate_samples: int = 64  # maximum number of held-out samples per validation
+    steps: int = 10_000
+    """total optimizer steps"""
+    global_batch_size: int = 256
+    """samples per optimizer step, over all processes"""
+    seed: int = 0
+    """seed of every random choice"""
+    trainable: str = "cross-attention"
+    """trained part: cross-attention, cross-2, image-branch, lora, full, or a regex"""
+    lora_rank: int = 16
+    """rank of the LoRA adapters (trainable lora)"""
+    learning_rate: float = 1e-5
+    """peak learning rate of Adam"""
+    micro_batch_size: int = 1
+    """samples per forward pass; gradients are accumulated to the global batch size"""
+    warmup_steps: int = 0
+    """steps of linear learning-rate warm-up"""
+    decay_steps: int = 0
+    """final steps over which the learning rate decays to 0"""
+    weight_decay: float = 0.0
+    """weight decay of AdamW"""
+    optimizer: str = "adamw"
+    """optimizer: adamw, or adamw8bit (torchao)"""
+    max_grad_norm: float = 1.0
+    """gradient norm to clip to"""
+    ema_decay: float = 0.999
+    """decay of the weight average (EMA), which is validated and exported; from 0, below 1"""
+    flow_shift: float = 5.0
+    """shift of the noise levels towards noise; 1: uniform"""
+    caption_dropout_prob: float = 0.3
+    """fraction of samples with an empty prompt, 0 to 1"""
+    reference_dropout_prob: float = 0.1
+    """fraction of samples without references, 0 to 1"""
+    single_reference_prob: float = 0.0
+    """fraction of samples with only their first reference, 0 to 1 (needs --singles)"""
+    reference_target: str = "reference"
+    """target of the loss at the reference frames: reference, video or ignore"""
+    mixed_precision: str = "bfloat16"
+    """compute dtype; master weights and the EMA are float32"""
+    activation_checkpointing: bool = False
+    """store only each block's input; recompute the rest in the backward pass"""
+    compile: bool = False
+    """torch.compile for each kind of block"""
+    num_workers: int = 2
+    """data-loading processes"""
+    data_parallel_shard_degree: int = 0
+    """processes that shard one copy of the parameters (FSDP2); 0: all"""
+    data_parallel_replicate_degree: int = 1
+    """number of shard groups, each with a full copy"""
+    context_parallel_degree: int = 1
+    """processes that split one sample's tokens (Ulysses)"""
+    log_every: int = 10
+    """steps between log lines"""
+    validate_every: int = 500
+    """steps between validations"""
+    checkpoint_interval: int = 500
+    """steps between checkpoints"""
+    checkpoints_total_limit: int = 3
+    """newest checkpoints to keep; the best one is always kept"""
+    validate_samples: int = 64
+    """maximum number of held-out samples per validation"""
 
     @staticmethod
     def name() -> str:

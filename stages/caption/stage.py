@@ -50,17 +50,27 @@ class Caption(Stage):
     uncached_fields: ClassVar[tuple[str, ...]] = ("max_concurrency",)
     version = 5
 
-    captioner: str = "builtin-caption"  # card of the base captioner, or openai:http://HOST:8000/v1#MODEL
-    experts: str = "builtin-shot,builtin-camera"  # cards of the experts, comma-separated; "" = none
-    fusion: str = "template"  # card of the fusion model
-    fusion_fallback: str = ""  # card used if `fusion` loses a phrase twice; "" = the clip fails
-    base_confidence: float = 0.5  # confidence of the base captioner's values, 0 to 1
-    min_confidence: float = 0.4  # lowest confidence of a value that is used, 0 to 1; others are only recorded
-    min_quality: float = 0.3  # lowest quality times presence of an object in the prompt, 0 to 1
-    max_subjects: int = 4  # most subjects in the prompt; the captioner lists the most important first
-    max_phrase_words: int = 14  # most words in a subject's phrase; appearance is cut at a comma or an "and"
+    captioner: str = "builtin-caption"
+    """card of the base captioner, or openai:http://HOST:8000/v1#MODEL"""
+    experts: str = "builtin-shot,builtin-camera"
+    """cards of the experts, comma-separated; "" = none"""
+    fusion: str = "template"
+    """card of the fusion model"""
+    fusion_fallback: str = ""
+    """card used if `fusion` loses a phrase twice; "" = the clip fails"""
+    base_confidence: float = 0.5
+    """confidence of the base captioner's values, 0 to 1"""
+    min_confidence: float = 0.4
+    """lowest confidence of a value that is used, 0 to 1; others are only recorded"""
+    min_quality: float = 0.3
+    """lowest quality times presence of an object in the prompt, 0 to 1"""
+    max_subjects: int = 4
+    """most subjects in the prompt; the captioner lists the most important first"""
+    max_phrase_words: int = 14
+    """most words in a subject's phrase; appearance is cut at a comma or an "and" """
 
-    max_concurrency: int = 0  # clips in flight, at most 128; 0 = 32 if a server is called, else 1
+    max_concurrency: int = 0
+    """clips in flight, at most 128; 0 = 32 if a server is called, else 1"""
 
     @property
     def concurrency(self) -> int:  # type: ignore[override]

@@ -11,18 +11,30 @@ APART = 7  # variants between two variants of a held-out sample; frames between 
 class Encoding:
     """Encoding settings. All of them are part of the cache key."""
 
-    frames: int = 81  # frames per clip, 4 n + 1
-    height: int = 480  # px
-    width: int = 832  # px
-    dtype: str = "bfloat16"  # dtype of the stored tensors
-    roles: str = "human|object|background"  # reference roles to use, in order, separated by |
-    max_references: int = 3  # maximum number of references, including the background
-    reference_order: str = "before"  # where references are concatenated: before or after the VAE
-    repeat_reference_frames: bool = True  # repeat each reference for four frames of video
-    singles: bool = False  # also store the condition with only the first reference
-    validation_fraction: float = 0.05  # fraction of samples held out for validation; ignored if pack made splits
-    augmentations: int = 1  # variants per training sample (frames, mirroring, colours, no prompt), for small data sets
-    validation_augmentations: int = 1  # variants per held-out sample
+    frames: int = 81
+    """frames per clip, 4 n + 1"""
+    height: int = 480
+    """height of the video in px"""
+    width: int = 832
+    """width of the video in px"""
+    dtype: str = "bfloat16"
+    """dtype of the stored tensors"""
+    roles: str = "human|object|background"
+    """reference roles to use, in order, separated by |"""
+    max_references: int = 3
+    """maximum number of references, including the background"""
+    reference_order: str = "before"
+    """where references are concatenated: before or after the VAE"""
+    repeat_reference_frames: bool = True
+    """repeat each reference for four frames of video"""
+    singles: bool = False
+    """also store the condition with only the first reference"""
+    validation_fraction: float = 0.05
+    """fraction of samples held out for validation; ignored if pack made splits"""
+    augmentations: int = 1
+    """variants per training sample (frames, mirroring, colours, no prompt), for small data sets"""
+    validation_augmentations: int = 1
+    """variants per held-out sample"""
 
     @staticmethod
     def name() -> str:

@@ -67,15 +67,24 @@ class Pack(Stage):
     unit_timeout_s = 21600.0  # a tar is complete only after its last clip
     version = 4
 
-    out: str = "shards"  # folder of the tars, or a URL
-    roles: str = "human|object|face|upper|lower|hair|shoes|accessory|background"  # reference roles in order
-    required_roles: str = "human|object"  # roles of which a triplet needs at least one reference, separated by "|"
-    allow_unpaired_phrases: bool = True  # keep a triplet even if a phrase has no reference
-    allow_same_clip: bool = False  # if no other clip shows a subject, use the clip's own picture, at copy risk 1
-    max_references: int = 8  # most references of a triplet, excluding the background
-    max_bytes_per_tar: int = 1_000_000_000  # size at which the next tar starts, bytes
-    split: str = ""  # fractions to hold out, "eval=0.05,test=0.05"; splits share no video or identity; "" = none
-    made_by: str = ""  # "<stage> <model>@<revision>" of every model, separated by "; "; written to each sample
+    out: str = "shards"
+    """folder of the tars, or a URL"""
+    roles: str = "human|object|face|upper|lower|hair|shoes|accessory|background"
+    """reference roles in order"""
+    required_roles: str = "human|object"
+    """roles of which a triplet needs at least one reference, separated by "|" """
+    allow_unpaired_phrases: bool = True
+    """keep a triplet even if a phrase has no reference"""
+    allow_same_clip: bool = False
+    """if no other clip shows a subject, use the clip's own picture, at copy risk 1"""
+    max_references: int = 8
+    """most references of a triplet, excluding the background"""
+    max_bytes_per_tar: int = 1_000_000_000
+    """size at which the next tar starts, bytes"""
+    split: str = ""
+    """fractions to hold out, "eval=0.05,test=0.05"; splits share no video or identity; "" = none"""
+    made_by: str = ""
+    """"<stage> <model>@<revision>" of every model, separated by "; "; written to each sample"""
 
     def run(
         self,

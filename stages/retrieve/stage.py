@@ -58,24 +58,42 @@ class Retrieve(Stage):
     uncached_fields = ("tile",)
     version = 9
 
-    min_face: float = 0.0  # cosine at which two faces are the same person; 0 = calibrated value, else the card's
-    min_object: float = 0.0  # cosine at which two objects of one label are the same; 0 as for min_face
-    min_part: float = 0.0  # cosine at which two garments of one person and colour are the same; 0 as for min_face
-    min_background: float = 0.0  # cosine at which two backgrounds are the same place; 0 as for min_face
-    duplicate_similarity: float = 0.998  # similarity of a duplicate picture, as a fraction of threshold to 1
-    min_margin: float = 0.1  # lead over the nearest other identity, as a fraction of threshold to 1
-    top_k: int = 64  # nearest neighbours per element
-    ann_min_elements: int = 20_000_000  # elements from which an approximate index (faiss) is used; 0 = never
-    tile: int = TILE  # queries and gallery elements per task; bounds the memory of a task
-    min_body_similarity: float = -1.0  # cosine of bodies in one video below which faces are of two people; -1 = off
-    copy_distance: float = copies.COPY  # thumbnail distance below which frames are the same; see stages.retrieve.copies
-    copy_min_frames: int = copies.RUN  # successive equal frames that make a clip a copy
-    max_copy_risk: float = 0.95  # highest copy risk of a reference, 0 to 1; lower = less similar references
-    min_quality: float = 0.0  # lowest quality of a reference's picture, 0 to 1
-    min_mask_trust: float = 0.67  # lowest confidence of a reference's mask, 0 to 1, where model_zoo measured it
-    references_per_element: int = 1  # references per element, from different clips and diverse
-    rerank_k: int = 8  # candidates per element re-ranked on their pictures, each read from its shard
-    calibrated: str = ""  # JSON, embedder -> kind -> cosine: the result of `a2data calibrate`
+    min_face: float = 0.0
+    """cosine at which two faces are the same person; 0 = calibrated value, else the card's"""
+    min_object: float = 0.0
+    """cosine at which two objects of one label are the same; 0 as for min_face"""
+    min_part: float = 0.0
+    """cosine at which two garments of one person and colour are the same; 0 as for min_face"""
+    min_background: float = 0.0
+    """cosine at which two backgrounds are the same place; 0 as for min_face"""
+    duplicate_similarity: float = 0.998
+    """similarity of a duplicate picture, as a fraction of threshold to 1"""
+    min_margin: float = 0.1
+    """lead over the nearest other identity, as a fraction of threshold to 1"""
+    top_k: int = 64
+    """nearest neighbours per element"""
+    ann_min_elements: int = 20_000_000
+    """elements from which an approximate index (faiss) is used; 0 = never"""
+    tile: int = TILE
+    """queries and gallery elements per task; bounds the memory of a task"""
+    min_body_similarity: float = -1.0
+    """cosine of bodies in one video below which faces are of two people; -1 = off"""
+    copy_distance: float = copies.COPY
+    """thumbnail distance below which frames are the same; see stages.retrieve.copies"""
+    copy_min_frames: int = copies.RUN
+    """successive equal frames that make a clip a copy"""
+    max_copy_risk: float = 0.95
+    """highest copy risk of a reference, 0 to 1; lower = less similar references"""
+    min_quality: float = 0.0
+    """lowest quality of a reference's picture, 0 to 1"""
+    min_mask_trust: float = 0.67
+    """lowest confidence of a reference's mask, 0 to 1, where model_zoo measured it"""
+    references_per_element: int = 1
+    """references per element, from different clips and diverse"""
+    rerank_k: int = 8
+    """candidates per element re-ranked on their pictures, each read from its shard"""
+    calibrated: str = ""
+    """JSON, embedder -> kind -> cosine: the result of `a2data calibrate`"""
 
     def run(
         self,

@@ -44,26 +44,43 @@ class Segment(Stage):
     version = 3
     uncached_fields = ("max_side_px", "max_source_frames", "max_decoder_bytes")
 
-    fps: float = 15.0  # frames per second of the clips
-    max_frames: int = 81  # longest clip, frames
-    min_clip_s: float = 1.0  # shortest clip, seconds; shorter shots, and shorter remainders of long shots, are dropped
-    max_short_side_px: int = 480  # largest short side of a clip, pixels
-    margin_frames: int = 4  # source frames dropped next to a fade or dissolve, whose ends are faint; 1 next to a wipe
-    max_frozen_s: float = 1.0  # longest frozen picture, seconds; a longer one ends the shot
-    crop_letterbox: bool = True  # remove letterbox and pillarbox bars
-    crf: int = 18  # x264 quality, 0 (lossless) to 51
-    decoder: str = "pyav"  # "pyav" or "decord"; decord supports no AV1, MPEG-TS or rotated video
-    shot_model: str = "transnetv2"  # card of the shot network; "" = none
-    cut_threshold: float = 0.4  # network score of a cut, 0 to 1
-    gradual_threshold: float = 0.3  # network score of a frame within a fade or dissolve, 0 to 1
-    adaptive_threshold: float = 3.5  # least ratio of a cut's change to the changes around it
-    min_content_val: float = 12.0  # least mean change in HSV of a cut, 0 to 255
+    fps: float = 15.0
+    """frames per second of the clips"""
+    max_frames: int = 81
+    """longest clip, frames"""
+    min_clip_s: float = 1.0
+    """shortest clip, seconds; shorter shots, and shorter remainders of long shots, are dropped"""
+    max_short_side_px: int = 480
+    """largest short side of a clip, pixels"""
+    margin_frames: int = 4
+    """source frames dropped next to a fade or dissolve, whose ends are faint; 1 next to a wipe"""
+    max_frozen_s: float = 1.0
+    """longest frozen picture, seconds; a longer one ends the shot"""
+    crop_letterbox: bool = True
+    """remove letterbox and pillarbox bars"""
+    crf: int = 18
+    """x264 quality, 0 (lossless) to 51"""
+    decoder: str = "pyav"
+    """"pyav" or "decord"; decord supports no AV1, MPEG-TS or rotated video"""
+    shot_model: str = "transnetv2"
+    """card of the shot network; "" = none"""
+    cut_threshold: float = 0.4
+    """network score of a cut, 0 to 1"""
+    gradual_threshold: float = 0.3
+    """network score of a frame within a fade or dissolve, 0 to 1"""
+    adaptive_threshold: float = 3.5
+    """least ratio of a cut's change to the changes around it"""
+    min_content_val: float = 12.0
+    """least mean change in HSV of a cut, 0 to 255"""
 
     # Decoding limits, whatever the container claims; a video beyond one of them fails. They are not part of the resume key: after
     # raising one, `a2data retry` processes those videos again.
-    max_side_px: int = 8192  # longest side of a frame as coded, pixels
-    max_source_frames: int = 5_000_000  # most source frames of a video
-    max_decoder_bytes: int = 1_500_000_000  # memory that decoding may add to the worker's own, bytes; Linux only
+    max_side_px: int = 8192
+    """longest side of a frame as coded, pixels"""
+    max_source_frames: int = 5_000_000
+    """most source frames of a video"""
+    max_decoder_bytes: int = 1_500_000_000
+    """memory that decoding may add to the worker's own, bytes; Linux only"""
 
     def models(self) -> dict[str, str]:
         return {self.shot_model: cards.revision(self.shot_model)} if self.shot_model else {}

@@ -17,9 +17,12 @@ from pipelines.bench.a2.cases import Case
 class ReferenceImage:
     """A reference image with its bytes, so that remote workers do not need the image folder."""
 
-    role: str  # human, object, background
-    label: str  # "" if unknown
-    suffix: str  # suffix of its file: ".png"
+    role: str
+    """human, object, background"""
+    label: str
+    """"" if unknown"""
+    suffix: str
+    """suffix of its file: ".png" """
     image: bytes
 
     @cached_property
@@ -36,10 +39,12 @@ class ReferenceImage:
 class CaseRow:
     """A benchmark case."""
 
-    clip_id: str  # the case's id
+    clip_id: str
+    """the case's id"""
     prompt: str
     shown: list[ReferenceImage]
-    truth: bytes  # mp4 of the clip that a case from held-out triplets was taken from; empty for others
+    truth: bytes
+    """mp4 of the clip that a case from held-out triplets was taken from; empty for others"""
 
     def of(self, role: str) -> list[ReferenceImage]:
         return [one for one in self.shown if one.role == role]
@@ -56,7 +61,8 @@ class Sampled:
 
     clip_id: str
     fps: float
-    video: bytes  # mp4
+    video: bytes
+    """mp4"""
 
     @cached_property
     def frames(self) -> np.ndarray:
@@ -70,11 +76,15 @@ class Scored:
 
     clip_id: str
     metric: str
-    value: float  # 0 where nothing was found
+    value: float
+    """0 where nothing was found"""
     found: bool
-    seen: int  # frames in which it was found
-    of: int  # frames in which it was looked for
-    skipped: str  # why nothing was measured; then there is no number
+    seen: int
+    """frames in which it was found"""
+    of: int
+    """frames in which it was looked for"""
+    skipped: str
+    """why nothing was measured; then there is no number"""
 
 
 def asked(case: Case) -> CaseRow:

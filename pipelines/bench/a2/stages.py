@@ -34,9 +34,12 @@ class Sample(Stage):
     unit_timeout_s = 86400.0  # one video of a large network without a GPU
     uncached_fields = ("checkpoint",)  # its digest is in the key
 
-    checkpoint: str = ""  # folder of A2, Wan2.1-I2V for diffusers, or an export of `a2data train`
-    dtype: str = "float32"  # dtype of the weights
-    settings: str = "{}"  # settings of `a2data sample`, as a JSON object
+    checkpoint: str = ""
+    """folder of A2, Wan2.1-I2V for diffusers, or an export of `a2data train`"""
+    dtype: str = "float32"
+    """dtype of the weights"""
+    settings: str = "{}"
+    """settings of `a2data sample`, as a JSON object"""
 
     def models(self) -> dict[str, str]:
         return {"checkpoint": Checkpoint.with_references(self.checkpoint).digest}
@@ -112,7 +115,8 @@ class Metrics(Stage):
 class Identity(Metrics):
     """Measures whether the people are those of the references."""
 
-    faces: str = "buffalo_l"  # card of role faces
+    faces: str = "buffalo_l"
+    """card of role faces"""
 
     def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
         return ("id_consistency",), experts.identity
@@ -122,7 +126,8 @@ class Identity(Metrics):
 class CopyPaste(Metrics):
     """Measures whether a face is closer to the reference than to the ground truth."""
 
-    faces: str = "buffalo_l"  # card of role faces
+    faces: str = "buffalo_l"
+    """card of role faces"""
 
     def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
         return ("copy_paste",), experts.copied
@@ -132,9 +137,12 @@ class CopyPaste(Metrics):
 class SubjectConsistency(Metrics):
     """Measures whether the objects and the background are those of the references."""
 
-    ground: str = "grounding-dino-tiny"  # card of role ground or detect
-    masks: str = "sam2.1-hiera-large"  # card of role masks; "" uses the masks of `ground`
-    pictures: str = "clip-vit-l14"  # card of role copy or embed
+    ground: str = "grounding-dino-tiny"
+    """card of role ground or detect"""
+    masks: str = "sam2.1-hiera-large"
+    """card of role masks; "" uses the masks of `ground`"""
+    pictures: str = "clip-vit-l14"
+    """card of role copy or embed"""
 
     def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
         return ("object_consistency", "background_consistency"), experts.grounded
@@ -144,7 +152,8 @@ class SubjectConsistency(Metrics):
 class Quality(Metrics):
     """Measures image quality."""
 
-    quality: str = "musiq-spaq"  # card of role quality that returns image_quality
+    quality: str = "musiq-spaq"
+    """card of role quality that returns image_quality"""
 
     def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
         return ("image_quality",), experts.quality
@@ -154,7 +163,8 @@ class Quality(Metrics):
 class Aesthetic(Metrics):
     """Measures aesthetic quality."""
 
-    aesthetic: str = "laion-aesthetic-v1"  # card of role quality that returns aesthetic
+    aesthetic: str = "laion-aesthetic-v1"
+    """card of role quality that returns aesthetic"""
 
     def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
         return ("aesthetic_quality",), experts.aesthetic
@@ -164,7 +174,8 @@ class Aesthetic(Metrics):
 class MotionSmoothness(Metrics):
     """Measures how well every second frame is interpolated from its neighbours."""
 
-    interpolate: str = "amt-s"  # card of role interpolate
+    interpolate: str = "amt-s"
+    """card of role interpolate"""
 
     def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
         return ("motion_smoothness",), experts.smooth
@@ -174,7 +185,8 @@ class MotionSmoothness(Metrics):
 class DynamicDegree(Metrics):
     """Measures whether anything moves, and how well every second frame is interpolated by optical flow."""
 
-    flow: str = "raft-large"  # card of role flow
+    flow: str = "raft-large"
+    """card of role flow"""
 
     def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
         return ("dynamic_degree", "motion_smoothness.by-flow"), experts.dynamic
@@ -184,7 +196,8 @@ class DynamicDegree(Metrics):
 class TextAlignment(Metrics):
     """Measures how well the video matches the prompt."""
 
-    words: str = "viclip"  # card of role text-video
+    words: str = "viclip"
+    """card of role text-video"""
 
     def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
         return ("text_similarity",), experts.words
