@@ -18,7 +18,7 @@ def sort(
     """
     rows = [row for row in made if not isinstance(row, Reject | Failure)]
     rejected = [row for row in made if isinstance(row, Reject)]
-    failed = {row.key: scrub(row.why) for row in made if isinstance(row, Failure)}
+    failed = {row.key: scrub(row.error) for row in made if isinstance(row, Failure)}
     if not stage.accounts_for:
         return rows, rejected, failed
     answered = {subject(stage, row) for row in (*rows, *rejected)}

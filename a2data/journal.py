@@ -22,4 +22,4 @@ def note_units(
         "failed": sum(len(p.footer.failed) for p in parts),
         "rejected": sum(len(p.footer.rejected) for p in parts),
     }
-    store.note(json.dumps(about), *progress_path(stages, shard))
+    store.write_text(json.dumps(about), *progress_path(stages, shard))

@@ -382,4 +382,4 @@ class Failure:
 
     key: str
     """clip_id or video_id"""
-    why: str
+    error: str

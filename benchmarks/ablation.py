@@ -79,13 +79,13 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    asked.add_argument("shards")
-    asked.add_argument("--steps", type=int, default=60)
-    asked.add_argument("--seed", type=int, default=0)
-    asked.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
-    asked.add_argument("--out", type=Path)
-    args = asked.parse_args()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("shards")
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = [one(args.shards, args.out or Path(folder), arm, args.steps, args.seed) for arm in args.arms]
     print(table(rows))

@@ -27,13 +27,13 @@ HEIGHT, WIDTH, FPS = 480, 832, 15.0
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    asked.add_argument("--profile", default="builtin", choices=sorted(PROFILES))
-    asked.add_argument("--model", action="append", default=[], metavar="KIND=CARD")
-    asked.add_argument("--metric", action="append", default=[], metavar="STAGE")
-    asked.add_argument("--frames", type=int, default=81)
-    asked.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
-    args = asked.parse_args()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--profile", default="builtin", choices=sorted(PROFILES))
+    parser.add_argument("--model", action="append", default=[], metavar="KIND=CARD")
+    parser.add_argument("--metric", action="append", default=[], metavar="STAGE")
+    parser.add_argument("--frames", type=int, default=81)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
     models = PROFILES[args.profile] | dict(text.split("=", 1) for text in args.model)
     stages = metrics.metrics(models, args.metric)
     if args.one:
@@ -74,7 +74,7 @@ def show(stage: metrics.Metrics, where: str, found: dict) -> None:
 def cost(stage: metrics.Metrics, count: int) -> dict:
     """Seconds and memory of one stage over one clip, here."""
     made = sampled(count)
-    case = asked(made)
+    case = parser(made)
     before, began = peak_mb(), time.perf_counter()
     model = stage.load()
     if model.ask is None:
@@ -107,7 +107,7 @@ def person() -> np.ndarray:
     return astronaut()
 
 
-def asked(truth: Sampled) -> CaseRow:
+def parser(truth: Sampled) -> CaseRow:
     photo = person()
     place = np.ascontiguousarray(photo[:, :200])
     shown = {"human": (photo, "woman"), "object": (photo[250:450, 0:120], "model"), "background": (place, "")}

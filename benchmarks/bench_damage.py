@@ -45,13 +45,13 @@ DETECTED_BY = {
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    asked.add_argument("--profile", default="builtin", choices=sorted(PROFILES))
-    asked.add_argument("--model", action="append", default=[], metavar="KIND=CARD")
-    asked.add_argument("--frames", type=int, default=24)
-    asked.add_argument("--metric", action="append", default=[], metavar="STAGE")
-    asked.add_argument("--scene", default="", choices=["", *SCENES])
-    args = asked.parse_args()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--profile", default="builtin", choices=sorted(PROFILES))
+    parser.add_argument("--model", action="append", default=[], metavar="KIND=CARD")
+    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--metric", action="append", default=[], metavar="STAGE")
+    parser.add_argument("--scene", default="", choices=["", *SCENES])
+    args = parser.parse_args()
     models = PROFILES[args.profile] | corpus_models(args.profile) | dict(m.split("=", 1) for m in args.model)
     stages = metrics.metrics({kind: models[kind] for kind in KINDS}, args.metric)
     loaded = [stage.load() for stage in stages]

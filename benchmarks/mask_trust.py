@@ -2,9 +2,10 @@
 
     python -m benchmarks.mask_trust FILMS WORK [FILMS WORK ...]
 
-FILMS: a set made by `a2data bench-data make`; WORK: the tables of a finished run over it. `detect` runs again on the kept clips.
-A mask is right if a reference with it would be clean (docs/triplet-bench.md). The script prints the area under the ROC curve of
-each cue and of their product, over all observations, and for some thresholds how many right and wrong pictures would be kept.
+FILMS: a set made by `a2data triplet-bench make`; WORK: the tables of a finished run over it. `detect` runs again on the kept
+clips. A mask is right if a reference with it would be clean (docs/triplet-bench.md). The script prints the area under the ROC
+curve of each cue and of their product, over all observations, and for some thresholds how many right and wrong pictures would
+be kept.
 """
 
 import sys

@@ -41,15 +41,15 @@ SAME_CLIP = ("--set", "retrieve.min_quality=2", "--set", "pack.allow_same_clip=t
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    asked.add_argument("work", type=Path)
-    asked.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    asked.add_argument("--steps", type=int)
-    asked.add_argument(
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int)
+    parser.add_argument(
         "--noises", type=int, nargs="+", default=[0, 1, 2], help="seeds of each network's samples (default: 0 1 2)"
     )
-    asked.add_argument("--out", type=Path)
-    args = asked.parse_args()
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         out = args.out or Path(folder)
         sets = data_sets(args.work, out)

@@ -23,18 +23,18 @@ WHITE = 245
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    asked.add_argument("shards")
-    asked.add_argument("checkpoint", type=Path)
-    asked.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    asked.add_argument("--steps", type=int, default=20)
-    asked.add_argument("--guidance-scale", type=float, default=1.0)
-    asked.add_argument("--reference-guidance-scale", type=float, default=1.0)
-    asked.add_argument(
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("shards")
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--guidance-scale", type=float, default=1.0)
+    parser.add_argument("--reference-guidance-scale", type=float, default=1.0)
+    parser.add_argument(
         "--sheet",
         help="output path of a picture of the first held-out clips, sampled with their own and with another clip's references",
     )
-    args = asked.parse_args()
+    args = parser.parse_args()
     cases, held_out = read(args.shards, args.checkpoint)
     made = run(cases, held_out, args)
     for name, clips in (("held out", held_out), ("training", set(cases) - held_out)):

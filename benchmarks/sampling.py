@@ -102,21 +102,21 @@ def flags(ratios: list[float], steps: int) -> list[Flag]:
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    asked.add_argument("checkpoint", nargs="?", type=Path)
-    asked.add_argument(
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("checkpoint", nargs="?", type=Path)
+    parser.add_argument(
         "--shape", choices=sampling_shapes.SHAPES, default="tiny", help="size of random networks (default: tiny)"
     )
-    asked.add_argument("--height", type=int, default=64)
-    asked.add_argument("--width", type=int, default=112)
-    asked.add_argument("--frames", type=int, default=17)
-    asked.add_argument("--steps", type=int, default=30)
-    asked.add_argument("--repeats", type=int, default=3)
-    asked.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    asked.add_argument(
+    parser.add_argument("--height", type=int, default=64)
+    parser.add_argument("--width", type=int, default=112)
+    parser.add_argument("--frames", type=int, default=17)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
         "--only", nargs="*", default=[], metavar="FLAG", help="measure only flags with these prefixes, given without --"
     )
-    args = asked.parse_args()
+    args = parser.parse_args()
     pipe = loaded(args)
     with acceleration.MagCacheCalibration(pipe.transformer, looks=2) as calibration:
         exact = run(pipe, args)  # also warms up

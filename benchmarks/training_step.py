@@ -7,9 +7,9 @@
 Four variants alternate for several rounds, each in its own process, with the same random weights and samples. "ours" is the step
 of `a2data train`, with EMA, gradient norms and keyed random draws; "plain" is a loop of thirty lines: autocast, a loss, AdamW
 over WanTransformer3DModel. "partial" trains cross-attention, patch embedding and image embedder; "full" trains everything.
-TFLOP/s count matrix operations as `a2data train plan` does, without recomputation; MFU is their fraction of the GPU's data sheet
-value. Times are medians: wall seconds on a synchronised GPU, CPU seconds of one thread on a CPU. Memory is the peak allocation on
-a GPU, or the peak resident memory of the process on a CPU.
+TFLOP/s count matrix operations as `a2data train estimate` does, without recomputation; MFU is their fraction of the GPU's data
+sheet value. Times are medians: wall seconds on a synchronised GPU, CPU seconds of one thread on a CPU. Memory is the peak
+allocation on a GPU, or the peak resident memory of the process on a CPU.
 """
 
 import argparse

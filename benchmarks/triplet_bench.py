@@ -64,7 +64,7 @@ def prepare(tier: str, folder: Path, seed: int) -> list[Path]:
         return corpus_films()
     if not (folder / "set.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        a2data(["bench-data", "make", str(folder), "--tier", tier, "--seed", str(seed)])
+        a2data(["triplet-bench", "make", str(folder), "--tier", tier, "--seed", str(seed)])
     return [folder / film.file for film in load(folder).films]
 
 

@@ -22,15 +22,15 @@ FRAME_MS = 160
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    asked.add_argument("shards")
-    asked.add_argument("checkpoint", type=Path)
-    asked.add_argument("out", type=Path)
-    asked.add_argument("--clips", nargs="+")
-    asked.add_argument("--steps", type=int, default=20)
-    asked.add_argument("--guidance-scale", type=float, default=1.0)
-    asked.add_argument("--seed", type=int, default=0)
-    args = asked.parse_args()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("shards")
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--clips", nargs="+")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--guidance-scale", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
     cases, held_out = reference_use.read(args.shards, args.checkpoint)
     trained_on = sorted(set(cases) - held_out)
     pipe, shown = reference_use.opened(args.checkpoint), args.clips or trained_on[:2] + sorted(held_out)[:2]

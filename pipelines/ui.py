@@ -60,7 +60,7 @@ def page(checkpoint: str | None, shards: str | None, out: str, device: str | Non
                 _sample_tab(gr, partial(sampled, once, out))
         if shards:
             with gr.Tab("Shards"):
-                _shards_tab(gr, made, Packed(shards))
+                _shards_tab(gr, made, ShardReader(shards))
     return made
 
 
@@ -202,7 +202,7 @@ def job_of(prompt: str, files: tuple[Any, ...], cut: bool, values: dict[str, Any
 # -- shards ------------------------------------------------------------------------------------------------------------
 
 
-class Packed:
+class ShardReader:
     """Triplets of a folder of shards, read one at a time by their offset in a tar."""
 
     def __init__(self, root: str):
@@ -228,7 +228,7 @@ class Packed:
             raise ValueError(f"{clip} cannot be read from {row['shard']} ({error}): pack it again") from error
 
 
-def _shards_tab(gr: Any, page: Any, packed: Packed) -> None:
+def _shards_tab(gr: Any, page: Any, packed: ShardReader) -> None:
     rows = list(packed.rows.values())
     first = rows[0]["clip_id"] if rows else None
     licences = ", ".join(sorted({row["license"] or "no licence" for row in rows}))
@@ -263,7 +263,7 @@ def _shards_tab(gr: Any, page: Any, packed: Packed) -> None:
         after.click(lambda clip: move(clip, 1), which, which, api_name=False)
 
 
-def looked_at(packed: Packed, clip: str) -> tuple[Any, ...]:
+def looked_at(packed: ShardReader, clip: str) -> tuple[Any, ...]:
     """Return what the page shows of a triplet: highlighted prompt, video path, references, caption and provenance."""
     from a2data.media import images
 

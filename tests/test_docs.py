@@ -256,7 +256,9 @@ def test_the_commands_of_the_page_run_the_new_stage(checkout):
     store.write("segment", 0, ClipVideo, [steady, replace(steady, clip_id="a-00000008", luma=[0.25, 0.75] * 4)])
     first, changed, plan = [line.split()[1:] for line in commands(NEW_STAGE) if line.startswith("a2data ")]
 
-    printed = [run_in(checkout, "pipelines.cli", *words, "--here", "--quiet") for words in (first, changed, changed)]
+    printed = [
+        run_in(checkout, "pipelines.cli", *words, "--in-process", "--quiet") for words in (first, changed, changed)
+    ]
 
     assert printed == ["1 jobs done\n", "1 jobs done\n", "0 jobs done\n"]
     assert re.search(r"^flicker .* of 1 jobs", run_in(checkout, "pipelines.cli", *plan), re.MULTILINE)

@@ -104,7 +104,7 @@ class Folder:
         with self.writing(*names) as out:
             out.write(data)
 
-    def note(self, text: str, *names: str) -> None:
+    def write_text(self, text: str, *names: str) -> None:
         """Rewrite a note of at most NOTE_BYTES in an existing folder.
 
         On a local disk the note is written in place, in one write, and not atomically: ext4 flushes a file that is renamed over
@@ -153,7 +153,7 @@ class Folder:
                 os.fsync(written.fileno())
             os.replace(scratch, path)
 
-    def sweep(self, folders: Iterable[str]) -> None:
+    def remove_stale_temp_files(self, folders: Iterable[str]) -> None:
         """Remove leftovers of earlier runs from these folders: half-written files, progress notes and notes of failed jobs.
 
         Called by the runner before it starts workers.

@@ -204,7 +204,7 @@ class Store(Folder):
             wanted = [name for name in schema(record).names if name in part.names]
             return add_missing_columns(record, part.table(wanted))
 
-    def whole(self, stage: str, record: type) -> pa.Table:
+    def read_all(self, stage: str, record: type) -> pa.Table:
         """Return a table over all its shards, with an additional int32 column "shard"."""
         pieces = []
         for shard in self.shards(stage):
@@ -268,7 +268,7 @@ class Store(Folder):
             [stage.name(), stage.version, stage.cache_fields(), str(schema(stage.writes)), stage.models(), inputs]
         )
 
-    def fresh(self, stage: Stage, job: tuple[int, ...]) -> bool:
+    def is_up_to_date(self, stage: Stage, job: tuple[int, ...]) -> bool:
         inputs = self.inputs(stage, job)
         if inputs is None:
             return False

@@ -189,7 +189,7 @@ def read_with(program: str, folder: Path) -> int:
     if program == "page":
         from pipelines import ui
 
-        packed = ui.Packed(str(folder))
+        packed = ui.ShardReader(str(folder))
         for clip in packed.rows:
             ui.looked_at(packed, clip)
         return 0

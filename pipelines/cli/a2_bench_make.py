@@ -13,20 +13,20 @@ def made(args: argparse.Namespace, out: Path) -> tuple[list[Any], bool]:
 
     with tempfile.TemporaryDirectory() as scratch:
         if args.pictures:
-            drawn = from_pictures.draw(from_pictures.pool(args.pictures), args.count, args.draw)
+            drawn = from_pictures.draw(from_pictures.pool(args.pictures), args.count, args.seed)
         elif args.triplets:
-            drawn = from_triplets.draw(args.triplets, args.split, args.count, args.draw, Path(scratch))
+            drawn = from_triplets.draw(args.triplets, args.split, args.count, args.seed, Path(scratch))
         else:
             drawn = cases.read(args.cases)
         print(f"{len(drawn)} cases: {cases.write(drawn, out)}")
     drawn = cases.read(out)
     if not args.against:
         return drawn, False
-    found = [str(each) for each in leakage.overlaps(drawn, args.against, args.looks, args.faces)]
+    found = [str(each) for each in leakage.overlaps(drawn, args.against, args.copy_model, args.faces)]
     if args.triplets:
         found += from_triplets.shared(args.triplets, args.split, drawn, args.against)
     for each in found:
         print(each, file=sys.stderr)
-    how = f"pictures by bytes, pixels and {args.looks}" + f", faces by {args.faces}" * bool(args.faces)
+    how = f"pictures by bytes, pixels and {args.copy_model}" + f", faces by {args.faces}" * bool(args.faces)
     print(f"{len(found)} overlaps with the training shards ({how})")
     return drawn, bool(found)

@@ -10,7 +10,7 @@ from pipelines.run.recipe import FILE
 def add_flags(sub: argparse.ArgumentParser) -> None:
     """Add the flags of `a2data calibrate`."""
     sub.add_argument(
-        "--false-accept",
+        "--target-far",
         type=_rate,
         default=0.001,
         metavar="RATE",
@@ -37,14 +37,14 @@ def _calibrate(args: argparse.Namespace) -> int:
     from pipelines.run.lock import exclusive_lock
 
     store = Store(args.work)
-    found, refused = calibrate(store, args.false_accept)
-    for line in table(found, args.false_accept):
+    found, refused = calibrate(store, args.target_far)
+    for line in table(found, args.target_far):
         print(line)
     for reason in refused:
         print(f"not calibrated: {reason}")
     if found and not args.dry_run:
         with exclusive_lock(store):
-            write(store, found, args.false_accept)
+            write(store, found, args.target_far)
         print(
             f"wrote {store.path(FILE)}: the next `a2data run` uses it; delete it to return to the models' default thresholds"
         )

@@ -36,7 +36,7 @@ EXTRAS = {
     "train": "train",
     "sample": "train",
     "ui": "ui",
-    "bench-data": "demo",
+    "triplet-bench": "demo",
     "bench": "bench",
     "demo-films": "demo",
 }
@@ -97,12 +97,12 @@ def _do(args: argparse.Namespace) -> int:
 MODULES = {
     "models": ("models", "manage models: list, show, fetch, verify, licences"),
     "encode": ("encode", "encode shards with A2's encoders for training"),
-    "train": ("train", "fine-tune A2 on shards; `train plan` estimates the cost"),
+    "train": ("train", "fine-tune A2 on shards; `train estimate` estimates the cost"),
     "sample": ("sample", "sample videos from prompts and references"),
     "ui": ("ui", "serve a local page to sample videos and browse shards"),
     "calibrate": ("calibrate", "estimate the thresholds of retrieve from the corpus"),
     "forget": ("forget", "permanently delete a source or a person from every table and every shard"),
-    "bench-data": ("triplet_bench", "run TripletBench: make, score, report, check"),
+    "triplet-bench": ("triplet_bench", "run TripletBench: make, score, report, check"),
     "bench": ("a2_bench", "run A2-Bench: make, run, score, study, leaderboard"),
 }
 TAKES_WORK = {"calibrate", "forget"}

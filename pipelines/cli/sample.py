@@ -123,7 +123,7 @@ def _by_runner(args: argparse.Namespace, todo: Sequence[SampleRequest], loaded: 
         shards = queue(store, todo)
         names = {shard: Path(todo[shard].job.out).name for shard in shards}
         summary = session.work(args, [stage], store, shards, names)
-        made = {shard for shard in shards if store.fresh(stage, (shard,))}
+        made = {shard for shard in shards if store.is_up_to_date(stage, (shard,))}
     why = {shard: why for (_, (shard, *_)), why in summary.failed_jobs.items()}
     return {todo[n].job.out: why.get(n, "not sampled, because the run ended before") for n in shards if n not in made}
 

@@ -54,7 +54,7 @@ def add_flags(sub: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="longest time in seconds without a heartbeat before a worker is killed and replaced; 0: no limit (default: 600)",
     )
-    sub.add_argument("--here", action="store_true", help="run the jobs in this process, for a debugger")
+    sub.add_argument("--in-process", action="store_true", help="run the jobs in this process, for a debugger")
     sub.add_argument("--quiet", action="store_true", help="hide progress")
 
 
@@ -134,7 +134,7 @@ def work(
         from pipelines.run import local
 
         count = max([1, *_workers(args.workers, stages).values()])
-        crew = local.InProcessExecutor(store) if args.here else local.ProcessExecutor(store, count, limits)
+        crew = local.InProcessExecutor(store) if args.in_process else local.ProcessExecutor(store, count, limits)
     return run_jobs(stages, store, shards, crew, watcher(store, args.quiet, shards, names))
 
 

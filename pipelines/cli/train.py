@@ -1,4 +1,4 @@
-"""The commands `a2data train` and `a2data train plan`."""
+"""The commands `a2data train` and `a2data train estimate`."""
 
 import argparse
 from dataclasses import replace
@@ -10,8 +10,10 @@ from pipelines.train.trainer import train
 
 
 def add_flags(train: argparse.ArgumentParser) -> None:
-    """Add the flags of `a2data train`. `train plan` only estimates and does not train."""
-    train.add_argument("shards", metavar="SHARDS", help="folder of packed shards, or `plan` to estimate the cost")
+    """Add the flags of `a2data train`. `train estimate` prints the cost and does not train."""
+    train.add_argument(
+        "shards", metavar="SHARDS", help="folder of packed shards, or `estimate` to print the cost without training"
+    )
     train.add_argument(
         "--preset", choices=sorted(PRESETS), default="tiny", help="base sizes and settings (default: tiny)"
     )
@@ -28,13 +30,13 @@ def add_flags(train: argparse.ArgumentParser) -> None:
         "--gpus",
         type=int,
         default=8,
-        help="number of GPUs for plan and Ray; CPUs on a cluster without GPUs (default: 8)",
+        help="number of GPUs for estimate and Ray; CPUs on a cluster without GPUs (default: 8)",
     )
     train.add_argument(
-        "--tflops", type=float, default=989.0, help="peak bfloat16 TFLOP/s of one GPU, for plan (default: 989)"
+        "--tflops", type=float, default=989.0, help="peak bfloat16 TFLOP/s of one GPU, for estimate (default: 989)"
     )
     train.add_argument(
-        "--mfu", type=float, default=0.3, help="model FLOPs utilization, 0 to 1, for plan (default: 0.3)"
+        "--mfu", type=float, default=0.3, help="model FLOPs utilization, 0 to 1, for estimate (default: 0.3)"
     )
     encoding, settings = PRESETS["14b"]
     add_settings(train.add_argument_group("samples"), encoding)
@@ -43,13 +45,13 @@ def add_flags(train: argparse.ArgumentParser) -> None:
 
 
 def command(args: argparse.Namespace) -> int:
-    """Train, or print the estimate of `train plan`."""
+    """Train, or print the cost of a training (`train estimate`)."""
     encoding, settings = PRESETS[args.preset]
     encoding, settings = replace(encoding, **given(args, encoding)), replace(settings, **given(args, settings))
-    if args.shards == "plan":
-        from pipelines.train import cost as train_plan
+    if args.shards == "estimate":
+        from pipelines.train.cost import estimate
 
-        print(train_plan.plan(args.preset, encoding, settings, args.gpus, args.tflops * 1e12, args.mfu))
+        print(estimate(args.preset, encoding, settings, args.gpus, args.tflops * 1e12, args.mfu))
         return 0
     if args.out is None:
         raise ValueError("--out is missing: give the folder for checkpoints and the trained model")

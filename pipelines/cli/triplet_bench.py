@@ -1,4 +1,4 @@
-"""`a2data bench-data`: films with known ground truth, a score for pipeline runs over them, and a self-test of the score."""
+"""`a2data triplet-bench`: films with known ground truth, a score for pipeline runs over them, and a self-test of the score."""
 
 import argparse
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def add_flags(bench: argparse.ArgumentParser) -> None:
-    """Add the subcommands of `a2data bench-data`."""
+    """Add the subcommands of `a2data triplet-bench`."""
     commands = bench.add_subparsers(dest="action", required=True, metavar="COMMAND")
 
     def command(name: str, do: Any, summary: str) -> argparse.ArgumentParser:
@@ -30,7 +30,7 @@ def add_flags(bench: argparse.ArgumentParser) -> None:
     sub.add_argument("truth", metavar="SET", type=Path, help="folder of the set")
     sub.add_argument("--work", required=True, type=Path, help="work folder of the run")
     sub.add_argument("--shards", type=Path, help="shards of the run (default: shards inside the work folder)")
-    sub.add_argument("--again", type=Path, help="shards of a second run, expected to be byte-identical")
+    sub.add_argument("--rerun-shards", type=Path, help="shards of a second run, expected to be byte-identical")
     sub.add_argument("--name", help="name of the run (default: its profile)")
     sub.add_argument("--out", type=Path, help="output folder for score.json, score.md and score.html")
     sub = command("report", _report, "combine scores into one table and one page")
@@ -76,9 +76,10 @@ def _score(args: argparse.Namespace) -> int:
     made = predictions.read(args.work, shards)
     name = args.name or predictions.about(shards).get("profile", "run")
     again = None
-    if args.again:
+    if args.rerun_shards:
         again = share(
-            "samples the same to the byte", *predictions.same_bytes(made, predictions.read(args.work, args.again))
+            "samples the same to the byte",
+            *predictions.same_bytes(made, predictions.read(args.work, args.rerun_shards)),
         )
     data = report.to_json(score(known, made, args.truth), name, again)
     print(report.to_text(data))

@@ -86,13 +86,13 @@ def calibrate(store: Store, rate: float) -> tuple[dict[tuple[str, str], Calibrat
 
     Raises ValueError for a work folder without elements.
     """
-    looks = [store.whole(name, EmbeddedElement) for name in TABLES]
+    looks = [store.read_all(name, EmbeddedElement) for name in TABLES]
     if not sum(len(t) for t in looks):
         raise ValueError(f"{store.root} does not contain elements yet: run `a2data run` first")
     corpus = assemble(tuple(looks))
-    shots = {shot.clip_id: shot for shot in from_table(_Shot, store.whole("segment", _Shot))}
-    boxes = {b.element_id: b.seen_boxes for name in TABLES for b in from_table(_Boxes, store.whole(name, _Boxes))}
-    sources = {s.video_id: s.source for s in from_table(_From, store.whole("manifest", _From))}
+    shots = {shot.clip_id: shot for shot in from_table(_Shot, store.read_all("segment", _Shot))}
+    boxes = {b.element_id: b.seen_boxes for name in TABLES for b in from_table(_Boxes, store.read_all(name, _Boxes))}
+    sources = {s.video_id: s.source for s in from_table(_From, store.read_all("manifest", _From))}
     found, refused = {}, []
     for kind in KINDS:
         by_embedder = defaultdict(list)
@@ -125,7 +125,7 @@ def judge(strong: Pairs, weak: Pairs, positive: Pairs, rate: float) -> Calibrate
         used = Pairs(*(np.concatenate(both) for both in zip(strong, weak, strict=True)))
     n = len(used.similarity)
     if n < least:
-        attainable = f", or use --false-accept {_round_up(1 / n):g}" if n > 2 else ""
+        attainable = f", or use --target-far {_round_up(1 / n):g}" if n > 2 else ""
         return (
             f"a rate of {rate:g} needs {least} pairs of different elements, but only {len(strong.similarity)} share a frame and "
             f"{len(weak.similarity)} are of different sources: add more footage{attainable}"

@@ -55,7 +55,7 @@ def forget(store: Store, wanted: DeletionRequest, stages: Sequence[Stage]) -> di
         if not any(s.video_id in wanted.videos or s.video_id in wanted.spans for s in sources):
             continue
         made = [stage for stage in stages if stage.per in UNIT and store.footer(stage.name(), shard)]
-        fresh = {stage for stage in made if store.fresh(stage, (shard,))}
+        fresh = {stage for stage in made if store.is_up_to_date(stage, (shard,))}
         left = [_refuse(s, wanted) for s in sources if s.video_id not in wanted.videos]
         for source in sources:
             if source.video_id in wanted.videos:
@@ -153,9 +153,9 @@ def of_identity(store: Store, identity: int, stages: Sequence[Stage]) -> Deletio
 
     (retrieve,) = (stage for stage in stages if isinstance(stage, Retrieve))
     corpus = assemble(
-        tuple(store.whole(name, EmbeddedElement) for name in retrieve.reads if name not in ("match", "segment"))
+        tuple(store.read_all(name, EmbeddedElement) for name in retrieve.reads if name not in ("match", "segment"))
     )
-    footage = Footage(store.whole("segment", ClipThumbs), retrieve.copy_min_frames)
+    footage = Footage(store.read_all("segment", ClipThumbs), retrieve.copy_min_frames)
     clips = {
         corpus.traits[row].clip_id
         for row, (group, node) in retrieve.groups(corpus, footage).items()
@@ -166,7 +166,7 @@ def of_identity(store: Store, identity: int, stages: Sequence[Stage]) -> Deletio
             f"identity {identity} does not exist in {store.root}: find identities with `a2data explain {store.root} CLIP` or in "
             "the report; they may change after a run with other footage or settings"
         )
-    shots = store.whole("segment", _Shot).to_pylist()
+    shots = store.read_all("segment", _Shot).to_pylist()
     spans = defaultdict(list)
     for shot in shots:
         if shot["clip_id"] in clips:

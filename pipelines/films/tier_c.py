@@ -1,4 +1,4 @@
-"""Tier C: real cut-outs over real plates, with the exact alpha of every frame. `a2data bench-data make OUT --tier C`.
+"""Tier C: real cut-outs over real plates, with the exact alpha of every frame. `a2data triplet-bench make OUT --tier C`.
 
 The cut-outs are photographs from installed packages (Eileen Collins by NASA, Grace Hopper by the US Navy, a cup, a model
 shuttle), or the RGBA pictures in the subfolders `human` and `object` of a given folder. Their files are called

@@ -1,4 +1,4 @@
-"""Tier S: scripted films, rendered with the truth of every frame. `a2data bench-data make OUT --tier S`."""
+"""Tier S: scripted films, rendered with the truth of every frame. `a2data triplet-bench make OUT --tier S`."""
 
 import io
 import zlib

@@ -221,7 +221,7 @@ def save(truth: Truth, folder: Path) -> None:
 def load(folder: Path) -> Truth:
     """Read a set written by `save` or by hand. Raises ValueError if it is missing, invalid or inconsistent."""
     if not (folder / "set.json").exists():
-        raise ValueError(f"{folder} has no set.json: make one with `a2data bench-data make {folder}`")
+        raise ValueError(f"{folder} has no set.json: make one with `a2data triplet-bench make {folder}`")
     about = json.loads((folder / "set.json").read_text())
     if about.get("format") != FORMAT:
         raise ValueError(f"{folder / 'set.json'} is {about.get('format')!r}; this version reads {FORMAT!r}")

@@ -75,7 +75,7 @@ def audit(store: Store, rejects: Iterable[Reject], require: str, most: int = 80)
 
     rejects: those of retrieve. require: kinds of which a triplet needs a reference, "human|object" (see stages/pack/stage.py).
     """
-    rows = store.whole("retrieve", Reference)
+    rows = store.read_all("retrieve", Reference)
     refused = [pair for reject in rejects if (pair := _refused(reject))]
     total = len(rows) + len(refused)
     if total > MOST_PAIRS:  # sampled in proportion, so that the page's counts are a fraction of all

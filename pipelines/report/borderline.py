@@ -58,7 +58,7 @@ class _Judged:  # columns of the table of references
 
 def charts(store: Store) -> list[tuple[str, np.ndarray, list[float]]]:
     """Return (title, values, thresholds) of each histogram: similarity by kinds with the same threshold, and copy risk."""
-    table = store.whole("retrieve", _Judged)
+    table = store.read_all("retrieve", _Judged)
     row, rules = _rules(table)
     similar = rules.filter(pc.equal(rules["name"], "similarity"))
     of_row = row[pc.equal(rules["name"], "similarity").to_numpy()]
@@ -76,7 +76,7 @@ def charts(store: Store) -> list[tuple[str, np.ndarray, list[float]]]:
 
 def borders(store: Store, rejects: Iterable[Reject]) -> list[ThresholdCase]:
     """Return the pairs near the threshold of each rule. rejects: those of retrieve, each with its most likely candidate."""
-    table = store.whole("retrieve", _Judged)
+    table = store.read_all("retrieve", _Judged)
     row, rules = _rules(table)
     passed, failed = {}, defaultdict(list)
     for name in RULES:

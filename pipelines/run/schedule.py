@@ -92,7 +92,7 @@ def jobs(group: Group, shards: Sequence[int]) -> list[Job]:
 def stale(group: Group, store: Store, job: Job) -> Group:
     """Return the stages of a group that this job must run, from the first stale one to the last; () if all are fresh."""
     for number, stage in enumerate(group):
-        if not store.fresh(stage, job):
+        if not store.is_up_to_date(stage, job):
             return group[number:]
     return ()
 
@@ -257,7 +257,7 @@ def run(
     stages: Sequence[Stage], store: Store, shards: Sequence[int], crew: Any, watch: Listener = lambda *_: None
 ) -> Summary:
     """Bring every part of every stage up to date. Failed jobs are recorded in the summary; the rest of the run continues."""
-    store.sweep([stage.name() for stage in stages])
+    store.remove_stale_temp_files([stage.name() for stage in stages])
     board = Scheduler(stages, store, shards, watch)
     watch("begin", board)
     busy: dict[tuple[Group, Job], Group] = {}

@@ -60,7 +60,7 @@ def reason(stage: Stage, store: Store, job: Job, remade: set[tuple[str, int]]) -
         return "another model"
     if old.version != stage.version:
         return f"code version {old.version} → {stage.version}"
-    return "" if store.fresh(stage, job) else "input changed"
+    return "" if store.is_up_to_date(stage, job) else "input changed"
 
 
 def failures(store: Store, names: Sequence[str]) -> list[tuple[str, int, str, str]]:

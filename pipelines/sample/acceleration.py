@@ -50,7 +50,7 @@ class Acceleration:
         """Return whether several processes sample each video."""
         return self.cfg_parallel * self.context_parallel > 1
 
-    def drift(self) -> dict[str, Any]:
+    def inexact_settings(self) -> dict[str, Any]:
         """Return the non-default settings that change the video beyond rounding; they belong to its record."""
         used = {"cache": bool(self.cache), "quantization": bool(self.quantization), "vae_tiling": self.vae_tiling}
         used |= {"cache_threshold": self.cache in ("first-block", "mag"), "cache_interval": self.cache == "taylorseer"}

@@ -46,7 +46,7 @@ def record(
         "references": [{"role": role, "sha256": files[file]} for role, file in inorder],
         "audio": {"sha256": files[job.audio]} if job.audio else None,
         "init_video": {"sha256": files[job.init_video]} if job.init_video else None,
-        "settings": settings | {"dtype": dtype} | how.drift(),
+        "settings": settings | {"dtype": dtype} | how.inexact_settings(),
         "checkpoint": checkpoint.digest,
     }
     # omitted rather than null if not set, so that the keys of existing videos do not change

@@ -25,7 +25,7 @@ def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int, how: Acce
     shards = store.shards("manifest")
     rows = {shard: list(store.read("manifest", shard, Source)) for shard in shards}
     keep_copies(store, shards)
-    store.sweep([FOLDER])
+    store.remove_stale_temp_files([FOLDER])
     found = survey(list(inputs), [row for shard in shards for row in rows[shard]], how)
     new = forgotten.without_forgotten(store, found.new)
     if how.files:

@@ -1,4 +1,4 @@
-"""`a2data train plan`: estimate the memory and time of a training without a GPU.
+"""`a2data train estimate`: estimate the memory and time of a training without a GPU.
 
 The network is built on the meta device, where tensors have shapes but no content. PyTorch counts the floating-point operations
 of a forward and backward pass; the bytes stored for the backward pass are counted, too. Both are linear in the number of blocks,
@@ -24,7 +24,7 @@ class Cost(NamedTuple):
     inputs: float  # bytes stored with activation checkpointing: block inputs and everything outside the blocks
 
 
-def plan(preset: str, encoding: Encoding, settings: Settings, gpus: int, peak_flops: float, share: float) -> str:
+def estimate(preset: str, encoding: Encoding, settings: Settings, gpus: int, peak_flops: float, share: float) -> str:
     """Return a text table of parameters, memory per GPU and time per step.
 
     peak_flops: per GPU, FLOP/s. share: fraction of the peak that is reached (MFU). Raises ValueError if `gpus` or the batch size

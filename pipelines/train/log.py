@@ -1,7 +1,7 @@
 """Training log: a console line every few steps, all metrics in DIR/log.jsonl, TensorBoard and Weights & Biases.
 
-`tflops` counts the network's matrix operations, forward and backward, as `train plan` does; recomputation is not included. `mfu`
-is their fraction of the GPUs' bfloat16 peak, if that is known.
+`tflops` counts the network's matrix operations, forward and backward, as `train estimate` does; recomputation is not included.
+`mfu` is their fraction of the GPUs' bfloat16 peak, if that is known.
 """
 
 import importlib.util

@@ -103,7 +103,7 @@ class Run:
 
     def go(self) -> dict[str, float]:
         """Train from the newest checkpoint to the last step, export the result and return the last held-out losses."""
-        known = self.checkpoints.load(*self.learnt())
+        known = self.checkpoints.load(*self.state())
         if known:
             check_same(known["settings"], self.settings)
             self.loader.load_state_dict(known["loader"])
@@ -144,7 +144,7 @@ class Run:
     def due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.settings.steps
 
-    def learnt(self) -> tuple[Any, Any, Any]:
+    def state(self) -> tuple[Any, Any, Any]:
         """Return the network, optimizer and EMA, which a checkpoint stores."""
         return self.learner.network, self.learner.optimizer, self.learner.average
 
@@ -171,7 +171,7 @@ class Run:
             "last": self.last,
             "val_loss": self.last.get("val_loss"),
         }
-        self.checkpoints.save(self.step, *self.learnt(), about)
+        self.checkpoints.save(self.step, *self.state(), about)
 
     def export(self) -> None:
         """Write the EMA weights to DIR/model, which a2data sample and diffusers can load."""

@@ -17,10 +17,10 @@ class Candidate:
     row: int
     identity: int
     similarity: float
-    low: float  # threshold of `similarity`
+    min_similarity: float  # threshold of `similarity`
     margin: float  # smaller of the pair's margins to the nearest other identity
     cohesion: float  # smaller of the pair's mean similarities to the rest of their identity
-    group_low: float  # threshold of `cohesion`
+    group_min_similarity: float  # threshold of `cohesion`
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Group:
 
     rows: np.ndarray  # (n,) int64
     found: Identities
-    low: float
+    min_similarity: float
     identities: dict[int, int]  # cluster -> identity id, see stages.retrieve.clusters.stable_identity_id
     clips: np.ndarray  # (n,) int64, clip of each node
     videos: np.ndarray  # (n,) int64, video of each node
@@ -51,7 +51,7 @@ class Group:
         members = order[first[cluster] : first[cluster + 1]]
         return members[self.clips[members] != self.clips[node]]
 
-    def kin(self, node: int) -> list[Candidate]:
+    def same_identity_neighbours(self, node: int) -> list[Candidate]:
         """Return the nearest nodes of the same cluster in other clips, most similar first, at most as many as were searched.
 
         If other clusters fill the node's neighbour list, such as ten thousand clips of a lookalike, its own cluster is searched
@@ -62,15 +62,19 @@ class Group:
         wanted = found.neighbour.shape[1]
         if not own.all() and own.sum() < min(wanted, len(others := self.others(node))):
             return self._by_similarity(node, others)[:wanted]
-        return self._kin(node, found.neighbour[node][own], found.similarity[node][own])
+        return self._candidates(node, found.neighbour[node][own], found.similarity[node][own])
 
-    def farther_kin(self, node: int) -> list[Candidate]:
+    def farther_neighbours(self, node: int) -> list[Candidate]:
         """Return further nodes of the cluster, for a target whose nearest ones are all copies.
 
         The nearest of each other video come first, then nodes of its own video; at most twice as many as the search returned.
         Nodes of its own video are evenly spaced by rank, because the nearest are from one shot.
         """
-        wanted, others, near = self.found.neighbour.shape[1], self.others(node), {k.row for k in self.kin(node)}
+        wanted, others, near = (
+            self.found.neighbour.shape[1],
+            self.others(node),
+            {k.row for k in self.same_identity_neighbours(node)},
+        )
         if len(others) == len(near):
             return []
         ranked = [k for k in self._by_similarity(node, others) if k.row not in near]
@@ -90,19 +94,19 @@ class Group:
             return []
         vector, vectors = self.vectors_of(self.rows[[node]]), self.vectors_of(self.rows[others])
         similarity, place = top_k(vector, vectors, len(others), np.array([-1]), np.zeros(len(others), np.int64))
-        return self._kin(node, others[place[0]], similarity[0])
+        return self._candidates(node, others[place[0]], similarity[0])
 
-    def _kin(self, node: int, others: np.ndarray, similarities: np.ndarray) -> list[Candidate]:
+    def _candidates(self, node: int, others: np.ndarray, similarities: np.ndarray) -> list[Candidate]:
         found = self.found
         return [
             Candidate(
                 row=int(self.rows[other]),
                 identity=self.identity(node),
                 similarity=similarity,
-                low=self.low,
+                min_similarity=self.min_similarity,
                 margin=float(min(found.margin[node], found.margin[other])),
                 cohesion=float(min(found.cohesion[node], found.cohesion[other])),
-                group_low=self.low,
+                group_min_similarity=self.min_similarity,
             )
             for other, similarity in zip(others.tolist(), similarities.tolist(), strict=True)
         ]
@@ -118,13 +122,13 @@ def margin_ignoring(
     vectors: np.ndarray,
     names: Sequence[str],
     opposed: Callable[[str, str], bool],
-    low: float = 0.0,
+    min_similarity: float = 0.0,
 ) -> Identities:
     """Return the identities with margins that ignore rival clusters whose names rule them out.
 
     A blue case resembles a green one in everything but colour; if colour tells them apart, the green one is not a rival. names:
-    (n,), one per node; a cluster is ignored for the nodes whose names are opposed to all names of its members; low: see
-    stages.retrieve.clusters.doubtful.
+    (n,), one per node; a cluster is ignored for the nodes whose names are opposed to all names of its members; min_similarity:
+    see stages.retrieve.clusters.doubtful.
     """
     known, code = np.unique(np.array(names, object).astype(str), return_inverse=True)
     count = int(found.cluster.max()) + 1
@@ -140,7 +144,7 @@ def margin_ignoring(
         rival, _ = top_k(vectors[nodes], centres[clusters], 1, found.cluster[nodes], clusters)
         together = np.isfinite(found.cohesion[nodes])
         margin[nodes[together]] = found.cohesion[nodes[together]] - rival[together, 0]
-        unsure = np.intersect1d(nodes, doubtful(found.cluster, margin, low))
+        unsure = np.intersect1d(nodes, doubtful(found.cluster, margin, min_similarity))
         near = neighbourhood_margin(vectors, found.cluster, unsure, clusters)
         margin[unsure] = np.maximum(margin[unsure], near)
     return found._replace(margin=margin)

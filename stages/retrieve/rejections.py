@@ -25,8 +25,8 @@ def reject_target(
     elif any({"margin", "cohesion"} & rules.keys() for _, rules in failed):
         reason = "ambiguous identity"
     likeliest, _ = max(failed, key=lambda x: (x[0].similarity, x[0].source_element_id))
-    asked = sorted(likeliest.rules, key=lambda rule: rule.passed)
-    return Reject(target.element_id, reason, f"{likeliest.source_element_id}: {'; '.join(map(str, asked))}")
+    rules = sorted(likeliest.rules, key=lambda rule: rule.passed)
+    return Reject(target.element_id, reason, f"{likeliest.source_element_id}: {'; '.join(map(str, rules))}")
 
 
 def failed_rules(reject: Reject) -> tuple[str, list[Rule]]:

@@ -34,7 +34,7 @@ class Query(NamedTuple):
     row: int
     target: ElementMeta
     judged: list[Reference]  # with all rules that need no picture
-    likely: list[Reference]  # candidates that pass those rules, best first
+    shortlist: list[Reference]  # candidates that pass those rules, best first
     reason: str  # why there are none, if there are none
     near: tuple[str, Rule] | None  # the nearest element that did not qualify
 
@@ -110,35 +110,35 @@ class Retrieve(Stage):
         component_of = linked(corpus, footage, group_of)
         shown, rows = Shown(corpus, footage, lookup), targets(corpus, matches)
         for first in range(0, len(rows), TOGETHER):
-            asked = [self.asked(corpus, footage, group_of, row) for row in rows[first : first + TOGETHER]]
-            shown.read(key for a in asked for key in shown.keys(a.row, a.target, a.likely))
-            for a in asked:
-                looked = [self.compare(shown, a.row, a.target, r) for r in a.likely]
+            queries = [self.query(corpus, footage, group_of, row) for row in rows[first : first + TOGETHER]]
+            shown.read(key for query in queries for key in shown.keys(query.row, query.target, query.shortlist))
+            for query in queries:
+                looked = [self.compare(shown, query.row, query.target, r) for r in query.shortlist]
                 accepted = sorted((r for r in looked if passes(r)), key=preference)
-                refused = [r for r in (*looked, *a.judged) if not passes(r)]
-                reject = None if accepted else reject_target(a.target, refused, a.reason, a.near)
+                refused = [r for r in (*looked, *query.judged) if not passes(r)]
+                reject = None if accepted else reject_target(query.target, refused, query.reason, query.near)
                 if reject and reject.reason in FARTHER:
-                    likely = self.asked(corpus, footage, group_of, a.row, farther=True).likely
-                    looked = [self.compare(shown, a.row, a.target, r) for r in likely]
+                    shortlist = self.query(corpus, footage, group_of, query.row, farther=True).shortlist
+                    looked = [self.compare(shown, query.row, query.target, r) for r in shortlist]
                     accepted = sorted((r for r in looked if passes(r)), key=preference)
                 if accepted:
-                    component = component_of[footage.video_id(a.target.clip_id)]
+                    component = component_of[footage.video_id(query.target.clip_id)]
                     yield from (
                         replace(r, component=component) for r in diversify(shown, accepted, self.references_per_element)
                     )
                 elif reject:
                     yield reject
 
-    def asked(self, corpus: Corpus, footage: Footage, group_of: Groups, row: int, farther: bool = False) -> Query:
+    def query(self, corpus: Corpus, footage: Footage, group_of: Groups, row: int, farther: bool = False) -> Query:
         """Return an element's candidates, as far as they can be judged without their pictures.
 
         farther: candidates after the nearest ones, which may all be copies if a person is filmed from one place for hours.
         """
         target = corpus.traits[row]
-        kin, reason, near = self.kin(corpus, group_of, row, farther)
-        judged = [self.judge(corpus, footage, row, target, one) for one in kin]
-        likely = one_per_clip(sorted((r for r in judged if passes(r)), key=preference))[: self.rerank_k]
-        return Query(row, target, judged, likely, reason, near)
+        candidates, reason, near = self.candidates(corpus, group_of, row, farther)
+        judged = [self.judge(corpus, footage, row, target, one) for one in candidates]
+        shortlist = one_per_clip(sorted((r for r in judged if passes(r)), key=preference))[: self.rerank_k]
+        return Query(row, target, judged, shortlist, reason, near)
 
     def groups(self, corpus: Corpus, footage: Footage, spread: TaskMap = map_serial) -> Groups:
         """Compare faces with faces, objects with objects of the same label, backgrounds with backgrounds."""
@@ -168,10 +168,10 @@ class Retrieve(Stage):
         def colours_differ(a: int, b: int) -> bool:
             return colours.opposed(named[a], named[b])
 
-        asked = colours_differ if named else bodies_differ if self.min_body_similarity > -1 else None
+        cannot_link = colours_differ if named else bodies_differ if self.min_body_similarity > -1 else None
         vectors = corpus.vectors_of(rows)
         how: dict[str, Any] = {"ann_min_elements": self.ann_min_elements, "tile": self.tile, "spread": spread}
-        found = cluster_identities(vectors, numbers, together, low, self.top_k, asked, **how)
+        found = cluster_identities(vectors, numbers, together, low, self.top_k, cannot_link, **how)
         if named:
             found = margin_ignoring(found, vectors, named, colours.opposed, low)
         first: dict[int, int] = {}
@@ -181,7 +181,7 @@ class Retrieve(Stage):
         videos = np.unique([footage.video_id(clip_id) for clip_id in clips], return_inverse=True)[1]
         return Group(rows, found, low, first, numbers, videos, corpus.vectors_of)
 
-    def kin(
+    def candidates(
         self, corpus: Corpus, group_of: Groups, row: int, farther: bool = False
     ) -> tuple[list[Candidate], str, tuple[str, Rule] | None]:
         """Return the candidates of the row's identity from other clips, why there are none if so, and the nearest element.
@@ -196,20 +196,23 @@ class Retrieve(Stage):
         if known_by not in group_of or (trait.kind in PARTS and corpus.place[row] < 0):
             return [], "no identity", None
         group, node = group_of[known_by]
-        kin, nearest = group.farther_kin(node) if farther else group.kin(node), group.nearest(node)
+        found, nearest = (
+            group.farther_neighbours(node) if farther else group.same_identity_neighbours(node),
+            group.nearest(node),
+        )
         near = None
         if nearest:
             owner = int(corpus.human_of[nearest[0]])
             other = owner if trait.kind == "human" and owner >= 0 else nearest[0]
-            near = corpus.traits[other].element_id, Rule("similarity", nearest[1], group.low, INF)
-        if not kin and near and near[1].passed:
+            near = corpus.traits[other].element_id, Rule("similarity", nearest[1], group.min_similarity, INF)
+        if not found and near and near[1].passed:
             return [], "ambiguous identity", near
         if trait.kind == "human":
-            kin = [replace(k, row=int(corpus.human_of[k.row])) for k in kin if corpus.human_of[k.row] >= 0]
+            found = [replace(k, row=int(corpus.human_of[k.row])) for k in found if corpus.human_of[k.row] >= 0]
         elif trait.kind in PARTS:
             low = self.threshold(corpus, np.array([row]), "min_part")
-            kin = [part for k in kin for part in garment_matches(corpus, row, k, low)]
-        return kin, "no other clip shows it", near
+            found = [part for k in found for part in garment_matches(corpus, row, k, low)]
+        return found, "no other clip shows it", near
 
     def threshold(self, corpus: Corpus, rows: np.ndarray, setting: str) -> float:
         """Return the threshold: the setting, else the calibrated value, else the card's.
@@ -235,16 +238,21 @@ class Retrieve(Stage):
             raise ValueError(f"the card of {embedders[0]!r} has no threshold: set {setting} of retrieve")
         return card.garment_match_threshold or card.match_threshold if setting == "min_part" else card.match_threshold
 
-    def judge(self, corpus: Corpus, footage: Footage, row: int, target: ElementMeta, kin: Candidate) -> Reference:
+    def judge(self, corpus: Corpus, footage: Footage, row: int, target: ElementMeta, candidate: Candidate) -> Reference:
         """Return the reference that this candidate would make, with every rule that needs no pictures."""
-        source = corpus.traits[kin.row]
+        source = corpus.traits[candidate.row]
         overlap_s, gap_s = footage.nearness_s(target.clip_id, source.clip_id)
         shown = footage.picture_distance(source, target.clip_id)
         rules = [
-            Rule("similarity", kin.similarity, kin.low, INF),
-            Rule("likeness", kin.similarity, -INF, kin.low + self.duplicate_similarity * (1 - kin.low)),
-            Rule("margin", kin.margin, self.min_margin * (1 - kin.group_low), INF),
-            Rule("cohesion", kin.cohesion, kin.group_low, INF),
+            Rule("similarity", candidate.similarity, candidate.min_similarity, INF),
+            Rule(
+                "likeness",
+                candidate.similarity,
+                -INF,
+                candidate.min_similarity + self.duplicate_similarity * (1 - candidate.min_similarity),
+            ),
+            Rule("margin", candidate.margin, self.min_margin * (1 - candidate.group_min_similarity), INF),
+            Rule("cohesion", candidate.cohesion, candidate.group_min_similarity, INF),
             Rule("overlap_s", overlap_s, -INF, 0.0),
             Rule("repeat_distance", footage.repeat_distance(target.clip_id, source.clip_id), self.copy_distance, INF),
             Rule("picture_distance", shown, self.copy_distance, INF),
@@ -253,17 +261,17 @@ class Retrieve(Stage):
         if source.mask_confidence >= 0:
             rules.append(Rule("mask_trust", source.mask_confidence, self.min_mask_trust, INF))
         if target.kind == "human":
-            rules.append(Rule("outfit", corpus.outfit(row, kin.row), -INF, INF))
+            rules.append(Rule("outfit", corpus.outfit(row, candidate.row), -INF, INF))
         return Reference(
             target.clip_id,
             target.element_id,
             target.kind,
-            kin.identity,
-            int(corpus.shards[kin.row]),
+            candidate.identity,
+            int(corpus.shards[candidate.row]),
             source.clip_id,
             source.element_id,
             source.image_sha256,
-            kin.similarity,
+            candidate.similarity,
             copies.copy_risk(copies.Parts(shown, INF, 1.0, INF, 1.0, 1.0, gap_s), self.copy_distance),
             rules,
             thumbnail_distance=shown,
@@ -352,7 +360,7 @@ def garment_matches(corpus: Corpus, row: int, face: Candidate, low: float) -> It
         if corpus.place[other] >= 0 and colour(trait) == colour(corpus.traits[other]):
             similarity = round(float(corpus.vector(row) @ corpus.vector(other)), 5)  # type: ignore[operator]
             if similarity >= low:
-                yield replace(face, row=other, similarity=similarity, low=low)
+                yield replace(face, row=other, similarity=similarity, min_similarity=low)
 
 
 def linked(corpus: Corpus, footage: Footage, group_of: Groups) -> dict[str, str]:

@@ -171,8 +171,8 @@ def test_the_worker_notes_which_clip_it_has_in_hand(store):
 
 def test_a_shorter_note_leaves_nothing_of_a_longer_one(store):
     store.put(b"", "cut", "x")
-    store.note(json.dumps("a" * 400), "cut", "x")
-    store.note(json.dumps("b"), "cut", "x")
+    store.write_text(json.dumps("a" * 400), "cut", "x")
+    store.write_text(json.dumps("b"), "cut", "x")
 
     assert json.loads(store.get("cut", "x")) == "b"
     assert len(store.get("cut", "x")) == NOTE_BYTES
@@ -187,8 +187,8 @@ def test_rows_over_everything_go_home_to_their_shard(store):
     assert [row.value for row in store.read("all", 1, Score)] == [1.0]
     assert [r.key for r in store.footer("all", 0).rejected] == [f"{CLIPS[1]}/x/0"]
     assert store.footer("all", 0).key == store.footer("all", 1).key
-    assert store.fresh(All(), (0, 1))
-    assert not store.fresh(All(), (0,))  # another corpus
+    assert store.is_up_to_date(All(), (0, 1))
+    assert not store.is_up_to_date(All(), (0,))  # another corpus
 
 
 def test_key_and_digest_are_the_same_in_another_process(tmp_path):
@@ -233,7 +233,7 @@ def test_only_what_a_run_left_behind_is_swept(tmp_path):
         for name in ("00000.parquet", "a.tmp", "00000.doing", "00000.broken"):
             store.put(b"x", folder, name)
 
-    store.sweep(["first", "second"])
+    store.remove_stale_temp_files(["first", "second"])
 
     assert store.names("first") == ["00000.parquet"]
     assert len(store.names("mine")) == 4

@@ -70,7 +70,7 @@ def save(network, model: dict, folder: Path) -> Path:
 
 
 def trained_on_squares(folder: Path, steps: int = 100) -> Path:
-    """A tiny CLIP that has learnt four colours of squares, and that "an object" may be any."""
+    """A tiny CLIP that has learned four colours of squares, and that "an object" may be any."""
     network = new(CLIP)
     import open_clip
     import torch

@@ -36,7 +36,9 @@ def many(*rows: dict, more: tuple[str, ...] = ()) -> int:
     each = {"prompt": "a woman drinks", "ref": ["human=woman.png"]}
     with open("jobs.jsonl", "w") as file:
         file.writelines(json.dumps(each | row) + "\n" for row in rows)
-    return main(["sample", "--jobs", "jobs.jsonl", "--checkpoint", "a2", "--out", "made", "--here", *SMALL, *more])
+    return main(
+        ["sample", "--jobs", "jobs.jsonl", "--checkpoint", "a2", "--out", "made", "--in-process", *SMALL, *more]
+    )
 
 
 def frames_of(path) -> np.ndarray:

@@ -23,7 +23,7 @@ def stages(profile="builtin"):
 
 
 def a2data(*words) -> int:
-    return cli.main([*map(str, words), "--here", "--quiet"])
+    return cli.main([*map(str, words), "--in-process", "--quiet"])
 
 
 def run(work, out=None, *more) -> int:

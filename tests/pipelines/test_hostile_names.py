@@ -58,7 +58,7 @@ def test_a_hostile_reference_is_not_written(tmp_path, outside, name):
 READERS = {
     "loader": lambda home: tars.read_index([str(home)]),
     "encode": lambda home: encode.read_index(Folder(home)),
-    "bench-data": lambda home: list(predictions.tar_samples(home)),
+    "triplet-bench": lambda home: list(predictions.tar_samples(home)),
     "a sample": lambda home: writer.read_sample(Folder(home), hostile_shards.KEY, "../outside/secret.tar", 0, 6),
     "a tar": lambda home: list(tensors.read_tar(Folder(home), "../outside/secret.tar")),
 }

@@ -58,7 +58,7 @@ def test_no_stage_command_writes_or_prints_a_secret(server, tmp_path, capfd):
     enrolment.enroll(store, [str(listed), f"{secret}/film.mp4{QUERY}", f"{secret}/gone.mp4{QUERY}"], 8, how)
     Recipe().save(store)
     for stage in ("ingest", "segment"):
-        main([stage, str(work), "--here", "--verbose"] + ["--shot-model", ""] * (stage == "segment"))
+        main([stage, str(work), "--in-process", "--verbose"] + ["--shot-model", ""] * (stage == "segment"))
     for command in ("failures", "status", "plan", "report"):
         main([command, str(work)])
     [row] = store.read("ingest", 0, Video)

@@ -160,7 +160,7 @@ def test_a_hostile_clip_of_the_index_is_not_written(tmp_path, monkeypatch, numbe
         (tmp_path / name).mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     clip = hostile_shards.names(tmp_path / "outside")[number]
-    packed = ui.Packed(str(hostile_shards.make(tmp_path / "shards", key=clip)))
+    packed = ui.ShardReader(str(hostile_shards.make(tmp_path / "shards", key=clip)))
     before = hostile_shards.tree(tmp_path)
     with pytest.raises(gradio.Error):
         ui.looked_at(packed, clip)

@@ -73,7 +73,7 @@ def table(
         for stage in stages:
             if why := failed.get((stage.name(), shard)):
                 row |= {metric: Measured(skipped=f"it failed: {why}") for metric in stage.names()}
-            elif store.fresh(stage, (shard,)):
+            elif store.is_up_to_date(stage, (shard,)):
                 row |= {r.metric: _measured(r) for r in store.read(stage.name(), shard, Scored)}
             else:
                 row |= {metric: Measured(skipped="the run ended before it was measured") for metric in stage.names()}

@@ -139,5 +139,5 @@ def read(path: Path) -> dict[str, Any]:
     file = path / "score.json" if path.is_dir() else path
     data = json.loads(file.read_text())
     if not isinstance(data, dict) or data.get("format") != "triplet-score/1":
-        raise ValueError(f"{file} is not a TripletBench score: create one with `a2data bench-data score`")
+        raise ValueError(f"{file} is not a TripletBench score: create one with `a2data triplet-bench score`")
     return data

@@ -80,11 +80,11 @@ def test_a_part_that_is_not_committed_leaves_nothing(store):
 def test_fresh_means_same_settings_version_and_inputs(store):
     stage = Measure()
     run_job([stage], [None], store, (0,))
-    assert store.fresh(stage, (0,))
-    assert not store.fresh(replace(stage, metric="other"), (0,))
+    assert store.is_up_to_date(stage, (0,))
+    assert not store.is_up_to_date(replace(stage, metric="other"), (0,))
 
     store.write("cut", 0, Kept, [Kept("v-00000009", "v")])
-    assert not store.fresh(stage, (0,))
+    assert not store.is_up_to_date(stage, (0,))
 
     class Newer(Measure):
         version = 2
@@ -94,7 +94,7 @@ def test_fresh_means_same_settings_version_and_inputs(store):
             return "measure"
 
     run_job([stage], [None], store, (0,))
-    assert not store.fresh(Newer(), (0,))
+    assert not store.is_up_to_date(Newer(), (0,))
 
 
 def test_the_digest_is_of_the_rows_not_of_the_time(store):
@@ -148,7 +148,7 @@ def test_a_killed_writer_leaves_no_part_and_its_scratch_is_swept(tmp_path):
     assert killed.returncode == -signal.SIGKILL
     assert store.footer("measure", 0) is None
     assert os.listdir(tmp_path / "measure") != []
-    store.sweep(["measure"])
+    store.remove_stale_temp_files(["measure"])
     assert os.listdir(tmp_path / "measure") == []
 
 
@@ -171,6 +171,6 @@ def test_a_table_over_all_shards_says_which_each_row_is_of(tmp_path):
     store = Store(tmp_path)
     for shard in (0, 3):
         store.write("manifest", shard, Source, [Source(f"v{shard}", "", "", "", "", 1, "")])
-    found = store.whole("manifest", Source)
+    found = store.read_all("manifest", Source)
     assert found.select(["video_id", "shard"]).to_pydict() == {"video_id": ["v0", "v3"], "shard": [0, 3]}
-    assert len(store.whole("nothing", Source)) == 0
+    assert len(store.read_all("nothing", Source)) == 0

@@ -126,7 +126,7 @@ def test_clipsim_is_the_mean_cosine_over_frames(folder):
 
 @pytest.mark.slow
 def test_the_less_of_a_video_shows_what_the_text_says_the_lower(tmp_path):
-    """By a CLIP that has learnt four colours; frames of another one are put in."""
+    """By a CLIP that has learned four colours; frames of another one are put in."""
     model = cards.load(f"clipsim-b32:{tiny_clip.trained_on_squares(tmp_path, steps=60)}")
     red, blue = (tiny_clip.square(name, 24) for name in ("red", "blue"))
     values = [model(np.stack([blue] * n + [red] * (8 - n)), "a red square") for n in (0, 2, 5, 8)]

@@ -21,7 +21,7 @@ from stages.caption.stage import Caption
 from stages.match import Match
 
 NAMES = [stage.name() for stage in triplets()]
-CREW = ["--here", "--quiet"]
+CREW = ["--in-process", "--quiet"]
 QUICK = [
     *("--set", "segment.shot_model=", "--set", "score.text_model=", "--set", "select.max_text=inf"),
     *("--set", "pack.required_roles=background", "--videos-per-shard", "2"),

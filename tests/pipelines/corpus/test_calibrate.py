@@ -66,7 +66,7 @@ def test_too_few_pairs_are_refused_with_what_they_would_do_for():
     sentence = judge(pairs(*[0.1] * 30), pairs(), pairs(0.9), 0.001)
     assert "needs 1000 pairs" in sentence
     assert "only 30 share a frame" in sentence
-    assert "--false-accept 0.04" in sentence
+    assert "--target-far 0.04" in sentence
     assert isinstance(judge(pairs(*[0.1] * 30), pairs(), pairs(0.9), 0.04), CalibratedThreshold)
 
 
@@ -127,7 +127,7 @@ def store(tmp_path) -> Store:
 
 
 def test_people_in_one_frame_are_two_and_a_track_that_continues_in_the_next_clip_is_one(store, capsys):
-    assert cli.main(["calibrate", store.root, "--false-accept", "0.02"]) == 0
+    assert cli.main(["calibrate", store.root, "--target-far", "0.02"]) == 0
     out = capsys.readouterr().out
     about = json.loads((store.get("thresholds.json") or b"{}").decode())
     found = about["evidence"]["dlib face"]
@@ -149,7 +149,7 @@ def test_a_track_far_apart_in_time_is_a_positive(store, monkeypatch):
 
 def test_a_calibration_is_part_of_the_key_of_retrieve_and_of_no_other_stage(store):
     before = {s.name(): s.cache_fields() for s in Recipe().apply(triplets(), store)}
-    cli.main(["calibrate", store.root, "--false-accept", "0.02"])
+    cli.main(["calibrate", store.root, "--target-far", "0.02"])
     after = {s.name(): s.cache_fields() for s in Recipe().apply(triplets(), store)}
     assert [name for name in before if before[name] != after[name]] == ["retrieve"]
 
@@ -157,7 +157,7 @@ def test_a_calibration_is_part_of_the_key_of_retrieve_and_of_no_other_stage(stor
 def test_nothing_is_written_where_nothing_could_be_calibrated_or_by_a_dry_run(store, capsys):
     assert cli.main(["calibrate", store.root]) == 1
     assert "needs 1000 pairs of different elements, but only 80" in capsys.readouterr().out
-    assert cli.main(["calibrate", store.root, "--false-accept", "0.02", "--dry-run"]) == 0
+    assert cli.main(["calibrate", store.root, "--target-far", "0.02", "--dry-run"]) == 0
     assert store.get("thresholds.json") is None
 
 

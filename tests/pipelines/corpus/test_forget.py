@@ -149,13 +149,13 @@ def test_a_part_that_was_stale_does_not_pass_for_fresh_afterwards(store):
     other = [replace(s, most=0.5) if s.name() == "select" else s for s in stages(store, KNOWN)]
     (select,) = (s for s in other if s.name() == "select")
     forget(store, of_source(store, "dd44"), other)
-    assert not store.fresh(select, (1,))
-    assert store.fresh(next(s for s in other if s.name() == "segment"), (1,))
+    assert not store.is_up_to_date(select, (1,))
+    assert store.is_up_to_date(next(s for s in other if s.name() == "segment"), (1,))
 
 
 def test_the_command_deletes_pairs_again_and_reports_the_deletion(store, capsys):
     Recipe(settings={"retrieve": {"min_face": 0.8}}).save(store)
-    assert cli.main(["forget", store.root, "--source", "ee55", "--here", "--quiet"]) == 0
+    assert cli.main(["forget", store.root, "--source", "ee55", "--in-process", "--quiet"]) == 0
     assert "faces               1 rows removed" in capsys.readouterr().out
     assert "ee55" not in {r.source_clip_id[:4] for r in references(store)}
     assert b"ee55" not in Path(store.path("shards/index.parquet")).read_bytes()
@@ -164,7 +164,7 @@ def test_the_command_deletes_pairs_again_and_reports_the_deletion(store, capsys)
 def test_what_there_is_not_is_a_sentence_and_nothing_is_refused(store, capsys):
     Recipe(settings={"retrieve": {"min_face": 0.8}}).save(store)
     for what in (["--source", "nobody"], ["--identity", "5"], ["--source", ""]):
-        assert cli.main(["forget", store.root, *what, "--here", "--quiet"]) in (1, 2)
+        assert cli.main(["forget", store.root, *what, "--in-process", "--quiet"]) in (1, 2)
     err = capsys.readouterr().err
     assert "has the path or id prefix 'nobody'" in err
     assert "identity 5 does not exist" in err

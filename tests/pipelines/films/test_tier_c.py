@@ -33,7 +33,7 @@ def folders(tmp_path_factory):
     for n in range(2):
         picture = np.random.default_rng(n).integers(60, 190, (9, 16, 3), np.uint8)
         (folder / "plates" / f"wall{n}.png").write_bytes(to_png(cv2.resize(picture, (640, 360))))
-    command = ["bench-data", "make", str(folder / "set"), "--tier", "C"]
+    command = ["triplet-bench", "make", str(folder / "set"), "--tier", "C"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tier_c, "FRAMES", 16)  # a shot: for speed
         assert main([*command, "--cutouts", str(folder / "cut"), "--plates", str(folder / "plates")]) == 0
@@ -81,11 +81,11 @@ def test_nearer_subjects_hide_those_behind():
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path, capsys):
-    assert main(["bench-data", "make", str(tmp_path / "set"), "--tier", "C", "--cutouts", str(tmp_path)]) == 2
+    assert main(["triplet-bench", "make", str(tmp_path / "set"), "--tier", "C", "--cutouts", str(tmp_path)]) == 2
     assert "has no cut-outs" in capsys.readouterr().err
     (tmp_path / "human").mkdir()
     (tmp_path / "human" / "a.png").write_bytes(to_png(np.zeros((8, 8, 3), np.uint8)))
     with pytest.raises(ValueError, match="has no alpha"):
         tier_c.folder_of_cut_outs(tmp_path)
-    assert main(["bench-data", "make", str(tmp_path / "set"), "x.mp4"]) == 2
+    assert main(["triplet-bench", "make", str(tmp_path / "set"), "x.mp4"]) == 2
     assert "VIDEOS require --tier R" in capsys.readouterr().err

@@ -19,7 +19,7 @@ def test_a_draft_is_filled_in_by_hand(tmp_path, capsys):
         frames = np.random.default_rng(len(name)).integers(0, 255, (12, 32, 48, 3), np.uint8)
         (tmp_path / name).write_bytes(video.encode(frames, 12))
     films = [str(tmp_path / name) for name in ("a.mp4", "b.mp4")]
-    assert main(["bench-data", "make", str(tmp_path / "set"), *films, "--tier", "R"]) == 0
+    assert main(["triplet-bench", "make", str(tmp_path / "set"), *films, "--tier", "R"]) == 0
     assert "2 films, 2 shots, 0 of them can become triplets" in capsys.readouterr().out
     for name in ("a", "b"):
         path = tmp_path / "set" / f"{name}.truth.json"
@@ -34,7 +34,7 @@ def test_a_draft_is_filled_in_by_hand(tmp_path, capsys):
 
 
 def test_two_films_with_one_name_are_rejected(tmp_path, capsys):
-    assert main(["bench-data", "make", str(tmp_path), "x/a.mp4", "y/a.mkv", "--tier", "R"]) == 2
+    assert main(["triplet-bench", "make", str(tmp_path), "x/a.mp4", "y/a.mkv", "--tier", "R"]) == 2
     assert "two videos have the name a" in capsys.readouterr().err
 
 

@@ -70,7 +70,9 @@ def test_a_bar_moves_with_the_units_in_hand(store, by_hand):
     (task,) = seen.progress.tasks
     store.fs.create_dir(store.path("cut"))
     for shard, share in ((0, 0.5), (1, 0.25)):
-        store.note(json.dumps({"share": share, "done": 3, "rejected": 1, "failed": 0}), *progress_path(group, shard))
+        store.write_text(
+            json.dumps({"share": share, "done": 3, "rejected": 1, "failed": 0}), *progress_path(group, shard)
+        )
 
     seen("look", {(group, (0,)): group, (group, (1,)): group, (group, (2,)): group})
     assert task.completed == 0.75
@@ -84,7 +86,7 @@ def test_the_time_left_goes_by_the_share_that_is_done(store, by_hand):
     seen("start", (group, (0,)))
     for percent in range(0, 60, 10):
         seen.now_s += 60.0
-        store.note(
+        store.write_text(
             json.dumps({"share": percent / 100, "done": 0, "rejected": 0, "failed": 0}), *progress_path(group, 0)
         )
         seen("look", {(group, (0,)): group})
@@ -103,7 +105,7 @@ def test_what_was_fresh_does_not_shorten_the_time_left(store, by_hand):
     store.fs.create_dir(store.path("cut"))
     for percent in (10, 20, 30):
         seen.now_s += 60.0
-        store.note(
+        store.write_text(
             json.dumps({"share": percent / 100, "done": 0, "rejected": 0, "failed": 0}), *progress_path(group, 2)
         )
         seen("look", {(group, (2,)): group})

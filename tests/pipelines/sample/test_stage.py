@@ -144,7 +144,7 @@ def test_ray_samples_the_same_videos(studio, capsys):
     ray = pytest.importorskip("ray")
     words = command(studio, "--quiet", "--steps", "2")
     (studio / "jobs.jsonl").write_text((studio / "jobs.jsonl").read_text().replace('"steps": 40', '"steps": 2'))
-    assert main([*words, "--out", "whole", "--here"]) == 0
+    assert main([*words, "--out", "whole", "--in-process"]) == 0
     paths = os.pathsep.join([os.getcwd(), *filter(None, sys.path)])
     ray.init("local", num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False,
              runtime_env={"env_vars": {"PYTHONPATH": paths}})  # fmt: skip

@@ -7,13 +7,13 @@ pytest.importorskip("diffusers")
 
 from dataclasses import replace  # noqa: E402
 
-from pipelines.train import cost as train_plan  # noqa: E402
+from pipelines.train import cost as train_cost  # noqa: E402
 from pipelines.train.settings import PRESETS, network_config  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def cost():
-    return train_plan.of_sample(network_config("14b"), *PRESETS["14b"])
+    return train_cost.of_sample(network_config("14b"), *PRESETS["14b"])
 
 
 def test_a_sample_through_14b_costs_what_its_matrices_say(cost):
@@ -27,7 +27,7 @@ def test_a_sample_through_14b_costs_what_its_matrices_say(cost):
 
 def test_half_the_gpus_hold_twice_as_much_of_what_is_shared(cost):
     settings = PRESETS["14b"][1]
-    four, eight = (train_plan.memory_gb(16_394_878_784, 6_302_252_800, 351_392_768, cost, settings, n) for n in (4, 8))
+    four, eight = (train_cost.memory_gb(16_394_878_784, 6_302_252_800, 351_392_768, cost, settings, n) for n in (4, 8))
     shared = ("parameters", "gradients", "optimizer", "average (EMA)")
     assert all(four[name] == 2 * eight[name] for name in shared)
     assert eight["optimizer"] == pytest.approx(6.3, abs=0.01)
@@ -38,7 +38,7 @@ def test_recomputing_keeps_a_fraction_and_context_parallelism_divides_it(cost):
     settings = PRESETS["14b"][1]
     sizes = 16_394_878_784, 6_302_252_800, 351_392_768
     kept = {
-        name: train_plan.memory_gb(*sizes, cost, changed, 8)["activations"]
+        name: train_cost.memory_gb(*sizes, cost, changed, 8)["activations"]
         for name, changed in {
             "all": replace(settings, activation_checkpointing=False),
             "recomputed": settings,
@@ -51,9 +51,11 @@ def test_recomputing_keeps_a_fraction_and_context_parallelism_divides_it(cost):
 
 
 def test_the_table_says_the_papers_number_and_gpus_that_do_not_divide_are_refused(cost, monkeypatch):
-    monkeypatch.setattr(train_plan, "of_sample", lambda *args: cost)
-    text = train_plan.plan("14b", *PRESETS["14b"], gpus=8, peak_flops=989e12, share=0.3)
+    monkeypatch.setattr(train_cost, "of_sample", lambda *args: cost)
+    text = train_cost.estimate("14b", *PRESETS["14b"], gpus=8, peak_flops=989e12, share=0.3)
     assert "6,302,252,800 of   16,394,878,784" in text
     assert "s per step" in text
     with pytest.raises(ValueError, match="GPUs must be divisible by replicate x context"):
-        train_plan.plan("14b", PRESETS["14b"][0], replace(PRESETS["14b"][1], context_parallel_degree=3), 8, 989e12, 0.3)
+        train_cost.estimate(
+            "14b", PRESETS["14b"][0], replace(PRESETS["14b"][1], context_parallel_degree=3), 8, 989e12, 0.3
+        )

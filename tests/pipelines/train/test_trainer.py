@@ -293,7 +293,7 @@ def test_a_full_disk_costs_no_checkpoint(tmp_path, ready):
     """Another process resumes with files limited to 200 kB, as on a full disk."""
     shutil.copytree(ready, tmp_path / "run")
     run = run_of(tmp_path / "run")
-    run.checkpoints.load(*run.learnt())
+    run.checkpoints.load(*run.state())
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
@@ -362,7 +362,7 @@ def test_adapters_alone_learn_and_are_merged_on_export(begun, packed):
     assert all(".attn" in name and name.endswith("weight") for name in changed)
     assert (begun / "model" / "lora").is_dir()
     run = run_of(begun, settings)  # the merged network says what the adapted one says
-    run.checkpoints.load(*run.learnt())
+    run.checkpoints.load(*run.state())
     run.learner.swap_ema_weights()
     example = train_examples.drawn(run.loader.batch(0)[0], run.learner.nothing, SETTINGS, torch.device("cpu"))
     merged = pipeline.load(begun / "model", dtype=torch.float32).transformer

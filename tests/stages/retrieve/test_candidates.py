@@ -52,7 +52,7 @@ def test_every_row_is_found_in_its_group():
     assert groups[2][0].identity(0) == 9
     assert 3 not in groups
     assert -1 not in groups
-    assert {k.row for k in groups[5][0].kin(0)} == {1, 4}
+    assert {k.row for k in groups[5][0].same_identity_neighbours(0)} == {1, 4}
 
 
 def crowd(seed=0):
@@ -71,18 +71,18 @@ def test_members_displaced_from_the_neighbours_by_a_lookalike_are_found():
     own = [(group.found.cluster[group.found.neighbour[n]] == 0).sum() for n in range(12)]
     assert min(own) < 8
     for node in range(12):
-        kin = group.kin(node)
+        found = group.same_identity_neighbours(node)
         expected = sorted((float(x[node] @ x[n]) for n in range(12) if n != node), reverse=True)[:8]
-        assert [k.similarity for k in kin] == pytest.approx(expected, abs=2e-5)
-        assert all(k.row < 12 for k in kin)
+        assert [k.similarity for k in found] == pytest.approx(expected, abs=2e-5)
+        assert all(k.row < 12 for k in found)
 
 
-def test_farther_kin_come_from_other_videos_first_and_then_from_all_ranks_of_the_own():
+def test_farther_neighbours_come_from_other_videos_first_and_then_from_all_ranks_of_the_own():
     group, _ = crowd()
-    near, farther = {k.row for k in group.kin(20)}, [k.row for k in group.farther_kin(20)]
+    near, farther = {k.row for k in group.same_identity_neighbours(20)}, [k.row for k in group.farther_neighbours(20)]
     assert not near & {*farther}
     elsewhere = [row for row in farther if row // 4 != 5]
     assert elsewhere == farther[: len(elsewhere)]
     assert len({row // 4 for row in elsewhere}) == len(elsewhere) == 8
     assert len(farther) <= 16
-    assert {k.row for k in group.farther_kin(0)} <= {*range(12)}
+    assert {k.row for k in group.farther_neighbours(0)} <= {*range(12)}

@@ -33,7 +33,7 @@ def no_weights(tmp_path, monkeypatch):
 
 def test_from_pictures_to_a_page_that_compares(pictures, tmp_path, no_weights, capsys):
     bench = tmp_path / "bench"
-    assert main(["bench", "make", str(bench), "--pictures", str(pictures), "--count", "4", "--draw", "1"]) == 0
+    assert main(["bench", "make", str(bench), "--pictures", str(pictures), "--count", "4", "--seed", "1"]) == 0
     made = cases.read(bench)
     assert len(made) == 4
     lines = []
@@ -47,7 +47,7 @@ def test_from_pictures_to_a_page_that_compares(pictures, tmp_path, no_weights, c
     score = [
         "bench",
         "score",
-        "--here",
+        "--in-process",
         "--quiet",
         "--cases",
         str(bench),
@@ -90,7 +90,7 @@ def test_a_missing_video_is_said_and_missing_models_are_skipped(pictures, tmp_pa
         [
             "bench",
             "score",
-            "--here",
+            "--in-process",
             "--quiet",
             str(tmp_path / "ours"),
             "--cases",

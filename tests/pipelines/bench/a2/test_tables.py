@@ -103,7 +103,7 @@ def figures(folder):
 def test_an_interrupted_run_resumes_to_the_same_result(tmp_path, checkpoint, monkeypatch, capsys):
     """From triplets to the page: once in one go, once stopped while it samples the second case; then the same again."""
     shards = tiny_shards.make(tmp_path / "shards", 4)
-    flags = ["--triplets", str(shards), "--count", "2", "--checkpoint", str(checkpoint), *RUN, "--here"]
+    flags = ["--triplets", str(shards), "--count", "2", "--checkpoint", str(checkpoint), *RUN, "--in-process"]
     whole, out = tmp_path / "whole", tmp_path / "broken"
     assert main(["bench", "run", str(whole), *flags]) == 0
     true, seen = stages.Sample.run, []

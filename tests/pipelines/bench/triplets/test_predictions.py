@@ -62,12 +62,12 @@ def test_a_clip_whose_frames_are_misnumbered_is_found_by_its_pictures(run):
 def test_the_command_prints_the_score_and_writes_it(run, capsys):
     folder, _, _ = run
     command = [
-        "bench-data",
+        "triplet-bench",
         "score",
         str(folder),
         "--work",
         str(folder / "work"),
-        "--again",
+        "--rerun-shards",
         str(folder / "work" / "shards"),
     ]
     assert main([*command, "--out", str(folder / "out")]) == 0
@@ -84,7 +84,7 @@ def test_scores_of_two_runs_make_one_table(run, capsys):
     folder, _, _ = run
     main(
         [
-            "bench-data",
+            "triplet-bench",
             "score",
             str(folder),
             "--work",
@@ -99,7 +99,7 @@ def test_scores_of_two_runs_make_one_table(run, capsys):
     assert (
         main(
             [
-                "bench-data",
+                "triplet-bench",
                 "report",
                 str(folder / "mine"),
                 str(folder / "mine" / "score.json"),
@@ -117,7 +117,7 @@ def test_scores_of_two_runs_make_one_table(run, capsys):
 
 def test_the_command_check_tests_the_benchmark_on_a_set(run, capsys):
     folder, _, _ = run
-    assert main(["bench-data", "check", str(folder)]) == 0
+    assert main(["triplet-bench", "check", str(folder)]) == 0
     out = capsys.readouterr().out
     assert "the right answer                 TripletF0.5 1.000\n" in out
     assert "frame offset" in out
@@ -128,7 +128,7 @@ def test_shards_of_another_run_are_refused(run, tmp_path, capsys):
     assert (
         main(
             [
-                "bench-data",
+                "triplet-bench",
                 "score",
                 str(folder),
                 "--work",
@@ -140,7 +140,7 @@ def test_shards_of_another_run_are_refused(run, tmp_path, capsys):
         == 2
     )
     assert "belong to different runs" in capsys.readouterr().err
-    assert main(["bench-data", "score", str(tmp_path), "--work", str(folder / "work")]) == 2
+    assert main(["triplet-bench", "score", str(tmp_path), "--work", str(folder / "work")]) == 2
     assert "has no set.json" in capsys.readouterr().err
 
 
