@@ -1,5 +1,7 @@
-"""Tier R: draft truth files for real footage, to be completed by an annotator. `a2data triplet-bench make OUT VIDEOS --tier
-R`."""
+"""Tier R: draft truth files for real footage, to be completed by an annotator.
+
+    a2data triplet-bench make OUT VIDEOS --tier R
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
