@@ -1,6 +1,6 @@
 """Tier R: draft truth files for real footage, to be completed by an annotator.
 
-    a2data triplet-bench make OUT VIDEOS --tier R
+a2data triplet-bench make OUT VIDEOS --tier R
 """
 
 from collections.abc import Sequence
