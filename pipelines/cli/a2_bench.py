@@ -50,7 +50,7 @@ def _case_flags(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--split", default="", help="split of the --triplets shards, such as eval (default: all)")
     sub.add_argument("--count", type=int, default=50, help="number of cases to draw (default: 50, as in the paper)")
-    sub.add_argument("--seed", type=int, default=0, metavar="SEED", help="seed for drawing cases (default: 0)")
+    sub.add_argument("--case-seed", type=int, default=0, metavar="SEED", help="seed for drawing cases (default: 0)")
     sub.add_argument(
         "--against",
         type=Path,

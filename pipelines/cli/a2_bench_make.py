@@ -13,9 +13,9 @@ def made(args: argparse.Namespace, out: Path) -> tuple[list[Any], bool]:
 
     with tempfile.TemporaryDirectory() as scratch:
         if args.pictures:
-            drawn = from_pictures.draw(from_pictures.pool(args.pictures), args.count, args.seed)
+            drawn = from_pictures.draw(from_pictures.pool(args.pictures), args.count, args.case_seed)
         elif args.triplets:
-            drawn = from_triplets.draw(args.triplets, args.split, args.count, args.seed, Path(scratch))
+            drawn = from_triplets.draw(args.triplets, args.split, args.count, args.case_seed, Path(scratch))
         else:
             drawn = cases.read(args.cases)
         print(f"{len(drawn)} cases: {cases.write(drawn, out)}")

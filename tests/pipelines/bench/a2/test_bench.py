@@ -33,7 +33,7 @@ def no_weights(tmp_path, monkeypatch):
 
 def test_from_pictures_to_a_page_that_compares(pictures, tmp_path, no_weights, capsys):
     bench = tmp_path / "bench"
-    assert main(["bench", "make", str(bench), "--pictures", str(pictures), "--count", "4", "--seed", "1"]) == 0
+    assert main(["bench", "make", str(bench), "--pictures", str(pictures), "--count", "4", "--case-seed", "1"]) == 0
     made = cases.read(bench)
     assert len(made) == 4
     lines = []
