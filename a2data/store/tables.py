@@ -386,11 +386,16 @@ class Part:
             self.store.fs.delete_file(self.scratch)
 
 
+RENAMED = {"units": "num_inputs", "left_out": "skipped"}  # fields of the footers of earlier versions
+
+
 def _footer(notes: bytes, path: str) -> Footer:
+    """Return the footer in a part's notes. Fields of other versions are not damage: renamed ones are read, unknown ones ignored."""
     try:
-        about = json.loads(notes)
-        return Footer(**about | {"rejected": [Reject(*r) for r in about["rejected"]]})
-    except (ValueError, TypeError, KeyError) as error:  # of a part without checksums
+        about = {RENAMED.get(name, name): value for name, value in json.loads(notes).items()}
+        known = {f.name: about[f.name] for f in fields(Footer) if f.name in about}
+        return Footer(**known | {"rejected": [Reject(*r) for r in about["rejected"]]})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # of a part without checksums
         raise parquet.DamagedError(path, f"its notes cannot be read: {error}") from error
 
 

@@ -1,6 +1,7 @@
 """Parts: whole or not at all, and fresh or not."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from a2data.job import run_job
 from a2data.records import Clip, Kept, Reject, Score, Source
 from a2data.stage import Stage
 from a2data.store.lookup import Lookup
-from a2data.store.schema import from_table
+from a2data.store.schema import from_table, to_table
 from a2data.store.tables import Store
 
 
@@ -165,6 +166,24 @@ def test_a_table_of_an_earlier_version_is_read_with_the_defaults_of_what_it_lack
     pq.write_table(old.drop_columns(["label"]), store.part("manifest", 0))
     with pytest.raises(ValueError, match="lacks the column 'label': it was written by another version"):
         store.table("manifest", 0, Source)
+
+
+def test_the_footer_of_an_earlier_or_later_version_is_read_and_its_part_stays_in_place(tmp_path):
+    store = Store(tmp_path)
+    (tmp_path / "measure").mkdir()
+    notes = {
+        "key": "k",
+        "units": 7,
+        "left_out": ["v-3"],
+        "rejected": [["v-4", "too dark", ""]],
+        "of_a_later_version": 1,
+    }
+    table = to_table(Score, [Score("c", "m", 1.0)]).replace_schema_metadata({"a2data": json.dumps(notes)})
+    pq.write_table(table, tmp_path / "measure" / "00000.parquet")
+    footer = store.footer("measure", 0)
+    assert (footer.key, footer.num_inputs, footer.skipped) == ("k", 7, ["v-3"])
+    assert footer.rejected == [Reject("v-4", "too dark", "")]
+    assert os.listdir(tmp_path / "measure") == ["00000.parquet"]
 
 
 def test_a_table_over_all_shards_says_which_each_row_is_of(tmp_path):
