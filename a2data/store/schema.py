@@ -61,7 +61,8 @@ def add_missing_columns(record: type, table: pa.Table) -> pa.Table:
         if field.name not in table.column_names:
             if field.default is MISSING:
                 raise ValueError(
-                    f"a table of {record.__name__} lacks the column {field.name!r}: it was written by another version; `a2data run` makes it again"
+                    f"a table of {record.__name__} lacks the column {field.name!r}: it was written by another version; "
+                    "`a2data run` makes it again"
                 )
             value = pa.array([_plain(field.default)] * len(table), arrow_type(hint))
             table = table.add_column(place, pa.field(field.name, arrow_type(hint), nullable=False), value)

@@ -390,7 +390,7 @@ RENAMED = {"units": "num_inputs", "left_out": "skipped"}  # fields of the footer
 
 
 def _footer(notes: bytes, path: str) -> Footer:
-    """Return the footer in a part's notes. Fields of other versions are not damage: renamed ones are read, unknown ones ignored."""
+    """Return the footer in a part's notes. Fields of other versions are not damage: renamed ones are read, others ignored."""
     try:
         about = {RENAMED.get(name, name): value for name, value in json.loads(notes).items()}
         known = {f.name: about[f.name] for f in fields(Footer) if f.name in about}
