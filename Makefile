@@ -47,6 +47,7 @@ truth: demo  ## compare the demo with its ground truth
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(VENV)/bin/a2data models fetch --profile builtin
 	touch $@
 
 clean:

@@ -2,6 +2,7 @@
 
 A model is a callable over arrays; it does not depend on records or Ray. Its role defines the call:
 
+* network: `model(picture) -> list of arrays`, the raw outputs for a picture as `input` says; a companion of other models
 * detect: `model(frames) -> list[list[Detection]]`, one list per frame
 * ground: `model(frames, phrases) -> list[list[Detection]]`, one list per frame; a detection's label is one of the phrases
 * text-encoder: `model(phrases) -> (n, d) float32`, rows of unit length
@@ -55,8 +56,8 @@ def card(name: str) -> Card:
         return replace(which, weights=path)
     if not Path(path).exists():
         raise FileNotFoundError(f"model {name!r}: {path} does not exist")
-    besides = "" if Path(path).is_dir() else which.companion
-    return replace(which, weights=path, revision=digest(path), sha256="", companion=besides)
+    besides = () if Path(path).is_dir() else which.companions
+    return replace(which, weights=path, revision=digest(path), sha256="", companions=besides)
 
 
 def base_card(name: str) -> Card:
@@ -106,8 +107,8 @@ def is_remote(name: str) -> bool:
 def revision(name: str) -> str:
     """Return the card's revision and a digest of the weights that it would load: it changes if the output may change.
 
-    A card's `companion` is included. Raises FileNotFoundError if weights are not fetched, ValueError if they differ from what was
-    fetched.
+    A card's `companions` are included. Raises FileNotFoundError if weights are not fetched, ValueError if they differ from what
+    was fetched.
     """
     from model_zoo import weights
 
@@ -115,7 +116,7 @@ def revision(name: str) -> str:
         return base_card(name).revision
     which = card(name)
     own = digest(str(weights.find(which))) if weights.fetched(which) else which.revision
-    return f"{own}+{revision(which.companion)}" if which.companion else own
+    return "+".join([own, *map(revision, which.companions)])
 
 
 def load(name: str, device: str = "cpu") -> Any:

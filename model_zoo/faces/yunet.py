@@ -20,7 +20,7 @@ OVERLAP = 0.3  # IoU from which two boxes are one face
 def yunet(card: Card, device: str = "cpu") -> FacesModel:
     """YuNet (Wu et al. 2023) through OpenCV, and a recogniser. Runs on the CPU.
 
-    The weights are YuNet's ONNX file, with the card's `companion` as recogniser; or a folder with *yunet*.onnx and *sface*.onnx.
+    The weights are YuNet's ONNX file, with the card's companion as recogniser; or a folder with *yunet*.onnx and *sface*.onnx.
     Raises FileNotFoundError.
     """
     weights, embed = recognise.with_detector(card, "*yunet*.onnx", "*sface*.onnx", recognise.sface, device)

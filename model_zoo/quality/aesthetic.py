@@ -56,11 +56,12 @@ def laion(card: Card, device: str) -> Callable[[np.ndarray, float], dict[str, fl
     """LAION's head on the embeddings of a CLIP.
 
     `model(frames (t, h, w, 3) uint8 RGB, fps) -> {"aesthetic": mean over the frames}`, about 1 to 10, 5 for a plain picture. The
-    card's weights are the head; its `companion` is the CLIP that it was trained on. Raises ValueError for an unknown head, or one
+    card's weights are the head; its companion is the CLIP that it was trained on. Raises ValueError for an unknown head, or one
     for embeddings of another width.
     """
     score = head(find(card))
-    vectors = cards.load(card.companion, device)
+    (tower,) = card.companions
+    vectors = cards.load(tower, device)
 
     def model(frames: np.ndarray, fps: float) -> dict[str, float]:
         return {"aesthetic": float(score(vectors(list(frames))).mean())}

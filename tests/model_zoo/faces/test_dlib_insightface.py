@@ -193,10 +193,10 @@ def test_every_card_of_people_names_cards_that_there_are_and_permissive_ones_run
     from model_zoo.catalogue.people import CARDS as PEOPLE
 
     for name, card in PEOPLE.items():
-        if card.companion:
-            assert CARDS[card.companion].role == "recognise", name
-            assert card.use != "permissive" or CARDS[card.companion].use == "permissive", name
-            assert card.match_threshold == CARDS[card.companion].match_threshold, name
+        for companion in card.companions:
+            assert CARDS[companion].role == "recognise", name
+            assert card.use != "permissive" or CARDS[companion].use == "permissive", name
+            assert card.match_threshold == CARDS[companion].match_threshold, name
         if card.fallback:
             assert CARDS[card.fallback].role == card.role, name
     assert {c.use for n, c in PEOPLE.items() if n.startswith("sapiens2")} == {"biometric-restricted"}

@@ -132,6 +132,6 @@ def test_without_its_clip_a_head_says_what_is_missing(installed, tmp_path):
 
 
 def test_every_card_on_another_names_one_that_gives_vectors():
-    heads = [card for card in CARDS.values() if card.companion and card.role == "quality"]
-    assert {CARDS[card.companion].role for card in heads} == {"copy"}
+    heads = [card for card in CARDS.values() if card.companions and card.role == "quality"]
+    assert {CARDS[name].role for card in heads for name in card.companions} == {"copy"}
     assert all(replace(card).gpus == 0.25 for card in heads)

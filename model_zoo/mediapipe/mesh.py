@@ -1,0 +1,31 @@
+"""Face mesh (Kartynnik et al. 2019, arXiv 1907.06724): 468 points of a face. As face_landmark_front_cpu.pbtxt."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from model_zoo.mediapipe.network import Network, moved, sigmoid, square
+
+PX = 192
+GROWN = 1.5  # of the square around the detector's box
+
+
+class Mesh(NamedTuple):
+    """One face."""
+
+    score: float  # that there is a face, 0 to 1
+    points: np.ndarray  # (468, 3) float32: pixels of the frame, and depth in the same unit
+
+
+def look(run: Network, frame: np.ndarray, box: np.ndarray, eyes: np.ndarray) -> Mesh:
+    """Return the mesh of a face. box: (4,) of the face detector. eyes: (2, 2), left in the picture first."""
+    dx, dy = eyes[1] - eyes[0]
+    middle, side = (box[:2] + box[2:]) / 2, GROWN * float(max(box[2] - box[0], box[3] - box[1]))
+    crop, back = square(
+        frame, (float(middle[0]), float(middle[1])), side, float(np.arctan2(dy, dx)), PX, cv2.BORDER_REPLICATE
+    )
+    raw, flag = run(crop.astype(np.float32) / 255)
+    points = raw.reshape(468, 3)
+    flat = moved(points[:, :2], back)
+    return Mesh(float(sigmoid(flag).ravel()[0]), np.column_stack([flat, points[:, 2] * side / PX]).astype(np.float32))

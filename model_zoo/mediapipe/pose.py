@@ -1,0 +1,77 @@
+"""BlazePose (Bazarevsky et al. 2020, arXiv 2006.10204): 33 points of one body and its mask, in a square around the person.
+
+As pose_detection_to_roi.pbtxt, pose_landmark_by_roi_cpu.pbtxt and tensors_to_pose_landmarks_and_segmentation.pbtxt.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from model_zoo.mediapipe.network import Network, moved, sigmoid, square, unwarped
+from model_zoo.mediapipe.ssd import Found
+
+PX = 256
+GROWN = 1.25  # the square is so much larger than the circle around the body
+NOSE, EARS, SHOULDERS, ELBOWS, WRISTS = 0, (7, 8), (11, 12), (13, 14), (15, 16)
+HIPS, KNEES, ANKLES, HEELS, TOES = (23, 24), (25, 26), (27, 28), (29, 30), (31, 32)
+
+
+class Region(NamedTuple):
+    """A turned square, in pixels of the frame."""
+
+    centre: tuple[float, float]
+    side: float
+    angle: float  # radians, clockwise
+
+
+class Pose(NamedTuple):
+    """One body."""
+
+    score: float  # that there is a body in the region, 0 to 1
+    points: np.ndarray  # (33, 2) float32, pixels of the frame
+    visible: np.ndarray  # (33,) float32, 0 to 1
+    mask: np.ndarray  # (h, w) float32, 0 to 1: probability of the body
+    region: Region  # around the body as its points show it, for the next look
+
+
+def region_of(found: Found) -> Region:
+    """Return where to look for the body of a detection of the pose detector."""
+    return between(found.points[0], found.points[1])
+
+
+def between(hips: np.ndarray, top: np.ndarray) -> Region:
+    """Return the region around the middle of the hips whose circle passes through `top`, upright along the line to it."""
+    dx, dy = top - hips
+    return Region((float(hips[0]), float(hips[1])), 2 * GROWN * float(np.hypot(dx, dy)), float(np.arctan2(dx, -dy)))
+
+
+def look(run: Network, frame: np.ndarray, region: Region) -> Pose:
+    """Return the body in a region of a (h, w, 3) uint8 RGB frame; its score says whether there is one."""
+    crop, back = square(frame, *region, PX, cv2.BORDER_REPLICATE)
+    landmarks, flag, logits, heat, _ = run(crop.astype(np.float32) / 255)
+    values = refined(landmarks.reshape(39, 5), heat)
+    points = moved(values[:, :2], back)
+    mask = unwarped(sigmoid(logits[..., 0]), back, frame.shape)
+    return Pose(float(flag[0]), points[:33], sigmoid(values[:33, 3]), mask, between(points[33], points[34]))
+
+
+def refined(values: np.ndarray, heat: np.ndarray, kernel: int = 7, least: float = 0.5) -> np.ndarray:
+    """Return landmarks moved to the centre of mass of their heatmap near them, where the heatmap is sure.
+
+    As RefineLandmarksFromHeatmapCalculator: kernel 7, confidence from 0.5. values: (n, 5) with x and y in pixels. heat:
+    (cells, cells, n) logits.
+    """
+    out = values.copy()
+    high, wide = heat.shape[:2]
+    for i, (x, y) in enumerate(values[:, :2] / PX):
+        column, row = int(x * wide), int(y * high)
+        if not (0 <= column < wide and 0 <= row < high):
+            continue
+        x0, y0 = max(0, column - kernel // 2), max(0, row - kernel // 2)
+        near = sigmoid(heat[y0 : row + kernel // 2 + 1, x0 : column + kernel // 2 + 1, i])
+        if near.max() >= least:
+            rows, columns = np.indices(near.shape)
+            out[i, 0] = ((columns + x0) * near).sum() / near.sum() / wide * PX
+            out[i, 1] = ((rows + y0) * near).sum() / near.sum() / high * PX
+    return out

@@ -1,0 +1,95 @@
+"""Single-shot detectors with anchors of one size: MediaPipe's face and pose detectors.
+
+The decoding follows SsdAnchorsCalculator, TensorsToDetectionsCalculator and NonMaxSuppressionCalculator (algorithm WEIGHTED)
+with the options of face_detection_full_range.pbtxt and pose_detection_cpu.pbtxt.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from model_zoo.mediapipe.network import Network, moved, sigmoid, square
+
+SAME_IOU = 0.3  # min_suppression_threshold of both graphs
+
+
+class Found(NamedTuple):
+    """A detection, in pixels of the frame."""
+
+    score: float
+    box: np.ndarray  # (4,) float32: x0, y0, x1, y1
+    points: np.ndarray  # (n, 2) float32 key points
+
+
+def anchors(size: int, strides: tuple[int, ...], per_cell: int) -> np.ndarray:
+    """Return the centres of the anchors, (n, 2) float32, x and y from 0 to 1. Layers of one stride share a grid.
+
+    per_cell: anchors of each layer at each cell: 2 if the graph interpolates an aspect ratio, else 1.
+    """
+    centres, layer = [], 0
+    while layer < len(strides):
+        alike = [s for s in strides[layer:] if s == strides[layer]]
+        cells = -(-size // strides[layer])
+        y, x = np.mgrid[:cells, :cells]
+        grid = (np.stack([x.ravel(), y.ravel()], 1) + 0.5) / cells
+        centres.append(np.repeat(grid, per_cell * len(alike), axis=0))
+        layer += len(alike)
+    return np.concatenate(centres).astype(np.float32)
+
+
+FACE_ANCHORS = anchors(192, (4,), 1)
+POSE_ANCHORS = anchors(224, (8, 16, 32, 32, 32), 2)
+
+
+def decode(raw: np.ndarray, logits: np.ndarray, centres: np.ndarray, size: int, least: float) -> list[Found]:
+    """Return the detections of one crop in its pixels, best first, merged.
+
+    raw: (n, 4 + 2 k) offsets in pixels: centre, width, height, key points. logits: (n, 1). centres: see `anchors`.
+    """
+    scores = sigmoid(logits[:, 0])
+    keep = np.flatnonzero(scores >= least)
+    offsets, scores = raw[keep], scores[keep]
+    middle = offsets[:, :2] + centres[keep] * size
+    half = offsets[:, 2:4] / 2
+    boxes = np.concatenate([middle - half, middle + half], 1)
+    points = offsets[:, 4:].reshape(len(keep), (raw.shape[1] - 4) // 2, 2) + centres[keep][:, None] * size
+    return merged([Found(float(s), b, p) for s, b, p in zip(scores, boxes, points, strict=True)])
+
+
+def merged(found: list[Found]) -> list[Found]:
+    """Return the detections with those that overlap the best one averaged into it, by score (weighted suppression)."""
+    left = sorted(found, key=lambda f: (-f.score, *f.box))
+    out = []
+    while left:
+        best = left[0]
+        near = [overlap(best.box, f.box) > SAME_IOU for f in left]
+        alike = [f for f, is_near in zip(left, near, strict=True) if is_near] or [best]
+        weights = np.array([f.score for f in alike]) / sum(f.score for f in alike)
+        box = np.einsum("n,nd->d", weights, [f.box for f in alike])
+        points = np.einsum("n,nkd->kd", weights, [f.points for f in alike])
+        out.append(Found(best.score, box, points))
+        left = [f for f, is_near in zip(left, near, strict=True) if not is_near and f is not best]
+    return out
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the IoU of two boxes; 0 for an empty one."""
+    wide, high = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    both = max(0.0, float(wide)) * max(0.0, float(high))
+    either = float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - both
+    return both / either if both > 0 and either > 0 else 0.0
+
+
+def detect(
+    run: Network, frame: np.ndarray, centre: tuple[float, float], side: float, centres: np.ndarray, least: float
+) -> list[Found]:
+    """Return what a detector finds in an upright square of a frame, in the frame's pixels, best first.
+
+    frame: (h, w, 3) uint8 RGB. centre, side: of the square, in pixels. centres: FACE_ANCHORS or POSE_ANCHORS. least: lowest
+    score, 0 to 1.
+    """
+    size = 192 if centres is FACE_ANCHORS else 224
+    crop, back = square(frame, centre, side, 0.0, size)
+    raw, logits = run(crop.astype(np.float32) / 127.5 - 1)
+    found = decode(raw, logits, centres, size, least)
+    return [Found(f.score, moved(f.box.reshape(2, 2), back).ravel(), moved(f.points, back)) for f in found]
