@@ -24,6 +24,7 @@ class Face(NamedTuple):
     landmarks: np.ndarray  # (5, 2) float32: eyes (left in the picture first), nose, mouth corners
     embedding: np.ndarray  # (d,) float32, unit length
     pose: tuple[float, float, float] | None = None  # pitch, yaw, roll in degrees, for models that measure them
+    jaw: np.ndarray | None = None  # (n, 2) float32 from the ear on the right round the chin, for models that measure it
 
 
 @dataclass(frozen=True)

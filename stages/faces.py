@@ -41,7 +41,7 @@ class Faces(Stage):
     reads = {"select": Kept, "segment": ClipVideo, "detect": Element}
     writes = Element
     per = "clip"
-    version = 4
+    version = 5
 
     model: str = "dlib"
     """card of role faces"""
@@ -103,7 +103,7 @@ class Faces(Stage):
         best = best_sighting(good or track, person)
         frame = film.frames[best.frame]
         known = person is not None and person.frame == best.frame
-        mask = head_mask(frame, best.face.landmarks, from_rle(person.mask) if person and known else None)
+        mask = head_mask(frame, best.face, from_rle(person.mask) if person and known else None)
         box = bounds(mask)
         image = to_png(cut_out(frame, mask, box))
         attributes = [
@@ -304,11 +304,26 @@ def head_box(landmarks: np.ndarray, height: int, width: int) -> Box:
     return bounds(head_outline.ellipse(*head_ellipse(landmarks), (height, width)))
 
 
-def head_mask(frame: np.ndarray, landmarks: np.ndarray, person: np.ndarray | None) -> np.ndarray:
-    """Return the head without its background, (h, w) bool; a person's mask that misses most of the head is ignored."""
-    around = head_ellipse(landmarks)
-    if person is not None:
-        head = head_outline.ellipse(*around, frame.shape)
-        person = person if (head & person).sum() >= 0.4 * head.sum() else None
-    found = head_outline.outline(frame, *around, person)
-    return found & person if person is not None and (found & person).any() else found
+def head_mask(frame: np.ndarray, face: roles.Face, person: np.ndarray | None) -> np.ndarray:
+    """Return the head and the hair around it without the neck and the background, (h, w) bool.
+
+    person: (h, w) bool mask; one that misses most of the head is ignored, and the head is cut out by its colours.
+    """
+    around = head_ellipse(face.landmarks)
+    head = head_outline.ellipse(*around, frame.shape)
+    if person is not None and (head & person).sum() >= 0.4 * head.sum():
+        head = head & person
+    else:
+        head = head_outline.outline(frame, *around)
+    if face.jaw is not None:
+        kept = head & ~below(face.jaw, face.landmarks, frame.shape)
+        head = kept if kept.any() else head
+    return head_outline.whole(head)
+
+
+def below(jaw: np.ndarray, landmarks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return what is below a jaw, along the line from the eyes to the mouth: the neck and the chest, (h, w) bool."""
+    eyes, mouth = landmarks[:2].mean(0), landmarks[3:].mean(0)
+    down = 4 * (mouth - eyes)
+    corners = np.concatenate([jaw, jaw[-1:] + down, jaw[:1] + down])
+    return cv2.fillPoly(np.zeros(shape[:2], np.uint8), [np.rint(corners).astype(np.int32)], 1) > 0

@@ -56,6 +56,7 @@ ALLOWED = {
     ("pipelines/films/demo.py", "movie.file"): CONSTANT,
     ("pipelines/films/demo.py", "truth['plate']"): CONSTANT,
     ("pipelines/cli/fetch.py", "f'.{home.name}.part'"): "the last part of a path that a card names",
+    ("pipelines/cli/fetch.py", "f'{package}-{version}'"): "PYPI allows no separator in either",
     ("pipelines/sample/cutouts.py", "f\"{job.out.removesuffix('.mp4')}-cut-{number}.png\""): "jobs.read checks --out",
     ("pipelines/train/export.py", "f'{folder.name}.tmp'"): TYPED,
     ("pipelines/train/safe_reading.py", "self.path"): "a checkpoint's folder, in an error message",

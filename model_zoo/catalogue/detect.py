@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from model_zoo.roles import Card
 
+MEDIAPIPE_PEOPLE = ("mediapipe-face-detection", "mediapipe-pose-detection", "mediapipe-pose-landmark")
 ASSETS = "url:https://github.com/ultralytics/assets/releases/download/v8.4.0"
 
 YOLO = Card(
@@ -82,9 +83,11 @@ CARDS: dict[str, Card] = {
     "builtin-detect": Card(
         "detect",
         "model_zoo.detect.builtin.detector:detector",
-        weights_license="BSL-1.0",
+        revision="2",
         extra="builtin",
         grown_from_colour=True,
+        memory_mb=150,
+        companions=MEDIAPIPE_PEOPLE,
     ),
     "yolo": YOLO,
     **{f"{n}-seg": replace(YOLO, weights=f"{ASSETS}/{n}-seg.pt", size_mb=mb) for n, mb in YOLO_MB.items()},

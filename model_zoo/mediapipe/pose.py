@@ -13,7 +13,7 @@ from model_zoo.mediapipe.ssd import Found
 
 PX = 256
 GROWN = 1.25  # the square is so much larger than the circle around the body
-NOSE, EARS, SHOULDERS, ELBOWS, WRISTS = 0, (7, 8), (11, 12), (13, 14), (15, 16)
+NOSE, EYES, EARS, MOUTH, SHOULDERS, ELBOWS, WRISTS = 0, (2, 5), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)
 HIPS, KNEES, ANKLES, HEELS, TOES = (23, 24), (25, 26), (27, 28), (29, 30), (31, 32)
 
 
@@ -31,8 +31,13 @@ class Pose(NamedTuple):
     score: float  # that there is a body in the region, 0 to 1
     points: np.ndarray  # (33, 2) float32, pixels of the frame
     visible: np.ndarray  # (33,) float32, 0 to 1
-    mask: np.ndarray  # (h, w) float32, 0 to 1: probability of the body
+    crop_mask: np.ndarray  # (256, 256) float32, 0 to 1: probability of the body in the region
+    back: np.ndarray  # (2, 3) from pixels of the region to those of the frame
     region: Region  # around the body as its points show it, for the next look
+
+    def mask(self, height: int, width: int, scale: float = 1.0) -> np.ndarray:
+        """Return the probability of the body in each pixel of the frame resized by `scale`, (height, width) float32."""
+        return unwarped(self.crop_mask, self.back * scale, (height, width))
 
 
 def region_of(found: Found) -> Region:
@@ -52,8 +57,14 @@ def look(run: Network, frame: np.ndarray, region: Region) -> Pose:
     landmarks, flag, logits, heat, _ = run(crop.astype(np.float32) / 255)
     values = refined(landmarks.reshape(39, 5), heat)
     points = moved(values[:, :2], back)
-    mask = unwarped(sigmoid(logits[..., 0]), back, frame.shape)
-    return Pose(float(flag[0]), points[:33], sigmoid(values[:33, 3]), mask, between(points[33], points[34]))
+    return Pose(
+        float(flag[0]),
+        points[:33],
+        sigmoid(values[:33, 3]),
+        sigmoid(logits[..., 0]),
+        back,
+        between(points[33], points[34]),
+    )
 
 
 def refined(values: np.ndarray, heat: np.ndarray, kernel: int = 7, least: float = 0.5) -> np.ndarray:

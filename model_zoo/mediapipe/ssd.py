@@ -37,22 +37,30 @@ def anchors(size: int, strides: tuple[int, ...], per_cell: int) -> np.ndarray:
     return np.concatenate(centres).astype(np.float32)
 
 
-FACE_ANCHORS = anchors(192, (4,), 1)
-POSE_ANCHORS = anchors(224, (8, 16, 32, 32, 32), 2)
+class Head(NamedTuple):
+    """What a detector's outputs refer to."""
+
+    px: int  # side of its square
+    anchors: np.ndarray  # (n, 2)
 
 
-def decode(raw: np.ndarray, logits: np.ndarray, centres: np.ndarray, size: int, least: float) -> list[Found]:
+FACES = Head(192, anchors(192, (4,), 1))
+POSES = Head(224, anchors(224, (8, 16, 32, 32, 32), 2))
+
+
+def decode(raw: np.ndarray, logits: np.ndarray, head: Head, least: float) -> list[Found]:
     """Return the detections of one crop in its pixels, best first, merged.
 
-    raw: (n, 4 + 2 k) offsets in pixels: centre, width, height, key points. logits: (n, 1). centres: see `anchors`.
+    raw: (n, 4 + 2 k) offsets in pixels: centre, width, height, key points. logits: (n, 1). least: lowest score.
     """
     scores = sigmoid(logits[:, 0])
     keep = np.flatnonzero(scores >= least)
     offsets, scores = raw[keep], scores[keep]
-    middle = offsets[:, :2] + centres[keep] * size
+    centres = head.anchors[keep] * head.px
+    middle = offsets[:, :2] + centres
     half = offsets[:, 2:4] / 2
     boxes = np.concatenate([middle - half, middle + half], 1)
-    points = offsets[:, 4:].reshape(len(keep), (raw.shape[1] - 4) // 2, 2) + centres[keep][:, None] * size
+    points = offsets[:, 4:].reshape(len(keep), (raw.shape[1] - 4) // 2, 2) + centres[:, None]
     return merged([Found(float(s), b, p) for s, b, p in zip(scores, boxes, points, strict=True)])
 
 
@@ -81,15 +89,34 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def detect(
-    run: Network, frame: np.ndarray, centre: tuple[float, float], side: float, centres: np.ndarray, least: float
+    run: Network, frame: np.ndarray, centre: tuple[float, float], side: float, head: Head, least: float
 ) -> list[Found]:
     """Return what a detector finds in an upright square of a frame, in the frame's pixels, best first.
 
-    frame: (h, w, 3) uint8 RGB. centre, side: of the square, in pixels. centres: FACE_ANCHORS or POSE_ANCHORS. least: lowest
-    score, 0 to 1.
+    frame: (h, w, 3) uint8 RGB. centre, side: of the square, in pixels. head: FACES or POSES. least: lowest score, 0 to 1.
     """
-    size = 192 if centres is FACE_ANCHORS else 224
-    crop, back = square(frame, centre, side, 0.0, size)
+    crop, back = square(frame, centre, side, 0.0, head.px)
     raw, logits = run(crop.astype(np.float32) / 127.5 - 1)
-    found = decode(raw, logits, centres, size, least)
-    return [Found(f.score, moved(f.box.reshape(2, 2), back).ravel(), moved(f.points, back)) for f in found]
+    return [
+        Found(f.score, moved(f.box.reshape(2, 2), back).ravel(), moved(f.points, back))
+        for f in decode(raw, logits, head, least)
+    ]
+
+
+def squares(height: int, width: int) -> list[tuple[tuple[float, float], float]]:
+    """Return the squares (centre, side) that the detectors see: the whole frame, and two or three along its longer side.
+
+    The detectors shrink a square to about 200 px, so that a person in a part of the frame is seen larger.
+    """
+    small, large = sorted((height, width))
+    whole = [((width / 2, height / 2), float(large))]
+    if large < 1.25 * small:
+        return whole
+    along = np.linspace(small / 2, large - small / 2, 2 if large < 1.6 * small else 3)
+    return whole + [((x, height / 2) if width > height else (width / 2, x), float(small)) for x in along]
+
+
+def everywhere(run: Network, frame: np.ndarray, head: Head, least: float) -> list[Found]:
+    """Return what a detector finds in a frame and in parts of it, in the frame's pixels, best first, each once."""
+    found = [detect(run, frame, centre, side, head, least) for centre, side in squares(*frame.shape[:2])]
+    return merged([one for part in found for one in part])

@@ -45,7 +45,7 @@ def parse(person: np.ndarray, mask: np.ndarray, head: Box | None) -> dict[str, n
     lab = to_lab(person)
     skin = mask & is_skin(lab, mask, head)
     face = mask & _face(skin, head)
-    hair = mask & _hair(lab, _outline(person, mask, head), face, skin, head)
+    hair = mask & _hair(lab, _outline(mask, head), face, skin, head)
     rows = (np.arange(len(mask)) - head[1]) / (head[3] - head[1])  # head heights below the crown
     body = mask & ~face & ~hair & (rows > 0.9)[:, None]
     parts = {"face": face, "hair": hair}
@@ -92,12 +92,11 @@ def _face(skin: np.ndarray, head: Box) -> np.ndarray:
     return hull.astype(bool)
 
 
-def _outline(person: np.ndarray, mask: np.ndarray, head: Box) -> np.ndarray:
-    """Return the head without background, which the person's mask, (h, w) bool, rarely separates exactly."""
+def _outline(mask: np.ndarray, head: Box) -> np.ndarray:
+    """Return the part of a person's mask inside the ellipse of the head, (h, w) bool."""
     x0, y0, x1, y1 = head
-    return (
-        head_outline.outline(person, ((x0 + x1) / 2, (y0 + y1) / 2), ((x1 - x0) / 2, (y1 - y0) / 2), person=mask) & mask
-    )
+    around = ((x0 + x1) / 2, (y0 + y1) / 2), ((x1 - x0) / 2, (y1 - y0) / 2)
+    return head_outline.ellipse(*around, 0.0, mask.shape) & mask
 
 
 def _hair(lab: np.ndarray, outline: np.ndarray, face: np.ndarray, skin: np.ndarray, head: Box) -> np.ndarray:

@@ -20,6 +20,9 @@ from pipelines.films import props, renderer, tier_s_cast
 from pipelines.films.truth import Entity, Film, Shot, Sight, Truth, save, sight
 
 SIZE, FPS, FRAMES, FILMS = (640, 360), 25.0, 56, 4
+HELMET = demo_people.points(  # in Collins's portrait, px
+    "512,512 274,512 276,450 288,405 318,368 358,346 400,342 442,356 474,382 494,418 504,458 512,466"
+)
 GAINS = {"day": (1.0, 1.0, 1.0), "warm": (1.06, 0.95, 0.78), "cold": (0.84, 0.94, 1.06), "dim": (0.66, 0.64, 0.62)}
 
 
@@ -73,7 +76,7 @@ def make(out: Path, seed: int = 0, cut_outs: Path | None = None, plates: Path | 
 def builtin_cut_outs() -> list[CutOut]:
     """Return three people, two of them in the same clothes, and two objects."""
     hopper = demo_people.premultiplied(demo_people.cut_out_person("uniform"))
-    collins = demo_people.premultiplied(demo_people.cut_out_person("suit"))
+    collins = demo_people.premultiplied(_without_helmet(demo_people.cut_out_person("suit")))
     captain = demo_people.dressed(_in_uniform(), "navy uniform")
     navy, orange = ("black", "blue", "grey"), ("orange", "red", "brown")
     return [
@@ -83,6 +86,13 @@ def builtin_cut_outs() -> list[CutOut]:
         CutOut("cup", "object", props.prop("cup"), tuple(tier_s_cast.NOUNS["cup"]), whole=True),
         CutOut("shuttle", "object", props.prop("shuttle"), tuple(tier_s_cast.NOUNS["shuttle"]), whole=True),
     ]
+
+
+def _without_helmet(suit: np.ndarray) -> np.ndarray:
+    """Collins's layer without the helmet in front of her: whether what somebody holds is part of them is open."""
+    out = suit.copy()
+    out[..., 3:] *= 1 - demo_people.soft_mask(HELMET, shape=suit.shape[:2])
+    return out
 
 
 def _in_uniform() -> demo_people.Person:

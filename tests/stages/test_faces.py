@@ -243,14 +243,6 @@ def test_quality_is_a_share_and_never_rises_when_the_head_turns_away(side_px, sh
     assert 0 <= quality(side_px, sharp, 1.5 * turn, 1.5 * nod, score) <= good <= 1
 
 
-def test_dlibs_faces_lose_nothing_by_a_mouth_that_was_not_seen():
-    from model_zoo.faces.dlib_insightface import from_eye_corners
-
-    points = from_eye_corners(np.float32([(60, 40), (50, 40), (10, 40), (20, 40), (35, 61)]))
-    assert pitch(points) == pytest.approx(-0.145, abs=1e-3)
-    assert quality(100, 100, 0.1, pitch(points), 0.9) == quality(100, 100, 0.1, 0.0, 0.9)
-
-
 def test_sharpness_falls_with_blur_and_hardly_with_size():
     picture = cv2.GaussianBlur(noise(1)[0], (0, 0), 2)
     whole = (0.0, 0.0, 120.0, 120.0)
@@ -281,9 +273,22 @@ def test_the_cut_out_of_a_head_has_no_background_in_it():
     drawn = head_outline.ellipse(centre, (0.75 * across, 0.9 * down), 0, (HEIGHT, WIDTH))
     frame = np.where(drawn[..., None], (190, 140, 120), (40, 90, 160)).astype(np.uint8)
     frame += np.random.default_rng(0).integers(0, 20, frame.shape, dtype=np.uint8)
-    found = head_mask(frame, points, None)
+    found = head_mask(frame, Face((0, 0, 1, 1), 0.9, points, np.ones(1, np.float32)), None)
     assert (found & ~drawn).sum() < 0.02 * drawn.sum()
     assert (found & drawn).sum() > 0.95 * drawn.sum()
+
+
+def test_a_head_is_the_persons_mask_around_the_face_without_the_neck_below_the_jaw():
+    points = np.float32([(105, 70), (135, 70), (120, 80), (108, 92), (132, 92)])
+    jaw = np.float32([(145, 75), (138, 100), (120, 110), (102, 100), (95, 75)])
+    face = Face((0, 0, 1, 1), 0.9, points, np.ones(1, np.float32), jaw=jaw)
+    person = np.zeros((HEIGHT, WIDTH), bool)
+    person[40:, 90:150] = True  # hair from row 40, shoulders below
+    found = head_mask(np.zeros((HEIGHT, WIDTH, 3), np.uint8), face, person)
+    assert not (found & ~person).any()
+    assert found[45:70, 110:130].all()  # the hair
+    assert found[72:106, 118:122].all()  # the face to the chin
+    assert not found[111:, 118:122].any()  # the neck
 
 
 def test_dlib_finds_one_face_in_footage_and_gives_it_to_its_person(corpus, make_film, make_element):

@@ -1,110 +1,112 @@
-"""A detector without weights of its own except dlib's face detector: people grow from faces, objects from motion and contrast.
+"""The detector of the builtin profile: people by MediaPipe's networks, objects from motion and contrast, without classes.
 
-It has no classes: every person is a "person", everything else an "object". It is strong on people whose faces are visible, weak
-on people from behind (who become objects while they move), and blind to objects that neither move nor stand out from the border.
+Every person is a "person", everything else an "object". It is blind to objects that neither move nor stand out from the border.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from model_zoo.detect.builtin import grabcut
-from model_zoo.detect.builtin.frontal_faces import frontal_detector
-from model_zoo.detect.builtin.heads import follow, is_print
-from model_zoo.detect.builtin.motion import MOVED, as_seen, background_plates, camera_homographies, difference
-from model_zoo.detect.builtin.people import Body, Head, ledges, left_behind, likely, person_masks
-from model_zoo.detect.builtin.things import blobs, goes_with, movers, separation, still_masks
+from model_zoo.detect.builtin.ledges import ledges
+from model_zoo.detect.builtin.motion import background_plates, camera_homographies
+from model_zoo.detect.builtin.prints import Head, is_print
+from model_zoo.detect.builtin.things import goes_with, is_person, movers, separation, still_masks
+from model_zoo.mediapipe import people as networks
+from model_zoo.mediapipe.pose import EYES, MOUTH, Pose
 from model_zoo.pictures import shrink
 from model_zoo.roles import Card, Detection
 
-FACE_LONG_PX = 960  # dlib's HOG finds faces from about 70 px: smaller frames are enlarged to this long side
-FACE_SCORE = -0.2  # lowest score of dlib's detector that is considered
+FACE_SIDES = 2.2  # from the eyes to the mouth in a face's side
+
+
+class Figure(NamedTuple):
+    """A person in one frame."""
+
+    score: float  # 0 to 1
+    head: Head  # in the picture of GrabCut's size
+    mask: Callable[[int, int, float], np.ndarray]  # (height, width, scale): probability of the person, see Pose.mask
 
 
 def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detection]]]:
-    """Motion, saliency and GrabCut around faces, with no training; it runs on the CPU whatever the device."""
-    faces = frontal_detector()
+    """People by their poses (BlazePose), objects by motion and saliency; it runs on the CPU whatever the device."""
+    run = networks.load()
 
-    def heads_in(frame: np.ndarray) -> list[Head]:
-        scale = max(1.0, FACE_LONG_PX / max(frame.shape[:2]))
-        large = frame if scale == 1 else cv2.resize(frame, None, fx=scale, fy=scale)
-        boxes, scores, _ = faces.run(np.ascontiguousarray(large), 0, FACE_SCORE)
-        back = min(1.0, grabcut.WORK_PX / max(frame.shape[:2])) / scale
-        return [
-            Head((b.left() + b.width() / 2) * back, (b.top() + b.height() / 2) * back, b.width() * back, float(s))
-            for b, s in zip(boxes, scores, strict=True)
-        ]
+    def model(frames: np.ndarray) -> list[list[Detection]]:
+        scale = min(1.0, grabcut.WORK_PX / max(frames.shape[1:3]))
+        people = networks.follow(run, list(frames))
+        return detect(frames, [[figure(p, scale) if p else None for p in person] for person in people])
 
-    return lambda frames: detect(frames, [heads_in(frame) for frame in frames])
+    return model
 
 
-def detect(frames: np.ndarray, heads: list[list[Head]]) -> list[list[Detection]]:
-    """Return people and objects in the (t, h, w, 3) uint8 frames of one shot, given its heads at GrabCut's size."""
+def figure(pose: Pose, scale: float) -> Figure:
+    """Return a pose as the person of a frame whose small picture has this scale."""
+    eyes, mouth = pose.points[list(EYES)].mean(0), pose.points[list(MOUTH)].mean(0)
+    (x, y), side = (eyes + mouth) / 2 * scale, FACE_SIDES * float(np.linalg.norm(mouth - eyes)) * scale
+    return Figure(pose.score, Head(float(x), float(y), side, pose.score), pose.mask)
+
+
+def detect(frames: np.ndarray, people: Sequence[Sequence[Figure | None]]) -> list[list[Detection]]:
+    """Return people and objects in the (t, h, w, 3) uint8 frames of one shot. people: for each, one figure per frame or None."""
     small = [shrink(frame, grabcut.WORK_PX) for frame in frames]
     views = camera_homographies(small)
-    grounds = background_plates(small, views)
-    persons = [p for p in follow(small, heads) if not is_print(small, views, p)]
-    people = bodies(small, views, grounds, persons)
-    moved = [difference(picture, plate) > MOVED for picture, plate in zip(small, grounds, strict=True)]
-    usual = [likely(here, small[0].shape[:2]) for here in people]
-    things = movers(small, views, grounds, _theirs(small, people, moved, usual), usual)
-    things = [thing for thing in things if not any(goes_with(thing, person) for person in persons)]
+    plates = background_plates(small, views)
+    heads = [[figure and figure.head for figure in person] for person in people]
+    real = [i for i, person in enumerate(heads) if not is_print(small, views, person)]
+    people, heads = [people[i] for i in real], [heads[i] for i in real]
+    tables = [ledges(small, plates, views, person) for person in heads]
+
+    def bodies(t: int, height: int, width: int) -> list[np.ndarray | None]:
+        ends = [rows[t] / len(small[t]) for rows in tables]
+        return masks([person[t] for person in people], ends, height, width, width / frames.shape[2])
+
+    shape = small[0].shape[:2]
+    seen = [bodies(t, *shape) for t in range(len(frames))]
+    theirs = [union(here, shape) for here in seen]
+    things = [
+        thing
+        for thing in movers(small, views, plates, theirs, theirs)
+        if not is_person(thing, theirs) and not any(goes_with(thing, person) for person in heads)
+    ]
     out = []
     for t, (frame, picture) in enumerate(zip(frames, small, strict=True)):
         moving = [mask for thing in things if (mask := thing[t]) is not None]
-        masks = person_masks(picture, people[t], moved[t], _any(moving, picture.shape[:2]))
-        still = [] if things or any(people) else still_masks(picture, np.zeros(picture.shape[:2], bool))
-        out.append(_detections(frame, picture, people[t], masks, moving + still))
+        still = [] if things or any(person[t] for person in people) else still_masks(picture, np.zeros(shape, bool))
+        objects = [
+            _detection("object", "object", separation(picture, mask), grabcut.enlarge(mask, frame))
+            for mask in [*moving, *still]
+        ]
+        front = union([thing.mask for thing in objects if thing], frame.shape[:2])
+        found = [
+            _detection("human", "person", one.score, mask & ~front)
+            for person, mask in zip(people, bodies(t, *frame.shape[:2]), strict=True)
+            if (one := person[t]) is not None and mask is not None
+        ]
+        out.append([d for d in found + objects if d is not None])
     return out
 
 
-def _theirs(
-    small: Sequence[np.ndarray], people: Sequence[list[Body]], moved: Sequence[np.ndarray], usual: Sequence[np.ndarray]
-) -> Sequence[np.ndarray]:
-    """Return for each picture of a shot where people are before objects are known, (h, w) bool.
+def masks(
+    here: Sequence[Figure | None], ends: Sequence[float], height: int, width: int, scale: float
+) -> list[np.ndarray | None]:
+    """Return the (height, width) bool mask of each figure of a frame resized by `scale`; a pixel belongs to the likeliest.
 
-    By their proportions if nothing moves beside them; else by their masks, which show what is theirs whether it moves or not.
+    ends: for each, the row from which a table hides it, as a fraction of the height.
     """
-    if not any(blobs(m & ~u) for m, u in zip(moved, usual, strict=True)):
-        return usual
-    nothing = np.zeros(small[0].shape[:2], bool)
-    cut = [person_masks(picture, here, nothing, nothing, 1) for picture, here in zip(small, people, strict=True)]
-    return [_any(masks, nothing.shape) for masks in cut]
+    likely = {i: figure.mask(height, width, scale) for i, figure in enumerate(here) if figure}
+    for i, one in likely.items():
+        one[round(ends[i] * height) :] = 0
+    best = np.argmax(list(likely.values()), axis=0) if likely else None
+    order = list(likely)
+    return [(likely[i] > 0.5) & (best == order.index(i)) if i in likely else None for i in range(len(here))]
 
 
-def bodies(
-    small: Sequence[np.ndarray],
-    views: Sequence[np.ndarray],
-    grounds: Sequence[np.ndarray],
-    people: Sequence[Sequence[Head | None]],
-) -> list[list[Body]]:
-    """Return for each picture of a shot the bodies below the heads (one list of heads per person), with the shot's evidence."""
-    rows = [ledges(small, grounds, views, person) for person in people]
-    out: list[list[Body]] = []
-    for t in range(len(small)):
-        here = [(head, row[t]) for person, row in zip(people, rows, strict=True) if (head := person[t]) is not None]
-        seen = as_seen(small, views, t) if here else []
-        out.append([Body(head, ledge_y, left_behind(seen, t, head)) for head, ledge_y in here])
-    return out
-
-
-def _detections(
-    frame: np.ndarray, picture: np.ndarray, people: list[Body], masks: list[np.ndarray], things: list[np.ndarray]
-) -> list[Detection]:
-    """Return the people and objects of one frame; all arrays but the frame are small."""
-    found = [
-        _detection("human", "person", float(1 / (1 + np.exp(-body.head.score))), grabcut.enlarge(mask, frame))
-        for body, mask in zip(people, masks, strict=True)
-    ]
-    for mask in things:
-        found.append(_detection("object", "object", separation(picture, mask), grabcut.enlarge(mask, frame)))
-    return [d for d in found if d is not None]
-
-
-def _any(masks: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    """Return the union of masks, (h, w) bool; all False without any."""
-    return np.any(masks, axis=0) if masks else np.zeros(shape, bool)
+def union(masks: Sequence[np.ndarray | None], shape: tuple[int, ...]) -> np.ndarray:
+    """Return the union of the masks that there are, (h, w) bool; all False without any."""
+    there = [mask for mask in masks if mask is not None]
+    return np.any(there, axis=0) if there else np.zeros(shape, bool)
 
 
 def _detection(kind: str, label: str, score: float, mask: np.ndarray) -> Detection | None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from model_zoo.detect.builtin import grabcut
 from model_zoo.detect.builtin.motion import MOVED, as_seen, difference, is_here
-from model_zoo.detect.builtin.people import Head
+from model_zoo.detect.builtin.prints import Head
 
 STANDS_OUT = 16.0  # distance in CIE Lab from which a colour is not one of the border's
 BUSY = 0.35  # fraction of the picture in contrast from which no object stands out
@@ -16,9 +16,11 @@ LIKE_BEFORE = 0.6  # correlation from which an object is found again
 SMALLEST, LARGEST = 0.004, 0.4  # size of an object, fraction of the picture
 LEFT = 0.4  # fraction of an object's pixels that differ once it has gone
 TRAVELS = 0.25  # distance, in its own sizes, that an object must move to count
+ON_PEOPLE = 0.1  # fraction of an object in front of people from which it is followed by its looks
 BESIDE = 0.3  # largest fraction of an object within a person's usual outline when first seen
 ARM = 3.2  # face sides from a head's centre within which what moves with it is the person's
 WENT_SIDES = 0.5  # face sides that the head must move for this test
+WHOLE = 0.3  # fraction of the people in a picture
 NEAR_PX = 3  # distance from a person's mask within which motion is their own rim
 
 Masks = list[np.ndarray | None]
@@ -65,7 +67,11 @@ def movers(
     """
     things: list[Masks] = []
     for t, (picture, plate, body) in enumerate(zip(pictures, plates, people, strict=True)):
-        for mask in moving_masks(picture, plate, body):
+        for thing in things:
+            _before_people(pictures, plates, thing, t, body)
+        for mask in moving_masks(
+            picture, plate, np.any([body, *(m for thing in things if (m := thing[t]) is not None)], axis=0)
+        ):
             mine = [thing for thing in things if thing[t] is None and _same(pictures, thing, t, mask)]
             if mine:
                 mine[0][t] = mask
@@ -162,6 +168,16 @@ def goes_with(thing: Masks, person: Sequence[Head | None]) -> bool:
     )
 
 
+def is_person(thing: Masks, people: Sequence[np.ndarray]) -> bool:
+    """Return whether an object is a person: it covers WHOLE of the people in most of the pictures that show both."""
+    shares = [
+        (mask & body).sum() / body.sum()
+        for mask, body in zip(thing, people, strict=True)
+        if mask is not None and body.any()
+    ]
+    return bool(shares) and float(np.median(shares)) > WHOLE
+
+
 def _onward(thing: Masks, t: int) -> np.ndarray | None:
     """Return the last mask before picture t, extrapolated by its last motion; None without two masks near enough."""
     seen = [u for u in range(t) if thing[u] is not None][-2:]
@@ -193,6 +209,19 @@ def _fill(pictures: Sequence[np.ndarray], plates: Sequence[np.ndarray], thing: M
             guess = _follow(pictures[other], known, pictures[t])
             if guess is not None and (difference(pictures[t], plates[t])[guess] > MOVED).mean() > 0.5:
                 thing[t] = _recut(pictures[t], guess)
+
+
+def _before_people(
+    pictures: Sequence[np.ndarray], plates: Sequence[np.ndarray], thing: Masks, t: int, people: np.ndarray
+) -> None:
+    """Follow an object of picture t - 1 into picture t if it is in front of people there, whose masks have a part of it."""
+    if t == 0 or (known := thing[t - 1]) is None:
+        return
+    guess = _follow(pictures[t - 1], known, pictures[t])
+    if guess is None or (guess & people).sum() <= ON_PEOPLE * guess.sum():
+        return
+    if (difference(pictures[t], plates[t])[guess] > MOVED).mean() > 0.5:
+        thing[t] = _recut(pictures[t], guess)
 
 
 def _follow(before: np.ndarray, mask: np.ndarray, after: np.ndarray) -> np.ndarray | None:

