@@ -6,7 +6,7 @@ Truth is benchmarks/real_outlines.json: file -> frame -> people -> polygons in p
 does not use, each looked at over its frame beside the masks of BodyPix and DeepLab; people who take less than 1 % of the picture
 are left out. A detector sees the frame and seven frames before it, five apart, as in the pipeline. Printed for the tuning half
 and the held-out half of the films: how many of the people have a mask with an IoU of at least 0.5 and of 0.85, the mean IoU, how
-much of the masks lies outside the outlines, and how many detections are nobody. A rim of 0.8 % of the picture counts for neither.
+much of the masks lies outside the outlines, and how many detections are false. A rim of 0.8 % of the picture counts for neither.
 """
 
 import json
@@ -57,7 +57,7 @@ def scenes() -> Iterator[tuple[str, np.ndarray, list[np.ndarray]]]:
 
 
 def judged(found: list[np.ndarray], people: list[np.ndarray]) -> tuple[list[float], list[float], int]:
-    """Return the best IoU of each person, the share of each matched mask outside the outline, and the number of nobodies."""
+    """Return the best IoU of each person, the share of each matched mask outside the outline, and the number of false detections."""
     ious, leaks, matched = [], [], set()
     for person in people:
         overlaps = [float((mask & person).sum() / (mask | person).sum()) for mask in found]
@@ -68,9 +68,9 @@ def judged(found: list[np.ndarray], people: list[np.ndarray]) -> tuple[list[floa
             side = 2 * round(RIM * max(person.shape)) + 1
             near = cv2.dilate(person.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
             leaks.append(float((found[best] & ~near).sum() / found[best].sum()))
-    everybody = np.any(people, axis=0)
-    nobody = sum((mask & everybody).sum() < 0.3 * mask.sum() for i, mask in enumerate(found) if i not in matched)
-    return ious, leaks, int(nobody)
+    all_people = np.any(people, axis=0)
+    false = sum((mask & all_people).sum() < 0.3 * mask.sum() for i, mask in enumerate(found) if i not in matched)
+    return ious, leaks, int(false)
 
 
 def main() -> None:
@@ -88,14 +88,14 @@ def main() -> None:
             last = model(frames)[-1]
             spent, count = spent + time.process_time() - began, count + len(frames)
             half = "held out" if any(word in file for word in HELD_OUT) else "tuning"
-            ious, leaks, nobody = judged([d.mask for d in last if d.kind == "human" and d.mask is not None], people)
-            for total, part in zip(rows[half], (ious, leaks, [nobody]), strict=True):
+            ious, leaks, false = judged([d.mask for d in last if d.kind == "human" and d.mask is not None], people)
+            for total, part in zip(rows[half], (ious, leaks, [false]), strict=True):
                 total.extend(part)
-        for half, (ious, leaks, nobodies) in rows.items():
+        for half, (ious, leaks, falses) in rows.items():
             values = np.array(ious)
             shares = f"found {(values >= 0.5).mean():.2f}, IoU from 0.85 {(values >= 0.85).mean():.2f}"
             masks = f"mean IoU {values.mean():.3f}, outside {np.mean(leaks):.3f}"
-            print(f"{name}, {half}: {len(values)} people, {shares}, {masks}, nobody {sum(nobodies)}")
+            print(f"{name}, {half}: {len(values)} people, {shares}, {masks}, false {sum(falses)}")
         print(f"{name}: {spent / count * 1000:.0f} ms of CPU per frame")
 
 

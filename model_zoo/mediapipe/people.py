@@ -13,7 +13,7 @@ from model_zoo.mediapipe.pose import Pose, Region
 NETWORKS = ("mediapipe-face-detection", "mediapipe-pose-detection", "mediapipe-pose-landmark")  # cards of `Networks`
 FACE_SCORE, POSE_SCORE = 0.6, 0.5  # of the detectors, as in their graphs
 BODY_SCORE = 0.5  # of the pose network, as in its graph
-# Somebody is a person if a detector was ever so sure: the pose network also follows bottles and deer, for which the detectors
+# A body is a person if a detector was ever so sure: the pose network also follows bottles and deer, for which the detectors
 # have at most 0.77 and 0.65; people of real footage have 0.97 and 0.91 in the median.
 SURE_POSE, SURE_FACE = 0.85, 0.75
 EVERY = 2  # the detectors see every second frame
@@ -66,7 +66,7 @@ def follow(run: Networks, frames: Sequence[np.ndarray]) -> list[Person]:
     """Return the people of a shot, each with a pose per frame or None, in the order of their first frame.
 
     frames: (h, w, 3) uint8 RGB. A person is looked for where the last pose was; a face or a pose that the detectors find
-    elsewhere is somebody new. Who was never found with certainty is left out.
+    elsewhere is a new person. A person who was never found with certainty is left out.
     """
     people: list[Person] = []
     sure: list[bool] = []

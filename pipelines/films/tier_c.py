@@ -89,7 +89,7 @@ def builtin_cut_outs() -> list[CutOut]:
 
 
 def _without_helmet(suit: np.ndarray) -> np.ndarray:
-    """Collins's layer without the helmet in front of her: whether what somebody holds is part of them is open."""
+    """Collins's layer without the helmet in front of her: whether what a person holds is part of them is open."""
     out = suit.copy()
     out[..., 3:] *= 1 - demo_people.soft_mask(HELMET, shape=suit.shape[:2])
     return out

@@ -45,19 +45,19 @@ def xs(person):
     return [None if p is None else float(p.points[0, 0]) for p in person]
 
 
-def test_a_person_is_followed_through_frames_in_which_the_detectors_see_nobody(scene):
+def test_a_person_is_followed_through_frames_without_a_detection(scene):
     at = [[(60 + 10 * t, 60)] for t in range(5)]
     (person,) = scene([[(60, 60, 0.9)], [], [], [], []], at)
     assert xs(person) == [60, 70, 80, 90, 100]
 
 
-def test_who_was_never_found_with_certainty_is_nobody(scene):
+def test_a_person_who_was_never_found_with_certainty_is_left_out(scene):
     at = [[(60, 60), (180, 60)]] * 3
     found = scene([[(60, 60, 0.7), (180, 60, 0.7)], [], [(180, 60, 0.9), (60, 60, 0.8)]], at)
     assert [xs(person) for person in found] == [[180, 180, 180]]
 
 
-def test_a_person_who_is_gone_is_lost_and_one_who_enters_is_somebody_new(scene):
+def test_a_person_who_is_gone_is_lost_and_one_who_enters_is_new(scene):
     at = [[(60, 60)], [(60, 60)], [], [], [(190, 60)]]
     one, other = scene([[(60, 60, 0.9)], [], [], [], [(190, 60, 0.9)]], at)
     assert xs(one) == [60, 60, None, None, None]

@@ -98,7 +98,7 @@ def test_a_person_who_is_lost_in_a_frame_is_not_detected_there():
     assert [sum(d.kind == "human" for d in here) for here in detect(pictures, [person])] == [1, 1, 0, 1]
 
 
-def test_a_poster_is_nobody():
+def test_a_poster_is_not_a_person():
     pictures, heads = hung(lambda t: 160, 80)
     masks = [paint_person(wall(), 160, 80, 30) for _ in pictures]
     poster = [figure(mask, one) for mask, one in zip(masks, heads, strict=True)]
