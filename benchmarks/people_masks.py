@@ -57,7 +57,7 @@ def scenes() -> Iterator[tuple[str, np.ndarray, list[np.ndarray]]]:
 
 
 def judged(found: list[np.ndarray], people: list[np.ndarray]) -> tuple[list[float], list[float], int]:
-    """Return the best IoU of each person, the share of each matched mask outside the outline, and the number of false detections."""
+    """Return the best IoU of each person, the share of each matched mask outside the outline, and how many masks are false."""
     ious, leaks, matched = [], [], set()
     for person in people:
         overlaps = [float((mask & person).sum() / (mask | person).sum()) for mask in found]
