@@ -7,7 +7,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -55,9 +55,9 @@ def page(checkpoint: str | None, shards: str | None, out: str, device: str | Non
         if checkpoint:
             from pipelines.sample.checkpoint import Checkpoint
 
-            once = SingleFlight(Checkpoint.with_references(checkpoint), device)
+            opened = Checkpoint.with_references(checkpoint)
             with gr.Tab("Sample"):
-                _sample_tab(gr, partial(sampled, once, out))
+                _sample_tab(gr, partial(sampled, SingleFlight(opened, device), out), opened.defaults)
         if shards:
             with gr.Tab("Shards"):
                 _shards_tab(gr, made, ShardReader(shards))
@@ -67,8 +67,8 @@ def page(checkpoint: str | None, shards: str | None, out: str, device: str | Non
 # -- sampling ----------------------------------------------------------------------------------------------------------
 
 
-def _sample_tab(gr: Any, sample: Callable[..., Any]) -> None:
-    plain = {f.name: f.default for f in jobs.SETTINGS}
+def _sample_tab(gr: Any, sample: Callable[..., Any], defaults: dict[str, Any]) -> None:
+    plain = {f.name: f.default for f in jobs.SETTINGS} | defaults
     with gr.Row():
         with gr.Column(scale=1):
             prompt = gr.Textbox(label="Prompt", lines=3, placeholder="A woman drinks from a red cup.", elem_id="prompt")
@@ -154,6 +154,8 @@ def sampled(
     progress = progress or gr.Progress()
     try:
         job = job_of(prompt or "", files, bool(cut), values, out)
+        # settings that the page does not show, such as fps
+        job = replace(job, **{name: v for name, v in once.checkpoint.defaults.items() if name not in NAMES})
         digests = checks.validated([("", job)])
         progress(0, desc="cut-outs")
         task = prepared(once.checkpoint, once.device, job, digests)

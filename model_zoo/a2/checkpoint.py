@@ -10,6 +10,8 @@ NETWORKS = ("transformer", "vae", "text_encoder", "image_encoder")
 WEIGHTS = (".safetensors", ".bin")
 CHANNELS = 36  # input channels of the transformer: 16 noise, 4 mask, 16 condition latents
 
+SAMPLING = "sampling.json"  # of an export: the settings of `a2data sample` that it was trained with
+
 WHOLE_BYTES = 8 << 20  # files up to this size are hashed completely
 STRIDE_BYTES, BLOCK_BYTES = 4 << 20, 4 << 10  # of larger files, one block per stride is hashed
 

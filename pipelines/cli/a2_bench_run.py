@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.cli import session
 from pipelines.cli.flags import add_settings, given
+from pipelines.sample.checkpoint import Checkpoint
 from pipelines.sample.job import NOT_SETTINGS, Job
 
 CASES, WORK = "cases", "work"  # folders of a run
@@ -74,7 +75,7 @@ def _run(args: argparse.Namespace) -> int:
     wanted, shared = made(args, args.out / CASES)
     if shared:
         return 1
-    settings = given(args, Job, leave_out=NOT_SETTINGS)
+    settings = Checkpoint.with_references(args.checkpoint).defaults | given(args, Job, leave_out=NOT_SETTINGS)
     sample = metrics.Sample(str(Path(args.checkpoint).resolve()), args.dtype, json.dumps(settings, sort_keys=True))
     sample.models()  # reject a folder that is not a checkpoint early
     score, code = _measured(

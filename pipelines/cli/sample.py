@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from a2data.store.tables import Store
 from pipelines.cli import session
@@ -65,8 +66,8 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def sample(args: argparse.Namespace) -> int:
     """Validate all jobs and sample those that are not done. Prints failed jobs; returns 1 if there are any."""
-    wanted, how = _jobs(args), Acceleration(**given(args, Acceleration))
     checkpoint = Checkpoint.open(args.checkpoint)
+    wanted, how = _jobs(args, checkpoint.defaults), Acceleration(**given(args, Acceleration))
     files = checks.validated(wanted, checkpoint.takes_references)
     cutouts.check(wanted)
     device, dtype = _device(args)
@@ -128,9 +129,12 @@ def _by_runner(args: argparse.Namespace, todo: Sequence[SampleRequest], loaded: 
     return {todo[n].job.out: why.get(n, "not sampled, because the run ended before") for n in shards if n not in made}
 
 
-def _jobs(args: argparse.Namespace) -> list[tuple[str, Job]]:
-    """Return the requested jobs, each with its location in the job file ("" for the command line)."""
-    settings = given(args, Job, leave_out=NOT_SETTINGS)
+def _jobs(args: argparse.Namespace, defaults: dict[str, Any]) -> list[tuple[str, Job]]:
+    """Return the requested jobs, each with its location in the job file ("" for the command line).
+
+    defaults: settings of the checkpoint, which flags and lines of the job file override.
+    """
+    settings = defaults | given(args, Job, leave_out=NOT_SETTINGS)
     if args.jobs:
         for flag in ("ref", "next-prompt", "sweep"):
             if getattr(args, flag.replace("-", "_")):

@@ -43,9 +43,11 @@ def steps(name: str, quiet: bool) -> Iterator[Callable[[str], None]]:
 def counter(first: str, quiet: bool) -> Iterator[Callable[..., None]]:
     """Yield a function that begins the next task, given its description and number of steps, and without them counts a step.
 
-    On a terminal the current task is a bar, elsewhere a line is printed when it begins. `first` describes the time before it.
+    On a terminal the current task is a bar, elsewhere a line is printed when it begins and for each step. `first` describes the
+    time before it.
     """
     bars, began = None, time.monotonic()
+    task: dict[str, Any] = {}
     if sys.stderr.isatty() and not quiet:
         from rich.progress import MofNCompleteColumn
 
@@ -57,8 +59,10 @@ def counter(first: str, quiet: bool) -> Iterator[Callable[..., None]]:
             bars.reset(bars.task_ids[0], total=total, description=description[-24:])
         elif bars is not None:
             bars.advance(bars.task_ids[0])
-        elif total and not quiet:
-            print(f"[{time.monotonic() - began:7.1f} s] {description}", file=sys.stderr, flush=True)
+        elif not quiet:
+            task.update({"name": description, "total": total, "step": 0} if total else {"step": task["step"] + 1})
+            step = "" if total else f" step {task['step']} of {task['total']}"
+            print(f"[{time.monotonic() - began:7.1f} s] {task['name']}:{step}", file=sys.stderr, flush=True)
 
     with bars or contextlib.nullcontext():
         yield count

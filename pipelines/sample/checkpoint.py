@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from model_zoo.a2 import checkpoint as a2_folder
+from pipelines.sample.job import RANGES
 
 A2, SKYREELS_V2 = "a2", "skyreels-v2"  # families
 
@@ -49,19 +50,43 @@ class Checkpoint:
         return a2_folder.digest(self.root, a2_folder.PARTS if self.takes_references else skyreels_v2.PARTS)
 
     @cached_property
+    def defaults(self) -> dict[str, Any]:
+        """Settings of a job that the checkpoint was trained with, from the sampling.json of an export; {} for other folders.
+
+        They are height, width, frames and fps, and guidance_scale if there is no unconditional branch. Raises ValueError with the
+        path for a file with other keys or values.
+        """
+        path = self.root / a2_folder.SAMPLING
+        if not path.is_file():
+            return {}
+        try:
+            values = json.loads(path.read_text())
+            return {name: trained_value(name, value) for name, value in values.items()}
+        except (AttributeError, ValueError) as error:
+            raise ValueError(f"{path} does not list sampling settings ({error}): export the model again") from error
+
+    @cached_property
     def transformer(self) -> dict[str, Any]:
         """The configuration of its transformer."""
         return json.loads((self.root / "transformer" / "config.json").read_text())
 
     def num_tokens(self, texts: Iterable[str]) -> dict[str, int]:
         """Return {text: number of tokens, including the end token}."""
-        from model_zoo import torchvision_shim
-
-        torchvision_shim.install()
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(self.root / "tokenizer", local_files_only=True)
         return {text: len(tokenizer(text).input_ids) for text in set(texts)}
+
+
+def trained_value(name: str, value: Any) -> Any:
+    """Return a value of sampling.json. Raises ValueError if it is not a setting that a training determines, or out of range."""
+    kinds: dict[str, type] = {"height": int, "width": int, "frames": int, "fps": float, "guidance_scale": float}
+    if name not in kinds or isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} = {value!r}")
+    low, high = RANGES[name]
+    if not low <= value <= high or kinds[name](value) != value:
+        raise ValueError(f"{name} = {value}, allowed {low} to {high}")
+    return kinds[name](value)
 
 
 def placed(wanted: str | None, dtype: str | None = None) -> tuple[str, str]:

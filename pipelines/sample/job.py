@@ -49,15 +49,16 @@ class Job:
     next_prompt: tuple[str, ...] = ()
     """prompts for the windows of a long video after the first"""
     height: int = 480
-    """px, divisible by 16"""
+    """px, divisible by 16 (default: as trained, 480 if the checkpoint does not say)"""
     width: int = 832
-    """px, divisible by 16"""
+    """px, divisible by 16 (default: as trained, else 832)"""
     frames: int = 81
-    """frames to sample, 4 n + 1; each reference takes up 4 of them"""
+    """frames to sample, 4 n + 1; each reference takes up 4 of them (default: as trained, else 81)"""
     steps: int = 50
     """denoising steps"""
     guidance_scale: float = 5.0
-    """scale of CFG on the prompt; at 1 or below CFG is off, which halves the time"""
+    """scale of CFG on the prompt; at 1 or below CFG is off, which halves the time (default: 5.0; 1.0 if trained without dropped
+    captions)"""
     reference_guidance_scale: float = 1.0
     """scale of CFG on references; if not 1, one more forward pass per step"""
     flow_shift: float = 8.0
@@ -69,7 +70,7 @@ class Job:
     matting_model: str = "builtin-detect"
     """detector that cuts out subjects of references not on white, or none"""
     fps: float = 15.0
-    """frame rate of the mp4, frames per second; A2 was trained at 15"""
+    """frame rate of the mp4, frames per second (default: as trained, else 15.0, as A2)"""
     negative_prompt: str = NEGATIVE
     """negative prompt (default: the one recommended by Wan's authors)"""
     audio: str = ""

@@ -1,5 +1,11 @@
-"""Export to diffusers' layout: transformer/ vae/ text_encoder/ tokenizer/ image_encoder/ scheduler/."""
+"""Export to diffusers' layout: transformer/ vae/ text_encoder/ tokenizer/ image_encoder/ scheduler/ and model_index.json.
 
+`DiffusionPipeline.from_pretrained` and `WanImageToVideoPipeline.from_pretrained` of stock diffusers load the folder. An
+export of the preset tiny names its own autoencoder, which stock diffusers refuses, instead of filling one of Wan's class with
+random weights.
+"""
+
+import json
 import os
 import shutil
 from pathlib import Path
@@ -8,14 +14,17 @@ from typing import Any
 import torch
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from model_zoo.a2 import pipeline
+from model_zoo.a2 import checkpoint, pipeline
 from model_zoo.a2.encoders import PARTS
 
 
-def export(network: Any, begin: Path, folder: Path, chief: bool, lora: bool = False) -> None:
+def export(
+    network: Any, begin: Path, folder: Path, chief: bool, lora: bool = False, sampling: dict[str, Any] | None = None
+) -> None:
     """Write the folder atomically. Parts that are not trained are hard-linked from the folder that training started from.
 
-    LoRA adapters are written to lora/ and merged into the weights. A collective: all processes must call it; the chief writes.
+    sampling: settings of `a2data sample` that the network was trained with, written to sampling.json. LoRA adapters are
+    written to lora/ and merged into the weights. A collective: all processes must call it; the chief writes.
     """
     from diffusers import WanTransformer3DModel
 
@@ -36,8 +45,38 @@ def export(network: Any, begin: Path, folder: Path, chief: bool, lora: bool = Fa
     for part in PARTS:
         shutil.copytree(begin / part, scratch / part, copy_function=link)
     pipeline.scheduler().save_pretrained(scratch / "scheduler")
+    (scratch / "model_index.json").write_text(json.dumps(model_index(scratch), indent=1, sort_keys=True))
+    if sampling:
+        (scratch / checkpoint.SAMPLING).write_text(json.dumps(sampling, indent=1, sort_keys=True))
     shutil.rmtree(folder, ignore_errors=True)
     scratch.rename(folder)
+
+
+def model_index(folder: Path) -> dict[str, Any]:
+    """Return diffusers' model_index.json for the parts in a folder: the library and the class of each."""
+    import diffusers
+    import transformers
+
+    from model_zoo.a2.tiny import PatchAutoencoder
+
+    def declared(file: str, key: str) -> Any:
+        return json.loads((folder / file).read_text()).get(key)
+
+    vae = declared("vae/config.json", "_class_name")
+    tokenizer = declared("tokenizer/tokenizer_config.json", "tokenizer_class")
+    if not hasattr(transformers, tokenizer or ""):  # a class of another version of transformers
+        tokenizer = "PreTrainedTokenizerFast"
+    return {
+        "_class_name": "WanImageToVideoPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "image_encoder": ["transformers", declared("image_encoder/config.json", "architectures")[0]],
+        "image_processor": ["transformers", "CLIPImageProcessor"],
+        "scheduler": ["diffusers", declared("scheduler/scheduler_config.json", "_class_name")],
+        "text_encoder": ["transformers", declared("text_encoder/config.json", "architectures")[0]],
+        "tokenizer": ["transformers", tokenizer],
+        "transformer": ["diffusers", declared("transformer/config.json", "_class_name")],
+        "vae": [PatchAutoencoder.__module__ if vae == PatchAutoencoder.__name__ else "diffusers", vae],
+    }
 
 
 def merged(network: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -9,12 +9,14 @@ processes.
 """
 
 import json
+import statistics
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from a2data.dataset.writer import rows
+from a2data.records import Packed
 from a2data.store.folder import file_sha256
 from pipelines.encode import read_index
 from pipelines.train.settings import Settings, check, check_same
@@ -64,6 +66,7 @@ class Run:
         from pipelines.train.optimizer_step import TrainStep, prepare_model
 
         self.out, self.begin, self.settings, self.place = out, begin, settings, place
+        self.encoding = encoding
         nothing = load_file(out / "encoded" / "no_references.safetensors")["condition"]
         self.learner = TrainStep(prepare_model(network_in(begin), settings, place), nothing, settings, place)
         self.roles = {row.clip_id: row.roles for row in read_index(self.folder("train"))}
@@ -179,7 +182,8 @@ class Run:
 
         self.learner.swap_ema_weights()
         adapted = self.settings.trainable == "lora"
-        export(self.learner.network, self.begin, self.out / "model", self.place.rank == 0, adapted)
+        sampling = trained_with(self.encoding, self.settings, read_index(self.folder("train")))
+        export(self.learner.network, self.begin, self.out / "model", self.place.rank == 0, adapted, sampling)
         self.learner.swap_ema_weights()
         self.say(
             f"wrote {self.out / 'model'}, a checkpoint for `a2data sample`, after {self.seconds:.0f} s of training"
@@ -190,6 +194,16 @@ class Run:
     def say(self, text: str) -> None:
         if self.place.rank == 0:
             print(text, flush=True)
+
+
+def trained_with(encoding: Encoding, settings: Settings, samples: list[Packed]) -> dict[str, Any]:
+    """Return the settings of `a2data sample` that match a training; see pipelines.sample.checkpoint.Checkpoint.defaults.
+
+    Without dropped captions the network has no unconditional branch, so that CFG is off.
+    """
+    size = {"height": encoding.height, "width": encoding.width, "frames": encoding.frames}
+    guidance = {} if settings.caption_dropout_prob else {"guidance_scale": 1.0}
+    return size | {"fps": round(statistics.median(row.fps for row in samples), 3)} | guidance
 
 
 def altered_tars(index: Any, samples: list[Any]) -> list[str]:

@@ -10,7 +10,7 @@ from toy import Choose, Cut, Join, Measure
 
 from a2data.journal import progress_path
 from pipelines.run.local import InProcessExecutor
-from pipelines.run.progress import NOTHING, Bars, Lines, glance, watcher
+from pipelines.run.progress import NOTHING, Bars, Lines, counter, glance, watcher
 from pipelines.run.schedule import Scheduler, run
 
 SHARDS = [0, 1, 2, 3]
@@ -150,3 +150,12 @@ def test_quiet_is_quiet(store, capsys):
     run(toy.toy(), store, SHARDS, InProcessExecutor(store), watcher(store, True, SHARDS))
 
     assert capsys.readouterr() == ("", "")
+
+
+def test_without_a_terminal_each_task_and_each_step_has_a_line(capsys):
+    with counter("loading", quiet=False) as count:
+        count("tea.mp4", 2)
+        count()
+        count()
+    lines = [line.partition("] ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["tea.mp4:", "tea.mp4: step 1 of 2", "tea.mp4: step 2 of 2"]

@@ -155,3 +155,28 @@ def test_ray_samples_the_same_videos(studio, capsys):
     for n in range(3):
         assert (frames_of(studio / "made" / f"{n}.mp4") == frames_of(studio / "whole" / f"{n}.mp4")).all()
     assert capsys.readouterr().out.splitlines()[-1] == "3 sampled, 0 done before, 0 failed"
+
+
+def test_the_settings_of_the_checkpoint_are_the_defaults_of_flags_and_job_files(studio, monkeypatch):
+    from pipelines.cli import sample as command
+
+    (studio / "a2" / "sampling.json").write_text(json.dumps({"height": 32, "width": 48, "frames": 13, "fps": 24}))
+    seen = []
+    monkeypatch.setattr(command, "_here", lambda args, todo, loaded: seen.extend(request.job for request in todo) or {})
+    prompt = [
+        "--prompt",
+        "a woman drinks",
+        "--ref",
+        "human=woman.png",
+        "--checkpoint",
+        "a2",
+        "--out",
+        "b.mp4",
+        "--quiet",
+    ]
+    try:
+        main(["sample", *prompt, "--frames", "9", "--device", "cpu", "--matting-model", "none"])
+    finally:
+        (studio / "a2" / "sampling.json").unlink()
+    (job,) = seen
+    assert (job.height, job.width, job.frames, job.fps, job.steps) == (32, 48, 9, 24.0, 50)
