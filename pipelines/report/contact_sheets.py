@@ -1,6 +1,5 @@
 """Contact sheets of clips, references and identities for the report, with pictures as data: URIs."""
 
-import base64
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from a2data.media import images, video
 from a2data.records import Caption, ClipVideo, Match, Reference, Reject, Video
 from a2data.store.tables import Footer, Store
 from a2data.store.url import public_name
+from pipelines.html.page import data_uri
 
 COLOURS = 8  # classes c0 to c7 of report.css; the ninth reference of a clip reuses c0
 NO_REFERENCE = -1  # colour of a phrase whose element does not have a reference
@@ -299,17 +299,14 @@ def on_white(png: bytes) -> np.ndarray:
 
 
 def to_jpeg(picture: np.ndarray) -> str:
-    """Encode (h, w, 3) uint8 RGB as the data: URI of a JPEG."""
-    ok, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
-    if not ok:
-        raise ValueError(f"an array of shape {picture.shape} cannot be encoded as JPEG")
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+    """Return (h, w, 3) uint8 RGB as the data: URI of a JPEG."""
+    return data_uri(images.to_jpeg(picture))
 
 
 def _mp4(film: ClipVideo) -> str:
     """Re-encode the clip small enough for dozens in one page."""
     small = np.stack([within(frame, PREVIEW_PX, even=True) for frame in film.frames])
-    return "data:video/mp4;base64," + base64.b64encode(video.encode(small, film.fps, crf=28)).decode()
+    return data_uri(video.encode(small, film.fps, crf=28), "video/mp4")
 
 
 def within(picture: np.ndarray, side_px: int, even: bool = False) -> np.ndarray:

@@ -4,14 +4,10 @@ The page is a single file that works offline and only runs its own script: its C
 style sheet and one script. It does not contain a date, so equal tables give equal bytes.
 """
 
-import base64
-import functools
-import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +21,7 @@ from a2data.store.folder import Folder
 from a2data.store.schema import schema
 from a2data.store.tables import Footer, Store
 from model_zoo.catalogue import CARDS
+from pipelines.html.page import render
 from pipelines.report import audit, borderline, contact_sheets
 from pipelines.run import status as planning
 from pipelines.run import verify
@@ -154,7 +151,10 @@ def write_report(
         "human|object",
     )
     failures = planning.failures(store, [table.name for table in known])
-    page = _template().render(
+    page = render(
+        "report/report.html",
+        ["report/report.css"],
+        ["report/report.js", "report/audit.js"],
         root=store.root,
         stages=stages,
         rows={stage.name: stage.rows for stage in stages},
@@ -190,29 +190,6 @@ def tables(recipe: Sequence[Stage]) -> list[Table]:
         )
 
     return [Table("manifest", "video", "files", "files"), *map(table, recipe)]
-
-
-@functools.cache
-def _template() -> Any:
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    here = files("pipelines.report")
-    css, *scripts = ((here / name).read_text(encoding="utf-8") for name in ("report.css", "report.js", "audit.js"))
-    script = "".join(scripts)
-    env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    env.filters |= {"number": _number, "span": _span, "size": _size}
-    env.globals |= {
-        "css": Markup(css),  # ours, not data
-        "script": Markup(script),
-        "policy": f"default-src 'none'; img-src data:; media-src data:; style-src {_hash(css)}; script-src {_hash(script)}",
-    }
-    return env.from_string((here / "report.html").read_text(encoding="utf-8"))
-
-
-def _hash(text: str) -> str:
-    """Return the source expression that allows exactly this inline text (CSP level 3, section 2.3.1)."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _footers(store: Store, stage: str) -> list[tuple[int, Footer]]:
@@ -309,28 +286,6 @@ def _tars(store: Store, folder: Path | None) -> dict[str, Any]:
         else sum(pc.sum(t["bytes"]).as_py() or 0 for t in tables),
         "missing": [name for name in names if name not in here] if folder else [],
     }
-
-
-def _number(value: float, digits: int = 0) -> str:
-    """Format 12345 with a thin space as thousands separator."""
-    return f"{value:,.{digits}f}".replace(",", " ")
-
-
-def _span(seconds: float) -> str:
-    """Format seconds for readers: 4.2 s, 3 min 10 s, 7 h 5 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _size(count: float) -> str:
-    """Format bytes in the largest unit that gives at least 1."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def report(store: Store, out: Folder, recipe: Sequence[Stage], changed: bool) -> Path:
