@@ -45,6 +45,7 @@ class Stage:
     reads: ClassVar[dict[str, type]]  # input tables by stage, each with the record type that selects its columns
     lookup_tables: ClassVar[dict[str, type]] = {}
     writes: ClassVar[type]
+    row_noun: ClassVar[str] = "rows"  # what the report calls its rows, in the plural
     per: ClassVar[str] = "clip"
     cpus: ClassVar[float] = 1
     gpus: ClassVar[float] = 0
@@ -60,6 +61,11 @@ class Stage:
     @classmethod
     def name(cls) -> str:
         return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+
+    @classmethod
+    def unit(cls) -> str:
+        """Return what `num_inputs` counts: "video", "clip", "element", or "row" if nothing is accounted for."""
+        return cls.per if cls.per in ("video", "clip") else cls.accounts_for.removesuffix("_id") or "row"
 
     def cache_fields(self) -> dict[str, Any]:
         """Return the settings that affect the rows."""

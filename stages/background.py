@@ -42,6 +42,7 @@ class Background(Stage):
 
     reads = {"select": Kept, "segment": ClipVideo, "detect": Element}
     writes = Element
+    row_noun = "backgrounds"
     per = "clip"
     accounts_for = "clip_id"
     version = 3

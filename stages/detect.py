@@ -27,6 +27,7 @@ class Detect(Stage):
 
     reads = {"select": Kept, "segment": ClipVideo}
     writes = Element
+    row_noun = "elements"
     per = "clip"
     version = 6
 

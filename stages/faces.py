@@ -40,6 +40,7 @@ class Faces(Stage):
 
     reads = {"select": Kept, "segment": ClipVideo, "detect": Element}
     writes = Element
+    row_noun = "faces"
     per = "clip"
     version = 5
 

@@ -34,6 +34,7 @@ class Ground(Stage):
 
     reads = {"select": Kept, "segment": ClipVideo, "detect": Element, "caption": Caption}
     writes = Element
+    row_noun = "elements"
     per = "clip"
     version = 3
 

@@ -17,6 +17,7 @@ class Ingest(Stage):
 
     reads = {"manifest": Source}
     writes = Video
+    row_noun = "videos"
     per = "video"
     opens_sources = True
     accounts_for = "video_id"

@@ -13,6 +13,7 @@ from a2data.elements import phrases
 from a2data.media import colours, images
 from a2data.records import Caption, Element, Kept, Reject, Rule, Subject
 from a2data.stage import Stage
+from a2data.store.lookup import ELEMENT_TABLES
 from model_zoo import cards
 
 Matcher = Callable[[list[str], list[np.ndarray]], np.ndarray]
@@ -32,16 +33,9 @@ class Match(Stage):
     uint8 on white.
     """
 
-    reads = {
-        "select": Kept,
-        "caption": Caption,
-        "detect": Element,
-        "faces": Element,
-        "parse": Element,
-        "background": Element,
-        "ground": Element,
-    }
+    reads = {"select": Kept, "caption": Caption} | dict.fromkeys(ELEMENT_TABLES, Element)
     writes = records.Match
+    row_noun = "phrases"
     version = 3
 
     model: str = "words"

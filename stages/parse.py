@@ -23,6 +23,7 @@ class Parse(Stage):
 
     reads = {"select": Kept, "segment": ClipVideo, "detect": Element, "faces": Element}
     writes = Element
+    row_noun = "parts"
     per = "clip"
     version = 5
 

@@ -36,6 +36,7 @@ class Score(Stage):
 
     reads = {"segment": ClipVideo}
     writes = records.Score
+    row_noun = "scores"
     accounts_for = "clip_id"
 
     text_model: str = "rapidocr"

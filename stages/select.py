@@ -30,6 +30,7 @@ class Select(Stage):
 
     reads = {"segment": Clip, "score": records.Score}
     writes = Kept
+    row_noun = "clips"
     accounts_for = "clip_id"
 
     min_motion: float = 0.001

@@ -117,6 +117,14 @@ def to_png(picture: np.ndarray) -> bytes:
     return data.tobytes()
 
 
+def to_jpeg(picture: np.ndarray) -> bytes:
+    """Encode (h, w, 3) uint8 RGB as JPEG."""
+    ok, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
+    if not ok:
+        raise ValueError(f"an array of shape {picture.shape} cannot be encoded as JPEG")
+    return data.tobytes()
+
+
 def from_png(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode a PNG to (h, w, 3) RGB or (h, w, 4) RGBA uint8; an animation to its still picture.
 

@@ -8,8 +8,14 @@ from a2data.store import parquet, pixels
 from a2data.store.schema import add_missing_columns, from_table, schema
 from a2data.store.tables import Store
 
-# tables that may contain elements of a kind; for other kinds: parse
-TABLES = {"human": ("detect",), "object": ("detect", "ground"), "face": ("faces",), "background": ("background",)}
+# tables of elements in the order of the recipe, and the kinds of their elements
+ELEMENT_TABLES = {
+    "detect": ("human", "object"),
+    "faces": ("face",),
+    "parse": ("hair", "upper", "lower", "shoes", "accessory"),
+    "background": ("background",),
+    "ground": ("object",),
+}
 OPEN = 256  # number of parts whose footers and id columns are kept in memory
 
 
@@ -75,7 +81,7 @@ def element_rows(
     """Return the rows of elements of one kind and shard by id; missing elements are omitted. record: as in Lookup."""
     more = {} if record is None else {"record": record}
     found: dict[str, Any] = {}
-    for stage in TABLES.get(kind, ("parse",)):
+    for stage in (name for name, kinds in ELEMENT_TABLES.items() if kind in kinds):
         if left := [element_id for element_id in element_ids if element_id not in found]:
             found |= lookup(stage, shard, "element_id", left, **more)
     return found

@@ -134,7 +134,7 @@ def _leaderboard(args: argparse.Namespace) -> int:
 
     people = json.loads(args.study.read_text()) if args.study else None
     results = [score_file.read(path) for path in args.scores]
-    shown = grid.grid(cases.read(args.cases), grid.folders(results, args.scores)) if args.cases else ""
+    shown = grid.grid(cases.read(args.cases), grid.folders(results, args.scores)) if args.cases else None
     args.out.write_text(leaderboard.page(results, people, shown))
     print(args.out)
     return 0

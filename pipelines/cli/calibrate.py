@@ -2,7 +2,7 @@
 
 import argparse
 
-from a2data.store.tables import Store
+from pipelines.cli import session
 from pipelines.corpus.calibrate import calibrate, table, write
 from pipelines.run.recipe import FILE
 
@@ -36,8 +36,8 @@ def _rate(text: str) -> float:
 def _calibrate(args: argparse.Namespace) -> int:
     from pipelines.run.lock import exclusive_lock
 
-    store = Store(args.work)
-    found, refused = calibrate(store, args.target_far)
+    store, _, stages = session.opened(args)
+    found, refused = calibrate(store, args.target_far, stages)
     for line in table(found, args.target_far):
         print(line)
     for reason in refused:

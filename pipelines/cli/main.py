@@ -380,12 +380,12 @@ def _explain(args: argparse.Namespace) -> int:
 def _report(args: argparse.Namespace) -> int:
     from pipelines.report.page import write_report
 
-    store, recipe, _ = session.opened(args)
+    store, recipe, stages = session.opened(args)
     if not (args.html or store.local):
         raise ValueError("the work folder is a URL and the report is a local file: give its path with --out")
     shards = recipe.folder(store)
     html = Path(args.html or store.path("report.html"))
-    print(write_report(store, html, Path(shards.base) if shards.local else None, pairs_drawn=args.pairs))
+    print(write_report(store, html, stages, Path(shards.base) if shards.local else None, pairs_drawn=args.pairs))
     return 0
 
 

@@ -200,7 +200,7 @@ def finish(
             print(outputs.splits(out), end="")
         except outputs.ShrinkError as error:
             refused = str(error)
-    report = page.report(store, out, changed=bool(summary.jobs or summary.failed_jobs)) if store.local else None
+    report = page.report(store, out, stages, changed=bool(summary.jobs or summary.failed_jobs)) if store.local else None
     failed = planning.failures(store, [stage.name() for stage in stages])
     if failed:
         print(

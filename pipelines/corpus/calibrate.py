@@ -17,15 +17,15 @@ import numpy as np
 
 from a2data.media.images import Box, iou
 from a2data.records import EmbeddedElement
+from a2data.stage import Stage
 from a2data.store.schema import from_table
 from a2data.store.tables import Store
-from pipelines.run.recipe import FILE
+from pipelines.run.recipe import FILE, element_tables
 from pipelines.statistics import cluster_bootstrap, percentile_interval, wilson
 from stages.retrieve.clusters import cannot_link_pairs
 from stages.retrieve.corpus import Corpus, assemble
 from stages.retrieve.join import STEP
 
-TABLES = ("detect", "faces", "parse", "background", "ground")
 KINDS = ("face", "object", "background")
 FAR_S = 2.0  # least seconds between two observations of a positive pair, so that pose and light differ
 # longest gap in seconds and least IoU of boxes for a track that continues in the next clip
@@ -81,17 +81,20 @@ def table(found: dict[tuple[str, str], CalibratedThreshold], rate: float) -> Ite
         )
 
 
-def calibrate(store: Store, rate: float) -> tuple[dict[tuple[str, str], CalibratedThreshold], list[str]]:
+def calibrate(
+    store: Store, rate: float, stages: Sequence[Stage]
+) -> tuple[dict[tuple[str, str], CalibratedThreshold], list[str]]:
     """Return (embedder, kind) -> calibrated threshold, and a message for each that has too few pairs.
 
-    Raises ValueError for a work folder without elements.
+    stages: the recipe. Raises ValueError for a work folder without elements.
     """
-    looks = [store.read_all(name, EmbeddedElement) for name in TABLES]
+    tables = element_tables(stages)
+    looks = [store.read_all(name, EmbeddedElement) for name in tables]
     if not sum(len(t) for t in looks):
         raise ValueError(f"{store.root} does not contain elements yet: run `a2data run` first")
     corpus = assemble(tuple(looks))
     shots = {shot.clip_id: shot for shot in from_table(_Shot, store.read_all("segment", _Shot))}
-    boxes = {b.element_id: b.seen_boxes for name in TABLES for b in from_table(_Boxes, store.read_all(name, _Boxes))}
+    boxes = {b.element_id: b.seen_boxes for name in tables for b in from_table(_Boxes, store.read_all(name, _Boxes))}
     sources = {s.video_id: s.source for s in from_table(_From, store.read_all("manifest", _From))}
     found, refused = {}, []
     for kind in KINDS:

@@ -10,10 +10,9 @@ from a2data.records import Caption, Clip, ElementMeta, Kept, Match, Packed, Refe
 from a2data.stage import Stage
 from a2data.store.tables import Store
 from a2data.store.url import public_name
+from pipelines.run.recipe import element_tables
 from stages.retrieve.rejections import failed_rules
 
-ELEMENTS = ("detect", "faces", "parse", "background", "ground")  # the tables that hold elements
-COLUMNS = {"segment": "clip_id"} | dict.fromkeys(ELEMENTS, "element_id")
 CLIP_ID = re.compile(r"-\d{8}$")  # suffix that a clip's id adds to the video's
 INDENT = 12  # width of a line's heading in characters
 
@@ -57,7 +56,12 @@ def explain(store: Store, key: str, stages: Sequence[Stage]) -> str:
             *_scores(store, found, select),
             *_verdict(store, found, select),
         ]
-        lines += [*_elements(store, found), *_phrases(store, found), *_references(store, found), *_packed(store, found)]
+        lines += [
+            *_elements(store, found, stages),
+            *_phrases(store, found),
+            *_references(store, found),
+            *_packed(store, found),
+        ]
     lines += _notes(store, found, stages)
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
@@ -89,7 +93,7 @@ def find(store: Store, key: str, stages: Sequence[Stage]) -> Found:
 
 def _names(store: Store, shard: int, stages: Sequence[Stage]) -> Iterator[str]:
     """Yield all keys of a shard, from the tables' rows and the footers."""
-    for table, column in COLUMNS.items():
+    for table, column in {"segment": "clip_id", **dict.fromkeys(element_tables(stages), "element_id")}.items():
         if shard in store.shards(table):
             yield from store.values(table, shard, column)
     for stage in stages:
@@ -186,8 +190,9 @@ def _verdict(store: Store, found: Found, select: Any) -> Iterator[str]:
         yield _line("", "with other thresholds than those above: run select again")
 
 
-def _elements(store: Store, found: Found) -> Iterator[str]:
-    rows = [row for stage in ELEMENTS for row in _rows(store, stage, found, _Seen, "clip_id", found.clip_id)]
+def _elements(store: Store, found: Found, stages: Sequence[Stage]) -> Iterator[str]:
+    tables = element_tables(stages)
+    rows = [row for table in tables for row in _rows(store, table, found, _Seen, "clip_id", found.clip_id)]
     texts = []
     for row in _mine(rows, found):
         seen = f"best frame {row.frame}, seen in {len(row.seen_frames)} frames"

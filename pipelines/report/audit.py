@@ -7,7 +7,7 @@ import base64
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -70,10 +70,11 @@ class _Seen:  # columns of the tables of elements
     mask: bytes
 
 
-def audit(store: Store, rejects: Iterable[Reject], require: str, most: int = 80) -> Audit:
+def audit(store: Store, tables: Sequence[str], rejects: Iterable[Reject], require: str, most: int = 80) -> Audit:
     """Return all pairs of retrieve, with pictures of at most `most`: half near a threshold, the rest spread evenly.
 
-    rejects: those of retrieve. require: kinds of which a triplet needs a reference, "human|object" (see stages/pack/stage.py).
+    tables: those with elements. rejects: those of retrieve.
+    require: kinds of which a triplet needs a reference, "human|object" (see stages/pack/stage.py).
     """
     rows = store.read_all("retrieve", Reference)
     refused = [pair for reject in rejects if (pair := _refused(reject))]
@@ -83,7 +84,7 @@ def audit(store: Store, rejects: Iterable[Reject], require: str, most: int = 80)
         rows = rows.take(np.linspace(0, max(len(rows) - 1, 0), keep).astype(np.int64))
         refused = contact_sheets.spread(refused, MOST_PAIRS - keep)
     pairs = [*_accepted(rows), *refused]
-    drawn = pictures(store, [pairs[n] for n in chosen(pairs, most)])
+    drawn = pictures(store, tables, [pairs[n] for n in chosen(pairs, most)])
     triplets = contact_sheets.shards_holding(store, "pack")
     about = scores(pairs, require.split("|"), {*triplets}, total)
     known = drawn["elements"]
@@ -190,7 +191,7 @@ def _int32(values: Any) -> str:
 # -- pictures ----------------------------------------------------------------------------------------------------------
 
 
-def pictures(store: Store, pairs: list[Pair]) -> dict[str, Any]:
+def pictures(store: Store, tables: Sequence[str], pairs: list[Pair]) -> dict[str, Any]:
     """Return frames (data: URIs) and elements (element_id -> number of its frame, width, height, label, outline as SVG path).
 
     Elements that are no longer in any table are omitted.
@@ -206,9 +207,9 @@ def pictures(store: Store, pairs: list[Pair]) -> dict[str, Any]:
     for shard, names in sorted(by_shard.items()):
         seen = [
             row
-            for stage in contact_sheets.CUT_OUTS
-            if shard in store.shards(stage)
-            for _, rows in store.groups(stage, shard, _Seen, "element_id", names)
+            for table in tables
+            if shard in store.shards(table)
+            for _, rows in store.groups(table, shard, _Seen, "element_id", names)
             for row in rows
         ]
         of_clip = defaultdict(list)

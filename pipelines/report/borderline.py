@@ -1,7 +1,7 @@
 """Pairs near a threshold, for the report: histograms of the values, and the nearest pairs on either side with pictures."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -74,8 +74,11 @@ def charts(store: Store) -> list[tuple[str, np.ndarray, list[float]]]:
     return [*(found or [("similarity", values, [])]), ("copy risk", table["copy_risk"].to_numpy(), sorted(highs))]
 
 
-def borders(store: Store, rejects: Iterable[Reject]) -> list[ThresholdCase]:
-    """Return the pairs near the threshold of each rule. rejects: those of retrieve, each with its most likely candidate."""
+def borders(store: Store, tables: Sequence[str], rejects: Iterable[Reject]) -> list[ThresholdCase]:
+    """Return the pairs near the threshold of each rule. rejects: those of retrieve, each with its most likely candidate.
+
+    tables: those with elements.
+    """
     table = store.read_all("retrieve", _Judged)
     row, rules = _rules(table)
     passed, failed = {}, defaultdict(list)
@@ -96,7 +99,7 @@ def borders(store: Store, rejects: Iterable[Reject]) -> list[ThresholdCase]:
             failed[rules[0].name].append((reject.key, source, rules[0]))
     near = {name: sorted(pairs, key=lambda p: (_miss(p[2]), p[0]))[:MOST] for name, pairs in failed.items()}
     ids = {name: [(*_ids(table, r), rule) for r, rule in pairs] for name, pairs in passed.items()}
-    pictures = _pictures(store, [pair[:2] for pairs in (*ids.values(), *near.values()) for pair in pairs])
+    pictures = _pictures(store, tables, [pair[:2] for pairs in (*ids.values(), *near.values()) for pair in pairs])
 
     def shown(pairs: list[tuple[str, str, Rule]]) -> list[Pair]:
         return [Pair(a, b, rule, [pictures[e] for e in (a, b) if e in pictures]) for a, b, rule in pairs]
@@ -122,8 +125,8 @@ def _miss(rule: Rule) -> float:
     return max(rule.low - rule.value, rule.value - rule.high)
 
 
-def _pictures(store: Store, pairs: Iterable[tuple[str, str]]) -> dict[str, CutOut]:
+def _pictures(store: Store, tables: Sequence[str], pairs: Iterable[tuple[str, str]]) -> dict[str, CutOut]:
     elements = {element for pair in pairs for element in pair}
     shard_of = contact_sheets.shards_holding(store, "segment") if elements else {}
     wanted = ((shard_of.get(element.split("/")[0], -1), element) for element in elements)
-    return contact_sheets.cut_outs(store, ((shard, element) for shard, element in wanted if shard >= 0))
+    return contact_sheets.cut_outs(store, tables, ((shard, element) for shard, element in wanted if shard >= 0))

@@ -1,8 +1,7 @@
 """Contact sheets of clips, references and identities for the report, with pictures as data: URIs."""
 
-import base64
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,10 +15,10 @@ from a2data.media import images, video
 from a2data.records import Caption, ClipVideo, Match, Reference, Reject, Video
 from a2data.store.tables import Footer, Store
 from a2data.store.url import public_name
+from pipelines.html.page import data_uri
 
 COLOURS = 8  # classes c0 to c7 of report.css; the ninth reference of a clip reuses c0
 NO_REFERENCE = -1  # colour of a phrase whose element does not have a reference
-CUT_OUTS = ("detect", "faces", "parse", "background", "ground")  # tables with elements
 MOST_EXAMPLES, MOST_IDENTITIES, MOST_MEMBERS = 6, 12, 8  # numbers shown; all are counted
 PREVIEW_PX, STILL_PX, TILE_PX = 320, 400, 320  # longest side of a picture in the report
 
@@ -136,7 +135,7 @@ def pieces(prompt: str, spans: Iterable[Highlight]) -> list[Piece]:
     return found
 
 
-def triplets(store: Store, wanted: Iterable[Where]) -> list[Triplet]:
+def triplets(store: Store, tables: Sequence[str], wanted: Iterable[Where]) -> list[Triplet]:
     """Return the triplets of some clips, without those that have no reference or whose clip or video is gone."""
     clips = _by_shard(wanted)
     strips = strips_of(
@@ -149,9 +148,9 @@ def triplets(store: Store, wanted: Iterable[Where]) -> list[Triplet]:
         matches = dict(_groups(store, "match", shard, Match, "clip_id", ids))
         videos = dict(_groups(store, "ingest", shard, Video, "video_id", {_video_id(clip_id) for clip_id in ids}))
         pictures = cut_outs(
-            store, {(r.source_shard, r.source_element_id) for rows in references.values() for r in rows}
+            store, tables, {(r.source_shard, r.source_element_id) for rows in references.values() for r in rows}
         )
-        parents = _parents(store, shard, {r.element_id for rows in references.values() for r in rows})
+        parents = _parents(store, tables, shard, {r.element_id for rows in references.values() for r in rows})
         for clip_id in sorted(references.keys() & strips.keys()):
             if _video_id(clip_id) not in videos:
                 continue
@@ -199,12 +198,12 @@ def colour(
     return pieces(prompt, spans), tiles
 
 
-def _parents(store: Store, shard: int, element_ids: set[str]) -> dict[str, str]:
+def _parents(store: Store, tables: Sequence[str], shard: int, element_ids: set[str]) -> dict[str, str]:
     """Return the person that each face or garment belongs to."""
     return {
         element_id: row.parent_id
-        for stage in ("faces", "parse")
-        for element_id, (row, *_) in _groups(store, stage, shard, _Part, "element_id", element_ids)
+        for table in tables
+        for element_id, (row, *_) in _groups(store, table, shard, _Part, "element_id", element_ids)
     }
 
 
@@ -220,17 +219,17 @@ def strips_of(store: Store, wanted: Iterable[Where], stills: int, preview: bool 
     return found
 
 
-def cut_outs(store: Store, wanted: Iterable[Where]) -> dict[str, CutOut]:
-    """Return {element_id: cut-out} with pictures on white. Elements that are no longer in any table are omitted."""
+def cut_outs(store: Store, tables: Sequence[str], wanted: Iterable[Where]) -> dict[str, CutOut]:
+    """Return {element_id: cut-out} with pictures on white. tables: those with elements; what none of them has is omitted."""
     found = {}
     for shard, element_ids in sorted(_by_shard(wanted).items()):
-        for stage in CUT_OUTS:
-            for element_id, (row, *_) in _groups(store, stage, shard, _Picture, "element_id", element_ids):
+        for table in tables:
+            for element_id, (row, *_) in _groups(store, table, shard, _Picture, "element_id", element_ids):
                 found[element_id] = CutOut(row.label, to_jpeg(within(on_white(row.image), TILE_PX)))
     return found
 
 
-def rejects(store: Store, footers: dict[str, list[tuple[int, Footer]]]) -> list[Example]:
+def rejects(store: Store, tables: Sequence[str], footers: dict[str, list[tuple[int, Footer]]]) -> list[Example]:
     """Return the number of rejects and a few examples for each stage and reason."""
     found: dict[tuple[str, str], list[tuple[int, Reject]]] = defaultdict(list)
     for stage, parts in footers.items():
@@ -241,7 +240,7 @@ def rejects(store: Store, footers: dict[str, list[tuple[int, Footer]]]) -> list[
     keys = {(shard, reject.key) for rejects in chosen.values() for shard, reject in rejects}
     strips = strips_of(store, {(shard, key.split("/")[0]) for shard, key in keys}, stills=1)
     pictures = {clip_id: strip.stills[0] for clip_id, strip in strips.items()}
-    pictures |= {element_id: cut_out.picture for element_id, cut_out in cut_outs(store, keys).items()}
+    pictures |= {element_id: cut_out.picture for element_id, cut_out in cut_outs(store, tables, keys).items()}
     paths = _paths(store, keys)
 
     def show(reject: Reject) -> Shown:
@@ -263,7 +262,7 @@ def _paths(store: Store, keys: set[Where]) -> dict[str, str]:
     return found
 
 
-def identities(store: Store, pairs: pa.Table) -> list[tuple[int, int, list[CutOut]]]:
+def identities(store: Store, tables: Sequence[str], pairs: pa.Table) -> list[tuple[int, int, list[CutOut]]]:
     """Return the largest identity clusters: number, count of elements, and pictures of some of them."""
     members: dict[int, set[Where]] = defaultdict(set)
     for row in pairs.select(["identity", "shard", "element_id", "source_shard", "source_element_id"]).to_pylist():
@@ -274,7 +273,7 @@ def identities(store: Store, pairs: pa.Table) -> list[tuple[int, int, list[CutOu
             }
     largest = sorted(members, key=lambda identity: (-len(members[identity]), identity))[:MOST_IDENTITIES]
     shown = {identity: spread(sorted(members[identity]), MOST_MEMBERS) for identity in largest}
-    pictures = cut_outs(store, {where for wheres in shown.values() for where in wheres})
+    pictures = cut_outs(store, tables, {where for wheres in shown.values() for where in wheres})
     return [(i, len(members[i]), [pictures[e] for _, e in shown[i] if e in pictures]) for i in largest]
 
 
@@ -300,17 +299,14 @@ def on_white(png: bytes) -> np.ndarray:
 
 
 def to_jpeg(picture: np.ndarray) -> str:
-    """Encode (h, w, 3) uint8 RGB as the data: URI of a JPEG."""
-    ok, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
-    if not ok:
-        raise ValueError(f"an array of shape {picture.shape} cannot be encoded as JPEG")
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+    """Return (h, w, 3) uint8 RGB as the data: URI of a JPEG."""
+    return data_uri(images.to_jpeg(picture))
 
 
 def _mp4(film: ClipVideo) -> str:
     """Re-encode the clip small enough for dozens in one page."""
     small = np.stack([within(frame, PREVIEW_PX, even=True) for frame in film.frames])
-    return "data:video/mp4;base64," + base64.b64encode(video.encode(small, film.fps, crf=28)).decode()
+    return data_uri(video.encode(small, film.fps, crf=28), "video/mp4")
 
 
 def within(picture: np.ndarray, side_px: int, even: bool = False) -> np.ndarray:

@@ -4,13 +4,10 @@ The page is a single file that works offline and only runs its own script: its C
 style sheet and one script. It does not contain a date, so equal tables give equal bytes.
 """
 
-import base64
-import functools
-import hashlib
 import re
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,34 +16,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from a2data.records import Reject
+from a2data.stage import Stage
 from a2data.store.folder import Folder
 from a2data.store.schema import schema
 from a2data.store.tables import Footer, Store
 from model_zoo.catalogue import CARDS
+from pipelines.html.page import render
 from pipelines.report import audit, borderline, contact_sheets
 from pipelines.run import status as planning
 from pipelines.run import verify
+from pipelines.run.recipe import element_tables
 
-# The tables in order: name, unit counted by `num_inputs` of the footers, kind of rows.
-STAGES = (
-    ("manifest", "files", "files"),
-    ("ingest", "files", "videos"),
-    ("segment", "videos", "clips"),
-    ("score", "clips", "scores"),
-    ("select", "clips", "clips"),
-    ("detect", "clips", "elements"),
-    ("faces", "clips", "faces"),
-    ("parse", "clips", "parts"),
-    ("background", "clips", "backgrounds"),
-    ("caption", "clips", "captions"),
-    ("ground", "clips", "elements"),
-    ("match", "clips", "phrases"),
-    ("retrieve", "pairings", "references"),  # a stage over all shards, whose units are its rows and rejects
-    ("pack", "clips", "samples"),
-)
 CLIP_ID = re.compile(r"-\d{8}(/|$)")  # suffix that a clip's id adds to the video's
 BINS = 24  # bins of a histogram
 MOST_FAILURES = 200  # failures shown; all are counted
+
+
+class Table(NamedTuple):
+    """A table of the report and the words for what it counts."""
+
+    name: str
+    unit: str  # "clip": what `num_inputs` of the footers counts
+    units: str  # "clips"
+    thing: str  # kind of rows: "elements"
 
 
 class Slice(NamedTuple):
@@ -131,18 +123,25 @@ class _Pair:
 
 
 def write_report(
-    store: Store, out: Path, shards_dir: Path | None = None, samples: int = 40, pairs_drawn: int = 80
+    store: Store,
+    out: Path,
+    recipe: Sequence[Stage],
+    shards_dir: Path | None = None,
+    samples: int = 40,
+    pairs_drawn: int = 80,
 ) -> Path:
-    """Write the report of everything in the store to `out` and return `out`.
+    """Write the report of everything that the stages of a recipe left in the store to `out` and return `out`.
 
     shards_dir: folder of packed tars, to report their size and missing ones. samples: number of triplets shown, spread evenly
     over all. pairs_drawn: number of audit pairs with pictures; the scores of all pairs are included. Raises FileNotFoundError if
     the store does not have any tables.
     """
-    footers = {name: _footers(store, name) for name, _, _ in STAGES}
+    known = tables(recipe)
+    footers = defaultdict(list) | {table.name: _footers(store, table.name) for table in known}
     if not any(footers.values()):
         raise FileNotFoundError(f"{store.root} does not contain tables: run the pipeline first or give its work folder")
-    stages = [_stage(name, unit, thing, footers[name]) for name, unit, thing in STAGES if footers[name]]
+    stages = [_stage(table, footers[table.name]) for table in known if footers[table.name]]
+    elements = element_tables(recipe)
     pairs, lengths = _whole(store, "retrieve", _Pair), _whole(store, "ingest", _Length)
     paired = contact_sheets.shards_holding(store, "pack") or contact_sheets.shards_holding(store, "retrieve")
     shown = contact_sheets.spread([(shard, clip_id) for clip_id, shard in paired.items()], samples)
@@ -151,12 +150,15 @@ def write_report(
         (str(f.settings["required_roles"]) for _, f in footers["pack"] if "required_roles" in f.settings),
         "human|object",
     )
-    failures = planning.failures(store, [name for name, _, _ in STAGES])
-    page = _template().render(
+    failures = planning.failures(store, [table.name for table in known])
+    page = render(
+        "report/report.html",
+        ["report/report.css"],
+        ["report/report.js", "report/audit.js"],
         root=store.root,
         stages=stages,
         rows={stage.name: stage.rows for stage in stages},
-        triplets=contact_sheets.triplets(store, shown),
+        triplets=contact_sheets.triplets(store, elements, shown),
         triplet_count=len(paired),
         seconds=pc.sum(lengths["duration_s"]).as_py() or 0.0,
         sources=_by_licence(lengths),
@@ -164,11 +166,11 @@ def write_report(
         licences=_licences(stages),
         failures=failures[:MOST_FAILURES],
         failure_count=len(failures),
-        examples=contact_sheets.rejects(store, footers),
-        identities=contact_sheets.identities(store, pairs),
+        examples=contact_sheets.rejects(store, elements, footers),
+        identities=contact_sheets.identities(store, elements, pairs),
         histograms=[_histogram(*chart) for chart in borderline.charts(store)],
-        borders=borderline.borders(store, refused),
-        audit=audit.audit(store, refused, require, pairs_drawn),
+        borders=borderline.borders(store, elements, refused),
+        audit=audit.audit(store, elements, refused, require, pairs_drawn),
         tars=_tars(store, shards_dir),
         verified=verify.last(Folder(shards_dir)) if shards_dir else None,
         slowest=max((stage.seconds for stage in stages), default=0.0),
@@ -178,27 +180,16 @@ def write_report(
     return out
 
 
-@functools.cache
-def _template() -> Any:
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
+def tables(recipe: Sequence[Stage]) -> list[Table]:
+    """Return the manifest and the table of each stage; a stage that reads the manifest counts files."""
 
-    here = files("pipelines.report")
-    css, *scripts = ((here / name).read_text(encoding="utf-8") for name in ("report.css", "report.js", "audit.js"))
-    script = "".join(scripts)
-    env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    env.filters |= {"number": _number, "span": _span, "size": _size}
-    env.globals |= {
-        "css": Markup(css),  # ours, not data
-        "script": Markup(script),
-        "policy": f"default-src 'none'; img-src data:; media-src data:; style-src {_hash(css)}; script-src {_hash(script)}",
-    }
-    return env.from_string((here / "report.html").read_text(encoding="utf-8"))
+    def table(stage: Stage) -> Table:
+        unit = stage.unit()
+        return Table(
+            stage.name(), unit, "files" if next(iter(stage.reads)) == "manifest" else f"{unit}s", stage.row_noun
+        )
 
-
-def _hash(text: str) -> str:
-    """Return the source expression that allows exactly this inline text (CSP level 3, section 2.3.1)."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    return [Table("manifest", "video", "files", "files"), *map(table, recipe)]
 
 
 def _footers(store: Store, stage: str) -> list[tuple[int, Footer]]:
@@ -221,15 +212,15 @@ def _counts(values: list[str]) -> dict[str, int]:
     return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
 
 
-def _stage(name: str, unit: str, thing: str, footers: list[tuple[int, Footer]]) -> StageReport:
+def _stage(table: Table, footers: list[tuple[int, Footer]]) -> StageReport:
     parts = [footer for _, footer in footers]
     first = parts[0]
-    rejected, within = _reasons(unit, [reject for footer in parts for reject in footer.rejected])
+    rejected, within = _reasons(table.unit, [reject for footer in parts for reject in footer.rejected])
     skipped = sum(len(footer.skipped) for footer in parts)
     return StageReport(
-        name=name,
-        unit=unit,
-        thing=thing,
+        name=table.name,
+        unit=table.units,
+        thing=table.thing,
         units=sum(footer.num_inputs for footer in parts) + skipped,
         rows=sum(footer.rows for footer in parts),
         rejected=_counts(rejected),
@@ -245,11 +236,11 @@ def _stage(name: str, unit: str, thing: str, footers: list[tuple[int, Footer]]) 
 
 def _reasons(unit: str, rejects: list[Reject]) -> tuple[list[str], list[str]]:
     """Return the reject reasons of whole units, the first for each, and those of parts of units."""
-    if unit == "pairings":
+    if unit in ("element", "row"):
         return [reject.reason for reject in rejects], []
     first: dict[str, str] = {}
     for reject in rejects:
-        if "/" not in reject.key if unit == "clips" else not CLIP_ID.search(reject.key):
+        if "/" not in reject.key if unit == "clip" else not CLIP_ID.search(reject.key):
             first.setdefault(reject.key, reject.reason)
     return list(first.values()), [reject.reason for reject in rejects if reject.key not in first]
 
@@ -297,34 +288,10 @@ def _tars(store: Store, folder: Path | None) -> dict[str, Any]:
     }
 
 
-def _number(value: float, digits: int = 0) -> str:
-    """Format 12345 with a thin space as thousands separator."""
-    return f"{value:,.{digits}f}".replace(",", " ")
-
-
-def _span(seconds: float) -> str:
-    """Format seconds for readers: 4.2 s, 3 min 10 s, 7 h 5 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _size(count: float) -> str:
-    """Format bytes in the largest unit that gives at least 1."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def report(store: Store, out: Folder, changed: bool) -> Path:
+def report(store: Store, out: Folder, recipe: Sequence[Stage], changed: bool) -> Path:
     """Return the path of the report in the work folder, rewritten if anything changed or a table is newer."""
-    from pipelines.report.page import write_report
-
     path = Path(store.path("report.html"))
     tables = [file.stat().st_mtime_ns for file in Path(store.base).glob("*/*.parquet")]
     if changed or not path.exists() or path.stat().st_mtime_ns < max(tables, default=0):
-        write_report(store, path, Path(out.base) if out.local else None)
+        write_report(store, path, recipe, Path(out.base) if out.local else None)
     return path

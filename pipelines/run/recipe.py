@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from a2data.records import Element
 from a2data.stage import Stage
 from a2data.store.folder import Folder
 from a2data.store.tables import Store
@@ -108,6 +109,11 @@ class Recipe:
                     f"--set {text!r}: {stage} does not have the setting {name!r}; it has {', '.join(types[stage])}"
                 )
             self.settings.setdefault(stage, {})[name] = parse(value, types[stage][name], text)
+
+
+def element_tables(stages: Sequence[Stage]) -> list[str]:
+    """Return the tables with elements, in the order of their stages."""
+    return [stage.name() for stage in stages if stage.writes is Element]
 
 
 def _models(stage: Stage) -> list[tuple[str, str]]:

@@ -9,16 +9,14 @@ from typing import Any
 
 import av
 import numpy as np
-from PIL import Image, ImageDraw
 
 from a2data.media import images, video
+from a2data.media.contact_sheet import sheet, stills
 from a2data.media.decode_limits import SOUND_FORMATS
 from a2data.store.folder import Folder
 
 RATE_HZ = 48_000  # sample rate of the mp4's sound, AAC, stereo
 AAC_SAMPLES = 1024  # samples per AAC frame
-TILE_PX, GAP_PX, LABEL_PX = 160, 4, 20  # contact sheet: tile height, space around tiles, height of a row's label
-STILLS = 6  # frames per video in a contact sheet
 
 
 def place(out: str) -> tuple[Folder, str]:
@@ -111,30 +109,6 @@ def _sound(path: str, start_s: float, length_s: float) -> Iterator[av.AudioFrame
         frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="stereo")
         frame.sample_rate, frame.pts = RATE_HZ, start
         yield frame
-
-
-def stills(frames: np.ndarray, most: int = STILLS) -> list[np.ndarray]:
-    """Return up to `most` frames evenly spaced over a video, including the first and the last."""
-    return [frames[round(n)] for n in np.linspace(0, len(frames) - 1, min(most, len(frames)))]
-
-
-def sheet(rows: Sequence[tuple[str, Sequence[np.ndarray]]]) -> np.ndarray:
-    """Return a contact sheet, (H, W, 3) uint8: labelled rows of images, (h, w, 3) uint8 RGB of any sizes."""
-    tiles = [[_tile(picture) for picture in pictures] for _, pictures in rows]
-    width = max(sum(tile.width + GAP_PX for tile in row) for row in tiles) + GAP_PX
-    paper = Image.new("RGB", (width, len(rows) * (LABEL_PX + TILE_PX + GAP_PX)), "white")
-    for number, ((label, _), row) in enumerate(zip(rows, tiles, strict=True)):
-        x, y = GAP_PX, number * (LABEL_PX + TILE_PX + GAP_PX)
-        ImageDraw.Draw(paper).text((x, y + GAP_PX), label, "black")
-        for tile in row:
-            paper.paste(tile, (x, y + LABEL_PX))
-            x += tile.width + GAP_PX
-    return np.asarray(paper)
-
-
-def _tile(picture: np.ndarray) -> Image.Image:
-    height, width = picture.shape[:2]
-    return Image.fromarray(picture).resize((max(1, round(width * TILE_PX / height)), TILE_PX), Image.Resampling.BOX)
 
 
 def sheet_of(outs: dict[str, str], references: Sequence[np.ndarray]) -> np.ndarray:

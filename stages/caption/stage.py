@@ -46,6 +46,7 @@ class Caption(Stage):
 
     reads = {"select": Kept, "segment": ClipVideo, "detect": Element, "faces": Element, "parse": Element}
     writes = records.Caption
+    row_noun = "captions"
     accounts_for = "clip_id"
     uncached_fields: ClassVar[tuple[str, ...]] = ("max_concurrency",)
     version = 5

@@ -24,6 +24,7 @@ from a2data.records import (
 )
 from a2data.stage import Stage
 from a2data.store.folder import Folder
+from a2data.store.lookup import ELEMENT_TABLES
 from a2data.store.parquet import DamagedError
 from stages.pack.facts import Lookup, about, describe, fetch, to_row, where
 from stages.pack.splits import assigned, shares_of
@@ -46,22 +47,10 @@ class Pack(Stage):
         "caption": Caption,
         "match": Match,
         "ingest": Video,
-        "detect": ElementMeta,
-        "faces": ElementMeta,
-        "parse": ElementMeta,
-        "background": ElementMeta,
-        "ground": ElementMeta,
-    }
-    lookup_tables = {
-        "ingest": Video,
-        "segment": ClipVideo,
-        "detect": Element,
-        "faces": Element,
-        "parse": Element,
-        "background": Element,
-        "ground": Element,
-    }
+    } | dict.fromkeys(ELEMENT_TABLES, ElementMeta)
+    lookup_tables = {"ingest": Video, "segment": ClipVideo} | dict.fromkeys(ELEMENT_TABLES, Element)
     writes = Packed
+    row_noun = "samples"
     per = "shard"
     accounts_for = "clip_id"
     unit_timeout_s = 21600.0  # a tar is complete only after its last clip

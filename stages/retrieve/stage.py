@@ -13,6 +13,7 @@ import model_zoo.cards
 from a2data.media import colours
 from a2data.records import ClipThumbs, Element, ElementMeta, EmbeddedElement, Match, Reference, Reject, Rule
 from a2data.stage import Stage
+from a2data.store.lookup import ELEMENT_TABLES
 from a2data.task_map import TaskMap, map_serial
 from stages.retrieve import copies
 from stages.retrieve.candidates import Candidate, Group, Groups, margin_ignoring
@@ -24,7 +25,6 @@ from stages.retrieve.rejections import reject_target
 
 TOGETHER = 256  # elements whose pictures, and their candidates', are held at a time: 46 MB with 8 candidates each
 FARTHER = {"only copies", "doubtful outline"}  # reasons for which further candidates of the same subject are searched
-TABLES = ("detect", "faces", "parse", "background", "ground")
 Lookup = Callable[..., dict[str, Any]]  # a2data.store.lookup.Lookup
 
 
@@ -48,9 +48,10 @@ class Retrieve(Stage):
     rejected (`stages.retrieve.copies`).
     """
 
-    reads = {"match": Match, "segment": ClipThumbs} | dict.fromkeys(TABLES, EmbeddedElement)
-    lookup_tables = dict.fromkeys(TABLES, Element)
+    reads = {"match": Match, "segment": ClipThumbs} | dict.fromkeys(ELEMENT_TABLES, EmbeddedElement)
+    lookup_tables = dict.fromkeys(ELEMENT_TABLES, Element)
     writes = Reference
+    row_noun = "references"
     per = "all"
     accounts_for = "element_id"
     uses_task_map = True

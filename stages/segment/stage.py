@@ -38,6 +38,7 @@ class Segment(Stage):
 
     reads = {"ingest": Video}
     writes = ClipVideo
+    row_noun = "clips"
     per = "video"
     opens_sources = True
     accounts_for = "video_id"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from a2data.store.tables import Store
 from pipelines.report.page import write_report
+from pipelines.triplets import triplets
 
 VOID = {"meta", "img", "br", "rect", "line", "input", "image", "path"}
 
@@ -46,4 +47,4 @@ class Page(HTMLParser):
 
 
 def written(store: Store, folder: Path, **options) -> Page:
-    return Page(write_report(store, folder / "report.html", **options).read_text(encoding="utf-8"))
+    return Page(write_report(store, folder / "report.html", triplets(), **options).read_text(encoding="utf-8"))

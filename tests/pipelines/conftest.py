@@ -86,9 +86,10 @@ def page(corpus_store, tmp_path_factory) -> Any:
     from html_page import Page
 
     from pipelines.report.page import write_report
+    from pipelines.triplets import triplets
 
     out = tmp_path_factory.mktemp("page") / "report.html"
-    return Page(write_report(corpus_store, out).read_text(encoding="utf-8"))
+    return Page(write_report(corpus_store, out, triplets()).read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

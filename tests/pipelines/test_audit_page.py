@@ -10,6 +10,7 @@ from tiny_corpus import GREEN, RED
 from a2data.records import Packed, Reference, Reject, Rule
 from a2data.store.tables import Store
 from pipelines.report.page import write_report
+from pipelines.triplets import triplets
 
 CLIPS = [f"{n // 3:016x}-{75 * (n % 3):08d}" for n in range(30)]
 
@@ -53,7 +54,7 @@ def html(tmp_path_factory):
     tiny_corpus.put(store, "retrieve", 2, Reference, REFERENCES, rejected=REJECTS)
     packed = [Packed(clip, "00002-000.tar", "", 0, 1, [], 6, 48, 64, 15.0, [], "", 0.0) for clip in CLIPS]
     tiny_corpus.put(store, "pack", 2, Packed, packed)
-    return write_report(store, folder / "report.html").as_uri()
+    return write_report(store, folder / "report.html", triplets()).as_uri()
 
 
 @pytest.fixture

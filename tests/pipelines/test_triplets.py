@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from a2data.store.lookup import ELEMENT_TABLES
 from model_zoo import cards
 from pipelines.cli import models
 from pipelines.cli.main import main
+from pipelines.run.recipe import element_tables
 from pipelines.triplets import PROFILES, triplets
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -16,6 +18,16 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_has_the_same_stages_in_the_same_order(profile):
     assert [stage.name() for stage in triplets(profile)] == [stage.name() for stage in triplets()]
+
+
+def test_elements_of_every_table_of_the_recipe_are_named_and_paired():
+    names = element_tables(triplets())
+    by_name = {stage.name(): stage for stage in triplets()}
+    assert names == list(ELEMENT_TABLES)
+    for reader in ("match", "retrieve", "pack"):
+        assert [name for name in by_name[reader].reads if name in names] == names
+    for reader in ("retrieve", "pack"):
+        assert [name for name in by_name[reader].lookup_tables if name in names] == names
 
 
 @pytest.mark.parametrize("profile", PROFILES)

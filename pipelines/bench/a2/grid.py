@@ -1,49 +1,51 @@
 """Sample grid of the leaderboard: for each case its references and prompt, and a few frames of each system's video."""
 
-import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from a2data.media import images
 from a2data.media.pictures import read_picture
 from a2data.store.filename import safe_name
 from pipelines.bench.a2 import strips
 from pipelines.bench.a2.cases import Case
+from pipelines.html.page import data_uri
 
 MOST = 8  # cases on the page
-STYLE = ".grid td{text-align:left;padding:.3rem .7rem .3rem 0;border-bottom:1px solid #ddd}.grid img{height:96px;display:block}"
 
 
-def grid(cases: Sequence[Case], scores: Mapping[str, Path], most: int = MOST) -> str:
-    """Return an HTML table with a row for each of the first cases and a column for each system.
+class GridRow(NamedTuple):
+    """A case: what was asked for, and what each system made of it; pictures as data: URIs, "" for none."""
 
-    scores: name of the system -> the folder of its score, with strips/<case>.jpg. Images are embedded in the page.
+    case: str
+    prompt: str
+    pictures: str
+    videos: list[str]
+
+
+class Grid(NamedTuple):
+    """The first cases, by system."""
+
+    systems: list[str]
+    rows: list[GridRow]
+    total: int  # number of all cases
+
+
+def grid(cases: Sequence[Case], scores: Mapping[str, Path], most: int = MOST) -> Grid | None:
+    """Return a row for each of the first cases with a video for each system; None without cases or systems.
+
+    scores: name of the system -> the folder of its score, with strips/<case>.jpg.
     """
     if not scores or not cases:
-        return ""
-    head = "".join(f"<th class=w>{html.escape(name)}" for name in scores)
-    rows = "".join(_row(case, scores) for case in cases[:most])
-    more = f"<p><small>{most} of {len(cases)} cases.</small></p>" if len(cases) > most else ""
-    return f"<h2>Samples</h2><table class=grid><thead><tr><th class=w>Asked for{head}</thead><tbody>{rows}</tbody></table>{more}"
+        return None
+    return Grid(list(scores), [_row(case, scores) for case in cases[:most]], len(cases))
 
 
-def _row(case: Case, scores: Mapping[str, Path]) -> str:
-    shown = (
-        _image(strips.jpeg(strips.strip([read_picture(e.path) for e in case.elements])), "the pictures")
-        if case.elements
-        else ""
-    )
-    asked = f"<td>{shown}<small>{html.escape(case.id)}: {html.escape(case.prompt)}</small>"
-    return f"<tr>{asked}" + "".join(_cell(case, folder) for folder in scores.values())
-
-
-def _cell(case: Case, folder: Path) -> str:
-    file = folder / strips.FOLDER / safe_name(f"{case.id}.jpg", "id of a case")
-    return f"<td>{_image(file.read_bytes(), 'frames of the video')}" if file.is_file() else "<td class=none>no video"
-
-
-def _image(data: bytes, alt: str) -> str:
-    return f'<img src="{strips.data_url(data)}" alt="{alt}">'
+def _row(case: Case, scores: Mapping[str, Path]) -> GridRow:
+    files = [folder / strips.FOLDER / safe_name(f"{case.id}.jpg", "id of a case") for folder in scores.values()]
+    pictures = [read_picture(element.path) for element in case.elements]
+    shown = data_uri(images.to_jpeg(strips.strip(pictures))) if pictures else ""
+    return GridRow(case.id, case.prompt, shown, [data_uri(f.read_bytes()) if f.is_file() else "" for f in files])
 
 
 def folders(results: Sequence[Mapping[str, Any]], paths: Sequence[Path]) -> dict[str, Path]:

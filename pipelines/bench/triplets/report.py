@@ -1,6 +1,5 @@
 """A score as JSON, as text, as Markdown and as one HTML page."""
 
-import html
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,11 +8,7 @@ from typing import Any
 
 from pipelines.bench.triplets.score import Result
 from pipelines.bench.triplets.statistics import Score
-
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse;margin:1rem 0}td,th{padding:.15rem .8rem .15rem 0;text-align:left;vertical-align:top}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.bar{background:#c33;height:.8em;display:inline-block}
-.low{color:#b00}.none{color:#888}h1 small{font-weight:normal;color:#666}"""
+from pipelines.html.page import render
 
 
 def to_json(result: Result, name: str, again: Score | None = None) -> dict[str, Any]:
@@ -84,46 +79,7 @@ def _listed(counts: dict[str, Any]) -> str:
 
 def to_html(results: Sequence[dict[str, Any]]) -> str:
     """Return one HTML page without external links."""
-    sections = "".join(_section(result) for result in results)
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>TripletBench</title>"
-        f"<style>{STYLE}</style><h1>TripletBench</h1>{sections}</html>\n"
-    )
-
-
-def _section(result: dict[str, Any]) -> str:
-    rows = "".join(_row(Score(**score)) for score in result["scores"])
-    total = max([1, *result["histogram"].values()])
-    bars = "".join(
-        f"<tr><td>{html.escape(check)}<td class=n>{n}<td><span class=bar style='width:{20 * n / total:.1f}em'></span>"
-        for check, n in ranked(result["histogram"])
-    )
-    gains = "".join(
-        f"<tr><td>{stage}<td class=n>{gain:+.3f}" for stage, gain in ranked(result["substitution"]) if gain > 0
-    )
-    failed = "".join(
-        f"<tr><td>{html.escape(f['clip'])}<td>" + "<br>".join(html.escape(": ".join(c)) for c in f["checks"])
-        for f in result["failed"]
-    )
-    lost = "".join(f"<tr><td>{html.escape(str(f['shot']))}<td>{f['in']}" for f in result["lost"])
-    return (
-        f"<h2>{html.escape(result['name'])}, tier {result['tier']}: {result['triplet_f05']:.3f} "
-        f"<small>precision {result['precision']:.3f}, recall {result['recall']:.3f}</small></h2>"
-        f"<h3>First failing checks</h3><table>{bars or '<tr><td>nothing'}</table>"
-        f"<h3>Largest gain if a stage were perfect</h3><table>{gains or '<tr><td>nothing'}</table>"
-        f"<h3>Figures</h3><table>{rows}</table>"
-        f"<details><summary>{len(result['failed'])} invalid triplets</summary><table>{failed}</table></details>"
-        f"<details><summary>{len(result['lost'])} shots without a triplet, by the stage that lost them</summary>"
-        f"<table>{lost}</table></details>"
-    )
-
-
-def _row(score: Score) -> str:
-    if score.value is None:
-        return f"<tr class=none><td>{html.escape(score.name)}<td class=n>-<td>{html.escape(score.note)}"
-    counts = f"{score.right:g} of {score.of:g}, {score.low:.3f} to {score.high:.3f}" if score.low is not None else ""
-    low = " low" if score.value < 0.9 else ""
-    return f"<tr><td>{html.escape(score.name)}<td class='n{low}'>{score.value:.3f}<td>{counts}"
+    return render("bench/triplets/score.html", ["bench/triplets/score.css"], results=results, ranked=ranked)
 
 
 def write(data: dict[str, Any], out: Path) -> None:

@@ -15,7 +15,7 @@ from pipelines.cli import main as cli
 from pipelines.corpus import calibrate
 from pipelines.corpus.calibrate import CalibratedThreshold, Pairs, bootstrap, different_sources, judge, threshold_at_far
 from pipelines.run import recipe
-from pipelines.run.recipe import Recipe
+from pipelines.run.recipe import Recipe, element_tables
 from pipelines.triplets import triplets
 
 BOX = (10.0, 10.0, 50.0, 50.0)
@@ -120,7 +120,7 @@ def store(tmp_path) -> Store:
                 faces.append(blank(Element, **row, embedding=unit(person + 0.3 * rng.normal(size=64))))
     store.write("manifest", 0, Source, [Source("v", "/v.mp4", "", "", "", 1, "")])
     store.write("segment", 0, Clip, clips)
-    for name in calibrate.TABLES:
+    for name in element_tables(triplets()):
         store.write(name, 0, Element, faces if name == "faces" else [])
     Recipe().save(store)
     return store
@@ -140,7 +140,7 @@ def test_people_in_one_frame_are_two_and_a_track_that_continues_in_the_next_clip
 
 def test_a_track_far_apart_in_time_is_a_positive(store, monkeypatch):
     monkeypatch.setattr(calibrate, "FAR_S", 0.05)
-    found, _ = calibrate.calibrate(store, 0.02)
+    found, _ = calibrate.calibrate(store, 0.02, triplets())
     finding = found["dlib", "face"]
     assert finding.positives == 80
     assert finding.true_accept == 1.0

@@ -5,27 +5,16 @@ import tiny_corpus
 from tiny_corpus import GREEN, GREY, PROMPT, RED, A, B, C
 
 from a2data.records import Kept, Rule, Source
-from a2data.stage import Stage
 from a2data.store.tables import Store
 from pipelines.corpus.explain import explain
+from pipelines.triplets import triplets
 from stages.select import Select
 
 SELECT = Select(
     min_motion=0.01, max_static=float("inf"), min_sharpness=float("-inf"), min_luma=float("-inf"), max_luma=float("inf"),
     max_luma_range=float("inf"), max_bars=float("inf"), max_text=float("inf"),
 )  # fmt: skip
-
-
-def bare(name: str) -> Stage:
-    """A stage that has a name and no more."""
-    return type(name, (Stage,), {})()
-
-
-STAGES = [
-    *map(bare, ("Ingest", "Segment", "Score")),
-    SELECT,
-    *map(bare, ("Detect", "Caption", "Match", "Retrieve", "Pack")),
-]
+STAGES = [SELECT if stage.name() == "select" else stage for stage in triplets()]
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,7 @@ def test_of_more_pairs_than_a_page_holds_both_sides_keep_their_share(tmp_path, m
     ]
     rejects = [Reject(f"c{n:03d}/object/1", "few", "d/object/0: margin = 0, allowed 1 to 2: FAIL") for n in range(40)]
     tiny_corpus.put(store, "retrieve", 0, Reference, rows)
-    found = audit.audit(store, rejects, "object")
+    found = audit.audit(store, [], rejects, "object")
     assert (found.total, found.shown, found.pictured) == (120, 30, 0)
     assert sum(ints(json.loads(found.scores)["accepted"])) == 20
 

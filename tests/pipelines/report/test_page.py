@@ -1,18 +1,22 @@
 import base64
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import pytest
 import tiny_corpus
-from html_page import written
+from html_page import Page, written
 from tiny_corpus import GREEN, GREY, HOSTILE, PROMPT, RED
 
 from a2data.media import video
-from a2data.records import ClipVideo, Kept, Packed, Reference, Reject, Source, Video
+from a2data.records import ClipVideo, Element, Kept, Packed, Reference, Reject, Source, Video
+from a2data.stage import Stage
 from a2data.store.tables import Store
-from pipelines.report.page import STAGES, write_report
+from pipelines.report.page import tables, write_report
+from pipelines.run.local import InProcessExecutor
+from pipelines.run.schedule import run
+from pipelines.triplets import triplets
 
 
 def jpeg(uri: str) -> np.ndarray:
@@ -91,11 +95,11 @@ def test_the_film_can_be_played(page):
 
 def test_the_funnel_counts_what_the_tables_hold(page, corpus_store):
     counts = {}
-    for stage, _, _ in STAGES:
+    for stage in (table.name for table in tables(triplets())):
         for text, path in page.inside("tr", id=f"stage-{stage}"):
             if path and "data-count" in path[-1][1]:
                 counts[stage, path[-1][1]["data-count"]] = int(text)
-    for stage, _, _ in STAGES:
+    for stage in (table.name for table in tables(triplets())):
         shards = corpus_store.shards(stage)
         assert counts.get((stage, "rows"), 0) == sum(len(corpus_store.values(stage, s, _first(stage))) for s in shards)
     assert counts["ingest", "units"] == 3
@@ -210,4 +214,38 @@ def test_a_corpus_of_which_only_the_manifest_is_known_has_a_report(tmp_path):
 
 def test_an_empty_store_is_an_error_that_says_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match="run the pipeline first"):
-        write_report(Store(tmp_path / "nothing"), tmp_path / "report.html")
+        write_report(Store(tmp_path / "nothing"), tmp_path / "report.html", triplets())
+
+
+@dataclass(frozen=True)
+class Logos(Stage):
+    """A stage that the code does not know: a logo in every clip but the grey one, too faint in the green one."""
+
+    reads = {"segment": ClipVideo}
+    writes = Element
+    row_noun = "logos"
+    accounts_for = "clip_id"
+
+    brightness: float = 0.25
+
+    def run(self, model, films):
+        for film in films:
+            logo = tiny_corpus.element(film.clip_id, "logo", "logo")
+            if film.clip_id == GREEN:
+                yield Reject(logo.element_id, "faint")
+            yield Reject(film.clip_id, "no logo") if film.clip_id == GREY else logo
+
+
+def test_a_new_stage_of_a_recipe_has_its_place_in_the_report(tmp_path):
+    store = Store(tmp_path / "work")
+    tiny_corpus.write(store)
+    recipe = [*triplets(), Logos()]
+    run([Logos()], store, store.shards("segment"), InProcessExecutor(store))
+
+    found = Page(write_report(store, tmp_path / "report.html", recipe).read_text(encoding="utf-8"))
+
+    assert found.text("tr", id="stage-logos") == "logos 4 clips done 2 no logo 1 left out 1 faint 1 within 2 logos"
+    assert "logos brightness=0.25" in found.text("section", id="recipe")
+    pictures = {attrs["alt"]: jpeg(attrs["src"]).shape[:2] for attrs in found.all("img")}
+    assert pictures[f"{GREEN}/logo/0"] == (32, 32)  # the cut-out of its own table, not a frame of the clip
+    assert "stage-logos" not in written(store, tmp_path).html

@@ -1,4 +1,4 @@
-"""Videos as files: whole, with a comment and sound; contact sheets to the pixel."""
+"""Videos as files: whole, with a comment and sound."""
 
 import hashlib
 import io
@@ -87,22 +87,3 @@ def test_a_write_that_breaks_leaves_no_half_file_and_no_record(tmp_path, monkeyp
     with pytest.raises(OSError, match="no space left"):
         output.write(str(tmp_path / "a.mp4"), colours(10, 20), RECORD, ("", 0.0), None)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_sheet_shows_every_picture_at_its_place():
-    red, blue = np.full((20, 40, 3), (255, 0, 0), np.uint8), np.full((32, 16, 3), (0, 0, 255), np.uint8)
-    made = output.sheet([("one", [red, blue]), ("two", [blue])])
-
-    tile, gap, label = output.TILE_PX, output.GAP_PX, output.LABEL_PX
-    assert made.shape == (2 * (tile + gap + label), 3 * gap + 2 * tile + tile // 2, 3)
-    assert (made[label : label + tile, gap : gap + 2 * tile] == (255, 0, 0)).all()
-    assert (made[label : label + tile, 2 * gap + 2 * tile : -gap] == (0, 0, 255)).all()
-    below = 2 * label + tile + gap
-    assert (made[below : below + tile, gap : gap + tile // 2] == (0, 0, 255)).all()
-    assert (made[below : below + tile, gap + tile // 2 :] == 255).all()
-    assert (made[:label] < 128).any()  # the label
-
-
-def test_stills_are_spread_from_the_first_frame_to_the_last():
-    assert [int(still[0, 0, 0]) for still in output.stills(colours(*range(11)))] == [0, 2, 4, 6, 8, 10]
-    assert len(output.stills(colours(1, 2))) == 2

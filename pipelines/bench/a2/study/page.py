@@ -3,24 +3,25 @@
 The criteria are those of the paper's user study (Fei et al. 2025, arXiv 2504.02436, Table 3); the wording of the anchors is ours.
 """
 
-import base64
 import hashlib
 import io
 import json
 import random
 import string
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
+import numpy as np
 from PIL import Image
 
+from a2data.media import images
 from a2data.media.pictures import read_picture
 from a2data.media.video import open_bytes
 from a2data.store.filename import safe_name
 from pipelines.bench.a2.cases import Case
+from pipelines.html.page import data_uri, render
 
 FORMAT = "a2-study/1"
 SIDE_PX = 360  # the longer side at which the pictures of the references are shown
@@ -152,9 +153,12 @@ def make(
 
 def page(data: Mapping[str, Any]) -> str:
     """Return the page with its data embedded."""
-    template = files("pipelines.bench.a2.study").joinpath("study.html").read_text()
-    text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")  # so that no word of it ends the script
-    return template.replace("STUDY_DATA", text)
+    # "<" is escaped so that no word of the data ends the script
+    text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
+    folder = "bench/a2/study"
+    values = {"title": data["title"], "data": text}
+    css, scripts = [f"{folder}/study.css"], [f"{folder}/study.js"]
+    return render(f"{folder}/study.html", css, scripts, "data: 'self' file:", **values)
 
 
 def _letters(count: int) -> list[str]:
@@ -167,7 +171,7 @@ def _place(video: Path, name: str, out: Path, embed: bool) -> str:
     """Return the source of a video on the page: a data URL, or a path relative to the page."""
     data = without_tags(video)
     if embed:
-        return "data:video/mp4;base64," + base64.b64encode(data).decode()
+        return data_uri(data, "video/mp4")
     file = f"media/{hashlib.sha256(name.encode()).hexdigest()[:16]}.mp4"
     (out / "media").mkdir(parents=True, exist_ok=True)
     (out / file).write_bytes(data)
@@ -197,6 +201,4 @@ def without_tags(video: Path) -> bytes:
 def _thumbnail(path: Path) -> str:
     image = Image.fromarray(read_picture(path))
     image.thumbnail((SIDE_PX, SIDE_PX))
-    target = io.BytesIO()
-    image.save(target, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(target.getvalue()).decode()
+    return data_uri(images.to_jpeg(np.asarray(image)))

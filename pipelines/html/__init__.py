@@ -1,0 +1,1 @@
+"""HTML pages: single files that work offline, from one base template."""
