@@ -137,7 +137,8 @@ def write_report(
     the store does not have any tables.
     """
     known = tables(recipe)
-    footers = defaultdict(list) | {table.name: _footers(store, table.name) for table in known}
+    footers: defaultdict[str, list[tuple[int, Footer]]] = defaultdict(list)
+    footers |= {table.name: _footers(store, table.name) for table in known}
     if not any(footers.values()):
         raise FileNotFoundError(f"{store.root} does not contain tables: run the pipeline first or give its work folder")
     stages = [_stage(table, footers[table.name]) for table in known if footers[table.name]]
