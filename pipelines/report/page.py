@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from a2data.records import Reject
 from a2data.stage import Stage
 from a2data.store.folder import Folder
+from a2data.store.ledger import Ledger
 from a2data.store.schema import schema
 from a2data.store.tables import Footer, Store
 from model_zoo.catalogue import CARDS
@@ -151,7 +152,7 @@ def write_report(
         (str(f.settings["required_roles"]) for _, f in footers["pack"] if "required_roles" in f.settings),
         "human|object",
     )
-    failures = planning.failures(store, [table.name for table in known])
+    failures = planning.failures(Ledger(store), [table.name for table in known])
     page = render(
         "report/report.html",
         ["report/report.css"],
@@ -289,10 +290,9 @@ def _tars(store: Store, folder: Path | None) -> dict[str, Any]:
     }
 
 
-def report(store: Store, out: Folder, recipe: Sequence[Stage], changed: bool) -> Path:
-    """Return the path of the report in the work folder, rewritten if anything changed or a table is newer."""
+def report(store: Store, out: Folder, recipe: Sequence[Stage], changed: bool, tables_ns: int) -> Path:
+    """Return the path of the report in the work folder, rewritten if anything changed or it is older than the tables."""
     path = Path(store.path("report.html"))
-    tables = [file.stat().st_mtime_ns for file in Path(store.base).glob("*/*.parquet")]
-    if changed or not path.exists() or path.stat().st_mtime_ns < max(tables, default=0):
+    if changed or not path.exists() or path.stat().st_mtime_ns < tables_ns:
         write_report(store, path, recipe, Path(out.base) if out.local else None)
     return path
