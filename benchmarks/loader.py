@@ -33,6 +33,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from a2data.dataset import writer
+from a2data.dataset.triplet import NO_PICTURE, SLOTS
 from a2data.records import Packed
 from a2data.store.folder import Folder
 from a2data.store.schema import schema
@@ -41,9 +42,10 @@ BATCH, MILLION, BLOCK = 8, 1_000_000, 1_758_720
 
 
 def write(folder: Path, count: int) -> None:
-    """Write samples of 1.75 MB: a film of 1.5 MB, four pictures of 60 KB, and text; all members differ."""
+    """Write samples of 1.75 MB with the members of the format: a film of 1.5 MB, two references of 60 KB, cut out too, text."""
     rng = np.random.default_rng(0)
-    sizes = {"json": 10_000, "mp4": 1_500_000, **{f"ref{n}.png": 60_000 for n in range(4)}}
+    slots = {f"ref{n}.png": 60_000 if n < 2 else len(NO_PICTURE) for n in range(SLOTS)}
+    sizes = {"json": 10_000, "mp4": 1_500_000, "bg.png": len(NO_PICTURE), "cutouts.zip": 120_000, **slots}
     made = ((f"clip-{n:06d}", {name: rng.bytes(size) for name, size in sizes.items()}) for n in range(count))
     put(folder, made, (81, 480, 832))
 

@@ -14,6 +14,7 @@ import model_zoo  # noqa: F401  before any test imports torchvision
 from a2data.dataset import writer
 from a2data.dataset.triplet import Origin, Place, ReferenceMeta, Triplet, TripletMeta, to_members
 from a2data.media import video
+from a2data.media.coco_rle import NO_MASK
 from a2data.media.images import to_png
 from a2data.records import Caption, Packed, Subject
 from a2data.store.folder import Folder
@@ -50,8 +51,10 @@ def facts(key: str, frames: int, height: int, width: int, roles: list[str]) -> T
     caption = Caption(key, prompt, [], "", "", "", "", "a kitchen", len(prompt) - 10, len(prompt) - 1, "", [])
     caption.subjects.append(Subject("Human", "", "", "", "", "", True, "A person", 0, 8))
     box = (0.0, 0.0, 8.0, 8.0)
-    origin = Origin("v", "v.mp4", "CC0", "", f"{key}-o", "e", "", "", [], 0, 0, 0.0, box, box, 8, 8, "", 1, 1, "", "")
-    place = Place(0, 0, box, box, "")
+    origin = Origin(
+        "v", "v.mp4", "CC0", "", f"{key}-o", "e", "", "", [], 0, 0, 0.0, box, box, 8, 8, NO_MASK, 1, 1, "", ""
+    )
+    place = Place(0, 0, box, box, NO_MASK)
     names = ["bg" if role == "background" else f"ref{n}" for n, role in enumerate(roles)]
     given = [
         ReferenceMeta(
@@ -88,10 +91,11 @@ def pack() -> Callable[..., list[Packed]]:
             roles = ["human", *(["object"] if n % 2 else []), *(["background"] if n % 4 == 3 else [])]
             told = facts(key, *shape, roles)
             given = {g.name: to_png(ink[g.role]) for g in told.references}
-            members = to_members(Triplet(told, films[shape], given, {k: v for k, v in given.items() if k != "bg"}))
+            cut = {k: v for k, v in given.items() if k != "bg"}
+            members = to_members(Triplet(told, films[shape], given, cut), slots=2)
             samples[key] = change(key, members) if change else members
             rows[key] = (*shape, 15.0, roles, "CC0", n / 100)
-        placed = writer.write(samples.items(), Folder(folder), 0, 40_000)
+        placed = writer.write(samples.items(), Folder(folder), 0, 48_000)
         packed = [Packed(*place, *rows[place.key]) for place in placed]
         writer.finish(Folder(folder), packed, {})
         return packed

@@ -19,6 +19,7 @@ from a2data import records
 from a2data.dataset import writer
 from a2data.dataset.triplet import Origin, Place, ReferenceMeta, Triplet, TripletMeta, to_members
 from a2data.media import video
+from a2data.media.coco_rle import NO_MASK
 from a2data.media.images import sha16, to_png
 from a2data.records import Caption, ClipVideo, Score, Video
 from a2data.store.folder import Folder
@@ -179,7 +180,7 @@ def triplet() -> Triplet:
     box = (0.0, 0.0, 32.0, 32.0)
     origin = Origin(
         *("b", "b.mp4", "CC0-1.0", "drawn", "b-00000000", "b-00000000/object/0", "", "cup", [], 0, 0, 0.0),
-        *(box, box, 32, 32, "", 0.9, 0.9, "", sha16(picture)),
+        *(box, box, 32, 32, NO_MASK, 0.9, 0.9, "", sha16(picture)),
     )
     given = ReferenceMeta(
         "ref0",
@@ -194,7 +195,7 @@ def triplet() -> Triplet:
         False,
         [],
         origin,
-        Place(0, 0, box, box, ""),
+        Place(0, 0, box, box, NO_MASK),
     )
     caption = Caption("a-00000000", "a red cup stands there.", [], "", "", "", "", "", 0, 0, "", [])
     where = ("a-00000000", "a", "a.mp4", "CC0-1.0", "drawn", "", 0, 8, 15.0, 32, 32, box, [*range(8)], [0.0] * 8)

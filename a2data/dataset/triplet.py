@@ -1,24 +1,36 @@
 """A triplet and the members of its WebDataset sample. Only this module defines their names.
 
 {key}.mp4             the clip, H.264, without audio
-{key}.json            `TripletMeta`, canonical JSON: sorted keys, no spaces, UTF-8; infinities as "inf" and "-inf"
+{key}.json            `TripletMeta`, canonical JSON: sorted keys, no spaces, UTF-8; null for an infinite bound or value of a rule
 {key}.ref0.png        a reference on white, at its position in the frame of its own clip; ref1, ref2 … likewise
-{key}.ref0.rgba.png   the same cut out, with transparency
-{key}.bg.png          the background, if one was found
+{key}.bg.png          the background
+{key}.cutouts.zip     ref0.png, ref1.png …: the references cut out, with transparency; without compression
+
+Every sample of a data set has the same members, since common readers make a column of each. A slot without a reference has a
+white picture of one pixel; the JSON lists the references that there are. The cut-outs share a member because each member costs a
+reader time, whether it is used or not.
 """
 
-import base64
+import io
 import json
-from dataclasses import asdict, dataclass
+import math
+import zipfile
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from a2data.media.images import Box
+from a2data.dataset import format2
+from a2data.media.coco_rle import Rle
+from a2data.media.images import Box, to_png
 from a2data.records import Caption, Rule
-from a2data.store.schema import from_table, schema
+from a2data.store.schema import from_table, schema, to_table
 
-FORMAT = "a2data-triplet/2"
+FORMAT = "a2data-triplet/3"
+FORMATS = (format2.FORMAT, FORMAT)
+SLOTS = 8  # ref0 … ref7
+NO_PICTURE = to_png(np.full((1, 1, 3), 255, np.uint8))  # of a slot without a reference
 MAX_JSON_BYTES = 8 << 20  # parsed into Python objects, it takes about twenty times as much memory
 
 
@@ -42,7 +54,7 @@ class Origin:
     source_box: Box  # the same in pixels of the source picture, as shown
     width: int  # of the clip's frame
     height: int
-    mask: str  # a2data.media.images.to_rle of the mask in the clip's frame, base64
+    mask: Rle  # in the clip's frame
     score: float
     quality: float
     embedder: str
@@ -57,7 +69,7 @@ class Place:
     source_frame: int  # decoded frame of the source video
     box: Box  # in the clip's frame
     source_box: Box  # the same in pixels of the source picture, as shown
-    mask: str  # a2data.media.images.to_rle of the mask in the clip's frame, base64
+    mask: Rle  # in the clip's frame
 
 
 @dataclass(frozen=True)
@@ -129,16 +141,30 @@ class Triplet:
         return self.facts.caption.prompt
 
 
-def to_members(triplet: Triplet) -> dict[str, bytes]:
-    """Return extension -> bytes of a triplet's sample. Raises ValueError if pictures and references differ."""
+def to_members(triplet: Triplet, slots: int = SLOTS) -> dict[str, bytes]:
+    """Return extension -> bytes of a triplet's sample, with pictures for ref0 to ref<slots - 1> and bg.
+
+    Raises ValueError if pictures and references differ, and for a reference without a slot.
+    """
     names = {given.name for given in triplet.facts.references}
     if names != set(triplet.pictures) or names - {"bg"} != set(triplet.cut_outs):
         raise ValueError(f"triplet {triplet.facts.clip_id} has references {sorted(names)} but other pictures")
-    facts = {"format": FORMAT, "prompt": triplet.prompt, **_finite(asdict(triplet.facts))}
-    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    members = {"mp4": triplet.video, "json": text.encode()}
-    members |= {f"{name}.png": data for name, data in triplet.pictures.items()}
-    return members | {f"{name}.rgba.png": data for name, data in triplet.cut_outs.items()}
+    every = [f"ref{n}" for n in range(slots)]
+    if extra := names - {*every, "bg"}:
+        raise ValueError(f"triplet {triplet.facts.clip_id} has a reference {min(extra)}, but only {slots} slots")
+    members = {"mp4": triplet.video, "json": to_json(triplet.facts)}
+    members |= {f"{name}.png": triplet.pictures.get(name, NO_PICTURE) for name in (*every, "bg")}
+    return members | {"cutouts.zip": _archive(triplet.cut_outs)}
+
+
+def to_json(facts: TripletMeta) -> bytes:
+    """Return the JSON of a sample. Raises ValueError for a number that JSON cannot represent."""
+    # through Arrow, which gives every number the type of its field
+    (data,) = to_table(TripletMeta, [facts]).to_pylist()
+    for given in data["references"]:
+        given["rules"] = [_nullable(rule) for rule in given["rules"]]
+    data |= {"format": FORMAT, "prompt": facts.caption.prompt}
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def from_sample(sample: dict[str, Any]) -> Triplet:
@@ -148,12 +174,34 @@ def from_sample(sample: dict[str, Any]) -> Triplet:
     """
     facts = to_facts(sample["json"], sample.get("__key__", ""))
     names = [given.name for given in facts.references]
-    return Triplet(
-        facts,
-        sample["mp4"],
-        {name: sample[f"{name}.png"] for name in names},
-        {name: sample[f"{name}.rgba.png"] for name in names if name != "bg"},
-    )
+    pictures = {name: sample[f"{name}.png"] for name in names}
+    cut_outs = [name for name in names if name != "bg"]
+    if "cutouts.zip" not in sample and all(f"{name}.rgba.png" in sample for name in cut_outs):  # format 2
+        return Triplet(facts, sample["mp4"], pictures, {name: sample[f"{name}.rgba.png"] for name in cut_outs})
+    return Triplet(facts, sample["mp4"], pictures, _from_archive(sample["cutouts.zip"], cut_outs, facts.clip_id))
+
+
+def _archive(cut_outs: dict[str, bytes]) -> bytes:
+    """Return cut-outs as a zip archive. Equal cut-outs give equal bytes."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(cut_outs):
+            entry = zipfile.ZipInfo(f"{name}.png")  # of 1 January 1980
+            entry.create_system = 3
+            archive.writestr(entry, cut_outs[name])
+    return data.getvalue()
+
+
+def _from_archive(data: bytes, names: list[str], key: str) -> dict[str, bytes]:
+    """Return the named cut-outs. Raises ValueError for a damaged archive, and for a compressed one, which may be a bomb."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = {name: archive.getinfo(f"{name}.png") for name in names}
+            if any(e.compress_type != zipfile.ZIP_STORED or e.file_size > len(data) for e in entries.values()):
+                raise ValueError(f"sample {key!r} has compressed cut-outs in its .cutouts.zip")
+            return {name: archive.read(entry) for name, entry in entries.items()}
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError) as error:
+        raise ValueError(f"sample {key!r} has a .cutouts.zip that cannot be read: {error}") from error
 
 
 def to_facts(text: bytes, key: str = "") -> TripletMeta:
@@ -168,13 +216,15 @@ def to_facts(text: bytes, key: str = "") -> TripletMeta:
         data = json.loads(text, object_pairs_hook=without_repeats, parse_constant=not_a_number)
     except RecursionError:
         raise ValueError(f"sample {key!r} has a JSON that is too deeply nested") from None
-    if data.get("format") != FORMAT:
+    if data.get("format") not in FORMATS:
         raise ValueError(
-            f"sample {key!r} has the format {data.get('format')!r}, but this version reads {FORMAT!r}: repack the data set"
+            f"sample {key!r} has the format {data.get('format')!r}, but this version reads {' and '.join(FORMATS)}: repack the "
+            "data set"
         )
+    if data["format"] == format2.FORMAT:
+        data = format2.upgrade(data)
     for given in data["references"]:
-        for rule in given["rules"]:
-            rule |= {name: float(rule[name]) for name in ("value", "low", "high")}
+        given["rules"] = [_infinite(rule) for rule in given["rules"]]
     try:
         table = pa.Table.from_pylist([data], schema=schema(TripletMeta))
     except OverflowError as error:
@@ -208,19 +258,20 @@ def check_complete(name: str, array: pa.Array, key: str) -> None:
         check_complete(f"{name}[]", array.flatten(), key)
 
 
-def mask_text(rle: bytes) -> str:
-    return base64.b64encode(rle).decode()
+def _nullable(rule: dict[str, Any]) -> dict[str, Any]:
+    """Return a rule with null in place of infinities. Raises ValueError for one that `_infinite` would not restore."""
+    made = {name: None if isinstance(v, float) and math.isinf(v) else v for name, v in rule.items()}
+    if _infinite(made) != rule:
+        raise ValueError(f"the rule {rule['name']} is {rule['low']} <= {rule['value']} <= {rule['high']}")
+    return made
 
 
-def mask_bytes(text: str) -> bytes:
-    """Return the input of `a2data.media.images.from_rle` from Origin.mask."""
-    return base64.b64decode(text, validate=True)
-
-
-def _finite(value: Any) -> Any:
-    """Replace infinities by "inf" and "-inf", which float() reads, since JSON cannot represent the open side of a rule."""
-    if isinstance(value, dict):
-        return {name: _finite(v) for name, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return str(value) if isinstance(value, float) and abs(value) == float("inf") else value
+def _infinite(rule: dict[str, Any]) -> dict[str, Any]:
+    """Return a rule with infinities in place of null: an open bound, and a value that lies on an open side, above if both are."""
+    low, high, value = rule["low"], rule["high"], rule["value"]
+    beyond = math.inf if high is None else -math.inf
+    return rule | {
+        "low": -math.inf if low is None else low,
+        "high": math.inf if high is None else high,
+        "value": beyond if value is None else value,
+    }

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow.parquet as pq
 
 from a2data.dataset.reader import members
+from a2data.dataset.triplet import FORMAT
 from a2data.records import Packed
 from a2data.store.filename import safe_name
 from a2data.store.folder import Folder
@@ -24,6 +25,7 @@ from a2data.store.schema import add_missing_columns, from_table, to_table
 
 # split, if the data set is split; shard of work; number within it; prefix of its sha256 (absent before 2026-12)
 TAR = re.compile(r"(?:([a-z]+)-)?(\d+)-(\d{3,})(?:-[0-9a-f]{12})?\.tar")
+FORMATS = ("webdataset", FORMAT)  # of a manifest; the first is that of format 2, whose samples differ in their members
 PENDING = ".pending"  # NAME.pending marks a tar that the folder's owner wrote and that the manifest does not list yet
 REPLACED = "replaced.json"  # names of tars listed in the old manifest and not in the new one
 
@@ -192,7 +194,8 @@ def is_manifest(found: object) -> bool:
     shards, index, splits = found.get("shards", []), found.get("index", {}), found.get("splits", {})
     types = {"bytes": int, "sha256": str}
     return (
-        isinstance(shards, list)
+        isinstance(found.get("format", ""), str)
+        and isinstance(shards, list)
         and all(isinstance(e, dict) and isinstance(e.get("name"), str) for e in shards)
         and all(isinstance(e.get(key), type_) for e in shards for key, type_ in types.items())
         and all(isinstance(each, dict) for each in (index, splits, found.get("about", {})))
@@ -251,7 +254,7 @@ def finish(
     pq.write_table(to_table(Packed, rows), index, compression="zstd", write_page_checksum=True)
     new = {
         "about": about,
-        "format": "webdataset",
+        "format": FORMAT,
         "samples": len(rows),
         "frames": sum(row.frames for row in rows),
         "index": {"bytes": index.tell(), "sha256": hashlib.sha256(index.getbuffer()).hexdigest()},

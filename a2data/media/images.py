@@ -39,18 +39,21 @@ def _leb128(n: int) -> bytes:
 
 
 def from_rle(rle: bytes) -> np.ndarray:
-    """Decode the output of `to_rle` to an (h, w) bool mask. Raises ValueError if the runs do not fill it."""
+    """Decode the output of `to_rle` to an (h, w) bool mask. Raises ValueError if the runs do not fill it, or above MAX_PIXELS."""
     numbers, n, shift = [], 0, 0
     for byte in rle:
+        if shift > 35:
+            raise ValueError("RLE has a run of more than 2^35 pixels")
         n |= (byte & 0x7F) << shift
         shift += 7
         if byte < 0x80:
             numbers.append(n)
             n = shift = 0
     height, width, *runs = numbers
+    # before the memory for them is taken
+    if sum(runs) != height * width or height * width > MAX_PIXELS:
+        raise ValueError(f"RLE has {sum(runs)} pixels, but its mask is {height} x {width}, at most {MAX_PIXELS}")
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    if flat.size != height * width:
-        raise ValueError(f"RLE has {flat.size} pixels, but its mask is {height} x {width}")
     return flat.reshape(height, width)
 
 

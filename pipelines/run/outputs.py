@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from a2data.dataset import card
 from a2data.dataset import writer as tars
 from a2data.records import Packed
 from a2data.stage import Stage
@@ -57,7 +58,10 @@ def index(
             f"only {len(rows)} triplets would remain in {out.root}, fewer than half of those published: nothing was published or "
             f"removed; see `a2data status {store.root}`, or publish with `a2data run --work {store.root} --allow-shrink`"
         )
-    return tars.finish(out, rows, about, owner)["samples"]
+    made = tars.finish(out, rows, about, owner)
+    if rows:
+        card.write(out, made, rows[0].members)
+    return made["samples"]
 
 
 def published(out: Folder) -> list[str]:

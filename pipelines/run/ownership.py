@@ -134,7 +134,7 @@ def claimed(store: Store, out: Folder, take_over: bool = False) -> Iterator[dict
         if "owner" not in about:
             _mark_unlisted(store, out, writer.listed(about))
         if about.get("owner") != owner:
-            start = about or {"format": "webdataset", "samples": 0, "shards": []}
+            start = about or {"format": writer.FORMAT, "samples": 0, "shards": []}
             writer.put_manifest(out, start | {"owner": owner})
         yield owner
 

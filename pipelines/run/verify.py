@@ -111,7 +111,12 @@ def verify_shards(out: Folder, report: Report = lambda _: None) -> tuple[list[st
         ]
     if "shards" not in manifest:
         raise ValueError(f"{out.root} does not contain a readable manifest.json; `a2data run` rewrites it")
-    problems, sizes = [], out.sizes()
+    problems, sizes, version = list[str](), out.sizes(), manifest.get("format", writer.FORMATS[0])
+    if version not in writer.FORMATS:
+        readable = " and ".join(writer.FORMATS)
+        problems.append(
+            f"{out.path('manifest.json')} has the format {version!r}, but this version reads {readable}: upgrade a2data"
+        )
     for entry in entries:
         report(entry["name"])
         wrong = tar_problem(out, entry["name"], sizes.get(entry["name"]), entry["bytes"], entry["sha256"])
@@ -121,7 +126,19 @@ def verify_shards(out: Folder, report: Report = lambda _: None) -> tuple[list[st
         problems.append(f"{out.path('index.parquet')} is missing")
     elif index and out.sha256("index.parquet") != index["sha256"]:
         problems.append(f"{out.path('index.parquet')} is not the index that the manifest lists")
+    elif index and version == writer.FORMAT:
+        problems += uneven(out)
     return [entry["name"] for entry in entries], problems
+
+
+def uneven(out: Folder) -> list[str]:
+    """Return a problem for the first sample whose members differ from those of the first in the index."""
+    rows = writer.rows(out)
+    for row in rows:
+        if differing := sorted(set(row.members) ^ set(rows[0].members)):
+            where = f"{out.path(row.shard)}: {row.clip_id} and {rows[0].clip_id}"
+            return [f"{where} differ in the members {', '.join(differing)}: repack the data set"]
+    return []
 
 
 def unlisted(out: Folder) -> list[str]:

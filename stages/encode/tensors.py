@@ -86,7 +86,7 @@ def members(
             raise ValueError(f"the encoder returned NaN or infinity in {name}")
     dtype = getattr(torch, how.dtype)
     stored = {name: tensor.to(dtype).cpu().contiguous() for name, tensor in made.items()}
-    return {"json": samples.to_members(triplet)["json"], "safetensors": save(stored)}
+    return {"json": samples.to_json(triplet.facts), "safetensors": save(stored)}
 
 
 def choose(triplet: samples.Triplet, how: Encoding) -> list[Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from a2data.dataset import triplet as samples
 from a2data.dataset import writer
+from a2data.media import coco_rle, images
 from a2data.media.images import Box
 from a2data.records import Caption, Clip, ClipVideo, Element, ElementMeta, Match, Packed, Reference, Video
 from a2data.store.lookup import element_row
@@ -39,7 +40,7 @@ def fetch(reference: Reference, lookup: Lookup) -> tuple[Element, Clip, samples.
         source_box=in_source(element.box, clip),
         width=clip.width,
         height=clip.height,
-        mask=samples.mask_text(element.mask),
+        mask=coco_rle.encode(images.from_rle(element.mask)),
         score=element.confidence,
         quality=element.quality,
         embedder=element.embedder,
@@ -59,8 +60,8 @@ class _Seen:  # columns of Element with frame and box
 def where(trait: ElementMeta, clip: Clip, shard: int, lookup: Lookup) -> samples.Place:
     """Return the frame and box of an element of this shard in its clip."""
     seen = element_row(lookup, trait.kind, shard, trait.element_id, _Seen)
-    source_frame = clip.source_frames[seen.frame]
-    return samples.Place(seen.frame, source_frame, seen.box, in_source(seen.box, clip), samples.mask_text(seen.mask))
+    source_frame, mask = clip.source_frames[seen.frame], coco_rle.encode(images.from_rle(seen.mask))
+    return samples.Place(seen.frame, source_frame, seen.box, in_source(seen.box, clip), mask)
 
 
 def in_source(box: Box, clip: Clip) -> Box:

@@ -54,7 +54,7 @@ class Pack(Stage):
     per = "shard"
     accounts_for = "clip_id"
     unit_timeout_s = 21600.0  # a tar is complete only after its last clip
-    version = 4
+    version = 5
 
     out: str = "shards"
     """folder of the tars, or a URL"""
@@ -66,8 +66,8 @@ class Pack(Stage):
     """keep a triplet even if a phrase has no reference"""
     allow_same_clip: bool = False
     """if no other clip shows a subject, use the clip's own picture, at copy risk 1"""
-    max_references: int = 8
-    """most references of a triplet, excluding the background"""
+    max_references: int = samples.SLOTS
+    """most references of a triplet, excluding the background; slots of every sample"""
     max_bytes_per_tar: int = 1_000_000_000
     """size at which the next tar starts, bytes"""
     split: str = ""
@@ -118,7 +118,7 @@ class Pack(Stage):
                     turned_away.append(made)
                 else:
                     facts[film.clip_id] = made.facts
-                    yield film.clip_id, samples.to_members(made)
+                    yield film.clip_id, samples.to_members(made, self.max_references)
 
         for split in ("train", *shares) if shares else ("",):
             for placed in writer.write(triplets(split), Folder(self.out), shard, self.max_bytes_per_tar, split):

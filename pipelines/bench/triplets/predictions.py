@@ -19,7 +19,7 @@ from a2data import records
 from a2data.dataset import triplet as samples
 from a2data.dataset.writer import read_sample
 from a2data.dataset.writer import rows as packed_rows
-from a2data.media import images, video
+from a2data.media import coco_rle, images, video
 from a2data.media.images import Box
 from a2data.store.folder import Folder
 from a2data.store.tables import Store
@@ -201,7 +201,7 @@ def _sample(clips: dict[str, records.Clip], members: dict[str, bytes]) -> Sample
     digest = hashlib.sha256(b"".join(members[name] for name in sorted(members))).hexdigest()
     file = Path(facts.path).name
     targets = {
-        one.element_id: Seen(file, one.target.source_frame, samples.mask_bytes(one.target.mask), facts.crop)
+        one.element_id: Seen(file, one.target.source_frame, run_lengths(one.target.mask), facts.crop)
         for one in cast(list[samples.ReferenceMeta | samples.Unpaired], [*facts.references, *facts.unpaired])
     }
     return Sample(
@@ -211,7 +211,7 @@ def _sample(clips: dict[str, records.Clip], members: dict[str, bytes]) -> Sample
 
 def _ref(given: samples.ReferenceMeta, png: bytes) -> Ref:
     origin = given.origin
-    mask = samples.mask_bytes(origin.mask)
+    mask = run_lengths(origin.mask)
     seen = Seen(Path(origin.path).name, origin.source_frame, mask, crop_of(origin))
     picture = images.from_png(png)
     outside = ~images.from_rle(mask)
@@ -233,6 +233,11 @@ def _ref(given: samples.ReferenceMeta, png: bytes) -> Ref:
         picture if is_place else None,
         origin.box,
     )
+
+
+def run_lengths(mask: coco_rle.Rle) -> bytes:
+    """A mask of the shards in the encoding of the tables."""
+    return images.to_rle(coco_rle.decode(mask))
 
 
 def crop_of(origin: samples.Origin) -> Box:

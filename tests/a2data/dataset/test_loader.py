@@ -201,7 +201,7 @@ BROKEN = {
     "clip-004": ("json", lambda made: made["json"][:-9], ".json cannot be read"),
     "clip-006": ("ref0.png", lambda made: b"x" * 9, "ref0.png cannot be read"),
     "clip-007": ("ref0.png", lambda made: None, "lacks the member .ref0.png"),
-    "clip-009": ("json", lambda made: made["json"].replace(b"triplet/2", b"triplet/9"), "this version reads"),
+    "clip-009": ("json", lambda made: made["json"].replace(b"triplet/3", b"triplet/9"), "this version reads"),
 }
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import webdataset
 
-from a2data.dataset.triplet import from_sample, mask_bytes
-from a2data.media import images, video
+from a2data.dataset.triplet import from_sample
+from a2data.media import coco_rle, images, video
 from a2data.records import (
     Caption,
     ClipVideo,
@@ -138,7 +138,7 @@ def test_webdataset_reads_the_triplet_and_every_reference_stands_for_its_words(t
     assert triplet.video == FILMS[0].video
     assert row == Packed(
         "v-1", f"00007-000-{row.shard_sha256[:12]}.tar", row.shard_sha256, 0, row.bytes,
-        ["bg.png", "json", "mp4", *(f"ref{n}{e}" for n in range(3) for e in (".png", ".rgba.png"))],
+        ["bg.png", "cutouts.zip", "json", "mp4", *(f"ref{n}.png" for n in range(8))],
         3, H, W, 15.0, ["human", "object", "upper", "background"], "CC BY 4.0 AND CC0", 0.25,
     )  # fmt: skip
 
@@ -150,7 +150,7 @@ def test_a_drawn_element_is_found_again_at_its_place_to_the_pixel(tmp_path):
     expected = np.where(mask[..., None], frame, 255)
     np.testing.assert_array_equal(images.from_png(triplet.pictures["ref0"]), expected)
     origin = triplet.facts.references[0].origin
-    np.testing.assert_array_equal(images.from_rle(mask_bytes(origin.mask)), mask)
+    np.testing.assert_array_equal(coco_rle.decode(origin.mask), mask)
     x0, y0, x1, y1 = (int(v) for v in origin.box)
     rgba = images.from_png(triplet.cut_outs["ref0"])
     np.testing.assert_array_equal(rgba[..., :3], frame[y0:y1, x0:x1])
