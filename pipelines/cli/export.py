@@ -27,7 +27,9 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--to", required=True, choices=sorted(TARGETS), help="trainer or format, see docs/export.md")
     command.add_argument("--out", required=True, help="folder of the export; finished tars in it are skipped")
     command.add_argument(
-        "--check", action="store_true", help="afterwards run the trainer's arithmetic over every row, and print how many it skips"
+        "--check",
+        action="store_true",
+        help="afterwards run the trainer's arithmetic over every row, and print how many it skips",
     )
     add_settings(command.add_argument_group("settings"), Export, leave_out=NOT_SETTINGS)
     session.add_flags(command.add_argument_group("execution"))  # type: ignore[arg-type]
@@ -114,8 +116,8 @@ def _report(args: argparse.Namespace, out: Folder, files: Sequence[str], results
         print(f"{clip_id}: {why}")
     counts = Counter(row.count for row in made)
     print(
-        f"{len(made)} samples to {out.root} ({', '.join(files)}), {sum(row.sound for row in made)} with sound, {len(rejected)} left "
-        f"out, {len(failed)} failed, {len(losses)} losses: see export.json"
+        f"{len(made)} samples to {out.root} ({', '.join(files)}), {sum(row.sound for row in made)} with sound, "
+        f"{len(rejected)} left out, {len(failed)} failed, {len(losses)} losses: see export.json"
     )
     if made:
         print("frames x samples: " + ", ".join(f"{frames} x {count}" for frames, count in sorted(counts.items())))

@@ -38,7 +38,9 @@ def write(out: Folder, rows: Sequence[Exported]) -> list[str]:
     most = max((len(row.pictures) for row in rows), default=0)
     controls = "".join(f"    control_path_{n}: {json.dumps(f'{folder}/control_{n}')}\n" for n in range(1, most + 1))
     sound = str(any(row.sound for row in rows)).lower()
-    out.put(CONFIG.format(videos=json.dumps(f'{folder}/videos'), controls=controls, sound=sound).encode(), "dataset.yaml")
+    out.put(
+        CONFIG.format(videos=json.dumps(f"{folder}/videos"), controls=controls, sound=sound).encode(), "dataset.yaml"
+    )
     return ["dataset.yaml", "videos/*.txt"]
 
 

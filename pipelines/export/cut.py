@@ -1,9 +1,7 @@
 """Clips cut again from their source by the provenance of a sample, or resampled from the mp4 of the shard."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 
 import av
 
@@ -101,20 +99,20 @@ def _between(frames: Iterator[Frame], wanted: Plan, path: str) -> Iterator[Frame
         yield frame
         if frame.index >= wanted.last:
             return
-    raise ValueError(f"{path} ends before frame {wanted.last}, the last of {wanted.facts.clip_id}: is the file complete?")
+    raise ValueError(
+        f"{path} ends before frame {wanted.last}, the last of {wanted.facts.clip_id}: is the file complete?"
+    )
 
 
 def _at_fps(frames: Iterable[Frame], wanted: Plan, where: Fit, rotation: int) -> Iterator[av.VideoFrame]:
     """Yield the pictures of the exported clip: tick k shows the latest source frame due at k / fps, as `segment` does."""
-    scale = pictures.Downscaler(*where.whole, rotation)
-
-    def ticks() -> Iterator[av.VideoFrame]:
-        for shown in pictures.resample_to_fps(frames, wanted.fps, ANY_S):
-            if shown.ticks:
-                planes = pictures.cut(scale.planes(shown.frame.picture), where.box)
-                for _ in range(shown.ticks):
-                    yield pictures.to_frame(planes)
-
-    made = ticks()
-    with closing(made):
-        yield from islice(made, wanted.frames)
+    scale, left = pictures.Downscaler(*where.whole, rotation), wanted.frames
+    for shown in pictures.resample_to_fps(frames, wanted.fps, ANY_S):
+        if shown.ticks:
+            planes = pictures.cut(scale.planes(shown.frame.picture), where.box)
+            for _ in range(min(left, shown.ticks)):
+                yield pictures.to_frame(planes)
+            left -= shown.ticks
+        if left <= 0:
+            return
+    raise ValueError(f"{wanted.facts.clip_id} has {left} frames fewer than the {wanted.frames} that its times promise")

@@ -4,15 +4,17 @@ Sources: kohya-ss/musubi-tuner docs/minimax_h3.md and src/musubi_tuner/minimax_h
 examples/minimax_h3/model_training/train.py, diffsynth/core/data/operators.py and diffsynth/utils/data/minimax_h3.py.
 """
 
+import functools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from a2data.store.folder import Folder
 from pipelines.export.probe import Media, is_picture, probe, read_json, root, to_json, to_jsonl
 from pipelines.export.target import Checked, Exported, Problem
 
+Read = Callable[[str], Media]  # path in the export -> properties of the video
 FPS = 24
 RELEASED = range(124, 346, 17)  # frame counts that musubi-tuner accepts without --allow_experimental_duration
 MAX_PICTURES = 9
@@ -78,6 +80,8 @@ def _diffsynth(row: Exported) -> dict[str, Any]:
 def check(out: Folder) -> Checked:
     """Run the arithmetic of both trainers over their rows."""
     skipped, notes = [], []
+    # both trainers read the same videos
+    read = functools.cache(lambda path: probe(out, path))
     listed = [name for name in out.names() if name.startswith("musubi-") and name.endswith(".jsonl")]
     rows = 0
     for name in sorted(listed):
@@ -86,19 +90,19 @@ def check(out: Folder) -> Checked:
             notes.append(f"{name}: musubi-tuner takes {count} frames only with --allow_experimental_duration")
         for number, row in enumerate(read_json(out, name), 1):
             rows += 1
-            skipped += [Problem(f"{name} line {number}", why) for why in musubi_problems(out, row, count)]
+            skipped += [Problem(f"{name} line {number}", why) for why in musubi_problems(out, row, count, read)]
     for number, row in enumerate(read_json(out, "diffsynth.json"), 1):
-        skipped += [Problem(f"diffsynth.json row {number}", why) for why in diffsynth_problems(out, row)]
+        skipped += [Problem(f"diffsynth.json row {number}", why) for why in diffsynth_problems(out, row, read)]
     return Checked(rows, skipped, notes)
 
 
-def musubi_problems(out: Folder, row: dict[str, Any], count: int) -> list[str]:
+def musubi_problems(out: Folder, row: dict[str, Any], count: int, read: Read) -> list[str]:
     """Return why musubi-tuner would reject or shorten a row with target_frames = [count]."""
     found = [f"{each['path']} does not exist" for each in row["references"] if not is_picture(out, each["path"])]
     if not 1 <= len(row["references"]) <= MAX_PICTURES:
         found.append(f"{len(row['references'])} image references, the trainer takes 1 to {MAX_PICTURES}")
     try:
-        media = probe(out, row["video_path"])
+        media = read(row["video_path"])
     except ValueError as error:
         return [*found, str(error)]
     if (count - 5) % 17:
@@ -111,7 +115,9 @@ def musubi_problems(out: Folder, row: dict[str, Any], count: int) -> list[str]:
         # latent frames of the sound at 40 Hz, of 800 samples each
         wanted = (10 * count + 3) // 6 * 800
         if wanted - media.sound_samples * 32_000 / media.sound_hz > SOUND_TOLERANCE:
-            found.append(f"the sound has {media.sound_samples} samples at {media.sound_hz} Hz, {wanted} at 32 kHz wanted")
+            found.append(
+                f"the sound has {media.sound_samples} samples at {media.sound_hz} Hz, {wanted} at 32 kHz wanted"
+            )
     return found
 
 
@@ -123,11 +129,11 @@ def musubi_frames(media: Media) -> int:
     return math.floor(media.frames / media.fps * FPS + 1e-6)
 
 
-def diffsynth_problems(out: Folder, row: dict[str, Any]) -> list[str]:
+def diffsynth_problems(out: Folder, row: dict[str, Any], read: Read) -> list[str]:
     """Return why DiffSynth-Studio would reject a row."""
     found = [f"{each['image']} does not exist" for each in row["references"] if not is_picture(out, each["image"])]
     try:
-        media = probe(out, row["video"])
+        media = read(row["video"])
     except ValueError as error:
         return [*found, str(error)]
     if diffsynth_frames(media, RELEASED[-1]) < 22:

@@ -32,7 +32,8 @@ def crop(origin: Origin, path: str, opener: Opener | None) -> bytes:
     shown = _frame_at(path, opener, facts.stream, origin)
     planes = Downscaler(facts.width // 2 * 2, facts.height // 2 * 2, facts.rotation).planes(shown)
     whole = to_frame(planes).to_ndarray(format="rgb24")
-    x0, y0, x1, y1 = images.clamp(origin.source_box, *whole.shape[:2], margin=CROP_MARGIN)
+    height, width = whole.shape[:2]
+    x0, y0, x1, y1 = images.clamp(origin.source_box, height, width, margin=CROP_MARGIN)
     return images.to_png(np.ascontiguousarray(whole[y0:y1, x0:x1]))
 
 

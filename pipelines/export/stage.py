@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import av
+
 from a2data import heartbeat
 from a2data.dataset import writer
 from a2data.dataset.triplet import ReferenceMeta, Triplet, from_sample
@@ -79,7 +81,7 @@ class Export(Stage):
     margin_frames: int = 2
     """frames beyond the count that the trainer takes, as far as the clip has them"""
     references: Literal["", "cutout", "in-place", "crop"] = ""
-    """style of references: cut out on white, on white at their position, or cropped with their background (default: that of the target)"""
+    """references cut out on white, on white at their position, or cropped with their background (default: that of the target)"""
     prompt: Literal["", "plain", "picture", "h3"] = ""
     """naming of references: none, "<Picture N>" after phrases, or the sections of MiniMax-H3 (default: that of the target)"""
     sound: bool = True
@@ -110,16 +112,17 @@ class Export(Stage):
     def run(self, model: None, asked: list[Asked], shard: int) -> Iterator[Exported | Reject | Failure]:
         target, clock = self.how()
         folder, out = Folder(self.shards), Folder(self.out)
+        # only where each sample is from: one source's samples are in memory at a time
         groups: dict[tuple[str, str], list[Asked]] = {}
         for row in asked:
             made = self.read(folder, row)
             if isinstance(made, Failure):
                 yield made
-                continue
-            groups.setdefault((made.triplet.facts.video_id, made.triplet.facts.path), []).append(row)
+            else:
+                facts = made.triplet.facts
+                groups.setdefault((facts.video_id, facts.path), []).append(row)
         for (video_id, path), rows in groups.items():
-            # samples are read again, so that one source's are in memory at a time
-            drafts = [made for row in rows if isinstance(made := self.read(folder, row), Draft)]
+            drafts = [draft for row in rows if isinstance(draft := self.read(folder, row), Draft)]
             ready: list[Draft] = []
             for draft in drafts:
                 try:
@@ -127,11 +130,15 @@ class Export(Stage):
                     ready.append(draft)
                 except TooSmallError as error:
                     yield Reject(draft.key, "outside the clock", str(error))
-            for draft in self.cut(ready, video_id, path, clock):
-                try:
-                    yield self.write(draft, target, out)
-                except (ValueError, OSError, KeyError) as error:
-                    yield Failure(draft.key, f"{type(error).__name__}: {error}")
+            for made in self.cut(ready, video_id, path, clock):
+                yield made if isinstance(made, Reject | Failure) else self.attempt(made, target, out)
+
+    def attempt(self, draft: Draft, target: Target, out: Folder) -> Exported | Failure:
+        """Return the row of `write`, or its failure: a damaged picture must not fail the tar."""
+        try:
+            return self.write(draft, target, out)
+        except (ValueError, OSError, KeyError) as error:
+            return Failure(draft.key, f"{type(error).__name__}: {error}")
 
     def read(self, folder: Folder, row: Asked) -> Draft | Failure:
         try:
@@ -140,7 +147,9 @@ class Export(Stage):
         except (ValueError, KeyError, TypeError, OSError) as error:
             return Failure(row.clip_id, f"{type(error).__name__}: {error}")
 
-    def cut(self, drafts: Sequence[Draft], video_id: str, path: str, clock: Clock | None) -> Iterator[Draft]:
+    def cut(
+        self, drafts: Sequence[Draft], video_id: str, path: str, clock: Clock | None
+    ) -> Iterator[Draft | Reject | Failure]:
         """Yield the samples of one source with their clips, from the source, or from the shard with the reason."""
         if clock is None:
             for draft in drafts:
@@ -161,10 +170,20 @@ class Export(Stage):
             why = f"{type(error).__name__}: {error}"
         for draft in left.values():
             heartbeat.step()
-            draft.losses.append(f"made from the {draft.triplet.facts.fps:g} fps clip of the shard, without sound: {why}")
-            draft.plan = cut.shard_plan(draft.triplet.facts, clock, self.margin_frames)
+            yield self.cut_from_shard(draft, clock, why)
+
+    def cut_from_shard(self, draft: Draft, clock: Clock, why: str) -> Draft | Reject | Failure:
+        """Return the sample with a clip from its own mp4. why: reason that the source could not be cut."""
+        facts = draft.triplet.facts
+        draft.losses.append(f"made from the {facts.fps:g} fps clip of the shard, without sound: {why}")
+        try:
+            draft.plan = cut.shard_plan(facts, clock, self.margin_frames)
             draft.mp4 = cut.from_shard(draft.triplet.video, draft.plan, self.crf)
-            yield draft
+        except TooSmallError as error:
+            return Reject(draft.key, "outside the clock", str(error))
+        except (ValueError, av.error.FFmpegError) as error:
+            return Failure(draft.key, f"{type(error).__name__}: {error}")
+        return draft
 
     def add_sound(self, draft: Draft, path: str, opener: Opener | None, clock: Clock) -> None:
         if not clock.sound_hz or not draft.plan:
@@ -187,7 +206,9 @@ class Export(Stage):
         facts, key = draft.triplet.facts, draft.key
         shown = facts.references[: target.max_pictures]
         if shown and (dropped := len(facts.references) - len(shown)):
-            draft.losses.append(f"{dropped} of {len(facts.references)} references dropped: at most {target.max_pictures}")
+            draft.losses.append(
+                f"{dropped} of {len(facts.references)} references dropped: at most {target.max_pictures}"
+            )
         style = self.references or target.picture_style
         written = []
         for number, given in enumerate(shown, 1):

@@ -55,7 +55,9 @@ def check_videox(out: Folder) -> Checked:
             found.append(f"{media.width} x {media.height} px, the metadata says {row['width']} x {row['height']}")
         return found + _too_short(videox_frames(media))
 
-    notes = [f"VideoX-Fun takes every --video_sample_stride-th frame: give 1, since clips are at 16 fps; {FRAMES} frames"]
+    notes = [
+        f"VideoX-Fun takes every --video_sample_stride-th frame: give 1, since clips are at 16 fps; {FRAMES} frames"
+    ]
     return _checked(out, "metadata.json", problems, notes)
 
 
@@ -116,7 +118,9 @@ def check_diffsynth(out: Folder) -> Checked:
 
     def problems(row: dict[str, Any]) -> list[str]:
         path = row.get("vace_reference_image")
-        found = [] if isinstance(path, str) and is_picture(out, path) else [f"vace_reference_image {path!r} does not exist"]
+        found = (
+            [] if isinstance(path, str) and is_picture(out, path) else [f"vace_reference_image {path!r} does not exist"]
+        )
         media = probe(out, row["video"])
         return found + _too_short(refalign_frames(media)) + _sides(media)
 
