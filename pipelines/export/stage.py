@@ -115,11 +115,11 @@ class Export(Stage):
         # only where each sample is from: one source's samples are in memory at a time
         groups: dict[tuple[str, str], list[Asked]] = {}
         for row in asked:
-            made = self.read(folder, row)
-            if isinstance(made, Failure):
-                yield made
+            found = self.read(folder, row)
+            if isinstance(found, Failure):
+                yield found
             else:
-                facts = made.triplet.facts
+                facts = found.triplet.facts
                 groups.setdefault((facts.video_id, facts.path), []).append(row)
         for (video_id, path), rows in groups.items():
             drafts = [draft for row in rows if isinstance(draft := self.read(folder, row), Draft)]

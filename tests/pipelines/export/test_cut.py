@@ -1,7 +1,7 @@
 """Clips cut again from a film whose frames say their numbers, and its sound."""
 
-import numpy as np
 import numbered_film as film
+import numpy as np
 import pytest
 
 from a2data.media import video
@@ -24,7 +24,7 @@ def numbers(mp4):
 
 @pytest.mark.parametrize(("clock", "written"), [("h3", 126), ("wan", 83)])
 def test_every_tick_shows_the_source_frame_that_is_due(path, clock, written):
-    ((made, mp4),) = cut.from_source(str(path), None, [plan(path, 10, clock)], 12)
+    ((_, mp4),) = cut.from_source(str(path), None, [plan(path, 10, clock)], 12)
     fps = CLOCKS[clock].fps
     # the film has 30 frames a second: tick k of the target is at source frame 10 + 30 k / fps, rounded down
     assert numbers(mp4) == [10 + int(k * 30 // fps) for k in range(written)]
