@@ -16,6 +16,7 @@ from a2data.dataset.triplet import ReferenceMeta, Triplet, from_sample
 from a2data.media.video import Opener
 from a2data.records import Failure, Packed, Reject
 from a2data.stage import Stage
+from a2data.store.filename import safe_name
 from a2data.store.folder import Folder
 from a2data.store.source_files import SourceFiles
 from a2data.store.tables import Store
@@ -143,7 +144,10 @@ class Export(Stage):
     def read(self, folder: Folder, row: Asked) -> Draft | Failure:
         try:
             members = writer.read_sample(folder, row.clip_id, row.shard, row.offset, row.bytes)
-            return Draft(from_sample(members | {"__key__": row.clip_id}), row.license)
+            triplet = from_sample(members | {"__key__": row.clip_id})
+            if triplet.facts.clip_id != row.clip_id:
+                raise ValueError(f"the JSON of the sample is that of {triplet.facts.clip_id!r}")
+            return Draft(triplet, row.license)
         except (ValueError, KeyError, TypeError, OSError) as error:
             return Failure(row.clip_id, f"{type(error).__name__}: {error}")
 
@@ -203,7 +207,7 @@ class Export(Stage):
 
     def write(self, draft: Draft, target: Target, out: Folder) -> Exported:
         """Write the files of a sample and return its row."""
-        facts, key = draft.triplet.facts, draft.key
+        facts, key = draft.triplet.facts, safe_name(draft.key, self.shards)
         shown = facts.references[: target.max_pictures]
         if shown and (dropped := len(facts.references) - len(shown)):
             draft.losses.append(
@@ -212,7 +216,7 @@ class Export(Stage):
         style = self.references or target.picture_style
         written = []
         for number, given in enumerate(shown, 1):
-            name = target.media + target.picture_path(key, number, given.role)
+            name = target.media + target.picture_path(key, number, safe_name(given.role, key))
             data = self.picture(draft, given, style)
             out.put(data, name)
             written.append((Picture(name, given.role, given.phrase), len(data)))

@@ -6,7 +6,6 @@ modelscope/DiffSynth-Studio diffsynth/core/data/operators.py and examples/wanvid
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 from a2data.store.folder import Folder
@@ -73,7 +72,7 @@ def write_refalign(out: Folder, rows: Sequence[Exported]) -> list[str]:
         {
             "video": row.video,
             "prompt": row.prompt,
-            "subject_image": str(PurePosixPath(row.pictures[0].path).parent) if row.pictures else "",
+            "subject_image": row.pictures[0].path.rpartition("/")[0] if row.pictures else "",
         }
         for row in rows
     ]
