@@ -89,7 +89,7 @@ def _record(
     out: Folder, stage: Export, made: Sequence[Exported], rejected: dict[str, str], failed: dict[str, str]
 ) -> None:
     """Write export.json: settings, counts, and what was lost from every sample."""
-    settings = {name: value for name, value in asdict(stage).items() if name not in (*stage.uncached_fields, "target")}
+    settings = {name: value for name, value in asdict(stage).items() if name not in (*NOT_SETTINGS, "work")}
     record = {
         "target": stage.target,
         "settings": settings,

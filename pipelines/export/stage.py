@@ -66,7 +66,7 @@ class Export(Stage):
     per = "shard"
     accounts_for = "clip_id"
     unit_timeout_s = 21600.0
-    uncached_fields = ("shards", "out", "work")
+    uncached_fields = ("shards", "out")
 
     target: str
     shards: str

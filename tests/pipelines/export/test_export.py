@@ -216,3 +216,15 @@ def test_a_folder_of_another_target_is_refused(corpus, tmp_path, capsys):
     export(corpus, "refalign", tmp_path)
     assert export(corpus, "h3", tmp_path) == 2
     assert "belongs to an export to refalign" in capsys.readouterr().err
+
+
+def test_a_role_that_leads_out_of_the_folder_fails_its_sample_only(tmp_path, capsys):
+    path = film.write(tmp_path / "film.mp4", frames=60, sound_from_s=None)
+    good, bad = film.clip(path, 0, 0, frames=20), film.clip(path, 1, 0, frames=20)
+    object.__setattr__(bad.facts.references[0], "role", "../../human")
+    film.shards(tmp_path / "shards", [[good, bad]])
+    assert export(tmp_path, "refalign", tmp_path / "out") == 1
+    said = capsys.readouterr()
+    assert "1 samples" in said.out
+    assert f"a2data: {CLIPS[1]}: ValueError" in said.err
+    assert len(json.loads((tmp_path / "out" / "metadata.json").read_text())) == 1
