@@ -1,0 +1,1 @@
+"""Export of shards to the formats that other trainers read, see docs/export.md."""
