@@ -55,9 +55,6 @@ class Checkpoint:
 
     def num_tokens(self, texts: Iterable[str]) -> dict[str, int]:
         """Return {text: number of tokens, including the end token}."""
-        from model_zoo import torchvision_shim
-
-        torchvision_shim.install()
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(self.root / "tokenizer", local_files_only=True)
