@@ -270,7 +270,7 @@ def _json(text: str) -> Any:
     except ValueError as error:  # includes JSONDecodeError
         raise ValueError(f"it is no JSON: {error}") from error
     except RecursionError as error:
-        raise ValueError("it is no JSON that anybody meant: it is nested too deep") from error
+        raise ValueError("it is no JSON: it is nested too deep") from error
 
 
 def _no_number(word: str) -> Any:

@@ -190,7 +190,7 @@ def _dressed(lab: np.ndarray, body: np.ndarray, skin: np.ndarray, rows: np.ndarr
 def _clothes(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Return upper and lower garment and shoes: a dressed body split at the waist and at the ankles.
 
-    Without a change of colour at the waist, the upper garment ends at three heads and there is no lower one.
+    Without a change of colour at the waist, the upper garment ends at three heads and there is not a lower one.
     """
     head_px = 1 / (rows[1] - rows[0])
     body = whole(opened(body, THIN * head_px), BADGE * head_px**2)

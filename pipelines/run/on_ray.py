@@ -242,14 +242,14 @@ class RayExecutor:
             self.placed_s = self.reminded_s = now
             return
         shapes = " or ".join(f"{cpus:g} CPU" + f" and {gpus:g} GPU" * bool(gpus) for cpus, gpus in self.wanted())
+        if now - self.reminded_s >= REMINDER_S:
+            self.reminded_s = now
+            log.error("no worker for %.0f s: the cluster has no node with %s free", now - self.placed_s, shapes)
         if now - self.placed_s >= self.placement_s:
             raise CrewLostError(
                 f"the cluster has placed no worker for {self.placement_s:g} s: each requests {shapes}, and no node has that free "
                 f"(see `ray status`); {RESUME}"
             )
-        if now - self.reminded_s >= REMINDER_S:
-            self.reminded_s = now
-            log.error("no worker for %.0f s: the cluster has no node with %s free", now - self.placed_s, shapes)
 
     def wanted(self) -> list[Shape]:
         """Return the resource requests of workers that are not placed yet."""

@@ -119,7 +119,7 @@ def _figures(cases: Mapping[str, Mapping[str, float]], seed: int) -> dict[str, F
     table = {case: {criterion: Measured(value) for criterion, value in said.items()} for case, said in cases.items()}
     # some criteria are called like metrics, of which `summary` has its own ideas
     figures = summary({case: {f"rated {k}": m for k, m in row.items()} for case, row in table.items()}, "lenient", seed)
-    empty = Figure(None, note="nobody was asked")
+    empty = Figure(None, note="not rated")
     return {criterion: figures.get(f"rated {criterion}", empty) for criterion in (*study.CRITERIA, OVERALL)}
 
 
