@@ -6,8 +6,9 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 from pyarrow import fs as arrow_fs
@@ -19,6 +20,13 @@ def file_sha256(path: str | os.PathLike) -> str:
     """Return the sha256 of a local file in hexadecimal, without holding the file in memory. Raises OSError."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Stamp(NamedTuple):
+    """What a listing says of a file; both change when it is replaced, unless within a tick of the clock."""
+
+    bytes: int
+    modified_ns: int  # 0 if the file system does not say
 
 
 class Folder:
@@ -45,6 +53,18 @@ class Folder:
         where = self.path(folder) if folder else self.base
         infos = self.fs.get_file_info(arrow_fs.FileSelector(where, allow_not_found=True))
         return {info.base_name: info.size for info in sorted(infos, key=lambda i: i.base_name) if info.is_file}
+
+    def stamps(self, folder: str) -> dict[str, Stamp]:
+        """Return name -> size and modification time of the files in a folder, sorted by name; {} if it does not exist."""
+        where = self.path(folder)
+        if isinstance(
+            getattr(self.fs, "handler", None), arrow_fs.FSSpecHandler
+        ):  # which hides the times of most file systems
+            found = _fsspec_stamps(self.fs.handler.fs, where)
+        else:
+            infos = self.fs.get_file_info(arrow_fs.FileSelector(where, allow_not_found=True))
+            found = {i.base_name: Stamp(i.size, i.mtime_ns or 0) for i in infos if i.type == arrow_fs.FileType.File}
+        return dict(sorted(found.items()))
 
     def entries(self) -> list[str]:
         """Return the names of the files and folders in this folder, sorted."""
@@ -153,15 +173,15 @@ class Folder:
                 os.fsync(written.fileno())
             os.replace(scratch, path)
 
-    def remove_stale_temp_files(self, folders: Iterable[str]) -> None:
-        """Remove leftovers of earlier runs from these folders: half-written files, progress notes and notes of failed jobs.
+    def remove_stale_temp_files(self, folder: str, names: Iterable[str]) -> bool:
+        """Remove leftovers of earlier runs: half-written files, progress notes and notes of failed jobs. Returns whether any.
 
-        Called by the runner before it starts workers.
+        names: the files of the folder. Called by the runner before it starts workers.
         """
-        for folder in folders:
-            for name in self.names(folder):
-                if name.endswith((".tmp", ".doing", ".broken")):
-                    self.remove(folder, name)
+        stale = [name for name in names if name.endswith((".tmp", ".doing", ".broken"))]
+        for name in stale:
+            self.remove(folder, name)
+        return bool(stale)
 
 
 def _filesystem(root: str) -> tuple[arrow_fs.FileSystem, str]:
@@ -174,3 +194,22 @@ def _filesystem(root: str) -> tuple[arrow_fs.FileSystem, str]:
 
         filesystem, path = fsspec.core.url_to_fs(root)
         return arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(filesystem)), path.rstrip("/")
+
+
+def _fsspec_stamps(fs: Any, path: str) -> dict[str, Stamp]:
+    fs.invalidate_cache(path)
+    try:
+        infos = fs.ls(path, detail=True)
+    except FileNotFoundError:
+        return {}
+    files = [info for info in infos if info["type"] == "file"]
+    return {info["name"].rsplit("/", 1)[-1]: Stamp(info["size"] or 0, _modified_ns(info)) for info in files}
+
+
+def _modified_ns(info: Mapping[str, Any]) -> int:
+    """Return the modification time in what fsspec says of a file; 0 if it is missing. Each file system names it differently."""
+    names = ("mtime", "LastModified", "last_modified", "updated", "created")
+    told = next((info[name] for name in names if info.get(name)), 0)
+    if isinstance(told, str):
+        told = datetime.fromisoformat(told)
+    return int((told.timestamp() if isinstance(told, datetime) else told) * 1e9)

@@ -171,11 +171,12 @@ class Store(Folder):
             except parquet.DamagedError as error:
                 raise self.set_aside(error) from error
 
-    def damaged(self, stage: str) -> dict[int, str]:
-        """Return shard -> new path of the parts that were moved aside and not rebuilt yet."""
-        names = self.names(stage)
+    def damaged(self, stage: str, names: list[str] | None = None) -> dict[int, str]:
+        """Return shard -> new path of the parts that were moved aside and not rebuilt yet. names: its files, if known."""
+        names = self.names(stage) if names is None else names
+        there = set(names)
         aside = {int(name.split(".")[0]): self.path(stage, name) for name in names if f".parquet{DAMAGED}" in name}
-        return {shard: path for shard, path in aside.items() if f"{shard:05d}.parquet" not in names}
+        return {shard: path for shard, path in aside.items() if f"{shard:05d}.parquet" not in there}
 
     def remove_damaged(self, stage: str) -> None:
         """Remove the parts that were moved aside."""
@@ -258,17 +259,15 @@ class Store(Folder):
             footers = [self.footer(name, shard) for shard in job]
             if not all(footers):
                 return None
-            digests = [footer.digest for footer in footers if footer]
-            found[name] = digests[0] if len(digests) == 1 else _sha(digests)
+            found[name] = combined([footer.digest for footer in footers if footer])
         return found
 
     def key(self, stage: Stage, inputs: dict[str, str]) -> str:
         """Return the key of a fresh part: a hash of settings, code version, schema, models and inputs."""
-        return _sha(
-            [stage.name(), stage.version, stage.cache_fields(), str(schema(stage.writes)), stage.models(), inputs]
-        )
+        return key_of(stage)(inputs)
 
     def is_up_to_date(self, stage: Stage, job: tuple[int, ...]) -> bool:
+        """Return whether the parts of a job are fresh, by their footers. For many jobs see a2data.store.ledger."""
         inputs = self.inputs(stage, job)
         if inputs is None:
             return False
@@ -399,5 +398,22 @@ def _footer(notes: bytes, path: str) -> Footer:
         raise parquet.DamagedError(path, f"its notes cannot be read: {error}") from error
 
 
-def _sha(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+def combined(digests: list[str]) -> str:
+    """Return the digest of a table over the shards of a job."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:16]
+
+
+def key_of(stage: Stage) -> Callable[[dict[str, str]], str]:
+    """Return the function from the inputs of a stage (table -> digest) to the key of a fresh part.
+
+    The part of the hash that does not depend on the inputs is computed once.
+    """
+    about = [stage.name(), stage.version, stage.cache_fields(), str(schema(stage.writes)), stage.models()]
+    start = hashlib.sha256(f"{json.dumps(about, sort_keys=True)[:-1]}, ".encode())
+
+    def key(inputs: dict[str, str]) -> str:
+        sha = start.copy()
+        sha.update(f"{json.dumps(inputs, sort_keys=True)}]".encode())
+        return sha.hexdigest()[:16]
+
+    return key

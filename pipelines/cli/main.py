@@ -14,6 +14,7 @@ from typing import Any
 
 from a2data.stage import Stage
 from a2data.store.folder import Folder
+from a2data.store.ledger import Ledger
 from a2data.store.parquet import DamagedError
 from a2data.store.tables import Store
 from a2data.store.url import public_name, scrub
@@ -282,18 +283,18 @@ def _stage(args: argparse.Namespace) -> int:
         print(f"{summary.jobs} jobs done")
         if packs:
             return session.finish(store, stages, recipe, summary, owner, args.allow_shrink)
-    return session.conclude(session.print_failures(summary), planning.all_failed(store, [stage.name()]))
+    return session.conclude(session.print_failures(summary), planning.all_failed(summary.ledger, [stage.name()]))
 
 
 def _status(args: argparse.Namespace) -> int:
     store, recipe, stages = session.opened(args)
-    shards = store.shards("manifest")
+    ledger = Ledger(store)
     print(f"{'stage':12} {'fresh':>9} {'done':>8} {'rejected':>9} {'failed':>7}")
-    for step in planning.plan(stages, store, shards):
-        footers = [f for shard in store.shards(step.stage) if (f := store.footer(step.stage, shard))]
-        rejected, failed = sum(len(f.rejected) for f in footers), sum(len(f.failed) for f in footers)
+    for step in planning.plan(stages, ledger, ledger.shards("manifest")):
+        entries = ledger.entries(step.stage).values()
+        rejected, failed = sum(e.num_rejected for e in entries), sum(e.num_failed for e in entries)
         fresh = f"{step.total - step.todo}/{step.total}"
-        print(f"{step.stage:12} {fresh:>9} {sum(f.num_inputs for f in footers) - failed:8} {rejected:9} {failed:7}")
+        print(f"{step.stage:12} {fresh:>9} {sum(e.num_inputs for e in entries) - failed:8} {rejected:9} {failed:7}")
     for name, folder in (("shards", recipe.folder(store)), ("work folder", store)):
         found = verify.last(folder)
         print(f"{name} last verified {found.line if found else 'never: see `a2data verify`'}")
@@ -330,7 +331,8 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace) -> int:
     store, _, stages = session.opened(args)
-    steps = planning.plan(stages, store, store.shards("manifest"))
+    ledger = Ledger(store)
+    steps = planning.plan(stages, ledger, ledger.shards("manifest"))
     for step in steps:
         why = "; ".join(f"{n} x {reason}" if n > 1 else reason for reason, n in step.reasons.items())
         print(f"{step.stage:12} {step.todo:5} of {step.total} jobs   {why}".rstrip())
@@ -340,7 +342,7 @@ def _plan(args: argparse.Namespace) -> int:
 
 def _failures(args: argparse.Namespace) -> int:
     store, _, stages = session.opened(args)
-    failed = planning.failures(store, [s.name() for s in stages])
+    failed = planning.failures(Ledger(store), [s.name() for s in stages])
     listed = planning.sources(store, [shard for _, shard, _, _ in failed])
     for stage, shard, unit, why in failed:
         source = listed.get((shard, unit)) or listed.get((shard, unit.rpartition("-")[0]))
@@ -354,7 +356,7 @@ def _retry(args: argparse.Namespace) -> int:
     with exclusive_lock(store), ownership.claimed(store, recipe.folder(store), args.take_over) as owner:
         enrolment.move_damaged_lists(store)
         enrolment.check_sources(store)
-        failed = [f for f in planning.failures(store, [s.name() for s in stages]) if args.only in (None, f[0])]
+        failed = [f for f in planning.failures(Ledger(store), [s.name() for s in stages]) if args.only in (None, f[0])]
         listed = planning.sources(store, [shard for _, shard, _, _ in failed])
         for stage, shard, unit, _ in failed:
             source = listed.get((shard, unit))

@@ -195,13 +195,15 @@ def finish(
     else:
         try:
             least = 0 if allow_shrink else (len(before) + 1) // 2
-            left = outputs.index(store, out, recipe.profile, stages, owner, least)
+            left = outputs.index(summary.ledger, out, recipe.profile, stages, owner, least)
             print(f"{left} triplets in {out.root}")
             print(outputs.splits(out), end="")
         except outputs.ShrinkError as error:
             refused = str(error)
-    report = page.report(store, out, changed=bool(summary.jobs or summary.failed_jobs)) if store.local else None
-    failed = planning.failures(store, [stage.name() for stage in stages])
+    changed = bool(summary.jobs or summary.failed_jobs)
+    tables_ns = max(summary.ledger.modified_ns.values(), default=0)
+    report = page.report(store, out, changed, tables_ns) if store.local else None
+    failed = planning.failures(summary.ledger, [stage.name() for stage in stages])
     if failed:
         print(
             f"{len(failed)} failed: list them with `a2data failures {store.root}`, retry with `a2data retry {store.root}`"
@@ -209,7 +211,9 @@ def finish(
     if report:
         print(f"report: {report}")
     gone = [refused] if refused else none_left(left, len(before))
-    return conclude(print_failures(summary), planning.all_failed(store, [stage.name() for stage in stages]) + gone)
+    return conclude(
+        print_failures(summary), planning.all_failed(summary.ledger, [stage.name() for stage in stages]) + gone
+    )
 
 
 def none_left(left: int, before: int) -> list[str]:

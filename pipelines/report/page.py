@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from a2data.records import Reject
 from a2data.store.folder import Folder
+from a2data.store.ledger import Ledger
 from a2data.store.schema import schema
 from a2data.store.tables import Footer, Store
 from model_zoo.catalogue import CARDS
@@ -151,7 +152,7 @@ def write_report(
         (str(f.settings["required_roles"]) for _, f in footers["pack"] if "required_roles" in f.settings),
         "human|object",
     )
-    failures = planning.failures(store, [name for name, _, _ in STAGES])
+    failures = planning.failures(Ledger(store), [name for name, _, _ in STAGES])
     page = _template().render(
         root=store.root,
         stages=stages,
@@ -319,12 +320,11 @@ def _size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def report(store: Store, out: Folder, changed: bool) -> Path:
-    """Return the path of the report in the work folder, rewritten if anything changed or a table is newer."""
+def report(store: Store, out: Folder, changed: bool, tables_ns: int) -> Path:
+    """Return the path of the report in the work folder, rewritten if anything changed or it is older than the tables."""
     from pipelines.report.page import write_report
 
     path = Path(store.path("report.html"))
-    tables = [file.stat().st_mtime_ns for file in Path(store.base).glob("*/*.parquet")]
-    if changed or not path.exists() or path.stat().st_mtime_ns < max(tables, default=0):
+    if changed or not path.exists() or path.stat().st_mtime_ns < tables_ns:
         write_report(store, path, Path(out.base) if out.local else None)
     return path

@@ -13,7 +13,7 @@ from a2data.dataset import writer as tars
 from a2data.records import Packed
 from a2data.stage import Stage
 from a2data.store.folder import Folder
-from a2data.store.tables import Store
+from a2data.store.ledger import Ledger
 from stages.pack.splits import shares_of
 
 
@@ -21,14 +21,14 @@ class ShrinkError(Exception):
     """Publishing would lose more than half of the samples that are published."""
 
 
-def tables(store: Store) -> str:
+def tables(ledger: Ledger) -> str:
     """Return a digest of the rows of the table `pack`; "" if it does not exist."""
-    digests = [footer.digest for shard in store.shards("pack") if (footer := store.footer("pack", shard))]
+    digests = [entry.digest for entry in ledger.entries("pack").values()]
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16] if digests else ""
 
 
 def index(
-    store: Store,
+    ledger: Ledger,
     out: Folder,
     profile: str,
     stages: Sequence[Stage],
@@ -40,10 +40,11 @@ def index(
     owner: the work folder that must own `out`. least: the minimum number of samples to publish. Returns the number of samples.
     Raises ShrinkError, before anything is replaced or removed, if there are fewer.
     """
+    store = ledger.store
     about = {
         "profile": profile,
         "stages": {stage.name(): _about(stage) for stage in stages},
-        "tables": tables(store) or hashlib.sha256(b"").hexdigest()[:16],
+        "tables": tables(ledger) or hashlib.sha256(b"").hexdigest()[:16],
     }
     old = tars.manifest(out)
     tars.check_owner(out, old, owner or old.get("owner"))

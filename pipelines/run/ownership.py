@@ -16,6 +16,7 @@ from typing import Any
 
 from a2data.dataset import writer
 from a2data.store.folder import Folder
+from a2data.store.ledger import Ledger
 from a2data.store.tables import Store
 from pipelines.run import outputs
 from pipelines.run.lock import LOCK, exclusive_lock
@@ -104,7 +105,7 @@ def check(store: Store, out: Folder, take_over: bool = False) -> Identity:
     entries = [name for name in out.entries() if name != LOCK]
     inside = f"{_place(out)}/".startswith(f"{_place(store)}/")
     # manifests with an owner decide by that alone: the footers of `pack` are not read
-    tables = "" if take_over or isinstance(about.get("owner"), dict) else outputs.tables(store)
+    tables = "" if take_over or isinstance(about.get("owner"), dict) else outputs.tables(Ledger(store))
     packed = frozenset() if take_over or about else _packed(store, out)
     why = "" if take_over else refusal(me, about, entries, inside, tables, _host(out), packed)
     if why:

@@ -5,12 +5,13 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from a2data.job import UNIT
 from a2data.journal import progress_path
+from a2data.store.ledger import Ledger
 from a2data.store.tables import Store
 from pipelines.run.schedule import Group, Job, JobResult, Scheduler, jobs
 
@@ -85,31 +86,37 @@ class Lines:
     """A line for each finished job, for logs."""
 
     def __init__(self, store: Store, names: Mapping[int, str] = MappingProxyType({})):
-        self.store, self.names, self.began = store, names, time.monotonic()
+        self.ledger, self.names, self.began = Ledger(store), names, time.monotonic()
 
     def __call__(self, event: str, about: Any) -> None:
-        if event == "made":
+        if event == "begin":
+            self.ledger = about.ledger
+        elif event == "made":
             todo, done = about
-            told = tell(self.store, todo, done, self.names)
+            told = tell(self.ledger, todo, done, self.names)
             print(f"[{time.monotonic() - self.began:7.1f} s] {told}", file=sys.stderr, flush=True)
 
 
-def tell(store: Store, todo: Group, done: JobResult, names: Mapping[int, str] = MappingProxyType({})) -> str:
+def tell(ledger: Ledger, todo: Group, done: JobResult, names: Mapping[int, str] = MappingProxyType({})) -> str:
     """Format the result of a job as a line."""
     name = "+".join(stage.name() for stage in todo)
     shard = names.get(done.job[0], f"shard {done.job[0]}") if len(done.job) == 1 else "all shards"
     if done.error or done.worker_error:
         return f"{name}, {shard}: {done.error or done.worker_error}"
-    units, rejected, failed = counts(store, todo, done.job)
+    units, rejected, failed = counts(ledger, todo, done.job)
     return f"{name}, {shard}: {units} done, {rejected} rejected, {failed} failed"
 
 
-def counts(store: Store, todo: Group, job: Job) -> Counts:
+def counts(ledger: Ledger, todo: Group, job: Job) -> Counts:
     """Count in the parts of a job: units that did not fail (of the stage with the most), rejects and failed units."""
-    footers = {stage: [f for shard in job if (f := store.footer(stage.name(), shard))] for stage in todo}
-    every = [footer for of_stage in footers.values() for footer in of_stage]
-    units = max(sum(f.num_inputs - len(f.failed) for f in of_stage) for of_stage in footers.values())
-    return units, sum(len(f.rejected) for f in every), sum(len(f.failed) for f in every)
+    units = rejected = failed = 0
+    for stage in todo:
+        entries = ledger.entries(stage.name())
+        found = [entry for shard in job if (entry := entries.get(shard))]
+        units = max(units, sum(entry.num_inputs - entry.num_failed for entry in found))
+        rejected += sum(entry.num_rejected for entry in found)
+        failed += sum(entry.num_failed for entry in found)
+    return units, rejected, failed
 
 
 class Bars:
@@ -125,6 +132,7 @@ class Bars:
         from rich.progress import TextColumn
 
         self.store, self.shards, self.names = store, shards, names
+        self.ledger = Ledger(store)
         self.progress = _bars(TextColumn("{task.percentage:>3.0f}% {task.fields[told]:<40}"), console)
         self.tasks: dict[Group, Any] = {}
         self.made: dict[Group, int] = {}  # jobs
@@ -139,8 +147,8 @@ class Bars:
         elif event == "made":
             self._made(*about)
         elif event == "fresh":
-            group, job = about
-            self._count(group, group, job)
+            group, fresh = about
+            self._count(group, group, fresh)
         elif event == "again":
             self.made[about[0]] -= 1
         elif event == "look":
@@ -149,6 +157,7 @@ class Bars:
             self._end()
 
     def _begin(self, board: Scheduler) -> None:
+        self.ledger = board.ledger
         self.progress.start()
         for group in board.groups:
             name = "+".join(stage.name() for stage in group)
@@ -159,14 +168,15 @@ class Bars:
     def _made(self, todo: Group, done: JobResult) -> None:
         if done.error or done.worker_error:
             self.progress.console.print(
-                tell(self.store, todo, done, self.names), style="red", highlight=False, markup=False
+                tell(self.ledger, todo, done, self.names), style="red", highlight=False, markup=False
             )
         else:
-            self._count(done.group, todo, done.job)
+            self._count(done.group, todo, [done.job])
 
-    def _count(self, group: Group, todo: Group, job: Job) -> None:
-        self.made[group] += 1
-        self.totals[group] = _sum(self.totals[group], counts(self.store, todo, job))
+    def _count(self, group: Group, todo: Group, finished: Sequence[Job]) -> None:
+        self.made[group] += len(finished)
+        for job in finished:
+            self.totals[group] = _sum(self.totals[group], counts(self.ledger, todo, job))
 
     def _look(self, busy: dict[tuple[Group, Job], Group]) -> None:
         """Update every bar with the finished jobs and the progress notes of those in flight."""

@@ -11,6 +11,7 @@ They differ in their executor (see pipelines/run/local.py and pipelines/run/on_r
 
 import json
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,12 +21,14 @@ from a2data.job import UNIT
 from a2data.journal import progress_path
 from a2data.records import ClipVideo
 from a2data.stage import Stage
+from a2data.store.ledger import Ledger
 from a2data.store.tables import Store
 from pipelines.run.watchdog import Stuck
 
 log = logging.getLogger("a2data")
 
 REMAKES = 2  # most times that a damaged part is rebuilt in one run
+SAVE_S = 600.0  # a run that is killed leaves at most this time's parts to be read again
 MAX_WORKER_DEATHS = 3  # after this many worker deaths, the unit is blamed
 
 Group = tuple[Stage, ...]
@@ -51,6 +54,7 @@ class CrewLostError(RuntimeError):
 class Summary:
     """Summary of a run."""
 
+    ledger: Ledger = field(repr=False)  # of the store, after the run
     jobs: int = 0  # finished jobs, stages x shards
     failed_jobs: dict[tuple[str, Job], str] = field(default_factory=dict)  # (stage, job) -> error message
     blocked: int = 0  # jobs that depend on failed ones
@@ -89,152 +93,196 @@ def jobs(group: Group, shards: Sequence[int]) -> list[Job]:
     return [tuple(shards)] if group[0].per == "all" else [(shard,) for shard in shards]
 
 
-def stale(group: Group, store: Store, job: Job) -> Group:
-    """Return the stages of a group that this job must run, from the first stale one to the last; () if all are fresh."""
-    for number, stage in enumerate(group):
-        if not store.is_up_to_date(stage, job):
-            return group[number:]
-    return ()
-
-
 def parts_of(group: Group, job: Job) -> list[tuple[str, int]]:
     """Return the parts (table, shard) that a job makes."""
     return [(stage.name(), shard) for stage in group for shard in job]
+
+
+@dataclass(eq=False)
+class Task:
+    """A job that is not finished. Compared by identity: a job over all shards is too long to hash each time."""
+
+    group: Group
+    job: Job
+    waits: set[tuple[str, int]]  # parts still to come
+    todo: Group | None = None  # stages that it must run, from the first stale one to the last; None: not decided yet
+    failed: bool = False
 
 
 class Scheduler:
     """Queue of jobs with their order and dependencies."""
 
     def __init__(self, stages: Sequence[Stage], store: Store, shards: Sequence[int], watch: Listener = lambda *_: None):
-        self.store, self.groups, self.watch = store, groups(stages), watch
-        self.ready: dict[Group, deque[Job]] = {group: deque() for group in self.groups}
-        self.waits: dict[tuple[Group, Job], set[tuple[str, int]]] = {}  # parts still to come
-        self.feeds: dict[tuple[str, int], list[tuple[Group, Job]]] = {}  # (table, shard) -> jobs that read it
-        self.summary = Summary()
+        self.store, self.groups, self.shards, self.watch = store, groups(stages), shards, watch
+        self.ledger = Ledger(store)
+        self.summary = Summary(self.ledger)
+        self.ready: dict[Group, deque[Task]] = {group: deque() for group in self.groups}
+        self.open: dict[Group, dict[Job, Task]] = {group: {} for group in self.groups}  # all but the finished ones
+        self.feeds: dict[tuple[str, int], list[Task]] = {}  # (table, shard) -> open tasks that read it
         self.deaths: Counter = Counter()  # (group, job, unit in flight) -> worker deaths
         self.skip: dict[tuple[Group, Job], dict[str, str]] = {}
-        self.todo: dict[tuple[Group, Job], Group] = {}  # stages that a ready job must run, filled on demand
-        self.finished: set[tuple[Group, Job]] = set()
         self.remade: Counter = Counter()  # (table, shard) -> times that a finished part was damaged
         self.left = 0
         self.stopped = False  # no more jobs are started
         made_by = {stage.name(): group for group in self.groups for stage in group}
-        for group in self.groups:
-            reads = {name for stage in group for name in stage.reads if made_by.get(name, group) is not group}
-            for job in jobs(group, shards):
-                inputs = [(name, shard) for name in sorted(reads) for shard in job]
-                for part in inputs:
-                    self.feeds.setdefault(part, []).append((group, job))
-                self.waits[group, job] = set(inputs)
-                self.left += 1
-                if not inputs:
-                    self.ready[group].append(job)
+        # tables of other groups of this run
+        self.reads: dict[Group, list[str]] = {
+            group: sorted({name for stage in group for name in stage.reads if made_by.get(name, group) is not group})
+            for group in self.groups
+        }
+        self.fresh: dict[Group, list[Callable[[Job], bool]]] = {}  # for each stage of a group
 
-    def next(self, group: Group) -> Job | None:
-        """Return a job of this group that can start, or None. Fresh jobs are marked as finished on the way."""
+    def begin(self) -> None:
+        """Open a task for each job, except for those that are fresh and depend on fresh jobs alone."""
+        settled: dict[str, set[int]] = {}
+        for group in self.groups:
+            self.fresh[group] = [self.ledger.is_fresh(stage) for stage in group]
+            reads = [(name, settled.get(name, set())) for name in self.reads[group]]
+            done = []
+            for job in jobs(group, self.shards):
+                late = {(name, shard) for name, there in reads for shard in job if shard not in there}
+                if late or self._stale(group, job):
+                    self._open(group, job, late)
+                else:
+                    done.append(job)
+            shards = {shard for job in done for shard in job}
+            settled.update({stage.name(): shards for stage in group})
+            if done:
+                self.watch("fresh", (group, done))
+
+    def _open(self, group: Group, job: Job, waits: set[tuple[str, int]]) -> None:
+        task = self.open[group][job] = Task(group, job, waits)
+        self.left += 1
+        for name in self.reads[group]:
+            for shard in job:
+                self.feeds.setdefault((name, shard), []).append(task)
+        if not waits:
+            self.ready[group].append(task)
+
+    def _stale(self, group: Group, job: Job) -> Group:
+        """Return the stages of a group that this job must run, from the first stale one to the last; () if all are fresh."""
+        for number, is_fresh in enumerate(self.fresh[group]):
+            if not is_fresh(job):
+                return group[number:]
+        return ()
+
+    def next(self, group: Group) -> Task | None:
+        """Return a task of this group that can start, or None. Fresh jobs are marked as finished on the way."""
         while self.ready[group] and not self.stopped:
-            job = self.ready[group][0]
-            if (group, job) not in self.todo:
-                self.todo[group, job] = stale(group, self.store, job)
-            if self.todo[group, job]:
-                return job
+            task = self.ready[group][0]
+            if task.todo is None:
+                task.todo = self._stale(group, task.job)
+            if task.todo:
+                return task
             self.ready[group].popleft()
-            self.finish(group, job)
-            self.watch("fresh", (group, job))
+            self.finish(task)
+            self.watch("fresh", (group, [task.job]))
         return None
 
-    def finish(self, group: Group, job: Job) -> None:
+    def finish(self, task: Task) -> None:
         self.left -= 1
-        self.finished.add((group, job))
-        for part in parts_of(group, job):
+        del self.open[task.group][task.job]
+        for part in parts_of(task.group, task.job):
             for later in self.feeds.get(part, ()):
-                if part in self.waits[later]:
-                    self.waits[later].remove(part)
-                    if not self.waits[later]:
-                        self.ready[later[0]].append(later[1])
+                if part in later.waits:
+                    later.waits.remove(part)
+                    if not later.waits:
+                        self.ready[later.group].append(later)
 
     def on_job_done(self, done: JobResult, made: int) -> None:
         """Process the result of a job: success, an exception (its dependents stay blocked), a stuck unit, or a dead worker."""
+        task = self.open[done.group][done.job]
         if not done.error and not done.worker_error:
+            self.ledger.reread(parts_of(task.todo or (), done.job))
             self.summary.jobs += made
-            self.finish(done.group, done.job)
+            self.finish(task)
         elif done.error:
-            if not self._wait_for_damaged(done):
-                self._on_job_failed(done, done.error)
+            if not self._wait_for_damaged(task, done):
+                self._on_job_failed(task, done.error, done.loaded)
         elif done.stuck:
-            self._skip_stuck(done)
+            self._skip_stuck(task, done)
         else:
-            self._on_worker_death(done)
+            self._on_worker_death(task, done)
 
-    def _wait_for_damaged(self, done: JobResult) -> bool:
+    def _wait_for_damaged(self, task: Task, done: JobResult) -> bool:
         """Schedule damaged parts, which were moved aside, to be rebuilt, and make the job that found them wait.
 
         Returns whether there are any. After REMAKES rebuilds a damaged part is not rebuilt again: then the disk is at fault.
         """
         if not done.loaded:
             return False
-        names = {stage.name() for group in self.groups for stage in group}
-        there = {(name, shard) for name in names for shard in self.store.shards(name)}
-        lost = {key: lost for key in self.finished if (lost := set(parts_of(*key)) - there)}
-        missing = {part for parts in lost.values() for part in parts}
+        there = {stage.name(): set(self.store.shards(stage.name())) for group in self.groups for stage in group}
+        lost, missing = self._lost(there)
+        self.ledger.reread(missing)
         self.remade.update(missing)
         if any(self.remade[part] > REMAKES for part in missing):
             return False
         for group, job in lost:
-            self.finished.remove((group, job))
-            self.todo.pop((group, job), None)
-            self.left += 1
-            self.ready[group].append(job)
+            self._open(group, job, set())
             self.watch("again", (group, job))
-        key = done.group, done.job
         # parts that another job found damaged before this job missed them
         missing |= {
-            part for part, later in self.feeds.items() if key in later and part not in there and part[0] in names
+            (name, shard)
+            for (name, shard), readers in self.feeds.items()
+            if name in there and shard not in there[name] and task in readers
         }
+        self.ledger.reread(missing)
         for part in missing:
             readers = self.feeds.setdefault(part, [])
-            if key not in readers:  # a lookup table of the stage
-                readers.append(key)
-            self.waits[key].add(part)
+            if task not in readers:  # a lookup table of the stage
+                readers.append(task)
+            task.waits.add(part)
             for later in readers:
-                if self.waits[later]:
-                    self.waits[later].add(part)
+                if later.waits:
+                    later.waits.add(part)
         if missing:
             log.warning("%s: %s", done.group[0].name(), done.error)
         return bool(missing)
 
-    def _on_job_failed(self, done: JobResult, why: str) -> None:
-        self.left -= 1
-        # a model that does not load would fail every other job too
-        self.stopped = self.stopped or not done.loaded
-        name = self.todo[done.group, done.job][0].name()
-        self.summary.failed_jobs[name, done.job] = why
-        self.store.put(why.encode(), name, f"{done.job[0]:05d}.broken")
+    def _lost(self, there: dict[str, set[int]]) -> tuple[list[tuple[Group, Job]], set[tuple[str, int]]]:
+        """Return the finished jobs with parts that do not exist, and those parts. there: table -> shards that exist."""
+        lost, missing = [], set[tuple[str, int]]()
+        for group in self.groups:
+            for job in jobs(group, self.shards):
+                gone = {(name, shard) for name, shard in parts_of(group, job) if shard not in there[name]}
+                if gone and job not in self.open[group]:
+                    lost.append((group, job))
+                    missing |= gone
+        return lost, missing
 
-    def _skip_stuck(self, done: JobResult) -> None:
+    def _on_job_failed(self, task: Task, why: str, loaded: bool = True) -> None:
+        self.left -= 1
+        task.failed = True
+        # a model that does not load would fail every other job too
+        self.stopped = self.stopped or not loaded
+        name = (task.todo or task.group)[0].name()
+        self.summary.failed_jobs[name, task.job] = why
+        self.store.put(why.encode(), name, f"{task.job[0]:05d}.broken")
+        self.ledger.outdated.add(name)
+
+    def _skip_stuck(self, task: Task, done: JobResult) -> None:
         """Record the unit without progress as failed, since a retry would take as long again, and continue with the others.
 
         If several units made no progress, one may have blocked the others: each runs alone from now on.
         """
-        key = done.group, done.job
         first = done.stuck[0]
         log.warning("%s %s: %s", first.stage, done.job[:3], done.worker_error)
         if not first.unit:
-            self._on_job_failed(done, first.sentence())
+            self._on_job_failed(task, first.sentence())
             return
-        self.store.remove(*progress_path(self.todo[key], done.job[0]))
-        skip = self.skip.setdefault(key, {})
+        self.store.remove(*progress_path(task.todo or (), done.job[0]))
+        skip = self.skip.setdefault((done.group, done.job), {})
         if len(done.stuck) == 1:
             skip[f"{first.stage}/{first.unit}"] = first.sentence()
         else:
             skip.update(dict.fromkeys((stuck.unit for stuck in done.stuck), ""))
-        self.ready[done.group].append(done.job)
+        self.ready[done.group].append(task)
 
-    def _on_worker_death(self, done: JobResult) -> None:
+    def _on_worker_death(self, task: Task, done: JobResult) -> None:
         key = done.group, done.job
         units = [""]
         if done.group[0].per in UNIT:
-            where = progress_path(self.todo[key], done.job[0])
+            where = progress_path(task.todo or (), done.job[0])
             note = self.store.get(*where)
             self.store.remove(*where)
             units = json.loads(note)["units"] if note else [""]
@@ -245,31 +293,36 @@ class Scheduler:
             killed = self.deaths[*key, unit] >= MAX_WORKER_DEATHS
             why = f"killed its worker {MAX_WORKER_DEATHS} times: {done.worker_error}" if killed else ""
             if killed and not unit:
-                self._on_job_failed(done, why)
+                self._on_job_failed(task, why)
                 return
             if unit:
                 # "": only one of several suspects, which runs alone from now on
                 self.skip.setdefault(key, {})[unit] = why
-        self.ready[done.group].append(done.job)
+        self.ready[done.group].append(task)
 
 
 def run(
     stages: Sequence[Stage], store: Store, shards: Sequence[int], crew: Any, watch: Listener = lambda *_: None
 ) -> Summary:
     """Bring every part of every stage up to date. Failed jobs are recorded in the summary; the rest of the run continues."""
-    store.remove_stale_temp_files([stage.name() for stage in stages])
     board = Scheduler(stages, store, shards, watch)
+    for stage in stages:
+        if store.remove_stale_temp_files(stage.name(), board.ledger.names(stage.name())):
+            board.ledger.outdated.add(stage.name())
     watch("begin", board)
+    board.begin()
+    saved_s = time.monotonic()
     busy: dict[tuple[Group, Job], Group] = {}
     try:
         while board.left:
             for group in board.groups:
-                while (job := board.next(group)) is not None:
+                while (task := board.next(group)) is not None:
                     worker = crew.submit(group, len(board.ready[group]))
                     if worker is None:
                         break
                     board.ready[group].popleft()
-                    todo = busy[group, job] = board.todo[group, job]
+                    job, todo = task.job, task.todo or ()
+                    busy[group, job] = todo
                     watch("start", (group, job))
                     crew.start(worker, group, todo, job, board.skip.get((group, job), {}))
             if not busy and (board.stopped or not any(board.ready.values())):
@@ -280,6 +333,10 @@ def run(
                 board.on_job_done(done, len(todo) * len(done.job))
                 watch("made", (todo, done))
             watch("look", busy)
+            if time.monotonic() - saved_s > SAVE_S:
+                board.ledger.save()
+                saved_s = time.monotonic()
+        board.ledger.save()
     finally:
         crew.close()
         watch("end", board)

@@ -1,13 +1,16 @@
-"""Pending jobs with their reasons, progress and failures. Reads footers only."""
+"""Pending jobs with their reasons, progress and failures, by the ledger; only the parts with failed units are opened."""
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import NamedTuple
 
 from a2data.records import Source
 from a2data.stage import Stage
-from a2data.store.tables import Store
+from a2data.store.ledger import Ledger
+from a2data.store.tables import Footer, Store
 from a2data.store.url import is_web, public_name
 from pipelines.run.schedule import Job, groups, jobs
 from pipelines.sources import manifest
@@ -22,73 +25,93 @@ class Step(NamedTuple):
     reasons: dict[str, int]
 
 
-def plan(stages: Sequence[Stage], store: Store, shards: Sequence[int]) -> list[Step]:
+def plan(stages: Sequence[Stage], ledger: Ledger, shards: Sequence[int]) -> list[Step]:
     """Return the jobs that `run` would do with these settings.
 
     Jobs that depend on pending ones are counted, although some may turn out to be fresh.
     """
-    remade: set[tuple[str, int]] = set()
+    remade: dict[str, set[int]] = {}
     steps = []
     for group in groups(stages):
         for stage in group:
             reasons: Counter = Counter()
-            for job in jobs(group, shards):
-                why = reason(stage, store, job, remade)
-                if why:
-                    reasons[why] += 1
-                    remade.update((stage.name(), shard) for shard in job)
-            steps.append(Step(stage.name(), sum(reasons.values()), len(jobs(group, shards)), dict(reasons)))
+            pending = remade[stage.name()] = set()
+            every = jobs(group, shards)
+            why = reasoner(stage, ledger, remade)
+            for job in every:
+                if told := why(job):
+                    reasons[told] += 1
+                    pending.update(job)
+            steps.append(Step(stage.name(), sum(reasons.values()), len(every), dict(reasons)))
     return steps
 
 
-def reason(stage: Stage, store: Store, job: Job, remade: set[tuple[str, int]]) -> str:
-    """Return why this job must run; "" if it need not."""
-    follows = sorted({name for name in stage.reads for shard in job if (name, shard) in remade})
-    footers = [store.footer(stage.name(), shard) for shard in job]
-    if not all(footers):
-        return "never made"
-    old = footers[0]
-    assert old is not None
-    changed = [
-        f"{n}: {old.settings.get(n)!r} → {v!r}" for n, v in stage.cache_fields().items() if old.settings.get(n) != v
-    ]
-    if changed:
-        return "setting " + ", ".join(changed)
-    if follows:
-        return "follows from " + ", ".join(follows)
-    if old.models != stage.models():
-        return "another model"
-    if old.version != stage.version:
-        return f"code version {old.version} → {stage.version}"
-    return "" if store.is_up_to_date(stage, job) else "input changed"
+def reasoner(stage: Stage, ledger: Ledger, remade: dict[str, set[int]]) -> Callable[[Job], str]:
+    """Return the function that tells why a job of this stage must run; "" if it need not. remade: table -> pending shards."""
+    entries, is_fresh = ledger.entries(stage.name()), ledger.is_fresh(stage)
+    fields, models = stage.cache_fields(), stage.models()
+    reads = [(name, remade.get(name, set())) for name in sorted(stage.reads)]
+
+    @cache
+    def changed(made_with: str) -> tuple[str, str]:
+        """Return what differs in the settings, and in the models or the version."""
+        old = json.loads(made_with)
+        settings = [
+            f"{n}: {old['settings'].get(n)!r} → {v!r}" for n, v in fields.items() if old["settings"].get(n) != v
+        ]
+        version = f"code version {old['version']} → {stage.version}" if old["version"] != stage.version else ""
+        return "setting " + ", ".join(settings) if settings else "", (
+            "another model" if old["models"] != models else version
+        )
+
+    def why(job: Job) -> str:
+        if any(shard not in entries for shard in job):
+            return "never made"
+        setting, code = changed(entries[job[0]].made_with)
+        follows = [name for name, pending in reads if any(shard in pending for shard in job)]
+        if setting or follows or code:
+            return setting or ("follows from " + ", ".join(follows) if follows else code)
+        return "" if is_fresh(job) else "input changed"
+
+    return why
 
 
-def failures(store: Store, names: Sequence[str]) -> list[tuple[str, int, str, str]]:
-    """Return (stage, shard, unit, error message) of each failure; unit is "" for a job that failed as a whole."""
+def failures(ledger: Ledger, names: Sequence[str]) -> list[tuple[str, int, str, str]]:
+    """Return (stage, shard, unit, error message) of each failure; unit is "" for a job that failed as a whole.
+
+    Opens the parts with failed units alone.
+    """
     found = []
+    store = ledger.store
     for name in names:
-        for file in store.names(name):
+        files = ledger.names(name)
+        for file in files:
             if file.endswith(".broken"):
                 found.append((name, int(file.split(".")[0]), "", (store.get(name, file) or b"").decode()))
-        for shard, path in store.damaged(name).items():
+        for shard, path in store.damaged(name, files).items():
             found.append((name, shard, "", f"the part was damaged and moved to {path}; the next run rebuilds it"))
-        for shard in store.shards(name):
-            footer = store.footer(name, shard)
-            found += [(name, shard, unit, why) for unit, why in sorted(footer.failed.items())] if footer else []
+        for shard, footer in _with_failures(ledger, name):
+            found += [(name, shard, unit, why) for unit, why in sorted(footer.failed.items())]
     return found
 
 
-def all_failed(store: Store, names: Sequence[str]) -> list[str]:
+def _with_failures(ledger: Ledger, name: str) -> Iterator[tuple[int, Footer]]:
+    """Yield the footers with failed units."""
+    for shard, entry in ledger.entries(name).items():
+        if entry.num_failed and (footer := ledger.store.footer(name, shard)):
+            yield shard, footer
+
+
+def all_failed(ledger: Ledger, names: Sequence[str]) -> list[str]:
     """Return a message for each stage of which every unit failed, with the most frequent error. Rejects are not failures."""
     found = []
     for name in names:
-        footers = [footer for shard in store.shards(name) if (footer := store.footer(name, shard))]
-        errors = Counter(why for footer in footers for why in footer.failed.values())
-        units = sum(footer.num_inputs for footer in footers)
-        if errors and errors.total() >= units:
-            found.append(
-                f"every unit of {name} failed ({errors.total()} of {units}), most often with {errors.most_common(1)[0][0]}"
-            )
+        entries = ledger.entries(name).values()
+        failed, units = sum(entry.num_failed for entry in entries), sum(entry.num_inputs for entry in entries)
+        if failed and failed >= units:
+            errors = Counter(why for _, footer in _with_failures(ledger, name) for why in footer.failed.values())
+            often = f", most often with {errors.most_common(1)[0][0]}" if errors else ""
+            found.append(f"every unit of {name} failed ({failed} of {units}){often}")
     return found
 
 

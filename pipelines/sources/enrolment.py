@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import count
 
 from a2data.records import Source
+from a2data.store.ledger import Ledger
 from a2data.store.source_files import FOLDER, SourceFiles
 from a2data.store.tables import COPY, Store
 from pipelines.sources import forgotten
@@ -23,9 +24,12 @@ def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int, how: Acce
     how = how or Access(files=SourceFiles(store))
     move_damaged_lists(store)
     shards = store.shards("manifest")
+    if not inputs and shards:  # the lists need not be read
+        keep_copies(store, shards)
+        return shards
     rows = {shard: list(store.read("manifest", shard, Source)) for shard in shards}
     keep_copies(store, shards)
-    store.remove_stale_temp_files([FOLDER])
+    store.remove_stale_temp_files(FOLDER, store.names(FOLDER))
     found = survey(list(inputs), [row for shard in shards for row in rows[shard]], how)
     new = forgotten.without_forgotten(store, found.new)
     if how.files:
@@ -76,8 +80,7 @@ def restore_lists(store: Store, new: Sequence[Source]) -> list[Source]:
 
 def move_damaged_lists(store: Store) -> None:
     """Move damaged lists of sources aside and replace them by their copies, before the shards are counted."""
-    for shard in store.shards("manifest"):
-        store.footer("manifest", shard)
+    Ledger(store).entries("manifest")
 
 
 def check_sources(store: Store) -> None:

@@ -233,7 +233,8 @@ def test_only_what_a_run_left_behind_is_swept(tmp_path):
         for name in ("00000.parquet", "a.tmp", "00000.doing", "00000.broken"):
             store.put(b"x", folder, name)
 
-    store.remove_stale_temp_files(["first", "second"])
+    for table in ("first", "second"):
+        store.remove_stale_temp_files(table, store.names(table))
 
     assert store.names("first") == ["00000.parquet"]
     assert len(store.names("mine")) == 4

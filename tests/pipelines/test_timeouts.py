@@ -8,6 +8,7 @@ from toy import Choose, Cut, Join
 from toy_stuck import ChooseForEver, Measure, Measures
 
 from a2data.records import Score
+from a2data.store.ledger import Ledger
 from pipelines.cli import main as cli
 from pipelines.cli import session
 from pipelines.run import status, watchdog
@@ -41,7 +42,7 @@ def test_a_unit_that_makes_no_progress_fails_at_once_and_the_rest_is_done(store)
     summary = run(stages, store, SHARDS, ProcessExecutor(store, timeouts=SHORT), watch)
 
     assert store.footer("measure", 1).failed == {STUCK: NO_PROGRESS}
-    assert status.failures(store, ["measure"]) == [("measure", 1, STUCK, NO_PROGRESS)]
+    assert status.failures(Ledger(store), ["measure"]) == [("measure", 1, STUCK, NO_PROGRESS)]
     assert deaths == [f"{STUCK}: {NO_PROGRESS}"]  # one try, not three
     assert rows(store) == 11
     assert not summary.failed_jobs

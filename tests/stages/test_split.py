@@ -10,6 +10,7 @@ from toy_pairs import fill, make, stages
 
 from a2data.dataset.writer import split_into_tars
 from a2data.records import Packed, Reference
+from a2data.store.ledger import Ledger
 from a2data.store.tables import Store
 from pipelines.run import outputs
 from stages.pack.splits import assigned, shares_of
@@ -24,7 +25,7 @@ def store(tmp_path_factory) -> Store:
     store = Store(tmp_path_factory.mktemp("split") / "work")
     fill(store, PEOPLE, per_shard=12)
     make(store, stages(store, PEOPLE, split="eval=0.33"))
-    outputs.index(store, folder(store), "builtin", stages(store, PEOPLE, split="eval=0.33"))
+    outputs.index(Ledger(store), folder(store), "builtin", stages(store, PEOPLE, split="eval=0.33"))
     return store
 
 
@@ -62,7 +63,7 @@ def test_without_a_split_tars_are_named_without_one_and_those_of_a_split_go(stor
     fill(again, PEOPLE, per_shard=12)
     for settings in ({"split": "eval=0.33"}, {}):
         make(again, stages(again, PEOPLE, **settings))
-        outputs.index(again, folder(again), "builtin", stages(again, PEOPLE, **settings))
+        outputs.index(Ledger(again), folder(again), "builtin", stages(again, PEOPLE, **settings))
     tars = sorted(p.name for p in Path(again.path("shards")).glob("*.tar"))
     assert [name[:10] for name in tars] == ["00000-000-", "00001-000-"]
     assert {row["split"] for row in index(again)} == {""}

@@ -6,6 +6,7 @@ from pathlib import Path
 import av
 
 from a2data.store.filename import safe_name
+from a2data.store.ledger import Ledger
 from a2data.store.tables import Store
 from pipelines.bench.a2.cases import Case
 from pipelines.bench.a2.profiles import Row, fill_in
@@ -65,7 +66,7 @@ def table(
 
     A metric that failed on a video is skipped, with the error message: it counts neither as found nor as missing.
     """
-    failed = {(name, shard): why for name, shard, _, why in status.failures(store, [s.name() for s in stages])}
+    failed = {(name, shard): why for name, shard, _, why in status.failures(Ledger(store), [s.name() for s in stages])}
     there = set(store.shards("sample"))
     found, gone = dict[str, Row](), []
     for case in cases:
@@ -100,5 +101,5 @@ def made_by(stages: Sequence[Metrics], table: Mapping[str, Row]) -> dict[str, st
 
 def unmade(store: Store, home: Mapping[str, int], gone: Sequence[Case]) -> dict[str, str]:
     """Return {case: why its video could not be sampled}."""
-    failed = {shard: why for _, shard, _, why in status.failures(store, ["sample"])}
+    failed = {shard: why for _, shard, _, why in status.failures(Ledger(store), ["sample"])}
     return {case.id: f"no video of {case.id}: {failed.get(home[case.id], 'it was not sampled')}" for case in gone}

@@ -149,7 +149,7 @@ def test_a_killed_writer_leaves_no_part_and_its_scratch_is_swept(tmp_path):
     assert killed.returncode == -signal.SIGKILL
     assert store.footer("measure", 0) is None
     assert os.listdir(tmp_path / "measure") != []
-    store.remove_stale_temp_files(["measure"])
+    store.remove_stale_temp_files("measure", store.names("measure"))
     assert os.listdir(tmp_path / "measure") == []
 
 

@@ -99,7 +99,7 @@ def test_what_was_fresh_does_not_shorten_the_time_left(store, by_hand):
     seen, group = by_hand
     (task,) = seen.progress.tasks
     for shard in SHARDS[:2]:
-        seen("fresh", (group, (shard,)))
+        seen("fresh", (group, [(shard,)]))
     seen("look", {})
     seen("start", (group, (2,)))
     store.fs.create_dir(store.path("cut"))

@@ -7,6 +7,7 @@ import toy
 from toy import Choose, Cut, Join, Measure
 
 from a2data.records import Source
+from a2data.store.ledger import Ledger
 from pipelines.run.local import InProcessExecutor
 from pipelines.run.schedule import run
 from pipelines.run.status import failures, plan, replaced, sources
@@ -22,11 +23,11 @@ def made(store):
 
 
 def reasons(store, *stages) -> dict[str, dict[str, int]]:
-    return {step.stage: step.reasons for step in plan(stages, store, SHARDS)}
+    return {step.stage: step.reasons for step in plan(stages, Ledger(store), SHARDS)}
 
 
 def test_nothing_is_made_yet(store):
-    assert [(s.stage, s.todo, s.total, s.reasons) for s in plan(toy.toy(), store, SHARDS)] == [
+    assert [(s.stage, s.todo, s.total, s.reasons) for s in plan(toy.toy(), Ledger(store), SHARDS)] == [
         ("cut", 4, 4, {"never made": 4}),
         ("measure", 4, 4, {"never made": 4}),
         ("choose", 4, 4, {"never made": 4}),
@@ -35,7 +36,7 @@ def test_nothing_is_made_yet(store):
 
 
 def test_everything_is_made(made):
-    assert [step.todo for step in plan(toy.toy(), made, SHARDS)] == [0, 0, 0, 0]
+    assert [step.todo for step in plan(toy.toy(), Ledger(made), SHARDS)] == [0, 0, 0, 0]
 
 
 def test_a_changed_setting_is_named_with_both_values(made):
@@ -77,7 +78,7 @@ def test_newer_code_is_named(made):
 
 def test_plan_does_not_promise_less_than_a_run_does(made):
     changed = [Cut(), replace(Measure(), seconds=0.001), Choose(), Join()]
-    most = sum(step.todo * (len(SHARDS) if step.stage == "join" else 1) for step in plan(changed, made, SHARDS))
+    most = sum(step.todo * (len(SHARDS) if step.stage == "join" else 1) for step in plan(changed, Ledger(made), SHARDS))
 
     assert run(changed, made, SHARDS, InProcessExecutor(made)).jobs == 4 <= most
 
@@ -94,15 +95,18 @@ def test_failures_are_units_and_whole_jobs(store):
     run([Cut(), Measure(bad="1-00000002"), Choose(), Broken()], store, SHARDS, InProcessExecutor(store))
 
     units = [("measure", n, f"{n:015x}1-00000002", "ValueError: this clip is bad") for n in SHARDS]
-    assert failures(store, [stage.name() for stage in toy.toy()]) == [*units, ("join", 0, "", "RuntimeError: too many")]
+    assert failures(Ledger(store), [stage.name() for stage in toy.toy()]) == [
+        *units,
+        ("join", 0, "", "RuntimeError: too many"),
+    ]
 
 
 def test_a_repaired_unit_is_not_a_failure(store):
     store.put(b"it was", "choose", "00001.broken")
-    assert len(failures(store, ["choose"])) == 1
+    assert len(failures(Ledger(store), ["choose"])) == 1
 
     run(toy.toy(), store, SHARDS, InProcessExecutor(store))
-    assert failures(store, ["choose"]) == []
+    assert failures(Ledger(store), ["choose"]) == []
 
 
 def test_sources_are_known_by_shard_and_id(store):
