@@ -65,6 +65,9 @@ class Ledger:
         self.tables: dict[str, dict[int, Entry]] = {}  # table -> shard -> entry, shards in ascending order
         self.listed: dict[str, list[str]] = {}  # table -> names of all its files
         self.modified_ns: dict[str, int] = {}  # table -> modification time of its newest part
+        self.read_now: dict[
+            str, list[int]
+        ] = {}  # table -> shards whose parts were new or had changed when it was listed
         self.texts: dict[str, str] = {}  # each value of made_with once
         self.outdated: set[str] = set()  # tables whose files have changed since they were listed
 
@@ -125,6 +128,7 @@ class Ledger:
         stored = self._load(table) if FILE in files else {}
         known = {shard: stored.get(shard) for shard in stamps}
         unread = [shard for shard, entry in known.items() if entry is None or entry.stamp != stamps[shard]]
+        self.read_now[table] = unread
         settled = [shard for shard in unread if 0 < stamps[shard].modified_ns <= at_ns - RACY_NS]
         trusted = set(settled)
         lost = False
