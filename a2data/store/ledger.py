@@ -1,7 +1,7 @@
 """Completion state of a store: keys, digests and counts of all its parts, at the cost of one listing for each table.
 
 <table>/parts.ledger holds an entry for each part: what its footer says of key, digest, settings and counts, and the size and
-modification time of the file that was read. It is derived data. Whoever needs it lists the table once, uses the entries whose
+modification time of the file that was read. It is derived data. A command lists the table once, uses the entries whose
 size and time equal those of the file, opens the other parts, and replaces the ledger atomically. A missing, damaged or outdated
 ledger therefore costs time and nothing else, and any number of processes may write it: the last one wins, and what it did not
 know is read again. Workers do not write it, so that killed ones cannot leave it half done.
