@@ -1,7 +1,7 @@
 """Completion state of a store: keys, digests and counts of all its parts, at the cost of one listing for each table.
 
 <table>/parts.ledger holds an entry for each part: what its footer says of key, digest, settings and counts, and the size and
-modification time of the file that was read. It is derived data. Whoever needs it lists the table once, uses the entries whose
+modification time of the file that was read. It is derived data. A command lists the table once, uses the entries whose
 size and time equal those of the file, opens the other parts, and replaces the ledger atomically. A missing, damaged or outdated
 ledger therefore costs time and nothing else, and any number of processes may write it: the last one wins, and what it did not
 know is read again. Workers do not write it, so that killed ones cannot leave it half done.
@@ -65,6 +65,9 @@ class Ledger:
         self.tables: dict[str, dict[int, Entry]] = {}  # table -> shard -> entry, shards in ascending order
         self.listed: dict[str, list[str]] = {}  # table -> names of all its files
         self.modified_ns: dict[str, int] = {}  # table -> modification time of its newest part
+        self.read_now: dict[
+            str, list[int]
+        ] = {}  # table -> shards whose parts were new or had changed when it was listed
         self.texts: dict[str, str] = {}  # each value of made_with once
         self.outdated: set[str] = set()  # tables whose files have changed since they were listed
 
@@ -125,6 +128,7 @@ class Ledger:
         stored = self._load(table) if FILE in files else {}
         known = {shard: stored.get(shard) for shard in stamps}
         unread = [shard for shard, entry in known.items() if entry is None or entry.stamp != stamps[shard]]
+        self.read_now[table] = unread
         settled = [shard for shard in unread if 0 < stamps[shard].modified_ns <= at_ns - RACY_NS]
         trusted = set(settled)
         lost = False

@@ -410,10 +410,11 @@ def key_of(stage: Stage) -> Callable[[dict[str, str]], str]:
     """
     about = [stage.name(), stage.version, stage.cache_fields(), str(schema(stage.writes)), stage.models()]
     start = hashlib.sha256(f"{json.dumps(about, sort_keys=True)[:-1]}, ".encode())
+    encode = json.JSONEncoder(sort_keys=True).encode
 
     def key(inputs: dict[str, str]) -> str:
         sha = start.copy()
-        sha.update(f"{json.dumps(inputs, sort_keys=True)}]".encode())
+        sha.update(f"{encode(inputs)}]".encode())
         return sha.hexdigest()[:16]
 
     return key

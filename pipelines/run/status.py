@@ -50,7 +50,7 @@ def reasoner(stage: Stage, ledger: Ledger, remade: dict[str, set[int]]) -> Calla
     """Return the function that tells why a job of this stage must run; "" if it need not. remade: table -> pending shards."""
     entries, is_fresh = ledger.entries(stage.name()), ledger.is_fresh(stage)
     fields, models = stage.cache_fields(), stage.models()
-    reads = [(name, remade.get(name, set())) for name in sorted(stage.reads)]
+    reads = [(name, remade[name]) for name in sorted(stage.reads) if remade.get(name)]
 
     @cache
     def changed(made_with: str) -> tuple[str, str]:

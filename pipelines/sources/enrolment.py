@@ -6,6 +6,7 @@ from itertools import count
 
 from a2data.records import Source
 from a2data.store.ledger import Ledger
+from a2data.store.parquet import DamagedError
 from a2data.store.source_files import FOLDER, SourceFiles
 from a2data.store.tables import COPY, Store
 from pipelines.sources import forgotten
@@ -79,8 +80,20 @@ def restore_lists(store: Store, new: Sequence[Source]) -> list[Source]:
 
 
 def move_damaged_lists(store: Store) -> None:
-    """Move damaged lists of sources aside and replace them by their copies, before the shards are counted."""
-    Ledger(store).entries("manifest")
+    """Move damaged lists of sources aside and replace them by their copies, before the shards are counted.
+
+    Reads the lists that are new or have changed since the last command; `a2data verify` reads all. Raises DamagedError if the
+    rows of one are damaged; the command is then run again, see main.
+    """
+    ledger = Ledger(store)
+    ledger.entries("manifest")
+    for shard in ledger.read_now["manifest"]:
+        try:
+            store.check("manifest", shard)
+        except FileNotFoundError:
+            pass
+        except DamagedError as error:
+            raise store.set_aside(error) from error
 
 
 def check_sources(store: Store) -> None:
