@@ -338,7 +338,13 @@ def test_a_run_that_is_killed_at_any_write_leaves_a_data_set_and_the_next_one_cl
     assert run(work, None, *other) == 0
     assert readable(out) == clips
     assert {e["name"]: e["sha256"] for e in manifest(out)["shards"]} == tars(out) != {}
-    assert {path.name for path in out.iterdir()} == {*tars(out), "index.parquet", "manifest.json", "README.md", "run.lock"}
+    assert {path.name for path in out.iterdir()} == {
+        *tars(out),
+        "index.parquet",
+        "manifest.json",
+        "README.md",
+        "run.lock",
+    }
 
 
 def test_a_killed_first_run_has_claimed_its_folder(tmp_path, monkeypatch, filled):

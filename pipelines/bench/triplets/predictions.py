@@ -236,7 +236,7 @@ def _ref(given: samples.ReferenceMeta, png: bytes) -> Ref:
 
 
 def run_lengths(mask: coco_rle.Rle) -> bytes:
-    """A mask of the shards in the encoding of the tables."""
+    """Return a mask of the shards in the encoding of the tables."""
     return images.to_rle(coco_rle.decode(mask))
 
 
