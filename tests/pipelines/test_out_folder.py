@@ -343,6 +343,7 @@ def test_a_run_that_is_killed_at_any_write_leaves_a_data_set_and_the_next_one_cl
         "index.parquet",
         "manifest.json",
         "README.md",
+        "croissant.json",
         "run.lock",
     }
 
