@@ -10,6 +10,7 @@ import struct
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from a2data.store.folder import Folder
 COLUMNS = ("clip_id", "shard", "shard_sha256", "offset", "bytes", "frames", "height", "width", "roles")
 # fields of a member's header: name, size, "ustar", name prefix
 HEADER = struct.Struct("100s24x12s121x5s83x155s12x")
+SHORT_HEADER = struct.Struct("100s24x11s122x5s83xc166x")  # the same, with the first byte of the prefix
 MAX_SAMPLE_BYTES = 1 << 28  # several samples are read at a time
 MAX_OPEN = 256  # open files; a process may have 1024
 MAX_FREE_BUFFERS = 64
@@ -247,26 +249,46 @@ def members(piece: memoryview, key: str, where: str) -> dict[str, memoryview]:
     header is damaged, that is, if the sample is corrupt.
     """
     found: dict[str, memoryview] = {}
-    begin, at = f"{key}.", 0
-    while at < len(piece):
-        name, size = header(piece, at)
-        if not name.startswith(begin):
-            if at == 0:
-                what = f"the member {name!r}" if name else "no tar header"
-                raise LookupError(
-                    f"{where}: at the offset of the sample {key} the tar has {what}: index and tar are from different runs; copy "
-                    "both again or repack the data set"
-                )
-            raise ValueError(f"has a damaged header {at} bytes after its first")
+    begin, at, end = f"{key}.".encode(), 0, len(piece)
+    skipped = len(begin)
+    while at < end:
+        # inlined for short names, which nearly all are, since a sample has a dozen members
+        try:
+            named, octal, magic, prefix = SHORT_HEADER.unpack_from(piece, at)
+            plain = magic == b"ustar" and prefix == b"\0" and named.startswith(begin)
+            size = int(octal, 8) if plain else -1
+            extension = text(named[skipped:]) if plain else ""
+        except (ValueError, struct.error):
+            size = -1
+        if size < 0:
+            extension, size = long_member(piece, at, key, where)
         at += 512
-        extension = name[len(begin) :]
         if extension in found:
             raise ValueError(f"contains two members .{extension}")
         found[extension] = piece[at : at + size]
         at += (size + 511) & -512
-    if at > len(piece):
+    if at > end:
         raise ValueError(f"has a damaged header {at} bytes after its first")
     return found
+
+
+@lru_cache(1024)
+def text(field: bytes) -> str:
+    return field.rstrip(b"\0").decode()
+
+
+def long_member(piece: memoryview, at: int, key: str, where: str) -> tuple[str, int]:
+    """Return extension and size of the member whose header begins at byte `at`. Raises as `members` does."""
+    name, size = header(piece, at)
+    if name.startswith(f"{key}."):
+        return name[len(key) + 1 :], size
+    if at == 0:
+        what = f"the member {name!r}" if name else "no tar header"
+        raise LookupError(
+            f"{where}: at the offset of the sample {key} the tar has {what}: index and tar are from different runs; copy "
+            "both again or repack the data set"
+        )
+    raise ValueError(f"has a damaged header {at} bytes after its first")
 
 
 def header(piece: memoryview, at: int) -> tuple[str, int]:

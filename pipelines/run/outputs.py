@@ -9,13 +9,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from a2data.dataset import card
+from a2data.dataset import card, croissant, energon
 from a2data.dataset import writer as tars
 from a2data.records import Packed
 from a2data.stage import Stage
 from a2data.store.folder import Folder
 from a2data.store.ledger import Ledger
 from stages.pack.splits import shares_of
+from stages.pack.stage import Pack
 
 
 class ShrinkError(Exception):
@@ -61,6 +62,9 @@ def index(
     made = tars.finish(out, rows, about, owner)
     if rows:
         card.write(out, made, rows[0].members)
+        croissant.write(out, made)
+        if any(stage.energon for stage in stages if isinstance(stage, Pack)):
+            energon.write(out, rows)
     return made["samples"]
 
 

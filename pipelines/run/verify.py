@@ -154,6 +154,8 @@ def decode_samples(out: Folder, count: int, report: Report = lambda _: None) -> 
     """
     # imported late because they load FFmpeg and OpenCV
     from a2data.dataset.decode import CorruptError, facts_of, picture, pictures
+    from a2data.dataset.triplet import from_sample
+    from a2data.media.images import from_png
 
     try:
         index = read_index([out.root])
@@ -167,8 +169,11 @@ def decode_samples(out: Folder, count: int, report: Report = lambda _: None) -> 
         try:
             parts = members(tars.read(row), key, where)
             facts = facts_of(parts, key)
-            for given in facts.references:
-                picture(parts, given.name)
+            slots = [name.removesuffix(".png") for name in parts if name.endswith(".png")]
+            for name in sorted({*slots, *(given.name for given in facts.references)}):
+                picture(parts, name)
+            for cut_out in from_sample({name: bytes(data) for name, data in parts.items()}).cut_outs.values():
+                from_png(cut_out)
             frames = sum(1 for _ in pictures(parts["mp4"], 0, int(index.shape[0][row]), 1))
             if frames != facts.frames:
                 raise CorruptError(f"has {frames} frames, but its JSON says {facts.frames}")

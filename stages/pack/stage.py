@@ -53,6 +53,7 @@ class Pack(Stage):
     row_noun = "samples"
     per = "shard"
     accounts_for = "clip_id"
+    uncached_fields = ("energon",)
     unit_timeout_s = 21600.0  # a tar is complete only after its last clip
     version = 5
 
@@ -72,6 +73,8 @@ class Pack(Stage):
     """size at which the next tar starts, bytes"""
     split: str = ""
     """fractions to hold out, "eval=0.05,test=0.05"; splits share no video or identity; "" = none"""
+    energon: bool = False
+    """also write what Megatron-Energon reads, .nv-meta and an index of each tar"""
     made_by: str = ""
     """"<stage> <model>@<revision>" of every model, separated by "; "; written to each sample"""
 

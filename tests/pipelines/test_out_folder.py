@@ -343,6 +343,7 @@ def test_a_run_that_is_killed_at_any_write_leaves_a_data_set_and_the_next_one_cl
         "index.parquet",
         "manifest.json",
         "README.md",
+        "croissant.json",
         "run.lock",
     }
 
@@ -406,7 +407,7 @@ def test_an_object_store_has_owners_too(tmp_path, capsys, filled):
 
     assert run(work, None, "--set", "pack.split=eval=0.3") == 0
     assert set(packed) & set(tars(out)) == set()
-    assert set(Folder(out).names()) == {*tars(out), "index.parquet", "manifest.json"}
+    assert set(Folder(out).names()) == {*tars(out), "index.parquet", "manifest.json", "README.md", "croissant.json"}
 
 
 def test_a_work_folder_in_an_object_store_has_an_id_and_a_copy_of_it_another(tmp_path, filled):

@@ -1,6 +1,6 @@
 import json
 
-from a2data.dataset import card
+from a2data.dataset import card, croissant
 from a2data.store.folder import Folder
 
 MANIFEST = {"samples": 2, "frames": 9, "format": "f", "licenses": {"CC0-1.0": 2}, "shards": [{}]}
@@ -44,3 +44,13 @@ def test_a_readme_of_the_user_stays(tmp_path):
     (tmp_path / "README.md").write_text("mine")
     card.write(out, MANIFEST, [])
     assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_a_description_of_another_data_set_stays(tmp_path):
+    out, manifest = Folder(tmp_path), MANIFEST | {"index": {"bytes": 1, "sha256": "0"}, "shards": []}
+    croissant.write(out, manifest)
+    croissant.write(out, manifest | {"samples": 3})
+    assert "3 prompt-reference-video" in (tmp_path / "croissant.json").read_text()
+    (tmp_path / "croissant.json").write_text("{}")
+    croissant.write(out, manifest)
+    assert (tmp_path / "croissant.json").read_text() == "{}"

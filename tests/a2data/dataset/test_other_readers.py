@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny_shards
 
-from a2data.dataset import card, writer
+from a2data.dataset import card, croissant, energon, writer
 from a2data.dataset import triplet as samples
 from a2data.store.folder import Folder
 from stages.pack.facts import to_row
@@ -145,6 +145,70 @@ def test_polars_reads_the_index_and_the_json(shards):
     assert index["roles"].to_list() == [list(roles(n)) for n in range(COUNT)]
     data = io.BytesIO(b"".join(text + b"\n" for text in texts(shards)))
     assert polars.read_ndjson(data)["prompt"].to_list() == prompts(shards)
+
+
+# in a process of its own: Energon forks, and replaces handlers of signals
+ENERGON = """
+import json, sys
+import megatron.energon as energon
+from megatron.energon.flavors.base_dataset import Sample
+from megatron.energon.task_encoder.cooking import basic_sample_keys
+from megatron.energon.edataclass import edataclass
+
+@edataclass
+class Triplet(Sample):
+    text: str
+    names: list
+
+@energon.stateless
+def cook(sample):
+    names = [name for name in sample if not name.startswith("__")]
+    return Triplet(**basic_sample_keys(sample), text=sample["json"]["prompt"], names=names)
+
+class Encoder(energon.DefaultTaskEncoder):
+    cookers = [energon.Cooker(cook)]
+
+of_one = energon.WorkerConfig(rank=0, world_size=1, num_workers=0)
+how = dict(worker_config=of_one, batch_size=None, shuffle_buffer_size=None, max_samples_per_sequence=None)
+data = energon.get_train_dataset(sys.argv[1], task_encoder=Encoder(), repeat=False, **how)
+print(json.dumps([[s.text, sorted(s.names)] for s in energon.get_loader(data)]))
+"""
+
+
+@pytest.mark.slow
+def test_energon_reads_what_pack_writes_for_it(shards):
+    pytest.importorskip("megatron.energon")
+    energon.write(Folder(shards), writer.rows(Folder(shards)))
+    done = subprocess.run([sys.executable, "-c", ENERGON, str(shards)], capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = sorted(json.loads(done.stdout.splitlines()[-1]))
+    assert [text for text, _ in found] == sorted(prompts(shards))
+    assert all(set(names) == MEMBERS for _, names in found)
+
+
+def test_the_offsets_for_energon_lead_to_the_first_header_of_each_sample(shards):
+    energon.write(Folder(shards), writer.rows(Folder(shards)))
+    for path in tars(shards):
+        starts, seen = [], set()
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if (key := member.name.partition(".")[0]) not in seen:
+                    starts.append(member.offset)
+                    seen.add(key)
+        data = Path(f"{path}.idx").read_bytes()
+        offsets = [int.from_bytes(data[n : n + 8], "little") for n in range(0, len(data), 8)]
+        assert offsets[:-1] == starts
+        assert Path(path).read_bytes()[offsets[-1] :].count(0) == Path(path).stat().st_size - offsets[-1]
+
+
+def test_mlcroissant_validates_the_description_and_reads_the_index_by_it(shards):
+    mlcroissant = pytest.importorskip("mlcroissant")
+    croissant.write(Folder(shards), writer.manifest(Folder(shards)))
+    data = mlcroissant.Dataset(jsonld=str(shards / "croissant.json"))
+    assert not data.metadata.ctx.issues.errors
+    rows = list(data.records("index"))
+    assert [row["index/clip_id"].decode() for row in rows] == [r.clip_id for r in writer.rows(Folder(shards))]
+    assert [[role.decode() for role in row["index/roles"]] for row in rows] == [list(roles(n)) for n in range(COUNT)]
 
 
 def as_members(sample: tuple[str, str]) -> dict[str, bytes]:
