@@ -8,72 +8,100 @@ OUT/train and OUT/held-out are folders of shards in the format of `pack` (tars, 
 members: {key}.json, the triplet's metadata, and {key}.safetensors with `video` (16, t, h, w), `condition` (20, t, h, w), `image`
 (tokens, dim), `text` and `text_empty` (tokens, dim, unpadded). With `singles` there are also `condition_single` and
 `image_single`, computed from the first reference only. OUT/no_references.safetensors is the condition without references.
-OUT/encoding.json records the settings and the encoders.
+OUT/encoding.json records the settings and the encoders. OUT/.a2data has the tables of the runner, from which a run resumes.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from a2data.dataset import writer
 from a2data.records import Packed
+from a2data.stage import Stage
 from a2data.store.folder import Folder
-from stages.encode.settings import APART, SPLITS, VARIANT, Encoding
-from stages.encode.tensors import members, pictures, read_tar, to_row
+from a2data.store.tables import Store
+from pipelines.run import local, schedule, verify
+from pipelines.run.lock import exclusive_lock
+from pipelines.run.schedule import Summary
+from stages.encode.settings import SPLITS, Encoding
+from stages.encode.stage import Encode, numbered
 
-VERSION = 4  # increment when the tensors change for the same settings
+STATE = ".a2data"  # folder in the output with the tables
+
+Run = Callable[[Sequence[Stage], Store, list[int], dict[int, str]], Summary]  # the names are {shard: tar}
+
+
+def here(stages: Sequence[Stage], store: Store, shards: list[int], names: dict[int, str]) -> Summary:
+    """Run the jobs that are due in this process."""
+    return schedule.run(stages, store, shards, local.InProcessExecutor(store))
 
 
 def encode(
-    shards_in: str, out: str, model: Path, how: Encoding, device: str = "cpu", say: Any = print, spread: Any = None
+    shards_in: str,
+    out: str,
+    model: Path,
+    how: Encoding,
+    device: str = "cpu",
+    run: Run = here,
+    retry: bool = False,
+    say: Callable[[str], Any] = print,
 ) -> dict[str, int]:
     """Encode every tar of a data set that is not encoded yet and return the number of samples in each split.
 
-    A tar is encoded again if its bytes, the encoders or a setting changed. `spread` replaces `encode_tars`, for example to encode
-    on a cluster. Raises ValueError for a folder without shards, a tar that does not match the index, and NaN in an encoder's
-    output.
+    A tar is encoded again if its bytes, the split of a sample, the encoders or a setting changed, or an encoded tar is missing;
+    with `retry` also if a sample failed. `run` runs the jobs. Raises ValueError for a folder without shards, for tars that could
+    not be encoded, after the others are, and if no training sample is left.
     """
     from model_zoo.a2 import encoders as a2_encoders
 
-    source, target = Folder(shards_in), Folder(out)
+    source, target, store = Folder(shards_in), Folder(out), Store(f"{out.rstrip('/')}/{STATE}")
     index = read_index(source)
     apart = {row.clip_id for row in index if row.split not in ("", "train")}
     held_out = apart or choose_held_out([row.clip_id for row in index], how.validation_fraction)
-    about = {"version": VERSION, "encoders": a2_encoders.revision(model), **asdict(how), "held_out": sorted(held_out)}
-    parts: dict[str, Any] = {}
-    todo = []
-    for name, digest in sorted({(row.shard, row.shard_sha256) for row in index}):
-        key = hashlib.sha256(json.dumps([name, digest, about], sort_keys=True).encode()).hexdigest()
-        parts[name] = fresh(target, name, key)
-        if parts[name] is None:
-            todo.append((name, key))
-    for name, part in (spread or encode_tars)(todo, shards_in, out, str(model), device, how, held_out):
-        parts[name] = part
-        say(f"encoded {name}: {sum(len(part[split]) for split in SPLITS)} samples")
-    left_out = {clip: why for part in parts.values() for clip, why in part["left out"].items()}
-    for clip, why in left_out.items():
-        say(f"skipped {clip}: {why}")
-    placed = {split: [Packed(**row) for part in parts.values() for row in part[split]] for split in SPLITS}
-    if not placed["train"]:
-        raise ValueError(
-            f"{shards_in} has no usable training sample: {next(iter(left_out.values()), 'all samples are held out')}"
-        )
-    finish(target, placed, about | {"left out": left_out}, model, how)
-    return {split: len(rows) for split, rows in placed.items()}
+    revision = a2_encoders.revision(model)
+    # absolute, since workers may have another working directory
+    shards, to = (folder.base if folder.local else folder.root for folder in (source, target))
+    root = str(Path(model).absolute())
+    stage = Encode(**asdict(how), shards=shards, out=to, model=root, revision=revision, device=device)
+    with exclusive_lock(store):
+        names = queue(store, index, held_out)
+        verify.forget_damaged_tars(store, target, hashed=False, stage=stage.name(), splits=SPLITS)
+        for shard in names if retry else ():
+            if (footer := store.footer(stage.name(), shard)) and footer.failed:
+                store.remove(stage.name(), f"{shard:05d}.parquet")
+        summary = run([stage], store, list(names), names)
+        for (_, (shard, *_)), why in summary.failed_jobs.items():
+            say(f"not encoded {names[shard]}: {why}")
+        if summary.failed_jobs or summary.blocked:
+            failed = len(summary.failed_jobs) + summary.blocked
+            why = next(iter(summary.failed_jobs.values()), "the run ended before")
+            raise ValueError(f"{failed} of {len(names)} tars in {shards_in} were not encoded: {why}")
+        return publish(store, target, stage, held_out, say)
 
 
-def encode_tars(
-    todo: list[tuple[str, str]], shards_in: str, out: str, model: str, device: str, how: Encoding, held_out: set[str]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Encode tars, given by name and key, one after another in this process. Yields the name and the part record of each."""
-    from model_zoo.a2 import encoders as a2_encoders
+def queue(store: Store, index: Sequence[Packed], held_out: set[str]) -> dict[int, str]:
+    """Give each packed tar a shard of the table `pack` with the split of each sample, and return {shard: tar}.
 
-    encoders = a2_encoders.load(Path(model), device) if todo else None
-    for name, key in todo:
-        yield name, encode_tar(Folder(shards_in), Folder(out), name, key, encoders, how, held_out)
+    Parts of other tars are removed. Raises ValueError for a tar that is not named like a shard.
+    """
+    prefixes = sorted({numbered(row.shard)[1] for row in index})
+    rows: dict[int, list[Packed]] = defaultdict(list)
+    for row in index:
+        number, prefix = numbered(row.shard)
+        split = "held-out" if row.clip_id in held_out else "train"
+        rows[number * len(prefixes) + prefixes.index(prefix)].append(replace(row, split=split))
+    for table in ("pack", Encode.name()):
+        for name in store.names(table):
+            if int(name.split(".")[0]) not in rows:
+                store.remove(table, name)
+    for shard, mine in rows.items():
+        if store.footer("pack", shard) is None or list(store.read("pack", shard, Packed)) != mine:
+            store.write("pack", shard, Packed, mine)
+    return {shard: mine[0].shard for shard, mine in sorted(rows.items())}
 
 
 def read_index(source: Folder) -> list[Packed]:
@@ -94,58 +122,34 @@ def choose_held_out(keys: list[str], share: float) -> set[str]:
     return set(sorted(keys, key=lambda key: hashlib.sha256(key.encode()).digest())[:count])
 
 
-def fresh(target: Folder, name: str, key: str) -> dict[str, Any] | None:
-    """Return the part record of an encoded tar, or None if it is missing or has another key."""
-    text = target.get("parts", f"{name}.json")
-    part = json.loads(text) if text else {}
-    there = {split: target.names(split) for split in SPLITS}
-    whole = part.get("key") == key and all(row["shard"] in there[split] for split in SPLITS for row in part[split])
-    return part if whole else None
+def publish(
+    store: Store, target: Folder, stage: Encode, held_out: set[str], say: Callable[[str], Any]
+) -> dict[str, int]:
+    """Write the indices, the manifests, no_references.safetensors and encoding.json, and return the samples in each split.
+
+    Samples that were left out are named. Raises ValueError if no training sample is left.
+    """
+    shards = store.shards(stage.name())
+    rows = [row for shard in shards for row in store.read(stage.name(), shard, Packed)]
+    footers = [footer for shard in shards if (footer := store.footer(stage.name(), shard))]
+    left_out = {reject.key: reject.detail for footer in footers for reject in footer.rejected}
+    failed = {clip: why for footer in footers for clip, why in footer.failed.items()}
+    for clip, why in left_out.items():
+        say(f"skipped {clip}: {why}")
+    for clip, why in failed.items():
+        say(f"failed {clip}: {why}")
+    index = {split: [replace(row, split="") for row in rows if row.split == split] for split in SPLITS}
+    if not index["train"]:
+        why = next(iter((failed | left_out).values()), "all samples are held out")
+        raise ValueError(f"{stage.shards} has no usable training sample: {why}")
+    settings = {name: getattr(stage, name) for name in Encoding.__dataclass_fields__}
+    about = {"version": stage.version, "encoders": stage.revision, **settings, "held_out": sorted(held_out)}
+    finish(target, index, about | {"left out": left_out, "failed": failed}, stage)
+    return {split: len(mine) for split, mine in index.items()}
 
 
-def encode_tar(
-    source: Folder, target: Folder, name: str, key: str, encoders: Any, how: Encoding, held_out: set[str]
-) -> dict[str, Any]:
-    """Encode one packed tar into one tar per split, and write and return its part record."""
-    left_out: dict[str, str] = {}
-    kept_back: list[tuple[str, dict[str, bytes]]] = []
-    roles_of: dict[str, tuple[list[str], Any]] = {}
-
-    def encoded() -> Iterator[tuple[str, dict[str, bytes]]]:
-        for triplet in read_tar(source, name):
-            clip = triplet.facts.clip_id
-            shown = pictures(triplet, how)
-            if isinstance(shown, str):
-                left_out[clip] = shown
-                continue
-            for variant in range(how.validation_augmentations if clip in held_out else how.augmentations):
-                made = members(triplet, shown, encoders, how, variant * APART if clip in held_out else variant)
-                key_of = f"{clip}{VARIANT}{variant:02d}" if variant else clip
-                roles_of[key_of] = shown[2], triplet.facts
-                if clip in held_out:
-                    kept_back.append((key_of, made))
-                else:
-                    yield key_of, made
-
-    found = writer.TAR.fullmatch(name)
-    if found is None:
-        raise ValueError(
-            f"{source.root}/{name} is not named like a shard, such as 00000-000.tar or train-00000-000.tar"
-        )
-    where = int(found[2]) * 1000 + int(found[3]), 1 << 40, found[1] or ""
-    rows = {"train": list(writer.write(encoded(), Folder(target.path("train")), *where))}
-    rows["held-out"] = list(writer.write(iter(kept_back), Folder(target.path("held-out")), *where))
-    part = {
-        "key": key,
-        "left out": left_out,
-        **{split: [asdict(to_row(p, *roles_of[p.key], how)) for p in placed] for split, placed in rows.items()},
-    }
-    target.put(json.dumps(part).encode(), "parts", f"{name}.json")
-    return part
-
-
-def finish(target: Folder, placed: dict[str, list[Packed]], about: dict[str, Any], model: Path, how: Encoding) -> None:
-    """Write the index and manifest of each split, no_references.safetensors and encoding.json."""
+def finish(target: Folder, placed: dict[str, list[Packed]], about: dict[str, Any], stage: Encode) -> None:
+    """Write the index and manifest of each split, no_references.safetensors and encoding.json, unless they are up to date."""
     from safetensors.torch import save
 
     from model_zoo.a2 import encoders as a2_encoders
@@ -153,10 +157,13 @@ def finish(target: Folder, placed: dict[str, list[Packed]], about: dict[str, Any
     text = json.dumps(about, indent=1, sort_keys=True).encode()
     index = {split: sorted(rows, key=lambda row: (row.shard, row.offset)) for split, rows in placed.items()}
     if target.get("encoding.json") == text and all(_indexed(target, split, rows) for split, rows in index.items()):
+        for split in placed:
+            writer.remove_replaced(Folder(target.path(split)))
         return
     for split, rows in placed.items():
         writer.finish(Folder(target.path(split)), rows, about)
-    nothing = a2_encoders.null_condition(a2_encoders.autoencoder(model / "vae"), how.frames, how.height, how.width)
+    vae = a2_encoders.autoencoder(Path(stage.model) / "vae")
+    nothing = a2_encoders.null_condition(vae, stage.frames, stage.height, stage.width)
     target.put(save({"condition": nothing.cpu().contiguous()}), "no_references.safetensors")
     target.put(text, "encoding.json")
 

@@ -108,13 +108,6 @@ def device(address: str, wanted: str | None) -> str:
     return wanted or ("cuda" if gpus else "cpu")
 
 
-def actor_options(device: str, tasks: int) -> tuple[dict[str, float], int]:
-    """Return the resources that each actor on this device requests, and how many actors there are room and work for."""
-    has = ray.cluster_resources()
-    room = has.get("GPU", 0) if device == "cuda" else has.get("CPU", 1)
-    return {"num_cpus": 1, "num_gpus": 1 if device == "cuda" else 0}, min(tasks, max(1, int(room)))
-
-
 Shape = tuple[float, float]  # CPUs and GPUs that an actor requests
 
 

@@ -183,17 +183,21 @@ def verify_parts(store: Store, stages: Sequence[str], report: Report = lambda _:
 # -- before a run ------------------------------------------------------------------------------------------------------
 
 
-def forget_damaged_tars(store: Store, out: Folder, hashed: bool) -> Verification:
-    """Remove the parts of `pack` with a missing or altered tar in `out`, so that the run repacks them.
+def forget_damaged_tars(
+    store: Store, out: Folder, hashed: bool, stage: str = "pack", splits: Sequence[str] = ()
+) -> Verification:
+    """Remove the parts of a stage with a missing or altered tar in `out`, so that the run writes them again.
 
-    hashed: compare sha256, which reads every tar; otherwise only the size.
+    hashed: compare sha256, which reads every tar; otherwise only the size. splits: those with a folder of their own in `out`.
     """
     sizes, tars, problems = out.sizes(), 0, []
-    for shard in store.shards("pack"):
+    sizes |= {f"{split}/{name}": size for split in splits for name, size in out.sizes(split).items()}
+    for shard in store.shards(stage):
         ends: dict[str, tuple[int, str]] = {}
-        for row in store.columns("pack", shard, ["shard", "offset", "bytes", "shard_sha256"]).to_pylist():
-            end = row["offset"] + row["bytes"], row["shard_sha256"]
-            ends[row["shard"]] = max(ends.get(row["shard"], (0, "")), end)
+        columns = ["shard", "offset", "bytes", "shard_sha256", *(["split"] if splits else [])]
+        for row in store.columns(stage, shard, columns).to_pylist():
+            name = f"{row['split']}/{row['shard']}" if splits else row["shard"]
+            ends[name] = max(ends.get(name, (0, "")), (row["offset"] + row["bytes"], row["shard_sha256"]))
         wrong = [
             problem
             for name, (end, sha256) in sorted(ends.items())
@@ -202,7 +206,7 @@ def forget_damaged_tars(store: Store, out: Folder, hashed: bool) -> Verification
         tars += len(ends)
         if wrong:
             problems += wrong
-            store.remove("pack", f"{shard:05d}.parquet")
+            store.remove(stage, f"{shard:05d}.parquet")
     for problem in problems:
-        log.error("%s; repacking it", problem)
+        log.error("%s; writing it again", problem)
     return Verification(now(), tars, hashed=hashed, problems=problems)

@@ -1,1 +1,1 @@
-"""Encoding of packed triplets: settings, augmentation and the tensors of one sample."""
+"""Encoding of packed triplets: the stage, its settings, augmentation and the tensors of one sample."""

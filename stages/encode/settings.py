@@ -9,7 +9,7 @@ APART = 7  # variants between two variants of a held-out sample; frames between 
 
 @dataclass(frozen=True)
 class Encoding:
-    """Encoding settings. All of them are part of the cache key."""
+    """Encoding settings, fields of the stage Encode."""
 
     frames: int = 81
     """frames per clip, 4 n + 1"""
@@ -35,10 +35,6 @@ class Encoding:
     """variants per training sample (frames, mirroring, colours, no prompt), for small data sets"""
     validation_augmentations: int = 1
     """variants per held-out sample"""
-
-    @staticmethod
-    def name() -> str:
-        return "encode"
 
 
 def tokens(encoding: Encoding) -> int:

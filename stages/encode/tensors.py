@@ -10,7 +10,7 @@ import numpy as np
 from a2data.dataset import triplet as samples
 from a2data.dataset import writer
 from a2data.media import images, video
-from a2data.records import Packed
+from a2data.records import Packed, Reject
 from a2data.store.folder import Folder
 from stages.encode.augment import fitted, varied
 from stages.encode.settings import APART, Encoding
@@ -38,16 +38,16 @@ def read_tar(source: Folder, name: str) -> Iterator[samples.Triplet]:
         raise ValueError(f"{source.root}/{name} is truncated or damaged ({error}): pack it again") from error
 
 
-def pictures(triplet: samples.Triplet, how: Encoding) -> tuple[np.ndarray, Any, list[str]] | str:
-    """Return a triplet's resized frames, its prepared references and their roles in order; or the reason to skip it."""
+def pictures(triplet: samples.Triplet, how: Encoding) -> tuple[np.ndarray, Any, list[str]] | Reject:
+    """Return a triplet's resized frames, its prepared references and their roles in order; or its rejection."""
     from model_zoo.a2 import references as a2_references
 
     frames = video.decode(triplet.video)
     if len(frames) < how.frames:
-        return f"it has {len(frames)} frames; {how.frames} are needed"
+        return Reject(triplet.facts.clip_id, "too short", f"it has {len(frames)} frames; {how.frames} are needed")
     chosen = choose(triplet, how)
     if not chosen:
-        return f"it has no reference with a role in {how.roles}"
+        return Reject(triplet.facts.clip_id, "no reference", f"it has no reference with a role in {how.roles}")
     kept = frames if how.augmentations > 1 else frames[: how.frames]
     roles = sorted((r.role for r in chosen), key=a2_references.ROLES.index)
     return fitted(kept, how.height, how.width), a2_references.prepare(chosen, how.height, how.width), roles
@@ -83,7 +83,7 @@ def members(
         )
     for name, tensor in made.items():
         if not tensor.isfinite().all():
-            raise ValueError(f"{triplet.facts.clip_id}: the encoder returned NaN or infinity in {name}")
+            raise ValueError(f"the encoder returned NaN or infinity in {name}")
     dtype = getattr(torch, how.dtype)
     stored = {name: tensor.to(dtype).cpu().contiguous() for name, tensor in made.items()}
     return {"json": samples.to_members(triplet)["json"], "safetensors": save(stored)}
@@ -103,11 +103,11 @@ def choose(triplet: samples.Triplet, how: Encoding) -> list[Any]:
     ]
 
 
-def to_row(placed: writer.Placed, roles: list[str], facts: samples.TripletMeta, how: Encoding) -> Packed:
+def to_row(placed: writer.Placed, roles: list[str], facts: samples.TripletMeta, how: Encoding, split: str) -> Packed:
     """Return the index row of an encoded sample: sizes of the encoded video, roles of the references in the condition."""
     licences = " AND ".join(sorted({facts.license, *(given.origin.license for given in facts.references)}))
     risk = max(given.copy_risk for given in facts.references)
     return Packed(
         placed.key, placed.shard, placed.shard_sha256, placed.offset, placed.bytes, placed.members,
-        how.frames, how.height, how.width, facts.fps, roles, licences, risk,
+        how.frames, how.height, how.width, facts.fps, roles, licences, risk, split,
     )  # fmt: skip

@@ -1,7 +1,13 @@
 """Triplets through real, small encoders into shards of tensors, and what is done again when something changes."""
 
 import json
+import logging
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +24,17 @@ from safetensors.torch import load_file  # noqa: E402
 
 from a2data.dataset import writer  # noqa: E402
 from a2data.dataset.loader import Loader  # noqa: E402
-from a2data.store.folder import Folder  # noqa: E402
+from a2data.store.folder import Folder, file_sha256  # noqa: E402
+from a2data.store.tables import Store  # noqa: E402
 from model_zoo.a2 import encoders as a2_encoders  # noqa: E402
 from model_zoo.a2 import references, tiny  # noqa: E402
 from pipelines import encode as encoding  # noqa: E402
 from pipelines.encode import encode  # noqa: E402
+from pipelines.run import schedule  # noqa: E402
+from pipelines.run.local import InProcessExecutor  # noqa: E402
+from pipelines.run.lock import exclusive_lock  # noqa: E402
 from pipelines.train.start import material  # noqa: E402
-from stages.encode import augment, settings  # noqa: E402
+from stages.encode import augment, settings, stage  # noqa: E402
 from stages.encode.settings import Encoding  # noqa: E402
 from stages.encode.tensors import choose, pictures  # noqa: E402
 
@@ -155,25 +165,101 @@ def test_the_encoded_video_decodes_to_the_clip(encoded, start):
     assert ((shown + 1) * 127.5 - torch.from_numpy(frames)).abs().mean() < 12
 
 
-def test_what_is_there_is_not_encoded_again_and_a_changed_setting_does_it(tmp_path, packed, start, monkeypatch):
-    said: list[str] = []
-    encode(str(packed), str(tmp_path), start, HOW, say=said.append)
-    assert len(said) == 2
-    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.tar")}
-    encode(str(packed), str(tmp_path), start, HOW, say=said.append)
-    assert len(said) == 2
-    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.tar")}
+class Jobs:
+    """Runs the jobs in this process and keeps the tars of each run's jobs."""
+
+    def __init__(self):
+        self.tars = []
+
+    def __call__(self, stages, store, shards, names):
+        made = []
+        watch = lambda event, about: made.append(names[about[1].job[0]]) if event == "made" else None  # noqa: E731
+        self.tars.append(made)
+        return schedule.run(stages, store, shards, InProcessExecutor(store), watch)
+
+
+def test_what_is_there_is_not_encoded_again_and_a_changed_setting_does_it(tmp_path, packed, start):
+    run = Jobs()
+    names = sorted(p.name for p in packed.glob("*.tar"))
+
+    def again(how: Encoding = HOW) -> list[str]:
+        encode(str(packed), str(tmp_path), start, how, run=run, say=lambda text: None)
+        return run.tars[-1]
+
+    assert again() == names
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in tmp_path.rglob("*-*.tar")}
+    assert again() == []
+    assert before == {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in tmp_path.rglob("*-*.tar")}
     next(tmp_path.glob("train/00000-000-*.tar")).unlink()  # lost: only its own is made again
-    encode(str(packed), str(tmp_path), start, HOW, say=said.append)
-    assert said[2:] == [f"encoded {next(packed.glob('00000-000-*.tar')).name}: 4 samples"]
-    old = {p.name for p in tmp_path.rglob("*.tar")}
-    encode(str(packed), str(tmp_path), start, replace(HOW, reference_order="after"), say=said.append)
-    assert len(said) == 5
+    assert again() == names[:1]
+    cut = next(tmp_path.glob("held-out/01000-000-*.tar"))
+    cut.write_bytes(cut.read_bytes()[:512])
+    assert again() == names[1:]
+    assert {p: data for p, (_, data) in before.items()} == {p: p.read_bytes() for p in tmp_path.rglob("*-*.tar")}
+    assert not list(tmp_path.rglob("*.pending"))
+    assert again(replace(HOW, reference_order="after")) == names
     for split in settings.SPLITS:
         assert {p.name for p in (tmp_path / split).glob("*.tar")} == {
             row.shard for row in encoding.read_index(Folder(tmp_path / split))
         }
-    assert old != {p.name for p in tmp_path.rglob("*.tar")}
+    assert set(before).isdisjoint(tmp_path.rglob("*-*.tar"))
+
+
+def test_only_tars_whose_samples_change_the_split_are_encoded_again(tmp_path, packed, start):
+    run = Jobs()
+    for share in (0.25, 0.125):
+        how = replace(HOW, validation_fraction=share)
+        encode(str(packed), str(tmp_path), start, how, run=run, say=lambda text: None)
+    rows = encoding.read_index(Folder(packed))
+    before, after = (encoding.choose_held_out([row.clip_id for row in rows], share) for share in (0.25, 0.125))
+    assert run.tars[1] == [next(row.shard for row in rows if row.clip_id in before - after)]
+    assert set(tensors(tmp_path, "held-out")) == after
+    assert set(tensors(tmp_path)) == {row.clip_id for row in rows} - after
+
+
+def test_an_output_without_the_tables_of_the_runner_is_encoded_again_to_the_same_bytes(
+    tmp_path, packed, start, encoded
+):
+    out = shutil.copytree(encoded, tmp_path / "out")
+    shutil.rmtree(out / encoding.STATE)
+    run = Jobs()
+    encode(str(packed), str(out), start, HOW, run=run, say=lambda text: None)
+    assert len(run.tars[0]) == 2
+    files = {p.relative_to(encoded): p.read_bytes() for split in settings.SPLITS for p in (encoded / split).iterdir()}
+    assert files == {p.relative_to(out): p.read_bytes() for split in settings.SPLITS for p in (out / split).iterdir()}
+
+
+def test_a_sample_that_fails_is_named_the_others_are_encoded_and_it_can_be_retried(
+    tmp_path, packed, start, encoded, monkeypatch
+):
+    bad, real, run = tiny_shards.triplet(1).facts.clip_id, stage.members, Jobs()
+
+    def members(triplet, *rest):
+        if triplet.facts.clip_id == bad:
+            raise ValueError("the encoder returned NaN or infinity in video")
+        return real(triplet, *rest)
+
+    def again(**more) -> list[str]:
+        said: list[str] = []
+        encode(str(packed), str(tmp_path), start, HOW, run=run, say=said.append, **more)
+        return said
+
+    monkeypatch.setattr(stage, "members", members)
+    why = "ValueError: the encoder returned NaN or infinity in video"
+    assert again() == [f"failed {bad}: {why}"]
+    assert json.loads((tmp_path / "encoding.json").read_text())["failed"] == {bad: why}
+    whole = {**tensors(encoded), **tensors(encoded, "held-out")}
+    assert {*tensors(tmp_path), *tensors(tmp_path, "held-out")} == set(whole) - {bad}
+    monkeypatch.undo()
+    assert again() == [f"failed {bad}: {why}"]
+    assert again(retry=True) == []
+    assert [len(tars) for tars in run.tars] == [2, 0, 1]
+    assert {*tensors(tmp_path), *tensors(tmp_path, "held-out")} == set(whole)
+
+
+def test_two_runs_into_one_folder_are_refused(tmp_path, packed, start):
+    with exclusive_lock(Store(tmp_path / encoding.STATE)), pytest.raises(BlockingIOError, match="is in use by process"):
+        encode(str(packed), str(tmp_path), start, HOW)
 
 
 def test_shards_that_were_packed_again_get_a_new_index_of_what_is_encoded(tmp_path, start):
@@ -232,7 +318,7 @@ def test_a_folder_without_an_index_a_lost_and_a_cut_off_tar_are_sentences(tmp_pa
         encode(str(tmp_path / "copy"), str(tmp_path / "out"), start, HOW, say=lambda text: None)
 
 
-def test_what_comes_out_of_an_encoder_as_nan_stops_with_its_name(tmp_path, packed, start):
+def test_what_comes_out_of_an_encoder_as_nan_fails_with_its_name(tmp_path, packed, start):
     import shutil
 
     from safetensors.torch import save_file
@@ -242,8 +328,11 @@ def test_what_comes_out_of_an_encoder_as_nan_stops_with_its_name(tmp_path, packe
     weights = load_file(path)
     weights["mean"][0] = float("nan")
     save_file(weights, path, {"format": "pt"})
-    with pytest.raises(ValueError, match=r"clip00-00000000: the encoder returned NaN or infinity in video"):
-        encode(str(packed), str(tmp_path / "out"), tmp_path / "start", HOW, say=lambda text: None)
+    said: list[str] = []
+    with pytest.raises(ValueError, match="has no usable training sample: .* NaN or infinity in video"):
+        encode(str(packed), str(tmp_path / "out"), tmp_path / "start", HOW, say=said.append)
+    assert "failed clip00-00000000: ValueError: the encoder returned NaN or infinity in video" in said
+    assert len(said) == 8
 
 
 def test_holding_out_everything_is_refused():
@@ -280,29 +369,70 @@ def test_an_index_of_an_older_version_is_a_sentence(tmp_path, packed, start):
 def test_the_command_encodes_what_a_training_then_takes(tmp_path, packed, start, capsys):
     from pipelines.cli.main import main
 
-    flags = ["--frames", "13", "--height", "32", "--width", "48", "--validation-fraction", "0.25", "--dtype", "float32"]
     out = tmp_path / "encoded"
-    assert main(["encode", str(packed), "--out", str(out), "--model", str(start), "--device", "cpu", *flags]) == 0
-    said = capsys.readouterr().out
-    assert "samples to train on" in said
-    assert main(["encode", str(packed), "--out", str(out), "--model", str(start), "--device", "cpu", *flags]) == 0
-    assert "encoded " not in capsys.readouterr().out  # nothing is done twice
+    assert main([*command(packed, start, out), "--here"]) == 0
+    said = capsys.readouterr()
+    assert f"{out}: 6 samples to train on, 2 held out" in said.out
+    assert "encode, 00000-000-" in said.err
+    assert main([*command(packed, start, out), "--here"]) == 0
+    assert capsys.readouterr().err == ""  # nothing is done twice
+
+
+# -- other processes ---------------------------------------------------------------------------------------------------
+
+
+def command(packed: Path, start: Path, out: Path) -> list[str]:
+    flags = ["--frames", "13", "--height", "32", "--width", "48", "--validation-fraction", "0.25", "--dtype", "float32"]
+    return ["encode", str(packed), "--out", str(out), "--model", str(start), "--device", "cpu", *flags]
+
+
+def tars(folder: Path) -> dict[str, str]:
+    """Return {split/name: sha256} of the tars of both splits."""
+    return {
+        str(p.relative_to(folder)): file_sha256(p) for split in settings.SPLITS for p in folder.glob(f"{split}/*.tar")
+    }
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_resumed_with_the_same_tars(tmp_path, start):
+    packed = tiny_shards.make(tmp_path / "packed", count=32, tars=8)
+    words = command(packed, start, tmp_path / "made")
+    running = subprocess.Popen([sys.executable, "-m", "pipelines.cli", *words, "--quiet"], start_new_session=True)
+    store = Store(tmp_path / "made" / encoding.STATE)
+    try:
+        began = time.monotonic()
+        while len(store.shards("encode")) < 2 and running.poll() is None and time.monotonic() - began < 240:
+            time.sleep(0.02)
+    finally:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+    done = {shard: os.stat(store.part("encode", shard)).st_mtime_ns for shard in store.shards("encode")}
+    assert 2 <= len(done) < 8
+    assert not (tmp_path / "made" / "encoding.json").exists()
+    run = Jobs()
+    encode(str(packed), str(tmp_path / "made"), start, HOW, run=run)
+    assert len(run.tars[0]) == 8 - len(done)
+    assert done == {shard: os.stat(store.part("encode", shard)).st_mtime_ns for shard in done}
+    encode(str(packed), str(tmp_path / "whole"), start, HOW)
+    assert tars(tmp_path / "made") == tars(tmp_path / "whole")
+    assert not list((tmp_path / "made").glob("*/*.pending"))
 
 
 @pytest.mark.slow
 def test_actors_encode_the_same(tmp_path, packed, start, encoded):
-    pytest.importorskip("ray")
-    import ray
-
+    ray = pytest.importorskip("ray")
+    from pipelines.cli.main import main
     from pipelines.run.on_ray import device
-    from pipelines.train.on_ray import encode_tars
 
-    ray.init(num_cpus=2, include_dashboard=False)
+    paths = os.pathsep.join([os.getcwd(), *filter(None, sys.path)])
+    ray.init("local", num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False,
+             runtime_env={"env_vars": {"PYTHONPATH": paths}})  # fmt: skip
     try:
         assert device("auto", None) == "cpu"
-        encoding.encode(str(packed), str(tmp_path), start, HOW, spread=encode_tars)
+        assert main([*command(packed, start, tmp_path / "made"), "--ray", "auto"]) == 0
     finally:
         ray.shutdown()
+    assert tars(tmp_path / "made") == tars(encoded)
     for split in settings.SPLITS:
-        one, other = (pq.read_table(folder / split / "index.parquet") for folder in (encoded, tmp_path))
+        one, other = (pq.read_table(folder / split / "index.parquet") for folder in (encoded, tmp_path / "made"))
         assert one.equals(other)
