@@ -329,7 +329,7 @@ def test_what_comes_out_of_an_encoder_as_nan_fails_with_its_name(tmp_path, packe
     weights["mean"][0] = float("nan")
     save_file(weights, path, {"format": "pt"})
     said: list[str] = []
-    with pytest.raises(ValueError, match="has no usable training sample: .* NaN or infinity in video"):
+    with pytest.raises(ValueError, match=r"has no usable training sample: .* NaN or infinity in video"):
         encode(str(packed), str(tmp_path / "out"), tmp_path / "start", HOW, say=said.append)
     assert "failed clip00-00000000: ValueError: the encoder returned NaN or infinity in video" in said
     assert len(said) == 8
