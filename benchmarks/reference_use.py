@@ -54,7 +54,7 @@ def read(shards: str, checkpoint: Path) -> tuple[dict[str, Any], set[str]]:
     for name in sorted(n for n in source.names() if n.endswith(".tar")):
         for triplet in read_tar(source, name):
             shown = pictures(triplet, how)
-            if not isinstance(shown, str):
+            if isinstance(shown, tuple):
                 found[triplet.facts.clip_id] = (triplet.prompt, shown[0][: how.frames], shown[1])
     return found, set(said["held_out"])
 
