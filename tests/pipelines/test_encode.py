@@ -370,11 +370,11 @@ def test_the_command_encodes_what_a_training_then_takes(tmp_path, packed, start,
     from pipelines.cli.main import main
 
     out = tmp_path / "encoded"
-    assert main([*command(packed, start, out), "--here"]) == 0
+    assert main([*command(packed, start, out), "--in-process"]) == 0
     said = capsys.readouterr()
     assert f"{out}: 6 samples to train on, 2 held out" in said.out
     assert "encode, 00000-000-" in said.err
-    assert main([*command(packed, start, out), "--here"]) == 0
+    assert main([*command(packed, start, out), "--in-process"]) == 0
     assert capsys.readouterr().err == ""  # nothing is done twice
 
 
