@@ -23,6 +23,7 @@ from a2data.dataset import writer
 from a2data.records import Packed
 from a2data.stage import Stage
 from a2data.store.folder import Folder
+from a2data.store.ledger import FILE as LEDGER
 from a2data.store.tables import Store
 from pipelines.run import local, schedule, verify
 from pipelines.run.lock import exclusive_lock
@@ -96,7 +97,7 @@ def queue(store: Store, index: Sequence[Packed], held_out: set[str]) -> dict[int
         rows[number * len(prefixes) + prefixes.index(prefix)].append(replace(row, split=split))
     for table in ("pack", Encode.name()):
         for name in store.names(table):
-            if int(name.split(".")[0]) not in rows:
+            if name != LEDGER and int(name.split(".")[0]) not in rows:
                 store.remove(table, name)
     for shard, mine in rows.items():
         if store.footer("pack", shard) is None or list(store.read("pack", shard, Packed)) != mine:

@@ -65,10 +65,9 @@ def run(folder: Path, *more: str) -> int:
 
 
 def times(folder: Path) -> dict[str, int]:
-    """When each file of a work folder was written."""
-    files = [
-        path for path in (folder / "work").rglob("*") if path.is_file() and path.name not in ("run.json", "run.lock")
-    ]
+    """Return {path: modification time in ns} of a work folder, without notes and locks of a run, and ledgers, which are caches."""
+    files = [path for path in (folder / "work").rglob("*") if path.is_file()]
+    files = [path for path in files if path.name not in ("run.json", "run.lock", "parts.ledger")]
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in files}
 
 
