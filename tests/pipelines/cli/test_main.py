@@ -65,7 +65,7 @@ def run(folder: Path, *more: str) -> int:
 
 
 def times(folder: Path) -> dict[str, int]:
-    """Return {path: modification time in ns} of a work folder, without notes and locks of a run, and ledgers, which are caches."""
+    """Return {path: modification time in ns} of a work folder, without the notes of a run, locks and ledgers."""
     files = [path for path in (folder / "work").rglob("*") if path.is_file()]
     files = [path for path in files if path.name not in ("run.json", "run.lock", "parts.ledger")]
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in files}
