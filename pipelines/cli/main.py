@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import logging
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -65,8 +66,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         if args.verbose:
             raise
-        print(scrub(f"a2data: {_missing_extra(error, args) or error}"), file=sys.stderr)
+        print(scrub(f"a2data: {_missing_extra(error, args) or error}{_refused(error)}"), file=sys.stderr)
         return 2
+
+
+def _refused(error: Exception) -> str:
+    """Return what to do if S3 refused the credentials; "" otherwise. Its answers to HEAD requests have a status and no text."""
+    refused = re.search(r"AWS Error (?!SLOW_DOWN).*\b(HTTP status 40[013]|ACCESS_DENIED|ExpiredToken)\b", str(error))
+    return ". Check the credentials of the object store: they may be missing, wrong or expired" if refused else ""
 
 
 def _missing_extra(error: Exception, args: argparse.Namespace) -> str:
