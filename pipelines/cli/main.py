@@ -82,7 +82,7 @@ def _missing_extra(error: Exception, args: argparse.Namespace) -> str:
         return ""
     package = (error.name or "").partition(".")[0]
     # any command with --ray may lack ray
-    extra = "ray" if package == "ray" else EXTRAS.get(args.command, "")
+    extra = {"ray": "ray", "prometheus_client": "metrics"}.get(package) or EXTRAS.get(args.command, "")
     if not extra or package in ("a2data", "model_zoo", "stages", "pipelines"):
         return ""
     return f"`a2data {args.command}` needs the package {package!r}: pip install 'a2data[{extra}]'"

@@ -56,6 +56,15 @@ def add_flags(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--in-process", action="store_true", help="run the jobs in this process, for a debugger")
     sub.add_argument("--quiet", action="store_true", help="hide progress")
+    sub.add_argument(
+        "--log-json", action="store_true", help="print a JSON line for each finished job instead of progress"
+    )
+    sub.add_argument(
+        "--metrics",
+        type=_address,
+        metavar="[HOST:]PORT",
+        help="serve Prometheus metrics at this port of the driver (default host: 127.0.0.1)",
+    )
 
 
 def add_out_flags(sub: argparse.ArgumentParser) -> None:
@@ -80,6 +89,13 @@ def _share(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a finite number of at least 0")
     return value
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not [HOST:]PORT with a port of at most 65535")
+    return host or "127.0.0.1", int(port)
 
 
 def _seconds(text: str) -> float:
@@ -135,7 +151,17 @@ def work(
 
         count = max([1, *_workers(args.workers, stages).values()])
         crew = local.InProcessExecutor(store) if args.in_process else local.ProcessExecutor(store, count, limits)
-    return run_jobs(stages, store, shards, crew, watcher(store, args.quiet, shards, names))
+    listeners = [watcher(store, args.quiet, shards, names, args.log_json)]
+    if args.metrics:
+        from pipelines.run.metrics import Metrics
+
+        listeners.append(Metrics(store, *args.metrics))
+
+    def watch(event: str, about: Any) -> None:
+        for listener in listeners:
+            listener(event, about)
+
+    return run_jobs(stages, store, shards, crew, watch)
 
 
 def _workers(texts: Sequence[str], stages: Sequence[Stage]) -> dict[str, int]:

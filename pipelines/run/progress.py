@@ -21,8 +21,16 @@ log = logging.getLogger("a2data")
 Counts = tuple[int, int, int]  # units done, rejects, units failed
 
 
-def watcher(store: Store, quiet: bool, shards: list[int], names: Mapping[int, str] = MappingProxyType({})) -> Any:
+def watcher(
+    store: Store,
+    quiet: bool,
+    shards: list[int],
+    names: Mapping[int, str] = MappingProxyType({}),
+    log_json: bool = False,
+) -> Any:
     """Return the listener that displays the events of `schedule.run`. names: {shard: name} to show instead of the number."""
+    if log_json:
+        return JsonLines(store)
     if quiet:
         return lambda *_: None
     return Bars(store, shards, names=names) if sys.stderr.isatty() else Lines(store, names)
@@ -121,6 +129,29 @@ def counts(ledger: Ledger, todo: Group, job: Job) -> Counts:
         rejected += sum(entry.num_rejected for entry in found)
         failed += sum(entry.num_failed for entry in found)
     return units, rejected, failed
+
+
+class JsonLines(Lines):
+    """A JSON object for each finished job, for logs that programs read.
+
+    Its fields: time_s since the begin of the run, stages, shards, error ("" if none), and done, rejected and failed units.
+    """
+
+    def __call__(self, event: str, about: Any) -> None:
+        if event == "begin":
+            self.ledger = about.ledger
+        elif event == "made":
+            todo, done = about
+            error = done.error or done.worker_error
+            units = dict(zip(("done", "rejected", "failed"), counts(self.ledger, todo, done.job), strict=True))
+            names = {"stages": [stage.name() for stage in todo], "shards": list(done.job)}
+            line = {
+                "time_s": round(time.monotonic() - self.began, 1),
+                **names,
+                "error": error,
+                **({} if error else units),
+            }
+            print(json.dumps(line), file=sys.stderr, flush=True)
 
 
 class Bars:
