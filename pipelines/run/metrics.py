@@ -1,6 +1,6 @@
 """Prometheus metrics of a run: jobs, units and seconds by stage, at an HTTP port of the driver.
 
-The driver knows the result of every job wherever it ran, so that one port serves a cluster, too. Utilisation of GPUs is not counted
+The driver knows the result of every job wherever it ran, so that one port serves a cluster, too. GPU utilisation is not counted
 here: Ray's own metrics agent reports it for each node (`ray_node_gpus_utilization`).
 """
 
