@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -20,8 +20,8 @@ from a2data.store.parquet import DamagedError
 from a2data.store.tables import Store
 from a2data.store.url import public_name, scrub
 from pipelines.cli import session, sources
-from pipelines.cli.flags import Parser, add_settings, given
-from pipelines.run import ownership, verify
+from pipelines.cli.flags import Parser, add_settings, argparse_type, given
+from pipelines.run import estimate, ownership, verify
 from pipelines.run import status as planning
 from pipelines.run.lock import exclusive_lock
 from pipelines.run.recipe import RUNNER_OWNED, Recipe
@@ -136,6 +136,9 @@ def parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=summary, description=summary, build=build)
 
     command("run", _run, "run videos through the whole pipeline", _run_flags, work=False)
+    command(
+        "estimate", _estimate, "estimate the cost of a run from a sample of its videos", _estimate_flags, work=False
+    )
     for stage in triplets():
         command(stage.name(), _stage, _first_line(stage), partial(_stage_flags, stage))
     command("status", _status, "show the progress of every stage")
@@ -173,6 +176,18 @@ def _run_flags(sub: Parser) -> None:
     sources.add_flags(sub.add_argument_group("sources"))  # type: ignore[arg-type]
     session.add_flags(sub)
     session.add_out_flags(sub)
+
+
+def _estimate_flags(sub: Parser) -> None:
+    _run_flags(sub)
+    sub.add_argument(
+        "--sample-shards", type=_count, default=4, metavar="N", help="shards to run, spread evenly (default: 4)"
+    )
+    sub.add_argument("--cpus", type=_count, default=1, help="CPU workers of the planned run (default: 1)")
+    sub.add_argument("--gpus", type=_count, default=1, help="GPUs of the planned run (default: 1)")
+    price = argparse_type("a price", float)
+    sub.add_argument("--cpu-price", type=price, default=0.0, help="price of a CPU worker per hour (default: 0)")
+    sub.add_argument("--gpu-price", type=price, default=0.0, help="price of a GPU per hour (default: 0)")
 
 
 def _stage_flags(stage: Stage, sub: Parser) -> None:
@@ -255,6 +270,26 @@ def _first_line(stage: Stage) -> str:
 
 
 def _run(args: argparse.Namespace) -> int:
+    with _enrolled(args) as (store, recipe, stages, shards, owner):
+        summary = session.work(args, stages, store, shards)
+        return session.finish(store, stages, recipe, summary, owner, args.allow_shrink)
+
+
+def _estimate(args: argparse.Namespace) -> int:
+    with _enrolled(args) as (store, _, stages, shards, _):
+        sample = estimate.choose(shards, args.sample_shards)
+        session.work(args, stages[:1], store, shards)
+        summary = session.work(args, stages, store, sample)
+        session.print_failures(summary)
+        found = estimate.measure(store, stages, sample)
+    print("\n".join(estimate.lines(found, args.cpus, args.gpus, args.cpu_price, args.gpu_price)))
+    print("the sample is kept in the work folder; `a2data run` with the same arguments continues from it")
+    return 0
+
+
+@contextlib.contextmanager
+def _enrolled(args: argparse.Namespace) -> Iterator[tuple[Store, Recipe, list[Stage], list[int], dict[str, Any]]]:
+    """Lock a work folder with its videos listed and its settings saved; yield store, recipe, stages, shards and owner."""
     store = Store(args.work)
     recipe = Recipe.of(store) or Recipe()
     recipe.profile = args.profile or recipe.profile
@@ -271,8 +306,7 @@ def _run(args: argparse.Namespace) -> int:
         enrolment.check_sources(store)
         recipe.save(store)
         with ownership.claimed(store, out, args.take_over) as owner:
-            summary = session.work(args, stages, store, shards)
-            return session.finish(store, stages, recipe, summary, owner, args.allow_shrink)
+            yield store, recipe, stages, shards, owner
 
 
 def _stage(args: argparse.Namespace) -> int:

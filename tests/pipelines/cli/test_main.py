@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -372,3 +373,14 @@ def test_the_commands_are_these(capsys):
 
     told = capsys.readouterr().out
     assert [name for name in COMMANDS if f"    {name}" not in told] == []
+
+
+def test_an_estimate_runs_a_sample_that_a_run_continues_from(done, tmp_path, capsys):
+    shutil.copytree(done / "my videos", tmp_path / "my videos")
+    film(tmp_path / "my videos" / "c.mp4", 3)
+    flags = ["--work", str(tmp_path / "work"), *CREW, *QUICK[:-1], "1"]
+    assert cli.main(["estimate", str(tmp_path / "my videos"), *flags, "--sample-shards", "2", "--gpu-price", "2"]) == 0
+    told = capsys.readouterr().out
+    assert "h of video, extrapolated from 2 shards" in told
+    assert re.search(r"^retrieve .* worker h$", told, re.M)
+    assert Store(tmp_path / "work").shards("segment") != Store(tmp_path / "work").shards("manifest")
