@@ -1,7 +1,7 @@
 """Cost of a corpus, extrapolated from some of its shards: worker hours by stage, disk, clips and triplets, with 95 % intervals.
 
-Everything is taken as proportional to the length of the videos: a ratio estimator over the shards that were run, with intervals by
-a bootstrap over shards. `retrieve` compares clips with one another, so that its hours are a lower bound for a larger corpus.
+Everything is taken as proportional to the length of the videos (a ratio estimator over the shards that were run), with intervals
+by a bootstrap over shards. `retrieve` compares clips with one another, so that its hours are a lower bound for a larger corpus.
 """
 
 from collections.abc import Sequence
