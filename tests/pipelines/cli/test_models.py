@@ -68,12 +68,17 @@ def test_a_profile_names_its_models_though_their_weights_are_elsewhere(profile, 
     assert {model, "mobilenetv2", "transnetv2", "template"} <= set(models.names_of(profile))
 
 
-def test_fetch_says_what_it_has_not_to_fetch_and_what_it_may_not(capsys):
-    assert main(["models", "fetch", "template", "buffalo_l"]) == 1
+def test_every_model_is_tried_though_servers_are_dead_with_one_line_each(monkeypatch, capsys):
+    dead = "http://127.0.0.1:1"
+    monkeypatch.setattr("pipelines.cli.download.RETRY_WAITS_S", ())
+    for name, value in (("HF_ENDPOINT", dead), ("A2DATA_GITHUB_MIRROR", dead), ("NO_PROXY", "127.0.0.1")):
+        monkeypatch.setenv(name, value)
+
+    assert main(["models", "fetch", "template", "dinov2-base", "buffalo_l", "yolo11n-seg"]) == 1
 
     out, err = capsys.readouterr()
     assert "template: nothing to fetch: none needed" in out
-    assert "'buffalo_l': a2data does not fetch them, their licence (non-commercial research only)" in err
+    assert [line.split("'")[1] for line in err.splitlines()] == ["dinov2-base", "buffalo_l", "yolo11n-seg"]
     assert main(["models", "fetch"]) == 2
 
 
