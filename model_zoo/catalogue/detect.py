@@ -51,9 +51,11 @@ DETR = Card(
     memory_mb=1500,
     gpus=0.25,
 )
-RF_DETR = replace(DETR, input="384 (nano) to 704 (large) on a side, stretched, RGB, ImageNet's mean and deviation")
-RF_DETR_MB = {"nano": 122, "small": 128, "medium": 135, "large": 136}
-RF_DETR_SEG_MB = {"nano": 134, "small": 135, "medium": 143, "large": 145}
+RF_DETR = {  # name -> (side of the input in px, MB)
+    **{"nano": (384, 122), "small": (512, 128), "medium": (576, 135), "large": (704, 136)},
+    **{"seg-nano": (312, 134), "seg-small": (384, 135), "seg-medium": (432, 143), "seg-large": (504, 145)},
+}
+RF_DETR_COMMITS = {"medium": "1b5b672408f86dd38e05dd3cf3f2e0834e545a59"}
 GROUNDING_DINO = Card(
     "ground",
     "model_zoo.detect.grounding:grounding_dino",
@@ -100,11 +102,14 @@ CARDS: dict[str, Card] = {
     },
     "detr": DETR,
     **{
-        f"rf-detr-{n}": replace(RF_DETR, weights=f"hf:Roboflow/rf-detr-{n}", size_mb=mb) for n, mb in RF_DETR_MB.items()
-    },
-    **{
-        f"rf-detr-seg-{n}": replace(RF_DETR, weights=f"hf:Roboflow/rf-detr-seg-{n}", size_mb=mb)
-        for n, mb in RF_DETR_SEG_MB.items()
+        f"rf-detr-{name}": replace(
+            DETR,
+            weights=f"hf:Roboflow/rf-detr-{name}",
+            revision=RF_DETR_COMMITS.get(name, "main"),
+            input=f"{side} x {side} stretched, RGB, ImageNet's mean and deviation",
+            size_mb=mb,
+        )
+        for name, (side, mb) in RF_DETR.items()
     },
     "rtdetr_v2_r50vd": replace(DETR, weights="hf:PekingU/rtdetr_v2_r50vd", size_mb=172),
     "dfine-large-coco": replace(DETR, weights="hf:ustc-community/dfine-large-coco", size_mb=126),

@@ -101,7 +101,13 @@ CARDS: dict[str, Card] = {
     ),
     "insightface": INSIGHTFACE,
     # The published packs, by folder name.
-    "antelopev2": replace(INSIGHTFACE, weights=f"{PACKS}/antelopev2.zip", size_mb=407, memory_mb=1500),
+    "antelopev2": replace(
+        INSIGHTFACE,
+        weights=f"{PACKS}/antelopev2.zip",
+        sha256="8e182f14fc6e80b3bfa375b33eb6cff7ee05d8ef7633e738d1c89021dcf0c5c5",
+        size_mb=407,
+        memory_mb=1500,
+    ),
     "buffalo_l": replace(
         INSIGHTFACE,
         weights=f"{PACKS}/buffalo_l.zip",
@@ -109,7 +115,13 @@ CARDS: dict[str, Card] = {
         size_mb=326,
         memory_mb=1500,
     ),
-    "buffalo_s": replace(INSIGHTFACE, weights=f"{PACKS}/buffalo_s.zip", size_mb=159, memory_mb=800),
+    "buffalo_s": replace(
+        INSIGHTFACE,
+        weights=f"{PACKS}/buffalo_s.zip",
+        sha256="d85a87f503f691807cd8bb97128bdf7a0660326cd9cd02657127fa978bab8b5e",
+        size_mb=159,
+        memory_mb=800,
+    ),
     # Trained on WIDER FACE; its companion recogniser on MS1M, which its publisher has withdrawn.
     "retinaface": Card(
         "faces",

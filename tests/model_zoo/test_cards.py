@@ -34,9 +34,9 @@ def test_the_share_of_an_unknown_model_is_an_error_that_names_the_known_ones(nam
 def test_the_builtin_recipe_asks_for_no_gpu_and_production_for_what_its_models_together_take():
     assert [stage.gpus for stage in triplets("builtin") if stage.gpus] == []
     asked = {stage.name(): stage.gpus for stage in triplets("production") if stage.gpus}
-    assert asked["detect"] == cards.gpus("yolo26x-seg") + cards.gpus("sam2.1-hiera-large") == 0.5
+    assert asked["detect"] == cards.gpus("rf-detr-seg-large") + cards.gpus("sam2.1-hiera-large") == 0.5
     assert asked["caption"] == 1
-    assert set(asked) == {"score", "detect", "faces", "parse", "caption", "ground", "match"}
+    assert set(asked) == {"score", "detect", "caption", "ground", "match"}
 
 
 @pytest.mark.parametrize("stage", [Detect, Faces, Parse])
