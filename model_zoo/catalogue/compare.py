@@ -8,9 +8,12 @@ from typing import Any
 
 from model_zoo.roles import Card
 
+# Tokenizer and weights under open_clip's names, without the same weights for transformers or timm.
+OPENCLIP_FILES = ("*.json", "*.txt", "*.model", "open_clip_*")
 OPENCLIP = Card(
     "match",
     "model_zoo.compare.clip:matcher",
+    files=OPENCLIP_FILES,
     code_license="MIT",
     weights_license="as its folder says",
     extra="match",
@@ -48,7 +51,6 @@ VIT_B = replace(
     VIT_L,
     weights="hf:laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
     revision="main",
-    files=("*.json", "*.txt", "open_clip_*"),  # and not the same weights for transformers
     size_mb=610,
     memory_mb=1000,
     gpus=0.0,

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ def _attempt(httpx: Any, url: str, to: Path, name: str, headers: Mapping[str, st
     asked = {**headers, "Accept-Encoding": "identity"}
     if have and (etag or immutable):
         asked |= {"Range": f"bytes={have}-"} | ({} if immutable else {"If-Range": etag})
-    with httpx.stream("GET", url, headers=asked, follow_redirects=True, timeout=TIMEOUT_S) as response:
+    options = {"follow_redirects": True, "timeout": TIMEOUT_S, "verify": _certificates()}
+    with httpx.stream("GET", url, headers=asked, **options) as response:
         if response.status_code == 416:
             partial.unlink()
         response.raise_for_status()
@@ -80,6 +82,14 @@ def _attempt(httpx: Any, url: str, to: Path, name: str, headers: Mapping[str, st
         _save(response, partial, have, name)
     partial.replace(to)
     noted.unlink(missing_ok=True)
+
+
+@lru_cache
+def _certificates() -> Any:
+    """Return the certificates of the system, which take longer to load than many a file to download."""
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 def _save(response: Any, partial: Path, have: int, name: str) -> None:

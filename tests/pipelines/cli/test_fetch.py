@@ -1,21 +1,18 @@
 """Weights come from servers on this machine: one that serves files, one that speaks what the Hugging Face hub does of it."""
 
-import hashlib
 import io
-import json
-import threading
 import zipfile
-from collections import Counter
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import weights_server
+from weights_server import COMMIT, publish, sha256
 
 from model_zoo import weights
 from model_zoo.roles import Card
 from pipelines.cli import download, fetch
 
-COMMIT, LATER = "a" * 40, "b" * 40
+LATER = "b" * 40
 REPOSITORY = {
     "config.json": b"{}",
     "model.safetensors": b"weights" * 1000,
@@ -24,60 +21,15 @@ REPOSITORY = {
 }
 
 
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-class Server(BaseHTTPRequestHandler):
-    """Serves `files` by path, ranges too. Notes what was asked for, and how many bytes of each path were sent.
-
-    drops: bytes after which each next answer of a path is cut off.
-    """
-
-    def do_GET(self):
-        self.server.asked.append(self.path)
-        status, body = self.server.files.get(self.path.partition("?")[0], (404, b"no"))
-        etag, size = f'"{sha256(body)}"', len(body)
-        first = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
-        if first and self.headers.get("If-Range", etag) == etag:
-            status, body = 206, body[first:]
-        self.send_response(status)
-        if status == 206:
-            self.send_header("Content-Range", f"bytes {first}-{size - 1}/{size}")
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", etag)
-        self.send_header("X-Error-Code", "GatedRepo" if status == 403 else "")
-        self.end_headers()
-        if self.command == "GET":
-            drops = self.server.drops.get(self.path, [])
-            body = body[: drops.pop(0)] if drops else body
-            self.wfile.write(body)
-            self.server.sent[self.path] += len(body)
-            self.close_connection = True
-
-    do_HEAD = do_GET  # noqa: N815
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """A server on the loopback, and an empty folder of weights."""
     monkeypatch.setenv("A2DATA_WEIGHTS", str(tmp_path / "weights"))
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    httpd.files, httpd.asked = {}, []
-    httpd.drops, httpd.sent = {}, Counter()
-    httpd.url = f"http://127.0.0.1:{httpd.server_port}"
-    monkeypatch.setenv("HF_ENDPOINT", httpd.url)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(download, "RETRY_WAITS_S", (0, 0))
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield httpd
-    httpd.shutdown()
-    thread.join()
-    httpd.server_close()
+    with weights_server.serving() as httpd:
+        monkeypatch.setenv("HF_ENDPOINT", httpd.url)
+        yield httpd
 
 
 def one_file(server, body: bytes = b"weights", **more: str) -> Card:
@@ -87,15 +39,7 @@ def one_file(server, body: bytes = b"weights", **more: str) -> Card:
 
 def repository(server, commit: str = COMMIT, revision: str = "main", files: dict | None = None, file: str = "") -> Card:
     """A card of the hub's repository who/net, which has `files`."""
-    files = REPOSITORY if files is None else files
-    siblings = [
-        {"rfilename": name, "size": len(data), "lfs": {"sha256": sha256(data), "size": len(data), "pointerSize": 1}}
-        for name, data in files.items()
-    ]
-    said = {"id": "who/net", "sha": commit, "siblings": siblings, "tags": [], "downloads": 0, "likes": 0}
-    server.files[f"/api/models/who/net/revision/{revision}"] = (200, json.dumps(said | {"private": False}).encode())
-    for name, data in files.items():
-        server.files[f"/who/net/resolve/{commit}/{name}"] = (200, data)
+    publish(server, "who/net", revision, REPOSITORY if files is None else files, commit)
     return Card("detect", "", weights=f"hf:who/net{file}", revision=revision, name="net")
 
 
@@ -319,9 +263,10 @@ def test_a_card_with_patterns_takes_only_these_files(server):
     assert left(weights.folder()) == ["net/config.json", "net/model.safetensors"]
 
 
-def test_patterns_that_match_nothing_are_a_sentence(server):
-    with pytest.raises(ValueError, match=r"'net': hf:who/net has none of the files \*\.pt"):
-        fetch.fetch(replace(repository(server), files=("*.pt",)))
+@pytest.mark.parametrize("pattern", ["*.pt", "*.json"])
+def test_patterns_that_match_no_weights_are_a_sentence(server, pattern):
+    with pytest.raises(ValueError, match=rf"'net': hf:who/net has no weights among its files \{pattern}"):
+        fetch.fetch(replace(repository(server), files=(pattern,)))
 
 
 def test_a_hub_that_is_not_there_is_a_sentence(server, monkeypatch):
