@@ -17,7 +17,7 @@ QWEN_VL = Card(
     "model_zoo.caption.qwen_vl:captioner",
     weights_license="Apache-2.0",
     extra="transformers",
-    input="16 frames as a video at their true aspect ratio, at most 151,200 px each, with their times",
+    input="2 frames per second, at least 4, as a video at their true aspect ratio, at most 151,200 px each, with their times",
     gpus=1.0,
 )
 
@@ -35,6 +35,11 @@ CARDS: dict[str, Card] = {
     "template": Card("fusion", "model_zoo.caption.fusion_template:template"),
     # Any server that speaks the OpenAI chat API: NAME:http://HOST:8000/v1#MODEL, see model_zoo/caption/endpoint.py.
     "openai": SERVED,
+    "openai-skycaptioner": replace(
+        SERVED,
+        builder="model_zoo.caption.endpoint:skycaptioner",
+        input="16 frames squeezed to 360 x 420 as a video of 2 frames per second, before its fixed request",
+    ),
     "openai-expert": replace(SERVED, role="caption-expert", builder="model_zoo.caption.endpoint:expert"),
     "openai-fusion": replace(
         SERVED, role="fusion", builder="model_zoo.caption.endpoint:fusion", input="the structured caption, as text"
@@ -42,7 +47,13 @@ CARDS: dict[str, Card] = {
     # Local weights; qwen-vl:PATH for your own.
     "qwen-vl": QWEN_VL,
     "skycaptioner-v1": replace(
-        QWEN_VL, weights="hf:Skywork/SkyCaptioner-V1", revision="main", size_mb=16600, memory_mb=20000
+        QWEN_VL,
+        builder="model_zoo.caption.qwen_vl:skycaptioner",
+        weights="hf:Skywork/SkyCaptioner-V1",
+        revision="main",
+        input="16 frames squeezed to 360 x 420 as a video of 2 frames per second, before its fixed request",
+        size_mb=16600,
+        memory_mb=20000,
     ),
     "qwen3-vl-2b": replace(
         QWEN_VL,

@@ -7,6 +7,7 @@ import pytest
 
 from model_zoo import cards
 from model_zoo.caption import qwen_vl, schema
+from model_zoo.caption import skycaptioner as trained
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("jsonschema")
@@ -120,6 +121,29 @@ def test_the_network_sees_the_frames_at_their_aspect_ratio_and_all_of_them(tiny,
     _, high, wide = qwen_vl.prepared(processor, question(frames))["video_grid_thw"][0].tolist()
     assert abs(np.log(wide / high) - np.log(shape[1] / shape[0])) < 0.3  # patches are coarse
     assert qwen_vl.prepared(processor, question(frames))["video_grid_thw"][0][0] == schema.FRAMES // 2
+
+
+@pytest.mark.parametrize(("frames", "fps"), [(300, 30.0), (75, 15.0), (20, 24.0), (3, 15.0), (45_000, 30.0)])
+def test_a_clip_is_sampled_as_the_authors_sample_videos(frames, fps):
+    processor = transformers.Qwen3VLVideoProcessor()
+    about = transformers.video_utils.VideoMetadata(total_num_frames=frames, fps=fps)
+    at = np.unique(processor.sample_frames(about))
+    assert qwen_vl.sampled(frames, fps) == len(at)
+    shown = schema.shown(np.zeros((min(frames, 300), 4, 4, 3), np.uint8), fps, qwen_vl.sampled(min(frames, 300), fps))
+    assert frames > 300 or np.rint(np.array(shown["seconds"]) * fps).tolist() == at.tolist()
+
+
+def test_skycaptioner_sees_the_patches_and_seconds_of_its_training(tmp_path):
+    build("qwen2.5", tmp_path)
+    processor = transformers.AutoProcessor.from_pretrained(tmp_path, local_files_only=True)
+    processor.video_processor = transformers.Qwen2VLVideoProcessor()
+    content = [trained.shown(FRAMES), {"type": "text", "text": "what is this"}]
+    inputs = qwen_vl.prepared(processor, [{"role": "user", "content": content}])
+    # 16 frames in pairs, 420 x 364 px (the multiples of 28 next to 420 x 360) in patches of 14
+    assert inputs["video_grid_thw"].tolist() == [[8, 30, 26]]
+    assert [float(s) for s in inputs["second_per_grid_ts"]] == [1.0]
+    said = processor.tokenizer.decode(inputs["input_ids"][0])
+    assert said.index("<|vision_start|>") < said.index("what is this")
 
 
 def test_a_picture_drawn_on_the_left_is_on_the_left_of_the_patches(tiny):
