@@ -86,6 +86,13 @@ def gpus(name: str) -> float:
     return base_card(name).gpus
 
 
+def is_family(card: Card) -> bool:
+    """Return whether a card describes only an architecture, for which other cards of the same builder have weights."""
+    from model_zoo.catalogue import CARDS
+
+    return not card.weights and any(other.builder == card.builder and other.weights for other in CARDS.values())
+
+
 _names_only: ContextVar[bool] = ContextVar("names_only", default=False)
 
 

@@ -14,12 +14,12 @@ INSIGHTFACE = Card(
     fallback="yunet-sface",
     input="640 x 640 letterboxed BGR for faces, 112 x 112 aligned RGB for who they are, -1 to 1",
     gpus=0.25,
-    match_threshold=0.45,  # ArcFace at full size; for a small MobileFaceNet (strangers up to 0.59) use 0.7
+    match_threshold=0.45,  # of ArcFace at full size; small MobileFaceNets need more (strangers reach 0.59)
 )
 
 PACKS = "url:https://github.com/deepinsight/insightface/releases/download/v0.7"
 
-# 1024 x 768, height first: a crop of one person, padded to 3:4.
+# 1024 x 768, height first: a crop of one person, stretched to 3:4.
 SAPIENS = Card(
     "parse",
     "model_zoo.parse.sapiens_segformer:sapiens",
@@ -29,7 +29,7 @@ SAPIENS = Card(
     use="non-commercial",
     extra="transformers",
     fallback="bodypix",
-    input="1024 x 768 of a person padded to 3:4, RGB, the training pictures' mean and deviation",
+    input="1024 x 768 of a person, stretched, RGB, the training pictures' mean and deviation",
 )
 SAPIENS2 = replace(
     SAPIENS,
@@ -38,9 +38,22 @@ SAPIENS2 = replace(
     code_license="Apache-2.0",
     weights_license="Sapiens2 License",
     use="biometric-restricted",  # forbids biometric processing: do not combine with face embeddings
-    input="1024 x 768 of a person padded to 3:4, RGB, ImageNet's mean and deviation",
+    input="1024 x 768 of a person, stretched, RGB, ImageNet's mean and deviation",
 )
 MOBILEFACENET = "https://github.com/foamliu/MobileFaceNet/raw/a6cc9032a659b615f477833e1a70b5e7931bcccc"
+
+YUNET = Card(
+    "faces",
+    "model_zoo.faces.yunet:yunet",
+    weights="hf:opencv/face_detection_yunet/face_detection_yunet_2023mar.onnx",
+    revision="3cc26e7f1014a5ee5d74a42acee58bafc9d0a310",
+    sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+    weights_license="MIT",
+    input="at most 640 px on the longer side, BGR, 0 to 255",
+    memory_mb=150,
+    match_threshold=0.363,  # its authors' threshold, for single pictures
+    companions=("sface",),
+)
 
 MEDIAPIPE = Card(
     "network",
@@ -150,17 +163,14 @@ CARDS: dict[str, Card] = {
         memory_mb=100,
         match_threshold=0.7,
     ),
-    "yunet-sface": Card(
-        "faces",
-        "model_zoo.faces.yunet:yunet",
-        weights="hf:opencv/face_detection_yunet/face_detection_yunet_2023mar.onnx",
-        revision="3cc26e7f1014a5ee5d74a42acee58bafc9d0a310",
-        sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
-        weights_license="MIT",
-        input="at most 640 px on the longer side, BGR, 0 to 255",
-        memory_mb=150,
-        match_threshold=0.363,  # its authors' threshold, for single pictures
-        companions=("sface",),
+    "yunet-sface": YUNET,
+    # The same network for inputs of any size, for an OpenCV whose inference is ONNX Runtime.
+    "yunet-2026may": replace(
+        YUNET,
+        weights="url:https://github.com/opencv/opencv_zoo/raw/26cc381e4d2594bb9f47a26eb8fd96c94a13660d/models/"
+        "face_detection_yunet/face_detection_yunet_2026may.onnx",
+        revision="1",
+        sha256="ebafce4e3c118d6554634be5c27ab333b4c047a9a8c3faf1d7cf93101c22f0f0",
     ),
     "sface": Card(
         "recognise",

@@ -93,17 +93,10 @@ def where(card: Card) -> str:
         path = weights.located(card)
         return str(path) if path else "not fetched"
     own = f"your own: {card.name}:PATH"
-    if _is_family(card):
+    if cards.is_family(card):
         return own
     packaged = f"in packages of a2data[{card.extra}]" if card.weights_license and card.extra else "none needed"
     return packaged if card.size_mb or not card.weights_license else f"{packaged}, or {own}"
-
-
-def _is_family(card: Card) -> bool:
-    """Return whether a card describes only an architecture, for which other cards of the same builder have weights."""
-    from model_zoo.catalogue import CARDS
-
-    return any(other.builder == card.builder and other.weights for other in CARDS.values())
 
 
 # -- commands ----------------------------------------------------------------------------------------------------------
