@@ -142,8 +142,9 @@ def load(name: str, device: str = "cpu") -> Any:
     try:
         return getattr(importlib.import_module(module), function)(which, device)
     except ModuleNotFoundError as error:
+        how = f"'a2data[{which.extra}]'" if which.extra else error.name
         raise ModuleNotFoundError(
-            f"model {name!r} needs the package {error.name!r}: pip install 'a2data[{which.extra}]'", name=error.name
+            f"model {name!r} needs the package {error.name!r}: pip install {how}", name=error.name
         ) from error
 
 

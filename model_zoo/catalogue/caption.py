@@ -92,10 +92,8 @@ CARDS: dict[str, Card] = {
     "fer-mobilefacenet": Card(
         "caption-expert",
         "model_zoo.caption.expression:expression_expert",
-        weights=(
-            "url:https://github.com/opencv/opencv_zoo/raw/966be4cb6eefc2a4f586ed0581bf4bbaa2533070/models/"
-            "facial_expression_recognition/facial_expression_recognition_mobilefacenet_2022july.onnx"
-        ),
+        weights="hf:opencv/facial_expression_recognition/facial_expression_recognition_mobilefacenet_2022july.onnx",
+        revision="main",
         sha256="4f61307602fc089ce20488a31d4e4614e3c9753a7d6c41578c854858b183e1a9",
         weights_license="Apache-2.0",  # of the file; trained on RAF-DB, whose pictures are for research
         extra="builtin",

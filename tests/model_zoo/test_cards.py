@@ -43,3 +43,12 @@ def test_the_builtin_recipe_asks_for_no_gpu_and_production_for_what_its_models_t
 def test_a_stage_asks_for_what_its_model_does(stage):
     assert stage().gpus == 0
     assert stage(model="yolo:/nowhere/best.pt").gpus == 0.25
+
+
+def test_a_package_without_an_extra_is_named_itself(monkeypatch):
+    from model_zoo.catalogue import CARDS
+    from model_zoo.roles import Card
+
+    monkeypatch.setitem(CARDS, "net", Card("quality", "no_such_package:net"))
+    with pytest.raises(ModuleNotFoundError, match=r"needs the package .no_such_package.: pip install no_such_package$"):
+        cards.load("net")
