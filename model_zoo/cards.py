@@ -86,6 +86,13 @@ def gpus(name: str) -> float:
     return base_card(name).gpus
 
 
+def is_family(card: Card) -> bool:
+    """Return whether a card describes only an architecture, for which other cards of the same builder have weights."""
+    from model_zoo.catalogue import CARDS
+
+    return not card.weights and any(other.builder == card.builder and other.weights for other in CARDS.values())
+
+
 _names_only: ContextVar[bool] = ContextVar("names_only", default=False)
 
 
@@ -135,8 +142,9 @@ def load(name: str, device: str = "cpu") -> Any:
     try:
         return getattr(importlib.import_module(module), function)(which, device)
     except ModuleNotFoundError as error:
+        how = f"'a2data[{which.extra}]'" if which.extra else error.name
         raise ModuleNotFoundError(
-            f"model {name!r} needs the package {error.name!r}: pip install 'a2data[{which.extra}]'", name=error.name
+            f"model {name!r} needs the package {error.name!r}: pip install {how}", name=error.name
         ) from error
 
 

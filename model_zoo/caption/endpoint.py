@@ -8,12 +8,17 @@ A card's weights are "http://HOST:8000/v1#MODEL", and after the model's name the
 * tokens: longest answer, 2048
 * fields: for an expert, the requested fields, joined by "+"
 * confidence: for an expert, the confidence of its answers, 0 to 1, 0.7
+* media: how frames are sent. images (default): as pictures, each after its time, which vLLM, SGLang and hosted servers accept;
+  vLLM may limit their number (`--limit-mm-per-prompt '{"image": 16}'`). video: as one video of JPEG frames, as vLLM documents it
+* response_format: json_schema (default), so that the server enforces the schema; none for a server that refuses it. Answers are
+  checked in both cases
 
 The key for the server is read only from A2DATA_API_KEY, so that it is in no settings and no table.
 """
 
 import base64
 import os
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -26,6 +31,7 @@ import numpy as np
 import tenacity
 
 from model_zoo.caption import schema as structured
+from model_zoo.caption import skycaptioner as trained
 from model_zoo.caption.fusion_llm import fusion as fused
 from model_zoo.caption.schema import Ask, Completion
 
@@ -34,7 +40,10 @@ LONGEST_WAIT_S = 60.0
 LONGEST_RETRY_AFTER_S = 600.0  # upper bound of a server's Retry-After
 CONNECT_S = 20.0
 JPEG_QUALITY = 90
+KEY = ". The key for it belongs into A2DATA_API_KEY"
 DEFAULTS = {"frames": "16", "timeout": "300", "attempts": "6", "tokens": "2048", "fields": "", "confidence": "0.7"}
+DEFAULTS |= {"media": "images", "response_format": "json_schema"}
+CHOICES = {"media": ("images", "video"), "response_format": ("json_schema", "none")}
 
 
 class Server(NamedTuple):
@@ -58,6 +67,13 @@ def captioner(card: Any, device: str) -> Callable[..., dict[str, Any]]:
     """A base captioner behind a server with the OpenAI chat API: a whole caption in one request."""
     server = connect(card)
     return structured.captioner(chat_client(server), int(server.options["frames"]))
+
+
+def skycaptioner(card: Any, device: str) -> Callable[..., dict[str, Any]]:
+    """SkyCaptioner-V1 behind vLLM, asked as in its training: model_zoo/caption/skycaptioner.py."""
+    server = connect(card)
+    server = server._replace(options={**server.options, "media": "video"})
+    return trained.captioner(chat_client(server))
 
 
 def expert(card: Any, device: str) -> Callable[..., list]:
@@ -89,8 +105,18 @@ def connect(card: Any) -> Server:
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),  # the stage limits concurrency
     )
     server = Server(url, model, options, client)
-    with_retries(server, lambda: _answer(server, "GET", "/models", unknown_is_fine=True))
+    with_retries(server, lambda: _reach(server))
     return server
+
+
+def _reach(server: Server) -> None:
+    """Ask for the list of models: a server that answers is there, even if it has no list. Raises RuntimeError for a wrong key."""
+    try:
+        code = server.client.get(server.url + "/models").status_code
+    except httpx.TransportError as error:
+        raise BusyError(f"{type(error).__name__}: {error}") from error
+    if code in (401, 403):
+        raise RuntimeError(f"{server.url} refused the request for {server.model}: {code}{KEY}")
 
 
 def address(card: Any) -> tuple[str, str, dict[str, str]]:
@@ -106,6 +132,9 @@ def address(card: Any) -> tuple[str, str, dict[str, str]]:
     unknown = sorted(set(options) - set(DEFAULTS))
     if unknown:
         raise ValueError(f"model {card.name!r} has no option {unknown[0]!r}; options: {', '.join(DEFAULTS)}")
+    for name, known in CHOICES.items():
+        if options.get(name, known[0]) not in known:
+            raise ValueError(f"model {card.name!r}: {name} must be {' or '.join(known)}, got {options[name]!r}")
     for name in ("frames", "attempts", "tokens"):
         if name in options and not (options[name].isdecimal() and int(options[name])):
             raise ValueError(f"model {card.name!r}: {name} must be a number of at least 1, got {options[name]!r}")
@@ -116,23 +145,26 @@ def chat_client(server: Server) -> Ask:
     """Return `ask(messages, schema) -> Completion` over this server, thread-safe. It raises RuntimeError."""
 
     def ask(messages: list[dict[str, Any]], schema: dict[str, Any] | None) -> Completion:
+        as_video = server.options["media"] == "video"
         body: dict[str, Any] = {
             "model": server.model,
-            "messages": [_message(m) for m in messages],
+            "messages": [_message(m, as_video) for m in messages],
             "temperature": 0,
             "seed": 0,
             "max_tokens": int(server.options["tokens"]),
         }
-        if schema is not None:
+        if as_video:
+            body |= _video_metadata(messages)
+        if schema is not None and server.options["response_format"] == "json_schema":
             named = {"name": "answer", "schema": schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": named}
-        return _said(server, with_retries(server, lambda: _answer(server, "POST", "/chat/completions", body)))
+        return _said(server, with_retries(server, lambda: _answer(server, body)))
 
     return ask
 
 
-def _message(message: dict[str, Any]) -> dict[str, Any]:
-    """Return a message with its frames as pictures, each after its time in seconds."""
+def _message(message: dict[str, Any], as_video: bool) -> dict[str, Any]:
+    """Return a message with its frames as a video, or as pictures, each after its time in seconds."""
     if isinstance(message["content"], str):
         return message
     content: list[dict[str, Any]] = []
@@ -140,16 +172,41 @@ def _message(message: dict[str, Any]) -> dict[str, Any]:
         if part["type"] != "frames":
             content.append(part)
             continue
+        if as_video:
+            jpegs = ",".join(_jpeg(frame) for frame in part["frames"])
+            content.append({"type": "video_url", "video_url": {"url": f"data:video/jpeg;base64,{jpegs}"}})
+            continue
         for frame, second in zip(part["frames"], part["seconds"], strict=True):
             content.append({"type": "text", "text": f"at {second} s:"})
             content.append({"type": "image_url", "image_url": {"url": data_url(frame)}})
     return {**message, "content": content}
 
 
+def _video_metadata(messages: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return vLLM's parameters for a video of frames that are chosen already: their rate and times, and no further sampling.
+
+    docs/features/multimodal_inputs.md of vLLM, "pre-extracted frame sequences". Other servers ignore them.
+    """
+    parts = [p for m in messages if not isinstance(m["content"], str) for p in m["content"] if p["type"] == "frames"]
+    if not parts:
+        return {}
+    seconds = parts[0]["seconds"]
+    lasts = seconds[-1] - seconds[0]
+    fps = (len(seconds) - 1) / lasts if lasts > 0 else 1.0
+    video = {"fps": fps, "frames_indices": list(range(len(seconds))), "total_num_frames": len(seconds)}
+    video |= {"duration": len(seconds) / fps, "do_sample_frames": False}
+    return {"media_io_kwargs": {"video": video}, "mm_processor_kwargs": {"do_sample_frames": False}}
+
+
 def data_url(frame: np.ndarray) -> str:
     """Return a frame, (h, w, 3) uint8 RGB, as a JPEG data URL."""
+    return f"data:image/jpeg;base64,{_jpeg(frame)}"
+
+
+def _jpeg(frame: np.ndarray) -> str:
+    """Return a frame, (h, w, 3) uint8 RGB, as JPEG in base64."""
     _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
+    return base64.b64encode(jpeg.tobytes()).decode()
 
 
 def with_retries(server: Server, attempt: Callable[[], Any]) -> Any:
@@ -175,19 +232,17 @@ def with_retries(server: Server, attempt: Callable[[], Any]) -> Any:
         raise RuntimeError(f"{server.url} did not answer in {attempts} attempts: {error}") from error
 
 
-def _answer(server: Server, method: str, path: str, body: Any = None, unknown_is_fine: bool = False) -> Any:
+def _answer(server: Server, body: dict[str, Any]) -> Any:
     """Send one request and return its JSON. Raises BusyError for a temporary failure, RuntimeError for a permanent one."""
     try:
-        answer = server.client.request(method, server.url + path, json=body)
+        answer = server.client.post(f"{server.url}/chat/completions", json=body)
     except httpx.TransportError as error:  # time-outs, refused and dropped connections
         raise BusyError(f"{type(error).__name__}: {error}") from error
     code = answer.status_code
     if code in (408, 429) or code >= 500:
         raise BusyError(f"{code} {answer.reason_phrase}: {answer.text[:200]}", _retry_after_s(answer))
-    if unknown_is_fine and code in (404, 405):  # not every server lists its models
-        return None
     if not answer.is_success:
-        hint = ". The key for it belongs into A2DATA_API_KEY" if code in (401, 403) else ""
+        hint = KEY if code in (401, 403) else _hint(server, answer.text)
         raise RuntimeError(
             f"{server.url} refused the request for {server.model}: {code} {answer.reason_phrase}: {answer.text[:300]}{hint}"
         )
@@ -195,6 +250,17 @@ def _answer(server: Server, method: str, path: str, body: Any = None, unknown_is
         return answer.json()
     except ValueError as error:
         raise BusyError(f"the answer is not JSON: {answer.text[:100]!r}") from error
+
+
+def _hint(server: Server, said: str) -> str:
+    """Return what to change if a server refuses the number of pictures or the schema."""
+    if re.search(r"at most \d+ (?:image|video)|limit-mm-per-prompt", said, re.IGNORECASE):
+        kind, count = ("video", 1) if server.options["media"] == "video" else ("image", server.options["frames"])
+        fewer = "" if kind == "video" else ", or ask for fewer with &frames=N"
+        return f". Start the server with --limit-mm-per-prompt '{{\"{kind}\": {count}}}'{fewer}"
+    if "response_format" in said:
+        return ". It does not enforce schemas: add &response_format=none to the address"
+    return ""
 
 
 def _retry_after_s(answer: httpx.Response) -> float:

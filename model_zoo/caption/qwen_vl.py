@@ -11,15 +11,24 @@ import numpy as np
 
 from model_zoo import weights
 from model_zoo.caption import schema as structured
+from model_zoo.caption import skycaptioner as trained
 from model_zoo.caption.fusion_llm import fusion as fused
 from model_zoo.caption.schema import Ask, Completion
 
 MAX_TOKENS = 2048  # longest answer; a caption of four subjects has about 500
+# Sampling that the authors recommend for videos (video processors of Qwen2.5-VL and Qwen3-VL).
+FPS = 2.0
+FEWEST, MOST = 4, 768  # frames
 
 
 def captioner(card: Any, device: str) -> Callable[..., dict[str, Any]]:
     """A base captioner through transformers, Qwen2.5-VL or Qwen3-VL: a whole caption in one answer."""
-    return structured.captioner(chat_client(card, device))
+    return structured.captioner(chat_client(card, device), sampled)
+
+
+def skycaptioner(card: Any, device: str) -> Callable[..., dict[str, Any]]:
+    """SkyCaptioner-V1 through transformers, asked as in its training: model_zoo/caption/skycaptioner.py."""
+    return trained.captioner(chat_client(card, device))
 
 
 def fusion(card: Any, device: str) -> Callable[[dict[str, Any]], str]:
@@ -56,6 +65,11 @@ def chat_client(card: Any, device: str) -> Ask:
         return Completion(processor.decode(new, skip_special_tokens=True), ended)
 
     return ask
+
+
+def sampled(frames: int, fps: float) -> int:
+    """Return how many frames the network sees of a clip with so many at that rate: two a second, at least 4."""
+    return min(max(int(frames / fps * FPS), FEWEST), MOST, frames)
 
 
 def prepared(processor: Any, messages: list[dict[str, Any]]) -> Any:

@@ -113,14 +113,18 @@ def _example(schema: dict[str, Any], name: str = "") -> Any:
     return MEANT.get(name, name)
 
 
-def captioner(ask: Ask, frames_asked: int = FRAMES) -> Callable[[np.ndarray, float, Any], dict[str, Any]]:
+def captioner(
+    ask: Ask, frames_asked: int | Callable[[int, float], int] = FRAMES
+) -> Callable[[np.ndarray, float, Any], dict[str, Any]]:
     """Return a base captioner (see stages/caption/stage.py) over a vision-language model.
 
-    It raises ValueError with the fault if neither of two answers is a caption.
+    frames_asked: how many frames it sees, or a function of the clip's number of frames and their rate. The captioner raises
+    ValueError with the fault if neither of two answers is a caption.
     """
 
     def caption(frames: np.ndarray, fps: float, things: Any) -> dict[str, Any]:
-        content = [{"type": "text", "text": request()}, shown(frames, fps, frames_asked)]
+        count = frames_asked(len(frames), fps) if callable(frames_asked) else frames_asked
+        content = [{"type": "text", "text": request()}, shown(frames, fps, count)]
         return asked(ask, [{"role": "user", "content": content}], SCHEMA, scene)
 
     caption.heeds_things = False  # type: ignore[attr-defined]

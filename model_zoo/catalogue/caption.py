@@ -17,7 +17,7 @@ QWEN_VL = Card(
     "model_zoo.caption.qwen_vl:captioner",
     weights_license="Apache-2.0",
     extra="transformers",
-    input="16 frames as a video at their true aspect ratio, at most 151,200 px each, with their times",
+    input="2 frames per second, at least 4, as a video at their true aspect ratio, at most 151,200 px each, with their times",
     gpus=1.0,
 )
 
@@ -35,6 +35,11 @@ CARDS: dict[str, Card] = {
     "template": Card("fusion", "model_zoo.caption.fusion_template:template"),
     # Any server that speaks the OpenAI chat API: NAME:http://HOST:8000/v1#MODEL, see model_zoo/caption/endpoint.py.
     "openai": SERVED,
+    "openai-skycaptioner": replace(
+        SERVED,
+        builder="model_zoo.caption.endpoint:skycaptioner",
+        input="16 frames squeezed to 360 x 420 as a video of 2 frames per second, before its fixed request",
+    ),
     "openai-expert": replace(SERVED, role="caption-expert", builder="model_zoo.caption.endpoint:expert"),
     "openai-fusion": replace(
         SERVED, role="fusion", builder="model_zoo.caption.endpoint:fusion", input="the structured caption, as text"
@@ -42,10 +47,21 @@ CARDS: dict[str, Card] = {
     # Local weights; qwen-vl:PATH for your own.
     "qwen-vl": QWEN_VL,
     "skycaptioner-v1": replace(
-        QWEN_VL, weights="hf:Skywork/SkyCaptioner-V1", revision="main", size_mb=16600, memory_mb=20000
+        QWEN_VL,
+        builder="model_zoo.caption.qwen_vl:skycaptioner",
+        weights="hf:Skywork/SkyCaptioner-V1",
+        revision="main",
+        input="16 frames squeezed to 360 x 420 as a video of 2 frames per second, before its fixed request",
+        size_mb=16600,
+        memory_mb=20000,
     ),
     "qwen3-vl-2b": replace(
-        QWEN_VL, weights="hf:Qwen/Qwen3-VL-2B-Instruct", revision="main", size_mb=4300, memory_mb=7000, gpus=0.5
+        QWEN_VL,
+        weights="hf:Qwen/Qwen3-VL-2B-Instruct",
+        revision="89644892e4d85e24eaac8bacfd4f463576704203",
+        size_mb=4300,
+        memory_mb=7000,
+        gpus=0.5,
     ),
     "qwen2.5-vl-7b": replace(
         QWEN_VL,
@@ -76,10 +92,8 @@ CARDS: dict[str, Card] = {
     "fer-mobilefacenet": Card(
         "caption-expert",
         "model_zoo.caption.expression:expression_expert",
-        weights=(
-            "url:https://github.com/opencv/opencv_zoo/raw/966be4cb6eefc2a4f586ed0581bf4bbaa2533070/models/"
-            "facial_expression_recognition/facial_expression_recognition_mobilefacenet_2022july.onnx"
-        ),
+        weights="hf:opencv/facial_expression_recognition/facial_expression_recognition_mobilefacenet_2022july.onnx",
+        revision="main",
         sha256="4f61307602fc089ce20488a31d4e4614e3c9753a7d6c41578c854858b183e1a9",
         weights_license="Apache-2.0",  # of the file; trained on RAF-DB, whose pictures are for research
         extra="builtin",

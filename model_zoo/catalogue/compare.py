@@ -8,9 +8,12 @@ from typing import Any
 
 from model_zoo.roles import Card
 
+# Tokenizer and weights under open_clip's names, without the same weights for transformers or timm.
+OPENCLIP_FILES = ("*.json", "*.txt", "*.model", "open_clip_*")
 OPENCLIP = Card(
     "match",
     "model_zoo.compare.clip:matcher",
+    files=OPENCLIP_FILES,
     code_license="MIT",
     weights_license="as its folder says",
     extra="match",
@@ -20,7 +23,7 @@ OPENCLIP = Card(
 PE = replace(
     OPENCLIP,
     weights="hf:timm/PE-Core-L-14-336",
-    revision="main",
+    revision="8eff41b3f687e50a323662c2dda5eb3588c6dd35",
     weights_license="Apache-2.0",
     input="336 x 336, the cut-out on white, RGB, -1 to 1; 32 tokens",
     size_mb=2690,
@@ -29,7 +32,7 @@ PE = replace(
 SIGLIP2 = replace(
     OPENCLIP,
     weights="hf:timm/ViT-SO400M-16-SigLIP2-384",
-    revision="main",
+    revision="fec784dabb3081a5f101fc74eefaf9d1ed08237b",
     weights_license="Apache-2.0",
     input="384 x 384, the cut-out on white, RGB, -1 to 1; 64 tokens",
     size_mb=4580,

@@ -23,6 +23,10 @@ YOLO_MB = {  # a .pt file has two bytes per parameter
     **{"yolo11n": 6, "yolo11s": 20, "yolo11m": 45, "yolo11l": 56, "yolo11x": 125},
     **{"yolo26n": 6, "yolo26s": 21, "yolo26m": 47, "yolo26l": 56, "yolo26x": 126},
 }
+YOLO_SHA256 = {
+    "yolo11n": "55ed65c56c91713d23e8402371c6c49a6fd84f257f7dce452e8d70e41dcbe152",
+    "yolo26x": "92b3de0065766a17180d6219858717dc9d03cdce8a3ca9576c97fd75aabb64f3",
+}
 YOLOE = replace(
     YOLO, role="ground", builder="model_zoo.detect.grounding:yoloe", fallback="llmdet_large", memory_mb=2500
 )
@@ -47,9 +51,11 @@ DETR = Card(
     memory_mb=1500,
     gpus=0.25,
 )
-RF_DETR = replace(DETR, input="384 (nano) to 704 (large) on a side, stretched, RGB, ImageNet's mean and deviation")
-RF_DETR_MB = {"nano": 122, "small": 128, "medium": 135, "large": 136}
-RF_DETR_SEG_MB = {"nano": 134, "small": 135, "medium": 143, "large": 145}
+RF_DETR = {  # name -> (side of the input in px, MB)
+    **{"nano": (384, 122), "small": (512, 128), "medium": (576, 135), "large": (704, 136)},
+    **{"seg-nano": (312, 134), "seg-small": (384, 135), "seg-medium": (432, 143), "seg-large": (504, 145)},
+}
+RF_DETR_COMMITS = {"medium": "1b5b672408f86dd38e05dd3cf3f2e0834e545a59"}
 GROUNDING_DINO = Card(
     "ground",
     "model_zoo.detect.grounding:grounding_dino",
@@ -90,14 +96,20 @@ CARDS: dict[str, Card] = {
         companions=MEDIAPIPE_PEOPLE,
     ),
     "yolo": YOLO,
-    **{f"{n}-seg": replace(YOLO, weights=f"{ASSETS}/{n}-seg.pt", size_mb=mb) for n, mb in YOLO_MB.items()},
+    **{
+        f"{n}-seg": replace(YOLO, weights=f"{ASSETS}/{n}-seg.pt", sha256=YOLO_SHA256.get(n, ""), size_mb=mb)
+        for n, mb in YOLO_MB.items()
+    },
     "detr": DETR,
     **{
-        f"rf-detr-{n}": replace(RF_DETR, weights=f"hf:Roboflow/rf-detr-{n}", size_mb=mb) for n, mb in RF_DETR_MB.items()
-    },
-    **{
-        f"rf-detr-seg-{n}": replace(RF_DETR, weights=f"hf:Roboflow/rf-detr-seg-{n}", size_mb=mb)
-        for n, mb in RF_DETR_SEG_MB.items()
+        f"rf-detr-{name}": replace(
+            DETR,
+            weights=f"hf:Roboflow/rf-detr-{name}",
+            revision=RF_DETR_COMMITS.get(name, "main"),
+            input=f"{side} x {side} stretched, RGB, ImageNet's mean and deviation",
+            size_mb=mb,
+        )
+        for name, (side, mb) in RF_DETR.items()
     },
     "rtdetr_v2_r50vd": replace(DETR, weights="hf:PekingU/rtdetr_v2_r50vd", size_mb=172),
     "dfine-large-coco": replace(DETR, weights="hf:ustc-community/dfine-large-coco", size_mb=126),
@@ -115,10 +127,18 @@ CARDS: dict[str, Card] = {
     "mm_grounding_dino_large": replace(
         GROUNDING_DINO, weights="hf:openmmlab-community/mm_grounding_dino_large_all", size_mb=1380, memory_mb=6000
     ),
-    "llmdet_large": replace(GROUNDING_DINO, weights="hf:iSEE-Laboratory/llmdet_large", size_mb=1380, memory_mb=6000),
+    "llmdet_large": replace(
+        GROUNDING_DINO,
+        weights="hf:iSEE-Laboratory/llmdet_large",
+        revision="bec37f296f05b22f6c6b39bc05a6c611239f4e31",
+        size_mb=1380,
+        memory_mb=6000,
+    ),
     "sam": SAM,
     "sam2.1-hiera-tiny": replace(SAM, weights="hf:facebook/sam2.1-hiera-tiny", size_mb=156, memory_mb=2000),
-    "sam2.1-hiera-large": replace(SAM, weights="hf:facebook/sam2.1-hiera-large", size_mb=898),
+    "sam2.1-hiera-large": replace(
+        SAM, weights="hf:facebook/sam2.1-hiera-large", revision="665f8e2ad61cf5f53d65644ff27c8ee525124610", size_mb=898
+    ),
     "sam3": replace(
         SAM,
         weights="hf:facebook/sam3",

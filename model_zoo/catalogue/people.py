@@ -14,10 +14,12 @@ INSIGHTFACE = Card(
     fallback="yunet-sface",
     input="640 x 640 letterboxed BGR for faces, 112 x 112 aligned RGB for who they are, -1 to 1",
     gpus=0.25,
-    match_threshold=0.45,  # ArcFace at full size; for a small MobileFaceNet (strangers up to 0.59) use 0.7
+    match_threshold=0.45,  # of ArcFace at full size; small MobileFaceNets need more (strangers reach 0.59)
 )
 
-# 1024 x 768, height first: a crop of one person, padded to 3:4.
+PACKS = "url:https://github.com/deepinsight/insightface/releases/download/v0.7"
+
+# 1024 x 768, height first: a crop of one person, stretched to 3:4.
 SAPIENS = Card(
     "parse",
     "model_zoo.parse.sapiens_segformer:sapiens",
@@ -27,18 +29,31 @@ SAPIENS = Card(
     use="non-commercial",
     extra="transformers",
     fallback="bodypix",
-    input="1024 x 768 of a person padded to 3:4, RGB, the training pictures' mean and deviation",
+    input="1024 x 768 of a person, stretched, RGB, the training pictures' mean and deviation",
 )
 SAPIENS2 = replace(
     SAPIENS,
     builder="model_zoo.parse.sapiens_segformer:sapiens2",
+    files=("*.json", "model*.safetensors"),  # the repositories hold the weights a second time under the authors' names
     code_license="Apache-2.0",
     weights_license="Sapiens2 License",
     use="biometric-restricted",  # forbids biometric processing: do not combine with face embeddings
-    input="1024 x 768 of a person padded to 3:4, RGB, ImageNet's mean and deviation",
+    input="1024 x 768 of a person, stretched, RGB, ImageNet's mean and deviation",
 )
 MOBILEFACENET = "https://github.com/foamliu/MobileFaceNet/raw/a6cc9032a659b615f477833e1a70b5e7931bcccc"
-OPENCV_ZOO = "https://github.com/opencv/opencv_zoo/raw/966be4cb6eefc2a4f586ed0581bf4bbaa2533070/models"
+
+YUNET = Card(
+    "faces",
+    "model_zoo.faces.yunet:yunet",
+    weights="hf:opencv/face_detection_yunet/face_detection_yunet_2023mar.onnx",
+    revision="3cc26e7f1014a5ee5d74a42acee58bafc9d0a310",
+    sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+    weights_license="MIT",
+    input="at most 640 px on the longer side, BGR, 0 to 255",
+    memory_mb=150,
+    match_threshold=0.363,  # its authors' threshold, for single pictures
+    companions=("sface",),
+)
 
 MEDIAPIPE = Card(
     "network",
@@ -99,9 +114,27 @@ CARDS: dict[str, Card] = {
     ),
     "insightface": INSIGHTFACE,
     # The published packs, by folder name.
-    "antelopev2": replace(INSIGHTFACE, weights="antelopev2", size_mb=407, memory_mb=1500),
-    "buffalo_l": replace(INSIGHTFACE, weights="buffalo_l", size_mb=326, memory_mb=1500),
-    "buffalo_s": replace(INSIGHTFACE, weights="buffalo_s", size_mb=159, memory_mb=800),
+    "antelopev2": replace(
+        INSIGHTFACE,
+        weights=f"{PACKS}/antelopev2.zip",
+        sha256="8e182f14fc6e80b3bfa375b33eb6cff7ee05d8ef7633e738d1c89021dcf0c5c5",
+        size_mb=407,
+        memory_mb=1500,
+    ),
+    "buffalo_l": replace(
+        INSIGHTFACE,
+        weights=f"{PACKS}/buffalo_l.zip",
+        sha256="80ffe37d8a5940d59a7384c201a2a38d4741f2f3c51eef46ebb28218a7b0ca2f",
+        size_mb=326,
+        memory_mb=1500,
+    ),
+    "buffalo_s": replace(
+        INSIGHTFACE,
+        weights=f"{PACKS}/buffalo_s.zip",
+        sha256="d85a87f503f691807cd8bb97128bdf7a0660326cd9cd02657127fa978bab8b5e",
+        size_mb=159,
+        memory_mb=800,
+    ),
     # Trained on WIDER FACE; its companion recogniser on MS1M, which its publisher has withdrawn.
     "retinaface": Card(
         "faces",
@@ -130,21 +163,20 @@ CARDS: dict[str, Card] = {
         memory_mb=100,
         match_threshold=0.7,
     ),
-    "yunet-sface": Card(
-        "faces",
-        "model_zoo.faces.yunet:yunet",
-        weights=f"url:{OPENCV_ZOO}/face_detection_yunet/face_detection_yunet_2023mar.onnx",
-        sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
-        weights_license="MIT",
-        input="at most 640 px on the longer side, BGR, 0 to 255",
-        memory_mb=150,
-        match_threshold=0.363,  # its authors' threshold, for single pictures
-        companions=("sface",),
+    "yunet-sface": YUNET,
+    # The same network for inputs of any size, for an OpenCV whose inference is ONNX Runtime.
+    "yunet-2026may": replace(
+        YUNET,
+        weights="url:https://github.com/opencv/opencv_zoo/raw/26cc381e4d2594bb9f47a26eb8fd96c94a13660d/models/"
+        "face_detection_yunet/face_detection_yunet_2026may.onnx",
+        revision="1",
+        sha256="ebafce4e3c118d6554634be5c27ab333b4c047a9a8c3faf1d7cf93101c22f0f0",
     ),
     "sface": Card(
         "recognise",
         "model_zoo.faces.recognise:sface",
-        weights=f"url:{OPENCV_ZOO}/face_recognition_sface/face_recognition_sface_2021dec.onnx",
+        weights="hf:opencv/face_recognition_sface/face_recognition_sface_2021dec.onnx",
+        revision="3d7082438a6e4551e840c9b2bb60b71e8da4b524",
         sha256="0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79",
         weights_license="Apache-2.0",
         input="112 x 112 aligned BGR, 0 to 255",

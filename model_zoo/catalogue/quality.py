@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from model_zoo.catalogue.compare import OPENCLIP_FILES
 from model_zoo.roles import Card
 
 PPOCR = Card(
@@ -16,6 +17,7 @@ PPOCR = Card(
 CLIP = Card(
     "copy",
     "model_zoo.quality.aesthetic:clip_pictures",
+    files=OPENCLIP_FILES,
     code_license="MIT",
     weights_license="MIT",
     extra="match",

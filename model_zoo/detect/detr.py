@@ -4,6 +4,7 @@ RF-DETR: Robinson et al. 2025 (arXiv 2511.09554); RT-DETRv2: Lv et al. 2024 (arX
 2410.13842). Each class has a sigmoid score, and non-maximum suppression is not needed.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,7 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
     """RF-DETR, RT-DETR or D-FINE through transformers. The weights are a folder saved by transformers, with its image processor.
 
     Masks are the network's own if it was trained for instance segmentation, else from grabcut.in_box. Raises FileNotFoundError
-    for a missing folder, ValueError for a network of another family.
+    for a missing folder, ValueError for a network of another family or one that does not name its classes.
     """
     weights = find(card)
     import torch
@@ -30,6 +31,11 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
     config = AutoConfig.from_pretrained(weights, local_files_only=True)
     if config.model_type not in FAMILIES:
         raise ValueError(f"{weights} is a {config.model_type!r} network: this card supports {', '.join(FAMILIES)}")
+    if all(re.fullmatch(r"LABEL_\d+", label) for label in config.id2label.values()):
+        raise ValueError(
+            f"{weights}/config.json does not name its {len(config.id2label)} classes (LABEL_0, LABEL_1 …), so that people would "
+            'not be found: set "id2label" and "label2id" in it to the classes of the training'
+        )
     segments = any("InstanceSegmentation" in name for name in config.architectures or [])
     kind: Any = RfDetrForInstanceSegmentation if segments else AutoModelForObjectDetection
     # float32 on a GPU too: bfloat16 has only 8 bits for a coordinate

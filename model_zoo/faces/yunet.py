@@ -21,10 +21,16 @@ def yunet(card: Card, device: str = "cpu") -> FacesModel:
     """YuNet (Wu et al. 2023) through OpenCV, and a recogniser. Runs on the CPU.
 
     The weights are YuNet's ONNX file, with the card's companion as recogniser; or a folder with *yunet*.onnx and *sface*.onnx.
-    Raises FileNotFoundError.
+    Raises FileNotFoundError, and ValueError for a network of a fixed size where OpenCV cannot run it at others.
     """
     weights, embed = recognise.with_detector(card, "*yunet*.onnx", "*sface*.onnx", recognise.sface, device)
     detector = cv2.FaceDetectorYN.create(str(weights), "", (LONG_PX, LONG_PX), CONFIDENCE, OVERLAP)
+    try:
+        detections(detector, np.zeros((180, 320, 3), np.uint8))
+    except cv2.error as error:
+        raise ValueError(
+            f"{weights} runs at one size only in this build of OpenCV ({cv2.__version__}): use the model yunet-2026may"
+        ) from error
 
     def faces(frame: np.ndarray) -> list[Face]:
         found = detections(detector, frame)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from model_zoo.parse.sapiens_segformer import cut, padded
 from model_zoo.roles import Card
 from model_zoo.weights import find
 
@@ -31,13 +30,12 @@ def sapiens2(card: Card, device: str = "cpu") -> Matte:
         alphas: list[np.ndarray] = []
         for start in range(0, len(pictures), BATCH):
             batch = pictures[start : start + BATCH]
-            wholes = [padded(picture) for picture in batch]
-            pixels = processor(images=[whole for whole, _ in wholes], return_tensors="pt")["pixel_values"]
+            pixels = processor(images=list(batch), return_tensors="pt")["pixel_values"]
             with torch.inference_mode():
                 found = network(pixel_values=pixels.to(device, dtype)).alphas.float()
-            for alpha, (whole, corner), picture in zip(found, wholes, batch, strict=True):
-                large = interpolate(alpha[None], size=whole.shape[:2], mode="bilinear", align_corners=False)[0, 0]
-                alphas.append(cut(large.cpu().numpy(), corner, picture))
+            for alpha, picture in zip(found, batch, strict=True):
+                large = interpolate(alpha[None], size=picture.shape[:2], mode="bilinear", align_corners=False)[0, 0]
+                alphas.append(large.cpu().numpy())
         return alphas
 
     return matte

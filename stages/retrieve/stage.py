@@ -235,8 +235,12 @@ class Retrieve(Stage):
             card = model_zoo.cards.base_card(embedders[0])
         except KeyError as error:
             raise ValueError(f"{error.args[0]}; or set {setting} of retrieve") from None
-        if not card.match_threshold:
-            raise ValueError(f"the card of {embedders[0]!r} has no threshold: set {setting} of retrieve")
+        # a family's threshold is that of its published weights
+        if not card.match_threshold or model_zoo.cards.is_family(card):
+            raise ValueError(
+                f"{embedders[0]!r} has no measured threshold: run `a2data calibrate WORK`, which estimates it from the corpus, "
+                f"or set {setting} of retrieve"
+            )
         return card.garment_match_threshold or card.match_threshold if setting == "min_part" else card.match_threshold
 
     def judge(self, corpus: Corpus, footage: Footage, row: int, target: ElementMeta, candidate: Candidate) -> Reference:

@@ -36,22 +36,23 @@ def test_every_model_of_a_profile_has_a_card(profile):
     assert [cards.base_card(name).name for name in named] == named
 
 
-@pytest.mark.parametrize(("profile", "code"), [("builtin", 0), ("permissive", 0), ("small", 1), ("production", 1)])
-def test_builtin_and_permissive_are_for_any_use_and_the_others_for_research(profile, code, capsys):
+@pytest.mark.parametrize(("profile", "code"), [("builtin", 0), ("small", 0), ("production", 0), ("research", 1)])
+def test_every_profile_is_for_any_use_except_research(profile, code, capsys):
     assert main(["models", "licences", "--profile", profile, "--policy", "commercial"]) == code
     said = capsys.readouterr()
     assert f"commercial use: {'forbidden' if code else 'allowed'}" in said.out
     assert (" is for research only: use " in said.err) is bool(code)
 
 
-@pytest.mark.parametrize("profile", ["builtin", "permissive"])
+@pytest.mark.parametrize("profile", ["builtin", "small", "production"])
 def test_nothing_in_them_is_on_conditions(profile):
     assert {card.use for card in models.chosen(profile)} == {"permissive"}
 
 
-def test_each_research_model_of_production_has_its_substitute_in_permissive():
-    offered = {card.name for card in models.chosen("permissive")}
-    refused = [card for card in models.chosen("production") if card.use != "permissive"]
+def test_each_model_of_research_has_its_substitute_in_production():
+    offered = {card.name for card in models.chosen("production")}
+    refused = [card for card in models.chosen("research") if card.use != "permissive"]
+    assert {"yolo26x-seg", "buffalo_l", "sapiens-seg-1b"} <= {card.name for card in refused}
     assert {card.fallback for card in refused} <= offered
 
 

@@ -113,6 +113,23 @@ def test_labels_are_read_however_they_are_spelt(label, meaning):
     assert classifiers.known_labels({0: label}, "x") == {0: meaning}
 
 
+@pytest.mark.parametrize(
+    ("labels", "without"),
+    [
+        # pszemraj/beit-large-patch16-512-film-shot-classifier, trained on szymonrucinski/types-of-film-shots
+        ("ambiguous closeUp detail extremeLongShot fullShot longShot mediumCloseUp mediumShot", {"ambiguous"}),
+        # gullalc/videomae-base-finetuned-kinetics-movieshots-scale
+        ("ECS CS MS FS LS", set()),
+    ],
+)
+def test_every_label_of_the_published_classifiers_has_its_meaning(labels, without):
+    named = dict(enumerate(labels.split()))
+    found = classifiers.known_labels(named, "x")
+    assert {named[n] for n in set(named) - set(found)} == without
+    assert {field for field, _ in found.values()} == {"shot_type"}
+    assert {value for _, value in found.values()} == set(classifiers.SHOT_TYPES)
+
+
 def test_every_meaning_is_a_word_of_the_captions_schema():
     from stages.caption.stage import CHOICES
 

@@ -1,11 +1,13 @@
 """Captions from a server: a real one on loopback, which errs as servers do."""
 
+import base64
 import json
 import threading
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
+import cv2
 import numpy as np
 import pytest
 
@@ -188,9 +190,46 @@ def test_a_server_that_is_not_there_shows_when_the_model_is_loaded():
         cards.load("openai:http://127.0.0.1:9/v1#m&attempts=2")
 
 
-def test_a_server_without_a_list_of_models_is_taken(monkeypatch):
-    with serving(in_turn(reply(GOOD)), models=404) as chat:
+@pytest.mark.parametrize("models", [400, 404, 405, 422, 500, 501, 503])
+def test_a_server_whose_list_of_models_fails_is_taken(models):
+    with serving(in_turn(reply(GOOD)), models=models) as chat:
         assert caption(chat) == GOOD
+
+
+def test_frames_can_be_sent_as_one_video_of_jpegs_with_their_times():
+    frames = np.repeat(np.arange(40, dtype=np.uint8) * 5, 64 * 48 * 3).reshape(40, 48, 64, 3)
+    with serving(in_turn(reply(GOOD))) as chat:
+        assert cards.load(chat.card(media="video", frames=4))(frames, 13.0, []) == GOOD
+    (body,) = chat.bodies
+    (video,) = [p["video_url"]["url"] for p in body["messages"][0]["content"] if p["type"] == "video_url"]
+    kind, *jpegs = video.split(",")
+    assert kind == "data:video/jpeg;base64"
+    shown = [cv2.imdecode(np.frombuffer(base64.b64decode(j), np.uint8), cv2.IMREAD_COLOR).mean() for j in jpegs]
+    assert shown == pytest.approx([0, 65, 130, 195], abs=2)
+    # frames 0, 13, 26 and 39 of 13 a second are one second apart
+    told = {"fps": 1.0, "frames_indices": [0, 1, 2, 3], "total_num_frames": 4, "duration": 4.0}
+    assert body["media_io_kwargs"] == {"video": told | {"do_sample_frames": False}}
+    assert body["mm_processor_kwargs"] == {"do_sample_frames": False}
+    assert "at 1.0 s" not in words(body)
+
+
+def test_a_server_that_enforces_no_schema_is_asked_without_and_its_answers_are_checked():
+    with serving(in_turn(reply({"subjects": "a woman"}), reply(GOOD))) as chat:
+        assert caption(chat, response_format="none") == GOOD
+    assert len(chat.bodies) == 2
+    assert not any("response_format" in body for body in chat.bodies)
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        (b"At most 1 image(s) may be provided in one prompt.", r"--limit-mm-per-prompt '{\"image\": 16}'.*&frames=N"),
+        (b"Unsupported fields in the request: {'response_format'}", "add &response_format=none to the address"),
+    ],
+)
+def test_a_refusal_that_an_option_mends_names_it(said, hint):
+    with serving(in_turn((400, {}, said))) as chat, pytest.raises(RuntimeError, match=hint):
+        caption(chat)
 
 
 def test_the_key_comes_from_the_environment(monkeypatch):
@@ -208,6 +247,7 @@ def test_the_key_comes_from_the_environment(monkeypatch):
         ("openai:http://x/v1", "give its address and model"),
         ("openai:http://x/v1#m&frame=3", "no option 'frame'"),
         ("openai:http://x/v1#m&frames=none", "frames must be a number"),
+        ("openai:http://x/v1#m&media=gif", "media must be images or video, got 'gif'"),
         ("openai-expert:http://x/v1#m&fields=mood&attempts=1", "did not answer|supports the fields"),
     ],
 )

@@ -7,79 +7,12 @@ import pytest
 
 from model_zoo import cards
 from model_zoo.caption import qwen_vl, schema
+from model_zoo.caption import skycaptioner as trained
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("jsonschema")
 transformers = pytest.importorskip("transformers")
-
-SPECIAL = (
-    "<|endoftext|> <|im_start|> <|im_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|>"
-)
-TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['content'] is string %}{{ m['content'] }}{% else %}"
-    "{% for c in m['content'] %}{% if c['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
-    "{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-TAUGHT = '{"subjects": [], "shot_type": "close_up", "environment": "a kitchen"}'
-SIZE = {"shortest_edge": 32 * 32 * 2, "longest_edge": 32 * 32 * 64}
-
-
-def words() -> "transformers.PreTrainedTokenizerFast":
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokens = Tokenizer(models.BPE())
-    tokens.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokens.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=900, special_tokens=SPECIAL.split(), initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-    )
-    tokens.train_from_iterator([schema.request(), TAUGHT] * 4, trainer)
-    return transformers.Qwen2Tokenizer(
-        tokenizer_object=tokens, eos_token="<|im_end|>", pad_token="<|endoftext|>", unk_token=None
-    )
-
-
-def build(kind: str, folder):
-    """A network of two layers or so and its processor, in a folder."""
-    torch.manual_seed(0)
-    tokens = words()
-    ids = {name: tokens.convert_tokens_to_ids(name) for name in SPECIAL.split()}
-    text = dict(vocab_size=len(tokens), hidden_size=64, intermediate_size=128, num_attention_heads=4)
-    text |= dict(num_key_value_heads=2, max_position_embeddings=4096, num_hidden_layers=2)
-    text |= dict(eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|endoftext|>"], bos_token_id=None)
-    vision = dict(depth=2, hidden_size=32, num_heads=2, intermediate_size=64, out_hidden_size=64)
-    vision |= dict(spatial_merge_size=2, temporal_patch_size=2)
-    marks = dict(image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"])
-    marks |= dict(vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"])
-    if kind == "qwen2.5":
-        text["rope_scaling"] = {"rope_type": "default", "mrope_section": [2, 3, 3]}
-        vision |= dict(patch_size=14, window_size=112, fullatt_block_indexes=[1])
-        config = transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision, **marks)
-        network = transformers.Qwen2_5_VLForConditionalGeneration(config)
-        processor = transformers.Qwen2_5_VLProcessor(
-            image_processor=transformers.Qwen2VLImageProcessor(),
-            tokenizer=tokens,
-            video_processor=transformers.Qwen2VLVideoProcessor(size=SIZE),
-            chat_template=TEMPLATE,
-        )
-    else:
-        text |= dict(head_dim=16, num_hidden_layers=3)
-        text["rope_scaling"] = {"rope_type": "default", "mrope_section": [4, 2, 2], "mrope_interleaved": True}
-        vision |= dict(patch_size=16, num_position_embeddings=64, deepstack_visual_indexes=[0, 1])
-        config = transformers.Qwen3VLConfig(text_config=text, vision_config=vision, **marks)
-        network = transformers.Qwen3VLForConditionalGeneration(config)
-        processor = transformers.Qwen3VLProcessor(
-            image_processor=transformers.Qwen2VLImageProcessor(patch_size=16),
-            tokenizer=tokens,
-            video_processor=transformers.Qwen3VLVideoProcessor(size=SIZE),
-            chat_template=TEMPLATE,
-        )
-    network.generation_config.eos_token_id = ids["<|im_end|>"]
-    network.generation_config.pad_token_id = ids["<|endoftext|>"]
-    network.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return network, processor
+from tiny_qwen import TAUGHT, build, teach  # noqa: E402
 
 
 @pytest.fixture(scope="module", params=["qwen2.5", "qwen3"])
@@ -122,6 +55,29 @@ def test_the_network_sees_the_frames_at_their_aspect_ratio_and_all_of_them(tiny,
     assert qwen_vl.prepared(processor, question(frames))["video_grid_thw"][0][0] == schema.FRAMES // 2
 
 
+@pytest.mark.parametrize(("frames", "fps"), [(300, 30.0), (75, 15.0), (20, 24.0), (3, 15.0), (45_000, 30.0)])
+def test_a_clip_is_sampled_as_the_authors_sample_videos(frames, fps):
+    processor = transformers.Qwen3VLVideoProcessor()
+    about = transformers.video_utils.VideoMetadata(total_num_frames=frames, fps=fps)
+    at = np.unique(processor.sample_frames(about))
+    assert qwen_vl.sampled(frames, fps) == len(at)
+    shown = schema.shown(np.zeros((min(frames, 300), 4, 4, 3), np.uint8), fps, qwen_vl.sampled(min(frames, 300), fps))
+    assert frames > 300 or np.rint(np.array(shown["seconds"]) * fps).tolist() == at.tolist()
+
+
+def test_skycaptioner_sees_the_patches_and_seconds_of_its_training(tmp_path):
+    build("qwen2.5", tmp_path)
+    processor = transformers.AutoProcessor.from_pretrained(tmp_path, local_files_only=True)
+    processor.video_processor = transformers.Qwen2VLVideoProcessor()
+    content = [trained.shown(FRAMES), {"type": "text", "text": "what is this"}]
+    inputs = qwen_vl.prepared(processor, [{"role": "user", "content": content}])
+    # 16 frames in pairs, 420 x 364 px (the multiples of 28 next to 420 x 360) in patches of 14
+    assert inputs["video_grid_thw"].tolist() == [[8, 30, 26]]
+    assert [float(s) for s in inputs["second_per_grid_ts"]] == [1.0]
+    said = processor.tokenizer.decode(inputs["input_ids"][0])
+    assert said.index("<|vision_start|>") < said.index("what is this")
+
+
 def test_a_picture_drawn_on_the_left_is_on_the_left_of_the_patches(tiny):
     processor = transformers.AutoProcessor.from_pretrained(tiny, local_files_only=True)
     frames = np.zeros((4, 64, 128, 3), np.uint8)
@@ -147,23 +103,7 @@ def test_a_network_that_was_taught_a_caption_says_it(tmp_path, monkeypatch):
     network, processor = build("qwen2.5", tmp_path)
     content = [{"type": "text", "text": schema.request()}, schema.shown(FRAMES[:4], 10.0)]
     inputs = qwen_vl.prepared(processor, [{"role": "user", "content": content}])
-    answer = processor.tokenizer(TAUGHT + "<|im_end|>", return_tensors="pt")["input_ids"]
-    asked = inputs["input_ids"].shape[1]
-    for name in ("input_ids", "attention_mask", "mm_token_type_ids"):
-        if name in inputs:
-            more = {"input_ids": answer, "attention_mask": torch.ones_like(answer)}.get(name, torch.zeros_like(answer))
-            inputs[name] = torch.cat([inputs[name], more], 1)
-    labels = inputs["input_ids"].clone()
-    labels[:, :asked] = -100
-    network.train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3)
-    for _ in range(120):
-        loss = network(**inputs, labels=labels).loss
-        if loss.item() < 0.02:
-            break
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    teach(network, processor, inputs)
     network.eval().save_pretrained(tmp_path)
 
     said = cards.load(f"qwen-vl:{tmp_path}")(FRAMES[:4], 10.0, [])

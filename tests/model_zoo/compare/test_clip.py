@@ -117,6 +117,18 @@ def test_pixels_are_normalised_as_the_folder_says(folder, tmp_path):
     assert abs(one - other).max() > 1e-3
 
 
+def test_a_square_picture_gets_the_pixels_that_open_clip_itself_makes_of_it(folder):
+    import open_clip
+    from PIL import Image
+
+    network, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
+    side, seen = clip._side(network), []
+    network.encode_image = lambda pixels: seen.append(pixels) or pixels.mean((2, 3))
+    picture = np.random.default_rng(0).integers(0, 255, (side, side, 3), np.uint8)
+    clip._encode(network, [picture], 3, "cpu")
+    assert np.abs(seen[0][0].numpy() - preprocess(Image.fromarray(picture)).numpy()).max() < 1e-5
+
+
 def test_a_siglip_reads_with_the_tokenizer_beside_it_and_matches_by_its_logits(tmp_path):
     network = tiny_clip.new(tiny_clip.SIGLIP)
     tiny_clip.save(network, tiny_clip.SIGLIP, tmp_path)

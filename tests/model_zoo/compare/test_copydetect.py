@@ -126,6 +126,19 @@ def test_the_network_sees_the_whole_picture_with_its_shorter_side_at_288():
     assert copydetect.shrink(np.zeros((900, 600, 3), np.uint8)).shape == (432, 288, 3)
 
 
+@pytest.mark.parametrize("size", [(100, 200), (480, 270), (1080, 1920), (289, 288)])
+def test_the_network_sees_what_its_authors_recommend(size):
+    """`small_288` of the README of facebookresearch/sscd-copy-detection."""
+    import torchvision.transforms as t
+    from PIL import Image
+
+    normal = t.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+    small_288 = t.Compose([t.Resize(288), t.ToTensor(), normal])
+    picture = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
+    seen = copydetect.normalise(copydetect.shrink(picture))
+    assert np.abs(seen - small_288(Image.fromarray(picture)).numpy()).max() < 1e-5
+
+
 def test_the_error_for_a_file_that_is_not_torchscript_names_the_right_one(tmp_path):
     torch.save({"weight": torch.zeros(1)}, tmp_path / "sscd.pt")
     with pytest.raises(ValueError, match="use the one that ends in"):

@@ -168,6 +168,28 @@ def test_patches_lie_as_the_processor_of_siglip_2_lays_them():
     assert np.allclose(patches.patchify(pixels, 4), np.asarray(theirs["pixel_values"]), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("card", "reader"), [("dinov2-base", "BitImageProcessor"), ("dinov3-vitb16", "DINOv3ViTImageProcessor")]
+)
+def test_the_network_sees_the_pixels_of_its_authors_processor(card, reader, tmp_path, monkeypatch):
+    """Of a square picture: ImageNet's mean and deviation, as in the README of DINOv3 (weights of LVD-1689M)."""
+    net, seen = network(card), []
+    net.save_pretrained(tmp_path)
+    monkeypatch.setattr(
+        type(net), "forward", lambda self, pixel_values: seen.append(pixel_values) or _same(self, pixel_values)
+    )
+    picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    cards.load(f"{card}:{tmp_path}")([picture], [np.ones((64, 64), bool)])
+    normal = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225], "do_center_crop": False}
+    theirs = getattr(transformers, reader)(**normal, do_resize=False)(picture, return_tensors="pt")["pixel_values"]
+    assert torch.abs(seen[0] - theirs).max() < 1e-5
+
+
+def _same(net, pixels):
+    before = 1 + getattr(net.config, "num_register_tokens", 0)
+    return type("Output", (), {"last_hidden_state": torch.ones(len(pixels), before + 256, 48)})
+
+
 def test_an_incomplete_checkpoint_is_rejected(tmp_path):
     from safetensors.torch import load_file, save_file
 

@@ -163,6 +163,12 @@ def test_a_network_without_masks_gets_them_from_the_colours_in_its_boxes():
     assert (found.mask & truth).sum() / (found.mask | truth).sum() > 0.9
 
 
+def test_a_network_whose_classes_have_no_names_is_refused(tmp_path):
+    transformers.RfDetrConfig(num_labels=91).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"config.json does not name its 91 classes .*id2label"):
+        cards.load(f"rf-detr-seg-small:{tmp_path}")
+
+
 def test_another_network_and_missing_weights_are_sentences(tmp_path, monkeypatch):
     transformers.ViTConfig().save_pretrained(tmp_path / "vit")
     with pytest.raises(ValueError, match="is a 'vit' network: this card supports rf_detr"):

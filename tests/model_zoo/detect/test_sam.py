@@ -133,6 +133,15 @@ def test_a_box_goes_into_the_network_and_comes_out_as_the_same_rectangle_to_the_
     assert network.__name__ in ("Sam2Model", "Sam3TrackerModel")
 
 
+def test_a_box_is_scaled_as_by_the_authors():
+    """sam2/utils/transforms.py: x by the picture's width and y by its height, times the side of the input."""
+    reader = transformers.Sam2Processor(transformers.Sam2ImageProcessor())
+    boxes = [[10.0, 20.0, 300.0, 400.0], [0.0, 0.0, 1280.0, 720.0]]
+    asked = reader(input_boxes=[boxes], original_sizes=torch.tensor([[720, 1280]]), return_tensors="pt")["input_boxes"]
+    theirs = np.array(boxes) / [1280, 720, 1280, 720] * 1024
+    assert np.abs(asked[0].numpy() - theirs).max() < 1e-3
+
+
 def test_another_network_and_missing_weights_are_sentences(tmp_path, monkeypatch):
     transformers.ViTConfig().save_pretrained(tmp_path / "vit")
     with pytest.raises(ValueError, match="is a 'vit' network: this card supports SAM 2 and SAM 3"):

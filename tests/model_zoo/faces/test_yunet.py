@@ -53,6 +53,19 @@ def test_a_face_has_what_a_face_must_have(faces):
         assert face.embedding.shape == (128,)
 
 
+def test_a_network_that_runs_at_one_size_only_is_refused_when_it_is_loaded(folder, monkeypatch):
+    class Fixed:
+        def setInputSize(self, size):  # noqa: N802
+            self.size = size
+
+        def detect(self, picture):
+            raise cv2.error("unexpected shape of the input")
+
+    monkeypatch.setattr(cv2.FaceDetectorYN, "create", lambda *_: Fixed())
+    with pytest.raises(ValueError, match=r"yunet\.onnx runs at one size only .*use the model yunet-2026may"):
+        cards.load(f"yunet-sface:{folder}")
+
+
 def test_a_frame_of_twice_the_size_has_its_faces_at_twice_the_place(folder):
     detector = cv2.FaceDetectorYN.create(str(folder / "yunet.onnx"), "", (640, 640), 0.5, 0.3)
     small = six_people()[:480, :640]

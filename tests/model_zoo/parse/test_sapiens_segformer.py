@@ -5,8 +5,6 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from model_zoo import cards
 from model_zoo.parse.sapiens_segformer import (
@@ -14,9 +12,7 @@ from model_zoo.parse.sapiens_segformer import (
     GOLIATH,
     GOLIATH_WITH_GLASSES,
     PARTS,
-    cut,
     labels,
-    padded,
     parts,
     without_specks,
 )
@@ -96,7 +92,7 @@ def test_red_and_blue_clothes_come_back_to_the_pixel_whatever_the_crops_proporti
     person[slice(*bottom), across] = (20, 30, 230)
     found = sapiens(person, np.ones(size, bool), None)
     assert set(found) == {"upper", "lower"}
-    scale = max(1.0, max(height / 512, width / 384))  # of a cell of the network's map in pixels
+    scale = max(1.0, height / 512, width / 384)  # of a cell of the network's map in pixels
     for part, rows in (("upper", top), ("lower", bottom)):
         x, y, wide, high = cv2.boundingRect(found[part].astype(np.uint8))
         assert (x, y, x + wide, y + high) == pytest.approx(
@@ -148,18 +144,23 @@ def test_a_transformers_parts_are_those_of_its_own_post_processing(request, fami
         assert (mask == expected[part]).mean() > 0.999
 
 
-def test_sapiens2_sees_a_narrow_crop_with_a_margin_of_the_mean_colour(sapiens2, monkeypatch):
-    monkeypatch.setattr("model_zoo.parse.sapiens_segformer.SPECK", 0)  # which is measured against other pieces
-    model = cards.load(f"sapiens2-seg-0.4b:{sapiens2}")
-    narrow = cv2.GaussianBlur(np.vstack([ANY, ANY[:6]]), (0, 0), 4)[:, :30]
-    whole, (top, left) = padded(narrow)
-    assert (whole.shape, top, left) == ((96, 72, 3), 0, 21)
-    assert (whole[:, 0] == (124, 116, 104)).all()
-    there = model(whole, np.ones(whole.shape[:2], bool), None)
-    found = model(narrow, np.ones(narrow.shape[:2], bool), None)
-    assert found
-    for part, mask in found.items():
-        assert (mask == there[part][:, 21:51]).all()
+def test_sapiens_sees_what_its_authors_show_it(tmp_path):
+    """lite/demo/adhoc_image_dataset.py: cv2.resize to 768 x 1024, red first, less the mean, by the deviation."""
+
+    class Keep(torch.nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            assert pixels.shape == (1, 3, 1024, 768)
+            return torch.cat([pixels, torch.zeros(1, 25, 1024, 768)], 1)
+
+    torch.jit.script(Keep()).save(str(tmp_path / "keep.pt2"))
+    seen: list = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("model_zoo.parse.sapiens_segformer.labels", lambda logits, size, *_: seen.append(logits) or ANY)
+        patched.setattr("model_zoo.parse.sapiens_segformer.parts", lambda *_: {})
+        cards.load(f"sapiens-seg-1b:{tmp_path / 'keep.pt2'}")(ANY, np.ones(ANY.shape[:2], bool), None)
+    theirs = torch.from_numpy(cv2.resize(ANY, (768, 1024), interpolation=cv2.INTER_LINEAR)).permute(2, 0, 1).float()
+    mean, std = torch.tensor([123.5, 116.5, 103.5]), torch.tensor([58.5, 57.0, 57.5])
+    assert torch.allclose(seen[0][:3], (theirs - mean[:, None, None]) / std[:, None, None], atol=1e-5)
 
 
 def test_a_network_of_other_classes_is_refused(segformer):
@@ -167,19 +168,6 @@ def test_a_network_of_other_classes_is_refused(segformer):
     assert cards.load(f"segformer-clothes:{segformer}")(ANY, np.ones(ANY.shape[:2], bool), None) is not None
     with pytest.raises(ValueError, match="has 18 classes, this card needs 29"):
         labels(torch.zeros(18, 4, 4), (8, 8), GOLIATH_WITH_GLASSES, card.weights)
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.integers(1, 300), st.integers(1, 300))
-def test_a_padded_picture_is_three_to_four_holds_it_all_and_is_cut_back(height, width):
-    picture = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
-    whole, corner = padded(picture)
-    high, wide = whole.shape[:2]
-    assert high >= height
-    assert wide >= width
-    assert high == height or wide == width
-    assert abs(high * 3 - wide * 4) <= 4
-    assert (cut(whole, corner, picture) == picture).all()
 
 
 def test_a_rectangle_in_the_logits_comes_back_to_the_pixel():

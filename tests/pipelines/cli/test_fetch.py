@@ -1,18 +1,18 @@
 """Weights come from servers on this machine: one that serves files, one that speaks what the Hugging Face hub does of it."""
 
-import hashlib
-import json
-import threading
+import io
+import zipfile
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import weights_server
+from weights_server import COMMIT, publish, sha256
 
-from model_zoo import cards, weights
+from model_zoo import weights
 from model_zoo.roles import Card
-from pipelines.cli import fetch
+from pipelines.cli import download, fetch
 
-COMMIT, LATER = "a" * 40, "b" * 40
+LATER = "b" * 40
 REPOSITORY = {
     "config.json": b"{}",
     "model.safetensors": b"weights" * 1000,
@@ -21,47 +21,15 @@ REPOSITORY = {
 }
 
 
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-class Server(BaseHTTPRequestHandler):
-    """Serves `files` by path; announces the full length of a truncated one. Notes what was asked for."""
-
-    def do_GET(self):
-        self.server.asked.append(self.path)
-        status, body = self.server.files.get(self.path.partition("?")[0], (404, b"no"))
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body) * (2 if self.path in self.server.cut else 1)))
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", f'"{sha256(body)}"')
-        self.send_header("X-Error-Code", "GatedRepo" if status == 403 else "")
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-            self.close_connection = True
-
-    do_HEAD = do_GET  # noqa: N815
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """A server on the loopback, and an empty folder of weights."""
     monkeypatch.setenv("A2DATA_WEIGHTS", str(tmp_path / "weights"))
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    httpd.files, httpd.cut, httpd.asked = {}, set(), []
-    httpd.url = f"http://127.0.0.1:{httpd.server_port}"
-    monkeypatch.setenv("HF_ENDPOINT", httpd.url)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield httpd
-    httpd.shutdown()
-    thread.join()
-    httpd.server_close()
+    monkeypatch.setattr(download, "RETRY_WAITS_S", (0, 0))
+    with weights_server.serving() as httpd:
+        monkeypatch.setenv("HF_ENDPOINT", httpd.url)
+        yield httpd
 
 
 def one_file(server, body: bytes = b"weights", **more: str) -> Card:
@@ -71,15 +39,7 @@ def one_file(server, body: bytes = b"weights", **more: str) -> Card:
 
 def repository(server, commit: str = COMMIT, revision: str = "main", files: dict | None = None, file: str = "") -> Card:
     """A card of the hub's repository who/net, which has `files`."""
-    files = REPOSITORY if files is None else files
-    siblings = [
-        {"rfilename": name, "size": len(data), "lfs": {"sha256": sha256(data), "size": len(data), "pointerSize": 1}}
-        for name, data in files.items()
-    ]
-    said = {"id": "who/net", "sha": commit, "siblings": siblings, "tags": [], "downloads": 0, "likes": 0}
-    server.files[f"/api/models/who/net/revision/{revision}"] = (200, json.dumps(said | {"private": False}).encode())
-    for name, data in files.items():
-        server.files[f"/who/net/resolve/{commit}/{name}"] = (200, data)
+    publish(server, "who/net", revision, REPOSITORY if files is None else files, commit)
     return Card("detect", "", weights=f"hf:who/net{file}", revision=revision, name="net")
 
 
@@ -111,14 +71,13 @@ def test_what_is_here_is_not_fetched_again(server):
     assert server.asked == ["/net.pt"]
 
 
-def test_a_body_cut_off_is_a_sentence_and_leaves_nothing(server):
+def test_a_body_cut_off_each_time_is_a_sentence_and_leaves_no_weights(server):
     card = one_file(server)
-    server.cut.add("/net.pt")
+    server.drops["/net.pt"] = [0, 0, 0]
 
     with pytest.raises(OSError, match=r"download of .*net\.pt failed .*retry"):
         fetch.fetch(card)
-    assert left(weights.folder()) == []
-    server.cut.clear()
+    assert weights.located(card) is None
     assert fetch.fetch(card)[0].read_bytes() == b"weights"
 
 
@@ -171,9 +130,101 @@ def test_a_file_put_there_by_hand_is_checked_and_written_down(server):
         fetch.fetch(card)
 
 
-def test_weights_with_a_licence_that_the_user_must_accept_are_not_fetched(server):
-    with pytest.raises(FileNotFoundError, match=r"'buffalo_s'.*non-commercial.*is yours to accept.*put it into"):
-        fetch.fetch(cards.base_card("buffalo_s"))
+def test_a_download_goes_on_where_it_was_cut_in_this_process_and_in_the_next(server):
+    body = bytes(range(256)) * 1000
+    card = one_file(server, body)
+    server.drops["/net.pt"] = [100_000, 50_000, 20_000]
+
+    with pytest.raises(OSError, match="it continues from there"):
+        fetch.fetch(card)
+    assert fetch.fetch(card)[0].read_bytes() == body
+    assert server.sent["/net.pt"] == len(body)
+    assert left(weights.folder()) == ["net.pt"]
+
+
+def test_a_file_that_changed_between_two_attempts_starts_again(server):
+    card = one_file(server, b"a" * 1000)
+    server.drops["/net.pt"] = [400, 0, 0]
+    with pytest.raises(OSError, match="continues from there"):
+        fetch.fetch(card)
+    one_file(server, b"b" * 1000)
+
+    assert fetch.fetch(card)[0].read_bytes() == b"b" * 1000
+
+
+def test_a_server_that_is_busy_is_asked_again_and_one_that_has_nothing_is_not(server):
+    card = one_file(server)
+    server.files["/net.pt"] = (503, b"busy")
+    with pytest.raises(OSError, match="returned 503"):
+        fetch.fetch(card)
+    assert len(server.asked) == 3
+    server.files["/net.pt"] = (404, b"gone")
+    with pytest.raises(OSError, match="returned 404"):
+        fetch.fetch(card)
+    assert len(server.asked) == 4
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("https://github.com/who/net/releases/download/v1/net.pt", "/gh/who/net/releases/download/v1/net.pt"),
+        ("https://raw.githubusercontent.com/who/net/v1/a/net.pt", "/gh/who/net/raw/v1/a/net.pt"),
+    ],
+)
+def test_files_of_github_come_from_its_mirror(server, monkeypatch, url, path):
+    monkeypatch.setenv("A2DATA_GITHUB_MIRROR", f"{server.url}/gh/")
+    server.files[path] = (200, b"weights")
+
+    got, _ = fetch.fetch(Card("detect", "", weights=f"url:{url}", name="net"))
+
+    assert got.read_bytes() == b"weights"
+    assert weights.entry(got).source == f"url:{url}"
+
+
+# -- archives ----------------------------------------------------------------------------------------------------------
+
+
+def archive(server, files: dict[str, bytes], **more: str) -> Card:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as out:
+        for name, data in files.items():
+            out.writestr(name, data)
+    server.files["/pack.zip"] = (200, packed.getvalue())
+    return Card("faces", "", weights=f"url:{server.url}/pack.zip", name="pack", **more)
+
+
+@pytest.mark.parametrize("inside", ["", "pack/", "pack/pack/"])
+def test_an_archive_is_unpacked_without_the_folders_around_its_files(server, inside):
+    card = archive(server, {f"{inside}det.onnx": b"det", f"{inside}sub/rec.onnx": b"rec", "__MACOSX/x": b"x"})
+
+    path, now = fetch.fetch(card)
+
+    assert (path, now) == (weights.folder() / "pack", True)
+    assert left(weights.folder()) == ["pack/det.onnx", "pack/sub/rec.onnx"]
+    assert fetch.fetch(card) == (path, False)
+
+
+@pytest.mark.parametrize("name", ["../evil.onnx", "/evil.onnx", "a/../../evil.onnx"])
+def test_an_archive_writes_no_file_outside_its_folder(server, tmp_path, name):
+    with pytest.raises(ValueError, match="is not a path inside its folder"):
+        fetch.fetch(archive(server, {"net.onnx": b"net", name: b"evil"}))
+    assert left(tmp_path) == []
+
+
+def test_an_archive_that_would_fill_the_disk_or_is_not_the_published_one_is_refused(server, monkeypatch):
+    with pytest.raises(ValueError, match=f"expects {sha256(b'published')}.*not kept"):
+        fetch.fetch(archive(server, {"net.onnx": b"net"}, sha256=sha256(b"published")))
+    monkeypatch.setattr(fetch, "MAX_UNPACKED_BYTES", 2)
+    with pytest.raises(ValueError, match="larger than 2 bytes"):
+        fetch.fetch(archive(server, {"net.onnx": b"net"}))
+    assert left(weights.folder()) == []
+
+
+def test_what_is_called_an_archive_and_is_none_is_a_sentence(server):
+    server.files["/pack.zip"] = (200, b"<html>")
+    with pytest.raises(ValueError, match="cannot be unpacked"):
+        fetch.fetch(Card("faces", "", weights=f"url:{server.url}/pack.zip", name="pack"))
+    assert left(weights.folder()) == []
 
 
 # -- the Hugging Face hub ----------------------------------------------------------------------------------------------
@@ -189,6 +240,39 @@ def test_a_repository_comes_in_one_format_at_a_commit_that_is_written_down(serve
     assert (path / "model.safetensors").read_bytes() == REPOSITORY["model.safetensors"]
     assert weights.entry(path).revision == COMMIT
     assert fetch.fetch(card) == (path, False)
+
+
+def test_a_repository_goes_on_where_it_was_cut_and_sends_no_byte_twice(server):
+    card = repository(server)
+    path = f"/who/net/resolve/{COMMIT}/model.safetensors"
+    server.drops[path] = [3000, 1000, 500]
+
+    with pytest.raises(OSError, match="continues from there"):
+        fetch.fetch(card)
+    assert (fetch.fetch(card)[0] / "model.safetensors").read_bytes() == REPOSITORY["model.safetensors"]
+    sent = {name: server.sent[f"/who/net/resolve/{COMMIT}/{name}"] for name in REPOSITORY}
+    assert sent == {"config.json": 2, "model.safetensors": 7000, "pytorch_model.bin": 0, "README.md": 0}
+
+
+def test_a_card_with_patterns_takes_only_these_files(server):
+    there = {"config.json": b"{}", "model.safetensors": b"net", "net_1b.safetensors": b"net"}
+    card = replace(repository(server, files=there), files=("*.json", "model*.safetensors"))
+
+    fetch.fetch(card)
+
+    assert left(weights.folder()) == ["net/config.json", "net/model.safetensors"]
+
+
+@pytest.mark.parametrize("pattern", ["*.pt", "*.json"])
+def test_patterns_that_match_no_weights_are_a_sentence(server, pattern):
+    with pytest.raises(ValueError, match=rf"'net': hf:who/net has no weights among its files \{pattern}"):
+        fetch.fetch(replace(repository(server), files=(pattern,)))
+
+
+def test_a_hub_that_is_not_there_is_a_sentence(server, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(OSError, match="'net': hf:who/net at main: "):
+        fetch.fetch(Card("detect", "", weights="hf:who/net", revision="main", name="net"))
 
 
 def test_one_file_of_a_repository_comes_alone(server):

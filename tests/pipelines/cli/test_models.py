@@ -39,7 +39,7 @@ def test_the_list_has_a_line_for_every_card_with_its_licence_and_place(capsys):
 
 
 def test_the_list_is_narrowed_by_role_and_profile(capsys):
-    assert main(["models", "list", "--profile", "production", "--role", "faces"]) == 0
+    assert main(["models", "list", "--profile", "research", "--role", "faces"]) == 0
     out = capsys.readouterr().out
 
     assert "buffalo_l" in out
@@ -63,17 +63,22 @@ def test_an_unknown_name_is_a_sentence_with_the_known_ones(capsys):
     assert "no model called 'nope'; known are" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("profile", "model"), [("small", "buffalo_s"), ("production", "buffalo_l")])
+@pytest.mark.parametrize(("profile", "model"), [("small", "yunet-sface"), ("research", "buffalo_l")])
 def test_a_profile_names_its_models_though_their_weights_are_elsewhere(profile, model):
     assert {model, "mobilenetv2", "transnetv2", "template"} <= set(models.names_of(profile))
 
 
-def test_fetch_says_what_it_has_not_to_fetch_and_what_it_may_not(capsys):
-    assert main(["models", "fetch", "template", "buffalo_l"]) == 1
+def test_every_model_is_tried_though_servers_are_dead_with_one_line_each(monkeypatch, capsys):
+    dead = "http://127.0.0.1:1"
+    monkeypatch.setattr("pipelines.cli.download.RETRY_WAITS_S", ())
+    for name, value in (("HF_ENDPOINT", dead), ("A2DATA_GITHUB_MIRROR", dead), ("NO_PROXY", "127.0.0.1")):
+        monkeypatch.setenv(name, value)
+
+    assert main(["models", "fetch", "template", "dinov2-base", "buffalo_l", "yolo11n-seg"]) == 1
 
     out, err = capsys.readouterr()
     assert "template: nothing to fetch: none needed" in out
-    assert "'buffalo_l': a2data does not fetch them, their licence (non-commercial research only)" in err
+    assert [line.split("'")[1] for line in err.splitlines()] == ["dinov2-base", "buffalo_l", "yolo11n-seg"]
     assert main(["models", "fetch"]) == 2
 
 
@@ -108,16 +113,16 @@ def test_verify_fails_for_what_was_fetched_and_is_gone_whether_or_not_its_card_i
 def test_verify_fails_for_a_model_of_a_profile_that_is_not_here(capsys):
     assert main(["models", "verify", "--profile", "builtin"]) == 1
     assert "`a2data models fetch mediapipe-pose-landmark` brings them" in capsys.readouterr().err
-    assert main(["models", "verify", "--profile", "production"]) == 1
+    assert main(["models", "verify", "--profile", "research"]) == 1
     assert "'buffalo_l' is missing" in capsys.readouterr().err
 
 
-def test_the_builtin_profile_may_be_used_for_anything_and_production_not(capsys):
+def test_the_builtin_profile_may_be_used_for_anything_and_research_not(capsys):
     assert main(["models", "licences", "--profile", "builtin", "--policy", "commercial"]) == 0
-    assert main(["models", "licences", "--profile", "production", "--policy", "research"]) == 0
+    assert main(["models", "licences", "--profile", "research", "--policy", "research"]) == 0
     capsys.readouterr()
 
-    assert main(["models", "licences", "--profile", "production", "--policy", "commercial"]) == 1
+    assert main(["models", "licences", "--profile", "research", "--policy", "commercial"]) == 1
     out, err = capsys.readouterr()
     assert f"buffalo_l (non-commercial research only) is for research only: use {CARDS['buffalo_l'].fallback}" in err
     assert "must offer them the complete source" in err

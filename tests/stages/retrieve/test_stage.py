@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -172,6 +173,21 @@ def test_a_threshold_of_none_comes_from_the_card_and_an_unknown_model_is_named()
     unknown = [replace(e, embedder="somebody's") for e in elements]
     with pytest.raises(ValueError, match="set min_face"):
         retrieve(unknown, [take("a"), take("b")], min_face=0.0)
+
+
+@pytest.mark.parametrize("embedder", ["insightface:/weights", "openclip-embed:/weights"])
+def test_weights_of_your_own_have_no_threshold_but_a_calibrated_one(embedder):
+    elements = [
+        *person("a", like(ANNA, 1, 0.1), embedder=embedder),
+        *person("b", like(ANNA, 2, 0.1), embedder=embedder),
+    ]
+    with pytest.raises(
+        ValueError, match=f"'{embedder}' has no measured threshold: run `a2data calibrate WORK`.*min_face"
+    ):
+        retrieve(elements, [take("a"), take("b")], min_face=0.0)
+    calibrated = json.dumps({embedder: {"face": 0.8}})
+    found = retrieve(elements, [take("a"), take("b")], min_face=0.0, calibrated=calibrated)
+    assert found["a/human/0"].rules[0].low == 0.8
 
 
 def test_embeddings_of_two_models_are_not_compared():
