@@ -4,7 +4,7 @@ import gc
 import importlib.util
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,14 @@ if importlib.util.find_spec("jaxtyping"):  # the shapes and dtypes that model_zo
 
     SHAPED = ["encoders", "references", "objective", "tiny"]
     install_import_hook([f"model_zoo.a2.{name}" for name in SHAPED], "beartype.beartype")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_fsync() -> Iterator[None]:
+    """Do not wait for the disk: no test cuts the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(autouse=True)
