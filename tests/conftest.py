@@ -1,6 +1,5 @@
 """Shared fixtures. Real footage and weights are optional: tests that need them skip, and say so."""
 
-import gc
 import importlib.util
 import logging
 import os
@@ -26,18 +25,10 @@ CORPUS = Path(os.environ.get("A2DATA_CORPUS", Path(__file__).parents[2] / "share
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
 
-# the modules of all tests are millions of objects: visiting them took a fifth of the suite's CPU time
-gc.set_threshold(50_000)
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest, so that the workers of `make test` end together."""
     items.sort(key=lambda item: "pipelines" not in item.path.parts)
-
-
-def pytest_collection_finish() -> None:
-    gc.collect()
-    gc.freeze()
 
 
 if importlib.util.find_spec("jaxtyping"):  # the shapes and dtypes that model_zoo states are checked in every test
