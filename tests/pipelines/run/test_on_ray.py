@@ -29,7 +29,6 @@ from pipelines.run.on_ray import RayExecutor  # noqa: E402
 def cluster():
     from ray.cluster_utils import Cluster
 
-    os.environ["RAY_prestart_worker_first_driver"] = "0"
     os.environ["PYTHONPATH"] = os.pathsep.join([os.path.dirname(toy.__file__), os.getcwd()])
     bare = {"num_cpus": 1, "include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
     cluster = Cluster(initialize_head=True, head_node_args=bare)
