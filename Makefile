@@ -13,7 +13,7 @@ demo: $(VENV)/ready  ## render a small film set and run the whole pipeline over 
 	$(VENV)/bin/a2data run demo/films/manifest.csv --work demo/work --out demo/shards --videos-per-shard 1 --workers 2
 
 test: $(VENV)/ready  ## run the tests that need neither network nor weights
-	$(RUN) -m pytest -q -n 2 --dist loadfile -m "not slow"
+	$(RUN) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: $(VENV)/ready  ## run all tests, also slow ones: kill -9 at random moments, the corpus of real footage
 	$(RUN) -m pytest -q

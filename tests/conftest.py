@@ -3,7 +3,7 @@
 import importlib.util
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +25,25 @@ CORPUS = Path(os.environ.get("A2DATA_CORPUS", Path(__file__).parents[2] / "share
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that the workers of `make test` end together."""
+    items.sort(key=lambda item: "pipelines" not in item.path.parts)
+
+
 if importlib.util.find_spec("jaxtyping"):  # the shapes and dtypes that model_zoo states are checked in every test
     from jaxtyping import install_import_hook
 
     SHAPED = ["encoders", "references", "objective", "tiny"]
     install_import_hook([f"model_zoo.a2.{name}" for name in SHAPED], "beartype.beartype")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_fsync() -> Iterator[None]:
+    """Do not wait for the disk: no test cuts the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -206,9 +206,10 @@ def triplet() -> Triplet:
 # -- a new stage -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def checkout(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
     """A copy of the code to which docs/new-stage.md has been done."""
+    tmp_path = tmp_path_factory.mktemp("checkout")
     for folder in ("a2data", "model_zoo", "pipelines", "stages"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "tests" / "stages").mkdir(parents=True)

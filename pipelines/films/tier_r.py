@@ -6,7 +6,6 @@ a2data triplet-bench make OUT VIDEOS --tier R
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from a2data.media import images, video
@@ -45,9 +44,3 @@ def draft_film(path: str) -> Film:
         labelled=["human"],
         thumbs=None if facts.rotation else np.stack(thumbs),
     )
-
-
-def polygon_mask(points: Sequence[tuple[float, float]], height: int, width: int) -> np.ndarray:
-    """Rasterise a polygon, as exported by labelling tools, to an (h, w) bool mask for `truth.sight`."""
-    corners = np.rint(np.array(points, float)).astype(np.int32)
-    return cv2.fillPoly(np.zeros((height, width), np.uint8), [corners], 1) > 0

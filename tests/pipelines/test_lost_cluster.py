@@ -24,7 +24,7 @@ DRIVER = """
     from a2data.store.tables import Store
     from pipelines.cli import main as cli
     from pipelines.run.bounded import Bounded
-    from pipelines.run.on_ray import Actors
+    from pipelines.run.on_ray import RayExecutor
     from pipelines.run.schedule import run
 
     victim, shards = {victim!r}, [0, 1]
@@ -42,7 +42,7 @@ DRIVER = """
 
     def work(args):
         threading.Thread(target=kill, daemon=True).start()
-        return len(run(stages, store, shards, Bounded(Actors(store, cpus=0.5))).broken)
+        return len(run(stages, store, shards, Bounded(RayExecutor(store, cpus=0.5))).failed_jobs)
 
     cli._demo_films = work
     sys.exit(cli.main(["demo-films", "none"]))

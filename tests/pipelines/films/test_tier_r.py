@@ -10,7 +10,6 @@ from benchmarks import triplet_bench
 from pipelines.bench.triplets.score import score
 from pipelines.bench.triplets.self_test import oracle
 from pipelines.cli.main import main
-from pipelines.films.tier_r import polygon_mask
 from pipelines.films.truth import load
 
 
@@ -36,12 +35,6 @@ def test_a_draft_is_filled_in_by_hand(tmp_path, capsys):
 def test_two_films_with_one_name_are_rejected(tmp_path, capsys):
     assert main(["triplet-bench", "make", str(tmp_path), "x/a.mp4", "y/a.mkv", "--tier", "R"]) == 2
     assert "two videos have the name a" in capsys.readouterr().err
-
-
-def test_a_polygon_is_a_mask():
-    mask = polygon_mask([(2, 3), (7, 3), (7, 9), (2, 9)], 20, 30)
-    ys, xs = np.nonzero(mask)
-    assert (xs.min(), xs.max(), ys.min(), ys.max()) == (2, 7, 3, 9)
 
 
 @pytest.mark.slow

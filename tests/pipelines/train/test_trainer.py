@@ -254,21 +254,22 @@ def test_nan_in_a_latent_stops_by_name_and_costs_no_checkpoint(begun, packed):
     assert examples.slots_of(samples[0].tensors["condition"][None]) == 2
 
 
-def test_resume_from_the_checkpoint_before_a_damaged_one_is_bit_identical(tmp_path, begun, packed, capsys):
-    settings = replace(SETTINGS, steps=3, checkpoint_interval=1, checkpoints_total_limit=3)
-    train(str(packed), begun, HOW, settings)
-    expected = weights(begun)
-    data = bytearray((begun / "checkpoints" / "step-000003" / "__0_0.distcp").read_bytes())
+def test_resume_from_the_checkpoint_before_a_damaged_one_is_bit_identical(tmp_path, ready, packed, capsys):
+    run, settings = tmp_path / "run", replace(SETTINGS, steps=3, checkpoint_interval=1, checkpoints_total_limit=3)
+    shutil.copytree(ready, run)
+    train(str(packed), run, HOW, settings)
+    expected = weights(run)
+    data = bytearray((run / "checkpoints" / "step-000003" / "__0_0.distcp").read_bytes())
     data[len(data) // 2] ^= 1
-    (begun / "checkpoints" / "step-000003" / "__0_0.distcp").write_bytes(data)
-    train(str(packed), begun, HOW, settings)
+    (run / "checkpoints" / "step-000003" / "__0_0.distcp").write_bytes(data)
+    train(str(packed), run, HOW, settings)
     said = capsys.readouterr().out
     assert "step-000003 is damaged, and kept as step-000003.damaged" in said
     assert "resuming after step 2" in said
-    again = weights(begun)
+    again = weights(run)
     assert all(torch.equal(expected[name], again[name]) for name in expected)
-    kept = ["step-000001", "step-000002", "step-000003", "step-000003.damaged"]
-    assert sorted(path.name for path in (begun / "checkpoints").iterdir()) == kept
+    kept = ["step-000002", "step-000003", "step-000003.damaged"]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == kept
 
 
 def test_a_tar_that_changed_after_encoding_is_named_where_a_loss_is_not_a_number(begun):
