@@ -29,6 +29,7 @@ from pipelines.run.schedule import MAX_WORKER_DEATHS, CrewLostError
 from pipelines.sources import enrolment
 from pipelines.triplets import PROFILES, triplets
 from stages.pack.stage import Pack
+from stages.segment.stage import Segment
 
 log = logging.getLogger("a2data")
 
@@ -196,6 +197,8 @@ def _stage_flags(stage: Stage, sub: Parser) -> None:
     )
     add_settings(sub.add_argument_group("settings"), stage, leave_out=_runner_owned(stage))
     session.add_flags(sub)
+    if isinstance(stage, Segment):
+        session.add_clock_flag(sub)
     if isinstance(stage, Pack):
         session.add_out_flags(sub)
     sub.set_defaults(stage=stage.name())
@@ -250,6 +253,7 @@ def _recipe_flags(sub: Parser) -> None:
     sub.add_argument(
         "--set", action="append", default=[], metavar="STAGE.FIELD=VALUE", help="setting of a stage; repeatable"
     )
+    session.add_clock_flag(sub)
 
 
 def _count(text: str) -> int:
@@ -296,7 +300,7 @@ def _enrolled(args: argparse.Namespace) -> Iterator[tuple[Store, Recipe, list[St
     if args.out:
         recipe.set_folder(store, args.out)
     recipe.videos_per_shard = args.videos_per_shard or recipe.videos_per_shard
-    recipe.set(triplets(recipe.profile), args.set)
+    recipe.set(triplets(recipe.profile), session.assignments(args))
     stages = recipe.apply(triplets(recipe.profile), store)
     out = recipe.folder(store)
     with exclusive_lock(store):

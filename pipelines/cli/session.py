@@ -11,6 +11,7 @@ from a2data.stage import Stage
 from a2data.store.folder import Folder
 from a2data.store.tables import Store
 from pipelines.cli.flags import argparse_type
+from pipelines.export.clock import CLOCKS, segment_settings
 from pipelines.run import outputs, verify
 from pipelines.run import status as planning
 from pipelines.run.bounded import Bounded
@@ -109,6 +110,21 @@ def _seconds(text: str) -> float:
     return value or float("inf")
 
 
+def add_clock_flag(sub: argparse._ActionsContainer) -> None:
+    """Add --clock, whose settings `assignments` returns."""
+    sub.add_argument(
+        "--clock",
+        choices=["a2", *sorted(CLOCKS)],
+        help="cut clips at the frame rate, length and size of a trainer, see docs/export.md (a2: the defaults)",
+    )
+
+
+def assignments(args: argparse.Namespace) -> list[str]:
+    """Return the settings that --clock and --set ask for; those of --set come last, so that they win."""
+    clock = getattr(args, "clock", None)
+    return [*(segment_settings(clock) if clock else []), *getattr(args, "set", [])]
+
+
 def opened(args: argparse.Namespace) -> tuple[Store, Recipe, list[Stage]]:
     """Open an existing work folder and return its store, recipe and stages. Raises ValueError if it was never run."""
     store = Store(args.work)
@@ -116,7 +132,7 @@ def opened(args: argparse.Namespace) -> tuple[Store, Recipe, list[Stage]]:
     if recipe is None:
         raise ValueError(f"{args.work} is not a work folder: create one with `a2data run VIDEOS --work {args.work}`")
     recipe.profile = getattr(args, "profile", None) or recipe.profile
-    recipe.set(triplets(recipe.profile), getattr(args, "set", []))
+    recipe.set(triplets(recipe.profile), assignments(args))
     return store, recipe, recipe.apply(triplets(recipe.profile), store)
 
 

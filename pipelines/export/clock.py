@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from stages.segment.clock import LATE_S
+from stages.segment.stage import Segment
 
 
 class TooSmallError(ValueError):
@@ -75,6 +76,26 @@ CLOCKS = {
     # (aigc-apps/VideoX-Fun scripts/wan2.1_vace/train.py; gudaochangsheng/RefAlign diffsynth/trainers/utils.py)
     "wan": Clock(16.0, 4, 1, 5, 81, 16, 480, 0),
 }
+
+
+def segment_settings(name: str) -> list[str]:
+    """Return the settings of the stage segment for which clips fit a clock, as --set takes them; "a2": its defaults.
+
+    Clips are as long as the clock takes them, and at least as long as it needs, but not below a second.
+
+    >>> segment_settings("h3")
+    ['segment.fps=24', 'segment.max_frames=345', 'segment.max_short_side_px=768', 'segment.min_clip_s=5.16']
+    """
+    if name == "a2":
+        default = Segment()
+        values = (default.fps, default.max_frames, default.max_short_side_px, default.min_clip_s)
+    else:
+        clock = CLOCKS[name]
+        # rounded down, so that the product with the rate is not above the count
+        least_s = math.floor(clock.min_frames / clock.fps * 100) / 100
+        values = (clock.fps, clock.max_frames, clock.short_side_px, max(1.0, least_s))
+    fields = ("fps", "max_frames", "max_short_side_px", "min_clip_s")
+    return [f"segment.{field}={value:g}" for field, value in zip(fields, values, strict=True)]
 
 
 def available(span_s: float, fps: float) -> int:

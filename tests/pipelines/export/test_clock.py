@@ -1,10 +1,15 @@
 """The arithmetic of the targets' clocks."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.export.clock import CLOCKS, TooSmallError, available, fit
+from pipelines.export.clock import CLOCKS, TooSmallError, available, fit, segment_settings
+from pipelines.run.recipe import Recipe
+from pipelines.triplets import triplets
+from stages.segment.stage import Segment
 
 
 @pytest.mark.parametrize(
@@ -72,3 +77,19 @@ def test_the_box_of_a_crop_lies_inside_the_scaled_source(width, height, left, to
     assert 0 <= x0 < x1 <= made.whole[0]
     assert 0 <= y0 < y1 <= made.whole[1]
     assert not any(edge % 2 for edge in (*made.whole, *made.box))
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_segment_cuts_no_clip_that_the_clock_would_refuse(clock):
+    recipe = Recipe()
+    recipe.set(triplets(), segment_settings(clock))
+    settings = Segment(**recipe.settings["segment"])
+    shortest = math.ceil(settings.min_clip_s * settings.fps)  # frames, as ShotBuffer.close compares
+    assert CLOCKS[clock].count(shortest) >= CLOCKS[clock].min_frames
+    assert CLOCKS[clock].count(settings.max_frames) == CLOCKS[clock].max_frames
+
+
+def test_the_clock_a2_is_the_default_of_segment():
+    recipe = Recipe()
+    recipe.set(triplets(), segment_settings("a2"))
+    assert Segment(**recipe.settings["segment"]) == Segment()
