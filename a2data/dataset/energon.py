@@ -38,6 +38,12 @@ def write(out: Folder, rows: Iterable[Packed]) -> None:
     out.put(_text({"energon_version": None, "shard_counts": counts}), FOLDER, ".info.json")
 
 
+def offsets(out: Folder, tar: str) -> list[int]:
+    """Return the offsets of the samples of a tar and its end; [] without an index."""
+    data = out.get(f"{tar}.idx") or b""
+    return list(struct.unpack(f"<{len(data) // 8}Q", data))
+
+
 def _text(value: object) -> bytes:
     """Return JSON, which is YAML too."""
     return json.dumps(value, indent=1).encode() + b"\n"

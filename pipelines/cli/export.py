@@ -41,6 +41,7 @@ def export(args: argparse.Namespace) -> int:
     shards, out = Folder(args.shards), Folder(args.out)
     # absolute for local folders, since workers may have another working directory
     stage = Export(args.to, _place(shards), _place(out), **given(args, Export, leave_out=NOT_SETTINGS))
+    stage.how()  # a clock that the target refuses is an error of the command, not of each sample
     rows = writer.rows(shards)
     store = Store(f"{args.out.rstrip('/')}/{STATE}")
     with exclusive_lock(store):

@@ -49,24 +49,24 @@ def features() -> dict[str, Any]:
 def write(out: Folder, rows: Sequence[Exported]) -> list[str]:
     """Write data/train-00000-of-NNNNN.parquet and the card. Equal rows give equal bytes."""
     told = SCHEMA.with_metadata({"huggingface": json.dumps({"info": {"features": features()}})})
-    files = _batched(rows, ROWS_PER_FILE)
+    files = batched(rows, ROWS_PER_FILE)
     names = [f"train-{n:05d}-of-{len(files):05d}.parquet" for n in range(len(files))]
     for stale in set(out.names("data")) - set(names):
         out.remove("data", stale)
     for name, part in zip(names, files, strict=True):
         with out.writing("data", name) as file, pq.ParquetWriter(file, told, compression="none") as made:
-            for group in _batched(part, ROWS_PER_GROUP):
-                made.write_table(pa.Table.from_pylist(list(_rows(out, group)), schema=told))
+            for group in batched(part, ROWS_PER_GROUP):
+                made.write_table(pa.Table.from_pylist(list(media_rows(out, group)), schema=told))
     licenses = sorted({row.license for row in rows})
     out.put(_card(licenses, len(rows)).encode(), "README.md")
     return [*(f"data/{name}" for name in names), "README.md"]
 
 
-def _batched(rows: Sequence[Exported], count: int) -> list[Sequence[Exported]]:
+def batched(rows: Sequence[Exported], count: int) -> list[Sequence[Exported]]:
     return [rows[start : start + count] for start in range(0, len(rows), count)]
 
 
-def _rows(out: Folder, rows: Sequence[Exported]) -> Iterator[dict[str, Any]]:
+def media_rows(out: Folder, rows: Sequence[Exported]) -> Iterator[dict[str, Any]]:
     for row in rows:
         yield {
             "clip_id": row.clip_id,

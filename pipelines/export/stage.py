@@ -98,6 +98,10 @@ class Export(Stage):
         name = self.clock or target.clock
         if name in ("", "none"):
             return target, None
+        if target.holds_masks:
+            raise ValueError(
+                f"--clock {name}: {self.target} holds masks in the frames of the shards, so it takes no clock"
+            )
         clock = CLOCKS[name]
         return target, Clock(
             clock.fps,
@@ -219,7 +223,7 @@ class Export(Stage):
             name = target.media + target.picture_path(key, number, safe_name(given.role, key))
             data = self.picture(draft, given, style)
             out.put(data, name)
-            written.append((Picture(name, given.role, given.phrase), len(data)))
+            written.append((Picture(name, given), len(data)))
         name = f"{target.media}videos/{key}.mp4"
         out.put(draft.mp4, name)
         heartbeat.step()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from a2data.dataset.triplet import ReferenceMeta
 from a2data.store.folder import Folder
 
 
@@ -12,8 +13,15 @@ class Picture:
     """A reference that was written."""
 
     path: str  # in the folder of the export
-    role: str
-    phrase: str
+    of: ReferenceMeta
+
+    @property
+    def role(self) -> str:
+        return self.of.role
+
+    @property
+    def phrase(self) -> str:
+        return self.of.phrase
 
 
 @dataclass(frozen=True)
@@ -63,3 +71,4 @@ class Target:
     picture_path: Callable[[str, int, str], str] = lambda key, n, role: f"references/{key}/{n}-{role}.png"
     media: str = ""  # folder of videos and pictures, "" for the export itself
     note: str = ""  # what the target cannot hold
+    holds_masks: bool = False  # they are in pixels and frames of the clips, which therefore stay as in the shards

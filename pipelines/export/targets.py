@@ -1,6 +1,6 @@
 """The targets of `a2data export`."""
 
-from pipelines.export import ai_toolkit, h3, hf, ltx, wan
+from pipelines.export import ai_toolkit, energon, fastvideo, h3, hf, lance, ltx, opens2v, wan
 from pipelines.export.target import Target
 
 TARGETS = {
@@ -29,4 +29,16 @@ TARGETS = {
         "h3", ai_toolkit.MAX_PICTURES, "cutout", "h3", ai_toolkit.write, ai_toolkit.check, ai_toolkit.picture_path
     ),
     "hf": Target("", 99, "cutout", "plain", hf.write, hf.check, media=".a2data/media/"),
+    "fastvideo": Target(
+        "wan",
+        0,
+        "cutout",
+        "plain",
+        fastvideo.write,
+        fastvideo.check,
+        note="FastVideo reads no references, so none are written: text and video alone",
+    ),
+    "energon": Target("wan", 99, "cutout", "plain", energon.write, energon.check, media=".a2data/media/"),
+    "opens2v": Target("", 99, "in-place", "plain", opens2v.write, opens2v.check, holds_masks=True),
+    "lance": Target("", 99, "cutout", "plain", lance.write, lance.check, media=".a2data/media/"),
 }
