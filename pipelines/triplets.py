@@ -85,6 +85,16 @@ PROFILES: dict[str, Callable[[], list[Stage]]] = {
 }
 
 
+IMPORTED = "imported"  # profile of a work folder that `a2data import` made; not one to choose
+
+
 def triplets(profile: str = "builtin") -> list[Stage]:
     """Return the stages of a profile, in order."""
+    if profile == IMPORTED:
+        from pipelines.imported import stages  # with the models' code, which other profiles do not need here
+
+        return [
+            *(stages.Ingest(), stages.Segment(), stages.Select(), stages.Detect(), stages.Faces(), stages.Parse()),
+            *(stages.Background(), stages.Ground(), stages.Caption(), stages.Match(), stages.Retrieve(), Pack()),
+        ]
     return PROFILES[profile]()

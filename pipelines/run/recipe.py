@@ -13,6 +13,7 @@ from a2data.store.folder import Folder
 from a2data.store.tables import Store
 from a2data.store.url import is_url, refuse_password
 from pipelines.run.settings import parse
+from stages.retrieve.stage import Retrieve
 
 FILE = "thresholds.json"
 
@@ -89,7 +90,8 @@ class Recipe:
             by_name[name] = replace(by_name[name], **values)  # type: ignore[type-var]
         made_by = "; ".join(f"{s.name()} {m}@{r}" for s in by_name.values() for m, r in _models(s))
         by_name["pack"] = replace(by_name["pack"], out=self.folder(store).root, made_by=made_by)  # type: ignore[call-arg]
-        by_name["retrieve"] = replace(by_name["retrieve"], calibrated=thresholds(store))  # type: ignore[call-arg]
+        if isinstance(by_name["retrieve"], Retrieve):  # that of an imported set takes the pairs as they are
+            by_name["retrieve"] = replace(by_name["retrieve"], calibrated=thresholds(store))
         return list(by_name.values())
 
     def set(self, stages: Sequence[Stage], assignments: Sequence[str]) -> None:
