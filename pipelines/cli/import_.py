@@ -24,10 +24,14 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--work", required=True, help="new work folder for the tables; the same set resumes it")
     command.add_argument("--out", help="folder for the shards (default: shards inside the work folder)")
     command.add_argument("--videos", default="", help="folder of the clips (phantom, opens2v)")
-    command.add_argument("--pairs", default="", help="folder of the cross-frame pairs (opens2v; default: within one clip)")
+    command.add_argument(
+        "--pairs", default="", help="folder of the cross-frame pairs (opens2v; default: within one clip)"
+    )
     command.add_argument("--license", default="", help="licence of the clips, where the set states none")
     command.add_argument("--videos-per-shard", type=int, default=64, help="files per work shard (default: %(default)s)")
-    command.add_argument("--set", dest="assign", action="append", default=[], metavar="STAGE.FIELD=VALUE", help="setting")
+    command.add_argument(
+        "--set", dest="assign", action="append", default=[], metavar="STAGE.FIELD=VALUE", help="setting"
+    )
     session.add_flags(command.add_argument_group("execution"))  # type: ignore[arg-type]
     session.add_out_flags(command)
     command.set_defaults(do=import_set)

@@ -20,6 +20,7 @@ from a2data.store.schema import schema
 from a2data.store.source_files import SourceFiles
 from a2data.store.tables import Footer, Store
 from a2data.store.url import is_url, public_name
+from pipelines.imported.records import TABLE, ImportedClip
 from pipelines.sources.forgotten import FILE, read
 from stages.retrieve.corpus import Footage, assemble
 
@@ -62,6 +63,9 @@ def forget(store: Store, wanted: DeletionRequest, stages: Sequence[Stage]) -> di
                 SourceFiles(store).remove(source.video_id)
         removed["manifest"] += len(sources) - len(left)
         store.write("manifest", shard, Source, left)
+        if TABLE in stages[1].reads:  # of an imported set
+            clips = [row for row in store.read(TABLE, shard, ImportedClip) if not wanted.gone(row.clip_id)]
+            store.write(TABLE, shard, ImportedClip, clips)
         for stage in made:
             removed[stage.name()] += _without(store, stage, shard, wanted, stage in fresh)
     return dict(removed)
@@ -151,7 +155,11 @@ def of_identity(store: Store, identity: int, stages: Sequence[Stage]) -> Deletio
     """Return the request for all shots that show an element of an identity. Raises ValueError for an unknown identity."""
     from stages.retrieve.stage import Retrieve
 
-    (retrieve,) = (stage for stage in stages if isinstance(stage, Retrieve))
+    retrieve = next((stage for stage in stages if isinstance(stage, Retrieve)), None)
+    if retrieve is None:
+        raise ValueError(
+            f"{store.root} is an imported set, which does not have identities: forget its files by --source"
+        )
     corpus = assemble(
         tuple(store.read_all(name, EmbeddedElement) for name in retrieve.reads if name not in ("match", "segment"))
     )

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 
 from a2data.media import coco_rle, images, video
-from a2data.media.coco_rle import NO_MASK
 from a2data.records import Source
 from a2data.store.tables import Store
 from pipelines.corpus.sets import WHOLE, BadEntry, Entry, Region, Subject, count_frames
@@ -20,7 +19,10 @@ from pipelines.sources.manifest import sources
 LOOKED_PX = 192  # width at which a reference is searched in its clip
 LOOKED_FRAMES = 7
 SCALES = np.geomspace(0.15, 1.0, 10)  # height of the reference, fraction of the frame's
-FOUND = 0.85  # correlation from which a reference is said to be in the clip
+FINE_PX = 128  # height at which a place that was found is compared again
+NEARBY = np.linspace(0.94, 1.06, 7)  # factors of that height
+COARSE = 0.7  # correlation at LOOKED_PX from which a place is compared again
+FOUND = 0.9  # correlation from which a reference is said to be in the clip
 WHITE = 250  # grey level from which a picture without transparency counts as ground
 
 
@@ -115,7 +117,9 @@ def _target(entry: Entry, id_of: dict[str, str], drafts: dict[str, Draft]) -> No
     for subject in entry.subjects:
         region = subject.target or locate(entry, end, subject)
         if not draft.first <= region.frame < draft.end:
-            raise ValueError(f"{subject.phrase!r} is outlined in frame {region.frame}, outside {draft.first} to {draft.end}")
+            raise ValueError(
+                f"{subject.phrase!r} is outlined in frame {region.frame}, outside {draft.first} to {draft.end}"
+            )
         element_id = draft.add(region, subject.kind, subject.phrase)
         start = subject.start if subject.start >= 0 else entry.prompt.lower().find(subject.phrase.lower())
         if subject.phrase and start >= 0:
@@ -194,39 +198,69 @@ def locate(entry: Entry, end: int, subject: Subject) -> Region:
     mask = ground_mask(picture)
     x0, y0, x1, y1 = map(int, images.bounds(mask))
     part, inside = picture[y0:y1, x0:x1, :3], mask[y0:y1, x0:x1]
-    best = max(_matches(entry, end, part, inside), default=(0.0, 0, WHOLE))
-    return Region(entry.path, best[1], best[2]) if best[0] >= FOUND else middle
+    best = max(_matches(entry, end, part, inside), default=None, key=lambda found: found[0])
+    if best is None or best[0] < FOUND:
+        return middle
+    _, frame, (left, top, right, bottom), (height, width) = best
+    drawn_mask = np.zeros((height, width), bool)
+    space = images.crop(drawn_mask, (left, top, right, bottom))
+    space[:] = cv2.resize(inside.astype(np.uint8), space.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    return Region(entry.path, frame, mask=coco_rle.encode(drawn_mask))
 
 
-def _matches(entry: Entry, end: int, part: np.ndarray, inside: np.ndarray) -> Iterator[tuple[float, int, tuple]]:
-    """Yield the best correlation of the part with each of LOOKED_FRAMES frames, the frame, and the box there."""
+def _matches(
+    entry: Entry, end: int, part: np.ndarray, inside: np.ndarray
+) -> Iterator[tuple[float, int, tuple[float, ...], tuple[int, int]]]:
+    """Yield the best correlation of the part with each of LOOKED_FRAMES frames, the frame, the box there, height and width."""
     wanted = set(np.linspace(entry.first, end - 1, LOOKED_FRAMES).astype(int).tolist())
     for frame in video.read(entry.path, video.probe(entry.path).stream):
         if frame.index >= end:
             return
         if frame.index in wanted:
             whole = frame.picture.to_ndarray(format="rgb24")
-            shrink = LOOKED_PX / whole.shape[1]
-            small = cv2.resize(whole, (LOOKED_PX, round(whole.shape[0] * shrink)), interpolation=cv2.INTER_AREA)
-            score, box = best_match(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), part, inside)
-            yield score, frame.index, tuple(side / shrink for side in box)
+            size = (LOOKED_PX, round(whole.shape[0] * LOOKED_PX / whole.shape[1]))
+            grey = cv2.cvtColor(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+            score, box = best_match(grey, part, inside)
+            if score >= COARSE:
+                large = tuple(side * whole.shape[1] / LOOKED_PX for side in box)
+                score, box = refined(whole, part, inside, large)
+                yield score, frame.index, box, whole.shape[:2]
+
+
+def refined(
+    frame: np.ndarray, part: np.ndarray, inside: np.ndarray, box: Sequence[float]
+) -> tuple[float, tuple[float, ...]]:
+    """Return the correlation of a part with a frame near a box that `best_match` found, -1 to 1, and the exact box.
+
+    Compared at FINE_PX and nearby scales. frame: (h, w, 3) uint8. Small pictures of other takes correlate as well as copies do.
+    """
+    height = min(FINE_PX, part.shape[0])
+    shrink = height / (box[3] - box[1])
+    x0, y0, x1, y1 = images.clamp((box[0], box[1], box[2], box[3]), *frame.shape[:2], margin=0.12)
+    around = frame[y0:y1, x0:x1]
+    size = (max(1, round(around.shape[1] * shrink)), max(1, round(around.shape[0] * shrink)))
+    grey = cv2.cvtColor(cv2.resize(around, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+    score, found = max(_correlation(grey, part, inside, round(height * scale)) for scale in NEARBY)
+    return score, tuple(side / shrink + corner for side, corner in zip(found, (x0, y0, x0, y0), strict=True))
+
+
+def _correlation(
+    grey: np.ndarray, part: np.ndarray, inside: np.ndarray, height: int
+) -> tuple[float, tuple[float, ...]]:
+    """Return the best masked correlation of a part of that height with a grey picture, and its box there."""
+    width = round(part.shape[1] * height / part.shape[0])
+    if min(height, width) < 8 or width > grey.shape[1] or height > grey.shape[0]:
+        return 0.0, WHOLE
+    template = cv2.cvtColor(cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+    mask = cv2.resize(inside.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    if not mask.any() or template[mask > 0].std() < 4:
+        return 0.0, WHOLE  # a flat part correlates with anything
+    found = cv2.matchTemplate(grey, template, cv2.TM_CCOEFF_NORMED, mask=mask)
+    found = np.where(np.isfinite(found) & (np.abs(found) <= 1.001), found, -1.0)
+    y, x = np.unravel_index(int(found.argmax()), found.shape)
+    return float(found[y, x]), (float(x), float(y), float(x + width), float(y + height))
 
 
 def best_match(grey: np.ndarray, part: np.ndarray, inside: np.ndarray) -> tuple[float, tuple[float, ...]]:
     """Return the best masked correlation of a part over SCALES, -1 to 1, and its box in the grey frame, (h, w) uint8."""
-    best: tuple[float, tuple[float, ...]] = (0.0, WHOLE)
-    for scale in SCALES:
-        height = round(grey.shape[0] * scale)
-        width = round(part.shape[1] * height / part.shape[0])
-        if min(height, width) < 8 or width > grey.shape[1]:
-            continue
-        template = cv2.cvtColor(cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
-        mask = cv2.resize(inside.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-        if not mask.any() or template[mask > 0].std() < 4:
-            continue  # a flat part correlates with anything
-        found = cv2.matchTemplate(grey, template, cv2.TM_CCOEFF_NORMED, mask=mask)
-        found = np.where(np.isfinite(found) & (np.abs(found) <= 1.001), found, -1.0)
-        y, x = np.unravel_index(int(found.argmax()), found.shape)
-        if found[y, x] > best[0]:
-            best = float(found[y, x]), (float(x), float(y), float(x + width), float(y + height))
-    return best
+    return max(_correlation(grey, part, inside, round(grey.shape[0] * scale)) for scale in SCALES)

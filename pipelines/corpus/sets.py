@@ -89,8 +89,14 @@ def folder(root: str) -> Entries:
         raise ValueError(f"{root} has no videos: {', '.join(VIDEOS)} are searched")
     for path in paths:
         text = path.with_suffix(".txt")
-        places = (path.with_suffix(""), path.parent / "references" / path.stem, path.parent.parent / "references" / path.stem)
-        drawn = sorted({each for place in places if place.is_dir() for each in place.iterdir() if is_picture(each.name)})
+        places = (
+            path.with_suffix(""),
+            path.parent / "references" / path.stem,
+            path.parent.parent / "references" / path.stem,
+        )
+        drawn = sorted(
+            {each for place in places if place.is_dir() for each in place.iterdir() if is_picture(each.name)}
+        )
         if not text.is_file():
             yield BadEntry(str(path), f"{text.name} with its prompt does not exist")
         elif not drawn:
@@ -246,7 +252,9 @@ def _of_shard(triplet: samples.Triplet, unpacked: Path, license: str) -> Entry:
         path = place / f"{given.name}.png"
         path.write_bytes(triplet.cut_outs.get(given.name) or triplet.pictures[given.name])
         seen = Region(str(place / "clip.mp4"), given.target.frame, given.target.box, given.target.mask)
-        subjects.append(Subject(given.phrase, given.role, seen, [Region(str(path))], given.start if given.phrase else -1))
+        subjects.append(
+            Subject(given.phrase, given.role, seen, [Region(str(path))], given.start if given.phrase else -1)
+        )
     return Entry(str(place / "clip.mp4"), triplet.prompt, subjects, license=license)
 
 

@@ -8,12 +8,25 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from a2data import records
 from a2data.elements import phrases
 from a2data.media import coco_rle, images, video
 from a2data.media.images import Box
-from a2data.records import Clip, ClipThumbs, ClipVideo, Element, EmbeddedElement, Kept, Reference, Reject, Rule, Source, Video
+from a2data.records import (
+    Clip,
+    ClipThumbs,
+    ClipVideo,
+    Element,
+    EmbeddedElement,
+    Kept,
+    Reference,
+    Reject,
+    Rule,
+    Source,
+    Video,
+)
 from a2data.stage import Stage
 from a2data.store.lookup import ELEMENT_TABLES
 from a2data.store.source_files import SourceFile, in_place
@@ -23,7 +36,8 @@ from stages import ingest
 from stages.retrieve import copies, corpus
 from stages.retrieve.clusters import components
 from stages.retrieve.pictures import Shown as Pictures
-from stages.segment import clock, stage as segment
+from stages.segment import clock
+from stages.segment import stage as segment
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 STILL = "picture"  # codec of a source that is one picture
@@ -286,7 +300,9 @@ class Match(Stage):
 class Retrieve(Stage):
     """Pairs of the data set -> references, with the similarity and the copy risk that stages.retrieve measures. None is rejected."""
 
-    reads = {TABLE: ImportedClip, "segment": ClipThumbs} | dict.fromkeys(ELEMENT_TABLES, EmbeddedElement)
+    reads = {TABLE: ImportedClip, "ingest": Video, "segment": ClipThumbs} | dict.fromkeys(
+        ELEMENT_TABLES, EmbeddedElement
+    )
     lookup_tables: ClassVar[dict[str, type]] = dict.fromkeys(ELEMENT_TABLES, Element)
     writes = Reference
     row_noun = "references"
@@ -294,12 +310,13 @@ class Retrieve(Stage):
     unit_timeout_s = 86400.0
 
     def run(
-        self, model: None, asked: pa.Table, clips: pa.Table, *looks: pa.Table, lookup: Any
+        self, model: None, asked: pa.Table, videos: pa.Table, clips: pa.Table, *looks: pa.Table, lookup: Any
     ) -> Iterator[Reference | Reject]:
         known = corpus.assemble(looks)
         row_of = {element_id: row for row, element_id in enumerate(known.table["element_id"].to_pylist())}
         footage = corpus.Footage(clips, copies.RUN)
         pictures = Pictures(known, footage, lookup)
+        stills = set(videos.filter(pc.equal(videos["codec"], STILL))["video_id"].to_pylist())
         made: list[Reference] = []
         for pair in (pair for pairs in asked["paired"].to_pylist() for pair in pairs):
             target, source = (row_of.get(pair[name], -1) for name in ("element_id", "source_element_id"))
@@ -307,16 +324,26 @@ class Retrieve(Stage):
                 lost = pair["element_id"] if target < 0 else pair["source_element_id"]
                 yield Reject(pair["element_id"], "outline missing", f"{lost} was rejected, failed or forgotten")
                 continue
-            made.append(reference(known, footage, pictures, target, source))
-        videos = [(footage.video_id(clip_id), n) for n, r in enumerate(made) for clip_id in (r.clip_id, r.source_clip_id)]
-        component_of = components(footage.videos.to_pylist(), videos)
+            made.append(reference(known, footage, pictures, target, source, stills))
+        links = [
+            (footage.video_id(clip_id), n) for n, r in enumerate(made) for clip_id in (r.clip_id, r.source_clip_id)
+        ]
+        component_of = components(footage.videos.to_pylist(), links)
         yield from (replace(each, component=component_of[footage.video_id(each.clip_id)]) for each in made)
 
 
 def reference(
-    known: corpus.Corpus, footage: corpus.Footage, pictures: Pictures, target_row: int, source_row: int
+    known: corpus.Corpus,
+    footage: corpus.Footage,
+    pictures: Pictures,
+    target_row: int,
+    source_row: int,
+    stills: set[str],
 ) -> Reference:
-    """Return the reference that a pair makes, with everything that is measured of it."""
+    """Return the reference that a pair makes, with everything that is measured of it.
+
+    stills: sources that are one picture. Its size and its surroundings tell nothing, so they do not lower the risk.
+    """
     target, source = known.traits[target_row], known.traits[source_row]
     shown = footage.picture_distance(source, target.clip_id)
     _, gap_s = footage.nearness_s(target.clip_id, source.clip_id)
@@ -328,14 +355,16 @@ def reference(
         copy_risk=1.0, rules=[], thumbnail_distance=shown, gap_s=gap_s,
     )  # fmt: skip
     parts = pictures.parts(target_row, target, first)
-    risk = 1.0 if parts.frames < copies.COPY else copies.copy_risk(parts)
+    still = footage.video_id(source.clip_id) in stills
+    counted = parts._replace(scale=0.0, place=0.0) if still else parts
+    risk = 1.0 if parts.frames < copies.COPY else copies.copy_risk(counted)
     return replace(
         first,
         copy_risk=risk,
         rules=[Rule("similarity", similarity, -inf, inf), Rule("copy_risk", risk, -inf, inf)],
         pixel_distance=parts.pixels,
         silhouette_distance=parts.pose,
-        log2_scale_ratio=parts.scale,
+        log2_scale_ratio=-1.0 if still else parts.scale,
         luma_difference=parts.light,
-        background_distance=parts.place,
+        background_distance=-1.0 if still else parts.place,
     )
