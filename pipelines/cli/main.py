@@ -111,6 +111,7 @@ MODULES = {
     "export": ("export", "export shards to the data that another trainer reads"),
     "import": ("import_", "import a data set that others made: Phantom-Data, OpenS2V-5M, folders, shards"),
     "audit": ("audit", "report the faults of the references of a data set, measured on its pictures"),
+    "diff": ("diff", "compare two runs or two data sets: counts, triplets that came or went with reasons, references"),
     "ui": ("ui", "serve a local page to sample videos and browse shards"),
     "calibrate": ("calibrate", "estimate the thresholds of retrieve from the corpus"),
     "forget": ("forget", "permanently delete a source or a person from every table and every shard"),

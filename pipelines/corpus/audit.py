@@ -174,12 +174,7 @@ def same_face(triplet: Triplet, given: ReferenceMeta, frames: np.ndarray, faces:
     if one is None or place.frame >= len(frames):
         return None
     frame = frames[place.frame]
-    known = [
-        face
-        for face in faces(frame)
-        if not any(place.box) or (images.iou(face.box, place.box) > 0 and _inside(face, place))
-    ]
-    other = _largest(known) if any(place.box) else (known[0] if len(known) == 1 else None)
+    other = _largest([face for face in faces(frame) if _inside(face, place)])
     if other is None:
         return None
     return float(np.asarray(one.embedding) @ np.asarray(other.embedding))

@@ -63,7 +63,7 @@ def forget(store: Store, wanted: DeletionRequest, stages: Sequence[Stage]) -> di
                 SourceFiles(store).remove(source.video_id)
         removed["manifest"] += len(sources) - len(left)
         store.write("manifest", shard, Source, left)
-        if TABLE in stages[1].reads:  # of an imported set
+        if store.exists(TABLE, shard):  # of an imported set
             clips = [row for row in store.read(TABLE, shard, ImportedClip) if not wanted.gone(row.clip_id)]
             store.write(TABLE, shard, ImportedClip, clips)
         for stage in made:

@@ -1,5 +1,6 @@
 """`a2data import`: the manifest and the table `imported` of a work folder, from the entries of a data set."""
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -95,18 +96,11 @@ def _identified(entries: Sequence[Entry], license: str) -> tuple[dict[str, str],
     for entry in entries:
         for path in (entry.path, *(r.path for s in entry.subjects for r in s.references)):
             stated.setdefault(path, entry.license or license)
-    import os
-
-    rows = [replace(row, license=stated_of(row.path, stated)) for row in sources(sorted(stated))]
-    first = {row.path: row for row in rows if not row.duplicate_of}
-    by_path = {row.path: first[row.duplicate_of].video_id if row.duplicate_of else row.video_id for row in rows}
-    return {path: by_path[os.path.abspath(path)] for path in stated}, [row for row in rows if not row.duplicate_of]
-
-
-def stated_of(path: str, stated: dict[str, str]) -> str:
-    import os
-
-    return next((license for given, license in stated.items() if os.path.abspath(given) == path), "")
+    by_path = {os.path.abspath(path): license for path, license in stated.items()}
+    rows = [replace(row, license=by_path[row.path]) for row in sources(sorted(stated))]
+    known = {row.path: row for row in rows}
+    original = {path: known[known[os.path.abspath(path)].duplicate_of or os.path.abspath(path)] for path in stated}
+    return {path: row.video_id for path, row in original.items()}, [row for row in rows if not row.duplicate_of]
 
 
 def _target(entry: Entry, id_of: dict[str, str], drafts: dict[str, Draft]) -> None:
@@ -236,7 +230,8 @@ def refined(
     """
     height = min(FINE_PX, part.shape[0])
     shrink = height / (box[3] - box[1])
-    x0, y0, x1, y1 = images.clamp((box[0], box[1], box[2], box[3]), *frame.shape[:2], margin=0.12)
+    rows, columns = frame.shape[:2]
+    x0, y0, x1, y1 = images.clamp((box[0], box[1], box[2], box[3]), rows, columns, margin=0.12)
     around = frame[y0:y1, x0:x1]
     size = (max(1, round(around.shape[1] * shrink)), max(1, round(around.shape[0] * shrink)))
     grey = cv2.cvtColor(cv2.resize(around, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)

@@ -1,4 +1,4 @@
-"""Readers of data sets that others made. Each yields what the set says of a clip; nothing is decoded but what a path or count needs.
+"""Readers of data sets that others made. Each yields what the set says of a clip; frames are decoded only to count them.
 
 Sources: Phantom-video/Phantom-Data README ("Usage"); PKU-YuanGroup/OpenS2V-Nexus data_process (demo_dataloader,
 step5-2_subject_image, step6-2_get_cross-frame).
@@ -185,7 +185,7 @@ def opens2v(root: str, videos: str, pairs: str = "") -> Entries:
         for pair in json.loads(path.read_text(encoding="utf-8")):
             ids = [(pair[f"{side}_id"].rpartition("/")[2], pair[f"{side}_class_name"]) for side in ("cur", "aft")]
             others.setdefault(ids[0], []).append(ids[1])
-    for key, entry in entries.items():
+    for key in entries:
         try:
             yield _of_opens2v(key, entries, others if pairs else None, videos)
         except (KeyError, TypeError, ValueError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Rows of the table `imported`: what a data set says about one clip. Written by `a2data import`, as the manifest is by `a2data run`."""
+"""Rows of the table `imported`, which `a2data import` writes beside the manifest: what a data set says about a clip."""
 
 from dataclasses import dataclass
 

@@ -298,7 +298,7 @@ class Match(Stage):
 
 @dataclass(frozen=True)
 class Retrieve(Stage):
-    """Pairs of the data set -> references, with the similarity and the copy risk that stages.retrieve measures. None is rejected."""
+    """Pairs of the data set -> references, measured as those of stages.retrieve are; none is rejected."""
 
     reads = {TABLE: ImportedClip, "ingest": Video, "segment": ClipThumbs} | dict.fromkeys(
         ELEMENT_TABLES, EmbeddedElement

@@ -65,7 +65,7 @@ def references(work: Path) -> list[Reference]:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory) -> Path:
-    """A folder with a clip whose reference is cut from it, one with another ball, and one without a prompt; imported to `work`."""
+    """A clip whose reference is cut from it, one with another ball, and one without a prompt; imported to `work`."""
     root = tmp_path_factory.mktemp("plain")
     for name, drawn in (("copied", 1), ("other", 7)):
         film(root / f"{name}.mp4", {"copied": 1, "other": 2}[name])
