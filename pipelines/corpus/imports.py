@@ -106,8 +106,13 @@ def _identified(entries: Sequence[Entry], license: str) -> tuple[dict[str, str],
 def _target(entry: Entry, id_of: dict[str, str], drafts: dict[str, Draft]) -> None:
     end = entry.end if entry.end >= 0 else count_frames(entry.path)
     draft = Draft(id_of[entry.path], entry.first, end, entry.crop, entry)
-    if draft.clip_id in drafts:
-        raise ValueError(f"the clip {draft.clip_id} is in the set twice, the first one counts")
+    if (known := drafts.get(draft.clip_id)) and known.entry:
+        # OpenS2V-5M has an entry for each frame with outlines
+        if (known.end, known.crop, known.entry.prompt) != (end, entry.crop, entry.prompt):
+            raise ValueError(
+                f"the clip {draft.clip_id} is in the set twice with other frames or prompts; the first counts"
+            )
+        draft = known
     for subject in entry.subjects:
         region = subject.target or locate(entry, end, subject)
         if not draft.first <= region.frame < draft.end:

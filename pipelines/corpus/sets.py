@@ -19,6 +19,7 @@ from a2data.elements import phrases
 from a2data.media import video
 from a2data.media.coco_rle import NO_MASK, Rle
 from a2data.media.images import Box
+from a2data.store.filename import safe_name, safe_path
 from a2data.store.folder import Folder
 from pipelines.imported.stages import is_picture
 
@@ -157,9 +158,7 @@ def _phantom_region(about: dict[str, Any], videos: str, lengths: dict[str, int],
 
 
 def _clip_path(videos: str, vid: str) -> str:
-    path = os.path.join(videos, f"{vid}.mp4")
-    if os.path.basename(path) != f"{vid}.mp4":
-        raise ValueError(f"the clip name {vid!r} leads out of the folder")
+    path = os.path.join(videos, safe_name(f"{vid}.mp4", "vid"))
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path} does not exist")
     return path
@@ -207,7 +206,9 @@ def _of_opens2v(
             references = [found for regions in paired for called, found in regions if called in wanted]
         subjects.append(Subject(name, kind_of(name), region, references))
     first, end = about["face_cut"]
-    return Entry(os.path.join(videos, about["path"]), prompt, subjects, first, end, _crop(about))
+    return Entry(
+        os.path.join(videos, safe_path(about["path"], "metadata.path")), prompt, subjects, first, end, _crop(about)
+    )
 
 
 def _crop(about: dict[str, Any]) -> Box:
@@ -217,7 +218,10 @@ def _crop(about: dict[str, Any]) -> Box:
 
 def _opens2v_regions(key: str, entries: dict[str, Any], videos: str) -> list[tuple[str, Region]]:
     about, annotation = entries[key]["metadata"], entries[key]["annotation"]
-    frame, path = int(annotation["ann_frame_data"]["ann_frame_idx"]), os.path.join(videos, about["path"])
+    frame, path = (
+        int(annotation["ann_frame_data"]["ann_frame_idx"]),
+        os.path.join(videos, safe_path(about["path"], "metadata.path")),
+    )
     crop = _crop(about)
     return [
         (
@@ -244,12 +248,12 @@ def shards(root: str, unpacked: str) -> Entries:
 
 def _of_shard(triplet: samples.Triplet, unpacked: Path, license: str) -> Entry:
     facts = triplet.facts
-    place = unpacked / facts.clip_id
+    place = unpacked / safe_name(facts.clip_id, "clip_id")
     place.mkdir(parents=True, exist_ok=True)
     (place / "clip.mp4").write_bytes(triplet.video)
     subjects = []
     for given in facts.references:
-        path = place / f"{given.name}.png"
+        path = place / safe_name(f"{given.name}.png", facts.clip_id)
         path.write_bytes(triplet.cut_outs.get(given.name) or triplet.pictures[given.name])
         seen = Region(str(place / "clip.mp4"), given.target.frame, given.target.box, given.target.mask)
         subjects.append(

@@ -50,7 +50,8 @@ def write(out: Folder, rows: Sequence[Exported]) -> list[str]:
 
     for row in rows:
         for given in (each.of for each in row.pictures if each.role != "background" and each.of.target.mask.counts):
-            name = given.phrase or given.origin.label or given.role
+            # a face has the phrase of its owner
+            name = (given.phrase or given.origin.label) if given.role in ("human", "object") else given.role
             place, origin = given.target, given.origin
             mine = entry(row.clip_id, place.frame, given.element_id, name, place.box, place.mask)
             if origin.clip_id in by_clip and origin.mask.counts:  # otherwise its clip is not in the export

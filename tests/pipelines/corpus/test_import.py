@@ -149,7 +149,7 @@ def test_phantom_data_names_a_box_in_a_frame_by_a_fraction(tmp_path):
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pairs.parquet")
     entry, bad = sets.phantom(str(tmp_path / "pairs.parquet"), str(tmp_path))
     assert bad.key == "../vid_b"
-    assert "leads out of the folder" in bad.why
+    assert "cannot be used as a file name" in bad.why
     (subject,) = entry.subjects
     assert subject.references == [sets.Region(str(tmp_path / "vid_b.mp4"), 6, (22, 30, 62, 70))]
     assert subject.target == subject.references[0]._replace(path=str(tmp_path / "vid_a.mp4"))
@@ -172,6 +172,11 @@ def test_opens2v_keeps_masks_crops_and_cross_frame_pairs(tmp_path):
                 "mask_annotation": {"2": {"1": {"size": list(rle.size), "counts": rle.counts}}},
             },
         }  # fmt: skip
+    # a second frame with an outline of the first clip is another entry
+    again = json.loads(json.dumps(entries["a_part1"]))
+    again["annotation"]["ann_frame_data"]["ann_frame_idx"] = 3
+    again["annotation"]["mask_annotation"]["3"] = again["annotation"]["mask_annotation"].pop("2")
+    entries["a_part2"] = again
     (tmp_path / "pairs").mkdir()
     cross.append({"cur_id": "v/a_part1", "aft_id": "v/b_part1", "cur_class_name": "ball", "aft_class_name": "ball"})
     (tmp_path / "pairs" / "a.json").write_text(json.dumps(cross))
