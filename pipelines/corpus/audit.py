@@ -4,7 +4,7 @@ Only what the samples contain counts, not what they say of themselves, so it ser
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ import numpy as np
 
 from a2data.dataset import writer
 from a2data.dataset.triplet import ReferenceMeta, Triplet, from_sample
-from a2data.elements import phrases
+from a2data.elements import caption_flags, phrases
 from a2data.media import coco_rle, images, video
 from a2data.store.folder import Folder
 from pipelines.corpus.imports import ground_mask
@@ -28,7 +28,6 @@ WHOLE = 0.9  # fraction of the frame that an element may cover
 LARGEST = 0.6  # least fraction of a mask in its largest piece
 BLANK = 3.0  # standard deviation, grey levels, below which a picture shows nothing
 MIN_SIDE_PX = 16
-SHORT_WORDS, LONG_WORDS = 4, 250  # words of a prompt
 
 Faces = Callable[[np.ndarray], Sequence[Any]]  # role faces of model_zoo.cards
 
@@ -58,7 +57,7 @@ def audit(
     folder: Folder, faces: Faces | None, min_face: float, report: Callable[[str], None] = lambda _: None
 ) -> Audit:
     """Examine every sample of a folder of shards. faces: a model, or None to compare none; min_face: cosine of one person."""
-    found, prompts = Audit(), defaultdict(list)
+    found, prompts = Audit(), dict[str, str]()
     for number, row in enumerate(writer.rows(folder), 1):
         report(f"sample {number}")
         found.samples += 1
@@ -69,7 +68,7 @@ def audit(
         except (ValueError, KeyError, TypeError, OSError) as error:
             found.findings.append(Finding(row.clip_id, "", "unreadable", f"{type(error).__name__}: {error}"))
             continue
-        prompts[" ".join(triplet.prompt.lower().split())].append(row.clip_id)
+        prompts[row.clip_id] = triplet.prompt
         found.findings += of_prompt(triplet)
         for given in triplet.facts.references:
             found.references += 1
@@ -85,18 +84,15 @@ def audit(
                 if cosine < min_face:
                     detail = f"cosine of the faces = {cosine:.3f}, of one person from {min_face:.3f}"
                     found.findings.append(Finding(row.clip_id, given.name, "another person", detail))
-    for clips in prompts.values():
-        for clip_id in clips[1:]:
-            found.findings.append(Finding(clip_id, "", "repeated caption", f"that of {clips[0]}"))
+    for flag, clips in caption_flags.flags(prompts).items():
+        found.findings += [Finding(clip_id, "", f"caption {flag}", why) for clip_id, why in clips.items()]
     return found
 
 
 def of_prompt(triplet: Triplet) -> list[Finding]:
-    """Return the faults of a caption: its length, and references that it does not name."""
+    """Return the references that a caption does not name."""
     clip_id, prompt = triplet.facts.clip_id, triplet.prompt
-    count, found = len(prompt.split()), []
-    if not SHORT_WORDS <= count <= LONG_WORDS:
-        found.append(Finding(clip_id, "", "caption length", f"{count} words, {SHORT_WORDS} to {LONG_WORDS} wanted"))
+    found = []
     words = set(re.findall(r"[a-z]+", prompt.lower()))
     for given in triplet.facts.references:
         if given.role == "background" or (given.phrase and prompt[given.start : given.end] == given.phrase):

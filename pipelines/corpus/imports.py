@@ -15,6 +15,7 @@ from a2data.store.tables import Store
 from pipelines.corpus.sets import WHOLE, BadEntry, Entry, Region, Subject, count_frames
 from pipelines.imported.records import REFERENCE, TABLE, ImportedClip, Named, Paired, Shown
 from pipelines.imported.stages import is_picture, read_picture
+from pipelines.sources.forgotten import without_forgotten
 from pipelines.sources.manifest import sources
 
 LOOKED_PX = 192  # width at which a reference is searched in its clip
@@ -72,7 +73,14 @@ def write(store: Store, entries: Iterable[Entry | BadEntry], license: str, per_s
         (bad if isinstance(each, BadEntry) else good).append(each)  # type: ignore[arg-type]
     if not good:
         raise ValueError("no entry can be imported: " + "; ".join(f"{each.key}: {each.why}" for each in bad[:3]))
-    id_of, rows = _identified(good, license)
+    id_of, listed = _identified(good, license)
+    rows = without_forgotten(store, listed)
+    if gone := {row.video_id for row in listed} - {row.video_id for row in rows}:
+        bad += [
+            BadEntry(path, "was deleted by `a2data forget`") for path, video_id in id_of.items() if video_id in gone
+        ]
+        id_of = {path: video_id for path, video_id in id_of.items() if video_id not in gone}
+        good = [entry for entry in good if entry.path in id_of]
     drafts: dict[str, Draft] = {}
     for entry in good:
         try:
@@ -80,6 +88,8 @@ def write(store: Store, entries: Iterable[Entry | BadEntry], license: str, per_s
         except (ValueError, OSError) as error:
             bad.append(BadEntry(entry.path, f"{type(error).__name__}: {error}"))
     home = {row.video_id: n // per_shard for n, row in enumerate(rows)}
+    if set(store.shards("manifest")) - set(home.values()):
+        raise ValueError(f"{store.root} has more files than the set has now: import it to another work folder")
     paired = _paired(drafts, id_of, home)
     for shard in sorted(set(home.values())):
         mine = [row for row in rows if home[row.video_id] == shard]
@@ -135,7 +145,7 @@ def _paired(drafts: dict[str, Draft], id_of: dict[str, str], home: dict[str, int
         holds[draft.video_id].append(draft)
     made: dict[str, list[Paired]] = defaultdict(list)
     for draft in list(drafts.values()):
-        for element_id, given, kind in draft.pairs:
+        for element_id, given, kind in (pair for pair in draft.pairs if pair[1].path in id_of):
             video_id = id_of[given.path]
             region = _outlined(given) if is_picture(given.path) else given
             source = next(

@@ -218,10 +218,8 @@ def _crop(about: dict[str, Any]) -> Box:
 
 def _opens2v_regions(key: str, entries: dict[str, Any], videos: str) -> list[tuple[str, Region]]:
     about, annotation = entries[key]["metadata"], entries[key]["annotation"]
-    frame, path = (
-        int(annotation["ann_frame_data"]["ann_frame_idx"]),
-        os.path.join(videos, safe_path(about["path"], "metadata.path")),
-    )
+    frame = int(annotation["ann_frame_data"]["ann_frame_idx"])
+    path = os.path.join(videos, safe_path(about["path"], "metadata.path"))
     crop = _crop(about)
     return [
         (

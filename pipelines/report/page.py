@@ -23,7 +23,7 @@ from a2data.store.schema import schema
 from a2data.store.tables import Footer, Store
 from model_zoo.catalogue import CARDS
 from pipelines.html.page import render
-from pipelines.report import audit, borderline, contact_sheets
+from pipelines.report import audit, borderline, captions, contact_sheets
 from pipelines.run import status as planning
 from pipelines.run import verify
 from pipelines.run.recipe import element_tables
@@ -172,6 +172,7 @@ def write_report(
         identities=contact_sheets.identities(store, elements, pairs),
         histograms=[_histogram(*chart) for chart in borderline.charts(store)],
         borders=borderline.borders(store, elements, refused),
+        caption_flags=captions.flagged(store),
         audit=audit.audit(store, elements, refused, require, pairs_drawn),
         tars=_tars(store, shards_dir),
         verified=verify.last(Folder(shards_dir)) if shards_dir else None,

@@ -133,8 +133,8 @@ def test_a_blank_picture_is_named(tmp_path):
 def test_captions_that_are_repeated_or_short_are_named(tmp_path):
     same = [sample(n, prompt="A striped ball rolls over a floor.") for n in (0, 1)]
     assert faults(tmp_path, *same, sample(2, prompt="A striped ball")) == [
-        ("clip2", "caption length"),
-        ("clip1", "repeated caption"),
+        ("clip1", "caption repeated"),
+        ("clip2", "caption too short"),
     ]
 
 

@@ -101,7 +101,7 @@ def test_a_reference_that_is_cut_from_its_clip_is_found_there_and_has_a_high_cop
 def test_audit_names_the_copy_and_nothing_else(plain, capsys):
     assert main(["audit", str(plain / "work" / "shards"), "--face-model", "", "--json", str(plain / "found")]) == 0
     found = [json.loads(line) for line in (plain / "found").read_text().splitlines()]
-    assert {each["fault"] for each in found} == {"copy of its target", "repeated caption"}
+    assert {each["fault"] for each in found} == {"copy of its target", "caption repeated"}
     assert "2 samples, 2 references" in capsys.readouterr().out
 
 
@@ -123,12 +123,16 @@ def test_explain_status_export_and_forget_work_on_an_imported_set(plain, tmp_pat
     store = Store(tmp_path / "work")
     left = "".join(str(store.values("imported", shard, "clip_id")) for shard in store.shards("imported"))
     assert clip_id not in left
+    capsys.readouterr()
+    run("import", plain, "--from", "folder", "--work", tmp_path / "work", "--allow-shrink")
+    assert "was deleted by `a2data forget`" in capsys.readouterr().err
+    assert clip_id not in triplets(tmp_path / "work")
 
 
 def test_a_second_import_does_nothing_again(plain, capsys):
-    before = {path: path.stat().st_mtime_ns for path in (plain / "work" / "detect").iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in (plain / "work" / "detect").glob("*.parquet")}
     assert run("import", plain, "--from", "folder", "--work", plain / "work", "--license", "CC0-1.0") == 0
-    assert {path: path.stat().st_mtime_ns for path in (plain / "work" / "detect").iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in (plain / "work" / "detect").glob("*.parquet")} == before
 
 
 def test_a_work_folder_of_a_run_is_not_taken(tmp_path, capsys):

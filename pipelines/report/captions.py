@@ -1,0 +1,56 @@
+"""Captions that the corpus would be better without, for the report. Nothing is dropped."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from a2data.elements import caption_flags
+from a2data.store.tables import Store
+
+MOST = 5  # captions shown of each flag; all are counted
+
+
+class Flagged(NamedTuple):
+    """A caption with a flag."""
+
+    clip_id: str
+    prompt: str
+    detail: str
+
+
+class Flag(NamedTuple):
+    """A flag and its captions."""
+
+    name: str
+    captions: int
+    examples: list[Flagged]
+
+
+@dataclass(frozen=True)
+class _Prompt:  # columns of the table of captions
+    clip_id: str
+    prompt: str
+
+
+@dataclass(frozen=True)
+class _Matched:  # of the table of matches
+    clip_id: str
+
+
+def flagged(store: Store) -> list[Flag]:
+    """Return the flags of all captions, most frequent first.
+
+    A caption "names nothing that was detected" if match has run and none of its phrases has an element.
+    """
+    table = store.read_all("caption", _Prompt)
+    prompts = dict(zip(*(table[name].to_pylist() for name in ("clip_id", "prompt")), strict=True))
+    found = caption_flags.flags(prompts)
+    matched = set(store.read_all("match", _Matched)["clip_id"].to_pylist())
+    matched_in = [shard for shard in store.shards("match") if store.exists("caption", shard)]
+    done = {clip_id for shard in matched_in for clip_id in store.values("caption", shard, "clip_id")}
+    if nothing := sorted(done - matched):
+        found["names nothing that was detected"] = dict.fromkeys(nothing, "none of its phrases has an element")
+    ranked = sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
+    return [
+        Flag(name, len(clips), [Flagged(c, prompts[c], why) for c, why in list(sorted(clips.items()))[:MOST]])
+        for name, clips in ranked
+    ]
