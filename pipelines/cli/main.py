@@ -27,7 +27,7 @@ from pipelines.run.lock import exclusive_lock
 from pipelines.run.recipe import RUNNER_OWNED, Recipe
 from pipelines.run.schedule import MAX_WORKER_DEATHS, CrewLostError
 from pipelines.sources import enrolment
-from pipelines.triplets import PROFILES, triplets
+from pipelines.triplets import IMPORTED, PROFILES, triplets
 from stages.pack.stage import Pack
 from stages.segment.stage import Segment
 
@@ -299,7 +299,9 @@ def _enrolled(args: argparse.Namespace) -> Iterator[tuple[Store, Recipe, list[St
     """Lock a work folder with its videos listed and its settings saved; yield store, recipe, stages, shards and owner."""
     store = Store(args.work)
     recipe = Recipe.of(store) or Recipe()
-    recipe.profile = args.profile or recipe.profile
+    session.set_profile(recipe, args.profile, args.work)
+    if recipe.profile == IMPORTED and args.videos:
+        raise ValueError(f"{args.work} is an imported set: add entries to the set and import it again")
     if args.out:
         recipe.set_folder(store, args.out)
     recipe.videos_per_shard = args.videos_per_shard or recipe.videos_per_shard

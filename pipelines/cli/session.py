@@ -19,7 +19,7 @@ from pipelines.run.recipe import Recipe
 from pipelines.run.schedule import Summary
 from pipelines.run.schedule import run as run_jobs
 from pipelines.run.watchdog import WORKER_TIMEOUT_S, Timeouts
-from pipelines.triplets import triplets
+from pipelines.triplets import IMPORTED, triplets
 from stages.pack.stage import Pack
 
 
@@ -125,13 +125,20 @@ def assignments(args: argparse.Namespace) -> list[str]:
     return [*(segment_settings(clock) if clock else []), *getattr(args, "set", [])]
 
 
+def set_profile(recipe: Recipe, profile: str | None, work: str) -> None:
+    """Set the profile, if one is asked for. Raises ValueError for an imported set, whose tables other stages cannot make."""
+    if profile and recipe.profile == IMPORTED:
+        raise ValueError(f"{work} is an imported set, which does not take a --profile")
+    recipe.profile = profile or recipe.profile
+
+
 def opened(args: argparse.Namespace) -> tuple[Store, Recipe, list[Stage]]:
     """Open an existing work folder and return its store, recipe and stages. Raises ValueError if it was never run."""
     store = Store(args.work)
     recipe = Recipe.of(store)
     if recipe is None:
         raise ValueError(f"{args.work} is not a work folder: create one with `a2data run VIDEOS --work {args.work}`")
-    recipe.profile = getattr(args, "profile", None) or recipe.profile
+    set_profile(recipe, getattr(args, "profile", None), args.work)
     recipe.set(triplets(recipe.profile), assignments(args))
     return store, recipe, recipe.apply(triplets(recipe.profile), store)
 

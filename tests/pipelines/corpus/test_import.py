@@ -135,6 +135,13 @@ def test_a_second_import_does_nothing_again(plain, capsys):
     assert {path: path.stat().st_mtime_ns for path in (plain / "work" / "detect").glob("*.parquet")} == before
 
 
+def test_an_imported_set_takes_neither_videos_nor_a_profile(plain, capsys):
+    assert run("run", plain / "other.mp4", "--work", plain / "work") == 2
+    assert "is an imported set: add entries to the set" in capsys.readouterr().err
+    assert main(["plan", str(plain / "work"), "--profile", "small"]) == 2
+    assert "does not take a --profile" in capsys.readouterr().err
+
+
 def test_a_work_folder_of_a_run_is_not_taken(tmp_path, capsys):
     (tmp_path / "run.json").write_text('{"profile": "builtin"}')
     assert run("import", tmp_path, "--from", "folder", "--work", tmp_path) == 2

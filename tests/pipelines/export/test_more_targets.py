@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,6 +126,46 @@ def test_energon_names_a_tar_whose_index_is_short(corpus, tmp_path):
     (tmp_path / ".nv-meta" / ".info.json").write_text(json.dumps({"shard_counts": {"00000-000.tar": 3}}))
     (problem,) = energon.check(Folder(tmp_path)).skipped
     assert problem.why == "its index has 2 samples, .info.json says 3"
+
+
+ENERGON = """
+import json, sys
+import megatron.energon as energon
+from megatron.energon.edataclass import edataclass
+from megatron.energon.flavors.base_dataset import Sample
+from megatron.energon.task_encoder.cooking import basic_sample_keys
+
+@edataclass
+class Triplet(Sample):
+    text: str
+    sizes: list
+
+@energon.stateless
+def cook(sample):
+    sizes = [list(sample[name].shape) for name in sorted(sample) if name.startswith("ref")]
+    return Triplet(**basic_sample_keys(sample), text=sample["json"]["prompt"], sizes=sizes)
+
+class Encoder(energon.DefaultTaskEncoder):
+    cookers = [energon.Cooker(cook)]
+    decoder = energon.SampleDecoder(av_decode="torch")
+
+of_one = energon.WorkerConfig(rank=0, world_size=1, num_workers=0)
+how = dict(worker_config=of_one, batch_size=None, shuffle_buffer_size=None, max_samples_per_sequence=None)
+data = energon.get_train_dataset(sys.argv[1], task_encoder=Encoder(), repeat=False, **how)
+print(json.dumps([[s.text, s.sizes] for s in energon.get_loader(data)]))
+"""
+
+
+@pytest.mark.slow
+def test_energon_itself_reads_prompts_and_pictures(corpus, tmp_path):
+    pytest.importorskip("megatron.energon")
+    assert export(corpus, "energon", tmp_path) == 0
+    words = [sys.executable, "-c", ENERGON, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-2000:]
+    read = json.loads(done.stdout.splitlines()[-1])
+    assert [text for text, _ in read] == ["A red square drifts over a blue ground."] * 2
+    assert all(len(sizes) == 3 and sizes[0] == [3, 32, 48] for _, sizes in read)
 
 
 def test_lance_reads_videos_as_blobs_and_pictures_as_bytes(corpus, tmp_path, capsys):
