@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import av
 import cv2
 import numpy as np
 
@@ -29,6 +30,7 @@ LARGEST = 0.6  # least fraction of a mask in its largest piece
 BLANK = 3.0  # standard deviation, grey levels, below which a picture shows nothing
 MIN_SIDE_PX = 16
 
+Frames = dict[int, np.ndarray]  # number -> (h, w, 3) uint8 RGB
 Faces = Callable[[np.ndarray], Sequence[Any]]  # role faces of model_zoo.cards
 
 
@@ -64,29 +66,37 @@ def audit(
         try:
             members = writer.read_sample(folder, row.clip_id, row.shard, row.offset, row.bytes)
             triplet = from_sample(members | {"__key__": row.clip_id})
-            frames = video.decode(triplet.video)
-        except (ValueError, KeyError, TypeError, OSError) as error:
+            examine(found, triplet, target_frames(triplet), faces, min_face)
+            prompts[row.clip_id] = triplet.prompt
+        except (ValueError, KeyError, TypeError, OSError, av.error.FFmpegError) as error:
             found.findings.append(Finding(row.clip_id, "", "unreadable", f"{type(error).__name__}: {error}"))
-            continue
-        prompts[row.clip_id] = triplet.prompt
-        found.findings += of_prompt(triplet)
-        for given in triplet.facts.references:
-            found.references += 1
-            found.copy_risks.append(given.copy_risk)
-            found.findings += of_reference(triplet, given, frames)
-            if (
-                faces
-                and given.role in ("human", "face")
-                and (cosine := same_face(triplet, given, frames, faces)) is not None
-            ):
-                found.compared_faces += 1
-                found.same_person += cosine >= min_face
-                if cosine < min_face:
-                    detail = f"cosine of the faces = {cosine:.3f}, of one person from {min_face:.3f}"
-                    found.findings.append(Finding(row.clip_id, given.name, "another person", detail))
     for flag, clips in caption_flags.flags(prompts).items():
         found.findings += [Finding(clip_id, "", f"caption {flag}", why) for clip_id, why in clips.items()]
     return found
+
+
+def target_frames(triplet: Triplet) -> Frames:
+    """Return the frames in which the sample outlines its targets. Decodes the whole clip."""
+    wanted = {given.target.frame for given in triplet.facts.references}
+    with video.open_bytes(triplet.video) as container:
+        shown = enumerate(container.decode(container.streams.video[0]))
+        return {number: frame.to_ndarray(format="rgb24") for number, frame in shown if number in wanted}
+
+
+def examine(found: Audit, triplet: Triplet, frames: Frames, faces: Faces | None, min_face: float) -> None:
+    """Add what is found in one sample to the audit."""
+    found.findings += of_prompt(triplet)
+    for given in triplet.facts.references:
+        found.references += 1
+        found.copy_risks.append(given.copy_risk)
+        found.findings += of_reference(triplet, given, frames)
+        cosine = same_face(triplet, given, frames, faces) if faces and given.role in ("human", "face") else None
+        if cosine is not None:
+            found.compared_faces += 1
+            found.same_person += cosine >= min_face
+            if cosine < min_face:
+                detail = f"cosine of the faces = {cosine:.3f}, of one person from {min_face:.3f}"
+                found.findings.append(Finding(triplet.facts.clip_id, given.name, "another person", detail))
 
 
 def of_prompt(triplet: Triplet) -> list[Finding]:
@@ -104,7 +114,7 @@ def of_prompt(triplet: Triplet) -> list[Finding]:
     return found
 
 
-def of_reference(triplet: Triplet, given: ReferenceMeta, frames: np.ndarray) -> list[Finding]:
+def of_reference(triplet: Triplet, given: ReferenceMeta, frames: Frames) -> list[Finding]:
     """Return the faults of a reference's picture."""
     clip_id = triplet.facts.clip_id
     picture = images.from_png(triplet.cut_outs.get(given.name) or triplet.pictures[given.name])
@@ -142,7 +152,7 @@ def shape_doubts(mask: np.ndarray, framed: bool = True) -> list[str]:
     return found + ([f"it covers {mask.mean():.0%} of the frame"] if framed and mask.mean() > WHOLE else [])
 
 
-def copied(given: ReferenceMeta, picture: np.ndarray, mask: np.ndarray, frames: np.ndarray) -> str:
+def copied(given: ReferenceMeta, picture: np.ndarray, mask: np.ndarray, frames: Frames) -> str:
     """Return why a reference is a copy of what its clip shows of it, mirrored or not; "" if it is not, or if that is unknown."""
     drawn = outlined(given, frames)
     if drawn is None or given.role == "background":
@@ -153,21 +163,21 @@ def copied(given: ReferenceMeta, picture: np.ndarray, mask: np.ndarray, frames: 
     return f"cut-outs differ by {pixels:.3f} in pixels and {pose:.3f} in outline" if same else ""
 
 
-def outlined(given: ReferenceMeta, frames: np.ndarray) -> np.ndarray | None:
+def outlined(given: ReferenceMeta, frames: Frames) -> np.ndarray | None:
     """Return the mask of the target in its frame, (h, w) bool; None if the set does not outline it."""
-    if not given.target.mask.counts or given.target.frame >= len(frames):
+    if not given.target.mask.counts or given.target.frame not in frames:
         return None
     drawn = coco_rle.decode(given.target.mask)
-    return drawn if drawn.shape == frames.shape[1:3] and drawn.any() and not drawn.all() else None
+    return drawn if drawn.shape == frames[given.target.frame].shape[:2] and drawn.any() and not drawn.all() else None
 
 
-def same_face(triplet: Triplet, given: ReferenceMeta, frames: np.ndarray, faces: Faces) -> float | None:
+def same_face(triplet: Triplet, given: ReferenceMeta, frames: Frames, faces: Faces) -> float | None:
     """Return the cosine of the faces of a reference and of its target; None if either shows none or is not certain."""
     picture = images.from_png(triplet.cut_outs.get(given.name) or triplet.pictures[given.name])
     shown = images.on_white(picture) if picture.shape[2] == 4 else picture
     one = _largest(faces(shown))
     place = given.target
-    if one is None or place.frame >= len(frames):
+    if one is None or place.frame not in frames:
         return None
     frame = frames[place.frame]
     other = _largest([face for face in faces(frame) if _inside(face, place)])

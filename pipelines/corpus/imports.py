@@ -17,6 +17,7 @@ from pipelines.imported.records import REFERENCE, TABLE, ImportedClip, Named, Pa
 from pipelines.imported.stages import is_picture, read_picture
 from pipelines.sources.forgotten import without_forgotten
 from pipelines.sources.manifest import sources
+from stages.segment.clock import Downscaler, to_frame
 
 LOOKED_PX = 192  # width at which a reference is searched in its clip
 LOOKED_FRAMES = 7
@@ -222,11 +223,13 @@ def _matches(
 ) -> Iterator[tuple[float, int, tuple[float, ...], tuple[int, int]]]:
     """Yield the best correlation of the part with each of LOOKED_FRAMES frames, the frame, the box there, height and width."""
     wanted = set(np.linspace(entry.first, end - 1, LOOKED_FRAMES).astype(int).tolist())
-    for frame in video.read(entry.path, video.probe(entry.path).stream):
+    facts = video.probe(entry.path)
+    upright = Downscaler(facts.width // 2 * 2, facts.height // 2 * 2, facts.rotation)
+    for frame in video.read(entry.path, facts.stream):
         if frame.index >= end:
             return
         if frame.index in wanted:
-            whole = frame.picture.to_ndarray(format="rgb24")
+            whole = to_frame(upright.planes(frame.picture)).to_ndarray(format="rgb24")
             size = (LOOKED_PX, round(whole.shape[0] * LOOKED_PX / whole.shape[1]))
             grey = cv2.cvtColor(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
             score, box = best_match(grey, part, inside)

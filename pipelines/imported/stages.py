@@ -107,7 +107,7 @@ class Segment(Stage):
                 yield Reject(clip.clip_id, "too long", f"{len(wanted)} frames, max_frames = {self.max_frames}")
                 continue
             frames = still(source) if source.codec == STILL else self.frames(source, source_file, wanted)
-            yield self.clip(source, clip, list(frames))
+            yield self.clip(source, clip, frames)
 
     def frames(self, source: Video, source_file: SourceFile, wanted: range) -> Iterator[video.Frame]:
         opener = source_file(source.video_id, source.path)
@@ -118,7 +118,7 @@ class Segment(Stage):
                 return
         raise ValueError(f"{source.path} ends before frame {wanted.stop - 1}, which the data set names")
 
-    def clip(self, source: Video, clip: ImportedClip, frames: list[video.Frame]) -> ClipVideo:
+    def clip(self, source: Video, clip: ImportedClip, frames: Iterator[video.Frame]) -> ClipVideo:
         crop = clip.crop if any(clip.crop) else (0.0, 0.0, float(source.width), float(source.height))
         scale = min(1.0, self.max_short_side_px / min(crop[2] - crop[0], crop[3] - crop[1]))
         width, height = (max(2, round(side * scale / 2) * 2) for side in (source.width, source.height))
@@ -126,9 +126,9 @@ class Segment(Stage):
         x0, x1 = (round(x / source.width * width / 2) * 2 for x in (crop[0], crop[2]))
         y0, y1 = (round(y / source.height * height / 2) * 2 for y in (crop[1], crop[3]))
         ticks = [segment.Tick(f.index, f.pts_s, clock.cut(shrink.planes(f.picture), (x0, y0, x1, y1))) for f in frames]
-        fps = source.fps if len(frames) > 1 else 1.0
+        fps = source.fps if len(ticks) > 1 else 1.0
         # a reference that is one picture is encoded almost without loss
-        settings = segment.Segment(fps=fps, crop_letterbox=False, crf=18 if len(frames) > 1 else 4)
+        settings = segment.Segment(fps=fps, crop_letterbox=False, crf=18 if len(ticks) > 1 else 4)
         fields, mp4 = segment.make_clip(ticks, source, settings)
         fields |= {"clip_id": clip.clip_id, "crop": crop}
         return ClipVideo(**fields, shot=0, shot_start=clip.first, shot_end=clip.end, transition_in="start", video=mp4)
