@@ -55,6 +55,8 @@ ALLOWED = {
     ("pipelines/bench/a2/study/page.py", "file"): "a hash, or the result of safe_name",
     ("pipelines/films/demo.py", "movie.file"): CONSTANT,
     ("pipelines/films/demo.py", "truth['plate']"): CONSTANT,
+    ("pipelines/cli/download.py", "to.name + end"): "a path that a card names, with an ending",
+    ("pipelines/cli/fetch.py", "part.name + '.zip'"): "a path that a card names, with an ending",
     ("pipelines/cli/fetch.py", "f'.{home.name}.part'"): "the last part of a path that a card names",
     ("pipelines/cli/fetch.py", "f'{package}-{version}'"): "PYPI allows no separator in either",
     ("pipelines/sample/cutouts.py", "f\"{job.out.removesuffix('.mp4')}-cut-{number}.png\""): "jobs.read checks --out",
