@@ -180,7 +180,7 @@ def losses(model: Path, mine: Path, encoding: Any) -> np.ndarray:
             for n, level in enumerate(LEVELS)
         ]
         for one in inputs:
-            one.counts[: examples.slots_of(sample.tensors["condition"][None])] = False  # frames that show references
+            one.counts[: one.head] = False  # frames that show references
         with torch.no_grad():
             by_clip.setdefault(clip_of(sample.key), []).append(
                 float(examples.losses(network, inputs, "float32").mean())

@@ -6,7 +6,8 @@
 
 OUT/train and OUT/held-out are folders of shards in the format of `pack` (tars, index.parquet, manifest.json). Each sample has two
 members: {key}.json, the triplet's metadata, and {key}.safetensors with `video` (16, t, h, w), `condition` (20, t, h, w), `image`
-(tokens, dim), `text` and `text_empty` (tokens, dim, unpadded). With `singles` there are also `condition_single` and
+(tokens, dim), `text` and `text_empty` (tokens, dim, unpadded). With the conditioning "appended" or "vace", `condition` is the
+references' latents (16, n, h, w), and there is not an `image`. With `singles` there are also `condition_single` and
 `image_single`, computed from the first reference only. OUT/no_references.safetensors is the condition without references.
 OUT/encoding.json records the settings and the encoders. OUT/.a2data has the tables of the runner, from which a run resumes.
 """
@@ -57,8 +58,11 @@ def encode(
     with `retry` also if a sample failed. `run` runs the jobs. Raises ValueError for a folder without shards, for tars that could
     not be encoded, after the others are, and if no training sample is left.
     """
+    from model_zoo.a2 import checkpoint
     from model_zoo.a2 import encoders as a2_encoders
 
+    if (model / "transformer").is_dir():
+        checkpoint.check_conditioning(model, how.conditioning)
     source, target, store = Folder(shards_in), Folder(out), Store(f"{out.rstrip('/')}/{STATE}")
     index = read_index(source)
     apart = {row.clip_id for row in index if row.split not in ("", "train")}

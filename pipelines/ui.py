@@ -156,7 +156,7 @@ def sampled(
         job = job_of(prompt or "", files, bool(cut), values, out)
         # settings that the page does not show, such as fps
         job = replace(job, **{name: v for name, v in once.checkpoint.defaults.items() if name not in NAMES})
-        digests = checks.validated([("", job)])
+        digests = checks.validated([("", job)], once.checkpoint.conditioning)
         progress(0, desc="cut-outs")
         task = prepared(once.checkpoint, once.device, job, digests)
         task = task._replace(job=cutouts.made([task.job])[0])

@@ -11,15 +11,17 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, UInt8
 
+from model_zoo.a2 import conditioning as a2_conditioning
 from model_zoo.a2 import references as a2_references
 from model_zoo.a2.checkpoint import digest
 from model_zoo.a2.references import Prepared
 
 PARTS = ("vae", "text_encoder", "tokenizer", "image_encoder", "image_processor")
+IMAGE_PARTS = ("image_encoder", "image_processor")  # of the conditioning "a2" alone
 
 
 class Encoders(NamedTuple):
-    """A2's networks except the transformer."""
+    """A checkpoint's networks except the transformer. The image encoder and its processor are None unless it is A2's."""
 
     vae: Any
     text_encoder: Any
@@ -39,17 +41,19 @@ def autoencoder(folder: Path) -> Any:
     return kind.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True).requires_grad_(False)
 
 
-def load(folder: Path, device: str = "cpu") -> Encoders:
+def load(folder: Path, device: str = "cpu", conditioning: str = "a2") -> Encoders:
     """Return the frozen encoders of a checkpoint folder. VAE and CLIP are float32, UMT5 bfloat16 on a GPU, as released.
 
     Raises FileNotFoundError with the parts that the folder lacks.
     """
     from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionModel, UMT5EncoderModel
 
-    missing = [part for part in PARTS if not (folder / part).is_dir()]
+    squares = conditioning == "a2"
+    missing = [part for part in PARTS if not (folder / part).is_dir() and (squares or part not in IMAGE_PARTS)]
     if missing:
         raise FileNotFoundError(
-            f"{folder} lacks {', '.join(f'{part}/' for part in missing)}: it is not a checkpoint of A2 or Wan I2V"
+            f"{folder} lacks {', '.join(f'{part}/' for part in missing)}: it is not a checkpoint with the conditioning "
+            f"{conditioning!r}, such as {'A2 or Wan I2V' if squares else 'Wan T2V or VACE in the layout of diffusers'}"
         )
     encode_prompt = torch.bfloat16 if device.startswith("cuda") else torch.float32
     there = {"local_files_only": True}
@@ -61,8 +65,10 @@ def load(folder: Path, device: str = "cpu") -> Encoders:
         tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", **there),
         image_encoder=CLIPVisionModel.from_pretrained(folder / "image_encoder", torch_dtype=torch.float32, **there)
         .to(device)
-        .eval(),
-        image_processor=CLIPImageProcessor.from_pretrained(folder / "image_processor", **there),
+        .eval()
+        if squares
+        else None,
+        image_processor=CLIPImageProcessor.from_pretrained(folder / "image_processor", **there) if squares else None,
     )
 
 
@@ -90,14 +96,24 @@ def encode_video(encoders: Encoders, frames: UInt8[Any, "f h w 3"]) -> Float[tor
 
 @torch.no_grad()
 def encode_references(
-    encoders: Encoders, references: Prepared, frames: int, repeat: bool = True, combine: str = "before"
-) -> tuple[Float[torch.Tensor, "20 t lh lw"], Float[torch.Tensor, "k e"]]:
-    """Return condition and image tokens of references, as in sampling but with the posterior's mode."""
+    encoders: Encoders,
+    references: Prepared,
+    frames: int,
+    repeat: bool = True,
+    combine: str = "before",
+    conditioning: str = "a2",
+    slots: int = 0,
+) -> dict[str, torch.Tensor]:
+    """Return the stored `condition` of references and, for "a2", their tokens as `image` (k, e).
+
+    As in sampling, but A2's posterior is not sampled: its mode is used. slots: see model_zoo.a2.conditioning.reference_latents.
+    """
+    if conditioning != "a2":
+        return {"condition": a2_conditioning.reference_latents(encoders.vae, references, slots)}
     pictures = a2_references.as_tensor(references.frames)
     condition = a2_references.condition(encoders.vae, pictures, frames, None, repeat, combine)
-    return condition[0], a2_references.image_tokens(
-        encoders.image_encoder, encoders.image_processor, references.squares
-    )[0].float()
+    tokens = a2_references.image_tokens(encoders.image_encoder, encoders.image_processor, references.squares)
+    return {"condition": condition[0], "image": tokens[0].float()}
 
 
 @torch.no_grad()

@@ -5,16 +5,18 @@ with prompt and references. The velocity is none + s (shown - none) + g (asked -
 this is the CFG of A2 and Wan, and `none` is not needed. The branches are independent, so processes can split them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers.hooks import ModelHook
+from diffusers.hooks import HookRegistry, ModelHook
 from torch import distributed
 
 # cache contexts of asked, shown and none, so that caches keep the branches apart
 BRANCHES = ("cond", "uncond", "without references")
 HOOK = "a2_shared_looks"
+Drop = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def check(s: float, g: float) -> None:
@@ -66,13 +68,13 @@ class BatchedCFGHook(ModelHook):
     """Hook that computes all CFG branches in the first of a pipeline's two transformer calls per step.
 
     The second call returns the stored result. It is u of `combine_dual_cfg` instead of `shown`, so that the pipeline's loop need
-    not change. negative: the embedded negative prompt; condition: see model_zoo.a2.references.no_references.
+    not change. negative: the embedded negative prompt; drop: returns a branch's inputs without references.
     """
 
-    def __init__(self, s: float, g: float, negative: torch.Tensor, condition: torch.Tensor | None, group: Any = None):
+    def __init__(self, s: float, g: float, negative: torch.Tensor, drop: Drop | None, group: Any = None):
         super().__init__()
         check(s, g)
-        self.s, self.g, self.negative, self.condition, self.group = s, g, negative, condition, group
+        self.s, self.g, self.negative, self.drop, self.group = s, g, negative, drop, group
         self.kept: torch.Tensor | None = None
 
     def new_forward(self, module: Any, **asked: Any) -> tuple[torch.Tensor]:
@@ -81,8 +83,39 @@ class BatchedCFGHook(ModelHook):
             kept, self.kept = self.kept, None
             return (kept,)
         shown = asked | {"encoder_hidden_states": self.negative.to(asked["encoder_hidden_states"])}
-        inputs = [asked, shown] + ([] if self.condition is None else [without_references(shown, self.condition)])
+        inputs = [asked, shown] + ([] if self.drop is None else [self.drop(shown)])
         velocity, self.kept, *none = predict_branches(module, self.fn_ref.original_forward, inputs, self.group)
         if none:
             self.kept = combine_dual_cfg(self.kept, none[0], self.s, self.g)
         return (velocity,)
+
+
+@contextmanager
+def branches(
+    transformer: Any, s: float, g: float, negative: torch.Tensor | None, drop: Drop | None, group: Any = None
+) -> Iterator[None]:
+    """Install a BatchedCFGHook for the video that is sampled in the context, if it is needed, and clear its caches at the end."""
+    registry = HookRegistry.check_if_exists_or_initialize(transformer)
+    if g > 1 and (drop is not None or group):
+        assert negative is not None  # there is guidance on the prompt
+        registry.register_hook(BatchedCFGHook(s, g, negative, drop, group), HOOK)
+    try:
+        yield
+    finally:
+        registry.remove_hook(HOOK, recurse=False)
+        registry.reset_stateful_hooks()
+
+
+def embedded_prompts(
+    pipe: Any, prompt: str | None, guided: bool, settings: dict[str, Any]
+) -> dict[str, torch.Tensor | None]:
+    """Return a pipeline's prompt embeddings, and remove the settings that concern them from `settings`."""
+    given = {name: settings.pop(name, None) for name in ("negative_prompt", "prompt_embeds", "negative_prompt_embeds")}
+    asked, negative = pipe.encode_prompt(
+        prompt=prompt,
+        do_classifier_free_guidance=guided,
+        max_sequence_length=settings.get("max_sequence_length", 512),
+        device=pipe._execution_device,
+        **given,
+    )
+    return {"prompt_embeds": asked, "negative_prompt_embeds": negative}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 
+from model_zoo.a2 import conditioning as a2_conditioning
 from model_zoo.a2 import references as a2_references
 from model_zoo.a2.padding import TOKENS
 
@@ -40,21 +41,24 @@ def predict(
     network: Any,
     noised: Float[torch.Tensor, "b 16 t h w"],
     level: float | Sequence[float],
-    condition: Float[torch.Tensor, "b 20 t h w"],
+    condition: torch.Tensor,
     text: Float[torch.Tensor, "b m d"],
-    image: Float[torch.Tensor, "b k e"],
+    image: Float[torch.Tensor, "b k e"] | None,
 ) -> Float[torch.Tensor, "b 16 t h w"]:
-    """Return the network's predicted velocity, given mask and latents, text tokens (at most 512) and image tokens.
+    """Return the network's predicted velocity, given the condition, text tokens (at most 512) and, for A2, image tokens.
 
-    One level for all, or one each. Text is filled up with zeros to 512 tokens, as Wan's pipeline does it, or as
-    a2_padding.shorten wants it, which comes to the same.
+    condition: see model_zoo.a2.conditioning.network_inputs. One level for all, or one each. Text is filled up with zeros to 512
+    tokens, as Wan's pipeline does it, or as a2_padding.shorten wants it, which comes to the same.
     """
     short = getattr(network, "one_padding", None)
     words = short.fill_up(text) if short else torch.nn.functional.pad(text, (0, 0, 0, TOKENS - text.shape[1]))
     levels = [level] * len(noised) if isinstance(level, float) else level
     # created on the device: a copy from the CPU would synchronise with the GPU
     timestep = torch.cat([torch.full((1,), each * 1000, device=noised.device) for each in levels])
-    return network(torch.cat([noised, condition], 1), timestep, words, image, return_dict=False)[0]
+    kind = a2_conditioning.of(network)
+    inputs = a2_conditioning.network_inputs(kind, noised, condition, image)
+    predicted = network(timestep=timestep, encoder_hidden_states=words, return_dict=False, **inputs)[0]
+    return a2_conditioning.video_part(kind, predicted, noised.shape[2])
 
 
 def slot_latents(references: int, repeat: bool = True) -> int:

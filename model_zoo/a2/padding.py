@@ -58,7 +58,7 @@ def heads(attn: Any, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def shorten(network: Any) -> None:
-    """Install the processor in a WanTransformer3DModel; model_zoo.a2.objective.predict then uses it."""
+    """Install the processor in a network of Wan or VACE; model_zoo.a2.objective.predict then uses it."""
     network.one_padding = TextPaddingCache()
-    for block in network.blocks:
+    for block in (*network.blocks, *getattr(network, "vace_blocks", ())):
         block.attn2.set_processor(network.one_padding)

@@ -4,6 +4,7 @@ Transformer, VAE, encoders, scheduler and denoising loop are diffusers'. This mo
 and loads checkpoints part by part (the released folder refers to classes that exist only in its authors' code).
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,16 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     UniPCMultistepScheduler,
     WanImageToVideoPipeline,
-    WanTransformer3DModel,
 )
-from diffusers.hooks import HookRegistry, apply_group_offloading
+from diffusers.hooks import apply_group_offloading
 from diffusers.utils.torch_utils import randn_tensor
 
 from model_zoo.a2 import checkpoint, guidance
 from model_zoo.a2 import references as a2_references
 from model_zoo.a2.encoders import autoencoder
-from model_zoo.a2.guidance import BatchedCFGHook
 from model_zoo.a2.parallel import ParallelGroups
 from model_zoo.a2.references import Prepared, check_size
+from model_zoo.a2.transformer import load_transformer
 
 
 class WanA2Pipeline(WanImageToVideoPipeline):
@@ -54,43 +54,24 @@ class WanA2Pipeline(WanImageToVideoPipeline):
         check_size(height, width, num_frames, len(references.frames))
         if isinstance(prompt, list):
             raise ValueError("several prompts in one call: pass one, since the references belong to one video")
-        guidance.check(reference_guidance, guidance_scale)
         pictures = torch.from_numpy(references.frames.transpose(0, 3, 1, 2).copy()).float() / 255
         size = {"height": height, "width": width, "num_frames": num_frames}
-        words = self._words(prompt, guidance_scale > 1, settings)
-        registry = HookRegistry.check_if_exists_or_initialize(self.transformer)
-        if guidance_scale > 1 and (reference_guidance != 1 or self.groups.looks):
-            nothing = None
-            if reference_guidance != 1:
-                nothing = a2_references.no_references(self.vae, num_frames, height, width)
-            negative = words["negative_prompt_embeds"]
-            assert negative is not None  # there is guidance on the prompt
-            looks = BatchedCFGHook(reference_guidance, guidance_scale, negative, nothing, self.groups.looks)
-            registry.register_hook(looks, guidance.HOOK)
+        guidance.check(reference_guidance, guidance_scale)
+        words = guidance.embedded_prompts(self, prompt, guidance_scale > 1, settings)
+        drop = None
+        if reference_guidance != 1:
+            nothing = a2_references.no_references(self.vae, num_frames, height, width)
+            drop = partial(guidance.without_references, condition=nothing)
+        scales = reference_guidance, guidance_scale
         self._squares = references.squares
         try:
-            made = super().__call__(image=pictures, guidance_scale=guidance_scale, **words, **size, **settings)
+            with guidance.branches(self.transformer, *scales, words["negative_prompt_embeds"], drop, self.groups.looks):
+                made = super().__call__(image=pictures, guidance_scale=guidance_scale, **words, **size, **settings)
         finally:
             self._squares = None
-            registry.remove_hook(guidance.HOOK, recurse=False)
-            registry.reset_stateful_hooks()  # clears the caches of this video
         if settings.get("output_type") != "latent":
             made.frames = made.frames[:, a2_references.head_frames(len(pictures)) :]
         return made
-
-    def _words(self, prompt: str | None, guided: bool, settings: dict[str, Any]) -> dict[str, torch.Tensor | None]:
-        """Return the prompt embeddings, and remove the settings that concern them from `settings`."""
-        given = {
-            name: settings.pop(name, None) for name in ("negative_prompt", "prompt_embeds", "negative_prompt_embeds")
-        }
-        asked, negative = self.encode_prompt(
-            prompt=prompt,
-            do_classifier_free_guidance=guided,
-            max_sequence_length=settings.get("max_sequence_length", 512),
-            device=self._execution_device,
-            **given,
-        )
-        return {"prompt_embeds": asked, "negative_prompt_embeds": negative}
 
     def encode_image(self, image: Any, device: torch.device | None = None) -> torch.Tensor:
         """Return the image tokens of all references from their squares; `image`, at the video's size, is ignored."""
@@ -161,8 +142,8 @@ def load(
     schedule: Any = None,
     quantised: Any = None,
     by_blocks: bool = False,
-) -> WanA2Pipeline:
-    """Return the pipeline of a checkpoint folder: the released A2, Wan2.1-I2V in diffusers' layout, or an export of the trainer.
+) -> Any:
+    """Return the pipeline of a checkpoint folder: that of A2, or one of model_zoo.a2.t2v_pipelines, according to its transformer.
 
     The transformer and the text encoder use `dtype`, the VAE and the image encoder float32, as released. quantised: diffusers'
     quantization_config for the transformer. With `by_blocks`, weights stay in CPU memory and move to the device block by block
@@ -171,24 +152,31 @@ def load(
     """
     from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionModel, UMT5EncoderModel
 
+    from model_zoo.a2 import t2v_pipelines
+
     root = checkpoint.check(folder)
-    pipe = WanA2Pipeline(
-        tokenizer=AutoTokenizer.from_pretrained(root / "tokenizer", local_files_only=True),
-        text_encoder=UMT5EncoderModel.from_pretrained(root / "text_encoder", torch_dtype=dtype, local_files_only=True),
-        image_encoder=CLIPVisionModel.from_pretrained(
-            root / "image_encoder", torch_dtype=torch.float32, local_files_only=True
-        ),
-        image_processor=CLIPImageProcessor.from_pretrained(root / "image_processor", local_files_only=True),
-        transformer=WanTransformer3DModel.from_pretrained(
-            root / "transformer", torch_dtype=dtype, quantization_config=quantised, local_files_only=True
-        ),
-        vae=autoencoder(root / "vae"),
-        scheduler=schedule or scheduler(),
-    )
+    there: dict[str, Any] = {"local_files_only": True}
+    parts: dict[str, Any] = {
+        "tokenizer": AutoTokenizer.from_pretrained(root / "tokenizer", **there),
+        "text_encoder": UMT5EncoderModel.from_pretrained(root / "text_encoder", torch_dtype=dtype, **there),
+        "transformer": load_transformer(root, dtype, quantised),
+        "vae": autoencoder(root / "vae"),
+        "scheduler": schedule or scheduler(),
+    }
+    kind = checkpoint.conditioning(root)
+    if kind == "a2":
+        parts["image_encoder"] = CLIPVisionModel.from_pretrained(
+            root / "image_encoder", torch_dtype=torch.float32, **there
+        )
+        parts["image_processor"] = CLIPImageProcessor.from_pretrained(root / "image_processor", **there)
+        pipe: Any = WanA2Pipeline(**parts)
+    else:
+        pipe = {"appended": t2v_pipelines.AppendedPipeline, "vace": t2v_pipelines.VacePipeline}[kind](**parts)
+        pipe.reference_slots = checkpoint.sampling(root).get("reference_slots", 0)
     return offload(pipe, torch.device(device)) if by_blocks else pipe.to(device)
 
 
-def offload(pipe: WanA2Pipeline, onto: torch.device) -> WanA2Pipeline:
+def offload(pipe: Any, onto: torch.device) -> Any:
     """Keep weights in CPU memory and move them to a device block by block when used.
 
     diffusers' own call for pipelines searches only a network's direct children for blocks, and those of the encoders are deeper:
@@ -196,7 +184,7 @@ def offload(pipe: WanA2Pipeline, onto: torch.device) -> WanA2Pipeline:
     """
     # the VAE has 0.5 GB and is called per frame: moving it each time would take longer than the call
     pipe.vae.to(onto)
-    for part in (pipe.transformer, pipe.text_encoder, pipe.image_encoder):
+    for part in (pipe.transformer, pipe.text_encoder, getattr(pipe, "image_encoder", None)):
         if part is not None:
             apply_group_offloading(
                 part,

@@ -31,11 +31,12 @@ class Prepared(NamedTuple):
     squares: UInt8[np.ndarray, "n side side 3"]
 
 
-def prepare(references: Sequence[Reference], height: int, width: int) -> Prepared:
+def prepare(references: Sequence[Reference], height: int, width: int, conditioning: str = "a2") -> Prepared:
     """Return references at the video's size and as squares, in the order of ROLES, then as given.
 
-    Subjects are padded with white; backgrounds are cropped, so that the scene has no border. Raises ValueError without
-    references, for an unknown role, and for an image that is not (h, w, 3) uint8.
+    For A2, subjects are padded with white; backgrounds are cropped, so that the scene has no border. The other conditionings
+    pad all of them with white and have no squares. Raises ValueError without references, for an unknown role, and for an image
+    that is not (h, w, 3) uint8.
     """
     if not references:
         raise ValueError("no reference: A2 needs at least one")
@@ -45,6 +46,10 @@ def prepare(references: Sequence[Reference], height: int, width: int) -> Prepare
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
             raise ValueError(f"reference {number} is {picture.dtype} {picture.shape}; it must be (h, w, 3) uint8 RGB")
     inorder = sorted(references, key=lambda r: ROLES.index(r.role))
+    if conditioning != "a2":
+        fit_all = {"appended": letterboxed, "vace": letterboxed_bilinear}[conditioning]
+        frames = np.stack([fit_all(r.picture, height, width) for r in inorder])
+        return Prepared(frames, np.empty((len(inorder), 0, 0, 3), np.uint8))
     fit = {"human": padded, "object": padded, "background": cropped}
     return Prepared(
         np.stack([fit[r.role](r.picture, height, width) for r in inorder]),
@@ -59,6 +64,34 @@ def padded(picture: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt
     columns = max(0, int((width / height * h - w) / 2))
     white = np.pad(picture, ((rows, rows), (columns, columns), (0, 0)), constant_values=255)
     return np.asarray(Image.fromarray(white).resize((width, height)))
+
+
+def on_white(picture: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
+    """Return a picture that fits into height x width centred on white."""
+    white = np.full((height, width, 3), 255, np.uint8)
+    top, left = (height - picture.shape[0]) // 2, (width - picture.shape[1]) // 2
+    white[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return white
+
+
+def letterboxed(picture: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
+    """Return the whole image as large as fits, centred on white. Lanczos, as Phantom, SkyReels-V3 and RefAlign resize."""
+    h, w = picture.shape[:2]
+    size = (width, int(width / (w / h))) if w / h > width / height else (int(height * (w / h)), height)
+    fitted = Image.fromarray(picture).resize((max(1, size[0]), max(1, size[1])), Image.Resampling.LANCZOS)
+    return on_white(np.asarray(fitted), height, width)
+
+
+def letterboxed_bilinear(
+    picture: UInt8[np.ndarray, "h w 3"], height: int, width: int
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Return the whole image as large as fits, centred on white. Bilinear without antialiasing, as VACE, then rounded."""
+    h, w = picture.shape[:2]
+    scale = min(height / h, width / w)
+    size = max(1, int(h * scale)), max(1, int(w * scale))
+    pixels = torch.from_numpy(np.ascontiguousarray(picture)).movedim(-1, 0)[None].float()
+    fitted = torch.nn.functional.interpolate(pixels, size=size, mode="bilinear", align_corners=False)[0]
+    return on_white(fitted.round().clamp(0, 255).byte().movedim(0, -1).numpy(), height, width)
 
 
 def cropped(picture: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:

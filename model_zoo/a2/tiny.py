@@ -19,6 +19,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Float, UInt8
 
 from model_zoo.a2 import references
+from model_zoo.a2.transformer import network_class
 
 TIME, SPACE, CHANNELS = 4, 8, 16  # as Wan's autoencoder
 SEEN = 12  # latent channels with content; the others encode the position
@@ -42,6 +43,12 @@ TRANSFORMER = {
     "num_layers": 2,
     "rope_max_seq_len": 128,
 }
+WITHOUT_IMAGE = {"in_channels": CHANNELS, "image_dim": None, "added_kv_proj_dim": None}
+TRANSFORMERS: dict[str, dict[str, Any]] = {  # by conditioning
+    "a2": TRANSFORMER,
+    "appended": TRANSFORMER | WITHOUT_IMAGE,
+    "vace": TRANSFORMER | WITHOUT_IMAGE | {"vace_layers": [0, 1]},
+}
 
 
 class PatchAutoencoder(ModelMixin, ConfigMixin):
@@ -54,6 +61,8 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
     The last four channels are the same for every video and encode a piece's position (Liu et al. 2018, arXiv 1807.03247). Wan's
     transformer only has relative positions, from which a small network cannot infer top and bottom.
     """
+
+    temperal_downsample = (False, True, True)  # diffusers' spelling; VACE's pipeline derives the strides from it
 
     @register_to_config
     def __init__(
@@ -210,20 +219,22 @@ def init_linear(network: Any, products: Float[torch.Tensor, "64 64"], grey: Floa
     embedding[:PATCH, :CHANNELS, 0] = vectors.T.view(PATCH, 2, 2, CHANNELS).permute(0, 3, 1, 2)
     network.proj_out.weight[:, :PATCH] = unit * GAIN * vectors
     network.proj_out.weight[:, PATCH : PATCH + CHANNELS] = -unit * GAIN * vectors.view(PATCH, 4, CHANNELS).sum(1)
-    for place in range(4):
+    conditioned = embedding.shape[1] > CHANNELS
+    for place in range(4) if conditioned else ():
         row, column = divmod(place, 2)
         for channel in range(shown):
             said = given + place * shown + channel
             embedding[said, CHANNELS + 4 + channel, 0, row, column] = 1
             network.patch_embedding.bias[said] = -grey[channel]
             network.proj_out.weight[place * CHANNELS + channel, said] = -unit
-    embedding[given + 4 * shown, CHANNELS : CHANNELS + 4] = 1 / 4  # the mask: 4 at references
+    if conditioned:
+        embedding[given + 4 * shown, CHANNELS : CHANNELS + 4] = 1 / 4  # the mask: 4 at references
     network.patch_embedding.bias[anchors] = torch.tensor([ANCHOR, -ANCHOR])
     gains(network, variances, PATCH)
     for block in network.blocks:
         for layer in (block.attn1.to_q, block.attn1.to_k, block.attn1.to_v, block.attn2.to_q, block.ffn.net[0].proj):
             layer.weight.mul_(unit)
-            layer.weight[:, : PATCH + CHANNELS] *= NOISED
+            layer.weight[:, : PATCH + CHANNELS] *= NOISED if conditioned else 1
             layer.weight[:, anchors] = 0
             layer.weight[:, given:] *= GIVEN
         for layer in (block.attn1.to_out[0], block.attn2.to_out[0], block.ffn.net[2]):
@@ -234,6 +245,9 @@ def init_linear(network: Any, products: Float[torch.Tensor, "64 64"], grey: Floa
         # gates of attention and feed-forward, which are nearly 0 by default
         block.scale_shift_table[:, [2, 5]] = 1
         look_around(block.attn1, network.rope)
+    for block in getattr(network, "vace_blocks", ()):
+        block.proj_out.weight.mul_(0.2)
+        block.proj_out.bias.zero_()
 
 
 def look_around(attention: Any, rope: Any) -> None:
@@ -271,12 +285,13 @@ def gains(network: Any, variance: torch.Tensor, values: int) -> None:
     embedder.time_proj.bias.zero_()
 
 
-def save_start(folder: Path, clips: Sequence[np.ndarray], captions: Sequence[str], seed: int = 0) -> None:
+def save_start(
+    folder: Path, clips: Sequence[np.ndarray], captions: Sequence[str], seed: int = 0, conditioning: str = "a2"
+) -> None:
     """Write a folder for model_zoo.a2.pipeline.load: encoders fitted to this data set, and an untrained transformer.
 
     A complete folder is not rewritten. The same data and seed give the same networks.
     """
-    from diffusers import WanTransformer3DModel
     from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
     with torch.no_grad():
@@ -295,15 +310,16 @@ def save_start(folder: Path, clips: Sequence[np.ndarray], captions: Sequence[str
             image_size=64,
             patch_size=16,
         )
-        network = WanTransformer3DModel(**TRANSFORMER)
+        network = network_class(conditioning)(**TRANSFORMERS[conditioning])
         init_linear(network, *measured(autoencoder, clips))
         parts = {
             "vae": autoencoder,
             "tokenizer": tokenizer,
             "text_encoder": UMT5EncoderModel(text),
-            "image_encoder": CLIPVisionModel(image),
-            "image_processor": CLIPImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}),
             "transformer": network,
         }
+        if conditioning == "a2":
+            size = {"size": {"shortest_edge": 64}, "crop_size": {"height": 64, "width": 64}}
+            parts |= {"image_encoder": CLIPVisionModel(image), "image_processor": CLIPImageProcessor(**size)}
     for name, part in parts.items():
         part.save_pretrained(folder / name)

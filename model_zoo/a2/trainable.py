@@ -14,12 +14,14 @@ PATCH_AND_IMAGE = r"^patch_embedding\.|^condition_embedder\.image_embedder\."
 VARIANTS = {
     "cross-attention": rf"\.attn2\.|{PATCH_AND_IMAGE}",  # the paper's, "cross-1" of its ablation
     "cross-2": rf"^blocks\.\d*[02468]\.attn2\.|{PATCH_AND_IMAGE}",  # of every second layer
+    "vace": r"^vace_",  # the branch of VACE, as its authors train it
     "image-branch": r"\.attn2\.(add_k_proj|add_v_proj|norm_added_k)\.",
     "lora": r"\.lora_",
     "full": r"",
 }
 LORA_ONTO = r".*\.attn[12]\.(to_q|to_k|to_v|to_out\.0|add_k_proj|add_v_proj)"
 GROUPS = {
+    "vace branch": r"^vace_",
     "self-attention": r"\.attn1\.",
     "cross-attention, image": r"\.attn2\.(add_k_proj|add_v_proj|norm_added_k)\.",
     "cross-attention, text": r"\.attn2\.",

@@ -68,7 +68,7 @@ def sample(args: argparse.Namespace) -> int:
     """Validate all jobs and sample those that are not done. Prints failed jobs; returns 1 if there are any."""
     checkpoint = Checkpoint.open(args.checkpoint)
     wanted, how = _jobs(args, checkpoint.defaults), Acceleration(**given(args, Acceleration))
-    files = checks.validated(wanted, checkpoint.takes_references)
+    files = checks.validated(wanted, checkpoint.conditioning)
     cutouts.check(wanted)
     device, dtype = _device(args)
     acceleration.check(how, device, checkpoint, [job for _, job in wanted], bool(args.ray))

@@ -165,5 +165,6 @@ def _check_ranks(how: Acceleration, checkpoint: Checkpoint, jobs: Sequence[Job],
             raise ValueError(
                 f"--cfg-parallel {how.cfg_parallel}: a step of {job.out} has {branches} CFG branches to split"
             )
-        for frames in job.lengths():
+        more = 0 if checkpoint.conditioning in ("", "a2") else 4 * max(len(job.ref), checkpoint.reference_slots)
+        for frames in (length + more for length in job.lengths()):
             check_tokens(job.height, job.width, frames, heads, how.context_parallel)

@@ -43,6 +43,16 @@ class Checkpoint:
         return self.family == A2
 
     @cached_property
+    def conditioning(self) -> str:
+        """How references condition the network (model_zoo.a2.conditioning), "" if it does not take any."""
+        return a2_folder.conditioning(self.root) if self.takes_references else ""
+
+    @cached_property
+    def reference_slots(self) -> int:
+        """Latent frames of references that its network was trained with, 0 for as many as references."""
+        return a2_folder.sampling(self.root).get("reference_slots", 0) if self.takes_references else 0
+
+    @cached_property
     def digest(self) -> str:
         """Digest of its files, 64 hex digits; see model_zoo.a2.checkpoint.digest."""
         from model_zoo.a2 import skyreels_v2
@@ -53,16 +63,15 @@ class Checkpoint:
     def defaults(self) -> dict[str, Any]:
         """Settings of a job that the checkpoint was trained with, from the sampling.json of an export; {} for other folders.
 
-        They are height, width, frames and fps, and guidance_scale if there is no unconditional branch. Raises ValueError with the
-        path for a file with other keys or values.
+        They are height, width, frames and fps, guidance_scale if there is no unconditional branch, and steps and flow_shift of
+        distilled networks. Raises ValueError with the path for a file with other keys or values.
         """
         path = self.root / a2_folder.SAMPLING
-        if not path.is_file():
-            return {}
         try:
-            values = json.loads(path.read_text())
-            return {name: trained_value(name, value) for name, value in values.items()}
-        except (AttributeError, ValueError) as error:
+            values = a2_folder.sampling(self.root)
+            settings = {name: value for name, value in values.items() if name not in a2_folder.NETWORK_SETTINGS}
+            return {name: trained_value(name, value) for name, value in settings.items()}
+        except ValueError as error:
             raise ValueError(f"{path} does not list sampling settings ({error}): export the model again") from error
 
     @cached_property
@@ -80,7 +89,8 @@ class Checkpoint:
 
 def trained_value(name: str, value: Any) -> Any:
     """Return a value of sampling.json. Raises ValueError if it is not a setting that a training determines, or out of range."""
-    kinds: dict[str, type] = {"height": int, "width": int, "frames": int, "fps": float, "guidance_scale": float}
+    kinds: dict[str, type] = {"height": int, "width": int, "frames": int, "steps": int}
+    kinds |= {"fps": float, "guidance_scale": float, "flow_shift": float}
     if name not in kinds or isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name} = {value!r}")
     low, high = RANGES[name]

@@ -11,18 +11,18 @@ from pipelines.sample.job import MOST_TOKENS, RANGES, SCHEDULERS, Job
 
 
 def validated(
-    jobs: Sequence[tuple[str, Job]], takes_references: bool = True, known: Mapping[str, str] | None = None
+    jobs: Sequence[tuple[str, Job]], conditioning: str = "a2", known: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """Return the sha256 of every file that these jobs read. Reads each file once; does not load a network.
 
-    jobs: pairs of the position to report and the job. takes_references: whether the checkpoint does. known: {path: sha256} of
-    pictures that are in memory, which are not read. Raises ValueError with all problems, each prefixed with its job's position.
+    jobs: pairs of the position to report and the job. conditioning: that of the checkpoint, "" if it does not take references.
+    known: {path: sha256} of pictures that are in memory, which are not read. Raises ValueError with all problems, each prefixed with its job's position.
     """
     files: dict[tuple[Any, str], tuple[str, str]]  # (reader, path) -> (sha256, problem)
     files = {(_picture, path): (sha256, "") for path, sha256 in (known or {}).items()}
     wrong, outs = [], set()
     for where, job in jobs:
-        wrong += [f"{where}{sentence}" for sentence in problems(job, takes_references)]
+        wrong += [f"{where}{sentence}" for sentence in problems(job, conditioning)]
         if job.out in outs:
             wrong.append(f"{where}another job also writes {job.out}")
         outs.add(job.out)
@@ -45,7 +45,7 @@ def texts(job: Job) -> list[tuple[str, str]]:
     return named + [(f"prompt of window {number}", text) for number, text in enumerate(job.next_prompt, 2)]
 
 
-def problems(job: Job, takes_references: bool = True) -> Iterator[str]:
+def problems(job: Job, conditioning: str = "a2") -> Iterator[str]:
     """Yield the problems of a job, without reading its files."""
     from model_zoo.a2.references import ROLES
 
@@ -59,11 +59,11 @@ def problems(job: Job, takes_references: bool = True) -> Iterator[str]:
         # each word is at least one token, and an end token follows
         if len(text.split()) >= MOST_TOKENS:
             yield f"the {name} has {len(text.split())} words; the network reads {MOST_TOKENS} tokens: shorten it"
-    yield from _references_problems(job) if takes_references else _text_alone_problems(job)
+    yield from _references_problems(job) if conditioning else _text_alone_problems(job)
     for text, (role, file) in zip(job.ref, job.references(), strict=True):
         if role not in ROLES or not file:
             yield f"--ref {text}: write ROLE=FILE with one of the roles {', '.join(ROLES)}, such as human={file or text}"
-    yield from _settings_problems(job, takes_references)
+    yield from _settings_problems(job, conditioning)
 
 
 def _references_problems(job: Job) -> Iterator[str]:
@@ -85,7 +85,7 @@ def _text_alone_problems(job: Job) -> Iterator[str]:
         yield "SkyReels-V2 checkpoints do not take references: remove --reference-guidance-scale"
 
 
-def _settings_problems(job: Job, takes_references: bool) -> Iterator[str]:
+def _settings_problems(job: Job, conditioning: str) -> Iterator[str]:
     off = [name for name, (low, high) in RANGES.items() if not low <= getattr(job, name) <= high]
     for name in off:
         yield f"{name} is {getattr(job, name)}; it must be from {RANGES[name][0]} to {RANGES[name][1]}"
@@ -94,18 +94,23 @@ def _settings_problems(job: Job, takes_references: bool) -> Iterator[str]:
     if job.reference_guidance_scale != 1 and job.guidance_scale <= 1:
         yield f"--reference-guidance-scale needs a --guidance-scale above 1, not {job.guidance_scale:g}"
     if not off:
-        yield from _size_problems(job, takes_references)
+        yield from _size_problems(job, conditioning)
 
 
-def _size_problems(job: Job, takes_references: bool) -> Iterator[str]:
+def _size_problems(job: Job, conditioning: str) -> Iterator[str]:
     from model_zoo.a2 import skyreels_v2
     from model_zoo.a2.references import check_size
 
     try:
-        check_size(job.height, job.width, job.frames, len(job.ref))
+        # only A2's references take up frames of the video
+        count = len(job.ref) if conditioning in ("", "a2") else 0
+        check_size(job.height, job.width, job.frames, count)
         if job.window:
-            check_size(job.height, job.width, job.window, len(job.ref))
-        if not takes_references:
+            check_size(job.height, job.width, job.window, count)
+        if conditioning in ("appended", "vace"):
+            if job.is_long():
+                yield f"--window and --init-video need A2's conditioning, not {conditioning}: remove them"
+        elif not conditioning:
             given = bool(job.image), bool(job.init_video)
             skyreels_v2.check_frames(job.frames, job.window, job.history, job.causal_block_size, *given)
         elif job.is_long():

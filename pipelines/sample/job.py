@@ -53,7 +53,7 @@ class Job:
     width: int = 832
     """px, divisible by 16 (default: as trained, else 832)"""
     frames: int = 81
-    """frames to sample, 4 n + 1; each reference takes up 4 of them (default: as trained, else 81)"""
+    """frames to sample, 4 n + 1; with A2, each reference takes up 4 of them (default: as trained, else 81)"""
     steps: int = 50
     """denoising steps"""
     guidance_scale: float = 5.0

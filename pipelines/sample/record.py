@@ -52,6 +52,8 @@ def record(
     # omitted rather than null if not set, so that the keys of existing videos do not change
     if job.image:
         told["image"] = {"sha256": files[job.image]}
+    if checkpoint.reference_slots:
+        told["reference_slots"] = checkpoint.reference_slots
     key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
     for shown, (_, file) in zip(told["references"], inorder, strict=True):
         shown["file"] = Path(file).name

@@ -72,7 +72,7 @@ class Sampler:
             "guidance_scale": job.guidance_scale,
             "generator": torch.Generator().manual_seed(job.seed),  # on CPU: the same noise on every device
         }
-        prepared = prepare(given, job.height, job.width) if given else None
+        prepared = prepare(given, job.height, job.width, self.checkpoint.conditioning) if given else None
         made = self._made(job, prepared, same, on_step)
         if not np.isfinite(made).all():
             raise ValueError("the network returned NaN or infinity; try --dtype float32")

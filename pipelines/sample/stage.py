@@ -95,16 +95,16 @@ def sample_to_file(sampler: Any, request: SampleRequest, on_step: Callable[[], N
     else:
         frames = sampler(job, on_step=on_step)
     if sampler.is_main():
-        sheet = output.sheet(_preview(job, frames)) if job.preview else None
+        sheet = output.sheet(_preview(job, frames, sampler.checkpoint.conditioning)) if job.preview else None
         output.write(job.out, frames, record, (job.audio, job.audio_start_s), sheet)
     return len(frames)
 
 
-def _preview(job: Job, frames: Any) -> list[tuple[str, Sequence[Any]]]:
+def _preview(job: Job, frames: Any, conditioning: str) -> list[tuple[str, Sequence[Any]]]:
     """Return the rows of a video's contact sheet: the references as the network sees them, then frames."""
     from model_zoo.a2.references import prepare
     from pipelines.sample.sampler import read_references
 
     given = read_references(job)
-    rows = [("references", list(prepare(given, job.height, job.width).frames))] if given else []
+    rows = [("references", list(prepare(given, job.height, job.width, conditioning or "a2").frames))] if given else []
     return [*rows, (" ".join(job.prompt.split())[:160], output.stills(frames))]

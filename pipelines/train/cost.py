@@ -30,17 +30,19 @@ def estimate(preset: str, encoding: Encoding, settings: Settings, gpus: int, pea
     peak_flops: per GPU, FLOP/s. share: fraction of the peak that is reached (MFU). Raises ValueError if `gpus` or the batch size
     is not divisible by the degrees of parallelism.
     """
+    from model_zoo.a2 import conditioning as a2_conditioning
     from model_zoo.a2 import trainable as a2_trainable
-    from model_zoo.a2.references import check_size
 
-    check_size(encoding.height, encoding.width, encoding.frames, encoding.max_references)
+    a2_conditioning.check_size(
+        encoding.conditioning, encoding.height, encoding.width, encoding.frames, encoding.max_references
+    )
     replicate, context = settings.data_parallel_replicate_degree, settings.context_parallel_degree
     if gpus % (replicate * context) or settings.global_batch_size % (gpus // context):
         raise ValueError(
             f"{gpus} GPUs, data_parallel_replicate_degree {replicate}, context_parallel_degree {context}, global_batch_size "
             f"{settings.global_batch_size}: GPUs must be divisible by replicate x context, the batch by GPUs / context"
         )
-    config = network_config(preset)
+    config = network_config(preset, encoding.conditioning)
     network = on_meta(config)
     a2_trainable.choose(network, settings.trainable, settings.lora_rank)
     rows = a2_trainable.table(network)
@@ -50,7 +52,8 @@ def estimate(preset: str, encoding: Encoding, settings: Settings, gpus: int, pea
     executed = cost.step + cost.forward * settings.activation_checkpointing
     per_gpu = settings.global_batch_size * executed / gpus
     lines = [
-        f"preset {preset}, trainable {settings.trainable}: {encoding.frames} x {encoding.height} x {encoding.width}, "
+        f"preset {preset}, conditioning {encoding.conditioning}, "
+        f"trainable {settings.trainable}: {encoding.frames} x {encoding.height} x {encoding.width}, "
         f"{encoding.max_references} references, batch {settings.global_batch_size} on {gpus} GPUs "
         f"(shard {gpus // replicate // context}, replicate {replicate}, context {context})",
         "",
@@ -79,10 +82,15 @@ def estimate(preset: str, encoding: Encoding, settings: Settings, gpus: int, pea
 def on_meta(config: dict[str, Any], layers: int | None = None) -> Any:
     """Return the network on the meta device, with `layers` blocks if given."""
     import torch
-    from diffusers import WanTransformer3DModel
 
+    from model_zoo.a2.checkpoint import conditioning_of
+    from model_zoo.a2.transformer import network_class
+
+    kind = conditioning_of(config)
+    if layers:
+        config = config | {"num_layers": layers} | ({"vace_layers": list(range(layers))} if kind == "vace" else {})
     with torch.device("meta"):
-        return WanTransformer3DModel(**config | ({"num_layers": layers} if layers else {}))
+        return network_class(kind)(**config)
 
 
 def of_sample(config: dict[str, Any], encoding: Encoding, settings: Settings) -> Cost:
@@ -103,6 +111,7 @@ def measured(config: dict[str, Any], layers: int, encoding: Encoding, settings: 
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    from model_zoo.a2 import conditioning as a2_conditioning
     from model_zoo.a2 import trainable as a2_trainable
 
     network = on_meta(config, layers)
@@ -119,18 +128,23 @@ def measured(config: dict[str, Any], layers: int, encoding: Encoding, settings: 
             kept[storage._cdata] = storage.nbytes(), tensor
         return tensor
 
-    every, seen = tokens(encoding), IMAGE_TOKENS * encoding.max_references
+    kind = encoding.conditioning
+    seen = IMAGE_TOKENS * encoding.max_references if kind == "a2" else 0
     t, h, w = (encoding.frames - 1) // 4 + 1, encoding.height // 8, encoding.width // 8
+    n = 0 if kind == "a2" else encoding.reference_slots or encoding.max_references
+    every = tokens(encoding) * (t + n) // t
     with torch.device("meta"), FlopCounterMode(display=False) as counted:
         given: dict[str, Any] = {"dtype": torch.bfloat16}
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            said = network(
-                torch.empty(1, 36, t, h, w, **given),
-                torch.empty(1),
-                torch.empty(1, 512, network.config.text_dim, **given),
-                torch.empty(1, seen, network.config.image_dim, **given),
-                return_dict=False,
-            )[0]
+            shapes = {"a2": (20, t), "appended": (16, n), "vace": (96, n + t)}
+            inputs = a2_conditioning.network_inputs(
+                kind,
+                torch.empty(1, 16, t + n * (kind == "vace"), h, w, **given),
+                torch.empty(1, *shapes[kind], h, w, **given),
+                torch.empty(1, seen, network.config.image_dim, **given) if seen else None,
+            )
+            words = torch.empty(1, 512, network.config.text_dim, **given)
+            said = network(timestep=torch.empty(1), encoder_hidden_states=words, return_dict=False, **inputs)[0]
             forward = counted.get_total_flops()
             said.float().square().mean().backward()
     return forward, counted.get_total_flops(), sum(nbytes for nbytes, _ in kept.values())

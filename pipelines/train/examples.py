@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from a2data.dataset.batch_plan import rng
+from model_zoo.a2 import conditioning as a2_conditioning
 from model_zoo.a2 import objective
 from pipelines.train.settings import Settings
 
@@ -25,13 +26,16 @@ class Example(NamedTuple):
     counts: torch.Tensor  # (t,) bool: frames included in the loss
     noise: torch.Tensor
     level: float
-    condition: torch.Tensor  # (1, 20, t, h, w)
+    condition: torch.Tensor  # with a batch dimension, see model_zoo.a2.conditioning.network_inputs
     text: torch.Tensor  # (1, m, d)
-    image: torch.Tensor  # (1, k, e)
-    slots: int  # latent frames that hold references
+    image: torch.Tensor | None  # (1, k, e), for A2
+    slots: int  # number of references, which is that of latent frames that hold them
+    head: int = 0  # latent frames of references at the start of the video
 
 
-def drawn(sample: Any, nothing: torch.Tensor, settings: Settings, device: torch.device) -> Example:
+def drawn(
+    sample: Any, nothing: torch.Tensor, settings: Settings, device: torch.device, conditioning: str = "a2"
+) -> Example:
     """Return the training example of a loader's sample."""
 
     def chance(purpose: str) -> np.random.Generator:
@@ -49,6 +53,7 @@ def drawn(sample: Any, nothing: torch.Tensor, settings: Settings, device: torch.
         worded=chance("caption drop").random() >= settings.caption_dropout_prob,
         referenced=chance("reference drop").random() >= settings.reference_dropout_prob,
         single="_single" if single else "",
+        conditioning=conditioning,
     )
 
 
@@ -63,20 +68,36 @@ def made(
     worded: bool = True,
     referenced: bool = True,
     single: str = "",
+    conditioning: str = "a2",
 ) -> Example:
-    """Return an example at a noise level. `nothing`: the condition without references, (20, t, h, w)."""
+    """Return an example at a noise level. `nothing`: A2's condition without references, (20, t, h, w)."""
     if f"condition{single}" not in tensors:
         raise ValueError("the samples have no single-reference condition: encode them with --singles")
-    given = tensors[f"condition{single}"] if referenced else nothing
+    stored = tensors[f"condition{single}"]
+    if not referenced:
+        stored = a2_conditioning.without_references(conditioning, stored, nothing)
     # computed on the CPU, to avoid a GPU synchronisation
-    slots = slots_of(given[None])
-    video, condition = onto(tensors["video"], device), onto(given, device)
-    image, text = onto(tensors[f"image{single}"], device), onto(tensors["text" if worded else "text_empty"], device)
-    clean, counts = objective.training_target(video, condition, slots, target)
-    noise = onto(torch.from_numpy(rng.standard_normal(clean.shape[1:], np.float32)), device)
-    return Example(
-        clean, counts, noise, level, condition, text, image if referenced else torch.zeros_like(image), slots
+    slots, head = a2_conditioning.count(conditioning, stored), a2_conditioning.head(conditioning, stored)
+    video, condition = (
+        onto(tensors["video"], device),
+        onto(a2_conditioning.given(conditioning, stored, nothing), device),
     )
+    text = onto(tensors["text" if worded else "text_empty"], device)
+    image = onto(tensors[f"image{single}"], device) if conditioning == "a2" else None
+    noise = onto(torch.from_numpy(rng.standard_normal(video.shape[1:], np.float32)), device)
+    if conditioning == "vace":
+        # the references precede the video; their noise is drawn last, so that it does not change the video's
+        before = onto(
+            torch.from_numpy(rng.standard_normal((len(video[0]), head, *video.shape[3:]), np.float32)), device
+        )
+        noise, clean = torch.cat([before, noise], 2), torch.cat([condition[:, :16, :head], video], 2)
+        counts = torch.ones(clean.shape[2], dtype=torch.bool, device=device)
+        counts[slots if target == "reference" else 0 : head] = False
+    else:
+        clean, counts = objective.training_target(video, condition, head, target)
+    if image is not None and not referenced:
+        image = torch.zeros_like(image)
+    return Example(clean, counts, noise, level, condition, text, image, slots, head)
 
 
 def onto(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -86,26 +107,31 @@ def onto(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor[None].to(device, torch.float32)
 
 
-def slots_of(condition: torch.Tensor) -> int:
-    """Return the number of latent frames that hold references in a condition (1, 20, t, h, w): those with a non-zero mask."""
-    return int(condition[0, :4, :, 0, 0].any(0).sum())
-
-
 def loss(network: Any, example: Example, precision: str) -> torch.Tensor:
     """Return the loss of one example, float32. "bfloat16" autocasts the computation; parameters keep their dtype."""
     return losses(network, [example], precision)[0]
 
 
 def losses(network: Any, examples: Sequence[Example], precision: str) -> torch.Tensor:
-    """Return the losses of examples of one shape, (n,) float32, from one forward pass: the same as one by one."""
+    """Return the losses of examples of one shape, (n,) float32, from one forward pass: the same as one by one.
+
+    Raises ValueError if the numbers of references give conditions of several shapes.
+    """
+    frames = sorted({e.condition.shape[2] for e in examples})
+    if len(frames) > 1:
+        raise ValueError(
+            f"a micro-batch has conditions of {' and '.join(map(str, frames))} latent frames, because its samples have different "
+            "numbers of references: encode with --reference-slots, or use --micro-batch-size 1"
+        )
     noised = torch.cat([objective.add_noise(e.clean, e.noise, e.level) for e in examples])
     condition = torch.cat([e.condition for e in examples])
     most = max(e.text.shape[1] for e in examples)
     text = torch.cat([torch.nn.functional.pad(e.text, (0, 0, 0, most - e.text.shape[1])) for e in examples])
-    many = math.lcm(*(e.image.shape[1] for e in examples))
-    image = torch.cat([e.image.repeat(1, many // e.image.shape[1], 1) for e in examples])
+    images = [e.image for e in examples if e.image is not None]
+    many = math.lcm(*(image.shape[1] for image in images))
+    tokens = torch.cat([each.repeat(1, many // each.shape[1], 1) for each in images]) if images else None
     with torch.autocast(noised.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext():
-        said = objective.predict(network, noised, [e.level for e in examples], condition, text, image)
+        said = objective.predict(network, noised, [e.level for e in examples], condition, text, tokens)
     aims = [objective.velocity(e.clean, e.noise) for e in examples]
     return torch.stack(
         [objective.loss(one[None], aim, e.counts) for one, aim, e in zip(said, aims, examples, strict=True)]

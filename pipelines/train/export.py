@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from model_zoo.a2 import checkpoint, pipeline
+from model_zoo.a2 import checkpoint, pipeline, transformer
+from model_zoo.a2 import conditioning as a2_conditioning
 from model_zoo.a2.encoders import PARTS
 
 
@@ -26,8 +27,6 @@ def export(
     sampling: settings of `a2data sample` that the network was trained with, written to sampling.json. LoRA adapters are
     written to lora/ and merged into the weights. A collective: all processes must call it; the chief writes.
     """
-    from diffusers import WanTransformer3DModel
-
     state: dict[str, Any] = get_model_state_dict(
         network, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
     )
@@ -36,13 +35,15 @@ def export(
     scratch = folder.with_name(f"{folder.name}.tmp")
     shutil.rmtree(scratch, ignore_errors=True)
     with torch.device("meta"):
-        plain = WanTransformer3DModel.from_config(network.config)
+        plain = transformer.network_class(a2_conditioning.of(network)).from_config(network.config)
     if lora:
         network.save_lora_adapter(scratch / "lora")
         state = merged(network, state)
     plain.load_state_dict(state, assign=True)
     plain.save_pretrained(scratch / "transformer")
     for part in PARTS:
+        if not (begin / part).is_dir():  # the image encoder, which only A2 has
+            continue
         shutil.copytree(begin / part, scratch / part, copy_function=link)
     pipeline.scheduler().save_pretrained(scratch / "scheduler")
     (scratch / "model_index.json").write_text(json.dumps(model_index(scratch), indent=1, sort_keys=True))
@@ -66,11 +67,15 @@ def model_index(folder: Path) -> dict[str, Any]:
     tokenizer = declared("tokenizer/tokenizer_config.json", "tokenizer_class")
     if not hasattr(transformers, tokenizer or ""):  # a class of another version of transformers
         tokenizer = "PreTrainedTokenizerFast"
-    return {
-        "_class_name": "WanImageToVideoPipeline",
+    kind = checkpoint.conditioning(folder)
+    image = {}
+    if kind == "a2":
+        image["image_encoder"] = ["transformers", declared("image_encoder/config.json", "architectures")[0]]
+        image["image_processor"] = ["transformers", "CLIPImageProcessor"]
+    pipelines = {"a2": "WanImageToVideoPipeline", "appended": "WanPipeline", "vace": "WanVACEPipeline"}
+    return image | {
+        "_class_name": pipelines[kind],
         "_diffusers_version": diffusers.__version__,
-        "image_encoder": ["transformers", declared("image_encoder/config.json", "architectures")[0]],
-        "image_processor": ["transformers", "CLIPImageProcessor"],
         "scheduler": ["diffusers", declared("scheduler/scheduler_config.json", "_class_name")],
         "text_encoder": ["transformers", declared("text_encoder/config.json", "architectures")[0]],
         "tokenizer": ["transformers", tokenizer],

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from model_zoo.a2 import conditioning as a2_conditioning
 from model_zoo.a2 import padding
 from model_zoo.a2 import trainable as a2_trainable
 from pipelines.process_group import Place
@@ -21,7 +22,7 @@ from pipelines.train.settings import Settings
 
 
 def prepare_model(network: Any, settings: Settings, place: Place) -> Any:
-    """Return a WanTransformer3DModel moved to its device, wrapped in FSDP, with only the selected parameters trainable."""
+    """Return a network moved to its device, wrapped in FSDP, with only the selected parameters trainable."""
     a2_trainable.choose(network, settings.trainable, settings.lora_rank)
     if place.rank == 0:
         print(a2_trainable.in_words(a2_trainable.table(network)), flush=True)
@@ -50,11 +51,12 @@ class Step(NamedTuple):
 class TrainStep:
     """A prepared network, its optimizer, and the EMA of the trainable parameters.
 
-    nothing: the condition without references, (20, t, h, w).
+    nothing: A2's condition without references, (20, t, h, w).
     """
 
     def __init__(self, network: Any, nothing: torch.Tensor, settings: Settings, place: Place):
         self.network, self.nothing, self.settings, self.place = network, nothing, settings, place
+        self.conditioning = a2_conditioning.of(network)
         learning = dict(a2_trainable.trainable(network))
         self.parameters = list(learning.values())
         self.optimizer = optimizer_of(self.parameters, settings)
@@ -78,7 +80,7 @@ class TrainStep:
         drawn, passes = [], []
         for start in range(0, len(samples), of.micro_batch_size):
             group = [
-                examples.drawn(sample, self.nothing, of, self.place.device)
+                examples.drawn(sample, self.nothing, of, self.place.device, self.conditioning)
                 for sample in samples[start : start + of.micro_batch_size]
             ]
             losses = examples.losses(self.network, group, of.mixed_precision)

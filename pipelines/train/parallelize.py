@@ -45,7 +45,7 @@ def apply_fsdp(network: Any, settings: Settings, place: Place) -> None:
     over = mesh["replicate", "copy"] if settings.data_parallel_replicate_degree > 1 else whole
     half = torch.bfloat16 if settings.mixed_precision == "bfloat16" else None
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    for block in network.blocks:
+    for block in (*network.blocks, *getattr(network, "vace_blocks", ())):
         fully_shard(block, mesh=over, mp_policy=policy)
     fully_shard(network, mesh=over, mp_policy=policy)
 

@@ -32,7 +32,7 @@ class Settings:
     seed: int = 0
     """seed of every random choice"""
     trainable: str = "cross-attention"
-    """trained part: cross-attention, cross-2, image-branch, lora, full, or a regex"""
+    """trained part: cross-attention, cross-2, image-branch, vace, lora, full, or a regex"""
     lora_rank: int = 16
     """rank of the LoRA adapters (trainable lora)"""
     learning_rate: float = 1e-5
@@ -60,7 +60,7 @@ class Settings:
     single_reference_prob: float = 0.0
     """fraction of samples with only their first reference, 0 to 1 (needs --singles)"""
     reference_target: str = "reference"
-    """target of the loss at the reference frames: reference, video or ignore"""
+    """target of the loss at the reference frames (a2, vace): reference, video (a2) or ignore"""
     mixed_precision: str = "bfloat16"
     """compute dtype; master weights and the EMA are float32"""
     activation_checkpointing: bool = False
@@ -102,8 +102,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
 PRESETS: dict[str, tuple[Encoding, Settings]] = {
     "tiny": (
         Encoding(
-            frames=13, height=48, width=80, dtype="float32", max_references=2, validation_fraction=0.25, augmentations=8,
-            validation_augmentations=4,
+            frames=13, height=48, width=80, dtype="float32", max_references=2, reference_slots=2, validation_fraction=0.25,
+            augmentations=8, validation_augmentations=4,
         ),
         Settings(
             steps=600, global_batch_size=16, micro_batch_size=16, trainable="full", learning_rate=2e-3, warmup_steps=20,
@@ -116,13 +116,18 @@ PRESETS: dict[str, tuple[Encoding, Settings]] = {
 }  # fmt: skip
 
 
-def network_config(preset: str) -> dict[str, Any]:
+def network_config(preset: str, conditioning: str = "a2") -> dict[str, Any]:
     """Return the transformer config of a preset."""
     if preset == "tiny":
-        from model_zoo.a2.tiny import TRANSFORMER
+        from model_zoo.a2.tiny import TRANSFORMERS
 
-        return TRANSFORMER
-    return {"attention_head_dim": 128, "in_channels": 36, "out_channels": 16, "image_dim": 1280, **NETWORKS[preset]}
+        return TRANSFORMERS[conditioning]
+    base = {"attention_head_dim": 128, "in_channels": 36, "out_channels": 16, "image_dim": 1280, **NETWORKS[preset]}
+    if conditioning == "a2":
+        return base
+    base |= {"in_channels": 16, "image_dim": None, "added_kv_proj_dim": None}
+    every = {"vace_layers": list(range(0, base["num_layers"], 2 if preset == "1.3b" else 5))}
+    return base | (every if conditioning == "vace" else {})
 
 
 def check_same(before: dict[str, Any], settings: Settings) -> None:
@@ -138,8 +143,10 @@ def check_same(before: dict[str, Any], settings: Settings) -> None:
         )
 
 
-def check(settings: Settings, ranks: int) -> None:
-    """Raise ValueError for settings that are out of range or do not fit the number of processes."""
+def check(settings: Settings, ranks: int, encoding: Encoding | None = None) -> None:
+    """Raise ValueError for settings that are out of range or do not fit the number of processes or the conditioning."""
+    if encoding and encoding.conditioning == "vace" and settings.reference_target == "video":
+        raise ValueError("reference_target video: with the conditioning vace, references precede the video; use ignore")
     data_ranks = max(1, ranks // settings.context_parallel_degree)
     if settings.global_batch_size % data_ranks:
         raise ValueError(

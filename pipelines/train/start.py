@@ -13,7 +13,7 @@ def prepare(shards: str, out: Path, encoding: Encoding, begin: Path, make: bool,
         from model_zoo.a2 import tiny
 
         clips, captions = material(shards, encoding)
-        tiny.save_start(begin, clips, captions)
+        tiny.save_start(begin, clips, captions, conditioning=encoding.conditioning)
         print(
             f"created {begin}: an autoencoder fitted to {len(captions)} clips, a tokenizer, encoders and a network",
             flush=True,
@@ -30,7 +30,7 @@ def material(shards: str, encoding: Encoding) -> tuple[list[Any], list[str]]:
     from stages.encode.augment import fitted
     from stages.encode.tensors import choose, read_tar
 
-    source = Folder(shards)
+    source, size = Folder(shards), (encoding.height, encoding.width)
     clips: list[Any] = []
     captions: list[str] = []
     for name in sorted({row.shard for row in read_index(source)}):
@@ -40,7 +40,7 @@ def material(shards: str, encoding: Encoding) -> tuple[list[Any], list[str]]:
                 continue
             clips.append(fitted(frames, encoding.height, encoding.width))
             for reference in choose(triplet, encoding):
-                clips.append(references.prepare([reference], encoding.height, encoding.width).frames[:1])
+                clips.append(references.prepare([reference], *size, encoding.conditioning).frames[:1])
             captions.append(triplet.prompt)
     if not clips:
         raise ValueError(f"no clip in {shards} has {encoding.frames} frames: lower --frames")

@@ -40,7 +40,7 @@ def train(
 
     pipeline.quiet()
     place = join()
-    check(settings, place.ranks)
+    check(settings, place.ranks, encoding)
     begin = model or out / "start"
     if place.rank == 0:
         prepare(shards, out, encoding, begin, model is None, place.device)
@@ -68,7 +68,8 @@ class Run:
         self.out, self.begin, self.settings, self.place = out, begin, settings, place
         self.encoding = encoding
         nothing = load_file(out / "encoded" / "no_references.safetensors")["condition"]
-        self.learner = TrainStep(prepare_model(network_in(begin), settings, place), nothing, settings, place)
+        network = network_in(begin, encoding.conditioning)
+        self.learner = TrainStep(prepare_model(network, settings, place), nothing, settings, place)
         self.roles = {row.clip_id: row.roles for row in read_index(self.folder("train"))}
         bucket = (encoding.frames, encoding.height, encoding.width)
         self.loader, self.held_out = self.readers(bucket)
@@ -202,8 +203,10 @@ def trained_with(encoding: Encoding, settings: Settings, samples: list[Packed]) 
     Without dropped captions the network has no unconditional branch, so that CFG is off.
     """
     size = {"height": encoding.height, "width": encoding.width, "frames": encoding.frames}
-    guidance = {} if settings.caption_dropout_prob else {"guidance_scale": 1.0}
-    return size | {"fps": round(statistics.median(row.fps for row in samples), 3)} | guidance
+    more: dict[str, Any] = {} if settings.caption_dropout_prob else {"guidance_scale": 1.0}
+    if encoding.conditioning != "a2":
+        more |= {"conditioning": encoding.conditioning, "reference_slots": encoding.reference_slots}
+    return size | {"fps": round(statistics.median(row.fps for row in samples), 3)} | more
 
 
 def altered_tars(index: Any, samples: list[Any]) -> list[str]:
@@ -213,16 +216,12 @@ def altered_tars(index: Any, samples: list[Any]) -> list[str]:
     return [tar for tar, row in sorted(row_of.items()) if file_sha256(tar) != index.table["shard_sha256"][row].as_py()]
 
 
-def network_in(folder: Path) -> Any:
-    """Return the transformer of a checkpoint folder, float32. Raises ValueError if it does not take references."""
+def network_in(folder: Path, conditioning: str = "a2") -> Any:
+    """Return the transformer of a checkpoint folder, float32. Raises ValueError if it does not take that conditioning."""
     import torch
-    from diffusers import WanTransformer3DModel
 
-    network = WanTransformer3DModel.from_pretrained(
-        folder / "transformer", torch_dtype=torch.float32, local_files_only=True
-    )
-    if network.config.in_channels != 36 or network.config.image_dim is None:
-        raise ValueError(
-            f"the transformer in {folder} does not take references: use a Wan image-to-video checkpoint or A2"
-        )
-    return network
+    from model_zoo.a2 import checkpoint
+    from model_zoo.a2.transformer import load_transformer
+
+    checkpoint.check_conditioning(folder, conditioning)
+    return load_transformer(folder, torch.float32)

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from a2data.dataset.batch_plan import rng
+from model_zoo.a2 import conditioning as a2_conditioning
 from model_zoo.a2.objective import LEVELS
 from pipelines.train import examples as train_examples
 from stages.encode.settings import clip_of
@@ -66,23 +67,30 @@ def held_out(
     """
     device = next(network.parameters()).device
     others = shuffled_references([clip_of(s.key) for s in samples])
+    kind = a2_conditioning.of(network)
     # the first frame after the references of every sample
-    first = max(train_examples.slots_of(s.tensors["condition"][None]) for s in samples)
+    first = max(a2_conditioning.head(kind, s.tensors["condition"]) for s in samples)
     losses = torch.zeros(len(samples), 1 + len(others[0]), len(LEVELS), dtype=torch.float64)
     for start in range(0, len(samples), ranks):
         mine = start + rank
         sample = samples[mine % len(samples)]
         for column, other in enumerate([mine % len(samples), *others[mine % len(samples)]]):
             shown = samples[other].tensors
-            tensors = {**sample.tensors, "condition": shown["condition"], "image": shown["image"]}
+            tensors = sample.tensors | {name: shown[name] for name in ("condition", "image") if name in shown}
             examples = [
                 train_examples.made(
-                    tensors, nothing, level, rng(0, 0, sample.key, f"held out {row}"), "reference", device
+                    tensors,
+                    nothing,
+                    level,
+                    rng(0, 0, sample.key, f"held out {row}"),
+                    "reference",
+                    device,
+                    conditioning=kind,
                 )
                 for row, level in enumerate(LEVELS)
             ]
             for example in examples:
-                example.counts[:first] = False
+                example.counts[: example.head if kind == "vace" else first] = False
             found = [
                 train_examples.losses(network, examples[n : n + together], precision)
                 for n in range(0, len(LEVELS), together)

@@ -23,10 +23,14 @@ class Encoding:
     """reference roles to use, in order, separated by |"""
     max_references: int = 3
     """maximum number of references, including the background"""
+    conditioning: str = "a2"
+    """how references condition the network: a2, appended (clean latent frames after the video) or vace"""
+    reference_slots: int = 0
+    """frames of references to fill up to, for appended and vace; 0: as many as references"""
     reference_order: str = "before"
-    """where references are concatenated: before or after the VAE"""
+    """where references are concatenated (a2): before or after the VAE"""
     repeat_reference_frames: bool = True
-    """repeat each reference for four frames of video"""
+    """repeat each reference for four frames of video (a2)"""
     singles: bool = False
     """also store the condition with only the first reference"""
     validation_fraction: float = 0.05

@@ -55,13 +55,18 @@ class Encode(Encoding, Stage):
     def gpus(self) -> float:  # type: ignore[override]
         return float(self.device.startswith("cuda"))
 
+    def cache_fields(self) -> dict[str, Any]:
+        # samples encoded before there was a choice stay valid
+        old = ("conditioning", "reference_slots") if self.conditioning == "a2" else ()
+        return {name: value for name, value in super().cache_fields().items() if name not in old}
+
     def models(self) -> dict[str, str]:
         return {"encoders": self.revision}
 
     def load(self) -> Any:
         from model_zoo.a2 import encoders as a2_encoders
 
-        return a2_encoders.load(Path(self.model), self.device)
+        return a2_encoders.load(Path(self.model), self.device, self.conditioning)
 
     def run(self, encoders: Any, packed: list[Packed], shard: int) -> Iterator[Packed | Reject | Failure]:
         for name in sorted({row.shard for row in packed}):

@@ -3,6 +3,7 @@
 import json
 import tarfile
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,11 @@ def pictures(triplet: samples.Triplet, how: Encoding) -> tuple[np.ndarray, Any, 
         return Reject(triplet.facts.clip_id, "no reference", f"it has no reference with a role in {how.roles}")
     kept = frames if how.augmentations > 1 else frames[: how.frames]
     roles = sorted((r.role for r in chosen), key=a2_references.ROLES.index)
-    return fitted(kept, how.height, how.width), a2_references.prepare(chosen, how.height, how.width), roles
+    return (
+        fitted(kept, how.height, how.width),
+        a2_references.prepare(chosen, how.height, how.width, how.conditioning),
+        roles,
+    )
 
 
 def members(
@@ -66,21 +71,19 @@ def members(
     start = variant * APART % (len(shown[0]) - how.frames + 1)
     frames = varied(shown[0][start : start + how.frames], variant)
     prepared = a2_references.Prepared(*(varied(each, variant) for each in shown[1]))
-    condition, image = a2_encoders.encode_references(
-        encoders, prepared, how.frames, how.repeat_reference_frames, how.reference_order
-    )
+    seen = partial(
+        a2_encoders.encode_references, encoders, frames=how.frames, repeat=how.repeat_reference_frames,
+        combine=how.reference_order, conditioning=how.conditioning, slots=how.reference_slots,
+    )  # fmt: skip
     made = {
         "video": a2_encoders.encode_video(encoders, frames),
-        "condition": condition,
-        "image": image,
+        **seen(prepared),
         "text": a2_encoders.encode_prompt(encoders, "" if variant else triplet.prompt),
         "text_empty": a2_encoders.encode_prompt(encoders, ""),
     }
     if how.singles:
         first = a2_references.Prepared(prepared.frames[:1], prepared.squares[:1])
-        made["condition_single"], made["image_single"] = a2_encoders.encode_references(
-            encoders, first, how.frames, how.repeat_reference_frames, how.reference_order
-        )
+        made |= {f"{name}_single": tensor for name, tensor in seen(first).items()}
     for name, tensor in made.items():
         if not tensor.isfinite().all():
             raise ValueError(f"the encoder returned NaN or infinity in {name}")

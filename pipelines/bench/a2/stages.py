@@ -65,7 +65,7 @@ class Sample(Stage):
         values = json.loads(self.settings) | {"prompt": case.prompt, "ref": refs, "out": f"{case.clip_id}.mp4"}
         job = jobs.located(values, "/")
         known = {f"/{name}": shown.sha256 for shown, name in zip(case.shown, names, strict=True)}
-        files = checks.validated([("", job)], known=known)
+        files = checks.validated([("", job)], model.checkpoint.conditioning, known)
         given = [
             Reference(shown.role, read_picture(io.BytesIO(shown.image), f"picture {name} of the case {case.clip_id}"))
             for shown, name in zip(case.shown, names, strict=True)

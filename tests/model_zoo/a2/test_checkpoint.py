@@ -48,7 +48,8 @@ def test_a_file_that_the_index_names_must_be_there(folder):
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
-        ('{"in_channels": 16}', "takes 16 channels and no image tokens.*text-to-video"),
+        ('{"in_channels": 16}', "is a text-to-video network.*sampling.json"),
+        ('{"in_channels": 48}', "takes 48 channels and no image tokens"),
         ('{"in_channels": 36}', "takes 36 channels and no image tokens"),
         ("no json", "not a readable configuration"),
     ],

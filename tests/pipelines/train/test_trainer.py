@@ -20,6 +20,7 @@ from safetensors.torch import load_file  # noqa: E402
 
 from a2data.dataset import writer  # noqa: E402
 from a2data.store.folder import Folder  # noqa: E402
+from model_zoo.a2 import conditioning as a2_conditioning  # noqa: E402
 from model_zoo.a2 import objective, pipeline  # noqa: E402
 from model_zoo.a2 import references as a2_references  # noqa: E402
 from pipelines.process_group import Place  # noqa: E402
@@ -242,7 +243,6 @@ def test_a_changed_data_set_is_refused(tmp_path, ready):
 
 
 def test_nan_in_a_latent_stops_by_name_and_costs_no_checkpoint(begun, packed):
-    from pipelines.train import examples
 
     run = run_of(begun)
     samples = run.loader.batch(0)
@@ -251,7 +251,7 @@ def test_nan_in_a_latent_stops_by_name_and_costs_no_checkpoint(begun, packed):
     with pytest.raises(FloatingPointError, match=rf"there is NaN or infinity in {samples[1].key} \(video\)"):
         run.learner.learn(samples, 0)
     assert all(torch.equal(before[n], p) for n, p in run.learner.network.named_parameters())
-    assert examples.slots_of(samples[0].tensors["condition"][None]) == 2
+    assert a2_conditioning.count("a2", samples[0].tensors["condition"]) == 2
 
 
 def test_resume_from_the_checkpoint_before_a_damaged_one_is_bit_identical(tmp_path, ready, packed, capsys):
