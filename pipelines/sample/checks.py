@@ -16,7 +16,8 @@ def validated(
     """Return the sha256 of every file that these jobs read. Reads each file once; does not load a network.
 
     jobs: pairs of the position to report and the job. conditioning: that of the checkpoint, "" if it does not take references.
-    known: {path: sha256} of pictures that are in memory, which are not read. Raises ValueError with all problems, each prefixed with its job's position.
+    known: {path: sha256} of pictures that are in memory, which are not read. Raises ValueError with all problems, each prefixed
+    with its job's position.
     """
     files: dict[tuple[Any, str], tuple[str, str]]  # (reader, path) -> (sha256, problem)
     files = {(_picture, path): (sha256, "") for path, sha256 in (known or {}).items()}

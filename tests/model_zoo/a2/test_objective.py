@@ -53,9 +53,11 @@ def test_frames_that_do_not_count_change_no_loss():
 def test_the_network_gets_noise_mask_latents_in_this_order_and_512_tokens_of_text():
     seen = {}
 
-    def network(hidden, timestep, words, image, return_dict):
-        seen.update(hidden=hidden, timestep=timestep, words=words)
-        return (hidden[:, :16],)
+    def network(hidden_states, timestep, encoder_hidden_states, encoder_hidden_states_image, return_dict):
+        seen.update(hidden=hidden_states, timestep=timestep, words=encoder_hidden_states)
+        return (hidden_states[:, :16],)
+
+    network.config = {"in_channels": 36, "image_dim": 8}
 
     noised, condition = torch.full((1, 16, 2, 2, 2), 7.0), torch.full((1, 20, 2, 2, 2), 3.0)
     objective.predict(network, noised, 0.25, condition, torch.ones(1, 5, 8), torch.ones(1, 4, 8))
