@@ -54,6 +54,6 @@ def wan_names_replaced(state: dict[str, torch.Tensor], known: set[str]) -> dict[
     """Return weights under diffusers' names. Weights that only their training used (RefAlign's alignment) keep other names."""
     from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 
-    if set(state) & known:
+    if known <= set(state):
         return state
     return convert_wan_transformer_to_diffusers(dict(state))
