@@ -8,13 +8,14 @@ repository; the file holds the weights, the inputs and the results. The VAE is `
 
 import argparse
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import model_zoo  # noqa: F401  # makes the torchvision of PyPI importable
 
@@ -41,6 +42,47 @@ class Averages(torch.nn.Module):
         means = torch.nn.functional.avg_pool3d(pictures[:, :, ::4], (1, 8, 8))
         latents = torch.cat([means * (1 + n) for n in range(6)], 1)[:, :16]
         return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: latents, sample=lambda generator: latents))
+
+
+GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "appended.safetensors"
+VACE = NETWORK | {"num_layers": 2, "vace_layers": [0, 1]}
+
+
+def pipeline(kind: Any, network: Any) -> Any:
+    """Return a pipeline of a class with the VAE without weights."""
+    from model_zoo.a2 import pipeline as a2
+
+    made = kind(None, None, Averages(), a2.scheduler("unipc", SHIFT), transformer=network)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def difference(kind: str) -> float:
+    """Return the largest absolute difference of latents that we sample, and those of SkyReels-V3 or of diffusers for VACE."""
+    from diffusers import WanTransformer3DModel, WanVACEPipeline, WanVACETransformer3DModel
+
+    from model_zoo.a2.references import Prepared
+    from model_zoo.a2.t2v_pipelines import AppendedPipeline, VacePipeline
+
+    kept = load_file(GOLDEN)
+    given = Prepared(np.stack([kept[f"shown{n}"].numpy() for n in range(2)]), np.empty((2, 0, 0, 3), np.uint8))
+    how: dict[str, Any] = {"num_frames": FRAMES, "num_inference_steps": STEPS, "guidance_scale": PROMPT_SCALE}
+    how |= {"prompt_embeds": kept["prompt"], "negative_prompt_embeds": kept["negative"], "output_type": "latent"}
+    if kind == "appended":
+        network = WanTransformer3DModel(**NETWORK).eval()
+        network.load_state_dict({n.removeprefix("network."): t for n, t in kept.items() if n.startswith("network.")})
+        pipe = pipeline(AppendedPipeline, network)
+        pipe.reference_slots = 4
+        made = pipe(given, reference_guidance=REFERENCE_SCALE, latents=kept["noise"], **how).frames
+        return float((made - kept["latents"]).abs().max())
+    torch.manual_seed(0)
+    branch = WanVACETransformer3DModel(**VACE).eval()
+    made = pipeline(VacePipeline, branch)(given, generator=torch.Generator().manual_seed(3), **how).frames
+    # diffusers puts each reference before those before it; VACE's authors keep the order, as we do
+    pictures = [Image.fromarray(frame) for frame in given.frames[::-1]]
+    stock, size = pipeline(WanVACEPipeline, branch), {"height": HEIGHT, "width": WIDTH}
+    theirs = stock(reference_images=pictures, generator=torch.Generator().manual_seed(3), **size, **how).frames
+    return float((made - theirs).abs().max())
 
 
 def main() -> None:

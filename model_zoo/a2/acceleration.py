@@ -15,7 +15,7 @@ CACHES = ("first-block", "taylorseer", "mag")
 WEIGHTS = ("int8", "fp8")
 
 
-def quantisation(weights: str) -> Any:
+def quantisation(weights: str, flag: str = "--quantization") -> Any:
     """Return diffusers' quantization_config for "int8" or "fp8" weights (torchao), activations unchanged; None for "".
 
     Raises ValueError if torchao is not installed.
@@ -23,7 +23,7 @@ def quantisation(weights: str) -> Any:
     if not weights:
         return None
     if find_spec("torchao") is None:
-        raise ValueError(f"--quantization {weights} needs torchao, which is not installed: pip install torchao")
+        raise ValueError(f"{flag} {weights} needs torchao, which is not installed: pip install torchao")
     from diffusers import TorchAoConfig
     from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
 

@@ -18,7 +18,7 @@ from diffusers import (
 from diffusers.hooks import apply_group_offloading
 from diffusers.utils.torch_utils import randn_tensor
 
-from model_zoo.a2 import checkpoint, guidance
+from model_zoo.a2 import checkpoint, few_step, guidance
 from model_zoo.a2 import references as a2_references
 from model_zoo.a2.encoders import autoencoder
 from model_zoo.a2.parallel import ParallelGroups
@@ -109,16 +109,21 @@ class ReleasedUniPC(UniPCMultistepScheduler):
         super().set_timesteps(device=device, sigmas=np.linspace(0.999, 0, num_inference_steps + 1)[:-1])
 
 
-def scheduler(name: str = "unipc", flow_shift: float = 8.0) -> Any:
+def scheduler(name: str = "unipc", flow_shift: float = 8.0, generator: torch.Generator | None = None) -> Any:
     """The sampler's schedule: "unipc" (Zhao et al. 2023, arXiv 2302.04867), "unipc-released" on A2's own grid, or "euler".
 
-    flow_shift: higher values spend more steps at high noise; the paper compares 1, 3, 5, 8, 12 and uses 8.
+    flow_shift: higher values spend more steps at high noise; the paper compares 1, 3, 5, 8, 12 and uses 8. The names of
+    model_zoo.a2.few_step.LEVELS are schedules of their own, which draw noise from `generator`.
     """
+    if name in few_step.LEVELS:
+        return few_step.scheduler(name, generator)
     if name == "euler":
         return FlowMatchEulerDiscreteScheduler(shift=flow_shift)
     kinds = {"unipc": UniPCMultistepScheduler, "unipc-released": ReleasedUniPC}
     if name not in kinds:
-        raise ValueError(f"unknown scheduler {name!r}: choose unipc, unipc-released or euler")
+        raise ValueError(
+            f"unknown scheduler {name!r}: choose unipc, unipc-released, euler, {', '.join(few_step.LEVELS)}"
+        )
     return kinds[name](prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=flow_shift)
 
 

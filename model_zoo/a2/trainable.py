@@ -81,6 +81,18 @@ def add_lora(network: Any, rank: int) -> None:
     network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_ONTO))
 
 
+def cast(network: torch.nn.Module, frozen_dtype: str) -> None:
+    """Make trainable parameters float32 and, for another frozen dtype than float32, the others bfloat16.
+
+    Quantised weights stay, and what diffusers keeps in float32 (norms, time embedding) does if it is trained.
+    """
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+        elif frozen_dtype != "float32" and type(parameter.data) is torch.Tensor:
+            parameter.data = parameter.data.to(torch.bfloat16)
+
+
 def trainable(network: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
     """Return an iterator over the names and parameters that are trainable."""
     return ((name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from a2data.store.folder import Folder
+from a2data.store.folder import Folder, file_sha256
 from pipelines.sample.checkpoint import SKYREELS_V2, Checkpoint
 from pipelines.sample.job import Job
 
@@ -34,7 +34,11 @@ class Acceleration:
     attention_backend: str = ""
     """attention backend of diffusers: native, sage, _flash_3_hub ... (default: that of diffusers)"""
     quantization: Quantization = ""
-    """8-bit quantization of the transformer's weights by torchao; not exact (default: none)"""
+    """8-bit quantization of the transformer's weights by torchao, also on a CPU; not exact (default: none)"""
+    lora: str = ""
+    """LoRA weights for the transformer (.safetensors), such as those of a step-distilled one (see --scheduler)"""
+    lora_scale: float = 1.0
+    """scale of the LoRA weights"""
     compile: bool = False
     """compile the transformer's blocks; takes a minute before the first step"""
     group_offload: bool = False
@@ -55,7 +59,10 @@ class Acceleration:
         used = {"cache": bool(self.cache), "quantization": bool(self.quantization), "vae_tiling": self.vae_tiling}
         used |= {"cache_threshold": self.cache in ("first-block", "mag"), "cache_interval": self.cache == "taylorseer"}
         used |= {"cache_ratios": self.cache == "mag"}
-        return {name: getattr(self, name) for name, counts in used.items() if counts}
+        found = {name: getattr(self, name) for name, counts in used.items() if counts}
+        if self.lora:
+            found |= {"lora": file_sha256(self.lora), "lora_scale": self.lora_scale}
+        return found
 
 
 NO_ACCELERATION = Acceleration()
@@ -105,8 +112,8 @@ def check(how: Acceleration, device: str, checkpoint: Checkpoint, jobs: Sequence
         raise ValueError("--cache-threshold must be above 0, and --cache-interval at least 2")
     if how.group_offload and not gpu:
         raise ValueError("--group-offload moves weights between memory and a GPU, but the device is the CPU: remove it")
-    if how.quantization == "fp8" and not gpu:
-        raise ValueError("--quantization fp8 needs a GPU with FP8 support, but the device is the CPU: remove it")
+    if how.lora and not (how.lora.endswith(".safetensors") and os.path.isfile(how.lora)):
+        raise ValueError(f"--lora {how.lora}: it must be a .safetensors file")
     if how.group_offload and how.compile:
         raise ValueError("--group-offload cannot be combined with --compile: remove one of them")
     _check_mag(how, jobs, on_ray)

@@ -7,7 +7,7 @@ from typing import Any
 
 from a2data.store.folder import file_sha256
 from pipelines.sample.checkpoint import Checkpoint
-from pipelines.sample.job import MOST_TOKENS, RANGES, SCHEDULERS, Job
+from pipelines.sample.job import FEW_STEPS, MOST_TOKENS, RANGES, SCHEDULERS, Job
 
 
 def validated(
@@ -92,6 +92,12 @@ def _settings_problems(job: Job, conditioning: str) -> Iterator[str]:
         yield f"{name} is {getattr(job, name)}; it must be from {RANGES[name][0]} to {RANGES[name][1]}"
     if job.scheduler not in SCHEDULERS:
         yield f"unknown scheduler {job.scheduler!r}: choose {', '.join(SCHEDULERS)}"
+    steps = FEW_STEPS.get(job.scheduler, job.steps)
+    if job.steps != steps or (job.scheduler in FEW_STEPS and (job.guidance_scale > 1 or job.is_long())):
+        yield (
+            f"--scheduler {job.scheduler} has {steps} steps and one window, without guidance: remove --steps, --guidance-scale, "
+            "--window and --init-video"
+        )
     if job.reference_guidance_scale != 1 and job.guidance_scale <= 1:
         yield f"--reference-guidance-scale needs a --guidance-scale above 1, not {job.guidance_scale:g}"
     if not off:

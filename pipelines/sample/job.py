@@ -16,8 +16,9 @@ NEGATIVE = (
     "deformed, disfigured, misshapen limbs, fused fingers, still picture, messy background, three legs, many people in the "
     "background, walking backwards"
 )
-Scheduler = Literal["unipc", "unipc-released", "euler"]
+Scheduler = Literal["unipc", "unipc-released", "euler", "lightx2v", "causvid", "fastwan"]
 SCHEDULERS = get_args(Scheduler)
+FEW_STEPS = {"lightx2v": 4, "causvid": 9, "fastwan": 3}  # of step-distilled weights, see model_zoo.a2.few_step
 MOST_TOKENS = 512  # tokens of a prompt that the network reads
 RANGES = {
     "height": (16, 8192),
@@ -55,7 +56,7 @@ class Job:
     frames: int = 81
     """frames to sample, 4 n + 1; with A2, each reference takes up 4 of them (default: as trained, else 81)"""
     steps: int = 50
-    """denoising steps"""
+    """denoising steps (default: 50; as distilled with such a scheduler)"""
     guidance_scale: float = 5.0
     """scale of CFG on the prompt; at 1 or below CFG is off, which halves the time (default: 5.0; 1.0 if trained without dropped
     captions)"""
@@ -64,7 +65,8 @@ class Job:
     flow_shift: float = 8.0
     """timestep shift; higher spends more steps at high noise: better structure, less detail"""
     scheduler: Scheduler = "unipc"
-    """noise schedule and solver; unipc-released has A2's own noise levels"""
+    """noise schedule and solver; unipc-released has A2's own noise levels; lightx2v, causvid and fastwan are for weights that were so
+    distilled (see --lora), without guidance and with 4, 9 and 3 steps (default: unipc)"""
     seed: int = 42
     """seed of the noise"""
     matting_model: str = "builtin-detect"
@@ -209,6 +211,8 @@ def located(values: dict[str, Any], home: str) -> Job:
     def at(file: str) -> str:
         return os.path.join(home, os.path.expanduser(file)) if file else ""
 
+    if values.get("scheduler") in FEW_STEPS:
+        values = {"steps": FEW_STEPS[values["scheduler"]], "guidance_scale": 1.0} | values
     pairs = [text.partition("=") for text in values.get("ref", ())]
     refs = tuple(f"{role}={at(file)}" if equals else role for role, equals, file in pairs)
     out = values["out"] if "://" in values["out"] else os.path.abspath(values["out"])

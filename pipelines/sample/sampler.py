@@ -1,6 +1,7 @@
 """A loaded checkpoint that samples one job after another and returns their frames."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ class Sampler:
 
         import torch
 
-        from model_zoo.a2 import acceleration, parallel, skyreels_v2
+        from model_zoo.a2 import acceleration, few_step, parallel, skyreels_v2
         from model_zoo.a2 import pipeline as a2
 
         a2.quiet()
@@ -43,6 +44,8 @@ class Sampler:
         except Exception as error:
             raise ValueError(f"{checkpoint.root} cannot be loaded: {type(error).__name__}: {error}") from error
         self.pipeline.set_progress_bar_config(disable=True)
+        if how.lora:
+            few_step.load_lora(self.pipeline.transformer, Path(how.lora), how.lora_scale)
         acceleration.apply(self.pipeline, self.groups, how.attention_backend, how.vae_tiling, how.compile)
 
     def is_main(self) -> bool:
@@ -64,13 +67,14 @@ class Sampler:
 
         given = read_references(job) if references is None else references
         self._cache(job.steps)
-        self.pipeline.scheduler = a2.scheduler(job.scheduler, job.flow_shift)
+        generator = torch.Generator().manual_seed(job.seed)  # on CPU: the same noise on every device
+        self.pipeline.scheduler = a2.scheduler(job.scheduler, job.flow_shift, generator)
         same: dict[str, Any] = {
             "negative_prompt": job.negative_prompt,
             "num_frames": job.frames,
             "num_inference_steps": job.steps,
             "guidance_scale": job.guidance_scale,
-            "generator": torch.Generator().manual_seed(job.seed),  # on CPU: the same noise on every device
+            "generator": generator,
         }
         prepared = prepare(given, job.height, job.width, self.checkpoint.conditioning) if given else None
         made = self._made(job, prepared, same, on_step)

@@ -7,7 +7,7 @@ so they are extrapolated from networks with one and two blocks.
 
 from typing import Any, NamedTuple
 
-from pipelines.train.settings import Settings, network_config
+from pipelines.train.settings import FROZEN_BYTES, Settings, network_config
 from stages.encode.settings import Encoding, tokens
 
 IMAGE_TOKENS = 257  # CLIP ViT-H/14 tokens per reference
@@ -48,7 +48,7 @@ def estimate(preset: str, encoding: Encoding, settings: Settings, gpus: int, pea
     rows = a2_trainable.table(network)
     block = sum(p.numel() for p in network.blocks[0].parameters())
     cost = of_sample(config, encoding, settings)
-    memory = memory_gb(rows[-1].all, rows[-1].trainable, block, cost, settings, gpus)
+    memory = memory_gb(weight_bytes(network, settings), rows[-1].trainable, block, cost, settings, gpus)
     executed = cost.step + cost.forward * settings.activation_checkpointing
     per_gpu = settings.global_batch_size * executed / gpus
     lines = [
@@ -150,14 +150,31 @@ def measured(config: dict[str, Any], layers: int, encoding: Encoding, settings: 
     return forward, counted.get_total_flops(), sum(nbytes for nbytes, _ in kept.values())
 
 
-def memory_gb(
-    parameters: int, trainable: int, block: int, cost: Cost, settings: Settings, gpus: int
-) -> dict[str, float]:
-    """Return the memory per GPU by kind, GB: float32 parameters, gathered in bfloat16, two blocks at a time."""
+def weight_bytes(network: Any, settings: Settings) -> int:
+    """Return the bytes of a network's weights: the trainable ones in float32, the others in the frozen dtype.
+
+    torchao quantises the weights of linear layers alone, with a scale in bfloat16 for each row (int8) or tensor (fp8).
+    """
+    import torch
+
+    frozen, total = settings.frozen_dtype, 0
+    linear = {f"{name}.weight" for name, layer in network.named_modules() if isinstance(layer, torch.nn.Linear)}
+    for name, parameter in network.named_parameters():
+        few = frozen in ("int8", "fp8") and name in linear
+        size = (
+            4 if parameter.requires_grad else FROZEN_BYTES[frozen] if few else min(4, 2 * (1 + (frozen == "float32")))
+        )
+        scales = (len(parameter) if frozen == "int8" else 1) if few and not parameter.requires_grad else 0
+        total += size * parameter.numel() + 2 * scales
+    return total
+
+
+def memory_gb(weights: int, trainable: int, block: int, cost: Cost, settings: Settings, gpus: int) -> dict[str, float]:
+    """Return the memory per GPU by kind, GB; weights: bytes. Two blocks at a time are gathered in bfloat16."""
     over = gpus // settings.data_parallel_replicate_degree
     adam = 2 if settings.optimizer == "adamw8bit" else 8
     return {
-        "parameters": 4 * parameters / over / GB,
+        "parameters": weights / over / GB,
         "gradients": 4 * trainable / over / GB,
         "optimizer": adam * trainable / over / GB,
         "average (EMA)": 4 * trainable / over / GB,

@@ -85,16 +85,18 @@ def made(
     text = onto(tensors["text" if worded else "text_empty"], device)
     image = onto(tensors[f"image{single}"], device) if conditioning == "a2" else None
     noise = onto(torch.from_numpy(rng.standard_normal(video.shape[1:], np.float32)), device)
+    if conditioning == "a2":
+        clean, counts = objective.training_target(video, condition, head, target)
+    else:
+        clean, counts = video, torch.ones(video.shape[2], dtype=torch.bool, device=device)
     if conditioning == "vace":
         # the references precede the video; their noise is drawn last, so that it does not change the video's
         before = onto(
             torch.from_numpy(rng.standard_normal((len(video[0]), head, *video.shape[3:]), np.float32)), device
         )
         noise, clean = torch.cat([before, noise], 2), torch.cat([condition[:, :16, :head], video], 2)
-        counts = torch.ones(clean.shape[2], dtype=torch.bool, device=device)
-        counts[slots if target == "reference" else 0 : head] = False
-    else:
-        clean, counts = objective.training_target(video, condition, head, target)
+        predicted = slots if target == "reference" else 0
+        counts = torch.cat([torch.arange(head, device=device) < predicted, counts])
     if image is not None and not referenced:
         image = torch.zeros_like(image)
     return Example(clean, counts, noise, level, condition, text, image, slots, head)

@@ -27,11 +27,12 @@ def export(
     sampling: settings of `a2data sample` that the network was trained with, written to sampling.json. LoRA adapters are
     written to lora/ and merged into the weights. A collective: all processes must call it; the chief writes.
     """
-    state: dict[str, Any] = get_model_state_dict(
-        network, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
-    )
+    how = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+    state: dict[str, Any] = get_model_state_dict(network, options=how)
     if not chief:
         return
+    # the frozen weights as they were, not as rounded for training
+    state = transformer.load_transformer(begin, torch.float32).state_dict() | state
     scratch = folder.with_name(f"{folder.name}.tmp")
     shutil.rmtree(scratch, ignore_errors=True)
     with torch.device("meta"):

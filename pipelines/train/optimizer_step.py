@@ -24,6 +24,7 @@ from pipelines.train.settings import Settings
 def prepare_model(network: Any, settings: Settings, place: Place) -> Any:
     """Return a network moved to its device, wrapped in FSDP, with only the selected parameters trainable."""
     a2_trainable.choose(network, settings.trainable, settings.lora_rank)
+    a2_trainable.cast(network, settings.frozen_dtype)
     if place.rank == 0:
         print(a2_trainable.in_words(a2_trainable.table(network)), flush=True)
     if settings.activation_checkpointing:

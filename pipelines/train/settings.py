@@ -21,6 +21,9 @@ RESUME_MUTABLE = {
 }
 
 
+FROZEN_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1, "fp8": 1}  # of a weight of a linear layer
+
+
 @dataclass(frozen=True)
 class Settings:
     """Training settings. The defaults are the paper's (arXiv 2504.02436) where it states a value."""
@@ -63,6 +66,8 @@ class Settings:
     """target of the loss at the reference frames (a2, vace): reference, video (a2) or ignore"""
     mixed_precision: str = "bfloat16"
     """compute dtype; master weights and the EMA are float32"""
+    frozen_dtype: str = "float32"
+    """dtype of the weights that are not trained: float32, bfloat16, or with trainable lora int8 or fp8 (torchao)"""
     activation_checkpointing: bool = False
     """store only each block's input; recompute the rest in the backward pass"""
     compile: bool = False
@@ -133,9 +138,9 @@ def network_config(preset: str, conditioning: str = "a2") -> dict[str, Any]:
 def check_same(before: dict[str, Any], settings: Settings) -> None:
     """Raise ValueError if a setting that affects the result differs from the one the training was started with."""
     now = asdict(settings)
-    other = [
-        f"{n} {before.get(n)!r}, now {v!r}" for n, v in now.items() if n not in RESUME_MUTABLE and before.get(n) != v
-    ]
+    # trainings that were started before there was a setting had its default
+    before = asdict(Settings()) | before
+    other = [f"{n} {before[n]!r}, now {v!r}" for n, v in now.items() if n not in RESUME_MUTABLE and before[n] != v]
     if other:
         raise ValueError(
             f"this training was started with other settings: {'; '.join(other)}. Use the same settings to resume, or another "
@@ -147,6 +152,13 @@ def check(settings: Settings, ranks: int, encoding: Encoding | None = None) -> N
     """Raise ValueError for settings that are out of range or do not fit the number of processes or the conditioning."""
     if encoding and encoding.conditioning == "vace" and settings.reference_target == "video":
         raise ValueError("reference_target video: with the conditioning vace, references precede the video; use ignore")
+    if settings.frozen_dtype not in FROZEN_BYTES:
+        raise ValueError(f"unknown frozen_dtype {settings.frozen_dtype!r}: choose {', '.join(FROZEN_BYTES)}")
+    if settings.frozen_dtype in ("int8", "fp8") and (settings.trainable != "lora" or ranks > 1):
+        raise ValueError(
+            f"frozen_dtype {settings.frozen_dtype} is for trainable lora on one process, not {settings.trainable} on {ranks}: use "
+            "bfloat16"
+        )
     data_ranks = max(1, ranks // settings.context_parallel_degree)
     if settings.global_batch_size % data_ranks:
         raise ValueError(

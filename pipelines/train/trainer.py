@@ -68,7 +68,7 @@ class Run:
         self.out, self.begin, self.settings, self.place = out, begin, settings, place
         self.encoding = encoding
         nothing = load_file(out / "encoded" / "no_references.safetensors")["condition"]
-        network = network_in(begin, encoding.conditioning)
+        network = network_in(begin, encoding.conditioning, settings.frozen_dtype)
         self.learner = TrainStep(prepare_model(network, settings, place), nothing, settings, place)
         self.roles = {row.clip_id: row.roles for row in read_index(self.folder("train"))}
         bucket = (encoding.frames, encoding.height, encoding.width)
@@ -216,12 +216,17 @@ def altered_tars(index: Any, samples: list[Any]) -> list[str]:
     return [tar for tar, row in sorted(row_of.items()) if file_sha256(tar) != index.table["shard_sha256"][row].as_py()]
 
 
-def network_in(folder: Path, conditioning: str = "a2") -> Any:
-    """Return the transformer of a checkpoint folder, float32. Raises ValueError if it does not take that conditioning."""
+def network_in(folder: Path, conditioning: str = "a2", frozen_dtype: str = "float32") -> Any:
+    """Return the transformer of a checkpoint folder, float32, or quantised by torchao for "int8" and "fp8".
+
+    Raises ValueError if it does not take that conditioning, or torchao is not installed.
+    """
     import torch
 
     from model_zoo.a2 import checkpoint
+    from model_zoo.a2.acceleration import quantisation
     from model_zoo.a2.transformer import load_transformer
 
     checkpoint.check_conditioning(folder, conditioning)
-    return load_transformer(folder, torch.float32)
+    quantised = quantisation(frozen_dtype, "--frozen-dtype") if frozen_dtype in ("int8", "fp8") else None
+    return load_transformer(folder, torch.bfloat16 if quantised else torch.float32, quantised)

@@ -21,7 +21,11 @@ from pipelines.cli.main import main
         (("--init-video", "gone.mp4"), "gone.mp4: No such file"),
         (("--init-video", "woman.png"), "not a container in a supported format (asf,"),
         (("--group-offload",), "--group-offload moves weights between memory and a GPU"),
-        (("--quantization", "fp8"), "--quantization fp8 needs a GPU"),
+        (("--lora", "a.pth"), "--lora a.pth: it must be a .safetensors file"),
+        (
+            ("--scheduler", "fastwan", "--steps", "8"),
+            "--scheduler fastwan has 3 steps and one window, without guidance",
+        ),
         (("--attention-backend", "sage"), "--attention-backend sage needs a GPU"),
         (("--attention-backend", "mine"), "--attention-backend mine: diffusers has flash"),
         (
