@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.conditioning demo/shards [--steps 600] [--seed 0] [--kinds a2 appended vace]
 
 The golden difference is the largest absolute difference of sampled latents from SkyReels-V3's pipeline and from diffusers'
-WanVACEPipeline, over the same tiny random networks (`difference` in benchmarks.conditioning_golden);
-tests/model_zoo/a2/test_pipeline.py compares A2 with its released sampler. The losses are those of held-out clips over nine noise levels, before and after
+WanVACEPipeline, over the same tiny random networks (`difference` in benchmarks.conditioning_golden); for A2 and its released
+sampler see tests/model_zoo/a2/test_pipeline.py. The losses are those of held-out clips over nine noise levels, before and after
 training; the penalty is the relative increase with the references of other clips.
 """
 

@@ -160,12 +160,12 @@ def weight_bytes(network: Any, settings: Settings) -> int:
     frozen, total = settings.frozen_dtype, 0
     linear = {f"{name}.weight" for name, layer in network.named_modules() if isinstance(layer, torch.nn.Linear)}
     for name, parameter in network.named_parameters():
-        few = frozen in ("int8", "fp8") and name in linear
-        size = (
-            4 if parameter.requires_grad else FROZEN_BYTES[frozen] if few else min(4, 2 * (1 + (frozen == "float32")))
-        )
-        scales = (len(parameter) if frozen == "int8" else 1) if few and not parameter.requires_grad else 0
-        total += size * parameter.numel() + 2 * scales
+        if parameter.requires_grad or frozen == "float32":
+            total += 4 * parameter.numel()
+        elif name in linear and frozen != "bfloat16":
+            total += FROZEN_BYTES[frozen] * parameter.numel() + 2 * (len(parameter) if frozen == "int8" else 1)
+        else:
+            total += 2 * parameter.numel()
     return total
 
 

@@ -156,8 +156,8 @@ def check(settings: Settings, ranks: int, encoding: Encoding | None = None) -> N
         raise ValueError(f"unknown frozen_dtype {settings.frozen_dtype!r}: choose {', '.join(FROZEN_BYTES)}")
     if settings.frozen_dtype in ("int8", "fp8") and (settings.trainable != "lora" or ranks > 1):
         raise ValueError(
-            f"frozen_dtype {settings.frozen_dtype} is for trainable lora on one process, not {settings.trainable} on {ranks}: use "
-            "bfloat16"
+            f"frozen_dtype {settings.frozen_dtype} is for trainable lora on one process, not {settings.trainable} on {ranks}: "
+            "use bfloat16"
         )
     data_ranks = max(1, ranks // settings.context_parallel_degree)
     if settings.global_batch_size % data_ranks:
