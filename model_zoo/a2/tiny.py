@@ -227,7 +227,9 @@ def init_linear(network: Any, products: Float[torch.Tensor, "64 64"], grey: Floa
             embedding[said, CHANNELS + 4 + channel, 0, row, column] = 1
             network.patch_embedding.bias[said] = -grey[channel]
             network.proj_out.weight[place * CHANNELS + channel, said] = -unit
-    if conditioned:
+    if not conditioned:
+        network.proj_out.weight[:, given:].normal_(0, 0.02 * unit)
+    else:
         embedding[given + 4 * shown, CHANNELS : CHANNELS + 4] = 1 / 4  # the mask: 4 at references
     network.patch_embedding.bias[anchors] = torch.tensor([ANCHOR, -ANCHOR])
     gains(network, variances, PATCH)
@@ -236,7 +238,7 @@ def init_linear(network: Any, products: Float[torch.Tensor, "64 64"], grey: Floa
             layer.weight.mul_(unit)
             layer.weight[:, : PATCH + CHANNELS] *= NOISED if conditioned else 1
             layer.weight[:, anchors] = 0
-            layer.weight[:, given:] *= GIVEN
+            layer.weight[:, given:] *= GIVEN if conditioned else 1
         for layer in (block.attn1.to_out[0], block.attn2.to_out[0], block.ffn.net[2]):
             layer.weight.mul_(0.2)
             layer.weight[:given] = 0  # leaves the noisy patch unchanged
@@ -247,6 +249,7 @@ def init_linear(network: Any, products: Float[torch.Tensor, "64 64"], grey: Floa
         look_around(block.attn1, network.rope)
     for block in getattr(network, "vace_blocks", ()):
         block.proj_out.weight.mul_(0.2)
+        block.proj_out.weight[:given] = 0
         block.proj_out.bias.zero_()
 
 

@@ -65,8 +65,8 @@ class Job:
     flow_shift: float = 8.0
     """timestep shift; higher spends more steps at high noise: better structure, less detail"""
     scheduler: Scheduler = "unipc"
-    """noise schedule and solver; unipc-released has A2's own noise levels; lightx2v, causvid and fastwan are for weights that were
-    so distilled (see --lora), without guidance and with 4, 9 and 3 steps (default: unipc)"""
+    """noise schedule and solver; unipc-released has A2's own noise levels; lightx2v, causvid and fastwan are for weights
+    that were so distilled (see --lora), without guidance and with 4, 9 and 3 steps (default: unipc)"""
     seed: int = 42
     """seed of the noise"""
     matting_model: str = "builtin-detect"

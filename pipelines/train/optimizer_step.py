@@ -27,15 +27,12 @@ def prepare_model(network: Any, settings: Settings, place: Place) -> Any:
     a2_trainable.cast(network, settings.frozen_dtype)
     if place.rank == 0:
         print(a2_trainable.in_words(a2_trainable.table(network)), flush=True)
-    if settings.activation_checkpointing:
-        network.enable_gradient_checkpointing()
+    parallelize.checkpoint_and_compile(network, settings)
     # block by block, so that no GPU ever holds the whole network
     parallelize.apply_fsdp(network.train(), settings, place)
     network = network.to(place.device)
     if place.device.type == "cpu" and settings.context_parallel_degree == 1:
         padding.shorten(network)
-    if settings.compile:
-        network.compile_repeated_blocks()
     return network
 
 

@@ -1,12 +1,34 @@
 """Sharding over processes, which python, torchrun or Ray Train launch with the same environment variables."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
+from torch.utils.checkpoint import checkpoint
 
 from pipelines.process_group import Place
 from pipelines.train.settings import Settings
+
+
+def blocks_of(network: Any) -> list[Any]:
+    """Return the blocks of a network, those of VACE's branch included."""
+    return [*network.blocks, *getattr(network, "vace_blocks", ())]
+
+
+def checkpoint_and_compile(network: Any, settings: Settings) -> None:
+    """Checkpoint the activations of each block, then compile it, in place and before `apply_fsdp`, the order of torchtitan.
+
+    The compiled code contains the recomputation, and FSDP's hooks are outside of it. Compiling after FSDP fails, because FSDP
+    changes the classes by whose names diffusers finds the blocks.
+    """
+    for block in blocks_of(network):
+        forward = block.forward
+        if settings.activation_checkpointing:
+            forward = partial(checkpoint, forward, use_reentrant=False)
+        if settings.compile:
+            forward = torch.compile(forward)
+        block.forward = forward
 
 
 def apply_fsdp(network: Any, settings: Settings, place: Place) -> None:
@@ -45,7 +67,7 @@ def apply_fsdp(network: Any, settings: Settings, place: Place) -> None:
     over = mesh["replicate", "copy"] if settings.data_parallel_replicate_degree > 1 else whole
     half = torch.bfloat16 if settings.mixed_precision == "bfloat16" else None
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    for block in (*network.blocks, *getattr(network, "vace_blocks", ())):
+    for block in blocks_of(network):
         fully_shard(block, mesh=over, mp_policy=policy)
     fully_shard(network, mesh=over, mp_policy=policy)
 

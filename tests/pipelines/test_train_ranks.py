@@ -18,6 +18,7 @@ pytest.importorskip("diffusers")
 import tiny_shards  # noqa: E402
 import torch.distributed as dist  # noqa: E402
 import torch.multiprocessing as multiprocessing  # noqa: E402
+from diffusers import WanVACETransformer3DModel  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from model_zoo.a2 import tiny, trainable  # noqa: E402
@@ -60,6 +61,40 @@ def enter(rank: int, ranks: int, port: int, work, args) -> None:
     work(rank, ranks, *args)
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def step_of(rank: int, ranks: int, out: Path, settings: Settings) -> None:
+    """Compile, checkpoint and shard a network, run a step and write its loss and the norm of its gradient."""
+    from functools import partial
+    from types import SimpleNamespace
+
+    from pipelines.process_group import join
+    from pipelines.train.optimizer_step import TrainStep, prepare_model
+
+    torch.compile = partial(torch.compile, backend="aot_eager")
+    place = join() if ranks > 1 else Place(0, 1, torch.device("cpu"))
+    torch.manual_seed(0)
+    network = WanVACETransformer3DModel(**tiny.TRANSFORMERS["vace"])
+    learner = TrainStep(prepare_model(network, settings, place), torch.zeros(20, 3, 4, 6), settings, place)
+    some = torch.Generator().manual_seed(1)
+    shapes = {"video": (16, 3, 4, 6), "condition": (16, 1, 4, 6), "text": (5, tiny.DIM), "text_empty": (1, tiny.DIM)}
+    every = [{name: torch.randn(*shape, generator=some) for name, shape in shapes.items()} for _ in range(2)]
+    samples = [SimpleNamespace(key=f"s{n}", epoch=0, index=n, tensors=tensors) for n, tensors in enumerate(every)]
+    found = learner.learn(samples[rank::ranks], 0)
+    norm = found.norms["all"]
+    norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+    (out / f"{ranks}-{rank}.json").write_text(json.dumps([found.loss, norm]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frozen", ["float32", "bfloat16"])
+def test_compiled_checkpointed_and_sharded_is_the_same_as_one_plain_process(tmp_path, frozen):
+    plain = replace(SETTINGS, global_batch_size=2, trainable="vace", frozen_dtype=frozen)
+    finish(start(1, step_of, tmp_path, plain))
+    finish(start(2, step_of, tmp_path, replace(plain, activation_checkpointing=True, compile=True)))
+    one, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1-0", "2-0", "2-1"))
+    assert first == second
+    assert first == pytest.approx(one, rel=1e-4)
 
 
 def finish(processes) -> None:

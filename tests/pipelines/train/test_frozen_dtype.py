@@ -53,7 +53,9 @@ def test_lora_is_trained_over_frozen_weights_whose_bytes_are_those_of_the_estima
     before = {name: p.detach().clone() for name, p in a2_trainable.trainable(network)}
     learner.learn([sample()], 0)
     moved = [name for name, p in a2_trainable.trainable(network) if not torch.equal(p, before[name])]
-    assert len(moved) == len(before) // 2  # only lora_B in the first step: its gradient is that of lora_A times 0
+    # lora_A in the first step has no gradient, because lora_B is 0
+    assert len(moved) >= 12
+    assert all(".lora_B." in name for name in moved)
     assert all(p.dtype == torch.float32 for _, p in a2_trainable.trainable(network))
 
     real = sum(stored(p.data) for p in network.parameters())

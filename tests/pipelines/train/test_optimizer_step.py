@@ -1,6 +1,7 @@
 """The optimizer step alone: synchronisation, clipping, EMA."""
 
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -76,6 +77,22 @@ def test_a_step_clips_once_moves_what_learns_and_lets_the_average_follow():
     now = dict(learner.network.named_parameters())
     for name, average in learner.average.items():
         assert (average - now[name]).abs().max() < (before[name] - now[name]).abs().max()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_checkpointed_and_compiled_blocks_have_the_same_loss_and_gradients(monkeypatch, compiled):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    seen = []
+    for settings in (SETTINGS, replace(SETTINGS, activation_checkpointing=True, compile=compiled)):
+        learner = learner_of(settings)
+        learner.optimizer.register_step_pre_hook(
+            lambda *_, learner=learner: seen.append(torch.cat([p.grad.flatten() for p in learner.parameters]))
+        )
+        found = learner.learn([sample(0), sample(1)], 0)
+        seen.append(torch.tensor(found.loss))
+    one, loss, other, again = seen
+    assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(loss, again, rtol=1e-6)
 
 
 def learner_of(settings=SETTINGS):
