@@ -79,7 +79,7 @@ def test_a_step_clips_once_moves_what_learns_and_lets_the_average_follow():
         assert (average - now[name]).abs().max() < (before[name] - now[name]).abs().max()
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_checkpointed_and_compiled_blocks_have_the_same_loss_and_gradients(monkeypatch, compiled):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     seen = []
