@@ -153,7 +153,7 @@ def measured(config: dict[str, Any], layers: int, encoding: Encoding, settings: 
 def weight_bytes(network: Any, settings: Settings) -> int:
     """Return the bytes of a network's weights: the trainable ones in float32, the others in the frozen dtype.
 
-    torchao quantises the weights of linear layers alone, with a scale in bfloat16 for each row (int8) or tensor (fp8).
+    torchao quantises the weights of linear layers alone, with a float32 scale for each row; diffusers leaves out the time embedder.
     """
     import torch
 
@@ -162,8 +162,8 @@ def weight_bytes(network: Any, settings: Settings) -> int:
     for name, parameter in network.named_parameters():
         if parameter.requires_grad or frozen == "float32":
             total += 4 * parameter.numel()
-        elif name in linear and frozen != "bfloat16":
-            total += FROZEN_BYTES[frozen] * parameter.numel() + 2 * (len(parameter) if frozen == "int8" else 1)
+        elif name in linear and frozen != "bfloat16" and ".time_embedder." not in name:
+            total += FROZEN_BYTES[frozen] * parameter.numel() + 4 * len(parameter)
         else:
             total += 2 * parameter.numel()
     return total
