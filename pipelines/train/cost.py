@@ -153,7 +153,7 @@ def measured(config: dict[str, Any], layers: int, encoding: Encoding, settings: 
 def weight_bytes(network: Any, settings: Settings) -> int:
     """Return the bytes of a network's weights: the trainable ones in float32, the others in the frozen dtype.
 
-    torchao quantises the weights of linear layers alone, with a float32 scale for each row; diffusers leaves out the time embedder.
+    torchao quantises the weights of linear layers, with a float32 scale for each row; diffusers leaves out the time embedder.
     """
     import torch
 
