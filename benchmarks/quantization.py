@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.quantization [CHECKPOINT] [--steps 8]
 
 Without a checkpoint, a small random network with appended references is sampled. The drift is the relative error of the latents
-after all steps, and of one forward pass, from those of bfloat16 weights; bfloat16 itself is compared with float32. The last figures
-are the bytes of weights in a training of LoRA adapters over them, counted on the meta device. Needs torchao.
+after all steps, and of one forward pass, from those of bfloat16 weights; bfloat16 itself is compared with float32. The last
+figures are the bytes of weights in a training of LoRA adapters over them, counted on the meta device. Needs torchao.
 """
 
 import argparse
