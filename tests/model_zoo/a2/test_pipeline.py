@@ -177,7 +177,7 @@ def test_every_schedule_samples_and_more_shift_stays_longer_in_noise(tiny, name)
 
 
 def test_an_unknown_schedule_is_refused():
-    with pytest.raises(ValueError, match="unipc, unipc-released or euler"):
+    with pytest.raises(ValueError, match="choose unipc, unipc-released, euler, lightx2v"):
         a2.scheduler("ddim")
 
 
