@@ -160,16 +160,16 @@ def test_an_example_is_the_same_on_any_process_and_another_in_another_epoch(read
 def test_a_network_that_ignores_references_has_no_gap_and_one_that_copies_them_has(ready):
     run = run_of(ready)
 
-    def blind(hidden, timestep, words, image, return_dict):
-        return (torch.zeros_like(hidden[:, :16]),)
+    def blind(hidden_states, **_):
+        return (torch.zeros_like(hidden_states[:, :16]),)
 
-    def copying(hidden, timestep, words, image, return_dict):  # the clean video is the last reference, standing still
+    def copying(hidden_states, timestep, **_):  # the clean video is the last reference, standing still
         level = float(timestep[0]) / 1000
-        return ((hidden[:, :16] - hidden[:, 20:, 1:2]) / level,)
+        return ((hidden_states[:, :16] - hidden_states[:, 20:, 1:2]) / level,)
 
     for network, check in ((blind, lambda gap: gap == 0), (copying, lambda gap: gap > 0.05)):
         module = torch.nn.Linear(1, 1)  # for its device
-        module.forward = network
+        module.forward, module.config = network, {"in_channels": 36, "image_dim": 8}
         found = train_validation.held_out(module, run.held_out, run.learner.nothing, "float32")
         assert check(found.gap)
         assert len(found.levels) == len(objective.LEVELS)
