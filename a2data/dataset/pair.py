@@ -12,9 +12,12 @@ The key is "<clip_id>-<kind>-<grade>", and the triplet's `clip_id`.
 
 import hashlib
 import json
-from collections.abc import Iterable
+import tarfile
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from a2data.store.folder import Folder
 
 FORMAT = "a2data-pair/1"
 VIDEO, META = "rejected.mp4", "pair.json"  # members
@@ -69,3 +72,17 @@ def check_agreement(pairs: Iterable[tuple[str, Pair]]) -> None:
                 f"the pairs {other} and {key} disagree: they have the same two videos, but not the same preference. "
                 "Remove one of them"
             )
+
+
+def read(folder: Folder, tars: Iterable[str]) -> Iterator[tuple[str, Pair]]:
+    """Yield key and pair of every sample of these tars, without reading videos. Raises ValueError for a tar without pairs."""
+    for name in sorted(tars):
+        found = 0
+        with folder.reading(name) as file, tarfile.open(fileobj=file) as tar:
+            for member in tar:
+                key, _, extension = member.name.partition(".")
+                if extension == META and (data := tar.extractfile(member)):
+                    found += 1
+                    yield key, from_json(data.read(), key)
+        if not found:
+            raise ValueError(f"{folder.root}/{name} does not have pairs: make them with `a2data prefer make`")

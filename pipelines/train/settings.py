@@ -31,6 +31,10 @@ class Settings:
     """samples per optimizer step, over all processes"""
     seed: int = 0
     """seed of every random choice"""
+    objective: str = "flow"
+    """flow: flow matching; dpo: preferences, needs --pairs and --reference"""
+    dpo_beta: float = 500.0
+    """constant beta of DPO, for the mean squared error over a video's latents; for their sum, divide it by their number"""
     trainable: str = "cross-attention"
     """trained part: cross-attention, cross-2, image-branch, lora, full, or a regex"""
     lora_rank: int = 16
@@ -116,6 +120,14 @@ PRESETS: dict[str, tuple[Encoding, Settings]] = {
 }  # fmt: skip
 
 
+# What DPO changes in a preset. Without dropouts, so that both videos are always compared under their prompt and references.
+DPO: dict[str, Any] = {
+    "trainable": "lora", "lora_rank": 64, "learning_rate": 5e-6, "global_batch_size": 64, "caption_dropout_prob": 0.0,
+    "reference_dropout_prob": 0.0,
+}  # fmt: skip
+DPO_TINY = DPO | {"lora_rank": 8, "learning_rate": 1e-3, "global_batch_size": 16, "steps": 150, "decay_steps": 50}
+
+
 def network_config(preset: str) -> dict[str, Any]:
     """Return the transformer config of a preset."""
     if preset == "tiny":
@@ -127,7 +139,7 @@ def network_config(preset: str) -> dict[str, Any]:
 
 def check_same(before: dict[str, Any], settings: Settings) -> None:
     """Raise ValueError if a setting that affects the result differs from the one the training was started with."""
-    now = asdict(settings)
+    now, before = asdict(settings), asdict(Settings()) | before  # a setting of a later version had its default
     other = [
         f"{n} {before.get(n)!r}, now {v!r}" for n, v in now.items() if n not in RESUME_MUTABLE and before.get(n) != v
     ]
@@ -140,6 +152,13 @@ def check_same(before: dict[str, Any], settings: Settings) -> None:
 
 def check(settings: Settings, ranks: int) -> None:
     """Raise ValueError for settings that are out of range or do not fit the number of processes."""
+    if settings.objective not in ("flow", "dpo"):
+        raise ValueError(f"unknown objective {settings.objective!r}: choose flow or dpo")
+    if settings.objective == "dpo" and (settings.trainable != "lora" or settings.dpo_beta <= 0):
+        raise ValueError(
+            f"the objective dpo needs --trainable lora, not {settings.trainable!r}, since the reference model is the network "
+            f"without its adapters, and a dpo_beta above 0, not {settings.dpo_beta}"
+        )
     data_ranks = max(1, ranks // settings.context_parallel_degree)
     if settings.global_batch_size % data_ranks:
         raise ValueError(

@@ -44,7 +44,7 @@ def test_local_shows_an_earlier_frame_where_the_clip_moves():
     moving[:, 8:20, 40:60] = NOISE[:, 8:20, 40:60]
     damaged = DISTORTIONS["local"](moving, 1, RNG)
     assert (damaged[:, 40:] == moving[:, 40:]).all()
-    assert np.abs(damaged[11, 12:16, 48:52].astype(int) - moving[4, 12:16, 48:52]).mean() < 5
+    assert np.abs(damaged[11, 12:16, 48:52].astype(int) - moving[4, 12:16, 48:52]).mean() < 10
     assert np.abs(damaged[11, 12:16, 48:52].astype(int) - moving[11, 12:16, 48:52]).mean() > 50
 
 
