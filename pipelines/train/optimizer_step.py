@@ -22,7 +22,9 @@ from pipelines.train.settings import Settings
 
 def prepare_model(network: Any, settings: Settings, place: Place) -> Any:
     """Return a WanTransformer3DModel moved to its device, wrapped in FSDP, with only the selected parameters trainable."""
-    a2_trainable.choose(network, settings.trainable, settings.lora_rank)
+    with torch.random.fork_rng(devices=[]):  # the initial adapters depend on the seed alone
+        torch.manual_seed(settings.seed)
+        a2_trainable.choose(network, settings.trainable, settings.lora_rank)
     if place.rank == 0:
         print(a2_trainable.in_words(a2_trainable.table(network)), flush=True)
     if settings.activation_checkpointing:

@@ -203,7 +203,7 @@ def test_a_later_stage_continues_the_adapters_of_an_earlier_one(world, trained):
     known = {name: p for name, p in plain.named_parameters() if "lora_" in name}
     assert len(known) == len(saved)
     assert all(p.requires_grad for p in known.values())
-    assert any(float(p.abs().max()) > 0 for name, p in known.items() if "lora_B" in name)
+    assert any(bool(p.detach().any()) for name, p in known.items() if "lora_B" in name)
 
 
 def test_bad_input_is_refused(world, trained, tmp_path):
