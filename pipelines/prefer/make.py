@@ -3,7 +3,7 @@
     a2data prefer make SHARDS --out PAIRS [--checkpoint A2 --kinds "reversed|regenerated"] [--results "CROSS|COPY"]
 
 PAIRS is a data set in the format of `pack`, with two more members a sample (a2data.dataset.pair). All pairs of a clip are in one
-split, `train` or `eval`: that of the clip, or by the hash of its component. PAIRS/.a2data has the tables of the runner.
+split, `train` or `eval`: that of the clip, or by the hash of its id. PAIRS/.a2data has the tables of the runner.
 """
 
 from collections.abc import Callable
@@ -42,8 +42,7 @@ def make(
     index = read_index(source)
     held_out = {row.clip_id for row in index if row.split not in ("", "train")}
     if not held_out:
-        groups = choose_held_out(sorted({row.component or row.clip_id for row in index}), validation_fraction)
-        held_out = {row.clip_id for row in index if (row.component or row.clip_id) in groups}
+        held_out = choose_held_out([row.clip_id for row in index], validation_fraction)
     with exclusive_lock(store):
         names = queue(store, index, held_out, stage.name())
         verify.forget_damaged_tars(store, target, hashed=False, stage=stage.name())

@@ -157,8 +157,8 @@ class Prefer(Stage):
 
         for placed in writer.write(samples(), Folder(self.out), number, 1 << 30, prefix):
             made = facts[placed.key]
-            row = rows[made.pair.clip_id]  # type: ignore[union-attr]
-            yield to_row(placed, made.facts, prefix, row.component or row.clip_id)
+            # a clip's own component: without splits by `pack`, clips are held out by their id, as in `encode`
+            yield to_row(placed, made.facts, prefix, made.pair.clip_id)  # type: ignore[union-attr]
         yield from left_out
 
     def attempt(self, models: Models, triplet: Triplet) -> list[Triplet | Reject | Failure]:
