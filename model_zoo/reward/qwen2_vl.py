@@ -26,8 +26,8 @@ AREA_PX = 200_704  # most pixels of a frame
 LEFT_OUT = ("visual", "lm_head", "rm_head", "embed_tokens")  # without LoRA
 # Our wording. The published weights were trained with VideoAlign's prompt_template.py, which may be put beside them (WORDING).
 QUESTION = (
-    "Rate the video. Visual quality, of single frames: <|VQ_reward|>\nMotion quality, stability, naturalness and amplitude of the "
-    "motion: <|MQ_reward|>\nText alignment, with {text_prompt}: <|TA_reward|>"
+    "Rate the video. Visual quality, of single frames: <|VQ_reward|>\nMotion quality, stability, naturalness and amplitude of "
+    "the motion: <|MQ_reward|>\nText alignment, with {text_prompt}: <|TA_reward|>"
 )
 WORDING = "question.txt"  # in the folder of a checkpoint: the text of the question, with {text_prompt}
 
