@@ -51,6 +51,9 @@ def features(frames: np.ndarray) -> np.ndarray:
 class MotionReward(torch.nn.Module):
     """A network with one hidden layer on standardised features."""
 
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
     def __init__(self, size: int):
         super().__init__()
         self.register_buffer("mean", torch.zeros(size))

@@ -50,7 +50,7 @@ class QwenReward(torch.nn.Module):
             for name, module in network.named_modules()
             if isinstance(module, torch.nn.Linear) and not any(part in name for part in LEFT_OUT)
         ]
-        self.network = get_peft_model(network, LoraConfig(r=rank, lora_alpha=alpha, target_modules=linear))
+        self.network: Any = get_peft_model(network, LoraConfig(r=rank, lora_alpha=alpha, target_modules=linear))
         self.head.requires_grad_(True)
         # what training changes on the frozen embedding: its three new rows
         self.tokens = torch.nn.Parameter(self.embedding.weight[self.special].detach().clone())

@@ -44,8 +44,8 @@ def _make(args: argparse.Namespace) -> int:
     from pipelines.prefer.make import make
 
     # absolute for local folders, since workers may have another working directory
-    places = {name: f.base if (f := Folder(getattr(args, name))).local else f.root for name in ("shards", "out")}
-    stage = Prefer(**places, device=args.device, **given(args, Prefer, leave_out=NOT_SETTINGS))
+    shards, out = (f.base if (f := Folder(place)).local else f.root for place in (args.shards, args.out))
+    stage = Prefer(shards=shards, out=out, device=args.device, **given(args, Prefer, leave_out=NOT_SETTINGS))
     counts = make(stage, args.validation_fraction, partial(session.work, args), args.retry)
     for name, count in sorted(counts.items()):
         print(f"{name}: {count}")

@@ -51,7 +51,7 @@ def copied(video: np.ndarray, truth: np.ndarray, references: np.ndarray) -> floa
 
 def cells(picture: np.ndarray) -> np.ndarray:
     """Return mean colours in Lab, relative to mid-grey, of a picture's cells: (down, across, 3)."""
-    lab = cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB) - np.float32([50, 0, 0])
+    lab = cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB) - np.array([50, 0, 0], np.float32)
     return cv2.resize(lab, CELLS, interpolation=cv2.INTER_AREA)
 
 

@@ -53,7 +53,7 @@ def local(frames: np.ndarray, grade: int, _: np.random.Generator) -> np.ndarray:
     within = cv2.boxFilter(moving, -1, (columns, rows), borderType=cv2.BORDER_CONSTANT)
     y, x = np.unravel_index(int(within.argmax()), within.shape)
     top, left = np.clip(int(y) - rows // 2, 0, height - rows), np.clip(int(x) - columns // 2, 0, width - columns)
-    region = np.zeros((height, width), np.float32)
+    region: np.ndarray = np.zeros((height, width), np.float32)
     region[top : top + rows, left : left + columns] = 1
     region = cv2.GaussianBlur(region, (0, 0), max(0.5, FEATHER * min(height, width)))[..., None]
     stale = frames[np.maximum(0, np.arange(len(frames)) // 4 * 4 - 4)]

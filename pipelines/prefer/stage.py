@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -161,14 +161,14 @@ class Prefer(Stage):
             yield to_row(placed, made.facts, prefix, made.pair.clip_id)  # type: ignore[union-attr]
         yield from left_out
 
-    def attempt(self, models: Models, triplet: Triplet) -> list[Triplet | Reject | Failure]:
+    def attempt(self, models: Models, triplet: Triplet) -> Sequence[Triplet | Reject | Failure]:
         """Return the pairs of a triplet in the order of their keys, and what was left out: a bad one must not fail its tar."""
         clip = triplet.facts.clip_id
         try:
             frames = video.decode(triplet.video)
             if len(frames) < self.frames:
                 return [Reject(clip, "too short", f"it has {len(frames)} frames; {self.frames} are needed")]
-            made = []
+            made: list[Triplet | Reject] = []
             for each in self.made(models, triplet, frames):
                 made.append(each if isinstance(each, Reject) else self.checked(models, triplet, each))
                 heartbeat.step()

@@ -14,7 +14,7 @@ from typing import Any
 
 from a2data.dataset import writer
 from a2data.dataset.pair import sha256
-from a2data.dataset.triplet import Triplet, to_members
+from a2data.dataset.triplet import Triplet, TripletMeta, to_members
 from a2data.records import Packed
 from a2data.store.folder import Folder
 from pipelines.bench.a2.study import page, ratings
@@ -97,9 +97,11 @@ def join(shards: str, paths: Sequence[Path], key: Mapping[str, Any], out: str) -
         number, split = numbered(tar)
         mine = [row for row in rows if row.shard == tar and row.clip_id in decisions]
         known: dict[str, Packed] = {row.clip_id: row for row in mine}
-        facts = {}
+        facts: dict[str, TripletMeta] = {}
 
-        def samples(mine: list[Packed] = mine, facts: dict = facts) -> Iterator[tuple[str, dict[str, bytes]]]:
+        def samples(
+            mine: list[Packed] = mine, facts: dict[str, TripletMeta] = facts
+        ) -> Iterator[tuple[str, dict[str, bytes]]]:
             for row in sorted(mine, key=lambda row: row.clip_id):
                 counts = judged[row.clip_id]
                 made = preferred(read(folder, row), decisions[row.clip_id], f"{counts.total()} {noun}")
