@@ -1,6 +1,6 @@
 """DPO against plain fine-tuning on the better videos, from one reference model, on held-out pairs; and the reward model.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.preferences demo/shards [--seeds 0 1 2] [--steps 60] [--reference-steps 200]
+    OMP_NUM_THREADS=1 python -m benchmarks.preferences demo/shards [--seeds 0 1 2] [--steps 60] [--reference-steps 120]
 
 The pairs are made from the shards by rule, and the tiny preset is trained on the shards as the reference model. Both methods
 train LoRA of the same rank with the same seeds, steps and rate. A margin is the difference of the implicit rewards, beta / 2
@@ -33,9 +33,9 @@ def main() -> None:
     parser.add_argument("shards")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--reference-steps", type=int, default=200)
+    parser.add_argument("--reference-steps", type=int, default=120)
     parser.add_argument("--beta", type=float, default=500.0)
-    parser.add_argument("--grades", default="1|3")
+    parser.add_argument("--grades", default="3")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
