@@ -25,6 +25,7 @@ from pipelines.prefer.stage import Prefer
 from pipelines.statistics import student
 from pipelines.train.settings import DPO_TINY, PRESETS
 
+KINDS = "reversed|frozen|frame-rate|jitter|local|copy-paste|same"
 METHODS = {"dpo": "DPO", "flow": "fine-tuning on better videos"}
 
 
@@ -41,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = args.out or Path(folder)
         pairs = str(out / "pairs")
-        print(make(Prefer(shards=args.shards, out=pairs, frames=13, grades=args.grades), 0.25))
+        print(make(Prefer(shards=args.shards, out=pairs, frames=13, grades=args.grades, kinds=KINDS), 0.25))
         reference = trained_reference(args.shards, out / "reference", args.reference_steps)
         found = {
             (method, seed): trained(pairs, reference, out, method, seed, args)
