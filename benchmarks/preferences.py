@@ -21,6 +21,7 @@ import numpy as np
 from pipelines.prefer import reward
 from pipelines.prefer.make import kind_of, make
 from pipelines.prefer.reward import to_text
+from pipelines.prefer.reward_settings import RewardSettings
 from pipelines.prefer.stage import Prefer
 from pipelines.statistics import student
 from pipelines.train.settings import DPO_TINY, PRESETS
@@ -56,7 +57,7 @@ def main() -> None:
 
 def train_reward(pairs: str, out: Path, seed: int) -> dict[str, Any]:
     """Train the tiny reward model and return its results on held-out pairs."""
-    return reward.train(pairs, out, reward.RewardSettings(seed=seed), say=lambda text: None)
+    return reward.train(pairs, out, RewardSettings(seed=seed), say=lambda text: None)
 
 
 def trained_reference(shards: str, out: Path, steps: int) -> Path:

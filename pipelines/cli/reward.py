@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from pipelines.cli.flags import Parser, add_settings, given
-from pipelines.prefer.reward import RewardSettings, to_text, train
+from pipelines.prefer.reward_settings import RewardSettings
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
@@ -24,5 +24,7 @@ def _train_flags(sub: argparse.ArgumentParser) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     """Train the model and print its results on held-out pairs."""
+    from pipelines.prefer.reward import to_text, train
+
     print(to_text(train(args.pairs, args.out, RewardSettings(**given(args, RewardSettings)), args.device)))
     return 0

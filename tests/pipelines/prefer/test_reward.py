@@ -19,7 +19,8 @@ from a2data.store.folder import Folder  # noqa: E402
 from model_zoo.reward import motion  # noqa: E402
 from pipelines.prefer import reward  # noqa: E402
 from pipelines.prefer.distort import DISTORTIONS  # noqa: E402
-from pipelines.prefer.reward import Rated, RewardSettings  # noqa: E402
+from pipelines.prefer.reward import Rated  # noqa: E402
+from pipelines.prefer.reward_settings import RewardSettings  # noqa: E402
 from stages.pack.facts import to_row  # noqa: E402
 
 SETTINGS = RewardSettings(epochs=30, batch_size=16)
