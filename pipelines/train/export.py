@@ -38,7 +38,13 @@ def export(
     with torch.device("meta"):
         plain = WanTransformer3DModel.from_config(network.config)
     if lora:
-        network.save_lora_adapter(scratch / "lora")
+        with torch.device("meta"):
+            whole = WanTransformer3DModel.from_config(network.config)
+            whole.add_adapter(network.peft_config["default"])
+        # the parameters of `network` may be sharded
+        adapters = {name: tensor for name, tensor in state.items() if ".lora_" in name}
+        whole.load_state_dict(adapters, strict=False, assign=True)
+        whole.save_lora_adapter(scratch / "lora")
         state = merged(network, state)
     plain.load_state_dict(state, assign=True)
     plain.save_pretrained(scratch / "transformer")

@@ -2,7 +2,9 @@
 
 import json
 import math
-from dataclasses import replace
+import subprocess
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -223,3 +225,19 @@ def test_bad_input_is_refused(world, trained, tmp_path):
         preference.load_adapters(wider, trained / "model")
     with pytest.raises(ValueError, match=r"no adapters in lora/"):
         preference.load_adapters(wider, world.reference)
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one_and_export_adapters(world, trained, tmp_path):
+    flags = ["--objective", "dpo", "--pairs", world.pairs, "--reference", str(world.reference), "--out", str(tmp_path)]
+    for name, value in (asdict(HOW) | asdict(SETTINGS)).items():
+        text = str(value)
+        flag = "--" + name.replace("_", "-")
+        flags += [flag, text] if not isinstance(value, bool) else [flag if value else f"--no-{flag[2:]}"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "pipelines.cli", "train"]
+    subprocess.run([*command, *flags, "--preset", "14b"], check=True, timeout=600)
+    logs = [[json.loads(line) for line in (f / "log.jsonl").read_text().splitlines()] for f in (tmp_path, trained)]
+    ours, theirs = ([line["loss"] for line in log if "loss" in line] for log in logs)
+    assert ours == pytest.approx(theirs, abs=1e-4)
+    assert len(ours) == 4
+    assert load_file(tmp_path / "model/lora/pytorch_lora_weights.safetensors")
