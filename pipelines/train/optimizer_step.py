@@ -114,7 +114,7 @@ class TrainStep:
         of, place = self.settings, (self.nothing, self.settings, self.place.device)
         if of.objective == "dpo":
             pairs = [preference.drawn(sample, *place) for sample in samples]
-            compared = preference.losses(self.network, pairs, of.dpo_beta, of.mixed_precision)
+            compared = preference.losses(self.network, pairs, of)
             margins.append(compared.margins)
             return compared.losses, [better for better, _ in pairs]
         group = [examples.drawn(sample, *place) for sample in samples]

@@ -49,11 +49,11 @@ def check(sample: Any) -> None:
         raise ValueError(f"the two videos of {sample.key} have other shapes, {shapes[0]} and {shapes[1]}")
 
 
-def losses(network: Any, pairs: Sequence[tuple[Example, Example]], beta: float, precision: str) -> Compared:
+def losses(network: Any, pairs: Sequence[tuple[Example, Example]], settings: Settings) -> Compared:
     """Return losses and margins of pairs of one shape, by two forward passes: adapters off, without a gradient, and on."""
     with torch.no_grad(), adapters_off(network):
-        reference = errors(network, pairs, precision)
-    return dpo(errors(network, pairs, precision), reference, beta)
+        reference = errors(network, pairs, settings.mixed_precision)
+    return dpo(errors(network, pairs, settings.mixed_precision), reference, settings.dpo_beta, settings.dpo_positive)
 
 
 def errors(network: Any, pairs: Sequence[tuple[Example, Example]], precision: str) -> torch.Tensor:
@@ -63,11 +63,15 @@ def errors(network: Any, pairs: Sequence[tuple[Example, Example]], precision: st
     )
 
 
-def dpo(policy: torch.Tensor, reference: torch.Tensor, beta: float) -> Compared:
-    """Return losses and margins from squared errors, (2, n): better and worse videos."""
+def dpo(policy: torch.Tensor, reference: torch.Tensor, beta: float, positive: float = 0.0) -> Compared:
+    """Return losses and margins from squared errors, (2, n): better and worse videos.
+
+    positive: weight of the penalty of DPO-Positive (Pal et al. 2024, arXiv 2402.13228) for better videos that became less likely.
+    """
     better, worse = policy - reference
     margins = -beta / 2 * (better - worse)
-    return Compared(-torch.nn.functional.logsigmoid(margins), margins.detach())
+    penalised = margins - beta / 2 * positive * better.clamp_min(0)
+    return Compared(-torch.nn.functional.logsigmoid(penalised), margins.detach())
 
 
 @contextmanager
@@ -137,7 +141,7 @@ def held_out(
         dist.all_reduce(summed)
         found = summed.cpu()
     policy, reference = found[:2], found[2:]
-    compared = dpo(policy, reference, settings.dpo_beta)
+    compared = dpo(policy, reference, settings.dpo_beta, settings.dpo_positive)
     change = policy.mean((1, 2)) / reference.mean((1, 2)) - 1
     margins = compared.margins.mean(1)
     return HeldOutPairs(

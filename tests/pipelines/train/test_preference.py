@@ -93,7 +93,7 @@ def test_loss_equals_an_independent_computation():
     pairs = [preference.drawn(sample(n), NOTHING, SETTINGS, CPU) for n in (0, 3)]
     if pairs[0][0].image.shape != pairs[1][0].image.shape:
         raise AssertionError("both samples have the same tokens")
-    compared = preference.losses(adapted, pairs, 30.0, "float32")
+    compared = preference.losses(adapted, pairs, SETTINGS)
     policy, reference = merged(adapted), base(adapted)
     with torch.no_grad():
         for n, (good, bad) in enumerate(pairs):
@@ -105,6 +105,14 @@ def test_loss_equals_an_independent_computation():
                 math.log1p(math.exp(-margin)), rel=1e-3, abs=1e-3
             )
             assert abs(margin) > 0.01
+
+
+def test_the_penalty_applies_where_the_better_video_became_less_likely():
+    policy, reference = torch.tensor([[0.5, 0.3], [0.6, 0.6]]), torch.full((2, 2), 0.4)
+    compared = preference.dpo(policy, reference, 10.0, 3.0)
+    inside = [-5 * ((0.1 - 0.2) + 3 * 0.1), -5 * ((-0.1 - 0.2) + 0)]
+    assert compared.losses.tolist() == pytest.approx([math.log1p(math.exp(-x)) for x in inside])
+    assert compared.margins.tolist() == pytest.approx([0.5, 1.5])
 
 
 def test_both_videos_have_the_same_noise_level_prompt_and_references():
