@@ -27,7 +27,7 @@ from pipelines.statistics import student
 from pipelines.train.settings import DPO_TINY, PRESETS
 
 KINDS = "reversed|frozen|frame-rate|jitter|local|copy-paste|same"
-METHODS = {"dpo": "DPO", "flow": "fine-tuning on better videos"}
+METHODS = {"dpo": "DPO", "dpop": "DPO-Positive, weight 5", "flow": "fine-tuning on better videos"}
 
 
 def main() -> None:
@@ -79,20 +79,18 @@ def trained(pairs: str, reference: Path, out: Path, method: str, seed: int, args
     from pipelines.train.trainer import Run
 
     encoding = replace(PRESETS["tiny"][0], augmentations=1, validation_augmentations=1)
+    settings = replace(PRESETS["tiny"][1], **DPO_TINY, validate_samples=1 << 30, micro_batch_size=8)
     settings = replace(
-        PRESETS["tiny"][1],
-        **DPO_TINY
-        | {
-            "objective": method,
-            "seed": seed,
-            "steps": args.steps,
-            "decay_steps": args.steps // 3,
-            "dpo_beta": args.beta,
-        },
+        settings,
+        objective="flow" if method == "flow" else "dpo",
+        dpo_beta=args.beta,
+        dpo_positive=5.0 if method == "dpop" else 0.0,
+        global_batch_size=8,
+        seed=seed,
+        steps=args.steps,
+        decay_steps=args.steps // 3,
         validate_every=args.steps,
         checkpoint_interval=args.steps,
-        validate_samples=1 << 30,
-        micro_batch_size=8,
     )
     mine, place = out / f"{method}-{seed}", join()
     made = next(out.glob("*-*/encoded/encoding.json"), None)  # of another training on the same pairs
