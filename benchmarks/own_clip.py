@@ -18,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from a2data.dataset import triplet as samples
@@ -26,16 +25,14 @@ from a2data.dataset import writer
 from a2data.records import Packed
 from a2data.store.folder import Folder
 from benchmarks import reference_use
-from pipelines.bench.a2.composition import copy_paste
 from pipelines.cli.main import main as a2data
+from pipelines.prefer.copying import copied
 from pipelines.statistics import student
 from pipelines.train.settings import PRESETS
 from stages.encode.tensors import read_tar
 
 KINDS = ("other clips", "own clip")
 ROLES = "human|object|background"
-CELLS = 16, 10  # across and down, in which colours are compared
-SHOWN = 0.5  # lowest fraction of a cell that must show the reference
 # no element qualifies as a reference, so pack falls back to the clip's own pictures
 SAME_CLIP = ("--set", "retrieve.min_quality=2", "--set", "pack.allow_same_clip=true")
 
@@ -202,33 +199,6 @@ def scores(shards_of: Path, model: Path, noises: list[int]) -> dict[str, float]:
             each.append(copied(video, frames[-len(video) :], given.frames))
         found[clip] = float(np.mean(each))
     return found
-
-
-def copied(video: np.ndarray, truth: np.ndarray, references: np.ndarray) -> float:
-    """Return the copy-paste score (pipelines.bench.a2.composition) of a video, mean over references; all (n, h, w, 3) uint8.
-
-    It compares colours in Lab, relative to mid-grey, in the cells where the reference is not white.
-    """
-    made, real = (cells(frames.mean(0).round().astype(np.uint8)) for frames in (video, truth))
-    found = []
-    for reference in references:
-        shows = (reference.min(-1) < reference_use.WHITE).astype(np.float32)
-        there = cv2.resize(shows, CELLS, interpolation=cv2.INTER_AREA) > SHOWN
-        score = copy_paste(*(unit(each[there]) for each in (made, real, cells(reference)))) if there.any() else None
-        found += [] if score is None else [score]
-    if not found:
-        raise ValueError("none of the references differs from the clip: nothing to compare")
-    return float(np.mean(found))
-
-
-def cells(picture: np.ndarray) -> np.ndarray:
-    """Return mean colours in Lab, relative to mid-grey, of a picture's cells: (down, across, 3)."""
-    lab = cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB) - np.float32([50, 0, 0])
-    return cv2.resize(lab, CELLS, interpolation=cv2.INTER_AREA)
-
-
-def unit(colours: np.ndarray) -> np.ndarray:
-    return colours.ravel().astype(float) / max(1e-6, float(np.linalg.norm(colours)))
 
 
 def show(found: dict[tuple[str, int], dict[str, np.ndarray]], seeds: list[int]) -> None:

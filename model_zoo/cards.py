@@ -22,6 +22,7 @@ A model is a callable over arrays; it does not depend on records or Ray. Its rol
   the frames are multiples of 8 px
 * interpolate: `model(before, after) -> picture`, the frame half way between two
 * text-video: `model(frames, text) -> cosine`
+* reward: see model_zoo/reward/motion.py: `model.inputs(frames, fps, prompt)`, and `model(inputs) -> (n,)` rewards, to be trained
 * copy:   `model(pictures) -> (n, d) float32`, rows of unit length; copies of one picture are close
 * inpaint: `model(picture, mask) -> picture`, with plausible content inside the mask
 * shots:  see model_zoo/shots/detector.py

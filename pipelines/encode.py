@@ -88,10 +88,10 @@ def encode(
         return publish(store, target, stage, held_out, say)
 
 
-def queue(store: Store, index: Sequence[Packed], held_out: set[str]) -> dict[int, str]:
+def queue(store: Store, index: Sequence[Packed], held_out: set[str], stage: str = Encode.name()) -> dict[int, str]:
     """Give each packed tar a shard of the table `pack` with the split of each sample, and return {shard: tar}.
 
-    Parts of other tars are removed. Raises ValueError for a tar that is not named like a shard.
+    Parts of other tars are removed, also those of `stage`. Raises ValueError for a tar that is not named like a shard.
     """
     prefixes = sorted({numbered(row.shard)[1] for row in index})
     rows: dict[int, list[Packed]] = defaultdict(list)
@@ -99,7 +99,7 @@ def queue(store: Store, index: Sequence[Packed], held_out: set[str]) -> dict[int
         number, prefix = numbered(row.shard)
         split = "held-out" if row.clip_id in held_out else "train"
         rows[number * len(prefixes) + prefixes.index(prefix)].append(replace(row, split=split))
-    for table in ("pack", Encode.name()):
+    for table in ("pack", stage):
         for name in store.names(table):
             if name != LEDGER and int(name.split(".")[0]) not in rows:
                 store.remove(table, name)

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from a2data.dataset import format2
+from a2data.dataset import pair as pairs
 from a2data.media.coco_rle import Rle
 from a2data.media.images import Box, to_png
 from a2data.records import Caption, Rule
@@ -135,6 +136,8 @@ class Triplet:
     video: bytes  # mp4
     pictures: dict[str, bytes]  # name of the reference -> PNG, RGB on white
     cut_outs: dict[str, bytes]  # name of the reference -> PNG, RGBA; none for "bg"
+    rejected: bytes = b""  # mp4 that is worse than `video`, see a2data.dataset.pair; b"" if this is not a pair
+    pair: pairs.Pair | None = None
 
     @property
     def prompt(self) -> str:
@@ -154,6 +157,8 @@ def to_members(triplet: Triplet, slots: int = SLOTS) -> dict[str, bytes]:
         raise ValueError(f"triplet {triplet.facts.clip_id} has a reference {min(extra)}, but only {slots} slots")
     members = {"mp4": triplet.video, "json": to_json(triplet.facts)}
     members |= {f"{name}.png": triplet.pictures.get(name, NO_PICTURE) for name in (*every, "bg")}
+    if triplet.pair:
+        members |= {pairs.VIDEO: triplet.rejected, pairs.META: pairs.to_json(triplet.pair)}
     return members | {"cutouts.zip": _archive(triplet.cut_outs)}
 
 
@@ -173,12 +178,16 @@ def from_sample(sample: dict[str, Any]) -> Triplet:
     Raises ValueError for a sample of another format, KeyError if a member is missing.
     """
     facts = to_facts(sample["json"], sample.get("__key__", ""))
+    compared = {}
+    if pairs.META in sample:
+        compared = {"rejected": sample[pairs.VIDEO], "pair": pairs.from_json(sample[pairs.META], facts.clip_id)}
     names = [given.name for given in facts.references]
     pictures = {name: sample[f"{name}.png"] for name in names}
     cut_outs = [name for name in names if name != "bg"]
     if "cutouts.zip" not in sample and all(f"{name}.rgba.png" in sample for name in cut_outs):  # format 2
         return Triplet(facts, sample["mp4"], pictures, {name: sample[f"{name}.rgba.png"] for name in cut_outs})
-    return Triplet(facts, sample["mp4"], pictures, _from_archive(sample["cutouts.zip"], cut_outs, facts.clip_id))
+    cut = _from_archive(sample["cutouts.zip"], cut_outs, facts.clip_id)
+    return Triplet(facts, sample["mp4"], pictures, cut, **compared)
 
 
 def _archive(cut_outs: dict[str, bytes]) -> bytes:

@@ -1,4 +1,4 @@
-"""Models that only A2-Bench uses."""
+"""Models that only A2-Bench and preferences use."""
 
 from dataclasses import replace
 from typing import Any
@@ -63,5 +63,18 @@ CARDS: dict[str, Card] = {
         trust_remote_code=True,
     ),
     "dis-between": BETWEEN,
+    "reward-tiny": Card("reward", "model_zoo.reward.motion:reward", extra="train", input="32 x 48, grey, 0 to 1"),
+    "qwen2-vl-reward": Card(
+        "reward",
+        "model_zoo.reward.qwen2_vl:reward",
+        weights="hf:Qwen/Qwen2-VL-2B-Instruct",
+        revision="main",
+        weights_license="Apache-2.0",
+        extra="train",
+        input="2 fps, at most 448 x 448 px in area, RGB",
+        size_mb=4420,
+        memory_mb=12000,
+        gpus=1.0,
+    ),
     "dis": Card("flow", "model_zoo.flow.dis:dis", input="grey", memory_mb=50),
 }

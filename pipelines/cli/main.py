@@ -37,6 +37,8 @@ log = logging.getLogger("a2data")
 EXTRAS = {
     "encode": "train",
     "train": "train",
+    "prefer": "train",
+    "reward": "train",
     "sample": "train",
     "ui": "ui",
     "triplet-bench": "demo",
@@ -107,6 +109,8 @@ MODULES = {
     "models": ("models", "manage models: list, show, doctor, fetch, verify, licences"),
     "encode": ("encode", "encode shards with A2's encoders for training"),
     "train": ("train", "fine-tune A2 on shards; `train estimate` estimates the cost"),
+    "prefer": ("prefer", "make preference pairs and have people compare them: make, study"),
+    "reward": ("reward", "train a reward model on preference pairs"),
     "sample": ("sample", "sample videos from prompts and references"),
     "export": ("export", "export shards to the data that another trainer reads"),
     "import": ("import_", "import a data set that others made: Phantom-Data, OpenS2V-5M, folders, shards"),

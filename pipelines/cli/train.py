@@ -5,14 +5,26 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipelines.cli.flags import add_settings, given
-from pipelines.train.settings import PRESETS
+from pipelines.train.settings import DPO, DPO_TINY, PRESETS
 from pipelines.train.trainer import train
 
 
 def add_flags(train: argparse.ArgumentParser) -> None:
     """Add the flags of `a2data train`. `train estimate` prints the cost and does not train."""
     train.add_argument(
-        "shards", metavar="SHARDS", help="folder of packed shards, or `estimate` to print the cost without training"
+        "shards",
+        metavar="SHARDS",
+        nargs="?",
+        help="folder of packed shards, or `estimate` to print the cost without training",
+    )
+    train.add_argument(
+        "--pairs", metavar="DIR", help="folder of preference pairs, instead of SHARDS, for --objective dpo"
+    )
+    train.add_argument(
+        "--reference",
+        type=Path,
+        metavar="MODEL",
+        help="checkpoint folder that DPO starts from and compares with; --model then continues the adapters of an earlier export",
     )
     train.add_argument(
         "--preset", choices=sorted(PRESETS), default="tiny", help="base sizes and settings (default: tiny)"
@@ -47,20 +59,30 @@ def add_flags(train: argparse.ArgumentParser) -> None:
 def command(args: argparse.Namespace) -> int:
     """Train, or print the cost of a training (`train estimate`)."""
     encoding, settings = PRESETS[args.preset]
+    shards = args.pairs or args.shards
+    if shards is None or (args.pairs and args.shards):
+        raise ValueError("give either SHARDS or --pairs DIR")
+    if args.objective == "dpo":
+        encoding = replace(encoding, augmentations=1, validation_augmentations=1)
+        settings = replace(settings, **(DPO_TINY if args.preset == "tiny" else DPO))
+        if not args.reference or not args.pairs:
+            raise ValueError("--objective dpo needs --pairs DIR, made by `a2data prefer make`, and --reference MODEL")
+    elif args.pairs or args.reference:
+        raise ValueError("--pairs and --reference belong to --objective dpo")
     encoding, settings = replace(encoding, **given(args, encoding)), replace(settings, **given(args, settings))
-    if args.shards == "estimate":
+    if shards == "estimate":
         from pipelines.train.cost import estimate
 
         print(estimate(args.preset, encoding, settings, args.gpus, args.tflops * 1e12, args.mfu))
         return 0
     if args.out is None:
         raise ValueError("--out is missing: give the folder for checkpoints and the trained model")
-    if args.model is None and args.preset != "tiny":
+    if args.model is None and args.reference is None and args.preset != "tiny":
         raise ValueError(f"the preset {args.preset} fine-tunes a checkpoint: give its folder with --model")
     if args.ray:
         from pipelines.train import on_ray
 
-        on_ray.train(args.ray, args.gpus, args.shards, args.out, encoding, settings, args.model)
+        on_ray.train(args.ray, args.gpus, shards, args.out, encoding, settings, args.model, args.reference)
         return 0
-    train(args.shards, args.out, encoding, settings, args.model)
+    train(shards, args.out, encoding, settings, args.model, args.reference)
     return 0

@@ -35,10 +35,17 @@ def export(
     state = transformer.load_transformer(begin, torch.float32).state_dict() | state
     scratch = folder.with_name(f"{folder.name}.tmp")
     shutil.rmtree(scratch, ignore_errors=True)
+    network_class = transformer.network_class(a2_conditioning.of(network))
     with torch.device("meta"):
-        plain = transformer.network_class(a2_conditioning.of(network)).from_config(network.config)
+        plain = network_class.from_config(network.config)
     if lora:
-        network.save_lora_adapter(scratch / "lora")
+        with torch.device("meta"):
+            whole = network_class.from_config(network.config)
+            whole.add_adapter(network.peft_config["default"])
+        # the parameters of `network` may be sharded
+        adapters = {name: tensor for name, tensor in state.items() if ".lora_" in name}
+        whole.load_state_dict(adapters, strict=False, assign=True)
+        whole.save_lora_adapter(scratch / "lora")
         state = merged(network, state)
     plain.load_state_dict(state, assign=True)
     plain.save_pretrained(scratch / "transformer")

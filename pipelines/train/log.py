@@ -33,6 +33,7 @@ class Log:
         self.flops, self.tokens = flops_per_sample, tokens_per_sample
         self.seen: list[tuple[float, float, int, list[str]]] = []  # loss, noise level, references, roles of each sample
         self.norms: dict[str, Any] = {}  # tensors; read only when a line is written
+        self.margins: list[torch.Tensor] = []  # of DPO; read only when a line is written
         self.waited_s, self.since_s = 0.0, time.perf_counter()
         self.chief, self.board, self.wandb = chief, None, None
         if chief:
@@ -55,11 +56,13 @@ class Log:
         for (loss, level, references), shown in zip(found.samples, roles, strict=True):
             self.sample(loss, level, references, shown)
         self.norms |= found.norms
+        self.margins += found.margins
 
     def line(self, step: int, loss: float, learning_rate: float) -> None:
         """Write the metrics of the steps since the last line."""
         seen, norms = gathered(self.seen), {name: whole(norm) for name, norm in self.norms.items()}
         elapsed = time.perf_counter() - self.since_s
+        margins = gathered(torch.cat(self.margins).tolist() if self.margins else [])
         if self.chief:
             figures = {
                 "step": step,
@@ -71,6 +74,9 @@ class Log:
                 **{f"norm/{name}": value for name, value in norms.items()},
                 **by_kind(seen),
             }
+            if margins:
+                figures["margin"] = sum(margins) / len(margins)
+                figures["accuracy"] = sum(margin > 0 for margin in margins) / len(margins)
             if self.flops:
                 figures["tflops"] = len(seen) * self.flops / elapsed / 1e12
             if self.flops and self.peak:
@@ -83,7 +89,7 @@ class Log:
                 f"gradient {norms.get('all', 0.0):.3g}  waiting for data {figures['waited_for_data']:.0%}",
                 flush=True,
             )
-        self.seen, self.waited_s, self.since_s = [], 0.0, time.perf_counter()
+        self.seen, self.margins, self.waited_s, self.since_s = [], [], 0.0, time.perf_counter()
 
     def held_out(self, step: int, found: Any) -> None:
         """Write the losses of a validation."""
@@ -95,6 +101,20 @@ class Log:
         figures |= {f"gap/{clip}": value for clip, value in found.clips.items()}
         self.write(step, figures)
         print(f"step {step:6d}  held-out loss {found.loss:.4f}, with shuffled references {found.gap:+.1%}", flush=True)
+        self.since_s = time.perf_counter()  # excludes validation from the training time
+
+    def held_out_pairs(self, step: int, found: Any) -> None:
+        """Write the results on held-out pairs (pipelines.train.preference.HeldOutPairs)."""
+        if not self.chief:
+            return
+        figures = {"step": step, "val_loss": found.loss, "val_accuracy": found.accuracy, "val_margin": found.margin}
+        figures |= {"better_change": found.better_change, "worse_change": found.worse_change}
+        self.write(step, figures | {f"margin/{key}": value for key, value in found.pairs.items()})
+        print(
+            f"step {step:6d}  held-out pairs: loss {found.loss:.4f}, accuracy {found.accuracy:.0%}, margin {found.margin:+.3f}; "
+            f"error of better videos {found.better_change:+.2%}, of worse {found.worse_change:+.2%}",
+            flush=True,
+        )
         self.since_s = time.perf_counter()  # excludes validation from the training time
 
     def write(self, step: int, figures: dict[str, Any]) -> None:

@@ -15,7 +15,14 @@ from stages.encode.settings import Encoding
 
 
 def train(
-    address: str, workers: int, shards: str, out: Path, encoding: Encoding, settings: Settings, model: Path | None
+    address: str,
+    workers: int,
+    shards: str,
+    out: Path,
+    encoding: Encoding,
+    settings: Settings,
+    model: Path | None,
+    reference: Path | None = None,
 ) -> None:
     """Run `a2data train` in `workers` Ray Train workers, which form the process group. The trainer itself handles resuming."""
     from ray.train import RunConfig, ScalingConfig
@@ -25,7 +32,7 @@ def train(
     gpu = ray.cluster_resources().get("GPU", 0) > 0
     TorchTrainer(
         worker,
-        train_loop_config={"given": (shards, Path(out).absolute(), encoding, settings, model)},
+        train_loop_config={"given": (shards, Path(out).absolute(), encoding, settings, model, reference)},
         torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpu else "gloo"),
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
         run_config=RunConfig(name="ray-train", storage_path=str(Path(out).absolute())),

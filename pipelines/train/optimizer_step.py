@@ -17,13 +17,15 @@ from model_zoo.a2 import conditioning as a2_conditioning
 from model_zoo.a2 import padding
 from model_zoo.a2 import trainable as a2_trainable
 from pipelines.process_group import Place
-from pipelines.train import diagnosis, examples, parallelize
+from pipelines.train import diagnosis, examples, parallelize, preference
 from pipelines.train.settings import Settings
 
 
 def prepare_model(network: Any, settings: Settings, place: Place) -> Any:
     """Return a network moved to its device, wrapped in FSDP, with only the selected parameters trainable."""
-    a2_trainable.choose(network, settings.trainable, settings.lora_rank)
+    with torch.random.fork_rng(devices=[]):  # the initial adapters depend on the seed alone
+        torch.manual_seed(settings.seed)
+        a2_trainable.choose(network, settings.trainable, settings.lora_rank)
     a2_trainable.cast(network, settings.frozen_dtype)
     if place.rank == 0:
         print(a2_trainable.in_words(a2_trainable.table(network)), flush=True)
@@ -44,6 +46,7 @@ class Step(NamedTuple):
     samples: list[tuple[float, float, int]]
     # gradient norms before clipping: "all", and each parameter group's on logging steps
     norms: dict[str, torch.Tensor]
+    margins: list[torch.Tensor] = []  # of DPO, for each micro-batch of this process
 
 
 class TrainStep:
@@ -75,13 +78,9 @@ class TrainStep:
         Raises FloatingPointError with the likely cause if the loss or gradient is not finite; the parameters stay unchanged.
         """
         of = self.settings
-        drawn, passes = [], []
+        drawn, passes, margins = [], [], list[torch.Tensor]()
         for start in range(0, len(samples), of.micro_batch_size):
-            group = [
-                examples.drawn(sample, self.nothing, of, self.place.device, self.conditioning)
-                for sample in samples[start : start + of.micro_batch_size]
-            ]
-            losses = examples.losses(self.network, group, of.mixed_precision)
+            losses, group = self.losses(samples[start : start + of.micro_batch_size], margins)
             # FSDP averages over processes; the loss is a mean over samples
             (losses.sum() * (self.place.ranks / of.global_batch_size)).backward()
             drawn += [(example.level, example.slots) for example in group]
@@ -106,7 +105,20 @@ class TrainStep:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.update_ema(step)
-        return Step(mean, [(value, *how) for value, how in zip(values, drawn, strict=True)], norms)
+        return Step(mean, [(value, *how) for value, how in zip(values, drawn, strict=True)], norms, margins)
+
+    def losses(
+        self, samples: Sequence[Any], margins: list[torch.Tensor]
+    ) -> tuple[torch.Tensor, list[examples.Example]]:
+        """Return the losses of a micro-batch and its examples; of pairs, those of the better videos. Adds to the margins."""
+        of, place = self.settings, (self.nothing, self.settings, self.place.device, self.conditioning)
+        if of.objective == "dpo":
+            pairs = [preference.drawn(sample, *place) for sample in samples]
+            compared = preference.losses(self.network, pairs, of)
+            margins.append(compared.margins)
+            return compared.losses, [better for better, _ in pairs]
+        group = [examples.drawn(sample, *place) for sample in samples]
+        return examples.losses(self.network, group, of.mixed_precision), group
 
     def measured(self, losses: torch.Tensor, norm: torch.Tensor) -> tuple[list[float], float, float]:
         """Return this process's losses, the mean loss over all processes, and the gradient norm, with one synchronisation."""

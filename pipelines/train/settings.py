@@ -34,6 +34,12 @@ class Settings:
     """samples per optimizer step, over all processes"""
     seed: int = 0
     """seed of every random choice"""
+    objective: str = "flow"
+    """flow: flow matching; dpo: preferences, needs --pairs and --reference"""
+    dpo_beta: float = 500.0
+    """constant beta of DPO, for the mean squared error over a video's latents; for their sum, divide it by their number"""
+    dpo_positive: float = 0.0
+    """weight of DPO-Positive's penalty if the error of better videos rises above the reference model's; 0: plain DPO"""
     trainable: str = "cross-attention"
     """trained part: cross-attention, cross-2, image-branch, vace, lora, full, or a regex"""
     lora_rank: int = 16
@@ -121,6 +127,14 @@ PRESETS: dict[str, tuple[Encoding, Settings]] = {
 }  # fmt: skip
 
 
+# What DPO changes in a preset. Without dropouts, so that both videos are always compared under their prompt and references.
+DPO: dict[str, Any] = {
+    "trainable": "lora", "lora_rank": 64, "learning_rate": 5e-6, "global_batch_size": 64, "caption_dropout_prob": 0.0,
+    "reference_dropout_prob": 0.0,
+}  # fmt: skip
+DPO_TINY = DPO | {"lora_rank": 8, "learning_rate": 3e-4, "global_batch_size": 16, "steps": 150, "decay_steps": 50}
+
+
 def network_config(preset: str, conditioning: str = "a2") -> dict[str, Any]:
     """Return the transformer config of a preset."""
     if preset == "tiny":
@@ -158,6 +172,15 @@ def check(settings: Settings, ranks: int, encoding: Encoding | None = None) -> N
         raise ValueError(
             f"frozen_dtype {settings.frozen_dtype} is for trainable lora on one process, not {settings.trainable} on {ranks}: "
             "use bfloat16"
+        )
+    if settings.objective not in ("flow", "dpo"):
+        raise ValueError(f"unknown objective {settings.objective!r}: choose flow or dpo")
+    if settings.objective == "dpo" and (
+        settings.trainable != "lora" or settings.dpo_beta <= 0 or settings.dpo_positive < 0
+    ):
+        raise ValueError(
+            f"the objective dpo needs --trainable lora, not {settings.trainable!r}, since the reference model is the network "
+            f"without its adapters, dpo_beta above 0 and dpo_positive from 0, not {settings.dpo_beta} and {settings.dpo_positive}"
         )
     data_ranks = max(1, ranks // settings.context_parallel_degree)
     if settings.global_batch_size % data_ranks:

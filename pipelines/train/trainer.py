@@ -1,6 +1,7 @@
 """`a2data train`: fine-tune an A2 transformer on shards. Re-running the command resumes, bit-identical to an uninterrupted run.
 
     a2data train SHARDS --preset tiny --out DIR
+    a2data train --objective dpo --pairs PAIRS --reference MODEL --preset 14b --out DIR
     torchrun --nproc-per-node 8 -m pipelines.cli train SHARDS --preset 14b --model A2 --out DIR
     a2data train SHARDS --preset 14b --model A2 --out DIR --ray auto --gpus 8
 
@@ -25,9 +26,17 @@ from stages.encode.settings import Encoding, tokens
 
 
 def train(
-    shards: str, out: Path, encoding: Encoding, settings: Settings, model: Path | None = None
+    shards: str,
+    out: Path,
+    encoding: Encoding,
+    settings: Settings,
+    model: Path | None = None,
+    reference: Path | None = None,
 ) -> dict[str, float]:
     """Train for settings.steps steps, resuming from checkpoints in `out`, and return the last held-out losses.
+
+    reference: the model that DPO starts from and compares with; `model`, if any, is then an export of an earlier DPO training
+    with that reference, whose adapters are trained further.
 
     Raises ValueError for unsuitable data, settings or model, OSError for a full disk, and FloatingPointError for a non-finite
     loss; existing checkpoints are kept.
@@ -41,12 +50,16 @@ def train(
     pipeline.quiet()
     place = join()
     check(settings, place.ranks, encoding)
-    begin = model or out / "start"
+    if (settings.objective == "dpo") != (reference is not None):
+        raise ValueError("the objective dpo, and no other, needs a reference model: give its folder with --reference")
+    begin = reference or model or out / "start"
     if place.rank == 0:
-        prepare(shards, out, encoding, begin, model is None, place.device)
+        if reference:
+            check_pairs(shards)
+        prepare(shards, out, encoding, begin, begin == out / "start", place.device)
     if place.ranks > 1:
         dist.barrier()
-    run = Run(out, begin, encoding, settings, place)
+    run = Run(out, begin, encoding, settings, place, adapters=model if reference else None)
     try:
         return run.go()
     finally:
@@ -56,7 +69,9 @@ def train(
 class Run:
     """One process of a training."""
 
-    def __init__(self, out: Path, begin: Path, encoding: Encoding, settings: Settings, place: Any):
+    def __init__(
+        self, out: Path, begin: Path, encoding: Encoding, settings: Settings, place: Any, adapters: Path | None = None
+    ):
         import torch
         from safetensors.torch import load_file
 
@@ -64,11 +79,14 @@ class Run:
         from pipelines.train.cost import of_sample
         from pipelines.train.log import Log
         from pipelines.train.optimizer_step import TrainStep, prepare_model
+        from pipelines.train.preference import load_adapters
 
         self.out, self.begin, self.settings, self.place = out, begin, settings, place
         self.encoding = encoding
         nothing = load_file(out / "encoded" / "no_references.safetensors")["condition"]
         network = network_in(begin, encoding.conditioning, settings.frozen_dtype)
+        if adapters:
+            load_adapters(network, adapters)
         self.learner = TrainStep(prepare_model(network, settings, place), nothing, settings, place)
         self.roles = {row.clip_id: row.roles for row in read_index(self.folder("train"))}
         bucket = (encoding.frames, encoding.height, encoding.width)
@@ -155,17 +173,24 @@ class Run:
     def validate(self) -> None:
         """Compute and log the held-out losses of the EMA weights."""
         from pipelines.train.parallelize import data_rank
+        from pipelines.train.preference import held_out as held_out_pairs
         from pipelines.train.validation import held_out
 
         network, of = self.learner.network, self.settings
         self.learner.swap_ema_weights()
         network.eval()
-        mine = data_rank(of, self.place)
-        found = held_out(network, self.held_out, self.learner.nothing, of.mixed_precision, of.micro_batch_size, *mine)
+        given, mine = (network, self.held_out, self.learner.nothing), data_rank(of, self.place)
+        if of.objective == "dpo":
+            pairs = held_out_pairs(*given, of, *mine)
+            self.last = {"val_loss": pairs.loss, "accuracy": pairs.accuracy, "margin": pairs.margin}
+            self.last |= {"better_change": pairs.better_change, "worse_change": pairs.worse_change}
+            self.log.held_out_pairs(self.step, pairs)
+        else:
+            found = held_out(*given, of.mixed_precision, of.micro_batch_size, *mine)
+            self.last = {"val_loss": found.loss, "val_loss_shuffled": found.shuffled, "gap": found.gap}
+            self.log.held_out(self.step, found)
         network.train()
         self.learner.swap_ema_weights()
-        self.last = {"val_loss": found.loss, "val_loss_shuffled": found.shuffled, "gap": found.gap}
-        self.log.held_out(self.step, found)
 
     def save(self) -> None:
         about = {
@@ -207,6 +232,15 @@ def trained_with(encoding: Encoding, settings: Settings, samples: list[Packed]) 
     if encoding.conditioning != "a2":
         more |= {"conditioning": encoding.conditioning, "reference_slots": encoding.reference_slots}
     return size | {"fps": round(statistics.median(row.fps for row in samples), 3)} | more
+
+
+def check_pairs(shards: str) -> None:
+    """Raise ValueError if a data set does not hold pairs, or if two of them disagree."""
+    from a2data.dataset import pair
+    from a2data.store.folder import Folder
+
+    folder = Folder(shards)
+    pair.check_agreement(pair.read(folder, {row.shard for row in read_index(folder)}))
 
 
 def altered_tars(index: Any, samples: list[Any]) -> list[str]:

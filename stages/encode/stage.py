@@ -104,6 +104,8 @@ class Encode(Encoding, Stage):
     ) -> list[tuple[str, list[str], dict[str, bytes]]] | Reject | Failure:
         """Return key, roles and members of each variant of a triplet, or why there are none: a bad one must not fail its tar."""
         clip = triplet.facts.clip_id
+        if triplet.pair and triplet.pair.tie:
+            return Reject(clip, "tie", "neither video of the pair is preferred")
         try:
             shown = pictures(triplet, self)
             if isinstance(shown, Reject):

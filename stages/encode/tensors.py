@@ -81,6 +81,11 @@ def members(
         "text": a2_encoders.encode_prompt(encoders, "" if variant else triplet.prompt),
         "text_empty": a2_encoders.encode_prompt(encoders, ""),
     }
+    if triplet.pair:
+        worse = fitted(video.decode(triplet.rejected)[start : start + how.frames], how.height, how.width)
+        if len(worse) < len(frames):
+            raise ValueError(f"the worse video of the pair has {len(worse)} frames; {len(frames)} are needed")
+        made["rejected"] = a2_encoders.encode_video(encoders, varied(worse, variant))
     if how.singles:
         first = a2_references.Prepared(prepared.frames[:1], prepared.squares[:1])
         made |= {f"{name}_single": tensor for name, tensor in seen(first).items()}

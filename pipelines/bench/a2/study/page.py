@@ -135,15 +135,35 @@ def make(
         random.Random(f"{seed}/{case.id}").shuffle(order)
         slots = dict(zip(_letters(len(order)), order, strict=True))
         key["slots"][case.id] = slots
-        videos = {slot: _place(there[name], f"{seed}/{name}/{case.id}", out, embed) for slot, name in slots.items()}
-        references = [{"role": e.role, "label": e.label, "picture": _thumbnail(e.path)} for e in case.elements]
+        videos = {
+            slot: place(there[name].read_bytes(), str(there[name]), f"{seed}/{name}/{case.id}", out, embed)
+            for slot, name in slots.items()
+        }
+        references = [{"role": e.role, "label": e.label, "picture": thumbnail(e.path)} for e in case.elements]
         shown.append({"id": case.id, "prompt": case.prompt, "references": references, "videos": videos})
     if not shown:
         raise ValueError(f"none of {', '.join(systems)} has a video named like a case, such as {cases[0].id}.mp4")
-    asked = {
-        name: {**c._asdict(), "anchors": {str(n): t for n, t in c.anchors.items()}} for name, c in CRITERIA.items()
+    return write(key, shown, CRITERIA, out, title or "Which video is better?")
+
+
+def write(
+    key: dict[str, Any],
+    shown: Sequence[Mapping[str, Any]],
+    criteria: Mapping[str, Criterion],
+    out: Path,
+    title: str,
+    asked: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Write study.html and key.json, and return the key with the study's id.
+
+    shown: id, prompt, references and videos of each case, see `make`. asked: the slots of which the page asks; () for all.
+    """
+    described = {
+        name: {**c._asdict(), "anchors": {str(n): t for n, t in c.anchors.items()}} for name, c in criteria.items()
     }
-    data = {"format": FORMAT, "title": title or "Which video is better?", "criteria": asked, "cases": shown}
+    data = {"format": FORMAT, "title": title, "criteria": described, "cases": shown}
+    if asked:
+        data["asked"] = list(asked)
     key["study"] = data["study"] = hashlib.sha256(json.dumps([data, key], sort_keys=True).encode()).hexdigest()[:12]
     out.mkdir(parents=True, exist_ok=True)
     (out / "study.html").write_text(page(data))
@@ -167,9 +187,9 @@ def _letters(count: int) -> list[str]:
     return list(string.ascii_uppercase[:count])
 
 
-def _place(video: Path, name: str, out: Path, embed: bool) -> str:
-    """Return the source of a video on the page: a data URL, or a path relative to the page."""
-    data = without_tags(video)
+def place(mp4: bytes, where: str, name: str, out: Path, embed: bool) -> str:
+    """Return the source of a video on the page: a data URL, or a path relative to the page. where: for an error message."""
+    data = without_tags(mp4, where)
     if embed:
         return data_uri(data, "video/mp4")
     file = f"media/{hashlib.sha256(name.encode()).hexdigest()[:16]}.mp4"
@@ -178,12 +198,12 @@ def _place(video: Path, name: str, out: Path, embed: bool) -> str:
     return file
 
 
-def without_tags(video: Path) -> bytes:
+def without_tags(mp4: bytes, where: str) -> bytes:
     """Return an mp4 with the unchanged video stream, without metadata and sound. Raises ValueError if it is not a video."""
     target = io.BytesIO()
     try:
         with (
-            open_bytes(video.read_bytes()) as source,
+            open_bytes(mp4) as source,
             av.open(target, "w", format="mp4", options={"fflags": "+bitexact"}) as to,
         ):
             stream = source.streams.video[0]
@@ -194,11 +214,12 @@ def without_tags(video: Path) -> bytes:
                     packet.stream = copy
                     to.mux(packet)
     except (av.error.FFmpegError, IndexError) as error:
-        raise ValueError(f"{video} is not a video that can be copied ({error})") from error
+        raise ValueError(f"{where} is not a video that can be copied ({error})") from error
     return target.getvalue()
 
 
-def _thumbnail(path: Path) -> str:
-    image = Image.fromarray(read_picture(path))
+def thumbnail(picture: Any) -> str:
+    """Return a small picture as a data URL, from a path or an open file."""
+    image = Image.fromarray(read_picture(picture))
     image.thumbnail((SIDE_PX, SIDE_PX))
     return data_uri(images.to_jpeg(np.asarray(image)))

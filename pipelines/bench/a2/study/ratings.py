@@ -28,7 +28,9 @@ class Rating(NamedTuple):
     score: int
 
 
-def read(paths: Iterable[Path], key: Mapping[str, Any]) -> list[Rating]:
+def read(
+    paths: Iterable[Path], key: Mapping[str, Any], criteria: Mapping[str, study.Criterion] = study.CRITERIA
+) -> list[Rating]:
     """Return the answers in exported files, with the system names from the study's key.
 
     Raises ValueError for a file of another study, an answer that is not in the form, and two files of one rater.
@@ -37,7 +39,7 @@ def read(paths: Iterable[Path], key: Mapping[str, Any]) -> list[Rating]:
     seen: dict[tuple[str, str], Path] = {}
     for path in paths:
         try:
-            rater, answers = _read_one(json.loads(path.read_text()), key, path)
+            rater, answers = _read_one(json.loads(path.read_text()), key, path, criteria)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} lacks {error}: it is not as the study's page exports it") from error
         if rater in seen:
@@ -51,7 +53,9 @@ def read(paths: Iterable[Path], key: Mapping[str, Any]) -> list[Rating]:
     return found
 
 
-def _read_one(data: Mapping[str, Any], key: Mapping[str, Any], path: Path) -> tuple[tuple[str, str], list[Rating]]:
+def _read_one(
+    data: Mapping[str, Any], key: Mapping[str, Any], path: Path, criteria: Mapping[str, study.Criterion]
+) -> tuple[tuple[str, str], list[Rating]]:
     if data.get("format") != FORMAT:
         raise ValueError(f"{path} is not a ratings file: export one from the study's page")
     if data["study"] != key["study"]:
@@ -59,14 +63,20 @@ def _read_one(data: Mapping[str, Any], key: Mapping[str, Any], path: Path) -> tu
     rater = (data["rater"].get("kind", "person"), data["rater"]["name"])
     if rater[0] not in KINDS:
         raise ValueError(f"{path}: a rater is a person or a model, not {rater[0]!r}")
-    return rater, [_rating(row, rater, key, path) for row in data["ratings"]]
+    return rater, [_rating(row, rater, key, path, criteria) for row in data["ratings"]]
 
 
-def _rating(row: Mapping[str, Any], rater: tuple[str, str], key: Mapping[str, Any], path: Path) -> Rating:
+def _rating(
+    row: Mapping[str, Any],
+    rater: tuple[str, str],
+    key: Mapping[str, Any],
+    path: Path,
+    criteria: Mapping[str, study.Criterion],
+) -> Rating:
     system = key["slots"].get(row["case"], {}).get(row["slot"])
     if system is None:
         raise ValueError(f"{path}: the study shows no video {row['slot']} of {row['case']}")
-    criterion = study.CRITERIA.get(row["criterion"])
+    criterion = criteria.get(row["criterion"])
     if criterion is None or row["score"] not in criterion.anchors:
         raise ValueError(f"{path}: {row['criterion']} {row['score']!r} is no answer of the form")
     return Rating(*rater, system, row["case"], row["criterion"], row["score"])

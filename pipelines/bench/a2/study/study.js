@@ -3,8 +3,13 @@
 // What was answered, apart from the page: {rater, scores: {"case/slot/criterion": score}, revision: how often it was saved}.
 
 function questions(study) {
-  return study.cases.flatMap((one) => Object.keys(one.videos).flatMap(
+  return study.cases.flatMap((one) => asked(study, one).flatMap(
     (slot) => Object.keys(study.criteria).map((criterion) => ({ case: one.id, slot, criterion }))));
+}
+
+// The slots that are rated: all, or, where videos are compared, one.
+function asked(study, one) {
+  return study.asked || Object.keys(one.videos);
 }
 
 function nameOf(question) {
@@ -114,7 +119,7 @@ function start() {
         box.className = "";
         keep();
       });
-      label.append(input, ` ${score} ${meaning}`);
+      label.append(input, study.asked ? ` ${meaning}` : ` ${score} ${meaning}`);
     }
   }
 
@@ -141,7 +146,7 @@ function start() {
       const video = made("video", "", column);
       video.src = source;
       video.controls = video.loop = video.muted = video.autoplay = video.playsInline = true;
-      for (const name of Object.keys(study.criteria)) ask(one, slot, name, column);
+      for (const name of asked(study, one).includes(slot) ? Object.keys(study.criteria) : []) ask(one, slot, name, column);
     }
     part("where").textContent = `${at + 1} of ${study.cases.length}`;
     part("back").disabled = at === 0;

@@ -1,0 +1,1 @@
+"""Reward models: networks that score a video, trained on preference pairs."""

@@ -1,0 +1,1 @@
+"""Preference pairs: made by rule, judged by people, and learned by a reward model."""

@@ -1,0 +1,136 @@
+"""`a2data prefer study`: people compare the two videos of pairs on one offline page; their answers replace the rules'.
+
+a2data prefer study make PAIRS --out STUDY
+a2data prefer study join PAIRS RATINGS... --key STUDY/key.json --out NEW
+"""
+
+import io
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from a2data.dataset import writer
+from a2data.dataset.pair import sha256
+from a2data.dataset.triplet import Triplet, TripletMeta, to_members
+from a2data.records import Packed
+from a2data.store.folder import Folder
+from pipelines.bench.a2.study import page, ratings
+from pipelines.bench.a2.study.page import Criterion
+from pipelines.prefer.make import read
+from stages.encode.stage import numbered
+from stages.pack.facts import to_row
+
+SLOTS = ("A", "B")
+ANSWERS = {1: "A moves better", 2: "no difference", 3: "B moves better"}
+CRITERION = {"motion": Criterion("Motion", "Whose motion is better: natural, smooth, as the text says?", ANSWERS)}
+
+
+def make(shards: str, out: Path, count: int = 0, seed: int = 0, embed: bool = False, title: str = "") -> dict[str, Any]:
+    """Write study.html and key.json and return the key, which must not go to raters.
+
+    count: pairs to show, chosen by the seed; 0 for all. Order and sides depend on the seed. Kinds and grades are not shown.
+    """
+    folder, chance = Folder(shards), random.Random(seed)
+    rows = writer.rows(folder)
+    chosen = chance.sample(rows, min(count or len(rows), len(rows)))
+    key: dict[str, Any] = {"format": page.FORMAT, "seed": seed, "systems": ["chosen", "rejected"], "slots": {}}
+    shown = []
+    for number, row in enumerate(chosen):
+        triplet = read(folder, row)
+        case, order = f"pair-{number:05d}", chance.sample(key["systems"], 2)
+        key["slots"][case] = dict(zip(SLOTS, order, strict=True))
+        mp4s = {"chosen": triplet.video, "rejected": triplet.rejected}
+        videos = {
+            slot: page.place(mp4s[name], f"{row.clip_id} ({name})", f"{seed}/{name}/{row.clip_id}", out, embed)
+            for slot, name in key["slots"][case].items()
+        }
+        references = [
+            {"role": g.role, "label": g.phrase, "picture": page.thumbnail(io.BytesIO(triplet.pictures[g.name]))}
+            for g in triplet.facts.references
+        ]
+        shown.append({"id": case, "prompt": triplet.prompt, "references": references, "videos": videos})
+        key.setdefault("pairs", {})[case] = row.clip_id
+    return page.write(key, shown, CRITERION, out, title or "Which video moves better?", asked=SLOTS[:1])
+
+
+def votes(given: Iterable[ratings.Rating]) -> dict[str, Counter]:
+    """Return case -> number of votes for "chosen", "rejected" and "tie". A rating is of the video in slot A."""
+    found: dict[str, Counter] = defaultdict(Counter)
+    other = {"chosen": "rejected", "rejected": "chosen"}
+    for one in given:
+        better = {1: one.system, 2: "tie", 3: other[one.system]}[one.score]
+        found[one.case][better] += 1
+    return dict(found)
+
+
+def decided(counts: Counter) -> str:
+    """Return what more than half of the votes are for, or "" if the raters disagree."""
+    name, most = counts.most_common(1)[0]
+    return name if 2 * most > sum(counts.values()) else ""
+
+
+def join(shards: str, paths: Sequence[Path], key: Mapping[str, Any], out: str) -> dict[str, int]:
+    """Write the pairs that raters agree about, with their preferences, and count them: kept, swapped, ties, disagreed.
+
+    Pairs of the study whose raters do not agree by more than half, and pairs without an answer, are not written. Raises
+    ValueError for ratings by people and models together, and if no pair is left.
+    """
+    given = ratings.read(paths, key, CRITERION)
+    if len(kinds := {one.kind for one in given}) > 1:
+        raise ValueError("these ratings are by people and by models: join them into two data sets")
+    judged = {key["pairs"][case]: counts for case, counts in votes(given).items()}
+    decisions = {pair: decision for pair, counts in judged.items() if (decision := decided(counts))}
+    folder, target = Folder(shards), Folder(out)
+    rows = writer.rows(folder)
+    if strange := sorted(decisions.keys() - {row.clip_id for row in rows}):
+        raise ValueError(
+            f"{shards} does not have the pair {strange[0]} of the study: give the pairs that it was made from"
+        )
+    if not decisions:
+        raise ValueError(f"the raters disagree about all {len(judged)} pairs that they answered: no pair is left")
+    noun = next(iter(kinds)).replace("person", "people").replace("model", "models")
+    placed: list[Packed] = []
+    for tar in sorted({row.shard for row in rows}):
+        number, split = numbered(tar)
+        mine = [row for row in rows if row.shard == tar and row.clip_id in decisions]
+        known: dict[str, Packed] = {row.clip_id: row for row in mine}
+        facts: dict[str, TripletMeta] = {}
+
+        def samples(
+            mine: list[Packed] = mine, facts: dict[str, TripletMeta] = facts
+        ) -> Iterator[tuple[str, dict[str, bytes]]]:
+            for row in sorted(mine, key=lambda row: row.clip_id):
+                counts = judged[row.clip_id]
+                made = preferred(read(folder, row), decisions[row.clip_id], f"{counts.total()} {noun}")
+                facts[row.clip_id] = made.facts
+                yield row.clip_id, to_members(made)
+
+        for each in writer.write(samples(), target, number, 1 << 30, split):
+            placed.append(to_row(each, facts[each.key], known[each.key].split, known[each.key].component))
+    writer.finish(target, placed, {"prefer study": {"study": key["study"], "ratings": len(given)}})
+    counted = Counter(decisions.values())
+    return {
+        "kept": counted["chosen"],
+        "swapped": counted["rejected"],
+        "ties": counted["tie"],
+        "disagreed": len(judged) - len(decisions),
+    }
+
+
+def preferred(triplet: Triplet, decision: str, judge: str) -> Triplet:
+    """Return a pair with the preference "chosen", "rejected" or "tie"; "rejected" swaps the videos."""
+    assert triplet.pair
+    better, worse = triplet.video, triplet.rejected
+    if decision == "rejected":
+        better, worse = worse, better
+    known = replace(
+        triplet.pair,
+        tie=decision == "tie",
+        judge=judge,
+        chosen_sha256=sha256(better),
+        rejected_sha256=sha256(worse),
+    )
+    return replace(triplet, video=better, rejected=worse, pair=known)
