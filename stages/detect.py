@@ -8,7 +8,7 @@ import model_zoo.cards
 from a2data.elements import build
 from a2data.records import ClipVideo, Element, Kept, Reject
 from a2data.stage import Stage
-from model_zoo.detect.mask_trust import mask_trust
+from model_zoo.detect.mask_confidence import mask_confidence
 
 
 class Models(NamedTuple):
@@ -74,7 +74,7 @@ class Detect(Stage):
             load(self.embedder, device),
             load(self.mask_model, device) if self.mask_model else None,
             load(self.tracker, device) if self.tracker else None,
-            mask_trust if model_zoo.cards.base_card(self.model).grown_from_colour else None,
+            mask_confidence if model_zoo.cards.base_card(self.model).grown_from_colour else None,
         )
 
     def run(self, model: Models, kept: list[Kept], films: list[ClipVideo]) -> Iterable[Element | Reject]:

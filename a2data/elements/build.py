@@ -35,7 +35,7 @@ class Observation(NamedTuple):
 
 Track = list[Observation]
 Tracker = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[list[int]]]  # role track of model_zoo.cards
-# model_zoo.detect.mask_trust.mask_trust
+# model_zoo.detect.mask_confidence.mask_confidence
 Judge = Callable[[np.ndarray, list[list[tuple[int, np.ndarray]]]], list[list[float]]]
 NOT_JUDGED = -1.0
 
@@ -145,11 +145,13 @@ def elements(
     """
     numbers = Counter(taken or {})
     masks = [[(s.frame, s.mask) for s in track] for track in tracks]
-    trusted = judge_masks(film.frames, masks) if judge_masks else [[NOT_JUDGED] * len(track) for track in tracks]
-    for track, trusts in zip(tracks, trusted, strict=True):
+    all_confidences = (
+        judge_masks(film.frames, masks) if judge_masks else [[NOT_JUDGED] * len(track) for track in tracks]
+    )
+    for track, confidences in zip(tracks, all_confidences, strict=True):
         kind = track[0].kind
         others = [s for other in tracks if other is not track for s in other]
-        yield element(film, f"{film.clip_id}/{kind}/{numbers[kind]}", track, others, trusts, embedder, recut)
+        yield element(film, f"{film.clip_id}/{kind}/{numbers[kind]}", track, others, confidences, embedder, recut)
         numbers[kind] += 1
 
 
@@ -158,16 +160,16 @@ def element(
     element_id: str,
     track: Track,
     others: Sequence[Observation],
-    trusts: Sequence[float],
+    confidences: Sequence[float],
     embedder: str,
     recut: MaskRefiner | None = None,
 ) -> Element:
     """Return the row of one track: its cut-out from the best frame, and its boxes in all frames.
 
-    trusts: confidence of each observation's mask, 0 to 1, or NOT_JUDGED; a mask redrawn by `recut` is not judged.
+    confidences: confidence of each observation's mask, 0 to 1, or NOT_JUDGED; a mask redrawn by `recut` is not judged.
     """
     marks = qualities(film.frames, track, others)
-    worth = [mark * (1.0 if trust == NOT_JUDGED else trust) for mark, trust in zip(marks, trusts, strict=True)]
+    worth = [mark * (1.0 if sure == NOT_JUDGED else sure) for mark, sure in zip(marks, confidences, strict=True)]
     best_first = sorted(range(len(track)), key=lambda i: (-worth[i], track[i].frame))
     seen = track[best_first[0]]
     frame = film.frames[seen.frame]
@@ -191,7 +193,7 @@ def element(
         seen_frames=[s.frame for s in track],
         seen_boxes=[best.box if s.frame == best.frame else s.box for s in track],
         attributes=[f"colour={colours.name_in(frame, best.mask)}", f"size={best.area:.2f}", *notes],
-        mask_confidence=round(trusts[best_first[0]], 4) if best.mask is seen.mask else NOT_JUDGED,
+        mask_confidence=round(confidences[best_first[0]], 4) if best.mask is seen.mask else NOT_JUDGED,
     )
 
 
