@@ -91,7 +91,7 @@ class Detect(Stage):
             )
             for frame, detections in zip(samples, found, strict=True)
         ]
-        tracks = build.track(sightings, models.tracker)
+        tracks = build.merge_duplicates(build.track(sightings, models.tracker))
         limits = build.Limits(
             self.min_area, self.max_area, self.min_side_px, self.min_track_coverage, self.max_elements
         )

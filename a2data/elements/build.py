@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from a2data.elements.tracks import associate, from_numbers, mean_embedding
+from a2data.elements.tracks import ALIKE, NEAR_IOU, associate, from_numbers, mean_embedding
 from a2data.media import colours, images
 from a2data.media.images import Box
 from a2data.records import ClipVideo, Element
 
 GAP = 3  # samples that a track may be occluded or missed
+SAME_PERSON = 0.7  # overlap from which two tracks are of one person
 GOOD_FRAMES = 5  # number of a track's best observations averaged into its embedding
 
 
@@ -104,6 +105,43 @@ def track(samples: Sequence[Sequence[Observation]], tracker: Tracker | None = No
             linked = from_numbers(tracker(arrays, [np.array([s.score for s in x], np.float32) for x in of_kind]))
         tracks += [[of_kind[t][i] for t, i in track] for track in linked]
     return sorted(tracks, key=lambda track: (-sum(s.area for s in track), track[0].frame, track[0].box))
+
+
+def merge_duplicates(tracks: Sequence[Track]) -> list[Track]:
+    """Return the tracks with those of one person joined, in their order.
+
+    Two tracks are of one person if in most of the frames that both have, one mask is inside the other or, of detectors without
+    masks, the boxes are the same; or if they have no frame in common, both last, and where one ends the other goes on at the same
+    place with the same appearance, such as after another passed in front. Observations of the first track take precedence.
+    """
+    out: list[Track] = []
+    for one in tracks:
+        twin = next((other for other in out if one[0].kind == "human" and _one_person(other, one)), None)
+        if twin is None:
+            out.append(list(one))
+        else:
+            known = {s.frame for s in twin}
+            twin[:] = sorted([*twin, *(s for s in one if s.frame not in known)], key=lambda s: s.frame)
+    return out
+
+
+def _one_person(a: Track, b: Track) -> bool:
+    if a[0].kind != b[0].kind:
+        return False
+    there = {s.frame: s for s in a}
+    if shared := [_inside(there[s.frame], s) for s in b if s.frame in there]:
+        return float(np.median(shared)) >= SAME_PERSON
+    if min(len(a), len(b)) < 2:
+        return False
+    x, y = min(((x, y) for x in a for y in b), key=lambda pair: (abs(pair[0].frame - pair[1].frame), pair[0].frame))
+    return images.iou(x.box, y.box) >= NEAR_IOU and float(x.look @ y.look) >= ALIKE
+
+
+def _inside(a: Observation, b: Observation) -> float:
+    """Return the fraction of the smaller of two masks inside the other; the IoU of the boxes if a mask fills its box."""
+    if any(images.crop(s.mask, s.box).all() for s in (a, b)):
+        return images.iou(a.box, b.box)
+    return float((a.mask & b.mask).sum() / min(a.mask.sum(), b.mask.sum()))
 
 
 def judge(tracks: Sequence[Track], samples: int, limits: Limits) -> list[tuple[str, str] | None]:

@@ -158,7 +158,7 @@ def test_a_doubtful_outline_is_not_a_reference_and_the_rule_says_so():
     footage = [take("a", seed=3), take("b"), take("d", seed=3)]
     either = retrieve([*person("a", like(ANNA, 1)), *doubtful, *copy], footage)["a/human/0"]
     # the copy is none anyway
-    assert (either.reason, either.detail[:22]) == ("doubtful outline", "b/human/0: mask_confidence ")
+    assert (either.reason, either.detail[:27]) == ("doubtful outline", "b/human/0: mask_confidence ")
     better = [*person("c", like(ANNA, 3, noise=0.5), mask_confidence=0.8)]
     found = retrieve([*person("a", like(ANNA, 1)), *doubtful, *better], [take("a"), take("b"), take("c")])
     assert found["a/human/0"].source_element_id == "c/human/0"
