@@ -14,6 +14,7 @@ class Detection(NamedTuple):
     score: float  # 0 to 1
     box: tuple[float, float, float, float]
     mask: np.ndarray | None  # (h, w) bool at the frame's size; None for models without masks
+    certainty: float = -1.0  # of the mask, as the model states it, 0 to 1; -1 if it does not
 
 
 class Face(NamedTuple):

@@ -27,6 +27,7 @@ class Observation(NamedTuple):
     box: Box  # tight around the mask
     mask: np.ndarray  # (h, w) bool
     look: np.ndarray  # (d,) float32, unit length
+    certainty: float = -1.0  # of the mask, by the detector, 0 to 1; NOT_JUDGED if it does not state it
 
     @property
     def area(self) -> float:
@@ -77,7 +78,7 @@ def sighted(frame: np.ndarray, number: int, detections: Sequence[Any], embedder:
     seen = [(d, mask) for d, mask in zip(detections, masks, strict=True) if mask.any()]
     looks = embedder([frame] * len(seen), [mask for _, mask in seen]) if seen else []
     return [
-        Observation(number, d.kind, d.label, d.score, images.bounds(mask), mask, look)
+        Observation(number, d.kind, d.label, d.score, images.bounds(mask), mask, look, d.certainty)
         for (d, mask), look in zip(seen, looks, strict=True)
     ]
 
@@ -179,15 +180,15 @@ def elements(
 ) -> Iterator[Element]:
     """Yield the rows of the kept tracks, numbered by kind from 0, or from the numbers in `taken`.
 
-    judge_masks: returns the confidence of each mask of the tracks; None if no such model is available.
+    judge_masks: returns the confidence of each mask of the tracks; None if no such model is available. A mask of which the
+    detector itself is certain has that confidence if it is higher.
     """
     numbers = Counter(taken or {})
     masks = [[(s.frame, s.mask) for s in track] for track in tracks]
-    all_confidences = (
-        judge_masks(film.frames, masks) if judge_masks else [[NOT_JUDGED] * len(track) for track in tracks]
-    )
-    for track, confidences in zip(tracks, all_confidences, strict=True):
+    judged = judge_masks(film.frames, masks) if judge_masks else [[NOT_JUDGED] * len(track) for track in tracks]
+    for track, found in zip(tracks, judged, strict=True):
         kind = track[0].kind
+        confidences = [max(one, seen.certainty) for one, seen in zip(found, track, strict=True)]
         others = [s for other in tracks if other is not track for s in other]
         yield element(film, f"{film.clip_id}/{kind}/{numbers[kind]}", track, others, confidences, embedder, recut)
         numbers[kind] += 1

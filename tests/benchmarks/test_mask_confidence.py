@@ -13,7 +13,7 @@ def test_the_area_under_the_curve_is_mann_and_whitneys_u():
     assert auc(values, right) == pytest.approx(u / right.sum() / (~right).sum())
 
 
-def test_the_picture_is_chosen_by_quality_and_trust_and_thresholds_count_what_stays():
+def test_the_picture_is_chosen_by_quality_and_confidence_and_thresholds_count_what_stays():
     def seen(confidence, quality, right):
         return Judged("human", MaskCues(confidence, 1.0, 1.0, 1.0), quality, right)
 

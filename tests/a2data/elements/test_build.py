@@ -1,6 +1,8 @@
+from types import SimpleNamespace
+
 import numpy as np
 
-from a2data.elements.build import Limits, judge, majority, merge_duplicates, quality, sampled, sighted, track
+from a2data.elements.build import Limits, elements, judge, majority, merge_duplicates, quality, sampled, sighted, track
 from model_zoo.roles import Detection
 
 SHAPE = (120, 160)
@@ -117,3 +119,14 @@ def test_a_track_that_goes_on_where_another_ended_is_the_same_person_unless_it_l
 def test_boxes_of_two_people_one_in_front_of_the_other_are_not_joined():
     adult, child = seen(0, (10, 10, 100, 110)), seen(0, (30, 60, 60, 110))
     assert len(merge_duplicates([adult, child])) == 2
+
+
+def test_a_mask_is_as_confident_as_its_detector_is_certain_unless_the_picture_says_more():
+    sure = [s._replace(certainty=0.8) for s in person((10, 10, 60, 110), (0, 1))]
+    clip = SimpleNamespace(clip_id="v-0", frames=np.full((2, *SHAPE, 3), 120, np.uint8))
+
+    def confidence(judge_masks):
+        (row,) = elements(clip, [sure], "looks", judge_masks=judge_masks)
+        return row.mask_confidence
+
+    assert [confidence(j) for j in (None, lambda *_: [[0.5, 0.5]], lambda *_: [[0.9, 0.9]])] == [0.8, 0.8, 0.9]
