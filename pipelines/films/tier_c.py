@@ -21,9 +21,8 @@ from pipelines.films.truth import Entity, Film, Shot, Sight, Truth, save, sight
 
 SIZE, FPS, FRAMES, FILMS = (640, 360), 25.0, 56, 4
 HELMET = demo_people.points(  # in Collins's portrait, px
-    "512,512 272,512 274,450 286,403 316,364 357,342 400,337 446,350 482,374 504,412 512,440"
+    "512,512 274,512 276,450 288,405 318,368 358,346 400,342 442,356 474,382 494,418 504,458 512,466"
 )
-OPEN = 0.45  # alpha in the truth of what a person holds: between the limits of what counts, and not in the binary mask
 GAINS = {"day": (1.0, 1.0, 1.0), "warm": (1.06, 0.95, 0.78), "cold": (0.84, 0.94, 1.06), "dim": (0.66, 0.64, 0.62)}
 
 
@@ -37,7 +36,6 @@ class CutOut:
     nouns: tuple[str, ...] = ()
     tops: tuple[str, ...] = ()  # correct colours of the upper clothes
     whole: bool = False  # fully in the picture; otherwise cropped by its lower edge
-    held: np.ndarray | None = None  # (h, w) float32, 0 to 1: what a person holds; a mask may have it or not
 
 
 @dataclass(frozen=True)
@@ -78,18 +76,23 @@ def make(out: Path, seed: int = 0, cut_outs: Path | None = None, plates: Path | 
 def builtin_cut_outs() -> list[CutOut]:
     """Return three people, two of them in the same clothes, and two objects."""
     hopper = demo_people.premultiplied(demo_people.cut_out_person("uniform"))
-    suit = demo_people.cut_out_person("suit")
-    collins = demo_people.premultiplied(suit)
-    helmet = _trimmed(collins, demo_people.soft_mask(HELMET, shape=suit.shape[:2])[..., 0])
+    collins = demo_people.premultiplied(_without_helmet(demo_people.cut_out_person("suit")))
     captain = demo_people.dressed(_in_uniform(), "navy uniform")
     navy, orange = ("black", "blue", "grey"), ("orange", "red", "brown")
     return [
-        CutOut("collins", "human", _trimmed(collins), ("woman",), orange, held=helmet),
+        CutOut("collins", "human", _trimmed(collins), ("woman",), orange),
         CutOut("hopper", "human", _trimmed(hopper), ("woman",), navy),
         CutOut("captain", "human", _trimmed(_flat(captain.body, captain.head)), ("woman", "man"), navy),
         CutOut("cup", "object", props.prop("cup"), tuple(tier_s_cast.NOUNS["cup"]), whole=True),
         CutOut("shuttle", "object", props.prop("shuttle"), tuple(tier_s_cast.NOUNS["shuttle"]), whole=True),
     ]
+
+
+def _without_helmet(suit: np.ndarray) -> np.ndarray:
+    """Collins's layer without the helmet in front of her: whether what a person holds is part of them is open."""
+    out = suit.copy()
+    out[..., 3:] *= 1 - demo_people.soft_mask(HELMET, shape=suit.shape[:2])
+    return out
 
 
 def _in_uniform() -> demo_people.Person:
@@ -104,11 +107,9 @@ def _flat(body: np.ndarray, head: np.ndarray) -> np.ndarray:
     return (head + (body * keep + 127) // 255).clip(0, 255).astype(np.uint8)
 
 
-def _trimmed(rgba: np.ndarray, layer: np.ndarray | None = None) -> np.ndarray:
-    """Crop a picture, or a layer over it, to what the picture shows."""
+def _trimmed(rgba: np.ndarray) -> np.ndarray:
     ys, xs = np.nonzero(rgba[..., 3])
-    shown = rgba if layer is None else layer
-    return np.ascontiguousarray(shown[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1])
+    return np.ascontiguousarray(rgba[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1])
 
 
 def folder_of_cut_outs(folder: Path) -> list[CutOut]:
@@ -249,13 +250,8 @@ def draw(take: Take, plate: np.ndarray, at: float, seed: int) -> tuple[np.ndarra
     for part in take.parts:
         silhouette = np.zeros((height, width), np.uint8)
         matrix, inside = place(part, at)
-        turn = slice(None, None, -1 if part.mirrored else 1)
-        sprite, held = part.cut_out.picture[:, turn], part.cut_out.held
-        renderer.paint(picture, np.ascontiguousarray(sprite), matrix, silhouette if held is None else None)
-        if held is not None:
-            known = sprite.copy()
-            known[..., 3] = np.rint(sprite[..., 3] * (1 - (1 - OPEN) * held[:, turn]))
-            renderer.paint(picture.copy(), known, matrix, silhouette)
+        sprite = part.cut_out.picture[:, ::-1] if part.mirrored else part.cut_out.picture
+        renderer.paint(picture, np.ascontiguousarray(sprite), matrix, silhouette)
         alphas.append((part.cut_out.id, silhouette.astype(np.float32) / 255, inside))
     shown, left = {}, np.ones((height, width), np.float32)
     for name, alpha, inside in reversed(alphas):

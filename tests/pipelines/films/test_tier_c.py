@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from a2data.media.images import to_png
-from pipelines.bench.triplets.match_truth import UNKNOWN_ALPHA
 from pipelines.bench.triplets.score import score
 from pipelines.bench.triplets.self_test import oracle
 from pipelines.cli.main import main
@@ -90,16 +89,3 @@ def test_a_folder_without_pictures_is_refused(tmp_path, capsys):
         tier_c.folder_of_cut_outs(tmp_path)
     assert main(["triplet-bench", "make", str(tmp_path / "set"), "x.mp4"]) == 2
     assert "VIDEOS require --tier R" in capsys.readouterr().err
-
-
-def test_what_a_person_holds_is_in_the_picture_and_may_be_in_a_mask_or_not():
-    white = np.full((100, 60, 4), 255, np.uint8)
-    held = np.zeros((100, 60), np.float32)
-    held[50:] = 1
-    part = tier_c.Part(tier_c.CutOut("ann", "human", white, held=held), (0.5, 1.0, 1.0), (0.5, 1.0, 1.0), 0, False)
-    picture, shown = tier_c.draw(tier_c.Take("wall", "day", False, (part,)), np.zeros((540, 960, 3), np.uint8), 0.0, -1)
-    (alpha, _) = shown["ann"]
-    assert (picture[20:340, 250:390] == 255).all()
-    assert (alpha[20:170, 250:390] == 1).all()
-    assert (UNKNOWN_ALPHA[0] < alpha[190:340, 250:390]).all()
-    assert (alpha[190:340, 250:390] < 0.5).all()
