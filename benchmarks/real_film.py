@@ -5,7 +5,7 @@
 
 Without --films: tier R of TripletBench (benchmarks/triplet_bench.py) and the three films of two people who turn their heads, in a
 tuning and a held-out half. --films: a folder of films and their truth (docs/triplet-bench.md), all held out. A clip could have a
-person if it was kept and a person of its shot is in another take. It has one if a reference with the role human or face shows
+person if a person of its shot is in a kept clip of another take. It has one if a reference with the role human or face shows
 that person. A human reference is clean if its mask has an IoU of 0.85 with that of a YOLOv8n-seg in the same frame, which
 `builtin` does not use. Prints both halves by film, and the reasons of the clips that could have a person and have none.
 """
@@ -32,7 +32,7 @@ from pipelines.bench.triplets import pairs, predictions
 from pipelines.bench.triplets.match_truth import GroundTruthMatcher
 from pipelines.cli.main import main as a2data
 from pipelines.films.tier_r import draft_film, polygon_mask
-from pipelines.films.truth import Entity, Film, Shot, Sight, Truth, load, save, sight
+from pipelines.films.truth import Entity, Film, Shot, Sight, Truth, Unit, load, save, sight
 
 PEOPLE = ("human", "face")
 YOLO = "yolov8n-seg_int8_320.onnx"
@@ -100,10 +100,13 @@ def measure(truth: Truth, files: dict[str, Path], work: Path) -> tuple[dict[str,
     by_film: dict[str, Row] = defaultdict(Row)
     lost: Counter[tuple[str, str]] = Counter()
     reasons = refusals(Store(work))
-    for clip in made.clips.values():
-        unit = ground.unit_of.get(clip.id)
-        able = {n for n in truth.eligible[unit.key] if unit.entity(n).kind == "human"} if unit and clip.kept else set()
-        if able:
+    shown = {c.id: unit for c in made.clips.values() if c.kept and (unit := ground.unit_of.get(c.id))}
+    takes: dict[str, set[str]] = defaultdict(set)
+    for unit in shown.values():
+        for name in humans(unit):
+            takes[name].add(unit.take)
+    for clip in (made.clips[name] for name in shown):
+        if any(takes[name] - {shown[clip.id].take} for name in humans(shown[clip.id])):
             by_film[clip.file] = by_film[clip.file].plus(Row(Ratio(clip.id in served, 1)))
             if clip.id not in served:
                 lost.update(set(reasons.get(clip.id, [("detect", "no person")])))
@@ -112,6 +115,10 @@ def measure(truth: Truth, files: dict[str, Path], work: Path) -> tuple[dict[str,
         row = Row(right=Ratio(pair.right, 1), clean=Ratio(*clean.get(id(pair), (0, 0))))
         by_film[file] = by_film[file].plus(row)
     return dict(by_film), lost
+
+
+def humans(unit: Unit) -> set[str]:
+    return {entity.id for entity in unit.wanted(0.01) if entity.kind == "human"}
 
 
 def clean_references(
