@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from a2data.media import video
@@ -31,7 +32,7 @@ from model_zoo import cards
 from pipelines.bench.triplets import pairs, predictions
 from pipelines.bench.triplets.match_truth import GroundTruthMatcher
 from pipelines.cli.main import main as a2data
-from pipelines.films.tier_r import draft_film, polygon_mask
+from pipelines.films.tier_r import draft_film
 from pipelines.films.truth import Entity, Film, Shot, Sight, Truth, Unit, load, save, sight
 
 PEOPLE = ("human", "face")
@@ -82,8 +83,9 @@ def heads(film: Film, people: list[str], outlines: dict[str, list]) -> Film:
     sights: dict[str, dict[int, Sight]] = {who: {} for who in people}
     for frame, found in outlines.items():
         for who, polygons in zip(people, sorted(found, key=lambda one: np.mean([x for x, _ in one[0]])), strict=True):
-            masks = [polygon_mask(polygon, film.height, film.width) for polygon in polygons]
-            sights[who][int(frame)] = sight(np.any(masks, axis=0), 1.0)
+            mask = np.zeros((film.height, film.width), np.uint8)
+            cv2.fillPoly(mask, [np.array(polygon, np.int32) for polygon in polygons], 1)
+            sights[who][int(frame)] = sight(mask > 0, 1.0)
     entities = [Entity(who, "human", sights=seen) for who, seen in sights.items()]
     return replace(film, shots=[Shot(0, film.frames, entities=entities)], reach=film.frames)
 
