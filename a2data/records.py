@@ -185,7 +185,7 @@ class Element:
     attributes: list[str]
     """"name=value", e.g. "colour=red", "yaw=-0.12", "coverage=0.91" """
     mask_confidence: float = -1.0
-    """trust in its mask, 0 to 1 (model_zoo.detect.mask_trust); -1: not judged"""
+    """confidence of its mask, 0 to 1 (model_zoo.detect.mask_confidence); -1: not judged"""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ class Detection(NamedTuple):
     score: float  # 0 to 1
     box: tuple[float, float, float, float]
     mask: np.ndarray | None  # (h, w) bool at the frame's size; None for models without masks
+    certainty: float = -1.0  # of the mask, as the model states it, 0 to 1; -1 if it does not
 
 
 class Face(NamedTuple):
@@ -48,7 +49,7 @@ class Card:
     gpus: float = 0.0  # fraction of a GPU per worker; 0 for a model that runs as well on CPU
     match_threshold: float = 0.0  # cosine from which two embeddings show the same subject
     garment_match_threshold: float = 0.0  # the same for two garments of one person and colour; 0 = match_threshold
-    grown_from_colour: bool = False  # detect: masks are grown from colours, so model_zoo.detect.mask_trust applies
+    grown_from_colour: bool = False  # detect: masks are grown from colours, so model_zoo.detect.mask_confidence applies
     trust_remote_code: bool = False  # runs code from its repository, only if A2DATA_REMOTE_CODE=yes
     companions: tuple[str, ...] = ()  # cards of further networks that it needs; NAME:FOLDER has all of them
     name: str = ""  # set by `card`

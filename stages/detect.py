@@ -8,7 +8,7 @@ import model_zoo.cards
 from a2data.elements import build
 from a2data.records import ClipVideo, Element, Kept, Reject
 from a2data.stage import Stage
-from model_zoo.detect.mask_trust import mask_trust
+from model_zoo.detect.mask_confidence import mask_confidence
 
 
 class Models(NamedTuple):
@@ -29,7 +29,7 @@ class Detect(Stage):
     writes = Element
     row_noun = "elements"
     per = "clip"
-    version = 6
+    version = 7
 
     model: str = "builtin-detect"
     """card of role detect, or yolo:PATH"""
@@ -74,7 +74,7 @@ class Detect(Stage):
             load(self.embedder, device),
             load(self.mask_model, device) if self.mask_model else None,
             load(self.tracker, device) if self.tracker else None,
-            mask_trust if model_zoo.cards.base_card(self.model).grown_from_colour else None,
+            mask_confidence if model_zoo.cards.base_card(self.model).grown_from_colour else None,
         )
 
     def run(self, model: Models, kept: list[Kept], films: list[ClipVideo]) -> Iterable[Element | Reject]:
@@ -91,7 +91,7 @@ class Detect(Stage):
             )
             for frame, detections in zip(samples, found, strict=True)
         ]
-        tracks = build.track(sightings, models.tracker)
+        tracks = build.merge_duplicates(build.track(sightings, models.tracker))
         limits = build.Limits(
             self.min_area, self.max_area, self.min_side_px, self.min_track_coverage, self.max_elements
         )

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from a2data.elements.tracks import associate, from_numbers, mean_embedding
+from a2data.elements.tracks import ALIKE, NEAR_IOU, associate, from_numbers, mean_embedding
 from a2data.media import colours, images
 from a2data.media.images import Box
 from a2data.records import ClipVideo, Element
 
 GAP = 3  # samples that a track may be occluded or missed
+SAME_PERSON = 0.7  # overlap from which two tracks are of one person
 GOOD_FRAMES = 5  # number of a track's best observations averaged into its embedding
 
 
@@ -26,6 +27,7 @@ class Observation(NamedTuple):
     box: Box  # tight around the mask
     mask: np.ndarray  # (h, w) bool
     look: np.ndarray  # (d,) float32, unit length
+    certainty: float = -1.0  # of the mask, by the detector, 0 to 1; NOT_JUDGED if it does not state it
 
     @property
     def area(self) -> float:
@@ -35,7 +37,7 @@ class Observation(NamedTuple):
 
 Track = list[Observation]
 Tracker = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[list[int]]]  # role track of model_zoo.cards
-# model_zoo.detect.mask_trust.mask_trust
+# model_zoo.detect.mask_confidence.mask_confidence
 Judge = Callable[[np.ndarray, list[list[tuple[int, np.ndarray]]]], list[list[float]]]
 NOT_JUDGED = -1.0
 
@@ -76,7 +78,7 @@ def sighted(frame: np.ndarray, number: int, detections: Sequence[Any], embedder:
     seen = [(d, mask) for d, mask in zip(detections, masks, strict=True) if mask.any()]
     looks = embedder([frame] * len(seen), [mask for _, mask in seen]) if seen else []
     return [
-        Observation(number, d.kind, d.label, d.score, images.bounds(mask), mask, look)
+        Observation(number, d.kind, d.label, d.score, images.bounds(mask), mask, look, d.certainty)
         for (d, mask), look in zip(seen, looks, strict=True)
     ]
 
@@ -104,6 +106,43 @@ def track(samples: Sequence[Sequence[Observation]], tracker: Tracker | None = No
             linked = from_numbers(tracker(arrays, [np.array([s.score for s in x], np.float32) for x in of_kind]))
         tracks += [[of_kind[t][i] for t, i in track] for track in linked]
     return sorted(tracks, key=lambda track: (-sum(s.area for s in track), track[0].frame, track[0].box))
+
+
+def merge_duplicates(tracks: Sequence[Track]) -> list[Track]:
+    """Return the tracks with those of one person joined, in their order.
+
+    Two tracks are of one person if in most of the frames that both have, one mask is inside the other or, of detectors without
+    masks, the boxes are the same; or if they have no frame in common, both last, and where one ends the other goes on at the same
+    place with the same appearance, such as after another passed in front. Observations of the first track take precedence.
+    """
+    out: list[Track] = []
+    for one in tracks:
+        twin = next((other for other in out if one[0].kind == "human" and _one_person(other, one)), None)
+        if twin is None:
+            out.append(list(one))
+        else:
+            known = {s.frame for s in twin}
+            twin[:] = sorted([*twin, *(s for s in one if s.frame not in known)], key=lambda s: s.frame)
+    return out
+
+
+def _one_person(a: Track, b: Track) -> bool:
+    if a[0].kind != b[0].kind:
+        return False
+    there = {s.frame: s for s in a}
+    if shared := [_inside(there[s.frame], s) for s in b if s.frame in there]:
+        return float(np.median(shared)) >= SAME_PERSON
+    if min(len(a), len(b)) < 2:
+        return False
+    x, y = min(((x, y) for x in a for y in b), key=lambda pair: (abs(pair[0].frame - pair[1].frame), pair[0].frame))
+    return images.iou(x.box, y.box) >= NEAR_IOU and float(x.look @ y.look) >= ALIKE
+
+
+def _inside(a: Observation, b: Observation) -> float:
+    """Return the fraction of the smaller of two masks inside the other; the IoU of the boxes if a mask fills its box."""
+    if any(images.crop(s.mask, s.box).all() for s in (a, b)):
+        return images.iou(a.box, b.box)
+    return float((a.mask & b.mask).sum() / min(a.mask.sum(), b.mask.sum()))
 
 
 def judge(tracks: Sequence[Track], samples: int, limits: Limits) -> list[tuple[str, str] | None]:
@@ -141,15 +180,17 @@ def elements(
 ) -> Iterator[Element]:
     """Yield the rows of the kept tracks, numbered by kind from 0, or from the numbers in `taken`.
 
-    judge_masks: returns the confidence of each mask of the tracks; None if no such model is available.
+    judge_masks: returns the confidence of each mask of the tracks; None if no such model is available. A mask of which the
+    detector itself is certain has that confidence if it is higher.
     """
     numbers = Counter(taken or {})
     masks = [[(s.frame, s.mask) for s in track] for track in tracks]
-    trusted = judge_masks(film.frames, masks) if judge_masks else [[NOT_JUDGED] * len(track) for track in tracks]
-    for track, trusts in zip(tracks, trusted, strict=True):
+    judged = judge_masks(film.frames, masks) if judge_masks else [[NOT_JUDGED] * len(track) for track in tracks]
+    for track, found in zip(tracks, judged, strict=True):
         kind = track[0].kind
+        confidences = [max(one, seen.certainty) for one, seen in zip(found, track, strict=True)]
         others = [s for other in tracks if other is not track for s in other]
-        yield element(film, f"{film.clip_id}/{kind}/{numbers[kind]}", track, others, trusts, embedder, recut)
+        yield element(film, f"{film.clip_id}/{kind}/{numbers[kind]}", track, others, confidences, embedder, recut)
         numbers[kind] += 1
 
 
@@ -158,16 +199,16 @@ def element(
     element_id: str,
     track: Track,
     others: Sequence[Observation],
-    trusts: Sequence[float],
+    confidences: Sequence[float],
     embedder: str,
     recut: MaskRefiner | None = None,
 ) -> Element:
     """Return the row of one track: its cut-out from the best frame, and its boxes in all frames.
 
-    trusts: confidence of each observation's mask, 0 to 1, or NOT_JUDGED; a mask redrawn by `recut` is not judged.
+    confidences: confidence of each observation's mask, 0 to 1, or NOT_JUDGED; a mask redrawn by `recut` is not judged.
     """
     marks = qualities(film.frames, track, others)
-    worth = [mark * (1.0 if trust == NOT_JUDGED else trust) for mark, trust in zip(marks, trusts, strict=True)]
+    worth = [mark * (1.0 if sure == NOT_JUDGED else sure) for mark, sure in zip(marks, confidences, strict=True)]
     best_first = sorted(range(len(track)), key=lambda i: (-worth[i], track[i].frame))
     seen = track[best_first[0]]
     frame = film.frames[seen.frame]
@@ -191,7 +232,7 @@ def element(
         seen_frames=[s.frame for s in track],
         seen_boxes=[best.box if s.frame == best.frame else s.box for s in track],
         attributes=[f"colour={colours.name_in(frame, best.mask)}", f"size={best.area:.2f}", *notes],
-        mask_confidence=round(trusts[best_first[0]], 4) if best.mask is seen.mask else NOT_JUDGED,
+        mask_confidence=round(confidences[best_first[0]], 4) if best.mask is seen.mask else NOT_JUDGED,
     )
 
 

@@ -28,6 +28,8 @@ NEIGHBOURS = frozenset(
         *("beige brown", "beige orange", "beige yellow", "beige white", "beige grey", "beige pink"),
     )
 )
+MOST = 0.5  # least fraction of the pixels that have the name of a certain colour
+GREY = 30.0, 60.0
 _BIN = 10.0  # side of the histogram bins in Lab units; the search for the dominant colour starts at the fullest bin
 _NEAR = 16.0  # Lab distance (with half the lightness) up to which pixels count as one colour in light and shade
 _ENOUGH = 4000  # number of sampled pixels; more do not change the result
@@ -81,6 +83,17 @@ def share(pixels: np.ndarray, name: str) -> float:
     if len(pixels) == 0:
         raise ValueError("pixels is empty: the fraction of a colour is undefined")
     return float((names(pixels[:: -(-len(pixels) // _ENOUGH)]) == NAMES.index(name)).mean())
+
+
+def is_certain(pixels: np.ndarray, name: str) -> bool:
+    """Return whether (n, 3) uint8 RGB pixels have this colour whatever the light. Raises ValueError without pixels.
+
+    Most of them must, and a light grey may be white in shade, a dark grey black in bright light (GREY, in CIE L*).
+    """
+    if share(pixels, name) < MOST:
+        return False
+    light = cv2.cvtColor(dominant(pixels)[None, None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0, 0, 0]
+    return name != "grey" or bool(GREY[0] <= light <= GREY[1])
 
 
 def name_in(picture: np.ndarray, mask: np.ndarray) -> str:

@@ -12,6 +12,8 @@ from model_zoo.mediapipe.network import Network, moved, sigmoid, square, unwarpe
 from model_zoo.mediapipe.ssd import Found
 
 PX = 256
+MAYBE = 0.1  # probability from which a pixel may be of the body
+UNCERTAIN = 0.64
 GROWN = 1.25  # the square is so much larger than the circle around the body
 NOSE, EYES, EARS, MOUTH, SHOULDERS, ELBOWS, WRISTS = 0, (2, 5), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)
 HIPS, KNEES, ANKLES, HEELS, TOES = (23, 24), (25, 26), (27, 28), (29, 30), (31, 32)
@@ -38,6 +40,18 @@ class Pose(NamedTuple):
     def mask(self, height: int, width: int, scale: float = 1.0) -> np.ndarray:
         """Return the probability of the body in each pixel of the frame resized by `scale`, (height, width) float32."""
         return unwarped(self.crop_mask, self.back * scale, (height, width))
+
+    def certainty(self, height: int, width: int) -> float:
+        """Return how certain the network is of the mask in a frame of this size, 0 to 1.
+
+        The mean of |2 p - 1| over what may be the body, as it stands between UNCERTAIN (0) and 1 (1).
+        """
+        grid = np.indices(self.crop_mask.shape)[::-1].reshape(2, -1).T + 0.5
+        x, y = moved(grid, self.back).T
+        inside = ((x >= 0) & (x < width) & (y >= 0) & (y < height)).reshape(self.crop_mask.shape)
+        likely = self.crop_mask[inside & (self.crop_mask > MAYBE)]
+        mean = float(np.abs(2 * likely - 1).mean()) if likely.size else 0.0
+        return max(0.0, (mean - UNCERTAIN) / (1 - UNCERTAIN))
 
 
 def region_of(found: Found) -> Region:

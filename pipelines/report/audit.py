@@ -74,7 +74,7 @@ def audit(store: Store, tables: Sequence[str], rejects: Iterable[Reject], requir
     """Return all pairs of retrieve, with pictures of at most `most`: half near a threshold, the rest spread evenly.
 
     tables: those with elements. rejects: those of retrieve.
-    require: kinds of which a triplet needs a reference, "human|object" (see stages/pack/stage.py).
+    require: kinds of which a triplet needs a reference, "human|object|face" (see stages/pack/stage.py).
     """
     rows = store.read_all("retrieve", Reference)
     refused = [pair for reject in rejects if (pair := _refused(reject))]

@@ -23,7 +23,7 @@ RULES = (
     "picture_distance",
     "repeat_distance",
     "likeness",
-    "mask_trust",
+    "mask_confidence",
 )
 MOST = 4  # pairs shown on each side of a threshold
 

@@ -150,7 +150,7 @@ def write_report(
     refused = [reject for _, footer in footers["retrieve"] for reject in footer.rejected]
     require = next(
         (str(f.settings["required_roles"]) for _, f in footers["pack"] if "required_roles" in f.settings),
-        "human|object",
+        "human|object|face",
     )
     failures = planning.failures(Ledger(store), [table.name for table in known])
     page = render(

@@ -21,7 +21,6 @@ from stages.caption.wording import deduplicate_phrases, disambiguate, environmen
 SERVED_AT_ONCE = 32  # clips in flight at a server; vLLM batches them
 NOTHING = ("", "other", "none", "n/a", "unknown", "null")  # values with which models report nothing
 GARMENTS = ("upper", "lower", "shoes")
-MOST = 0.5  # least fraction of a garment in its colour for the prompt to name the colour
 MOST_AT_ONCE = 128  # their names still fit into the worker's progress note
 
 
@@ -49,7 +48,7 @@ class Caption(Stage):
     row_noun = "captions"
     accounts_for = "clip_id"
     uncached_fields: ClassVar[tuple[str, ...]] = ("max_concurrency",)
-    version = 5
+    version = 6
 
     captioner: str = "builtin-caption"
     """card of the base captioner, or openai:http://HOST:8000/v1#MODEL"""
@@ -144,8 +143,8 @@ def hints(frames: np.ndarray, elements: Sequence[Element], min_quality: float = 
     """Return the elements as hints for captioners, and the background as measured in the middle frame.
 
     Objects with a poor best picture, or seen in few of the samples, are dropped: what is small, blurred, uncertain and
-    intermittent is usually a false detection. A garment's colour is dropped if it covers less than half of it: for a space suit
-    cut off below its collar, that would be the collar's colour.
+    intermittent is usually a false detection. A garment's colour is dropped unless it is certain: for a space suit
+    cut off below its collar it would be the collar's, for a white top in shade "grey".
     """
     looks = max((len(e.seen_frames) for e in elements if e.kind in ("human", "object")), default=1)
     elements = [e for e in elements if e.kind != "object" or e.quality * len(e.seen_frames) / looks >= min_quality]
@@ -173,7 +172,7 @@ def looks_of(element: Element) -> dict[str, str]:
     said = dict(a.split("=", 1) for a in element.attributes)
     if element.kind in GARMENTS and "colour" in said:
         rgba = images.from_png(element.image)
-        if colours.share(rgba[..., :3][rgba[..., 3] > 0], said["colour"]) < MOST:
+        if not colours.is_certain(rgba[..., :3][rgba[..., 3] > 0], said["colour"]):
             del said["colour"]
     return said
 

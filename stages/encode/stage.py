@@ -38,7 +38,7 @@ class Encode(Encoding, Stage):
     accounts_for = "clip_id"
     # the rows state the split of each sample, and `revision` is in models()
     uncached_fields = ("shards", "out", "model", "revision", "device", "validation_fraction")
-    version = 4
+    version = 5
 
     shards: str
     """folder of the packed tars, or a URL"""

@@ -98,16 +98,25 @@ def members(
 
 
 def choose(triplet: samples.Triplet, how: Encoding) -> list[Any]:
-    """Return the references for a triplet's condition: subjects first, one background last, max_references at most."""
+    """Return the references for a triplet's condition: subjects first, one background last, max_references at most.
+
+    A face has the role human if its person has no other reference; otherwise it is left out, since A2 knows no faces.
+    """
     from model_zoo.a2.references import Reference
 
     wanted = how.roles.split("|")
-    usable = [given for given in triplet.facts.references if given.role in wanted]
-    usable.sort(key=lambda given: wanted.index(given.role))
-    places = [given for given in usable if given.role == "background"][:1]
-    things = [given for given in usable if given.role != "background"][: how.max_references - len(places)]
+    whole = {given.identity for given in triplet.facts.references if given.role == "human"}
+    roles = [
+        (given, "human" if given.role == "face" and given.identity not in whole else given.role)
+        for given in triplet.facts.references
+    ]
+    usable = [(given, role) for given, role in roles if role in wanted and role != "face"]
+    # whole people first
+    usable.sort(key=lambda one: (wanted.index(one[1]), one[0].role == "face"))
+    places = [one for one in usable if one[1] == "background"][:1]
+    things = [one for one in usable if one[1] != "background"][: how.max_references - len(places)]
     return [
-        Reference(given.role, images.from_png(triplet.pictures[given.name])[..., :3]) for given in (*things, *places)
+        Reference(role, images.from_png(triplet.pictures[given.name])[..., :3]) for given, role in (*things, *places)
     ]
 
 

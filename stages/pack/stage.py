@@ -55,14 +55,14 @@ class Pack(Stage):
     accounts_for = "clip_id"
     uncached_fields = ("energon",)
     unit_timeout_s = 21600.0  # a tar is complete only after its last clip
-    version = 5
+    version = 6
 
     out: str = "shards"
     """folder of the tars, or a URL"""
     roles: str = "human|object|face|upper|lower|hair|shoes|accessory|background"
     """reference roles in order"""
-    required_roles: str = "human|object"
-    """roles of which a triplet needs at least one reference, separated by "|" """
+    required_roles: str = "human|object|face"
+    """roles of which a triplet needs at least one reference, separated by "|"; a face shows a person whose mask is doubtful"""
     allow_unpaired_phrases: bool = True
     """keep a triplet even if a phrase has no reference"""
     allow_same_clip: bool = False
@@ -150,7 +150,8 @@ class Pack(Stage):
             own = [traits[key] for key in phrases if key not in paired and traits[key].kind in required]
             available = [*available, *(same_clip_reference(trait, shard) for trait in own)]
         chosen = self.choose(available)
-        shown = {r.element_id for r in chosen}
+        # a face shows its person, too
+        shown = {r.element_id for r in chosen} | {traits[r.element_id].parent_id for r in chosen if r.kind == "face"}
         unpaired = [m for key, m in phrases.items() if key not in shown and traits[key].kind in roles]
         lacking = ", ".join(f"{m.element_id} ({m.phrase!r})" for m in unpaired)
         if not any(r.kind in required for r in chosen):

@@ -18,7 +18,7 @@ def reject_target(
     if not judged:
         return Reject(target.element_id, reason, f"{near[0]}: {near[1]}" if near else "")
     failed = [(r, {rule.name: rule for rule in r.rules if not rule.passed}) for r in judged]
-    if alone := [(r, rules) for r, rules in failed if rules.keys() == {"mask_trust"}]:
+    if alone := [(r, rules) for r, rules in failed if rules.keys() == {"mask_confidence"}]:
         reason, failed = "doubtful outline", alone
     elif all(COPY_RULES & rules.keys() for _, rules in failed):
         reason = "only copies"

@@ -87,7 +87,7 @@ class Retrieve(Stage):
     """highest copy risk of a reference, 0 to 1; lower = less similar references"""
     min_quality: float = 0.0
     """lowest quality of a reference's picture, 0 to 1"""
-    min_mask_trust: float = 0.67
+    min_mask_confidence: float = 0.67
     """lowest confidence of a reference's mask, 0 to 1, where model_zoo measured it"""
     references_per_element: int = 1
     """references per element, from different clips and diverse"""
@@ -264,7 +264,7 @@ class Retrieve(Stage):
             Rule("quality", source.quality, self.min_quality, INF),
         ]
         if source.mask_confidence >= 0:
-            rules.append(Rule("mask_trust", source.mask_confidence, self.min_mask_trust, INF))
+            rules.append(Rule("mask_confidence", source.mask_confidence, self.min_mask_confidence, INF))
         if target.kind == "human":
             rules.append(Rule("outfit", corpus.outfit(row, candidate.row), -INF, INF))
         return Reference(
@@ -313,7 +313,7 @@ def preference(reference: Reference) -> tuple[float, float, float, str]:
     similarity = rules["similarity"]
     sure = (similarity.value - similarity.low) / (1 - similarity.low)
     outfit = rules["outfit"].value if "outfit" in rules else 0.0
-    outline = rules["mask_trust"].value if "mask_trust" in rules else 1.0
+    outline = rules["mask_confidence"].value if "mask_confidence" in rules else 1.0
     view = round(20 * sure * (1 - reference.copy_risk) * outline)
     return -outfit, -view, -rules["quality"].value, reference.source_element_id
 

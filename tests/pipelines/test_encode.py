@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -24,6 +25,7 @@ from safetensors.torch import load_file  # noqa: E402
 
 from a2data.dataset import writer  # noqa: E402
 from a2data.dataset.loader import Loader  # noqa: E402
+from a2data.media import images  # noqa: E402
 from a2data.store.folder import Folder, file_sha256  # noqa: E402
 from a2data.store.tables import Store  # noqa: E402
 from model_zoo.a2 import encoders as a2_encoders  # noqa: E402
@@ -292,8 +294,22 @@ def test_other_encoders_have_another_revision(tmp_path, start):
     assert a2_encoders.revision(start) != a2_encoders.revision(tmp_path / "other")
 
 
+def test_a_face_stands_for_a_person_without_another_reference_and_for_that_person_alone():
+    def given(name, role, identity):
+        return SimpleNamespace(name=name, role=role, identity=identity)
+
+    def chosen(*references):
+        shades = {g.name: images.to_png(np.full((4, 4, 3), n, np.uint8)) for n, g in enumerate(references)}
+        triplet = SimpleNamespace(facts=SimpleNamespace(references=references), pictures=shades)
+        return [(role, int(picture[0, 0, 0])) for role, picture in choose(triplet, HOW)]
+
+    face, other, whole = given("ref0", "face", 3), given("ref1", "face", 4), given("ref2", "human", 3)
+    assert chosen(face, given("bg", "background", 9)) == [("human", 0), ("background", 1)]
+    assert chosen(face, other, whole) == [("human", 2), ("human", 1)]
+
+
 def test_a_sample_without_usable_references_is_left_out_by_name(tmp_path, start):
-    packed = tiny_shards.make(tmp_path / "packed", roles=("face",))
+    packed = tiny_shards.make(tmp_path / "packed", roles=("hair",))
     said: list[str] = []
     with pytest.raises(
         ValueError, match=r"has no usable training sample: it has no reference with a role in human\|object\|background"

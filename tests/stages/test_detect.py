@@ -206,7 +206,7 @@ def test_a_tracker_says_which_sightings_are_one_and_what_it_leaves_alone_flicker
     assert [r.reason for r in rows if isinstance(r, Reject)] == ["flicker"] * 5
 
 
-def test_the_picture_is_taken_where_the_mask_is_trusted_most_and_the_trust_is_noted():
+def test_the_picture_is_taken_where_the_mask_is_most_confident_and_the_confidence_is_noted():
     frames = drawn({RED: walking})
     asked = []
 

@@ -151,14 +151,14 @@ def test_a_doubtful_outline_is_not_a_reference_and_the_rule_says_so():
     alone = retrieve([*person("a", like(ANNA, 1), mask_confidence=0.9), *doubtful], [take("a"), take("b")])
     assert alone["a/human/0"].reason == "doubtful outline"
     source, (first, *others) = failed_rules(alone["a/human/0"])
-    assert (source, str(first)) == ("b/human/0", "mask_trust = 0.5, allowed 0.67 to inf: FAIL")
+    assert (source, str(first)) == ("b/human/0", "mask_confidence = 0.5, allowed 0.67 to inf: FAIL")
     assert {rule.name for rule in others if rule.passed} >= {"similarity", "picture_distance", "quality"}
     assert alone["b/human/0"].source_element_id == "a/human/0"  # what it stands for may have any outline
     copy = [*person("d", like(ANNA, 2), mask_confidence=0.5)]
     footage = [take("a", seed=3), take("b"), take("d", seed=3)]
     either = retrieve([*person("a", like(ANNA, 1)), *doubtful, *copy], footage)["a/human/0"]
     # the copy is none anyway
-    assert (either.reason, either.detail[:22]) == ("doubtful outline", "b/human/0: mask_trust ")
+    assert (either.reason, either.detail[:27]) == ("doubtful outline", "b/human/0: mask_confidence ")
     better = [*person("c", like(ANNA, 3, noise=0.5), mask_confidence=0.8)]
     found = retrieve([*person("a", like(ANNA, 1)), *doubtful, *better], [take("a"), take("b"), take("c")])
     assert found["a/human/0"].source_element_id == "c/human/0"
@@ -166,7 +166,7 @@ def test_a_doubtful_outline_is_not_a_reference_and_the_rule_says_so():
 
 def test_an_unrated_outline_does_not_have_a_rule():
     found = retrieve([*person("a", like(ANNA, 1)), *person("b", like(ANNA, 2))], [take("a"), take("b")])
-    assert "mask_trust" not in {rule.name for rule in found["a/human/0"].rules}
+    assert "mask_confidence" not in {rule.name for rule in found["a/human/0"].rules}
 
 
 def test_of_two_alike_the_one_with_the_surer_outline_is_chosen():

@@ -27,6 +27,7 @@ class Figure(NamedTuple):
     score: float  # 0 to 1
     head: Head  # in the picture of GrabCut's size
     mask: Callable[[int, int, float], np.ndarray]  # (height, width, scale): probability of the person, see Pose.mask
+    certainty: float = -1.0  # see Pose.certainty
 
 
 def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detection]]]:
@@ -36,16 +37,18 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
     def model(frames: np.ndarray) -> list[list[Detection]]:
         scale = min(1.0, grabcut.WORK_PX / max(frames.shape[1:3]))
         people = networks.follow(run, list(frames))
-        return detect(frames, [[figure(p, scale) if p else None for p in person] for person in people])
+        return detect(
+            frames, [[figure(p, scale, *frames.shape[1:3]) if p else None for p in person] for person in people]
+        )
 
     return model
 
 
-def figure(pose: Pose, scale: float) -> Figure:
-    """Return a pose as the person of a frame whose small picture has this scale."""
+def figure(pose: Pose, scale: float, height: int, width: int) -> Figure:
+    """Return a pose as the person of a frame of this size whose small picture has this scale."""
     eyes, mouth = pose.points[list(EYES)].mean(0), pose.points[list(MOUTH)].mean(0)
     (x, y), side = (eyes + mouth) / 2 * scale, FACE_SIDES * float(np.linalg.norm(mouth - eyes)) * scale
-    return Figure(pose.score, Head(float(x), float(y), side, pose.score), pose.mask)
+    return Figure(pose.score, Head(float(x), float(y), side, pose.score), pose.mask, pose.certainty(height, width))
 
 
 def detect(frames: np.ndarray, people: Sequence[Sequence[Figure | None]]) -> list[list[Detection]]:
@@ -80,7 +83,7 @@ def detect(frames: np.ndarray, people: Sequence[Sequence[Figure | None]]) -> lis
         ]
         front = union([thing.mask for thing in objects if thing], frame.shape[:2])
         found = [
-            _detection("human", "person", one.score, mask & ~front)
+            _detection("human", "person", one.score, mask & ~front, one.certainty)
             for person, mask in zip(people, bodies(t, *frame.shape[:2]), strict=True)
             if (one := person[t]) is not None and mask is not None
         ]
@@ -109,9 +112,10 @@ def union(masks: Sequence[np.ndarray | None], shape: tuple[int, ...]) -> np.ndar
     return np.any(there, axis=0) if there else np.zeros(shape, bool)
 
 
-def _detection(kind: str, label: str, score: float, mask: np.ndarray) -> Detection | None:
+def _detection(kind: str, label: str, score: float, mask: np.ndarray, certainty: float = -1.0) -> Detection | None:
     """Return a detection with a tight box; None for an empty mask."""
     ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(ys):
         return None
-    return Detection(kind, label, score, (float(xs[0]), float(ys[0]), xs[-1] + 1.0, ys[-1] + 1.0), mask)
+    box = float(xs[0]), float(ys[0]), xs[-1] + 1.0, ys[-1] + 1.0
+    return Detection(kind, label, score, box, mask, certainty)

@@ -10,6 +10,7 @@ from model_zoo.detect.builtin.motion import MOVED, as_seen, difference
 
 PRINT_PX = 1.5  # apparent motion of a printed face relative to its wall, at most
 PRINT_NCC, PRINT_NCC_STILL = 0.9, 0.99  # its correlation over time, for a moving and a static camera
+BESIDE = 1.0, 2.0  # where the background beside a face is looked at, in sides from its middle
 HAPPENS = 0.002  # fraction of the picture that changes in a shot with any motion
 
 
@@ -36,17 +37,38 @@ def is_print(small: Sequence[np.ndarray], views: Sequence[np.ndarray], person: S
     head = person[here]
     assert head is not None
     seen = as_seen(small, views, here)
-    rows = slice(max(0, round(head.y - 0.6 * head.side)), round(head.y + 0.6 * head.side))
-    columns = slice(max(0, round(head.x - 0.5 * head.side)), round(head.x + 0.5 * head.side))
+    face = _area(head, -0.5, 0.5)
     stands = all(np.array_equal(view, np.eye(3)) for view in views)
     if stands and max((difference(p, small[here]) > MOVED).mean() for p in small) < HAPPENS:
         return False
-    found = [_stirred(small[here], seen[t], (rows, columns)) for t in known if t != here]
-    away, alike = (np.array(values) for values in zip(*found, strict=True))
+    others = [seen[t] for t in known if t != here]
+    away, alike = _motion(small[here], others, face)
     if stands:
         return bool(np.quantile(away, 0.75) <= PRINT_PX and np.quantile(alike, 0.25) >= PRINT_NCC_STILL)
     # a pan follows a swaying person: no frame may contradict
-    return bool(away.max() <= PRINT_PX and alike.min() >= PRINT_NCC)
+    if away.max() > PRINT_PX or alike.min() < PRINT_NCC:
+        return False
+    # before a blurred background, the motion of the camera that fits best may be the person's own: then the background goes by
+    for beside in (_area(head, *BESIDE), _area(head, -BESIDE[1], -BESIDE[0])):
+        if beside[1].start > 0 and beside[1].stop < small[here].shape[1]:
+            away, alike = _motion(small[here], others, beside)
+            if float(np.median(away[alike >= PRINT_NCC] if (alike >= PRINT_NCC).any() else 0)) > PRINT_PX:
+                return False
+    return True
+
+
+def _area(head: Head, left: float, right: float) -> tuple[slice, slice]:
+    """Return the rows of a face, and the columns between two distances from its middle in sides, from the picture's border on."""
+    rows = slice(max(0, round(head.y - 0.6 * head.side)), round(head.y + 0.6 * head.side))
+    return rows, slice(max(0, round(head.x + left * head.side)), max(0, round(head.x + right * head.side)))
+
+
+def _motion(
+    picture: np.ndarray, others: Sequence[np.ndarray], area: tuple[slice, slice]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far an area of a picture has moved in others, in pixels, and its correlation there."""
+    away, alike = zip(*(_stirred(picture, other, area) for other in others), strict=True)
+    return np.array(away), np.array(alike)
 
 
 def _stirred(picture: np.ndarray, other: np.ndarray, area: tuple[slice, slice], reach: int = 5) -> tuple[float, float]:

@@ -1,6 +1,8 @@
+from types import SimpleNamespace
+
 import numpy as np
 
-from a2data.elements.build import Limits, judge, majority, quality, sampled, sighted, track
+from a2data.elements.build import Limits, elements, judge, majority, merge_duplicates, quality, sampled, sighted, track
 from model_zoo.roles import Detection
 
 SHAPE = (120, 160)
@@ -77,3 +79,54 @@ def test_a_track_is_called_what_it_is_called_with_the_most_confidence():
     once, twice = seen(0, (0, 0, 50, 50), label="cup"), seen(5, (0, 0, 50, 50), label="bowl", score=0.5)
     assert majority([*once, *twice]) == "cup"
     assert majority([*once, *twice, *seen(10, (0, 0, 50, 50), label="bowl", score=0.5)]) == "bowl"
+
+
+def cut(box):
+    """A mask that does not fill its box."""
+    x0, y0, x1, y1 = box
+    mask = np.zeros(SHAPE, bool)
+    mask[y0:y1, x0:x1] = True
+    mask[y0 : y0 + 5, x0 : x0 + 5] = False
+    return mask
+
+
+def person(box, frames, level=120):
+    picture = np.full((*SHAPE, 3), level, np.uint8)
+    return [sighted(picture, n, [Detection("human", "person", 0.9, box, cut(box))], mean_colour)[0] for n in frames]
+
+
+def test_two_tracks_of_one_person_become_one_and_the_larger_mask_stays():
+    whole, upper, beside = person((10, 10, 60, 110), (0, 1, 2)), person((12, 10, 58, 60), (1, 2, 3)), (90, 10, 140, 110)
+    (joined, other) = merge_duplicates([whole, upper, person(beside, (0, 1, 2))])
+    assert [(s.frame, s.box) for s in joined] == [
+        (0, whole[0].box),
+        (1, whole[1].box),
+        (2, whole[2].box),
+        (3, upper[2].box),
+    ]
+    assert other[0].box == beside
+
+
+def test_a_track_that_goes_on_where_another_ended_is_the_same_person_unless_it_looks_or_stands_otherwise():
+    box = (10, 10, 60, 110)
+    before = person(box, (0, 1, 2))
+    assert len(merge_duplicates([before, person(box, (9, 10))])) == 1
+    assert len(merge_duplicates([before, person((90, 10, 140, 110), (9, 10))])) == 2
+    other = [s._replace(look=np.array([1, 0, 0], np.float32)) for s in person(box, (9, 10))]
+    assert len(merge_duplicates([before, other])) == 2
+
+
+def test_boxes_of_two_people_one_in_front_of_the_other_are_not_joined():
+    adult, child = seen(0, (10, 10, 100, 110)), seen(0, (30, 60, 60, 110))
+    assert len(merge_duplicates([adult, child])) == 2
+
+
+def test_a_mask_is_as_confident_as_its_detector_is_certain_unless_the_picture_says_more():
+    sure = [s._replace(certainty=0.8) for s in person((10, 10, 60, 110), (0, 1))]
+    clip = SimpleNamespace(clip_id="v-0", frames=np.full((2, *SHAPE, 3), 120, np.uint8))
+
+    def confidence(judge_masks):
+        (row,) = elements(clip, [sure], "looks", judge_masks=judge_masks)
+        return row.mask_confidence
+
+    assert [confidence(j) for j in (None, lambda *_: [[0.5, 0.5]], lambda *_: [[0.9, 0.9]])] == [0.8, 0.8, 0.9]

@@ -139,3 +139,16 @@ def test_a_share_counts_the_pixels_of_a_name():
     assert colours.share(pixels, "blue") == 0.7
     with pytest.raises(ValueError, match="pixels is empty"):
         colours.share(pixels[:0], "red")
+
+
+@pytest.mark.parametrize(("level", "certain"), [(60, False), (110, True), (175, False)])
+def test_a_grey_is_certain_unless_it_may_be_black_in_the_sun_or_white_in_shade(level, certain):
+    pixels = np.full((50, 3), level, np.uint8)
+    assert colours.name(pixels) == "grey"
+    assert colours.is_certain(pixels, "grey") is certain
+
+
+def test_a_colour_of_less_than_half_of_the_pixels_is_not_certain():
+    pixels = np.array([PLAIN["red"]] * 45 + [PLAIN["blue"]] * 55, np.uint8)
+    assert not colours.is_certain(pixels, "red")
+    assert colours.is_certain(pixels, "blue")

@@ -67,3 +67,15 @@ def test_a_landmark_moves_to_the_middle_of_a_sure_heatmap_and_stays_otherwise():
 
     assert np.allclose(out[0, :2], [31.5 * 4, 20 * 4])
     assert np.array_equal(out[1:], values[1:])
+
+
+def test_the_certainty_of_a_mask_counts_what_may_be_the_body_inside_the_frame():
+    likely = np.zeros((256, 256), np.float32)
+    likely[:128] = 1.0
+    likely[128:] = 0.5
+    back = np.array([[1.0, 0, 0], [0, 1, 0]])
+    body = pose.Pose(1.0, np.zeros((33, 2)), np.zeros(33), likely, back, pose.Region((0, 0), 1, 0))
+    assert body.certainty(128, 256) == 1.0
+    assert body.certainty(256, 256) == 0.0
+    assert abs(body.certainty(160, 256) - (128 / 160 - pose.UNCERTAIN) / (1 - pose.UNCERTAIN)) < 1e-6
+    assert body._replace(crop_mask=0 * likely).certainty(256, 256) == 0.0

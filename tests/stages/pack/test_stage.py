@@ -70,6 +70,8 @@ ELEMENTS = {
         element("w-1", "upper", 6, (1, 2, 3), (40, 20), "w-1/human/0"),
         element("w-1", "object", 7, (9, 9, 250), (50, 30)),
         element("w-1", "background", 8),
+        element("v-1", "face", 9, parent="v-1/human/0"),
+        element("w-1", "face", 10, (30, 200, 30), (20, 20), "w-1/human/0"),
     )
 }
 FILMS = [film("v-1", "v", 1), film("w-1", "w", 2)]
@@ -78,7 +80,7 @@ VIDEOS = [
     for v, licence in (("v", "CC0"), ("w", "CC BY 4.0"))
 ]
 SHARD_OF = {"v-1": 7, "w-1": 1, "v": 7, "w": 1}
-STAGE = {"human": "detect", "object": "detect", "upper": "parse", "background": "background"}
+STAGE = {"human": "detect", "object": "detect", "face": "faces", "upper": "parse", "background": "background"}
 
 
 def lookup(stage, shard, column, values, record=None):
@@ -188,6 +190,15 @@ def test_a_clip_none_of_whose_subjects_another_clip_shows_is_rejected(tmp_path, 
     assert (reject.key, reject.reason) == ("v-1", "no reference")
     assert "v-1/human/0 ('A person in red')" in reject.detail
     assert not list(tmp_path.glob("*.tar"))
+
+
+def test_a_face_alone_makes_a_triplet_that_shows_its_person(tmp_path):
+    pack(tmp_path / "a", [paired("face")], [match("human", "A person in red")], allow_unpaired_phrases=False)
+    (triplet,) = read(tmp_path / "a")
+    assert [(g.role, g.phrase) for g in triplet.facts.references] == [("face", "A person in red")]
+    assert triplet.facts.unpaired == []
+    (reject,) = pack(tmp_path / "b", [paired("face")], required_roles="human|object")
+    assert reject.reason == "no reference"
 
 
 def test_what_has_no_reference_is_listed_and_can_be_forbidden(tmp_path):

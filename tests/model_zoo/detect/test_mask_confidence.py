@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from model_zoo.detect.mask_trust import agreement, apart, apart_in_colour, edge, mask_trust, on_edge
+from model_zoo.detect.mask_confidence import agreement, apart, apart_in_colour, edge, mask_confidence, on_edge
 
 SHAPE = (90, 160)
 NOISE = np.random.default_rng(0)
@@ -23,14 +23,14 @@ def moving(xs=(40, 46, 52, 58, 64)):
 
 def test_a_mask_that_follows_the_edges_and_goes_along_is_trusted():
     frames, masks = moving()
-    (found,) = mask_trust(frames, [list(enumerate(masks))])
+    (found,) = mask_confidence(frames, [list(enumerate(masks))])
     assert min(found) > 0.9
 
 
 def test_a_mask_that_spilt_in_one_frame_is_trusted_least():
     frames, masks = moving()
     masks[2] = masks[2] | disk(85, 30)
-    (found,) = mask_trust(frames, [list(enumerate(masks))])
+    (found,) = mask_confidence(frames, [list(enumerate(masks))])
     assert np.argmin(found) == 2
     assert found[2] < 0.6 < min(found[:2] + found[3:])
 
@@ -61,8 +61,8 @@ def test_masks_near_one_another_are_trusted_less_and_those_of_other_frames_are_n
     assert 0.5 < apart(mine, [beside]) < 0.95
     frames, masks = moving()
     track = list(enumerate(masks))
-    there = mask_trust(frames, [track, [(2, disk(92))]])[0]
-    alone = mask_trust(frames, [track])[0]
+    there = mask_confidence(frames, [track, [(2, disk(92))]])[0]
+    alone = mask_confidence(frames, [track])[0]
     assert there[2] < alone[2]
     assert there[:2] + there[3:] == alone[:2] + alone[3:]
 
@@ -76,4 +76,4 @@ def test_a_coat_of_the_colour_of_the_wall_is_not_to_be_told_from_it():
 
 def test_a_mask_of_nothing_is_not_trusted():
     frames, masks = moving((40, 46))
-    assert mask_trust(frames, [[(0, np.zeros(SHAPE, bool)), (1, masks[1])]])[0][0] == 0.0
+    assert mask_confidence(frames, [[(0, np.zeros(SHAPE, bool)), (1, masks[1])]])[0][0] == 0.0

@@ -37,13 +37,13 @@ class MaskCues(NamedTuple):
     in_colour: float  # distance of its colours from those around it
 
     @property
-    def trust(self) -> float:
+    def confidence(self) -> float:
         return float(np.prod(self))
 
 
-def mask_trust(frames: np.ndarray, tracks: Sequence[Sequence[Seen]]) -> list[list[float]]:
+def mask_confidence(frames: np.ndarray, tracks: Sequence[Sequence[Seen]]) -> list[list[float]]:
     """Return the confidence of each sighting of each track of a clip, 0 to 1. frames: (t, h, w, 3) uint8 RGB."""
-    return [[signs.trust for signs in track] for track in signs_of(frames, tracks)]
+    return [[signs.confidence for signs in track] for track in signs_of(frames, tracks)]
 
 
 def signs_of(frames: np.ndarray, tracks: Sequence[Sequence[Seen]]) -> list[list[MaskCues]]:

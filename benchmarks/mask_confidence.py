@@ -1,11 +1,11 @@
-"""Accuracy of mask trust: each signal of model_zoo.detect.mask_trust against the ground truth of rendered films.
+"""Accuracy of the confidence of masks: each cue of model_zoo.detect.mask_confidence against the ground truth of rendered films.
 
-    python -m benchmarks.mask_trust FILMS WORK [FILMS WORK ...]
+    python -m benchmarks.mask_confidence FILMS WORK [FILMS WORK ...]
 
 FILMS: a set made by `a2data triplet-bench make`; WORK: the tables of a finished run over it. `detect` runs again on the kept
 clips. A mask is right if a reference with it would be clean (docs/triplet-bench.md). The script prints the area under the ROC
-curve of each cue and of their product, over all observations, and for some thresholds how many right and wrong pictures would
-be kept.
+curve of each cue, of the certainty of the detector, and of the confidence, which is the larger of the product of the cues and the
+certainty, over all observations, and for some thresholds how many right and wrong pictures would be kept.
 """
 
 import sys
@@ -19,7 +19,7 @@ from a2data import records
 from a2data.elements import build
 from a2data.media import images
 from a2data.store.tables import Store
-from model_zoo.detect.mask_trust import MaskCues, signs_of
+from model_zoo.detect.mask_confidence import MaskCues, signs_of
 from pipelines.bench.triplets import match_truth, pictures
 from pipelines.bench.triplets.predictions import Prediction, Ref, Seen, rows
 from pipelines.films import truth
@@ -36,6 +36,11 @@ class Judged(NamedTuple):
     signs: MaskCues
     quality: float
     right: bool
+    certainty: float = -1.0  # of the detector
+
+    @property
+    def confidence(self) -> float:
+        return max(self.signs.confidence, self.certainty)
 
 
 def main() -> None:
@@ -60,7 +65,7 @@ def judged(films: Path, work: Path) -> Iterator[list[Judged]]:
                 others = [s for other in tracks if other is not track for s in other]
                 marks = build.qualities(film.frames, track, others)
                 yield [
-                    Judged(s.kind, sign, mark, is_right(known, film, files[film.video_id], s))
+                    Judged(s.kind, sign, mark, is_right(known, film, files[film.video_id], s), s.certainty)
                     for s, sign, mark in zip(track, signs[n], marks, strict=True)
                 ]
 
@@ -90,16 +95,17 @@ def table(tracks: list[list[Judged]]) -> Iterator[str]:
     human = np.array([s.kind == "human" for s in seen])
     yield f"{len(seen)} observations of {len(tracks)} tracks, {right.sum()} right"
     yield "| cue | all | people | objects |\n|---|---|---|---|"
-    columns = {name: np.array([getattr(s.signs, name) for s in seen]) for name in (*MaskCues._fields, "trust")}
+    columns = {name: np.array([getattr(s.signs, name) for s in seen]) for name in MaskCues._fields}
+    columns |= {name: np.array([getattr(s, name) for s in seen]) for name in ("certainty", "confidence")}
     for name, values in (columns | {"quality": np.array([s.quality for s in seen])}).items():
         areas = [auc(values[of], right[of]) for of in (human | ~human, human, ~human)]
         yield f"| {name} | {' | '.join(f'{area:.2f}' for area in areas)} |"
     best = [max(track, key=lambda s: s.quality) for track in tracks]
-    chosen = [max(track, key=lambda s: s.quality * s.signs.trust) for track in tracks]
-    yield f"chosen by quality: {sum(s.right for s in best)} right; by quality and trust: {sum(s.right for s in chosen)}"
+    chosen = [max(track, key=lambda s: s.quality * s.confidence) for track in tracks]
+    yield f"chosen by quality: {sum(s.right for s in best)} right; by quality and confidence: {sum(s.right for s in chosen)}"
     for low in THRESHOLDS:
-        kept = [s.right for s in chosen if s.signs.trust >= low]
-        yield f"trust from {low}: {sum(kept)} right, {len(kept) - sum(kept)} wrong"
+        kept = [s.right for s in chosen if s.confidence >= low]
+        yield f"confidence from {low}: {sum(kept)} right, {len(kept) - sum(kept)} wrong"
 
 
 if __name__ == "__main__":
