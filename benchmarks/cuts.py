@@ -127,7 +127,7 @@ def replay(scores: np.ndarray) -> transnet_module.Network:
 
     def predict(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         numbers = (
-            first[0] + np.arange(len(windows))[:, None] * transnet_module.STRIDE + np.arange(transnet_module.WINDOW)
+            first[0] + np.arange(len(windows))[:, None] * transnet_module.STRIDE + np.arange(windows.shape[1])
         )
         first[0] += len(windows) * transnet_module.STRIDE
         known = scores[np.clip(numbers, 0, len(scores) - 1)]
