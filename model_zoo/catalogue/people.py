@@ -104,7 +104,7 @@ CARDS: dict[str, Card] = {
     "dlib": Card(
         "faces",
         "model_zoo.faces.dlib_insightface:dlib_faces",
-        revision="2",
+        revision="3",
         code_license="BSL-1.0",
         weights_license="CC0-1.0",
         extra="builtin",
