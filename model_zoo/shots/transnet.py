@@ -9,8 +9,8 @@ import numpy as np
 WIDTH, HEIGHT = 48, 27  # input size on which TransNetV2 was trained
 
 
-# Frames in a window, and those at both its ends whose scores are not used, as by the authors. Their windows have 100 frames, of which
-# half are used; the longer ones cost a third less, and every frame that is used has as many neighbours as in theirs, or more.
+# Frames in a window, and those at both its ends whose scores are not used, as by the authors. Of their windows of 100 frames half
+# are used; these cost a third less, and every frame that is used has as many neighbours as in theirs, or more.
 WINDOW, SIDE = 200, 25
 STRIDE = WINDOW - 2 * SIDE
 

@@ -89,7 +89,8 @@ def uncovered(median: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.nda
 
 def difference(picture: np.ndarray, plate: np.ndarray) -> np.ndarray:
     """Return how far each pixel is from the plate, (h, w) uint8: the largest difference of the three channels, smoothed."""
-    return cv2.GaussianBlur(cv2.absdiff(picture, plate), (0, 0), 1.2).max(2)
+    red, green, blue = cv2.split(cv2.GaussianBlur(cv2.absdiff(picture, plate), (0, 0), 1.2))
+    return cv2.max(cv2.max(red, green), blue)
 
 
 def is_here(picture: np.ndarray, plate: np.ndarray, blob: np.ndarray) -> bool:
