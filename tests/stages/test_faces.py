@@ -291,6 +291,17 @@ def test_a_head_is_the_persons_mask_around_the_face_without_the_neck_below_the_j
     assert not found[111:, 118:122].any()  # the neck
 
 
+def test_long_hair_beside_the_face_is_kept_down_to_the_chin():
+    points = np.float32([(105, 70), (135, 70), (120, 80), (108, 92), (132, 92)])  # the chin is at row 110
+    jaw = np.float32([(145, 75), (138, 100), (120, 110), (102, 100), (95, 75)])
+    person = np.zeros((HEIGHT, WIDTH), bool)
+    person[30:, 82:158] = True
+    found = head_mask(np.zeros((HEIGHT, WIDTH, 3), np.uint8), Face((0, 0, 1, 1), 0.9, points, NORTH, jaw=jaw), person)
+    assert found[60:108, 83:93].all()
+    assert found[60:108, 148:157].all()
+    assert not found[112:].any()
+
+
 def test_dlib_finds_one_face_in_footage_and_gives_it_to_its_person(corpus, make_film, make_element):
     from a2data.media.video import read
 
