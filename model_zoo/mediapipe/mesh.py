@@ -13,6 +13,7 @@ SURE = 0.5  # score from which there is a face, as in the graph
 # Points, left in the picture first: the outer and inner corner of each eye, the tip and the base of the nose, the corners of the
 # mouth; and the jaw from the ear on the right round the chin.
 LEFT_EYE, RIGHT_EYE, NOSE, NOSE_BASE, MOUTH = (33, 133), (263, 362), 1, 2, (61, 291)
+LIPS = (13, 14)  # the middle of the mouth: the lower edge of the upper lip, the upper edge of the lower one
 JAW = (454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234)
 
 
@@ -38,6 +39,34 @@ def look(run: Network, frame: np.ndarray, box: np.ndarray, eyes: np.ndarray) -> 
     points = raw.reshape(468, 3)
     flat = moved(points[:, :2], back)
     return Mesh(float(sigmoid(flag).ravel()[0]), np.column_stack([flat, points[:, 2] * side / PX]).astype(np.float32))
+
+
+def of_head(run: Network, frame: np.ndarray, head: tuple[float, float, float, float]) -> Mesh:
+    """Return the mesh of a face by the box of its whole head, hair included, as the faces stage writes it: x0, y0, x1, y1."""
+    x0, _, x1, y1 = head
+    unit = (x1 - x0) / 3  # from the eyes to the mouth
+    x, y, side = (x0 + x1) / 2, y1 - 1.2 * unit, 1.2 * unit
+    first = look(
+        run, frame, np.array([x - side, y - side, x + side, y + side]), np.array([[x - unit, y], [x + unit, y]])
+    )
+    # again, as turned and as large as it is
+    return look(run, frame, box_of(first.points), five(first.points)[:2])
+
+
+def box_of(points: np.ndarray) -> np.ndarray:
+    """Return the box of a mesh, (4,)."""
+    return np.concatenate([points[:, :2].min(0), points[:, :2].max(0)])
+
+
+def lift(points: np.ndarray) -> float:
+    """Return how far the corners of the mouth are above its middle, in distances of the outer corners of the eyes.
+
+    Two smiling people have 0.08 to 0.10, seven others at most 0.03, whatever they say.
+    """
+    eyes = points[RIGHT_EYE[0], :2] - points[LEFT_EYE[0], :2]
+    apart = float(np.linalg.norm(eyes))
+    down = np.array([-eyes[1], eyes[0]]) / apart
+    return float((points[list(LIPS), :2].mean(0) - points[list(MOUTH), :2].mean(0)) @ down) / apart
 
 
 def five(points: np.ndarray) -> np.ndarray:

@@ -51,15 +51,9 @@ def parser(card: Card, device: str = "cpu") -> Parser:
 
 def find_marks(look: Network, body: Network, person: np.ndarray, head: Box) -> Marks | None:
     """Return the marks of the person with that head; None if the networks are not sure of a face and a body there."""
-    x0, _, x1, y1 = head
-    unit = (x1 - x0) / 3  # from the eyes to the mouth, see stages.faces.head_ellipse
-    x, y, side = (x0 + x1) / 2, y1 - 1.2 * unit, 1.2 * unit
-    box, eyes = np.array([x - side, y - side, x + side, y + side]), np.array([[x - unit, y], [x + unit, y]])
-    for _ in range(2):  # the second time as turned and as large as the first one shows it
-        seen = mesh.look(look, person, box, eyes)
-        box, eyes = np.concatenate([seen.points[:, :2].min(0), seen.points[:, :2].max(0)]), mesh.five(seen.points)[:2]
+    seen = mesh.of_head(look, person, head)
     five = mesh.five(seen.points)
-    face = ssd.Found(seen.score, box, np.stack([*five[:3], five[3:].mean(0)]))
+    face = ssd.Found(seen.score, mesh.box_of(seen.points), np.stack([*five[:3], five[3:].mean(0)]))
     found = pose.look(body, person, people.region_of_face(face))
     found = pose.look(body, person, found.region)
     if seen.score < mesh.SURE or found.score < people.BODY_SCORE:
@@ -259,7 +253,8 @@ def pieces(mask: np.ndarray) -> np.ndarray:
 def _waist(lab: np.ndarray, body: np.ndarray, rows: np.ndarray, hip: float) -> float:
     """Return where the upper garment ends, in head heights; 0 without a change of colour.
 
-    The row between WAIST and a little below the hips with the largest difference of the median colours of the half heads above and below.
+    The row between WAIST and a little below the hips with the largest difference of the median colours of the half heads above
+    and below.
     """
     found = []
     for row in np.arange(WAIST, hip + BELOW_HIPS, 0.05):

@@ -49,11 +49,11 @@ class Caption(Stage):
     row_noun = "captions"
     accounts_for = "clip_id"
     uncached_fields: ClassVar[tuple[str, ...]] = ("max_concurrency",)
-    version = 5
+    version = 6
 
     captioner: str = "builtin-caption"
     """card of the base captioner, or openai:http://HOST:8000/v1#MODEL"""
-    experts: str = "builtin-shot,builtin-camera"
+    experts: str = "builtin-shot,builtin-camera,builtin-expression"
     """cards of the experts, comma-separated; "" = none"""
     fusion: str = "template"
     """card of the fusion model"""

@@ -166,7 +166,6 @@ def test_in_the_persons_best_frame_the_cut_out_keeps_to_the_persons_mask(film, t
     narrow = box_mask(10, 10, 70, HEIGHT)
     person = replace(two_people[0], mask=to_rle(narrow))
     (row,) = run(Faces(frame_stride=4), Script(*[[face_at(30, 15)]] * 3), film, [person])
-    head = head_outline.ellipse(*head_ellipse(face_at(30, 15).landmarks), (HEIGHT, WIDTH))
     assert row.frame == person.frame
     mask = from_rle(row.mask)
     assert mask.any()

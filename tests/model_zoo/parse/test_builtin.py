@@ -1,6 +1,7 @@
 """A person drawn by the canon of 7.5 heads, taken apart again."""
 
 import cv2
+import mediapipe_networks
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +9,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage.data import astronaut
 
-import mediapipe_networks
 from model_zoo.mediapipe import people
 from model_zoo.parse import builtin
 from model_zoo.parse.builtin import Marks, ellipse, pieces
