@@ -24,6 +24,8 @@ BELOW_HIPS = 0.3  # head heights: hems may be so far below the hips
 LEAST_CLOTH = 0.2  # smallest visible garment, square head heights
 THIN = 0.025  # head heights: half the width of seams and slivers that remain where skin was removed
 VIVID = 20.0  # chroma from which a colour's hue is reliable
+BROWS = 0.42  # head heights: above the eyebrows
+BALD = 4.0  # least distance of hair from the colour of the face, see `_unlike`
 HAIR_IS_ONE = 0.7  # fraction of the hair in one colour
 HAIR_IS_EVEN = 20.0  # standard deviation of its lightness, L*; a badge on a cap has more
 BADGE = 0.1  # largest object worn on a garment, square head heights; a hand is larger
@@ -75,9 +77,9 @@ def parse(person: np.ndarray, mask: np.ndarray, head: Box, marks: Marks) -> dict
     """
     lab = to_lab(person)
     skin = mask & is_skin(lab, mask & marks.cheeks)
-    face = mask & marks.oval
-    hair = mask & _hair(lab, mask & _room(mask, head), face, skin, head)
     rows = (np.arange(len(mask)) - head[1]) / (head[3] - head[1])  # head heights below the crown
+    face = mask & marks.oval & (skin | (rows > BROWS)[:, None])  # without a fringe
+    hair = mask & _hair(lab, mask & _room(mask, head), face, skin, head)
     hip = (marks.hips - head[1]) / (head[3] - head[1])
     body = mask & ~face & ~hair & (rows > 0.9)[:, None]
     parts = {"face": face, "hair": hair}
@@ -129,15 +131,16 @@ def _hair(lab: np.ndarray, outline: np.ndarray, face: np.ndarray, skin: np.ndarr
     x0, y0, x1, y1 = head
     tall, wide = y1 - y0, x1 - x0
     rest = outline & ~face
-    crown = rest & ~skin & ellipse(head, rest.shape, centre=0.2, across=0.4, down=0.2)
+    crown = rest & ellipse(head, rest.shape, centre=0.2, across=0.4, down=0.2)
     if crown.sum() < 0.01 * tall * wide:
         return np.zeros_like(rest)
     colour = np.median(lab[crown], axis=0)
     away = _unlike(lab, colour)
     if skin.any():  # auburn hair has the colour of brown skin, but is more like itself
-        rest &= ~(
-            skin & (_unlike(lab, np.median(lab[face & skin] if (face & skin).any() else lab[skin], axis=0)) < away)
-        )
+        of_face = np.median(lab[face & skin] if (face & skin).any() else lab[skin], axis=0)
+        if _unlike(colour[None], of_face)[0] < BALD:
+            return np.zeros_like(rest)
+        rest &= ~(skin & (_unlike(lab, of_face) < away))
     y, x = np.mgrid[: rest.shape[0], : rest.shape[1]]
     beside = np.abs(x - (x0 + x1) / 2) > 0.25 * wide
     alike = away < 2 * SAME_COLOUR
