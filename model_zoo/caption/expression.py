@@ -55,14 +55,16 @@ def expression_expert(card: Card, device: str = "cpu") -> Callable[..., list[Ans
 
 def smile_expert(card: Card, device: str = "cpu") -> Callable[..., list[Answer]]:
     """MediaPipe's face mesh: "smiling" for people who smile in the median of the sampled frames, and nothing for others."""
-    (run,) = (cards.load(name, device) for name in card.companions)
+    find, run = (cards.load(name, device) for name in card.companions)
 
     def expert(frames: np.ndarray, fps: float, things: Sequence[Thing], scene: dict[str, Any]) -> list[Answer]:
         answers = []
         for n, person in subjects_of(things, scene).items():
             faces = [t for t in things if t.kind == "face" and t.parent == person.id]
-            seen = [mesh.of_head(run, frames[faces[0].frames[i]], faces[0].boxes[i]) for i in sampled(frames, faces)]
-            lifts = [mesh.lift(face.points) for face in seen if face.score >= mesh.SURE]
+            seen = [
+                mesh.of_head(find, run, frames[faces[0].frames[i]], faces[0].boxes[i]) for i in sampled(frames, faces)
+            ]
+            lifts = [mesh.lift(face.points) for face in seen if face]
             if lifts and np.median(lifts) > SMILES:
                 answers.append((f"subjects.{n}.expression", "smiling", 0.7))
         return answers

@@ -34,7 +34,7 @@ CARDS: dict[str, Card] = {
         "caption-expert",
         "model_zoo.caption.expression:smile_expert",
         extra="builtin",
-        companions=("mediapipe-face-mesh",),
+        companions=("mediapipe-face-detection", "mediapipe-face-mesh"),
     ),
     "builtin-shot": Card("caption-expert", "model_zoo.caption.measured:shot_expert", revision="2"),
     "builtin-camera": Card("caption-expert", "model_zoo.caption.measured:camera_expert", revision="2"),

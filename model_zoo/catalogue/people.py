@@ -188,7 +188,7 @@ CARDS: dict[str, Card] = {
         "parse",
         "model_zoo.parse.builtin:parser",
         revision="3",
-        companions=("mediapipe-face-mesh", "mediapipe-pose-landmark"),
+        companions=("mediapipe-face-detection", "mediapipe-face-mesh", "mediapipe-pose-landmark"),
     ),
     "sapiens-seg-0.3b": replace(
         SAPIENS,

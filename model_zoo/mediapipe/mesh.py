@@ -5,6 +5,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from model_zoo.mediapipe import ssd
 from model_zoo.mediapipe.network import Network, moved, sigmoid, square
 
 PX = 192
@@ -41,16 +42,14 @@ def look(run: Network, frame: np.ndarray, box: np.ndarray, eyes: np.ndarray) -> 
     return Mesh(float(sigmoid(flag).ravel()[0]), np.column_stack([flat, points[:, 2] * side / PX]).astype(np.float32))
 
 
-def of_head(run: Network, frame: np.ndarray, head: tuple[float, float, float, float]) -> Mesh:
-    """Return the mesh of a face by the box of its whole head, hair included, as the faces stage writes it: x0, y0, x1, y1."""
-    x0, _, x1, y1 = head
-    unit = (x1 - x0) / 3  # from the eyes to the mouth
-    x, y, side = (x0 + x1) / 2, y1 - 1.2 * unit, 1.2 * unit
-    first = look(
-        run, frame, np.array([x - side, y - side, x + side, y + side]), np.array([[x - unit, y], [x + unit, y]])
-    )
-    # again, as turned and as large as it is
-    return look(run, frame, box_of(first.points), five(first.points)[:2])
+def of_head(find: Network, run: Network, frame: np.ndarray, head: tuple[float, float, float, float]) -> Mesh | None:
+    """Return the mesh of the face that the detector `find` finds in a head's box, x0, y0, x1, y1; None without one."""
+    x0, y0, x1, y1 = head
+    middle = ((x0 + x1) / 2, (y0 + y1) / 2)
+    found = ssd.detect(find, frame, middle, 2 * max(x1 - x0, y1 - y0), ssd.FACES, SURE)
+    inside = [face for face in found if x0 < face.points[2, 0] < x1 and y0 < face.points[2, 1] < y1]
+    seen = look(run, frame, inside[0].box, inside[0].points[:2]) if inside else None
+    return seen if seen and seen.score >= SURE else None
 
 
 def box_of(points: np.ndarray) -> np.ndarray:

@@ -42,23 +42,25 @@ class Marks(NamedTuple):
 
 def parser(card: Card, device: str = "cpu") -> Parser:
     """Face and hips by MediaPipe's face mesh and BlazePose; hair and garments by their places and colours."""
-    look, body = (cards.load(name, device) for name in card.companions)
+    find, look, body = (cards.load(name, device) for name in card.companions)
 
     def model(person: np.ndarray, mask: np.ndarray, head: Box | None) -> dict[str, np.ndarray]:
-        marks = find_marks(look, body, person, head) if head is not None else None
+        marks = find_marks(find, look, body, person, head) if head is not None else None
         return parse(person, mask, head, marks) if head is not None and marks is not None else {}
 
     return model
 
 
-def find_marks(look: Network, body: Network, person: np.ndarray, head: Box) -> Marks | None:
+def find_marks(find: Network, look: Network, body: Network, person: np.ndarray, head: Box) -> Marks | None:
     """Return the marks of the person with that head; None if the networks are not sure of a face and a body there."""
-    seen = mesh.of_head(look, person, head)
+    seen = mesh.of_head(find, look, person, head)
+    if seen is None:
+        return None
     five = mesh.five(seen.points)
     face = ssd.Found(seen.score, mesh.box_of(seen.points), np.stack([*five[:3], five[3:].mean(0)]))
     found = pose.look(body, person, people.region_of_face(face))
     found = pose.look(body, person, found.region)
-    if seen.score < mesh.SURE or found.score < people.BODY_SCORE:
+    if found.score < people.BODY_SCORE:
         return None
     oval, left, right = (filled(seen.points[list(ring), :2], person.shape) for ring in (mesh.OVAL, *mesh.CHEEKS))
     return Marks(oval, left | right, float(found.points[list(pose.HIPS), 1].mean()))
