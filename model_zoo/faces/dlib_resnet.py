@@ -38,7 +38,7 @@ def network(path: str | Path) -> Network:
 
     def run(chips: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            x = torch.from_numpy((chips.astype(np.float32) - np.float32(MEAN)) / 256).permute(0, 3, 1, 2)
+            x = torch.from_numpy((chips.astype(np.float32) - np.array(MEAN, np.float32)) / 256).permute(0, 3, 1, 2)
             x = f.max_pool2d(conv(x, 0, 2).relu(), 3, 2)
             for block in range(len(WIDTHS)):
                 stride = 2 if block in DOWN else 1
