@@ -126,9 +126,7 @@ def replay(scores: np.ndarray) -> transnet_module.Network:
     first = [-transnet_module.SIDE]
 
     def predict(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        numbers = (
-            first[0] + np.arange(len(windows))[:, None] * transnet_module.STRIDE + np.arange(transnet_module.WINDOW)
-        )
+        numbers = first[0] + np.arange(len(windows))[:, None] * transnet_module.STRIDE + np.arange(windows.shape[1])
         first[0] += len(windows) * transnet_module.STRIDE
         known = scores[np.clip(numbers, 0, len(scores) - 1)]
         return known[..., 0], known[..., 1]

@@ -40,8 +40,8 @@ OWN = {  # real weights of the corpus, by card; several files form one folder
 }
 BATCH = 16  # images
 PERSON = (220.0, 0.0, 500.0, 360.0)  # box of the astronaut in the frames, px
-HEAD = (335.0, 10.0, 420.0, 150.0)
-LANDMARKS = np.array([[357, 73], [388, 72], [376, 90], [361, 109], [388, 108]], np.float32)
+HEAD = (257.0, 13.0, 338.0, 121.0)
+LANDMARKS = np.array([[285, 72], [313, 73], [297, 92], [283, 98], [313, 100]], np.float32)
 PHRASES = ["a woman in an orange suit", "a model of a space shuttle", "a flag"]
 FPS = 15.0
 

@@ -16,6 +16,8 @@ from model_zoo.faces import head_outline
 
 LOOKS = 4  # fewest frames sampled in a short clip
 GAP = 2  # sampled frames in which a face may be missed
+# Corners around a head with much hair, across and down from the middle of the eyes in eye-to-mouth distances; the chin is at 1.8.
+ROOM = ((-1.9, 1.8), (-1.9, -1.6), (-1.2, -3.0), (1.2, -3.0), (1.9, -1.6), (1.9, 1.8))
 LEVEL = 0.5  # nose of a level head, as a fraction of the way from eyes to mouth; medians of 13 clips are 0.30 to 0.58
 
 
@@ -42,7 +44,7 @@ class Faces(Stage):
     writes = Element
     row_noun = "faces"
     per = "clip"
-    version = 5
+    version = 6
 
     model: str = "dlib"
     """card of role faces"""
@@ -313,13 +315,25 @@ def head_mask(frame: np.ndarray, face: roles.Face, person: np.ndarray | None) ->
     around = head_ellipse(face.landmarks)
     head = head_outline.ellipse(*around, frame.shape)
     if person is not None and (head & person).sum() >= 0.4 * head.sum():
-        head = head & person
+        head = person & room(face.landmarks, frame.shape)
     else:
         head = head_outline.outline(frame, *around)
     if face.jaw is not None:
         kept = head & ~below(face.jaw, face.landmarks, frame.shape)
         head = kept if kept.any() else head
     return head_outline.whole(head)
+
+
+def room(landmarks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return where the head of a person's mask is, (h, w) bool: from the chin up, as wide and high as much hair or a hat is.
+
+    Wider than `head_ellipse`, which cuts long hair at a slant.
+    """
+    eyes, mouth = landmarks[:2].mean(0), landmarks[3:].mean(0)
+    down = mouth - eyes
+    across = np.array([down[1], -down[0]])
+    corners = [eyes + x * across + y * down for x, y in ROOM]
+    return cv2.fillPoly(np.zeros(shape[:2], np.uint8), [np.rint(corners).astype(np.int32)], 1) > 0
 
 
 def below(jaw: np.ndarray, landmarks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

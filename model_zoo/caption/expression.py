@@ -1,7 +1,7 @@
-"""Facial expression: one of seven classes, by a network over aligned faces.
+"""Facial expression: one of seven classes, by a network over aligned faces; and smiles, by the face mesh.
 
-The card's network is the MobileFaceNet of opencv_zoo, trained by a progressive teacher (Jiang and Deng 2021, "Boosting Facial
-Expression Recognition by a Semi-Supervised Progressive Teacher"). Any ONNX file with the same input and output works.
+The classifier's network is the MobileFaceNet of opencv_zoo, trained by a progressive teacher (Jiang and Deng 2021, "Boosting
+Facial Expression Recognition by a Semi-Supervised Progressive Teacher"). Any ONNX file with the same input and output works.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,8 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from model_zoo import weights
+from model_zoo import cards, weights
 from model_zoo.caption.measured import Answer, Box, Thing, subjects_of
+from model_zoo.mediapipe import mesh
 from model_zoo.roles import Card
 
 # in the order of the network's outputs
@@ -24,6 +25,7 @@ LOOKS = 8  # most sampled frames of a face
 BATCH = 32  # most faces per batch
 MIN_FACE_PX = 24  # smaller faces have no readable expression
 MAX_YAW = 0.6  # offset of the nose from the middle of the eyes, in eye distances; beyond it half of the face is hidden
+SMILES = 0.055  # lift of the mouth's corners, see mesh.lift, halfway between those who smile and those who do not
 CHANGED = 0.6  # least mean probability of both halves' own expressions for "neutral, then happy"
 
 Classify = Callable[[np.ndarray], np.ndarray]
@@ -49,6 +51,33 @@ def expression_expert(card: Card, device: str = "cpu") -> Callable[..., list[Ans
         return answers
 
     return expert
+
+
+def smile_expert(card: Card, device: str = "cpu") -> Callable[..., list[Answer]]:
+    """MediaPipe's face mesh: "smiling" for people who smile in the median of the sampled frames, and nothing for others."""
+    find, run = (cards.load(name, device) for name in card.companions)
+
+    def expert(frames: np.ndarray, fps: float, things: Sequence[Thing], scene: dict[str, Any]) -> list[Answer]:
+        answers = []
+        for n, person in subjects_of(things, scene).items():
+            faces = [t for t in things if t.kind == "face" and t.parent == person.id]
+            seen = [
+                mesh.of_head(find, run, frames[faces[0].frames[i]], faces[0].boxes[i]) for i in sampled(frames, faces)
+            ]
+            lifts = [mesh.lift(face.points) for face in seen if face]
+            if lifts and np.median(lifts) > SMILES:
+                answers.append((f"subjects.{n}.expression", "smiling", 0.7))
+        return answers
+
+    return expert
+
+
+def sampled(frames: np.ndarray, faces: Sequence[Thing], most: int = 4) -> list[int]:
+    """Return at most `most` sightings of the first face, spread over the time in which it was seen and large enough."""
+    if not faces or abs(float(faces[0].attributes.get("yaw", 0.0))) > MAX_YAW:
+        return []
+    good = [i for i, box in enumerate(faces[0].boxes) if unit(box, frames.shape[1:3]) * 2.3 >= MIN_FACE_PX]
+    return [good[round(k)] for k in np.linspace(0, len(good) - 1, min(most, len(good)))]
 
 
 def network(card: Card, device: str = "cpu") -> Classify:
@@ -103,13 +132,8 @@ def told(probabilities: np.ndarray) -> tuple[str, float]:
 
 def pictures(frames: np.ndarray, face: Thing) -> list[np.ndarray]:
     """Return at most LOOKS aligned faces, (112, 112, 3) uint8 RGB, spread over the time in which the face was seen."""
-    if abs(float(face.attributes.get("yaw", 0.0))) > MAX_YAW:
-        return []
-    size = frames.shape[1:3]
-    good = [i for i, box in enumerate(face.boxes) if unit(box, size) * 2.3 >= MIN_FACE_PX]
-    chosen = [good[round(k)] for k in np.linspace(0, len(good) - 1, min(LOOKS, len(good)))]
     tilt = float(face.attributes.get("roll", 0.0))
-    return [aligned(frames[face.frames[i]], face.boxes[i], tilt) for i in chosen]
+    return [aligned(frames[face.frames[i]], face.boxes[i], tilt) for i in sampled(frames, [face], LOOKS)]
 
 
 def unit(head: Box, size: tuple[int, int]) -> float:

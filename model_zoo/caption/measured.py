@@ -68,7 +68,7 @@ def scene(frames: np.ndarray, fps: float, things: Sequence[Thing]) -> dict[str, 
     )
     boxes = in_front(len(frames), seen)
     followed = camera.sampled(len(frames), fps)
-    steps = camera.follow(frames, followed, boxes) if seen else []
+    steps = camera.follow(frames, followed, boxes)
     moves = {t.id: displacement(t, followed, steps, height, width) for t in seen}
     sides = positions([t for t in seen if not _travels(moves[t.id])], width) | in_order(seen, things, width)
     subjects: list[dict[str, Any]] = []
@@ -87,7 +87,12 @@ def scene(frames: np.ndarray, fps: float, things: Sequence[Thing]) -> dict[str, 
                 "is_main_subject": not subjects,
             }
         )
-    return {"subjects": subjects, "environment": environment(things), "lighting": looks.lighting(frames)}
+    return {
+        "subjects": subjects,
+        "environment": environment(things),
+        "lighting": looks.lighting(frames),
+        "camera_steps": steps,  # not a field of the schema: for the expert that names the camera motion
+    }
 
 
 def subjects_of(things: Sequence[Thing], scene: dict[str, Any], kinds: Sequence[str] = ("human",)) -> dict[int, Thing]:
@@ -336,7 +341,9 @@ def by_person(person: Thing, height: int, width: int) -> str:
 
 def camera_motion(frames: np.ndarray, fps: float, things: Sequence[Thing], scene: dict[str, Any]) -> list[Answer]:
     """Return the camera motion in words, with the fraction of measured steps as confidence."""
-    seen = [t for t in things if t.kind in ("human", "object")]
-    steps = camera.follow(frames, camera.sampled(len(frames), fps), in_front(len(frames), seen))
+    steps = scene.get("camera_steps")
+    if steps is None:
+        seen = [t for t in things if t.kind in ("human", "object")]
+        steps = camera.follow(frames, camera.sampled(len(frames), fps), in_front(len(frames), seen))
     said = camera_moves.sentence(camera_moves.phases(steps, fps)) if steps else ""
     return [("camera_motion", said, 0.9 * sum(s is not None for s in steps) / len(steps))] if said else []

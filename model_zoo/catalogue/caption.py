@@ -30,6 +30,12 @@ CLASSIFIER = Card(
 
 CARDS: dict[str, Card] = {
     "builtin-caption": Card("caption", "model_zoo.caption.measured:captioner", revision="2"),
+    "builtin-expression": Card(
+        "caption-expert",
+        "model_zoo.caption.expression:smile_expert",
+        extra="builtin",
+        companions=("mediapipe-face-detection", "mediapipe-face-mesh"),
+    ),
     "builtin-shot": Card("caption-expert", "model_zoo.caption.measured:shot_expert", revision="2"),
     "builtin-camera": Card("caption-expert", "model_zoo.caption.measured:camera_expert", revision="2"),
     "template": Card("fusion", "model_zoo.caption.fusion_template:template"),

@@ -104,7 +104,7 @@ CARDS: dict[str, Card] = {
     "dlib": Card(
         "faces",
         "model_zoo.faces.dlib_insightface:dlib_faces",
-        revision="2",
+        revision="3",
         code_license="BSL-1.0",
         weights_license="CC0-1.0",
         extra="builtin",
@@ -184,7 +184,12 @@ CARDS: dict[str, Card] = {
         memory_mb=150,
         match_threshold=0.363,
     ),
-    "builtin-parse": Card("parse", "model_zoo.parse.builtin:parser", revision="2"),
+    "builtin-parse": Card(
+        "parse",
+        "model_zoo.parse.builtin:parser",
+        revision="3",
+        companions=("mediapipe-face-detection", "mediapipe-face-mesh", "mediapipe-pose-landmark"),
+    ),
     "sapiens-seg-0.3b": replace(
         SAPIENS,
         weights="hf:facebook/sapiens-seg-0.3b-torchscript/"

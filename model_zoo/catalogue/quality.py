@@ -74,7 +74,7 @@ CARDS: dict[str, Card] = {
         code_license="MIT",
         weights_license="MIT",
         extra="builtin",
-        input="windows of 100 frames, 48 x 27 RGB, 0 to 255",
+        input="windows of up to 200 frames, 48 x 27 RGB, 0 to 255",
         size_mb=30,
         memory_mb=150,
     ),

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from model_zoo import cards
+from model_zoo.faces import dlib_resnet
 from model_zoo.mediapipe import mesh, ssd
 from model_zoo.roles import Card, Face
 from model_zoo.weights import find
@@ -32,7 +33,7 @@ def dlib_faces(card: Card, device: str = "cpu") -> FacesModel:
     import dlib
 
     detect, look = (cards.load(name, device) for name in card.companions)
-    embed = dlib.face_recognition_model_v1(_dlib_weights("dlib_face_recognition_resnet_model_v1.dat"))
+    embed = dlib_resnet.network(_dlib_weights("dlib_face_recognition_resnet_model_v1.dat"))
 
     def faces(frame: np.ndarray) -> list[Face]:
         frame = np.ascontiguousarray(frame)
@@ -40,9 +41,8 @@ def dlib_faces(card: Card, device: str = "cpu") -> FacesModel:
         for found in ssd.everywhere(detect, frame, ssd.FACES, DETECTED):
             seen = mesh.look(look, frame, found.box, found.points[:2])
             if seen.score >= mesh.SURE:
-                vector = np.array(
-                    embed.compute_face_descriptor(frame, _shape(dlib, found.box, seen.points)), np.float32
-                )
+                chip = dlib.get_face_chip(frame, _shape(dlib, found.box, seen.points), dlib_resnet.PX)
+                vector = embed(chip[None])[0]
                 box = inside(found.box.tolist(), frame)
                 five, jaw = mesh.five(seen.points), seen.points[list(mesh.JAW), :2]
                 out.append(Face(box, found.score, five, vector / np.linalg.norm(vector), jaw=jaw))

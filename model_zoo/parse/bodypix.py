@@ -9,7 +9,7 @@ accessories. Its output is coarse: a cell is 16 px.
 import cv2
 import numpy as np
 
-from model_zoo.parse.builtin import is_skin, largest, to_lab
+from model_zoo.parse.builtin import ellipse, is_skin, largest, to_lab
 from model_zoo.parse.sapiens_segformer import Box, Parser, nonempty, without_specks
 from model_zoo.roles import Card
 from model_zoo.weights import find
@@ -80,7 +80,7 @@ def by_cover(person: np.ndarray, body: np.ndarray, mask: np.ndarray, head: Box |
         head = (x, y, x + width, y + height)
     if head is None:
         return nonempty([("upper", without_specks(trunk))])
-    bare = is_skin(to_lab(person), mask, head)
+    bare = is_skin(to_lab(person), mask & ellipse(head, mask.shape, centre=0.62, across=0.22, down=0.12))
     covered = cv2.dilate(bare.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0  # else a bare arm leaves its outline
     found = {
         "face": face,

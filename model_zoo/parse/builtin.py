@@ -5,52 +5,88 @@ trousers' colour. Accessories are never guessed.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from model_zoo.faces import head_outline
+from model_zoo import cards
+from model_zoo.mediapipe import mesh, people, pose, ssd
+from model_zoo.mediapipe.network import Network
 from model_zoo.roles import Card
 
 Box = tuple[float, float, float, float]
 Parser = Callable[[np.ndarray, np.ndarray, Box | None], dict[str, np.ndarray]]
 
 # Landmarks of a standing adult in head heights below the crown (the classical canon of 7.5 heads).
-SHOULDERS, WAIST, HIP, KNEES, ANKLES = 1.3, 2.4, 3.6, 5.4, 7.0
-ACROSS = 1.2  # width of narrow shoulders, head heights
+SHOULDERS, WAIST, KNEES, ANKLES = 1.3, 2.4, 5.4, 7.0
+BELOW_HIPS = 0.3  # head heights: hems may be so far below the hips
 LEAST_CLOTH = 0.2  # smallest visible garment, square head heights
 THIN = 0.025  # head heights: half the width of seams and slivers that remain where skin was removed
 VIVID = 20.0  # chroma from which a colour's hue is reliable
+BROWS = 0.42  # head heights: above the eyebrows
+BALD = 4.0  # least distance of hair from the colour of the face, see `_unlike`
 HAIR_IS_ONE = 0.7  # fraction of the hair in one colour
 HAIR_IS_EVEN = 20.0  # standard deviation of its lightness, L*; a badge on a cap has more
 BADGE = 0.1  # largest object worn on a garment, square head heights; a hand is larger
-EDGE_TO_EDGE = 0.8  # fraction of columns in which a table's colour differs from that above it
 SAME_COLOUR = 9.0  # largest distance in CIE Lab of two pieces of one garment, see `_change`
 
 
+class Marks(NamedTuple):
+    """What the networks find on a person."""
+
+    oval: np.ndarray  # (h, w) bool: the face, from the jaw to the hairline
+    cheeks: np.ndarray  # (h, w) bool: skin whatever the hair and the beard
+    hips: float  # row of the hips, which may be below the crop
+
+
 def parser(card: Card, device: str = "cpu") -> Parser:
-    """Garments from the geometry of a person around the face; no weights."""
-    return parse
+    """Face and hips by MediaPipe's face mesh and BlazePose; hair and garments by their places and colours."""
+    find, look, body = (cards.load(name, device) for name in card.companions)
+
+    def model(person: np.ndarray, mask: np.ndarray, head: Box | None) -> dict[str, np.ndarray]:
+        marks = find_marks(find, look, body, person, head) if head is not None else None
+        return parse(person, mask, head, marks) if head is not None and marks is not None else {}
+
+    return model
 
 
-def parse(person: np.ndarray, mask: np.ndarray, head: Box | None) -> dict[str, np.ndarray]:
+def find_marks(find: Network, look: Network, body: Network, person: np.ndarray, head: Box) -> Marks | None:
+    """Return the marks of the person with that head; None if the networks are not sure of a face and a body there."""
+    seen = mesh.of_head(find, look, person, head)
+    if seen is None:
+        return None
+    five = mesh.five(seen.points)
+    face = ssd.Found(seen.score, mesh.box_of(seen.points), np.stack([*five[:3], five[3:].mean(0)]))
+    found = pose.look(body, person, people.region_of_face(face))
+    found = pose.look(body, person, found.region)
+    if found.score < people.BODY_SCORE:
+        return None
+    oval, left, right = (filled(seen.points[list(ring), :2], person.shape) for ring in (mesh.OVAL, *mesh.CHEEKS))
+    return Marks(oval, left | right, float(found.points[list(pose.HIPS), 1].mean()))
+
+
+def filled(points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a polygon as an (h, w) bool mask."""
+    return cv2.fillPoly(np.zeros(shape[:2], np.uint8), [np.rint(points).astype(np.int32)], 1) > 0
+
+
+def parse(person: np.ndarray, mask: np.ndarray, head: Box, marks: Marks) -> dict[str, np.ndarray]:
     """Return the parts of an upright person: {part: (h, w) bool}, disjoint and inside the mask; unclear parts are omitted.
 
     person: (h, w, 3) uint8 RGB crop. mask: (h, w) bool. head: x0, y0, x1, y1 of the whole head, hair included, in pixels of the
-    crop; all measures are relative to it, so that a person without one has no parts: {}. Keys are from "face", "hair", "upper",
-    "lower", "shoes".
+    crop; all measures are relative to it. Keys are from "face", "hair", "upper", "lower", "shoes".
     """
-    if head is None:
-        return {}
     lab = to_lab(person)
-    skin = mask & is_skin(lab, mask, head)
-    face = mask & _face(skin, head)
-    hair = mask & _hair(lab, _outline(mask, head), face, skin, head)
+    skin = mask & is_skin(lab, mask & marks.cheeks)
     rows = (np.arange(len(mask)) - head[1]) / (head[3] - head[1])  # head heights below the crown
+    face = mask & marks.oval & (skin | (rows > BROWS)[:, None])  # without a fringe
+    hair = mask & _hair(lab, mask & _room(mask, head), face, skin, head)
+    hip = (marks.hips - head[1]) / (head[3] - head[1])
     body = mask & ~face & ~hair & (rows > 0.9)[:, None]
     parts = {"face": face, "hair": hair}
     free = mask & ~face & ~hair
-    for name, part in _clothes(lab, _dressed(lab, body, skin, rows), rows).items():
+    for name, part in _clothes(lab, _dressed(lab, body, skin, rows), rows, hip).items():
         parts[name] = part & free
         free &= ~part
     return {name: part for name, part in parts.items() if part.any()}
@@ -61,18 +97,17 @@ def to_lab(picture: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(cv2.GaussianBlur(picture, (0, 0), 1.0).astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
 
 
-def is_skin(lab: np.ndarray, mask: np.ndarray, head: Box) -> np.ndarray:
-    """Return pixels with the colour of this person's cheeks and nose, (h, w) bool: chroma close, lightness loose (shadows)."""
-    cheeks = mask & _ellipse(head, mask.shape, centre=0.62, across=0.22, down=0.12)
+def is_skin(lab: np.ndarray, cheeks: np.ndarray) -> np.ndarray:
+    """Return pixels with the colour of this person's cheeks, (h, w) bool: chroma close, lightness loose (shadows)."""
     if cheeks.sum() < 10:
-        return np.zeros_like(mask)
+        return np.zeros_like(cheeks)
     middle = np.median(lab[cheeks], axis=0)
     spread = np.maximum(1.4826 * np.median(np.abs(lab[cheeks] - middle), axis=0), (9.0, 3.0, 3.0))
     away = (lab - middle) / spread
     return (np.hypot(away[..., 1], away[..., 2]) < 3.0) & (np.abs(away[..., 0]) < 3.5)
 
 
-def _ellipse(head: Box, shape: tuple[int, ...], centre: float, across: float, down: float) -> np.ndarray:
+def ellipse(head: Box, shape: tuple[int, ...], centre: float, across: float, down: float) -> np.ndarray:
     """Return an ellipse in the head box: its centre at `centre` of the height, half axes as fractions of width and height."""
     x0, y0, x1, y1 = head
     y, x = np.ogrid[: shape[0], : shape[1]]
@@ -81,22 +116,13 @@ def _ellipse(head: Box, shape: tuple[int, ...], centre: float, across: float, do
     return dx**2 + dy**2 <= 1
 
 
-def _face(skin: np.ndarray, head: Box) -> np.ndarray:
-    """Return the convex hull of the skin in the head's lower part, which contains eyes, brows and mouth."""
-    zone = skin & _ellipse(head, skin.shape, centre=0.6, across=0.45, down=0.42)
-    zone = largest(cv2.morphologyEx(zone.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)).astype(bool))
-    points = np.argwhere(zone)[:, ::-1].astype(np.int32)
-    hull = np.zeros(skin.shape, np.uint8)
-    if len(points) >= 3:
-        cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
-    return hull.astype(bool)
-
-
-def _outline(mask: np.ndarray, head: Box) -> np.ndarray:
-    """Return the part of a person's mask inside the ellipse of the head, (h, w) bool."""
+def _room(mask: np.ndarray, head: Box) -> np.ndarray:
+    """Return where hair may be, (h, w) bool: round the head, wider and higher than its box."""
     x0, y0, x1, y1 = head
-    around = ((x0 + x1) / 2, (y0 + y1) / 2), ((x1 - x0) / 2, (y1 - y0) / 2)
-    return head_outline.ellipse(*around, 0.0, mask.shape) & mask
+    wide, tall = 0.13 * (x1 - x0), 0.2 * (y1 - y0)
+    room = np.zeros_like(mask)
+    room[max(0, int(y0 - tall)) : max(0, int(y1)), max(0, int(x0 - wide)) : max(0, int(x1 + wide))] = True
+    return room
 
 
 def _hair(lab: np.ndarray, outline: np.ndarray, face: np.ndarray, skin: np.ndarray, head: Box) -> np.ndarray:
@@ -107,15 +133,16 @@ def _hair(lab: np.ndarray, outline: np.ndarray, face: np.ndarray, skin: np.ndarr
     x0, y0, x1, y1 = head
     tall, wide = y1 - y0, x1 - x0
     rest = outline & ~face
-    crown = rest & ~skin & _ellipse(head, rest.shape, centre=0.2, across=0.4, down=0.2)
+    crown = rest & ellipse(head, rest.shape, centre=0.2, across=0.4, down=0.2)
     if crown.sum() < 0.01 * tall * wide:
         return np.zeros_like(rest)
     colour = np.median(lab[crown], axis=0)
     away = _unlike(lab, colour)
     if skin.any():  # auburn hair has the colour of brown skin, but is more like itself
-        rest &= ~(
-            skin & (_unlike(lab, np.median(lab[face & skin] if (face & skin).any() else lab[skin], axis=0)) < away)
-        )
+        of_face = np.median(lab[face & skin] if (face & skin).any() else lab[skin], axis=0)
+        if _unlike(colour[None], of_face)[0] < BALD:
+            return np.zeros_like(rest)
+        rest &= ~(skin & (_unlike(lab, of_face) < away))
     y, x = np.mgrid[: rest.shape[0], : rest.shape[1]]
     beside = np.abs(x - (x0 + x1) / 2) > 0.25 * wide
     alike = away < 2 * SAME_COLOUR
@@ -187,19 +214,18 @@ def _dressed(lab: np.ndarray, body: np.ndarray, skin: np.ndarray, rows: np.ndarr
     return body & ~(cv2.dilate(bare.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0)  # to_lab blurs the seam
 
 
-def _clothes(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+def _clothes(lab: np.ndarray, body: np.ndarray, rows: np.ndarray, hip: float) -> dict[str, np.ndarray]:
     """Return upper and lower garment and shoes: a dressed body split at the waist and at the ankles.
 
-    Without a change of colour at the waist, the upper garment ends at three heads and there is not a lower one.
+    Without a change of colour at the waist, the upper garment ends at the hips and there is not a lower one.
     """
     head_px = 1 / (rows[1] - rows[0])
     body = whole(opened(body, THIN * head_px), BADGE * head_px**2)
-    body &= (rows < _table(lab, body, rows))[:, None]
     end = _end(body, rows)
     if body.sum() * (rows[1] - rows[0]) ** 2 < LEAST_CLOTH:
         return {}
-    waist = _waist(lab, body, rows)
-    parts = {"upper": pieces(body & (rows < (waist or 3.0))[:, None])}
+    waist = _waist(lab, body, rows, hip)
+    parts = {"upper": pieces(body & (rows < (waist or hip))[:, None])}
     if waist and end > waist + 0.3:
         parts["lower"] = pieces(body & ((rows >= waist) & (rows < ANKLES - 0.1))[:, None])
     if end > ANKLES and not body[-1].any():
@@ -221,37 +247,6 @@ def whole(mask: np.ndarray, hole: float) -> np.ndarray:
     return mask | holes[labels]
 
 
-def _table(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> float:
-    """Return where furniture in the mask begins, in head heights below the crown; inf without evidence of it.
-
-    A row of another colour from edge to edge, not narrower than the shoulders above it: unlike a belt, which is at the waist, and
-    below which the body is narrower. A horizontally striped chest ends there too: half a pullover is better than half a table.
-    """
-    # a hand in front of the chest does not make it narrower
-    left, right = (body.argmax(1), body.shape[1] - body[:, ::-1].argmax(1))
-    wide = (right - left) * body.any(1) * (rows[1] - rows[0])  # in head heights
-    for row in np.arange(SHOULDERS, HIP, 0.05):
-        above, below = ((rows > a) & (rows <= a + 0.1) for a in (row - 0.1, row + 0.03))
-        if not (wide[above].any() and wide[below].any()):
-            continue
-        least = max(ACROSS, wide[above].mean() * (1.0 if row < WAIST else 1.15))
-        if wide[above].mean() < ACROSS or wide[below].mean() < least:
-            continue
-        one, other = (_columns(lab[strip], body[strip]) for strip in (above, below))
-        # a column without pixels has the colour nan, and nan is not greater
-        changed = _unlike(one, other) > 1.5 * SAME_COLOUR
-        both = ~np.isnan(one[:, 0] + other[:, 0])
-        if changed.sum() > EDGE_TO_EDGE * both.sum():
-            return float(row)
-    return float("inf")
-
-
-def _columns(lab: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return the mean colour of each column of an (h, w, 3) strip inside its (h, w) mask, (w, 3); nan without pixels."""
-    count = mask.sum(0)[:, None]
-    return np.where(count > 0, (lab * mask[..., None]).sum(0) / np.maximum(count, 1), np.nan)
-
-
 def pieces(mask: np.ndarray) -> np.ndarray:
     """Return a mask without specks: its 8-connected components of at least a fifth of the largest one."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
@@ -260,13 +255,14 @@ def pieces(mask: np.ndarray) -> np.ndarray:
     return (areas >= max(1, 0.2 * areas.max()))[labels]
 
 
-def _waist(lab: np.ndarray, body: np.ndarray, rows: np.ndarray) -> float:
+def _waist(lab: np.ndarray, body: np.ndarray, rows: np.ndarray, hip: float) -> float:
     """Return where the upper garment ends, in head heights; 0 without a change of colour.
 
-    The row between WAIST and HIP with the largest difference of the median colours of the half heads above and below.
+    The row between WAIST and a little below the hips with the largest difference of the median colours of the half heads above
+    and below.
     """
     found = []
-    for row in np.arange(WAIST, HIP, 0.05):
+    for row in np.arange(WAIST, hip + BELOW_HIPS, 0.05):
         above, below = (body & ((rows > a) & (rows <= a + 0.5))[:, None] for a in (row - 0.5, row))
         if min(above.sum(), below.sum()) >= 20:
             found.append((_change(lab[above], lab[below]), float(row)))

@@ -41,7 +41,7 @@ class ShotDetector:
     """Streaming detector: takes every frame in turn, returns transitions once they are certain, in order and without overlap.
 
     Every transition that starts before frame `settled` has been returned. Frames from there to `judged` are in a transition that
-    has not ended. `judged` lags some 75 to 150 frames behind, more if the network takes many windows per call. Keeps about as
+    has not ended. `judged` lags some 75 to 230 frames behind, more if the network takes many windows per call. Keeps about as
     many small frames, however long the video.
     """
 

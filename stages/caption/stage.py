@@ -52,7 +52,7 @@ class Caption(Stage):
 
     captioner: str = "builtin-caption"
     """card of the base captioner, or openai:http://HOST:8000/v1#MODEL"""
-    experts: str = "builtin-shot,builtin-camera"
+    experts: str = "builtin-shot,builtin-camera,builtin-expression"
     """cards of the experts, comma-separated; "" = none"""
     fusion: str = "template"
     """card of the fusion model"""

@@ -42,7 +42,7 @@ class Segment(Stage):
     per = "video"
     opens_sources = True
     accounts_for = "video_id"
-    version = 3
+    version = 4
     uncached_fields = ("max_side_px", "max_source_frames", "max_decoder_bytes")
 
     fps: float = 15.0

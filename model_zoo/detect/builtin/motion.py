@@ -89,7 +89,8 @@ def uncovered(median: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.nda
 
 def difference(picture: np.ndarray, plate: np.ndarray) -> np.ndarray:
     """Return how far each pixel is from the plate, (h, w) uint8: the largest difference of the three channels, smoothed."""
-    return cv2.GaussianBlur(cv2.absdiff(picture, plate), (0, 0), 1.2).max(2)
+    red, green, blue = cv2.split(cv2.GaussianBlur(cv2.absdiff(picture, plate), (0, 0), 1.2))
+    return cv2.max(cv2.max(red, green), blue)
 
 
 def is_here(picture: np.ndarray, plate: np.ndarray, blob: np.ndarray) -> bool:
@@ -109,6 +110,10 @@ def camera(picture: np.ndarray, other: np.ndarray) -> np.ndarray:
     Corners matched by ORB with RANSAC consensus, and again among the outliers, since the first consensus may be a person's. Of
     the two and the identity, the one that leaves the fewest pixels unlike is returned. Deterministic.
     """
+    if (
+        _unlike(picture, other, np.eye(3)) <= 0
+    ):  # nothing can leave fewer: no corners are matched where the camera stands
+        return np.eye(3)
     orb = cv2.ORB.create(600, fastThreshold=10)
     (points, marks), (others, other_marks) = (
         orb.detectAndCompute(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY), None) for p in (picture, other)

@@ -1,11 +1,15 @@
 """The expert for expressions, with a small network of the published one's input and output."""
 
+from itertools import islice
 from pathlib import Path
 
 import cv2
+import mediapipe_networks
 import numpy as np
 import pytest
+from skimage.data import astronaut
 
+from a2data.media import video
 from model_zoo import cards
 from model_zoo.caption import expression
 from model_zoo.caption.measured import Thing
@@ -151,3 +155,23 @@ def test_real_faces_have_their_eyes_where_the_network_expects_them(corpus):
         eyes = face.landmarks[:2].mean(0)
         cv2.circle(marked, tuple(np.rint(eyes).astype(int).tolist()), 6, (255, 0, 0), -1)
         assert spot(expression.aligned(marked, box, roll(face.landmarks)), 0) == pytest.approx(expression.EYES, abs=5)
+
+
+def smile(frame: np.ndarray, head: tuple[float, float, float, float]) -> list[tuple[str, str, float]]:
+    face = Thing("f", "face", "face", "p", [0], [head], {})
+    person = Thing("p", "human", "person", "", [0], [head], {})
+    expert = mediapipe_networks.network("builtin-expression")
+    return expert(frame[None], 15.0, [person, face], SCENE)
+
+
+def test_a_smiling_portrait_is_called_smiling():
+    assert smile(astronaut(), (160.0, 20.0, 290.0, 195.0)) == [("subjects.0.expression", "smiling", 0.7)]
+
+
+def test_nothing_is_said_where_there_is_no_face():
+    assert smile(astronaut(), (20.0, 330.0, 110.0, 450.0)) == []
+
+
+def test_nothing_is_said_of_a_person_who_does_not_smile(corpus):
+    (frame,) = islice(video.read(str(corpus / "video" / "intel_asl_book.mkv")), 1)
+    assert smile(frame.picture.to_ndarray(format="rgb24"), (259.0, 68.0, 336.0, 171.0)) == []

@@ -1,5 +1,6 @@
 import mediapipe_networks
 import numpy as np
+import pytest
 from skimage.data import astronaut
 
 from model_zoo.mediapipe import mesh
@@ -26,3 +27,14 @@ def test_where_there_is_no_face_the_score_is_low():
     run = mediapipe_networks.network("mediapipe-face-mesh")
     flag = mesh.look(run, astronaut(), np.array([360.0, 380, 460, 480]), np.array([[380.0, 420], [440, 420]]))
     assert flag.score < 0.5
+
+
+@pytest.mark.parametrize("turn", [0.0, 30.0, -75.0])
+def test_a_smile_lifts_the_corners_of_the_mouth_however_the_head_is_turned(turn):
+    points = np.zeros((468, 3), np.float32)
+    points[mesh.LEFT_EYE[0], :2], points[mesh.RIGHT_EYE[0], :2] = (20, 30), (120, 30)
+    points[list(mesh.LIPS), :2] = (70, 108), (70, 112)
+    points[mesh.MOUTH[0], :2], points[mesh.MOUTH[1], :2] = (40, 102), (100, 102)
+    c, s = np.cos(np.radians(turn)), np.sin(np.radians(turn))
+    points[:, :2] = points[:, :2] @ np.float32([[c, s], [-s, c]])
+    assert mesh.lift(points) == pytest.approx(0.08, abs=1e-5)

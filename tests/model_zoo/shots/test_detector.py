@@ -155,12 +155,12 @@ def numbered(count: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
-@pytest.mark.parametrize("count", [1, 49, 50, 51, 100, 130])
-def test_the_network_sees_windows_of_100_padded_with_the_ends(count, at_once):
+@pytest.mark.parametrize("count", [1, 149, 150, 151, 174, 175, 176, 250])
+def test_the_network_sees_windows_of_200_padded_with_the_ends_and_a_shorter_last_one(count, at_once):
     echo = Echo(set(), set())
     detect(numbered(count), transnet.Network(echo, at_once))
-    padded = [0] * 25 + list(range(count)) + [count - 1] * 200
-    assert echo.asked == [padded[start : start + 100] for start in range(0, count, 50)]
+    padded = [0] * 25 + list(range(count)) + [count - 1] * 25
+    assert echo.asked == [padded[start : start + 200] for start in range(0, count, 150)]
 
 
 @pytest.mark.parametrize("at_once", [1, 4])

@@ -146,6 +146,7 @@ def test_servers_that_are_dead_give_one_line_for_each_model_and_exit_code_1(serv
     assert main(["models", "fetch", "--profile", profile]) == 1
 
     lines = capsys.readouterr().err.splitlines()
-    fetched = [card.name for card in models.chosen(profile) if weights.fetched(card)]
+    # the package index, from which MediaPipe's networks come, is alive
+    fetched = [c.name for c in models.chosen(profile) if weights.fetched(c) and not c.weights.startswith("pypi:")]
     assert [line.split("'")[1] for line in lines] == fetched
     assert all(line.startswith("a2data: model ") for line in lines)

@@ -177,7 +177,13 @@ def test_only_kept_clips_are_captioned():
 
 def test_every_card_that_it_names_can_be_loaded_and_is_part_of_the_key():
     stage = Caption()
-    assert sorted(stage.models()) == ["builtin-camera", "builtin-caption", "builtin-shot", "template"]
+    assert sorted(stage.models()) == [
+        "builtin-camera",
+        "builtin-caption",
+        "builtin-expression",
+        "builtin-shot",
+        "template",
+    ]
     assert sorted(stage.load()) == sorted(stage.models())
     assert cards.card("builtin-shot").role == "caption-expert"
     assert sorted(replace(stage, experts="").models()) == ["builtin-caption", "template"]
