@@ -1,7 +1,9 @@
 """Accounting of the units of a stage per "shard" or "all" as rows, rejects and failures, so that none is lost silently."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from a2data.records import Failure, Reject
 from a2data.stage import Stage
@@ -9,39 +11,35 @@ from a2data.store.url import scrub
 
 
 def sort(
-    stage: Stage, made: Sequence[Any], accountable: Mapping[str, str]
-) -> tuple[list[Any], list[Reject], dict[str, str]]:
+    stage: Stage, rows: pa.Table, others: Sequence[Reject | Failure], accountable: Mapping[str, str]
+) -> tuple[pa.Table, list[Reject], dict[str, str]]:
     """Return the rows, the rejects, and the failures by clip.
 
     accountable: the values that the stage must account for, each with its clip. A clip with a value that has neither a row nor a
     reject is a failure, and its rows are dropped.
     """
-    rows = [row for row in made if not isinstance(row, Reject | Failure)]
-    rejected = [row for row in made if isinstance(row, Reject)]
-    failed = {row.key: scrub(row.error) for row in made if isinstance(row, Failure)}
+    rejected = [one for one in others if isinstance(one, Reject)]
+    failed = {one.key: scrub(one.error) for one in others if isinstance(one, Failure)}
     if not stage.accounts_for:
         return rows, rejected, failed
-    answered = {subject(stage, row) for row in (*rows, *rejected)}
+    answered = subjects(stage, rows, rejected)
     lost: dict[str, list[str]] = {}
     for value, clip in accountable.items():
         if value not in answered and clip not in failed:
             lost.setdefault(clip, []).append(value)
     for clip, values in lost.items():
         failed[clip] = f"LookupError: {stage.name()} yielded neither a row nor a reject for {', '.join(values)}"
-    return (
-        [row for row in rows if row.clip_id not in lost],
-        [reject for reject in rejected if reject.key.split("/")[0] not in lost],
-        failed,
-    )
+    if lost:
+        rows = rows.filter(pc.invert(pc.is_in(rows["clip_id"], pa.array([*lost], pa.string()))))
+    return rows, [reject for reject in rejected if reject.key.split("/")[0] not in lost], failed
 
 
-def subject(stage: Stage, made: Any) -> str:
-    """Return the value of `accounts_for` of a row or a Reject."""
-    if isinstance(made, Reject):
-        return made.key.split("/")[0] if stage.accounts_for == "clip_id" else made.key
-    return getattr(made, stage.accounts_for)
+def subjects(stage: Stage, rows: pa.Table, rejected: Sequence[Reject]) -> set[str]:
+    """Return the values of `accounts_for` of rows and Rejects. Several rows may belong to one, such as references of an element."""
+    keys = (one.key.split("/")[0] if stage.accounts_for == "clip_id" else one.key for one in rejected)
+    return {*rows[stage.accounts_for].to_pylist(), *keys}
 
 
-def count(stage: Stage, made: Sequence[Any]) -> int:
-    """Return the number of units of rows and Rejects. Several rows may belong to one unit, such as references of an element."""
-    return len({subject(stage, one) for one in made}) if stage.accounts_for else len(made)
+def count(stage: Stage, rows: pa.Table, rejected: Sequence[Reject]) -> int:
+    """Return the number of units of rows and Rejects."""
+    return len(subjects(stage, rows, rejected)) if stage.accounts_for else len(rows) + len(rejected)

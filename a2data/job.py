@@ -9,19 +9,17 @@ from contextlib import ExitStack
 from threading import Thread
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from a2data import accounting
+from a2data.corpus_job import present, run_over_all
 from a2data.heartbeat import Progress, counted
 from a2data.journal import note_units, progress_path
 from a2data.records import Failure, Reject
 from a2data.stage import Stage
 from a2data.store.lookup import Lookup
 from a2data.store.parquet import DamagedError
-from a2data.store.schema import from_table
+from a2data.store.schema import from_table, to_table
 from a2data.store.source_files import SourceFiles
-from a2data.store.tables import Part, Store
+from a2data.store.tables import Footer, Part, Store
 from a2data.store.url import scrub
 from a2data.task_map import TaskMap, map_serial
 
@@ -53,32 +51,41 @@ def run_job(
         _do_units(stages, models, store, job[0], skip or {}, progress)
         return
     (stage,), (model,) = stages, models
-    _demand(stage, store, job)
+    footers = _demand(stage, store, job)
+    if stage.per == "all":
+        with progress.unit("", stage.name()):
+            run_over_all(stage, model, store, job, spread, footers)
+        return
     began = time.perf_counter()
-    alone = stage.per == "shard"
     with progress.unit("", stage.name()):
-        made = _shard_rows(stage, model, store, job[0]) if alone else _all_rows(stage, model, store, job, spread)
-    inputs = store.inputs(stage, job)
-    for shard in job:
-        rows, rejected, failed = accounting.sort(stage, made[shard], _accountable(stage, store, shard))
-        with store.create(stage.name(), stage.writes, shard) as part:
-            part.add(rows)
-            part.footer.rejected, part.footer.failed = rejected, failed
-            part.footer.num_inputs = accounting.count(stage, [*rows, *rejected]) + len(failed)
-            part.footer.skipped = sorted(_missing(stage, store, shard))
-            part.footer.seconds = (time.perf_counter() - began) / len(job)
-            part.commit(stage, inputs)
+        made = _shard_rows(stage, model, store, job[0])
+    found = to_table(stage.writes, [row for row in made if not isinstance(row, Reject | Failure)])
+    others = [row for row in made if isinstance(row, Reject | Failure)]
+    rows, rejected, failed = accounting.sort(stage, found, others, _accountable(stage, store, job[0]))
+    with store.create(stage.name(), stage.writes, job[0]) as part:
+        part.add_table(rows)
+        part.footer.rejected, part.footer.failed = rejected, failed
+        part.footer.num_inputs = accounting.count(stage, rows, rejected) + len(failed)
+        part.footer.skipped = sorted(_missing(stage, store, job[0]))
+        part.footer.seconds = time.perf_counter() - began
+        part.commit(stage, store.inputs(stage, job))
 
 
-def _demand(stage: Stage, store: Store, job: tuple[int, ...], made_here: Sequence[str] = ()) -> None:
-    """Raise FileNotFoundError, with the command to run, if an input is missing."""
+def _demand(
+    stage: Stage, store: Store, job: tuple[int, ...], made_here: Sequence[str] = ()
+) -> dict[str, list[Footer]]:
+    """Return the footers of the inputs. Raises FileNotFoundError, with the command to run, if one is missing."""
+    found: dict[str, list[Footer]] = {}
     for name in stage.reads:
         for shard in job if name not in made_here else ():
-            if store.footer(name, shard) is None:
+            footer = store.footer(name, shard)
+            if footer is None:
                 raise FileNotFoundError(
                     f"{stage.name()} reads the table {name!r}, whose part for shard {shard} is missing: "
                     f"run `a2data {name} {store.root}` first"
                 )
+            found.setdefault(name, []).append(footer)
+    return found
 
 
 def _missing(stage: Stage, store: Store, shard: int, made_here: Sequence[str] = ()) -> set[str]:
@@ -305,7 +312,7 @@ def _units(
         yield unit, inputs
 
 
-# -- per shard, over all -----------------------------------------------------------------------------------------------
+# -- per shard ---------------------------------------------------------------------------------------------------------
 
 
 def _accountable(stage: Stage, store: Store, shard: int) -> dict[str, str]:
@@ -313,47 +320,15 @@ def _accountable(stage: Stage, store: Store, shard: int) -> dict[str, str]:
     if not stage.accounts_for:
         return {}
     table = store.columns(next(iter(stage.reads)), shard, sorted({stage.accounts_for, "clip_id"}))
-    table = _present(table, _missing(stage, store, shard))
+    table = present(table, _missing(stage, store, shard))
     return dict(zip(*(table.column(c).to_pylist() for c in (stage.accounts_for, "clip_id")), strict=True))
 
 
-def _shard_rows(stage: Stage, model: Any, store: Store, shard: int) -> dict[int, list[Any]]:
+def _shard_rows(stage: Stage, model: Any, store: Store, shard: int) -> list[Any]:
     gone = _missing(stage, store, shard)
-    inputs = [_present(store.table(name, shard, record), gone) for name, record in stage.reads.items()]
+    inputs = [present(store.table(name, shard, record), gone) for name, record in stage.reads.items()]
     rows = [from_table(record, table) for record, table in zip(stage.reads.values(), inputs, strict=True)]
-    return {shard: list(counted(stage.run(model, *rows, shard=shard, **_lookup(stage, store))))}
-
-
-def _all_rows(stage: Stage, model: Any, store: Store, job: tuple[int, ...], spread: TaskMap) -> dict[int, list[Any]]:
-    """Return the results by the shard of their clip. The key of a Reject begins with the clip's name."""
-    tables, home = [], {}
-    gone = {shard: _missing(stage, store, shard) for shard in job}
-    for number, (name, record) in enumerate(stage.reads.items()):
-        pieces = []
-        for shard in job:
-            piece = _present(store.table(name, shard, record), gone[shard])
-            pieces.append(piece.append_column("shard", pa.array([shard] * len(piece), pa.int32())))
-            if number == 0:
-                home.update(dict.fromkeys(piece.column("clip_id").to_pylist(), shard))
-        tables.append(pa.concat_tables(pieces))
-    made: dict[int, list[Any]] = {shard: [] for shard in job}
-
-    def counted_spread(*what: Any) -> Iterator[Any]:
-        return counted(spread(*what))
-
-    more = {"spread": counted_spread} if stage.uses_task_map else {}
-    for row in counted(stage.run(model, *tables, **_lookup(stage, store), **more)):
-        clip = row.key.split("/")[0] if isinstance(row, Reject | Failure) else row.clip_id
-        made[home[clip]].append(row)
-    return made
-
-
-def _present(table: pa.Table, gone: set[str]) -> pa.Table:
-    """Return the table without the rows of missing units."""
-    for column in UNIT.values():
-        if gone and column in table.column_names:
-            table = table.filter(pc.invert(pc.is_in(table.column(column), pa.array(sorted(gone), pa.string()))))
-    return table
+    return list(counted(stage.run(model, *rows, shard=shard, **_lookup(stage, store))))
 
 
 def _lookup(stage: Stage, store: Store) -> dict[str, Any]:

@@ -214,6 +214,18 @@ class EmbeddedElement(ElementMeta):
 
 
 @dataclass(frozen=True)
+class ElementPicture:
+    """The picture of an element: the columns of Element that are compared between a reference and its target."""
+
+    clip_id: str
+    element_id: str
+    frame: int
+    box: Box
+    mask: bytes
+    image: bytes
+
+
+@dataclass(frozen=True)
 class Subject:
     """One subject of the structured caption, in the schema of SkyReels-V2."""
 

@@ -31,6 +31,9 @@ class Stage:
     A stage per "all" with `uses_task_map` gets `spread`, a parallel map for pure calls (see a2data.task_map), so that it does not
     compute alone while the rest of a cluster is idle.
 
+    Such a stage may yield Arrow tables of `writes` instead of rows. With `uses_earlier` it gets `earlier`, what it kept of its last
+    result (see a2data.store.earlier).
+
     A stage per "video" with `opens_sources` gets `source_file(video_id, path)`, which returns how to open the local copy of a
     downloaded source (see a2data.store.source_files).
 
@@ -51,6 +54,7 @@ class Stage:
     gpus: ClassVar[float] = 0
     concurrency: ClassVar[int] = 1  # units at a time, each in a thread, for stages per "video" or "clip" that wait
     uses_task_map: ClassVar[bool] = False
+    uses_earlier: ClassVar[bool] = False
     opens_sources: ClassVar[bool] = False
     # "video_id", "clip_id" or, for stages per "all", "element_id"; "" = may yield nothing
     accounts_for: ClassVar[str] = ""

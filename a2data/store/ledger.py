@@ -99,7 +99,14 @@ class Ledger:
                     return False
                 inputs[name] = combined(found)
             wanted = key(inputs)
-            return all((entry := mine.get(shard)) is not None and entry.key == wanted for shard in job)
+            found = [entry for shard in job if (entry := mine.get(shard)) is not None]
+            if len(found) < len(job):
+                return False
+            if all(entry.key == wanted for entry in found):
+                return True
+            if stage.per != "all":
+                return False
+            return self.store.recorded(stage.name()) == (wanted, combined([entry.digest for entry in found]))
 
         return fresh
 

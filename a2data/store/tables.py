@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import count, groupby
 from typing import Any
 
@@ -32,6 +32,7 @@ log = logging.getLogger("a2data")
 
 SPILL_ROWS = 16
 DAMAGED = ".damaged"  # suffix of a part that was moved aside
+RECORD = "made.json"  # of a stage over all shards, see Store.record
 COPY = ".copy"  # SHARD.copy is a second copy of SHARD.parquet
 ROW_GROUP_BYTES = 1 << 20  # size of one read: some hundred rows without pixels, one or two clips with pixels
 
@@ -272,8 +273,28 @@ class Store(Folder):
         if inputs is None:
             return False
         key = self.key(stage, inputs)
-        footers = (self.footer(stage.name(), shard) for shard in job)
-        return all(footer is not None and footer.key == key for footer in footers)
+        footers = [footer for shard in job if (footer := self.footer(stage.name(), shard))]
+        if len(footers) < len(job):
+            return False
+        if all(footer.key == key for footer in footers):
+            return True
+        return stage.per == "all" and self.recorded(stage.name()) == (key, combined([f.digest for f in footers]))
+
+    def record(self, stage: Stage, inputs: dict[str, str], digests: list[str]) -> None:
+        """Record that the parts with these digests, one for each shard, are what a stage over all shards makes of its inputs.
+
+        The parts whose content has not changed keep the keys of an earlier result.
+        """
+        made = {"key": self.key(stage, inputs), "digest": combined(digests)}
+        self.put(json.dumps(made).encode(), stage.name(), RECORD)
+
+    def recorded(self, stage: str) -> tuple[str, str]:
+        """Return the key and the combined digest in the record of a stage over all shards; "" if there is none."""
+        try:
+            made = json.loads(self.get(stage, RECORD) or b"{}")
+            return str(made.get("key", "")), str(made.get("digest", ""))
+        except (ValueError, AttributeError):
+            return "", ""
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -346,6 +367,15 @@ class Part:
             for row in rows:
                 add(row)
 
+    def add_table(self, table: pa.Table) -> None:
+        """Append the rows of a table, in the same batches as `add`, because the digest is of batches as they are written."""
+        table = table.combine_chunks()
+        for start in range(0, len(table), SPILL_ROWS):
+            rows = pa.array(range(start, min(start + SPILL_ROWS, len(table))))
+            # a slice would be written with other offsets and padding
+            for batch in table.take(rows).combine_chunks().to_batches():
+                self._append(batch)
+
     def _append(self, batch: pa.RecordBatch) -> None:
         self.sha.update(batch.serialize())
         self.footer.rows += len(batch)
@@ -359,8 +389,13 @@ class Part:
             self.writer.write(pa.Table.from_batches(self.held))
             self.held, self.held_bytes = [], 0
 
-    def commit(self, stage: Stage | None = None, inputs: dict[str, str] | None = None) -> None:
-        """Publish the part with the key of the stage and its inputs."""
+    def commit(
+        self, stage: Stage | None = None, inputs: dict[str, str] | None = None, replaces: Footer | None = None
+    ) -> None:
+        """Publish the part with the key of the stage and its inputs.
+
+        replaces: footer of the part that it would replace; if all that it says but the key is the same, that part stays.
+        """
         self._flush()
         footer = self.footer
         self.sha.update(json.dumps(sorted(footer.missing)).encode())
@@ -369,6 +404,9 @@ class Part:
             footer.key = self.store.key(stage, inputs or {})
             footer.settings, footer.models, footer.version = stage.cache_fields(), stage.models(), stage.version
             footer.inputs = inputs or {}
+        about_inputs = {"key": footer.key, "inputs": footer.inputs, "seconds": footer.seconds}
+        if replaces is not None and replace(replaces, **about_inputs) == footer:
+            return
         about = asdict(footer) | {"rejected": [(r.key, r.reason, r.detail) for r in footer.rejected]}
         self._close({"a2data": json.dumps(about, ensure_ascii=False, sort_keys=True)})
         self.store.publish(self.scratch, self.path)

@@ -1,26 +1,23 @@
 """Candidate references: groups of comparable elements, and the same-identity neighbours of each."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from stages.retrieve.clusters import Identities, doubtful, neighbourhood_margin
+from stages.retrieve.join import decode
 from stages.retrieve.nearest import top_k
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """An element of the same identity as a target."""
+class Near(NamedTuple):
+    """Pairs of a node and another of the same identity in another clip, the pairs of one node together, most similar first."""
 
-    row: int
-    identity: int
-    similarity: float
-    min_similarity: float  # threshold of `similarity`
-    margin: float  # smaller of the pair's margins to the nearest other identity
-    cohesion: float  # smaller of the pair's mean similarities to the rest of their identity
-    group_min_similarity: float  # threshold of `cohesion`
+    which: np.ndarray  # (p,) int64, index into the nodes that were asked for, ascending
+    other: np.ndarray  # (p,) int64, node
+    similarity: np.ndarray  # (p,) float64
 
 
 @dataclass(frozen=True)
@@ -30,19 +27,24 @@ class Group:
     rows: np.ndarray  # (n,) int64
     found: Identities
     min_similarity: float
-    identities: dict[int, int]  # cluster -> identity id, see stages.retrieve.clusters.stable_identity_id
+    identities: np.ndarray  # (c,) int64: cluster -> identity id, see stages.retrieve.clusters.stable_identity_id
     clips: np.ndarray  # (n,) int64, clip of each node
     videos: np.ndarray  # (n,) int64, video of each node
     vectors_of: Callable[[np.ndarray], np.ndarray]  # rows -> embeddings, (m, d) float32
-
-    def identity(self, node: int) -> int:
-        return self.identities[int(self.found.cluster[node])]
 
     @cached_property
     def _members(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the nodes sorted by cluster, and the offset at which each cluster begins."""
         order = np.argsort(self.found.cluster, kind="stable")
         return order, np.searchsorted(self.found.cluster[order], np.arange(int(self.found.cluster.max()) + 2))
+
+    @cached_property
+    def num_others(self) -> np.ndarray:
+        """Return for each node the number of nodes of its cluster in other clips."""
+        cluster = self.found.cluster
+        own = cluster * (int(self.clips.max()) + 1) + self.clips
+        _, place, count = np.unique(own, return_inverse=True, return_counts=True)
+        return np.bincount(cluster)[cluster] - count[place]
 
     def others(self, node: int) -> np.ndarray:
         """Return the nodes of the same cluster that are in other clips, ascending."""
@@ -51,70 +53,62 @@ class Group:
         members = order[first[cluster] : first[cluster + 1]]
         return members[self.clips[members] != self.clips[node]]
 
-    def same_identity_neighbours(self, node: int) -> list[Candidate]:
-        """Return the nearest nodes of the same cluster in other clips, most similar first, at most as many as were searched.
+    def near(self, nodes: np.ndarray) -> Near:
+        """Return the nearest nodes of the same cluster in other clips, for each node at most as many as were searched.
 
-        If other clusters fill the node's neighbour list, such as ten thousand clips of a lookalike, its own cluster is searched
+        If other clusters fill a node's neighbour list, such as ten thousand clips of a lookalike, its own cluster is searched
         separately.
         """
-        found = self.found
-        own = (found.neighbour[node] >= 0) & (found.cluster[found.neighbour[node]] == found.cluster[node])
-        wanted = found.neighbour.shape[1]
-        if not own.all() and own.sum() < min(wanted, len(others := self.others(node))):
-            return self._by_similarity(node, others)[:wanted]
-        return self._candidates(node, found.neighbour[node][own], found.similarity[node][own])
+        similarity, neighbour = decode(self.found.codes[nodes])
+        own = (neighbour >= 0) & (self.found.cluster[neighbour] == self.found.cluster[nodes][:, None])
+        wanted = neighbour.shape[1]
+        short = ~own.all(1) & (own.sum(1) < np.minimum(wanted, self.num_others[nodes]))
+        own[short] = False
+        which, rank = np.nonzero(own)
+        found = [Near(which, neighbour[which, rank], similarity[which, rank])]
+        for n in np.flatnonzero(short).tolist():
+            other, score = self._by_similarity(int(nodes[n]), self.others(int(nodes[n])))
+            found.append(Near(np.full(min(wanted, len(other)), n), other[:wanted], score[:wanted]))
+        if len(found) == 1:
+            return found[0]
+        every = Near(*(np.concatenate(column) for column in zip(*found, strict=True)))
+        order = np.argsort(every.which, kind="stable")
+        return Near(*(column[order] for column in every))
 
-    def farther_neighbours(self, node: int) -> list[Candidate]:
-        """Return further nodes of the cluster, for a target whose nearest ones are all copies.
+    def farther(self, nodes: np.ndarray) -> Near:
+        """Return further nodes of the clusters, for nodes whose nearest ones are all copies.
 
         The nearest of each other video come first, then nodes of its own video; at most twice as many as the search returned.
         Nodes of its own video are evenly spaced by rank, because the nearest are from one shot.
         """
-        wanted, others, near = (
-            self.found.neighbour.shape[1],
-            self.others(node),
-            {k.row for k in self.same_identity_neighbours(node)},
-        )
-        if len(others) == len(near):
-            return []
-        ranked = [k for k in self._by_similarity(node, others) if k.row not in near]
-        video_of = dict(zip(self.rows[others].tolist(), self.videos[others].tolist(), strict=True))
-        own = int(self.videos[node])
-        elsewhere: dict[int, Candidate] = {}
-        for one in ranked:
-            elsewhere.setdefault(video_of[one.row], one)
-        elsewhere.pop(own, None)
-        here = [k for k in ranked if video_of[k.row] == own]
-        step = -(-len(here) // wanted) or 1
-        return [*list(elsewhere.values())[:wanted], *here[step - 1 :: step]]
+        near, wanted = self.near(nodes), self.found.codes.shape[1]
+        found = [Near(*(np.empty(0, dtype) for dtype in (np.int64, np.int64, np.float64)))]
+        for n in np.flatnonzero(np.bincount(near.which, minlength=len(nodes)) < self.num_others[nodes]).tolist():
+            node = int(nodes[n])
+            other, score = self._by_similarity(node, self.others(node))
+            left = ~np.isin(other, near.other[near.which == n])
+            other, score = other[left], score[left]
+            here = self.videos[other] == self.videos[node]
+            _, first = np.unique(self.videos[other], return_index=True)
+            elsewhere = np.sort(first[~here[first]])[:wanted]
+            own = np.flatnonzero(here)
+            step = -(-len(own) // wanted) or 1
+            chosen = np.concatenate([elsewhere, own[step - 1 :: step]])
+            found.append(Near(np.full(len(chosen), n), other[chosen], score[chosen]))
+        return Near(*(np.concatenate(column) for column in zip(*found, strict=True)))
 
-    def _by_similarity(self, node: int, others: np.ndarray) -> list[Candidate]:
-        """Return these nodes of the same cluster, most similar first."""
+    def _by_similarity(self, node: int, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return these nodes of the same cluster, most similar first, and their similarities."""
         if not len(others):
-            return []
+            return others, np.empty(0)
         vector, vectors = self.vectors_of(self.rows[[node]]), self.vectors_of(self.rows[others])
         similarity, place = top_k(vector, vectors, len(others), np.array([-1]), np.zeros(len(others), np.int64))
-        return self._candidates(node, others[place[0]], similarity[0])
+        return others[place[0]], similarity[0]
 
-    def _candidates(self, node: int, others: np.ndarray, similarities: np.ndarray) -> list[Candidate]:
-        found = self.found
-        return [
-            Candidate(
-                row=int(self.rows[other]),
-                identity=self.identity(node),
-                similarity=similarity,
-                min_similarity=self.min_similarity,
-                margin=float(min(found.margin[node], found.margin[other])),
-                cohesion=float(min(found.cohesion[node], found.cohesion[other])),
-                group_min_similarity=self.min_similarity,
-            )
-            for other, similarity in zip(others.tolist(), similarities.tolist(), strict=True)
-        ]
-
-    def nearest(self, node: int) -> tuple[int, float] | None:
-        """Return the row and similarity of the most similar element in another clip, in any cluster; None if there is none."""
-        other = int(self.found.neighbour[node, 0])
-        return None if other < 0 else (int(self.rows[other]), float(self.found.similarity[node, 0]))
+    def nearest(self, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows and similarities of the most similar elements in other clips, in any cluster; -1 if there is none."""
+        similarity, other = decode(self.found.codes[nodes, 0])
+        return np.where(other < 0, -1, self.rows[other]), similarity
 
 
 def margin_ignoring(
@@ -159,16 +153,3 @@ class Groups:
         self.node = np.full(rows, -1, np.int64)
         for number, group in enumerate(groups):
             self.group[group.rows], self.node[group.rows] = number, np.arange(len(group.rows))
-
-    def __contains__(self, row: int) -> bool:
-        return row >= 0 and self.group[row] >= 0
-
-    def __getitem__(self, row: int) -> tuple[Group, int]:
-        """Return the group of a row and its node there. Raises KeyError for a row that was not compared."""
-        if row not in self:
-            raise KeyError(row)
-        return self.groups[self.group[row]], int(self.node[row])
-
-    def items(self) -> Iterator[tuple[int, tuple[Group, int]]]:
-        """Yield each compared row, ascending, with its group and its node there."""
-        return ((row, self[row]) for row in np.flatnonzero(self.group >= 0).tolist())

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from a2data.task_map import TaskMap, map_serial
-from stages.retrieve.nearest import TILE, top_k
+from stages.retrieve.join import decode, least_code
+from stages.retrieve.nearest import TILE, top_k, top_k_codes
 
 # A node is compared with the nearest tenth of a cluster, see `neighbourhood_margin`, or with all of it if there are at most FEW
 # others.
@@ -32,8 +33,17 @@ class Identities(NamedTuple):
     # (n,) cohesion minus the mean similarity to the nearest other cluster, or `neighbourhood_margin` if that is larger; inf
     # without another cluster, -inf for a singleton
     margin: np.ndarray
-    similarity: np.ndarray  # (n, k) of the nearest neighbours in other groups, best first; -inf where there are fewer
-    neighbour: np.ndarray  # (n, k) int64, their indices; -1 where there are fewer
+    codes: np.ndarray  # (n, k) int64, the nearest neighbours in other groups, best first, see stages.retrieve.join.decode
+
+    @property
+    def similarity(self) -> np.ndarray:
+        """(n, k) float64; -inf where there are fewer."""
+        return decode(self.codes)[0]
+
+    @property
+    def neighbour(self) -> np.ndarray:
+        """(n, k) int64; -1 where there are fewer."""
+        return decode(self.codes)[1]
 
 
 def cluster_identities(
@@ -46,29 +56,26 @@ def cluster_identities(
     ann_min_elements: int = 0,
     tile: int = TILE,
     spread: TaskMap = map_serial,
+    codes: np.ndarray | None = None,
 ) -> Identities:
     """Cluster nodes that show the same subject.
 
     vectors: (n, d) float32 of unit length; groups: (n,) integers, the clip of each node: neighbours are searched in other clips;
     apart: for each node, its cannot-link nodes; low: minimum similarity of two nodes of one subject; neighbours: length of each
     neighbour list; differ: whether two mutual neighbours are different subjects by evidence that is not in these vectors;
-    ann_min_elements, tile, spread: see stages.retrieve.nearest.top_k.
+    ann_min_elements, tile, spread: see stages.retrieve.nearest.top_k; codes: the neighbours, if they are known already.
     """
     how: dict[str, Any] = {"tile": tile, "spread": spread}
-    similarity, neighbour = top_k(
-        vectors, vectors, neighbours, groups, groups, ann_min_elements=ann_min_elements, **how
-    )
-    pairs = mutual_neighbours(similarity, neighbour, low)
-    if differ:
-        apart = [set(others) for others in apart]
-        for i, j in pairs:
-            if differ(i, j):
-                apart[i].add(j)
-                apart[j].add(i)
+    if codes is None:
+        codes = top_k_codes(vectors, vectors, neighbours, groups, groups, ann_min_elements=ann_min_elements, **how)
+    pairs = mutual_neighbours(codes, low)
     clusters = Clusters(vectors, apart)
+    for i, j in pairs if differ else ():
+        if differ and differ(i, j):
+            clusters.separate(i, j)
     for i, j in pairs:
         clusters.join(i, j, low)
-    unsettled = unfinished(similarity, neighbour, clusters.numbers(), low)
+    unsettled = unfinished(codes, clusters.numbers(), low)
     consolidate(clusters, groups, unsettled, low, neighbours, differ, **how)
     cluster = clusters.numbers()
     cohesion, rival = cohesion_and_separation(vectors, cluster, **how)
@@ -76,18 +83,26 @@ def cluster_identities(
     margin = np.where(alone, -np.inf, np.where(alone, 0, cohesion) - rival)
     nodes = doubtful(cluster, margin, low)
     margin[nodes] = np.maximum(margin[nodes], neighbourhood_margin(vectors, cluster, nodes, np.unique(cluster), **how))
-    return Identities(cluster, cohesion, margin, similarity, neighbour)
+    return Identities(cluster, cohesion, margin, codes)
 
 
-def mutual_neighbours(similarity: np.ndarray, neighbour: np.ndarray, low: float) -> list[tuple[int, int]]:
+def mutual_neighbours(codes: np.ndarray, low: float) -> list[tuple[int, int]]:
     """Return the mutual nearest neighbours i < j with similarity of at least `low`, most similar first, then by index."""
-    n = len(neighbour)
-    nodes, ranks = np.nonzero((neighbour >= 0) & (similarity >= low))
-    others = neighbour[nodes, ranks]
+    n = len(codes)
+    nodes, others, scores = alike(codes, low)
     both, first, _ = np.intersect1d(nodes * n + others, others * n + nodes, return_indices=True)
     i, j = both // max(n, 1), both % max(n, 1)
-    order = np.lexsort((j, i, -similarity[nodes[first], ranks[first]]))
-    return [(a, b) for a, b in zip(i[order].tolist(), j[order].tolist(), strict=True) if a < b]
+    once = i < j
+    i, j, scores = i[once], j[once], scores[first[once]]
+    order = np.lexsort((j, i, -scores))
+    return list(zip(i[order].tolist(), j[order].tolist(), strict=True))
+
+
+def alike(codes: np.ndarray, low: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the nodes, their neighbours and similarities, (p,) each, of all entries of a list that reach `low`."""
+    nodes, ranks = np.nonzero(codes >= least_code(low))
+    similarity, other = decode(codes[nodes, ranks])
+    return nodes, other, similarity
 
 
 def merge(vectors: np.ndarray, pairs: list[tuple[int, int]], apart: Sequence[set[int]], low: float) -> np.ndarray:
@@ -159,14 +174,16 @@ class Clusters:
         return np.argsort(np.argsort(first))[stable_identity_id]
 
 
-def unfinished(similarity: np.ndarray, neighbour: np.ndarray, cluster: np.ndarray, low: float) -> np.ndarray:
+def unfinished(codes: np.ndarray, cluster: np.ndarray, low: float) -> np.ndarray:
     """Return which nodes may still reach `low` with a node of another cluster, (n,) bool.
 
     If a node's neighbour list goes down below `low`, it contains every node that reaches it; if those are all in the node's own
     cluster, that cluster cannot be joined with another one. This holds for most clusters smaller than the list.
     """
-    like = similarity >= low
-    return like[:, -1] | (like & (cluster[neighbour] != cluster[:, None])).any(1)
+    out = codes[:, -1] >= least_code(low)
+    nodes, others, _ = alike(codes, low)
+    out[nodes[cluster[others] != cluster[nodes]]] = True
+    return out
 
 
 def consolidate(

@@ -6,7 +6,8 @@ unrelated ones. Mirrored copies are found too. Copies cropped by more than a few
 because their thumbnails differ. Their subjects do not, so the cut-outs are compared as well.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -22,6 +23,8 @@ HALVING_S = 10.0  # gap, in seconds, between two clips of one source that halves
 SAME_SOURCE = 0.5  # risk of two adjacent clips of one source, however different they look
 # Distance of two pictures, in each component alone, that halves the risk.
 PIXELS, POSE, SCALE, LIGHT, PLACE = 0.1, 0.2, 0.5, 0.1, 0.5
+HEIGHT, WIDTH = 18, 24  # of a thumbnail
+CELL = 3  # pixels of a cell's side
 SIDE_PX = 48  # side of the square to which cut-outs are scaled
 
 
@@ -37,41 +40,96 @@ class Parts(NamedTuple):
     gap_s: float  # seconds between the two clips in one source; inf for different sources
 
 
-def normalise(thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return thumbnails (t, h, w) uint8 at zero mean and unit contrast, (t, h, w) float32, and which are flat, (t,) bool."""
-    grey = thumbs.astype(np.float32)
-    spread = grey.std(axis=(1, 2), keepdims=True)
-    return (grey - grey.mean(axis=(1, 2), keepdims=True)) / np.maximum(spread, FLAT), spread[:, 0, 0] < FLAT
+class Thumbs(NamedTuple):
+    """The thumbnails of a clip, ready to be compared.
+
+    Their products are sums of integers below 2**24, which float32 adds exactly in any order: the distance of two thumbnails does
+    not depend on what else is compared in the same matrix product, nor on the machine.
+    """
+
+    pixels: np.ndarray  # (t, p) float32: grey levels minus 128
+    total: np.ndarray  # (t,) float64: their sums
+    power: np.ndarray  # (t,) float64: mean square after normalisation; inf for a flat thumbnail
+    scale: np.ndarray  # (t,) float64: factor of normalisation, over the square root of p
+
+    @classmethod
+    def of(cls, data: bytes | np.ndarray) -> "Thumbs":
+        """data: (t, 18, 24) uint8, or its bytes."""
+        grey = np.frombuffer(data, np.uint8).reshape(-1, HEIGHT * WIDTH)
+        pixels = grey.astype(np.float32) - 128
+        total, squares = pixels.sum(1, dtype=np.float64), np.einsum("tp,tp->t", pixels, pixels, dtype=np.float64)
+        centred = squares - total**2 / pixels.shape[1]
+        spread = np.sqrt(centred / pixels.shape[1])
+        scale = 1 / (np.maximum(spread, FLAT) * pixels.shape[1] ** 0.5)
+        return cls(pixels, total, np.where(spread < FLAT, np.inf, centred * scale**2), scale)
+
+    def at(self, frames: Any) -> "Thumbs":
+        """Return the thumbnails of some frames: a slice or indices."""
+        return Thumbs(*(column[frames] for column in self))
 
 
-def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the distance of each thumbnail of a clip to each of another, (2, ta, tb): plain, mirrored; inf if one is flat."""
-    (x, flat_x), (y, flat_y) = normalise(a), normalise(b)
-    pixels = x[0].size
-    flat = flat_x[:, None] | flat_y[None]
-    out = []
-    for other in (y, y[:, :, ::-1]):
-        p, q = x.reshape(len(x), pixels), other.reshape(len(y), pixels)
-        squared = (p**2).mean(1)[:, None] + (q**2).mean(1)[None] - 2 * (p @ q.T) / pixels
-        out.append(np.where(flat, np.inf, np.sqrt(np.maximum(squared, 0))))
-    return np.stack(out).astype(np.float32)
+def joined(several: Sequence[Thumbs]) -> Thumbs:
+    """Return the thumbnails of several clips as one."""
+    return Thumbs(*(np.concatenate(column) for column in zip(*several, strict=True)))
 
 
-def repeat_distance(a: np.ndarray, b: np.ndarray, run: int = RUN) -> float:
+def squared_distances(a: Thumbs, b: Thumbs) -> np.ndarray:
+    """Return the squared distance of each thumbnail of a to each of b, (2, ta, tb): plain, mirrored; inf if one is flat."""
+    out = np.empty((2, len(a.pixels), len(b.pixels)))
+    mirrored = a.pixels.reshape(-1, HEIGHT, WIDTH)[:, :, ::-1].reshape(a.pixels.shape)
+    offset = np.multiply.outer(a.total / a.pixels.shape[1], b.total)
+    scale = np.multiply.outer(2 * a.scale, b.scale)
+    power = np.add.outer(a.power, b.power)
+    for way, pixels in enumerate((a.pixels, mirrored)):
+        np.subtract(pixels @ b.pixels.T, offset, out=out[way])
+        out[way] *= scale
+        np.subtract(power, out[way], out=out[way])
+    return np.maximum(out, 0, out=out)
+
+
+def repeat_distance(a: Thumbs, b: Thumbs, run: int = RUN) -> float:
     """Return how close two clips come to showing the same run of frames: the minimum over all runs of the largest distance.
 
-    a, b: (t, h, w) uint8 thumbnails at the same frame rate. inf if no run of frames can be compared.
+    The clips have the same frame rate. inf if no run of frames can be compared.
     """
-    run = min(run, len(a), len(b))
-    table = distances(a, b)
-    rows, columns = len(a) - run + 1, len(b) - run + 1
-    worst = np.max([table[:, i : i + rows, i : i + columns] for i in range(run)], axis=0)
-    return round(float(worst.min()), 5)
+    run = min(run, len(a.pixels), len(b.pixels))
+    worst = table = squared_distances(a, b)
+    rows, columns = table.shape[1] - run + 1, table.shape[2] - run + 1
+    for i in range(run):
+        shifted = table[:, i : i + rows, i : i + columns]
+        worst = shifted.copy() if i == 0 else np.maximum(worst, shifted, out=worst)
+    return round(float(np.sqrt(worst.min())), 5)
 
 
-def picture_distance(picture: np.ndarray, clip: np.ndarray) -> float:
-    """Return the distance of a thumbnail, (h, w) uint8, to the nearest frame of a clip, (t, h, w) uint8; inf if it is flat."""
-    return round(float(distances(picture[None], clip).min()), 5)
+def may_repeat(a: Thumbs, others: Sequence[Thumbs], copy: float = COPY, run: int = RUN) -> np.ndarray:
+    """Return for which of the other clips `repeat_distance` may be below `copy`, (n,) bool; it is not for the rest.
+
+    Of each run of frames one has a number that leaves the rest run - 1 when divided by run, so only those are compared, and of
+    each thumbnail the means of cells, whose distance is never larger.
+    """
+    step = [min(run, len(a.pixels), len(b.pixels)) for b in others]
+    few = [b.at(slice(n - 1, None, n)) for n, b in zip(step, others, strict=True)]
+    (theirs, power), (mine, own) = (_coarse(x) for x in (joined(few), a))
+    mirrored = mine.reshape(-1, HEIGHT // CELL, WIDTH // CELL)[:, :, ::-1].reshape(mine.shape)
+    alike = np.maximum(theirs @ mine.T - own / 2, theirs @ mirrored.T - own / 2).max(axis=1)
+    first = np.cumsum([0, *(len(b.pixels) for b in few[:-1])])
+    return np.minimum.reduceat(power - 2 * alike, first) < (copy + 1e-3) ** 2
+
+
+def _coarse(thumbs: Thumbs) -> tuple[np.ndarray, np.ndarray]:
+    """Return the normalised means of cells, (t, 48) float32, and the sums of their squares, (t,); inf for a flat thumbnail.
+
+    They are a projection of the normalised thumbnails.
+    """
+    cells = thumbs.pixels.reshape(-1, HEIGHT // CELL, CELL, WIDTH // CELL, CELL).sum(axis=(2, 4))
+    mean = (thumbs.total / thumbs.pixels.shape[1])[:, None]
+    out = (cells.reshape(len(mean), -1) - mean * CELL**2) * (thumbs.scale / CELL)[:, None]
+    return out.astype(np.float32), np.where(np.isinf(thumbs.power), np.inf, (out**2).sum(1)).astype(np.float32)
+
+
+def picture_distances(pictures: Thumbs, clip: Thumbs) -> np.ndarray:
+    """Return the distance of each thumbnail to the nearest frame of a clip, (n,) float64; inf if it is flat."""
+    return np.round(np.sqrt(squared_distances(pictures, clip).min(axis=(0, 2))), 5)
 
 
 class Stamp(NamedTuple):
@@ -87,7 +145,7 @@ def compare_stamps(a: Stamp, b: Stamp) -> tuple[float, float, float]:
     Pixels and pose are those of the orientation, plain or mirrored, that fits better.
     """
     (x, in_x), (y, in_y) = a, b
-    light = abs(float(x[in_x].mean()) - float(y[in_y].mean())) / 255
+    light = abs(brightness(a) - brightness(b)) / 255
     ways = []
     for other, inside in ((y, in_y), (y[:, ::-1], in_y[:, ::-1])):
         both = in_x & inside
@@ -95,6 +153,11 @@ def compare_stamps(a: Stamp, b: Stamp) -> tuple[float, float, float]:
         ways.append((1 - _correlation(x[both], other[both]), float(pose)))
     pixels, pose = min(ways)
     return round(pixels, 5), round(pose, 5), round(light, 5)
+
+
+def brightness(one: Stamp) -> float:
+    """Return the mean grey level of a stamp inside its mask, 0 to 255."""
+    return float(one.grey[one.inside].mean())
 
 
 def stamp(rgba: np.ndarray) -> Stamp:
@@ -116,30 +179,24 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.corrcoef(x, y)[0, 1])
 
 
-def around(a: np.ndarray, box_a: np.ndarray, b: np.ndarray, box_b: np.ndarray) -> float:
-    """Return the root mean square difference of two thumbnails, (h, w) uint8, outside both boxes, 0 to 1; 0 if nothing is left.
-
-    boxes: x0, y0, x1, y1 as fractions of the picture.
-    """
-    free = np.ones(a.shape, bool)
-    height, width = a.shape
-    for x0, y0, x1, y1 in (box_a, box_b):
-        free[int(y0 * height) : int(np.ceil(y1 * height)), int(x0 * width) : int(np.ceil(x1 * width))] = False
-    if not free.any():
-        return 0.0
-    return round(float(np.sqrt(np.mean((a[free] / 255.0 - b[free] / 255.0) ** 2))), 5)
+def outside(box: np.ndarray) -> np.ndarray:
+    """Return which pixels of a thumbnail are outside a box, (18, 24) bool. box: x0, y0, x1, y1 as fractions of the picture."""
+    free = np.ones((HEIGHT, WIDTH), bool)
+    x0, y0, x1, y1 = box
+    free[int(y0 * HEIGHT) : int(np.ceil(y1 * HEIGHT)), int(x0 * WIDTH) : int(np.ceil(x1 * WIDTH))] = False
+    return free
 
 
-def copy_risk(parts: Parts, copy: float = COPY) -> float:
-    """Return how likely a model that is given this picture learns to copy it, 0 to 1.
+def copy_risk(parts: Parts, copy: float = COPY) -> Any:
+    """Return how likely a model that is given this picture learns to copy it, 0 to 1; (n,) if the parts are arrays.
 
     1 - (1 - view) (1 - take) (1 - subject), each a reason on its own: `view`, how similar its frame is to the nearest frame of
     the target, 2 ** -((frames - copy) / HALVING), at most 1; `take`, how close the clips are in one source, SAME_SOURCE * 2 **
     -(gap_s / HALVING_S); `subject`, how similar the cut-outs are: 2 ** -(the sum of pixels, pose, scale, light and place, each in
     units of the distance that halves it).
     """
-    view = 2.0 ** -(max(0.0, parts.frames - copy) / HALVING)
+    view = 2.0 ** -(np.maximum(0.0, parts.frames - copy) / HALVING)
     take = SAME_SOURCE * 2.0 ** -(parts.gap_s / HALVING_S)
-    halvings = np.array([parts.pixels, parts.pose, parts.scale, parts.light, parts.place])
-    subject = 2.0 ** -float((halvings / (PIXELS, POSE, SCALE, LIGHT, PLACE)).sum())
-    return round(1 - (1 - view) * (1 - take) * (1 - subject), 5)
+    halvings = [parts.pixels / PIXELS, parts.pose / POSE, parts.scale / SCALE, parts.light / LIGHT, parts.place / PLACE]
+    subject = 2.0 ** -sum(halvings)
+    return np.round(1 - (1 - view) * (1 - take) * (1 - subject), 5)

@@ -114,6 +114,14 @@ def encode(scores: np.ndarray, index: np.ndarray) -> np.ndarray:
     return np.rint(scores / STEP).astype(np.int64) * SHIFT + (SHIFT - 1 - index)
 
 
+def least_code(low: float) -> int:
+    """Return the lowest code of a similarity, as `similarity` rounds it, of at least `low`."""
+    step = int(max(low, -2.0) / STEP) - 2
+    while similarity(np.int64(step * SHIFT)) < low:
+        step += 1
+    return step * SHIFT
+
+
 def similarity(code: np.ndarray) -> np.ndarray:
     return np.round(code // SHIFT * STEP, 5)
 

@@ -47,7 +47,15 @@ def vectors(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     return rows, found
 
 
-def top_k(
+def top_k(*args: Any, **how: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the nearest keys that `top_k_codes` finds, (n, k) each: similarities, float64, and indices, int64.
+
+    Best first; -inf and -1 where there are fewer than k.
+    """
+    return decode(top_k_codes(*args, **how))
+
+
+def top_k_codes(
     queries: np.ndarray,
     keys: np.ndarray,
     k: int,
@@ -57,20 +65,20 @@ def top_k(
     ann_min_elements: int = 0,
     tile: int = TILE,
     spread: TaskMap = map_serial,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> np.ndarray:
     """Return the k keys with the highest dot product for each query, among those of other groups; ties go to the lower index.
 
     queries: (n, d) float32; keys: (m, d) float32; groups: (n,) and (m,) integers; ann_min_elements: number of keys from which the
     index is used, 0 for never (it misses some neighbours; the similarities of those found are exact); tile: number of queries and
     of keys that one task of `spread` compares.
 
-    Returns similarities (n, k) float64, best first, rounded to STEP, and indices (n, k) int64; -inf and -1 where there are fewer
-    than k. The result does not depend on the tile, the machine or the number of threads. Raises ModuleNotFoundError if the index
+    Returns their codes (stages.retrieve.join.encode), (n, k) int64, best first, with similarities rounded to STEP; NONE where
+    there are fewer than k. The result does not depend on the tile, the machine or the number of threads. Raises ModuleNotFoundError if the index
     is needed and faiss is not installed.
     """
     if ann_min_elements and len(keys) >= ann_min_elements:
         return search(build_ivfpq(keys), queries, keys, k, query_groups, key_groups)
-    return decode(tiles(queries, keys, k, query_groups, key_groups, block, tile, spread))
+    return tiles(queries, keys, k, query_groups, key_groups, block, tile, spread)
 
 
 def tiles(
@@ -152,8 +160,8 @@ def build_ivfpq(keys: np.ndarray) -> Any:
 
 def search(
     index: Any, queries: np.ndarray, keys: np.ndarray, k: int, query_groups: np.ndarray, key_groups: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return what `top_k` returns, among the candidates of the index of the keys.
+) -> np.ndarray:
+    """Return what `top_k_codes` returns, among the candidates of the index of the keys.
 
     Results of the query's own group are dropped, so the search asks for more: by the size of the largest group, at most k.
     """
@@ -173,7 +181,7 @@ def search(
         made[(found < 0) | (query_groups[rows, None] == key_groups[found])] = NONE
         best = np.sort(made, axis=1)[:, ::-1][:, :k]
         codes[rows, : best.shape[1]] = best
-    return decode(codes)
+    return codes
 
 
 # -- codes: a similarity and the index of its key in one integer; higher similarity is larger, then lower index ---

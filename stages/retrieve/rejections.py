@@ -1,32 +1,36 @@
 """Reasons why an element has no reference: written by the stage `retrieve`, read by the report."""
 
 import re
+from collections.abc import Sequence
 
-from a2data.records import ElementMeta, Reference, Reject, Rule
+import numpy as np
+
+from a2data.records import Reject, Rule
 
 RULE = re.compile(r"(\w+) = (\S+), allowed (\S+) to (\S+): (?:FAIL|pass)")  # format of a printed Rule
-COPY_RULES = {"likeness", "overlap_s", "repeat_distance", "picture_distance", "copy_risk"}
+COPY_RULES = ("likeness", "overlap_s", "repeat_distance", "picture_distance", "copy_risk")
 
 
-def reject_target(
-    target: ElementMeta, judged: list[Reference], reason: str, near: tuple[str, Rule] | None = None
-) -> Reject:
-    """Return the rejection of an element: `reason` if it had no candidates, else the rules that the best candidate failed.
+def reason_of(rules: Sequence[str], failed: np.ndarray, reason: str) -> tuple[str, np.ndarray]:
+    """Return why an element has no reference, and the indices of the candidates that show it best.
 
-    near: the nearest element that did not qualify, and its similarity.
+    rules: names; failed: (n, rules) bool, the rules that each candidate fails; reason: the one if no rule tells more.
     """
-    if not judged:
-        return Reject(target.element_id, reason, f"{near[0]}: {near[1]}" if near else "")
-    failed = [(r, {rule.name: rule for rule in r.rules if not rule.passed}) for r in judged]
-    if alone := [(r, rules) for r, rules in failed if rules.keys() == {"mask_confidence"}]:
-        reason, failed = "doubtful outline", alone
-    elif all(COPY_RULES & rules.keys() for _, rules in failed):
+    column = {name: failed[:, n] for n, name in enumerate(rules)}
+    outline = column["mask_trust"] & (failed.sum(1) == 1)
+    if outline.any():
+        return "doubtful outline", np.flatnonzero(outline)
+    if np.any([column[name] for name in COPY_RULES], axis=0).all():
         reason = "only copies"
-    elif any({"margin", "cohesion"} & rules.keys() for _, rules in failed):
+    elif (column["margin"] | column["cohesion"]).any():
         reason = "ambiguous identity"
-    likeliest, _ = max(failed, key=lambda x: (x[0].similarity, x[0].source_element_id))
-    rules = sorted(likeliest.rules, key=lambda rule: rule.passed)
-    return Reject(target.element_id, reason, f"{likeliest.source_element_id}: {'; '.join(map(str, rules))}")
+    return reason, np.arange(len(failed))
+
+
+def rejection(element_id: str, reason: str, source: str = "", rules: Sequence[Rule] = ()) -> Reject:
+    """Return the rejection of an element; source: its likeliest candidate, with its rules, failed ones first."""
+    told = "; ".join(map(str, sorted(rules, key=lambda rule: rule.passed)))
+    return Reject(element_id, reason, f"{source}: {told}" if source else "")
 
 
 def failed_rules(reject: Reject) -> tuple[str, list[Rule]]:

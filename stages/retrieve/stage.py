@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,32 +11,24 @@ import pyarrow.compute as pc
 
 import model_zoo.cards
 from a2data.media import colours
-from a2data.records import ClipThumbs, Element, ElementMeta, EmbeddedElement, Match, Reference, Reject, Rule
+from a2data.records import ClipThumbs, ClipTimes, Element, EmbeddedElement, Match, Reference, Reject, Rule
 from a2data.stage import Stage
+from a2data.store.earlier import Earlier
 from a2data.store.lookup import ELEMENT_TABLES
 from a2data.task_map import TaskMap, map_serial
 from stages.retrieve import copies
-from stages.retrieve.candidates import Candidate, Group, Groups, margin_ignoring
+from stages.retrieve.candidates import Group, Groups, margin_ignoring
 from stages.retrieve.clusters import cannot_link_pairs, cluster_identities, components, stable_identity_id
-from stages.retrieve.corpus import INF, PARTS, Corpus, Footage, assemble, colour
+from stages.retrieve.corpus import INF, PARTS, Corpus, Footage, Lookup, assemble, kind_code
+from stages.retrieve.judge import AT, RULES, Judge, Limits, Pairs
+from stages.retrieve.memory import Neighbours, fingerprints, unchanged
 from stages.retrieve.nearest import TILE
-from stages.retrieve.pictures import Shown
-from stages.retrieve.rejections import reject_target
+from stages.retrieve.pictures import Pictures
+from stages.retrieve.rejections import reason_of, rejection
 
-TOGETHER = 256  # elements whose pictures, and their candidates', are held at a time: 46 MB with 8 candidates each
+PAIRS = 4096  # targets and candidates that are judged at a time, whose clips' thumbnails take 140 KB each
+WAVE = 200_000  # targets whose pictures and thumbnails are spooled at a time: up to 10 GB in TMPDIR
 FARTHER = {"only copies", "doubtful outline"}  # reasons for which further candidates of the same subject are searched
-Lookup = Callable[..., dict[str, Any]]  # a2data.store.lookup.Lookup
-
-
-class Query(NamedTuple):
-    """An element that needs a reference, with its candidates."""
-
-    row: int
-    target: ElementMeta
-    judged: list[Reference]  # with all rules that need no picture
-    shortlist: list[Reference]  # candidates that pass those rules, best first
-    reason: str  # why there are none, if there are none
-    near: tuple[str, Rule] | None  # the nearest element that did not qualify
 
 
 @dataclass(frozen=True)
@@ -48,16 +40,17 @@ class Retrieve(Stage):
     rejected (`stages.retrieve.copies`).
     """
 
-    reads = {"match": Match, "segment": ClipThumbs} | dict.fromkeys(ELEMENT_TABLES, EmbeddedElement)
-    lookup_tables = dict.fromkeys(ELEMENT_TABLES, Element)
+    reads = {"match": Match, "segment": ClipTimes} | dict.fromkeys(ELEMENT_TABLES, EmbeddedElement)
+    lookup_tables = {"segment": ClipThumbs} | dict.fromkeys(ELEMENT_TABLES, Element)
     writes = Reference
     row_noun = "references"
     per = "all"
     accounts_for = "element_id"
     uses_task_map = True
+    uses_earlier = True
     unit_timeout_s = 86400.0  # counts no steps beside the tasks of its search
     uncached_fields = ("tile",)
-    version = 9
+    version = 10
 
     min_face: float = 0.0
     """cosine at which two faces are the same person; 0 = calibrated value, else the card's"""
@@ -104,67 +97,173 @@ class Retrieve(Stage):
         *looks: pa.Table,
         lookup: Lookup,
         spread: TaskMap = map_serial,
-    ) -> Iterator[Reference | Reject]:
-        corpus = assemble(looks)
-        footage = Footage(clips, self.copy_min_frames)
-        group_of = self.groups(corpus, footage, spread)
-        component_of = linked(corpus, footage, group_of)
-        shown, rows = Shown(corpus, footage, lookup), targets(corpus, matches)
-        for first in range(0, len(rows), TOGETHER):
-            queries = [self.query(corpus, footage, group_of, row) for row in rows[first : first + TOGETHER]]
-            shown.read(key for query in queries for key in shown.keys(query.row, query.target, query.shortlist))
-            for query in queries:
-                looked = [self.compare(shown, query.row, query.target, r) for r in query.shortlist]
-                accepted = sorted((r for r in looked if passes(r)), key=preference)
-                refused = [r for r in (*looked, *query.judged) if not passes(r)]
-                reject = None if accepted else reject_target(query.target, refused, query.reason, query.near)
-                if reject and reject.reason in FARTHER:
-                    shortlist = self.query(corpus, footage, group_of, query.row, farther=True).shortlist
-                    looked = [self.compare(shown, query.row, query.target, r) for r in shortlist]
-                    accepted = sorted((r for r in looked if passes(r)), key=preference)
-                if accepted:
-                    component = component_of[footage.video_id(query.target.clip_id)]
-                    yield from (
-                        replace(r, component=component) for r in diversify(shown, accepted, self.references_per_element)
-                    )
-                elif reject:
-                    yield reject
+        earlier: Earlier | None = None,
+    ) -> Iterator[pa.Table | Reject]:
+        corpus, footage = assemble(looks), Footage(clips, lookup)
+        clip_of = footage.rows(corpus.column("clip_id", np.arange(len(corpus.traits))))
+        group_of = self.groups(corpus, footage, clip_of, spread, earlier)
+        component_of = linked(footage, group_of)[footage.video[clip_of]] if len(clip_of) else np.empty(0, object)
+        pictures = Pictures(corpus, footage, clip_of, lookup)
+        judge = Judge(corpus, footage, clip_of, pictures, Limits(**{f.name: getattr(self, f.name) for f in fields(Limits)}))
+        asked = Targets.of(corpus, group_of, targets(corpus, matches))
+        if earlier is not None:
+            component = component_of[asked.rows]
+            marks = fingerprints(corpus, group_of, asked.rows, asked.known_by, component, earlier.digests)
+            done, kept = unchanged(earlier, marks, component, corpus.text("element_id", asked.rows))
+            yield from kept
+            asked = asked.at(~done)
+        for element_id in corpus.text("element_id", asked.rows[asked.group < 0]):
+            yield rejection(element_id, "no identity")
+        for wave in waves(group_of, asked):
+            self.spool(judge, wave)
+            for group, block in wave:
+                yield from self.decide(judge, group, block.rows, block.nodes, component_of)
 
-    def query(self, corpus: Corpus, footage: Footage, group_of: Groups, row: int, farther: bool = False) -> Query:
-        """Return an element's candidates, as far as they can be judged without their pictures.
+    def spool(self, judge: Judge, wave: list[tuple[Group, Targets]]) -> None:
+        """Read the pictures and thumbnails of targets and their candidates, in the order of the shards."""
+        part_low, rows = self.garment_thresholds(judge.corpus), list[np.ndarray]()
+        for group, block in wave:
+            about, _ = judge.candidates(group, block.rows, block.nodes, part_low)
+            rows += [np.unique(np.concatenate([block.rows, about[2]]))]
+        wanted = np.unique(np.concatenate(rows))
+        judge.footage.spooled.clear()
+        judge.pictures.spooled.clear()
+        judge.footage.spool(judge.clips[wanted])
+        judge.pictures.spool(wanted)
 
-        farther: candidates after the nearest ones, which may all be copies if a person is filmed from one place for hours.
-        """
-        target = corpus.traits[row]
-        candidates, reason, near = self.candidates(corpus, group_of, row, farther)
-        judged = [self.judge(corpus, footage, row, target, one) for one in candidates]
-        shortlist = one_per_clip(sorted((r for r in judged if passes(r)), key=preference))[: self.rerank_k]
-        return Query(row, target, judged, shortlist, reason, near)
+    def decide(
+        self, judge: Judge, group: Group, rows: np.ndarray, nodes: np.ndarray, component_of: np.ndarray
+    ) -> Iterator[pa.Table | Reject]:
+        """Yield the references or rejections of targets of one group."""
+        corpus = judge.corpus
+        pairs, any_near = judge.pairs(group, rows, nodes, self.garment_thresholds(corpus))
+        accepted = self.accepted(judge, pairs)
+        yield from self.chosen(judge, group, nodes, component_of, pairs, accepted)
+        refused = np.setdiff1d(np.arange(len(rows)), pairs.which[accepted])
+        rejects = dict(zip(refused.tolist(), self.rejects(judge, group, rows, nodes, pairs, refused, any_near), strict=True))
+        again = np.array([n for n, reject in rejects.items() if reject.reason in FARTHER], np.int64)
+        if len(again):
+            pairs, _ = judge.pairs(group, rows[again], nodes[again], self.garment_thresholds(corpus), farther=True)
+            accepted = self.accepted(judge, pairs)
+            yield from self.chosen(judge, group, nodes[again], component_of, pairs, accepted)
+            for n in again[np.unique(pairs.which[accepted])].tolist():
+                del rejects[n]
+        yield from rejects.values()
 
-    def groups(self, corpus: Corpus, footage: Footage, spread: TaskMap = map_serial) -> Groups:
+    def accepted(self, judge: Judge, pairs: Pairs) -> np.ndarray:
+        """Return the pairs that pass all rules, best first for each target."""
+        shortlist = judge.shortlist(pairs, self.rerank_k)
+        rows = np.unique(np.concatenate([pairs.target[shortlist], pairs.source[shortlist]]))
+        judge.pictures.spool(rows)
+        judge.pictures.read(rows)
+        return judge.compare(pairs, shortlist)
+
+    def chosen(
+        self,
+        judge: Judge,
+        group: Group,
+        nodes: np.ndarray,
+        component_of: np.ndarray,
+        pairs: Pairs,
+        accepted: np.ndarray,
+    ) -> Iterator[pa.Table]:
+        """Yield the references of the targets that have an accepted pair."""
+        if not len(accepted):
+            return
+        which, first = np.unique(pairs.which[accepted], return_index=True)
+        best = accepted[first]
+        if self.references_per_element > 1:
+            several = [
+                diversify(judge, pairs, accepted[pairs.which[accepted] == n], self.references_per_element) for n in which
+            ]
+            best = np.concatenate(several)
+        identity = group.identities[group.found.cluster[nodes[pairs.which[best]]]]
+        yield judge.references(pairs, best, identity, pa.array(component_of[pairs.target[best]], pa.string()))
+
+    def rejects(
+        self,
+        judge: Judge,
+        group: Group,
+        rows: np.ndarray,
+        nodes: np.ndarray,
+        pairs: Pairs,
+        refused: np.ndarray,
+        any_near: np.ndarray,
+    ) -> list[Reject]:
+        """Return the rejections of the refused targets, indices into rows."""
+        corpus = judge.corpus
+        first, last = (np.searchsorted(pairs.which, refused, side) for side in ("left", "right"))
+        judge.clear_repeats(pairs, np.flatnonzero(np.isin(pairs.which, refused)))
+        failed, similarity = pairs.failed(), pairs.values[:, AT["similarity"]]
+        nearest, likeness = group.nearest(nodes[refused])
+        owner = np.where(corpus.kind[rows[refused]] == kind_code(corpus, "human"), corpus.human_of[nearest], -1)
+        nearest = np.where((nearest >= 0) & (owner >= 0), owner, nearest)
+        named = list[tuple[str, int, list[Rule]]]()  # reason, row of the likeliest candidate, its rules
+        for place, n in enumerate(refused.tolist()):
+            mine = np.arange(first[place], last[place])
+            mine = mine[failed[mine].any(1)]
+            if len(mine):
+                reason, likely = reason_of(RULES, failed[mine], "no other clip shows it")
+                likely = mine[likely]
+                best = likely[np.lexsort((pairs.source[likely], similarity[likely]))[-1]]
+                judge.measure_repeats(pairs, np.array([best]))
+                named.append((reason, int(pairs.source[best]), pairs.rules(int(best))))
+                continue
+            rule = Rule("similarity", float(likeness[place]), group.min_similarity, INF)
+            alone = not any_near[n] and nearest[place] >= 0 and rule.passed
+            reason = "ambiguous identity" if alone else "no other clip shows it"
+            named.append((reason, int(nearest[place]), [rule]))
+        mine, sources = (corpus.text("element_id", x) for x in (rows[refused], [max(row, 0) for _, row, _ in named]))
+        return [
+            rejection(element_id, reason, source if row >= 0 else "", rules)
+            for element_id, source, (reason, row, rules) in zip(mine, sources, named, strict=True)
+        ]
+
+    def groups(
+        self,
+        corpus: Corpus,
+        footage: Footage,
+        clip_of: np.ndarray,
+        spread: TaskMap = map_serial,
+        earlier: Earlier | None = None,
+    ) -> Groups:
         """Compare faces with faces, objects with objects of the same label, backgrounds with backgrounds."""
-        comparable = [(corpus.with_embedding("face"), "min_face")]
-        comparable += [(rows, "min_object") for rows in by_label(corpus, corpus.with_embedding("object"))]
-        comparable += [(corpus.with_embedding("background"), "min_background")]
-        groups = [self.group(corpus, footage, rows, setting, spread) for rows, setting in comparable if len(rows)]
+        comparable = [("face", corpus.with_embedding("face"), "min_face")]
+        comparable += [
+            (f"object {label}", rows, "min_object") for label, rows in by_label(corpus, corpus.with_embedding("object"))
+        ]
+        comparable += [("background", corpus.with_embedding("background"), "min_background")]
+        memory = Neighbours(earlier, self.top_k)
+        groups = [
+            self.group(corpus, footage, clip_of, name, rows, setting, spread, memory)
+            for name, rows, setting in comparable
+            if len(rows)
+        ]
+        memory.save()
         return Groups(len(corpus.traits), groups)
 
     def group(
-        self, corpus: Corpus, footage: Footage, rows: np.ndarray, setting: str, spread: TaskMap = map_serial
+        self,
+        corpus: Corpus,
+        footage: Footage,
+        clip_of: np.ndarray,
+        name: str,
+        rows: np.ndarray,
+        setting: str,
+        spread: TaskMap,
+        memory: Neighbours,
     ) -> Group:
         """Cluster the elements of these rows."""
-        low = self.threshold(corpus, rows, setting)
-        clips = corpus.text(corpus.clip, rows)
-        together = cannot_link_pairs(clips, [corpus.seen(row) for row in rows])
-        numbers = np.unique(clips, return_inverse=True)[1]
+        low, clips = self.threshold(corpus, rows, setting), clip_of[rows]
+        videos = footage.video[clips].astype(np.int64)
 
         def bodies_differ(a: int, b: int) -> bool:
             bodies = [corpus.vector(corpus.parent[rows[node]]) for node in (a, b)]
-            if bodies[0] is None or bodies[1] is None or footage.video_id(clips[a]) != footage.video_id(clips[b]):
+            if bodies[0] is None or bodies[1] is None or videos[a] != videos[b]:
                 return False  # clothes change from one video to another
             return float(bodies[0] @ bodies[1]) < self.min_body_similarity
 
-        named = [colour(corpus.traits[row]) for row in rows] if setting == "min_object" else []
+        named = [corpus.colours[code] for code in corpus.colour[rows]] if setting == "min_object" else []
 
         def colours_differ(a: int, b: int) -> bool:
             return colours.opposed(named[a], named[b])
@@ -172,171 +271,70 @@ class Retrieve(Stage):
         cannot_link = colours_differ if named else bodies_differ if self.min_body_similarity > -1 else None
         vectors = corpus.vectors_of(rows)
         how: dict[str, Any] = {"ann_min_elements": self.ann_min_elements, "tile": self.tile, "spread": spread}
-        found = cluster_identities(vectors, numbers, together, low, self.top_k, cannot_link, **how)
+        codes = memory.codes(name, vectors, clips, corpus.column("element_id", rows), **how)
+        found = cluster_identities(
+            vectors, clips, seen_together(corpus, rows, clips), low, self.top_k, cannot_link, codes=codes, **how
+        )
         if named:
             found = margin_ignoring(found, vectors, named, colours.opposed, low)
-        first: dict[int, int] = {}
-        for row, cluster in zip(rows, found.cluster.tolist(), strict=True):
-            if cluster not in first:
-                first[cluster] = stable_identity_id(corpus.traits[row].element_id)
-        videos = np.unique([footage.video_id(clip_id) for clip_id in clips], return_inverse=True)[1]
-        return Group(rows, found, low, first, numbers, videos, corpus.vectors_of)
+        _, first = np.unique(found.cluster, return_index=True)
+        identities = np.array([stable_identity_id(name) for name in corpus.text("element_id", rows[first])], np.int64)
+        return Group(rows, found, low, identities, clips, videos, corpus.vectors_of)
 
-    def candidates(
-        self, corpus: Corpus, group_of: Groups, row: int, farther: bool = False
-    ) -> tuple[list[Candidate], str, tuple[str, Rule] | None]:
-        """Return the candidates of the row's identity from other clips, why there are none if so, and the nearest element.
+    def garment_thresholds(self, corpus: Corpus) -> Callable[[np.ndarray], np.ndarray]:
+        """Return the function from rows to the thresholds of their garments."""
 
-        A human and its parts are identified by the face. farther: candidates after the nearest ones.
-        """
-        trait = corpus.traits[row]
-        human = row if trait.kind == "human" else int(corpus.parent[row])
-        known_by = row
-        if trait.kind in ("human", *PARTS):
-            known_by = int(corpus.face_of[human]) if human >= 0 else -1
-        if known_by not in group_of or (trait.kind in PARTS and corpus.place[row] < 0):
-            return [], "no identity", None
-        group, node = group_of[known_by]
-        found, nearest = (
-            group.farther_neighbours(node) if farther else group.same_identity_neighbours(node),
-            group.nearest(node),
-        )
-        near = None
-        if nearest:
-            owner = int(corpus.human_of[nearest[0]])
-            other = owner if trait.kind == "human" and owner >= 0 else nearest[0]
-            near = corpus.traits[other].element_id, Rule("similarity", nearest[1], group.min_similarity, INF)
-        if not found and near and near[1].passed:
-            return [], "ambiguous identity", near
-        if trait.kind == "human":
-            found = [replace(k, row=int(corpus.human_of[k.row])) for k in found if corpus.human_of[k.row] >= 0]
-        elif trait.kind in PARTS:
-            low = self.threshold(corpus, np.array([row]), "min_part")
-            found = [part for k in found for part in garment_matches(corpus, row, k, low)]
-        return found, "no other clip shows it", near
+        def low(rows: np.ndarray) -> np.ndarray:
+            names, code = np.unique(np.array(corpus.text("embedder", rows), object).astype(str), return_inverse=True)
+            return np.array([self.threshold_of(name, "min_part") for name in names.tolist()])[code]
+
+        return low
 
     def threshold(self, corpus: Corpus, rows: np.ndarray, setting: str) -> float:
-        """Return the threshold: the setting, else the calibrated value, else the card's.
-
-        Raises ValueError for embeddings of two models, or of one whose card has no threshold.
-        """
-        value = float(getattr(self, setting))
-        embedders = sorted({*corpus.text(corpus.embedder, rows)})
+        """Return the threshold of the embeddings of these rows. Raises ValueError for those of two models."""
+        embedders = sorted(pc.unique(corpus.column("embedder", rows)).to_pylist())
         if len(embedders) > 1:
             raise ValueError(
                 f"embeddings by {' and '.join(embedders)} cannot be compared: re-run their stages with one embedder"
             )
-        if value or not embedders:
+        return self.threshold_of(embedders[0], setting)
+
+    def threshold_of(self, embedder: str, setting: str) -> float:
+        """Return the threshold: the setting, else the calibrated value, else the card's.
+
+        Raises ValueError for a model whose card has no threshold.
+        """
+        if value := float(getattr(self, setting)):
             return value
-        calibrated = json.loads(self.calibrated or "{}").get(embedders[0], {}).get(setting.removeprefix("min_"), 0.0)
+        calibrated = json.loads(self.calibrated or "{}").get(embedder, {}).get(setting.removeprefix("min_"), 0.0)
         if calibrated:
             return float(calibrated)
         try:
-            card = model_zoo.cards.base_card(embedders[0])
+            card = model_zoo.cards.base_card(embedder)
         except KeyError as error:
             raise ValueError(f"{error.args[0]}; or set {setting} of retrieve") from None
         # a family's threshold is that of its published weights
         if not card.match_threshold or model_zoo.cards.is_family(card):
             raise ValueError(
-                f"{embedders[0]!r} has no measured threshold: run `a2data calibrate WORK`, which estimates it from the corpus, "
+                f"{embedder!r} has no measured threshold: run `a2data calibrate WORK`, which estimates it from the corpus, "
                 f"or set {setting} of retrieve"
             )
         return card.garment_match_threshold or card.match_threshold if setting == "min_part" else card.match_threshold
 
-    def judge(self, corpus: Corpus, footage: Footage, row: int, target: ElementMeta, candidate: Candidate) -> Reference:
-        """Return the reference that this candidate would make, with every rule that needs no pictures."""
-        source = corpus.traits[candidate.row]
-        overlap_s, gap_s = footage.nearness_s(target.clip_id, source.clip_id)
-        shown = footage.picture_distance(source, target.clip_id)
-        rules = [
-            Rule("similarity", candidate.similarity, candidate.min_similarity, INF),
-            Rule(
-                "likeness",
-                candidate.similarity,
-                -INF,
-                candidate.min_similarity + self.duplicate_similarity * (1 - candidate.min_similarity),
-            ),
-            Rule("margin", candidate.margin, self.min_margin * (1 - candidate.group_min_similarity), INF),
-            Rule("cohesion", candidate.cohesion, candidate.group_min_similarity, INF),
-            Rule("overlap_s", overlap_s, -INF, 0.0),
-            Rule("repeat_distance", footage.repeat_distance(target.clip_id, source.clip_id), self.copy_distance, INF),
-            Rule("picture_distance", shown, self.copy_distance, INF),
-            Rule("quality", source.quality, self.min_quality, INF),
-        ]
-        if source.mask_confidence >= 0:
-            rules.append(Rule("mask_confidence", source.mask_confidence, self.min_mask_confidence, INF))
-        if target.kind == "human":
-            rules.append(Rule("outfit", corpus.outfit(row, candidate.row), -INF, INF))
-        return Reference(
-            target.clip_id,
-            target.element_id,
-            target.kind,
-            candidate.identity,
-            int(corpus.shards[candidate.row]),
-            source.clip_id,
-            source.element_id,
-            source.image_sha256,
-            candidate.similarity,
-            copies.copy_risk(copies.Parts(shown, INF, 1.0, INF, 1.0, 1.0, gap_s), self.copy_distance),
-            rules,
-            thumbnail_distance=shown,
-            gap_s=gap_s,
-        )
 
-    def compare(self, shown: Shown, row: int, target: ElementMeta, reference: Reference) -> Reference:
-        """Return the reference with its picture distances to the target, its copy risk, and the rule about it."""
-        parts = shown.parts(row, target, reference)
-        risk = 1.0 if parts.frames < self.copy_distance else copies.copy_risk(parts, self.copy_distance)
-        return replace(
-            reference,
-            copy_risk=risk,
-            rules=[*reference.rules, Rule("copy_risk", risk, -INF, self.max_copy_risk)],
-            pixel_distance=parts.pixels,
-            silhouette_distance=parts.pose,
-            log2_scale_ratio=parts.scale,
-            luma_difference=parts.light,
-            background_distance=parts.place,
-        )
-
-
-def passes(reference: Reference) -> bool:
-    return all(rule.passed for rule in reference.rules)
-
-
-def preference(reference: Reference) -> tuple[float, float, float, str]:
-    """Sort key, best first: same outfit, since the prompt mentions it; then a score; then picture quality, then the lower id.
-
-    The score, in twentieths, is the certainty of the identity times that of another view times the confidence of the mask. The
-    lowest copy risk alone would prefer the candidate least like the target, and so those barely above the threshold.
-    """
-    rules = {rule.name: rule for rule in reference.rules}
-    similarity = rules["similarity"]
-    sure = (similarity.value - similarity.low) / (1 - similarity.low)
-    outfit = rules["outfit"].value if "outfit" in rules else 0.0
-    outline = rules["mask_confidence"].value if "mask_confidence" in rules else 1.0
-    view = round(20 * sure * (1 - reference.copy_risk) * outline)
-    return -outfit, -view, -rules["quality"].value, reference.source_element_id
-
-
-def one_per_clip(references: list[Reference]) -> list[Reference]:
-    """Return the first reference from each clip."""
-    first: dict[str, Reference] = {}
-    for reference in references:
-        first.setdefault(reference.source_clip_id, reference)
-    return list(first.values())
-
-
-def diversify(shown: Shown, accepted: list[Reference], most: int) -> list[Reference]:
-    """Return the best reference and others unlike those before them, best first.
+def diversify(judge: Judge, pairs: Pairs, accepted: np.ndarray, most: int) -> list[int]:
+    """Return the best pair of a target and others unlike those before them, best first.
 
     Each next one has the largest distance to the nearest one already selected, in units of COPY, minus its rank: maximal marginal
     relevance (Carbonell & Goldstein 1998).
     """
-    taken, left = accepted[:1], accepted[1:]
+    taken, left = [int(accepted[0])], accepted[1:].tolist()
+    thumb = {n: copies.Thumbs.of(judge.pictures.known[int(pairs.source[n])].thumb) for n in accepted.tolist()}
 
-    def gain(one: tuple[int, Reference]) -> tuple[float, int]:
-        rank, reference = one
-        return min(shown.distance(reference, other) for other in taken) / copies.COPY - rank, -rank
+    def gain(one: tuple[int, int]) -> tuple[float, int]:
+        rank, pair = one
+        near = min(min(2.0, float(copies.picture_distances(thumb[pair], thumb[other])[0])) for other in taken)
+        return near / copies.COPY - rank, -rank
 
     while left and len(taken) < most:
         place, _ = max(enumerate(left), key=gain)
@@ -344,36 +342,91 @@ def diversify(shown: Shown, accepted: list[Reference], most: int) -> list[Refere
     return taken
 
 
-def targets(corpus: Corpus, matches: pa.Table) -> list[int]:
+def targets(corpus: Corpus, matches: pa.Table) -> np.ndarray:
     """Return the rows that need references: elements matched to a phrase, their parts, and their clips' backgrounds."""
     matched, clips = (matches[name].combine_chunks() for name in ("element_id", "clip_id"))
     wanted = pc.or_(pc.is_in(corpus.table["element_id"], matched), pc.is_in(corpus.table["parent_id"], matched))
-    places = corpus.of_kind("background") & pc.is_in(corpus.clip, clips).to_numpy()
-    return np.flatnonzero(wanted.to_numpy() | places).tolist()
+    places = pc.and_(pc.equal(corpus.table["kind"], "background"), pc.is_in(corpus.table["clip_id"], clips))
+    return np.flatnonzero(pc.or_(wanted, places).to_numpy()[corpus.order])
 
 
-def by_label(corpus: Corpus, rows: np.ndarray) -> list[np.ndarray]:
+def by_label(corpus: Corpus, rows: np.ndarray) -> list[tuple[str, np.ndarray]]:
     """Return the rows grouped by label: a cup is never the same as a bottle."""
-    labels = np.array(corpus.text(corpus.label, rows), object)
-    return [rows[labels == label] for label in sorted({*labels.tolist()})]
+    names, code = np.unique(np.array(corpus.text("label", rows), object).astype(str), return_inverse=True)
+    return [(name, rows[code == n]) for n, name in enumerate(names.tolist())]
 
 
-def garment_matches(corpus: Corpus, row: int, face: Candidate, low: float) -> Iterator[Candidate]:
-    """Yield the garments of this face's owner that match a garment in colour and embedding."""
-    trait = corpus.traits[row]
-    for other in corpus.parts(int(corpus.human_of[face.row]), trait.kind):
-        if corpus.place[other] >= 0 and colour(trait) == colour(corpus.traits[other]):
-            similarity = round(float(corpus.vector(row) @ corpus.vector(other)), 5)  # type: ignore[operator]
-            if similarity >= low:
-                yield replace(face, row=other, similarity=similarity, min_similarity=low)
+def seen_together(corpus: Corpus, rows: np.ndarray, clips: np.ndarray) -> list[set[int]]:
+    """Return for each node the nodes of the same clip that share a frame with it: its cannot-link nodes."""
+    _, place, count = np.unique(clips, return_inverse=True, return_counts=True)
+    several = np.flatnonzero(count[place] > 1)
+    apart = [set[int]()] * len(rows)
+    found = cannot_link_pairs(clips[several].tolist(), [corpus.seen(row) for row in rows[several].tolist()])
+    for node, others in zip(several.tolist(), found, strict=True):
+        apart[node] = set(several[sorted(others)].tolist())
+    return apart
 
 
-def linked(corpus: Corpus, footage: Footage, group_of: Groups) -> dict[str, str]:
-    """Map each video_id to the first video_id of its component: videos linked, directly or not, by a shared identity.
+def linked(footage: Footage, group_of: Groups) -> np.ndarray:
+    """Return for each video the first video_id of its component: videos linked, directly or not, by a shared identity.
 
     A component must not be divided if no person, object or background may be in both training and evaluation.
     """
-    pairs = (
-        (footage.video_id(corpus.clip[row].as_py()), group.identity(node)) for row, (group, node) in group_of.items()
-    )
-    return components(footage.videos.to_pylist(), pairs)
+    pairs = []
+    for group in group_of.groups:
+        both = np.unique(np.stack([group.videos, group.found.cluster], 1), axis=0)
+        pairs += [
+            (footage.video_ids[video], identity)
+            for video, identity in zip(both[:, 0].tolist(), group.identities[both[:, 1]].tolist(), strict=True)
+        ]
+    found = components(footage.video_ids, pairs)
+    return np.array([found[video] for video in footage.video_ids], object)
+
+
+class Targets(NamedTuple):
+    """Elements that need a reference, with the node that identifies each: a human and its parts by the face."""
+
+    rows: np.ndarray  # (n,)
+    known_by: np.ndarray  # (n,) row of the element that identifies it; -1 for none
+    group: np.ndarray  # (n,) number of the node's group; -1: no identity
+    nodes: np.ndarray  # (n,)
+
+    @classmethod
+    def of(cls, corpus: Corpus, group_of: Groups, rows: np.ndarray) -> "Targets":
+        kind = corpus.kind[rows]
+        part = np.isin(kind, [kind_code(corpus, name) for name in PARTS])
+        human = np.where(part, corpus.parent[rows], rows)
+        known_by = np.where(human < 0, -1, corpus.face_of[human])
+        known_by = np.where(part | (kind == kind_code(corpus, "human")), known_by, rows)
+        none = (known_by < 0) | (part & (corpus.place[rows] < 0))
+        return cls(rows, np.where(none, -1, known_by), np.where(none, -1, group_of.group[known_by]), group_of.node[known_by])
+
+    def at(self, chosen: np.ndarray) -> "Targets":
+        return Targets(*(column[chosen] for column in self))
+
+
+def waves(group_of: Groups, asked: Targets) -> Iterator[list[tuple[Group, Targets]]]:
+    """Divide the blocks of targets so that the pictures of a wave fit on a disk: a row group is read once for each wave."""
+    wave, size = list[tuple[Group, Targets]](), 0
+    for number, group in enumerate(group_of.groups):
+        for block in blocks(group, asked.at(asked.group == number)):
+            wave.append((group, block))
+            size += len(block.rows)
+            if size >= WAVE:
+                yield wave
+                wave, size = [], 0
+    if wave:
+        yield wave
+
+
+def blocks(group: Group, asked: Targets) -> Iterator[Targets]:
+    """Divide the targets of a group so that a block has about PAIRS candidates; those of one identity come together.
+
+    They share their candidates, whose pictures and thumbnails are then read once.
+    """
+    order = np.lexsort((asked.rows, group.found.cluster[asked.nodes]))
+    asked = asked.at(order)
+    count = np.cumsum(np.minimum(group.num_others[asked.nodes], group.found.codes.shape[1]) + 1)
+    for part in np.split(np.arange(len(order)), np.flatnonzero(np.diff(count // PAIRS)) + 1):
+        if len(part):
+            yield asked.at(part)

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from a2data.media import images
 from a2data.records import ClipThumbs, Element, EmbeddedElement, Match, Reference
-from a2data.store.schema import to_table
+from a2data.store.schema import from_table, to_table
 from stages.retrieve.stage import Retrieve
 
 D = 32
@@ -73,10 +73,13 @@ def halved(rgba):
     return out
 
 
-def pictured(elements, pictures):
+def pictured(elements, takes, pictures=None):
     """Their rows in any table, as a stage that borrows reads them; pictures: element_id -> RGBA."""
+    pictures = pictures or {}
 
-    def lookup(stage, shard, column, values):
+    def lookup(stage, shard, column, values, record=None):
+        if stage == "segment":
+            return {t.clip_id: t for t in takes if t.clip_id in values}
         return {e.element_id: element(e) for e in elements if e.element_id in values}
 
     def element(look):
@@ -98,10 +101,16 @@ def retrieve(elements, takes, order=None, pictures=None, **settings):
     of = {"detect": ("human", "object"), "faces": ("face",), "background": ("background",)}
     kinds = [of["detect"], of["faces"], ("upper", "lower", "hair", "shoes", "accessory"), of["background"], ()]
     looks = [table(EmbeddedElement, [e for e in elements if e.kind in kind]) for kind in kinds]
-    lookup = pictured(elements, pictures or {})
-    rows = list(Retrieve(**settings).run(None, table(Match, matches), table(ClipThumbs, takes), *looks, lookup=lookup))
+    lookup = pictured(elements, takes, pictures)
+    made = Retrieve(**settings).run(None, table(Match, matches), table(ClipThumbs, takes), *looks, lookup=lookup)
+    rows = records(made)
     assert len({r.element_id if isinstance(r, Reference) else r.key for r in rows}) == len(elements)
     return {r.element_id if isinstance(r, Reference) else r.key: r for r in rows}
+
+
+def records(made):
+    """The rows and rejects of what the stage yields, rows in tables."""
+    return [row for one in made for row in (from_table(Reference, one) if isinstance(one, pa.Table) else [one])]
 
 
 ANNA, BERT = direction(1), direction(2)

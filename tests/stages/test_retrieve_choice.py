@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from toy_looks import ANNA, direction, halved, like, person, picture, pictured, retrieve, table, take, wearing
+from toy_looks import ANNA, direction, halved, like, person, picture, pictured, records, retrieve, table, take, wearing
 
 from a2data.records import ClipThumbs, EmbeddedElement, Match
 from stages.retrieve.rejections import failed_rules
@@ -75,10 +75,10 @@ def test_several_references_come_from_different_clips():
         for kind in ("human", "face", "hair", "background")
     ]
     matches = table(Match, [Match("a", "a/human/0", "it", 0, 2, 1.0, 1.0)])
-    takes = table(ClipThumbs, [take("a"), take("b"), take("c")])
-    rows = list(
+    takes = [take("a"), take("b"), take("c")]
+    rows = records(
         Retrieve(min_face=0.7, references_per_element=3).run(
-            None, matches, takes, *looks, lookup=pictured(elements, {})
+            None, matches, table(ClipThumbs, takes), *looks, lookup=pictured(elements, takes)
         )
     )
     assert sorted(r.source_clip_id for r in rows if r.kind == "human") == ["b", "c"]
@@ -129,7 +129,8 @@ def test_the_second_of_several_references_is_unlike_the_first():
     for pair in ("bc", "bd", "cd"):  # two of one footage: never both
         takes = [take(c, thumbs={pair[0]: first, pair[1]: again}.get(c)) for c in "abcd"]
         tables = table(Match, [Match("a", "a/human/0", "it", 0, 2, 1.0, 1.0)]), table(ClipThumbs, takes), *looks
-        rows = Retrieve(min_face=0.7, references_per_element=2).run(None, *tables, lookup=pictured(elements, {}))
+        stage = Retrieve(min_face=0.7, references_per_element=2)
+        rows = records(stage.run(None, *tables, lookup=pictured(elements, takes)))
         taken = {r.source_clip_id for r in rows if r.kind == "human"}
         assert len(taken) == 2
         assert taken != set(pair)

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_looks import ANNA, BERT, direction, like, look, person, pictured, retrieve, table, take, wearing
+from toy_looks import ANNA, BERT, direction, like, look, person, pictured, records, retrieve, table, take, wearing
 
 from a2data.records import ClipThumbs, EmbeddedElement, Match, Reference, Reject
 from stages.retrieve.stage import Retrieve
@@ -52,9 +52,10 @@ def test_the_shard_of_the_source_is_kept():
         for kind in ("human", "face", "hair", "background")
     ]
     matches = table(Match, [Match("a", "a/human/0", "it", 0, 2, 1.0, 1.0)])
-    rows = list(
+    takes = [take("a"), take("b")]
+    rows = records(
         Retrieve(min_face=0.7).run(
-            None, matches, table(ClipThumbs, [take("a"), take("b")]), *looks, lookup=pictured(elements, {})
+            None, matches, table(ClipThumbs, takes), *looks, lookup=pictured(elements, takes)
         )
     )
     assert {(r.element_id, r.source_shard) for r in rows} == {("a/human/0", 9), ("a/face/0", 9)}
@@ -208,7 +209,7 @@ def test_only_what_a_phrase_stands_for_and_its_parts_and_places_are_looked_for()
         *looks,
         table(EmbeddedElement, []),
     )
-    rows = Retrieve(min_face=0.7, min_object=0.7).run(None, *tables, lookup=pictured(elements, {}))
+    rows = records(Retrieve(min_face=0.7, min_object=0.7).run(None, *tables, lookup=pictured(elements, [take("a")])))
     assert {r.key for r in rows} == {"a/human/0", "a/face/0", "a/upper/0"}
 
 

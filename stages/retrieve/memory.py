@@ -1,0 +1,207 @@
+"""What `retrieve` keeps for the next time: the neighbours of each element, and a fingerprint of all that decided about a target.
+
+Both are derived data. Neighbour lists are found again by the hash of an element's id and embedding: elements that are new are
+compared with all others, and old ones with the new. The result about a target depends on its own element, on those of its identity
+with their margins and means, and on its nearest neighbour. Their pictures, masks and thumbnails do not change as long as the parts
+of their shards do not. If the fingerprint of all this is the same, the rows of the earlier part are taken over.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from a2data.records import Reject
+from a2data.store.earlier import Earlier
+from stages.retrieve.candidates import Groups
+from stages.retrieve.corpus import Corpus
+from stages.retrieve.join import NONE, SHIFT
+from stages.retrieve.nearest import top_k_codes
+
+ROWS = 65536  # neighbour lists that are brought up to date at a time
+
+
+def hashed(*columns: Any) -> np.ndarray:
+    """Return a 64-bit hash of each row of the columns, which hold text, bytes or vectors."""
+    return np.array([_hash(b"\0".join(map(_bytes, row))) for row in zip(*columns, strict=True)], np.uint64)
+
+
+def _hash(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+def _bytes(value: Any) -> bytes:
+    return value.encode() if isinstance(value, str) else bytes(value)
+
+
+def mixed(*columns: np.ndarray) -> np.ndarray:
+    """Return a hash of each row of columns of 64 bits, (n,) uint64 (the finaliser of SplitMix64, Steele et al. 2014)."""
+    out = np.uint64(0)
+    with np.errstate(over="ignore"):
+        for column in columns:
+            x = out * np.uint64(0x9E3779B97F4A7C15) + np.ascontiguousarray(column).view(np.uint64)
+            x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            out = x ^ (x >> np.uint64(31))
+    return out
+
+
+class Neighbours:
+    """Neighbour lists by group."""
+
+    def __init__(self, earlier: Earlier | None, k: int):
+        self.earlier, self.k = earlier, k
+        self.known: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # group -> hashes, lists
+        self.found: list[pa.Table] = []
+        table = earlier.load(f"neighbours-{k}") if earlier is not None else None
+        if table is not None and len(table):
+            names = table["group"].combine_chunks().dictionary_encode()
+            group = names.indices.to_numpy()
+            first = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
+            element = table["element"].to_numpy()
+            lists = pc.list_flatten(table["codes"]).to_numpy().reshape(-1, k)
+            for begin, end in zip(first, [*first[1:], len(group)], strict=True):
+                self.known[names.dictionary[int(group[begin])].as_py()] = element[begin:end], lists[begin:end]
+
+    def codes(
+        self, name: str, vectors: np.ndarray, clips: np.ndarray, ids: pa.ChunkedArray, ann_min_elements: int, **how: Any
+    ) -> np.ndarray:
+        """Return the neighbours of each element of a group, as stages.retrieve.nearest.top_k_codes does."""
+        if self.earlier is None or ann_min_elements and len(vectors) >= ann_min_elements:
+            how["ann_min_elements"] = ann_min_elements
+            return top_k_codes(vectors, vectors, self.k, clips, clips, **how)
+        element = hashed(ids.to_pylist(), vectors)
+        codes = updated(element, vectors, clips, self.k, *self.known.get(name, (None, None)), **how)
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(codes.reshape(-1)), self.k)
+        names = pa.DictionaryArray.from_arrays(np.zeros(len(codes), np.int32), [name]).cast(pa.string())
+        self.found.append(pa.table({"group": names, "element": element, "codes": lists}))
+        return codes
+
+    def save(self) -> None:
+        """Keep the lists of all groups for the next time."""
+        if self.earlier is not None and self.found:
+            self.earlier.save(f"neighbours-{self.k}", pa.concat_tables(self.found))
+
+
+def updated(
+    element: np.ndarray,
+    vectors: np.ndarray,
+    clips: np.ndarray,
+    k: int,
+    old: np.ndarray | None,
+    lists: np.ndarray | None,
+    **how: Any,
+) -> np.ndarray:
+    """Return the k nearest neighbours of each element, (n, k) codes.
+
+    element: (n,) hashes, in the order of the ids; old, lists: (m,) and (m, k), the same for the earlier elements. A list without a
+    lost neighbour holds the nearest of the earlier elements, so only new ones can enter it. The others are made anew.
+    """
+    codes = np.full((len(element), k), NONE)
+    late = np.ones(len(element), bool)
+    moved = place = np.empty(0, np.int64)
+    if old is not None and lists is not None:
+        order = np.argsort(element)
+        at = np.minimum(np.searchsorted(element, old, sorter=order), len(element) - 1)
+        moved = np.where(element[order[at]] == old, order[at], -1)  # earlier index -> index; both in the order of the ids
+        late[moved[moved >= 0]] = False
+        for start in range(0, len(old), ROWS):
+            part = np.arange(start, min(start + ROWS, len(old)))
+            part = part[moved[part] >= 0]
+            told = lists[part]
+            there = told > NONE
+            before = np.where(there, SHIFT - 1 - told % SHIFT, 0)
+            after = moved[before]
+            lost = (there & (after < 0)).any(1)
+            codes[moved[part]] = np.where(there, told + before - after, NONE)
+            late[moved[part[lost]]] = True
+        place = np.flatnonzero(~late)
+    new = np.setdiff1d(np.arange(len(element)), moved)
+    if late.any():
+        codes[late] = top_k_codes(vectors[late], vectors, k, clips[late], clips, **how)
+    for start in range(0, len(place) if len(new) else 0, ROWS):
+        part = place[start : start + ROWS]
+        found = top_k_codes(vectors[part], vectors[new], min(k, len(new)), clips[part], clips[new], **how)
+        there = found > NONE
+        index = np.where(there, SHIFT - 1 - found % SHIFT, 0)
+        found = np.where(there, found + index - new[index], NONE)
+        codes[part] = np.sort(np.concatenate([codes[part], found], axis=1), axis=1)[:, : -k - 1 : -1]
+    return codes
+
+
+def fingerprints(
+    corpus: Corpus,
+    group_of: Groups,
+    rows: np.ndarray,
+    known_by: np.ndarray,
+    component: np.ndarray,
+    digests: Mapping[int, str],
+) -> pa.Table:
+    """Return a table of the targets: "shard", "element", a hash of the id, "decided_by", the fingerprint, and "component".
+
+    rows: (n,) the targets; known_by: (n,) the row of the element that identifies each, -1 for none; component: (n,) names; digests:
+    shard -> digest of its parts.
+    """
+    ids = hashed(corpus.column("element_id", np.arange(len(corpus.traits))).to_pylist())
+    shards, code = np.unique(corpus.shards, return_inverse=True)
+    content = mixed(ids, hashed([digests[shard] for shard in shards.tolist()])[code])
+    family = np.zeros(len(content), np.uint64)  # of what decides about the element: its identity and nearest neighbour
+    for group in group_of.groups:
+        found = group.found
+        member = mixed(content[group.rows], found.margin, found.cohesion)
+        order = np.argsort(found.cluster, kind="stable")
+        first = np.flatnonzero(np.r_[True, np.diff(found.cluster[order]) > 0])
+        with np.errstate(over="ignore"):
+            cluster = mixed(np.add.reduceat(member[order], first), group.identities)
+        nearest, likeness = group.nearest(np.arange(len(group.rows)))
+        near = np.where(nearest < 0, np.uint64(0), content[nearest])
+        low = np.full(len(near), group.min_similarity)
+        family[group.rows] = mixed(member, cluster[found.cluster], near, likeness, low)
+    decided_by = mixed(content[rows], np.where(known_by < 0, np.uint64(1), family[known_by]))
+    names, code = np.unique(component.astype(str), return_inverse=True)
+    columns = {"shard": corpus.shards[rows], "element": ids[rows], "decided_by": decided_by}
+    return pa.table(columns | {"component": hashed(names.tolist())[code]})
+
+
+def unchanged(
+    earlier: Earlier, marks: pa.Table, component: np.ndarray, element_ids: list[str]
+) -> tuple[np.ndarray, Iterator[pa.Table | Reject]]:
+    """Return which targets have the earlier result, (n,) bool, and those results with their new components.
+
+    A shard of which every target has is left as it is. marks: of `fingerprints`; component, element_ids: (n,).
+    """
+    before = earlier.load("targets", earlier.key)
+    earlier.save_last("targets", marks)
+    done = np.zeros(len(marks), bool)
+    kept: list[pa.Table | Reject] = []
+    if before is None:
+        return done, iter(kept)
+    shard, element, decided_by, part_of = (column.to_numpy() for column in marks.columns)
+    old_shard, old_element, old_decided_by, old_part_of = (column.to_numpy() for column in before.columns)
+    if not len(old_element):
+        return done, iter(kept)
+    order = np.argsort(old_element)
+    at = order[np.minimum(np.searchsorted(old_element, element, sorter=order), len(order) - 1)]
+    same = (old_element[at] == element) & (old_decided_by[at] == decided_by) & (old_shard[at] == shard)
+    whole = same & (old_part_of[at] == part_of)
+    for number in np.unique(shard[same]).tolist():
+        mine = np.flatnonzero(shard == number)
+        if whole[mine].all() and len(mine) == np.count_nonzero(old_shard == number) and earlier.keep(number):
+            done[mine] = True
+            continue
+        found = earlier.rows(number)
+        if found is None:
+            continue
+        table, rejects = found
+        mine = mine[same[mine]]
+        index = {element_ids[n]: n for n in mine.tolist()}
+        rows = table.filter(pc.is_in(table["element_id"], pa.array(list(index), pa.string())))
+        named = [component[index[element_id]] for element_id in rows["element_id"].to_pylist()]
+        kept.append(rows.set_column(rows.column_names.index("component"), rows.schema.field("component"), [named]))
+        kept += [reject for reject in rejects if reject.key in index]
+        answered = {*rows["element_id"].to_pylist(), *(reject.key for reject in rejects)}
+        done[[n for element_id, n in index.items() if element_id in answered]] = True
+    return done, iter(kept)
