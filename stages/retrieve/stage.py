@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ from a2data.store.earlier import Earlier
 from a2data.store.lookup import ELEMENT_TABLES
 from a2data.task_map import TaskMap, map_serial
 from stages.retrieve import copies
-from stages.retrieve.candidates import Group, Groups, margin_ignoring
+from stages.retrieve.candidates import Group, Groups, Targets, margin_ignoring, waves
 from stages.retrieve.clusters import cannot_link_pairs, cluster_identities, components, stable_identity_id
 from stages.retrieve.corpus import INF, PARTS, Corpus, Footage, Lookup, assemble, kind_code
 from stages.retrieve.judge import AT, RULES, Judge, Limits, Pairs
@@ -26,8 +26,6 @@ from stages.retrieve.nearest import TILE
 from stages.retrieve.pictures import Pictures
 from stages.retrieve.rejections import reason_of, rejection
 
-PAIRS = 4096  # targets and candidates that are judged at a time, whose clips' thumbnails take 140 KB each
-WAVE = 200_000  # targets whose pictures and thumbnails are spooled at a time: up to 10 GB in TMPDIR
 FARTHER = {"only copies", "doubtful outline"}  # reasons for which further candidates of the same subject are searched
 
 
@@ -381,52 +379,3 @@ def linked(footage: Footage, group_of: Groups) -> np.ndarray:
         ]
     found = components(footage.video_ids, pairs)
     return np.array([found[video] for video in footage.video_ids], object)
-
-
-class Targets(NamedTuple):
-    """Elements that need a reference, with the node that identifies each: a human and its parts by the face."""
-
-    rows: np.ndarray  # (n,)
-    known_by: np.ndarray  # (n,) row of the element that identifies it; -1 for none
-    group: np.ndarray  # (n,) number of the node's group; -1: no identity
-    nodes: np.ndarray  # (n,)
-
-    @classmethod
-    def of(cls, corpus: Corpus, group_of: Groups, rows: np.ndarray) -> "Targets":
-        kind = corpus.kind[rows]
-        part = np.isin(kind, [kind_code(corpus, name) for name in PARTS])
-        human = np.where(part, corpus.parent[rows], rows)
-        known_by = np.where(human < 0, -1, corpus.face_of[human])
-        known_by = np.where(part | (kind == kind_code(corpus, "human")), known_by, rows)
-        none = (known_by < 0) | (part & (corpus.place[rows] < 0))
-        return cls(rows, np.where(none, -1, known_by), np.where(none, -1, group_of.group[known_by]), group_of.node[known_by])
-
-    def at(self, chosen: np.ndarray) -> "Targets":
-        return Targets(*(column[chosen] for column in self))
-
-
-def waves(group_of: Groups, asked: Targets) -> Iterator[list[tuple[Group, Targets]]]:
-    """Divide the blocks of targets so that the pictures of a wave fit on a disk: a row group is read once for each wave."""
-    wave, size = list[tuple[Group, Targets]](), 0
-    for number, group in enumerate(group_of.groups):
-        for block in blocks(group, asked.at(asked.group == number)):
-            wave.append((group, block))
-            size += len(block.rows)
-            if size >= WAVE:
-                yield wave
-                wave, size = [], 0
-    if wave:
-        yield wave
-
-
-def blocks(group: Group, asked: Targets) -> Iterator[Targets]:
-    """Divide the targets of a group so that a block has about PAIRS candidates; those of one identity come together.
-
-    They share their candidates, whose pictures and thumbnails are then read once.
-    """
-    order = np.lexsort((asked.rows, group.found.cluster[asked.nodes]))
-    asked = asked.at(order)
-    count = np.cumsum(np.minimum(group.num_others[asked.nodes], group.found.codes.shape[1]) + 1)
-    for part in np.split(np.arange(len(order)), np.flatnonzero(np.diff(count // PAIRS)) + 1):
-        if len(part):
-            yield asked.at(part)
