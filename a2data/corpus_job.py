@@ -152,7 +152,8 @@ def _rows_by(stage: Stage, rows: pa.Table, known: pa.ChunkedArray, shard_of: np.
         order = np.argsort(pc.rank(rows[stage.accounts_for], tiebreaker="min").to_numpy(), kind="stable")
     order = order[np.argsort(shard[order], kind="stable")]
     numbers, first = np.unique(shard[order], return_index=True)
-    return dict(zip(numbers.tolist(), np.split(order, first[1:]), strict=True))
+    ends = [*first[1:], len(order)]
+    return {int(n): order[begin:end] for n, begin, end in zip(numbers, first, ends, strict=False)}
 
 
 class Spool:

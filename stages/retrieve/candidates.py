@@ -159,6 +159,14 @@ class Groups:
         for number, group in enumerate(groups):
             self.group[group.rows], self.node[group.rows] = number, np.arange(len(group.rows))
 
+    def margins(self, corpus: Corpus, rows: np.ndarray) -> np.ndarray:
+        """Return the margin of the element that identifies each row, (n,) float64; all rows must have an identity."""
+        asked, out = Targets.of(corpus, self, rows), np.full(len(rows), np.nan)
+        for number, group in enumerate(self.groups):
+            mine = asked.group == number
+            out[mine] = group.found.margin[asked.nodes[mine]]
+        return out
+
 
 class Targets(NamedTuple):
     """Elements that need a reference, with the node that identifies each: a human and its parts by the face."""

@@ -40,6 +40,11 @@ class Parts(NamedTuple):
     gap_s: float  # seconds between the two clips in one source; inf for different sources
 
 
+_Y, _X = np.mgrid[:HEIGHT, :WIDTH] // CELL
+# (432, 48) float32: which cell a pixel is in
+CELLS = np.eye(HEIGHT * WIDTH // CELL**2, dtype=np.float32)[(_Y * (WIDTH // CELL) + _X).ravel()]
+
+
 class Thumbs(NamedTuple):
     """The thumbnails of a clip, ready to be compared.
 
@@ -51,6 +56,8 @@ class Thumbs(NamedTuple):
     total: np.ndarray  # (t,) float64: their sums
     power: np.ndarray  # (t,) float64: mean square after normalisation; inf for a flat thumbnail
     scale: np.ndarray  # (t,) float64: factor of normalisation, over the square root of p
+    coarse: np.ndarray  # (t, 48) float32: sums of cells after normalisation, a projection of the normalised pixels
+    coarse_power: np.ndarray  # (t,) float32: sums of their squares; 1e9 for a flat thumbnail
 
     @classmethod
     def of(cls, data: bytes | np.ndarray) -> "Thumbs":
@@ -61,7 +68,10 @@ class Thumbs(NamedTuple):
         centred = squares - total**2 / pixels.shape[1]
         spread = np.sqrt(centred / pixels.shape[1])
         scale = 1 / (np.maximum(spread, FLAT) * pixels.shape[1] ** 0.5)
-        return cls(pixels, total, np.where(spread < FLAT, np.inf, centred * scale**2), scale)
+        flat, mean = spread < FLAT, (total / pixels.shape[1])[:, None]
+        coarse = (pixels @ CELLS - mean * CELL**2) * (scale / CELL)[:, None]
+        power = np.where(flat, 1e9, (coarse**2).sum(1)).astype(np.float32)
+        return cls(pixels, total, np.where(flat, np.inf, centred * scale**2), scale, coarse.astype(np.float32), power)
 
     def at(self, frames: Any) -> "Thumbs":
         """Return the thumbnails of some frames: a slice or indices."""
@@ -109,22 +119,14 @@ def may_repeat(a: Thumbs, others: Sequence[Thumbs], copy: float = COPY, run: int
     """
     step = [min(run, len(a.pixels), len(b.pixels)) for b in others]
     few = [b.at(slice(n - 1, None, n)) for n, b in zip(step, others, strict=True)]
-    (theirs, power), (mine, own) = (_coarse(x) for x in (joined(few), a))
-    mirrored = mine.reshape(-1, HEIGHT // CELL, WIDTH // CELL)[:, :, ::-1].reshape(mine.shape)
-    alike = np.maximum(theirs @ mine.T - own / 2, theirs @ mirrored.T - own / 2).max(axis=1)
+    theirs, power = (np.concatenate([getattr(b, name) for b in few]) for name in ("coarse", "coarse_power"))
+    mirrored = a.coarse.reshape(-1, HEIGHT // CELL, WIDTH // CELL)[:, :, ::-1].reshape(a.coarse.shape)
+    # rows: coarse, 1; and coarse, -coarse_power / 2, so that one product ranks the distances
+    ways = [np.column_stack([mine, -a.coarse_power / 2]).T for mine in (a.coarse, mirrored)]
+    theirs = np.column_stack([theirs, np.ones(len(theirs), np.float32)])
+    alike = np.maximum((theirs @ ways[0]).max(axis=1), (theirs @ ways[1]).max(axis=1))
     first = np.cumsum([0, *(len(b.pixels) for b in few[:-1])])
     return np.minimum.reduceat(power - 2 * alike, first) < (copy + 1e-3) ** 2
-
-
-def _coarse(thumbs: Thumbs) -> tuple[np.ndarray, np.ndarray]:
-    """Return the normalised means of cells, (t, 48) float32, and the sums of their squares, (t,); inf for a flat thumbnail.
-
-    They are a projection of the normalised thumbnails.
-    """
-    cells = thumbs.pixels.reshape(-1, HEIGHT // CELL, CELL, WIDTH // CELL, CELL).sum(axis=(2, 4))
-    mean = (thumbs.total / thumbs.pixels.shape[1])[:, None]
-    out = (cells.reshape(len(mean), -1) - mean * CELL**2) * (thumbs.scale / CELL)[:, None]
-    return out.astype(np.float32), np.where(np.isinf(thumbs.power), np.inf, (out**2).sum(1)).astype(np.float32)
 
 
 def picture_distances(pictures: Thumbs, clip: Thumbs) -> np.ndarray:

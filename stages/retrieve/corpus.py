@@ -46,7 +46,7 @@ class Corpus:
     def __init__(self, table: pa.Table, embeddings: dict[str, tuple[np.ndarray, np.ndarray]]):
         """table: `ElementMeta` and "shard", in any order; embeddings: kind -> (n,) places in the table, (n, d) float32."""
         self.order = pc.sort_indices(table["element_id"]).to_numpy()  # place in the table of each row
-        row_of = np.empty(len(table), np.int64)
+        self._row_of = row_of = np.empty(len(table), np.int64)
         row_of[self.order] = np.arange(len(table))
         self.table, self.traits = table, Traits(table, self.order)
         self.shards, self.quality, self.mask_trust, self.frame = (
@@ -107,6 +107,10 @@ class Corpus:
     def text(self, name: str, rows: Sequence[int] | np.ndarray) -> list[str]:
         """Return a column's values at some rows."""
         return self.column(name, rows).to_pylist()
+
+    def find(self, element_ids: pa.ChunkedArray) -> np.ndarray:
+        """Return the row of each element, (n,) int64. All of them must exist."""
+        return self._row_of[rows_of(element_ids, self.table["element_id"])]
 
     def children(self, humans: np.ndarray, kind: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
         """Return each part of that kind code (garments or hair) of each human: (m,) index into `humans`, (m,) row."""

@@ -2,12 +2,12 @@
 
 Both are derived data. Neighbour lists are found again by the hash of an element's id and embedding: elements that are new are
 compared with all others, and old ones with the new. The result about a target depends on its own element, on those of its identity
-with their margins and means, and on its nearest neighbour. Their pictures, masks and thumbnails do not change as long as the parts
-of their shards do not. If the fingerprint of all this is the same, the rows of the earlier part are taken over.
+and on its nearest neighbour. Their pictures, masks and thumbnails do not change as long as the parts of their shards do not. If the
+fingerprint of all this is the same, the rows of the earlier part are taken over.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from a2data.records import Reject
 from a2data.store.earlier import Earlier
-from stages.retrieve.candidates import Groups
+from stages.retrieve.candidates import Groups, Targets
 from stages.retrieve.corpus import Corpus
 from stages.retrieve.join import NONE, SHIFT
 from stages.retrieve.nearest import top_k_codes
@@ -135,58 +135,66 @@ def updated(
 def fingerprints(
     corpus: Corpus,
     group_of: Groups,
-    rows: np.ndarray,
-    known_by: np.ndarray,
+    asked: Targets,
     component: np.ndarray,
     digests: Mapping[int, str],
+    min_margin: float,
 ) -> pa.Table:
-    """Return a table of the targets: "shard", "element", a hash of the id, "decided_by", the fingerprint, and "component".
+    """Return a table of the targets: "shard", "element", a hash of the id, and two fingerprints.
 
-    rows: (n,) the targets; known_by: (n,) the row of the element that identifies each, -1 for none; component: (n,) names; digests:
-    shard -> digest of its parts.
+    "decided_by" covers what decides about a target, "exact" also the margins of its identity, which change in the last digits when
+    an unrelated cluster grows, and its component. component: (n,) names; digests: shard -> digest of its parts; min_margin: see
+    Retrieve.
     """
     ids = hashed(corpus.column("element_id", np.arange(len(corpus.traits))).to_pylist())
     shards, code = np.unique(corpus.shards, return_inverse=True)
     content = mixed(ids, hashed([digests[shard] for shard in shards.tolist()])[code])
-    family = np.zeros(len(content), np.uint64)  # of what decides about the element: its identity and nearest neighbour
+    decided_by, exact = np.ones((2, len(content)), np.uint64)
     for group in group_of.groups:
         found = group.found
-        member = mixed(content[group.rows], found.margin, found.cohesion)
         order = np.argsort(found.cluster, kind="stable")
         first = np.flatnonzero(np.r_[True, np.diff(found.cluster[order]) > 0])
-        with np.errstate(over="ignore"):
-            cluster = mixed(np.add.reduceat(member[order], first), group.identities)
         nearest, likeness = group.nearest(np.arange(len(group.rows)))
-        near = np.where(nearest < 0, np.uint64(0), content[nearest])
-        low = np.full(len(near), group.min_similarity)
-        family[group.rows] = mixed(member, cluster[found.cluster], near, likeness, low)
-    decided_by = mixed(content[rows], np.where(known_by < 0, np.uint64(1), family[known_by]))
+        near = mixed(np.where(nearest < 0, np.uint64(0), content[nearest]), likeness)
+        sure = (found.margin >= min_margin * (1 - group.min_similarity)).astype(np.uint64)
+        member = mixed(content[group.rows], found.cohesion, sure)
+        for out, each in ((decided_by, member), (exact, mixed(member, found.margin))):
+            with np.errstate(over="ignore"):
+                cluster = mixed(np.add.reduceat(each[order], first), group.identities)
+            out[group.rows] = mixed(each, cluster[found.cluster], near, np.full(len(near), group.min_similarity))
     names, code = np.unique(component.astype(str), return_inverse=True)
-    columns = {"shard": corpus.shards[rows], "element": ids[rows], "decided_by": decided_by}
-    return pa.table(columns | {"component": hashed(names.tolist())[code]})
+    alone = np.uint64(1)
+    known = np.where(asked.known_by < 0, alone, decided_by[asked.known_by])
+    told = np.where(asked.known_by < 0, alone, exact[asked.known_by])
+    columns = {
+        "shard": corpus.shards[asked.rows],
+        "element": ids[asked.rows],
+        "decided_by": mixed(content[asked.rows], known),
+        "exact": mixed(told, hashed(names.tolist())[code] if len(code) else np.empty(0, np.uint64)),
+    }
+    return pa.table(columns)
 
 
 def unchanged(
-    earlier: Earlier, marks: pa.Table, component: np.ndarray, element_ids: list[str]
-) -> tuple[np.ndarray, Iterator[pa.Table | Reject]]:
-    """Return which targets have the earlier result, (n,) bool, and those results with their new components.
+    earlier: Earlier, marks: pa.Table, element_ids: list[str], refreshed: Callable[[pa.Table], pa.Table]
+) -> tuple[np.ndarray, list[pa.Table | Reject]]:
+    """Return which targets have the earlier result, (n,) bool, and these results.
 
-    A shard of which every target has is left as it is. marks: of `fingerprints`; component, element_ids: (n,).
+    A shard in which nothing has changed is left as it is. marks: of `fingerprints`; element_ids: (n,); refreshed: brings margins
+    and components of earlier rows up to date.
     """
     before = earlier.load("targets", earlier.key)
     earlier.save_last("targets", marks)
     done = np.zeros(len(marks), bool)
     kept: list[pa.Table | Reject] = []
-    if before is None:
-        return done, iter(kept)
-    shard, element, decided_by, part_of = (column.to_numpy() for column in marks.columns)
-    old_shard, old_element, old_decided_by, old_part_of = (column.to_numpy() for column in before.columns)
-    if not len(old_element):
-        return done, iter(kept)
+    if before is None or not len(before):
+        return done, kept
+    shard, element, decided_by, exact = (column.to_numpy() for column in marks.columns)
+    old_shard, old_element, old_decided_by, old_exact = (column.to_numpy() for column in before.columns)
     order = np.argsort(old_element)
     at = order[np.minimum(np.searchsorted(old_element, element, sorter=order), len(order) - 1)]
     same = (old_element[at] == element) & (old_decided_by[at] == decided_by) & (old_shard[at] == shard)
-    whole = same & (old_part_of[at] == part_of)
+    whole = same & (old_exact[at] == exact)
     for number in np.unique(shard[same]).tolist():
         mine = np.flatnonzero(shard == number)
         if whole[mine].all() and len(mine) == np.count_nonzero(old_shard == number) and earlier.keep(number):
@@ -196,12 +204,26 @@ def unchanged(
         if found is None:
             continue
         table, rejects = found
-        mine = mine[same[mine]]
-        index = {element_ids[n]: n for n in mine.tolist()}
+        index = {element_ids[n]: n for n in mine[same[mine]].tolist()}
         rows = table.filter(pc.is_in(table["element_id"], pa.array(list(index), pa.string())))
-        named = [component[index[element_id]] for element_id in rows["element_id"].to_pylist()]
-        kept.append(rows.set_column(rows.column_names.index("component"), rows.schema.field("component"), [named]))
-        kept += [reject for reject in rejects if reject.key in index]
-        answered = {*rows["element_id"].to_pylist(), *(reject.key for reject in rejects)}
-        done[[n for element_id, n in index.items() if element_id in answered]] = True
-    return done, iter(kept)
+        # a rejection names margins in its text
+        told = [reject for reject in rejects if reject.key in index and whole[index[reject.key]]]
+        kept += [refreshed(rows), *told]
+        done[[index[key] for key in (*rows["element_id"].to_pylist(), *(reject.key for reject in told))]] = True
+    return done, kept
+
+
+def with_current(rows: pa.Table, margin: np.ndarray, component: np.ndarray) -> pa.Table:
+    """Return references with these margins and components, one for each row."""
+    lists = rows["rules"].combine_chunks()
+    rules, owner = pc.list_flatten(lists), pc.list_parent_indices(lists).to_numpy()
+    columns = [pc.struct_field(rules, n) for n in range(rules.type.num_fields)]
+    mine = pc.equal(columns[0], "margin").to_numpy(zero_copy_only=False)
+    value = np.where(mine, margin[owner], columns[1].to_numpy())
+    made = pa.StructArray.from_arrays([columns[0], pa.array(value), *columns[2:]], fields=list(rules.type))
+    offsets = np.concatenate([[0], np.cumsum(pc.list_value_length(lists).to_numpy())]).astype(np.int32)
+    new = {
+        "rules": pa.ListArray.from_arrays(pa.array(offsets), made, type=lists.type),
+        "component": pa.array(component, pa.string()),
+    }
+    return pa.table([new.get(name, rows[name]) for name in rows.column_names], schema=rows.schema)

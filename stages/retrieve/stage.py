@@ -21,7 +21,7 @@ from stages.retrieve.candidates import Group, Groups, Targets, margin_ignoring, 
 from stages.retrieve.clusters import cannot_link_pairs, cluster_identities, components, stable_identity_id
 from stages.retrieve.corpus import INF, PARTS, Corpus, Footage, Lookup, assemble, kind_code
 from stages.retrieve.judge import AT, RULES, Judge, Limits, Pairs
-from stages.retrieve.memory import Neighbours, fingerprints, unchanged
+from stages.retrieve.memory import Neighbours, fingerprints, unchanged, with_current
 from stages.retrieve.nearest import TILE
 from stages.retrieve.pictures import Pictures
 from stages.retrieve.rejections import reason_of, rejection
@@ -105,9 +105,16 @@ class Retrieve(Stage):
         judge = Judge(corpus, footage, clip_of, pictures, Limits(**{f.name: getattr(self, f.name) for f in fields(Limits)}))
         asked = Targets.of(corpus, group_of, targets(corpus, matches))
         if earlier is not None:
-            component = component_of[asked.rows]
-            marks = fingerprints(corpus, group_of, asked.rows, asked.known_by, component, earlier.digests)
-            done, kept = unchanged(earlier, marks, component, corpus.text("element_id", asked.rows))
+            marks = fingerprints(
+                corpus, group_of, asked, component_of[asked.rows], earlier.digests, self.min_margin
+            )
+
+            def refreshed(rows: pa.Table) -> pa.Table:
+                target, source = (corpus.find(rows[name]) for name in ("element_id", "source_element_id"))
+                margin = np.minimum(*(group_of.margins(corpus, which) for which in (target, source)))
+                return with_current(rows, margin, component_of[target])
+
+            done, kept = unchanged(earlier, marks, corpus.text("element_id", asked.rows), refreshed)
             yield from kept
             asked = asked.at(~done)
         for element_id in corpus.text("element_id", asked.rows[asked.group < 0]):
