@@ -35,7 +35,7 @@ def sort(
 
 
 def subjects(stage: Stage, rows: pa.Table, rejected: Sequence[Reject]) -> set[str]:
-    """Return the values of `accounts_for` of rows and Rejects. Several rows may belong to one, such as references of an element."""
+    """Return the values of `accounts_for` of rows and Rejects. Several rows, such as references, may belong to one."""
     keys = (one.key.split("/")[0] if stage.accounts_for == "clip_id" else one.key for one in rejected)
     return {*rows[stage.accounts_for].to_pylist(), *keys}
 

@@ -34,7 +34,7 @@ def run_over_all(
     began = time.perf_counter()
     digests = {name: [footer.digest for footer in found] for name, found in footers.items()}
     gone = [set().union(*(footers[name][n].missing for name in footers)) for n in range(len(job))]
-    main, *others = stage.reads
+    _, *others = stage.reads
     of_shard = {shard: _digest([digests[name][n] for name in others]) for n, shard in enumerate(job)}
     earlier = Earlier(store, stage, of_shard) if stage.uses_earlier else None
     with Spool() as spool:
@@ -96,7 +96,9 @@ def _digest(digests: list[str]) -> str:
     return hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:16]
 
 
-def _input(store: Store, name: str, record: type, job: tuple[int, ...], gone: list[set[str]], spool: "Spool") -> pa.Table:
+def _input(
+    store: Store, name: str, record: type, job: tuple[int, ...], gone: list[set[str]], spool: "Spool"
+) -> pa.Table:
     """Return a table over all shards, without the rows of missing units and with a column "shard", mapped from disk."""
 
     def pieces() -> Iterator[pa.Table]:
@@ -164,7 +166,9 @@ class Spool:
         self.number = 0
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.folder.cleanup()
 
     def table(self, schema: pa.Schema, pieces: Iterable[pa.Table]) -> pa.Table:

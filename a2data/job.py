@@ -71,9 +71,7 @@ def run_job(
         part.commit(stage, store.inputs(stage, job))
 
 
-def _demand(
-    stage: Stage, store: Store, job: tuple[int, ...], made_here: Sequence[str] = ()
-) -> dict[str, list[Footer]]:
+def _demand(stage: Stage, store: Store, job: tuple[int, ...], made_here: Sequence[str] = ()) -> dict[str, list[Footer]]:
     """Return the footers of the inputs. Raises FileNotFoundError, with the command to run, if one is missing."""
     found: dict[str, list[Footer]] = {}
     for name in stage.reads:

@@ -31,8 +31,8 @@ class Stage:
     A stage per "all" with `uses_task_map` gets `spread`, a parallel map for pure calls (see a2data.task_map), so that it does not
     compute alone while the rest of a cluster is idle.
 
-    Such a stage may yield Arrow tables of `writes` instead of rows. With `uses_earlier` it gets `earlier`, what it kept of its last
-    result (see a2data.store.earlier).
+    Such a stage may yield Arrow tables of `writes` instead of rows. With `uses_earlier` it gets `earlier`, what it kept of its
+    last result (see a2data.store.earlier).
 
     A stage per "video" with `opens_sources` gets `source_file(video_id, path)`, which returns how to open the local copy of a
     downloaded source (see a2data.store.source_files).

@@ -50,8 +50,8 @@ import numpy as np
 import pyarrow as pa
 
 from a2data.media import images
-from a2data.records import ClipThumbs, Element, EmbeddedElement, Match, Reference
-from a2data.store.schema import schema, to_table
+from a2data.records import ClipThumbs, ClipTimes, Element, EmbeddedElement, Match, Reference
+from a2data.store.schema import from_table, schema, to_table
 from stages.retrieve import clusters
 from stages.retrieve.stage import Retrieve
 
@@ -161,14 +161,14 @@ def tables(
     look = schema(EmbeddedElement)
     seen = pa.table([pa.array(columns[f.name], f.type) for f in look], schema=look)
     known, first = np.unique(clip, return_index=True)
-    thumbs = rng.integers(0, 256, (len(known), 2 * 18 * 24), dtype=np.uint8)
     takes = to_table(
-        ClipThumbs,
+        ClipTimes,
         [
-            ClipThumbs(clips[i], clips[i][:16], [60.0 * c, 60.0 * c + 1 / 15], thumb.tobytes())
-            for i, c, thumb in zip(first.tolist(), known.tolist(), thumbs, strict=True)
+            ClipTimes(clips[i], clips[i][:16], [60.0 * c, 60.0 * c + 1 / 15])
+            for i, c in zip(first.tolist(), known.tolist(), strict=True)
         ],
     )
+    takes = takes.append_column("shard", pa.array([0] * len(takes), pa.int32()))
     matches = to_table(Match, [Match(clips[i], faces[i], "it", 0, 2, 1.0, 1.0) for i in asked.tolist()])
     none = to_table(EmbeddedElement, [])
     shard = pa.field("shard", pa.int32())
@@ -176,8 +176,13 @@ def tables(
     return matches, takes, looks
 
 
-def pictured(stage: str, shard: int, column: str, values: list[str]) -> dict[str, Element]:
-    """Return elements with random pictures, in place of the stage's table lookups."""
+def pictured(stage: str, shard: int, column: str, values: list[str], record: type | None = None) -> dict[str, Any]:
+    """Return elements with random pictures and clips with random thumbnails, in place of the stage's table lookups."""
+    if stage == "segment":
+        rngs = ((name, np.random.default_rng([7, *name.encode()])) for name in values)
+        return {
+            name: ClipThumbs(name, "", [], rng.integers(0, 256, 2 * 18 * 24, np.uint8).tobytes()) for name, rng in rngs
+        }
     mask = np.zeros((24, 32), bool)
     mask[2:10, 2:10] = True
     found = {}
@@ -208,11 +213,12 @@ def row(clips: str, embedder: str, neighbours: int, spread: Spread) -> str:
     undo = timed(spent)
     began = time.process_time()
     stage = Retrieve(min_face=spread.threshold, top_k=neighbours)
-    rows = list(stage.run(None, matches, takes, *looks, lookup=pictured))
+    made = stage.run(None, matches, takes, *looks, lookup=pictured)
+    rows = [row for one in made if isinstance(one, pa.Table) for row in from_table(Reference, one)]
     rest = time.process_time() - began - spent["join"] - spent["clusters"]
     undo()
     number = {name: i for i, name in enumerate(looks[1]["element_id"].to_pylist())}
-    source = {number[r.element_id]: number[r.source_element_id] for r in rows if isinstance(r, Reference)}
+    source = {number[r.element_id]: number[r.source_element_id] for r in rows}
     right = {i for i, j in source.items() if who[i] == who[j]}
     reach = sum(float(np.sort(x[who == who[i]] @ x[i])[-2]) >= spread.threshold for i in hub.tolist()) / len(hub)
     covered = sum(i in right for i in hub.tolist()) / len(hub)

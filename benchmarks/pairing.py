@@ -4,8 +4,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.pairing large ELEMENTS DIMENSIONS SHARE
 
 A clip has a person with a face and a garment, an object and a place. Each person, garment, object and place is drawn for ten
-clips, twenty clips are a video and eight videos a shard, embeddings have 128 values, thumbnails are noise, and cut-outs measure 64
-x 96 pixels. The parts are real, written by the store, and every element is a target. Each job runs in a process of its own.
+clips, twenty clips are a video and eight videos a shard, embeddings have 128 values, thumbnails are noise, and cut-outs measure
+64 x 96 pixels. The parts are real, written by the store, and every element is a target. Each job runs in a process of its own.
 --against pairs a copy with the code of another checkout first and compares the rows. --folder keeps the drawn folders. large
 draws columns only, without parts, of which a share of the clips has targets, and prints the memory of one process.
 """
@@ -65,7 +65,9 @@ def draw(root: str, elements: int, more: bool = False) -> None:
             for kind, number in (("human", -1), ("face", 0), ("upper", 1), ("object", 2), ("background", 3)):
                 vector: list = []
                 if number >= 0:
-                    x = subjects[number, subject[number]] + rng.standard_normal(D, np.float32) * np.float32(0.75 / D**0.5)
+                    x = subjects[number, subject[number]] + rng.standard_normal(D, np.float32) * np.float32(
+                        0.75 / D**0.5
+                    )
                     vector = x / np.linalg.norm(x)
                 png, sha, mask = pool[rng.integers(len(pool))]
                 label = f"object {subject[2] % 20}" if kind == "object" else kind
@@ -120,7 +122,7 @@ def large(elements: int, dims: int, share: float) -> None:
 
     from a2data.corpus_job import Spool
     from a2data.media import images
-    from a2data.records import ClipThumbs, ClipTimes, ElementPicture, EmbeddedElement, Match
+    from a2data.records import ClipThumbs, ClipTimes, ElementPicture, EmbeddedElement
     from a2data.store.earlier import Earlier
     from a2data.store.schema import schema
     from a2data.store.tables import Store
@@ -176,12 +178,17 @@ def large(elements: int, dims: int, share: float) -> None:
                 np.arange(0, 81 * len(clip) + 1, 81, dtype=np.int32), (start[:, None] + np.arange(81) / 15).reshape(-1)
             )
             shards = pa.array(np.arange(first, first + len(clip), dtype=np.int32) // per_shard)
-            yield pa.table([pa.array(clip), pa.array([c[:16] for c in clip]), pts, shards], ["clip_id", "video_id", "source_pts_s", "shard"])
+            yield pa.table(
+                [pa.array(clip), pa.array([c[:16] for c in clip]), pts, shards],
+                ["clip_id", "video_id", "source_pts_s", "shard"],
+            )
 
     def lookup(stage, shard, column, values, record=None):
         if stage == "segment":
             seeds = ((v, np.random.default_rng(int(v[:16], 16) * 2000 + int(v[17:]))) for v in values)
-            return {v: ClipThumbs(v, v[:16], [], r.integers(0, 256, (81, 18, 24), np.uint8).tobytes()) for v, r in seeds}
+            return {
+                v: ClipThumbs(v, v[:16], [], r.integers(0, 256, (81, 18, 24), np.uint8).tobytes()) for v, r in seeds
+            }
         return {v: ElementPicture(v.split("/")[0], v, 40, (60.0, 60.0, 84.0, 84.0), mask, png) for v in values}
 
     with Spool() as spool, tempfile.TemporaryDirectory() as folder:
@@ -190,14 +197,24 @@ def large(elements: int, dims: int, share: float) -> None:
         kinds = [("human", -1), ("object", 2), ("face", 0), ("upper", 1), ("background", 3)]
         tables = [spool.table(full, looks(*kind)) for kind in kinds]
         asked = names(0, clips)[:: max(1, round(1 / share))]
-        matches = pa.table({"element_id": [f"{c}/{k}/0" for c in asked for k in ("human", "object")], "clip_id": np.repeat(asked, 2)})
+        matches = pa.table(
+            {"element_id": [f"{c}/{k}/0" for c in asked for k in ("human", "object")], "clip_id": np.repeat(asked, 2)}
+        )
         earlier = Earlier(Store(folder), Retrieve(**SETTINGS), {n: str(n) for n in range(clips // per_shard + 1)})
         watch = Watch()
         began, kept, peak_drawn = time.process_time(), 0, watch.peaks()
-        for made in replace(Retrieve(), **SETTINGS).run(None, matches, clip_table, *tables, lookup=lookup, earlier=earlier):
+        for made in replace(Retrieve(), **SETTINGS).run(
+            None, matches, clip_table, *tables, lookup=lookup, earlier=earlier
+        ):
             kept += len(made) if isinstance(made, pa.Table) else 0
-        print(f"{elements} elements of {dims} numbers, {len(asked)} of {clips} clips with targets: {kept} references, ", end="")
-        print(f"{time.process_time() - began:.0f} CPU s; own memory at most {watch.peaks()[0]:.0f} MB ({peak_drawn[0]:.0f} before), ", end="")
+        print(
+            f"{elements} elements of {dims} numbers, {len(asked)} of {clips} clips with targets: {kept} references, ",
+            end="",
+        )
+        print(
+            f"{time.process_time() - began:.0f} CPU s; own memory {watch.peaks()[0]:.0f} MB ({peak_drawn[0]:.0f} before), ",
+            end="",
+        )
         print(f"with pages mapped from files {watch.peaks()[1]:.0f} MB; embeddings {4 * dims * 4 * clips / 1e6:.0f} MB")
 
 
@@ -236,7 +253,9 @@ def compare(root: str, other: str) -> None:
 def child(code: str, *args: str) -> dict:
     """Run this script in a process with the code of a checkout and return the JSON that it prints."""
     env = os.environ | {"PYTHONPATH": code}
-    done = subprocess.run([sys.executable, __file__, *args], env=env, cwd=code, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, __file__, *args], env=env, cwd=code, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(done.stderr)
     last = done.stdout.strip().splitlines()[-1:] or ["{}"]
@@ -265,7 +284,8 @@ def main() -> None:
                         child(here, "draw", str(roots[name]), str(elements), "more")
                     cost = child(code, "pair", str(roots[name]))
                     print(
-                        f"{name:7} {elements:9} {job:15} {cost['cpu_s']:8.2f} {cost['mb']:8.0f} {cost['rows']:11}", flush=True
+                        f"{name:7} {elements:9} {job:15} {cost['cpu_s']:8.2f} {cost['mb']:8.0f} {cost['rows']:11}",
+                        flush=True,
                     )
             if args.against:
                 same = child(here, "compare", *(str(roots[name]) for name in ("now", "before")))

@@ -122,7 +122,7 @@ def index() -> None:
         return join_module.decode(join_module.join(x[some], x, K, each[some], each, join_module.BLOCK))[1]
 
     def approximate() -> np.ndarray:
-        return similarity.search(built, x[some], x, K, each[some], each)[1]
+        return join_module.decode(similarity.search(built, x[some], x, K, each[some], each))[1]
 
     slow, fast = seconds(exact, 1), seconds(approximate)
     recall = np.mean([len({*a} & {*b}) / K for a, b in zip(exact().tolist(), approximate().tolist(), strict=True)])

@@ -99,14 +99,14 @@ class Ledger:
                     return False
                 inputs[name] = combined(found)
             wanted = key(inputs)
-            found = [entry for shard in job if (entry := mine.get(shard)) is not None]
-            if len(found) < len(job):
+            parts = [entry for shard in job if (entry := mine.get(shard)) is not None]
+            if len(parts) < len(job):
                 return False
-            if all(entry.key == wanted for entry in found):
+            if all(entry.key == wanted for entry in parts):
                 return True
             if stage.per != "all":
                 return False
-            return self.store.recorded(stage.name()) == (wanted, combined([entry.digest for entry in found]))
+            return self.store.recorded(stage.name()) == (wanted, combined([entry.digest for entry in parts]))
 
         return fresh
 

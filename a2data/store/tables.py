@@ -404,9 +404,10 @@ class Part:
             footer.key = self.store.key(stage, inputs or {})
             footer.settings, footer.models, footer.version = stage.cache_fields(), stage.models(), stage.version
             footer.inputs = inputs or {}
-        about_inputs = {"key": footer.key, "inputs": footer.inputs, "seconds": footer.seconds}
-        if replaces is not None and replace(replaces, **about_inputs) == footer:
-            return
+        if replaces is not None:
+            same = replace(replaces, key=footer.key, inputs=footer.inputs, seconds=footer.seconds)
+            if same == footer:
+                return
         about = asdict(footer) | {"rejected": [(r.key, r.reason, r.detail) for r in footer.rejected]}
         self._close({"a2data": json.dumps(about, ensure_ascii=False, sort_keys=True)})
         self.store.publish(self.scratch, self.path)

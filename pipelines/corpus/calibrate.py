@@ -99,8 +99,9 @@ def calibrate(
     found, refused = {}, []
     for kind in KINDS:
         by_embedder = defaultdict(list)
-        for row in corpus.with_embedding(kind).tolist():
-            by_embedder[corpus.embedder[row].as_py()].append(row)
+        with_embedding = corpus.with_embedding(kind)
+        for row, embedder in zip(with_embedding.tolist(), corpus.text("embedder", with_embedding), strict=True):
+            by_embedder[embedder].append(row)
         for embedder, rows in sorted(by_embedder.items()):
             x = corpus.vectors_of(np.array(rows))
             clip = np.unique([corpus.traits[row].clip_id for row in rows], return_inverse=True)[1]

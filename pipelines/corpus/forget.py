@@ -13,8 +13,10 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
+import numpy as np
+
 from a2data.job import UNIT
-from a2data.records import ClipThumbs, EmbeddedElement, Source, Video
+from a2data.records import ClipTimes, EmbeddedElement, Source, Video
 from a2data.stage import Stage
 from a2data.store.schema import schema
 from a2data.store.source_files import SourceFiles
@@ -163,12 +165,13 @@ def of_identity(store: Store, identity: int, stages: Sequence[Stage]) -> Deletio
     corpus = assemble(
         tuple(store.read_all(name, EmbeddedElement) for name in retrieve.reads if name not in ("match", "segment"))
     )
-    footage = Footage(store.read_all("segment", ClipThumbs), retrieve.copy_min_frames)
-    clips = {
-        corpus.traits[row].clip_id
-        for row, (group, node) in retrieve.groups(corpus, footage).items()
-        if group.identities[int(group.found.cluster[node])] == identity
-    }
+    footage = Footage(store.read_all("segment", ClipTimes))
+    clip_of = footage.rows(corpus.column("clip_id", np.arange(len(corpus.traits))))
+    rows = [
+        group.rows[np.isin(group.found.cluster, np.flatnonzero(group.identities == identity))]
+        for group in retrieve.groups(corpus, footage, clip_of).groups
+    ]
+    clips = {*corpus.text("clip_id", np.concatenate(rows))} if rows else set()
     if not clips:
         raise ValueError(
             f"identity {identity} does not exist in {store.root}: find identities with `a2data explain {store.root} CLIP` or in "

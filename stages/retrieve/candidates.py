@@ -12,7 +12,6 @@ from stages.retrieve.corpus import PARTS, Corpus, kind_code
 from stages.retrieve.join import decode
 from stages.retrieve.nearest import top_k
 
-
 PAIRS = 4096  # targets and candidates that are judged at a time, whose clips' thumbnails take 140 KB each
 WAVE = 200_000  # targets whose pictures and thumbnails are spooled at a time: up to 10 GB in TMPDIR
 
@@ -184,7 +183,9 @@ class Targets(NamedTuple):
         known_by = np.where(human < 0, -1, corpus.face_of[human])
         known_by = np.where(part | (kind == kind_code(corpus, "human")), known_by, rows)
         none = (known_by < 0) | (part & (corpus.place[rows] < 0))
-        return cls(rows, np.where(none, -1, known_by), np.where(none, -1, group_of.group[known_by]), group_of.node[known_by])
+        return cls(
+            rows, np.where(none, -1, known_by), np.where(none, -1, group_of.group[known_by]), group_of.node[known_by]
+        )
 
     def at(self, chosen: np.ndarray) -> "Targets":
         return Targets(*(column[chosen] for column in self))

@@ -33,7 +33,9 @@ class Identities(NamedTuple):
     # (n,) cohesion minus the mean similarity to the nearest other cluster, or `neighbourhood_margin` if that is larger; inf
     # without another cluster, -inf for a singleton
     margin: np.ndarray
-    codes: np.ndarray  # (n, k) int64, the nearest neighbours in other groups, best first, see stages.retrieve.join.decode
+    codes: (
+        np.ndarray
+    )  # (n, k) int64, the nearest neighbours in other groups, best first, see stages.retrieve.join.decode
 
     @property
     def similarity(self) -> np.ndarray:

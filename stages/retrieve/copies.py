@@ -61,7 +61,7 @@ class Thumbs(NamedTuple):
 
     @classmethod
     def of(cls, data: bytes | np.ndarray) -> "Thumbs":
-        """data: (t, 18, 24) uint8, or its bytes."""
+        """Prepare thumbnails, (t, 18, 24) uint8 or their bytes."""
         grey = np.frombuffer(data, np.uint8).reshape(-1, HEIGHT * WIDTH)
         pixels = grey.astype(np.float32) - 128
         total, squares = pixels.sum(1, dtype=np.float64), np.einsum("tp,tp->t", pixels, pixels, dtype=np.float64)

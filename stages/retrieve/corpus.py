@@ -197,7 +197,7 @@ class Footage:
     """The times of clips, and their thumbnails, which are read when they are needed. A clip is a row number."""
 
     def __init__(self, takes: pa.Table, lookup: Lookup | None = None):
-        """takes: `ClipTimes` and "shard"."""
+        """Index the clips. takes: `ClipTimes` and "shard"."""
         self.takes, self.lookup = takes, lookup
         videos = takes["video_id"].combine_chunks().dictionary_encode()
         self.video_ids: list[str] = videos.dictionary.to_pylist()
@@ -233,7 +233,8 @@ class Footage:
         """Prepare the spooled thumbnails of these clips for comparison, and drop those of all others. 140 KB each."""
         wanted = np.unique(clips).tolist()
         self.known = {
-            clip: self.known[clip] if clip in self.known else copies.Thumbs.of(self.spooled.get(clip)) for clip in wanted
+            clip: self.known[clip] if clip in self.known else copies.Thumbs.of(self.spooled.get(clip))
+            for clip in wanted
         }
 
     def apart_s(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -250,7 +251,7 @@ class Blobs:
         self.clear()
 
     def clear(self) -> None:
-        self.file = tempfile.TemporaryFile()
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115 (as long as this object)
         self.places: dict[int, tuple[int, int]] = {}
         self.end = 0
 

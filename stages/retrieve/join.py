@@ -117,7 +117,7 @@ def encode(scores: np.ndarray, index: np.ndarray) -> np.ndarray:
 def least_code(low: float) -> int:
     """Return the lowest code of a similarity, as `similarity` rounds it, of at least `low`."""
     step = int(max(low, -2.0) / STEP) - 2
-    while similarity(np.int64(step * SHIFT)) < low:
+    while similarity(np.array(step * SHIFT)) < low:
         step += 1
     return step * SHIFT
 

@@ -74,6 +74,10 @@ class Pairs:
         return [Rule(name, value, low, high) for name, value, low, high in about if value == value]
 
 
+# which, target, source, similarity, its minimum, margin, cohesion: the first arguments of Judge._judged, (p,) each
+Candidates = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
 class Judge:
     """Candidates and rules of a corpus. Thumbnails and pictures are those that `footage` and `pictures` hold."""
 
@@ -98,7 +102,7 @@ class Judge:
 
     def candidates(
         self, group: Group, rows: np.ndarray, nodes: np.ndarray, part_low: Callable, farther: bool = False
-    ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    ) -> tuple[Candidates, np.ndarray]:
         """Return the first arguments of `_judged` for the candidates of targets, and the second result of `pairs`."""
         corpus, near = self.corpus, group.farther(nodes) if farther else group.near(nodes)
         any_near = np.bincount(near.which, minlength=len(rows)) > 0
@@ -203,7 +207,7 @@ class Judge:
     def clear_repeats(self, pairs: Pairs, chosen: np.ndarray) -> None:
         """Find out which of the chosen pairs are of clips that repeat one another; `repeat_distance` is measured for those."""
         chosen = chosen[~pairs.cleared[chosen] & np.isnan(pairs.values[chosen, AT["repeat_distance"]])]
-        mine, theirs = (np.sort([self.clips[pairs.target[chosen]], self.clips[pairs.source[chosen]]], axis=0))
+        mine, theirs = np.sort([self.clips[pairs.target[chosen]], self.clips[pairs.source[chosen]]], axis=0)
         suspect = np.zeros(len(chosen), bool)
         known = self.footage.known
         for clip in np.unique(mine).tolist():
@@ -256,7 +260,9 @@ class Judge:
         outfit, outline = np.nan_to_num(value[:, AT["outfit"]]), value[:, AT["mask_trust"]]
         risk = value[:, AT["copy_risk"]]
         shown = value[:, AT["picture_distance"]]
-        early = copies.copy_risk(copies.Parts(shown, INF, 1.0, INF, 1.0, 1.0, pairs.gap_s[chosen]), self.limits.copy_distance)
+        early = copies.copy_risk(
+            copies.Parts(shown, INF, 1.0, INF, 1.0, 1.0, pairs.gap_s[chosen]), self.limits.copy_distance
+        )
         risk = np.where(np.isnan(risk), early, risk)
         view = np.rint(20 * sure * (1 - risk) * np.where(np.isnan(outline), 1.0, outline))
         return np.lexsort((pairs.source[chosen], -value[:, AT["quality"]], -view, -outfit, pairs.which[chosen]))
@@ -266,7 +272,7 @@ class Judge:
         parts = self.pictures.compare(pairs.target[chosen], pairs.source[chosen])
         shown = pairs.values[chosen, AT["picture_distance"]]
         copy = self.limits.copy_distance
-        risk = copies.copy_risk(copies.Parts(shown, *parts.T, pairs.gap_s[chosen]), copy)
+        risk = copies.copy_risk(copies.Parts(shown, *tuple(parts.T), gap_s=pairs.gap_s[chosen]), copy)
         pairs.measures[chosen] = parts
         pairs.values[chosen, AT["copy_risk"]] = np.where(shown < copy, 1.0, risk)
         passed = chosen[~pairs.failed()[chosen].any(1)]

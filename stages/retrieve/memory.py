@@ -1,9 +1,9 @@
 """What `retrieve` keeps for the next time: the neighbours of each element, and a fingerprint of all that decided about a target.
 
 Both are derived data. Neighbour lists are found again by the hash of an element's id and embedding: elements that are new are
-compared with all others, and old ones with the new. The result about a target depends on its own element, on those of its identity
-and on its nearest neighbour. Their pictures, masks and thumbnails do not change as long as the parts of their shards do not. If the
-fingerprint of all this is the same, the rows of the earlier part are taken over.
+compared with all others, and old ones with the new. The result about a target depends on its own element, on those of its
+identity and on its nearest neighbour. Their pictures, masks and thumbnails do not change as long as the parts of their shards do
+not. If the fingerprint of all this is the same, the rows of the earlier part are taken over.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ def _bytes(value: Any) -> bytes:
 
 def mixed(*columns: np.ndarray) -> np.ndarray:
     """Return a hash of each row of columns of 64 bits, (n,) uint64 (the finaliser of SplitMix64, Steele et al. 2014)."""
-    out = np.uint64(0)
+    out: Any = np.uint64(0)
     with np.errstate(over="ignore"):
         for column in columns:
             x = out * np.uint64(0x9E3779B97F4A7C15) + np.ascontiguousarray(column).view(np.uint64)
@@ -70,7 +70,7 @@ class Neighbours:
         self, name: str, vectors: np.ndarray, clips: np.ndarray, ids: pa.ChunkedArray, ann_min_elements: int, **how: Any
     ) -> np.ndarray:
         """Return the neighbours of each element of a group, as stages.retrieve.nearest.top_k_codes does."""
-        if self.earlier is None or ann_min_elements and len(vectors) >= ann_min_elements:
+        if self.earlier is None or (ann_min_elements and len(vectors) >= ann_min_elements):
             how["ann_min_elements"] = ann_min_elements
             return top_k_codes(vectors, vectors, self.k, clips, clips, **how)
         element = hashed(ids.to_pylist(), vectors)
@@ -97,8 +97,8 @@ def updated(
 ) -> np.ndarray:
     """Return the k nearest neighbours of each element, (n, k) codes.
 
-    element: (n,) hashes, in the order of the ids; old, lists: (m,) and (m, k), the same for the earlier elements. A list without a
-    lost neighbour holds the nearest of the earlier elements, so only new ones can enter it. The others are made anew.
+    element: (n,) hashes, in the order of the ids; old, lists: (m,) and (m, k), the same for the earlier elements. A list
+    without a lost neighbour holds the nearest of the earlier elements, so only new ones can enter it. Others are made anew.
     """
     codes = np.full((len(element), k), NONE)
     late = np.ones(len(element), bool)
@@ -106,7 +106,9 @@ def updated(
     if old is not None and lists is not None:
         order = np.argsort(element)
         at = np.minimum(np.searchsorted(element, old, sorter=order), len(element) - 1)
-        moved = np.where(element[order[at]] == old, order[at], -1)  # earlier index -> index; both in the order of the ids
+        moved = np.where(
+            element[order[at]] == old, order[at], -1
+        )  # earlier index -> index; both in the order of the ids
         late[moved[moved >= 0]] = False
         for start in range(0, len(old), ROWS):
             part = np.arange(start, min(start + ROWS, len(old)))
@@ -142,8 +144,8 @@ def fingerprints(
 ) -> pa.Table:
     """Return a table of the targets: "shard", "element", a hash of the id, and two fingerprints.
 
-    "decided_by" covers what decides about a target, "exact" also the margins of its identity, which change in the last digits when
-    an unrelated cluster grows, and its component. component: (n,) names; digests: shard -> digest of its parts; min_margin: see
+    "decided_by" covers what decides about a target, "exact" also its component, and the margins of its identity, which change in
+    the last digits when an unrelated cluster grows. component: (n,) names; digests: shard -> digest of its parts; min_margin: see
     Retrieve.
     """
     ids = hashed(corpus.column("element_id", np.arange(len(corpus.traits))).to_pylist())

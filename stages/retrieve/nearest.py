@@ -73,8 +73,8 @@ def top_k_codes(
     of keys that one task of `spread` compares.
 
     Returns their codes (stages.retrieve.join.encode), (n, k) int64, best first, with similarities rounded to STEP; NONE where
-    there are fewer than k. The result does not depend on the tile, the machine or the number of threads. Raises ModuleNotFoundError if the index
-    is needed and faiss is not installed.
+    there are fewer than k. The result does not depend on the tile, the machine or the number of threads. Raises
+    ModuleNotFoundError if the index is needed and faiss is not installed.
     """
     if ann_min_elements and len(keys) >= ann_min_elements:
         return search(build_ivfpq(keys), queries, keys, k, query_groups, key_groups)

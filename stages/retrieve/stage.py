@@ -19,7 +19,7 @@ from a2data.task_map import TaskMap, map_serial
 from stages.retrieve import copies
 from stages.retrieve.candidates import Group, Groups, Targets, margin_ignoring, waves
 from stages.retrieve.clusters import cannot_link_pairs, cluster_identities, components, stable_identity_id
-from stages.retrieve.corpus import INF, PARTS, Corpus, Footage, Lookup, assemble, kind_code
+from stages.retrieve.corpus import INF, Corpus, Footage, Lookup, assemble, kind_code
 from stages.retrieve.judge import AT, RULES, Judge, Limits, Pairs
 from stages.retrieve.memory import Neighbours, fingerprints, unchanged, with_current
 from stages.retrieve.nearest import TILE
@@ -102,12 +102,12 @@ class Retrieve(Stage):
         group_of = self.groups(corpus, footage, clip_of, spread, earlier)
         component_of = linked(footage, group_of)[footage.video[clip_of]] if len(clip_of) else np.empty(0, object)
         pictures = Pictures(corpus, footage, clip_of, lookup)
-        judge = Judge(corpus, footage, clip_of, pictures, Limits(**{f.name: getattr(self, f.name) for f in fields(Limits)}))
+        judge = Judge(
+            corpus, footage, clip_of, pictures, Limits(**{f.name: getattr(self, f.name) for f in fields(Limits)})
+        )
         asked = Targets.of(corpus, group_of, targets(corpus, matches))
         if earlier is not None:
-            marks = fingerprints(
-                corpus, group_of, asked, component_of[asked.rows], earlier.digests, self.min_margin
-            )
+            marks = fingerprints(corpus, group_of, asked, component_of[asked.rows], earlier.digests, self.min_margin)
 
             def refreshed(rows: pa.Table) -> pa.Table:
                 target, source = (corpus.find(rows[name]) for name in ("element_id", "source_element_id"))
@@ -145,7 +145,9 @@ class Retrieve(Stage):
         accepted = self.accepted(judge, pairs)
         yield from self.chosen(judge, group, nodes, component_of, pairs, accepted)
         refused = np.setdiff1d(np.arange(len(rows)), pairs.which[accepted])
-        rejects = dict(zip(refused.tolist(), self.rejects(judge, group, rows, nodes, pairs, refused, any_near), strict=True))
+        rejects = dict(
+            zip(refused.tolist(), self.rejects(judge, group, rows, nodes, pairs, refused, any_near), strict=True)
+        )
         again = np.array([n for n, reject in rejects.items() if reject.reason in FARTHER], np.int64)
         if len(again):
             pairs, _ = judge.pairs(group, rows[again], nodes[again], self.garment_thresholds(corpus), farther=True)
@@ -179,7 +181,8 @@ class Retrieve(Stage):
         best = accepted[first]
         if self.references_per_element > 1:
             several = [
-                diversify(judge, pairs, accepted[pairs.which[accepted] == n], self.references_per_element) for n in which
+                diversify(judge, pairs, accepted[pairs.which[accepted] == n], self.references_per_element)
+                for n in which
             ]
             best = np.concatenate(several)
         identity = group.identities[group.found.cluster[nodes[pairs.which[best]]]]
@@ -218,10 +221,11 @@ class Retrieve(Stage):
             alone = not any_near[n] and nearest[place] >= 0 and rule.passed
             reason = "ambiguous identity" if alone else "no other clip shows it"
             named.append((reason, int(nearest[place]), [rule]))
-        mine, sources = (corpus.text("element_id", x) for x in (rows[refused], [max(row, 0) for _, row, _ in named]))
+        targets = corpus.text("element_id", rows[refused])
+        sources = corpus.text("element_id", [max(row, 0) for _, row, _ in named])
         return [
             rejection(element_id, reason, source if row >= 0 else "", rules)
-            for element_id, source, (reason, row, rules) in zip(mine, sources, named, strict=True)
+            for element_id, source, (reason, row, rules) in zip(targets, sources, named, strict=True)
         ]
 
     def groups(

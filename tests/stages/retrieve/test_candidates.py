@@ -43,16 +43,14 @@ def test_every_row_is_found_in_its_group():
     found = cluster_identities(VECTORS, CLIPS, [set(), set(), set()], 0.9, 2)
     about = (CLIPS, CLIPS, lambda rows: VECTORS[: len(rows)])
     several, one = (
-        Group(np.array([5, 1, 4]), found, 0.9, {0: 77}, *about),
-        Group(np.array([2]), found, 0.9, {0: 9}, *about),
+        Group(np.array([5, 1, 4]), found, 0.9, np.array([77]), *about),
+        Group(np.array([2]), found, 0.9, np.array([9]), *about),
     )
     groups = Groups(7, [several, one])
-    assert [row for row, _ in groups.items()] == [1, 2, 4, 5]
-    assert groups[4][1] == 2
-    assert groups[2][0].identity(0) == 9
-    assert 3 not in groups
-    assert -1 not in groups
-    assert {k.row for k in groups[5][0].same_identity_neighbours(0)} == {1, 4}
+    assert groups.group.tolist() == [-1, 0, 1, -1, 0, 0, -1]
+    assert groups.node[[5, 1, 4, 2]].tolist() == [0, 1, 2, 0]
+    assert set(several.rows[several.near(np.array([0])).other].tolist()) == {1, 4}
+    assert several.nearest(np.array([0]))[0].tolist() == [1]
 
 
 def crowd(seed=0):
@@ -63,26 +61,30 @@ def crowd(seed=0):
     x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
     apart = [{*range(12, 72)} if n < 12 else {*range(12)} for n in range(72)]
     found = cluster_identities(x, np.arange(72), apart, 0.5, 8)
-    return Group(np.arange(72), found, 0.5, {0: 1, 1: 2}, np.arange(72), np.arange(72) // 4, lambda rows: x[rows]), x
+    return Group(
+        np.arange(72), found, 0.5, np.array([1, 2]), np.arange(72), np.arange(72) // 4, lambda rows: x[rows]
+    ), x
 
 
 def test_members_displaced_from_the_neighbours_by_a_lookalike_are_found():
     group, x = crowd()
     own = [(group.found.cluster[group.found.neighbour[n]] == 0).sum() for n in range(12)]
     assert min(own) < 8
+    near = group.near(np.arange(12))
+    assert near.which.tolist() == np.repeat(np.arange(12), 8).tolist()
     for node in range(12):
-        found = group.same_identity_neighbours(node)
+        mine = near.which == node
         expected = sorted((float(x[node] @ x[n]) for n in range(12) if n != node), reverse=True)[:8]
-        assert [k.similarity for k in found] == pytest.approx(expected, abs=2e-5)
-        assert all(k.row < 12 for k in found)
+        assert near.similarity[mine].tolist() == pytest.approx(expected, abs=2e-5)
+        assert (near.other[mine] < 12).all()
 
 
 def test_farther_neighbours_come_from_other_videos_first_and_then_from_all_ranks_of_the_own():
     group, _ = crowd()
-    near, farther = {k.row for k in group.same_identity_neighbours(20)}, [k.row for k in group.farther_neighbours(20)]
+    near, farther = {*group.near(np.array([20])).other.tolist()}, group.farther(np.array([20])).other.tolist()
     assert not near & {*farther}
     elsewhere = [row for row in farther if row // 4 != 5]
     assert elsewhere == farther[: len(elsewhere)]
     assert len({row // 4 for row in elsewhere}) == len(elsewhere) == 8
     assert len(farther) <= 16
-    assert {k.row for k in group.farther_neighbours(0)} <= {*range(12)}
+    assert {*group.farther(np.array([0])).other.tolist()} <= {*range(12)}

@@ -16,6 +16,7 @@ from stages.retrieve.clusters import (
     stable_identity_id,
     unfinished,
 )
+from stages.retrieve.join import encode
 
 
 def planted(seed, people, takes, noise, d=64):
@@ -77,11 +78,11 @@ def test_a_chain_of_likenesses_does_not_join_its_ends():
 
 
 def test_pairs_are_neighbours_of_each_other_and_come_most_similar_first():
-    similarity = np.array([[0.9, 0.7], [0.9, 0.8], [0.8, 0.7]])
-    neighbour = np.array([[1, 2], [0, 2], [1, 0]])
-    assert mutual_neighbours(similarity, neighbour, 0.0) == [(0, 1), (1, 2), (0, 2)]
-    assert mutual_neighbours(similarity, neighbour, 0.75) == [(0, 1), (1, 2)]
-    assert mutual_neighbours(similarity[:, :1], neighbour[:, :1], 0.0) == [(0, 1)]  # 2 likes 1, but 1 likes 0 better
+    codes = encode(np.array([[0.9, 0.7], [0.9, 0.8], [0.8, 0.7]]), np.array([[1, 2], [0, 2], [1, 0]]))
+    assert mutual_neighbours(codes, 0.0) == [(0, 1), (1, 2), (0, 2)]
+    assert mutual_neighbours(codes, 0.75) == mutual_neighbours(codes, 0.8) == [(0, 1), (1, 2)]
+    assert mutual_neighbours(codes, 0.80001) == [(0, 1)]
+    assert mutual_neighbours(codes[:, :1], 0.0) == [(0, 1)]  # 2 likes 1, but 1 likes 0 better
 
 
 def test_the_margin_is_how_much_better_the_own_cluster_is_than_the_next():
@@ -175,10 +176,10 @@ def test_joins_of_pieces_do_not_depend_on_the_tile():
 def test_clusters_that_are_complete_are_not_looked_at_again():
     x, _ = planted(4, people=5, takes=6, noise=0.3)
     found = cluster_identities(x, np.arange(len(x)), nobody(len(x)), low=0.6, neighbours=16)
-    assert not unfinished(found.similarity, found.neighbour, found.cluster, 0.6).any()
+    assert not unfinished(found.codes, found.cluster, 0.6).any()
     halved = np.arange(len(x)) % 2 + 2 * found.cluster
-    assert unfinished(found.similarity, found.neighbour, halved, 0.6).all()
-    assert unfinished(found.similarity[:, :3], found.neighbour[:, :3], found.cluster, 0.6).all()
+    assert unfinished(found.codes, halved, 0.6).all()
+    assert unfinished(found.codes[:, :3], found.cluster, 0.6).all()
 
 
 @settings(max_examples=40, deadline=None)

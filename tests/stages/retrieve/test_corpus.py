@@ -1,12 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2data.records import ClipThumbs, EmbeddedElement
+from a2data.records import ClipTimes, EmbeddedElement
 from a2data.store.schema import to_table
-from stages.retrieve.corpus import Footage, assemble
+from stages.retrieve.corpus import Blobs, Footage, assemble
 
 
 def look(name, kind, parent="", quality=0.5, vector=(1.0, 0.0), frames=(0, 5)):
@@ -69,13 +71,34 @@ def test_embeddings_of_two_lengths_are_refused():
 
 
 def test_seconds_between_clips_of_one_source_and_none_between_two_sources():
-    thumbs = bytes(18 * 24 * 3)
     takes = [
-        ClipThumbs("a", "v", [1.0, 1.5, 2.0], thumbs),
-        ClipThumbs("b", "v", [1.8, 2.5], thumbs),
-        ClipThumbs("c", "v", [4.0, 5.0], thumbs),
+        ClipTimes("a", "v", [1.0, 1.5, 2.0]),
+        ClipTimes("b", "v", [1.8, 2.5]),
+        ClipTimes("c", "v", [4.0, 5.0]),
+        ClipTimes("d", "w", [0.0, 9.0]),
     ]
-    footage = Footage(to_table(ClipThumbs, [*takes, ClipThumbs("d", "w", [0.0, 9.0], thumbs)]), 5)
-    assert footage.nearness_s("a", "b") == (pytest.approx(0.2), 0.0)
-    assert footage.nearness_s("c", "a") == (-2.0, 2.0)
-    assert footage.nearness_s("a", "d") == (-np.inf, np.inf)
+    footage = Footage(to_table(ClipTimes, takes))
+    shared_s, gap_s = footage.apart_s(np.array([0, 2, 0]), np.array([1, 0, 3]))
+    assert shared_s.tolist() == [pytest.approx(0.2), -2.0, -np.inf]
+    assert gap_s.tolist() == [0.0, 2.0, np.inf]
+
+
+def test_outfits_agree_if_two_tops_have_one_colour():
+    worn = {"a": ["red"], "b": ["red", "blue"], "c": ["blue"], "d": [], "e": [""]}
+    rows = [look(f"{clip}/human/0", "human") for clip in worn]
+    for clip, tops in worn.items():
+        for n, colour in enumerate(tops):
+            top = look(f"{clip}/upper/{n}", "upper", f"{clip}/human/0")
+            rows.append(replace(top, attributes=["yaw=1", f"colour={colour}"] if colour else ["yaw=1"]))
+    corpus = assemble(tables(rows))
+    ids = [t.element_id for t in corpus.traits]
+    a, b, c, d, e = (ids.index(f"{clip}/human/0") for clip in worn)
+    assert corpus.outfits(np.array([a, a, b, a, e]), np.array([b, c, c, d, e])).tolist() == [1.0, 0.0, 1.0, 0.5, 1.0]
+
+
+def test_blobs_are_read_as_they_were_written():
+    blobs = Blobs()
+    for n in (7, 3, 5):
+        blobs.put(n, bytes([n]) * n)
+    assert [blobs.get(n) for n in (3, 5, 7)] == [bytes([n]) * n for n in (3, 5, 7)]
+    assert blobs.missing(np.array([9, 3, 1, 9])).tolist() == [1, 9]

@@ -29,7 +29,9 @@ def video(number):
             human, face = person(clip, like(direction(int(who)), [number, n, ord(clip[-1])], 0.5), n)
             coat = like(direction(20 + int(who) % 2), [number, n], 0.3)
             elements += [human, face]
-            elements += [look(clip, "upper", n, coat, human.element_id, attributes=[f"colour={'red' if who else 'blue'}"])]
+            elements += [
+                look(clip, "upper", n, coat, human.element_id, attributes=[f"colour={'red' if who else 'blue'}"])
+            ]
         elements.append(look(clip, "object", 0, like(direction(30), [number], 0.7), label=f"cup {number % 2}"))
         footage = np.random.default_rng(number % 3 if clip[-1] == "a" else [9, number])
         takes.append(take(clip, f"v{number}", thumbs=footage.integers(0, 256, (7, 18, 24), dtype=np.uint8)))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from a2data.media import images
-from a2data.records import Reference
-from stages.retrieve.pictures import Shown
+from stages.retrieve import copies
+from stages.retrieve.pictures import Pictures, Shape, correlations, surroundings
 
 FRAME = (96, 128)
 
@@ -24,67 +24,103 @@ def element(name, side=40, at=(10, 20), light=1.0):
     return SimpleNamespace(clip_id=name[0], element_id=name, frame=0, box=box, mask=images.to_rle(mask), image=png)
 
 
-def shown(elements, thumbs):
-    asked = []
-
-    def lookup(stage, shard, column, values):
-        asked.append((stage, shard))
-        return {e.element_id: e for e in elements if e.element_id in values}
-
-    corpus = SimpleNamespace(shards=np.array([3]))
-    footage = SimpleNamespace(pictures=lambda clip: thumbs[clip][None])
-    return Shown(corpus, footage, lookup), asked
-
-
-def reference(target, source):
-    return Reference(
-        target[0], target, "human", 1, 7, source[0], source, "", 0.9, 0.0, [], thumbnail_distance=0.4, gap_s=12.0
-    )
-
-
+ROWS = ("a1", "b1", "b2", "c1", "c2", "d3", "gone4")
 THUMBS = {c: np.random.default_rng(n).integers(0, 256, (18, 24), dtype=np.uint8) for n, c in enumerate("abcd")}
 
 
-def parts(target, source, thumbs=THUMBS):
-    found, asked = shown([target, source], thumbs)
-    trait = SimpleNamespace(kind="human", element_id=target.element_id)
-    return found.parts(0, trait, reference(target.element_id, source.element_id)), asked
+def pictures(elements, thumbs=THUMBS, kind="human"):
+    """Pictures of the corpus ROWS, a1 of which is in shard 3 and the others in 7, and the list of what is read."""
+    asked = []
+
+    def lookup(stage, shard, column, values, record=None):
+        asked.append((stage, shard))
+        return {e.element_id: e for e in elements if e.element_id in values}
+
+    corpus = SimpleNamespace(
+        shards=np.array([3, *[7] * 6]),
+        kinds=[kind],
+        kind=np.zeros(7, np.int8),
+        text=lambda name, rows: [ROWS[row] for row in rows],
+    )
+    clips = np.array(["abcdg".index(name[0]) for name in ROWS])
+    footage = SimpleNamespace(thumb=lambda clip, frame: thumbs["abcdg"[clip]].ravel())
+    return Pictures(corpus, footage, clips, lookup), asked
+
+
+def parts(target, source, thumbs=THUMBS, kind="human"):
+    found, asked = pictures([target, source], thumbs, kind)
+    rows = np.array([[ROWS.index(target.element_id)], [ROWS.index(source.element_id)]])
+    found.spool(rows)
+    found.read(rows)
+    return copies.Parts(0.4, *found.compare(*rows)[0], 12.0), asked
 
 
 def test_each_part_measures_its_own_difference():
     same, asked = parts(element("a1"), element("b1"), {c: THUMBS["a"] for c in "ab"})
     assert max(same.pixels, same.pose, same.scale, same.light, same.place) < 1e-3
-    assert (same.frames, same.gap_s) == (0.4, 12.0)
     assert asked == [("detect", 3), ("detect", 7)]  # each in the shard that it is in
 
     assert parts(element("a1"), element("b2"))[0].pixels > 0.3
     assert parts(element("a1"), element("b1", side=80, at=(40, 8)))[0].scale == pytest.approx(1.0, abs=1e-3)
     assert parts(element("a1"), element("b1", light=0.5))[0].light > 0.15
     assert parts(element("a1"), element("b1"))[0].place > 0.2
+    assert parts(element("a1"), element("b1"), kind="background")[0].place == 0
 
 
-def test_a_picture_is_read_once_however_often_it_is_compared():
-    found, asked = shown([element("a1"), element("b1"), element("c1")], THUMBS)
-    trait = SimpleNamespace(kind="human", element_id="a1")
-    for source in ("b1", "c1", "b1", "c1"):
-        found.parts(0, trait, reference("a1", source))
-    assert len(asked) == 3
-
-
-def test_one_that_is_gone_is_named():
-    found, _ = shown([element("a1")], THUMBS)
-    with pytest.raises(ValueError, match=r"b1 is not in shard 7, .*: run retrieve again"):
-        found.parts(0, SimpleNamespace(kind="human", element_id="a1"), reference("a1", "b1"))
-
-
-def test_pictures_of_a_shard_are_read_together_once_and_those_of_no_further_use_are_forgotten():
+def test_a_picture_is_read_once_and_kept_until_it_is_of_no_further_use():
     elements = [element(name) for name in ("a1", "b1", "c2", "d3")]
-    found, asked = shown(elements, THUMBS)
-    first = [("human", "a1", 3), ("human", "b1", 7), ("human", "c2", 7)]
-    found.read(first)
-    assert sorted(asked) == [("detect", 3), ("detect", 7)]
-    found.read([*first[:2], ("human", "d3", 7)])
-    assert asked[2:] == [("detect", 7)]
-    assert {name for _, name, _ in found.known} == {"a1", "b1", "d3"}
-    with pytest.raises(ValueError, match="e4 is not in shard 7"):
-        found.read([("human", "e4", 7)])
+    found, asked = pictures(elements)
+    found.spool(np.array([0, 1, 4, 1]))
+    found.spool(np.array([0, 1, 5]))
+    assert asked == [("detect", 7), ("detect", 3), ("detect", 7)] or asked == [
+        ("detect", 3),
+        ("detect", 7),
+        ("detect", 7),
+    ]
+    found.read(np.array([0, 5]))
+    assert set(found.known) == {0, 5}
+    with pytest.raises(ValueError, match=r"gone4 is not in shard 7, .*: run retrieve again"):
+        found.spool(np.array([6]))
+
+
+def ragged(seed, flat=False):
+    rng = np.random.default_rng(seed)
+    inside = rng.random((copies.SIDE_PX, copies.SIDE_PX)) < rng.uniform(0.2, 0.9)
+    grey = np.full(inside.shape, 90.0) if flat else rng.uniform(0, 255, inside.shape)
+    return copies.Stamp((grey * inside).astype(np.float32), inside)
+
+
+def test_many_stamps_are_compared_as_two_are():
+    stamps = [*(ragged(n) for n in range(6)), ragged(7, flat=True), ragged(8, flat=True)]
+    stamps.append(copies.Stamp(stamps[0].grey[:, ::-1], stamps[0].inside[:, ::-1]))
+    i, j = (x.ravel() for x in np.indices((len(stamps), len(stamps))))
+    found = np.round(np.stack(correlations(stamps, stamps, i, j), 1), 5)
+    expected = [copies.compare_stamps(stamps[a], stamps[b])[:2] for a, b in zip(i, j, strict=True)]
+    assert np.allclose(found, expected, atol=1.01e-5)
+    assert np.mean(found == expected) > 0.99
+
+
+def test_surroundings_are_compared_where_neither_box_is():
+    rng = np.random.default_rng(1)
+    shapes = []
+    for _ in range(4):
+        box, thumb = np.sort(rng.uniform(0, 1, (2, 2)), axis=0).ravel(), rng.integers(0, 256, (18, 24), dtype=np.uint8)
+        shapes.append(Shape(ragged(0), 1.0, box, thumb))
+    found = surroundings(shapes, shapes)
+    for i, a in enumerate(shapes):
+        for j, b in enumerate(shapes):
+            free = copies.outside(a.box) & copies.outside(b.box)
+            difference = (a.thumb[free] / 255.0 - b.thumb[free] / 255.0) ** 2
+            assert found[i, j] == pytest.approx(np.sqrt(difference.mean()) if free.any() else 0.0)
+    everywhere = shapes[0]._replace(box=np.array([0.0, 0.0, 1.0, 1.0]))
+    assert surroundings([everywhere], shapes).tolist() == [[0.0] * 4]
+
+
+def test_a_shape_survives_its_bytes():
+    shape = Shape(ragged(3), 0.25, np.array([0.1, 0.2, 0.3, 0.4]), THUMBS["a"])
+    again = Shape.of_bytes(shape.to_bytes())
+    assert again.side == shape.side
+    for mine, theirs in zip(
+        (*again.stamp, again.box, again.thumb), (*shape.stamp, shape.box, shape.thumb), strict=True
+    ):
+        assert np.array_equal(mine, theirs)

@@ -54,9 +54,7 @@ def test_the_shard_of_the_source_is_kept():
     matches = table(Match, [Match("a", "a/human/0", "it", 0, 2, 1.0, 1.0)])
     takes = [take("a"), take("b")]
     rows = records(
-        Retrieve(min_face=0.7).run(
-            None, matches, table(ClipThumbs, takes), *looks, lookup=pictured(elements, takes)
-        )
+        Retrieve(min_face=0.7).run(None, matches, table(ClipThumbs, takes), *looks, lookup=pictured(elements, takes))
     )
     assert {(r.element_id, r.source_shard) for r in rows} == {("a/human/0", 9), ("a/face/0", 9)}
 
