@@ -64,7 +64,7 @@ class Thumbs(NamedTuple):
         """Prepare thumbnails, (t, 18, 24) uint8 or their bytes."""
         grey = np.frombuffer(data, np.uint8).reshape(-1, HEIGHT * WIDTH)
         pixels = grey.astype(np.float32) - 128
-        total, squares = pixels.sum(1, dtype=np.float64), np.einsum("tp,tp->t", pixels, pixels, dtype=np.float64)
+        total, squares = (x.astype(np.float64) for x in (pixels.sum(1), np.einsum("tp,tp->t", pixels, pixels)))
         centred = squares - total**2 / pixels.shape[1]
         spread = np.sqrt(centred / pixels.shape[1])
         scale = 1 / (np.maximum(spread, FLAT) * pixels.shape[1] ** 0.5)
