@@ -29,8 +29,10 @@ from benchmarks import hubs
 from stages.retrieve import clusters as identity
 from stages.retrieve import join as join_module
 from stages.retrieve import nearest as similarity
+from stages.retrieve.candidates import WAVE
 
 D, K = 512, 10
+COLUMNS_BYTES = 400  # measured: benchmarks.pairing large
 GPU_FLOPS = 0.5 * 67e12  # half of an H100's float32 without TF32, by its data sheet
 
 
@@ -220,14 +222,17 @@ def scans() -> None:
 
 
 def costs() -> None:
-    """Print the computed cost of joins of large corpora."""
-    print(f"computed, not measured: one GPU at {GPU_FLOPS / 1e12:.0f} TFLOP/s in float32, {D} dimensions")
-    print(f"  {'tracks':>12} {'operations':>11} {'exact':>9} {'embeddings':>11} {'codes of the index':>19}")
-    for n in (4_000_000, 12_000_000, 100_000_000):
-        flop = 2.0 * n * n * D
+    """Print the computed cost of pairing large corpora, from scratch and after one more shard of 800 elements."""
+    print(f"computed, not measured: one GPU at {GPU_FLOPS / 1e12:.0f} TFLOP/s in float32, {D} dimensions; lists of 64 neighbours,")
+    print(f"{COLUMNS_BYTES} bytes of columns for each track in memory, {WAVE:,} targets' pictures and thumbnails at a time on disk")
+    print(f"  {'tracks':>12} {'exact':>9} {'one shard':>10} {'in memory':>10} {'embeddings':>11} {'lists':>8} {'codes of the index':>19}")
+    for n in (1_000_000, 4_000_000, 12_000_000, 100_000_000):
+        hours, more_s = 2.0 * n * n * D / GPU_FLOPS / 3600, 2 * 2.0 * n * 800 * D / GPU_FLOPS
         codes = n * (D // similarity.CODE_DIMS // 2 + 8)
-        hours = flop / GPU_FLOPS / 3600
-        print(f"  {n:12,} {flop:11.1e} {hours:7.1f} h {n * D * 4 / 1e9:8.0f} GB {codes / 1e9:16.1f} GB")
+        print(
+            f"  {n:12,} {hours:7.2f} h {more_s:8.2f} s {n * (COLUMNS_BYTES + 64 * 8) / 1e9:7.1f} GB {n * D * 4 / 1e9:8.0f} GB "
+            f"{n * 64 * 8 / 1e9:5.1f} GB {codes / 1e9:16.1f} GB"
+        )
 
 
 PARTS: dict[str, Callable[[], None]] = {work.__name__: work for work in (join, index, clusters, scans, costs)}
