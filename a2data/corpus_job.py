@@ -6,7 +6,6 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -163,7 +162,6 @@ class Spool:
 
     def __enter__(self) -> "Spool":
         self.folder = tempfile.TemporaryDirectory(prefix="a2data-")
-        self.number = 0
         return self
 
     def __exit__(
@@ -186,8 +184,8 @@ class Spool:
         return pa.table(columns, schema)
 
     def _write(self, schema: pa.Schema, pieces: Iterable[pa.Table]) -> str:
-        self.number += 1
-        path = str(Path(self.folder.name, f"{self.number}.arrow"))
+        handle, path = tempfile.mkstemp(".arrow", dir=self.folder.name)
+        os.close(handle)
         with pa.OSFile(path, "wb") as file, pa.ipc.new_stream(file, schema) as writer:
             for piece in pieces:
                 writer.write_table(piece.select(schema.names).cast(schema))
