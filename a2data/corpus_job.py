@@ -33,9 +33,10 @@ def run_over_all(
     began = time.perf_counter()
     digests = {name: [footer.digest for footer in found] for name, found in footers.items()}
     gone = [set().union(*(footers[name][n].missing for name in footers)) for n in range(len(job))]
-    _, *others = stage.reads
+    main, *others = stage.reads
     of_shard = {shard: _digest([digests[name][n] for name in others]) for n, shard in enumerate(job)}
-    earlier = Earlier(store, stage, of_shard) if stage.uses_earlier else None
+    first = dict(zip(job, digests[main], strict=True))
+    earlier = Earlier(store, stage, of_shard, first) if stage.uses_earlier else None
     with Spool() as spool:
         tables = [_input(store, name, record, job, gone, spool) for name, record in stage.reads.items()]
         home = tables[0].select(sorted({"clip_id", "shard", stage.accounts_for} - {""}))

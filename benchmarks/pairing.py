@@ -200,7 +200,9 @@ def large(elements: int, dims: int, share: float) -> None:
         matches = pa.table(
             {"element_id": [f"{c}/{k}/0" for c in asked for k in ("human", "object")], "clip_id": np.repeat(asked, 2)}
         )
-        earlier = Earlier(Store(folder), Retrieve(**SETTINGS), {n: str(n) for n in range(clips // per_shard + 1)})
+        earlier = Earlier(
+            Store(folder), Retrieve(**SETTINGS), *[{n: str(n) for n in range(clips // per_shard + 1)}] * 2
+        )
         watch = Watch()
         began, kept, peak_drawn = time.process_time(), 0, watch.peaks()
         for made in replace(Retrieve(), **SETTINGS).run(

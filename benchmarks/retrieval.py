@@ -223,15 +223,21 @@ def scans() -> None:
 
 def costs() -> None:
     """Print the computed cost of pairing large corpora, from scratch and after one more shard of 800 elements."""
-    print(f"computed, not measured: one GPU at {GPU_FLOPS / 1e12:.0f} TFLOP/s in float32, {D} dimensions; lists of 64 neighbours,")
-    print(f"{COLUMNS_BYTES} bytes of columns for each track in memory, {WAVE:,} targets' pictures and thumbnails at a time on disk")
-    print(f"  {'tracks':>12} {'exact':>9} {'one shard':>10} {'in memory':>10} {'embeddings':>11} {'lists':>8} {'codes of the index':>19}")
+    print(
+        f"computed, not measured: one GPU at {GPU_FLOPS / 1e12:.0f} TFLOP/s in float32, {D} dimensions; lists of 64 neighbours,"
+    )
+    print(
+        f"{COLUMNS_BYTES} bytes of columns for each track in memory, {WAVE:,} targets' pictures and thumbnails at a time on disk"
+    )
+    print(
+        f"  {'tracks':>12} {'exact':>9} {'one shard':>10} {'in memory':>10} {'embeddings':>11} {'lists':>8} {'index':>15}"
+    )
     for n in (1_000_000, 4_000_000, 12_000_000, 100_000_000):
         hours, more_s = 2.0 * n * n * D / GPU_FLOPS / 3600, 2 * 2.0 * n * 800 * D / GPU_FLOPS
         codes = n * (D // similarity.CODE_DIMS // 2 + 8)
         print(
             f"  {n:12,} {hours:7.2f} h {more_s:8.2f} s {n * (COLUMNS_BYTES + 64 * 8) / 1e9:7.1f} GB {n * D * 4 / 1e9:8.0f} GB "
-            f"{n * 64 * 8 / 1e9:5.1f} GB {codes / 1e9:16.1f} GB"
+            f"{n * 64 * 8 / 1e9:5.1f} GB {codes / 1e9:12.1f} GB"
         )
 
 

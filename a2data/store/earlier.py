@@ -21,9 +21,9 @@ class Earlier:
     The tables are derived data: a missing or damaged one costs time and nothing else.
     """
 
-    def __init__(self, store: Store, stage: Stage, digests: dict[int, str]):
-        """digests: shard -> digest of its inputs other than the stage's first table."""
-        self.store, self.stage, self.digests = store, stage, digests
+    def __init__(self, store: Store, stage: Stage, digests: dict[int, str], first: dict[int, str]):
+        """digests: shard -> digest of its inputs other than the stage's first table; first: shard -> digest of that table."""
+        self.store, self.stage, self.digests, self.first = store, stage, digests, first
         self.key = key_of(stage)({})  # of the settings, code version and models
         self.kept: set[int] = set()  # shards whose parts stay as they are
         self.last: dict[str, pa.Table] = {}

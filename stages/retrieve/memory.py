@@ -7,7 +7,7 @@ not. If the fingerprint of all this is the same, the rows of the earlier part ar
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ ROWS = 65536  # neighbour lists that are brought up to date at a time
 
 def hashed(*columns: Any) -> np.ndarray:
     """Return a 64-bit hash of each row of the columns, which hold text, bytes or vectors."""
-    return np.array([_hash(b"\0".join(map(_bytes, row))) for row in zip(*columns, strict=True)], np.uint64)
+    found = [_hash(b"\0".join(map(_bytes, row))) for row in zip(*columns, strict=True)]
+    return np.array(found, np.uint64)
 
 
 def _hash(data: bytes) -> int:
@@ -139,18 +140,18 @@ def fingerprints(
     group_of: Groups,
     asked: Targets,
     component: np.ndarray,
-    digests: Mapping[int, str],
+    earlier: Earlier,
     min_margin: float,
 ) -> pa.Table:
     """Return a table of the targets: "shard", "element", a hash of the id, and two fingerprints.
 
-    "decided_by" covers what decides about a target, "exact" also its component, and the margins of its identity, which change in
-    the last digits when an unrelated cluster grows. component: (n,) names; digests: shard -> digest of its parts; min_margin: see
-    Retrieve.
+    "decided_by" covers what decides about a target, "exact" also its component, the first table of its shard, and the margins of
+    its identity, which change in the last digits when an unrelated cluster grows. component: (n,) names.
     """
     ids = hashed(corpus.column("element_id", np.arange(len(corpus.traits))).to_pylist())
     shards, code = np.unique(corpus.shards, return_inverse=True)
-    content = mixed(ids, hashed([digests[shard] for shard in shards.tolist()])[code])
+    content = mixed(ids, hashed([earlier.digests[shard] for shard in shards.tolist()])[code])
+    first_table = hashed([earlier.first[shard] for shard in shards.tolist()])[code]
     decided_by, exact = np.ones((2, len(content)), np.uint64)
     for group in group_of.groups:
         found = group.found
@@ -172,7 +173,7 @@ def fingerprints(
         "shard": corpus.shards[asked.rows],
         "element": ids[asked.rows],
         "decided_by": mixed(content[asked.rows], known),
-        "exact": mixed(told, hashed(names.tolist())[code] if len(code) else np.empty(0, np.uint64)),
+        "exact": mixed(told, hashed(names.tolist())[code], first_table[asked.rows]),
     }
     return pa.table(columns)
 

@@ -107,7 +107,7 @@ class Retrieve(Stage):
         )
         asked = Targets.of(corpus, group_of, targets(corpus, matches))
         if earlier is not None:
-            marks = fingerprints(corpus, group_of, asked, component_of[asked.rows], earlier.digests, self.min_margin)
+            marks = fingerprints(corpus, group_of, asked, component_of[asked.rows], earlier, self.min_margin)
 
             def refreshed(rows: pa.Table) -> pa.Table:
                 target, source = (corpus.find(rows[name]) for name in ("element_id", "source_element_id"))
