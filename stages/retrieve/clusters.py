@@ -7,7 +7,7 @@ a frame. Further rounds then join whole clusters, because a cluster may have mor
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ SHARE, FEW = 0.1, 10
 SAMPLE = 1000  # nodes, evenly spaced, that represent a cluster in the search for its nearest tenth
 BLOCK = 512  # nodes whose similarities to a sample are held at a time: 4 MB
 RIVALS = 8  # clusters, nearest by mean, whose nearest tenth is searched
+ENTRIES = 16384  # entries of neighbour lists, or nodes, that are handled at a time
 SOME = 16  # nodes of each of two clusters passed to `differ`
 
 
@@ -72,10 +73,10 @@ def cluster_identities(
         codes = top_k_codes(vectors, vectors, neighbours, groups, groups, ann_min_elements=ann_min_elements, **how)
     pairs = mutual_neighbours(codes, low)
     clusters = Clusters(vectors, apart)
-    for i, j in pairs if differ else ():
+    for i, j in walk(pairs) if differ else ():
         if differ and differ(i, j):
             clusters.separate(i, j)
-    for i, j in pairs:
+    for i, j in walk(pairs):
         clusters.join(i, j, low)
     unsettled = unfinished(codes, clusters.numbers(), low)
     consolidate(clusters, groups, unsettled, low, neighbours, differ, **how)
@@ -88,16 +89,27 @@ def cluster_identities(
     return Identities(cluster, cohesion, margin, codes)
 
 
-def mutual_neighbours(codes: np.ndarray, low: float) -> list[tuple[int, int]]:
-    """Return the mutual nearest neighbours i < j with similarity of at least `low`, most similar first, then by index."""
-    n = len(codes)
-    nodes, others, scores = alike(codes, low)
-    both, first, _ = np.intersect1d(nodes * n + others, others * n + nodes, return_indices=True)
-    i, j = both // max(n, 1), both % max(n, 1)
-    once = i < j
-    i, j, scores = i[once], j[once], scores[first[once]]
-    order = np.lexsort((j, i, -scores))
-    return list(zip(i[order].tolist(), j[order].tolist(), strict=True))
+def mutual_neighbours(codes: np.ndarray, low: float) -> np.ndarray:
+    """Return the mutual nearest neighbours i < j with similarity of at least `low`, (p, 2), most similar first, then by index."""
+    pairs, scores = [np.empty((0, 2), np.int64)], [np.empty(0)]
+    for start in range(0, len(codes), BLOCK):
+        nodes, others, similarity = alike(codes[start : start + BLOCK], low)
+        nodes += start
+        once = np.flatnonzero(nodes < others)
+        for first in range(0, len(once), ENTRIES):
+            some = once[first : first + ENTRIES]
+            _, theirs = decode(codes[others[some]])
+            mutual = some[(theirs == nodes[some, None]).any(1)]
+            pairs.append(np.stack([nodes[mutual], others[mutual]], 1))
+            scores.append(similarity[mutual])
+    found, score = np.concatenate(pairs), np.concatenate(scores)
+    return found[np.lexsort((found[:, 1], found[:, 0], -score))]
+
+
+def walk(pairs: np.ndarray) -> Iterator[list[int]]:
+    """Yield the rows of (p, 2) pairs, of which few are Python objects at a time."""
+    for start in range(0, len(pairs), ENTRIES):
+        yield from pairs[start : start + ENTRIES].tolist()
 
 
 def alike(codes: np.ndarray, low: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -183,8 +195,9 @@ def unfinished(codes: np.ndarray, cluster: np.ndarray, low: float) -> np.ndarray
     cluster, that cluster cannot be joined with another one. This holds for most clusters smaller than the list.
     """
     out = codes[:, -1] >= least_code(low)
-    nodes, others, _ = alike(codes, low)
-    out[nodes[cluster[others] != cluster[nodes]]] = True
+    for start in range(0, len(codes), BLOCK):
+        nodes, others, _ = alike(codes[start : start + BLOCK], low)
+        out[start + nodes[cluster[others] != cluster[start + nodes]]] = True
     return out
 
 
@@ -257,7 +270,10 @@ def cohesion_and_separation(
     count = np.bincount(cluster)
     total = np.zeros((count.size, vectors.shape[1]))
     np.add.at(total, cluster, vectors)
-    own, size = np.einsum("nd,nd->n", vectors, total[cluster] - vectors), count[cluster]
+    size, own = count[cluster], np.empty(len(vectors))
+    for start in range(0, len(vectors), ENTRIES):
+        rows = slice(start, start + ENTRIES)
+        own[rows] = np.einsum("nd,nd->n", vectors[rows], total[cluster[rows]] - vectors[rows])
     cohesion = np.where(size > 1, own / np.maximum(size - 1, 1), -np.inf)
     centres = (total / np.maximum(count, 1)[:, None]).astype(np.float32)
     rival, _ = top_k(vectors, centres, 1, cluster, np.arange(count.size), tile=tile, spread=spread)

@@ -270,9 +270,10 @@ class Judge:
     def compare(self, pairs: Pairs, chosen: np.ndarray) -> np.ndarray:
         """Measure the pictures of the chosen pairs and return those that still pass, best first for each target."""
         parts = self.pictures.compare(pairs.target[chosen], pairs.source[chosen])
+        pixels, pose, scale, light, place = parts.T
         shown = pairs.values[chosen, AT["picture_distance"]]
         copy = self.limits.copy_distance
-        risk = copies.copy_risk(copies.Parts(shown, *tuple(parts.T), gap_s=pairs.gap_s[chosen]), copy)
+        risk = copies.copy_risk(copies.Parts(shown, pixels, pose, scale, light, place, pairs.gap_s[chosen]), copy)
         pairs.measures[chosen] = parts
         pairs.values[chosen, AT["copy_risk"]] = np.where(shown < copy, 1.0, risk)
         passed = chosen[~pairs.failed()[chosen].any(1)]

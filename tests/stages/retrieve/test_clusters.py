@@ -79,10 +79,10 @@ def test_a_chain_of_likenesses_does_not_join_its_ends():
 
 def test_pairs_are_neighbours_of_each_other_and_come_most_similar_first():
     codes = encode(np.array([[0.9, 0.7], [0.9, 0.8], [0.8, 0.7]]), np.array([[1, 2], [0, 2], [1, 0]]))
-    assert mutual_neighbours(codes, 0.0) == [(0, 1), (1, 2), (0, 2)]
-    assert mutual_neighbours(codes, 0.75) == mutual_neighbours(codes, 0.8) == [(0, 1), (1, 2)]
-    assert mutual_neighbours(codes, 0.80001) == [(0, 1)]
-    assert mutual_neighbours(codes[:, :1], 0.0) == [(0, 1)]  # 2 likes 1, but 1 likes 0 better
+    assert mutual_neighbours(codes, 0.0).tolist() == [[0, 1], [1, 2], [0, 2]]
+    assert mutual_neighbours(codes, 0.75).tolist() == mutual_neighbours(codes, 0.8).tolist() == [[0, 1], [1, 2]]
+    assert mutual_neighbours(codes, 0.80001).tolist() == [[0, 1]]
+    assert mutual_neighbours(codes[:, :1], 0.0).tolist() == [[0, 1]]  # 2 likes 1, but 1 likes 0 better
 
 
 def test_the_margin_is_how_much_better_the_own_cluster_is_than_the_next():
