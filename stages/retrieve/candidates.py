@@ -12,7 +12,7 @@ from stages.retrieve.corpus import PARTS, Corpus, kind_code
 from stages.retrieve.join import decode
 from stages.retrieve.nearest import top_k
 
-PAIRS = 4096  # targets and candidates that are judged at a time, whose clips' thumbnails take 140 KB each
+PAIRS = 2048  # targets and candidates that are judged at a time, whose clips' thumbnails take 140 KB each
 WAVE = 200_000  # targets whose pictures and thumbnails are spooled at a time: up to 10 GB in TMPDIR
 
 
