@@ -17,6 +17,7 @@ from a2data.media.images import Box
 from a2data.records import (
     Clip,
     ClipThumbs,
+    ClipTimes,
     ClipVideo,
     Element,
     EmbeddedElement,
@@ -35,7 +36,7 @@ from pipelines.imported.records import REFERENCE, TABLE, ImportedClip, Shown
 from stages import ingest
 from stages.retrieve import copies, corpus
 from stages.retrieve.clusters import components
-from stages.retrieve.pictures import Shown as Pictures
+from stages.retrieve.pictures import Pictures
 from stages.segment import clock
 from stages.segment import stage as segment
 
@@ -300,10 +301,10 @@ class Match(Stage):
 class Retrieve(Stage):
     """Pairs of the data set -> references, measured as those of stages.retrieve are; none is rejected."""
 
-    reads = {TABLE: ImportedClip, "ingest": Video, "segment": ClipThumbs} | dict.fromkeys(
+    reads = {TABLE: ImportedClip, "ingest": Video, "segment": ClipTimes} | dict.fromkeys(
         ELEMENT_TABLES, EmbeddedElement
     )
-    lookup_tables: ClassVar[dict[str, type]] = dict.fromkeys(ELEMENT_TABLES, Element)
+    lookup_tables: ClassVar[dict[str, type]] = {"segment": ClipThumbs} | dict.fromkeys(ELEMENT_TABLES, Element)
     writes = Reference
     row_noun = "references"
     per = "all"
@@ -313,23 +314,29 @@ class Retrieve(Stage):
         self, model: None, asked: pa.Table, videos: pa.Table, clips: pa.Table, *looks: pa.Table, lookup: Any
     ) -> Iterator[Reference | Reject]:
         known = corpus.assemble(looks)
-        row_of = {element_id: row for row, element_id in enumerate(known.table["element_id"].to_pylist())}
-        footage = corpus.Footage(clips, copies.RUN)
-        pictures = Pictures(known, footage, lookup)
+        every = np.arange(len(known.traits))
+        row_of = {element_id: row for row, element_id in enumerate(known.text("element_id", every))}
+        footage = corpus.Footage(clips, lookup)
+        clip_of = footage.rows(known.column("clip_id", every))
+        pictures = Pictures(known, footage, clip_of, lookup)
         stills = set(videos.filter(pc.equal(videos["codec"], STILL))["video_id"].to_pylist())
-        made: list[Reference] = []
+        pairs: list[tuple[int, int]] = []
         for pair in (pair for pairs in asked["paired"].to_pylist() for pair in pairs):
             target, source = (row_of.get(pair[name], -1) for name in ("element_id", "source_element_id"))
             if min(target, source) < 0:
                 lost = pair["element_id"] if target < 0 else pair["source_element_id"]
                 yield Reject(pair["element_id"], "outline missing", f"{lost} was rejected, failed or forgotten")
                 continue
-            made.append(reference(known, footage, pictures, target, source, stills))
-        links = [
-            (footage.video_id(clip_id), n) for n, r in enumerate(made) for clip_id in (r.clip_id, r.source_clip_id)
-        ]
-        component_of = components(footage.videos.to_pylist(), links)
-        yield from (replace(each, component=component_of[footage.video_id(each.clip_id)]) for each in made)
+            pairs.append((target, source))
+        wanted = np.unique(np.array(pairs, np.int64))
+        footage.spool(clip_of[wanted])
+        pictures.spool(wanted)
+        video_of = [footage.video_ids[code] for code in footage.video[clip_of]]
+        links = [(video_of[row], n) for n, pair in enumerate(pairs) for row in pair]
+        component_of = components(footage.video_ids, links)
+        for target, source in pairs:
+            made = reference(known, footage, pictures, target, source, video_of[source] in stills)
+            yield replace(made, component=component_of[video_of[target]])
 
 
 def reference(
@@ -338,15 +345,19 @@ def reference(
     pictures: Pictures,
     target_row: int,
     source_row: int,
-    stills: set[str],
+    still: bool,
 ) -> Reference:
     """Return the reference that a pair makes, with everything that is measured of it.
 
-    stills: sources that are one picture. Its size and its surroundings tell nothing, so they do not lower the risk.
+    still: whether its source is one picture, whose size and surroundings tell nothing, so that they do not lower the risk.
     """
     target, source = known.traits[target_row], known.traits[source_row]
-    shown = footage.picture_distance(source, target.clip_id)
-    _, gap_s = footage.nearness_s(target.clip_id, source.clip_id)
+    rows = np.array([target_row, source_row])
+    here, there = clips = pictures.clips[rows]
+    footage.read(clips)
+    pictures.read(rows)
+    shown = float(copies.picture_distances(footage.known[there].at([source.frame]), footage.known[here])[0])
+    gap_s = float(footage.apart_s(clips[:1], clips[1:])[1][0])
     vectors = known.vector(target_row), known.vector(source_row)
     similarity = round(float(vectors[0] @ vectors[1]), 5) if vectors[0] is not None and vectors[1] is not None else -1.0
     key = (target.clip_id, target.element_id, target.kind)
@@ -354,10 +365,9 @@ def reference(
         *key, -1, int(known.shards[source_row]), source.clip_id, source.element_id, source.image_sha256, similarity,
         copy_risk=1.0, rules=[], thumbnail_distance=shown, gap_s=gap_s,
     )  # fmt: skip
-    parts = pictures.parts(target_row, target, first)
-    still = footage.video_id(source.clip_id) in stills
+    parts = copies.Parts(shown, *pictures.compare(rows[:1], rows[1:])[0].tolist(), gap_s)
     counted = parts._replace(scale=0.0, place=0.0) if still else parts
-    risk = 1.0 if parts.frames < copies.COPY else copies.copy_risk(counted)
+    risk = 1.0 if parts.frames < copies.COPY else float(copies.copy_risk(counted))
     return replace(
         first,
         copy_risk=risk,
