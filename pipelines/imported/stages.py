@@ -365,7 +365,8 @@ def reference(
         *key, -1, int(known.shards[source_row]), source.clip_id, source.element_id, source.image_sha256, similarity,
         copy_risk=1.0, rules=[], thumbnail_distance=shown, gap_s=gap_s,
     )  # fmt: skip
-    parts = copies.Parts(shown, *pictures.compare(rows[:1], rows[1:])[0].tolist(), gap_s)
+    pixels, pose, scale, light, place = pictures.compare(rows[:1], rows[1:])[0].tolist()
+    parts = copies.Parts(shown, pixels, pose, scale, light, place, gap_s)
     counted = parts._replace(scale=0.0, place=0.0) if still else parts
     risk = 1.0 if parts.frames < copies.COPY else float(copies.copy_risk(counted))
     return replace(
