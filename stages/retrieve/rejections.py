@@ -34,7 +34,7 @@ def rejection(element_id: str, reason: str, source: str = "", rules: Sequence[Ru
 
 
 def failed_rules(reject: Reject) -> tuple[str, list[Rule]]:
-    """Return the candidate that `reject_target` names and the rules about it, failed ones first; "" and [] if there is none."""
+    """Return the candidate that `rejection` names and the rules about it, failed ones first; "" and [] if there is none."""
     source, _, told = reject.detail.partition(": ")
     rules = [Rule(match[1], *map(float, match.groups()[1:])) for match in RULE.finditer(told)]
     return (source, rules) if rules else ("", [])
