@@ -141,7 +141,7 @@ def correlations(
 
 
 def surroundings(mine: list[Shape], theirs: list[Shape]) -> np.ndarray:
-    """Return the distance of the surroundings of all pairs, (n, m): root mean square outside both boxes, 0 to 1; 0 without any."""
+    """Return the distance of the surroundings of all pairs, (n, m): root mean square outside both boxes, 0 to 1; 0 if none"""
     sides = []
     for shapes in (mine, theirs):
         free = np.stack([copies.outside(s.box).ravel() for s in shapes]).astype(np.float64)
