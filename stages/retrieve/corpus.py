@@ -49,7 +49,7 @@ class Corpus:
         self._row_of = row_of = np.empty(len(table), np.int64)
         row_of[self.order] = np.arange(len(table))
         self.table, self.traits = table, Traits(table, self.order)
-        self.shards, self.quality, self.mask_trust, self.frame = (
+        self.shards, self.quality, self.mask_confidence, self.frame = (
             table[name].to_numpy()[self.order] for name in ("shard", "quality", "mask_confidence", "frame")
         )
         codes = table["kind"].combine_chunks().dictionary_encode()

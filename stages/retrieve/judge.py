@@ -25,7 +25,7 @@ RULES = (
     "repeat_distance",
     "picture_distance",
     "quality",
-    "mask_trust",
+    "mask_confidence",
     "outfit",
     "copy_risk",
 )
@@ -44,7 +44,7 @@ class Limits:
     copy_min_frames: int
     max_copy_risk: float
     min_quality: float
-    min_mask_trust: float
+    min_mask_confidence: float
 
 
 @dataclass(frozen=True)
@@ -174,9 +174,9 @@ class Judge:
             "repeat_distance": (np.nan, limits.copy_distance, INF),
             "picture_distance": (self._picture_distances(target, source), limits.copy_distance, INF),
             "quality": (corpus.quality[source], limits.min_quality, INF),
-            "mask_trust": (
-                np.where(corpus.mask_trust[source] >= 0, corpus.mask_trust[source], np.nan),
-                limits.min_mask_trust,
+            "mask_confidence": (
+                np.where(corpus.mask_confidence[source] >= 0, corpus.mask_confidence[source], np.nan),
+                limits.min_mask_confidence,
                 INF,
             ),
             "copy_risk": (np.nan, -INF, limits.max_copy_risk),
@@ -257,7 +257,7 @@ class Judge:
         value = pairs.values[chosen]
         low = pairs.low[chosen, AT["similarity"]]
         sure = (value[:, AT["similarity"]] - low) / (1 - low)
-        outfit, outline = np.nan_to_num(value[:, AT["outfit"]]), value[:, AT["mask_trust"]]
+        outfit, outline = np.nan_to_num(value[:, AT["outfit"]]), value[:, AT["mask_confidence"]]
         risk = value[:, AT["copy_risk"]]
         shown = value[:, AT["picture_distance"]]
         early = copies.copy_risk(

@@ -17,7 +17,7 @@ def reason_of(rules: Sequence[str], failed: np.ndarray, reason: str) -> tuple[st
     rules: names; failed: (n, rules) bool, the rules that each candidate fails; reason: the one if no rule tells more.
     """
     column = {name: failed[:, n] for n, name in enumerate(rules)}
-    outline = column["mask_trust"] & (failed.sum(1) == 1)
+    outline = column["mask_confidence"] & (failed.sum(1) == 1)
     if outline.any():
         return "doubtful outline", np.flatnonzero(outline)
     if np.any([column[name] for name in COPY_RULES], axis=0).all():

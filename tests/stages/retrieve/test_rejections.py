@@ -20,7 +20,7 @@ NAMES = (
     "overlap_s",
     "repeat_distance",
     "picture_distance",
-    "mask_trust",
+    "mask_confidence",
     "copy_risk",
 )
 
@@ -43,8 +43,8 @@ def test_the_rules_are_read_as_they_were_printed_and_those_that_failed_come_firs
     [
         (failing("margin", "copy_risk"), "ambiguous identity", [0, 1]),
         (failing("likeness", {"copy_risk", "margin"}), "only copies", [0, 1]),
-        (failing("likeness", "mask_trust", {"mask_trust", "margin"}), "doubtful outline", [1]),
-        (failing({"mask_trust", "copy_risk"}, {"mask_trust"} - {"mask_trust"}), "unknown", [0, 1]),
+        (failing("likeness", "mask_confidence", {"mask_confidence", "margin"}), "doubtful outline", [1]),
+        (failing({"mask_confidence", "copy_risk"}, {"mask_confidence"} - {"mask_confidence"}), "unknown", [0, 1]),
     ],
 )
 def test_the_reason_is_that_of_the_candidates_that_come_nearest(failed, reason, told):
