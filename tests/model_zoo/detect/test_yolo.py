@@ -136,12 +136,15 @@ def test_segments_fill_their_boxes_and_a_batch_is_its_frames_one_by_one(corpus, 
         assert np.abs(np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1]) - d.box).max() < 1080 / 80
 
 
-def test_a_card_is_known_by_its_weights_and_not_by_a_constant(tmp_path, monkeypatch):
+def test_a_card_is_known_by_its_weights_which_must_be_those_that_it_pins(tmp_path, monkeypatch):
     monkeypatch.setenv("A2DATA_WEIGHTS", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"yolo11n-seg\.pt"):
         cards.revision("yolo11n-seg")
-    (tmp_path / "yolo11n-seg.pt").write_bytes(b"some weights")
-    assert cards.revision("yolo11n-seg") == cards.digest(str(tmp_path / "yolo11n-seg.pt"))
+    weights = tmp_path / "yolo11n-seg.pt"
+    weights.write_bytes(b"some weights")
+    with pytest.raises(ValueError, match="yolo11n-seg.*sha256"):
+        cards.revision("yolo11n-seg")
+    assert cards.revision(f"yolo:{weights}") == cards.digest(str(weights))
 
 
 def test_a_file_that_is_not_a_model_is_named(tmp_path):

@@ -63,7 +63,7 @@ def test_a_missing_pack_says_where_it_was_looked_for_and_fetches_nothing(monkeyp
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(
         FileNotFoundError,
-        match=f"'buffalo_l' has no weights.*{tmp_path}/insightface/models/buffalo_l.*does not fetch them",
+        match=f"'buffalo_l' has no weights.*{tmp_path}/insightface/models/buffalo_l.*models fetch buffalo_l",
     ):
         insightface_folder(cards.card("buffalo_l"))
     with pytest.raises(FileNotFoundError, match="buffalo_l"):
