@@ -64,13 +64,15 @@ def run_over_all(
             mine = pa.array(place.get(shard, np.empty(0, np.int64)))
             accountable = _accountable(stage, home, shard)
             found, rejected, failed = accounting.sort(stage, rows.take(mine), named[shard], accountable)
+            # on an object store, which has no temporary name, a part that is begun replaces the other one: it is written again
+            before = store.footer(stage.name(), shard) if earlier is not None and store.local else None
             with store.create(stage.name(), stage.writes, shard) as part:
                 part.add_table(found)
                 part.footer.rejected, part.footer.failed = rejected, failed
                 part.footer.num_inputs = accounting.count(stage, found, rejected) + len(failed)
                 part.footer.skipped = sorted(gone[n])
                 part.footer.seconds = (time.perf_counter() - began) / len(job)
-                part.commit(stage, inputs, replaces=store.footer(stage.name(), shard) if earlier is not None else None)
+                part.commit(stage, inputs, replaces=before)
                 written[shard] = part.footer.digest
         if earlier is not None:
             earlier.after_writing()

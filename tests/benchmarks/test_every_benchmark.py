@@ -12,7 +12,7 @@ from benchmarks import corpus, loader, triplet_bench
 
 ROOT = Path(__file__).parents[2]
 # what is not installed: benchmarks.loader skips it, benchmarks.sampling prints why a flag was not measured
-OPTIONAL = {"litdata", "torchao"}
+OPTIONAL = {"litdata", "skyreels_v3", "torchao"}
 FILES = sorted((ROOT / "benchmarks").rglob("*.py"))
 
 

@@ -82,7 +82,9 @@ def left(similarity=0.6, risk=0.95):
     """Accepted pairs, elements with a reference and triplets under these thresholds, the tiny corpus's own two pairs included."""
     kept = [r for r in REFERENCES if r.similarity >= similarity and r.copy_risk <= risk]
     own = [value for value in (0.9, 0.7) if value >= similarity]
-    triplets = {r.clip_id for r in kept if r.kind in ("human", "object")} | ({RED} if similarity <= 0.9 else set())
+    triplets = {r.clip_id for r in kept if r.kind in ("human", "object", "face")} | (
+        {RED} if similarity <= 0.9 else set()
+    )
     return len(kept) + len(own), len({r.element_id for r in kept}) + len(own), len(triplets)
 
 

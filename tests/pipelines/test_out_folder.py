@@ -424,6 +424,16 @@ def test_a_work_folder_in_an_object_store_has_an_id_and_a_copy_of_it_another(tmp
     assert second["copied_from"] == [first["id"]]
 
 
+def test_pairing_again_in_an_object_store_loses_no_part(tmp_path):
+    work = f"memory://{tmp_path}/grown"
+    for people in (OTHERS, PEOPLE | OTHERS):
+        toy_pairs.fill(Store(work), people)
+        assert run(work) == 0
+    store = Store(work)
+    assert store.shards("retrieve") == store.shards("manifest")
+    assert len(readable(f"{work}/shards")) > 2
+
+
 def test_a_run_whose_folder_was_claimed_meanwhile_publishes_nothing(tmp_path, capsys, monkeypatch, filled):
     out = f"memory://{tmp_path}/out"
     work, other = filled(tmp_path / "w"), filled(tmp_path / "w2")

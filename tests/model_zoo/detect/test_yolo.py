@@ -142,7 +142,7 @@ def test_a_card_is_known_by_its_weights_which_must_be_those_that_it_pins(tmp_pat
         cards.revision("yolo11n-seg")
     weights = tmp_path / "yolo11n-seg.pt"
     weights.write_bytes(b"some weights")
-    with pytest.raises(ValueError, match="yolo11n-seg.*sha256"):
+    with pytest.raises(ValueError, match=r"yolo11n-seg.*sha256"):
         cards.revision("yolo11n-seg")
     assert cards.revision(f"yolo:{weights}") == cards.digest(str(weights))
 
