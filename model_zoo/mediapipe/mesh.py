@@ -60,7 +60,7 @@ def box_of(points: np.ndarray) -> np.ndarray:
 def lift(points: np.ndarray) -> float:
     """Return how far the corners of the mouth are above its middle, in distances of the outer corners of the eyes.
 
-    Two smiling people have 0.08 to 0.10, seven others at most 0.03, whatever they say.
+    One smiling person has 0.083 to 0.093 in 4 pictures, others at most 0.028 in 11, whatever they say.
     """
     eyes = points[RIGHT_EYE[0], :2] - points[LEFT_EYE[0], :2]
     apart = float(np.linalg.norm(eyes))
