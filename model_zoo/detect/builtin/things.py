@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from model_zoo.detect.builtin import grabcut
-from model_zoo.detect.builtin.motion import MOVED, as_seen, difference, edge, is_here
+from model_zoo.detect.builtin.motion import MOVED, as_seen, difference, is_here
 from model_zoo.detect.builtin.prints import Head
 
 STANDS_OUT = 16.0  # distance in CIE Lab from which a colour is not one of the border's
@@ -21,8 +21,6 @@ BESIDE = 0.3  # largest fraction of an object within a person's usual outline wh
 ARM = 3.2  # face sides from a head's centre within which what moves with it is the person's
 WENT_SIDES = 0.5  # face sides that the head must move for this test
 WHOLE = 0.3  # fraction of the people in a picture
-PIECE = 0.05  # of an object's pixels, from which a piece that was cut off is looked at
-SHARPER = 2.0
 NEAR_PX = 3  # distance from a person's mask within which motion is their own rim
 
 Masks = list[np.ndarray | None]
@@ -124,7 +122,6 @@ def moving_masks(picture: np.ndarray, plate: np.ndarray, people: np.ndarray, mos
     taken = people
     for blob in sorted(found, key=lambda b: (-int(b.sum()), int(np.argmax(b))))[:most]:
         mask = _cut_blob(picture, blob, taken) & ~taken
-        mask |= _also_moves(picture, plate, blob & moves & ~taken, mask)
         if _is_thing(mask, blob, on_border=0.3):
             taken = taken | mask
             out.append(mask)
@@ -296,17 +293,6 @@ def _cut_blob(picture: np.ndarray, blob: np.ndarray, forbidden: np.ndarray) -> n
     out = np.zeros(blob.shape, bool)
     out[area] = grabcut.clean(grabcut.cut(np.ascontiguousarray(picture[area]), hints[area]), sure[area], part=0.2)
     return out
-
-
-def _also_moves(picture: np.ndarray, plate: np.ndarray, moves: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return the pieces outside a mask that differ from the plate, such as a dark part in front of the night.
-
-    The outline of each is SHARPER an edge in the picture than in the plate, unlike that of what the plate kept of the object.
-    """
-    left = cv2.morphologyEx((moves & ~mask).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(left, connectivity=4)
-    large = [labels == i for i in range(1, count) if stats[i, cv2.CC_STAT_AREA] >= PIECE * mask.sum()]
-    return np.any([np.zeros_like(mask), *(p for p in large if edge(picture, p) > SHARPER * edge(plate, p))], axis=0)
 
 
 def _is_thing(mask: np.ndarray, blob: np.ndarray, on_border: float) -> bool:
