@@ -120,8 +120,8 @@ class _Picture:
 def pieces(prompt: str, spans: Iterable[Highlight]) -> list[Piece]:
     """Split the prompt at the boundaries of spans. The joined texts of the pieces equal the prompt, however spans overlap.
 
-    Spans may be nested, cross or touch; the narrowest over a piece is the last of its colours. Spans are cut at the end of the
-    prompt.
+    Spans may be nested, cross or touch; the narrowest over a piece is the last of its colours, and of equals the lowest colour.
+    Spans are cut at the end of the prompt.
     """
     limit = len(prompt)
     ends = {min(max(end, 0), limit) for span in spans for end in span[:2]} if (spans := list(spans)) else set()
@@ -129,7 +129,8 @@ def pieces(prompt: str, spans: Iterable[Highlight]) -> list[Piece]:
     for start, end in pairwise(sorted({0, limit} | ends)):
         over = sorted(
             (span for span in spans if span.start <= start and end <= span.end),
-            key=lambda s: (s.start - s.end, s.colour),
+            # the element that the phrase names has a lower colour than its parts, which use the phrase, too
+            key=lambda s: (s.start - s.end, s.colour != NO_REFERENCE, -s.colour),
         )
         found.append(Piece(prompt[start:end], tuple(dict.fromkeys(span.colour for span in over))))
     return found

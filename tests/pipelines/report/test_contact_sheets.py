@@ -16,7 +16,7 @@ from pipelines.report.contact_sheets import NO_REFERENCE, Highlight, pieces
     ("spans", "expected"),
     [
         ([(0, 2, 0), (2, 4, 1)], [("ab", (0,)), ("cd", (1,)), ("ef", ())]),
-        ([(0, 4, 0), (2, 6, 1)], [("ab", (0,)), ("cd", (0, 1)), ("ef", (1,))]),
+        ([(0, 4, 0), (2, 6, 1)], [("ab", (0,)), ("cd", (1, 0)), ("ef", (1,))]),
         ([(2, 4, 0), (0, 6, 1)], [("ab", (1,)), ("cd", (1, 0)), ("ef", (1,))]),
         ([(0, 6, 0), (0, 6, 0)], [("abcdef", (0,))]),
         ([(3, 99, NO_REFERENCE)], [("abc", ()), ("def", (NO_REFERENCE,))]),
@@ -58,7 +58,7 @@ def test_a_face_that_the_prompt_does_not_name_goes_by_the_phrase_of_its_person()
         (human, 0, named.phrase),
         (face, 1, named.phrase),
     ]
-    assert prompt[1] == (named.phrase, (0, 1))
+    assert prompt[1] == (named.phrase, (1, 0))
 
 
 def test_frames_with_odd_proportions_become_even_and_fit():
