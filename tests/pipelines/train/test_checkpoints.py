@@ -235,7 +235,7 @@ def test_metadata_cannot_name_files_elsewhere(folder, name):
 
 
 @pytest.mark.parametrize(
-    "what", [eval, os.system, torch.load, torch.hub.load, pickle.loads, torch.nn.Linear, print, Path.unlink]
+    "what", [eval, os.system, torch.load, torch.hub.load, pickle.loads, torch.nn.Linear, input, Path.unlink]
 )
 def test_metadata_cannot_name_any_function(folder, what):
     (folder / "step-000001" / ".metadata").write_bytes(pickle.dumps(what))
