@@ -64,8 +64,8 @@ def run_over_all(
             mine = pa.array(place.get(shard, np.empty(0, np.int64)))
             accountable = _accountable(stage, home, shard)
             found, rejected, failed = accounting.sort(stage, rows.take(mine), named[shard], accountable)
-            # on an object store, which has no temporary name, a part that is begun replaces the other one: it is written again
-            before = store.footer(stage.name(), shard) if earlier is not None and store.local else None
+            # read before `create`, which replaces the part at once where there are no temporary names
+            before = store.footer(stage.name(), shard) if earlier is not None else None
             with store.create(stage.name(), stage.writes, shard) as part:
                 part.add_table(found)
                 part.footer.rejected, part.footer.failed = rejected, failed

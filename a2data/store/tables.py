@@ -394,7 +394,8 @@ class Part:
     ) -> None:
         """Publish the part with the key of the stage and its inputs.
 
-        replaces: footer of the part that it would replace; if all that it says but the key is the same, that part stays.
+        replaces: footer of the part that it would replace; if all that it says but the key is the same, that part stays. In an
+            object store, which has no temporary names, it is always replaced.
         """
         self._flush()
         footer = self.footer
@@ -404,7 +405,7 @@ class Part:
             footer.key = self.store.key(stage, inputs or {})
             footer.settings, footer.models, footer.version = stage.cache_fields(), stage.models(), stage.version
             footer.inputs = inputs or {}
-        if replaces is not None:
+        if replaces is not None and self.scratch != self.path:
             same = replace(replaces, key=footer.key, inputs=footer.inputs, seconds=footer.seconds)
             if same == footer:
                 return
