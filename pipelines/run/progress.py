@@ -104,9 +104,11 @@ class Lines:
         if event == "begin":
             self.ledger = about.ledger
         elif event == "made":
-            todo, done = about
-            told = tell(self.ledger, todo, done, self.names)
-            print(f"[{time.monotonic() - self.began:7.1f} s] {told}", file=sys.stderr, flush=True)
+            print(self.line(*about), file=sys.stderr, flush=True)
+
+    def line(self, todo: Group, done: JobResult) -> str:
+        """Format the result of a job."""
+        return f"[{time.monotonic() - self.began:7.1f} s] {tell(self.ledger, todo, done, self.names)}"
 
 
 def tell(ledger: Ledger, todo: Group, done: JobResult, names: Mapping[int, str] = MappingProxyType({})) -> str:
@@ -137,21 +139,13 @@ class JsonLines(Lines):
     Its fields: time_s since the begin of the run, stages, shards, error ("" if none), and done, rejected and failed units.
     """
 
-    def __call__(self, event: str, about: Any) -> None:
-        if event == "begin":
-            self.ledger = about.ledger
-        elif event == "made":
-            todo, done = about
-            error = done.error or done.worker_error
-            units = dict(zip(("done", "rejected", "failed"), counts(self.ledger, todo, done.job), strict=True))
-            names = {"stages": [stage.name() for stage in todo], "shards": list(done.job)}
-            line = {
-                "time_s": round(time.monotonic() - self.began, 1),
-                **names,
-                "error": error,
-                **({} if error else units),
-            }
-            print(json.dumps(line), file=sys.stderr, flush=True)
+    def line(self, todo: Group, done: JobResult) -> str:
+        """Format the result of a job as JSON."""
+        error = done.error or done.worker_error
+        units = dict(zip(("done", "rejected", "failed"), counts(self.ledger, todo, done.job), strict=True))
+        names = {"stages": [stage.name() for stage in todo], "shards": list(done.job)}
+        told = {"time_s": round(time.monotonic() - self.began, 1), **names, "error": error, **({} if error else units)}
+        return json.dumps(told)
 
 
 class Bars:
