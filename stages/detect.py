@@ -29,7 +29,7 @@ class Detect(Stage):
     writes = Element
     row_noun = "elements"
     per = "clip"
-    version = 7
+    version = 8
 
     model: str = "builtin-detect"
     """card of role detect, or yolo:PATH"""

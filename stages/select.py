@@ -41,7 +41,7 @@ class Select(Stage):
     """fraction of steps without any change, 0 to 1"""
     min_sharpness: float = 10.0
     """median variance of the Laplacian, from 0"""
-    min_luma: float = 0.06
+    min_luma: float = 0.04
     """mean luma, 0 to 1"""
     max_luma: float = 0.94
     """mean luma, 0 to 1"""

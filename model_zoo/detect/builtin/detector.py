@@ -12,7 +12,15 @@ from model_zoo.detect.builtin import grabcut
 from model_zoo.detect.builtin.ledges import ledges
 from model_zoo.detect.builtin.motion import background_plates, camera_homographies
 from model_zoo.detect.builtin.prints import Head, is_print
-from model_zoo.detect.builtin.things import goes_with, is_person, movers, separation, still_masks
+from model_zoo.detect.builtin.things import (
+    completed,
+    goes_with,
+    is_on_heads,
+    is_person,
+    movers,
+    separation,
+    still_masks,
+)
 from model_zoo.mediapipe import people as networks
 from model_zoo.mediapipe.pose import EYES, MOUTH, Pose
 from model_zoo.pictures import shrink
@@ -71,8 +79,15 @@ def detect(frames: np.ndarray, people: Sequence[Sequence[Figure | None]]) -> lis
     things = [
         thing
         for thing in movers(small, views, plates, theirs, theirs)
-        if not is_person(thing, theirs) and not any(goes_with(thing, person) for person in heads)
+        if not is_person(thing, theirs)
+        and not is_on_heads(thing, heads)
+        and not any(goes_with(thing, person) for person in heads)
     ]
+    others = [
+        [union([theirs[t], *(other[t] for other in things if other is not thing)], shape) for t in range(len(small))]
+        for thing in things
+    ]
+    things = [completed(small, views, thing, other) for thing, other in zip(things, others, strict=True)]
     out = []
     for t, (frame, picture) in enumerate(zip(frames, small, strict=True)):
         moving = [mask for thing in things if (mask := thing[t]) is not None]

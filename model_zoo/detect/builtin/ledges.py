@@ -78,9 +78,12 @@ def ledge(plate: np.ndarray, head: Head) -> int:
 
 
 def _steps(sides: Sequence[np.ndarray], row: int) -> bool:
-    """Return whether the colour beside a body changes at a row: (n, 3) CIE Lab, one for each row of the picture."""
+    """Return whether the colour on all sides of a body changes at a row: (n, 3) CIE Lab, one for each row of the picture.
+
+    On one side it may be the edge of an object beside the body.
+    """
     steps = [np.median(s[row - STEP_ROWS : row], 0) - np.median(s[row : row + STEP_ROWS], 0) for s in sides]
-    return max(float(np.linalg.norm(step)) for step in steps) > STEP_LAB
+    return min(float(np.linalg.norm(step)) for step in steps) > STEP_LAB
 
 
 def _span(middle: float, low: float, high: float, unit: float, limit: int) -> slice:

@@ -7,6 +7,7 @@ import numpy as np
 
 MOVED = 25  # grey levels by which a moving pixel differs from the plate
 SURELY = 1.3  # factor by which an edge must be stronger to count
+SHADE = 0.4, 1.05  # brightness of a shadow, as a fraction of the plate's
 STILL_PX = 1.0  # mean motion of the corners below which the camera counts as static
 
 
@@ -21,8 +22,13 @@ def camera_homographies(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
     return found
 
 
-def as_seen(pictures: Sequence[np.ndarray], views: Sequence[np.ndarray], here: int) -> list[np.ndarray]:
-    """Return the pictures of a shot warped to the camera of picture `here`, filled from that picture where they show nothing."""
+def as_seen(
+    pictures: Sequence[np.ndarray], views: Sequence[np.ndarray], here: int, outside: int | None = None
+) -> list[np.ndarray]:
+    """Return the pictures of a shot warped to the camera of picture `here`.
+
+    outside: value where they show nothing; None for that of picture `here`.
+    """
     height, width = pictures[here].shape[:2]
     back = np.linalg.inv(views[here])
     out = []
@@ -31,7 +37,7 @@ def as_seen(pictures: Sequence[np.ndarray], views: Sequence[np.ndarray], here: i
         if shift(carry, width, height) < 1e-6:
             out.append(picture)
         else:
-            own = pictures[here].copy()
+            own = pictures[here].copy() if outside is None else np.full_like(pictures[here], outside)
             out.append(cv2.warpPerspective(picture, carry, (width, height), own, borderMode=cv2.BORDER_TRANSPARENT))
     return out
 
@@ -91,6 +97,18 @@ def difference(picture: np.ndarray, plate: np.ndarray) -> np.ndarray:
     """Return how far each pixel is from the plate, (h, w) uint8: the largest difference of the three channels, smoothed."""
     red, green, blue = cv2.split(cv2.GaussianBlur(cv2.absdiff(picture, plate), (0, 0), 1.2))
     return cv2.max(cv2.max(red, green), blue)
+
+
+def surely_moved(picture: np.ndarray, plate: np.ndarray) -> np.ndarray:
+    """Return the pixels that differ from the plate by more than noise or a shadow, (h, w) bool.
+
+    A shadow multiplies all channels by the same factor.
+    """
+    seen, was = picture.astype(np.float32), plate.astype(np.float32)
+    factor = (seen * was).sum(2) / np.maximum(1, (was * was).sum(2))
+    rest = np.abs(seen - factor[..., None] * was).max(2)
+    shadow = (rest < MOVED / 2) & (factor > SHADE[0]) & (factor < SHADE[1])
+    return cv2.medianBlur(((np.abs(seen - was).max(2) > MOVED) & ~shadow).astype(np.uint8), 3) > 0
 
 
 def is_here(picture: np.ndarray, plate: np.ndarray, blob: np.ndarray) -> bool:

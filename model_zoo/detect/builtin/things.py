@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from model_zoo.detect.builtin import grabcut
-from model_zoo.detect.builtin.motion import MOVED, as_seen, difference, is_here
+from model_zoo.detect.builtin.motion import MOVED, as_seen, difference, is_here, surely_moved
 from model_zoo.detect.builtin.prints import Head
 
 STANDS_OUT = 16.0  # distance in CIE Lab from which a colour is not one of the border's
@@ -19,8 +19,11 @@ TRAVELS = 0.25  # distance, in its own sizes, that an object must move to count
 ON_PEOPLE = 0.1  # fraction of an object in front of people from which it is followed by its looks
 BESIDE = 0.3  # largest fraction of an object within a person's usual outline when first seen
 ARM = 3.2  # face sides from a head's centre within which what moves with it is the person's
+HAT = 1.5  # face sides from a head's centre to the top of a hat
 WENT_SIDES = 0.5  # face sides that the head must move for this test
 WHOLE = 0.3  # fraction of the people in a picture
+TOGETHER = 0.3  # fraction of an object's pictures that must show people for it to be one of them
+MISSED = 0.02  # fraction of an object that its mask must lack to be drawn again
 NEAR_PX = 3  # distance from a person's mask within which motion is their own rim
 
 Masks = list[np.ndarray | None]
@@ -168,14 +171,29 @@ def goes_with(thing: Masks, person: Sequence[Head | None]) -> bool:
     )
 
 
-def is_person(thing: Masks, people: Sequence[np.ndarray]) -> bool:
-    """Return whether an object is a person: it covers WHOLE of the people in most of the pictures that show both."""
-    shares = [
-        (mask & body).sum() / body.sum()
-        for mask, body in zip(thing, people, strict=True)
-        if mask is not None and body.any()
+def is_on_heads(thing: Masks, people: Sequence[Sequence[Head | None]]) -> bool:
+    """Return whether the centre of an object is on a head or hat in most of its pictures."""
+    on = [
+        any(
+            abs(x - head.x) < head.side and -HAT * head.side < y - head.y < head.side / 2
+            for person in people
+            if (head := person[t]) is not None
+        )
+        for t, mask in enumerate(thing)
+        if mask is not None
+        for x, y in [_middle(mask)]
     ]
-    return bool(shares) and float(np.median(shares)) > WHOLE
+    return 2 * sum(on) > len(on)
+
+
+def is_person(thing: Masks, people: Sequence[np.ndarray]) -> bool:
+    """Return whether an object is a person: it covers WHOLE of the people in most of the pictures that show both.
+
+    These must be TOGETHER of its pictures: a face that is seen for a moment on a rocket does not make it a person.
+    """
+    seen = [(mask, body) for mask, body in zip(thing, people, strict=True) if mask is not None]
+    shares = [(mask & body).sum() / body.sum() for mask, body in seen if body.any()]
+    return len(shares) > TOGETHER * len(seen) and float(np.median(shares)) > WHOLE
 
 
 def _onward(thing: Masks, t: int) -> np.ndarray | None:
@@ -240,6 +258,39 @@ def _follow(before: np.ndarray, mask: np.ndarray, after: np.ndarray) -> np.ndarr
     if best < LIKE_BEFORE:
         return None
     return _moved(mask, x + left - xs[0], y + top - ys[0])
+
+
+def completed(
+    pictures: Sequence[np.ndarray], views: Sequence[np.ndarray], thing: Masks, others: Sequence[np.ndarray]
+) -> Masks:
+    """Return the masks of a moving object with the parts that GrabCut took for background because of their colour.
+
+    A part is what surely differs from what the pictures in which the object is elsewhere show there. others: (h, w) bool, people
+    and other objects in each picture.
+    """
+    out = list(thing)
+    far = [_grown(mask, 0.15) if mask is not None else np.zeros(pictures[0].shape[:2], bool) for mask in thing]
+    covered = [(mask | other).astype(np.uint8) * 255 for mask, other in zip(far, others, strict=True)]
+    for t, mask in enumerate(thing):
+        if mask is None:
+            continue
+        over = [c < 1 for c in as_seen(covered, views, t, outside=255)]
+        shown = np.ma.array(
+            np.stack(as_seen(pictures, views, t)), mask=~np.repeat(np.stack(over)[..., None], 3, axis=3)
+        )
+        bare = np.ma.median(shown, axis=0).filled(0)
+        steady = (np.abs(shown - bare).max(0).max(2).filled(255) < MOVED) & (np.sum(over, axis=0) >= 2)
+        parts = surely_moved(pictures[t], bare.astype(np.uint8)) & steady & far[t] & ~others[t]
+        if (parts & ~mask).sum() > MISSED * mask.sum():
+            out[t] = grabcut.clean(mask | parts, mask)
+    return out
+
+
+def _grown(mask: np.ndarray, share: float) -> np.ndarray:
+    """Return a mask dilated by a fraction of its longer side."""
+    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    side = 2 * max(2, round(share * max(np.ptp(ys), np.ptp(xs)))) + 1
+    return cv2.dilate(mask.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
 
 
 def _recut(picture: np.ndarray, guess: np.ndarray) -> np.ndarray:

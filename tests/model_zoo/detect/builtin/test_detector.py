@@ -7,7 +7,16 @@ from model_zoo.detect.builtin import motion
 from model_zoo.detect.builtin.detector import Figure, detect
 from model_zoo.detect.builtin.ledges import ledge, ledges
 from model_zoo.detect.builtin.prints import Head, is_print
-from model_zoo.detect.builtin.things import contrast, goes_with, is_person, movers, moving_masks, still_masks
+from model_zoo.detect.builtin.things import (
+    completed,
+    contrast,
+    goes_with,
+    is_on_heads,
+    is_person,
+    movers,
+    moving_masks,
+    still_masks,
+)
 
 WALL = (200, 198, 190)
 NOWHERE = np.zeros((240, 320), bool)
@@ -238,6 +247,13 @@ def test_a_ledge_that_two_pictures_of_three_see_holds_for_all():
     assert all(abs(y - 190) <= 1 for y in ledges(plates, plates, [np.eye(3)] * 3, heads))
 
 
+def test_the_edge_of_an_object_on_one_side_of_a_body_is_not_a_table():
+    picture = wall()
+    paint_person(picture, 160, 70, 36, shirt=WALL)
+    picture[150:190, 245:] = (250, 220, 30)
+    assert ledge(picture, head(160, 70, 36)) == 240
+
+
 def test_clothes_of_the_colour_of_the_wall_are_not_a_table():
     picture = wall()
     paint_person(picture, 160, 70, 36, shirt=WALL)
@@ -287,6 +303,45 @@ def test_a_coat_goes_with_its_head_and_a_case_goes_its_own_way():
     assert goes_with(coat, heads)
     assert not goes_with(case, heads)
     assert not goes_with(coat, [None] * 5)
+
+
+def test_what_stays_on_a_head_is_a_hat_and_what_passes_it_is_not():
+    heads = [head(60 + 30 * t, 60, 36) for t in range(5)]
+    hat, ball = ([np.zeros((240, 320), bool) for _ in heads] for _ in range(2))
+    for t in range(5):
+        hat[t][15:35, 50 + 30 * t : 80 + 30 * t] = True
+        ball[t][45:75, 260 - 50 * t : 290 - 50 * t] = True
+    assert is_on_heads(hat, [heads])
+    assert is_on_heads(hat, [[*heads[:2], *[None] * 3], [*[None] * 2, *heads[2:]]])
+    assert not is_on_heads(ball, [heads])
+    assert not is_on_heads(hat, [])
+
+
+def test_an_object_gets_back_the_parts_that_are_missing_in_its_mask_but_not_its_shadow():
+    pictures, masks, truths = [], [], []
+    for t in range(6):
+        picture, x = wall(t), 70 + 35 * t
+        picture[160:200, x + 40 : x + 60] = (picture[160:200, x + 40 : x + 60] * 0.6).astype(np.uint8)
+        picture[120:200, x : x + 30] = (60, 60, 170)
+        picture[120:200, x + 30 : x + 40] = (160, 150, 60)
+        truth = np.zeros((240, 320), bool)
+        truth[120:200, x : x + 40] = True
+        pictures.append(picture)
+        truths.append(truth)
+        masks.append(truth & (np.arange(320) < x + 30))
+    out = completed(pictures, [np.eye(3)] * 6, masks, [NOWHERE] * 6)
+    assert min(overlap(mask, truth) for mask, truth in zip(out, truths, strict=True)) > 0.9
+    person = [truth & ~mask for truth, mask in zip(truths, masks, strict=True)]
+    out = completed(pictures, [np.eye(3)] * 6, masks, person)
+    assert not any((mask & body).any() for mask, body in zip(out, person, strict=True))
+
+
+def test_a_face_seen_for_a_moment_on_an_object_does_not_make_it_a_person():
+    thing = [np.zeros((240, 320), bool) for _ in range(8)]
+    for mask in thing:
+        mask[50:150, 50:100] = True
+    assert not is_person(thing, [thing[0], thing[1], *[NOWHERE] * 6])
+    assert is_person(thing, [*thing[:5], *[NOWHERE] * 3])
 
 
 def test_an_empty_wall_shows_nothing():
