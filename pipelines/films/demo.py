@@ -95,7 +95,7 @@ def frames(movie: Movie, seed: int, size: tuple[int, int], shots: list[dict[str,
         truth = _shot_truth(shot, number, length)
         for step in range(length):
             picture, masks = draw(shot, step / length, seed + index, size)
-            if step % TRUTH_EVERY == 0:
+            if step % TRUTH_EVERY == 0 or step == length - 1:
                 _record(truth, number, masks)
             yield picture
             number += 1

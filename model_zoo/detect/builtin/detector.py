@@ -6,6 +6,7 @@ Every person is a "person", everything else an "object". It is blind to objects 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from model_zoo.detect.builtin import grabcut
@@ -26,6 +27,8 @@ from model_zoo.mediapipe.pose import EYES, MOUTH, Pose
 from model_zoo.pictures import shrink
 from model_zoo.roles import Card, Detection
 
+BRIDGE = 0.1  # face sides: half the width of what connects a piece of a mask with the rest by mistake
+PIECE = 0.25  # size of a piece that remains, fraction of the piece with the face
 FACE_SIDES = 2.2  # from the eyes to the mouth in a face's side
 
 
@@ -71,7 +74,12 @@ def detect(frames: np.ndarray, people: Sequence[Sequence[Figure | None]]) -> lis
 
     def bodies(t: int, height: int, width: int) -> list[np.ndarray | None]:
         ends = [rows[t] / len(small[t]) for rows in tables]
-        return masks([person[t] for person in people], ends, height, width, width / frames.shape[2])
+        found = masks([person[t] for person in people], ends, height, width, width / frames.shape[2])
+        zoom = height / len(small[t])
+        return [
+            mask if mask is None or head is None else body(mask, head, zoom)
+            for mask, head in zip(found, [person[t] for person in heads], strict=True)
+        ]
 
     shape = small[0].shape[:2]
     seen = [bodies(t, *shape) for t in range(len(frames))]
@@ -119,6 +127,27 @@ def masks(
     best = np.argmax(list(likely.values()), axis=0) if likely else None
     order = list(likely)
     return [(likely[i] > 0.5) & (best == order.index(i)) if i in likely else None for i in range(len(here))]
+
+
+def body(mask: np.ndarray, head: Head, zoom: float) -> np.ndarray:
+    """Return the mask without pieces that only a thin bridge connects with the head, such as a cup beside the elbow.
+
+    zoom: pixels of the mask in a pixel of the picture in which the head was measured. A piece of PIECE of the head's remains: an
+    object in front divides a body.
+    """
+    thin = max(1, round(BRIDGE * head.side * zoom))
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * thin + 1, 2 * thin + 1))
+    pieces, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.erode(mask.astype(np.uint8), disk), connectivity=4)
+    face = np.zeros(mask.shape, np.uint8)
+    cv2.circle(face, (round(head.x * zoom), round(head.y * zoom)), max(1, round(head.side * zoom / 2)), 1, -1)
+    area = stats[:, cv2.CC_STAT_AREA].copy()
+    area[0] = 0
+    with_face = np.bincount(labels[face > 0], minlength=pieces)[1:]
+    if not with_face.any():
+        return mask
+    stays = area >= PIECE * area[1 + int(np.argmax(with_face))]
+    stays[0] = False
+    return mask & (cv2.dilate(stays[labels].astype(np.uint8), disk, iterations=2) > 0)
 
 
 def union(masks: Sequence[np.ndarray | None], shape: tuple[int, ...]) -> np.ndarray:

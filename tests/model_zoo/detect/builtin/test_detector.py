@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from model_zoo.detect.builtin import motion
-from model_zoo.detect.builtin.detector import Figure, detect
+from model_zoo.detect.builtin.detector import Figure, body, detect
 from model_zoo.detect.builtin.ledges import ledge, ledges
 from model_zoo.detect.builtin.prints import Head, is_print
 from model_zoo.detect.builtin.things import (
@@ -303,6 +303,20 @@ def test_a_coat_goes_with_its_head_and_a_case_goes_its_own_way():
     assert goes_with(coat, heads)
     assert not goes_with(case, heads)
     assert not goes_with(coat, [None] * 5)
+
+
+def test_a_cup_beside_the_elbow_is_not_a_part_of_the_body_and_a_divided_body_keeps_its_lower_half():
+    one = head(160, 70, 36)
+    whole = paint_person(wall(), 160, 70, 36)
+    spoilt = whole.copy()
+    spoilt[170:200, 235:265] = True
+    spoilt[184:187, 160:240] = True  # a thin bridge
+    assert overlap(body(spoilt, one, 1.0), whole) > 0.98
+    large = cv2.resize(spoilt.astype(np.uint8), None, fx=3, fy=3, interpolation=cv2.INTER_NEAREST) > 0
+    assert overlap(body(large, one, 3.0)[1::3, 1::3], whole) > 0.98
+    divided = whole & ~((np.arange(240) >= 150) & (np.arange(240) < 165))[:, None]
+    assert overlap(body(divided, one, 1.0), divided) > 0.98
+    assert overlap(body(spoilt, head(20, 20, 10), 1.0), spoilt) == 1  # the face is not in the mask
 
 
 def test_what_stays_on_a_head_is_a_hat_and_what_passes_it_is_not():
