@@ -9,6 +9,8 @@ from model_zoo.detect.builtin.motion import MOVED, difference
 from model_zoo.detect.builtin.prints import Head
 
 LEDGE_LAB = 16.0  # distance in CIE Lab from which the colour below a head differs from the background beside it
+STRIPES = 0.1, 0.3, 0.5, 0.7, 0.9  # quantiles of the colours of a row: a striped edge has several
+STRIPES_LAB = 9.0  # mean distance of these quantiles from which the colours differ
 STEP_LAB, STEP_ROWS = 6.0, 4  # change of colour from the rows above a table's edge to those below, beside the body
 LEDGE_SIDE = 0.2  # face sides of background that must be visible for the comparison
 # face sides from the centre of the face: where background may begin, and where it certainly has
@@ -66,10 +68,12 @@ def ledge(plate: np.ndarray, head: Head) -> int:
         if near >= SHOULDER:
             low, high = sorted((sign * near, sign * (near + 1.3)))
             reaches.append(_span(head.x, low, high, head.side, width))
-    middle, *sides = (np.median(lab[:, reach], axis=1) for reach in reaches)
-    if not sides:
+    if len(reaches) < 2:
         return height
+    middle, *sides = (np.median(lab[:, reach], axis=1) for reach in reaches)
     unlike = np.max([np.linalg.norm(middle - side, axis=1) for side in sides], axis=0) > LEDGE_LAB
+    middles, *besides = (np.quantile(lab[:, reach], STRIPES, axis=1) for reach in reaches)
+    unlike &= np.max([np.linalg.norm(middles - side, axis=2).mean(0) for side in besides], axis=0) > STRIPES_LAB
     # a single deviating row is not the body
     body = np.flatnonzero(cv2.erode(unlike.astype(np.uint8), np.ones((2, 1), np.uint8)))
     same = int(body[-1]) + 1 if len(body) else 0
