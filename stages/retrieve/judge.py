@@ -251,8 +251,9 @@ class Judge:
         """Return the order of the chosen pairs: by target, then best first.
 
         Same outfit, since the prompt mentions it; then a score; then picture quality, then the lower id. The score, in
-        twentieths, is the certainty of the identity times that of another view times the confidence of the mask. The lowest copy
-        risk alone would prefer the candidate least like the target, and so those barely above the threshold.
+        twentieths, is the certainty of the identity times that of another view times the squared confidence of the mask: about
+        half of the masks at 0.7 are wrong, almost none at 0.85. The lowest copy risk alone would prefer the candidate least like
+        the target, and so those barely above the threshold.
         """
         value = pairs.values[chosen]
         low = pairs.low[chosen, AT["similarity"]]
@@ -264,7 +265,7 @@ class Judge:
             copies.Parts(shown, INF, 1.0, INF, 1.0, 1.0, pairs.gap_s[chosen]), self.limits.copy_distance
         )
         risk = np.where(np.isnan(risk), early, risk)
-        view = np.rint(20 * sure * (1 - risk) * np.where(np.isnan(outline), 1.0, outline))
+        view = np.rint(20 * sure * (1 - risk) * np.where(np.isnan(outline), 1.0, outline) ** 2)
         return np.lexsort((pairs.source[chosen], -value[:, AT["quality"]], -view, -outfit, pairs.which[chosen]))
 
     def compare(self, pairs: Pairs, chosen: np.ndarray) -> np.ndarray:
