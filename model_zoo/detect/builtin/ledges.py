@@ -72,8 +72,9 @@ def ledge(plate: np.ndarray, head: Head) -> int:
         return height
     middle, *sides = (np.median(lab[:, reach], axis=1) for reach in reaches)
     unlike = np.max([np.linalg.norm(middle - side, axis=1) for side in sides], axis=0) > LEDGE_LAB
-    middles, *besides = (np.quantile(lab[:, reach], STRIPES, axis=1) for reach in reaches)
-    unlike &= np.max([np.linalg.norm(middles - side, axis=2).mean(0) for side in besides], axis=0) > STRIPES_LAB
+    widest = max(reaches[1:], key=lambda reach: reach.stop - reach.start)  # a narrow one shows a part of a stripe
+    below, beside = (np.quantile(lab[:, reach], STRIPES, axis=1) for reach in (reaches[0], widest))
+    unlike &= np.linalg.norm(below - beside, axis=2).mean(0) > STRIPES_LAB
     # a single deviating row is not the body
     body = np.flatnonzero(cv2.erode(unlike.astype(np.uint8), np.ones((2, 1), np.uint8)))
     same = int(body[-1]) + 1 if len(body) else 0
