@@ -145,7 +145,8 @@ def test_neighbours_brought_up_to_date_are_those_of_a_new_search(before, after, 
 def test_a_recorded_margin_is_on_the_same_side_of_its_limit_and_at_most_a_step_below(margin, low):
     told = float(recorded(np.array(margin), low))
     assert (told >= low) == (margin >= low)
-    assert told <= margin + 1e-12 and margin - told < 0.01 + 1e-12
+    assert told <= margin + 1e-12
+    assert margin - told < 0.01 + 1e-12
 
 
 def test_a_margin_whose_fifth_decimal_moves_is_recorded_as_before():
