@@ -23,6 +23,7 @@ from stages.retrieve.judge import recorded
 from stages.retrieve.nearest import top_k_codes
 
 ROWS = 65536  # neighbour lists that are brought up to date at a time
+SHARDS = 64  # parts whose rows are brought up to date at a time: their elements are searched once
 
 
 def hashed(*columns: Any) -> np.ndarray:
@@ -192,6 +193,7 @@ def unchanged(
     earlier.save_last("targets", marks)
     done = np.zeros(len(marks), bool)
     kept: list[pa.Table | Reject] = []
+    tables: list[pa.Table] = []
     if before is None or not len(before):
         return done, kept
     shard, element, decided_by, exact = (column.to_numpy() for column in marks.columns)
@@ -213,8 +215,11 @@ def unchanged(
         rows = table.filter(pc.is_in(table["element_id"], pa.array(list(index), pa.string())))
         # a rejection names margins in its text
         told = [reject for reject in rejects if reject.key in index and whole[index[reject.key]]]
-        kept += [refreshed(rows), *told]
+        tables.append(rows)
+        kept += told
         done[[index[key] for key in (*rows["element_id"].to_pylist(), *(reject.key for reject in told))]] = True
+    for start in range(0, len(tables), SHARDS):
+        kept.append(refreshed(pa.concat_tables(tables[start : start + SHARDS])))
     return done, kept
 
 
