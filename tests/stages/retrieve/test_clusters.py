@@ -13,8 +13,8 @@ from stages.retrieve.clusters import (
     merge,
     mutual_neighbours,
     neighbourhood_margin,
-    sums,
     stable_identity_id,
+    sums,
     unfinished,
 )
 from stages.retrieve.join import encode
