@@ -24,7 +24,7 @@ from a2data.dataset import writer
 from a2data.records import Packed
 from a2data.stage import Stage
 from a2data.store.folder import Folder
-from a2data.store.ledger import FILE as LEDGER
+from a2data.store.ledger import Ledger
 from a2data.store.tables import Store
 from pipelines.run import local, schedule, verify
 from pipelines.run.lock import exclusive_lock
@@ -74,7 +74,7 @@ def encode(
     stage = Encode(**asdict(how), shards=shards, out=to, model=root, revision=revision, device=device)
     with exclusive_lock(store):
         names = queue(store, index, held_out)
-        verify.forget_damaged_tars(store, target, hashed=False, stage=stage.name(), splits=SPLITS)
+        verify.forget_damaged_tars(Ledger(store), target, hashed=False, stage=stage.name(), splits=SPLITS)
         for shard in names if retry else ():
             if (footer := store.footer(stage.name(), shard)) and footer.failed:
                 store.remove(stage.name(), f"{shard:05d}.parquet")
@@ -101,7 +101,8 @@ def queue(store: Store, index: Sequence[Packed], held_out: set[str], stage: str 
         rows[number * len(prefixes) + prefixes.index(prefix)].append(replace(row, split=split))
     for table in ("pack", stage):
         for name in store.names(table):
-            if name != LEDGER and int(name.split(".")[0]) not in rows:
+            shard = name.split(".")[0]
+            if not shard.isdigit() or int(shard) not in rows:
                 store.remove(table, name)
     for shard, mine in rows.items():
         if store.footer("pack", shard) is None or list(store.read("pack", shard, Packed)) != mine:

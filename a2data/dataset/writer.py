@@ -286,9 +286,13 @@ def remove_replaced(out: Folder) -> None:
 
     These are the tars of the previous manifest and those of interrupted runs. Other files are not touched.
     """
-    there, current = out.names(), listed(manifest(out))
+    there = out.names()
     markers = [name for name in there if name.endswith(PENDING) and TAR.fullmatch(name.removesuffix(PENDING))]
-    for name in sorted({*(marker.removesuffix(PENDING) for marker in markers), *_replaced(out)} - current):
+    if not markers and REPLACED not in there:
+        return
+    for name in sorted(
+        {*(marker.removesuffix(PENDING) for marker in markers), *_replaced(out)} - listed(manifest(out))
+    ):
         out.remove(name)
     for marker in markers:
         out.remove(marker)

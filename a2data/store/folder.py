@@ -57,7 +57,9 @@ class Folder:
     def stamps(self, folder: str) -> dict[str, Stamp]:
         """Return name -> size and modification time of the files in a folder, sorted by name; {} if it does not exist."""
         where = self.path(folder)
-        if isinstance(
+        if self.local:
+            found = _local_stamps(where)
+        elif isinstance(
             getattr(self.fs, "handler", None), arrow_fs.FSSpecHandler
         ):  # which hides the times of most file systems
             found = _fsspec_stamps(self.fs.handler.fs, where)
@@ -174,11 +176,13 @@ class Folder:
             os.replace(scratch, path)
 
     def remove_stale_temp_files(self, folder: str, names: Iterable[str]) -> bool:
-        """Remove leftovers of earlier runs: half-written files, progress notes and notes of failed jobs. Returns whether any.
+        """Remove leftovers of earlier runs: half-written files, progress notes, notes of failed jobs, ledgers of one table.
+
+        Returns whether there were any.
 
         names: the files of the folder. Called by the runner before it starts workers.
         """
-        stale = [name for name in names if name.endswith((".tmp", ".doing", ".broken"))]
+        stale = [name for name in names if name.endswith((".tmp", ".doing", ".broken", ".ledger"))]
         for name in stale:
             self.remove(folder, name)
         return bool(stale)
@@ -194,6 +198,18 @@ def _filesystem(root: str) -> tuple[arrow_fs.FileSystem, str]:
 
         filesystem, path = fsspec.core.url_to_fs(root)
         return arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(filesystem)), path.rstrip("/")
+
+
+def _local_stamps(path: str) -> dict[str, Stamp]:
+    """Return what Arrow would, at a third of the CPU time."""
+    found = {}
+    with contextlib.suppress(FileNotFoundError), os.scandir(path) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                if entry.is_file():
+                    stat = entry.stat()
+                    found[entry.name] = Stamp(stat.st_size, stat.st_mtime_ns)
+    return found
 
 
 def _fsspec_stamps(fs: Any, path: str) -> dict[str, Stamp]:

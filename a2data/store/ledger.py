@@ -1,20 +1,24 @@
 """Completion state of a store: keys, digests and counts of all its parts, at the cost of one listing for each table.
 
-<table>/parts.ledger holds an entry for each part: what its footer says of key, digest, settings and counts, and the size and
-modification time of the file that was read. It is derived data. A command lists the table once, uses the entries whose
-size and time equal those of the file, opens the other parts, and replaces the ledger atomically. A missing, damaged or outdated
-ledger therefore costs time and nothing else, and any number of processes may write it: the last one wins, and what it did not
-know is read again. Workers do not write it, so that killed ones cannot leave it half done.
+<root>/parts.ledger holds a row group for each table with an entry for each part: what its footer says of key, digest, settings
+and counts, and the size and modification time of the file that was read. It is derived data. A command lists each table once,
+uses the entries whose size and time equal those of the file, opens the other parts, and replaces the ledger atomically when it
+ends. A missing, damaged or outdated ledger therefore costs time and nothing else, and any number of processes may write it: the
+last one wins for the tables that it listed, and what it did not know is read again. Workers do not write it, so that killed ones
+cannot leave it half done.
 
 A file replaced within one tick of its clock, by another of the same size, would look unchanged. As in Git's index, an entry is
 therefore stored only if the file had not changed for RACY_NS when it was listed.
 """
 
+import contextlib
+import gc
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -42,13 +46,14 @@ SCHEMA = pa.schema(
         ("made_with", pa.dictionary(pa.int32(), pa.string())),
     ]
 )
-UNKNOWN = Stamp(-1, 0)  # equals the stamp of no file
+NEW = Stamp(-1, 0)  # equals the stamp of no file
 
 
 class Entry(NamedTuple):
     """What the ledger knows of a part."""
 
-    stamp: Stamp  # of the file whose footer was read
+    bytes: int  # size and modification time of the file whose footer was read
+    modified_ns: int
     key: str
     digest: str
     num_inputs: int
@@ -70,6 +75,8 @@ class Ledger:
         ] = {}  # table -> shards whose parts were new or had changed when it was listed
         self.texts: dict[str, str] = {}  # each value of made_with once
         self.outdated: set[str] = set()  # tables whose files have changed since they were listed
+        self.unsaved: set[str] = set()  # tables with other entries than the file
+        self.stored = _Stored(store)
 
     def entries(self, table: str) -> dict[int, Entry]:
         """Return the entries of a table by shard. The dictionary is updated in place by `reread` and `refresh`."""
@@ -92,20 +99,17 @@ class Ledger:
         key = key_of(stage)
 
         def fresh(job: tuple[int, ...]) -> bool:
-            inputs = {}
-            for name, entries in reads:
-                found = [entry.digest for shard in job if (entry := entries.get(shard)) is not None]
-                if len(found) < len(job):
-                    return False
-                inputs[name] = combined(found)
-            wanted = key(inputs)
-            parts = [entry for shard in job if (entry := mine.get(shard)) is not None]
-            if len(parts) < len(job):
+            try:
+                if stage.per != "all":
+                    (shard,) = job
+                    return mine[shard].key == key({name: entries[shard].digest for name, entries in reads})
+                inputs = {name: combined([entries[shard].digest for shard in job]) for name, entries in reads}
+                parts = [mine[shard] for shard in job]
+            except KeyError:
                 return False
+            wanted = key(inputs)
             if all(entry.key == wanted for entry in parts):
                 return True
-            if stage.per != "all":
-                return False
             return self.store.recorded(stage.name()) == (wanted, combined([entry.digest for entry in parts]))
 
         return fresh
@@ -119,28 +123,41 @@ class Ledger:
             if footer is None:
                 entries.pop(shard, None)
             else:
-                entries[shard] = self._entry(UNKNOWN, footer)
+                entries[shard] = self._entry(NEW, footer)
 
     def save(self) -> None:
-        """List the outdated tables again and store the entries of their parts."""
+        """List the outdated tables again and replace the stored entries of all tables, if any has changed.
+
+        If the folder is not writable, the old ones stay.
+        """
         for table in sorted(self.outdated):
             self.refresh(table)
         self.outdated.clear()
+        if not self.unsaved:
+            return
+        kept = {table: [e for e in entries.items() if e[1][:2] != NEW] for table, entries in self.tables.items()}
+        try:
+            _write(self.store, kept)
+        except OSError as error:
+            log.warning("%s cannot be written: %s", self.store.path(FILE), error)
+        self.unsaved.clear()
+        self.stored = _Stored(self.store)
 
     def refresh(self, table: str) -> None:
-        """List a table, read the footers of the parts that are new or have changed, and store the ledger if it differs."""
+        """List a table, and read the footers of the parts that are new or have changed. `save` stores them."""
         at_ns = time.time_ns()
-        files = self.store.stamps(table)
-        stamps = {int(name.split(".")[0]): stamp for name, stamp in files.items() if name.endswith(".parquet")}
-        stored = self._load(table) if FILE in files else {}
-        known = {shard: stored.get(shard) for shard in stamps}
-        unread = [shard for shard, entry in known.items() if entry is None or entry.stamp != stamps[shard]]
+        with _without_gc():
+            files = self.store.stamps(table)
+            stamps = {int(name[:-8]): stamp for name, stamp in files.items() if name.endswith(".parquet")}
+            stored = self.stored.entries(table, self.texts)
+            known = {shard: stored.get(shard) for shard in stamps}
+            unread = [shard for shard, entry in known.items() if entry is None or entry[:2] != stamps[shard]]
         self.read_now[table] = unread
         settled = [shard for shard in unread if 0 < stamps[shard].modified_ns <= at_ns - RACY_NS]
         trusted = set(settled)
         lost = False
         for shard, footer in zip(unread, self._footers(table, unread), strict=True):
-            stamp = stamps[shard] if shard in trusted else UNKNOWN
+            stamp = stamps[shard] if shard in trusted else NEW
             known[shard] = self._entry(stamp, footer) if footer else None
             lost = lost or footer is None
         self.modified_ns[table] = max((stamp.modified_ns for stamp in stamps.values()), default=0)
@@ -150,7 +167,7 @@ class Ledger:
         # a damaged part was moved aside while it was read
         self.listed[table] = self.store.names(table) if lost else list(files)
         if settled or not stored.keys() <= entries.keys():
-            self._store(table, {shard: entry for shard, entry in entries.items() if entry.stamp != UNKNOWN})
+            self.unsaved.add(table)
 
     def _footers(self, table: str, shards: list[int]) -> list[Footer | None]:
         if self.store.local:
@@ -164,36 +181,71 @@ class Ledger:
         )
         made_with = self.texts.setdefault(made_with, made_with)
         counts = footer.num_inputs, len(footer.rejected), len(footer.failed)
-        return Entry(stamp, footer.key, footer.digest, *counts, made_with)
+        return Entry(*stamp, footer.key, footer.digest, *counts, made_with)
 
-    def _load(self, table: str) -> dict[int, Entry]:
-        """Return the stored entries; {} if they cannot be read."""
-        path = self.store.path(table, FILE)
+
+@contextlib.contextmanager
+def _without_gc() -> Iterator[None]:
+    """Stop the search for cycles while many tuples are made, of which it would take a third of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+class _Stored:
+    """The stored entries of a store; none if the file is missing or cannot be read."""
+
+    def __init__(self, store: Store):
+        self.store, self.path = store, store.path(FILE)
+        self.reader: parquet.Reader | None = None
+        self.groups: dict[str, int] | None = None  # table -> its row group; None: not read yet
+
+    def table(self, name: str) -> pa.Table:
+        """Return the rows of a table."""
         try:
-            reader = parquet.Reader(pa.BufferReader(self.store.get(table, FILE) or b""), path)
-            rows = reader.table()
-            if not reader.sealed or rows.schema.remove_metadata() != SCHEMA:
-                raise parquet.DamagedError(path, "it is not a ledger of this version")
+            if self.groups is None:
+                self.groups = self._open()
+            if self.reader and name in self.groups:
+                return self.reader.group(self.groups[name])
         except parquet.DamagedError as error:
-            log.warning("%s; reading every part of %s", error, table)
-            return {}
-        shards, sizes, times, *others, made_with = rows.combine_chunks().columns
-        stamps = map(Stamp._make, zip(sizes.to_pylist(), times.to_pylist(), strict=True))
-        coded = made_with.chunk(0) if made_with.num_chunks else pa.array([], SCHEMA.field("made_with").type)
-        texts = [self.texts.setdefault(text, text) for text in coded.dictionary.to_pylist()]
-        told = [texts[code] for code in coded.indices.to_pylist()]
-        entries = map(Entry._make, zip(stamps, *(column.to_pylist() for column in others), told, strict=True))
-        return dict(zip(shards.to_pylist(), entries, strict=True))
+            log.warning("%s; reading every part again", error)
+            self.groups = {}
+        return SCHEMA.empty_table()
 
-    def _store(self, table: str, entries: dict[int, Entry]) -> None:
-        """Replace the stored entries. If the folder is not writable, the old ones stay."""
-        columns = [list(entries), *zip(*((*e.stamp, *e[1:]) for e in entries.values()), strict=True)]
-        columns = columns if entries else [[] for _ in SCHEMA]
-        rows = pa.table([pa.array(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)], SCHEMA)
-        try:
-            with self.store.writing(table, FILE) as out:
-                writer = parquet.Writer(out, SCHEMA)
-                writer.write(rows)
-                writer.close()
-        except OSError as error:
-            log.warning("%s cannot be written: %s", self.store.path(table, FILE), error)
+    def _open(self) -> dict[str, int]:
+        data = self.store.get(FILE)
+        if data is None:
+            return {}
+        self.reader = parquet.Reader(pa.BufferReader(data), self.path)
+        if not self.reader.sealed or self.reader.parquet.schema_arrow.remove_metadata() != SCHEMA:
+            raise parquet.DamagedError(self.path, "it is not a ledger of this version")
+        return {table: number for number, table in enumerate(json.loads(self.reader.notes[b"tables"]))}
+
+    def entries(self, name: str, texts: dict[str, str]) -> dict[int, Entry]:
+        """Return the entries of a table by shard. texts: each value of made_with once."""
+        shards, *others, made_with = self.table(name).combine_chunks().columns
+        coded = made_with.chunk(0) if made_with.num_chunks else pa.array([], SCHEMA.field("made_with").type)
+        values = [texts.setdefault(text, text) for text in coded.dictionary.to_pylist()]
+        told = [values[code] for code in coded.indices.to_pylist()]
+        rows = zip(*(column.to_pylist() for column in others), told, strict=True)
+        return dict(zip(shards.to_pylist(), map(tuple.__new__, repeat(Entry), rows), strict=True))
+
+
+def _write(store: Store, tables: dict[str, list[tuple[int, Entry]]]) -> None:
+    """Replace the file by these entries; those of other tables stay as they are."""
+    old = _Stored(store)
+    old.table("")
+    others = {name: rows for name in old.groups or {} if name not in tables and len(rows := old.table(name))}
+    with store.writing(FILE) as out:
+        writer = parquet.Writer(out, SCHEMA)
+        for rows in others.values():
+            writer.write(rows)
+        made = {name: entries for name, entries in tables.items() if entries}
+        for entries in made.values():
+            columns = [[shard for shard, _ in entries], *zip(*(entry for _, entry in entries), strict=True)]
+            writer.write(pa.table([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], SCHEMA))
+        writer.close({"tables": json.dumps([*others, *made])})

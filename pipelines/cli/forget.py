@@ -3,6 +3,7 @@
 import argparse
 
 from a2data.job import UNIT
+from a2data.store.ledger import Ledger
 from pipelines.cli import session
 from pipelines.corpus.forget import forget, of_identity, of_source, remove_damaged
 from pipelines.sources import enrolment
@@ -24,8 +25,9 @@ def _forget(args: argparse.Namespace) -> int:
 
     store, recipe, stages = session.opened(args)
     with exclusive_lock(store), claimed(store, recipe.folder(store), args.take_over) as owner:
-        enrolment.move_damaged_lists(store)
-        enrolment.check_sources(store)
+        ledger = Ledger(store)
+        enrolment.move_damaged_lists(ledger)
+        enrolment.check_sources(ledger)
         wanted = of_source(store, args.source) if args.source else of_identity(store, args.identity, stages)
         removed = forget(store, wanted, stages)
         remake = {stage for stage in stages if store.damaged(stage.name())}

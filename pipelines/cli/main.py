@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import copy
 import logging
 import os
 import re
@@ -281,16 +282,18 @@ def _first_line(stage: Stage) -> str:
 
 
 def _run(args: argparse.Namespace) -> int:
-    with _enrolled(args) as (store, recipe, stages, shards, owner):
-        summary = session.work(args, stages, store, shards)
+    with _enrolled(args) as (ledger, recipe, stages, shards, owner):
+        store = ledger.store
+        summary = session.work(args, stages, store, shards, ledger=ledger)
         return session.finish(store, stages, recipe, summary, owner, args.allow_shrink)
 
 
 def _estimate(args: argparse.Namespace) -> int:
-    with _enrolled(args) as (store, _, stages, shards, _):
+    with _enrolled(args) as (ledger, _, stages, shards, _):
+        store = ledger.store
         sample = estimate.choose(shards, args.sample_shards)
-        session.work(args, stages[:1], store, shards)
-        summary = session.work(args, stages, store, sample)
+        session.work(args, stages[:1], store, shards, ledger=ledger)
+        summary = session.work(args, stages, store, sample, ledger=ledger)
         session.print_failures(summary)
         found = estimate.measure(store, stages, sample)
     print("\n".join(estimate.lines(found, args.cpus, args.gpus, args.cpu_price, args.gpu_price)))
@@ -299,10 +302,12 @@ def _estimate(args: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _enrolled(args: argparse.Namespace) -> Iterator[tuple[Store, Recipe, list[Stage], list[int], dict[str, Any]]]:
-    """Lock a work folder with its videos listed and its settings saved; yield store, recipe, stages, shards and owner."""
+def _enrolled(args: argparse.Namespace) -> Iterator[tuple[Ledger, Recipe, list[Stage], list[int], dict[str, Any]]]:
+    """Lock a work folder with its videos listed and its settings saved; yield ledger, recipe, stages, shards and owner."""
     store = Store(args.work)
-    recipe = Recipe.of(store) or Recipe()
+    ledger = Ledger(store)
+    saved = Recipe.of(store)
+    recipe = copy.deepcopy(saved) or Recipe()
     session.set_profile(recipe, args.profile, args.work)
     if recipe.profile == IMPORTED and args.videos:
         raise ValueError(f"{args.work} is an imported set: add entries to the set and import it again")
@@ -315,11 +320,12 @@ def _enrolled(args: argparse.Namespace) -> Iterator[tuple[Store, Recipe, list[St
     with exclusive_lock(store):
         # before anything is saved
         ownership.check(store, out, args.take_over)
-        shards = enrolment.enroll(store, args.videos, recipe.videos_per_shard, sources.access(args, store))
-        enrolment.check_sources(store)
-        recipe.save(store)
+        shards = enrolment.enroll(store, args.videos, recipe.videos_per_shard, sources.access(args, store), ledger)
+        enrolment.check_sources(ledger)
+        if recipe != saved:
+            recipe.save(store)
         with ownership.claimed(store, out, args.take_over) as owner:
-            yield store, recipe, stages, shards, owner
+            yield ledger, recipe, stages, shards, owner
 
 
 def _stage(args: argparse.Namespace) -> int:
@@ -332,9 +338,10 @@ def _stage(args: argparse.Namespace) -> int:
     with exclusive_lock(store), contextlib.ExitStack() as stack:
         owner = stack.enter_context(ownership.claimed(store, recipe.folder(store), args.take_over)) if packs else {}
         recipe.save(store)
-        enrolment.move_damaged_lists(store)
-        enrolment.check_sources(store)
-        summary = session.work(args, [stage], store, store.shards("manifest"))
+        ledger = Ledger(store)
+        enrolment.move_damaged_lists(ledger)
+        enrolment.check_sources(ledger)
+        summary = session.work(args, [stage], store, ledger.shards("manifest"), ledger=ledger)
         print(f"{summary.jobs} jobs done")
         if packs:
             return session.finish(store, stages, recipe, summary, owner, args.allow_shrink)
@@ -350,6 +357,7 @@ def _status(args: argparse.Namespace) -> int:
         rejected, failed = sum(e.num_rejected for e in entries), sum(e.num_failed for e in entries)
         fresh = f"{step.total - step.todo}/{step.total}"
         print(f"{step.stage:12} {fresh:>9} {sum(e.num_inputs for e in entries) - failed:8} {rejected:9} {failed:7}")
+    ledger.save()
     for name, folder in (("shards", recipe.folder(store)), ("work folder", store)):
         found = verify.last(folder)
         print(f"{name} last verified {found.line if found else 'never: see `a2data verify`'}")
@@ -388,6 +396,7 @@ def _plan(args: argparse.Namespace) -> int:
     store, _, stages = session.opened(args)
     ledger = Ledger(store)
     steps = planning.plan(stages, ledger, ledger.shards("manifest"))
+    ledger.save()
     for step in steps:
         why = "; ".join(f"{n} x {reason}" if n > 1 else reason for reason, n in step.reasons.items())
         print(f"{step.stage:12} {step.todo:5} of {step.total} jobs   {why}".rstrip())
@@ -397,7 +406,9 @@ def _plan(args: argparse.Namespace) -> int:
 
 def _failures(args: argparse.Namespace) -> int:
     store, _, stages = session.opened(args)
-    failed = planning.failures(Ledger(store), [s.name() for s in stages])
+    ledger = Ledger(store)
+    failed = planning.failures(ledger, [s.name() for s in stages])
+    ledger.save()
     listed = planning.sources(store, [shard for _, shard, _, _ in failed])
     for stage, shard, unit, why in failed:
         source = listed.get((shard, unit)) or listed.get((shard, unit.rpartition("-")[0]))
@@ -409,9 +420,10 @@ def _failures(args: argparse.Namespace) -> int:
 def _retry(args: argparse.Namespace) -> int:
     store, recipe, stages = session.opened(args)
     with exclusive_lock(store), ownership.claimed(store, recipe.folder(store), args.take_over) as owner:
-        enrolment.move_damaged_lists(store)
-        enrolment.check_sources(store)
-        failed = [f for f in planning.failures(Ledger(store), [s.name() for s in stages]) if args.only in (None, f[0])]
+        ledger = Ledger(store)
+        enrolment.move_damaged_lists(ledger)
+        enrolment.check_sources(ledger)
+        failed = [f for f in planning.failures(ledger, [s.name() for s in stages]) if args.only in (None, f[0])]
         listed = planning.sources(store, [shard for _, shard, _, _ in failed])
         for stage, shard, unit, _ in failed:
             source = listed.get((shard, unit))
@@ -422,7 +434,8 @@ def _retry(args: argparse.Namespace) -> int:
                 )
             elif unit:  # a job that failed as a whole is retried anyway
                 store.remove(stage, f"{shard:05d}.parquet")
-        summary = session.work(args, stages, store, store.shards("manifest"))
+                ledger.reread([(stage, shard)])
+        summary = session.work(args, stages, store, ledger.shards("manifest"), ledger=ledger)
         return session.finish(store, stages, recipe, summary, owner, args.allow_shrink)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from a2data.stage import Stage
 from a2data.store.folder import Folder
+from a2data.store.ledger import Ledger
 from a2data.store.tables import Store
 from pipelines.cli.flags import argparse_type
 from pipelines.export.clock import CLOCKS, segment_settings
@@ -149,17 +150,19 @@ def work(
     store: Store,
     shards: list[int],
     names: Mapping[int, str] = MappingProxyType({}),
+    ledger: Ledger | None = None,
 ) -> Summary:
     """Run the jobs that are due, in this process, in child processes or on Ray, depending on the flags.
 
-    names: {shard: name} for the progress display.
+    names: {shard: name} for the progress display. ledger: that of the store, if the caller has it.
     """
     from pipelines.run.progress import watcher
 
+    ledger = ledger or Ledger(store)
     for stage in stages:
         if isinstance(stage, Pack):
             hashed = getattr(args, "verify", False)
-            found = verify.forget_damaged_tars(store, Folder(stage.out), hashed)
+            found = verify.forget_damaged_tars(ledger, Folder(stage.out), hashed)
             if hashed:
                 verify.record(Folder(stage.out), found)
     limits = timeouts(args.unit_timeout, args.worker_timeout, stages)
@@ -184,7 +187,7 @@ def work(
         for listener in listeners:
             listener(event, about)
 
-    return run_jobs(stages, store, shards, crew, watch)
+    return run_jobs(stages, store, shards, crew, watch, ledger)
 
 
 def _workers(texts: Sequence[str], stages: Sequence[Stage]) -> dict[str, int]:

@@ -14,6 +14,7 @@ from a2data.dataset import writer
 from a2data.dataset.triplet import Triplet, from_sample
 from a2data.records import Packed
 from a2data.store.folder import Folder
+from a2data.store.ledger import Ledger
 from a2data.store.tables import Store
 from pipelines.encode import STATE, Run, choose_held_out, here, queue, read_index
 from pipelines.prefer.stage import KINDS, Prefer, revision_of
@@ -45,7 +46,7 @@ def make(
         held_out = choose_held_out([row.clip_id for row in index], validation_fraction)
     with exclusive_lock(store):
         names = queue(store, index, held_out, stage.name())
-        verify.forget_damaged_tars(store, target, hashed=False, stage=stage.name())
+        verify.forget_damaged_tars(Ledger(store), target, hashed=False, stage=stage.name())
         for shard in names if retry else ():
             if (footer := store.footer(stage.name(), shard)) and footer.failed:
                 store.remove(stage.name(), f"{shard:05d}.parquet")

@@ -74,7 +74,8 @@ def published(out: Folder) -> list[str]:
     try:
         if not data:
             return []
-        table = pq.read_table(pa.BufferReader(data), columns=["clip_id"], page_checksum_verification=True)
+        # pq.read_table would import pyarrow.dataset and pandas
+        table = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(["clip_id"])
         return table.column(0).to_pylist()
     except (pa.ArrowInvalid, OSError):
         return []
@@ -91,16 +92,14 @@ def _is_indexed(out: Folder, manifest: dict[str, Any]) -> bool:
 
 def splits(out: Folder) -> str:
     """Describe each split in a line, from the manifest; add a line if one component exceeds a requested split fraction."""
-    lines = []
-    for name, about in tars.manifest(out).get("splits", {}).items():
+    lines, manifest = [], tars.manifest(out)
+    for name, about in manifest.get("splits", {}).items():
         held, largest = f"{about['share']:.1%}", f"{about['largest_component']:.1%}"
         lines.append(
             f"{name}: {about['samples']} triplets, {held}, in {about['components']} components, the largest {largest}"
         )
-    shares = shares_of(
-        tars.manifest(out).get("about", {}).get("stages", {}).get("pack", {}).get("settings", {}).get("split", "")
-    )
-    components = {name: about["largest_component"] for name, about in tars.manifest(out).get("splits", {}).items()}
+    shares = shares_of(manifest.get("about", {}).get("stages", {}).get("pack", {}).get("settings", {}).get("split", ""))
+    components = {name: about["largest_component"] for name, about in manifest.get("splits", {}).items()}
     for name, share in shares.items():
         if max(components.values(), default=0) > share:
             where = max(components, key=components.__getitem__)

@@ -99,8 +99,11 @@ def refusal(
     return f"holds files that this work folder did not write ({', '.join(entries[:3])}{more})"
 
 
-def check(store: Store, out: Folder, take_over: bool = False) -> Identity:
-    """Return the identity of the work folder. Raises PermissionError if it may not write into the out folder."""
+def check(store: Store, out: Folder, take_over: bool = False) -> tuple[Identity, dict[str, Any]]:
+    """Return the identity of the work folder, and the manifest of the out folder.
+
+    Raises PermissionError if the one may not write into the other.
+    """
     me, about = identify(store), writer.manifest(out)
     entries = [name for name in out.entries() if name != LOCK]
     inside = f"{_place(out)}/".startswith(f"{_place(store)}/")
@@ -113,7 +116,7 @@ def check(store: Store, out: Folder, take_over: bool = False) -> Identity:
             f"{out.root} {why}: choose another folder with `a2data run --out`, or pass --take-over to make {store.root} its "
             "owner; tars listed in its manifest are then removed once new ones replace them, other files are kept"
         )
-    return me
+    return me, about
 
 
 @contextlib.contextmanager
@@ -124,10 +127,11 @@ def claimed(store: Store, out: Folder, take_over: bool = False) -> Iterator[dict
     claims the folder at the same time, this one stops before it publishes. Raises PermissionError if another work folder owns it
     or it contains other files, unless take_over is set, and BlockingIOError if another run uses it.
     """
-    check(store, out, take_over)  # before the lock, which writes a file
+    me, about = check(store, out, take_over)  # before the lock, which writes a file
     with exclusive_lock(out) if _place(out) != _place(store) else contextlib.nullcontext():
-        owner = check(store, out, take_over).owner
-        about = writer.manifest(out)
+        if out.local:
+            me, about = check(store, out, take_over)
+        owner = me.owner
         if out.local:  # half-written files of killed runs
             for name in filter(SCRATCH.fullmatch, out.names()):
                 out.remove(name)

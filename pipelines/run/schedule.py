@@ -112,9 +112,11 @@ class Task:
 class Scheduler:
     """Queue of jobs with their order and dependencies."""
 
-    def __init__(self, stages: Sequence[Stage], store: Store, shards: Sequence[int], watch: Listener = lambda *_: None):
-        self.store, self.groups, self.shards, self.watch = store, groups(stages), shards, watch
-        self.ledger = Ledger(store)
+    def __init__(
+        self, stages: Sequence[Stage], ledger: Ledger, shards: Sequence[int], watch: Listener = lambda *_: None
+    ):
+        self.store, self.groups, self.shards, self.watch = ledger.store, groups(stages), shards, watch
+        self.ledger = ledger
         self.summary = Summary(self.ledger)
         self.ready: dict[Group, deque[Task]] = {group: deque() for group in self.groups}
         self.open: dict[Group, dict[Job, Task]] = {group: {} for group in self.groups}  # all but the finished ones
@@ -302,10 +304,18 @@ class Scheduler:
 
 
 def run(
-    stages: Sequence[Stage], store: Store, shards: Sequence[int], crew: Any, watch: Listener = lambda *_: None
+    stages: Sequence[Stage],
+    store: Store,
+    shards: Sequence[int],
+    crew: Any,
+    watch: Listener = lambda *_: None,
+    ledger: Ledger | None = None,
 ) -> Summary:
-    """Bring every part of every stage up to date. Failed jobs are recorded in the summary; the rest of the run continues."""
-    board = Scheduler(stages, store, shards, watch)
+    """Bring every part of every stage up to date. Failed jobs are recorded in the summary; the rest of the run continues.
+
+    ledger: that of the store, if the caller has it.
+    """
+    board = Scheduler(stages, ledger or Ledger(store), shards, watch)
     for stage in stages:
         if store.remove_stale_temp_files(stage.name(), board.ledger.names(stage.name())):
             board.ledger.outdated.add(stage.name())

@@ -208,21 +208,21 @@ def verify_parts(store: Store, stages: Sequence[str], report: Report = lambda _:
 
 
 def forget_damaged_tars(
-    store: Store, out: Folder, hashed: bool, stage: str = "pack", splits: Sequence[str] = ()
+    ledger: Ledger, out: Folder, hashed: bool, stage: str = "pack", splits: Sequence[str] = ()
 ) -> Verification:
     """Remove the parts of a stage with a missing or altered tar in `out`, so that the run writes them again.
 
     hashed: compare sha256, which reads every tar; otherwise only the size. splits: those with a folder of their own in `out`. The
     rows of `pack` are read unless the manifest of the tars was made from them and all sizes are right.
     """
-    sizes, tars, problems = out.sizes(), 0, []
+    store, sizes, tars, problems = ledger.store, out.sizes(), 0, []
     manifest = {} if hashed or splits else writer.manifest(out)
-    if manifest.get("about", {}).get("tables") == outputs.tables(Ledger(store)):
+    if manifest.get("about", {}).get("tables") == outputs.tables(ledger):
         entries = manifest["shards"]
         if all(sizes.get(entry["name"]) == entry["bytes"] for entry in entries):
             return Verification(now(), len(entries), hashed=False)
     sizes |= {f"{split}/{name}": size for split in splits for name, size in out.sizes(split).items()}
-    for shard in store.shards(stage):
+    for shard in ledger.shards(stage):
         ends: dict[str, tuple[int, str]] = {}
         columns = ["shard", "offset", "bytes", "shard_sha256", *(["split"] if splits else [])]
         for row in store.columns(stage, shard, columns).to_pylist():
@@ -237,6 +237,7 @@ def forget_damaged_tars(
         if wrong:
             problems += wrong
             store.remove(stage, f"{shard:05d}.parquet")
+            ledger.reread([(stage, shard)])
     for problem in problems:
         log.error("%s; writing it again", problem)
     return Verification(now(), tars, hashed=hashed, problems=problems)

@@ -16,20 +16,25 @@ from pipelines.sources.manifest import Access, survey
 DEFAULT = Limits()
 
 
-def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int, how: Access | None = None) -> list[int]:
+def enroll(
+    store: Store,
+    inputs: Sequence[str],
+    videos_per_shard: int,
+    how: Access | None = None,
+    ledger: Ledger | None = None,
+) -> list[int]:
     """Add every new source to a new shard and return all shards.
 
     Old shards keep their sources; a licence that is newly stated for one of them, or that contradicts, is recorded there. Raises
     ValueError if there are no sources at all.
     """
-    how = how or Access(files=SourceFiles(store))
-    move_damaged_lists(store)
-    shards = store.shards("manifest")
+    how, ledger = how or Access(files=SourceFiles(store)), ledger or Ledger(store)
+    move_damaged_lists(ledger)
+    shards = ledger.shards("manifest")
+    keep_copies(ledger)
     if not inputs and shards:  # the lists need not be read
-        keep_copies(store, shards)
         return shards
     rows = {shard: list(store.read("manifest", shard, Source)) for shard in shards}
-    keep_copies(store, shards)
     store.remove_stale_temp_files(FOLDER, store.names(FOLDER))
     found = survey(list(inputs), [row for shard in shards for row in rows[shard]], how)
     new = forgotten.without_forgotten(store, found.new)
@@ -50,18 +55,19 @@ def enroll(store: Store, inputs: Sequence[str], videos_per_shard: int, how: Acce
     for start, number in zip(range(0, len(new), videos_per_shard), free, strict=False):
         chosen = sorted(new[start : start + videos_per_shard], key=lambda source: source.video_id)
         store.write("manifest", number, Source, chosen)
-    shards = store.shards("manifest")
+    ledger.refresh("manifest")
+    shards = ledger.shards("manifest")
     if not shards:
         raise ValueError("no videos: pass files, folders, globs or manifests to `a2data run`")
     return shards
 
 
-def keep_copies(store: Store, shards: Sequence[int]) -> None:
+def keep_copies(ledger: Ledger) -> None:
     """Write copies of the lists in work folders created before copies existed."""
-    there = set(store.names("manifest"))
-    for shard in shards:
+    there = set(ledger.names("manifest"))
+    for shard in ledger.shards("manifest"):
         if f"{shard:05d}{COPY}" not in there:
-            store.keep_copy("manifest", shard)
+            ledger.store.keep_copy("manifest", shard)
 
 
 def restore_lists(store: Store, new: Sequence[Source]) -> list[Source]:
@@ -79,13 +85,13 @@ def restore_lists(store: Store, new: Sequence[Source]) -> list[Source]:
     return [source for source in new if source.video_id in left]
 
 
-def move_damaged_lists(store: Store) -> None:
+def move_damaged_lists(ledger: Ledger) -> None:
     """Move damaged lists of sources aside and replace them by their copies, before the shards are counted.
 
     Reads the lists that are new or have changed since the last command; `a2data verify` reads all. Raises DamagedError if the
     rows of one are damaged; the command is then run again, see main.
     """
-    ledger = Ledger(store)
+    store = ledger.store
     ledger.entries("manifest")
     for shard in ledger.read_now["manifest"]:
         try:
@@ -96,10 +102,11 @@ def move_damaged_lists(store: Store) -> None:
             raise store.set_aside(error) from error
 
 
-def check_sources(store: Store) -> None:
+def check_sources(ledger: Ledger) -> None:
     """Raise ValueError if a damaged list of sources was moved aside and not replaced, since runs cannot rebuild it."""
-    for shard, path in store.damaged("manifest").items():
+    for shard, path in ledger.store.damaged("manifest", ledger.names("manifest")).items():
         raise ValueError(
             f"{path}, the list of the sources of shard {shard}, and its copy are damaged: list the same videos again with "
-            f"`a2data run VIDEOS --work {store.root}`, or delete that file to continue without the videos that are not listed"
+            f"`a2data run VIDEOS --work {ledger.store.root}`, or delete that file to continue without the videos "
+            "that are not listed"
         )

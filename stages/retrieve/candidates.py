@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.retrieve.clusters import Identities, doubtful, neighbourhood_margin
+from stages.retrieve.clusters import Identities, doubtful, neighbourhood_margin, sums
 from stages.retrieve.corpus import PARTS, Corpus, kind_code
 from stages.retrieve.join import decode
 from stages.retrieve.nearest import top_k
@@ -130,9 +130,7 @@ def margin_ignoring(
     """
     known, code = np.unique(np.array(names, object).astype(str), return_inverse=True)
     count = int(found.cluster.max()) + 1
-    centres = np.zeros((count, vectors.shape[1]))
-    np.add.at(centres, found.cluster, vectors)
-    centres = (centres / np.bincount(found.cluster)[:, None]).astype(np.float32)
+    centres = (sums(vectors, found.cluster) / np.bincount(found.cluster)[:, None]).astype(np.float32)
     held = np.zeros((count, len(known)), bool)  # names present in each cluster
     held[found.cluster, code] = True
     margin = found.margin.copy()

@@ -23,6 +23,7 @@ SAMPLE = 1000  # nodes, evenly spaced, that represent a cluster in the search fo
 BLOCK = 512  # nodes whose similarities to a sample are held at a time: 4 MB
 RIVALS = 8  # clusters, nearest by mean, whose nearest tenth is searched
 ENTRIES = 16384  # entries of neighbour lists, or nodes, that are handled at a time
+COLUMNS = 16  # of vectors, copied at a time
 SOME = 16  # nodes of each of two clusters passed to `differ`
 
 
@@ -260,6 +261,16 @@ def any_differ(clusters: Clusters, a: int, b: int, differ: Callable[[int, int], 
     return any(differ(i, j) for i in nearest(a, b) for j in nearest(b, a))
 
 
+def sums(vectors: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+    """Return the sum of the vectors of each cluster, (clusters, d) float64, as np.add.at would in ten times the time."""
+    total = np.empty((int(cluster.max()) + 1, vectors.shape[1]))
+    for start in range(0, vectors.shape[1], COLUMNS):
+        # a copy of several columns at a time reads each line of the cache once
+        for number, column in enumerate(np.ascontiguousarray(vectors[:, start : start + COLUMNS].T), start):
+            total[:, number] = np.bincount(cluster, column, len(total))
+    return total
+
+
 def cohesion_and_separation(
     vectors: np.ndarray, cluster: np.ndarray, tile: int = TILE, spread: TaskMap = map_serial
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -268,8 +279,7 @@ def cohesion_and_separation(
     Both (n,) float64, rounded to 5 decimals; -inf where there are no other nodes to compare with.
     """
     count = np.bincount(cluster)
-    total = np.zeros((count.size, vectors.shape[1]))
-    np.add.at(total, cluster, vectors)
+    total = sums(vectors, cluster)
     size, own = count[cluster], np.empty(len(vectors))
     for start in range(0, len(vectors), ENTRIES):
         rows = slice(start, start + ENTRIES)
@@ -303,8 +313,7 @@ def neighbourhood_margin(
     first = np.searchsorted(cluster[order], np.arange(int(cluster.max()) + 2))
     count = np.diff(first)
     members = np.split(order, first[1:-1])
-    total = np.zeros((count.size, vectors.shape[1]))
-    np.add.at(total, cluster, vectors)
+    total = sums(vectors, cluster)
     centres = (total[clusters] / count[clusters, None]).astype(np.float32)
     _, rivals = top_k(vectors[nodes], centres, RIVALS, cluster[nodes], clusters, **how)
     pairs, rank = np.nonzero(rivals >= 0)

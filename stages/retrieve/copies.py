@@ -168,7 +168,7 @@ def stamp(rgba: np.ndarray) -> Stamp:
     ys, xs = np.flatnonzero(alpha.any(1)), np.flatnonzero(alpha.any(0))
     part = rgba[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
     weight = (part[..., 3] > 0).astype(np.float32)
-    grey = cv2.cvtColor(np.ascontiguousarray(part[..., :3]), cv2.COLOR_RGB2GRAY) * weight
+    grey = cv2.cvtColor(part, cv2.COLOR_RGBA2GRAY) * weight
     # area averaging that excludes pixels outside the mask
     total, covered = (cv2.resize(v, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA) for v in (grey, weight))
     return Stamp(total / np.maximum(covered, 1e-6), covered >= 0.5)

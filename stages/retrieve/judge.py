@@ -31,7 +31,16 @@ RULES = (
 )
 AT = {name: n for n, name in enumerate(RULES)}
 COPY_RULES = [AT[name] for name in ("likeness", "overlap_s", "repeat_distance", "picture_distance", "copy_risk")]
+MARGIN_STEP = 0.01  # in which margins are recorded, see `recorded`
 MEASURES = ("pixel_distance", "silhouette_distance", "log2_scale_ratio", "luma_difference", "background_distance")
+
+
+def recorded(margin: np.ndarray, low: Any) -> np.ndarray:
+    """Return margins in whole steps from `low`, rounded down, which keeps the side of `low` that they are on.
+
+    Their last digits change when an unrelated cluster grows; in a row they would make `pack` write the shard again.
+    """
+    return low + np.floor((margin - low) / MARGIN_STEP) * MARGIN_STEP
 
 
 @dataclass(frozen=True)
@@ -168,7 +177,7 @@ class Judge:
         given = {
             "similarity": (similarity, low_similarity, INF),
             "likeness": (similarity, -INF, low_similarity + limits.duplicate_similarity * (1 - low_similarity)),
-            "margin": (margin, limits.min_margin * (1 - low), INF),
+            "margin": (recorded(margin, limits.min_margin * (1 - low)), limits.min_margin * (1 - low), INF),
             "cohesion": (cohesion, low, INF),
             "overlap_s": (overlap_s, -INF, 0.0),
             "repeat_distance": (np.nan, limits.copy_distance, INF),

@@ -19,9 +19,11 @@ from a2data.store.earlier import Earlier
 from stages.retrieve.candidates import Groups, Targets
 from stages.retrieve.corpus import Corpus
 from stages.retrieve.join import NONE, SHIFT
+from stages.retrieve.judge import recorded
 from stages.retrieve.nearest import top_k_codes
 
 ROWS = 65536  # neighbour lists that are brought up to date at a time
+SHARDS = 64  # parts whose rows are brought up to date at a time: their elements are searched once
 
 
 def hashed(*columns: Any) -> np.ndarray:
@@ -145,8 +147,8 @@ def fingerprints(
 ) -> pa.Table:
     """Return a table of the targets: "shard", "element", a hash of the id, and two fingerprints.
 
-    "decided_by" covers what decides about a target, "exact" also its component, the first table of its shard, and the margins of
-    its identity, which change in the last digits when an unrelated cluster grows. component: (n,) names.
+    "decided_by" covers what decides about a target, "exact" also its component, the first table of its shard, and the recorded
+    margins of its identity, which may change when an unrelated cluster grows. component: (n,) names.
     """
     ids = hashed(corpus.column("element_id", np.arange(len(corpus.traits))).to_pylist())
     shards, code = np.unique(corpus.shards, return_inverse=True)
@@ -159,9 +161,10 @@ def fingerprints(
         first = np.flatnonzero(np.r_[True, np.diff(found.cluster[order]) > 0])
         nearest, likeness = group.nearest(np.arange(len(group.rows)))
         near = mixed(np.where(nearest < 0, np.uint64(0), content[nearest]), likeness)
-        sure = (found.margin >= min_margin * (1 - group.min_similarity)).astype(np.uint64)
+        margin = recorded(found.margin, min_margin * (1 - group.min_similarity))
+        sure = (margin >= min_margin * (1 - group.min_similarity)).astype(np.uint64)
         member = mixed(content[group.rows], found.cohesion, sure)
-        for out, each in ((decided_by, member), (exact, mixed(member, found.margin))):
+        for out, each in ((decided_by, member), (exact, mixed(member, margin))):
             with np.errstate(over="ignore"):
                 cluster = mixed(np.add.reduceat(each[order], first), group.identities)
             out[group.rows] = mixed(each, cluster[found.cluster], near, np.full(len(near), group.min_similarity))
@@ -190,6 +193,7 @@ def unchanged(
     earlier.save_last("targets", marks)
     done = np.zeros(len(marks), bool)
     kept: list[pa.Table | Reject] = []
+    tables: list[pa.Table] = []
     if before is None or not len(before):
         return done, kept
     shard, element, decided_by, exact = (column.to_numpy() for column in marks.columns)
@@ -211,8 +215,11 @@ def unchanged(
         rows = table.filter(pc.is_in(table["element_id"], pa.array(list(index), pa.string())))
         # a rejection names margins in its text
         told = [reject for reject in rejects if reject.key in index and whole[index[reject.key]]]
-        kept += [refreshed(rows), *told]
+        tables.append(rows)
+        kept += told
         done[[index[key] for key in (*rows["element_id"].to_pylist(), *(reject.key for reject in told))]] = True
+    for start in range(0, len(tables), SHARDS):
+        kept.append(refreshed(pa.concat_tables(tables[start : start + SHARDS])))
     return done, kept
 
 
@@ -222,7 +229,8 @@ def with_current(rows: pa.Table, margin: np.ndarray, component: np.ndarray) -> p
     rules, owner = pc.list_flatten(lists), pc.list_parent_indices(lists).to_numpy()
     columns = [pc.struct_field(rules, n) for n in range(rules.type.num_fields)]
     mine = pc.equal(columns[0], "margin").to_numpy(zero_copy_only=False)
-    value = np.where(mine, margin[owner], columns[1].to_numpy())
+    value = columns[1].to_numpy().copy()
+    value[mine] = recorded(margin[owner[mine]], columns[2].to_numpy()[mine])
     made = pa.StructArray.from_arrays([columns[0], pa.array(value), *columns[2:]], fields=list(rules.type))
     offsets = np.concatenate([[0], np.cumsum(pc.list_value_length(lists).to_numpy())]).astype(np.int32)
     new = {

@@ -48,7 +48,7 @@ class Retrieve(Stage):
     uses_earlier = True
     unit_timeout_s = 86400.0  # counts no steps beside the tasks of its search
     uncached_fields = ("tile",)
-    version = 11
+    version = 12
 
     min_face: float = 0.0
     """cosine at which two faces are the same person; 0 = calibrated value, else the card's"""

@@ -12,10 +12,12 @@ import boto3
 import tiny_shards
 from s3_server import BUSY, EXPIRED, S3Server
 from toy_folder import PEOPLE, a2data, readable, tars
+from toy_folder import stages as toy_stages
 
 from a2data.dataset.batch_plan import Bucket
 from a2data.dataset.loader import Loader
 from a2data.media import video
+from a2data.store import ledger
 from a2data.store.folder import Folder
 from pipelines.cli import main as cli
 from pipelines.sources.manifest import sources
@@ -79,6 +81,18 @@ def test_a_run_in_s3_packs_the_tars_of_a_local_run_and_the_next_one_writes_nothi
     written = {path.rsplit("/", 1)[-1] for method, path in s3.requests if method in ("PUT", "POST", "DELETE")}
     assert written <= {"run.json", "parts.ledger", ""}  # "": the marker of a folder
     assert cli.main(["verify", out, "--work", work]) == 0
+
+
+def test_status_costs_a_listing_for_each_table_and_a_few_requests(s3, local, monkeypatch):
+    monkeypatch.setattr(ledger, "RACY_NS", 0)
+    work = upload(local / "done", "s3://bucket/done")
+    assert cli.main(["status", work]) == 0
+    s3.requests.clear()
+    assert cli.main(["status", work]) == 0
+    tables = 1 + len(toy_stages())
+    listings = [path for method, path in s3.requests if method == "GET" and path.count("/") < 3]
+    assert len(listings) == tables
+    assert len(s3.requests) <= tables + 7
 
 
 def test_a_run_goes_on_when_the_server_is_too_busy_for_every_tenth_request(s3, local):

@@ -40,7 +40,7 @@ def test_an_error_of_the_crew_arrives_as_it_is(store):
 
 
 def test_a_command_whose_cluster_is_lost_exits_with_1_and_says_why(tmp_path, capsys, monkeypatch):
-    def lost(*_):
+    def lost(*_, **__):
         raise CrewLostError("the Ray cluster has not answered for 40 s")
 
     monkeypatch.setattr(session, "work", lost)

@@ -9,6 +9,7 @@ from rich.console import Console
 from toy import Choose, Cut, Join, Measure
 
 from a2data.journal import progress_path
+from a2data.store.ledger import Ledger
 from pipelines.run.local import InProcessExecutor
 from pipelines.run.progress import NOTHING, Bars, Lines, counter, glance, watcher
 from pipelines.run.schedule import Scheduler, run
@@ -59,7 +60,7 @@ def by_hand(store):
     seen = Bars(store, SHARDS, Console(file=io.StringIO()))
     seen.progress.get_time = lambda: seen.now_s
     seen.now_s = 0.0
-    board = Scheduler([Cut()], store, SHARDS)
+    board = Scheduler([Cut()], Ledger(store), SHARDS)
     seen("begin", board)
     yield seen, board.groups[0]
     seen("end", board)

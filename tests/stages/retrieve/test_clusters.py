@@ -14,6 +14,7 @@ from stages.retrieve.clusters import (
     mutual_neighbours,
     neighbourhood_margin,
     stable_identity_id,
+    sums,
     unfinished,
 )
 from stages.retrieve.join import encode
@@ -252,3 +253,11 @@ def test_components_are_those_that_a_walk_over_the_links_reaches(links, random):
 def test_the_number_of_an_identity_fits_into_json():
     assert 0 <= stable_identity_id("clip/face/0") < 2**48
     assert stable_identity_id("clip/face/0") != stable_identity_id("clip/face/1")
+
+
+def test_the_sums_of_clusters_are_those_of_adding_one_vector_at_a_time():
+    rng = np.random.default_rng(3)
+    x, cluster = rng.standard_normal((200, 21)).astype(np.float32), rng.integers(0, 9, 200)
+    total = np.zeros((cluster.max() + 1, 21))
+    np.add.at(total, cluster, x)
+    assert np.array_equal(sums(x, cluster), total)

@@ -13,6 +13,7 @@ from a2data.records import ClipThumbs, Element, Match
 from a2data.store.lookup import ELEMENT_TABLES
 from a2data.store.tables import Store
 from stages.retrieve.join import decode
+from stages.retrieve.judge import recorded
 from stages.retrieve.memory import hashed, updated
 from stages.retrieve.nearest import top_k_codes
 from stages.retrieve.stage import Retrieve
@@ -138,3 +139,16 @@ def test_neighbours_brought_up_to_date_are_those_of_a_new_search(before, after, 
     expected = top_k_codes(x[new], x[new], k, clips[new], clips[new])
     assert decode(found)[1].tolist() == decode(expected)[1].tolist()
     assert found.tolist() == expected.tolist()
+
+
+@given(st.floats(-2, 2), st.floats(-1, 1))
+def test_a_recorded_margin_is_on_the_same_side_of_its_limit_and_at_most_a_step_below(margin, low):
+    told = float(recorded(np.array(margin), low))
+    assert (told >= low) == (margin >= low)
+    assert told <= margin + 1e-12
+    assert margin - told < 0.01 + 1e-12
+
+
+def test_a_margin_whose_fifth_decimal_moves_is_recorded_as_before():
+    margin = np.array([0.05123, 0.31416, np.inf, -np.inf])
+    assert recorded(margin + 1e-5, 0.06).tolist() == recorded(margin, 0.06).tolist()
