@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from threading import Thread
 from typing import Any
 
@@ -13,7 +13,7 @@ from a2data import accounting
 from a2data.corpus_job import present, run_over_all
 from a2data.heartbeat import Progress, counted
 from a2data.journal import note_units, progress_path
-from a2data.records import Failure, Reject
+from a2data.records import ClipVideo, Failure, Reject
 from a2data.stage import Stage
 from a2data.store.lookup import Lookup
 from a2data.store.parquet import DamagedError
@@ -25,6 +25,7 @@ from a2data.task_map import TaskMap, map_serial
 
 log = logging.getLogger("a2data")
 
+AHEAD = 2  # most clips decoded before their turn; one of 81 frames of 832 x 480 takes 97 MB
 UNIT = {"video": "video_id", "clip": "clip_id"}  # value of `per` -> id column of its units
 
 
@@ -120,9 +121,11 @@ def _do_units(
         if len(stages) == 1 and stages[0].concurrency > 1:
             _many_at_a_time(stages[0], models[0], parts[0], store, units, missing[stages[0]], skip, note, progress)
         else:
-            for number, (unit, inputs) in enumerate(units):
-                note([unit], number)
+            for unit, inputs, decoded in _decoded_ahead(stages, units, skip, note):
                 with progress.unit(unit, stages[0].name()):
+                    began = time.perf_counter()
+                    wait([decoded])
+                    parts[0].footer.seconds += time.perf_counter() - began
                     for stage, model, part in zip(stages, models, parts, strict=True):
                         progress.enter(stage.name())
                         _do_unit(stage, model, part, store, unit, inputs, missing[stage], skip, keep=len(stages) > 1)
@@ -132,6 +135,43 @@ def _do_units(
             part.footer.skipped.extend(sorted(missing[stage] - {*part.footer.skipped, *part.footer.failed}))
             part.commit(stage, store.inputs(stage, (shard,)))
     store.remove(*progress_path(stages, shard))
+
+
+def _decoded_ahead(
+    stages: Sequence[Stage],
+    units: Iterable[tuple[str, dict[str, list]]],
+    skip: dict[str, str],
+    note: Callable[[Sequence[str], int], None],
+) -> Iterator[tuple[str, dict[str, list], Future]]:
+    """Yield the units in order, each with a future that is done once its clips are decoded.
+
+    While a unit is processed, those after it are decoded in threads. A unit in `skip` has killed or blocked a worker: it is
+    decoded by its stages, while no other unit is in flight.
+    """
+    ahead = AHEAD if any(ClipVideo in stage.reads.values() for stage in stages) else 0
+    alone = {name.rpartition("/")[2] for name in skip}  # a name is UNIT or STAGE/UNIT
+    held: deque[tuple[str, dict[str, list], Future]] = deque()
+    units = iter(units)
+    following, number, noted = next(units, None), 0, False
+    while held or following:
+        while following and (not held or (len(held) <= ahead and not alone & {held[0][0], following[0]})):
+            unit, inputs = following
+            note(
+                [*(name for name, *_ in held), unit], number
+            )  # before it starts, since it may kill this process at once
+            held.append((unit, inputs, _in_thread(_decode, {} if unit in alone or not ahead else inputs)))
+            following, noted = next(units, None), True
+        if not noted:
+            note([name for name, *_ in held], number)
+        yield held[0]
+        held.popleft()
+        number, noted = number + 1, False
+
+
+def _decode(inputs: dict[str, list]) -> None:
+    for row in (row for rows in inputs.values() for row in rows if isinstance(row, ClipVideo)):
+        with suppress(Exception):  # raised again in the stage that uses the frames
+            row.frames  # noqa: B018  (cached)
 
 
 def _do_unit(
