@@ -17,6 +17,7 @@ from a2data.records import ClipVideo, Failure, Reject
 from a2data.stage import Stage
 from a2data.store.lookup import Lookup
 from a2data.store.parquet import DamagedError
+from a2data.store.partial import Partials
 from a2data.store.schema import from_table, to_table
 from a2data.store.source_files import SourceFiles
 from a2data.store.tables import Footer, Part, Store
@@ -49,7 +50,7 @@ def run_job(
     """
     progress = progress or Progress(stages[0].name())
     if stages[0].per in UNIT:
-        _do_units(stages, models, store, job[0], skip or {}, progress)
+        _do_units(stages, models, store, job[0], skip or {}, progress, spread)
         return
     (stage,), (model,) = stages, models
     footers = _demand(stage, store, job)
@@ -103,8 +104,10 @@ def _do_units(
     shard: int,
     skip: dict[str, str],
     progress: Progress,
+    spread: TaskMap,
 ) -> None:
     made_here: list[str] = []
+    partials = {stage: Partials(store, stage, shard, spread) for stage in stages if stage.uses_task_map}
     missing = {}
     for stage in stages:
         _demand(stage, store, (shard,), made_here)
@@ -128,12 +131,15 @@ def _do_units(
                     parts[0].footer.seconds += time.perf_counter() - began
                     for stage, model, part in zip(stages, models, parts, strict=True):
                         progress.enter(stage.name())
-                        _do_unit(stage, model, part, store, unit, inputs, missing[stage], skip, keep=len(stages) > 1)
+                        due = _is_due(stage, part, unit, inputs, missing[stage], skip)
+                        _do_unit(stage, model, part, store, unit, inputs, due, len(stages) > 1, partials.get(stage))
         _check_inputs(stages, parts, store, shard, made_here)
         # in order, since each stage reads the digest of the one before it from the store
         for stage, part in zip(stages, parts, strict=True):
             part.footer.skipped.extend(sorted(missing[stage] - {*part.footer.skipped, *part.footer.failed}))
             part.commit(stage, store.inputs(stage, (shard,)))
+    for kept in partials.values():
+        kept.remove()
     store.remove(*progress_path(stages, shard))
 
 
@@ -181,13 +187,13 @@ def _do_unit(
     store: Store,
     unit: str,
     inputs: dict[str, list],
-    missing: set[str],
-    skip: dict[str, str],
+    due: bool,
     keep: bool,
+    partials: Partials | None = None,
 ) -> None:
-    """Run one stage on one unit. keep: add its rows to the inputs for the stages after it."""
+    """Run one stage on one unit, if it is due. keep: add its rows to the inputs for the stages after it."""
     began = time.perf_counter()
-    rows = _run(stage, model, inputs, store) if _is_due(stage, part, unit, inputs, missing, skip) else None
+    rows = _run(stage, model, inputs, store, partials) if due else None
     if rows is not None and (made := _put(stage, part, unit, rows, keep)) is not None:
         inputs[stage.name()] = made
     part.footer.seconds += time.perf_counter() - began
@@ -218,9 +224,12 @@ def _is_due(
     return True
 
 
-def _run(stage: Stage, model: Any, inputs: dict[str, list], store: Store) -> Iterator[Any]:
+def _run(
+    stage: Stage, model: Any, inputs: dict[str, list], store: Store, partials: Partials | None = None
+) -> Iterator[Any]:
     """Yield what a stage yields for a unit. Nothing runs or raises before the first row is requested."""
-    more = {"source_file": SourceFiles(store).opener} if stage.opens_sources else {}
+    more: dict[str, Any] = {"source_file": SourceFiles(store).opener} if stage.opens_sources else {}
+    more |= {"spread": partials} if partials else {}
     yield from counted(stage.run(model, *(inputs[name] for name in stage.reads), **more))
 
 

@@ -89,7 +89,7 @@ def stand_ins(device: Device) -> Models:
     def masks(frame: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         device.compute(MASKS_S)
         found = people(*frame.shape[:2], 0)
-        return np.stack([found[n % PEOPLE].mask for n in range(len(boxes))])
+        return np.array([found[n % PEOPLE].mask for n in range(len(boxes))])
 
     def embedder(pictures: list[np.ndarray], masks: list[np.ndarray]) -> np.ndarray:
         columns = [int(np.flatnonzero(mask.any(0)).mean() * PEOPLE / mask.shape[1]) for mask in masks]
