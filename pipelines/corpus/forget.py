@@ -18,9 +18,9 @@ import numpy as np
 from a2data.job import UNIT
 from a2data.records import ClipTimes, EmbeddedElement, Source, Video
 from a2data.stage import Stage
+from a2data.store.partial import remove_partials
 from a2data.store.schema import schema
 from a2data.store.source_files import SourceFiles
-from a2data.store.partial import remove_partials
 from a2data.store.tables import Footer, Store
 from a2data.store.url import is_url, public_name
 from pipelines.imported.records import TABLE, ImportedClip
