@@ -260,7 +260,8 @@ def clips_in_piece(stage: Segment, source_file: SourceFile, piece: pieces.Piece)
         else:
             found.take(detector.finish())
             end = piece.first + detector.settled
-            found.close(shots.Transition("end", end, end))
+            if end < piece.end:  # of the last piece; another may also read to the end before its frames are judged
+                found.close(shots.Transition("end", end, end))
     facts = {"transitions": found.transitions, "closed": found.closed}
     facts |= {"marks": marks, "frames": piece.first + detector.count}
     return Partial(facts, partial(list, found.rows))

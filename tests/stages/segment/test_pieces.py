@@ -79,6 +79,13 @@ def test_clips_are_those_of_one_pass_wherever_the_cuts_are(tmp_path, case):
     assert in_pieces(STAGE, source) == expected
 
 
+def test_a_piece_that_reads_to_the_end_leaves_the_last_shots_to_the_last_piece(tmp_path, monkeypatch):
+    silent = transnet.Network(lambda windows: (np.zeros(windows.shape[:2]), np.zeros(windows.shape[:2])))
+    monkeypatch.setattr(Segment, "load", lambda _: silent)  # judges some 230 frames late
+    source = film(tmp_path / "a.mp4", lengths_with_cuts_at(100, 450, 690))
+    assert in_pieces(STAGE, source) == whole(STAGE, source)
+
+
 @pytest.mark.slow
 def test_the_network_sees_the_same_in_pieces(tmp_path):
     source = film(tmp_path / "a.mp4", lengths_with_cuts_at(100, 308, 450, 690), 1)
