@@ -4,11 +4,13 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from types import MappingProxyType
 from typing import Any
 
 from a2data.stage import Stage
 from a2data.store.folder import Folder
+from a2data.store.ledger import Ledger
 from a2data.store.tables import Store
 from pipelines.cli.flags import argparse_type
 from pipelines.export.clock import CLOCKS, segment_settings
@@ -18,8 +20,10 @@ from pipelines.run.bounded import Bounded
 from pipelines.run.recipe import Recipe
 from pipelines.run.schedule import Summary
 from pipelines.run.schedule import run as run_jobs
+from pipelines.run.served import served
 from pipelines.run.watchdog import WORKER_TIMEOUT_S, Timeouts
 from pipelines.triplets import IMPORTED, triplets
+from stages.caption.stage import Caption
 from stages.pack.stage import Pack
 
 
@@ -54,6 +58,12 @@ def add_flags(sub: argparse.ArgumentParser) -> None:
         type=_seconds,
         metavar="SECONDS",
         help="longest time in seconds without a heartbeat before a worker is killed and replaced; 0: no limit (default: 600)",
+    )
+    sub.add_argument(
+        "--serve",
+        metavar="SERVER",
+        help="vllm or sglang, and flags of it in quotes: start the server of caption.captioner on this machine, one replica per "
+        "GPU, and stop it after the run",
     )
     sub.add_argument("--in-process", action="store_true", help="run the jobs in this process, for a debugger")
     sub.add_argument("--quiet", action="store_true", help="hide progress")
@@ -184,7 +194,11 @@ def work(
         for listener in listeners:
             listener(event, about)
 
-    return run_jobs(stages, store, shards, crew, watch)
+    with ExitStack() as stack:
+        caption = next((stage for stage in stages if isinstance(stage, Caption)), None)
+        if args.serve and caption and not all(map(Ledger(store).is_fresh(caption), ((shard,) for shard in shards))):
+            stack.enter_context(served(args.serve, caption.captioner, args.work))
+        return run_jobs(stages, store, shards, crew, watch)
 
 
 def _workers(texts: Sequence[str], stages: Sequence[Stage]) -> dict[str, int]:
