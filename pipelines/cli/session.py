@@ -46,6 +46,13 @@ def add_flags(sub: argparse.ArgumentParser) -> None:
         help="CPUs that a Ray worker requests; may be fractional (default: 1)",
     )
     sub.add_argument(
+        "--gpu-memory-gb",
+        type=argparse_type("--gpu-memory-gb", float),
+        metavar="GB",
+        help="memory of each GPU of a Ray cluster: as many workers share one as fit, by the memory on the cards of their models "
+        "(default: by the GPU fraction on the cards)",
+    )
+    sub.add_argument(
         "--unit-timeout",
         action="append",
         default=[],
@@ -177,7 +184,11 @@ def work(
         from pipelines.run import on_ray
 
         on_ray.connect(args.ray)
-        actors = on_ray.RayExecutor(store, _workers(args.workers, stages), args.cpus_per_worker, limits)
+        if args.gpu_memory_gb is not None and not args.gpu_memory_gb > 0:
+            raise ValueError(f"--gpu-memory-gb {args.gpu_memory_gb:g}: the memory must be above 0")
+        actors = on_ray.RayExecutor(
+            store, _workers(args.workers, stages), args.cpus_per_worker, limits, gpu_memory_gb=args.gpu_memory_gb
+        )
         crew: Any = Bounded(actors)
     else:
         from pipelines.run import local
