@@ -3,6 +3,9 @@
 from bisect import bisect_right
 from dataclasses import dataclass
 
+import av
+
+from a2data import heartbeat
 from a2data.media.decode_limits import LIMITS, Limits
 from a2data.media.video import KeyFrame, Opener, open_source, video_stream
 
@@ -34,17 +37,21 @@ def frame_index(path: str, stream: int, limits: Limits = LIMITS, opener: Opener 
         pts: list[int] = []
         keys: list[tuple[int, int]] = []
         last = None
-        for packet in container.demux(video):
-            if packet.dts is None and packet.size == 0:  # the end
-                break
-            if packet.pts is None or packet.dts is None or packet.is_corrupt or packet.is_discard:
-                return None
-            if last is not None and packet.dts <= last:
-                return None
-            last = packet.dts
-            pts.append(packet.pts)
-            if packet.is_keyframe:
-                keys.append((packet.pts, packet.dts))
+        try:
+            for packet in container.demux(video):
+                heartbeat.step()
+                if packet.dts is None and packet.size == 0:  # the end
+                    break
+                if packet.pts is None or packet.dts is None or packet.is_corrupt or packet.is_discard:
+                    return None
+                if last is not None and packet.dts <= last:
+                    return None
+                last = packet.dts
+                pts.append(packet.pts)
+                if packet.is_keyframe:
+                    keys.append((packet.pts, packet.dts))
+        except av.error.FFmpegError:
+            return None
         scale = video.time_base
     ordered = sorted(pts)
     if not keys or keys[0][0] != ordered[0] or len(set(pts)) < len(pts):

@@ -57,21 +57,20 @@ def lengths_with_cuts_at(*cuts: int) -> list[int]:
 
 
 CASES = {
-    "behind": ((70, 200, 301, 305, 590, 607), 0),  # a shot of four frames, and one across a border
-    "dissolve": ((100, 308, 450, 690), 1),  # it ends eight frames behind a border
-}
-SLOW = {
-    "one shot": ((), 0),
     "before": ((70, 200, 299, 450, 599), 0),
     "at": ((70, 200, 300, 450, 600), 0),
-    "long shot": ((100, 690), 0),  # across all borders
+    "behind": ((70, 200, 301, 305, 590, 607), 0),
+    "dissolve": ((100, 308, 450, 690), 1),  # it ends eight frames behind a border
     "second dissolve": ((100, 296, 450, 606), 3),
+    "long shot": ((100, 690), 0),  # across all borders
+    "one shot": ((), 0),
 }
 
 
-@pytest.mark.parametrize("case", [*CASES, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_clips_are_those_of_one_pass_wherever_the_cuts_are(tmp_path, case):
-    cuts, blend_at = (CASES | SLOW)[case]
+    cuts, blend_at = CASES[case]
     source = film(tmp_path / "a.mp4", lengths_with_cuts_at(*cuts), blend_at)
     expected = whole(STAGE, source)
     assert len({clip.shot_start for clip in expected if isinstance(clip, ClipVideo)}) >= len(cuts) - 1
@@ -79,11 +78,14 @@ def test_clips_are_those_of_one_pass_wherever_the_cuts_are(tmp_path, case):
     assert in_pieces(STAGE, source) == expected
 
 
-def test_a_piece_that_reads_to_the_end_leaves_the_last_shots_to_the_last_piece(tmp_path, monkeypatch):
+def test_clips_are_those_of_one_pass(tmp_path, monkeypatch):
+    """A shot of four frames at a border, and detectors that judge so late that two pieces read to the end of the video."""
     silent = transnet.Network(lambda windows: (np.zeros(windows.shape[:2]), np.zeros(windows.shape[:2])))
-    monkeypatch.setattr(Segment, "load", lambda _: silent)  # judges some 230 frames late
-    source = film(tmp_path / "a.mp4", lengths_with_cuts_at(100, 450, 690))
-    assert in_pieces(STAGE, source) == whole(STAGE, source)
+    monkeypatch.setattr(Segment, "load", lambda _: silent)
+    source = film(tmp_path / "a.mp4", lengths_with_cuts_at(70, 200, 301, 305, 590, 690))
+    expected = whole(STAGE, source)
+    assert len({clip.shot_start for clip in expected if isinstance(clip, ClipVideo)}) == 6
+    assert in_pieces(STAGE, source) == expected
 
 
 @pytest.mark.slow
