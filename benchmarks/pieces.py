@@ -2,7 +2,7 @@
 
     python -m benchmarks.pieces [--minutes 10] [--piece-s 120] [--threads 2]
 
-The video is rendered, with a cut every 8 seconds. The stage runs without its network, whose cost grows in proportion: the detectors
+The video is rendered, with a cut every 8 seconds. The stage runs without its network, whose cost grows in proportion: detectors
 see 300 frames more before each piece, and some 75 (with the network 230) behind it. Shots across borders are decoded twice.
 """
 
