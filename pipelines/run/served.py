@@ -45,7 +45,7 @@ def command(serve: str, captioner: str, gpus: int) -> tuple[list[str], str]:
     if address.scheme != "http" or not address.port or not model:
         raise ValueError(
             f"--serve {kind}: caption.captioner is {captioner!r}, which does not name a server to start: "
-            "write it as openai:ADDRESS#MODEL, where ADDRESS is http://HOST:PORT/v1"
+            "write it as openai:ADDRESS#MODEL, where ADDRESS is such as http://127.0.0.1:8000/v1"
         )
     about = {"model": model, "host": address.hostname, "port": address.port, "gpus": gpus}
     return [part.format(**about) for part in COMMANDS[kind].split()] + flags, url.rstrip("/")
