@@ -9,6 +9,7 @@ from stages.detect import Detect
 from stages.faces import Faces
 from stages.ground import Ground
 from stages.ingest import Ingest
+from stages.logos import Logos
 from stages.match import Match
 from stages.pack.stage import Pack
 from stages.parse import Parse
@@ -23,6 +24,7 @@ def builtin() -> list[Stage]:
     return [
         Ingest(),
         Segment(),
+        Logos(),
         Score(),
         Select(),
         Detect(),
