@@ -41,7 +41,7 @@ class Pack(Stage):
     """
 
     reads = {
-        "select": Kept,
+        "curate": Kept,
         "retrieve": Reference,
         "segment": ClipTimes,
         "caption": Caption,

@@ -31,6 +31,7 @@ PROMISING = {  # every unit leaves something: the others may find nothing in a c
     "background": "clip_id",
     "caption": "clip_id",
     "retrieve": "element_id",
+    "curate": "clip_id",
     "pack": "clip_id",
 }
 
