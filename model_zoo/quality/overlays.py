@@ -19,7 +19,7 @@ MIN_GRADIENT = 6.0  # of the median, grey levels per pixel
 MIN_AGREEMENT = 0.7  # length of the mean gradient over the mean length: 1 = the same in all pictures
 GAP_PX = 9  # between letters of one mark
 MIN_EDGE_PX, MIN_SIDE_PX = 40, 6  # pixels of edges of a mark, and its height and width; less is the edge of a thing
-MAX_AREA = 0.05  # of the picture; beyond it the pictures show one scene after all
+MAX_EDGES = 0.015  # fraction of the picture that agrees; beyond it the pictures show one scene after all
 MIN_CORRELATION = 0.5  # of a picture's gradient with that of the mark, if the picture shows it
 MIN_SHOWING = 0.8  # fraction of the pictures that show a mark
 
@@ -62,13 +62,15 @@ def marks(gradients: Sequence[np.ndarray]) -> list[Mark]:
     agreement = np.linalg.norm(stack.mean(axis=0), axis=2) / np.maximum(length, 1e-6)
     middle = np.median(stack, axis=0)
     edges = (np.linalg.norm(middle, axis=2) >= MIN_GRADIENT) & (agreement >= MIN_AGREEMENT)
+    if edges.mean() > MAX_EDGES:
+        return []
     joined = cv2.morphologyEx(edges.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((GAP_PX, GAP_PX), np.uint8))
     count, parts = cv2.connectedComponents(joined)
     found = []
     for n in range(1, count):
         area = parts == n
         mine, sides = edges & area, cv2.boundingRect(area.astype(np.uint8))[2:]
-        if mine.sum() < MIN_EDGE_PX or min(sides) < MIN_SIDE_PX or area.mean() > MAX_AREA:
+        if mine.sum() < MIN_EDGE_PX or min(sides) < MIN_SIDE_PX:
             continue
         mark = Mark(np.where(mine[..., None], middle, 0).astype(np.float32), area)
         if np.mean([correlation(mark, each) >= MIN_CORRELATION for each in stack]) >= MIN_SHOWING:

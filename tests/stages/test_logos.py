@@ -50,6 +50,14 @@ def test_one_scene_does_not_show_what_is_a_mark():
     assert overlays.marks([overlays.gradient(scene(n, 1.0)[..., 0]) for n in range(5)]) == []
 
 
+def test_different_people_before_one_wall_do_not_make_a_mark_of_the_wall():
+    wall = scene(99, 1.0)
+    people = [scene(n, 0.0) for n in range(8)]
+    mixed = [np.where(np.arange(320)[:, None] < 200, person, wall) for person in people]
+    assert len(overlays.different(np.stack([images.thumb(picture) for picture in mixed]))) >= overlays.MIN_PICTURES
+    assert {row.value for row in run(mixed)} == {0.0}
+
+
 def test_switched_off_nothing_is_read():
     def damaged(data: bytes) -> bytes:
         raise AssertionError
