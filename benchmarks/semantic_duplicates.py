@@ -46,7 +46,9 @@ EDITS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "mirrored": lambda frames: frames[:, :, ::-1],
     "recoloured": recolour,
     "faster": lambda frames: frames[np.arange(0, len(frames), 1.25).astype(int)],
-    "half size": lambda frames: np.stack([cv2.resize(f, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for f in frames]),
+    "half size": lambda frames: np.stack(
+        [cv2.resize(f, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for f in frames]
+    ),
 }
 
 
@@ -73,7 +75,9 @@ def main() -> None:
             for rate in RATES:
                 planted = {f"{key}~copy": copies[name][key] for key in order[: max(1, round(rate * len(order)))]}
                 gone = dropped(originals | planted, least)
-                line.append(f"{rate:.0%}: {len(gone & planted.keys()):3} / {len(planted):3}; {len(gone - planted.keys())}")
+                line.append(
+                    f"{rate:.0%}: {len(gone & planted.keys()):3} / {len(planted):3}; {len(gone - planted.keys())}"
+                )
             print(f"  {name:14}", "   ".join(line))
 
 

@@ -100,7 +100,23 @@ def triplets(profile: str = "builtin") -> list[Stage]:
         from pipelines.imported import stages  # with the models' code, which other profiles do not need here
 
         return [
-            *(stages.Ingest(), stages.Segment(), stages.Select(), Embed(), stages.Detect(), stages.Faces(), stages.Parse()),
-            *(stages.Background(), stages.Ground(), stages.Caption(), stages.Match(), stages.Retrieve(), Curate(), Pack()),
+            *(
+                stages.Ingest(),
+                stages.Segment(),
+                stages.Select(),
+                Embed(),
+                stages.Detect(),
+                stages.Faces(),
+                stages.Parse(),
+            ),
+            *(
+                stages.Background(),
+                stages.Ground(),
+                stages.Caption(),
+                stages.Match(),
+                stages.Retrieve(),
+                Curate(),
+                Pack(),
+            ),
         ]
     return PROFILES[profile]()

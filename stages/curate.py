@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -114,7 +113,9 @@ def flags_of(text: str) -> list[str]:
     """Parse "too short|repeated". Raises ValueError for an unknown flag."""
     flags = [flag.strip() for flag in text.split("|") if flag.strip()]
     if unknown := sorted({*flags} - {*caption_flags.NAMES}):
-        raise ValueError(f"curate.drop_captions {text!r}: {unknown[0]!r} is not one of {', '.join(caption_flags.NAMES)}")
+        raise ValueError(
+            f"curate.drop_captions {text!r}: {unknown[0]!r} is not one of {', '.join(caption_flags.NAMES)}"
+        )
     return flags
 
 

@@ -270,8 +270,8 @@ def to_facts(text: bytes, key: str = "") -> TripletMeta:
         table = pa.Table.from_pylist([data], schema=schema(TripletMeta))
     except OverflowError as error:
         raise ValueError(f"sample {key!r} has a number that is out of range: {error}") from error
-    for field, column in zip(table.schema, table.columns, strict=True):
-        check_complete(field.name, column.combine_chunks(), key)
+    for name, column in zip(table.schema.names, table.columns, strict=True):
+        check_complete(name, column.combine_chunks(), key)
     return from_table(TripletMeta, table)[0]
 
 

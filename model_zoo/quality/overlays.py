@@ -1,8 +1,9 @@
 """Text and marks laid over a film: subtitles within a shot, logos and watermarks over many. Pure functions.
 
-Subtitles: text whose gradient stays as it is while that around it changes, or that is where subtitles are. Marks: the gradient of a mark is the same in every picture of a film, that of the film is not, so the median over pictures of different
-scenes keeps the mark alone (Dekel et al. 2017, "On the effectiveness of visible watermarks"), a translucent one too. Pictures of
-one scene cannot show it: there everything stays in place.
+Subtitles are text whose gradient stays as it is while that around it changes, or that is where subtitles are. The gradient of a
+mark is the same in every picture of a film, that of the film is not, so the median over pictures of different scenes keeps the
+mark alone (Dekel et al. 2017, "On the effectiveness of visible watermarks"), a translucent one too. Pictures of one scene cannot
+show it: there everything stays in place.
 """
 
 from collections.abc import Sequence
@@ -98,7 +99,9 @@ def burnt_in(text: np.ndarray, grey: np.ndarray, others: Sequence[np.ndarray]) -
         _, y, _, height = cv2.boundingRect(area.astype(np.uint8))
         around = cv2.dilate(area.astype(np.uint8), np.ones((2 * height + 1,) * 2, np.uint8)).astype(bool) & ~text
         at_edge = not UPPER < (y + height / 2) / len(text) < LOWER
-        if any(_cosine(now[area], t[area]) >= HELD and (at_edge or _cosine(now[around], t[around]) < HELD) for t in then):
+        if any(
+            _cosine(now[area], t[area]) >= HELD and (at_edge or _cosine(now[around], t[around]) < HELD) for t in then
+        ):
             out |= area
     return out
 

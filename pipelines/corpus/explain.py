@@ -172,7 +172,9 @@ def _scores(store: Store, found: Found, select: Any) -> Iterator[str]:
         try:
             rules = judge(scores, select)
         except KeyError as missing:
-            yield _line("rules", f"cannot be applied: the clip lacks the score {missing}; run the stages score and logos again")
+            yield _line(
+                "rules", f"cannot be applied: the clip lacks the score {missing}; run the stages score and logos again"
+            )
     asked = {rule.name for rule in rules}
     rest = [
         f"{metric} = {value:.4g}, not used by a rule" for metric, value in sorted(scores.items()) if metric not in asked

@@ -92,7 +92,16 @@ def test_a_subtitle_that_ends_within_the_clip_is_found():
 
 def test_a_row_for_each_metric_and_text_only_with_a_model():
     rows = list(Score().run(Models(bright_rows, {}), [FILM]))
-    assert [r.metric for r in rows] == ["bars", "burnt_text", "luma", "luma_range", "motion", "sharpness", "static", "text"]
+    assert [r.metric for r in rows] == [
+        "bars",
+        "burnt_text",
+        "luma",
+        "luma_range",
+        "motion",
+        "sharpness",
+        "static",
+        "text",
+    ]
     assert rows[-1].value == pytest.approx(130 / 255, abs=0.04)
     assert "text" not in [r.metric for r in Score(text_model="").run(Models(None, {}), [FILM])]
 

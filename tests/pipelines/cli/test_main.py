@@ -24,7 +24,16 @@ from stages.match import Match
 NAMES = [stage.name() for stage in triplets()]
 CREW = ["--in-process", "--quiet"]
 QUICK = [
-    *("--set", "segment.shot_model=", "--set", "score.text_model=", "--set", "select.max_text=inf", "--set", "select.max_burnt_text=inf"),
+    *(
+        "--set",
+        "segment.shot_model=",
+        "--set",
+        "score.text_model=",
+        "--set",
+        "select.max_text=inf",
+        "--set",
+        "select.max_burnt_text=inf",
+    ),
     *("--set", "pack.required_roles=background", "--videos-per-shard", "2"),
 ]
 

@@ -75,7 +75,9 @@ def test_a_verdict_by_other_thresholds_is_called_so(tmp_path):
 
 def test_a_score_that_select_needs_but_was_not_measured_is_reported(corpus_store):
     text = explain(corpus_store, RED, [Select()])
-    assert under(text, "rules") == ["cannot be applied: the clip lacks the score 'static'; run the stages score and logos again"]
+    assert under(text, "rules") == [
+        "cannot be applied: the clip lacks the score 'static'; run the stages score and logos again"
+    ]
     assert under(text, "scores") == ["motion = 0.1, not used by a rule"]
 
 
