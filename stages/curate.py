@@ -36,9 +36,8 @@ class Curate(Stage):
     """Clips with their captions and embeddings over the whole corpus -> those that become samples.
 
     It follows retrieve, since a clip that is not a sample may still show a reference. Without embeddings (embed.embedder) there
-    are no duplicates. Of the clips of the same content the first by clip_id is kept, so the result does not depend on the order
-    in which they came, and every other is at least `duplicate_similarity` similar to one that is kept. Only clips that are new
-    are compared (with all).
+    are no duplicates. Of clips with the same content the first by clip_id is kept, whichever came first, and every other has at
+    least `duplicate_similarity` to one that is kept. Only new clips are compared, with all.
     """
 
     reads = {"select": Kept, "embed": ClipEmbedding, "caption": Prompt, "match": Matched}
