@@ -35,9 +35,9 @@ class Matched:
 class Curate(Stage):
     """Clips with their captions and embeddings over the whole corpus -> those that become samples.
 
-    It follows retrieve, since a clip that is not a sample may still show a reference. Without embeddings (embed.embedder) there
-    are no duplicates. Of clips with the same content the first by clip_id is kept, whichever came first, and every other has at
-    least `duplicate_similarity` to one that is kept. Only new clips are compared, with all.
+    It follows retrieve, since a clip that is not a sample may still show a reference. Without embeddings (embed.embedder)
+    nothing is a duplicate. Of clips with the same content the first by clip_id is kept, whichever came first, and every other
+    has a cosine of at least `duplicate_similarity` with one that is kept. Only new clips are compared, with all.
     """
 
     reads = {"select": Kept, "embed": ClipEmbedding, "caption": Prompt, "match": Matched}
