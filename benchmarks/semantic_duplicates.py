@@ -1,6 +1,6 @@
 """Semantic duplicates planted among real or rendered clips: those found, and clips dropped by mistake.
 
-    python -m benchmarks.semantic_duplicates WORK [WORK ...] [--embedder mobilenetv2]
+    python -m benchmarks.semantic_duplicates WORK [WORK ...] [--embedder mobilenetv2] [--videos N]
 
 WORK: work folders in which segment has run. At most one clip per shot, three of a video. Of a planted fraction of the clips an
 edited copy is added: encoded again at a low rate, cropped by a tenth on each side, mirrored, recoloured, or at 1.25 times the
@@ -27,7 +27,7 @@ from stages.curate import Curate
 from stages.embed import Embed, embedding
 
 RATES = (0.05, 0.2, 0.5)
-THRESHOLDS = (0.9, 0.93, 0.95, 0.97)
+THRESHOLDS = (0.93, 0.95, 0.97, 0.98)
 
 
 def crop(frames: np.ndarray) -> np.ndarray:
@@ -55,11 +55,12 @@ EDITS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("works", nargs="+")
+    parser.add_argument("--videos", type=int, default=1000, help="most videos of each work folder")
     parser.add_argument("--embedder", default="mobilenetv2")
     options = parser.parse_args()
     embed, originals, copies = cards.load(options.embedder), {}, defaultdict(dict)
     for work in options.works:
-        for _, clips in by_video(Store(work)):
+        for _, clips in islice(by_video(Store(work)), options.videos):
             by_shot = {clip.shot: clip for clip in islice(clips, 12)}
             for clip in list(by_shot.values())[:3]:
                 frames = clip.frames

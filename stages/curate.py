@@ -47,7 +47,7 @@ class Curate(Stage):
     accounts_for = "clip_id"
     uses_earlier = True
 
-    duplicate_similarity: float = 0.95
+    duplicate_similarity: float = 0.98
     """cosine of embeddings from which two clips have the same content"""
     drop_captions: str = ""
     """caption flags, separated by "|", that drop a clip: too short, too long, repeated, near-duplicate, names nothing"""

@@ -41,7 +41,7 @@ def run(vectors: dict[str, np.ndarray], prompts: dict[str, str] | None = None, o
 def corpus(groups: int, copies: int, seed: int = 0) -> dict[str, np.ndarray]:
     draw = np.random.default_rng(seed)
     centres = unit(draw.normal(size=(groups, 32)))
-    noisy = unit(np.repeat(centres, copies, axis=0) + 0.02 * draw.normal(size=(groups * copies, 32)))
+    noisy = unit(np.repeat(centres, copies, axis=0) + 0.01 * draw.normal(size=(groups * copies, 32)))
     return {f"{n % copies}{n // copies:02d}": row for n, row in enumerate(noisy)}
 
 
