@@ -5,10 +5,13 @@ from collections.abc import Callable
 from a2data.stage import Stage
 from stages.background import Background
 from stages.caption.stage import Caption
+from stages.curate import Curate
 from stages.detect import Detect
+from stages.embed import Embed
 from stages.faces import Faces
 from stages.ground import Ground
 from stages.ingest import Ingest
+from stages.logos import Logos
 from stages.match import Match
 from stages.pack.stage import Pack
 from stages.parse import Parse
@@ -23,8 +26,10 @@ def builtin() -> list[Stage]:
     return [
         Ingest(),
         Segment(),
+        Logos(),
         Score(),
         Select(),
+        Embed(),
         Detect(),
         Faces(),
         Parse(),
@@ -33,6 +38,7 @@ def builtin() -> list[Stage]:
         Ground(),
         Match(),
         Retrieve(),
+        Curate(),
         Pack(),
     ]
 
@@ -94,7 +100,23 @@ def triplets(profile: str = "builtin") -> list[Stage]:
         from pipelines.imported import stages  # with the models' code, which other profiles do not need here
 
         return [
-            *(stages.Ingest(), stages.Segment(), stages.Select(), stages.Detect(), stages.Faces(), stages.Parse()),
-            *(stages.Background(), stages.Ground(), stages.Caption(), stages.Match(), stages.Retrieve(), Pack()),
+            *(
+                stages.Ingest(),
+                stages.Segment(),
+                stages.Select(),
+                Embed(),
+                stages.Detect(),
+                stages.Faces(),
+                stages.Parse(),
+            ),
+            *(
+                stages.Background(),
+                stages.Ground(),
+                stages.Caption(),
+                stages.Match(),
+                stages.Retrieve(),
+                Curate(),
+                Pack(),
+            ),
         ]
     return PROFILES[profile]()

@@ -119,6 +119,7 @@ def about(
         references=given,
         unpaired=unpaired,
         made_by=made_by,
+        captions=samples.several_captions(caption),
     )
 
 

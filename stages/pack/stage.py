@@ -41,7 +41,7 @@ class Pack(Stage):
     """
 
     reads = {
-        "select": Kept,
+        "curate": Kept,
         "retrieve": Reference,
         "segment": ClipTimes,
         "caption": Caption,
@@ -55,7 +55,7 @@ class Pack(Stage):
     accounts_for = "clip_id"
     uncached_fields = ("energon",)
     unit_timeout_s = 21600.0  # a tar is complete only after its last clip
-    version = 6
+    version = 7
 
     out: str = "shards"
     """folder of the tars, or a URL"""

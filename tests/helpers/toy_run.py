@@ -62,7 +62,8 @@ def write(truth: Truth, folder: Path) -> Truth:
         [Video(f.file, f"/films/{f.file}", "CC0", "", "", WIDTH, HEIGHT, 0, 25.0, 3.0, "h264", 0) for f in truth.films],
     )
     put("segment", ClipVideo, [clip(c, pictures[c.file]) for c in right.clips.values()])
-    put("select", Kept, [Kept(c.id, c.file) for c in right.clips.values()])
+    for name in ("select", "curate"):
+        put(name, Kept, [Kept(c.id, c.file) for c in right.clips.values()])
     put("detect", Element, [e for e in elements.values() if e.kind in ("human", "object")])
     put("background", Element, [e for e in elements.values() if e.kind == "background"])
     for name in ("faces", "parse", "ground"):

@@ -16,6 +16,7 @@ from a2data.dataset.triplet import (
     TripletMeta,
     Unpaired,
     from_sample,
+    several_captions,
     to_facts,
     to_json,
     to_members,
@@ -80,6 +81,18 @@ TRIPLET = Triplet(FACTS, b"mp4", {"ref0": b"on white", "bg": b"place"}, {"ref0":
 def test_a_triplet_comes_back_as_it_went():
     assert from_sample(to_members(TRIPLET)) == TRIPLET
     assert from_sample({"__key__": "a-0", "__url__": "x.tar", **to_members(TRIPLET)}) == TRIPLET
+
+
+def test_a_structured_caption_gives_several_and_old_samples_have_none():
+    given = {each.name: each.text for each in several_captions(CAPTION)}
+    assert given["long"] == CAPTION.prompt
+    assert given["short"].startswith(CAPTION.subjects[0].phrase)
+    assert json.loads(given["structured"])["subjects"][0]["type"] == CAPTION.subjects[0].type
+    facts = replace(FACTS, captions=several_captions(CAPTION))
+    assert to_facts(to_json(facts)) == facts
+    old = json.loads(to_json(facts))
+    del old["captions"]
+    assert to_facts(json.dumps(old).encode()) == FACTS
 
 
 def test_every_sample_has_the_same_members_whatever_its_references():

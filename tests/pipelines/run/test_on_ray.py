@@ -105,7 +105,7 @@ def test_tiles_by_tasks_give_the_same_references(cluster, tmp_path, cpus):
     people = {f"{letter * 16}": "anna bert carl" for letter in "abc"}
     pairs = Store(tmp_path / "work")
     toy_pairs.fill(pairs, people, per_shard=1)
-    *before, retrieve, _ = toy_pairs.stages(pairs, people)
+    *before, retrieve, _, _ = toy_pairs.stages(pairs, people)
     toy_pairs.make(pairs, [*before, retrieve])
     expected = [list(pairs.read("retrieve", shard, Reference)) for shard in range(3)]
     assert [len(rows) for rows in expected] == [6, 6, 6]
