@@ -106,7 +106,9 @@ class ClipVideo(Clip):
     """A clip with its pixels. A stage that does not read ClipVideo never loads them."""
 
     video: bytes
-    """mp4 (H.264, yuv420p)"""
+    """mp4 (H.264, yuv420p), with the sound of the source (AAC, stereo) if there is any at that time"""
+    sound_problem: str = ""
+    """why sound of the source is missing in the mp4; "" if none is known to be"""
 
     @cached_property
     def frames(self) -> np.ndarray:

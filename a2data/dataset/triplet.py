@@ -1,6 +1,6 @@
 """A triplet and the members of its WebDataset sample. Only this module defines their names.
 
-{key}.mp4             the clip, H.264, without audio
+{key}.mp4             the clip: H.264, and the sound of its source at that time, if any, as AAC
 {key}.json            `TripletMeta`, canonical JSON: sorted keys, no spaces, UTF-8; null for an infinite bound or value of a rule
 {key}.ref0.png        a reference on white, at its position in the frame of its own clip; ref1, ref2 … likewise
 {key}.bg.png          the background

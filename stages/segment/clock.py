@@ -30,6 +30,7 @@ class Shown(NamedTuple):
     frame: Frame
     ticks: int
     after_gap: bool  # whether the previous frame was frozen for longer than the limit
+    start_s: float  # presentation time in the source of the first of those ticks
 
 
 def resample_to_fps(frames: Iterable[Frame], fps: float, max_gap_s: float) -> Iterator[Shown]:
@@ -47,12 +48,12 @@ def resample_to_fps(frames: Iterable[Frame], fps: float, max_gap_s: float) -> It
             stood_s = frame.pts_s - previous.pts_s
             end = ticks_before(frame.pts_s - origin_s, fps)
             most = ticks_before(previous.pts_s + max_gap_s - origin_s, fps)
-            yield Shown(previous, max(0, min(end, most) - tick), after_gap)
+            yield Shown(previous, max(0, min(end, most) - tick), after_gap, origin_s + tick / fps)
             tick, after_gap = end, stood_s > max_gap_s
         previous = frame
     if previous is not None:
         end = ticks_before(previous.pts_s + min(stood_s, max_gap_s) - origin_s, fps)
-        yield Shown(previous, max(0, end - tick), after_gap)
+        yield Shown(previous, max(0, end - tick), after_gap, origin_s + tick / fps)
 
 
 def ticks_before(time_s: float, fps: float) -> int:

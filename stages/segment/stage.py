@@ -3,14 +3,16 @@
 import tempfile
 from collections import deque
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from a2data.media import images, video
+from a2data.media import images, sound, video
 from a2data.media.decode_limits import Limits
+from a2data.media.video import Opener
 from a2data.records import ClipVideo, Reject, Video
 from a2data.stage import Stage
 from a2data.store.source_files import SourceFile, in_place
@@ -25,6 +27,7 @@ class Tick(NamedTuple):
 
     source_frame: int
     pts_s: float
+    due_s: float  # presentation time of the tick, at which the frame is at least as old
     planes: clock.Planes
 
 
@@ -42,7 +45,7 @@ class Segment(Stage):
     per = "video"
     opens_sources = True
     accounts_for = "video_id"
-    version = 4
+    version = 5
     uncached_fields = ("max_side_px", "max_source_frames", "max_decoder_bytes")
 
     fps: float = 15.0
@@ -61,6 +64,8 @@ class Segment(Stage):
     """remove letterbox and pillarbox bars"""
     crf: int = 18
     """x264 quality, 0 (lossless) to 51"""
+    sound_hz: int = 48_000
+    """sample rate of the clips' sound, stereo; 0 = clips without sound"""
     decoder: str = "pyav"
     """"pyav" or "decord"; decord supports no AV1, MPEG-TS or rotated video"""
     shot_model: str = "transnetv2"
@@ -117,15 +122,16 @@ class Segment(Stage):
             max_frames=self.max_source_frames,
             max_decoder_bytes=self.max_decoder_bytes,
         )
-        with tempfile.TemporaryFile() as spool:
-            reel = ShotBuffer(self, source, spool)
+        with tempfile.TemporaryFile() as spool, self.sound_of(source, opener, limits) as track:
+            reel = ShotBuffer(self, source, spool, track)
             for shown in clock.resample_to_fps(
                 video.read(source.path, source.stream, self.decoder, limits, opener), self.fps, self.max_frozen_s
             ):
                 frame = shown.frame
                 if shown.ticks:
-                    tick = Tick(frame.index, frame.pts_s, shrink.planes(frame.picture))
-                    reel.ticks.extend([tick] * shown.ticks)
+                    planes = shrink.planes(frame.picture)
+                    due = (shown.start_s + n / self.fps for n in range(shown.ticks))
+                    reel.ticks.extend(Tick(frame.index, frame.pts_s, due_s, planes) for due_s in due)
                 tiny = shrink.tiny(frame.picture, transnet.WIDTH, transnet.HEIGHT)
                 for transition in detector.add(tiny, cut=shown.after_gap):
                     yield from reel.close(transition)
@@ -135,6 +141,12 @@ class Segment(Stage):
             yield from reel.close(shots.Transition("end", detector.settled, detector.settled))
             if not reel.shot:
                 yield no_shot(source, detector.count, detector.blank)
+
+    def sound_of(
+        self, source: Video, opener: Opener | None, limits: Limits
+    ) -> AbstractContextManager[sound.Track | None]:
+        """Return the sound of a video; None if it has none or clips are to have none."""
+        return sound.reading(source.path, opener, self.sound_hz, limits) if self.sound_hz else nullcontext()
 
 
 @dataclass
@@ -147,6 +159,7 @@ class ShotBuffer:
     settings: Segment
     source: Video
     spool: Any  # a temporary file
+    track: sound.Track | None = None
     ticks: deque[Tick] = field(default_factory=deque)
     waiting: list[tuple[dict[str, Any], int]] = field(default_factory=list)  # fields of a clip, length of its bytes
     shot: int = 0
@@ -186,7 +199,13 @@ class ShotBuffer:
             self.ticks.popleft()
 
     def _clip(self, count: int) -> None:
-        fields, data = make_clip([self.ticks.popleft() for _ in range(count)], self.source, self.settings)
+        ticks = [self.ticks.popleft() for _ in range(count)]
+        fields, data = make_clip(ticks, self.source, self.settings)
+        if self.track:
+            heard = self.track.cut(ticks[0].due_s, count / self.settings.fps)
+            fields["sound_problem"] = heard.problem
+            if heard.samples is not None:
+                data = sound.with_sound(data, heard.samples, self.track.rate_hz)
         self.spool.write(data)
         self.waiting.append((fields, len(data)))
 
@@ -232,7 +251,7 @@ def drop_excluded_frames(made: ClipVideo | Reject, source: Video) -> ClipVideo |
 
 
 def make_clip(ticks: list[Tick], source: Video, settings: Segment) -> tuple[dict[str, Any], bytes]:
-    """Return the fields of a clip that do not depend on the rest of its shot, and its mp4."""
+    """Return the fields of a clip that do not depend on the rest of its shot, and its mp4 without sound."""
     height, width = ticks[0].planes.y.shape
     box = (0, 0, width, height)
     if settings.crop_letterbox:

@@ -182,7 +182,7 @@ def test_without_its_source_a_clip_is_made_from_the_shard_and_the_loss_is_report
     path.unlink()
     assert export(tmp_path, "h3", tmp_path / "out", "--check") == 0
     said = capsys.readouterr().out
-    assert f"{CLIPS[0]}: made from the 15 fps clip of the shard, without sound: FileNotFoundError" in said
+    assert f"{CLIPS[0]}: made from the 15 fps clip of the shard: FileNotFoundError" in said
     assert "check h3: 1 rows, skipped = 0" in said
     mp4 = tmp_path / "out" / "videos" / f"{CLIPS[0]}.mp4"
     assert numbers(mp4) == [2 * (k * 15 // 24) for k in range(126)]
