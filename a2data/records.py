@@ -142,6 +142,35 @@ class Score:
     value: float
 
 
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Sound:
+    """The sound of one clip. The stage listen never drops clips; select does."""
+
+    clip_id: str
+    duration_s: float
+    """0 for a clip without sound"""
+    loudness_lufs: float
+    """integrated loudness (ITU-R BS.1770-4), LUFS; -70, the gate, for silence and without sound"""
+    peak_dbfs: float
+    """largest sample; 0 is full scale; -120 for digital silence and without sound"""
+    silence: float
+    """fraction of the clip that is silent, 0 to 1"""
+    speech: float
+    """fraction of the clip with speech, 0 to 1; -1: not measured"""
+    speech_spans_s: list[Span]
+    """start and end of each stretch of speech, seconds from the start of the clip"""
+    problem: str
+    """why sound of the source is missing; "" if none is known to be"""
+
+    def scores(self) -> dict[str, float]:
+        """Return what `select` has thresholds for, by metric."""
+        found = {"loudness": self.loudness_lufs, "silence": self.silence}
+        return found if self.speech < 0 else found | {"speech": self.speech}
+
+
 @dataclass(frozen=True)
 class Kept:
     """A clip that passed every threshold."""

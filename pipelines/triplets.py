@@ -9,6 +9,7 @@ from stages.detect import Detect
 from stages.faces import Faces
 from stages.ground import Ground
 from stages.ingest import Ingest
+from stages.listen import Listen
 from stages.match import Match
 from stages.pack.stage import Pack
 from stages.parse import Parse
@@ -24,6 +25,7 @@ def builtin() -> list[Stage]:
         Ingest(),
         Segment(),
         Score(),
+        Listen(),
         Select(),
         Detect(),
         Faces(),

@@ -6,7 +6,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from a2data.records import Caption, Clip, ElementMeta, Kept, Match, Packed, Reference, Reject, Score, Source, Video
+from a2data.records import (
+    Caption,
+    Clip,
+    ElementMeta,
+    Kept,
+    Match,
+    Packed,
+    Reference,
+    Reject,
+    Score,
+    Sound,
+    Source,
+    Video,
+)
 from a2data.stage import Stage
 from a2data.store.tables import Store
 from a2data.store.url import public_name
@@ -164,6 +177,9 @@ def _shot(store: Store, found: Found) -> Iterator[str]:
 def _scores(store: Store, found: Found, select: Any) -> Iterator[str]:
     """Yield every rule of select with the current settings, and the scores without a rule."""
     scores = {row.metric: row.value for row in _rows(store, "score", found, Score, "clip_id", found.clip_id)}
+    for sound in _rows(store, "listen", found, Sound, "clip_id", found.clip_id):
+        scores |= sound.scores()
+        yield from _sound(sound)
     rules = []
     if select and scores:
         from stages.select import judge
@@ -177,6 +193,16 @@ def _scores(store: Store, found: Found, select: Any) -> Iterator[str]:
         f"{metric} = {value:.4g}, not used by a rule" for metric, value in sorted(scores.items()) if metric not in asked
     ]
     yield from _listed("scores", [*map(str, rules), *rest], "none")
+
+
+def _sound(sound: Sound) -> Iterator[str]:
+    spans = ", ".join(f"{start:.2f} to {end:.2f} s" for start, end in sound.speech_spans_s)
+    about = f"{sound.duration_s:.2f} s, {sound.loudness_lufs:.1f} LUFS, peak {sound.peak_dbfs:.1f} dBFS"
+    yield _line("sound", about if sound.duration_s else "none")
+    if spans:
+        yield _line("speech", spans)
+    if sound.problem:
+        yield _line("", sound.problem)
 
 
 def _verdict(store: Store, found: Found, select: Any) -> Iterator[str]:

@@ -26,6 +26,7 @@ PROMISING = {  # every unit leaves something: the others may find nothing in a c
     "ingest": "video_id",
     "segment": "video_id",
     "score": "clip_id",
+    "listen": "clip_id",
     "select": "clip_id",
     "background": "clip_id",
     "caption": "clip_id",
