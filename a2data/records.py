@@ -171,6 +171,9 @@ class Sound:
         return found if self.speech < 0 else found | {"speech": self.speech}
 
 
+NO_SOUND = Sound("", 0.0, -70.0, -120.0, 1.0, -1.0, [], "")
+
+
 @dataclass(frozen=True)
 class Kept:
     """A clip that passed every threshold."""

@@ -96,7 +96,15 @@ def triplets(profile: str = "builtin") -> list[Stage]:
         from pipelines.imported import stages  # with the models' code, which other profiles do not need here
 
         return [
-            *(stages.Ingest(), stages.Segment(), stages.Select(), stages.Detect(), stages.Faces(), stages.Parse()),
+            *(
+                stages.Ingest(),
+                stages.Segment(),
+                Listen(vad_model=""),
+                stages.Select(),
+                stages.Detect(),
+                stages.Faces(),
+                stages.Parse(),
+            ),
             *(stages.Background(), stages.Ground(), stages.Caption(), stages.Match(), stages.Retrieve(), Pack()),
         ]
     return PROFILES[profile]()

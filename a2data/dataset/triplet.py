@@ -15,7 +15,7 @@ import io
 import json
 import math
 import zipfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from a2data.dataset import format2
 from a2data.dataset import pair as pairs
 from a2data.media.coco_rle import Rle
 from a2data.media.images import Box, to_png
-from a2data.records import Caption, Rule
+from a2data.records import NO_SOUND, Caption, Rule, Sound
 from a2data.store.schema import from_table, schema, to_table
 
 FORMAT = "a2data-triplet/3"
@@ -126,6 +126,7 @@ class TripletMeta:
     references: list[ReferenceMeta]
     unpaired: list[Unpaired]
     made_by: list[str]  # "<stage> <model>@<revision>"
+    sound: Sound = NO_SOUND  # of the mp4; absent in samples packed before December 2026, whose mp4 has no sound
 
 
 @dataclass(frozen=True)
@@ -232,6 +233,7 @@ def to_facts(text: bytes, key: str = "") -> TripletMeta:
         )
     if data["format"] == format2.FORMAT:
         data = format2.upgrade(data)
+    data.setdefault("sound", asdict(NO_SOUND))
     for given in data["references"]:
         given["rules"] = [_infinite(rule) for rule in given["rules"]]
     try:

@@ -163,7 +163,7 @@ class Export(Stage):
         """Yield the samples of one source with their clips, from the source, or from the shard with the reason."""
         if clock is None:
             for draft in drafts:
-                draft.mp4 = draft.triplet.video
+                draft.mp4, draft.sound = draft.triplet.video, draft.triplet.facts.sound.duration_s > 0
                 yield draft
             return
         left = {draft.key: draft for draft in drafts}

@@ -13,6 +13,7 @@ from a2data.records import Caption, ClipVideo, Element, Kept, Match, Source, Vid
 from a2data.stage import Stage
 from pipelines.run.local import InProcessExecutor
 from pipelines.run.schedule import run
+from stages.listen import Listen
 from stages.pack.stage import Pack
 from stages.retrieve.stage import Retrieve
 from stages.segment.stage import drop_excluded_frames
@@ -174,7 +175,17 @@ class Matches(Stage):
 
 def stages(store, people, **pack):
     named = "; ".join(f"{video_id}={who}" for video_id, who in people.items())
-    made = [Ingest(), Segment(), Select(), Detect(), Seen(people=named), Parse(), Background(), Ground()]
+    made = [
+        Ingest(),
+        Segment(),
+        Listen(vad_model=""),
+        Select(),
+        Detect(),
+        Seen(people=named),
+        Parse(),
+        Background(),
+        Ground(),
+    ]
     out = f"{store.root}/shards"
     return [*made, Captions(), Matches(), Retrieve(min_face=0.8), Pack(out=out, required_roles="human", **pack)]
 
