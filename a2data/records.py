@@ -142,7 +142,12 @@ class Score:
     value: float
 
 
-Span = tuple[float, float]
+@dataclass(frozen=True)
+class Span:
+    """A stretch of a clip, in seconds from its start."""
+
+    start_s: float
+    end_s: float
 
 
 @dataclass(frozen=True)
@@ -160,8 +165,8 @@ class Sound:
     """fraction of the clip that is silent, 0 to 1"""
     speech: float
     """fraction of the clip with speech, 0 to 1; -1: not measured"""
-    speech_spans_s: list[Span]
-    """start and end of each stretch of speech, seconds from the start of the clip"""
+    speech_spans: list[Span]
+    """each stretch of speech, in order"""
     problem: str
     """why sound of the source is missing; "" if none is known to be"""
 
@@ -169,9 +174,6 @@ class Sound:
         """Return what `select` has thresholds for, by metric."""
         found = {"loudness": self.loudness_lufs, "silence": self.silence}
         return found if self.speech < 0 else found | {"speech": self.speech}
-
-
-NO_SOUND = Sound("", 0.0, -70.0, -120.0, 1.0, -1.0, [], "")
 
 
 @dataclass(frozen=True)

@@ -103,8 +103,8 @@ def triplets(profile: str = "builtin") -> list[Stage]:
                 stages.Select(),
                 stages.Detect(),
                 stages.Faces(),
-                stages.Parse(),
             ),
-            *(stages.Background(), stages.Ground(), stages.Caption(), stages.Match(), stages.Retrieve(), Pack()),
+            *(stages.Parse(), stages.Background(), stages.Ground(), stages.Caption(), stages.Match()),
+            *(stages.Retrieve(), Pack()),
         ]
     return PROFILES[profile]()

@@ -67,8 +67,8 @@ class Listen(Stage):
             loudness_lufs=GATE_LUFS if samples is None else loudness(samples),
             peak_dbfs=FLOOR_DBFS if samples is None else dbfs(float(np.abs(samples).max())),
             silence=1.0 if samples is None else silence(samples, self.silence_dbfs),
-            speech=sum(end - start for start, end in spans) / length_s if vad else -1.0,
-            speech_spans_s=spans,
+            speech=sum(span.end_s - span.start_s for span in spans) / length_s if vad else -1.0,
+            speech_spans=spans,
             problem=film.sound_problem,
         )
 
@@ -130,6 +130,6 @@ def speech_spans(
             end = n + 1
         if begin >= 0 and (n + 1 - end) * step_s >= min_pause_s:
             if (end - begin) * step_s >= min_speech_s:
-                spans.append((begin * step_s, min(length_s, end * step_s)))
+                spans.append(Span(begin * step_s, min(length_s, end * step_s)))
             begin = -1
     return spans

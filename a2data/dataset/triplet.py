@@ -25,13 +25,14 @@ from a2data.dataset import format2
 from a2data.dataset import pair as pairs
 from a2data.media.coco_rle import Rle
 from a2data.media.images import Box, to_png
-from a2data.records import NO_SOUND, Caption, Rule, Sound
+from a2data.records import Caption, Rule, Sound
 from a2data.store.schema import from_table, schema, to_table
 
 FORMAT = "a2data-triplet/3"
 FORMATS = (format2.FORMAT, FORMAT)
 SLOTS = 8  # ref0 … ref7
 NO_PICTURE = to_png(np.full((1, 1, 3), 255, np.uint8))  # of a slot without a reference
+NO_SOUND = Sound("", 0.0, -70.0, -120.0, 1.0, -1.0, [], "")
 MAX_JSON_BYTES = 8 << 20  # parsed into Python objects, it takes about twenty times as much memory
 
 

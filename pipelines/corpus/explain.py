@@ -181,9 +181,9 @@ def _scores(store: Store, found: Found, select: Any) -> Iterator[str]:
         scores |= sound.scores()
         yield from _sound(sound)
     rules = []
-    if select and scores:
-        from stages.select import judge
+    from stages.select import Select, judge
 
+    if isinstance(select, Select) and scores:
         try:
             rules = judge(scores, select)
         except KeyError as missing:
@@ -196,7 +196,7 @@ def _scores(store: Store, found: Found, select: Any) -> Iterator[str]:
 
 
 def _sound(sound: Sound) -> Iterator[str]:
-    spans = ", ".join(f"{start:.2f} to {end:.2f} s" for start, end in sound.speech_spans_s)
+    spans = ", ".join(f"{span.start_s:.2f} to {span.end_s:.2f} s" for span in sound.speech_spans)
     about = f"{sound.duration_s:.2f} s, {sound.loudness_lufs:.1f} LUFS, peak {sound.peak_dbfs:.1f} dBFS"
     yield _line("sound", about if sound.duration_s else "none")
     if spans:

@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 from toy_truth import HEIGHT, WIDTH
 
+from a2data.dataset.triplet import NO_SOUND
 from a2data.dataset.writer import finish
 from a2data.media import images, video
-from a2data.records import NO_SOUND, Caption, ClipVideo, Element, Kept, Match, Reference, Sound, Subject, Video
+from a2data.records import Caption, ClipVideo, Element, Kept, Match, Reference, Sound, Subject, Video
 from a2data.store.tables import Store
 from pipelines.bench.triplets import self_test
 from pipelines.films.truth import Truth

@@ -22,7 +22,7 @@ from a2data.dataset.triplet import (
 )
 from a2data.media.coco_rle import Rle
 from a2data.media.images import from_png
-from a2data.records import Caption, Rule, Sound, Subject
+from a2data.records import Caption, Rule, Sound, Span, Subject
 
 PROMPT = "Ein Mädchen 👧 hält <eine Tasse>."
 SUBJECT = Subject("Human", "", "", "holds a cup", "", "left", True, "Ein Mädchen 👧", 0, 13)
@@ -89,7 +89,7 @@ def test_a_sample_packed_before_sound_was_kept_has_none():
 
 
 def test_the_sound_comes_back_as_it_went():
-    facts = replace(FACTS, sound=Sound("a-0", 2.0, -23.0, -6.0, 0.25, 0.5, [(0.1, 0.4), (1.0, 1.7)], ""))
+    facts = replace(FACTS, sound=Sound("a-0", 2.0, -23.0, -6.0, 0.25, 0.5, [Span(0.1, 0.4), Span(1.0, 1.7)], ""))
     assert to_facts(to_json(facts)) == facts
 
 

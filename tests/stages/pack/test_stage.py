@@ -21,6 +21,7 @@ from a2data.records import (
     Reject,
     Rule,
     Sound,
+    Span,
     Video,
 )
 from stages.pack.facts import fetch, in_source
@@ -109,7 +110,7 @@ def match(kind, phrase):
     return Match("v-1", f"v-1/{kind}/0", phrase, start, start + len(phrase), 1.0, 1.0)
 
 
-SOUNDS = [Sound(film.clip_id, 0.2, -20.0, -6.0, 0.1, 0.5, [(0.1, 0.2)], "") for film in FILMS]
+SOUNDS = [Sound(film.clip_id, 0.2, -20.0, -6.0, 0.1, 0.5, [Span(0.1, 0.2)], "") for film in FILMS]
 REFERENCES = [paired(kind) for kind in ("background", "upper", "object", "human")]
 MATCHES = [match("human", "A person in red"), match("object", "a ball"), match("background", "a room")]
 
