@@ -177,6 +177,24 @@ class Sound:
 
 
 @dataclass(frozen=True)
+class Speaker:
+    """When a face of a clip with speech seems to speak: an estimate from the motion of its mouth (stages.active_speaker)."""
+
+    clip_id: str
+    element_id: str
+    """the face"""
+    parent_id: str
+    """the human that it belongs to; "" for none"""
+    speech: float
+    """fraction of the clip's speech, 0 to 1"""
+    speech_spans: list[Span]
+    mouth_motion: float
+    """mean in speech: standard deviation, over half a second, of the mouth's opening in distances of the eyes; -1: not seen"""
+    mouth_motion_in_pauses: float
+    """the same without speech"""
+
+
+@dataclass(frozen=True)
 class Kept:
     """A clip that passed every threshold."""
 

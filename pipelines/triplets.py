@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from a2data.stage import Stage
+from stages.active_speaker import ActiveSpeaker
 from stages.background import Background
 from stages.caption.stage import Caption
 from stages.detect import Detect
@@ -29,6 +30,7 @@ def builtin() -> list[Stage]:
         Select(),
         Detect(),
         Faces(),
+        ActiveSpeaker(),
         Parse(),
         Background(),
         Caption(),

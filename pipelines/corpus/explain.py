@@ -18,6 +18,8 @@ from a2data.records import (
     Score,
     Sound,
     Source,
+    Span,
+    Speaker,
     Video,
 )
 from a2data.stage import Stage
@@ -179,7 +181,7 @@ def _scores(store: Store, found: Found, select: Any) -> Iterator[str]:
     scores = {row.metric: row.value for row in _rows(store, "score", found, Score, "clip_id", found.clip_id)}
     for sound in _rows(store, "listen", found, Sound, "clip_id", found.clip_id):
         scores |= sound.scores()
-        yield from _sound(sound)
+        yield from _sound(sound, _rows(store, "active-speaker", found, Speaker, "clip_id", found.clip_id))
     rules = []
     from stages.select import Select, judge
 
@@ -195,14 +197,19 @@ def _scores(store: Store, found: Found, select: Any) -> Iterator[str]:
     yield from _listed("scores", [*map(str, rules), *rest], "none")
 
 
-def _sound(sound: Sound) -> Iterator[str]:
-    spans = ", ".join(f"{span.start_s:.2f} to {span.end_s:.2f} s" for span in sound.speech_spans)
+def _sound(sound: Sound, speakers: list[Speaker]) -> Iterator[str]:
     about = f"{sound.duration_s:.2f} s, {sound.loudness_lufs:.1f} LUFS, peak {sound.peak_dbfs:.1f} dBFS"
     yield _line("sound", about if sound.duration_s else "none")
-    if spans:
-        yield _line("speech", spans)
+    if sound.speech_spans:
+        yield _line("speech", _times(sound.speech_spans))
+    for speaker in speakers:
+        yield _line("", f"{speaker.element_id} seems to speak: {_times(speaker.speech_spans) or 'never'}")
     if sound.problem:
         yield _line("", sound.problem)
+
+
+def _times(spans: list[Span]) -> str:
+    return ", ".join(f"{span.start_s:.2f} to {span.end_s:.2f} s" for span in spans)
 
 
 def _verdict(store: Store, found: Found, select: Any) -> Iterator[str]:
