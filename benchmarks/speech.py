@@ -177,9 +177,9 @@ def faces(vad: Any) -> None:
         frames = real(path)
         boxes = [box_of(face) for face in detect(frames[0])]
         if boxes:
-            voice = narrated[: len(frames)]
-            given += int(speaking(model, stage, frames, boxes, voice).any(axis=0).sum())
-            total += int(voice.sum())
+            told = narrated[: len(frames)]
+            given += int(speaking(model, stage, frames, boxes, told).any(axis=0).sum())
+            total += int(told.sum())
     if total:
         print(f"active speaker, silent people, a narrator      {given} of {total} frames given to a face")
 
