@@ -169,6 +169,8 @@ class Sound:
     """each stretch of speech, in order"""
     problem: str
     """why sound of the source is missing; "" if none is known to be"""
+    transcript: str = ""
+    """what is said, by the model listen.asr_model; "" without one or without speech"""
 
     def scores(self) -> dict[str, float]:
         """Return what `select` has thresholds for, by metric."""

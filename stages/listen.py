@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -13,12 +14,17 @@ from a2data.records import ClipVideo, Sound, Span
 from a2data.stage import Stage
 from model_zoo import cards
 
-Vad = Callable[[np.ndarray], np.ndarray]
-
 RATE_HZ, VAD_HZ, VAD_STEP = 48_000, 16_000, 512
 GATE_LUFS = -70.0  # absolute gate of BS.1770, below which nothing counts
 FLOOR_DBFS = -120.0
 BLOCK_S = 0.05  # of which silence is made
+
+
+class Models(NamedTuple):
+    """The result of `load`: the voice activity detector and the speech recogniser, or None."""
+
+    vad: Callable[[np.ndarray], np.ndarray] | None
+    asr: Callable[[np.ndarray], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -40,36 +46,47 @@ class Listen(Stage):
     """shortest speech, seconds"""
     min_pause_s: float = 0.1
     """shortest pause within speech, seconds"""
+    asr_model: str = ""
+    """card of role asr, for clips with speech; "" = speech is not transcribed"""
+
+    @property
+    def gpus(self) -> float:  # type: ignore[override]
+        return cards.gpus(self.asr_model) if self.asr_model else 0
 
     def models(self) -> dict[str, str]:
-        return {self.vad_model: cards.revision(self.vad_model)} if self.vad_model else {}
+        return {name: cards.revision(name) for name in (self.vad_model, self.asr_model) if name}
 
-    def load(self) -> Vad | None:
-        return cards.load(self.vad_model, cards.device()) if self.vad_model else None
+    def load(self) -> Models:
+        device = cards.device()
+        return Models(*(cards.load(name, device) if name else None for name in (self.vad_model, self.asr_model)))
 
-    def run(self, vad: Vad | None, films: list[ClipVideo]) -> Iterator[Sound]:
+    def run(self, models: Models, films: list[ClipVideo]) -> Iterator[Sound]:
         for film in films:
             length_s = len(film.source_frames) / film.fps
             heard = sound.of_clip(film.video, RATE_HZ, 0.0, length_s)
             if heard.problem:
                 raise ValueError(f"the sound of the clip itself is damaged: {heard.problem}")
-            yield self.measured(film, heard.samples, length_s, vad)
+            yield self.measured(film, heard.samples, length_s, models)
 
-    def measured(self, film: ClipVideo, samples: np.ndarray | None, length_s: float, vad: Vad | None) -> Sound:
+    def measured(self, film: ClipVideo, samples: np.ndarray | None, length_s: float, models: Models) -> Sound:
         spans: list[Span] = []
-        if vad and samples is not None:
-            low = sound.of_clip(film.video, VAD_HZ, 0.0, length_s).samples
-            assert low is not None
-            spans = speech_spans(vad(mono(low)), length_s, self.speech_threshold, self.min_speech_s, self.min_pause_s)
+        transcript = ""
+        low = sound.of_clip(film.video, VAD_HZ, 0.0, length_s).samples if any(models) else None
+        if models.vad and low is not None:
+            chances = models.vad(mono(low))
+            spans = speech_spans(chances, length_s, self.speech_threshold, self.min_speech_s, self.min_pause_s)
+        if models.asr and low is not None and (spans or not models.vad):
+            transcript = models.asr(mono(low))
         return Sound(
             clip_id=film.clip_id,
             duration_s=0.0 if samples is None else length_s,
             loudness_lufs=GATE_LUFS if samples is None else loudness(samples),
             peak_dbfs=FLOOR_DBFS if samples is None else dbfs(float(np.abs(samples).max())),
             silence=1.0 if samples is None else silence(samples, self.silence_dbfs),
-            speech=sum(span.end_s - span.start_s for span in spans) / length_s if vad else -1.0,
+            speech=sum(span.end_s - span.start_s for span in spans) / length_s if models.vad else -1.0,
             speech_spans=spans,
             problem=film.sound_problem,
+            transcript=transcript,
         )
 
 

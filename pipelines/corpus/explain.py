@@ -202,6 +202,8 @@ def _sound(sound: Sound, speakers: list[Speaker]) -> Iterator[str]:
     yield _line("sound", about if sound.duration_s else "none")
     if sound.speech_spans:
         yield _line("speech", _times(sound.speech_spans))
+    if sound.transcript:
+        yield _line("", f"said: {sound.transcript}")
     for speaker in speakers:
         yield _line("", f"{speaker.element_id} seems to speak: {_times(speaker.speech_spans) or 'never'}")
     if sound.problem:

@@ -5,7 +5,7 @@ import pytest
 
 from a2data.media import sound
 from a2data.records import ClipVideo, Sound, Span
-from stages.listen import RATE_HZ, Listen, dbfs, loudness, silence, speech_spans
+from stages.listen import RATE_HZ, Listen, Models, dbfs, loudness, silence, speech_spans
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def tone(amplitude: float, seconds: float = 1.0) -> np.ndarray:
     return np.stack([wave, wave]).astype(np.float32)
 
 
-def heard(clip: ClipVideo, vad=None, **settings) -> Sound:
-    (row,) = Listen(**settings).run(vad, [clip])
+def heard(clip: ClipVideo, vad=None, asr=None, **settings) -> Sound:
+    (row,) = Listen(**settings).run(Models(vad, asr), [clip])
     return row
 
 
@@ -79,6 +79,17 @@ def test_speech_is_what_the_model_says_of_mono_at_16_khz(clip):
     assert np.abs(seen[0]).max() == pytest.approx(0.5 * 2**0.5, rel=0.05)
     assert row.speech_spans == [Span(0.256, 0.768)]
     assert row.speech == pytest.approx(0.512)
+
+
+def test_only_speech_is_transcribed(clip):
+    def speech(share):
+        return lambda samples: np.full(32, share, np.float32)
+
+    loud = clip(tone(0.5))
+    assert heard(loud, speech(0.9), lambda samples: f"{len(samples)} samples").transcript == "16000 samples"
+    assert heard(loud, None, lambda samples: "said").transcript == "said"
+    assert heard(loud, speech(0.1), lambda samples: 1 / 0).transcript == ""
+    assert heard(clip(None), speech(0.9), lambda samples: 1 / 0).transcript == ""
 
 
 @pytest.mark.parametrize(
