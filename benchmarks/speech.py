@@ -2,7 +2,7 @@
 
 python -m benchmarks.speech
 
-No footage of people who speak can be had here. Voices are vowels made of formants, at known times; with the package gradio
+The material does not show people who speak. Voices are vowels made of formants, at known times; with the package gradio
 also recordings of its examples, three of people who speak and two of music, whose times are not known. Faces are a photograph
 (scikit-image's astronaut, and the same mirrored) whose mouth is opened with the loudness of the voice; and the silent people of
 the corpus of real footage (A2DATA_CORPUS), under the voice of a narrator, to whom no speech must be given.
