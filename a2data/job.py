@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from threading import Thread
 from typing import Any
 
@@ -13,10 +13,11 @@ from a2data import accounting
 from a2data.corpus_job import present, run_over_all
 from a2data.heartbeat import Progress, counted
 from a2data.journal import note_units, progress_path
-from a2data.records import Failure, Reject
+from a2data.records import ClipVideo, Failure, Reject
 from a2data.stage import Stage
 from a2data.store.lookup import Lookup
 from a2data.store.parquet import DamagedError
+from a2data.store.partial import Partials
 from a2data.store.schema import from_table, to_table
 from a2data.store.source_files import SourceFiles
 from a2data.store.tables import Footer, Part, Store
@@ -25,6 +26,7 @@ from a2data.task_map import TaskMap, map_serial
 
 log = logging.getLogger("a2data")
 
+AHEAD = 2  # most clips decoded before their turn; one of 81 frames of 832 x 480 takes 97 MB
 UNIT = {"video": "video_id", "clip": "clip_id"}  # value of `per` -> id column of its units
 
 
@@ -48,7 +50,7 @@ def run_job(
     """
     progress = progress or Progress(stages[0].name())
     if stages[0].per in UNIT:
-        _do_units(stages, models, store, job[0], skip or {}, progress)
+        _do_units(stages, models, store, job[0], skip or {}, progress, spread)
         return
     (stage,), (model,) = stages, models
     footers = _demand(stage, store, job)
@@ -102,8 +104,10 @@ def _do_units(
     shard: int,
     skip: dict[str, str],
     progress: Progress,
+    spread: TaskMap,
 ) -> None:
     made_here: list[str] = []
+    partials = {stage: Partials(store, stage, shard, spread) for stage in stages if stage.uses_task_map}
     missing = {}
     for stage in stages:
         _demand(stage, store, (shard,), made_here)
@@ -120,18 +124,60 @@ def _do_units(
         if len(stages) == 1 and stages[0].concurrency > 1:
             _many_at_a_time(stages[0], models[0], parts[0], store, units, missing[stages[0]], skip, note, progress)
         else:
-            for number, (unit, inputs) in enumerate(units):
-                note([unit], number)
+            for unit, inputs, decoded in _decoded_ahead(stages, units, skip, note):
                 with progress.unit(unit, stages[0].name()):
+                    began = time.perf_counter()
+                    wait([decoded])
+                    parts[0].footer.seconds += time.perf_counter() - began
                     for stage, model, part in zip(stages, models, parts, strict=True):
                         progress.enter(stage.name())
-                        _do_unit(stage, model, part, store, unit, inputs, missing[stage], skip, keep=len(stages) > 1)
+                        due = _is_due(stage, part, unit, inputs, missing[stage], skip)
+                        _do_unit(stage, model, part, store, unit, inputs, due, len(stages) > 1, partials.get(stage))
         _check_inputs(stages, parts, store, shard, made_here)
         # in order, since each stage reads the digest of the one before it from the store
         for stage, part in zip(stages, parts, strict=True):
             part.footer.skipped.extend(sorted(missing[stage] - {*part.footer.skipped, *part.footer.failed}))
             part.commit(stage, store.inputs(stage, (shard,)))
+    for kept in partials.values():
+        kept.remove()
     store.remove(*progress_path(stages, shard))
+
+
+def _decoded_ahead(
+    stages: Sequence[Stage],
+    units: Iterable[tuple[str, dict[str, list]]],
+    skip: dict[str, str],
+    note: Callable[[Sequence[str], int], None],
+) -> Iterator[tuple[str, dict[str, list], Future]]:
+    """Yield the units in order, each with a future that is done once its clips are decoded.
+
+    While a unit is processed, those after it are decoded in threads. A unit in `skip` has killed or blocked a worker: it is
+    decoded by its stages, while no other unit is in flight.
+    """
+    ahead = AHEAD if any(ClipVideo in stage.reads.values() for stage in stages) else 0
+    alone = {name.rpartition("/")[2] for name in skip}  # a name is UNIT or STAGE/UNIT
+    held: deque[tuple[str, dict[str, list], Future]] = deque()
+    units = iter(units)
+    following, number, noted = next(units, None), 0, False
+    while held or following:
+        while following and (not held or (len(held) <= ahead and not alone & {held[0][0], following[0]})):
+            unit, inputs = following
+            note(
+                [*(name for name, *_ in held), unit], number
+            )  # before it starts, since it may kill this process at once
+            held.append((unit, inputs, _in_thread(_decode, {} if unit in alone or not ahead else inputs)))
+            following, noted = next(units, None), True
+        if not noted:
+            note([name for name, *_ in held], number)
+        yield held[0]
+        held.popleft()
+        number, noted = number + 1, False
+
+
+def _decode(inputs: dict[str, list]) -> None:
+    for row in (row for rows in inputs.values() for row in rows if isinstance(row, ClipVideo)):
+        with suppress(Exception):  # raised again in the stage that uses the frames
+            row.frames  # noqa: B018  (cached)
 
 
 def _do_unit(
@@ -141,13 +187,13 @@ def _do_unit(
     store: Store,
     unit: str,
     inputs: dict[str, list],
-    missing: set[str],
-    skip: dict[str, str],
+    due: bool,
     keep: bool,
+    partials: Partials | None = None,
 ) -> None:
-    """Run one stage on one unit. keep: add its rows to the inputs for the stages after it."""
+    """Run one stage on one unit, if it is due. keep: add its rows to the inputs for the stages after it."""
     began = time.perf_counter()
-    rows = _run(stage, model, inputs, store) if _is_due(stage, part, unit, inputs, missing, skip) else None
+    rows = _run(stage, model, inputs, store, partials) if due else None
     if rows is not None and (made := _put(stage, part, unit, rows, keep)) is not None:
         inputs[stage.name()] = made
     part.footer.seconds += time.perf_counter() - began
@@ -178,9 +224,12 @@ def _is_due(
     return True
 
 
-def _run(stage: Stage, model: Any, inputs: dict[str, list], store: Store) -> Iterator[Any]:
+def _run(
+    stage: Stage, model: Any, inputs: dict[str, list], store: Store, partials: Partials | None = None
+) -> Iterator[Any]:
     """Yield what a stage yields for a unit. Nothing runs or raises before the first row is requested."""
-    more = {"source_file": SourceFiles(store).opener} if stage.opens_sources else {}
+    more: dict[str, Any] = {"source_file": SourceFiles(store).opener} if stage.opens_sources else {}
+    more |= {"spread": partials} if partials else {}
     yield from counted(stage.run(model, *(inputs[name] for name in stage.reads), **more))
 
 

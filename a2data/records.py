@@ -205,6 +205,17 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class ClipEmbedding:
+    """The embedding of a whole clip."""
+
+    clip_id: str
+    embedder: str
+    """card of the embedding model"""
+    embedding: Vector
+    """unit norm"""
+
+
+@dataclass(frozen=True)
 class Element:
     """One element of one clip: its best frame, its cut-out and its track through the clip."""
 

@@ -6,11 +6,14 @@ from a2data.stage import Stage
 from stages.active_speaker import ActiveSpeaker
 from stages.background import Background
 from stages.caption.stage import Caption
+from stages.curate import Curate
 from stages.detect import Detect
+from stages.embed import Embed
 from stages.faces import Faces
 from stages.ground import Ground
 from stages.ingest import Ingest
 from stages.listen import Listen
+from stages.logos import Logos
 from stages.match import Match
 from stages.pack.stage import Pack
 from stages.parse import Parse
@@ -25,9 +28,11 @@ def builtin() -> list[Stage]:
     return [
         Ingest(),
         Segment(),
+        Logos(),
         Score(),
         Listen(),
         Select(),
+        Embed(),
         Detect(),
         Faces(),
         ActiveSpeaker(),
@@ -37,6 +42,7 @@ def builtin() -> list[Stage]:
         Ground(),
         Match(),
         Retrieve(),
+        Curate(),
         Pack(),
     ]
 
@@ -103,10 +109,19 @@ def triplets(profile: str = "builtin") -> list[Stage]:
                 stages.Segment(),
                 Listen(vad_model=""),
                 stages.Select(),
+                Embed(),
                 stages.Detect(),
                 stages.Faces(),
+                stages.Parse(),
             ),
-            *(stages.Parse(), stages.Background(), stages.Ground(), stages.Caption(), stages.Match()),
-            *(stages.Retrieve(), Pack()),
+            *(
+                stages.Background(),
+                stages.Ground(),
+                stages.Caption(),
+                stages.Match(),
+                stages.Retrieve(),
+                Curate(),
+                Pack(),
+            ),
         ]
     return PROFILES[profile]()

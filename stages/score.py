@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 
 from a2data import records
@@ -13,9 +14,12 @@ from a2data.records import Clip, ClipVideo
 from a2data.stage import Stage
 from model_zoo import cards
 from model_zoo.flow.motion import measure
+from model_zoo.quality.overlays import burnt_in
 
-TextModel = Callable[[np.ndarray], float]
+TextModel = Callable[[np.ndarray], np.ndarray]
 QualityModel = Callable[[np.ndarray, float], dict[str, float]]
+
+HELD_S = 0.5  # time for which text laid over a picture stays as it is; subtitles stay for a second or more
 
 
 class Models(NamedTuple):
@@ -29,7 +33,8 @@ class Models(NamedTuple):
 class Score(Stage):
     """Clips -> one row per clip and metric. Only text, quality and flow need networks; segment measured the rest.
 
-    In addition to `measured`: text, the fraction of the picture under text (role text); the metrics of the quality models, in the
+    In addition to `measured`: text and burnt_text, the fractions of the picture under text and under text laid over it, such as
+    subtitles (role text); the metrics of the quality models, in the
     catalogue aesthetic (about 1 to 10, laion-aesthetic), nsfw (0 to 1, falconsai-nsfw), flow, flow_top5 and flow_dynamic
     (raft-small, see model_zoo/flow/motion.py); and codec_motion, codec_motion_least (see a2data/codec_motion.py).
     """
@@ -38,6 +43,7 @@ class Score(Stage):
     writes = records.Score
     row_noun = "scores"
     accounts_for = "clip_id"
+    version = 2
 
     text_model: str = "rapidocr"
     """card of the text detector; "" = text is not measured"""
@@ -68,7 +74,7 @@ class Score(Stage):
         for film in films:
             scores = measured(film, self.freeze_threshold)
             if models.text is not None:
-                scores["text"] = text(models.text, film.frames, self.text_frames)
+                scores |= text(models.text, film.frames, self.text_frames, round(HELD_S * film.fps))
             if self.codec_motion:
                 scores |= codec_motion(film.video)
             for name, model in models.quality.items():
@@ -119,12 +125,21 @@ def measured(clip: Clip, still: float) -> dict[str, float]:
     }
 
 
-def text(model: TextModel, frames: np.ndarray, count: int) -> float:
-    """Return the largest fraction of the picture under text in `count` frames spread over (t, h, w, 3) uint8 frames, 0 to 1.
+def text(model: TextModel, frames: np.ndarray, count: int, held: int) -> dict[str, float]:
+    """Return the largest fraction of the picture under text, and under text laid over it, in `count` frames spread over a clip.
 
-    The maximum, not the mean: a subtitle shown for half of the clip spoils all of it.
+    frames: (t, h, w, 3) uint8; held: frames for which text that is laid over the picture stays as it is. The maximum, not the
+    mean: a subtitle shown for half of the clip spoils all of it.
     """
-    return max(model(frames[i]) for i in spread(len(frames), count))
+    out = {"text": 0.0, "burnt_text": 0.0}
+    for i in spread(len(frames), count):
+        mask = model(frames[i])
+        now, *others = (
+            cv2.cvtColor(frames[k], cv2.COLOR_RGB2GRAY) for k in (i, i - held, i + held) if 0 <= k < len(frames)
+        )
+        burnt = burnt_in(mask, now, others)
+        out = {"text": max(out["text"], float(mask.mean())), "burnt_text": max(out["burnt_text"], float(burnt.mean()))}
+    return out
 
 
 def quality(model: QualityModel, film: ClipVideo, count: int) -> dict[str, float]:

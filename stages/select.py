@@ -12,6 +12,7 @@ from a2data.stage import Stage
 # How to enable a metric that is not measured by default.
 MEASURED_BY = {
     "text": "score.text_model=rapidocr",
+    "burnt_text": "score.text_model=rapidocr",
     "aesthetic": "score.quality_models=laion-aesthetic",
     "nsfw": "score.quality_models=falconsai-nsfw",
     "flow": "score.quality_models=raft-small",
@@ -30,7 +31,7 @@ class Select(Stage):
     The defaults accept a person signing before a static camera, and reject static pictures.
     """
 
-    reads = {"segment": Clip, "score": records.Score, "listen": Sound}
+    reads = {"segment": Clip, "score": records.Score, "logos": records.Score, "listen": Sound}
     writes = Kept
     row_noun = "clips"
     accounts_for = "clip_id"
@@ -53,6 +54,10 @@ class Select(Stage):
     """fraction of the source picture under letterbox bars, 0 to 1"""
     max_text: float = 0.15
     """fraction of the picture under text, 0 to 1; inf if text is not measured"""
+    max_burnt_text: float = 0.005
+    """fraction of the picture under subtitles and the like, 0 to 1; inf if text is not measured"""
+    max_logo: float = 0.0
+    """fraction of the picture under marks that stay through the video, 0 to 1"""
 
     # Off by default. A clip without sound is silent, at -70 LUFS.
     min_loudness: float = -inf
@@ -82,9 +87,16 @@ class Select(Stage):
     min_codec_motion_least: float = -inf
     """the same at its minimum; cosmos-curate uses 0.000001"""
 
-    def run(self, model: Any, clips: list[Clip], scores: list[records.Score], sounds: list[Sound]) -> Iterator[Any]:
+    def run(
+        self,
+        model: Any,
+        clips: list[Clip],
+        scores: list[records.Score],
+        logos: list[records.Score],
+        sounds: list[Sound],
+    ) -> Iterator[Any]:
         for clip in clips:
-            mine = {s.metric: s.value for s in scores if s.clip_id == clip.clip_id}
+            mine = {s.metric: s.value for s in (*scores, *logos) if s.clip_id == clip.clip_id}
             for sound in sounds:
                 mine |= sound.scores() if sound.clip_id == clip.clip_id else {}
             try:
@@ -117,6 +129,8 @@ def judge(scores: dict[str, float], settings: Select) -> list[Rule]:
         "luma_range": (-inf, settings.max_luma_range),
         "bars": (-inf, settings.max_bars),
         "text": (-inf, settings.max_text),
+        "burnt_text": (-inf, settings.max_burnt_text),
+        "logo": (-inf, settings.max_logo),
         "aesthetic": (settings.min_aesthetic, inf),
         "nsfw": (-inf, settings.max_nsfw),
         "flow": (settings.min_flow, settings.max_flow),

@@ -13,7 +13,7 @@ import av
 import numpy as np
 
 from a2data.dataset.batch_plan import Batch, Bucket, rng
-from a2data.dataset.triplet import ReferenceMeta, TripletMeta, to_facts
+from a2data.dataset.triplet import ReferenceMeta, TripletMeta, short_caption, to_facts
 from a2data.media.images import MAX_PIXELS, from_png
 from a2data.media.mp4 import frame_count
 from a2data.media.pictures import crop_resize
@@ -53,6 +53,7 @@ class Augmentation(NamedTuple):
 
     caption_drop: float = 0.0  # probability of replacing the caption by ""
     short_caption: float = 0.0  # otherwise, probability of only the phrases of subjects and place as caption
+    caption: str = "long"  # otherwise, the caption of this name, see NamedCaption; "any": one of them at random
     reference_drop: float = 0.0  # probability of dropping all references
     single_reference: float = 0.0  # otherwise, probability of keeping only one reference, chosen at random
     max_references: int = 0  # most references, chosen at random; 0 for all
@@ -80,7 +81,7 @@ class Sample:
     row: int  # row of the index
     bucket: Bucket
     facts: TripletMeta | None = None  # the JSON; None in the view "bytes", and if an encoded sample does not have it
-    captions: tuple[str, ...] = ()  # the prompt, and the phrases of its subjects and place
+    captions: Mapping[str, str] = field(default_factory=dict)  # name -> text: "long", the prompt, "short" and others
     caption: str = ""  # the chosen caption; "" if dropped
     references: tuple[Reference, ...] = ()  # the chosen references, with pictures; view "raw" only
     reference_names: tuple[str, ...] = ()  # their names, in every view that has facts
@@ -168,11 +169,16 @@ class Decode:
         chosen = tuple(given.name for given in self.choose(facts.references, made.epoch, made.index))
         return replace(made, facts=facts, captions=captions, caption=caption, reference_names=chosen)
 
-    def caption(self, captions: tuple[str, ...], epoch: int, index: int) -> str:
+    def caption(self, captions: Mapping[str, str], epoch: int, index: int) -> str:
         if rng(self.seed, epoch, index, "caption drop").random() < self.chances.caption_drop:
             return ""
         short = rng(self.seed, epoch, index, "short caption").random() < self.chances.short_caption
-        return captions[-1] if short else captions[0]
+        name = "short" if short else self.chances.caption
+        if name == "any":
+            name = sorted(captions)[int(rng(self.seed, epoch, index, "caption").integers(len(captions)))]
+        if name not in captions:
+            raise CorruptError(f"does not have a caption {name!r}; it has {', '.join(sorted(captions))}")
+        return captions[name]
 
     def choose(self, given: list[ReferenceMeta], epoch: int, index: int) -> list[ReferenceMeta]:
         """Return the references that remain after random dropout, in order of use."""
@@ -216,12 +222,11 @@ def facts_of(members: dict[str, memoryview], key: str) -> TripletMeta:
         return to_facts(bytes(text), key)
 
 
-def captions_of(facts: TripletMeta) -> tuple[str, ...]:
-    """Return the prompt, and only its phrases for subjects and place, such as "a person in a red top, a cup, a kitchen"."""
-    caption = facts.caption
-    phrases = [s.phrase for s in caption.subjects if s.phrase]
-    place = caption.prompt[caption.environment_start : caption.environment_end]
-    return caption.prompt, ", ".join([*phrases, *([place] if place else [])]) or caption.prompt
+def captions_of(facts: TripletMeta) -> dict[str, str]:
+    """Return the captions of a sample by name. Those packed before there were several have "long" and "short"."""
+    return {"long": facts.caption.prompt, "short": short_caption(facts.caption)} | {
+        each.name: each.text for each in facts.captions
+    }
 
 
 def picture(members: dict[str, memoryview], name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:

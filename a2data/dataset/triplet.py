@@ -15,7 +15,7 @@ import io
 import json
 import math
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -106,6 +106,14 @@ class Unpaired:
 
 
 @dataclass(frozen=True)
+class NamedCaption:
+    """A caption of a clip, one of several."""
+
+    name: str  # "long": the prompt; "short": the phrases of subjects and place; "structured": its fields as JSON
+    text: str
+
+
+@dataclass(frozen=True)
 class TripletMeta:
     """Metadata of a triplet: everything except its pixels."""
 
@@ -128,6 +136,7 @@ class TripletMeta:
     unpaired: list[Unpaired]
     made_by: list[str]  # "<stage> <model>@<revision>"
     sound: Sound = NO_SOUND  # of the mp4; absent in samples packed before December 2026, whose mp4 has no sound
+    captions: list[NamedCaption] = field(default_factory=list)  # [] in samples packed before December 2026
 
 
 @dataclass(frozen=True)
@@ -144,6 +153,28 @@ class Triplet:
     @property
     def prompt(self) -> str:
         return self.facts.caption.prompt
+
+
+def several_captions(caption: Caption) -> list[NamedCaption]:
+    """Return the captions that a structured caption gives."""
+    fields = ("shot_type", "shot_angle", "shot_position", "camera_motion", "environment", "lighting")
+    (data,) = to_table(Caption, [caption]).to_pylist()
+    spans = ("phrase", "start", "end")
+    subjects = [{name: value for name, value in s.items() if name not in spans} for s in data["subjects"]]
+    structured = {"subjects": subjects} | {name: data[name] for name in fields}
+    texts = {
+        "long": caption.prompt,
+        "short": short_caption(caption),
+        "structured": json.dumps(structured, ensure_ascii=False, allow_nan=False),
+    }
+    return [NamedCaption(name, text) for name, text in texts.items()]
+
+
+def short_caption(caption: Caption) -> str:
+    """Return only the phrases of a prompt for subjects and place, such as "a person in a red top, a cup, a kitchen"."""
+    phrases = [subject.phrase for subject in caption.subjects if subject.phrase]
+    place = caption.prompt[caption.environment_start : caption.environment_end]
+    return ", ".join([*phrases, *([place] if place else [])]) or caption.prompt
 
 
 def to_members(triplet: Triplet, slots: int = SLOTS) -> dict[str, bytes]:
@@ -235,14 +266,15 @@ def to_facts(text: bytes, key: str = "") -> TripletMeta:
     if data["format"] == format2.FORMAT:
         data = format2.upgrade(data)
     data.setdefault("sound", asdict(NO_SOUND))
+    data.setdefault("captions", [])
     for given in data["references"]:
         given["rules"] = [_infinite(rule) for rule in given["rules"]]
     try:
         table = pa.Table.from_pylist([data], schema=schema(TripletMeta))
     except OverflowError as error:
         raise ValueError(f"sample {key!r} has a number that is out of range: {error}") from error
-    for field, column in zip(table.schema, table.columns, strict=True):
-        check_complete(field.name, column.combine_chunks(), key)
+    for name, column in zip(table.schema.names, table.columns, strict=True):
+        check_complete(name, column.combine_chunks(), key)
     return from_table(TripletMeta, table)[0]
 
 

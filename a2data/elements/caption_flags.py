@@ -8,12 +8,15 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 MIN_WORDS, MAX_WORDS = 4, 250
+NAMES = ("too short", "too long", "repeated", "near-duplicate", "names nothing")  # the last by its matches, see curate
 SHINGLE_WORDS = 3
 ALIKE = 0.8  # Jaccard index of the shingles from which two captions are near-duplicates
 HASHES, BANDS = 64, 16  # of MinHash: pairs of a Jaccard index of 0.8 share one of 16 bands of 4 with probability 0.9998
 
 
-def flags(prompts: Mapping[str, str]) -> dict[str, dict[str, str]]:
+def flags(
+    prompts: Mapping[str, str], min_words: int = MIN_WORDS, max_words: int = MAX_WORDS
+) -> dict[str, dict[str, str]]:
     """Return flag -> clip_id -> detail for the prompts of a corpus, clip_id -> prompt.
 
     The first of several equal or nearly equal captions, in the order of clip_id, is not flagged.
@@ -22,10 +25,10 @@ def flags(prompts: Mapping[str, str]) -> dict[str, dict[str, str]]:
     first: dict[str, str] = {}
     for clip_id in sorted(prompts):
         words = re.findall(r"[\w']+", prompts[clip_id].lower())
-        if len(words) < MIN_WORDS:
-            found["too short"][clip_id] = f"{len(words)} words, min = {MIN_WORDS}"
-        if len(words) > MAX_WORDS:
-            found["too long"][clip_id] = f"{len(words)} words, max = {MAX_WORDS}"
+        if len(words) < min_words:
+            found["too short"][clip_id] = f"{len(words)} words, min = {min_words}"
+        if len(words) > max_words:
+            found["too long"][clip_id] = f"{len(words)} words, max = {max_words}"
         text = " ".join(words)
         if text in first:
             found["repeated"][clip_id] = f"the same words as {first[text]}"

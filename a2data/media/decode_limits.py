@@ -68,6 +68,9 @@ def shown_size(path: str, width: int, height: int, pixel_aspect: float, limits: 
         raise LimitError(path, "aspect", f"{width} x {height} as shown is longer than {limits.max_aspect:g}:1")
 
 
+OWN_LIMITS = resource.getrlimit(resource.RLIMIT_DATA)  # read once: another thread may hold a ceiling later
+
+
 class MemoryCeiling:
     """A limit on the additional memory of this process, in force inside `with ceiling.held():`.
 
@@ -77,7 +80,7 @@ class MemoryCeiling:
 
     def __init__(self, more_bytes: int) -> None:
         self.more_bytes = more_bytes
-        self.soft, self.hard = resource.getrlimit(resource.RLIMIT_DATA)
+        self.soft, self.hard = OWN_LIMITS
         self.bytes = data_bytes() + more_bytes if sys.platform == "linux" else None
         bounds = [value for value in (self.soft, self.hard, self.bytes) if value not in (None, resource.RLIM_INFINITY)]
         self.lowest = min(bounds, default=resource.RLIM_INFINITY)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import dropwhile
 from typing import Any, NamedTuple
 
 import av
@@ -23,6 +24,14 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 Opener = Callable[[], Any]  # returns a seekable binary file
 BACKENDS = ("pyav", "decord")
 MAX_CLIP_BYTES = 2_000_000_000  # limit of a clip's RGB frames, which are held in memory: 1,600 of 832 x 480
+
+
+class KeyFrame(NamedTuple):
+    """A frame at which decoding may start."""
+
+    frame: int  # its number in presentation order, from 0
+    pts: int  # in units of the stream's time base
+    dts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,32 +121,52 @@ def _write(path: str, frames: Iterable[av.VideoFrame | np.ndarray], rate: Fracti
 
 
 def read(
-    path: str, stream: int = 0, backend: str = "pyav", limits: Limits = LIMITS, opener: Opener | None = None
+    path: str,
+    stream: int = 0,
+    backend: str = "pyav",
+    limits: Limits = LIMITS,
+    opener: Opener | None = None,
+    start: KeyFrame | None = None,
 ) -> Iterator[Frame]:
     """Yield every frame of a source in presentation order, decoded once, in one thread. Times always increase, see `next_time`.
 
     path: local, or any URL that fsspec opens. stream: index among its video streams. limits: checked again for each frame, since
-    the container may be wrong and pictures may grow. opener: opens a copy of the source, if there is one.
+    the container may be wrong and pictures may grow. opener: opens a copy of the source, if there is one. start: the frame to
+    start with (only pyav), see a2data.media.key_frames.
     Raises ValueError if the file is not a video, lacks the stream, exceeds the limits (LimitError), or is truncated. In the last
     case the frames before the error were already yielded and should not be used.
     """
     check_backend(backend)
-    for frame in {"pyav": _read_pyav, "decord": _read_decord}[backend](path, stream, limits, opener):
+    frames = (
+        _read_pyav(path, stream, limits, opener, start)
+        if backend == "pyav"
+        else _read_decord(path, stream, limits, opener)
+    )
+    for frame in frames:
         coded_size(path, frame.picture.width, frame.picture.height, limits)
         if frame.index >= limits.max_frames:
             raise LimitError(path, "too many frames", f"more than {limits.max_frames} frames were decoded")
         yield frame
 
 
-def _read_pyav(path: str, stream: int, limits: Limits, opener: Opener | None) -> Iterator[Frame]:
-    index, time_s, shift_s = -1, -math.inf, 0.0
+def _read_pyav(
+    path: str, stream: int, limits: Limits, opener: Opener | None, start: KeyFrame | None
+) -> Iterator[Frame]:
+    first = start.frame if start else 0
+    index, time_s, shift_s = first - 1, -math.inf, 0.0
     with open_source(path, limits, opener=opener) as (container, ceiling):
         video = video_stream(container, path, stream)
         # a worker has one core, and frames in flight in other threads take memory
         video.codec_context.thread_count = 1
         step_s = 1 / float(video.average_rate or video.guessed_rate or 25)
         try:
-            for index, picture in enumerate(_decoded(container, video, limits, ceiling)):
+            pictures = _decoded(container, video, limits, ceiling)
+            if start:
+                container.seek(start.dts, stream=video)
+                pictures = dropwhile(lambda picture: picture.pts is None or picture.pts < start.pts, pictures)
+            for index, picture in enumerate(pictures, first):
+                if start and index == first and picture.pts != start.pts:
+                    raise ValueError(f"{path}: frame {first} is not at the time that its packet states")
                 raw_s = picture.time
                 time_s, shift_s = next_time(raw_s, time_s, shift_s, step_s)
                 heartbeat.step()
@@ -148,7 +177,7 @@ def _read_pyav(path: str, stream: int, limits: Limits, opener: Opener | None) ->
             if ceiling.is_near():
                 raise _out_of_memory(path, limits) from error
             raise ValueError(broken(path, index, time_s, error)) from error
-    if index < 0:
+    if index < first:
         raise ValueError(f"{path}: none of the frames of the video stream can be decoded")
 
 

@@ -1,4 +1,4 @@
-"""Fraction of a picture under text: subtitles, watermarks, signs. PP-OCR's detectors (arXiv 2009.09941)."""
+"""The part of a picture under text: subtitles, watermarks, signs. PP-OCR's detectors (arXiv 2009.09941)."""
 
 import importlib.util
 from collections.abc import Callable, Iterable
@@ -16,8 +16,8 @@ MAX_LINE = 0.3  # of the picture's height: PP-OCR takes some whole pictures for 
 MIN_SCORE = 0.6  # below it, PP-OCR also takes blinds and bookshelves for lines of text
 
 
-def rapidocr(card: Any, device: str) -> Callable[[np.ndarray], float]:
-    """PP-OCR's text detector through rapidocr. `model(frame (h, w, 3) uint8 RGB) -> fraction of the picture under text, 0 to 1`.
+def rapidocr(card: Any, device: str) -> Callable[[np.ndarray], np.ndarray]:
+    """PP-OCR's text detector through rapidocr. `model(frame (h, w, 3) uint8 RGB) -> (h, w) bool, the pixels under text`.
 
     It only detects and does not read. Raises FileNotFoundError if the installed rapidocr has no detector; rapidocr itself would
     download one.
@@ -47,14 +47,14 @@ def rapidocr(card: Any, device: str) -> Callable[[np.ndarray], float]:
         }
     )
 
-    def model(frame: np.ndarray) -> float:
+    def model(frame: np.ndarray) -> np.ndarray:
         boxes = getattr(ocr(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)), "boxes", None)
-        return share(lines(boxes if boxes is not None else [], len(frame)), *frame.shape[:2])
+        return covered(lines(boxes if boxes is not None else [], len(frame)), *frame.shape[:2])
 
     return model
 
 
-def ppocr(card: Card, device: str) -> Callable[[np.ndarray], float]:
+def ppocr(card: Card, device: str) -> Callable[[np.ndarray], np.ndarray]:
     """PP-OCR's text detector through transformers, as rapidocr.
 
     The weights are the hub's PP-OCRv5_*_det_safetensors, or a folder like them. For a GPU, and for larger detectors than the
@@ -66,8 +66,8 @@ def ppocr(card: Card, device: str) -> Callable[[np.ndarray], float]:
     network = AutoModelForObjectDetection.from_pretrained(folder, local_files_only=True).eval().to(device)
     prepare = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
 
-    def model(frame: np.ndarray) -> float:
-        return share(lines(boxes(network, prepare, frame, device), len(frame)), *frame.shape[:2])
+    def model(frame: np.ndarray) -> np.ndarray:
+        return covered(lines(boxes(network, prepare, frame, device), len(frame)), *frame.shape[:2])
 
     return model
 
@@ -95,9 +95,9 @@ def thickness(corners: np.ndarray) -> float:
     return float(min(cv2.minAreaRect(np.asarray(corners, np.float32))[1]))
 
 
-def share(quadrilaterals: list[np.ndarray], height: int, width: int) -> float:
-    """Return the fraction of a height x width picture under (4, 2) quadrilaterals, overlaps counted once, 0 to 1."""
-    covered = np.zeros((height, width), np.uint8)
+def covered(quadrilaterals: list[np.ndarray], height: int, width: int) -> np.ndarray:
+    """Return the pixels of a height x width picture under (4, 2) quadrilaterals, (h, w) bool."""
+    out = np.zeros((height, width), np.uint8)
     for corners in quadrilaterals:
-        cv2.fillConvexPoly(covered, np.rint(np.asarray(corners)).astype(np.int32), 1)
-    return float(covered.mean())
+        cv2.fillConvexPoly(out, np.rint(np.asarray(corners)).astype(np.int32), 1)
+    return out.astype(bool)

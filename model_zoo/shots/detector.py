@@ -106,6 +106,10 @@ class ShotDetector:
             self._take(first, self.windows.add(frame))
         return self._judge(self._horizon())
 
+    def ramp_frames(self) -> int:
+        """Return the length of the ramp that has not ended, 0 for none. What else it knows is younger than some 200 frames."""
+        return self.count - self._ramp if self._ramp >= 0 else 0
+
     def finish(self) -> list[Transition]:
         """Return the transitions that were not certain before the last frame."""
         if self.windows:

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from types import MappingProxyType
 from typing import Any
 
@@ -19,8 +20,10 @@ from pipelines.run.bounded import Bounded
 from pipelines.run.recipe import Recipe
 from pipelines.run.schedule import Summary
 from pipelines.run.schedule import run as run_jobs
+from pipelines.run.served import served
 from pipelines.run.watchdog import WORKER_TIMEOUT_S, Timeouts
 from pipelines.triplets import IMPORTED, triplets
+from stages.caption.stage import Caption
 from stages.pack.stage import Pack
 
 
@@ -43,6 +46,13 @@ def add_flags(sub: argparse.ArgumentParser) -> None:
         help="CPUs that a Ray worker requests; may be fractional (default: 1)",
     )
     sub.add_argument(
+        "--gpu-memory-gb",
+        type=argparse_type("--gpu-memory-gb", float),
+        metavar="GB",
+        help="memory of each GPU of a Ray cluster: as many workers share one as fit, by the memory on the cards of their models "
+        "(default: by the GPU fraction on the cards)",
+    )
+    sub.add_argument(
         "--unit-timeout",
         action="append",
         default=[],
@@ -55,6 +65,12 @@ def add_flags(sub: argparse.ArgumentParser) -> None:
         type=_seconds,
         metavar="SECONDS",
         help="longest time in seconds without a heartbeat before a worker is killed and replaced; 0: no limit (default: 600)",
+    )
+    sub.add_argument(
+        "--serve",
+        metavar="SERVER",
+        help="vllm or sglang, and flags of it in quotes: start the server of caption.captioner on this machine, one replica per "
+        "GPU, and stop it after the run",
     )
     sub.add_argument("--in-process", action="store_true", help="run the jobs in this process, for a debugger")
     sub.add_argument("--quiet", action="store_true", help="hide progress")
@@ -170,7 +186,11 @@ def work(
         from pipelines.run import on_ray
 
         on_ray.connect(args.ray)
-        actors = on_ray.RayExecutor(store, _workers(args.workers, stages), args.cpus_per_worker, limits)
+        if args.gpu_memory_gb is not None and not args.gpu_memory_gb > 0:
+            raise ValueError(f"--gpu-memory-gb {args.gpu_memory_gb:g}: the memory must be above 0")
+        actors = on_ray.RayExecutor(
+            store, _workers(args.workers, stages), args.cpus_per_worker, limits, gpu_memory_gb=args.gpu_memory_gb
+        )
         crew: Any = Bounded(actors)
     else:
         from pipelines.run import local
@@ -187,7 +207,11 @@ def work(
         for listener in listeners:
             listener(event, about)
 
-    return run_jobs(stages, store, shards, crew, watch, ledger)
+    with ExitStack() as stack:
+        caption = next((stage for stage in stages if isinstance(stage, Caption)), None)
+        if args.serve and caption and not all(map(ledger.is_fresh(caption), ((shard,) for shard in shards))):
+            stack.enter_context(served(args.serve, caption.captioner, args.work))
+        return run_jobs(stages, store, shards, crew, watch, ledger)
 
 
 def _workers(texts: Sequence[str], stages: Sequence[Stage]) -> dict[str, int]:

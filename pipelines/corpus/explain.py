@@ -178,7 +178,8 @@ def _shot(store: Store, found: Found) -> Iterator[str]:
 
 def _scores(store: Store, found: Found, select: Any) -> Iterator[str]:
     """Yield every rule of select with the current settings, and the scores without a rule."""
-    scores = {row.metric: row.value for row in _rows(store, "score", found, Score, "clip_id", found.clip_id)}
+    rows = [row for stage in ("score", "logos") for row in _rows(store, stage, found, Score, "clip_id", found.clip_id)]
+    scores = {row.metric: row.value for row in rows}
     for sound in _rows(store, "listen", found, Sound, "clip_id", found.clip_id):
         scores |= sound.scores()
         yield from _sound(sound, _rows(store, "active-speaker", found, Speaker, "clip_id", found.clip_id))
@@ -189,7 +190,9 @@ def _scores(store: Store, found: Found, select: Any) -> Iterator[str]:
         try:
             rules = judge(scores, select)
         except KeyError as missing:
-            yield _line("rules", f"cannot be applied: the clip lacks the score {missing}; run the score stage again")
+            yield _line(
+                "rules", f"cannot be applied: the clip lacks the score {missing}; run the stages score and logos again"
+            )
     asked = {rule.name for rule in rules}
     rest = [
         f"{metric} = {value:.4g}, not used by a rule" for metric, value in sorted(scores.items()) if metric not in asked

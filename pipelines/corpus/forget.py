@@ -18,6 +18,7 @@ import numpy as np
 from a2data.job import UNIT
 from a2data.records import ClipTimes, EmbeddedElement, Source, Video
 from a2data.stage import Stage
+from a2data.store.partial import remove_partials
 from a2data.store.schema import schema
 from a2data.store.source_files import SourceFiles
 from a2data.store.tables import Footer, Store
@@ -74,9 +75,10 @@ def forget(store: Store, wanted: DeletionRequest, stages: Sequence[Stage]) -> di
 
 
 def remove_damaged(store: Store, stages: Sequence[Stage]) -> None:
-    """Remove the parts that were moved aside, since they may contain deleted rows."""
+    """Remove the parts that were moved aside and partial results of a run, since they may contain deleted rows."""
     for name in ("manifest", *(stage.name() for stage in stages)):
         store.remove_damaged(name)
+        remove_partials(store, name)
 
 
 def _refuse(row: Any, wanted: DeletionRequest) -> Any:

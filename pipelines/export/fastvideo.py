@@ -24,7 +24,7 @@ def write(out: Folder, rows: Sequence[Exported]) -> list[str]:
             "fps": row.fps,
             "duration": duration_s(row.frames, row.fps),
             "num_frames": row.frames,
-            "cap": [row.prompt],
+            "cap": [row.prompt, *row.captions],
         }
         for row in rows
     ]

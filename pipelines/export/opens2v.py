@@ -95,7 +95,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
             "aesthetic": UNKNOWN,
             "motion": UNKNOWN,
             "tech": UNKNOWN,
-            "cap": [row.prompt],
+            "cap": [row.prompt, *row.captions],
             "face_cap_qwen": row.prompt,
         },
         "word_tags": {

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import groupby
 
-from a2data.dataset.triplet import ReferenceMeta
+from a2data.dataset.triplet import ReferenceMeta, TripletMeta
 
 STYLES = ("plain", "picture", "h3")
 
@@ -16,6 +16,12 @@ def prompt(text: str, references: Sequence[ReferenceMeta], style: str) -> str:
     if style == "picture":
         return labelled(text, references)
     return structured(text, references) if style == "h3" else text
+
+
+def others(facts: TripletMeta) -> list[str]:
+    """Return the other captions of a sample that are text: not the structured one, and none that equals its prompt."""
+    texts = {each.text: None for each in facts.captions if each.name != "structured"}
+    return [text for text in texts if text != facts.caption.prompt]
 
 
 def labelled(text: str, references: Sequence[ReferenceMeta]) -> str:

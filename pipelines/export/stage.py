@@ -226,6 +226,7 @@ class Export(Stage):
             clip_id=key,
             video=name,
             prompt=prompts.prompt(draft.triplet.prompt, shown, self.prompt or target.prompt_style),
+            captions=prompts.others(facts),
             count=plan.count if plan else facts.frames,
             frames=plan.frames if plan else facts.frames,
             fps=plan.fps if plan else facts.fps,

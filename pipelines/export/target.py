@@ -31,6 +31,7 @@ class Exported:
     clip_id: str
     video: str  # path in the folder of the export
     prompt: str
+    captions: list[str]  # other captions of the sample, for targets that take several
     count: int  # frames by the rule of the target
     frames: int  # frames in the file, with the margin
     fps: float

@@ -129,7 +129,7 @@ class Segment(Stage):
         x0, x1 = (round(x / source.width * width / 2) * 2 for x in (crop[0], crop[2]))
         y0, y1 = (round(y / source.height * height / 2) * 2 for y in (crop[1], crop[3]))
         box = (x0, y0, x1, y1)
-        ticks = [segment.Tick(f.index, f.pts_s, f.pts_s, clock.cut(shrink.planes(f.picture), box)) for f in frames]
+        ticks = [segment.Tick(f.index, f.pts_s, clock.cut(shrink.planes(f.picture), box)) for f in frames]
         fps = source.fps if len(ticks) > 1 else 1.0
         # a reference that is one picture is encoded almost without loss
         settings = segment.Segment(fps=fps, crop_letterbox=False, crf=18 if len(ticks) > 1 else 4)

@@ -39,7 +39,7 @@ class _Matched:  # of the table of matches
 def flagged(store: Store) -> list[Flag]:
     """Return the flags of all captions, most frequent first.
 
-    A caption "names nothing that was detected" if match has run and none of its phrases has an element.
+    A caption "names nothing" if match has run and none of its phrases has an element.
     """
     table = store.read_all("caption", _Prompt)
     prompts = dict(zip(*(table[name].to_pylist() for name in ("clip_id", "prompt")), strict=True))
@@ -48,7 +48,7 @@ def flagged(store: Store) -> list[Flag]:
     matched_in = [shard for shard in store.shards("match") if store.exists("caption", shard)]
     done = {clip_id for shard in matched_in for clip_id in store.values("caption", shard, "clip_id")}
     if nothing := sorted(done - matched):
-        found["names nothing that was detected"] = dict.fromkeys(nothing, "none of its phrases has an element")
+        found["names nothing"] = dict.fromkeys(nothing, "none of its phrases has an element")
     ranked = sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
     return [
         Flag(name, len(clips), [Flagged(c, prompts[c], why) for c, why in list(sorted(clips.items()))[:MOST]])

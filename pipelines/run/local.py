@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -63,8 +64,10 @@ class ProcessExecutor:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
         self.idle: list[_Child] = []
         self.busy: dict[_Child, tuple[Group, Job]] = {}
+        self.waiting = 0  # jobs that can start
 
     def submit(self, group: Group, waiting: int) -> "_Child | None":
+        self.waiting = waiting
         self.idle = [child for child in self.idle if child.process.is_alive()]
         for child in self.idle:
             if child.group == group:  # has the models loaded
@@ -72,7 +75,7 @@ class ProcessExecutor:
         if self.idle:
             return self.idle[0]
         if len(self.busy) < self.count:
-            self.idle.append(_Child(self.store, self.count, self.watchdog.timeouts.interval_s(BEAT_S)))
+            self.idle.append(_Child(self.store, self.watchdog.timeouts.interval_s(BEAT_S)))
             return self.idle[-1]
         return None
 
@@ -82,7 +85,9 @@ class ProcessExecutor:
         worker.group = group
         self.watchdog.begin(worker, todo)
         with suppress(BrokenPipeError, ConnectionResetError):  # the child just died; wait() handles it
-            worker.pipe.send((todo, job, skip))
+            # of its tasks; no more than the children without a job, now and soon, would use
+            threads = max(1, self.count // min(self.count, len(self.busy) + self.waiting - 1))
+            worker.pipe.send((todo, job, skip, threads))
 
     def wait(self) -> list[JobResult]:
         by_pipe = {child.pipe: child for child in self.busy}
@@ -129,12 +134,12 @@ class ProcessExecutor:
 class _Child:
     """A child process that runs one job after another."""
 
-    def __init__(self, store: Store, threads: int, interval_s: float):
+    def __init__(self, store: Store, interval_s: float):
         # a forked child would inherit threads of FFmpeg, Arrow and torch
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.group: Group = ()
-        self.process = context.Process(target=_serve, args=(theirs, store, threads, interval_s, log.level), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, store, interval_s, log.level), daemon=True)
         self.process.start()
         theirs.close()
 
@@ -145,7 +150,7 @@ class _Child:
             log.error("process %d does not exit: it is blocked on a device or a network disk", self.process.pid)
 
 
-def _serve(pipe: Connection, store: Store, threads: int, interval_s: float, level: int) -> None:
+def _serve(pipe: Connection, store: Store, interval_s: float, level: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles interrupts
     logging.basicConfig(format="%(levelname)s %(message)s")
     log.setLevel(level)
@@ -153,7 +158,7 @@ def _serve(pipe: Connection, store: Store, threads: int, interval_s: float, leve
     models, reports = Models(), Reports(pipe)
     threading.Thread(target=reports.send_for_ever, args=(interval_s,), daemon=True).start()
     while True:
-        todo, job, skip = pipe.recv()
+        todo, job, skip, threads = pipe.recv()
         progress = Progress(todo[0].name())
         reports.begin(progress)
         reports.end(attempt(models, todo, store, job, skip, partial(in_threads, threads), progress))
@@ -189,7 +194,9 @@ def in_threads(
 ) -> Iterator[Any]:
     """Run tasks like a2data.task_map.map_serial, `threads` at a time: while one child works on all shards, the others idle."""
     with ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(lambda task: work(*(things[place] for place in task)), tasks)
+        # in a context that counts the steps of a task for the unit that it is of
+        contexts = [copy_context() for _ in tasks]
+        yield from pool.map(lambda task, own: own.run(work, *(things[place] for place in task)), tasks, contexts)
 
 
 def _end_with_parent() -> None:

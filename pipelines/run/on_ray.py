@@ -5,6 +5,7 @@ themselves, so its root must be reachable from every node (a shared folder, or a
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -16,6 +17,7 @@ import ray
 from a2data.heartbeat import Progress, Report
 from a2data.store.tables import Store
 from a2data.task_map import map_serial
+from model_zoo import cards
 from pipelines.run.bounded import RESUME
 from pipelines.run.local import Models, attempt
 from pipelines.run.schedule import CrewLostError, Group, Job, JobResult
@@ -25,6 +27,7 @@ log = logging.getLogger("a2data")
 
 REPORT_S = 10.0  # interval of progress requests to a worker and of checks of the nodes
 PLACEMENT_S = 1800.0  # longest time with pending and without running workers; an autoscaler takes minutes
+CONTEXT_MB = 1000  # GPU memory of a process with CUDA and its libraries, without models
 REMINDER_S = 60.0  # interval of messages about pending workers
 
 
@@ -108,6 +111,21 @@ def device(address: str, wanted: str | None) -> str:
     return wanted or ("cuda" if gpus else "cpu")
 
 
+def gpu_share(group: Group, memory_gb: float | None) -> float:
+    """Return the fraction of a GPU that a worker of a group requests, at most 1.
+
+    It is the sum of the stages' fractions or, for GPUs of `memory_gb`, that of the memory on the cards of their models. A model
+    whose card does not state it takes the card's fraction.
+    """
+    fractions = [stage.gpus for stage in group]
+    if memory_gb is None or not any(fractions):
+        return min(1.0, sum(fractions))
+    with cards.names_only():
+        used = [cards.base_card(name) for stage in group if stage.gpus for name in stage.models()]
+    gpus = [card.memory_mb / 1000 / memory_gb if card.memory_mb else card.gpus for card in used if card.gpus]
+    return min(1.0, math.ceil((sum(gpus) + CONTEXT_MB / 1000 / memory_gb) * 100) / 100)
+
+
 Shape = tuple[float, float]  # CPUs and GPUs that an actor requests
 
 
@@ -120,6 +138,7 @@ class RayExecutor:
     workers: most concurrent jobs of a group, by the name of any of its stages; by default as many as fit on the cluster and one
     more that waits, so that an autoscaler sees the demand.
     cpus: CPUs that an actor requests, instead of those of its stages; fractions let many actors share few cores.
+    gpu_memory_gb: memory of each GPU; an actor then requests the share that its models need by their cards, see `gpu_share`.
     """
 
     def __init__(
@@ -129,8 +148,10 @@ class RayExecutor:
         cpus: float | None = None,
         timeouts: Timeouts | None = None,
         placement_s: float = PLACEMENT_S,
+        gpu_memory_gb: float | None = None,
     ):
         self.store, self.workers, self.cpus, self.placement_s = store, workers or {}, cpus, placement_s
+        self.gpu_memory_gb = gpu_memory_gb
         self.watchdog = Watchdog(timeouts or Timeouts())
         self.interval_s = self.watchdog.timeouts.interval_s(REPORT_S)
         self.reports: dict[Any, Any] = {}  # ref of report() -> ref of do()
@@ -163,7 +184,7 @@ class RayExecutor:
     def _shape(self, group: Group) -> Shape:
         if group not in self.shapes:
             cpus = self.cpus if self.cpus is not None else max(stage.cpus for stage in group)
-            gpus = min(1.0, sum(stage.gpus for stage in group))
+            gpus = gpu_share(group, self.gpu_memory_gb)
             if gpus and not ray.cluster_resources().get("GPU"):  # the actor would never be placed
                 log.warning("%s requests %.2f GPU, but the cluster has none; running on CPU", group[0].name(), gpus)
                 gpus = 0.0

@@ -121,6 +121,7 @@ def about(
         unpaired=unpaired,
         made_by=made_by,
         sound=sound,
+        captions=samples.several_captions(caption),
     )
 
 

@@ -42,7 +42,7 @@ class Pack(Stage):
     """
 
     reads = {
-        "select": Kept,
+        "curate": Kept,
         "retrieve": Reference,
         "segment": ClipTimes,
         "caption": Caption,

@@ -30,30 +30,32 @@ class Shown(NamedTuple):
     frame: Frame
     ticks: int
     after_gap: bool  # whether the previous frame was frozen for longer than the limit
-    start_s: float  # presentation time in the source of the first of those ticks
 
 
-def resample_to_fps(frames: Iterable[Frame], fps: float, max_gap_s: float) -> Iterator[Shown]:
+def resample_to_fps(
+    frames: Iterable[Frame], fps: float, max_gap_s: float, start_s: float | None = None
+) -> Iterator[Shown]:
     """Resample a whole video to one clock: tick k, at the first frame's time + k / fps, shows the latest frame due.
 
     The last frame is shown for as long as the one before it. A frame that is frozen for longer than max_gap_s gets only the ticks
-    of that time. Buffers one frame.
+    of that time. Buffers one frame. start_s: time of the video's first frame, if `frames` start later.
     """
     previous: Frame | None = None
     origin_s, tick, stood_s, after_gap = 0.0, 0, 1 / fps, False
     for frame in frames:
         if previous is None:
-            origin_s = frame.pts_s
+            origin_s = frame.pts_s if start_s is None else start_s
+            tick = ticks_before(frame.pts_s - origin_s, fps)
         else:
             stood_s = frame.pts_s - previous.pts_s
             end = ticks_before(frame.pts_s - origin_s, fps)
             most = ticks_before(previous.pts_s + max_gap_s - origin_s, fps)
-            yield Shown(previous, max(0, min(end, most) - tick), after_gap, origin_s + tick / fps)
+            yield Shown(previous, max(0, min(end, most) - tick), after_gap)
             tick, after_gap = end, stood_s > max_gap_s
         previous = frame
     if previous is not None:
         end = ticks_before(previous.pts_s + min(stood_s, max_gap_s) - origin_s, fps)
-        yield Shown(previous, max(0, end - tick), after_gap, origin_s + tick / fps)
+        yield Shown(previous, max(0, end - tick), after_gap)
 
 
 def ticks_before(time_s: float, fps: float) -> int:

@@ -1,10 +1,12 @@
 """Videos -> clips: one decode detects the shots, measures every frame, and cuts, scales and encodes the clips."""
 
+import logging
 import tempfile
+import zlib
 from collections import deque
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -12,14 +14,24 @@ import numpy as np
 
 from a2data.media import images, sound, video
 from a2data.media.decode_limits import Limits
-from a2data.media.video import Opener
+from a2data.media.key_frames import FrameIndex, frame_index
 from a2data.records import ClipVideo, Reject, Video
 from a2data.stage import Stage
+from a2data.store.partial import Partial
 from a2data.store.source_files import SourceFile, in_place
+from a2data.task_map import TaskMap, map_serial
 from model_zoo import cards
 from model_zoo.shots import detector as shots
 from model_zoo.shots import transnet
-from stages.segment import clock
+from stages.segment import clock, pieces
+
+log = logging.getLogger("a2data")
+
+
+@lru_cache(maxsize=1)
+def _network(name: str, device: str) -> transnet.Network:
+    """Load a shot network once for the pieces that one process works on."""
+    return cards.load(name, device)  # type: ignore[no-any-return]
 
 
 class Tick(NamedTuple):
@@ -27,7 +39,6 @@ class Tick(NamedTuple):
 
     source_frame: int
     pts_s: float
-    due_s: float  # presentation time of the tick, at which the frame is at least as old
     planes: clock.Planes
 
 
@@ -46,7 +57,8 @@ class Segment(Stage):
     opens_sources = True
     accounts_for = "video_id"
     version = 5
-    uncached_fields = ("max_side_px", "max_source_frames", "max_decoder_bytes")
+    uses_task_map = True
+    uncached_fields = ("piece_s", "max_side_px", "max_source_frames", "max_decoder_bytes")
 
     fps: float = 15.0
     """frames per second of the clips"""
@@ -79,6 +91,9 @@ class Segment(Stage):
     min_content_val: float = 12.0
     """least mean change in HSV of a cut, 0 to 255"""
 
+    piece_s: float = 300.0
+    """length of the pieces of a longer video, seconds, which several workers may process; the clips are the same"""
+
     # Decoding limits, whatever the container claims; a video beyond one of them fails. They are not part of the resume key: after
     # raising one, `a2data retry` processes those videos again.
     max_side_px: int = 8192
@@ -98,41 +113,46 @@ class Segment(Stage):
 
     def load(self) -> transnet.Network | None:
         video.check_backend(self.decoder)
-        return cards.load(self.shot_model, cards.device()) if self.shot_model else None
+        return _network(self.shot_model, cards.device()) if self.shot_model else None
 
     def run(
-        self, network: transnet.Network | None, videos: list[Video], source_file: SourceFile = in_place
+        self,
+        network: transnet.Network | None,
+        videos: list[Video],
+        source_file: SourceFile = in_place,
+        spread: TaskMap = map_serial,
     ) -> Iterator[ClipVideo | Reject]:
         for source in videos:
-            for made in self.clips(network, source, source_file):
-                yield drop_excluded_frames(made, source)
+            made = self.clips_by_pieces(network, source, source_file, spread)
+            rows = self.clips(network, source, source_file) if made is None else made
+            for row in self.with_sound(rows, source, source_file) if self.sound_hz else rows:
+                yield drop_excluded_frames(row, source)
+
+    def with_sound(
+        self, rows: Iterable[ClipVideo | Reject], source: Video, source_file: SourceFile
+    ) -> Iterator[ClipVideo | Reject]:
+        """Yield the clips of a video, in order, with its sound, which is decoded once."""
+        opener = source_file(source.video_id, source.path)
+        with sound.reading(source.path, opener, self.sound_hz, self.limits()) as track:
+            for row in rows:
+                if track is None or isinstance(row, Reject):
+                    yield row
+                    continue
+                heard = track.cut(start_s(row), len(row.source_frames) / row.fps)
+                samples, mp4 = heard.samples, row.video
+                if samples is not None:
+                    mp4 = sound.with_sound(mp4, samples, self.sound_hz)
+                yield replace(row, video=mp4, sound_problem=heard.problem)
 
     def clips(
         self, network: transnet.Network | None, source: Video, source_file: SourceFile = in_place
     ) -> Iterator[ClipVideo | Reject]:
         """Yield the clips of one video, in order. Memory does not grow with the video's length."""
-        opener = source_file(source.video_id, source.path)
-        width, height = clock.fit(source.width, source.height, self.max_short_side_px)
-        shrink = clock.Downscaler(width, height, source.rotation)
-        detector = shots.ShotDetector(
-            network, self.cut_threshold, self.gradual_threshold, self.adaptive_threshold, self.min_content_val
-        )
-        limits = Limits(
-            max_side_px=self.max_side_px,
-            max_frames=self.max_source_frames,
-            max_decoder_bytes=self.max_decoder_bytes,
-        )
-        with tempfile.TemporaryFile() as spool, self.sound_of(source, opener, limits) as track:
-            reel = ShotBuffer(self, source, spool, track)
-            for shown in clock.resample_to_fps(
-                video.read(source.path, source.stream, self.decoder, limits, opener), self.fps, self.max_frozen_s
-            ):
-                frame = shown.frame
-                if shown.ticks:
-                    planes = shrink.planes(frame.picture)
-                    due = (shown.start_s + n / self.fps for n in range(shown.ticks))
-                    reel.ticks.extend(Tick(frame.index, frame.pts_s, due_s, planes) for due_s in due)
-                tiny = shrink.tiny(frame.picture, transnet.WIDTH, transnet.HEIGHT)
+        shrink, detector = self.scaler(source), self.detector(network)
+        with tempfile.TemporaryFile() as spool:
+            reel = ShotBuffer(self, source, spool)
+            for shown in self.shown(source, source_file):
+                tiny = reel.add(shown, shrink)
                 for transition in detector.add(tiny, cut=shown.after_gap):
                     yield from reel.close(transition)
                 reel.advance(detector.settled, detector.judged)
@@ -142,11 +162,183 @@ class Segment(Stage):
             if not reel.shot:
                 yield no_shot(source, detector.count, detector.blank)
 
-    def sound_of(
-        self, source: Video, opener: Opener | None, limits: Limits
-    ) -> AbstractContextManager[sound.Track | None]:
-        """Return the sound of a video; None if it has none or clips are to have none."""
-        return sound.reading(source.path, opener, self.sound_hz, limits) if self.sound_hz else nullcontext()
+    def clips_by_pieces(
+        self, network: transnet.Network | None, source: Video, source_file: SourceFile, spread: TaskMap
+    ) -> Iterator[ClipVideo | Reject] | None:
+        """Return the clips of a long video like `clips`; None if it is short, or must be processed as a whole."""
+        if source.duration_s < 1.5 * self.piece_s or self.decoder != "pyav":
+            return None
+        limits, opener = self.limits(), source_file(source.video_id, source.path)
+        length = round(self.piece_s * source.fps)
+        try:
+            index = frame_index(source.path, source.stream, limits, opener)
+            if index is None or len(index.times_s) > self.max_source_frames:
+                return None
+            planned = pieces.plan(index, source, length, transnet.STRIDE * (network.at_once if network else 1))
+            found = list(spread(clips_in_piece, [self, source_file, *planned], _tasks(len(planned))))
+            joined = pieces.shots(planned, [one.facts for one in found], len(index.times_s))
+            if not joined:
+                log.info("%s: its pieces do not join; it is processed as a whole", source.path)
+                return None
+            closed = {start: one for one in found for start in one.facts["closed"]}
+            across = {shot: self.grid(index, shot) for shot in joined if shot.start not in closed}
+            rests = [r for shot, grid in across.items() for r in pieces.rests(index, source, shot, grid, length)]
+            cut = spread(clips_across, [self, source_file, *rests], _tasks(len(rests)))
+            return self.joined(source, joined, closed, zip(rests, list(cut), strict=True))
+        except (ValueError, OSError) as error:  # read as a whole, it fails the same way or was not at fault
+            log.warning("%s: in pieces: %s", source.path, error)
+            return None
+
+    def joined(
+        self,
+        source: Video,
+        all_shots: list[pieces.Shot],
+        closed: dict[int, Partial],
+        across: Iterable[tuple[pieces.Rest, Partial]],
+    ) -> Iterator[ClipVideo | Reject]:
+        """Yield the clips of all shots in order. closed: start of a shot -> the piece that has its clips."""
+        rest: dict[int, list[Partial]] = {}
+        for task, made in across:
+            rest.setdefault(task.shot.number, []).append(made)
+        held: tuple[Partial | None, list[ClipVideo]] = None, []  # the clips of one piece
+        for shot in all_shots:
+            if (piece := closed.get(shot.start)) is not None:
+                held = held if held[0] is piece else (piece, piece.rows())
+                clips = [clip for clip in held[1] if clip.shot_start == shot.start]
+            else:
+                clips = [clip for made in rest.get(shot.number, []) for clip in made.rows()]
+            yield from (replace(clip, shot=shot.number) for clip in clips)
+            if not clips:
+                yield too_short(source, shot.start, shot.end, self)
+
+    def grid(self, index: FrameIndex, shot: pieces.Shot) -> list[tuple[int, ...]]:
+        """Return the source frames of each clip of a shot, like ShotBuffer."""
+        first, last = shot.start + self.margin(shot.transition_in), self.last(shot.closing)
+        shown = pieces.ticks(index, shot.start, last, self.fps, self.max_frozen_s) if last > first else []
+        shown = [frame for frame in shown if frame >= first]
+        clips = [tuple(shown[n : n + self.max_frames]) for n in range(0, len(shown), self.max_frames)]
+        return [clip for clip in clips if len(clip) >= self.min_clip_s * self.fps]
+
+    def last(self, closing: shots.Transition) -> int:
+        """Return the end of the frames of a shot that may be in a clip, exclusive."""
+        # the next shot starts right after a fade-out
+        fades_out = closing.kind == "cut" and closing.start < closing.end
+        return closing.start - self.margin("fade" if fades_out else closing.kind)
+
+    def limits(self) -> Limits:
+        return Limits(
+            max_side_px=self.max_side_px,
+            max_frames=self.max_source_frames,
+            max_decoder_bytes=self.max_decoder_bytes,
+        )
+
+    def scaler(self, source: Video) -> clock.Downscaler:
+        width, height = clock.fit(source.width, source.height, self.max_short_side_px)
+        return clock.Downscaler(width, height, source.rotation)
+
+    def detector(self, network: transnet.Network | None) -> shots.ShotDetector:
+        return shots.ShotDetector(
+            network, self.cut_threshold, self.gradual_threshold, self.adaptive_threshold, self.min_content_val
+        )
+
+    def shown(
+        self,
+        source: Video,
+        source_file: SourceFile,
+        decode_from: video.KeyFrame | None = None,
+        start_s: float | None = None,
+    ) -> Iterator[clock.Shown]:
+        """Yield the frames of a video on the clip clock, from a frame on."""
+        opener = source_file(source.video_id, source.path)
+        frames = video.read(source.path, source.stream, self.decoder, self.limits(), opener, decode_from)
+        return clock.resample_to_fps(frames, self.fps, self.max_frozen_s, start_s)
+
+
+def _tasks(count: int) -> list[tuple[int, int, int]]:
+    """Return tasks whose first two arguments are the same."""
+    return [(0, 1, 2 + n) for n in range(count)]
+
+
+def clips_in_piece(stage: Segment, source_file: SourceFile, piece: pieces.Piece) -> Partial:
+    """Return what `pieces.shots` joins, and the clips of the shots whose two ends are in the piece."""
+    shrink, detector = stage.scaler(piece.source), stage.detector(stage.load())
+    marks: dict[str, Any] = {}
+    with tempfile.TemporaryFile() as spool:
+        found = PieceShots(piece, ShotBuffer(stage, piece.source, spool), known=piece.begin == 0)
+        for shown in stage.shown(piece.source, source_file, piece.decode_from, piece.start_s):
+            if shown.frame.index < piece.first:
+                continue
+            tiny = found.reel.add(shown, shrink)
+            found.take(detector.add(tiny, cut=shown.after_gap))
+            if shown.frame.index in (piece.begin, piece.end):
+                marks[str(shown.frame.index)] = [zlib.crc32(tiny.tobytes()), shown.frame.pts_s, detector.ramp_frames()]
+            settled, judged = (piece.first + number for number in (detector.settled, detector.judged))
+            if settled > piece.end:
+                break
+            found.advance(settled, judged)
+        else:
+            found.take(detector.finish())
+            end = piece.first + detector.settled
+            if end < piece.end:  # of the last piece; another may also read to the end before its frames are judged
+                found.close(shots.Transition("end", end, end))
+    facts = {"transitions": found.transitions, "closed": found.closed}
+    facts |= {"marks": marks, "frames": piece.first + detector.count}
+    return Partial(facts, partial(list, found.rows))
+
+
+@dataclass
+class PieceShots:
+    """The transitions and shots of one piece. known: whether the start of the shot being decoded is."""
+
+    piece: pieces.Piece
+    reel: "ShotBuffer"
+    known: bool
+    transitions: list[shots.Transition] = field(default_factory=list)
+    closed: list[int] = field(default_factory=list)  # starts of the shots whose clips are in `rows`
+    rows: list[ClipVideo] = field(default_factory=list)
+
+    def take(self, found: list[shots.Transition]) -> None:
+        """Process transitions of the detector, which counts from the first frame that it saw."""
+        for one in found:
+            moved = one._replace(start=one.start + self.piece.first, end=one.end + self.piece.first)
+            self.transitions.append(moved)
+            if self.piece.begin <= moved.start < self.piece.end:
+                self.close(moved)
+
+    def close(self, transition: shots.Transition) -> None:
+        if self.known:
+            self.closed.append(self.reel.start)
+        else:  # an empty shot, so that the next one has a start
+            self.reel.start, self.known = transition.start, transition.kind != "end"
+        self.rows += [row for row in self.reel.close(transition) if isinstance(row, ClipVideo)]
+
+    def advance(self, settled: int, judged: int) -> None:
+        if self.known:
+            self.reel.advance(settled, judged)
+        else:
+            self.reel.drop_before(settled)
+
+
+def clips_across(stage: Segment, source_file: SourceFile, rest: pieces.Rest) -> Partial:
+    """Return the clips of a shot across a border."""
+    source, shot = rest.source, rest.shot
+    shrink = stage.scaler(source)
+    wanted = {frame for clip in rest.clips for frame in clip}
+    due = deque(rest.clips)
+    ticks: dict[int, Tick] = {}
+    rows = []
+    for shown in stage.shown(source, source_file, rest.decode_from, rest.start_s):
+        frame = shown.frame
+        if frame.index in wanted:
+            ticks[frame.index] = Tick(frame.index, frame.pts_s, shrink.planes(frame.picture))
+        while due and due[0][-1] == frame.index:
+            fields, data = make_clip([ticks[number] for number in due.popleft()], source, stage)
+            about: dict[str, Any] = {"shot": shot.number, "shot_start": shot.start, "shot_end": shot.end}
+            rows.append(ClipVideo(**fields, **about, transition_in=shot.transition_in, video=data))
+            ticks = {frame.index: ticks[frame.index]}  # the next clip may start with another tick of it
+        if not due:
+            break
+    return Partial({}, partial(list, rows))
 
 
 @dataclass
@@ -159,16 +351,22 @@ class ShotBuffer:
     settings: Segment
     source: Video
     spool: Any  # a temporary file
-    track: sound.Track | None = None
     ticks: deque[Tick] = field(default_factory=deque)
     waiting: list[tuple[dict[str, Any], int]] = field(default_factory=list)  # fields of a clip, length of its bytes
     shot: int = 0
     start: int = 0
     transition_in: str = "start"
 
+    def add(self, shown: clock.Shown, shrink: clock.Downscaler) -> np.ndarray:
+        """Add the ticks of a frame. Returns the frame as the detectors take it."""
+        frame = shown.frame
+        if shown.ticks:
+            self.ticks.extend([Tick(frame.index, frame.pts_s, shrink.planes(frame.picture))] * shown.ticks)
+        return shrink.tiny(frame.picture, transnet.WIDTH, transnet.HEIGHT)
+
     def advance(self, settled: int, judged: int) -> None:
         """Make clips of the frames before `settled`; frames from there to `judged` are in a transition and are dropped."""
-        self._drop_before(self.start + self.settings.margin(self.transition_in))
+        self.drop_before(self.start + self.settings.margin(self.transition_in))
         ready = settled - self.settings.margin_frames
         while self._count(ready) >= self.settings.max_frames:
             self._clip(self.settings.max_frames)
@@ -177,10 +375,8 @@ class ShotBuffer:
 
     def close(self, transition: shots.Transition) -> Iterator[ClipVideo | Reject]:
         """Yield the clips of the shot that a transition ends; a Reject if there are none."""
-        self._drop_before(self.start + self.settings.margin(self.transition_in))
-        # the next shot starts right after a fade-out
-        fades_out = transition.kind == "cut" and transition.start < transition.end
-        last = transition.start - self.settings.margin("fade" if fades_out else transition.kind)
+        self.drop_before(self.start + self.settings.margin(self.transition_in))
+        last = self.settings.last(transition)
         while (
             count := min(self._count(last), self.settings.max_frames)
         ) >= self.settings.min_clip_s * self.settings.fps:
@@ -188,32 +384,24 @@ class ShotBuffer:
         if transition.start > self.start:
             yield from self._finished(transition.start)
             self.shot += 1
-        self._drop_before(transition.end)
+        self.drop_before(transition.end)
         self.start, self.transition_in = transition.end, transition.kind
 
     def _count(self, end: int) -> int:
         return sum(tick.source_frame < end for tick in self.ticks)
 
-    def _drop_before(self, frame: int) -> None:
+    def drop_before(self, frame: int) -> None:
         while self.ticks and self.ticks[0].source_frame < frame:
             self.ticks.popleft()
 
     def _clip(self, count: int) -> None:
-        ticks = [self.ticks.popleft() for _ in range(count)]
-        fields, data = make_clip(ticks, self.source, self.settings)
-        if self.track:
-            heard = self.track.cut(ticks[0].due_s, count / self.settings.fps)
-            fields["sound_problem"] = heard.problem
-            if heard.samples is not None:
-                data = sound.with_sound(data, heard.samples, self.track.rate_hz)
+        fields, data = make_clip([self.ticks.popleft() for _ in range(count)], self.source, self.settings)
         self.spool.write(data)
         self.waiting.append((fields, len(data)))
 
     def _finished(self, end: int) -> Iterator[ClipVideo | Reject]:
         if not self.waiting:
-            shortest = f"{self.settings.min_clip_s:g} s"
-            length = f"frames {self.start} to {end} of the source have less than {shortest} outside transitions"
-            yield Reject(f"{self.source.video_id}-{self.start:08d}", "shot too short", length)
+            yield too_short(self.source, self.start, end, self.settings)
         self.spool.seek(0)
         for fields, size in self.waiting:
             yield ClipVideo(
@@ -227,6 +415,17 @@ class ShotBuffer:
         self.waiting.clear()
         self.spool.seek(0)
         self.spool.truncate()
+
+
+def too_short(source: Video, start: int, end: int, settings: Segment) -> Reject:
+    """Return the rejection of a shot without a clip."""
+    detail = f"frames {start} to {end} of the source have less than {settings.min_clip_s:g} s outside transitions"
+    return Reject(f"{source.video_id}-{start:08d}", "shot too short", detail)
+
+
+def start_s(clip: ClipVideo) -> float:
+    """Return the time of a clip's first tick: the earliest at which every frame is due. Its first frame may be older."""
+    return max(pts_s - n / clip.fps for n, pts_s in enumerate(clip.source_pts_s))
 
 
 def no_shot(source: Video, frames: int, blank: int) -> Reject:
@@ -251,7 +450,7 @@ def drop_excluded_frames(made: ClipVideo | Reject, source: Video) -> ClipVideo |
 
 
 def make_clip(ticks: list[Tick], source: Video, settings: Segment) -> tuple[dict[str, Any], bytes]:
-    """Return the fields of a clip that do not depend on the rest of its shot, and its mp4 without sound."""
+    """Return the fields of a clip that do not depend on the rest of its shot, and its mp4."""
     height, width = ticks[0].planes.y.shape
     box = (0, 0, width, height)
     if settings.crop_letterbox:

@@ -13,6 +13,8 @@ from a2data.records import Caption, ClipVideo, Element, Kept, Match, Source, Vid
 from a2data.stage import Stage
 from pipelines.run.local import InProcessExecutor
 from pipelines.run.schedule import run
+from stages.curate import Curate
+from stages.embed import Embed
 from stages.listen import Listen
 from stages.pack.stage import Pack
 from stages.retrieve.stage import Retrieve
@@ -187,7 +189,8 @@ def stages(store, people, **pack):
         Ground(),
     ]
     out = f"{store.root}/shards"
-    return [*made, Captions(), Matches(), Retrieve(min_face=0.8), Pack(out=out, required_roles="human", **pack)]
+    made += [Embed(), Captions(), Matches(), Retrieve(min_face=0.8), Curate()]
+    return [*made, Pack(out=out, required_roles="human", **pack)]
 
 
 def fill(store, people, per_shard=2):

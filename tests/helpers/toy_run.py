@@ -64,7 +64,8 @@ def write(truth: Truth, folder: Path) -> Truth:
     )
     put("segment", ClipVideo, [clip(c, pictures[c.file]) for c in right.clips.values()])
     put("listen", Sound, [replace(NO_SOUND, clip_id=c.id) for c in right.clips.values()])
-    put("select", Kept, [Kept(c.id, c.file) for c in right.clips.values()])
+    for name in ("select", "curate"):
+        put(name, Kept, [Kept(c.id, c.file) for c in right.clips.values()])
     put("detect", Element, [e for e in elements.values() if e.kind in ("human", "object")])
     put("background", Element, [e for e in elements.values() if e.kind == "background"])
     for name in ("faces", "parse", "ground"):

@@ -26,12 +26,14 @@ from stages.select import Select
 PROMISING = {  # every unit leaves something: the others may find nothing in a clip
     "ingest": "video_id",
     "segment": "video_id",
+    "logos": "clip_id",
     "score": "clip_id",
     "listen": "clip_id",
     "select": "clip_id",
     "background": "clip_id",
     "caption": "clip_id",
     "retrieve": "element_id",
+    "curate": "clip_id",
     "pack": "clip_id",
 }
 
@@ -117,7 +119,7 @@ def test_every_video_and_clip_is_accounted_for_from_the_manifest_on(tmp_path, la
         Segment(shot_model=""),
         Score(text_model=""),
         Listen(vad_model=""),
-        Select(max_text=float("inf")),
+        Select(max_text=float("inf"), max_burnt_text=float("inf")),
         Caption(),
         Pack(out=str(tmp_path / "shards"), required_roles="human|object|background"),
     ]

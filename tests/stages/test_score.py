@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -31,8 +32,9 @@ FILM = ClipVideo(
 )
 
 
-def brightness(frame: np.ndarray) -> float:
-    return float(frame.mean()) / 255
+def bright_rows(frame: np.ndarray) -> np.ndarray:
+    """A detector that takes as many rows for text as the first pixel is bright, of 255."""
+    return np.arange(len(frame))[:, None] + np.zeros(frame.shape[:2]) < frame[0, 0, 0] / 255 * len(frame)
 
 
 def test_scores_follow_from_what_was_measured_of_each_frame():
@@ -49,20 +51,58 @@ def test_a_clip_of_one_frame_is_static():
 
 def test_the_text_score_is_the_worst_of_frames_spread_over_the_clip():
     seen = []
-    assert text(lambda frame: float(seen.append(int(frame[0, 0, 0])) or frame[0, 0, 0]), FRAMES, 2) == 130
+    assert text(lambda frame: seen.append(int(frame[0, 0, 0])) or bright_rows(frame), FRAMES, 2, 1)["text"] == 17 / 32
     assert seen == [50, 130]
 
 
 def test_asking_for_more_frames_than_there_are_looks_at_each_once():
     seen = []
-    text(lambda frame: float(seen.append(int(frame[0, 0, 0])) or 0), FRAMES, 50)
+    text(lambda frame: seen.append(int(frame[0, 0, 0])) or bright_rows(frame), FRAMES, 50, 1)
     assert seen == [10, 50, 90, 130, 170]
 
 
+def typed(shift: int, y: int, still: bool) -> np.ndarray:
+    """A frame of a noisy scene, moved by `shift` pixels, with type at a height that stays or moves with the scene."""
+    scene = np.random.default_rng(0).integers(0, 120, (180, 320), np.uint8)
+    frame = np.repeat(np.roll(scene, shift, axis=1)[..., None], 3, axis=2)
+    return cv2.putText(frame, "TYPE", (90 + (0 if still else shift), y), cv2.FONT_HERSHEY_DUPLEX, 1.2, (255,) * 3, 2)
+
+
+def burnt(shifts: list[int], y: int, still: bool) -> float:
+    def lettering(frame: np.ndarray) -> np.ndarray:
+        return cv2.dilate((frame[..., 0] > 200).astype(np.uint8), np.ones((9, 9), np.uint8)).astype(bool)
+
+    return text(lettering, np.stack([typed(shift, y, still) for shift in shifts]), 1, 1)["burnt_text"]
+
+
+def test_type_that_stays_while_the_scene_moves_is_laid_over_the_picture():
+    assert burnt([0, 5, 10], 90, still=True) > 0.01
+    assert burnt([0, 5, 10], 90, still=False) == 0
+
+
+def test_in_a_still_scene_only_type_at_the_edge_is_taken_for_a_subtitle():
+    assert burnt([0, 0, 0], 90, still=True) == 0
+    assert burnt([0, 0, 0], 165, still=True) > 0.01
+
+
+def test_a_subtitle_that_ends_within_the_clip_is_found():
+    frames = np.stack([typed(0, 165, True), typed(5, 165, True), typed(10, 300, True)])
+    assert text(lambda frame: frame[..., 0] > 200, frames, 1, 1)["burnt_text"] > 0.005
+
+
 def test_a_row_for_each_metric_and_text_only_with_a_model():
-    rows = list(Score().run(Models(brightness, {}), [FILM]))
-    assert [r.metric for r in rows] == ["bars", "luma", "luma_range", "motion", "sharpness", "static", "text"]
-    assert rows[-1].value == pytest.approx(130 / 255, abs=0.02)
+    rows = list(Score().run(Models(bright_rows, {}), [FILM]))
+    assert [r.metric for r in rows] == [
+        "bars",
+        "burnt_text",
+        "luma",
+        "luma_range",
+        "motion",
+        "sharpness",
+        "static",
+        "text",
+    ]
+    assert rows[-1].value == pytest.approx(130 / 255, abs=0.04)
     assert "text" not in [r.metric for r in Score(text_model="").run(Models(None, {}), [FILM])]
 
 

@@ -10,11 +10,13 @@ from model_zoo import cards
 from stages.select import MEASURED_BY, Select, judge
 
 GOOD = {"motion": 0.01, "static": 0.1, "sharpness": 100.0, "luma": 0.5, "luma_range": 0.1, "bars": 0.0, "text": 0.0}
+GOOD |= {"burnt_text": 0.0, "logo": 0.0}
 CLIP = SimpleNamespace(clip_id="c", video_id="v")
 
 
 def run(scores: dict[str, float], settings: Select | None = None, sounds: list[Sound] | None = None) -> list:
-    return list((settings or Select()).run(None, [CLIP], [Row("c", m, v) for m, v in scores.items()], sounds or []))
+    rows = [Row("c", m, v) for m, v in scores.items()]
+    return list((settings or Select()).run(None, [CLIP], rows, [], sounds or []))
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,8 @@ def run(scores: dict[str, float], settings: Select | None = None, sounds: list[S
         ("luma_range", "max_luma_range", inf),
         ("bars", "max_bars", inf),
         ("text", "max_text", inf),
+        ("burnt_text", "max_burnt_text", inf),
+        ("logo", "max_logo", inf),
     ],
 )
 def test_a_value_on_the_threshold_passes_and_the_next_one_fails(metric, setting, outside):
@@ -46,7 +50,7 @@ def test_the_first_rule_that_fails_is_the_reason():
 def test_every_rule_answers_even_after_one_failed():
     rules = judge(GOOD | {"motion": 0.0}, Select())
     assert [r.name for r in rules] == list(GOOD)
-    assert [r.passed for r in rules] == [False] + 6 * [True]
+    assert [r.passed for r in rules] == [False] + 8 * [True]
 
 
 def test_a_clip_without_a_score_is_an_error_and_never_kept():
@@ -58,7 +62,7 @@ def test_a_clip_without_a_score_is_an_error_and_never_kept():
 
 def test_scores_of_other_clips_do_not_count():
     with pytest.raises(ValueError, match="has no score"):
-        list(Select().run(None, [CLIP], [Row("other", m, v) for m, v in GOOD.items()], []))
+        list(Select().run(None, [CLIP], [Row("other", m, v) for m, v in GOOD.items()], [], []))
 
 
 def test_an_open_threshold_asks_for_no_score():

@@ -7,6 +7,7 @@ import pytest
 from a2data.dataset.batch_plan import Batch, Bucket
 from a2data.dataset.decode import Augmentation, CorruptError, Decode, Shape, captions_of, center_crop_resize, pictures
 from a2data.dataset.reader import Tars, members, read_index
+from a2data.dataset.triplet import NamedCaption
 from a2data.media import video
 from a2data.media.sound import with_sound
 
@@ -117,6 +118,21 @@ def test_captions_are_dropped_and_shortened_as_often_as_asked(sample):
     assert 160 < told[short] < 260
 
 
+def test_a_caption_is_drawn_by_name_or_at_random_the_same_each_time(sample):
+    facts = replace(decoded(sample).facts, captions=[NamedCaption("structured", "{}")])
+
+    def told(name):
+        decode = Decode("raw", 0, center_crop_resize, Augmentation(caption=name), 1)
+        return [decode.caption(captions_of(facts), 0, n) for n in range(90)]
+
+    assert set(told("structured")) == {"{}"}
+    assert told("any") == told("any")
+    assert all(20 < count < 40 for count in Counter(told("any")).values())
+    assert set(told("any")) == {"A person, clip-007, in a kitchen.", "A person, a kitchen", "{}"}
+    with pytest.raises(CorruptError, match="does not have a caption 'medium'; it has long, short, structured"):
+        told("medium")
+
+
 def test_references_are_dropped_singled_out_and_bounded(sample):
     every = ("ref0", "ref1", "bg")
     assert set(chosen(sample)) == {every}
@@ -144,7 +160,7 @@ def test_what_nothing_is_decoded_of_is_the_bytes_that_were_packed(sample):
 def test_the_short_caption_of_a_prompt_without_phrases_is_the_prompt(sample):
     facts = decoded(sample).facts
     bare = replace(facts, caption=replace(facts.caption, subjects=[], environment_start=0, environment_end=0))
-    assert captions_of(bare) == (facts.caption.prompt,) * 2
+    assert captions_of(bare) == {"long": facts.caption.prompt, "short": facts.caption.prompt}
 
 
 EMPTY = (8).to_bytes(8, "little") + b"{}      "  # a safetensors file of no tensor

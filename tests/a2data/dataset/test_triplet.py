@@ -16,6 +16,7 @@ from a2data.dataset.triplet import (
     TripletMeta,
     Unpaired,
     from_sample,
+    several_captions,
     to_facts,
     to_json,
     to_members,
@@ -91,6 +92,18 @@ def test_a_sample_packed_before_sound_was_kept_has_none():
 def test_the_sound_comes_back_as_it_went():
     facts = replace(FACTS, sound=Sound("a-0", 2.0, -23.0, -6.0, 0.25, 0.5, [Span(0.1, 0.4), Span(1.0, 1.7)], ""))
     assert to_facts(to_json(facts)) == facts
+
+
+def test_a_structured_caption_gives_several_and_old_samples_have_none():
+    given = {each.name: each.text for each in several_captions(CAPTION)}
+    assert given["long"] == CAPTION.prompt
+    assert given["short"].startswith(CAPTION.subjects[0].phrase)
+    assert json.loads(given["structured"])["subjects"][0]["type"] == CAPTION.subjects[0].type
+    facts = replace(FACTS, captions=several_captions(CAPTION))
+    assert to_facts(to_json(facts)) == facts
+    old = json.loads(to_json(facts))
+    del old["captions"]
+    assert to_facts(json.dumps(old).encode()) == FACTS
 
 
 def test_every_sample_has_the_same_members_whatever_its_references():

@@ -13,6 +13,7 @@ from stages.select import Select
 SELECT = Select(
     min_motion=0.01, max_static=float("inf"), min_sharpness=float("-inf"), min_luma=float("-inf"), max_luma=float("inf"),
     max_luma_range=float("inf"), max_bars=float("inf"), max_text=float("inf"),
+    max_burnt_text=float("inf"), max_logo=float("inf"),
 )  # fmt: skip
 STAGES = [SELECT if stage.name() == "select" else stage for stage in triplets()]
 
@@ -91,7 +92,9 @@ def test_a_verdict_by_other_thresholds_is_called_so(tmp_path):
 
 def test_a_score_that_select_needs_but_was_not_measured_is_reported(corpus_store):
     text = explain(corpus_store, RED, [Select()])
-    assert under(text, "rules") == ["cannot be applied: the clip lacks the score 'static'; run the score stage again"]
+    assert under(text, "rules") == [
+        "cannot be applied: the clip lacks the score 'static'; run the stages score and logos again"
+    ]
     assert under(text, "scores") == ["motion = 0.1, not used by a rule"]
 
 

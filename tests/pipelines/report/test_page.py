@@ -218,12 +218,12 @@ def test_an_empty_store_is_an_error_that_says_what_to_do(tmp_path):
 
 
 @dataclass(frozen=True)
-class Logos(Stage):
+class Badges(Stage):
     """A stage that the code does not know: a logo in every clip but the grey one, too faint in the green one."""
 
     reads = {"segment": ClipVideo}
     writes = Element
-    row_noun = "logos"
+    row_noun = "badges"
     accounts_for = "clip_id"
 
     brightness: float = 0.25
@@ -239,13 +239,13 @@ class Logos(Stage):
 def test_a_new_stage_of_a_recipe_has_its_place_in_the_report(tmp_path):
     store = Store(tmp_path / "work")
     tiny_corpus.write(store)
-    recipe = [*triplets(), Logos()]
-    run([Logos()], store, store.shards("segment"), InProcessExecutor(store))
+    recipe = [*triplets(), Badges()]
+    run([Badges()], store, store.shards("segment"), InProcessExecutor(store))
 
     found = Page(write_report(store, tmp_path / "report.html", recipe).read_text(encoding="utf-8"))
 
-    assert found.text("tr", id="stage-logos") == "logos 4 clips done 2 no logo 1 left out 1 faint 1 within 2 logos"
-    assert "logos brightness=0.25" in found.text("section", id="recipe")
+    assert found.text("tr", id="stage-badges") == "badges 4 clips done 2 no logo 1 left out 1 faint 1 within 2 badges"
+    assert "badges brightness=0.25" in found.text("section", id="recipe")
     pictures = {attrs["alt"]: jpeg(attrs["src"]).shape[:2] for attrs in found.all("img")}
     assert pictures[f"{GREEN}/logo/0"] == (32, 32)  # the cut-out of its own table, not a frame of the clip
-    assert "stage-logos" not in written(store, tmp_path).html
+    assert "stage-badges" not in written(store, tmp_path).html

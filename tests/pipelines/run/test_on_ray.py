@@ -19,6 +19,8 @@ from pipelines.run.bounded import Bounded
 from pipelines.run.local import InProcessExecutor
 from pipelines.run.schedule import CrewLostError, run
 from pipelines.run.watchdog import Timeouts
+from stages.detect import Detect
+from stages.faces import Faces
 
 ray = pytest.importorskip("ray")
 from pipelines.run import on_ray, watchdog  # noqa: E402
@@ -103,7 +105,7 @@ def test_tiles_by_tasks_give_the_same_references(cluster, tmp_path, cpus):
     people = {f"{letter * 16}": "anna bert carl" for letter in "abc"}
     pairs = Store(tmp_path / "work")
     toy_pairs.fill(pairs, people, per_shard=1)
-    *before, retrieve, _ = toy_pairs.stages(pairs, people)
+    *before, retrieve, _, _ = toy_pairs.stages(pairs, people)
     toy_pairs.make(pairs, [*before, retrieve])
     expected = [list(pairs.read("retrieve", shard, Reference)) for shard in range(3)]
     assert [len(rows) for rows in expected] == [6, 6, 6]
@@ -162,3 +164,13 @@ def test_a_share_of_a_gpu_is_dropped_with_a_warning_where_there_is_none(cluster,
 
     assert summary.jobs == 2
     assert "running on CPU" in caplog.text
+
+
+def test_a_worker_takes_the_memory_of_its_models_as_its_share_of_a_gpu():
+    detect = Detect(model="rf-detr-seg-large", mask_model="sam2.1-hiera-large")  # 1.5 and 3 GB; 1 GB for the process
+    unknown = Faces(model="insightface")  # its card states a fraction only
+    assert on_ray.gpu_share((detect,), None) == pytest.approx(0.5)
+    assert on_ray.gpu_share((detect,), 80) == pytest.approx(0.07)
+    assert on_ray.gpu_share((detect, unknown), 80) == pytest.approx(0.07 + 0.25, abs=0.01)
+    assert on_ray.gpu_share((detect,), 4) == 1.0
+    assert on_ray.gpu_share((Measure(),), 80) == 0.0

@@ -28,11 +28,13 @@ def heard(clip: ClipVideo) -> np.ndarray | None:
 
 
 def test_clips_have_the_sound_of_their_time_one_after_another_without_a_gap(tmp_path):
-    clips = run(film(tmp_path, Sound(tone(5))), max_frames=25)
+    clips = run(film(tmp_path, Sound(tone(5, 100.0))), max_frames=25)
     assert [len(clip.source_frames) for clip in clips] == [25, 25, 25]
     for number, clip in enumerate(clips):
         t = number * 25 / 15 + np.arange(25 * RATE_HZ // 15) / RATE_HZ
-        assert np.corrcoef(heard(clip)[0], np.sin(2 * np.pi * 440 * t))[0, 1] > 0.999
+        assert (
+            np.corrcoef(heard(clip)[0], np.sin(2 * np.pi * 100 * t))[0, 1] > 0.97
+        )  # 0.3 ms: times are in milliseconds
     assert {clip.sound_problem for clip in clips} == {""}
 
 

@@ -1,0 +1,117 @@
+"""Logos and watermarks: what stays in place through a video while its scenes change."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+
+from a2data.media import images, video
+from a2data.media.images import Box
+from a2data.records import ClipThumbs, ClipVideo, Failure, Score
+from a2data.stage import Stage
+from model_zoo.quality import overlays
+
+LONGER_SIDE_PX = 640  # of the source picture when marks are searched
+
+
+@dataclass(frozen=True)
+class Framed(ClipThumbs):
+    """ClipThumbs with the region of the source picture that the clip shows."""
+
+    crop: Box
+
+
+@dataclass(frozen=True)
+class Logos(Stage):
+    """Clips of a video -> the score "logo" of each: fraction of its picture under marks that the video has, 0 to 1.
+
+    It is 0 for videos that show fewer than `model_zoo.quality.overlays.MIN_PICTURES` different pictures, such as a short shot of
+    a static camera: a mark cannot be told from the scene there.
+    """
+
+    reads = {"segment": Framed}
+    lookup_tables = {"segment": ClipVideo}
+    writes = Score
+    row_noun = "scores"
+    per = "shard"
+    accounts_for = "clip_id"
+
+    enabled: bool = True
+    """search for marks; false = every clip has the score 0"""
+
+    def run(self, model: None, clips: list[Framed], *, shard: int, lookup: Any) -> Iterator[Score | Failure]:
+        for _, group in groupby(sorted(clips, key=lambda clip: clip.clip_id), key=lambda clip: clip.video_id):
+            film = Film(list(group), shard, lookup)
+            found = film.marks() if self.enabled else []
+            for clip in film.clips:
+                try:
+                    yield Score(clip.clip_id, "logo", film.covered(clip, found) if found else 0.0)
+                except (av.error.FFmpegError, ValueError) as error:
+                    yield Failure(clip.clip_id, f"{type(error).__name__}: {error}")
+
+
+class Film:
+    """The clips of a video, whose pictures are read when they are needed, on the grid of the source picture."""
+
+    def __init__(self, clips: list[Framed], shard: int, lookup: Any):
+        self.clips, self.shard, self.lookup = clips, shard, lookup
+        right, bottom = max(clip.crop[2] for clip in clips), max(clip.crop[3] for clip in clips)
+        self.scale = LONGER_SIDE_PX / max(right, bottom)
+        self.shape = round(bottom * self.scale), round(right * self.scale)
+
+    def marks(self) -> list[overlays.Mark]:
+        """Return the marks of the video."""
+        step = -(-len(self.clips) // (4 * overlays.MAX_PICTURES))
+        places, thumbs = list[tuple[Framed, int]](), list[np.ndarray]()
+        for clip in self.clips[::step]:
+            mine = images.thumbs(clip.thumbnails)
+            for frame in sorted({0, len(mine) // 2, len(mine) - 1}):
+                places.append((clip, frame))
+                thumbs.append(mine[frame])
+        chosen = [places[n] for n in overlays.different(np.stack(thumbs))]
+        if len(chosen) < overlays.MIN_PICTURES:
+            return []
+        found = []
+        for clip, pairs in groupby(chosen, key=lambda pair: pair[0]):
+            try:
+                found += self.gradients(clip, [frame for _, frame in pairs])
+            except (av.error.FFmpegError, ValueError):  # reported when the clip is scored
+                continue
+        return overlays.marks(found)
+
+    def covered(self, clip: Framed, marks: list[overlays.Mark]) -> float:
+        """Return the fraction of a clip's picture under the marks that its first frame shows."""
+        (first,) = self.gradients(clip, [0])
+        there = [mark.area for mark in marks if overlays.correlation(mark, first) >= overlays.MIN_CORRELATION]
+        return float(np.any(there, axis=0)[self.window(clip)].mean()) if there else 0.0
+
+    def window(self, clip: Framed) -> tuple[slice, slice]:
+        """Return the part of the grid that a clip shows."""
+        x0, y0, x1, y1 = (round(v * self.scale) for v in clip.crop)
+        return np.s_[y0:y1, x0:x1]
+
+    def gradients(self, clip: Framed, numbers: list[int]) -> list[np.ndarray]:
+        """Return the gradients of frames of a clip on the grid, (h, w, 2) float32; zero outside the clip's window."""
+        row = self.lookup("segment", self.shard, "clip_id", [clip.clip_id])[clip.clip_id]
+        out = []
+        for grey in greys(row.video, numbers):
+            place = np.zeros((*self.shape, 2), np.float32)
+            part = place[self.window(clip)]
+            part[:] = overlays.gradient(cv2.resize(grey, part.shape[1::-1], interpolation=cv2.INTER_AREA))
+            out.append(place)
+        return out
+
+
+def greys(data: bytes, numbers: list[int]) -> Iterator[np.ndarray]:
+    """Yield frames of an mp4 in grey, (h, w) uint8; numbers ascend. Nothing is decoded beyond the last."""
+    with video.open_bytes(data) as container:
+        for number, frame in enumerate(container.decode(video=0)):
+            if number in numbers:
+                yield frame.to_ndarray(format="gray")
+            if number == numbers[-1]:
+                return
+    raise ValueError(f"the clip has no frame {numbers[-1]}")
