@@ -101,8 +101,8 @@ def queue(store: Store, index: Sequence[Packed], held_out: set[str], stage: str 
         rows[number * len(prefixes) + prefixes.index(prefix)].append(replace(row, split=split))
     for table in ("pack", stage):
         for name in store.names(table):
-            shard = name.split(".")[0]
-            if not shard.isdigit() or int(shard) not in rows:
+            number_text = name.split(".")[0]
+            if not number_text.isdigit() or int(number_text) not in rows:
                 store.remove(table, name)
     for shard, mine in rows.items():
         if store.footer("pack", shard) is None or list(store.read("pack", shard, Packed)) != mine:
