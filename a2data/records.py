@@ -106,7 +106,9 @@ class ClipVideo(Clip):
     """A clip with its pixels. A stage that does not read ClipVideo never loads them."""
 
     video: bytes
-    """mp4 (H.264, yuv420p)"""
+    """mp4 (H.264, yuv420p), with the sound of the source (AAC, stereo) if there is any at that time"""
+    sound_problem: str = ""
+    """why sound of the source is missing in the mp4; "" if none is known to be"""
 
     @cached_property
     def frames(self) -> np.ndarray:
@@ -138,6 +140,60 @@ class Score:
     metric: str
     """"motion", "sharpness", "luma", "bars", "static", "text" …, see stages/score.py"""
     value: float
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of a clip, in seconds from its start."""
+
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class Sound:
+    """The sound of one clip. The stage listen never drops clips; select does."""
+
+    clip_id: str
+    duration_s: float
+    """0 for a clip without sound"""
+    loudness_lufs: float
+    """integrated loudness (ITU-R BS.1770-4), LUFS; -70, the gate, for silence and without sound"""
+    peak_dbfs: float
+    """largest sample; 0 is full scale; -120 for digital silence and without sound"""
+    silence: float
+    """fraction of the clip that is silent, 0 to 1"""
+    speech: float
+    """fraction of the clip with speech, 0 to 1; -1: not measured"""
+    speech_spans: list[Span]
+    """each stretch of speech, in order"""
+    problem: str
+    """why sound of the source is missing; "" if none is known to be"""
+    transcript: str = ""
+    """what is said, by the model listen.asr_model; "" without one or without speech"""
+
+    def scores(self) -> dict[str, float]:
+        """Return what `select` has thresholds for, by metric."""
+        found = {"loudness": self.loudness_lufs, "silence": self.silence}
+        return found if self.speech < 0 else found | {"speech": self.speech}
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """When a face of a clip with speech seems to speak: an estimate from the motion of its mouth (stages.active_speaker)."""
+
+    clip_id: str
+    element_id: str
+    """the face"""
+    parent_id: str
+    """the human that it belongs to; "" for none"""
+    speech: float
+    """fraction of the clip's speech, 0 to 1"""
+    speech_spans: list[Span]
+    mouth_motion: float
+    """mean in speech: standard deviation, over half a second, of the mouth's opening in distances of the eyes; -1: not seen"""
+    mouth_motion_in_pauses: float
+    """the same without speech"""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,9 @@ A model is a callable over arrays; it does not depend on records or Ray. Its rol
 * copy:   `model(pictures) -> (n, d) float32`, rows of unit length; copies of one picture are close
 * inpaint: `model(picture, mask) -> picture`, with plausible content inside the mask
 * shots:  see model_zoo/shots/detector.py
+* asr:    `model(samples) -> text` of (n,) float32 at 16 kHz
+* mouth:  `model(frame, head) -> opening` of the mouth in a head's box, x0, y0, x1, y1; nan if no face is seen
+* vad:    `model(samples) -> (k,) float32`: the probability of speech, 0 to 1, of each 512 samples of (n,) float32 at 16 kHz
 
 Frames are (t, h, w, 3) uint8 RGB, pictures a list of (h, w, 3) uint8 RGB, masks (h, w) bool.
 """

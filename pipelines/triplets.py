@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from a2data.stage import Stage
+from stages.active_speaker import ActiveSpeaker
 from stages.background import Background
 from stages.caption.stage import Caption
 from stages.curate import Curate
@@ -11,6 +12,7 @@ from stages.embed import Embed
 from stages.faces import Faces
 from stages.ground import Ground
 from stages.ingest import Ingest
+from stages.listen import Listen
 from stages.logos import Logos
 from stages.match import Match
 from stages.pack.stage import Pack
@@ -28,10 +30,12 @@ def builtin() -> list[Stage]:
         Segment(),
         Logos(),
         Score(),
+        Listen(),
         Select(),
         Embed(),
         Detect(),
         Faces(),
+        ActiveSpeaker(),
         Parse(),
         Background(),
         Caption(),
@@ -103,6 +107,7 @@ def triplets(profile: str = "builtin") -> list[Stage]:
             *(
                 stages.Ingest(),
                 stages.Segment(),
+                Listen(vad_model=""),
                 stages.Select(),
                 Embed(),
                 stages.Detect(),

@@ -6,7 +6,7 @@ from math import inf
 from typing import Any
 
 from a2data import records
-from a2data.records import Clip, Kept, Reject, Rule
+from a2data.records import Clip, Kept, Reject, Rule, Sound
 from a2data.stage import Stage
 
 # How to enable a metric that is not measured by default.
@@ -19,7 +19,9 @@ MEASURED_BY = {
     "flow_top5": "score.quality_models=raft-small",
     "codec_motion": "score.codec_motion=true",
     "codec_motion_least": "score.codec_motion=true",
+    "speech": "listen.vad_model=silero-vad",
 }
+SOUND = ("loudness", "silence", "speech")
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Select(Stage):
     The defaults accept a person signing before a static camera, and reject static pictures.
     """
 
-    reads = {"segment": Clip, "score": records.Score, "logos": records.Score}
+    reads = {"segment": Clip, "score": records.Score, "logos": records.Score, "listen": Sound}
     writes = Kept
     row_noun = "clips"
     accounts_for = "clip_id"
@@ -57,6 +59,18 @@ class Select(Stage):
     max_logo: float = 0.0
     """fraction of the picture under marks that stay through the video, 0 to 1"""
 
+    # Off by default. A clip without sound is silent, at -70 LUFS.
+    min_loudness: float = -inf
+    """integrated loudness, LUFS; broadcasts have about -23"""
+    max_loudness: float = inf
+    """the same"""
+    max_silence: float = inf
+    """fraction of the clip that is silent, 0 to 1"""
+    min_speech: float = -inf
+    """fraction of the clip with speech, 0 to 1"""
+    max_speech: float = inf
+    """the same; 0 for clips without speech"""
+
     # Off by default; each needs a model or a setting of score, see MEASURED_BY.
     min_aesthetic: float = -inf
     """mean over the frames, about 1 to 10; cosmos-curate takes 3.5"""
@@ -74,10 +88,17 @@ class Select(Stage):
     """the same at its minimum; cosmos-curate uses 0.000001"""
 
     def run(
-        self, model: Any, clips: list[Clip], scores: list[records.Score], logos: list[records.Score]
+        self,
+        model: Any,
+        clips: list[Clip],
+        scores: list[records.Score],
+        logos: list[records.Score],
+        sounds: list[Sound],
     ) -> Iterator[Any]:
         for clip in clips:
             mine = {s.metric: s.value for s in (*scores, *logos) if s.clip_id == clip.clip_id}
+            for sound in sounds:
+                mine |= sound.scores() if sound.clip_id == clip.clip_id else {}
             try:
                 failed = [rule for rule in judge(mine, self) if not rule.passed]
             except KeyError as missing:
@@ -90,7 +111,8 @@ class Select(Stage):
 
 def _unmeasured(clip_id: str, metric: str) -> str:
     how = f" (--set {MEASURED_BY[metric]})" if metric in MEASURED_BY else ""
-    return f"clip {clip_id} has no score {metric!r}: let the score stage measure it{how}, or open the threshold (inf)"
+    stage = "listen" if metric in SOUND else "score"
+    return f"clip {clip_id} has no score {metric!r}: let the {stage} stage measure it{how}, or open the threshold (inf)"
 
 
 def judge(scores: dict[str, float], settings: Select) -> list[Rule]:
@@ -115,6 +137,9 @@ def judge(scores: dict[str, float], settings: Select) -> list[Rule]:
         "flow_top5": (settings.min_flow_top5, inf),
         "codec_motion": (settings.min_codec_motion, inf),
         "codec_motion_least": (settings.min_codec_motion_least, inf),
+        "loudness": (settings.min_loudness, settings.max_loudness),
+        "silence": (-inf, settings.max_silence),
+        "speech": (settings.min_speech, settings.max_speech),
     }
     asked = {metric: sides for metric, sides in bounds.items() if sides != (-inf, inf)}
     return [Rule(metric, scores[metric], low, high) for metric, (low, high) in asked.items()]

@@ -17,6 +17,7 @@ from a2data.dataset.triplet import ReferenceMeta, TripletMeta, short_caption, to
 from a2data.media.images import MAX_PIXELS, from_png
 from a2data.media.mp4 import frame_count
 from a2data.media.pictures import crop_resize
+from a2data.media.sound import of_clip
 
 
 class CorruptError(ValueError):
@@ -85,6 +86,7 @@ class Sample:
     references: tuple[Reference, ...] = ()  # the chosen references, with pictures; view "raw" only
     reference_names: tuple[str, ...] = ()  # their names, in every view that has facts
     video: np.ndarray | None = None  # view "raw": (t, height, width, 3) uint8 RGB
+    sound: np.ndarray | None = None  # of those frames, if asked for: (2, samples) float32; silence where there is none
     tensors: Mapping[str, Any] = field(default_factory=dict)  # view "encoded": torch tensors by name
     members: Mapping[str, memoryview] = field(default_factory=dict)  # view "bytes": members by extension
     replaced: Mapping[str, str] = field(default_factory=dict)  # corrupt samples replaced by this one, key -> error
@@ -100,6 +102,7 @@ class Decode:
     chances: Augmentation
     threads: int  # threads of the video decoder; 0 for automatic
     limits: Limits = LIMITS
+    sound_hz: int = 0  # sample rate of the sound; 0 for none
 
     def __call__(
         self,
@@ -134,7 +137,17 @@ class Decode:
         film = member(members, "mp4")
         shown = pictures(film, int(start), batch.bucket.frames, self.threads, shape[:3], self.limits)
         video = self.shape(shown, batch.bucket, rng(self.seed, batch.epoch, index, "crop"))
-        return replace(made, references=references, video=video)
+        sound = self.sound(film, made.facts, int(start), batch.bucket.frames) if self.sound_hz else None
+        return replace(made, references=references, video=video, sound=sound)
+
+    def sound(self, film: memoryview, facts: TripletMeta, start: int, count: int) -> np.ndarray:
+        """Return the sound of `count` frames from frame `start` on."""
+        begin_s, length_s = start / facts.fps, count / facts.fps
+        with reading("the sound of its .mp4"):
+            found = of_clip(film, self.sound_hz, begin_s, length_s)
+        if found.problem:
+            raise CorruptError(f"has a damaged sound in its .mp4: {found.problem}")
+        return np.zeros((2, round(length_s * self.sound_hz)), np.float32) if found.samples is None else found.samples
 
     def references(self, members: dict[str, memoryview], made: Sample) -> tuple[Reference, ...]:
         """Return the chosen references with their pictures."""

@@ -184,6 +184,7 @@ class Loader(IterableDataset):
         max_tokens, tail: see a2data.dataset.batch_plan.plan.
         prefetch: samples that each worker reads ahead.
         index: name of the index file; by default that of the view.
+        sound_hz: sample rate of the sound of each sample, view "raw"; 0 for none.
         limits: limits of a sample, see a2data.dataset.decode.Limits.
 
     Raises:
@@ -211,6 +212,7 @@ class Loader(IterableDataset):
         prefetch: int = 2,
         index: str = "",
         limits: Limits = LIMITS,
+        sound_hz: int = 0,
     ):
         if view not in VIEWS:
             raise ValueError(f"view is {view!r}; the views are {', '.join(VIEWS)}")
@@ -232,7 +234,7 @@ class Loader(IterableDataset):
             data=self.index.digest,
         )
         check_ranks(self.plan, rank, world_size)
-        decode = Decode(view, seed, shape or center_crop_resize, chances, 1 if num_workers else 0, limits)
+        decode = Decode(view, seed, shape or center_crop_resize, chances, 1 if num_workers else 0, limits, sound_hz)
         self.reader = Reader(Tars(self.index.without_table()), self.plan, rank, world_size, decode)
         self.num_workers, self.prefetch, self.step = num_workers, prefetch, 0
         self.set_aside: dict[str, str] = {}  # key of an unreadable sample -> error

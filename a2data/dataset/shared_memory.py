@@ -67,6 +67,7 @@ def swap(sample: Sample, change: Callable[[Any], Any]) -> Sample:
     return replace(
         sample,
         video=None if sample.video is None else change(sample.video),
+        sound=None if sample.sound is None else change(sample.sound),
         references=tuple(r._replace(picture=change(r.picture)) for r in sample.references),
         tensors={name: change(tensor) for name, tensor in sample.tensors.items()},
         members={name: change(data) for name, data in sample.members.items()},

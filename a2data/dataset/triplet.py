@@ -1,6 +1,6 @@
 """A triplet and the members of its WebDataset sample. Only this module defines their names.
 
-{key}.mp4             the clip, H.264, without audio
+{key}.mp4             the clip: H.264, and the sound of its source at that time, if any, as AAC
 {key}.json            `TripletMeta`, canonical JSON: sorted keys, no spaces, UTF-8; null for an infinite bound or value of a rule
 {key}.ref0.png        a reference on white, at its position in the frame of its own clip; ref1, ref2 … likewise
 {key}.bg.png          the background
@@ -15,7 +15,7 @@ import io
 import json
 import math
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,13 +25,14 @@ from a2data.dataset import format2
 from a2data.dataset import pair as pairs
 from a2data.media.coco_rle import Rle
 from a2data.media.images import Box, to_png
-from a2data.records import Caption, Rule
+from a2data.records import Caption, Rule, Sound
 from a2data.store.schema import from_table, schema, to_table
 
 FORMAT = "a2data-triplet/3"
 FORMATS = (format2.FORMAT, FORMAT)
 SLOTS = 8  # ref0 … ref7
 NO_PICTURE = to_png(np.full((1, 1, 3), 255, np.uint8))  # of a slot without a reference
+NO_SOUND = Sound("", 0.0, -70.0, -120.0, 1.0, -1.0, [], "")
 MAX_JSON_BYTES = 8 << 20  # parsed into Python objects, it takes about twenty times as much memory
 
 
@@ -134,6 +135,7 @@ class TripletMeta:
     references: list[ReferenceMeta]
     unpaired: list[Unpaired]
     made_by: list[str]  # "<stage> <model>@<revision>"
+    sound: Sound = NO_SOUND  # of the mp4; absent in samples packed before December 2026, whose mp4 has no sound
     captions: list[NamedCaption] = field(default_factory=list)  # [] in samples packed before December 2026
 
 
@@ -263,6 +265,7 @@ def to_facts(text: bytes, key: str = "") -> TripletMeta:
         )
     if data["format"] == format2.FORMAT:
         data = format2.upgrade(data)
+    data.setdefault("sound", asdict(NO_SOUND))
     data.setdefault("captions", [])
     for given in data["references"]:
         given["rules"] = [_infinite(rule) for rule in given["rules"]]

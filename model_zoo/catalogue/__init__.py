@@ -1,6 +1,6 @@
 """All models by name. NAME:PATH is the card NAME with your own weights."""
 
-from model_zoo.catalogue import bench, caption, compare, detect, people, quality
+from model_zoo.catalogue import bench, caption, compare, detect, people, quality, sound
 from model_zoo.roles import Card
 
 CARDS: dict[str, Card] = {
@@ -10,4 +10,5 @@ CARDS: dict[str, Card] = {
     **compare.CARDS,
     **caption.CARDS,
     **bench.CARDS,
+    **sound.CARDS,
 }

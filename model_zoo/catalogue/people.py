@@ -101,6 +101,12 @@ CARDS: dict[str, Card] = {
         "9ee168ec7c8f2a16c56fe8e1cfbc514974cbbb7e434051b455635f1bd1462f5c",
         "256 x 256, stretched, RGB, 0 to 1",
     ),
+    "mediapipe-mouth": Card(
+        "mouth",
+        "model_zoo.faces.mouth:mouth",
+        extra="builtin",
+        companions=("mediapipe-face-detection", "mediapipe-face-mesh"),
+    ),
     "dlib": Card(
         "faces",
         "model_zoo.faces.dlib_insightface:dlib_faces",

@@ -68,6 +68,12 @@ def lift(points: np.ndarray) -> float:
     return float((points[list(LIPS), :2].mean(0) - points[list(MOUTH), :2].mean(0)) @ down) / apart
 
 
+def gape(points: np.ndarray) -> float:
+    """Return the distance of the lips in distances of the outer corners of the eyes."""
+    apart = np.linalg.norm(points[RIGHT_EYE[0], :2] - points[LEFT_EYE[0], :2])
+    return float(np.linalg.norm(points[LIPS[1], :2] - points[LIPS[0], :2]) / max(float(apart), 1e-6))
+
+
 def five(points: np.ndarray) -> np.ndarray:
     """Return the eyes (left in the picture first), the tip of the nose and the corners of the mouth of a mesh, (5, 2) float32."""
     flat = points[:, :2]

@@ -6,7 +6,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from a2data.records import Caption, Clip, ElementMeta, Kept, Match, Packed, Reference, Reject, Score, Source, Video
+from a2data.records import (
+    Caption,
+    Clip,
+    ElementMeta,
+    Kept,
+    Match,
+    Packed,
+    Reference,
+    Reject,
+    Score,
+    Sound,
+    Source,
+    Span,
+    Speaker,
+    Video,
+)
 from a2data.stage import Stage
 from a2data.store.tables import Store
 from a2data.store.url import public_name
@@ -165,10 +180,13 @@ def _scores(store: Store, found: Found, select: Any) -> Iterator[str]:
     """Yield every rule of select with the current settings, and the scores without a rule."""
     rows = [row for stage in ("score", "logos") for row in _rows(store, stage, found, Score, "clip_id", found.clip_id)]
     scores = {row.metric: row.value for row in rows}
+    for sound in _rows(store, "listen", found, Sound, "clip_id", found.clip_id):
+        scores |= sound.scores()
+        yield from _sound(sound, _rows(store, "active-speaker", found, Speaker, "clip_id", found.clip_id))
     rules = []
-    if select and scores:
-        from stages.select import judge
+    from stages.select import Select, judge
 
+    if isinstance(select, Select) and scores:
         try:
             rules = judge(scores, select)
         except KeyError as missing:
@@ -180,6 +198,23 @@ def _scores(store: Store, found: Found, select: Any) -> Iterator[str]:
         f"{metric} = {value:.4g}, not used by a rule" for metric, value in sorted(scores.items()) if metric not in asked
     ]
     yield from _listed("scores", [*map(str, rules), *rest], "none")
+
+
+def _sound(sound: Sound, speakers: list[Speaker]) -> Iterator[str]:
+    about = f"{sound.duration_s:.2f} s, {sound.loudness_lufs:.1f} LUFS, peak {sound.peak_dbfs:.1f} dBFS"
+    yield _line("sound", about if sound.duration_s else "none")
+    if sound.speech_spans:
+        yield _line("speech", _times(sound.speech_spans))
+    if sound.transcript:
+        yield _line("", f"said: {sound.transcript}")
+    for speaker in speakers:
+        yield _line("", f"{speaker.element_id} seems to speak: {_times(speaker.speech_spans) or 'never'}")
+    if sound.problem:
+        yield _line("", sound.problem)
+
+
+def _times(spans: list[Span]) -> str:
+    return ", ".join(f"{span.start_s:.2f} to {span.end_s:.2f} s" for span in spans)
 
 
 def _verdict(store: Store, found: Found, select: Any) -> Iterator[str]:

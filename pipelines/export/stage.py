@@ -5,6 +5,7 @@ metadata of a target is written from all rows at the end.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,6 +14,7 @@ import av
 from a2data import heartbeat
 from a2data.dataset import writer
 from a2data.dataset.triplet import ReferenceMeta, Triplet, from_sample
+from a2data.media import sound
 from a2data.media.video import Opener
 from a2data.records import Failure, Packed, Reject
 from a2data.stage import Stage
@@ -20,7 +22,7 @@ from a2data.store.filename import safe_name
 from a2data.store.folder import Folder
 from a2data.store.source_files import SourceFiles
 from a2data.store.tables import Store
-from pipelines.export import cut, pictures, prompts, sound
+from pipelines.export import cut, pictures, prompts
 from pipelines.export.clock import CLOCKS, Clock, TooSmallError
 from pipelines.export.cut import Plan
 from pipelines.export.target import Exported, Picture, Target
@@ -161,7 +163,7 @@ class Export(Stage):
         """Yield the samples of one source with their clips, from the source, or from the shard with the reason."""
         if clock is None:
             for draft in drafts:
-                draft.mp4 = draft.triplet.video
+                draft.mp4, draft.sound = draft.triplet.video, draft.triplet.facts.sound.duration_s > 0
                 yield draft
             return
         left = {draft.key: draft for draft in drafts}
@@ -169,11 +171,13 @@ class Export(Stage):
         try:
             opener = self.opener(video_id, path)
             plans = [draft.plan for draft in drafts if draft.plan]
-            for plan, mp4 in cut.from_source(path, opener, plans, self.crf) if plans else ():
-                draft = left.pop(plan.facts.clip_id)
-                draft.mp4 = mp4
-                self.add_sound(draft, path, opener, clock)
-                yield draft
+            with sound.reading(path, opener, clock.sound_hz) if clock.sound_hz and plans else nullcontext() as track:
+                for plan, mp4 in cut.from_source(path, opener, plans, self.crf) if plans else ():
+                    draft = left.pop(plan.facts.clip_id)
+                    draft.mp4 = mp4
+                    if track:
+                        add_sound(draft, track.cut(plan.facts.source_pts_s[0], plan.frames / plan.fps), clock)
+                    yield draft
         except (ValueError, OSError) as error:
             why = f"{type(error).__name__}: {error}"
         for draft in left.values():
@@ -183,27 +187,17 @@ class Export(Stage):
     def cut_from_shard(self, draft: Draft, clock: Clock, why: str) -> Draft | Reject | Failure:
         """Return the sample with a clip from its own mp4. why: reason that the source could not be cut."""
         facts = draft.triplet.facts
-        draft.losses.append(f"made from the {facts.fps:g} fps clip of the shard, without sound: {why}")
+        draft.losses.append(f"made from the {facts.fps:g} fps clip of the shard: {why}")
         try:
-            draft.plan = cut.shard_plan(facts, clock, self.margin_frames)
-            draft.mp4 = cut.from_shard(draft.triplet.video, draft.plan, self.crf)
+            plan = draft.plan = cut.shard_plan(facts, clock, self.margin_frames)
+            draft.mp4 = cut.from_shard(draft.triplet.video, plan, self.crf)
+            if clock.sound_hz:
+                add_sound(draft, sound.of_clip(draft.triplet.video, clock.sound_hz, 0, plan.frames / plan.fps), clock)
         except TooSmallError as error:
             return Reject(draft.key, "outside the clock", str(error))
         except (ValueError, av.error.FFmpegError) as error:
             return Failure(draft.key, f"{type(error).__name__}: {error}")
         return draft
-
-    def add_sound(self, draft: Draft, path: str, opener: Opener | None, clock: Clock) -> None:
-        if not clock.sound_hz or not draft.plan:
-            return
-        start_s, length_s = draft.triplet.facts.source_pts_s[0], draft.plan.frames / draft.plan.fps
-        try:
-            samples = sound.cut_sound(path, opener, start_s, length_s, clock.sound_hz)
-        except ValueError as error:
-            draft.losses.append(f"without sound: {error}")
-            return
-        if samples is not None:
-            draft.mp4, draft.sound = sound.with_sound(draft.mp4, samples, clock.sound_hz), True
 
     def opener(self, video_id: str, path: str) -> Opener | None:
         """Return the opener of the local copy of a downloaded source. Raises FileNotFoundError for a web address without one."""
@@ -254,6 +248,14 @@ class Export(Stage):
             except (ValueError, OSError) as error:
                 draft.losses.append(f"{given.name} is cut out, not cropped: {type(error).__name__}: {error}")
         return pictures.picture(draft.triplet, given, style)
+
+
+def add_sound(draft: Draft, cut: sound.Cut, clock: Clock) -> None:
+    """Add the sound of a clip, if there is any, to its mp4."""
+    if cut.samples is not None:
+        draft.mp4, draft.sound = sound.with_sound(draft.mp4, cut.samples, clock.sound_hz), True
+    if cut.problem:
+        draft.losses.append(f"{'with gaps in' if draft.sound else 'without'} its sound: {cut.problem}")
 
 
 def queue(store: Store, out: Folder, rows: Sequence[Packed], stage: Export) -> dict[int, str]:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from a2data import records
 from a2data.elements import phrases
-from a2data.media import coco_rle, images, video
+from a2data.media import coco_rle, images, sound, video
 from a2data.media.images import Box
 from a2data.records import (
     Clip,
@@ -92,6 +92,7 @@ class Segment(Stage):
     per = "video"
     opens_sources = True
     accounts_for = "video_id"
+    version = 2
 
     max_short_side_px: int = 480
     """largest short side of a clip, pixels"""
@@ -108,7 +109,8 @@ class Segment(Stage):
                 yield Reject(clip.clip_id, "too long", f"{len(wanted)} frames, max_frames = {self.max_frames}")
                 continue
             frames = still(source) if source.codec == STILL else self.frames(source, source_file, wanted)
-            yield self.clip(source, clip, frames)
+            made = self.clip(source, clip, frames)
+            yield made if source.codec == STILL else with_sound(made, source, source_file)
 
     def frames(self, source: Video, source_file: SourceFile, wanted: range) -> Iterator[video.Frame]:
         opener = source_file(source.video_id, source.path)
@@ -126,13 +128,25 @@ class Segment(Stage):
         shrink = clock.Downscaler(width, height, source.rotation)
         x0, x1 = (round(x / source.width * width / 2) * 2 for x in (crop[0], crop[2]))
         y0, y1 = (round(y / source.height * height / 2) * 2 for y in (crop[1], crop[3]))
-        ticks = [segment.Tick(f.index, f.pts_s, clock.cut(shrink.planes(f.picture), (x0, y0, x1, y1))) for f in frames]
+        box = (x0, y0, x1, y1)
+        ticks = [segment.Tick(f.index, f.pts_s, clock.cut(shrink.planes(f.picture), box)) for f in frames]
         fps = source.fps if len(ticks) > 1 else 1.0
         # a reference that is one picture is encoded almost without loss
         settings = segment.Segment(fps=fps, crop_letterbox=False, crf=18 if len(ticks) > 1 else 4)
         fields, mp4 = segment.make_clip(ticks, source, settings)
         fields |= {"clip_id": clip.clip_id, "crop": crop}
         return ClipVideo(**fields, shot=0, shot_start=clip.first, shot_end=clip.end, transition_in="start", video=mp4)
+
+
+def with_sound(clip: ClipVideo, source: Video, source_file: SourceFile) -> ClipVideo:
+    """Return the clip with the sound of its source at its time, if there is any."""
+    rate_hz = segment.Segment().sound_hz
+    with sound.reading(source.path, source_file(source.video_id, source.path), rate_hz) as track:
+        if track is None:
+            return clip
+        heard = track.cut(clip.source_pts_s[0], len(clip.source_frames) / clip.fps)
+    mp4 = clip.video if heard.samples is None else sound.with_sound(clip.video, heard.samples, rate_hz)
+    return replace(clip, video=mp4, sound_problem=heard.problem)
 
 
 def still(source: Video) -> Iterator[video.Frame]:

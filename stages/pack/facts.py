@@ -8,7 +8,7 @@ from a2data.dataset import triplet as samples
 from a2data.dataset import writer
 from a2data.media import coco_rle, images
 from a2data.media.images import Box
-from a2data.records import Caption, Clip, ClipVideo, Element, ElementMeta, Match, Packed, Reference, Video
+from a2data.records import Caption, Clip, ClipVideo, Element, ElementMeta, Match, Packed, Reference, Sound, Video
 from a2data.store.lookup import element_row
 from a2data.store.url import public_name
 
@@ -99,6 +99,7 @@ def about(
     given: list[samples.ReferenceMeta],
     unpaired: list[samples.Unpaired],
     made_by: list[str],
+    sound: Sound,
 ) -> samples.TripletMeta:
     return samples.TripletMeta(
         clip_id=film.clip_id,
@@ -119,6 +120,7 @@ def about(
         references=given,
         unpaired=unpaired,
         made_by=made_by,
+        sound=sound,
         captions=samples.several_captions(caption),
     )
 

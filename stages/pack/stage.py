@@ -20,6 +20,7 @@ from a2data.records import (
     Packed,
     Reference,
     Reject,
+    Sound,
     Video,
 )
 from a2data.stage import Stage
@@ -47,6 +48,7 @@ class Pack(Stage):
         "caption": Caption,
         "match": Match,
         "ingest": Video,
+        "listen": Sound,
     } | dict.fromkeys(ELEMENT_TABLES, ElementMeta)
     lookup_tables = {"ingest": Video, "segment": ClipVideo} | dict.fromkeys(ELEMENT_TABLES, Element)
     writes = Packed
@@ -87,6 +89,7 @@ class Pack(Stage):
         captions: list[Caption],
         matches: list[Match],
         videos: list[Video],
+        sounds: list[Sound],
         *traits: list[ElementMeta],
         shard: int,
         lookup: Lookup,
@@ -95,7 +98,10 @@ class Pack(Stage):
         caption_of = {c.clip_id: c for c in captions}
         video_of = {v.video_id: v for v in videos}
         by_clip = Rows(
-            by("clip_id", references), by("clip_id", matches), by("clip_id", [t for ts in traits for t in ts])
+            by("clip_id", references),
+            by("clip_id", matches),
+            by("clip_id", [t for ts in traits for t in ts]),
+            {sound.clip_id: sound for sound in sounds},
         )
         turned_away: list[Reject | Failure] = []
         facts: dict[str, samples.TripletMeta] = {}
@@ -182,7 +188,8 @@ class Pack(Stage):
             for m, trait in ((m, traits[m.element_id]) for m in unpaired)
         ]
         made_by = [line for line in self.made_by.split("; ") if line]
-        return samples.Triplet(about(film, video, caption, given, listed, made_by), film.video, pictures, cut_outs)
+        facts = about(film, video, caption, given, listed, made_by, rows.sounds[film.clip_id])
+        return samples.Triplet(facts, film.video, pictures, cut_outs)
 
     def choose(self, references: Iterable[Reference]) -> list[Reference]:
         """Return the references of the selected roles, in role order: up to `max_references`, then at most one background."""
@@ -198,11 +205,12 @@ class Pack(Stage):
 
 @dataclass(frozen=True)
 class Rows:
-    """References, matches and elements of each clip of the shard."""
+    """References, matches, elements and sound of each clip of the shard."""
 
     references: dict[str, list[Reference]]
     matches: dict[str, list[Match]]
     traits: dict[str, list[ElementMeta]]
+    sounds: dict[str, Sound]
 
 
 def by(column: str, rows: Iterable[Any]) -> dict[str, list[Any]]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from a2data.media import images, video
+from a2data.media import images, sound, video
 from a2data.media.decode_limits import Limits
 from a2data.media.key_frames import FrameIndex, frame_index
 from a2data.records import ClipVideo, Reject, Video
@@ -56,7 +56,7 @@ class Segment(Stage):
     per = "video"
     opens_sources = True
     accounts_for = "video_id"
-    version = 4
+    version = 5
     uses_task_map = True
     uncached_fields = ("piece_s", "max_side_px", "max_source_frames", "max_decoder_bytes")
 
@@ -76,6 +76,8 @@ class Segment(Stage):
     """remove letterbox and pillarbox bars"""
     crf: int = 18
     """x264 quality, 0 (lossless) to 51"""
+    sound_hz: int = 48_000
+    """sample rate of the clips' sound, stereo; 0 = clips without sound"""
     decoder: str = "pyav"
     """"pyav" or "decord"; decord supports no AV1, MPEG-TS or rotated video"""
     shot_model: str = "transnetv2"
@@ -122,8 +124,25 @@ class Segment(Stage):
     ) -> Iterator[ClipVideo | Reject]:
         for source in videos:
             made = self.clips_by_pieces(network, source, source_file, spread)
-            for row in self.clips(network, source, source_file) if made is None else made:
+            rows = self.clips(network, source, source_file) if made is None else made
+            for row in self.with_sound(rows, source, source_file) if self.sound_hz else rows:
                 yield drop_excluded_frames(row, source)
+
+    def with_sound(
+        self, rows: Iterable[ClipVideo | Reject], source: Video, source_file: SourceFile
+    ) -> Iterator[ClipVideo | Reject]:
+        """Yield the clips of a video, in order, with its sound, which is decoded once."""
+        opener = source_file(source.video_id, source.path)
+        with sound.reading(source.path, opener, self.sound_hz, self.limits()) as track:
+            for row in rows:
+                if track is None or isinstance(row, Reject):
+                    yield row
+                    continue
+                heard = track.cut(start_s(row), len(row.source_frames) / row.fps)
+                samples, mp4 = heard.samples, row.video
+                if samples is not None:
+                    mp4 = sound.with_sound(mp4, samples, self.sound_hz)
+                yield replace(row, video=mp4, sound_problem=heard.problem)
 
     def clips(
         self, network: transnet.Network | None, source: Video, source_file: SourceFile = in_place
@@ -402,6 +421,11 @@ def too_short(source: Video, start: int, end: int, settings: Segment) -> Reject:
     """Return the rejection of a shot without a clip."""
     detail = f"frames {start} to {end} of the source have less than {settings.min_clip_s:g} s outside transitions"
     return Reject(f"{source.video_id}-{start:08d}", "shot too short", detail)
+
+
+def start_s(clip: ClipVideo) -> float:
+    """Return the time of a clip's first tick: the earliest at which every frame is due. Its first frame may be older."""
+    return max(pts_s - n / clip.fps for n, pts_s in enumerate(clip.source_pts_s))
 
 
 def no_shot(source: Video, frames: int, blank: int) -> Reject:

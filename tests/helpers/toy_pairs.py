@@ -15,6 +15,7 @@ from pipelines.run.local import InProcessExecutor
 from pipelines.run.schedule import run
 from stages.curate import Curate
 from stages.embed import Embed
+from stages.listen import Listen
 from stages.pack.stage import Pack
 from stages.retrieve.stage import Retrieve
 from stages.segment.stage import drop_excluded_frames
@@ -176,7 +177,17 @@ class Matches(Stage):
 
 def stages(store, people, **pack):
     named = "; ".join(f"{video_id}={who}" for video_id, who in people.items())
-    made = [Ingest(), Segment(), Select(), Detect(), Seen(people=named), Parse(), Background(), Ground()]
+    made = [
+        Ingest(),
+        Segment(),
+        Listen(vad_model=""),
+        Select(),
+        Detect(),
+        Seen(people=named),
+        Parse(),
+        Background(),
+        Ground(),
+    ]
     out = f"{store.root}/shards"
     made += [Embed(), Captions(), Matches(), Retrieve(min_face=0.8), Curate()]
     return [*made, Pack(out=out, required_roles="human", **pack)]

@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 from toy_truth import HEIGHT, WIDTH
 
+from a2data.dataset.triplet import NO_SOUND
 from a2data.dataset.writer import finish
 from a2data.media import images, video
-from a2data.records import Caption, ClipVideo, Element, Kept, Match, Reference, Subject, Video
+from a2data.records import Caption, ClipVideo, Element, Kept, Match, Reference, Sound, Subject, Video
 from a2data.store.tables import Store
 from pipelines.bench.triplets import self_test
 from pipelines.films.truth import Truth
@@ -62,6 +63,7 @@ def write(truth: Truth, folder: Path) -> Truth:
         [Video(f.file, f"/films/{f.file}", "CC0", "", "", WIDTH, HEIGHT, 0, 25.0, 3.0, "h264", 0) for f in truth.films],
     )
     put("segment", ClipVideo, [clip(c, pictures[c.file]) for c in right.clips.values()])
+    put("listen", Sound, [replace(NO_SOUND, clip_id=c.id) for c in right.clips.values()])
     for name in ("select", "curate"):
         put(name, Kept, [Kept(c.id, c.file) for c in right.clips.values()])
     put("detect", Element, [e for e in elements.values() if e.kind in ("human", "object")])

@@ -17,6 +17,7 @@ from pipelines.run.schedule import run
 from pipelines.sources import manifest
 from pipelines.triplets import PROFILES, triplets
 from stages.caption.stage import Caption
+from stages.listen import Listen
 from stages.pack.stage import Pack
 from stages.score import Score
 from stages.segment.stage import Segment
@@ -27,6 +28,7 @@ PROMISING = {  # every unit leaves something: the others may find nothing in a c
     "segment": "video_id",
     "logos": "clip_id",
     "score": "clip_id",
+    "listen": "clip_id",
     "select": "clip_id",
     "background": "clip_id",
     "caption": "clip_id",
@@ -116,6 +118,7 @@ def test_every_video_and_clip_is_accounted_for_from_the_manifest_on(tmp_path, la
     ours = [
         Segment(shot_model=""),
         Score(text_model=""),
+        Listen(vad_model=""),
         Select(max_text=float("inf"), max_burnt_text=float("inf")),
         Caption(),
         Pack(out=str(tmp_path / "shards"), required_roles="human|object|background"),

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from a2data.records import Kept, Reject
+from a2data.records import Kept, Reject, Sound
 from a2data.records import Score as Row
 from model_zoo import cards
 from stages.select import MEASURED_BY, Select, judge
@@ -14,8 +14,9 @@ GOOD |= {"burnt_text": 0.0, "logo": 0.0}
 CLIP = SimpleNamespace(clip_id="c", video_id="v")
 
 
-def run(scores: dict[str, float], settings: Select | None = None) -> list:
-    return list((settings or Select()).run(None, [CLIP], [Row("c", m, v) for m, v in scores.items()], []))
+def run(scores: dict[str, float], settings: Select | None = None, sounds: list[Sound] | None = None) -> list:
+    rows = [Row("c", m, v) for m, v in scores.items()]
+    return list((settings or Select()).run(None, [CLIP], rows, [], sounds or []))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_a_clip_without_a_score_is_an_error_and_never_kept():
 
 def test_scores_of_other_clips_do_not_count():
     with pytest.raises(ValueError, match="has no score"):
-        list(Select().run(None, [CLIP], [Row("other", m, v) for m, v in GOOD.items()], []))
+        list(Select().run(None, [CLIP], [Row("other", m, v) for m, v in GOOD.items()], [], []))
 
 
 def test_an_open_threshold_asks_for_no_score():
@@ -99,10 +100,41 @@ def test_what_models_measure_is_asked_about_only_when_told_to(setting, metric, p
         run(GOOD, told)
 
 
+@pytest.mark.parametrize(
+    ("setting", "metric", "passes", "fails"),
+    [
+        ("min_loudness", "loudness", -20.0, -50.0),
+        ("max_loudness", "loudness", -50.0, -20.0),
+        ("max_silence", "silence", 0.1, 0.9),
+        ("min_speech", "speech", 0.9, 0.1),
+        ("max_speech", "speech", 0.1, 0.9),
+    ],
+)
+def test_sound_is_asked_about_only_when_told_to(setting, metric, passes, fails):
+    def sounds(value):
+        told = {"loudness": -30.0, "silence": 0.0, "speech": 0.5} | {metric: value}
+        other = Sound("other", 1.0, *[0.0] * 4, [], "")
+        return [Sound("c", 1.0, told["loudness"], 0.0, told["silence"], told["speech"], [], ""), other]
+
+    assert run(GOOD, sounds=sounds(fails)) == [Kept("c", "v")]
+    told = replace(Select(), **{setting: (passes + fails) / 2})
+    assert run(GOOD, told, sounds(passes)) == [Kept("c", "v")]
+    assert [r.reason for r in run(GOOD, told, sounds(fails))] == [metric]
+
+
+def test_speech_that_was_not_measured_is_an_error():
+    unheard = [Sound("c", 1.0, -20.0, -6.0, 0.0, -1.0, [], "")]
+    with pytest.raises(ValueError, match=r"no score 'speech': let the listen stage measure it .*listen\.vad_model"):
+        run(GOOD, replace(Select(), min_speech=0.1), unheard)
+
+
 def test_what_is_advised_for_a_missing_score_is_a_setting_of_score_and_a_card_of_that_role():
     from stages.score import Score
 
     for setting in MEASURED_BY.values():
+        if setting.startswith("listen."):
+            assert cards.card(setting.partition("=")[2]).role == "vad"
+            continue
         name, value = setting.removeprefix("score.").split("=")
         assert hasattr(Score(), name)
         if name != "codec_motion":

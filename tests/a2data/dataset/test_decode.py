@@ -9,6 +9,7 @@ from a2data.dataset.decode import Augmentation, CorruptError, Decode, Shape, cap
 from a2data.dataset.reader import Tars, members, read_index
 from a2data.dataset.triplet import NamedCaption
 from a2data.media import video
+from a2data.media.sound import with_sound
 
 BUCKET = Bucket(4, 16, 16)
 
@@ -40,6 +41,21 @@ def test_a_raw_sample_has_frames_of_its_bucket_and_pictures(sample):
     assert [r.picture[0, 0].tolist() for r in made.references] == [[0] * 3, [60] * 3, [120] * 3]
     assert made.facts.clip_id == made.key == "clip-007"
     assert made.caption == made.facts.caption.prompt
+
+
+def test_the_sound_of_a_sample_is_that_of_its_frames(sample):
+    rate_hz, batch = 48_000, Batch(0, 0, 0, 0, BUCKET, np.array([7]))
+    ramp = np.tile(np.linspace(0, 1, 9 * rate_hz // 15, dtype=np.float32), (2, 1))
+    tone = ramp * np.sin(2 * np.pi * 440 * np.arange(ramp.shape[1]) / rate_hz).astype(np.float32)
+    loud = sample | {"mp4": memoryview(with_sound(bytes(sample["mp4"]), tone, rate_hz))}
+    decode = Decode("raw", 0, center_crop_resize, Augmentation(), 1, sound_hz=rate_hz)
+    for index in range(4):
+        made, silent = (decode(each, batch, index, 7, "", lambda row: Shape(9, 32, 48, 3)) for each in (loud, sample))
+        # frame n is as light as 40 + 16 n
+        start = round((int(made.video[0, 0, 0, 0]) - 40) / 16) * rate_hz // 15
+        assert np.corrcoef(made.sound[1], tone[1, start : start + 12_800])[0, 1] > 0.95  # -0.5 a frame later
+        assert (silent.sound.shape, silent.sound.any()) == ((2, 12_800), False)
+    assert decoded(loud).sound is None
 
 
 def test_the_first_frame_is_drawn_and_the_others_follow(sample):

@@ -23,7 +23,7 @@ from a2data.dataset.triplet import (
 )
 from a2data.media.coco_rle import Rle
 from a2data.media.images import from_png
-from a2data.records import Caption, Rule, Subject
+from a2data.records import Caption, Rule, Sound, Span, Subject
 
 PROMPT = "Ein Mädchen 👧 hält <eine Tasse>."
 SUBJECT = Subject("Human", "", "", "holds a cup", "", "left", True, "Ein Mädchen 👧", 0, 13)
@@ -81,6 +81,17 @@ TRIPLET = Triplet(FACTS, b"mp4", {"ref0": b"on white", "bg": b"place"}, {"ref0":
 def test_a_triplet_comes_back_as_it_went():
     assert from_sample(to_members(TRIPLET)) == TRIPLET
     assert from_sample({"__key__": "a-0", "__url__": "x.tar", **to_members(TRIPLET)}) == TRIPLET
+
+
+def test_a_sample_packed_before_sound_was_kept_has_none():
+    data = json.loads(to_json(FACTS))
+    assert data.pop("sound")["duration_s"] == 0
+    assert to_facts(json.dumps(data).encode()) == FACTS
+
+
+def test_the_sound_comes_back_as_it_went():
+    facts = replace(FACTS, sound=Sound("a-0", 2.0, -23.0, -6.0, 0.25, 0.5, [Span(0.1, 0.4), Span(1.0, 1.7)], ""))
+    assert to_facts(to_json(facts)) == facts
 
 
 def test_a_structured_caption_gives_several_and_old_samples_have_none():

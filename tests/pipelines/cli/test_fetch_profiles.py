@@ -25,13 +25,13 @@ def pack() -> bytes:
     return packed.getvalue()
 
 
-def wheel(names: list[str]) -> bytes:
-    """A wheel of mediapipe 0.10.21 that holds these files."""
-    packed, info = io.BytesIO(), "mediapipe-0.10.21.dist-info"
+def wheel(package: str, version: str, names: list[str]) -> bytes:
+    """A wheel that holds these files."""
+    packed, info = io.BytesIO(), f"{package.replace('-', '_')}-{version}.dist-info"
     with zipfile.ZipFile(packed, "w") as out:
         for name in names:
             out.writestr(name, name.encode() * 100)
-        out.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: mediapipe\nVersion: 0.10.21\n")
+        out.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
         out.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         out.writestr(f"{info}/RECORD", "")
     return packed.getvalue()
@@ -50,10 +50,15 @@ def server(tmp_path, monkeypatch):
         monkeypatch.setenv("PIP_INDEX_URL", f"{httpd.url}/simple/")
         monkeypatch.setenv("PIP_CACHE_DIR", str(tmp_path / "pip"))
         monkeypatch.setattr("model_zoo.catalogue.CARDS", {name: served(httpd, card) for name, card in CARDS.items()})
-        inside = [c.weights.partition("!")[2] for c in CARDS.values() if c.weights.startswith("pypi:")]
-        file = "mediapipe-0.10.21-py3-none-any.whl"
-        httpd.files["/simple/mediapipe/"] = (200, f'<a href="/wheels/{file}">{file}</a>'.encode())
-        httpd.files[f"/wheels/{file}"] = (200, wheel(inside))
+        inside = [c.weights.removeprefix("pypi:").partition("!") for c in CARDS.values() if "pypi:" in c.weights]
+        for package in {package for package, _, _ in inside}:
+            name, _, version = package.partition("==")
+            file = f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+            httpd.files[f"/simple/{name}/"] = (200, f'<a href="/wheels/{file}">{file}</a>'.encode())
+            httpd.files[f"/wheels/{file}"] = (
+                200,
+                wheel(name, version, [path for of, _, path in inside if of == package]),
+            )
         yield httpd
 
 

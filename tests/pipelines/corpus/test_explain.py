@@ -4,7 +4,7 @@ import pytest
 import tiny_corpus
 from tiny_corpus import GREEN, GREY, PROMPT, RED, A, B, C
 
-from a2data.records import Kept, Rule, Source
+from a2data.records import Kept, Rule, Sound, Source, Span, Speaker
 from a2data.store.tables import Store
 from pipelines.corpus.explain import explain
 from pipelines.triplets import triplets
@@ -63,6 +63,23 @@ def test_a_rejected_clip_shows_the_rule_that_it_failed_then_and_would_fail_now(c
     assert under(text, "verdict")[0].startswith("not kept")
     assert under(text, "rejected") == [f"select: {GREY}: motion (motion = 0, allowed 0.0015 to 0.2: FAIL)"]
     assert under(text, "references") == ["none"]
+
+
+def test_the_sound_of_a_clip_and_who_seems_to_speak_are_told(tmp_path):
+    store = Store(tmp_path)
+    tiny_corpus.write(store)
+    said = Sound(RED, 5.4, -21.5, -3.0, 0.1, 0.4, [Span(0.5, 2.0)], "2 packets of its sound cannot be decoded: bad")
+    store.write("listen", 0, Sound, [said])
+    face = Speaker(RED, f"{RED}/face/0", "", 1.0, [Span(0.6, 1.9)], 0.05, 0.01)
+    store.write("active-speaker", 0, Speaker, [face])
+    text = explain(store, RED, [])
+    for part in (
+        "5.40 s, -21.5 LUFS, peak -3.0 dBFS",
+        "0.50 to 2.00 s",
+        "face/0 seems to speak: 0.60 to 1.90 s",
+        "2 packets",
+    ):
+        assert part in text
 
 
 def test_a_verdict_by_other_thresholds_is_called_so(tmp_path):

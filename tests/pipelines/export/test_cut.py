@@ -1,11 +1,10 @@
-"""Clips cut again from a film whose frames say their numbers, and its sound."""
+"""Clips cut again from a film whose frames say their numbers."""
 
 import numbered_film as film
-import numpy as np
 import pytest
 
 from a2data.media import video
-from pipelines.export import cut, sound
+from pipelines.export import cut
 from pipelines.export.clock import CLOCKS
 
 
@@ -62,35 +61,3 @@ def test_a_clip_from_the_shard_repeats_its_frames(path):
     wanted = cut.shard_plan(triplet.facts, CLOCKS["h3"], 2)
     # the clip has 15 frames a second, and shows every other frame of the film
     assert numbers(cut.from_shard(triplet.video, wanted, 12)) == [10 + 2 * int(k * 15 // 24) for k in range(126)]
-
-
-def test_the_sound_of_a_clip_starts_with_its_first_frame(path):
-    # the tone starts 1 s into the film, so 0.5 s into a sound from 0.5 s
-    samples = sound.cut_sound(str(path), None, 0.5, 1.5, 32_000)
-    assert samples.shape == (2, 48_000)
-    loud = np.abs(samples[0]) > 0.05
-    assert np.argmax(loud) == pytest.approx(16_000, abs=320)  # AAC smears an edge over 10 ms
-    assert loud[17_000:47_000].mean() > 0.8
-
-
-def test_a_later_start_after_a_seek_is_in_phase_with_a_decode_from_the_start(path):
-    late = sound.cut_sound(str(path), None, 3.0, 0.5, 32_000)[0]
-    t = 3 + np.arange(16_000) / 32_000
-    assert np.corrcoef(late, np.sin(2 * np.pi * film.TONE_HZ * t))[0, 1] > 0.95
-
-
-def test_a_film_without_sound_has_none(tmp_path):
-    silent = film.write(tmp_path / "silent.mp4", frames=10, sound_from_s=None)
-    assert sound.cut_sound(str(silent), None, 0.0, 0.2, 32_000) is None
-
-
-def test_sound_in_the_mp4_keeps_the_frames_and_their_bytes_are_equal_again(path):
-    samples = sound.cut_sound(str(path), None, 2.0, 2.0, 32_000)
-    mp4 = video.encode([film.numbered(n) for n in range(48)], 24.0)
-    made = sound.with_sound(mp4, samples, 32_000)
-    assert numbers(made) == list(range(48))
-    assert made == sound.with_sound(mp4, samples, 32_000)
-    with video.open_bytes(made) as container:
-        heard = np.concatenate([frame.to_ndarray() for frame in container.decode(container.streams.audio[0])], axis=1)
-    assert heard.shape[1] >= 64_000
-    assert np.corrcoef(heard[0, 2000:60_000], samples[0, 2000:60_000])[0, 1] > 0.95

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numbered_film as film
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from a2data.media import images, video
+from a2data.media import images, sound, video
 from a2data.store.folder import Folder
 from pipelines.cli.main import main
 from pipelines.export import h3
@@ -176,13 +177,26 @@ def test_a_deleted_file_is_written_again_with_the_same_bytes(corpus, tmp_path):
     assert digests(tmp_path) == whole
 
 
+def test_without_its_source_a_clip_has_the_sound_of_the_shard(tmp_path):
+    path = film.write(tmp_path / "gone.mp4")
+    triplet = film.clip(path, 0, 0)
+    with sound.reading(str(path), None, 48_000) as track:
+        loud = replace(triplet, video=sound.with_sound(triplet.video, track.cut(0.0, 5.4).samples, 48_000))
+    film.shards(tmp_path / "shards", [[loud]])
+    path.unlink()
+    assert export(tmp_path, "h3", tmp_path / "out", "--check") == 0
+    heard = sound.of_clip((tmp_path / "out" / "videos" / f"{CLIPS[0]}.mp4").read_bytes(), 32_000, 1.5, 1.0).samples
+    wave = np.sin(2 * np.pi * film.TONE_HZ * (1.5 + np.arange(32_000) / 32_000))
+    assert np.corrcoef(heard[0], wave)[0, 1] > 0.99
+
+
 def test_without_its_source_a_clip_is_made_from_the_shard_and_the_loss_is_reported(tmp_path, capsys):
     path = film.write(tmp_path / "gone.mp4")
     film.shards(tmp_path / "shards", [[film.clip(path, 0, 0)]])
     path.unlink()
     assert export(tmp_path, "h3", tmp_path / "out", "--check") == 0
     said = capsys.readouterr().out
-    assert f"{CLIPS[0]}: made from the 15 fps clip of the shard, without sound: FileNotFoundError" in said
+    assert f"{CLIPS[0]}: made from the 15 fps clip of the shard: FileNotFoundError" in said
     assert "check h3: 1 rows, skipped = 0" in said
     mp4 = tmp_path / "out" / "videos" / f"{CLIPS[0]}.mp4"
     assert numbers(mp4) == [2 * (k * 15 // 24) for k in range(126)]

@@ -119,7 +119,7 @@ def test_of_several_in_flight_the_one_that_kills_its_worker_is_found(store):
 def test_neighbours_that_look_at_the_same_films_go_together():
     names = [[stage.name() for stage in group] for group in groups(triplets())]
 
-    assert ["embed", "detect", "faces", "parse", "background", "caption", "ground"] in names
+    assert ["embed", "detect", "faces", "active-speaker", "parse", "background", "caption", "ground"] in names
     assert ["select"] in names
 
 

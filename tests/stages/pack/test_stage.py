@@ -20,6 +20,8 @@ from a2data.records import (
     Reference,
     Reject,
     Rule,
+    Sound,
+    Span,
     Video,
 )
 from stages.pack.facts import fetch, in_source
@@ -108,6 +110,7 @@ def match(kind, phrase):
     return Match("v-1", f"v-1/{kind}/0", phrase, start, start + len(phrase), 1.0, 1.0)
 
 
+SOUNDS = [Sound(film.clip_id, 0.2, -20.0, -6.0, 0.1, 0.5, [Span(0.1, 0.2)], "") for film in FILMS]
 REFERENCES = [paired(kind) for kind in ("background", "upper", "object", "human")]
 MATCHES = [match("human", "A person in red"), match("object", "a ball"), match("background", "a room")]
 
@@ -116,7 +119,7 @@ def pack(out, references=REFERENCES, matches=MATCHES, kept=("v-1",), reverse=Fal
     caption = Caption("v-1", PROMPT, [], "", "", "", "", "", 0, 0, "", [])
     traits = [ElementMeta(**{n: getattr(e, n) for n in ElementMeta.__dataclass_fields__}) for e in ELEMENTS.values()]
     by_stage = [[t for t in traits if STAGE[t.kind] == s] for s in ("detect", "faces", "parse", "background", "ground")]
-    rows = [[Kept(c, c[0]) for c in kept], list(references), FILMS, [caption], list(matches), VIDEOS, *by_stage]
+    rows = [[Kept(c, c[0]) for c in kept], list(references), FILMS, [caption], list(matches), VIDEOS, SOUNDS, *by_stage]
     rows = [r[::-1] for r in rows] if reverse else rows
     return list(Pack(out=str(out), **settings).run(None, *rows, shard=7, lookup=find))
 
@@ -138,6 +141,7 @@ def test_webdataset_reads_the_triplet_and_every_reference_stands_for_its_words(t
     ]
     assert all(triplet.prompt[g.start : g.end] == g.phrase for g in given.values())
     assert triplet.video == FILMS[0].video
+    assert triplet.facts.sound == SOUNDS[0]
     assert row == Packed(
         "v-1", f"00007-000-{row.shard_sha256[:12]}.tar", row.shard_sha256, 0, row.bytes,
         ["bg.png", "cutouts.zip", "json", "mp4", *(f"ref{n}.png" for n in range(8))],

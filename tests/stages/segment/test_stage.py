@@ -230,7 +230,7 @@ def test_each_frame_of_the_source_is_decoded_exactly_once(tmp_path, monkeypatch)
 
     monkeypatch.setattr(video.av, "open", counting)
     assert len(run(source)) == 3
-    assert len(opened) == 1
+    assert len(opened) == 2  # the second time for its sound
     assert len(counts) == 120
     assert set(counts.values()) == {1}
 
