@@ -49,7 +49,7 @@ def test_a_run_killed_inside_the_join_continues_to_the_same_references(tmp_path)
     store, begun = Store(tmp_path / "work"), tmp_path / "begun"
     people = {f"{letter * 16}": "anna bert carl" for letter in "ab"}
     toy_pairs.fill(store, people)
-    *before, retrieve, _ = toy_pairs.stages(store, people)
+    *before, retrieve, _, _ = toy_pairs.stages(store, people)
     toy_pairs.make(store, before)
     script = tmp_path / "driver.py"
     script.write_text(
@@ -82,7 +82,7 @@ DRIVER = """
     if __name__ == "__main__":
         store = Store({root!r})
         stages = [Cut(seconds=0.02), Measure(seconds=0.02), Choose(), Join()]
-        print(run(stages, store, {shards!r}, Children(store, 2)).jobs)
+        print(run(stages, store, {shards!r}, ProcessExecutor(store, 2)).jobs)
 """
 
 
