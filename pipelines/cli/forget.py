@@ -33,7 +33,7 @@ def _forget(args: argparse.Namespace) -> int:
         remake = {stage for stage in stages if store.damaged(stage.name())}
         remove_damaged(store, stages)
         for stage, count in removed.items():
-            print(f"{stage:12} {count:8} rows removed")
+            print(f"{stage:14} {count:8} rows removed")
         again = [stage for stage in stages if stage in remake or (stage.per not in UNIT and store.shards(stage.name()))]
         summary = session.work(args, again, store, store.shards("manifest"))
         remove_damaged(store, stages)  # found by the jobs

@@ -351,12 +351,12 @@ def _stage(args: argparse.Namespace) -> int:
 def _status(args: argparse.Namespace) -> int:
     store, recipe, stages = session.opened(args)
     ledger = Ledger(store)
-    print(f"{'stage':12} {'fresh':>9} {'done':>8} {'rejected':>9} {'failed':>7}")
+    print(f"{'stage':14} {'fresh':>9} {'done':>8} {'rejected':>9} {'failed':>7}")
     for step in planning.plan(stages, ledger, ledger.shards("manifest")):
         entries = ledger.entries(step.stage).values()
         rejected, failed = sum(e.num_rejected for e in entries), sum(e.num_failed for e in entries)
         fresh = f"{step.total - step.todo}/{step.total}"
-        print(f"{step.stage:12} {fresh:>9} {sum(e.num_inputs for e in entries) - failed:8} {rejected:9} {failed:7}")
+        print(f"{step.stage:14} {fresh:>9} {sum(e.num_inputs for e in entries) - failed:8} {rejected:9} {failed:7}")
     ledger.save()
     for name, folder in (("shards", recipe.folder(store)), ("work folder", store)):
         found = verify.last(folder)
@@ -399,7 +399,7 @@ def _plan(args: argparse.Namespace) -> int:
     ledger.save()
     for step in steps:
         why = "; ".join(f"{n} x {reason}" if n > 1 else reason for reason, n in step.reasons.items())
-        print(f"{step.stage:12} {step.todo:5} of {step.total} jobs   {why}".rstrip())
+        print(f"{step.stage:14} {step.todo:5} of {step.total} jobs   {why}".rstrip())
     print(f"at most {sum(step.todo for step in steps)} jobs; jobs whose inputs turn out unchanged are skipped")
     return 0
 

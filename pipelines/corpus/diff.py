@@ -168,11 +168,11 @@ def text(found: Diff, most: int = 40) -> str:
     """Return the differences as text, with at most that many triplets."""
     lines = []
     if found.counts:
-        lines.append(f"{'stage':12} {'rows':>15} {'rejected':>13} {'failed':>9}")
+        lines.append(f"{'stage':14} {'rows':>15} {'rejected':>13} {'failed':>9}")
         for each in found.counts:
             pairs = (f"{one} → {other}" if one != other else f"{one}" for one, other in each[1:4])
-            lines.append("{:12} {:>15} {:>13} {:>9}".format(each.stage, *pairs))
-            lines += [f"{'':12}   {line}" for line in each.settings]
+            lines.append("{:14} {:>15} {:>13} {:>9}".format(each.stage, *pairs))
+            lines += [f"{'':14}   {line}" for line in each.settings]
     for change in found.changes[:most]:
         lines.append(
             f"{change.clip_id}: only in the {change.side}; the other: {change.why}" if change.side

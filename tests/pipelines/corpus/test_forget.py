@@ -1,6 +1,7 @@
 """What is forgotten is gone as if it had never been there, and stays away."""
 
 import hashlib
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,7 +157,7 @@ def test_a_part_that_was_stale_does_not_pass_for_fresh_afterwards(store):
 def test_the_command_deletes_pairs_again_and_reports_the_deletion(store, capsys):
     Recipe(settings={"retrieve": {"min_face": 0.8}}).save(store)
     assert cli.main(["forget", store.root, "--source", "ee55", "--in-process", "--quiet"]) == 0
-    assert "faces               1 rows removed" in capsys.readouterr().out
+    assert re.search(r"faces +1 rows removed", capsys.readouterr().out)
     assert "ee55" not in {r.source_clip_id[:4] for r in references(store)}
     assert b"ee55" not in Path(store.path("shards/index.parquet")).read_bytes()
 
