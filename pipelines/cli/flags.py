@@ -1,11 +1,38 @@
 """Command-line flags from the fields of a settings class, and parsers that are built when they are used."""
 
 import argparse
+import difflib
+import re
 from collections.abc import Callable, Collection
 from dataclasses import fields
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from pipelines.run.settings import field_docs, parse
+
+
+class Top(argparse.ArgumentParser):
+    """The parser of all commands; it suggests the command that a misspelt one resembles."""
+
+    def error(self, message: str) -> NoReturn:
+        found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if found and "COMMAND" in message:
+            close = difflib.get_close_matches(found[1], re.findall(r"[\w-]+", found[2]), 1)
+            hint = f"did you mean `{self.prog} {close[0]}`?" if close else f"`{self.prog} --help` lists them"
+            message = f"there is no command {found[1]!r}: {hint}"
+        super().error(message)
+
+
+class Version(argparse.Action):
+    """Print the installed version."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, nargs=0, **kwargs)
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"a2data {version('a2data')}")
+        parser.exit()
 
 
 class Parser(argparse.ArgumentParser):

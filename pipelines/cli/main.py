@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import copy
+import json
 import logging
 import os
 import re
@@ -21,7 +22,7 @@ from a2data.store.parquet import DamagedError
 from a2data.store.tables import Store
 from a2data.store.url import public_name, scrub
 from pipelines.cli import session, sources
-from pipelines.cli.flags import Parser, add_settings, argparse_type, given
+from pipelines.cli.flags import Parser, Top, Version, add_settings, argparse_type, given
 from pipelines.run import estimate, ownership, verify
 from pipelines.run import status as planning
 from pipelines.run.lock import exclusive_lock
@@ -128,7 +129,8 @@ TAKES_WORK = {"calibrate", "forget"}
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser with all commands. The flags of a stage command are the stage's fields."""
-    top = argparse.ArgumentParser("a2data", description=__doc__)
+    top = Top("a2data", description=__doc__)
+    top.add_argument("--version", action=Version, help="print the version")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
 
     def command(
@@ -150,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
     )
     for stage in triplets():
         command(stage.name(), _stage, _first_line(stage), partial(_stage_flags, stage))
-    command("status", _status, "show the progress of every stage")
+    command("status", _status, "show the progress of every stage", _json_flags)
     command(
         "verify",
         _verify,
@@ -158,8 +160,8 @@ def parser() -> argparse.ArgumentParser:
         _verify_flags,
         work=False,
     )
-    command("plan", _plan, "list the jobs that a run with these settings would do, with the reasons", _recipe_flags)
-    command("failures", _failures, "list all failures with their reasons")
+    command("plan", _plan, "list the jobs that a run with these settings would do, with the reasons", _plan_flags)
+    command("failures", _failures, "list all failures with their reasons", _json_flags)
     command("retry", _retry, "retry failed units and jobs", _retry_flags)
     command(
         "explain",
@@ -235,6 +237,15 @@ def _retry_flags(sub: Parser) -> None:
     sub.add_argument("--stage", dest="only", choices=names, help="stage whose failures are retried (default: all)")
     session.add_flags(sub)
     session.add_out_flags(sub)
+
+
+def _json_flags(sub: Parser) -> None:
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _plan_flags(sub: Parser) -> None:
+    _recipe_flags(sub)
+    _json_flags(sub)
 
 
 def _explain_flags(sub: Parser) -> None:
@@ -351,13 +362,21 @@ def _stage(args: argparse.Namespace) -> int:
 def _status(args: argparse.Namespace) -> int:
     store, recipe, stages = session.opened(args)
     ledger = Ledger(store)
-    print(f"{'stage':14} {'fresh':>9} {'done':>8} {'rejected':>9} {'failed':>7}")
+    rows = []
     for step in planning.plan(stages, ledger, ledger.shards("manifest")):
         entries = ledger.entries(step.stage).values()
         rejected, failed = sum(e.num_rejected for e in entries), sum(e.num_failed for e in entries)
-        fresh = f"{step.total - step.todo}/{step.total}"
-        print(f"{step.stage:14} {fresh:>9} {sum(e.num_inputs for e in entries) - failed:8} {rejected:9} {failed:7}")
+        done = sum(e.num_inputs for e in entries) - failed
+        counts = {"fresh": step.total - step.todo, "parts": step.total, "done": done}
+        rows.append({"stage": step.stage, **counts, "rejected": rejected, "failed": failed})
     ledger.save()
+    if args.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    print(f"{'stage':14} {'fresh':>9} {'done':>8} {'rejected':>9} {'failed':>7}")
+    for row in rows:
+        fresh = f"{row['fresh']}/{row['parts']}"
+        print(f"{row['stage']:14} {fresh:>9} {row['done']:8} {row['rejected']:9} {row['failed']:7}")
     for name, folder in (("shards", recipe.folder(store)), ("work folder", store)):
         found = verify.last(folder)
         print(f"{name} last verified {found.line if found else 'never: see `a2data verify`'}")
@@ -397,6 +416,10 @@ def _plan(args: argparse.Namespace) -> int:
     ledger = Ledger(store)
     steps = planning.plan(stages, ledger, ledger.shards("manifest"))
     ledger.save()
+    if args.json:
+        rows = [{"stage": s.stage, "todo": s.todo, "parts": s.total, "reasons": s.reasons} for s in steps]
+        print(json.dumps(rows, indent=1))
+        return 0
     for step in steps:
         why = "; ".join(f"{n} x {reason}" if n > 1 else reason for reason, n in step.reasons.items())
         print(f"{step.stage:14} {step.todo:5} of {step.total} jobs   {why}".rstrip())
@@ -410,10 +433,16 @@ def _failures(args: argparse.Namespace) -> int:
     failed = planning.failures(ledger, [s.name() for s in stages])
     ledger.save()
     listed = planning.sources(store, [shard for _, shard, _, _ in failed])
+    rows = []
     for stage, shard, unit, why in failed:
         source = listed.get((shard, unit)) or listed.get((shard, unit.rpartition("-")[0]))
-        called = f"{unit} ({public_name(source.path)})" if source else unit or "(whole job)"
-        print(f"{stage} shard {shard} {called}: {why}")
+        name = public_name(source.path) if source else None
+        rows.append({"stage": stage, "shard": shard, "unit": unit, "source": name, "error": why})
+        if not args.json:
+            called = f"{unit} ({name})" if source else unit or "(whole job)"
+            print(f"{stage} shard {shard} {called}: {why}")
+    if args.json:
+        print(json.dumps(rows, indent=1))
     return 0
 
 

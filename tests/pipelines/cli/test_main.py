@@ -129,7 +129,7 @@ def test_a_flag_of_a_stage_is_remembered(folder, capsys):
     assert cli.main(["select", str(folder / "work"), "--max-motion", "0.0", *CREW]) == 0
     assert "2 jobs done" in capsys.readouterr().out
     assert cli.main(["plan", str(folder / "work")]) == 0
-    assert "detect           2 of 2 jobs   2 x input changed" in capsys.readouterr().out
+    assert "detect             2 of 2 jobs   2 x input changed" in capsys.readouterr().out
     assert json.loads((folder / "work/run.json").read_text())["settings"]["select"]["max_motion"] == 0.0
 
 
@@ -148,9 +148,29 @@ def test_plan_says_what_a_setting_would_cost_and_does_not_remember_it(done, caps
     assert cli.main(["plan", str(done / "work"), "--set", "match.min_margin=0.2"]) == 0
     told = capsys.readouterr().out
 
-    assert "match            2 of 2 jobs   2 x setting min_margin: 0.05 → 0.2" in told
-    assert "caption          0 of 2 jobs" in told
+    assert "match              2 of 2 jobs   2 x setting min_margin: 0.05 → 0.2" in told
+    assert "caption            0 of 2 jobs" in told
     assert "min_margin" not in (done / "work/run.json").read_text()
+
+
+def test_programs_get_status_plan_and_failures_as_json(done, capsys):
+    rows = {}
+    for command in ("status", "plan", "failures"):
+        assert cli.main([command, str(done / "work"), "--json"]) == 0
+        rows[command] = json.loads(capsys.readouterr().out)
+
+    assert [row["stage"] for row in rows["status"]] == [row["stage"] for row in rows["plan"]] == NAMES
+    assert rows["status"][0] == {"stage": "ingest", "fresh": 2, "parts": 2, "done": 2, "rejected": 0, "failed": 1}
+    assert rows["plan"][0] == {"stage": "ingest", "todo": 0, "parts": 2, "reasons": {}}
+    (failure,) = rows["failures"]
+    assert failure["source"] == str(done / "my videos" / "no video.mp4")
+    assert "Invalid data" in failure["error"]
+
+
+def test_the_version_is_printed(capsys):
+    with pytest.raises(SystemExit, match="^0$"):
+        cli.main(["--version"])
+    assert re.fullmatch(r"a2data \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
 
 
 def test_a_file_that_is_not_a_video_is_reported_with_its_path(done, capsys):
@@ -338,7 +358,8 @@ def test_what_makes_no_sense_is_a_sentence(done, tmp_path, capsys, words, senten
         (["run", "--work", "W", "--cpus-per-worker", "-1"], "'-1' is not a finite number of at least 0"),
         (["detect", "W", "--confidence", "high"], "expected float, got 'high'"),
         (["retry", "W", "--stage", "nosuch"], "invalid choice: 'nosuch'"),
-        (["nosuch"], "invalid choice: 'nosuch'"),
+        (["stauts", "W"], "there is no command 'stauts': did you mean `a2data status`?"),
+        (["nosuch"], "there is no command 'nosuch': `a2data --help` lists them"),
     ],
 )
 def test_a_flag_that_makes_no_sense_is_a_sentence(capsys, words, sentence):
