@@ -56,8 +56,8 @@ class Select(Stage):
     """fraction of the picture under text, 0 to 1; inf if text is not measured"""
     max_burnt_text: float = 0.005
     """fraction of the picture under subtitles and the like, 0 to 1; inf if text is not measured"""
-    max_logo: float = 0.0
-    """fraction of the picture under marks that stay through the video, 0 to 1"""
+    max_logo: float = 0.001
+    """fraction of the picture under marks that stay through the video, 0 to 1; a corner logo has 0.003 and more"""
 
     # Off by default. A clip without sound is silent, at -70 LUFS.
     min_loudness: float = -inf
