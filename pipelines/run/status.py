@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from a2data.records import Source
 from a2data.stage import Stage
@@ -46,6 +46,15 @@ def plan(stages: Sequence[Stage], ledger: Ledger, shards: Sequence[int]) -> list
     return steps
 
 
+def change(old: Any, new: Any) -> str:
+    """Return how a setting changed; of lists in a text, separated by "; ", only what differs."""
+    if not (isinstance(old, str) and isinstance(new, str) and "; " in old + new):
+        return f"{old!r} → {new!r}"
+    before, after = old.split("; "), new.split("; ")
+    gone, come = [x for x in before if x not in after], [x for x in after if x not in before]
+    return "; ".join([*(f"without {x}" for x in gone), *(f"with {x}" for x in come)]) or "another order"
+
+
 def reasoner(stage: Stage, ledger: Ledger, remade: dict[str, set[int]]) -> Callable[[Job], str]:
     """Return the function that tells why a job of this stage must run; "" if it need not. remade: table -> pending shards."""
     entries, is_fresh = ledger.entries(stage.name()), ledger.is_fresh(stage)
@@ -57,7 +66,7 @@ def reasoner(stage: Stage, ledger: Ledger, remade: dict[str, set[int]]) -> Calla
         """Return what differs in the settings, and in the models or the version."""
         old = json.loads(made_with)
         settings = [
-            f"{n}: {old['settings'].get(n)!r} → {v!r}" for n, v in fields.items() if old["settings"].get(n) != v
+            f"{n}: {change(old['settings'].get(n), v)}" for n, v in fields.items() if old["settings"].get(n) != v
         ]
         version = f"code version {old['version']} → {stage.version}" if old["version"] != stage.version else ""
         return "setting " + ", ".join(settings) if settings else "", (
