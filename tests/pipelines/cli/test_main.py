@@ -168,7 +168,7 @@ def test_programs_get_status_plan_and_failures_as_json(done, capsys):
 
 
 def test_the_version_is_printed(capsys):
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         cli.main(["--version"])
     assert re.fullmatch(r"a2data \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
 
