@@ -64,7 +64,7 @@ def run_over_all(
             mine = pa.array(place.get(shard, np.empty(0, np.int64)))
             accountable = _accountable(stage, home, shard)
             found, rejected, failed = accounting.sort(stage, rows.take(mine), named[shard], accountable)
-            # read before `create`, which replaces the part at once where there are no temporary names
+            # read before `create`, which replaces the part at once where names are not temporary
             before = store.footer(stage.name(), shard) if earlier is not None else None
             with store.create(stage.name(), stage.writes, shard) as part:
                 part.add_table(found)

@@ -15,11 +15,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from a2data.media import images
 from a2data.records import ClipVideo
 from a2data.store.tables import Store
 from model_zoo import cards
 from model_zoo.quality import overlays
+from stages.logos import scenes
 from stages.score import HELD_S, text
 from stages.select import Select
 
@@ -86,16 +86,7 @@ def letters(frame: np.ndarray, words: str, scale: float, height: float) -> np.nd
 
 def different(clips: list[ClipVideo]) -> list[np.ndarray]:
     """Return the pictures of a video in which `stages.logos` searches, (h, w) uint8 of one size."""
-    places, thumbs = list[tuple[ClipVideo, int]](), list[np.ndarray]()
-    for clip in clips:
-        mine = images.thumbs(clip.thumbnails)
-        for frame in sorted({0, len(mine) // 2, len(mine) - 1}):
-            places.append((clip, frame))
-            thumbs.append(mine[frame])
-    chosen = [places[n] for n in overlays.different(np.stack(thumbs))]
-    if len(chosen) < overlays.MIN_PICTURES:
-        return []
-    return [cv2.resize(cv2.cvtColor(c.frames[n], cv2.COLOR_RGB2GRAY), (640, 360)) for c, n in chosen]
+    return [cv2.resize(cv2.cvtColor(c.frames[n], cv2.COLOR_RGB2GRAY), (640, 360)) for c, n in scenes(clips)]
 
 
 def logo(grey: np.ndarray, opacity: float) -> np.ndarray:

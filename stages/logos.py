@@ -1,9 +1,9 @@
 """Logos and watermarks: what stays in place through a video while its scenes change."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 import cv2
@@ -14,6 +14,8 @@ from a2data.media.images import Box
 from a2data.records import ClipThumbs, ClipVideo, Failure, Score
 from a2data.stage import Stage
 from model_zoo.quality import overlays
+
+C = TypeVar("C", bound=ClipThumbs)
 
 LONGER_SIDE_PX = 640  # of the source picture when marks are searched
 
@@ -66,15 +68,7 @@ class Film:
     def marks(self) -> list[overlays.Mark]:
         """Return the marks of the video."""
         step = -(-len(self.clips) // (4 * overlays.MAX_PICTURES))
-        places, thumbs = list[tuple[Framed, int]](), list[np.ndarray]()
-        for clip in self.clips[::step]:
-            mine = images.thumbs(clip.thumbnails)
-            for frame in sorted({0, len(mine) // 2, len(mine) - 1}):
-                places.append((clip, frame))
-                thumbs.append(mine[frame])
-        chosen = [places[n] for n in overlays.different(np.stack(thumbs))]
-        if len(chosen) < overlays.MIN_PICTURES:
-            return []
+        chosen = scenes(self.clips[::step])
         found = []
         for clip, pairs in groupby(chosen, key=lambda pair: pair[0]):
             try:
@@ -104,6 +98,18 @@ class Film:
             part[:] = overlays.gradient(cv2.resize(grey, part.shape[1::-1], interpolation=cv2.INTER_AREA))
             out.append(place)
         return out
+
+
+def scenes(clips: Sequence[C]) -> list[tuple[C, int]]:
+    """Return (clip, frame) of the pictures of different scenes in which marks are searched; none if there are too few."""
+    places, thumbs = list[tuple[C, int]](), list[np.ndarray]()
+    for clip in clips:
+        mine = images.thumbs(clip.thumbnails)
+        for frame in sorted({0, len(mine) // 2, len(mine) - 1}):
+            places.append((clip, frame))
+            thumbs.append(mine[frame])
+    chosen = [places[n] for n in overlays.different(np.stack(thumbs))]
+    return chosen if len(chosen) >= overlays.MIN_PICTURES else []
 
 
 def greys(data: bytes, numbers: list[int]) -> Iterator[np.ndarray]:

@@ -30,7 +30,7 @@ def schedule(frames: int, steps: int, block: int = 0, lag: int = 0, ready: int =
 
     The others are split into blocks of `block` frames (0: one block; the last may be shorter). Each block starts `lag` passes
     after the previous one (0: all together), at the latest when that one is done. There are (blocks - 1) * lag + steps passes.
-    Raises ValueError if there is no frame to sample, and for negative numbers.
+    Raises ValueError without a frame to sample, and for negative numbers.
     """
     if min(frames, steps, block, lag, ready, frames - ready - 1, steps - 1) < 0:
         raise ValueError(

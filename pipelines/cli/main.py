@@ -438,11 +438,12 @@ def _failures(args: argparse.Namespace) -> int:
         source = listed.get((shard, unit)) or listed.get((shard, unit.rpartition("-")[0]))
         name = public_name(source.path) if source else None
         rows.append({"stage": stage, "shard": shard, "unit": unit, "source": name, "error": why})
-        if not args.json:
-            called = f"{unit} ({name})" if source else unit or "(whole job)"
-            print(f"{stage} shard {shard} {called}: {why}")
     if args.json:
         print(json.dumps(rows, indent=1))
+        return 0
+    for row in rows:
+        called = f"{row['unit']} ({row['source']})" if row["source"] else row["unit"] or "(whole job)"
+        print(f"{row['stage']} shard {row['shard']} {called}: {row['error']}")
     return 0
 
 
