@@ -31,8 +31,8 @@ class Framed(ClipThumbs):
 class Logos(Stage):
     """Clips of a video -> the score "logo" of each: fraction of its picture under marks that the video has, 0 to 1.
 
-    It is 0 for videos that show fewer than `model_zoo.quality.overlays.MIN_PICTURES` different pictures, such as a short shot of
-    a static camera: a mark cannot be told from the scene there.
+    It is 0 for videos that show fewer than `model_zoo.quality.overlays.MIN_PICTURES` different places, such as a short shot of a
+    static camera: a mark cannot be told from the scene there.
     """
 
     reads = {"segment": Framed}
@@ -41,6 +41,7 @@ class Logos(Stage):
     row_noun = "scores"
     per = "shard"
     accounts_for = "clip_id"
+    version = 2
 
     enabled: bool = True
     """search for marks; false = every clip has the score 0"""
@@ -80,7 +81,7 @@ class Film:
     def covered(self, clip: Framed, marks: list[overlays.Mark]) -> float:
         """Return the fraction of a clip's picture under the marks that its first frame shows."""
         (first,) = self.gradients(clip, [0])
-        there = [mark.area for mark in marks if overlays.correlation(mark, first) >= overlays.MIN_CORRELATION]
+        there = [mark.area for mark in marks if overlays.correlation(mark, first) >= overlays.MIN_KNOWN_CORRELATION]
         return float(np.any(there, axis=0)[self.window(clip)].mean()) if there else 0.0
 
     def window(self, clip: Framed) -> tuple[slice, slice]:

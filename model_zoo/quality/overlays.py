@@ -20,8 +20,9 @@ MIN_GRADIENT = 6.0  # of the median, grey levels per pixel
 MIN_AGREEMENT = 0.7  # length of the mean gradient over the mean length: 1 = the same in all pictures
 GAP_PX = 9  # between letters of one mark
 MIN_EDGE_PX, MIN_SIDE_PX = 40, 6  # pixels of edges of a mark, and its height and width; less is the edge of a thing
-MAX_EDGES = 0.015  # fraction of the picture that agrees; beyond it the pictures show one scene after all
-MIN_CORRELATION = 0.5  # of a picture's gradient with that of the mark, if the picture shows it
+MAX_SHARED = 0.1  # fraction of the edges of two pictures that agree; beyond it they show one place
+MIN_CORRELATION = 0.75  # of a picture's gradient with that of a mark that is searched, if the picture shows it
+MIN_KNOWN_CORRELATION = 0.5  # the same for a mark that was found
 MIN_SHOWING = 0.8  # fraction of the pictures that show a mark
 
 HELD = 0.9  # cosine of the gradients of one place at two times, from which it shows the same
@@ -55,16 +56,15 @@ def gradient(grey: np.ndarray) -> np.ndarray:
 
 
 def marks(gradients: Sequence[np.ndarray]) -> list[Mark]:
-    """Return the marks in pictures of different scenes, by their gradients, (h, w, 2) each; none for too few pictures."""
-    if len(gradients) < MIN_PICTURES:
+    """Return the marks in pictures by their gradients, (h, w, 2) each; none if they show fewer than MIN_PICTURES places."""
+    chosen = places(gradients)
+    if len(chosen) < MIN_PICTURES:
         return []
-    stack = np.stack(gradients)
+    stack = np.stack(chosen)
     length = np.linalg.norm(stack, axis=3).mean(axis=0)
     agreement = np.linalg.norm(stack.mean(axis=0), axis=2) / np.maximum(length, 1e-6)
     middle = np.median(stack, axis=0)
     edges = (np.linalg.norm(middle, axis=2) >= MIN_GRADIENT) & (agreement >= MIN_AGREEMENT)
-    if edges.mean() > MAX_EDGES:
-        return []
     joined = cv2.morphologyEx(edges.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((GAP_PX, GAP_PX), np.uint8))
     count, parts = cv2.connectedComponents(joined)
     found = []
@@ -77,6 +77,25 @@ def marks(gradients: Sequence[np.ndarray]) -> list[Mark]:
         if np.mean([correlation(mark, each) >= MIN_CORRELATION for each in stack]) >= MIN_SHOWING:
             found.append(mark)
     return found
+
+
+def places(gradients: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return the first gradient, (h, w, 2), of each place: of those of which more than MAX_SHARED of the edges agree.
+
+    What stands in a place, a wall behind different people, would pass for a mark if each picture of it counted.
+    """
+    chosen: list[tuple[np.ndarray, np.ndarray]] = []
+    for picture in gradients:
+        length = np.linalg.norm(picture, axis=2)
+        for other, other_length in chosen:
+            both = np.minimum(length, other_length) >= MIN_GRADIENT
+            either = np.maximum(length, other_length) >= MIN_GRADIENT
+            cosine = (picture[both] * other[both]).sum(axis=1) / (length[both] * other_length[both])
+            if np.count_nonzero(cosine >= HELD) > MAX_SHARED * np.count_nonzero(either):
+                break
+        else:
+            chosen.append((picture, length))
+    return [picture for picture, _ in chosen]
 
 
 def correlation(mark: Mark, picture: np.ndarray) -> float:

@@ -72,3 +72,15 @@ def test_a_clip_that_cannot_be_decoded_fails_alone():
     assert isinstance(made[0], Failure)
     assert made[0].key == "v-00000000"
     assert all(isinstance(row, Score) and row.value > 0 for row in made[1:])
+
+
+def test_places_that_return_with_other_people_do_not_make_a_mark_of_their_walls():
+    walls, people = [scene(90 + n, 0.0) for n in range(4)], [scene(n, 0.0) for n in range(12)]
+    at = [(n * 20) % 200 for n in range(12)]
+    mixed = [
+        np.where((np.arange(320)[:, None] >= x) & (np.arange(320)[:, None] < x + 120), person, walls[n % 4])
+        for n, (x, person) in enumerate(zip(at, people, strict=True))
+    ]
+    assert len(overlays.different(np.stack([images.thumb(picture) for picture in mixed]))) == 12
+    assert len(overlays.places([overlays.gradient(picture[..., 0]) for picture in mixed])) <= 4
+    assert {row.value for row in run(mixed)} == {0.0}
