@@ -6,7 +6,10 @@ export RAY_USAGE_STATS_ENABLED = 0
 export OMP_NUM_THREADS ?= 1
 unexport PYTHONDONTWRITEBYTECODE  # tests and their child processes import the same modules many times
 
-.PHONY: demo truth test test-all check bench clean
+.PHONY: docs demo truth test test-all check bench clean
+
+docs: $(VENV)/ready  ## build the documentation site: site/index.html
+	$(RUN) -m sphinx --fail-on-warning --keep-going -q docs site
 
 demo: $(VENV)/ready  ## render a small film set and run the whole pipeline over it
 	$(VENV)/bin/a2data demo-films demo/films

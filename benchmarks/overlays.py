@@ -3,7 +3,7 @@
     python -m benchmarks.overlays WORK [WORK ...]
 
 WORK: work folders in which segment has run. Subtitles are drawn into up to three clips of each video; a logo into all clips of
-the videos that show enough different scenes, opaque and translucent. Nothing is encoded again. Prints found and all.
+the videos that show enough different places, opaque and translucent. Nothing is encoded again. Prints found and all.
 """
 
 import sys
@@ -43,7 +43,8 @@ def main(works: list[str]) -> None:
                     if name == "as it is" and value > Select.max_burnt_text:
                         alarms.append(f"{Path(work).name} {clip.clip_id}: burnt_text {value:.4f}")
             pictures = different(few)
-            for opacity in (0.0, *OPACITIES) if len(pictures) >= overlays.MIN_PICTURES else ():
+            enough = len(overlays.places([overlays.gradient(grey) for grey in pictures])) >= overlays.MIN_PICTURES
+            for opacity in (0.0, *OPACITIES) if enough else ():
                 found = bool(overlays.marks([overlays.gradient(logo(grey, opacity)) for grey in pictures]))
                 logos[f"{opacity:g}"] += found
                 logos[f"{opacity:g} of"] += 1
@@ -53,7 +54,7 @@ def main(works: list[str]) -> None:
     print(f"{'burnt-in text':28} clips  found")
     for name in planted_subtitles():
         print(f"{name:28} {subtitles[f'{name} of']:5} {subtitles[name]:6}")
-    print(f"{'logo, opacity':28} videos found ({logos['videos']} videos in all; others show too few scenes)")
+    print(f"{'logo, opacity':28} videos found ({logos['videos']} videos in all; others show too few places)")
     for opacity in (0.0, *OPACITIES):
         print(f"{opacity or 'as it is':<28} {logos[f'{opacity:g} of']:5} {logos[f'{opacity:g}']:6}")
     print("as they are:", *(alarms or ["nothing"]), sep="\n  ")

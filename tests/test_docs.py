@@ -140,20 +140,28 @@ def test_a_page_without_marks_is_refused():
         make.fill("# A page", "new")
 
 
-# -- the README --------------------------------------------------------------------------------------------------------
+# -- the README and the site -------------------------------------------------------------------------------------------
 
 
-def test_the_readme_names_every_command_and_profile(parser):
+def test_the_pages_show_every_command_and_profile(parser):
     known = re.findall(r"^    ([a-z][a-z-]+)\b", parser.format_help(), re.MULTILINE)
-    named = {words[1] for line in commands(README) if (words := line.split())[0] == "a2data"}
-    named |= set(re.findall(r"^\| `([a-z-]+)` \|", README.read_text(), re.MULTILINE))
+    shown = {words[1] for page in PAGES for line in commands(page) if (words := line.split())[0] == "a2data"}
+    for page in ("stages.md", "profiles.md"):
+        shown |= set(re.findall(r"^\| `([a-z-]+)` \|", (ROOT / "docs" / page).read_text(), re.MULTILINE))
 
     assert len(known) > 12
-    assert {*known, *PROFILES} - named == set()
+    assert {*known, *PROFILES} - shown == set()
+
+
+def test_the_readme_is_one_screen_and_a_half_and_the_site_lists_every_page():
+    listed = re.findall(r"^([a-z0-9-]+)$", (ROOT / "docs" / "index.md").read_text(), re.MULTILINE)
+
+    assert len(README.read_text().splitlines()) <= 100
+    assert sorted(listed) == sorted(path.stem for path in (ROOT / "docs").glob("*.md") if path.stem != "index")
 
 
 def test_everything_in_the_layout_exists():
-    (layout,) = [b.text for b in blocks(README) if b.language == "text" and "a2data/" in b.text and "stages/" in b.text]
+    (layout,) = [b.text for b in blocks(ROOT / "CONTRIBUTING.md") if b.language == "text" and "a2data/" in b.text and "stages/" in b.text]
     names = [line.split()[0] for line in layout.splitlines() if line.strip() and not line.startswith(" ")]
 
     assert len(names) > 5
