@@ -58,7 +58,11 @@ def number(value: float, digits: int = 0) -> str:
 
 
 def span(seconds: float) -> str:
-    """Format seconds for readers: 4.2 s, 3 min 10 s, 7 h 5 min."""
+    """Format seconds for readers: 12 ms, 4.2 s, 3 min 10 s, 7 h 5 min."""
+    if 0 < seconds < 0.0005:
+        return "< 1 ms"
+    if 0 < seconds < 0.1:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

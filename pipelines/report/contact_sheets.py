@@ -17,7 +17,9 @@ from a2data.store.tables import Footer, Store
 from a2data.store.url import public_name
 from pipelines.html.page import data_uri
 
-COLOURS = 8  # classes c0 to c7 of report.css; the ninth reference of a clip reuses c0
+COLOURS = 8  # classes c0 to c7 of base.css; the ninth reference of a clip reuses one
+# The colour that a kind has in every card; a second element of the kind takes one that the card does not use.
+KINDS = ("human", "face", "hair", "upper", "object", "background", "lower", "shoes")
 NO_REFERENCE = -1  # colour of a phrase whose element does not have a reference
 MOST_EXAMPLES, MOST_IDENTITIES, MOST_MEMBERS = 6, 12, 8  # numbers shown; all are counted
 PREVIEW_PX, STILL_PX, TILE_PX = 320, 400, 320  # longest side of a picture in the report
@@ -168,7 +170,7 @@ def colour(
     pictures: dict[str, CutOut],
     parents: dict[str, str],
 ) -> tuple[list[Piece], list[Tile]]:
-    """Assign colours to elements with references, in the order in which the prompt mentions them; the rest come last.
+    """Return the prompt in pieces and the references in the order in which the prompt mentions them, with their colours.
 
     A face or garment that the prompt does not mention uses the phrase of its person, as in the shards (stages/pack/stage.py).
     """
@@ -184,7 +186,7 @@ def colour(
         return start, -end, element_id not in phrases, element_id
 
     order = sorted(paired, key=rank)
-    colours = {element_id: number % COLOURS for number, element_id in enumerate(order)}
+    colours = _colours(order, {reference.element_id: reference.kind for reference in references})
     spans = [Highlight(m.start, m.end, colours.get(m.element_id, NO_REFERENCE)) for m in matches]
     spans += [Highlight(m.start, m.end, colours[e]) for e, m in named.items() if e not in phrases]
     tiles = [
@@ -197,6 +199,15 @@ def colour(
         for r in sorted(references, key=lambda r: (order.index(r.element_id), r.copy_risk, r.source_element_id))
     ]
     return pieces(prompt, spans), tiles
+
+
+def _colours(order: list[str], kinds: dict[str, str]) -> dict[str, int]:
+    """Return the colour of each element: that of its kind for the first of a kind, else the lowest that is free."""
+    first = {kinds[element_id]: element_id for element_id in reversed(order)}
+    colours = {element_id: KINDS.index(kind) for kind, element_id in first.items() if kind in KINDS}
+    free = [n for n in range(COLOURS) if n not in colours.values()] + list(range(COLOURS))
+    others = [element_id for element_id in order if element_id not in colours]
+    return colours | {element_id: free[n % len(free)] for n, element_id in enumerate(others)}
 
 
 def _parents(store: Store, tables: Sequence[str], shard: int, element_ids: set[str]) -> dict[str, str]:

@@ -41,16 +41,29 @@ def test_every_character_keeps_its_place_and_has_the_colours_of_the_spans_over_i
 
 def test_references_beyond_the_last_colour_start_again_and_the_named_come_first():
     kinds = [f"object{n}" for n in range(contact_sheets.COLOURS + 1)]
-    references = [replace(tiny_corpus.reference("human", 0.9, 0.1), element_id=f"{RED}/{kind}/0") for kind in kinds]
+    references = [replace(tiny_corpus.reference("human", 0.9, 0.1), element_id=f"{RED}/{k}/0", kind=k) for k in kinds]
     named = Match(RED, references[-1].element_id, "walks", 26, 31, 0.3, 0.1)
     _, tiles = contact_sheets.colour(PROMPT, [named], references, {}, {})
     assert [tile.reference.element_id for tile in tiles] == [f"{RED}/{kind}/0" for kind in (kinds[-1], *kinds[:-1])]
     assert [tile.colour for tile in tiles] == [*range(contact_sheets.COLOURS), 0]
 
 
+def test_a_kind_has_its_colour_in_every_card_and_a_second_of_it_another():
+    kinds = ["background", "object", "object", "face"]
+    references = [
+        replace(tiny_corpus.reference("human", 0.9, 0.1), element_id=f"{RED}/{kind}/{n}", kind=kind)
+        for n, kind in enumerate(kinds)
+    ]
+    for some in (references, references[1:], references[::-1]):
+        _, tiles = contact_sheets.colour(PROMPT, [], some, {}, {})
+        colours = {tile.reference.element_id.split("/", 1)[1]: tile.colour for tile in tiles}
+        assert colours.pop("background/0", 5) == 5
+        assert colours == {"object/1": 4, "object/2": 0, "face/3": 1}
+
+
 def test_a_face_that_the_prompt_does_not_name_goes_by_the_phrase_of_its_person():
     human, face = (
-        replace(tiny_corpus.reference("human", 0.9, 0.1), element_id=f"{RED}/{k}/0") for k in ("human", "face")
+        replace(tiny_corpus.reference("human", 0.9, 0.1), element_id=f"{RED}/{k}/0", kind=k) for k in ("human", "face")
     )
     named = tiny_corpus.match("man in a red coat", "human")
     prompt, tiles = contact_sheets.colour(PROMPT, [named], [face, human], {}, {face.element_id: human.element_id})
