@@ -161,7 +161,11 @@ def test_the_readme_is_one_screen_and_a_half_and_the_site_lists_every_page():
 
 
 def test_everything_in_the_layout_exists():
-    (layout,) = [b.text for b in blocks(ROOT / "CONTRIBUTING.md") if b.language == "text" and "a2data/" in b.text and "stages/" in b.text]
+    (layout,) = [
+        b.text
+        for b in blocks(ROOT / "CONTRIBUTING.md")
+        if b.language == "text" and "a2data/" in b.text and "stages/" in b.text
+    ]
     names = [line.split()[0] for line in layout.splitlines() if line.strip() and not line.startswith(" ")]
 
     assert len(names) > 5

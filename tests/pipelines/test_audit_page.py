@@ -184,3 +184,14 @@ def test_the_order_puts_first_what_is_nearest_to_a_threshold(page):
     near = min((min(r.similarity - 0.6, 0.95 - r.copy_risk), r.element_id) for r in REFERENCES if r.kind == "human")[1]
     page.locator("#audit-list").select_option(index=0)
     assert near in page.locator("#audit-target").inner_text()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1400, "dark")])
+def test_the_page_fits_its_window_and_axe_finds_nothing_serious(browser, html, width, scheme):
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.goto(html)
+    found = pytest.importorskip("axe_playwright_python.sync_playwright").Axe().run(page).response["violations"]
+
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")] == []
+    page.close()
