@@ -70,7 +70,7 @@ def test_phrases_wear_the_colour_of_their_reference(page):
     joined = [(text, classes) for text, classes in runs if classes]
     assert joined == [("man in a ", ["c0"]), ("red coat", ["c0", "c3"]), ("walks", ["none"])]
     assert "".join(text for text, _ in page.inside("p", **{"class": "prompt"})).strip() == PROMPT
-    human, coat = (page.text("figure", **{"class": f"tile {colour}"}) for colour in ("c0", "c1"))
+    human, coat = (page.text("figure", **{"class": f"tile {colour}"}) for colour in ("c0", "c3"))
     assert human.startswith("human man in a red coat sim 0.90 copy risk 0.20")
     assert coat.startswith("upper red coat sim 0.70 copy risk 0.40")
 
