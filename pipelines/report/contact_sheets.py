@@ -82,6 +82,7 @@ class Shown(NamedTuple):
     """A reject for display."""
 
     reject: Reject
+    caption: str
     picture: str  # data: URI of the element's cut-out, else of a frame of the clip; "" if neither exists
     path: str  # path of a rejected video; "" for clips and elements
 
@@ -257,12 +258,20 @@ def rejects(store: Store, tables: Sequence[str], footers: dict[str, list[tuple[i
 
     def show(reject: Reject) -> Shown:
         picture = pictures.get(reject.key) or pictures.get(reject.key.split("/")[0], "")
-        return Shown(reject, picture, paths.get(reject.key, ""))
+        return Shown(reject, caption(reject), picture, paths.get(reject.key, ""))
 
     return [
         Example(stage, reason, len(found[stage, reason]), [show(reject) for _, reject in rejects])
         for (stage, reason), rejects in chosen.items()
     ]
+
+
+def caption(reject: Reject) -> str:
+    """Return the rule that rejected, with the likeliest candidate if there is one. A rule that passed is not quoted."""
+    first = reject.detail.split("; ")[0] or reject.reason  # rules that failed come first
+    if not first.endswith(": pass"):
+        return first
+    return f"{first.partition(': ')[0]} is similar enough, but is not of the same kind or identity"
 
 
 def _paths(store: Store, keys: set[Where]) -> dict[str, str]:

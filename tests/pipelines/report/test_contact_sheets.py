@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_corpus import PROMPT, RED
 
-from a2data.records import Match
+from a2data.records import Match, Reject
 from pipelines.report import contact_sheets
 from pipelines.report.contact_sheets import NO_REFERENCE, Highlight, pieces
 
@@ -83,3 +83,22 @@ def test_frames_with_odd_proportions_become_even_and_fit():
 def test_samples_are_spread_over_the_whole_corpus():
     assert contact_sheets.spread(list(range(100)), 4) == [0, 25, 50, 75]
     assert contact_sheets.spread([1, 2], 5) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("detail", "expected"),
+    [
+        (
+            "b/face/0: similarity = 0.9, allowed 0.97 to inf: FAIL; margin = 1, allowed 0 to inf: pass",
+            "b/face/0: similarity",
+        ),
+        ("b/face/0: similarity = 0.99, allowed 0.97 to inf: pass", "b/face/0 is similar enough, but"),
+        ("side = 26 px, min_side_px = 40", "side = 26 px, min_side_px = 40"),
+        ("", "too small"),
+    ],
+    ids=["failed", "passed", "text", "none"],
+)
+def test_the_caption_of_a_reject_quotes_no_rule_that_passed(detail, expected):
+    said = contact_sheets.caption(Reject("a/upper/0", "too small", detail))
+    assert said.startswith(expected)
+    assert "pass" not in said
