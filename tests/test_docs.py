@@ -10,10 +10,10 @@ import subprocess
 import sys
 from dataclasses import is_dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
+from pages import ROOT, blocks, commands
 
 from a2data import records
 from a2data.dataset import writer
@@ -31,28 +31,8 @@ from pipelines.cli import main as cli
 from pipelines.run.recipe import Recipe
 from pipelines.triplets import PROFILES
 
-ROOT = Path(__file__).parents[1]
 README, NEW_STAGE = ROOT / "README.md", ROOT / "docs" / "new-stage.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-FENCE = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-class Block(NamedTuple):
-    """A fenced block of a page."""
-
-    language: str
-    path: str  # the file that it is, or changes; "" for none
-    text: str
-
-
-def blocks(page: Path) -> list[Block]:
-    return [Block(*found) for found in FENCE.findall(page.read_text())]
-
-
-def commands(page: Path) -> list[str]:
-    """What a reader is told to type: the lines of console blocks after "$ "."""
-    lines = [line for block in blocks(page) if block.language == "console" for line in block.text.splitlines()]
-    return [line[2:] for line in lines if line.startswith("$ ")]
 
 
 # -- every page --------------------------------------------------------------------------------------------------------
