@@ -3,16 +3,11 @@
 python -m docs.make
 """
 
-# The picture of the README is one triplet of the report over the demo films, at twice the size, in 256 colours:
+# The picture of the README is the third triplet of the report of the demo, without its footer: a screenshot of the element by
+# playwright, at a width of 1300 px and a device scale of 2, then
 #
-#   make demo
-#   chromium --headless --force-device-scale-factor=2 --window-size=1300,1700 --screenshot=page.png \
-#       file://$PWD/demo/work/report.html
-#   python -c "from PIL import Image; a = Image.open('page.png').convert('RGB').crop((100, 940, 2430, 2288)); \
-#       a = a.resize((1600, round(1600 * a.height / a.width)), Image.Resampling.LANCZOS); \
-#       a.quantize(256, dither=Image.Dither.NONE).save('docs/triplet.png', optimize=True)"
-#
-# The crop leaves the line with the paths out.
+#   a = Image.open("hero.png").convert("RGB"); a = a.resize((1600, round(1600 * a.height / a.width)), Image.Resampling.LANCZOS)
+#   a.quantize(256, dither=Image.Dither.NONE).save("docs/triplet.png", optimize=True)
 
 import ast
 import html
