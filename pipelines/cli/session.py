@@ -278,14 +278,13 @@ def finish(
             refused = str(error)
     changed = bool(summary.jobs or summary.failed_jobs)
     tables_ns = max(summary.ledger.modified_ns.values(), default=0)
-    report = page.report(store, out, stages, changed, tables_ns) if store.local else None
+    report = page.report(store, out, stages, changed, tables_ns)
     failed = planning.failures(summary.ledger, [stage.name() for stage in stages])
     if failed:
         print(
             f"{len(failed)} failed: list them with `a2data failures {store.root}`, retry with `a2data retry {store.root}`"
         )
-    if report:
-        print(f"report: {report}")
+    print(f"report: {report}")
     gone = [refused] if refused else none_left(left, len(before))
     return conclude(
         print_failures(summary), planning.all_failed(summary.ledger, [stage.name() for stage in stages]) + gone

@@ -4,6 +4,7 @@ The page is a single file that works offline and only runs its own script: its C
 style sheet and one script. It does not contain a date, so equal tables give equal bytes.
 """
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -125,13 +126,13 @@ class _Pair:
 
 def write_report(
     store: Store,
-    out: Path,
+    out: str | os.PathLike,
     recipe: Sequence[Stage],
     shards_dir: Path | None = None,
     samples: int = 40,
     pairs_drawn: int = 80,
-) -> Path:
-    """Write the report of everything that the stages of a recipe left in the store to `out` and return `out`.
+) -> None:
+    """Write the report of everything that the stages of a recipe left in the store to `out`, a path or URL, atomically.
 
     shards_dir: folder of packed tars, to report their size and missing ones. samples: number of triplets shown, spread evenly
     over all. pairs_drawn: number of audit pairs with pictures; the scores of all pairs are included. Raises FileNotFoundError if
@@ -178,9 +179,10 @@ def write_report(
         verified=verify.last(Folder(shards_dir)) if shards_dir else None,
         slowest=max((stage.seconds for stage in stages), default=0.0),
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page, encoding="utf-8")
-    return out
+    folder, name = os.path.split(os.fspath(out))
+    if "://" not in folder:
+        os.makedirs(folder or ".", exist_ok=True)
+    Folder(folder or ".").put(page.encode(), name)
 
 
 def tables(recipe: Sequence[Stage]) -> list[Table]:
@@ -291,9 +293,12 @@ def _tars(store: Store, folder: Path | None) -> dict[str, Any]:
     }
 
 
-def report(store: Store, out: Folder, recipe: Sequence[Stage], changed: bool, tables_ns: int) -> Path:
-    """Return the path of the report in the work folder, rewritten if anything changed or it is older than the tables."""
-    path = Path(store.path("report.html"))
-    if changed or not path.exists() or path.stat().st_mtime_ns < tables_ns:
+def report(store: Store, out: Folder, recipe: Sequence[Stage], changed: bool, tables_ns: int) -> str:
+    """Return the path or URL of the report in the work folder, rewritten if anything changed or it is older than the tables.
+
+    At a URL it is rewritten only if anything changed, since its age would cost a listing.
+    """
+    path = f"{store.root.rstrip('/')}/report.html"
+    if changed or (store.local and (not os.path.exists(path) or os.stat(path).st_mtime_ns < tables_ns)):
         write_report(store, path, recipe, Path(out.base) if out.local else None)
     return path

@@ -47,4 +47,5 @@ class Page(HTMLParser):
 
 
 def written(store: Store, folder: Path, **options) -> Page:
-    return Page(write_report(store, folder / "report.html", triplets(), **options).read_text(encoding="utf-8"))
+    write_report(store, folder / "report.html", triplets(), **options)
+    return Page((folder / "report.html").read_text(encoding="utf-8"))

@@ -89,7 +89,8 @@ def page(corpus_store, tmp_path_factory) -> Any:
     from pipelines.triplets import triplets
 
     out = tmp_path_factory.mktemp("page") / "report.html"
-    return Page(write_report(corpus_store, out, triplets()).read_text(encoding="utf-8"))
+    write_report(corpus_store, out, triplets())
+    return Page(out.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,8 @@ def html(tmp_path_factory):
     tiny_corpus.put(store, "retrieve", 2, Reference, REFERENCES, rejected=REJECTS)
     packed = [Packed(clip, "00002-000.tar", "", 0, 1, [], 6, 48, 64, 15.0, [], "", 0.0) for clip in CLIPS]
     tiny_corpus.put(store, "pack", 2, Packed, packed)
-    return write_report(store, folder / "report.html", triplets()).as_uri()
+    write_report(store, folder / "report.html", triplets())
+    return (folder / "report.html").as_uri()
 
 
 @pytest.fixture

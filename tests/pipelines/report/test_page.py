@@ -242,7 +242,8 @@ def test_a_new_stage_of_a_recipe_has_its_place_in_the_report(tmp_path):
     recipe = [*triplets(), Badges()]
     run([Badges()], store, store.shards("segment"), InProcessExecutor(store))
 
-    found = Page(write_report(store, tmp_path / "report.html", recipe).read_text(encoding="utf-8"))
+    write_report(store, tmp_path / "report.html", recipe)
+    found = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
 
     assert found.text("tr", id="stage-badges") == "badges 4 clips done 2 no logo 1 left out 1 faint 1 within 2 badges"
     assert "badges brightness=0.25" in found.text("section", id="recipe")
