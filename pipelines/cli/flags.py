@@ -7,8 +7,6 @@ from collections.abc import Callable, Collection
 from dataclasses import fields
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
-from pipelines.run.settings import field_docs, parse
-
 
 class Top(argparse.ArgumentParser):
     """The parser of all commands; it suggests the command that a misspelt one resembles."""
@@ -61,12 +59,31 @@ class Parser(argparse.ArgumentParser):
         return super().format_help()
 
 
+def count(text: str) -> int:
+    """Parse a whole number of at least 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def count_or_all(text: str) -> int:
+    """Parse "all" as 0, other text as a whole number of at least 1."""
+    return 0 if text == "all" else count(text)
+
+
+def add_json_flag(sub: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+
 def add_settings(command: Any, settings: Any, leave_out: Collection[str] = ()) -> None:
     """Add a flag for each field of a settings class, or of an instance whose values are the defaults that help shows.
 
     command: a parser or an argument group. The help text is the docstring under the field. A flag that is not given is None, so
     that it changes nothing, see `given`.
     """
+    from pipelines.run.settings import field_docs
+
     docs = field_docs(settings if isinstance(settings, type) else type(settings))
     for f in fields(settings):
         if f.name in leave_out:
@@ -93,6 +110,8 @@ def given(args: argparse.Namespace, settings: Any, leave_out: Collection[str] = 
 
 def argparse_type(flag: str, kind: type) -> Callable[[str], Any]:
     """Return the `type` function for argparse, which parses a flag's text as a `kind`."""
+
+    from pipelines.run.settings import parse
 
     def read(value: str) -> Any:
         try:

@@ -22,7 +22,7 @@ from pipelines.run.schedule import Summary
 from pipelines.run.schedule import run as run_jobs
 from pipelines.run.served import served
 from pipelines.run.watchdog import WORKER_TIMEOUT_S, Timeouts
-from pipelines.triplets import IMPORTED, triplets
+from pipelines.triplets import IMPORTED, PROFILES, triplets
 from stages.caption.stage import Caption
 from stages.pack.stage import Pack
 
@@ -125,6 +125,17 @@ def _seconds(text: str) -> float:
     if not value >= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds of at least 0")
     return value or float("inf")
+
+
+def add_recipe_flags(sub: argparse._ActionsContainer) -> None:
+    """Add the flags that choose a profile and its settings."""
+    sub.add_argument(
+        "--profile", choices=sorted(PROFILES), help="set of models (default: that of the last run, or builtin)"
+    )
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="STAGE.FIELD=VALUE", help="setting of a stage; repeatable"
+    )
+    add_clock_flag(sub)
 
 
 def add_clock_flag(sub: argparse._ActionsContainer) -> None:
