@@ -75,6 +75,7 @@ COMMANDS = {
         work=True,
     ),
     "report": Command("write the report as one HTML file", "work_folder:add_report_flags", work=True),
+    "config": Command("print the settings of a run as a settings file: dump", "config:add_flags"),
     "models": Command("manage models: list, show, doctor, fetch, verify, licences", "models:add_flags"),
     "encode": Command("encode shards with A2's encoders for training", "encode:add_flags", extra="train"),
     "train": Command("fine-tune A2 on shards; `train estimate` estimates the cost", "train:add_flags", extra="train"),

@@ -106,13 +106,12 @@ def _enrolled(args: argparse.Namespace) -> Iterator[tuple[Ledger, Recipe, list[S
     ledger = Ledger(store)
     saved = Recipe.of(store)
     recipe = copy.deepcopy(saved) or Recipe()
-    session.set_profile(recipe, args.profile, args.work)
+    session.configure(recipe, args)
     if recipe.profile == IMPORTED and args.videos:
         raise ValueError(f"{args.work} is an imported set: add entries to the set and import it again")
     if args.out:
         recipe.set_folder(store, args.out)
     recipe.videos_per_shard = args.videos_per_shard or recipe.videos_per_shard
-    recipe.set(triplets(recipe.profile), session.assignments(args))
     stages = recipe.apply(triplets(recipe.profile), store)
     out = recipe.folder(store)
     with exclusive_lock(store):

@@ -14,13 +14,14 @@ from a2data.store.ledger import Ledger
 from a2data.store.tables import Store
 from pipelines.cli.flags import argparse_type
 from pipelines.export.clock import CLOCKS, segment_settings
-from pipelines.run import outputs, verify
+from pipelines.run import outputs, settings_file, verify
 from pipelines.run import status as planning
 from pipelines.run.bounded import Bounded
 from pipelines.run.recipe import Recipe
 from pipelines.run.schedule import Summary
 from pipelines.run.schedule import run as run_jobs
 from pipelines.run.served import served
+from pipelines.run.settings_file import SettingsFile
 from pipelines.run.watchdog import WORKER_TIMEOUT_S, Timeouts
 from pipelines.triplets import IMPORTED, PROFILES, triplets
 from stages.caption.stage import Caption
@@ -135,11 +136,14 @@ def add_recipe_flags(sub: argparse._ActionsContainer) -> None:
     sub.add_argument(
         "--set", action="append", default=[], metavar="STAGE.FIELD=VALUE", help="setting of a stage; repeatable"
     )
+    sub.add_argument(
+        "--config", metavar="FILE", help="settings file in TOML, see `a2data config dump`; --set has precedence"
+    )
     add_clock_flag(sub)
 
 
 def add_clock_flag(sub: argparse._ActionsContainer) -> None:
-    """Add --clock, whose settings `assignments` returns."""
+    """Add --clock, whose settings `configure` applies."""
     sub.add_argument(
         "--clock",
         choices=["a2", *sorted(CLOCKS)],
@@ -147,17 +151,20 @@ def add_clock_flag(sub: argparse._ActionsContainer) -> None:
     )
 
 
-def assignments(args: argparse.Namespace) -> list[str]:
-    """Return the settings that --clock and --set ask for; those of --set come last, so that they win."""
-    clock = getattr(args, "clock", None)
-    return [*(segment_settings(clock) if clock else []), *getattr(args, "set", [])]
+def configure(recipe: Recipe, args: argparse.Namespace) -> None:
+    """Apply --profile, --config, --clock and --set; the later have precedence. Raises ValueError for an invalid one.
 
-
-def set_profile(recipe: Recipe, profile: str | None, work: str) -> None:
-    """Set the profile, if one is asked for. Raises ValueError for an imported set, whose tables other stages cannot make."""
+    An imported set does not take a profile: other stages cannot make its tables.
+    """
+    path, clock = getattr(args, "config", None), getattr(args, "clock", None)
+    file = settings_file.read(path) if path else SettingsFile()
+    profile = getattr(args, "profile", None) or file.profile
     if profile and recipe.profile == IMPORTED:
-        raise ValueError(f"{work} is an imported set, which does not take a --profile")
+        raise ValueError(f"{args.work} is an imported set, which does not take a profile")
     recipe.profile = profile or recipe.profile
+    stages = triplets(recipe.profile)
+    recipe.update(stages, file.settings, file.path)
+    recipe.set(stages, [*(segment_settings(clock) if clock else []), *getattr(args, "set", [])])
 
 
 def opened(args: argparse.Namespace) -> tuple[Store, Recipe, list[Stage]]:
@@ -166,8 +173,7 @@ def opened(args: argparse.Namespace) -> tuple[Store, Recipe, list[Stage]]:
     recipe = Recipe.of(store)
     if recipe is None:
         raise ValueError(f"{args.work} is not a work folder: create one with `a2data run VIDEOS --work {args.work}`")
-    set_profile(recipe, getattr(args, "profile", None), args.work)
-    recipe.set(triplets(recipe.profile), assignments(args))
+    configure(recipe, args)
     return store, recipe, recipe.apply(triplets(recipe.profile), store)
 
 

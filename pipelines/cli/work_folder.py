@@ -6,7 +6,6 @@ from pathlib import Path
 
 from a2data.store.folder import Folder
 from a2data.store.ledger import Ledger
-from a2data.store.url import public_name
 from pipelines.cli import session
 from pipelines.cli.flags import Parser, add_json_flag, count, count_or_all
 from pipelines.run import status as planning
@@ -52,6 +51,7 @@ def add_explain_flags(sub: Parser) -> None:
     """Add the flags of `a2data explain`."""
     sub.set_defaults(do=_explain)
     sub.add_argument("key", metavar="KEY", help="id of a video, clip, element or reference, or a prefix of it")
+    add_json_flag(sub)
 
 
 def add_report_flags(sub: Parser) -> None:
@@ -64,13 +64,7 @@ def add_report_flags(sub: Parser) -> None:
 def _status(args: argparse.Namespace) -> int:
     store, recipe, stages = session.opened(args)
     ledger = Ledger(store)
-    rows = []
-    for step in planning.plan(stages, ledger, ledger.shards("manifest")):
-        entries = ledger.entries(step.stage).values()
-        rejected, failed = sum(e.num_rejected for e in entries), sum(e.num_failed for e in entries)
-        done = sum(e.num_inputs for e in entries) - failed
-        counts = {"fresh": step.total - step.todo, "parts": step.total, "done": done}
-        rows.append({"stage": step.stage, **counts, "rejected": rejected, "failed": failed})
+    rows = planning.progress(stages, ledger)
     ledger.save()
     if args.json:
         print(json.dumps(rows, indent=1))
@@ -132,14 +126,8 @@ def _plan(args: argparse.Namespace) -> int:
 def _failures(args: argparse.Namespace) -> int:
     store, _, stages = session.opened(args)
     ledger = Ledger(store)
-    failed = planning.failures(ledger, [s.name() for s in stages])
+    rows = planning.failed_units(ledger, [s.name() for s in stages])
     ledger.save()
-    listed = planning.sources(store, [shard for _, shard, _, _ in failed])
-    rows = []
-    for stage, shard, unit, why in failed:
-        source = listed.get((shard, unit)) or listed.get((shard, unit.rpartition("-")[0]))
-        name = public_name(source.path) if source else None
-        rows.append({"stage": stage, "shard": shard, "unit": unit, "source": name, "error": why})
     if args.json:
         print(json.dumps(rows, indent=1))
         return 0
@@ -150,9 +138,12 @@ def _failures(args: argparse.Namespace) -> int:
 
 
 def _explain(args: argparse.Namespace) -> int:
-    from pipelines.corpus.explain import explain
+    from pipelines.corpus.explain import explain, facts
 
     store, _, stages = session.opened(args)
+    if args.json:
+        print(json.dumps(facts(store, args.key, stages), indent=1))
+        return 0
     print(explain(store, args.key, stages))
     return 0
 
