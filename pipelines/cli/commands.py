@@ -100,5 +100,8 @@ COMMANDS = {
     ),
     "triplet-bench": Command("run TripletBench: make, score, report, check", "triplet_bench:add_flags", extra="demo"),
     "bench": Command("run A2-Bench: make, run, score, study, leaderboard", "a2_bench:add_flags", extra="bench"),
+    "completion": Command(
+        "print a script that completes commands and flags in bash, zsh or fish", "completion:add_flags"
+    ),
     "demo-films": Command("render the demo films with their ground truth", "demo_films:add_flags", extra="demo"),
 }
