@@ -83,7 +83,7 @@ def _run(args: argparse.Namespace) -> int:
     with _enrolled(args) as (ledger, recipe, stages, shards, owner):
         store = ledger.store
         summary = session.work(args, stages, store, shards, ledger=ledger)
-        return session.finish(store, stages, recipe, summary, owner, args.allow_shrink)
+        return session.finish(store, stages, recipe, summary, owner, args.allow_shrink, args.quiet)
 
 
 def _estimate(args: argparse.Namespace) -> int:
@@ -141,7 +141,7 @@ def _stage(args: argparse.Namespace) -> int:
         summary = session.work(args, [stage], store, ledger.shards("manifest"), ledger=ledger)
         print(f"{summary.jobs} jobs done")
         if packs:
-            return session.finish(store, stages, recipe, summary, owner, args.allow_shrink)
+            return session.finish(store, stages, recipe, summary, owner, args.allow_shrink, args.quiet)
     return session.conclude(session.print_failures(summary), planning.all_failed(summary.ledger, [stage.name()]))
 
 
@@ -164,4 +164,4 @@ def _retry(args: argparse.Namespace) -> int:
                 store.remove(stage, f"{shard:05d}.parquet")
                 ledger.reread([(stage, shard)])
         summary = session.work(args, stages, store, ledger.shards("manifest"), ledger=ledger)
-        return session.finish(store, stages, recipe, summary, owner, args.allow_shrink)
+        return session.finish(store, stages, recipe, summary, owner, args.allow_shrink, args.quiet)

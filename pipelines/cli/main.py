@@ -1,12 +1,15 @@
 """a2data: turn raw video into prompt-reference-video triplets, one stage at a time or all at once."""
 
 import argparse
+import contextlib
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib import import_module
 
@@ -20,20 +23,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code.
 
     0: success. 1: a job failed and the failure was reported. 2: the command or its arguments are invalid. 130: interrupted.
+    143: terminated by SIGTERM.
     """
     args = parser().parse_args(argv)
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO if args.verbose else logging.ERROR)
     try:
-        return _do(args)
-    except KeyboardInterrupt:
-        print("a2data: interrupted; re-run the same command to resume", file=sys.stderr)
-        return 130
+        with _stopped_by_sigterm():
+            return _do(args)
+    except KeyboardInterrupt as stopped:
+        what, code = ("terminated", 143) if isinstance(stopped, _Terminated) else ("interrupted", 130)
+        print(f"a2data: {what}; re-run the same command to resume", file=sys.stderr)
+        return code
     except BrokenPipeError:  # `a2data explain ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         return _reported(error, args)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as a batch system or a container runtime sends it before it kills."""
+
+
+@contextlib.contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Stop as on Ctrl-C when SIGTERM comes. A rank of torchrun dies at once, as its launcher expects."""
+    if threading.current_thread() is not threading.main_thread() or "RANK" in os.environ:
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _reported(error: Exception, args: argparse.Namespace) -> int:

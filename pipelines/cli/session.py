@@ -74,7 +74,7 @@ def add_flags(sub: argparse.ArgumentParser) -> None:
         "GPU, and stop it after the run",
     )
     sub.add_argument("--in-process", action="store_true", help="run the jobs in this process, for a debugger")
-    sub.add_argument("--quiet", action="store_true", help="hide progress")
+    sub.add_argument("--quiet", action="store_true", help="print only the result and errors")
     sub.add_argument(
         "--log-json", action="store_true", help="print a JSON line for each finished job instead of progress"
     )
@@ -269,13 +269,15 @@ def finish(
     summary: Summary,
     owner: dict[str, str],
     allow_shrink: bool = False,
+    quiet: bool = False,
     forgotten: Callable[[str], bool] = lambda clip_id: False,
 ) -> int:
     """Publish the index, manifest and report, and print the failures. Returns the exit code.
 
-    owner: owner record of the shards. allow_shrink: publish even if fewer than half of the published samples remain.
-    forgotten: whether a clip_id is not counted among the published ones. Returns 1, with the reason on the last line, if a job
-    failed, every unit of a stage failed, or all triplets (without allow_shrink: more than half) would be gone.
+    owner: owner record of the shards. allow_shrink: publish even if fewer than half of the published samples remain. quiet: print
+    only the number of triplets and what failed. forgotten: whether a clip_id is not counted among the published ones. Returns 1,
+    with the reason on the last line, if a job failed, every unit of a stage failed, or all triplets (without allow_shrink: more
+    than half) would be gone.
     """
     # a tenth of a second at start-up that only this needs
     from pipelines.report import page
@@ -290,7 +292,7 @@ def finish(
             least = 0 if allow_shrink else (len(before) + 1) // 2
             left = outputs.index(summary.ledger, out, recipe.profile, stages, owner, least)
             print(f"{left} triplets in {out.root}")
-            print(outputs.splits(out), end="")
+            print("" if quiet else outputs.splits(out), end="")
         except outputs.ShrinkError as error:
             refused = str(error)
     changed = bool(summary.jobs or summary.failed_jobs)
@@ -299,9 +301,10 @@ def finish(
     failed = planning.failures(summary.ledger, [stage.name() for stage in stages])
     if failed:
         print(
-            f"{len(failed)} failed: list them with `a2data failures {store.root}`, retry with `a2data retry {store.root}`"
+            f"{len(failed)} failed: list them with `a2data failures {store.root}`, retry with `a2data retry {store.root}`",
+            file=sys.stderr,
         )
-    if report:
+    if report and not quiet:
         print(f"report: {report}")
     gone = [refused] if refused else none_left(left, len(before))
     return conclude(

@@ -2,9 +2,13 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -314,6 +318,48 @@ def test_an_interrupt_says_how_to_go_on(done, capsys, monkeypatch):
     monkeypatch.setattr(session, "run_jobs", interrupted)
     assert run(done) == 130
     assert capsys.readouterr().err == "a2data: interrupted; re-run the same command to resume\n"
+
+
+def test_sigterm_says_how_to_resume_and_the_next_sigterm_is_not_caught(done, capsys, monkeypatch):
+    monkeypatch.setattr(session, "run_jobs", lambda *_: signal.raise_signal(signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    assert run(done) == 143
+    assert capsys.readouterr().err == "a2data: terminated; re-run the same command to resume\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+def test_a_run_stopped_by_sigterm_ends_its_workers_and_is_resumed(tmp_path):
+    film(tmp_path / "a.mp4", 1)
+    words = [str(tmp_path / "a.mp4"), "--work", str(tmp_path / "work"), *QUICK]
+    command = [sys.executable, "-m", "pipelines.cli", "run", *words]
+    driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while driver.poll() is None and not (tmp_path / "work" / "segment").exists():
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGTERM)
+    assert (
+        driver.communicate(timeout=120)[1].splitlines()[-1] == "a2data: terminated; re-run the same command to resume"
+    )
+    assert driver.returncode == 143
+    for _ in range(200):  # the last worker of its group is soon gone
+        if not alive(driver.pid):
+            break
+        time.sleep(0.05)
+    assert not alive(driver.pid)
+    assert cli.main(["run", *words, *CREW]) == 0
+
+
+def test_a_quiet_run_prints_only_its_result(done, capsys):
+    assert run(done) == 0
+    assert re.fullmatch(r"\d+ triplets in .*/work/shards\n", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
