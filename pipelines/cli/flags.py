@@ -8,8 +8,16 @@ from dataclasses import fields
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 
+class UsageError(ValueError):
+    """An invalid argument. parser: that of the command, to print its usage."""
+
+    def __init__(self, parser: argparse.ArgumentParser, message: str):
+        super().__init__(message)
+        self.parser = parser
+
+
 class Top(argparse.ArgumentParser):
-    """The parser of all commands; it suggests the command that a misspelt one resembles."""
+    """The parser of all commands; it suggests the command that a misspelt one resembles. Raises UsageError."""
 
     def error(self, message: str) -> NoReturn:
         found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
@@ -17,7 +25,7 @@ class Top(argparse.ArgumentParser):
             close = difflib.get_close_matches(found[1], re.findall(r"[\w-]+", found[2]), 1)
             hint = f"did you mean `{self.prog} {close[0]}`?" if close else f"`{self.prog} --help` lists them"
             message = f"there is no command {found[1]!r}: {hint}"
-        super().error(message)
+        raise UsageError(self, message)
 
 
 class Version(argparse.Action):
@@ -42,6 +50,9 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, build: Callable[["Parser"], None] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._build = build
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(self, message)
 
     def built(self) -> "Parser":
         """Return the parser with its arguments."""

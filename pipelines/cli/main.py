@@ -14,7 +14,7 @@ from functools import partial
 from importlib import import_module
 
 from pipelines.cli.commands import COMMANDS, Command
-from pipelines.cli.flags import Parser, Top, Version
+from pipelines.cli.flags import Parser, Top, UsageError, Version
 
 log = logging.getLogger("a2data")
 
@@ -25,12 +25,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: success. 1: a job failed and the failure was reported. 2: the command or its arguments are invalid. 130: interrupted.
     143: terminated by SIGTERM.
     """
-    args = parser().parse_args(argv)
+    try:
+        args = parser().parse_args(argv)
+    except UsageError as error:
+        argparse.ArgumentParser.error(error.parser, str(error))
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO if args.verbose else logging.ERROR)
     try:
         with _stopped_by_sigterm():
-            return _do(args)
+            return execute(args)
     except KeyboardInterrupt as stopped:
         what, code = ("terminated", 143) if isinstance(stopped, _Terminated) else ("interrupted", 130)
         print(f"a2data: {what}; re-run the same command to resume", file=sys.stderr)
@@ -95,8 +98,11 @@ def _missing_extra(error: Exception, args: argparse.Namespace) -> str:
     return f"`a2data {args.command}` needs the package {package!r}: pip install 'a2data[{extra}]'"
 
 
-def _do(args: argparse.Namespace) -> int:
-    """Run the command; rerun it if it found a damaged part that was moved aside. Every command is safe to rerun."""
+def execute(args: argparse.Namespace) -> int:
+    """Run a command and return its exit code.
+
+    It is rerun if it found a damaged part, which was moved aside. Every command is safe to rerun.
+    """
     met: Counter = Counter()
     while True:
         try:

@@ -170,9 +170,7 @@ def configure(recipe: Recipe, args: argparse.Namespace) -> None:
 def opened(args: argparse.Namespace) -> tuple[Store, Recipe, list[Stage]]:
     """Open an existing work folder and return its store, recipe and stages. Raises ValueError if it was never run."""
     store = Store(args.work)
-    recipe = Recipe.of(store)
-    if recipe is None:
-        raise ValueError(f"{args.work} is not a work folder: create one with `a2data run VIDEOS --work {args.work}`")
+    recipe = Recipe.existing(store)
     configure(recipe, args)
     return store, recipe, recipe.apply(triplets(recipe.profile), store)
 

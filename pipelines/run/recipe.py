@@ -60,6 +60,16 @@ class Recipe:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{store.path('run.json')} is not a recipe of this version: {error}") from error
 
+    @classmethod
+    def existing(cls, store: Store) -> "Recipe":
+        """Return the recipe of a work folder. Raises ValueError if it was never run or cannot be read."""
+        recipe = cls.of(store)
+        if recipe is None:
+            raise ValueError(
+                f"{store.root} is not a work folder: create one with `a2data run VIDEOS --work {store.root}`"
+            )
+        return recipe
+
     def save(self, store: Store) -> None:
         store.put(json.dumps(asdict(self), indent=1, sort_keys=True).encode(), "run.json")
 
