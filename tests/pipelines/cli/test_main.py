@@ -11,12 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from drawn_film import QUICK, film
 
-from a2data.media import video
 from a2data.store.tables import Store
 from pipelines.cli import main as cli
 from pipelines.cli import session
@@ -27,31 +25,6 @@ from stages.match import Match
 
 NAMES = [stage.name() for stage in triplets()]
 CREW = ["--in-process", "--quiet"]
-QUICK = [
-    *(
-        "--set",
-        "segment.shot_model=",
-        "--set",
-        "score.text_model=",
-        "--set",
-        "select.max_text=inf",
-        "--set",
-        "select.max_burnt_text=inf",
-    ),
-    *("--set", "pack.required_roles=background", "--videos-per-shard", "2"),
-]
-
-
-def film(path: Path, seed: int, step_px: int = 6) -> Path:
-    """Two seconds of a checked square that slides over a place of its own, 320 x 240."""
-    rng = np.random.default_rng(seed)
-    place = cv2.resize(rng.integers(40, 220, (12, 16, 3), np.uint8), (320, 240), interpolation=cv2.INTER_CUBIC)
-    square = cv2.resize(rng.integers(0, 255, (8, 8, 3), np.uint8), (60, 60), interpolation=cv2.INTER_NEAREST)
-    frames = np.stack([place] * 30)
-    for n, frame in enumerate(frames):
-        frame[80:140, 20 + step_px * n : 80 + step_px * n] = square
-    path.write_bytes(video.encode(frames, 15.0))
-    return path
 
 
 @pytest.fixture(scope="module")
