@@ -12,6 +12,7 @@ import pytest
 
 from a2data.records import Source
 from a2data.store.schema import schema
+from pipelines.cli.commands import STAGES
 from pipelines.run.settings import TYPES
 from pipelines.triplets import PROFILES, triplets
 
@@ -34,6 +35,19 @@ def test_every_stage_is_a_value_with_defaults_and_a_first_line(stage):
     assert hash(stage)
     assert all(f.type in TYPES for f in fields(stage))
     assert (type(stage).__doc__ or "").strip()
+
+
+def test_the_command_line_prints_the_first_line_of_every_stage():
+    assert {s.name(): (type(s).__doc__ or "").strip().splitlines()[0] for s in triplets()} == STAGES
+
+
+def test_the_list_of_commands_is_printed_without_numpy_pyarrow_and_any_stage():
+    script = "import sys; from pipelines.cli.main import parser; parser().format_help(); print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = out.stdout.split()
+
+    assert "pipelines.cli.commands" in loaded
+    assert {"numpy", "pyarrow", "rich", "cv2", "stages", "a2data.records"} & set(loaded) == set()
 
 
 def test_every_command_shows_its_help_without_the_heavy_packages():

@@ -131,10 +131,15 @@ class Reader:
             )
 
     @functools.cached_property
-    def names(self) -> list[str]:
-        """Return the columns."""
+    def schema(self) -> pa.Schema:
+        """Return the names and types of the columns."""
         with reporting(self.path):
-            return self.parquet.schema_arrow.names
+            return self.parquet.schema_arrow
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the columns."""
+        return self.schema.names
 
     def group(self, number: int, columns: list[str] | None = None) -> pa.Table:
         """Return a row group."""

@@ -7,11 +7,17 @@ from collections.abc import Callable, Collection
 from dataclasses import fields
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
-from pipelines.run.settings import field_docs, parse
+
+class UsageError(ValueError):
+    """An invalid argument. parser: that of the command, to print its usage."""
+
+    def __init__(self, parser: argparse.ArgumentParser, message: str):
+        super().__init__(message)
+        self.parser = parser
 
 
 class Top(argparse.ArgumentParser):
-    """The parser of all commands; it suggests the command that a misspelt one resembles."""
+    """The parser of all commands; it suggests the command that a misspelt one resembles. Raises UsageError."""
 
     def error(self, message: str) -> NoReturn:
         found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
@@ -19,7 +25,7 @@ class Top(argparse.ArgumentParser):
             close = difflib.get_close_matches(found[1], re.findall(r"[\w-]+", found[2]), 1)
             hint = f"did you mean `{self.prog} {close[0]}`?" if close else f"`{self.prog} --help` lists them"
             message = f"there is no command {found[1]!r}: {hint}"
-        super().error(message)
+        raise UsageError(self, message)
 
 
 class Version(argparse.Action):
@@ -45,6 +51,9 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)
         self._build = build
 
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(self, message)
+
     def built(self) -> "Parser":
         """Return the parser with its arguments."""
         if self._build:
@@ -61,12 +70,31 @@ class Parser(argparse.ArgumentParser):
         return super().format_help()
 
 
+def count(text: str) -> int:
+    """Parse a whole number of at least 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def count_or_all(text: str) -> int:
+    """Parse "all" as 0, other text as a whole number of at least 1."""
+    return 0 if text == "all" else count(text)
+
+
+def add_json_flag(sub: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+
 def add_settings(command: Any, settings: Any, leave_out: Collection[str] = ()) -> None:
     """Add a flag for each field of a settings class, or of an instance whose values are the defaults that help shows.
 
     command: a parser or an argument group. The help text is the docstring under the field. A flag that is not given is None, so
     that it changes nothing, see `given`.
     """
+    from pipelines.run.settings import field_docs
+
     docs = field_docs(settings if isinstance(settings, type) else type(settings))
     for f in fields(settings):
         if f.name in leave_out:
@@ -93,6 +121,8 @@ def given(args: argparse.Namespace, settings: Any, leave_out: Collection[str] = 
 
 def argparse_type(flag: str, kind: type) -> Callable[[str], Any]:
     """Return the `type` function for argparse, which parses a flag's text as a `kind`."""
+
+    from pipelines.run.settings import parse
 
     def read(value: str) -> Any:
         try:

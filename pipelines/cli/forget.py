@@ -37,4 +37,4 @@ def _forget(args: argparse.Namespace) -> int:
         again = [stage for stage in stages if stage in remake or (stage.per not in UNIT and store.shards(stage.name()))]
         summary = session.work(args, again, store, store.shards("manifest"))
         remove_damaged(store, stages)  # found by the jobs
-        return session.finish(store, stages, recipe, summary, owner, args.allow_shrink, wanted.gone)
+        return session.finish(store, stages, recipe, summary, owner, args.allow_shrink, args.quiet, wanted.gone)

@@ -57,4 +57,4 @@ def import_set(args: argparse.Namespace) -> int:
             print(f"{bad.key}: {bad.why}", file=sys.stderr)
         with ownership.claimed(store, out, args.take_over) as owner:
             summary = session.work(args, stages, store, store.shards("manifest"))
-            return session.finish(store, stages, recipe, summary, owner, args.allow_shrink)
+            return session.finish(store, stages, recipe, summary, owner, args.allow_shrink, args.quiet)

@@ -5,13 +5,14 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from model_zoo import cards, weights
 from model_zoo.roles import Card
 from pipelines.cli import doctor
+from pipelines.cli.flags import add_json_flag
 from pipelines.triplets import PROFILES, triplets
 
 USES = {
@@ -36,7 +37,8 @@ def add_flags(models: argparse.ArgumentParser) -> None:
             sub.add_argument("--role", help="role whose models are selected: detect, faces, ...")
         return sub
 
-    command("list", _list, "list models with their roles, licences and the location of their weights")
+    sub = command("list", _list, "list models with their roles, licences and the location of their weights")
+    add_json_flag(sub)
     sub = command("show", _show, "show all details of models", chooses=False)
     sub.add_argument("names", nargs="+", metavar="NAME")
     sub = command("fetch", _fetch, "download weights and record their hashes")
@@ -45,7 +47,7 @@ def add_flags(models: argparse.ArgumentParser) -> None:
         "doctor", _doctor, "check whether the models of a profile can run here; exit code 1 if not", chooses=False
     )
     sub.add_argument("profile", choices=sorted(PROFILES), metavar="PROFILE", help=", ".join(PROFILES))
-    sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add_json_flag(sub)
     command("verify", _verify, "compare all local weights with what was fetched")
     sub = command("licences", _licences, "list the licence terms of models; exit code 1 if they forbid the use")
     sub.add_argument("names", nargs="*", metavar="NAME")
@@ -103,6 +105,9 @@ def where(card: Card) -> str:
 
 
 def _list(args: argparse.Namespace) -> int:
+    if args.json:
+        print(json.dumps([asdict(card) | {"where": where(card)} for card in chosen(args.profile, args.role)], indent=1))
+        return 0
     from rich import box
     from rich.markup import escape
     from rich.table import Table

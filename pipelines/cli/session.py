@@ -14,15 +14,16 @@ from a2data.store.ledger import Ledger
 from a2data.store.tables import Store
 from pipelines.cli.flags import argparse_type
 from pipelines.export.clock import CLOCKS, segment_settings
-from pipelines.run import outputs, verify
+from pipelines.run import outputs, settings_file, verify
 from pipelines.run import status as planning
 from pipelines.run.bounded import Bounded
 from pipelines.run.recipe import Recipe
 from pipelines.run.schedule import Summary
 from pipelines.run.schedule import run as run_jobs
 from pipelines.run.served import served
+from pipelines.run.settings_file import SettingsFile
 from pipelines.run.watchdog import WORKER_TIMEOUT_S, Timeouts
-from pipelines.triplets import IMPORTED, triplets
+from pipelines.triplets import IMPORTED, PROFILES, triplets
 from stages.caption.stage import Caption
 from stages.pack.stage import Pack
 
@@ -73,7 +74,7 @@ def add_flags(sub: argparse.ArgumentParser) -> None:
         "GPU, and stop it after the run",
     )
     sub.add_argument("--in-process", action="store_true", help="run the jobs in this process, for a debugger")
-    sub.add_argument("--quiet", action="store_true", help="hide progress")
+    sub.add_argument("--quiet", action="store_true", help="print only the result and errors")
     sub.add_argument(
         "--log-json", action="store_true", help="print a JSON line for each finished job instead of progress"
     )
@@ -127,8 +128,22 @@ def _seconds(text: str) -> float:
     return value or float("inf")
 
 
+def add_recipe_flags(sub: argparse._ActionsContainer) -> None:
+    """Add the flags that choose a profile and its settings."""
+    sub.add_argument(
+        "--profile", choices=sorted(PROFILES), help="set of models (default: that of the last run, or builtin)"
+    )
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="STAGE.FIELD=VALUE", help="setting of a stage; repeatable"
+    )
+    sub.add_argument(
+        "--config", metavar="FILE", help="settings file in TOML, see `a2data config dump`; --set has precedence"
+    )
+    add_clock_flag(sub)
+
+
 def add_clock_flag(sub: argparse._ActionsContainer) -> None:
-    """Add --clock, whose settings `assignments` returns."""
+    """Add --clock, whose settings `configure` applies."""
     sub.add_argument(
         "--clock",
         choices=["a2", *sorted(CLOCKS)],
@@ -136,27 +151,27 @@ def add_clock_flag(sub: argparse._ActionsContainer) -> None:
     )
 
 
-def assignments(args: argparse.Namespace) -> list[str]:
-    """Return the settings that --clock and --set ask for; those of --set come last, so that they win."""
-    clock = getattr(args, "clock", None)
-    return [*(segment_settings(clock) if clock else []), *getattr(args, "set", [])]
+def configure(recipe: Recipe, args: argparse.Namespace) -> None:
+    """Apply --profile, --config, --clock and --set; the later have precedence. Raises ValueError for an invalid one.
 
-
-def set_profile(recipe: Recipe, profile: str | None, work: str) -> None:
-    """Set the profile, if one is asked for. Raises ValueError for an imported set, whose tables other stages cannot make."""
+    An imported set does not take a profile: other stages cannot make its tables.
+    """
+    path, clock = getattr(args, "config", None), getattr(args, "clock", None)
+    file = settings_file.read(path) if path else SettingsFile()
+    profile = getattr(args, "profile", None) or file.profile
     if profile and recipe.profile == IMPORTED:
-        raise ValueError(f"{work} is an imported set, which does not take a --profile")
+        raise ValueError(f"{args.work} is an imported set, which does not take a profile")
     recipe.profile = profile or recipe.profile
+    stages = triplets(recipe.profile)
+    recipe.update(stages, file.settings, file.path)
+    recipe.set(stages, [*(segment_settings(clock) if clock else []), *getattr(args, "set", [])])
 
 
 def opened(args: argparse.Namespace) -> tuple[Store, Recipe, list[Stage]]:
     """Open an existing work folder and return its store, recipe and stages. Raises ValueError if it was never run."""
     store = Store(args.work)
-    recipe = Recipe.of(store)
-    if recipe is None:
-        raise ValueError(f"{args.work} is not a work folder: create one with `a2data run VIDEOS --work {args.work}`")
-    set_profile(recipe, getattr(args, "profile", None), args.work)
-    recipe.set(triplets(recipe.profile), assignments(args))
+    recipe = Recipe.existing(store)
+    configure(recipe, args)
     return store, recipe, recipe.apply(triplets(recipe.profile), store)
 
 
@@ -252,13 +267,15 @@ def finish(
     summary: Summary,
     owner: dict[str, str],
     allow_shrink: bool = False,
+    quiet: bool = False,
     forgotten: Callable[[str], bool] = lambda clip_id: False,
 ) -> int:
     """Publish the index, manifest and report, and print the failures. Returns the exit code.
 
-    owner: owner record of the shards. allow_shrink: publish even if fewer than half of the published samples remain.
-    forgotten: whether a clip_id is not counted among the published ones. Returns 1, with the reason on the last line, if a job
-    failed, every unit of a stage failed, or all triplets (without allow_shrink: more than half) would be gone.
+    owner: owner record of the shards. allow_shrink: publish even if fewer than half of the published samples remain. quiet: print
+    only the number of triplets and what failed. forgotten: whether a clip_id is not counted among the published ones. Returns 1,
+    with the reason on the last line, if a job failed, every unit of a stage failed, or all triplets (without allow_shrink: more
+    than half) would be gone.
     """
     # a tenth of a second at start-up that only this needs
     from pipelines.report import page
@@ -273,7 +290,7 @@ def finish(
             least = 0 if allow_shrink else (len(before) + 1) // 2
             left = outputs.index(summary.ledger, out, recipe.profile, stages, owner, least)
             print(f"{left} triplets in {out.root}")
-            print(outputs.splits(out), end="")
+            print("" if quiet else outputs.splits(out), end="")
         except outputs.ShrinkError as error:
             refused = str(error)
     changed = bool(summary.jobs or summary.failed_jobs)
@@ -282,9 +299,11 @@ def finish(
     failed = planning.failures(summary.ledger, [stage.name() for stage in stages])
     if failed:
         print(
-            f"{len(failed)} failed: list them with `a2data failures {store.root}`, retry with `a2data retry {store.root}`"
+            f"{len(failed)} failed: list them with `a2data failures {store.root}`, retry with `a2data retry {store.root}`",
+            file=sys.stderr,
         )
-    print(f"report: {report}")
+    if not quiet:
+        print(f"report: {report}")
     gone = [refused] if refused else none_left(left, len(before))
     return conclude(
         print_failures(summary), planning.all_failed(summary.ledger, [stage.name() for stage in stages]) + gone

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from a2data.records import (
     Caption,
     Clip,
@@ -23,7 +26,7 @@ from a2data.records import (
     Video,
 )
 from a2data.stage import Stage
-from a2data.store.tables import Store
+from a2data.store.tables import Footer, Store
 from a2data.store.url import public_name
 from pipelines.run.recipe import element_tables
 from stages.retrieve.rejections import failed_rules
@@ -79,6 +82,45 @@ def explain(store: Store, key: str, stages: Sequence[Stage]) -> str:
         ]
     lines += _notes(store, found, stages)
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def facts(store: Store, key: str, stages: Sequence[Stage]) -> dict[str, Any]:
+    """Return the history of a key as plain values: its rows of every table, without pixels and vectors, and what was left out.
+
+    The keys: kind, key, shard, rows {table: [row]}, rejected and failed, each with the stage, the unit and the reason. Raises
+    ValueError as `explain` does.
+    """
+    found = find(store, key, stages)
+    rows = {}
+    rejected: list[dict[str, str]] = []
+    failed: list[dict[str, str]] = []
+    for name in ["manifest", *(stage.name() for stage in stages)]:
+        if found.shard in store.shards(name) and (mine := _plain_rows(store, name, found)):
+            rows[name] = mine
+        footer = store.footer(name, found.shard) or Footer()
+        rejected += [{"stage": name, **asdict(r)} for r in footer.rejected if _about(r.key, found)]
+        failed += [{"stage": name, "key": u, "error": e} for u, e in sorted(footer.failed.items()) if _about(u, found)]
+    return found._asdict() | {"rows": rows, "rejected": rejected, "failed": failed}
+
+
+def _plain_rows(store: Store, name: str, found: Found) -> list[dict[str, Any]]:
+    """Return the rows of a table about the found key."""
+    with store.opened(name, found.shard) as part:
+        table = part.table(plain_columns(part.schema))
+    ids = {"element": found.key, "clip": found.clip_id, "video": found.video_id}
+    # an element's own rows in tables of elements, its clip's in tables of clips, and so on
+    kinds = ["video"] if found.kind == "video" else ["clip", "video"] if found.kind == "clip" else list(ids)
+    column = next((f"{kind}_id" for kind in kinds if f"{kind}_id" in table.column_names), "")
+    if not column:
+        return []
+    rows = table.filter(pc.field(column) == ids[column.removesuffix("_id")]).to_pylist()
+    return [row | {"path": public_name(row["path"])} if "path" in row else row for row in rows]
+
+
+def plain_columns(schema: pa.Schema) -> list[str]:
+    """Return the names of the columns without pixels and vectors."""
+    heavy = (pa.large_binary(), pa.list_(pa.field("item", pa.float32(), nullable=False)))
+    return [field.name for field in schema if field.type not in heavy]
 
 
 def find(store: Store, key: str, stages: Sequence[Stage]) -> Found:

@@ -6,6 +6,7 @@ themselves, so its root must be reachable from every node (a shared folder, or a
 
 import logging
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -91,13 +92,16 @@ def connect(address: str) -> None:
     """Join the cluster at `address`. With "auto", join a running local cluster or start one on this machine."""
     if ray.is_initialized():
         return
-    if address != "auto":
-        ray.init(address, logging_level=logging.WARNING)
-        return
+    stop = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init("auto", logging_level=logging.WARNING)
+        ray.init(address, logging_level=logging.WARNING)
     except ConnectionError:
+        if address != "auto":
+            raise
         ray.init(include_dashboard=False, logging_level=logging.WARNING)
+    # Ray replaces the handler by one that exits at once; what Ray started is ended at exit, too
+    if callable(stop):
+        signal.signal(signal.SIGTERM, stop)
 
 
 def device(address: str, wanted: str | None) -> str:

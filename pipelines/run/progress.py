@@ -1,4 +1,4 @@
-"""Progress of a run: a bar per group of stages on a terminal, a line per job elsewhere, nothing with --quiet."""
+"""Progress of a run: a bar per group of stages on a terminal, a line per group and minute elsewhere, nothing with --quiet."""
 
 import contextlib
 import json
@@ -19,6 +19,8 @@ log = logging.getLogger("a2data")
 
 
 Counts = tuple[int, int, int]  # units done, rejects, units failed
+LINE_S = 60.0  # least time between two lines about a group of stages that is not done
+WIDE = 110  # columns of a terminal in which every column of a bar has its full width
 
 
 def watcher(
@@ -33,7 +35,7 @@ def watcher(
         return JsonLines(store)
     if quiet:
         return lambda *_: None
-    return Bars(store, shards, names=names) if sys.stderr.isatty() else Lines(store, names)
+    return Bars(store, shards, names=names) if sys.stderr.isatty() else Lines(store, shards, names)
 
 
 @contextlib.contextmanager
@@ -60,7 +62,7 @@ def counter(first: str, quiet: bool) -> Iterator[Callable[..., None]]:
     if sys.stderr.isatty() and not quiet:
         from rich.progress import MofNCompleteColumn
 
-        bars = _bars(MofNCompleteColumn())
+        bars = _bars(lambda _: MofNCompleteColumn())
         bars.add_task(first, total=None)
 
     def count(description: str = "", total: int = 0) -> None:
@@ -77,38 +79,113 @@ def counter(first: str, quiet: bool) -> Iterator[Callable[..., None]]:
         yield count
 
 
-def _bars(middle: Any, console: Any = None) -> Any:
-    """Return a rich.progress.Progress whose bars are followed by this column."""
+def _bars(middle: Callable[[int], Any], console: Any = None) -> Any:
+    """Return a rich.progress.Progress. middle: the column after the bars, given its width in characters.
+
+    On a narrow terminal the description and the middle are cut, so that the bar and the times stay.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.table import Column
 
+    console = console or Console(stderr=True)
+    description, bar = (24, 16) if console.width >= WIDE else (18, 8)
+    # elapsed, "left", remaining, and the gaps of six columns
+    rest = description + bar + 7 + 4 + 7 + 5
     return Progress(
-        TextColumn("{task.description:<24}", markup=False),
-        BarColumn(bar_width=16),
-        middle,
-        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False, table_column=_fixed(description)),
+        BarColumn(bar_width=bar, table_column=Column(no_wrap=True)),
+        middle(min(45, max(4, console.width - rest))),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
         TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console or Console(stderr=True),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        console=console,
         speed_estimate_period=3600,  # a job may take many minutes
     )
 
 
-class Lines:
-    """A line for each finished job, for logs."""
+def _fixed(width: int) -> Any:
+    """Return a column of this width in characters, whose text is cut."""
+    from rich.table import Column
 
-    def __init__(self, store: Store, names: Mapping[int, str] = MappingProxyType({})):
-        self.ledger, self.names, self.began = Ledger(store), names, time.monotonic()
+    return Column(width=width, no_wrap=True, overflow="ellipsis")
+
+
+class Tally:
+    """Jobs and units of each group of stages that are done, counted from the events of `schedule.run`."""
+
+    def __init__(self, store: Store, shards: list[int]):
+        self.store, self.shards, self.ledger = store, shards, Ledger(store)
+        self.total: dict[Group, int] = {}  # jobs
+        self.made: dict[Group, int] = {}  # jobs
+        self.totals: dict[Group, Counts] = {}  # counts of those jobs
 
     def __call__(self, event: str, about: Any) -> None:
+        """Count an event. A job that failed is not counted."""
         if event == "begin":
             self.ledger = about.ledger
-        elif event == "made":
-            print(self.line(*about), file=sys.stderr, flush=True)
+            for group in about.groups:
+                self.total[group] = len(jobs(group, self.shards))
+                self.made[group], self.totals[group] = 0, (0, 0, 0)
+        elif event == "made" and not (about[1].error or about[1].worker_error):
+            todo, done = about
+            self._count(done.group, todo, [done.job])
+        elif event == "fresh":
+            group, fresh = about
+            self._count(group, group, fresh)
+        elif event == "again":
+            self.made[about[0]] -= 1
 
-    def line(self, todo: Group, done: JobResult) -> str:
-        """Format the result of a job."""
-        return f"[{time.monotonic() - self.began:7.1f} s] {tell(self.ledger, todo, done, self.names)}"
+    def _count(self, group: Group, todo: Group, finished: Sequence[Job]) -> None:
+        self.made[group] += len(finished)
+        for job in finished:
+            self.totals[group] = _sum(self.totals[group], counts(self.ledger, todo, job))
+
+    def with_busy(self, busy: Mapping[tuple[Group, Job], Group]) -> dict[Group, tuple[float, Counts]]:
+        """Return {group: (jobs done plus the fractions of those in flight, counts)}, by the notes of the workers."""
+        shares, totals = dict.fromkeys(self.total, 0.0), dict(self.totals)
+        for (group, job), todo in busy.items():
+            note = glance(self.store, todo, job)
+            shares[group] += note["share"]
+            totals[group] = _sum(totals[group], (note["done"], note["rejected"], note["failed"]))
+        return {group: (self.made[group] + share, totals[group]) for group, share in shares.items()}
+
+
+class Lines:
+    """A line for each group of stages that is done, a line a minute for one that is not, a line for each error; for logs."""
+
+    def __init__(self, store: Store, shards: list[int], names: Mapping[int, str] = MappingProxyType({})):
+        self.tally, self.names, self.began = Tally(store, shards), names, time.monotonic()
+        self.told: dict[Group, float] = {}  # group that was started and is not done -> time of its last line
+
+    def __call__(self, event: str, about: Any) -> None:
+        self.tally(event, about)
+        if event == "start":
+            self.told.setdefault(about[0], time.monotonic())
+        elif event == "made" and (about[1].error or about[1].worker_error):
+            self._print(tell(self.tally.ledger, about[0], about[1], self.names))
+        elif event in ("look", "end"):
+            self._look(about if event == "look" else {}, event == "end")
+
+    def _look(self, busy: Mapping[tuple[Group, Job], Group], last: bool) -> None:
+        now_s = time.monotonic()
+        done = [group for group in self.told if last or self.tally.made[group] == self.tally.total[group]]
+        due = [group for group, told_s in self.told.items() if group in done or now_s - told_s >= LINE_S]
+        found = self.tally.with_busy(busy) if due else {}
+        for group in due:
+            name, (jobs_done, units) = "+".join(stage.name() for stage in group), found[group]
+            self._print(f"{name}: {jobs_done:.3g} of {self.tally.total[group]} jobs, {_told(units, ', ')}")
+            self.told[group] = now_s
+        for group in done:
+            del self.told[group]
+
+    def _print(self, text: str) -> None:
+        print(f"[{time.monotonic() - self.began:7.1f} s] {text}", file=sys.stderr, flush=True)
+
+
+def _told(units: Counts, separator: str, zeros: bool = True) -> str:
+    told = zip(units, ("done", "rejected", "failed"), strict=True)
+    return separator.join(f"{n} {what}" for n, what in told if n or zeros)
 
 
 def tell(ledger: Ledger, todo: Group, done: JobResult, names: Mapping[int, str] = MappingProxyType({})) -> str:
@@ -133,11 +210,20 @@ def counts(ledger: Ledger, todo: Group, job: Job) -> Counts:
     return units, rejected, failed
 
 
-class JsonLines(Lines):
+class JsonLines:
     """A JSON object for each finished job, for logs that programs read.
 
     Its fields: time_s since the begin of the run, stages, shards, error ("" if none), and done, rejected and failed units.
     """
+
+    def __init__(self, store: Store):
+        self.ledger, self.began = Ledger(store), time.monotonic()
+
+    def __call__(self, event: str, about: Any) -> None:
+        if event == "begin":
+            self.ledger = about.ledger
+        elif event == "made":
+            print(self.line(*about), file=sys.stderr, flush=True)
 
     def line(self, todo: Group, done: JobResult) -> str:
         """Format the result of a job as JSON."""
@@ -160,70 +246,48 @@ class Bars:
     ):
         from rich.progress import TextColumn
 
-        self.store, self.shards, self.names = store, shards, names
-        self.ledger = Ledger(store)
-        self.progress = _bars(TextColumn("{task.percentage:>3.0f}% {task.fields[told]:<40}"), console)
+        self.tally, self.names = Tally(store, shards), names
+        self.progress = _bars(
+            lambda width: TextColumn("{task.percentage:>3.0f}% {task.fields[told]}", table_column=_fixed(width)),
+            console,
+        )
+        self.short = self.progress.console.width < WIDE
         self.tasks: dict[Group, Any] = {}
-        self.made: dict[Group, int] = {}  # jobs
-        self.totals: dict[Group, Counts] = {}  # counts of those jobs
         self.started: set[Any] = set()  # tasks whose clock is running
 
     def __call__(self, event: str, about: Any) -> None:
+        self.tally(event, about)
         if event == "begin":
             self._begin(about)
         elif event == "start":
             self._start(about[0])
-        elif event == "made":
-            self._made(*about)
-        elif event == "fresh":
-            group, fresh = about
-            self._count(group, group, fresh)
-        elif event == "again":
-            self.made[about[0]] -= 1
+        elif event == "made" and (about[1].error or about[1].worker_error):
+            text = tell(self.tally.ledger, about[0], about[1], self.names)
+            self.progress.console.print(text, style="red", highlight=False, markup=False)
         elif event == "look":
             self._look(about)
         elif event == "end":
             self._end()
 
     def _begin(self, board: Scheduler) -> None:
-        self.ledger = board.ledger
         self.progress.start()
         for group in board.groups:
             name = "+".join(stage.name() for stage in group)
             label = name if len(name) <= 24 else f"{group[0].name()} … {group[-1].name()}"
-            self.tasks[group] = self.progress.add_task(label, total=len(jobs(group, self.shards)), told="", start=False)
-            self.made[group], self.totals[group] = 0, (0, 0, 0)
+            self.tasks[group] = self.progress.add_task(label, total=self.tally.total[group], told="", start=False)
 
-    def _made(self, todo: Group, done: JobResult) -> None:
-        if done.error or done.worker_error:
-            self.progress.console.print(
-                tell(self.ledger, todo, done, self.names), style="red", highlight=False, markup=False
-            )
-        else:
-            self._count(done.group, todo, [done.job])
-
-    def _count(self, group: Group, todo: Group, finished: Sequence[Job]) -> None:
-        self.made[group] += len(finished)
-        for job in finished:
-            self.totals[group] = _sum(self.totals[group], counts(self.ledger, todo, job))
-
-    def _look(self, busy: dict[tuple[Group, Job], Group]) -> None:
+    def _look(self, busy: Mapping[tuple[Group, Job], Group]) -> None:
         """Update every bar with the finished jobs and the progress notes of those in flight."""
-        shares, totals = dict.fromkeys(self.tasks, 0.0), dict(self.totals)
-        for (group, job), todo in busy.items():
-            note = glance(self.store, todo, job)
-            shares[group] += note["share"]
-            totals[group] = _sum(totals[group], (note["done"], note["rejected"], note["failed"]))
-        for group, share in shares.items():
-            told = "{} done · {} rejected · {} failed".format(*totals[group]) if self.made[group] or share else ""
-            self.progress.update(self.tasks[group], completed=self.made[group] + share, told=told)
+        for group, (done, units) in self.tally.with_busy(busy).items():
+            told = _told(units, " · ", zeros=not self.short)
+            self.progress.update(self.tasks[group], completed=done, told=told if done else "")
 
     def _start(self, group: Group) -> None:
         """Start the clock of a bar now: jobs that were fresh took no time and would distort the estimate."""
         task = self.tasks[group]
         if task not in self.started:
             self.started.add(task)
-            self.progress.reset(task, completed=self.made[group])
+            self.progress.reset(task, completed=self.tally.made[group])
 
     def _end(self) -> None:
         self._look({})

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from a2data.stage import Stage
 from a2data.store.folder import Folder
 from a2data.store.tables import Store
 from a2data.store.url import is_url, refuse_password
-from pipelines.run.settings import parse
+from pipelines.run.settings import parse, scalar
 from stages.retrieve.stage import Retrieve
 
 FILE = "thresholds.json"
@@ -60,6 +60,16 @@ class Recipe:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{store.path('run.json')} is not a recipe of this version: {error}") from error
 
+    @classmethod
+    def existing(cls, store: Store) -> "Recipe":
+        """Return the recipe of a work folder. Raises ValueError if it was never run or cannot be read."""
+        recipe = cls.of(store)
+        if recipe is None:
+            raise ValueError(
+                f"{store.root} is not a work folder: create one with `a2data run VIDEOS --work {store.root}`"
+            )
+        return recipe
+
     def save(self, store: Store) -> None:
         store.put(json.dumps(asdict(self), indent=1, sort_keys=True).encode(), "run.json")
 
@@ -78,8 +88,8 @@ class Recipe:
             out = os.path.relpath(out, store.base) if inside else out
         self.out = out
 
-    def apply(self, stages: Sequence[Stage], store: Store) -> list[Stage]:
-        """Return the stages with these settings for a store. Raises ValueError for an unknown stage, field or model."""
+    def configured(self, stages: Sequence[Stage]) -> list[Stage]:
+        """Return the stages with these settings. Raises ValueError for an unknown stage or field."""
         by_name = {stage.name(): stage for stage in stages}
         for name, values in self.settings.items():
             if name not in by_name:
@@ -88,6 +98,11 @@ class Recipe:
             if unknown:
                 raise ValueError(f"run.json: {name} does not have the setting {', '.join(unknown)}: remove it there")
             by_name[name] = replace(by_name[name], **values)  # type: ignore[type-var]
+        return list(by_name.values())
+
+    def apply(self, stages: Sequence[Stage], store: Store) -> list[Stage]:
+        """Return the stages with these settings for a store. Raises ValueError for an unknown stage, field or model."""
+        by_name = {stage.name(): stage for stage in self.configured(stages)}
         made_by = "; ".join(f"{s.name()} {m}@{r}" for s in by_name.values() for m, r in _models(s))
         by_name["pack"] = replace(by_name["pack"], out=self.folder(store).root, made_by=made_by)  # type: ignore[call-arg]
         if isinstance(by_name["retrieve"], Retrieve):  # that of an imported set takes the pairs as they are
@@ -96,21 +111,36 @@ class Recipe:
 
     def set(self, stages: Sequence[Stage], assignments: Sequence[str]) -> None:
         """Apply "stage.field=value" strings. Raises ValueError for an invalid one."""
-        types = {s.name(): {f.name: f.type for f in fields(s)} for s in stages}  # type: ignore[arg-type]
         for text in assignments:
             match = re.fullmatch(r"([\w-]+)\.(\w+)=(.*)", text, re.DOTALL)
             if not match:
                 raise ValueError(f"--set {text!r}: write it as stage.field=value, such as detect.confidence=0.5")
             stage, name, value = match.groups()
-            if stage not in types:
-                raise ValueError(f"--set {text!r}: unknown stage {stage!r}; the stages are {', '.join(types)}")
-            if (stage, name) in RUNNER_OWNED:
-                raise ValueError(f"--set {text!r}: this field cannot be set here; {RUNNER_OWNED[stage, name]}")
-            if name not in types[stage]:
-                raise ValueError(
-                    f"--set {text!r}: {stage} does not have the setting {name!r}; it has {', '.join(types[stage])}"
-                )
-            self.settings.setdefault(stage, {})[name] = parse(value, types[stage][name], text)
+            hint = _type(stages, stage, name, f"--set {text!r}")
+            self.settings.setdefault(stage, {})[name] = parse(value, hint, text)
+
+    def update(self, stages: Sequence[Stage], settings: Mapping[str, Mapping[str, Any]], path: str) -> None:
+        """Apply {stage: {field: value}} of the settings file at `path`. Raises ValueError, with the path, for an invalid one."""
+        for stage, values in settings.items():
+            for name, value in values.items():
+                where = f"{path}: {name} = {value!r} in [{stage}]"
+                hint = _type(stages, stage, name, where)
+                wanted = scalar(hint)
+                if type(value) is not wanted and not (wanted is float and type(value) is int):
+                    raise ValueError(f"{where}: expected {wanted.__name__}, got {type(value).__name__}")
+                self.settings.setdefault(stage, {})[name] = parse(str(value), hint, where)
+
+
+def _type(stages: Sequence[Stage], stage: str, name: str, where: str) -> Any:
+    """Return the type of a setting. Raises ValueError, beginning with `where`, for one that cannot be set."""
+    types = {s.name(): {f.name: f.type for f in fields(s)} for s in stages}  # type: ignore[arg-type]
+    if stage not in types:
+        raise ValueError(f"{where}: unknown stage {stage!r}; the stages are {', '.join(types)}")
+    if (stage, name) in RUNNER_OWNED:
+        raise ValueError(f"{where}: this field cannot be set here; {RUNNER_OWNED[stage, name]}")
+    if name not in types[stage]:
+        raise ValueError(f"{where}: {stage} does not have the setting {name!r}; it has {', '.join(types[stage])}")
+    return types[stage][name]
 
 
 def element_tables(stages: Sequence[Stage]) -> list[str]:

@@ -46,6 +46,18 @@ def plan(stages: Sequence[Stage], ledger: Ledger, shards: Sequence[int]) -> list
     return steps
 
 
+def progress(stages: Sequence[Stage], ledger: Ledger) -> list[dict[str, Any]]:
+    """Return the counts of each stage: parts that are fresh, all parts, units done, rejects and failed units."""
+    rows = []
+    for step in plan(stages, ledger, ledger.shards("manifest")):
+        entries = ledger.entries(step.stage).values()
+        rejected, failed = sum(e.num_rejected for e in entries), sum(e.num_failed for e in entries)
+        done = sum(e.num_inputs for e in entries) - failed
+        counts = {"fresh": step.total - step.todo, "parts": step.total, "done": done}
+        rows.append({"stage": step.stage, **counts, "rejected": rejected, "failed": failed})
+    return rows
+
+
 def change(old: Any, new: Any) -> str:
     """Return how a setting changed; of lists in a text, separated by "; ", only what differs."""
     if not (isinstance(old, str) and isinstance(new, str) and "; " in old + new):
@@ -102,6 +114,18 @@ def failures(ledger: Ledger, names: Sequence[str]) -> list[tuple[str, int, str, 
         for shard, footer in _with_failures(ledger, name):
             found += [(name, shard, unit, why) for unit, why in sorted(footer.failed.items())]
     return found
+
+
+def failed_units(ledger: Ledger, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the failures as rows: stage, shard, unit ("" for a whole job), source (its public name, if known), error."""
+    found = failures(ledger, names)
+    listed = sources(ledger.store, [shard for _, shard, _, _ in found])
+    rows = []
+    for stage, shard, unit, why in found:
+        source = listed.get((shard, unit)) or listed.get((shard, unit.rpartition("-")[0]))
+        name = public_name(source.path) if source else None
+        rows.append({"stage": stage, "shard": shard, "unit": unit, "source": name, "error": why})
+    return rows
 
 
 def _with_failures(ledger: Ledger, name: str) -> Iterator[tuple[int, Footer]]:

@@ -158,7 +158,7 @@ def _check_ranks(how: Acceleration, checkpoint: Checkpoint, jobs: Sequence[Job],
     if want != count:
         raise ValueError(
             f"--cfg-parallel {how.cfg_parallel} x --context-parallel {how.context_parallel} is not the number of processes, "
-            f"{count}: torchrun --nproc-per-node {want} -m pipelines.cli sample ..."
+            f"{count}: torchrun --nproc-per-node {want} $(which a2data) sample ..."
         )
     if how.context_parallel > 1 and how.cache == "first-block":
         raise ValueError(

@@ -2,7 +2,7 @@
 
     a2data train SHARDS --preset tiny --out DIR
     a2data train --objective dpo --pairs PAIRS --reference MODEL --preset 14b --out DIR
-    torchrun --nproc-per-node 8 -m pipelines.cli train SHARDS --preset 14b --model A2 --out DIR
+    torchrun --nproc-per-node 8 $(which a2data) train SHARDS --preset 14b --model A2 --out DIR
     a2data train SHARDS --preset 14b --model A2 --out DIR --ray auto --gpus 8
 
 Every random choice is keyed by seed, epoch, sample and purpose, so training is independent of interruptions and of the number of

@@ -122,12 +122,12 @@ def toy_stages(parser_made_once):
     """For tests of toy_folder.py: every profile is the toy pipeline: tables without pixels, but the real retrieve and pack."""
     from toy_folder import stages
 
+    from pipelines.cli import jobs, session
     from pipelines.cli import main as cli
-    from pipelines.cli import session
     from pipelines.report import page
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (cli, session):
+        for module in (jobs, session):
             patch.setattr(module, "triplets", stages)
         patch.setattr(cli, "parser", functools.cache(parser_made_once))  # for speed, like the next
         patch.setattr(page, "report", lambda *_, **__: None)

@@ -15,6 +15,7 @@ from a2data.store.lookup import Lookup
 from a2data.store.parquet import DamagedError
 from a2data.store.tables import Store
 from pipelines.cli import main as cli
+from pipelines.cli import session
 from pipelines.run import verify
 from pipelines.run.local import Models, attempt
 
@@ -163,7 +164,7 @@ def test_a_part_that_is_damaged_each_time_it_is_made_ends_the_command(finished, 
         flip_last_value(finished / "match/00000.parquet")
         list(store.read("match", 0, Score))
 
-    monkeypatch.setattr(cli.session, "finish", lambda store, *_, **__: spoiled(store))
+    monkeypatch.setattr(session, "finish", lambda store, *_, **__: spoiled(store))
     assert a2data("run", "--work", finished) != 0
     assert f"{finished}/match/00000.parquet is damaged" in capsys.readouterr().err
     assert len(made) == 3

@@ -22,6 +22,7 @@ DRIVER = """
     from ray.cluster_utils import Cluster
     from toy import Choose, Cut, Join, Measure
     from a2data.store.tables import Store
+    from pipelines.cli import demo_films
     from pipelines.cli import main as cli
     from pipelines.run.bounded import Bounded
     from pipelines.run.on_ray import RayExecutor
@@ -44,7 +45,7 @@ DRIVER = """
         threading.Thread(target=kill, daemon=True).start()
         return len(run(stages, store, shards, Bounded(RayExecutor(store, cpus=0.5))).failed_jobs)
 
-    cli._demo_films = work
+    demo_films._render = work
     sys.exit(cli.main(["demo-films", "none"]))
 """
 

@@ -2,17 +2,19 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from drawn_film import QUICK, film
 
-from a2data.media import video
 from a2data.store.tables import Store
 from pipelines.cli import main as cli
 from pipelines.cli import session
@@ -23,31 +25,6 @@ from stages.match import Match
 
 NAMES = [stage.name() for stage in triplets()]
 CREW = ["--in-process", "--quiet"]
-QUICK = [
-    *(
-        "--set",
-        "segment.shot_model=",
-        "--set",
-        "score.text_model=",
-        "--set",
-        "select.max_text=inf",
-        "--set",
-        "select.max_burnt_text=inf",
-    ),
-    *("--set", "pack.required_roles=background", "--videos-per-shard", "2"),
-]
-
-
-def film(path: Path, seed: int, step_px: int = 6) -> Path:
-    """Two seconds of a checked square that slides over a place of its own, 320 x 240."""
-    rng = np.random.default_rng(seed)
-    place = cv2.resize(rng.integers(40, 220, (12, 16, 3), np.uint8), (320, 240), interpolation=cv2.INTER_CUBIC)
-    square = cv2.resize(rng.integers(0, 255, (8, 8, 3), np.uint8), (60, 60), interpolation=cv2.INTER_NEAREST)
-    frames = np.stack([place] * 30)
-    for n, frame in enumerate(frames):
-        frame[80:140, 20 + step_px * n : 80 + step_px * n] = square
-    path.write_bytes(video.encode(frames, 15.0))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -314,6 +291,48 @@ def test_an_interrupt_says_how_to_go_on(done, capsys, monkeypatch):
     monkeypatch.setattr(session, "run_jobs", interrupted)
     assert run(done) == 130
     assert capsys.readouterr().err == "a2data: interrupted; re-run the same command to resume\n"
+
+
+def test_sigterm_says_how_to_resume_and_the_next_sigterm_is_not_caught(done, capsys, monkeypatch):
+    monkeypatch.setattr(session, "run_jobs", lambda *_: signal.raise_signal(signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    assert run(done) == 143
+    assert capsys.readouterr().err == "a2data: terminated; re-run the same command to resume\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+def test_a_run_stopped_by_sigterm_ends_its_workers_and_is_resumed(tmp_path):
+    film(tmp_path / "a.mp4", 1)
+    words = [str(tmp_path / "a.mp4"), "--work", str(tmp_path / "work"), *QUICK]
+    command = [sys.executable, "-m", "pipelines.cli", "run", *words]
+    driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while driver.poll() is None and not (tmp_path / "work" / "segment").exists():
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGTERM)
+    assert (
+        driver.communicate(timeout=120)[1].splitlines()[-1] == "a2data: terminated; re-run the same command to resume"
+    )
+    assert driver.returncode == 143
+    for _ in range(200):  # the last worker of its group is soon gone
+        if not alive(driver.pid):
+            break
+        time.sleep(0.05)
+    assert not alive(driver.pid)
+    assert cli.main(["run", *words, *CREW]) == 0
+
+
+def test_a_quiet_run_prints_only_its_result(done, capsys):
+    assert run(done) == 0
+    assert re.fullmatch(r"\d+ triplets in .*/work/shards\n", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(

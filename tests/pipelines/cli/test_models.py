@@ -1,5 +1,7 @@
 """`a2data models`, as a user types it."""
 
+import json
+
 import pytest
 
 from model_zoo import weights
@@ -25,6 +27,14 @@ def net(folder, monkeypatch):
     (folder / "net" / "net.bin").write_bytes(b"weights")
     weights.note(card, folder / "net", "a" * 40)
     return card
+
+
+def test_the_list_as_json_has_every_field_of_a_card_and_its_place(net, folder, capsys):
+    assert main(["models", "list", "--json"]) == 0
+
+    (card,) = json.loads(capsys.readouterr().out)
+    assert (card["name"], card["role"], card["revision"]) == ("net", "detect", "main")
+    assert card["where"] == str(folder / "net")
 
 
 def test_the_list_has_a_line_for_every_card_with_its_licence_and_place(capsys):

@@ -1,3 +1,4 @@
+import json
 from dataclasses import asdict
 
 import pytest
@@ -6,7 +7,7 @@ from tiny_corpus import GREEN, GREY, PROMPT, RED, A, B, C
 
 from a2data.records import Kept, Rule, Sound, Source, Span, Speaker
 from a2data.store.tables import Store
-from pipelines.corpus.explain import explain
+from pipelines.corpus.explain import explain, facts
 from pipelines.triplets import triplets
 from stages.select import Select
 
@@ -55,6 +56,21 @@ def test_a_clip_is_followed_from_its_file_to_its_tar(corpus_store):
     assert under(text, "packed") == ["train-00000.tar at byte 512, 9000 bytes: json, mp4"]
     assert [line.split(": ")[2] for line in under(text, "rejected")] == ["blurred (quality 0.1, wanted 0.3)"] * 2
     assert under(text, "failed") == ["nothing"]
+
+
+def test_the_facts_of_a_clip_are_its_rows_in_every_table_without_pixels(corpus_store):
+    found = facts(corpus_store, RED, STAGES)
+    assert (found["kind"], found["key"], found["shard"]) == ("clip", RED, 0)
+    assert [row["prompt"] for row in found["rows"]["caption"]] == [PROMPT]
+    assert {row["clip_id"] for row in found["rows"]["segment"]} == {RED}
+    assert {row["video_id"] for row in found["rows"]["ingest"]} == {A}
+    assert "mp4" not in found["rows"]["segment"][0]
+    assert all(r["key"].startswith(RED) and r["reason"] for r in found["rejected"])
+    assert len(found["rejected"]) == 2
+    assert json.loads(json.dumps(found)) == found
+    (one,) = facts(corpus_store, f"{RED}/human/0", STAGES)["rows"]["detect"]
+    assert one["element_id"] == f"{RED}/human/0"
+    assert facts(corpus_store, C, STAGES)["failed"][0]["stage"] == "ingest"
 
 
 def test_a_rejected_clip_shows_the_rule_that_it_failed_then_and_would_fail_now(corpus_store):

@@ -139,7 +139,7 @@ def test_an_imported_set_takes_neither_videos_nor_a_profile(plain, capsys):
     assert run("run", plain / "other.mp4", "--work", plain / "work") == 2
     assert "is an imported set: add entries to the set" in capsys.readouterr().err
     assert main(["plan", str(plain / "work"), "--profile", "small"]) == 2
-    assert "does not take a --profile" in capsys.readouterr().err
+    assert "does not take a profile" in capsys.readouterr().err
 
 
 def test_a_work_folder_of_a_run_is_not_taken(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import pytest
 import toy
@@ -26,15 +27,56 @@ def bars(store, stages, crew) -> tuple[Bars, str]:
     return seen, out.getvalue().rsplit("cut ", 1)[1]
 
 
-def test_a_log_has_a_line_for_each_job(store, capsys):
-    run(BAD, store, SHARDS, InProcessExecutor(store), Lines(store))
+def test_a_log_has_a_line_for_each_stage_that_is_done(store, capsys):
+    run(BAD, store, SHARDS, InProcessExecutor(store), Lines(store, SHARDS))
     lines = [line.split("] ")[1] for line in capsys.readouterr().err.splitlines()]
 
-    assert len(lines) == 13
-    assert "cut, shard 0: 2 done, 0 rejected, 0 failed" in lines
-    assert "measure, shard 3: 5 done, 0 rejected, 1 failed" in lines
-    assert "choose, shard 1: 5 done, 5 rejected, 0 failed" in lines
-    assert lines[-1] == "join, all shards: 0 done, 0 rejected, 0 failed"
+    assert lines == [
+        "cut: 4 of 4 jobs, 8 done, 0 rejected, 0 failed",
+        "measure: 4 of 4 jobs, 20 done, 0 rejected, 4 failed",
+        "choose: 4 of 4 jobs, 20 done, 20 rejected, 0 failed",
+        "join: 1 of 1 jobs, 0 done, 0 rejected, 0 failed",
+    ]
+    run(BAD, store, SHARDS, InProcessExecutor(store), Lines(store, SHARDS))
+    assert capsys.readouterr().err == ""  # all fresh
+
+
+def test_a_log_has_a_line_a_minute_for_a_stage_that_is_not_done(store, capsys, monkeypatch):
+    now_s = 0.0
+    monkeypatch.setattr("pipelines.run.progress.time.monotonic", lambda: now_s)
+    board, seen = Scheduler([Cut()], Ledger(store), SHARDS), Lines(store, SHARDS)
+    (group,) = board.groups
+    seen("begin", board)
+    seen("start", (group, (0,)))
+    store.fs.create_dir(store.path("cut"))
+    note = {"share": 0.25, "done": 3, "rejected": 1, "failed": 0}
+    store.write_text(json.dumps(note), *progress_path(group, 0))
+    for second in range(150):
+        now_s = float(second)
+        seen("look", {(group, (0,)): group})
+    seen("end", board)
+
+    line = "cut: 0.25 of 4 jobs, 3 done, 1 rejected, 0 failed"
+    assert capsys.readouterr().err.splitlines() == [
+        f"[   60.0 s] {line}",
+        f"[  120.0 s] {line}",
+        "[  149.0 s] cut: 0 of 4 jobs, 0 done, 0 rejected, 0 failed",
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_a_bar_and_its_times_fit_the_terminal(store, width):
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=width, color_system=None)
+    run(BAD, store, SHARDS, InProcessExecutor(store), Bars(store, SHARDS, console))
+    screen = out.getvalue().rsplit("cut ", 1)[1].splitlines()
+
+    (line,) = [line for line in screen if line.startswith("measure ")]
+    assert len(line) <= width
+    assert "━━━━━━━━" in line
+    assert "100% 20 done" in line
+    assert "4 failed" in line
+    assert re.search(r"0:00:\d\d left 0:00:00", line)
 
 
 def test_bars_end_full_and_count_over_all_shards(store):
@@ -57,7 +99,7 @@ def test_bars_count_what_was_fresh_already(store):
 @pytest.fixture
 def by_hand(store):
     """Bars over four shards of one stage, a clock that the test sets, and the only group."""
-    seen = Bars(store, SHARDS, Console(file=io.StringIO()))
+    seen = Bars(store, SHARDS, Console(file=io.StringIO(), width=120))
     seen.progress.get_time = lambda: seen.now_s
     seen.now_s = 0.0
     board = Scheduler([Cut()], Ledger(store), SHARDS)

@@ -1,0 +1,107 @@
+"""The table of commands: what `a2data --help` prints, and where the flags of each are. Imports none of them.
+
+The summary of a stage is the first line of its docstring; a test compares them.
+"""
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A command, whose module is imported when the command is chosen."""
+
+    summary: str
+    flags: str  # "module:function" in pipelines.cli; the function adds the flags to a parser, and the default `do`
+    work: bool = False  # whether the first argument is a work folder
+    extra: str = ""  # what it needs beyond the core. A stage has none: the cards of its models name theirs
+
+
+STAGES = {
+    "ingest": "Sources -> videos. A file that cannot be read as video raises; a readable but unwanted one is rejected.",
+    "segment": "Videos -> clips, each within one shot and without transitions.",
+    "logos": (
+        'Clips of a video -> the score "logo" of each: fraction of its picture under marks that the video has, 0 to 1.'
+    ),
+    "score": (
+        "Clips -> one row per clip and metric. Only text, quality and flow need networks; segment measured the rest."
+    ),
+    "listen": "Clips -> the loudness, silence and speech of their sound.",
+    "select": "Clips and their scores -> the clips that pass. Runs no model, so new thresholds are cheap.",
+    "embed": (
+        "Clips -> one embedding each: the mean of its frames and of their mirror images, so that a "
+        "mirrored copy has the same."
+    ),
+    "detect": (
+        "People and objects found in every n-th frame of a kept clip; those that last become elements "
+        "with their best picture."
+    ),
+    "faces": (
+        "Clips and their people -> faces. Faces of poor quality keep their picture but have no embedding, see `flaw`."
+    ),
+    "active-speaker": "Clips with speech and their faces -> when each face seems to speak.",
+    "parse": (
+        "People and their faces -> hair, upper and lower garments, shoes and accessories, cut out of "
+        "the person's best frame."
+    ),
+    "background": "Clips and their elements -> one background picture each, without any detected element.",
+    "caption": "Clips and their elements -> structured captions, and prompts with the span of every phrase.",
+    "ground": "Objects that a caption names and `detect` did not find, located by noun and cut out as in `detect`.",
+    "match": "Captions and elements -> the element of each phrase.",
+    "retrieve": (
+        "Elements matched to a phrase, their parts and backgrounds -> their references, or the reason "
+        "why there are none."
+    ),
+    "curate": "Clips with their captions and embeddings over the whole corpus -> those that become samples.",
+    "pack": "Clips, captions and references -> WebDataset shards in `out`, and the position of each sample in them.",
+}
+
+COMMANDS = {
+    "run": Command("run videos through the whole pipeline", "jobs:add_run_flags"),
+    "estimate": Command("estimate the cost of a run from a sample of its videos", "jobs:add_estimate_flags"),
+    **{name: Command(summary, "jobs:add_stage_flags", work=True) for name, summary in STAGES.items()},
+    "status": Command("show the progress of every stage", "work_folder:add_status_flags", work=True),
+    "verify": Command(
+        "check shards against their manifest and tables against their checksums", "work_folder:add_verify_flags"
+    ),
+    "plan": Command(
+        "list the jobs that a run with these settings would do, with the reasons",
+        "work_folder:add_plan_flags",
+        work=True,
+    ),
+    "failures": Command("list all failures with their reasons", "work_folder:add_failures_flags", work=True),
+    "retry": Command("retry failed units and jobs", "jobs:add_retry_flags", work=True),
+    "explain": Command(
+        "explain why a video, clip, element or reference was kept, rejected or paired",
+        "work_folder:add_explain_flags",
+        work=True,
+    ),
+    "report": Command("write the report as one HTML file", "work_folder:add_report_flags", work=True),
+    "config": Command("print the settings of a run as a settings file: dump", "config:add_flags"),
+    "models": Command("manage models: list, show, doctor, fetch, verify, licences", "models:add_flags"),
+    "encode": Command("encode shards with A2's encoders for training", "encode:add_flags", extra="train"),
+    "train": Command("fine-tune A2 on shards; `train estimate` estimates the cost", "train:add_flags", extra="train"),
+    "prefer": Command(
+        "make preference pairs and have people compare them: make, study", "prefer:add_flags", extra="train"
+    ),
+    "reward": Command("train a reward model on preference pairs", "reward:add_flags", extra="train"),
+    "sample": Command("sample videos from prompts and references", "sample:add_flags", extra="train"),
+    "export": Command("export shards to the data that another trainer reads", "export:add_flags"),
+    "import": Command(
+        "import a data set that others made: Phantom-Data, OpenS2V-5M, folders, shards", "import_:add_flags"
+    ),
+    "audit": Command("report the faults of the references of a data set, measured on its pictures", "audit:add_flags"),
+    "diff": Command(
+        "compare two runs or two data sets: counts, triplets that came or went with reasons, references",
+        "diff:add_flags",
+    ),
+    "ui": Command("serve a local page to sample videos and browse shards", "ui:add_flags", extra="ui"),
+    "calibrate": Command("estimate the thresholds of retrieve from the corpus", "calibrate:add_flags", work=True),
+    "forget": Command(
+        "permanently delete a source or a person from every table and every shard", "forget:add_flags", work=True
+    ),
+    "triplet-bench": Command("run TripletBench: make, score, report, check", "triplet_bench:add_flags", extra="demo"),
+    "bench": Command("run A2-Bench: make, run, score, study, leaderboard", "a2_bench:add_flags", extra="bench"),
+    "completion": Command(
+        "print a script that completes commands and flags in bash, zsh or fish", "completion:add_flags"
+    ),
+    "demo-films": Command("render the demo films with their ground truth", "demo_films:add_flags", extra="demo"),
+}
