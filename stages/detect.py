@@ -44,7 +44,7 @@ class Detect(Stage):
     max_area: float = 0.9
     """largest median mask of a track, fraction of the frame"""
     min_side_px: int = 40
-    """shorter side of a track's median box, pixels"""
+    """smallest shorter side of a track's median box, pixels"""
     min_track_coverage: float = 0.3
     """least fraction of sampled frames with the element; two frames if there are two"""
     max_elements: int = 6

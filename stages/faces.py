@@ -38,7 +38,7 @@ Track = list[Sighting]  # ascending in frame
 
 @dataclass(frozen=True)
 class Faces(Stage):
-    """Clips and their people -> faces. Faces of poor quality keep their picture but have no embedding, see `flaw`."""
+    """Clips and their people -> faces. Faces of poor quality keep their picture but have no embedding."""
 
     reads = {"select": Kept, "segment": ClipVideo, "detect": Element}
     writes = Element
@@ -53,15 +53,15 @@ class Faces(Stage):
     confidence: float = 0.6
     """lowest detector confidence, 0 to 1"""
     min_seen: int = 2
-    """frames in which a face must be found"""
+    """least number of frames in which a face is found"""
     min_face_in_person: float = 0.7
     """least fraction of a face within its person's box, 0 to 1"""
     min_face_px: int = 40
-    """shorter side of a face with an embedding, pixels"""
+    """smallest shorter side of a face with an embedding, pixels"""
     min_eyes_px: int = 10
-    """distance between the eyes of a face with an embedding, pixels"""
+    """smallest distance between the eyes of a face with an embedding, pixels"""
     min_sharpness: float = 20.0
-    """variance of the Laplacian of a face at 112 px, grey levels squared"""
+    """lowest variance of the Laplacian of a face at 112 px, grey levels squared"""
     max_yaw: float = 0.35
     """largest offset of the nose from the middle of the eyes, in eye distances"""
     max_pitch: float = 0.35

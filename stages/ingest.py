@@ -23,27 +23,27 @@ class Ingest(Stage):
     accounts_for = "video_id"
 
     min_short_side_px: int = 200
-    """short side as shown, pixels"""
+    """smallest short side as shown, pixels"""
     min_duration_s: float = 1.0
-    """seconds, if the container states a duration"""
+    """shortest duration, seconds, if the container states one"""
     max_duration_s: float = 36000.0
-    """seconds; 10 hours"""
+    """longest duration, seconds: 10 hours"""
     min_fps: float = 8.0
-    """below half the clips' 15 fps, every frame would be shown twice"""
+    """lowest frame rate, fps; below half the clips' 15 fps, every frame would be shown twice"""
     max_fps: float = 1000.0
-    """high-speed cameras reach 960; beyond it, a container states its clock's ticks"""
+    """highest frame rate, fps; high-speed cameras reach 960; beyond it, a container states its clock's ticks"""
     max_side_px: int = 8192
     """longest side as coded and as shown, pixels: DCI 8K"""
     max_pixel_aspect: float = 4.0
-    """pixel width over height, or the reverse; anamorphic film has 2"""
+    """highest ratio of a pixel's longer to its shorter side; anamorphic film has 2"""
     max_aspect: float = 4.0
-    """longer over shorter side as shown; Polyvision, the widest film format, has 4"""
+    """highest ratio of the longer to the shorter side as shown; Polyvision, the widest film format, has 4"""
     max_source_frames: int = 5_000_000
-    """frames of a video: 10 hours at 120 fps are 4.3 million"""
+    """most frames of a video: 10 hours at 120 fps are 4.3 million"""
     max_bytes: int = 1_000_000_000_000
-    """file size, bytes: 10 hours of ProRes 4444 in 4K are 0.9 TB"""
+    """largest file, bytes: 10 hours of ProRes 4444 in 4K are 0.9 TB"""
     max_decoder_bytes: int = 1_500_000_000
-    """memory to open a file and decode its first frame, bytes; Linux only"""
+    """most memory to open a file and decode its first frame, bytes; Linux only"""
     labels: str = ""
     """accepted labels, comma-separated; "" = all"""
     sources: str = ""

@@ -40,7 +40,7 @@ class Parse(Stage):
     min_part_share: float = 0.005
     """smallest part, fraction of the person's pixels"""
     min_solid: float = 0.7
-    """least fraction of a part that survives an opening, 0 to 1, see `solid`"""
+    """least fraction of a part that survives an opening, 0 to 1"""
     min_filled: float = 0.9
     """least ratio of a part's pixels to those within its outlines, 0 to 1"""
     min_garment_filled: float = 0.8

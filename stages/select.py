@@ -37,55 +37,55 @@ class Select(Stage):
     accounts_for = "clip_id"
 
     min_motion: float = 0.001
-    """mean difference from frame to frame, 0 to 1"""
+    """lowest mean difference from frame to frame, 0 to 1"""
     max_motion: float = 0.2
-    """the same; above it, frames are hardly related"""
+    """highest mean difference from frame to frame, 0 to 1; above it, frames are hardly related"""
     max_static: float = 0.8
-    """fraction of steps without any change, 0 to 1"""
+    """largest fraction of steps without any change, 0 to 1"""
     min_sharpness: float = 10.0
-    """median variance of the Laplacian, from 0"""
+    """lowest median variance of the Laplacian, from 0"""
     min_luma: float = 0.04
-    """mean luma, 0 to 1"""
+    """lowest mean luma, 0 to 1"""
     max_luma: float = 0.94
-    """mean luma, 0 to 1"""
+    """highest mean luma, 0 to 1"""
     max_luma_range: float = 0.6
-    """brightest minus darkest frame, 0 to 1"""
+    """largest difference of luma between two frames, 0 to 1"""
     max_bars: float = 0.5
-    """fraction of the source picture under letterbox bars, 0 to 1"""
+    """largest fraction of the source picture under letterbox bars, 0 to 1"""
     max_text: float = 0.15
-    """fraction of the picture under text, 0 to 1; inf if text is not measured"""
+    """largest fraction of the picture under text, 0 to 1; inf if text is not measured"""
     max_burnt_text: float = 0.005
-    """fraction of the picture under subtitles and the like, 0 to 1; inf if text is not measured"""
+    """largest fraction of the picture under subtitles and the like, 0 to 1; inf if text is not measured"""
     max_logo: float = 0.001
-    """fraction of the picture under marks that stay through the video, 0 to 1; a corner logo has 0.003 and more"""
+    """largest fraction of the picture under marks that stay through the video, 0 to 1; a corner logo has 0.003 and more"""
 
     # Off by default. A clip without sound is silent, at -70 LUFS.
     min_loudness: float = -inf
-    """integrated loudness, LUFS; broadcasts have about -23"""
+    """lowest integrated loudness, LUFS; broadcasts have about -23"""
     max_loudness: float = inf
-    """the same"""
+    """highest integrated loudness, LUFS"""
     max_silence: float = inf
-    """fraction of the clip that is silent, 0 to 1"""
+    """largest fraction of the clip that is silent, 0 to 1"""
     min_speech: float = -inf
-    """fraction of the clip with speech, 0 to 1"""
+    """smallest fraction of the clip with speech, 0 to 1"""
     max_speech: float = inf
-    """the same; 0 for clips without speech"""
+    """largest fraction of the clip with speech, 0 to 1; 0 for clips without speech"""
 
     # Off by default; each needs a model or a setting of score, see MEASURED_BY.
     min_aesthetic: float = -inf
-    """mean over the frames, about 1 to 10; cosmos-curate takes 3.5"""
+    """lowest mean over the frames, about 1 to 10; cosmos-curate takes 3.5"""
     max_nsfw: float = inf
-    """worst frame, 0 to 1"""
+    """highest score of the worst frame, 0 to 1"""
     min_flow: float = -inf
-    """mean speed, picture widths per second"""
+    """lowest mean speed, picture widths per second"""
     max_flow: float = inf
-    """mean speed, picture widths per second"""
+    """highest mean speed, picture widths per second"""
     min_flow_top5: float = -inf
-    """displacement of the fastest pixels, px at a shorter side of 256; VBench uses 6"""
+    """lowest displacement of the fastest pixels, px at a shorter side of 256; VBench uses 6"""
     min_codec_motion: float = -inf
-    """mean motion vector, widths plus heights; signing has 0.0006"""
+    """lowest mean motion vector, widths plus heights; signing has 0.0006"""
     min_codec_motion_least: float = -inf
-    """the same at its minimum; cosmos-curate uses 0.000001"""
+    """lowest minimum of the motion vectors, widths plus heights; cosmos-curate uses 0.000001"""
 
     def run(
         self,

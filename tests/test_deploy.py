@@ -17,7 +17,7 @@ JOB, CLUSTER = (yaml.safe_load((ROOT / "deploy" / name).read_text()) for name in
 
 
 def understood(command: str) -> bool:
-    """Whether the command line accepts a command; argparse raises SystemExit if not."""
+    """Whether the command line accepts a command; the parser raises UsageError if not."""
     program, *words = shlex.split(command)
     return program == "a2data" and bool(parser().parse_args(words))
 

@@ -19,7 +19,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         "--face-model", default=Faces.model, help='card that compares faces; "" = none (default: %(default)s)'
     )
     command.add_argument("--json", metavar="FILE", help="also write the findings as JSON Lines")
-    command.add_argument("--quiet", action="store_true", help="hide progress")
+    command.add_argument("--quiet", action="store_true", help="print only the result and errors")
     command.set_defaults(do=run)
 
 

@@ -1,8 +1,7 @@
-"""The table of commands: what `a2data --help` prints, and where the flags of each are. Imports none of them.
+"""The table of commands: what `a2data --help` prints, and where the flags of each are. Imports none of them."""
 
-The summary of a stage is the first line of its docstring; a test compares them.
-"""
-
+import re
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -15,49 +14,29 @@ class Command(NamedTuple):
     extra: str = ""  # what it needs beyond the core. A stage has none: the cards of its models name theirs
 
 
-STAGES = {
-    "ingest": "Sources -> videos. A file that cannot be read as video raises; a readable but unwanted one is rejected.",
-    "segment": "Videos -> clips, each within one shot and without transitions.",
-    "logos": (
-        'Clips of a video -> the score "logo" of each: fraction of its picture under marks that the video has, 0 to 1.'
-    ),
-    "score": (
-        "Clips -> one row per clip and metric. Only text, quality and flow need networks; segment measured the rest."
-    ),
-    "listen": "Clips -> the loudness, silence and speech of their sound.",
-    "select": "Clips and their scores -> the clips that pass. Runs no model, so new thresholds are cheap.",
-    "embed": (
-        "Clips -> one embedding each: the mean of its frames and of their mirror images, so that a "
-        "mirrored copy has the same."
-    ),
-    "detect": (
-        "People and objects found in every n-th frame of a kept clip; those that last become elements "
-        "with their best picture."
-    ),
-    "faces": (
-        "Clips and their people -> faces. Faces of poor quality keep their picture but have no embedding, see `flaw`."
-    ),
-    "active-speaker": "Clips with speech and their faces -> when each face seems to speak.",
-    "parse": (
-        "People and their faces -> hair, upper and lower garments, shoes and accessories, cut out of "
-        "the person's best frame."
-    ),
-    "background": "Clips and their elements -> one background picture each, without any detected element.",
-    "caption": "Clips and their elements -> structured captions, and prompts with the span of every phrase.",
-    "ground": "Objects that a caption names and `detect` did not find, located by noun and cut out as in `detect`.",
-    "match": "Captions and elements -> the element of each phrase.",
-    "retrieve": (
-        "Elements matched to a phrase, their parts and backgrounds -> their references, or the reason "
-        "why there are none."
-    ),
-    "curate": "Clips with their captions and embeddings over the whole corpus -> those that become samples.",
-    "pack": "Clips, captions and references -> WebDataset shards in `out`, and the position of each sample in them.",
-}
+def stages() -> dict[str, str]:
+    """Return the stages of the pipeline in order, by name, with the first line of their docstrings.
+
+    They are read from the source, since importing all stages takes a second. A test compares them with the imported ones.
+    """
+    root = Path(__file__).parents[2]
+    recipe = (root / "pipelines" / "triplets.py").read_text(encoding="utf-8")
+    modules = {
+        name: module for module, name in re.findall(r"^from (stages\.[\w.]+) import (\w+)$", recipe, re.MULTILINE)
+    }
+    listed = recipe.partition("def builtin")[2].partition("    ]")[0]
+    found = {}
+    for kind in re.findall(r"^        (\w+)\(\),", listed, re.MULTILINE):
+        source = (root / f"{modules[kind].replace('.', '/')}.py").read_text(encoding="utf-8")
+        about = re.search(rf'^class {kind}\b.*\n    """(.*?)(?:"""|$)', source, re.MULTILINE)
+        found[re.sub(r"(?<!^)(?=[A-Z])", "-", kind).lower()] = about[1] if about else ""
+    return found
+
 
 COMMANDS = {
     "run": Command("run videos through the whole pipeline", "jobs:add_run_flags"),
     "estimate": Command("estimate the cost of a run from a sample of its videos", "jobs:add_estimate_flags"),
-    **{name: Command(summary, "jobs:add_stage_flags", work=True) for name, summary in STAGES.items()},
+    **{name: Command(summary, "jobs:add_stage_flags", work=True) for name, summary in stages().items()},
     "status": Command("show the progress of every stage", "work_folder:add_status_flags", work=True),
     "verify": Command(
         "check shards against their manifest and tables against their checksums", "work_folder:add_verify_flags"

@@ -30,7 +30,12 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--license", default="", help="licence of the clips, where the set states none")
     command.add_argument("--videos-per-shard", type=int, default=64, help="files per work shard (default: %(default)s)")
     command.add_argument(
-        "--set", dest="assign", action="append", default=[], metavar="STAGE.FIELD=VALUE", help="setting"
+        "--set",
+        dest="assign",
+        action="append",
+        default=[],
+        metavar="STAGE.FIELD=VALUE",
+        help="setting of a stage; repeatable",
     )
     session.add_flags(command.add_argument_group("execution"))  # type: ignore[arg-type]
     session.add_out_flags(command)

@@ -1,4 +1,4 @@
-"""a2data: turn raw video into prompt-reference-video triplets, one stage at a time or all at once."""
+"""Turn raw video into prompt-reference-video triplets; train, sample and judge the models that learn from them."""
 
 import argparse
 import contextlib

@@ -40,9 +40,9 @@ def add_flags(models: argparse.ArgumentParser) -> None:
     sub = command("list", _list, "list models with their roles, licences and the location of their weights")
     add_json_flag(sub)
     sub = command("show", _show, "show all details of models", chooses=False)
-    sub.add_argument("names", nargs="+", metavar="NAME")
+    sub.add_argument("names", nargs="+", metavar="NAME", help="name of a model")
     sub = command("fetch", _fetch, "download weights and record their hashes")
-    sub.add_argument("names", nargs="*", metavar="NAME")
+    sub.add_argument("names", nargs="*", metavar="NAME", help="name of a model (default: those of the other flags)")
     sub = command(
         "doctor", _doctor, "check whether the models of a profile can run here; exit code 1 if not", chooses=False
     )
@@ -50,7 +50,7 @@ def add_flags(models: argparse.ArgumentParser) -> None:
     add_json_flag(sub)
     command("verify", _verify, "compare all local weights with what was fetched")
     sub = command("licences", _licences, "list the licence terms of models; exit code 1 if they forbid the use")
-    sub.add_argument("names", nargs="*", metavar="NAME")
+    sub.add_argument("names", nargs="*", metavar="NAME", help="name of a model (default: those of the other flags)")
     sub.add_argument("--policy", choices=("commercial", "research"), help="use that the licences must allow")
 
 

@@ -50,28 +50,28 @@ def add_flags(sub: argparse.ArgumentParser) -> None:
         "--gpu-memory-gb",
         type=argparse_type("--gpu-memory-gb", float),
         metavar="GB",
-        help="memory of each GPU of a Ray cluster: as many workers share one as fit, by the memory on the cards of their models "
-        "(default: by the GPU fraction on the cards)",
+        help="memory of each GPU of a Ray cluster in GB: workers share a GPU if their models fit, by the memory on their cards "
+        "(default: by the GPU fraction on their cards)",
     )
     sub.add_argument(
         "--unit-timeout",
         action="append",
         default=[],
         metavar="[STAGE=]SECONDS",
-        help="longest time in seconds without a row, frame or task done for a video or clip; after that it is marked as failed; "
+        help="time in seconds without a row, frame or task done after which a video or clip is marked as failed; "
         "0: no limit (default: 1800; pack 21600, retrieve 86400)",
     )
     sub.add_argument(
         "--worker-timeout",
         type=_seconds,
         metavar="SECONDS",
-        help="longest time in seconds without a heartbeat before a worker is killed and replaced; 0: no limit (default: 600)",
+        help="time in seconds without a heartbeat after which a worker is killed and replaced; 0: no limit (default: 600)",
     )
     sub.add_argument(
         "--serve",
         metavar="SERVER",
-        help="vllm or sglang, and flags of it in quotes: start the server of caption.captioner on this machine, one replica per "
-        "GPU, and stop it after the run",
+        help="vllm or sglang, in quotes with its flags: start this server for caption.captioner on this machine, one replica "
+        "per GPU, and stop it after the run",
     )
     sub.add_argument("--in-process", action="store_true", help="run the jobs in this process, for a debugger")
     sub.add_argument("--quiet", action="store_true", help="print only the result and errors")

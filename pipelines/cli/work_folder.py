@@ -25,7 +25,7 @@ def add_verify_flags(sub: Parser) -> None:
         metavar="N",
         help="number of samples to decode, spread evenly over the shards (without N: all)",
     )
-    sub.add_argument("--quiet", action="store_true", help="hide progress")
+    sub.add_argument("--quiet", action="store_true", help="print only the result and errors")
 
 
 def add_plan_flags(sub: Parser) -> None:

@@ -50,9 +50,9 @@ class Job:
     next_prompt: tuple[str, ...] = ()
     """prompts for the windows of a long video after the first"""
     height: int = 480
-    """px, divisible by 16 (default: as trained, 480 if the checkpoint does not say)"""
+    """height of the video in px, divisible by 16 (default: as trained, 480 if the checkpoint does not say)"""
     width: int = 832
-    """px, divisible by 16 (default: as trained, else 832)"""
+    """width of the video in px, divisible by 16 (default: as trained, else 832)"""
     frames: int = 81
     """frames to sample, 4 n + 1; with A2, each reference takes up 4 of them (default: as trained, else 81)"""
     steps: int = 50

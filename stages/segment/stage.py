@@ -79,7 +79,7 @@ class Segment(Stage):
     sound_hz: int = 48_000
     """sample rate of the clips' sound, stereo; 0 = clips without sound"""
     decoder: str = "pyav"
-    """"pyav" or "decord"; decord supports no AV1, MPEG-TS or rotated video"""
+    """"pyav" or "decord"; decord does not support AV1, MPEG-TS or rotated video"""
     shot_model: str = "transnetv2"
     """card of the shot network; "" = none"""
     cut_threshold: float = 0.4
@@ -101,7 +101,7 @@ class Segment(Stage):
     max_source_frames: int = 5_000_000
     """most source frames of a video"""
     max_decoder_bytes: int = 1_500_000_000
-    """memory that decoding may add to the worker's own, bytes; Linux only"""
+    """most memory that decoding may add to the worker's own, bytes; Linux only"""
 
     def models(self) -> dict[str, str]:
         return {self.shot_model: cards.revision(self.shot_model)} if self.shot_model else {}
