@@ -190,7 +190,7 @@ def test_what_failed_once_is_made_good_by_a_retry(folder, capsys, monkeypatch):
 
     monkeypatch.undo()
     assert run(folder) == 1
-    assert "3 failed" in capsys.readouterr().out  # a failure is a result until a retry is requested
+    assert "3 failed" in capsys.readouterr().err  # a failure is a result until a retry is requested
     assert cli.main(["retry", str(work), "--stage", "match", *CREW]) == 0
     assert "2 triplets" in capsys.readouterr().out
     assert [name for n in (0, 1) for name in Store(work).footer("match", n).failed] == []
@@ -231,7 +231,7 @@ def test_a_model_that_does_not_load_stops_the_run_and_is_said_once(folder, capsy
     assert run(folder, "--set", "caption.min_confidence=0.41") == 1
     err = capsys.readouterr().err
     assert err.count("a2data: caption: loading a model failed: model 'x' needs the package 'x': pip install") == 1
-    assert len(err.splitlines()) == 2
+    assert len(err.splitlines()) == 3  # the index, the list of failures, the reason
     assert len(list((folder / "work").rglob("*.broken"))) == 1
     monkeypatch.undo()
     assert run(folder) == 0
