@@ -181,7 +181,7 @@ def test_what_failed_once_is_made_good_by_a_retry(folder, capsys, monkeypatch):
     monkeypatch.setattr(Match, "run", asleep)
     assert run(folder, "--set", "match.min_margin=0.06") == 1
     said = capsys.readouterr()
-    assert "3 failed" in said.out
+    assert "3 failed" in said.err
     assert said.err.splitlines()[-1].startswith(
         "a2data: every unit of match failed (2 of 2), most often with TimeoutError: the disk is asleep; only 0 triplets would"
     )
