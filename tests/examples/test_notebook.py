@@ -45,7 +45,7 @@ def test_the_notebook_makes_and_shows_triplets(tmp_path, capsys):
     assert "<td>pack</td>" in shown[0]
     assert any("data:video/mp4;base64," in text for text in shown if isinstance(text, str))
     assert "verdict     kept" in capsys.readouterr().out
-    assert shown[-1] == repr(tmp_path / "work" / "report.html")
+    assert shown[-1] == repr(str(tmp_path / "work" / "report.html"))
 
 
 def test_the_notebook_is_stored_without_outputs():
