@@ -1,6 +1,7 @@
 """The profiles: what they are made of, and what their licences allow."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from pipelines.cli.main import main
 from pipelines.run.recipe import element_tables
 from pipelines.triplets import PROFILES, triplets
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+PROFILES_PAGE = (ROOT / "docs" / "profiles.md").read_text()
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -63,5 +65,26 @@ def test_no_profile_puts_weights_that_forbid_biometrics_beside_faces(profile):
     assert not any(card.use == "biometric-restricted" for card in chosen)
 
 
-def test_the_readme_has_a_row_for_every_profile():
-    assert re.findall(r"^\| `(\w+)` \|.*\|.*\|.*\|.*\|.*\|", README, re.MULTILINE)[-4:] == list(PROFILES)
+def test_the_page_of_profiles_has_a_row_for_each():
+    assert re.findall(r"^\| `(\w+)` \|.*\|.*\|.*\|.*\|.*\|", PROFILES_PAGE, re.MULTILINE)[-4:] == list(PROFILES)
+
+
+def extras() -> dict[str, set[str]]:
+    """Each extra of the project with the extras that it includes, itself among them."""
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    included: dict[str, set[str]] = {}
+    for name, packages in stated.items():
+        named = [word for package in packages for word in re.findall(r"^a2data\[(.*)\]$", package)]
+        included[name] = {name}.union(*(included.get(other, {other}) for words in named for other in words.split(",")))
+    return included
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_extra_of_a_profile_has_what_its_models_need(profile):
+    assert {card.extra for card in models.chosen(profile)} - {""} <= extras()[profile]
+
+
+def test_the_page_of_installation_lists_every_extra():
+    page = (ROOT / "docs" / "installation.md").read_text()
+    listed = {name for row in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert set(extras()) - {"all", "dev", "docs", "readers"} <= listed
