@@ -183,9 +183,12 @@ class Lines:
         print(f"[{time.monotonic() - self.began:7.1f} s] {text}", file=sys.stderr, flush=True)
 
 
-def _told(units: Counts, separator: str, zeros: bool = True) -> str:
-    told = zip(units, ("done", "rejected", "failed"), strict=True)
-    return separator.join(f"{n} {what}" for n, what in told if n or zeros)
+def _told(units: Counts, separator: str, short: bool = False) -> str:
+    """Format counts. short: without zeros, and with failures before rejects, since the end may be cut."""
+    told = list(zip(units, ("done", "rejected", "failed"), strict=True))
+    if short:
+        told = [(n, what) for n, what in (told[0], told[2], told[1]) if n]
+    return separator.join(f"{n} {what}" for n, what in told)
 
 
 def tell(ledger: Ledger, todo: Group, done: JobResult, names: Mapping[int, str] = MappingProxyType({})) -> str:
@@ -279,7 +282,7 @@ class Bars:
     def _look(self, busy: Mapping[tuple[Group, Job], Group]) -> None:
         """Update every bar with the finished jobs and the progress notes of those in flight."""
         for group, (done, units) in self.tally.with_busy(busy).items():
-            told = _told(units, " · ", zeros=not self.short)
+            told = _told(units, " · ", self.short)
             self.progress.update(self.tasks[group], completed=done, told=told if done else "")
 
     def _start(self, group: Group) -> None:

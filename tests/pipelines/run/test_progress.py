@@ -12,7 +12,7 @@ from toy import Choose, Cut, Join, Measure
 from a2data.journal import progress_path
 from a2data.store.ledger import Ledger
 from pipelines.run.local import InProcessExecutor
-from pipelines.run.progress import NOTHING, Bars, Lines, counter, glance, watcher
+from pipelines.run.progress import NOTHING, Bars, Lines, _told, counter, glance, watcher
 from pipelines.run.schedule import Scheduler, run
 
 SHARDS = [0, 1, 2, 3]
@@ -62,6 +62,12 @@ def test_a_log_has_a_line_a_minute_for_a_stage_that_is_not_done(store, capsys, m
         f"[  120.0 s] {line}",
         "[  149.0 s] cut: 0 of 4 jobs, 0 done, 0 rejected, 0 failed",
     ]
+
+
+def test_a_narrow_bar_cuts_rejects_before_failures():
+    assert _told((12345, 678, 9), " · ", short=True) == "12345 done · 9 failed · 678 rejected"
+    assert _told((12, 0, 0), " · ", short=True) == "12 done"
+    assert _told((12, 0, 0), " · ") == "12 done · 0 rejected · 0 failed"
 
 
 @pytest.mark.parametrize("width", [80, 100, 120])
