@@ -142,7 +142,7 @@ def _explain(args: argparse.Namespace) -> int:
 
     store, _, stages = session.opened(args)
     if args.json:
-        print(json.dumps(facts(store, args.key, stages), indent=1))
+        print(json.dumps(facts(store, args.key, stages), indent=1, allow_nan=False))
         return 0
     print(explain(store, args.key, stages))
     return 0

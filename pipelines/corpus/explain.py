@@ -1,6 +1,7 @@
 """Explain why a video, clip or element was kept, rejected or paired, from everything in the store, as plain text."""
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -113,8 +114,17 @@ def _plain_rows(store: Store, name: str, found: Found) -> list[dict[str, Any]]:
     column = next((f"{kind}_id" for kind in kinds if f"{kind}_id" in table.column_names), "")
     if not column:
         return []
-    rows = table.filter(pc.field(column) == ids[column.removesuffix("_id")]).to_pylist()
+    rows = _finite(table.filter(pc.field(column) == ids[column.removesuffix("_id")]).to_pylist())
     return [row | {"path": public_name(row["path"])} if "path" in row else row for row in rows]
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with "inf", "-inf" and "nan" for the numbers that JSON lacks, such as the loudness of silence."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def plain_columns(schema: pa.Schema) -> list[str]:

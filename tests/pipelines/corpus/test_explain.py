@@ -5,7 +5,7 @@ import pytest
 import tiny_corpus
 from tiny_corpus import GREEN, GREY, PROMPT, RED, A, B, C
 
-from a2data.records import Kept, Rule, Sound, Source, Span, Speaker
+from a2data.records import Kept, Rule, Score, Sound, Source, Span, Speaker
 from a2data.store.tables import Store
 from pipelines.corpus.explain import explain, facts
 from pipelines.triplets import triplets
@@ -58,6 +58,15 @@ def test_a_clip_is_followed_from_its_file_to_its_tar(corpus_store):
     assert under(text, "failed") == ["nothing"]
 
 
+def test_numbers_that_json_lacks_are_text_in_the_facts(tmp_path):
+    store = Store(tmp_path / "work")
+    tiny_corpus.write(store)
+    scores = [Score(RED, "loudness", float("-inf")), Score(RED, "motion", 0.5)]
+    store.write("score", 0, Score, scores)
+    rows = facts(store, RED, STAGES)["rows"]["score"]
+    assert [row["value"] for row in rows] == ["-inf", 0.5]
+
+
 def test_the_facts_of_a_clip_are_its_rows_in_every_table_without_pixels(corpus_store):
     found = facts(corpus_store, RED, STAGES)
     assert (found["kind"], found["key"], found["shard"]) == ("clip", RED, 0)
@@ -67,7 +76,7 @@ def test_the_facts_of_a_clip_are_its_rows_in_every_table_without_pixels(corpus_s
     assert "mp4" not in found["rows"]["segment"][0]
     assert all(r["key"].startswith(RED) and r["reason"] for r in found["rejected"])
     assert len(found["rejected"]) == 2
-    assert json.loads(json.dumps(found)) == found
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
     (one,) = facts(corpus_store, f"{RED}/human/0", STAGES)["rows"]["detect"]
     assert one["element_id"] == f"{RED}/human/0"
     assert facts(corpus_store, C, STAGES)["failed"][0]["stage"] == "ingest"
