@@ -162,7 +162,7 @@ def ray_processes(title: bytes) -> list[int]:
     """Return the ids of this script's Ray processes with that title."""
     parent_of = parents()
     return [
-        pid for pid in parent_of if command_line(pid).startswith(title) and os.getpid() in _ancestors(pid, parent_of)
+        pid for pid in parent_of if command_line(pid).startswith(title) and os.getpid() in ancestors(pid, parent_of)
     ]
 
 
@@ -182,7 +182,7 @@ def command_line(pid: int) -> bytes:
     return b""
 
 
-def _ancestors(pid: int, parent_of: dict[int, int]) -> Iterator[int]:
+def ancestors(pid: int, parent_of: dict[int, int]) -> Iterator[int]:
     while pid in parent_of:
         pid = parent_of[pid]
         yield pid
