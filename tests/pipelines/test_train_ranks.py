@@ -89,12 +89,12 @@ def step_of(rank: int, ranks: int, out: Path, settings: Settings) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("frozen", ["float32", "bfloat16"])
 def test_compiled_checkpointed_and_sharded_is_the_same_as_one_plain_process(tmp_path, frozen):
-    plain = replace(SETTINGS, global_batch_size=2, trainable="vace", frozen_dtype=frozen)
+    plain = replace(SETTINGS, global_batch_size=2, trainable="vace", frozen_dtype=frozen, mixed_precision=frozen)
     finish(start(1, step_of, tmp_path, plain))
     finish(start(2, step_of, tmp_path, replace(plain, activation_checkpointing=True, compile=True)))
     one, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1-0", "2-0", "2-1"))
     assert first == second
-    assert first == pytest.approx(one, rel=1e-4)
+    assert first == pytest.approx(one, rel=1e-4 if frozen == "float32" else 2e-3)  # half a bit of bfloat16
 
 
 def finish(processes) -> None:
