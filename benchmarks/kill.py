@@ -29,6 +29,7 @@ from a2data.records import ClipThumbs, Element, Match, Reference, Source
 from a2data.store.tables import Store
 from pipelines.films.demo import MOVIES, render
 from pipelines.run.recipe import Recipe
+from pipelines.triplets import triplets
 from stages.retrieve import nearest as similarity
 
 ENVIRONMENT = os.environ | {
@@ -148,14 +149,28 @@ def kill_workers(what: str, kills: int, rng: random.Random) -> Callable[[Run, fl
         process, killed = run.start(), 0
         while process.poll() is None and killed < kills:
             if busy := ray_processes(TITLES[what]):
-                os.kill(min(busy), signal.SIGKILL)
+                os.kill(rng.choice(busy), signal.SIGKILL)
                 killed += 1
                 time.sleep(rng.uniform(0.3, 1.7) * seconds / (kills + 1) / 2)
             time.sleep(0.02)
         run.finish(process)
-        print(f"  {killed} workers killed")
+        blamed = failed_units(Store(run.root / "work"))
+        print(
+            f"  {killed} workers killed; units that failed because they were in flight three times, and are retried: {blamed}"
+        )
+        if blamed:
+            retry = Run(run.root, ["retry", str(run.root / "work")])
+            retry.finish(retry.start())
+            run.finish(run.start())
 
     return kill
+
+
+def failed_units(store: Store) -> int:
+    """Return the number of units of all stages that failed, or were skipped since they failed in another."""
+    names = [stage.name() for stage in triplets()]
+    footers = (store.footer(name, shard) for name in names for shard in store.shards(name))
+    return sum(len(footer.failed) + len(footer.skipped) for footer in footers if footer)
 
 
 def ray_processes(title: bytes) -> list[int]:

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from a2data.media.video import encode
 from a2data.store.tables import Store
-from benchmarks.kill import Run, ancestors, command_line, parents, tars_sha256
+from benchmarks.kill import Run, ancestors, command_line, failed_units, parents, tars_sha256
 from pipelines.films.demo import MOVIES, frames
 from pipelines.films.demo_script import Movie
 from pipelines.triplets import triplets
@@ -136,12 +136,6 @@ def throughput(samples: list[Sample], stage: str, clips: int) -> list[float]:
     return [(b - a) * clips / max(at[b] - at[a], 1e-9) for a, b in pairwise(marks)]
 
 
-def failures(store: Store) -> int:
-    """Return the number of failed and skipped units of all stages."""
-    footers = [store.footer(stage.name(), shard) for stage in triplets() for shard in store.shards(stage.name())]
-    return sum(len(footer.failed) + len(footer.skipped) for footer in footers if footer)
-
-
 def missing(calm: Store, soaked: Store) -> int:
     """Return the number of rows that an undisturbed run has and the other lacks."""
     rows = {
@@ -211,7 +205,7 @@ def main() -> None:
     report(rest.samples, args.shots)
     store = Store(rest.work)
     clips = sum(store.footer("segment", shard).rows for shard in store.shards("segment"))
-    lost += failures(store) + args.shots * len(films) - clips
+    lost += failed_units(store) + args.shots * len(films) - clips
     cpu_s = watch.samples[-1].cpu_s + rest.samples[-1].cpu_s
     print(
         f"{clips} clips in {cpu_s:.0f} CPU s and {seconds:.0f} s: {cpu_s / clips:.2f} CPU s a clip; rows lost: {lost}"

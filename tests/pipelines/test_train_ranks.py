@@ -40,6 +40,7 @@ SETTINGS = Settings(
     steps=4, global_batch_size=4, trainable="cross-attention", learning_rate=1e-3, flow_shift=1.0, mixed_precision="float32",
     num_workers=0, log_every=1, validate_every=4, checkpoint_interval=2,
 )  # fmt: skip
+SAME_LOSS = 1e-5  # relative: sums of float32 in another order
 NEAR = 5e-6  # of a weight after four steps of 1e-3: Adam divides by a root, which enlarges the rounding of a gradient near 0
 
 
@@ -139,7 +140,7 @@ def fresh(tmp_path: Path, alone: Path) -> Path:  # what the first process made, 
 @pytest.mark.slow
 def test_two_processes_train_what_one_trains_with_frozen_parameters_beside(tmp_path, packed, alone):
     finish(start(2, go, packed, fresh(tmp_path, alone), SETTINGS))
-    assert losses(tmp_path) == pytest.approx(losses(alone), rel=1e-6)
+    assert losses(tmp_path) == pytest.approx(losses(alone), rel=SAME_LOSS)
     one, two, before = (
         weights(alone),
         weights(tmp_path),
@@ -150,7 +151,7 @@ def test_two_processes_train_what_one_trains_with_frozen_parameters_beside(tmp_p
     assert moved
     assert all(".attn2." in name or "patch_embedding" in name or "image_embedder" in name for name in moved)
     held_out = [[line["val_loss"] for line in lines(out) if "val_loss" in line] for out in (alone, tmp_path)]
-    assert held_out[0] == pytest.approx(held_out[1], rel=1e-6)
+    assert held_out[0] == pytest.approx(held_out[1], rel=SAME_LOSS)
 
 
 @pytest.mark.slow
@@ -159,7 +160,7 @@ def test_a_run_of_two_processes_continues_with_one_and_then_with_four(tmp_path, 
     finish(start(2, go, packed, out, replace(SETTINGS, steps=1, checkpoint_interval=1)))
     train(str(packed), out, HOW, replace(SETTINGS, steps=2))
     finish(start(4, go, packed, out, SETTINGS))
-    assert losses(out) == pytest.approx(losses(alone), rel=1e-6)
+    assert losses(out) == pytest.approx(losses(alone), rel=SAME_LOSS)
     one, other = weights(alone), weights(out)
     assert max((one[name] - other[name]).abs().max() for name in one) < NEAR
 
@@ -178,7 +179,7 @@ def test_two_processes_that_are_killed_go_on_as_one(tmp_path, packed, alone):
     reached = max(int(path.name[5:]) for path in out.glob("checkpoints/step-??????"))
     train(str(packed), out, HOW, replace(SETTINGS, steps=max(4, reached + 1)))
     ours, theirs = losses(out), losses(alone)
-    assert {step: ours[step] for step in theirs} == pytest.approx(theirs, rel=1e-6)
+    assert {step: ours[step] for step in theirs} == pytest.approx(theirs, rel=SAME_LOSS)
 
 
 def gradients_of_a_shared_sample(rank: int, ranks: int, out: Path) -> None:
@@ -236,9 +237,9 @@ def test_two_workers_of_ray_train_what_one_process_trains(tmp_path, packed, alon
     from pipelines.train import on_ray
 
     out = fresh(tmp_path / "out", alone)
-    ray.init(num_cpus=3, include_dashboard=False)
+    ray.init("local", num_cpus=3, include_dashboard=False)
     try:
         on_ray.train("auto", 2, str(packed), out, HOW, replace(SETTINGS, steps=2), None)
     finally:
         ray.shutdown()
-    assert losses(out) == pytest.approx({step: losses(alone)[step] for step in (1, 2)}, rel=1e-6)
+    assert losses(out) == pytest.approx({step: losses(alone)[step] for step in (1, 2)}, rel=SAME_LOSS)
