@@ -40,7 +40,7 @@ def seconds(work: Callable[[], Any]) -> tuple[float, float, list[Any]]:
 
 @contextmanager
 def killer(store: Store, crew: ProcessExecutor, after: int) -> Iterator[set[str]]:
-    """Kill the worker once `after` pieces are done; yields all results of pieces, as name and time of writing."""
+    """Kill the worker once `after` results are written; yields the results that were written, as name and time."""
     seen, ended = set[str](), threading.Event()
 
     def look() -> None:
@@ -66,7 +66,7 @@ def killer(store: Store, crew: ProcessExecutor, after: int) -> Iterator[set[str]
 
 
 def in_worker(root: Path, film: Video, stage: Segment, after: int) -> tuple[float, int, str]:
-    """Return the CPU seconds of the workers of a job, the pieces that were written, and the digest of the part."""
+    """Return the CPU seconds of the workers of a job, the results that were written, and the digest of the part."""
     store = Store(root)
     store.write("ingest", 0, Video, [film])
     crew, before = ProcessExecutor(store), resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -110,10 +110,9 @@ def main() -> None:
         print(f"{name:20} {cpu:7.1f} {cpu / cpu_s:6.2f} {wall:7.1f} {wall / wall_s:6.2f}  {same}")
     same = "the same" if killed[2] == calm[2] else "OTHERS"
     print(
-        f"in a worker {calm[0]:.1f} CPU s; killed after {count // 2} of {calm[1]} pieces {killed[0]:.1f} CPU s, ratio ",
-        end="",
+        f"in a worker {calm[0]:.1f} CPU s; killed after {count // 2} of {calm[1]} results (pieces, shots across borders)"
     )
-    print(f"{killed[0] / calm[0]:.2f}; pieces written {killed[1]}; clips {same}")
+    print(f"{killed[0]:.1f} CPU s, ratio {killed[0] / calm[0]:.2f}; results written {killed[1]}; clips {same}")
 
 
 if __name__ == "__main__":
