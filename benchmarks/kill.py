@@ -4,7 +4,7 @@
 
 films: two of the demo films, killed at random moments. join: `retrieve` alone over 3,000 synthetic faces, killed while tiles of
 its join are in flight. Each runs undisturbed; with the driver killed; on Ray with one worker, with two, and with two that are
-killed repeatedly. Prints the sha256 of all tars, or of the references, for each run. The script starts its own Ray cluster.
+killed repeatedly; without Ray also with two and eight workers. Prints the sha256 of all tars, or of the references, for each run. The script starts its own Ray cluster.
 """
 
 import argparse
@@ -222,6 +222,7 @@ def compare(what: str, root: Path, films: Path, address: str, kills: int, seed: 
     plain: Callable[[Run, float], None] = lambda run, _: run.finish(run.start())  # noqa: E731
     runs: list[tuple[str, tuple[str, ...], Callable[[Run, float], None]]] = [
         ("2 workers", ("--workers", "2"), plain),
+        ("8 workers", ("--workers", "8"), plain),
         (f"driver killed {kills} times", (), lambda run, s: drivers(run, s, kills, rng)),
         ("ray, 1 worker", (*ray, "--workers", "1"), plain),
         ("ray, 2 workers", (*ray, "--workers", "2"), plain),
