@@ -4,7 +4,8 @@
 
 films: two of the demo films, killed at random moments. join: `retrieve` alone over 3,000 synthetic faces, killed while tiles of
 its join are in flight. Each runs undisturbed; with the driver killed; on Ray with one worker, with two, and with two that are
-killed repeatedly; without Ray also with two and eight workers. Prints the sha256 of all tars, or of the references, for each run. The script starts its own Ray cluster.
+killed repeatedly; without Ray also with two and eight workers. Prints the sha256 of all tars, or of the references, for each run.
+The script starts its own Ray cluster.
 """
 
 import argparse
