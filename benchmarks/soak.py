@@ -77,7 +77,7 @@ class Watch:
         parent_of = parents()
         workers, memory = [], {driver: 0.0}
         for pid in parent_of:
-            if driver not in ancestors(pid, parent_of):
+            if driver not in (pid, *ancestors(pid, parent_of)):
                 continue
             with suppress(OSError):  # ended meanwhile
                 told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
