@@ -116,8 +116,11 @@ def run_and_kill(run: Run, watch: Watch, goals: list[int], rng: random.Random) -
             victim = rng.choice([process.pid, *workers])
             with suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGKILL)
+            parts = watch.samples[-1].parts
+            stage = next((name for name, count in parts.items() if count < parts["ingest"]), "pack")
             print(
-                f"killed the {'driver' if victim == process.pid else 'worker'} at {watch.samples[-1].parts}", flush=True
+                f"killed the {'driver' if victim == process.pid else 'worker'} in {stage}, part {parts[stage]}",
+                flush=True,
             )
     if goals:
         print(f"{len(goals)} kills were not reached", flush=True)
