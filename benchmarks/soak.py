@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.soak FOLDER [--clips 2000] [--kills 10] [--shots 20] [--seed 0]
 
-Films of 16 frames a shot at 384 x 216 are rendered into FOLDER/films, once. First the first films run to the end ("part"),
-killed a share of the times; then all of them, in the same work folder. Kills are SIGKILL of the driver or of a worker, at random
-counts of finished parts. The part also runs undisturbed.
+Films of 16 frames a shot at 384 x 216 are rendered into FOLDER/films, once; earlier runs in FOLDER are removed. A fifth of the
+films ("part") runs undisturbed; then again, killed a fifth of the times; then all films run in that work folder. Kills are SIGKILL
+of the driver or of a worker, at random counts of finished parts.
 
 Prints, by stage, the clips per CPU second in each quarter of its shards; by quarter of the CPU time the largest resident memory
 of the driver and of a worker; the memory after each shard of `detect`; then the rows lost, and whether the shards of the part are
@@ -15,6 +15,7 @@ clip is lost or a shard differs.
 import argparse
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -191,6 +192,8 @@ def main() -> None:
     films[0].parent.mkdir(parents=True, exist_ok=True)
     for number, path in enumerate(films):
         film(path, number, args.shots)
+    for earlier in ("undisturbed", "soaked"):
+        shutil.rmtree(root / earlier, ignore_errors=True)
     part = films[: max(2, len(films) // 5)]
     calm = over(root / "undisturbed", part)
     calm.finish(calm.start())
