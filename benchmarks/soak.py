@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.soak FOLDER [--clips 2000] [--kills 10] [--shots 20] [--seed 0]
 
 Films of 16 frames a shot at 384 x 216 are rendered into FOLDER/films, once; earlier runs in FOLDER are removed. A fifth of the
-films ("part") runs undisturbed; then again, with a fifth of the kills; then all films run in that work folder. Kills are SIGKILL of
-the driver or of a worker, at random counts of finished parts.
+films ("part") runs undisturbed, then again with a fifth of the kills; then all films run in that work folder. Kills are SIGKILL
+of the driver or of a worker, at random counts of finished parts.
 
 Prints, by stage, the clips per CPU second in each quarter of its shards; by quarter of the CPU time the largest resident memory
 of the driver and of a worker; the memory after each shard of `detect`; then the rows lost, and whether the shards of the part are
