@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=20, help="of a film, at most 20")
     args = parser.parse_args()
     rng, root = random.Random(args.seed), args.folder
-    films = [root / "films" / f"{args.shots}-{n:04d}.mp4" for n in range(max(2, args.clips // args.shots))]
+    films = [root / "films" / f"{args.shots}-{n:04d}.mp4" for n in range(max(3, args.clips // args.shots))]
     films[0].parent.mkdir(parents=True, exist_ok=True)
     for number, path in enumerate(films):
         film(path, number, args.shots)
