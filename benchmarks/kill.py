@@ -4,7 +4,8 @@
 
 films: two of the demo films, killed at random moments. join: `retrieve` alone over 3,000 synthetic faces, killed while tiles of
 its join are in flight. Each runs undisturbed; with the driver killed; on Ray with one worker, with two, and with two that are
-killed repeatedly. Prints the sha256 of all tars, or of the references, for each run. The script starts its own Ray cluster.
+killed repeatedly; without Ray also with two and eight workers. Prints the sha256 of all tars, or of the references, for each run.
+The script starts its own Ray cluster.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from a2data.records import ClipThumbs, Element, Match, Reference, Source
 from a2data.store.tables import Store
 from pipelines.films.demo import MOVIES, render
 from pipelines.run.recipe import Recipe
+from pipelines.triplets import triplets
 from stages.retrieve import nearest as similarity
 
 ENVIRONMENT = os.environ | {
@@ -148,21 +150,35 @@ def kill_workers(what: str, kills: int, rng: random.Random) -> Callable[[Run, fl
         process, killed = run.start(), 0
         while process.poll() is None and killed < kills:
             if busy := ray_processes(TITLES[what]):
-                os.kill(min(busy), signal.SIGKILL)
+                os.kill(rng.choice(busy), signal.SIGKILL)
                 killed += 1
                 time.sleep(rng.uniform(0.3, 1.7) * seconds / (kills + 1) / 2)
             time.sleep(0.02)
         run.finish(process)
-        print(f"  {killed} workers killed")
+        blamed = failed_units(Store(run.root / "work"))
+        print(
+            f"  {killed} workers killed; units that failed because they were in flight three times, and are retried: {blamed}"
+        )
+        if blamed:
+            retry = Run(run.root, ["retry", str(run.root / "work")])
+            retry.finish(retry.start())
+            run.finish(run.start())
 
     return kill
+
+
+def failed_units(store: Store) -> int:
+    """Return the number of units of all stages that failed, or were skipped since they failed in another."""
+    names = [stage.name() for stage in triplets()]
+    footers = (store.footer(name, shard) for name in names for shard in store.shards(name))
+    return sum(len(footer.failed) + len(footer.skipped) for footer in footers if footer)
 
 
 def ray_processes(title: bytes) -> list[int]:
     """Return the ids of this script's Ray processes with that title."""
     parent_of = parents()
     return [
-        pid for pid in parent_of if command_line(pid).startswith(title) and os.getpid() in _ancestors(pid, parent_of)
+        pid for pid in parent_of if command_line(pid).startswith(title) and os.getpid() in ancestors(pid, parent_of)
     ]
 
 
@@ -182,7 +198,7 @@ def command_line(pid: int) -> bytes:
     return b""
 
 
-def _ancestors(pid: int, parent_of: dict[int, int]) -> Iterator[int]:
+def ancestors(pid: int, parent_of: dict[int, int]) -> Iterator[int]:
     while pid in parent_of:
         pid = parent_of[pid]
         yield pid
@@ -207,6 +223,7 @@ def compare(what: str, root: Path, films: Path, address: str, kills: int, seed: 
     plain: Callable[[Run, float], None] = lambda run, _: run.finish(run.start())  # noqa: E731
     runs: list[tuple[str, tuple[str, ...], Callable[[Run, float], None]]] = [
         ("2 workers", ("--workers", "2"), plain),
+        ("8 workers", ("--workers", "8"), plain),
         (f"driver killed {kills} times", (), lambda run, s: drivers(run, s, kills, rng)),
         ("ray, 1 worker", (*ray, "--workers", "1"), plain),
         ("ray, 2 workers", (*ray, "--workers", "2"), plain),

@@ -21,6 +21,7 @@ from a2data.store.folder import Folder
 
 CORPUS = Path(os.environ.get("A2DATA_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # on a machine with other work
 # no deadline: how long a call takes says nothing on a machine with other work; the same examples for everybody
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")

@@ -130,6 +130,11 @@ def gpu_share(group: Group, memory_gb: float | None) -> float:
     return min(1.0, math.ceil((sum(gpus) + CONTEXT_MB / 1000 / memory_gb) * 100) / 100)
 
 
+def node_lost(died: Exception) -> bool:
+    """Return whether an actor died with its node. If the node is killed, Ray only finds the actor unreachable at first."""
+    return isinstance(died, ray.exceptions.ActorUnavailableError) or "its node has died" in str(died)
+
+
 Shape = tuple[float, float]  # CPUs and GPUs that an actor requests
 
 
@@ -304,7 +309,10 @@ class RayExecutor:
         except ray.exceptions.RayError as died:  # killed, out of memory, or its node left
             # it may only be unreachable; two actors would write the same part
             self._kill_actor(shape, actor)
-            return [JobResult(group, job, "", f"its worker died ({str(died).splitlines()[0]})")]
+            why = str(died).splitlines()
+            if node_lost(died):
+                return [JobResult(group, job, "", f"its node left ({why[-1].strip()})", node_lost=True)]
+            return [JobResult(group, job, "", f"its worker died ({why[0]})")]
 
     def rest(self) -> None:
         """Stop actors that are not needed if others wait for resources. Called once all jobs that can start were offered."""

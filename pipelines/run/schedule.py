@@ -12,7 +12,7 @@ They differ in their executor (see pipelines/run/local.py and pipelines/run/on_r
 import json
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ log = logging.getLogger("a2data")
 REMAKES = 2  # most times that a damaged part is rebuilt in one run
 SAVE_S = 600.0  # a run that is killed leaves at most this time's parts to be read again
 MAX_WORKER_DEATHS = 3  # after this many worker deaths, the unit is blamed
+NODE_LOSS = 0.25  # of a worker death: spot nodes leave by themselves, but a unit may also take its node down
 
 Group = tuple[Stage, ...]
 Job = tuple[int, ...]
@@ -44,6 +45,7 @@ class JobResult(NamedTuple):
     worker_error: str  # how the worker died, "" if it did not
     loaded: bool = True  # False: a model failed to load and would fail for other jobs too
     stuck: tuple[Stuck, ...] = ()  # units without progress, because of which the worker was killed
+    node_lost: bool = False  # the worker died with its node
 
 
 class CrewLostError(RuntimeError):
@@ -121,7 +123,9 @@ class Scheduler:
         self.ready: dict[Group, deque[Task]] = {group: deque() for group in self.groups}
         self.open: dict[Group, dict[Job, Task]] = {group: {} for group in self.groups}  # all but the finished ones
         self.feeds: dict[tuple[str, int], list[Task]] = {}  # (table, shard) -> open tasks that read it
-        self.deaths: Counter = Counter()  # (group, job, unit in flight) -> worker deaths
+        self.deaths: dict[tuple, float] = defaultdict(
+            float
+        )  # (group, job, unit in flight) -> worker deaths, see NODE_LOSS
         self.skip: dict[tuple[Group, Job], dict[str, str]] = {}
         self.remade: Counter = Counter()  # (table, shard) -> times that a finished part was damaged
         self.left = 0
@@ -291,13 +295,15 @@ class Scheduler:
         in_flight = f" with {', '.join(units)} in flight" if any(units) else ""
         log.warning("%s %s: %s%s", done.group[0].name(), done.job[:3], done.worker_error, in_flight)
         for unit in units:
-            self.deaths[*key, unit] += 1
+            self.deaths[*key, unit] += NODE_LOSS if done.node_lost else 1
             killed = self.deaths[*key, unit] >= MAX_WORKER_DEATHS
-            why = f"killed its worker {MAX_WORKER_DEATHS} times: {done.worker_error}" if killed else ""
+            nodes = f"was in flight on {MAX_WORKER_DEATHS / NODE_LOSS:g} nodes that left"
+            blame = nodes if done.node_lost else f"killed its worker {MAX_WORKER_DEATHS} times"
+            why = f"{blame}: {done.worker_error}" if killed else ""
             if killed and not unit:
                 self._on_job_failed(task, why)
                 return
-            if unit:
+            if unit and (killed or not done.node_lost):
                 # "": only one of several suspects, which runs alone from now on
                 self.skip.setdefault(key, {})[unit] = why
         self.ready[done.group].append(task)

@@ -25,10 +25,18 @@ def checkpoint_and_compile(network: Any, settings: Settings) -> None:
     for block in blocks_of(network):
         forward = block.forward
         if settings.activation_checkpointing:
-            forward = partial(checkpoint, forward, use_reentrant=False)
+            forward = partial(_checkpointed, forward, any(p.requires_grad for p in block.parameters()))
         if settings.compile:
             forward = torch.compile(forward)
         block.forward = forward
+
+
+def _checkpointed(forward: Any, learns: bool, *args: Any, **how: Any) -> Any:
+    """Checkpoint a call that gradients flow through. Others keep nothing, and torch 2.13 cannot compile one in them."""
+    tensors = [value for value in (*args, *how.values()) if isinstance(value, torch.Tensor)]
+    if torch.is_grad_enabled() and (learns or any(tensor.requires_grad for tensor in tensors)):
+        return checkpoint(forward, *args, use_reentrant=False, **how)
+    return forward(*args, **how)
 
 
 def apply_fsdp(network: Any, settings: Settings, place: Place) -> None:

@@ -30,7 +30,7 @@ DRIVER = """
 
     victim, shards = {victim!r}, [0, 1]
     cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1, "include_dashboard": False}})
-    node = cluster.add_node(num_cpus=1) if victim == "other raylet" else cluster.head_node
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)] if victim == "other raylets" else [cluster.head_node]
     ray.init(address=cluster.address, log_to_driver=False)
     store = Store({root!r})
     stages = [Cut(), Measure(seconds={seconds!r}), Choose(), Join()]
@@ -38,8 +38,9 @@ DRIVER = """
     def kill():
         while not any(name.endswith(".doing") for name in store.names("measure")):
             time.sleep(0.05)
-        for process in node.all_processes[victim.split()[-1]]:
-            process.process.kill()
+        for node in nodes:
+            for process in node.all_processes[victim.removeprefix("other ").removesuffix("s")]:
+                process.process.kill()
 
     def work(args):
         threading.Thread(target=kill, daemon=True).start()
@@ -85,8 +86,8 @@ def test_the_run_ends_with_an_error_when_the_head_of_the_cluster_is_killed(store
 
 
 @pytest.mark.slow
-def test_the_run_continues_when_the_raylet_of_another_node_is_killed(store, tmp_path):
-    code, said, _ = killed(store, tmp_path, "other raylet", 0.5)
+def test_the_run_continues_when_the_raylets_of_the_other_nodes_are_killed_at_once(store, tmp_path):
+    code, said, _ = killed(store, tmp_path, "other raylets", 0.5)
 
     assert code == 0, said
     assert sum(len(list(store.read("join", shard, Score))) for shard in (0, 1)) == 12

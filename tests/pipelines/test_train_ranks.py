@@ -40,7 +40,8 @@ SETTINGS = Settings(
     steps=4, global_batch_size=4, trainable="cross-attention", learning_rate=1e-3, flow_shift=1.0, mixed_precision="float32",
     num_workers=0, log_every=1, validate_every=4, checkpoint_interval=2,
 )  # fmt: skip
-NEAR = 5e-6  # of a weight after four steps of 1e-3: Adam divides by a root, which enlarges the rounding of a gradient near 0
+SAME_LOSS = 1e-5  # relative: sums of float32 in another order
+NEAR = 5e-6  # of a weight after four steps of 1e-3
 
 
 def start(ranks: int, work, *args):
@@ -89,12 +90,12 @@ def step_of(rank: int, ranks: int, out: Path, settings: Settings) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("frozen", ["float32", "bfloat16"])
 def test_compiled_checkpointed_and_sharded_is_the_same_as_one_plain_process(tmp_path, frozen):
-    plain = replace(SETTINGS, global_batch_size=2, trainable="vace", frozen_dtype=frozen)
+    plain = replace(SETTINGS, global_batch_size=2, trainable="vace", frozen_dtype=frozen, mixed_precision=frozen)
     finish(start(1, step_of, tmp_path, plain))
     finish(start(2, step_of, tmp_path, replace(plain, activation_checkpointing=True, compile=True)))
     one, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1-0", "2-0", "2-1"))
     assert first == second
-    assert first == pytest.approx(one, rel=1e-4)
+    assert first == pytest.approx(one, rel=1e-4 if frozen == "float32" else 2e-3)  # half a bit of bfloat16
 
 
 def finish(processes) -> None:
@@ -118,6 +119,13 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
     return load_file(out / "model" / "transformer" / "diffusion_pytorch_model.safetensors")
 
 
+def assert_near(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """Adam divides by a root, which enlarges the rounding of a gradient near 0: a few weights in a thousand may differ more."""
+    far = torch.cat([(one[name] - other[name]).abs().flatten() for name in one])
+    assert (far > NEAR).float().mean() < 1e-3
+    assert far.max() < 2e-4  # a fifth of one step
+
+
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory) -> Path:
     return tiny_shards.make(tmp_path_factory.mktemp("packed"), tars=1)
@@ -139,18 +147,18 @@ def fresh(tmp_path: Path, alone: Path) -> Path:  # what the first process made, 
 @pytest.mark.slow
 def test_two_processes_train_what_one_trains_with_frozen_parameters_beside(tmp_path, packed, alone):
     finish(start(2, go, packed, fresh(tmp_path, alone), SETTINGS))
-    assert losses(tmp_path) == pytest.approx(losses(alone), rel=1e-6)
+    assert losses(tmp_path) == pytest.approx(losses(alone), rel=SAME_LOSS)
     one, two, before = (
         weights(alone),
         weights(tmp_path),
         load_file(alone / "start" / "transformer" / "diffusion_pytorch_model.safetensors"),
     )
-    assert max((one[name] - two[name]).abs().max() for name in one) < NEAR
+    assert_near(one, two)
     moved = {name for name in one if not torch.equal(one[name], before[name])}
     assert moved
     assert all(".attn2." in name or "patch_embedding" in name or "image_embedder" in name for name in moved)
     held_out = [[line["val_loss"] for line in lines(out) if "val_loss" in line] for out in (alone, tmp_path)]
-    assert held_out[0] == pytest.approx(held_out[1], rel=1e-6)
+    assert held_out[0] == pytest.approx(held_out[1], rel=SAME_LOSS)
 
 
 @pytest.mark.slow
@@ -159,9 +167,9 @@ def test_a_run_of_two_processes_continues_with_one_and_then_with_four(tmp_path, 
     finish(start(2, go, packed, out, replace(SETTINGS, steps=1, checkpoint_interval=1)))
     train(str(packed), out, HOW, replace(SETTINGS, steps=2))
     finish(start(4, go, packed, out, SETTINGS))
-    assert losses(out) == pytest.approx(losses(alone), rel=1e-6)
+    assert losses(out) == pytest.approx(losses(alone), rel=SAME_LOSS)
     one, other = weights(alone), weights(out)
-    assert max((one[name] - other[name]).abs().max() for name in one) < NEAR
+    assert_near(one, other)
 
 
 @pytest.mark.slow
@@ -178,7 +186,7 @@ def test_two_processes_that_are_killed_go_on_as_one(tmp_path, packed, alone):
     reached = max(int(path.name[5:]) for path in out.glob("checkpoints/step-??????"))
     train(str(packed), out, HOW, replace(SETTINGS, steps=max(4, reached + 1)))
     ours, theirs = losses(out), losses(alone)
-    assert {step: ours[step] for step in theirs} == pytest.approx(theirs, rel=1e-6)
+    assert {step: ours[step] for step in theirs} == pytest.approx(theirs, rel=SAME_LOSS)
 
 
 def gradients_of_a_shared_sample(rank: int, ranks: int, out: Path) -> None:
@@ -236,9 +244,9 @@ def test_two_workers_of_ray_train_what_one_process_trains(tmp_path, packed, alon
     from pipelines.train import on_ray
 
     out = fresh(tmp_path / "out", alone)
-    ray.init(num_cpus=3, include_dashboard=False)
+    ray.init("local", num_cpus=3, include_dashboard=False)
     try:
         on_ray.train("auto", 2, str(packed), out, HOW, replace(SETTINGS, steps=2), None)
     finally:
         ray.shutdown()
-    assert losses(out) == pytest.approx({step: losses(alone)[step] for step in (1, 2)}, rel=1e-6)
+    assert losses(out) == pytest.approx({step: losses(alone)[step] for step in (1, 2)}, rel=SAME_LOSS)

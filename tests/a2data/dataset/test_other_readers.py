@@ -111,7 +111,7 @@ def test_datasets_takes_the_types_from_the_card_where_the_first_samples_do_not_s
 # in a process of its own: Ray keeps threads, and a cluster is one per process
 RAY = """
 import json, sys, ray
-ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
+ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
 rows = ray.data.read_webdataset(sys.argv[1:]).take_all()
 print(json.dumps([[row["json"]["prompt"], sorted(row), list(row["bg.png"].shape[:2])] for row in rows]))
 """

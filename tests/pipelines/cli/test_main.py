@@ -399,12 +399,15 @@ def test_ray_makes_the_same_shards(done, tmp_path, capsys, monkeypatch):
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("PYTHONPATH", str(Path(cli.__file__).parents[2]))
     words = ["run", str(done / "my videos"), "--work", str(tmp_path / "work"), *QUICK]
+    ray.init(
+        "local", num_cpus=2, include_dashboard=False, log_to_driver=False
+    )  # another cluster may run on this machine
     try:
         assert cli.main([*words, "--ray", "auto", "--cpus-per-worker", "0.5", "--workers", "detect=1"]) == 0
     finally:
         ray.shutdown()
 
-    assert "detect+faces+parse+background+caption, shard 1: 1 done" in capsys.readouterr().err
+    assert re.search(r"detect\+faces\+.*\+caption\+ground, shard 1: 1 done", capsys.readouterr().err)
     assert tars(tmp_path) == tars(done)
 
 

@@ -1,15 +1,17 @@
 """The loop that all runners share, over toy stages."""
 
+import json
 from dataclasses import replace
 
 import pytest
 import toy
 from toy import SHARDS, Choose, Cut, Join, Measure, digests, remove_all
 
+from a2data.journal import progress_path
 from a2data.records import ClipVideo, Kept, Score
 from a2data.stage import Stage
 from pipelines.run.local import InProcessExecutor, ProcessExecutor
-from pipelines.run.schedule import groups, run
+from pipelines.run.schedule import JobResult, groups, run
 from pipelines.triplets import triplets
 
 
@@ -114,6 +116,37 @@ def test_of_several_in_flight_the_one_that_kills_its_worker_is_found(store):
     assert store.footer("measure", 1).failed == {deadly: "killed its worker 3 times: the worker was killed by SIGABRT"}
     assert sum(len(list(store.read("join", s, Score))) for s in SHARDS) == 23
     assert not summary.failed_jobs
+
+
+class LeavingNodes(InProcessExecutor):
+    """The first `count` workers that measure a clip are lost with their nodes."""
+
+    def __init__(self, store, count: int):
+        super().__init__(store)
+        self.count = count
+        self.skipped: list[dict] = []
+
+    def start(self, worker, group, todo, job, skip):
+        self.skipped.append(dict(skip))
+        if group[0].name() != "measure" or not self.count:
+            return super().start(worker, group, todo, job, skip)
+        self.count -= 1
+        self.store.put(json.dumps({"units": [f"{job[0]:015x}0-00000001"]}).encode(), *progress_path(todo, job[0]))
+        self.done.append(JobResult(group, job, "", "its node left", node_lost=True))
+        return None
+
+
+@pytest.mark.parametrize(
+    ("losses", "failed"), [(11, set()), (12, {"was in flight on 12 nodes that left: its node left"})]
+)
+def test_a_clip_is_not_blamed_for_nodes_that_leave_unless_there_are_very_many(store, losses, failed):
+    crew = LeavingNodes(store, losses)
+
+    run(toy.toy(), store, [1], crew)
+
+    assert {*store.footer("measure", 1).failed.values()} == failed
+    assert len(list(store.read("join", 1, Score))) == 6 - len(failed)
+    assert sum(map(bool, crew.skipped)) == len(failed)  # no clip is a suspect that runs alone
 
 
 def test_neighbours_that_look_at_the_same_films_go_together():
