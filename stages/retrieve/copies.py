@@ -40,61 +40,81 @@ class Parts(NamedTuple):
     gap_s: float  # seconds between the two clips in one source; inf for different sources
 
 
-_Y, _X = np.mgrid[:HEIGHT, :WIDTH] // CELL
-# (432, 48) float32: which cell a pixel is in
-CELLS = np.eye(HEIGHT * WIDTH // CELL**2, dtype=np.float32)[(_Y * (WIDTH // CELL) + _X).ravel()]
+_Y, _X = np.mgrid[:HEIGHT, : WIDTH // 2] // CELL
+_P = HEIGHT * WIDTH
+# (216, 24) float32: which cell a pixel of the left half is in
+CELLS = np.eye(_P // 2 // CELL**2, dtype=np.float32)[(_Y * (WIDTH // 2 // CELL) + _X).ravel()]
 
 
 class Thumbs(NamedTuple):
     """The thumbnails of a clip, ready to be compared.
 
-    Their products are sums of integers below 2**24, which float32 adds exactly in any order: the distance of two thumbnails does
-    not depend on what else is compared in the same matrix product, nor on the machine.
+    With `even` and `odd`, the sums and differences of a thumbnail's left half and of its mirrored right half, the product of two
+    thumbnails is half of even * even + odd * odd, and that of one with the mirrored other half of even * even - odd * odd. These
+    are sums of integers below 2**24, which float32 adds exactly in any order: the distance of two thumbnails does not depend on
+    what else is compared in the same matrix product, nor on the machine.
     """
 
-    pixels: np.ndarray  # (t, p) float32: grey levels minus 128
-    total: np.ndarray  # (t,) float64: their sums
+    even: np.ndarray  # (t, 216) float32, of grey levels minus their mean as an integer
+    odd: np.ndarray  # (t, 216) float32
+    total: np.ndarray  # (t,) float64: sum of these levels, over the square root of half their number
     power: np.ndarray  # (t,) float64: mean square after normalisation; inf for a flat thumbnail
     scale: np.ndarray  # (t,) float64: factor of normalisation, over the square root of p
-    coarse: np.ndarray  # (t, 48) float32: sums of cells after normalisation, a projection of the normalised pixels
-    coarse_power: np.ndarray  # (t,) float32: sums of their squares; 1e9 for a flat thumbnail
+    # (t, 26) and (t, 24) float32: the same two of sums of cells after normalisation, a projection of the normalised pixels;
+    # coarse_even has two more columns, whose product is half the sum of their powers, negative, 1e9 for a flat thumbnail
+    coarse_even: np.ndarray
+    coarse_odd: np.ndarray
 
     @classmethod
     def of(cls, data: bytes | np.ndarray) -> "Thumbs":
         """Prepare thumbnails, (t, 18, 24) uint8 or their bytes."""
-        grey = np.frombuffer(data, np.uint8).reshape(-1, HEIGHT * WIDTH)
-        pixels = grey.astype(np.float32) - 128
-        total, squares = (x.astype(np.float64) for x in (pixels.sum(1), np.einsum("tp,tp->t", pixels, pixels)))
-        centred = squares - total**2 / pixels.shape[1]
-        spread = np.sqrt(centred / pixels.shape[1])
-        scale = 1 / (np.maximum(spread, FLAT) * pixels.shape[1] ** 0.5)
-        flat, mean = spread < FLAT, (total / pixels.shape[1])[:, None]
-        coarse = (pixels @ CELLS - mean * CELL**2) * (scale / CELL)[:, None]
-        power = np.where(flat, 1e9, (coarse**2).sum(1)).astype(np.float32)
-        return cls(pixels, total, np.where(flat, np.inf, centred * scale**2), scale, coarse.astype(np.float32), power)
+        pixels = np.frombuffer(data, np.uint8).astype(np.float32).reshape(-1, _P)
+        total = pixels @ np.ones(_P, np.float32)
+        level = np.rint(total / _P)
+        pixels -= level[:, None]
+        rows = pixels.reshape(-1, WIDTH)
+        left, right = rows[:, : WIDTH // 2], rows[:, : WIDTH // 2 - 1 : -1]
+        even, odd = ((half).reshape(-1, _P // 2) for half in (left + right, left - right))
+        left_over = total.astype(np.float64) - level.astype(np.float64) * _P
+        squares = (np.einsum("tp,tp->t", even, even) + np.einsum("tp,tp->t", odd, odd)).astype(np.float64) / 2
+        centred = squares - left_over**2 / _P
+        spread = np.sqrt(centred / _P)
+        scale, flat = 1 / (np.maximum(spread, FLAT) * _P**0.5), spread < FLAT
+        cells = (scale / (CELL * 2**0.5)).astype(np.float32)[:, None]
+        coarse = (even @ CELLS - (left_over * (2 * CELL**2 / _P)).astype(np.float32)[:, None]) * cells
+        coarse_odd = (odd @ CELLS) * cells
+        power = np.where(flat, 1e9, (coarse**2).sum(1) + (coarse_odd**2).sum(1)).astype(np.float32)
+        coarse = np.column_stack([coarse, power / -2, np.ones_like(power)])
+        power_of_all = np.where(flat, np.inf, centred * scale**2)
+        return cls(even, odd, left_over * (2 / _P) ** 0.5, power_of_all, scale, coarse, coarse_odd)
 
     def at(self, frames: Any) -> "Thumbs":
         """Return the thumbnails of some frames: a slice or indices."""
         return Thumbs(*(column[frames] for column in self))
 
+    @property
+    def num_frames(self) -> int:
+        return len(self.even)
+
 
 def joined(several: Sequence[Thumbs]) -> Thumbs:
     """Return the thumbnails of several clips as one."""
-    return Thumbs(*(np.concatenate(column) for column in zip(*several, strict=True)))
+    return several[0] if len(several) == 1 else Thumbs(*map(np.concatenate, zip(*several, strict=True)))
 
 
 def squared_distances(a: Thumbs, b: Thumbs) -> np.ndarray:
-    """Return the squared distance of each thumbnail of a to each of b, (2, ta, tb): plain, mirrored; inf if one is flat."""
-    out = np.empty((2, len(a.pixels), len(b.pixels)))
-    mirrored = a.pixels.reshape(-1, HEIGHT, WIDTH)[:, :, ::-1].reshape(a.pixels.shape)
-    offset = np.multiply.outer(a.total / a.pixels.shape[1], b.total)
-    scale = np.multiply.outer(2 * a.scale, b.scale)
-    power = np.add.outer(a.power, b.power)
-    for way, pixels in enumerate((a.pixels, mirrored)):
-        np.subtract(pixels @ b.pixels.T, offset, out=out[way])
+    """Return the squared distance of each thumbnail of a to each of b, (2, ta, tb): plain, mirrored; inf if one is flat.
+
+    Negative by rounding for equal ones.
+    """
+    even, odd = a.even @ b.even.T, a.odd @ b.odd.T
+    offset, scale = np.multiply.outer(a.total, b.total), np.multiply.outer(a.scale, b.scale)
+    power, out = np.add.outer(a.power, b.power), np.empty((2, *even.shape))
+    for way, product in enumerate((even + odd, even - odd)):
+        np.subtract(product, offset, out=out[way])
         out[way] *= scale
         np.subtract(power, out[way], out=out[way])
-    return np.maximum(out, 0, out=out)
+    return out
 
 
 def repeat_distance(a: Thumbs, b: Thumbs, run: int = RUN) -> float:
@@ -102,36 +122,41 @@ def repeat_distance(a: Thumbs, b: Thumbs, run: int = RUN) -> float:
 
     The clips have the same frame rate. inf if no run of frames can be compared.
     """
-    run = min(run, len(a.pixels), len(b.pixels))
-    worst = table = squared_distances(a, b)
-    rows, columns = table.shape[1] - run + 1, table.shape[2] - run + 1
-    for i in range(run):
-        shifted = table[:, i : i + rows, i : i + columns]
-        worst = shifted.copy() if i == 0 else np.maximum(worst, shifted, out=worst)
-    return round(float(np.sqrt(worst.min())), 5)
+    run = min(run, a.num_frames, b.num_frames)
+    worst, length = squared_distances(a, b), 1  # the largest of `length` frames
+    while length < run:
+        step = min(length, run - length)
+        worst, length = np.maximum(worst[:, :-step, :-step], worst[:, step:, step:]), length + step
+    return round(float(np.sqrt(max(worst.min(), 0.0))), 5)
 
 
-def may_repeat(a: Thumbs, others: Sequence[Thumbs], copy: float = COPY, run: int = RUN) -> np.ndarray:
-    """Return for which of the other clips `repeat_distance` may be below `copy`, (n,) bool; it is not for the rest.
+def may_repeat(some: Sequence[Thumbs], others: Sequence[Thumbs], copy: float = COPY, run: int = RUN) -> np.ndarray:
+    """Return for which pairs of clips `repeat_distance` may be below `copy`, (n, m) bool; it is not for the rest.
 
-    Of each run of frames one has a number that leaves the rest run - 1 when divided by run, so only those are compared, and of
-    each thumbnail the means of cells, whose distance is never larger.
+    Of each run of frames one has a number that leaves the rest run - 1 when divided by run, so only those of the others are
+    compared, and of each thumbnail the means of cells, whose distance is never larger.
     """
-    step = [min(run, len(a.pixels), len(b.pixels)) for b in others]
-    few = [b.at(slice(n - 1, None, n)) for n, b in zip(step, others, strict=True)]
-    theirs, power = (np.concatenate([getattr(b, name) for b in few]) for name in ("coarse", "coarse_power"))
-    mirrored = a.coarse.reshape(-1, HEIGHT // CELL, WIDTH // CELL)[:, :, ::-1].reshape(a.coarse.shape)
-    # rows: coarse, 1; and coarse, -coarse_power / 2, so that one product ranks the distances
-    ways = [np.column_stack([mine, -a.coarse_power / 2]).T for mine in (a.coarse, mirrored)]
-    theirs = np.column_stack([theirs, np.ones(len(theirs), np.float32)])
-    alike = np.maximum((theirs @ ways[0]).max(axis=1), (theirs @ ways[1]).max(axis=1))
-    first = np.cumsum([0, *(len(b.pixels) for b in few[:-1])])
-    return np.minimum.reduceat(power - 2 * alike, first) < (copy + 1e-3) ** 2
+    step = min(run, *(clip.num_frames for clip in (*some, *others)))
+    few = [clip.at(slice(step - 1, None, step)) for clip in others]
+    (even, odd), (rows, odd_rows) = (
+        [np.concatenate([getattr(clip, name) for clip in clips]) for name in ("coarse_even", "coarse_odd")]
+        for clips in (some, few)
+    )
+    # the two more columns the other way round
+    alike = even @ np.concatenate([rows[:, :-2], rows[:, :-3:-1]], axis=1).T
+    alike += np.abs(odd @ odd_rows.T)
+    columns = np.maximum.reduceat(alike, _starts(few), axis=1)
+    return -2 * np.maximum.reduceat(columns, _starts(some), axis=0) < (copy + 1e-3) ** 2
 
 
-def picture_distances(pictures: Thumbs, clip: Thumbs) -> np.ndarray:
-    """Return the distance of each thumbnail to the nearest frame of a clip, (n,) float64; inf if it is flat."""
-    return np.round(np.sqrt(squared_distances(pictures, clip).min(axis=(0, 2))), 5)
+def _starts(clips: Sequence[Thumbs]) -> np.ndarray:
+    return np.cumsum([0, *(clip.num_frames for clip in clips[:-1])])
+
+
+def picture_distances(pictures: Thumbs, clips: Sequence[Thumbs]) -> np.ndarray:
+    """Return the distance of each thumbnail to the nearest frame of each clip, (n, clips) float64; inf if it is flat."""
+    near = np.minimum.reduceat(squared_distances(pictures, joined(clips)).min(axis=0), _starts(clips), axis=1)
+    return np.round(np.sqrt(np.maximum(near, 0.0)), 5)
 
 
 class Stamp(NamedTuple):

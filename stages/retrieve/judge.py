@@ -1,6 +1,6 @@
 """The rules about candidate references, for many targets at a time: one row of numbers for each target and candidate."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -32,6 +32,7 @@ RULES = (
 AT = {name: n for n, name in enumerate(RULES)}
 COPY_RULES = [AT[name] for name in ("likeness", "overlap_s", "repeat_distance", "picture_distance", "copy_risk")]
 MARGIN_STEP = 0.01  # in which margins are recorded, see `recorded`
+MOST, WASTE = 256, 2  # combinations that `dense` returns at a time, and for each pair
 MEASURES = ("pixel_distance", "silhouette_distance", "log2_scale_ratio", "luma_difference", "background_distance")
 
 
@@ -199,16 +200,12 @@ class Judge:
 
     def _picture_distances(self, target: np.ndarray, source: np.ndarray) -> np.ndarray:
         """Return how close each source's frame comes to a frame of the target's clip, see stages.retrieve.copies."""
-        rows, place = np.unique(source, return_inverse=True)
-        if not len(rows):
-            return np.empty(0)
-        known, frames = self.footage.known, self.corpus.frame[rows].tolist()
-        shown = copies.joined([known[c].at([f]) for c, f in zip(self.clips[rows].tolist(), frames, strict=True)])
-        out, clips = np.empty(len(target)), self.clips[target]
-        for clip in np.unique(clips).tolist():
-            pairs = np.flatnonzero(clips == clip)
-            each, back = np.unique(place[pairs], return_inverse=True)
-            out[pairs] = copies.picture_distances(shown.at(each), known[clip])[back]
+        out, known, frames = np.empty(len(target)), self.footage.known, self.corpus.frame
+        for pairs in dense(self.clips[target], source):
+            (clips, i), (rows, j) = (np.unique(x[pairs], return_inverse=True) for x in (self.clips[target], source))
+            shown = zip(self.clips[rows].tolist(), frames[rows].tolist(), strict=True)
+            pictures = copies.joined([known[clip].at([frame]) for clip, frame in shown])
+            out[pairs] = copies.picture_distances(pictures, [known[clip] for clip in clips.tolist()])[j, i]
         return out
 
     # -- copies of footage -----------------------------------------------------------------------------------------
@@ -216,15 +213,12 @@ class Judge:
     def clear_repeats(self, pairs: Pairs, chosen: np.ndarray) -> None:
         """Find out which of the chosen pairs are of clips that repeat one another; `repeat_distance` is measured for those."""
         chosen = chosen[~pairs.cleared[chosen] & np.isnan(pairs.values[chosen, AT["repeat_distance"]])]
-        mine, theirs = np.sort([self.clips[pairs.target[chosen]], self.clips[pairs.source[chosen]]], axis=0)
-        suspect = np.zeros(len(chosen), bool)
-        known = self.footage.known
-        for clip in np.unique(mine).tolist():
-            those = np.flatnonzero(mine == clip)
-            others, back = np.unique(theirs[those], return_inverse=True)
-            near = [known[other] for other in others.tolist()]
-            limits = self.limits
-            suspect[those] = copies.may_repeat(known[clip], near, limits.copy_distance, limits.copy_min_frames)[back]
+        mine, theirs = self.clips[pairs.target[chosen]], self.clips[pairs.source[chosen]]
+        suspect, known, limits = np.zeros(len(chosen), bool), self.footage.known, self.limits
+        for some in dense(mine, theirs):
+            (a, i), (b, j) = (np.unique(x[some], return_inverse=True) for x in (mine, theirs))
+            clips = [[known[clip] for clip in x.tolist()] for x in (a, b)]
+            suspect[some] = copies.may_repeat(*clips, limits.copy_distance, limits.copy_min_frames)[i, j]
         pairs.cleared[chosen[~suspect]] = True
         self.measure_repeats(pairs, chosen[suspect])
 
@@ -320,6 +314,21 @@ class Judge:
             "gap_s": found.gap_s,
         } | dict(zip(MEASURES, found.measures.T, strict=True))
         return pa.table([_column(named[field.name], field.type) for field in kind], schema=kind)
+
+
+def dense(a: np.ndarray, b: np.ndarray) -> Iterator[np.ndarray]:
+    """Divide pairs (a, b), (p,) numbers each, into groups whose combinations are few, so that all of them can be computed.
+
+    Pairs of one identity are adjacent, and most combinations of these are pairs. Yields indices.
+    """
+    parts = [np.arange(len(a))] if len(a) else []
+    while parts:
+        part = parts.pop()
+        combinations = len(np.unique(a[part])) * len(np.unique(b[part]))
+        if combinations <= min(MOST, WASTE * len(part)) or len(part) == 1:
+            yield part
+        else:
+            parts += np.array_split(part, 2)
 
 
 def _column(values: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:

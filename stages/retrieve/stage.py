@@ -342,7 +342,7 @@ def diversify(judge: Judge, pairs: Pairs, accepted: np.ndarray, most: int) -> li
 
     def gain(one: tuple[int, int]) -> tuple[float, int]:
         rank, pair = one
-        near = min(min(2.0, float(copies.picture_distances(thumb[pair], thumb[other])[0])) for other in taken)
+        near = min(min(2.0, float(copies.picture_distances(thumb[pair], [thumb[other]])[0, 0])) for other in taken)
         return near / copies.COPY - rank, -rank
 
     while left and len(taken) < most:

@@ -56,13 +56,13 @@ def test_another_take_before_the_same_wall_is_not_a_copy():
 
 def test_one_pose_that_comes_back_does_not_make_a_copy_of_the_clip():
     other = scene(0, path=[*np.linspace(180, 140, 10), np.linspace(20, 180, 20)[9], *np.linspace(120, 180, 9)])
-    assert copies.picture_distances(thumbs(ORIGINAL).at([9]), thumbs(other))[0] < copies.COPY
+    assert copies.picture_distances(thumbs(ORIGINAL).at([9]), [thumbs(other)])[0, 0] < copies.COPY
     assert copies.repeat_distance(thumbs(ORIGINAL), thumbs(other)) > copies.COPY
 
 
 def test_black_frames_prove_nothing():
     black = copies.Thumbs.of(np.zeros((10, 18, 24), np.uint8))
-    assert not copies.may_repeat(black, [black]).any()
+    assert not copies.may_repeat([black], [black]).any()
     assert copies.repeat_distance(black, black) == np.inf
 
 
@@ -79,7 +79,7 @@ def test_distances_are_those_of_every_pair_of_normalised_thumbnails():
 def test_a_distance_does_not_depend_on_what_is_compared_at_the_same_time():
     a, b = thumbs(ORIGINAL), thumbs(scene(1, 33))
     whole = copies.squared_distances(a, b)
-    parts = [copies.squared_distances(a.at([n]), b) for n in range(len(a.pixels))]
+    parts = [copies.squared_distances(a.at([n]), b) for n in range(a.num_frames)]
     assert np.array_equal(whole, np.concatenate(parts, axis=1))
 
 
@@ -95,7 +95,7 @@ def test_no_clip_that_repeats_another_is_overlooked(seed, run, frames, others):
         )
         some.append(copies.Thumbs.of(np.clip(noisy[:, :, ::-1] if turned else noisy, 0, 255).astype(np.uint8)))
     one = copies.Thumbs.of(footage[5:25])
-    found = copies.may_repeat(one, some, run=run)
+    (found,) = copies.may_repeat([one], some, run=run)
     for other, may in zip(some, found, strict=True):
         assert may or copies.repeat_distance(one, other, run) >= copies.COPY
 
