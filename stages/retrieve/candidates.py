@@ -14,6 +14,7 @@ from stages.retrieve.nearest import top_k
 
 PAIRS = 2048  # targets and candidates that are judged at a time, whose clips' thumbnails take 140 KB each
 WAVE = 200_000  # targets whose pictures and thumbnails are spooled at a time: up to 10 GB in TMPDIR
+MOST, WASTE = 256, 2  # combinations that `dense` returns at a time, and for each pair
 
 
 class Near(NamedTuple):
@@ -214,3 +215,20 @@ def blocks(group: Group, asked: Targets) -> Iterator[Targets]:
     for part in np.split(np.arange(len(order)), np.flatnonzero(np.diff(count // PAIRS)) + 1):
         if len(part):
             yield asked.at(part)
+
+
+def dense(a: np.ndarray, b: np.ndarray) -> Iterator[np.ndarray]:
+    """Divide pairs (a, b), (p,) numbers each, into groups whose combinations are few, so that all of them can be computed.
+
+    Pairs of one identity are adjacent, and most combinations of these are pairs. Yields indices.
+    """
+    one, other = a.tolist(), b.tolist()
+    parts = [(0, len(one))] if one else []
+    while parts:
+        first, last = parts.pop()
+        combinations = len(set(one[first:last])) * len(set(other[first:last]))
+        if combinations <= min(MOST, WASTE * (last - first)) or last - first == 1:
+            yield np.arange(first, last)
+        else:
+            middle = (first + last) // 2
+            parts += [(middle, last), (first, middle)]

@@ -6,7 +6,7 @@ unrelated ones. Mirrored copies are found too. Copies cropped by more than a few
 because their thumbnails differ. Their subjects do not, so the cut-outs are compared as well.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -26,6 +26,8 @@ PIXELS, POSE, SCALE, LIGHT, PLACE = 0.1, 0.2, 0.5, 0.1, 0.5
 HEIGHT, WIDTH = 18, 24  # of a thumbnail
 CELL = 3  # pixels of a cell's side
 SIDE_PX = 48  # side of the square to which cut-outs are scaled
+INSIDE = 128  # bit of a stamp's pixel that is inside the mask
+FLAT_STAMP = 0.25  # variance, in steps of 2 grey levels, below which a cut-out resembles any other
 
 
 class Parts(NamedTuple):
@@ -42,8 +44,9 @@ class Parts(NamedTuple):
 
 _Y, _X = np.mgrid[:HEIGHT, : WIDTH // 2] // CELL
 _P = HEIGHT * WIDTH
+HALF = _P // 2
 # (216, 24) float32: which cell a pixel of the left half is in
-CELLS = np.eye(_P // 2 // CELL**2, dtype=np.float32)[(_Y * (WIDTH // 2 // CELL) + _X).ravel()]
+CELLS = np.eye(HALF // CELL**2, dtype=np.float32)[(_Y * (WIDTH // 2 // CELL) + _X).ravel()]
 
 
 class Thumbs(NamedTuple):
@@ -55,15 +58,13 @@ class Thumbs(NamedTuple):
     what else is compared in the same matrix product, nor on the machine.
     """
 
-    even: np.ndarray  # (t, 216) float32, of grey levels minus their mean as an integer
-    odd: np.ndarray  # (t, 216) float32
-    total: np.ndarray  # (t,) float64: sum of these levels, over the square root of half their number
-    power: np.ndarray  # (t,) float64: mean square after normalisation; inf for a flat thumbnail
-    scale: np.ndarray  # (t,) float64: factor of normalisation, over the square root of p
-    # (t, 26) and (t, 24) float32: the same two of sums of cells after normalisation, a projection of the normalised pixels;
-    # coarse_even has two more columns, whose product is half the sum of their powers, negative, 1e9 for a flat thumbnail
-    coarse_even: np.ndarray
-    coarse_odd: np.ndarray
+    halves: np.ndarray  # (t, 432) float32: even and odd, of grey levels minus their mean as an integer
+    # (t, 3) float64: their sum, over the square root of half their number; mean square after normalisation, inf for a flat
+    # thumbnail; factor of normalisation, over the square root of p
+    about: np.ndarray
+    # (t, 50) float32: even and odd of sums of cells after normalisation, a projection of the normalised pixels, then two columns,
+    # whose product is half the sum of two powers, negative, 1e9 for a flat thumbnail
+    coarse: np.ndarray
 
     @classmethod
     def of(cls, data: bytes | np.ndarray) -> "Thumbs":
@@ -74,19 +75,20 @@ class Thumbs(NamedTuple):
         pixels -= level[:, None]
         rows = pixels.reshape(-1, WIDTH)
         left, right = rows[:, : WIDTH // 2], rows[:, : WIDTH // 2 - 1 : -1]
-        even, odd = ((half).reshape(-1, _P // 2) for half in (left + right, left - right))
+        halves = np.empty_like(pixels)
+        even, odd = halves[:, :HALF], halves[:, HALF:]
+        even[:], odd[:] = (left + right).reshape(-1, HALF), (left - right).reshape(-1, HALF)
         left_over = total.astype(np.float64) - level.astype(np.float64) * _P
-        squares = (np.einsum("tp,tp->t", even, even) + np.einsum("tp,tp->t", odd, odd)).astype(np.float64) / 2
-        centred = squares - left_over**2 / _P
+        centred = np.einsum("tp,tp->t", halves, halves).astype(np.float64) / 2 - left_over**2 / _P
         spread = np.sqrt(centred / _P)
         scale, flat = 1 / (np.maximum(spread, FLAT) * _P**0.5), spread < FLAT
-        cells = (scale / (CELL * 2**0.5)).astype(np.float32)[:, None]
-        coarse = (even @ CELLS - (left_over * (2 * CELL**2 / _P)).astype(np.float32)[:, None]) * cells
-        coarse_odd = (odd @ CELLS) * cells
-        power = np.where(flat, 1e9, (coarse**2).sum(1) + (coarse_odd**2).sum(1)).astype(np.float32)
-        coarse = np.column_stack([coarse, power / -2, np.ones_like(power)])
+        mean = left_over * (2 * CELL**2 / _P)
+        cells = np.concatenate([even @ CELLS - mean.astype(np.float32)[:, None], odd @ CELLS], axis=1)
+        cells *= (scale / (CELL * 2**0.5)).astype(np.float32)[:, None]
+        power = np.where(flat, 1e9, np.einsum("tp,tp->t", cells, cells)).astype(np.float32)
+        coarse = np.column_stack([cells, power / -2, np.ones_like(power)])
         power_of_all = np.where(flat, np.inf, centred * scale**2)
-        return cls(even, odd, left_over * (2 / _P) ** 0.5, power_of_all, scale, coarse, coarse_odd)
+        return cls(halves, np.stack([left_over * (2 / _P) ** 0.5, power_of_all, scale], axis=1), coarse)
 
     def at(self, frames: Any) -> "Thumbs":
         """Return the thumbnails of some frames: a slice or indices."""
@@ -94,7 +96,7 @@ class Thumbs(NamedTuple):
 
     @property
     def num_frames(self) -> int:
-        return len(self.even)
+        return len(self.about)
 
 
 def joined(several: Sequence[Thumbs]) -> Thumbs:
@@ -107,9 +109,10 @@ def squared_distances(a: Thumbs, b: Thumbs) -> np.ndarray:
 
     Negative by rounding for equal ones.
     """
-    even, odd = a.even @ b.even.T, a.odd @ b.odd.T
-    offset, scale = np.multiply.outer(a.total, b.total), np.multiply.outer(a.scale, b.scale)
-    power, out = np.add.outer(a.power, b.power), np.empty((2, *even.shape))
+    even, odd = (a.halves[:, half] @ b.halves[:, half].T for half in (slice(HALF), slice(HALF, None)))
+    (total, one, factor), (other_total, other, other_factor) = a.about.T, b.about.T
+    offset, scale = np.multiply.outer(total, other_total), np.multiply.outer(factor, other_factor)
+    power, out = np.add.outer(one, other), np.empty((2, *even.shape))
     for way, product in enumerate((even + odd, even - odd)):
         np.subtract(product, offset, out=out[way])
         out[way] *= scale
@@ -137,81 +140,94 @@ def may_repeat(some: Sequence[Thumbs], others: Sequence[Thumbs], copy: float = C
     compared, and of each thumbnail the means of cells, whose distance is never larger.
     """
     step = min(run, *(clip.num_frames for clip in (*some, *others)))
-    few = [clip.at(slice(step - 1, None, step)) for clip in others]
-    (even, odd), (rows, odd_rows) = (
-        [np.concatenate([getattr(clip, name) for clip in clips]) for name in ("coarse_even", "coarse_odd")]
-        for clips in (some, few)
-    )
-    # the two more columns the other way round
-    alike = even @ np.concatenate([rows[:, :-2], rows[:, :-3:-1]], axis=1).T
-    alike += np.abs(odd @ odd_rows.T)
-    columns = np.maximum.reduceat(alike, _starts(few), axis=1)
-    return -2 * np.maximum.reduceat(columns, _starts(some), axis=0) < (copy + 1e-3) ** 2
+    few = [clip.coarse[step - 1 :: step] for clip in others]
+    every, rows, half = np.concatenate([clip.coarse for clip in some]), np.concatenate(few), len(CELLS.T)
+    # the last two columns the other way round
+    even = [*range(half), -2, -1]
+    alike = every[:, even] @ rows[:, [*range(half), -1, -2]].T
+    alike += np.abs(every[:, half:-2] @ rows[:, half:-2].T)
+    columns = np.maximum.reduceat(alike, _starts(map(len, few)), axis=1)
+    return -2 * np.maximum.reduceat(columns, _starts(clip.num_frames for clip in some), axis=0) < (copy + 1e-3) ** 2
 
 
-def _starts(clips: Sequence[Thumbs]) -> np.ndarray:
-    return np.cumsum([0, *(clip.num_frames for clip in clips[:-1])])
+def _starts(lengths: Iterable[int]) -> np.ndarray:
+    return np.cumsum([0, *lengths])[:-1]
 
 
 def picture_distances(pictures: Thumbs, clips: Sequence[Thumbs]) -> np.ndarray:
     """Return the distance of each thumbnail to the nearest frame of each clip, (n, clips) float64; inf if it is flat."""
-    near = np.minimum.reduceat(squared_distances(pictures, joined(clips)).min(axis=0), _starts(clips), axis=1)
+    starts = _starts(clip.num_frames for clip in clips)
+    near = np.minimum.reduceat(squared_distances(pictures, joined(clips)).min(axis=0), starts, axis=1)
     return np.round(np.sqrt(np.maximum(near, 0.0)), 5)
 
 
-class Stamp(NamedTuple):
-    """A cut-out cropped to its mask and scaled to a small square, in grey."""
+def stamp(rgba: np.ndarray) -> np.ndarray:
+    """Return a cut-out, (h, w, 4) uint8 RGBA, cropped to its mask and scaled to a small square, (SIDE_PX**2,) uint8.
 
-    grey: np.ndarray  # (SIDE_PX, SIDE_PX) float32
-    inside: np.ndarray  # (SIDE_PX, SIDE_PX) bool: the scaled mask
-
-
-def compare_stamps(a: Stamp, b: Stamp) -> tuple[float, float, float]:
-    """Return the distances of two cut-outs in pixels, pose and light, see `Parts`.
-
-    Pixels and pose are those of the orientation, plain or mirrored, that fits better.
+    Bit 7 is the mask, the others are half the grey level inside it, so that sums of products are below 2**24, see `Stamps`.
     """
-    (x, in_x), (y, in_y) = a, b
-    light = abs(brightness(a) - brightness(b)) / 255
-    ways = []
-    for other, inside in ((y, in_y), (y[:, ::-1], in_y[:, ::-1])):
-        both = in_x & inside
-        pose = 1 - both.sum() / (in_x | inside).sum()
-        ways.append((1 - _correlation(x[both], other[both]), float(pose)))
-    pixels, pose = min(ways)
-    return round(pixels, 5), round(pose, 5), round(light, 5)
-
-
-def brightness(one: Stamp) -> float:
-    """Return the mean grey level of a stamp inside its mask, 0 to 255."""
-    return float(one.grey[one.inside].mean())
-
-
-def stamp(rgba: np.ndarray) -> Stamp:
-    """Return the stamp of a cut-out, (h, w, 4) uint8 RGBA."""
-    alpha = rgba[..., 3] > 0
-    ys, xs = np.flatnonzero(alpha.any(1)), np.flatnonzero(alpha.any(0))
-    part = rgba[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
+    x, y, width, height = cv2.boundingRect((rgba[..., 3] > 0).view(np.uint8))
+    part = rgba[y : y + height, x : x + width]
     weight = (part[..., 3] > 0).astype(np.float32)
-    grey = cv2.cvtColor(part, cv2.COLOR_RGBA2GRAY) * weight
+    grey = cv2.cvtColor(part, cv2.COLOR_RGBA2GRAY)
     # area averaging that excludes pixels outside the mask
-    total, covered = (cv2.resize(v, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA) for v in (grey, weight))
-    return Stamp(total / np.maximum(covered, 1e-6), covered >= 0.5)
+    shown = cv2.resize(cv2.merge([grey * weight, weight]), (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)
+    total, covered = shown[..., 0], shown[..., 1]
+    level = np.minimum(total / np.maximum(covered, 1e-6) / 2, INSIDE - 1).astype(np.uint8)
+    return np.where(covered >= 0.5, level | INSIDE, 0).astype(np.uint8).ravel()
 
 
-def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Return Pearson's correlation, -1 to 1; 0 if one side is flat or there are fewer than three pixels."""
-    if x.size < 3 or min(x.std(), y.std()) < 1:
-        return 0.0
-    return float(np.corrcoef(x, y)[0, 1])
+class Stamps(NamedTuple):
+    """Stamps of n cut-outs, ready to be compared: sums of their products are integers that float32 adds exactly."""
+
+    inside: np.ndarray  # (n, p) float32: the mask
+    grey: np.ndarray  # (n, p) float32: inside it the grey level, in steps of 2, minus its mean as an integer
+    square: np.ndarray  # (n, p) float32
+    luma: np.ndarray  # (n,) mean grey level inside the mask, 0 to 255
+
+    @classmethod
+    def of(cls, stamps: Any) -> "Stamps":
+        """Prepare stamps, (n, p) uint8."""
+        stamps = np.asarray(stamps, np.uint8)
+        inside, grey = (stamps >> 7).astype(np.float32), (stamps & (INSIDE - 1)).astype(np.float32)
+        count = np.maximum(inside.sum(1), 1)
+        mean = grey.sum(1) / count  # outside the mask it is 0
+        grey = (grey - np.rint(mean)[:, None]) * inside
+        return cls(inside, grey, grey**2, 2.0 * mean + 0.5)
+
+    def at(self, chosen: np.ndarray) -> "Stamps":
+        return Stamps(*(column[chosen] for column in self))
 
 
-def outside(box: np.ndarray) -> np.ndarray:
-    """Return which pixels of a thumbnail are outside a box, (18, 24) bool. box: x0, y0, x1, y1 as fractions of the picture."""
-    free = np.ones((HEIGHT, WIDTH), bool)
-    x0, y0, x1, y1 = box
-    free[int(y0 * HEIGHT) : int(np.ceil(y1 * HEIGHT)), int(x0 * WIDTH) : int(np.ceil(x1 * WIDTH))] = False
-    return free
+def compare_stamps(a: Stamps, b: Stamps) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the distances of cut-outs in pixels, pose and light, see `Parts`, (n, m) each, of each of a to each of b.
+
+    Pixels, from Pearson's correlation, and pose are those of the orientation, plain or mirrored, that fits better. The
+    correlation is 0 if one side is flat, or if both masks share fewer than three pixels.
+    """
+    size = len(a.luma)
+    turned = [x.reshape(size, SIDE_PX, SIDE_PX)[:, :, ::-1].reshape(x.shape) for x in a[:3]]
+    inside, grey, square = (np.concatenate(both).reshape(2 * size, -1) for both in zip(a, turned, strict=False))
+    n, y, yy = np.split((inside @ np.concatenate(b[:3]).T).astype(np.float64), 3, axis=1)
+    x, xy = np.split((grey @ np.concatenate(b[:2]).T).astype(np.float64), 2, axis=1)
+    xx, union = (square @ b.inside.T).astype(np.float64), np.add.outer(inside.sum(1), b.inside.sum(1)) - n
+    count = np.maximum(n, 1)
+    var_x, var_y = xx / count - (x / count) ** 2, yy / count - (y / count) ** 2
+    flat = (n < 3) | (np.minimum(var_x, var_y) < FLAT_STAMP)
+    pixels = 1 - np.where(flat, 0.0, (xy - x * y / count) / count / np.sqrt(np.where(flat, 1.0, var_x * var_y)))
+    pixels, pose = (np.round(v, 5).reshape(2, size, -1) for v in (pixels, 1 - n / np.maximum(union, 1)))
+    better = (pixels[1] < pixels[0]) | ((pixels[1] == pixels[0]) & (pose[1] < pose[0]))
+    light = np.round(np.abs(np.subtract.outer(a.luma, b.luma)).astype(np.float64) / 255, 5)
+    return np.where(better, pixels[1], pixels[0]), np.where(better, pose[1], pose[0]), light
+
+
+def outside(boxes: np.ndarray) -> np.ndarray:
+    """Return which pixels of a thumbnail are outside boxes, (n, 432) bool. boxes: (n, 4) fractions of the picture, x0, y0, ..."""
+    low = np.floor(boxes[:, :2] * (WIDTH, HEIGHT))[..., None]
+    high = np.ceil(boxes[:, 2:] * (WIDTH, HEIGHT))[..., None]
+    x, y = np.arange(WIDTH), np.arange(HEIGHT)
+    across, down = (x >= low[:, 0]) & (x < high[:, 0]), (y >= low[:, 1]) & (y < high[:, 1])
+    return ~(down[:, :, None] & across[:, None]).reshape(len(boxes), -1)
 
 
 def copy_risk(parts: Parts, copy: float = COPY) -> Any:

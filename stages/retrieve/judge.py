@@ -1,6 +1,6 @@
 """The rules about candidate references, for many targets at a time: one row of numbers for each target and candidate."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 from a2data.records import Reference, Rule
 from a2data.store.schema import schema
 from stages.retrieve import copies
-from stages.retrieve.candidates import Group
+from stages.retrieve.candidates import Group, dense
 from stages.retrieve.corpus import INF, PARTS, Corpus, Footage, kind_code
 from stages.retrieve.join import recompute_ties_float64
 from stages.retrieve.pictures import Pictures
@@ -32,7 +32,6 @@ RULES = (
 AT = {name: n for n, name in enumerate(RULES)}
 COPY_RULES = [AT[name] for name in ("likeness", "overlap_s", "repeat_distance", "picture_distance", "copy_risk")]
 MARGIN_STEP = 0.01  # in which margins are recorded, see `recorded`
-MOST, WASTE = 256, 2  # combinations that `dense` returns at a time, and for each pair
 MEASURES = ("pixel_distance", "silhouette_distance", "log2_scale_ratio", "luma_difference", "background_distance")
 
 
@@ -314,21 +313,6 @@ class Judge:
             "gap_s": found.gap_s,
         } | dict(zip(MEASURES, found.measures.T, strict=True))
         return pa.table([_column(named[field.name], field.type) for field in kind], schema=kind)
-
-
-def dense(a: np.ndarray, b: np.ndarray) -> Iterator[np.ndarray]:
-    """Divide pairs (a, b), (p,) numbers each, into groups whose combinations are few, so that all of them can be computed.
-
-    Pairs of one identity are adjacent, and most combinations of these are pairs. Yields indices.
-    """
-    parts = [np.arange(len(a))] if len(a) else []
-    while parts:
-        part = parts.pop()
-        combinations = len(np.unique(a[part])) * len(np.unique(b[part]))
-        if combinations <= min(MOST, WASTE * len(part)) or len(part) == 1:
-            yield part
-        else:
-            parts += np.array_split(part, 2)
 
 
 def _column(values: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
