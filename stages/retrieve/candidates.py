@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -220,15 +221,15 @@ def blocks(group: Group, asked: Targets) -> Iterator[Targets]:
 def dense(a: np.ndarray, b: np.ndarray) -> Iterator[np.ndarray]:
     """Divide pairs (a, b), (p,) numbers each, into groups whose combinations are few, so that all of them can be computed.
 
-    Pairs of one identity are adjacent, and most combinations of these are pairs. Yields indices.
+    Pairs of equal a are adjacent, and so are those of one identity, most of whose combinations are pairs. Yields indices.
     """
-    one, other = a.tolist(), b.tolist()
-    parts = [(0, len(one))] if one else []
-    while parts:
-        first, last = parts.pop()
-        combinations = len(set(one[first:last])) * len(set(other[first:last]))
-        if combinations <= min(MOST, WASTE * (last - first)) or last - first == 1:
-            yield np.arange(first, last)
-        else:
-            middle = (first + last) // 2
-            parts += [(middle, last), (first, middle)]
+    other, begin, size, held = b.tolist(), 0, 0, set[int]()
+    first = np.flatnonzero(np.r_[True, a[1:] != a[:-1]]).tolist() if len(a) else []
+    for start, end in pairwise([*first, len(a)]):
+        both = held.union(other[start:end])
+        if size and (size + 1) * len(both) > min(MOST, WASTE * (end - begin)):
+            yield np.arange(begin, start)
+            begin, size, both = start, 0, set(other[start:end])
+        size, held = size + 1, both
+    if len(a):
+        yield np.arange(begin, len(a))

@@ -67,8 +67,9 @@ class Pictures:
     def compare(self, targets: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Return the distances of pairs of rows, (p, 5): pixels, pose, scale, light and place of stages.retrieve.copies.Parts."""
         out = np.empty((len(targets), 5))
+        order = np.argsort(self.corpus.kind[targets], kind="stable")
         targets, others, background = self.at(targets), self.at(others), kind_code(self.corpus, "background")
-        for pairs in dense(targets, others):
+        for pairs in (order[part] for part in dense(targets[order], others[order])):
             (a, i), (b, j) = (np.unique(x[pairs], return_inverse=True) for x in (targets, others))
             pixels, pose, light = copies.compare_stamps(self.stamps.at(a), self.stamps.at(b))
             scale = np.abs(np.log2(np.divide.outer(self.known["side"][a], self.known["side"][b])))
