@@ -246,6 +246,7 @@ def element(film: ClipVideo, shown: Shown, embed: Any, embedder: str) -> Element
         frame=number, box=box, confidence=1.0, mask=images.to_rle(mask), image=png, image_sha256=images.sha16(png),
         embedding=vector.tolist(), embedder=embedder, quality=1.0, seen_frames=[number], seen_boxes=[box],
         attributes=[f"outline={'mask' if shown.mask.counts else 'box' if any(shown.box) else 'none'}"],
+        stamp=images.stamp(cut),
     )  # fmt: skip
 
 

@@ -9,8 +9,9 @@ because their thumbnails differ. Their subjects do not, so the cut-outs are comp
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
+
+from a2data.media import images
 
 # Re-encoded copies stay below 0.03, with a gamma of 0.7 below 0.07, mirrored under letterbox bars below 0.095; other takes of one
 # person in one place are above 0.13 (docs/shards.md).
@@ -25,8 +26,6 @@ SAME_SOURCE = 0.5  # risk of two adjacent clips of one source, however different
 PIXELS, POSE, SCALE, LIGHT, PLACE = 0.1, 0.2, 0.5, 0.1, 0.5
 HEIGHT, WIDTH = 18, 24  # of a thumbnail
 CELL = 3  # pixels of a cell's side
-SIDE_PX = 48  # side of the square to which cut-outs are scaled
-INSIDE = 128  # bit of a stamp's pixel that is inside the mask
 FLAT_STAMP = 0.25  # variance, in steps of 2 grey levels, below which a cut-out resembles any other
 
 
@@ -161,24 +160,8 @@ def picture_distances(pictures: Thumbs, clips: Sequence[Thumbs]) -> np.ndarray:
     return np.round(np.sqrt(np.maximum(near, 0.0)), 5)
 
 
-def stamp(rgba: np.ndarray) -> np.ndarray:
-    """Return a cut-out, (h, w, 4) uint8 RGBA, cropped to its mask and scaled to a small square, (SIDE_PX**2,) uint8.
-
-    Bit 7 is the mask, the others are half the grey level inside it, so that sums of products are below 2**24, see `Stamps`.
-    """
-    x, y, width, height = cv2.boundingRect((rgba[..., 3] > 0).view(np.uint8))
-    part = rgba[y : y + height, x : x + width]
-    weight = (part[..., 3] > 0).astype(np.float32)
-    grey = cv2.cvtColor(part, cv2.COLOR_RGBA2GRAY)
-    # area averaging that excludes pixels outside the mask
-    shown = cv2.resize(cv2.merge([grey * weight, weight]), (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)
-    total, covered = shown[..., 0], shown[..., 1]
-    level = np.minimum(total / np.maximum(covered, 1e-6) / 2, INSIDE - 1).astype(np.uint8)
-    return np.where(covered >= 0.5, level | INSIDE, 0).astype(np.uint8).ravel()
-
-
 class Stamps(NamedTuple):
-    """Stamps of n cut-outs, ready to be compared: sums of their products are integers that float32 adds exactly."""
+    """Stamps of n cut-outs, ready to be compared: sums of their products are integers below 2**24, exact in float32."""
 
     inside: np.ndarray  # (n, p) float32: the mask
     grey: np.ndarray  # (n, p) float32: inside it the grey level, in steps of 2, minus its mean as an integer
@@ -187,9 +170,9 @@ class Stamps(NamedTuple):
 
     @classmethod
     def of(cls, stamps: Any) -> "Stamps":
-        """Prepare stamps, (n, p) uint8."""
+        """Prepare stamps, (n, p) uint8, see a2data.media.images.stamp."""
         stamps = np.asarray(stamps, np.uint8)
-        inside, grey = (stamps >> 7).astype(np.float32), (stamps & (INSIDE - 1)).astype(np.float32)
+        inside, grey = (stamps >> 7).astype(np.float32), (stamps & (images.INSIDE - 1)).astype(np.float32)
         count = np.maximum(inside.sum(1), 1)
         mean = grey.sum(1) / count  # outside the mask it is 0
         grey = (grey - np.rint(mean)[:, None]) * inside
@@ -206,7 +189,7 @@ def compare_stamps(a: Stamps, b: Stamps) -> tuple[np.ndarray, np.ndarray, np.nda
     correlation is 0 if one side is flat, or if both masks share fewer than three pixels.
     """
     size = len(a.luma)
-    turned = [x.reshape(size, SIDE_PX, SIDE_PX)[:, :, ::-1].reshape(x.shape) for x in a[:3]]
+    turned = [x.reshape(size, images.STAMP_PX, images.STAMP_PX)[:, :, ::-1].reshape(x.shape) for x in a[:3]]
     inside, grey, square = (np.concatenate(both).reshape(2 * size, -1) for both in zip(a, turned, strict=False))
     n, y, yy = np.split((inside @ np.concatenate(b[:3]).T).astype(np.float64), 3, axis=1)
     x, xy = np.split((grey @ np.concatenate(b[:2]).T).astype(np.float64), 2, axis=1)

@@ -130,7 +130,8 @@ def face(seed, light=1.0):
 
 
 def alike(a, b):
-    found = copies.compare_stamps(*(copies.Stamps.of([copies.stamp(x)]) for x in (a, b)))
+    stamps = [np.frombuffer(images.stamp(x), np.uint8, images.STAMP_PX**2) for x in (a, b)]
+    found = copies.compare_stamps(*(copies.Stamps.of([x]) for x in stamps))
     return [float(distance[0, 0]) for distance in found]
 
 
@@ -154,16 +155,16 @@ def test_pixels_pose_and_light_are_distinguished():
 def ragged(seed, flat=False):
     """A stamp whose mask has holes."""
     rng = np.random.default_rng(seed)
-    inside = rng.random(copies.SIDE_PX**2) < rng.uniform(0.2, 0.9)
+    inside = rng.random(images.STAMP_PX**2) < rng.uniform(0.2, 0.9)
     grey = np.full(inside.shape, 45) if flat else rng.integers(0, 128, inside.shape)
-    return np.where(inside, grey | copies.INSIDE, 0).astype(np.uint8)
+    return np.where(inside, grey | images.INSIDE, 0).astype(np.uint8)
 
 
 def test_many_stamps_are_compared_as_two_are():
     stamps = [*(ragged(n) for n in range(6)), ragged(7, flat=True), ragged(8, flat=True)]
-    stamps.append(stamps[0].reshape(copies.SIDE_PX, -1)[:, ::-1].ravel())
+    stamps.append(stamps[0].reshape(images.STAMP_PX, -1)[:, ::-1].ravel())
     pixels, pose, light = copies.compare_stamps(copies.Stamps.of(stamps), copies.Stamps.of(stamps))
-    squares = [s.reshape(copies.SIDE_PX, -1) for s in stamps]
+    squares = [s.reshape(images.STAMP_PX, -1) for s in stamps]
     for i, a in enumerate(squares):
         for j, b in enumerate(squares):
             expected = []

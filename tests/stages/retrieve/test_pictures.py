@@ -10,7 +10,7 @@ from stages.retrieve.pictures import SHAPE, Pictures, surroundings
 FRAME = (96, 128)
 
 
-def element(name, side=40, at=(10, 20), light=1.0):
+def element(name, side=40, at=(10, 20), light=1.0, stamped=True):
     """A square of soft noise in a frame; the first letter of its name is its clip, its last digit what it shows."""
     x, y = at
     rng = np.random.default_rng(int(name[-1]))
@@ -20,8 +20,9 @@ def element(name, side=40, at=(10, 20), light=1.0):
     box = (float(x), float(y), float(x + side), float(y + side))
     frame = np.zeros((*FRAME, 3), np.uint8)
     frame[y : y + side, x : x + side] = rgb
-    png = images.to_png(images.cut_out(frame, mask, box))
-    return SimpleNamespace(clip_id=name[0], element_id=name, frame=0, box=box, mask=images.to_rle(mask), image=png)
+    cut = images.cut_out(frame, mask, box)
+    pictures = {"image": images.to_png(cut), "stamp": images.stamp(cut) if stamped else b""}
+    return SimpleNamespace(element_id=name, frame=0, box=box, mask=images.to_rle(mask), **pictures)
 
 
 ROWS = ("a1", "b1", "b2", "c1", "c2", "d3", "gone4")
@@ -67,6 +68,13 @@ def test_each_part_measures_its_own_difference():
     assert parts(element("a1"), element("b1"), kind="background")[0].place == 0
 
 
+def test_rows_of_earlier_versions_are_compared_by_their_pictures():
+    now, asked = parts(element("a1"), element("b2"))
+    earlier, read = parts(element("a1", stamped=False), element("b2", stamped=False))
+    assert earlier == now
+    assert len(read) == 2 * len(asked)
+
+
 def test_a_picture_is_read_once_and_kept_until_it_is_of_no_further_use():
     elements = [element(name) for name in ("a1", "b1", "c2", "d3")]
     found, asked = pictures(elements)
@@ -86,10 +94,11 @@ def test_a_picture_is_read_once_and_kept_until_it_is_of_no_further_use():
 def test_surroundings_are_compared_where_neither_box_is():
     rng = np.random.default_rng(1)
     shapes = np.zeros(4, SHAPE)
-    shapes["box"] = np.sort(rng.uniform(0, 1, (4, 2, 2)), axis=1).reshape(4, 4)
+    fractions = np.sort(rng.uniform(0, 1, (4, 2, 2)), axis=1).reshape(4, 4)
+    shapes["box"], shapes["height"], shapes["width"] = fractions * 64, 64, 64
     shapes["thumb"] = rng.integers(0, 256, shapes["thumb"].shape)
     found, free = surroundings(shapes, shapes), []
-    for x0, y0, x1, y1 in shapes["box"]:
+    for x0, y0, x1, y1 in fractions:
         free.append(np.ones((18, 24), bool))
         free[-1][int(y0 * 18) : int(np.ceil(y1 * 18)), int(x0 * 24) : int(np.ceil(x1 * 24))] = False
     for i, a in enumerate(shapes["thumb"] / 255.0):
@@ -97,5 +106,5 @@ def test_surroundings_are_compared_where_neither_box_is():
             difference = ((a - b) ** 2)[(free[i] & free[j]).ravel()]
             assert found[i, j] == pytest.approx(np.sqrt(difference.mean()) if difference.size else 0.0)
     everywhere = shapes[:1].copy()
-    everywhere["box"] = 0, 0, 1, 1
+    everywhere["box"] = 0, 0, 64, 64
     assert surroundings(everywhere, shapes).tolist() == [[0.0] * 4]
