@@ -25,7 +25,7 @@ class ShrinkError(Exception):
 
 def tables(ledger: Ledger) -> str:
     """Return a digest of the rows of the table `pack`; "" if it does not exist."""
-    digests = [entry.digest for entry in ledger.entries("pack").values()]
+    digests = ledger.entries("pack").rows["digest"].to_pylist()
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16] if digests else ""
 
 
