@@ -9,7 +9,20 @@ import numpy as np
 
 from a2data.elements.tracks import box_at
 from a2data.media import colours
-from a2data.media.images import Box, bounds, clamp, crop, cut_out, from_png, from_rle, on_white, sha16, stamp, to_png, to_rle
+from a2data.media.images import (
+    Box,
+    bounds,
+    clamp,
+    crop,
+    cut_out,
+    from_png,
+    from_rle,
+    on_white,
+    sha16,
+    stamp,
+    to_png,
+    to_rle,
+)
 from a2data.records import ClipVideo, Element, Kept, Reject
 from a2data.stage import Stage
 from model_zoo import cards

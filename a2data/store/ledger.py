@@ -294,7 +294,11 @@ class Ledger:
             if footer:
                 read.append((shard, self._entry(Stamp(size, when) if trust else NEW, footer)))
         self.modified_ns[table] = int(stamps[1].max(initial=0))
-        rows = stored.rows if same.all() and np.array_equal(at, np.arange(len(stored))) else stored.rows.take(pa.array(at[same].tolist(), pa.int64()))
+        rows = (
+            stored.rows
+            if same.all() and np.array_equal(at, np.arange(len(stored)))
+            else stored.rows.take(pa.array(at[same].tolist(), pa.int64()))
+        )
         if read:
             others = Entries(SCHEMA.empty_table())
             others.update(read)

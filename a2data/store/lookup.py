@@ -39,7 +39,7 @@ class Lookup:
         for value in values:
             if value in places:
                 groups.setdefault(places[value][0], []).append(value)
-        found = {}
+        found: dict[str, Any] = {}
         for group, wanted in groups.items():
             try:
                 columns = [name for name in schema(record).names if name in part.names]

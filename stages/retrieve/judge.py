@@ -216,8 +216,8 @@ class Judge:
         suspect, known, limits = np.zeros(len(chosen), bool), self.footage.known, self.limits
         for some in dense(mine, theirs):
             (a, i), (b, j) = (np.unique(x[some], return_inverse=True) for x in (mine, theirs))
-            clips = [[known[clip] for clip in x.tolist()] for x in (a, b)]
-            suspect[some] = copies.may_repeat(*clips, limits.copy_distance, limits.copy_min_frames)[i, j]
+            one, other = ([known[clip] for clip in x.tolist()] for x in (a, b))
+            suspect[some] = copies.may_repeat(one, other, limits.copy_distance, limits.copy_min_frames)[i, j]
         pairs.cleared[chosen[~suspect]] = True
         self.measure_repeats(pairs, chosen[suspect])
 

@@ -13,8 +13,8 @@ from stages.retrieve import copies
 from stages.retrieve.candidates import dense
 from stages.retrieve.corpus import Blobs, Corpus, Footage, kind_code
 
-# what is compared of an element's picture: its stamp, the number of pixels of its mask, its box in the frame, the frame's size, and
-# its thumbnail
+# what is compared of an element's picture: its stamp, the number of pixels of its mask, its box in the frame, the frame's size,
+# and its thumbnail
 SHAPE = np.dtype(
     [
         ("stamp", "u1", images.STAMP_PX**2),
