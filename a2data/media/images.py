@@ -105,8 +105,8 @@ def cut_out(frame: np.ndarray, mask: np.ndarray, box: Box) -> np.ndarray:
 def stamp(rgba: np.ndarray) -> bytes:
     """Return a cut-out, (h, w, 4) uint8 RGBA, as it is compared with others: cropped to its mask, in a small square, in grey.
 
-    STAMP_PX**2 bytes, row by row: bit 7 is the mask, the others are half the mean grey level of what is inside; then the number of
-    pixels inside the mask, 4 bytes, little-endian.
+    STAMP_PX**2 bytes, row by row: bit 7 is the mask, the others are half the mean grey level of what is inside; then the number
+    of pixels inside the mask, 4 bytes, little-endian.
     """
     alpha = (rgba[..., 3] > 0).view(np.uint8)
     x, y, width, height = cv2.boundingRect(alpha)
