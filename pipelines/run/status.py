@@ -51,7 +51,9 @@ def progress(stages: Sequence[Stage], ledger: Ledger) -> list[dict[str, Any]]:
     rows = []
     for step in plan(stages, ledger, ledger.shards("manifest")):
         entries = ledger.entries(step.stage)
-        rejected, failed, inputs = (int(entries.column(f"num_{name}").sum()) for name in ("rejected", "failed", "inputs"))
+        rejected, failed, inputs = (
+            int(entries.column(f"num_{name}").sum()) for name in ("rejected", "failed", "inputs")
+        )
         counts = {"fresh": step.total - step.todo, "parts": step.total, "done": inputs - failed}
         rows.append({"stage": step.stage, **counts, "rejected": rejected, "failed": failed})
     return rows
