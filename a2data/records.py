@@ -253,6 +253,8 @@ class Element:
     """"name=value", e.g. "colour=red", "yaw=-0.12", "coverage=0.91" """
     mask_confidence: float = -1.0
     """confidence of its mask, 0 to 1 (model_zoo.detect.mask_confidence); -1: not judged"""
+    stamp: bytes = b""
+    """its picture as retrieve compares it (a2data.media.images.stamp); empty in tables of earlier versions"""
 
 
 @dataclass(frozen=True)
@@ -281,14 +283,21 @@ class EmbeddedElement(ElementMeta):
 
 
 @dataclass(frozen=True)
-class ElementPicture:
-    """The picture of an element: the columns of Element that are compared between a reference and its target."""
+class ElementStamp:
+    """What is compared between the picture of a reference and that of its target: columns of Element."""
 
-    clip_id: str
     element_id: str
     frame: int
     box: Box
     mask: bytes
+    stamp: bytes = b""
+
+
+@dataclass(frozen=True)
+class ElementPicture:
+    """The picture of an element."""
+
+    element_id: str
     image: bytes
 
 

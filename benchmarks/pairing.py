@@ -46,10 +46,11 @@ def draw(root: str, elements: int, more: bool = False) -> None:
     for _ in range(100):
         soft = np.kron(rng.integers(60, 250, (12, 8, 3)), np.ones((8, 8, 1))).astype(np.uint8)
         inside = np.hypot(*np.mgrid[-1:1:96j, -1:1:64j]) < rng.uniform(0.8, 1.0)
-        png = images.to_png(images.cut_out(soft, inside, (0, 0, 64, 96)))
+        cut = images.cut_out(soft, inside, (0, 0, 64, 96))
+        png, stamp = images.to_png(cut), images.stamp(cut)
         mask = np.zeros((180, 320), bool)
         mask[40:136, 100:164] = inside
-        pool.append((png, images.sha16(png), images.to_rle(mask)))
+        pool.append((png, images.sha16(png), images.to_rle(mask), stamp))
     colours = ["colour=red", "colour=blue", "colour=white"]
     records = {name: record for name, record in Retrieve.reads.items()}
     per_shard = CLIPS_PER_VIDEO * VIDEOS_PER_SHARD
@@ -69,7 +70,7 @@ def draw(root: str, elements: int, more: bool = False) -> None:
                         0.75 / D**0.5
                     )
                     vector = x / np.linalg.norm(x)
-                png, sha, mask = pool[rng.integers(len(pool))]
+                png, sha, mask, stamp = pool[rng.integers(len(pool))]
                 label = f"object {subject[2] % 20}" if kind == "object" else kind
                 parent = f"{clip}/human/0" if kind in ("face", "upper") else ""
                 about = (clip, f"{clip}/{kind}/0", kind, label, parent, 40, (100.0, 40.0, 164.0, 136.0), 0.9)
@@ -77,9 +78,9 @@ def draw(root: str, elements: int, more: bool = False) -> None:
                 boxes = [(100.0, 40.0, 164.0, 136.0)] * len(seen)
                 named = [colours[subject[2 if kind == "object" else 1] % 3], "yaw=-0.12", "coverage=0.91"]
                 quality = round(float(rng.uniform(0.3, 1)), 3)
-                rows[TABLE[kind]].append(
-                    Element(*about, mask, png, sha, vector, "dlib" if number >= 0 else "", quality, seen, boxes, named)
-                )
+                embedder = "dlib" if number >= 0 else ""
+                picture = (mask, png, sha, vector, embedder, quality, seen, boxes, named, -1.0, stamp)
+                rows[TABLE[kind]].append(Element(*about, *picture))
                 if kind in ("human", "object"):
                     rows["match"].append(Match(clip, f"{clip}/{kind}/0", "it", 0, 2, 1.0, 1.0))
         for name, found in rows.items():
@@ -122,7 +123,7 @@ def large(elements: int, dims: int, share: float) -> None:
 
     from a2data.corpus_job import Spool
     from a2data.media import images
-    from a2data.records import ClipThumbs, ClipTimes, ElementPicture, EmbeddedElement
+    from a2data.records import ClipThumbs, ClipTimes, ElementStamp, EmbeddedElement
     from a2data.store.earlier import Earlier
     from a2data.store.schema import schema
     from a2data.store.tables import Store
@@ -133,7 +134,7 @@ def large(elements: int, dims: int, share: float) -> None:
     centres = rng.standard_normal((4, clips // TAKES, dims)).astype(np.float32)
     centres /= np.linalg.norm(centres, axis=2, keepdims=True)
     who = rng.integers(0, clips // TAKES, (4, clips))
-    png = images.to_png(images.cut_out(np.full((24, 24, 3), 90, np.uint8), np.ones((24, 24)) > 0, (0, 0, 24, 24)))
+    stamp = images.stamp(images.cut_out(np.full((24, 24, 3), 90, np.uint8), np.ones((24, 24)) > 0, (0, 0, 24, 24)))
     mask = images.to_rle(np.pad(np.ones((24, 24), bool), 60))
 
     def names(first: int, last: int) -> list[str]:
@@ -189,7 +190,7 @@ def large(elements: int, dims: int, share: float) -> None:
             return {
                 v: ClipThumbs(v, v[:16], [], r.integers(0, 256, (81, 18, 24), np.uint8).tobytes()) for v, r in seeds
             }
-        return {v: ElementPicture(v.split("/")[0], v, 40, (60.0, 60.0, 84.0, 84.0), mask, png) for v in values}
+        return {v: ElementStamp(v, 40, (60.0, 60.0, 84.0, 84.0), mask, stamp) for v in values}
 
     with Spool() as spool, tempfile.TemporaryDirectory() as folder:
         full, timed = (schema(record).append(shard_field) for record in (EmbeddedElement, ClipTimes))

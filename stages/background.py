@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from a2data.elements.tracks import box_at
-from a2data.media.images import Box, crop, cut_out, from_rle, sha16, to_png, to_rle
+from a2data.media.images import Box, crop, cut_out, from_rle, sha16, stamp, to_png, to_rle
 from a2data.records import ClipVideo, Element, Kept, Reject
 from a2data.stage import Stage
 from model_zoo import cards
@@ -45,7 +45,7 @@ class Background(Stage):
     row_noun = "backgrounds"
     per = "clip"
     accounts_for = "clip_id"
-    version = 3
+    version = 4
 
     embedder: str = "mobilenetv2"
     """card of role embed"""
@@ -134,6 +134,7 @@ class Background(Stage):
                 f"purity={place.purity:.3f}",
                 f"method={place.method}",
             ],
+            stamp=stamp(cut),
         )
 
 

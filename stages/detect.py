@@ -29,7 +29,7 @@ class Detect(Stage):
     writes = Element
     row_noun = "elements"
     per = "clip"
-    version = 8
+    version = 9
 
     model: str = "builtin-detect"
     """card of role detect, or yolo:PATH"""

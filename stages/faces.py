@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from a2data.elements.tracks import associate, box_at
-from a2data.media.images import Box, bounds, crop, cut_out, from_rle, sha16, to_png, to_rle
+from a2data.media.images import Box, bounds, crop, cut_out, from_rle, sha16, stamp, to_png, to_rle
 from a2data.records import ClipVideo, Element, Kept, Reject
 from a2data.stage import Stage
 from model_zoo import cards, roles
@@ -44,7 +44,7 @@ class Faces(Stage):
     writes = Element
     row_noun = "faces"
     per = "clip"
-    version = 6
+    version = 7
 
     model: str = "dlib"
     """card of role faces"""
@@ -108,7 +108,8 @@ class Faces(Stage):
         known = person is not None and person.frame == best.frame
         mask = head_mask(frame, best.face, from_rle(person.mask) if person and known else None)
         box = bounds(mask)
-        image = to_png(cut_out(frame, mask, box))
+        cut = cut_out(frame, mask, box)
+        image = to_png(cut)
         attributes = [
             f"yaw={best.yaw:.2f}",
             f"pitch={best.pitch:.2f}",
@@ -137,6 +138,7 @@ class Faces(Stage):
             seen_frames=[s.frame for s in track],
             seen_boxes=[head_box(s.face.landmarks, *frame.shape[:2]) for s in track],
             attributes=attributes if good else [*attributes, f"poor={self.flaw(best)}"],
+            stamp=stamp(cut),
         )
 
     def flaw(self, sighting: Sighting) -> str:

@@ -36,7 +36,7 @@ class Ground(Stage):
     writes = Element
     row_noun = "elements"
     per = "clip"
-    version = 3
+    version = 4
 
     model: str = ""
     """card of role ground, which finds objects by phrase; "" = off"""

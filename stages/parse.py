@@ -9,7 +9,20 @@ import numpy as np
 
 from a2data.elements.tracks import box_at
 from a2data.media import colours
-from a2data.media.images import Box, bounds, clamp, crop, cut_out, from_png, from_rle, on_white, sha16, to_png, to_rle
+from a2data.media.images import (
+    Box,
+    bounds,
+    clamp,
+    crop,
+    cut_out,
+    from_png,
+    from_rle,
+    on_white,
+    sha16,
+    stamp,
+    to_png,
+    to_rle,
+)
 from a2data.records import ClipVideo, Element, Kept, Reject
 from a2data.stage import Stage
 from model_zoo import cards
@@ -25,7 +38,7 @@ class Parse(Stage):
     writes = Element
     row_noun = "parts"
     per = "clip"
-    version = 5
+    version = 6
 
     model: str = "builtin-parse"
     """card of role parse"""
@@ -123,7 +136,8 @@ class Parse(Stage):
         """Return the row of one part, without its embedding."""
         frame = film.frames[person.frame]
         box = bounds(mask)
-        image = to_png(cut_out(frame, mask, box))
+        cut = cut_out(frame, mask, box)
+        image = to_png(cut)
         colour = shade(frame[mask]) if kind == "hair" else colours.name_in(frame, mask)
         return Element(
             clip_id=film.clip_id,
@@ -144,6 +158,7 @@ class Parse(Stage):
             seen_boxes=[box],
             attributes=[f"colour={colour}"] if colour else [],
             mask_confidence=person.mask_confidence,
+            stamp=stamp(cut),
         )
 
 

@@ -213,7 +213,8 @@ def element(
     seen = track[best_first[0]]
     frame = film.frames[seen.frame]
     best, notes = (seen, []) if recut is None else refine_mask(frame, seen, recut)
-    png = images.to_png(images.cut_out(frame, best.mask, best.box))
+    cut = images.cut_out(frame, best.mask, best.box)
+    png = images.to_png(cut)
     return Element(
         clip_id=film.clip_id,
         element_id=element_id,
@@ -233,6 +234,7 @@ def element(
         seen_boxes=[best.box if s.frame == best.frame else s.box for s in track],
         attributes=[f"colour={colours.name_in(frame, best.mask)}", f"size={best.area:.2f}", *notes],
         mask_confidence=round(confidences[best_first[0]], 4) if best.mask is seen.mask else NOT_JUDGED,
+        stamp=images.stamp(cut),
     )
 
 

@@ -9,6 +9,8 @@ import numpy as np
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels, x1 and y1 exclusive
 MAX_PIXELS = 1 << 25  # 33.5 million: 8K
+STAMP_PX = 48  # side of the square to which `stamp` scales a cut-out
+INSIDE = 128  # bit of a stamp's pixel that is inside the mask
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}  # chunks that define pixels
 PNG_COLOURS = {2: "RGB", 3: "palette", 6: "RGBA"}  # supported colour types, with at most 8 bits per channel
@@ -98,6 +100,25 @@ def bounds(mask: np.ndarray) -> Box:
 def cut_out(frame: np.ndarray, mask: np.ndarray, box: Box) -> np.ndarray:
     """Return the box of a frame as (h, w, 4) uint8 RGBA with unchanged colours and alpha 255 inside the mask, 0 outside."""
     return np.dstack([crop(frame, box), np.where(crop(mask, box), 255, 0).astype(np.uint8)])
+
+
+def stamp(rgba: np.ndarray) -> bytes:
+    """Return a cut-out, (h, w, 4) uint8 RGBA, as it is compared with others: cropped to its mask, in a small square, in grey.
+
+    STAMP_PX**2 bytes, row by row: bit 7 is the mask, the others are half the mean grey level of what is inside; then the number
+    of pixels inside the mask, 4 bytes, little-endian.
+    """
+    alpha = (rgba[..., 3] > 0).view(np.uint8)
+    x, y, width, height = cv2.boundingRect(alpha)
+    rows, columns = slice(y, y + height), slice(x, x + width)
+    weight = alpha[rows, columns].astype(np.float32)
+    grey = cv2.cvtColor(rgba[rows, columns], cv2.COLOR_RGBA2GRAY) * weight
+    # area averaging that excludes pixels outside the mask
+    shown = cv2.resize(cv2.merge([grey, weight]), (STAMP_PX, STAMP_PX), interpolation=cv2.INTER_AREA)
+    total, covered = shown[..., 0], shown[..., 1]
+    level = np.minimum(total / np.maximum(covered, 1e-6) / 2, INSIDE - 1).astype(np.uint8)
+    small = np.where(covered >= 0.5, level | INSIDE, 0).astype(np.uint8)
+    return small.tobytes() + cv2.countNonZero(alpha).to_bytes(4, "little")
 
 
 def on_white(rgba: np.ndarray, box: Box | None = None, height: int = 0, width: int = 0) -> np.ndarray:

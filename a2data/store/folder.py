@@ -54,19 +54,29 @@ class Folder:
         infos = self.fs.get_file_info(arrow_fs.FileSelector(where, allow_not_found=True))
         return {info.base_name: info.size for info in sorted(infos, key=lambda i: i.base_name) if info.is_file}
 
-    def stamps(self, folder: str) -> dict[str, Stamp]:
-        """Return name -> size and modification time of the files in a folder, sorted by name; {} if it does not exist."""
+    def listing(self, folder: str) -> tuple[list[str], list[int], list[int]]:
+        """Return names, sizes and modification times, in ns, of the files in a folder, by name; none if it does not exist.
+
+        The time is 0 if the file system does not say; it or the size changes when a file is replaced, unless within a tick of the
+        clock.
+        """
         where = self.path(folder)
         if self.local:
-            found = _local_stamps(where)
+            found = _local_listing(where)
         elif isinstance(
             getattr(self.fs, "handler", None), arrow_fs.FSSpecHandler
         ):  # which hides the times of most file systems
-            found = _fsspec_stamps(self.fs.handler.fs, where)
+            found = _fsspec_listing(self.fs.handler.fs, where)
         else:
             infos = self.fs.get_file_info(arrow_fs.FileSelector(where, allow_not_found=True))
-            found = {i.base_name: Stamp(i.size, i.mtime_ns or 0) for i in infos if i.type == arrow_fs.FileType.File}
-        return dict(sorted(found.items()))
+            found = [(i.base_name, i.size, i.mtime_ns or 0) for i in infos if i.type == arrow_fs.FileType.File]
+        found.sort()
+        return tuple(map(list, zip(*found, strict=True))) if found else ([], [], [])  # type: ignore[return-value]
+
+    def stamps(self, folder: str) -> dict[str, Stamp]:
+        """Return name -> size and modification time of the files in a folder, sorted by name; {} if it does not exist."""
+        names, *stamps = self.listing(folder)
+        return dict(zip(names, map(Stamp, *stamps), strict=True))
 
     def entries(self) -> list[str]:
         """Return the names of the files and folders in this folder, sorted."""
@@ -200,26 +210,31 @@ def _filesystem(root: str) -> tuple[arrow_fs.FileSystem, str]:
         return arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(filesystem)), path.rstrip("/")
 
 
-def _local_stamps(path: str) -> dict[str, Stamp]:
+Listed = list[tuple[str, int, int]]  # name, size, modification time in ns
+
+
+def _local_listing(path: str) -> Listed:
     """Return what Arrow would, at a third of the CPU time."""
-    found = {}
+    found: Listed = []
     with contextlib.suppress(FileNotFoundError), os.scandir(path) as entries:
         for entry in entries:
-            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            try:
                 if entry.is_file():
-                    stat = entry.stat()
-                    found[entry.name] = Stamp(stat.st_size, stat.st_mtime_ns)
+                    told = entry.stat()
+                    found.append((entry.name, told.st_size, told.st_mtime_ns))
+            except FileNotFoundError:  # removed meanwhile
+                pass
     return found
 
 
-def _fsspec_stamps(fs: Any, path: str) -> dict[str, Stamp]:
+def _fsspec_listing(fs: Any, path: str) -> Listed:
     fs.invalidate_cache(path)
     try:
         infos = fs.ls(path, detail=True)
     except FileNotFoundError:
-        return {}
+        return []
     files = [info for info in infos if info["type"] == "file"]
-    return {info["name"].rsplit("/", 1)[-1]: Stamp(info["size"] or 0, _modified_ns(info)) for info in files}
+    return [(info["name"].rsplit("/", 1)[-1], info["size"] or 0, _modified_ns(info)) for info in files]
 
 
 def _modified_ns(info: Mapping[str, Any]) -> int:

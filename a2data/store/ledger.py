@@ -16,12 +16,14 @@ import gc
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from a2data.stage import Stage
 from a2data.store import parquet
@@ -44,9 +46,11 @@ SCHEMA = pa.schema(
         ("num_rejected", pa.int64()),
         ("num_failed", pa.int64()),
         ("made_with", pa.dictionary(pa.int32(), pa.string())),
+        ("proof", pa.string()),
     ]
 )
 NEW = Stamp(-1, 0)  # equals the stamp of no file
+DIGEST = "S16"  # of a digest or key, 16 hexadecimal digits
 
 
 class Entry(NamedTuple):
@@ -60,6 +64,94 @@ class Entry(NamedTuple):
     num_rejected: int
     num_failed: int
     made_with: str  # JSON of its settings, models and version
+    # what the key was found to be a hash of, see `Ledger.fresh`: the digest of what does not depend on the inputs, then theirs
+    proof: str = ""
+
+
+class Entries(MutableMapping[int, Entry]):
+    """The entries of a table by shard, in columns until one of them is looked up or changed."""
+
+    def __init__(self, rows: pa.Table):
+        """rows: SCHEMA."""
+        self._rows: pa.Table | None = rows
+        self._by_shard: dict[int, Entry] | None = None
+
+    @property
+    def rows(self) -> pa.Table:
+        """Return the entries as a table of SCHEMA."""
+        if self._rows is None:
+            columns: list[Any] = [list(self), *zip(*self.values(), strict=True)] if self else [[] for _ in SCHEMA]
+            self._rows = pa.table([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], SCHEMA)
+        return self._rows
+
+    @property
+    def by_shard(self) -> dict[int, Entry]:
+        if self._by_shard is None:
+            shards, *columns = (column.to_pylist() for column in self.rows.columns)
+            with _without_gc():
+                rows = map(tuple.__new__, repeat(Entry), zip(*columns, strict=True))
+                self._by_shard = dict(zip(shards, rows, strict=True))
+        return self._by_shard
+
+    def __getitem__(self, shard: int) -> Entry:
+        return self.by_shard[shard]
+
+    def __setitem__(self, shard: int, entry: Entry) -> None:
+        self.by_shard[shard] = entry
+        self._rows = None
+
+    def __delitem__(self, shard: int) -> None:
+        del self.by_shard[shard]
+        self._rows = None
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.by_shard if self._rows is None else self._rows["shard"].to_pylist())
+
+    def __len__(self) -> int:
+        return len(self.by_shard if self._rows is None else self._rows)
+
+    def column(self, name: str) -> np.ndarray:
+        """Return a column of integers. Arrow's to_numpy would import pandas first, which takes half a second."""
+        kind = SCHEMA.field(name).type.to_pandas_dtype()
+        chunks = self.rows[name].chunks
+        found = [np.frombuffer(c.buffers()[1], kind, len(c), c.offset * kind().itemsize) for c in chunks if len(c)]
+        return np.concatenate(found) if found else np.empty(0, kind)
+
+    def strings(self, name: str, length: int) -> np.ndarray:
+        """Return a column of ASCII text, (n,) bytes; text of another length is empty."""
+        array = self.rows[name].combine_chunks()
+        array = array.chunk(0) if isinstance(array, pa.ChunkedArray) and array.num_chunks else array
+        if not len(array):
+            return np.empty(0, f"S{length}")
+        _, offsets, data = array.buffers()
+        ends = np.frombuffer(offsets, np.int32, len(array) + 1, array.offset * 4)
+        if np.all(np.diff(ends) == length):
+            return np.frombuffer(data, f"S{length}", len(array), ends[0])
+        return np.array([value if len(value) == length else "" for value in array.to_pylist()], f"S{length}")
+
+    def find(self, shards: np.ndarray) -> np.ndarray:
+        """Return the index of each shard, (n,) int64; -1 if it has no entry."""
+        known = self.column("shard")
+        order = np.argsort(known, kind="stable")
+        at = order[np.minimum(np.searchsorted(known, shards, sorter=order), len(known) - 1)] if len(known) else order
+        return np.where(known[at] == shards, at, -1) if len(known) else np.full(len(shards), -1)
+
+    def digests(self, shards: np.ndarray) -> list[str]:
+        """Return the digest of the part of each shard; "" if it has no entry."""
+        at = self.find(shards)
+        known = np.append(self.strings("digest", 16), b"")
+        return [digest.decode() for digest in known[at].tolist()]
+
+    def set_proofs(self, proofs: dict[int, str]) -> None:
+        """Set the proofs of some entries, by index."""
+        told = self.rows["proof"].to_pylist()
+        for index, proof in proofs.items():
+            told[index] = proof
+        where = SCHEMA.get_field_index("proof")
+        self._rows, self._by_shard = self.rows.set_column(where, SCHEMA.field(where), pa.array(told, pa.string())), None
+
+    def replace(self, rows: pa.Table) -> None:
+        self._rows, self._by_shard = rows, None
 
 
 class Ledger:
@@ -67,19 +159,18 @@ class Ledger:
 
     def __init__(self, store: Store):
         self.store = store
-        self.tables: dict[str, dict[int, Entry]] = {}  # table -> shard -> entry, shards in ascending order
+        self.tables: dict[str, Entries] = {}
         self.listed: dict[str, list[str]] = {}  # table -> names of all its files
         self.modified_ns: dict[str, int] = {}  # table -> modification time of its newest part
         self.read_now: dict[
             str, list[int]
         ] = {}  # table -> shards whose parts were new or had changed when it was listed
-        self.texts: dict[str, str] = {}  # each value of made_with once
         self.outdated: set[str] = set()  # tables whose files have changed since they were listed
         self.unsaved: set[str] = set()  # tables with other entries than the file
         self.stored = _Stored(store)
 
-    def entries(self, table: str) -> dict[int, Entry]:
-        """Return the entries of a table by shard. The dictionary is updated in place by `reread` and `refresh`."""
+    def entries(self, table: str) -> Entries:
+        """Return the entries of a table by shard. They are updated in place by `reread` and `refresh`."""
         if table not in self.tables:
             self.refresh(table)
         return self.tables[table]
@@ -99,19 +190,54 @@ class Ledger:
         key = key_of(stage)
 
         def fresh(job: tuple[int, ...]) -> bool:
-            try:
-                if stage.per != "all":
-                    (shard,) = job
+            if stage.per != "all":
+                (shard,) = job
+                try:
                     return mine[shard].key == key({name: entries[shard].digest for name, entries in reads})
-                inputs = {name: combined([entries[shard].digest for shard in job]) for name, entries in reads}
-                parts = [mine[shard] for shard in job]
-            except KeyError:
+                except KeyError:
+                    return False
+            shards = np.array(job, np.int64)
+            digests = {name: entries.digests(shards) for name, entries in [*reads, ("", mine)]}
+            if not all(map(all, digests.values())):
                 return False
-            wanted = key(inputs)
-            if all(entry.key == wanted for entry in parts):
+            own = combined(digests.pop(""))
+            wanted = key({name: combined(found) for name, found in digests.items()})
+            if np.all(mine.strings("key", 16)[mine.find(shards)] == wanted.encode()):
                 return True
-            return self.store.recorded(stage.name()) == (wanted, combined([entry.digest for entry in parts]))
+            return self.store.recorded(stage.name()) == (wanted, own)
 
+        return fresh
+
+    def fresh(self, stage: Stage, shards: Sequence[int]) -> np.ndarray:
+        """Return whether the part of each shard is up to date, (n,) bool, as `is_fresh` does. Not for a stage over all shards.
+
+        The key of a part is a hash of the stage's settings, code version, schema and models and of the digests of its inputs.
+        Once it was computed and found equal, these are its proof, and comparing them again does without the hash.
+        """
+        mine, reads = self.entries(stage.name()), [(name, self.entries(name)) for name in sorted(stage.reads)]
+        if not len(shards):
+            return np.zeros(0, bool)
+        key, wanted = key_of(stage), np.asarray(shards, np.int64)
+        at, places = mine.find(wanted), [entries.find(wanted) for _, entries in reads]
+        there = np.min([at, *places], axis=0) >= 0
+        told = np.zeros((len(wanted), 1 + len(reads)), DIGEST)
+        told[:, 0] = key({"": " ".join(stage.reads)})
+        for number, ((_, entries), place) in enumerate(zip(reads, places, strict=True), 1):
+            if len(entries):
+                told[:, number] = entries.strings("digest", 16)[place]
+        proof = told.view(f"S{told.dtype.itemsize * told.shape[1]}").ravel()
+        if not len(mine):
+            return there
+        fresh = there & (mine.strings("proof", proof.dtype.itemsize)[at] == proof)
+        keys, proven = mine.strings("key", 16), {}
+        for n in np.flatnonzero(there & ~fresh).tolist():
+            digests = [digest.decode() for digest in told[n, 1:].tolist()]
+            inputs = dict(zip((name for name, _ in reads), digests, strict=True))
+            if all(digests) and keys[at[n]] == key(inputs).encode():
+                fresh[n], proven[int(at[n])] = True, proof[n].decode()
+        if proven:
+            mine.set_proofs(proven)
+            self.unsaved.add(stage.name())
         return fresh
 
     def reread(self, parts: Iterable[tuple[str, int]]) -> None:
@@ -135,7 +261,10 @@ class Ledger:
         self.outdated.clear()
         if not self.unsaved:
             return
-        kept = {table: [e for e in entries.items() if e[1][:2] != NEW] for table, entries in self.tables.items()}
+        kept = {
+            table: entries.rows.filter(pc.not_equal(entries.rows["bytes"], NEW.bytes))
+            for table, entries in self.tables.items()
+        }
         try:
             _write(self.store, kept)
         except OSError as error:
@@ -147,26 +276,39 @@ class Ledger:
         """List a table, and read the footers of the parts that are new or have changed. `save` stores them."""
         at_ns = time.time_ns()
         with _without_gc():
-            files = self.store.stamps(table)
-            stamps = {int(name[:-8]): stamp for name, stamp in files.items() if name.endswith(".parquet")}
-            stored = self.stored.entries(table, self.texts)
-            known = {shard: stored.get(shard) for shard in stamps}
-            unread = [shard for shard, entry in known.items() if entry is None or entry[:2] != stamps[shard]]
-        self.read_now[table] = unread
-        settled = [shard for shard in unread if 0 < stamps[shard].modified_ns <= at_ns - RACY_NS]
-        trusted = set(settled)
-        lost = False
-        for shard, footer in zip(unread, self._footers(table, unread), strict=True):
-            stamp = stamps[shard] if shard in trusted else NEW
-            known[shard] = self._entry(stamp, footer) if footer else None
-            lost = lost or footer is None
-        self.modified_ns[table] = max((stamp.modified_ns for stamp in stamps.values()), default=0)
-        entries = self.tables.setdefault(table, {})
-        entries.clear()
-        entries.update((shard, entry) for shard, entry in known.items() if entry is not None)
+            names, sizes, modified_ns = self.store.listing(table)
+        parts = [n for n, name in enumerate(names) if name.endswith(".parquet")]
+        shards = np.array([int(names[n][:-8]) for n in parts], np.int64)
+        stamps = np.array([sizes, modified_ns], np.int64).reshape(2, -1)[:, parts]
+        stored = Entries(self.stored.table(table))
+        at = stored.find(shards)
+        same = at >= 0
+        for name, found in zip(("bytes", "modified_ns"), stamps, strict=True):
+            same &= (stored.column(name)[at] == found) if len(stored) else False
+        self.read_now[table] = unread = shards[~same].tolist()
+        trusted = ((stamps[1] > 0) & (stamps[1] <= at_ns - RACY_NS))[~same].tolist()
+        read = list[tuple[int, Entry]]()
+        for shard, size, when, trust, footer in zip(
+            unread, *stamps[:, ~same].tolist(), trusted, self._footers(table, unread), strict=True
+        ):
+            if footer:
+                read.append((shard, self._entry(Stamp(size, when) if trust else NEW, footer)))
+        self.modified_ns[table] = int(stamps[1].max(initial=0))
+        rows = (
+            stored.rows
+            if same.all() and np.array_equal(at, np.arange(len(stored)))
+            else stored.rows.take(pa.array(at[same].tolist(), pa.int64()))
+        )
+        if read:
+            others = Entries(SCHEMA.empty_table())
+            others.update(read)
+            rows = pa.concat_tables([rows, others.rows]).unify_dictionaries()
+            place = Entries(rows).find(shards)
+            rows = rows.take(pa.array(place[place >= 0].tolist(), pa.int64()))
+        self.tables.setdefault(table, Entries(rows)).replace(rows)
         # a damaged part was moved aside while it was read
-        self.listed[table] = self.store.names(table) if lost else list(files)
-        if settled or not stored.keys() <= entries.keys():
+        self.listed[table] = self.store.names(table) if len(read) < len(unread) else names
+        if any(trusted) or len(rows) - len(read) < len(stored):
             self.unsaved.add(table)
 
     def _footers(self, table: str, shards: list[int]) -> list[Footer | None]:
@@ -179,7 +321,6 @@ class Ledger:
         made_with = json.dumps(
             {"settings": footer.settings, "models": footer.models, "version": footer.version}, sort_keys=True
         )
-        made_with = self.texts.setdefault(made_with, made_with)
         counts = footer.num_inputs, len(footer.rejected), len(footer.failed)
         return Entry(*stamp, footer.key, footer.digest, *counts, made_with)
 
@@ -225,27 +366,15 @@ class _Stored:
             raise parquet.DamagedError(self.path, "it is not a ledger of this version")
         return {table: number for number, table in enumerate(json.loads(self.reader.notes[b"tables"]))}
 
-    def entries(self, name: str, texts: dict[str, str]) -> dict[int, Entry]:
-        """Return the entries of a table by shard. texts: each value of made_with once."""
-        shards, *others, made_with = self.table(name).combine_chunks().columns
-        coded = made_with.chunk(0) if made_with.num_chunks else pa.array([], SCHEMA.field("made_with").type)
-        values = [texts.setdefault(text, text) for text in coded.dictionary.to_pylist()]
-        told = [values[code] for code in coded.indices.to_pylist()]
-        rows = zip(*(column.to_pylist() for column in others), told, strict=True)
-        return dict(zip(shards.to_pylist(), map(tuple.__new__, repeat(Entry), rows), strict=True))
 
-
-def _write(store: Store, tables: dict[str, list[tuple[int, Entry]]]) -> None:
+def _write(store: Store, tables: dict[str, pa.Table]) -> None:
     """Replace the file by these entries; those of other tables stay as they are."""
     old = _Stored(store)
     old.table("")
-    others = {name: rows for name in old.groups or {} if name not in tables and len(rows := old.table(name))}
+    others = {name: old.table(name) for name in old.groups or {} if name not in tables}
+    made = {name: rows for name, rows in (others | tables).items() if len(rows)}
     with store.writing(FILE) as out:
         writer = parquet.Writer(out, SCHEMA)
-        for rows in others.values():
-            writer.write(rows)
-        made = {name: entries for name, entries in tables.items() if entries}
-        for entries in made.values():
-            columns = [[shard for shard, _ in entries], *zip(*(entry for _, entry in entries), strict=True)]
-            writer.write(pa.table([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], SCHEMA))
-        writer.close({"tables": json.dumps([*others, *made])})
+        for rows in made.values():
+            writer.write(rows.combine_chunks())
+        writer.close({"tables": json.dumps([*made])})

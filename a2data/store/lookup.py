@@ -39,17 +39,17 @@ class Lookup:
         for value in values:
             if value in places:
                 groups.setdefault(places[value][0], []).append(value)
-        found = {}
+        found: dict[str, Any] = {}
         for group, wanted in groups.items():
             try:
                 columns = [name for name in schema(record).names if name in part.names]
                 rows = add_missing_columns(record, part.group(group, columns))
+                rows = rows.take([places[value][1] for value in wanted])
                 if not part.sealed:
-                    pixels.check(rows.take([places[value][1] for value in wanted]), part.path)
+                    pixels.check(rows, part.path)
             except parquet.DamagedError as error:
                 raise self.store.set_aside(error) from error
-            for value in wanted:
-                (found[value],) = from_table(record, rows.slice(places[value][1], 1))
+            found.update(zip(wanted, from_table(record, rows), strict=True))
         return found
 
     def _find_places(self, stage: str, shard: int, column: str) -> tuple[parquet.Reader, dict[str, tuple[int, int]]]:

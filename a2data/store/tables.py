@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import count, groupby
 from typing import Any
 
@@ -409,7 +409,7 @@ class Part:
             same = replace(replaces, key=footer.key, inputs=footer.inputs, seconds=footer.seconds)
             if same == footer:
                 return
-        about = asdict(footer) | {"rejected": [(r.key, r.reason, r.detail) for r in footer.rejected]}
+        about = vars(footer) | {"rejected": [(r.key, r.reason, r.detail) for r in footer.rejected]}
         self._close({"a2data": json.dumps(about, ensure_ascii=False, sort_keys=True)})
         self.store.publish(self.scratch, self.path)
 

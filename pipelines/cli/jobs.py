@@ -116,12 +116,12 @@ def _enrolled(args: argparse.Namespace) -> Iterator[tuple[Ledger, Recipe, list[S
     out = recipe.folder(store)
     with exclusive_lock(store):
         # before anything is saved
-        ownership.check(store, out, args.take_over)
+        checked = ownership.check(store, out, args.take_over)
         shards = enrolment.enroll(store, args.videos, recipe.videos_per_shard, sources.access(args, store), ledger)
         enrolment.check_sources(ledger)
         if recipe != saved:
             recipe.save(store)
-        with ownership.claimed(store, out, args.take_over) as owner:
+        with ownership.claimed(store, out, args.take_over, checked) as owner:
             yield ledger, recipe, stages, shards, owner
 
 

@@ -281,16 +281,18 @@ def finish(
     from pipelines.report import page
 
     out = recipe.folder(store)
-    before = [clip_id for clip_id in outputs.published(out) if not forgotten(clip_id)]
+    data = out.get("index.parquet")
+    before = [clip_id for clip_id in outputs.published(data) if not forgotten(clip_id)]
     refused, left = "", len(before)
     if summary.failed_jobs or summary.blocked:
         print(f"the index in {out.root} was not updated because some jobs failed", file=sys.stderr)
     else:
         try:
             least = 0 if allow_shrink else (len(before) + 1) // 2
-            left = outputs.index(summary.ledger, out, recipe.profile, stages, owner, least)
+            made = outputs.index(summary.ledger, out, recipe.profile, stages, owner, least, data)
+            left = made["samples"]
             print(f"{left} triplets in {out.root}")
-            print("" if quiet else outputs.splits(out), end="")
+            print("" if quiet else outputs.splits(made), end="")
         except outputs.ShrinkError as error:
             refused = str(error)
     changed = bool(summary.jobs or summary.failed_jobs)

@@ -157,8 +157,11 @@ def copied(given: ReferenceMeta, picture: np.ndarray, mask: np.ndarray, frames: 
     drawn = outlined(given, frames)
     if drawn is None or given.role == "background":
         return ""
-    own = copies.stamp(images.cut_out(frames[given.target.frame], drawn, images.bounds(drawn)))
-    pixels, pose, _ = copies.compare_stamps(own, copies.stamp(np.dstack([picture[..., :3], mask * np.uint8(255)])))
+    own = images.cut_out(frames[given.target.frame], drawn, images.bounds(drawn))
+    cuts = own, np.dstack([picture[..., :3], mask * np.uint8(255)])
+    stamps = [np.frombuffer(images.stamp(cut), np.uint8, images.STAMP_PX**2) for cut in cuts]
+    found = copies.compare_stamps(*(copies.Stamps.of([one]) for one in stamps))
+    pixels, pose = (float(distances[0, 0]) for distances in found[:2])
     same = pixels <= SAME_PIXELS and pose <= SAME_OUTLINE
     return f"cut-outs differ by {pixels:.3f} in pixels and {pose:.3f} in outline" if same else ""
 

@@ -246,6 +246,7 @@ def element(film: ClipVideo, shown: Shown, embed: Any, embedder: str) -> Element
         frame=number, box=box, confidence=1.0, mask=images.to_rle(mask), image=png, image_sha256=images.sha16(png),
         embedding=vector.tolist(), embedder=embedder, quality=1.0, seen_frames=[number], seen_boxes=[box],
         attributes=[f"outline={'mask' if shown.mask.counts else 'box' if any(shown.box) else 'none'}"],
+        stamp=images.stamp(cut),
     )  # fmt: skip
 
 
@@ -370,7 +371,7 @@ def reference(
     here, there = clips = pictures.clips[rows]
     footage.read(clips)
     pictures.read(rows)
-    shown = float(copies.picture_distances(footage.known[there].at([source.frame]), footage.known[here])[0])
+    shown = float(copies.picture_distances(footage.known[there].at([source.frame]), [footage.known[here]])[0, 0])
     gap_s = float(footage.apart_s(clips[:1], clips[1:])[1][0])
     vectors = known.vector(target_row), known.vector(source_row)
     similarity = round(float(vectors[0] @ vectors[1]), 5) if vectors[0] is not None and vectors[1] is not None else -1.0

@@ -25,7 +25,7 @@ class ShrinkError(Exception):
 
 def tables(ledger: Ledger) -> str:
     """Return a digest of the rows of the table `pack`; "" if it does not exist."""
-    digests = [entry.digest for entry in ledger.entries("pack").values()]
+    digests = ledger.entries("pack").rows["digest"].to_pylist()
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16] if digests else ""
 
 
@@ -36,11 +36,12 @@ def index(
     stages: Sequence[Stage],
     owner: dict[str, str] | None = None,
     least: int = 0,
-) -> int:
+    data: bytes | None = None,
+) -> dict[str, Any]:
     """Write index.parquet and manifest.json for the tars in `out`, unless they already describe these tables.
 
-    owner: the work folder that must own `out`. least: the minimum number of samples to publish. Returns the number of samples.
-    Raises ShrinkError, before anything is replaced or removed, if there are fewer.
+    owner: the work folder that must own `out`. least: the minimum number of samples to publish. data: the bytes of index.parquet,
+    if they are known. Returns the manifest. Raises ShrinkError, before anything is replaced or removed, if there are fewer.
     """
     store = ledger.store
     about = {
@@ -50,9 +51,9 @@ def index(
     }
     old = tars.manifest(out)
     tars.check_owner(out, old, owner or old.get("owner"))
-    if old.get("about") == about and _is_indexed(out, old):
+    if old.get("about") == about and _is_indexed(data or out.get("index.parquet"), old):
         tars.remove_replaced(out)
-        return old["samples"]
+        return old
     rows = [row for shard in store.shards("pack") for row in store.read("pack", shard, Packed)]
     if len(rows) < least:
         raise ShrinkError(
@@ -65,12 +66,11 @@ def index(
         croissant.write(out, made)
         if any(stage.energon for stage in stages if isinstance(stage, Pack)):
             energon.write(out, rows)
-    return made["samples"]
+    return made
 
 
-def published(out: Folder) -> list[str]:
-    """Return the clip ids of the samples in the index of `out`; [] if the index is missing or cannot be read."""
-    data = out.get("index.parquet")
+def published(data: bytes | None) -> list[str]:
+    """Return the clip ids of the samples in an index, the bytes of index.parquet; [] if it is missing or cannot be read."""
     try:
         if not data:
             return []
@@ -81,18 +81,17 @@ def published(out: Folder) -> list[str]:
         return []
 
 
-def _is_indexed(out: Folder, manifest: dict[str, Any]) -> bool:
-    """Return whether the index is the one that the manifest lists. A run may be killed between writing the two."""
-    data = out.get("index.parquet")
+def _is_indexed(data: bytes | None, manifest: dict[str, Any]) -> bool:
+    """Return whether an index is the one that the manifest lists. A run may be killed between writing the two."""
     if data is None:
         return False
     recorded = manifest.get("index")  # absent from manifests written before 2026-12
     return recorded is None or recorded["sha256"] == hashlib.sha256(data).hexdigest()
 
 
-def splits(out: Folder) -> str:
-    """Describe each split in a line, from the manifest; add a line if one component exceeds a requested split fraction."""
-    lines, manifest = [], tars.manifest(out)
+def splits(manifest: dict[str, Any]) -> str:
+    """Describe each split of a manifest in a line; add a line if one component exceeds a requested split fraction."""
+    lines = []
     for name, about in manifest.get("splits", {}).items():
         held, largest = f"{about['share']:.1%}", f"{about['largest_component']:.1%}"
         lines.append(

@@ -105,10 +105,11 @@ def check(store: Store, out: Folder, take_over: bool = False) -> tuple[Identity,
     Raises PermissionError if the one may not write into the other.
     """
     me, about = identify(store), writer.manifest(out)
-    entries = [name for name in out.entries() if name != LOCK]
+    # manifests with an owner decide by that alone: neither the folder nor the footers of `pack` are read
+    owned = isinstance(about.get("owner"), dict)
+    entries = [] if owned else [name for name in out.entries() if name != LOCK]
     inside = f"{_place(out)}/".startswith(f"{_place(store)}/")
-    # manifests with an owner decide by that alone: the footers of `pack` are not read
-    tables = "" if take_over or isinstance(about.get("owner"), dict) else outputs.tables(Ledger(store))
+    tables = "" if take_over or owned else outputs.tables(Ledger(store))
     packed = frozenset() if take_over or about else _packed(store, out)
     why = "" if take_over else refusal(me, about, entries, inside, tables, _host(out), packed)
     if why:
@@ -120,14 +121,20 @@ def check(store: Store, out: Folder, take_over: bool = False) -> tuple[Identity,
 
 
 @contextlib.contextmanager
-def claimed(store: Store, out: Folder, take_over: bool = False) -> Iterator[dict[str, str]]:
+def claimed(
+    store: Store, out: Folder, take_over: bool = False, checked: tuple[Identity, dict[str, Any]] | None = None
+) -> Iterator[dict[str, str]]:
     """Claim the out folder of a work folder and keep other runs out of it during the block. Yields the manifest's owner entry.
 
     The claim is written into the manifest before the first tar. Local folders are locked. A URL has no lock; if a second run
     claims the folder at the same time, this one stops before it publishes. Raises PermissionError if another work folder owns it
     or it contains other files, unless take_over is set, and BlockingIOError if another run uses it.
+
+    checked: the result of `check`, if it was called already; it is used if the folder needs no claim.
     """
-    me, about = check(store, out, take_over)  # before the lock, which writes a file
+    if checked is None or checked[1].get("owner") != checked[0].owner:
+        checked = check(store, out, take_over)  # before the lock, which writes a file
+    me, about = checked
     with exclusive_lock(out) if _place(out) != _place(store) else contextlib.nullcontext():
         if out.local:
             me, about = check(store, out, take_over)

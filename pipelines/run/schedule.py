@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from a2data.job import UNIT
 from a2data.journal import progress_path
 from a2data.records import ClipVideo
@@ -144,10 +146,10 @@ class Scheduler:
         for group in self.groups:
             self.fresh[group] = [self.ledger.is_fresh(stage) for stage in group]
             reads = [(name, settled.get(name, set())) for name in self.reads[group]]
-            done = []
+            done, known = [], self._fresh_shards(group)
             for job in jobs(group, self.shards):
                 late = {(name, shard) for name, there in reads for shard in job if shard not in there}
-                if late or self._stale(group, job):
+                if late or (job[0] not in known if known is not None else self._stale(group, job)):
                     self._open(group, job, late)
                 else:
                     done.append(job)
@@ -155,6 +157,13 @@ class Scheduler:
             settled.update({stage.name(): shards for stage in group})
             if done:
                 self.watch("fresh", (group, done))
+
+    def _fresh_shards(self, group: Group) -> set[int] | None:
+        """Return the shards for which all parts of a group are fresh; None for a stage over all shards."""
+        if group[0].per == "all":
+            return None
+        fresh = np.logical_and.reduce([self.ledger.fresh(stage, self.shards) for stage in group])
+        return {shard for shard, done in zip(self.shards, fresh.tolist(), strict=True) if done}
 
     def _open(self, group: Group, job: Job, waits: set[tuple[str, int]]) -> None:
         task = self.open[group][job] = Task(group, job, waits)

@@ -38,7 +38,7 @@ def plan(stages: Sequence[Stage], ledger: Ledger, shards: Sequence[int]) -> list
             pending = remade[stage.name()] = set()
             every = jobs(group, shards)
             why = reasoner(stage, ledger, remade)
-            for job in every:
+            for job in unsettled(stage, ledger, every, remade):
                 if told := why(job):
                     reasons[told] += 1
                     pending.update(job)
@@ -50,12 +50,23 @@ def progress(stages: Sequence[Stage], ledger: Ledger) -> list[dict[str, Any]]:
     """Return the counts of each stage: parts that are fresh, all parts, units done, rejects and failed units."""
     rows = []
     for step in plan(stages, ledger, ledger.shards("manifest")):
-        entries = ledger.entries(step.stage).values()
-        rejected, failed = sum(e.num_rejected for e in entries), sum(e.num_failed for e in entries)
-        done = sum(e.num_inputs for e in entries) - failed
-        counts = {"fresh": step.total - step.todo, "parts": step.total, "done": done}
+        entries = ledger.entries(step.stage)
+        rejected, failed, inputs = (
+            int(entries.column(f"num_{name}").sum()) for name in ("rejected", "failed", "inputs")
+        )
+        counts = {"fresh": step.total - step.todo, "parts": step.total, "done": inputs - failed}
         rows.append({"stage": step.stage, **counts, "rejected": rejected, "failed": failed})
     return rows
+
+
+def unsettled(stage: Stage, ledger: Ledger, every: Sequence[Job], remade: dict[str, set[int]]) -> list[Job]:
+    """Return the jobs of a stage whose parts are not fresh or whose inputs are pending. remade: see `reasoner`."""
+    pending = set[int]().union(*(remade.get(name, ()) for name in stage.reads))
+    if stage.per == "all":
+        is_fresh = ledger.is_fresh(stage)
+        return [job for job in every if not pending.isdisjoint(job) or not is_fresh(job)]
+    fresh = ledger.fresh(stage, [shard for (shard,) in every]).tolist()
+    return [job for job, done in zip(every, fresh, strict=True) if not done or job[0] in pending]
 
 
 def change(old: Any, new: Any) -> str:
@@ -130,8 +141,9 @@ def failed_units(ledger: Ledger, names: Sequence[str]) -> list[dict[str, Any]]:
 
 def _with_failures(ledger: Ledger, name: str) -> Iterator[tuple[int, Footer]]:
     """Yield the footers with failed units."""
-    for shard, entry in ledger.entries(name).items():
-        if entry.num_failed and (footer := ledger.store.footer(name, shard)):
+    entries = ledger.entries(name)
+    for shard in entries.column("shard")[entries.column("num_failed") > 0].tolist():
+        if footer := ledger.store.footer(name, shard):
             yield shard, footer
 
 
@@ -139,8 +151,7 @@ def all_failed(ledger: Ledger, names: Sequence[str]) -> list[str]:
     """Return a message for each stage of which every unit failed, with the most frequent error. Rejects are not failures."""
     found = []
     for name in names:
-        entries = ledger.entries(name).values()
-        failed, units = sum(entry.num_failed for entry in entries), sum(entry.num_inputs for entry in entries)
+        failed, units = (int(ledger.entries(name).column(c).sum()) for c in ("num_failed", "num_inputs"))
         if failed and failed >= units:
             errors = Counter(why for _, footer in _with_failures(ledger, name) for why in footer.failed.values())
             often = f", most often with {errors.most_common(1)[0][0]}" if errors else ""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from stages.retrieve.nearest import top_k
 
 PAIRS = 2048  # targets and candidates that are judged at a time, whose clips' thumbnails take 140 KB each
 WAVE = 200_000  # targets whose pictures and thumbnails are spooled at a time: up to 10 GB in TMPDIR
+MOST, WASTE = 256, 2  # combinations that `dense` returns at a time, and for each pair
 
 
 class Near(NamedTuple):
@@ -214,3 +216,20 @@ def blocks(group: Group, asked: Targets) -> Iterator[Targets]:
     for part in np.split(np.arange(len(order)), np.flatnonzero(np.diff(count // PAIRS)) + 1):
         if len(part):
             yield asked.at(part)
+
+
+def dense(a: np.ndarray, b: np.ndarray) -> Iterator[np.ndarray]:
+    """Divide pairs (a, b), (p,) numbers each, into groups whose combinations are few, so that all of them can be computed.
+
+    Pairs of equal a are adjacent, and so are those of one identity, most of whose combinations are pairs. Yields indices.
+    """
+    other, begin, size, held = b.tolist(), 0, 0, set[int]()
+    first = np.flatnonzero(np.r_[True, a[1:] != a[:-1]]).tolist() if len(a) else []
+    for start, end in pairwise([*first, len(a)]):
+        both = held.union(other[start:end])
+        if size and (size + 1) * len(both) > min(MOST, WASTE * (end - begin)):
+            yield np.arange(begin, start)
+            begin, size, both = start, 0, set(other[start:end])
+        size, held = size + 1, both
+    if len(a):
+        yield np.arange(begin, len(a))

@@ -170,8 +170,12 @@ class Clusters:
 
     def join(self, i: int, j: int, low: float) -> bool:
         """Join the clusters of two nodes unless constrained or below `low` in mean similarity; return whether it did."""
-        keep, gone = sorted((self.home[i], self.home[j]), key=lambda c: (-len(self.members[c]), c))
-        if keep == gone or gone in self.apart.get(keep, ()) or self.mean(keep, gone) < low:
+        keep, gone = self.home[i], self.home[j]
+        if keep == gone:
+            return False
+        if (-len(self.members[gone]), gone) < (-len(self.members[keep]), keep):
+            keep, gone = gone, keep
+        if gone in self.apart.get(keep, ()) or self.mean(keep, gone) < low:
             return False
         self._sums[keep] = self.sum(keep) + self.sum(gone)
         self._sums.pop(gone, None)

@@ -19,6 +19,7 @@ from stages.retrieve import copies
 from stages.retrieve.nearest import vectors
 
 INF = float("inf")
+TOGETHER = 16  # clips whose thumbnails are prepared at a time
 PARTS = ("hair", "upper", "lower", "shoes", "accessory")  # worn on one day: person and outfit must both agree
 Lookup = Callable[..., dict[str, Any]]  # a2data.store.lookup.Lookup
 
@@ -232,10 +233,14 @@ class Footage:
     def read(self, clips: np.ndarray) -> None:
         """Prepare the spooled thumbnails of these clips for comparison, and drop those of all others. 140 KB each."""
         wanted = np.unique(clips).tolist()
-        self.known = {
-            clip: self.known[clip] if clip in self.known else copies.Thumbs.of(self.spooled.get(clip))
-            for clip in wanted
-        }
+        new = [clip for clip in wanted if clip not in self.known]
+        self.known = {clip: self.known[clip] for clip in wanted if clip in self.known}
+        for start in range(0, len(new), TOGETHER):
+            data = [self.spooled.get(clip) for clip in new[start : start + TOGETHER]]
+            every, end = copies.Thumbs.of(b"".join(data)), 0
+            for clip, own in zip(new[start:], data, strict=False):
+                begin, end = end, end + len(own) // (copies.HEIGHT * copies.WIDTH)
+                self.known[clip] = every.at(slice(begin, end))
 
     def apart_s(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the seconds of one source that two clips share (negative if they are apart), and those between them."""

@@ -10,7 +10,7 @@ import pyarrow as pa
 from a2data.records import Reference, Rule
 from a2data.store.schema import schema
 from stages.retrieve import copies
-from stages.retrieve.candidates import Group
+from stages.retrieve.candidates import Group, dense
 from stages.retrieve.corpus import INF, PARTS, Corpus, Footage, kind_code
 from stages.retrieve.join import recompute_ties_float64
 from stages.retrieve.pictures import Pictures
@@ -199,16 +199,12 @@ class Judge:
 
     def _picture_distances(self, target: np.ndarray, source: np.ndarray) -> np.ndarray:
         """Return how close each source's frame comes to a frame of the target's clip, see stages.retrieve.copies."""
-        rows, place = np.unique(source, return_inverse=True)
-        if not len(rows):
-            return np.empty(0)
-        known, frames = self.footage.known, self.corpus.frame[rows].tolist()
-        shown = copies.joined([known[c].at([f]) for c, f in zip(self.clips[rows].tolist(), frames, strict=True)])
-        out, clips = np.empty(len(target)), self.clips[target]
-        for clip in np.unique(clips).tolist():
-            pairs = np.flatnonzero(clips == clip)
-            each, back = np.unique(place[pairs], return_inverse=True)
-            out[pairs] = copies.picture_distances(shown.at(each), known[clip])[back]
+        out, known, frames = np.empty(len(target)), self.footage.known, self.corpus.frame
+        for pairs in dense(self.clips[target], source):
+            (clips, i), (rows, j) = (np.unique(x[pairs], return_inverse=True) for x in (self.clips[target], source))
+            shown = zip(self.clips[rows].tolist(), frames[rows].tolist(), strict=True)
+            pictures = copies.joined([known[clip].at([frame]) for clip, frame in shown])
+            out[pairs] = copies.picture_distances(pictures, [known[clip] for clip in clips.tolist()])[j, i]
         return out
 
     # -- copies of footage -----------------------------------------------------------------------------------------
@@ -216,15 +212,12 @@ class Judge:
     def clear_repeats(self, pairs: Pairs, chosen: np.ndarray) -> None:
         """Find out which of the chosen pairs are of clips that repeat one another; `repeat_distance` is measured for those."""
         chosen = chosen[~pairs.cleared[chosen] & np.isnan(pairs.values[chosen, AT["repeat_distance"]])]
-        mine, theirs = np.sort([self.clips[pairs.target[chosen]], self.clips[pairs.source[chosen]]], axis=0)
-        suspect = np.zeros(len(chosen), bool)
-        known = self.footage.known
-        for clip in np.unique(mine).tolist():
-            those = np.flatnonzero(mine == clip)
-            others, back = np.unique(theirs[those], return_inverse=True)
-            near = [known[other] for other in others.tolist()]
-            limits = self.limits
-            suspect[those] = copies.may_repeat(known[clip], near, limits.copy_distance, limits.copy_min_frames)[back]
+        mine, theirs = self.clips[pairs.target[chosen]], self.clips[pairs.source[chosen]]
+        suspect, known, limits = np.zeros(len(chosen), bool), self.footage.known, self.limits
+        for some in dense(mine, theirs):
+            (a, i), (b, j) = (np.unique(x[some], return_inverse=True) for x in (mine, theirs))
+            one, other = ([known[clip] for clip in x.tolist()] for x in (a, b))
+            suspect[some] = copies.may_repeat(one, other, limits.copy_distance, limits.copy_min_frames)[i, j]
         pairs.cleared[chosen[~suspect]] = True
         self.measure_repeats(pairs, chosen[suspect])
 

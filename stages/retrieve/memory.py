@@ -7,7 +7,7 @@ not. If the fingerprint of all this is the same, the rows of the earlier part ar
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,18 +26,14 @@ ROWS = 65536  # neighbour lists that are brought up to date at a time
 SHARDS = 64  # parts whose rows are brought up to date at a time: their elements are searched once
 
 
-def hashed(*columns: Any) -> np.ndarray:
-    """Return a 64-bit hash of each row of the columns, which hold text, bytes or vectors."""
-    found = [_hash(b"\0".join(map(_bytes, row))) for row in zip(*columns, strict=True)]
-    return np.array(found, np.uint64)
-
-
-def _hash(data: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
-
-
-def _bytes(value: Any) -> bytes:
-    return value.encode() if isinstance(value, str) else bytes(value)
+def hashed(texts: Sequence[str], vectors: np.ndarray | None = None) -> np.ndarray:
+    """Return a 64-bit hash of each text, (n,) uint64, and of the vector with it, (n, d)."""
+    data = [text.encode() for text in texts]
+    if vectors is not None and len(data):
+        wide = np.ascontiguousarray(vectors).view(f"V{vectors.itemsize * vectors.shape[1]}").ravel()
+        data = [b"%b\0%b" % both for both in zip(data, wide.tolist(), strict=True)]
+    digests = b"".join([hashlib.blake2b(one, digest_size=8).digest() for one in data])
+    return np.frombuffer(digests, "<u8").astype(np.uint64)
 
 
 def mixed(*columns: np.ndarray) -> np.ndarray:

@@ -48,7 +48,7 @@ class Retrieve(Stage):
     uses_earlier = True
     unit_timeout_s = 86400.0  # counts no steps beside the tasks of its search
     uncached_fields = ("tile",)
-    version = 12
+    version = 13
 
     min_face: float = 0.0
     """cosine at which two faces are the same person; 0 = calibrated value, else the card's"""
@@ -338,11 +338,12 @@ def diversify(judge: Judge, pairs: Pairs, accepted: np.ndarray, most: int) -> li
     relevance (Carbonell & Goldstein 1998).
     """
     taken, left = [int(accepted[0])], accepted[1:].tolist()
-    thumb = {n: copies.Thumbs.of(judge.pictures.known[int(pairs.source[n])].thumb) for n in accepted.tolist()}
+    shown = judge.pictures.known["thumb"][judge.pictures.at(pairs.source[accepted])]
+    thumb = {n: copies.Thumbs.of(one) for n, one in zip(accepted.tolist(), shown, strict=True)}
 
     def gain(one: tuple[int, int]) -> tuple[float, int]:
         rank, pair = one
-        near = min(min(2.0, float(copies.picture_distances(thumb[pair], thumb[other])[0])) for other in taken)
+        near = min(min(2.0, float(copies.picture_distances(thumb[pair], [thumb[other]])[0, 0])) for other in taken)
         return near / copies.COPY - rank, -rank
 
     while left and len(taken) < most:

@@ -95,6 +95,16 @@ def test_status_costs_a_listing_for_each_table_and_a_few_requests(s3, local, mon
     assert len(s3.requests) <= tables + 7
 
 
+def test_a_run_with_nothing_to_do_costs_a_listing_for_each_table_and_a_few_requests(s3, local, monkeypatch):
+    monkeypatch.setattr(ledger, "RACY_NS", 0)
+    work, out = upload(local / "done", "s3://bucket/idle"), upload(local / "shards", "s3://bucket/idle-shards")
+    assert a2data("run", "--work", work, "--out", out, "--take-over") == 0
+    assert a2data("run", "--work", work, "--out", out) == 0
+    s3.requests.clear()
+    assert a2data("run", "--work", work, "--out", out) == 0
+    assert len(s3.requests) <= 1 + len(toy_stages()) + 17
+
+
 def test_a_run_goes_on_when_the_server_is_too_busy_for_every_tenth_request(s3, local):
     work, out = upload(local / "work", "s3://bucket/busy-work"), "s3://bucket/busy-shards"
     s3.fault = lambda n: BUSY if n % 10 == 0 else None

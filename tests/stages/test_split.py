@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from toy_pairs import fill, make, stages
 
+from a2data.dataset.writer import manifest as published_manifest
 from a2data.dataset.writer import split_into_tars
 from a2data.records import Packed, Reference
 from a2data.store.ledger import Ledger
@@ -55,7 +56,7 @@ def test_the_tars_are_named_by_their_split_and_the_manifest_counts_it(store):
     manifest = json.loads(Path(store.path("shards/manifest.json")).read_text())
     assert sum(about["samples"] for about in manifest["splits"].values()) == len(rows)
     assert {tar["name"] for tar in manifest["shards"]} == {row["shard"] for row in rows}
-    assert "eval: " in outputs.splits(folder(store))
+    assert "eval: " in outputs.splits(published_manifest(folder(store)))
 
 
 def test_without_a_split_tars_are_named_without_one_and_those_of_a_split_go(store, tmp_path):
@@ -67,7 +68,7 @@ def test_without_a_split_tars_are_named_without_one_and_those_of_a_split_go(stor
     tars = sorted(p.name for p in Path(again.path("shards")).glob("*.tar"))
     assert [name[:10] for name in tars] == ["00000-000-", "00001-000-"]
     assert {row["split"] for row in index(again)} == {""}
-    assert outputs.splits(folder(again)) == ""
+    assert outputs.splits(published_manifest(folder(again))) == ""
 
 
 def test_shares_come_out_on_average_and_a_component_keeps_its_place():
@@ -99,7 +100,7 @@ def test_a_component_in_two_splits_is_refused():
 def test_a_component_larger_than_the_share_is_said(store):
     rows = [row("train", "big", n) for n in range(9)] + [row("eval", "small")]
     assert split_into_tars(rows)["train"]["largest_component"] == 0.9
-    said = outputs.splits(folder(store))
+    said = outputs.splits(published_manifest(folder(store)))
     largest = max(
         about["largest_component"]
         for about in split_into_tars([replace(row(r["split"], r["component"])) for r in index(store)]).values()

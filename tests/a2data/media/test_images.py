@@ -75,3 +75,20 @@ def test_the_bounds_of_a_mask_touch_its_outermost_pixels():
     mask = np.zeros((20, 30), bool)
     mask[4, 7] = mask[11, 25] = True
     assert images.bounds(mask) == (7, 4, 26, 12)
+
+
+def test_a_stamp_holds_the_mask_and_the_mean_grey_levels_inside_it():
+    rgba = np.full((96, 120, 4), (90, 90, 90, 255), np.uint8)
+    rgba[:48, 60:, :3], rgba[48:, 60:, 3] = 200, 0
+    rgba[:, 110:, 3] = 0
+    made = images.stamp(rgba)
+    square = np.frombuffer(made, np.uint8, images.STAMP_PX**2).reshape(images.STAMP_PX, -1)
+
+    assert int.from_bytes(made[images.STAMP_PX**2 :], "little") == np.count_nonzero(rgba[..., 3])
+    inside = np.ones((48, 48), bool)
+    inside[24:, round(60 / 110 * 48) :] = False  # cropped to the mask, 110 px wide
+    assert np.array_equal(square >= images.INSIDE, inside)
+    grey = 2.0 * (square & (images.INSIDE - 1))
+    assert np.allclose(grey[:, :26], 90, atol=2)
+    assert np.allclose(grey[:24, 27:], 200, atol=2)
+    assert not grey[~inside].any()

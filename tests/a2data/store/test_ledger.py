@@ -30,9 +30,12 @@ def jobs(stage):
 
 def by_ledger(store):
     ledger = Ledger(store)
-    told = {
-        (n, s.name(), job): ledger.is_fresh(s)(job) for n, stages in STAGES.items() for s in stages for job in jobs(s)
-    }
+    each = [(n, stage) for n, stages in STAGES.items() for stage in stages]
+    told = {(n, s.name(), job): ledger.is_fresh(s)(job) for n, s in each for job in jobs(s)}
+    for n, stage in each:
+        if stage.per != "all":
+            for shard, fresh in zip(SHARDS, ledger.fresh(stage, SHARDS).tolist(), strict=True):
+                assert told[n, stage.name(), (shard,)] == fresh
     ledger.save()
     return told
 

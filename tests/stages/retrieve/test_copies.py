@@ -56,13 +56,13 @@ def test_another_take_before_the_same_wall_is_not_a_copy():
 
 def test_one_pose_that_comes_back_does_not_make_a_copy_of_the_clip():
     other = scene(0, path=[*np.linspace(180, 140, 10), np.linspace(20, 180, 20)[9], *np.linspace(120, 180, 9)])
-    assert copies.picture_distances(thumbs(ORIGINAL).at([9]), thumbs(other))[0] < copies.COPY
+    assert copies.picture_distances(thumbs(ORIGINAL).at([9]), [thumbs(other)])[0, 0] < copies.COPY
     assert copies.repeat_distance(thumbs(ORIGINAL), thumbs(other)) > copies.COPY
 
 
 def test_black_frames_prove_nothing():
     black = copies.Thumbs.of(np.zeros((10, 18, 24), np.uint8))
-    assert not copies.may_repeat(black, [black]).any()
+    assert not copies.may_repeat([black], [black]).any()
     assert copies.repeat_distance(black, black) == np.inf
 
 
@@ -79,7 +79,7 @@ def test_distances_are_those_of_every_pair_of_normalised_thumbnails():
 def test_a_distance_does_not_depend_on_what_is_compared_at_the_same_time():
     a, b = thumbs(ORIGINAL), thumbs(scene(1, 33))
     whole = copies.squared_distances(a, b)
-    parts = [copies.squared_distances(a.at([n]), b) for n in range(len(a.pixels))]
+    parts = [copies.squared_distances(a.at([n]), b) for n in range(a.num_frames)]
     assert np.array_equal(whole, np.concatenate(parts, axis=1))
 
 
@@ -95,7 +95,7 @@ def test_no_clip_that_repeats_another_is_overlooked(seed, run, frames, others):
         )
         some.append(copies.Thumbs.of(np.clip(noisy[:, :, ::-1] if turned else noisy, 0, 255).astype(np.uint8)))
     one = copies.Thumbs.of(footage[5:25])
-    found = copies.may_repeat(one, some, run=run)
+    (found,) = copies.may_repeat([one], some, run=run)
     for other, may in zip(some, found, strict=True):
         assert may or copies.repeat_distance(one, other, run) >= copies.COPY
 
@@ -130,7 +130,9 @@ def face(seed, light=1.0):
 
 
 def alike(a, b):
-    return copies.compare_stamps(copies.stamp(a), copies.stamp(b))
+    stamps = [np.frombuffer(images.stamp(x), np.uint8, images.STAMP_PX**2) for x in (a, b)]
+    found = copies.compare_stamps(*(copies.Stamps.of([x]) for x in stamps))
+    return [float(distance[0, 0]) for distance in found]
 
 
 def test_a_cut_out_has_distance_zero_from_itself_at_any_scale_and_mirrored():
@@ -148,6 +150,39 @@ def test_pixels_pose_and_light_are_distinguished():
     leaning = face(1).copy()
     leaning[:40, :, 3] = 0
     assert alike(face(1), leaning)[1] > 0.1
+
+
+def ragged(seed, flat=False):
+    """A stamp whose mask has holes."""
+    rng = np.random.default_rng(seed)
+    inside = rng.random(images.STAMP_PX**2) < rng.uniform(0.2, 0.9)
+    grey = np.full(inside.shape, 45) if flat else rng.integers(0, 128, inside.shape)
+    return np.where(inside, grey | images.INSIDE, 0).astype(np.uint8)
+
+
+def test_many_stamps_are_compared_as_two_are():
+    stamps = [*(ragged(n) for n in range(6)), ragged(7, flat=True), ragged(8, flat=True)]
+    stamps.append(stamps[0].reshape(images.STAMP_PX, -1)[:, ::-1].ravel())
+    pixels, pose, light = copies.compare_stamps(copies.Stamps.of(stamps), copies.Stamps.of(stamps))
+    squares = [s.reshape(images.STAMP_PX, -1) for s in stamps]
+    for i, a in enumerate(squares):
+        for j, b in enumerate(squares):
+            expected = []
+            for turned in (b, b[:, ::-1]):
+                both = (a > 127) & (turned > 127)
+                x, y = a[both] & 127, turned[both] & 127
+                alike = np.corrcoef(x, y)[0, 1] if min(x.std(), y.std()) > 0 else 0.0
+                expected.append((round(1 - alike, 5), round(1 - both.sum() / ((a > 127) | (turned > 127)).sum(), 5)))
+            assert (pixels[i, j], pose[i, j]) == pytest.approx(min(expected), abs=1.01e-5)
+            means = [2.0 * (s[s > 127] & 127).mean() for s in (a, b)]
+            assert light[i, j] == pytest.approx(abs(means[0] - means[1]) / 255, abs=1e-5)
+
+
+def test_a_comparison_of_stamps_does_not_depend_on_what_is_compared_at_the_same_time():
+    stamps = copies.Stamps.of([ragged(n) for n in range(9)])
+    whole = copies.compare_stamps(stamps, stamps)
+    parts = [copies.compare_stamps(stamps.at([n]), stamps) for n in range(9)]
+    assert all(np.array_equal(x, np.concatenate(rows)) for x, rows in zip(whole, zip(*parts, strict=True), strict=True))
 
 
 def test_real_copies_are_told_from_other_takes_of_the_same_person(corpus):
