@@ -23,12 +23,20 @@ def checkpoint_and_compile(network: Any, settings: Settings) -> None:
     changes the classes by whose names diffusers finds the blocks.
     """
     for block in blocks_of(network):
-        forward = block.forward
+        ways = [block.forward]
         if settings.activation_checkpointing:
-            forward = partial(checkpoint, forward, use_reentrant=False)
+            ways.append(partial(checkpoint, block.forward, use_reentrant=False))
         if settings.compile:
-            forward = torch.compile(forward)
-        block.forward = forward
+            ways = [torch.compile(way) for way in ways]
+        trained = any(parameter.requires_grad for parameter in block.parameters())
+        block.forward = partial(forward, *ways, trained) if settings.activation_checkpointing else ways[0]
+
+
+def forward(plain: Any, saving: Any, trained: bool, *given: Any, **more: Any) -> Any:
+    """Call a block, with checkpointing only if there will be a backward pass: torch.compile refuses to recompute otherwise."""
+    tensors = [value for value in (*given, *more.values()) if torch.is_tensor(value)]
+    backward = torch.is_grad_enabled() and (trained or any(tensor.requires_grad for tensor in tensors))
+    return (saving if backward else plain)(*given, **more)
 
 
 def apply_fsdp(network: Any, settings: Settings, place: Place) -> None:
