@@ -1,6 +1,6 @@
 """The three conditionings, trained with the tiny preset on the same shards: one table.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.conditioning demo/shards [--steps 600] [--seed 0] [--kinds a2 appended vace]
+    OMP_NUM_THREADS=1 python -m benchmarks.conditioning demo/shards [--steps 600] [--seed 0] [--kinds a2 …] [--out DIR]
 
 The golden difference is the largest absolute difference of sampled latents from SkyReels-V3's pipeline and from diffusers'
 WanVACEPipeline, over the same tiny random networks (`difference` in benchmarks.conditioning_golden); for A2 and its released
@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="+", default=list(CONDITIONINGS), choices=CONDITIONINGS)
+    parser.add_argument("--out", type=Path, help="folder for the trainings, kept and resumed (default: temporary)")
     args = parser.parse_args()
     print(
         "conditioning  golden difference  loss at 0  at the end  wrong references  95 % over clips  CPU minutes",
@@ -37,7 +38,7 @@ def main() -> None:
     )
     for kind in args.kinds:
         with tempfile.TemporaryDirectory() as folder:
-            row = one(args.shards, Path(folder), kind, args.steps, args.seed)
+            row = one(args.shards, (args.out or Path(folder)) / kind, kind, args.steps, args.seed)
         _, low, high = student(np.array(list(row["clips"].values())))
         print(
             f"{kind:12} {'in tests' if kind == 'a2' else f'{golden.difference(kind):.1e}':>18} {row['first']:10.3f}"

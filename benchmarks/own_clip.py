@@ -1,13 +1,13 @@
 """References from other clips against references from the same clip: the tiny preset trained with each, evaluated with both.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.own_clip demo/work [--seeds 0 1 2] [--steps N] [--out DIR]
+    OMP_NUM_THREADS=1 python -m benchmarks.own_clip demo/work [WORK …] [--held-out 0.4] [--steps N] [--out DIR]
 
 Two data sets have the same triplets: one with references from other clips, as paired by the run, and one with the clip's own
 pictures of the same elements, as taken by `pack.allow_same_clip`. Encoders, initial network, seeds and held-out clips are the
 same. The script prints each network's held-out loss with both kinds of references. If a network trained on own pictures loses
 accuracy with pictures from other clips, it has learned to copy. The script also prints the copy-paste score of samples for
 held-out clips with references from other clips: whether the video, at the position of a reference on its canvas, is nearer to the
-reference (up to 1) or to the original clip (down to -1). An existing --out folder is resumed.
+reference (up to 1) or to the original clip (down to -1). Several work folders are pooled. An existing --out folder is resumed.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from a2data.dataset import writer
 from a2data.records import Packed
 from a2data.store.folder import Folder
 from benchmarks import reference_use
+from model_zoo.a2.checkpoint import CONDITIONINGS
 from pipelines.cli.main import main as a2data
 from pipelines.prefer.copying import copied
 from pipelines.statistics import student
@@ -39,7 +40,12 @@ SAME_CLIP = ("--set", "retrieve.min_quality=2", "--set", "pack.allow_same_clip=t
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("work", type=Path)
+    parser.add_argument("works", type=Path, nargs="+", metavar="WORK")
+    parser.add_argument("--conditioning", choices=CONDITIONINGS, default="a2")
+    parser.add_argument("--held-out", type=float, help="fraction of held-out clips (default: that of the preset)")
+    parser.add_argument(
+        "--augmentations", type=int, nargs=2, help="of training and held-out clips (default: the preset's)"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int)
     parser.add_argument(
@@ -49,8 +55,8 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         out = args.out or Path(folder)
-        sets = data_sets(args.work, out)
-        found = {(kind, seed): trained(sets, kind, out, seed, args.steps) for seed in args.seeds for kind in KINDS}
+        sets = data_sets(args.works, out)
+        found = {(kind, seed): trained(sets, kind, out, seed, args) for seed in args.seeds for kind in KINDS}
         copied = {
             (kind, seed): scores(sets[KINDS[0]], home(out, kind) / f"seed-{seed}" / "model", args.noises)
             for kind, seed in found
@@ -64,24 +70,15 @@ def home(out: Path, kind: str) -> Path:
     return out / kind.replace(" ", "-")
 
 
-def data_sets(work: Path, out: Path) -> dict[str, Path]:
+def data_sets(works: list[Path], out: Path) -> dict[str, Path]:
     """Make shard folders with the same triplets and elements; return them by the origin of the pictures."""
     finished = {kind: home(out, kind) / "shards" for kind in KINDS}
-    if all(writer.rows(Folder(str(folder))) for folder in finished.values()):
+    if all((folder / "index.parquet").exists() for folder in finished.values()):
         return finished
-    triplets = {}
+    triplets: dict[str, dict[str, samples.Triplet]] = {kind: {} for kind in KINDS}
     for kind, more in zip(KINDS, ((), SAME_CLIP), strict=True):
-        mine = home(out, kind)
-        shutil.copytree(work, mine / "work", ignore=shutil.ignore_patterns("shards", "report.html"))
-        flags = ["--set", f"pack.roles={ROLES}", "--set", f"pack.required_roles={ROLES}", *more]
-        if a2data(["run", "--work", str(mine / "work"), "--out", str(mine / "packed"), "--quiet", *flags]):
-            raise SystemExit(f"the run in {mine / 'work'} failed")
-        source = Folder(str(mine / "packed"))
-        triplets[kind] = {
-            t.facts.clip_id: t
-            for name in sorted({row.shard for row in writer.rows(source)})
-            for t in read_tar(source, name)
-        }
+        for number, work in enumerate(works):
+            triplets[kind] |= packed(work, home(out, kind) / str(number), more)
     both = sorted(triplets[KINDS[0]].keys() & triplets[KINDS[1]].keys())
     for kind in KINDS:
         other = KINDS[1 - KINDS.index(kind)]
@@ -90,6 +87,20 @@ def data_sets(work: Path, out: Path) -> dict[str, Path]:
         ]
         write(alike, home(out, kind) / "shards")
     return finished
+
+
+def packed(work: Path, mine: Path, more: tuple[str, ...]) -> dict[str, samples.Triplet]:
+    """Pack a copy of a work folder with further flags; return the triplets by clip."""
+    shutil.rmtree(mine, ignore_errors=True)
+    shutil.copytree(work, mine / "work", ignore=shutil.ignore_patterns("shards", "report.html"))
+    flags = ["--set", f"pack.roles={ROLES}", "--set", f"pack.required_roles={ROLES}", *more]
+    if a2data(["run", "--work", str(mine / "work"), "--out", str(mine / "packed"), "--quiet", "--in-process", *flags]):
+        raise SystemExit(f"the run in {mine / 'work'} failed")
+    source = Folder(str(mine / "packed"))
+    shards = sorted({row.shard for row in writer.rows(source)})
+    found = {t.facts.clip_id: t for name in shards for t in read_tar(source, name)}
+    shutil.rmtree(mine)
+    return found
 
 
 def limited(triplet: samples.Triplet, other: samples.Triplet) -> samples.Triplet:
@@ -119,12 +130,18 @@ def described(triplet: samples.Triplet) -> Iterator[Any]:
     yield from ([given.role for given in facts.references], facts.license, risk)
 
 
-def trained(sets: dict[str, Path], kind: str, out: Path, seed: int, steps: int | None) -> dict[str, np.ndarray]:
+def trained(sets: dict[str, Path], kind: str, out: Path, seed: int, args: argparse.Namespace) -> dict[str, np.ndarray]:
     """Train on one data set; return for each kind of references the loss on each held-out clip."""
     from pipelines.train.trainer import train
 
     encoding, settings = PRESETS["tiny"]
-    settings = replace(settings, seed=seed, steps=steps or settings.steps)
+    encoding = replace(encoding, conditioning=args.conditioning)
+    encoding = replace(encoding, validation_fraction=args.held_out or encoding.validation_fraction)
+    if args.augmentations:
+        train_count, held_out_count = args.augmentations
+        encoding = replace(encoding, augmentations=train_count, validation_augmentations=held_out_count)
+    steps = args.steps or settings.steps
+    settings = replace(settings, seed=seed, steps=steps, decay_steps=steps * 2 // 5, validate_every=steps)
     for each in (kind, *KINDS):  # both kinds are encoded with the same encoders
         mine = home(out, each) / f"seed-{seed}"
         first = next(out.glob("*/seed-*/start"), None)
@@ -146,17 +163,17 @@ def trained(sets: dict[str, Path], kind: str, out: Path, seed: int, steps: int |
 def losses(model: Path, mine: Path, encoding: Any) -> np.ndarray:
     """Return a network's loss on each held-out clip of a folder of encoded samples, ordered by name."""
     import torch
-    from diffusers import WanTransformer3DModel
     from safetensors.torch import load_file
 
     from a2data.dataset.batch_plan import rng
     from a2data.dataset.loader import Loader
     from model_zoo.a2 import padding
     from model_zoo.a2.objective import LEVELS
+    from model_zoo.a2.transformer import load_transformer
     from pipelines.train import examples
     from stages.encode.settings import clip_of
 
-    network = WanTransformer3DModel.from_pretrained(model / "transformer", local_files_only=True).eval()
+    network = load_transformer(model, torch.float32).eval()
     padding.shorten(network)
     nothing = load_file(mine / "encoded" / "no_references.safetensors")["condition"]
     bucket = (encoding.frames, encoding.height, encoding.width)
@@ -173,6 +190,7 @@ def losses(model: Path, mine: Path, encoding: Any) -> np.ndarray:
                 rng(0, 0, sample.key, f"held out {n}"),
                 "reference",
                 torch.device("cpu"),
+                conditioning=encoding.conditioning,
             )
             for n, level in enumerate(LEVELS)
         ]

@@ -65,7 +65,7 @@ def enter(rank: int, ranks: int, port: int, work, args) -> None:
 
 
 def step_of(rank: int, ranks: int, out: Path, settings: Settings) -> None:
-    """Compile, checkpoint and shard a network, run a step and write its loss and the norm of its gradient."""
+    """Compile, checkpoint and shard a network, run two steps and write their losses and the norms of their gradients."""
     from functools import partial
     from types import SimpleNamespace
 
@@ -81,16 +81,17 @@ def step_of(rank: int, ranks: int, out: Path, settings: Settings) -> None:
     shapes = {"video": (16, 3, 4, 6), "condition": (16, 1, 4, 6), "text": (5, tiny.DIM), "text_empty": (1, tiny.DIM)}
     every = [{name: torch.randn(*shape, generator=some) for name, shape in shapes.items()} for _ in range(2)]
     samples = [SimpleNamespace(key=f"s{n}", epoch=0, index=n, tensors=tensors) for n, tensors in enumerate(every)]
-    found = learner.learn(samples[rank::ranks], 0)
-    norm = found.norms["all"]
-    norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-    (out / f"{ranks}-{rank}.json").write_text(json.dumps([found.loss, norm]))
+    steps = [learner.learn(samples[rank::ranks], n) for n in range(2)]
+    norms = [step.norms["all"] for step in steps]
+    norms = [float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm) for norm in norms]
+    (out / f"{ranks}-{rank}.json").write_text(json.dumps([*(step.loss for step in steps), *norms]))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("frozen", ["float32", "bfloat16"])
-def test_compiled_checkpointed_and_sharded_is_the_same_as_one_plain_process(tmp_path, frozen):
-    plain = replace(SETTINGS, global_batch_size=2, trainable="vace", frozen_dtype=frozen, mixed_precision=frozen)
+@pytest.mark.parametrize(("part", "frozen"), [("vace", "float32"), ("vace", "bfloat16"), ("lora", "bfloat16")])
+def test_compiled_checkpointed_and_sharded_is_the_same_as_one_plain_process(tmp_path, part, frozen):
+    precision = {"frozen_dtype": frozen, "mixed_precision": frozen}
+    plain = replace(SETTINGS, global_batch_size=2, trainable=part, **precision)
     finish(start(1, step_of, tmp_path, plain))
     finish(start(2, step_of, tmp_path, replace(plain, activation_checkpointing=True, compile=True)))
     one, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1-0", "2-0", "2-1"))
