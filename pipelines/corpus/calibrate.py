@@ -76,10 +76,11 @@ def table(found: dict[tuple[str, str], CalibratedThreshold], rate: float) -> Ite
     if found:
         yield f"thresholds at a false accept rate of {rate:g}, with 95 % intervals"
     for (embedder, kind), f in found.items():
+        origin = "were marked" if f.marked else "share a frame"
         weak = f" and {f.weak_negatives} weak (different sources)" if f.weak_negatives else ""
         yield (
             f"{embedder} {kind}: {f.threshold:.4f}, here {f.threshold_here:.4f} [{f.threshold_low:.4f}, {f.threshold_high:.4f}]; "
-            f"{f.negatives} negatives that {'were marked' if f.marked else 'share a frame'}{weak}, false accepts {f.false_accept:.4f} (up to "
+            f"{f.negatives} negatives that {origin}{weak}, false accepts {f.false_accept:.4f} (up to "
             f"{f.false_accept_high:.4f}); {f.positives} positives, true accepts "
             + (f"{f.true_accept:.3f} (at least {f.true_accept_low:.3f})" if f.positives else "not known")
         )

@@ -20,7 +20,7 @@ def matching(rows: list[Row], group: str, search: str) -> list[Row]:
 def explained(work: WorkFolder, key: str) -> str:
     """Return the HTML of the history of a key. Raises gr.Error for an unknown one."""
     try:
-        return fragment("ui/explained.html", text=work.explained(key.strip()))
+        return fragment("ui/explained.html", lines=work.explained(key.strip()).splitlines())
     except (OSError, ValueError) as error:
         raise told(error) from error
 
@@ -31,9 +31,11 @@ def browse_tab(gr: Any, page: Any, work: WorkFolder) -> None:
         what = gr.Radio(WHAT, value="Clips", label="Show", elem_id="what", min_width=280)
         group = gr.Dropdown([ANY], value=ANY, label="Fate, kind or reason", elem_id="group", min_width=200)
         search = gr.Textbox("", label="Search", placeholder="id or label", elem_id="browse-search", min_width=150)
+    where = gr.HTML(elem_id="browse-where")
     with gr.Row():
-        where = gr.HTML(elem_id="browse-where")
-        buttons = [gr.Button(w, elem_id=f"browse-{w.lower()}", min_width=100) for w in ("Previous", "Next", "Reload")]
+        buttons = [
+            gr.Button(w, elem_id=f"browse-{w.lower()}", size="md", min_width=90) for w in ("Previous", "Next", "Reload")
+        ]
     tiles = gr.Gallery(
         show_label=False, elem_id="tiles", columns=6, height="auto", allow_preview=False, object_fit="contain", buttons=[]
     )  # fmt: skip
@@ -56,7 +58,7 @@ def browse_tab(gr: Any, page: Any, work: WorkFolder) -> None:
         some = [row for row in some if row.key in pictures] + [row for row in some if row.key not in pictures]
         about = fragment("ui/range.html", start=start, end=start + len(some), count=len(rows), what=of.lower(),
                          lacking=[row for row in some if row.key not in pictures])  # fmt: skip
-        gallery = [(decoded(pictures[row.key]), f"{row.key}: {row.about}") for row in some if row.key in pictures]
+        gallery = [(decoded(pictures[row.key]), f"{row.about}\n{row.key}") for row in some if row.key in pictures]
         return start, [row.key for row in some], about, gallery
 
     def opened(of: str, words: str) -> tuple[Any, ...]:

@@ -52,7 +52,7 @@ def page(
 
             with gr.Tab("Pairs"):
                 pairs.pairs_tab(gr, made, work)
-            with gr.Tab("Work folder"):
+            with gr.Tab("Browse"):
                 browse.browse_tab(gr, made, work)
         if shards:
             from pipelines.ui.shards import ShardReader, shards_tab

@@ -4,6 +4,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from pipelines.html.page import fragment
@@ -67,6 +68,43 @@ def progress(work: WorkFolder) -> str:
     return f"{counts[True]} right, {counts[False]} wrong in {work.marks_path}"
 
 
+def show(work: WorkFolder, numbers: list[int], place: int) -> tuple[Any, ...]:
+    """Return what the tab shows of the pair at a place in the list: list, place, position as HTML, its card, no explanation."""
+    pairs, total = work.pairs
+    where = fragment("ui/where.html", at=place, count=len(numbers), pairs=len(pairs), total=total, marks=progress(work))
+    try:
+        one = card(work, pairs[numbers[place]]) if numbers else ""
+    except (OSError, ValueError) as error:
+        raise told(error) from error
+    return numbers, place, where, one, ""
+
+
+def filtered(work: WorkFolder, *by: str) -> tuple[Any, ...]:
+    """Show the first of the pairs that pass the filters."""
+    return show(work, chosen(work.pairs[0], work.marked, Filters(*by)), 0)
+
+
+def move(work: WorkFolder, by: int, numbers: list[int], place: int) -> tuple[Any, ...]:
+    """Show another pair of the list, which is a circle."""
+    return show(work, numbers, (place + by) % max(len(numbers), 1))
+
+
+def judge(work: WorkFolder, same: bool | None, numbers: list[int], place: int) -> tuple[Any, ...]:
+    """Mark a pair and show the next; None removes its mark and stays."""
+    if not numbers:
+        return show(work, numbers, place)
+    try:
+        work.mark(work.pairs[0][numbers[place]], same)
+    except (OSError, ValueError) as error:
+        raise told(error) from error
+    return show(work, numbers, place if same is None else min(place + 1, len(numbers) - 1))
+
+
+def explain_end(work: WorkFolder, end: str, numbers: list[int], place: int) -> str:
+    """Return the history of the "target" or "source" of a pair as HTML."""
+    return explained(work, getattr(work.pairs[0][numbers[place]], end)) if numbers else ""
+
+
 def pairs_tab(gr: Any, page: Any, work: WorkFolder) -> None:
     """Add the tab."""
     kinds = sorted({pair.kind for pair in work.pairs[0]})
@@ -77,59 +115,30 @@ def pairs_tab(gr: Any, page: Any, work: WorkFolder) -> None:
         order = gr.Dropdown(ORDERS, value="by element", label="Order", elem_id="pair-order", min_width=150)
         search = gr.Textbox("", label="Search", placeholder="id or reason", elem_id="pair-search", min_width=150)
     where = gr.HTML(elem_id="pair-where")
-    with gr.Row(elem_id="pair-buttons"):
-        narrow = {"min_width": 100}
-        before = gr.Button("Previous (p)", elem_id="pair-previous", **narrow)
-        right = gr.Button("Right (r)", variant="primary", elem_id="pair-right", **narrow)
-        wrong = gr.Button("Wrong (w)", variant="stop", elem_id="pair-wrong", **narrow)
-        clear = gr.Button("Unmark (u)", elem_id="pair-unmark", **narrow)
-        after = gr.Button("Next (n)", elem_id="pair-next", **narrow)
+    with gr.Row():
+        right = gr.Button("Right (r)", variant="primary", elem_id="pair-right", min_width=130)
+        wrong = gr.Button("Wrong (w)", variant="stop", elem_id="pair-wrong", min_width=130)
+    with gr.Row():
+        before = gr.Button("Previous (p)", size="md", elem_id="pair-previous", min_width=90)
+        after = gr.Button("Next (n)", size="md", elem_id="pair-next", min_width=90)
+        clear = gr.Button("Unmark (u)", size="md", elem_id="pair-unmark", min_width=90)
     shown = gr.HTML(elem_id="pair")
     with gr.Row():
-        why = [gr.Button(f"Explain {word}", min_width=140) for word in ("the element", "its candidate")]
+        why = [gr.Button(f"Explain {word}", size="md", min_width=140) for word in ("the element", "its candidate")]
     text = gr.HTML(elem_id="pair-explained")
     found, at = gr.State([]), gr.State(0)
     outputs = [found, at, where, shown, text]
-
-    def show(numbers: list[int], place: int) -> tuple[Any, ...]:
-        pairs, total = work.pairs
-        about = fragment(
-            "ui/where.html", at=place, count=len(numbers), pairs=len(pairs), total=total, marks=progress(work)
-        )
-        try:
-            one = card(work, pairs[numbers[place]]) if numbers else ""
-        except (OSError, ValueError) as error:
-            raise told(error) from error
-        return numbers, place, about, one, ""
-
-    def filtered(*by: str) -> tuple[Any, ...]:
-        return show(chosen(work.pairs[0], work.marked, Filters(*by)), 0)
-
-    def move(numbers: list[int], place: int, by: int) -> tuple[Any, ...]:
-        return show(numbers, (place + by) % max(len(numbers), 1))
-
-    def judge(numbers: list[int], place: int, same: bool | None) -> tuple[Any, ...]:
-        if numbers:
-            try:
-                work.mark(work.pairs[0][numbers[place]], same)
-            except (OSError, ValueError) as error:
-                raise told(error) from error
-        return show(numbers, min(place + (same is not None), max(len(numbers) - 1, 0)))
-
     filters = [which, kind, marked, order, search]
     quick = {"api_name": False, "show_progress": "hidden"}
-    page.load(filtered, filters, outputs, **quick)
-    gr.on([each.change for each in filters], filtered, filters, outputs, **quick)
-    for button, by in ((before, -1), (after, 1)):
-        button.click(lambda numbers, place, by=by: move(numbers, place, by), [found, at], outputs, **quick)
-    for button, same in ((right, True), (wrong, False), (clear, None)):
-        button.click(lambda numbers, place, same=same: judge(numbers, place, same), [found, at], outputs, **quick)
+    page.load(partial(filtered, work), filters, outputs, **quick)
+    gr.on([each.change for each in filters], partial(filtered, work), filters, outputs, **quick)
+    for button, do in (
+        (before, partial(move, work, -1)),
+        (after, partial(move, work, 1)),
+        (right, partial(judge, work, True)),
+        (wrong, partial(judge, work, False)),
+        (clear, partial(judge, work, None)),
+    ):
+        button.click(do, [found, at], outputs, **quick)
     for button, end in zip(why, ("target", "source"), strict=True):
-        button.click(
-            lambda numbers, place, end=end: (
-                explained(work, getattr(work.pairs[0][numbers[place]], end)) if numbers else ""
-            ),
-            [found, at],
-            text,
-            api_name=False,
-        )
+        button.click(partial(explain_end, work, end), [found, at], text, **quick)

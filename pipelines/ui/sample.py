@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.html.page import fragment
+from pipelines.html.page import data_uri, fragment
 from pipelines.run.settings import scalar
 from pipelines.sample import checks, cutouts
 from pipelines.sample import job as jobs
@@ -54,10 +54,7 @@ def sample_tab(gr: Any, once: "SingleFlight", out: str) -> None:
         with gr.Column(min_width=300):
             status = gr.HTML(elem_id="status")
             video = gr.Video(label="Video", autoplay=True, loop=True, elem_id="video")
-    with gr.Column(elem_id="sheet-row"):
-        # Markdown, because a label would cover the image
-        gr.Markdown("References as the network sees them, and frames")
-        sheet = gr.Image(show_label=False, elem_id="sheet", buttons=["download", "fullscreen"])
+    sheet = gr.HTML(elem_id="sheet")
     with gr.Accordion("How it was made", open=False):
         record = gr.JSON(show_label=False)
 
@@ -108,7 +105,7 @@ class Progress:
     """State of one video: written by the thread that samples it, read by the page."""
 
     total: int  # forward passes
-    phase: str = "waiting for the video before"
+    phase: str = "starting"
     done: int = 0
     started_s: float = field(default_factory=time.monotonic)
     sampling_s: float = 0.0  # time of the first step's start
@@ -157,7 +154,7 @@ class SingleFlight:
         from pipelines.sample.stage import sample_to_file
 
         while not self.lock.acquire(timeout=TICK_S):
-            progress.enter(progress.phase)
+            progress.enter("waiting for the video before")
         try:
             progress.enter("cutting out the references")
             job = replace(job, out=free_path(Path(job.out).parent))
@@ -179,7 +176,7 @@ def sampled(
 ) -> Iterator[tuple[tuple[Any, ...] | None, str, bool]]:
     """Sample the video that the page describes. Yields what the page shows, progress as HTML, and whether it goes on.
 
-    What it shows: the paths of the video and its contact sheet, and its record; Nones at the beginning and None for no change.
+    What it shows: the path of the video, its contact sheet as HTML, and its record; at the beginning nothing; None for no change.
     rest: uploads of humans, objects and background, whether to cut out, then the values of NAMES. Raises gr.Error, which the page
     shows.
     """
@@ -196,7 +193,7 @@ def sampled(
     made: list[Job] = []
     thread = threading.Thread(target=_caught, args=(progress, lambda: made.append(once.sample(job, digests, progress))))
     thread.start()
-    shown: tuple[Any, ...] | None = (None, None, None)
+    shown: tuple[Any, ...] | None = (None, "", None)
     try:
         while thread.is_alive():
             yield shown, progress.html(), True
@@ -213,11 +210,9 @@ def sampled(
     else:
         out = made[0].out
         stem = out.removesuffix(".mp4")
-        yield (
-            (out, f"{stem}.png", json.loads(Path(f"{stem}.json").read_text())),
-            progress.html(f"saved as {out}"),
-            False,
-        )
+        sheet = fragment("ui/sheet.html", picture=data_uri(Path(f"{stem}.png").read_bytes(), "image/png"))
+        record = json.loads(Path(f"{stem}.json").read_text())
+        yield (out, sheet, record), progress.html(f"saved as {out}"), False
 
 
 def _caught(progress: Progress, do: Callable[[], None]) -> None:
