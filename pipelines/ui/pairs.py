@@ -119,9 +119,9 @@ def pairs_tab(gr: Any, page: Any, work: WorkFolder) -> None:
         right = gr.Button("Right (r)", variant="primary", elem_id="pair-right", min_width=130)
         wrong = gr.Button("Wrong (w)", variant="stop", elem_id="pair-wrong", min_width=130)
     with gr.Row():
-        before = gr.Button("Previous (p)", size="md", elem_id="pair-previous", min_width=90)
-        after = gr.Button("Next (n)", size="md", elem_id="pair-next", min_width=90)
-        clear = gr.Button("Unmark (u)", size="md", elem_id="pair-unmark", min_width=90)
+        before = gr.Button("Previous (p)", size="sm", elem_id="pair-previous", min_width=90)
+        after = gr.Button("Next (n)", size="sm", elem_id="pair-next", min_width=90)
+        clear = gr.Button("Unmark (u)", size="sm", elem_id="pair-unmark", min_width=90)
     shown = gr.HTML(elem_id="pair")
     with gr.Row():
         why = [gr.Button(f"Explain {word}", size="md", min_width=140) for word in ("the element", "its candidate")]

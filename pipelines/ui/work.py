@@ -47,11 +47,6 @@ class _Shown:  # columns of the tables of elements
     quality: float
 
 
-@dataclass(frozen=True)
-class _Clip:
-    clip_id: str
-
-
 class WorkFolder:
     """Rows of a work folder, read once and again by `reload`, and the file of its marks."""
 
@@ -80,9 +75,13 @@ class WorkFolder:
 
     @cached_property
     def pairs(self) -> tuple[list[Pair], int]:
-        """Pairs of retrieve, by element, and the number of all."""
+        """Pairs of retrieve, by element, and the number of all.
+
+        A garment without a reference names the face of a person who might wear it: that is not a pair.
+        """
         pairs, total = audit.pairs_of(self.store, [reject for stage, _, reject in self.rejects if stage == "retrieve"])
-        return sorted(pairs, key=lambda pair: (pair.target, pair.source)), total
+        alike = [pair for pair in pairs if pair.target.split("/")[1:2] == pair.source.split("/")[1:2]]
+        return sorted(alike, key=lambda pair: (pair.target, pair.source)), total - (len(pairs) - len(alike))
 
     @cached_property
     def elements(self) -> dict[str, tuple[int, _Shown]]:
