@@ -66,8 +66,9 @@ ALLOWED = {
     ("pipelines/films/tier_c.py", "name"): OURS,
     ("pipelines/films/tier_s.py", "name"): CONSTANT,
     ("pipelines/films/tier_s.py", "reel.file"): CONSTANT,
-    ("pipelines/ui.py", "f'{stem}.json'"): "job_of numbers the videos",
-    ("pipelines/ui.py", "packed.videos.name"): "a temporary folder",
+    ("pipelines/ui/sample.py", "f'{stem}.json'"): "job_of numbers the videos",
+    ("pipelines/ui/sample.py", "f'{stem}.png'"): "job_of numbers the videos",
+    ("pipelines/ui/shards.py", "packed.videos.name"): "a temporary folder",
 }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 TILE_PX, GAP_PX, LABEL_PX = 160, 4, 20  # of a sheet: height of a tile, space around tiles, height of a row's label
 STILLS = 6  # frames per video in a sheet
@@ -35,8 +35,9 @@ def sheet(rows: Sequence[tuple[str, Sequence[np.ndarray]]]) -> np.ndarray:
     strips = [strip(pictures) if pictures else np.zeros((TILE_PX, 0, 3), np.uint8) for _, pictures in rows]
     width, height = max(each.shape[1] for each in strips), LABEL_PX + TILE_PX + GAP_PX
     paper = Image.new("RGB", (width + 2 * GAP_PX, len(rows) * height), "white")
+    font = ImageFont.load_default(LABEL_PX - 6)
     for number, ((label, _), row) in enumerate(zip(rows, strips, strict=True)):
-        ImageDraw.Draw(paper).text((GAP_PX, number * height + GAP_PX), label, "black")
+        ImageDraw.Draw(paper).text((GAP_PX, number * height), label, "black", font)
         if row.size:
             paper.paste(Image.fromarray(row), (GAP_PX, number * height + LABEL_PX))
     return np.asarray(paper)

@@ -4,6 +4,7 @@ import argparse
 
 from pipelines.cli import session
 from pipelines.corpus.calibrate import calibrate, table, write
+from pipelines.marks import read
 from pipelines.run.recipe import FILE
 
 
@@ -16,6 +17,11 @@ def add_flags(sub: argparse.ArgumentParser) -> None:
         metavar="RATE",
         help="target false accept rate: fraction of pairs of different elements accepted as the same, above 0 and below 0.5 "
         "(default: 0.001)",
+    )
+    sub.add_argument(
+        "--marks",
+        metavar="FILE",
+        help="pairs that were marked right or wrong in `a2data ui`, which replace the negatives and positives of their kinds",
     )
     sub.add_argument("--dry-run", action="store_true", help="print the thresholds without writing them")
     sub.set_defaults(do=_calibrate)
@@ -37,7 +43,10 @@ def _calibrate(args: argparse.Namespace) -> int:
     from pipelines.run.lock import exclusive_lock
 
     store, _, stages = session.opened(args)
-    found, refused = calibrate(store, args.target_far, stages)
+    marks = read(args.marks) if args.marks else {}
+    if args.marks and not marks:
+        raise ValueError(f"{args.marks} does not have marks: mark pairs with `a2data ui --work {args.work}`")
+    found, refused = calibrate(store, args.target_far, stages, marks)
     for line in table(found, args.target_far):
         print(line)
     for reason in refused:

@@ -27,7 +27,9 @@ def add_flags(bench: argparse.ArgumentParser) -> None:
     sub.add_argument("--cutouts", type=Path, help="folder with RGBA pictures in human/ and object/ (tier C only)")
     sub.add_argument("--plates", type=Path, help="folder with pictures of places without people (tier C only)")
     sub = command("score", _score, "score a finished run over a set")
-    sub.add_argument("truth", metavar="SET", type=Path, help="folder of the set")
+    sub.add_argument(
+        "truth", metavar="SET", type=Path, help="folder of the set, or a file of pairs that were marked in `a2data ui`"
+    )
     sub.add_argument("--work", required=True, type=Path, help="work folder of the run")
     sub.add_argument("--shards", type=Path, help="shards of the run (default: shards inside the work folder)")
     sub.add_argument("--rerun-shards", type=Path, help="shards of a second run, expected to be byte-identical")
@@ -72,6 +74,8 @@ def _score(args: argparse.Namespace) -> int:
     from pipelines.films import truth
 
     shards = args.shards or args.work / "shards"
+    if args.truth.is_file():
+        return _score_marks(args, shards)
     known = truth.load(args.truth)
     made = predictions.read(args.work, shards)
     name = args.name or predictions.about(shards).get("profile", "run")
@@ -86,6 +90,20 @@ def _score(args: argparse.Namespace) -> int:
     if args.out:
         report.write(data, args.out)
         print(f"\nreport: {args.out / 'score.html'}")
+    return 0
+
+
+def _score_marks(args: argparse.Namespace, shards: Path) -> int:
+    from pipelines import marks as marking
+    from pipelines.bench.triplets import marked, predictions
+
+    if args.rerun_shards or args.out:
+        raise ValueError("--rerun-shards and --out need a set of films: leave them out to score marks")
+    marks = marking.read(str(args.truth))
+    current = marked.current(args.work, marks)
+    print(f"{len(current)} of {len(marks)} marks are of this work folder")
+    for each in marked.score(predictions.read(args.work, shards), current):
+        print(each)
     return 0
 
 

@@ -2,13 +2,20 @@
 
 import argparse
 
-from pipelines.ui import LOOPBACK, page, serve
+from pipelines import marks
+from pipelines.cli import session
+from pipelines.ui.page import LOOPBACK, page, serve
+from pipelines.ui.work import WorkFolder
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of `a2data ui`."""
     command.add_argument(
         "--checkpoint", metavar="DIR", help="checkpoint to sample with: A2, Wan2.1-I2V for diffusers, or an export"
+    )
+    command.add_argument("--work", metavar="DIR", help="work folder (or URL) to look at and to mark the pairs of")
+    command.add_argument(
+        "--marks", metavar="FILE", help="file of the marks (default: WORK.marks.json, beside the work folder)"
     )
     command.add_argument("--shards", metavar="DIR", help="folder (or URL) of packed shards to browse")
     command.add_argument("--out", default="videos", metavar="DIR", help="folder for sampled videos (default: videos)")
@@ -22,7 +29,11 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def ui(args: argparse.Namespace) -> int:
     """Serve the page until interrupted."""
-    made = page(args.checkpoint, args.shards, args.out, args.device)
+    work = None
+    if args.work:
+        _, _, stages = session.opened(args)
+        work = WorkFolder(args.work, stages, args.marks or marks.beside(args.work))
+    made = page(args.checkpoint, args.shards, args.out, args.device, work)
     print(f"a2data ui: http://{args.host}:{args.port}", flush=True)
     serve(made, args.host, args.port, args.out).block_thread()
     return 0

@@ -3,7 +3,8 @@
 Labels are not needed. Tracks that share a frame are different: certain negatives. Elements of videos with different sources in
 the manifest are most likely different: weak negatives, which are counted separately and only used if the others do not suffice. A
 track that continues from clip to clip of a shot is one element: positives, taken far apart in time. Backgrounds have only
-positives (one shot) and weak negatives.
+positives (one shot) and weak negatives. Pairs marked wrong in `a2data ui` replace the negatives of
+their kind, and pairs marked right its positives.
 """
 
 import json
@@ -20,6 +21,8 @@ from a2data.records import EmbeddedElement
 from a2data.stage import Stage
 from a2data.store.schema import from_table
 from a2data.store.tables import Store
+from pipelines import marks as marking
+from pipelines.marks import Mark, Marks
 from pipelines.run.recipe import FILE, element_tables
 from pipelines.statistics import cluster_bootstrap, percentile_interval, wilson
 from stages.retrieve.clusters import cannot_link_pairs
@@ -49,13 +52,14 @@ class CalibratedThreshold:
     threshold_here: float  # threshold that keeps the rate on these negatives; others would exceed it half of the time
     threshold_low: float  # bootstrap over clips; NaN if all pairs are of one clip
     threshold_high: float
-    negatives: int  # pairs that share a frame
+    negatives: int  # pairs that share a frame, or were marked as different
     weak_negatives: int  # pairs of different sources; 0 if not needed
     positives: int
     false_accept: float  # fraction of the negatives at or above the threshold
     false_accept_high: float  # upper end of Wilson's interval
     true_accept: float  # fraction of the positives at or above the threshold; NaN without positives
     true_accept_low: float  # lower end of Wilson's interval
+    marked: bool = False  # whether the negatives are marks
 
 
 def write(store: Store, found: dict[tuple[str, str], CalibratedThreshold], rate: float) -> None:
@@ -72,21 +76,23 @@ def table(found: dict[tuple[str, str], CalibratedThreshold], rate: float) -> Ite
     if found:
         yield f"thresholds at a false accept rate of {rate:g}, with 95 % intervals"
     for (embedder, kind), f in found.items():
+        origin = "were marked" if f.marked else "share a frame"
         weak = f" and {f.weak_negatives} weak (different sources)" if f.weak_negatives else ""
         yield (
             f"{embedder} {kind}: {f.threshold:.4f}, here {f.threshold_here:.4f} [{f.threshold_low:.4f}, {f.threshold_high:.4f}]; "
-            f"{f.negatives} negatives that share a frame{weak}, false accepts {f.false_accept:.4f} (up to "
+            f"{f.negatives} negatives that {origin}{weak}, false accepts {f.false_accept:.4f} (up to "
             f"{f.false_accept_high:.4f}); {f.positives} positives, true accepts "
             + (f"{f.true_accept:.3f} (at least {f.true_accept_low:.3f})" if f.positives else "not known")
         )
 
 
 def calibrate(
-    store: Store, rate: float, stages: Sequence[Stage]
+    store: Store, rate: float, stages: Sequence[Stage], marks: Marks | None = None
 ) -> tuple[dict[tuple[str, str], CalibratedThreshold], list[str]]:
     """Return (embedder, kind) -> calibrated threshold, and a message for each that has too few pairs.
 
-    stages: the recipe. Raises ValueError for a work folder without elements.
+    stages: the recipe. marks: replace the negatives and positives of their kinds. Raises ValueError for a work folder without
+    elements.
     """
     tables = element_tables(stages)
     looks = [store.read_all(name, EmbeddedElement) for name in tables]
@@ -97,6 +103,10 @@ def calibrate(
     boxes = {b.element_id: b.seen_boxes for name in tables for b in from_table(_Boxes, store.read_all(name, _Boxes))}
     sources = {s.video_id: s.source for s in from_table(_From, store.read_all("manifest", _From))}
     found, refused = {}, []
+    names = corpus.text("element_id", range(len(corpus.frame))) if marks else []
+    judged = marking.current(marks or {}, dict(zip(names, corpus.frame.tolist(), strict=False)))
+    if gone := len(marks or {}) - len(judged):
+        refused.append(f"{gone} marks: their elements are gone or were detected again, mark them again")
     for kind in KINDS:
         by_embedder = defaultdict(list)
         with_embedding = corpus.with_embedding(kind)
@@ -113,7 +123,9 @@ def calibrate(
             video = [shots[corpus.traits[row].clip_id].video_id for row in rows]
             weak = different_sources([sources.get(v, "") for v in video], [corpus.traits[r].label for r in rows])
             strong, positive = sharing_a_frame(corpus, rows), one_track(corpus, rows, shots, boxes)
-            finding = judge(pairs(strong), pairs(weak), pairs(positive), rate)
+            same, different = marked(corpus, rows, kind, judged)
+            negatives = (pairs(different), pairs([])) if different else (pairs(strong), pairs(weak))
+            finding = judge(*negatives, pairs(same or positive), rate, marked=bool(different))
             if isinstance(finding, CalibratedThreshold):
                 found[embedder, kind] = finding
             else:
@@ -121,8 +133,11 @@ def calibrate(
     return found, refused
 
 
-def judge(strong: Pairs, weak: Pairs, positive: Pairs, rate: float) -> CalibratedThreshold | str:
-    """Return the threshold at that false accept rate, or a message why it cannot be estimated."""
+def judge(strong: Pairs, weak: Pairs, positive: Pairs, rate: float, marked: bool = False) -> CalibratedThreshold | str:
+    """Return the threshold at that false accept rate, or a message why it cannot be estimated.
+
+    marked: the negatives are marks.
+    """
     least = int(np.ceil(1 / rate))
     used = strong
     if len(strong.similarity) < least:
@@ -130,10 +145,10 @@ def judge(strong: Pairs, weak: Pairs, positive: Pairs, rate: float) -> Calibrate
     n = len(used.similarity)
     if n < least:
         attainable = f", or use --target-far {_round_up(1 / n):g}" if n > 2 else ""
-        return (
-            f"a rate of {rate:g} needs {least} pairs of different elements, but only {len(strong.similarity)} share a frame and "
-            f"{len(weak.similarity)} are of different sources: add more footage{attainable}"
-        )
+        there = f"{len(strong.similarity)} share a frame and {len(weak.similarity)} are of different sources: add more footage"
+        if marked:
+            there = f"{n} are marked as wrong: mark more"
+        return f"a rate of {rate:g} needs {least} pairs of different elements, but only {there}{attainable}"
     here = threshold_at_far(used.similarity, rate)
     if here > 1:
         return f"{int(rate * n) + 1} pairs of different elements have the maximal similarity: the model cannot separate them"
@@ -153,6 +168,7 @@ def judge(strong: Pairs, weak: Pairs, positive: Pairs, rate: float) -> Calibrate
         false_accept_high=wilson(false, n)[1],
         true_accept=true / m if m else float("nan"),
         true_accept_low=wilson(true, m)[0],
+        marked=marked,
     )
 
 
@@ -215,6 +231,26 @@ class _Boxes:
 class _From:
     video_id: str
     source: str
+
+
+def marked(
+    corpus: Corpus, rows: list[int], kind: str, marks: Sequence[Mark]
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Return the pairs i < j, as positions in `rows`, that are marked as the same, and those marked as different.
+
+    A mark of two people counts for their faces, too, unless the faces have a mark of their own.
+    """
+    place = {name: n for n, name in enumerate(corpus.text("element_id", rows))}
+    humans = corpus.human_of[rows]
+    with_human = np.flatnonzero(humans >= 0)
+    owner = dict(zip(corpus.text("element_id", humans[with_human]), with_human.tolist(), strict=True))
+    known: dict[tuple[int, int], bool] = {}
+    for names in (owner, place) if kind == "face" else (place,):  # the faces' own marks last, so that they win
+        for each in marks:
+            i, j = sorted(names.get(name, -1) for name in each.elements)
+            if 0 <= i < j:
+                known[i, j] = each.same
+    return sorted(ij for ij, same in known.items() if same), sorted(ij for ij, same in known.items() if not same)
 
 
 def sharing_a_frame(corpus: Corpus, rows: list[int]) -> list[tuple[int, int]]:

@@ -27,6 +27,14 @@ def render(
     return _environment().get_template(template).render(own | values)
 
 
+def fragment(template: str, **values: Any) -> str:
+    """Return the HTML of a template that is a part of a Gradio page; every string in `values` is escaped.
+
+    Gradio fills in ${…} and {{…}} of HTML that it shows, so those are escaped, too.
+    """
+    return _environment().get_template(template).render(values).replace("{", "&#123;").replace("$", "&#36;")
+
+
 def data_uri(data: bytes, mime: str = "image/jpeg") -> str:
     """Return a file as a data: URI, so that a page contains it."""
     return f"data:{mime};base64,{base64.b64encode(data).decode()}"

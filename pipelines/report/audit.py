@@ -76,6 +76,17 @@ def audit(store: Store, tables: Sequence[str], rejects: Iterable[Reject], requir
     tables: those with elements. rejects: those of retrieve.
     require: kinds of which a triplet needs a reference, "human|object|face" (see stages/pack/stage.py).
     """
+    pairs, total = pairs_of(store, rejects)
+    drawn = pictures(store, tables, [pairs[n] for n in chosen(pairs, most)])
+    triplets = contact_sheets.shards_holding(store, "pack")
+    about = scores(pairs, require.split("|"), {*triplets}, total)
+    known = drawn["elements"]
+    pictured = sum(pair.target in known and pair.source in known for pair in pairs)
+    return Audit(_json(about), _json(drawn), total, len(pairs), pictured)
+
+
+def pairs_of(store: Store, rejects: Iterable[Reject]) -> tuple[list[Pair], int]:
+    """Return up to MOST_PAIRS pairs of retrieve, references first, and the number of all. rejects: those of retrieve."""
     rows = store.read_all("retrieve", Reference)
     refused = [pair for reject in rejects if (pair := _refused(reject))]
     total = len(rows) + len(refused)
@@ -83,13 +94,7 @@ def audit(store: Store, tables: Sequence[str], rejects: Iterable[Reject], requir
         keep = round(MOST_PAIRS * len(rows) / total)
         rows = rows.take(np.linspace(0, max(len(rows) - 1, 0), keep).astype(np.int64))
         refused = contact_sheets.spread(refused, MOST_PAIRS - keep)
-    pairs = [*_accepted(rows), *refused]
-    drawn = pictures(store, tables, [pairs[n] for n in chosen(pairs, most)])
-    triplets = contact_sheets.shards_holding(store, "pack")
-    about = scores(pairs, require.split("|"), {*triplets}, total)
-    known = drawn["elements"]
-    pictured = sum(pair.target in known and pair.source in known for pair in pairs)
-    return Audit(_json(about), _json(drawn), total, len(pairs), pictured)
+    return [*_accepted(rows), *refused], total
 
 
 def _accepted(rows: pa.Table) -> list[Pair]:
@@ -113,13 +118,13 @@ def _refused(reject: Reject) -> Pair | None:
 
 def chosen(pairs: list[Pair], most: int) -> list[int]:
     """Return the numbers of the pairs with pictures: half nearest to one of their thresholds, half spread evenly over all."""
-    near = sorted(range(len(pairs)), key=lambda n: (min(map(_distance, pairs[n].rules), default=math.inf), n))
+    near = sorted(range(len(pairs)), key=lambda n: (min(map(distance, pairs[n].rules), default=math.inf), n))
     return list(dict.fromkeys([*near[: most // 2], *contact_sheets.spread(list(range(len(pairs))), most), *near]))[
         :most
     ]
 
 
-def _distance(rule: Rule) -> float:
+def distance(rule: Rule) -> float:
     """Return the distance from the value to the nearer threshold; inf without a threshold."""
     ends = [end for end in (rule.low, rule.high) if math.isfinite(end)]
     return min((abs(rule.value - end) for end in ends), default=math.inf)

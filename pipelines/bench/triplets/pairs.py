@@ -8,7 +8,7 @@ import numpy as np
 
 from pipelines.bench.triplets import statistics
 from pipelines.bench.triplets.match_truth import Found, GroundTruthMatcher, Key
-from pipelines.bench.triplets.predictions import Element, Ref, Sample
+from pipelines.bench.triplets.predictions import Element, Prediction, Ref, Sample
 from pipelines.bench.triplets.statistics import Score, share
 from pipelines.films.truth import KINDS, Unit
 
@@ -160,28 +160,28 @@ def entity_scores(ground: GroundTruthMatcher) -> list[Score]:
 
 def embedding_scores(ground: GroundTruthMatcher) -> list[Score]:
     """Return AP, AUC and TAR over all pairs of elements from different takes, independent of the pipeline's thresholds."""
-    scores: list[Score] = []
-    for kind in KINDS:
-        similarity, same = _all_pairs(ground, kind)
-        names = (f"{kind} embeddings, AP", f"{kind} embeddings, AUC")
-        rates = ((0.01, f"{kind} embeddings, TAR at FAR 1e-2"), (0.001, f"{kind} embeddings, TAR at FAR 1e-3"))
-        if not same.any() or same.all():
-            note = "no two pairs to compare"
-            scores += [Score(name, None, note=note) for name in (*names, *(name for _, name in rates))]
-            continue
-        values = (statistics.average_precision(similarity, same), statistics.roc_auc(similarity, same))
-        scores += [Score(name, value, of=len(same)) for name, value in zip(names, values, strict=True)]
-        scores += [Score(n, statistics.accept_rate(similarity, same, far), of=len(same)) for far, n in rates]
-    return scores
+    return [score for kind in KINDS for score in separation(f"{kind} embeddings", *_all_pairs(ground, kind))]
+
+
+def separation(what: str, similarity: np.ndarray, same: np.ndarray) -> list[Score]:
+    """Return how well a similarity tells pairs of the same from others: AP, AUC and TAR. similarity: (n,), same: (n,) bool."""
+    names = (f"{what}, AP", f"{what}, AUC")
+    rates = ((0.01, f"{what}, TAR at FAR 1e-2"), (0.001, f"{what}, TAR at FAR 1e-3"))
+    if not same.any() or same.all():
+        note = "no two pairs to compare"
+        return [Score(name, None, note=note) for name in (*names, *(name for _, name in rates))]
+    values = (statistics.average_precision(similarity, same), statistics.roc_auc(similarity, same))
+    scores = [Score(name, value, of=len(same)) for name, value in zip(names, values, strict=True)]
+    return scores + [Score(n, statistics.accept_rate(similarity, same, far), of=len(same)) for far, n in rates]
 
 
 def _all_pairs(ground: GroundTruthMatcher, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the cosines of all pairs from different takes, and whether they show one entity. People are compared by face."""
-    faces = {e.parent: e for e in ground.prediction.elements.values() if e.kind == "face" and e.embedding}
+    faces = faces_of(ground.prediction)
     known: list[tuple[tuple[float, ...], str, str]] = []
     for element in ground.prediction.elements.values():
         found, unit = ground.of_element(element.id), ground.unit_of.get(element.clip)
-        vector = _vector(element, faces)
+        vector = vector_of(element, faces)
         if element.kind == kind and found.entity and found.entity.kind in KINDS and unit and vector:
             known.append((vector, found.id, unit.take))
     if len({len(vector) for vector, _, _ in known}) != 1:
@@ -193,7 +193,12 @@ def _all_pairs(ground: GroundTruthMatcher, kind: str) -> tuple[np.ndarray, np.nd
     return (matrix @ matrix.T)[a, b][other_take], (names[a] == names[b])[other_take]
 
 
-def _vector(element: Element, faces: dict[str, Element]) -> tuple[float, ...]:
+def faces_of(prediction: Prediction) -> dict[str, Element]:
+    """Return person -> face with an embedding."""
+    return {e.parent: e for e in prediction.elements.values() if e.kind == "face" and e.embedding}
+
+
+def vector_of(element: Element, faces: dict[str, Element]) -> tuple[float, ...]:
     """Return the embedding to compare an element by; for humans that of the face, () without a face if others have one."""
     if element.kind == "human" and faces:
         return faces[element.id].embedding if element.id in faces else ()

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from hypothesis import strategies as st
 from a2data.records import Clip, Element, Source
 from a2data.store.schema import schema
 from a2data.store.tables import Store
+from pipelines import marks as marking
 from pipelines.cli import main as cli
 from pipelines.corpus import calibrate
 from pipelines.corpus.calibrate import CalibratedThreshold, Pairs, bootstrap, different_sources, judge, threshold_at_far
+from pipelines.marks import mark
 from pipelines.run import recipe
 from pipelines.run.recipe import Recipe, element_tables
 from pipelines.triplets import triplets
@@ -165,3 +168,33 @@ def test_a_damaged_file_is_named(store):
     store.put(b"{", "thresholds.json")
     with pytest.raises(ValueError, match=r"thresholds\.json cannot be read"):
         recipe.thresholds(store)
+
+
+def test_marked_pairs_replace_those_of_their_kind_and_marks_of_people_count_for_their_faces(store, tmp_path, capsys):
+    faces = list(store.read("faces", 0, Element))
+    people = [
+        blank(Element, clip_id=f.clip_id, element_id=f"{f.element_id}-owner", kind="human", frame=3, box=BOX)
+        for f in faces
+    ]
+    owned = [replace(f, parent_id=f"{f.element_id}-owner") for f in faces]
+    store.write("detect", 0, Element, people)
+    store.write("faces", 0, Element, owned)
+    wrong = [mark((people[0].element_id, 3), (other.element_id, 3), False) for other in people[4:44]]
+    right = mark((faces[0].element_id, 0), (faces[2].element_id, 0), True)
+    gone = mark((faces[0].element_id, 0), (faces[6].element_id, 5), False)
+    path = str(tmp_path / "marks.json")
+    marking.write(path, {each.elements: each for each in (*wrong, right, gone)})
+    assert cli.main(["calibrate", store.root, "--target-far", "0.05", "--marks", path]) == 0
+    out = capsys.readouterr().out
+    assert "40 negatives that were marked" in out
+    assert "not calibrated: 1 marks: their elements are gone" in out
+    found = json.loads((store.get("thresholds.json") or b"{}").decode())["evidence"]["dlib face"]
+    x = np.array([f.embedding for f in faces])
+    worst = np.sort(x[4:44] @ x[0])[-3]  # two of forty may pass
+    assert found["threshold_here"] == pytest.approx(worst, abs=2e-5)
+    assert (found["positives"], found["true_accept"]) == (1, float(x[0] @ x[2] >= found["threshold"]))
+
+
+def test_a_file_without_marks_is_refused(store, tmp_path, capsys):
+    assert cli.main(["calibrate", store.root, "--marks", str(tmp_path / "none.json")]) == 2
+    assert "none.json does not have marks" in capsys.readouterr().err

@@ -2,38 +2,18 @@
 
 import importlib.util
 import json
+import time
+from types import SimpleNamespace
 
 import pytest
 
 from a2data.media import video
-from pipelines import ui
 from pipelines.cli.main import main
+from pipelines.ui.sample import NAMES, CancelledError, Progress, SingleFlight, job_of, sampled
+from pipelines.ui.shards import ShardReader, highlighted, looked_at
 
 lacking = [name for name in ("diffusers", "gradio") if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(bool(lacking), reason=f"lacks {' and '.join(lacking)}")
-
-WAIT_MS = 120_000
-
-
-@pytest.fixture
-def opened(browser, monkeypatch):
-    """A function that serves a page and opens it; no request leaves this machine."""
-    served, asked = [], []
-
-    def open_(*args):
-        made = ui.serve(ui.page(*args), out=args[2])
-        served.append(made)
-        tab = browser.new_page()
-        tab.set_default_timeout(WAIT_MS)
-        tab.on("request", lambda request: asked.append(request.url))
-        tab.goto(made.local_url)
-        return tab
-
-    yield open_
-    for made in served:
-        made.close()
-    outside = [url for url in asked if not url.startswith(("http://127.0.0.1", "data:", "blob:"))]
-    assert not outside
 
 
 def fill(tab, values: dict[str, str]) -> None:
@@ -56,7 +36,7 @@ def test_a_video_is_sampled_from_what_was_uploaded_and_a_wrong_size_is_a_sentenc
     tab = opened(str(checkpoint), None, str(tmp_path / "made"))
     tab.locator("#prompt textarea").fill("a woman drinks")
     tab.locator("#human input[type=file]").set_input_files(str(picture))
-    tab.locator("#human .file-preview a").first.wait_for()  # uploaded: a click before that would sample without it
+    tab.locator("#human img").first.wait_for()  # uploaded, and shown: a click before that would sample without it
     tab.get_by_label("Cut out people and objects").uncheck()
     tab.locator("#settings button").first.click()
     fill(tab, {"height": "30", "width": "48", "frames": "13", "steps": "2"})
@@ -66,6 +46,10 @@ def test_a_video_is_sampled_from_what_was_uploaded_and_a_wrong_size_is_a_sentenc
     tab.locator("#height input").fill("32")
     tab.locator("#start").click()
     tab.locator("#video video").wait_for()
+    tab.get_by_text("step 2 of 2").wait_for()
+    assert "made/0001.mp4" in tab.locator("#status").inner_text()
+    assert tab.locator("#sheet img").evaluate("img => img.naturalWidth") > 300
+    assert tab.locator("#cancel").is_disabled()
     assert video.decode((tmp_path / "made" / "0001.mp4").read_bytes()).shape == (9, 32, 48, 3)
 
 
@@ -90,26 +74,74 @@ def test_a_page_of_nothing_and_a_folder_of_no_shards_are_a_sentence(tmp_path, ca
 
 
 def test_the_phrases_of_a_prompt_are_marked_where_they_stand():
-    made = ui.highlighted("a man in a red top", [(0, 18, "ref0"), (9, 18, "ref1")])
+    made = highlighted("a man in a red top", [(0, 18, "ref0"), (9, 18, "ref1")])
     assert made == [("a man in ", "ref0"), ("a red top", "ref0 ref1")]
-    assert ui.highlighted("a room", []) == [("a room", None)]
+    assert highlighted("a room", []) == [("a room", None)]
 
 
 def test_an_empty_number_is_named(tmp_path):
-    values = {name: 1 for name in ui.NAMES} | {"scheduler": "euler", "negative_prompt": "", "steps": None}
+    values = {name: 1 for name in NAMES} | {"scheduler": "euler", "negative_prompt": "", "steps": None}
     with pytest.raises(ValueError, match="steps: enter a number"):
-        ui.job_of("a", (["woman.png"], [], None), True, values, str(tmp_path))
+        job_of("a", (["woman.png"], [], None), True, values, str(tmp_path))
 
 
 def test_a_page_on_which_nothing_was_filled_in_says_what_is_lacking():
     import gradio
 
-    once = ui.SingleFlight("nowhere", None)
+    once = SingleFlight("nowhere", None)
     with pytest.raises(gradio.Error) as error:
-        ui.sampled(once, "made", "", None, None, None, True, *[1] * len(ui.NAMES))
+        next(sampled(once, "made", "session", "", None, None, None, True, *[1] * len(NAMES)))
     first, second = error.value.message.split("<br>")
     assert first == "the prompt is empty: describe the video"
     assert second.startswith("no reference: upload an image")
+
+
+@pytest.fixture
+def asked(tmp_path):
+    """What the page gives `sampled`: a prompt, a picture of a person and the settings of a small video."""
+    import tiny_a2
+
+    picture = tiny_a2.picture(tmp_path / "woman.png")
+    return "a woman", [(str(picture), None)], None, None, False, 32, 48, 13, 4, 5.0, 1.0, 8.0, "unipc", 0, ""
+
+
+class Endless(SingleFlight):
+    """Samples until it is cancelled."""
+
+    def sample(self, job, digests, progress):
+        while True:
+            progress.step()
+            time.sleep(0.01)
+
+
+def test_a_video_is_cancelled_between_two_steps_and_only_by_its_own_page(asked, tmp_path):
+    once = Endless(SimpleNamespace(defaults={}, conditioning="a2"), None)
+    shown = sampled(once, str(tmp_path / "made"), "mine", *asked)
+    assert next(shown)[0] == (None, "", None)
+    once.cancel("another page")
+    made, text, busy = next(shown)
+    assert (made, busy) == (None, True)
+    assert "sampling, step" in text
+    once.cancel("mine")
+    *_, (made, text, busy) = shown
+    assert (made, busy) == (None, False)
+    assert "cancelled, step" in text
+
+
+def test_a_video_that_waits_for_another_is_cancelled_too():
+    once, progress = SingleFlight(SimpleNamespace(), None), Progress(4)
+    progress.cancelled.set()
+    with once.lock, pytest.raises(CancelledError):
+        once.sample(None, {}, progress)
+    assert progress.phase == "waiting for the video before"
+
+
+def test_a_page_that_is_closed_ends_its_video(asked, tmp_path):
+    once = Endless(SimpleNamespace(defaults={}, conditioning="a2"), None)
+    shown = sampled(once, str(tmp_path / "made"), "mine", *asked)
+    next(shown)
+    shown.close()
+    assert once.running["mine"].cancelled.is_set()
 
 
 REMOTE = "http://pictures.invalid"
@@ -160,8 +192,8 @@ def test_a_hostile_clip_of_the_index_is_not_written(tmp_path, monkeypatch, numbe
         (tmp_path / name).mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     clip = hostile_shards.names(tmp_path / "outside")[number]
-    packed = ui.ShardReader(str(hostile_shards.make(tmp_path / "shards", key=clip)))
+    packed = ShardReader(str(hostile_shards.make(tmp_path / "shards", key=clip)))
     before = hostile_shards.tree(tmp_path)
     with pytest.raises(gradio.Error):
-        ui.looked_at(packed, clip)
+        looked_at(packed, clip)
     assert hostile_shards.tree(tmp_path) == before

@@ -1,0 +1,144 @@
+"""The tab in which the pairs of a work folder are looked at and marked right or wrong."""
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from pipelines.html.page import fragment
+from pipelines.report import audit, contact_sheets
+from pipelines.report.audit import Pair
+from pipelines.ui.browse import explained
+from pipelines.ui.message import told
+from pipelines.ui.work import WorkFolder
+
+WHICH = ("references", "rejected", "all")
+MARKED = ("all", "not marked", "right", "wrong")
+ORDERS = ("by element", "nearest to a threshold", "shuffled")
+
+
+class Filters(NamedTuple):
+    """What the pairs are filtered and ordered by."""
+
+    which: str = "references"
+    kind: str = "all"
+    marked: str = "all"
+    order: str = "by element"
+    search: str = ""
+
+
+def chosen(pairs: Sequence[Pair], mark_of: Callable[[Pair], bool | None], by: Filters) -> list[int]:
+    """Return the numbers of the pairs that pass the filters, in order. mark_of: mark of a pair, None without one."""
+    wanted = {"not marked": None, "right": True, "wrong": False}
+    found = [
+        n
+        for n, pair in enumerate(pairs)
+        if by.which in ("all", "references" if pair.accepted else "rejected")
+        and by.kind in ("all", pair.kind)
+        and (by.marked == "all" or mark_of(pair) is wanted[by.marked])
+        and any(by.search.strip().lower() in text.lower() for text in (pair.target, pair.source, pair.reason))
+    ]
+    if by.order == "shuffled":
+        random.Random(0).shuffle(found)  # the same order each time, so that one can go on later
+    elif by.order == "nearest to a threshold":
+        found.sort(key=lambda n: min(map(audit.distance, pairs[n].rules), default=math.inf))
+    return found
+
+
+def card(work: WorkFolder, pair: Pair) -> str:
+    """Return the HTML of a pair: both frames with outlines, both cut-outs, and every rule."""
+    drawn = audit.pictures(work.store, work.tables, [pair])
+    known = {name: work.elements[name][0] for name in (pair.target, pair.source) if name in work.elements}
+    cut_outs = contact_sheets.cut_outs(work.store, work.tables, {(shard, name) for name, shard in known.items()})
+    sides = []
+    for title, name in (("in the clip", pair.target), ("from another clip", pair.source)):
+        frame, width, height, label, path = drawn["elements"].get(name, [None, 0, 0, "", ""])
+        picture = cut_outs[name].picture if name in cut_outs else ""
+        shown = drawn["frames"][frame] if frame is not None else ""
+        sides.append({"title": title, "name": name, "label": label, "frame": shown, "picture": picture}
+                     | {"width": width, "height": height, "path": path})  # fmt: skip
+    return fragment("ui/pair.html", pair=pair, sides=sides, mark=work.marked(pair), isfinite=math.isfinite)
+
+
+def progress(work: WorkFolder) -> str:
+    """Return how many pairs are marked, as text."""
+    counts = Counter(each.same for each in work.marks.values())
+    return f"{counts[True]} right, {counts[False]} wrong in {work.marks_path}"
+
+
+def show(work: WorkFolder, numbers: list[int], place: int) -> tuple[Any, ...]:
+    """Return what the tab shows of the pair at a place in the list: list, place, position as HTML, its card, no explanation."""
+    pairs, total = work.pairs
+    where = fragment("ui/where.html", at=place, count=len(numbers), pairs=len(pairs), total=total, marks=progress(work))
+    try:
+        one = card(work, pairs[numbers[place]]) if numbers else ""
+    except (OSError, ValueError) as error:
+        raise told(error) from error
+    return numbers, place, where, one, ""
+
+
+def filtered(work: WorkFolder, *by: str) -> tuple[Any, ...]:
+    """Show the first of the pairs that pass the filters."""
+    return show(work, chosen(work.pairs[0], work.marked, Filters(*by)), 0)
+
+
+def move(work: WorkFolder, by: int, numbers: list[int], place: int) -> tuple[Any, ...]:
+    """Show another pair of the list, which is a circle."""
+    return show(work, numbers, (place + by) % max(len(numbers), 1))
+
+
+def judge(work: WorkFolder, same: bool | None, numbers: list[int], place: int) -> tuple[Any, ...]:
+    """Mark a pair and show the next; None removes its mark and stays."""
+    if not numbers:
+        return show(work, numbers, place)
+    try:
+        work.mark(work.pairs[0][numbers[place]], same)
+    except (OSError, ValueError) as error:
+        raise told(error) from error
+    return show(work, numbers, place if same is None else min(place + 1, len(numbers) - 1))
+
+
+def explain_end(work: WorkFolder, end: str, numbers: list[int], place: int) -> str:
+    """Return the history of the "target" or "source" of a pair as HTML."""
+    return explained(work, getattr(work.pairs[0][numbers[place]], end)) if numbers else ""
+
+
+def pairs_tab(gr: Any, page: Any, work: WorkFolder) -> None:
+    """Add the tab."""
+    kinds = sorted({pair.kind for pair in work.pairs[0]})
+    with gr.Row():
+        which = gr.Dropdown(WHICH, value="references", label="Pairs", elem_id="pair-which", min_width=150)
+        kind = gr.Dropdown(["all", *kinds], value="all", label="Kind", elem_id="pair-kind", min_width=150)
+        marked = gr.Dropdown(MARKED, value="all", label="Marked", elem_id="pair-marked", min_width=150)
+        order = gr.Dropdown(ORDERS, value="by element", label="Order", elem_id="pair-order", min_width=150)
+        search = gr.Textbox("", label="Search", placeholder="id or reason", elem_id="pair-search", min_width=150)
+    where = gr.HTML(elem_id="pair-where")
+    with gr.Row():
+        right = gr.Button("Right (r)", variant="primary", elem_id="pair-right", min_width=130)
+        wrong = gr.Button("Wrong (w)", variant="stop", elem_id="pair-wrong", min_width=130)
+    with gr.Row():
+        before = gr.Button("Previous (p)", size="sm", elem_id="pair-previous", min_width=90)
+        after = gr.Button("Next (n)", size="sm", elem_id="pair-next", min_width=90)
+        clear = gr.Button("Unmark (u)", size="sm", elem_id="pair-unmark", min_width=90)
+    shown = gr.HTML(elem_id="pair")
+    with gr.Row():
+        why = [gr.Button(f"Explain {word}", size="md", min_width=140) for word in ("the element", "its candidate")]
+    text = gr.HTML(elem_id="pair-explained")
+    found, at = gr.State([]), gr.State(0)
+    outputs = [found, at, where, shown, text]
+    filters = [which, kind, marked, order, search]
+    quick = {"api_name": False, "show_progress": "hidden"}
+    page.load(partial(filtered, work), filters, outputs, **quick)
+    gr.on([each.change for each in filters], partial(filtered, work), filters, outputs, **quick)
+    for button, do in (
+        (before, partial(move, work, -1)),
+        (after, partial(move, work, 1)),
+        (right, partial(judge, work, True)),
+        (wrong, partial(judge, work, False)),
+        (clear, partial(judge, work, None)),
+    ):
+        button.click(do, [found, at], outputs, **quick)
+    for button, end in zip(why, ("target", "source"), strict=True):
+        button.click(partial(explain_end, work, end), [found, at], text, **quick)

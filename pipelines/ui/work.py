@@ -1,0 +1,167 @@
+"""A work folder as the page reads it: its clips, elements, rejects and pairs, their pictures, and the marks of its pairs."""
+
+import base64
+import io
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from a2data.records import Reject
+from a2data.stage import Stage
+from a2data.store.parquet import DamagedError
+from a2data.store.schema import from_table
+from a2data.store.tables import Store
+from pipelines import marks as marking
+from pipelines.corpus.explain import explain
+from pipelines.marks import Marks
+from pipelines.report import audit, contact_sheets
+from pipelines.report.audit import Pair
+from pipelines.run.recipe import element_tables
+
+
+class ReadOnlyStore(Store):
+    """A store in which a damaged part stays where it is: looking changes nothing."""
+
+    def set_aside(self, error: DamagedError) -> DamagedError:
+        return error
+
+
+class Row(NamedTuple):
+    """A clip, an element or a reject."""
+
+    key: str  # clip_id, element_id, or video_id of a rejected video
+    shard: int
+    group: str  # what the filter selects by: fate of a clip, kind of an element, stage and reason of a reject
+    about: str  # a few words for its picture
+
+
+@dataclass(frozen=True)
+class _Shown:  # columns of the tables of elements
+    element_id: str
+    kind: str
+    label: str
+    frame: int
+    quality: float
+
+
+class WorkFolder:
+    """Rows of a work folder, read once and again by `reload`, and the file of its marks."""
+
+    def __init__(self, root: str, stages: Sequence[Stage], marks: str):
+        self.store, self.stages, self.marks_path = ReadOnlyStore(root), stages, marks
+        self.tables = element_tables(stages)
+        self.lock = threading.Lock()
+        self.marks: Marks = marking.read(marks)
+
+    def reload(self) -> None:
+        """Forget what was read, since a run may have gone on."""
+        for name in ("rejects", "clips", "elements", "pairs"):
+            self.__dict__.pop(name, None)
+        self.marks = marking.read(self.marks_path)
+
+    @cached_property
+    def rejects(self) -> list[tuple[str, int, Reject]]:
+        """Stage, shard and reject of everything that a stage rejected."""
+        return [
+            (stage.name(), shard, reject)
+            for stage in self.stages
+            for shard in self.store.shards(stage.name())
+            if (footer := self.store.footer(stage.name(), shard))
+            for reject in footer.rejected
+        ]
+
+    @cached_property
+    def pairs(self) -> tuple[list[Pair], int]:
+        """Pairs of retrieve, by element, and the number of all.
+
+        A garment without a reference names the face of a person who might wear it: that is not a pair.
+        """
+        pairs, total = audit.pairs_of(self.store, [reject for stage, _, reject in self.rejects if stage == "retrieve"])
+        alike = [pair for pair in pairs if pair.target.split("/")[1:2] == pair.source.split("/")[1:2]]
+        return sorted(alike, key=lambda pair: (pair.target, pair.source)), total - (len(pairs) - len(alike))
+
+    @cached_property
+    def elements(self) -> dict[str, tuple[int, _Shown]]:
+        """element_id -> shard and element."""
+        found = {}
+        for table in self.tables:
+            rows = self.store.read_all(table, _Shown)
+            for shard, row in zip(rows["shard"].to_pylist(), from_table(_Shown, rows), strict=True):
+                found[row.element_id] = shard, row
+        return dict(sorted(found.items()))
+
+    @cached_property
+    def clips(self) -> list[Row]:
+        """Every clip with its fate: in the shards, with references, kept, or the reason of its first reject."""
+        packed, paired, kept = (self._clip_ids(table) for table in ("pack", "retrieve", "select"))
+        reasons: dict[str, str] = {}
+        for stage, _, reject in self.rejects:
+            reasons.setdefault(reject.key, f"{stage}: {reject.reason}")
+        found = []
+        for clip_id, shard in contact_sheets.shards_holding(self.store, "segment").items():
+            fates = [(packed, "in the shards"), (reasons, reasons.get(clip_id, "")), (paired, "paired"), (kept, "kept")]
+            fate = next((name for where, name in fates if clip_id in where), "not judged")
+            found.append(Row(clip_id, shard, fate, fate))
+        return found
+
+    def _clip_ids(self, table: str) -> set[str]:
+        return set(contact_sheets.shards_holding(self.store, table))
+
+    def rows(self, what: str) -> list[Row]:
+        """Return the rows of "Clips", "Elements" or "Rejected"."""
+        if what == "Clips":
+            return self.clips
+        if what == "Elements":
+            about = ((shard, e) for shard, e in self.elements.values())
+            return [Row(e.element_id, shard, e.kind, f"{e.label}, quality {e.quality:.2f}") for shard, e in about]
+        return [Row(r.key, shard, f"{stage}: {r.reason}", f"{stage}: {r.reason}") for stage, shard, r in self.rejects]
+
+    def groups(self, what: str) -> Counter[str]:
+        return Counter(row.group for row in self.rows(what))
+
+    def pictures(self, rows: Sequence[Row]) -> dict[str, str]:
+        """Return key -> picture of some rows as a data: URI: of an element its cut-out, else of its clip a frame."""
+        cut_outs = contact_sheets.cut_outs(self.store, self.tables, {(r.shard, r.key) for r in rows if "/" in r.key})
+        clips = {(r.shard, r.key.split("/")[0]) for r in rows if r.key not in cut_outs}
+        strips = contact_sheets.strips_of(self.store, clips, stills=1) if clips and self.store.shards("segment") else {}
+        found = {row.key: strips[clip].stills[0] for row in rows if (clip := row.key.split("/")[0]) in strips}
+        return found | {key: cut_out.picture for key, cut_out in cut_outs.items()}
+
+    def explained(self, key: str) -> str:
+        """Return the history of a video, clip or element. Raises ValueError for an unknown key."""
+        return explain(self.store, key, self.stages)
+
+    # -- marks -------------------------------------------------------------------------------------------------------
+
+    def marked(self, pair: Pair) -> bool | None:
+        """Return whether a pair is marked as the same; None without a mark, or with one of elements that were detected again."""
+        known = self.marks.get(marking.ends(pair.target, pair.source))
+        frames = {
+            name: row.frame for name in (pair.target, pair.source) if (row := self.elements.get(name, (0, None))[1])
+        }
+        return known.same if known and marking.current({known.elements: known}, frames) else None
+
+    def mark(self, pair: Pair, same: bool | None) -> None:
+        """Write a mark, or remove it with None. Raises ValueError if an element of the pair is gone."""
+        gone = [name for name in (pair.target, pair.source) if name not in self.elements]
+        if gone:
+            raise ValueError(f"{gone[0]} is not in {self.store.root} any more: reload the page")
+        with self.lock:
+            self.marks = marking.read(self.marks_path)  # another page may have written
+            if same is None:
+                self.marks.pop(marking.ends(pair.target, pair.source), None)
+            else:
+                one, other = ((name, self.elements[name][1].frame) for name in (pair.target, pair.source))
+                made = marking.mark(one, other, same)
+                self.marks[made.elements] = made
+            marking.write(self.marks_path, self.marks)
+
+
+def decoded(uri: str) -> Any:
+    """Return the picture of a data: URI as a PIL image."""
+    from PIL import Image
+
+    return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
