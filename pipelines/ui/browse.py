@@ -77,7 +77,7 @@ def browse_tab(gr: Any, page: Any, work: WorkFolder) -> None:
     quiet = {"api_name": False, "show_progress": "hidden"}
     page.load(opened, [what, search], [group, *shown], **quiet)
     what.change(opened, [what, search], [group, *shown], **quiet)
-    gr.on([group.input, search.change], lambda *f: show(*f, 0), filters, shown, **quiet)
+    gr.on([group.input, search.change], lambda of, name, words: show(of, name, words, 0), filters, shown, **quiet)
     for button, by in zip(buttons, (-PAGE, PAGE), strict=False):
         button.click(lambda of, name, words, n, by=by: show(of, name, words, n + by), [*filters, first], shown, **quiet)
     buttons[2].click(reloaded, [what, search], [group, *shown], **quiet)

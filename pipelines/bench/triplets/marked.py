@@ -54,6 +54,6 @@ def _separation(prediction: Prediction, marks: list[Mark], kind: str) -> list[Sc
         ends = [prediction.elements.get(name) for name in each.elements]
         vectors = [vector_of(e, faces) for e in ends if e and e.kind == kind]
         if len(vectors) == 2 and all(vectors) and len(vectors[0]) == len(vectors[1]):
-            known.append((float(np.dot(*vectors)), each.same))
+            known.append((float(np.dot(vectors[0], vectors[1])), each.same))
     similarity, same = np.array([x for x, _ in known], float), np.array([s for _, s in known], bool)
     return separation(f"marked {kind} embeddings", similarity, same) if known else []
