@@ -168,8 +168,6 @@ def check(settings: Settings, ranks: int, encoding: Encoding | None = None) -> N
         raise ValueError("reference_target video: with the conditioning vace, references precede the video; use ignore")
     if settings.frozen_dtype not in FROZEN_BYTES:
         raise ValueError(f"unknown frozen_dtype {settings.frozen_dtype!r}: choose {', '.join(FROZEN_BYTES)}")
-    if settings.frozen_dtype != "float32" and settings.mixed_precision == "float32":
-        raise ValueError(f"frozen_dtype {settings.frozen_dtype} needs mixed_precision bfloat16, not float32")
     if settings.frozen_dtype in ("int8", "fp8") and (settings.trainable != "lora" or ranks > 1):
         raise ValueError(
             f"frozen_dtype {settings.frozen_dtype} is for trainable lora on one process, not {settings.trainable} on {ranks}: "
