@@ -173,11 +173,6 @@ def check(settings: Settings, ranks: int, encoding: Encoding | None = None) -> N
             f"frozen_dtype {settings.frozen_dtype} is for trainable lora on one process, not {settings.trainable} on {ranks}: "
             "use bfloat16"
         )
-    if settings.frozen_dtype != "float32" and settings.mixed_precision != "bfloat16":
-        raise ValueError(
-            f"frozen_dtype {settings.frozen_dtype} is computed in bfloat16, not in mixed_precision {settings.mixed_precision}: "
-            "set --mixed-precision bfloat16, or --frozen-dtype float32"
-        )
     if settings.objective not in ("flow", "dpo"):
         raise ValueError(f"unknown objective {settings.objective!r}: choose flow or dpo")
     if settings.objective == "dpo" and (
