@@ -53,6 +53,10 @@ ALLOWED = {
     ("model_zoo/weights.py", "Path(file[0]).name"): "a card names it; cards are code",
     ("pipelines/bench/a2/cases.py", "name"): OURS,
     ("pipelines/bench/a2/study/page.py", "file"): "a hash, or the result of safe_name",
+    (
+        "pipelines/cli/commands.py",
+        """f"{modules[kind].replace('.', '/')}.py\"""",
+    ): "a module that the recipe's own source imports",
     ("pipelines/films/demo.py", "movie.file"): CONSTANT,
     ("pipelines/films/demo.py", "truth['plate']"): CONSTANT,
     ("pipelines/cli/download.py", "to.name + end"): "a path that a card names, with an ending",
