@@ -25,7 +25,13 @@ def load_transformer(folder: Path, dtype: torch.dtype, quantised: Any = None) ->
     kind = network_class(checkpoint.conditioning(folder))
     files = [path for path in part.iterdir() if path.suffix in checkpoint.WEIGHTS]
     if len(files) != 1 or files[0].name.startswith("diffusion_pytorch_model"):
-        return kind.from_pretrained(part, torch_dtype=dtype, quantization_config=quantised, local_files_only=True)
+        try:
+            return kind.from_pretrained(part, torch_dtype=dtype, quantization_config=quantised, local_files_only=True)
+        except ValueError as error:
+            if "expected shape" not in str(error):
+                raise
+            why = str(error).partition(" because ")[2].partition(". If ")[0]
+            raise ValueError(f"the weights in {part} do not fit its config.json: {why}") from error
     if quantised is not None:
         raise ValueError(
             f"{files[0]} has the names of Wan's authors, which are not quantised when loaded: export it first"

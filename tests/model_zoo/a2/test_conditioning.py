@@ -207,6 +207,14 @@ def wan_name(name: str) -> str:
     return name
 
 
+def test_weights_that_do_not_fit_their_config_are_refused_with_folder_and_weight(folder):
+    place = folder / "transformer" / "config.json"
+    config = json.loads(place.read_text())
+    place.write_text(json.dumps(config | {"text_dim": 2 * config["text_dim"]}))
+    with pytest.raises(ValueError, match=r"transformer do not fit its config\.json: .*text_embedder\.linear_1\.weight"):
+        transformer.load_transformer(folder, torch.float32)
+
+
 @pytest.mark.parametrize("published", ["Phantom-Wan-1.3B.pth", "model.safetensors"])
 def test_weights_under_the_names_of_wan_are_loaded(folder, published):
     """As Phantom (torch.save) and RefAlign (safetensors, with weights that only its training used) publish theirs."""
