@@ -389,7 +389,7 @@ def test_the_command_encodes_what_a_training_then_takes(tmp_path, packed, start,
     assert main([*command(packed, start, out), "--in-process"]) == 0
     said = capsys.readouterr()
     assert f"{out}: 6 samples to train on, 2 held out" in said.out
-    assert "encode, 00000-000-" in said.err
+    assert "encode: 2 of 2 jobs, 8 done" in said.err
     assert main([*command(packed, start, out), "--in-process"]) == 0
     assert capsys.readouterr().err == ""  # nothing is done twice
 
