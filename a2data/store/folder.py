@@ -73,11 +73,6 @@ class Folder:
         found.sort()
         return tuple(map(list, zip(*found, strict=True))) if found else ([], [], [])  # type: ignore[return-value]
 
-    def stamps(self, folder: str) -> dict[str, Stamp]:
-        """Return name -> size and modification time of the files in a folder, sorted by name; {} if it does not exist."""
-        names, *stamps = self.listing(folder)
-        return dict(zip(names, map(Stamp, *stamps), strict=True))
-
     def entries(self) -> list[str]:
         """Return the names of the files and folders in this folder, sorted."""
         infos = self.fs.get_file_info(arrow_fs.FileSelector(self.base, allow_not_found=True))

@@ -97,7 +97,7 @@ def test_the_same_when_nothing_is_removed_in_between(tmp_path):
 
 
 def stamps(store):
-    return {name: stamp for name, stamp in store.stamps("retrieve").items() if name.endswith(".parquet")}
+    return {name: stamp for name, *stamp in zip(*store.listing("retrieve"), strict=True) if name.endswith(".parquet")}
 
 
 def test_a_stranger_leaves_every_part_as_it_is(tmp_path, monkeypatch):
