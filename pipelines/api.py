@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from a2data.store.schema import to_table
 from a2data.store.tables import Store
 from pipelines.cli.main import execute, parser
 from pipelines.corpus import explain as history
-from pipelines.report.page import write_report
+from pipelines.report.page import default_path, write_report
 from pipelines.run import status
 from pipelines.run.recipe import Recipe, element_tables
 from pipelines.triplets import triplets
@@ -159,8 +158,8 @@ class Work:
 
     def report(self, out: str | os.PathLike | None = None) -> str:
         """Write the report as one HTML file and return its path or URL (default: report.html in the work folder)."""
-        html = os.fspath(out or f"{self.store.root.rstrip('/')}/report.html")
-        write_report(self.store, html, self.stages, Path(self.shards.base) if self.shards.local else None)
+        html = os.fspath(out or default_path(self.store))
+        write_report(self.store, html, self.stages, self.shards)
         return html
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from pathlib import Path
 
 from a2data.store.folder import Folder
 from a2data.store.ledger import Ledger
@@ -149,11 +148,10 @@ def _explain(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from pipelines.report.page import write_report
+    from pipelines.report.page import default_path, write_report
 
     store, recipe, stages = session.opened(args)
-    shards = recipe.folder(store)
-    html = args.html or f"{store.root.rstrip('/')}/report.html"
-    write_report(store, html, stages, Path(shards.base) if shards.local else None, pairs_drawn=args.pairs)
+    html = args.html or default_path(store)
+    write_report(store, html, stages, recipe.folder(store), pairs_drawn=args.pairs)
     print(html)
     return 0

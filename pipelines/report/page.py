@@ -128,16 +128,17 @@ def write_report(
     store: Store,
     out: str | os.PathLike,
     recipe: Sequence[Stage],
-    shards_dir: Path | None = None,
+    shards: Folder | None = None,
     samples: int = 40,
     pairs_drawn: int = 80,
 ) -> None:
     """Write the report of everything that the stages of a recipe left in the store to `out`, a path or URL, atomically.
 
-    shards_dir: folder of packed tars, to report their size and missing ones. samples: number of triplets shown, spread evenly
-    over all. pairs_drawn: number of audit pairs with pictures; the scores of all pairs are included. Raises FileNotFoundError if
+    shards: folder of packed tars, to report their size and missing ones, if it is local. samples: number of triplets shown,
+    spread evenly over all. pairs_drawn: number of audit pairs with pictures; the scores of all pairs are included. Raises FileNotFoundError if
     the store does not have any tables.
     """
+    shards = shards if shards and shards.local else None
     known = tables(recipe)
     footers: defaultdict[str, list[tuple[int, Footer]]] = defaultdict(list)
     footers |= {table.name: _footers(store, table.name) for table in known}
@@ -175,8 +176,8 @@ def write_report(
         borders=borderline.borders(store, elements, refused),
         caption_flags=captions.flagged(store),
         audit=audit.audit(store, elements, refused, require, pairs_drawn),
-        tars=_tars(store, shards_dir),
-        verified=verify.last(Folder(shards_dir)) if shards_dir else None,
+        tars=_tars(store, Path(shards.base) if shards else None),
+        verified=verify.last(shards) if shards else None,
         slowest=max((stage.seconds for stage in stages), default=0.0),
     )
     folder, name = os.path.split(os.fspath(out))
@@ -293,12 +294,17 @@ def _tars(store: Store, folder: Path | None) -> dict[str, Any]:
     }
 
 
+def default_path(store: Store) -> str:
+    """Return the path or URL of the report in a work folder."""
+    return f"{store.root.rstrip('/')}/report.html"
+
+
 def report(store: Store, out: Folder, recipe: Sequence[Stage], changed: bool, tables_ns: int) -> str:
     """Return the path or URL of the report in the work folder, rewritten if anything changed or it is older than the tables.
 
     At a URL it is rewritten only if anything changed, since its age would cost a listing.
     """
-    path = f"{store.root.rstrip('/')}/report.html"
+    path = default_path(store)
     if changed or (store.local and (not os.path.exists(path) or os.stat(path).st_mtime_ns < tables_ns)):
-        write_report(store, path, recipe, Path(out.base) if out.local else None)
+        write_report(store, path, recipe, out)
     return path

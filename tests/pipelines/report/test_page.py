@@ -12,6 +12,7 @@ from tiny_corpus import GREEN, GREY, HOSTILE, PROMPT, RED
 from a2data.media import video
 from a2data.records import ClipVideo, Element, Kept, Packed, Reference, Reject, Source, Video
 from a2data.stage import Stage
+from a2data.store.folder import Folder
 from a2data.store.tables import Store
 from pipelines.report.page import tables, write_report
 from pipelines.run.local import InProcessExecutor
@@ -191,7 +192,7 @@ def test_tars_that_are_not_in_the_folder_are_named(tmp_path):
     second = Packed(GREEN, "train-00001.tar", "", 0, 100, [], 6, *tiny_corpus.SIZE, 15.0, [], "", 0.0)
     tiny_corpus.put(store, "pack", 1, Packed, [second])
     (tmp_path / "train-00000.tar").write_bytes(bytes(2500))
-    header = written(store, tmp_path, shards_dir=tmp_path).text("header")
+    header = written(store, tmp_path, shards=Folder(tmp_path)).text("header")
     assert "2 shards, 2.5 kB" in header
     assert "1 of them missing in the" in header
 
