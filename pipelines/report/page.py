@@ -135,8 +135,8 @@ def write_report(
     """Write the report of everything that the stages of a recipe left in the store to `out`, a path or URL, atomically.
 
     shards: folder of packed tars, to report their size and missing ones, if it is local. samples: number of triplets shown,
-    spread evenly over all. pairs_drawn: number of audit pairs with pictures; the scores of all pairs are included. Raises FileNotFoundError if
-    the store does not have any tables.
+    spread evenly over all. pairs_drawn: number of audit pairs with pictures; the scores of all pairs are included. Raises
+    FileNotFoundError if the store does not have any tables.
     """
     shards = shards if shards and shards.local else None
     known = tables(recipe)
