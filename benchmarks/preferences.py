@@ -1,9 +1,11 @@
 """DPO against plain fine-tuning on the better videos, from one reference model, on held-out pairs; and the reward model.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.preferences demo/shards [--seeds 0 1 2] [--steps 60] [--reference-steps 120]
+    OMP_NUM_THREADS=1 python -m benchmarks.preferences SHARDS [--seeds 0 1 2] [--steps 150] [--augmentations 8]
+        [--reference-steps 400] [--held-out 0.3]
 
 The pairs are made from the shards by rule, and the tiny preset is trained on the shards as the reference model. Both methods
-train LoRA of the same rank with the same seeds, steps and rate. A margin is the difference of the implicit rewards, beta / 2
+train LoRA of the same rank with the same seeds, steps and rate. With augmentations, both videos of a pair and its references are
+recoloured and mirrored alike (stages.encode.augment); held-out pairs are not. A margin is the difference of the implicit rewards, beta / 2
 times how much more the squared error of the better video fell than that of the worse one; intervals are Student's t over held-out
 clips. The error of better videos must not rise: a model can also prefer them by making the worse ones even less likely.
 """
@@ -34,8 +36,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("shards")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--reference-steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--reference-steps", type=int, default=400)
+    parser.add_argument("--augmentations", type=int, default=8, help="variants of each training pair (default: 8)")
+    parser.add_argument("--held-out", type=float, default=0.3, help="fraction of held-out clips (default: 0.3)")
     parser.add_argument("--beta", type=float, default=500.0)
     parser.add_argument("--grades", default="3")
     parser.add_argument("--out", type=Path)
@@ -43,8 +47,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = args.out or Path(folder)
         pairs = str(out / "pairs")
-        print(make(Prefer(shards=args.shards, out=pairs, frames=13, grades=args.grades, kinds=KINDS), 0.25))
-        reference = trained_reference(args.shards, out / "reference", args.reference_steps)
+        print(make(Prefer(shards=args.shards, out=pairs, frames=13, grades=args.grades, kinds=KINDS), args.held_out))
+        reference = trained_reference(args.shards, out / "reference", args.reference_steps, args.held_out)
         found = {
             (method, seed): trained(pairs, reference, out, method, seed, args)
             for method in METHODS
@@ -60,12 +64,12 @@ def train_reward(pairs: str, out: Path, seed: int) -> dict[str, Any]:
     return reward.train(pairs, out, RewardSettings(seed=seed), say=lambda text: None)
 
 
-def trained_reference(shards: str, out: Path, steps: int) -> Path:
-    """Train the tiny preset on the shards and return its folder."""
+def trained_reference(shards: str, out: Path, steps: int, held_out: float) -> Path:
+    """Train the tiny preset on the shards without the clips whose pairs are held out, and return its folder."""
     from pipelines.train.trainer import train
 
     encoding, settings = PRESETS["tiny"]
-    encoding = replace(encoding, augmentations=2, validation_augmentations=1)
+    encoding = replace(encoding, validation_augmentations=1, validation_fraction=held_out)
     settings = replace(settings, steps=steps, decay_steps=steps // 3, validate_every=steps, checkpoint_interval=steps)
     train(shards, out, encoding, settings)
     return out / "model"
@@ -78,7 +82,7 @@ def trained(pairs: str, reference: Path, out: Path, method: str, seed: int, args
     from pipelines.train.start import prepare
     from pipelines.train.trainer import Run
 
-    encoding = replace(PRESETS["tiny"][0], augmentations=1, validation_augmentations=1)
+    encoding = replace(PRESETS["tiny"][0], augmentations=args.augmentations, validation_augmentations=1)
     settings = replace(PRESETS["tiny"][1], **DPO_TINY, validate_samples=1 << 30, micro_batch_size=8)
     settings = replace(
         settings,

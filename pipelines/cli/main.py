@@ -71,7 +71,7 @@ def _reported(error: Exception, args: argparse.Namespace) -> int:
     from a2data.store.url import scrub
     from pipelines.run.schedule import CrewLostError
 
-    if isinstance(error, CrewLostError):
+    if isinstance(error, CrewLostError | FloatingPointError):  # the run failed, not its arguments
         print(f"a2data: {error}", file=sys.stderr)
         return 1
     if args.verbose or not isinstance(error, ValueError | OSError | ImportError):

@@ -17,6 +17,7 @@ from a2data.dataset.triplet import to_members  # noqa: E402
 from a2data.media import video  # noqa: E402
 from a2data.store.folder import Folder  # noqa: E402
 from model_zoo.reward import motion  # noqa: E402
+from pipelines.cli.main import main  # noqa: E402
 from pipelines.prefer import reward  # noqa: E402
 from pipelines.prefer.distort import DISTORTIONS  # noqa: E402
 from pipelines.prefer.reward import Rated  # noqa: E402
@@ -110,10 +111,12 @@ def test_accuracy_and_calibration_equal_a_count_by_hand():
     assert error == pytest.approx((2 * abs(0.125 - 0.5) + 2 * abs(0.925 - 1)) / 4)
 
 
-def test_bad_input_is_reported(planted, tmp_path):
+def test_bad_input_is_reported(planted, tmp_path, capsys):
     with pytest.raises(FloatingPointError, match="reward of the pair clip"):
         reward.train(planted, tmp_path / "a", replace(SETTINGS, learning_rate=1e30), say=lambda text: None)
     assert not (tmp_path / "a").exists()
+    assert main(["reward", "train", planted, "--out", str(tmp_path / "a"), "--learning-rate", "1e30"]) == 1
+    assert capsys.readouterr().err.startswith("a2data: the reward of the pair clip")
     a, b = moving(0), moving(1)
     disagree = written(tmp_path / "d", [(0, "frozen", a, b, False), (1, "frozen", b, a, False)])
     with pytest.raises(ValueError, match="clip00-00000000-frozen-3 and clip01-00000000-frozen-3 disagree"):
