@@ -26,12 +26,20 @@ def load_transformer(folder: Path, dtype: torch.dtype, quantised: Any = None) ->
     files = [path for path in part.iterdir() if path.suffix in checkpoint.WEIGHTS]
     if len(files) != 1 or files[0].name.startswith("diffusion_pytorch_model"):
         try:
-            return kind.from_pretrained(part, torch_dtype=dtype, quantization_config=quantised, local_files_only=True)
+            network, about = kind.from_pretrained(
+                part, torch_dtype=dtype, quantization_config=quantised, local_files_only=True, output_loading_info=True
+            )
         except ValueError as error:
             if "expected shape" not in str(error):
                 raise
-            why = str(error).partition(" because ")[2].partition(". If ")[0]
-            raise ValueError(f"the weights in {part} do not fit its config.json: {why}") from error
+            reason = str(error).partition(" because ")[2].partition(". If ")[0]
+            raise ValueError(f"the weights in {part} do not fit its config.json: {reason}") from error
+        for fault, names in (("lack", about["missing_keys"]), ("also have", about["unexpected_keys"])):
+            if names:
+                raise ValueError(
+                    f"the weights in {part} do not fit its config.json: they {fault} {len(names)}, such as {min(names)}"
+                )
+        return network
     if quantised is not None:
         raise ValueError(
             f"{files[0]} has the names of Wan's authors, which are not quantised when loaded: export it first"

@@ -215,6 +215,15 @@ def test_weights_that_do_not_fit_their_config_are_refused_with_folder_and_weight
         transformer.load_transformer(folder, torch.float32)
 
 
+@pytest.mark.parametrize(("blocks", "fault"), [(+1, "they lack"), (-1, "they also have")])
+def test_weights_of_another_number_of_blocks_are_refused(folder, blocks, fault):
+    place = folder / "transformer" / "config.json"
+    config = json.loads(place.read_text())
+    place.write_text(json.dumps(config | {"num_layers": config["num_layers"] + blocks}))
+    with pytest.raises(ValueError, match=rf"transformer do not fit its config\.json: {fault} \d+, such as blocks\."):
+        transformer.load_transformer(folder, torch.float32)
+
+
 @pytest.mark.parametrize("published", ["Phantom-Wan-1.3B.pth", "model.safetensors"])
 def test_weights_under_the_names_of_wan_are_loaded(folder, published):
     """As Phantom (torch.save) and RefAlign (safetensors, with weights that only its training used) publish theirs."""
