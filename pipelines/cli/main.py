@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argparse.ArgumentParser.error(error.parser, str(error))
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO if args.verbose else logging.ERROR)
+    if not args.verbose:
+        _silence_imports()
     try:
         with _stopped_by_sigterm():
             return execute(args)
@@ -43,6 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         return _reported(error, args)
+
+
+def _silence_imports() -> None:
+    """Hide what torch, torchao and diffusers log when they are imported and a user cannot change."""
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    for library in ("torch.utils._pytree", "torchao"):
+        logging.getLogger(library).setLevel(logging.ERROR)
 
 
 class _Terminated(KeyboardInterrupt):
