@@ -9,6 +9,7 @@ from pipelines.ui.work import Row, WorkFolder, decoded
 WHAT = ("Clips", "Elements", "Rejected")
 PAGE = 24  # pictures shown at a time
 ANY = "all"
+SCROLL = "() => document.getElementById('explained').scrollIntoView({block: 'nearest'})"  # below all the pictures
 
 
 def matching(rows: list[Row], group: str, search: str) -> list[Row]:
@@ -39,7 +40,7 @@ def browse_tab(gr: Any, page: Any, work: WorkFolder) -> None:
     tiles = gr.Gallery(
         show_label=False, elem_id="tiles", columns=6, height="auto", allow_preview=False, object_fit="contain", buttons=[]
     )  # fmt: skip
-    with gr.Row():
+    with gr.Row(elem_classes="beside"):
         key = gr.Textbox(label="Explain a video, clip or element", placeholder="click a picture, or type an id", scale=4,
                          elem_id="key", min_width=200)  # fmt: skip
         ask = gr.Button("Explain", elem_id="explain", min_width=100)
@@ -59,7 +60,8 @@ def browse_tab(gr: Any, page: Any, work: WorkFolder) -> None:
         about = fragment("ui/range.html", start=start, end=start + len(some), count=len(rows), what=of.lower(),
                          lacking=[row for row in some if row.key not in pictures])  # fmt: skip
         gallery = [(decoded(pictures[row.key]), f"{row.about}\n{row.key}") for row in some if row.key in pictures]
-        return start, [row.key for row in some], about, gallery
+        # hidden if empty: Gradio's picture of an empty gallery says nothing
+        return start, [row.key for row in some], about, gr.update(value=gallery, visible=bool(gallery))
 
     def opened(of: str, words: str) -> tuple[Any, ...]:
         counts = sorted(work.groups(of).items(), key=lambda item: (-item[1], item[0]))
@@ -81,5 +83,5 @@ def browse_tab(gr: Any, page: Any, work: WorkFolder) -> None:
     for button, by in zip(buttons, (-PAGE, PAGE), strict=False):
         button.click(lambda of, name, words, n, by=by: show(of, name, words, n + by), [*filters, first], shown, **quiet)
     buttons[2].click(reloaded, [what, search], [group, *shown], **quiet)
-    tiles.select(picked, keys, [key, text], **quiet)
+    tiles.select(picked, keys, [key, text], **quiet).success(None, js=SCROLL)
     gr.on([ask.click, key.submit], lambda name: explained(work, name), key, text, api_name=False)

@@ -7,6 +7,14 @@ from typing import Any
 from pipelines.ui.work import WorkFolder
 
 LOOPBACK = "127.0.0.1"
+# colours with a contrast of at least 4.5 to 1, where those of the theme have less
+READABLE = {
+    "body_text_color_subdued": "*neutral_600",
+    "input_placeholder_color": "*neutral_600",
+    "input_placeholder_color_dark": "*neutral_400",
+    "button_primary_background_fill": "*primary_600",
+    "button_primary_background_fill_hover": "*primary_700",
+}
 
 
 def serve(made: Any, host: str = LOOPBACK, port: int | None = None, out: str = "videos") -> Any:
@@ -14,7 +22,7 @@ def serve(made: Any, host: str = LOOPBACK, port: int | None = None, out: str = "
     import gradio as gr
 
     # system fonts: others would be fetched from the network
-    theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]).set(**READABLE)
     own = files("pipelines").joinpath("ui")
     css, js = (own.joinpath(name).read_text(encoding="utf-8") for name in ("ui.css", "ui.js"))
     made.launch(
@@ -45,18 +53,18 @@ def page(
             from pipelines.sample.checkpoint import Checkpoint
             from pipelines.ui.sample import SingleFlight, sample_tab
 
-            with gr.Tab("Sample"):
+            with gr.Tab("Sample", elem_id="tab-sample"):
                 sample_tab(gr, SingleFlight(Checkpoint.with_references(checkpoint), device), out)
         if work:
             from pipelines.ui import browse, pairs
 
-            with gr.Tab("Pairs"):
+            with gr.Tab("Pairs", elem_id="tab-pairs"):
                 pairs.pairs_tab(gr, made, work)
-            with gr.Tab("Browse"):
+            with gr.Tab("Browse", elem_id="tab-browse"):
                 browse.browse_tab(gr, made, work)
         if shards:
             from pipelines.ui.shards import ShardReader, shards_tab
 
-            with gr.Tab("Shards"):
+            with gr.Tab("Shards", elem_id="tab-shards"):
                 shards_tab(gr, made, ShardReader(shards))
     return made

@@ -16,7 +16,7 @@ from pipelines.sample import job as jobs
 from pipelines.sample.job import Job
 from pipelines.ui.message import told
 
-ROLES = {"human": "People", "object": "Things", "background": "Place"}
+ROLES = {"human": "People", "object": "Objects", "background": "Background"}
 TICK_S = 0.5  # time between two updates of the progress
 NAMES = (
     "height",
@@ -41,7 +41,7 @@ def sample_tab(gr: Any, once: "SingleFlight", out: str) -> None:
             with gr.Row():
                 shown = [
                     gr.Gallery(
-                        label=f"{name}: pictures", file_types=["image"], type="filepath", interactive=True, columns=2,
+                        label=name, file_types=["image"], type="filepath", interactive=True, columns=2,
                         height=180, object_fit="contain", allow_preview=False, buttons=[], elem_id=role, min_width=160,
                     )
                     for role, name in ROLES.items()
@@ -53,25 +53,32 @@ def sample_tab(gr: Any, once: "SingleFlight", out: str) -> None:
                 cancel = gr.Button("Cancel", variant="stop", elem_id="cancel", interactive=False, min_width=120)
         with gr.Column(min_width=300):
             status = gr.HTML(elem_id="status")
-            video = gr.Video(label="Video", autoplay=True, loop=True, elem_id="video")
+            space = gr.HTML(fragment("ui/space.html"))  # of the video, until there is one: Gradio's own has no text
+            video = gr.Video(label="Video", autoplay=True, loop=True, elem_id="video", visible=False)
     sheet = gr.HTML(elem_id="sheet")
-    with gr.Accordion("How it was made", open=False):
+    with gr.Accordion("How it was made", open=False, elem_id="record", visible=False) as unfolded:
         record = gr.JSON(show_label=False)
 
     def begin(request: gr.Request, *given: Any) -> Iterator[tuple[Any, ...]]:
         for made, text, busy in sampled(once, out, request.session_hash or "", *given):
-            new = made or (gr.skip(), gr.skip(), gr.skip())
+            new: tuple[Any, ...] = (gr.skip(),) * 5
+            if made:
+                path, *others = made
+                there = bool(path)
+                new = (
+                    gr.update(value=path, visible=there), *others, gr.update(visible=there), gr.update(visible=not there)
+                )  # fmt: skip
             yield *new, text, gr.update(interactive=not busy), gr.update(interactive=busy)
 
     def stop(request: gr.Request) -> None:
         once.cancel(request.session_hash or "")
 
-    outputs = [video, sheet, record, status, start, cancel]
+    outputs = [video, sheet, record, unfolded, space, status, start, cancel]
     # several at a time, since those that wait can be cancelled, too: SingleFlight samples one after another
     start.click(
         begin, [prompt, *shown, cut, *values], outputs, concurrency_limit=8, show_progress="hidden", api_name=False
     ).failure(
-        lambda: ("", gr.update(interactive=True), gr.update(interactive=False)), None, outputs[3:], api_name=False
+        lambda: ("", gr.update(interactive=True), gr.update(interactive=False)), None, outputs[5:], api_name=False
     )
     cancel.click(stop, None, None, show_progress="hidden", api_name=False)
 

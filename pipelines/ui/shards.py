@@ -42,37 +42,38 @@ class ShardReader:
 
 def shards_tab(gr: Any, page: Any, packed: ShardReader) -> None:
     rows = list(packed.rows.values())
-    first = rows[0]["clip_id"] if rows else None
     licences = ", ".join(sorted({row["license"] or "no licence" for row in rows}))
-    about = (
-        f"{len(rows)} triplets from {len({row['shard'] for row in rows})} shards in {packed.folder.root}, {licences}"
-    )
+    shards = len({row["shard"] for row in rows})
+    counts = f"{len(rows)} triplet{'s' * (len(rows) != 1)} from {shards} shard{'s' * (shards != 1)}"
+    about = f"{counts} in {packed.folder.root}, {licences}" if rows else f"no triplets in {packed.folder.root}"
     # plain text: Markdown in a data set's licences could inject content into the page
-    gr.Textbox(about, show_label=False, container=False, interactive=False, lines=1, max_lines=5, elem_id="about")
-    with gr.Row():
-        which = gr.Dropdown([row["clip_id"] for row in rows], value=first, label="Clip", elem_id="clip", scale=3)
-        before, after = (gr.Button(word, elem_id=word.lower(), scale=1) for word in ("Previous", "Next"))
+    gr.Textbox(about, label="Shards", interactive=False, lines=1, max_lines=5, elem_id="about")
+    if not rows:
+        return
+    keys = [row["clip_id"] for row in rows]
+    with gr.Row(elem_classes="beside"):
+        which = gr.Dropdown(keys, value=keys[0], label="Clip", elem_id="clip", scale=3, min_width=300)
+        before, after = (gr.Button(word, elem_id=word.lower(), scale=1, min_width=120) for word in ("Previous", "Next"))
     prompt = gr.HighlightedText(
         label="Prompt, with the phrases of its references", combine_adjacent=False, elem_id="phrases"
     )
     with gr.Row():
         video = gr.Video(label="Video", autoplay=True, loop=True, elem_id="clip-video", height=320)
         shown = gr.Gallery(
-            label="References, from other clips", columns=3, height=320, elem_id="references", object_fit="contain"
-        )
+            label="References, from other clips", columns=3, height="auto", elem_id="references", object_fit="contain",
+            buttons=["download", "fullscreen"],
+        )  # fmt: skip
     with gr.Row():
         caption, provenance = gr.JSON(label="Caption"), gr.JSON(label="Provenance and passed checks")
     outputs = [prompt, video, shown, caption, provenance]
-    keys = [row["clip_id"] for row in rows]
 
     def move(clip: str, by: int) -> str:
         return keys[(keys.index(clip) + by) % len(keys)]
 
-    if keys:
-        page.load(partial(looked_at, packed), which, outputs, api_name=False)
-        which.change(partial(looked_at, packed), which, outputs, api_name=False)
-        before.click(lambda clip: move(clip, -1), which, which, api_name=False)
-        after.click(lambda clip: move(clip, 1), which, which, api_name=False)
+    page.load(partial(looked_at, packed), which, outputs, api_name=False)
+    which.change(partial(looked_at, packed), which, outputs, api_name=False)
+    before.click(lambda clip: move(clip, -1), which, which, api_name=False)
+    after.click(lambda clip: move(clip, 1), which, which, api_name=False)
 
 
 def looked_at(packed: ShardReader, clip: str) -> tuple[Any, ...]:

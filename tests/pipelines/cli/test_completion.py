@@ -1,7 +1,8 @@
-"""`a2data completion`, tried in a real bash; the scripts of other shells are compared with the parser."""
+"""`a2data completion`, tried in a real bash and fish; zsh reads its script without running it."""
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -18,14 +19,10 @@ _shtab_a2data; printf '%s\\n' "${COMPREPLY[@]}"
 @pytest.fixture
 def complete(tmp_path, capsys):
     """A function that returns what bash offers for the last of these words."""
-    if not shutil.which("bash"):
-        pytest.skip("no bash in PATH")
-    assert main(["completion", "bash"]) == 0
-    script = tmp_path / "a2data.bash"
-    script.write_text(capsys.readouterr().out)
+    script = script_of("bash", tmp_path, capsys)
 
     def offered(*words: str) -> list[str]:
-        command = ["bash", "-c", COMPLETE, "bash", str(script), "a2data", *words]
+        command = ["bash", "-c", COMPLETE, "bash", script, "a2data", *words]
         out = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
         return out.stdout.split()
 
@@ -40,6 +37,41 @@ def test_bash_completes_commands_flags_choices_and_files(complete, tmp_path):
     assert complete("run", "--profile", "") == ["builtin", "production", "research", "small"]
     assert complete("models", "licen") == ["licences"]
     assert complete("status", "wor") == ["work-1"]
+
+
+def script_of(shell: str, folder: Path, capsys) -> str:
+    """Write the script of a shell. Returns its path; skips if there is no such shell."""
+    if not shutil.which(shell):
+        pytest.skip(f"no {shell} in PATH")
+    assert main(["completion", shell]) == 0
+    script = folder / f"a2data.{shell}"
+    script.write_text(capsys.readouterr().out)
+    return str(script)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_scripts_have_no_syntax_error(shell, tmp_path, capsys):
+    script = script_of(shell, tmp_path, capsys)
+    read = subprocess.run([shell, "-n", script], capture_output=True, text=True)
+    assert (read.returncode, read.stderr) == (0, "")
+
+
+def test_fish_completes_commands_flags_choices_and_files(tmp_path, capsys):
+    script = script_of("fish", tmp_path, capsys)
+    (tmp_path / "work-1").mkdir()
+
+    def offered(line: str) -> list[str]:
+        """What fish offers for the last word, without the descriptions."""
+        command = ["fish", "--no-config", "-c", f"source {script}; complete -C '{line}'"]
+        out = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        return [each.partition("\t")[0] for each in out.splitlines()]
+
+    assert offered("a2data st") == ["status"]
+    assert set(COMMANDS) <= set(offered("a2data "))
+    assert offered("a2data detect --confid") == ["--confidence"]
+    assert offered("a2data run --profile ") == ["builtin", "production", "research", "small"]
+    assert offered("a2data models licen") == ["licences"]
+    assert "work-1/" in offered("a2data status wor")
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

@@ -29,7 +29,9 @@ def fill(tab, values: dict[str, str]) -> None:
     raise AssertionError(f"the page does not keep {lost}")
 
 
-def test_a_video_is_sampled_from_what_was_uploaded_and_a_wrong_size_is_a_sentence(opened, checkpoint, tmp_path):
+def test_a_video_is_sampled_from_what_was_uploaded_and_a_wrong_size_is_a_sentence(
+    opened, serious, checkpoint, tmp_path
+):
     import tiny_a2
 
     picture = tiny_a2.picture(tmp_path / "woman.png")
@@ -42,6 +44,7 @@ def test_a_video_is_sampled_from_what_was_uploaded_and_a_wrong_size_is_a_sentenc
     fill(tab, {"height": "30", "width": "48", "frames": "13", "steps": "2"})
     tab.locator("#start").click()
     tab.get_by_text("height and width must be divisible by 16").wait_for()
+    assert serious(tab) == []
 
     tab.locator("#height input").fill("32")
     tab.locator("#start").click()
@@ -50,6 +53,9 @@ def test_a_video_is_sampled_from_what_was_uploaded_and_a_wrong_size_is_a_sentenc
     assert "made/0001.mp4" in tab.locator("#status").inner_text()
     assert tab.locator("#sheet img").evaluate("img => img.naturalWidth") > 300
     assert tab.locator("#cancel").is_disabled()
+    tab.locator("#record button").first.click()
+    tab.locator("#record .json-node").first.wait_for()
+    assert serious(tab) == []
     assert video.decode((tmp_path / "made" / "0001.mp4").read_bytes()).shape == (9, 32, 48, 3)
 
 

@@ -145,6 +145,42 @@ def test_pairs_are_marked_and_rejects_explained_on_wide_and_narrow_screens(opene
     assert dialogs == []
 
 
+def walk(tab, elem_id: str, key: str = "Tab") -> None:
+    """Press Tab until the focus is in an element."""
+    for _ in range(30):
+        tab.keyboard.press(key)
+        if tab.evaluate("id => document.activeElement.closest(`#${id}`) != null", elem_id):
+            return
+    raise AssertionError(f"{key} does not reach {elem_id}")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="lacks gradio")
+def test_pairs_are_filtered_and_marked_with_the_keyboard_alone(opened, work, tmp_path):
+    tab = opened(None, None, str(tmp_path), None, work)
+    tab.locator("#pair svg image").first.wait_for()
+    walk(tab, "pair-right")
+    assert tab.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    tab.keyboard.press("Enter")
+    tab.get_by_text("Pair 2 of 2").wait_for()
+    tab.keyboard.press("w")
+    tab.get_by_text("1 right, 1 wrong").wait_for()
+    tab.keyboard.press("p")
+    tab.get_by_text("Pair 1 of 2").wait_for()
+    tab.keyboard.press("u")
+    tab.get_by_text("0 right, 1 wrong").wait_for()
+    tab.keyboard.press("n")
+    tab.get_by_text("marked wrong").wait_for()
+
+    walk(tab, "pair-which", "Shift+Tab")
+    tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("Enter")
+    tab.get_by_text(f"rejected: {HOSTILE}").wait_for()
+    walk(tab, "pair-search")
+    tab.keyboard.type("upper")  # u and r are letters here
+    tab.get_by_text("No pair passes the filters").wait_for()
+    assert [each.same for each in marking.read(work.marks_path).values()] == [False]
+
+
 def fits(tab, width: int) -> None:
     """Nothing is wider than the screen, and no button breaks a word."""
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
