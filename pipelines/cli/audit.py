@@ -6,7 +6,7 @@ import json
 from a2data.store.folder import Folder
 from model_zoo import cards
 from pipelines.corpus import audit
-from pipelines.run.progress import steps
+from pipelines.run.progress import status_line
 from stages.faces import Faces
 
 
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the audit. Returns 1 if a sample cannot be read."""
     faces = cards.load(args.face_model, cards.device()) if args.face_model else None
     least = cards.base_card(args.face_model).match_threshold if args.face_model else 0.0
-    with steps("audit", args.quiet) as report:
+    with status_line("audit", args.quiet) as report:
         found = audit.audit(Folder(args.shards), faces, least, report)
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:

@@ -21,10 +21,10 @@ def add_flags(sub: argparse.ArgumentParser) -> None:
 
 def _forget(args: argparse.Namespace) -> int:
     from pipelines.run.lock import exclusive_lock
-    from pipelines.run.ownership import claimed
+    from pipelines.run.ownership import claim
 
     store, recipe, stages = session.opened(args)
-    with exclusive_lock(store), claimed(store, recipe.folder(store), args.take_over) as owner:
+    with exclusive_lock(store), claim(store, recipe.folder(store), args.take_over) as owner:
         ledger = Ledger(store)
         enrolment.move_damaged_lists(ledger)
         enrolment.check_sources(ledger)

@@ -60,6 +60,6 @@ def import_set(args: argparse.Namespace) -> int:
         print(f"{found.clips} clips with {found.references} references, {len(found.bad)} entries not imported")
         for bad in found.bad[:SHOWN]:
             print(f"{bad.key}: {bad.why}", file=sys.stderr)
-        with ownership.claimed(store, out, args.take_over) as owner:
+        with ownership.claim(store, out, args.take_over) as owner:
             summary = session.work(args, stages, store, store.shards("manifest"))
             return session.finish(store, stages, recipe, summary, owner, args.allow_shrink, args.quiet)

@@ -89,12 +89,12 @@ def _run(args: argparse.Namespace) -> int:
 def _estimate(args: argparse.Namespace) -> int:
     with _enrolled(args) as (ledger, _, stages, shards, _):
         store = ledger.store
-        sample = estimate.choose(shards, args.sample_shards)
+        sample = estimate.choose_sample(shards, args.sample_shards)
         session.work(args, stages[:1], store, shards, ledger=ledger)
         summary = session.work(args, stages, store, sample, ledger=ledger)
         session.print_failures(summary)
         found = estimate.measure(store, stages, sample)
-    print("\n".join(estimate.lines(found, args.cpus, args.gpus, args.cpu_price, args.gpu_price)))
+    print("\n".join(estimate.format_lines(found, args.cpus, args.gpus, args.cpu_price, args.gpu_price)))
     print("the sample is kept in the work folder; `a2data run` with the same arguments continues from it")
     return 0
 
@@ -121,7 +121,7 @@ def _enrolled(args: argparse.Namespace) -> Iterator[tuple[Ledger, Recipe, list[S
         enrolment.check_sources(ledger)
         if recipe != saved:
             recipe.save(store)
-        with ownership.claimed(store, out, args.take_over, checked) as owner:
+        with ownership.claim(store, out, args.take_over, checked) as owner:
             yield ledger, recipe, stages, shards, owner
 
 
@@ -133,7 +133,7 @@ def _stage(args: argparse.Namespace) -> int:
     (stage,) = (s for s in stages if s.name() == args.stage)
     packs = isinstance(stage, Pack)
     with exclusive_lock(store), contextlib.ExitStack() as stack:
-        owner = stack.enter_context(ownership.claimed(store, recipe.folder(store), args.take_over)) if packs else {}
+        owner = stack.enter_context(ownership.claim(store, recipe.folder(store), args.take_over)) if packs else {}
         recipe.save(store)
         ledger = Ledger(store)
         enrolment.move_damaged_lists(ledger)
@@ -147,7 +147,7 @@ def _stage(args: argparse.Namespace) -> int:
 
 def _retry(args: argparse.Namespace) -> int:
     store, recipe, stages = session.opened(args)
-    with exclusive_lock(store), ownership.claimed(store, recipe.folder(store), args.take_over) as owner:
+    with exclusive_lock(store), ownership.claim(store, recipe.folder(store), args.take_over) as owner:
         ledger = Ledger(store)
         enrolment.move_damaged_lists(ledger)
         enrolment.check_sources(ledger)
@@ -155,7 +155,7 @@ def _retry(args: argparse.Namespace) -> int:
         listed = planning.sources(store, [shard for _, shard, _, _ in failed])
         for stage, shard, unit, _ in failed:
             source = listed.get((shard, unit))
-            if source and planning.replaced(source):
+            if source and planning.is_replaced(source):
                 print(
                     f"{source.path} has changed since it failed; add it with `a2data run` and the same VIDEOS",
                     file=sys.stderr,

@@ -69,9 +69,9 @@ def _stopped_by_sigterm() -> Iterator[None]:
 def _reported(error: Exception, args: argparse.Namespace) -> int:
     """Print an error that the user can mend and return the exit code; raise any other again."""
     from a2data.store.url import scrub
-    from pipelines.run.schedule import CrewLostError
+    from pipelines.run.schedule import ClusterLostError
 
-    if isinstance(error, CrewLostError):
+    if isinstance(error, ClusterLostError):
         print(f"a2data: {error}", file=sys.stderr)
         return 1
     if args.verbose or not isinstance(error, ValueError | OSError | ImportError):

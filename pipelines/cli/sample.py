@@ -99,11 +99,11 @@ Loaded = tuple[Checkpoint, str, str, Acceleration]  # what a Sampler is made of
 
 def _here(args: argparse.Namespace, todo: Sequence[SampleRequest], loaded: Loaded) -> dict[str, str]:
     """Sample the requests one after another in this process. Returns {out: error} of the failed ones."""
-    from pipelines.run.progress import counter
+    from pipelines.run.progress import step_counter
     from pipelines.sample import sampler
 
     failed = {}
-    with counter("loading the checkpoint", args.quiet or os.environ.get("RANK", "0") != "0") as count:
+    with step_counter("loading the checkpoint", args.quiet or os.environ.get("RANK", "0") != "0") as count:
         loaded_sampler = sampler.Sampler(*loaded)
         for task in todo:
             count(Path(task.job.out).name, jobs.num_forward_passes(task.job))

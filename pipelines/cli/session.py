@@ -16,7 +16,7 @@ from pipelines.cli.flags import argparse_type
 from pipelines.export.clock import CLOCKS, segment_settings
 from pipelines.run import outputs, settings_file, verify
 from pipelines.run import status as planning
-from pipelines.run.bounded import Bounded
+from pipelines.run.bounded import TimeoutExecutor
 from pipelines.run.recipe import Recipe
 from pipelines.run.schedule import Summary
 from pipelines.run.schedule import run as run_jobs
@@ -187,7 +187,7 @@ def work(
 
     names: {shard: name} for the progress display. ledger: that of the store, if the caller has it.
     """
-    from pipelines.run.progress import watcher
+    from pipelines.run.progress import progress_listener
 
     ledger = ledger or Ledger(store)
     for stage in stages:
@@ -195,7 +195,7 @@ def work(
             hashed = getattr(args, "verify", False)
             found = verify.forget_damaged_tars(ledger, Folder(stage.out), hashed)
             if hashed:
-                verify.record(Folder(stage.out), found)
+                verify.record_verification(Folder(stage.out), found)
     limits = timeouts(args.unit_timeout, args.worker_timeout, stages)
     if args.ray:
         from pipelines.run import on_ray
@@ -206,13 +206,13 @@ def work(
         actors = on_ray.RayExecutor(
             store, _workers(args.workers, stages), args.cpus_per_worker, limits, gpu_memory_gb=args.gpu_memory_gb
         )
-        crew: Any = Bounded(actors)
+        crew: Any = TimeoutExecutor(actors)
     else:
         from pipelines.run import local
 
         count = max([1, *_workers(args.workers, stages).values()])
         crew = local.InProcessExecutor(store) if args.in_process else local.ProcessExecutor(store, count, limits)
-    listeners = [watcher(store, args.quiet, shards, names, args.log_json)]
+    listeners = [progress_listener(store, args.quiet, shards, names, args.log_json)]
     if args.metrics:
         from pipelines.run.metrics import Metrics
 
@@ -282,17 +282,17 @@ def finish(
 
     out = recipe.folder(store)
     data = out.get("index.parquet")
-    before = [clip_id for clip_id in outputs.published(data) if not forgotten(clip_id)]
+    before = [clip_id for clip_id in outputs.published_clip_ids(data) if not forgotten(clip_id)]
     refused, left = "", len(before)
     if summary.failed_jobs or summary.blocked:
         print(f"the index in {out.root} was not updated because some jobs failed", file=sys.stderr)
     else:
         try:
             least = 0 if allow_shrink else (len(before) + 1) // 2
-            made = outputs.index(summary.ledger, out, recipe.profile, stages, owner, least, data)
+            made = outputs.write_index(summary.ledger, out, recipe.profile, stages, owner, least, data)
             left = made["samples"]
             print(f"{left} triplets in {out.root}")
-            print("" if quiet else outputs.splits(made), end="")
+            print("" if quiet else outputs.describe_splits(made), end="")
         except outputs.ShrinkError as error:
             refused = str(error)
     changed = bool(summary.jobs or summary.failed_jobs)

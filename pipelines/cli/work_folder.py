@@ -73,16 +73,16 @@ def _status(args: argparse.Namespace) -> int:
         fresh = f"{row['fresh']}/{row['parts']}"
         print(f"{row['stage']:14} {fresh:>9} {row['done']:8} {row['rejected']:9} {row['failed']:7}")
     for name, folder in (("shards", recipe.folder(store)), ("work folder", store)):
-        found = verify.last(folder)
+        found = verify.last_verification(folder)
         print(f"{name} last verified {found.line if found else 'never: see `a2data verify`'}")
     return 0
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from pipelines.run.progress import steps
+    from pipelines.run.progress import status_line
 
     out = Folder(args.shards)
-    with steps("verify", args.quiet) as report:
+    with status_line("verify", args.quiet) as report:
         tars, problems = verify.verify_shards(out, report)
         decoded = parts = unsealed = 0
         if args.decode is not None:
@@ -95,9 +95,9 @@ def _verify(args: argparse.Namespace) -> int:
             )
             problems += more
     found = verify.Verification(verify.now(), len(tars), parts, decoded, unsealed, problems=problems)
-    verify.record(out, found)
+    verify.record_verification(out, found)
     if args.work:
-        verify.record(store, found)
+        verify.record_verification(store, found)
     for name in verify.unlisted(out):
         print(f"{out.path(name)} is not in the manifest; skipped")
     for problem in problems:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pipelines.run.settings import parse, scalar
+from pipelines.run.settings import parse, value_type
 
 # the English negative prompt of Wan's authors, with which A2 was released
 NEGATIVE = (
@@ -185,7 +185,7 @@ def from_line(text: str, given: dict[str, Any], home: str, out: str) -> Job:
 
 def _typed(name: str, value: Any) -> Any:
     """Return a value of a line, checked against its field's type."""
-    kinds = {f.name: scalar(f.type) for f in fields(Job)}
+    kinds = {f.name: value_type(f.type) for f in fields(Job)}
     kind = kinds.get(name.replace("-", "_"))
     if kind is None:
         raise ValueError(f"unknown key {name!r}; a job has {', '.join(kinds)}")

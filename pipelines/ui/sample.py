@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.html.page import data_uri, fragment
-from pipelines.run.settings import scalar
+from pipelines.run.settings import value_type
 from pipelines.sample import checks, cutouts
 from pipelines.sample import job as jobs
 from pipelines.sample.job import Job
@@ -231,7 +231,7 @@ def job_of(prompt: str, files: tuple[Any, ...], cut: bool, values: dict[str, Any
         raise ValueError("\n".join(lacking))
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    kinds: dict[str, Any] = {f.name: scalar(f.type) for f in jobs.SETTINGS}
+    kinds: dict[str, Any] = {f.name: value_type(f.type) for f in jobs.SETTINGS}
     empty = [name for name, value in values.items() if value is None]
     if empty:
         raise ValueError(f"{' and '.join(empty)}: enter a number")
