@@ -148,8 +148,8 @@ class SingleFlight:
 
     def sample(self, job: Job, digests: dict[str, str], progress: Progress) -> Job:
         """Sample a job's video and write it under the first free number. Raises CancelledError."""
-        from pipelines.sample.checkpoint import placed
-        from pipelines.sample.record import prepared
+        from pipelines.sample.checkpoint import resolve_device
+        from pipelines.sample.record import make_request
         from pipelines.sample.sampler import Sampler
         from pipelines.sample.stage import sample_to_file
 
@@ -158,11 +158,11 @@ class SingleFlight:
         try:
             progress.enter("cutting out the references")
             job = replace(job, out=free_path(Path(job.out).parent))
-            task = prepared(self.checkpoint, self.device, job, digests)
-            task = task._replace(job=cutouts.made([task.job])[0])
+            task = make_request(self.checkpoint, self.device, job, digests)
+            task = task._replace(job=cutouts.with_cutouts([task.job])[0])
             progress.enter("loading the checkpoint")
             if self.sampler is None:
-                self.sampler = Sampler(self.checkpoint, *placed(self.device))
+                self.sampler = Sampler(self.checkpoint, *resolve_device(self.device))
             progress.enter("sampling")
             progress.sampling_s = time.monotonic()
             sample_to_file(self.sampler, task, progress.step)
@@ -185,7 +185,7 @@ def sampled(
         job = job_of(prompt or "", files, bool(rest[3]), dict(zip(NAMES, rest[4:], strict=True)), out)
         # settings that the page does not show, such as fps
         job = replace(job, **{name: v for name, v in once.checkpoint.defaults.items() if name not in NAMES})
-        digests = checks.validated([("", job)], once.checkpoint.conditioning)
+        digests = checks.validate([("", job)], once.checkpoint.conditioning)
     except (ValueError, OSError, ImportError) as error:
         raise told(error) from error
     once.cancel(session)
@@ -237,7 +237,7 @@ def job_of(prompt: str, files: tuple[Any, ...], cut: bool, values: dict[str, Any
         raise ValueError(f"{' and '.join(empty)}: enter a number")
     typed = {name: kinds[name](value) for name, value in values.items()}
     refs = [f"{role}={os.path.abspath(file)}" for role, some in zip(ROLES, files, strict=True) for file in some or []]
-    return jobs.located(
+    return jobs.resolve_paths(
         {"out": free_path(folder), "prompt": prompt, "ref": refs, "preview": True}
         | typed
         | {"matting_model": Job.matting_model if cut else "none"},

@@ -35,7 +35,7 @@ from pipelines.encode import encode  # noqa: E402
 from pipelines.run import schedule  # noqa: E402
 from pipelines.run.local import InProcessExecutor  # noqa: E402
 from pipelines.run.lock import exclusive_lock  # noqa: E402
-from pipelines.train.start import material  # noqa: E402
+from pipelines.train.start import tiny_training_data  # noqa: E402
 from stages.encode import augment, settings, stage  # noqa: E402
 from stages.encode.settings import Encoding  # noqa: E402
 from stages.encode.tensors import choose, pictures  # noqa: E402
@@ -51,7 +51,7 @@ def packed(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def start(tmp_path_factory, packed) -> Path:
     folder = tmp_path_factory.mktemp("start")
-    tiny.save_start(folder, *material(str(packed), HOW))
+    tiny.save_start(folder, *tiny_training_data(str(packed), HOW))
     return folder
 
 

@@ -63,9 +63,9 @@ class Sample(Stage):
         names = [f"{number}{shown.suffix}" for number, shown in enumerate(case.shown)]
         refs = [f"{shown.role}={name}" for shown, name in zip(case.shown, names, strict=True)]
         values = json.loads(self.settings) | {"prompt": case.prompt, "ref": refs, "out": f"{case.clip_id}.mp4"}
-        job = jobs.located(values, "/")
+        job = jobs.resolve_paths(values, "/")
         known = {f"/{name}": shown.sha256 for shown, name in zip(case.shown, names, strict=True)}
-        files = checks.validated([("", job)], model.checkpoint.conditioning, known)
+        files = checks.validate([("", job)], model.checkpoint.conditioning, known)
         given = [
             Reference(shown.role, read_picture(io.BytesIO(shown.image), f"picture {name} of the case {case.clip_id}"))
             for shown, name in zip(case.shown, names, strict=True)

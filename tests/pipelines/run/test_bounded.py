@@ -43,7 +43,7 @@ def test_a_command_whose_cluster_is_lost_exits_with_1_and_says_why(tmp_path, cap
     def lost(*_, **__):
         raise ClusterLostError("the Ray cluster has not answered for 40 s")
 
-    monkeypatch.setattr(session, "work", lost)
+    monkeypatch.setattr(session, "run_stages", lost)
     (tmp_path / "film.mp4").write_bytes(b"no film")
 
     assert main(["run", str(tmp_path / "film.mp4"), "--work", str(tmp_path / "work")]) == 1
