@@ -134,7 +134,7 @@ def _leaderboard(args: argparse.Namespace) -> int:
 
     study = json.loads(args.study.read_text()) if args.study else None
     results = [score_file.read(path) for path in args.scores]
-    samples = grid.grid(cases.read(args.cases), grid.folders(results, args.scores)) if args.cases else None
+    samples = grid.grid(cases.read(args.cases), grid.score_folders(results, args.scores)) if args.cases else None
     args.out.write_text(leaderboard.page(results, study, samples))
     print(args.out)
     return 0
@@ -174,7 +174,7 @@ def _study_judge(args: argparse.Namespace) -> int:
     if missing := sorted(set(key["systems"]) - set(systems)):
         raise ValueError(f"the study shows videos of {', '.join(missing)}: give their folders with --system too")
     server = endpoint.connect(cards.card(args.model))
-    answers, failed = judge.judged(
+    answers, failed = judge.judge_videos(
         endpoint.chat_client(server), args.name or server.model, cases.read(args.cases), key, systems
     )
     for video, error in failed.items():

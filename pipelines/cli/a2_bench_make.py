@@ -13,7 +13,7 @@ def make_cases(args: argparse.Namespace, out: Path) -> tuple[list[Any], bool]:
 
     with tempfile.TemporaryDirectory() as scratch:
         if args.pictures:
-            bench_cases = from_pictures.draw(from_pictures.pool(args.pictures), args.count, args.case_seed)
+            bench_cases = from_pictures.draw(from_pictures.read_pool(args.pictures), args.count, args.case_seed)
         elif args.triplets:
             bench_cases = from_triplets.draw(args.triplets, args.split, args.count, args.case_seed, Path(scratch))
         else:
@@ -24,7 +24,7 @@ def make_cases(args: argparse.Namespace, out: Path) -> tuple[list[Any], bool]:
         return bench_cases, False
     overlaps = [str(overlap) for overlap in leakage.overlaps(bench_cases, args.against, args.copy_model, args.faces)]
     if args.triplets:
-        overlaps += from_triplets.shared(args.triplets, args.split, bench_cases, args.against)
+        overlaps += from_triplets.find_shared(args.triplets, args.split, bench_cases, args.against)
     for overlap in overlaps:
         print(overlap, file=sys.stderr)
     method = f"pictures by bytes, pixels and {args.copy_model}" + f", faces by {args.faces}" * bool(args.faces)

@@ -71,7 +71,7 @@ def _run(args: argparse.Namespace) -> int:
     from pipelines.bench.a2 import tables as recipe
     from pipelines.cli.a2_bench_make import make_cases
 
-    metric_stages = metrics.metrics(_models(args), args.metric)
+    metric_stages = metrics.metric_stages(_models(args), args.metric)
     bench_cases, leaked = make_cases(args, args.out / CASES)
     if leaked:
         return 1
@@ -94,7 +94,7 @@ def _score(args: argparse.Namespace) -> int:
     from pipelines.bench.a2 import cases, score_file
     from pipelines.bench.a2 import stages as metrics
 
-    metric_stages = metrics.metrics(_models(args), args.metric)
+    metric_stages = metrics.metric_stages(_models(args), args.metric)
     bench_cases = cases.read(args.cases)
     score, code = _score_videos(
         args, bench_cases, args.out, args.name or args.videos.resolve().name, metric_stages, None
@@ -118,23 +118,25 @@ def _score_videos(
     from pipelines.bench.a2 import tables as recipe
     from pipelines.run.lock import exclusive_lock
 
-    external = [profiles.given(f.read_text().splitlines(), str(f), bench_cases) for f in getattr(args, "measured", [])]
+    external = [
+        profiles.read_external(f.read_text().splitlines(), str(f), bench_cases) for f in getattr(args, "measured", [])
+    ]
     store = Store(str(out / WORK))
     with exclusive_lock(store):
-        shard_of = recipe.sources(store, bench_cases)
-        missing = {} if sample else recipe.take(store, shard_of, args.videos)
+        shard_of = recipe.write_cases(store, bench_cases)
+        missing = {} if sample else recipe.import_videos(store, shard_of, args.videos)
         stages = [*([sample] if sample else []), *metric_stages]
         summary = session.run_stages(args, stages, store, sorted(shard_of.values()))
-        table, missing_cases = recipe.table(store, bench_cases, shard_of, metric_stages)
+        table, missing_cases = recipe.result_table(store, bench_cases, shard_of, metric_stages)
         if sample:
-            recipe.deliver(store, shard_of, out / recipe.VIDEOS)
-            missing = recipe.unmade(store, shard_of, missing_cases)
+            recipe.export_videos(store, shard_of, out / recipe.VIDEOS)
+            missing = recipe.sampling_errors(store, shard_of, missing_cases)
         strips.write(store, shard_of, out)
     for reason in missing.values():
         print(reason, file=sys.stderr)
-    models = recipe.made_by(metric_stages, table)
+    models = recipe.measured_by(metric_stages, table)
     _merge_external(table, external, getattr(args, "measured", []), models)
-    profiles.fill_in(table, missing_cases)
+    profiles.fill_missing(table, missing_cases)
     score = score_file.to_json(table, name, models, 0, [case.id for case in missing_cases])
     return score, int(bool(missing_cases)) or session.print_failures(summary)
 

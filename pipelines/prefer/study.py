@@ -44,7 +44,7 @@ def make(shards: str, out: Path, count: int = 0, seed: int = 0, embed: bool = Fa
         key["slots"][case] = dict(zip(SLOTS, order, strict=True))
         mp4s = {"chosen": triplet.video, "rejected": triplet.rejected}
         videos = {
-            slot: page.place(mp4s[name], f"{row.clip_id} ({name})", f"{seed}/{name}/{row.clip_id}", out, embed)
+            slot: page.write_video(mp4s[name], f"{row.clip_id} ({name})", f"{seed}/{name}/{row.clip_id}", out, embed)
             for slot, name in key["slots"][case].items()
         }
         references = [
@@ -53,7 +53,7 @@ def make(shards: str, out: Path, count: int = 0, seed: int = 0, embed: bool = Fa
         ]
         cases.append({"id": case, "prompt": triplet.prompt, "references": references, "videos": videos})
         key.setdefault("pairs", {})[case] = row.clip_id
-    return page.write(key, cases, CRITERION, out, title or "Which video moves better?", asked=SLOTS[:1])
+    return page.write(key, cases, CRITERION, out, title or "Which video moves better?", asked_slots=SLOTS[:1])
 
 
 def count_votes(answers: Iterable[ratings.Rating]) -> dict[str, Counter]:
