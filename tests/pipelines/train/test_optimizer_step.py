@@ -144,6 +144,6 @@ def test_a_tensor_with_absurd_finite_values_is_reported_before_the_weights_are_u
 
 def test_a_nan_gradient_does_not_update_the_weights(monkeypatch):
     learner = learner_of()
-    monkeypatch.setattr(learner, "clip_grad_norm", lambda groups: {"all": torch.tensor(float("inf"))})
+    monkeypatch.setattr(learner, "clip_grad_norm", lambda per_group: {"all": torch.tensor(float("inf"))})
     said = refused(learner, [sample(0), sample(1)])
     assert said.startswith("the gradient of step 1 is inf: after s0, s1")

@@ -119,7 +119,7 @@ def test_both_videos_have_the_same_noise_level_prompt_and_references():
     for n in range(8):
         good, bad = preference.draw_pair(sample(n), NOTHING, SETTINGS, CPU)
         assert good.level == bad.level
-        for name in ("noise", "condition", "text", "image", "counts"):
+        for name in ("noise", "condition", "text", "image", "loss_mask"):
             assert torch.equal(getattr(good, name), getattr(bad, name))
         assert not torch.equal(good.clean, bad.clean)
 

@@ -194,7 +194,7 @@ def test_one_pass_over_several_samples_gives_the_loss_and_gradient_of_each(ready
             **how,
         )
         for n, (given, level, how) in enumerate(
-            ((tensors, 0.2, {}), (alone, 0.7, {"worded": False}), (tensors, 0.9, {"referenced": False}))
+            ((tensors, 0.2, {}), (alone, 0.7, {"with_text": False}), (tensors, 0.9, {"with_references": False}))
         )
     ]
     assert [e.slots for e in examples] == [2, 1, 0]
