@@ -50,7 +50,7 @@ class Sampler:
 
     def is_main(self) -> bool:
         """Return whether this process is the one that writes, of those that sample each video together."""
-        return self.groups.first()
+        return self.groups.is_main()
 
     def __call__(
         self, job: Job, references: Sequence[Any] | None = None, on_step: Callable[[], None] = lambda: None

@@ -14,7 +14,7 @@ from pipelines.run.settings import value_type
 from pipelines.sample import checks, cutouts
 from pipelines.sample import job as jobs
 from pipelines.sample.job import Job
-from pipelines.ui.message import told
+from pipelines.ui.message import gradio_error
 
 ROLES = {"human": "People", "object": "Things", "background": "Place"}
 TICK_S = 0.5  # time between two updates of the progress
@@ -187,7 +187,7 @@ def sampled(
         job = replace(job, **{name: v for name, v in once.checkpoint.defaults.items() if name not in NAMES})
         digests = checks.validate([("", job)], once.checkpoint.conditioning)
     except (ValueError, OSError, ImportError) as error:
-        raise told(error) from error
+        raise gradio_error(error) from error
     once.cancel(session)
     progress = once.running[session] = Progress(jobs.num_forward_passes(job))
     made: list[Job] = []
@@ -204,7 +204,7 @@ def sampled(
     if isinstance(progress.error, CancelledError):
         yield None, progress.html("cancelled"), False
     elif isinstance(progress.error, (ValueError, OSError, ImportError)):
-        raise told(progress.error) from progress.error
+        raise gradio_error(progress.error) from progress.error
     elif progress.error:  # a fault of the program: Gradio prints it
         raise progress.error
     else:

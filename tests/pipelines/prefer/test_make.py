@@ -100,7 +100,7 @@ def test_a_rerun_makes_nothing_and_another_folder_gets_the_same_bytes(stage, cou
 
 def test_the_encoder_adds_the_worse_video_and_skips_ties(stage, counts, start, tmp_path):
     said = []
-    encode(stage.out, str(tmp_path), start, HOW, say=said.append)
+    encode(stage.out, str(tmp_path), start, HOW, log=said.append)
     assert sum("neither video" in line for line in said) == sum(n for name, n in counts.items() if "same" in name)
     folder, loaded = Folder(str(tmp_path / "train")), encoders.load(start)
     made = {t.facts.clip_id: t for t in read(stage)}
